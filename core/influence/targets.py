@@ -1,0 +1,80 @@
+"""What influence is measured on: all held-out tasks, some of them, or one query image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad_and_value
+
+from core.errors import UserError
+from core.influence.vectors import flatten
+from core.maml.backbone import Params
+from core.maml.episodes import Episodes, total
+from core.maml.objective import Bilevel
+from core.tasks.tasklist import TaskList
+
+
+@dataclass(frozen=True)
+class Target:
+    """An evaluation loss on held-out tasks.
+
+    Attributes:
+        tasks: Ids of the held-out tasks; empty means all of them.
+        image: Id of one query image of the one task in ``tasks``; empty means all query images.
+
+    The loss is the mean of the tasks' query losses, or the loss of that one image, in nats.
+    """
+
+    tasks: tuple[str, ...] = ()
+    image: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read ``all``, ``TASK,TASK,...`` or ``TASK/IMAGE``."""
+        if text == "all":
+            return cls()
+        if "/" in text:
+            task, image = text.split("/", 1)
+            return cls((task,), image)
+        return cls(tuple(part.strip() for part in text.split(",") if part.strip()))
+
+    def __str__(self) -> str:
+        return (",".join(self.tasks) + (f"/{self.image}" if self.image else "")) or "all"
+
+    def weighted(self, heldout: TaskList) -> TaskList:
+        """The tasks of the target with weights such that their mean query loss is the loss of the target.
+
+        Raises:
+            UserError: a task or the image is not among the held-out ones.
+        """
+        tasks = heldout.select(list(self.tasks)) if self.tasks else heldout
+        if not self.image:
+            return tasks
+        query = (tasks.rows["role"] == "query").to_numpy()
+        chosen = query & (tasks.rows["image_id"] == self.image).to_numpy()
+        if len(tasks) != 1 or chosen.sum() != 1:
+            raise UserError(f"{self.image!r} is not a query image of held-out task {','.join(self.tasks)!r}.")
+        weight = np.where(query, chosen * float(query.sum()), tasks.rows["weight"])
+        return TaskList(tasks.rows.assign(weight=weight))
+
+
+def target_gradient(
+    model: Bilevel, params: Params, target: Episodes, on_chunk: Callable[[int], None] = lambda tasks: None
+) -> tuple[Tensor, float]:
+    """Total gradient ``(P,)`` of the target's loss by lambda, through the adaptation, and the loss itself.
+
+    The exact form of Def. 5.2 (the paper drops the derivative of the adaptation here).
+    """
+    function = grad_and_value(total(model.task_loss))
+    gradient = torch.zeros_like(flatten(params))
+    loss = 0.0
+    for chunk in target.chunks():
+        part, value = function(params, chunk.task)
+        gradient += flatten(part)
+        loss += float(value)
+        on_chunk(len(chunk.positions))
+    return gradient / len(target), loss / len(target)

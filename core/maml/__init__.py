@@ -1,0 +1,1 @@
+"""The bilevel model: backbone, adaptation, weighted objective, training, checkpoints."""

@@ -1,0 +1,281 @@
+"""Second-order meta-training: Adam on tasks drawn without replacement, then full-batch L-BFGS to a stationary point.
+
+The influence estimates are derivatives at a minimum of the objective, so the second phase matters: Adam alone,
+however small its last steps, leaves a gradient. Everything needed to go on lies in ``state.safetensors`` in the
+output folder after every checkpoint, and a run that finds them goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.func import grad_and_value
+
+from core.errors import UserError
+from core.files import content_hash, replacing
+from core.maml.backbone import Params
+from core.maml.episodes import Episodes, batched, total
+from core.maml.objective import Bilevel
+from core.progress import Progress
+
+STATE_FILE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; with the same tasks and seed, the same settings give the same model on the same machine.
+
+    Attributes:
+        iterations: Adam steps; their learning rate falls from ``learning_rate`` to 0 along a cosine.
+        meta_batch: Tasks an Adam step.
+        polish: Most full-batch L-BFGS iterations after that; 0 leaves them out.
+        tolerance: The polish stops when ``Stationarity.ratio`` falls below this.
+        seed: Of the initial parameters and of the order of the tasks.
+    """
+
+    iterations: int = 1500
+    meta_batch: int = 12
+    learning_rate: float = 3e-3
+    polish: int = 100
+    tolerance: float = 1e-4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Stationarity:
+    """How far parameters are from a stationary point of the objective.
+
+    Attributes:
+        objective: L(lambda), a sum over tasks (:mod:`core.maml.objective`).
+        gradient_norm: Euclidean norm of its gradient.
+        ratio: ``|sum_k g_k + delta lambda| / (sum_k |g_k| + |delta lambda|)``, in [0, 1]: what is left of the
+            tasks' gradients after they cancel. 0 at a stationary point.
+    """
+
+    objective: float
+    gradient_norm: float
+    ratio: float
+
+
+def stationarity(model: Bilevel, params: Params, episodes: Episodes, progress: Progress | None = None) -> Stationarity:
+    """Measure it on all tasks of ``episodes``."""
+    progress = progress or Progress()
+    progress.stage("gradient of every task", len(episodes))
+    function = batched(grad_and_value(model.task_loss))
+    gradient = [model.delta * value for value in params.values()]
+    norms = _norm(gradient)
+    objective = model.delta / 2 * float(sum((value**2).sum() for value in params.values()))
+    for chunk in episodes.chunks():
+        gradients, losses = function(params, chunk.task)
+        gradient = [have + g.sum(0) for have, g in zip(gradient, gradients.values(), strict=True)]
+        norms += float(torch.cat([g.flatten(1) for g in gradients.values()], 1).norm(dim=1).sum())
+        objective += float(losses.sum())
+        progress.advance(len(chunk.positions))
+    norm = _norm(gradient)
+    return Stationarity(objective, norm, norm / norms if norms else 0.0)
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return float(torch.cat([value.flatten() for value in tensors]).norm())
+
+
+def train(
+    model: Bilevel,
+    start: Params,
+    episodes: Episodes,
+    settings: TrainSettings,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Params:
+    """Minimise the objective from ``start``.
+
+    Args:
+        start: Initial parameters (not changed).
+        episodes: The training tasks.
+        folder: Where to keep the state; a run that was killed goes on from there.
+        progress: Told of every step.
+
+    Raises:
+        UserError: the loss became NaN or infinite, or the folder holds the state of another training.
+    """
+    progress = progress or Progress()
+    state = _State(folder, _question(model, start, episodes, settings))
+    params, moments, done, history = state.load(start)
+    if done < settings.iterations:
+        params, history = _adam(model, params, moments, episodes, settings, done, history, state, progress)
+    if settings.polish:
+        params = _polish(
+            model, params, episodes, settings, max(done - settings.iterations, 0), history, state, progress
+        )
+    return params
+
+
+def adam_steps(
+    model: Bilevel, params: Params, episodes: Episodes, settings: TrainSettings, progress: Progress | None = None
+) -> Params:
+    """Only the Adam phase, nothing kept on disk: a short fine-tune."""
+    state = _State(None, "")
+    return _adam(model, params, {}, episodes, settings, 0, [], state, progress or Progress(), name="fine-tune")[0]
+
+
+def _adam(
+    model: Bilevel,
+    params: Params,
+    moments: dict[str, Tensor],
+    episodes: Episodes,
+    settings: TrainSettings,
+    done: int,
+    history: list[dict[str, Any]],
+    state: _State,
+    progress: Progress,
+    name: str = "meta-training",
+) -> tuple[Params, list[dict[str, Any]]]:
+    leaves = {key: value.clone().requires_grad_() for key, value in params.items()}
+    optimiser = torch.optim.Adam(leaves.values(), lr=settings.learning_rate)
+    for key, leaf in leaves.items() if moments else ():
+        optimiser.state[leaf] = {
+            "step": torch.tensor(float(done)),
+            "exp_avg": moments[f"exp_avg.{key}"],
+            "exp_avg_sq": moments[f"exp_avg_sq.{key}"],
+        }
+    function = grad_and_value(total(model.task_loss))
+    size = min(settings.meta_batch, len(episodes))
+    losses: list[float] = []
+    progress.stage(name, settings.iterations, done=done)
+    for iteration in range(done, settings.iterations):
+        values = {key: leaf.detach() for key, leaf in leaves.items()}
+        gradient = {key: model.delta / len(episodes) * value for key, value in values.items()}
+        loss = 0.0
+        for chunk in episodes.chunks(_draw(len(episodes), size, iteration, settings.seed)):
+            part, value = function(values, chunk.task)
+            gradient = {key: gradient[key] + part[key] / size for key in gradient}
+            loss += float(value) / size
+        if not np.isfinite(loss):
+            raise UserError(
+                f"The training diverged at iteration {iteration}: the loss is {loss}.", "Lower the learning rate."
+            )
+        for key, leaf in leaves.items():
+            leaf.grad = gradient[key]
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * (1 + np.cos(np.pi * iteration / settings.iterations)) / 2
+        optimiser.step()
+        losses.append(loss)
+        progress.advance(note=f"loss {np.mean(losses[-50:]):.3f}")
+        if state.due(iteration + 1, settings.iterations):
+            history = [*history, {"phase": "adam", "done": iteration + 1, "loss": float(np.mean(losses))}]
+            losses = []
+            kept = {f"{m}.{key}": optimiser.state[leaf][m] for key, leaf in leaves.items() for m in _MOMENTS}
+            state.save({key: leaf.detach() for key, leaf in leaves.items()}, kept, iteration + 1, history)
+    return {key: leaf.detach() for key, leaf in leaves.items()}, history
+
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _draw(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
+    """Positions of the tasks of one step: passes over shuffled tasks, each determined by (seed, pass) alone."""
+    per_pass = n // size
+    order = np.random.default_rng([seed, iteration // per_pass]).permutation(n)
+    at = iteration % per_pass * size
+    return np.sort(order[at : at + size])
+
+
+def _polish(
+    model: Bilevel,
+    params: Params,
+    episodes: Episodes,
+    settings: TrainSettings,
+    done: int,
+    history: list[dict[str, Any]],
+    state: _State,
+    progress: Progress,
+) -> Params:
+    """L-BFGS with strong Wolfe line searches on the whole objective, divided by the number of tasks."""
+    n = len(episodes)
+    leaves = {key: value.clone().requires_grad_() for key, value in params.items()}
+    optimiser = torch.optim.LBFGS(
+        leaves.values(), max_iter=1, max_eval=12, history_size=30, line_search_fn="strong_wolfe", tolerance_change=0
+    )
+    function = grad_and_value(total(model.task_loss))
+
+    def closure() -> Tensor:
+        values = {key: leaf.detach() for key, leaf in leaves.items()}
+        loss = model.delta / 2 * sum((value**2).sum() for value in values.values())
+        gradient = {key: model.delta * value for key, value in values.items()}
+        for chunk in episodes.chunks():
+            part, value = function(values, chunk.task)
+            gradient = {key: gradient[key] + part[key] for key in gradient}
+            loss = loss + value
+        for key, leaf in leaves.items():
+            leaf.grad = gradient[key] / n
+        return loss / n
+
+    progress.stage("polish", settings.polish, done=done)
+    for iteration in range(done, settings.polish):
+        objective = float(optimiser.step(closure)) * n
+        values = {key: leaf.detach().clone() for key, leaf in leaves.items()}
+        norm = _norm([leaf.grad for leaf in leaves.values() if leaf.grad is not None]) * n
+        history = [*history, {"phase": "polish", "done": iteration + 1, "objective": objective, "gradient_norm": norm}]
+        progress.advance(note=f"objective {objective:.3f}, gradient norm {norm:.3g}")
+        last = iteration + 1 == settings.polish
+        state.save(values, {}, settings.iterations + iteration + 1, history)
+        check = (iteration + 1) % 20 == 0
+        if last or (check and stationarity(model, values, episodes).ratio < settings.tolerance):
+            break
+    return {key: leaf.detach() for key, leaf in leaves.items()}
+
+
+def _question(model: Bilevel, start: Params, episodes: Episodes, settings: TrainSettings) -> str:
+    """Names a training, so that the state of another one is never taken for this one's."""
+    arrays = [start[name].cpu().numpy() for name in sorted(start)]
+    inner = {"steps": model.steps, "rate": model.rate, "delta": model.delta, "network": repr(model.network)}
+    return content_hash(inner, asdict(settings), episodes.tasks.hash, *arrays)
+
+
+class _State:
+    """What a training keeps on disk: ``state.safetensors``, written about twenty times a run."""
+
+    def __init__(self, folder: Path | None, question: str) -> None:
+        self.folder, self.question = folder, question
+
+    def due(self, done: int, total_iterations: int) -> bool:
+        every = max(1, total_iterations // 20)
+        return self.folder is not None and (done % every == 0 or done == total_iterations)
+
+    def save(self, params: Params, moments: dict[str, Tensor], done: int, history: list[dict[str, Any]]) -> None:
+        if self.folder is None:
+            return
+        tensors = {f"params.{name}": value.cpu().contiguous() for name, value in params.items()}
+        tensors |= {name: value.cpu().contiguous() for name, value in moments.items()}
+        described = json.dumps({"question": self.question, "done": done, "history": history})
+        # One file, so that a kill between two writes cannot pair old tensors with a new count.
+        with replacing(self.folder / STATE_FILE) as temporary:
+            save_file(tensors, temporary, metadata={"state": described})
+
+    def load(self, start: Params) -> tuple[Params, dict[str, Tensor], int, list[dict[str, Any]]]:
+        path = self.folder / STATE_FILE if self.folder else None
+        if path is None or not path.exists():
+            return start, {}, 0, []
+        try:
+            with safe_open(path, "pt") as stream:
+                described = json.loads(stream.metadata()["state"])
+                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {error}.", "Delete it to train from the beginning.") from error
+        if described["question"] != self.question:
+            raise UserError(
+                f"{path.parent} holds a training with other tasks or settings.", "Choose another output folder."
+            )
+        device = next(iter(start.values())).device
+        params = {name: tensors.pop(f"params.{name}").to(device) for name in start}
+        moments = {name: value.to(device) for name, value in tensors.items()}
+        return params, moments, described["done"], described["history"]

@@ -1,0 +1,1 @@
+"""Few-shot task lists: their file form, sampling, planted noise, and cleaning."""

@@ -1,0 +1,121 @@
+"""Planted label noise to practise on. What was planted is recorded apart; the engine never sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from core.data import ImageSet
+from core.errors import UserError
+from core.tasks.tasklist import KEY, TaskList, from_rows
+
+PRESETS = {
+    "none": "none",
+    "easy": "tasks:0.4:0.8",
+    "hard": "tasks:0.15:0.3",
+    "image": "images:0.1",
+    "confusion": "lookalike:0.1",
+}
+KINDS = ("none", "tasks", "images", "lookalike")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What to plant.
+
+    Attributes:
+        kind: ``tasks`` flips labels within a share of the tasks, after the tasks are drawn; ``images``
+            mislabels a share of the images uniformly before tasks are drawn; ``lookalike`` mislabels a share
+            of the images as the class whose mean image is nearest to them.
+        share: Share of the tasks or of the images.
+        labels: For ``tasks``: share of the labels flipped in each of those tasks.
+    """
+
+    kind: str = "none"
+    share: float = 0.0
+    labels: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Noise:
+        """Read ``none``, ``tasks:SHARE:LABELS``, ``images:SHARE``, ``lookalike:SHARE`` or a preset's name.
+
+        Raises:
+            UserError: anything else, or a share outside (0, 1].
+        """
+        kind, *numbers = PRESETS.get(text, text).split(":")
+        wanted = {"none": 0, "tasks": 2}.get(kind, 1)
+        try:
+            values = [float(number) for number in numbers]
+        except ValueError:
+            values = [-1.0]
+        if kind not in KINDS or len(numbers) != wanted or not all(0 < value <= 1 for value in values):
+            raise UserError(
+                f"The noise {text!r} is not understood.",
+                "Use none, tasks:SHARE:LABELS, images:SHARE or lookalike:SHARE with shares above 0 and up to 1, "
+                f"or one of {', '.join(PRESETS)}.",
+            )
+        return cls(kind, *values)
+
+    def __str__(self) -> str:
+        return ":".join([self.kind, *(f"{v:g}" for v in (self.share, self.labels) if v)])
+
+
+def mislabel_images(
+    images: ImageSet, positions: np.ndarray, noise: Noise, rng: np.random.Generator
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Mislabel a share of the images at ``positions``.
+
+    Returns:
+        Given labels ``(n,)`` of the whole image set, and the truth: image_id, given, true (class names).
+    """
+    given = images.labels.copy()
+    chosen = np.sort(rng.choice(positions, round(noise.share * positions.size), replace=False))
+    classes = np.unique(images.labels[positions])
+    if noise.kind == "images":
+        shift = rng.integers(1, classes.size, chosen.size)
+        own = np.searchsorted(classes, images.labels[chosen])
+        given[chosen] = classes[(own + shift) % classes.size]
+    else:
+        flat = images.images.reshape(len(images), -1).astype(np.float32)
+        means = np.stack([flat[positions][images.labels[positions] == c].mean(0) for c in classes])
+        distance = ((flat[chosen, None] - means[None]) ** 2).sum(-1)
+        distance[np.arange(chosen.size), np.searchsorted(classes, images.labels[chosen])] = np.inf
+        given[chosen] = classes[distance.argmin(1)]
+    names = np.array(images.class_names, dtype=object)
+    truth = {
+        "image_id": images.ids[chosen],
+        "given": names[given[chosen]],
+        "true": names[images.labels[chosen]],
+    }
+    return given, pd.DataFrame(truth)
+
+
+def flip_labels(tasks: TaskList, noise: Noise, rng: np.random.Generator) -> tuple[TaskList, pd.DataFrame]:
+    """Flip ``noise.labels`` of the labels, support and query, in ``noise.share`` of the tasks.
+
+    A flipped row gets another label of its task, drawn uniformly. At least one right support label of every
+    class of a task is kept, so that each class still has a support image.
+
+    Returns:
+        The noisy tasks, and the truth: task_id, role, image_id, given, true (class names).
+    """
+    rows = tasks.rows.copy()
+    bad_tasks = rng.choice(tasks.task_ids, round(noise.share * len(tasks)), replace=False)
+    true = rows["class"].to_numpy().copy()
+    labels = rows["label"].to_numpy().copy()
+    classes = rows["class"].to_numpy().copy()
+    for task_id in bad_tasks:
+        here = np.flatnonzero(rows["task_id"] == task_id)
+        of_label = dict(zip(labels[here], classes[here], strict=True))
+        support = here[(rows["role"].iloc[here] == "support").to_numpy()]
+        keep = [int(rng.choice(support[labels[support] == label])) for label in of_label]
+        free = np.setdiff1d(here, keep)
+        flipped = rng.choice(free, min(round(noise.labels * here.size), free.size), replace=False)
+        labels[flipped] = (labels[flipped] + rng.integers(1, tasks.ways, flipped.size)) % tasks.ways
+        classes[flipped] = [of_label[label] for label in labels[flipped]]
+    rows["label"], rows["class"] = labels, classes
+    changed = rows["class"].to_numpy() != true
+    truth = rows.loc[changed, KEY].assign(given=classes[changed], true=true[changed]).reset_index(drop=True)
+    return from_rows(rows, source="noisy tasks"), truth

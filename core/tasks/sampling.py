@@ -1,0 +1,126 @@
+"""Drawing few-shot tasks from an image set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pandas as pd
+
+from core.data import ImageSet
+from core.errors import UserError
+from core.tasks.tasklist import TaskList, from_rows
+
+MOST_COMBINATIONS = 100_000
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images that tasks may be drawn from: positions in the image set, by given class index."""
+
+    by_class: dict[int, np.ndarray]
+
+
+def split_images(images: ImageSet, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out ``share`` of the images of every class.
+
+    Returns:
+        Positions of the training and of the held-out images, both sorted.
+    """
+    held = [
+        rng.permutation(np.flatnonzero(images.labels == c))[: round(share * int((images.labels == c).sum()))]
+        for c in range(len(images.class_names))
+    ]
+    heldout = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(images)), heldout), heldout
+
+
+def split_classes(images: ImageSet, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out ``share`` of the classes with all their images; returns positions as :func:`split_images`."""
+    order = rng.permutation(len(images.class_names))
+    held = np.isin(images.labels, order[: round(share * len(order))])
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def pool_of(given: np.ndarray, positions: np.ndarray) -> Pool:
+    """Group ``positions`` by their given class; ``given`` is ``(n,)`` over the whole image set."""
+    return Pool({int(c): positions[given[positions] == c] for c in np.unique(given[positions])})
+
+
+def class_sets(classes: list[int], ways: int, count: int | None, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Which classes each task has, the order being the task's labels.
+
+    Every combination of ``ways`` classes occurs equally often (up to one) where there are at most as many as
+    tasks; otherwise combinations are drawn at random. ``count=None`` means each combination once.
+    """
+    total = comb(len(classes), ways)
+    if count is None or total <= count:
+        if total > MOST_COMBINATIONS:
+            raise UserError(f"There are {total:,} combinations of {ways} classes.", "Give a number of tasks.")
+        every = list(combinations(classes, ways))
+        count = count or total
+        chosen: list[tuple[int, ...]] = []
+        while len(chosen) < count:
+            chosen += [every[i] for i in rng.permutation(total)] if count > total else every
+        chosen = chosen[:count]
+    else:
+        chosen = [tuple(rng.choice(classes, ways, replace=False).tolist()) for _ in range(count)]
+    return [tuple(rng.permutation(np.array(one)).tolist()) for one in chosen]
+
+
+def sample_tasks(
+    images: ImageSet,
+    pool: Pool,
+    *,
+    ways: int,
+    shots: int,
+    queries: int,
+    count: int | None,
+    prefix: str,
+    rng: np.random.Generator,
+) -> TaskList:
+    """Draw N-way, S-shot, Q-query tasks; within a task no image occurs twice.
+
+    Args:
+        pool: The images to draw from, by given class.
+        shots, queries: Images a class in the support and the query set.
+        count: Number of tasks; None means every combination of ``ways`` classes once.
+        prefix: First part of the task ids.
+
+    Raises:
+        UserError: too few classes, or a class with too few images.
+    """
+    if min(ways - 1, shots, queries, 1 if count is None else count) < 1:
+        raise UserError("A task needs 2 ways, 1 shot and 1 query at least, and there must be a task to draw.")
+    if len(pool.by_class) < ways:
+        raise UserError(
+            f"{ways}-way tasks need {ways} classes, but there are {len(pool.by_class)} to draw from.",
+            "Lower the ways or change the split.",
+        )
+    for c, members in pool.by_class.items():
+        if len(members) < shots + queries:
+            raise UserError(
+                f"Class {images.class_names[c]!r} has {len(members)} images to draw from, "
+                f"but {shots} shots and {queries} queries need {shots + queries}.",
+                "Lower the shots or queries, or change the split.",
+            )
+    chosen = class_sets(sorted(pool.by_class), ways, count, rng)
+    width = len(str(len(chosen) - 1))
+    tables = []
+    for number, classes in enumerate(chosen):
+        drawn = np.stack([rng.choice(pool.by_class[c], shots + queries, replace=False) for c in classes])
+        for role, part in (("support", drawn[:, :shots]), ("query", drawn[:, shots:])):
+            labels = np.repeat(np.arange(ways), part.shape[1])
+            tables.append(
+                {
+                    "task_id": np.full(labels.size, f"{prefix}{number:0{width}d}", dtype=object),
+                    "role": np.full(labels.size, role, dtype=object),
+                    "image_id": images.ids[part.reshape(-1)],
+                    "label": labels,
+                    "class": np.array(images.class_names, dtype=object)[np.array(classes)[labels]],
+                }
+            )
+    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    return from_rows(pd.DataFrame(columns), source="sampled tasks", images=images)

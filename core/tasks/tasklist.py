@@ -1,0 +1,212 @@
+"""A list of few-shot tasks and its table form, which people may write by hand.
+
+One row is one image in one role of one task:
+
+========= ======= ==========================================================================
+column    type    meaning
+========= ======= ==========================================================================
+task_id   string  names the task; rows of one task stand together
+role      string  ``support`` (the model adapts to it) or ``query`` (its loss is measured)
+image_id  string  the image, as the image set names it; at most once in each role of a task
+label     int     class within the task, 0 ... ways - 1, the same number of ways in all tasks
+class     string  the class that this label stands for in this task, as given (maybe wrongly)
+weight    float   weight of this row's loss; 1 as trained, 0 removed; optional, default 1
+========= ======= ==========================================================================
+
+Losses are means over the rows of a role, **rows of weight 0 counted** (see :mod:`core.maml.objective`), so
+a removed row that stays in the table with weight 0 is the exact counterpart of what the engine predicts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.data import ImageSet
+from core.errors import UserError
+from core.files import content_hash, replacing
+
+COLUMNS = ("task_id", "role", "image_id", "label", "class", "weight")
+ROLES = ("support", "query")
+KEY = ["task_id", "role", "image_id"]
+FORMATS = ("parquet", "csv", "json")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskList:
+    """Validated tasks. Build it with :func:`from_rows` or :func:`read_tasks`.
+
+    Attributes:
+        rows: The table above; rows of a task are contiguous, support before query.
+    """
+
+    rows: pd.DataFrame
+
+    @cached_property
+    def task_ids(self) -> list[str]:
+        """Every task id once, in the order of the table."""
+        return list(dict.fromkeys(self.rows["task_id"]))
+
+    @cached_property
+    def ways(self) -> int:
+        return int(self.rows["label"].max()) + 1
+
+    @cached_property
+    def hash(self) -> str:
+        """Names this content."""
+        return content_hash(*(self.rows[column].tolist() for column in COLUMNS))
+
+    def __len__(self) -> int:
+        return len(self.task_ids)
+
+    def select(self, task_ids: list[str]) -> TaskList:
+        """The tasks with these ids, in their present order.
+
+        Raises:
+            UserError: an id is not in the list.
+        """
+        unknown = sorted(set(task_ids) - set(self.task_ids))
+        if unknown:
+            raise UserError(f"There is no task {unknown[0]!r}.", f"Ids look like {self.task_ids[0]!r}.")
+        return TaskList(self.rows[self.rows["task_id"].isin(task_ids)].reset_index(drop=True))
+
+
+def from_rows(rows: pd.DataFrame, *, source: str, images: ImageSet | None = None) -> TaskList:
+    """Validate a table and bring it into the standard form.
+
+    Args:
+        rows: The columns above, in any order; others are dropped.
+        source: What errors call the table, usually the file name.
+        images: If given, image ids and class names are checked against it.
+
+    Raises:
+        UserError: names the first offending row (counted from 1, without the header) and field.
+    """
+    missing = [column for column in COLUMNS if column not in rows.columns and column != "weight"]
+    if missing:
+        raise UserError(f"{source}: the column {missing[0]!r} is missing.", f"A task list has: {', '.join(COLUMNS)}.")
+    if rows.empty:
+        raise UserError(f"{source}: the task list is empty.", "It needs at least one task.")
+    table = pd.DataFrame(index=pd.RangeIndex(len(rows)))
+    for column in COLUMNS:
+        given = rows[column].reset_index(drop=True) if column in rows.columns else pd.Series(1.0, table.index)
+        table[column] = _column(column, given, source)
+    _refuse(table["task_id"].str.strip() == "", table, source, "task_id", "is empty", "Name every task.")
+    unknown_role = ~table["role"].isin(ROLES)
+    _refuse(unknown_role, table, source, "role", "is not a role", "Use 'support' or 'query'.")
+    _refuse(table["label"] < 0, table, source, "label", "is negative", "Labels count from 0.")
+    bad_weight = ~np.isfinite(table["weight"]) | (table["weight"] < 0)
+    _refuse(bad_weight, table, source, "weight", "is not a weight", "Use a number, 0 or more.")
+    twice = table.duplicated(KEY)
+    _refuse(twice, table, source, "image_id", "occurs twice in one role of its task", "Keep one of the rows.")
+    if images is not None:
+        unknown_image = ~table["image_id"].isin(images.index)
+        where = f"is not in the image set {images.name}"
+        _refuse(unknown_image, table, source, "image_id", where, "Check the ids or load the images they name.")
+        unknown_class = ~table["class"].isin(images.class_names)
+        _refuse(unknown_class, table, source, "class", f"is not a class of {images.name}", "Check its spelling.")
+    order = {task_id: position for position, task_id in enumerate(dict.fromkeys(table["task_id"]))}
+    rank = table["task_id"].map(order) * 2 + (table["role"] == "query")
+    table = table.iloc[np.argsort(rank.to_numpy(), kind="stable")].reset_index(drop=True)
+    _check_tasks(table, source)
+    return TaskList(table)
+
+
+def _column(name: str, given: pd.Series, source: str) -> pd.Series:
+    """One column in its standard type, or an error that names the row."""
+    if name in ("label", "weight"):
+        number = pd.to_numeric(given, errors="coerce")
+        bad = number.isna() | (np.isfinite(number) & (number % 1 != 0) & (name == "label"))
+        bad |= np.isinf(number) & (name == "label")
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            kind = "whole number" if name == "label" else "number"
+            raise UserError(
+                f"{source}, row {row + 1}: {name} is {given.iloc[row]!r}, which is not a {kind}.",
+                "Correct it.",
+            )
+        return number.astype(np.int64 if name == "label" else np.float64)
+    if given.isna().any():
+        row = int(np.flatnonzero(given.isna())[0])
+        raise UserError(f"{source}, row {row + 1}: {name} is missing.", "Fill it in.")
+    return given.map(str).astype(object)
+
+
+def _refuse(bad: pd.Series, table: pd.DataFrame, source: str, column: str, what: str, fix: str) -> None:
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise UserError(f"{source}, row {row + 1}: {column} {table[column].iloc[row]!r} {what}.", fix)
+
+
+def _check_tasks(table: pd.DataFrame, source: str) -> None:
+    ways = int(table["label"].max()) + 1
+    classes = table.groupby(["task_id", "label"], sort=False)["class"].nunique()
+    if (classes > 1).any():
+        task_id, label = classes.index[int(np.flatnonzero(classes > 1)[0])]
+        names = table[(table["task_id"] == task_id) & (table["label"] == label)]["class"].unique()
+        raise UserError(
+            f"{source}, task {task_id!r}: label {label} stands for both {names[0]!r} and {names[1]!r}.",
+            "Within a task a label stands for one class.",
+        )
+    seen = table.groupby("task_id", sort=False)["role"].nunique()
+    for task_id in seen.index[seen < len(ROLES)]:
+        has = table.loc[table["task_id"] == task_id, "role"].iloc[0]
+        other = "query" if has == "support" else "support"
+        raise UserError(f"{source}, task {task_id!r} has no {other} rows.", "A task needs both roles.")
+    support = table[table["role"] == "support"].groupby("task_id", sort=False)["label"].nunique()
+    if (support < ways).any():
+        task_id = support.index[int(np.flatnonzero(support < ways)[0])]
+        have = set(table[(table["task_id"] == task_id) & (table["role"] == "support")]["label"])
+        lacking = min(set(range(ways)) - have)
+        raise UserError(
+            f"{source}, task {task_id!r}: label {lacking} has no support image.",
+            f"Every task needs support images of all {ways} classes.",
+        )
+
+
+def read_tasks(path: Path, images: ImageSet | None = None) -> TaskList:
+    """Read a task list from ``.parquet``, ``.csv`` or ``.json`` (a list of row objects).
+
+    Raises:
+        UserError: the file is missing, of another format, unreadable, or does not hold a valid task list.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.", "Give the path of a task list.")
+    text = {"task_id": str, "role": str, "image_id": str, "class": str}
+    try:
+        match path.suffix:
+            case ".parquet":
+                rows = pd.read_parquet(path)
+            case ".csv":
+                rows = pd.read_csv(path, dtype=text, keep_default_na=False)
+            case ".json":
+                rows = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+            case other:
+                raise UserError(f"{path.name}: {other or 'no extension'} is not a task list format.", _KNOWN)
+    except UserError:
+        raise
+    except Exception as error:  # every reader has its own exceptions; all mean: this is not such a file
+        raise UserError(f"{path.name} cannot be read as {path.suffix[1:]}: {error}.", "Write it again.") from error
+    return from_rows(rows, source=path.name, images=images)
+
+
+_KNOWN = f"Use one of: {', '.join(FORMATS)}."
+
+
+def write_tasks(tasks: TaskList, path: Path) -> None:
+    """Write a task list in the format of the file name's extension; readable again by :func:`read_tasks`."""
+    with replacing(path) as temporary:
+        match path.suffix:
+            case ".parquet":
+                tasks.rows.to_parquet(temporary, index=False)
+            case ".csv":
+                tasks.rows.to_csv(temporary, index=False)
+            case ".json":
+                temporary.write_text(tasks.rows.to_json(orient="records", indent=1, force_ascii=False), "utf-8")
+            case other:
+                raise UserError(f"{path.name}: {other or 'no extension'} is not a task list format.", _KNOWN)

@@ -1,0 +1,103 @@
+"""Many small pictures in one JPEG, so that a page of tiles is one download."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+_BLOCK_PX = 8
+"""JPEG codes 8 x 8 blocks. Cells are whole blocks, so no tile bleeds into its neighbour."""
+_MAX_SIDE_PX = 16_384
+"""Chromium does not draw larger pictures reliably (JPEG itself stops at 65,535)."""
+_MARGIN_GREY = 127
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """One JPEG with `columns` x `rows` cells, filled row by row.
+
+    Picture `i` starts at pixel `(i % columns * pitch_px, i // columns * pitch_px)` and is `tile_px`
+    square. Cells are `pitch_px` apart: `tile_px` rounded up to whole JPEG blocks.
+    """
+
+    jpeg: bytes
+    columns: int
+    rows: int
+    tile_px: int
+
+    @property
+    def pitch_px(self) -> int:
+        """Distance between the starts of two neighbouring cells, in pixels."""
+        return _pitch(self.tile_px)
+
+
+def _pitch(tile_px: int) -> int:
+    return -(-tile_px // _BLOCK_PX) * _BLOCK_PX
+
+
+def _fit(pictures: np.ndarray, tile_px: int) -> np.ndarray:
+    """Scale (n, H, W[, 3]) so that the longer side is `tile_px`, keeping the shape of the picture.
+
+    Small pictures are first enlarged by a whole number of times with nearest neighbour, so that each of
+    their pixels stays a sharp square; Lanczos does what is left.
+    """
+    height, width = pictures.shape[1:3]
+    times = max(1, -(-tile_px // max(height, width))) if max(height, width) * 2 <= tile_px else 1
+    if times > 1:
+        pictures = pictures.repeat(times, axis=1).repeat(times, axis=2)
+    scale = tile_px / max(height, width)
+    size = (max(1, min(tile_px, round(width * scale))), max(1, min(tile_px, round(height * scale))))
+    if size == (pictures.shape[2], pictures.shape[1]):
+        return pictures
+    resized = [np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)) for picture in pictures]
+    return np.stack(resized)
+
+
+def jpeg_atlas(pictures: np.ndarray, *, tile_px: int) -> Atlas:
+    """Draw all pictures into one JPEG.
+
+    Args:
+        pictures: uint8, (n, H, W) grey or (n, H, W, 3) RGB; n may be 0. Pictures that are not square are
+            centred on grey.
+        tile_px: Side of a tile in the atlas, in pixels.
+
+    Returns:
+        The atlas. With no pictures it has no columns, no rows and an empty `jpeg`.
+
+    Raises:
+        ValueError: The array has another type or shape, or the atlas would be too large to show.
+    """
+    if pictures.dtype != np.uint8:
+        raise ValueError(f"Pictures must be uint8, not {pictures.dtype}.")
+    if pictures.ndim not in (3, 4) or (pictures.ndim == 4 and pictures.shape[3] != 3):
+        raise ValueError(f"Pictures must be (n, H, W) or (n, H, W, 3), not {pictures.shape}.")
+    if tile_px < 1:
+        raise ValueError(f"tile_px must be at least 1, not {tile_px}.")
+    n = len(pictures)
+    if n == 0:
+        return Atlas(jpeg=b"", columns=0, rows=0, tile_px=tile_px)
+    if 0 in pictures.shape:
+        raise ValueError(f"Pictures must have at least one pixel, not shape {pictures.shape}.")
+
+    pitch = _pitch(tile_px)
+    columns = math.isqrt(n - 1) + 1
+    rows = -(-n // columns)
+    if columns * pitch > _MAX_SIDE_PX:
+        raise ValueError(f"{n} pictures of {tile_px} pixels are too many for one grid; show them in pages.")
+
+    tiles = _fit(pictures, tile_px)
+    height, width = tiles.shape[1:3]
+    top, left = (tile_px - height) // 2, (tile_px - width) // 2
+    # The strip between tile_px and the pitch repeats the margin's grey; it is never shown.
+    cells = np.full((columns * rows, pitch, pitch, *tiles.shape[3:]), _MARGIN_GREY, dtype=np.uint8)
+    cells[:n, top : top + height, left : left + width] = tiles
+    channels = tiles.shape[3:]
+    sheet = cells.reshape(rows, columns, pitch, pitch, *channels).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * pitch, columns * pitch, *channels)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, format="JPEG", quality=90, subsampling=0)
+    return Atlas(jpeg=buffer.getvalue(), columns=columns, rows=rows, tile_px=tile_px)

@@ -1,0 +1,65 @@
+"""Runs the command of one job and records how it ended, also when whoever started it is gone.
+
+``python -m core.workspace.runner <job folder>``, started by :mod:`core.workspace.jobs` as the leader of its own
+process group. Its standard input, which the command inherits, is the job's lock file: the lock is held for as
+long as any of them lives. It imports nothing but the standard library, to start quickly and stay small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+GRACE_SECONDS = 5
+PID, CANCEL, EXIT, DESCRIPTION = "pid", "cancel", "exit.json", "job.json"
+CANCELLED_CODE = 128 + signal.SIGTERM
+
+
+def run(folder: Path) -> None:
+    """Run the command in ``job.json``; write its exit code (128 + signal, as shells do) to ``exit.json``.
+
+    After a SIGTERM the command has ``GRACE_SECONDS`` to end, then the whole group is killed.
+    """
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        signal.alarm(GRACE_SECONDS)
+
+    signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
+    signal.signal(signal.SIGTERM, stop)
+    # Canceller: marker, then pid. Here: pid, then marker. So one of the two sees the other.
+    _write(folder / PID, str(os.getpid()))
+    if (folder / CANCEL).exists():
+        code = CANCELLED_CODE
+    else:
+        try:
+            child = subprocess.Popen(json.loads((folder / DESCRIPTION).read_text())["command"])
+            if stopped:  # the signal may have come before there was a child to get it
+                child.terminate()
+            code = child.wait()
+        except OSError as error:
+            print(f"The command could not be started: {error}.", file=sys.stderr)
+            code = 127
+    signal.alarm(0)
+    _write(folder / EXIT, json.dumps({"code": code if code >= 0 else 128 - code}))
+    if stopped:  # the command is gone, its helpers may not be
+        os.killpg(0, signal.SIGKILL)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))

@@ -1,0 +1,154 @@
+"""A real server and a real browser for the tests in this folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+
+from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_START_S = 60.0
+_LOGS: dict[str, list[Path]] = {}
+"""Logs of the servers each test module has running."""
+
+Serve = Callable[..., str]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if report.failed:
+        for log in _LOGS.get(item.nodeid.partition("::")[0], []):
+            report.sections.append((f"server log {log.name}", log.read_text(errors="replace")[-8000:]))
+    return report
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and whatever it started (its own process group)."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, how)
+            process.wait(timeout=5)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait(timeout=5)
+
+
+@pytest.fixture(scope="module")
+def serve(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """`serve(script, env=None, args=())` starts a Streamlit server and returns its base URL.
+
+    The server lives until the end of the test module, so a module can share one.
+    """
+    running: list[subprocess.Popen[bytes]] = []
+    logs = _LOGS.setdefault(request.node.nodeid, [])
+    folder = tmp_path_factory.mktemp("serve")
+
+    def start(script: str | Path, env: dict[str, str] | None = None, args: tuple[str, ...] = ()) -> str:
+        port = _free_port()
+        url = f"http://127.0.0.1:{port}"
+        log = folder / f"{Path(script).stem}-{port}.log"
+        command = [sys.executable, "-m", "streamlit", "run", str(script)]
+        command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
+        command += ["--server.headless", "true", "--server.fileWatcherType", "none"]
+        command += ["--browser.gatherUsageStats", "false", *args]
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        running.append(process)
+        logs.append(log)
+        deadline = time.monotonic() + _START_S
+        while not _healthy(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{script} did not start.\n{log.read_text(errors='replace')}", pytrace=False)
+            time.sleep(0.1)
+        return url
+
+    yield start
+    for process in running:
+        _stop(process)
+    _LOGS.pop(request.node.nodeid, None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = chromium_path()
+    if path is None:
+        pytest.fail(NO_CHROMIUM, pytrace=False)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_ARGS))
+        yield chromium
+        chromium.close()
+
+
+def _leaves(url: str) -> bool:
+    """True for a request to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme not in ("data", "blob", "about") and parts.hostname not in _LOCAL_HOSTS
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh page, 1400 x 900. Console errors, page errors and requests to elsewhere fail the test."""
+    faults: list[str] = []
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(20_000)
+
+    def guard(route: Route) -> None:
+        faults.append(f"request to {route.request.url}")
+        route.abort()
+
+    context.route(_leaves, guard)
+    tab = context.new_page()
+    tab.on("console", lambda said: faults.append(f"console: {said.text}") if said.type == "error" else None)
+    tab.on("pageerror", lambda error: faults.append(f"page error: {error}"))
+    tab.on("websocket", lambda ws: faults.append(f"websocket to {ws.url}") if _leaves(ws.url) else None)
+    yield tab
+    context.close()
+    if faults:
+        pytest.fail("The browser saw:\n" + "\n".join(faults), pytrace=False)

@@ -1,0 +1,119 @@
+"""The engine written a second time, slowly and plainly: torch.autograd, one task after another, dense matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.problems import Problem
+
+
+def forward(problem: Problem, flat: Tensor, x: Tensor) -> Tensor:
+    """Logits by PyTorch's own layers, parameters cut out of one vector."""
+    net, at = problem.model.network, 0
+    parts = {}
+    for name, value in problem.params.items():
+        parts[name] = flat[at : at + value.numel()].reshape(value.shape)
+        at += value.numel()
+    for b in range(net.blocks):
+        x = F.conv2d(x, parts[f"blocks.{b}.conv.weight"], stride=2 if net.pooling == "stride" else 1, padding=1)
+        # PyTorch's own batch norm has no third derivative; tests/maml/test_backbone.py holds ours against it.
+        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+        scale, shift = parts[f"blocks.{b}.norm.weight"], parts[f"blocks.{b}.norm.bias"]
+        x = (x - mean) / torch.sqrt(variance + 1e-5) * scale[:, None, None] + shift[:, None, None]
+        x = torch.relu(x)
+        if net.pooling == "max":
+            x = F.max_pool2d(x, 2)
+    x = x.mean((2, 3)) if net.pooling == "stride" else x.flatten(1)
+    return x @ parts["head.weight"].T + parts["head.bias"]
+
+
+def flat_params(problem: Problem) -> Tensor:
+    return torch.cat([v.flatten() for v in problem.params.values()])
+
+
+def task_tensors(problem: Problem, task_id: str) -> tuple[Tensor, ...]:
+    rows = problem.tasks.rows[problem.tasks.rows["task_id"] == task_id]
+    out = []
+    for role in ("support", "query"):
+        part = rows[rows["role"] == role]
+        pixels = problem.images.images[[problem.images.index[i] for i in part["image_id"]]]
+        out.append(torch.from_numpy(pixels.astype(np.float64) / 255).permute(0, 3, 1, 2))
+        out.append(torch.tensor(part["label"].to_numpy()))
+        out.append(torch.tensor(part["weight"].to_numpy()))
+    return tuple(out)
+
+
+def adapted(problem: Problem, flat: Tensor, task_id: str, s: Tensor) -> Tensor:
+    xs, ys, *_ = task_tensors(problem, task_id)
+    theta = flat
+    for _ in range(problem.model.steps):
+        loss = (s * F.cross_entropy(forward(problem, theta, xs), ys, reduction="none")).sum() / len(s)
+        (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+        theta = theta - problem.model.rate * gradient
+    return theta
+
+
+def query_losses(problem: Problem, flat: Tensor, task_id: str, s: Tensor | None = None) -> Tensor:
+    _, _, ws, xq, yq, _ = task_tensors(problem, task_id)
+    theta = adapted(problem, flat, task_id, ws if s is None else s)
+    return F.cross_entropy(forward(problem, theta, xq), yq, reduction="none")
+
+
+def task_loss(problem: Problem, flat: Tensor, task_id: str, s: Tensor | None = None) -> Tensor:
+    weights = task_tensors(problem, task_id)[5]
+    return (weights * query_losses(problem, flat, task_id, s)).sum() / len(weights)
+
+
+def leaf(problem: Problem) -> Tensor:
+    return flat_params(problem).requires_grad_()
+
+
+def gradient(problem: Problem, task_id: str) -> Tensor:
+    flat = leaf(problem)
+    return torch.autograd.grad(task_loss(problem, flat, task_id), flat)[0]
+
+
+def dense_hessian(problem: Problem, task_ids: list[str]) -> Tensor:
+    flat = flat_params(problem)
+
+    def loss(p: Tensor, task_id: str) -> Tensor:
+        return task_loss(problem, p.requires_grad_(), task_id)
+
+    parts = [torch.autograd.functional.hessian(lambda p, t=t: loss(p, t), flat) for t in task_ids]
+    return torch.stack(parts).sum(0)
+
+
+def dense_gauss_newton(problem: Problem, task_ids: list[str]) -> Tensor:
+    out = torch.zeros(len(flat_params(problem)), len(flat_params(problem)), dtype=torch.float64)
+    for task_id in task_ids:
+        _, _, ws, xq, yq, q = task_tensors(problem, task_id)
+
+        def logits(p: Tensor, task_id: str = task_id, ws: Tensor = ws, xq: Tensor = xq) -> Tensor:
+            return forward(problem, adapted(problem, p.requires_grad_(), task_id, ws), xq)
+
+        jacobian = torch.autograd.functional.jacobian(logits, flat_params(problem))
+        z = logits(flat_params(problem)).detach()
+        for row in range(len(q)):
+            a = torch.autograd.functional.hessian(
+                lambda one, row=row, yq=yq: F.cross_entropy(one[None], yq[row : row + 1]), z[row]
+            )
+            out += q[row] / len(q) * jacobian[row].T @ a @ jacobian[row]
+    return out
+
+
+def query_row_gradients(problem: Problem, task_id: str) -> Tensor:
+    """``(Q, P)``: D_lambda of each query row's share of the task loss at weight 1."""
+    flat = leaf(problem)
+    losses = query_losses(problem, flat, task_id)
+    return torch.stack([torch.autograd.grad(one / len(losses), flat, retain_graph=True)[0] for one in losses])
+
+
+def support_row_gradients(problem: Problem, task_id: str) -> Tensor:
+    """``(S, P)``: D_lambda d L_O / d s_z, the minus of D_lambda P(z) of Prop. 4.8."""
+    flat = leaf(problem)
+    s = task_tensors(problem, task_id)[2].clone().requires_grad_()
+    (by_s,) = torch.autograd.grad(task_loss(problem, flat, task_id, s=s), s, create_graph=True)
+    return torch.stack([torch.autograd.grad(one, flat, retain_graph=True)[0] for one in by_s])

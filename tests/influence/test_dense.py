@@ -1,0 +1,189 @@
+"""Every operator, gradient and score of the engine against dense float64 matrices from plain autograd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.func import grad
+
+from core.editing.linear import linear_edit, removal_gradient
+from core.influence.curvature import Curvature
+from core.influence.scores import image_table, instance_table, task_table
+from core.influence.solvers import conjugate_gradients
+from core.influence.targets import Target, target_gradient
+from core.influence.vectors import flatten
+from core.maml.episodes import Episodes, batched, total
+from core.maml.training import stationarity
+from core.tasks.tasklist import TaskList
+from tests.influence import reference
+from tests.problems import Problem, tiny_problem
+
+SHAPES = [
+    {"ways": 3, "shots": 2, "queries": 2, "count": 4, "steps": 1},
+    {"ways": 2, "shots": 1, "queries": 3, "count": 2, "steps": 3},
+    {"ways": 4, "shots": 2, "queries": 1, "count": 1, "steps": 2, "pooling": "max"},
+]
+
+
+def close(have: torch.Tensor | np.ndarray, want: torch.Tensor | np.ndarray) -> None:
+    """Relative error at most 1e-8 in the norm."""
+    have, want = torch.as_tensor(have), torch.as_tensor(want)
+    assert have.shape == want.shape
+    assert (have - want).norm() <= 1e-8 * want.norm()
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: "-".join(str(v) for v in shape.values()))
+def problem(request: pytest.FixtureRequest) -> Problem:
+    return tiny_problem(**request.param)
+
+
+@pytest.fixture
+def weighted(problem: Problem) -> Problem:
+    """The same with uneven weights, two of them 0."""
+    weights = np.random.default_rng(1).uniform(0.2, 1.8, len(problem.tasks.rows))
+    weights[[0, -1]] = 0
+    episodes = problem.episodes.with_weights(weights)
+    return Problem(problem.images, episodes.tasks, problem.model, problem.params, episodes)
+
+
+def test_total_gradients_of_every_task(weighted: Problem) -> None:
+    function = batched(grad(weighted.model.task_loss))
+    for chunk in weighted.episodes.chunks():
+        rows = torch.cat([g.flatten(1) for g in function(weighted.params, chunk.task).values()], 1)
+        for position, row in zip(chunk.positions, rows, strict=True):
+            close(row, reference.gradient(weighted, weighted.tasks.task_ids[position]))
+
+
+def test_total_gradient_against_finite_differences(problem: Problem) -> None:
+    task_id = problem.tasks.task_ids[0]
+    flat, step = reference.flat_params(problem), 1e-6
+    direction = torch.randn(flat.shape, generator=torch.Generator().manual_seed(0), dtype=flat.dtype)
+    up, down = (
+        float(reference.task_loss(problem, (flat + h * direction).requires_grad_(), task_id)) for h in (step, -step)
+    )
+    (chunk,) = problem.episodes.chunks(np.array([0]))
+    ours = flatten(grad(total(problem.model.task_loss))(problem.params, chunk.task)) @ direction
+    assert float(ours) == pytest.approx((up - down) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["exact", "gauss-newton"])
+def test_curvature_products(weighted: Problem, name: str) -> None:
+    dense_of = {"exact": reference.dense_hessian, "gauss-newton": reference.dense_gauss_newton}[name]
+    dense = dense_of(weighted, weighted.tasks.task_ids)
+    operator = Curvature(name, weighted.model, weighted.params, weighted.episodes)
+    identity = torch.eye(len(dense), dtype=torch.float64)
+    close(torch.stack([operator(column) for column in identity]), dense)
+
+
+def test_curvature_on_a_subsample_is_scaled_to_all_tasks() -> None:
+    problem = tiny_problem(count=4)
+    dense = reference.dense_gauss_newton(problem, [problem.tasks.task_ids[i] for i in (0, 2)]) * 2
+    operator = Curvature("gauss-newton", problem.model, problem.params, problem.episodes, np.array([0, 2]))
+    v = torch.linspace(-1, 1, len(dense), dtype=torch.float64)
+    close(operator(v), dense @ v)
+
+
+def test_target_gradients(problem: Problem) -> None:
+    ids = problem.tasks.task_ids
+    query = problem.tasks.rows[(problem.tasks.rows["task_id"] == ids[0]) & (problem.tasks.rows["role"] == "query")]
+    last = query["image_id"].iloc[-1]
+    flat = reference.leaf(problem)
+    losses = {
+        "all": torch.stack([reference.task_loss(problem, flat, t) for t in ids]).mean(),
+        ids[-1]: reference.task_loss(problem, flat, ids[-1]),
+        f"{ids[0]}/{last}": reference.query_losses(problem, flat, ids[0])[-1],
+    }
+    for text, loss in losses.items():
+        tasks = Target.parse(text).weighted(problem.tasks)
+        episodes = Episodes(tasks, problem.images, dtype=torch.float64, chunk=2)
+        gradient, value = target_gradient(problem.model, problem.params, episodes)
+        close(gradient, torch.autograd.grad(loss, flat, retain_graph=True)[0])
+        assert value == pytest.approx(float(loss), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["exact", "gauss-newton"])
+def test_scores_of_tasks_instances_and_images(weighted: Problem, name: str) -> None:
+    dense_of = {"exact": reference.dense_hessian, "gauss-newton": reference.dense_gauss_newton}[name]
+    dense = dense_of(weighted, weighted.tasks.task_ids)
+    shift = max(0.0, -float(torch.linalg.eigvalsh(dense)[0])) + 0.5
+    v = reference.gradient(weighted, weighted.tasks.task_ids[0])
+    exact_u = torch.linalg.solve(dense + shift * torch.eye(len(dense), dtype=torch.float64), v)
+    operator = Curvature(name, weighted.model, weighted.params, weighted.episodes)
+    solution = conjugate_gradients(operator, v, shift=shift, tolerance=1e-13, iterations=500)
+    close(solution.x, exact_u)
+    assert solution.residual <= 1e-11
+    instances = instance_table(weighted.model, weighted.params, solution.x, weighted.episodes)
+    want_rows, want_tasks = [], []
+    for task_id in weighted.tasks.task_ids:
+        want_rows += [reference.support_row_gradients(weighted, task_id) @ exact_u]
+        want_rows += [reference.query_row_gradients(weighted, task_id) @ exact_u]
+        want_tasks.append(reference.gradient(weighted, task_id) @ exact_u)
+    want = torch.cat(want_rows)
+    close(instances["score"].to_numpy(), want)
+    close(task_table(instances)["score"].to_numpy(), torch.stack(want_tasks))
+    images = image_table(instances).set_index("image_id")
+    weights = weighted.tasks.rows["weight"].to_numpy()
+    for image_id in images.index:
+        here = (weighted.tasks.rows["image_id"] == image_id).to_numpy()
+        total_score = float((want.numpy() * weights)[here].sum())
+        assert images.loc[image_id, "score"] == pytest.approx(total_score, rel=1e-8, abs=1e-13)
+
+
+def test_what_the_adapted_model_sees(problem: Problem) -> None:
+    u = torch.ones(len(reference.flat_params(problem)), dtype=torch.float64)
+    table = instance_table(problem.model, problem.params, u, problem.episodes)
+    for task_id in problem.tasks.task_ids:
+        xs, ys, ws, xq, yq, _ = reference.task_tensors(problem, task_id)
+        theta = reference.adapted(problem, reference.leaf(problem), task_id, ws)
+        for role, x, y in (("support", xs, ys), ("query", xq, yq)):
+            rows = table[(table["task_id"] == task_id) & (table["role"] == role)]
+            log_probability = torch.log_softmax(reference.forward(problem, theta, x), -1).detach()
+            close(rows["loss"].to_numpy(), -log_probability[torch.arange(len(y)), y])
+            assert rows["predicted"].tolist() == log_probability.argmax(-1).tolist()
+            names = dict(zip(rows["label"], rows["class"], strict=True))
+            assert rows["predicted_class"].tolist() == [names[i] for i in rows["predicted"]]
+
+
+def test_linear_edit_is_the_sum_of_the_influence_functions(problem: Problem) -> None:
+    """Whole tasks, query rows and support rows removed together."""
+    rows = problem.tasks.rows
+    ids = problem.tasks.task_ids
+    weights = rows["weight"].to_numpy().copy()
+    expected = torch.zeros(len(reference.flat_params(problem)), dtype=torch.float64)
+    gone_query = np.flatnonzero((rows["task_id"] == ids[0]) & (rows["role"] == "query"))[-1]
+    gone_support = np.flatnonzero((rows["task_id"] == ids[0]) & (rows["role"] == "support"))[0]
+    weights[[gone_query, gone_support]] = 0
+    expected += reference.query_row_gradients(problem, ids[0])[-1] + reference.support_row_gradients(problem, ids[0])[0]
+    if len(ids) > 1:
+        weights[(rows["task_id"] == ids[-1]).to_numpy()] = 0
+        expected += reference.gradient(problem, ids[-1])
+    gradient = removal_gradient(problem.model, problem.params, problem.episodes, weights)
+    close(gradient, expected)
+    dense = reference.dense_gauss_newton(problem, ids) + 0.7 * torch.eye(len(expected), dtype=torch.float64)
+    operator = Curvature("gauss-newton", problem.model, problem.params, problem.episodes)
+    edited, _ = linear_edit(problem.params, operator, gradient, shift=0.7, tolerance=1e-13, iterations=500)
+    close(flatten(edited) - reference.flat_params(problem), torch.linalg.solve(dense, expected))
+
+
+def test_removal_matches_the_objective_with_the_rows_gone(problem: Problem) -> None:
+    """A whole task removed: the gradient of the objective falls by exactly its removal gradient."""
+    weights = problem.tasks.rows["weight"].to_numpy().copy()
+    weights[(problem.tasks.rows["task_id"] == problem.tasks.task_ids[0]).to_numpy()] = 0
+    before = sum(reference.gradient(problem, t) for t in problem.tasks.task_ids)
+    kept = TaskList(problem.tasks.rows.assign(weight=weights))
+    gone = Problem(problem.images, kept, problem.model, problem.params, problem.episodes)
+    after = sum(reference.gradient(gone, t) for t in problem.tasks.task_ids)
+    close(removal_gradient(problem.model, problem.params, problem.episodes, weights), before - after)
+
+
+def test_stationarity_reports_the_gradient_of_the_whole_objective(weighted: Problem) -> None:
+    flat = reference.flat_params(weighted)
+    gradients = torch.stack([reference.gradient(weighted, t) for t in weighted.tasks.task_ids])
+    decay = weighted.model.delta * flat
+    report = stationarity(weighted.model, weighted.params, weighted.episodes)
+    norm = float((gradients.sum(0) + decay).norm())
+    losses = sum(float(reference.task_loss(weighted, reference.leaf(weighted), t)) for t in weighted.tasks.task_ids)
+    assert report.gradient_norm == pytest.approx(norm, rel=1e-8)
+    assert report.ratio == pytest.approx(norm / float(gradients.norm(dim=1).sum() + decay.norm()), rel=1e-8)
+    assert report.objective == pytest.approx(losses + weighted.model.delta / 2 * float(flat @ flat), rel=1e-8)

@@ -1,0 +1,319 @@
+"""Background jobs, with small fake commands in place of the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.errors import UserError
+from core.progress import ProgressState
+from core.workspace import runner
+from core.workspace.jobs import REPOSITORY, Job, Jobs
+
+# What a command does is its first argument: Python text.
+PYTHON = [sys.executable, "-c", "import os, sys, time; from pathlib import Path; exec(sys.argv[1])"]
+FOREVER = "print('begun', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    jobs = Jobs(tmp_path / "jobs", PYTHON)
+    yield jobs
+    for job in jobs.all():
+        if job.status() == "running":
+            os.killpg(group_of(job), signal.SIGKILL)
+            until(lambda job=job: job.status() != "running")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(6_000):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("it did not happen within a minute")
+
+
+def ended(job: Job) -> str:
+    until(lambda: job.status() != "running")
+    return job.status()
+
+
+def begun(job: Job) -> Job:
+    """Wait until the command has printed something."""
+    until(lambda: bool(job.results()) or job.status() != "running")
+    assert job.status() == "running"
+    return job
+
+
+def group_of(job: Job) -> int:
+    until((job.folder / "pid").exists)
+    return int((job.folder / "pid").read_text())
+
+
+def members(group: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["status"]):
+        try:
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except ProcessLookupError:
+            pass
+    return found
+
+
+def test_done_with_results(jobs: Jobs) -> None:
+    job = jobs.start("Two files", ["print('runs/a.json'); print('runs/b.json'); print(os.getcwd(), file=sys.stderr)"])
+    assert ended(job) == "done"
+    assert job.results() == ["runs/a.json", "runs/b.json"]
+    assert (job.folder / "stderr").read_text().strip() == str(REPOSITORY)
+    assert job.error() == ""
+    assert jobs.get(job.id) == job
+
+
+def test_failed_shows_the_message_without_the_progress_before_it(jobs: Jobs) -> None:
+    text = "sys.stderr.write('Train: 3/10, about 5 s left  loss 0.3\\nbad.csv: row 3.\\nMend it.\\n'); sys.exit(2)"
+    job = jobs.start("Fails", [text])
+    assert ended(job) == "failed"
+    assert job.error() == "bad.csv: row 3.\nMend it."
+
+
+def test_failed_with_a_traceback_shows_its_last_line(jobs: Jobs) -> None:
+    job = jobs.start("Fails", ["try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise ValueError('no such thing')"])
+    assert ended(job) == "failed"
+    assert job.error() == "ValueError: no such thing"
+
+
+def test_failed_in_silence_still_says_something(jobs: Jobs) -> None:
+    job = jobs.start("Fails", ["sys.exit(3)"])
+    assert ended(job) == "failed"
+    assert "code 3" in job.error()
+
+
+def test_a_command_killed_alone_failed_for_want_of_memory(jobs: Jobs) -> None:
+    job = jobs.start("Grows", ["os.kill(os.getpid(), 9)"])
+    assert ended(job) == "failed"
+    assert "memory" in job.error()
+
+
+def test_a_command_that_does_not_exist_failed(tmp_path: Path) -> None:
+    job = Jobs(tmp_path, ["/no/such/command"]).start("Nothing", [])
+    assert ended(job) == "failed"
+    assert "could not be started" in job.error()
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_the_codes_of_an_interrupted_command_mean_cancelled(jobs: Jobs, code: int) -> None:
+    assert ended(jobs.start("Interrupted", [f"sys.exit({code})"])) == "cancelled"
+
+
+def test_cancel_stops_the_command_and_its_helpers(jobs: Jobs) -> None:
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('helps', flush=True)"
+    helper = f"import subprocess; subprocess.Popen([sys.executable, '-c', {stubborn + '; time.sleep(600)'!r}]);"
+    job = begun(jobs.start("Long", [helper + FOREVER]))
+    until(lambda: set(job.results()) == {"begun", "helps"})
+    group = group_of(job)
+    jobs.cancel(job.id)
+    assert ended(job) == "cancelled"
+    assert job.error() == ""
+    until(lambda: not members(group))
+
+
+def test_cancel_lets_the_command_tidy_up(jobs: Jobs) -> None:
+    tidy = "import signal; signal.signal(signal.SIGTERM, lambda *_: (print('tidied', flush=True), sys.exit(1)));"
+    job = begun(jobs.start("Long", [tidy + FOREVER]))
+    jobs.cancel(job.id)
+    assert ended(job) == "cancelled"
+    assert job.results() == ["begun", "tidied"]
+
+
+def test_cancel_kills_a_command_that_will_not_stop(jobs: Jobs) -> None:
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    job = begun(jobs.start("Stubborn", [stubborn + FOREVER]))
+    group = group_of(job)
+    jobs.cancel(job.id)
+    with pytest.raises(UserError, match="still being cancelled"):
+        jobs.start("Stubborn", job.args)
+    assert ended(job) == "cancelled"
+    until(lambda: not members(group))
+
+
+def test_cancel_at_the_very_start(jobs: Jobs) -> None:
+    for number in range(8):
+        job = jobs.start("Long", [FOREVER + f"#{number}"])
+        time.sleep(0.01 * number)
+        jobs.cancel(job.id)
+        assert ended(job) == "cancelled"
+
+
+def test_a_job_cancelled_before_its_runner_woke_never_runs(tmp_path: Path) -> None:
+    (tmp_path / runner.DESCRIPTION).write_text('{"command": ["/no/such/command"]}')
+    (tmp_path / runner.CANCEL).touch()
+    subprocess.run([sys.executable, "-m", "core.workspace.runner", str(tmp_path)], cwd=REPOSITORY, check=True)
+    assert (tmp_path / runner.EXIT).read_text() == '{"code": 143}'
+
+
+def test_a_signal_that_comes_just_before_the_command_starts_reaches_it(tmp_path: Path) -> None:
+    (tmp_path / runner.DESCRIPTION).write_text('{"command": ["sleep", "600"]}')
+    text = f"""
+import os, subprocess
+from pathlib import Path
+from core.workspace import runner
+start = subprocess.Popen
+runner.subprocess.Popen = lambda command: (os.kill(os.getpid(), 15), start(command))[1]
+runner.GRACE_SECONDS = 1000
+runner.run(Path({str(tmp_path)!r}))
+"""
+    subprocess.run([sys.executable, "-c", text], cwd=REPOSITORY, start_new_session=True, check=False)
+    assert (tmp_path / runner.EXIT).read_text() == '{"code": 143}'
+
+
+def test_cancel_of_a_job_that_has_ended_changes_nothing(jobs: Jobs) -> None:
+    done, failed = jobs.start("Done", ["pass"]), jobs.start("Failed", ["sys.exit(2)"])
+    assert (ended(done), ended(failed)) == ("done", "failed")
+    jobs.cancel(done.id)
+    jobs.cancel(failed.id)
+    assert (done.status(), failed.status()) == ("done", "failed")
+
+
+def test_cancel_that_comes_while_the_job_finishes_well_leaves_it_done(jobs: Jobs) -> None:
+    finishing = "import signal; signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), os._exit(0)));"
+    job = begun(jobs.start("Nearly done", [finishing + FOREVER]))
+    jobs.cancel(job.id)
+    assert ended(job) == "done"
+    assert job.results() == ["begun", "saved"]
+
+
+def test_lost_after_kill_9_of_everything(jobs: Jobs) -> None:
+    job = begun(jobs.start("Long", [FOREVER]))
+    os.killpg(group_of(job), signal.SIGKILL)
+    assert ended(job) == "lost"
+    assert "killed" in job.error()
+    again = jobs.start("Long", job.args)
+    assert again.id != job.id
+
+
+def test_another_process_with_the_same_id_does_not_bring_a_lost_job_back(jobs: Jobs) -> None:
+    job = begun(jobs.start("Long", [FOREVER]))
+    os.killpg(group_of(job), signal.SIGKILL)
+    assert ended(job) == "lost"
+    (job.folder / "pid").write_text(str(os.getpid()))
+    assert job.status() == "lost"
+    jobs.cancel(job.id)  # or this test would end here
+
+
+def test_a_command_that_outlives_its_runner_still_runs_and_can_be_cancelled(jobs: Jobs) -> None:
+    job = begun(jobs.start("Long", [FOREVER]))
+    os.kill(group_of(job), signal.SIGKILL)
+    until(lambda: len(members(group_of(job))) == 1)
+    assert job.status() == "running"
+    jobs.cancel(job.id)
+    assert ended(job) == "cancelled"
+
+
+def test_the_same_arguments_start_once_even_from_two_sessions_at_once(jobs: Jobs) -> None:
+    started: list[Job] = []
+
+    def session() -> None:
+        started.append(Jobs(jobs.folder, PYTHON).start("Long", [FOREVER]))
+
+    threads = [threading.Thread(target=session) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(started) == 8
+    assert len({job.id for job in started}) == len(jobs.all()) == 1
+    other = jobs.start("Other", [FOREVER, "--other"])
+    assert [job.id for job in jobs.all()] == [other.id, started[0].id]
+
+
+def test_arguments_of_a_job_that_has_ended_start_a_new_one(jobs: Jobs) -> None:
+    first = jobs.start("Short", ["pass"])
+    assert ended(first) == "done"
+    second = jobs.start("Short", ["pass"])
+    assert ended(second) == "done"
+    assert [job.id for job in jobs.all()] == [second.id, first.id]
+
+
+def test_a_job_survives_the_kill_of_its_starter(jobs: Jobs, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    waits = f"gate = Path({str(gate)!r})\nwhile not gate.exists(): time.sleep(0.01)\nprint('through')"
+    starter = f"""
+import os
+from pathlib import Path
+from core.workspace.jobs import Jobs
+Jobs(Path({str(jobs.folder)!r}), {PYTHON!r}).start("Long", [{waits!r}])
+os.kill(os.getpid(), 9)
+"""
+    process = subprocess.run([sys.executable, "-c", starter], cwd=REPOSITORY, check=False)
+    assert process.returncode == -signal.SIGKILL
+    (job,) = jobs.all()
+    assert job.status() == "running"
+    gate.touch()
+    assert ended(job) == "done"
+    assert job.results() == ["through"]
+
+
+def test_progress_is_whole_whenever_it_is_read(jobs: Jobs) -> None:
+    text = """
+sys.path.insert(0, os.getcwd())
+from core.progress import LiveProgress
+progress = LiveProgress.from_environment()
+print('begun', flush=True)
+for part in range(300):
+    progress.stage(f"part {part}", 2)
+    progress.advance(2, note="é" * part)
+"""
+    job = jobs.start("Counts", [text])
+    seen: list[ProgressState] = []
+    while job.status() == "running":
+        state = job.progress()
+        if state is not None:
+            seen.append(state)
+        assert state is not None or not seen
+    assert job.status() == "done"
+    last = job.progress()
+    assert last is not None
+    assert (last.stage, last.done, last.total, last.note) == ("part 299", 2, 2, "é" * 299)
+    parts = [int(state.stage.removeprefix("part ")) for state in seen]
+    assert parts == sorted(parts)
+
+
+def test_no_progress_yet(jobs: Jobs) -> None:
+    job = jobs.start("Quiet", ["pass"])
+    assert ended(job) == "done"
+    assert job.progress() is None
+
+
+def test_no_zombie_is_left(jobs: Jobs) -> None:
+    job = jobs.start("Short", ["pass"])
+    group = group_of(job)
+    assert ended(job) == "done"
+    until(lambda: not psutil.pid_exists(group))
+
+
+@pytest.mark.parametrize("job_id", ["", "..", "nothing", "../jobs", "a\0b"])
+def test_an_unknown_job_is_refused(jobs: Jobs, job_id: str) -> None:
+    with pytest.raises(UserError, match="no job"):
+        jobs.get(job_id)
+
+
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="could not be started"):
+        Jobs(tmp_path / "file", PYTHON).start("Anything", [])
+
+
+def test_the_runner_is_light() -> None:
+    text = "import sys, core.workspace.runner; print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", text], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
