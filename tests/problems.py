@@ -40,12 +40,19 @@ class Problem:
 
 
 def tiny_problem(
-    *, ways: int = 3, shots: int = 2, queries: int = 2, count: int = 4, steps: int = 1, pooling: str = "stride"
+    *,
+    ways: int = 3,
+    shots: int = 2,
+    queries: int = 2,
+    count: int = 4,
+    steps: int = 1,
+    pooling: str = "stride",
+    activation: str = "gelu",
 ) -> Problem:
     """A float64 problem whose model has fewer than 100 parameters."""
     images = tiny_images()
     tasks = tiny_tasks(images, ways=ways, shots=shots, queries=queries, count=count)
-    network = ConvNet(ways, filters=2, shape=(7, 7, 1), pooling=pooling, blocks=2)
+    network = ConvNet(ways, filters=2, shape=(7, 7, 1), pooling=pooling, blocks=2, activation=activation)
     params = network.init(3, torch.float64)
     # Biases of the normalisation start at 0, where ReLU has its kink for half of the units by symmetry; move away.
     generator = torch.Generator().manual_seed(5)

@@ -1,0 +1,1 @@
+"""Can a ranking be trusted? Measured against what is known."""

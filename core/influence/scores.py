@@ -14,11 +14,12 @@ the sum of theirs. No gradient of a single instance is ever formed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch.nn.functional as F
+from scipy.special import log_softmax
 from torch import Tensor
 from torch.func import grad, jvp
 
@@ -58,8 +59,13 @@ def instance_table(
     u: Tensor,
     episodes: Episodes,
     on_chunk: Callable[[int], None] = lambda tasks: None,
+    remember: Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]] = lambda compute: list(compute()),
 ) -> pd.DataFrame:
     """Every row of the task table with its score and the adapted model's view of it.
+
+    Args:
+        u: ``(P,)``, the solution of the solve.
+        remember: Keeps the arrays of a finished chunk, so that interrupted work goes on from there.
 
     Returns:
         task_id, role, image_id, label, class, weight, score, loss (nats, after adaptation), predicted (label),
@@ -71,20 +77,23 @@ def instance_table(
     direction = unflatten(u, params)
     n = len(episodes.tasks.rows)
     score, loss, confidence = np.zeros(n), np.zeros(n), np.zeros(n)
-    predicted = np.zeros(n, dtype=np.int64)
+    predicted, label = np.zeros(n, dtype=np.int64), episodes.tasks.rows["label"].to_numpy()
 
     def scores(p: Params, task: Task) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return task_scores(model, p, direction, task)
 
     function = batched(scores)
     for chunk in episodes.chunks():
-        by_s, by_q, support, query = function(params, chunk.task)
+
+        def compute(task: Task = chunk.task) -> list[np.ndarray]:
+            return [value.cpu().numpy() for value in function(params, task)]
+
+        by_s, by_q, support, query = remember(compute)
         rows_s, rows_q = episodes.rows(chunk.positions)
-        for rows, by, logits, y in ((rows_s, by_s, support, chunk.task.ys), (rows_q, by_q, query, chunk.task.yq)):
-            log_probability = F.log_softmax(logits, -1)
-            own = log_probability.gather(-1, y[..., None])[..., 0]
-            score[rows], loss[rows] = by.cpu().numpy(), -own.cpu().numpy()
-            confidence[rows], predicted[rows] = own.exp().cpu().numpy(), logits.argmax(-1).cpu().numpy()
+        for rows, by, logits in ((rows_s, by_s, support), (rows_q, by_q, query)):
+            log_probability = log_softmax(logits.astype(np.float64), -1)
+            own = np.take_along_axis(log_probability, label[rows][..., None], -1)[..., 0]
+            score[rows], loss[rows], confidence[rows], predicted[rows] = by, -own, np.exp(own), logits.argmax(-1)
         on_chunk(len(chunk.positions))
     if not np.isfinite(score).all() or not score.any():
         what = "all zero" if np.isfinite(score).all() else "not finite"

@@ -110,7 +110,9 @@ def _lanczos_matrix(alphas: list[float], betas: list[float]) -> np.ndarray:
     return np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1)
 
 
-def largest_eigenvalue(product: Product, size: Tensor, *, iterations: int = 8) -> float:
+def largest_eigenvalue(
+    product: Product, size: Tensor, *, iterations: int = 8, on_iteration: Callable[[], None] = lambda: None
+) -> float:
     """Largest Ritz value of symmetric C after a few Lanczos steps from a fixed random vector like ``size``."""
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(size.shape, generator=generator, dtype=torch.float64).to(size)
@@ -118,6 +120,7 @@ def largest_eigenvalue(product: Product, size: Tensor, *, iterations: int = 8) -
     matrix = np.zeros((iterations, iterations))
     for step in range(iterations):
         w = product(basis[-1])
+        on_iteration()
         for position, q in enumerate(basis):
             matrix[position, step] = float(q @ w)
         for q in basis:

@@ -16,6 +16,7 @@ Params = dict[str, Tensor]
 Network = Callable[[Params, Tensor], Tensor]
 
 BATCH_NORM_EPSILON = 1e-5
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,13 @@ class ConvNet:
     """The four-block convolutional network of the MAML literature (Finn et al. 2017, section 5.2).
 
     Each block is a 3 x 3 convolution, batch normalisation with the statistics of the batch at hand (no running
-    state, as is the custom in MAML), ReLU, and a halving of the sides: by stride 2 (``pooling="stride"``, their
-    choice for Omniglot) or by 2 x 2 max-pooling (``"max"``, their choice for mini-ImageNet). With ``"stride"``
+    state, as is the custom in MAML), an activation, and a halving of the sides: by stride 2 (``pooling="stride"``,
+    their choice for Omniglot) or by 2 x 2 max-pooling (``"max"``, their choice for mini-ImageNet). With ``"stride"``
     the head reads the mean over the remaining places, with ``"max"`` all of them.
+
+    The activation of the literature is ``"relu"``. The default is ``"gelu"``: with ReLU the inner gradient, and so
+    the adapted loss, jumps wherever a unit crosses its kink, and the objective then has no stationary point to
+    train to, which is where influence functions are derivatives (measured in docs/method.md).
 
     Attributes:
         ways: Classes a task, the width of the head.
@@ -38,10 +43,13 @@ class ConvNet:
     shape: tuple[int, int, int] = (28, 28, 1)
     pooling: str = "stride"
     blocks: int = 4
+    activation: str = "gelu"
 
     def __post_init__(self) -> None:
         if self.pooling not in ("stride", "max"):
             raise UserError(f"There is no pooling {self.pooling!r}.", "Use stride or max.")
+        if self.activation not in _ACTIVATIONS:
+            raise UserError(f"There is no activation {self.activation!r}.", f"Use {' or '.join(_ACTIVATIONS)}.")
         smallest = min(self.ways - 1, self.filters, self.blocks, *(self._side(side) for side in self.shape[:2]))
         if smallest < 1:
             size = f"{self.shape[0]} x {self.shape[1]}"
@@ -80,7 +88,8 @@ class ConvNet:
         stride = 2 if self.pooling == "stride" else 1
         for block in range(self.blocks):
             x = F.conv2d(x, params[f"blocks.{block}.conv.weight"], stride=stride, padding=1)
-            x = F.relu(_batch_norm(x, params[f"blocks.{block}.norm.weight"], params[f"blocks.{block}.norm.bias"]))
+            x = _batch_norm(x, params[f"blocks.{block}.norm.weight"], params[f"blocks.{block}.norm.bias"])
+            x = _ACTIVATIONS[self.activation](x)
             if self.pooling == "max":
                 x = F.max_pool2d(x, 2)
         x = x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)

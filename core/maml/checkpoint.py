@@ -37,6 +37,7 @@ class ModelSpec(BaseModel):
     shape: tuple[int, int, int] = (28, 28, 1)
     pooling: str = "stride"
     blocks: int = Field(default=4, ge=1)
+    activation: str = "gelu"
     steps: int = Field(default=1, ge=1)
     rate: float = Field(default=0.4, gt=0)
     delta: float = Field(default=0.1, ge=0)
@@ -44,7 +45,7 @@ class ModelSpec(BaseModel):
     def network(self) -> ConvNet:
         if self.backbone != "convnet":
             raise UserError(f"There is no backbone {self.backbone!r}.", "Known: convnet.")
-        return ConvNet(self.ways, self.filters, self.shape, self.pooling, self.blocks)
+        return ConvNet(self.ways, self.filters, self.shape, self.pooling, self.blocks, self.activation)
 
     def bilevel(self) -> Bilevel:
         return Bilevel(self.network(), self.steps, self.rate, self.delta)

@@ -27,6 +27,7 @@ from core.maml.objective import Bilevel
 from core.progress import Progress
 
 STATE_FILE = "state.safetensors"
+_BLOCK = 10  # L-BFGS iterations between two looks at how far it is
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,12 @@ def _polish(
     n = len(episodes)
     leaves = {key: value.clone().requires_grad_() for key, value in params.items()}
     optimiser = torch.optim.LBFGS(
-        leaves.values(), max_iter=1, max_eval=12, history_size=30, line_search_fn="strong_wolfe", tolerance_change=0
+        leaves.values(),
+        max_iter=_BLOCK,
+        max_eval=4 * _BLOCK,
+        history_size=50,
+        line_search_fn="strong_wolfe",
+        tolerance_change=0,
     )
     function = grad_and_value(total(model.task_loss))
 
@@ -220,16 +226,15 @@ def _polish(
         return loss / n
 
     progress.stage("polish", settings.polish, done=done)
-    for iteration in range(done, settings.polish):
-        objective = float(optimiser.step(closure)) * n
+    for begun in range(done, settings.polish, _BLOCK):
+        optimiser.step(closure)
+        now = min(begun + _BLOCK, settings.polish)
         values = {key: leaf.detach().clone() for key, leaf in leaves.items()}
-        norm = _norm([leaf.grad for leaf in leaves.values() if leaf.grad is not None]) * n
-        history = [*history, {"phase": "polish", "done": iteration + 1, "objective": objective, "gradient_norm": norm}]
-        progress.advance(note=f"objective {objective:.3f}, gradient norm {norm:.3g}")
-        last = iteration + 1 == settings.polish
-        state.save(values, {}, settings.iterations + iteration + 1, history)
-        check = (iteration + 1) % 20 == 0
-        if last or (check and stationarity(model, values, episodes).ratio < settings.tolerance):
+        report = stationarity(model, values, episodes)
+        history = [*history, {"phase": "polish", "done": now, **asdict(report)}]
+        progress.advance(now - begun, note=f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}")
+        state.save(values, {}, settings.iterations + now, history)
+        if report.ratio < settings.tolerance:
             break
     return {key: leaf.detach() for key, leaf in leaves.items()}
 

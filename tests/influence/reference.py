@@ -23,7 +23,7 @@ def forward(problem: Problem, flat: Tensor, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
         scale, shift = parts[f"blocks.{b}.norm.weight"], parts[f"blocks.{b}.norm.bias"]
         x = (x - mean) / torch.sqrt(variance + 1e-5) * scale[:, None, None] + shift[:, None, None]
-        x = torch.relu(x)
+        x = torch.relu(x) if net.activation == "relu" else 0.5 * x * (1 + torch.erf(x / 2**0.5))
         if net.pooling == "max":
             x = F.max_pool2d(x, 2)
     x = x.mean((2, 3)) if net.pooling == "stride" else x.flatten(1)

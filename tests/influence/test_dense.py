@@ -22,7 +22,7 @@ from tests.problems import Problem, tiny_problem
 SHAPES = [
     {"ways": 3, "shots": 2, "queries": 2, "count": 4, "steps": 1},
     {"ways": 2, "shots": 1, "queries": 3, "count": 2, "steps": 3},
-    {"ways": 4, "shots": 2, "queries": 1, "count": 1, "steps": 2, "pooling": "max"},
+    {"ways": 4, "shots": 2, "queries": 1, "count": 1, "steps": 2, "pooling": "max", "activation": "relu"},
 ]
 
 

@@ -1,0 +1,147 @@
+"""Edited models: what a removal set does to the model, estimated and measured.
+
+Four ways, each a run of its own with ``model/`` (the edited model), ``heldout.parquet`` (its accuracy and loss on
+every held-out task) and ``edit.json`` (the figures; differences to the unedited model are paired by task):
+
+- ``linear``: lambda minus the influence functions of what is removed. An **estimate** of what retraining gives.
+- ``finetune``: a short fine-tune of the present model on what is left.
+- ``finetune-all``: the same on everything, so that the gain of training a little longer is not taken for a gain
+  of removing something.
+- ``retrain``: from the same initial parameters with the same settings as the model, on what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from core.actions.compute import Compute, Loaded
+from core.actions.evaluate import evaluation, heldout_table, summary
+from core.actions.rank import ENGINE, SolveSettings, solve
+from core.editing.linear import removal_gradient, touched_tasks, weight_change
+from core.errors import UserError
+from core.influence.targets import target_gradient
+from core.influence.vectors import flatten, unflatten
+from core.maml.backbone import Params
+from core.maml.checkpoint import Model, save_model
+from core.maml.evaluation import Interval, evaluate
+from core.maml.training import TrainSettings, adam_steps, stationarity, train
+from core.progress import Progress
+from core.tasks.removal import Removal, cleaned
+from core.workspace.runs import Run, Work
+from core.workspace.workspace import Project, Workspace
+
+WAYS = ("linear", "finetune", "finetune-all", "retrain")
+FINETUNE = TrainSettings(iterations=60, learning_rate=1e-3, polish=0)
+
+
+def kind_of(way: str) -> str:
+    """The kind of the runs of one way of editing."""
+    return f"edit-{way}"
+
+
+def question_of(
+    project: Project, way: str, removal: Removal, solver: SolveSettings, finetune: TrainSettings, compute: Compute
+) -> dict[str, Any]:
+    """What names the edit, as :class:`core.workspace.runs.Runs` takes it."""
+    question: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
+    if way == "linear":
+        question |= {"engine": ENGINE, **asdict(solver)}
+    if way.startswith("finetune"):
+        question |= asdict(finetune)
+    return question | ({} if way == "finetune-all" else {"removal": removal.hash})
+
+
+def edit(
+    workspace: Workspace,
+    way: str,
+    removal: Removal,
+    *,
+    solver: SolveSettings,
+    finetune: TrainSettings,
+    compute: Compute,
+    progress: Progress,
+) -> Run:
+    """Edit the model of the workspace in one of :data:`WAYS`.
+
+    Raises:
+        UserError: there is no such way, nothing is removed, or nothing would be left.
+    """
+    if way not in WAYS:
+        raise UserError(f"There is no way of editing {way!r}.", f"Use one of {', '.join(WAYS)}.")
+    if not len(removal) and way != "finetune-all":
+        raise UserError("Nothing is marked for removal.", "Mark tasks or images first.")
+    project = workspace.project()
+    editors: dict[str, Callable[[Loaded, Removal, Work], tuple[Params, dict[str, Any]]]] = {
+        "linear": lambda loaded, gone, run: _linear(loaded, gone, solver, run, progress),
+        "finetune": lambda loaded, gone, run: _finetune(loaded, gone, finetune, run, progress),
+        "finetune-all": lambda loaded, gone, run: _finetune(loaded, Removal(), finetune, run, progress),
+        "retrain": lambda loaded, gone, run: _retrain(loaded, gone, run, progress),
+    }
+
+    def work(run: Work) -> None:
+        before = evaluation(workspace, compute, progress).table("heldout.parquet")
+        loaded = Loaded(project, compute)
+        cleaned(project.tasks.train, removal)  # says so if nothing is left, before anything long begins
+        params, figures = editors[way](loaded, removal, run)
+        progress.stage("held-out tasks", len(loaded.heldout))
+        result = evaluate(loaded.model, params, loaded.heldout, progress.advance)
+        after = heldout_table(project.tasks.heldout.task_ids, result)
+        figures |= {
+            "way": way,
+            "removed": {kind: len(getattr(removal, kind)) for kind in ("tasks", "images", "instances")},
+            **summary(result),
+            "accuracy_change": asdict(Interval.of(after["accuracy"] - before["accuracy"])),
+            "loss_change": asdict(Interval.of(after["loss"] - before["loss"])),
+        }
+        story = {"edited_from": project.hashes["model"], "removal": removal.hash, "figures": figures}
+        edited = {name: value.cpu().float() for name, value in params.items()}
+        save_model(Model(project.model.spec, edited, story), run.folder / "model")
+        run.write_table("heldout.parquet", after)
+        run.write_json("edit.json", figures)
+
+    return workspace.runs.answer(kind_of(way), question_of(project, way, removal, solver, finetune, compute), work)
+
+
+def _linear(
+    loaded: Loaded, removal: Removal, settings: SolveSettings, run: Work, progress: Progress
+) -> tuple[Params, dict[str, Any]]:
+    weights = removal.weights(loaded.project.tasks.train)
+    touched = touched_tasks(loaded.train, weight_change(loaded.train, weights))
+    progress.stage("gradient of what is removed", len(touched))
+    with run.timed("gradient"):
+        gradient = removal_gradient(loaded.model, loaded.params, loaded.train, weights, progress.advance)
+    solution, report = solve(loaded, gradient, settings, run, progress)
+    with run.timed("target gradient"):
+        v, _ = target_gradient(loaded.model, loaded.params, loaded.heldout)
+    edited = unflatten(flatten(loaded.params) + solution.x, loaded.params)
+    step = float(solution.x.norm() / flatten(loaded.params).norm())
+    return edited, {"solver": report, "predicted_loss_change": float(v @ solution.x), "relative_step": step}
+
+
+def _finetune(
+    loaded: Loaded, removal: Removal, settings: TrainSettings, run: Work, progress: Progress
+) -> tuple[Params, dict[str, Any]]:
+    left = loaded.episodes(cleaned(loaded.project.tasks.train, removal))
+    with run.timed("fine-tune"):
+        params = adam_steps(loaded.model, loaded.params, left, settings, progress)
+    return params, {"settings": asdict(settings)}
+
+
+def _retrain(loaded: Loaded, removal: Removal, run: Work, progress: Progress) -> tuple[Params, dict[str, Any]]:
+    story = loaded.project.model.story
+    try:
+        settings = TrainSettings(**story["training"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            "The model's description does not say how it was trained, so it cannot be retrained the same way.",
+            "Train it with the train command.",
+        ) from error
+    left = loaded.episodes(cleaned(loaded.project.tasks.train, removal))
+    start = loaded.place(loaded.project.model.spec.network().init(settings.seed, torch.float64))
+    with run.timed("retrain"):
+        params = train(loaded.model, start, left, settings, folder=run.folder / "memory", progress=progress)
+    return params, {"settings": asdict(settings), "stationarity": asdict(stationarity(loaded.model, params, left))}

@@ -1,0 +1,49 @@
+"""How good the model is on the held-out tasks, and how far it is from a stationary point of its objective."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from core.actions.compute import Compute, Loaded
+from core.maml.evaluation import Evaluation, evaluate
+from core.maml.training import stationarity
+from core.progress import Progress
+from core.workspace.runs import Run, Work
+from core.workspace.workspace import Workspace
+
+KIND = "evaluate"
+
+
+def evaluation(workspace: Workspace, compute: Compute, progress: Progress) -> Run:
+    """Evaluate the model of the workspace.
+
+    The run holds ``heldout.parquet`` (task_id, accuracy, loss) and ``summary.json`` (accuracy and loss with
+    95 % intervals; objective, gradient_norm and ratio of :class:`core.maml.training.Stationarity`).
+    """
+    project = workspace.project()
+    question = {**project.hashes, "dtype": compute.dtype}
+
+    def work(run: Work) -> None:
+        loaded = Loaded(project, compute)
+        progress.stage("held-out tasks", len(loaded.heldout))
+        with run.timed("held-out tasks"):
+            result = evaluate(loaded.model, loaded.params, loaded.heldout, progress.advance)
+        with run.timed("stationarity"):
+            report = stationarity(loaded.model, loaded.params, loaded.train, progress)
+        run.write_table("heldout.parquet", heldout_table(project.tasks.heldout.task_ids, result))
+        run.write_json(
+            "summary.json", {**summary(result), "stationarity": asdict(report), "device": str(loaded.device)}
+        )
+
+    return workspace.runs.answer(KIND, question, work)
+
+
+def heldout_table(task_ids: list[str], result: Evaluation) -> pd.DataFrame:
+    return pd.DataFrame({"task_id": task_ids, "accuracy": result.accuracy, "loss": result.loss})
+
+
+def summary(result: Evaluation) -> dict[str, Any]:
+    return {"accuracy": asdict(result.mean_accuracy), "loss": asdict(result.mean_loss), "tasks": len(result.accuracy)}

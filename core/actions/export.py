@@ -1,0 +1,78 @@
+"""Hand over the work: a cleaned task list, what was removed and why, and an edited model."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from core import __version__
+from core.errors import UserError
+from core.files import replacing, write_json
+from core.tasks.removal import cleaned
+from core.tasks.tasklist import FORMATS, write_tasks
+from core.workspace.runs import Run
+from core.workspace.workspace import Workspace
+
+
+def removed_items(workspace: Workspace) -> pd.DataFrame:
+    """What is removed, by whom, when and why: one row a decision."""
+    columns = ["kind", "task_id", "role", "image_id", "reason", "reviewer", "source", "at"]
+    rows = [
+        {**asdict(item), **{name: getattr(entry, name) for name in columns[4:]}}
+        for item, entry in workspace.decisions.current().items()
+        if entry.verdict == "remove"
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def export(
+    workspace: Workspace,
+    out: Path,
+    *,
+    formats: tuple[str, ...] = FORMATS,
+    drop_rows: bool = False,
+    edited: Run | None = None,
+) -> Path:
+    """Write ``cleaned-tasks.*``, ``removed.csv``, ``export.json`` and, if ``edited`` is given, ``model/`` into ``out``.
+
+    Args:
+        formats: Of the task list: parquet, csv, json.
+        drop_rows: Take removed rows out of the table instead of giving them weight 0
+            (:func:`core.tasks.removal.cleaned`).
+        edited: A run of :func:`core.actions.edit.edit`.
+
+    Raises:
+        UserError: a format is unknown, nothing would be left, or ``out`` holds something else.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise UserError(f"There is no format {name!r}.", f"Use {', '.join(FORMATS)}.")
+    if out.exists() and any(out.iterdir()) and not (out / "export.json").exists():
+        raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
+    project, removal = workspace.project(), workspace.removal()
+    tasks = cleaned(project.tasks.train, removal, drop_rows=drop_rows)
+    for name in formats:
+        write_tasks(tasks, out / f"cleaned-tasks.{name}")
+    with replacing(out / "removed.csv") as temporary:
+        removed_items(workspace).to_csv(temporary, index=False)
+    shutil.rmtree(out / "model", ignore_errors=True)
+    if edited is not None:
+        shutil.copytree(edited.folder / "model", out / "model")
+    write_json(
+        out / "export.json",
+        {
+            "tasklens": __version__,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "workspace": workspace.name,
+            "hashes": {**project.hashes, "cleaned": tasks.hash, "removal": removal.hash},
+            "removed": {kind: len(getattr(removal, kind)) for kind in ("tasks", "images", "instances")},
+            "removed_rows": "dropped" if drop_rows else "kept with weight 0",
+            "tasks": {"before": len(project.tasks.train), "after": len(tasks)},
+            "edited_model": edited.id if edited else None,
+        },
+    )
+    return out

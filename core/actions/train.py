@@ -1,0 +1,62 @@
+"""Train a model on a folder of tasks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from core.actions.compute import Compute, Loaded
+from core.data import load_images
+from core.errors import UserError
+from core.maml.checkpoint import Model, ModelSpec, load_model, save_model
+from core.maml.evaluation import evaluate
+from core.maml.training import STATE_FILE, TrainSettings, stationarity, train
+from core.progress import Progress
+from core.tasks.generate import read_folder
+from core.workspace.workspace import Project
+
+
+def train_model(
+    tasks: Path, out: Path, spec: ModelSpec, settings: TrainSettings, compute: Compute, progress: Progress, command: str
+) -> Model:
+    """Train, and write the model folder ``out``; an interrupted training goes on, a finished one is read back.
+
+    Args:
+        command: The command line, kept in the description.
+
+    Raises:
+        UserError: ``out`` holds a model of another training.
+    """
+    folder = read_folder(tasks)
+    images = load_images(folder.data)
+    spec = spec.model_copy(update={"ways": folder.train.ways, "shape": tuple(images.images.shape[1:])})
+    story = {
+        "command": command,
+        "training": asdict(settings),
+        "data": folder.data,
+        "data_hash": images.hash,
+        "tasks_hash": folder.train.hash,
+        "heldout_hash": folder.heldout.hash,
+    }
+    if (out / "model.json").exists():
+        have = load_model(out)
+        asked = {key: story[key] for key in ("training", "data_hash", "tasks_hash")}
+        if have.spec != spec or any(have.story.get(key) != value for key, value in asked.items()):
+            raise UserError(f"{out} holds a model of another training.", "Choose another output folder.")
+        return have
+    start = spec.network().init(settings.seed, torch.float64)
+    loaded = Loaded(Project(images, folder, Model(spec, start, story)), compute)
+    params = train(loaded.model, loaded.params, loaded.train, settings, folder=out, progress=progress)
+    reached = stationarity(loaded.model, params, loaded.train, progress)
+    result = evaluate(loaded.model, params, loaded.heldout)
+    story["report"] = {
+        "stationarity": asdict(reached),
+        "heldout_accuracy": asdict(result.mean_accuracy),
+        "heldout_loss": asdict(result.mean_loss),
+    }
+    model = Model(spec, {name: value.cpu().float() for name, value in params.items()}, story)
+    save_model(model, out)
+    (out / STATE_FILE).unlink(missing_ok=True)
+    return model

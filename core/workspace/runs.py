@@ -1,0 +1,172 @@
+"""Results as folders, found again by what was asked, so that the same question is never computed twice.
+
+A finished run is ``runs/<kind>-<12 hex digits of the question's hash>/`` with ``config.json`` (the question),
+``provenance.json`` and what its kind writes. An unfinished one has a dot in front; what it remembers
+(:meth:`Work.remember`) lets the next attempt go on where it stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core import __version__
+from core.errors import UserError
+from core.files import content_hash, read_json, replacing, write_json
+
+MEMORY = "memory"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: read-only results."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        return self.id.rsplit("-", 1)[0]
+
+    def json(self, name: str) -> Any:
+        return read_json(self.folder / name)
+
+    def table(self, name: str) -> pd.DataFrame:
+        try:
+            return pd.read_parquet(self.folder / name)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.folder / name} cannot be read: {error}.", "Delete the run and do it again."
+            ) from error
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.json("config.json")
+
+    @property
+    def finished(self) -> str:
+        """UTC, ISO 8601."""
+        return self.json("provenance.json")["finished"]
+
+
+class Work:
+    """A run in the making."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._steps, self.seconds = folder, 0, {}
+
+    def remember(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
+        """Do one step, or give back what it gave in an earlier, interrupted attempt.
+
+        Steps are known by their order, so the same steps must be asked for in the same order.
+        """
+        path = self.folder / MEMORY / f"{self._steps:06d}.npz"
+        self._steps += 1
+        if path.exists():
+            with np.load(path, allow_pickle=False) as kept:
+                return [kept[name] for name in kept.files]
+        arrays = [np.asarray(value) for value in compute()]
+        with replacing(path, durable=False) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, *arrays)
+        return arrays
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Record the seconds of a stage for ``provenance.json``."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_json(self.folder / name, value)
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        with replacing(self.folder / name) as temporary:
+            table.to_parquet(temporary, index=False)
+
+    seconds: dict[str, float]
+
+
+class Runs:
+    """The runs of a workspace."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, kind: str, question: Mapping[str, Any]) -> Run | None:
+        """The finished run that answers ``question``, if there is one."""
+        folder = self.folder / self._name(kind, question)
+        return Run(folder) if folder.is_dir() else None
+
+    def all(self, kind: str) -> list[Run]:
+        """Finished runs of a kind, newest first."""
+        found = [Run(folder) for folder in self.folder.glob(f"{kind}-*") if (folder / "provenance.json").exists()]
+        return sorted((run for run in found if run.kind == kind), key=lambda run: run.finished, reverse=True)
+
+    def get(self, run_id: str) -> Run:
+        folder = self.folder / run_id
+        if Path(run_id).name != run_id or run_id.startswith(".") or not folder.is_dir():
+            raise UserError(f"There is no run {run_id!r} in this workspace.", "See the ids in its folder runs.")
+        return Run(folder)
+
+    def answer(self, kind: str, question: Mapping[str, Any], compute: Callable[[Work], None]) -> Run:
+        """The run that answers ``question``: from the store, or computed now.
+
+        Raises:
+            UserError: another process is at the same question.
+        """
+        if found := self.find(kind, question):
+            return found
+        name = self._name(kind, question)
+        partial = self.folder / f".{name}"
+        partial.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f".{name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError("This is being computed by another process.", "Wait for it to finish.") from error
+            if found := self.find(kind, question):
+                return found
+            work, started = Work(partial), _now()
+            work.write_json("config.json", {"kind": kind, **question})
+            compute(work)
+            shutil.rmtree(partial / MEMORY, ignore_errors=True)
+            work.write_json("provenance.json", _provenance(started, work.seconds))
+            partial.rename(self.folder / name)
+            (self.folder / f".{name}.lock").unlink(missing_ok=True)
+        return Run(self.folder / name)
+
+    def _name(self, kind: str, question: Mapping[str, Any]) -> str:
+        return f"{kind}-{content_hash({'kind': kind, **question})[:12]}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _provenance(started: str, seconds: dict[str, float]) -> dict[str, Any]:
+    import torch
+
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": started,
+        "finished": _now(),
+        "seconds": seconds,
+        "versions": {"tasklens": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        "threads": torch.get_num_threads(),
+    }

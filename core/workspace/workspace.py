@@ -1,0 +1,160 @@
+"""A workspace: one problem (tasks and a model), what was computed on it, and what reviewers decided.
+
+::
+
+    workspace.json       format and name
+    tasks/               a folder of tasks (core.tasks.generate)
+    model/               a model (core.maml.checkpoint)
+    runs/                results (core.workspace.runs)
+    decisions.sqlite     the decision log (core.workspace.decisions)
+    jobs/                long work started from the dashboard (core.workspace.jobs)
+    exports/             cleaned task lists
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from core.data import ImageSet, load_images
+from core.errors import UserError
+from core.files import read_json, write_json
+from core.maml.checkpoint import Model, load_model
+from core.tasks.generate import TaskFolder, read_folder
+from core.tasks.removal import Removal
+from core.workspace.decisions import DecisionLog
+from core.workspace.jobs import Jobs
+from core.workspace.runs import Runs
+
+HOME_VARIABLE = "TASKLENS_HOME"
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Project:
+    """The problem of a workspace, in memory and checked for fitting together."""
+
+    images: ImageSet
+    tasks: TaskFolder
+    model: Model
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """What every question about this problem begins with."""
+        return {
+            "data": self.images.hash,
+            "tasks": self.tasks.train.hash,
+            "heldout": self.tasks.heldout.hash,
+            "model": self.model.hash,
+        }
+
+
+class Workspace:
+    """An existing workspace folder.
+
+    Raises:
+        UserError: there is none at ``folder``, or it is of a newer format.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        described = read_json(self.folder / "workspace.json")
+        if not isinstance(described, dict) or described.get("format") != FORMAT:
+            raise UserError(f"{self.folder} is a workspace of another format.", "Update TaskLens.")
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def project(self) -> Project:
+        """Read the problem.
+
+        Raises:
+            UserError: something is missing or damaged, or the model does not fit the tasks.
+        """
+        tasks, model = read_folder(self.folder / "tasks"), load_model(self.folder / "model")
+        images = load_images(tasks.data)
+        check_fit(images, tasks, model)
+        return Project(images, tasks, model)
+
+    @property
+    def runs(self) -> Runs:
+        return Runs(self.folder / "runs")
+
+    @property
+    def jobs(self) -> Jobs:
+        return Jobs(self.folder / "jobs")
+
+    @cached_property
+    def decisions(self) -> DecisionLog:
+        return DecisionLog(self.folder / "decisions.sqlite")
+
+    def removal(self) -> Removal:
+        """What reviewers have decided to remove."""
+        removed = [item for item, entry in self.decisions.current().items() if entry.verdict == "remove"]
+        return Removal(
+            frozenset(item.task_id for item in removed if item.kind == "task"),
+            frozenset(item.image_id for item in removed if item.kind == "image"),
+            frozenset((item.task_id, item.role, item.image_id) for item in removed if item.kind == "instance"),
+        )
+
+
+def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
+    """Raise UserError if the model cannot run on the tasks."""
+    if model.spec.ways != tasks.train.ways:
+        raise UserError(
+            f"The model is {model.spec.ways}-way, the tasks are {tasks.train.ways}-way.",
+            "Use a model trained on tasks of the same number of classes.",
+        )
+    shape = tuple(images.images.shape[1:])
+    if tuple(model.spec.shape) != shape:
+        raise UserError(
+            f"The model takes images of shape {tuple(model.spec.shape)}, {images.name} has {shape}.",
+            "Use the images that the model was trained on.",
+        )
+
+
+def home() -> Path:
+    """Where workspaces lie: the environment variable TASKLENS_HOME, or the user's data folder."""
+    given = os.environ.get(HOME_VARIABLE)
+    return Path(given).resolve() if given else platformdirs.user_data_path("tasklens")
+
+
+def locate(name: str) -> Path:
+    """The folder of a workspace: a path where ``name`` looks like one, else a folder in :func:`home`."""
+    return Path(name) if "/" in name or name in (".", "..") else home() / name
+
+
+def all_workspaces() -> list[Path]:
+    """Workspaces in :func:`home`, by name."""
+    return sorted(path.parent for path in home().glob("*/workspace.json"))
+
+
+def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | None = None) -> Workspace:
+    """Make a workspace from a folder of tasks and a model; both are copied, after being checked.
+
+    Raises:
+        UserError: they do not fit together, or ``folder`` already is a workspace of another problem.
+    """
+    read, loaded = read_folder(tasks), load_model(model)
+    check_fit(load_images(read.data), read, loaded)
+    if (folder / "workspace.json").exists():
+        workspace = Workspace(folder)
+        have = workspace.project()
+        if (have.tasks.train.hash, have.tasks.heldout.hash, have.model.hash) != (
+            read.train.hash,
+            read.heldout.hash,
+            loaded.hash,
+        ):
+            raise UserError(f"{folder} already is a workspace of another problem.", "Choose another name.")
+        return workspace
+    for source, name in ((tasks, "tasks"), (model, "model")):
+        shutil.copytree(source, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.*", ".*"))
+    write_json(folder / "workspace.json", {"format": FORMAT, **(about or {})})
+    return Workspace(folder)
