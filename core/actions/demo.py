@@ -33,8 +33,10 @@ def open_demo(name: str, folder: Path | None = None) -> Workspace:
     """The workspace of a demo, made from the shipped tasks and model if it is not there yet."""
     if name not in DEMOS:
         raise UserError(f"There is no demo {name!r}.", f"There are: {', '.join(DEMOS)}.")
-    source = ASSETS / name
-    return create((folder or home()) / name, source / "tasks", source / "model", about={"about": DEMOS[name]})
+    place, source = (folder or home()) / name, ASSETS / name
+    if (place / "workspace.json").exists():
+        return Workspace(place)  # made by this or an earlier version; decisions may already lie in it
+    return create(place, source / "tasks", source / "model", about={"about": DEMOS[name]})
 
 
 def detection_of(workspace: Workspace, run: Run) -> pd.DataFrame | None:

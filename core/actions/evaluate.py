@@ -12,19 +12,26 @@ from core.maml.evaluation import Evaluation, evaluate
 from core.maml.training import stationarity
 from core.progress import Progress
 from core.workspace.runs import Run, Work
-from core.workspace.workspace import Workspace
+from core.workspace.workspace import Project, Workspace
 
 KIND = "evaluate"
+VERSION = 1  # raised whenever what the run holds changes
+
+
+def question_of(project: Project, compute: Compute) -> dict[str, Any]:
+    """What names the evaluation, as :class:`core.workspace.runs.Runs` takes it."""
+    return {**project.hashes, "version": VERSION, "dtype": compute.dtype}
 
 
 def evaluation(workspace: Workspace, compute: Compute, progress: Progress) -> Run:
     """Evaluate the model of the workspace.
 
-    The run holds ``heldout.parquet`` (task_id, accuracy, loss) and ``summary.json`` (accuracy and loss with
+    The run holds ``heldout.parquet`` (task_id, accuracy, loss), ``rows.parquet`` (every query image of the held-out
+    tasks, :class:`core.maml.evaluation.Evaluation`, with predicted_class) and ``summary.json`` (accuracy and loss with
     95 % intervals; objective, gradient_norm and ratio of :class:`core.maml.training.Stationarity`).
     """
     project = workspace.project()
-    question = {**project.hashes, "dtype": compute.dtype}
+    question = question_of(project, compute)
 
     def work(run: Work) -> None:
         loaded = Loaded(project, compute)

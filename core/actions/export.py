@@ -51,12 +51,17 @@ def export(
     for name in formats:
         if name not in FORMATS:
             raise UserError(f"There is no format {name!r}.", f"Use {', '.join(FORMATS)}.")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file.", "Choose a folder.")
     if out.exists() and any(out.iterdir()) and not (out / "export.json").exists():
         raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
     project, removal = workspace.project(), workspace.removal()
     tasks = cleaned(project.tasks.train, removal, drop_rows=drop_rows)
-    for name in formats:
-        write_tasks(tasks, out / f"cleaned-tasks.{name}")
+    for name in FORMATS:  # a list that an earlier export left in another format would not be the present one
+        if name in formats:
+            write_tasks(tasks, out / f"cleaned-tasks.{name}")
+        else:
+            (out / f"cleaned-tasks.{name}").unlink(missing_ok=True)
     with replacing(out / "removed.csv") as temporary:
         removed_items(workspace).to_csv(temporary, index=False)
     shutil.rmtree(out / "model", ignore_errors=True)

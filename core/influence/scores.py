@@ -99,13 +99,13 @@ def instance_table(
         what = "all zero" if np.isfinite(score).all() else "not finite"
         raise UserError(f"The scores are {what}; they would rank nothing.", "Raise the damping or check the model.")
     table = episodes.tasks.rows.assign(score=score, loss=loss, predicted=predicted, confidence=confidence)
-    return table.assign(predicted_class=_class_of(table, predicted))
+    return table.assign(predicted_class=class_of(table, table))
 
 
-def _class_of(table: pd.DataFrame, predicted: np.ndarray) -> np.ndarray:
-    """The class that a predicted label stands for in its task."""
+def class_of(table: pd.DataFrame, predictions: pd.DataFrame) -> np.ndarray:
+    """The classes that predicted labels stand for: ``predictions`` has task_id and predicted, ``table`` the tasks."""
     names = table.drop_duplicates(["task_id", "label"]).set_index(["task_id", "label"])["class"]
-    return names.loc[list(zip(table["task_id"], predicted, strict=True))].to_numpy()
+    return names.loc[list(zip(predictions["task_id"], predictions["predicted"], strict=True))].to_numpy()
 
 
 def task_table(instances: pd.DataFrame) -> pd.DataFrame:

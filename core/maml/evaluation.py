@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch.nn.functional as F
+import pandas as pd
 from scipy import stats
-from torch import Tensor
+from scipy.special import log_softmax
 
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes, batched
-from core.maml.objective import Bilevel, Task
+from core.maml.objective import Bilevel
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Query accuracy (share, in [0, 1]) and query loss (nats) after adaptation, task by task.
+    """What a model makes of the query images after adaptation.
 
     Attributes:
-        accuracy, loss: ``(T,)`` in the order of the task list.
+        rows: One row a query row of the task list: task_id, image_id, label, class, loss (nats), predicted (label),
+            confidence (probability of ``label``).
+        accuracy, loss: ``(T,)``: share right and mean loss, in the order of the task list.
     """
 
+    rows: pd.DataFrame
     accuracy: np.ndarray
     loss: np.ndarray
 
@@ -57,16 +60,20 @@ class Evaluation:
 def evaluate(
     model: Bilevel, params: Params, episodes: Episodes, on_chunk: Callable[[int], None] = lambda tasks: None
 ) -> Evaluation:
-    """Adapt to every task's support set and measure on its query set."""
-
-    def measure(p: Params, task: Task) -> tuple[Tensor, Tensor]:
-        logits = model.query_logits(p, task)
-        return (logits.argmax(-1) == task.yq).double().mean(), F.cross_entropy(logits, task.yq)
-
-    accuracy, loss = np.zeros(len(episodes)), np.zeros(len(episodes))
-    function = batched(measure)
+    """Adapt to every task's support set and measure on its query set, every query row counting the same."""
+    table = episodes.tasks.rows
+    label = table["label"].to_numpy()
+    loss, predicted = np.zeros(len(table)), np.zeros(len(table), dtype=np.int64)
+    function = batched(model.query_logits)
     for chunk in episodes.chunks():
-        a, b = function(params, chunk.task)
-        accuracy[chunk.positions], loss[chunk.positions] = a.cpu().numpy(), b.cpu().double().numpy()
+        logits = function(params, chunk.task).cpu().numpy()
+        _, rows = episodes.rows(chunk.positions)
+        own = np.take_along_axis(log_softmax(logits.astype(np.float64), -1), label[rows][..., None], -1)[..., 0]
+        loss[rows], predicted[rows] = -own, logits.argmax(-1)
         on_chunk(len(chunk.positions))
-    return Evaluation(accuracy, loss)
+    query = (table["role"] == "query").to_numpy()
+    rows_of = table.loc[query, ["task_id", "image_id", "label", "class"]]
+    rows_of = rows_of.assign(loss=loss[query], predicted=predicted[query], confidence=np.exp(-loss[query]))
+    right = (rows_of["predicted"] == rows_of["label"]).groupby(rows_of["task_id"], sort=False).mean()
+    mean = rows_of.groupby("task_id", sort=False)["loss"].mean()
+    return Evaluation(rows_of.reset_index(drop=True), right.to_numpy(), mean.to_numpy())

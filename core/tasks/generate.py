@@ -70,6 +70,8 @@ def generate(settings: TaskSettings) -> TaskFolder:
         raise UserError(f"There is no split {settings.split!r}.", "Use images or classes.")
     if not 0 < settings.heldout_share < 1:
         raise UserError(f"The held-out share is {settings.heldout_share}.", "It must lie between 0 and 1.")
+    if settings.seed < 0:
+        raise UserError(f"The seed is {settings.seed}.", "It must be 0 or more.")
     # One stream a purpose: more held-out tasks or other noise must not change which training tasks are drawn.
     split_rng, train_rng, heldout_rng, noise_rng = (
         np.random.default_rng(s) for s in np.random.SeedSequence(settings.seed).spawn(4)

@@ -69,10 +69,15 @@ def mislabel_images(
 
     Returns:
         Given labels ``(n,)`` of the whole image set, and the truth: image_id, given, true (class names).
+
+    Raises:
+        UserError: the images at ``positions`` are of one class.
     """
     given = images.labels.copy()
     chosen = np.sort(rng.choice(positions, round(noise.share * positions.size), replace=False))
     classes = np.unique(images.labels[positions])
+    if classes.size < 2:
+        raise UserError("Images of one class alone cannot be mislabelled.", "Hold out fewer classes.")
     if noise.kind == "images":
         shift = rng.integers(1, classes.size, chosen.size)
         own = np.searchsorted(classes, images.labels[chosen])

@@ -72,6 +72,11 @@ class Workspace:
     def name(self) -> str:
         return self.folder.name
 
+    @property
+    def about(self) -> str:
+        """One sentence on the problem; may be empty."""
+        return str(read_json(self.folder / "workspace.json").get("about", ""))
+
     def project(self) -> Project:
         """Read the problem.
 

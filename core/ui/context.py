@@ -1,0 +1,124 @@
+"""What every page begins with: the guard, the workspace at hand, the reviewer, and errors in the user's language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from core.actions.demo import DEMOS, open_demo
+from core.errors import UserError
+from core.ui.navigation import guard
+from core.ui.text import plain
+from core.workspace.runs import Run
+from core.workspace.workspace import Project, Workspace, all_workspaces
+
+WORKSPACE, REVIEWER, RANKING = "workspace", "reviewer", "ranking"
+_KEPT = "_kept_"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a page works on."""
+
+    workspace: Workspace
+    project: Project
+    reviewer: str
+
+
+@contextmanager
+def page(title: str) -> Iterator[Context]:
+    """Begin a page: ``with page("Tasks") as context: ...``.
+
+    A :class:`UserError` inside is shown as a red box with what to do; what was loaded before stays loaded.
+    """
+    guard()
+    try:
+        workspace, reviewer = _sidebar()
+        project = load_project(str(workspace.folder), _stamp(workspace.folder))
+        st.title(title)
+        yield Context(workspace, project, reviewer)
+    except UserError as error:
+        show_error(error)
+
+
+def show_error(error: UserError) -> None:
+    st.error(f"{plain(error.what)}  \n{plain(error.fix)}", icon="⚠️")
+
+
+def keep(key: str, default: str) -> str:
+    """A choice that survives going to another page; pair it with ``key=`` of a widget."""
+    if key not in st.session_state:
+        st.session_state[key] = st.session_state.get(_KEPT + key, default)
+    st.session_state[_KEPT + key] = st.session_state[key]
+    return st.session_state[key]
+
+
+def _sidebar() -> tuple[Workspace, str]:
+    names = {path.name: path for path in all_workspaces()}
+    for demo in DEMOS:
+        if demo not in names:
+            names[demo] = open_demo(demo).folder
+    wanted = st.query_params.get(WORKSPACE, "")
+    keep(WORKSPACE, wanted if wanted in names else next(iter(DEMOS)))
+    if st.session_state[WORKSPACE] not in names:
+        st.session_state[WORKSPACE] = next(iter(DEMOS))
+    keep(REVIEWER, "me")
+    with st.sidebar:
+        name = st.selectbox("Workspace", list(names), key=WORKSPACE, help="A problem: its tasks, model and decisions.")
+        reviewer = st.text_input("Reviewer", key=REVIEWER, max_chars=60, help="Kept with every decision you make.")
+    st.session_state[_KEPT + WORKSPACE], st.session_state[_KEPT + REVIEWER] = name, reviewer
+    return Workspace(names[name]), reviewer.strip() or "me"
+
+
+def _stamp(folder: Path) -> float:
+    """Changes when the problem of a workspace does."""
+    return max(
+        (path.stat().st_mtime for path in folder.glob("*/*.json") if path.parent.name in ("tasks", "model")), default=0
+    )
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading tasks and images")
+def load_project(folder: str, stamp: float) -> Project:
+    """The problem of a workspace, read once for all sessions."""
+    return Workspace(Path(folder)).project()
+
+
+@st.cache_data(max_entries=48, show_spinner=False)
+def load_table(run_folder: str, name: str) -> pd.DataFrame:
+    """A table of a finished run; runs never change."""
+    return Run(Path(run_folder)).table(name)
+
+
+def table(run: Run, name: str) -> pd.DataFrame:
+    return load_table(str(run.folder), name)
+
+
+def rankings(context: Context) -> list[Run]:
+    """Rankings of the problem as it now is, newest first."""
+    now = context.project.hashes
+    return [run for run in context.workspace.runs.all("rank") if all(run.config[key] == now[key] for key in now)]
+
+
+def choose_ranking(context: Context) -> Run | None:
+    """The ranking that the pages show, chosen in the sidebar; None if there is none yet."""
+    runs = {run.id: run for run in rankings(context)}
+    if not runs:
+        return None
+    labels = {run_id: ranking_label(run) for run_id, run in runs.items()}
+    if keep(RANKING, next(iter(runs))) not in runs:
+        st.session_state[RANKING] = next(iter(runs))
+    chosen = st.sidebar.selectbox("Ranking", list(runs), format_func=lambda run_id: labels[run_id], key=RANKING)
+    st.session_state[_KEPT + RANKING] = chosen
+    return runs[chosen]
+
+
+def ranking_label(run: Run) -> str:
+    """``all held-out tasks · gauss-newton, damping 0.1``."""
+    config = run.config
+    target = "all held-out tasks" if config["target"] == "all" else config["target"]
+    return f"{target} · {config['curvature']}, damping {config['damping']:g} · {run.id[-6:]}"

@@ -1,0 +1,67 @@
+"""Image grids of training data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from core.tasks.removal import Removal
+from core.ui.context import Context
+from core.ui.grid import GridEvent, Tile, image_grid
+
+
+def pixels(context: Context, image_ids: pd.Series | list[str]) -> np.ndarray:
+    """``(n, height, width)`` or ``(n, height, width, 3)`` uint8."""
+    index = context.project.images.index
+    images = context.project.images.images[[index[i] for i in image_ids]]
+    return images[..., 0] if images.shape[-1] == 1 else images
+
+
+def image_tiles(context: Context, table: pd.DataFrame, removal: Removal, score: str, key: str) -> GridEvent:
+    """A grid of images: one row of ``table`` (:func:`core.influence.scores.image_table`) a tile."""
+    tiles = [
+        Tile(
+            id=row["image_id"],
+            caption=_caption(row["class"], row["predicted_class"]),
+            score=float(row[score]),
+            score_text=f"{row[score]:+.1e}",
+            mark=_mark(row["image_id"] in removal.images, row["class"], row["predicted_class"]),
+            tooltip=f"{row['image_id']}: given {row['class']}, seen mostly as {row['predicted_class']}; "
+            f"{row['occurrences']} occurrences, adapted loss {row['loss']:.2f}",
+        )
+        for row in table.to_dict("records")
+    ]
+    return image_grid(pixels(context, table["image_id"]), tiles, key=key, label="Training images")
+
+
+def row_tiles(context: Context, rows: pd.DataFrame, removal: Removal, key: str, label: str) -> GridEvent:
+    """A grid of one role of one task; the tiles' ids are image ids."""
+    tiles = []
+    for row in rows.to_dict("records"):
+        gone = (
+            row["task_id"] in removal.tasks
+            or row["image_id"] in removal.images
+            or (row["task_id"], row["role"], row["image_id"]) in removal.instances
+        )
+        tiles.append(
+            Tile(
+                id=row["image_id"],
+                caption=_caption(row["class"], row["predicted_class"]),
+                score=float(row["score"]),
+                score_text=f"{row['score']:+.1e}",
+                mark=_mark(gone, row["class"], row["predicted_class"]),
+                tooltip=f"{row['image_id']}: given {row['class']}, seen as {row['predicted_class']}, "
+                f"probability of the given class {row['confidence']:.0%}, loss {row['loss']:.2f}",
+            )
+        )
+    return image_grid(pixels(context, rows["image_id"]), tiles, key=key, label=label)
+
+
+def _caption(given: str, seen: str) -> str:
+    return f"{given}" if given == seen else f"{given} · seen as {seen}"
+
+
+def _mark(gone: bool, given: str, seen: str) -> str:
+    if gone:
+        return "removed"
+    return "alert" if given != seen else ""

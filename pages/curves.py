@@ -1,0 +1,121 @@
+"""Curves: accuracy on held-out tasks as more and more of the training data is removed."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.actions.curve import FINETUNE, ORDERS, CurveSettings, points
+from core.progress import spoken_seconds
+from core.ui.charts import CONFIG
+from core.ui.charts_edit import curve_figure
+from core.ui.command import command_block
+from core.ui.context import Context, choose_ranking, page, ranking_label, table
+from core.ui.curve_results import ORDER_NAMES, averages, curve_label, curves, observations
+from core.ui.edit_results import step_seconds
+from core.ui.jobs import job_panel, jobs_of, start, start_button
+from core.ui.text import count, plain
+from core.workspace.runs import Run
+
+_SHARES = tuple(range(0, 95, 5))
+
+
+def main() -> None:
+    with page("Curves") as context:
+        st.caption(
+            "At every share, the most harmful part of a ranking, the part with the highest loss, and a random part of "
+            "the same size are removed; the model is fine-tuned on what is left and measured on held-out tasks."
+        )
+        ranking = choose_ranking(context)
+        if ranking is None:
+            st.info("Curves need a ranking of this problem, and there is none yet.", icon="📊")
+            start_button(
+                context, "Rank now", "Rank on all", ["rank", "--target", "all"], key="curve_rank", primary=True
+            )
+            job_panel(context, "rank")
+            args = ["curve", "--ranking", "newest"]
+        else:
+            args = _form(context, ranking)
+            job_panel(context, "curve")
+        _finished(context)
+        command_block(context, args)
+
+
+def _form(context: Context, ranking: Run) -> list[str]:
+    """Choose a curve and start it; returns its command."""
+    default = CurveSettings()
+    with st.container(border=True):
+        what, how, order = st.columns([1, 3, 3])
+        by = what.segmented_control("Remove", ["tasks", "images"], default=default.by, key="curve_by", required=True)
+        shares = how.multiselect(
+            "Shares removed, %", _SHARES, [round(100 * share) for share in default.shares], key="curve_shares"
+        )
+        orders = order.multiselect(
+            "Orders", ORDERS, default.orders, format_func=lambda name: ORDER_NAMES[name], key="curve_orders"
+        )
+        repeats, steps, go, note = st.columns([1, 1, 1, 3], vertical_alignment="bottom")
+        seeds = repeats.number_input("Seeds", 1, 20, default.seeds, key="curve_seeds")
+        length = steps.number_input("Fine-tune steps", 1, 2000, FINETUNE.iterations, key="curve_steps")
+        running = any(job.status() == "running" for job in jobs_of(context, "curve"))
+        ready = bool(shares and orders)
+        args = ["curve", "--ranking", ranking.id, "--by", by]
+        if ready:
+            settings = CurveSettings(by, tuple(s / 100 for s in sorted(shares)), tuple(orders), int(seeds))
+            args += ["--shares", ",".join(f"{share:g}" for share in settings.shares), "--orders", ",".join(orders)]
+            note.caption(_effort(context, settings, int(length)))
+        else:
+            note.caption("Choose at least one share and one order.")
+        args += ["--seeds", str(seeds), "--finetune-steps", str(length)]
+        if go.button("Measure", type="primary", disabled=running or not ready, key="curve_start", width="stretch"):
+            start(context, f"Removal curve by {by}", args)
+            st.rerun()
+    return args
+
+
+def _effort(context: Context, settings: CurveSettings, steps: int) -> str:
+    """How much a curve asks for, with the time where the pace of fine-tuning is known."""
+    fits, pace = len(list(points(settings))), step_seconds(context)
+    text = f"{count(fits, 'fine-tune')} of {count(steps, 'step')}, by the ranking in the sidebar"
+    if pace is None:
+        return text
+    return f"{text}; at least {spoken_seconds(fits * steps * FINETUNE.meta_batch * pace)} here"
+
+
+def _finished(context: Context) -> None:
+    """A finished curve, chosen by the user: chart, what is seen, and the figures."""
+    found = curves(context)
+    if not found:
+        st.info("No curve has been measured for this problem yet.", icon="📉")
+        return
+    labels = {run_id: curve_label(run) for run_id, run in found.items()}
+    chosen = st.selectbox("Finished curves", list(found), format_func=lambda run_id: labels[run_id], key="curve_run")
+    run = found[chosen]
+    measured, by = table(run, "points.parquet"), run.config["by"]
+    for sentence in observations(measured):
+        st.markdown(f"- {sentence}")
+    st.plotly_chart(curve_figure(measured, by), config=CONFIG, key=f"curve_chart_{run.id}")
+    st.caption(
+        f"Lines: mean over {count(run.config['seeds'], 'seed')}; bands: lowest to highest seed; faint: single seeds. "
+        "A seed draws the random part and the order of the fine-tune's tasks, not the held-out tasks. "
+        f"{_ranked_by(context, run)}"
+    )
+    with st.expander("Figures"):
+        st.dataframe(
+            averages(measured).assign(order=lambda t: t["order"].replace("none", "nothing removed")), hide_index=True
+        )
+        st.download_button(
+            "Download all points (csv)",
+            measured.to_csv(index=False).encode("utf-8"),
+            file_name=f"{run.id}.csv",
+            mime="text/csv",
+            on_click="ignore",
+        )
+
+
+def _ranked_by(context: Context, run: Run) -> str:
+    """The ranking that a curve removed by."""
+    known = {one.id: one for one in context.workspace.runs.all("rank")}
+    ranking = known.get(run.config["ranking"])
+    return f"Ranking: {plain(ranking_label(ranking) if ranking else run.config['ranking'])}."
+
+
+main()

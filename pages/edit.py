@@ -1,0 +1,207 @@
+"""Edit: what is marked for removal, and what removing it does to the model, estimated and measured."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from core.actions.decide import mark, worst_items
+from core.actions.export import removed_items
+from core.progress import spoken_seconds
+from core.tasks.removal import Removal
+from core.ui.charts import CONFIG
+from core.ui.charts_edit import Dot, edit_figure
+from core.ui.command import command_block
+from core.ui.context import Context, choose_ranking, page, table
+from core.ui.edit_results import (
+    Outcome,
+    change_table,
+    findings,
+    outcomes,
+    results_of_other_sets,
+    retrain_seconds,
+)
+from core.ui.jobs import job_panel, jobs_of, start, start_button
+from core.ui.ranking import newest_evaluation
+from core.ui.review import decide, removal_bar
+from core.ui.text import count, percent, plain
+from core.workspace.decisions import Item
+from core.workspace.runs import Run
+
+_ESTIMATE = ["edit", "--how", "linear", "--how", "finetune", "--how", "finetune-all"]
+_RETRAIN = ["edit", "--how", "retrain"]
+_USUAL_COUNT = 20
+
+
+def main() -> None:
+    with page("Edit") as context:
+        ranking = choose_ranking(context)
+        removal = removal_bar(context)
+        left, right = st.columns([3, 2], gap="large")
+        with left:
+            _marked(context)
+        with right:
+            _mark_worst(context, ranking)
+        st.header("What the removal does", divider="gray")
+        if len(removal):
+            _effects(context, removal)
+        else:
+            _nothing_marked(context)
+        worst = ["remove", "--worst", str(_USUAL_COUNT), *(["--ranking", ranking.id] if ranking else [])]
+        command_block(context, worst, _ESTIMATE, _RETRAIN)
+
+
+def _marked(context: Context) -> None:
+    """The removal set as a table, and the way to take items back."""
+    removed = removed_items(context.workspace).iloc[::-1].reset_index(drop=True)
+    st.subheader("Marked for removal")
+    if removed.empty:
+        st.info("Nothing is marked. Mark the most harmful here, or single tasks and images on their pages.", icon="🗒️")
+        return
+    shown = pd.DataFrame(
+        {
+            "kind": removed["kind"],
+            "id": removed[["task_id", "role", "image_id"]].apply(lambda row: " / ".join(filter(None, row)), axis=1),
+            "who": removed["reviewer"],
+            "when (UTC)": removed["at"].str.slice(0, 16).str.replace("T", " "),
+            "why": removed["reason"],
+            "source": removed["source"],
+        }
+    )
+    # The key changes with the log, so that a selection never stays on rows that moved.
+    key = f"edit_marked_{context.workspace.decisions.version()}"
+    event = st.dataframe(shown, on_select="rerun", selection_mode="multi-row", hide_index=True, height=246, key=key)
+    chosen = removed.iloc[event["selection"]["rows"]]
+    some, every, _ = st.columns([2, 2, 3])
+    if some.button(f"Take back selected ({len(chosen)})", disabled=chosen.empty, key="edit_take_back", width="stretch"):
+        _take_back(context, chosen)
+    if every.button("Take back all", key="edit_take_back_all", width="stretch", help="Undo brings them back."):
+        _take_back(context, removed)
+
+
+def _take_back(context: Context, removed: pd.DataFrame) -> None:
+    items = [Item(row.kind, row.task_id, row.role, row.image_id) for row in removed.itertuples()]
+    mark(context.workspace, items, verdict="clear", reviewer=context.reviewer)
+    st.rerun()
+
+
+def _mark_worst(context: Context, ranking: Run | None) -> None:
+    """Mark the most harmful of the ranking that the sidebar shows."""
+    st.subheader("Mark the most harmful")
+    if ranking is None:
+        st.info("There is no ranking of this problem yet. It takes a few minutes.", icon="📊")
+        start_button(context, "Rank now", "Rank on all", ["rank", "--target", "all"], key="edit_rank", primary=True)
+        job_panel(context, "rank")
+        return
+    by = st.segmented_control("Mark", ["tasks", "images"], default="tasks", key="edit_by", required=True)
+    scores = table(ranking, f"{by}.parquet")["score"]
+    number = st.number_input(f"How many {by}", 1, len(scores), min(_USUAL_COUNT, len(scores)), key=f"edit_worst_{by}")
+    harmful = int((scores < 0).sum())
+    st.caption(
+        f"{harmful:,} of {count(len(scores), by[:-1])} have a harmful score by {plain(ranking.id)}. "
+        "Scores are estimates: look at what you mark before you rely on it."
+    )
+    if st.button(f"Mark {count(int(number), by[:-1])} for removal", key="edit_mark_worst", type="primary"):
+        items = worst_items(ranking, by, int(number))
+        decide(context, items, "remove", ranking.id, f"among the {number} most harmful {by}")
+        st.rerun()
+
+
+def _nothing_marked(context: Context) -> None:
+    evaluated = newest_evaluation(context)
+    if evaluated is not None:
+        st.markdown(f"Unedited model: {percent(evaluated.json('summary.json')['accuracy'])} on held-out tasks.")
+    st.markdown("Mark tasks or images above; then their removal can be estimated, fine-tuned and retrained here.")
+    job_panel(context, "edit")
+
+
+def _effects(context: Context, removal: Removal) -> None:
+    found = outcomes(context, removal)
+    _buttons(context, found)
+    job_panel(context, "edit")
+    if others := results_of_other_sets(context, removal):
+        st.caption(
+            f"Shown is the present removal set only. {count(others, 'result')} of other removal sets kept; "
+            "they come back when that set does."
+        )
+    evaluated = newest_evaluation(context)
+    if evaluated is None:
+        st.info("No results for this removal set yet. “Estimate and fine-tune” takes a few minutes.", icon="🧪")
+        return
+    before = evaluated.json("summary.json")
+    dots = [Dot("Unedited model", before["accuracy"], None)]
+    dots += [
+        Dot(one.label, one.figures["accuracy"], one.figures["accuracy_change"], one.estimate) for one in found.values()
+    ]
+    if not found:
+        st.info(
+            f"No results for this removal set yet. The unedited model: {percent(before['accuracy'])}. "
+            "“Estimate and fine-tune” takes a few minutes.",
+            icon="🧪",
+        )
+        return
+    for sentence in findings(found):
+        st.markdown(f"- {sentence}")
+    st.plotly_chart(edit_figure(dots), config=CONFIG, key="edit_chart")
+    st.caption(
+        f"Means over {count(before['tasks'], 'held-out task')} with 95 % intervals; changes are paired by task. "
+        "Filled, solid: measured. Hollow, dotted: the linear edit, an estimate of what retraining would give."
+    )
+    st.dataframe(change_table(found), hide_index=True)
+    if "linear" in found:
+        _solve_report(found["linear"])
+
+
+def _buttons(context: Context, found: dict[str, Outcome]) -> None:
+    """Start what is not there yet; not twice at once, as a job works on the set as it was at its start."""
+    running = any(job.status() == "running" for job in jobs_of(context, "edit"))
+    trained = isinstance(context.project.model.story.get("training"), dict)
+    quick, full, note = st.columns([2, 2, 4], vertical_alignment="center")
+    estimated = {"linear", "finetune", "finetune-all"} <= found.keys()
+    if quick.button(
+        "Estimate and fine-tune", type="primary", disabled=running or estimated, key="edit_estimate", width="stretch"
+    ):
+        start(context, "Estimate and fine-tune", _ESTIMATE)
+        st.rerun()
+    if full.button(
+        "Retrain in full (background)",
+        disabled=running or not trained or "retrain" in found,
+        key="edit_retrain",
+        width="stretch",
+    ):
+        start(context, "Retrain in full", _RETRAIN)
+        st.rerun()
+    if running:
+        note.caption("What runs belongs to the removal set as it was when it started.")
+    elif not trained:
+        note.caption("The model does not say how it was trained, so it cannot be retrained the same way.")
+    elif "retrain" not in found:
+        seconds = retrain_seconds(context)
+        long = "as long as the training did" if seconds is None else f"at most about {spoken_seconds(seconds)} here"
+        note.caption(f"Retraining runs the whole training again on what is left: {long}.")
+
+
+def _solve_report(linear: Outcome) -> None:
+    """How the linear edit was solved."""
+    report, figures = linear.figures["solver"], linear.figures
+    with st.expander(
+        f"How the linear edit was solved · residual {report['residual']:.0e} · "
+        f"step {figures['relative_step']:.1%} of the parameters"
+    ):
+        raised = " (raised, because the curvature is indefinite)" if report["damping_raised"] else ""
+        st.markdown(
+            f"- Method: {plain(report['method'])}, from {report['curvature_tasks']} of "
+            f"{count(report['tasks'], 'task')}\n"
+            f"- Damping {report['damping']:.3g}, {report['damping_share']:.2g} of the largest eigenvalue{raised}; "
+            f"weight decay {report['weight_decay']:g}\n"
+            f"- Solve: {count(report['iterations'], 'iteration')}, relative residual {report['residual']:.1e}\n"
+            f"- Step: {figures['relative_step']:.2%} of the norm of the parameters. The edit is a first-order step, "
+            "so it is the rougher the longer it is.\n"
+            f"- Held-out loss: predicted to first order {figures['predicted_loss_change']:+.4f}, "
+            f"of the edited model {figures['loss_change']['mean']:+.4f}. If these differ much, "
+            "the step is too long for first order.\n"
+            f"- Computed on {plain(report['device'])} in {plain(report['dtype'])}"
+        )
+
+
+main()

@@ -1,0 +1,118 @@
+"""Export: the cleaned task list, what was removed and why, and an edited model."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.actions.export import export
+from core.tasks.removal import Removal
+from core.tasks.tasklist import FORMATS, TaskList
+from core.ui.command import command_block
+from core.ui.context import Context, page
+from core.ui.exported import cleaned_tasks, edited_models, files_of, folder_of, is_present, mime_of, zipped
+from core.ui.text import count, plain
+
+_PREVIEW_ROWS = 50
+
+
+def main() -> None:
+    with page("Export") as context:
+        removal = context.workspace.removal()
+        if not len(removal):
+            st.info(
+                "Nothing is marked for removal, so the export is the task list as it is. "
+                "Mark tasks or images on their pages or on the Edit page first.",
+                icon="🗒️",
+            )
+        formats, drop_rows, model = _choices(context, removal)
+        tasks = cleaned_tasks(context, removal, drop_rows)
+        _summary(context, removal, tasks)
+        _write(context, removal, tasks, formats, drop_rows, model)
+        st.subheader("First rows of the cleaned list")
+        st.dataframe(tasks.rows.head(_PREVIEW_ROWS), hide_index=True, height=246)
+        options = ["--formats", ",".join(formats), *(["--drop-rows"] if drop_rows else [])]
+        command_block(context, ["export", *options, *(["--model", model] if model else [])])
+
+
+def _choices(context: Context, removal: Removal) -> tuple[list[str], bool, str | None]:
+    """Formats, whether removed rows are dropped, and the run whose model goes along."""
+    models = edited_models(context, removal)
+    with st.container(border=True):
+        left, right = st.columns(2, gap="large")
+        formats = left.multiselect("Formats of the task list", FORMATS, FORMATS, key="export_formats")
+        model = right.selectbox(
+            "Edited model that goes along",
+            [None, *models],
+            format_func=lambda run_id: models[run_id].label if run_id else "none",
+            key=f"export_model_{removal.hash[:12]}",
+            help="Finished edits of the present removal set, from the Edit page.",
+        )
+        drop_rows = left.toggle("Drop removed rows", key="export_drop")
+        left.caption(
+            "Off: removed rows stay with weight 0, and losses still divide by all rows, as the edits here do. "
+            "On: they are gone, for tools that know no weights; averages are then over fewer rows."
+        )
+        if not models and len(removal):
+            right.caption("There is no edited model of this removal set yet; the Edit page makes them.")
+    return formats, drop_rows, model
+
+
+def _summary(context: Context, removal: Removal, tasks: TaskList) -> None:
+    """Tasks and rows before and after, and what is removed by kind."""
+    train = context.project.tasks.train
+    used, used_after = int((train.rows["weight"] > 0).sum()), int((tasks.rows["weight"] > 0).sum())
+    figures = (
+        ("Training tasks", f"{len(tasks):,}", len(tasks) - len(train)),
+        ("Rows that count", f"{used_after:,}", used_after - used),
+        ("Tasks removed", f"{len(removal.tasks):,}", 0),
+        ("Images removed", f"{len(removal.images):,}", 0),
+        ("Single rows removed", f"{len(removal.instances):,}", 0),
+    )
+    for column, (label, value, delta) in zip(st.columns(len(figures)), figures, strict=True):
+        column.metric(label, value, f"{delta:,}" if delta else None, delta_color="off", border=True)
+
+
+def _write(
+    context: Context, removal: Removal, tasks: TaskList, formats: list[str], drop_rows: bool, model: str | None
+) -> None:
+    """Write the export, and offer what lies there for download if it is the present one."""
+    folder = folder_of(context)
+    if st.button("Write the export", type="primary", disabled=not formats, key="export_write"):
+        edited = context.workspace.runs.get(model) if model else None
+        with st.spinner("Writing"):
+            export(context.workspace, folder, formats=tuple(formats), drop_rows=drop_rows, edited=edited)
+    if not formats:
+        st.caption("Choose at least one format.")
+    elif is_present(context, folder, tasks, removal, formats, model):
+        st.success(f"Written to {plain(folder)}", icon="✅")
+        _downloads(context)
+    elif (folder / "export.json").exists():
+        st.caption(f"What lies in {plain(folder)} is an earlier export with other choices. Writing replaces it.")
+
+
+def _downloads(context: Context) -> None:
+    folder = folder_of(context)
+    files = [path for path in files_of(folder) if path.name != "export.json"]
+    with st.container(horizontal=True):
+        st.download_button(
+            f"All files (zip, {count(len(files) + 1, 'file')})",
+            lambda: zipped(folder),
+            file_name=f"{context.workspace.name}-cleaned.zip",
+            mime="application/zip",
+            on_click="ignore",
+            type="primary",
+            key="export_zip",
+        )
+        for path in files:
+            name = str(path.relative_to(folder))
+            st.download_button(
+                plain(name),
+                path.read_bytes,
+                file_name=path.name,
+                mime=mime_of(path),
+                on_click="ignore",
+                key=f"export_get_{name}",
+            )
+
+
+main()

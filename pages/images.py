@@ -1,0 +1,112 @@
+"""Images: the most helpful and the most harmful training images in a grid; one opened with all its tasks."""
+
+import streamlit as st
+
+from core.ui.context import choose_ranking, page, table
+from core.ui.grid import clear_selection
+from core.ui.pictures import image_tiles, pixels
+from core.ui.ranking import rank_panel, trust_panel
+from core.ui.review import decide, removal_bar
+from core.ui.text import plain
+from core.workspace.decisions import Item
+from core.workspace.runs import Run
+
+GRID = "images_grid"
+ORDERS = {"Most harmful": True, "Most helpful": False}
+ROLES = {"anywhere": "score", "as support": "score_support", "as query": "score_query"}
+SIZES = (60, 120, 200, 500)
+
+with page("Images") as context:
+    run = choose_ranking(context)
+    if run is None:
+        st.info("The training images are not ranked yet.")
+        rank_panel(context)
+        st.stop()
+    trust_panel(context, run)
+    removal = removal_bar(context)
+    images = table(run, "images.parquet")
+
+    one, two, three, four, five = st.columns([2, 2, 2.4, 2.2, 1.2], vertical_alignment="bottom")
+    order = one.selectbox("Order", [*ORDERS, "Highest loss"], key="images_order")
+    role = two.selectbox("Counted", list(ROLES), key="images_role", help="Which of its occurrences make its score.")
+    classes = three.multiselect("Given class", sorted(images["class"].unique()), key="images_classes")
+    show = four.selectbox(
+        "Show", ["All", "Seen as another class", "Kept", "Removed", "Harmful only"], key="images_show"
+    )
+    size = five.selectbox("A page", SIZES, index=1, key="images_size")
+    score = ROLES[role]
+    shown = images[images["class"].isin(classes)] if classes else images
+    match show:
+        case "Seen as another class":
+            shown = shown[shown["class"] != shown["predicted_class"]]
+        case "Kept":
+            shown = shown[~shown["image_id"].isin(removal.images)]
+        case "Removed":
+            shown = shown[shown["image_id"].isin(removal.images)]
+        case "Harmful only":
+            shown = shown[shown[score] < 0]
+    by, ascending = ("loss", False) if order == "Highest loss" else (score, ORDERS[order])
+    shown = shown.sort_values(by, ascending=ascending, kind="stable").reset_index(drop=True)
+    if shown.empty:
+        st.info("No image fits these filters. Take some away.")
+        st.stop()
+
+    last = (len(shown) - 1) // size
+    number = min(st.session_state.get("images_page", 1), last + 1)
+    bar = st.container()
+    part = shown.iloc[(number - 1) * size : number * size]
+    event = image_tiles(context, part, removal, score, GRID)
+    if event.opened:
+        st.session_state["images_open"] = event.opened
+    with bar:
+        remove, keep, text, page_number = st.columns([2, 2, 5, 1.6], vertical_alignment="bottom")
+        items = [Item("image", image_id=i) for i in event.selected]
+        if remove.button(f"Remove {len(items)} selected", type="primary", disabled=not items, key="images_remove"):
+            decide(context, items, "remove", run.id, f"{order.lower()}, counted {role}")
+            clear_selection(GRID)
+            st.rerun()
+        if keep.button(f"Keep {len(items)} selected", disabled=not items, key="images_keep"):
+            decide(context, items, "keep", run.id)
+            clear_selection(GRID)
+            st.rerun()
+        text.caption(
+            f"{len(shown):,} images. Click, shift-click or Ctrl+A to select, double-click or Enter to open. "
+            "Scores: what removing the image would add to the loss, an estimate."
+        )
+        page_number.number_input(f"Page of {last + 1}", 1, last + 1, number, key="images_page")
+
+    def details(image_id: str, run: Run = run) -> None:
+        """The image large, with every task it occurs in."""
+        facts = images[images["image_id"] == image_id].iloc[0]
+        picture, words = st.columns([1, 2])
+        picture.image(pixels(context, [image_id])[0], width=260, caption=plain(image_id))
+        words.markdown(
+            f"- Given class **{plain(facts['class'])}**, mostly seen as **{plain(facts.predicted_class)}**; "
+            f"another class in {facts.disagree:.0%} of its occurrences\n"
+            f"- Score {plain(f'{facts.score:+.2e}')}: {plain(f'{facts.score_support:+.2e}')} as support, "
+            f"{plain(f'{facts.score_query:+.2e}')} as query\n- Adapted loss {facts.loss:.3f}\n"
+            f"- {'**Removed**' if image_id in removal.images else 'Kept'}"
+        )
+        gone, stay, _ = words.columns([1, 1, 2])
+        if gone.button("Remove", type="primary", key="images_open_remove"):
+            decide(context, [Item("image", image_id=image_id)], "remove", run.id, "opened on the Images page")
+            st.rerun()
+        if stay.button("Keep", key="images_open_keep"):
+            decide(context, [Item("image", image_id=image_id)], "keep", run.id)
+            st.rerun()
+        instances = table(run, "instances.parquet")
+        rows = instances[instances["image_id"] == image_id].sort_values("score", kind="stable")
+        st.dataframe(
+            rows[["task_id", "role", "class", "predicted_class", "confidence", "loss", "score"]],
+            hide_index=True,
+            column_config={
+                "task_id": "Task",
+                "predicted_class": "Seen as",
+                "confidence": st.column_config.NumberColumn("Probability of given class", format="percent"),
+                "loss": st.column_config.NumberColumn("Loss", format="%.3f"),
+                "score": st.column_config.NumberColumn("Score", format="%.2e"),
+            },
+        )
+
+    if opened := st.session_state.pop("images_open", ""):
+        st.dialog("Image", width="large")(details)(opened)

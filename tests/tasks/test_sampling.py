@@ -1,0 +1,204 @@
+"""Drawn tasks: every combination once, nothing twice, and one random stream a purpose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.data import load_images
+from core.errors import UserError
+from core.tasks.generate import TaskSettings, generate, read_folder, write_folder
+from core.tasks.sampling import class_sets, pool_of, sample_tasks, split_classes, split_images
+from core.tasks.tasklist import TaskList, write_tasks
+from tests.problems import tiny_images, tiny_tasks
+
+SMALL = TaskSettings(ways=3, shots=2, queries=3, count=20, heldout=6, seed=4)
+
+
+def test_by_default_each_of_the_252_combinations_of_5_digits_comes_once() -> None:
+    rows = generate(TaskSettings(heldout=1)).train.rows
+    combinations = rows.groupby("task_id")["class"].agg(frozenset)
+    assert len(combinations) == 252
+    assert combinations.nunique() == 252
+    assert (combinations.map(len) == 5).all()
+
+
+def test_a_task_has_the_shape_asked_for() -> None:
+    folder = generate(SMALL)
+    for tasks, count, prefix in ((folder.train, 20, "t"), (folder.heldout, 6, "h")):
+        assert len(tasks) == count
+        assert tasks.ways == 3
+        assert all(name.startswith(prefix) for name in tasks.task_ids)
+        sizes = tasks.rows.groupby(["task_id", "role", "label"]).size().unstack("role")
+        assert len(sizes) == count * 3
+        assert (sizes["support"] == 2).all()
+        assert (sizes["query"] == 3).all()
+    assert (folder.train.rows["weight"] == 1).all()
+
+
+def test_no_image_occurs_twice_in_a_task_and_every_label_is_right() -> None:
+    rows = generate(SMALL).train.rows
+    assert not rows.duplicated(["task_id", "image_id"]).any()
+    images = load_images("mnist5k")
+    true = [images.class_names[images.labels[images.index[i]]] for i in rows["image_id"]]
+    assert rows["class"].tolist() == true
+
+
+def test_the_order_of_the_classes_is_drawn_too() -> None:
+    rows = generate(replace(SMALL, count=60)).train.rows
+    first = rows[rows["label"] == 0].groupby("task_id")["class"].first().astype(int)
+    last = rows[rows["label"] == 2].groupby("task_id")["class"].first().astype(int)
+    assert (first > last).any()
+    assert (first < last).any()
+
+
+@pytest.mark.parametrize("split", ["images", "classes"])
+def test_held_out_tasks_share_nothing_with_training_tasks(split: str) -> None:
+    folder = generate(replace(SMALL, split=split, count=150, heldout=100, heldout_share=0.4))
+    column = "image_id" if split == "images" else "class"
+    assert not set(folder.train.rows[column]) & set(folder.heldout.rows[column])
+
+
+def test_splits_divide_all_images() -> None:
+    images = load_images("mnist5k")
+    for split in (split_images, split_classes):
+        train, held = split(images, 0.3, np.random.default_rng(0))
+        assert np.array_equal(np.sort(np.concatenate([train, held])), np.arange(5000))
+        assert len(held) == 1500
+    _, held = split_images(images, 0.3, np.random.default_rng(0))
+    assert np.bincount(images.labels[held]).tolist() == [150] * 10
+
+
+def test_the_same_seed_draws_the_same_tasks_and_another_seed_others() -> None:
+    once, again, other = generate(SMALL), generate(SMALL), generate(replace(SMALL, seed=5))
+    assert once.train.hash == again.train.hash != other.train.hash
+    assert once.heldout.hash == again.heldout.hash != other.heldout.hash
+
+
+def test_more_held_out_tasks_do_not_change_the_training_tasks() -> None:
+    few, many = generate(SMALL), generate(replace(SMALL, heldout=30))
+    assert few.train.hash == many.train.hash
+
+
+def test_noise_within_tasks_changes_no_image_and_no_held_out_task() -> None:
+    clean, noisy = generate(SMALL), generate(replace(SMALL, noise="tasks:0.5:0.5"))
+    keys = ["task_id", "role", "image_id"]
+    pd.testing.assert_frame_equal(clean.train.rows[keys], noisy.train.rows[keys])
+    assert clean.heldout.hash == noisy.heldout.hash
+
+
+@pytest.mark.parametrize("noise", ["images:0.2", "lookalike:0.2"])
+def test_noise_on_images_changes_no_held_out_task_and_not_which_images_may_be_drawn(noise: str) -> None:
+    clean, noisy = generate(SMALL), generate(replace(SMALL, noise=noise))
+    assert clean.heldout.hash == noisy.heldout.hash
+    assert not set(noisy.train.rows["image_id"]) & set(generate(replace(SMALL, heldout=60)).heldout.rows["image_id"])
+
+
+def test_combinations_repeat_evenly_where_more_tasks_are_asked_for_than_there_are() -> None:
+    drawn = class_sets([0, 1, 2, 3], 2, 15, np.random.default_rng(0))
+    counts = pd.Series([tuple(sorted(one)) for one in drawn]).value_counts()
+    assert len(drawn) == 15
+    assert len(counts) == 6
+    assert set(counts) <= {2, 3}
+
+
+def test_too_many_combinations_to_list_are_refused() -> None:
+    with pytest.raises(UserError, match=r"combinations of 20 classes.*Give a number of tasks"):
+        class_sets(list(range(40)), 20, None, np.random.default_rng(0))
+
+
+def test_task_ids_sort_as_they_were_drawn() -> None:
+    tasks = tiny_tasks(tiny_images(), ways=2, shots=1, queries=1, count=12)
+    assert tasks.task_ids == sorted(tasks.task_ids)
+
+
+def test_a_class_with_too_few_images_is_named() -> None:
+    images = tiny_images(per_class=4)
+    with pytest.raises(UserError, match=r"Class '0' has 4 images to draw from, but 2 shots and 3 queries need 5"):
+        tiny_tasks(images, ways=2, shots=2, queries=3, count=1)
+
+
+def test_more_ways_than_classes_are_refused() -> None:
+    with pytest.raises(UserError, match="5-way tasks need 5 classes, but there are 4"):
+        tiny_tasks(tiny_images(), ways=5, shots=1, queries=1, count=1)
+
+
+@pytest.mark.parametrize("field", [{"ways": 1}, {"shots": 0}, {"queries": 0}, {"count": 0}])
+def test_a_task_needs_two_ways_a_shot_and_a_query(field: dict[str, int]) -> None:
+    images = tiny_images()
+    pool = pool_of(images.labels, np.arange(len(images)))
+    shape = {"ways": 2, "shots": 1, "queries": 1, "count": 1, **field}
+    with pytest.raises(UserError, match="needs 2 ways, 1 shot and 1 query"):
+        sample_tasks(images, pool, **shape, prefix="t", rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("field", "what"),
+    [
+        ({"split": "tasks"}, "no split 'tasks'"),
+        ({"heldout_share": 0.0}, "held-out share is 0.0"),
+        ({"heldout_share": 1.0}, "held-out share is 1.0"),
+        ({"heldout_share": float("nan")}, "held-out share is nan"),
+        ({"heldout_share": 1e-6}, "there are 0 to draw from"),
+        ({"noise": "salt"}, "'salt' is not understood"),
+        ({"data": "cifar"}, "no data source 'cifar'"),
+        ({"ways": 6, "split": "classes", "heldout_share": 0.5}, "6-way tasks need 6 classes, but there are 5"),
+        ({"split": "classes", "heldout_share": 0.9, "noise": "images:0.5"}, "one class"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused(field: dict[str, object], what: str) -> None:
+    with pytest.raises(UserError, match=what):
+        generate(replace(SMALL, **field))
+
+
+@pytest.mark.parametrize("noise", ["none", "easy", "image"])
+def test_a_folder_reads_back_as_it_was_written(tmp_path: Path, noise: str) -> None:
+    made = generate(replace(SMALL, noise=noise))
+    write_folder(made, tmp_path / "tasks")
+    read = read_folder(tmp_path / "tasks")
+    assert (read.train.hash, read.heldout.hash, read.data) == (made.train.hash, made.heldout.hash, "mnist5k")
+    assert read.description == made.description
+    if made.planted is None:
+        assert read.planted is None
+    else:
+        assert read.planted.astype(str).equals(made.planted.astype(str))
+
+
+def test_a_folder_whose_held_out_tasks_use_a_training_image_is_refused(tmp_path: Path) -> None:
+    made = generate(SMALL)
+    write_folder(made, tmp_path)
+    write_tasks(made.train, tmp_path / "heldout.parquet")
+    with pytest.raises(UserError, match=r"image 'mnist5k-\d{4}' occurs in training and in held-out tasks"):
+        read_folder(tmp_path)
+
+
+def test_a_folder_of_training_and_held_out_tasks_of_other_ways_is_refused(tmp_path: Path) -> None:
+    write_folder(generate(SMALL), tmp_path)
+    write_tasks(generate(replace(SMALL, ways=2)).heldout, tmp_path / "heldout.parquet")
+    with pytest.raises(UserError, match="training tasks are 3-way, held-out tasks 2-way"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"settings": 3}'])
+def test_a_description_without_the_data_is_refused(tmp_path: Path, text: str) -> None:
+    write_folder(generate(SMALL), tmp_path)
+    (tmp_path / "tasks.json").write_text(text)
+    with pytest.raises(UserError, match=r"tasks\.json does not name the data"):
+        read_folder(tmp_path)
+
+
+def test_a_folder_without_its_description_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tasks\.json does not exist"):
+        read_folder(tmp_path)
+
+
+def test_selecting_keeps_the_order_and_refuses_unknown_ids() -> None:
+    tasks: TaskList = generate(SMALL).train
+    assert tasks.select(["t07", "t02"]).task_ids == ["t02", "t07"]
+    with pytest.raises(UserError, match=r"no task 'x'.*'t00'"):
+        tasks.select(["t07", "x"])
