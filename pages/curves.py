@@ -27,7 +27,7 @@ def main() -> None:
         )
         ranking = choose_ranking(context)
         if ranking is None:
-            st.info("Curves need a ranking of this problem, and there is none yet.", icon="📊")
+            st.info("Curves need a ranking of this problem, and there is none yet.")
             start_button(
                 context, "Rank now", "Rank on all", ["rank", "--target", "all"], key="curve_rank", primary=True
             )
@@ -44,7 +44,8 @@ def _form(context: Context, ranking: Run) -> list[str]:
     """Choose a curve and start it; returns its command."""
     default = CurveSettings()
     with st.container(border=True):
-        what, how, order = st.columns([1, 3, 3])
+        how, order = st.columns(2)
+        what, repeats, steps, go = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
         by = what.segmented_control("Remove", ["tasks", "images"], default=default.by, key="curve_by", required=True)
         shares = how.multiselect(
             "Shares removed, %", _SHARES, [round(100 * share) for share in default.shares], key="curve_shares"
@@ -52,7 +53,6 @@ def _form(context: Context, ranking: Run) -> list[str]:
         orders = order.multiselect(
             "Orders", ORDERS, default.orders, format_func=lambda name: ORDER_NAMES[name], key="curve_orders"
         )
-        repeats, steps, go, note = st.columns([1, 1, 1, 3], vertical_alignment="bottom")
         seeds = repeats.number_input("Seeds", 1, 20, default.seeds, key="curve_seeds")
         length = steps.number_input("Fine-tune steps", 1, 2000, FINETUNE.iterations, key="curve_steps")
         running = any(job.status() == "running" for job in jobs_of(context, "curve"))
@@ -61,9 +61,9 @@ def _form(context: Context, ranking: Run) -> list[str]:
         if ready:
             settings = CurveSettings(by, tuple(s / 100 for s in sorted(shares)), tuple(orders), int(seeds))
             args += ["--shares", ",".join(f"{share:g}" for share in settings.shares), "--orders", ",".join(orders)]
-            note.caption(_effort(context, settings, int(length)))
+            st.caption(_effort(context, settings, int(length)))
         else:
-            note.caption("Choose at least one share and one order.")
+            st.caption("Choose at least one share and one order.")
         args += ["--seeds", str(seeds), "--finetune-steps", str(length)]
         if go.button("Measure", type="primary", disabled=running or not ready, key="curve_start", width="stretch"):
             start(context, f"Removal curve by {by}", args)
@@ -77,25 +77,25 @@ def _effort(context: Context, settings: CurveSettings, steps: int) -> str:
     text = f"{count(fits, 'fine-tune')} of {count(steps, 'step')}, by the ranking in the sidebar"
     if pace is None:
         return text
-    return f"{text}; at least {spoken_seconds(fits * steps * FINETUNE.meta_batch * pace)} here"
+    return f"{text}; roughly {spoken_seconds(fits * steps * FINETUNE.meta_batch * pace)}"
 
 
 def _finished(context: Context) -> None:
     """A finished curve, chosen by the user: chart, what is seen, and the figures."""
     found = curves(context)
     if not found:
-        st.info("No curve has been measured for this problem yet.", icon="📉")
+        st.info("No curve has been measured for this problem yet.")
         return
     labels = {run_id: curve_label(run) for run_id, run in found.items()}
     chosen = st.selectbox("Finished curves", list(found), format_func=lambda run_id: labels[run_id], key="curve_run")
     run = found[chosen]
     measured, by = table(run, "points.parquet"), run.config["by"]
-    for sentence in observations(measured):
-        st.markdown(f"- {sentence}")
+    st.markdown("\n".join(f"- {sentence}" for sentence in observations(measured)))
     st.plotly_chart(curve_figure(measured, by), config=CONFIG, key=f"curve_chart_{run.id}")
     st.caption(
         f"Lines: mean over {count(run.config['seeds'], 'seed')}; bands: lowest to highest seed; faint: single seeds. "
-        "A seed draws the random part and the order of the fine-tune's tasks, not the held-out tasks. "
+        "A seed draws the random part and the order of the fine-tune's tasks, not the held-out tasks; "
+        "ranges over seeds are not confidence intervals. "
         f"{_ranked_by(context, run)}"
     )
     with st.expander("Figures"):

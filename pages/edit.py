@@ -41,22 +41,21 @@ def main() -> None:
         with left:
             _marked(context)
         with right:
-            _mark_worst(context, ranking)
-        st.header("What the removal does", divider="gray")
+            worst = _mark_worst(context, ranking)
+        st.subheader("What the removal does")
         if len(removal):
             _effects(context, removal)
         else:
             _nothing_marked(context)
-        worst = ["remove", "--worst", str(_USUAL_COUNT), *(["--ranking", ranking.id] if ranking else [])]
         command_block(context, worst, _ESTIMATE, _RETRAIN)
 
 
 def _marked(context: Context) -> None:
     """The removal set as a table, and the way to take items back."""
     removed = removed_items(context.workspace).iloc[::-1].reset_index(drop=True)
-    st.subheader("Marked for removal")
+    st.subheader("Marked items")
     if removed.empty:
-        st.info("Nothing is marked. Mark the most harmful here, or single tasks and images on their pages.", icon="🗒️")
+        st.info("Nothing is marked. Mark the most harmful here, or single tasks and images on their pages.")
         return
     shown = pd.DataFrame(
         {
@@ -72,7 +71,7 @@ def _marked(context: Context) -> None:
     key = f"edit_marked_{context.workspace.decisions.version()}"
     event = st.dataframe(shown, on_select="rerun", selection_mode="multi-row", hide_index=True, height=246, key=key)
     chosen = removed.iloc[event["selection"]["rows"]]
-    some, every, _ = st.columns([2, 2, 3])
+    some, every, _ = st.columns([3, 2, 2])
     if some.button(f"Take back selected ({len(chosen)})", disabled=chosen.empty, key="edit_take_back", width="stretch"):
         _take_back(context, chosen)
     if every.button("Take back all", key="edit_take_back_all", width="stretch", help="Undo brings them back."):
@@ -85,14 +84,14 @@ def _take_back(context: Context, removed: pd.DataFrame) -> None:
     st.rerun()
 
 
-def _mark_worst(context: Context, ranking: Run | None) -> None:
-    """Mark the most harmful of the ranking that the sidebar shows."""
+def _mark_worst(context: Context, ranking: Run | None) -> list[str]:
+    """Mark the most harmful of the ranking that the sidebar shows; returns the command that does so."""
     st.subheader("Mark the most harmful")
     if ranking is None:
-        st.info("There is no ranking of this problem yet. It takes a few minutes.", icon="📊")
+        st.info("There is no ranking of this problem yet. It takes a few minutes.")
         start_button(context, "Rank now", "Rank on all", ["rank", "--target", "all"], key="edit_rank", primary=True)
         job_panel(context, "rank")
-        return
+        return ["remove", "--worst", str(_USUAL_COUNT)]
     by = st.segmented_control("Mark", ["tasks", "images"], default="tasks", key="edit_by", required=True)
     scores = table(ranking, f"{by}.parquet")["score"]
     number = st.number_input(f"How many {by}", 1, len(scores), min(_USUAL_COUNT, len(scores)), key=f"edit_worst_{by}")
@@ -105,6 +104,7 @@ def _mark_worst(context: Context, ranking: Run | None) -> None:
         items = worst_items(ranking, by, int(number))
         decide(context, items, "remove", ranking.id, f"among the {number} most harmful {by}")
         st.rerun()
+    return ["remove", "--ranking", ranking.id, "--by", by, "--worst", str(number)]
 
 
 def _nothing_marked(context: Context) -> None:
@@ -116,36 +116,40 @@ def _nothing_marked(context: Context) -> None:
 
 
 def _effects(context: Context, removal: Removal) -> None:
+    """What is known of the present removal set, and buttons for what is not."""
     found = outcomes(context, removal)
     _buttons(context, found)
     job_panel(context, "edit")
     if others := results_of_other_sets(context, removal):
         st.caption(
-            f"Shown is the present removal set only. {count(others, 'result')} of other removal sets kept; "
+            f"Shown is the present removal set only. {count(others, 'result')} of other removal sets kept: "
             "they come back when that set does."
         )
     evaluated = newest_evaluation(context)
-    if evaluated is None:
-        st.info("No results for this removal set yet. “Estimate and fine-tune” takes a few minutes.", icon="🧪")
-        return
+    if not found:
+        unedited = f" The unedited model: {percent(evaluated.json('summary.json')['accuracy'])}." if evaluated else ""
+        st.info(f"No results for this removal set yet.{unedited} “Estimate and fine-tune” takes a few minutes.")
+    elif evaluated is None:
+        st.info("The unedited model has not been evaluated, so there is nothing to compare with.")
+        start_button(context, "Evaluate", "Evaluate the unedited model", ["evaluate"], key="edit_evaluate")
+        job_panel(context, "evaluate")
+    else:
+        _results(evaluated, found)
+
+
+def _results(evaluated: Run, found: dict[str, Outcome]) -> None:
+    """Findings, chart and figures."""
     before = evaluated.json("summary.json")
+    st.markdown("\n".join(f"- {sentence}" for sentence in findings(found)))
     dots = [Dot("Unedited model", before["accuracy"], None)]
     dots += [
         Dot(one.label, one.figures["accuracy"], one.figures["accuracy_change"], one.estimate) for one in found.values()
     ]
-    if not found:
-        st.info(
-            f"No results for this removal set yet. The unedited model: {percent(before['accuracy'])}. "
-            "“Estimate and fine-tune” takes a few minutes.",
-            icon="🧪",
-        )
-        return
-    for sentence in findings(found):
-        st.markdown(f"- {sentence}")
     st.plotly_chart(edit_figure(dots), config=CONFIG, key="edit_chart")
     st.caption(
         f"Means over {count(before['tasks'], 'held-out task')} with 95 % intervals; changes are paired by task. "
-        "Filled, solid: measured. Hollow, dotted: the linear edit, an estimate of what retraining would give."
+        "Filled, solid: measured. Hollow, dotted: the linear edit, an estimate of what retraining would give; "
+        "its interval is over held-out tasks and does not hold the error of the estimate."
     )
     st.dataframe(change_table(found), hide_index=True)
     if "linear" in found:
@@ -177,7 +181,7 @@ def _buttons(context: Context, found: dict[str, Outcome]) -> None:
         note.caption("The model does not say how it was trained, so it cannot be retrained the same way.")
     elif "retrain" not in found:
         seconds = retrain_seconds(context)
-        long = "as long as the training did" if seconds is None else f"at most about {spoken_seconds(seconds)} here"
+        long = "as long as the training did" if seconds is None else f"roughly {spoken_seconds(seconds)}"
         note.caption(f"Retraining runs the whole training again on what is left: {long}.")
 
 

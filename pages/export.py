@@ -21,8 +21,7 @@ def main() -> None:
         if not len(removal):
             st.info(
                 "Nothing is marked for removal, so the export is the task list as it is. "
-                "Mark tasks or images on their pages or on the Edit page first.",
-                icon="🗒️",
+                "Mark tasks or images on their pages or on the Edit page first."
             )
         formats, drop_rows, model = _choices(context, removal)
         tasks = cleaned_tasks(context, removal, drop_rows)
@@ -69,7 +68,7 @@ def _summary(context: Context, removal: Removal, tasks: TaskList) -> None:
         ("Single rows removed", f"{len(removal.instances):,}", 0),
     )
     for column, (label, value, delta) in zip(st.columns(len(figures)), figures, strict=True):
-        column.metric(label, value, f"{delta:,}" if delta else None, delta_color="off", border=True)
+        column.metric(label, value, f"{delta:,}" if delta else None, delta_color="off", border=True, height="stretch")
 
 
 def _write(
@@ -84,7 +83,7 @@ def _write(
     if not formats:
         st.caption("Choose at least one format.")
     elif is_present(context, folder, tasks, removal, formats, model):
-        st.success(f"Written to {plain(folder)}", icon="✅")
+        st.success(f"Written to {plain(folder)}")
         _downloads(context)
     elif (folder / "export.json").exists():
         st.caption(f"What lies in {plain(folder)} is an earlier export with other choices. Writing replaces it.")

@@ -6,7 +6,7 @@ from core.ui.context import page, rankings
 from core.ui.jobs import job_panel, jobs_of, start
 from core.ui.navigation import page as link
 from core.ui.ranking import STATIONARY, newest_evaluation, rank_panel
-from core.ui.text import count, percent, plain
+from core.ui.text import count, plain
 
 with page("Overview") as context:
     project, workspace = context.project, context.workspace
@@ -35,11 +35,8 @@ with page("Overview") as context:
             f"{summary['accuracy']['mean']:.1%}",
             help="Share of query images right after adaptation; mean over tasks.",
         )
-        one.caption(
-            plain(
-                f"95 % interval {percent(summary['accuracy']).split(' % ')[1]} over {count(summary['tasks'], 'task')}"
-            )
-        )
+        low, high = (f"{100 * summary['accuracy'][end]:.1f}" for end in ("low", "high"))
+        one.caption(plain(f"95 % interval {low} to {high} % over {count(summary['tasks'], 'task')}"))
         two.metric("Loss on held-out tasks", f"{summary['loss']['mean']:.3f}", help="Cross-entropy in nats.")
         two.caption(plain(f"95 % interval {summary['loss']['low']:.3f} to {summary['loss']['high']:.3f}"))
         near = at["ratio"] < STATIONARY

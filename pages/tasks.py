@@ -10,6 +10,7 @@ from core.ui.review import decide, removal_bar
 from core.ui.text import plain
 from core.workspace.decisions import Item
 
+TURNS = "tasks_turns"
 ORDERS = {
     "Most harmful first": ("score", True),
     "Most helpful first": ("score", False),
@@ -32,12 +33,12 @@ with page("Tasks") as context:
         "With all of these classes", sorted({name for names in tasks["classes"] for name in names}), key="tasks_classes"
     )
     state = right.segmented_control("Show", ["All", "Kept", "Removed"], default="All", required=True, key="tasks_show")
-    column, ascending = ORDERS[order]
+    by, ascending = ORDERS[order]
     shown = tasks.assign(removed=tasks["task_id"].isin(removal.tasks))
     shown = shown[[set(classes) <= set(names) for names in shown["classes"]]]
     if state != "All":
         shown = shown[shown["removed"] == (state == "Removed")]
-    shown = shown.sort_values(column, ascending=ascending, kind="stable").reset_index(drop=True)
+    shown = shown.sort_values(by, ascending=ascending, kind="stable").reset_index(drop=True)
     if shown.empty:
         st.info("No task fits these filters. Take some away.")
         st.stop()
@@ -53,7 +54,8 @@ with page("Tasks") as context:
             height=300,
             on_select="rerun",
             selection_mode="multi-row",
-            key=f"tasks_table_{order}_{state}_{'-'.join(classes)}",
+            # A new key empties the selection: when other rows are shown, and when Previous or Next turned the page.
+            key=f"tasks_table_{order}_{state}_{'-'.join(classes)}_{st.session_state.get(TURNS, 0)}",
             column_config={
                 "task_id": "Task",
                 "score": st.column_config.NumberColumn("Score", format="%.2e", help="Positive helps, negative harms."),
@@ -84,14 +86,11 @@ with page("Tasks") as context:
     st.divider()
     title, previous, following = st.columns([6, 1, 1], vertical_alignment="bottom")
     title.subheader(f"Task {plain(current)}")
-    if previous.button("Previous", disabled=position == 0, width="stretch", key="tasks_previous"):
-        st.query_params["task"] = ids[position - 1]
-        st.session_state.pop(f"tasks_table_{order}_{state}_{'-'.join(classes)}", None)
-        st.rerun()
-    if following.button("Next", disabled=position == len(ids) - 1, width="stretch", key="tasks_next"):
-        st.query_params["task"] = ids[position + 1]
-        st.session_state.pop(f"tasks_table_{order}_{state}_{'-'.join(classes)}", None)
-        st.rerun()
+    for column, label, step, end in ((previous, "Previous", -1, 0), (following, "Next", 1, len(ids) - 1)):
+        if column.button(label, disabled=position == end, width="stretch", key=f"tasks_{label}"):
+            st.query_params["task"] = ids[position + step]
+            st.session_state[TURNS] = st.session_state.get(TURNS, 0) + 1
+            st.rerun()
     facts = shown.iloc[position]
     st.markdown(
         f"Rank {position + 1} of {len(ids)} · score {plain(f'{facts.score:+.2e}')} · adapted loss {facts.loss:.3f} · "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from core.tasks.sampling import pool_of, sample_tasks
 from core.tasks.tasklist import TaskList
 
 
+@cache
 def tiny_images(side: int = 7, per_class: int = 20, classes: int = 4) -> ImageSet:
     """Digits 0 to ``classes - 1``, averaged down to ``side`` x ``side``."""
     full = load_images("mnist5k")

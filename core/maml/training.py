@@ -1,8 +1,9 @@
-"""Second-order meta-training: Adam on tasks drawn without replacement, then full-batch L-BFGS to a stationary point.
+"""Second-order meta-training: Adam on tasks drawn without replacement, then, if asked for, full-batch L-BFGS.
 
-The influence estimates are derivatives at a minimum of the objective, so the second phase matters: Adam alone,
-however small its last steps, leaves a gradient. Everything needed to go on lies in ``state.safetensors`` in the
-output folder after every checkpoint, and a run that finds them goes on from there.
+The influence estimates are derivatives at a minimum of the objective, and Adam alone, however small its last steps,
+leaves a gradient; L-BFGS takes it away where the problem is small or smooth enough (docs/method.md says what was seen
+on the demo). Everything needed to go on lies in ``state.safetensors`` in the output folder after every checkpoint,
+and a run that finds it goes on from there.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ class TrainSettings:
     Attributes:
         iterations: Adam steps; their learning rate falls from ``learning_rate`` to 0 along a cosine.
         meta_batch: Tasks an Adam step.
-        polish: Most full-batch L-BFGS iterations after that; 0 leaves them out.
+        polish: Most full-batch L-BFGS iterations after that.
         tolerance: The polish stops when ``Stationarity.ratio`` falls below this.
         seed: Of the initial parameters and of the order of the tasks.
     """
 
-    iterations: int = 1500
+    iterations: int = 1200
     meta_batch: int = 12
     learning_rate: float = 3e-3
-    polish: int = 100
+    polish: int = 0
     tolerance: float = 1e-4
     seed: int = 0
 

@@ -59,7 +59,7 @@ class Noise:
         return cls(kind, *values)
 
     def __str__(self) -> str:
-        return ":".join([self.kind, *(f"{v:g}" for v in (self.share, self.labels) if v)])
+        return ":".join([self.kind, *(str(v) for v in (self.share, self.labels) if v)])
 
 
 def mislabel_images(

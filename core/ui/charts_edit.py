@@ -45,7 +45,7 @@ def edit_figure(dots: list[Dot]) -> go.Figure:
             _interval(figure, dot, dot.change, 2, " points")
     figure.add_vline(x=100 * dots[0].accuracy["mean"], line_width=1, line_dash="dot", line_color=NEUTRAL, col=1)
     figure.add_vline(x=0, line_width=1, line_dash="dot", line_color=NEUTRAL, col=2)
-    figure.update_xaxes(fixedrange=True, gridcolor=_GRID, zeroline=False)
+    figure.update_xaxes(fixedrange=True, showgrid=True, gridcolor=_GRID, zeroline=False)
     figure.update_yaxes(fixedrange=True, showgrid=False, range=[len(dots) - 0.4, -0.6], ticklabelstandoff=8)
     figure.update_yaxes(
         categoryorder="array", categoryarray=[dot.label for dot in dots], type="category", autorange=False

@@ -50,7 +50,9 @@ def averages(points: pd.DataFrame) -> pd.DataFrame:
 
 def observations(points: pd.DataFrame) -> list[str]:
     """What is seen, in sentences that claim no more than the points show."""
-    return [text for text in (_best(points), _against_random(points)) if text]
+    return [
+        text for text in (_best(points), _harmful_against(points, "random"), _harmful_against(points, "loss")) if text
+    ]
 
 
 def _best(points: pd.DataFrame) -> str:
@@ -65,24 +67,21 @@ def _best(points: pd.DataFrame) -> str:
     return f"Highest: {top['accuracy']:.1%} at {top['share']:.0%} removed, {order}{beside} ({flattering})."
 
 
-def _against_random(points: pd.DataFrame) -> str:
-    """Harmful against random at the largest share, seed by seed."""
+def _harmful_against(points: pd.DataFrame, other: str) -> str:
+    """Most harmful first against another order at the largest share, seed by seed; empty if one was not measured."""
     last = points[(points["share"] == points["share"].max()) & (points["order"] != _START)]
     by_seed = last.pivot_table(index="seed", columns="order", values="accuracy")
-    if not {"harmful", "random"} <= set(by_seed.columns):
+    if not {"harmful", other} <= set(by_seed.columns):
         return ""
-    difference = 100 * (by_seed["harmful"] - by_seed["random"]).dropna()
-    if difference.empty:
-        return ""
+    difference = 100 * (by_seed["harmful"] - by_seed[other])
     text = (
-        f"At {last['share'].iloc[0]:.0%} removed, the most harmful out against a random part out: "
+        f"At {last['share'].iloc[0]:.0%} removed, {ORDER_NAMES['harmful']} against {ORDER_NAMES[other]}: "
         f"{difference.mean():+.1f} points"
     )
     if len(difference) == 1:
         return f"{text} with one seed: whether that is more than chance cannot be told."
     same = (difference > 0).all() or (difference < 0).all()
-    sign = "the same sign with every seed" if same else "the sign differs between seeds, so no clear difference"
-    return (
-        f"{text}, {difference.min():+.1f} to {difference.max():+.1f} over {len(difference)} seeds: {sign}. "
-        "That is the range over seeds, not a confidence interval."
+    sign = (
+        "the same sign with every seed" if same else "the sign is not the same with every seed, so no clear difference"
     )
+    return f"{text} ({difference.min():+.1f} to {difference.max():+.1f} over {len(difference)} seeds): {sign}."

@@ -93,7 +93,7 @@ def step_seconds(context: Context) -> float | None:
 
 
 def retrain_seconds(context: Context) -> float | None:
-    """At most how long retraining should take, at the pace of the fine-tunes; None where that is not known."""
+    """How long retraining takes if it polishes to the end, at the pace of the fine-tunes; None where not known."""
     settings, pace = context.project.model.story.get("training"), step_seconds(context)
     if not isinstance(settings, dict) or pace is None:
         return None
@@ -126,7 +126,9 @@ def findings(found: dict[str, Outcome]) -> list[str]:
         )
     if "retrain" in found:
         change = found["retrain"].figures["accuracy_change"]
-        said.append(f"**Retraining measured** {in_points(change)} against the unedited model: {direction(change)}.")
+        said.append(
+            f"**Retraining measured** {in_points(change)} against the unedited model (one seed): {direction(change)}."
+        )
         if "linear" in found:
             said.append(f"The linear edit had estimated {in_points(found['linear'].figures['accuracy_change'])}.")
     elif "linear" in found:

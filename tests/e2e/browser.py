@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 NO_CHROMIUM = (
@@ -39,3 +41,31 @@ def chromium_path() -> str | None:
                 if file.name in names and file.is_file() and os.access(file, os.X_OK):
                     return str(file)
     return None
+
+
+def ensure() -> str:
+    """Find a Chromium or get one: Debian's package where it may be installed, else Playwright's own download.
+
+    Raises:
+        SystemExit: neither could be had; the message says what to do.
+    """
+    if found := chromium_path():
+        return found
+    commands = []
+    if shutil.which("apt-get"):
+        sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        commands += [[*sudo, "apt-get", "update", "-qq"], [*sudo, "apt-get", "install", "-y", "-qq", "chromium"]]
+    commands.append([sys.executable, "-m", "playwright", "install", "chromium"])
+    for command in commands:
+        print("No Chromium here; trying:", " ".join(command), file=sys.stderr)
+        try:
+            subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
+        except OSError as error:
+            print(error, file=sys.stderr)
+        if found := chromium_path():
+            return found
+    raise SystemExit(NO_CHROMIUM)
+
+
+if __name__ == "__main__":
+    print("Chromium:", ensure(), file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data import ImageSet, load_images
@@ -31,6 +31,7 @@ def wrong_rows(tasks: TaskList, images: ImageSet) -> pd.DataFrame:
     return rows.assign(true=true[wrong]).reset_index(drop=True)
 
 
+@settings(max_examples=25)
 @given(ways_and_shots, shares, shares, st.integers(0, 9))
 def test_flips_are_as_many_as_asked_for_and_all_of_them_are_recorded(
     shape: tuple[int, int, int], share: float, labels: float, seed: int
@@ -45,6 +46,7 @@ def test_flips_are_as_many_as_asked_for_and_all_of_them_are_recorded(
     pd.testing.assert_frame_equal(truth, wrong_rows(noisy, images), check_dtype=False, check_index_type=False)
 
 
+@settings(max_examples=25)
 @given(ways_and_shots, st.integers(0, 9))
 def test_every_class_keeps_a_right_support_label_however_much_is_flipped(
     shape: tuple[int, int, int], seed: int

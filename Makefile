@@ -1,0 +1,34 @@
+# make run   sets everything up and opens the dashboard on the offline demo
+# make test  sets everything up and runs all tests, the browser's included
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test lint demo clean
+
+run: .venv/.run
+	$(BIN)/python -m streamlit run app.py
+
+test: .venv/.test
+	$(BIN)/python -m tests.e2e.browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: .venv/.run
+	$(BIN)/python -m core demo
+
+.venv/.run: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TaskLens needs Python 3.11 or newer; name one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/.test: requirements-dev.txt .venv/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

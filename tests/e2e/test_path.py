@@ -1,0 +1,119 @@
+"""The whole path in a real browser, on the demo: rank, look, remove, edit, curve, export; and what must survive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Page, expect
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("overview", "tasks", "images", "edit", "curves", "export")
+LONG = 240_000
+"""Milliseconds that a background job on a busy machine may take; a limit, not an expectation."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def heading(page: Page, text: str) -> None:
+    expect(page.get_by_role("heading", name=text, exact=True)).to_be_visible(timeout=60_000)
+
+
+def go(page: Page, name: str) -> None:
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name=name, exact=True).click()
+    heading(page, name)
+
+
+@pytest.mark.timeout(900)
+def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> None:
+    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "1"})
+    page.goto(url)
+    heading(page, "Overview")
+    expect(page.get_by_text("Accuracy on held-out tasks")).to_be_visible(timeout=LONG)
+
+    # Rank on all held-out tasks, in the background; the page comes back by itself.
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.get_by_text("Rank again, on other held-out tasks")).to_be_visible(timeout=LONG)
+
+    # Tasks: the ranking, one task opened, the most harmful removed.
+    go(page, "Tasks")
+    expect(page.get_by_role("listbox", name="support images of the task")).to_be_visible(timeout=30_000)
+    first = page.get_by_role("heading", name=re.compile("Task t")).inner_text()
+    page.get_by_role("button", name="Next", exact=True).click()
+    expect(page.get_by_role("heading", name=first, exact=True)).to_have_count(0)
+    page.get_by_test_id("stBaseButton-primary").filter(has_text="Remove task").click()
+    expect(page.get_by_text("Marked for removal: 1 task")).to_be_visible()
+
+    # Images: select by click and shift-click, remove, undo, remove again.
+    go(page, "Images")
+    tiles = page.get_by_role("listbox", name="Training images").get_by_role("option")
+    expect(tiles.nth(5)).to_be_visible(timeout=30_000)
+    harmful = [tiles.nth(i).get_attribute("data-id") for i in range(4)]
+    tiles.nth(0).click()
+    tiles.nth(3).click(modifiers=["Shift"])
+    page.get_by_role("button", name="Remove 4 selected").click()
+    expect(page.get_by_text("Marked for removal: 1 task, 4 images")).to_be_visible()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("Marked for removal: 1 task", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Redo").click()
+    expect(page.get_by_text("Marked for removal: 1 task, 4 images")).to_be_visible()
+    tiles.nth(6).dblclick()
+    expect(page.get_by_role("dialog").get_by_text("Adapted loss")).to_be_visible()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+
+    # The removal survives a reload.
+    page.reload()
+    expect(page.get_by_text("Marked for removal: 1 task, 4 images")).to_be_visible(timeout=30_000)
+
+    # Edit: an estimate and measurements, in the background.
+    go(page, "Edit")
+    page.get_by_role("button", name="Estimate and fine-tune").click()
+    expect(page.get_by_text("What the removal itself did")).to_be_visible(timeout=LONG)
+    expect(page.get_by_text("Estimated effect of retraining")).to_be_visible()
+
+    # Curves: a long one cancelled, a short one finished.
+    go(page, "Curves")
+    page.get_by_role("button", name="Measure", exact=True).click()
+    page.get_by_role("button", name="Cancel", exact=True).click(timeout=60_000)
+    expect(page.get_by_text("was cancelled")).to_be_visible(timeout=60_000)
+    for label, value in (("Seeds", "1"), ("Fine-tune steps", "1")):
+        page.get_by_label(label, exact=True).fill(value)
+        page.get_by_label(label, exact=True).press("Enter")
+    expect(page.get_by_text("16 fine-tunes of 1 step")).to_be_visible()
+    page.get_by_role("button", name="Measure", exact=True).click()
+    expect(page.get_by_text("training tasks removed, %")).to_be_visible(timeout=LONG)
+
+    # Export.
+    go(page, "Export")
+    page.get_by_role("button", name="Write the export").click()
+    out = home / "demo-noisy-tasks" / "exports" / "cleaned"
+    expect(page.get_by_text("cleaned-tasks.parquet").first).to_be_visible(timeout=60_000)
+    cleaned = pd.read_parquet(out / "cleaned-tasks.parquet")
+    assert cleaned["task_id"].nunique() == 251
+    assert (cleaned.loc[cleaned["image_id"].isin(harmful), "weight"] == 0).all()
+    removed = pd.read_csv(out / "removed.csv")
+    assert set(removed["image_id"].dropna()) == set(harmful)
+
+
+@pytest.mark.timeout(300)
+def test_the_removal_survives_a_restart_of_the_server(page: Page, serve: Callable[..., str], home: Path) -> None:
+    """Runs after the path above, on a new server over the same folder, and opens a deep link first."""
+    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "1"})
+    page.goto(f"{url}/images")
+    expect(page.get_by_text("Marked for removal: 1 task, 4 images")).to_be_visible(timeout=60_000)
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.timeout(300)
+def test_cold_deep_link(page: Page, serve: Callable[..., str], tmp_path: Path, name: str) -> None:
+    """On a fresh server the first address asked for is a page's; navigation and page are there."""
+    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"})
+    page.goto(f"{url}/{name if name != 'overview' else ''}")
+    heading(page, name.capitalize())
+    expect(page.get_by_test_id("stSidebarNav").get_by_role("link")).to_have_count(len(PAGES))

@@ -1,0 +1,290 @@
+"""Task list files: any valid list survives being written, anything else is refused by file, row and field."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from core.errors import UserError
+from core.tasks.tasklist import COLUMNS, FORMATS, TaskList, from_rows, read_tasks, write_tasks
+from tests.problems import tiny_images, tiny_tasks
+
+ODD = ["NA", "nan", "null", "None", "", " ", "1e5", "007", "-0", "1_000", "True", "2020-01-01", "inf", "#", '"', "'"]
+ODD += ["a,b", 'say "x"', "line\nbreak", "back\rfeed", "tab\tbed", "\ufeffbom", "ünï", "数字", "🐱", "\x00", "\\", "a;b"]
+names = st.one_of(st.sampled_from(ODD), st.text(max_size=6))
+weights = st.one_of(st.sampled_from([0.0, 1.0, 0.1 + 0.2, 1e-300, 1e300]), st.floats(0, allow_infinity=False))
+
+
+@st.composite
+def task_lists(draw: st.DrawFn) -> TaskList:
+    ways = draw(st.integers(1, 3))
+    ids = draw(st.lists(names.filter(lambda name: name.strip() != ""), min_size=1, max_size=3, unique=True))
+    rows: list[dict[str, Any]] = []
+    for task_id in ids:
+        classes = draw(st.lists(names, min_size=ways, max_size=ways))
+        for role in ("support", "query"):
+            extra = draw(st.lists(st.integers(0, ways - 1), min_size=role == "query", max_size=3))
+            labels = [*range(ways), *extra] if role == "support" else extra
+            images = draw(st.lists(names, min_size=len(labels), max_size=len(labels), unique=True))
+            rows += [
+                {"task_id": task_id, "role": role, "image_id": i, "label": n, "class": classes[n]}
+                for i, n in zip(images, labels, strict=True)
+            ]
+    table = pd.DataFrame(rows).assign(weight=[draw(weights) for _ in rows])
+    return from_rows(table, source="drawn")
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+@settings(max_examples=60)
+@given(tasks=task_lists())
+def test_any_valid_list_survives_being_written_and_read(extension: str, tasks: TaskList) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"list.{extension}"
+        write_tasks(tasks, path)
+        again = read_tasks(path)
+    assert [again.rows[c].tolist() for c in COLUMNS] == [tasks.rows[c].tolist() for c in COLUMNS]
+    assert again.hash == tasks.hash
+    assert again.task_ids == tasks.task_ids
+
+
+junk = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**70), 2**70),
+        st.floats(),
+        st.sampled_from(["support", "query", "0", "1", "x", ""]),
+        st.text(max_size=4),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=2), inner, max_size=2)),
+    max_leaves=3,
+)
+good = {
+    "task_id": st.sampled_from(["t0", "t1"]),
+    "role": st.sampled_from(["support", "query"]),
+    "image_id": st.sampled_from(["a", "b", "c", "d"]),
+    "label": st.integers(0, 1),
+    "class": st.sampled_from(["cat", "dog"]),
+    "weight": st.floats(0, 2),
+}
+
+
+@st.composite
+def broken_rows(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Rows that are nearly right: any field may be junk or missing."""
+    rows = []
+    for _ in range(draw(st.integers(0, 6))):
+        row = {name: draw(value) for name, value in good.items()}
+        for name in draw(st.lists(st.sampled_from(COLUMNS), max_size=2)):
+            if draw(st.booleans()):
+                row.pop(name, None)
+            else:
+                row[name] = draw(junk)
+        rows.append(row)
+    return rows
+
+
+def read_or_refuse(path: Path) -> None:
+    """Reading gives a valid list or a plain refusal, and nothing else."""
+    try:
+        tasks = read_tasks(path, tiny_images())
+    except UserError as error:
+        assert path.name in str(error)
+        return
+    assert from_rows(tasks.rows, source="again").hash == tasks.hash
+
+
+@settings(max_examples=200)
+@given(value=st.one_of(broken_rows(), junk, st.lists(junk, max_size=3)))
+@example(value=[{"task_id": "t", "role": "support", "image_id": "a", "label": [0], "class": "c"}])
+@example(value=[{"task_id": "t", "role": r, "image_id": "a", "label": 10**15, "class": "c"} for r in good["role"].elements])
+@example(value=[{"task_id": "t", "role": "support", "image_id": "a", "label": 10**30, "class": "c"}])
+@example(value=[{"task_id": "\ud800", "role": "support", "image_id": "a", "label": 0, "class": "c"}])
+def test_any_json_is_a_task_list_or_refused(value: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "list.json"
+        path.write_text(json.dumps(value), encoding="utf-8")
+        read_or_refuse(path)
+        try:
+            rows = pd.DataFrame(value)
+        except Exception:  # what pandas itself cannot make a table of never gets as far as from_rows
+            return
+        try:
+            from_rows(rows, source="list.json")
+        except UserError as error:
+            assert "list.json" in str(error)
+
+
+@settings(max_examples=150)
+@given(
+    header=st.permutations(COLUMNS),
+    cells=st.lists(st.lists(names | st.sampled_from(["t0", "support", "query", "0"]), max_size=8), max_size=5),
+)
+def test_any_csv_is_a_task_list_or_refused(header: list[str], cells: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "list.csv"
+        path.write_text("\n".join(",".join(row) for row in [header, *cells]), encoding="utf-8", newline="")
+        read_or_refuse(path)
+
+
+@settings(max_examples=40)
+@given(st.binary(max_size=60), st.sampled_from(FORMATS))
+def test_any_bytes_are_a_task_list_or_refused(content: bytes, extension: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"list.{extension}"
+        path.write_bytes(content)
+        read_or_refuse(path)
+
+
+def table(**changes: list[Any]) -> pd.DataFrame:
+    """Two tasks of two ways, rows 1 to 8."""
+    return pd.DataFrame(
+        {
+            "task_id": ["t0"] * 4 + ["t1"] * 4,
+            "role": ["support", "support", "query", "query"] * 2,
+            "image_id": list("abcd") * 2,
+            "label": [0, 1, 0, 1] * 2,
+            "class": ["0", "1"] * 4,
+            **changes,
+        }
+    )
+
+
+def with_cell(row: int, column: str, value: Any) -> pd.DataFrame:
+    cells = table(weight=[1.0] * 8)
+    cells[column] = [value if at == row - 1 else have for at, have in enumerate(cells[column].tolist())]
+    return cells
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "what"),
+    [
+        (3, "task_id", " ", "task_id ' ' is empty"),
+        (3, "task_id", None, "task_id is missing"),
+        (2, "role", "train", "role 'train' is not a role"),
+        (4, "image_id", None, "image_id is missing"),
+        (4, "image_id", "c", "image_id 'c' occurs twice in one role of its task"),
+        (5, "label", -1, "label -1 is negative"),
+        (5, "label", 0.5, r"label is 0\.5, which is not a whole number"),
+        (5, "label", "zero", "label is 'zero', which is not a whole number"),
+        (5, "label", float("inf"), "label is inf, which is not a whole number"),
+        (5, "label", 2**40, "label 1099511627776 is not"),
+        (6, "class", None, "class is missing"),
+        (8, "weight", -0.5, r"weight -0\.5 is not a weight"),
+        (8, "weight", float("inf"), "weight inf is not a weight"),
+        (8, "weight", "heavy", "weight is 'heavy', which is not a number"),
+        (8, "weight", None, "weight is nan, which is not a number"),
+    ],
+)
+def test_a_wrong_cell_is_named_by_file_row_and_field(row: int, column: str, value: Any, what: str) -> None:
+    with pytest.raises(UserError, match=rf"^mine\.csv, row {row}: {what}"):
+        from_rows(with_cell(row, column, value), source="mine.csv")
+
+
+@pytest.mark.parametrize("column", [c for c in COLUMNS if c != "weight"])
+def test_a_missing_column_is_named(column: str) -> None:
+    with pytest.raises(UserError, match=rf"^mine\.csv: the column '{column}' is missing"):
+        from_rows(table().drop(columns=column), source="mine.csv")
+
+
+def test_an_empty_list_is_refused() -> None:
+    with pytest.raises(UserError, match=r"mine\.csv: the task list is empty"):
+        from_rows(table().iloc[:0], source="mine.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        (table(**{"class": ["0", "1", "1", "1"] * 2}), "task 't0': label 0 stands for both '0' and '1'"),
+        (table().iloc[[0, 1, 2, 3, 4, 5]], "task 't1' has no query rows"),
+        (table().iloc[[2, 3, 4, 5, 6, 7]], "task 't0' has no support rows"),
+        (table().iloc[[0, 1, 2, 3, 4, 6, 7]], "task 't1': label 1 has no support image"),
+    ],
+)
+def test_a_task_that_is_none_is_named(rows: pd.DataFrame, what: str) -> None:
+    with pytest.raises(UserError, match=rf"^mine\.csv, {what}"):
+        from_rows(rows, source="mine.csv")
+
+
+def test_ids_and_classes_are_checked_against_the_images() -> None:
+    images = tiny_images()
+    known = list(images.ids[[0, 20, 1, 21]]) * 2
+    from_rows(table(image_id=known), source="mine.csv", images=images)
+    with pytest.raises(UserError, match=r"row 6: image_id 'b' is not in the image set tiny"):
+        from_rows(table(image_id=[*known[:5], "b", *known[6:]]), source="mine.csv", images=images)
+    with pytest.raises(UserError, match=r"row 1: class 'cat' is not a class of tiny"):
+        from_rows(table(image_id=known, **{"class": ["cat", "1"] * 4}), source="mine.csv", images=images)
+
+
+def test_rows_may_come_in_any_order_and_weights_may_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        "class,label,image_id,role,task_id,remark\n"
+        "dog,1,007,query,b,\n"
+        "cat,0,NA,support,a,by hand\n"
+        'cat,0,"1e5",support,b,\n'
+        "dog,1,x,query,a,\n"
+        "dog,1,y,support,b,\n"
+        "dog,1,z,support,a,\n"
+    )
+    rows = read_tasks(path).rows
+    assert list(rows.columns) == list(COLUMNS)
+    assert list(zip(rows["task_id"], rows["role"], rows["image_id"], strict=True)) == [
+        ("b", "support", "1e5"),
+        ("b", "support", "y"),
+        ("b", "query", "007"),
+        ("a", "support", "NA"),
+        ("a", "support", "z"),
+        ("a", "query", "x"),
+    ]
+    assert rows["weight"].tolist() == [1.0] * 6
+    assert rows["label"].tolist() == [0, 1, 1, 0, 1, 1]
+
+
+def test_a_csv_from_a_spreadsheet_reads(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + table().to_csv(index=False, lineterminator="\r\n").encode())
+    assert read_tasks(path).hash == from_rows(table(), source="here").hash
+
+
+def test_a_csv_with_more_cells_than_columns_is_refused_and_not_shifted(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    lines = table(task_id=["query"] * 8).to_csv(index=False).splitlines()
+    path.write_text("\n".join([lines[0], *(f"{line},more" for line in lines[1:])]))
+    with pytest.raises(UserError, match=r"mine\.csv"):
+        read_tasks(path)
+
+
+def test_the_order_of_the_columns_and_of_the_tasks_rows_does_not_change_the_content() -> None:
+    tasks = tiny_tasks(tiny_images(), ways=2, shots=2, queries=1, count=3)
+    query_first = tasks.rows.sort_values(["task_id", "role"], kind="stable")[list(COLUMNS[::-1])]
+    assert from_rows(query_first, source="sorted").hash == tasks.hash
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list", "list.CSV.gz"])
+def test_another_format_is_refused_for_reading_and_writing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("task_id\n")
+    with pytest.raises(UserError, match=r"is not a task list format.*parquet, csv, json"):
+        read_tasks(tmp_path / name)
+    with pytest.raises(UserError, match=r"is not a task list format.*parquet, csv, json"):
+        write_tasks(from_rows(table(), source="here"), tmp_path / f"new-{name}")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_missing_file_is_refused_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing\.csv does not exist"):
+        read_tasks(tmp_path / "nothing.csv")
+
+
+def test_labels_may_come_as_floats_and_text_but_mean_whole_numbers() -> None:
+    want = from_rows(table(), source="here").hash
+    for labels in ([0.0, 1.0] * 4, ["0", "1"] * 4, np.array([0, 1] * 4, dtype=np.uint8)):
+        assert from_rows(table(label=labels), source="here").hash == want
