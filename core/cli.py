@@ -110,17 +110,22 @@ def train(
     seed: Annotated[int, typer.Option(help="Of initial parameters and task order.")] = 0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 32,
+    chunk: ChunkOption = 16,
 ) -> None:
     """Meta-train a MAML model and say how far from stationary it ended."""
+    from pydantic import ValidationError
+
     from core.actions.train import train_model
     from core.maml.checkpoint import ModelSpec
     from core.maml.training import TrainSettings
 
     # The number of classes and the size of the images come from the tasks.
-    spec = ModelSpec(
-        ways=2, filters=filters, pooling=pooling, activation=activation, steps=inner_steps, rate=inner_rate, delta=delta
-    )
+    wanted = {"ways": 2, "filters": filters, "pooling": pooling, "activation": activation, "delta": delta}
+    try:
+        spec = ModelSpec.model_validate(wanted | {"steps": inner_steps, "rate": inner_rate})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{first['loc'][0]}: {first['msg']}, not {first['input']}.") from error
     settings = TrainSettings(iterations, meta_batch, learning_rate, polish, tolerance, seed)
     model = train_model(tasks, out, spec, settings, _compute(device, dtype, chunk), _progress(), _command())
     report = model.story["report"]
@@ -150,7 +155,7 @@ def evaluate(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 32,
+    chunk: ChunkOption = 16,
 ) -> None:
     """Accuracy on the held-out tasks, and how far the model is from stationary."""
     from core.actions.evaluate import evaluation
@@ -178,7 +183,7 @@ def rank(
     solve_seed: SolveSeedOption = 0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 32,
+    chunk: ChunkOption = 16,
 ) -> None:
     """Rank all training tasks, instances and images by influence: positive helps, negative harms."""
     from core.actions.rank import SolveSettings, ranking
@@ -204,7 +209,7 @@ def edit(
     solve_seed: SolveSeedOption = 0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 32,
+    chunk: ChunkOption = 16,
 ) -> None:
     """Edit the model for what reviewers removed, and measure it on the held-out tasks."""
     from dataclasses import replace
@@ -240,7 +245,7 @@ def curve(
     finetune_steps: FinetuneOption = 40,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 32,
+    chunk: ChunkOption = 16,
 ) -> None:
     """Accuracy against the share removed: most harmful first, highest loss first, and at random."""
     from dataclasses import replace
@@ -330,7 +335,7 @@ def demo(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 32,
+    chunk: ChunkOption = 16,
 ) -> None:
     """Do the whole path on the shipped models: rank, rate against planted noise, remove, edit, export."""
     import time

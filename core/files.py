@@ -16,6 +16,13 @@ import numpy as np
 
 from core.errors import UserError
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
+# No permission, or a file where a folder should be, or the other way round.
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
@@ -29,6 +36,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}"
         try:
             yield temporary
+            temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner may read
             if durable:
                 with temporary.open("rb") as stream:
                     os.fsync(stream.fileno())
@@ -38,7 +46,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"The disk is full: {path} was not written.", "Free some space and try again.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _NOT_WRITABLE:
             raise UserError(f"{path} cannot be written: {error.strerror}.", "Choose another folder.") from error
         raise
 
@@ -62,6 +70,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.", "Check the path.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or make it again.") from error
 

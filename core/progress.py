@@ -6,14 +6,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 from core.files import write_text_atomically
-
-T = TypeVar("T")
 
 PROGRESS_FILE_VARIABLE = "TASKLENS_PROGRESS"
 
@@ -35,17 +32,12 @@ class Progress:
 
     def __init__(self) -> None:
         self._stage, self._done, self._total, self._start, self._note = "", 0, 0, time.monotonic(), ""
+        self._already = 0
 
     def stage(self, name: str, total: int, *, done: int = 0) -> None:
         """Begin a stage of ``total`` units; ``done`` of them were finished by an earlier, interrupted run."""
-        self._stage, self._done, self._total, self._start, self._note = (
-            name,
-            done,
-            total,
-            time.monotonic(),
-            "",
-        )
-        self._already = done
+        self._stage, self._total, self._start, self._note = name, total, time.monotonic(), ""
+        self._done = self._already = done
         self._report(force=True)
 
     def advance(self, units: int = 1, note: str = "") -> None:
@@ -54,16 +46,9 @@ class Progress:
         self._note = note or self._note
         self._report(force=self._done >= self._total)
 
-    def track(self, name: str, items: Iterable[T], total: int) -> Iterator[T]:
-        """Yield ``items`` as one stage."""
-        self.stage(name, total)
-        for item in items:
-            yield item
-            self.advance()
-
     def state(self) -> ProgressState:
         elapsed = time.monotonic() - self._start
-        new = self._done - getattr(self, "_already", 0)
+        new = self._done - self._already
         left = elapsed / new * (self._total - self._done) if new > 0 else None
         return ProgressState(self._stage, self._done, self._total, elapsed, left, self._note)
 

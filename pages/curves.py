@@ -32,12 +32,12 @@ def main() -> None:
                 context, "Rank now", "Rank on all", ["rank", "--target", "all"], key="curve_rank", primary=True
             )
             job_panel(context, "rank")
-            args = ["curve", "--ranking", "newest"]
+            commands = [["rank"], ["curve", "--ranking", "newest"]]
         else:
-            args = _form(context, ranking)
+            commands = [_form(context, ranking)]
             job_panel(context, "curve")
         _finished(context)
-        command_block(context, args)
+        command_block(context, *commands)
 
 
 def _form(context: Context, ranking: Run) -> list[str]:
@@ -84,7 +84,7 @@ def _finished(context: Context) -> None:
     """A finished curve, chosen by the user: chart, what is seen, and the figures."""
     found = curves(context)
     if not found:
-        st.info("No curve has been measured for this problem yet.")
+        st.caption("No curve has been measured for this problem yet.")
         return
     labels = {run_id: curve_label(run) for run_id, run in found.items()}
     chosen = st.selectbox("Finished curves", list(found), format_func=lambda run_id: labels[run_id], key="curve_run")

@@ -41,13 +41,13 @@ def main() -> None:
         with left:
             _marked(context)
         with right:
-            worst = _mark_worst(context, ranking)
+            commands = _mark_worst(context, ranking)
         st.subheader("What the removal does")
         if len(removal):
             _effects(context, removal)
         else:
             _nothing_marked(context)
-        command_block(context, worst, _ESTIMATE, _RETRAIN)
+        command_block(context, *commands, _ESTIMATE, _RETRAIN)
 
 
 def _marked(context: Context) -> None:
@@ -84,27 +84,35 @@ def _take_back(context: Context, removed: pd.DataFrame) -> None:
     st.rerun()
 
 
-def _mark_worst(context: Context, ranking: Run | None) -> list[str]:
-    """Mark the most harmful of the ranking that the sidebar shows; returns the command that does so."""
+def _mark_worst(context: Context, ranking: Run | None) -> list[list[str]]:
+    """Mark the most harmful of the ranking that the sidebar shows; returns the commands that do so."""
     st.subheader("Mark the most harmful")
     if ranking is None:
         st.info("There is no ranking of this problem yet. It takes a few minutes.")
         start_button(context, "Rank now", "Rank on all", ["rank", "--target", "all"], key="edit_rank", primary=True)
         job_panel(context, "rank")
-        return ["remove", "--worst", str(_USUAL_COUNT)]
+        return [["rank"], ["remove", "--worst", str(_USUAL_COUNT)]]
     by = st.segmented_control("Mark", ["tasks", "images"], default="tasks", key="edit_by", required=True)
     scores = table(ranking, f"{by}.parquet")["score"]
     number = st.number_input(f"How many {by}", 1, len(scores), min(_USUAL_COUNT, len(scores)), key=f"edit_worst_{by}")
-    harmful = int((scores < 0).sum())
-    st.caption(
-        f"{harmful:,} of {count(len(scores), by[:-1])} have a harmful score by {plain(ranking.id)}. "
-        "Scores are estimates: look at what you mark before you rely on it."
+    harmful, kind = int((scores < 0).sum()), by[:-1]
+    current = context.workspace.decisions.current()
+    new = [
+        item
+        for item in worst_items(ranking, by, int(number))
+        if item not in current or current[item].verdict not in ("remove", "keep")
+    ]
+    already = (
+        f" Of the {number} worst, {number - len(new)} are marked already or were kept." if len(new) < number else ""
     )
-    if st.button(f"Mark {count(int(number), by[:-1])} for removal", key="edit_mark_worst", type="primary"):
-        items = worst_items(ranking, by, int(number))
-        decide(context, items, "remove", ranking.id, f"among the {number} most harmful {by}")
+    st.caption(
+        f"{harmful:,} of {count(len(scores), kind)} have a harmful score by {plain(ranking.id)}. "
+        f"Scores are estimates: look at what you mark before you rely on it.{already}"
+    )
+    if st.button(f"Mark {count(len(new), kind)} for removal", key="edit_mark_worst", type="primary", disabled=not new):
+        decide(context, new, "remove", ranking.id, f"among the {number} most harmful {by}")
         st.rerun()
-    return ["remove", "--ranking", ranking.id, "--by", by, "--worst", str(number)]
+    return [["remove", "--ranking", ranking.id, "--by", by, "--worst", str(number)]]
 
 
 def _nothing_marked(context: Context) -> None:
@@ -122,11 +130,11 @@ def _effects(context: Context, removal: Removal) -> None:
     job_panel(context, "edit")
     if others := results_of_other_sets(context, removal):
         st.caption(
-            f"Shown is the present removal set only. {count(others, 'result')} of other removal sets kept: "
-            "they come back when that set does."
+            f"Shown is the present removal set only. {count(others, 'result')} of other removal sets kept, "
+            "to come back when that set does."
         )
     evaluated = newest_evaluation(context)
-    if not found:
+    if not found.keys() - {"finetune-all"}:  # the control knows no removal set; alone it says nothing about this one
         unedited = f" The unedited model: {percent(evaluated.json('summary.json')['accuracy'])}." if evaluated else ""
         st.info(f"No results for this removal set yet.{unedited} “Estimate and fine-tune” takes a few minutes.")
     elif evaluated is None:

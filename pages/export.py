@@ -9,7 +9,7 @@ from core.tasks.removal import Removal
 from core.tasks.tasklist import FORMATS, TaskList
 from core.ui.command import command_block
 from core.ui.context import Context, page
-from core.ui.exported import cleaned_tasks, edited_models, files_of, folder_of, is_present, mime_of, zipped
+from core.ui.exported import cleaned_tasks, edited_models, files_of, folder_of, mime_of, written_at, zipped
 from core.ui.text import count, plain
 
 _PREVIEW_ROWS = 50
@@ -82,8 +82,8 @@ def _write(
             export(context.workspace, folder, formats=tuple(formats), drop_rows=drop_rows, edited=edited)
     if not formats:
         st.caption("Choose at least one format.")
-    elif is_present(context, folder, tasks, removal, formats, model):
-        st.success(f"Written to {plain(folder)}")
+    elif at := written_at(context, folder, tasks, removal, formats, model):
+        st.success(f"Written to {plain(folder)} ({at})")
         _downloads(context)
     elif (folder / "export.json").exists():
         st.caption(f"What lies in {plain(folder)} is an earlier export with other choices. Writing replaces it.")

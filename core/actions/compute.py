@@ -29,7 +29,7 @@ class Compute:
 
     device: str = "auto"
     dtype: str = "float32"
-    chunk: int = 32
+    chunk: int = 16
 
     def resolved(self) -> torch.device:
         """The device, checked.

@@ -21,7 +21,7 @@ from core.workspace.runs import Run, Work
 from core.workspace.workspace import Workspace
 
 KIND = "rank"
-ENGINE = 1  # raised whenever the engine's answers change, so that older runs are not taken for newer ones
+ENGINE = 2  # raised whenever the engine's answers change, so that older runs are not taken for newer ones
 _DAMPING_TASKS, _DAMPING_STEPS, _MOST_RAISES = 32, 5, 8
 
 
@@ -47,8 +47,8 @@ class SolveSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.damping < 0 or self.tolerance <= 0 or self.iterations < 1 or self.curvature_tasks < 0:
-            raise UserError("Damping and curvature tasks must be 0 or more, tolerance and iterations above 0.")
+        if min(self.damping, self.curvature_tasks, self.seed) < 0 or self.tolerance <= 0 or self.iterations < 1:
+            raise UserError("Damping, curvature tasks and seed must be 0 or more, tolerance and iterations above 0.")
 
 
 def ranking(workspace: Workspace, target: Target, settings: SolveSettings, compute: Compute, progress: Progress) -> Run:

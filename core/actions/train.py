@@ -12,7 +12,7 @@ from core.data import load_images
 from core.errors import UserError
 from core.maml.checkpoint import Model, ModelSpec, load_model, save_model
 from core.maml.evaluation import evaluate
-from core.maml.training import STATE_FILE, TrainSettings, stationarity, train
+from core.maml.training import STATE_FILE, TrainSettings, refuse_diverged, stationarity, train
 from core.progress import Progress
 from core.tasks.generate import read_folder
 from core.workspace.workspace import Project
@@ -50,6 +50,7 @@ def train_model(
     loaded = Loaded(Project(images, folder, Model(spec, start, story)), compute)
     params = train(loaded.model, loaded.params, loaded.train, settings, folder=out, progress=progress)
     reached = stationarity(loaded.model, params, loaded.train, progress)
+    refuse_diverged(reached)
     result = evaluate(loaded.model, params, loaded.heldout)
     story["report"] = {
         "stationarity": asdict(reached),

@@ -125,8 +125,10 @@ def largest_eigenvalue(
             matrix[position, step] = float(q @ w)
         for q in basis:
             w = w - (q @ w) * q
-        if float(w.norm()) < 1e-10 * abs(matrix).max():
+        if not np.isfinite(matrix).all():
+            raise UserError("A product with the curvature is not finite.", "Check the model; try float64.")
+        if float(w.norm()) <= 1e-10 * abs(matrix).max():
             matrix = matrix[: step + 1, : step + 1]
             break
         basis.append(w / w.norm())
-    return float(np.linalg.eigvalsh((matrix + matrix.T) / 2)[-1])
+    return float(np.linalg.eigvalsh(matrix, UPLO="U")[-1])  # below the diagonal nothing was filled in

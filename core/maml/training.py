@@ -50,6 +50,12 @@ class TrainSettings:
     tolerance: float = 1e-4
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if min(self.iterations, self.meta_batch - 1, self.polish, self.tolerance, self.seed) < 0:
+            raise UserError("Iterations, polish, tolerance and seed must be 0 or more, a meta-batch 1 or more.")
+        if not 0 < self.learning_rate < np.inf:
+            raise UserError(f"The learning rate is {self.learning_rate}.", "It must be above 0.")
+
 
 @dataclass(frozen=True)
 class Stationarity:
@@ -83,6 +89,12 @@ def stationarity(model: Bilevel, params: Params, episodes: Episodes, progress: P
         progress.advance(len(chunk.positions))
     norm = _norm(gradient)
     return Stationarity(objective, norm, norm / norms if norms else 0.0)
+
+
+def refuse_diverged(report: Stationarity) -> None:
+    """Raise UserError where the objective or its gradient is not finite."""
+    if not np.isfinite([report.objective, report.gradient_norm]).all():
+        raise UserError(f"The training diverged: its objective is {report.objective}.", "Lower the learning rate.")
 
 
 def _norm(tensors: list[Tensor]) -> float:
@@ -232,6 +244,7 @@ def _polish(
         now = min(begun + _BLOCK, settings.polish)
         values = {key: leaf.detach().clone() for key, leaf in leaves.items()}
         report = stationarity(model, values, episodes)
+        refuse_diverged(report)
         history = [*history, {"phase": "polish", "done": now, **asdict(report)}]
         progress.advance(now - begun, note=f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}")
         state.save(values, {}, settings.iterations + now, history)
@@ -274,10 +287,11 @@ class _State:
         try:
             with safe_open(path, "pt") as stream:
                 described = json.loads(stream.metadata()["state"])
+                question = described["question"]
                 tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged: {error}.", "Delete it to train from the beginning.") from error
-        if described["question"] != self.question:
+        if question != self.question:
             raise UserError(
                 f"{path.parent} holds a training with other tasks or settings.", "Choose another output folder."
             )

@@ -19,10 +19,12 @@ a removed row that stays in the table with weight 0 is the exact counterpart of 
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,6 +102,8 @@ def from_rows(rows: pd.DataFrame, *, source: str, images: ImageSet | None = None
     unknown_role = ~table["role"].isin(ROLES)
     _refuse(unknown_role, table, source, "role", "is not a role", "Use 'support' or 'query'.")
     _refuse(table["label"] < 0, table, source, "label", "is negative", "Labels count from 0.")
+    too_large = table["label"] >= len(table)  # every task has support images of all labels
+    _refuse(too_large, table, source, "label", "is not below the number of rows", "Labels count from 0.")
     bad_weight = ~np.isfinite(table["weight"]) | (table["weight"] < 0)
     _refuse(bad_weight, table, source, "weight", "is not a weight", "Use a number, 0 or more.")
     twice = table.duplicated(KEY)
@@ -120,14 +124,14 @@ def from_rows(rows: pd.DataFrame, *, source: str, images: ImageSet | None = None
 def _column(name: str, given: pd.Series, source: str) -> pd.Series:
     """One column in its standard type, or an error that names the row."""
     if name in ("label", "weight"):
-        number = pd.to_numeric(given, errors="coerce")
-        bad = number.isna() | (np.isfinite(number) & (number % 1 != 0) & (name == "label"))
-        bad |= np.isinf(number) & (name == "label")
+        scalar = given.astype(object).where(given.map(np.isscalar))  # JSON has lists and objects too
+        number = pd.Series(pd.to_numeric(scalar, errors="coerce").to_numpy(np.float64, na_value=np.nan))
+        bad = number.isna() | ((name == "label") & (np.isinf(number) | (number % 1 != 0)))
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             kind = "whole number" if name == "label" else "number"
             raise UserError(
-                f"{source}, row {row + 1}: {name} is {given.iloc[row]!r}, which is not a {kind}.",
+                f"{source}, row {row + 1}: {name} is {_plain(given.iloc[row])!r}, which is not a {kind}.",
                 "Correct it.",
             )
         return number.astype(np.int64 if name == "label" else np.float64)
@@ -140,7 +144,12 @@ def _column(name: str, given: pd.Series, source: str) -> pd.Series:
 def _refuse(bad: pd.Series, table: pd.DataFrame, source: str, column: str, what: str, fix: str) -> None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise UserError(f"{source}, row {row + 1}: {column} {table[column].iloc[row]!r} {what}.", fix)
+        raise UserError(f"{source}, row {row + 1}: {column} {_plain(table[column].iloc[row])!r} {what}.", fix)
+
+
+def _plain(value: Any) -> Any:
+    """The value as Python's own type, which people can read in an error."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_tasks(table: pd.DataFrame, source: str) -> None:
@@ -183,7 +192,7 @@ def read_tasks(path: Path, images: ImageSet | None = None) -> TaskList:
             case ".parquet":
                 rows = pd.read_parquet(path)
             case ".csv":
-                rows = pd.read_csv(path, dtype=text, keep_default_na=False)
+                rows = pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
             case ".json":
                 rows = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
             case other:
@@ -205,8 +214,10 @@ def write_tasks(tasks: TaskList, path: Path) -> None:
             case ".parquet":
                 tasks.rows.to_parquet(temporary, index=False)
             case ".csv":
-                tasks.rows.to_csv(temporary, index=False)
+                # Every text is quoted: a carriage return outside quotes would end the row.
+                tasks.rows.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC)
             case ".json":
-                temporary.write_text(tasks.rows.to_json(orient="records", indent=1, force_ascii=False), "utf-8")
+                rows = tasks.rows.to_dict(orient="records")  # DataFrame.to_json rounds the weights
+                temporary.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
             case other:
                 raise UserError(f"{path.name}: {other or 'no extension'} is not a task list format.", _KNOWN)

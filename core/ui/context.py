@@ -40,7 +40,11 @@ def page(title: str) -> Iterator[Context]:
     try:
         workspace, reviewer = _sidebar()
         project = load_project(str(workspace.folder), _stamp(workspace.folder))
-        st.title(title)
+    except UserError as error:
+        show_error(error)
+        st.stop()  # a context manager must not end before its yield; the sidebar still offers other workspaces
+    st.title(title)
+    try:
         yield Context(workspace, project, reviewer)
     except UserError as error:
         show_error(error)

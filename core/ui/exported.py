@@ -45,17 +45,19 @@ def edited_models(context: Context, removal: Removal) -> dict[str, Outcome]:
     return {found[way].run.id: found[way] for way in WAYS if way in found and way != "finetune-all"}
 
 
-def is_present(
+def written_at(
     context: Context, folder: Path, tasks: TaskList, removal: Removal, formats: list[str], model: str | None
-) -> bool:
-    """Whether the export in ``folder`` is what would be written now."""
+) -> str | None:
+    """When the export in ``folder`` was written; None unless it is what would be written now."""
     try:
         written = read_json(folder / "export.json")
     except UserError:
-        return False
+        return None
     now = {**context.project.hashes, "cleaned": tasks.hash, "removal": removal.hash}
     files = {name for name in FORMATS if (folder / f"cleaned-tasks.{name}").exists()}
-    return (written.get("hashes"), written.get("edited_model"), files) == (now, model, set(formats))
+    if (written.get("hashes"), written.get("edited_model"), files) != (now, model, set(formats)):
+        return None
+    return written["written"][:16].replace("T", " ") + " UTC"
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -78,8 +79,11 @@ class Work:
         path = self.folder / MEMORY / f"{self._steps:06d}.npz"
         self._steps += 1
         if path.exists():
-            with np.load(path, allow_pickle=False) as kept:
-                return [kept[name] for name in kept.files]
+            try:
+                with np.load(path, allow_pickle=False) as kept:
+                    return [kept[name] for name in kept.files]
+            except (OSError, ValueError, EOFError, BadZipFile):
+                path.unlink()  # cut short by a power failure: do the step again
         arrays = [np.asarray(value) for value in compute()]
         with replacing(path, durable=False) as temporary, temporary.open("wb") as stream:
             np.savez(stream, *arrays)
@@ -120,7 +124,7 @@ class Runs:
 
     def get(self, run_id: str) -> Run:
         folder = self.folder / run_id
-        if Path(run_id).name != run_id or run_id.startswith(".") or not folder.is_dir():
+        if not run_id or Path(run_id).name != run_id or run_id.startswith(".") or not folder.is_dir():
             raise UserError(f"There is no run {run_id!r} in this workspace.", "See the ids in its folder runs.")
         return Run(folder)
 

@@ -1,0 +1,192 @@
+"""What must hold of removal gradients and scores whatever the model and the tasks are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from core.editing.linear import linear_edit, removal_gradient, touched_tasks, weight_change
+from core.errors import UserError
+from core.influence.curvature import Curvature
+from core.influence.scores import image_table, instance_table, task_table
+from core.influence.targets import Target, target_gradient
+from core.influence.vectors import flatten
+from core.maml.episodes import Episodes
+from core.tasks.tasklist import TaskList, from_rows
+from tests.problems import Problem, tiny_problem
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return tiny_problem(ways=2, shots=2, queries=2, count=5, steps=2)
+
+
+def direction(problem: Problem) -> Tensor:
+    return torch.linspace(-1, 2, len(flatten(problem.params)), dtype=torch.float64)
+
+
+def scored(problem: Problem, rows: pd.DataFrame | None = None) -> pd.DataFrame:
+    tasks = problem.tasks if rows is None else from_rows(rows, source="changed")
+    episodes = Episodes(tasks, problem.images, dtype=torch.float64, chunk=2)
+    return instance_table(problem.model, problem.params, direction(problem), episodes)
+
+
+def removed(problem: Problem, gone: np.ndarray) -> Tensor:
+    weights = np.where(gone, 0.0, problem.tasks.rows["weight"].to_numpy())
+    return removal_gradient(problem.model, problem.params, problem.episodes, weights)
+
+
+def masks(problem: Problem) -> dict[str, np.ndarray]:
+    rows = problem.tasks.rows
+    task, role = rows["task_id"], rows["role"]
+    numbers = np.arange(len(rows))
+    return {
+        "task": (task == "t1").to_numpy(),
+        "other task": (task == "t4").to_numpy(),
+        "query row": numbers == np.flatnonzero((task == "t0") & (role == "query"))[0],
+        "support row": numbers == np.flatnonzero((task == "t0") & (role == "support"))[1],
+        "row elsewhere": numbers == np.flatnonzero((task == "t2") & (role == "query"))[-1],
+    }
+
+
+@pytest.mark.parametrize("one", ["task", "query row", "support row"])
+@pytest.mark.parametrize("other", ["other task", "row elsewhere", "support row"])
+def test_removing_two_things_is_the_sum_of_removing_each(problem: Problem, one: str, other: str) -> None:
+    if one == other:
+        other = "row elsewhere"
+    a, b = masks(problem)[one], masks(problem)[other]
+    both = removed(problem, a | b)
+    assert torch.allclose(both, removed(problem, a) + removed(problem, b), atol=1e-12)
+    assert both.norm() > 1e-6
+
+
+def test_removing_a_task_row_by_row_or_as_a_whole_is_the_same(problem: Problem) -> None:
+    rows = problem.tasks.rows
+    task = (rows["task_id"] == "t1").to_numpy()
+    query = task & (rows["role"] == "query").to_numpy()
+    whole = removed(problem, task)
+    assert torch.allclose(whole, removed(problem, query), atol=1e-12)
+    parts = [removed(problem, np.arange(len(rows)) == row) for row in np.flatnonzero(query)]
+    assert torch.allclose(whole, torch.stack(parts).sum(0), atol=1e-12)
+
+
+def test_removing_nothing_has_no_gradient(problem: Problem) -> None:
+    nothing = np.zeros(len(problem.tasks.rows), dtype=bool)
+    assert (removed(problem, nothing) == 0).all()
+    assert touched_tasks(problem.episodes, weight_change(problem.episodes, np.ones(len(nothing)))).size == 0
+
+
+def test_removal_is_linear_in_the_weight(problem: Problem) -> None:
+    row = masks(problem)["query row"]
+    half = removal_gradient(problem.model, problem.params, problem.episodes, np.where(row, 0.5, 1.0))
+    assert torch.allclose(2 * half, removed(problem, row), atol=1e-12)
+
+
+def test_scores_are_removal_gradients_seen_from_the_target(problem: Problem) -> None:
+    table, u = scored(problem), direction(problem)
+    for name, mask in masks(problem).items():
+        if "row" in name:
+            assert table["score"].to_numpy()[mask][0] == pytest.approx(float(removed(problem, mask) @ u), rel=1e-9)
+    tasks = task_table(table).set_index("task_id")["score"]
+    assert tasks["t1"] == pytest.approx(float(removed(problem, masks(problem)["task"]) @ u), rel=1e-9)
+
+
+def test_query_scores_sum_to_the_task_score(problem: Problem) -> None:
+    table = scored(problem)
+    sums = table[table["role"] == "query"].groupby("task_id", sort=False)["score"].sum()
+    have = task_table(table)
+    assert have["task_id"].tolist() == problem.tasks.task_ids
+    np.testing.assert_allclose(have["score"], sums, rtol=1e-12)
+
+
+def test_image_scores_sum_to_the_sum_of_all_rows(problem: Problem) -> None:
+    table, images = scored(problem), image_table(scored(problem))
+    assert images["score"].sum() == pytest.approx(table["score"].sum(), rel=1e-9)
+    assert images["occurrences"].sum() == len(table)
+    np.testing.assert_allclose(images["score"], images["score_support"] + images["score_query"], atol=1e-12)
+
+
+def test_a_task_that_occurs_twice_scores_the_same_twice(problem: Problem) -> None:
+    rows = problem.tasks.rows
+    copy = rows[rows["task_id"] == "t2"].assign(task_id="copy")
+    table = scored(problem, pd.concat([rows, copy]))
+    one, two = (table[table["task_id"] == name] for name in ("t2", "copy"))
+    np.testing.assert_allclose(one["score"], two["score"], rtol=1e-12)
+    np.testing.assert_allclose(table["score"].iloc[: len(rows)], scored(problem)["score"], rtol=1e-12)
+
+
+def test_the_order_of_the_tasks_and_rows_is_the_order_of_the_scores(problem: Problem) -> None:
+    shuffled = problem.tasks.rows.sample(frac=1, random_state=3)
+    key = ["task_id", "role", "image_id"]
+    have, want = (scored(problem, rows).set_index(key).sort_index() for rows in (shuffled, None))
+    assert have.index.equals(want.index)
+    np.testing.assert_allclose(have["score"], want["score"], rtol=1e-8, atol=1e-12)
+
+
+def test_one_task_and_the_fewest_rows_can_be_scored() -> None:
+    problem = tiny_problem(ways=2, shots=1, queries=1, count=1)
+    rows = problem.tasks.rows
+    last = np.arange(len(rows)) == len(rows) - 1
+    tasks = from_rows(rows[~last], source="fewest")
+    episodes = Episodes(tasks, problem.images, dtype=torch.float64)
+    table = instance_table(problem.model, problem.params, direction(problem), episodes)
+    assert table["role"].tolist() == ["support", "support", "query"]
+    (score,) = task_table(table)["score"]
+    assert score == pytest.approx(table["score"].iloc[2])
+    gradient, _ = target_gradient(problem.model, problem.params, episodes)
+    assert score == pytest.approx(float(gradient @ direction(problem)), rel=1e-9)
+
+
+def test_a_gauss_newton_curvature_makes_a_task_helpful_for_itself() -> None:
+    """With the task itself as the target, its score is v^T (C + shift)^-1 v."""
+    problem = tiny_problem(ways=2, shots=1, queries=2, count=3)
+    curvature = Curvature("gauss-newton", problem.model, problem.params, problem.episodes)
+    for task_id in problem.tasks.task_ids:
+        target = Episodes(problem.tasks.select([task_id]), problem.images, dtype=torch.float64)
+        v, _ = target_gradient(problem.model, problem.params, target)
+        _, solution = linear_edit(problem.params, curvature, v, shift=0.5, tolerance=1e-8, iterations=200)
+        table = instance_table(problem.model, problem.params, solution.x, problem.episodes)
+        assert task_table(table).set_index("task_id")["score"][task_id] == pytest.approx(float(v @ solution.x))
+        assert float(v @ solution.x) > 0
+
+
+def test_scores_that_rank_nothing_are_refused(problem: Problem) -> None:
+    u = direction(problem)
+    for bad, what in ((0 * u, "all zero"), (u * float("nan"), "not finite")):
+        with pytest.raises(UserError, match=f"scores are {what}"):
+            instance_table(problem.model, problem.params, bad, problem.episodes)
+
+
+def test_an_unknown_curvature_is_refused(problem: Problem) -> None:
+    with pytest.raises(UserError, match=r"no curvature 'fisher'.*gauss-newton, exact"):
+        Curvature("fisher", problem.model, problem.params, problem.episodes)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("all", Target()),
+        ("h1", Target(("h1",))),
+        ("h1, h2,", Target(("h1", "h2"))),
+        ("h1/a.png", Target(("h1",), "a.png")),
+        ("h1/dir/a.png", Target(("h1",), "dir/a.png")),
+    ],
+)
+def test_targets_are_read_from_text_and_written_back(text: str, target: Target) -> None:
+    assert Target.parse(text) == target
+    assert Target.parse(str(target)) == target
+
+
+def test_a_target_that_is_not_held_out_is_refused(problem: Problem) -> None:
+    tasks: TaskList = problem.tasks
+    rows = tasks.rows[tasks.rows["task_id"] == "t0"]
+    support = rows.loc[rows["role"] == "support", "image_id"].iloc[0]
+    for text in ("t9", "t0,t9", "t9/a"):
+        with pytest.raises(UserError, match="no task 't9'"):
+            Target.parse(text).weighted(tasks)
+    for text in (f"t0/{support}", "t0/cat"):
+        with pytest.raises(UserError, match="is not a query image of held-out task 't0'"):
+            Target.parse(text).weighted(tasks)

@@ -1,0 +1,152 @@
+"""Chunks: every task once, its own rows, and no result that depends on how tasks are cut into chunks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.func import grad
+
+from core.influence.scores import instance_table
+from core.influence.vectors import flatten, unflatten
+from core.maml.episodes import Episodes, batched, total
+from core.maml.evaluation import Interval, evaluate
+from core.maml.training import stationarity
+from core.tasks.tasklist import TaskList, from_rows
+from tests.problems import Problem, tiny_problem
+
+
+def ragged(chunk: int = 3) -> Problem:
+    """Eight tasks of four shapes, mixed; with other weights than 1."""
+    problem = tiny_problem(ways=3, shots=3, queries=3, count=8)
+    rows = problem.tasks.rows
+    drop = {"t1": ("support", 1), "t3": ("query", 2), "t4": ("support", 1), "t6": ("query", 4), "t7": ("support", 1)}
+    gone: list[int] = []
+    for task_id, (role, number) in drop.items():
+        here = np.flatnonzero((rows["task_id"] == task_id) & (rows["role"] == role))
+        gone += here[:number].tolist()
+    left = rows.drop(index=gone).reset_index(drop=True)
+    tasks = from_rows(left.assign(weight=np.linspace(0, 2, len(left))), source="ragged")
+    episodes = Episodes(tasks, problem.images, dtype=torch.float64, chunk=chunk)
+    return Problem(problem.images, tasks, problem.model, problem.params, episodes)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+def test_every_task_comes_once_with_its_own_images_labels_and_weights(chunk: int) -> None:
+    problem = ragged(chunk)
+    table, seen = problem.tasks.rows, []
+    for part in problem.episodes.chunks():
+        assert 0 < len(part.positions) <= chunk
+        rows_s, rows_q = problem.episodes.rows(part.positions)
+        for number, position in enumerate(part.positions):
+            task_id = problem.tasks.task_ids[position]
+            for role, rows, x, y, w in (
+                ("support", rows_s, part.task.xs, part.task.ys, part.task.s),
+                ("query", rows_q, part.task.xq, part.task.yq, part.task.q),
+            ):
+                here = np.flatnonzero((table["task_id"] == task_id) & (table["role"] == role))
+                assert rows[number].tolist() == here.tolist()
+                assert y[number].tolist() == table["label"].iloc[here].tolist()
+                assert w[number].tolist() == table["weight"].iloc[here].tolist()
+                pixels = problem.images.images[[problem.images.index[i] for i in table["image_id"].iloc[here]]]
+                assert torch.equal(x[number], torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255)
+        seen += part.positions.tolist()
+    assert sorted(seen) == list(range(8))
+
+
+def test_some_positions_give_those_tasks_alone() -> None:
+    problem = ragged()
+    chosen = np.array([1, 3, 4, 7])
+    chunks = list(problem.episodes.chunks(chosen))
+    assert sorted(np.concatenate([chunk.positions for chunk in chunks]).tolist()) == chosen.tolist()
+    assert problem.episodes.count(chosen) == 4
+    assert problem.episodes.count() == len(problem.episodes) == 8
+
+
+def test_how_tasks_are_cut_into_chunks_changes_no_result() -> None:
+    results = []
+    for chunk in (1, 3, 100):
+        problem = ragged(chunk)
+        u = torch.linspace(-1, 1, len(flatten(problem.params)), dtype=torch.float64)
+        table = instance_table(problem.model, problem.params, u, problem.episodes)
+        measured = evaluate(problem.model, problem.params, problem.episodes)
+        report = stationarity(problem.model, problem.params, problem.episodes)
+        figures = [report.objective, report.gradient_norm, report.ratio]
+        results.append(np.concatenate([table["score"], table["loss"], measured.accuracy, measured.loss, figures]))
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(results[0], results[2], rtol=1e-9, atol=1e-12)
+
+
+def test_other_weights_leave_everything_else_as_it_was() -> None:
+    problem = ragged()
+    weights = np.linspace(1, 3, len(problem.tasks.rows))
+    other = problem.episodes.with_weights(weights)
+    made = Episodes(TaskList(problem.tasks.rows.assign(weight=weights)), problem.images, dtype=torch.float64, chunk=3)
+    for one, two, before in zip(other.chunks(), made.chunks(), problem.episodes.chunks(), strict=True):
+        assert np.array_equal(one.positions, two.positions)
+        assert all(torch.equal(a, b) for a, b in zip(one.task, two.task, strict=True))
+        assert torch.equal(one.task.xs, before.task.xs)
+        assert not torch.equal(one.task.s, before.task.s)
+    assert other.tasks.rows["weight"].tolist() == weights.tolist()
+
+
+def test_the_sum_over_a_chunk_is_the_sum_over_its_tasks() -> None:
+    problem = ragged(100)
+    for chunk in problem.episodes.chunks():
+        each = batched(problem.model.task_loss)(problem.params, chunk.task)
+        assert float(total(problem.model.task_loss)(problem.params, chunk.task)) == pytest.approx(float(each.sum()))
+        rows = torch.cat(
+            [g.flatten(1) for g in batched(grad(problem.model.task_loss))(problem.params, chunk.task).values()], 1
+        )
+        whole = flatten(grad(total(problem.model.task_loss))(problem.params, chunk.task))
+        assert torch.allclose(rows.sum(0), whole, atol=1e-12)
+
+
+def test_flattening_and_back() -> None:
+    params = tiny_problem().params
+    again = unflatten(flatten(params), params)
+    assert list(again) == list(params)
+    assert all(torch.equal(again[name], params[name]) for name in params)
+
+
+def test_a_row_of_weight_0_counts_in_the_mean() -> None:
+    problem = tiny_problem(count=1)
+    rows = problem.tasks.rows
+    query = np.flatnonzero(rows["role"] == "query")
+    losses = []
+    for gone in ([], query[:1], query[1:], query):
+        weights = np.ones(len(rows))
+        weights[gone] = 0
+        (chunk,) = problem.episodes.with_weights(weights).chunks()
+        losses.append(float(total(problem.model.task_loss)(problem.params, chunk.task)))
+    assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-12)
+    assert losses[3] == 0
+
+
+def test_accuracy_and_loss_task_by_task() -> None:
+    problem = ragged()
+    u = torch.ones(len(flatten(problem.params)), dtype=torch.float64)
+    rows = instance_table(problem.model, problem.params, u, problem.episodes)
+    query = rows[rows["role"] == "query"].assign(right=lambda t: t["predicted"] == t["label"])
+    want: pd.DataFrame = query.groupby("task_id", sort=False)[["right", "loss"]].mean()
+    have = evaluate(problem.model, problem.params, problem.episodes)
+    np.testing.assert_allclose(have.accuracy, want["right"].astype(float))
+    np.testing.assert_allclose(have.loss, want["loss"])
+    assert have.mean_accuracy == Interval.of(have.accuracy)
+
+
+def test_an_interval_by_hand() -> None:
+    found = Interval.of([1.0, 2.0, 4.0, 5.0])
+    half = 3.182446305284263 * (10 / 3) ** 0.5 / 2  # t quantile of 3 degrees of freedom, variance 10 / 3
+    assert (found.mean, found.low, found.high) == pytest.approx((3, 3 - half, 3 + half), rel=1e-12)
+
+
+def test_an_interval_covers_the_mean_95_times_in_100() -> None:
+    samples = np.random.default_rng(0).normal(size=(2000, 5))
+    intervals = [Interval.of(sample) for sample in samples]
+    assert np.mean([one.low <= 0 <= one.high for one in intervals]) == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_interval_of_one_value_has_no_width() -> None:
+    assert Interval.of([0.7]) == Interval(0.7, 0.7, 0.7)

@@ -1,0 +1,192 @@
+"""Training: it goes down, repeats itself, goes on after a kill where it was, and says so when it diverges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.errors import UserError
+from core.influence.vectors import flatten
+from core.maml.backbone import Params
+from core.maml.objective import Bilevel
+from core.maml.training import STATE_FILE, TrainSettings, _draw, adam_steps, stationarity, train
+from core.progress import Progress
+from tests.problems import Problem, tiny_problem
+
+QUICK = TrainSettings(iterations=20, meta_batch=2, learning_rate=0.01, polish=0)
+
+
+class Killed(Exception):
+    pass
+
+
+class Stops(Progress):
+    """Raises after so many steps, as a kill would."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+        super().advance(units, note)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return tiny_problem(ways=2, shots=1, queries=2, count=5)
+
+
+def run(problem: Problem, settings: TrainSettings = QUICK, folder: Path | None = None, **more: Progress) -> Params:
+    return train(problem.model, problem.params, problem.episodes, settings, folder=folder, **more)
+
+
+def same(one: Params, other: Params) -> bool:
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_lowers_the_objective_and_leaves_the_start_alone(problem: Problem) -> None:
+    before = {name: value.clone() for name, value in problem.params.items()}
+    objectives = [
+        stationarity(problem.model, params, problem.episodes).objective
+        for params in (problem.params, run(problem), run(problem, replace(QUICK, polish=10)))
+    ]
+    assert objectives[0] > objectives[1] > objectives[2]
+    assert same(before, problem.params)
+
+
+def test_training_is_deterministic_and_the_seed_orders_the_tasks(problem: Problem) -> None:
+    once = run(problem)
+    assert same(once, run(problem))
+    assert not same(once, run(problem, replace(QUICK, seed=1)))
+
+
+def test_the_folder_changes_nothing(problem: Problem, tmp_path: Path) -> None:
+    assert same(run(problem), run(problem, folder=tmp_path))
+    assert (tmp_path / STATE_FILE).exists()
+
+
+@pytest.mark.parametrize("after", [0, 1, 7, 19])
+def test_a_killed_training_ends_at_exactly_the_same_parameters(problem: Problem, tmp_path: Path, after: int) -> None:
+    with pytest.raises(Killed):
+        run(problem, folder=tmp_path, progress=Stops(after))
+    steps: list[int] = []
+    assert same(run(problem, folder=tmp_path, progress=counting(steps)), run(problem))
+    assert len(steps) == 20 - after
+
+
+def counting(steps: list[int]) -> Progress:
+    progress = Progress()
+    advance: Callable[..., None] = progress.advance
+
+    def counted(units: int = 1, note: str = "") -> None:
+        steps.append(units)
+        advance(units, note)
+
+    progress.advance = counted  # type: ignore[method-assign]
+    return progress
+
+
+def test_a_training_killed_while_polishing_goes_on_there(problem: Problem, tmp_path: Path) -> None:
+    settings = replace(QUICK, polish=30, tolerance=0)
+    with pytest.raises(Killed):
+        run(problem, settings, tmp_path, progress=Stops(21))
+    steps: list[int] = []
+    params = run(problem, settings, tmp_path, progress=counting(steps))
+    assert steps == [10, 10]
+    before = stationarity(problem.model, run(problem, replace(settings, polish=10)), problem.episodes)
+    assert stationarity(problem.model, params, problem.episodes).objective < before.objective
+
+
+def test_a_finished_state_is_given_back(problem: Problem, tmp_path: Path) -> None:
+    first = run(problem, folder=tmp_path)
+    steps: list[int] = []
+    assert same(first, run(problem, folder=tmp_path, progress=counting(steps)))
+    assert steps == []
+
+
+def test_the_state_of_another_training_is_refused(problem: Problem, tmp_path: Path) -> None:
+    run(problem, folder=tmp_path)
+    before = (tmp_path / STATE_FILE).read_bytes()
+    other = tiny_problem(ways=2, shots=1, queries=2, count=5, steps=2)
+    start = other.model.network.init(9, torch.float64)
+    for ask in (
+        lambda: run(problem, replace(QUICK, learning_rate=0.02), tmp_path),
+        lambda: run(tiny_problem(ways=2, shots=1, queries=2, count=4), QUICK, tmp_path),
+        lambda: run(other, QUICK, tmp_path),
+        lambda: train(problem.model, start, problem.episodes, QUICK, folder=tmp_path),
+    ):
+        with pytest.raises(UserError, match=r"training with other tasks or settings.*another output folder"):
+            ask()
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"half"])
+def test_a_damaged_state_is_refused(problem: Problem, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / STATE_FILE).write_bytes(content)
+    with pytest.raises(UserError, match=r"state\.safetensors is damaged.*Delete it"):
+        run(problem, folder=tmp_path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"state": "{"}, {"state": "{}"}, {"state": "[]"}, {"other": "{}"}])
+def test_a_state_without_its_description_is_refused(
+    problem: Problem, tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    run(problem, folder=tmp_path)
+    save_file(load_file(tmp_path / STATE_FILE), tmp_path / STATE_FILE, metadata=metadata)
+    with pytest.raises(UserError, match=r"state\.safetensors is damaged"):
+        run(problem, folder=tmp_path)
+
+
+def test_a_training_that_diverges_says_so(problem: Problem) -> None:
+    with pytest.raises(UserError, match=r"diverged.*Lower the learning rate"):
+        run(problem, replace(QUICK, learning_rate=1e200))
+
+
+def test_a_polish_that_begins_nowhere_says_so(problem: Problem) -> None:
+    lost = {name: value * float("inf") for name, value in problem.params.items()}
+    with pytest.raises(UserError, match="diverged"):
+        train(problem.model, lost, problem.episodes, replace(QUICK, iterations=0, polish=10))
+
+
+def test_the_polish_reaches_a_stationary_point(problem: Problem) -> None:
+    def linear(params: Params, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ params["weight"] + params["bias"]
+
+    model = Bilevel(linear, steps=2, rate=0.3, delta=0.1)
+    start = {"weight": torch.zeros(49, 2, dtype=torch.float64), "bias": torch.zeros(2, dtype=torch.float64)}
+    params = train(model, start, problem.episodes, replace(QUICK, iterations=5, polish=100, tolerance=1e-5))
+    report = stationarity(model, params, problem.episodes)
+    assert report.ratio < 1e-5
+    assert float(flatten(params).norm()) > 0.1
+
+
+def test_the_polish_stops_where_it_is_stationary(problem: Problem) -> None:
+    steps: list[int] = []
+    run(problem, replace(QUICK, polish=4000, tolerance=0.9), progress=counting(steps))
+    assert len(steps) < 20 + 10
+
+
+def test_nothing_but_adam_is_a_fine_tune(problem: Problem) -> None:
+    assert same(adam_steps(problem.model, problem.params, problem.episodes, QUICK), run(problem))
+
+
+@pytest.mark.parametrize(("n", "size"), [(5, 2), (12, 12), (7, 3), (3, 1)])
+def test_tasks_are_drawn_without_replacement_within_a_pass(n: int, size: int) -> None:
+    per_pass = n // size
+    for begun in (0, 3):
+        drawn = np.concatenate([_draw(n, size, begun * per_pass + step, seed=0) for step in range(per_pass)])
+        assert len(set(drawn.tolist())) == per_pass * size
+        assert set(drawn.tolist()) <= set(range(n))
+
+
+def test_every_task_is_drawn_sooner_or_later() -> None:
+    assert set(np.concatenate([_draw(7, 3, step, seed=0) for step in range(20)]).tolist()) == set(range(7))

@@ -1,0 +1,149 @@
+"""Workspaces: made from tasks and a model that fit together, and never taken for another one's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.errors import UserError
+from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.tasks.generate import TaskSettings, generate, write_folder
+from core.workspace.decisions import Decision, Item
+from core.workspace.workspace import HOME_VARIABLE, Workspace, all_workspaces, create, home, locate
+
+SETTINGS = TaskSettings(ways=3, shots=1, queries=2, count=4, heldout=2)
+SPEC = ModelSpec(ways=3, filters=2)
+
+
+def tasks(folder: Path, settings: TaskSettings = SETTINGS) -> Path:
+    write_folder(generate(settings), folder)
+    return folder
+
+
+def model(folder: Path, spec: ModelSpec = SPEC, seed: int = 0) -> Path:
+    save_model(Model(spec, spec.network().init(seed), {"command": "by hand"}), folder)
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return create(tmp_path / "mine", tasks(tmp_path / "tasks"), model(tmp_path / "model"))
+
+
+def test_a_workspace_holds_copies_of_its_tasks_and_model(workspace: Workspace, tmp_path: Path) -> None:
+    for part in ("tasks", "model"):
+        for path in (tmp_path / part).iterdir():
+            path.unlink()
+    project = Workspace(tmp_path / "mine").project()
+    assert project.tasks.train.hash == generate(SETTINGS).train.hash
+    assert project.model.spec == SPEC
+    assert set(project.hashes) == {"data", "tasks", "heldout", "model"}
+    assert workspace.name == "mine"
+
+
+def test_opening_the_same_problem_again_keeps_what_was_decided(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.decisions.append([Decision(Item("task", task_id="t0"), "remove")])
+    again = create(tmp_path / "mine", tmp_path / "tasks", tmp_path / "model")
+    assert again.removal().tasks == {"t0"}
+
+
+def test_what_reviewers_decided_to_remove(workspace: Workspace) -> None:
+    rows = [
+        Decision(Item("task", task_id="t0"), "remove"),
+        Decision(Item("task", task_id="t1"), "keep"),
+        Decision(Item("image", image_id="a"), "remove"),
+        Decision(Item("image", image_id="b"), "unsure"),
+        Decision(Item("instance", "t2", "query", "c"), "remove"),
+    ]
+    workspace.decisions.append(rows)
+    removal = workspace.removal()
+    assert (removal.tasks, removal.images, removal.instances) == ({"t0"}, {"a"}, {("t2", "query", "c")})
+    workspace.decisions.append([Decision(Item("task", task_id="t0"), "keep")])
+    assert len(workspace.removal()) == 2
+
+
+def test_another_problem_is_refused_in_the_same_place(workspace: Workspace, tmp_path: Path) -> None:
+    before = workspace.project().hashes
+    others = [
+        (tasks(tmp_path / "other-tasks", replace(SETTINGS, seed=1)), tmp_path / "model"),
+        (tasks(tmp_path / "other-heldout", replace(SETTINGS, heldout=3)), tmp_path / "model"),
+        (tmp_path / "tasks", model(tmp_path / "other-model", seed=1)),
+    ]
+    for other_tasks, other_model in others:
+        with pytest.raises(UserError, match="already is a workspace of another problem"):
+            create(tmp_path / "mine", other_tasks, other_model)
+    assert Workspace(tmp_path / "mine").project().hashes == before
+
+
+@pytest.mark.parametrize(
+    ("spec", "what"),
+    [
+        (SPEC.model_copy(update={"ways": 5}), "The model is 5-way, the tasks are 3-way"),
+        (
+            SPEC.model_copy(update={"shape": (28, 28, 3)}),
+            r"takes images of shape \(28, 28, 3\), mnist5k has \(28, 28, 1\)",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_and_nothing_is_made(tmp_path: Path, spec: ModelSpec, what: str) -> None:
+    with pytest.raises(UserError, match=what):
+        create(tmp_path / "mine", tasks(tmp_path / "tasks"), model(tmp_path / "model", spec))
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "content", "what"),
+    [
+        ("tasks/train.parquet", None, r"train\.parquet does not exist"),
+        ("tasks/train.parquet", b"", r"train\.parquet cannot be read"),
+        ("tasks/tasks.json", None, r"tasks\.json does not exist"),
+        ("model/model.json", b"{", r"model\.json is not valid JSON"),
+        ("model/model.safetensors", b"", "is not a safetensors file"),
+    ],
+)
+def test_a_damaged_workspace_is_refused_by_file(
+    workspace: Workspace, part: str, content: bytes | None, what: str
+) -> None:
+    path = workspace.folder / part
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=what):
+        Workspace(workspace.folder).project()
+
+
+@pytest.mark.parametrize("text", ['{"format": 2}', "[]", "{}"])
+def test_a_workspace_of_another_format_is_refused(workspace: Workspace, text: str) -> None:
+    (workspace.folder / "workspace.json").write_text(text)
+    with pytest.raises(UserError, match="another format"):
+        Workspace(workspace.folder)
+
+
+def test_a_place_without_a_workspace_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "nothing", tmp_path / "file", tmp_path / ("long" * 100)):
+        with pytest.raises(UserError, match=r"workspace\.json (does not exist|cannot be read)"):
+            Workspace(place)
+
+
+def test_the_training_state_is_not_copied(tmp_path: Path) -> None:
+    (model(tmp_path / "model") / "state.safetensors").write_bytes(b"")
+    made = create(tmp_path / "mine", tasks(tmp_path / "tasks"), tmp_path / "model")
+    assert sorted(path.name for path in (made.folder / "model").iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_the_home_of_workspaces_follows_the_environment(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    assert home() == tmp_path
+    assert locate("mine") == tmp_path / "mine"
+    assert locate("./mine") == Path("mine")
+    assert locate(str(workspace.folder)) == workspace.folder
+    assert all_workspaces() == [workspace.folder]
+    monkeypatch.delenv(HOME_VARIABLE)
+    assert home().name == "tasklens"
+    assert home().is_absolute()
