@@ -87,6 +87,7 @@ def tasks(
 
     settings = TaskSettings(data, ways, shots, queries, count or None, heldout, split, heldout_share, noise, seed)
     made = generate(settings)
+    made.description["command"] = _command()
     write_folder(made, out)
     print(f"{len(made.train)} training and {len(made.heldout)} held-out tasks", file=sys.stderr)
     print(out)
@@ -110,7 +111,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of initial parameters and task order.")] = 0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 16,
+    chunk: ChunkOption = 8,
 ) -> None:
     """Meta-train a MAML model and say how far from stationary it ended."""
     from pydantic import ValidationError
@@ -155,7 +156,7 @@ def evaluate(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 16,
+    chunk: ChunkOption = 8,
 ) -> None:
     """Accuracy on the held-out tasks, and how far the model is from stationary."""
     from core.actions.evaluate import evaluation
@@ -183,7 +184,7 @@ def rank(
     solve_seed: SolveSeedOption = 0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 16,
+    chunk: ChunkOption = 8,
 ) -> None:
     """Rank all training tasks, instances and images by influence: positive helps, negative harms."""
     from core.actions.rank import SolveSettings, ranking
@@ -209,7 +210,7 @@ def edit(
     solve_seed: SolveSeedOption = 0,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 16,
+    chunk: ChunkOption = 8,
 ) -> None:
     """Edit the model for what reviewers removed, and measure it on the held-out tasks."""
     from dataclasses import replace
@@ -245,7 +246,7 @@ def curve(
     finetune_steps: FinetuneOption = 40,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 16,
+    chunk: ChunkOption = 8,
 ) -> None:
     """Accuracy against the share removed: most harmful first, highest loss first, and at random."""
     from dataclasses import replace
@@ -335,7 +336,7 @@ def demo(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 16,
+    chunk: ChunkOption = 8,
 ) -> None:
     """Do the whole path on the shipped models: rank, rate against planted noise, remove, edit, export."""
     import time

@@ -29,7 +29,7 @@ class Compute:
 
     device: str = "auto"
     dtype: str = "float32"
-    chunk: int = 16
+    chunk: int = 8
 
     def resolved(self) -> torch.device:
         """The device, checked.

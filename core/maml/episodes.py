@@ -59,7 +59,7 @@ class Episodes:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        chunk: int = 16,
+        chunk: int = 8,
     ) -> None:
         self.tasks, self.device, self.dtype, self.chunk = tasks, torch.device(device), dtype, chunk
         self._pixels = torch.from_numpy(images.images).permute(0, 3, 1, 2).contiguous().to(self.device)

@@ -55,11 +55,14 @@ def show_error(error: UserError) -> None:
 
 
 def keep(key: str, default: str) -> str:
-    """A choice that survives going to another page; pair it with ``key=`` of a widget."""
-    if key not in st.session_state:
-        st.session_state[key] = st.session_state.get(_KEPT + key, default)
-    st.session_state[_KEPT + key] = st.session_state[key]
-    return st.session_state[key]
+    """A choice that survives going to another page; call it before the widget with this key is drawn.
+
+    Streamlit forgets a widget's value when its page is left, and gives the same key on the next page its first
+    option; a value that was assigned, even to itself, stays.
+    """
+    value = st.session_state.get(key, st.session_state.get(_KEPT + key, default))
+    st.session_state[key] = st.session_state[_KEPT + key] = value
+    return value
 
 
 def _sidebar() -> tuple[Workspace, str]:

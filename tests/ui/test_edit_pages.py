@@ -2,145 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from streamlit.testing.v1 import AppTest
 
-from core.actions.compute import Compute
-from core.actions.curve import FINETUNE as CURVE_FINETUNE
-from core.actions.curve import CurveSettings, curve
-from core.actions.decide import mark, worst_items
-from core.actions.edit import FINETUNE, edit
-from core.actions.rank import SolveSettings, ranking
+from core.actions.decide import mark
 from core.errors import UserError
-from core.influence.targets import Target
-from core.maml.checkpoint import Model, ModelSpec, save_model
-from core.progress import Progress
-from core.tasks.generate import TaskSettings, generate, write_folder
 from core.tasks.tasklist import FORMATS
 from core.ui.charts_edit import Dot, curve_figure, edit_figure
 from core.ui.curve_results import observations
 from core.ui.edit_results import LABELS, direction
-from core.workspace.jobs import Jobs
-from core.workspace.runs import Run
-from core.workspace.workspace import HOME_VARIABLE, Workspace, create
-
-ROOT = Path(__file__).resolve().parents[2]
-Open = Callable[[str], AppTest]
-COMPUTE = Compute("cpu")
-
-
-def make_ranking(workspace: Workspace) -> Run:
-    return ranking(workspace, Target(), SolveSettings(), COMPUTE, Progress())
-
-
-def make_edit(workspace: Workspace, way: str) -> Run:
-    return edit(
-        workspace,
-        way,
-        workspace.removal(),
-        solver=SolveSettings(),
-        finetune=FINETUNE,
-        compute=COMPUTE,
-        progress=Progress(),
-    )
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A problem with nothing computed."""
-    folder = tmp_path_factory.mktemp("problem")
-    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=6, heldout=4))
-    write_folder(tasks, folder / "tasks")
-    spec = ModelSpec(ways=3, filters=2)
-    story = {
-        "training": {"iterations": 2, "meta_batch": 2, "learning_rate": 1e-3, "polish": 0, "tolerance": 1e-4, "seed": 0}
-    }
-    save_model(Model(spec, spec.network().init(0, torch.float64), story), folder / "model")
-    return create(folder / "tiny", folder / "tasks", folder / "model").folder
-
-
-@pytest.fixture(scope="module")
-def computed(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a ranking, the most harmful task marked (by somebody whose name is markup), edits, and a curve."""
-    folder = tmp_path_factory.mktemp("computed") / "tiny"
-    shutil.copytree(bare, folder)
-    workspace = Workspace(folder)
-    ranked = make_ranking(workspace)
-    mark(workspace, worst_items(ranked, "tasks", 1), reviewer="![](http://evil.example/x.png)", source=ranked.id)
-    for way in ("linear", "finetune", "finetune-all"):
-        make_edit(workspace, way)
-    settings = CurveSettings(shares=(0.0, 0.4), seeds=2)
-    curve(workspace, ranked, settings, replace(CURVE_FINETUNE, iterations=2), COMPUTE, Progress())
-    return folder
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def show(home: Path, tmp_path: Path) -> Open:
-    """``show(page)`` runs a page as ``app.py`` does, on the workspace ``tiny`` of the home."""
-
-    def run(page: str) -> AppTest:
-        script = tmp_path / f"run_{page}.py"
-        script.write_text(
-            "import runpy\nimport streamlit as st\nst.session_state['_routed'] = True\n"
-            f"runpy.run_path({str(ROOT / 'pages' / f'{page}.py')!r})\n"
-        )
-        test = AppTest.from_file(str(script), default_timeout=60)
-        test.query_params["workspace"] = "tiny"
-        return run_again(test)
-
-    return run
-
-
-@pytest.fixture
-def empty(home: Path, bare: Path) -> Workspace:
-    shutil.copytree(bare, home / "tiny")
-    return Workspace(home / "tiny")
-
-
-@pytest.fixture
-def full(home: Path, computed: Path) -> Workspace:
-    shutil.copytree(computed, home / "tiny")
-    return Workspace(home / "tiny")
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Arguments of the jobs that a page would have started."""
-    calls: list[list[str]] = []
-    monkeypatch.setattr(Jobs, "start", lambda self, title, args: calls.append(list(args)))
-    return calls
-
-
-def run_again(test: AppTest) -> AppTest:
-    test.run()
-    assert not test.exception, test.exception
-    return test
-
-
-def click(test: AppTest, key: str) -> AppTest:
-    test.button(key=key).click()
-    return run_again(test)
-
-
-def words(test: AppTest) -> str:
-    """Everything the page says in sentences, as it is shown: without the escapes."""
-    kinds: Sequence[Sequence[object]] = (test.markdown, test.caption, test.info, test.success, test.error)
-    return re.sub(r"\\(.)", r"\1", "\n".join(str(element.value) for kind in kinds for element in kind))  # type: ignore[attr-defined]
+from core.workspace.workspace import Workspace
+from tests.ui.conftest import Open, click, make_edit, run_again, words
 
 
 class TestEdit:

@@ -83,7 +83,7 @@ def test_another_problem_is_refused_in_the_same_place(workspace: Workspace, tmp_
         (SPEC.model_copy(update={"ways": 5}), "The model is 5-way, the tasks are 3-way"),
         (
             SPEC.model_copy(update={"shape": (28, 28, 3)}),
-            r"takes images of shape \(28, 28, 3\), mnist5k has \(28, 28, 1\)",
+            r"takes images of shape \(28, 28, 3\), mnist5k has",
         ),
     ],
 )
