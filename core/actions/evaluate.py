@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from core.actions.compute import Compute, Loaded
+from core.influence.scores import class_of
 from core.maml.evaluation import Evaluation, evaluate
 from core.maml.training import stationarity
 from core.progress import Progress
@@ -41,9 +42,9 @@ def evaluation(workspace: Workspace, compute: Compute, progress: Progress) -> Ru
         with run.timed("stationarity"):
             report = stationarity(loaded.model, loaded.params, loaded.train, progress)
         run.write_table("heldout.parquet", heldout_table(project.tasks.heldout.task_ids, result))
-        run.write_json(
-            "summary.json", {**summary(result), "stationarity": asdict(report), "device": str(loaded.device)}
-        )
+        rows = result.rows.assign(predicted_class=class_of(project.tasks.heldout.rows, result.rows))
+        run.write_table("rows.parquet", rows)
+        run.write_json("summary.json", {**summary(result), "stationarity": asdict(report)})
 
     return workspace.runs.answer(KIND, question, work)
 

@@ -77,13 +77,15 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def serve(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """`serve(script, env=None, args=())` starts a Streamlit server and returns its base URL.
 
-    The server lives until the end of the test module, so a module can share one.
+    The server lives until the next one is started or the test module ends, so a module can share one.
     """
     running: list[subprocess.Popen[bytes]] = []
     logs = _LOGS.setdefault(request.node.nodeid, [])
     folder = tmp_path_factory.mktemp("serve")
 
     def start(script: str | Path, env: dict[str, str] | None = None, args: tuple[str, ...] = ()) -> str:
+        while running:
+            _stop(running.pop())
         port = _free_port()
         url = f"http://127.0.0.1:{port}"
         log = folder / f"{Path(script).stem}-{port}.log"

@@ -32,7 +32,7 @@ def go(page: Page, name: str) -> None:
 
 @pytest.mark.timeout(900)
 def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> None:
-    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "1"})
+    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "2"})
     page.goto(url)
     heading(page, "Overview")
     expect(page.get_by_text("Accuracy on held-out tasks")).to_be_visible(timeout=LONG)
@@ -104,7 +104,7 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> No
 @pytest.mark.timeout(300)
 def test_the_removal_survives_a_restart_of_the_server(page: Page, serve: Callable[..., str], home: Path) -> None:
     """Runs after the path above, on a new server over the same folder, and opens a deep link first."""
-    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "1"})
+    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "2"})
     page.goto(f"{url}/images")
     expect(page.get_by_text("Marked for removal: 1 task, 4 images")).to_be_visible(timeout=60_000)
 
@@ -113,7 +113,7 @@ def test_the_removal_survives_a_restart_of_the_server(page: Page, serve: Callabl
 @pytest.mark.timeout(300)
 def test_cold_deep_link(page: Page, serve: Callable[..., str], tmp_path: Path, name: str) -> None:
     """On a fresh server the first address asked for is a page's; navigation and page are there."""
-    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"})
+    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(tmp_path)})
     page.goto(f"{url}/{name if name != 'overview' else ''}")
     heading(page, name.capitalize())
     expect(page.get_by_test_id("stSidebarNav").get_by_role("link")).to_have_count(len(PAGES))

@@ -144,14 +144,16 @@ def test_retraining_without_a_query_row_does_what_its_score_says(optimum: Optimu
     agrees(optimum.changes(optimum.one_row(rows)), optimum.instances["score"].to_numpy()[rows])
 
 
-def test_retraining_without_a_support_row_does_nearly_what_its_score_says(optimum: Optimum) -> None:
-    """One support row of six bends the adaptation itself, so its removal is furthest from a small step."""
+def test_retraining_with_a_support_row_at_half_its_weight_does_what_its_score_says(optimum: Optimum) -> None:
+    """Half of it, because one support row of six bends the adaptation so much that taking all of it away is no small
+    step any more: over all 144 support rows the ranks then agree far less well.
+    """
     rows = optimum.rows("support", 8)
-    agrees(optimum.changes(optimum.one_row(rows)), optimum.instances["score"].to_numpy()[rows], at_least=0.9)
+    agrees(optimum.changes(optimum.one_row(rows), share=0.5), optimum.instances["score"].to_numpy()[rows])
 
 
-def agrees(changes: np.ndarray, scores: np.ndarray, at_least: float = 0.95) -> None:
+def agrees(changes: np.ndarray, scores: np.ndarray) -> None:
     """The ranks agree, and whatever is not next to nothing has the right sign."""
-    assert spearmanr(changes, scores).statistic >= at_least
+    assert spearmanr(changes, scores).statistic >= 0.95
     large = np.abs(scores) > 0.25 * np.abs(scores).max()
     assert (np.sign(changes) == np.sign(scores))[large].all()
