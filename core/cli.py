@@ -177,7 +177,7 @@ def rank(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     target: Annotated[str, typer.Option(help="all, held-out task ids with commas, or TASK/IMAGE.")] = "all",
     curvature: CurvatureOption = "gauss-newton",
-    curvature_tasks: CurvatureTasksOption = 64,
+    curvature_tasks: CurvatureTasksOption = 32,
     damping: DampingOption = 0.1,
     tolerance: ToleranceOption = 1e-2,
     solve_iterations: SolveIterationsOption = 200,
@@ -201,9 +201,9 @@ def edit(
     how: Annotated[
         list[str] | None, typer.Option(help="linear, finetune, finetune-all or retrain; may be given several times.")
     ] = None,
-    finetune_steps: FinetuneOption = 60,
+    finetune_steps: FinetuneOption = 40,
     curvature: CurvatureOption = "gauss-newton",
-    curvature_tasks: CurvatureTasksOption = 64,
+    curvature_tasks: CurvatureTasksOption = 32,
     damping: DampingOption = 0.1,
     tolerance: ToleranceOption = 1e-2,
     solve_iterations: SolveIterationsOption = 200,

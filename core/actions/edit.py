@@ -35,7 +35,7 @@ from core.workspace.runs import Run, Work
 from core.workspace.workspace import Project, Workspace
 
 WAYS = ("linear", "finetune", "finetune-all", "retrain")
-FINETUNE = TrainSettings(iterations=60, learning_rate=1e-3, polish=0)
+FINETUNE = TrainSettings(iterations=40, learning_rate=1e-3, polish=0)
 
 
 def kind_of(way: str) -> str:

@@ -22,7 +22,7 @@ from core.workspace.workspace import Workspace
 
 KIND = "rank"
 ENGINE = 2  # raised whenever the engine's answers change, so that older runs are not taken for newer ones
-_DAMPING_TASKS, _DAMPING_STEPS, _MOST_RAISES = 32, 5, 8
+_DAMPING_TASKS, _DAMPING_STEPS, _MOST_RAISES = 16, 5, 8
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SolveSettings:
     """
 
     curvature: str = "gauss-newton"
-    curvature_tasks: int = 64
+    curvature_tasks: int = 32
     damping: float = 0.1
     tolerance: float = 1e-2
     iterations: int = 200
@@ -114,10 +114,11 @@ def solve(
         return product
 
     few = positions if positions is not None else np.arange(len(loaded.train))
+    spread = few[:: -(-len(few) // _DAMPING_TASKS)]  # over the whole list, in whose order tasks may be alike
     with run.timed("damping"):
         progress.stage("size of the curvature", _DAMPING_STEPS)
         largest = largest_eigenvalue(
-            remembered(operator(few[:_DAMPING_TASKS])), b, iterations=_DAMPING_STEPS, on_iteration=progress.advance
+            remembered(operator(spread)), b, iterations=_DAMPING_STEPS, on_iteration=progress.advance
         )
     damping = asked = settings.damping * largest
     product = remembered(operator(positions))
