@@ -34,9 +34,15 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read ``all``, ``TASK,TASK,...`` or ``TASK/IMAGE``."""
+        """Read ``all``, ``TASK,TASK,...`` or ``TASK/IMAGE``.
+
+        Raises:
+            UserError: nothing is named.
+        """
         if text == "all":
             return cls()
+        if not text.strip(" ,"):
+            raise UserError("The target names no held-out task.", "Use all, TASK,TASK,... or TASK/IMAGE.")
         if "/" in text:
             task, image = text.split("/", 1)
             return cls((task,), image)

@@ -121,6 +121,8 @@ def load_params(path: Path, spec: ModelSpec) -> Params:
         have, want = tuple(params[name].shape), tuple(expected[name].shape)
         if have != want:
             raise UserError(f"{path}: {name!r} has shape {have}, the description asks for {want}.", "Check model.json.")
+        if params[name].dtype not in (torch.float32, torch.float64):
+            raise UserError(f"{path}: {name!r} is {params[name].dtype}.", "Save it as float32 or float64.")
         if not torch.isfinite(params[name]).all():
             raise UserError(f"{path}: {name!r} holds NaN or infinity.", "The training diverged; lower its rate.")
     return {name: params[name] for name in expected}

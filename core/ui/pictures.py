@@ -58,7 +58,7 @@ def row_tiles(context: Context, rows: pd.DataFrame, removal: Removal, key: str, 
 
 
 def _caption(given: str, seen: str) -> str:
-    return f"{given}" if given == seen else f"{given} · seen as {seen}"
+    return f"given {given}" if given == seen else f"given {given} · seen {seen}"
 
 
 def _mark(gone: bool, given: str, seen: str) -> str:

@@ -190,3 +190,9 @@ def test_a_target_that_is_not_held_out_is_refused(problem: Problem) -> None:
     for text in (f"t0/{support}", "t0/cat"):
         with pytest.raises(UserError, match="is not a query image of held-out task 't0'"):
             Target.parse(text).weighted(tasks)
+
+
+@pytest.mark.parametrize("text", ["", " , "])
+def test_a_target_that_names_nothing_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="names no held-out task"):
+        Target.parse(text)

@@ -161,3 +161,11 @@ def test_a_pickle_under_that_name_is_refused_and_not_executed(folder: Path, tmp_
 def torch_file(gone_off: Path, folder: Path) -> bytes:
     torch.save({"head.bias": Bomb(gone_off)}, folder / "pickle.pt")
     return (folder / "pickle.pt").read_bytes()
+
+
+def test_half_precision_is_refused_by_name(tmp_path: Path) -> None:
+    spec = ModelSpec(ways=3, filters=2)
+    params = {name: value.to(torch.bfloat16) for name, value in spec.network().init(0).items()}
+    save_model(Model(spec, params, {}), tmp_path)
+    with pytest.raises(UserError, match="bfloat16"):
+        load_model(tmp_path)
