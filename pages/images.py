@@ -2,14 +2,13 @@
 
 import streamlit as st
 
-from core.ui.context import choose_ranking, page, table
+from core.ui.context import page, table
 from core.ui.grid import clear_selection
 from core.ui.pictures import image_tiles, pixels
-from core.ui.ranking import rank_panel, trust_panel
+from core.ui.ranking import ranked
 from core.ui.review import decide, removal_bar
 from core.ui.text import plain
 from core.workspace.decisions import Item
-from core.workspace.runs import Run
 
 GRID = "images_grid"
 ORDERS = {"Most harmful": True, "Most helpful": False}
@@ -17,12 +16,7 @@ ROLES = {"anywhere": "score", "as support": "score_support", "as query": "score_
 SIZES = (60, 120, 200, 500)
 
 with page("Images") as context:
-    run = choose_ranking(context)
-    if run is None:
-        st.info("The training images are not ranked yet.")
-        rank_panel(context)
-        st.stop()
-    trust_panel(context, run)
+    run = ranked(context, "images")
     removal = removal_bar(context)
     images = table(run, "images.parquet")
 
@@ -75,7 +69,7 @@ with page("Images") as context:
         )
         page_number.number_input(f"Page of {last + 1}", 1, last + 1, number, key="images_page")
 
-    def details(image_id: str, run: Run = run) -> None:
+    def details(image_id: str) -> None:
         """The image large, with every task it occurs in."""
         facts = images[images["image_id"] == image_id].iloc[0]
         picture, words = st.columns([1, 2])

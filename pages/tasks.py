@@ -3,9 +3,9 @@
 import streamlit as st
 
 from core.ui.charts import CONFIG, score_histogram
-from core.ui.context import choose_ranking, page, table
+from core.ui.context import page, table
 from core.ui.pictures import row_tiles
-from core.ui.ranking import rank_panel, trust_panel
+from core.ui.ranking import ranked
 from core.ui.review import decide, removal_bar
 from core.ui.text import plain
 from core.workspace.decisions import Item
@@ -18,12 +18,7 @@ ORDERS = {
 }
 
 with page("Tasks") as context:
-    run = choose_ranking(context)
-    if run is None:
-        st.info("The training tasks are not ranked yet.")
-        rank_panel(context)
-        st.stop()
-    trust_panel(context, run)
+    run = ranked(context, "tasks")
     removal = removal_bar(context)
     tasks = table(run, "tasks.parquet")
 

@@ -11,7 +11,7 @@ from core.actions.compute import Compute
 from core.actions.demo import detection_of
 from core.actions.evaluate import KIND, question_of
 from core.actions.rank import SolveSettings
-from core.ui.context import Context, table
+from core.ui.context import Context, choose_ranking, table
 from core.ui.jobs import job_panel, start
 from core.ui.text import plain
 from core.workspace.runs import Run
@@ -39,6 +39,21 @@ def rank_panel(context: Context) -> None:
             start(context, f"Rank on {target}", ["rank", "--target", target or "all", *settings])
             st.rerun()
         job_panel(context, "rank")
+
+
+def ranked(context: Context, what: str) -> Run:
+    """The ranking that the sidebar shows, with what is known of it; offers one and stops the page if there is none.
+
+    Args:
+        what: What the page shows, for the sentence that says it is not ranked: "tasks" or "images".
+    """
+    run = choose_ranking(context)
+    if run is None:
+        st.info(f"The training {what} are not ranked yet.")
+        rank_panel(context)
+        st.stop()
+    trust_panel(context, run)
+    return run
 
 
 def _target(kind: str, evaluated: Run | None) -> str | None:
