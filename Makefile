@@ -26,7 +26,7 @@ demo: .venv/.run
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/.test: requirements-dev.txt .venv/.run
+.venv/.test: requirements-dev.txt requirements-baselines.txt .venv/.run
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 

@@ -32,12 +32,33 @@ WorkspaceOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DtypeOption = Annotated[str, typer.Option(help="float32 or float64.")]
 ChunkOption = Annotated[int, typer.Option(min=1, help="Tasks run at once; memory grows with it.")]
-CurvatureOption = Annotated[str, typer.Option(help="gauss-newton or exact.")]
-CurvatureTasksOption = Annotated[int, typer.Option(min=0, help="Tasks the curvature is averaged over; 0 means all.")]
-DampingOption = Annotated[float, typer.Option(help="Damping as a share of the largest eigenvalue of the curvature.")]
-ToleranceOption = Annotated[float, typer.Option(help="Relative residual of the solve.")]
-SolveIterationsOption = Annotated[int, typer.Option(min=1, help="Most curvature products of the solve.")]
-SolveSeedOption = Annotated[int, typer.Option(help="Seed of the draw of tasks for the curvature.")]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        help="task-if, task-if-exact, task-if-paper, task-if-fisher, direct-if, dot, tracin or self-influence; "
+        "the options below change a part of it."
+    ),
+]
+GradientOption = Annotated[str, typer.Option(help="Of the training data: total or direct.")]
+EvaluationOption = Annotated[str, typer.Option(help="Of the target's loss: total, or direct as the paper shortens it.")]
+ProbesOption = Annotated[int, typer.Option(min=0, help="Passes of the sketch of self-influence.")]
+CurvatureOption = Annotated[
+    str | None, typer.Option(help="gauss-newton, exact, direct, task-fisher or gamma (the paper's).")
+]
+SolverOption = Annotated[str | None, typer.Option(help="cg, neumann, low-rank, or dual for task-fisher.")]
+CurvatureTasksOption = Annotated[
+    int | None, typer.Option(min=0, help="Tasks the curvature is averaged over; 0 means all.")
+]
+SubsampleOption = Annotated[str | None, typer.Option(help="Which tasks: random, difficulty or uncertainty.")]
+DampingOption = Annotated[
+    float | None, typer.Option(help="Damping as a share of the largest eigenvalue of the curvature.")
+]
+RankOption = Annotated[
+    int | None, typer.Option(min=0, help="Rank of the low-rank basis; with cg, of its preconditioner.")
+]
+ToleranceOption = Annotated[float | None, typer.Option(help="Relative residual of the solve.")]
+SolveIterationsOption = Annotated[int | None, typer.Option(min=1, help="Most curvature products of the solve.")]
+SolveSeedOption = Annotated[int | None, typer.Option(help="Seed of the draw of tasks for the curvature.")]
 FinetuneOption = Annotated[int, typer.Option(min=1, help="Adam steps of a fine-tune.")]
 
 DEFAULT_WORKSPACE = "demo-noisy-tasks"
@@ -97,11 +118,21 @@ def tasks(
 def train(
     tasks: Annotated[Path, typer.Option(help="Folder made by the tasks command.")],
     out: Annotated[Path, typer.Option(help="Folder to write; an interrupted training there goes on.")],
+    algorithm: Annotated[
+        str, typer.Option(help="maml, fomaml, anil, meta-sgd, or imaml (proximal inner problem, solved).")
+    ] = "maml",
+    backbone: Annotated[str, typer.Option(help="convnet or mlp.")] = "convnet",
     filters: Annotated[int, typer.Option(help="Channels of every block: 16, 32 or 64 in the literature.")] = 16,
     pooling: Annotated[str, typer.Option(help="stride or max.")] = "stride",
-    activation: Annotated[str, typer.Option(help="gelu, or the relu of the literature (never stationary).")] = "gelu",
+    hidden: Annotated[str, typer.Option(help="Widths of the mlp, with commas; none for a linear model.")] = "64",
+    shrink: Annotated[int, typer.Option(min=1, help="The mlp sees images averaged over squares of this side.")] = 1,
+    activation: Annotated[
+        str, typer.Option(help="gelu, tanh, or the relu of the literature (never stationary).")
+    ] = "gelu",
     inner_steps: Annotated[int, typer.Option(min=1, help="Gradient steps of the adaptation.")] = 1,
     inner_rate: Annotated[float, typer.Option(help="Learning rate of the adaptation.")] = 0.4,
+    proximity: Annotated[float, typer.Option(help="Of imaml: the weight of its proximal term.")] = 1.0,
+    inner_tolerance: Annotated[float, typer.Option(help="Of imaml: to which the inner problem is solved.")] = 1e-5,
     delta: Annotated[float, typer.Option(help="Weight decay of the objective, which is a sum over tasks.")] = 0.1,
     iterations: Annotated[int, typer.Option(min=0, help="Adam steps.")] = 1200,
     meta_batch: Annotated[int, typer.Option(min=1, help="Tasks an Adam step.")] = 12,
@@ -121,9 +152,23 @@ def train(
     from core.maml.training import TrainSettings
 
     # The number of classes and the size of the images come from the tasks.
-    wanted = {"ways": 2, "filters": filters, "pooling": pooling, "activation": activation, "delta": delta}
     try:
-        spec = ModelSpec.model_validate(wanted | {"steps": inner_steps, "rate": inner_rate})
+        widths = () if hidden == "none" else tuple(int(width) for width in hidden.split(","))
+    except ValueError as error:
+        raise UserError(f"The widths {hidden!r} are not whole numbers.", "For example 64,64, or none.") from error
+    network = {"backbone": backbone, "filters": filters, "pooling": pooling, "hidden": widths, "shrink": shrink}
+    wanted = {
+        "ways": 2,
+        "algorithm": algorithm,
+        "activation": activation,
+        "delta": delta,
+        "steps": inner_steps,
+        "rate": inner_rate,
+        "proximity": proximity,
+        "inner_tolerance": inner_tolerance,
+    }
+    try:
+        spec = ModelSpec.model_validate(wanted | network)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{first['loc'][0]}: {first['msg']}, not {first['input']}.") from error
@@ -172,26 +217,48 @@ def evaluate(
     print(run.folder)
 
 
-@app.command()
-def rank(
+@app.command("rank")
+def rank_command(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     target: Annotated[str, typer.Option(help="all, held-out task ids with commas, or TASK/IMAGE.")] = "all",
-    curvature: CurvatureOption = "gauss-newton",
-    curvature_tasks: CurvatureTasksOption = 32,
-    damping: DampingOption = 0.1,
-    tolerance: ToleranceOption = 1e-2,
-    solve_iterations: SolveIterationsOption = 200,
-    solve_seed: SolveSeedOption = 0,
+    method: MethodOption = "task-if",
+    gradient: GradientOption = "",
+    evaluation: EvaluationOption = "",
+    probes: ProbesOption = 0,
+    curvature: CurvatureOption = None,
+    solver: SolverOption = None,
+    curvature_tasks: CurvatureTasksOption = None,
+    subsample: SubsampleOption = None,
+    damping: DampingOption = None,
+    rank: RankOption = None,
+    tolerance: ToleranceOption = None,
+    solve_iterations: SolveIterationsOption = None,
+    solve_seed: SolveSeedOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     chunk: ChunkOption = 8,
 ) -> None:
     """Rank all training tasks, instances and images by influence: positive helps, negative harms."""
-    from core.actions.rank import SolveSettings, ranking
+    from core.actions.rank import ranking
+    from core.influence.methods import estimator
     from core.influence.targets import Target
 
-    settings = SolveSettings(curvature, curvature_tasks, damping, tolerance, solve_iterations, solve_seed)
-    run = ranking(_workspace(workspace), Target.parse(target), settings, _compute(device, dtype, chunk), _progress())
+    chosen = estimator(
+        method,
+        gradient=gradient,
+        evaluation=evaluation,
+        probes=probes,
+        curvature=curvature,
+        solver=solver,
+        curvature_tasks=curvature_tasks,
+        subsample=subsample,
+        damping=damping,
+        rank=rank,
+        tolerance=tolerance,
+        iterations=solve_iterations,
+        seed=solve_seed,
+    )
+    run = ranking(_workspace(workspace), Target.parse(target), chosen, _compute(device, dtype, chunk), _progress())
     print(run.folder)
 
 
@@ -202,12 +269,15 @@ def edit(
         list[str] | None, typer.Option(help="linear, finetune, finetune-all or retrain; may be given several times.")
     ] = None,
     finetune_steps: FinetuneOption = 40,
-    curvature: CurvatureOption = "gauss-newton",
-    curvature_tasks: CurvatureTasksOption = 32,
-    damping: DampingOption = 0.1,
-    tolerance: ToleranceOption = 1e-2,
-    solve_iterations: SolveIterationsOption = 200,
-    solve_seed: SolveSeedOption = 0,
+    curvature: CurvatureOption = None,
+    solver: SolverOption = None,
+    curvature_tasks: CurvatureTasksOption = None,
+    subsample: SubsampleOption = None,
+    damping: DampingOption = None,
+    rank: RankOption = None,
+    tolerance: ToleranceOption = None,
+    solve_iterations: SolveIterationsOption = None,
+    solve_seed: SolveSeedOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     chunk: ChunkOption = 8,
@@ -217,14 +287,26 @@ def edit(
 
     from core.actions.edit import FINETUNE
     from core.actions.edit import edit as edit_action
-    from core.actions.rank import SolveSettings
+    from core.influence.methods import DEFAULT, SolveSettings, estimator
 
     opened = _workspace(workspace)
     removal, progress, compute = opened.removal(), _progress(), _compute(device, dtype, chunk)
-    solver = SolveSettings(curvature, curvature_tasks, damping, tolerance, solve_iterations, solve_seed)
+    chosen = estimator(
+        DEFAULT,
+        curvature=curvature,
+        solver=solver,
+        curvature_tasks=curvature_tasks,
+        subsample=subsample,
+        damping=damping,
+        rank=rank,
+        tolerance=tolerance,
+        iterations=solve_iterations,
+        seed=solve_seed,
+    )
+    settings = chosen.solve or SolveSettings()
     finetune = replace(FINETUNE, iterations=finetune_steps)
     for way in how or ["linear", "finetune", "finetune-all"]:
-        run = edit_action(opened, way, removal, solver=solver, finetune=finetune, compute=compute, progress=progress)
+        run = edit_action(opened, way, removal, solver=settings, finetune=finetune, compute=compute, progress=progress)
         figures = run.json("edit.json")
         accuracy, change = figures["accuracy"], figures["accuracy_change"]
         print(
@@ -342,12 +424,11 @@ def demo(
     import time
 
     from core.actions.demo import DEMOS, walk
-    from core.actions.rank import SolveSettings
     from core.workspace.workspace import home as default_home
 
     start, compute = time.perf_counter(), _compute(device, dtype, chunk)
     for name in [only] if only else DEMOS:
-        print(walk(name, home or default_home(), SolveSettings(), compute, _progress(), _say))
+        print(walk(name, home or default_home(), compute, _progress(), _say))
     _say(f"total: {time.perf_counter() - start:.0f} s, at most {_peak_memory():.1f} GB of memory")
 
 

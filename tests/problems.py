@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from core.data import ImageSet, load_images
+from core.maml.adaptation import Unrolled
 from core.maml.backbone import ConvNet, Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel
@@ -50,14 +51,17 @@ def tiny_problem(
     steps: int = 1,
     pooling: str = "stride",
     activation: str = "gelu",
+    algorithm: str = "maml",
 ) -> Problem:
     """A float64 problem whose model has fewer than 100 parameters."""
     images = tiny_images()
     tasks = tiny_tasks(images, ways=ways, shots=shots, queries=queries, count=count)
     network = ConvNet(ways, filters=2, shape=(7, 7, 1), pooling=pooling, blocks=2, activation=activation)
+    adaptation = Unrolled(steps, 0.3, "head" if algorithm == "anil" else "all", algorithm == "meta-sgd")
     params = network.init(3, torch.float64)
+    params |= adaptation.rates(params)
     # Biases of the normalisation start at 0, where ReLU has its kink for half of the units by symmetry; move away.
     generator = torch.Generator().manual_seed(5)
     params = {k: v + 0.3 * torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in params.items()}
-    model = Bilevel(network, steps, rate=0.3, delta=0.2)
+    model = Bilevel(network, adaptation, delta=0.2, first_order=algorithm == "fomaml")
     return Problem(images, tasks, model, params, Episodes(tasks, images, dtype=torch.float64, chunk=3))

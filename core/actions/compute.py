@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -62,6 +63,12 @@ class Loaded:
 
     def place(self, params: Params) -> Params:
         return {name: value.to(self.device, self.compute.torch_dtype()) for name, value in params.items()}
+
+    def at(self, params: Params) -> Loaded:
+        """The same with other meta-parameters."""
+        other = copy(self)
+        other.params = self.place(params)
+        return other
 
     def episodes(self, tasks: TaskList) -> Episodes:
         return Episodes(

@@ -15,7 +15,7 @@ import pandas as pd
 from core.actions.compute import Compute, Loaded
 from core.errors import UserError
 from core.maml.evaluation import evaluate
-from core.maml.training import TrainSettings, adam_steps
+from core.maml.training import TrainSettings, train
 from core.progress import Progress
 from core.tasks.removal import Removal, cleaned
 from core.workspace.runs import Run, Work
@@ -101,7 +101,7 @@ def curve(
             def measure(point: Point = point) -> Sequence[np.ndarray]:
                 removal = part(table, settings.by, point)
                 left = loaded.episodes(cleaned(project.tasks.train, removal))
-                params = adam_steps(loaded.model, loaded.params, left, replace(finetune, seed=point.seed))
+                params = train(loaded.model, loaded.params, left, replace(finetune, seed=point.seed)).params
                 result = evaluate(loaded.model, params, loaded.heldout)
                 return [np.array([len(removal), result.accuracy.mean(), result.loss.mean()])]
 

@@ -13,9 +13,10 @@ from core.actions.curve import Point, part
 from core.actions.edit import FINETUNE, edit
 from core.actions.evaluate import evaluation
 from core.actions.export import export
-from core.actions.rank import SolveSettings, ranking
+from core.actions.rank import ranking
 from core.errors import UserError
 from core.evidence.detection import detection
+from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target
 from core.progress import Progress
 from core.workspace.decisions import Decision, Item
@@ -47,9 +48,7 @@ def detection_of(workspace: Workspace, run: Run) -> pd.DataFrame | None:
     return detection(planted, run.table("tasks.parquet"), run.table("instances.parquet"), run.table("images.parquet"))
 
 
-def walk(
-    name: str, folder: Path, settings: SolveSettings, compute: Compute, progress: Progress, say: Callable[[str], None]
-) -> Path:
+def walk(name: str, folder: Path, compute: Compute, progress: Progress, say: Callable[[str], None]) -> Path:
     """Evaluate, rank, rate the ranking against the planted noise, remove the most harmful, edit, export.
 
     Removes as many items as were planted, by influence, under the reviewer name ``demo``.
@@ -69,7 +68,7 @@ def walk(
     project = workspace.project()
     say(f"\n{name}: {DEMOS[name]}")
     before = timed("evaluate", lambda: evaluation(workspace, compute, progress)).json("summary.json")
-    ranked = timed("rank", lambda: ranking(workspace, Target(), settings, compute, progress))
+    ranked = timed("rank", lambda: ranking(workspace, Target(), estimator(DEFAULT), compute, progress))
     table = detection_of(workspace, ranked)
     planted = project.tasks.planted
     if table is None or planted is None:
@@ -93,7 +92,9 @@ def walk(
     ):
 
         def one(way: str = way) -> Run:
-            return edit(workspace, way, removal, solver=settings, finetune=FINETUNE, compute=compute, progress=progress)
+            return edit(
+                workspace, way, removal, solver=SolveSettings(), finetune=FINETUNE, compute=compute, progress=progress
+            )
 
         figures = timed(way, one).json("edit.json")
         rows.append((label, figures["accuracy"], figures["accuracy_change"]))

@@ -20,15 +20,17 @@ import torch
 
 from core.actions.compute import Compute, Loaded
 from core.actions.evaluate import evaluation, heldout_table, summary
-from core.actions.rank import ENGINE, SolveSettings, solve
+from core.actions.rank import ENGINE
+from core.actions.solve import Solver
 from core.editing.linear import removal_gradient, touched_tasks, weight_change
 from core.errors import UserError
+from core.influence.methods import SolveSettings
 from core.influence.targets import target_gradient
-from core.influence.vectors import flatten, unflatten
 from core.maml.backbone import Params
 from core.maml.checkpoint import Model, save_model
 from core.maml.evaluation import Interval, evaluate
-from core.maml.training import TrainSettings, adam_steps, stationarity, train
+from core.maml.training import TrainSettings, stationarity, train
+from core.maml.vectors import flatten, unflatten
 from core.progress import Progress
 from core.tasks.removal import Removal, cleaned
 from core.workspace.runs import Run, Work
@@ -114,12 +116,17 @@ def _linear(
     progress.stage("gradient of what is removed", len(touched))
     with run.timed("gradient"):
         gradient = removal_gradient(loaded.model, loaded.params, loaded.train, weights, progress.advance)
-    solution, report = solve(loaded, gradient, settings, run, progress)
+    solver = Solver(loaded, loaded.model, settings, run, progress)
+    solution = solver.solve(gradient)
     with run.timed("target gradient"):
         v, _ = target_gradient(loaded.model, loaded.params, loaded.heldout)
     edited = unflatten(flatten(loaded.params) + solution.x, loaded.params)
     step = float(solution.x.norm() / flatten(loaded.params).norm())
-    return edited, {"solver": report, "predicted_loss_change": float(v @ solution.x), "relative_step": step}
+    return edited, {
+        "solver": solver.report(solution),
+        "predicted_loss_change": float(v @ solution.x),
+        "relative_step": step,
+    }
 
 
 def _finetune(
@@ -127,7 +134,7 @@ def _finetune(
 ) -> tuple[Params, dict[str, Any]]:
     left = loaded.episodes(cleaned(loaded.project.tasks.train, removal))
     with run.timed("fine-tune"):
-        params = adam_steps(loaded.model, loaded.params, left, settings, progress)
+        params = train(loaded.model, loaded.params, left, settings, progress=progress, name="fine-tune").params
     return params, {"settings": asdict(settings)}
 
 
@@ -141,7 +148,7 @@ def _retrain(loaded: Loaded, removal: Removal, run: Work, progress: Progress) ->
             "Train it with the train command.",
         ) from error
     left = loaded.episodes(cleaned(loaded.project.tasks.train, removal))
-    start = loaded.place(loaded.project.model.spec.network().init(settings.seed, torch.float64))
+    start = loaded.place(loaded.project.model.spec.init(settings.seed, torch.float64))
     with run.timed("retrain"):
-        params = train(loaded.model, start, left, settings, folder=run.folder / "memory", progress=progress)
+        params = train(loaded.model, start, left, settings, folder=run.folder / "memory", progress=progress).params
     return params, {"settings": asdict(settings), "stationarity": asdict(stationarity(loaded.model, params, left))}

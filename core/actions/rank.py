@@ -2,182 +2,209 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from core.actions.compute import Compute, Loaded
 from core.actions.evaluate import evaluation
+from core.actions.solve import Solver
 from core.errors import UserError
-from core.influence.curvature import Curvature
-from core.influence.scores import image_table, instance_table, task_table
-from core.influence.solvers import IndefiniteError, Solution, conjugate_gradients, largest_eigenvalue
+from core.influence.curvature import task_gradients
+from core.influence.methods import Estimator
+from core.influence.scores import image_table, instance_table, refuse_meaningless, task_table
+from core.influence.selfinfluence import directions, relative_error
+from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank
 from core.influence.targets import Target, target_gradient
+from core.maml.objective import Bilevel
+from core.maml.training import Snapshot
 from core.progress import Progress
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Workspace
 
 KIND = "rank"
-ENGINE = 2  # raised whenever the engine's answers change, so that older runs are not taken for newer ones
-_DAMPING_TASKS, _DAMPING_STEPS, _MOST_RAISES = 16, 5, 8
+ENGINE = 3  # raised whenever the engine's answers change, so that older runs are not taken for newer ones
+_CHECKED_TASKS = 4
 
 
-@dataclass(frozen=True)
-class SolveSettings:
-    """How the inverse-curvature product is solved.
-
-    Attributes:
-        curvature: ``gauss-newton`` or ``exact``.
-        curvature_tasks: The curvature is averaged over this many tasks, drawn at random; 0 means all.
-        damping: Added to the curvature, as a share of its largest eigenvalue. Raised on its own where the
-            curvature is indefinite, which the report then says.
-        tolerance: Relative residual to reach.
-        iterations: Most curvature products.
-        seed: Of the draw of tasks.
-    """
-
-    curvature: str = "gauss-newton"
-    curvature_tasks: int = 32
-    damping: float = 0.1
-    tolerance: float = 1e-2
-    iterations: int = 200
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.damping, self.curvature_tasks, self.seed) < 0 or self.tolerance <= 0 or self.iterations < 1:
-            raise UserError("Damping, curvature tasks and seed must be 0 or more, tolerance and iterations above 0.")
-
-
-def ranking(workspace: Workspace, target: Target, settings: SolveSettings, compute: Compute, progress: Progress) -> Run:
+def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute: Compute, progress: Progress) -> Run:
     """Scores against ``target``, positive = helpful, in nats of the target's loss that removal would add.
 
     The run holds ``instances.parquet``, ``tasks.parquet``, ``images.parquet`` (:mod:`core.influence.scores`) and
-    ``solver.json`` (:func:`solve`, the target's loss, and the stationarity of the model).
+    ``solver.json`` (:meth:`core.actions.solve.Solver.report`, the method, the target's loss, and the stationarity of
+    the model). ``tracin`` has no solve, ``self-influence`` no target; its scores are minus the self-influence, so that
+    the most suspicious come first here as everywhere.
     """
     project = workspace.project()
-    weighted = target.weighted(project.tasks.heldout)
+    target.weighted(project.tasks.heldout)  # says so if it is not held out, before anything long begins
     question = {
         **project.hashes,
         "engine": ENGINE,
-        "target": str(target),
-        **asdict(settings),
+        "target": "" if estimator.name == "self-influence" else str(target),
+        **estimator.question(),
         "dtype": compute.dtype,
     }
+    trajectory = workspace.trajectory() if estimator.name == "tracin" else []
 
     def work(run: Work) -> None:
         measured = evaluation(workspace, compute, progress).json("summary.json")
         loaded = Loaded(project, compute)
-        heldout = loaded.episodes(weighted)
-        progress.stage("target gradient", len(heldout))
-        with run.timed("target gradient"):
-            v, loss = target_gradient(loaded.model, loaded.params, heldout, progress.advance)
-        solution, report = solve(loaded, v, settings, run, progress)
-        progress.stage("scores", len(loaded.train))
-        with run.timed("scores"):
-            instances = instance_table(
-                loaded.model, loaded.params, solution.x, loaded.train, progress.advance, run.remember
-            )
-        run.write_table("instances.parquet", instances)
-        run.write_table("tasks.parquet", task_table(instances))
-        run.write_table("images.parquet", image_table(instances))
-        report |= {"target": str(target), "target_loss": loss, "stationarity": measured["stationarity"]}
+        if estimator.name == "self-influence":
+            tables, report = _self_influence(loaded, estimator, run, progress)
+        elif estimator.name == "tracin":
+            tables, report = _tracin(loaded, target, trajectory, run, progress)
+        else:
+            tables, report = _influence(loaded, target, estimator, run, progress)
+        for name, table in tables.items():
+            run.write_table(f"{name}.parquet", table)
+        report |= {
+            "method": estimator.name,
+            "words": estimator.words,
+            "gradient": estimator.gradient,
+            "evaluation": estimator.evaluation,
+            "target": str(target),
+            "stationarity": measured["stationarity"],
+        }
         run.write_json("solver.json", report)
 
     return workspace.runs.answer(KIND, question, work)
 
 
-def solve(
-    loaded: Loaded, b: Tensor, settings: SolveSettings, run: Work, progress: Progress
-) -> tuple[Solution, dict[str, Any]]:
-    """``(C + (delta + damping) I)^-1 b``, remembering every product.
+def read(model: Bilevel, gradient: str) -> Bilevel:
+    """The model as its ``total`` or ``direct`` gradients read it."""
+    return replace(model, first_order=True) if gradient == "direct" else model
 
-    Returns:
-        The solution and its report: method, curvature, tasks, damping (absolute and as a share of the largest
-        eigenvalue), weight_decay, iterations, residual, smallest and largest Ritz value, device, dtype.
 
-    Raises:
-        UserError: the solve did not reach its tolerance.
-    """
-    positions = curvature_positions(len(loaded.train), settings)
+Tables = dict[str, pd.DataFrame]
 
-    def operator(where: np.ndarray | None) -> Curvature:
-        return Curvature(settings.curvature, loaded.model, loaded.params, loaded.train, where)
 
-    def remembered(curvature: Curvature) -> Any:
-        def product(p: Tensor) -> Tensor:
-            (kept,) = run.remember(lambda: [curvature(p).cpu().numpy()])
-            return torch.from_numpy(kept).to(p)
+def _influence(
+    loaded: Loaded, target: Target, estimator: Estimator, run: Work, progress: Progress
+) -> tuple[Tables, dict[str, Any]]:
+    v, loss = _target_gradient(loaded, target, estimator.evaluation, run, progress)
+    model = read(loaded.model, estimator.gradient)
+    if estimator.solve is None:
+        u, report = v, _unsolved(loaded)
+    else:
+        solver = Solver(loaded, model, estimator.solve, run, progress)
+        solution = solver.solve(v)
+        u, report = solution.x, solver.report(solution)
+    instances = _instances(loaded, model, u, run, progress)
+    return _tables(instances), report | {"target_loss": loss}
 
-        return product
 
-    few = positions if positions is not None else np.arange(len(loaded.train))
-    spread = few[:: -(-len(few) // _DAMPING_TASKS)]  # over the whole list, in whose order tasks may be alike
-    with run.timed("damping"):
-        progress.stage("size of the curvature", _DAMPING_STEPS)
-        largest = largest_eigenvalue(
-            remembered(operator(spread)), b, iterations=_DAMPING_STEPS, on_iteration=progress.advance
-        )
-    damping = asked = settings.damping * largest
-    product = remembered(operator(positions))
-    with run.timed("solve"):
-        for _ in range(_MOST_RAISES):
-            try:
-                solution = conjugate_gradients(
-                    product,
-                    b,
-                    shift=loaded.model.delta + damping,
-                    tolerance=settings.tolerance,
-                    iterations=settings.iterations,
-                    on_iteration=_residual_progress(progress, settings.tolerance),
-                )
-                break
-            except IndefiniteError as error:
-                damping = max(2 * damping, -2 * error.curvature)
-        else:
-            raise UserError("The curvature stays indefinite however much it is damped.", "Use gauss-newton.")
-    if not solution.converged:
-        raise UserError(
-            f"The solve stopped at a relative residual of {solution.residual:.1e} after {solution.iterations} "
-            f"iterations; {settings.tolerance:.1e} was asked for.",
-            "Raise the damping or the number of iterations.",
-        )
-    return solution, {
-        "method": f"{settings.curvature} curvature, conjugate gradients, one pass over all instances",
-        "curvature": settings.curvature,
-        "curvature_tasks": len(few),
+def _target_gradient(
+    loaded: Loaded, target: Target, evaluation_gradient: str, run: Work, progress: Progress
+) -> tuple[Tensor, float]:
+    heldout = loaded.episodes(target.weighted(loaded.project.tasks.heldout))
+    progress.stage("target gradient", len(heldout))
+    with run.timed("target gradient"):
+        return target_gradient(read(loaded.model, evaluation_gradient), loaded.params, heldout, progress.advance)
+
+
+def _instances(loaded: Loaded, model: Bilevel, u: Tensor, run: Work, progress: Progress) -> pd.DataFrame:
+    progress.stage("scores", len(loaded.train))
+    with run.timed("scores"):
+        return instance_table(model, loaded.params, u, loaded.train, progress.advance, run.remember)
+
+
+def _tables(instances: pd.DataFrame) -> Tables:
+    return {"instances": instances, "tasks": task_table(instances), "images": image_table(instances)}
+
+
+def _unsolved(loaded: Loaded) -> dict[str, Any]:
+    """The report of a method without a curvature."""
+    return {
+        "curvature": "none",
+        "solver": "none",
         "tasks": len(loaded.train),
-        "damping": damping,
-        "damping_share": damping / largest if largest else 0.0,
-        "damping_raised": damping > asked,
-        "weight_decay": loaded.model.delta,
-        "iterations": solution.iterations,
-        "residual": solution.residual,
-        "smallest": solution.smallest,
-        "largest": solution.largest,
         "device": str(loaded.device),
         "dtype": loaded.compute.dtype,
     }
 
 
-def curvature_positions(n: int, settings: SolveSettings) -> np.ndarray | None:
-    """Positions of the tasks that the curvature is averaged over; None means all."""
-    if not 0 < settings.curvature_tasks < n:
-        return None
-    return np.sort(np.random.default_rng(settings.seed).choice(n, settings.curvature_tasks, replace=False))
+def _tracin(
+    loaded: Loaded, target: Target, trajectory: list[Snapshot], run: Work, progress: Progress
+) -> tuple[Tables, dict[str, Any]]:
+    """``sum_c rate_c g_z(lambda_c) . v(lambda_c)`` (Pruthi et al. 2020, section 3.2), one pass a checkpoint."""
+    final, loss = _target_gradient(loaded, target, "total", run, progress)
+    instances = _instances(loaded, loaded.model, final, run, progress)
+    score = np.zeros(len(instances))
+    for number, snapshot in enumerate(trajectory, 1):
+        there = loaded.at(snapshot.params)
+        v, _ = _target_gradient(there, target, "total", run, progress)
+        table = _instances(there, there.model, v, run, progress)
+        score += snapshot.rate * table["score"].to_numpy()
+        progress.advance(0, note=f"checkpoint {number} of {len(trajectory)}")
+    refuse_meaningless(score)
+    return _tables(instances.assign(score=score)), _unsolved(loaded) | {
+        "target_loss": loss,
+        "checkpoints": len(trajectory),
+    }
 
 
-def _residual_progress(progress: Progress, tolerance: float) -> Any:
-    """A solve is as far as its residual has fallen, in per cent on a logarithmic scale."""
-    progress.stage("solve", 100)
-    reached = 0
+def _self_influence(
+    loaded: Loaded, estimator: Estimator, run: Work, progress: Progress
+) -> tuple[Tables, dict[str, Any]]:
+    if estimator.solve is None or estimator.solve.solver != "low-rank":
+        raise UserError("Self-influence needs the low-rank solver.", "Use --solver low-rank.")
+    model, settings = read(loaded.model, estimator.gradient), estimator.solve
+    solver = Solver(loaded, model, settings, run, progress)
+    basis = solver.basis()
+    solver.raised(lambda: _whole(basis, solver))
+    exact = min(len(basis.values), estimator.probes // 3)
+    probes = estimator.probes - exact
+    ways = directions(basis, solver.shift, exact, probes, settings.seed)
+    tables = [_instances(loaded, model, way, run, progress) for way in ways]
+    instances = tables[0]
+    along = np.stack([table["score"].to_numpy() for table in tables])
+    weight = instances["weight"].to_numpy()
+    whole = _tables(instances.assign(score=(along**2).sum(0)))
 
-    def report(iteration: int, residual: float) -> None:
-        nonlocal reached
-        now = min(100, max(reached, round(100 * np.log(max(residual, 1e-300)) / np.log(min(tolerance, 0.999)))))
-        progress.advance(now - reached, note=f"iteration {iteration}, residual {residual:.1e}")
-        reached = now
+    def squared(name: str, key: str, rows: np.ndarray) -> np.ndarray:
+        """Of items that are several rows: products are added up before they are squared."""
+        sums = pd.DataFrame((along * weight * rows).T).groupby(instances[key].to_numpy(), sort=False).sum()
+        return (sums**2).sum(axis=1).loc[whole[name][key]].to_numpy()
 
-    return report
+    every, query = np.ones(len(instances)), (instances["role"] == "query").to_numpy()
+    whole["images"]["score"] = squared("images", "image_id", every)
+    for role, rows in (("score_query", query), ("score_support", ~query)):
+        whole["images"][role] = squared("images", "image_id", rows)
+    # A task's own gradient fits into memory chunk by chunk, so tasks need no sketch.
+    sketched = squared("tasks", "task_id", query)
+    inverse = basis.inverse(solver.shift)
+    progress.stage("gradients of the tasks", len(loaded.train))
+    gradients = task_gradients(model, loaded.params, loaded.train, on_chunk=progress.advance)
+    value = (gradients * inverse(gradients)).sum(1).cpu().numpy()
+    whole["tasks"]["score"] = value
+    report = solver.report(_whole(basis, solver))
+    chosen = np.linspace(0, len(loaded.train) - 1, _CHECKED_TASKS).astype(int)
+    progress.stage("check against exact solves", len(chosen))
+    solved = []
+    for position in chosen:
+        g = gradients[position]
+        found = conjugate_gradients(solver.product, g, shift=solver.shift, tolerance=1e-3, iterations=200)
+        solved.append(float(g @ found.x))
+        progress.advance()
+    report |= {
+        "sketch_error": relative_error(sketched, value),
+        "basis_error": relative_error(value[chosen], np.array(solved)),
+        "probes": estimator.probes,
+    }
+    for table in whole.values():
+        for column in ("score", "score_query", "score_support"):
+            if column in table:
+                table[column] = -table[column]
+    return whole, report
+
+
+def _whole(basis: Basis, solver: Solver) -> Solution:
+    """A solve with the basis for a random vector: whether it is definite, and its residual."""
+    generator = torch.Generator().manual_seed(1)
+    like = basis.vectors[0]
+    b = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+    return low_rank(solver.product, b, basis, shift=solver.shift)

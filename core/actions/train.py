@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from core.actions.compute import Compute, Loaded
 from core.data import load_images
 from core.errors import UserError
-from core.maml.checkpoint import Model, ModelSpec, load_model, save_model
+from core.maml.checkpoint import Model, ModelSpec, load_model, save_model, save_trajectory
 from core.maml.evaluation import evaluate
 from core.maml.training import STATE_FILE, TrainSettings, refuse_diverged, stationarity, train
 from core.progress import Progress
@@ -32,7 +33,7 @@ def train_model(
     folder = read_folder(tasks)
     images = load_images(folder.data)
     spec = spec.model_copy(update={"ways": folder.train.ways, "shape": tuple(images.images.shape[1:])})
-    story = {
+    story: dict[str, Any] = {
         "command": command,
         "training": asdict(settings),
         "data": folder.data,
@@ -46,9 +47,10 @@ def train_model(
         if have.spec != spec or any(have.story.get(key) != value for key, value in asked.items()):
             raise UserError(f"{out} holds a model of another training.", "Choose another output folder.")
         return have
-    start = spec.network().init(settings.seed, torch.float64)
+    start = spec.init(settings.seed, torch.float64)
     loaded = Loaded(Project(images, folder, Model(spec, start, story)), compute)
-    params = train(loaded.model, loaded.params, loaded.train, settings, folder=out, progress=progress)
+    trained = train(loaded.model, loaded.params, loaded.train, settings, folder=out, progress=progress)
+    params = trained.params
     reached = stationarity(loaded.model, params, loaded.train, progress)
     refuse_diverged(reached)
     result = evaluate(loaded.model, params, loaded.heldout)
@@ -58,6 +60,8 @@ def train_model(
         "heldout_loss": asdict(result.mean_loss),
     }
     model = Model(spec, {name: value.cpu().float() for name, value in params.items()}, story)
+    story["history"] = trained.history
+    save_trajectory(trained.trajectory, out)
     save_model(model, out)
     (out / STATE_FILE).unlink(missing_ok=True)
     return model

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.func import grad, jvp
 
 from core.influence.solvers import Product, Solution, conjugate_gradients
-from core.influence.vectors import flatten, unflatten
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes, total
 from core.maml.objective import Bilevel, Task
+from core.maml.vectors import flatten, unflatten
 
 
 def removal_gradient(

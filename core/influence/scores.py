@@ -15,42 +15,72 @@ the sum of theirs. No gradient of a single instance is ever formed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 import torch.nn.functional as F
 from scipy.special import log_softmax
 from torch import Tensor
-from torch.func import grad, jvp
+from torch.func import grad, jacfwd, jvp, vjp
 
 from core.errors import UserError
-from core.influence.vectors import unflatten
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes, batched
 from core.maml.objective import Bilevel, Task
+from core.maml.vectors import flatten, unflatten
 
 
-def task_scores(model: Bilevel, params: Params, u: Params, task: Task) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Scores of one task's rows, and what the adapted model says of them.
+class RowScores(NamedTuple):
+    """What one task's rows get, or several tasks' with a first axis more.
 
-    Returns:
-        ``d phi / d s`` ``(S,)``, ``d phi / d q`` ``(Q,)``, and logits after adaptation ``(S, ways)``, ``(Q, ways)``.
+    Attributes:
+        by_s, by_q: ``d phi / d s`` ``(S,)`` and ``d phi / d q`` ``(Q,)``.
+        effect: P(z) of every support row, ``(S,)``: the change of the own task's query loss when it leaves (Thm 4.7).
+        support, query: Logits after adaptation, ``(S, ways)`` and ``(Q, ways)``.
     """
 
-    def phi(weights: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        weighted = task._replace(s=weights[0], q=weights[1])
+    by_s: Tensor
+    by_q: Tensor
+    effect: Tensor
+    support: Tensor
+    query: Tensor
+
+
+def task_scores(model: Bilevel, params: Params, u: Params, task: Task) -> RowScores:
+    """Scores of one task's rows along the direction ``u``, and what the adapted model says of them."""
+
+    def losses(s: Tensor, q: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        weighted = task._replace(s=s, q=q)
 
         def loss(p: Params) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             theta = model.adapt(p, weighted)
             query = model.network(theta, task.xq)
-            losses = F.cross_entropy(query, task.yq, reduction="none")
-            return (weighted.q * losses).mean(), (model.network(theta, task.xs), query)
+            rows = F.cross_entropy(query, task.yq, reduction="none")
+            return (weighted.q * rows).mean(), (model.network(theta, task.xs), query)
 
-        _, change, logits = jvp(loss, (params,), (u,), has_aux=True)
-        return change, logits
+        value, phi, logits = jvp(loss, (params,), (u,), has_aux=True)
+        return (phi, value), logits
 
-    (by_s, by_q), (support, query) = grad(phi, has_aux=True)((task.s, task.q))
-    return by_s, by_q, support, query
+    (phi, _), pull, (support, query) = vjp(losses, task.s, task.q, has_aux=True)
+    one, none = torch.ones_like(phi), torch.zeros_like(phi)
+    by_s, by_q = pull((one, none))
+    effect, _ = pull((none, -one))
+    return RowScores(by_s, by_q, effect, support, query)
+
+
+def inner_influence(model: Bilevel, params: Params, task: Task) -> tuple[Tensor, Tensor]:
+    """inner-IF of every support row of one task (Thm 4.6), and its effect P (Thm 4.7), per unit of its weight.
+
+    theta_k without row z, of weight 1, is about ``theta_k - inner-IF(z)``, which is ``d theta_k / d s_z``. The inner
+    loss is a mean, so that a row's share of it is l / S.
+
+    Returns:
+        ``(S, parameters of the network)`` and ``(S,)``.
+    """
+    influence = jacfwd(lambda s: flatten(model.adapt(params, task._replace(s=s))))(task.s).T
+    return influence, -grad(lambda s: model.task_loss(params, task._replace(s=s)))(task.s)
 
 
 def instance_table(
@@ -68,38 +98,57 @@ def instance_table(
         remember: Keeps the arrays of a finished chunk, so that interrupted work goes on from there.
 
     Returns:
-        task_id, role, image_id, label, class, weight, score, loss (nats, after adaptation), predicted (label),
-        predicted_class, confidence (probability of ``label``); rows in the order of the task table.
+        task_id, role, image_id, label, class, weight, score, effect (P of a support row, NaN for query rows), loss
+        (nats, after adaptation), margin (log-odds of ``label`` against the best other), entropy (nats, of the
+        prediction), predicted (label), predicted_class, confidence (probability of ``label``); rows in the order of
+        the task table.
 
     Raises:
         UserError: a score is not finite, or all are zero.
     """
     direction = unflatten(u, params)
     n = len(episodes.tasks.rows)
-    score, loss, confidence = np.zeros(n), np.zeros(n), np.zeros(n)
-    predicted, label = np.zeros(n, dtype=np.int64), episodes.tasks.rows["label"].to_numpy()
+    label = episodes.tasks.rows["label"].to_numpy()
+    columns = {name: np.full(n, np.nan) for name in ("score", "effect", "loss", "margin", "entropy")}
+    predicted = np.zeros(n, dtype=np.int64)
 
-    def scores(p: Params, task: Task) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def scores(p: Params, task: Task) -> RowScores:
         return task_scores(model, p, direction, task)
 
     function = batched(scores)
     for chunk in episodes.chunks():
 
         def compute(task: Task = chunk.task) -> list[np.ndarray]:
-            return [value.cpu().numpy() for value in function(params, task)]
+            return [value.detach().cpu().numpy() for value in function(params, task)]
 
-        by_s, by_q, support, query = remember(compute)
+        by_s, by_q, effect, support, query = remember(compute)
         rows_s, rows_q = episodes.rows(chunk.positions)
+        columns["effect"][rows_s] = effect
         for rows, by, logits in ((rows_s, by_s, support), (rows_q, by_q, query)):
-            log_probability = log_softmax(logits.astype(np.float64), -1)
-            own = np.take_along_axis(log_probability, label[rows][..., None], -1)[..., 0]
-            score[rows], loss[rows], confidence[rows], predicted[rows] = by, -own, np.exp(own), logits.argmax(-1)
+            columns["score"][rows] = by
+            view = look(logits, label[rows])
+            columns["loss"][rows], columns["margin"][rows], columns["entropy"][rows], predicted[rows] = view
         on_chunk(len(chunk.positions))
-    if not np.isfinite(score).all() or not score.any():
-        what = "all zero" if np.isfinite(score).all() else "not finite"
-        raise UserError(f"The scores are {what}; they would rank nothing.", "Raise the damping or check the model.")
-    table = episodes.tasks.rows.assign(score=score, loss=loss, predicted=predicted, confidence=confidence)
+    refuse_meaningless(columns["score"])
+    table = episodes.tasks.rows.assign(**columns, predicted=predicted, confidence=np.exp(-columns["loss"]))
     return table.assign(predicted_class=class_of(table, table))
+
+
+def look(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Loss, margin, entropy and predicted label from logits ``(..., ways)`` and labels ``(...)``."""
+    log_probability = log_softmax(logits.astype(np.float64), -1)
+    own = np.take_along_axis(log_probability, label[..., None], -1)[..., 0]
+    others = log_probability.copy()
+    np.put_along_axis(others, label[..., None], -np.inf, -1)
+    entropy = -(np.exp(log_probability) * log_probability).sum(-1)
+    return -own, own - others.max(-1), entropy, logits.argmax(-1)
+
+
+def refuse_meaningless(scores: np.ndarray) -> None:
+    """Raise UserError where scores are not finite or all zero: they would rank nothing."""
+    if not np.isfinite(scores).all() or not scores.any():
+        what = "all zero" if np.isfinite(scores).all() else "not finite"
+        raise UserError(f"The scores are {what}; they would rank nothing.", "Raise the damping or check the model.")
 
 
 def class_of(table: pd.DataFrame, predictions: pd.DataFrame) -> np.ndarray:

@@ -1,4 +1,9 @@
-"""Damped inverse-curvature products, with a report of how well they were solved."""
+"""Damped inverse-curvature products by several solvers, with a report of how well they were solved.
+
+Every solver takes a symmetric ``C`` as its products and answers with a :class:`Solution` of
+``(C + shift I) x = b``; ``shift`` is weight decay plus damping. :func:`check_fits` says which solver fits
+which curvature.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,29 @@ from torch import Tensor
 from core.errors import UserError
 
 Product = Callable[[Tensor], Tensor]
+SOLVERS = ("cg", "neumann", "low-rank", "dual")
+
+
+def check_fits(curvature: str, solver: str) -> None:
+    """Raise UserError where a solver makes no sense for a curvature, with the reason."""
+    if solver == "ekfac":
+        raise UserError(
+            "EK-FAC takes the layers for independent, but through the adaptation every layer of the total Hessian "
+            "depends on every other; it is there for the inner Hessian alone.",
+            "Use cg, or train with --algorithm imaml and use --inner-inverse ekfac.",
+        )
+    if solver not in SOLVERS:
+        raise UserError(f"There is no solver {solver!r}.", f"Known: {', '.join(SOLVERS)}.")
+    if solver == "dual" and curvature != "task-fisher":
+        raise UserError(
+            f"The dual solver needs a curvature that is a sum of one g g^T a task; {curvature} is not.",
+            "Use it with task-fisher, or use cg.",
+        )
+    if solver in ("low-rank", "neumann") and curvature == "gamma":
+        raise UserError(
+            "The gamma curvature is a multiple of the identity: it has no smaller basis and needs no series.",
+            "Use cg, which solves it in one step.",
+        )
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,14 @@ class IndefiniteError(UserError):
         self.curvature = curvature
 
 
+def _norm(b: Tensor) -> float:
+    norm = float(b.norm())
+    if not np.isfinite(norm) or norm == 0:
+        what = "zero" if norm == 0 else "not finite"
+        raise UserError(f"The right-hand side of the solve is {what}.", "Check the model and the evaluation target.")
+    return norm
+
+
 def conjugate_gradients(
     product: Product,
     b: Tensor,
@@ -54,6 +90,7 @@ def conjugate_gradients(
     shift: float,
     tolerance: float = 1e-3,
     iterations: int = 100,
+    precondition: Product | None = None,
     on_iteration: Callable[[int, float], None] = lambda iteration, residual: None,
 ) -> Solution:
     """Solve ``(C + shift I) x = b`` for symmetric C (Hestenes and Stiefel 1952).
@@ -64,40 +101,47 @@ def conjugate_gradients(
         shift: Weight decay plus damping.
         tolerance: Relative residual to stop at.
         iterations: Most products with C.
+        precondition: ``v -> M v``, M positive definite and close to the inverse of C + shift I
+            (:meth:`Basis.inverse`). The Ritz values reported are then those of the preconditioned system, times
+            nothing; see ``smallest`` of the basis for those of C.
         on_iteration: Told the number of products and the running relative residual.
 
     Raises:
         IndefiniteError: a direction of curvature at most 0 was met.
         UserError: ``b`` or a product is not finite, or ``b`` is 0.
     """
-    norm = float(b.norm())
-    if not np.isfinite(norm) or norm == 0:
-        what = "zero" if norm == 0 else "not finite"
-        raise UserError(f"The right-hand side of the solve is {what}.", "Check the model and the evaluation target.")
-    x, r, p = torch.zeros_like(b), b.clone(), b.clone()
-    rr = float(r @ r)
+    norm = _norm(b)
+    x, r = torch.zeros_like(b), b.clone()
+    z = precondition(r) if precondition else r
+    p = z.clone()
+    rz = float(r @ z)
     alphas: list[float] = []
     betas: list[float] = []
+    quotients: list[float] = []
     for iteration in range(1, iterations + 1):
         ap = product(p) + shift * p
         curvature = float(p @ ap)
         if not np.isfinite(curvature):
             raise UserError("A product with the curvature is not finite.", "Check the model; try float64.")
+        quotients.append(curvature / float(p @ p) - shift)
         if curvature <= 0:
-            raise IndefiniteError(curvature / float(p @ p) - shift, shift)
-        alpha = rr / curvature
+            raise IndefiniteError(quotients[-1], shift)
+        alpha = rz / curvature
         x += alpha * p
         r -= alpha * ap
-        new = float(r @ r)
+        z = precondition(r) if precondition else r
+        new = float(r @ z)
         alphas.append(alpha)
-        betas.append(new / rr)
-        p = r + (new / rr) * p
-        rr = new
-        on_iteration(iteration, rr**0.5 / norm)
-        if rr**0.5 <= tolerance * norm:
+        betas.append(new / rz)
+        p = z + (new / rz) * p
+        rz = new
+        running = float(r.norm()) / norm
+        on_iteration(iteration, running)
+        if running <= tolerance:
             break
     residual = float((b - product(x) - shift * x).norm()) / norm
-    ritz = np.linalg.eigvalsh(_lanczos_matrix(alphas, betas)) - shift
+    # With a preconditioner the coefficients are those of another matrix; Rayleigh quotients are of C all the same.
+    ritz = np.sort(quotients) if precondition else np.linalg.eigvalsh(_lanczos_matrix(alphas, betas)) - shift
     return Solution(x, len(alphas), residual, residual <= 1.1 * tolerance, float(ritz[0]), float(ritz[-1]))
 
 
@@ -110,25 +154,148 @@ def _lanczos_matrix(alphas: list[float], betas: list[float]) -> np.ndarray:
     return np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1)
 
 
-def largest_eigenvalue(
-    product: Product, size: Tensor, *, iterations: int = 8, on_iteration: Callable[[], None] = lambda: None
-) -> float:
-    """Largest Ritz value of symmetric C after a few Lanczos steps from a fixed random vector like ``size``."""
+def neumann(
+    product: Product,
+    b: Tensor,
+    *,
+    shift: float,
+    largest: float,
+    tolerance: float = 1e-3,
+    iterations: int = 100,
+    on_iteration: Callable[[int, float], None] = lambda iteration, residual: None,
+) -> Solution:
+    """The Neumann series of the paper (Alg 4, with the sign of the appendix corrected), scaled so that it converges.
+
+    ``x <- x + w (b - (C + shift I) x)`` from ``x = w b`` is the series of ``(w (C + shift I))^-1`` times w; w is
+    ``1 / (1.1 largest + shift)``, so that all eigenvalues of ``w (C + shift I)`` lie below 1.
+
+    Args:
+        largest: Largest eigenvalue of C (:func:`largest_eigenvalue`).
+
+    Raises:
+        UserError: the series diverges, or ``b`` is 0 or not finite.
+    """
+    norm = _norm(b)
+    step = 1 / (1.1 * max(largest, 0.0) + shift)
+    x, residual, best = torch.zeros_like(b), b.clone(), 1.0
+    quotients: list[float] = []
+    done = 0
+    for done in range(1, iterations + 1):
+        x = x + step * residual
+        cx = product(x)
+        residual = b - cx - shift * x
+        relative = float(residual.norm()) / norm
+        if not np.isfinite(relative) or relative > 2 * max(best, 1.0):
+            raise UserError(
+                f"The Neumann series diverges: after {done} terms its residual is {relative:.1e}.",
+                "Raise the damping, or use cg, which says how indefinite the curvature is.",
+            )
+        best = min(best, relative)
+        quotients.append(float(x @ cx) / float(x @ x))
+        on_iteration(done, relative)
+        if relative <= tolerance:
+            break
+    residual_now = float(residual.norm()) / norm
+    return Solution(x, done, residual_now, residual_now <= 1.1 * tolerance, min(quotients), max(quotients))
+
+
+@dataclass(frozen=True)
+class Basis:
+    """A low-rank eigenbasis of C: orthonormal ``vectors`` ``(r, P)`` with eigenvalues ``values`` ``(r,)``, ascending.
+
+    Where it stands for C, what is orthogonal to it has curvature 0, so that ``shift`` alone damps it.
+    """
+
+    vectors: Tensor
+    values: np.ndarray
+
+    def inverse(self, shift: float, power: float = 1.0) -> Product:
+        """``v -> (C + shift I)^-power v`` for ``(P,)`` or, row by row, ``(n, P)``.
+
+        Raises:
+            IndefiniteError: a value is not lifted above 0.
+            UserError: there is no shift at all.
+        """
+        if shift <= 0:
+            raise UserError("A low-rank curvature needs damping or weight decay.", "Raise the damping.")
+        if self.values[0] + shift <= 0:
+            raise IndefiniteError(float(self.values[0]), shift)
+        inside = (self.values + shift) ** -power - shift**-power
+        weights = torch.from_numpy(inside).to(self.vectors)
+
+        def apply(v: Tensor) -> Tensor:
+            return shift**-power * v + ((v @ self.vectors.T) * weights) @ self.vectors
+
+        return apply
+
+
+def lanczos(
+    product: Product, like: Tensor, rank: int, *, on_iteration: Callable[[int], None] = lambda done: None
+) -> Basis:
+    """Ritz pairs of symmetric C after ``rank`` steps from a fixed random vector (Lanczos 1950).
+
+    Args:
+        like: ``(P,)``, of the device and precision wanted; its values do not matter.
+
+    Raises:
+        UserError: a product is not finite.
+    """
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(size.shape, generator=generator, dtype=torch.float64).to(size)
+    v = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+    rank = min(rank, v.numel())
     basis = [v / v.norm()]
-    matrix = np.zeros((iterations, iterations))
-    for step in range(iterations):
+    matrix = np.zeros((rank, rank))
+    for step in range(rank):
         w = product(basis[-1])
-        on_iteration()
-        for position, q in enumerate(basis):
-            matrix[position, step] = float(q @ w)
-        for q in basis:
-            w = w - (q @ w) * q
+        on_iteration(step + 1)
+        stacked = torch.stack(basis)
+        inside = stacked @ w
+        matrix[: step + 1, step] = matrix[step, : step + 1] = inside.double().cpu().numpy()
         if not np.isfinite(matrix).all():
             raise UserError("A product with the curvature is not finite.", "Check the model; try float64.")
-        if float(w.norm()) <= 1e-10 * abs(matrix).max():
+        w = w - inside @ stacked
+        w = w - (stacked @ w) @ stacked  # once more, or rounding brings old directions back
+        if step == rank - 1 or float(w.norm()) <= 1e-10 * max(np.abs(matrix).max(), 1e-300):
             matrix = matrix[: step + 1, : step + 1]
             break
         basis.append(w / w.norm())
-    return float(np.linalg.eigvalsh(matrix, UPLO="U")[-1])  # below the diagonal nothing was filled in
+    values, rotation = np.linalg.eigh(matrix)
+    return Basis(torch.from_numpy(rotation.T.copy()).to(v) @ torch.stack(basis), values)
+
+
+def largest_eigenvalue(
+    product: Product, like: Tensor, *, iterations: int = 8, on_iteration: Callable[[int], None] = lambda done: None
+) -> float:
+    """Largest Ritz value of symmetric C after a few steps of :func:`lanczos`."""
+    return float(lanczos(product, like, iterations, on_iteration=on_iteration).values[-1])
+
+
+def low_rank(product: Product, b: Tensor, basis: Basis, *, shift: float) -> Solution:
+    """Solve with :class:`Basis` in the place of C. The residual is of C itself, so it says what the rank left out;
+    ``converged`` is whether that is below 1, better than nothing.
+    """
+    norm = _norm(b)
+    x = basis.inverse(shift)(b)
+    residual = float((b - product(x) - shift * x).norm()) / norm
+    smallest, largest = float(basis.values[0]), float(basis.values[-1])
+    return Solution(x, len(basis.values), residual, residual < 1, smallest, largest)
+
+
+def dual(gradients: Tensor, b: Tensor, *, shift: float, scale: float = 1.0) -> Solution:
+    """Solve with ``C = scale sum_k g_k g_k^T`` through the m x m matrix of the products of the g_k (Woodbury).
+
+    Args:
+        gradients: ``(m, P)``.
+        scale: N / m where the m tasks stand for N.
+    """
+    norm = _norm(b)
+    if shift <= 0:
+        raise UserError("The dual solver needs damping or weight decay.", "Raise the damping.")
+    rows = gradients.double() * scale**0.5
+    gram = rows @ rows.T
+    identity = torch.eye(len(rows), dtype=torch.float64, device=rows.device)
+    b64 = b.double()
+    x = (b64 - rows.T @ torch.linalg.solve(gram + shift * identity, rows @ b64)) / shift
+    residual = float((b64 - rows.T @ (rows @ x) - shift * x).norm()) / norm
+    values = torch.linalg.eigvalsh(gram)
+    return Solution(x.to(b), 1, residual, residual <= 1e-4, float(values[0]), float(values[-1]))

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from core.errors import UserError
-from core.influence.vectors import flatten
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes, total
 from core.maml.objective import Bilevel
+from core.maml.vectors import flatten
 from core.tasks.tasklist import TaskList
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,44 @@ Params = dict[str, Tensor]
 Network = Callable[[Params, Tensor], Tensor]
 
 BATCH_NORM_EPSILON = 1e-5
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where a linear or convolution layer finds its parameters.
+
+    Attributes:
+        name: Names its input and its shift in :meth:`Layered.traced`.
+        weight: Name of its weight; of four axes for a convolution, of two for a linear layer.
+        bias: Name of its bias, or None.
+        stride, padding: Of a convolution, the same for both sides.
+    """
+
+    name: str
+    weight: str
+    bias: str | None
+    stride: int = 1
+    padding: int = 0
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A network that shows what goes into each of its linear and convolution layers."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every linear and convolution layer, first to last."""
+
+    def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
+        """The logits and, by name, the input of every layer of :attr:`layers`.
+
+        ``shifts[name]``, broadcastable to what layer ``name`` puts out, is added to that (before normalisation and
+        activation), so the gradient by the shift is the gradient by the output; a missing name adds nothing.
+        """
+
+    def __call__(self, params: Params, x: Tensor) -> Tensor:
+        """The logits alone."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +86,7 @@ class ConvNet:
     def __post_init__(self) -> None:
         if self.pooling not in ("stride", "max"):
             raise UserError(f"There is no pooling {self.pooling!r}.", "Use stride or max.")
-        if self.activation not in _ACTIVATIONS:
-            raise UserError(f"There is no activation {self.activation!r}.", f"Use {' or '.join(_ACTIVATIONS)}.")
+        _check_activation(self.activation)
         smallest = min(self.ways - 1, self.filters, self.blocks, *(self._side(side) for side in self.shape[:2]))
         if smallest < 1:
             size = f"{self.shape[0]} x {self.shape[1]}"
@@ -59,6 +96,10 @@ class ConvNet:
         for _ in range(self.blocks):
             side = ceil(side / 2) if self.pooling == "stride" else side // 2
         return side
+
+    @property
+    def _stride(self) -> int:
+        return 2 if self.pooling == "stride" else 1
 
     @property
     def features(self) -> int:
@@ -80,20 +121,111 @@ class ConvNet:
         params["head.bias"] = torch.zeros(self.ways)
         return {name: value.to(dtype) for name, value in params.items()}
 
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        blocks = [f"blocks.{block}.conv" for block in range(self.blocks)]
+        convolutions = [Layer(name, f"{name}.weight", None, self._stride, padding=1) for name in blocks]
+        return (*convolutions, Layer("head", "head.weight", "head.bias"))
+
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         """Logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1].
 
         A convolution bias would be cancelled by the normalisation that follows, so there is none.
         """
-        stride = 2 if self.pooling == "stride" else 1
+        return self.traced(params, x, {})[0]
+
+    def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
+        """See :class:`Layered`."""
+        inputs: Params = {}
         for block in range(self.blocks):
-            x = F.conv2d(x, params[f"blocks.{block}.conv.weight"], stride=stride, padding=1)
+            name = f"blocks.{block}.conv"
+            inputs[name] = x
+            x = _shifted(F.conv2d(x, params[f"{name}.weight"], stride=self._stride, padding=1), name, shifts)
             x = _batch_norm(x, params[f"blocks.{block}.norm.weight"], params[f"blocks.{block}.norm.bias"])
             x = _ACTIVATIONS[self.activation](x)
             if self.pooling == "max":
                 x = F.max_pool2d(x, 2)
-        x = x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)
-        return F.linear(x, params["head.weight"], params["head.bias"])
+        inputs["head"] = x = x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)
+        return _shifted(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Linear layers with an activation between them; without hidden layers, multinomial logistic regression.
+
+    The images of a set do not meet in it (there is no batch normalisation).
+
+    Attributes:
+        ways: Classes a task, the width of the head.
+        hidden: Widths of the hidden layers, first to last; ``()`` is the linear model.
+        shape: Height, width and channels of the images.
+        shrink: Images are averaged over squares of this side first.
+    """
+
+    ways: int
+    hidden: tuple[int, ...] = (64,)
+    shape: tuple[int, int, int] = (28, 28, 1)
+    shrink: int = 1
+    activation: str = "gelu"
+
+    def __post_init__(self) -> None:
+        _check_activation(self.activation)
+        if self.ways < 2:
+            raise UserError(f"{self.ways} ways leave nothing to tell apart.", "Use 2 or more.")
+        if min(self.hidden, default=1) < 1:
+            raise UserError(f"The hidden layers {self.hidden} have one without units.", "Use widths of 1 or more.")
+        if self.shrink < 1 or any(side % self.shrink for side in self.shape[:2]):
+            size = f"{self.shape[0]} x {self.shape[1]}"
+            raise UserError(
+                f"{size} images do not divide into squares of side {self.shrink}.", "Use a shrink that divides both."
+            )
+
+    @property
+    def features(self) -> int:
+        """Numbers that the first layer reads."""
+        return self.shape[0] * self.shape[1] * self.shape[2] // self.shrink**2
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        names = [*(f"layers.{index}" for index in range(len(self.hidden))), "head"]
+        return tuple(Layer(name, f"{name}.weight", f"{name}.bias") for name in names)
+
+    def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
+        """Fresh parameters on the CPU: He-normal hidden layers, a head of standard deviation 0.1, zero biases."""
+        generator = torch.Generator().manual_seed(seed)
+        params: Params = {}
+        width = self.features
+        for layer, units in zip(self.layers, (*self.hidden, self.ways), strict=True):
+            spread = 0.1 if layer.name == "head" else (2 / width) ** 0.5
+            weight = torch.randn(units, width, generator=generator, dtype=torch.float64) * spread
+            params[f"{layer.name}.weight"], params[f"{layer.name}.bias"] = weight, torch.zeros(units)
+            width = units
+        return {name: value.to(dtype) for name, value in params.items()}
+
+    def __call__(self, params: Params, x: Tensor) -> Tensor:
+        """Logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
+        return self.traced(params, x, {})[0]
+
+    def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
+        """See :class:`Layered`."""
+        x = x.unflatten(3, (-1, self.shrink)).unflatten(2, (-1, self.shrink)).mean((3, 5)).flatten(1)
+        inputs: Params = {}
+        for index in range(len(self.hidden)):
+            name = f"layers.{index}"
+            inputs[name] = x
+            x = _shifted(F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"]), name, shifts)
+            x = _ACTIVATIONS[self.activation](x)
+        inputs["head"] = x
+        return _shifted(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
+
+
+def _check_activation(activation: str) -> None:
+    if activation not in _ACTIVATIONS:
+        raise UserError(f"There is no activation {activation!r}.", f"Use {' or '.join(_ACTIVATIONS)}.")
+
+
+def _shifted(x: Tensor, name: str, shifts: Params) -> Tensor:
+    return x + shifts[name] if name in shifts else x
 
 
 def _batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

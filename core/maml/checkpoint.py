@@ -1,54 +1,82 @@
-"""A trained model on disk: ``model.safetensors`` (the meta-parameters) and ``model.json`` (what they belong to)."""
+"""A trained model on disk: ``model.safetensors`` (the meta-parameters), ``model.json`` (what they belong to) and, where
+the training kept them, ``trajectory.safetensors`` (meta-parameters on the way).
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from core.errors import UserError
 from core.files import content_hash, read_json, replacing, write_json
-from core.maml.backbone import ConvNet, Params
+from core.maml.adaptation import Implicit, Unrolled
+from core.maml.backbone import MLP, ConvNet, Params
 from core.maml.objective import Bilevel
+from core.maml.training import Snapshot
 
 FORMAT = 1
+TRAJECTORY = "trajectory.safetensors"
 
 
 class ModelSpec(BaseModel):
     """What a model is, apart from its parameters.
 
     Attributes:
+        algorithm: ``maml``; ``fomaml`` (first order: trained with the direct gradient); ``anil`` (only the head
+            adapts); ``meta-sgd`` (inner rates are learned, ``rate`` is where they start); ``imaml`` (the inner problem
+            is proximal and solved, :class:`core.maml.adaptation.Implicit`).
         shape: Height, width and channels of the images.
-        steps, rate: Inner gradient steps and learning rate.
+        filters, pooling, blocks: Of the backbone ``convnet``.
+        hidden, shrink: Of the backbone ``mlp``; no hidden layers make it linear.
+        steps, rate: Inner gradient steps and learning rate; ``imaml`` has none.
+        proximity, inner_tolerance: Of ``imaml``.
         delta: Weight decay of the objective (a sum over tasks, :mod:`core.maml.objective`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: str = "convnet"
+    backbone: Literal["convnet", "mlp"] = "convnet"
+    algorithm: Literal["maml", "fomaml", "anil", "meta-sgd", "imaml"] = "maml"
     ways: int = Field(ge=2)
     filters: int = Field(default=16, ge=1)
     shape: tuple[int, int, int] = (28, 28, 1)
     pooling: str = "stride"
     blocks: int = Field(default=4, ge=1)
+    hidden: tuple[int, ...] = (64,)
+    shrink: int = Field(default=1, ge=1)
     activation: str = "gelu"
     steps: int = Field(default=1, ge=1)
     rate: float = Field(default=0.4, gt=0)
+    proximity: float = Field(default=1.0, gt=0)
+    inner_tolerance: float = Field(default=1e-5, gt=0)
     delta: float = Field(default=0.1, ge=0)
 
-    def network(self) -> ConvNet:
-        if self.backbone != "convnet":
-            raise UserError(f"There is no backbone {self.backbone!r}.", "Known: convnet.")
+    def network(self) -> ConvNet | MLP:
+        if self.backbone == "mlp":
+            return MLP(self.ways, self.hidden, self.shape, self.shrink, self.activation)
         return ConvNet(self.ways, self.filters, self.shape, self.pooling, self.blocks, self.activation)
 
+    def adaptation(self) -> Unrolled | Implicit:
+        if self.algorithm == "imaml":
+            return Implicit(self.proximity, self.inner_tolerance)
+        adapted = "head" if self.algorithm == "anil" else "all"
+        return Unrolled(self.steps, self.rate, adapted, self.algorithm == "meta-sgd")
+
     def bilevel(self) -> Bilevel:
-        return Bilevel(self.network(), self.steps, self.rate, self.delta)
+        return Bilevel(self.network(), self.adaptation(), self.delta, first_order=self.algorithm == "fomaml")
+
+    def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
+        """Fresh meta-parameters on the CPU."""
+        params, adaptation = self.network().init(seed, dtype), self.adaptation()
+        return params | (adaptation.rates(params) if isinstance(adaptation, Unrolled) else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +95,7 @@ class Model:
     def hash(self) -> str:
         """Names this content: the spec and the parameters."""
         arrays = [part for name in sorted(self.params) for part in (name, self.params[name].numpy())]
-        return content_hash(self.spec.model_dump(), *arrays)
+        return content_hash(self.spec.model_dump(exclude_defaults=True), *arrays)
 
     @property
     def size(self) -> int:
@@ -104,6 +132,43 @@ def load_model(folder: Path) -> Model:
     return Model(spec, load_params(folder / "model.safetensors", spec), described.get("story", {}))
 
 
+def save_trajectory(trajectory: list[Snapshot], folder: Path) -> None:
+    """Write the snapshots of a training beside its model, which TracIn reads."""
+    tensors = {
+        f"{number}.{name}": value.cpu().float().contiguous()
+        for number, snapshot in enumerate(trajectory)
+        for name, value in snapshot.params.items()
+    }
+    rates = json.dumps([snapshot.rate for snapshot in trajectory])
+    with replacing(folder / TRAJECTORY) as temporary:
+        save_file(tensors, temporary, metadata={"rates": rates})
+
+
+def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
+    """Read what :func:`save_trajectory` wrote.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another network.
+    """
+    path = folder / TRAJECTORY
+    if not path.is_file():
+        raise UserError(
+            "This model was kept without snapshots of its training, which TracIn follows.",
+            "Train it with the train command, or use another method.",
+        )
+    try:
+        with safe_open(path, "pt") as stream:
+            rates = json.loads(stream.metadata()["rates"])
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        names = spec.init(0)
+        return [
+            Snapshot({name: tensors[f"{number}.{name}"].view_as(names[name]) for name in names}, float(rate))
+            for number, rate in enumerate(rates)
+        ]
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{path} is damaged or of another network: {error}.", "Train the model again.") from error
+
+
 def load_params(path: Path, spec: ModelSpec) -> Params:
     """Read the meta-parameters of ``spec`` from a safetensors file; errors as in :func:`load_model`."""
     if not path.is_file():
@@ -112,7 +177,7 @@ def load_params(path: Path, spec: ModelSpec) -> Params:
         params = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a safetensors file: {error}.", "Restore the file or train again.") from error
-    expected = spec.network().init(0)
+    expected = spec.init(0)
     for name in sorted(expected.keys() | params.keys()):
         if name not in params:
             raise UserError(f"{path}: the tensor {name!r} is missing.", "The description is of another network.")

@@ -6,17 +6,17 @@
 
 ``l`` is the cross-entropy. ``S_k`` and ``Q_k`` count **all** rows, those of weight 0 too: taking something away
 sets its weight to 0 and leaves every other term as it was, which is what the influence estimates are derivatives
-of. The weights act on losses alone; a row of weight 0 still takes part in the batch statistics of its set.
+of. The weights act on losses alone; a row of weight 0 still takes part in the batch statistics of its set. Sums
+instead of means are the same thing with all weights multiplied by ``S_k`` and ``Q_k``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import grad
 
 from core.maml.backbone import Network, Params
 
@@ -38,37 +38,49 @@ class Task(NamedTuple):
     q: Tensor
 
 
+def row_losses(network: Network, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of each image, ``(n,)``, in nats."""
+    return F.cross_entropy(network(params, x), y, reduction="none")
+
+
+def inner_loss(network: Network, theta: Params, task: Task) -> Tensor:
+    """L_I(theta), a scalar."""
+    return (task.s * row_losses(network, theta, task.xs, task.ys)).mean()
+
+
+class Adaptation(Protocol):
+    """How the parameters of a task are reached from the meta-parameters (:mod:`core.maml.adaptation`)."""
+
+    def __call__(self, network: Network, params: Params, task: Task) -> Params:
+        """theta_k(lambda), differentiable by ``params`` and ``task.s``; has the parameters of the network alone."""
+        ...
+
+
 @dataclass(frozen=True)
 class Bilevel:
-    """A network with the way it adapts: K unrolled gradient steps (Finn et al. 2017, equation 1).
+    """A network with the way it adapts.
 
     Attributes:
         network: Logits from (parameters, images).
-        steps: Inner gradient steps K.
-        rate: Inner learning rate.
+        adaptation: theta_k(lambda).
         delta: Weight decay of the objective above (which is a sum over tasks).
+        first_order: Take ``d theta_k / d lambda`` as the identity. Values stay as they are; gradients by lambda become
+            the direct gradients of the paper (eq. 2-3), which are the update of first-order MAML (Finn et al. 2017,
+            section 5.2), and second derivatives the direct Hessian. Derivatives by support weights stay whole.
     """
 
     network: Network
-    steps: int
-    rate: float
+    adaptation: Adaptation
     delta: float
-
-    def losses(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of each image, ``(n,)``, in nats."""
-        return F.cross_entropy(self.network(params, x), y, reduction="none")
+    first_order: bool = False
 
     def adapt(self, params: Params, task: Task) -> Params:
-        """theta_k(lambda): parameters after K steps on the support set; differentiable to any order."""
-
-        def inner(theta: Params) -> Tensor:
-            return (task.s * self.losses(theta, task.xs, task.ys)).mean()
-
-        theta = params
-        for _ in range(self.steps):
-            gradient = grad(inner)(theta)
-            theta = {name: value - self.rate * gradient[name] for name, value in theta.items()}
-        return theta
+        """theta_k(lambda): parameters after adaptation to the support set."""
+        if not self.first_order:
+            return self.adaptation(self.network, params, task)
+        fixed = {name: value.detach() for name, value in params.items()}
+        moved = self.adaptation(self.network, fixed, task)
+        return {name: params[name] + (value - fixed[name]) for name, value in moved.items()}
 
     def query_logits(self, params: Params, task: Task) -> Tensor:
         """Logits ``(Q, ways)`` of the query images after adaptation."""

@@ -28,6 +28,7 @@ from core.maml.objective import Bilevel
 from core.progress import Progress
 
 STATE_FILE = "state.safetensors"
+_SNAPSHOTS = 8  # kept of a training
 _BLOCK = 10  # L-BFGS iterations between two looks at how far it is
 
 
@@ -55,6 +56,29 @@ class TrainSettings:
             raise UserError("Iterations, polish, tolerance and seed must be 0 or more, a meta-batch 1 or more.")
         if not 0 < self.learning_rate < np.inf:
             raise UserError(f"The learning rate is {self.learning_rate}.", "It must be above 0.")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Meta-parameters on the way, and the learning rate of the Adam step they stand at."""
+
+    params: Params
+    rate: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives.
+
+    Attributes:
+        params: The final meta-parameters.
+        history: What was measured on the way: phase, done, loss or the fields of :class:`Stationarity`.
+        trajectory: Snapshots of the Adam phase, evenly spaced, the last one at its end.
+    """
+
+    params: Params
+    history: list[dict[str, Any]]
+    trajectory: list[Snapshot]
 
 
 @dataclass(frozen=True)
@@ -109,63 +133,65 @@ def train(
     *,
     folder: Path | None = None,
     progress: Progress | None = None,
-) -> Params:
-    """Minimise the objective from ``start``.
+    name: str = "meta-training",
+) -> Trained:
+    """Minimise the objective from ``start``; with :attr:`Bilevel.first_order`, follow the direct gradients instead.
 
     Args:
         start: Initial parameters (not changed).
         episodes: The training tasks.
         folder: Where to keep the state; a run that was killed goes on from there.
         progress: Told of every step.
+        name: What the progress calls it.
 
     Raises:
         UserError: the loss became NaN or infinite, or the folder holds the state of another training.
     """
     progress = progress or Progress()
-    state = _State(folder, _question(model, start, episodes, settings))
-    params, moments, done, history = state.load(start)
-    if done < settings.iterations:
-        params, history = _adam(model, params, moments, episodes, settings, done, history, state, progress)
+    store = _Store(folder, _question(model, start, episodes, settings))
+    state = store.load(start)
+    if state.done < settings.iterations:
+        _adam(model, state, episodes, settings, store, progress, name)
     if settings.polish:
-        params = _polish(
-            model, params, episodes, settings, max(done - settings.iterations, 0), history, state, progress
-        )
-    return params
+        _polish(model, state, episodes, settings, store, progress)
+    return Trained(state.params, state.history, state.trajectory)
 
 
-def adam_steps(
-    model: Bilevel, params: Params, episodes: Episodes, settings: TrainSettings, progress: Progress | None = None
-) -> Params:
-    """Only the Adam phase, nothing kept on disk: a short fine-tune."""
-    state = _State(None, "")
-    return _adam(model, params, {}, episodes, settings, 0, [], state, progress or Progress(), name="fine-tune")[0]
+@dataclass
+class _State:
+    """Where a training is; ``done`` counts Adam steps and then iterations of the polish."""
+
+    params: Params
+    moments: dict[str, Tensor]
+    done: int
+    history: list[dict[str, Any]]
+    trajectory: list[Snapshot]
 
 
 def _adam(
     model: Bilevel,
-    params: Params,
-    moments: dict[str, Tensor],
+    state: _State,
     episodes: Episodes,
     settings: TrainSettings,
-    done: int,
-    history: list[dict[str, Any]],
-    state: _State,
+    store: _Store,
     progress: Progress,
-    name: str = "meta-training",
-) -> tuple[Params, list[dict[str, Any]]]:
-    leaves = {key: value.clone().requires_grad_() for key, value in params.items()}
+    name: str,
+) -> None:
+    leaves = {key: value.clone().requires_grad_() for key, value in state.params.items()}
     optimiser = torch.optim.Adam(leaves.values(), lr=settings.learning_rate)
-    for key, leaf in leaves.items() if moments else ():
+    for key, leaf in leaves.items() if state.moments else ():
         optimiser.state[leaf] = {
-            "step": torch.tensor(float(done)),
-            "exp_avg": moments[f"exp_avg.{key}"],
-            "exp_avg_sq": moments[f"exp_avg_sq.{key}"],
+            "step": torch.tensor(float(state.done)),
+            "exp_avg": state.moments[f"exp_avg.{key}"],
+            "exp_avg_sq": state.moments[f"exp_avg_sq.{key}"],
         }
     function = grad_and_value(total(model.task_loss))
     size = min(settings.meta_batch, len(episodes))
+    last = settings.iterations
+    marks = {round(last * (n + 1) / _SNAPSHOTS) for n in range(_SNAPSHOTS)} - {0}
     losses: list[float] = []
-    progress.stage(name, settings.iterations, done=done)
-    for iteration in range(done, settings.iterations):
+    progress.stage(name, last, done=state.done)
+    for iteration in range(state.done, last):
         values = {key: leaf.detach() for key, leaf in leaves.items()}
         gradient = {key: model.delta / len(episodes) * value for key, value in values.items()}
         loss = 0.0
@@ -179,17 +205,22 @@ def _adam(
             )
         for key, leaf in leaves.items():
             leaf.grad = gradient[key]
+        rate = settings.learning_rate * (1 + np.cos(np.pi * iteration / last)) / 2
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * (1 + np.cos(np.pi * iteration / settings.iterations)) / 2
+            group["lr"] = rate
         optimiser.step()
         losses.append(loss)
         progress.advance(note=f"loss {np.mean(losses[-50:]):.3f}")
-        if state.due(iteration + 1, settings.iterations):
-            history = [*history, {"phase": "adam", "done": iteration + 1, "loss": float(np.mean(losses))}]
+        state.done = iteration + 1
+        state.params = {key: leaf.detach() for key, leaf in leaves.items()}
+        if state.done in marks:
+            state.trajectory.append(Snapshot({key: value.clone() for key, value in state.params.items()}, float(rate)))
+        if store.due(state.done, last):
+            state.history.append({"phase": "adam", "done": state.done, "loss": float(np.mean(losses))})
             losses = []
-            kept = {f"{m}.{key}": optimiser.state[leaf][m] for key, leaf in leaves.items() for m in _MOMENTS}
-            state.save({key: leaf.detach() for key, leaf in leaves.items()}, kept, iteration + 1, history)
-    return {key: leaf.detach() for key, leaf in leaves.items()}, history
+            state.moments = {f"{m}.{key}": optimiser.state[leaf][m] for key, leaf in leaves.items() for m in _MOMENTS}
+            store.save(state)
+    state.moments = {}
 
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -204,18 +235,11 @@ def _draw(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
 
 
 def _polish(
-    model: Bilevel,
-    params: Params,
-    episodes: Episodes,
-    settings: TrainSettings,
-    done: int,
-    history: list[dict[str, Any]],
-    state: _State,
-    progress: Progress,
-) -> Params:
+    model: Bilevel, state: _State, episodes: Episodes, settings: TrainSettings, store: _Store, progress: Progress
+) -> None:
     """L-BFGS with strong Wolfe line searches on the whole objective, divided by the number of tasks."""
     n = len(episodes)
-    leaves = {key: value.clone().requires_grad_() for key, value in params.items()}
+    leaves = {key: value.clone().requires_grad_() for key, value in state.params.items()}
     optimiser = torch.optim.LBFGS(
         leaves.values(),
         max_iter=_BLOCK,
@@ -238,29 +262,29 @@ def _polish(
             leaf.grad = gradient[key] / n
         return loss / n
 
+    done = max(state.done - settings.iterations, 0)
     progress.stage("polish", settings.polish, done=done)
     for begun in range(done, settings.polish, _BLOCK):
         optimiser.step(closure)
         now = min(begun + _BLOCK, settings.polish)
-        values = {key: leaf.detach().clone() for key, leaf in leaves.items()}
-        report = stationarity(model, values, episodes)
+        state.params = {key: leaf.detach().clone() for key, leaf in leaves.items()}
+        report = stationarity(model, state.params, episodes)
         refuse_diverged(report)
-        history = [*history, {"phase": "polish", "done": now, **asdict(report)}]
+        state.done = settings.iterations + now
+        state.history.append({"phase": "polish", "done": now, **asdict(report)})
         progress.advance(now - begun, note=f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}")
-        state.save(values, {}, settings.iterations + now, history)
+        store.save(state)
         if report.ratio < settings.tolerance:
             break
-    return {key: leaf.detach() for key, leaf in leaves.items()}
 
 
 def _question(model: Bilevel, start: Params, episodes: Episodes, settings: TrainSettings) -> str:
     """Names a training, so that the state of another one is never taken for this one's."""
     arrays = [start[name].cpu().numpy() for name in sorted(start)]
-    inner = {"steps": model.steps, "rate": model.rate, "delta": model.delta, "network": repr(model.network)}
-    return content_hash(inner, asdict(settings), episodes.tasks.hash, *arrays)
+    return content_hash(repr(model), asdict(settings), episodes.tasks.hash, *arrays)
 
 
-class _State:
+class _Store:
     """What a training keeps on disk: ``state.safetensors``, written about twenty times a run."""
 
     def __init__(self, folder: Path | None, question: str) -> None:
@@ -268,34 +292,44 @@ class _State:
 
     def due(self, done: int, total_iterations: int) -> bool:
         every = max(1, total_iterations // 20)
-        return self.folder is not None and (done % every == 0 or done == total_iterations)
+        return done % every == 0 or done == total_iterations
 
-    def save(self, params: Params, moments: dict[str, Tensor], done: int, history: list[dict[str, Any]]) -> None:
+    def save(self, state: _State) -> None:
         if self.folder is None:
             return
-        tensors = {f"params.{name}": value.cpu().contiguous() for name, value in params.items()}
-        tensors |= {name: value.cpu().contiguous() for name, value in moments.items()}
-        described = json.dumps({"question": self.question, "done": done, "history": history})
+        tensors = {f"params.{name}": value for name, value in state.params.items()} | state.moments
+        for number, snapshot in enumerate(state.trajectory):
+            tensors |= {f"snapshot.{number}.{name}": value for name, value in snapshot.params.items()}
+        described = {
+            "question": self.question,
+            "done": state.done,
+            "history": state.history,
+            "rates": [snapshot.rate for snapshot in state.trajectory],
+        }
         # One file, so that a kill between two writes cannot pair old tensors with a new count.
         with replacing(self.folder / STATE_FILE) as temporary:
-            save_file(tensors, temporary, metadata={"state": described})
+            kept = {name: value.cpu().contiguous() for name, value in tensors.items()}
+            save_file(kept, temporary, metadata={"state": json.dumps(described)})
 
-    def load(self, start: Params) -> tuple[Params, dict[str, Tensor], int, list[dict[str, Any]]]:
+    def load(self, start: Params) -> _State:
         path = self.folder / STATE_FILE if self.folder else None
         if path is None or not path.exists():
-            return start, {}, 0, []
+            return _State(start, {}, 0, [], [])
+        device = next(iter(start.values())).device
         try:
             with safe_open(path, "pt") as stream:
                 described = json.loads(stream.metadata()["state"])
                 question = described["question"]
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+                tensors = {name: stream.get_tensor(name).to(device) for name in stream.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged: {error}.", "Delete it to train from the beginning.") from error
         if question != self.question:
             raise UserError(
                 f"{path.parent} holds a training with other tasks or settings.", "Choose another output folder."
             )
-        device = next(iter(start.values())).device
-        params = {name: tensors.pop(f"params.{name}").to(device) for name in start}
-        moments = {name: value.to(device) for name, value in tensors.items()}
-        return params, moments, described["done"], described["history"]
+        params = {name: tensors.pop(f"params.{name}") for name in start}
+        trajectory = [
+            Snapshot({name: tensors.pop(f"snapshot.{number}.{name}") for name in start}, rate)
+            for number, rate in enumerate(described["rates"])
+        ]
+        return _State(params, tensors, described["done"], described["history"], trajectory)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from core.actions.compute import Compute
 from core.actions.edit import FINETUNE, WAYS, kind_of, question_of
-from core.actions.rank import SolveSettings
+from core.influence.methods import SolveSettings
 from core.maml.evaluation import Interval
 from core.tasks.removal import Removal
 from core.ui.context import Context, table

@@ -10,7 +10,7 @@ import streamlit as st
 from core.actions.compute import Compute
 from core.actions.demo import detection_of
 from core.actions.evaluate import KIND, question_of
-from core.actions.rank import SolveSettings
+from core.influence.methods import SolveSettings
 from core.ui.context import Context, choose_ranking, table
 from core.ui.jobs import job_panel, start
 from core.ui.text import plain

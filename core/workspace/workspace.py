@@ -25,7 +25,8 @@ import platformdirs
 from core.data import ImageSet, load_images
 from core.errors import UserError
 from core.files import read_json, write_json
-from core.maml.checkpoint import Model, load_model
+from core.maml.checkpoint import Model, load_model, load_trajectory
+from core.maml.training import Snapshot
 from core.tasks.generate import TaskFolder, read_folder
 from core.tasks.removal import Removal
 from core.workspace.decisions import DecisionLog
@@ -87,6 +88,15 @@ class Workspace:
         images = load_images(tasks.data)
         check_fit(images, tasks, model)
         return Project(images, tasks, model)
+
+    def trajectory(self) -> list[Snapshot]:
+        """Snapshots of the model's training.
+
+        Raises:
+            UserError: none were kept.
+        """
+        folder = self.folder / "model"
+        return load_trajectory(folder, load_model(folder).spec)
 
     @property
     def runs(self) -> Runs:

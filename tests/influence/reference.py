@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.maml.adaptation import network_part
+from core.maml.backbone import MLP
 from tests.problems import Problem
 
 
@@ -14,9 +18,14 @@ def forward(problem: Problem, flat: Tensor, x: Tensor) -> Tensor:
     """Logits by PyTorch's own layers, parameters cut out of one vector."""
     net, at = problem.model.network, 0
     parts = {}
-    for name, value in problem.params.items():
+    for name, value in network_part(problem.params).items():
         parts[name] = flat[at : at + value.numel()].reshape(value.shape)
         at += value.numel()
+    if isinstance(net, MLP):
+        x = F.avg_pool2d(x, net.shrink).flatten(1)
+        for layer in range(len(net.hidden)):
+            x = torch.tanh(x @ parts[f"layers.{layer}.weight"].T + parts[f"layers.{layer}.bias"])
+        return x @ parts["head.weight"].T + parts["head.bias"]
     for b in range(net.blocks):
         x = F.conv2d(x, parts[f"blocks.{b}.conv.weight"], stride=2 if net.pooling == "stride" else 1, padding=1)
         # PyTorch's own batch norm has no third derivative; tests/maml/test_backbone.py holds ours against it.
@@ -47,13 +56,22 @@ def task_tensors(problem: Problem, task_id: str) -> tuple[Tensor, ...]:
 
 
 def adapted(problem: Problem, flat: Tensor, task_id: str, s: Tensor) -> Tensor:
+    """Unrolled steps, in all variants: parameters that do not adapt have rate 0, learned rates lie behind theta."""
     xs, ys, *_ = task_tensors(problem, task_id)
-    theta = flat
-    for _ in range(problem.model.steps):
+    how, net = problem.model.adaptation, network_part(problem.params)
+    sizes = {name: value.numel() for name, value in net.items()}
+    theta = base = flat[: sum(sizes.values())]
+    moves = torch.cat([torch.full((n,), how.adapted == "all" or k.startswith("head.")) for k, n in sizes.items()])
+    rate = torch.zeros(len(theta), dtype=flat.dtype)
+    rates = flat[len(theta) :].detach() if problem.model.first_order else flat[len(theta) :]
+    rate[moves] = rates if how.learned_rates else how.rate
+    if problem.model.first_order:
+        theta = base.detach().requires_grad_()
+    for _ in range(how.steps):
         loss = (s * F.cross_entropy(forward(problem, theta, xs), ys, reduction="none")).sum() / len(s)
         (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
-        theta = theta - problem.model.rate * gradient
-    return theta
+        theta = theta - rate * gradient
+    return base + (theta - base.detach()) if problem.model.first_order else theta
 
 
 def query_losses(problem: Problem, flat: Tensor, task_id: str, s: Tensor | None = None) -> Tensor:
@@ -102,6 +120,24 @@ def dense_gauss_newton(problem: Problem, task_ids: list[str]) -> Tensor:
             )
             out += q[row] / len(q) * jacobian[row].T @ a @ jacobian[row]
     return out
+
+
+def first_order(problem: Problem) -> Problem:
+    return replace(problem, model=replace(problem.model, first_order=True))
+
+
+def dense_direct(problem: Problem, task_ids: list[str]) -> Tensor:
+    return dense_hessian(first_order(problem), task_ids)
+
+
+def dense_task_fisher(problem: Problem, task_ids: list[str]) -> Tensor:
+    rows = torch.stack([gradient(problem, task_id) for task_id in task_ids])
+    return rows.T @ rows
+
+
+def dense_gamma(problem: Problem, task_ids: list[str]) -> Tensor:
+    norms = [gradient(first_order(problem), task_id).abs().sum() for task_id in task_ids]
+    return torch.eye(len(flat_params(problem)), dtype=torch.float64) * sum(norms)
 
 
 def query_row_gradients(problem: Problem, task_id: str) -> Tensor:

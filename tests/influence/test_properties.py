@@ -13,8 +13,8 @@ from core.errors import UserError
 from core.influence.curvature import Curvature
 from core.influence.scores import image_table, instance_table, task_table
 from core.influence.targets import Target, target_gradient
-from core.influence.vectors import flatten
 from core.maml.episodes import Episodes
+from core.maml.vectors import flatten
 from core.tasks.tasklist import TaskList, from_rows
 from tests.problems import Problem, tiny_problem
 

@@ -23,11 +23,12 @@ from core.influence.curvature import Curvature
 from core.influence.scores import instance_table, task_table
 from core.influence.solvers import conjugate_gradients
 from core.influence.targets import target_gradient
-from core.influence.vectors import flatten, unflatten
+from core.maml.adaptation import Unrolled
 from core.maml.backbone import ConvNet, Params
 from core.maml.episodes import Episodes, total
 from core.maml.objective import Bilevel
 from core.maml.training import TrainSettings, stationarity, train
+from core.maml.vectors import flatten, unflatten
 from core.tasks.tasklist import from_rows
 from tests.problems import tiny_images, tiny_tasks
 
@@ -106,10 +107,10 @@ def minimise(model: Bilevel, flat: Tensor, like: Params, episodes: Episodes, inv
 @pytest.fixture(scope="module")
 def optimum() -> Optimum:
     network = ConvNet(3, filters=3, shape=(7, 7, 1), blocks=1)
-    model = Bilevel(network, steps=1, rate=0.3, delta=0.6)
+    model = Bilevel(network, Unrolled(1, 0.3), delta=0.6)
     episodes, heldout = episodes_of(24, queries=3, seed=0), episodes_of(4, queries=4, seed=9)
     settings = TrainSettings(iterations=0, polish=200, tolerance=1e-5)
-    params = train(model, network.init(0, torch.float64), episodes, settings)
+    params = train(model, network.init(0, torch.float64), episodes, settings).params
     params = unflatten(minimise(model, flatten(params), params, episodes, None), params)
     gradient, loss = target_gradient(model, params, heldout)
     curvature = Curvature("exact", model, params, episodes)

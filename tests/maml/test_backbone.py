@@ -6,21 +6,40 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.func import grad, jvp, vmap
 
 from core.errors import UserError
-from core.maml.backbone import ConvNet
+from core.maml.backbone import MLP, ConvNet, Layered, Params
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
+NETWORKS: list[ConvNet | MLP] = [
+    ConvNet(3, filters=4, shape=(7, 9, 3), blocks=2),
+    ConvNet(3, filters=4, shape=(7, 9, 3), pooling="max", blocks=2, activation="relu"),
+    MLP(3, hidden=(5, 4), shape=(4, 6, 2), shrink=2, activation="tanh"),
+    MLP(3, hidden=(), shape=(4, 6, 2)),
+]
 
 
-def layers(net: ConvNet) -> nn.Module:
+def layers(net: ConvNet | MLP) -> nn.Module:
     """The same network of torch.nn layers, float64."""
+    if isinstance(net, MLP):
+        widths = [net.shape[2] * (net.shape[0] // net.shrink) * (net.shape[1] // net.shrink), *net.hidden]
+        linear = OrderedDict((str(i), nn.Linear(*widths[i : i + 2])) for i in range(len(net.hidden)))
+        whole = OrderedDict(shrink=nn.AvgPool2d(net.shrink), flat=nn.Flatten(), layers=nn.ModuleDict(linear))
+        module = nn.ModuleDict(OrderedDict(whole, head=nn.Linear(widths[-1], net.ways))).double()
+        order = [module["shrink"], module["flat"]]
+        for part in linear.values():
+            order += [part, ACTIVATIONS[net.activation]()]
+        module.forward = nn.Sequential(*order, module["head"]).forward
+        return module
     blocks, channels = OrderedDict(), net.shape[2]
     for block in range(net.blocks):
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         stride = 2 if net.pooling == "stride" else 1
         parts["conv"] = nn.Conv2d(channels, net.filters, 3, stride=stride, padding=1, bias=False)
         parts["norm"] = nn.BatchNorm2d(net.filters, track_running_stats=False)
-        parts["act"] = {"relu": nn.ReLU, "gelu": nn.GELU}[net.activation]()
+        parts["act"] = ACTIVATIONS[net.activation]()
         if net.pooling == "max":
             parts["pool"] = nn.MaxPool2d(2)
         blocks[str(block)] = nn.Sequential(parts)
@@ -31,7 +50,22 @@ def layers(net: ConvNet) -> nn.Module:
     return nn.Sequential(OrderedDict(whole)).double()
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def some(net: ConvNet | MLP, rows: int = 6) -> tuple[Params, Tensor]:
+    """Parameters off their start, and images; float64."""
+    generator = torch.Generator().manual_seed(0)
+    params = {
+        name: value + 0.3 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        for name, value in net.init(1, torch.float64).items()
+    }
+    return params, torch.rand(rows, net.shape[2], *net.shape[:2], generator=generator, dtype=torch.float64)
+
+
+def close(have: Tensor, want: Tensor) -> None:
+    assert have.shape == want.shape
+    assert (have - want).abs().max() <= 1e-10 * want.abs().max()
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @pytest.mark.parametrize(
     ("pooling", "shape", "blocks"),
     [("stride", (28, 28, 1), 4), ("max", (28, 28, 1), 4), ("stride", (7, 9, 3), 2), ("max", (7, 9, 3), 2)],
@@ -40,21 +74,97 @@ def test_logits_are_those_of_pytorchs_layers(
     activation: str, pooling: str, shape: tuple[int, int, int], blocks: int
 ) -> None:
     net = ConvNet(3, filters=4, shape=shape, pooling=pooling, blocks=blocks, activation=activation)
-    generator = torch.Generator().manual_seed(0)
-    params = {
-        name: value + 0.3 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
-        for name, value in net.init(1, torch.float64).items()
-    }
+    params, x = some(net)
     module = layers(net)
     module.load_state_dict(params)
-    x = torch.rand(6, shape[2], *shape[:2], generator=generator, dtype=torch.float64)
-    have, want = net(params, x), module.train()(x)
-    assert have.shape == (6, 3)
-    assert (have - want).abs().max() <= 1e-10 * want.abs().max()
+    assert net(params, x).shape == (6, 3)
+    close(net(params, x), module.train()(x))
 
 
-def test_fresh_parameters_follow_the_seed() -> None:
-    net = ConvNet(5, filters=3, shape=(7, 7, 1), blocks=2)
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+@pytest.mark.parametrize(("hidden", "shrink"), [((), 1), ((5,), 2), ((5, 4), 1)])
+def test_the_mlp_is_pytorchs_linear_layers(activation: str, hidden: tuple[int, ...], shrink: int) -> None:
+    net = MLP(3, hidden, (4, 6, 2), shrink, activation)
+    params, x = some(net)
+    module = layers(net)
+    module.load_state_dict(params)
+    assert net(params, x).shape == (6, 3)
+    close(net(params, x), module(x))
+
+
+@pytest.mark.parametrize("net", NETWORKS, ids=str)
+def test_every_layer_shows_its_input_and_takes_a_shift_of_its_output(net: ConvNet | MLP) -> None:
+    """Gradients by the shifts are those of plain autograd by the outputs of PyTorch's layers."""
+    assert isinstance(net, Layered)
+    params, x = some(net)
+    module = layers(net)
+    module.load_state_dict(params)
+    inputs, outputs = {}, {}
+    for layer in net.layers:
+        part = module.get_submodule(layer.name)
+
+        def keep(_: nn.Module, given: tuple[Tensor, ...], out: Tensor, name: str = layer.name) -> None:
+            inputs[name], outputs[name] = given[0], out
+
+        part.register_forward_hook(keep)
+        if isinstance(part, nn.Conv2d):
+            assert ((layer.stride,) * 2, (layer.padding,) * 2) == (part.stride, part.padding)
+    logits = module.train()(x)
+    named = dict(module.named_parameters())
+    assert all((layer.bias is None) == (f"{layer.name}.bias" not in named) for layer in net.layers)
+    want = torch.autograd.grad(logits.logsumexp(1).sum(), list(outputs.values()))
+    zeros = {name: torch.zeros_like(out) for name, out in outputs.items()}
+    have = grad(lambda shifts: net.traced(params, x, shifts)[0].logsumexp(1).sum())(zeros)
+    traced, ours = net.traced(params, x, {})
+    assert torch.equal(traced, net(params, x))
+    assert list(ours) == list(outputs) == [layer.name for layer in net.layers]
+    for (name, out), gradient in zip(outputs.items(), want, strict=True):
+        close(ours[name], inputs[name])
+        close(have[name], gradient)
+        whole = grad(lambda shift, name=name: net.traced(params, x, {name: shift})[0].logsumexp(1).sum())
+        by_one_number = whole(torch.zeros((), dtype=torch.float64))
+        assert abs(by_one_number - gradient.sum()) <= 1e-10 * max(1, out.abs().sum())
+
+
+@pytest.mark.parametrize("net", NETWORKS, ids=str)
+def test_several_parameter_sets_at_once_are_one_after_another(net: ConvNet | MLP) -> None:
+    """Values and forward-over-reverse products under vmap."""
+    sets = [net.init(seed, torch.float64) for seed in range(3)]
+    stacked = {name: torch.stack([one[name] for one in sets]) for name in sets[0]}
+    x = torch.stack([some(net)[1] * (1 + k) / 3 for k in range(3)])
+
+    def product(params: Params, images: Tensor) -> tuple[Tensor, Params]:
+        return jvp(grad(lambda p: net(p, images).logsumexp(1).sum()), (params,), (params,))[1]
+
+    logits, products = vmap(net)(stacked, x), vmap(product)(stacked, x)
+    for k, one in enumerate(sets):
+        close(logits[k], net(one, x[k]))
+        want = product(one, x[k])
+        size = max(float(value.abs().max()) for value in want.values())
+        assert all((products[name][k] - want[name]).abs().max() <= 1e-10 * size for name in one)
+
+
+def test_shapes_and_order_of_the_mlps_parameters() -> None:
+    params = MLP(5, (8, 6), (4, 6, 2), shrink=2).init(0)
+    assert {name: tuple(value.shape) for name, value in params.items()} == {
+        "layers.0.weight": (8, 12),
+        "layers.0.bias": (8,),
+        "layers.1.weight": (6, 8),
+        "layers.1.bias": (6,),
+        "head.weight": (5, 6),
+        "head.bias": (5,),
+    }
+    assert list(MLP(5, ()).init(0)) == ["head.weight", "head.bias"]
+
+
+def test_fresh_hidden_layers_are_he_normal() -> None:
+    params = MLP(64, (300,)).init(0)
+    assert float(params["layers.0.weight"].std()) == pytest.approx((2 / 784) ** 0.5, rel=0.02)
+    assert float(params["head.weight"].std()) == pytest.approx(0.1, rel=0.02)
+
+
+@pytest.mark.parametrize("net", [ConvNet(5, filters=3, shape=(7, 7, 1), blocks=2), MLP(5, (3,), (7, 7, 1))], ids=str)
+def test_fresh_parameters_follow_the_seed(net: ConvNet | MLP) -> None:
     one, again, other = net.init(0), net.init(0), net.init(1)
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not torch.equal(one["head.weight"], other["head.weight"])
@@ -73,7 +183,7 @@ def test_fresh_convolutions_are_he_normal() -> None:
     ("field", "what"),
     [
         ({"pooling": "mean"}, "no pooling 'mean'.*stride or max"),
-        ({"activation": "tanh"}, "no activation 'tanh'.*relu or gelu"),
+        ({"activation": "sine"}, "no activation 'sine'.*relu or gelu or tanh"),
         ({"pooling": "max", "blocks": 3}, "3 blocks of 16 filters do not fit 7 x 7 images"),
         ({"filters": 0}, "0 filters do not fit"),
         ({"blocks": 0}, "0 blocks"),
@@ -83,3 +193,18 @@ def test_fresh_convolutions_are_he_normal() -> None:
 def test_a_network_that_cannot_be_is_refused(field: dict[str, object], what: str) -> None:
     with pytest.raises(UserError, match=what):
         ConvNet(**{"ways": 3, "shape": (7, 7, 1), "blocks": 2, **field})
+
+
+@pytest.mark.parametrize(
+    ("field", "what"),
+    [
+        ({"shrink": 3}, "8 x 6 images do not divide into squares of side 3"),
+        ({"shrink": 0}, "squares of side 0.*divides both"),
+        ({"hidden": (4, 0)}, r"\(4, 0\) have one without units"),
+        ({"activation": "sine"}, "no activation 'sine'"),
+        ({"ways": 1}, "1 ways"),
+    ],
+)
+def test_an_mlp_that_cannot_be_is_refused(field: dict[str, object], what: str) -> None:
+    with pytest.raises(UserError, match=what):
+        MLP(**{"ways": 3, "shape": (8, 6, 1), **field})

@@ -9,10 +9,10 @@ import torch
 from torch.func import grad
 
 from core.influence.scores import instance_table
-from core.influence.vectors import flatten, unflatten
 from core.maml.episodes import Episodes, batched, total
 from core.maml.evaluation import Interval, evaluate
 from core.maml.training import stationarity
+from core.maml.vectors import flatten, unflatten
 from core.tasks.tasklist import TaskList, from_rows
 from tests.problems import Problem, tiny_problem
 

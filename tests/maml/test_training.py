@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.errors import UserError
-from core.influence.vectors import flatten
+from core.maml.adaptation import Unrolled
 from core.maml.backbone import Params
 from core.maml.objective import Bilevel
-from core.maml.training import STATE_FILE, TrainSettings, _draw, adam_steps, stationarity, train
+from core.maml.training import STATE_FILE, TrainSettings, _draw, stationarity, train
+from core.maml.vectors import flatten
 from core.progress import Progress
 from tests.problems import Problem, tiny_problem
 
@@ -46,7 +47,7 @@ def problem() -> Problem:
 
 
 def run(problem: Problem, settings: TrainSettings = QUICK, folder: Path | None = None, **more: Progress) -> Params:
-    return train(problem.model, problem.params, problem.episodes, settings, folder=folder, **more)
+    return train(problem.model, problem.params, problem.episodes, settings, folder=folder, **more).params
 
 
 def same(one: Params, other: Params) -> bool:
@@ -161,9 +162,9 @@ def test_the_polish_reaches_a_stationary_point(problem: Problem) -> None:
     def linear(params: Params, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(1) @ params["weight"] + params["bias"]
 
-    model = Bilevel(linear, steps=2, rate=0.3, delta=0.1)
+    model = Bilevel(linear, Unrolled(2, 0.3), delta=0.1)
     start = {"weight": torch.zeros(49, 2, dtype=torch.float64), "bias": torch.zeros(2, dtype=torch.float64)}
-    params = train(model, start, problem.episodes, replace(QUICK, iterations=5, polish=100, tolerance=1e-5))
+    params = train(model, start, problem.episodes, replace(QUICK, iterations=5, polish=100, tolerance=1e-5)).params
     report = stationarity(model, params, problem.episodes)
     assert report.ratio < 1e-5
     assert float(flatten(params).norm()) > 0.1
@@ -175,8 +176,17 @@ def test_the_polish_stops_where_it_is_stationary(problem: Problem) -> None:
     assert len(steps) < 20 + 10
 
 
-def test_nothing_but_adam_is_a_fine_tune(problem: Problem) -> None:
-    assert same(adam_steps(problem.model, problem.params, problem.episodes, QUICK), run(problem))
+def test_snapshots_are_kept_and_survive_an_interruption(problem: Problem, tmp_path: Path) -> None:
+    whole = train(problem.model, problem.params, problem.episodes, QUICK)
+    assert same(whole.trajectory[-1].params, whole.params)
+    assert 1 < len(whole.trajectory) <= 8
+    rates = [snapshot.rate for snapshot in whole.trajectory]
+    assert rates == sorted(rates, reverse=True)
+    with pytest.raises(Killed):
+        train(problem.model, problem.params, problem.episodes, QUICK, folder=tmp_path, progress=Stops(11))
+    again = train(problem.model, problem.params, problem.episodes, QUICK, folder=tmp_path)
+    assert [s.rate for s in again.trajectory] == rates
+    assert all(same(a.params, b.params) for a, b in zip(again.trajectory, whole.trajectory, strict=True))
 
 
 @pytest.mark.parametrize(("n", "size"), [(5, 2), (12, 12), (7, 3), (3, 1)])

@@ -17,7 +17,8 @@ from core.actions.curve import FINETUNE as CURVE_FINETUNE
 from core.actions.curve import CurveSettings, curve
 from core.actions.decide import mark, worst_items
 from core.actions.edit import FINETUNE, edit
-from core.actions.rank import SolveSettings, ranking
+from core.actions.rank import ranking
+from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target
 from core.maml.checkpoint import Model, ModelSpec, save_model
 from core.progress import Progress
@@ -32,7 +33,7 @@ COMPUTE = Compute("cpu")
 
 
 def make_ranking(workspace: Workspace) -> Run:
-    return ranking(workspace, Target(), SolveSettings(), COMPUTE, Progress())
+    return ranking(workspace, Target(), estimator(DEFAULT), COMPUTE, Progress())
 
 
 def make_edit(workspace: Workspace, way: str) -> Run:
@@ -57,7 +58,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     story = {
         "training": {"iterations": 2, "meta_batch": 2, "learning_rate": 1e-3, "polish": 0, "tolerance": 1e-4, "seed": 0}
     }
-    save_model(Model(spec, spec.network().init(0, torch.float64), story), folder / "model")
+    save_model(Model(spec, spec.init(0, torch.float64), story), folder / "model")
     return create(folder / "tiny", folder / "tasks", folder / "model").folder
 
 

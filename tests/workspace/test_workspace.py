@@ -23,7 +23,7 @@ def tasks(folder: Path, settings: TaskSettings = SETTINGS) -> Path:
 
 
 def model(folder: Path, spec: ModelSpec = SPEC, seed: int = 0) -> Path:
-    save_model(Model(spec, spec.network().init(seed), {"command": "by hand"}), folder)
+    save_model(Model(spec, spec.init(seed), {"command": "by hand"}), folder)
     return folder
 
 

@@ -1,0 +1,109 @@
+"""EK-FAC influence (Grosse et al. 2023, "Studying Large Language Model Generalization with Influence Functions",
+section 3) of the pooled model, by kronfluence, summed to tasks.
+
+For a training row z and a held-out query row q, kronfluence gives ``D l(q)^T G^-1 D l(z)`` with G the
+eigenvalue-corrected Kronecker-factored Gauss-Newton matrix, damped by a tenth of its mean eigenvalue: in
+proportion to the rise of q's loss when z is removed, so positive is helpful as it stands.
+"""
+
+from __future__ import annotations
+
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from core.baselines.libraries import checked, require
+from core.baselines.pooled import BATCH, codes, distinct_rows, pixels, train_pooled
+from core.data import ImageSet
+from core.errors import UserError
+from core.tasks.tasklist import TaskList
+
+Batch = tuple[Tensor, Tensor]
+
+
+def ekfac_scores(images: ImageSet, train: TaskList, heldout: TaskList, *, epochs: int, seed: int) -> np.ndarray:
+    """EK-FAC scores ``(N, T)``, positive is helpful, up to one positive factor.
+
+    A pair is the sum over the training task's rows, support and query, of the mean over the held-out task's query
+    rows. The pooled model sees a row once however many tasks it is in; each of them is credited with it in full.
+
+    Args:
+        epochs, seed: Of the training of the pooled model; ``seed`` also draws the labels of the Fisher matrix.
+
+    Raises:
+        UserError: held-out tasks with classes that no training task has, all rows of weight 0, or scores that
+            rank nothing.
+    """
+    known = distinct_rows(train)
+    queries = heldout.rows[heldout.rows["role"] == "query"]
+    asked = distinct_rows(TaskList(queries))
+    classes = sorted(set(known["class"]))
+    asked_labels, labels = codes(asked["class"], classes), codes(known["class"], classes)
+    x = pixels(images, known["image_id"])
+    net = train_pooled(x, labels, len(classes), epochs=epochs, seed=seed, device="cpu")
+    if not all(torch.isfinite(value).all() for value in net.parameters()):
+        raise UserError("The training of the pooled model diverged.", "Use fewer epochs.")
+    pairs = row_scores(
+        net,
+        TensorDataset(x, torch.from_numpy(labels)),
+        TensorDataset(pixels(images, asked["image_id"]), torch.from_numpy(asked_labels)),
+        seed=seed,
+    )
+    sizes = queries.groupby("task_id").size()
+    mean = _membership(queries.assign(weight=queries["weight"] / queries["task_id"].map(sizes)), heldout, asked)
+    return checked(_membership(train.rows, train, known) @ pairs @ mean.T, "EK-FAC")
+
+
+def row_scores(net: nn.Module, train: TensorDataset, query: TensorDataset, *, seed: int) -> np.ndarray:
+    """kronfluence's pairwise scores of training rows and query rows, ``(rows, queries)`` float64.
+
+    Args:
+        net: A classifier of linear and convolutional layers; it is changed and good for nothing afterwards.
+        train, query: Images and labels.
+        seed: Of the labels that are drawn from the model for its Fisher matrix.
+    """
+    require("kronfluence")
+    from kronfluence.analyzer import Analyzer, prepare_model
+    from kronfluence.arguments import FactorArguments, ScoreArguments
+    from kronfluence.task import Task
+
+    class CrossEntropy(Task):
+        """Its measurement is the loss itself, so that scores speak of the loss."""
+
+        def compute_train_loss(self, batch: Batch, model: nn.Module, sample: bool = False) -> Tensor:
+            logits, label = model(batch[0]), batch[1]
+            if sample:
+                label = torch.multinomial(F.softmax(logits.detach(), -1), 1).flatten()
+            return F.cross_entropy(logits, label, reduction="sum")
+
+        def compute_measurement(self, batch: Batch, model: nn.Module) -> Tensor:
+            return self.compute_train_loss(batch, model)
+
+    task = CrossEntropy()
+    with TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        analyzer = Analyzer("pooled", prepare_model(net, task), task, cpu=True, disable_tqdm=True, output_dir=folder)
+        factors = FactorArguments(strategy="ekfac")
+        analyzer.fit_all_factors("factors", train, per_device_batch_size=BATCH, factor_args=factors)
+        heuristic = ScoreArguments(damping_factor=None)  # a tenth of the mean eigenvalue
+        analyzer.compute_pairwise_scores(
+            "scores", "factors", query, train, BATCH, per_device_train_batch_size=BATCH, score_args=heuristic
+        )
+        scores = analyzer.load_pairwise_scores("scores")["all_modules"]  # (queries, rows)
+    return scores.T.double().numpy()
+
+
+def _membership(rows: pd.DataFrame, tasks: TaskList, distinct: pd.DataFrame) -> np.ndarray:
+    """Sums of the weights of each distinct (image, class) in each task, ``(tasks, distinct rows)``."""
+    column = pd.Series(distinct.index, pd.MultiIndex.from_frame(distinct))
+    row = pd.Series(range(len(tasks)), tasks.task_ids)
+    used = rows[rows["weight"] > 0]
+    out = np.zeros((len(tasks), len(distinct)))
+    where = (row[used["task_id"]].to_numpy(), column[pd.MultiIndex.from_frame(used[list(distinct)])].to_numpy())
+    np.add.at(out, where, used["weight"].to_numpy())
+    return out

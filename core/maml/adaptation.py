@@ -1,0 +1,130 @@
+"""The two ways of adapting to a task: gradient steps from the meta-parameters, or a proximal inner problem solved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.func import grad
+
+from core.errors import UserError
+from core.maml import ekfac
+from core.maml.backbone import Network, Params
+from core.maml.objective import Task, inner_loss
+from core.maml.proximal import Proximal, inverse_product, proximal_optimum
+
+RATES = "rates."
+ADAPTED = ("all", "head")
+
+
+def network_part(params: Params) -> Params:
+    """Meta-parameters without learned inner rates: those that the network takes."""
+    return {name: value for name, value in params.items() if not name.startswith(RATES)}
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """K gradient steps on the inner loss (MAML, Finn et al. 2017, equation 1), differentiable to any order.
+
+    Attributes:
+        steps: K.
+        rate: Inner learning rate; where rates are learned, what they start from.
+        adapted: ``all`` parameters, or only those of the ``head`` (ANIL, Raghu et al. 2020).
+        learned_rates: One rate a parameter, itself a meta-parameter ``rates.<name>`` (Meta-SGD, Li et al. 2017).
+    """
+
+    steps: int
+    rate: float
+    adapted: str = "all"
+    learned_rates: bool = False
+
+    def __post_init__(self) -> None:
+        if self.adapted not in ADAPTED:
+            raise UserError(f"Nothing adapts {self.adapted!r}.", f"Use {' or '.join(ADAPTED)}.")
+
+    def rates(self, network_params: Params) -> Params:
+        """The meta-parameters that learned rates add, at their start."""
+        moved = self._moving(network_params) if self.learned_rates else {}
+        return {f"{RATES}{name}": torch.full_like(value, self.rate) for name, value in moved.items()}
+
+    def _moving(self, theta: Params) -> Params:
+        return {n: v for n, v in theta.items() if self.adapted == "all" or n.startswith("head.")}
+
+    def __call__(self, network: Network, params: Params, task: Task) -> Params:
+        theta = network_part(params)
+        for _ in range(self.steps):
+            resting = theta
+
+            def inner(moving: Params, resting: Params = resting) -> torch.Tensor:
+                return inner_loss(network, {**resting, **moving}, task)
+
+            moving = self._moving(theta)
+            gradient = grad(inner)(moving)
+            rate = {n: params[f"{RATES}{n}"] if self.learned_rates else self.rate for n in moving}
+            theta = {**theta, **{n: value - rate[n] * gradient[n] for n, value in moving.items()}}
+        return theta
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """The proximal inner problem of the paper (section 3; iMAML, Rajeswaran et al. 2019):
+
+        theta_k(lambda) = argmin over theta of L_I(theta) + proximity / 2 |theta - lambda|^2
+
+    With ``g(theta, lambda, s)`` the gradient of that by theta and ``M = (H_in)^-1``, ``H_in = d g / d theta``,
+    held constant at the optimum theta*, two steps ``theta <- theta - M g(theta, lambda, s)`` from the constant theta*
+    change no value and have the exact first and second derivatives of theta_k by lambda and s: the error of a step
+    of a quasi-Newton iteration is one order higher than the one before. Each product with M is one inner solve.
+
+    Attributes:
+        proximity: delta_in, above 0.
+        tolerance: Of the inner problem: norm of g against that of the terms it is the sum of; and of the products
+            with M: relative residual.
+        inverse: ``cg`` solves with the exact inner Hessian. ``ekfac`` is the paper's approximation of it
+            (:mod:`core.maml.ekfac`); then only one step by lambda is taken and ``d theta / d lambda`` is
+            ``proximity M``, the inner-IF of a support row z is ``-M grad l(z)``, as the paper writes them.
+    """
+
+    proximity: float
+    tolerance: float = 1e-6
+    inverse: str = "cg"
+
+    def __post_init__(self) -> None:
+        if not self.proximity > 0:
+            raise UserError(f"The proximity is {self.proximity}.", "It must be above 0.")
+        if not self.tolerance > 0:
+            raise UserError(f"The inner tolerance is {self.tolerance}.", "It must be above 0.")
+        if self.inverse not in ("cg", "ekfac"):
+            raise UserError(f"There is no inverse {self.inverse!r} of the inner Hessian.", "Use cg or ekfac.")
+
+    def __call__(self, network: Network, params: Params, task: Task) -> Params:
+        problem = Proximal(network, self.proximity, self.tolerance)
+        fixed = {name: value.detach() for name, value in params.items()}
+        still = task._replace(s=task.s.detach())
+        optimum = proximal_optimum(problem, fixed, still)
+        inverse = (
+            partial(inverse_product, problem, theta=optimum, task=still)
+            if self.inverse == "cg"
+            else ekfac.inverse(network, optimum, task.xs, still.s, self.proximity)
+        )
+
+        def gradient(theta: Params, at: Task) -> Params:
+            return problem.gradient(theta, params, at)
+
+        def step(theta: Params, change: Params) -> Params:
+            moved = inverse(change)
+            return {name: theta[name] - moved[name] for name in theta}
+
+        rest = {name: value.detach() for name, value in gradient(optimum, still).items()}  # 0 up to the tolerance
+        if self.inverse == "cg":
+            theta = optimum
+            for _ in range(2):
+                theta = step(theta, _minus(gradient(theta, task), rest))
+            return theta
+        theta = step(optimum, _minus(gradient(optimum, still), rest))
+        return step(theta, _minus(gradient(theta, task), gradient(theta, still)))
+
+
+def _minus(a: Params, b: Params) -> Params:
+    return {name: a[name] - b[name] for name in a}

@@ -1,0 +1,259 @@
+"""The proximal inner problem: its optimum, and products with the inverse of its Hessian, many tasks at once.
+
+Both are iterations that stop when every task at hand is solved, which code under ``vmap`` cannot ask. They are
+therefore functions whose ``vmap`` rule calls them again with one axis more in front, until their ``forward`` gets the
+plain tensors of the whole chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, grad_and_value, jvp, vmap
+
+from core.errors import UserError
+from core.maml.backbone import Network, Params
+from core.maml.objective import Task, inner_loss
+from core.maml.vectors import flatten, unflatten
+
+_NEWTON_STEPS, _HALVINGS = 50, 20
+
+
+@dataclass(frozen=True)
+class Proximal:
+    """``L_I(theta) + proximity / 2 |theta - lambda|^2`` of one task.
+
+    Attributes:
+        tolerance: To which the optimum and the inverse products are found.
+    """
+
+    network: Network
+    proximity: float
+    tolerance: float
+
+    def value(self, theta: Params, params: Params, task: Task) -> Tensor:
+        distance = torch.stack([((theta[name] - params[name]) ** 2).sum() for name in theta]).sum()
+        return inner_loss(self.network, theta, task) + self.proximity / 2 * distance
+
+    def gradient(self, theta: Params, params: Params, task: Task) -> Params:
+        """g(theta, lambda, s), by theta."""
+        slope = grad(lambda at: inner_loss(self.network, at, task))(theta)
+        return {name: slope[name] + self.proximity * (theta[name] - params[name]) for name in theta}
+
+    def hessian_product(self, vector: Params, theta: Params, task: Task) -> Params:
+        """H_in v, with the exact Hessian of the inner loss."""
+        slope = grad(lambda at: inner_loss(self.network, at, task))
+        curved = jvp(slope, (theta,), (vector,))[1]
+        return {name: curved[name] + self.proximity * vector[name] for name in theta}
+
+
+def proximal_optimum(problem: Proximal, params: Params, task: Task) -> Params:
+    """argmin over theta, a constant: no derivative passes through it.
+
+    Raises:
+        UserError: it was not found to the tolerance.
+    """
+    return unflatten(_Optimum.apply(flatten(params), task.xs, task.ys, task.s, problem, _Shapes.of(params)), params)
+
+
+def inverse_product(problem: Proximal, vector: Params, theta: Params, task: Task) -> Params:
+    """``(H_in)^-1 v``, linear in v; ``theta`` and ``task`` are constants to every derivative.
+
+    Raises:
+        UserError: the inner Hessian is not positive definite, or the solve misses the tolerance.
+    """
+    flat = _Inverse.apply(flatten(vector), flatten(theta), task.xs, task.ys, task.s, problem, _Shapes.of(theta))
+    return unflatten(flat, theta)
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """Names and shapes of parameters, to cut a vector by where no tensors are at hand."""
+
+    names: tuple[str, ...]
+    sizes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, params: Params) -> _Shapes:
+        return cls(tuple(params), tuple(tuple(value.shape) for value in params.values()))
+
+    def cut(self, flat: Tensor) -> Params:
+        parts = flat.split([int(torch.Size(size).numel()) for size in self.sizes])
+        return {name: part.view(size) for name, size, part in zip(self.names, self.sizes, parts, strict=True)}
+
+
+def _task(xs: Tensor, ys: Tensor, s: Tensor) -> Task:
+    """A task of which only the support set matters."""
+    return Task(xs, ys, s, xs, ys, s)
+
+
+class _Optimum(torch.autograd.Function):
+    @staticmethod
+    def forward(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes) -> Tensor:
+        lam, x, y, w = _rows(params.dim() - 1, params, xs, ys, s)
+        return _minimise(lam, x, y, w, problem, shapes).view_as(params)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Tensor, int]:
+        *tensors, problem, shapes = inputs
+        return _Optimum.apply(*_in_front(info.batch_size, in_dims, tensors), problem, shapes), 0
+
+
+class _Inverse(torch.autograd.Function):
+    """Symmetric and linear in its first argument, which is all that its derivatives say."""
+
+    @staticmethod
+    def forward(
+        vector: Tensor, theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes
+    ) -> Tensor:
+        v, at, x, y, w = _rows(vector.dim() - 1, vector, theta, xs, ys, s)
+        return _solve(v, at, x, y, w, problem, shapes).view_as(vector)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _, *tensors, ctx.problem, ctx.shapes = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        solved = _Inverse.apply(gradient, *ctx.saved_tensors, ctx.problem, ctx.shapes)
+        return solved, None, None, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        return _Inverse.apply(tangent, *ctx.saved_tensors, ctx.problem, ctx.shapes)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Tensor, int]:
+        *tensors, problem, shapes = inputs
+        return _Inverse.apply(*_in_front(info.batch_size, in_dims, tensors), problem, shapes), 0
+
+
+def _in_front(size: int, dims: tuple[int | None, ...], tensors: list[Tensor]) -> list[Tensor]:
+    """The axis that vmap hides in front of every tensor, made where there is none."""
+    given = zip(tensors, dims, strict=False)
+    return [t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0) for t, dim in given]
+
+
+def _rows(axes: int, *tensors: Tensor) -> list[Tensor]:
+    """Leading ``axes`` made one, which is made where there are none."""
+    return [t.flatten(0, axes - 1) if axes else t[None] for t in tensors]
+
+
+def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes) -> Tensor:
+    """Newton's method with steps by conjugate gradients (Steihaug's stop at negative curvature) and halvings.
+
+    Args:
+        params: ``(T, P)``; the others with a first axis T too.
+
+    Returns:
+        ``(T, P)``.
+    """
+
+    def one(theta: Tensor, lam: Tensor, x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        task, at = _task(x, y, w), shapes.cut(lam)
+        slope, value = grad_and_value(lambda p: problem.value(shapes.cut(p), at, task))(theta)
+        return value, slope
+
+    def many(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        value, slope = vmap(one)(theta, params, xs, ys, s)
+        pull = problem.proximity * (theta - params)
+        scale = (slope - pull).norm(dim=-1) + pull.norm(dim=-1)
+        return value, slope, slope.norm(dim=-1) / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+
+    rounding = torch.finfo(params.dtype).eps
+    theta = params
+    value, slope, residual = many(theta)
+    for _ in range(_NEWTON_STEPS):
+        if bool((residual <= problem.tolerance).all()):
+            break
+        step = -_conjugate_gradients(slope, theta, xs, ys, s, problem, shapes, min(0.1, problem.tolerance**0.5))[0]
+        size = torch.ones_like(value)
+        foretold = (slope * step).sum(-1)
+        for _ in range(_HALVINGS):
+            tried = many(theta + size[:, None] * step)[0]
+            worse = tried > value + 1e-4 * size * foretold + 4 * rounding * value.abs()
+            if not bool(worse.any()):
+                break
+            size = torch.where(worse, size / 2, size)
+        moving = residual > problem.tolerance
+        theta = torch.where(moving[:, None], theta + size[:, None] * step, theta)
+        value, slope, residual = many(theta)
+    # In float32 the gradient has a floor of rounding; ten tolerances or that floor are still a solution.
+    allowed = max(10 * problem.tolerance, 200 * rounding)
+    if not bool((residual <= allowed).all()):
+        raise UserError(
+            f"The inner problem of a task was solved to a residual of {float(residual.max()):.1e} only, "
+            f"{problem.tolerance:.1e} was asked for.",
+            "Raise the proximity or the inner tolerance, or compute in float64.",
+        )
+    return theta
+
+
+def _solve(
+    vector: Tensor, theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes
+) -> Tensor:
+    tolerance = max(problem.tolerance, 20 * torch.finfo(vector.dtype).eps)
+    solution, residual, indefinite = _conjugate_gradients(vector, theta, xs, ys, s, problem, shapes, tolerance)
+    if bool(indefinite.any()):
+        raise UserError(
+            "The inner Hessian of a task is not positive definite: its adaptation is not a minimum that moves "
+            "smoothly with the meta-parameters.",
+            "Raise the proximity.",
+        )
+    if not bool((residual <= 10 * tolerance).all()):
+        raise UserError(
+            f"A solve with the inner Hessian stopped at a residual of {float(residual.max()):.1e}: "
+            "it is nearly singular.",
+            "Raise the proximity, or the inner tolerance.",
+        )
+    return solution
+
+
+def _conjugate_gradients(
+    b: Tensor,
+    theta: Tensor,
+    xs: Tensor,
+    ys: Tensor,
+    s: Tensor,
+    problem: Proximal,
+    shapes: _Shapes,
+    tolerance: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``H_in x = b`` for every task, ``(T, P)``; relative residuals ``(T,)``; where curvature at most 0 was met."""
+
+    def one(v: Tensor, at: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        return flatten(problem.hessian_product(shapes.cut(v), shapes.cut(at), _task(x, y, w)))
+
+    norm = b.norm(dim=-1)
+    x, r, p = torch.zeros_like(b), b, b
+    rr = (r * r).sum(-1)
+    active = rr > 0
+    indefinite = torch.zeros_like(active)
+    for iteration in range(2 * b.shape[-1] + 10):
+        if not bool(active.any()):
+            break
+        hp = vmap(one)(p, theta, xs, ys, s)
+        curvature = (p * hp).sum(-1)
+        bad = active & (curvature <= 0)
+        indefinite = indefinite | bad
+        if iteration == 0:  # downhill at least
+            x = torch.where(bad[:, None], b, x)
+        active = active & ~bad
+        alpha = torch.where(active, rr / torch.where(active, curvature, 1), 0)
+        x = x + alpha[:, None] * p
+        r = r - alpha[:, None] * hp
+        new = (r * r).sum(-1)
+        beta = torch.where(active, new / torch.where(active, rr, 1), 0)
+        p = torch.where(active[:, None], r + beta[:, None] * p, p)
+        rr = torch.where(active, new, rr)
+        active = active & (rr.sqrt() > tolerance * norm)
+    return x, rr.sqrt() / torch.where(norm > 0, norm, 1), indefinite

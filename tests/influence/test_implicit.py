@@ -1,0 +1,226 @@
+"""Implicit adaptation against dense matrices: inner optimum, inner-IF, P, total gradient, total Hessian, all scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import grad
+
+from core.errors import UserError
+from core.influence.curvature import Curvature, task_gradients
+from core.influence.scores import inner_influence, instance_table, task_table
+from core.maml.adaptation import Implicit
+from core.maml.backbone import MLP, ConvNet
+from core.maml.episodes import Episodes, batched
+from core.maml.objective import Bilevel
+from core.maml.vectors import flatten
+from tests.influence.reference import flat_params, forward, task_tensors
+from tests.influence.test_dense import close
+from tests.problems import Problem, tiny_images, tiny_tasks
+
+INNER = 1e-11
+
+
+def implicit_problem(backbone: str, inverse: str = "cg") -> Problem:
+    images = tiny_images()
+    tasks = tiny_tasks(images, ways=3, shots=2, queries=2, count=3)
+    network = {
+        "linear": MLP(3, hidden=(), shape=(7, 7, 1), activation="tanh"),
+        "mlp": MLP(3, hidden=(4,), shape=(7, 7, 1), shrink=7, activation="tanh"),
+        "convnet": ConvNet(3, filters=2, shape=(7, 7, 1), blocks=1),
+    }[backbone]
+    params = {k: v * 2 for k, v in network.init(3, torch.float64).items()}
+    proximity = {"linear": 0.5, "mlp": 0.8, "convnet": 6.0}[backbone]
+    model = Bilevel(network, Implicit(proximity, INNER, inverse), delta=0.2)
+    episodes = Episodes(tasks, images, dtype=torch.float64, chunk=2)
+    weights = np.random.default_rng(1).uniform(0.3, 1.7, len(tasks.rows))
+    episodes = episodes.with_weights(weights)
+    return Problem(images, episodes.tasks, model, params, episodes)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Everything about one task, from second derivatives by plain autograd at the inner optimum."""
+
+    theta: Tensor
+    inner_hessian: Tensor
+    rows: Tensor
+    gradient: Tensor
+    hessian: Tensor
+    query_rows: Tensor
+    support_rows: Tensor
+    effect: Tensor
+
+
+def dense(problem: Problem, task_id: str) -> Dense:
+    """The formulas of the paper and of iMAML with matrices; the third-order part by one directional derivative."""
+    xs, ys, s, xq, yq, q = task_tensors(problem, task_id)
+    lam, delta = flat_params(problem), problem.model.adaptation.proximity
+    identity = torch.eye(len(lam), dtype=lam.dtype)
+
+    def support(theta: Tensor) -> Tensor:
+        return F.cross_entropy(forward(problem, theta, xs), ys, reduction="none")
+
+    def inner(theta: Tensor) -> Tensor:
+        return (s * support(theta)).sum() / len(s)
+
+    def query(theta: Tensor) -> Tensor:
+        return q * F.cross_entropy(forward(problem, theta, xq), yq, reduction="none") / len(q)
+
+    hessian_of = torch.autograd.functional.hessian
+    jacobian_of = torch.autograd.functional.jacobian
+    theta = lam.clone()
+    for _ in range(60):  # Newton's method, from lambda
+        slope = jacobian_of(inner, theta) + delta * (theta - lam)
+        theta = theta - torch.linalg.solve(hessian_of(inner, theta) + delta * identity, slope)
+    assert slope.norm() < 1e-12
+    inner_hessian = hessian_of(inner, theta) + delta * identity
+    j = delta * torch.linalg.inv(inner_hessian)
+    outer = jacobian_of(lambda t: query(t).sum(), theta)
+    u = torch.linalg.solve(inner_hessian, outer)
+    rows = jacobian_of(support, theta)  # (S, P)
+    w = -torch.linalg.solve(inner_hessian, rows.T).T  # inner-IFs, (S, P)
+
+    def bent(t: Tensor) -> Tensor:
+        """d L_I / d theta . u, with u held constant."""
+        (slope,) = torch.autograd.grad(inner(t), t, create_graph=True)
+        return slope @ u
+
+    hessian = j @ (hessian_of(lambda t: query(t).sum(), theta) - hessian_of(bent, theta)) @ j
+    effect = -(w @ outer)  # P(z)
+    support_rows = []
+    for row in range(len(s)):
+
+        def change(t: Tensor, row: int = row) -> Tensor:
+            """Its derivative by theta is that of d L_O / d s_z = -P(z) / S, w and u held constant."""
+            (up,) = torch.autograd.grad(query(t).sum(), t, create_graph=True)
+            (slope,) = torch.autograd.grad(inner(t), t, create_graph=True)
+            (bend,) = torch.autograd.grad(slope @ w[row], t, create_graph=True)
+            return up @ w[row] - bend @ u - torch.autograd.grad(support(t)[row], t, create_graph=True)[0] @ u
+
+        support_rows.append(j @ jacobian_of(change, theta) / len(s))
+    query_rows = jacobian_of(query, theta) @ j / torch.where(q > 0, q, 1)[:, None]
+    return Dense(theta, inner_hessian, rows, j @ outer, hessian, query_rows, torch.stack(support_rows), effect)
+
+
+@pytest.fixture(params=["linear", "mlp", "convnet"], scope="module")
+def problem(request: pytest.FixtureRequest) -> Problem:
+    return implicit_problem(request.param)
+
+
+@pytest.fixture(scope="module")
+def truth(problem: Problem) -> list[Dense]:
+    return [dense(problem, task_id) for task_id in problem.tasks.task_ids]
+
+
+def test_the_inner_optimum(problem: Problem, truth: list[Dense]) -> None:
+    for chunk in problem.episodes.chunks():
+        theta = batched(problem.model.adapt)(problem.params, chunk.task)
+        for row, position in enumerate(chunk.positions):
+            close(flatten({k: v[row] for k, v in theta.items()}), truth[position].theta)
+
+
+def test_total_gradients(problem: Problem, truth: list[Dense]) -> None:
+    have = task_gradients(problem.model, problem.params, problem.episodes)
+    close(have, torch.stack([one.gradient for one in truth]))
+
+
+def test_the_exact_total_hessian(problem: Problem, truth: list[Dense]) -> None:
+    product = Curvature("exact", problem.model, problem.params, problem.episodes)
+    size = len(truth[0].theta)
+    columns = [product(e) for e in torch.eye(size, dtype=torch.float64)[:: max(1, size // 4)]]
+    want = torch.stack([one.hessian for one in truth]).sum(0)
+    close(torch.stack(columns), want[:: max(1, size // 4)])
+
+
+def test_scores_of_tasks_query_rows_and_support_rows(problem: Problem, truth: list[Dense]) -> None:
+    u = torch.linspace(-1, 2, len(truth[0].theta), dtype=torch.float64)
+    table = instance_table(problem.model, problem.params, u, problem.episodes)
+    for role, want in (("support", [t.support_rows @ u for t in truth]), ("query", [t.query_rows @ u for t in truth])):
+        close(table.loc[table["role"] == role, "score"].to_numpy(), torch.cat(want))
+    close(task_table(table)["score"].to_numpy(), torch.stack([t.gradient @ u for t in truth]))
+
+
+def test_inner_influence_and_its_effect(problem: Problem, truth: list[Dense]) -> None:
+    (chunk,) = problem.episodes.chunks(np.array([1]))
+    task = type(chunk.task)(*(value[0] for value in chunk.task))
+    influence, effect = inner_influence(problem.model, problem.params, task)
+    want = -torch.linalg.solve(truth[1].inner_hessian, truth[1].rows.T).T
+    # The inner loss is a mean over S rows: a row's own share of it is 1 / S.
+    close(influence, want / len(want))
+    close(effect, truth[1].effect / len(want))
+    table = instance_table(problem.model, problem.params, torch.ones(len(truth[1].theta)).double(), problem.episodes)
+    support = table[(table["task_id"] == problem.tasks.task_ids[1]) & (table["role"] == "support")]
+    close(support["effect"].to_numpy(), truth[1].effect / len(want))
+
+
+def test_a_step_in_lambda_or_in_a_weight_moves_the_loss_as_derived(problem: Problem) -> None:
+    """Finite differences of the whole, inner problem solved anew each time."""
+    (chunk,) = problem.episodes.chunks(np.array([0]))
+    task = type(chunk.task)(*(value[0] for value in chunk.task))
+    for step, direction in ((1e-5, grad(problem.model.task_loss)(problem.params, task)),):
+        moved = [
+            problem.model.task_loss({k: v + sign * step * direction[k] for k, v in problem.params.items()}, task)
+            for sign in (1, -1)
+        ]
+        slope = float(sum((value**2).sum() for value in direction.values()))
+        assert float(moved[0] - moved[1]) / (2 * step) == pytest.approx(slope, rel=1e-5)
+
+
+def test_ekfac_is_the_papers_formula(truth_of_ekfac: tuple[Problem, list[Tensor]]) -> None:
+    """With an approximate M: d theta / d lambda = proximity M, and inner-IF = -M grad l, as the paper writes them."""
+    problem, inverses = truth_of_ekfac
+    gradients = task_gradients(problem.model, problem.params, problem.episodes)
+    for position, task_id in enumerate(problem.tasks.task_ids):
+        exact = dense(problem, task_id)
+        outer = _outer(problem, task_id, exact.theta)
+        close(gradients[position], problem.model.adaptation.proximity * inverses[position] @ outer)
+        (chunk,) = problem.episodes.chunks(np.array([position]))
+        task = type(chunk.task)(*(value[0] for value in chunk.task))
+        influence, effect = inner_influence(problem.model, problem.params, task)
+        close(influence, -exact.rows @ inverses[position] / len(exact.rows))
+        close(effect, exact.rows @ inverses[position] @ outer / len(exact.rows))
+
+
+def _outer(problem: Problem, task_id: str, theta: Tensor) -> Tensor:
+    _, _, _, xq, yq, q = task_tensors(problem, task_id)
+    at = theta.clone().requires_grad_()
+    loss = (q * F.cross_entropy(forward(problem, at, xq), yq, reduction="none")).sum() / len(q)
+    return torch.autograd.grad(loss, at)[0]
+
+
+@pytest.fixture(scope="module")
+def truth_of_ekfac() -> tuple[Problem, list[Tensor]]:
+    from core.maml.ekfac import inverse
+    from core.maml.vectors import unflatten
+
+    problem = implicit_problem("mlp", "ekfac")
+    matrices = []
+    for task_id in problem.tasks.task_ids:
+        xs, _, s, *_ = task_tensors(problem, task_id)
+        theta = unflatten(dense(problem, task_id).theta, problem.params)
+        apply = inverse(problem.model.network, theta, xs, s, problem.model.adaptation.proximity)
+        identity = torch.eye(len(flat_params(problem)), dtype=torch.float64)
+        matrices.append(torch.stack([flatten(apply(unflatten(e, problem.params))) for e in identity]))
+    return problem, matrices
+
+
+def test_a_nearly_singular_inner_hessian_is_refused() -> None:
+    problem = implicit_problem("mlp")
+    loose = replace(problem.model, adaptation=Implicit(1e-7, 1e-12))
+    with pytest.raises(UserError, match=r"inner (problem|Hessian)"):
+        task_gradients(loose, {k: 3 * v for k, v in problem.params.items()}, problem.episodes)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [((0.0,), "proximity is 0"), ((1.0, 0.0), "inner tolerance"), ((1.0, 1e-5, "lu"), "no inverse 'lu'")],
+)
+def test_settings_that_make_no_sense_are_refused(given: tuple, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        Implicit(*given)
