@@ -100,3 +100,23 @@ def spoken_seconds(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+class Within(Progress):
+    """A piece of work that counts as ``units`` of the running stage of another progress, whatever its own stages."""
+
+    def __init__(self, outer: Progress, units: int) -> None:
+        super().__init__()
+        self._outer, self._units, self._given = outer, units, 0
+
+    def _report(self, force: bool) -> None:
+        share = min(1.0, self._done / self._total) if self._total else 0.0
+        self._give(max(self._given, int(share * (self._units - 1))))
+
+    def finish(self, note: str = "") -> None:
+        """The piece is done."""
+        self._give(self._units, note)
+
+    def _give(self, units: int, note: str = "") -> None:
+        self._outer.advance(units - self._given, note or self._note)
+        self._given = units

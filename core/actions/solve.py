@@ -183,7 +183,7 @@ class Solver:
         if settings.subsample == "random":
             return np.sort(np.random.default_rng(settings.seed).choice(n, settings.curvature_tasks, replace=False))
         self._progress.stage(f"{settings.subsample} of the tasks", n)
-        (loss, entropy) = self._run.remember(lambda: list(difficulty(self.loaded, self._progress)))
+        loss, entropy, _ = self._run.remember(lambda: list(difficulty(self.loaded, self._progress)))
         measure = loss if settings.subsample == "difficulty" else entropy
         return np.sort(np.argsort(-measure, kind="stable")[: settings.curvature_tasks])
 
@@ -198,16 +198,16 @@ class Solver:
 _ADVICE = "Raise the damping or the number of iterations."
 
 
-def difficulty(loaded: Loaded, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    """Mean adapted query loss and mean predictive entropy of every training task, ``(N,)`` each, in nats."""
-    loss, entropy = np.zeros(len(loaded.train)), np.zeros(len(loaded.train))
+def difficulty(loaded: Loaded, progress: Progress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean adapted loss, predictive entropy and margin of every training task's query rows, ``(N,)`` each, in nats."""
+    found = np.zeros((3, len(loaded.train)))
     function = batched(loaded.model.query_logits)
     for chunk in loaded.train.chunks():
         logits = function(loaded.params, chunk.task).cpu().numpy()
-        row_loss, _, row_entropy, _ = look(logits, chunk.task.yq.cpu().numpy())
-        loss[chunk.positions], entropy[chunk.positions] = row_loss.mean(-1), row_entropy.mean(-1)
+        loss, margin, entropy, _ = look(logits, chunk.task.yq.cpu().numpy())
+        found[:, chunk.positions] = loss.mean(-1), entropy.mean(-1), margin.mean(-1)
         progress.advance(len(chunk.positions))
-    return loss, entropy
+    return found[0], found[1], found[2]
 
 
 def _residual_progress(progress: Progress, tolerance: float) -> Any:

@@ -145,11 +145,35 @@ def task_gradients(
     on_chunk: Callable[[int], None] = lambda tasks: None,
 ) -> Tensor:
     """Total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1); all in memory."""
+    return _rows(model, params, episodes, lambda gradients: gradients, flatten(params).numel(), positions, on_chunk)
+
+
+def gradient_products(
+    model: Bilevel,
+    params: Params,
+    episodes: Episodes,
+    directions: Tensor,
+    on_chunk: Callable[[int], None] = lambda tasks: None,
+) -> Tensor:
+    """``g_k . u_t`` for every task and every row u_t of ``directions`` ``(T, P)``: ``(tasks, T)``, no gradient kept."""
+    return _rows(model, params, episodes, lambda g: g @ directions.T, len(directions), None, on_chunk)
+
+
+def _rows(
+    model: Bilevel,
+    params: Params,
+    episodes: Episodes,
+    of: Callable[[Tensor], Tensor],
+    width: int,
+    positions: np.ndarray | None,
+    on_chunk: Callable[[int], None],
+) -> Tensor:
+    """``of(gradients of a chunk)`` for all chunks, ``(tasks, width)``."""
     where = np.arange(len(episodes)) if positions is None else np.sort(positions)
-    out = torch.empty(len(where), flatten(params).numel(), device=episodes.device, dtype=episodes.dtype)
+    out = torch.empty(len(where), width, device=episodes.device, dtype=episodes.dtype)
     function = batched(grad(model.task_loss))
     for chunk in episodes.chunks(positions):
-        rows = torch.cat([value.flatten(1) for value in function(params, chunk.task).values()], 1)
-        out[torch.from_numpy(np.searchsorted(where, chunk.positions)).to(out.device)] = rows
+        gradients = torch.cat([value.flatten(1) for value in function(params, chunk.task).values()], 1)
+        out[torch.from_numpy(np.searchsorted(where, chunk.positions)).to(out.device)] = of(gradients)
         on_chunk(len(chunk.positions))
     return out

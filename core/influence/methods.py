@@ -5,7 +5,7 @@ A method is a starting point; every part of it can be chosen otherwise, as long 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from core.errors import UserError
@@ -143,6 +143,7 @@ METHODS: dict[str, Method] = {
     )
 }
 DEFAULT = "task-if"
+_UNREAD = {"tracin": ("gradient", "evaluation"), "self-influence": ("evaluation",)}  # what a method never asks for
 
 
 def estimator(name: str, *, gradient: str = "", evaluation: str = "", probes: int = 0, **solve: Any) -> Estimator:
@@ -168,9 +169,33 @@ def estimator(name: str, *, gradient: str = "", evaluation: str = "", probes: in
         chosen = replace(chosen, solve=replace(chosen.solve, **given))
     if probes and not chosen.probes:
         raise UserError(f"The method {name} draws no probes.", "Leave them out.")
+    for part, asked in (("gradient", gradient), ("evaluation", evaluation)):
+        if part in _UNREAD.get(name, ()) and asked not in ("", getattr(chosen, part)):
+            raise UserError(f"The method {name} has no {part} to choose.", "Leave it out.")
     return replace(
         chosen,
         gradient=gradient or chosen.gradient,
         evaluation=evaluation or chosen.evaluation,
         probes=probes or chosen.probes,
     )
+
+
+def parse(text: str) -> Estimator:
+    """Read ``METHOD`` or ``METHOD:part=value:part=value``, for example ``task-if:damping=0.01:solver=low-rank``.
+
+    Raises:
+        UserError: there is no such method or part, or a value is not of its kind.
+    """
+    name, *parts = text.split(":")
+    kinds = {field.name: type(getattr(SolveSettings(), field.name)) for field in fields(SolveSettings)}
+    given: dict[str, Any] = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        kind = kinds.get(key, str if key in ("gradient", "evaluation") else None)
+        if kind is None:
+            raise UserError(f"{text}: there is no part {key!r}.", f"Known: {', '.join(kinds)}, gradient, evaluation.")
+        try:
+            given[key] = kind(value)
+        except ValueError as error:
+            raise UserError(f"{text}: {key} is {value!r}, which is no {kind.__name__}.", "Correct it.") from error
+    return estimator(name, **given)

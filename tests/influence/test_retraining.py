@@ -35,9 +35,9 @@ from tests.problems import tiny_images, tiny_tasks
 TOLERANCE = 1e-8
 
 
-def episodes_of(count: int, queries: int, seed: int) -> Episodes:
-    images = tiny_images(classes=3)
-    drawn = tiny_tasks(images, ways=3, shots=2, queries=queries, count=count, seed=seed)
+def episodes_of(count: int, queries: int, seed: int, shots: int = 2, side: int = 7) -> Episodes:
+    images = tiny_images(side, classes=3)
+    drawn = tiny_tasks(images, ways=3, shots=shots, queries=queries, count=count, seed=seed)
     rows = drawn.rows.assign(label=drawn.rows["class"].astype(int))
     return Episodes(from_rows(rows, source="digits"), images, dtype=torch.float64, chunk=count)
 
@@ -53,11 +53,12 @@ class Optimum:
     inverse: Tensor
     loss: float
     instances: pd.DataFrame
+    tolerance: float = TOLERANCE
 
     def retrained(self, weights: np.ndarray) -> float:
         """Change of the held-out loss when the objective is minimised again with other weights."""
         episodes = self.train.with_weights(weights)
-        flat = minimise(self.model, flatten(self.params), self.params, episodes, self.inverse)
+        flat = minimise(self.model, flatten(self.params), self.params, episodes, self.inverse, self.tolerance)
         return target_gradient(self.model, unflatten(flat, self.params), self.heldout)[1] - self.loss
 
     def changes(self, masks: list[np.ndarray], share: float = 1.0) -> np.ndarray:
@@ -84,11 +85,13 @@ def hessian_at(flat: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
     return vmap(lambda d: jvp(gradient, (flat,), (d,))[1])(torch.eye(len(flat), dtype=flat.dtype))
 
 
-def minimise(model: Bilevel, flat: Tensor, like: Params, episodes: Episodes, inverse: Tensor | None) -> Tensor:
+def minimise(
+    model: Bilevel, flat: Tensor, like: Params, episodes: Episodes, inverse: Tensor | None, tolerance: float = TOLERANCE
+) -> Tensor:
     """Newton's method from ``flat``, with a given inverse Hessian for as long as that leads on quickly."""
     gradient = gradient_of(model, like, episodes)
     steps = 0
-    while stationarity(model, unflatten(flat, like), episodes).ratio > TOLERANCE:
+    while stationarity(model, unflatten(flat, like), episodes).ratio > tolerance:
         steps += 1
         assert steps < 60, "no optimum was reached"
         if inverse is not None and steps < 20:

@@ -1,0 +1,201 @@
+"""How faithful is each method? ``python -m benchmarks.fidelity --out FOLDER`` prints one table for MNIST.
+
+For every seed (it draws tasks, noise, initial parameters and subsets) small models are trained, and every method is
+held against retraining and against planted noise:
+
+- **LDS**: 100 five-way five-shot tasks with noise b, an MLP trained by 600 Adam steps; 20 random halves, retrained
+  from 2 seeds each; 20 held-out targets. The ceiling is how well the two retrainings agree.
+- **Leave one out**: a smaller problem trained to an optimum in float64, where single removals are no noise; 30 tasks
+  are left out one after another and training goes on to the new optimum. Methods that follow the training, or are
+  models of their own, are not part of it.
+- **Noise**: area under ROC of finding the bad tasks (a: 40 % of the tasks, 80 % of their labels; b: 15 %, 30 %) or
+  the mislabelled images (c: 10 % uniformly, d: 10 % as look-alikes) first.
+
+Everything goes through the product's own actions, so an interrupted benchmark goes on where it was. Seconds and memory
+are those of the LDS scores: 100 tasks, 20 targets.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from sklearn.metrics import roc_auc_score
+
+from core.actions.compute import Compute
+from core.actions.demo import detection_of
+from core.actions.evidence import EvidenceSettings, evidence
+from core.actions.rank import ranking
+from core.actions.train import train_model
+from core.baselines.confidence import self_confidence
+from core.errors import UserError
+from core.evidence.methods import base, kind
+from core.influence.methods import METHODS, parse
+from core.influence.targets import Target
+from core.maml.checkpoint import ModelSpec
+from core.maml.training import TrainSettings
+from core.progress import LiveProgress
+from core.tasks.generate import TaskSettings, generate, write_folder
+from core.workspace.workspace import Workspace, create
+
+LOW_RANK = "solver=low-rank:rank=100:curvature_tasks=0"
+METHODS_RATED = (
+    "task-if",
+    *(f"task-if:{LOW_RANK}:damping={share}" for share in (0.1, 0.01, 0.003, 0.001, 0.0003)),
+    *(f"task-if-exact:{LOW_RANK}:damping={share}" for share in (0.01, 0.003, 0.001)),
+    "task-if-fisher:damping=0.001",
+    "task-if-paper",
+    *(f"direct-if:{LOW_RANK}:damping={share}" for share in (0.1, 0.01)),
+    "task-if-5",
+    "task-if-path",
+    "task-if+loss",
+    "dot",
+    "tracin",
+    "trak-1",
+    "trak-5",
+    "trak-10",
+    "ekfac",
+    "self-influence",
+    "self-confidence",
+    "loss",
+    "margin",
+    "entropy",
+)
+_FOLLOWING = ("tracin", "self-influence")
+LEFT_OUT = (*(name for name in METHODS_RATED if base(name) in METHODS and base(name) not in _FOLLOWING), "loss")
+PROTOCOLS = {"a": "easy", "b": "hard", "c": "image", "d": "confusion"}
+MLP = ModelSpec(ways=2, backbone="mlp", hidden=(32,), shrink=2, activation="tanh", rate=0.5, delta=1.0)
+TRAINING = TrainSettings(iterations=600, learning_rate=0.01)
+SMALL = ModelSpec(ways=2, backbone="mlp", hidden=(16,), shrink=4, activation="tanh", rate=0.5, delta=1.0)
+TO_OPTIMUM = TrainSettings(iterations=200, learning_rate=0.01, polish=2000, tolerance=1e-6)
+COMPUTE = Compute("cpu", chunk=25)
+EXACT = Compute("cpu", "float64", chunk=30)
+
+
+def workspace(
+    folder: Path, noise: str, seed: int, spec: ModelSpec, training: TrainSettings, compute: Compute, count: int = 100
+) -> Workspace:
+    """Tasks, a trained model, and a workspace of them."""
+    if not (folder / "tasks" / "tasks.json").exists():
+        write_folder(generate(TaskSettings(count=count, heldout=60, noise=noise, seed=seed)), folder / "tasks")
+    settings = replace(training, seed=1000 * seed)
+    train_model(folder / "tasks", folder / "model", spec, settings, compute, LiveProgress(), "benchmarks.fidelity")
+    return create(folder / "workspace", folder / "tasks", folder / "model")
+
+
+def lds_rows(folder: Path, seed: int, subsets: int) -> pd.DataFrame:
+    """LDS, seconds and memory of every method, and its AUC on protocol b."""
+    opened = workspace(folder / "b", PROTOCOLS["b"], seed, MLP, TRAINING, COMPUTE)
+    settings = EvidenceSettings(METHODS_RATED, subsets=subsets, seeds=2, targets=20, seed=seed)
+    run = evidence(opened, settings, COMPUTE, LiveProgress())
+    return run.table("methods.parquet").assign(ratio=run.json("evidence.json")["ratio"])
+
+
+def left_out_rows(folder: Path, seed: int, count: int) -> pd.Series:
+    """Spearman of leaving one task out, against the mean held-out loss, by method."""
+    opened = workspace(folder / "one", PROTOCOLS["b"], seed, SMALL, TO_OPTIMUM, EXACT, count=60)
+    settings = EvidenceSettings(LEFT_OUT, "one", count, seeds=1, retrain="warm", targets=0, seed=seed)
+    run = evidence(opened, settings, EXACT, LiveProgress())
+    print(f"leave one out: gradient ratio {run.json('evidence.json')['ratio']:.1e}")
+    table = run.table("methods.parquet")
+    return table[table["kind"] != "ceiling"].set_index("method")["lds_mean"]
+
+
+def noise_rows(folder: Path, seed: int, protocol: str) -> pd.Series:
+    """AUC of finding what protocol a, c or d planted, by method: tasks in a, images in c and d."""
+    opened = workspace(folder / protocol, PROTOCOLS[protocol], seed, MLP, TRAINING, COMPUTE)
+    out: dict[str, float] = {}
+    for name in METHODS_RATED:
+        if base(name) not in METHODS:
+            continue
+        try:
+            run = ranking(opened, Target(), parse(name), COMPUTE, LiveProgress())
+        except UserError as error:
+            print(f"{name} on {protocol}: {error}")
+            continue
+        table = detection_of(opened, run)
+        level = "tasks" if protocol == "a" else "images"
+        if table is None:
+            raise UserError("The planted noise is not recorded.")
+        auc = table[table["level"] == level].set_index("score")["auc"]
+        out[name], out["loss"] = auc["influence"], auc["adapted loss"]
+    if protocol != "a":
+        project = opened.project()
+        found = self_confidence(project.images, project.tasks.train, epochs=16, seed=0)
+        bad = found["image_id"].isin(project.tasks.planted["image_id"])
+        out["self-confidence"] = float(roc_auc_score(bad, -found["self_confidence"]))
+        instances = run.table("instances.parquet")
+        query = instances[instances["role"] == "query"].groupby("image_id")[["margin", "entropy"]].mean()
+        bad = query.index.isin(project.tasks.planted["image_id"])
+        out |= {
+            "margin": float(roc_auc_score(bad, -query["margin"])),
+            "entropy": float(roc_auc_score(bad, query["entropy"])),
+        }
+    return pd.Series(out)
+
+
+def one_seed(folder: Path, seed: int, subsets: int, left_out: int) -> pd.DataFrame:
+    """One row a method."""
+    place = folder / f"seed-{seed}"
+    table = lds_rows(place, seed, subsets).set_index("method").rename(columns={"auc": "auc_b"})
+    table["leave_one_out"] = left_out_rows(place, seed, left_out)
+    for protocol in ("a", "c", "d"):
+        table[f"auc_{protocol}"] = noise_rows(place, seed, protocol)
+    return table.reset_index().assign(seed=seed)
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds; the interval of the LDS is that of the mean over seeds (Student's t)."""
+    from scipy import stats
+
+    grouped = rows.groupby("method", sort=False)
+    names = ["leave_one_out", "lds", "lds_mean", "auc_a", "auc_b", "auc_c", "auc_d", "seconds", "memory_gb"]
+    table = grouped[names].mean()
+    n = grouped["seed"].nunique()
+    half = stats.t.ppf(0.975, (n - 1).clip(lower=1)) * grouped["lds"].std(ddof=1) / np.sqrt(n)
+    table.insert(2, "lds_low", table["lds"] - half)
+    table.insert(3, "lds_high", table["lds"] + half)
+    return table.sort_values("lds", ascending=False)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table for docs/method.md."""
+    head = "| method | kind | leave-one-out | LDS [95 %] | LDS of the mean loss | AUC a | b | c | d | seconds | GB |"
+    lines = [head, "|---" * 11 + "|"]
+
+    def figure(value: Any, digits: int = 2) -> str:
+        return "" if pd.isna(value) else f"{value:.{digits}f}"
+
+    for name, row in table.iterrows():
+        interval = f"{figure(row.lds)} [{figure(row.lds_low)}, {figure(row.lds_high)}]"
+        sort = "ceiling" if name == "ceiling" else kind(str(name))
+        aucs = [figure(row[f"auc_{p}"]) for p in "abcd"]
+        cells = [f"`{name}`", sort, figure(row.leave_one_out), interval, figure(row.lds_mean), *aucs]
+        lines.append("| " + " | ".join([*cells, figure(row.seconds, 1), figure(row.memory_gb, 1)]) + " |")
+    return "\n".join(lines)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the problems and results; an interrupted benchmark goes on.")],
+    seeds: Annotated[str, typer.Option(help="Seeds to run, with commas.")] = "0,1,2,3,4",
+    subsets: Annotated[int, typer.Option(help="Random halves a seed.")] = 20,
+    left_out: Annotated[int, typer.Option(help="Tasks left out a seed.")] = 30,
+) -> None:
+    """Run the seeds, then print the table of all seeds that the folder holds."""
+    for seed in (int(part) for part in seeds.split(",") if part):
+        done = out / f"seed-{seed}.json"
+        if not done.exists():
+            table = one_seed(out, seed, subsets, left_out)
+            done.write_text(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
+    rows = pd.concat([pd.read_json(path) for path in sorted(out.glob("seed-*.json"))], ignore_index=True)
+    print(f"{rows['seed'].nunique()} seeds")
+    print(markdown(summary(rows)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,213 @@
+"""The harness from retraining to the table, on a problem of seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.func import grad
+
+from core.actions import retraining as retraining_module
+from core.actions.compute import Compute, Loaded
+from core.actions.evidence import KIND, EvidenceSettings, evidence, predicted_seconds
+from core.actions.retraining import Retrain
+from core.actions.train import train_model
+from core.errors import UserError
+from core.evidence.lds import lds, predicted_losses
+from core.evidence.methods import KNOWN
+from core.evidence.subsets import subsets
+from core.maml.checkpoint import ModelSpec
+from core.maml.training import TrainSettings, train
+from core.maml.vectors import flatten
+from core.progress import Progress, Within
+from core.tasks.generate import TaskSettings, generate, write_folder
+from core.workspace.workspace import Workspace, create
+
+COMPUTE = Compute("cpu", "float64", chunk=12)
+QUICK = EvidenceSettings(("dot", "loss", "task-if"), subsets=5, seeds=2, targets=3)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("evidence")
+    made = generate(TaskSettings(ways=3, shots=5, queries=5, count=12, heldout=4, noise="tasks:0.3:0.5"))
+    write_folder(made, folder / "tasks")
+    spec = ModelSpec(ways=3, backbone="mlp", hidden=(), shrink=4, rate=0.5, delta=1.0)
+    settings = TrainSettings(iterations=10, learning_rate=0.02)
+    train_model(folder / "tasks", folder / "model", spec, settings, COMPUTE, Progress(), "a test")
+    return create(folder / "workspace", folder / "tasks", folder / "model")
+
+
+def methods(workspace: Workspace, settings: EvidenceSettings) -> pd.DataFrame:
+    run = evidence(workspace, settings, COMPUTE, Progress())
+    return run.table("methods.parquet").set_index("method")
+
+
+def test_the_table_is_the_lds_of_scores_against_models_trained_by_hand(workspace: Workspace) -> None:
+    run = evidence(workspace, QUICK, COMPUTE, Progress())
+    loaded = Loaded(workspace.project(), COMPUTE)
+    kept = subsets("half", 12, 5)
+    ids = np.array(loaded.project.tasks.train.task_ids, dtype=object)
+    measured = np.zeros((5, 2, 3))
+    for number, mask in enumerate(kept):
+        for seed in range(2):
+            settings = TrainSettings(iterations=10, learning_rate=0.02, seed=seed)
+            episodes = loaded.episodes(loaded.project.tasks.train.select(ids[mask].tolist()))
+            start = loaded.project.model.spec.init(seed, torch.float64)
+            params = train(loaded.model, start, episodes, settings).params
+            for chunk in loaded.heldout.chunks(np.arange(3)):
+                task_losses = torch.stack(
+                    [
+                        loaded.model.task_loss(params, type(chunk.task)(*(value[t] for value in chunk.task)))
+                        for t in range(3)
+                    ]
+                )
+                measured[number, seed] = task_losses.detach().numpy()
+    table = run.table("measured.parquet")
+    have = table.sort_values(["subset", "seed", "target"])["loss"].to_numpy().reshape(5, 2, 3)
+    np.testing.assert_allclose(have, measured, rtol=1e-6)
+    gradient = grad(loaded.model.task_loss)
+
+    def gradients(episodes: object, count: int) -> np.ndarray:
+        (chunk,) = episodes.chunks(np.arange(count))  # type: ignore[attr-defined]
+        tasks = [type(chunk.task)(*(value[t] for value in chunk.task)) for t in range(count)]
+        return np.stack([flatten(gradient(loaded.params, task)).numpy() for task in tasks])
+
+    scores = gradients(loaded.train, 12) @ gradients(loaded.heldout, 3).T
+    want = lds(predicted_losses(scores, kept), measured.mean(1))
+    row = run.table("methods.parquet").set_index("method").loc["dot"]
+    assert (row.lds, row.lds_low, row.lds_high) == pytest.approx((want.mean, want.low, want.high), abs=1e-9)
+
+
+def test_what_a_run_says(workspace: Workspace) -> None:
+    table = methods(workspace, QUICK)
+    assert list(table.index) == ["dot", "loss", "task-if", "ceiling"]
+    assert list(table["kind"]) == ["baseline", "baseline", "influence", "ceiling"]
+    assert table.loc["task-if", "residual"] <= 1.1e-2
+    assert np.isnan(table.loc["dot", "residual"])
+    assert table["auc"].drop("ceiling").between(0, 1).all()
+    assert (table["seconds"] > 0).all()
+    assert (table["memory_gb"].drop("ceiling") > 0.1).all()
+    run = workspace.runs.all(KIND)[0]
+    told = run.json("evidence.json")
+    assert told["targets"] == workspace.project().tasks.heldout.task_ids[:3]
+    assert 0 < told["ratio"] <= 1
+    assert told["iterations"] == 10
+    predicted = run.table("predicted.parquet")
+    assert len(predicted) == 3 * 5 * 3
+    assert set(predicted["method"]) == {"dot", "loss", "task-if"}
+
+
+def test_more_methods_and_subsets_share_the_retrained_models(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods(workspace, QUICK)
+    trained: list[int] = []
+
+    def counting(*args: object, **more: object) -> object:
+        trained.append(1)
+        return train(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(retraining_module, "train", counting)
+    methods(workspace, replace(QUICK, methods=("entropy", "margin", "tracin")))
+    assert trained == []
+    methods(workspace, replace(QUICK, subsets=6))
+    assert len(trained) == 2
+    methods(workspace, replace(QUICK, subsets=6, seeds=3))
+    assert len(trained) == 2 + 6
+
+
+def test_an_interrupted_run_goes_on(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(QUICK, seed=5)
+    calls: list[int] = []
+
+    def failing(*args: object, **more: object) -> object:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return train(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(retraining_module, "train", failing)
+    with pytest.raises(KeyboardInterrupt):
+        methods(workspace, settings)
+    methods(workspace, settings)
+    assert len(calls) == 11  # ten retrainings, one of them begun twice
+
+
+def test_every_method_can_be_rated(workspace: Workspace) -> None:
+    table = methods(workspace, replace(QUICK, methods=tuple(KNOWN), subsets=3, seeds=1))
+    assert set(table.index) == {*KNOWN, "ceiling"}
+    assert table["lds"].drop("ceiling").between(-1, 1).all()
+    assert np.isnan(table.loc["ceiling", "lds"])
+    assert "one seed only" in table.loc["ceiling", "note"]
+
+
+def test_leaving_one_out_from_the_present_model(workspace: Workspace) -> None:
+    settings = EvidenceSettings(("task-if", "loss"), "one", 4, 1, "warm", iterations=3, targets=0)
+    run = evidence(workspace, settings, COMPUTE, Progress())
+    assert len(run.json("evidence.json")["targets"]) == 4
+    assert run.table("measured.parquet")["subset"].nunique() == 4
+
+
+def test_a_retraining_is_set_as_the_model_was(workspace: Workspace) -> None:
+    model = workspace.project().model
+    assert Retrain().settings(model, 3) == TrainSettings(iterations=10, learning_rate=0.02, seed=3)
+    assert Retrain("warm").settings(model, 0) == TrainSettings(iterations=100, learning_rate=1e-3)
+    assert Retrain("fresh", 7).settings(model, 0).iterations == 7
+    with pytest.raises(UserError, match="does not say how it was trained"):
+        Retrain().settings(replace(model, story={}), 0)
+    polished = replace(model, story={"training": {**model.story["training"], "polish": 20}})
+    assert Retrain("warm").settings(polished, 0).iterations == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"methods": ("guess",)}, "no method 'guess'"),
+        ({"methods": ()}, "no method to rate"),
+        ({"subsets": 2}, "3 subsets"),
+        ({"seeds": 0}, "needs a seed"),
+        ({"retrain": "cold"}, "no start 'cold'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given: dict, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        replace(QUICK, **given)
+
+
+def test_the_time_is_foretold(workspace: Workspace) -> None:
+    short = predicted_seconds(workspace, QUICK)
+    assert 0 < short < predicted_seconds(workspace, replace(QUICK, subsets=500, seeds=20))
+
+
+class Steps(Progress):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def _report(self, force: bool) -> None:
+        self.seen.append(self._done)
+
+
+def test_a_piece_of_work_counts_as_its_units_whatever_it_reports() -> None:
+    steps = Steps()
+    steps.stage("all", 20)
+    for _ in range(2):
+        piece = Within(steps, 10)
+        piece.stage("one", 4)
+        piece.advance(2)
+        piece.stage("another", 3)
+        piece.advance()
+        piece.finish()
+    assert steps.seen == sorted(steps.seen)
+    assert steps.state().done == 20
+
+
+def test_the_folder_of_a_run_is_whole(workspace: Workspace, tmp_path: Path) -> None:
+    run = evidence(workspace, QUICK, COMPUTE, Progress())
+    names = {path.name for path in run.folder.iterdir()}
+    assert names >= {"methods.parquet", "measured.parquet", "predicted.parquet", "evidence.json", "provenance.json"}

@@ -1,0 +1,125 @@
+"""Subsets, and the correlation of what scores foretell with what was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from core.errors import UserError
+from core.evidence.lds import ceiling, correlations, difference, lds, predicted_losses
+from core.evidence.methods import KNOWN, base, check, kind, words
+from core.evidence.subsets import subsets
+
+RNG = np.random.default_rng(0)
+
+
+@given(st.integers(4, 60), st.integers(3, 30), st.integers(0, 5))
+def test_halves_are_halves_and_more_of_them_begin_with_the_same(tasks: int, count: int, seed: int) -> None:
+    kept = subsets("half", tasks, count, seed)
+    assert kept.shape == (count, tasks)
+    assert (kept.sum(1) == tasks // 2).all()
+    assert (subsets("half", tasks, count + 1, seed)[:count] == kept).all()
+
+
+@given(st.integers(3, 40), st.integers(0, 5))
+def test_leaving_one_out_leaves_another_one_out_each_time(tasks: int, seed: int) -> None:
+    kept = subsets("one", tasks, tasks, seed)
+    assert (kept.sum(1) == tasks - 1).all()
+    assert (kept.sum(0) == tasks - 1).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (("third", 10, 5), "no truth 'third'"),
+        (("half", 10, 2), "3 subsets"),
+        (("half", 3, 5), "no halves"),
+        (("one", 5, 6), "only 5 tasks"),
+    ],
+)
+def test_subsets_that_make_no_sense_are_refused(given: tuple, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        subsets(*given)
+
+
+def test_a_prediction_adds_up_the_scores_of_what_is_gone() -> None:
+    scores = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+    kept = np.array([[True, False, False], [True, True, True]])
+    np.testing.assert_allclose(predicted_losses(scores, kept), [[6.0, 60.0], [0.0, 0.0]])
+
+
+def test_correlations_are_those_of_scipy() -> None:
+    a, b = RNG.normal(size=(12, 5)).round(1), RNG.normal(size=(12, 5)).round(1)  # rounded: with ties
+    want = [spearmanr(a[:, t], b[:, t]).statistic for t in range(5)]
+    np.testing.assert_allclose(correlations(a, b), want, atol=1e-12)
+    assert (correlations(a * 0, b) == 0).all()
+
+
+def test_scores_that_tell_the_truth_get_all_and_their_opposite_the_contrary() -> None:
+    scores, kept = RNG.normal(size=(30, 4)), subsets("half", 30, 25)
+    measured = predicted_losses(scores, kept) + 7.0
+    found = lds(predicted_losses(scores, kept), measured)
+    assert (found.mean, found.low, found.high) == pytest.approx((1, 1, 1))
+    assert lds(predicted_losses(-scores, kept), measured).mean == pytest.approx(-1)
+
+
+def test_the_interval_covers_nothing_for_noise_and_shrinks_with_more_subsets() -> None:
+    widths = []
+    for count in (10, 160):
+        rng = np.random.default_rng(3)
+        found = lds(rng.normal(size=(count, 3)), rng.normal(size=(count, 3)))
+        assert found.low < found.mean < found.high
+        assert found.low < 0 < found.high
+        widths.append(found.high - found.low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_the_ceiling_is_the_agreement_of_seeds() -> None:
+    signal, noise = RNG.normal(size=(40, 1, 6)), RNG.normal(size=(40, 4, 6))
+    assert ceiling(signal + 0 * noise).mean == pytest.approx(1)
+    assert abs(ceiling(noise).mean) < 0.2
+    one, more = ceiling(signal + noise[:, :2]), ceiling(signal + noise)
+    assert 0.2 < one.mean < more.mean < 0.9  # means of two seeds agree better than single ones
+    assert ceiling(noise[:, :1]) is None
+
+
+def test_the_ceiling_takes_an_odd_number_of_seeds() -> None:
+    found = ceiling(RNG.normal(size=(20, 1, 3)) + 0.01 * RNG.normal(size=(20, 3, 3)))
+    assert found is not None
+    assert found.mean > 0.95
+
+
+def test_a_difference_is_paired() -> None:
+    scores, kept = RNG.normal(size=(30, 4)), subsets("half", 30, 25)
+    truth = predicted_losses(scores, kept)
+    worse = truth + 2 * RNG.normal(size=truth.shape)
+    gap = difference(truth, worse, truth)
+    assert gap.low > 0
+    assert difference(truth, truth, truth).high == 0
+
+
+def test_every_method_has_a_kind_and_words() -> None:
+    assert {kind(name) for name in KNOWN} == {"influence", "baseline", "combination"}
+    assert all(words(name) for name in KNOWN)
+    varied = "task-if:damping=0.01:solver=low-rank:rank=20"
+    check(varied)
+    assert base(varied) == "task-if"
+    assert "damping=0.01" in words(varied)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("guess", "no method 'guess'"),
+        ("loss:damping=1", "loss has no parts"),
+        ("task-if:colour=red", "no part 'colour'"),
+        ("task-if:rank=many", "no int"),
+        ("task-if:solver=dual", "dual solver needs"),
+    ],
+)
+def test_methods_that_are_none_are_refused(name: str, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        check(name)
