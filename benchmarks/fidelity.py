@@ -43,14 +43,23 @@ from core.progress import LiveProgress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 
-LOW_RANK = "solver=low-rank:rank=100:curvature_tasks=0"
+LOW_RANK = "solver=low-rank:curvature_tasks=0"
+RANKS = {0.1: 100, 0.01: 100, 0.003: 150, 0.001: 200}
+"""The rank that leaves little out, by damping."""
+
+
+def varied(name: str, *shares: float) -> tuple[str, ...]:
+    """A method at several dampings, on the curvature of all tasks."""
+    return tuple(f"{name}:{LOW_RANK}:rank={RANKS[share]}:damping={share}" for share in shares)
+
+
 METHODS_RATED = (
     "task-if",
-    *(f"task-if:{LOW_RANK}:damping={share}" for share in (0.1, 0.01, 0.003, 0.001, 0.0003)),
-    *(f"task-if-exact:{LOW_RANK}:damping={share}" for share in (0.01, 0.003, 0.001)),
+    *varied("task-if", 0.1, 0.01, 0.003, 0.001),
+    *varied("task-if-exact", 0.01, 0.003, 0.001),
     "task-if-fisher:damping=0.001",
     "task-if-paper",
-    *(f"direct-if:{LOW_RANK}:damping={share}" for share in (0.1, 0.01)),
+    *varied("direct-if", 0.1, 0.01),
     "task-if-5",
     "task-if-path",
     "task-if+loss",
@@ -71,8 +80,8 @@ LEFT_OUT = (*(name for name in METHODS_RATED if base(name) in METHODS and base(n
 PROTOCOLS = {"a": "easy", "b": "hard", "c": "image", "d": "confusion"}
 MLP = ModelSpec(ways=2, backbone="mlp", hidden=(32,), shrink=2, activation="tanh", rate=0.5, delta=1.0)
 TRAINING = TrainSettings(iterations=600, learning_rate=0.01)
-SMALL = ModelSpec(ways=2, backbone="mlp", hidden=(16,), shrink=4, activation="tanh", rate=0.5, delta=1.0)
-TO_OPTIMUM = TrainSettings(iterations=200, learning_rate=0.01, polish=2000, tolerance=1e-6)
+SMALL = ModelSpec(ways=2, backbone="mlp", hidden=(16,), shrink=4, activation="tanh", rate=0.5, delta=0.5)
+TO_OPTIMUM = TrainSettings(iterations=300, learning_rate=0.01, polish=1500, tolerance=2e-5)
 COMPUTE = Compute("cpu", chunk=25)
 EXACT = Compute("cpu", "float64", chunk=30)
 

@@ -41,6 +41,9 @@ MethodOption = Annotated[
 ]
 GradientOption = Annotated[str, typer.Option(help="Of the training data: total or direct.")]
 EvaluationOption = Annotated[str, typer.Option(help="Of the target's loss: total, or direct as the paper shortens it.")]
+InnerOption = Annotated[
+    str, typer.Option(help="Inverse of the inner Hessian of an imaml model: cg, or ekfac as in the paper.")
+]
 ProbesOption = Annotated[int, typer.Option(min=0, help="Passes of the sketch of self-influence.")]
 CurvatureOption = Annotated[
     str | None, typer.Option(help="gauss-newton, exact, direct, task-fisher or gamma (the paper's).")
@@ -225,6 +228,7 @@ def rank_command(
     gradient: GradientOption = "",
     evaluation: EvaluationOption = "",
     probes: ProbesOption = 0,
+    inner: InnerOption = "",
     curvature: CurvatureOption = None,
     solver: SolverOption = None,
     curvature_tasks: CurvatureTasksOption = None,
@@ -248,6 +252,7 @@ def rank_command(
         gradient=gradient,
         evaluation=evaluation,
         probes=probes,
+        inner=inner,
         curvature=curvature,
         solver=solver,
         curvature_tasks=curvature_tasks,

@@ -16,15 +16,19 @@ from core.ui.context import Context, choose_ranking, page, table
 from core.ui.edit_results import (
     Outcome,
     change_table,
+    done_as_usual,
     findings,
+    options_words,
     outcomes,
     results_of_other_sets,
     retrain_seconds,
 )
 from core.ui.jobs import job_panel, jobs_of, start, start_button
+from core.ui.method_panel import SELF
 from core.ui.ranking import newest_evaluation
 from core.ui.review import decide, removal_bar
 from core.ui.text import count, percent, plain
+from core.ui.trust_panel import solve_lines
 from core.workspace.decisions import Item
 from core.workspace.runs import Run
 
@@ -105,10 +109,12 @@ def _mark_worst(context: Context, ranking: Run | None) -> list[list[str]]:
     already = (
         f" Of the {number} worst, {number - len(new)} are marked already or were kept." if len(new) < number else ""
     )
-    st.caption(
-        f"{harmful:,} of {count(len(scores), kind)} have a harmful score by {plain(ranking.id)}. "
-        f"Scores are estimates: look at what you mark before you rely on it.{already}"
+    worst = (
+        "The worst by self-influence are the most suspicious, harmful or not. "
+        if ranking.config["method"] == SELF
+        else f"{harmful:,} of {count(len(scores), kind)} have a harmful score by {plain(ranking.id)}. "
     )
+    st.caption(f"{worst}Scores are estimates: look at what you mark before you rely on it.{already}")
     if st.button(f"Mark {count(len(new), kind)} for removal", key="edit_mark_worst", type="primary", disabled=not new):
         decide(context, new, "remove", ranking.id, f"among the {number} most harmful {by}")
         st.rerun()
@@ -126,7 +132,7 @@ def _nothing_marked(context: Context) -> None:
 def _effects(context: Context, removal: Removal) -> None:
     """What is known of the present removal set, and buttons for what is not."""
     found = outcomes(context, removal)
-    _buttons(context, found)
+    _buttons(context, done_as_usual(context, removal))
     job_panel(context, "edit")
     if others := results_of_other_sets(context, removal):
         st.caption(
@@ -159,17 +165,19 @@ def _results(evaluated: Run, found: dict[str, Outcome]) -> None:
         "Filled, solid: measured. Hollow, dotted: the linear edit, an estimate of what retraining would give; "
         "its interval is over held-out tasks and does not hold the error of the estimate."
     )
+    if unusual := options_words(found):
+        st.caption(unusual)
     st.dataframe(change_table(found), hide_index=True)
     if "linear" in found:
         _solve_report(found["linear"])
 
 
-def _buttons(context: Context, found: dict[str, Outcome]) -> None:
+def _buttons(context: Context, found: set[str]) -> None:
     """Start what is not there yet; not twice at once, as a job works on the set as it was at its start."""
     running = any(job.status() == "running" for job in jobs_of(context, "edit"))
     trained = isinstance(context.project.model.story.get("training"), dict)
     quick, full, note = st.columns([2, 2, 4], vertical_alignment="center")
-    estimated = {"linear", "finetune", "finetune-all"} <= found.keys()
+    estimated = {"linear", "finetune", "finetune-all"} <= found
     if quick.button(
         "Estimate and fine-tune", type="primary", disabled=running or estimated, key="edit_estimate", width="stretch"
     ):
@@ -200,13 +208,8 @@ def _solve_report(linear: Outcome) -> None:
         f"How the linear edit was solved · residual {report['residual']:.0e} · "
         f"step {figures['relative_step']:.1%} of the parameters"
     ):
-        raised = " (raised, because the curvature is indefinite)" if report["damping_raised"] else ""
         st.markdown(
-            f"- Method: {plain(report['method'])}, from {report['curvature_tasks']} of "
-            f"{count(report['tasks'], 'task')}\n"
-            f"- Damping {report['damping']:.3g}, {report['damping_share']:.2g} of the largest eigenvalue{raised}; "
-            f"weight decay {report['weight_decay']:g}\n"
-            f"- Solve: {count(report['iterations'], 'iteration')}, relative residual {report['residual']:.1e}\n"
+            "\n".join(f"- {line}" for line in solve_lines(report)) + "\n"
             f"- Step: {figures['relative_step']:.2%} of the norm of the parameters. The edit is a first-order step, "
             "so it is the rougher the longer it is.\n"
             f"- Held-out loss: predicted to first order {figures['predicted_loss_change']:+.4f}, "

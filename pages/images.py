@@ -8,6 +8,7 @@ from core.ui.pictures import image_tiles, pixels
 from core.ui.ranking import ranked
 from core.ui.review import decide, removal_bar
 from core.ui.text import plain
+from core.ui.trust_panel import EFFECT_HELP, score_words
 from core.workspace.decisions import Item
 
 GRID = "images_grid"
@@ -65,7 +66,7 @@ with page("Images") as context:
             st.rerun()
         text.caption(
             f"{len(shown):,} images. Click, shift-click or Ctrl+A to select, double-click or Enter to open. "
-            "Scores: what removing the image would add to the loss, an estimate."
+            f"{score_words(run, 'image')}"
         )
         page_number.number_input(f"Page of {last + 1}", 1, last + 1, number, key="images_page")
 
@@ -91,7 +92,7 @@ with page("Images") as context:
         instances = table(run, "instances.parquet")
         rows = instances[instances["image_id"] == image_id].sort_values("score", kind="stable")
         st.dataframe(
-            rows[["task_id", "role", "class", "predicted_class", "confidence", "loss", "score"]],
+            rows[["task_id", "role", "class", "predicted_class", "confidence", "loss", "score", "effect"]],
             hide_index=True,
             column_config={
                 "task_id": "Task",
@@ -99,6 +100,7 @@ with page("Images") as context:
                 "confidence": st.column_config.NumberColumn("Probability of given class", format="percent"),
                 "loss": st.column_config.NumberColumn("Loss", format="%.3f"),
                 "score": st.column_config.NumberColumn("Score", format="%.2e"),
+                "effect": st.column_config.NumberColumn("Effect in its task", format="%.2e", help=EFFECT_HELP),
             },
         )
 

@@ -3,10 +3,12 @@
 import streamlit as st
 
 from core.ui.context import page, rankings
+from core.ui.evidence_results import evidence_runs
 from core.ui.jobs import job_panel, jobs_of, start
 from core.ui.navigation import page as link
-from core.ui.ranking import STATIONARY, newest_evaluation, rank_panel
+from core.ui.ranking import newest_evaluation, rank_panel
 from core.ui.text import count, plain
+from core.ui.trust_panel import STATIONARY, inner_lines
 
 with page("Overview") as context:
     project, workspace = context.project, context.workspace
@@ -62,6 +64,12 @@ with page("Overview") as context:
         st.subheader("What to do next")
         steps = [
             (bool(ranked), "Rank the training data", "tasks", "which tasks and images help or hurt the held-out tasks"),
+            (
+                bool(evidence_runs(context)),
+                "Find out which ranking to trust",
+                "trust",
+                "predictions held against real retraining, and what they cost",
+            ),
             (bool(len(removal)), "Look at the most harmful", "images", "and mark what should go"),
             (
                 bool(workspace.runs.all("edit-linear") or workspace.runs.all("edit-finetune")),
@@ -80,7 +88,7 @@ with page("Overview") as context:
         if not ranked:
             rank_panel(context)
         else:
-            with st.expander("Rank again, on other held-out tasks or on one failing image"):
+            with st.expander("Rank again, on other held-out tasks, on one failing image, or by another method"):
                 rank_panel(context)
 
     with st.expander("What is loaded"):
@@ -89,10 +97,9 @@ with page("Overview") as context:
             f"- Images: {plain(project.images.name)}, {count(len(project.images), 'image')} of "
             f"{' x '.join(map(str, project.images.images.shape[1:3]))}, "
             f"{count(len(project.images.class_names), 'class', 'classes')}\n"
-            f"- Model: {spec.blocks} blocks of {spec.filters} filters, {plain(spec.activation)}, "
-            f"{count(project.model.size, 'parameter')}; {count(spec.steps, 'inner step')} at rate {spec.rate:g}, "
-            f"weight decay {spec.delta:g}\n"
-            f"- Noise planted to practise on: {plain(noise)}\n"
+            f"- Model: {plain(spec.words)}; {count(project.model.size, 'parameter')}\n"
+            + "".join(f"- {line}\n" for line in inner_lines(evaluated.json("summary.json") if evaluated else {}))
+            + f"- Noise planted to practise on: {plain(noise)}\n"
             f"- Trained by: {plain(project.model.story.get('command', 'unknown'))}\n"
             f"- Folder: {plain(workspace.folder)}"
         )

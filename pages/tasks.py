@@ -8,6 +8,7 @@ from core.ui.pictures import row_tiles
 from core.ui.ranking import ranked
 from core.ui.review import decide, removal_bar
 from core.ui.text import plain
+from core.ui.trust_panel import score_ends, score_words
 from core.workspace.decisions import Item
 
 TURNS = "tasks_turns"
@@ -53,7 +54,7 @@ with page("Tasks") as context:
             key=f"tasks_table_{order}_{state}_{'-'.join(classes)}_{st.session_state.get(TURNS, 0)}",
             column_config={
                 "task_id": "Task",
-                "score": st.column_config.NumberColumn("Score", format="%.2e", help="Positive helps, negative harms."),
+                "score": st.column_config.NumberColumn("Score", format="%.2e", help=score_words(run, "task")),
                 "loss": st.column_config.NumberColumn("Adapted loss", format="%.3f"),
                 "accuracy": st.column_config.NumberColumn("Accuracy", format="percent"),
                 "classes": st.column_config.ListColumn("Classes, by label"),
@@ -66,7 +67,9 @@ with page("Tasks") as context:
     with chart_column:
         marked = float(shown["score"].iloc[position])
         st.plotly_chart(
-            score_histogram(tasks["score"].to_numpy(), "tasks", marked), config=CONFIG, key="tasks_histogram"
+            score_histogram(tasks["score"].to_numpy(), "tasks", marked, score_ends(run)),
+            config=CONFIG,
+            key="tasks_histogram",
         )
         several = [Item("task", task_id=i) for i in (picked or [current])]
         what = f"{len(several)} tasks" if len(several) > 1 else f"task {current}"

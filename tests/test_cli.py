@@ -194,6 +194,52 @@ def test_the_exact_curvature_and_double_precision_work(shell: Shell) -> None:
     assert report["residual"] <= 0.011
 
 
+def test_rankings_are_held_against_retraining(shell: Shell) -> None:
+    sweep = ["--subsets", "3", "--seeds", "1", "--targets", "2", "--iterations", "2", "--device", "cpu"]
+    rated = shell.done("evidence", "-w", "mine", "--methods", "dot,loss,task-if:damping=0.5", *sweep)
+    assert rated.path.name.startswith("evidence-")
+    assert "task-if:damping=0.5" in rated.err
+    assert set(workspace(shell).runs.get(rated.path.name).table("methods.parquet")["method"]) == {
+        "dot",
+        "loss",
+        "task-if:damping=0.5",
+        "ceiling",
+    }
+    refused = shell.refused("evidence", "-w", "mine", "--methods", "guess", *sweep)
+    assert "There is no method 'guess'" in refused
+
+
+@pytest.mark.parametrize("method", ["direct-if", "task-if-paper", "dot", "tracin"])
+def test_methods_are_chosen_by_name(shell: Shell, method: str) -> None:
+    ranked = shell.done("rank", "-w", "mine", "--method", method, "--device", "cpu")
+    assert workspace(shell).runs.get(ranked.path.name).json("solver.json")["method"] == method
+
+
+def test_parts_of_a_method_are_chosen_and_those_that_do_not_fit_are_refused(shell: Shell) -> None:
+    low_rank = ["--solver", "low-rank", "--rank", "5", "--subsample", "difficulty", "--curvature-tasks", "3"]
+    ranked = shell.done("rank", "-w", "mine", *low_rank, "--device", "cpu")
+    report = workspace(shell).runs.get(ranked.path.name).json("solver.json")
+    assert (report["solver"], report["rank"], report["subsample"]) == ("low-rank", 5, "difficulty")
+    assert "EK-FAC takes the layers for independent" in shell.refused("rank", "-w", "mine", "--solver", "ekfac")
+    assert "dual solver needs a curvature" in shell.refused("rank", "-w", "mine", "--solver", "dual")
+    assert "adapts by gradient steps" in shell.refused("rank", "-w", "mine", "--inner", "ekfac", "--device", "cpu")
+
+
+@pytest.mark.parametrize("algorithm", ["fomaml", "anil", "meta-sgd", "imaml"])
+def test_every_algorithm_is_trained_and_ranked(shell: Shell, algorithm: str) -> None:
+    network = ["--backbone", "mlp", "--hidden", "4", "--shrink", "7", "--proximity", "1", "--dtype", "float64"]
+    folder = shell.folder
+    shell.done(*TRAIN, "--tasks", folder / "tasks", "--out", folder / algorithm, "--algorithm", algorithm, *network)
+    shell.done("open", "--tasks", folder / "tasks", "--model", folder / algorithm, "-w", algorithm)
+    shell.done("rank", "-w", algorithm, *SOLVE, "--dtype", "float64")
+    if algorithm == "imaml":
+        paper = shell.done("rank", "-w", algorithm, *SOLVE, "--dtype", "float64", "--inner", "ekfac")
+        report = Workspace(folder / "home" / algorithm).runs.get(paper.path.name).json("solver.json")
+        assert report["inner_inverse"] == "ekfac"
+        assert report["inner"]["residual"] < 1e-3
+        assert not report["inner"]["nearly_singular"]
+
+
 def test_a_ranking_for_one_held_out_image(shell: Shell) -> None:
     rows = workspace(shell).project().tasks.heldout.rows
     image = rows.loc[(rows["task_id"] == "h1") & (rows["role"] == "query"), "image_id"].iloc[0]
@@ -331,6 +377,7 @@ def test_a_training_killed_outright_ends_at_the_same_model(ready: Path, tmp_path
     assert sorted(path.name for path in (tmp_path / "killed").iterdir() if not path.name.startswith(".")) == [
         "model.json",
         "model.safetensors",
+        "trajectory.safetensors",
     ]
 
 

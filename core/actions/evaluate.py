@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from core.actions.compute import Compute, Loaded
+from core.influence.inner import inner_report
 from core.influence.scores import class_of
 from core.maml.evaluation import Evaluation, evaluate
 from core.maml.training import stationarity
@@ -16,7 +17,7 @@ from core.workspace.runs import Run, Work
 from core.workspace.workspace import Project, Workspace
 
 KIND = "evaluate"
-VERSION = 1  # raised whenever what the run holds changes
+VERSION = 2  # raised whenever what the run holds changes
 
 
 def question_of(project: Project, compute: Compute) -> dict[str, Any]:
@@ -29,7 +30,8 @@ def evaluation(workspace: Workspace, compute: Compute, progress: Progress) -> Ru
 
     The run holds ``heldout.parquet`` (task_id, accuracy, loss), ``rows.parquet`` (every query image of the held-out
     tasks, :class:`core.maml.evaluation.Evaluation`, with predicted_class) and ``summary.json`` (accuracy and loss with
-    95 % intervals; objective, gradient_norm and ratio of :class:`core.maml.training.Stationarity`).
+    95 % intervals; objective, gradient_norm and ratio of :class:`core.maml.training.Stationarity`; where adaptation is
+    implicit, :class:`core.influence.inner.InnerReport`).
     """
     project = workspace.project()
     question = question_of(project, compute)
@@ -44,7 +46,9 @@ def evaluation(workspace: Workspace, compute: Compute, progress: Progress) -> Ru
         run.write_table("heldout.parquet", heldout_table(project.tasks.heldout.task_ids, result))
         rows = result.rows.assign(predicted_class=class_of(project.tasks.heldout.rows, result.rows))
         run.write_table("rows.parquet", rows)
-        run.write_json("summary.json", {**summary(result), "stationarity": asdict(report)})
+        inner = inner_report(loaded.model, loaded.params, loaded.train)
+        told = asdict(inner) | {"nearly_singular": inner.nearly_singular} if inner else None
+        run.write_json("summary.json", {**summary(result), "stationarity": asdict(report), "inner": told})
 
     return workspace.runs.answer(KIND, question, work)
 

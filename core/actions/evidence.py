@@ -86,9 +86,9 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
 
     The run holds ``methods.parquet`` (method, words, kind, lds, lds_low, lds_high: mean over targets of Spearman's
     correlation over subsets, with its 95 % bootstrap interval; lds_mean, ...: of the targets' mean loss; auc of the
-    planted noisy tasks, seconds, memory_gb, residual, note; a row of kind ``ceiling``), ``measured.parquet`` (subset,
-    seed, target, loss), ``predicted.parquet`` (method, subset, target, predicted, up to a constant a target) and
-    ``evidence.json``.
+    planted noisy tasks, seconds, memory_gb, residual, note; a row of kind ``ceiling``; a method that could not run
+    has a note that says why and no figures), ``measured.parquet`` (subset, seed, target, loss), ``predicted.parquet``
+    (method, subset, target, predicted, up to a constant a target) and ``evidence.json``.
     """
     project = workspace.project()
     question = {**project.hashes, "engine": ENGINE, **asdict(settings), "dtype": compute.dtype}
@@ -105,9 +105,15 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
         predicted: dict[str, np.ndarray] = {}
         rows: list[dict[str, Any]] = []
         for name in settings.methods:
-            found = scored(workspace, loaded, name, targets, members, compute, progress)
+            try:
+                found = scored(workspace, loaded, name, targets, members, compute, progress)
+            except UserError as error:  # one method that cannot run here must not cost the others
+                rows.append(_failed_row(name, error))
+                continue
             predicted[name] = predicted_losses(found.scores, kept)
             rows.append(_row(name, found, predicted[name], spread, project.tasks.planted, loaded))
+        if not predicted:
+            raise UserError("No method could run here.", "; ".join(f"{row['method']}: {row['note']}" for row in rows))
         reports = [one.json("retraining.json") for seeds in swept for one in seeds]
         rows.append(_ceiling_row(measured, sum(report["seconds"] for report in reports)))
         ids = [project.tasks.heldout.task_ids[i] for i in targets]
@@ -174,6 +180,12 @@ def _row(
         "residual": found.residual,
         "note": found.note,
     }
+
+
+def _failed_row(name: str, error: UserError) -> dict[str, Any]:
+    blank = dict.fromkeys(("auc", "seconds", "memory_gb", "residual"), float("nan"))
+    intervals = _interval("lds", None) | _interval("lds_mean", None)
+    return {"method": name, "words": words(name), "kind": kind(name), **intervals, **blank, "note": str(error)}
 
 
 def _ceiling_row(measured: np.ndarray, seconds: float) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from core.influence.scores import image_table, instance_table, refuse_meaningles
 from core.influence.selfinfluence import directions, relative_error
 from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank
 from core.influence.targets import Target, target_gradient
+from core.maml.adaptation import Implicit
 from core.maml.objective import Bilevel
 from core.maml.training import Snapshot
 from core.progress import Progress
@@ -66,6 +67,8 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
             "words": estimator.words,
             "gradient": estimator.gradient,
             "evaluation": estimator.evaluation,
+            "inner": measured.get("inner"),
+            "inner_inverse": estimator.inner,
             "target": str(target),
             "stationarity": measured["stationarity"],
         }
@@ -74,8 +77,19 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
     return workspace.runs.answer(KIND, question, work)
 
 
-def read(model: Bilevel, gradient: str) -> Bilevel:
-    """The model as its ``total`` or ``direct`` gradients read it."""
+def read(model: Bilevel, gradient: str, inner: str = "cg") -> Bilevel:
+    """The model as its ``total`` or ``direct`` gradients read it, with the inverse of the inner Hessian as asked for.
+
+    Raises:
+        UserError: EK-FAC was asked for, but there is no inner Hessian to invert.
+    """
+    if inner != "cg":
+        if not isinstance(model.adaptation, Implicit):
+            raise UserError(
+                "EK-FAC is for the inner Hessian, but this model adapts by gradient steps, which have none.",
+                "Leave --inner at cg, or train with --algorithm imaml.",
+            )
+        model = replace(model, adaptation=replace(model.adaptation, inverse=inner))
     return replace(model, first_order=True) if gradient == "direct" else model
 
 
@@ -85,8 +99,8 @@ Tables = dict[str, pd.DataFrame]
 def _influence(
     loaded: Loaded, target: Target, estimator: Estimator, run: Work, progress: Progress
 ) -> tuple[Tables, dict[str, Any]]:
-    v, loss = _target_gradient(loaded, target, estimator.evaluation, run, progress)
-    model = read(loaded.model, estimator.gradient)
+    model = read(loaded.model, estimator.gradient, estimator.inner)
+    v, loss = _target_gradient(loaded, target, estimator.evaluation, run, progress, estimator.inner)
     if estimator.solve is None:
         u, report = v, _unsolved(loaded)
     else:
@@ -98,12 +112,12 @@ def _influence(
 
 
 def _target_gradient(
-    loaded: Loaded, target: Target, evaluation_gradient: str, run: Work, progress: Progress
+    loaded: Loaded, target: Target, gradient: str, run: Work, progress: Progress, inner: str = "cg"
 ) -> tuple[Tensor, float]:
     heldout = loaded.episodes(target.weighted(loaded.project.tasks.heldout))
     progress.stage("target gradient", len(heldout))
     with run.timed("target gradient"):
-        return target_gradient(read(loaded.model, evaluation_gradient), loaded.params, heldout, progress.advance)
+        return target_gradient(read(loaded.model, gradient, inner), loaded.params, heldout, progress.advance)
 
 
 def _instances(loaded: Loaded, model: Bilevel, u: Tensor, run: Work, progress: Progress) -> pd.DataFrame:
@@ -152,7 +166,7 @@ def _self_influence(
 ) -> tuple[Tables, dict[str, Any]]:
     if estimator.solve is None or estimator.solve.solver != "low-rank":
         raise UserError("Self-influence needs the low-rank solver.", "Use --solver low-rank.")
-    model, settings = read(loaded.model, estimator.gradient), estimator.solve
+    model, settings = read(loaded.model, estimator.gradient, estimator.inner), estimator.solve
     solver = Solver(loaded, model, settings, run, progress)
     basis = solver.basis()
     solver.raised(lambda: _whole(basis, solver))

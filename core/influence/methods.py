@@ -11,6 +11,7 @@ from typing import Any
 from core.errors import UserError
 from core.influence.curvature import CURVATURES
 from core.influence.solvers import check_fits
+from core.maml.adaptation import INVERSES
 
 SUBSAMPLES = ("random", "difficulty", "uncertainty")
 GRADIENTS = ("total", "direct")
@@ -69,7 +70,8 @@ class Estimator:
         solve: The inverse-curvature product; None where there is none (``dot``, ``tracin``).
         gradient: Of the training tasks: ``total``, through the adaptation (Thm 4.1), or ``direct`` (eq. 2-3).
         evaluation: Of the target's loss: ``total``, or ``direct``, the paper's shortened score (Def. 5.2, B.9).
-        probes: Random directions of a sketch (``self-influence``).
+        probes: Passes of the sketch (``self-influence``).
+        inner: Inverse of the inner Hessian where adaptation is implicit: ``cg``, or ``ekfac`` as in the paper.
     """
 
     name: str
@@ -77,8 +79,11 @@ class Estimator:
     gradient: str = "total"
     evaluation: str = "total"
     probes: int = 0
+    inner: str = "cg"
 
     def __post_init__(self) -> None:
+        if self.inner not in INVERSES:
+            raise UserError(f"There is no inverse {self.inner!r} of the inner Hessian.", "Use cg or ekfac.")
         for choice in (self.gradient, self.evaluation):
             if choice not in GRADIENTS:
                 raise UserError(f"There is no gradient {choice!r}.", "Use total or direct.")
@@ -143,10 +148,15 @@ METHODS: dict[str, Method] = {
     )
 }
 DEFAULT = "task-if"
-_UNREAD = {"tracin": ("gradient", "evaluation"), "self-influence": ("evaluation",)}  # what a method never asks for
+_UNREAD = {
+    "tracin": ("gradient", "evaluation", "inner"),
+    "self-influence": ("evaluation",),
+}  # what a method never asks for
 
 
-def estimator(name: str, *, gradient: str = "", evaluation: str = "", probes: int = 0, **solve: Any) -> Estimator:
+def estimator(
+    name: str, *, gradient: str = "", evaluation: str = "", probes: int = 0, inner: str = "", **solve: Any
+) -> Estimator:
     """A method with parts chosen otherwise.
 
     Args:
@@ -169,7 +179,7 @@ def estimator(name: str, *, gradient: str = "", evaluation: str = "", probes: in
         chosen = replace(chosen, solve=replace(chosen.solve, **given))
     if probes and not chosen.probes:
         raise UserError(f"The method {name} draws no probes.", "Leave them out.")
-    for part, asked in (("gradient", gradient), ("evaluation", evaluation)):
+    for part, asked in (("gradient", gradient), ("evaluation", evaluation), ("inner", inner)):
         if part in _UNREAD.get(name, ()) and asked not in ("", getattr(chosen, part)):
             raise UserError(f"The method {name} has no {part} to choose.", "Leave it out.")
     return replace(
@@ -177,6 +187,7 @@ def estimator(name: str, *, gradient: str = "", evaluation: str = "", probes: in
         gradient=gradient or chosen.gradient,
         evaluation=evaluation or chosen.evaluation,
         probes=probes or chosen.probes,
+        inner=inner or chosen.inner,
     )
 
 
@@ -191,9 +202,11 @@ def parse(text: str) -> Estimator:
     given: dict[str, Any] = {}
     for part in parts:
         key, _, value = part.partition("=")
-        kind = kinds.get(key, str if key in ("gradient", "evaluation") else None)
+        kind = kinds.get(key, str if key in ("gradient", "evaluation", "inner") else None)
         if kind is None:
-            raise UserError(f"{text}: there is no part {key!r}.", f"Known: {', '.join(kinds)}, gradient, evaluation.")
+            raise UserError(
+                f"{text}: there is no part {key!r}.", f"Known: {', '.join(kinds)}, gradient, evaluation, inner."
+            )
         try:
             given[key] = kind(value)
         except ValueError as error:

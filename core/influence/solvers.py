@@ -26,7 +26,7 @@ def check_fits(curvature: str, solver: str) -> None:
         raise UserError(
             "EK-FAC takes the layers for independent, but through the adaptation every layer of the total Hessian "
             "depends on every other; it is there for the inner Hessian alone.",
-            "Use cg, or train with --algorithm imaml and use --inner-inverse ekfac.",
+            "Use cg; for a model trained with --algorithm imaml, --inner ekfac.",
         )
     if solver not in SOLVERS:
         raise UserError(f"There is no solver {solver!r}.", f"Known: {', '.join(SOLVERS)}.")
@@ -295,7 +295,7 @@ def dual(gradients: Tensor, b: Tensor, *, shift: float, scale: float = 1.0) -> S
     gram = rows @ rows.T
     identity = torch.eye(len(rows), dtype=torch.float64, device=rows.device)
     b64 = b.double()
-    x = (b64 - rows.T @ torch.linalg.solve(gram + shift * identity, rows @ b64)) / shift
-    residual = float((b64 - rows.T @ (rows @ x) - shift * x).norm()) / norm
+    x = ((b64 - rows.T @ torch.linalg.solve(gram + shift * identity, rows @ b64)) / shift).to(b)
+    residual = float((b64 - rows.T @ (rows @ x.double()) - shift * x.double()).norm()) / norm
     values = torch.linalg.eigvalsh(gram)
-    return Solution(x.to(b), 1, residual, residual <= 1e-4, float(values[0]), float(values[-1]))
+    return Solution(x, 1, residual, residual <= 1e-4, float(values[0]), float(values[-1]))

@@ -16,6 +16,7 @@ from core.maml.proximal import Proximal, inverse_product, proximal_optimum
 
 RATES = "rates."
 ADAPTED = ("all", "head")
+INVERSES = ("cg", "ekfac")
 
 
 def network_part(params: Params) -> Params:
@@ -95,7 +96,7 @@ class Implicit:
             raise UserError(f"The proximity is {self.proximity}.", "It must be above 0.")
         if not self.tolerance > 0:
             raise UserError(f"The inner tolerance is {self.tolerance}.", "It must be above 0.")
-        if self.inverse not in ("cg", "ekfac"):
+        if self.inverse not in INVERSES:
             raise UserError(f"There is no inverse {self.inverse!r} of the inner Hessian.", "Use cg or ekfac.")
 
     def __call__(self, network: Network, params: Params, task: Task) -> Params:

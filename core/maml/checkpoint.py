@@ -73,6 +73,24 @@ class ModelSpec(BaseModel):
     def bilevel(self) -> Bilevel:
         return Bilevel(self.network(), self.adaptation(), self.delta, first_order=self.algorithm == "fomaml")
 
+    @property
+    def words(self) -> str:
+        """The network and the way it adapts, in a line."""
+        hidden = f"hidden layers of {', '.join(map(str, self.hidden))}" if self.hidden else "no hidden layer (linear)"
+        shrunk = f", images averaged over {self.shrink} x {self.shrink} squares" if self.shrink > 1 else ""
+        network = (
+            f"{self.blocks} convolution blocks of {self.filters} filters, {self.activation}"
+            if self.backbone == "convnet"
+            else f"mlp with {hidden}, {self.activation}{shrunk}"
+        )
+        steps = "1 inner step" if self.steps == 1 else f"{self.steps} inner steps"
+        adapts = (
+            f"proximal inner problem of proximity {self.proximity:g}"
+            if self.algorithm == "imaml"
+            else f"{steps} at rate {self.rate:g}"
+        )
+        return f"{network}; {self.algorithm}, {adapts}; weight decay {self.delta:g}"
+
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
         """Fresh meta-parameters on the CPU."""
         params, adaptation = self.network().init(seed, dtype), self.adaptation()

@@ -9,8 +9,10 @@ HELPFUL, HARMFUL, NEUTRAL = "#0d9488", "#d9480f", "#6b7280"
 CONFIG = {"displayModeBar": False}
 
 
-def score_histogram(scores: np.ndarray, what: str, marked: float | None = None) -> go.Figure:
-    """How scores are distributed: harmful left, helpful right; ``marked`` draws a line at one score."""
+def score_histogram(
+    scores: np.ndarray, what: str, marked: float | None = None, ends: tuple[str, str] = ("harmful", "helpful")
+) -> go.Figure:
+    """How scores are distributed, negative left, positive right; ``marked`` draws a line at one score."""
     edges = np.histogram_bin_edges(scores, bins=min(60, max(10, int(len(scores) ** 0.5) * 2)))
     counts, _ = np.histogram(scores, edges)
     middle = (edges[:-1] + edges[1:]) / 2
@@ -30,7 +32,7 @@ def score_histogram(scores: np.ndarray, what: str, marked: float | None = None) 
         height=210,
         margin={"l": 10, "r": 10, "t": 28, "b": 10},
         bargap=0,
-        title={"text": "harmful  ◀  score  ▶  helpful", "font": {"size": 13}, "x": 0.5},
+        title={"text": f"{ends[0]}  ◀  score  ▶  {ends[1]}", "font": {"size": 13}, "x": 0.5},
         xaxis={"tickformat": ".1e", "fixedrange": True},
         yaxis={"title": what, "fixedrange": True},
     )

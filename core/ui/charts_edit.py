@@ -14,7 +14,7 @@ from core.ui.curve_results import ORDER_NAMES, with_start
 MEASURED, LOSS = "#1d63d8", "#7c3aed"
 _ORDER_COLOURS = {"harmful": HARMFUL, "loss": LOSS, "random": NEUTRAL}
 _ORDER_MARKERS = {"harmful": "circle", "loss": "diamond", "random": "square"}
-_GRID = "rgba(127, 127, 127, 0.25)"
+GRID = "rgba(127, 127, 127, 0.25)"
 _ROW_PX, _FRAME_PX = 46, 100
 
 
@@ -45,7 +45,7 @@ def edit_figure(dots: list[Dot]) -> go.Figure:
             _interval(figure, dot, dot.change, 2, " points")
     figure.add_vline(x=100 * dots[0].accuracy["mean"], line_width=1, line_dash="dot", line_color=NEUTRAL, col=1)
     figure.add_vline(x=0, line_width=1, line_dash="dot", line_color=NEUTRAL, col=2)
-    figure.update_xaxes(fixedrange=True, showgrid=True, gridcolor=_GRID, zeroline=False)
+    figure.update_xaxes(fixedrange=True, showgrid=True, gridcolor=GRID, zeroline=False)
     figure.update_yaxes(fixedrange=True, showgrid=False, range=[len(dots) - 0.4, -0.6], ticklabelstandoff=8)
     figure.update_yaxes(
         categoryorder="array", categoryarray=[dot.label for dot in dots], type="category", autorange=False
@@ -100,8 +100,8 @@ def curve_figure(points: pd.DataFrame, by: str) -> go.Figure:
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
         hovermode="x unified",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis={"title": f"training {by} removed, %", "fixedrange": True, "gridcolor": _GRID, "zeroline": False},
-        yaxis={"title": "accuracy on held-out tasks, %", "fixedrange": True, "gridcolor": _GRID, "zeroline": False},
+        xaxis={"title": f"training {by} removed, %", "fixedrange": True, "gridcolor": GRID, "zeroline": False},
+        yaxis={"title": "accuracy on held-out tasks, %", "fixedrange": True, "gridcolor": GRID, "zeroline": False},
     )
     return figure
 
@@ -117,7 +117,7 @@ def _curve(figure: go.Figure, order: str, points: pd.DataFrame) -> None:
             x=[*shares, *shares[::-1]],
             y=[*over["max"], *over["min"][::-1]],
             fill="toself",
-            fillcolor=_faint(colour, 0.14),
+            fillcolor=faint(colour, 0.14),
             line={"width": 0},
             mode="lines",
             **group,
@@ -128,7 +128,7 @@ def _curve(figure: go.Figure, order: str, points: pd.DataFrame) -> None:
             x=percent["share"],
             y=percent["accuracy"],
             mode="markers",
-            marker={"color": _faint(colour, 0.4), "size": 5, "symbol": _ORDER_MARKERS[order]},
+            marker={"color": faint(colour, 0.4), "size": 5, "symbol": _ORDER_MARKERS[order]},
             **group,
         )
     )
@@ -147,6 +147,6 @@ def _curve(figure: go.Figure, order: str, points: pd.DataFrame) -> None:
     )
 
 
-def _faint(colour: str, alpha: float) -> str:
+def faint(colour: str, alpha: float) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {alpha})"

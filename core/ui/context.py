@@ -11,7 +11,9 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.demo import DEMOS, open_demo
+from core.actions.rank import ENGINE, KIND
 from core.errors import UserError
+from core.ui.method_words import differences
 from core.ui.navigation import guard
 from core.ui.text import plain
 from core.workspace.runs import Run
@@ -105,10 +107,15 @@ def table(run: Run, name: str) -> pd.DataFrame:
     return load_table(str(run.folder), name)
 
 
+def runs_of_problem(context: Context, kind: str) -> list[Run]:
+    """Runs of the problem as it now is, by the engine as it now is, newest first."""
+    now = {**context.project.hashes, "engine": ENGINE}
+    return [run for run in context.workspace.runs.all(kind) if now.items() <= run.config.items()]
+
+
 def rankings(context: Context) -> list[Run]:
     """Rankings of the problem as it now is, newest first."""
-    now = context.project.hashes
-    return [run for run in context.workspace.runs.all("rank") if all(run.config[key] == now[key] for key in now)]
+    return runs_of_problem(context, KIND)
 
 
 def choose_ranking(context: Context) -> Run | None:
@@ -125,7 +132,8 @@ def choose_ranking(context: Context) -> Run | None:
 
 
 def ranking_label(run: Run) -> str:
-    """``all held-out tasks · gauss-newton, damping 0.1``."""
+    """``all held-out tasks · task-if, exact, damping 0.3 · 3f2a1b``."""
     config = run.config
-    target = "all held-out tasks" if config["target"] == "all" else config["target"]
-    return f"{target} · {config['curvature']}, damping {config['damping']:g} · {run.id[-6:]}"
+    target = {"all": "all held-out tasks", "": "no target"}.get(config["target"], config["target"])
+    method = config.get("method", "an older version")
+    return f"{target} · {', '.join([method, *differences(config)])} · {run.id[-6:]}"

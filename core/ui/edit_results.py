@@ -9,10 +9,13 @@ import pandas as pd
 
 from core.actions.compute import Compute
 from core.actions.edit import FINETUNE, WAYS, kind_of, question_of
+from core.actions.rank import ENGINE
 from core.influence.methods import SolveSettings
 from core.maml.evaluation import Interval
 from core.tasks.removal import Removal
 from core.ui.context import Context, table
+from core.ui.method_words import solve_differences
+from core.ui.text import plain
 from core.workspace.runs import Run
 
 LABELS = {
@@ -33,12 +36,14 @@ class Outcome:
         way: One of :data:`core.actions.edit.WAYS`.
         figures: Its ``edit.json``.
         seconds: How long the computing took.
+        options: What was chosen otherwise than usual, in words.
     """
 
     way: str
     run: Run
     figures: dict[str, Any]
     seconds: float
+    options: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -51,14 +56,63 @@ class Outcome:
 
 
 def outcomes(context: Context, removal: Removal) -> dict[str, Outcome]:
-    """The finished edits for exactly this removal set, with the command line's default settings, by way."""
-    found = {}
-    for way in WAYS:
-        question = question_of(context.project, way, removal, SolveSettings(), FINETUNE, Compute())
-        if run := context.workspace.runs.find(kind_of(way), question):
-            seconds = sum(run.json("provenance.json")["seconds"].values())
-            found[way] = Outcome(way, run, run.json("edit.json"), seconds)
-    return found
+    """The newest finished edit of each way for exactly this removal set, whatever its options.
+
+    Of the control that one is taken which was fine-tuned as the other fine-tune was, if there is one.
+    """
+    found = {way: runs for way in WAYS if (runs := _edits(context, way, removal))}
+    newest = {way: runs[0] for way, runs in found.items()}
+    if {"finetune", "finetune-all"} <= newest.keys():
+        alike = (run for run in found["finetune-all"] if _same_finetune(run, newest["finetune"]))
+        newest["finetune-all"] = next(alike, newest["finetune-all"])
+    return {way: _outcome(way, run) for way, run in newest.items()}
+
+
+def done_as_usual(context: Context, removal: Removal) -> set[str]:
+    """The ways whose edit for this removal set, with the command line's default settings, is finished."""
+    found = context.workspace.runs.find
+    questions = {way: question_of(context.project, way, removal, SolveSettings(), FINETUNE, Compute()) for way in WAYS}
+    return {way for way, question in questions.items() if found(kind_of(way), question)}
+
+
+def _edits(context: Context, way: str, removal: Removal) -> list[Run]:
+    """Finished edits of one way that belong to the removal set, newest first."""
+    belongs: dict[str, Any] = dict(context.project.hashes)
+    if way != "finetune-all":
+        belongs["removal"] = removal.hash
+    if way == "linear":
+        belongs["engine"] = ENGINE
+    return [run for run in context.workspace.runs.all(kind_of(way)) if belongs.items() <= run.config.items()]
+
+
+def _outcome(way: str, run: Run) -> Outcome:
+    seconds = sum(run.json("provenance.json")["seconds"].values())
+    return Outcome(way, run, run.json("edit.json"), seconds, tuple(_options(way, run.config)))
+
+
+def _options(way: str, config: dict[str, Any]) -> list[str]:
+    """What an edit has otherwise than usual."""
+    changed = [] if config["dtype"] == Compute().dtype else [str(config["dtype"])]
+    if way == "linear":
+        changed = solve_differences(config, asdict(SolveSettings())) + changed
+    if way.startswith("finetune"):
+        usual = asdict(FINETUNE)
+        now = {key: config.get(key, value) for key, value in usual.items()}
+        differ = [f"{key.replace('_', ' ')} {now[key]:g}" for key in usual if now[key] != usual[key]]
+        changed = differ + changed
+    return changed
+
+
+def _same_finetune(one: Run, other: Run) -> bool:
+    keys = ("dtype", *asdict(FINETUNE))
+    first, second = one.config, other.config
+    return all(first.get(key) == second.get(key) for key in keys)
+
+
+def options_words(found: dict[str, Outcome]) -> str:
+    """Which edits were not made with the usual options; empty where all were."""
+    named = [f"{plain(one.label)}: {plain(', '.join(one.options))}" for one in found.values() if one.options]
+    return f"Not the usual options. {'; '.join(named)}." if named else ""
 
 
 def results_of_other_sets(context: Context, removal: Removal) -> int:
@@ -71,9 +125,11 @@ def results_of_other_sets(context: Context, removal: Removal) -> int:
 def removal_effect(found: dict[str, Outcome]) -> Interval | None:
     """What the removal itself gained in accuracy: fine-tuned on what is left against fine-tuned on everything.
 
-    Paired by held-out task; None until both are measured.
+    Paired by held-out task; None until both are measured, with the same options.
     """
     if not {"finetune", "finetune-all"} <= found.keys():
+        return None
+    if not _same_finetune(found["finetune"].run, found["finetune-all"].run):
         return None
     left, everything = (
         table(found[way].run, "heldout.parquet").set_index("task_id")["accuracy"]

@@ -14,6 +14,7 @@ TITLES = {
     "overview": "Overview",
     "tasks": "Tasks",
     "images": "Images",
+    "trust": "Trust",
     "edit": "Edit",
     "curves": "Curves",
     "export": "Export",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -51,10 +53,16 @@ def row_tiles(context: Context, rows: pd.DataFrame, removal: Removal, key: str, 
                 score_text=f"{row['score']:+.1e}",
                 mark=_mark(gone, row["class"], row["predicted_class"]),
                 tooltip=f"{row['image_id']}: given {row['class']}, seen as {row['predicted_class']}, "
-                f"probability of the given class {row['confidence']:.0%}, loss {row['loss']:.2f}",
+                f"probability of the given class {row['confidence']:.0%}, loss {row['loss']:.2f}"
+                f"{_effect(row['effect'])}",
             )
         )
     return image_grid(pixels(context, rows["image_id"]), tiles, key=key, label=label)
+
+
+def _effect(effect: float) -> str:
+    """Of support rows; query rows have none."""
+    return "" if math.isnan(effect) else f"; its leaving would add {effect:+.1e} to its own task's loss, an estimate"
 
 
 def _caption(given: str, seen: str) -> str:

@@ -1,23 +1,18 @@
-"""Starting a ranking, and saying how far one can be trusted."""
+"""Starting a ranking."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pandas as pd
 import streamlit as st
 
 from core.actions.compute import Compute
-from core.actions.demo import detection_of
 from core.actions.evaluate import KIND, question_of
-from core.influence.methods import SolveSettings
-from core.ui.context import Context, choose_ranking, table
+from core.influence.methods import DEFAULT
+from core.ui.context import Context, choose_ranking, show_error, table
 from core.ui.jobs import job_panel, start
-from core.ui.text import plain
+from core.ui.method_panel import choose_method
+from core.ui.trust_panel import trust_panel
 from core.workspace.runs import Run
-from core.workspace.workspace import Workspace
 
-STATIONARY = 1e-2
 _TARGETS = ("All held-out tasks", "Some held-out tasks", "One query image")
 
 
@@ -27,16 +22,32 @@ def newest_evaluation(context: Context) -> Run | None:
 
 
 def rank_panel(context: Context) -> None:
-    """Choose what influence is measured on, start the ranking, and watch it."""
+    """Choose the method and what influence is measured on, start the ranking, and watch it."""
     evaluated = newest_evaluation(context)
     with st.container(border=True):
         st.markdown("**Rank the training data by influence**")
-        kind = st.segmented_control("on the loss of", _TARGETS, default=_TARGETS[0], key="rank_target", required=True)
-        target = _target(kind, evaluated)
+        above = st.container()
         with st.expander("How it is computed"):
-            settings = _settings()
-        if st.button("Rank", type="primary", disabled=not target, key="rank_start"):
-            start(context, f"Rank on {target}", ["rank", "--target", target or "all", *settings])
+            choice = choose_method(context)
+        if choice.fault is not None:
+            show_error(choice.fault)
+        title, args, ready = f"Rank by {choice.method}", list(choice.args), choice.fault is None
+        with above:
+            if choice.has_target:
+                kind = st.segmented_control(
+                    "on the loss of", _TARGETS, default=_TARGETS[0], key="rank_target", required=True
+                )
+                target = _target(kind, evaluated)
+                by = "" if choice.method == DEFAULT else f" by {choice.method}"
+                title, args = f"Rank on {target}{by}", ["--target", target or "all", *args]
+                ready = ready and target is not None
+            else:
+                st.caption(
+                    "Self-influence asks how much an item's removal raises its own loss, so it needs no target. "
+                    "The most suspicious come first."
+                )
+        if st.button("Rank", type="primary", disabled=not ready, key="rank_start"):
+            start(context, title, ["rank", *args])
             st.rerun()
         job_panel(context, "rank")
 
@@ -81,65 +92,3 @@ def _target(kind: str, evaluated: Run | None) -> str | None:
     return st.selectbox(
         "Failing query image, highest loss first", list(labels), format_func=lambda key: labels[key], key="rank_image"
     )
-
-
-def _settings() -> list[str]:
-    """Solver options for the command line; empty where nothing differs from the defaults."""
-    default = SolveSettings()
-    left, middle, right = st.columns(3)
-    curvature = left.selectbox("Curvature", ["gauss-newton", "exact"], key="rank_curvature")
-    tasks = middle.number_input(
-        "Tasks for the curvature", 0, 100_000, default.curvature_tasks, key="rank_curvature_tasks", help="0 means all."
-    )
-    damping = right.number_input(
-        "Damping",
-        0.0,
-        100.0,
-        default.damping,
-        format="%.3f",
-        key="rank_damping",
-        help="A share of the largest eigenvalue of the curvature. More is steadier and closer to plain gradients.",
-    )
-    given = {"curvature": curvature, "curvature-tasks": int(tasks), "damping": float(damping)}
-    standard = {"curvature": "gauss-newton", "curvature-tasks": default.curvature_tasks, "damping": default.damping}
-    return [part for key, value in given.items() if value != standard[key] for part in (f"--{key}", str(value))]
-
-
-@st.cache_data(max_entries=16, show_spinner=False)
-def _detection(workspace: str, run_id: str) -> pd.DataFrame | None:
-    opened = Workspace(Path(workspace))
-    return detection_of(opened, opened.runs.get(run_id))
-
-
-def trust_panel(context: Context, run: Run) -> None:
-    """Method, solve, distance from stationarity, and what is known of how well the ranking works."""
-    report = run.json("solver.json")
-    at = report["stationarity"]
-    with st.expander(
-        f"How far to trust this ranking · {plain(report['curvature'])}, residual {report['residual']:.0e}"
-    ):
-        left, right = st.columns(2)
-        raised = " (raised, because the curvature is indefinite)" if report["damping_raised"] else ""
-        left.markdown(
-            f"- Method: {plain(report['method'])}\n"
-            f"- Curvature from {report['curvature_tasks']} of {report['tasks']} tasks\n"
-            f"- Damping {report['damping']:.3g}, {report['damping_share']:.2g} of the largest eigenvalue{raised}; "
-            f"weight decay {report['weight_decay']:g}\n"
-            f"- Solve: {report['iterations']} iterations, relative residual {report['residual']:.1e}\n"
-            f"- Curvature met: {report['smallest']:.3g} to {report['largest']:.3g}\n"
-            f"- Computed on {plain(report['device'])} in {plain(report['dtype'])}"
-        )
-        near = "close to" if at["ratio"] < STATIONARY else "**not** at"
-        right.markdown(
-            f"- The model is {near} a stationary point: {at['ratio']:.1e} of its tasks' gradients do not cancel. "
-            "Influence functions are derivatives at a stationary point; away from one they are a rougher guide.\n"
-            f"- Loss of the target: {report['target_loss']:.4f}. Scores say how much removal would raise it, to first "
-            "order: **estimates**, not measurements."
-        )
-        found = _detection(str(context.workspace.folder), run.id)
-        if found is None:
-            right.markdown("- Against retraining or known errors: **nobody has measured this ranking yet.**")
-        else:
-            right.markdown("- Against retraining: not measured yet. Against the noise planted in this problem:")
-            shown = found.drop(columns=["items", "bad"]).set_index("level")
-            right.dataframe(shown.style.format({"auc": "{:.3f}", "average_precision": "{:.3f}"}))

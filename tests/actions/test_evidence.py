@@ -138,6 +138,16 @@ def test_an_interrupted_run_goes_on(workspace: Workspace, monkeypatch: pytest.Mo
     assert len(calls) == 11  # ten retrainings, one of them begun twice
 
 
+def test_a_method_that_cannot_run_says_why_and_costs_the_others_nothing(workspace: Workspace) -> None:
+    few = "task-if:iterations=1:tolerance=1e-9"
+    table = methods(workspace, replace(QUICK, methods=("dot", few)))
+    assert "relative residual" in table.loc[few, "note"]
+    assert np.isnan(table.loc[few, "lds"])
+    assert not np.isnan(table.loc["dot", "lds"])
+    with pytest.raises(UserError, match=r"No method could run here.*Raise the damping"):
+        methods(workspace, replace(QUICK, methods=(few,)))
+
+
 def test_every_method_can_be_rated(workspace: Workspace) -> None:
     table = methods(workspace, replace(QUICK, methods=tuple(KNOWN), subsets=3, seeds=1))
     assert set(table.index) == {*KNOWN, "ceiling"}

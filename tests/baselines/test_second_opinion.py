@@ -1,20 +1,27 @@
-"""Curvature products by curvlinops (Dangel et al. 2025), which knows nothing of our operators or of dattri."""
+"""What others compute who know nothing of our operators: curvlinops (Dangel et al. 2025) the curvature products,
+TorchOpt (Ren et al. 2023) the gradients through an inner problem that is solved and through inner steps.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from importlib.util import find_spec
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.baselines.libraries import require
-from core.influence.curvature import Curvature
-from core.maml.objective import Task
-from tests.problems import Problem, tiny_problem
-
-pytestmark = pytest.mark.skipif(find_spec("curvlinops") is None, reason="requirements-baselines.txt is not installed")
+from core.influence.curvature import Curvature, task_gradients
+from core.maml.adaptation import Implicit, Unrolled
+from core.maml.backbone import MLP
+from core.maml.episodes import Episodes
+from core.maml.objective import Bilevel, Task
+from core.maml.vectors import flatten
+from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks
 
 OPERATORS = {"exact": "HessianLinearOperator", "gauss-newton": "GGNLinearOperator"}
 
@@ -62,3 +69,94 @@ def test_curvature_products_agree_with_curvlinops(name: str, steps: int) -> None
     for v in torch.randn(3, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)):
         want = theirs(v)
         assert torch.linalg.norm(ours(v) - want) <= 1e-8 * torch.linalg.norm(want)
+
+
+def mlp_problem(hidden: tuple[int, ...], adaptation: Unrolled | Implicit) -> Problem:
+    """Three tasks of uneven weights on a linear model or a network with tanh."""
+    images = tiny_images()
+    tasks = tiny_tasks(images, ways=3, shots=2, queries=2, count=3)
+    network = MLP(3, hidden=hidden, shape=(7, 7, 1), activation="tanh")
+    params = {name: 2 * value for name, value in network.init(3, torch.float64).items()}
+    weights = np.random.default_rng(1).uniform(0.3, 1.7, len(tasks.rows))
+    episodes = Episodes(tasks, images, dtype=torch.float64, chunk=2).with_weights(weights)
+    return Problem(images, episodes.tasks, Bilevel(network, adaptation, delta=0.2), params, episodes)
+
+
+def single_tasks(problem: Problem) -> list[Task]:
+    tasks = []
+    for chunk in problem.episodes.chunks():
+        tasks += [Task(*(value[row] for value in chunk.task)) for row in range(len(chunk.positions))]
+    return tasks
+
+
+def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
+
+
+def linear(flat: Tensor, x: Tensor) -> Tensor:
+    """Logits of three classes from one vector: the weight's rows, then the bias."""
+    return x.flatten(1) @ flat[:-3].view(3, -1).T + flat[-3:]
+
+
+def torchopt_implicit(flat: Tensor, task: Task, proximity: float, solver: str) -> Tensor:
+    """The gradient of the query loss by lambda: the proximal optimum by Newton's method, the rest by TorchOpt."""
+    torchopt = require("torchopt")
+    # A vector of size P needs P iterations and, in the normal equations, some more for rounding.
+    solve = getattr(torchopt.linear_solve, solver)(rtol=1e-14, atol=1e-14, maxiter=1000)
+
+    def inner(theta: Tensor, lam: Tensor) -> Tensor:
+        pull = proximity / 2 * ((theta - lam) ** 2).sum()
+        return weighted_loss(linear(theta, task.xs), task.ys, task.s) + pull
+
+    def optimality(theta: Tensor, lam: Tensor) -> Tensor:
+        return torch.func.grad(inner)(theta, lam)
+
+    @torchopt.diff.implicit.custom_root(optimality, argnums=1, solve=solve)
+    def optimum(start: Tensor, lam: Tensor) -> Tensor:
+        theta, at = start.detach(), lam.detach()
+        for _ in range(30):
+            hessian = torch.func.hessian(inner)(theta, at)
+            theta = theta - torch.linalg.solve(hessian, optimality(theta, at))
+        assert optimality(theta, at).norm() < 1e-12
+        return theta
+
+    lam = flat.clone().requires_grad_()
+    theta = optimum(flat.clone(), lam)
+    return torch.autograd.grad(weighted_loss(linear(theta, task.xq), task.yq, task.q), lam)[0]
+
+
+@pytest.mark.parametrize("solver", ["solve_cg", "solve_normal_cg", "solve_inv"])
+def test_implicit_gradients_agree_with_torchopt(solver: str) -> None:
+    problem = mlp_problem((), Implicit(0.5, 1e-11))
+    assert list(problem.params) == ["head.weight", "head.bias"]
+    ours = task_gradients(problem.model, problem.params, problem.episodes)
+    for have, task in zip(ours, single_tasks(problem), strict=True):
+        want = torchopt_implicit(flatten(problem.params), task, 0.5, solver)
+        assert torch.linalg.norm(have - want) <= 1e-6 * torch.linalg.norm(want)
+
+
+def torchopt_unrolled(problem: Problem, task: Task, steps: int, **settings: Any) -> Tensor:
+    """The gradient of the query loss through TorchOpt's differentiable steps, by what the network started from."""
+    hidden = problem.model.network.hidden
+    sizes = (49, *hidden, 3)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in itertools.pairwise(sizes):
+        layers += [nn.Linear(before, after, dtype=torch.float64), nn.Tanh()]
+    net = nn.Sequential(*layers[:-1])
+    nn.utils.vector_to_parameters(flatten(problem.params), net.parameters())
+    start = list(net.parameters())
+    optimiser = require("torchopt").MetaSGD(net, **settings)
+    for _ in range(steps):
+        optimiser.step(weighted_loss(net(task.xs), task.ys, task.s))
+    outer = weighted_loss(net(task.xq), task.yq, task.q)
+    return torch.cat([g.flatten() for g in torch.autograd.grad(outer, start)])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("hidden", [(), (4,)], ids=["linear", "tanh"])
+def test_gradients_through_inner_steps_agree_with_torchopt(hidden: tuple[int, ...], steps: int) -> None:
+    problem = mlp_problem(hidden, Unrolled(steps, 0.3))
+    ours = task_gradients(problem.model, problem.params, problem.episodes)
+    for have, task in zip(ours, single_tasks(problem), strict=True):
+        want = torchopt_unrolled(problem, task, steps, lr=0.3)
+        assert torch.linalg.norm(have - want) <= 1e-8 * torch.linalg.norm(want)

@@ -13,6 +13,7 @@ from torch.func import grad
 
 from core.errors import UserError
 from core.influence.curvature import Curvature, task_gradients
+from core.influence.inner import InnerReport, inner_report
 from core.influence.scores import inner_influence, instance_table, task_table
 from core.maml.adaptation import Implicit
 from core.maml.backbone import MLP, ConvNet
@@ -21,7 +22,7 @@ from core.maml.objective import Bilevel
 from core.maml.vectors import flatten
 from tests.influence.reference import flat_params, forward, task_tensors
 from tests.influence.test_dense import close
-from tests.problems import Problem, tiny_images, tiny_tasks
+from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks
 
 INNER = 1e-11
 
@@ -224,3 +225,18 @@ def test_a_nearly_singular_inner_hessian_is_refused() -> None:
 def test_settings_that_make_no_sense_are_refused(given: tuple, match: str) -> None:
     with pytest.raises(UserError, match=match):
         Implicit(*given)
+
+
+def test_the_inner_report_says_how_well_it_is_solved_and_how_near_singular_it_is() -> None:
+    problem = implicit_problem("mlp")
+    dense_values = [torch.linalg.eigvalsh(dense(problem, t).inner_hessian) for t in problem.tasks.task_ids]
+    report = inner_report(problem.model, problem.params, problem.episodes)
+    assert report is not None
+    assert report.residual <= 1e-9
+    assert report.tasks == 3
+    assert report.smallest == pytest.approx(min(float(v[0]) for v in dense_values), rel=1e-6)
+    assert report.largest == pytest.approx(max(float(v[-1]) for v in dense_values), rel=1e-6)
+    assert not report.nearly_singular
+    assert InnerReport(0, 0.05, 1, proximity=1, tasks=1).nearly_singular
+    unrolled = tiny_problem(count=1)
+    assert inner_report(unrolled.model, unrolled.params, unrolled.episodes) is None

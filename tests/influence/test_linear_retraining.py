@@ -62,7 +62,7 @@ def optimum_of(adaptation: Adaptation, tasks: int, tolerance: float) -> Optimum:
 def test_the_optimum_is_one(optimum: Optimum) -> None:
     assert stationarity(optimum.model, optimum.params, optimum.train).ratio < optimum.tolerance
     assert torch.linalg.eigvalsh(optimum.inverse).min() > 0
-    assert optimum.loss < 0.7
+    assert optimum.loss < 0.8  # and not the collapse to chance, log 3
 
 
 def test_retraining_without_a_task_does_what_its_score_says(optimum: Optimum) -> None:

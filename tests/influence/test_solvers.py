@@ -10,7 +10,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.errors import UserError
-from core.influence.solvers import IndefiniteError, Product, conjugate_gradients, largest_eigenvalue
+from core.influence.curvature import CURVATURES
+from core.influence.methods import SolveSettings
+from core.influence.solvers import (
+    SOLVERS,
+    Basis,
+    IndefiniteError,
+    Product,
+    check_fits,
+    conjugate_gradients,
+    dual,
+    lanczos,
+    largest_eigenvalue,
+    low_rank,
+    neumann,
+)
 
 
 def symmetric(eigenvalues: list[float] | np.ndarray, seed: int = 0) -> Tensor:
@@ -140,3 +154,280 @@ def test_a_few_steps_come_near_the_largest_eigenvalue_from_below() -> None:
 
 def test_the_largest_eigenvalue_of_nothing_is_0() -> None:
     assert largest_eigenvalue(lambda v: 0 * v, torch.zeros(4, dtype=torch.float64)) == 0
+
+
+class Counted:
+    """A product that counts how often it is asked."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix, self.count = matrix, 0
+
+    def __call__(self, v: Tensor) -> Tensor:
+        self.count += 1
+        return self.matrix @ v
+
+
+def relative(have: Tensor, want: Tensor) -> float:
+    return float((have - want).norm() / want.norm())
+
+
+def dense_power(matrix: Tensor, shift: float, power: float) -> Tensor:
+    """``(C + shift I)^-power`` by numpy's eigenvalues."""
+    values, vectors = np.linalg.eigh(matrix.numpy() + shift * np.eye(len(matrix)))
+    return torch.from_numpy(vectors @ np.diag(values**-power) @ vectors.T)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(1, 30), min_size=1, max_size=12), st.sampled_from([0.0, 0.5]), st.integers(0, 100))
+def test_the_neumann_series_is_numpys_solution(eigenvalues: list[float], shift: float, seed: int) -> None:
+    c, b = symmetric(eigenvalues, seed), vector(len(eigenvalues), seed + 1)
+    found = neumann(times(c), b, shift=shift, largest=max(eigenvalues), tolerance=1e-11, iterations=2000)
+    want = np.linalg.solve(c.numpy() + shift * np.eye(len(eigenvalues)), b.numpy())
+    assert np.linalg.norm(found.x.numpy() - want) <= 1e-9 * np.linalg.norm(want)
+    assert found.converged
+    assert found.residual <= 1.1e-11
+    assert min(eigenvalues) - 1e-8 <= found.smallest <= found.largest <= max(eigenvalues) + 1e-8
+
+
+def test_a_neumann_series_cut_short_says_so_and_measures_its_residual() -> None:
+    c, b = Counted(symmetric(np.linspace(1, 30, 20))), vector(20)
+    told: list[tuple[int, float]] = []
+    found = neumann(
+        c, b, shift=0.2, largest=30, tolerance=1e-8, iterations=7, on_iteration=lambda *both: told.append(both)
+    )
+    assert not found.converged
+    assert found.iterations == c.count == 7
+    assert [done for done, _ in told] == list(range(1, 8))
+    assert found.residual == pytest.approx(relative(c.matrix @ found.x + 0.2 * found.x, b), rel=1e-9)
+    assert told[-1][1] == found.residual > 1e-3
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3])
+def test_a_neumann_series_diverges_aloud_where_the_largest_eigenvalue_is_understated(share: float) -> None:
+    c, b = symmetric(np.linspace(1, 30, 20)), vector(20)
+    with pytest.raises(UserError, match=r"Neumann series diverges: after \d+ terms.*Raise the damping, or use cg"):
+        neumann(times(c), b, shift=0.1, largest=30 * share, iterations=500)
+
+
+def test_a_neumann_series_diverges_aloud_where_the_shift_does_not_lift_the_curvature() -> None:
+    c, b = symmetric([-1, 1, 2, 3]), vector(4)
+    with pytest.raises(UserError, match="Neumann series diverges"):
+        neumann(times(c), b, shift=0.5, largest=3, tolerance=1e-6, iterations=500)
+    assert neumann(times(c), b, shift=1.5, largest=3, tolerance=1e-6, iterations=500).converged
+
+
+def test_a_neumann_series_of_what_is_not_finite_is_refused() -> None:
+    with pytest.raises(UserError, match="Neumann series diverges"):
+        neumann(lambda v: v * float("nan"), torch.ones(3), shift=1, largest=1)
+    with pytest.raises(UserError, match="right-hand side of the solve is zero"):
+        neumann(lambda v: v, torch.zeros(3), shift=1, largest=1)
+
+
+def full_basis(matrix: Tensor) -> Basis:
+    return lanczos(times(matrix), matrix[0], len(matrix))
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.floats(-0.5, 100), min_size=1, max_size=15),
+    st.sampled_from([0.7, 3.0, 40.0]),
+    st.integers(0, 100),
+)
+def test_a_basis_of_full_rank_is_the_inverse_and_its_root(eigenvalues: list[float], shift: float, seed: int) -> None:
+    c, b = symmetric(eigenvalues, seed), vector(len(eigenvalues), seed + 1)
+    # Equal eigenvalues end the recurrence early; spread them as real curvatures are.
+    c = c + symmetric(np.linspace(0, 0.1, len(eigenvalues)), seed + 2)
+    basis = full_basis(c)
+    inverse, root = basis.inverse(shift), basis.inverse(shift, power=0.5)
+    assert relative(inverse(b), dense_power(c, shift, 1) @ b) <= 1e-8
+    assert relative(root(b), dense_power(c, shift, 0.5) @ b) <= 1e-8
+    assert relative(root(root(b)), inverse(b)) <= 1e-8
+
+
+def test_a_basis_of_low_rank_is_the_truncated_matrix() -> None:
+    c, b = symmetric(np.r_[np.linspace(0, 1, 50), 20, 40, 80]), vector(53)
+    basis = lanczos(times(c), b, 20)
+    assert basis.values.tolist() == sorted(basis.values)
+    truncated = basis.vectors.T @ torch.from_numpy(np.diag(basis.values)) @ basis.vectors
+    for power in (1.0, 0.5):
+        assert relative(basis.inverse(0.3, power)(b), dense_power(truncated, 0.3, power) @ b) <= 1e-10
+    np.testing.assert_allclose(basis.values[-3:], [20, 40, 80], rtol=1e-8)
+    for vector_, value in zip(basis.vectors[-3:], basis.values[-3:], strict=True):
+        assert relative(c @ vector_, value * vector_) <= 1e-6
+
+
+CLUSTERS = {
+    "two far apart": np.r_[np.full(30, 1.0), np.full(30, 1000.0)],
+    "nearly equal": np.r_[1 + 1e-9 * np.arange(30), 500 + 1e-7 * np.arange(30)],
+    "falling fast": 1000 * 0.5 ** np.arange(60),
+    "one far above": np.r_[1e6, np.linspace(0, 1, 59)],
+    "both signs": np.r_[np.full(20, -3.0), np.linspace(0, 1e-6, 20), np.full(20, 7.0)],
+}
+
+
+@pytest.mark.parametrize("spectrum", CLUSTERS.values(), ids=CLUSTERS)
+def test_the_vectors_of_a_basis_are_orthonormal_whatever_the_spectrum(spectrum: np.ndarray) -> None:
+    c = symmetric(spectrum)
+    basis = lanczos(times(c), c[0], 60)
+    identity = torch.eye(len(basis.values), dtype=torch.float64)
+    assert (basis.vectors @ basis.vectors.T - identity).abs().max() <= 1e-10
+    quotients = (basis.vectors @ c * basis.vectors).sum(1)
+    np.testing.assert_allclose(quotients, basis.values, atol=1e-10 * np.abs(spectrum).max())
+    assert basis.values[-1] == pytest.approx(spectrum.max(), rel=1e-9)
+
+
+def test_in_single_precision_the_vectors_are_orthonormal_too() -> None:
+    c = symmetric(np.r_[1e4, np.linspace(0, 1, 79)]).float()
+    basis = lanczos(times(c), c[0], 40)
+    assert basis.vectors.dtype == torch.float32
+    assert (basis.vectors @ basis.vectors.T - torch.eye(40)).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("rank", [1, 2, 7])
+def test_a_basis_costs_as_many_products_as_its_rank(rank: int) -> None:
+    c, told = Counted(symmetric(np.linspace(0, 9, 30))), []
+    basis = lanczos(c, c.matrix[0], rank, on_iteration=told.append)
+    assert c.count == len(basis.values) == len(basis.vectors) == rank
+    assert told == list(range(1, rank + 1))
+
+
+def test_a_basis_stops_where_the_matrix_has_nothing_more() -> None:
+    c = Counted(symmetric(np.r_[np.zeros(27), 2, 5, 9]))
+    basis = lanczos(c, c.matrix[0], 30)
+    assert c.count == len(basis.values) == 4  # and one for all that is 0
+    np.testing.assert_allclose(basis.values, [0, 2, 5, 9], atol=1e-9)
+    assert relative(basis.inverse(0.4)(vector(30)), dense_power(c.matrix, 0.4, 1) @ vector(30)) <= 1e-8
+    few = Counted(symmetric([1.0, 2.0]))
+    assert len(lanczos(few, few.matrix[0], 10).values) == few.count == 2
+
+
+def test_a_basis_with_a_value_that_is_not_lifted_is_refused() -> None:
+    basis = full_basis(symmetric([-2.0, 1, 3]))
+    for shift in (0.5, 1.99):
+        with pytest.raises(IndefiniteError, match=r"indefinite.*Raise the damping above 2") as caught:
+            basis.inverse(shift)
+        assert caught.value.curvature == pytest.approx(-2)
+    c, b = symmetric([-2.0, 1, 3]), vector(3)
+    assert relative(basis.inverse(2.01)(b), dense_power(c, 2.01, 1) @ b) <= 1e-8
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.1])
+def test_a_basis_without_a_shift_is_refused(shift: float) -> None:
+    with pytest.raises(UserError, match=r"low-rank curvature needs damping.*Raise the damping"):
+        full_basis(symmetric([1, 2, 3])).inverse(shift)
+
+
+def test_a_basis_works_row_by_row() -> None:
+    basis = lanczos(times(symmetric(np.linspace(0, 5, 12))), vector(12), 5)
+    rows = torch.stack([vector(12, seed) for seed in range(4)])
+    inverse = basis.inverse(0.2)
+    assert inverse(rows).shape == (4, 12)
+    assert relative(inverse(rows), torch.stack([inverse(row) for row in rows])) <= 1e-14
+
+
+def test_a_low_rank_solve_reports_what_the_rank_left_out() -> None:
+    c, b = symmetric(np.r_[np.linspace(0.1, 1, 40), 50, 90]), vector(42)
+    whole = low_rank(times(c), b, full_basis(c), shift=0.5)
+    assert whole.converged
+    assert whole.residual <= 1e-10
+    assert relative(whole.x, dense_power(c, 0.5, 1) @ b) <= 1e-10
+    assert (whole.smallest, whole.largest) == pytest.approx((0.1, 90), rel=1e-8)
+    some = low_rank(times(c), b, lanczos(times(c), b, 8), shift=2)
+    assert some.iterations == 8
+    assert some.residual == pytest.approx(relative(c @ some.x + 2 * some.x, b), rel=1e-10)
+    assert 1e-3 < some.residual < 1
+    assert some.converged
+    few = low_rank(times(c), b, lanczos(times(c), b, 1), shift=0.01)
+    assert few.residual > 1
+    assert not few.converged
+
+
+def test_a_preconditioner_gives_the_same_solution_for_fewer_products() -> None:
+    c, b = symmetric(np.r_[np.linspace(0.1, 1, 80), np.logspace(2, 6, 10)]), vector(90)
+    values, vectors = np.linalg.eigh(c.numpy())
+    top = Basis(torch.from_numpy(vectors[:, -10:].T.copy()), values[-10:])
+    plain, helped = Counted(c), Counted(c)
+    slow = conjugate_gradients(plain, b, shift=0.5, tolerance=1e-10, iterations=1000)
+    fast = conjugate_gradients(helped, b, shift=0.5, tolerance=1e-10, iterations=1000, precondition=top.inverse(0.5))
+    assert slow.converged
+    assert fast.converged
+    assert relative(fast.x, dense_power(c, 0.5, 1) @ b) <= 1e-8
+    assert relative(slow.x, fast.x) <= 1e-6
+    assert 3 * helped.count < plain.count
+    assert -1e-6 <= fast.smallest <= fast.largest <= 1e6 * (1 + 1e-9)
+
+
+def test_a_preconditioned_solve_still_says_that_the_curvature_is_indefinite() -> None:
+    c = symmetric([-3, 1, 2, 50, 80])
+    basis = Basis(*(part[-2:] for part in (full_basis(c).vectors, full_basis(c).values)))
+    with pytest.raises(IndefiniteError) as caught:
+        conjugate_gradients(
+            times(c), vector(5), shift=0.5, tolerance=1e-12, precondition=basis.inverse(0.5), iterations=50
+        )
+    assert -3 - 1e-8 <= caught.value.curvature <= -0.5 + 1e-8
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(1, 8),
+    st.integers(1, 12),
+    st.sampled_from([1e-3, 0.5, 20.0]),
+    st.sampled_from([1.0, 2.5]),
+    st.integers(0, 50),
+)
+def test_the_dual_is_the_dense_solution_and_woodburys(
+    tasks: int, size: int, shift: float, scale: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    gradients, b = torch.from_numpy(rng.normal(size=(tasks, size))), vector(size, seed + 1)
+    found = dual(gradients, b, shift=shift, scale=scale)
+    g = gradients.numpy() * scale**0.5
+    want = np.linalg.solve(g.T @ g + shift * np.eye(size), b.numpy())
+    woodbury = (b.numpy() - g.T @ np.linalg.inv(np.eye(tasks) + g @ g.T / shift) @ g @ b.numpy() / shift) / shift
+    assert np.linalg.norm(found.x.numpy() - want) <= 1e-10 * np.linalg.norm(want)
+    assert np.linalg.norm(found.x.numpy() - woodbury) <= 1e-10 * np.linalg.norm(want)
+    assert found.converged
+    assert found.residual <= 1e-9
+    assert found.largest == pytest.approx(np.linalg.norm(g, 2) ** 2)
+
+
+def test_the_dual_keeps_the_precision_it_is_given() -> None:
+    gradients, b = torch.ones(2, 3), torch.tensor([1.0, 2.0, 3.0])
+    found = dual(gradients, b, shift=1.0)
+    assert found.x.dtype == torch.float32
+    assert relative(found.x, torch.linalg.solve(gradients.T @ gradients + torch.eye(3), b)) <= 1e-6
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0])
+def test_the_dual_without_a_shift_is_refused(shift: float) -> None:
+    with pytest.raises(UserError, match=r"dual solver needs damping or weight decay.*Raise the damping"):
+        dual(torch.ones(2, 3), torch.ones(3), shift=shift)
+
+
+REFUSED = {
+    **{(c, "dual"): rf"sum of one g g\^T a task; {c} is not" for c in CURVATURES if c != "task-fisher"},
+    ("gamma", "low-rank"): "multiple of the identity",
+    ("gamma", "neumann"): "multiple of the identity",
+}
+PAIRS = [(curvature, solver) for curvature in CURVATURES for solver in SOLVERS]
+
+
+@pytest.mark.parametrize(("curvature", "solver"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+def test_a_solver_fits_a_curvature_or_is_refused_with_the_reason(curvature: str, solver: str) -> None:
+    rank = 5 if solver == "low-rank" else 0
+    if (curvature, solver) not in REFUSED:
+        check_fits(curvature, solver)
+        assert SolveSettings(curvature=curvature, solver=solver, rank=rank).solver == solver
+        return
+    for refuse in (lambda: check_fits(curvature, solver), lambda: SolveSettings(curvature, solver, rank=rank)):
+        with pytest.raises(UserError, match=REFUSED[curvature, solver]) as caught:
+            refuse()
+        assert "cg" in caught.value.fix
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_ekfac_is_refused_for_the_outer_problem_with_the_reason(curvature: str) -> None:
+    with pytest.raises(UserError, match=r"through the adaptation every layer .* depends on every other.*--inner ekfac"):
+        check_fits(curvature, "ekfac")
+    with pytest.raises(UserError, match=r"no solver 'lu'.*cg, neumann, low-rank, dual"):
+        check_fits(curvature, "lu")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from core.actions.rank import ranking
 from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target
 from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.maml.training import TrainSettings
 from core.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.jobs import Jobs
@@ -36,13 +38,15 @@ def make_ranking(workspace: Workspace) -> Run:
     return ranking(workspace, Target(), estimator(DEFAULT), COMPUTE, Progress())
 
 
-def make_edit(workspace: Workspace, way: str) -> Run:
+def make_edit(
+    workspace: Workspace, way: str, solver: SolveSettings | None = None, finetune: TrainSettings = FINETUNE
+) -> Run:
     return edit(
         workspace,
         way,
         workspace.removal(),
-        solver=SolveSettings(),
-        finetune=FINETUNE,
+        solver=solver or SolveSettings(),
+        finetune=finetune,
         compute=COMPUTE,
         progress=Progress(),
     )
@@ -133,5 +137,5 @@ def click(test: AppTest, key: str) -> AppTest:
 
 def words(test: AppTest) -> str:
     """Everything the page says in sentences, as it is shown: without the escapes."""
-    kinds: Sequence[Sequence[object]] = (test.markdown, test.caption, test.info, test.success, test.error)
-    return re.sub(r"\\(.)", r"\1", "\n".join(str(element.value) for kind in kinds for element in kind))  # type: ignore[attr-defined]
+    kinds: Sequence[Any] = (test.markdown, test.caption, test.info, test.success, test.error)
+    return re.sub(r"\\(.)", r"\1", "\n".join(str(element.value) for kind in kinds for element in kind))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import pandas as pd
 import pytest
 
 from core.actions.decide import mark
+from core.actions.edit import FINETUNE
 from core.errors import UserError
+from core.influence.methods import SolveSettings
 from core.tasks.tasklist import FORMATS
 from core.ui.charts_edit import Dot, curve_figure, edit_figure
 from core.ui.curve_results import observations
@@ -92,6 +96,20 @@ class TestEdit:
         assert "Retraining measured" in words(page)
         assert "The linear edit had estimated" in words(page)
         assert page.button(key="edit_retrain").disabled
+
+    def test_edits_with_other_options_are_shown_and_named(self, show: Open, full: Workspace) -> None:
+        assert "Not the usual options" not in words(show("edit"))
+        time.sleep(1.1)  # runs are ordered by the second they finished in
+        other = make_edit(full, "linear", solver=SolveSettings(curvature="exact", damping=0.4))
+        make_edit(full, "finetune", finetune=replace(FINETUNE, iterations=2))
+        page = show("edit")
+        assert f"{LABELS['linear']}: exact, damping 0.4; {LABELS['finetune']}: iterations 2." in words(page)
+        assert "What the removal itself did" not in words(page), "the control was fine-tuned otherwise"
+        assert page.button(key="edit_estimate").disabled, "the usual ones are there too"
+        make_edit(full, "finetune-all", finetune=replace(FINETUNE, iterations=2))
+        assert "What the removal itself did" in words(show("edit"))
+        change = other.json("edit.json")["accuracy_change"]["mean"]
+        assert show("edit").dataframe[1].value["accuracy change"][0].startswith(f"{100 * change:+.1f} points")
 
     def test_texts_of_people_are_no_markup(self, show: Open, full: Workspace) -> None:
         page = show("edit")

@@ -1,0 +1,45 @@
+"""How a method was set, in words: only what differs from its own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from core.influence.methods import METHODS
+
+_SOLVE_WORDS = {
+    "curvature": "{}",
+    "solver": "solver {}",
+    "curvature_tasks": "{} curvature tasks",
+    "subsample": "tasks by {}",
+    "damping": "damping {:g}",
+    "tolerance": "tolerance {:g}",
+    "iterations": "at most {} iterations",
+    "rank": "rank {}",
+    "seed": "seed {}",
+}
+_OTHER_WORDS = {"gradient": "{} gradient", "evaluation": "{} evaluation", "probes": "{} probes"}
+
+
+def differences(question: Mapping[str, Any]) -> list[str]:
+    """What a ranking's question has otherwise than its method: ``["exact", "damping 0.3"]``."""
+    method = METHODS.get(question.get("method", ""))
+    if method is None:
+        return []
+    own = asdict(method.estimator)
+    solve = solve_differences(question.get("solve") or {}, own["solve"] or {})
+    return solve + _differences(question, own, _OTHER_WORDS)
+
+
+def solve_differences(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """What one solve has otherwise than another."""
+    return _differences(settings, usual, _SOLVE_WORDS)
+
+
+def _differences(given: Mapping[str, Any], usual: Mapping[str, Any], words: dict[str, str]) -> list[str]:
+    changed = [key for key in words if key in given and given[key] != usual.get(key)]
+    return [
+        "all curvature tasks" if (key, given[key]) == ("curvature_tasks", 0) else words[key].format(given[key])
+        for key in changed
+    ]

@@ -1,0 +1,117 @@
+"""Trust: how well each ranking foretells what retraining does, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from core.ui.charts import CONFIG
+from core.ui.charts_evidence import agreement_figure, methods_figure
+from core.ui.command import command_block
+from core.ui.context import page, table
+from core.ui.evidence_panel import evidence_panel
+from core.ui.evidence_results import (
+    MEASURES,
+    advice,
+    ceiling_of,
+    evidence_label,
+    evidence_runs,
+    figures_table,
+    findings,
+    points,
+    ranked_methods,
+    settings_words,
+    spearman,
+)
+from core.ui.text import plain
+from core.workspace.runs import Run
+
+_ALL = "mean of all targets"
+
+
+def main() -> None:
+    with page("Trust") as context:
+        st.caption(
+            "Models are trained again on other tasks. A method is trusted as far as the loss that its scores foretell "
+            "ranks those models as the loss that was measured does."
+        )
+        found = evidence_runs(context)
+        if found:
+            _result(_chosen(found))
+            with st.expander("Measure again, with other methods or more retrainings"):
+                args = evidence_panel(context)
+        else:
+            st.info(
+                "No ranking of this problem has been held against retraining yet. Until one has, scores are estimates "
+                "that nobody has checked; the panel below checks them, for every method on the same retrained models."
+            )
+            args = evidence_panel(context)
+        command_block(context, args)
+
+
+def _chosen(found: dict[str, Run]) -> Run:
+    labels = {run_id: evidence_label(run) for run_id, run in found.items()}
+    chosen = st.selectbox("Finished measurements", list(found), format_func=lambda name: labels[name], key="trust_run")
+    return found[chosen]
+
+
+def _result(run: Run) -> None:
+    """What is seen, the chart, the figures, and one method against the measurement."""
+    methods, about = table(run, "methods.parquet"), run.json("evidence.json")
+    measure = st.segmented_control(
+        "Rank correlation over",
+        list(MEASURES),
+        default="lds",
+        format_func=lambda name: MEASURES[name],
+        key="trust_measure",
+        required=True,
+    )
+    if noisy := advice(run, measure):
+        st.warning(noisy)
+    st.markdown("\n".join(f"- {sentence}" for sentence in findings(run, measure)))
+    rated = ranked_methods(methods, measure)
+    st.plotly_chart(methods_figure(rated, ceiling_of(methods, measure), measure), config=CONFIG, key="trust_chart")
+    st.caption(
+        "Measured, with 95 % bootstrap intervals over subsets. 1: the predicted loss ranks the retrained models as the "
+        "measured loss does; 0: no better than chance. Methods are held against the mean of all seeds, the ceiling is "
+        f"of halves of the seeds, so a method can come out above it. {settings_words(about)}"
+    )
+    st.subheader("Figures and cost")
+    st.dataframe(figures_table(methods), hide_index=True, column_config=_COLUMNS)
+    st.caption(
+        "Seconds are those of the method alone, of the ceiling those of all retrainings. Memory: the most that the "
+        "process held meanwhile."
+    )
+    st.subheader("One method against the measurement")
+    left, right = st.columns([1, 3], gap="large")
+    names = rated["method"].tolist()
+    method = left.selectbox("Method", names, key=f"trust_method_{run.id}")
+    target = left.selectbox("Target", [_ALL, *about["targets"]], key=f"trust_target_{run.id}")
+    shown = points(run, method, None if target == _ALL else target)
+    row = rated[rated["method"] == method].iloc[0]
+    left.metric("Rank correlation of these dots", f"{spearman(shown):.2f}", help="Spearman's.")
+    left.caption(plain(row["words"]) + (f"  \nNote: {plain(row['note'])}" if row["note"] else ""))
+    right.plotly_chart(agreement_figure(shown, row["kind"]), config=CONFIG, key="trust_agreement")
+    right.caption("A dot a subset. Across: predicted, an estimate. Up: measured, mean and range over seeds.")
+
+
+_NUMBER = st.column_config.NumberColumn
+_COLUMNS: dict[str, Any] = {
+    "method": "Method",
+    "kind": "Kind",
+    "words": st.column_config.TextColumn("What it is", width="large"),
+    "lds": _NUMBER("Each target", format="%.2f", help="Rank correlation, mean over targets."),
+    "lds_low": _NUMBER("low", format="%.2f"),
+    "lds_high": _NUMBER("high", format="%.2f"),
+    "lds_mean": _NUMBER("Mean loss", format="%.2f", help="Rank correlation with the mean loss of all targets."),
+    "lds_mean_low": _NUMBER("low ", format="%.2f"),
+    "lds_mean_high": _NUMBER("high ", format="%.2f"),
+    "auc": _NUMBER("AUC, planted", format="%.3f", help="Area under the ROC curve against the tasks spoilt on purpose."),
+    "seconds": _NUMBER("Seconds", format="%.1f"),
+    "memory_gb": _NUMBER("Memory, GB", format="%.2f"),
+    "residual": _NUMBER("Residual", format="%.0e", help="The worst relative residual of its solves."),
+    "note": st.column_config.TextColumn("Note", width="medium"),
+}
+
+main()

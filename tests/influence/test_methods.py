@@ -1,0 +1,201 @@
+"""The estimators by name: what they are made of, what fits together, and what names their answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from core.errors import UserError
+from core.influence.curvature import CURVATURES
+from core.influence.methods import DEFAULT, GRADIENTS, METHODS, SUBSAMPLES, Estimator, SolveSettings, estimator
+from core.influence.solvers import SOLVERS
+
+SOLVED = [name for name, method in METHODS.items() if method.estimator.solve is not None]
+UNSOLVED = [name for name in METHODS if name not in SOLVED]
+OTHERS: dict[str, Any] = {
+    "curvature": "exact",
+    "solver": "neumann",
+    "curvature_tasks": 7,
+    "subsample": "difficulty",
+    "damping": 0.7,
+    "tolerance": 1e-3,
+    "iterations": 33,
+    "rank": 9,
+    "seed": 4,
+}
+
+
+def solved(chosen: Estimator) -> SolveSettings:
+    assert chosen.solve is not None
+    return chosen.solve
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_builds_as_it_is_listed(name: str) -> None:
+    built = estimator(name)
+    assert built == METHODS[name].estimator
+    assert built.name == name
+    assert built.words == METHODS[name].words != ""
+
+
+def test_every_method_has_words_of_its_own_and_the_default_is_one() -> None:
+    assert len({method.words for method in METHODS.values()}) == len(METHODS)
+    assert DEFAULT in METHODS
+    assert set(UNSOLVED) == {"dot", "tracin"}
+
+
+def test_the_parts_are_those_of_the_method_page() -> None:
+    paper, direct, fisher = (METHODS[name].estimator for name in ("task-if-paper", "direct-if", "task-if-fisher"))
+    assert (solved(paper).curvature, paper.gradient, paper.evaluation) == ("gamma", "total", "direct")
+    assert (solved(direct).curvature, direct.gradient, direct.evaluation) == ("direct", "direct", "direct")
+    assert (solved(fisher).curvature, solved(fisher).solver) == ("task-fisher", "dual")
+    assert solved(METHODS["task-if-exact"].estimator).curvature == "exact"
+    assert solved(METHODS[DEFAULT].estimator) == SolveSettings()
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_a_part_is_overridden_and_the_others_stay(field: str) -> None:
+    changed = estimator("task-if", **{field: OTHERS[field]})
+    assert changed == replace(estimator("task-if"), solve=replace(SolveSettings(), **{field: OTHERS[field]}))
+
+
+def test_every_field_of_a_solve_can_be_overridden() -> None:
+    assert {field.name for field in fields(SolveSettings)} == set(OTHERS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_parts_given_as_nothing_leave_the_method_alone(name: str) -> None:
+    assert estimator(name, gradient="", evaluation="", probes=0, **dict.fromkeys(OTHERS)) == estimator(name)
+
+
+def test_gradients_and_probes_are_overridden() -> None:
+    chosen = estimator("task-if", gradient="direct", evaluation="direct")
+    assert (chosen.gradient, chosen.evaluation) == ("direct", "direct")
+    assert solved(chosen) == SolveSettings()
+    assert estimator("self-influence", probes=5).probes == 5
+    assert estimator("dot", evaluation="direct").evaluation == "direct"
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"name": "task-IF"}, r"no method 'task-IF'.*Known: task-if, "),
+        ({"curvature": "fisher"}, r"no curvature 'fisher'.*gauss-newton"),
+        ({"solver": "lu"}, r"no solver 'lu'.*cg"),
+        ({"solver": "ekfac"}, "every layer"),
+        ({"subsample": "beauty"}, r"drawn by 'beauty'.*random"),
+        ({"gradient": "half"}, r"no gradient 'half'.*total or direct"),
+        ({"evaluation": "half"}, r"no gradient 'half'.*total or direct"),
+        ({"inner": "lu"}, r"no inverse 'lu' of the inner Hessian.*cg or ekfac"),
+        ({"damping": -0.1}, "must be 0 or more"),
+        ({"curvature_tasks": -1}, "must be 0 or more"),
+        ({"seed": -1}, "must be 0 or more"),
+        ({"rank": -1}, "must be 0 or more"),
+        ({"tolerance": 0.0}, "must be above 0"),
+        ({"iterations": 0}, "must be above 0"),
+        ({"solver": "low-rank", "rank": 0}, r"low-rank solve needs a rank.*--rank"),
+        ({"solver": "neumann", "rank": 5}, "solver neumann has no rank"),
+        ({"name": "task-if-fisher", "rank": 5}, "solver dual has no rank"),
+        ({"name": "task-if-fisher", "curvature": "exact", "solver": "dual"}, "exact is not"),
+        ({"name": "self-influence", "curvature": "gamma"}, "multiple of the identity"),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_wrong_names_and_numbers_are_refused(given: dict[str, Any], what: str) -> None:
+    with pytest.raises(UserError, match=what):
+        estimator(**{"name": "task-if", **given})
+
+
+@pytest.mark.parametrize("field", OTHERS)
+@pytest.mark.parametrize("name", UNSOLVED)
+def test_a_part_of_a_solve_that_is_not_there_is_refused(name: str, field: str) -> None:
+    with pytest.raises(UserError, match=rf"The method {name} has no curvature, so '{field}' says nothing"):
+        estimator(name, **{field: OTHERS[field]})
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "self-influence"])
+def test_probes_where_none_are_drawn_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"method {name} draws no probes"):
+        estimator(name, probes=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("tracin", "gradient"), ("tracin", "evaluation"), ("self-influence", "evaluation")]
+)
+def test_a_gradient_that_a_method_does_not_read_is_refused(name: str, part: str) -> None:
+    with pytest.raises(UserError, match=f"method {name} .*{part}"):
+        estimator(name, **{part: "direct"})
+    assert estimator(name, **{part: "total"}) == estimator(name)
+
+
+def test_a_new_solver_comes_with_its_own_rank() -> None:
+    assert solved(estimator("task-if", solver="low-rank")).rank == 60
+    assert solved(estimator("task-if", solver="low-rank", rank=7)).rank == 7
+    assert solved(estimator("task-if", rank=20)).rank == 20
+    assert solved(estimator("self-influence")).rank == 16
+    assert solved(estimator("self-influence", solver="low-rank")).rank == 16
+    assert solved(estimator("self-influence", solver="cg")).rank == 0
+
+
+@pytest.mark.parametrize("curvature", [name for name in CURVATURES if name != "task-fisher"])
+def test_the_dual_is_left_when_the_curvature_is_no_longer_its_own(curvature: str) -> None:
+    changed = solved(estimator("task-if-fisher", curvature=curvature))
+    assert (changed.curvature, changed.solver, changed.curvature_tasks) == (curvature, "cg", 0)
+
+
+def test_the_dual_stays_where_it_fits_and_cg_where_it_was() -> None:
+    assert solved(estimator("task-if-fisher", curvature="task-fisher")).solver == "dual"
+    assert solved(estimator("task-if-fisher", solver="cg")).solver == "cg"
+    assert solved(estimator("task-if", curvature="task-fisher")).solver == "cg"
+    assert solved(estimator("task-if", curvature="task-fisher", solver="dual")).solver == "dual"
+
+
+@st.composite
+def estimators(draw: st.DrawFn) -> Estimator:
+    """Any that can be built, from few values a part, so that two are often alike."""
+    given: dict[str, Any] = {"name": draw(st.sampled_from(list(METHODS)))}
+    choices: dict[str, Any] = {
+        "gradient": GRADIENTS,
+        "evaluation": GRADIENTS,
+        "probes": (0, 4),
+        "inner": ("cg", "ekfac"),
+        "curvature": CURVATURES,
+        "solver": SOLVERS,
+        "curvature_tasks": (0, 8),
+        "subsample": SUBSAMPLES,
+        "damping": (0.0, 0.1, 0.2),
+        "tolerance": (1e-2, 1e-3),
+        "iterations": (50, 200),
+        "rank": (0, 5),
+        "seed": (0, 1),
+    }
+    for part in draw(st.sets(st.sampled_from(list(choices)), max_size=2)):
+        given[part] = draw(st.sampled_from(choices[part]))
+    try:
+        return estimator(**given)
+    except UserError:
+        assume(False)
+        raise
+
+
+@given(estimators(), estimators())
+def test_answers_are_named_alike_only_if_every_part_is(one: Estimator, other: Estimator) -> None:
+    assert (one.question() == other.question()) == (one == other)
+
+
+@given(estimators())
+def test_the_name_of_an_answer_is_plain_data(chosen: Estimator) -> None:
+    question = chosen.question()
+    assert json.loads(json.dumps(question)) == question
+    assert question["method"] == chosen.name
+
+
+@pytest.mark.parametrize("name", SOLVED)
+@pytest.mark.parametrize("field", [field for field in OTHERS if field not in ("solver", "rank", "curvature")])
+def test_one_part_changed_is_another_question(name: str, field: str) -> None:
+    assert estimator(name, **{field: OTHERS[field]}).question() != estimator(name).question()
