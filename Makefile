@@ -10,7 +10,8 @@ run: .venv/.run
 
 test: .venv/.test
 	$(BIN)/python -m tests.e2e.browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore tests/e2e -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e
 
 lint: .venv/.test
 	$(BIN)/ruff check .

@@ -216,10 +216,10 @@ def test_methods_are_chosen_by_name(shell: Shell, method: str) -> None:
 
 
 def test_parts_of_a_method_are_chosen_and_those_that_do_not_fit_are_refused(shell: Shell) -> None:
-    low_rank = ["--solver", "low-rank", "--rank", "5", "--subsample", "difficulty", "--curvature-tasks", "3"]
+    low_rank = ["--solver", "low-rank", "--rank", "30", "--subsample", "difficulty", "--curvature-tasks", "3"]
     ranked = shell.done("rank", "-w", "mine", *low_rank, "--device", "cpu")
     report = workspace(shell).runs.get(ranked.path.name).json("solver.json")
-    assert (report["solver"], report["rank"], report["subsample"]) == ("low-rank", 5, "difficulty")
+    assert (report["solver"], report["rank"], report["subsample"]) == ("low-rank", 30, "difficulty")
     assert "EK-FAC takes the layers for independent" in shell.refused("rank", "-w", "mine", "--solver", "ekfac")
     assert "dual solver needs a curvature" in shell.refused("rank", "-w", "mine", "--solver", "dual")
     assert "adapts by gradient steps" in shell.refused("rank", "-w", "mine", "--inner", "ekfac", "--device", "cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,6 +24,8 @@ from core.workspace.decisions import Decision, Item
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace, create, home
 
+QUICK: dict[str, Any] = {"curvature_tasks": 16, "damping": 0.003}
+"""A small sample of the curvature, so that the whole path takes minutes; the dashboard's own settings take longer."""
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "demo"
 DEMOS = {
     "demo-noisy-tasks": "40 % of the training tasks have 80 % of their labels flipped",
@@ -64,11 +67,11 @@ def walk(name: str, folder: Path, compute: Compute, progress: Progress, say: Cal
         clock[stage] = time.perf_counter() - start
         return done
 
-    workspace = open_demo(name, folder)
+    workspace, quick = open_demo(name, folder), estimator(DEFAULT, **QUICK)
     project = workspace.project()
     say(f"\n{name}: {DEMOS[name]}")
     before = timed("evaluate", lambda: evaluation(workspace, compute, progress)).json("summary.json")
-    ranked = timed("rank", lambda: ranking(workspace, Target(), estimator(DEFAULT), compute, progress))
+    ranked = timed("rank", lambda: ranking(workspace, Target(), quick, compute, progress))
     table = detection_of(workspace, ranked)
     planted = project.tasks.planted
     if table is None or planted is None:
@@ -93,7 +96,13 @@ def walk(name: str, folder: Path, compute: Compute, progress: Progress, say: Cal
 
         def one(way: str = way) -> Run:
             return edit(
-                workspace, way, removal, solver=SolveSettings(), finetune=FINETUNE, compute=compute, progress=progress
+                workspace,
+                way,
+                removal,
+                solver=quick.solve or SolveSettings(),
+                finetune=FINETUNE,
+                compute=compute,
+                progress=progress,
             )
 
         figures = timed(way, one).json("edit.json")

@@ -30,6 +30,7 @@ from core.workspace.workspace import Workspace
 KIND = "scores"
 POOLED_EPOCHS = 16
 TRAK_DIMENSION = 512
+_MANY = "task-if:solver=low-rank:rank=60:damping=0.01"
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,15 @@ class _Context:
         if name == "dot":
             return self._along(here, self._targets(here, "total"), "total"), None
         if name in ENSEMBLES:
+            many = parse(_MANY)  # a basis serves all targets of a model at once
             places = [here.at(params) for params in self.models] or [here.at(s.params) for s in self._later()]
-            found = [self._influence(place, METHODS["task-if"].estimator) for place in places]
+            found = [self._influence(place, many) for place in places]
             self.note = f"averaged over {len(found)} models"
             return np.mean([scores for scores, _ in found], 0), max(r or 0.0 for _, r in found)
         if name == "task-if+loss":
-            influence, residual = self._influence(here, METHODS["task-if"].estimator)
-            return standard(influence) + standard(self._constant(-self._difficulty("loss"))), residual
+            alone = scored(self.workspace, here, "task-if", self.targets, lambda _: [], self.compute, self.progress)
+            self.earlier = alone.seconds
+            return standard(alone.scores) + standard(self._constant(-self._difficulty("loss"))), alone.residual
         if name == "tracin":
             total = np.zeros((len(here.train), len(self.targets)))
             for snapshot in self.workspace.trajectory():

@@ -7,8 +7,8 @@ from core.influence.methods import METHODS, parse
 
 INFLUENCE = {name: method.words for name, method in METHODS.items() if name not in ("dot", "tracin", "self-influence")}
 ENSEMBLES = {
-    "task-if-5": "task-IF averaged over 5 models trained from other seeds",
-    "task-if-path": "task-IF averaged over the later snapshots of the training",
+    "task-if-5": "task-IF, low-rank, averaged over 5 models trained from other seeds",
+    "task-if-path": "task-IF, low-rank, averaged over the later snapshots of the training",
 }
 BASELINES = {
     "dot": METHODS["dot"].words,

@@ -37,9 +37,9 @@ class SolveSettings:
 
     curvature: str = "gauss-newton"
     solver: str = "cg"
-    curvature_tasks: int = 32
+    curvature_tasks: int = 64
     subsample: str = "random"
-    damping: float = 0.1
+    damping: float = 0.001
     tolerance: float = 1e-2
     iterations: int = 200
     rank: int = 0
@@ -136,14 +136,14 @@ METHODS: dict[str, Method] = {
         (
             "direct-if",
             "direct-IF: gradients and Hessian that ignore the adaptation",
-            {"solve": SolveSettings(curvature="direct"), "gradient": "direct", "evaluation": "direct"},
+            {"solve": SolveSettings(curvature="direct", damping=0.01), "gradient": "direct", "evaluation": "direct"},
         ),
         ("dot", "dot product of total gradients, no curvature", {}),
         ("tracin", "TracIn: dot products of total gradients over the checkpoints of the training", {}),
         (
             "self-influence",
             "self-influence: how much an item's removal raises its own loss; no target; large first",
-            {"solve": SolveSettings(solver="low-rank", rank=16), "probes": 16},
+            {"solve": SolveSettings(solver="low-rank", rank=16, damping=0.1), "probes": 16},
         ),
     )
 }

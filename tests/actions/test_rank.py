@@ -261,7 +261,7 @@ def test_task_if_is_a_dense_solve(workspace: Workspace, loaded: Loaded) -> None:
     u = torch.linalg.solve(dense + shift * torch.eye(len(dense), dtype=torch.float64), v)
     close(scores(run), total_gradients(loaded, loaded.params, loaded.train) @ u, 1e-6)
     largest = float(torch.linalg.eigvalsh(dense)[-1])
-    assert 0.9 * largest < report["damping"] / 0.1 <= largest * (1 + 1e-9)
+    assert 0.9 * largest < report["damping"] / SolveSettings().damping <= largest * (1 + 1e-9)
 
 
 def test_the_fisher_matrix_by_its_dual_and_by_cg_agree(workspace: Workspace) -> None:
