@@ -322,25 +322,23 @@ def edit(
     """Edit the model for what reviewers removed, and measure it on the held-out tasks."""
     from dataclasses import replace
 
-    from core.actions.edit import FINETUNE
+    from core.actions.edit import FINETUNE, SOLVE
     from core.actions.edit import edit as edit_action
-    from core.influence.methods import DEFAULT, SolveSettings, estimator
 
     opened = _workspace(workspace)
     removal, progress, compute = opened.removal(), _progress(), _compute(device, dtype, chunk)
-    chosen = estimator(
-        DEFAULT,
-        curvature=curvature,
-        solver=solver,
-        curvature_tasks=curvature_tasks,
-        subsample=subsample,
-        damping=damping,
-        rank=rank,
-        tolerance=tolerance,
-        iterations=solve_iterations,
-        seed=solve_seed,
-    )
-    settings = chosen.solve or SolveSettings()
+    given: dict[str, Any] = {
+        "curvature": curvature,
+        "solver": solver,
+        "curvature_tasks": curvature_tasks,
+        "subsample": subsample,
+        "damping": damping,
+        "rank": rank,
+        "tolerance": tolerance,
+        "iterations": solve_iterations,
+        "seed": solve_seed,
+    }
+    settings = replace(SOLVE, **{name: value for name, value in given.items() if value is not None})
     finetune = replace(FINETUNE, iterations=finetune_steps)
     for way in how or ["linear", "finetune", "finetune-all"]:
         run = edit_action(opened, way, removal, solver=settings, finetune=finetune, compute=compute, progress=progress)

@@ -11,13 +11,13 @@ import pandas as pd
 
 from core.actions.compute import Compute
 from core.actions.curve import Point, part
-from core.actions.edit import FINETUNE, edit
+from core.actions.edit import FINETUNE, SOLVE, edit
 from core.actions.evaluate import evaluation
 from core.actions.export import export
 from core.actions.rank import ranking
 from core.errors import UserError
 from core.evidence.detection import detection
-from core.influence.methods import DEFAULT, SolveSettings, estimator
+from core.influence.methods import DEFAULT, estimator
 from core.influence.targets import Target
 from core.progress import Progress
 from core.workspace.decisions import Decision, Item
@@ -99,7 +99,7 @@ def walk(name: str, folder: Path, compute: Compute, progress: Progress, say: Cal
                 workspace,
                 way,
                 removal,
-                solver=quick.solve or SolveSettings(),
+                solver=SOLVE,
                 finetune=FINETUNE,
                 compute=compute,
                 progress=progress,

@@ -37,6 +37,9 @@ from core.workspace.runs import Run, Work
 from core.workspace.workspace import Project, Workspace
 
 WAYS = ("linear", "finetune", "finetune-all", "retrain")
+SOLVE = SolveSettings(curvature_tasks=32, damping=0.1)
+"""Of the linear edit. It takes a far larger step than the removal of one thing that a ranking rates; with the damping
+of a ranking it overshoots (docs/method.md)."""
 FINETUNE = TrainSettings(iterations=40, learning_rate=1e-3, polish=0)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from core.actions.compute import Compute
-from core.actions.edit import FINETUNE, WAYS, kind_of, question_of
+from core.actions.edit import FINETUNE, SOLVE, WAYS, kind_of, question_of
 from core.actions.rank import ENGINE
-from core.influence.methods import SolveSettings
 from core.maml.evaluation import Interval
 from core.tasks.removal import Removal
 from core.ui.context import Context, table
@@ -71,7 +70,7 @@ def outcomes(context: Context, removal: Removal) -> dict[str, Outcome]:
 def done_as_usual(context: Context, removal: Removal) -> set[str]:
     """The ways whose edit for this removal set, with the command line's default settings, is finished."""
     found = context.workspace.runs.find
-    questions = {way: question_of(context.project, way, removal, SolveSettings(), FINETUNE, Compute()) for way in WAYS}
+    questions = {way: question_of(context.project, way, removal, SOLVE, FINETUNE, Compute()) for way in WAYS}
     return {way for way, question in questions.items() if found(kind_of(way), question)}
 
 
@@ -94,7 +93,7 @@ def _options(way: str, config: dict[str, Any]) -> list[str]:
     """What an edit has otherwise than usual."""
     changed = [] if config["dtype"] == Compute().dtype else [str(config["dtype"])]
     if way == "linear":
-        changed = solve_differences(config, asdict(SolveSettings())) + changed
+        changed = solve_differences(config, asdict(SOLVE)) + changed
     if way.startswith("finetune"):
         usual = asdict(FINETUNE)
         now = {key: config.get(key, value) for key, value in usual.items()}

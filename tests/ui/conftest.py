@@ -17,7 +17,7 @@ from core.actions.compute import Compute
 from core.actions.curve import FINETUNE as CURVE_FINETUNE
 from core.actions.curve import CurveSettings, curve
 from core.actions.decide import mark, worst_items
-from core.actions.edit import FINETUNE, edit
+from core.actions.edit import FINETUNE, SOLVE, edit
 from core.actions.rank import ranking
 from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target
@@ -45,7 +45,7 @@ def make_edit(
         workspace,
         way,
         workspace.removal(),
-        solver=solver or SolveSettings(),
+        solver=solver or SOLVE,
         finetune=finetune,
         compute=COMPUTE,
         progress=Progress(),

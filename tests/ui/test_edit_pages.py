@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 from core.actions.decide import mark
-from core.actions.edit import FINETUNE
+from core.actions.edit import FINETUNE, SOLVE
 from core.errors import UserError
-from core.influence.methods import SolveSettings
 from core.tasks.tasklist import FORMATS
 from core.ui.charts_edit import Dot, curve_figure, edit_figure
 from core.ui.curve_results import observations
@@ -100,7 +99,7 @@ class TestEdit:
     def test_edits_with_other_options_are_shown_and_named(self, show: Open, full: Workspace) -> None:
         assert "Not the usual options" not in words(show("edit"))
         time.sleep(1.1)  # runs are ordered by the second they finished in
-        other = make_edit(full, "linear", solver=SolveSettings(curvature="exact", damping=0.4))
+        other = make_edit(full, "linear", solver=replace(SOLVE, curvature="exact", damping=0.4))
         make_edit(full, "finetune", finetune=replace(FINETUNE, iterations=2))
         page = show("edit")
         assert f"{LABELS['linear']}: exact, damping 0.4; {LABELS['finetune']}: iterations 2." in words(page)
