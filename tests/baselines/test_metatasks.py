@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -19,8 +18,6 @@ from core.maml.episodes import Episodes
 from core.tasks.tasklist import TaskList, from_rows
 from tests.influence import reference
 from tests.problems import Problem, tiny_problem, tiny_tasks
-
-pytestmark = pytest.mark.skipif(find_spec("dattri") is None, reason="requirements-baselines.txt is not installed")
 
 TRAIN = 13  # not a multiple of the chunk
 

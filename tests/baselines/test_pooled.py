@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,8 +17,6 @@ from core.data import ImageSet, load_images
 from core.errors import UserError
 from core.tasks.tasklist import TaskList, from_rows
 from tests.problems import tiny_images, tiny_tasks
-
-pytestmark = pytest.mark.skipif(find_spec("kronfluence") is None, reason="requirements-baselines.txt is not installed")
 
 
 def digits(classes: int, per_class: int) -> ImageSet:
