@@ -1,15 +1,17 @@
 # make run   sets everything up and opens the dashboard on the offline demo
 # make test  sets everything up and runs all tests, the browser's included
+# make learn2learn  installs learn2learn 0.2.0, which TaskLens does not need, beside it
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint demo clean
+.PHONY: run test lint demo learn2learn clean
 
 run: .venv/.run
 	$(BIN)/python -m streamlit run app.py
 
 test: .venv/.test
 	$(BIN)/python -m tests.e2e.browser
+	-$(BIN)/python -m tests.learn2learn.install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore tests/e2e -n 2 --dist loadfile
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e
 
@@ -20,6 +22,9 @@ lint: .venv/.test
 
 demo: .venv/.run
 	$(BIN)/python -m core demo
+
+learn2learn: .venv/.run
+	$(BIN)/python -m tests.learn2learn.install
 
 .venv/.run: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TaskLens needs Python 3.11 or newer; name one with make PYTHON=...")'

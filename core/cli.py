@@ -32,11 +32,34 @@ WorkspaceOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DtypeOption = Annotated[str, typer.Option(help="float32 or float64.")]
 ChunkOption = Annotated[int, typer.Option(min=1, help="Tasks run at once; memory grows with it.")]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        help="auto, folder, manifest, omniglot, mnist, cifar-fs, fc100, mini-imagenet or huggingface; see docs/data.md."
+    ),
+]
+SplitsOption = Annotated[
+    Path | None, typer.Option(help="Folder of split lists (train, val, test), where they do not lie beside the images.")
+]
+SizeOption = Annotated[str, typer.Option(help="Bring images to this size, as SIDE or HEIGHT,WIDTH.")]
+ChannelsOption = Annotated[int, typer.Option(help="1 for grey, 3 for colour, 0 for what they are.")]
+InvertOption = Annotated[bool, typer.Option("--invert", help="Turn dark on bright into bright on dark.")]
+RotationsOption = Annotated[
+    bool, typer.Option("--rotations", help="Add every class turned by 90, 180 and 270 degrees as further classes.")
+]
+EncodingOption = Annotated[str | None, typer.Option(help="Of a manifest that is not UTF-8, for example latin-1.")]
 MethodOption = Annotated[
     str,
     typer.Option(
         help="task-if, task-if-exact, task-if-paper, task-if-fisher, direct-if, dot, tracin or self-influence; "
         "the options below change a part of it."
+    ),
+]
+BackboneOption = Annotated[
+    str,
+    typer.Option(
+        help="convnet, mlp, learn2learn's omniglot-cnn, omniglot-fc, mini-imagenet-cnn, cnn4 or resnet12, or your own "
+        "network by the function that makes it: package.module:factory."
     ),
 ]
 GradientOption = Annotated[str, typer.Option(help="Of the training data: total or direct.")]
@@ -87,15 +110,73 @@ def _compute(device: str, dtype: str, chunk: int) -> Any:
 
 
 @app.command()
+def data(
+    path: Annotated[
+        Path | None,
+        typer.Option(help="Folder, zip archive or manifest; with --download, where to put what is fetched."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="What to call the image set.")] = "",
+    format: FormatOption = "auto",
+    splits: SplitsOption = None,
+    size: SizeOption = "",
+    channels: ChannelsOption = 0,
+    invert: InvertOption = False,
+    rotations: RotationsOption = False,
+    encoding: EncodingOption = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")
+    ] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch it into --path first; --format says what.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Print the image sets that there are.")] = False,
+) -> None:
+    """Read images with labels, once, into an image set that tasks can be drawn from."""
+    from core.actions.images import Wishes, add_images, fetch_images, known_images
+    from core.data.store import damaged
+
+    if list_:
+        for row in known_images():
+            print("\t".join(row))
+        for fault in damaged():
+            _say(fault)
+        return
+    if path is None:
+        raise UserError("There is no path of images.", "Use --path, or --list to see what there is.")
+    progress = _progress()
+    if download:
+        fetch_images(format, path, progress)
+    wishes = Wishes(format, splits, size, channels, invert, rotations, encoding or "", skip_unreadable)
+    stored = add_images(path, wishes, name=name, command=_command(), progress=progress)
+    for note in stored.story["notes"]:
+        _say(note)
+    left_out = f"; {stored.unreadable:,} unreadable left out" if stored.unreadable else ""
+    height, width, bands = stored.shape
+    _say(
+        f"{stored.name}: {stored.count:,} images of {height} x {width} x {bands}, {stored.classes:,} classes{left_out}"
+    )
+    print(stored.folder)
+
+
+@app.command()
 def tasks(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    data: Annotated[str, typer.Option(help="Image source.")] = "mnist5k",
+    data: Annotated[str, typer.Option(help="Image set: mnist5k, or the name or folder of one of yours.")] = "mnist5k",
     ways: Annotated[int, typer.Option(help="Classes a task.")] = 5,
     shots: Annotated[int, typer.Option(help="Support images a class.")] = 5,
     queries: Annotated[int, typer.Option(help="Query images a class.")] = 10,
     count: Annotated[int, typer.Option(min=0, help="Training tasks; 0 means every combination of classes once.")] = 0,
     heldout: Annotated[int, typer.Option(min=1, help="Held-out tasks.")] = 100,
-    split: Annotated[str, typer.Option(help="Hold out images of every class, or whole classes.")] = "images",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="official: the split that the images come with. images: hold out images of every class. "
+            "classes: hold out whole classes. auto: official where there is one, else images."
+        ),
+    ] = "auto",
+    heldout_split: Annotated[
+        str, typer.Option(help="Part of the official split that held-out tasks are drawn from: test or val.")
+    ] = "test",
     heldout_share: Annotated[float, typer.Option(help="Share of the images or classes held out.")] = 0.3,
     noise: Annotated[
         str,
@@ -105,12 +186,38 @@ def tasks(
         ),
     ] = "none",
     seed: Annotated[int, typer.Option(help="Same seed, same tasks.")] = 0,
+    skip_small_classes: Annotated[
+        bool, typer.Option("--skip-small-classes", help="Leave out classes with fewer images than a task takes.")
+    ] = False,
+    train_list: Annotated[
+        Path | None, typer.Option(help="Your own training tasks instead of drawn ones; needs --heldout-list.")
+    ] = None,
+    heldout_list: Annotated[Path | None, typer.Option(help="Your own held-out tasks.")] = None,
 ) -> None:
-    """Draw training and held-out tasks from an image set, with planted noise if wanted."""
-    from core.tasks.generate import TaskSettings, generate, write_folder
+    """Draw training and held-out tasks from an image set, with planted noise if wanted, or take your own lists."""
+    from core.tasks.generate import TaskSettings, from_lists, generate, write_folder
 
-    settings = TaskSettings(data, ways, shots, queries, count or None, heldout, split, heldout_share, noise, seed)
-    made = generate(settings)
+    if (train_list is None) != (heldout_list is None):
+        raise UserError("One list alone is not enough.", "Give both --train-list and --heldout-list.")
+    if train_list and heldout_list:
+        made = from_lists(data, train_list, heldout_list)
+    else:
+        made = generate(
+            TaskSettings(
+                data,
+                ways,
+                shots,
+                queries,
+                count or None,
+                heldout,
+                split,
+                heldout_split,
+                heldout_share,
+                noise,
+                seed,
+                skip_small_classes,
+            )
+        )
     made.description["command"] = _command()
     write_folder(made, out)
     print(f"{len(made.train)} training and {len(made.heldout)} held-out tasks", file=sys.stderr)
@@ -124,10 +231,16 @@ def train(
     algorithm: Annotated[
         str, typer.Option(help="maml, fomaml, anil, meta-sgd, or imaml (proximal inner problem, solved).")
     ] = "maml",
-    backbone: Annotated[str, typer.Option(help="convnet or mlp.")] = "convnet",
-    filters: Annotated[int, typer.Option(help="Channels of every block: 16, 32 or 64 in the literature.")] = 16,
-    pooling: Annotated[str, typer.Option(help="stride or max.")] = "stride",
-    hidden: Annotated[str, typer.Option(help="Widths of the mlp, with commas; none for a linear model.")] = "64",
+    backbone: BackboneOption = "convnet",
+    filters: Annotated[
+        int | None, typer.Option(help="Channels of every block; 16, or 64 for the networks of learn2learn.")
+    ] = None,
+    pooling: Annotated[
+        str, typer.Option(help="Of convnet: stride or max; of cnn4: max or stride; of resnet12: mean or none.")
+    ] = "",
+    hidden: Annotated[
+        str, typer.Option(help="Widths of mlp (64; none for a linear model), omniglot-fc or resnet12, with commas.")
+    ] = "",
     shrink: Annotated[int, typer.Option(min=1, help="The mlp sees images averaged over squares of this side.")] = 1,
     activation: Annotated[
         str, typer.Option(help="gelu, tanh, or the relu of the literature (never stationary).")
@@ -143,25 +256,27 @@ def train(
     polish: Annotated[int, typer.Option(min=0, help="Most full-batch L-BFGS iterations after that.")] = 0,
     tolerance: Annotated[float, typer.Option(help="Gradient ratio at which the polish stops.")] = 1e-4,
     seed: Annotated[int, typer.Option(help="Of initial parameters and task order.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what training and the work after it would cost, and stop.")
+    ] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     chunk: ChunkOption = 8,
 ) -> None:
     """Meta-train a MAML model and say how far from stationary it ended."""
-    from pydantic import ValidationError
-
     from core.actions.train import train_model
-    from core.maml.checkpoint import ModelSpec
+    from core.maml.checkpoint import spec_of
     from core.maml.training import TrainSettings
 
-    # The number of classes and the size of the images come from the tasks.
     try:
-        widths = () if hidden == "none" else tuple(int(width) for width in hidden.split(","))
+        widths = () if hidden == "none" else tuple(int(width) for width in hidden.split(",") if hidden)
     except ValueError as error:
         raise UserError(f"The widths {hidden!r} are not whole numbers.", "For example 64,64, or none.") from error
-    network = {"backbone": backbone, "filters": filters, "pooling": pooling, "hidden": widths, "shrink": shrink}
+    given = {"filters": filters, "pooling": pooling or None, "hidden": widths if hidden else None}
+    network = {name: value for name, value in given.items() if value is not None} | _backbone(backbone)
     wanted = {
-        "ways": 2,
+        "ways": 2,  # like the size of the images, this comes from the tasks
+        "shrink": shrink,
         "algorithm": algorithm,
         "activation": activation,
         "delta": delta,
@@ -170,12 +285,13 @@ def train(
         "proximity": proximity,
         "inner_tolerance": inner_tolerance,
     }
-    try:
-        spec = ModelSpec.model_validate(wanted | network)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{first['loc'][0]}: {first['msg']}, not {first['input']}.") from error
+    spec = spec_of(wanted | network)
     settings = TrainSettings(iterations, meta_batch, learning_rate, polish, tolerance, seed)
+    if dry_run:
+        from core.actions.inspect import inspect_problem
+
+        _show(inspect_problem(tasks, None, spec, settings, _compute(device, dtype, chunk), _progress()))
+        return
     model = train_model(tasks, out, spec, settings, _compute(device, dtype, chunk), _progress(), _command())
     report = model.story["report"]
     accuracy, at = report["heldout_accuracy"], report["stationarity"]
@@ -185,6 +301,150 @@ def train(
         file=sys.stderr,
     )
     print(out)
+
+
+@app.command("model")
+def model_command(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="A state dict (.pt, .pth), a .safetensors file, or a model folder of TaskLens."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
+    backbone: Annotated[
+        str, typer.Option(help="As for train; may be left out where the names in the checkpoint tell it.")
+    ] = "",
+    algorithm: Annotated[
+        str, typer.Option(help="maml, fomaml, anil, meta-sgd or imaml; default: what the checkpoint tells.")
+    ] = "",
+    inner_steps: Annotated[
+        int | None, typer.Option(min=1, help="Gradient steps of the adaptation that it was trained with.")
+    ] = None,
+    inner_rate: Annotated[float | None, typer.Option(help="Their learning rate.")] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(help="Folder made by the tasks command, which the model has to fit.")
+    ] = None,
+    shape: Annotated[str, typer.Option(help="Instead of tasks: HEIGHT,WIDTH,CHANNELS of the images.")] = "",
+    ways: Annotated[int | None, typer.Option(min=2, help="Instead of tasks: classes a task.")] = None,
+    pooling: Annotated[str, typer.Option(help="As for train, where the checkpoint does not tell it.")] = "",
+    activation: Annotated[str, typer.Option(help="Of convnet and mlp, as for train.")] = "",
+    proximity: Annotated[float | None, typer.Option(help="Of imaml, as for train.")] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Weight decay that it was trained with, as for train; 0 if not said.")
+    ] = None,
+    allow: Annotated[
+        str, typer.Option(help="Only let this package.module:factory be imported on this machine; runs its code.")
+    ] = "",
+) -> None:
+    """Make a model of a checkpoint from elsewhere: learn2learn's, or a state dict of your own network."""
+    from core.actions.foreign import import_model
+    from core.maml.factory import allow as allow_factory
+    from core.maml.matching import Ask
+
+    if allow:
+        allow_factory(allow)
+        _say(f"{allow} may be imported on this machine.")
+        if checkpoint is None:
+            return
+    if checkpoint is None or out is None:
+        raise UserError("There is no checkpoint or no folder to write.", "Give --checkpoint and --out.")
+    if backbone:
+        _backbone(backbone)
+    more = {"pooling": pooling, "activation": activation, "proximity": proximity, "delta": delta}
+    asked = Ask(
+        backbone or None,
+        algorithm or None,
+        _shape(shape) if shape else None,
+        ways,
+        inner_steps,
+        inner_rate,
+        {name: value for name, value in more.items() if value not in ("", None)},
+    )
+    made = import_model(checkpoint, out, asked, tasks, _command())
+    for note in made.story.get("origin", {}).get("notes", []):
+        _say(note)
+    _say(f"{made.spec.words}; {made.size:,} parameters")
+    print(out)
+
+
+def _backbone(name: str) -> dict[str, Any]:
+    """Fields of a model's description; a factory that is named on the command line may be imported from then on."""
+    from core.maml.factory import allow, is_factory
+
+    if not is_factory(name):
+        return {"backbone": name}
+    allow(name)
+    return {"backbone": "module", "factory": name}
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    try:
+        height, width, channels = (int(number) for number in text.split(","))
+    except ValueError as error:
+        raise UserError(f"{text!r} is not a size of images.", "For example 84,84,3.") from error
+    return height, width, channels
+
+
+@app.command("inspect")
+def inspect_command(
+    path: Annotated[
+        Path | None, typer.Option(help="Images that are not imported yet, as the data command takes.")
+    ] = None,
+    format: FormatOption = "auto",
+    splits: SplitsOption = None,
+    size: SizeOption = "",
+    channels: ChannelsOption = 0,
+    invert: InvertOption = False,
+    rotations: RotationsOption = False,
+    encoding: EncodingOption = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint that is not imported yet.")] = None,
+    backbone: Annotated[str, typer.Option(help="Of the checkpoint, as the model command takes it.")] = "",
+    tasks: Annotated[Path | None, typer.Option(help="Folder made by the tasks command.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder made by the train or model command; needs --tasks.")
+    ] = None,
+    workspace: Annotated[str, typer.Option("--workspace", "-w", help="A workspace: its tasks and model.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "float32",
+    chunk: ChunkOption = 8,
+) -> None:
+    """Say what was found, what does not fit, and what the work would cost, before anything long is begun."""
+    from core.actions.images import Wishes
+    from core.actions.inspect import Report, inspect_checkpoint_file, inspect_images, inspect_problem
+
+    if workspace:
+        folder = _workspace(workspace).folder
+        tasks, model = folder / "tasks", folder / "model"
+    if not (path or checkpoint or tasks):
+        raise UserError("There is nothing to inspect.", "Use --path, --checkpoint, --tasks or --workspace.")
+    report = Report()
+    if path:
+        wishes = Wishes(format, splits, size, channels, invert, rotations, encoding or "")
+        report += inspect_images(path, wishes)[0]
+    if checkpoint:
+        if backbone:
+            _backbone(backbone)  # a factory that is named here may be imported
+        report += inspect_checkpoint_file(checkpoint, backbone, tasks)
+    if tasks:
+        report += inspect_problem(tasks, model, None, None, _compute(device, dtype, chunk), _progress())
+    _show(report, json)
+
+
+def _show(report: Any, as_json: bool = False) -> None:
+    """A report on stdout."""
+    if as_json:
+        from dataclasses import asdict
+        from json import dumps
+
+        print(dumps(asdict(report)))
+        return
+    print("\n".join(["found:", *(f"  {line}" for line in report.found)]))
+    if report.faults:
+        print("\n".join(["does not fit:", *(f"  {line}" for line in report.faults)]))
+    if report.costs:
+        print("cost on this machine, measured on a few tasks:")
+    for cost in report.costs:
+        print(f"  {cost.stage:<10} {cost.time:<26} {cost.gb:>5.1f} GB   {cost.how_much}")
 
 
 @app.command("open")
@@ -430,7 +690,13 @@ def remove(
 def export(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: exports/ of the workspace.")] = None,
-    formats: Annotated[str, typer.Option(help="Of the task list, with commas.")] = "parquet,csv,json",
+    formats: Annotated[
+        str,
+        typer.Option(
+            help="Of the task list, with commas: parquet, csv, json, and learn2learn, torchmeta, easyfsl, "
+            "which never hold removed rows."
+        ),
+    ] = "parquet,csv,json",
     drop_rows: Annotated[
         bool, typer.Option("--drop-rows", help="Take removed rows out instead of giving them weight 0.")
     ] = False,
@@ -459,7 +725,7 @@ def demo(
     import time
 
     from core.actions.demo import DEMOS, walk
-    from core.workspace.workspace import home as default_home
+    from core.files import home as default_home
 
     start, compute = time.perf_counter(), _compute(device, dtype, chunk)
     for name in [only] if only else DEMOS:

@@ -9,19 +9,52 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 
 from core.errors import UserError
 
+HOME_VARIABLE = "TASKLENS_HOME"
+
+_BLOCK_BYTES = 1 << 22
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
+def home() -> Path:
+    """Where workspaces and image sets lie: the environment variable TASKLENS_HOME, or the user's data folder."""
+    given = os.environ.get(HOME_VARIABLE)
+    return Path(given).resolve() if given else platformdirs.user_data_path("tasklens")
+
+
+def library() -> Path:
+    """Where what workspaces are made of lies: image sets, and the tasks and models that the dashboard makes."""
+    return home() / "library"
+
+
 # No permission, or a file where a folder should be, or the other way round.
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Say in plain words that ``path`` could not be written.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"The disk is full: {path} was not written.", "Free some space and try again.") from error
+        if error.errno in _NOT_WRITABLE:
+            raise UserError(f"{path} cannot be written: {error.strerror}.", "Choose another folder.") from error
+        raise
 
 
 @contextmanager
@@ -31,7 +64,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder cannot be written; ``path`` is then as it was.
     """
-    try:
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}"
         try:
@@ -43,12 +76,6 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"The disk is full: {path} was not written.", "Free some space and try again.") from error
-        if error.errno in _NOT_WRITABLE:
-            raise UserError(f"{path} cannot be written: {error.strerror}.", "Choose another folder.") from error
-        raise
 
 
 def write_text_atomically(path: Path, text: str, *, durable: bool = True) -> None:
@@ -83,9 +110,29 @@ def content_hash(*parts: Any) -> str:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype.str}{part.shape}".encode())
             digest.update(np.ascontiguousarray(part).data)
+        elif isinstance(part, ArrayFile):
+            digest.update(f"{part.dtype.str}{part.shape}".encode())
+            for block in part.blocks():
+                digest.update(block)
         elif isinstance(part, bytes):
             digest.update(part)
         else:
             digest.update(json.dumps(part, sort_keys=True).encode())
         digest.update(b"\x00")
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """An array in C order at the end of a file, which :func:`content_hash` reads in blocks instead of whole."""
+
+    path: Path
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    def blocks(self) -> Iterator[bytes]:
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            while block := stream.read(_BLOCK_BYTES):
+                yield block

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.actions.export import export
+from core.actions.export import FILES, export
 from core.tasks.removal import Removal
 from core.tasks.tasklist import FORMATS, TaskList
 from core.ui.command import command_block
@@ -38,7 +38,7 @@ def _choices(context: Context, removal: Removal) -> tuple[list[str], bool, str |
     models = edited_models(context, removal)
     with st.container(border=True):
         left, right = st.columns(2, gap="large")
-        formats = left.multiselect("Formats of the task list", FORMATS, FORMATS, key="export_formats")
+        formats = left.multiselect("Formats of the task list", list(FILES), FORMATS, key="export_formats")
         model = right.selectbox(
             "Edited model that goes along",
             [None, *models],
@@ -49,7 +49,8 @@ def _choices(context: Context, removal: Removal) -> tuple[list[str], bool, str |
         drop_rows = left.toggle("Drop removed rows", key="export_drop")
         left.caption(
             "Off: removed rows stay with weight 0, and losses still divide by all rows, as the edits here do. "
-            "On: they are gone, for tools that know no weights; averages are then over fewer rows."
+            "On: they are gone, for tools that know no weights; averages are then over fewer rows. "
+            "Lists for learn2learn, torchmeta and easyfsl never hold them."
         )
         if not models and len(removal):
             right.caption("There is no edited model of this removal set yet; the Edit page makes them.")

@@ -18,12 +18,13 @@ import pytest
 import typer
 
 from core import cli
+from core.files import HOME_VARIABLE
 from core.maml.checkpoint import load_model
 from core.progress import PROGRESS_FILE_VARIABLE
 from core.tasks.generate import read_folder
 from core.tasks.removal import cleaned
 from core.tasks.tasklist import read_tasks
-from core.workspace.workspace import HOME_VARIABLE, Workspace
+from core.workspace.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 TASKS = ["tasks", "--count", "6", "--ways", "3", "--shots", "1", "--queries", "2", "--heldout", "4"]

@@ -17,12 +17,13 @@ from core.actions.export import export
 from core.actions.rank import ranking
 from core.errors import UserError
 from core.evidence.detection import detection
+from core.files import home
 from core.influence.methods import DEFAULT, estimator
 from core.influence.targets import Target
 from core.progress import Progress
 from core.workspace.decisions import Decision, Item
 from core.workspace.runs import Run
-from core.workspace.workspace import Workspace, create, home
+from core.workspace.workspace import Workspace, create
 
 QUICK: dict[str, Any] = {"curvature_tasks": 16, "damping": 0.003}
 """A small sample of the curvature, so that the whole path takes minutes; the dashboard's own settings take longer."""

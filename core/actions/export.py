@@ -12,10 +12,18 @@ import pandas as pd
 from core import __version__
 from core.errors import UserError
 from core.files import replacing, write_json
+from core.maml.checkpoint import load_model
+from core.maml.foreign import write_state
+from core.tasks.exchange import write_foreign
+from core.tasks.libraries import LIBRARIES
 from core.tasks.removal import cleaned
 from core.tasks.tasklist import FORMATS, write_tasks
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
+
+FILES = {name: f"cleaned-tasks.{name}" for name in FORMATS} | {name: f"cleaned-tasks.{name}.json" for name in LIBRARIES}
+"""The file of the task list in every format."""
+_FORMULA = r"^([=+\-@\t\r\n])"
 
 
 def removed_items(workspace: Workspace) -> pd.DataFrame:
@@ -39,18 +47,23 @@ def export(
 ) -> Path:
     """Write ``cleaned-tasks.*``, ``removed.csv``, ``export.json`` and, if ``edited`` is given, ``model/`` into ``out``.
 
+    ``removed.csv`` is for people and spreadsheets: text there that a spreadsheet would take for a formula begins with
+    an apostrophe. The task list is for programs; names in it are as they are. Beside a model of learn2learn's networks
+    or of the user's own lies a state dict for them (:func:`core.maml.foreign.write_state`).
+
     Args:
-        formats: Of the task list: parquet, csv, json.
+        formats: Of the task list: parquet, csv, json, learn2learn, torchmeta, easyfsl.
         drop_rows: Take removed rows out of the table instead of giving them weight 0
-            (:func:`core.tasks.removal.cleaned`).
+            (:func:`core.tasks.removal.cleaned`). Lists for other libraries never hold removed rows.
         edited: A run of :func:`core.actions.edit.edit`.
 
     Raises:
-        UserError: a format is unknown, nothing would be left, or ``out`` holds something else.
+        UserError: a format is unknown, nothing would be left, a list for another library cannot do without the
+            removed rows, or ``out`` holds something else.
     """
     for name in formats:
-        if name not in FORMATS:
-            raise UserError(f"There is no format {name!r}.", f"Use {', '.join(FORMATS)}.")
+        if name not in FILES:
+            raise UserError(f"There is no format {name!r}.", f"Use {', '.join(FILES)}.")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file.", "Choose a folder.")
     if edited is not None and not (edited.folder / "model").is_dir():
@@ -61,16 +74,20 @@ def export(
         raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
     project, removal = workspace.project(), workspace.removal()
     tasks = cleaned(project.tasks.train, removal, drop_rows=drop_rows)
-    for name in FORMATS:  # a list that an earlier export left in another format would not be the present one
+    for name in LIBRARIES:  # first, because they may refuse what the other formats take
         if name in formats:
-            write_tasks(tasks, out / f"cleaned-tasks.{name}")
-        else:
-            (out / f"cleaned-tasks.{name}").unlink(missing_ok=True)
+            write_foreign(tasks, project.images, name, out / FILES[name])
+    for name in FORMATS:
+        if name in formats:
+            write_tasks(tasks, out / FILES[name])
+    for name in FILES.keys() - set(formats):  # what an earlier export left would not be the present list
+        (out / FILES[name]).unlink(missing_ok=True)
     with replacing(out / "removed.csv") as temporary:
-        removed_items(workspace).to_csv(temporary, index=False)
+        removed_items(workspace).replace(_FORMULA, r"'\1", regex=True).to_csv(temporary, index=False)
     shutil.rmtree(out / "model", ignore_errors=True)
     if edited is not None:
         shutil.copytree(edited.folder / "model", out / "model")
+        write_state(load_model(out / "model"), out / "model")
     write_json(
         out / "export.json",
         {
@@ -79,7 +96,9 @@ def export(
             "workspace": workspace.name,
             "hashes": {**project.hashes, "cleaned": tasks.hash, "removal": removal.hash},
             "removed": {kind: len(getattr(removal, kind)) for kind in ("tasks", "images", "instances")},
-            "removed_rows": "dropped" if drop_rows else "kept with weight 0",
+            "removed_rows": {
+                name: "dropped" if drop_rows or name in LIBRARIES else "kept with weight 0" for name in formats
+            },
             "tasks": {"before": len(project.tasks.train), "after": len(tasks)},
             "edited_model": edited.id if edited else None,
         },

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from core.actions.compute import Compute, Loaded
-from core.data import load_images
 from core.errors import UserError
 from core.maml.checkpoint import Model, ModelSpec, load_model, save_model, save_trajectory
 from core.maml.evaluation import evaluate
+from core.maml.module import ModuleNet, probe
 from core.maml.training import STATE_FILE, TrainSettings, refuse_diverged, stationarity, train
 from core.progress import Progress
 from core.tasks.generate import read_folder
@@ -31,8 +31,11 @@ def train_model(
         UserError: ``out`` holds a model of another training.
     """
     folder = read_folder(tasks)
-    images = load_images(folder.data)
-    spec = spec.model_copy(update={"ways": folder.train.ways, "shape": tuple(images.images.shape[1:])})
+    images = folder.images()
+    spec = spec.model_copy(update={"ways": folder.train.ways, "shape": images.shape}).pinned()
+    network = spec.network()
+    if isinstance(network, ModuleNet) and not network.own:
+        probe(network)
     story: dict[str, Any] = {
         "command": command,
         "training": asdict(settings),

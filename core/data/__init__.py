@@ -1,4 +1,4 @@
-"""Images with labels: one in-memory form, and the sources it is read from."""
+"""Images with labels: one form for all of them, the formats they are read from, and where they are kept."""
 
 from core.data.images import ImageSet
 from core.data.sources import SOURCES, load_images

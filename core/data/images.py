@@ -17,10 +17,14 @@ class ImageSet:
 
     Attributes:
         name: The source they came from, as :func:`core.data.load_images` takes it.
-        images: ``(n, height, width, channels)`` uint8; channels is 1 or 3; ink is bright.
+        images: ``(n, height, width, channels)`` uint8; channels is 1 or 3; ink is bright. May be a memory map, so
+            take rows out of it and never a copy of it all.
         labels: ``(n,)`` int64 index into ``class_names``.
         class_names: One name a class.
         ids: ``(n,)`` strings; an id names the same image in every session and on every machine.
+        splits: ``(n,)`` strings, ``train``, ``val`` or ``test``, of the data set's own split; None where it has none.
+        groups: ``(n,)`` strings; images of one group (one writer, one patient) belong on the same side of any split.
+        known_hash: What :attr:`hash` is, where it was computed when the images were stored.
 
     Raises:
         UserError: shapes disagree, a label is out of range, or an id occurs twice.
@@ -31,6 +35,9 @@ class ImageSet:
     labels: np.ndarray
     class_names: tuple[str, ...]
     ids: np.ndarray
+    splits: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    known_hash: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -39,8 +46,10 @@ class ImageSet:
                 f"{self.name}: images must be uint8 of shape (n, height, width, 1 or 3), "
                 f"not {self.images.dtype} of shape {self.images.shape}."
             )
-        if self.labels.shape != (n,) or self.ids.shape != (n,):
-            raise UserError(f"{self.name}: {n} images, but {len(self.labels)} labels and {len(self.ids)} ids.")
+        for what in ("labels", "ids", "splits", "groups"):
+            column = getattr(self, what)
+            if column is not None and column.shape != (n,):
+                raise UserError(f"{self.name}: {n} images, but {len(column)} {what}.")
         bad = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
         if bad.size:
             raise UserError(
@@ -56,6 +65,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
     @cached_property
     def index(self) -> dict[str, int]:
         """Position of every image id."""
@@ -64,4 +79,6 @@ class ImageSet:
     @cached_property
     def hash(self) -> str:
         """Names this content: pixels, labels, class names and ids."""
+        if self.known_hash:
+            return self.known_hash
         return content_hash(self.images, self.labels, list(self.class_names), [str(i) for i in self.ids])

@@ -10,7 +10,7 @@ from torch.func import grad
 
 from core.errors import UserError
 from core.maml import ekfac
-from core.maml.backbone import Network, Params
+from core.maml.backbone import Network, Params, head_of
 from core.maml.objective import Task, inner_loss
 from core.maml.proximal import Proximal, inverse_product, proximal_optimum
 
@@ -44,13 +44,16 @@ class Unrolled:
         if self.adapted not in ADAPTED:
             raise UserError(f"Nothing adapts {self.adapted!r}.", f"Use {' or '.join(ADAPTED)}.")
 
-    def rates(self, network_params: Params) -> Params:
-        """The meta-parameters that learned rates add, at their start."""
-        moved = self._moving(network_params) if self.learned_rates else {}
+    def rates(self, network_params: Params, network: Network | None = None) -> Params:
+        """The meta-parameters that learned rates add, at their start; ``network`` says which layer is its head."""
+        moved = self._moving(network_params, network) if self.learned_rates else {}
         return {f"{RATES}{name}": torch.full_like(value, self.rate) for name, value in moved.items()}
 
-    def _moving(self, theta: Params) -> Params:
-        return {n: v for n, v in theta.items() if self.adapted == "all" or n.startswith("head.")}
+    def _moving(self, theta: Params, network: Network | None) -> Params:
+        if self.adapted == "all":
+            return theta
+        head = f"{head_of(network)}."
+        return {name: value for name, value in theta.items() if name.startswith(head)}
 
     def __call__(self, network: Network, params: Params, task: Task) -> Params:
         theta = network_part(params)
@@ -60,7 +63,7 @@ class Unrolled:
             def inner(moving: Params, resting: Params = resting) -> torch.Tensor:
                 return inner_loss(network, {**resting, **moving}, task)
 
-            moving = self._moving(theta)
+            moving = self._moving(theta, network)
             gradient = grad(inner)(moving)
             rate = {n: params[f"{RATES}{n}"] if self.learned_rates else self.rate for n in moving}
             theta = {**theta, **{n: value - rate[n] * gradient[n] for n, value in moving.items()}}
@@ -100,6 +103,8 @@ class Implicit:
             raise UserError(f"There is no inverse {self.inverse!r} of the inner Hessian.", "Use cg or ekfac.")
 
     def __call__(self, network: Network, params: Params, task: Task) -> Params:
+        if self.inverse == "ekfac":
+            ekfac.layered(network)  # says so if it cannot, before the inner problem is solved
         problem = Proximal(network, self.proximity, self.tolerance)
         fixed = {name: value.detach() for name, value in params.items()}
         still = task._replace(s=task.s.detach())

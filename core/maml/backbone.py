@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,17 @@ from torch import Tensor
 from core.errors import UserError
 
 Params = dict[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
 Network = Callable[[Params, Tensor], Tensor]
 
+HEAD = "head"
 BATCH_NORM_EPSILON = 1e-5
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}
+
+
+def head_of(network: Network | None) -> str:
+    """Name of the layer that gives the logits, which is what ANIL adapts; ``head`` where the network names none."""
+    return getattr(network, "head", HEAD)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class ConvNet:
     pooling: str = "stride"
     blocks: int = 4
     activation: str = "gelu"
+    head: ClassVar[str] = HEAD
 
     def __post_init__(self) -> None:
         if self.pooling not in ("stride", "max"):
@@ -105,6 +113,17 @@ class ConvNet:
     def features(self) -> int:
         places = 1 if self.pooling == "stride" else self._side(self.shape[0]) * self._side(self.shape[1])
         return self.filters * places
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of every parameter, in their order."""
+        out: Shapes = {}
+        channels = self.shape[2]
+        for block in range(self.blocks):
+            out[f"blocks.{block}.conv.weight"] = (self.filters, channels, 3, 3)
+            out[f"blocks.{block}.norm.weight"] = out[f"blocks.{block}.norm.bias"] = (self.filters,)
+            channels = self.filters
+        return out | {"head.weight": (self.ways, self.features), "head.bias": (self.ways,)}
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
         """Fresh parameters on the CPU: He-normal convolutions, a head of standard deviation 0.1, zero biases."""
@@ -141,7 +160,7 @@ class ConvNet:
             name = f"blocks.{block}.conv"
             inputs[name] = x
             x = _shifted(F.conv2d(x, params[f"{name}.weight"], stride=self._stride, padding=1), name, shifts)
-            x = _batch_norm(x, params[f"blocks.{block}.norm.weight"], params[f"blocks.{block}.norm.bias"])
+            x = batch_norm(x, params[f"blocks.{block}.norm.weight"], params[f"blocks.{block}.norm.bias"])
             x = _ACTIVATIONS[self.activation](x)
             if self.pooling == "max":
                 x = F.max_pool2d(x, 2)
@@ -167,6 +186,7 @@ class MLP:
     shape: tuple[int, int, int] = (28, 28, 1)
     shrink: int = 1
     activation: str = "gelu"
+    head: ClassVar[str] = HEAD
 
     def __post_init__(self) -> None:
         _check_activation(self.activation)
@@ -189,6 +209,16 @@ class MLP:
     def layers(self) -> tuple[Layer, ...]:
         names = [*(f"layers.{index}" for index in range(len(self.hidden))), "head"]
         return tuple(Layer(name, f"{name}.weight", f"{name}.bias") for name in names)
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of every parameter, in their order."""
+        out: Shapes = {}
+        width = self.features
+        for layer, units in zip(self.layers, (*self.hidden, self.ways), strict=True):
+            out |= {f"{layer.name}.weight": (units, width), f"{layer.name}.bias": (units,)}
+            width = units
+        return out
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
         """Fresh parameters on the CPU: He-normal hidden layers, a head of standard deviation 0.1, zero biases."""
@@ -228,9 +258,18 @@ def _shifted(x: Tensor, name: str, shifts: Params) -> Tensor:
     return x + shifts[name] if name in shifts else x
 
 
-def _batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Batch normalisation spelt out: the fused kernel has no fast forward derivative of its backward."""
-    centred = x - x.mean((0, 2, 3), keepdim=True)
-    variance = (centred * centred).mean((0, 2, 3), keepdim=True)
-    scale = torch.rsqrt(variance + BATCH_NORM_EPSILON) * weight[:, None, None]
-    return centred * scale + bias[:, None, None]
+def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float = BATCH_NORM_EPSILON) -> Tensor:
+    """Batch normalisation with the statistics of the batch at hand, spelt out: the fused kernel has no fast forward
+    derivative of its backward.
+
+    Args:
+        x: ``(n, channels, ...)``.
+        weight, bias: Scale and shift, ``(channels,)``, or None.
+    """
+    axes = (0, *range(2, x.dim()))
+    centred = x - x.mean(axes, keepdim=True)
+    variance = (centred * centred).mean(axes, keepdim=True)
+    scale = torch.rsqrt(variance + epsilon)
+    per_channel = (-1, *(1 for _ in axes[1:]))
+    out = centred * (scale if weight is None else scale * weight.view(per_channel))
+    return out if bias is None else out + bias.view(per_channel)

@@ -5,21 +5,26 @@ the training kept them, ``trajectory.safetensors`` (meta-parameters on the way).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from core.errors import UserError
 from core.files import content_hash, read_json, replacing, write_json
-from core.maml.adaptation import Implicit, Unrolled
-from core.maml.backbone import MLP, ConvNet, Params
+from core.maml.adaptation import RATES, Implicit, Unrolled
+from core.maml.architectures import ARCHITECTURES, OTHER_NAMES
+from core.maml.backbone import MLP, ConvNet, Params, Shapes, head_of
+from core.maml.factory import fingerprint, make
+from core.maml.module import ModuleNet
 from core.maml.objective import Bilevel
+from core.maml.tensorfile import read_safetensors
 from core.maml.training import Snapshot
 
 FORMAT = 1
@@ -30,12 +35,21 @@ class ModelSpec(BaseModel):
     """What a model is, apart from its parameters.
 
     Attributes:
+        backbone: ``convnet`` and ``mlp`` of :mod:`core.maml.backbone`; ``omniglot-cnn``, ``omniglot-fc``, ``cnn4``
+            (also called ``mini-imagenet-cnn``) and ``resnet12`` of :mod:`core.maml.architectures`; ``module``, made by
+            :attr:`factory`.
         algorithm: ``maml``; ``fomaml`` (first order: trained with the direct gradient); ``anil`` (only the head
             adapts); ``meta-sgd`` (inner rates are learned, ``rate`` is where they start); ``imaml`` (the inner problem
             is proximal and solved, :class:`core.maml.adaptation.Implicit`).
         shape: Height, width and channels of the images.
-        filters, pooling, blocks: Of the backbone ``convnet``.
-        hidden, shrink: Of the backbone ``mlp``; no hidden layers make it linear.
+        filters, blocks: Of ``convnet``, ``omniglot-cnn`` and ``cnn4``.
+        pooling: Of ``convnet``: stride or max; of ``cnn4``: max or stride; of ``resnet12``: mean or none.
+        hidden: Of ``mlp`` and ``omniglot-fc``, widths of the hidden layers (none make an ``mlp`` linear); of
+            ``resnet12``, filters of its four blocks.
+        shrink: Of ``mlp``.
+        activation: Of ``convnet`` and ``mlp``; the others have ReLU.
+        factory: Of ``module``: ``package.module:factory`` (:mod:`core.maml.factory`).
+        code: Of ``module``: names its code when the model was made.
         steps, rate: Inner gradient steps and learning rate; ``imaml`` has none.
         proximity, inner_tolerance: Of ``imaml``.
         delta: Weight decay of the objective (a sum over tasks, :mod:`core.maml.objective`).
@@ -43,13 +57,13 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: Literal["convnet", "mlp"] = "convnet"
+    backbone: Literal["convnet", "mlp", "omniglot-cnn", "omniglot-fc", "cnn4", "resnet12", "module"] = "convnet"
     algorithm: Literal["maml", "fomaml", "anil", "meta-sgd", "imaml"] = "maml"
     ways: int = Field(ge=2)
     filters: int = Field(default=16, ge=1)
     shape: tuple[int, int, int] = (28, 28, 1)
     pooling: str = "stride"
-    blocks: int = Field(default=4, ge=1)
+    blocks: int = Field(default=4, ge=1, le=32)
     hidden: tuple[int, ...] = (64,)
     shrink: int = Field(default=1, ge=1)
     activation: str = "gelu"
@@ -58,11 +72,60 @@ class ModelSpec(BaseModel):
     proximity: float = Field(default=1.0, gt=0)
     inner_tolerance: float = Field(default=1e-5, gt=0)
     delta: float = Field(default=0.1, ge=0)
+    factory: str | None = None
+    code: str = ""
 
-    def network(self) -> ConvNet | MLP:
+    @model_validator(mode="before")
+    @classmethod
+    def _own_defaults(cls, given: Any) -> Any:
+        """Networks of learn2learn have the sizes that learn2learn gives them, where nothing else is said."""
+        if not isinstance(given, dict):
+            return given
+        backbone = given.get("backbone")
+        backbone = OTHER_NAMES.get(backbone, backbone) if isinstance(backbone, str) else backbone
+        known = ARCHITECTURES.get(backbone) if isinstance(backbone, str) else None
+        return (dict(known.defaults) if known else {}) | given | ({"backbone": backbone} if backbone else {})
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> ModelSpec:
+        if (self.backbone == "module") != (self.factory is not None):
+            raise ValueError("a factory goes with the backbone module, and only with that")
+        return self
+
+    @property
+    def backbone_name(self) -> str:
+        """The backbone as the command line names it."""
+        return self.factory or self.backbone
+
+    def pinned(self) -> ModelSpec:
+        """The same with the code of its factory, if it has one, as it is now."""
+        if self.factory is None:
+            return self
+        return self.model_copy(update={"code": fingerprint(self.factory, self.ways, self.shape)})
+
+    def network(self) -> ConvNet | MLP | ModuleNet:
+        """The network.
+
+        Raises:
+            UserError: the numbers do not make one, or the factory cannot be used or is not what it was.
+        """
         if self.backbone == "mlp":
             return MLP(self.ways, self.hidden, self.shape, self.shrink, self.activation)
-        return ConvNet(self.ways, self.filters, self.shape, self.pooling, self.blocks, self.activation)
+        if self.backbone == "convnet":
+            return ConvNet(self.ways, self.filters, self.shape, self.pooling, self.blocks, self.activation)
+        if self.factory is not None:
+            if self.code not in ("", fingerprint(self.factory, self.ways, self.shape)):
+                raise UserError(
+                    f"The code of {self.factory} is not what it was when this model was made.",
+                    f"Restore it, or bring the weights in again: model --backbone {self.factory} with its checkpoint.",
+                )
+            build = partial(make, self.factory, self.ways, self.shape)
+            return ModuleNet(self.factory, self.ways, self.shape, build, self.code)
+        known = ARCHITECTURES[self.backbone]
+        numbers = {name: getattr(self, name) for name in known.defaults}
+        build = partial(known.make, self.ways, self.shape, **numbers)
+        name = f"{known.title}({', '.join(f'{key}={value!r}' for key, value in numbers.items())})"
+        return ModuleNet(name, self.ways, self.shape, build, own=True)
 
     def adaptation(self) -> Unrolled | Implicit:
         if self.algorithm == "imaml":
@@ -71,30 +134,65 @@ class ModelSpec(BaseModel):
         return Unrolled(self.steps, self.rate, adapted, self.algorithm == "meta-sgd")
 
     def bilevel(self) -> Bilevel:
-        return Bilevel(self.network(), self.adaptation(), self.delta, first_order=self.algorithm == "fomaml")
+        network = self.network()
+        if self.algorithm == "anil":
+            head_of(network)  # says so if it has none, before anything long begins
+        return Bilevel(network, self.adaptation(), self.delta, first_order=self.algorithm == "fomaml")
 
     @property
     def words(self) -> str:
         """The network and the way it adapts, in a line."""
-        hidden = f"hidden layers of {', '.join(map(str, self.hidden))}" if self.hidden else "no hidden layer (linear)"
-        shrunk = f", images averaged over {self.shrink} x {self.shrink} squares" if self.shrink > 1 else ""
-        network = (
-            f"{self.blocks} convolution blocks of {self.filters} filters, {self.activation}"
-            if self.backbone == "convnet"
-            else f"mlp with {hidden}, {self.activation}{shrunk}"
-        )
         steps = "1 inner step" if self.steps == 1 else f"{self.steps} inner steps"
         adapts = (
             f"proximal inner problem of proximity {self.proximity:g}"
             if self.algorithm == "imaml"
             else f"{steps} at rate {self.rate:g}"
         )
-        return f"{network}; {self.algorithm}, {adapts}; weight decay {self.delta:g}"
+        return f"{self.network_words}; {self.algorithm}, {adapts}; weight decay {self.delta:g}"
+
+    @property
+    def network_words(self) -> str:
+        """The network alone, in a line."""
+        blocks = f"{self.blocks} convolution blocks of {self.filters} filters"
+        widths = ", ".join(map(str, self.hidden))
+        hidden = f"hidden layers of {widths}" if self.hidden else "no hidden layer (linear)"
+        shrunk = f", images averaged over {self.shrink} x {self.shrink} squares" if self.shrink > 1 else ""
+        own = {
+            "convnet": f"{blocks}, {self.activation}",
+            "mlp": f"mlp with {hidden}, {self.activation}{shrunk}",
+            "omniglot-cnn": f"learn2learn's OmniglotCNN: {blocks}",
+            "omniglot-fc": f"learn2learn's OmniglotFC: {hidden}",
+            "cnn4": f"learn2learn's CNN4: {blocks}, pooling {self.pooling}",
+            "resnet12": f"learn2learn's ResNet12: {widths} filters, pooling {self.pooling}",
+            "module": f"{self.factory}",
+        }
+        return own[self.backbone]
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
         """Fresh meta-parameters on the CPU."""
-        params, adaptation = self.network().init(seed, dtype), self.adaptation()
-        return params | (adaptation.rates(params) if isinstance(adaptation, Unrolled) else {})
+        network, adaptation = self.network(), self.adaptation()
+        params = network.init(seed, dtype)
+        return params | (adaptation.rates(params, network) if isinstance(adaptation, Unrolled) else {})
+
+    def shapes(self) -> Shapes:
+        """Of every meta-parameter, without memory for one (a module's own factory apart)."""
+        shapes = self.network().shapes
+        rated = self.algorithm == "meta-sgd"
+        return shapes | ({f"{RATES}{name}": shape for name, shape in shapes.items()} if rated else {})
+
+
+def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
+    """A description from fields that the user gave.
+
+    Raises:
+        UserError: names the field that is wrong.
+    """
+    try:
+        return ModelSpec.model_validate(dict(fields))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{where}: {first['msg']}, not {first['input']}." if where else f"{first['msg']}.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +244,8 @@ def load_model(folder: Path) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {field}: {first['msg']}.", "Correct the description.") from error
+        said = f"{field}: {first['msg']}" if field else first["msg"]
+        raise UserError(f"{path}: {said}.", "Correct the description.") from error
     return Model(spec, load_params(folder / "model.safetensors", spec), described.get("story", {}))
 
 
@@ -188,24 +287,28 @@ def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
 
 
 def load_params(path: Path, spec: ModelSpec) -> Params:
-    """Read the meta-parameters of ``spec`` from a safetensors file; errors as in :func:`load_model`."""
+    """Read the meta-parameters of ``spec`` from a safetensors file; errors as in :func:`load_model`.
+
+    Nothing is read before every name, shape and precision is what ``spec`` asks for.
+    """
     if not path.is_file():
         raise UserError(f"{path} does not exist.", "A model folder holds model.safetensors and model.json.")
-    try:
-        params = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a safetensors file: {error}.", "Restore the file or train again.") from error
-    expected = spec.init(0)
-    for name in sorted(expected.keys() | params.keys()):
-        if name not in params:
+    file = read_safetensors(path)
+    expected = spec.shapes()
+    for name in sorted(expected.keys() | file.tensors.keys()):
+        if name not in file.tensors:
             raise UserError(f"{path}: the tensor {name!r} is missing.", "The description is of another network.")
         if name not in expected:
             raise UserError(f"{path}: the tensor {name!r} is not part of this network.", "Check model.json.")
-        have, want = tuple(params[name].shape), tuple(expected[name].shape)
-        if have != want:
-            raise UserError(f"{path}: {name!r} has shape {have}, the description asks for {want}.", "Check model.json.")
-        if params[name].dtype not in (torch.float32, torch.float64):
-            raise UserError(f"{path}: {name!r} is {params[name].dtype}.", "Save it as float32 or float64.")
-        if not torch.isfinite(params[name]).all():
+        have, want = file.tensors[name], expected[name]
+        if have.shape != want:
+            raise UserError(
+                f"{path}: {name!r} has shape {have.shape}, the description asks for {want}.", "Check model.json."
+            )
+        if have.dtype not in ("float32", "float64"):
+            raise UserError(f"{path}: {name!r} is {have.dtype}.", "Save it as float32 or float64.")
+    params = file.load(list(expected))
+    for name, value in params.items():
+        if not torch.isfinite(value).all():
             raise UserError(f"{path}: {name!r} holds NaN or infinity.", "The training diverged; lower its rate.")
-    return {name: params[name] for name in expected}
+    return params

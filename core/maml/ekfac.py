@@ -61,10 +61,7 @@ def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tenso
     Raises:
         UserError: the network is not :class:`Layered`, or the number ``shift`` is not positive.
     """
-    if not isinstance(network, Layered):
-        raise UserError(
-            "EK-FAC needs the inputs of linear and convolution layers; this network does not give them.", "Use cg."
-        )
+    network = layered(network)
     if isinstance(shift, Tensor):
         shift = torch.where(shift > 0, shift, torch.nan)
     elif not shift > 0:
@@ -79,6 +76,17 @@ def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tenso
         return {name: out[name] for name in theta}
 
     return apply
+
+
+def layered(network: Network | Layered) -> Layered:
+    """The same network; errors as in :func:`inverse`."""
+    if isinstance(network, Layered):
+        return network
+    raise UserError(
+        "EK-FAC needs the inputs of linear and convolution layers; this network does not give them (convnet and mlp "
+        "do).",
+        "Use cg.",
+    )
 
 
 def _layer_blocks(network: Layered, theta: Params, x: Tensor, weights: Tensor, shift: float | Tensor) -> list[Apply]:

@@ -62,7 +62,7 @@ class Episodes:
         chunk: int = 8,
     ) -> None:
         self.tasks, self.device, self.dtype, self.chunk = tasks, torch.device(device), dtype, chunk
-        self._pixels = torch.from_numpy(images.images).permute(0, 3, 1, 2).contiguous().to(self.device)
+        self._images = images.images  # maybe a memory map: what a chunk needs is read when it is made
         self._groups = _group(tasks, images)
 
     def __len__(self) -> int:
@@ -92,15 +92,15 @@ class Episodes:
         table = self.tasks.rows.assign(weight=weights)
         other = object.__new__(Episodes)
         other.tasks, other.device, other.dtype, other.chunk = TaskList(table), self.device, self.dtype, self.chunk
-        other._pixels = self._pixels
+        other._images = self._images
         other._groups = [
             _Group(g.positions, g.rows, g.images, g.labels, weights[g.rows], g.support) for g in self._groups
         ]
         return other
 
     def _tensors(self, group: _Group, here: np.ndarray) -> Chunk:
-        index = torch.from_numpy(group.images[here]).to(self.device)
-        x = self._pixels[index].to(self.dtype) / 255
+        pixels = torch.from_numpy(self._images[group.images[here]]).to(self.device)
+        x = pixels.permute(0, 1, 4, 2, 3).contiguous().to(self.dtype) / 255
         y = torch.from_numpy(group.labels[here]).to(self.device)
         w = torch.from_numpy(group.weights[here]).to(self.device, self.dtype)
         k = group.support

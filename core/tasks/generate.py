@@ -7,17 +7,18 @@ task_id and role. ``tasks.json`` says how all of it was made.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from core.data import load_images
+from core.data import ImageSet, load_images
 from core.errors import UserError
 from core.files import read_json, replacing, write_json
 from core.tasks.noise import Noise, flip_labels, mislabel_images
-from core.tasks.sampling import pool_of, sample_tasks, split_classes, split_images
+from core.tasks.sampling import pool_of, sample_tasks, split_classes, split_images, split_official
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks
 
 
@@ -30,9 +31,12 @@ class TaskSettings:
         ways, shots, queries: Classes a task; support and query images a class.
         count: Number of training tasks; None means every combination of classes once.
         heldout: Number of held-out tasks.
-        split: ``images`` holds out images of every class, ``classes`` holds out whole classes.
+        split: ``official`` follows the split that the data set comes with, ``images`` holds out images of every
+            class, ``classes`` holds out whole classes; ``auto`` is official where there is one, else images.
+        heldout_split: Of ``official``: the part that held-out tasks are drawn from, ``test`` or ``val``.
         heldout_share: Share of the images or classes held out.
         noise: As :meth:`core.tasks.noise.Noise.parse` takes it; planted in the training tasks alone.
+        skip_small: Leave out classes with fewer images than a task takes, instead of refusing to draw.
     """
 
     data: str = "mnist5k"
@@ -41,10 +45,12 @@ class TaskSettings:
     queries: int = 10
     count: int | None = None
     heldout: int = 100
-    split: str = "images"
+    split: str = "auto"
+    heldout_split: str = "test"
     heldout_share: float = 0.3
     noise: str = "none"
     seed: int = 0
+    skip_small: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,14 @@ class TaskFolder:
     planted: pd.DataFrame | None
     description: dict
 
+    def images(self) -> ImageSet:
+        """The images that the tasks were made of.
+
+        Raises:
+            UserError: they are not here, or have become others.
+        """
+        return load_images(self.data, self.description.get("data_hash", ""))
+
 
 def generate(settings: TaskSettings) -> TaskFolder:
     """Draw the tasks of ``settings``.
@@ -66,8 +80,10 @@ def generate(settings: TaskSettings) -> TaskFolder:
     """
     images = load_images(settings.data)
     noise = Noise.parse(settings.noise)
-    if settings.split not in ("images", "classes"):
-        raise UserError(f"There is no split {settings.split!r}.", "Use images or classes.")
+    if settings.split == "auto":
+        settings = replace(settings, split="images" if images.splits is None else "official")
+    if settings.split not in ("official", "images", "classes"):
+        raise UserError(f"There is no split {settings.split!r}.", "Use auto, official, images or classes.")
     if not 0 < settings.heldout_share < 1:
         raise UserError(f"The held-out share is {settings.heldout_share}.", "It must lie between 0 and 1.")
     if settings.seed < 0:
@@ -76,39 +92,73 @@ def generate(settings: TaskSettings) -> TaskFolder:
     split_rng, train_rng, heldout_rng, noise_rng = (
         np.random.default_rng(s) for s in np.random.SeedSequence(settings.seed).spawn(4)
     )
-    split = split_images if settings.split == "images" else split_classes
-    train_positions, heldout_positions = split(images, settings.heldout_share, split_rng)
+    if settings.split == "official":
+        train_positions, heldout_positions = split_official(images, settings.heldout_split)
+    else:
+        split = split_images if settings.split == "images" else split_classes
+        train_positions, heldout_positions = split(images, settings.heldout_share, split_rng)
     planted: pd.DataFrame | None = None
     given = images.labels
     if noise.kind in ("images", "lookalike"):
         given, planted = mislabel_images(images, train_positions, noise, noise_rng)
     shape = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
-    train = sample_tasks(
-        images, pool_of(given, train_positions), **shape, count=settings.count, prefix="t", rng=train_rng
-    )
+    least = settings.shots + settings.queries if settings.skip_small else 0
+    drawn_from = pool_of(given, train_positions).without_small(least)
+    judged_on = pool_of(images.labels, heldout_positions).without_small(least)
+    train = sample_tasks(images, drawn_from, **shape, count=settings.count, prefix="t", rng=train_rng)
     if noise.kind == "tasks":
         train, planted = flip_labels(train, noise, noise_rng)
-    heldout = sample_tasks(
-        images,
-        pool_of(images.labels, heldout_positions),
-        **shape,
-        count=settings.heldout,
-        prefix="h",
-        rng=heldout_rng,
-    )
+    heldout = sample_tasks(images, judged_on, **shape, count=settings.heldout, prefix="h", rng=heldout_rng)
+    return _folder(images, settings.data, train, heldout, planted, asdict(settings))
+
+
+def from_lists(data: str, train: Path, heldout: Path) -> TaskFolder:
+    """A folder of tasks out of the user's own lists, in any form that :func:`core.tasks.tasklist.read_tasks` reads.
+
+    Raises:
+        UserError: a list is invalid, or the two do not go together.
+    """
+    images = load_images(data)
+    lists = read_tasks(train, images), read_tasks(heldout, images)
+    return _folder(images, data, *lists, None, {"data": data, "lists": [train.name, heldout.name]})
+
+
+def _folder(
+    images: ImageSet,
+    data: str,
+    train: TaskList,
+    heldout: TaskList,
+    planted: pd.DataFrame | None,
+    settings: dict[str, Any],
+) -> TaskFolder:
     description = {
-        "settings": asdict(settings),
+        "settings": settings,
         "data_hash": images.hash,
         "train_hash": train.hash,
         "heldout_hash": heldout.hash,
     }
-    return TaskFolder(settings.data, train, heldout, planted, description)
+    made = TaskFolder(data, train, heldout, planted, description)
+    _check_parts(made, "The tasks")
+    return made
+
+
+def _check_parts(folder: TaskFolder, name: str) -> None:
+    train, heldout = folder.train, folder.heldout
+    shared = set(train.rows["image_id"]) & set(heldout.rows["image_id"])
+    if shared:
+        raise UserError(
+            f"{name}: image {min(shared)!r} occurs in training and in held-out tasks.",
+            "Held-out tasks must be made of images no training task uses.",
+        )
+    if train.ways != heldout.ways:
+        raise UserError(f"{name}: training tasks are {train.ways}-way, held-out tasks {heldout.ways}-way.")
 
 
 def write_folder(tasks: TaskFolder, folder: Path) -> None:
     """Write the folder; ``tasks.json`` comes last, so a folder that has one is whole."""
     write_tasks(tasks.train, folder / "train.parquet")
     write_tasks(tasks.heldout, folder / "heldout.parquet")
+    (folder / "planted.parquet").unlink(missing_ok=True)  # of other tasks that were here before
     if tasks.planted is not None:
         with replacing(folder / "planted.parquet") as temporary:
             tasks.planted.to_parquet(temporary, index=False)
@@ -126,15 +176,9 @@ def read_folder(folder: Path) -> TaskFolder:
         data = description["settings"]["data"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / 'tasks.json'} does not name the data.", "Make the tasks again.") from error
-    images = load_images(data)
+    images = load_images(data, str(description.get("data_hash", "")))
     train, heldout = (read_tasks(folder / f"{part}.parquet", images) for part in ("train", "heldout"))
-    shared = set(train.rows["image_id"]) & set(heldout.rows["image_id"])
-    if shared:
-        raise UserError(
-            f"{folder}: image {min(shared)!r} occurs in training and in held-out tasks.",
-            "Held-out tasks must be made of images no training task uses.",
-        )
-    if train.ways != heldout.ways:
-        raise UserError(f"{folder}: training tasks are {train.ways}-way, held-out tasks {heldout.ways}-way.")
     planted = folder / "planted.parquet"
-    return TaskFolder(data, train, heldout, pd.read_parquet(planted) if planted.exists() else None, description)
+    made = TaskFolder(data, train, heldout, pd.read_parquet(planted) if planted.exists() else None, description)
+    _check_parts(made, str(folder))
+    return made

@@ -83,9 +83,7 @@ def mislabel_images(
         own = np.searchsorted(classes, images.labels[chosen])
         given[chosen] = classes[(own + shift) % classes.size]
     else:
-        flat = images.images.reshape(len(images), -1).astype(np.float32)
-        means = np.stack([flat[positions][images.labels[positions] == c].mean(0) for c in classes])
-        distance = ((flat[chosen, None] - means[None]) ** 2).sum(-1)
+        distance = _class_distances(images, positions, classes, chosen)
         distance[np.arange(chosen.size), np.searchsorted(classes, images.labels[chosen])] = np.inf
         given[chosen] = classes[distance.argmin(1)]
     names = np.array(images.class_names, dtype=object)
@@ -95,6 +93,26 @@ def mislabel_images(
         "true": names[images.labels[chosen]],
     }
     return given, pd.DataFrame(truth)
+
+
+def _class_distances(images: ImageSet, positions: np.ndarray, classes: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Squared distance ``(len(chosen), len(classes))`` of images to the mean images of the classes at ``positions``.
+
+    The images may be far more than fit into memory, so they are read class by class and in blocks.
+    """
+
+    def pixels(here: np.ndarray) -> np.ndarray:
+        return images.images[here].reshape(len(here), -1).astype(np.float32)
+
+    labels = images.labels[positions]
+    means = np.stack([pixels(positions[labels == c]).mean(0) for c in classes])
+    blocks = np.array_split(chosen, max(1, len(chosen) // 256))
+    squared = (means.astype(np.float64) ** 2).sum(1)
+    rows = [
+        (x**2).sum(1, keepdims=True) - 2 * x @ means.astype(np.float64).T + squared
+        for x in (pixels(block).astype(np.float64) for block in blocks)
+    ]
+    return np.concatenate(rows)
 
 
 def flip_labels(tasks: TaskList, noise: Noise, rng: np.random.Generator) -> tuple[TaskList, pd.DataFrame]:

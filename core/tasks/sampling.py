@@ -22,13 +22,24 @@ class Pool:
 
     by_class: dict[int, np.ndarray]
 
+    def without_small(self, images: int) -> Pool:
+        """The same without classes of fewer images."""
+        return Pool({c: members for c, members in self.by_class.items() if len(members) >= images})
+
 
 def split_images(images: ImageSet, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Hold out ``share`` of the images of every class.
+    """Hold out ``share`` of the images of every class; where images have groups, whole groups instead.
 
     Returns:
         Positions of the training and of the held-out images, both sorted.
     """
+    if images.groups is not None:
+        names, sizes = np.unique(images.groups.astype(str), return_counts=True)
+        order = rng.permutation(len(names))
+        before = np.cumsum(sizes[order]) - sizes[order]
+        held_names = names[order[before < round(share * len(images))]]
+        held_mask = np.isin(images.groups.astype(str), held_names)
+        return np.flatnonzero(~held_mask), np.flatnonzero(held_mask)
     held = [
         rng.permutation(np.flatnonzero(images.labels == c))[: round(share * int((images.labels == c).sum()))]
         for c in range(len(images.class_names))
@@ -42,6 +53,23 @@ def split_classes(images: ImageSet, share: float, rng: np.random.Generator) -> t
     order = rng.permutation(len(images.class_names))
     held = np.isin(images.labels, order[: round(share * len(order))])
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def split_official(images: ImageSet, heldout: str) -> tuple[np.ndarray, np.ndarray]:
+    """The data set's own split: ``train`` and the part called ``heldout``; returns positions as :func:`split_images`.
+
+    Raises:
+        UserError: it has no split, or no such part.
+    """
+    if images.splits is None:
+        raise UserError(f"The images {images.name!r} come without a split of their own.", "Use images or classes.")
+    for part in ("train", heldout):
+        if part == "" or not (images.splits == part).any():
+            have = ", ".join(sorted({str(name) for name in images.splits} - {""}))
+            raise UserError(f"The images {images.name!r} have no part {part!r}.", f"They have: {have}.")
+    if heldout == "train":
+        raise UserError("Held-out tasks cannot come from the part train.", "Use val or test.")
+    return np.flatnonzero(images.splits == "train"), np.flatnonzero(images.splits == heldout)
 
 
 def pool_of(given: np.ndarray, positions: np.ndarray) -> Pool:
@@ -104,7 +132,7 @@ def sample_tasks(
             raise UserError(
                 f"Class {images.class_names[c]!r} has {len(members)} images to draw from, "
                 f"but {shots} shots and {queries} queries need {shots + queries}.",
-                "Lower the shots or queries, or change the split.",
+                "Lower the shots or queries, change the split, or leave such classes out with --skip-small-classes.",
             )
     chosen = class_sets(sorted(pool.by_class), ways, count, rng)
     width = len(str(len(chosen) - 1))

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +33,12 @@ import pandas as pd
 from core.data import ImageSet
 from core.errors import UserError
 from core.files import content_hash, replacing
+from core.tasks.tables import READERS, no_format, read_table
 
 COLUMNS = ("task_id", "role", "image_id", "label", "class", "weight")
 ROLES = ("support", "query")
 KEY = ["task_id", "role", "image_id"]
-FORMATS = ("parquet", "csv", "json")
+FORMATS = tuple(READERS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,42 +80,46 @@ class TaskList:
         return TaskList(self.rows[self.rows["task_id"].isin(task_ids)].reset_index(drop=True))
 
 
-def from_rows(rows: pd.DataFrame, *, source: str, images: ImageSet | None = None) -> TaskList:
+def from_rows(
+    rows: pd.DataFrame, *, source: str, images: ImageSet | None = None, row_names: Sequence[str] = ()
+) -> TaskList:
     """Validate a table and bring it into the standard form.
 
     Args:
         rows: The columns above, in any order; others are dropped.
         source: What errors call the table, usually the file name.
         images: If given, image ids and class names are checked against it.
+        row_names: What errors call each row; left out, they count rows from 1, without the header.
 
     Raises:
-        UserError: names the first offending row (counted from 1, without the header) and field.
+        UserError: names the first offending row and field.
     """
+    if not len(rows):
+        raise UserError(f"{source}: the task list is empty.", "It needs at least one task.")
     missing = [column for column in COLUMNS if column not in rows.columns and column != "weight"]
     if missing:
         raise UserError(f"{source}: the column {missing[0]!r} is missing.", f"A task list has: {', '.join(COLUMNS)}.")
-    if rows.empty:
-        raise UserError(f"{source}: the task list is empty.", "It needs at least one task.")
     table = pd.DataFrame(index=pd.RangeIndex(len(rows)))
+    of = _Origin(source, row_names)
     for column in COLUMNS:
         given = rows[column].reset_index(drop=True) if column in rows.columns else pd.Series(1.0, table.index)
-        table[column] = _column(column, given, source)
-    _refuse(table["task_id"].str.strip() == "", table, source, "task_id", "is empty", "Name every task.")
+        table[column] = _column(column, given, of)
+    _refuse(table["task_id"].str.strip() == "", table, of, "task_id", "is empty", "Name every task.")
     unknown_role = ~table["role"].isin(ROLES)
-    _refuse(unknown_role, table, source, "role", "is not a role", "Use 'support' or 'query'.")
-    _refuse(table["label"] < 0, table, source, "label", "is negative", "Labels count from 0.")
+    _refuse(unknown_role, table, of, "role", "is not a role", "Use 'support' or 'query'.")
+    _refuse(table["label"] < 0, table, of, "label", "is negative", "Labels count from 0.")
     too_large = table["label"] >= len(table)  # every task has support images of all labels
-    _refuse(too_large, table, source, "label", "is not below the number of rows", "Labels count from 0.")
+    _refuse(too_large, table, of, "label", "is not below the number of rows", "Labels count from 0.")
     bad_weight = ~np.isfinite(table["weight"]) | (table["weight"] < 0)
-    _refuse(bad_weight, table, source, "weight", "is not a weight", "Use a number, 0 or more.")
+    _refuse(bad_weight, table, of, "weight", "is not a weight", "Use a number, 0 or more.")
     twice = table.duplicated(KEY)
-    _refuse(twice, table, source, "image_id", "occurs twice in one role of its task", "Keep one of the rows.")
+    _refuse(twice, table, of, "image_id", "occurs twice in one role of its task", "Keep one of the rows.")
     if images is not None:
         unknown_image = ~table["image_id"].isin(images.index)
         where = f"is not in the image set {images.name}"
-        _refuse(unknown_image, table, source, "image_id", where, "Check the ids or load the images they name.")
+        _refuse(unknown_image, table, of, "image_id", where, "Check the ids or load the images they name.")
         unknown_class = ~table["class"].isin(images.class_names)
-        _refuse(unknown_class, table, source, "class", f"is not a class of {images.name}", "Check its spelling.")
+        _refuse(unknown_class, table, of, "class", f"is not a class of {images.name}", "Check its spelling.")
     order = {task_id: position for position, task_id in enumerate(dict.fromkeys(table["task_id"]))}
     rank = table["task_id"].map(order) * 2 + (table["role"] == "query")
     table = table.iloc[np.argsort(rank.to_numpy(), kind="stable")].reset_index(drop=True)
@@ -121,7 +127,18 @@ def from_rows(rows: pd.DataFrame, *, source: str, images: ImageSet | None = None
     return TaskList(table)
 
 
-def _column(name: str, given: pd.Series, source: str) -> pd.Series:
+@dataclass(frozen=True)
+class _Origin:
+    """Where a table comes from, for errors."""
+
+    source: str
+    row_names: Sequence[str]
+
+    def row(self, position: int) -> str:
+        return f"{self.source}, {self.row_names[position] if self.row_names else f'row {position + 1}'}"
+
+
+def _column(name: str, given: pd.Series, of: _Origin) -> pd.Series:
     """One column in its standard type, or an error that names the row."""
     if name in ("label", "weight"):
         scalar = given.astype(object).where(given.map(np.isscalar))  # JSON has lists and objects too
@@ -131,20 +148,35 @@ def _column(name: str, given: pd.Series, source: str) -> pd.Series:
             row = int(np.flatnonzero(bad)[0])
             kind = "whole number" if name == "label" else "number"
             raise UserError(
-                f"{source}, row {row + 1}: {name} is {_plain(given.iloc[row])!r}, which is not a {kind}.",
+                f"{of.row(row)}: {name} is {_plain(given.iloc[row])!r}, which is not a {kind}.",
                 "Correct it.",
             )
         return number.astype(np.int64 if name == "label" else np.float64)
     if given.isna().any():
         row = int(np.flatnonzero(given.isna())[0])
-        raise UserError(f"{source}, row {row + 1}: {name} is missing.", "Fill it in.")
+        raise UserError(f"{of.row(row)}: {name} is missing.", "Fill it in.")
+    bad = ~given.astype(object).map(_is_text)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise UserError(f"{of.row(row)}: {name} is {given.iloc[row]!r}, which is not text.", "Correct it.")
     return given.map(str).astype(object)
 
 
-def _refuse(bad: pd.Series, table: pd.DataFrame, source: str, column: str, what: str, fix: str) -> None:
+def _is_text(value: Any) -> bool:
+    """Whether this names something: text that UTF-8 can hold, or a number, which tools make of names like 007."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+    return isinstance(value, int | float | np.generic)
+
+
+def _refuse(bad: pd.Series, table: pd.DataFrame, of: _Origin, column: str, what: str, fix: str) -> None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise UserError(f"{source}, row {row + 1}: {column} {_plain(table[column].iloc[row])!r} {what}.", fix)
+        raise UserError(f"{of.row(row)}: {column} {_plain(table[column].iloc[row])!r} {what}.", fix)
 
 
 def _plain(value: Any) -> Any:
@@ -179,32 +211,21 @@ def _check_tasks(table: pd.DataFrame, source: str) -> None:
 
 
 def read_tasks(path: Path, images: ImageSet | None = None) -> TaskList:
-    """Read a task list from ``.parquet``, ``.csv`` or ``.json`` (a list of row objects).
+    """Read a task list from ``.parquet``, ``.csv`` or ``.json``: a list of row objects, or a list for another library.
+
+    Args:
+        images: If given, image ids and class names are checked against it. Lists for other libraries
+            (:mod:`core.tasks.exchange`) need it, because they name images by position.
 
     Raises:
         UserError: the file is missing, of another format, unreadable, or does not hold a valid task list.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist.", "Give the path of a task list.")
-    text = {"task_id": str, "role": str, "image_id": str, "class": str}
-    try:
-        match path.suffix:
-            case ".parquet":
-                rows = pd.read_parquet(path)
-            case ".csv":
-                rows = pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
-            case ".json":
-                rows = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
-            case other:
-                raise UserError(f"{path.name}: {other or 'no extension'} is not a task list format.", _KNOWN)
-    except UserError:
-        raise
-    except Exception as error:  # every reader has its own exceptions; all mean: this is not such a file
-        raise UserError(f"{path.name} cannot be read as {path.suffix[1:]}: {error}.", "Write it again.") from error
-    return from_rows(rows, source=path.name, images=images)
+    from core.tasks.exchange import from_foreign  # it builds on this module
 
-
-_KNOWN = f"Use one of: {', '.join(FORMATS)}."
+    table = read_table(path)
+    if isinstance(table, dict):
+        return from_foreign(table, source=path.name, images=images)
+    return from_rows(table, source=path.name, images=images)
 
 
 def write_tasks(tasks: TaskList, path: Path) -> None:
@@ -219,5 +240,5 @@ def write_tasks(tasks: TaskList, path: Path) -> None:
             case ".json":
                 rows = tasks.rows.to_dict(orient="records")  # DataFrame.to_json rounds the weights
                 temporary.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
-            case other:
-                raise UserError(f"{path.name}: {other or 'no extension'} is not a task list format.", _KNOWN)
+            case _:
+                raise no_format(path)

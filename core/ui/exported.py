@@ -9,10 +9,11 @@ from pathlib import Path
 import streamlit as st
 
 from core.actions.edit import WAYS
+from core.actions.export import FILES
 from core.errors import UserError
 from core.files import read_json
 from core.tasks.removal import Removal, cleaned
-from core.tasks.tasklist import FORMATS, TaskList
+from core.tasks.tasklist import TaskList
 from core.ui.context import Context
 from core.ui.edit_results import Outcome, outcomes
 
@@ -54,7 +55,7 @@ def written_at(
     except UserError:
         return None
     now = {**context.project.hashes, "cleaned": tasks.hash, "removal": removal.hash}
-    files = {name for name in FORMATS if (folder / f"cleaned-tasks.{name}").exists()}
+    files = {name for name, file in FILES.items() if (folder / file).exists()}
     if (written.get("hashes"), written.get("edited_model"), files) != (now, model, set(formats)):
         return None
     return written["written"][:16].replace("T", " ") + " UTC"

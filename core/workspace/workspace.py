@@ -13,18 +13,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
-from core.data import ImageSet, load_images
+from core.data import ImageSet
 from core.errors import UserError
-from core.files import read_json, write_json
+from core.files import home, library, read_json, write_json
 from core.maml.checkpoint import Model, load_model, load_trajectory
 from core.maml.training import Snapshot
 from core.tasks.generate import TaskFolder, read_folder
@@ -33,7 +30,6 @@ from core.workspace.decisions import DecisionLog
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Runs
 
-HOME_VARIABLE = "TASKLENS_HOME"
 FORMAT = 1
 
 
@@ -85,7 +81,7 @@ class Workspace:
             UserError: something is missing or damaged, or the model does not fit the tasks.
         """
         tasks, model = read_folder(self.folder / "tasks"), load_model(self.folder / "model")
-        images = load_images(tasks.data)
+        images = tasks.images()
         check_fit(images, tasks, model)
         return Project(images, tasks, model)
 
@@ -127,18 +123,16 @@ def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
             f"The model is {model.spec.ways}-way, the tasks are {tasks.train.ways}-way.",
             "Use a model trained on tasks of the same number of classes.",
         )
-    shape = tuple(images.images.shape[1:])
-    if tuple(model.spec.shape) != shape:
+    if tuple(model.spec.shape) != images.shape:
         raise UserError(
-            f"The model takes images of shape {tuple(model.spec.shape)}, {images.name} has {shape}.",
+            f"The model takes images of shape {tuple(model.spec.shape)}, {images.name} has {images.shape}.",
             "Use the images that the model was trained on.",
         )
 
 
-def home() -> Path:
-    """Where workspaces lie: the environment variable TASKLENS_HOME, or the user's data folder."""
-    given = os.environ.get(HOME_VARIABLE)
-    return Path(given).resolve() if given else platformdirs.user_data_path("tasklens")
+def library_jobs() -> Jobs:
+    """Long work that belongs to no workspace: reading images, drawing tasks, training a first model."""
+    return Jobs(library() / "jobs")
 
 
 def locate(name: str) -> Path:
@@ -155,10 +149,12 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
     """Make a workspace from a folder of tasks and a model; both are copied, after being checked.
 
     Raises:
-        UserError: they do not fit together, or ``folder`` already is a workspace of another problem.
+        UserError: they do not fit together, or ``folder`` already is a workspace of another problem, or cannot be one.
     """
+    if folder.resolve() == library().resolve():
+        raise UserError(f"A workspace cannot be called {folder.name!r}.", "Choose another name.")
     read, loaded = read_folder(tasks), load_model(model)
-    check_fit(load_images(read.data), read, loaded)
+    check_fit(read.images(), read, loaded)
     if (folder / "workspace.json").exists():
         workspace = Workspace(folder)
         have = workspace.project()

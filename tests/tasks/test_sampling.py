@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.data import load_images
+from core.data import ImageSet, load_images
 from core.errors import UserError
-from core.tasks.generate import TaskSettings, generate, read_folder, write_folder
-from core.tasks.sampling import class_sets, pool_of, sample_tasks, split_classes, split_images
+from core.tasks import generate as generating
+from core.tasks.generate import TaskSettings, from_lists, generate, read_folder, write_folder
+from core.tasks.sampling import class_sets, pool_of, sample_tasks, split_classes, split_images, split_official
 from core.tasks.tasklist import TaskList, write_tasks
 from tests.problems import tiny_images, tiny_tasks
 
@@ -145,7 +146,7 @@ def test_a_task_needs_two_ways_a_shot_and_a_query(field: dict[str, int]) -> None
         ({"heldout_share": float("nan")}, "held-out share is nan"),
         ({"heldout_share": 1e-6}, "there are 0 to draw from"),
         ({"noise": "salt"}, "'salt' is not understood"),
-        ({"data": "cifar"}, "no data source 'cifar'"),
+        ({"data": "cifar"}, "no image set 'cifar'"),
         ({"ways": 6, "split": "classes", "heldout_share": 0.5}, "6-way tasks need 6 classes, but there are 5"),
         ({"split": "classes", "heldout_share": 0.9, "noise": "images:0.5"}, "one class"),
         ({"seed": -1}, "seed is -1"),
@@ -202,3 +203,79 @@ def test_selecting_keeps_the_order_and_refuses_unknown_ids() -> None:
     assert tasks.select(["t07", "t02"]).task_ids == ["t02", "t07"]
     with pytest.raises(UserError, match=r"no task 'x'.*'t00'"):
         tasks.select(["t07", "x"])
+
+
+def with_columns(**columns: list[str]) -> ImageSet:
+    """The tiny digits with the split or groups of each of their 80 images."""
+    return replace(tiny_images(), **{name: np.array(values, dtype=object) for name, values in columns.items()})
+
+
+def test_the_official_split_is_followed_and_auto_takes_it_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ["train", "train", "val", "test"]
+    images = with_columns(splits=[parts[position % 4] for position in range(80)])
+    monkeypatch.setattr(generating, "load_images", lambda name: images)
+    assert generate(replace(SMALL, data="tiny")).description["settings"]["split"] == "official"
+    for part in ("test", "val"):
+        made = generate(replace(SMALL, data="tiny", heldout_split=part))
+        for tasks, wanted in ((made.train, "train"), (made.heldout, part)):
+            assert {images.splits[images.index[i]] for i in tasks.rows["image_id"]} == {wanted}
+
+
+@pytest.mark.parametrize(
+    ("splits", "part", "what"),
+    [
+        (None, "test", "without a split of their own"),
+        (["train"] * 80, "test", "no part 'test'.*They have: train"),
+        (["test"] * 40 + [""] * 40, "test", "no part 'train'.*They have: test"),
+        (["train"] * 80, "train", "cannot come from the part train"),
+    ],
+)
+def test_an_official_split_that_is_not_there_is_refused(splits: list[str] | None, part: str, what: str) -> None:
+    images = with_columns(splits=splits) if splits else tiny_images()
+    with pytest.raises(UserError, match=what):
+        split_official(images, part)
+
+
+def test_images_of_one_group_stay_on_one_side() -> None:
+    images = with_columns(groups=[f"writer {position % 10}" for position in range(80)])
+    train, held = split_images(images, 0.3, np.random.default_rng(0))
+    assert np.array_equal(np.sort(np.concatenate([train, held])), np.arange(80))
+    assert len(held) == 24
+    assert not set(images.groups[train]) & set(images.groups[held])
+
+
+def test_classes_that_are_too_small_are_left_out_on_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = tiny_images()
+    keep = np.flatnonzero((full.labels != 2) | (np.arange(80) % 20 < 4))  # 4 images of the digit 2
+    images = ImageSet("tiny", full.images[keep], full.labels[keep], full.class_names, full.ids[keep])
+    monkeypatch.setattr(generating, "load_images", lambda name: images)
+    with pytest.raises(UserError, match=r"Class '2' has 3 images .*--skip-small-classes"):
+        generate(replace(SMALL, data="tiny"))
+    made = generate(replace(SMALL, data="tiny", skip_small=True))
+    assert set(made.train.rows["class"]) == {"0", "1", "3"}
+
+
+def test_own_lists_become_a_folder_of_tasks(tmp_path: Path) -> None:
+    made = generate(SMALL)
+    write_tasks(made.train, tmp_path / "mine.csv")
+    write_tasks(made.heldout, tmp_path / "judge.json")
+    own = from_lists("mnist5k", tmp_path / "mine.csv", tmp_path / "judge.json")
+    write_folder(own, tmp_path / "tasks")
+    read = read_folder(tmp_path / "tasks")
+    assert (read.train.hash, read.heldout.hash) == (made.train.hash, made.heldout.hash)
+    with pytest.raises(UserError, match="occurs in training and in held-out tasks"):
+        from_lists("mnist5k", tmp_path / "mine.csv", tmp_path / "mine.csv")
+
+
+def test_tasks_over_images_that_have_become_others_are_refused(tmp_path: Path) -> None:
+    made = generate(SMALL)
+    made.description["data_hash"] = "f" * 64
+    write_folder(made, tmp_path)
+    with pytest.raises(UserError, match="not those that these tasks were made of"):
+        read_folder(tmp_path)
+
+
+def test_what_was_planted_in_earlier_tasks_does_not_stay(tmp_path: Path) -> None:
+    write_folder(generate(replace(SMALL, noise="easy")), tmp_path)
+    write_folder(generate(SMALL), tmp_path)
+    assert read_folder(tmp_path).planted is None

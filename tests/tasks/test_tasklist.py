@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -33,6 +36,8 @@ ODD += [
     "\\",
     "a;b",
 ]
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("x","y")', "<b>x</b>", "![](x)"]
+ODD += FORMULAS
 names = st.one_of(st.sampled_from(ODD), st.text(max_size=6))
 weights = st.one_of(st.sampled_from([0.0, 1.0, 0.1 + 0.2, 1e-300, 1e300]), st.floats(0, allow_infinity=False))
 
@@ -269,6 +274,89 @@ def test_rows_may_come_in_any_order_and_weights_may_be_left_out(tmp_path: Path) 
 def test_a_csv_from_a_spreadsheet_reads(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_bytes(b"\xef\xbb\xbf" + table().to_csv(index=False, lineterminator="\r\n").encode())
+    assert read_tasks(path).hash == from_rows(table(), source="here").hash
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_names_that_mean_something_elsewhere_stay_as_they_are(name: str, tmp_path: Path) -> None:
+    odd = from_rows(table(task_id=[name] * 4 + ["t1"] * 4, image_id=[name, *"bcd"] * 2), source="here")
+    write_tasks(odd, tmp_path / "list.csv")
+    assert pd.read_csv(tmp_path / "list.csv")["image_id"].iloc[0] == name, "for other programs too"
+    assert read_tasks(tmp_path / "list.csv").hash == odd.hash
+    with pytest.raises(UserError, match=r"row 1: image_id .* is not in the image set tiny") as refused:
+        read_tasks(tmp_path / "list.csv", tiny_images())
+    assert repr(name) in str(refused.value)
+
+
+def parquet(cells: pd.DataFrame) -> bytes:
+    return cells.to_parquet(index=False) or b""
+
+
+def twice_parquet() -> bytes:
+    once = pa.Table.from_pandas(table())
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([*once.columns, once.column(0)], [*once.column_names, "task_id"]), stream)
+    return stream.getvalue()
+
+
+CSV = table().to_csv(index=False)
+DAMAGED: list[tuple[str, bytes, str]] = [
+    ("list.csv", b"", "cannot be read as csv"),
+    ("list.csv", CSV.encode("utf-16"), "is not UTF-8 text; it looks like UTF-16. Save it as UTF-8."),
+    ("list.csv", CSV.encode("utf-16-le"), "it looks like UTF-16"),
+    ("list.csv", CSV.encode("utf-16-be"), "it looks like UTF-16"),
+    ("list.csv", CSV.replace("d,1", "é,1", 1).encode("latin-1"), "line 5: the byte 0xe9 is not UTF-8 text"),
+    ("list.csv", CSV.replace(",", ";").encode(), "its columns are separated by ';'. Save it with commas"),
+    ("list.csv", CSV.replace(",", "\t").encode(), "its columns are separated by '\\t'"),
+    ("list.csv", CSV.replace("label", "class").encode(), "the column 'class' occurs twice"),
+    ("list.csv", (CSV + "a,b,c,d,e,f,g\n").encode(), "Expected 5 fields in line 10, saw 7"),
+    ("list.csv", (CSV + '"t2').encode(), "EOF inside string"),
+    ("list.json", b"", "cannot be read as json"),
+    ("list.json", b"[" * 100_000, "cannot be read as json"),
+    ("list.json", b'[{"task_id"', "cannot be read as json"),
+    ("list.json", b"3", "holds a number. A task list in JSON is a list of row objects."),
+    ("list.json", b"null", "holds nothing"),
+    ("list.json", b'"task_id"', "holds text"),
+    ("list.json", b"[]", "the task list is empty"),
+    ("list.json", b'[{"task_id": "t"}, [3]]', "row 2 is a list. Every row is an object"),
+    ("list.json", table().to_json().encode(), "is a JSON object without a format"),
+    ("list.json", table().to_json(orient="records").encode("utf-16"), "it looks like UTF-16"),
+    (
+        "list.json",
+        b'[{"task_id":{},"role":"query","image_id":"a","label":0,"class":"0"}]',
+        "task_id is {}, which is not t",
+    ),
+    ("list.parquet", b"", "cannot be read as parquet"),
+    ("list.parquet", parquet(table())[:-20], "cannot be read as parquet"),
+    ("list.parquet", parquet(table())[:100], "cannot be read as parquet"),
+    ("list.parquet", twice_parquet(), "the column 'task_id' occurs twice"),
+    ("list.parquet", parquet(table(**{"class": [b"\xff"] * 8})), "class is b'\\xff', which is not text"),
+    ("list.parquet", parquet(table(label=[[0]] * 8)), "row 1: label is array([0]), which is not a whole number"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "what"), DAMAGED, ids=range(len(DAMAGED)))
+def test_a_file_that_is_no_task_list_is_refused_in_one_sentence(
+    name: str, content: bytes, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{name}\b") as refused:
+        read_tasks(tmp_path / name)
+    assert what in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_truncated_parquet_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
+    whole, path = parquet(table()), tmp_path / "list.parquet"
+    for length in range(0, len(whole), 61):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"^list\.parquet cannot be read as parquet: [^\n]*\. Write it again\.$"):
+            read_tasks(path)
+
+
+def test_json_with_a_byte_order_mark_reads(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(table().to_json(orient="records"), encoding="utf-8-sig")
     assert read_tasks(path).hash == from_rows(table(), source="here").hash
 
 

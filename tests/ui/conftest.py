@@ -19,6 +19,7 @@ from core.actions.curve import CurveSettings, curve
 from core.actions.decide import mark, worst_items
 from core.actions.edit import FINETUNE, SOLVE, edit
 from core.actions.rank import ranking
+from core.files import HOME_VARIABLE
 from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target
 from core.maml.checkpoint import Model, ModelSpec, save_model
@@ -27,7 +28,7 @@ from core.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Run
-from core.workspace.workspace import HOME_VARIABLE, Workspace, create
+from core.workspace.workspace import Workspace, create
 
 ROOT = Path(__file__).resolve().parents[2]
 Open = Callable[[str], AppTest]

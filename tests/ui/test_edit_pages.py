@@ -13,11 +13,16 @@ import pytest
 
 from core.actions.decide import mark
 from core.actions.edit import FINETUNE, SOLVE
+from core.actions.export import export
 from core.errors import UserError
-from core.tasks.tasklist import FORMATS
+from core.files import read_json
+from core.tasks.libraries import LIBRARIES
+from core.tasks.removal import cleaned
+from core.tasks.tasklist import FORMATS, read_tasks
 from core.ui.charts_edit import Dot, curve_figure, edit_figure
 from core.ui.curve_results import observations
 from core.ui.edit_results import LABELS, direction
+from core.workspace.decisions import Item
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, make_edit, run_again, words
 
@@ -189,6 +194,59 @@ class TestExport:
         run_again(page)
         assert "Written to" not in words(page)
 
+    def test_lists_for_other_libraries_are_written_and_read_back(self, show: Open, full: Workspace) -> None:
+        rows = full.project().tasks.train.rows
+        left = rows[~rows["task_id"].isin(full.removal().tasks) & (rows["role"] == "query")]
+        item = Item("instance", *left.iloc[0][["task_id", "role", "image_id"]])
+        mark(full, [item], reviewer="me")
+        folder, images = full.folder / "exports" / "cleaned", full.project().images
+        page = show("export")
+        page.multiselect(key="export_formats").set_value(["csv", *LIBRARIES])
+        run_again(page)
+        click(page, "export_write")
+        assert "Written to" in words(page)
+        assert "--formats csv,learn2learn,torchmeta,easyfsl" in page.code[0].value
+        removal, train = full.removal(), full.project().tasks.train
+        assert read_tasks(folder / "cleaned-tasks.csv", images).hash == cleaned(train, removal).hash
+        for library in LIBRARIES:
+            have = read_tasks(folder / f"cleaned-tasks.{library}.json", images)
+            assert have.hash == cleaned(train, removal, drop_rows=True).hash
+        kept = read_json(folder / "export.json")["removed_rows"]
+        assert kept == {"csv": "kept with weight 0"} | dict.fromkeys(LIBRARIES, "dropped")
+
+        page.multiselect(key="export_formats").set_value(["easyfsl"])
+        run_again(page)
+        assert "earlier export with other choices" in words(page)
+        click(page, "export_write")
+        assert "Written to" in words(page)
+        assert [path.name for path in folder.glob("cleaned-tasks.*")] == ["cleaned-tasks.easyfsl.json"]
+
+    def test_a_list_that_a_library_cannot_hold_is_explained_and_nothing_changes(
+        self, show: Open, full: Workspace
+    ) -> None:
+        page = show("export")
+        click(page, "export_write")
+        folder = full.folder / "exports" / "cleaned"
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        rows = full.project().tasks.train.rows
+        alive = rows[~rows["task_id"].isin(full.removal().tasks)]
+        mark(full, images=[alive.loc[alive["role"] == "support", "image_id"].iloc[0]], reviewer="me")
+        page.multiselect(key="export_formats").set_value(["csv", "torchmeta"])
+        run_again(page)
+        click(page, "export_write")
+        assert "would lose all support images of a class" in words(page)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    def test_what_people_wrote_is_no_formula_in_a_spreadsheet(self, empty: Workspace, tmp_path: Path) -> None:
+        mark(empty, tasks=["t0"], reason='=HYPERLINK("http://evil.example")', reviewer="@me")
+        export(empty, tmp_path / "out")
+        removed = pd.read_csv(tmp_path / "out" / "removed.csv")
+        assert removed[["task_id", "reason", "reviewer"]].iloc[0].tolist() == [
+            "t0",
+            '\'=HYPERLINK("http://evil.example")',
+            "'@me",
+        ]
+
     def test_dropping_rows_that_a_task_needs_is_explained(self, show: Open, full: Workspace) -> None:
         rows = full.project().tasks.train.rows
         alive = rows[~rows["task_id"].isin(full.removal().tasks)]
@@ -248,8 +306,6 @@ def test_direction_follows_the_interval() -> None:
 
 
 def test_export_refuses_a_file_as_folder(empty: Workspace, tmp_path: Path) -> None:
-    from core.actions.export import export
-
     (tmp_path / "taken").write_text("x")
     with pytest.raises(UserError, match="is a file"):
         export(empty, tmp_path / "taken")

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
+from core.files import HOME_VARIABLE, home
 from core.maml.checkpoint import Model, ModelSpec, save_model
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.decisions import Decision, Item
-from core.workspace.workspace import HOME_VARIABLE, Workspace, all_workspaces, create, home, locate
+from core.workspace.workspace import Workspace, all_workspaces, create, locate
 
 SETTINGS = TaskSettings(ways=3, shots=1, queries=2, count=4, heldout=2)
 SPEC = ModelSpec(ways=3, filters=2)

@@ -1,0 +1,82 @@
+"""Many images: how long reading them once takes, and how much memory opening them takes.
+
+``python -m benchmarks.open_images --count 100000`` writes that many random 84 x 84 JPEGs into class folders, reads them
+into an image set and opens it, each in a process of its own, beside the usual way: all of them in one array in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIDE, CLASSES = 84, 100
+
+OPEN = """
+import psutil, time, numpy as np
+from core.data import load_images
+process, start = psutil.Process(), time.perf_counter()
+images = load_images("many")
+images.hash, images.index
+seconds = time.perf_counter() - start
+for seed in range(100):  # a hundred tasks of 100 images
+    images.images[np.random.default_rng(seed).choice(len(images), 100, replace=False)]
+print(f"{seconds:.1f} {process.memory_info().rss / 1e9:.2f}")
+"""
+PLAIN = """
+import psutil, sys, time, numpy as np
+from pathlib import Path
+from PIL import Image
+start = time.perf_counter()
+files = sorted(Path(sys.argv[1]).rglob("*.jpg"))
+images = np.stack([np.asarray(Image.open(file)) for file in files])
+print(f"{time.perf_counter() - start:.1f} {psutil.Process().memory_info().rss / 1e9:.2f}")
+"""
+
+
+def _write(job: tuple[str, int, int]) -> None:
+    folder, start, stop = job
+    for number in range(start, stop):
+        rng = np.random.default_rng(number)
+        low = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        place = Path(folder) / f"c{number % CLASSES:03d}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(low).resize((SIDE, SIDE)).save(place / f"{number:06d}.jpg", quality=85)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=100_000)
+    count = parser.parse_args().count
+    with tempfile.TemporaryDirectory() as temporary:
+        pictures, home = Path(temporary) / "pictures", Path(temporary) / "home"
+        jobs = [(str(pictures), start, min(start + 1000, count)) for start in range(0, count, 1000)]
+        with ProcessPoolExecutor(2) as pool:
+            list(pool.map(_write, jobs))
+        environment = {**os.environ, "TASKLENS_HOME": str(home)}
+
+        def run(*args: str) -> str:
+            done = subprocess.run([sys.executable, *args], env=environment, capture_output=True, text=True, check=True)
+            return done.stdout.strip()
+
+        start = time.perf_counter()
+        run("-m", "core", "data", "--path", str(pictures), "--name", "many")
+        once = time.perf_counter() - start
+        opened, plain = run("-c", OPEN).split(), run("-c", PLAIN, str(pictures)).split()
+    print(f"{count:,} images of {SIDE} x {SIDE} x 3")
+    print(f"{'':<44}{'seconds':>9}{'GB':>7}")
+    print(f"{'read once into an image set':<44}{once:>9.1f}")
+    print(f"{'open it, and draw 100 tasks':<44}{opened[0]:>9}{opened[1]:>7}")
+    print(f"{'all decoded into one array, at every start':<44}{plain[0]:>9}{plain[1]:>7}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""One picture: from the bytes of a file, which may be anything, to pixels of the wanted form."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Raw = bytes | np.ndarray
+"""An encoded picture, or uint8 pixels ``(height, width)`` or ``(height, width, 3)``."""
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+MOST_PIXELS = 50_000_000
+MOST_BYTES = 256_000_000
+_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
+
+
+class Unreadable(Exception):
+    """This one picture cannot be read; the text says why."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the header of a picture says: sizes in pixels, and whether it is grey."""
+
+    height: int
+    width: int
+    grey: bool
+
+
+def look(raw: Raw) -> Look:
+    """Read the header alone.
+
+    Raises:
+        Unreadable: it is no picture, or too large.
+    """
+    if isinstance(raw, np.ndarray):
+        return Look(raw.shape[0], raw.shape[1], raw.ndim == 2)
+    with _opened(raw) as picture:
+        return Look(picture.height, picture.width, picture.mode in _GREY_MODES)
+
+
+def decode(raw: Raw, height: int, width: int, channels: int, invert: bool = False, turn: int = 0) -> np.ndarray:
+    """Pixels ``(height, width, channels)`` uint8.
+
+    A picture of other proportions is scaled to cover the size and cropped around its centre; transparency is put on
+    white, 16-bit grey is scaled down to 8, the camera's orientation is followed, and of an animation the first frame
+    counts.
+
+    Args:
+        invert: Replace every value v by 255 - v.
+        turn: Quarter turns counter-clockwise, last of all.
+
+    Raises:
+        Unreadable: it is no picture, cut short, or too large.
+    """
+    if isinstance(raw, np.ndarray):
+        picture: Image.Image = Image.fromarray(raw)
+    else:
+        try:
+            with _opened(raw) as opened:
+                opened.load()
+                picture = ImageOps.exif_transpose(opened)
+        except Unreadable:
+            raise
+        except Exception as error:  # Pillow's decoders raise what they like on damaged files; all mean the same
+            raise Unreadable(f"damaged or cut short ({error})") from error
+    picture = _plain_mode(picture).convert("L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    pixels = np.asarray(picture, dtype=np.uint8).reshape(height, width, channels)
+    return np.rot90(255 - pixels if invert else pixels, turn)
+
+
+def _opened(raw: bytes) -> Image.Image:
+    if not raw:
+        raise Unreadable("the file is empty")
+    if len(raw) > MOST_BYTES:
+        raise Unreadable(f"the file has {len(raw) / 1e6:.0f} MB; the most is {MOST_BYTES / 1e6:.0f}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of too many pixels, which is an error below; of damaged metadata
+            picture = Image.open(io.BytesIO(raw), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise Unreadable("not a picture, whatever its name says") from error
+    except Image.DecompressionBombError as error:
+        raise Unreadable(f"too large ({error})") from error
+    except Exception as error:  # as above
+        raise Unreadable(f"damaged ({error})") from error
+    if picture.width * picture.height > MOST_PIXELS:
+        raise Unreadable(
+            f"{picture.width} x {picture.height} pixels are too many; the most is {MOST_PIXELS / 1e6:.0f} million"
+        )
+    return picture
+
+
+def _plain_mode(picture: Image.Image) -> Image.Image:
+    """Modes that ``convert`` would clip or misread, brought to 8 bits without transparency."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        values = np.asarray(picture, dtype=np.float64)
+        # Pillow opens 16-bit grey PNG as I: what exceeds a byte is on the scale of two.
+        scale = 257.0 if np.nanmax(values, initial=0) > 255 else 1.0
+        return Image.fromarray(np.clip(np.nan_to_num(values) / scale, 0, 255).astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture

@@ -1,0 +1,99 @@
+"""Fetching the data sets that may be fetched, from the addresses and with the checksums that torchvision keeps.
+
+Only the files are fetched; they are read by :mod:`core.data.readers` like any others. The classes of torchvision that
+would read them are never made, because some unpickle what they fetched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+from core.errors import UserError
+from core.progress import Progress
+
+DOWNLOADABLE = ("omniglot", "mnist", "cifar-fs", "fc100")
+
+_BY_HAND = {
+    "mini-imagenet": (
+        "The images are under ImageNet's terms, which every user accepts for themselves at https://image-net.org. "
+        "Put them as images/ beside Ravi and Larochelle's train.csv, val.csv and test.csv into one folder, or the "
+        "mini-imagenet-cache-*.pkl files of learn2learn, and give that folder."
+    )
+}
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    md5: str
+    urls: tuple[str, ...]  # the first that answers counts
+
+
+def download(format: str, folder: Path, progress: Progress | None = None) -> Path:
+    """Put the original files of a data set into ``folder``; what is there already, and whole, is not fetched again.
+
+    Args:
+        format: One of :data:`DOWNLOADABLE`.
+
+    Returns:
+        The folder, ready for :func:`core.data.readers.read_listing` with the same format.
+
+    Raises:
+        UserError: the data set cannot be fetched by programs, the network or the server does not answer, or what
+            came has another checksum; the text says what to put where by hand.
+    """
+    if format in _BY_HAND:
+        raise UserError(f"{format} cannot be downloaded here.", _BY_HAND[format])
+    if format not in DOWNLOADABLE:
+        raise UserError(f"There is no download for {format!r}.", f"There is one for {', '.join(DOWNLOADABLE)}.")
+    files = _files(format)
+    report = progress or Progress()
+    report.stage(f"downloading {format}", len(files))
+    for file in files:
+        _fetch(file, folder)
+        report.advance(note=file.name)
+    return folder
+
+
+def _files(format: str) -> list[_File]:
+    from torchvision.datasets import CIFAR100, MNIST, Omniglot  # takes seconds; only those who download wait for it
+
+    match format:
+        case "omniglot":
+            prefix = Omniglot.download_url_prefix
+            return [
+                _File(f"{part}.zip", md5, (f"{prefix}/{part}.zip",)) for part, md5 in sorted(Omniglot.zips_md5.items())
+            ]
+        case "mnist":
+            return [
+                _File(name, md5, tuple(f"{mirror}{name}" for mirror in MNIST.mirrors)) for name, md5 in MNIST.resources
+            ]
+        case _:
+            return [_File(CIFAR100.filename, CIFAR100.tgz_md5, (CIFAR100.url,))]
+
+
+def _fetch(file: _File, folder: Path) -> None:
+    from torchvision.datasets.utils import check_integrity, download_url
+
+    target, part = folder / file.name, folder / f".{file.name}.part"
+    if check_integrity(target, file.md5):
+        return
+    failures = []
+    for url in file.urls:
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # where torchvision draws a bar of its own
+                download_url(url, folder, filename=part.name, md5=file.md5)
+            part.replace(target)
+            return
+        except (URLError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: another checksum
+            failures.append(f"{url}: {error}")
+        finally:
+            part.unlink(missing_ok=True)
+    raise UserError(
+        f"{file.name} could not be downloaded ({'; '.join(failures)}).",
+        f"Check the network, or download it by hand from {file.urls[0]} (MD5 {file.md5}) and put it into {folder}.",
+    )

@@ -1,0 +1,140 @@
+"""What a reader finds in somebody's files, before a single image is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.data.decode import Raw
+from core.errors import UserError
+
+SPLITS = ("train", "val", "test")
+COLUMNS = ("id", "class", "split", "group", "turn")
+MOST_CHARACTERS = 1000
+
+
+@dataclass(frozen=True)
+class Form:
+    """What images are brought to.
+
+    Attributes:
+        size: Height and width; None leaves them as they are, which they must then all have in common.
+        channels: 1 (grey) or 3 (colour); None: grey if the images looked at are.
+        invert: Turn dark on bright into bright on dark: ink is bright in this product.
+    """
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    invert: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Images by name and class, and how to get at each.
+
+    Attributes:
+        name: What to call the image set where the user does not say.
+        table: One row an image, in the order of the image set; text columns id (unique), class, split (``train``,
+            ``val``, ``test``; ``""``: none) and group (``""``: none), and turn (quarter turns, counter-clockwise).
+        read: Encoded bytes, or the pixels, of the image in a row of the table, by position. Called from several
+            threads. Raises :class:`core.data.decode.Unreadable`.
+        stamp: JSON-serialisable; changes when the files do (names, sizes, times of modification).
+        form: What these images are brought to where the user does not say.
+        notes: Sentences for the user on how the files were read.
+    """
+
+    name: str
+    table: pd.DataFrame
+    read: Callable[[int], Raw]
+    stamp: Any
+    form: Form = field(default_factory=Form)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if list(self.table.columns) != list(COLUMNS):
+            raise ValueError(f"a listing has the columns {COLUMNS}, not {tuple(self.table.columns)}")
+        if self.table.empty:
+            raise UserError(f"{self.name}: there are no images in it.", "Check the path and the format.")
+        for column in ("id", "class", "group"):
+            _refuse_unusable(self.name, column, self.table[column].tolist())
+        twice = self.table["id"].duplicated()
+        if twice.any():
+            raise UserError(
+                f"{self.name}: the image id {self.table['id'][twice].iloc[0]!r} occurs twice.",
+                "Give every image its own id.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def _refuse_unusable(name: str, column: str, values: list[str]) -> None:
+    """Names that no file of this product, and no other program, could hold."""
+    for value in dict.fromkeys(values):
+        if len(value) > MOST_CHARACTERS:
+            raise UserError(
+                f"{name}: the {column} that begins with {value[:40]!r} has {len(value):,} characters.",
+                f"Shorten it; the most is {MOST_CHARACTERS:,}.",
+            )
+        if "\0" in value or not _is_text(value):
+            raise UserError(
+                f"{name}: the {column} {value[:80]!r} holds characters that are no text.",
+                "Rename it; file names must be in UTF-8.",
+            )
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def table_of(
+    ids: list[str], classes: list[str], splits: list[str] | None = None, groups: list[str] | None = None
+) -> pd.DataFrame:
+    """The table of a listing from its columns; missing ones are empty."""
+    none = [""] * len(ids)
+    columns = {"id": ids, "class": classes, "split": splits or none, "group": groups or none}
+    table = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    return table.assign(turn=0)
+
+
+def with_turns(listing: Listing) -> Listing:
+    """Every class four times: as it is, and turned by 90, 180 and 270 degrees as classes of their own.
+
+    The custom on Omniglot (Santoro et al. 2016; Vinyals et al. 2016). A turned class stays in the split of its
+    original.
+    """
+    n = len(listing)
+    parts = [
+        listing.table.assign(
+            id=listing.table["id"] + f"@{90 * turn}", turn=turn, **{"class": listing.table["class"] + f" @{90 * turn}"}
+        )
+        if turn
+        else listing.table
+        for turn in range(4)
+    ]
+    return replace(
+        listing,
+        table=pd.concat(parts, ignore_index=True),
+        read=lambda position: listing.read(position % n),
+        stamp=[listing.stamp, "turns"],
+        notes=(*listing.notes, "Every class also occurs turned by 90, 180 and 270 degrees, as classes of their own."),
+    )
+
+
+def class_sizes(table: pd.DataFrame) -> pd.Series:
+    """Images a class, smallest first."""
+    return table.groupby("class").size().sort_values(kind="stable")
+
+
+def labels_of(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels ``(n,)`` int64 and the class names, which are in alphabetical order."""
+    labels, names = pd.factorize(table["class"], sort=True)
+    return labels.astype(np.int64), tuple(str(name) for name in names)

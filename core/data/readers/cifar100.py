@@ -1,0 +1,346 @@
+"""CIFAR-100's images (Krizhevsky 2009), pooled over their official parts, from whatever form they are in.
+
+Few-shot learning divides the classes anew, in two ways: see :mod:`core.data.readers.cifar_fs` and
+:mod:`core.data.readers.fc100`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.data.archive import Tree, open_tree
+from core.data.decode import Raw
+from core.data.listing import SPLITS, Form, Listing, table_of
+from core.data.readers.names import SPLIT_WORDS, counted, is_picture
+from core.data.safe_pickle import parse_plain, read_plain
+from core.errors import UserError
+
+SUPERCLASSES = {
+    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
+"""The 20 superclasses in the order of their numbers, and the 5 classes of each."""
+CLASSES = tuple(sorted(name for names in SUPERCLASSES.values() for name in names))
+"""The 100 classes in the order of their numbers."""
+FORM = Form(size=(32, 32), channels=3)
+PICKLES = re.compile(r"(?:^|/)(CIFAR_FS|FC100)_(train|val|test)\.pickle$")
+"""What MetaOptNet and learn2learn call their files."""
+
+_SIZE = 32
+_FULL = 600  # images a class
+_PYTHON = "cifar-100-python"
+_TARS = (f"{_PYTHON}.tar.gz", f"{_PYTHON}.tgz", f"{_PYTHON}.tar")
+_MEMBERS = ("train", "test", "meta")
+_MOST_MEMBER = 400_000_000
+_MOST_MEMBERS = 100
+_AGAIN = "Download it again."
+_WANTED = (
+    f"It must hold the folder {_PYTHON} (train, test, meta), {_TARS[0]}, or a folder of pictures for every class, "
+    "named as in CIFAR-100, on the disk or in a zip."
+)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """CIFAR-100's images, whatever they were read from, sorted by class and id.
+
+    Attributes:
+        ids: ``train/apple/apple_s_000022.png``, or the path in the archive of pictures.
+        classes: One of :data:`CLASSES` an image.
+        read: By position.
+        stamp: Changes when the files do.
+        tree: The folder or archive that has the pictures; None where they come from arrays.
+        own_splits: The split of every class where the pictures are sorted into splits that have no class in common.
+    """
+
+    ids: list[str]
+    classes: list[str]
+    read: Callable[[int], Raw]
+    stamp: Any
+    tree: Tree | None = None
+    own_splits: dict[str, str] = field(default_factory=dict)
+
+
+def read_pool(path: Path) -> Pool:
+    """Find and list the images.
+
+    Raises:
+        UserError: there are none at ``path``, or a file is damaged.
+    """
+    parts = _python_parts(path)
+    if parts is not None:
+        return _from_arrays(*parts)
+    pools = [pool for source in _picture_sources(path) if (pool := _from_pictures(open_tree(source)))]
+    if not pools:
+        raise UserError(f"There are no images of CIFAR-100 in {path}.", _WANTED)
+    return pools[0] if len(pools) == 1 else _joined(pools)
+
+
+def listing(name: str, pool: Pool, splits: dict[str, str], notes: list[str]) -> Listing:
+    """Those images whose class has a split.
+
+    Raises:
+        UserError: there are none.
+    """
+    kept = [position for position, one in enumerate(pool.classes) if one in splits]
+    classes = [pool.classes[position] for position in kept]
+    if not kept:
+        raise UserError(f"{name}: no class of the images is in the lists of splits.", "Use the published lists.")
+    sizes = Counter(classes)
+    if set(sizes.values()) != {_FULL}:
+        spread = f"{min(sizes.values()):,}" if len(set(sizes.values())) == 1 else _range(sizes)
+        notes = [
+            *notes,
+            f"{counted(len(sizes), 'class', 'classes')} with {spread} images each; the full data set has {_FULL}.",
+        ]
+    table = table_of([pool.ids[position] for position in kept], classes, [splits[one] for one in classes])
+    return Listing(
+        name, table, lambda position: pool.read(kept[position]), [pool.stamp, splits], form=FORM, notes=tuple(notes)
+    )
+
+
+def is_python_archive(names: list[str]) -> bool:
+    """Whether files of these names are the official pickles, packed or not."""
+    files = set(names)
+    unpacked = any({f"{folder}train", f"{folder}test", f"{folder}meta"} <= files for folder in ("", f"{_PYTHON}/"))
+    return unpacked or any(tar in files for tar in _TARS)
+
+
+def has_class_folders(names: list[str]) -> bool:
+    """Whether most of CIFAR-100's classes are there as folders of pictures."""
+    folders = {name.split("/")[-2] for name in names if name.count("/") and is_picture(name)}
+    return len(folders & set(CLASSES)) > 50
+
+
+def read_split_pickles(path: Path, prefix: str, name: str) -> Listing | None:
+    """The three files ``FC100_train.pickle`` or ``CIFAR_FS_train.pickle`` and so on; None where there are none.
+
+    They name no classes, only numbers: classes are called ``train 00`` and so on, ids ``train/00000``.
+
+    Raises:
+        UserError: a file holds no images and labels.
+    """
+    if not path.is_dir():
+        return None
+    files = {split: path / f"{prefix}_{split}.pickle" for split in ("train", "val", "test")}
+    there = {split: file for split, file in files.items() if file.is_file()}
+    if not there:
+        return None
+    images: list[np.ndarray] = []
+    ids, classes, splits = [], [], []
+    for split, file in there.items():
+        content = read_plain(file)
+        pixels = content.get("data") if isinstance(content, dict) else None
+        labels = _labels(content.get("labels"), file.name) if isinstance(content, dict) else []
+        shape = (len(labels), _SIZE, _SIZE, 3)
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != shape:
+            raise UserError(f"{file.name} does not hold images of 32 x 32 pixels in colour and a label each.", _AGAIN)
+        images.extend(pixels)
+        ids += [f"{split}/{position:05d}" for position in range(len(labels))]
+        classes += [f"{split} {label:02d}" for label in labels]
+        splits += [split] * len(labels)
+    notes = [f"The split is that of the files; {prefix} pickles name no classes, so these are called by number."]
+    notes += [f"{file.name} is not there." for file in files.values() if not file.is_file()]
+    stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in there.values()]
+    return Listing(
+        name, table_of(ids, classes, splits), lambda position: images[position], stamp, form=FORM, notes=tuple(notes)
+    )
+
+
+def _range(sizes: Counter[str]) -> str:
+    return f"{min(sizes.values()):,} to {max(sizes.values()):,}"
+
+
+def _labels(values: Any, name: str) -> list[int]:
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        values = values.tolist()
+    if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
+        raise UserError(f"{name}: the labels are no list of whole numbers.", _AGAIN)
+    return values
+
+
+def _python_parts(path: Path) -> tuple[dict[str, Any], Any] | None:
+    """The content of the official pickles by member name, and their stamp."""
+    for folder in (path, path / _PYTHON):
+        files = {member: folder / member for member in _MEMBERS if (folder / member).is_file()}
+        if "meta" in files and len(files) > 1:
+            stamp = [[name, file.stat().st_size, file.stat().st_mtime_ns] for name, file in files.items()]
+            return {name: read_plain(file) for name, file in files.items()}, stamp
+    tars = [path] if path.is_file() and not zipfile.is_zipfile(path) else [path / name for name in _TARS]
+    for tar in tars:
+        if tar.is_file():
+            return _unpacked(tar), [tar.name, tar.stat().st_size, tar.stat().st_mtime_ns]
+    return None
+
+
+def _unpacked(path: Path) -> dict[str, Any]:
+    contents: dict[str, Any] = {}
+    try:
+        with path.open("rb") as file:
+            is_packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if is_packed else path.open("rb") as stream:
+            bounded: Any = _Bounded(stream)
+            with tarfile.open(fileobj=bounded) as archive:
+                # One by one: a size is looked at before anything behind it is unpacked.
+                for _ in range(_MOST_MEMBERS):
+                    member = archive.next()
+                    if member is None:
+                        break
+                    if member.size > _MOST_MEMBER:
+                        raise UserError(f"{path.name} holds {member.name!r} of {member.size:,} bytes.", _AGAIN)
+                    name = member.name.rpartition("/")[2]
+                    inside = archive.extractfile(member) if member.isreg() and name in _MEMBERS else None
+                    if inside is not None:
+                        contents[name] = parse_plain(inside.read(), f"{path.name}: {name}")
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"{path.name} is damaged, or no tar archive: {error}.", _AGAIN) from error
+    if "meta" not in contents or len(contents) < 2:
+        raise UserError(f"{path.name} is not CIFAR-100: it lacks {_PYTHON}/meta, train or test.", _AGAIN)
+    return contents
+
+
+class _Bounded:
+    """A file for ``tarfile``, which reads as much at once as a header claims."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, count: int) -> bytes:
+        if count > _MOST_MEMBER:
+            raise ValueError(f"{count:,} bytes in one piece")
+        return self._stream.read(count)
+
+
+def _from_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
+    meta = _plain_dict(parts["meta"], "meta")
+    names = meta.get("fine_label_names")
+    if not isinstance(names, list) or len(names) != len(CLASSES) or not all(isinstance(one, str) for one in names):
+        raise UserError("meta does not name CIFAR-100's 100 classes.", _AGAIN)
+    rows: list[tuple[str, str, np.ndarray]] = []
+    for part in ("test", "train"):
+        if part not in parts:
+            continue
+        content = _plain_dict(parts[part], part)
+        pixels, labels = content.get("data"), _labels(content.get("fine_labels"), part)
+        files = content.get("filenames")
+        if (
+            not isinstance(pixels, np.ndarray)
+            or pixels.dtype != np.uint8
+            or pixels.shape != (len(labels), 3 * _SIZE**2)
+        ):
+            raise UserError(f"{part} does not hold 3,072 bytes for each of its {len(labels):,} labels.", _AGAIN)
+        if any(label >= len(names) for label in labels):
+            raise UserError(f"{part}: label {max(labels)} is too large; there are {len(names)} classes.", _AGAIN)
+        if not isinstance(files, list) or not all(isinstance(one, str) for one in files) or len(files) != len(labels):
+            files = [f"{position:05d}.png" for position in range(len(labels))]
+        rows += [
+            (names[label], f"{part}/{names[label]}/{file}", row)
+            for label, file, row in zip(labels, files, pixels, strict=True)
+        ]
+    rows.sort(key=lambda row: row[:2])
+    seen: Counter[str] = Counter()
+    ids = []
+    for _, one, _ in rows:
+        ids.append(f"{one}#{seen[one]}" if seen[one] else one)
+        seen[one] += 1
+
+    def read(position: int) -> Raw:
+        return np.ascontiguousarray(rows[position][2].reshape(3, _SIZE, _SIZE).transpose(1, 2, 0))
+
+    return Pool(ids, [row[0] for row in rows], read, stamp)
+
+
+def _plain_dict(content: Any, name: str) -> dict[str, Any]:
+    """With text keys, also where an old pickle was written again with keys of bytes."""
+    if not isinstance(content, dict):
+        raise UserError(f"{name} is not a part of CIFAR-100.", _AGAIN)
+    return {key.decode("latin-1") if isinstance(key, bytes) else str(key): _as_text(v) for key, v in content.items()}
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [str(one, "latin-1") if isinstance(one, bytes) else one for one in value]
+    return value
+
+
+def _picture_sources(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return [path, *sorted(file for file in path.glob("*.zip") if file.is_file())]
+
+
+def _from_pictures(tree: Tree) -> Pool | None:
+    """Pictures in folders of the names of the classes."""
+    known = set(CLASSES)
+    by_folder: dict[str, list[tuple[str, str]]] = {}
+    for file in tree.files:
+        *above, folder, _ = ["", *file.split("/")]
+        if folder in known and is_picture(file):
+            by_folder.setdefault("/".join(above), []).append((folder, file))
+    if not by_folder:
+        return None
+    # Archives of CIFAR-FS, once used, hold every picture twice: as packed and sorted into splits.
+    whole = [name for name in by_folder if name.endswith("/data")]
+    rows = sorted(row for name in whole or by_folder for row in by_folder[name])
+    return Pool(
+        [file for _, file in rows],
+        [name for name, _ in rows],
+        lambda position: tree.read(rows[position][1]),
+        tree.stamp(),
+        tree,
+        _own_splits(by_folder) if not whole else {},
+    )
+
+
+def _own_splits(by_folder: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
+    splits: dict[str, str] = {}
+    for folder, rows in by_folder.items():
+        split = SPLIT_WORDS.get(folder.rpartition("/")[2].lower())
+        for name in {name for name, _ in rows}:
+            if split is None or splits.setdefault(name, split) != split:
+                return {}
+    return splits if set(splits.values()) == set(SPLITS) else {}
+
+
+def _joined(pools: list[Pool]) -> Pool:
+    rows = sorted(
+        (
+            (one, image, partial(pool.read, position))
+            for pool in pools
+            for position, (one, image) in enumerate(zip(pool.classes, pool.ids, strict=True))
+        ),
+        key=lambda row: row[:2],
+    )
+    joined = Pool([row[1] for row in rows], [row[0] for row in rows], lambda position: rows[position][2](), None)
+    return replace(joined, stamp=[pool.stamp for pool in pools])

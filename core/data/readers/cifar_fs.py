@@ -1,0 +1,74 @@
+"""CIFAR-FS (Bertinetto et al. 2019): CIFAR-100's classes divided at random, 64 / 16 / 20."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from core.data.listing import Listing
+from core.data.readers.cifar100 import CLASSES, PICKLES, Pool, listing, read_pool, read_split_pickles
+from core.data.readers.options import ReadOptions
+from core.data.readers.split_lists import SplitLists, find_split_lists, in_neither, lists_in, texts
+from core.errors import UserError
+
+_LISTS_IN_ARCHIVE = "splits/bertinetto/"
+
+
+def read_cifar_fs(path: Path, options: ReadOptions) -> Listing:
+    """CIFAR-100's images (:func:`core.data.readers.cifar100.read_pool`) under the lists of CIFAR-FS.
+
+    The lists are those of ``options.splits``, of the authors' archive (``splits/bertinetto/train.txt``), or beside the
+    data: ``train.json``, ``val.json``, ``test.json`` with ``["fish", "ray"]`` or ``"ray"`` for each class, or ``.txt``
+    with a class a line. Pictures already sorted into ``processed/train/<class>`` say their split themselves.
+
+    Raises:
+        UserError: there are no images, or no lists.
+    """
+    if pickled := read_split_pickles(path, "CIFAR_FS", "cifar-fs"):
+        return pickled
+    pool = read_pool(path)
+    if options.splits is None and pool.own_splits:
+        return listing("cifar-fs", pool, pool.own_splits, ["The split is that of the folders."])
+    lists = _lists(path, pool, options)
+    splits = lists.assignment(_members)
+    notes = [f"Split by the lists in {lists.where}.", *in_neither(pool.classes, splits, lists.where)]
+    return listing("cifar-fs", pool, splits, notes)
+
+
+def is_cifar_fs(names: list[str]) -> bool:
+    """Whether files of these names are CIFAR-FS and not only CIFAR-100."""
+    return any(
+        _LISTS_IN_ARCHIVE in name or ((match := PICKLES.search(name)) is not None and match[1] == "CIFAR_FS")
+        for name in names
+    )
+
+
+def _lists(path: Path, pool: Pool, options: ReadOptions) -> SplitLists:
+    if options.splits is None and pool.tree is not None:
+        folders = {name.rpartition("/")[0] for name in pool.tree.files if _LISTS_IN_ARCHIVE in name}
+        for folder in sorted(folders):
+            if lists := lists_in(pool.tree, folder):
+                return lists
+    lists = find_split_lists(path, options.splits, "cifar_fs")
+    if lists is None:
+        raise UserError(
+            "CIFAR-FS needs the lists of which class is in which split, and there are none beside the images.",
+            "Put train.json, val.json and test.json (from torchmeta, torchmeta/datasets/assets/cifar100/cifar-fs) or "
+            "train.txt, val.txt and test.txt (from the authors' archive, splits/bertinetto) into a folder cifar_fs "
+            "beside the images, or name their folder with --splits.",
+        )
+    return lists
+
+
+def _members(content: Any, file: str) -> list[str]:
+    """Names of classes; torchmeta's lists have pairs of superclass and class."""
+    if isinstance(content, list):
+        content = [one[1] if isinstance(one, list) and len(one) == 2 else one for one in content]
+    names = texts(content, file)
+    unknown = sorted(set(names) - set(CLASSES))
+    if unknown:
+        raise UserError(
+            f"{file} names {json.dumps(unknown[0])}, which is no class of CIFAR-100.", "Use CIFAR-FS's lists."
+        )
+    return names

@@ -1,0 +1,64 @@
+"""FC100 (Oreshkin et al. 2018, TADAM): CIFAR-100's classes divided by superclass, 60 / 20 / 20."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.data.listing import Listing
+from core.data.readers.cifar100 import CLASSES, PICKLES, SUPERCLASSES, listing, read_pool, read_split_pickles
+from core.data.readers.options import ReadOptions
+from core.data.readers.split_lists import find_split_lists, in_neither, texts
+from core.errors import UserError
+
+SUPERCLASS_NUMBERS = {
+    "train": (1, 2, 3, 4, 5, 6, 9, 10, 15, 17, 18, 19),
+    "val": (8, 11, 13, 16),
+    "test": (0, 7, 12, 14),
+}
+"""The paper's supplement, section 1.1; numbers count the superclasses in alphabetical order."""
+
+
+def read_fc100(path: Path, options: ReadOptions) -> Listing:
+    """CIFAR-100's images (:func:`core.data.readers.cifar100.read_pool`) under the split of FC100.
+
+    The split is built in; ``options.splits`` overrides it with lists of superclasses or classes. The pickles
+    ``FC100_train.pickle``, ``FC100_val.pickle`` and ``FC100_test.pickle`` have it in them.
+
+    Raises:
+        UserError: there are no images.
+    """
+    if pickled := read_split_pickles(path, "FC100", "fc100"):
+        return pickled
+    pool = read_pool(path)
+    if options.splits is None:
+        return listing("fc100", pool, _published(), ["Split by superclass as published with FC100."])
+    lists = find_split_lists(path, options.splits, "fc100")
+    assert lists is not None  # given lists are found or refused
+    splits = lists.assignment(_members)
+    notes = [f"Split by the lists in {lists.where}.", *in_neither(pool.classes, splits, lists.where)]
+    return listing("fc100", pool, splits, notes)
+
+
+def is_fc100(names: list[str]) -> bool:
+    """Whether files of these names are FC100 and not only CIFAR-100."""
+    return any((match := PICKLES.search(name)) is not None and match[1] == "FC100" for name in names)
+
+
+def _published() -> dict[str, str]:
+    superclasses = list(SUPERCLASSES)
+    return {
+        name: split
+        for split, numbers in SUPERCLASS_NUMBERS.items()
+        for number in numbers
+        for name in SUPERCLASSES[superclasses[number]]
+    }
+
+
+def _members(content: Any, file: str) -> list[str]:
+    names: list[str] = []
+    for one in texts(content, file):
+        if one not in SUPERCLASSES and one not in CLASSES:
+            raise UserError(f"{file} names {one!r}, which is no class of CIFAR-100.", "Use FC100's lists.")
+        names += SUPERCLASSES.get(one, (one,))
+    return names

@@ -1,0 +1,131 @@
+"""A folder a class, or such folders below ``train``, ``val`` and ``test``; on the disk or in a zip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from core.data.archive import FolderTree, Tree, open_tree
+from core.data.decode import Raw
+from core.data.listing import SPLITS, Listing, table_of
+from core.data.readers.names import SPLIT_WORDS, called, counted, is_picture, some
+from core.data.readers.options import ReadOptions
+from core.errors import UserError
+
+LAYOUT = "Make a folder a class and put its pictures inside: cats/1.png, dogs/1.png; or train/cats/1.png, and so on."
+
+
+def read_folder(path: Path, options: ReadOptions) -> Listing:
+    """``root/<class>/**/<picture>`` or ``root/<split>/<class>/**/<picture>``.
+
+    Ids are paths below the root, which is the folder or archive itself or the one folder in it. Rows are in the order
+    of torchvision's ``ImageFolder``; train comes before val before test.
+
+    Raises:
+        UserError: there are no pictures, they lie in no class folders, or in a single one.
+    """
+    tree = open_tree(path)
+    pictures = [name for name in tree.files if is_picture(name)]
+    if not pictures:
+        found = some(tree.files) if tree.files else "nothing"
+        raise UserError(f"There are no pictures in {path}; found: {found}.", LAYOUT)
+    root = _root(pictures)
+    rows, loose = _rows([name.removeprefix(root) for name in pictures], path)
+    classes = {row.name for row in rows}
+    if len(classes) < 2:
+        where = f"in one folder, {rows[0].name!r}" if rows else "in no class folder"
+        raise UserError(f"The pictures of {path} all lie {where}; two classes are the least.", LAYOUT)
+
+    def read(position: int) -> Raw:
+        return tree.read(root + rows[position].file)
+
+    return Listing(
+        called(path),
+        table_of([row.file for row in rows], [row.name for row in rows], [row.split for row in rows]),
+        read,
+        tree.stamp(),
+        notes=_notes(tree, root, rows, loose, len(tree.files) - len(pictures)),
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    file: str  # below the root
+    split: str
+    name: str  # of the class
+
+    @property
+    def order(self) -> tuple[int, str, str, str]:
+        """ImageFolder sorts the folders of a class as whole paths, then the files in each."""
+        folder, _, file = self.file.rpartition("/")
+        return SPLITS.index(self.split) if self.split else 0, self.name, folder, file
+
+
+def _root(pictures: list[str]) -> str:
+    """What to leave off in front: the one folder that an archive often has around everything."""
+    tops = {name.partition("/")[0] for name in pictures}
+    if len(tops) != 1 or min(name.count("/") for name in pictures) < 2:
+        return ""
+    (top,) = tops
+    inner = {PurePosixPath(name).parts[1] for name in pictures}
+    if top.lower() in SPLIT_WORDS and not all(word.lower() in SPLIT_WORDS for word in inner):
+        return ""
+    return f"{top}/"
+
+
+def _rows(files: list[str], path: Path) -> tuple[list[_Row], list[str]]:
+    """The pictures in class folders in order, and those that lie in none."""
+    parts = {file: PurePosixPath(file).parts for file in files}
+    tops = {part[0] for part in parts.values() if len(part) > 1}
+    split_tops = {top for top in tops if top.lower() in SPLIT_WORDS}
+    if split_tops == tops:
+        loose = [file for file, part in parts.items() if len(part) < 3]
+        if tops and len(loose) == len(files):
+            raise UserError(
+                f"The pictures in the folders {some(sorted(tops))} of {path} have no class folders.", LAYOUT
+            )
+        rows = [_Row(file, SPLIT_WORDS[part[0].lower()], part[1]) for file, part in parts.items() if len(part) > 2]
+    elif len({SPLIT_WORDS[top.lower()] for top in split_tops}) > 1:
+        raise UserError(
+            f"Beside the splits {some(sorted(split_tops))}, {path} has folders {some(sorted(tops - split_tops))}.",
+            "Put the class folders into the splits, or the splits into a folder of their own.",
+        )
+    else:
+        loose = [file for file, part in parts.items() if len(part) < 2]
+        rows = [_Row(file, "", part[0]) for file, part in parts.items() if len(part) > 1]
+    return sorted(rows, key=lambda row: row.order), loose
+
+
+def _notes(tree: Tree, root: str, rows: list[_Row], loose: list[str], others: int) -> tuple[str, ...]:
+    notes = []
+    has_splits = bool(rows[0].split)
+    depth = 2 if has_splits else 1
+    if has_splits:
+        parts = [f"{counted(sum(row.split == split for row in rows), 'picture')} in {split}" for split in SPLITS]
+        notes.append(f"The split is that of the folders: {', '.join(parts)}.")
+    if loose:
+        notes.append(f"{counted(len(loose), 'picture')} outside of class folders left out: {some(loose)}.")
+    if others:
+        notes.append(
+            f"{counted(others, 'file')} left out that by the name {'is' if others == 1 else 'are'} no picture."
+        )
+    full = {"/".join(PurePosixPath(row.file).parts[:depth]) for row in rows}
+    empty = sorted(_class_folders(tree, root, depth) - full)
+    if empty:
+        notes.append(f"{counted(len(empty), 'class folder')} without a picture: {some(empty)}.")
+    return tuple(notes)
+
+
+def _class_folders(tree: Tree, root: str, depth: int) -> set[str]:
+    """Folders where those of classes lie, with pictures or without."""
+    inside = [name.removeprefix(root) for name in tree.files if name.startswith(root)]
+    found = {"/".join(PurePosixPath(name).parts[:depth]) for name in inside if name.count("/") >= depth}
+    if isinstance(tree, FolderTree):  # the only one that can tell of a folder without any file
+        base = tree.path / root
+        pattern = "/".join(["*"] * depth)
+        found |= {
+            folder.relative_to(base).as_posix()
+            for folder in base.glob(pattern)
+            if folder.is_dir() and not any(part.startswith(".") for part in folder.relative_to(base).parts)
+        }
+    return found

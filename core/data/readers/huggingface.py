@@ -1,0 +1,211 @@
+"""A folder that the ``datasets`` library wrote with ``save_to_disk``, read from its Arrow files alone."""
+
+from __future__ import annotations
+
+import stat
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from core.data.decode import MOST_BYTES, Raw, Unreadable
+from core.data.listing import Listing, table_of
+from core.data.readers.names import SPLIT_WORDS, called, counted, some
+from core.data.readers.options import ReadOptions
+from core.errors import UserError
+from core.files import read_json
+
+IMAGE_NAMES = ("image", "img")
+LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+_AGAIN = "Save it again with save_to_disk."
+
+
+def read_huggingface(path: Path, options: ReadOptions) -> Listing:
+    """A ``Dataset`` or ``DatasetDict`` with one column of images and one of labels.
+
+    Where there are several, those called ``image`` or ``img``, and ``label``, ``labels``, ``fine_label``, ``class`` or
+    ``target`` are taken. Ids are ``train/00000`` by split and row, ``00000`` in a dataset without splits; classes are
+    the names of the ``ClassLabel``, or the values. Rows whose label is -1 (none) are left out. The Arrow files stay on
+    the disk, mapped into memory.
+
+    Raises:
+        UserError: a file is missing or damaged, or columns are missing or not obvious; the text names them.
+    """
+    parts = {name: _part(folder) for name, folder in _folders(path).items()}
+    rows: list[tuple[_Part, int]] = []
+    ids, classes, splits, unlabelled = [], [], [], 0
+    for name, part in parts.items():
+        width = max(5, len(str(part.count)))
+        for row, label in enumerate(part.labels):
+            if label is None:
+                unlabelled += 1
+                continue
+            rows.append((part, row))
+            ids.append(f"{name}/{row:0{width}d}" if name else f"{row:0{width}d}")
+            classes.append(label)
+            splits.append(SPLIT_WORDS.get(name.lower(), ""))
+    first = next(iter(parts.values()))
+    notes = [f"Images are in the column {first.image!r}, classes in {first.label!r}."]
+    unknown = [name for name in parts if name and name.lower() not in SPLIT_WORDS]
+    if unknown:
+        notes.append(f"Of no split, because they are not called train, validation or test: {some(unknown)}.")
+    if unlabelled:
+        notes.append(f"{counted(unlabelled, 'image')} without a label (-1) left out.")
+
+    def read(position: int) -> Raw:
+        part, row = rows[position]
+        return part.read(row)
+
+    stamp = [[name, part.stamp] for name, part in parts.items()]
+    return Listing(called(path), table_of(ids, classes, splits), read, stamp, notes=tuple(notes))
+
+
+def is_huggingface(names: list[str]) -> bool:
+    """Whether files of these names are for :func:`read_huggingface`."""
+    return "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= set(names)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    folder: Path
+    image: str
+    label: str
+    labels: list[str | None]
+    chunks: list[pa.Array]
+    ends: list[int]  # rows up to the end of each chunk
+    stamp: Any
+
+    @property
+    def count(self) -> int:
+        return len(self.labels)
+
+    def read(self, row: int) -> Raw:
+        chunk = bisect_right(self.ends, row)
+        value = self.chunks[chunk][row - (self.ends[chunk - 1] if chunk else 0)].as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if content is not None:
+            return content
+        name = value.get("path") if isinstance(value, dict) else None
+        if not name:
+            raise Unreadable("the row has no image")
+        try:
+            file = self.folder / name
+            told = file.stat()
+            if not stat.S_ISREG(told.st_mode) or told.st_size > MOST_BYTES:
+                raise Unreadable(f"{name!r} is no file of an image")
+            return file.read_bytes()
+        except (OSError, ValueError) as error:
+            raise Unreadable(f"{name!r} cannot be read: {error}") from error
+
+
+def _folders(path: Path) -> dict[str, Path]:
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder.", "Give the folder that save_to_disk wrote, unpacked.")
+    if not (path / "dataset_dict.json").is_file():
+        return {"": path}
+    told = read_json(path / "dataset_dict.json")
+    names = told.get("splits") if isinstance(told, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path / 'dataset_dict.json'} names no splits.", _AGAIN)
+    for name in names:
+        _refuse_outside(name, path / "dataset_dict.json")
+    return {name: path / name for name in names}
+
+
+def _refuse_outside(name: Any, file: Path) -> None:
+    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    if not parts or ".." in parts or parts[0] == "/" or "\0" in name:
+        raise UserError(f"{file} names {name!r}, which is no file of the dataset.", _AGAIN)
+
+
+def _part(folder: Path) -> _Part:
+    state, info = read_json(folder / "state.json"), read_json(folder / "dataset_info.json")
+    features = info.get("features") if isinstance(info, dict) else None
+    listed = state.get("_data_files") if isinstance(state, dict) else None
+    if not isinstance(features, dict) or not isinstance(listed, list) or not listed:
+        raise UserError(f"{folder}: state.json and dataset_info.json do not tell of files and columns.", _AGAIN)
+    if state.get("_indices_data_files"):
+        raise UserError(
+            f"{folder} is a selection of the rows of another file.", "Call flatten_indices() and save again."
+        )
+    files = []
+    for one in listed:
+        name = one.get("filename") if isinstance(one, dict) else None
+        _refuse_outside(name, folder / "state.json")
+        files.append(folder / str(name))
+    image, label, names = _columns(features, folder)
+    chunks, values = [], []
+    for file in files:
+        images, labels = _arrow(file, image, label)
+        chunks += images
+        values += labels
+    stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    ends = list(accumulate(len(chunk) for chunk in chunks))
+    return _Part(folder, image, label, _labels(values, names, folder, label), chunks, ends, [stamp, features])
+
+
+def _columns(features: dict[str, Any], folder: Path) -> tuple[str, str, list[str] | None]:
+    """The column of images, that of labels, and the names of classes if it has some."""
+    kinds = {name: told.get("_type") for name, told in features.items() if isinstance(told, dict)}
+    image = _one([name for name, kind in kinds.items() if kind == "Image"], IMAGE_NAMES, "images", folder, kinds)
+    labelled = [name for name, kind in kinds.items() if kind == "ClassLabel"]
+    plain = [name for name, kind in kinds.items() if kind == "Value" and name.lower() in LABEL_NAMES]
+    label = _one(labelled or plain, LABEL_NAMES, "labels", folder, kinds)
+    names = features[label].get("names")
+    if label in labelled and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
+        raise UserError(f"{folder / 'dataset_info.json'}: the column {label!r} has no names of classes.", _AGAIN)
+    return image, label, names if label in labelled else None
+
+
+def _one(found: list[str], obvious: tuple[str, ...], what: str, folder: Path, kinds: dict[str, Any]) -> str:
+    if len(found) == 1:
+        return found[0]
+    for name in obvious:
+        if name in found:
+            return name
+    if found:
+        raise UserError(
+            f"{folder} has several columns of {what}: {some(found, 10)}.",
+            f"Call the right one {obvious[0]!r} with rename_column and save again.",
+        )
+    told = some([f"{name} ({kind})" for name, kind in kinds.items()], 10) if kinds else "none"
+    raise UserError(
+        f"{folder} has no column of {what}; its columns: {told}.",
+        f"Cast or rename the right one to {obvious[0]!r} and save again.",
+    )
+
+
+def _arrow(file: Path, image: str, label: str) -> tuple[list[pa.Array], list[Any]]:
+    """The chunks of the column of images, and all labels."""
+    try:
+        with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
+            table = reader.read_all()
+        for column in (image, label):
+            if column not in table.column_names:
+                raise UserError(f"{file} has no column {column!r}, which dataset_info.json names.", _AGAIN)
+        table = table.select([image, label])
+        table.validate(full=True)  # its offsets may say anything
+        return list(table.column(image).chunks), table.column(label).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{file} is missing, damaged or no Arrow file: {str(error)[:200]}.", _AGAIN) from error
+
+
+def _labels(values: list[Any], names: list[str] | None, folder: Path, column: str) -> list[str | None]:
+    labels: list[str | None] = []
+    for row, value in enumerate(values):
+        if value is None or (names is not None and value == -1):
+            labels.append(None)
+        elif names is None:
+            if not isinstance(value, str | int) or value == "":
+                raise UserError(
+                    f"{folder}, row {row}: {column} is {str(value)[:80]!r}, which names no class.", "Correct it."
+                )
+            labels.append(str(value))
+        elif type(value) is int and 0 <= value < len(names):
+            labels.append(names[value])
+        else:
+            raise UserError(f"{folder}, row {row}: {column} is {value!r}, but there are {len(names)} classes.", _AGAIN)
+    return labels

@@ -1,0 +1,301 @@
+"""A table of pictures and labels, csv or parquet, beside the pictures or with them in one zip."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.data.archive import FolderTree, Tree, open_tree
+from core.data.decode import Raw, Unreadable
+from core.data.listing import Listing, table_of
+from core.data.readers.names import SPLIT_WORDS, called, counted, is_picture, some
+from core.data.readers.options import ReadOptions
+from core.errors import UserError
+
+COLUMNS = ("path", "label", "split", "group", "id")
+PATH_NAMES = ("path", "filename")
+SUFFIXES = (".csv", ".parquet")
+MOST_ROWS = 10_000_000
+MOST_TABLE_BYTES = 2_000_000_000
+_ALIKE = 'The columns are path, label and, if you like, split (train, val, test), group and id: "path,label".'
+
+
+def read_manifest(path: Path, options: ReadOptions) -> Listing:
+    """``path,label`` and optionally ``split``, ``group``, ``id``; ``filename`` is another word for ``path``.
+
+    Paths are relative to the table. ``path`` may be the table, or a folder or zip with this one table in it. Rows are
+    in the order of the table; ids are the column ``id``, or else the paths. A file that is missing is an image that
+    cannot be read, unless all of them are.
+
+    Raises:
+        UserError: names the line of a csv, or the row of a parquet counted from 1, and the column.
+    """
+    if path.suffix.lower() in SUFFIXES:
+        if not path.is_file():
+            raise UserError(f"{path} {'is a folder' if path.exists() else 'does not exist'}.", "Check the path.")
+        is_local = True
+        tree: Tree = FolderTree(path.parent)  # which lists nothing until it is asked for all files
+        inner = path.name
+    else:
+        is_local = False
+        tree = open_tree(path)
+        inner = _only_table(tree, path)
+    rows = _read_rows(tree, inner, options.encoding)
+    files = _Files(tree, inner, is_local)
+    names = [files.name(row) for row in rows]
+    sizes = [files.look(name) for name in names]
+    missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
+    if len(missing) == len(names):
+        raise UserError(
+            f"None of the {counted(len(names), 'file')} that {inner} names exists; the first is {names[0]!r}.",
+            f"Paths are relative to the folder of {inner}.",
+        )
+    notes = [f"{counted(len(missing), 'file')} of {len(names):,} missing: {some(missing)}."] if missing else []
+    ids = [row.id or name for row, name in zip(rows, names, strict=True)]
+    if any(_is_absolute(name) for name in ids):
+        notes.append("Some ids are absolute paths, which differ between machines: add a column id.")
+    _refuse_twice(ids, rows, inner)
+
+    def read(position: int) -> Raw:
+        if sizes[position] is None:
+            raise Unreadable("the file is missing")
+        return tree.read(names[position])
+
+    table = table_of(ids, [row.label for row in rows], [row.split for row in rows], [row.group for row in rows])
+    if is_local:
+        stamp: Any = [inner, *files.stamp(inner), [list(size or ()) for size in sizes]]
+    else:
+        stamp = tree.stamp()
+    return Listing(called(path), table, read, stamp, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Row:
+    where: str  # "mine.csv, line 7"
+    path: str
+    label: str
+    split: str
+    group: str
+    id: str
+
+
+def _only_table(tree: Tree, path: Path) -> str:
+    tables = [name for name in tree.files if name.lower().endswith(SUFFIXES)]
+    if len(tables) == 1:
+        return tables[0]
+    found = f"found: {some(tables)}" if tables else "there is none"
+    raise UserError(f"{path} must hold one table of pictures, csv or parquet; {found}.", "Give the table itself.")
+
+
+def has_manifest(tree: Tree) -> bool:
+    """Whether this is a folder or archive for :func:`read_manifest`: pictures, and one table with its columns."""
+    tables = [name for name in tree.files if name.lower().endswith(SUFFIXES)]
+    if len(tables) != 1 or not any(is_picture(name) for name in tree.files):
+        return False
+    if tables[0].lower().endswith(".parquet"):
+        return True
+    try:
+        first = tree.read(tables[0]).split(b"\n", 1)[0].replace(b"\0", b"").lower()
+    except Unreadable:
+        return False
+    return b"label" in first and any(word.encode() in first for word in PATH_NAMES)
+
+
+def _read_rows(tree: Tree, name: str, encoding: str | None) -> list[_Row]:
+    try:
+        content = tree.read(name)
+    except Unreadable as unreadable:
+        raise UserError(f"{name} cannot be read: {unreadable}.", "Check the file.") from unreadable
+    is_parquet = name.lower().endswith(".parquet")
+    columns, wheres = _parquet(content, name) if is_parquet else _csv(_text(content, name, encoding), name)
+    if not wheres:
+        raise UserError(f"{name} has no rows.", _ALIKE)
+    count = len(wheres)
+    values = [columns.get(column, [""] * count) for column in COLUMNS]
+    rows = []
+    for where, path, label, split, group, given in zip(wheres, *values, strict=True):
+        for column, value in (("path", path), ("label", label)):
+            if not value.strip():
+                raise UserError(f"{where}: {column} is empty.", "Fill it in or delete the row.")
+        if "id" in columns and not given.strip():
+            raise UserError(f"{where}: id is empty.", "Fill it in, or delete the column.")
+        if split.strip() and split.strip().lower() not in SPLIT_WORDS:
+            raise UserError(f"{where}: split is {split[:80]!r}.", "Write train, val or test, or leave it empty.")
+        rows.append(_Row(where, path, label, SPLIT_WORDS.get(split.strip().lower(), ""), group, given))
+    return rows
+
+
+def _header(names: Sequence[str], name: str) -> list[str]:
+    """The columns by their names here; others are kept and never looked at."""
+    plain = [str(column).strip().lower() for column in names]
+    if "path" not in plain:
+        plain = ["path" if column == "filename" else column for column in plain]
+    for column in ("path", "label"):
+        if column not in plain:
+            raise UserError(f"{name} has no column {column}; its columns are {some(list(names), 10)}.", _ALIKE)
+    twice = [column for column in COLUMNS if plain.count(column) > 1]
+    if twice:
+        raise UserError(f"{name} has the column {twice[0]} twice.", "Keep one of them.")
+    return plain
+
+
+def _text(content: bytes, name: str, encoding: str | None) -> str:
+    guessed = encoding
+    if guessed is None:
+        is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        guessed = "utf-16" if is_wide else "utf-8-sig"
+    try:
+        text = content.decode(guessed)
+    except LookupError as error:
+        raise UserError(f"There is no encoding {encoding!r}.", "Try utf-8, utf-16, cp1252 or latin-1.") from error
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        called_ = {"utf-8-sig": "UTF-8", "utf-16": "UTF-16"}.get(guessed, guessed)
+        raise UserError(
+            f"{name}, line {line} is no {called_} text (byte {content[error.start]:#04x}).",
+            "Save the file as UTF-8, or say how it is encoded with --encoding, for example --encoding cp1252.",
+        ) from error
+    except UnicodeError as error:
+        raise UserError(f"{name} is no {guessed} text: {error}.", "Save the file as UTF-8.") from error
+    if "\0" in text:
+        raise UserError(
+            f"{name} holds NUL characters, so it is no text.", "Save the file as UTF-8, or give --encoding."
+        )
+    return text.removeprefix("\ufeff")
+
+
+def _csv(text: str, name: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Columns and what to call each row; the separator is a comma, semicolon or tab."""
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+    rows: list[list[str]] = []
+    wheres = []
+    try:
+        header = _header(next(reader, []), name)
+        line = reader.line_num
+        for row in reader:
+            where, line = f"{name}, line {line + 1}", reader.line_num  # a row in quotes may take several
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise UserError(
+                    f"{where} has {counted(len(row), 'field')}, but there are {len(header)} columns.",
+                    "Put values with commas in quotes.",
+                )
+            rows.append(row)
+            wheres.append(where)
+    except csv.Error as error:
+        raise UserError(f"{name}, line {reader.line_num} cannot be read: {error}.", "Correct the quotes.") from error
+    if len(rows) > MOST_ROWS:
+        raise UserError(f"{name} has {len(rows):,} rows.", f"The most is {MOST_ROWS:,}.")
+    return {column: list(values) for column, values in zip(header, zip(*rows, strict=True), strict=False)}, wheres
+
+
+def _parquet(content: bytes, name: str) -> tuple[dict[str, list[str]], list[str]]:
+    try:
+        schema = pq.read_schema(pa.BufferReader(content))
+        shared = [
+            field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=shared)
+        told = file.metadata
+        held = sum(told.row_group(group).total_byte_size for group in range(told.num_row_groups))
+        if told.num_rows > MOST_ROWS or held > MOST_TABLE_BYTES:
+            raise UserError(
+                f"{name} has {told.num_rows:,} rows and {held:,} bytes.", f"The most is {MOST_ROWS:,} rows."
+            )
+        names = list(file.schema_arrow.names)
+        header = _header(names, name)
+        columns = {}
+        for given, column in zip(names, header, strict=True):
+            if column in COLUMNS:
+                columns[column] = _texts(file.read([given]).column(given), name, column)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{name} is damaged, or no parquet file: {str(error)[:200]}.", "Write it again.") from error
+    return columns, [f"{name}, row {number}" for number in range(1, told.num_rows + 1)]
+
+
+def _texts(column: pa.ChunkedArray, name: str, called_: str) -> list[str]:
+    texts: list[str] = []
+    for chunk in column.chunks:
+        # One text for all rows that share it: a small file may otherwise take more memory than there is.
+        is_shared = pa.types.is_dictionary(chunk.type)
+        values, rows = (chunk.dictionary, chunk.indices.to_pylist()) if is_shared else (chunk, None)
+        kind = values.type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+            raise UserError(f"{name}: the column {called_} holds {kind}.", "Store it as text or whole numbers.")
+        plain = ["" if value is None else str(value) for value in values.to_pylist()]
+        texts += plain if rows is None else ["" if row is None else plain[row] for row in rows]
+    return texts
+
+
+class _Files:
+    """The pictures that a table names."""
+
+    def __init__(self, tree: Tree, table: str, is_local: bool) -> None:
+        self._tree, self._is_local = tree, is_local
+        self._folder = table.rpartition("/")[0]
+        self._known = set() if is_local else set(tree.files)
+
+    def name(self, row: _Row) -> str:
+        """A picture's name in the tree; an absolute path stays one."""
+        if "\0" in row.path:
+            raise UserError(f"{row.where}: path holds a NUL character.", "Correct it.")
+        slashed = row.path.replace("\\", "/")
+        if ".." in PurePosixPath(slashed).parts:
+            raise UserError(f"{row.where}: path {row.path[:200]!r} leads out of the folder of the table.", _INSIDE)
+        if _is_absolute(row.path):
+            if not self._is_local:
+                raise UserError(f"{row.where}: path {row.path[:200]!r} is absolute.", _INSIDE)
+            folder = self._tree.path.absolute().as_posix().rstrip("/") + "/"
+            return row.path.removeprefix(folder)
+        as_written = self._below(row.path)
+        is_from_windows = "\\" in row.path and self.look(as_written) is None
+        return self._below(slashed) if is_from_windows else as_written
+
+    def _below(self, path: str) -> str:
+        plain = str(PurePosixPath(path))
+        return f"{self._folder}/{plain}" if self._folder else plain
+
+    def look(self, name: str) -> tuple[int, int] | None:
+        """Size and time of modification, as far as they are needed; None if there is no such file."""
+        if not self._is_local:
+            return (0, 0) if name in self._known else None
+        return self.stamp(name) or None
+
+    def stamp(self, name: str) -> tuple[int, int] | tuple[()]:
+        try:
+            told = os.stat(self._tree.path / name)  # noqa: PTH116
+        except (OSError, ValueError):  # of names that no file can have
+            return ()
+        return (told.st_size, told.st_mtime_ns) if stat.S_ISREG(told.st_mode) else ()
+
+
+_INSIDE = "Put the table above or beside its pictures and write paths that begin there."
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith(("/", "\\")) or PureWindowsPath(path).is_absolute()
+
+
+def _refuse_twice(ids: list[str], rows: list[_Row], name: str) -> None:
+    seen: dict[str, int] = {}
+    for position, one in enumerate(ids):
+        if one in seen:
+            first = rows[seen[one]].where.removeprefix(f"{name}, ")
+            what = "the id" if rows[position].id else "the path"
+            raise UserError(
+                f"{rows[position].where}: {what} {one[:200]!r} was there before, in {first}.",
+                "Keep one of the rows, or add a column id.",
+            )
+        seen[one] = position

@@ -1,0 +1,226 @@
+"""mini-ImageNet (Vinyals et al. 2016) in the split of Ravi and Larochelle (2017)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.data.archive import Tree, open_tree
+from core.data.decode import Raw, Unreadable
+from core.data.listing import SPLITS, Form, Listing, table_of
+from core.data.readers.names import counted, is_picture, some
+from core.data.readers.options import ReadOptions
+from core.data.safe_pickle import read_plain
+from core.errors import UserError
+
+FORM = Form(size=(84, 84), channels=3)
+COLUMNS = ("filename", "label")
+
+_CACHE_WORDS = {"train": ("train",), "val": ("validation", "val"), "test": ("test",)}
+_WANTED = (
+    "It must hold the pictures (in images/) and train.csv, val.csv, test.csv with the columns filename and label, "
+    "or mini-imagenet-cache-train.pkl, -validation.pkl and -test.pkl."
+)
+
+
+def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
+    """The csv layout, in a folder or zip, or the pickled caches of learn2learn and others.
+
+    With csv files (``filename,label``): pictures are found by their names, in ``images`` first; ids are the file
+    names, classes the labels (WordNet numbers), rows in the order of the files. The csv files may lie in
+    ``options.splits`` or in a folder ``mini_imagenet`` or ``splits/mini_imagenet`` beside the data. With caches
+    (``image_data``, ``class_dict``): ids are ``train/00000``. Only the splits whose file is there are read.
+
+    Raises:
+        UserError: there is neither, a row is wrong, or no picture at all is found.
+    """
+    if caches := _caches(path):
+        return _from_caches(caches)
+    tree = open_tree(path)
+    lists = _lists(tree, path, options.splits)
+    if not lists:
+        raise UserError(f"There is no mini-ImageNet in {path}.", _WANTED)
+    rows = [(split, *row) for split, (name, content) in lists.items() for row in _rows(content, name)]
+    where = _places(tree, [file for _, file, _ in rows])
+    missing = [file for _, file, _ in rows if file not in where]
+    if len(missing) == len(rows):
+        raise UserError(
+            f"None of the {len(rows):,} pictures in the csv files is in {path}; the first is {rows[0][1]!r}.",
+            "Put them into a folder images beside the csv files.",
+        )
+    notes = [f"Split by {', '.join(name for name, _ in lists.values())}."]
+    notes += _absent(set(lists))
+    if missing:
+        notes.append(f"{counted(len(missing), 'picture')} of {len(rows):,} missing: {some(missing)}.")
+
+    def read(position: int) -> Raw:
+        file = where.get(rows[position][1])
+        if file is None:
+            raise Unreadable("the file is missing")
+        return tree.read(file)
+
+    splits, files, labels = (list(column) for column in zip(*rows, strict=True))
+    stamp = [tree.stamp(), [content for _, content in lists.values()]]
+    return Listing("mini-imagenet", table_of(files, labels, splits), read, stamp, form=FORM, notes=tuple(notes))
+
+
+def is_mini_imagenet(tree: Tree) -> bool:
+    """Whether this folder or archive is for :func:`read_mini_imagenet`."""
+    if any(name.startswith("mini-imagenet-cache-") and name.endswith(".pkl") for name in tree.files):
+        return True
+    names = [name for name in tree.files if name.rpartition("/")[2] in {f"{split}.csv" for split in SPLITS}]
+    if not names or not any(is_picture(name) for name in tree.files):
+        return False
+    try:
+        return tree.read(names[0])[:15].replace(b" ", b"").lower().startswith(b"filename,label")
+    except Unreadable:
+        return False
+
+
+def _lists(tree: Tree, path: Path, given: Path | None) -> dict[str, tuple[str, str]]:
+    """Name and content of the csv file of each split."""
+    if given is not None:
+        for folder in (given, given / "mini_imagenet"):
+            if lists := _lists_in(folder):
+                return lists
+        raise UserError(f"There are no csv files of splits in {given}.", "It must hold train.csv, val.csv or test.csv.")
+    inside = {}
+    for split in SPLITS:
+        names = sorted((n for n in tree.files if n.rpartition("/")[2] == f"{split}.csv"), key=lambda n: n.count("/"))
+        if names:
+            try:
+                inside[split] = (names[0], _decoded(tree.read(names[0]), names[0]))
+            except Unreadable as unreadable:
+                raise UserError(f"{names[0]} cannot be read: {unreadable}.", "Download it again.") from unreadable
+    if inside:
+        return inside
+    base = path if path.is_dir() else path.parent
+    for above in (base, base.absolute().parent):
+        for folder in (above / "splits" / "mini_imagenet", above / "mini_imagenet", above / "splits"):
+            if lists := _lists_in(folder):
+                return lists
+    return {}
+
+
+def _lists_in(folder: Path) -> dict[str, tuple[str, str]]:
+    files = {split: folder / f"{split}.csv" for split in SPLITS}
+    try:
+        return {
+            split: (str(file), _decoded(file.read_bytes(), str(file)))
+            for split, file in files.items()
+            if file.is_file()
+        }
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
+
+
+def _decoded(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{name}, line {line} is no UTF-8 text.", "Use the published file.") from error
+
+
+def _rows(content: str, name: str) -> Iterator[tuple[str, str]]:
+    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
+    try:
+        header = [column.strip().lower() for column in next(reader, [])]
+        if header[:2] != list(COLUMNS):
+            raise UserError(f"{name} does not begin with the columns filename and label.", "Use the published file.")
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header) or not row[0].strip() or not row[1].strip():
+                raise UserError(f"{name}, line {reader.line_num} is no file name and label: {row}.", "Correct it.")
+            yield row[0], row[1]
+    except csv.Error as error:
+        raise UserError(
+            f"{name}, line {reader.line_num} cannot be read: {error}.", "Use the published file."
+        ) from error
+
+
+def _places(tree: Tree, wanted: list[str]) -> dict[str, str]:
+    """Where the pictures of these names are: in a folder images, or else anywhere, but once."""
+    by_name: dict[str, list[str]] = {}
+    for name in filter(is_picture, tree.files):
+        by_name.setdefault(name.rpartition("/")[2], []).append(name)
+    found = {}
+    for file in wanted:
+        hits = [name for name in by_name.get(file.rpartition("/")[2], ()) if f"/{name}".endswith(f"/{file}")]
+        if len(hits) > 1:
+            hits = [name for name in hits if f"/{name}".endswith(f"/images/{file}")] or hits
+        if len(hits) > 1:
+            raise UserError(f"{tree.path} has several pictures {file!r}: {some(hits)}.", "Keep one of them.")
+        if hits:
+            found[file] = hits[0]
+    return found
+
+
+def _absent(there: set[str]) -> list[str]:
+    return [f"There is no list of {split}, so no such images." for split in SPLITS if split not in there]
+
+
+def _caches(path: Path) -> dict[str, Path]:
+    if not path.is_dir():
+        return {}
+    found = {}
+    for split, words in _CACHE_WORDS.items():
+        files = [path / f"mini-imagenet-cache-{word}.pkl" for word in words]
+        if there := [file for file in files if file.is_file()]:
+            found[split] = there[0]
+    return found
+
+
+def _from_caches(caches: dict[str, Path]) -> Listing:
+    images: dict[str, np.ndarray] = {}
+    rows: list[tuple[str, int, str]] = []
+    for split, file in caches.items():
+        images[split], classes = _cache(read_plain(file), file.name)
+        rows += [(split, position, name) for position, name in enumerate(classes)]
+
+    def read(position: int) -> Raw:
+        split, number, _ = rows[position]
+        return images[split][number]
+
+    ids = [f"{split}/{number:05d}" for split, number, _ in rows]
+    stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in caches.values()]
+    notes = [f"Split by {', '.join(file.name for file in caches.values())}.", *_absent(set(caches))]
+    table = table_of(ids, [name for _, _, name in rows], [split for split, _, _ in rows])
+    return Listing("mini-imagenet", table, read, stamp, form=FORM, notes=tuple(notes))
+
+
+def _cache(content: Any, name: str) -> tuple[np.ndarray, list[str]]:
+    """Images ``(n, height, width, 3)`` and the class of each."""
+    wrong = UserError(
+        f"{name} does not hold image_data, pictures in colour, and class_dict, their places by class.",
+        "Download it again.",
+    )
+    if not isinstance(content, dict):
+        raise wrong
+    images, places = content.get("image_data"), content.get("class_dict")
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise wrong
+    if not isinstance(places, dict):
+        raise wrong
+    classes = [""] * len(images)
+    for one, members in places.items():
+        numbers = members.tolist() if isinstance(members, np.ndarray) and members.ndim == 1 else members
+        if not isinstance(one, str) or not isinstance(numbers, list | tuple):
+            raise wrong
+        for number in numbers:
+            if type(number) is not int or not 0 <= number < len(images):
+                raise UserError(
+                    f"{name}: class {one!r} names image {number!r}, which is not there.", "Download it again."
+                )
+            if classes[number]:
+                raise UserError(f"{name}: image {number} is in {classes[number]!r} and {one!r}.", "Download it again.")
+            classes[number] = one
+    if "" in classes:
+        raise UserError(f"{name}: image {classes.index('')} is in no class.", "Download it again.")
+    return images, classes

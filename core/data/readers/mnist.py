@@ -1,0 +1,163 @@
+"""MNIST's four idx files, which Fashion-MNIST and Kuzushiji-MNIST share."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+import zlib
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from core.data.archive import FolderTree
+from core.data.decode import Raw
+from core.data.listing import Form, Listing, table_of
+from core.data.readers.names import called
+from core.data.readers.options import ReadOptions
+from core.errors import UserError
+
+PARTS = {"train": "train", "test": "t10k"}
+"""How the files of each split begin."""
+MD5 = {
+    "train": ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624"),
+    "test": ("2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
+}
+"""Of the uncompressed images and labels (LeCun, Cortes and Burges)."""
+MOST_BYTES = 2_000_000_000
+CLASSES = 10
+
+_KINDS = ("images-idx3", "labels-idx1")
+_BYTE_TYPE = 8
+_MOST_GZIP_RATIO = 1100  # deflate cannot do better
+_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
+_AGAIN = "Download it again."
+
+
+def read_mnist(path: Path, options: ReadOptions) -> Listing:
+    """The pair of images and labels of the training part, of the test part, or both; each plain or ``.gz``.
+
+    They lie in the folder or, as torchvision puts them, in ``MNIST/raw`` below it. Ids are ``train-00000`` and
+    ``test-00000``; the split is the official one, in which every class is on both sides. Images are kept in memory,
+    one byte a pixel.
+
+    Raises:
+        UserError: a file of a pair is missing, or its header, length or labels are wrong; the text names it.
+    """
+    folder = _folder(path)
+    pairs = {split: _pair(folder, start) for split, start in PARTS.items()}
+    parts = {split: _read_pair(split, *pair) for split, pair in pairs.items() if pair}
+    (first, *others) = parts.values()
+    for other in others:
+        if other.images.shape[1:] != first.images.shape[1:]:
+            raise UserError(f"{folder}: training and test images differ in size.", "They belong to two data sets.")
+    images = [image for part in parts.values() for image in part.images]
+    labels = [str(label) for part in parts.values() for label in part.labels]
+    ids = [f"{split}-{number:05d}" for split, part in parts.items() for number in range(len(part.labels))]
+    splits = [split for split, part in parts.items() for _ in part.labels]
+    notes = [f"Only the {split} part is there." for split in parts if len(parts) == 1]
+    if not all(part.is_original for part in parts.values()):
+        notes.append(
+            "These are not the original MNIST digits (their checksums differ); other data sets come in files of the "
+            "same names. Classes are called 0 to 9."
+        )
+
+    def read(position: int) -> Raw:
+        return images[position]
+
+    stamp = [
+        [file.name, file.stat().st_size, file.stat().st_mtime_ns] for pair in pairs.values() if pair for file in pair
+    ]
+    name = "mnist" if folder.name == "raw" and folder.parent.name == "MNIST" else called(path)
+    return Listing(name, table_of(ids, labels, splits), read, stamp, form=Form(channels=1), notes=tuple(notes))
+
+
+def is_mnist(names: list[str]) -> bool:
+    """Whether files of these names are for :func:`read_mnist`."""
+    files = {PurePosixPath(name).name.removesuffix(".gz") for name in names}
+    return any(all(f"{start}-{kind}-ubyte" in files for kind in _KINDS) for start in PARTS.values())
+
+
+@dataclass(frozen=True)
+class _Part:
+    images: np.ndarray  # (n, height, width) uint8
+    labels: np.ndarray  # (n,) uint8
+    is_original: bool
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder.", f"Give the folder, unpacked, that holds {_FILES}.")
+    if any(_pair(path, start) for start in PARTS.values()):
+        return path
+    known = {f"{start}-{kind}-ubyte" for start in PARTS.values() for kind in _KINDS}
+    found = [path / name for name in FolderTree(path).files]
+    below = {file.parent for file in found if file.name.removesuffix(".gz") in known}
+    if len(below) > 1:
+        listed = ", ".join(str(folder) for folder in sorted(below))
+        raise UserError(f"There are idx files in several folders below {path}: {listed}.", "Give one of them.")
+    if not below:
+        raise UserError(f"There are no MNIST files in {path}.", f"It must hold {_FILES}, with .gz or without.")
+    return below.pop()
+
+
+def _pair(folder: Path, start: str) -> tuple[Path, Path] | None:
+    files = []
+    for kind in _KINDS:
+        plain = folder / f"{start}-{kind}-ubyte"
+        files.append(next((file for file in (plain, plain.with_name(f"{plain.name}.gz")) if file.is_file()), None))
+    images, labels = files
+    if images and labels:
+        return images, labels
+    if images or labels:
+        there = images or labels
+        lacking = "labels-idx1" if images else "images-idx3"
+        raise UserError(f"{there} is there, but not {start}-{lacking}-ubyte.", "Put both into the folder.")
+    return None
+
+
+def _read_pair(split: str, images: Path, labels: Path) -> _Part:
+    pixels, pixels_md5 = _idx(images, 3)
+    classes, classes_md5 = _idx(labels, 1)
+    if len(pixels) != len(classes):
+        raise UserError(
+            f"{images.name} has {len(pixels):,} images, but {labels.name} has {len(classes):,} labels.",
+            _AGAIN,
+        )
+    bad = np.flatnonzero(classes >= CLASSES)
+    if bad.size:
+        raise UserError(
+            f"{labels.name}: label {bad[0]} (counted from 0) is {classes[bad[0]]}, but there are {CLASSES} classes.",
+            "Give images of other classes as a folder a class, or with a table of paths and labels.",
+        )
+    return _Part(pixels, classes, (pixels_md5, classes_md5) == MD5[split])
+
+
+def _idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
+    """An array of bytes and the MD5 of the uncompressed file; nothing is allocated before the header is checked."""
+    size = path.stat().st_size
+    is_packed = path.suffix == ".gz"
+    head_bytes = 4 * (1 + dimensions)
+    try:
+        with gzip.open(path) if is_packed else path.open("rb") as stream:
+            head = stream.read(head_bytes)
+            if len(head) < head_bytes or head[:4] != bytes((0, 0, _BYTE_TYPE, dimensions)):
+                raise UserError(f"{path.name} is no idx file of {dimensions} dimensions of bytes.", _AGAIN)
+            shape = struct.unpack(f">{dimensions}I", head[4:])
+            expected = prod(shape)
+            if not expected:
+                raise UserError(f"{path.name} has no content: its shape is {shape}.", _AGAIN)
+            most = min(MOST_BYTES, (size * _MOST_GZIP_RATIO if is_packed else size) + 1)
+            if expected > most:
+                raise UserError(f"{path.name} claims {expected:,} bytes, more than {size:,} bytes can hold.", _AGAIN)
+            content = stream.read(expected + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path.name} is damaged or cut short: {error}.", _AGAIN) from error
+    if len(content) != expected:
+        more = "more" if len(content) > expected else f"{len(content):,}"
+        raise UserError(f"{path.name} should hold {expected:,} bytes after its header, but has {more}.", _AGAIN)
+    digest = hashlib.md5(head, usedforsecurity=False)
+    digest.update(content)
+    return np.frombuffer(content, np.uint8).reshape(shape), digest.hexdigest()

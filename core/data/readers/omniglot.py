@@ -1,0 +1,149 @@
+"""Omniglot (Lake et al. 2015): the official archives, unpacked or not, wherever other libraries put them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.data.archive import Tree, open_tree
+from core.data.decode import Raw
+from core.data.listing import Form, Listing, table_of
+from core.data.readers.names import counted
+from core.data.readers.options import ReadOptions
+from core.data.readers.split_lists import find_split_lists, in_neither
+from core.errors import UserError
+
+PARTS = {"images_background": 964, "images_evaluation": 659}
+"""The two official archives and how many characters each has."""
+DRAWERS = 20
+FORM = Form(size=(28, 28), channels=1, invert=True)
+
+_FOLDERS = ("", "omniglot-py", "omniglot")  # torchvision and learn2learn make the second
+_IMAGE = re.compile(r"(?:^|/)(images_(?:background|evaluation))/([^/]+)/(character\d+)/(\d+_(\d+)\.png)$")
+_WANTED = "Put images_background.zip and images_evaluation.zip, or the folders of the same names, into it."
+
+
+def read_omniglot(path: Path, options: ReadOptions) -> Listing:
+    """A folder with the two archives or folders, the same in ``omniglot-py``, or a single archive.
+
+    Classes are ``Alphabet/characterNN``; ids ``images_background/Alphabet/characterNN/0001_01.png``; groups are the
+    drawers 01 to 20. Rows are sorted by id, part by part. The split is that of lists in torchmeta's form
+    (``{"background": {"Greek": ["character01", ...]}}``) where there are some, else background for training and
+    evaluation for testing (Lake et al. 2015).
+
+    Raises:
+        UserError: neither part is there, or a list is not of that form.
+    """
+    trees = [open_tree(source) for source in _sources(path)]
+    images = _images(trees)
+    if not images:
+        raise UserError(f"There is no Omniglot in {path}.", _WANTED)
+    notes = _completeness(images)
+    lists = find_split_lists(path, options.splits, "omniglot_vinyals")
+    if lists is None:
+        notes.append("Split: the background alphabets for training, the evaluation alphabets for testing.")
+        splits = {image.name: "train" if image.part == "images_background" else "test" for image in images}
+    else:
+        splits = lists.assignment(_members)
+        notes += [f"Split by the lists in {lists.where}.", *in_neither({i.name for i in images}, splits, lists.where)]
+        images = [image for image in images if image.name in splits]
+        if not images:
+            raise UserError(f"None of the characters is in the lists in {lists.where}.", "Use lists for Omniglot.")
+
+    def read(position: int) -> Raw:
+        return images[position].tree.read(images[position].file)
+
+    table = table_of(
+        [image.id for image in images],
+        [image.name for image in images],
+        [splits[image.name] for image in images],
+        [image.drawer for image in images],
+    )
+    stamp: list[Any] = [tree.stamp() for tree in trees]
+    return Listing("omniglot", table, read, [stamp, lists.lists if lists else None], form=FORM, notes=tuple(notes))
+
+
+def is_omniglot(names: list[str]) -> bool:
+    """Whether files of these names are for :func:`read_omniglot`."""
+    archives = {f"{folder}/{part}.zip".lstrip("/") for folder in _FOLDERS for part in PARTS}
+    return any(name in archives or _IMAGE.search(name) for name in names)
+
+
+@dataclass(frozen=True)
+class _Image:
+    tree: Tree
+    file: str
+    part: str
+    alphabet: str
+    character: str
+    base: str
+    drawer: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.alphabet}/{self.character}"
+
+    @property
+    def id(self) -> str:
+        return f"{self.part}/{self.name}/{self.base}"
+
+
+def _sources(path: Path) -> list[Path]:
+    """The archives or folders to look into; of a part that is there twice, the archive, which is never half done."""
+    if not path.is_dir():
+        return [path]
+    found = []
+    for part in PARTS:
+        for folder in _FOLDERS:
+            archive, unpacked = path / folder / f"{part}.zip", path / folder / part
+            if archive.is_file() or unpacked.is_dir():
+                found.append(archive if archive.is_file() else unpacked)
+                break
+    return found or [path]
+
+
+def _images(trees: list[Tree]) -> list[_Image]:
+    found: dict[str, _Image] = {}
+    for tree in trees:
+        # An unpacked part is opened by its own folder, whose name is the first part of what is looked for.
+        above = f"{tree.path.name}/" if tree.path.name in PARTS else ""
+        for file in tree.files:
+            if match := _IMAGE.search(above + file):
+                image = _Image(tree, file, *match.groups())
+                found.setdefault(image.id, image)
+    return [found[name] for name in sorted(found, key=lambda name: name.split("/"))]
+
+
+def _completeness(images: list[_Image]) -> list[str]:
+    notes = []
+    for part, characters in PARTS.items():
+        here = [image for image in images if image.part == part]
+        classes = len({image.name for image in here})
+        if not here:
+            notes.append(f"{part} is not there; the official data set has {characters} more characters in it.")
+        elif (classes, len(here)) != (characters, characters * DRAWERS):
+            notes.append(
+                f"{part} has {counted(classes, 'character')} and {counted(len(here), 'image')}; "
+                f"the official one has {characters} and {characters * DRAWERS:,}."
+            )
+    return notes
+
+
+def _members(content: Any, file: str) -> list[str]:
+    wrong = UserError(
+        f"{file} does not name characters by part and alphabet.",
+        'It must look like {"background": {"Greek": ["character01"]}, "evaluation": {}}.',
+    )
+    if not isinstance(content, dict):
+        raise wrong
+    names = []
+    for alphabets in content.values():
+        if not isinstance(alphabets, dict):
+            raise wrong
+        for alphabet, characters in alphabets.items():
+            if not isinstance(characters, list) or not all(isinstance(character, str) for character in characters):
+                raise wrong
+            names += [f"{alphabet}/{character}" for character in characters]
+    return names

@@ -1,0 +1,101 @@
+"""Every format by name, and which one somebody's files are of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.data.archive import Tree, open_tree
+from core.data.listing import Listing
+from core.data.readers import cifar100
+from core.data.readers.cifar_fs import is_cifar_fs, read_cifar_fs
+from core.data.readers.fc100 import is_fc100, read_fc100
+from core.data.readers.folder import read_folder
+from core.data.readers.huggingface import is_huggingface, read_huggingface
+from core.data.readers.manifest import SUFFIXES, has_manifest, read_manifest
+from core.data.readers.mini_imagenet import is_mini_imagenet, read_mini_imagenet
+from core.data.readers.mnist import is_mnist, read_mnist
+from core.data.readers.names import is_picture, some
+from core.data.readers.omniglot import is_omniglot, read_omniglot
+from core.data.readers.options import Reader, ReadOptions
+from core.errors import UserError
+
+AUTO = "auto"
+READERS: dict[str, Reader] = {
+    "folder": read_folder,
+    "manifest": read_manifest,
+    "omniglot": read_omniglot,
+    "mnist": read_mnist,
+    "cifar-fs": read_cifar_fs,
+    "fc100": read_fc100,
+    "mini-imagenet": read_mini_imagenet,
+    "huggingface": read_huggingface,
+}
+
+
+def read_listing(path: Path, format: str = AUTO, options: ReadOptions | None = None) -> Listing:
+    """Names and classes of the images at ``path``; nothing is decoded.
+
+    Args:
+        format: A name in :data:`READERS`, or ``auto``.
+
+    Raises:
+        UserError: there is no such format, the files are of none or of several, or something is wrong with them.
+    """
+    if format == AUTO:
+        format = detect(path)
+    if format not in READERS:
+        raise UserError(f"There is no format {format!r}.", f"Known: {AUTO}, {', '.join(READERS)}.")
+    return READERS[format](path, options or ReadOptions())
+
+
+def detect(path: Path) -> str:
+    """The format of the files at ``path``.
+
+    Raises:
+        UserError: they are of no known format, and what was found instead; or they can be read in two ways.
+    """
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return "manifest"
+    if path.is_file() and cifar100.is_python_archive([path.name]):
+        raise _either("cifar-fs", "fc100")
+    tree = open_tree(path)
+    # A part of Omniglot is known by the name of its folder, which is not among the names inside.
+    inside = [f"{path.name}/{name}" for name in tree.files] if path.is_dir() else tree.files
+    for name, is_it in (
+        ("huggingface", is_huggingface(tree.files)),
+        ("omniglot", is_omniglot(tree.files) or is_omniglot(inside)),
+        ("mnist", path.is_dir() and is_mnist(tree.files)),
+        ("mini-imagenet", is_mini_imagenet(tree)),
+        ("cifar-fs", is_cifar_fs(tree.files)),
+        ("fc100", is_fc100(tree.files)),
+    ):
+        if is_it:
+            return name
+    if cifar100.is_python_archive(tree.files):
+        raise _either("cifar-fs", "fc100")
+    if has_manifest(tree):
+        return "manifest"
+    if cifar100.has_class_folders(tree.files):
+        raise _either("cifar-fs", "fc100", "folder")
+    if any(is_picture(name) for name in tree.files):
+        return "folder"
+    packed = [name for name in tree.files if name.lower().endswith(".zip")]
+    fix = f"Give an archive itself: {path / packed[0]}." if packed else f"Looked for {_LOOKED_FOR}."
+    raise UserError(f"{path} is in no known format. {_found(tree)}", fix)
+
+
+_LOOKED_FOR = (
+    "a folder of pictures for every class; one csv or parquet table with the columns path and label; "
+    "images_background.zip or images_evaluation.zip (omniglot); train-images-idx3-ubyte and its labels (mnist); "
+    "cifar-100-python, CIFAR_FS_train.pickle or FC100_train.pickle; train.csv with filename and label, or "
+    "mini-imagenet-cache-train.pkl (mini-imagenet); dataset_dict.json or state.json (huggingface)"
+)
+
+
+def _either(*names: str) -> UserError:
+    fix = f"Say which you want: --format {' or --format '.join(names)}."
+    return UserError("These are CIFAR-100's images, which can be read in more than one way.", fix)
+
+
+def _found(tree: Tree) -> str:
+    return f"It holds {some(tree.files)}." if tree.files else "There is no file in it."

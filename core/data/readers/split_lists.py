@@ -1,0 +1,130 @@
+"""Lists of which class is in which split, as few-shot papers and their code publish them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.data.archive import Tree
+from core.data.decode import Unreadable
+from core.data.listing import SPLITS
+from core.data.readers.names import some
+from core.errors import UserError
+from core.files import read_json
+
+ENDINGS = (".json", ".txt")
+
+
+@dataclass(frozen=True)
+class SplitLists:
+    """The content of the lists.
+
+    Attributes:
+        where: What notes and errors call their folder.
+        lists: By split, what the JSON file holds, or the lines of the text file; splits without a list are left out.
+    """
+
+    where: str
+    lists: dict[str, Any]
+
+    def file(self, split: str) -> str:
+        return f"{self.where}: the list of {split}"
+
+    def assignment(self, members: Callable[[Any, str], Iterable[str]]) -> dict[str, str]:
+        """The split of every class; ``members(content, file)`` takes class names out of one list.
+
+        Raises:
+            UserError: a class is in two of them.
+        """
+        found: dict[str, str] = {}
+        for split, content in self.lists.items():
+            for name in members(content, self.file(split)):
+                if found.setdefault(name, split) != split:
+                    raise UserError(
+                        f"{self.where}: {name!r} is in the lists of {found[name]} and of {split}.", "Keep one of them."
+                    )
+        return found
+
+
+def find_split_lists(path: Path, given: Path | None, key: str) -> SplitLists | None:
+    """The lists in ``given``, or else those beside the data at ``path``: in ``splits`` or ``key``, there or above.
+
+    Raises:
+        UserError: there are none in ``given``, or a list is no JSON.
+    """
+    if given is not None:
+        for folder in (given, given / key):
+            if lists := _read(folder):
+                return SplitLists(str(folder), lists)
+        raise UserError(
+            f"There are no lists of splits in {given}.", f"It must hold {_wanted()}, with the names of classes."
+        )
+    base = path if path.is_dir() else path.parent
+    for above in (base, base.absolute().parent):
+        for folder in (above / "splits" / key, above / key, above / "splits"):
+            if lists := _read(folder):
+                return SplitLists(str(folder), lists)
+    return None
+
+
+def lists_in(tree: Tree, folder: str) -> SplitLists | None:
+    """Text lists that lie in the archive of the data itself.
+
+    Raises:
+        UserError: one of them is no text.
+    """
+    lists = {}
+    for split in SPLITS:
+        name = f"{folder}/{split}.txt"
+        if name in tree.files:
+            try:
+                lists[split] = tree.read(name).decode().split()
+            except (Unreadable, UnicodeDecodeError) as error:
+                raise UserError(f"{name} in {tree.path} cannot be read: {error}.", "Download it again.") from error
+    return SplitLists(folder, lists) if lists else None
+
+
+def texts(content: Any, file: str) -> list[str]:
+    """A list of texts.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(content, list) or not all(isinstance(one, str) for one in content):
+        raise UserError(f"{file} is no list of class names: {json.dumps(content)[:80]}.", "Use the published files.")
+    return content
+
+
+def in_neither(found: Iterable[str], listed: Iterable[str], where: str) -> list[str]:
+    """Notes on classes that are only in the data or only in the lists."""
+    have, want = set(found), set(listed)
+    notes = []
+    if extra := sorted(have - want):
+        notes.append(f"{len(extra):,} classes are in none of the lists in {where} and left out: {some(extra)}.")
+    if absent := sorted(want - have):
+        notes.append(f"{len(absent):,} classes of the lists in {where} have no images here: {some(absent)}.")
+    return notes
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    lists: dict[str, Any] = {}
+    for split in SPLITS:
+        for ending in ENDINGS:
+            file = folder / f"{split}{ending}"
+            if split not in lists and file.is_file():
+                lists[split] = read_json(file) if ending == ".json" else _lines(file)
+    return lists
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}.", "Save it as UTF-8, a class name a line.") from error
+
+
+def _wanted() -> str:
+    return ", ".join(f"{split}.json" for split in SPLITS) + " (or .txt)"

@@ -1,0 +1,363 @@
+"""Image sets on disk: every picture is decoded once, and what is opened later is a memory map.
+
+One image set is a folder ``<home>/library/images/<key>/``, named by its content:
+
+- ``pixels.npy``: ``(n, height, width, channels)`` uint8; ``numpy.load(..., mmap_mode="r")`` opens it.
+- ``images.parquet``: one row an image: id, class, split, group.
+- ``images.json``: names that users gave it, shape, hash, where it came from, what could not be read.
+
+While pictures are decoded, the same lies in ``.<stamp>/``, so an import that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.data.decode import Unreadable, decode, look
+from core.data.images import ImageSet
+from core.data.listing import Form, Listing, labels_of
+from core.errors import UserError
+from core.files import ArrayFile, content_hash, disk_errors, library, read_json, replacing, write_json
+from core.progress import Progress
+
+FORMAT = 1
+PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
+_PROGRESS, _UNREADABLE = "progress.json", "unreadable.csv"
+_HEADER = 128  # bytes of a .npy header of four axes
+_BLOCK = 512  # pictures between two notes of how far it is
+_LOOKED_AT = 64
+_THREADS = 4
+_SHOWN = 5
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image set on disk, not opened.
+
+    Attributes:
+        folder: Where it lies.
+        names: What users called it, newest last.
+        count, classes: Of images and classes.
+        shape: Height, width, channels.
+        hash: Of :class:`core.data.images.ImageSet`.
+        unreadable: Pictures that were left out.
+        story: Format, path, notes, command.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    count: int
+    classes: int
+    shape: tuple[int, int, int]
+    hash: str
+    unreadable: int
+    story: dict[str, Any]
+    stamps: tuple[str, ...]
+    added: str
+
+    @property
+    def name(self) -> str:
+        return self.names[-1]
+
+
+def images_home() -> Path:
+    """Where image sets lie."""
+    return library() / "images"
+
+
+def all_stored() -> list[Stored]:
+    """Every image set that is whole, the newest first."""
+    return sorted(_scanned()[0], key=lambda one: one.added, reverse=True)
+
+
+def damaged() -> list[str]:
+    """What is wrong with the image sets that are not whole, a sentence each."""
+    return _scanned()[1]
+
+
+def _scanned() -> tuple[list[Stored], list[str]]:
+    whole, faults = [], []
+    for path in sorted(images_home().glob(f"*/{DESCRIPTION}")):
+        if not path.parent.name.startswith("."):
+            try:
+                whole.append(_stored(path.parent))
+            except UserError as error:  # one damaged set must not hide the others
+                faults.append(str(error))
+    return whole, faults
+
+
+def find(name: str, hash: str = "") -> Stored | None:
+    """The image set of that hash; without one, the newest of that name, key or folder."""
+    if not hash and Path(name).joinpath(DESCRIPTION).is_file():
+        return _stored(Path(name).resolve())
+    for one in all_stored():
+        if one.hash == hash if hash else name in (*one.names, one.folder.name):
+            return one
+    return None
+
+
+def open_stored(stored: Stored) -> ImageSet:
+    """Open it as a memory map; the same object while nobody changes it.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    return _open(stored.folder, stored.name)
+
+
+@lru_cache(maxsize=8)
+def _open(folder: Path, name: str) -> ImageSet:
+    advice = "Import the images again."
+    try:
+        pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
+        table = pd.read_parquet(folder / TABLE)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"The image set in {folder} is damaged: {error}.", advice) from error
+    told = read_json(folder / DESCRIPTION)
+    labels, names = labels_of(table)
+
+    def column(which: str) -> np.ndarray | None:
+        values = table[which].to_numpy(dtype=object)
+        return values if (values != "").any() else None
+
+    return ImageSet(
+        name, pixels, labels, names, table["id"].to_numpy(dtype=object), column("split"), column("group"), told["hash"]
+    )
+
+
+def settled(listing: Listing, wanted: Form) -> Form:
+    """The form that pictures are brought to, decided where neither the user nor the format does.
+
+    Looks at the headers of up to 64 pictures, spread over the listing.
+
+    Raises:
+        UserError: none of them can be read, or they differ in size and no size was given.
+    """
+    own = listing.form
+    form = Form(wanted.size or own.size, wanted.channels or own.channels, wanted.invert or own.invert)
+    if form.size and form.channels:
+        return form
+    seen, why = [], ""
+    for position in np.unique(np.linspace(0, len(listing) - 1, min(_LOOKED_AT, len(listing))).astype(int)):
+        try:
+            seen.append((position, look(listing.read(int(position)))))
+        except Unreadable as error:
+            why = f"{listing.table['id'].iloc[position]}: {error}"
+    if not seen:
+        raise UserError(f"{listing.name}: none of the pictures looked at can be read ({why}).", "Check the files.")
+    (first, one), sizes = seen[0], {(look.height, look.width) for _, look in seen}
+    if not form.size and len(sizes) > 1:
+        other, two = next((at, look) for at, look in seen if (look.height, look.width) != (one.height, one.width))
+        ids = listing.table["id"]
+        raise UserError(
+            f"{listing.name}: pictures differ in size: {ids.iloc[first]} has {one.width} x {one.height}, "
+            f"{ids.iloc[other]} has {two.width} x {two.height}.",
+            "Say to which size they should be brought, for example --size 84.",
+        )
+    grey = all(look.grey for _, look in seen)
+    return replace(form, size=form.size or (one.height, one.width), channels=form.channels or (1 if grey else 3))
+
+
+def store_images(
+    listing: Listing,
+    *,
+    name: str = "",
+    form: Form | None = None,
+    skip_unreadable: bool = False,
+    story: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Stored:
+    """Decode every picture of ``listing`` and keep the result, or find it where that was done before.
+
+    Args:
+        name: What to call the image set; default: as the listing is called.
+        form: Wishes; see :func:`settled`.
+        skip_unreadable: Leave out what cannot be read, instead of refusing the whole.
+
+    Raises:
+        UserError: a name that is none; pictures that cannot be read; no room on the disk. What was decoded until then
+            is kept for the next attempt.
+    """
+    name = name or re.sub(r"[^\w.-]+", "-", listing.name).strip("-.") or "images"
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name for an image set.", "Use up to 64 letters, digits, '.', '_' and '-'.")
+    form = settled(listing, form or Form())
+    if form.size is None or form.channels is None:
+        raise AssertionError("settled() decides both")
+    stamp = content_hash(listing.stamp, asdict(form), listing.table["id"].tolist(), listing.table["class"].tolist())
+    for one in all_stored():
+        if stamp in one.stamps and (skip_unreadable or not one.unreadable):
+            return _named(one, name, stamp)
+    partial = images_home() / f".{stamp[:16]}"
+    with disk_errors(partial):
+        partial.mkdir(parents=True, exist_ok=True)
+        with _alone(partial):
+            pixels, bad = _decode(listing, form, partial, progress or Progress())
+            if bad and not skip_unreadable:
+                raise _refused(listing, bad, partial / _UNREADABLE)
+            told = {**(story or {}), "notes": list(listing.notes), "form": asdict(form)}
+            return _finish(listing, pixels, bad, partial, name, stamp, told)
+
+
+def _decode(listing: Listing, form: Form, partial: Path, progress: Progress) -> tuple[ArrayFile, dict[int, str]]:
+    """Write the pixels of all readable pictures; returns them and why the others, by position, could not be read."""
+    (height, width), channels = form.size or (0, 0), form.channels or 0
+    size, n = height * width * channels, len(listing)
+    done, bad = 0, {}
+    if (partial / _PROGRESS).exists():
+        state = read_json(partial / _PROGRESS)
+        done, bad = state["done"], {int(position): why for position, why in state["bad"].items()}
+    free = shutil.disk_usage(partial).free
+    if (n - done) * size > free:
+        raise UserError(
+            f"The images need {n * size / 1e9:.1f} GB in {images_home()}, and {free / 1e9:.1f} GB are free.",
+            "Free some space, choose a smaller --size, or set TASKLENS_HOME to a folder on another disk.",
+        )
+    turns = listing.table["turn"].to_numpy()
+
+    def one(position: int) -> np.ndarray | str:
+        try:
+            return decode(listing.read(position), height, width, channels, form.invert, int(turns[position]))
+        except Unreadable as error:
+            return str(error)
+
+    progress.stage("reading images", n, done=done)
+    path = partial / PIXELS
+    path.touch()
+    with path.open("r+b") as stream, ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(done, n, _BLOCK):
+            stream.seek(_HEADER + (start - len(bad)) * size)
+            here = range(start, min(start + _BLOCK, n))
+            for position, pixels in zip(here, pool.map(one, here), strict=True):
+                if isinstance(pixels, str):
+                    bad[position] = pixels
+                else:
+                    stream.write(pixels.tobytes())
+            stream.flush()
+            state = {"done": here.stop, "bad": bad}
+            write_json(partial / _PROGRESS, state)
+            progress.advance(len(here), note=f"{len(bad)} unreadable" if bad else "")
+        kept = n - len(bad)
+        stream.truncate(_HEADER + kept * size)
+        stream.seek(0)
+        shape = (kept, height, width, channels)
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        if stream.tell() != _HEADER:
+            raise AssertionError("a .npy header of another length than expected")
+    return ArrayFile(path, _HEADER, np.dtype(np.uint8), shape), bad
+
+
+def _refused(listing: Listing, bad: dict[int, str], file: Path) -> UserError:
+    ids = listing.table["id"]
+    whole = pd.DataFrame({"id": [ids.iloc[position] for position in bad], "why": list(bad.values())})
+    with replacing(file) as temporary:
+        whole.to_csv(temporary, index=False)
+    first = "; ".join(f"{row.id}: {row.why}" for row in whole.head(_SHOWN).itertuples())
+    more = f"; and {len(whole) - _SHOWN} more, listed in {file}" if len(whole) > _SHOWN else ""
+    return UserError(
+        f"{listing.name}: {len(bad):,} of {len(listing):,} images cannot be read: {first}{more}.",
+        "Mend or remove them, or leave them out with --skip-unreadable. What was read is kept.",
+    )
+
+
+def _finish(
+    listing: Listing,
+    pixels: ArrayFile,
+    bad: dict[int, str],
+    partial: Path,
+    name: str,
+    stamp: str,
+    story: dict[str, Any],
+) -> Stored:
+    table = listing.table.drop(index=list(bad), columns="turn").reset_index(drop=True)
+    if table.empty:
+        raise UserError(f"{listing.name}: not one image can be read.", f"See {partial / _UNREADABLE}.")
+    lost = sorted(set(listing.table["class"]) - set(table["class"]))
+    if lost:
+        raise UserError(
+            f"{listing.name}: no image of class {lost[0]!r} can be read.", "Mend its images, or remove the class."
+        )
+    labels, names = labels_of(table)
+    found = content_hash(pixels, labels, list(names), table["id"].tolist())
+    key = content_hash(found, table["split"].tolist(), table["group"].tolist())[:16]
+    folder = images_home() / key
+    if any(one.folder == folder for one in all_stored()):
+        shutil.rmtree(partial)
+        return _named(_stored(folder), name, stamp)
+    shutil.rmtree(folder, ignore_errors=True)  # of a damaged description
+    with replacing(partial / TABLE) as temporary:
+        table.to_parquet(temporary, index=False)
+    described = {
+        "format": FORMAT,
+        "names": [name],
+        "hash": found,
+        "shape": list(pixels.shape[1:]),
+        "count": len(table),
+        "classes": len(names),
+        "unreadable": [{"id": listing.table["id"].iloc[position], "why": why} for position, why in bad.items()],
+        "story": story,
+        "stamps": [stamp],
+        "added": pd.Timestamp.now("UTC").isoformat(),
+    }
+    (partial / _PROGRESS).unlink()
+    (partial / _UNREADABLE).unlink(missing_ok=True)
+    write_json(partial / DESCRIPTION, described)
+    partial.rename(folder)
+    (folder / "lock").unlink(missing_ok=True)
+    return _stored(folder)
+
+
+def _named(one: Stored, name: str, stamp: str) -> Stored:
+    """The image set with one more name and stamp, and now the newest of that name."""
+    described = read_json(one.folder / DESCRIPTION)
+    described["names"] = [*(have for have in described["names"] if have != name), name]
+    described["stamps"] = sorted({*described["stamps"], stamp})
+    described["added"] = pd.Timestamp.now("UTC").isoformat()
+    write_json(one.folder / DESCRIPTION, described)
+    return _stored(one.folder)
+
+
+def _stored(folder: Path) -> Stored:
+    path = folder / DESCRIPTION
+    told = read_json(path)
+    try:
+        if told["format"] != FORMAT:
+            raise UserError(f"{path} has format {told['format']}, not {FORMAT}.", "Update TaskLens.")
+        height, width, channels = told["shape"]
+        return Stored(
+            folder,
+            tuple(told["names"]),
+            told["count"],
+            told["classes"],
+            (height, width, channels),
+            told["hash"],
+            len(told["unreadable"]),
+            told["story"],
+            tuple(told["stamps"]),
+            told["added"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged.", f"Delete {folder} and import the images again.") from error
+
+
+@contextmanager
+def _alone(partial: Path) -> Iterator[None]:
+    with (partial / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError("These images are being read by another process.", "Wait for it to finish.") from error
+        yield

@@ -1,0 +1,225 @@
+"""The networks of learn2learn 0.2.0, written again: the same parameter names, shapes, computation and fresh weights.
+
+A state dict of learn2learn's own class fits these, and the other way round; learn2learn need not be installed. They
+are plain PyTorch; :class:`core.maml.module.ModuleNet` makes pure functions of them, which is also where the running
+statistics of their batch normalisation and every kind of dropout are left out. learn2learn's ResNet12 comes with
+DropBlock of rate 0.1; with random masks the objective would be another function at every call and have no derivative
+to speak of, so here its rate is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.errors import UserError
+
+RESNET12_WIDTHS = (64, 160, 320, 640)
+"""learn2learn's default (``wider=True``, Lee et al. 2019); ``wider=False`` is (64, 128, 256, 512)."""
+RESNET12_POOL = 5
+OMNIGLOT_SHAPE = (28, 28, 1)
+
+
+class ConvBlock(nn.Module):
+    """A 3 x 3 convolution, batch normalisation, ReLU; halved (or more) by max-pooling or by the convolution's stride.
+
+    The normalisation is registered before the convolution, as in learn2learn: Meta-SGD's rates follow that order.
+    """
+
+    def __init__(self, channels: int, filters: int, *, factor: int, max_pool: bool) -> None:
+        super().__init__()
+        self.pool = factor if max_pool else 1
+        self.normalize = nn.BatchNorm2d(filters)
+        self.conv = nn.Conv2d(channels, filters, 3, stride=1 if max_pool else factor, padding=1)
+        nn.init.uniform_(self.normalize.weight)
+        _xavier(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.normalize(self.conv(x)))
+        return F.max_pool2d(x, self.pool) if self.pool > 1 else x
+
+    def side(self, side: int) -> int:
+        """What is left of a side of that many pixels."""
+        return side // self.pool if self.pool > 1 else (side - 1) // self.conv.stride[0] + 1
+
+
+def _conv_blocks(channels: int, filters: int, blocks: int, *, factor: int, max_pool: bool) -> nn.Sequential:
+    inputs = [channels] + [filters] * (blocks - 1)
+    return nn.Sequential(*(ConvBlock(number, filters, factor=factor, max_pool=max_pool) for number in inputs))
+
+
+class OmniglotCNN(nn.Module):
+    """Four convolutions of stride 2 and the mean over what is left (Finn et al. 2017, for Omniglot).
+
+    learn2learn registers the convolutions twice, as ``base`` and as ``features.1``; a state dict holds both.
+    """
+
+    def __init__(self, ways: int, shape: tuple[int, int, int], filters: int, blocks: int) -> None:
+        super().__init__()
+        if shape != OMNIGLOT_SHAPE:
+            raise UserError(f"OmniglotCNN reads 28 x 28 images of one channel, not {_size(shape)}.", "Use cnn4.")
+        self.base = _conv_blocks(1, filters, blocks, factor=2, max_pool=False)
+        self.features = nn.Sequential(nn.Identity(), self.base)
+        self.classifier = nn.Linear(filters, ways)
+        nn.init.normal_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+class CNN4(nn.Module):
+    """Four convolutions, each followed by 2 x 2 max-pooling (Ravi and Larochelle 2017); also called MiniImagenetCNN.
+
+    Fewer blocks pool more each (learn2learn's ``max_pool_factor``, ``4 // blocks``), so more than four cannot be.
+    """
+
+    def __init__(self, ways: int, shape: tuple[int, int, int], filters: int, blocks: int, pooling: str) -> None:
+        super().__init__()
+        if pooling not in ("max", "stride"):
+            raise UserError(f"CNN4 has no pooling {pooling!r}.", "Use max or stride.")
+        if blocks > 4:
+            raise UserError(f"CNN4 cannot have {blocks} blocks.", "Use 1 to 4.")
+        self.features = _conv_blocks(shape[2], filters, blocks, factor=2 * (4 // blocks), max_pool=pooling == "max")
+        sides = list(shape[:2])
+        for block in self.features:
+            sides = [block.side(side) for side in sides]
+        self.classifier = nn.Linear(filters * _places(sides, f"CNN4 of {blocks} blocks", shape), ways)
+        _xavier(self.classifier)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).flatten(1))
+
+
+class LinearBlock(nn.Module):
+    """A linear layer, batch normalisation and ReLU."""
+
+    def __init__(self, inputs: int, units: int) -> None:
+        super().__init__()
+        self.normalize = nn.BatchNorm1d(units, momentum=0.999, eps=1e-3, track_running_stats=False)
+        self.linear = nn.Linear(inputs, units)
+        _small(self.linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.normalize(self.linear(x)))
+
+
+class OmniglotFC(nn.Module):
+    """Linear layers of (256, 128, 64, 64) units (Santoro et al. 2016)."""
+
+    def __init__(self, ways: int, shape: tuple[int, int, int], hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        if not hidden:
+            raise UserError("OmniglotFC has at least one hidden layer.", "Use mlp for a linear model.")
+        widths = [shape[0] * shape[1] * shape[2], *hidden]
+        blocks = (LinearBlock(*pair) for pair in pairwise(widths))
+        self.features = nn.Sequential(nn.Flatten(), nn.Sequential(*blocks))
+        self.classifier = nn.Linear(hidden[-1], ways)
+        _small(self.classifier)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x))
+
+
+class ResidualBlock(nn.Module):
+    """Three 3 x 3 convolutions beside a 1 x 1 one, added, and 2 x 2 max-pooling."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv(channels, filters), nn.BatchNorm2d(filters)
+        self.conv2, self.bn2 = _conv(filters, filters), nn.BatchNorm2d(filters)
+        self.conv3, self.bn3 = _conv(filters, filters), nn.BatchNorm2d(filters)
+        self.downsample = nn.Sequential(_conv(channels, filters, side=1), nn.BatchNorm2d(filters))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.leaky_relu(self.bn1(self.conv1(x)), 0.1)
+        out = F.leaky_relu(self.bn2(self.conv2(out)), 0.1)
+        out = self.bn3(self.conv3(out)) + self.downsample(x)
+        return F.max_pool2d(F.leaky_relu(out, 0.1), 2)
+
+
+class ResNet12(nn.Module):
+    """Four residual blocks (Lee et al. 2019; Oreshkin et al. 2018), then a 5 x 5 mean where ``pooling`` is "mean".
+
+    learn2learn's ``avg_pool=True`` is "mean", made for images of 84 x 84; ``avg_pool=False`` is "none".
+    """
+
+    def __init__(self, ways: int, shape: tuple[int, int, int], hidden: tuple[int, ...], pooling: str) -> None:
+        super().__init__()
+        if len(hidden) != 4:
+            raise UserError(f"ResNet12 has four widths, not {len(hidden)}.", "For example 64,160,320,640.")
+        if pooling not in ("mean", "none"):
+            raise UserError(f"ResNet12 has no pooling {pooling!r}.", "Use mean or none.")
+        inputs = (shape[2], *hidden[:-1])
+        layers = {
+            f"layer{number}": nn.Sequential(ResidualBlock(*pair))
+            for number, pair in enumerate(zip(inputs, hidden, strict=True), 1)
+        }
+        self.features = nn.ModuleDict(layers)
+        self.mean = pooling == "mean"
+        less = RESNET12_POOL - 1 if self.mean else 0
+        places = _places([side // 16 - less for side in shape[:2]], f"ResNet12 with pooling {pooling}", shape)
+        self.classifier = nn.Linear(hidden[-1] * places, ways)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.features.values():
+            x = layer(x)
+        x = F.avg_pool2d(x, RESNET12_POOL, stride=1) if self.mean else x
+        return self.classifier(x.flatten(1))
+
+
+def _conv(channels: int, filters: int, side: int = 3) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, filters, side, padding=side // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="leaky_relu")
+    return conv
+
+
+def _xavier(layer: nn.Conv2d | nn.Linear) -> None:
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
+def _small(layer: nn.Linear) -> None:
+    nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
+    nn.init.zeros_(layer.bias)
+
+
+def _places(sides: list[int], what: str, shape: tuple[int, int, int]) -> int:
+    if min(sides) < 1:
+        raise UserError(f"{what} leaves nothing of {_size(shape)} images.", "Use larger images or another network.")
+    return sides[0] * sides[1]
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    channels = "one channel" if shape[2] == 1 else f"{shape[2]} channels"
+    return f"{shape[0]} x {shape[1]} ({channels})"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of the networks.
+
+    Attributes:
+        make: Makes it of ways, shape and the fields below.
+        title: learn2learn's name for it.
+        defaults: The fields of a model's description that it reads, with learn2learn's own values.
+    """
+
+    make: Callable[..., nn.Module]
+    title: str
+    defaults: Mapping[str, Any]
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "omniglot-cnn": Architecture(OmniglotCNN, "OmniglotCNN", {"filters": 64, "blocks": 4}),
+    "omniglot-fc": Architecture(OmniglotFC, "OmniglotFC", {"hidden": (256, 128, 64, 64)}),
+    "cnn4": Architecture(CNN4, "CNN4", {"filters": 64, "blocks": 4, "pooling": "max"}),
+    "resnet12": Architecture(ResNet12, "ResNet12", {"hidden": RESNET12_WIDTHS, "pooling": "mean"}),
+}
+OTHER_NAMES = {"mini-imagenet-cnn": "cnn4"}
+"""learn2learn 0.2.0 has ``MiniImagenetCNN = CNN4``."""

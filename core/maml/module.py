@@ -1,0 +1,299 @@
+"""Any network made of PyTorch modules, as a pure function of (parameters, images).
+
+The engine differentiates twice through the adaptation, over many tasks at once, so what a module does must follow
+from its parameters and its input alone. What can be made so is (:func:`prepare`, with a sentence on each change);
+what cannot is refused with the reason, here or by the trial run of :func:`probe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import RLock
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from core.errors import UserError
+from core.maml.adaptation import RATES, Unrolled
+from core.maml.backbone import Params, Shapes, batch_norm
+from core.maml.episodes import total
+from core.maml.objective import Bilevel, Task
+
+RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+"""Names of the buffers that batch normalisation keeps."""
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_TURNS = RLock()
+_ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+Out = TypeVar("Out")
+
+
+class BatchStatistics(nn.Module):
+    """Takes the place of a batch normalisation: statistics of the batch at hand, whatever the mode; no state."""
+
+    def __init__(self, like: _BatchNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.epsilon = like.weight, like.bias, like.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return batch_norm(x, self.weight, self.bias, self.epsilon)
+
+
+@dataclass(frozen=True)
+class ModuleNet:
+    """A network by its PyTorch module.
+
+    Attributes:
+        name: Says which network with which numbers: two of one name compute the same.
+        ways: Classes a task, the width of the logits.
+        shape: Height, width and channels of the images.
+        build: Makes the module anew, with fresh parameters from PyTorch's global random numbers.
+        code: Names the code of a factory, so that networks of the same name before and after a change differ.
+        own: The module is one of :mod:`core.maml.architectures`, which hold no constants, so that its shapes can be
+            had without memory for its weights.
+    """
+
+    name: str
+    ways: int
+    shape: tuple[int, int, int]
+    build: Callable[[], nn.Module] = field(repr=False, compare=False)
+    code: str = ""
+    own: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._prepared  # noqa: B018  # now, as fresh weights cannot be drawn while PyTorch differentiates
+
+    @cached_property
+    def _prepared(self) -> tuple[nn.Module, tuple[str, ...]]:
+        if not self.own:
+            return prepare(self.build(), self.name)
+        with torch.device("meta"):
+            return prepare(self.build(), self.name)
+
+    @property
+    def _module(self) -> nn.Module:
+        return self._prepared[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed to make the module a function, a sentence each."""
+        return self._prepared[1]
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of every parameter, in the order of ``module.parameters()``."""
+        return {name: tuple(value.shape) for name, value in self._module.named_parameters()}
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Further names of shared parameters in a state dict, and the name that :attr:`shapes` has for each."""
+        first = {id(value): name for name, value in self._module.named_parameters()}
+        every = self._module.named_parameters(remove_duplicate=False)
+        return {name: first[id(value)] for name, value in every if first[id(value)] != name}
+
+    @property
+    def constants(self) -> Params:
+        """Buffers that the module reads and never changes."""
+        return dict(self._module.named_buffers())
+
+    @cached_property
+    def last_linear(self) -> str | None:
+        """Name of the last linear layer by registration."""
+        return next((name for name, part in reversed([*self._module.named_modules()]) if _is_linear(name, part)), None)
+
+    @property
+    def head(self) -> str:
+        """:attr:`last_linear`, which is what ANIL adapts.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.last_linear is None:
+            raise UserError(f"{self.name} has no linear layer, so anil has no head to adapt.", "Use maml.")
+        return self.last_linear
+
+    def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
+        """Fresh parameters on the CPU."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            module = self.build()
+        return {name: value.detach().to(dtype).clone() for name, value in module.named_parameters()}
+
+    def __call__(self, params: Params, x: Tensor) -> Tensor:
+        """Logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
+        constants = {
+            name: value.to(x.device, x.dtype if value.is_floating_point() else value.dtype)
+            for name, value in self.constants.items()
+        }
+        # A module is lent its parameters while it runs, so threads take turns. The kernels of attention that are left
+        # out have no forward derivative.
+        with _TURNS, sdpa_kernel(SDPBackend.MATH):
+            return functional_call(self._module, params | constants, (x,), strict=True)
+
+    def state_dict(self, params: Params) -> Params:
+        """A state dict that the module as it was built takes strictly: every name, running statistics as fresh."""
+        module = self.build().to(next(iter(params.values())).dtype)
+        module.load_state_dict(params, strict=False)
+        return {name: value.detach().contiguous() for name, value in module.state_dict().items()}
+
+
+def _is_linear(name: str, part: nn.Module) -> bool:
+    return isinstance(part, nn.Linear) and name != ""
+
+
+def prepare(module: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """Change ``module`` in place so that its output follows from parameters and input alone.
+
+    Returns:
+        The module, in evaluation mode but for its attention, and a sentence on each kind of change.
+
+    Raises:
+        UserError: it has a part that cannot be made so.
+    """
+    _refuse(module, name)
+    notes = []
+    kept = _replace_batch_norms(module)
+    if kept:
+        notes.append(
+            f"Batch normalisation (layers: {kept}) does not use running statistics: it normalises by the set at hand, "
+            "as MAML does in training."
+        )
+    drops = sum(
+        (isinstance(part, _DropoutNd) and part.p > 0) or (isinstance(part, nn.MultiheadAttention) and part.dropout > 0)
+        for part in module.modules()
+    )
+    if drops:
+        notes.append(f"Dropout is off (layers: {drops}): the loss must be one function of the parameters.")
+    module.eval()
+    for part in module.modules():
+        if isinstance(part, _ATTENTION):  # in evaluation mode it takes a kernel that has no derivatives
+            part.training = True
+        if isinstance(part, nn.MultiheadAttention):
+            part.dropout = 0.0
+        if isinstance(part, _InstanceNorm):
+            part.track_running_stats = False
+            for buffer in RUNNING:
+                setattr(part, buffer, None)
+        if getattr(part, "inplace", False) is True:
+            part.inplace = False
+    left = [buffer for buffer, _ in module.named_buffers() if buffer.rsplit(".", 1)[-1] in RUNNING]
+    if left:
+        raise _no(name, f"{left[0]!r} is a running statistic of a layer that is not PyTorch's own BatchNorm")
+    return module, tuple(notes)
+
+
+def _refuse(module: nn.Module, name: str) -> None:
+    for path, part in module.named_modules():
+        kind, where = type(part).__name__, f"its part {path!r}" if path else "it"
+        if isinstance(part, (torch.jit.ScriptModule, *_WRAPPERS)):
+            raise _no(name, f"{where} is a {kind}", "Return the plain module.")
+        if isinstance(part, LazyModuleMixin):
+            raise _no(name, f"{where} is a {kind}, whose size is not known yet", "Give its input size.")
+        if isinstance(part, nn.RNNBase):
+            raise _no(name, f"{where} is a {kind}, which PyTorch cannot differentiate twice over many tasks")
+        if isinstance(part, _BatchNorm) and type(part) not in _BATCH_NORMS:
+            raise _no(name, f"{where} is a {kind}, a batch normalisation of its own kind")
+    parameters = dict(module.named_parameters())
+    if not parameters:
+        raise _no(name, "it has no parameters")
+    for path, value in parameters.items():
+        if path.startswith(RATES):
+            raise _no(
+                name, f"its parameter {path!r} is named as learned inner rates are", "Give that part another name."
+            )
+        if not value.is_floating_point():
+            raise _no(name, f"its parameter {path!r} is {value.dtype}")
+        if not value.requires_grad:
+            raise _no(
+                name,
+                f"its parameter {path!r} is frozen, and here every parameter is a meta-parameter",
+                "Register what does not learn as a buffer that the factory fills, or unfreeze it.",
+            )
+
+
+def _no(name: str, why: str, fix: str = "Change that part, or use another network.") -> UserError:
+    return UserError(f"{name} cannot be used: {why}.", fix)
+
+
+def _replace_batch_norms(module: nn.Module) -> int:
+    """Put :class:`BatchStatistics` in their places; returns how many kept running statistics."""
+    made: dict[int, BatchStatistics] = {}
+    kept = 0
+    for parent in list(module.modules()):
+        for name, child in parent._modules.items():
+            if isinstance(child, _BatchNorm):
+                if id(child) not in made:
+                    made[id(child)] = BatchStatistics(child)
+                    kept += child.track_running_stats
+                parent._modules[name] = made[id(child)]
+    return kept
+
+
+def probe(network: ModuleNet) -> None:
+    """Run the module as the engine will: forward, and forward-over-reverse through one adaptation, two tasks at once.
+
+    Raises:
+        UserError: it cannot do what the engine needs; says what.
+    """
+    params = network.init(0)
+    generator = torch.Generator().manual_seed(0)
+    height, width, channels = network.shape
+    rows = network.ways
+    x = torch.rand(4, rows, channels, height, width, generator=generator)
+    _probe_forward(network, params, x[0])
+    y = torch.arange(rows).expand(2, rows)
+    ones = torch.ones(2, rows)
+    model = Bilevel(network, Unrolled(1, 0.01), 0.0)
+    slope = grad(total(model.task_loss))
+    chunk = Task(x[:2], y, ones, x[2:], y, ones)
+    curved = _tried(
+        network.name,
+        "PyTorch cannot differentiate it twice through an adaptation, over several tasks at once",
+        lambda: jvp(lambda at: slope(at, chunk), (params,), (params,)),
+    )
+    if not all(value.isfinite().all() for part in curved for value in part.values()):
+        raise _no(network.name, "its second derivatives are not finite on random images")
+
+
+def _probe_forward(network: ModuleNet, params: Params, x: Tensor) -> None:
+    before = {name: value.clone() for name, value in network.constants.items()}
+    size = "x".join(map(str, x.shape[1:]))
+    out = _tried(network.name, f"it does not run on images of {size} (channels first)", lambda: network(params, x))
+    wanted = (len(x), network.ways)
+    if not isinstance(out, Tensor) or out.shape != wanted:
+        got = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+        raise _no(network.name, f"it puts out {got} where logits of shape {wanted} are needed")
+    if not out.isfinite().all():
+        raise _no(network.name, "its logits are not finite on random images")
+    changed = [name for name, value in network.constants.items() if not torch.equal(value, before[name])]
+    if changed:
+        raise _no(network.name, f"its buffer {changed[0]!r} changes when it runs")
+    if not torch.equal(out, network(params, x)):
+        raise _no(network.name, "two runs on the same images differ", "Leave out random numbers and state.")
+    other = ModuleNet(network.name, network.ways, network.shape, network.build)
+    if not _same(other.constants.values(), before.values()):
+        raise _no(network.name, "its buffers differ every time it is made", "Fill them without random numbers.")
+
+
+def _same(one: Iterable[Tensor], other: Iterable[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _tried(name: str, what: str, function: Callable[[], Out]) -> Out:
+    try:
+        return function()
+    except UserError:
+        raise
+    except Exception as error:  # the user's code, which may raise anything
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise _no(name, f"{what} ({type(error).__name__}: {said})") from error

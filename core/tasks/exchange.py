@@ -1,0 +1,150 @@
+"""Task lists for other libraries: written from ours, and read back as the same episodes.
+
+A file is JSON: ``{"format": "tasklens/LIBRARY-tasks/1", "image_set": NAME, "tasks": [...]}``, one task a line, each as
+:mod:`core.tasks.libraries` has it. What a file is follows from ``format`` and never from its name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from core.data import ImageSet
+from core.errors import UserError
+from core.files import write_text_atomically
+from core.tasks.libraries import FORMS, LIBRARIES, Episode, Row
+from core.tasks.removal import Removal, cleaned
+from core.tasks.tasklist import TaskList, from_rows
+
+_FORMAT_OF = {library: f"tasklens/{library}-tasks/1" for library in LIBRARIES}
+_LIBRARY_OF = {value: library for library, value in _FORMAT_OF.items()}
+
+
+def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -> None:
+    """Write ``tasks`` for ``library``, without rows of weight 0; order and labels of the others stay.
+
+    Args:
+        images: The set whose order the positions in the file refer to.
+
+    Raises:
+        UserError: the library is unknown, a weight is neither 0 nor 1, a class of a task would lose all support, or
+            an image or class is not in the set.
+    """
+    if library not in LIBRARIES:
+        raise UserError(f"There is no format {library!r}.", f"Use {', '.join(LIBRARIES)}.")
+    _refuse_weights(tasks, library)
+    form = FORMS[library]
+    known = from_rows(tasks.rows, source="the task list", images=images)
+    episodes = [form.of(episode, images) for episode in _episodes(cleaned(known, Removal(), drop_rows=True), images)]
+    lines = ",\n".join(json.dumps(episode.model_dump(), ensure_ascii=False) for episode in episodes)
+    head = f'"format": "{_FORMAT_OF[library]}", "image_set": {json.dumps(images.name)}'
+    write_text_atomically(path, f'{{{head}, "tasks": [\n{lines}\n]}}\n')
+
+
+def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | None) -> TaskList:
+    """The task list in a parsed JSON object that :func:`write_foreign` wrote.
+
+    Args:
+        source: What errors call the document, usually the file name.
+        images: The set that the positions in it refer to.
+
+    Raises:
+        UserError: names the first task, row or field that is not as it should be.
+    """
+    named = document.get("format")
+    if not isinstance(named, str) or named not in _LIBRARY_OF:
+        raise UserError(
+            f"{source} is a JSON object "
+            + (f"of the format {named!r}." if "format" in document else "without a format."),
+            f"A task list is a list of row objects, or an object whose format is one of: {', '.join(_LIBRARY_OF)}.",
+        )
+    if images is None:
+        raise UserError(
+            f"{source} is a task list for {_LIBRARY_OF[named]}, which names images by position.",
+            "Read it together with its images.",
+        )
+    given = document.get("tasks")
+    if not isinstance(given, list):
+        raise UserError(f"{source}: tasks is not a list.", "Write the file again.")
+    seen: set[str] = set()
+    columns: dict[str, list[Any]] = {"task_id": [], "role": [], "image_id": [], "label": [], "class": []}
+    names: list[str] = []
+    for number, task in enumerate(given):
+        try:
+            episode = FORMS[_LIBRARY_OF[named]].model_validate(task).episode(source, images)
+        except ValidationError as error:
+            raise UserError(_first_of(error, f"{source}: tasks[{number}]"), "Correct it or write it again.") from error
+        if episode.task_id in seen:
+            raise UserError(f"{source}: the task {episode.task_id!r} occurs twice.", "Give every task its own id.")
+        seen.add(episode.task_id)
+        _check(episode, source, images)
+        for role, rows in (("support", episode.support), ("query", episode.query)):
+            columns["task_id"] += [episode.task_id] * len(rows)
+            columns["role"] += [role] * len(rows)
+            columns["image_id"] += [row.image_id for row in rows]
+            columns["label"] += [row.label for row in rows]
+            columns["class"] += [episode.classes[row.label] for row in rows]
+            names += [f"task {episode.task_id!r}, {row.name}" for row in rows]
+    return from_rows(pd.DataFrame(columns, dtype=object), source=source, images=images, row_names=names)
+
+
+def _episodes(tasks: TaskList, images: ImageSet) -> list[Episode]:
+    found = []
+    for task_id, rows in tasks.rows.groupby("task_id", sort=False):
+        of_label = dict(zip(rows["label"].tolist(), rows["class"], strict=True))
+        parts = [
+            [Row(images.index[i], i, n) for i, n in zip(part["image_id"], part["label"].tolist(), strict=True)]
+            for part in (rows[rows["role"] == "support"], rows[rows["role"] == "query"])
+        ]
+        found.append(Episode(str(task_id), [of_label[label] for label in sorted(of_label)], *parts))
+    return found
+
+
+def _refuse_weights(tasks: TaskList, library: str) -> None:
+    odd = np.flatnonzero(~tasks.rows["weight"].isin([0.0, 1.0]))
+    if odd.size:
+        row = tasks.rows.iloc[odd[0]]
+        raise UserError(
+            f"Row {odd[0] + 1} of the task list (task {row['task_id']!r}, {row['role']}, image {row['image_id']!r}) "
+            f"has weight {row['weight']}, but {library} knows no weights.",
+            "Use 0 and 1 alone, or write parquet, csv or json.",
+        )
+
+
+def _check(episode: Episode, source: str, images: ImageSet) -> None:
+    """Positions and ids agree with the image set, labels with the classes; ``from_rows`` checks all else."""
+    for row in [*episode.support, *episode.query]:
+        where = f"{source}, task {episode.task_id!r}, {row.name}"
+        if not 0 <= row.label < len(episode.classes):
+            raise UserError(
+                f"{where}: label {row.label} is none of its {len(episode.classes)} classes.", "Labels count from 0."
+            )
+        if not 0 <= row.position < len(images):
+            raise UserError(
+                f"{where}: position {row.position} is not in the image set {images.name}, which has {len(images)}.",
+                "Load the images that the file was made for.",
+            )
+        if (here := str(images.ids[row.position])) != row.image_id:
+            raise UserError(
+                f"{where}: position {row.position} of {images.name} is image {here!r}, "
+                f"but the file says {row.image_id!r}.",
+                "Load the images that the file was made for, in the same order.",
+            )
+    lacking = set(range(len(episode.classes))) - {row.label for row in episode.support}
+    if lacking:
+        raise UserError(
+            f"{source}, task {episode.task_id!r}: label {min(lacking)} has no support image.",
+            "Every class of a task needs one.",
+        )
+
+
+def _first_of(error: ValidationError, where: str) -> str:
+    """The first thing that is wrong with the shape of a task."""
+    first = error.errors(include_url=False)[0]
+    place = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    return f"{place} is missing." if first["type"] == "missing" else f"{place}: {first['msg']}."

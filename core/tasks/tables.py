@@ -1,0 +1,104 @@
+"""The rows of a task list as they stand in a file, before anything is known about them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from core.errors import UserError
+
+TEXT = ("task_id", "role", "image_id", "class")
+
+
+def read_table(path: Path) -> pd.DataFrame | dict[str, Any]:
+    """The table in a ``.parquet``, ``.csv`` or ``.json`` file, or the object where JSON holds no list of rows.
+
+    Raises:
+        UserError: the file is missing, of another format, of another encoding than UTF-8, damaged, or no table.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.", "Give the path of a task list.")
+    read = READERS.get(path.suffix[1:])
+    if read is None:
+        raise no_format(path)
+    try:
+        return read(path)
+    except UserError:
+        raise
+    except Exception as error:  # every reader has its own exceptions; all mean: this is not such a file
+        said = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{path.name} cannot be read as {path.suffix[1:]}: {said}.", "Write it again.") from error
+
+
+def no_format(path: Path) -> UserError:
+    """What to say to a file name whose extension means no task list."""
+    return UserError(
+        f"{path.name}: {path.suffix or 'no extension'} is not a task list format.",
+        f"Use one of: {', '.join(READERS)}.",
+    )
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    _refuse_twice(path, pq.read_schema(path).names)
+    return pd.read_parquet(path)
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    text = _text(path)
+    header = next(csv.reader(io.StringIO(text)), [])
+    if len(header) == 1 and (between := {";", "\t"} & set(header[0])):
+        raise UserError(f"{path.name}: its columns are separated by {min(between)!r}.", "Save it with commas instead.")
+    _refuse_twice(path, header)
+    # Names are text even where they look like numbers, and "NA" is a name like any other.
+    types = dict.fromkeys(TEXT, str)
+    return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, float_precision="round_trip")
+
+
+def _json(path: Path) -> pd.DataFrame | dict[str, Any]:
+    value = json.loads(_text(path))
+    if isinstance(value, dict):
+        return value
+    if not isinstance(value, list):
+        raise UserError(f"{path.name} holds {_kind(value)}.", "A task list in JSON is a list of row objects.")
+    for number, row in enumerate(value, 1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path.name}, row {number} is {_kind(row)}.", "Every row is an object, a field a column.")
+    return pd.DataFrame(value, dtype=object)  # else pandas itself stumbles over what the rows are checked for later
+
+
+READERS: dict[str, Callable[[Path], pd.DataFrame | dict[str, Any]]] = {
+    "parquet": _parquet,
+    "csv": _csv,
+    "json": _json,
+}
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    if b"\x00" in content[:4] or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path.name} is not UTF-8 text; it looks like UTF-16.", "Save it as UTF-8.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path.name}, line {line}: the byte 0x{content[error.start]:02x} is not UTF-8 text.", "Save it as UTF-8."
+        ) from error
+
+
+def _refuse_twice(path: Path, columns: Sequence[str]) -> None:
+    twice = [name for position, name in enumerate(columns) if name in columns[:position]]
+    if twice:
+        raise UserError(f"{path.name}: the column {twice[0]!r} occurs twice.", "Keep one of them.")
+
+
+def _kind(value: Any) -> str:
+    kinds = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "nothing")

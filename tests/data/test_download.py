@@ -1,0 +1,63 @@
+"""Downloads go by torchvision's addresses and checksums, here to a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from torchvision.datasets import MNIST, Omniglot
+
+from core.data.download import download
+from core.errors import UserError
+from tests.data.pictures import write_files
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    running = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}", folder
+    running.shutdown()
+    running.server_close()
+
+
+def test_files_are_fetched_checked_and_not_fetched_again(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = server
+    write_files(folder, {"images_background.zip": b"one", "images_evaluation.zip": b"two"})
+    sums = {
+        f"images_{part}": hashlib.md5(raw).hexdigest() for part, raw in (("background", b"one"), ("evaluation", b"two"))
+    }
+    monkeypatch.setattr(Omniglot, "download_url_prefix", address)
+    monkeypatch.setattr(Omniglot, "zips_md5", sums)
+    assert download("omniglot", tmp_path / "mine") == tmp_path / "mine"
+    (folder / "images_background.zip").unlink()
+    download("omniglot", tmp_path / "mine")
+    assert sorted(file.name for file in (tmp_path / "mine").iterdir()) == sorted(f"{name}.zip" for name in sums)
+
+
+def test_another_checksum_or_no_answer_says_what_to_do_by_hand(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = server
+    write_files(folder, {"x.gz": b"damaged"})
+    monkeypatch.setattr(MNIST, "resources", [("x.gz", "0" * 32)])
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", f"{address}/"])
+    with pytest.raises(UserError, match=r"x\.gz could not be downloaded.*by hand.*put it into"):
+        download("mnist", tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) == []
+    with pytest.raises(UserError, match="no download for 'folder'"):
+        download("folder", tmp_path)

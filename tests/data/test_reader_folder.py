@@ -1,0 +1,183 @@
+"""A folder a class: the order of torchvision's ImageFolder, splits, wrappings, and what lies around."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.datasets import ImageFolder
+
+from core.data.decode import Unreadable, decode
+from core.data.listing import Listing
+from core.data.readers import ReadOptions
+from core.data.readers.folder import read_folder
+from core.errors import UserError
+from tests.data.pictures import column, picture, write_files, write_zip
+
+
+def read(path: Path) -> Listing:
+    return read_folder(path, ReadOptions())
+
+
+TWO = ["cats/1.png", "cats/2.JPG", "dogs/1.png"]
+
+
+def both(tmp_path: Path, files: Iterable[str]) -> list[Listing]:
+    """The same files as a folder, as a zip, and as a zip with a folder around."""
+    files = list(files)
+    folder = read(write_files(tmp_path / "mine", files))
+    plain = read(write_zip(tmp_path / "mine.zip", files))
+    wrapped = read(write_zip(tmp_path / "wrapped.zip", [f"download/{name}" for name in files]))
+    return [folder, plain, wrapped]
+
+
+def test_folder_zip_and_wrapped_zip_are_the_same(tmp_path: Path) -> None:
+    for listing in both(tmp_path, TWO):
+        assert column(listing, "id") == TWO
+        assert column(listing, "class") == ["cats", "cats", "dogs"]
+        assert column(listing, "split") == column(listing, "group") == ["", "", ""]
+        assert [listing.read(position) for position in range(3)] == [picture(position) for position in range(3)]
+        assert listing.notes == ()
+
+
+def test_it_is_called_as_the_folder_or_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [listing.name for listing in both(tmp_path, TWO)] == ["mine", "mine", "wrapped"]
+    monkeypatch.chdir(tmp_path / "mine")
+    assert read(Path()).name == "mine"
+
+
+def test_the_order_is_that_of_torchvision(tmp_path: Path) -> None:
+    files = [
+        "b/2.png",
+        "b/10.png",
+        "b/a/1.png",
+        "b/a-b/1.png",
+        "b/a/c/1.png",
+        "a b/1.png",
+        "a/z.png",
+        "a/Z.png",
+        "B/1.png",
+    ]
+    root = write_files(tmp_path / "mine", files)
+    theirs = ImageFolder(str(root))
+    ours = read(root)
+    assert column(ours, "id") == [Path(path).relative_to(root).as_posix() for path, _ in theirs.samples]
+    assert column(ours, "class") == [theirs.classes[label] for _, label in theirs.samples]
+
+
+def test_splits_above_the_classes(tmp_path: Path) -> None:
+    files = ["test/c/1.png", "Validation/b/1.png", "train/a/1.png", "train/a/2.png", "train/b/1.png"]
+    for listing in both(tmp_path, files):
+        assert column(listing, "split") == ["train"] * 3 + ["val", "test"]
+        assert column(listing, "class") == ["a", "a", "b", "b", "c"]
+        assert listing.notes == (
+            "The split is that of the folders: 3 pictures in train, 1 picture in val, 1 picture in test.",
+        )
+
+
+def test_one_split_alone_is_a_split(tmp_path: Path) -> None:
+    listing = read(write_zip(tmp_path / "x.zip", ["test/a/1.png", "test/b/1.png"]))
+    assert column(listing, "split") == ["test", "test"]
+    assert column(listing, "class") == ["a", "b"]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    listing = read(write_files(tmp_path, ["train/1.png", "bus/1.png"]))
+    assert column(listing, "class") == ["bus", "train"]
+    assert column(listing, "split") == ["", ""]
+
+
+def test_other_folders_beside_splits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Beside the splits 'test', 'train', .* has folders 'more'"):
+        read(write_files(tmp_path, ["train/a/1.png", "test/a/2.png", "more/a/3.png"]))
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    write_files(tmp_path, {"README.md": b"", "cats/labels.xml": b"", "loose.png": picture(), "none/x.txt": b""})
+    (tmp_path / "empty").mkdir()
+    listing = read(write_files(tmp_path, TWO))
+    assert listing.notes == (
+        "1 picture outside of class folders left out: 'loose.png'.",
+        "3 files left out that by the name are no picture.",
+        "2 class folders without a picture: 'empty', 'none'.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["1.png", "2.png"], "all lie in no class folder"),
+        (["photos/1.png", "photos/2.png"], "all lie in one folder, 'photos'"),
+        (["data/photos/1.png"], "all lie in one folder, 'photos'"),
+        (["train/1.png", "test/1.png"], "'test', 'train' of .* have no class folders"),
+        (["notes.txt"], r"no pictures in .*; found: 'notes\.txt'"),
+        ([], "no pictures in .*; found: nothing"),
+    ],
+)
+def test_pictures_without_classes_are_refused_with_what_to_do(files: list[str], said: str, tmp_path: Path) -> None:
+    write_files(tmp_path / "mine", files).mkdir(exist_ok=True)
+    for path in (tmp_path / "mine", write_zip(tmp_path / "mine.zip", files)):
+        with pytest.raises(UserError, match=f"{said}.*Make a folder a class"):
+            read(path)
+
+
+def test_a_picture_that_is_none_is_found_out_when_it_is_read(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a/text.png": b"hello", "b/cut.png": picture()[:30], "b/gone.png": picture()})
+    listing = read(tmp_path)
+    (tmp_path / "b/gone.png").unlink()
+    assert len(listing) == 3
+    for position in range(3):
+        with pytest.raises(Unreadable):
+            decode(listing.read(position), 4, 4, 1)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    write_files(tmp_path, TWO)
+    (tmp_path / "cats" / b"\xff.png".decode("utf-8", "surrogateescape")).write_bytes(picture())
+    with pytest.raises(UserError, match="holds characters that are no text"):
+        read(tmp_path)
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        read(tmp_path / "absent")
+
+
+names = st.text(st.characters(exclude_characters="/\\\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+odd_names = names | st.sampled_from(
+    [
+        "<script>alert(1)</script>",
+        "=1+1",
+        "@cmd",
+        "a\nb",
+        "..",
+        ".",
+        "x" * 250,
+        "train",
+        "test",
+        "ſ",
+        "\u202egnp.",
+        "CON",
+    ]
+)
+paths = st.lists(odd_names, min_size=1, max_size=4).map("/".join)
+endings = st.sampled_from([".png", ".PNG", ".jpg", ".txt", "", "/", ".png.exe"])
+
+
+@given(st.lists(st.tuples(paths, endings).map("".join), max_size=12, unique=True))
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_any_names_in_a_zip_are_kept_or_refused(tmp_path_factory: pytest.TempPathFactory, files: list[str]) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in files:
+            archive.writestr(name, b"x")
+    try:
+        listing = read(path)
+    except UserError:
+        return
+    assert listing.table["id"].is_unique
+    assert all(listing.read(position) == b"x" for position in range(len(listing)))

@@ -1,0 +1,303 @@
+"""Pictures are decoded once, whatever interrupts it, and what is opened is a memory map of the same content."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.data import ImageSet, load_images, store
+from core.data.decode import Raw, Unreadable
+from core.data.listing import Form, Listing, table_of, with_turns
+from core.data.store import all_stored, damaged, find, images_home, open_stored, settled, store_images
+from core.errors import UserError
+from core.files import HOME_VARIABLE
+from core.progress import Progress
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    monkeypatch.setattr(store, "_BLOCK", 4)
+    return tmp_path / "home"
+
+
+def picture(value: int, size: tuple[int, int] = (6, 5), mode: str = "L") -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, size, value if mode == "L" else (value, 0, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def a_listing(pictures: list[Raw | None], **changes: object) -> Listing:
+    """Ten classes of one or more pictures; None is one that cannot be read."""
+
+    def read(position: int) -> Raw:
+        found = pictures[position]
+        if found is None:
+            raise Unreadable("eaten by the dog")
+        return found
+
+    n = len(pictures)
+    ids = [f"{position:03d}.png" for position in range(n)]
+    fields = {
+        "name": "mine",
+        "table": table_of(ids, [f"c{position % 3}" for position in range(n)]),
+        "read": read,
+        "stamp": "v1",
+    }
+    return Listing(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def ten() -> list[Raw | None]:
+    return [picture(10 * value) for value in range(10)]
+
+
+def test_what_is_opened_is_what_was_stored_and_its_hash_is_that_of_the_same_set_in_memory() -> None:
+    opened = open_stored(store_images(a_listing(ten())))
+    assert isinstance(opened.images, np.memmap)
+    assert opened.images.shape == (10, 5, 6, 1)
+    assert [int(image[0, 0, 0]) for image in opened.images] == [10 * value for value in range(10)]
+    assert opened.class_names == ("c0", "c1", "c2")
+    assert opened.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+    in_memory = ImageSet("x", np.array(opened.images), opened.labels, opened.class_names, opened.ids)
+    assert in_memory.hash == opened.hash
+    assert opened.splits is None
+    assert opened.groups is None
+
+
+def test_pixels_and_table_open_with_public_tools() -> None:
+    import pandas as pd
+
+    folder = store_images(a_listing(ten())).folder
+    assert np.load(folder / "pixels.npy").shape == (10, 5, 6, 1)
+    assert list(pd.read_parquet(folder / "images.parquet").columns) == ["id", "class", "split", "group"]
+
+
+def test_the_same_files_are_decoded_once() -> None:
+    counted: list[int] = []
+    pictures = ten()
+
+    def read(position: int) -> Raw:
+        counted.append(position)
+        return pictures[position]  # type: ignore[return-value]
+
+    listing = a_listing(pictures, read=read)
+    form = Form((5, 6), 1)
+    first = store_images(listing, form=form)
+    assert sorted(counted) == list(range(10))
+    second = store_images(listing, form=form, name="again")
+    assert len(counted) == 10
+    assert second.folder == first.folder
+    assert second.names == ("mine", "again")
+    other = store_images(a_listing(pictures, stamp="v2"), form=form)  # touched, not changed
+    assert other.folder == first.folder
+    assert len(all_stored()) == 1
+
+
+def test_names_find_the_newest_and_hashes_the_very_content() -> None:
+    old = store_images(a_listing(ten()))
+    new = store_images(a_listing([picture(7)] * 10, stamp="v2"))
+    assert load_images("mine").hash == new.hash
+    assert load_images("mine", old.hash).hash == old.hash
+    assert load_images(str(old.folder)).hash == old.hash
+    assert find(old.folder.name) == old
+    store_images(a_listing(ten()))  # asked for again, it is the newest
+    assert load_images("mine").hash == old.hash
+
+
+def test_what_is_not_here_is_said_with_what_there_is() -> None:
+    store_images(a_listing(ten()))
+    with pytest.raises(UserError, match=r"no image set 'other'.*mnist5k, mine"):
+        load_images("other")
+    with pytest.raises(UserError, match=r"'mine' that these tasks were made of are not on this machine"):
+        load_images("mine", "f" * 64)
+    with pytest.raises(UserError, match="not those that these tasks were made of"):
+        load_images("mnist5k", "f" * 64)
+
+
+def test_what_cannot_be_read_is_counted_listed_and_left_out_on_request() -> None:
+    pictures = ten()
+    pictures[2] = pictures[9] = None
+    pictures[5] = b"no picture"
+    with pytest.raises(UserError) as refused:
+        store_images(a_listing(pictures))
+    assert "3 of 10 images cannot be read: 002.png: eaten by the dog; 005.png: not a picture" in refused.value.what
+    assert "--skip-unreadable" in refused.value.fix
+    (listed,) = images_home().glob("*/unreadable.csv")
+    assert listed.read_text().splitlines()[1:] == [
+        "002.png,eaten by the dog",
+        '005.png,"not a picture, whatever its name says"',
+        "009.png,eaten by the dog",
+    ]
+    stored = store_images(a_listing(pictures), skip_unreadable=True)
+    opened = open_stored(stored)
+    assert stored.unreadable == 3
+    assert [str(i) for i in opened.ids] == [f"00{n}.png" for n in (0, 1, 3, 4, 6, 7, 8)]
+    assert [int(image[0, 0, 0]) for image in opened.images] == [0, 10, 30, 40, 60, 70, 80]
+    with pytest.raises(UserError, match="3 of 10 images"):  # and one who did not ask for it is still told
+        store_images(a_listing(pictures))
+
+
+def test_a_class_of_which_nothing_can_be_read_is_refused_by_name() -> None:
+    pictures = ten()
+    pictures[1] = pictures[4] = pictures[7] = None
+    with pytest.raises(UserError, match="no image of class 'c1' can be read"):
+        store_images(a_listing(pictures), skip_unreadable=True)
+
+
+def test_an_interrupted_import_goes_on_where_it_was() -> None:
+    class Stop(Progress):
+        def advance(self, units: int = 1, note: str = "") -> None:
+            super().advance(units, note)
+            if self.state().done >= 8:
+                raise KeyboardInterrupt
+
+    pictures = ten()
+    pictures[1] = None
+    seen: list[int] = []
+    listing = a_listing(pictures)
+
+    def read(position: int, first: Callable[[int], Raw] = listing.read) -> Raw:
+        seen.append(position)
+        return first(position)
+
+    form = Form((5, 6), 1)
+    with pytest.raises(KeyboardInterrupt):
+        store_images(a_listing(pictures, read=read), form=form, skip_unreadable=True, progress=Stop())
+    assert all_stored() == []
+    seen.clear()
+    opened = open_stored(store_images(a_listing(pictures, read=read), form=form, skip_unreadable=True))
+    assert sorted(seen) == [8, 9]
+    assert [int(image[0, 0, 0]) for image in opened.images] == [0, *range(20, 100, 10)]
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = store_images(a_listing(ten()))
+    real = store.write_json
+
+    def full(path: Path, value: object) -> None:
+        if path.name == "progress.json" and value["done"] > 4:  # type: ignore[index]
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, value)
+
+    other = a_listing([picture(3)] * 10, stamp="v2")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_json", full)
+        with pytest.raises(UserError, match="The disk is full"):
+            store_images(other)
+    assert [one.folder for one in all_stored()] == [before.folder]
+    assert load_images("mine").hash == before.hash
+    assert open_stored(store_images(other)).images.max() == 3
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"need 0\.0 GB .* 0\.0 GB are free.*TASKLENS_HOME"):
+        store_images(a_listing([picture(4)] * 10, stamp="v3"))
+
+
+def test_two_at_once_do_not_write_into_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def read(position: int) -> Raw:
+        inside.set()
+        go.wait(10)
+        return picture(1)
+
+    slow = a_listing(ten(), read=read)
+    form = Form((5, 6), 1)
+    thread = threading.Thread(target=lambda: store_images(slow, form=form))
+    thread.start()
+    inside.wait(10)
+    try:
+        with pytest.raises(UserError, match="being read by another process"):
+            store_images(slow, form=form)
+    finally:
+        go.set()
+        thread.join()
+    assert len(all_stored()) == 1
+
+
+def test_sizes_that_differ_need_a_size() -> None:
+    mixed = [picture(1), picture(2, (9, 9)), picture(3)]
+    with pytest.raises(UserError, match=r"000\.png has 6 x 5, 001\.png has 9 x 9.*--size"):
+        store_images(a_listing(mixed))
+    assert store_images(a_listing(mixed), form=Form((4, 4))).shape == (4, 4, 1)
+
+
+def test_one_picture_in_colour_makes_the_set_colour() -> None:
+    assert settled(a_listing([picture(1), picture(2, mode="RGB")]), Form()).channels == 3
+    assert settled(a_listing([picture(1), picture(2)]), Form()).channels == 1
+    assert settled(a_listing([picture(1), picture(2)]), Form(channels=3)).channels == 3
+
+
+def test_turned_classes_are_classes_of_their_own() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    square = np.ascontiguousarray(image[:, :3])
+    listing = with_turns(a_listing([square, square.T.copy(), square], table=_split_table()))
+    opened = open_stored(store_images(listing))
+    assert len(opened) == 12
+    assert opened.class_names == ("c0", "c0 @180", "c0 @270", "c0 @90", "c1", "c1 @180", "c1 @270", "c1 @90")
+    at = opened.index["000.png@90"]
+    assert np.array_equal(opened.images[at][..., 0], np.rot90(square))
+    assert opened.splits is not None
+    assert opened.splits[at] == "train"
+
+
+def _split_table() -> object:
+    return table_of(["000.png", "001.png", "002.png"], ["c0", "c1", "c0"], ["train", "test", "train"])
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a b", ".hidden", "x" * 65])
+def test_names_that_could_not_be_a_folder_are_refused(name: str) -> None:
+    if name:
+        with pytest.raises(UserError, match="no name for an image set"):
+            store_images(a_listing(ten()), name=name)
+    else:
+        assert store_images(a_listing(ten(), name="my data/of <b>today</b>")).name == "my-data-of-b-today-b"
+
+
+def test_a_damaged_image_set_is_said_to_be_and_hides_no_other() -> None:
+    stored, other = store_images(a_listing(ten())), store_images(a_listing([picture(7)] * 10, stamp="v2"))
+    store._open.cache_clear()
+    (stored.folder / "pixels.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    with pytest.raises(UserError, match="is damaged"):
+        open_stored(stored)
+    described = stored.folder / "images.json"
+    described.write_text(json.dumps({"format": 1}))
+    assert all_stored() == [other]
+    (fault,) = damaged()
+    assert "images.json is damaged. Delete" in fault
+    store._open.cache_clear()
+    assert open_stored(store_images(a_listing(ten()))).images.max() == 90
+    assert damaged() == []
+
+
+def test_opening_reads_no_pixels(tmp_path: Path) -> None:
+    """400 MB of pixels, opened and drawn from in a process of its own, which stays small."""
+    folder = store_images(a_listing(ten())).folder
+    shape = (100_000, 64, 64, 1)
+    big = tmp_path / "big"
+    shutil.copytree(folder, big)
+    np.lib.format.open_memmap(big / "pixels.npy", "w+", np.uint8, shape).flush()
+    table_of([f"i{n}" for n in range(shape[0])], [f"c{n % 100:02d}" for n in range(shape[0])]).drop(
+        columns="turn"
+    ).to_parquet(big / "images.parquet")
+    text = f"""
+import psutil, numpy as np
+from core.data import load_images
+before = psutil.Process().memory_info().rss
+images = load_images({str(big)!r})
+assert images.images[np.arange(0, 100000, 1000)].shape == (100, 64, 64, 1)
+assert images.hash and images.index["i99999"] == 99999
+print((psutil.Process().memory_info().rss - before) / 1e6)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 150

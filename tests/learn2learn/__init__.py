@@ -1,0 +1,1 @@
+"""Against learn2learn itself, where it is installed."""

@@ -1,0 +1,132 @@
+"""Checkpoints of learn2learn come in, and edited ones go back, strictly and with the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import grad
+
+from core.errors import UserError
+from core.maml.checkpoint import Model, ModelSpec, load_model, save_model
+from core.maml.foreign import export_state, import_checkpoint, inspect_checkpoint, write_state
+from core.maml.matching import Ask
+from tests.learn2learn.test_networks import PAIRS, build, close, l2l, task_of
+
+
+def ask_of(spec: ModelSpec, **more: Any) -> Ask:
+    return Ask(shape=spec.shape, ways=spec.ways, **{"steps": spec.steps, "rate": spec.rate, **more})
+
+
+def import_saved(state: Any, path: Path, ask: Ask) -> Model:
+    torch.save(state, path)
+    return import_checkpoint(path, ask)
+
+
+def trained_a_little(learner: nn.Module, spec: ModelSpec) -> None:
+    """Moves running statistics and rates off their start, as a training does."""
+    task = task_of(spec)
+    with torch.no_grad():
+        learner(task.xs)
+        for value in learner.parameters():
+            value += 0.1 * torch.rand_like(value)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("wrapper", ["none", "maml", "gbml"])
+def test_a_checkpoint_comes_in_and_goes_back(name: str, wrapper: str, tmp_path: Path) -> None:
+    theirs, _, spec = build(name)
+    trained_a_little(theirs, spec)
+    wrapped = {
+        "none": lambda: theirs,
+        "maml": lambda: l2l.algorithms.MAML(theirs, lr=0.2),
+        "gbml": lambda: l2l.algorithms.GBML(theirs, transform=lambda parameter: None, lr=0.2),
+    }[wrapper]()
+    more = {} if spec.pooling in ("max", "mean", "none") else {"pooling": "stride"}
+    model = import_saved(wrapped.state_dict(), tmp_path / "theirs.pt", ask_of(spec, more=more))
+    assert model.spec == spec.model_copy(update={"delta": 0.0})
+    assert list(model.params) == [key for key, _ in theirs.named_parameters()]
+    task = task_of(spec)
+    close(model.spec.network()(model.params, task.xs), theirs(task.xs).detach())
+    save_model(model, tmp_path / "ours")
+    edited = load_model(tmp_path / "ours")
+    edited = Model(edited.spec, {key: value * 1.5 for key, value in edited.params.items()}, {})
+    path = write_state(edited, tmp_path / "ours")
+    assert path is not None
+    assert path.name == "learn2learn.pt"
+    back = PAIRS[name].theirs().double()
+    back.load_state_dict(torch.load(path, weights_only=True))
+    close(back(task.xs).detach(), edited.spec.network()(edited.params, task.xs))
+    l2l.algorithms.MAML(back, lr=0.1).load_state_dict(export_state(edited, wrapped=True))
+    assert all(torch.equal(value, edited.params[key]) for key, value in back.named_parameters())
+
+
+def same_meta_gradient(meta: Any, model: Model, spec: ModelSpec) -> None:
+    task = task_of(spec)
+    learner = meta.clone()
+    for _ in range(spec.steps):
+        learner.adapt(F.cross_entropy(learner(task.xs), task.ys))
+    loss = F.cross_entropy(learner(task.xq), task.yq)
+    loss.backward()
+    bilevel = model.spec.bilevel()
+    close(bilevel.task_loss(model.params, task), loss.detach())
+    have = grad(bilevel.task_loss)(model.params, task)
+    size = max(float(value.grad.abs().max()) for value in meta.parameters())
+    for (key, value), rate in zip(meta.module.named_parameters(), meta.lrs, strict=True):
+        close(have[key], value.grad, size)
+        close(have[f"rates.{key}"], rate.grad, size)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_meta_sgd_comes_in_with_its_rates_and_goes_back(name: str, tmp_path: Path) -> None:
+    theirs, _, spec = build(name)
+    meta = l2l.algorithms.MetaSGD(theirs, lr=0.1).double()
+    trained_a_little(meta, spec)
+    more = {} if spec.pooling in ("max", "mean", "none") else {"pooling": "stride"}
+    model = import_saved(meta.state_dict(), tmp_path / "theirs.pt", ask_of(spec, rate=None, more=more))
+    assert model.spec.algorithm == "meta-sgd"
+    if name != "omniglot-cnn":  # its own MetaSGD leaves convolutions that are registered twice as they are
+        same_meta_gradient(meta, model, spec)
+    back = l2l.algorithms.MetaSGD(PAIRS[name].theirs(), lr=0.5).double()
+    back.load_state_dict(export_state(model))
+    assert all(torch.equal(a, b) for a, b in zip(back.parameters(), meta.parameters(), strict=True))
+
+
+def test_the_network_and_all_its_numbers_are_told_by_the_names(tmp_path: Path) -> None:
+    whole = {
+        "omniglot-cnn": (l2l.vision.models.OmniglotCNN(20, hidden_size=32), {"filters": 32, "ways": 20}),
+        "omniglot-fc": (l2l.vision.models.OmniglotFC(784, 5), {"hidden": (256, 128, 64, 64), "shape": (28, 28, 1)}),
+        "cnn4": (l2l.vision.models.MiniImagenetCNN(5, hidden_size=32), {"filters": 32, "shape": (84, 84, 3)}),
+        "resnet12": (
+            l2l.vision.models.ResNet12(64, hidden_size=2560, avg_pool=False),
+            {"pooling": "none", "shape": (32, 32, 3), "ways": 64},
+        ),
+    }
+    for backbone, (net, numbers) in whole.items():
+        torch.save({"epoch": 3, "model_state_dict": net.state_dict()}, tmp_path / "some.pth")
+        found = inspect_checkpoint(tmp_path / "some.pth")
+        assert found.faults == ()
+        assert found.spec is not None
+        assert found.spec.backbone == backbone
+        assert {key: getattr(found.spec, key) for key in numbers} == numbers
+        assert found.kind == "state dict of PyTorch (its entry model_state_dict)"
+        assert any(backbone in note for note in found.notes)
+        assert [one.name for one in found.tensors] == list(net.state_dict())
+
+
+def test_learned_transforms_are_refused(tmp_path: Path) -> None:
+    transform = l2l.optim.ModuleTransform(l2l.nn.Scale)
+    learner = l2l.algorithms.GBML(l2l.vision.models.OmniglotFC(48, 3, sizes=[6, 5]), transform=transform)
+    torch.save(learner.state_dict(), tmp_path / "gbml.pt")
+    with pytest.raises(UserError, match="GBML model whose transforms learn"):
+        import_checkpoint(tmp_path / "gbml.pt", Ask(shape=(8, 6, 1), steps=1, rate=0.1))
+
+
+def test_a_whole_wrapper_saved_as_a_pickle_is_refused(tmp_path: Path) -> None:
+    torch.save(l2l.algorithms.MAML(l2l.vision.models.OmniglotFC(4, 5), lr=0.1), tmp_path / "maml.pt")
+    with pytest.raises(UserError, match=r"it names learn2learn\.algorithms\.maml\.MAML.*state_dict"):
+        inspect_checkpoint(tmp_path / "maml.pt")

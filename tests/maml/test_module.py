@@ -1,0 +1,306 @@
+"""A user's own module: what is changed, what is refused, and that the engine is right on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from core.editing.linear import removal_gradient
+from core.errors import UserError
+from core.influence.curvature import Curvature, task_gradients
+from core.influence.scores import instance_table, task_table
+from core.maml.adaptation import Unrolled
+from core.maml.episodes import Episodes
+from core.maml.module import ModuleNet, probe
+from core.maml.objective import Bilevel
+from tests.influence import reference
+from tests.problems import Problem, tiny_images, tiny_tasks
+
+
+def net(build: Callable[[], nn.Module], shape: tuple[int, int, int] = (6, 6, 1)) -> ModuleNet:
+    return ModuleNet("mine:net", 3, shape, build)
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(144, 5),
+        nn.BatchNorm1d(5, affine=False),
+        nn.Tanh(),
+        nn.Linear(5, 3),
+    )
+
+
+class Residual(nn.Module):
+    """Additions in place, a fixed buffer, and a layer that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.again = nn.Conv2d(4, 4, 3, padding=1)
+        self.norm = nn.GroupNorm(2, 4)
+        self.register_buffer("mean", torch.full((1, 1, 1), 0.5))
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.first(x - self.mean)
+        out = torch.relu_(self.again(kept))
+        out = self.norm(self.again(out))
+        out += kept
+        return self.last(out.mean((2, 3)))
+
+
+def test_batch_normalisation_uses_the_batch_and_dropout_is_off() -> None:
+    network = net(convolutional)
+    params = network.init(0, torch.float64)
+    x = torch.rand(7, 1, 6, 6, dtype=torch.float64)
+    plain = convolutional().double().train()
+    plain[3].p = 0.0
+    plain.load_state_dict(params, strict=False)
+    have, want = network(params, x), plain(x)
+    assert (have - want).abs().max() <= 1e-10 * want.abs().max()
+    assert list(params) == [name for name, _ in plain.named_parameters()]
+    assert network.notes == (
+        "Batch normalisation (layers: 2) does not use running statistics: it normalises by the set at hand, as MAML "
+        "does in training.",
+        "Dropout is off (layers: 1): the loss must be one function of the parameters.",
+    )
+    assert network.head == "8"
+    probe(network)
+
+
+def test_the_same_seed_gives_the_same_parameters_and_leaves_the_generator_alone() -> None:
+    network = net(convolutional)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    one, again, other = network.init(0), network.init(0), network.init(1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not torch.equal(one["0.weight"], other["0.weight"])
+
+
+def test_equal_names_are_equal_networks_and_say_so() -> None:
+    assert (
+        repr(net(convolutional))
+        == repr(net(convolutional))
+        == ("ModuleNet(name='mine:net', ways=3, shape=(6, 6, 1), code='')")
+    )
+    assert net(convolutional) == net(convolutional)
+
+
+def instance() -> nn.Module:
+    norm = nn.InstanceNorm2d(2, affine=True, track_running_stats=True)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), norm, nn.ELU(inplace=True), nn.Flatten(), nn.Linear(32, 3))
+
+
+@pytest.mark.parametrize(
+    "build", [Residual, instance, lambda: nn.Sequential(nn.LayerNorm(6), nn.Flatten(), nn.Linear(36, 3))]
+)
+def test_other_modules_that_work(build: Callable[[], nn.Module]) -> None:
+    probe(net(build))
+
+
+def test_a_transformer_works() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.MultiheadAttention(6, 2, dropout=0.3, batch_first=True)
+            self.more = nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), 1)
+            self.last = nn.Linear(36, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = x[:, 0]
+            return self.last(self.more(self.mix(rows, rows, rows, need_weights=False)[0]).flatten(1))
+
+    probe(net(Attention))
+
+
+def test_threads_do_not_mix_parameters() -> None:
+    network = net(convolutional)
+    sets = [network.init(seed) for seed in range(8)]
+    x = torch.rand(5, 1, 6, 6)
+    want = [network(params, x) for params in sets]
+    with ThreadPoolExecutor(8) as pool:
+        have = list(pool.map(lambda number: network(sets[number % 8], x), range(200)))
+    assert all(torch.equal(logits, want[number % 8]) for number, logits in enumerate(have))
+
+
+def test_tied_weights_are_one_parameter() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(36, 36), nn.Linear(36, 36)
+            self.down.weight = self.up.weight
+            self.last = nn.Linear(36, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.tanh(self.down(torch.tanh(self.up(x.flatten(1))))))
+
+    network = net(Tied)
+    assert network.aliases == {"down.weight": "up.weight"}
+    probe(network)
+    params = network.init(0)
+    state = network.state_dict(params)
+    assert torch.equal(state["down.weight"], params["up.weight"])
+    Tied().load_state_dict(state)
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+        self.last = nn.Linear(36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        return self.last(x.flatten(1))
+
+
+class Own(nn.BatchNorm2d):
+    pass
+
+
+class OwnRunning(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(1))
+        self.last = nn.Linear(36, 3)
+
+
+class Function(nn.Module):
+    """A module by its forward function."""
+
+    def __init__(self, forward: Callable[[nn.Linear, Tensor], Any]) -> None:
+        super().__init__()
+        self.last, self.function = nn.Linear(36, 3), forward
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self.last, x)
+
+
+def frozen() -> nn.Module:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.Linear(4, 3))
+    module[1].requires_grad_(False)
+    return module
+
+
+def random_buffer() -> nn.Module:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    module.register_buffer("noise", torch.rand(3))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("build", "what"),
+    [
+        (nn.Flatten, "it has no parameters"),
+        (
+            lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)),
+            "its part '1' is a LazyLinear, whose size is not known",
+        ),
+        (lambda: nn.LSTM(36, 3), "it is a LSTM, which PyTorch cannot differentiate twice"),
+        (
+            lambda: nn.Sequential(Own(1), nn.Flatten(), nn.Linear(36, 3)),
+            "'0' is a Own, a batch normalisation of its own",
+        ),
+        (OwnRunning, "'running_mean' is a running statistic of a layer that is not PyTorch's own"),
+        (lambda: nn.DataParallel(nn.Linear(36, 3)), "is a DataParallel.*Return the plain module"),
+        (lambda: nn.ModuleDict({"rates": nn.Linear(36, 3)}), r"its parameter 'rates\.weight' is named as learned"),
+        (frozen, r"its parameter '1\.weight' is frozen"),
+        (Counting, "its buffer 'seen' changes when it runs"),
+        (random_buffer, "its buffers differ every time it is made"),
+        (lambda: nn.Linear(36, 3), r"does not run on images of 1x6x6 .*RuntimeError: mat1 and mat2"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 4)), r"puts out a tensor of shape \(3, 4\) where logits"),
+        (lambda: Function(lambda last, x: (last(x.flatten(1)), 0)), "puts out a tuple"),
+        (lambda: Function(lambda last, x: last(x.flatten(1)) / 0), "logits are not finite"),
+        (lambda: Function(lambda last, x: last(x.flatten(1)) + torch.rand(())), "two runs on the same images differ"),
+        (
+            lambda: Function(lambda last, x: last(x.flatten(1)) * (2 if float(x.sum()) > 0 else 1)),
+            "cannot differentiate it twice through an adaptation",
+        ),
+        (
+            lambda: Function(lambda last, x: torch.from_numpy(last(x.flatten(1)).detach().numpy())),
+            "cannot differentiate it twice through an adaptation",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_the_reason(build: Callable[[], nn.Module], what: str) -> None:
+    with pytest.raises(UserError, match=rf"mine:net cannot be used: .*{what}"):
+        probe(net(build))
+
+
+def test_a_script_module_is_refused() -> None:
+    with pytest.warns(FutureWarning):
+        module = torch.jit.script(nn.Linear(3, 3))
+    with pytest.raises(UserError, match="RecursiveScriptModule"):
+        net(lambda: module).shapes  # noqa: B018
+
+
+def test_anil_needs_a_linear_layer() -> None:
+    network = net(lambda: nn.Sequential(nn.Conv2d(1, 3, 6), nn.Flatten()))
+    probe(network)
+    with pytest.raises(UserError, match="no linear layer, so anil has no head"):
+        network.head  # noqa: B018
+
+
+# --- the engine on a module
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.AvgPool2d(7), nn.Flatten(), nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 3))
+
+
+@pytest.fixture
+def problem(monkeypatch: pytest.MonkeyPatch) -> Problem:
+    """A module of 18 parameters, with the reference's own forward pass through PyTorch's layers."""
+    images = tiny_images()
+    tasks = tiny_tasks(images, ways=3, shots=2, queries=2, count=3)
+    network = net(plain, (7, 7, 1))
+    params = {name: 2 * value for name, value in network.init(3, torch.float64).items()}
+    module = plain().double()
+
+    def forward(_: Problem, flat: Tensor, x: Tensor) -> Tensor:
+        sizes = [value.numel() for value in params.values()]
+        parts = zip(params.items(), flat.split(sizes), strict=True)
+        return functional_call(module, {name: part.view(value.shape) for (name, value), part in parts}, x)
+
+    monkeypatch.setattr(reference, "forward", forward)
+    model = Bilevel(network, Unrolled(2, 0.3), 0.2)
+    return Problem(images, tasks, model, params, Episodes(tasks, images, dtype=torch.float64, chunk=2))
+
+
+def close(have: Any, want: Any) -> None:
+    have, want = (torch.as_tensor(value) for value in (have, want))
+    assert (have - want).abs().max() <= 1e-8 * want.abs().max()
+
+
+def test_gradients_curvature_and_scores_are_those_of_dense_algebra(problem: Problem) -> None:
+    ids = problem.tasks.task_ids
+    rows = torch.stack([reference.gradient(problem, one) for one in ids])
+    close(task_gradients(problem.model, problem.params, problem.episodes), rows)
+    hessian = reference.dense_hessian(problem, ids)
+    gauss = reference.dense_gauss_newton(problem, ids)
+    v = torch.randn(len(hessian), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for name, dense in (("exact", hessian), ("gauss-newton", gauss)):
+        close(Curvature(name, problem.model, problem.params, problem.episodes)(v), dense @ v)
+    weights = problem.tasks.rows["weight"].to_numpy().copy()
+    weights[(problem.tasks.rows["task_id"] == ids[0]).to_numpy()] = 0
+    close(removal_gradient(problem.model, problem.params, problem.episodes, weights), rows[0])
+    u = torch.linalg.solve(gauss + 0.3 * torch.eye(len(v), dtype=torch.float64), v)
+    instances = instance_table(problem.model, problem.params, u, problem.episodes)
+    tasks = task_table(instances).set_index("task_id")["score"]
+    close(tasks[list(ids)].to_numpy(), rows @ u)
+    for one in ids:
+        mine = instances[instances["task_id"] == one]
+        for role, gradients in (("query", reference.query_row_gradients), ("support", reference.support_row_gradients)):
+            close(mine.loc[mine["role"] == role, "score"].to_numpy(), gradients(problem, one) @ u)

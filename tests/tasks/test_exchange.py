@@ -1,0 +1,429 @@
+"""Task lists for other libraries: what the library's own classes make of a file, reading it back, and refusals."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from core.data import ImageSet
+from core.errors import UserError
+from core.tasks.exchange import write_foreign
+from core.tasks.libraries import LIBRARIES
+from core.tasks.removal import Removal, cleaned
+from core.tasks.tasklist import TaskList, from_rows, read_tasks
+from tests.needs import learn2learn
+from tests.problems import tiny_images, tiny_tasks
+from tests.tasks.test_tasklist import junk, names, valid_or_refused
+
+DOCS = Path(__file__).parents[2] / "docs" / "exchange.md"
+Item = tuple[Tensor, int]
+
+
+def uneven() -> TaskList:
+    """Three tasks of 2 ways, 2 shots and 3 queries whose labels are partly wrong, and which lost single rows."""
+    rows = tiny_tasks(tiny_images(), ways=2, shots=2, queries=3, count=3).rows.copy()
+    flipped = rows.index[[3, 7, 25]]
+    of_label = {(t, n): c for t, n, c in zip(rows["task_id"], rows["label"], rows["class"], strict=True)}
+    rows.loc[flipped, "label"] = 1 - rows.loc[flipped, "label"]
+    rows["class"] = [of_label[pair] for pair in zip(rows["task_id"], rows["label"], strict=True)]
+    rows.loc[rows.index[[1, 4, 18, 19]], "weight"] = 0.0
+    return from_rows(rows, source="uneven")
+
+
+def written(library: str, path: Path, tasks: TaskList | None = None) -> Path:
+    write_foreign(tasks or uneven(), tiny_images(), library, path)
+    return path
+
+
+# What the libraries make of the files, by the very lines of the documentation.
+
+
+class Images(Dataset[Item]):
+    """The images as the libraries want a data set: (image, label of its class)."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> Item:
+        return torch.from_numpy(self.images.images[position]), int(self.images.labels[position])
+
+
+def documented(library: str) -> dict[str, Any]:
+    """What the lines for a library in the documentation define."""
+    (code,) = re.findall(rf"```python\n# {library}\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    namespace: dict[str, Any] = {"__name__": "documented"}
+    exec(code, namespace)
+    return namespace
+
+
+Episode = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def expected(tasks: TaskList) -> list[Episode]:
+    """Support images, support labels, query images and query labels of every task, by way of image ids."""
+    rows, images = cleaned(tasks, Removal(), drop_rows=True).rows, tiny_images()
+    episodes = []
+    for task_id in dict.fromkeys(rows["task_id"]):
+        parts: list[Tensor] = []
+        for role in ("support", "query"):
+            part = rows[(rows["task_id"] == task_id) & (rows["role"] == role)]
+            where = [np.flatnonzero(images.ids == image_id)[0] for image_id in part["image_id"]]
+            parts += [torch.from_numpy(images.images[where]), torch.tensor(part["label"].tolist())]
+        episodes.append((parts[0], parts[1], parts[2], parts[3]))
+    return episodes
+
+
+def agree(have: list[Episode], want: list[Episode]) -> None:
+    assert len(have) == len(want)
+    for one, other in zip(have, want, strict=True):
+        for left, right in zip(one, other, strict=True):
+            torch.testing.assert_close(left, right, rtol=0, atol=0)
+
+
+def test_learn2learn_makes_the_episodes(tmp_path: Path) -> None:
+    learn2learn()
+    path = written("learn2learn", tmp_path / "tasks.json")
+    taskset, adaptation = documented("learn2learn")["load"](path, Images(tiny_images()))
+    assert len(taskset) == 3
+    episodes = []
+    for (data, labels), support in zip(taskset, adaptation, strict=True):
+        mask = torch.zeros(len(labels), dtype=torch.bool)
+        mask[support] = True
+        episodes.append((data[mask], labels[mask], data[~mask], labels[~mask]))
+    agree(episodes, expected(uneven()))
+
+
+def test_the_even_places_of_a_learn2learn_task_are_its_support_rows(tmp_path: Path) -> None:
+    even = tiny_tasks(tiny_images(), ways=3, shots=2, queries=4, count=2)
+    path = written("learn2learn", tmp_path / "tasks.json", even)
+    for task in json.loads(path.read_text())["tasks"]:
+        assert task["adaptation_indices"] == (np.arange(2 * 3) * 2).tolist()
+        assert sorted(np.array(task["labels"])[task["adaptation_indices"]]) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.fixture
+def torchmeta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for torchmeta 1.8.0, which asks for PyTorch before 1.10: two base classes that its users derive from.
+
+    Their constructors and what iterates over them are as in torchmeta.utils.data.task and .dataset.
+    """
+
+    class Task(Dataset[Item]):
+        def __init__(self, index: object, num_classes: int | None, transform: Any = None, target_transform: Any = None):
+            self.index, self.num_classes = index, num_classes
+            self.transform, self.target_transform = transform, target_transform
+
+        def __hash__(self) -> int:
+            return hash(self.index)
+
+    class MetaDataset:
+        def __init__(self, meta_train: bool = False, meta_val: bool = False, meta_test: bool = False) -> None:
+            if meta_train + meta_val + meta_test != 1:
+                raise ValueError("The meta-split is undefined.")
+
+        def __iter__(self) -> Any:
+            for index in range(len(self)):  # type: ignore[arg-type]
+                yield self[index]  # type: ignore[index]
+
+    module = ModuleType("torchmeta.utils.data")
+    vars(module).update(Task=Task, MetaDataset=MetaDataset)
+    for name in ("torchmeta", "torchmeta.utils"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+@pytest.mark.usefixtures("torchmeta")
+def test_torchmeta_makes_the_episodes(tmp_path: Path) -> None:
+    path = written("torchmeta", tmp_path / "tasks.json")
+    exported = documented("torchmeta")["Exported"](path, Images(tiny_images()))
+    episodes = []
+    for task in exported:
+        assert isinstance(task, OrderedDict)
+        assert list(task) == ["train", "test"]
+        assert {split.num_classes for split in task.values()} == {2}
+        # As BatchMetaCollate.collate_task does it.
+        support, query = (default_collate([split[i] for i in range(len(split))]) for split in task.values())
+        episodes.append((*support, *query))
+    agree(episodes, expected(uneven()))
+
+
+def test_easyfsl_makes_the_episodes_and_its_methods_take_them(tmp_path: Path) -> None:
+    from easyfsl.methods import PrototypicalNetworks
+    from easyfsl.utils import evaluate
+
+    images = tiny_images()
+    path = written("easyfsl", tmp_path / "tasks.json")
+    loader = documented("easyfsl")["load"](path, Images(images))
+    agree([part[:4] for part in loader], expected(uneven()))
+    for (*_, class_ids), classes in zip(loader, uneven().rows.groupby("task_id", sort=False), strict=True):
+        of_label = dict(zip(classes[1]["label"], classes[1]["class"], strict=True))
+        assert [images.class_names[number] for number in class_ids] == [of_label[0], of_label[1]]
+
+    class Pixels(torch.nn.Module):
+        def forward(self, batch: Tensor) -> Tensor:
+            return batch.flatten(1).double()
+
+    right = total = 0
+    for support, support_labels, query, query_labels in expected(uneven()):
+        means = torch.stack([support.flatten(1).double()[support_labels == label].mean(0) for label in range(2)])
+        right += int((torch.cdist(query.flatten(1).double(), means).argmin(1) == query_labels).sum())
+        total += len(query_labels)
+    accuracy = evaluate(PrototypicalNetworks(Pixels()), loader, device="cpu", use_tqdm=False)
+    assert accuracy == pytest.approx(right / total)
+
+
+# Reading back.
+
+
+@st.composite
+def sets_and_tasks(draw: st.DrawFn) -> tuple[ImageSet, TaskList]:
+    """Odd names for everything, uneven tasks, rows of weight 0, and an image set in any order."""
+    ids = draw(st.lists(names, min_size=6, max_size=9, unique=True))
+    classes = draw(st.lists(names, min_size=3, max_size=4, unique=True))
+    labels = np.array([draw(st.integers(0, len(classes) - 1)) for _ in ids])
+    blank = np.zeros((len(ids), 1, 1, 1), np.uint8)
+    images = ImageSet("odd", blank, labels, tuple(classes), np.array(ids, dtype=object))
+    ways = draw(st.integers(1, 3))
+    tables: list[dict[str, Any]] = []
+    for task_id in draw(st.lists(names.filter(str.strip), min_size=1, max_size=3, unique=True)):
+        stands_for = draw(st.permutations(classes))[:ways]
+        for role in ("support", "query"):
+            extra = draw(st.lists(st.integers(0, ways - 1), min_size=role == "query", max_size=3))
+            wanted = draw(st.permutations([*range(ways), *extra] if role == "support" else extra))
+            for image_id, label in zip(draw(st.permutations(ids)), wanted, strict=False):
+                weight = draw(st.sampled_from([1.0, 1.0, 1.0, 0.0]))
+                row = {"task_id": task_id, "role": role, "image_id": image_id, "label": label, "weight": weight}
+                tables.append(row | {"class": stands_for[label]})
+    return images, from_rows(pd.DataFrame(tables), source="drawn", images=images)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@settings(max_examples=40)
+@given(drawn=sets_and_tasks())
+def test_any_task_list_gives_the_same_episodes_after_being_read_back(
+    library: str, drawn: tuple[ImageSet, TaskList]
+) -> None:
+    images, tasks = drawn
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "any name.json"
+        try:
+            want = cleaned(tasks, Removal(), drop_rows=True)
+        except UserError as refused:
+            with pytest.raises(UserError, match=re.escape(str(refused))):
+                write_foreign(tasks, images, library, path)
+            assert not path.exists()
+            return
+        write_foreign(tasks, images, library, path)
+        have = read_tasks(path, images)
+        assert have.rows.equals(want.rows)
+        assert have.hash == want.hash
+        first = path.read_bytes()
+        write_foreign(have, images, library, path)
+        assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_an_image_set_in_another_order_is_refused_by_the_first_id_that_differs(library: str, tmp_path: Path) -> None:
+    images = tiny_images()
+    path = written(library, tmp_path / "tasks.json")
+    first = uneven().rows["image_id"].iloc[0]
+    order = np.arange(len(images))
+    here = images.index[first]
+    order[[here, here + 1]] = order[[here + 1, here]]
+    swapped = ImageSet("swapped", images.images[order], images.labels[order], images.class_names, images.ids[order])
+    with pytest.raises(UserError) as refused:
+        read_tasks(path, swapped)
+    assert re.search(rf"task 't0', (train |support )?row 1: position {here} of swapped is", str(refused.value))
+    assert f"is image {str(images.ids[here + 1])!r}, but the file says {first!r}" in str(refused.value)
+    fewer = ImageSet("fewer", images.images[:1], images.labels[:1], images.class_names, images.ids[:1])
+    with pytest.raises(UserError, match=r"is not in the image set fewer, which has 1\. Load the images"):
+        read_tasks(path, fewer)
+    more = np.concatenate([images.ids, ["one more"]])
+    longer = ImageSet(
+        "longer",
+        np.concatenate([images.images, images.images[:1]]),
+        np.concatenate([images.labels, images.labels[:1]]),
+        images.class_names,
+        more,
+    )
+    assert read_tasks(path, longer).hash == cleaned(uneven(), Removal(), drop_rows=True).hash
+
+
+def test_a_class_with_another_number_is_refused_where_the_file_numbers_classes(tmp_path: Path) -> None:
+    images = tiny_images()
+    renamed = replace(images, class_names=images.class_names[::-1])
+    with pytest.raises(UserError, match=r"tasks\.json, task 't0': true_class_ids .* are not the classes .* of tiny"):
+        read_tasks(written("easyfsl", tmp_path / "tasks.json"), renamed)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_positions_mean_nothing_without_images(library: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"tasks\.json is a task list for {library}, which names images by position"):
+        read_tasks(written(library, tmp_path / "tasks.json"))
+
+
+# Refusals.
+
+
+def test_a_library_nobody_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no format 'higher'.*Use learn2learn, torchmeta, easyfsl"):
+        written("higher", tmp_path / "tasks.json")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_a_library_cannot_hold_is_refused_and_nothing_is_written(library: str, tmp_path: Path) -> None:
+    rows = tiny_tasks(tiny_images(), ways=2, shots=1, queries=1, count=2).rows
+    half = rows.assign(weight=[1.0, 1.0, 1.0, 0.5] * 2)
+    with pytest.raises(UserError, match=r"^Row 4 of the task list \(task 't0', query, ") as refused:
+        written(library, tmp_path / "tasks.json", from_rows(half, source="half"))
+    assert f"has weight 0.5, but {library} knows no weights." in str(refused.value)
+    bare = rows.assign(weight=[1.0] * 5 + [0.0, 1.0, 1.0])
+    with pytest.raises(UserError, match="Task 't1' would lose all support images of a class"):
+        written(library, tmp_path / "tasks.json", from_rows(bare, source="bare"))
+    strange = rows.assign(image_id=[*rows["image_id"][:-1], "cat"])
+    with pytest.raises(UserError, match=r"row 8: image_id 'cat' is not in the image set tiny"):
+        written(library, tmp_path / "tasks.json", from_rows(strange, source="strange"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def repeat(rows: list[Any], at: int) -> None:
+    """The row before takes the place of this one."""
+    rows[at] = rows[at - 1]
+
+
+Change = Callable[[Any], Any]
+WRONG: list[tuple[str, Change, str]] = [
+    *(
+        (library, change, what)
+        for library in LIBRARIES
+        for change, what in (
+            (lambda d: d.update(format="tasklens/other-tasks/1"), r"of the format 'tasklens/other-tasks/1'\. A task"),
+            (lambda d: d.update(format=[1]), r"is a JSON object of the format \[1\]"),
+            (lambda d: d.pop("format"), "is a JSON object without a format"),
+            (lambda d: d.pop("tasks"), "tasks is not a list"),
+            (lambda d: d.update(tasks={}), "tasks is not a list"),
+            (lambda d: d.update(tasks=[]), "the task list is empty"),
+            (lambda d: d["tasks"].append(3), r"tasks\[3\]: Input should be"),
+            (lambda d: d["tasks"][1].pop("task_id"), r"tasks\[1\]\.task_id is missing"),
+            (lambda d: d["tasks"][1].update(task_id=7), r"tasks\[1\]\.task_id: Input should be a valid string"),
+            (lambda d: d["tasks"][1].update(task_id="t0"), "the task 't0' occurs twice"),
+            (lambda d: d["tasks"][1].update(task_id=" "), "task_id ' ' is empty"),
+            (lambda d: d["tasks"][1].update(task_id="\ud800"), "row 1: task_id is .*, which is not text"),
+            (lambda d: d["tasks"][2]["classes"].pop(), "task 't2'"),
+            (lambda d: d["tasks"].insert(0, d["tasks"][0]), "the task 't0' occurs twice"),
+        )
+    ),
+    ("learn2learn", lambda d: d["tasks"][0]["labels"].pop(), "its rows have 8 positions, 7 labels and 8 image ids"),
+    ("learn2learn", lambda d: d["tasks"][0]["labels"].__setitem__(3, 2), "row 4: label 2 is none of its 2 classes"),
+    ("learn2learn", lambda d: d["tasks"][0]["labels"].__setitem__(3, -1), "row 4: label -1 is none of its 2 classes"),
+    ("learn2learn", lambda d: d["tasks"][0]["labels"].__setitem__(3, 0.0), r"tasks\[0\]\.labels\[3\]: Input should be"),
+    ("learn2learn", lambda d: d["tasks"][0]["labels"].__setitem__(3, True), r"tasks\[0\]\.labels\[3\]: Input should"),
+    ("learn2learn", lambda d: d["tasks"][0]["indices"].__setitem__(3, -1), "row 4: position -1 is not in the image"),
+    ("learn2learn", lambda d: d["tasks"][0]["indices"].__setitem__(3, 10**30), "row 4: position 10+ is not in the"),
+    ("learn2learn", lambda d: d["tasks"][0]["image_ids"].__setitem__(3, "cat"), "but the file says 'cat'"),
+    ("learn2learn", lambda d: d["tasks"][0]["adaptation_indices"].reverse(), "are not places among its 8 rows"),
+    ("learn2learn", lambda d: d["tasks"][0]["adaptation_indices"].append(8), "are not places among its 8 rows"),
+    ("learn2learn", lambda d: d["tasks"][0]["adaptation_indices"].insert(0, -1), "are not places among its 8 rows"),
+    ("learn2learn", lambda d: d["tasks"][0].update(adaptation_indices=[]), "label 0 has no support image"),
+    ("learn2learn", lambda d: d["tasks"][0].update(adaptation_indices=[*range(8)]), "task 't0' has no query rows"),
+    ("torchmeta", lambda d: d["tasks"][0].pop("test"), r"tasks\[0\]\.test is missing"),
+    ("torchmeta", lambda d: d["tasks"][0]["test"].update(labels=None), r"tasks\[0\]\.test\.labels: Input should be"),
+    ("torchmeta", lambda d: d["tasks"][0]["train"]["labels"].pop(), "its train rows have 3 positions, 2 labels and 3"),
+    (
+        "torchmeta",
+        lambda d: [repeat(column, 2) for column in d["tasks"][1]["test"].values()],
+        r"tasks\.json, task 't1', test row 3: image_id '.*' occurs twice in one role of its task",
+    ),
+    ("easyfsl", lambda d: d["tasks"][0]["query_labels"].__setitem__(0, 9), "query row 1: label 9 is none of its 2"),
+    ("easyfsl", lambda d: d["tasks"][0]["true_class_ids"].pop(), "true_class_ids .* are not the classes"),
+    ("easyfsl", lambda d: d["tasks"][0].update(true_class_ids=[77, 78]), r"true_class_ids \[77, 78\] are not the"),
+    ("easyfsl", lambda d: d["tasks"][0]["classes"].__setitem__(0, "=1+1"), r"are not the classes \['=1\+1', "),
+]
+
+
+@pytest.mark.parametrize(("library", "change", "what"), WRONG)
+def test_a_damaged_file_is_refused_by_file_task_row_and_field(
+    library: str, change: Change, what: str, tmp_path: Path
+) -> None:
+    path = written(library, tmp_path / "tasks.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    change(document)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(UserError, match=r"^tasks\.json") as refused:
+        read_tasks(path, tiny_images())
+    assert re.search(what, str(refused.value))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("library", ["learn2learn", "torchmeta"])
+def test_a_class_the_images_do_not_have_is_refused_by_task_and_row(library: str, tmp_path: Path) -> None:
+    path = written(library, tmp_path / "tasks.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["tasks"][1]["classes"][0] = "<b>cat</b>"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(UserError, match=r"task 't1', (train )?row \d: class '<b>cat</b>' is not a class of tiny"):
+        read_tasks(path, tiny_images())
+
+
+@cache
+def good(library: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return written(library, Path(folder) / "tasks.json").read_text(encoding="utf-8")
+
+
+@st.composite
+def damaged(draw: st.DrawFn, library: str) -> Any:
+    """A good document in which up to three values, at any depth, are replaced by junk, dropped or doubled."""
+    document = json.loads(good(library))
+    for _ in range(draw(st.integers(1, 3))):
+        at = document
+        while True:
+            keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+            if not keys:
+                break
+            key = draw(st.sampled_from(keys))
+            if isinstance(at[key], dict | list) and draw(st.integers(0, 4)):
+                at = at[key]
+                continue
+            how = draw(st.sampled_from(["junk", "drop", "double"]))
+            if how == "junk":
+                at[key] = draw(junk)
+            elif how == "drop":
+                at.pop(key)
+            elif isinstance(at, list):
+                at.insert(key, copy.deepcopy(at[key]))
+            break
+    return document
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_damage_gives_a_task_list_or_a_refusal(library: str, data: st.DataObject) -> None:
+    document = data.draw(damaged(library))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "list.json"
+        path.write_text(json.dumps(document), encoding="utf-8")
+        valid_or_refused(lambda: read_tasks(path, tiny_images()), path.name)
