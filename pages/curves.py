@@ -31,11 +31,11 @@ def main() -> None:
             start_button(
                 context, "Rank now", "Rank on all", ["rank", "--target", "all"], key="curve_rank", primary=True
             )
-            job_panel(context, "rank")
+            job_panel(context.workspace.jobs, "rank")
             commands = [["rank"], ["curve", "--ranking", "newest"]]
         else:
             commands = [_form(context, ranking)]
-            job_panel(context, "curve")
+            job_panel(context.workspace.jobs, "curve")
         _finished(context)
         command_block(context, *commands)
 
@@ -55,7 +55,7 @@ def _form(context: Context, ranking: Run) -> list[str]:
         )
         seeds = repeats.number_input("Seeds", 1, 20, default.seeds, key="curve_seeds")
         length = steps.number_input("Fine-tune steps", 1, 2000, FINETUNE.iterations, key="curve_steps")
-        running = any(job.status() == "running" for job in jobs_of(context, "curve"))
+        running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "curve"))
         ready = bool(shares and orders)
         args = ["curve", "--ranking", ranking.id, "--by", by]
         if ready:

@@ -94,7 +94,7 @@ def _mark_worst(context: Context, ranking: Run | None) -> list[list[str]]:
     if ranking is None:
         st.info("There is no ranking of this problem yet. It takes a few minutes.")
         start_button(context, "Rank now", "Rank on all", ["rank", "--target", "all"], key="edit_rank", primary=True)
-        job_panel(context, "rank")
+        job_panel(context.workspace.jobs, "rank")
         return [["rank"], ["remove", "--worst", str(_USUAL_COUNT)]]
     by = st.segmented_control("Mark", ["tasks", "images"], default="tasks", key="edit_by", required=True)
     scores = table(ranking, f"{by}.parquet")["score"]
@@ -126,14 +126,14 @@ def _nothing_marked(context: Context) -> None:
     if evaluated is not None:
         st.markdown(f"Unedited model: {percent(evaluated.json('summary.json')['accuracy'])} on held-out tasks.")
     st.markdown("Mark tasks or images above; then their removal can be estimated, fine-tuned and retrained here.")
-    job_panel(context, "edit")
+    job_panel(context.workspace.jobs, "edit")
 
 
 def _effects(context: Context, removal: Removal) -> None:
     """What is known of the present removal set, and buttons for what is not."""
     found = outcomes(context, removal)
     _buttons(context, done_as_usual(context, removal))
-    job_panel(context, "edit")
+    job_panel(context.workspace.jobs, "edit")
     if others := results_of_other_sets(context, removal):
         st.caption(
             f"Shown is the present removal set only. {count(others, 'result')} of other removal sets kept, "
@@ -146,7 +146,7 @@ def _effects(context: Context, removal: Removal) -> None:
     elif evaluated is None:
         st.info("The unedited model has not been evaluated, so there is nothing to compare with.")
         start_button(context, "Evaluate", "Evaluate the unedited model", ["evaluate"], key="edit_evaluate")
-        job_panel(context, "evaluate")
+        job_panel(context.workspace.jobs, "evaluate")
     else:
         _results(evaluated, found)
 
@@ -174,7 +174,7 @@ def _results(evaluated: Run, found: dict[str, Outcome]) -> None:
 
 def _buttons(context: Context, found: set[str]) -> None:
     """Start what is not there yet; not twice at once, as a job works on the set as it was at its start."""
-    running = any(job.status() == "running" for job in jobs_of(context, "edit"))
+    running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "edit"))
     trained = isinstance(context.project.model.story.get("training"), dict)
     quick, full, note = st.columns([2, 2, 4], vertical_alignment="center")
     estimated = {"linear", "finetune", "finetune-all"} <= found

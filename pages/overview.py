@@ -20,11 +20,11 @@ with page("Overview") as context:
     removal = workspace.removal()
 
     if evaluated is None:
-        if not jobs_of(context, "evaluate"):
+        if not jobs_of(context.workspace.jobs, "evaluate"):
             start(context, "Evaluate the model", ["evaluate"])
             st.rerun()
         st.subheader("Evaluating the model on the held-out tasks")
-        job_panel(context, "evaluate")
+        job_panel(context.workspace.jobs, "evaluate")
         if st.button("Evaluate again", key="evaluate"):
             start(context, "Evaluate the model", ["evaluate"])
             st.rerun()
@@ -95,7 +95,7 @@ with page("Overview") as context:
         noise = project.tasks.description.get("settings", {}).get("noise", "unknown")
         st.markdown(
             f"- Images: {plain(project.images.name)}, {count(len(project.images), 'image')} of "
-            f"{' x '.join(map(str, project.images.images.shape[1:3]))}, "
+            f"{' x '.join(map(str, project.images.shape[:2]))}, "
             f"{count(len(project.images.class_names), 'class', 'classes')}\n"
             f"- Model: {plain(spec.words)}; {count(project.model.size, 'parameter')}\n"
             + "".join(f"- {line}\n" for line in inner_lines(evaluated.json("summary.json") if evaluated else {}))

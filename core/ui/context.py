@@ -20,7 +20,7 @@ from core.workspace.runs import Run
 from core.workspace.workspace import Project, Workspace, all_workspaces
 
 WORKSPACE, REVIEWER, RANKING = "workspace", "reviewer", "ranking"
-_KEPT = "_kept_"
+_KEPT, _NEXT = "_kept_", "_next_workspace"
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,26 @@ def page(title: str) -> Iterator[Context]:
         show_error(error)
         st.stop()  # a context manager must not end before its yield; the sidebar still offers other workspaces
     st.title(title)
-    try:
+    with shown_errors():
         yield Context(workspace, project, reviewer)
+
+
+@contextmanager
+def free_page(title: str) -> Iterator[None]:
+    """Begin a page that is about no workspace; it opens even where the one at hand is broken."""
+    guard()
+    with shown_errors():
+        _sidebar()
+    st.title(title)
+    with shown_errors():
+        yield
+
+
+@contextmanager
+def shown_errors() -> Iterator[None]:
+    """Show a :class:`UserError` where it happens, and go on after it."""
+    try:
+        yield
     except UserError as error:
         show_error(error)
 
@@ -67,6 +85,11 @@ def keep(key: str, default: str) -> str:
     return value
 
 
+def open_next(workspace: str) -> None:
+    """Make a workspace the one at hand from the next run on."""
+    st.session_state[_NEXT] = workspace
+
+
 def _sidebar() -> tuple[Workspace, str]:
     names = {path.name: path for path in all_workspaces()}
     for demo in DEMOS:
@@ -74,6 +97,8 @@ def _sidebar() -> tuple[Workspace, str]:
             names[demo] = open_demo(demo).folder
     wanted = st.query_params.get(WORKSPACE, "")
     keep(WORKSPACE, wanted if wanted in names else next(iter(DEMOS)))
+    if asked := st.session_state.pop(_NEXT, ""):
+        st.session_state[WORKSPACE] = asked
     if st.session_state[WORKSPACE] not in names:
         st.session_state[WORKSPACE] = next(iter(DEMOS))
     keep(REVIEWER, "me")

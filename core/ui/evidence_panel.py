@@ -36,7 +36,7 @@ def evidence_panel(context: Context) -> list[str]:
             show_error(fault)
         else:
             st.caption(_effort(context, settings))
-        running = any(job.status() == "running" for job in jobs_of(context, KIND))
+        running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, KIND))
         go, again, _ = st.columns([2, 2, 4])
         title = f"Evidence for {count(len(settings.methods), 'method')}"
         if go.button(
@@ -44,13 +44,13 @@ def evidence_panel(context: Context) -> list[str]:
         ):
             start(context, title, args)
             st.rerun()
-        newest = next(iter(jobs_of(context, KIND)), None)
+        newest = next(iter(jobs_of(context.workspace.jobs, KIND)), None)
         if newest is not None and newest.status() in ("cancelled", "failed", "lost"):
             told = newest.args[:1] + newest.args[3:]  # the workspace is put in again
             if again.button("Go on where it stopped", key="trust_resume", width="stretch"):
                 start(context, newest.title, told)
                 st.rerun()
-        job_panel(context, KIND)
+        job_panel(context.workspace.jobs, KIND)
     return args
 
 

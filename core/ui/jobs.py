@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.progress import spoken_seconds
 from core.ui.context import Context, show_error
 from core.ui.text import plain
-from core.workspace.jobs import Job
+from core.workspace.jobs import Job, Jobs
 
 
 def start_button(
@@ -27,25 +27,25 @@ def start(context: Context, title: str, args: Sequence[str]) -> Job:
     return context.workspace.jobs.start(title, [args[0], "--workspace", str(context.workspace.folder), *args[1:]])
 
 
-def jobs_of(context: Context, command: str) -> list[Job]:
+def jobs_of(jobs: Jobs, command: str) -> list[Job]:
     """Jobs of one command of the command line, newest first."""
-    return [job for job in context.workspace.jobs.all() if job.args and job.args[0] == command]
+    return [job for job in jobs.all() if job.args and job.args[0] == command]
 
 
-def job_panel(context: Context, command: str) -> None:
+def job_panel(jobs: Jobs, command: str) -> None:
     """Progress, time left and a cancel button for running jobs; why the newest one failed, if it did.
 
     The page is run again once a job ends.
     """
-    if any(job.status() == "running" for job in jobs_of(context, command)):
-        _live(context, command)
+    if any(job.status() == "running" for job in jobs_of(jobs, command)):
+        _live(jobs, command)
     else:
-        _ended(context, command)
+        _ended(jobs, command)
 
 
 @st.fragment(run_every=1.0)
-def _live(context: Context, command: str) -> None:
-    running = [job for job in jobs_of(context, command) if job.status() == "running"]
+def _live(jobs: Jobs, command: str) -> None:
+    running = [job for job in jobs_of(jobs, command) if job.status() == "running"]
     if not running:
         st.rerun()
     for job in running:
@@ -59,12 +59,12 @@ def _live(context: Context, command: str) -> None:
         bar, stop = st.columns([6, 1], vertical_alignment="bottom")
         bar.progress(share, f"**{plain(job.title)}** — {plain(text)}")
         if stop.button("Cancel", key=f"cancel-{job.id}"):
-            context.workspace.jobs.cancel(job.id)
+            jobs.cancel(job.id)
     st.caption("It goes on if you leave this page or close the browser.")
 
 
-def _ended(context: Context, command: str) -> None:
-    newest = jobs_of(context, command)[:1]
+def _ended(jobs: Jobs, command: str) -> None:
+    newest = jobs_of(jobs, command)[:1]
     for job in newest:
         status = job.status()
         if status in ("failed", "lost"):

@@ -12,6 +12,7 @@ _ROUTED = "_routed"
 ICON = str(_ROOT / "assets" / "icon.svg")
 TITLES = {
     "overview": "Overview",
+    "load": "Load",
     "tasks": "Tasks",
     "images": "Images",
     "trust": "Trust",

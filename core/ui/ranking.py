@@ -49,7 +49,7 @@ def rank_panel(context: Context) -> None:
         if st.button("Rank", type="primary", disabled=not ready, key="rank_start"):
             start(context, title, ["rank", *args])
             st.rerun()
-        job_panel(context, "rank")
+        job_panel(context.workspace.jobs, "rank")
 
 
 def ranked(context: Context, what: str) -> Run:

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("overview", "tasks", "images", "trust", "edit", "curves", "export")
+PAGES = ("overview", "load", "tasks", "images", "trust", "edit", "curves", "export")
 LONG = 480_000
 """Milliseconds that a background job on a busy machine may take; a limit, not an expectation."""
 

@@ -1,0 +1,59 @@
+"""Step 4 of the Load page: whether it fits, what it will cost, and the workspace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import UserError
+from core.progress import spoken_seconds
+from core.ui.context import open_next, show_error
+from core.ui.jobs import job_panel, jobs_of
+from core.ui.load_parts import command, start_job
+from core.ui.navigation import page
+from core.ui.text import plain
+from core.workspace.workspace import create, library_jobs, locate
+
+
+def workspace_step(tasks: Path, model: Path) -> None:
+    """What the problem will cost, and a button that makes a workspace of it."""
+    st.subheader("4 · Check and open")
+    line = ["inspect", "--tasks", str(tasks), "--model", str(model), "--json"]
+    jobs = jobs_of(library_jobs(), "inspect")
+    same = [job for job in jobs if list(job.args) == line]
+    if same and same[0].status() == "done" and same[0].results():
+        _report(json.loads(same[0].results()[-1]))
+    if st.button("What will it cost?", key="load_inspect", disabled=bool(same) and same[0].status() == "running"):
+        start_job("Try a few tasks", line)
+    job_panel(library_jobs(), "inspect")
+    name = st.text_input("Name of the workspace", model.name, key=f"load_workspace_{model.name}").strip()
+    if st.button("Open the workspace", type="primary", key="load_open"):
+        if not name or "/" in name:
+            raise UserError(f"{name!r} is no name for a workspace.", "Use letters, digits, '.', '_' and '-'.")
+        made = create(locate(name), tasks, model)
+        open_next(made.name)
+        st.switch_page(page("overview"))
+    command(line[:-1], ["open", "--tasks", str(tasks), "--model", str(model), "--workspace", name])
+
+
+def _report(report: dict) -> None:
+    st.markdown("\n".join(f"- {plain(line)}" for line in report["found"]))
+    for fault in report["faults"]:
+        show_error(UserError(fault))
+    if report["costs"]:
+        rows = [
+            {
+                "stage": cost["stage"],
+                "time": f"{spoken_seconds(cost['low'])} to {spoken_seconds(cost['high'])}"
+                if cost["low"] != cost["high"]
+                else f"about {spoken_seconds(cost['low'])}",
+                "memory": f"{cost['gb']:.1f} GB",
+                "what": cost["how_much"],
+            }
+            for cost in report["costs"]
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True)
+        st.caption("Estimates, from each kind of pass tried on a few of these tasks on this machine.")

@@ -1,0 +1,191 @@
+"""Own data in a real browser: images, tasks, model and workspace made on the Load page, then the path to the export."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.test_path import LONG, ROOT, go, heading
+from tests.needs import cifar100_slice, mini_imagenet_like, omniglot_slice, real
+
+FC100_TRAIN = ("apple", "bottle", "bowl", "bridge", "castle", "bus")
+FC100_TEST = ("baby", "bear", "beaver", "bee", "boy", "wolf", "woman")
+
+
+def omniglot(folder: Path) -> dict[str, str]:
+    return {
+        "path": str(omniglot_slice(folder / "omniglot", 20)),
+        "splits": str(real("splits") / "omniglot_vinyals"),
+        "format": "auto",
+        "found": "800 images of 40 classes, 20 a class",
+        "shape": "20,1,2",
+    }
+
+
+def fc100(folder: Path) -> dict[str, str]:
+    return {
+        "path": str(cifar100_slice(folder, FC100_TRAIN + FC100_TEST, 12)),
+        "splits": "",
+        "format": "fc100",
+        "found": "156 images of 13 classes, 12 a class",
+        "shape": "5,5,3",
+    }
+
+
+def mini_imagenet(folder: Path) -> dict[str, str]:
+    return {
+        "path": str(mini_imagenet_like(folder / "mini", 5, 8)),
+        "splits": "",
+        "format": "auto",
+        "found": "120 images of 15 classes, 8 a class",
+        "shape": "5,1,3",
+    }
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def url(serve: Callable[..., str], home: Path) -> str:
+    return serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "1"})
+
+
+def fill(page: Page, label: str, value: str, exact: bool = True) -> None:
+    """Type into a field of that label that can be seen, and leave it."""
+    field = page.get_by_label(label, exact=exact).and_(page.locator("input:visible")).first
+    field.fill(value)
+    field.press("Tab")
+
+
+def choose(page: Page, label: str, value: str) -> None:
+    page.get_by_role("combobox", name=re.compile(re.escape(label))).first.click()
+    page.get_by_role("option", name=value, exact=True).click()
+
+
+def unfold(page: Page, title: str) -> None:
+    """Open an expander if it is closed."""
+    box = page.locator("details").filter(has=page.get_by_text(title, exact=True)).first
+    expect(box).to_be_visible()
+    if box.get_attribute("open") is None:
+        box.locator("summary").click()
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).filter(visible=True).first.click()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("data", [omniglot, fc100, mini_imagenet], ids=lambda make: make.__name__)
+def test_own_data_from_the_files_to_the_export(
+    page: Page, url: str, home: Path, tmp_path: Path, data: Callable[[Path], dict[str, str]]
+) -> None:
+    told, name = data(tmp_path), data.__name__
+    ways, shots, queries = told["shape"].split(",")
+    page.goto(f"{url}/load")
+    heading(page, "Load")
+
+    # 1 Images: looked at, then read.
+    unfold(page, "Add images")
+    page.get_by_role("textbox", name=re.compile("^Folder, zip archive")).fill(told["path"])
+    fill(page, "Name of the image set", name)
+    if told["splits"]:
+        page.get_by_role("textbox", name=re.compile("^Folder of split lists")).fill(told["splits"])
+    if told["format"] != "auto":
+        choose(page, "Format", told["format"])
+    press(page, "Look at it")
+    expect(page.get_by_text(told["found"])).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("listbox", name="Images as they will be read").get_by_role("option").first).to_be_visible()
+    press(page, "Import")
+    expect(page.get_by_text(f"There are no tasks over {name} yet.")).to_be_visible(timeout=LONG)
+
+    # 2 Tasks, by the split that the data set comes with.
+    for label, value in (("Ways", ways), ("Shots", shots), ("Queries", queries)):
+        fill(page, label, value)
+    for label, value in (("Training tasks", "6"), ("Held-out tasks", "4")):
+        fill(page, label, value)
+    press(page, "Make the tasks")
+    expect(page.get_by_text("There is no model for these tasks yet.")).to_be_visible(timeout=LONG)
+
+    # 3 Model: what it would cost, then trained.
+    for label, value in (("Filters", "4"), ("Training steps", "2"), ("Tasks a step", "2")):
+        fill(page, label, value)
+    press(page, "Train")
+    expect(page.get_by_role("heading", name="4 · Check and open")).to_be_visible(timeout=LONG)
+
+    # 4 What the rest costs, and the workspace.
+    page.get_by_role("button", name="What will it cost?", exact=True).last.click()
+    expect(page.get_by_text("Estimates, from each kind of pass tried")).to_be_visible(timeout=LONG)
+    fill(page, "Name of the workspace", name)
+    press(page, "Open the workspace")
+    heading(page, "Overview")
+    expect(page.get_by_text("Accuracy on held-out tasks")).to_be_visible(timeout=LONG)
+
+    # The main path: rank, look, remove, estimate, export.
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.get_by_text("Rank again, on other held-out tasks")).to_be_visible(timeout=LONG)
+    go(page, "Images")
+    tiles = page.get_by_role("listbox", name="Training images").get_by_role("option")
+    expect(tiles.nth(2)).to_be_visible(timeout=30_000)
+    harmful = tiles.nth(0).get_attribute("data-id")
+    tiles.nth(0).click()
+    press(page, "Remove 1 selected")
+    expect(page.get_by_text("Marked for removal: 1 image")).to_be_visible()
+    go(page, "Edit")
+    press(page, "Estimate and fine-tune")
+    expect(page.get_by_text("Estimated effect of retraining")).to_be_visible(timeout=LONG)
+    go(page, "Export")
+    press(page, "Write the export")
+    expect(page.get_by_text("cleaned-tasks.parquet").first).to_be_visible(timeout=60_000)
+    out = home / name / "exports" / "cleaned"
+    cleaned = pd.read_parquet(out / "cleaned-tasks.parquet")
+    assert cleaned.groupby("task_id")["label"].nunique().unique().tolist() == [int(ways)]
+    assert (cleaned.loc[cleaned["image_id"] == harmful, "weight"] == 0).all()
+    assert set(pd.read_csv(out / "removed.csv")["image_id"]) == {harmful}
+    described = json.loads((home / name / "tasks" / "tasks.json").read_text())
+    assert described["settings"]["split"] == "official"
+
+
+@pytest.mark.timeout(300)
+def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page, url: str, tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "<img src=x onerror=alert(1)>.png").write_bytes(b"no picture")
+    page.goto(f"{url}/load")
+    heading(page, "Load")
+    unfold(page, "Add images")
+    for path, said in (
+        (str(tmp_path / "nowhere"), "does not exist"),
+        (str(tmp_path / "flat"), "flat"),
+    ):
+        page.get_by_role("textbox", name=re.compile("^Folder, zip archive")).fill(path)
+        page.get_by_role("textbox", name=re.compile("^Folder, zip archive")).press("Tab")
+        press(page, "Look at it")
+        expect(page.get_by_role("alert").filter(has_text=said).first).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("heading", name="2 · Tasks")).to_be_visible()
+    press(page, "Import")
+    expect(page.get_by_role("alert").filter(has_text="did not finish").first).to_be_visible(timeout=60_000)
+    upload = tmp_path / "bomb.zip"
+    _bomb(upload)
+    page.get_by_text("An upload", exact=True).click()
+    page.locator("input[type=file]").first.set_input_files(str(upload))
+    press(page, "Look at it")
+    expect(page.get_by_role("alert").filter(has_text="would unpack to").first).to_be_visible(timeout=60_000)
+    go(page, "Overview")
+    expect(page.get_by_text("What is loaded")).to_be_visible(timeout=LONG)
+
+
+def _bomb(path: Path) -> None:
+    """A small archive that would unpack to 400 MB."""
+    import zipfile
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a/0.png", "w") as stream:
+        for _ in range(400):
+            stream.write(os.urandom(1) * 1_000_000)

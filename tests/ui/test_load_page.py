@@ -1,0 +1,199 @@
+"""The Load page without a browser: its steps, the commands it starts, and what it says of what does not fit."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from core.data import load_images
+from core.data.listing import Form, Listing, table_of
+from core.data.store import store_images
+from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.tasks.generate import TaskSettings, generate, write_folder
+from core.workspace.workspace import Workspace, library_jobs
+from tests.ui.conftest import Open, click, run_again, words
+
+
+def picture(value: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((28, 28), value, dtype=np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def own(home: Path) -> str:
+    """An image set of the user's: four classes of six, half of them training classes, one name that is markup."""
+    classes = ["![](http://evil.example/x.png)", "b", "c", "d"]
+    ids = [f"{kind}/{number}.png" for kind in "abcd" for number in range(6)]
+    table = table_of(ids, [classes[n // 6] for n in range(24)], ["train"] * 12 + ["test"] * 12)
+    store_images(Listing("own", table, lambda position: picture(position * 9), "v1"), form=Form())
+    return "own"
+
+
+@pytest.fixture
+def tasks(own: str, home: Path) -> Path:
+    folder = home / "library" / "tasks" / "mine"
+    write_folder(generate(TaskSettings(own, 2, 1, 1, 4, 2)), folder)
+    return folder
+
+
+def save(home: Path, name: str, **spec: object) -> Path:
+    wanted = ModelSpec.model_validate({"ways": 2, "filters": 2, **spec})
+    folder = home / "library" / "models" / name
+    save_model(Model(wanted, wanted.init(0, torch.float64), {}), folder)
+    return folder
+
+
+def headings(page: AppTest) -> list[str]:
+    return [one.value for one in page.subheader]
+
+
+def test_with_nothing_of_ones_own_it_begins_with_the_digits(show: Open, home: Path) -> None:
+    page = show("load")
+    assert page.selectbox(key="load_images").value == "mnist5k"
+    assert headings(page) == ["1 · Images", "2 · Tasks"]
+    assert "There are no tasks over mnist5k yet." in words(page)
+
+
+def test_a_path_is_looked_at_and_imported_by_the_command(
+    show: Open, home: Path, tmp_path: Path, started: list[list[str]]
+) -> None:
+    for kind in ("cat", "dog"):
+        (tmp_path / "pets" / kind).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "pets" / kind / f"{number}.png").write_bytes(picture(number))
+    page = show("load")
+    page.text_input(key="load_path").set_value(str(tmp_path / "pets"))
+    page.text_input(key="load_name").set_value("pets")
+    page.text_input(key="load_size").set_value("14")
+    page.checkbox(key="load_skip").set_value(True)
+    click(run_again(page), "load_look")
+    assert "pets: 6 images of 2 classes, 3 a class." in words(page)
+    assert "Brought to 14 x 14, grey" in words(page)
+    click(page, "load_import")
+    assert started == [
+        ["data", "--path", str(tmp_path / "pets"), "--name", "pets", "--size", "14", "--skip-unreadable"]
+    ]
+
+
+def test_a_path_that_is_wrong_is_said_and_the_rest_of_the_page_stays(show: Open, home: Path, own: str) -> None:
+    page = show("load")
+    page.text_input(key="load_path").set_value("/no/such/<b>folder</b>")
+    click(run_again(page), "load_look")
+    assert "/no/such/<b>folder</b> does not exist." in words(page)
+    assert headings(page) == ["1 · Images", "2 · Tasks"]
+    page.text_input(key="load_size").set_value("8x4")
+    click(run_again(page), "load_look")
+    assert page.button(key="load_import")
+
+
+def test_a_download_names_its_format(show: Open, home: Path, started: list[list[str]]) -> None:
+    page = show("load")
+    page.segmented_control(key="load_place").set_value("A public data set")
+    run_again(page)
+    page.selectbox(key="load_public").set_value("mnist")
+    run_again(page)
+    page.text_input(key="load_public_path").set_value("/data/mnist")
+    click(run_again(page), "load_import")
+    assert started == [["data", "--path", "/data/mnist", "--format", "mnist", "--download"]]
+
+
+def test_a_damaged_image_set_is_named(show: Open, home: Path, own: str) -> None:
+    (path,) = (home / "library" / "images").glob("*/images.json")
+    told = json.loads(path.read_text())
+    path.with_name("images.json").write_text(json.dumps({**told, "shape": "wide"}))
+    page = show("load")
+    assert any("is damaged" in warning.value.replace("\\", "") for warning in page.warning)
+    assert page.selectbox(key="load_images").value == "mnist5k"
+
+
+def test_tasks_follow_the_split_of_the_images(show: Open, home: Path, own: str, started: list[list[str]]) -> None:
+    page = show("load")
+    assert page.selectbox(key="load_images").value == "own"
+    page.number_input(key="load_ways_own").set_value(2)
+    click(run_again(page), "load_make_tasks")
+    (args,) = started
+    assert args[:5] == ["tasks", "--data", "own", "--ways", "2"]
+    assert args[args.index("--split") :][:2] == ["--split", "official"]
+    assert args[args.index("--heldout-split") :][:2] == ["--heldout-split", "test"]
+    assert args[-2:] == ["--out", str(home / "library" / "tasks" / "own-2way-1shot")]
+
+
+def test_models_are_told_apart_by_whether_they_fit(show: Open, home: Path, tasks: Path) -> None:
+    save(home, "good")
+    save(home, "other-classes", ways=5)
+    save(home, "other-size", shape=(84, 84, 3))
+    page = show("load")
+    assert page.selectbox(key="load_model").options[0].startswith("good ·")
+    assert len(page.selectbox(key="load_model").options) == 1
+    said = words(page)
+    assert "other-classes: The model is 5-way, the tasks are 2-way." in said
+    assert "other-size: The model takes images of shape (84, 84, 3)" in said
+
+
+def test_training_and_its_cost_are_one_command_apart(
+    show: Open, home: Path, tasks: Path, started: list[list[str]]
+) -> None:
+    page = show("load")
+    click(page, "load_cost")
+    click(page, "load_train")
+    asked, go = started
+    assert asked == [*go, "--dry-run"]
+    assert go[:3] == ["train", "--tasks", str(tasks)]
+
+
+def test_a_checkpoint_needs_the_rate_it_was_trained_with_to_be_said(
+    show: Open, home: Path, tasks: Path, tmp_path: Path, started: list[list[str]]
+) -> None:
+    page = show("load")
+    page.segmented_control(key="load_model_way").set_value("Use my checkpoint")
+    run_again(page)
+    page.text_input(key="load_checkpoint").set_value(str(tmp_path / "maml.pt"))
+    page.number_input(key="load_check_rate").set_value(0.5)
+    click(run_again(page), "load_check_import")
+    assert started == [
+        [
+            *("model", "--checkpoint", str(tmp_path / "maml.pt"), "--tasks", str(tasks), "--inner-steps", "1"),
+            *("--inner-rate", "0.5", "--out", str(home / "library" / "models" / "maml")),
+        ]
+    ]
+
+
+def test_a_workspace_is_made_of_tasks_and_model(show: Open, home: Path, tasks: Path) -> None:
+    model = save(home, "good")
+    page = show("load")
+    page.text_input(key="load_workspace_good").set_value("first")
+    run_again(page)
+    page.button(key="load_open").click()
+    page.run()  # it goes to another page, which this script does not have
+    opened = Workspace(home / "first").project()
+    assert opened.images.hash == load_images("own").hash
+    assert (home / "first" / "model" / "model.json").read_text() == (model / "model.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "library"])
+def test_a_name_that_is_none_for_a_workspace_is_refused(show: Open, home: Path, tasks: Path, name: str) -> None:
+    save(home, "good")
+    page = show("load")
+    page.text_input(key="load_workspace_good").set_value(name)
+    click(run_again(page), "load_open")
+    assert "Choose another name." in words(page) or "is no name for a workspace" in words(page)
+
+
+def test_the_cost_is_shown_once_it_was_measured(show: Open, home: Path, tasks: Path) -> None:
+    model = save(home, "good")
+    line = ["inspect", "--tasks", str(tasks), "--model", str(model), "--json"]
+    job = library_jobs().start("Try a few tasks", line)
+    while job.status() == "running":
+        pass
+    assert job.status() == "done", job.error()
+    page = show("load")
+    assert "Tasks: 4 for training, 2 held out; 2-way, 1-shot, 1 queries a class, over own." in words(page)
+    assert page.dataframe[0].value["stage"].tolist() == ["Evaluate", "Rank", "Fine-tune"]
