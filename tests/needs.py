@@ -21,6 +21,14 @@ import pytest
 from PIL import Image
 
 VARIABLE = "TASKLENS_DATA"
+EVIL = (
+    "![](http://evil.example/a.png)",
+    "<img src=http://evil.example/b.png onerror=alert(1)>",
+    "=HYPERLINK('http://evil.example')",
+    "[x](javascript:alert(1)) :material/home: $x$",
+    "**n**",
+)
+"""Labels that would load something or run if they were taken for markup or a formula."""
 
 
 def real(name: str) -> Path:
@@ -80,7 +88,10 @@ def cifar100_slice(folder: Path, classes: tuple[str, ...], each: int) -> Path:
 
 
 def mini_imagenet_like(folder: Path, classes: int, each: int) -> Path:
-    """Generated JPEGs of a colour a class, in the layout of Ravi and Larochelle: csv lists and one folder of images."""
+    """Generated JPEGs of a colour a class, in the layout of Ravi and Larochelle: csv lists and one folder of images.
+
+    Its labels are what an attacker would write there.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for number, part in enumerate(("train", "val", "test")):
@@ -92,6 +103,6 @@ def mini_imagenet_like(folder: Path, classes: int, each: int) -> Path:
                 name = f"{wnid}{image:08d}.jpg"
                 pixels = np.clip(colour + rng.normal(0, 30, (84, 84, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / "images" / name)
-                lines.append(f"{name},{wnid}")
+                lines.append(f"{name},{EVIL[one % len(EVIL)]} {wnid}")
         (folder / f"{part}.csv").write_text("\n".join(lines) + "\n")
     return folder

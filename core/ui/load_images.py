@@ -17,7 +17,7 @@ from core.ui.context import keep, show_error, shown_errors
 from core.ui.grid import Tile, image_grid
 from core.ui.jobs import job_panel
 from core.ui.load_parts import command, finished, start_job
-from core.ui.text import count, plain
+from core.ui.text import count, plain, shortened
 from core.ui.uploads import kept
 from core.workspace.workspace import library_jobs
 
@@ -164,6 +164,6 @@ def _show(report: Report, preview: Preview | None) -> None:
         show_error(UserError(fault))
     if preview is not None:
         pixels = preview.pixels[..., 0] if preview.pixels.shape[-1] == 1 else preview.pixels
-        tiles = [Tile(str(position), name) for position, name in enumerate(preview.classes)]
+        tiles = [Tile(str(at), shortened(name, 28), tooltip=name) for at, name in enumerate(preview.classes)]
         st.caption(f"{count(len(tiles), 'image')}, spread over the set, as they will be read:")
         image_grid(pixels, tiles, key="load_preview", label="Images as they will be read", selectable=False)

@@ -102,7 +102,7 @@ def _train(tasks: Path) -> None:
     line = [str(part) for part in args]
     there, running = (place / "model.json").exists(), is_running("train")
     ask, go, _ = st.columns([2, 2, 5])
-    if ask.button("What will it cost?", key="load_cost", disabled=running, width="stretch"):
+    if ask.button("What would it cost?", key="load_cost", disabled=running, width="stretch"):
         start_job("Try a few tasks", [*line, "--dry-run"])
     label = "Go on training" if (place / STATE_FILE).exists() else "Train"
     if go.button(label, type="primary", key="load_train", disabled=there or running, width="stretch"):

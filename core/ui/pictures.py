@@ -10,6 +10,7 @@ import pandas as pd
 from core.tasks.removal import Removal
 from core.ui.context import Context
 from core.ui.grid import GridEvent, Tile, image_grid
+from core.ui.text import shortened
 
 
 def pixels(context: Context, image_ids: pd.Series | list[str]) -> np.ndarray:
@@ -66,7 +67,10 @@ def _effect(effect: float) -> str:
 
 
 def _caption(given: str, seen: str) -> str:
-    return f"given {given}" if given == seen else f"given {given} · seen {seen}"
+    """Two short lines under a picture; the tooltip has the names whole."""
+    if given == seen:
+        return f"given {shortened(given, 16)}"
+    return f"given {shortened(given, 9)} · seen {shortened(seen, 9)}"
 
 
 def _mark(gone: bool, given: str, seen: str) -> str:

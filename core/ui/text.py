@@ -12,6 +12,14 @@ def plain(text: object) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
 
 
+def shortened(name: str, most: int) -> str:
+    """A name of at most ``most`` characters; of a longer one both ends, as names of classes often differ at the end."""
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}…{name[-end:]}"
+
+
 def percent(interval: dict[str, float], sign: str = "") -> str:
     """``93.1 % [92.0, 94.2]`` from an interval of shares; ``sign="+"`` for differences."""
     mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))

@@ -21,7 +21,7 @@ from typing import Any
 
 from core.data import ImageSet
 from core.errors import UserError
-from core.files import home, library, read_json, write_json
+from core.files import disk_errors, home, library, read_json, write_json
 from core.maml.checkpoint import Model, load_model, load_trajectory
 from core.maml.training import Snapshot
 from core.tasks.generate import TaskFolder, read_folder
@@ -165,7 +165,16 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
         ):
             raise UserError(f"{folder} already is a workspace of another problem.", "Choose another name.")
         return workspace
-    for source, name in ((tasks, "tasks"), (model, "model")):
-        shutil.copytree(source, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.*", ".*"))
+    try:
+        with disk_errors(folder):
+            for source, name in ((tasks, "tasks"), (model, "model")):
+                shutil.copytree(
+                    source, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.*", ".*")
+                )
+    except shutil.Error as error:  # a list of what could not be copied, without an error number
+        *_, why = error.args[0][0]
+        raise UserError(
+            f"The workspace {folder} could not be made: {why}.", "Free some space and try again."
+        ) from error
     write_json(folder / "workspace.json", {"format": FORMAT, **(about or {})})
     return Workspace(folder)

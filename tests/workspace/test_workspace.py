@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,3 +150,23 @@ def test_the_home_of_workspaces_follows_the_environment(
     monkeypatch.delenv(HOME_VARIABLE)
     assert home().name == "tasklens"
     assert home().is_absolute()
+
+
+def test_a_disk_that_fills_up_leaves_no_workspace_and_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: object, target: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made, by = tasks(tmp_path / "tasks"), model(tmp_path / "model")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(UserError, match=r"could not be made: .*No space left on device"):
+            create(tmp_path / "mine", made, by)
+    with pytest.raises(UserError, match="does not exist"):
+        Workspace(tmp_path / "mine")
+    assert create(tmp_path / "mine", made, by).project().tasks.train.hash == generate(SETTINGS).train.hash
+
+
+def test_the_library_is_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    with pytest.raises(UserError, match="cannot be called 'library'"):
+        create(locate("library"), tasks(tmp_path / "tasks"), model(tmp_path / "model"))
