@@ -93,7 +93,8 @@ def test_a_checkpoint_that_does_not_fit_the_tasks_is_refused(shell: Shell) -> No
     assert "does not exist" in shell.refused(*given, folder / "none.pt")
     assert not (folder / "model").exists()
     alone = ["model", "--checkpoint", checkpoint(folder, "cnn4"), *STEPS, "--out", folder / "model"]
-    assert "is not a size of images" in shell.refused(*alone, "--shape", "28,28")
+    for size in ("28,28", "0,28,1"):
+        assert "is not a size of images" in shell.refused(*alone, "--shape", size)
     assert shell.done(*alone, "--shape", "28,28,1", "--delta", "0.5").out == [str(folder / "model")]
     assert load_model(folder / "model").spec.delta == 0.5
     assert "holds another model" in shell.refused(*alone, "--shape", "28,28,1")
@@ -132,6 +133,10 @@ def test_a_network_that_cannot_be_used_is_refused_before_the_training(shell: She
     assert "PYTHONPATH" in shell.refused(*train, "nowhere.at_all:net")
     assert "does not name a factory" in shell.refused(*train, "nowhere at:all")
     assert "backbone: " in shell.refused(*train, "resnet")
+    assert "Name a network of your own by its function" in shell.refused(*train, "module")
+    own = "A network of your own has no activation to choose. Leave --activation out."
+    assert own in shell.refused(*train, NET, "--activation", "tanh")
+    assert "The backbone cnn4 has no hidden to choose." in shell.refused(*train, "mini-imagenet-cnn", "--hidden", "4")
     assert not (shell.folder / "model").exists()
 
 

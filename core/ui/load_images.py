@@ -12,11 +12,10 @@ from core.data import SOURCES
 from core.data.download import DOWNLOADABLE
 from core.data.readers import READERS
 from core.data.store import Stored, all_stored, damaged
-from core.errors import UserError
-from core.ui.context import keep, show_error, shown_errors
+from core.ui.context import keep, shown_errors
 from core.ui.grid import Tile, image_grid
 from core.ui.jobs import job_panel
-from core.ui.load_parts import command, finished, start_job
+from core.ui.load_parts import command, finished, show_report, start_job
 from core.ui.text import count, plain, shortened
 from core.ui.uploads import kept
 from core.workspace.workspace import library_jobs
@@ -42,6 +41,8 @@ def images_step() -> str | None:
             _label(sets[name]) if name in sets else f"{name} · real digits that come with TaskLens"
         ),
     )
+    if chosen in sets and (notes := sets[chosen].story.get("notes")):
+        st.caption(plain(" ".join(notes)))
     for fault in damaged():
         st.warning(plain(fault))
     with st.expander("Add images", expanded=not sets), shown_errors():
@@ -159,9 +160,7 @@ def _inspected(path: Path, wishes: Wishes) -> tuple[Report, Preview | None]:
 
 
 def _show(report: Report, preview: Preview | None) -> None:
-    st.markdown("\n".join(f"- {plain(line)}" for line in report.found))
-    for fault in report.faults:
-        show_error(UserError(fault))
+    show_report(report)
     if preview is not None:
         pixels = preview.pixels[..., 0] if preview.pixels.shape[-1] == 1 else preview.pixels
         tiles = [Tile(str(at), shortened(name, 28), tooltip=name) for at, name in enumerate(preview.classes)]

@@ -7,21 +7,25 @@ from typing import get_args
 
 import streamlit as st
 
+from core.actions.inspect import inspect_checkpoint_file
+from core.data import ImageSet
 from core.errors import UserError
 from core.files import library
-from core.maml.checkpoint import ModelSpec, load_model
+from core.maml.checkpoint import Model, ModelSpec, load_model
 from core.maml.training import STATE_FILE, TrainSettings
-from core.tasks.generate import read_folder
+from core.tasks.generate import TaskFolder, read_folder
 from core.ui.context import keep, shown_errors
 from core.ui.jobs import job_panel, jobs_of
-from core.ui.load_parts import command, finished, is_running, place_for, start_job
+from core.ui.load_parts import command, finished, is_running, place_for, show_report, start_job
 from core.ui.text import plain
 from core.ui.uploads import kept
 from core.workspace.workspace import check_fit, library_jobs
 
 _CHOICE = "load_model"
+_GUESS = "find out"
 _WAYS = ("Train one", "Use my checkpoint")
 _PLACES = ("A path on this machine", "An upload")
+_UNSAID = "Of the adaptation. A checkpoint does not say it; a wrong one makes every figure wrong."
 _ALGORITHMS = get_args(ModelSpec.model_fields["algorithm"].annotation)
 _BACKBONES = [name for name in get_args(ModelSpec.model_fields["backbone"].annotation) if name != "module"]
 
@@ -60,25 +64,27 @@ def model_step(tasks: Path) -> Path | None:
 def _models(tasks: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Names of models that fit the tasks, newest first, with what they are; and the others, with why not."""
     found = sorted((library() / "models").glob("*/model.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    folder, images = _tasks(str(tasks), (tasks / "tasks.json").stat().st_mtime)
     fitting, others = {}, {}
     for path in found:
         try:
-            fitting[path.parent.name] = _fit(str(path.parent), path.stat().st_mtime, str(tasks), _stamp(tasks))
+            model = _model(str(path.parent), path.stat().st_mtime)
+            check_fit(images, folder, model)
+            fitting[path.parent.name] = model.spec.words
         except UserError as error:
             others[path.parent.name] = str(error)
     return fitting, others
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def _fit(model: str, model_stamp: float, tasks: str, tasks_stamp: float) -> str:
-    """What the model is; raises UserError where it does not fit the tasks."""
-    folder, loaded = read_folder(Path(tasks)), load_model(Path(model))
-    check_fit(folder.images(), folder, loaded)
-    return loaded.spec.words
+@st.cache_resource(max_entries=4, show_spinner="Reading the tasks")
+def _tasks(folder: str, stamp: float) -> tuple[TaskFolder, ImageSet]:
+    read = read_folder(Path(folder))
+    return read, read.images()
 
 
-def _stamp(tasks: Path) -> float:
-    return (tasks / "tasks.json").stat().st_mtime
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _model(folder: str, stamp: float) -> Model:
+    return load_model(Path(folder))
 
 
 def _train(tasks: Path) -> None:
@@ -132,9 +138,9 @@ def _checkpoint(tasks: Path) -> None:
         upload = st.file_uploader("Checkpoint", type=["safetensors", "pt", "pth"], key="load_checkpoint_upload")
         file = kept(upload) if upload else None
     one, two, three, four = st.columns(4)
-    backbone = one.selectbox("Backbone", ["find out", *_BACKBONES], key="load_check_backbone")
-    algorithm = two.selectbox("Algorithm", ["find out", *_ALGORITHMS], key="load_check_algorithm")
-    steps = three.number_input("Inner steps", 1, 50, 1, key="load_check_steps")
+    backbone = one.selectbox("Backbone", [_GUESS, *_BACKBONES], key="load_check_backbone")
+    algorithm = two.selectbox("Algorithm", [_GUESS, *_ALGORITHMS], key="load_check_algorithm")
+    steps = three.number_input("Inner steps", 1, 50, None, key="load_check_steps", help=_UNSAID)
     rate = four.number_input(
         "Inner rate",
         0.0001,
@@ -142,7 +148,7 @@ def _checkpoint(tasks: Path) -> None:
         None,
         format="%g",
         key="load_check_rate",
-        help="Of the adaptation. A checkpoint does not say it; a wrong one makes every figure wrong.",
+        help=_UNSAID,
     )
     st.caption(
         "A network of your own (package.module:factory) is imported on the command line, where you say that its code "
@@ -155,11 +161,19 @@ def _checkpoint(tasks: Path) -> None:
     out = place_for("models", name)
     line = ["model", "--checkpoint", str(file), "--tasks", str(tasks)]
     for option, value in (("--backbone", backbone), ("--algorithm", algorithm)):
-        line += [option, value] if value != "find out" else []
-    line += ["--inner-steps", str(steps), *(["--inner-rate", f"{rate:g}"] if rate else []), "--out", str(out)]
+        line += [option, value] if value != _GUESS else []
+    line += ["--inner-steps", str(steps)] if steps else []
+    line += ["--inner-rate", f"{rate:g}"] if rate else []
+    line += ["--out", str(out)]
+    look, go, _ = st.columns([2, 2, 5])
     there = (out / "model.json").exists()
-    if st.button("Import", type="primary", key="load_check_import", disabled=there or is_running("model")):
+    asked = look.button("Look at it", key="load_check_look", width="stretch")
+    busy = there or is_running("model")
+    if go.button("Import", type="primary", key="load_check_import", disabled=busy, width="stretch"):
         start_job(f"Import {name}", line)
+    if asked:
+        with shown_errors():
+            show_report(inspect_checkpoint_file(file, "" if backbone == _GUESS else backbone, tasks))
     if there:
         st.caption(f"There already is a model called {plain(name)}. Choose another name.")
     command(line)

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from core.actions.inspect import Report
 from core.errors import UserError
 from core.files import library
+from core.ui.context import show_error
 from core.ui.jobs import jobs_of
+from core.ui.text import plain
 from core.workspace.workspace import library_jobs
 
 _DONE = "_load_done_"
@@ -48,6 +51,13 @@ def place_for(kind: str, name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name.", "Use up to 64 letters, digits, '.', '_' and '-'.")
     return library() / kind / name
+
+
+def show_report(report: Report) -> None:
+    """What an inspection found, and what does not fit."""
+    st.markdown("\n".join(f"- {plain(line)}" for line in report.found))
+    for fault in report.faults:
+        show_error(UserError(fault))
 
 
 def command(*commands: Sequence[str]) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from core.actions.cost import Cost
+from core.actions.inspect import Report
 from core.errors import UserError
-from core.progress import spoken_seconds
-from core.ui.context import open_next, show_error
+from core.ui.context import open_next
 from core.ui.jobs import job_panel, jobs_of
-from core.ui.load_parts import command, start_job
+from core.ui.load_parts import command, show_report, start_job
 from core.ui.navigation import page
-from core.ui.text import plain
 from core.workspace.workspace import create, library_jobs, locate
 
 
@@ -39,21 +39,13 @@ def workspace_step(tasks: Path, model: Path) -> None:
     command(line[:-1], ["open", "--tasks", str(tasks), "--model", str(model), "--workspace", name])
 
 
-def _report(report: dict) -> None:
-    st.markdown("\n".join(f"- {plain(line)}" for line in report["found"]))
-    for fault in report["faults"]:
-        show_error(UserError(fault))
-    if report["costs"]:
+def _report(told: dict) -> None:
+    costs = tuple(Cost(**cost) for cost in told["costs"])
+    show_report(Report(tuple(told["found"]), tuple(told["faults"]), costs))
+    if costs:
         rows = [
-            {
-                "stage": cost["stage"],
-                "time": f"{spoken_seconds(cost['low'])} to {spoken_seconds(cost['high'])}"
-                if cost["low"] != cost["high"]
-                else f"about {spoken_seconds(cost['low'])}",
-                "memory": f"{cost['gb']:.1f} GB",
-                "what": cost["how_much"],
-            }
-            for cost in report["costs"]
+            {"stage": cost.stage, "time": cost.time, "memory": f"{cost.gb:.1f} GB", "what": cost.how_much}
+            for cost in costs
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True)
         st.caption("Estimates, from each kind of pass tried on a few of these tasks on this machine.")

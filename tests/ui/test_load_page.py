@@ -17,6 +17,7 @@ from core.data.listing import Form, Listing, table_of
 from core.data.store import store_images
 from core.maml.checkpoint import Model, ModelSpec, save_model
 from core.tasks.generate import TaskSettings, generate, write_folder
+from core.tasks.tasklist import read_tasks, write_tasks
 from core.workspace.workspace import Workspace, library_jobs
 from tests.ui.conftest import Open, click, run_again, words
 
@@ -49,6 +50,11 @@ def save(home: Path, name: str, **spec: object) -> Path:
     folder = home / "library" / "models" / name
     save_model(Model(wanted, wanted.init(0, torch.float64), {}), folder)
     return folder
+
+
+def save_of(tasks: Path) -> dict[str, torch.Tensor]:
+    """The state dict of a model that fits the tasks."""
+    return ModelSpec(ways=2, filters=2).init(0)
 
 
 def headings(page: AppTest) -> list[str]:
@@ -126,6 +132,25 @@ def test_tasks_follow_the_split_of_the_images(show: Open, home: Path, own: str, 
     assert args[-2:] == ["--out", str(home / "library" / "tasks" / "own-2way-1shot")]
 
 
+def test_own_lists_are_uploaded_and_kept_as_files(
+    show: Open, home: Path, own: str, tmp_path: Path, started: list[list[str]]
+) -> None:
+    made = generate(TaskSettings(own, 2, 1, 1, 4, 2))
+    page = show("load")
+    page.segmented_control(key="load_tasks_way").set_value("My own lists")
+    run_again(page)
+    for key, tasks in (("load_train_list", made.train), ("load_heldout_list", made.heldout)):
+        write_tasks(tasks, tmp_path / "list (mine).csv")
+        content = (tmp_path / "list (mine).csv").read_bytes()
+        page.file_uploader(key=key).upload("list (mine).csv", content, "text/csv")
+    click(run_again(page), "load_make_tasks")
+    (args,) = started
+    train, heldout = (Path(args[args.index(name) + 1]) for name in ("--train-list", "--heldout-list"))
+    assert (train.name, train.parents[1]) == ("list-mine-.csv", home / "library" / "uploads")
+    assert read_tasks(train, load_images(own)).hash == made.train.hash
+    assert read_tasks(heldout, load_images(own)).hash == made.heldout.hash
+
+
 def test_models_are_told_apart_by_whether_they_fit(show: Open, home: Path, tasks: Path) -> None:
     save(home, "good")
     save(home, "other-classes", ways=5)
@@ -156,8 +181,14 @@ def test_a_checkpoint_needs_the_rate_it_was_trained_with_to_be_said(
     page.segmented_control(key="load_model_way").set_value("Use my checkpoint")
     run_again(page)
     page.text_input(key="load_checkpoint").set_value(str(tmp_path / "maml.pt"))
+    page.number_input(key="load_check_steps").set_value(1)
     page.number_input(key="load_check_rate").set_value(0.5)
-    click(run_again(page), "load_check_import")
+    click(run_again(page), "load_check_look")
+    assert f"{tmp_path / 'maml.pt'} does not exist." in words(page)
+    torch.save(ModelSpec(ways=2, filters=2).init(0), tmp_path / "maml.pt")
+    click(page, "load_check_look")
+    assert "4 convolution blocks of 2 filters" in words(page)
+    click(page, "load_check_import")
     assert started == [
         [
             *("model", "--checkpoint", str(tmp_path / "maml.pt"), "--tasks", str(tasks), "--inner-steps", "1"),
