@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -132,7 +133,8 @@ def data(
     list_: Annotated[bool, typer.Option("--list", help="Print the image sets that there are.")] = False,
 ) -> None:
     """Read images with labels, once, into an image set that tasks can be drawn from."""
-    from core.actions.images import Wishes, add_images, fetch_images, known_images
+    from core.actions.images import Wishes, add_images, known_images
+    from core.data.download import download as fetch
     from core.data.store import damaged
 
     if list_:
@@ -145,7 +147,7 @@ def data(
         raise UserError("There is no path of images.", "Use --path, or --list to see what there is.")
     progress = _progress()
     if download:
-        fetch_images(format, path, progress)
+        fetch(format, path, progress)
     wishes = Wishes(format, splits, size, channels, invert, rotations, encoding or "", skip_unreadable)
     stored = add_images(path, wishes, name=name, command=_command(), progress=progress)
     for note in stored.story["notes"]:
@@ -241,10 +243,13 @@ def train(
     hidden: Annotated[
         str, typer.Option(help="Widths of mlp (64; none for a linear model), omniglot-fc or resnet12, with commas.")
     ] = "",
-    shrink: Annotated[int, typer.Option(min=1, help="The mlp sees images averaged over squares of this side.")] = 1,
+    shrink: Annotated[
+        int | None, typer.Option(min=1, help="The mlp sees images averaged over squares of this side.")
+    ] = None,
     activation: Annotated[
-        str, typer.Option(help="gelu, tanh, or the relu of the literature (never stationary).")
-    ] = "gelu",
+        str,
+        typer.Option(help="Of convnet and mlp: gelu (default), tanh or the literature's relu (never stationary)."),
+    ] = "",
     inner_steps: Annotated[int, typer.Option(min=1, help="Gradient steps of the adaptation.")] = 1,
     inner_rate: Annotated[float, typer.Option(help="Learning rate of the adaptation.")] = 0.4,
     proximity: Annotated[float, typer.Option(help="Of imaml: the weight of its proximal term.")] = 1.0,
@@ -265,20 +270,25 @@ def train(
 ) -> None:
     """Meta-train a MAML model and say how far from stationary it ended."""
     from core.actions.train import train_model
-    from core.maml.checkpoint import spec_of
+    from core.maml.checkpoint import refuse_unread, spec_of
     from core.maml.training import TrainSettings
 
     try:
         widths = () if hidden == "none" else tuple(int(width) for width in hidden.split(",") if hidden)
     except ValueError as error:
         raise UserError(f"The widths {hidden!r} are not whole numbers.", "For example 64,64, or none.") from error
-    given = {"filters": filters, "pooling": pooling or None, "hidden": widths if hidden else None}
+    given = {
+        "filters": filters,
+        "pooling": pooling or None,
+        "hidden": widths if hidden else None,
+        "shrink": shrink,
+        "activation": activation or None,
+    }
     network = {name: value for name, value in given.items() if value is not None} | _backbone(backbone)
+    refuse_unread(network["backbone"], network.keys())
     wanted = {
         "ways": 2,  # like the size of the images, this comes from the tasks
-        "shrink": shrink,
         "algorithm": algorithm,
-        "activation": activation,
         "delta": delta,
         "steps": inner_steps,
         "rate": inner_rate,
@@ -379,6 +389,8 @@ def _backbone(name: str) -> dict[str, Any]:
 def _shape(text: str) -> tuple[int, int, int]:
     try:
         height, width, channels = (int(number) for number in text.split(","))
+        if min(height, width, channels) < 1:
+            raise ValueError
     except ValueError as error:
         raise UserError(f"{text!r} is not a size of images.", "For example 84,84,3.") from error
     return height, width, channels
@@ -757,6 +769,8 @@ def main() -> NoReturn:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, cancel)
+    # Of PyTorch about its own parts: nothing that users of the command line could do anything about.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     try:
         app()
     except UserError as error:

@@ -99,7 +99,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist.", "Check the path.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # the latter of endless nesting
         raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or make it again.") from error
 
 

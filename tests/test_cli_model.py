@@ -134,9 +134,9 @@ def test_a_network_that_cannot_be_used_is_refused_before_the_training(shell: She
     assert "does not name a factory" in shell.refused(*train, "nowhere at:all")
     assert "backbone: " in shell.refused(*train, "resnet")
     assert "Name a network of your own by its function" in shell.refused(*train, "module")
-    own = "A network of your own has no activation to choose. Leave --activation out."
+    own = "A network of your own takes no --activation. Leave it out."
     assert own in shell.refused(*train, NET, "--activation", "tanh")
-    assert "The backbone cnn4 has no hidden to choose." in shell.refused(*train, "mini-imagenet-cnn", "--hidden", "4")
+    assert "The backbone cnn4 takes no --hidden." in shell.refused(*train, "mini-imagenet-cnn", "--hidden", "4")
     assert not (shell.folder / "model").exists()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.download import download
 from core.data.listing import Form, Listing, with_turns
 from core.data.readers import ReadOptions, read_listing
 from core.data.sources import SOURCES
@@ -75,15 +74,6 @@ def add_images(path: Path, wishes: Wishes, *, name: str = "", command: str = "",
     return store_images(
         listing, name=name, form=form, skip_unreadable=wishes.skip_unreadable, story=story, progress=progress
     )
-
-
-def fetch_images(what: str, folder: Path, progress: Progress) -> None:
-    """Download a public data set into ``folder``, by the addresses that torchvision knows.
-
-    Raises:
-        UserError: it is not one of them, or cannot be reached.
-    """
-    download(what, folder, progress)
 
 
 def known_images() -> list[tuple[str, ...]]:

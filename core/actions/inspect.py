@@ -73,24 +73,23 @@ def inspect_images(path: Path, wishes: Wishes) -> tuple[Report, Preview | None]:
             "one to adapt to and one to be judged on. Remove them or add images."
         )
     try:
-        form = settled(listing, wishes.form)
+        frame = settled(listing, wishes.form)
     except UserError as error:
         return Report(tuple(found), (*faults, str(error))), None
-    (height, width), channels = form.size or (0, 0), form.channels or 0
     pixels, classes, bad = [], [], []
     spread = np.unique(np.linspace(0, len(listing) - 1, min(_TRIED, len(listing))).astype(int))
     for position in map(int, spread):
         row = listing.table.iloc[position]
         try:
-            one = decode(listing.read(position), height, width, channels, form.invert, int(row["turn"]))
+            one = decode(listing.read(position), *frame, int(row["turn"]))
         except Unreadable as error:
             bad.append(f"{row['id']}: {error}")
             continue
         pixels.append(one)
         classes.append(str(row["class"]))
     found.append(
-        f"Brought to {height} x {width}, {'grey' if channels == 1 else 'colour'}"
-        f"{', inverted' if form.invert else ''}: {len(listing) * height * width * channels / 1e9:.2g} GB on disk."
+        f"Brought to {frame.height} x {frame.width}, {'grey' if frame.channels == 1 else 'colour'}"
+        f"{', inverted' if frame.invert else ''}: {len(listing) * math.prod(frame[:3]) / 1e9:.2g} GB on disk."
     )
     if bad:
         faults.append(

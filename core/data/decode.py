@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,11 +17,23 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 MOST_PIXELS = 50_000_000
 MOST_BYTES = 256_000_000
+# Of too many pixels, which is an error below, and of damaged metadata. Not where pictures are opened: filters are those
+# of the whole process, and pictures are opened by several threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
 
 
 class Unreadable(Exception):
     """This one picture cannot be read; the text says why."""
+
+
+class Frame(NamedTuple):
+    """What every picture of a set is brought to: the arguments of :func:`decode`, in its order."""
+
+    height: int
+    width: int
+    channels: int
+    invert: bool
 
 
 @dataclass(frozen=True)
@@ -82,9 +95,7 @@ def _opened(raw: bytes) -> Image.Image:
     if len(raw) > MOST_BYTES:
         raise Unreadable(f"the file has {len(raw) / 1e6:.0f} MB; the most is {MOST_BYTES / 1e6:.0f}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of too many pixels, which is an error below; of damaged metadata
-            picture = Image.open(io.BytesIO(raw), formats=FORMATS)
+        picture = Image.open(io.BytesIO(raw), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise Unreadable("not a picture, whatever its name says") from error
     except Image.DecompressionBombError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 
@@ -89,7 +90,7 @@ def _fetch(file: _File, folder: Path) -> None:
                 download_url(url, folder, filename=part.name, md5=file.md5)
             part.replace(target)
             return
-        except (URLError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: another checksum
+        except (URLError, HTTPException, OSError, RuntimeError, ValueError) as error:  # RuntimeError: another checksum
             failures.append(f"{url}: {error}")
         finally:
             part.unlink(missing_ok=True)

@@ -75,6 +75,8 @@ class Listing:
 def _refuse_unusable(name: str, column: str, values: list[str]) -> None:
     """Names that no file of this product, and no other program, could hold."""
     for value in dict.fromkeys(values):
+        if not value and column != "group":
+            raise UserError(f"{name}: the {column} of an image is empty.", "Give it a name.")
         if len(value) > MOST_CHARACTERS:
             raise UserError(
                 f"{name}: the {column} that begins with {value[:40]!r} has {len(value):,} characters.",
@@ -110,8 +112,17 @@ def with_turns(listing: Listing) -> Listing:
 
     The custom on Omniglot (Santoro et al. 2016; Vinyals et al. 2016). A turned class stays in the split of its
     original.
+
+    Raises:
+        UserError: there is a class already that is called like a turned one.
     """
     n = len(listing)
+    classes = set(listing.table["class"])
+    taken = sorted(classes & {f"{name} @{90 * turn}" for name in classes for turn in (1, 2, 3)})
+    if taken:
+        raise UserError(
+            f"{listing.name}: there is a class {taken[0]!r} already.", "Its images seem to be turned: do not turn them."
+        )
     parts = [
         listing.table.assign(
             id=listing.table["id"] + f"@{90 * turn}", turn=turn, **{"class": listing.table["class"] + f" @{90 * turn}"}

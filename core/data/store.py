@@ -12,20 +12,23 @@ While pictures are decoded, the same lies in ``.<stamp>/``, so an import that wa
 from __future__ import annotations
 
 import fcntl
+import math
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from core.data.decode import Unreadable, decode, look
+from core.data.decode import Frame, Unreadable, decode, look
 from core.data.images import ImageSet
 from core.data.listing import Form, Listing, labels_of
 from core.errors import UserError
@@ -36,10 +39,13 @@ FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
 _PROGRESS, _UNREADABLE = "progress.json", "unreadable.csv"
 _HEADER = 128  # bytes of a .npy header of four axes
-_BLOCK = 512  # pictures between two notes of how far it is
+_BLOCK = 512  # pictures between two reports of how far it is
+_PIECE = 32  # pictures for one thread at once: more threads than that only wait for each other on small pictures
+_NOTED_EVERY = 1.0  # seconds between two notes on the disk of how far it is
 _LOOKED_AT = 64
 _THREADS = 4
 _SHOWN = 5
+_ABANDONED_SECONDS = 30 * 24 * 3600
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 
@@ -138,7 +144,7 @@ def _open(folder: Path, name: str) -> ImageSet:
     )
 
 
-def settled(listing: Listing, wanted: Form) -> Form:
+def settled(listing: Listing, wanted: Form) -> Frame:
     """The form that pictures are brought to, decided where neither the user nor the format does.
 
     Looks at the headers of up to 64 pictures, spread over the listing.
@@ -147,9 +153,9 @@ def settled(listing: Listing, wanted: Form) -> Form:
         UserError: none of them can be read, or they differ in size and no size was given.
     """
     own = listing.form
-    form = Form(wanted.size or own.size, wanted.channels or own.channels, wanted.invert or own.invert)
-    if form.size and form.channels:
-        return form
+    size, channels, invert = wanted.size or own.size, wanted.channels or own.channels, wanted.invert or own.invert
+    if size and channels:
+        return Frame(*size, channels, invert)
     seen, why = [], ""
     for position in np.unique(np.linspace(0, len(listing) - 1, min(_LOOKED_AT, len(listing))).astype(int)):
         try:
@@ -159,7 +165,7 @@ def settled(listing: Listing, wanted: Form) -> Form:
     if not seen:
         raise UserError(f"{listing.name}: none of the pictures looked at can be read ({why}).", "Check the files.")
     (first, one), sizes = seen[0], {(look.height, look.width) for _, look in seen}
-    if not form.size and len(sizes) > 1:
+    if not size and len(sizes) > 1:
         other, two = next((at, look) for at, look in seen if (look.height, look.width) != (one.height, one.width))
         ids = listing.table["id"]
         raise UserError(
@@ -168,7 +174,7 @@ def settled(listing: Listing, wanted: Form) -> Form:
             "Say to which size they should be brought, for example --size 84.",
         )
     grey = all(look.grey for _, look in seen)
-    return replace(form, size=form.size or (one.height, one.width), channels=form.channels or (1 if grey else 3))
+    return Frame(*(size or (one.height, one.width)), channels or (1 if grey else 3), invert)
 
 
 def store_images(
@@ -194,32 +200,28 @@ def store_images(
     name = name or re.sub(r"[^\w.-]+", "-", listing.name).strip("-.") or "images"
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name for an image set.", "Use up to 64 letters, digits, '.', '_' and '-'.")
-    form = settled(listing, form or Form())
-    if form.size is None or form.channels is None:
-        raise AssertionError("settled() decides both")
-    stamp = content_hash(listing.stamp, asdict(form), listing.table["id"].tolist(), listing.table["class"].tolist())
+    frame = settled(listing, form or Form())
+    _sweep()
+    stamp = content_hash(listing.stamp, frame, listing.table["id"].tolist(), listing.table["class"].tolist())
     for one in all_stored():
-        if stamp in one.stamps and (skip_unreadable or not one.unreadable):
+        if stamp in one.stamps and (not one.unreadable or (skip_unreadable and not _is_mended(one, listing, frame))):
             return _named(one, name, stamp)
     partial = images_home() / f".{stamp[:16]}"
     with disk_errors(partial):
         partial.mkdir(parents=True, exist_ok=True)
         with _alone(partial):
-            pixels, bad = _decode(listing, form, partial, progress or Progress())
+            pixels, bad = _decode(listing, frame, partial, progress or Progress())
             if bad and not skip_unreadable:
                 raise _refused(listing, bad, partial / _UNREADABLE)
-            told = {**(story or {}), "notes": list(listing.notes), "form": asdict(form)}
+            told = {**(story or {}), "notes": list(listing.notes), "form": frame._asdict()}
             return _finish(listing, pixels, bad, partial, name, stamp, told)
 
 
-def _decode(listing: Listing, form: Form, partial: Path, progress: Progress) -> tuple[ArrayFile, dict[int, str]]:
+def _decode(listing: Listing, frame: Frame, partial: Path, progress: Progress) -> tuple[ArrayFile, dict[int, str]]:
     """Write the pixels of all readable pictures; returns them and why the others, by position, could not be read."""
-    (height, width), channels = form.size or (0, 0), form.channels or 0
-    size, n = height * width * channels, len(listing)
-    done, bad = 0, {}
-    if (partial / _PROGRESS).exists():
-        state = read_json(partial / _PROGRESS)
-        done, bad = state["done"], {int(position): why for position, why in state["bad"].items()}
+    shape = (frame.height, frame.width, frame.channels)
+    size, n = math.prod(shape), len(listing)
+    done, bad = _begun(listing, frame, partial)
     free = shutil.disk_usage(partial).free
     if (n - done) * size > free:
         raise UserError(
@@ -228,36 +230,66 @@ def _decode(listing: Listing, form: Form, partial: Path, progress: Progress) -> 
         )
     turns = listing.table["turn"].to_numpy()
 
-    def one(position: int) -> np.ndarray | str:
-        try:
-            return decode(listing.read(position), height, width, channels, form.invert, int(turns[position]))
-        except Unreadable as error:
-            return str(error)
+    def piece(positions: range) -> list[np.ndarray | str]:
+        return [_pixels(listing, frame, position, int(turns[position])) for position in positions]
 
     progress.stage("reading images", n, done=done)
+    noted = time.monotonic()
     path = partial / PIXELS
     path.touch()
     with path.open("r+b") as stream, ThreadPoolExecutor(_THREADS) as pool:
         for start in range(done, n, _BLOCK):
             stream.seek(_HEADER + (start - len(bad)) * size)
             here = range(start, min(start + _BLOCK, n))
-            for position, pixels in zip(here, pool.map(one, here), strict=True):
+            pieces = [here[first : first + _PIECE] for first in range(0, len(here), _PIECE)]
+            for position, pixels in zip(here, chain.from_iterable(pool.map(piece, pieces)), strict=True):
                 if isinstance(pixels, str):
                     bad[position] = pixels
                 else:
                     stream.write(pixels.tobytes())
-            stream.flush()
-            state = {"done": here.stop, "bad": bad}
-            write_json(partial / _PROGRESS, state)
+            if here.stop == n or time.monotonic() - noted >= _NOTED_EVERY:
+                stream.flush()
+                write_json(partial / _PROGRESS, {"done": here.stop, "bad": bad})
+                noted = time.monotonic()
             progress.advance(len(here), note=f"{len(bad)} unreadable" if bad else "")
         kept = n - len(bad)
         stream.truncate(_HEADER + kept * size)
         stream.seek(0)
-        shape = (kept, height, width, channels)
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        header = {"descr": "|u1", "fortran_order": False, "shape": (kept, *shape)}
+        np.lib.format.write_array_header_1_0(stream, header)
         if stream.tell() != _HEADER:
             raise AssertionError("a .npy header of another length than expected")
-    return ArrayFile(path, _HEADER, np.dtype(np.uint8), shape), bad
+    return ArrayFile(path, _HEADER, np.dtype(np.uint8), (kept, *shape)), bad
+
+
+def _begun(listing: Listing, frame: Frame, partial: Path) -> tuple[int, dict[int, str]]:
+    """Up to where an earlier attempt came, and what it could not read; where that can be read now, up to there."""
+    if not (partial / _PROGRESS).exists():
+        return 0, {}
+    state = read_json(partial / _PROGRESS)
+    bad = {int(position): why for position, why in state["bad"].items()}
+    mended = _first_readable(listing, frame, sorted(bad))
+    if mended is None:
+        return state["done"], bad
+    return mended, {position: why for position, why in bad.items() if position < mended}
+
+
+def _is_mended(one: Stored, listing: Listing, frame: Frame) -> bool:
+    """Whether a picture that was left out can be read now, as after a change of permissions, which no stamp tells."""
+    left_out = {told["id"] for told in read_json(one.folder / DESCRIPTION)["unreadable"]}
+    return _first_readable(listing, frame, np.flatnonzero(listing.table["id"].isin(left_out)).tolist()) is not None
+
+
+def _first_readable(listing: Listing, frame: Frame, positions: list[int]) -> int | None:
+    return next((one for one in positions if not isinstance(_pixels(listing, frame, one, 0), str)), None)
+
+
+def _pixels(listing: Listing, frame: Frame, position: int, turn: int) -> np.ndarray | str:
+    """Pixels ``(height, width, channels)`` uint8, or why there are none."""
+    try:
+        return decode(listing.read(position), *frame, turn)
+    except Unreadable as error:
+        return str(error)
 
 
 def _refused(listing: Listing, bad: dict[int, str], file: Path) -> UserError:
@@ -351,6 +383,13 @@ def _stored(folder: Path) -> Stored:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged.", f"Delete {folder} and import the images again.") from error
+
+
+def _sweep() -> None:
+    """Take away what imports left behind that nobody went on with for a month."""
+    for partial in images_home().glob(".*"):
+        if (partial / "lock").is_file() and time.time() - (partial / "lock").stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ class OmniglotCNN(nn.Module):
         self.base = _conv_blocks(1, filters, blocks, factor=2, max_pool=False)
         self.features = nn.Sequential(nn.Identity(), self.base)
         self.classifier = nn.Linear(filters, ways)
-        nn.init.normal_(self.classifier.weight)
+        _normal(self.classifier.weight, 1.0)
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -175,8 +175,13 @@ class ResNet12(nn.Module):
 
 def _conv(channels: int, filters: int, side: int = 3) -> nn.Conv2d:
     conv = nn.Conv2d(channels, filters, side, padding=side // 2, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="leaky_relu")
+    _normal(conv.weight, (2 / (filters * side**2)) ** 0.5)  # He et al. 2015, by what goes out
     return conv
+
+
+def _normal(weight: Tensor, spread: float) -> None:
+    if not weight.is_meta:  # PyTorch would import its compiler to draw nothing, which takes more than a second
+        nn.init.normal_(weight, std=spread)
 
 
 def _xavier(layer: nn.Conv2d | nn.Linear) -> None:

@@ -5,7 +5,7 @@ the training kept them, ``trajectory.safetensors`` (meta-parameters on the way).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,6 +29,13 @@ from core.maml.training import Snapshot
 
 FORMAT = 1
 TRAJECTORY = "trajectory.safetensors"
+READS: dict[str, tuple[str, ...]] = {
+    "convnet": ("filters", "blocks", "pooling", "activation"),
+    "mlp": ("hidden", "shrink", "activation"),
+    "module": (),
+} | {name: tuple(known.defaults) for name, known in ARCHITECTURES.items()}
+"""Fields of a description that a backbone reads beside ways and shape."""
+NETWORK_FIELDS = frozenset(field for fields in READS.values() for field in fields)
 
 
 class ModelSpec(BaseModel):
@@ -89,7 +96,7 @@ class ModelSpec(BaseModel):
     @model_validator(mode="after")
     def _fields_fit(self) -> ModelSpec:
         if (self.backbone == "module") != (self.factory is not None):
-            raise ValueError("a factory goes with the backbone module, and only with that")
+            raise ValueError("Name a network of your own by its function, package.module:factory")
         return self
 
     @property
@@ -143,11 +150,10 @@ class ModelSpec(BaseModel):
     def words(self) -> str:
         """The network and the way it adapts, in a line."""
         steps = "1 inner step" if self.steps == 1 else f"{self.steps} inner steps"
-        adapts = (
-            f"proximal inner problem of proximity {self.proximity:g}"
-            if self.algorithm == "imaml"
-            else f"{steps} at rate {self.rate:g}"
-        )
+        if self.algorithm == "imaml":
+            adapts = f"proximal inner problem of proximity {self.proximity:g}"
+        else:
+            adapts = f"{steps} at {'learned rates' if self.algorithm == 'meta-sgd' else f'rate {self.rate:g}'}"
         return f"{self.network_words}; {self.algorithm}, {adapts}; weight decay {self.delta:g}"
 
     @property
@@ -190,9 +196,23 @@ def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
     try:
         return ModelSpec.model_validate(dict(fields))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{where}: {first['msg']}, not {first['input']}." if where else f"{first['msg']}.") from error
+        where, said, given = _first(error)
+        raise UserError(f"{where}: {said}, not {given}." if where else f"{said}.") from error
+
+
+def _first(error: ValidationError) -> tuple[str, str, Any]:
+    """Field, fault and value of the first of the faults."""
+    first = error.errors()[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, "), first["input"]
+
+
+def refuse_unread(backbone: str, given: Iterable[str]) -> None:
+    """Raise UserError if the user gave a field of a network that ``backbone`` does not read."""
+    name = OTHER_NAMES.get(backbone, backbone)
+    for field in sorted(NETWORK_FIELDS & set(given)):
+        if name in READS and field not in READS[name]:
+            what = "A network of your own" if name == "module" else f"The backbone {name}"
+            raise UserError(f"{what} takes no --{field}.", "Leave it out.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,10 +262,8 @@ def load_model(folder: Path) -> Model:
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a model description.", "Use a folder made by train.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        said = f"{field}: {first['msg']}" if field else first["msg"]
-        raise UserError(f"{path}: {said}.", "Correct the description.") from error
+        field, said, _ = _first(error)
+        raise UserError(f"{path}: {f'{field}: ' if field else ''}{said}.", "Correct the description.") from error
     return Model(spec, load_params(folder / "model.safetensors", spec), described.get("story", {}))
 
 

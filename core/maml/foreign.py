@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.files import replacing
 from core.maml.adaptation import RATES, network_part
 from core.maml.backbone import Params
-from core.maml.checkpoint import Model, ModelSpec, load_model, spec_of
+from core.maml.checkpoint import NETWORK_FIELDS, Model, ModelSpec, load_model, spec_of
 from core.maml.matching import WIDENED, Ask, Understood, understand
 from core.maml.module import ModuleNet
 from core.maml.tensorfile import Declared, TensorFile, open_tensors, sha256
@@ -146,6 +146,8 @@ def _retold(model: Model, ask: Ask) -> Model:
             f"The model is of {model.spec.algorithm}: its inner rates are {'learned' if learned else 'not learned'}.",
             f"Leave {ask.algorithm} out.",
         )
+    for name in sorted(NETWORK_FIELDS & ask.more.keys()):
+        raise UserError(f"The model folder says its {name} itself.", f"Leave --{name} out.")
     for name in ("shape", "ways"):
         have, want = getattr(model.spec, name), getattr(ask, name)
         if want is not None and have != want:

@@ -21,7 +21,7 @@ from core.errors import UserError
 from core.maml.adaptation import RATES
 from core.maml.architectures import OMNIGLOT_SHAPE, OTHER_NAMES
 from core.maml.backbone import MLP, ConvNet, Shapes
-from core.maml.checkpoint import ModelSpec, spec_of
+from core.maml.checkpoint import ModelSpec, refuse_unread, spec_of
 from core.maml.factory import is_factory
 from core.maml.module import RUNNING, ModuleNet
 from core.maml.tensorfile import TensorFile
@@ -149,6 +149,9 @@ def understand(file: TensorFile, ask: Ask) -> Understood:
     """
     if not file.tensors:
         raise UserError(f"{file.path} holds no tensors.", "Name a file of weights.")
+    for tensor in file.tensors.values():
+        if 0 in tensor.shape:  # such a one may claim any size on its other axes
+            raise UserError(f"{file.path}: {tensor.name!r} of shape {tensor.shape} holds no numbers.", "Save it again.")
     if ask.backbone is not None and is_factory(ask.backbone):
         return _match_module(file, ask)
     asked = OTHER_NAMES.get(ask.backbone or "", ask.backbone)
@@ -173,6 +176,7 @@ def understand(file: TensorFile, ask: Ask) -> Understood:
 
 
 def _match_known(reading: _Reading, backbone: str, ask: Ask) -> Understood:
+    refuse_unread(backbone, ask.more)
     shapes, head = reading.shapes, reading.shapes[_LANDMARKS[backbone][1]]
     if len(head) != 2:
         raise UserError(f"{reading.file.path}: {_LANDMARKS[backbone][1]!r} has shape {head}, not two axes.")
@@ -199,6 +203,7 @@ def _match_known(reading: _Reading, backbone: str, ask: Ask) -> Understood:
             fits.append(_matched(reading, spec_of(fields)))
         except UserError as error:
             faults.append(error)
+    unsure = len({one.spec.pooling for one in fits}) > 1
     fits = [one for one in fits if one.spec.pooling == fits[0].spec.pooling]
     unfit_head = not fits and any(isinstance(fault, _HeadUnfit) for fault in faults)
     if ask.shape is None and (len(fits) > 1 or unfit_head):
@@ -208,15 +213,15 @@ def _match_known(reading: _Reading, backbone: str, ask: Ask) -> Understood:
         )
     if not fits:
         raise faults[0]
-    return _noted(fits[0], ask, bool(reading.rates))
+    return _noted(fits[0], ask, unsure, bool(reading.rates))
 
 
 def _numbers_in(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d{1,9}", name)]
 
 
-def _noted(first: Understood, ask: Ask, learned: bool) -> Understood:
-    """The same with sentences on what was not said."""
+def _noted(first: Understood, ask: Ask, unsure: bool, learned: bool) -> Understood:
+    """The same with sentences on what was not said; ``unsure``: other poolings fit as well."""
     spec = first.spec
     notes = []
     if ask.backbone is None:
@@ -228,8 +233,8 @@ def _noted(first: Understood, ask: Ask, learned: bool) -> Understood:
             "learn2learn's MetaSGD leaves the convolutions of OmniglotCNN as they are, which it registers twice; here "
             "they adapt by the rates in the file."
         )
-    if spec.backbone == "cnn4" and "pooling" not in ask.more:
-        notes.append(f"Pooling does not show in a checkpoint and is taken to be {spec.pooling!r}.")
+    if unsure:
+        notes.append(f"Pooling does not show in this checkpoint and is taken to be {spec.pooling!r}.")
     if spec.backbone in ("convnet", "mlp") and "activation" not in ask.more:
         notes.append(f"The activation does not show in a checkpoint and is taken to be {spec.activation!r}.")
     return Understood(spec, first.where, first.same, first.constants, (*notes, *first.notes))
@@ -248,6 +253,7 @@ def _poolings(backbone: str, ask: Ask) -> tuple[str, ...]:
 
 
 def _match_module(file: TensorFile, ask: Ask) -> Understood:
+    refuse_unread("module", ask.more)
     if ask.shape is None or ask.ways is None:
         raise UserError(
             "A network of your own is made for images of a size and a number of classes.",
@@ -348,7 +354,7 @@ def _refuse_shape(
     in_head = [name for name in wrong if name.startswith(f"{head}.")]
     if in_head == wrong and ask is not None and have and have[0] != want[0]:
         _refuse_other_classes(reading.file.path, have[0], ask)
-    size = "images of another size" if in_head == wrong else "another network"
+    size = "images of another size, or of another pooling" if in_head == wrong else "another network"
     kind = _HeadUnfit if in_head == wrong else UserError
     raise kind(
         f"{reading.file.path}: {wrong[0]!r} has shape {have}, {spec.backbone_name} has {want} there.",

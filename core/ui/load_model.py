@@ -11,7 +11,7 @@ from core.actions.inspect import inspect_checkpoint_file
 from core.data import ImageSet
 from core.errors import UserError
 from core.files import library
-from core.maml.checkpoint import Model, ModelSpec, load_model
+from core.maml.checkpoint import READS, Model, ModelSpec, load_model
 from core.maml.training import STATE_FILE, TrainSettings
 from core.tasks.generate import TaskFolder, read_folder
 from core.ui.context import keep, shown_errors
@@ -92,7 +92,15 @@ def _train(tasks: Path) -> None:
     one, two, three, four = st.columns(4)
     algorithm = one.selectbox("Algorithm", _ALGORITHMS, key="load_algorithm")
     backbone = two.selectbox("Backbone", _BACKBONES, key="load_backbone")
-    filters = three.number_input("Filters", 1, 1024, spec.filters, key="load_filters", help="Channels of every block.")
+    filters = three.number_input(
+        "Filters",
+        1,
+        1024,
+        ModelSpec(ways=2, backbone=backbone).filters,
+        key=f"load_filters_{backbone}",
+        disabled="filters" not in READS[backbone],
+        help="Channels of every block, of a convolutional backbone.",
+    )
     steps = four.number_input("Inner steps", 1, 50, spec.steps, key="load_steps")
     one, two, three, four = st.columns(4)
     rate = one.number_input("Inner rate", 0.0001, 10.0, spec.rate, format="%g", key="load_rate")
@@ -102,7 +110,8 @@ def _train(tasks: Path) -> None:
     usual = f"{tasks.name}-{algorithm}"[-64:].lstrip(".-_")
     name = st.text_input("Name of the model", usual, key=f"load_train_name_{usual}").strip()
     place = place_for("models", name)
-    args = ["train", "--tasks", tasks, "--algorithm", algorithm, "--backbone", backbone, "--filters", filters]
+    args = ["train", "--tasks", tasks, "--algorithm", algorithm, "--backbone", backbone]
+    args += ["--filters", filters] if "filters" in READS[backbone] else []
     args += ["--inner-steps", steps, "--inner-rate", f"{rate:g}", "--iterations", iterations, "--meta-batch", batch]
     args += ["--learning-rate", f"{learning:g}", "--out", place]
     line = [str(part) for part in args]

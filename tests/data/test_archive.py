@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import socket
 import struct
 import zipfile
 from pathlib import Path
@@ -17,7 +18,7 @@ from core.data import archive
 from core.data.archive import FolderTree, Tree, open_tree
 from core.data.decode import Unreadable
 from core.errors import UserError
-from tests.data.pictures import picture, write_files, write_zip
+from tests.data.pictures import little_memory, picture, write_files, write_zip
 
 NAMES = ["b/2.png", "a/1.png", "a/deep/3.png", "=cmd()/<b>.png", "ä/\U0001f600.png"]
 
@@ -56,6 +57,94 @@ def test_a_folder_that_leads_back_into_itself_ends(tmp_path: Path) -> None:
     write_files(tmp_path, ["a/1.png"])
     (tmp_path / "a/loop").symlink_to(tmp_path)
     assert FolderTree(tmp_path).files == ["a/1.png"]
+
+
+def test_links_that_lead_nowhere_are_files_that_cannot_be_read(tmp_path: Path) -> None:
+    write_files(tmp_path, ["a/1.png"])
+    (tmp_path / "a/self.png").symlink_to("self.png")
+    (tmp_path / "a/gone.png").symlink_to("/nowhere/2.png")
+    tree = open_tree(tmp_path)
+    assert tree.files == ["a/1.png", "a/gone.png", "a/self.png"]
+    for name in tree.files[1:]:
+        with pytest.raises(Unreadable):
+            tree.read(name)
+
+
+def test_a_folder_under_several_names_is_listed_where_it_is(tmp_path: Path) -> None:
+    write_files(tmp_path, ["data/z/1.png"])
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).symlink_to("z")
+        (tmp_path / f"data/outside-{name}").symlink_to(write_files(tmp_path / "elsewhere", ["2.png"]))
+    assert FolderTree(tmp_path / "data").files == ["outside-a/2.png", "z/1.png"]
+
+
+def test_pipes_sockets_and_devices_are_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, ["a/1.png"])
+    os.mkfifo(tmp_path / "a/pipe.png")
+    (tmp_path / "a/zero.png").symlink_to("/dev/zero")
+    monkeypatch.chdir(tmp_path / "a")  # the path of a socket has to be short
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket.png")
+        assert open_tree(tmp_path).files == ["a/1.png"]
+    for path in (tmp_path / "a/pipe.png", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(UserError, match="neither a folder nor a zip"):
+            open_tree(path)
+
+
+def test_a_file_that_may_not_be_read_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = open_tree(write_files(tmp_path, ["a/1.png", "a/2.png"]))
+    allowed = Path.read_bytes
+
+    def read_bytes(file: Path) -> bytes:
+        if file.name == "1.png":
+            raise PermissionError(13, "Permission denied")
+        return allowed(file)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(Unreadable, match="Permission denied"):
+        tree.read("a/1.png")
+    assert tree.read("a/2.png") == picture(1)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_that_may_not_be_entered_is_named(link: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, ["data/a/1.png", "b/2.png"])
+    if link:
+        (tmp_path / "data/b").symlink_to("../b")
+    closed, scandir = tmp_path / ("data/b" if link else "data/a"), os.scandir
+
+    def guarded(folder: Path) -> object:
+        if folder == closed:
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(UserError, match=rf"{closed} cannot be read: Permission denied\. Check its permissions"):
+        open_tree(tmp_path / "data").files  # noqa: B018
+
+
+def test_paths_that_no_disk_can_hold_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="File name too long"):
+        open_tree(tmp_path / ("x" * 5000))
+    with pytest.raises(UserError, match="does not exist"):
+        open_tree(tmp_path / "a\0b")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="levels of symbolic links"):
+        open_tree(tmp_path / "loop")
+
+
+def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
+    home = Path.cwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(25):  # deeper than a path may be long
+            Path("d" * 200).mkdir()
+            os.chdir("d" * 200)
+    finally:
+        os.chdir(home)
+    with pytest.raises(UserError, match=r"d\.\.\. cannot be read: File name too long\. .*move it away") as refused:
+        open_tree(tmp_path).files  # noqa: B018
+    assert len(str(refused.value)) < 500
 
 
 def test_what_is_neither_folder_nor_zip_is_refused(tmp_path: Path) -> None:
@@ -129,6 +218,47 @@ def test_a_huge_declared_size_takes_no_memory(tmp_path: Path) -> None:
     changed(path, struct.pack("<I", 1000), struct.pack("<I", 0xFFFFFFF0))
     with pytest.raises(UserError, match="would unpack"):
         open_tree(path)
+
+
+@pytest.mark.parametrize("says", [10, 1_000_000])
+def test_a_member_that_is_a_bomb_takes_no_memory(says: int, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", {"a/1.png": b"\0" * 150_000_000})
+    changed(path, struct.pack("<I", 150_000_000), struct.pack("<I", says))
+    tree = open_tree(path)
+    with little_memory(5), pytest.raises(Unreadable, match="CRC"):
+        tree.read("a/1.png")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_without_bounds_are_refused(method: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as written:
+        written.writestr("a/1.png", b"\0" * 1000)
+    with pytest.raises(UserError, match=r"cannot be read safely \((bzip2|lzma)\)"):
+        open_tree(tmp_path / "x.zip")
+
+
+def test_a_place_beyond_the_end_is_unreadable(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", {"a/1.png": b"a", "b/2.png": b"b"})
+    content = bytearray(path.read_bytes())
+    last = content.rindex(b"PK\x01\x02")
+    content[last + 42 : last + 46] = struct.pack("<I", len(content) - 4)
+    path.write_bytes(content)
+    with pytest.raises(Unreadable, match="cannot be unpacked"):
+        open_tree(path).read("b/2.png")
+
+
+def test_a_member_without_a_name_is_passed_by(tmp_path: Path) -> None:
+    path = changed(write_zip(tmp_path / "x.zip", ["a/1.png", "b"]), b"b", b"\0")
+    assert open_tree(path).files == ["a/1.png"]
+
+
+def test_names_in_a_zip_that_are_not_what_they_say(tmp_path: Path) -> None:
+    """Marked as UTF-8 without being it; and of an old program, which is read as code page 437."""
+    path = write_zip(tmp_path / "x.zip", ["a/\xe4.png", "b/1.png"])
+    with pytest.raises(UserError, match="damaged zip archive"):
+        open_tree(changed(path, "\xe4".encode(), b"\xff\xff"))
+    old = write_zip(tmp_path / "old.zip", ["a/1.png"])
+    assert open_tree(changed(old, b"a/1.png", b"a/\x84.png")).files == ["a/\xe4.png"]
 
 
 def test_an_archive_cut_short_is_refused(tmp_path: Path) -> None:

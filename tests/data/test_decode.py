@@ -17,6 +17,9 @@ from PIL import Image
 from core.data.decode import Look, Unreadable, decode, look
 from tests.data.pictures import picture
 
+# As core.data.decode asks of the whole process, which pytest undoes.
+pytestmark = [pytest.mark.filterwarnings(f"ignore:::{module}") for module in ("PIL.Image", "PIL.TiffImagePlugin")]
+
 
 def encoded(image: Image.Image, kind: str = "PNG", **save: Any) -> bytes:
     stream = io.BytesIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -61,3 +62,19 @@ def test_another_checksum_or_no_answer_says_what_to_do_by_hand(
     assert list((tmp_path / "mine").iterdir()) == []
     with pytest.raises(UserError, match="no download for 'folder'"):
         download("folder", tmp_path)
+
+
+def test_an_answer_that_is_no_http_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def babble() -> None:
+            for _ in range(2):
+                with listening.accept()[0] as one:
+                    one.recv(1000)
+                    one.sendall(b"SMTP ready\r\n\r\n")
+
+        threading.Thread(target=babble, daemon=True).start()
+        monkeypatch.setattr(MNIST, "resources", [("x.gz", "0" * 32)])
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{listening.getsockname()[1]}/"])
+        with pytest.raises(UserError, match=r"x\.gz could not be downloaded .*SMTP ready"):
+            download("mnist", tmp_path / "mine")

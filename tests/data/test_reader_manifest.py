@@ -272,6 +272,17 @@ def test_damaged_parquet_is_read_or_refused(tmp_path_factory: pytest.TempPathFac
     read_or_refused(folder / "any.parquet", bytes(raw))
 
 
+def test_every_byte_of_a_parquet_may_be_damaged(tmp_path: Path) -> None:
+    """As rows that are told of and not there, and places beyond the end of a dictionary."""
+    write_files(tmp_path, PICTURES)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"path": PICTURES, "label": ["cat", "dog", "cat"]}), buffer, store_schema=False)
+    raw = buffer.getvalue()
+    for place in range(len(raw)):
+        for value in (raw[place] ^ 2, 0, 255):
+            read_or_refused(tmp_path / "any.parquet", raw[:place] + bytes([value]) + raw[place + 1 :])
+
+
 def read_or_refused(path: Path, raw: bytes) -> None:
     path.write_bytes(raw)
     try:

@@ -1,13 +1,10 @@
-"""The formats of published data sets, on small files of the same form."""
+"""Which format somebody's files are of, and that one bad picture among good ones is found in every format."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
+import os
 import pickle
-import struct
-import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,132 +13,65 @@ import pytest
 
 from core.data.download import download
 from core.data.readers import READERS, ReadOptions, detect, read_listing
-from core.data.readers.cifar100 import CLASSES
+from core.data.store import images_home, open_stored, store_images
 from core.errors import UserError
+from core.files import HOME_VARIABLE
 from tests.data.pictures import column, picture, write_files, write_zip
+from tests.data.test_reader_cifar import PICTURES as CIFAR
+from tests.data.test_reader_huggingface import saved
+from tests.data.test_reader_omniglot import GREEK, LATIN
 
 
-def idx(values: np.ndarray) -> bytes:
-    return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
-
-
-@pytest.mark.parametrize("below", ["", "MNIST/raw/"])
-def test_mnist_pairs_plain_or_packed(below: str, tmp_path: Path) -> None:
-    pixels, labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.array([9, 0], dtype=np.uint8)
-    write_files(
-        tmp_path,
-        {
-            f"{below}train-images-idx3-ubyte": idx(pixels),
-            f"{below}train-labels-idx1-ubyte.gz": gzip.compress(idx(labels)),
-        },
-    )
-    listing = read_listing(tmp_path)
-    assert column(listing, "id") == ["train-00000", "train-00001"]
-    assert column(listing, "class") == ["9", "0"]
-    assert np.array_equal(listing.read(1), pixels[1])
-    assert "not the original MNIST" in listing.notes[1]
+def test_formats_are_recognised(tmp_path: Path) -> None:
+    assert detect(write_zip(tmp_path / "a.ZIP", ["cats/1.PNG", "dogs/1.Jpeg"])) == "folder"
+    assert detect(write_zip(tmp_path / "b.zip", {"m.CSV": b"path,label\na.png,x\n", "a.png": b""})) == "manifest"
+    assert detect(write_files(tmp_path / "c", {"M.Csv": b"PATH;Label\na.png;x\n", "a.png": b""})) == "manifest"
+    assert detect(write_files(tmp_path / "d", {"T.CSV": b""}) / "T.CSV") == "manifest"
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "said"),
+    ("files", "said"),
     [
-        (b"\0\0\x08\x03" + b"\xff" * 12, idx(np.zeros(1, np.uint8)), "claims"),
-        (idx(np.zeros((1, 2, 2), np.uint8))[:-1], idx(np.zeros(1, np.uint8)), "should hold 4 bytes"),
-        (idx(np.zeros((1, 2, 2), np.uint8)), idx(np.zeros(2, np.uint8)), "1 images, but .* 2 labels"),
-        (idx(np.zeros((1, 2, 2), np.uint8)), idx(np.full(1, 200, np.uint8)), "is 200, but there are 10"),
-        (b"no", idx(np.zeros(1, np.uint8)), "no idx file"),
+        ([], r"There is no file in it\. Looked for a folder of pictures"),
+        (["notes.txt"], r"It holds 'notes\.txt'\. Looked for"),
+        ([".hidden.png", "__MACOSX/a/1.png"], "There is no file in it"),
+        (["cats.zip"], r"Give the archive itself: .*cats\.zip\."),
+        (["cats.zip", "dogs.ZIP"], r"Give one of the archives itself: 'cats\.zip', 'dogs\.ZIP'\."),
+        (["cats.tar.gz", "b.RAR"], r"Unpack 'b\.RAR', 'cats\.tar\.gz', or pack it as zip"),
+        ([f"{n}.txt" for n in range(9)], r"It holds '0\.txt', '1\.txt', '2\.txt' and 6 more"),
+        (["x" * 250], r"It holds 'x{77}\.\.\.'"),
     ],
 )
-def test_damaged_mnist_is_refused(images: bytes, labels: bytes, said: str, tmp_path: Path) -> None:
-    write_files(tmp_path, {"t10k-images-idx3-ubyte": images, "t10k-labels-idx1-ubyte": labels})
-    with pytest.raises(UserError, match=said):
-        read_listing(tmp_path, "mnist")
+def test_odd_folders_are_told_what_is_in_them_and_what_to_do(files: list[str], said: str, tmp_path: Path) -> None:
+    write_files(tmp_path / "mine", files).mkdir(exist_ok=True)
+    with pytest.raises(UserError, match=rf"mine is in no known format\. .*{said}"):
+        detect(tmp_path / "mine")
 
 
-def test_omniglot_unpacked_as_torchvision_does(tmp_path: Path) -> None:
-    names = [f"images_background/Greek/character01/0001_{drawer}.png" for drawer in ("01", "02")]
-    listing = read_listing(write_files(tmp_path, [f"omniglot-py/{name}" for name in names]))
-    assert column(listing, "id") == names
-    assert column(listing, "class") == ["Greek/character01"] * 2
-    assert column(listing, "group") == ["01", "02"]
-    assert column(listing, "split") == ["train", "train"]
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / b"\xff.txt".decode("utf-8", "surrogateescape")).touch()
+    with pytest.raises(UserError, match=r"It holds '\\udcff\.txt'") as refused:
+        detect(tmp_path)
+    str(refused.value).encode()
 
 
-def cifar_python() -> dict[str, bytes]:
-    pixels = np.arange(3072 * 2, dtype=np.uint32).astype(np.uint8).reshape(2, 3072)
-    part = {"data": pixels, "fine_labels": [99, 0], "filenames": ["w.png", "a.png"]}
-    return {
-        "train": pickle.dumps(part, 2),
-        "test": pickle.dumps(part, 2),
-        "meta": pickle.dumps({"fine_label_names": list(CLASSES)}, 2),
-    }
+@pytest.mark.parametrize("format", ["auto", *READERS])
+def test_what_is_no_file_is_refused_in_every_format(format: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("absent", "loop", "pipe", "x" * 300, "a\0b"):
+        with pytest.raises(UserError):
+            read_listing(tmp_path / name, format)
+    for empty in (tmp_path / "empty.csv", tmp_path / "empty"):
+        empty.touch()
+        with pytest.raises(UserError):
+            read_listing(empty, format)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError):
+        read_listing(tmp_path / "nothing", format)
 
 
-def test_the_python_archive_of_cifar100(tmp_path: Path) -> None:
-    write_files(tmp_path / "folder/cifar-100-python", cifar_python())
-    (tmp_path / "packed").mkdir()
-    with tarfile.open(tmp_path / "packed/cifar-100-python.tar.gz", "w:gz") as archive:
-        for name, content in cifar_python().items():
-            member = tarfile.TarInfo(f"cifar-100-python/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    for folder in (tmp_path / "folder", tmp_path / "packed"):
-        listing = read_listing(folder, "fc100")
-        first = CLASSES[0]
-        assert column(listing, "id")[:2] == [f"test/{first}/a.png", f"train/{first}/a.png"]
-        shown = listing.read(0)
-        assert isinstance(shown, np.ndarray)
-        assert shown.shape == (32, 32, 3)
-        assert shown[0, 1].tolist() == [1, (1024 + 1) % 256, (2048 + 1) % 256]
-        with pytest.raises(UserError, match="more than one way"):
-            detect(folder)
-        with pytest.raises(UserError, match="needs the lists"):
-            read_listing(folder, "cifar-fs")
-
-
-def test_mini_imagenet_from_csv_and_caches(tmp_path: Path) -> None:
-    write_files(
-        tmp_path / "csv", {"train.csv": b"filename,label\na.jpg,n1\nb.jpg,n2\n", "images/a.jpg": picture(kind="JPEG")}
-    )
-    listing = read_listing(tmp_path / "csv")
-    assert listing.name == "mini-imagenet"
-    assert column(listing, "id") == ["a.jpg", "b.jpg"]
-    assert "1 picture of 2 missing: 'b.jpg'." in listing.notes
-    cache = {"image_data": np.ones((2, 84, 84, 3), dtype=np.uint8), "class_dict": {"n1": [1], "n2": [0]}}
-    write_files(tmp_path / "pkl", {"mini-imagenet-cache-validation.pkl": pickle.dumps(cache)})
-    listing = read_listing(tmp_path / "pkl")
-    assert column(listing, "class") == ["n2", "n1"]
-    assert column(listing, "split") == ["val", "val"]
-
-
-def test_a_saved_hugging_face_dataset(tmp_path: Path) -> None:
-    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
-    images = [{"bytes": picture(number), "path": None} for number in range(3)]
-    table = pa.table({"image": images, "label": pa.array([1, -1, 0])})
-    folder = write_files(
-        tmp_path / "train",
-        {
-            "state.json": json.dumps({"_data_files": [{"filename": "data.arrow"}]}).encode(),
-            "dataset_info.json": json.dumps({"features": features}).encode(),
-        },
-    )
-    with pa.OSFile(str(folder / "data.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=2)
-    (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
-    listing = read_listing(tmp_path)
-    assert column(listing, "id") == ["train/00000", "train/00002"]
-    assert column(listing, "class") == ["dog", "cat"]
-    assert listing.read(1) == picture(2)
-    (folder / "data.arrow").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="damaged or no Arrow"):
-        read_listing(tmp_path)
-
-
-def test_formats_are_recognised_or_refused(tmp_path: Path) -> None:
-    assert detect(write_zip(tmp_path / "a.zip", ["cats/1.png", "dogs/1.png"])) == "folder"
-    assert detect(write_zip(tmp_path / "b.zip", {"m.csv": b"path,label\na.png,x\n", "a.png": b""})) == "manifest"
-    with pytest.raises(UserError, match=r"no known format.*Looked for"):
-        detect(write_files(tmp_path / "c", ["notes.txt"]))
+def test_a_format_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"Known: auto, {', '.join(READERS)}"):
         read_listing(tmp_path, "idx", ReadOptions())
 
@@ -149,3 +79,81 @@ def test_formats_are_recognised_or_refused(tmp_path: Path) -> None:
 def test_mini_imagenet_is_not_downloaded(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="ImageNet's terms"):
         download("mini-imagenet", tmp_path)
+
+
+BAD = b"\x89PNG and nothing more"
+
+
+def good(names: list[str]) -> dict[str, bytes]:
+    return {name: picture(number, (9, 9)) for number, name in enumerate(names)}
+
+
+def a_folder(root: Path) -> Path:
+    return write_files(root, {**good(["a/1.png", "a/2.png", "b/1.png", "b/3.png"]), "b/2.png": BAD})
+
+
+def a_manifest(root: Path) -> Path:
+    rows = "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(5)).replace("4.png", "missing.png")
+    return write_files(root, {**good([f"{n}.png" for n in range(4)]), "m.csv": f"path,label\n{rows}".encode()})
+
+
+def an_omniglot(root: Path) -> Path:
+    return write_files(root, {**good([*GREEK, *LATIN]), GREEK[1]: BAD})
+
+
+def a_cifar(root: Path) -> Path:
+    return write_files(root, {**good(CIFAR), CIFAR[3]: BAD})
+
+
+def a_mini_imagenet(root: Path) -> Path:
+    rows = b"filename,label\na.jpg,n1\nb.jpg,n1\nc.jpg,n2\nd.jpg,n2\n"
+    return write_files(root, {**good(["images/a.jpg", "images/c.jpg", "images/d.jpg"]), "train.csv": rows})
+
+
+def a_huggingface(root: Path) -> Path:
+    pictures = [{"bytes": one, "path": None} for one in [*good(list("abc")).values(), BAD]]
+    return saved(root, pa.table({"image": pictures, "label": [0, 1, 1, 0]}))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    ("format", "make", "bad", "left"),
+    [
+        ("folder", a_folder, "b/2.png", 4),
+        ("manifest", a_manifest, "missing.png", 4),
+        ("omniglot", an_omniglot, GREEK[1], 4),
+        ("fc100", a_cifar, CIFAR[3], 5),
+        ("mini-imagenet", a_mini_imagenet, "b.jpg", 3),
+        ("huggingface", a_huggingface, "00003", 3),
+    ],
+)
+def test_one_bad_picture_among_good_ones_is_listed_counted_and_left_out_on_request(
+    format: str, make: Callable[[Path], Path], bad: str, left: int, tmp_path: Path
+) -> None:
+    listing = read_listing(make(tmp_path / "data"), format)
+    with pytest.raises(UserError, match=f"1 of {left + 1} images cannot be read: {bad}: .*--skip-unreadable"):
+        store_images(listing)
+    (listed,) = images_home().glob("*/unreadable.csv")
+    assert listed.read_text().splitlines()[1].startswith(f"{bad},")
+    stored = store_images(listing, skip_unreadable=True)
+    assert stored.unreadable == 1
+    assert open_stored(stored).ids.tolist() == [one for one in column(listing, "id") if one != bad]
+
+
+def test_formats_of_arrays_have_no_bad_pictures(tmp_path: Path) -> None:
+    """What holds pixels is whole, or refused when it is listed."""
+    content = {"image_data": np.ones((2, 84, 84, 3), np.uint8), "class_dict": {"n1": [0], "n2": [1]}}
+    listing = read_listing(write_files(tmp_path, {"mini-imagenet-cache-train.pkl": pickle.dumps(content)}))
+    assert store_images(listing).unreadable == 0
+
+
+def test_a_folder_of_several_data_sets_is_taken_for_none_of_them(tmp_path: Path) -> None:
+    write_files(tmp_path, ["omniglot/images_background/Greek/character01/0001_01.png"])
+    write_files(tmp_path, {"mini/train.csv": b"filename,label\na.jpg,n1\n", "mini/images/a.jpg": picture(kind="JPEG")})
+    write_files(tmp_path, {"state.json": b"{}", "dataset_info.json": b"{}"})
+    with pytest.raises(UserError, match="holds several data sets: huggingface, omniglot"):
+        detect(tmp_path)

@@ -1,10 +1,8 @@
-"""The readers on the real data sets, wherever the user keeps them: the environment variable TASKLENS_DATA."""
+"""The readers on the real data sets, wherever they are kept (see tests/needs.py)."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,18 +11,7 @@ from core.data.decode import decode
 from core.data.listing import Listing
 from core.data.readers import ReadOptions, detect, read_listing
 from tests.data.pictures import column
-
-DATA = Path(os.environ.get("TASKLENS_DATA", Path(__file__).parents[3] / "shared" / "data"))
-
-
-def real(*parts: str) -> Path:
-    path = DATA.joinpath(*parts)
-    if not path.exists():
-        why = f"{path} is not there; TASKLENS_DATA names the folder of the real data sets"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
-    return path
+from tests.needs import real
 
 
 def classes(listing: Listing) -> dict[str, int]:
@@ -46,7 +33,7 @@ def test_omniglot() -> None:
 
 @pytest.mark.parametrize(("part", "characters"), [("images_background", 964), ("images_evaluation", 659)])
 def test_a_single_part_of_omniglot(part: str, characters: int) -> None:
-    listing = read_listing(real("omniglot", f"{part}.zip"))
+    listing = read_listing(real("omniglot") / f"{part}.zip")
     assert listing.table["class"].nunique() <= characters
     assert any("is not there" in note for note in listing.notes)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +31,8 @@ from core.progress import Progress
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     monkeypatch.setattr(store, "_BLOCK", 4)
+    monkeypatch.setattr(store, "_PIECE", 2)
+    monkeypatch.setattr(store, "_NOTED_EVERY", 0.0)
     return tmp_path / "home"
 
 
@@ -148,6 +152,26 @@ def test_what_cannot_be_read_is_counted_listed_and_left_out_on_request() -> None
         store_images(a_listing(pictures))
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_what_was_mended_without_a_trace_is_read(skip: bool) -> None:
+    """As after a change of permissions, which leaves names, sizes and times of modification as they were."""
+    pictures = ten()
+    pictures[2] = pictures[5] = pictures[9] = None
+    if skip:
+        assert store_images(a_listing(pictures), skip_unreadable=True).unreadable == 3
+        assert store_images(a_listing(pictures), skip_unreadable=True).unreadable == 3
+    else:
+        with pytest.raises(UserError, match="3 of 10 images"):
+            store_images(a_listing(pictures))
+    pictures[5] = picture(50)
+    stored = store_images(a_listing(pictures), skip_unreadable=True)
+    assert stored.unreadable == 2
+    opened = open_stored(stored)
+    assert [int(image[0, 0, 0]) for image in opened.images] == [0, 10, 30, 40, 50, 60, 70, 80]
+    assert [str(one) for one in opened.ids] == [f"00{n}.png" for n in (0, 1, 3, 4, 5, 6, 7, 8)]
+    assert load_images("mine").hash == opened.hash
+
+
 def test_a_class_of_which_nothing_can_be_read_is_refused_by_name() -> None:
     pictures = ten()
     pictures[1] = pictures[4] = pictures[7] = None
@@ -177,7 +201,7 @@ def test_an_interrupted_import_goes_on_where_it_was() -> None:
     assert all_stored() == []
     seen.clear()
     opened = open_stored(store_images(a_listing(pictures, read=read), form=form, skip_unreadable=True))
-    assert sorted(seen) == [8, 9]
+    assert sorted(seen) == [1, 8, 9]  # what could not be read is tried again
     assert [int(image[0, 0, 0]) for image in opened.images] == [0, *range(20, 100, 10)]
 
 
@@ -251,6 +275,17 @@ def test_turned_classes_are_classes_of_their_own() -> None:
     assert opened.splits[at] == "train"
 
 
+def test_classes_that_are_turned_already_are_not_turned_again() -> None:
+    with pytest.raises(UserError, match="there is a class 'c0 @180' already"):
+        with_turns(with_turns(a_listing(ten())))
+
+
+def test_images_and_classes_without_a_name_are_refused() -> None:
+    for table, what in ((table_of(["", "b"], ["x", "y"]), "id"), (table_of(["a", "b"], ["x", ""]), "class")):
+        with pytest.raises(UserError, match=f"the {what} of an image is empty"):
+            a_listing([picture(1)] * 2, table=table)
+
+
 def _split_table() -> object:
     return table_of(["000.png", "001.png", "002.png"], ["c0", "c1", "c0"], ["train", "test", "train"])
 
@@ -301,3 +336,17 @@ print((psutil.Process().memory_info().rss - before) / 1e6)
 """
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 150
+
+
+def test_what_was_begun_and_left_for_a_month_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = ten()
+    pictures[2] = None
+    for stamp in ("old", "new"):
+        with pytest.raises(UserError, match="cannot be read"):
+            store_images(a_listing(pictures, stamp=stamp))
+    old, new = sorted(images_home().glob(".*"), key=lambda folder: folder.stat().st_mtime_ns)
+    month_ago = time.time() - 31 * 24 * 3600
+    os.utime(old / "lock", (month_ago, month_ago))
+    store_images(a_listing(ten(), stamp="another"))
+    assert not old.exists()
+    assert new.exists()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,3 +163,13 @@ def test_a_description_of_absurd_size_takes_no_memory(tmp_path: Any) -> None:
 
 def test_learn2learn_is_not_needed() -> None:
     assert [path for path in PRODUCT for name in imports(path) if name.split(".")[0] == "learn2learn"] == []
+
+
+def test_shapes_are_had_without_the_compiler_of_pytorch() -> None:
+    """Its import takes more than a second, of every command."""
+    lines = (
+        "import sys; from core.maml.checkpoint import spec_of; from tests.maml.test_architectures import TINY\n"
+        "for name, fields in TINY.items(): spec_of({'backbone': name, 'ways': 3} | fields).shapes()\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", lines], cwd=Path(__file__).parents[2], check=True)

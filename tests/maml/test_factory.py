@@ -152,5 +152,5 @@ def test_a_model_knows_the_code_of_its_network(home: Path) -> None:
 
 def test_a_factory_goes_with_the_backbone_module_alone() -> None:
     for fields in ({"backbone": "module"}, {"backbone": "cnn4", "factory": "a:b"}):
-        with pytest.raises(UserError, match="a factory goes with the backbone module"):
+        with pytest.raises(UserError, match="Name a network of your own by its function"):
             spec_of({"ways": 3, **fields})

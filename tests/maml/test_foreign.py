@@ -94,6 +94,46 @@ def test_a_size_of_images_that_does_not_follow_is_asked_for(path: Path) -> None:
     assert inspect_checkpoint(path, shape=(40, 30, 1)).faults == ()
 
 
+@pytest.mark.parametrize("backbone", ["cnn4", "convnet"])
+def test_a_pooling_is_said_to_be_a_guess_only_where_several_fit(backbone: str, path: Path) -> None:
+    """16 x 16: four blocks leave one place of either pooling; 28 x 28: of the poolings of cnn4 only one fits."""
+    for side, pooling, guessed in (
+        (16, "max", True),
+        (28, "max", backbone == "convnet"),
+        (28, "stride", backbone == "convnet"),
+    ):
+        fields = {"backbone": backbone, "ways": 3, "filters": 2, "shape": (side, side, 1), "pooling": pooling}
+        tensors = spec_of(fields).init(0)
+        saved(tensors, path)
+        found = inspect_checkpoint(path, shape=(side, side, 1))
+        assert found.faults == ()
+        assert any("Pooling does not show" in note for note in found.notes) == guessed
+        if not guessed:
+            assert found.spec is not None
+            assert found.spec.pooling == pooling
+
+
+def test_a_pooling_that_another_size_would_explain_is_said_to_be_a_guess(path: Path) -> None:
+    saved(state(spec_of({"backbone": "resnet12", "ways": 3, "hidden": (2, 2, 2, 2), "shape": (84, 84, 1)})), path)
+    assert "Pooling does not show in this checkpoint and is taken to be 'mean'." in inspect_checkpoint(path).notes
+    sized = inspect_checkpoint(path, shape=(84, 84, 1))
+    assert not any("Pooling" in note for note in sized.notes)
+
+
+def test_what_the_network_does_not_read_is_refused(path: Path, tmp_path: Path) -> None:
+    saved(state(), path)
+    with pytest.raises(UserError, match=r"The backbone cnn4 takes no --activation\. Leave it out"):
+        import_checkpoint(path, replace(ASK, more={"activation": "tanh", "delta": 1.0}))
+    save_model(Model(SPEC, SPEC.init(0), {}), tmp_path / "model")
+    with pytest.raises(UserError, match="says its pooling itself"):
+        import_checkpoint(tmp_path / "model", Ask(more={"pooling": "stride"}))
+
+
+def test_learned_rates_are_not_told_as_one_rate() -> None:
+    spec = SPEC.model_copy(update={"algorithm": "meta-sgd"})
+    assert "meta-sgd, 2 inner steps at learned rates" in spec.words
+
+
 def test_a_model_folder_of_ours_is_taken_as_described(tmp_path: Path) -> None:
     made = Model(SPEC, SPEC.init(0), {"command": "by hand", "report": {"heldout_loss": 1}})
     save_model(made, tmp_path / "model")
@@ -140,7 +180,7 @@ def test_where_it_comes_from_is_kept(path: Path, tmp_path: Path) -> None:
         ({"shape": (84, 84, 3)}, r"'features\.0\.conv\.weight' has shape \(4, 1, 3, 3\), cnn4 has \(4, 3, 3, 3\)"),
         (
             {"shape": (84, 84, 1)},
-            r"'classifier\.weight' has shape \(3, 4\), cnn4 has \(3, 100\).*images of another size",
+            r"'classifier\.weight' has shape \(3, 4\), cnn4 has \(3, 100\).*another size, or of another pooling",
         ),
         ({"ways": 5}, "checkpoint for other classes: its head has 3, the tasks are 5-way.*Draw tasks of 3 classes"),
     ],
@@ -174,6 +214,7 @@ CHANGES: list[tuple[dict[str, Tensor | None], str]] = [
     ({"features.1.conv.bias": torch.zeros(4, dtype=torch.complex64)}, r"is (complex64|C64)"),
     ({"classifier.weight": torch.zeros(4)}, r"'classifier\.weight' has shape \(4,\), not two axes"),
     ({"features.0.conv.weight": torch.zeros(4, 1)}, "another number of axes"),
+    ({"classifier.weight": torch.zeros(10**12, 0)}, r"'classifier\.weight' of shape .* holds no numbers"),
 ]
 
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ _PYTHON = "cifar-100-python"
 _TARS = (f"{_PYTHON}.tar.gz", f"{_PYTHON}.tgz", f"{_PYTHON}.tar")
 _MEMBERS = ("train", "test", "meta")
 _MOST_MEMBER = 400_000_000
+_MOST_UNPACKED = 1_000_000_000  # bytes of all members; those of the official archive have 187 million
 _MOST_MEMBERS = 100
 _AGAIN = "Download it again."
 _WANTED = (
@@ -159,9 +161,8 @@ def read_split_pickles(path: Path, prefix: str, name: str) -> Listing | None:
     images: list[np.ndarray] = []
     ids, classes, splits = [], [], []
     for split, file in there.items():
-        content = read_plain(file)
-        pixels = content.get("data") if isinstance(content, dict) else None
-        labels = _labels(content.get("labels"), file.name) if isinstance(content, dict) else []
+        content = _plain_dict(read_plain(file), file.name, prefix)
+        pixels, labels = content.get("data"), _labels(content.get("labels"), file.name)
         shape = (len(labels), _SIZE, _SIZE, 3)
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != shape:
             raise UserError(f"{file.name} does not hold images of 32 x 32 pixels in colour and a label each.", _AGAIN)
@@ -211,18 +212,21 @@ def _unpacked(path: Path) -> dict[str, Any]:
         with gzip.open(path) if is_packed else path.open("rb") as stream:
             bounded: Any = _Bounded(stream)
             with tarfile.open(fileobj=bounded) as archive:
+                unpacked = 0
                 # One by one: a size is looked at before anything behind it is unpacked.
                 for _ in range(_MOST_MEMBERS):
                     member = archive.next()
                     if member is None:
                         break
-                    if member.size > _MOST_MEMBER:
-                        raise UserError(f"{path.name} holds {member.name!r} of {member.size:,} bytes.", _AGAIN)
+                    unpacked += member.size
+                    if not 0 <= member.size <= _MOST_MEMBER or unpacked > _MOST_UNPACKED:
+                        raise UserError(f"{path.name} holds {member.name[:80]!r} of {member.size:,} bytes.", _AGAIN)
                     name = member.name.rpartition("/")[2]
                     inside = archive.extractfile(member) if member.isreg() and name in _MEMBERS else None
                     if inside is not None:
                         contents[name] = parse_plain(inside.read(), f"{path.name}: {name}")
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        # RecursionError: of headers about headers, without end
         raise UserError(f"{path.name} is damaged, or no tar archive: {error}.", _AGAIN) from error
     if "meta" not in contents or len(contents) < 2:
         raise UserError(f"{path.name} is not CIFAR-100: it lacks {_PYTHON}/meta, train or test.", _AGAIN)
@@ -243,7 +247,7 @@ class _Bounded:
 
 
 def _from_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
-    meta = _plain_dict(parts["meta"], "meta")
+    meta = _plain_dict(parts["meta"], "meta", "CIFAR-100")
     names = meta.get("fine_label_names")
     if not isinstance(names, list) or len(names) != len(CLASSES) or not all(isinstance(one, str) for one in names):
         raise UserError("meta does not name CIFAR-100's 100 classes.", _AGAIN)
@@ -251,7 +255,7 @@ def _from_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
     for part in ("test", "train"):
         if part not in parts:
             continue
-        content = _plain_dict(parts[part], part)
+        content = _plain_dict(parts[part], part, "CIFAR-100")
         pixels, labels = content.get("data"), _labels(content.get("fine_labels"), part)
         files = content.get("filenames")
         if (
@@ -281,10 +285,10 @@ def _from_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
     return Pool(ids, [row[0] for row in rows], read, stamp)
 
 
-def _plain_dict(content: Any, name: str) -> dict[str, Any]:
+def _plain_dict(content: Any, name: str, dataset: str) -> dict[str, Any]:
     """With text keys, also where an old pickle was written again with keys of bytes."""
     if not isinstance(content, dict):
-        raise UserError(f"{name} is not a part of CIFAR-100.", _AGAIN)
+        raise UserError(f"{name} is not a part of {dataset}.", _AGAIN)
     return {key.decode("latin-1") if isinstance(key, bytes) else str(key): _as_text(v) for key, v in content.items()}
 
 
@@ -342,5 +346,8 @@ def _joined(pools: list[Pool]) -> Pool:
         ),
         key=lambda row: row[:2],
     )
+    for (one, image, _), (other, again, _) in pairwise(rows):
+        if (one, image) == (other, again):
+            raise UserError(f"Two archives beside each other hold {image!r}.", "Keep one of them, or give it alone.")
     joined = Pool([row[1] for row in rows], [row[0] for row in rows], lambda position: rows[position][2](), None)
     return replace(joined, stamp=[pool.stamp for pool in pools])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from core.data.archive import FolderTree, Tree, open_tree
 from core.data.decode import Raw
@@ -67,7 +67,7 @@ def _root(pictures: list[str]) -> str:
     if len(tops) != 1 or min(name.count("/") for name in pictures) < 2:
         return ""
     (top,) = tops
-    inner = {PurePosixPath(name).parts[1] for name in pictures}
+    inner = {name.split("/", 2)[1] for name in pictures}
     if top.lower() in SPLIT_WORDS and not all(word.lower() in SPLIT_WORDS for word in inner):
         return ""
     return f"{top}/"
@@ -75,7 +75,7 @@ def _root(pictures: list[str]) -> str:
 
 def _rows(files: list[str], path: Path) -> tuple[list[_Row], list[str]]:
     """The pictures in class folders in order, and those that lie in none."""
-    parts = {file: PurePosixPath(file).parts for file in files}
+    parts = {file: file.split("/") for file in files}
     tops = {part[0] for part in parts.values() if len(part) > 1}
     split_tops = {top for top in tops if top.lower() in SPLIT_WORDS}
     if split_tops == tops:
@@ -109,7 +109,7 @@ def _notes(tree: Tree, root: str, rows: list[_Row], loose: list[str], others: in
         notes.append(
             f"{counted(others, 'file')} left out that by the name {'is' if others == 1 else 'are'} no picture."
         )
-    full = {"/".join(PurePosixPath(row.file).parts[:depth]) for row in rows}
+    full = {_start(row.file, depth) for row in rows}
     empty = sorted(_class_folders(tree, root, depth) - full)
     if empty:
         notes.append(f"{counted(len(empty), 'class folder')} without a picture: {some(empty)}.")
@@ -119,7 +119,7 @@ def _notes(tree: Tree, root: str, rows: list[_Row], loose: list[str], others: in
 def _class_folders(tree: Tree, root: str, depth: int) -> set[str]:
     """Folders where those of classes lie, with pictures or without."""
     inside = [name.removeprefix(root) for name in tree.files if name.startswith(root)]
-    found = {"/".join(PurePosixPath(name).parts[:depth]) for name in inside if name.count("/") >= depth}
+    found = {_start(name, depth) for name in inside if name.count("/") >= depth}
     if isinstance(tree, FolderTree):  # the only one that can tell of a folder without any file
         base = tree.path / root
         pattern = "/".join(["*"] * depth)
@@ -129,3 +129,7 @@ def _class_folders(tree: Tree, root: str, depth: int) -> set[str]:
             if folder.is_dir() and not any(part.startswith(".") for part in folder.relative_to(base).parts)
         }
     return found
+
+
+def _start(name: str, depth: int) -> str:
+    return "/".join(name.split("/", depth)[:depth])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import stat
+import struct
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -13,6 +15,7 @@ import pyarrow as pa
 
 from core.data.decode import MOST_BYTES, Raw, Unreadable
 from core.data.listing import Listing, table_of
+from core.data.readers.columns import is_text, plain_type, values_of
 from core.data.readers.names import SPLIT_WORDS, called, counted, some
 from core.data.readers.options import ReadOptions
 from core.errors import UserError
@@ -85,10 +88,11 @@ class _Part:
     def read(self, row: int) -> Raw:
         chunk = bisect_right(self.ends, row)
         value = self.chunks[chunk][row - (self.ends[chunk - 1] if chunk else 0)].as_py()
-        content = value.get("bytes") if isinstance(value, dict) else value
+        content, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+        if isinstance(content, str):  # what the oldest versions wrote
+            content, name = None, content
         if content is not None:
             return content
-        name = value.get("path") if isinstance(value, dict) else None
         if not name:
             raise Unreadable("the row has no image")
         try:
@@ -122,7 +126,7 @@ def _refuse_outside(name: Any, file: Path) -> None:
 
 
 def _part(folder: Path) -> _Part:
-    state, info = read_json(folder / "state.json"), read_json(folder / "dataset_info.json")
+    state, info = _description(folder / "state.json"), _description(folder / "dataset_info.json")
     features = info.get("features") if isinstance(info, dict) else None
     listed = state.get("_data_files") if isinstance(state, dict) else None
     if not isinstance(features, dict) or not isinstance(listed, list) or not listed:
@@ -145,6 +149,12 @@ def _part(folder: Path) -> _Part:
     stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     ends = list(accumulate(len(chunk) for chunk in chunks))
     return _Part(folder, image, label, _labels(values, names, folder, label), chunks, ends, [stamp, features])
+
+
+def _description(file: Path) -> Any:
+    if not file.is_file():  # of a pipe, one could wait for ever
+        raise UserError(f"{file} does not exist, or is no file.", _AGAIN)
+    return read_json(file)
 
 
 def _columns(features: dict[str, Any], folder: Path) -> tuple[str, str, list[str] | None]:
@@ -180,17 +190,82 @@ def _one(found: list[str], obvious: tuple[str, ...], what: str, folder: Path, ki
 
 def _arrow(file: Path, image: str, label: str) -> tuple[list[pa.Array], list[Any]]:
     """The chunks of the column of images, and all labels."""
+    if not file.is_file():
+        raise UserError(f"{file} is not there, or no file.", _AGAIN)
     try:
-        with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
-            table = reader.read_all()
-        for column in (image, label):
-            if column not in table.column_names:
-                raise UserError(f"{file} has no column {column!r}, which dataset_info.json names.", _AGAIN)
-        table = table.select([image, label])
+        with pa.memory_map(str(file)) as source:
+            if any(_is_packed(message) for message in pa.ipc.MessageReader.open_stream(source)):
+                raise UserError(f"{file} is compressed, which save_to_disk never does.", _AGAIN)
+            source.seek(0)
+            with pa.ipc.open_stream(source) as reader:
+                schema = reader.schema
+            places = [_place(schema, image, _is_of_images, file), _place(schema, label, _is_of_labels, file)]
+            source.seek(0)
+            # Other columns stay unread: their types may make any size of nothing.
+            wanted = pa.ipc.IpcReadOptions(included_fields=places)
+            with pa.ipc.open_stream(source, options=wanted) as reader:
+                table = reader.read_all()
         table.validate(full=True)  # its offsets may say anything
-        return list(table.column(image).chunks), table.column(label).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{file} is missing, damaged or no Arrow file: {str(error)[:200]}.", _AGAIN) from error
+        return list(table.column(image).chunks), values_of(table.column(label))
+    except (pa.ArrowException, OSError, ValueError, struct.error) as error:
+        raise UserError(f"{file} is damaged or no Arrow file: {str(error)[:200]}.", _AGAIN) from error
+
+
+def _place(schema: pa.Schema, column: str, fits: Callable[[pa.DataType], bool], file: Path) -> int:
+    place = schema.get_field_index(column)
+    if place < 0:
+        raise UserError(f"{file} has no column {column!r}, which dataset_info.json names.", _AGAIN)
+    kind = schema.field(place).type
+    if not fits(plain_type(kind)):
+        raise UserError(f"{file}: the column {column!r} holds {str(kind)[:80]}.", _AGAIN)
+    return place
+
+
+def _is_of_images(kind: pa.DataType) -> bool:
+    """Encoded pictures, paths of them, or both beside each other."""
+    if not pa.types.is_struct(kind):
+        return _is_bytes(kind) or is_text(kind)
+    fields = {field.name: field.type for field in kind}
+    content, path = fields.get("bytes", pa.null()), fields.get("path", pa.null())
+    has_content, has_path = not pa.types.is_null(content), not pa.types.is_null(path)
+    fits = (_is_bytes(content) or not has_content) and (is_text(path) or not has_path)
+    return fits and (has_content or has_path)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_of_labels(kind: pa.DataType) -> bool:
+    return is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+
+
+def _is_packed(message: pa.ipc.Message) -> bool:
+    """Whether the body is compressed, when a few bytes may stand for any number of them.
+
+    PyArrow does not tell, so the tables of its Message.fbs are followed: Message.header, DictionaryBatch.data,
+    RecordBatch.compression.
+    """
+    if message.type not in ("record batch", "dictionary"):
+        return False
+    told = message.metadata.to_pybytes()
+
+    def field(table: int, number: int) -> int:
+        """Where the field lies; 0 if it is not there."""
+        directory = table - struct.unpack_from("<i", told, table)[0]
+        if 4 + 2 * number >= struct.unpack_from("<H", told, directory)[0]:
+            return 0
+        offset: int = struct.unpack_from("<H", told, directory + 4 + 2 * number)[0]
+        return table + offset if offset else 0
+
+    def inner(place: int) -> int:
+        place += struct.unpack_from("<I", told, place)[0]
+        return place
+
+    batch = inner(field(inner(0), 2))
+    if message.type == "dictionary":
+        batch = inner(field(batch, 1))
+    return field(batch, 3) > 0
 
 
 def _labels(values: list[Any], names: list[str] | None, folder: Path, column: str) -> list[str | None]:

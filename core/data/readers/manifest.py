@@ -6,10 +6,11 @@ import codecs
 import csv
 import io
 import os
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from core.data.archive import FolderTree, Tree, open_tree
 from core.data.decode import Raw, Unreadable
 from core.data.listing import Listing, table_of
+from core.data.readers.columns import is_text, plain_type, values_of
 from core.data.readers.names import SPLIT_WORDS, called, counted, is_picture, some
 from core.data.readers.options import ReadOptions
 from core.errors import UserError
@@ -62,7 +64,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
         )
     notes = [f"{counted(len(missing), 'file')} of {len(names):,} missing: {some(missing)}."] if missing else []
     ids = [row.id or name for row, name in zip(rows, names, strict=True)]
-    if any(_is_absolute(name) for name in ids):
+    if is_local and any(_is_absolute(name) for name in ids):
         notes.append("Some ids are absolute paths, which differ between machines: add a column id.")
     _refuse_twice(ids, rows, inner)
 
@@ -204,9 +206,7 @@ def _csv(text: str, name: str) -> tuple[dict[str, list[str]], list[str]]:
 def _parquet(content: bytes, name: str) -> tuple[dict[str, list[str]], list[str]]:
     try:
         schema = pq.read_schema(pa.BufferReader(content))
-        shared = [
-            field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-        ]
+        shared = [field.name for field in schema if is_text(field.type)]
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=shared)
         told = file.metadata
         held = sum(told.row_group(group).total_byte_size for group in range(told.num_row_groups))
@@ -220,23 +220,21 @@ def _parquet(content: bytes, name: str) -> tuple[dict[str, list[str]], list[str]
         for given, column in zip(names, header, strict=True):
             if column in COLUMNS:
                 columns[column] = _texts(file.read([given]).column(given), name, column)
+                if len(columns[column]) != told.num_rows:
+                    raise pa.ArrowInvalid(
+                        f"{told.num_rows:,} rows are told of, but {given!r} has {len(columns[column]):,}"
+                    )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{name} is damaged, or no parquet file: {str(error)[:200]}.", "Write it again.") from error
     return columns, [f"{name}, row {number}" for number in range(1, told.num_rows + 1)]
 
 
 def _texts(column: pa.ChunkedArray, name: str, called_: str) -> list[str]:
-    texts: list[str] = []
-    for chunk in column.chunks:
-        # One text for all rows that share it: a small file may otherwise take more memory than there is.
-        is_shared = pa.types.is_dictionary(chunk.type)
-        values, rows = (chunk.dictionary, chunk.indices.to_pylist()) if is_shared else (chunk, None)
-        kind = values.type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-            raise UserError(f"{name}: the column {called_} holds {kind}.", "Store it as text or whole numbers.")
-        plain = ["" if value is None else str(value) for value in values.to_pylist()]
-        texts += plain if rows is None else ["" if row is None else plain[row] for row in rows]
-    return texts
+    kind = plain_type(column.type)
+    if not (is_text(kind) or pa.types.is_integer(kind)):
+        raise UserError(f"{name}: the column {called_} holds {kind}.", "Store it as text or whole numbers.")
+    column.validate(full=True)  # its places in a dictionary may say anything
+    return ["" if value is None else str(value) for value in values_of(column)]
 
 
 class _Files:
@@ -252,7 +250,7 @@ class _Files:
         if "\0" in row.path:
             raise UserError(f"{row.where}: path holds a NUL character.", "Correct it.")
         slashed = row.path.replace("\\", "/")
-        if ".." in PurePosixPath(slashed).parts:
+        if ".." in slashed.split("/"):
             raise UserError(f"{row.where}: path {row.path[:200]!r} leads out of the folder of the table.", _INSIDE)
         if _is_absolute(row.path):
             if not self._is_local:
@@ -264,7 +262,7 @@ class _Files:
         return self._below(slashed) if is_from_windows else as_written
 
     def _below(self, path: str) -> str:
-        plain = str(PurePosixPath(path))
+        plain = "/".join(part for part in path.split("/") if part not in ("", ".")) or "."
         return f"{self._folder}/{plain}" if self._folder else plain
 
     def look(self, name: str) -> tuple[int, int] | None:
@@ -275,17 +273,18 @@ class _Files:
 
     def stamp(self, name: str) -> tuple[int, int] | tuple[()]:
         try:
-            told = os.stat(self._tree.path / name)  # noqa: PTH116
+            told = os.stat(os.path.join(self._tree.path, name))  # noqa: PTH116, PTH118 - of as many as there are rows
         except (OSError, ValueError):  # of names that no file can have
             return ()
         return (told.st_size, told.st_mtime_ns) if stat.S_ISREG(told.st_mode) else ()
 
 
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # also those of Windows
 _INSIDE = "Put the table above or beside its pictures and write paths that begin there."
 
 
 def _is_absolute(path: str) -> bool:
-    return path.startswith(("/", "\\")) or PureWindowsPath(path).is_absolute()
+    return _ABSOLUTE.match(path) is not None
 
 
 def _refuse_twice(ids: list[str], rows: list[_Row], name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,19 @@ def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
     lists = _lists(tree, path, options.splits)
     if not lists:
         raise UserError(f"There is no mini-ImageNet in {path}.", _WANTED)
-    rows = [(split, *row) for split, (name, content) in lists.items() for row in _rows(content, name)]
+    seen: dict[str, str] = {}
+    rows = [(split, *row) for split, (name, content) in lists.items() for row in _rows(content, name, seen)]
+    if not rows:
+        raise UserError(f"The csv files in {path} have no rows.", "Use the published files.")
     where = _places(tree, [file for _, file, _ in rows])
     missing = [file for _, file, _ in rows if file not in where]
     if len(missing) == len(rows):
         raise UserError(
-            f"None of the {len(rows):,} pictures in the csv files is in {path}; the first is {rows[0][1]!r}.",
+            f"None of the {len(rows):,} pictures in the csv files is in {path}; the first is {some(missing[:1])}.",
             "Put them into a folder images beside the csv files.",
         )
     notes = [f"Split by {', '.join(name for name, _ in lists.values())}."]
-    notes += _absent(set(lists))
+    notes += [*_absent(set(lists)), *_shared((split, label) for split, _, label in rows)]
     if missing:
         notes.append(f"{counted(len(missing), 'picture')} of {len(rows):,} missing: {some(missing)}.")
 
@@ -127,7 +130,8 @@ def _decoded(content: bytes, name: str) -> str:
         raise UserError(f"{name}, line {line} is no UTF-8 text.", "Use the published file.") from error
 
 
-def _rows(content: str, name: str) -> Iterator[tuple[str, str]]:
+def _rows(content: str, name: str, seen: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """File name and label of every row; ``seen`` says where a file name was before."""
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
     try:
         header = [column.strip().lower() for column in next(reader, [])]
@@ -136,8 +140,12 @@ def _rows(content: str, name: str) -> Iterator[tuple[str, str]]:
         for row in reader:
             if not row:
                 continue
+            where = f"{name}, line {reader.line_num}"
             if len(row) != len(header) or not row[0].strip() or not row[1].strip():
-                raise UserError(f"{name}, line {reader.line_num} is no file name and label: {row}.", "Correct it.")
+                raise UserError(f"{where} is no file name and label: {str(row)[:200]}.", "Correct it.")
+            if before := seen.get(row[0]):
+                raise UserError(f"{where}: {row[0][:200]!r} was there before, in {before}.", "Keep one of the rows.")
+            seen[row[0]] = where
             yield row[0], row[1]
     except csv.Error as error:
         raise UserError(
@@ -166,6 +174,17 @@ def _absent(there: set[str]) -> list[str]:
     return [f"There is no list of {split}, so no such images." for split in SPLITS if split not in there]
 
 
+def _shared(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """A note on classes that are in more than one split, given the split and class of every image."""
+    splits: dict[str, set[str]] = {}
+    for split, name in rows:
+        splits.setdefault(name, set()).add(split)
+    shared = sorted(name for name, its in splits.items() if len(its) > 1)
+    if not shared:
+        return []
+    return [f"{counted(len(shared), 'class', 'classes')} in more than one split: {some(shared)}."]
+
+
 def _caches(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         return {}
@@ -191,6 +210,7 @@ def _from_caches(caches: dict[str, Path]) -> Listing:
     ids = [f"{split}/{number:05d}" for split, number, _ in rows]
     stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in caches.values()]
     notes = [f"Split by {', '.join(file.name for file in caches.values())}.", *_absent(set(caches))]
+    notes += _shared((split, name) for split, _, name in rows)
     table = table_of(ids, [name for _, _, name in rows], [split for split, _, _ in rows])
     return Listing("mini-imagenet", table, read, stamp, form=FORM, notes=tuple(notes))
 
@@ -206,6 +226,8 @@ def _cache(content: Any, name: str) -> tuple[np.ndarray, list[str]]:
     images, places = content.get("image_data"), content.get("class_dict")
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise wrong
+    if not images.size:
+        raise UserError(f"{name} holds no images.", "Download it again.")
     if not isinstance(places, dict):
         raise wrong
     classes = [""] * len(images)

@@ -8,7 +8,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def read_mnist(path: Path, options: ReadOptions) -> Listing:
 
 def is_mnist(names: list[str]) -> bool:
     """Whether files of these names are for :func:`read_mnist`."""
-    files = {PurePosixPath(name).name.removesuffix(".gz") for name in names}
+    files = {name.rpartition("/")[2].removesuffix(".gz") for name in names}
     return any(all(f"{start}-{kind}-ubyte" in files for kind in _KINDS) for start in PARTS.values())
 
 

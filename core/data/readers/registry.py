@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
-from core.data.archive import Tree, open_tree
+from core.data.archive import Tree, mode_of, open_tree
 from core.data.listing import Listing
 from core.data.readers import cifar100
 from core.data.readers.cifar_fs import is_cifar_fs, read_cifar_fs
@@ -41,6 +42,7 @@ def read_listing(path: Path, format: str = AUTO, options: ReadOptions | None = N
     Raises:
         UserError: there is no such format, the files are of none or of several, or something is wrong with them.
     """
+    mode_of(path)
     if format == AUTO:
         format = detect(path)
     if format not in READERS:
@@ -54,23 +56,29 @@ def detect(path: Path) -> str:
     Raises:
         UserError: they are of no known format, and what was found instead; or they can be read in two ways.
     """
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
+    is_file = stat.S_ISREG(mode_of(path))
+    if is_file and path.suffix.lower() in SUFFIXES:
         return "manifest"
-    if path.is_file() and cifar100.is_python_archive([path.name]):
+    if is_file and cifar100.is_python_archive([path.name]):
         raise _either("cifar-fs", "fc100")
     tree = open_tree(path)
     # A part of Omniglot is known by the name of its folder, which is not among the names inside.
     inside = [f"{path.name}/{name}" for name in tree.files] if path.is_dir() else tree.files
-    for name, is_it in (
-        ("huggingface", is_huggingface(tree.files)),
-        ("omniglot", is_omniglot(tree.files) or is_omniglot(inside)),
-        ("mnist", path.is_dir() and is_mnist(tree.files)),
-        ("mini-imagenet", is_mini_imagenet(tree)),
-        ("cifar-fs", is_cifar_fs(tree.files)),
-        ("fc100", is_fc100(tree.files)),
-    ):
-        if is_it:
-            return name
+    signs = {
+        "huggingface": is_huggingface(tree.files),
+        "omniglot": is_omniglot(tree.files) or is_omniglot(inside),
+        "mnist": path.is_dir() and is_mnist(tree.files),
+        "mini-imagenet": is_mini_imagenet(tree),
+        "cifar-fs": is_cifar_fs(tree.files),
+        "fc100": is_fc100(tree.files),
+    }
+    found = [name for name, is_it in signs.items() if is_it]
+    if len(found) > 1:
+        raise UserError(
+            f"{path} holds several data sets: {', '.join(found)}.", "Give the folder of one, or say which by --format."
+        )
+    if found:
+        return found[0]
     if cifar100.is_python_archive(tree.files):
         raise _either("cifar-fs", "fc100")
     if has_manifest(tree):
@@ -79,17 +87,26 @@ def detect(path: Path) -> str:
         raise _either("cifar-fs", "fc100", "folder")
     if any(is_picture(name) for name in tree.files):
         return "folder"
-    packed = [name for name in tree.files if name.lower().endswith(".zip")]
-    fix = f"Give an archive itself: {path / packed[0]}." if packed else f"Looked for {_LOOKED_FOR}."
-    raise UserError(f"{path} is in no known format. {_found(tree)}", fix)
+    raise UserError(f"{path} is in no known format. {_found(tree)}", _advice(tree))
 
 
+_PACKED = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _LOOKED_FOR = (
     "a folder of pictures for every class; one csv or parquet table with the columns path and label; "
     "images_background.zip or images_evaluation.zip (omniglot); train-images-idx3-ubyte and its labels (mnist); "
     "cifar-100-python, CIFAR_FS_train.pickle or FC100_train.pickle; train.csv with filename and label, or "
     "mini-imagenet-cache-train.pkl (mini-imagenet); dataset_dict.json or state.json (huggingface)"
 )
+
+
+def _advice(tree: Tree) -> str:
+    zips = [name for name in tree.files if name.lower().endswith(".zip")]
+    if len(zips) == 1:
+        return f"Give the archive itself: {tree.path / zips[0]}."
+    if zips:
+        return f"Give one of the archives itself: {some(zips)}."
+    packed = [name for name in tree.files if name.lower().endswith(_PACKED)]
+    return f"Unpack {some(packed)}, or pack it as zip." if packed else f"Looked for {_LOOKED_FOR}."
 
 
 def _either(*names: str) -> UserError:

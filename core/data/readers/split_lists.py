@@ -11,7 +11,7 @@ from typing import Any
 from core.data.archive import Tree
 from core.data.decode import Unreadable
 from core.data.listing import SPLITS
-from core.data.readers.names import some
+from core.data.readers.names import counted, some
 from core.errors import UserError
 from core.files import read_json
 
@@ -103,9 +103,11 @@ def in_neither(found: Iterable[str], listed: Iterable[str], where: str) -> list[
     have, want = set(found), set(listed)
     notes = []
     if extra := sorted(have - want):
-        notes.append(f"{len(extra):,} classes are in none of the lists in {where} and left out: {some(extra)}.")
+        classes = counted(len(extra), "class is", "classes are")
+        notes.append(f"{classes} in none of the lists in {where} and left out: {some(extra)}.")
     if absent := sorted(want - have):
-        notes.append(f"{len(absent):,} classes of the lists in {where} have no images here: {some(absent)}.")
+        classes = counted(len(absent), "class", "classes")
+        notes.append(f"There are no images of {classes} of the lists in {where}: {some(absent)}.")
     return notes
 
 
@@ -114,7 +116,11 @@ def _read(folder: Path) -> dict[str, Any]:
     for split in SPLITS:
         for ending in ENDINGS:
             file = folder / f"{split}{ending}"
-            if split not in lists and file.is_file():
+            try:
+                is_there = file.is_file()
+            except OSError as error:
+                raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
+            if split not in lists and is_there:
                 lists[split] = read_json(file) if ending == ".json" else _lines(file)
     return lists
 

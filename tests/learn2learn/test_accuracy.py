@@ -1,0 +1,111 @@
+"""A model that learn2learn trained is as good here as there, on the very same held-out episodes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from core.data.images import ImageSet
+from core.tasks.exchange import write_foreign
+from core.tasks.generate import TaskFolder, read_folder
+from core.workspace.workspace import Workspace
+from tests.learn2learn.test_networks import l2l, models, small_resnet
+from tests.test_cli import Shell
+
+DOCS = Path(__file__).parents[2] / "docs" / "exchange.md"
+TASKS = ["tasks", "--count", "12", "--ways", "5", "--shots", "1", "--queries", "5", "--heldout", "20"]
+STEPS, RATE = 2, 0.3
+FAULTY = ("omniglot-cnn", "MetaSGD")
+NETWORKS = {
+    "omniglot-cnn": lambda: models.OmniglotCNN(5, hidden_size=8),
+    "cnn4": lambda: models.MiniImagenetCNN(5, hidden_size=8, channels=1, embedding_size=8),
+    "omniglot-fc": lambda: models.OmniglotFC(784, 5, sizes=[16]),
+    "resnet12": lambda: small_resnet(5, (3, 4, 4, 5), avg_pool=False, channels=1),
+}
+CASES = [(name, wrapper) for name in NETWORKS for wrapper in ("MAML", "MetaSGD") if (name, wrapper) != FAULTY]
+Episode = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Pixels in [0, 1], channels first, float64."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        pixels = torch.from_numpy(self.images.images[position]).double().div(255)
+        return pixels.view(self.images.shape).permute(2, 0, 1), int(self.images.labels[position])
+
+
+def episodes(folder: TaskFolder, part: str, path: Path) -> list[Episode]:
+    """Support and query of every task, from the export for learn2learn by the lines in the documentation."""
+    write_foreign(getattr(folder, part), folder.images(), "learn2learn", path)
+    (lines,) = re.findall(r"```python\n# learn2learn\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    defined: dict[str, Any] = {}
+    exec(lines, defined)
+    taskset, adaptation = defined["load"](path, Images(folder.images()))
+    made = []
+    for number, support in enumerate(adaptation):
+        x, y = taskset[number]
+        inside = torch.zeros(len(y), dtype=torch.bool)
+        inside[support] = True
+        made.append((x[inside], y[inside], x[~inside], y[~inside]))
+    return made
+
+
+def adapted_logits(meta: Any, episode: Episode) -> Tensor:
+    learner = meta.clone()
+    for _ in range(STEPS):
+        learner.adapt(F.cross_entropy(learner(episode[0]), episode[1]))
+    return learner(episode[2])
+
+
+@pytest.mark.parametrize(("name", "wrapper"), CASES)
+def test_the_accuracy_that_evaluate_prints_is_learn2learns(name: str, wrapper: str, tmp_path: Path) -> None:
+    """Float64, as in float32 rounding decides on which side of a kink of ReLU or max-pooling a unit falls."""
+    shell = Shell(tmp_path)
+    tasks = shell.done(*TASKS, "--out", tmp_path / "tasks").path
+    folder = read_folder(tasks)
+    torch.manual_seed(0)
+    meta = getattr(l2l.algorithms, wrapper)(NETWORKS[name](), lr=RATE).double()
+    optimizer = torch.optim.Adam(meta.parameters(), 3e-3)
+    train = episodes(folder, "train", tmp_path / "train.json")
+    for step in range(4):
+        optimizer.zero_grad()
+        for episode in train[3 * step : 3 * step + 3]:
+            F.cross_entropy(adapted_logits(meta, episode), episode[3]).backward()
+        optimizer.step()
+    heldout = episodes(folder, "heldout", tmp_path / "heldout.json")
+    logits = [adapted_logits(meta, episode).detach() for episode in heldout]
+    right = sum(int((one.argmax(1) == episode[3]).sum()) for one, episode in zip(logits, heldout, strict=True))
+    loss = sum(float(F.cross_entropy(one, episode[3])) for one, episode in zip(logits, heldout, strict=True))
+
+    torch.save(meta.state_dict(), tmp_path / "theirs.pt")
+    rate = ["--inner-rate", RATE] if wrapper == "MAML" else []
+    given = ["--checkpoint", tmp_path / "theirs.pt", "--inner-steps", STEPS, *rate, "--tasks", tasks]
+    model = shell.done("model", *map(str, given), "--out", tmp_path / "model").path
+    shell.done("open", "--tasks", tasks, "--model", model, "-w", "mine")
+    run = shell.done("evaluate", "-w", "mine", "--device", "cpu", "--dtype", "float64")
+    found = Workspace(tmp_path / "home" / "mine").runs.get(run.path.name).json("summary.json")
+    count_of_queries = sum(len(episode[3]) for episode in heldout)
+    assert found["accuracy"]["mean"] * count_of_queries == pytest.approx(right, abs=1e-6)
+    assert found["loss"]["mean"] == pytest.approx(loss / len(heldout), rel=1e-9)
+    assert f"held-out accuracy {right / count_of_queries:.3f}" in run.err
+
+
+def test_learn2learns_meta_sgd_cannot_take_a_second_step_of_omniglot_cnn() -> None:
+    """Its fault, which docs/models.md names: it loses the convolutions, which are registered twice, at the first."""
+    meta = l2l.algorithms.MetaSGD(NETWORKS["omniglot-cnn"](), lr=RATE)
+    x, y = torch.rand(5, 1, 28, 28), torch.arange(5)
+    with pytest.raises(RuntimeError, match="not have been used in the graph"):
+        adapted_logits(meta, (x, y, x, y))
