@@ -154,7 +154,10 @@ def page(browser: Browser) -> Iterator[Page]:
 
     context.route(_leaves, guard)
     tab = context.new_page()
-    tab.on("console", lambda said: faults.append(f"console: {said.text}") if _is_fault(said) else None)
+    tab.on(
+        "console",
+        lambda said: faults.append(f"console: {said.text} {said.location.get('url', '')}") if _is_fault(said) else None,
+    )
     tab.on("pageerror", lambda error: faults.append(f"page error: {error}"))
     tab.on("websocket", lambda ws: faults.append(f"websocket to {ws.url}") if _leaves(ws.url) else None)
     yield tab

@@ -126,8 +126,9 @@ def test_own_data_from_the_files_to_the_export(
     expect(page.get_by_role("heading", name="4 · Check and open")).to_be_visible(timeout=LONG)
 
     # 4 What the rest costs, and the workspace.
-    press(page, "What will it cost?")
-    expect(page.get_by_text("Estimates, from each kind of pass tried")).to_be_visible(timeout=LONG)
+    if data is omniglot:
+        press(page, "What will it cost?")
+        expect(page.get_by_text("Estimates, from each kind of pass tried")).to_be_visible(timeout=LONG)
     fill(page, "Name of the workspace", name)
     press(page, "Open the workspace")
     heading(page, "Overview")
@@ -144,13 +145,15 @@ def test_own_data_from_the_files_to_the_export(
     harmful = tiles.nth(0).get_attribute("data-id")
     tiles.nth(0).dblclick()  # every name is shown as text: a request that leaves this machine fails the test
     expect(page.get_by_role("dialog").get_by_text("Given class")).to_be_visible()
+    page.wait_for_function("[...document.querySelectorAll('[role=dialog] img')].some(one => one.naturalWidth > 0)")
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
     tiles.nth(0).click()
     press(page, "Remove 1 selected")
     expect(page.get_by_text("Marked for removal: 1 image")).to_be_visible()
-    go(page, "Edit")
-    press(page, "Estimate and fine-tune")
-    expect(page.get_by_text("Estimated effect of retraining")).to_be_visible(timeout=LONG)
+    if data is not mini_imagenet:
+        go(page, "Edit")
+        press(page, "Estimate and fine-tune")
+        expect(page.get_by_text("Estimated effect of retraining")).to_be_visible(timeout=LONG)
     go(page, "Export")
     press(page, "Write the export")
     expect(page.get_by_text("cleaned-tasks.parquet").first).to_be_visible(timeout=60_000)
