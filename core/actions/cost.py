@@ -51,9 +51,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class _Pace:
-    """Seconds a task, and the most memory of the process meanwhile, in GB."""
+    """Seconds a task, seconds that the first run takes longer, and the most memory of the process meanwhile, in GB."""
 
     seconds: float
+    start: float
     gb: float
 
 
@@ -93,14 +94,14 @@ def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) ->
     curved = min(solve.curvature_tasks or n, n)
     gradient, scored = pace["gradient"], pace["scores"]
     per_product = pace["product"].seconds * curved
-    once = gradient.seconds * heldout + scored.seconds * n
+    once = gradient.seconds * heldout + scored.seconds * n + gradient.start + pace["product"].start + scored.start
     most = max(gradient.gb, scored.gb, pace["product"].gb)
     steps, batch = FINETUNE.iterations, min(FINETUNE.meta_batch, n)
     found = [
         _cost(
             "Evaluate",
             f"{heldout:,} held-out tasks, gradients of {n:,} tasks",
-            pace["forward"].seconds * heldout + gradient.seconds * n,
+            pace["forward"].seconds * heldout + gradient.seconds * n + pace["forward"].start + gradient.start,
             gradient.gb,
         ),
         Cost(
@@ -110,11 +111,16 @@ def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) ->
             once + _USUAL_PRODUCTS[1] * per_product,
             most,
         ),
-        _cost("Fine-tune", f"{steps} steps of {batch} tasks", gradient.seconds * steps * batch, gradient.gb),
+        _cost(
+            "Fine-tune",
+            f"{steps} steps of {batch} tasks",
+            gradient.seconds * steps * batch + gradient.start,
+            gradient.gb,
+        ),
     ]
     if training is not None:
         batch = min(training.meta_batch, n)
-        seconds = gradient.seconds * (training.iterations * batch + training.polish * n)
+        seconds = gradient.seconds * (training.iterations * batch + training.polish * n) + gradient.start
         polish = f", {training.polish} passes over all tasks" if training.polish else ""
         found.insert(0, _cost("Train", f"{training.iterations:,} steps of {batch} tasks{polish}", seconds, gradient.gb))
     return found
@@ -126,16 +132,14 @@ def _cost(stage: str, how_much: str, seconds: float, gb: float) -> Cost:
 
 def _pace(run: Callable[[], object], tasks: int, device: torch.device) -> _Pace:
     """The fastest of several runs: the first two or three of a kind also compile and fill caches."""
-    best = float("inf")
+    took: list[float] = []
     with peak_memory() as peak:
-        for _ in range(_MOST_RUNS):
+        while len(took) < 2 or (len(took) < _MOST_RUNS and took[-1] < _SETTLED * min(took[:-1])):
             start = time.perf_counter()
             run()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            seconds, before = time.perf_counter() - start, best
-            best = min(best, seconds)
-            if seconds > _SETTLED * before:
-                break
+            took.append(time.perf_counter() - start)
+    best = min(took)
     on_card = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
-    return _Pace(best / tasks, max(peak.gb, on_card))
+    return _Pace(best / tasks, took[0] - best, max(peak.gb, on_card))
