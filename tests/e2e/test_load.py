@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.test_path import LONG, ROOT, go, heading
+from tests.e2e.test_path import LONG, ROOT, go, heading, picture_loaded
 from tests.needs import cifar100_slice, mini_imagenet_like, omniglot_slice, real
 
 FC100_TRAIN = ("apple", "bottle", "bowl", "bridge", "castle", "bus")
@@ -145,7 +145,7 @@ def test_own_data_from_the_files_to_the_export(
     harmful = tiles.nth(0).get_attribute("data-id")
     tiles.nth(0).dblclick()  # every name is shown as text: a request that leaves this machine fails the test
     expect(page.get_by_role("dialog").get_by_text("Given class")).to_be_visible()
-    page.wait_for_function("[...document.querySelectorAll('[role=dialog] img')].some(one => one.naturalWidth > 0)")
+    picture_loaded(page)
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
     tiles.nth(0).click()
     press(page, "Remove 1 selected")

@@ -30,6 +30,11 @@ def go(page: Page, name: str) -> None:
     heading(page, name)
 
 
+def picture_loaded(page: Page) -> None:
+    """Wait for the picture of a dialog: closed before, it would be asked for when it is no longer there."""
+    page.wait_for_function("[...document.querySelectorAll('[role=dialog] img')].some(one => one.naturalWidth > 0)")
+
+
 @pytest.mark.timeout(1500)
 def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> None:
     url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "2"})
@@ -70,6 +75,7 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> No
     expect(page.get_by_text("Marked for removal: 1 task, 4 images")).to_be_visible()
     tiles.nth(6).dblclick()
     expect(page.get_by_role("dialog").get_by_text("Adapted loss")).to_be_visible()
+    picture_loaded(page)
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
 
     # The removal survives a reload.
