@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from core.data import load_images
+from core.errors import UserError
 from core.files import library, read_json
 from core.tasks.generate import TaskSettings
 from core.tasks.noise import PRESETS
@@ -54,18 +55,26 @@ def _folders(data_hash: str) -> dict[str, str]:
     found = sorted((library() / "tasks").glob("*/tasks.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     words = {}
     for path in found:
-        told = read_json(path)
-        if told.get("data_hash") == data_hash:
-            words[path.parent.name] = _words(told.get("settings", {}))
+        try:
+            told = read_json(path)
+        except UserError as error:  # one damaged folder must not hide the others
+            st.warning(plain(error))
+            continue
+        if isinstance(told, dict) and told.get("data_hash") == data_hash:
+            words[path.parent.name] = _words(told.get("settings"))
     return words
 
 
-def _words(settings: dict) -> str:
-    if "ways" not in settings:
-        return "from " + " and ".join(settings.get("lists", ["lists"]))
-    noise = "" if settings["noise"] == "none" else f", noise {settings['noise']}"
-    number = f"{settings['count']:,} tasks" if settings["count"] else "every combination of classes"
-    return f"{settings['ways']}-way {settings['shots']}-shot, {number}{noise}"
+def _words(settings: object) -> str:
+    """What the tasks are, as far as their description says it."""
+    match settings:
+        case {"ways": ways, "shots": shots, "count": count, "noise": noise}:
+            number = f"{count:,} tasks" if isinstance(count, int) else "every combination of classes"
+            planted = "" if noise == "none" else f", noise {noise}"
+            return f"{ways}-way {shots}-shot, {number}{planted}"
+        case {"lists": [str(train), str(heldout)]}:
+            return f"from {train} and {heldout}"
+    return "made by hand"
 
 
 def _draw(images: str) -> None:

@@ -151,6 +151,17 @@ def test_own_lists_are_uploaded_and_kept_as_files(
     assert read_tasks(heldout, load_images(own)).hash == made.heldout.hash
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"settings": 3}', '{"settings": {"ways": 2}}'])
+def test_a_damaged_folder_of_tasks_hides_no_other(show: Open, home: Path, tasks: Path, text: str) -> None:
+    broken = home / "library" / "tasks" / "broken" / "tasks.json"
+    broken.parent.mkdir()
+    broken.write_text(text)
+    page = show("load")
+    assert page.selectbox(key="load_tasks").options == ["mine · 2-way 1-shot, 4 tasks"]
+    assert [one.value for one in page.warning if "not valid JSON" in one.value] == [one.value for one in page.warning]
+    assert bool(page.warning) == (text == "{")
+
+
 def test_models_are_told_apart_by_whether_they_fit(show: Open, home: Path, tasks: Path) -> None:
     save(home, "good")
     save(home, "other-classes", ways=5)
