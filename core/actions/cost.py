@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch.func import grad
 
 from core.actions.compute import Loaded
 from core.actions.edit import FINETUNE
 from core.influence.curvature import Curvature
 from core.influence.methods import METHODS, SolveSettings
 from core.influence.scores import instance_table
-from core.maml.episodes import Episodes, batched, total
-from core.maml.training import TrainSettings
+from core.maml.episodes import Episodes
+from core.maml.evaluation import evaluate
+from core.maml.training import TrainSettings, objective
 from core.maml.vectors import flatten
 from core.memory import peak_memory
 from core.progress import Progress, spoken_seconds
@@ -80,8 +80,8 @@ def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) ->
     direction = torch.ones_like(flatten(params))
     product = Curvature(solve.curvature, model, params, few, None)
     passes: dict[str, Callable[[], object]] = {
-        "forward": lambda: [batched(model.query_logits)(params, chunk.task) for chunk in few.chunks()],
-        "gradient": lambda: [grad(total(model.task_loss))(params, chunk.task) for chunk in few.chunks()],
+        "forward": lambda: evaluate(model, params, few),
+        "gradient": lambda: objective(model, params, few),
         "product": partial(product, direction),
         "scores": lambda: instance_table(model, params, direction, few),
     }

@@ -123,7 +123,7 @@ def _target_gradient(
 def _instances(loaded: Loaded, model: Bilevel, u: Tensor, run: Work, progress: Progress) -> pd.DataFrame:
     progress.stage("scores", len(loaded.train))
     with run.timed("scores"):
-        return instance_table(model, loaded.params, u, loaded.train, progress.advance, run.remember)
+        return instance_table(model, loaded.params, u, loaded.train, progress.advance, run.memory())
 
 
 def _tables(instances: pd.DataFrame) -> Tables:

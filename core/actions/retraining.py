@@ -19,7 +19,7 @@ from core.files import content_hash
 from core.maml.backbone import Params
 from core.maml.checkpoint import Model, load_model, save_model
 from core.maml.evaluation import evaluate
-from core.maml.training import TrainSettings, refuse_diverged, stationarity, train
+from core.maml.training import TrainSettings, objective, refuse_diverged, stationarity, train
 from core.progress import Progress
 from core.tasks.tasklist import TaskList
 from core.workspace.runs import Run, Work
@@ -124,16 +124,11 @@ def params_of(run: Run, loaded: Loaded) -> Params:
 
 def seconds_of(loaded: Loaded, settings: TrainSettings, tasks: int) -> float:
     """About how long one retraining takes here, from the time of one chunk's meta-gradient."""
-    from torch.func import grad
-
-    from core.maml.episodes import total
-
-    function = grad(total(loaded.model.task_loss))
-    chunk = next(loaded.train.chunks(np.arange(min(loaded.train.chunk, len(loaded.train)))))
+    few = np.arange(min(settings.meta_batch, len(loaded.train)))
     times = []
     for _ in range(3):
         begun = time.perf_counter()
-        function(loaded.params, chunk.task)
+        objective(loaded.model, loaded.params, loaded.train, few)
         times.append(time.perf_counter() - begun)
     gradients = settings.iterations * settings.meta_batch + 1.3 * settings.polish * tasks
-    return min(times) / len(chunk.positions) * gradients
+    return min(times) / len(few) * gradients

@@ -27,8 +27,9 @@ from core.influence.solvers import (
     low_rank,
     neumann,
 )
-from core.maml.episodes import batched
+from core.maml.episodes import Chunk
 from core.maml.objective import Bilevel
+from core.maml.passes import passes_of
 from core.maml.vectors import flatten
 from core.progress import Progress
 from core.workspace.runs import Work
@@ -201,12 +202,14 @@ _ADVICE = "Raise the damping or the number of iterations."
 def difficulty(loaded: Loaded, progress: Progress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean adapted loss, predictive entropy and margin of every training task's query rows, ``(N,)`` each, in nats."""
     found = np.zeros((3, len(loaded.train)))
-    function = batched(loaded.model.query_logits)
-    for chunk in loaded.train.chunks():
-        logits = function(loaded.params, chunk.task).cpu().numpy()
-        loss, margin, entropy, _ = look(logits, chunk.task.yq.cpu().numpy())
-        found[:, chunk.positions] = loss.mean(-1), entropy.mean(-1), margin.mean(-1)
-        progress.advance(len(chunk.positions))
+    passes = passes_of(loaded.model)
+
+    def of_chunk(chunk: Chunk) -> list[Tensor]:
+        return [passes.query_logits(loaded.params, chunk.task), chunk.task.yq]
+
+    for at, (logits, labels) in loaded.train.collected(of_chunk, on_chunk=progress.advance):
+        loss, margin, entropy, _ = look(logits, labels)
+        found[:, at] = loss.mean(-1), entropy.mean(-1), margin.mean(-1)
     return found[0], found[1], found[2]
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
 
 from core.influence.solvers import Product, Solution, conjugate_gradients
 from core.maml.backbone import Params
-from core.maml.episodes import Episodes, total
-from core.maml.objective import Bilevel, Task
+from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
+from core.maml.objective import Bilevel
+from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
 
 
@@ -21,7 +21,7 @@ def removal_gradient(
     params: Params,
     episodes: Episodes,
     weights: np.ndarray,
-    on_chunk: Callable[[int], None] = lambda tasks: None,
+    on_chunk: OnChunk = told_nobody,
 ) -> Tensor:
     """Sum of the gradients whose influence functions a removal adds up, ``(P,)``.
 
@@ -33,23 +33,17 @@ def removal_gradient(
         weights: ``(rows of the task table,)`` after the removal.
     """
 
-    def directional(p: Params, pair: tuple[Task, Task]) -> Tensor:
-        """d L_O^k along the change of weights."""
-        task, change = pair
-
-        def loss(s: Tensor, q: Tensor) -> Tensor:
-            return model.task_loss(p, task._replace(s=s, q=q))
-
-        return jvp(loss, (task.s, task.q), (change.s, change.q))[1]
-
     change = weight_change(episodes, weights)
     positions = touched_tasks(episodes, change)
     changes = episodes.with_weights(change)
-    out = torch.zeros_like(flatten(params))
-    for chunk, difference in zip(episodes.chunks(positions), changes.chunks(positions), strict=True):
-        out += flatten(grad(total(directional))(params, (chunk.task, difference.task)))
-        on_chunk(len(chunk.positions))
-    return out
+    passes = passes_of(model)
+
+    def of_chunk(chunk: Chunk) -> list[Tensor]:
+        return [flatten(passes.removal(params, chunk.task, changes.at(chunk.positions)))]
+
+    if not len(positions):
+        return torch.zeros_like(flatten(params))
+    return episodes.summed(of_chunk, positions, on_chunk)[0]
 
 
 def weight_change(episodes: Episodes, weights: np.ndarray) -> np.ndarray:

@@ -12,39 +12,31 @@ from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.func import grad, jvp, vjp
 
 from core.errors import UserError
 from core.maml.backbone import Params
-from core.maml.episodes import Episodes, batched, total
+from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
 from core.maml.objective import Bilevel, Task
+from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
 
 ChunkProduct = Callable[[Bilevel, Params, Params, Task], Params]
 
 
 def exact_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
-    """``sum_k D_lambda D_lambda L_O^k v`` through the adaptation, by forward-over-reverse.
+    """``sum_k D_lambda D_lambda L_O^k v`` through the adaptation.
 
     This is the total Hessian of Def. 4.2; nothing is approximated. It is indefinite in general.
     """
-    return jvp(lambda p: grad(total(model.task_loss))(p, chunk), (params,), (v,))[1]
+    return passes_of(model).hessian(params, v, chunk)
 
 
 def gauss_newton_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
     """``sum_k J_k^T A_k J_k v``: J_k the derivative of task k's query logits by lambda, through the adaptation,
     and A_k the Hessian of its query loss by the logits. Positive semi-definite.
     """
-
-    def logits(p: Params) -> Tensor:
-        return batched(model.query_logits)(p, chunk)
-
-    out, change = jvp(logits, (params,), (v,))
-    probability = F.softmax(out, -1)
-    curved = probability * (change - (probability * change).sum(-1, keepdim=True))
-    return vjp(logits, params)[1](curved * (chunk.q / chunk.q.shape[-1])[..., None])[0]
+    return passes_of(model).gauss_newton(params, v, chunk)
 
 
 def direct_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
@@ -54,22 +46,13 @@ def direct_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Pa
 
 def task_fisher_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
     """``sum_k g_k g_k^T v`` with g_k the gradient of task k's query loss. Positive semi-definite, of rank N at most."""
-
-    def losses(p: Params) -> Tensor:
-        return batched(model.task_loss)(p, chunk)
-
-    _, change = jvp(losses, (params,), (v,))
-    return vjp(losses, params)[1](change)[0]
+    return passes_of(model).fisher(params, v, chunk)
 
 
 def gamma(model: Bilevel, params: Params, chunk: Task) -> Tensor:
     """``sum_k | d L_O^k / d theta |_1`` at theta_k (Thm 5.1), a scalar."""
-
-    def one(p: Params, task: Task) -> Tensor:
-        direct = grad(replace(model, first_order=True).task_loss)(p, task)
-        return torch.stack([value.abs().sum() for value in direct.values()]).sum()
-
-    return total(one)(params, chunk)
+    direct, _ = passes_of(replace(model, first_order=True)).gradients(params, chunk)
+    return torch.stack([value.abs().sum() for value in direct.values()]).sum()
 
 
 PRODUCTS: dict[str, ChunkProduct] = {
@@ -100,7 +83,7 @@ class Curvature:
         params: Params,
         episodes: Episodes,
         positions: np.ndarray | None = None,
-        on_chunk: Callable[[int], None] = lambda tasks: None,
+        on_chunk: OnChunk = told_nobody,
     ) -> None:
         if name not in CURVATURES:
             raise UserError(f"There is no curvature {name!r}.", f"Known: {', '.join(CURVATURES)}.")
@@ -122,19 +105,20 @@ class Curvature:
         if self.name == GAMMA:
             return self._gamma * v
         direction = unflatten(v, self._params)
-        out = torch.zeros_like(v)
-        for chunk in self._episodes.chunks(self.positions):
-            out += flatten(PRODUCTS[self.name](self._model, self._params, direction, chunk.task))
-            self._on_chunk(len(chunk.positions))
+
+        def of_chunk(chunk: Chunk) -> list[Tensor]:
+            return [flatten(PRODUCTS[self.name](self._model, self._params, direction, chunk.task))]
+
+        (out,) = self._episodes.summed(of_chunk, self.positions, self._on_chunk)
         return out * self.scale
 
     @cached_property
     def _gamma(self) -> float:
-        whole = 0.0
-        for chunk in self._episodes.chunks(self.positions):
-            whole += float(gamma(self._model, self._params, chunk.task))
-            self._on_chunk(len(chunk.positions))
-        return whole * self.scale
+        def of_chunk(chunk: Chunk) -> list[Tensor]:
+            return [gamma(self._model, self._params, chunk.task)]
+
+        (whole,) = self._episodes.summed(of_chunk, self.positions, self._on_chunk)
+        return float(whole) * self.scale
 
 
 def task_gradients(
@@ -142,7 +126,7 @@ def task_gradients(
     params: Params,
     episodes: Episodes,
     positions: np.ndarray | None = None,
-    on_chunk: Callable[[int], None] = lambda tasks: None,
+    on_chunk: OnChunk = told_nobody,
 ) -> Tensor:
     """Total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1); all in memory."""
     return _rows(model, params, episodes, lambda gradients: gradients, flatten(params).numel(), positions, on_chunk)
@@ -153,7 +137,7 @@ def gradient_products(
     params: Params,
     episodes: Episodes,
     directions: Tensor,
-    on_chunk: Callable[[int], None] = lambda tasks: None,
+    on_chunk: OnChunk = told_nobody,
 ) -> Tensor:
     """``g_k . u_t`` for every task and every row u_t of ``directions`` ``(T, P)``: ``(tasks, T)``, no gradient kept."""
     return _rows(model, params, episodes, lambda g: g @ directions.T, len(directions), None, on_chunk)
@@ -166,14 +150,17 @@ def _rows(
     of: Callable[[Tensor], Tensor],
     width: int,
     positions: np.ndarray | None,
-    on_chunk: Callable[[int], None],
+    on_chunk: OnChunk,
 ) -> Tensor:
     """``of(gradients of a chunk)`` for all chunks, ``(tasks, width)``."""
     where = np.arange(len(episodes)) if positions is None else np.sort(positions)
     out = torch.empty(len(where), width, device=episodes.device, dtype=episodes.dtype)
-    function = batched(grad(model.task_loss))
-    for chunk in episodes.chunks(positions):
-        gradients = torch.cat([value.flatten(1) for value in function(params, chunk.task).values()], 1)
-        out[torch.from_numpy(np.searchsorted(where, chunk.positions)).to(out.device)] = of(gradients)
-        on_chunk(len(chunk.positions))
+    passes = passes_of(model)
+
+    def of_chunk(chunk: Chunk) -> list[Tensor]:
+        gradients, _ = passes.gradients(params, chunk.task)
+        return [of(torch.cat([value.flatten(1) for value in gradients.values()], 1))]
+
+    for at, (rows,) in episodes.collected(of_chunk, positions, on_chunk):
+        out[torch.from_numpy(np.searchsorted(where, at)).to(out.device)] = torch.from_numpy(rows).to(out)
     return out

@@ -14,60 +14,18 @@ the sum of theirs. No gradient of a single instance is ever formed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from scipy.special import log_softmax
 from torch import Tensor
-from torch.func import grad, jacfwd, jvp, vjp
+from torch.func import grad, jacfwd
 
 from core.errors import UserError
 from core.maml.backbone import Params
-from core.maml.episodes import Episodes, batched
+from core.maml.episodes import Chunk, Episodes, Memory, OnChunk, told_nobody
 from core.maml.objective import Bilevel, Task
+from core.maml.passes import RowScores, passes_of
 from core.maml.vectors import flatten, unflatten
-
-
-class RowScores(NamedTuple):
-    """What one task's rows get, or several tasks' with a first axis more.
-
-    Attributes:
-        by_s, by_q: ``d phi / d s`` ``(S,)`` and ``d phi / d q`` ``(Q,)``.
-        effect: P(z) of every support row, ``(S,)``: the change of the own task's query loss when it leaves (Thm 4.7).
-        support, query: Logits after adaptation, ``(S, ways)`` and ``(Q, ways)``.
-    """
-
-    by_s: Tensor
-    by_q: Tensor
-    effect: Tensor
-    support: Tensor
-    query: Tensor
-
-
-def task_scores(model: Bilevel, params: Params, u: Params, task: Task) -> RowScores:
-    """Scores of one task's rows along the direction ``u``, and what the adapted model says of them."""
-
-    def losses(s: Tensor, q: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        weighted = task._replace(s=s, q=q)
-
-        def loss(p: Params) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            theta = model.adapt(p, weighted)
-            query = model.network(theta, task.xq)
-            rows = F.cross_entropy(query, task.yq, reduction="none")
-            return (weighted.q * rows).mean(), (model.network(theta, task.xs), query)
-
-        value, phi, logits = jvp(loss, (params,), (u,), has_aux=True)
-        return (phi, value), logits
-
-    (phi, _), pull, (support, query) = vjp(losses, task.s, task.q, has_aux=True)
-    one, none = torch.ones_like(phi), torch.zeros_like(phi)
-    by_s, by_q = pull((one, none))
-    effect, _ = pull((none, -one))
-    return RowScores(by_s, by_q, effect, support, query)
 
 
 def inner_influence(model: Bilevel, params: Params, task: Task) -> tuple[Tensor, Tensor]:
@@ -88,14 +46,14 @@ def instance_table(
     params: Params,
     u: Tensor,
     episodes: Episodes,
-    on_chunk: Callable[[int], None] = lambda tasks: None,
-    remember: Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]] = lambda compute: list(compute()),
+    on_chunk: OnChunk = told_nobody,
+    memory: Memory | None = None,
 ) -> pd.DataFrame:
     """Every row of the task table with its score and the adapted model's view of it.
 
     Args:
         u: ``(P,)``, the solution of the solve.
-        remember: Keeps the arrays of a finished chunk, so that interrupted work goes on from there.
+        memory: Keeps what finished chunks gave, so that interrupted work goes on from there.
 
     Returns:
         task_id, role, image_id, label, class, weight, score, effect (P of a support row, NaN for query rows), loss
@@ -112,23 +70,19 @@ def instance_table(
     columns = {name: np.full(n, np.nan) for name in ("score", "effect", "loss", "margin", "entropy")}
     predicted = np.zeros(n, dtype=np.int64)
 
-    def scores(p: Params, task: Task) -> RowScores:
-        return task_scores(model, p, direction, task)
+    passes = passes_of(model)
 
-    function = batched(scores)
-    for chunk in episodes.chunks():
+    def of_chunk(chunk: Chunk) -> RowScores:
+        return passes.row_scores(params, direction, chunk.task)
 
-        def compute(task: Task = chunk.task) -> list[np.ndarray]:
-            return [value.detach().cpu().numpy() for value in function(params, task)]
-
-        by_s, by_q, effect, support, query = remember(compute)
-        rows_s, rows_q = episodes.rows(chunk.positions)
+    for at, arrays in episodes.collected(of_chunk, on_chunk=on_chunk, memory=memory):
+        by_s, by_q, effect, support, query = arrays
+        rows_s, rows_q = episodes.rows(at)
         columns["effect"][rows_s] = effect
         for rows, by, logits in ((rows_s, by_s, support), (rows_q, by_q, query)):
             columns["score"][rows] = by
             view = look(logits, label[rows])
             columns["loss"][rows], columns["margin"][rows], columns["entropy"][rows], predicted[rows] = view
-        on_chunk(len(chunk.positions))
     refuse_meaningless(columns["score"])
     table = episodes.tasks.rows.assign(**columns, predicted=predicted, confidence=np.exp(-columns["loss"]))
     return table.assign(predicted_class=class_of(table, table))

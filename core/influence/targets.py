@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.func import grad_and_value
 
 from core.errors import UserError
 from core.maml.backbone import Params
-from core.maml.episodes import Episodes, total
+from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
 from core.maml.objective import Bilevel
+from core.maml.passes import passes_of
 from core.maml.vectors import flatten
 from core.tasks.tasklist import TaskList
 
@@ -69,18 +67,17 @@ class Target:
 
 
 def target_gradient(
-    model: Bilevel, params: Params, target: Episodes, on_chunk: Callable[[int], None] = lambda tasks: None
+    model: Bilevel, params: Params, target: Episodes, on_chunk: OnChunk = told_nobody
 ) -> tuple[Tensor, float]:
     """Total gradient ``(P,)`` of the target's loss by lambda, through the adaptation, and the loss itself.
 
     The exact form of Def. 5.2 (the paper drops the derivative of the adaptation here).
     """
-    function = grad_and_value(total(model.task_loss))
-    gradient = torch.zeros_like(flatten(params))
-    loss = 0.0
-    for chunk in target.chunks():
-        part, value = function(params, chunk.task)
-        gradient += flatten(part)
-        loss += float(value)
-        on_chunk(len(chunk.positions))
-    return gradient / len(target), loss / len(target)
+    passes = passes_of(model)
+
+    def of_chunk(chunk: Chunk) -> list[Tensor]:
+        gradient, losses = passes.gradient(params, chunk.task)
+        return [flatten(gradient), losses.sum()]
+
+    gradient, loss = target.summed(of_chunk, on_chunk=on_chunk)
+    return gradient / len(target), float(loss) / len(target)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import lru_cache
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from core.data import ImageSet
+from core.files import content_hash
 from core.maml.backbone import Params
 from core.maml.objective import Task
 from core.tasks.tasklist import TaskList
@@ -30,6 +34,25 @@ class Chunk:
     task: Task
 
 
+Out = TypeVar("Out")
+OnChunk = Callable[[int], None]
+"""Told the number of tasks after each chunk, for progress and cancelling."""
+
+
+def told_nobody(tasks: int) -> None:
+    """Who wants to know of no chunk."""
+
+
+class Memory(Protocol):
+    """Keeps what chunks gave, so that interrupted work goes on from there."""
+
+    def get(self, key: str) -> list[np.ndarray] | None:
+        """What was kept under a name."""
+
+    def put(self, key: str, arrays: list[np.ndarray]) -> None:
+        """Keep something."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Group:
     """Tasks of equal shape: positions ``(T,)``; rows of the table, image positions, labels, weights ``(T, S + Q)``."""
@@ -44,6 +67,10 @@ class _Group:
 
 class Episodes:
     """The tensors of a task list, made chunk by chunk, so that memory follows the chunk and not the list.
+
+    This is also the one place that runs through tasks: everything else says what to do with a chunk (:meth:`summed`,
+    :meth:`collected`). On a CPU every thread that PyTorch may use takes chunks of its own: threads that share every
+    single operation wait for each other at each, which on a machine with other work to do costs more than the work.
 
     Args:
         tasks: The tasks; only rows of positive or zero weight as they stand, none is dropped.
@@ -70,12 +97,83 @@ class Episodes:
 
     def chunks(self, positions: np.ndarray | None = None) -> Iterator[Chunk]:
         """All tasks, or those at ``positions``, in chunks of one shape."""
+        for group, here in self._pieces(positions):
+            yield self._tensors(group, here)
+
+    def _pieces(self, positions: np.ndarray | None, workers: int = 1) -> list[tuple[_Group, np.ndarray]]:
+        """Groups, and which of their tasks make a chunk; about equally many, and as many chunks for every worker."""
+        pieces = []
         for group in self._groups:
             here = np.arange(len(group.positions))
             if positions is not None:
                 here = here[np.isin(group.positions, positions)]
-            for start in range(0, len(here), self.chunk):
-                yield self._tensors(group, here[start : start + self.chunk])
+            count = -(-len(here) // self.chunk)
+            count = min(-(-count // workers) * workers, len(here))
+            pieces += [(group, part) for part in np.array_split(here, count)] if count else []
+        return pieces
+
+    def each(
+        self, function: Callable[[Chunk], Out], positions: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, Out]]:
+        """What ``function`` gives for every chunk, in order, with the positions of its tasks.
+
+        On a CPU several threads call ``function`` at once.
+        """
+        workers = torch.get_num_threads() if self.device.type == "cpu" else 1
+        pieces = self._pieces(positions, workers)
+        if workers == 1 or len(pieces) == 1:
+            for group, here in pieces:
+                yield group.positions[here], function(self._tensors(group, here))
+            return
+        waiting: deque[tuple[np.ndarray, Future[Out]]] = deque()
+        try:
+            for group, here in pieces:
+                done = _pool(workers).submit(lambda g, h: function(self._tensors(g, h)), group, here)
+                waiting.append((group.positions[here], done))
+                if len(waiting) > workers:  # not further ahead, so that memory does not follow the number of tasks
+                    at, done = waiting.popleft()
+                    yield at, done.result()
+            while waiting:
+                at, done = waiting.popleft()
+                yield at, done.result()
+        finally:
+            for _, done in waiting:
+                done.cancel()
+
+    def summed(
+        self,
+        function: Callable[[Chunk], Sequence[Tensor]],
+        positions: np.ndarray | None = None,
+        on_chunk: OnChunk = told_nobody,
+    ) -> list[Tensor]:
+        """Sums over all chunks of what ``function`` gives for each, added up in their order."""
+        sums: list[Tensor] = []
+        for at, parts in self.each(function, positions):
+            sums = [one + two for one, two in zip(sums, parts, strict=True)] if sums else list(parts)
+            on_chunk(len(at))
+        return sums
+
+    def collected(
+        self,
+        function: Callable[[Chunk], Sequence[Tensor]],
+        positions: np.ndarray | None = None,
+        on_chunk: OnChunk = told_nobody,
+        memory: Memory | None = None,
+    ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """What ``function`` gives for every chunk, as arrays that have its tasks as their first axis."""
+
+        def arrays(chunk: Chunk) -> list[np.ndarray]:
+            key = content_hash(chunk.positions)[:24]
+            kept = memory.get(key) if memory else None
+            if kept is None:
+                kept = [part.cpu().numpy() for part in function(chunk)]
+                if memory:
+                    memory.put(key, kept)
+            return kept
+
+        for at, parts in self.each(arrays, positions):
+            yield at, parts
+            on_chunk(len(at))
 
     def count(self, positions: np.ndarray | None = None) -> int:
         """How many tasks :meth:`chunks` will yield in all; the unit of progress."""
@@ -86,6 +184,11 @@ class Episodes:
         group = next(g for g in self._groups if np.isin(positions, g.positions).all())
         rows = group.rows[np.searchsorted(group.positions, positions)]
         return rows[:, : group.support], rows[:, group.support :]
+
+    def at(self, positions: np.ndarray) -> Task:
+        """The tensors of tasks of one shape."""
+        (group,) = (g for g in self._groups if np.isin(positions[0], g.positions))
+        return self._tensors(group, np.searchsorted(group.positions, positions)).task
 
     def with_weights(self, weights: np.ndarray) -> Episodes:
         """The same tasks with other weights; ``weights`` is ``(rows of the table,)``."""
@@ -126,8 +229,16 @@ def _group(tasks: TaskList, images: ImageSet) -> list[_Group]:
     return groups
 
 
+@lru_cache(maxsize=1)
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """Threads that compute each on its own, without helpers."""
+    pool = ThreadPoolExecutor(workers, "chunk", initializer=lambda: torch.set_num_threads(1))
+    list(pool.map(lambda _: None, range(workers)))
+    torch.set_num_threads(workers)  # what one thread sets becomes the rule for those that PyTorch has yet to meet
+    return pool
+
+
 Tensors = TypeVar("Tensors")
-Out = TypeVar("Out")
 
 
 def batched(function: Callable[[Params, Tensors], Out]) -> Callable[[Params, Tensors], Out]:

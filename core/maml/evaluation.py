@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.special import log_softmax
+from torch import Tensor
 
 from core.maml.backbone import Params
-from core.maml.episodes import Episodes, batched
+from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
 from core.maml.objective import Bilevel
+from core.maml.passes import passes_of
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,20 @@ class Evaluation:
         return Interval.of(self.loss)
 
 
-def evaluate(
-    model: Bilevel, params: Params, episodes: Episodes, on_chunk: Callable[[int], None] = lambda tasks: None
-) -> Evaluation:
+def evaluate(model: Bilevel, params: Params, episodes: Episodes, on_chunk: OnChunk = told_nobody) -> Evaluation:
     """Adapt to every task's support set and measure on its query set, every query row counting the same."""
     table = episodes.tasks.rows
     label = table["label"].to_numpy()
     loss, predicted = np.zeros(len(table)), np.zeros(len(table), dtype=np.int64)
-    function = batched(model.query_logits)
-    for chunk in episodes.chunks():
-        logits = function(params, chunk.task).cpu().numpy()
-        _, rows = episodes.rows(chunk.positions)
+    passes = passes_of(model)
+
+    def of_chunk(chunk: Chunk) -> list[Tensor]:
+        return [passes.query_logits(params, chunk.task)]
+
+    for at, (logits,) in episodes.collected(of_chunk, on_chunk=on_chunk):
+        _, rows = episodes.rows(at)
         own = np.take_along_axis(log_softmax(logits.astype(np.float64), -1), label[rows][..., None], -1)[..., 0]
         loss[rows], predicted[rows] = -own, logits.argmax(-1)
-        on_chunk(len(chunk.positions))
     query = (table["role"] == "query").to_numpy()
     rows_of = table.loc[query, ["task_id", "image_id", "label", "class"]]
     rows_of = rows_of.assign(loss=loss[query], predicted=predicted[query], confidence=np.exp(-loss[query]))

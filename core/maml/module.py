@@ -81,7 +81,8 @@ class ModuleNet:
             return prepare(self.build(), self.name)
 
     @property
-    def _module(self) -> nn.Module:
+    def module(self) -> nn.Module:
+        """The module, prepared."""
         return self._prepared[0]
 
     @property
@@ -92,24 +93,24 @@ class ModuleNet:
     @property
     def shapes(self) -> Shapes:
         """Of every parameter, in the order of ``module.parameters()``."""
-        return {name: tuple(value.shape) for name, value in self._module.named_parameters()}
+        return {name: tuple(value.shape) for name, value in self.module.named_parameters()}
 
     @property
     def aliases(self) -> dict[str, str]:
         """Further names of shared parameters in a state dict, and the name that :attr:`shapes` has for each."""
-        first = {id(value): name for name, value in self._module.named_parameters()}
-        every = self._module.named_parameters(remove_duplicate=False)
+        first = {id(value): name for name, value in self.module.named_parameters()}
+        every = self.module.named_parameters(remove_duplicate=False)
         return {name: first[id(value)] for name, value in every if first[id(value)] != name}
 
     @property
     def constants(self) -> Params:
         """Buffers that the module reads and never changes."""
-        return dict(self._module.named_buffers())
+        return dict(self.module.named_buffers())
 
     @cached_property
     def last_linear(self) -> str | None:
         """Name of the last linear layer by registration."""
-        return next((name for name, part in reversed([*self._module.named_modules()]) if _is_linear(name, part)), None)
+        return next((name for name, part in reversed([*self.module.named_modules()]) if _is_linear(name, part)), None)
 
     @property
     def head(self) -> str:
@@ -138,7 +139,7 @@ class ModuleNet:
         # A module is lent its parameters while it runs, so threads take turns. The kernels of attention that are left
         # out have no forward derivative.
         with _TURNS, sdpa_kernel(SDPBackend.MATH):
-            return functional_call(self._module, params | constants, (x,), strict=True)
+            return functional_call(self.module, params | constants, (x,), strict=True)
 
     def state_dict(self, params: Params) -> Params:
         """A state dict that the module as it was built takes strictly: every name, running statistics as fresh."""

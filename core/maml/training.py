@@ -18,13 +18,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.func import grad_and_value
 
 from core.errors import UserError
 from core.files import content_hash, replacing
 from core.maml.backbone import Params
-from core.maml.episodes import Episodes, batched, total
+from core.maml.episodes import Chunk, Episodes
 from core.maml.objective import Bilevel
+from core.maml.passes import passes_of
+from core.maml.vectors import flatten, unflatten
 from core.progress import Progress
 
 STATE_FILE = "state.safetensors"
@@ -101,28 +102,38 @@ def stationarity(model: Bilevel, params: Params, episodes: Episodes, progress: P
     """Measure it on all tasks of ``episodes``."""
     progress = progress or Progress()
     progress.stage("gradient of every task", len(episodes))
-    function = batched(grad_and_value(model.task_loss))
-    gradient = [model.delta * value for value in params.values()]
-    norms = _norm(gradient)
-    objective = model.delta / 2 * float(sum((value**2).sum() for value in params.values()))
-    for chunk in episodes.chunks():
-        gradients, losses = function(params, chunk.task)
-        gradient = [have + g.sum(0) for have, g in zip(gradient, gradients.values(), strict=True)]
-        norms += float(torch.cat([g.flatten(1) for g in gradients.values()], 1).norm(dim=1).sum())
-        objective += float(losses.sum())
-        progress.advance(len(chunk.positions))
-    norm = _norm(gradient)
-    return Stationarity(objective, norm, norm / norms if norms else 0.0)
+    passes = passes_of(model)
+
+    def of_chunk(chunk: Chunk) -> list[Tensor]:
+        gradients, losses = passes.gradients(params, chunk.task)
+        rows = torch.cat([g.flatten(1) for g in gradients.values()], 1)
+        return [rows.sum(0), rows.norm(dim=1).sum(), losses.sum()]
+
+    gradient, norms, loss = episodes.summed(of_chunk, on_chunk=progress.advance)
+    pull = model.delta * flatten(params)
+    norm, whole = float((gradient + pull).norm()), float(norms) + float(pull.norm())
+    value = float(loss) + model.delta / 2 * float((flatten(params) ** 2).sum())
+    return Stationarity(value, norm, norm / whole if whole else 0.0)
+
+
+def objective(
+    model: Bilevel, params: Params, episodes: Episodes, positions: np.ndarray | None = None
+) -> tuple[Params, float]:
+    """Sum of the gradients of the tasks, all or those at ``positions``, and of their losses, without weight decay."""
+    passes = passes_of(model)
+
+    def of_chunk(chunk: Chunk) -> list[Tensor]:
+        gradient, losses = passes.gradient(params, chunk.task)
+        return [flatten(gradient), losses.sum()]
+
+    gradient, loss = episodes.summed(of_chunk, positions)
+    return unflatten(gradient, params), float(loss)
 
 
 def refuse_diverged(report: Stationarity) -> None:
     """Raise UserError where the objective or its gradient is not finite."""
     if not np.isfinite([report.objective, report.gradient_norm]).all():
         raise UserError(f"The training diverged: its objective is {report.objective}.", "Lower the learning rate.")
-
-
-def _norm(tensors: list[Tensor]) -> float:
-    return float(torch.cat([value.flatten() for value in tensors]).norm())
 
 
 def train(
@@ -185,7 +196,6 @@ def _adam(
             "exp_avg": state.moments[f"exp_avg.{key}"],
             "exp_avg_sq": state.moments[f"exp_avg_sq.{key}"],
         }
-    function = grad_and_value(total(model.task_loss))
     size = min(settings.meta_batch, len(episodes))
     last = settings.iterations
     marks = {round(last * (n + 1) / _SNAPSHOTS) for n in range(_SNAPSHOTS)} - {0}
@@ -193,12 +203,10 @@ def _adam(
     progress.stage(name, last, done=state.done)
     for iteration in range(state.done, last):
         values = {key: leaf.detach() for key, leaf in leaves.items()}
-        gradient = {key: model.delta / len(episodes) * value for key, value in values.items()}
-        loss = 0.0
-        for chunk in episodes.chunks(_draw(len(episodes), size, iteration, settings.seed)):
-            part, value = function(values, chunk.task)
-            gradient = {key: gradient[key] + part[key] / size for key in gradient}
-            loss += float(value) / size
+        summed, loss = objective(model, values, episodes, _draw(len(episodes), size, iteration, settings.seed))
+        decay = model.delta / len(episodes)
+        gradient = {key: decay * value + summed[key] / size for key, value in values.items()}
+        loss /= size
         if not np.isfinite(loss):
             raise UserError(
                 f"The training diverged at iteration {iteration}: the loss is {loss}.", "Lower the learning rate."
@@ -248,19 +256,14 @@ def _polish(
         line_search_fn="strong_wolfe",
         tolerance_change=0,
     )
-    function = grad_and_value(total(model.task_loss))
 
     def closure() -> Tensor:
         values = {key: leaf.detach() for key, leaf in leaves.items()}
-        loss = model.delta / 2 * sum((value**2).sum() for value in values.values())
-        gradient = {key: model.delta * value for key, value in values.items()}
-        for chunk in episodes.chunks():
-            part, value = function(values, chunk.task)
-            gradient = {key: gradient[key] + part[key] for key in gradient}
-            loss = loss + value
+        summed, loss = objective(model, values, episodes)
+        decay = model.delta / 2 * sum((value**2).sum() for value in values.values())
         for key, leaf in leaves.items():
-            leaf.grad = gradient[key] / n
-        return loss / n
+            leaf.grad = (model.delta * values[key] + summed[key]) / n
+        return (loss + decay) / n
 
     done = max(state.done - settings.iterations, 0)
     progress.stage("polish", settings.polish, done=done)

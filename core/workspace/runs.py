@@ -25,7 +25,8 @@ import pandas as pd
 
 from core import __version__
 from core.errors import UserError
-from core.files import content_hash, read_json, replacing, write_json
+from core.files import content_hash, replacing, write_json
+from core.workspace.parsed import parsed
 
 MEMORY = "memory"
 
@@ -45,7 +46,8 @@ class Run:
         return self.id.rsplit("-", 1)[0]
 
     def json(self, name: str) -> Any:
-        return read_json(self.folder / name)
+        """One of its JSON files; shared with other callers, so it must not be changed."""
+        return parsed(self.folder / name)
 
     def table(self, name: str) -> pd.DataFrame:
         try:
@@ -65,6 +67,35 @@ class Run:
         return self.json("provenance.json")["finished"]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What an interrupted attempt left of the parts of one step."""
+
+    folder: Path
+
+    def get(self, key: str) -> list[np.ndarray] | None:
+        return _read(self.folder / f"{key}.npz")
+
+    def put(self, key: str, arrays: list[np.ndarray]) -> None:
+        _write(self.folder / f"{key}.npz", arrays)
+
+
+def _read(path: Path) -> list[np.ndarray] | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return [kept[name] for name in kept.files]
+    except (OSError, ValueError, EOFError, BadZipFile):
+        path.unlink()  # cut short by a power failure: it is done again
+        return None
+
+
+def _write(path: Path, arrays: list[np.ndarray]) -> None:
+    with replacing(path, durable=False) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, *arrays)
+
+
 class Work:
     """A run in the making."""
 
@@ -78,16 +109,19 @@ class Work:
         """
         path = self.folder / MEMORY / f"{self._steps:06d}.npz"
         self._steps += 1
-        if path.exists():
-            try:
-                with np.load(path, allow_pickle=False) as kept:
-                    return [kept[name] for name in kept.files]
-            except (OSError, ValueError, EOFError, BadZipFile):
-                path.unlink()  # cut short by a power failure: do the step again
-        arrays = [np.asarray(value) for value in compute()]
-        with replacing(path, durable=False) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, *arrays)
-        return arrays
+        kept = _read(path)
+        if kept is None:
+            kept = [np.asarray(value) for value in compute()]
+            _write(path, kept)
+        return kept
+
+    def memory(self) -> Kept:
+        """A place for the parts of one step, under names of their own.
+
+        Like those of :meth:`remember`, steps are known by their order.
+        """
+        self._steps += 1
+        return Kept(self.folder / MEMORY / f"{self._steps - 1:06d}")
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
