@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import streamlit as st
 
 from core.actions.curve import FINETUNE, ORDERS, CurveSettings, points
@@ -9,7 +10,7 @@ from core.progress import spoken_seconds
 from core.ui.charts import CONFIG
 from core.ui.charts_edit import curve_figure
 from core.ui.command import command_block
-from core.ui.context import Context, choose_ranking, page, ranking_label, table
+from core.ui.context import Context, choose_ranking, load_table, page, ranking_label, table
 from core.ui.curve_results import ORDER_NAMES, averages, curve_label, curves, observations
 from core.ui.edit_results import step_seconds
 from core.ui.jobs import job_panel, jobs_of, start, start_button
@@ -90,8 +91,9 @@ def _finished(context: Context) -> None:
     chosen = st.selectbox("Finished curves", list(found), format_func=lambda run_id: labels[run_id], key="curve_run")
     run = found[chosen]
     measured, by = table(run, "points.parquet"), run.config["by"]
-    st.markdown("\n".join(f"- {sentence}" for sentence in observations(measured)))
-    st.plotly_chart(curve_figure(measured, by), config=CONFIG, key=f"curve_chart_{run.id}")
+    sentences, means = _seen(str(run.folder))
+    st.markdown("\n".join(f"- {sentence}" for sentence in sentences))
+    st.plotly_chart(curve_figure(measured, means, by), config=CONFIG, key=f"curve_chart_{run.id}")
     st.caption(
         f"Lines: mean over {count(run.config['seeds'], 'seed')}; bands: lowest to highest seed; faint: single seeds. "
         "A seed draws the random part and the order of the fine-tune's tasks, not the held-out tasks; "
@@ -99,9 +101,7 @@ def _finished(context: Context) -> None:
         f"{_ranked_by(context, run)}"
     )
     with st.expander("Figures"):
-        st.dataframe(
-            averages(measured).assign(order=lambda t: t["order"].replace("none", "nothing removed")), hide_index=True
-        )
+        st.dataframe(means.assign(order=means["order"].replace("none", "nothing removed")), hide_index=True)
         st.download_button(
             "Download all points (csv)",
             measured.to_csv(index=False).encode("utf-8"),
@@ -109,6 +109,13 @@ def _finished(context: Context) -> None:
             mime="text/csv",
             on_click="ignore",
         )
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _seen(run_folder: str) -> tuple[list[str], pd.DataFrame]:
+    """What a curve shows, in sentences and as averages over seeds."""
+    measured = load_table(run_folder, "points.parquet")
+    return observations(measured), averages(measured)
 
 
 def _ranked_by(context: Context, run: Run) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import streamlit as st
 
@@ -103,7 +105,7 @@ def _mark_worst(context: Context, ranking: Run | None) -> list[list[str]]:
     current = context.workspace.decisions.current()
     new = [
         item
-        for item in worst_items(ranking, by, int(number))
+        for item in _worst(str(ranking.folder), by, int(number))
         if item not in current or current[item].verdict not in ("remove", "keep")
     ]
     already = (
@@ -119,6 +121,11 @@ def _mark_worst(context: Context, ranking: Run | None) -> list[list[str]]:
         decide(context, new, "remove", ranking.id, f"among the {number} most harmful {by}")
         st.rerun()
     return [["remove", "--ranking", ranking.id, "--by", by, "--worst", str(number)]]
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _worst(run_folder: str, by: str, number: int) -> list[Item]:
+    return worst_items(Run(Path(run_folder)), by, number)
 
 
 def _nothing_marked(context: Context) -> None:

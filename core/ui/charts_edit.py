@@ -90,11 +90,15 @@ def _interval(figure: go.Figure, dot: Dot, interval: dict[str, float], column: i
     )
 
 
-def curve_figure(points: pd.DataFrame, by: str) -> go.Figure:
-    """Accuracy against the share removed: a line an order (mean over seeds), lowest to highest seed as a band."""
+def curve_figure(points: pd.DataFrame, means: pd.DataFrame, by: str) -> go.Figure:
+    """Accuracy against the share removed: a line an order (mean over seeds), lowest to highest seed as a band.
+
+    Args:
+        means: :func:`core.ui.curve_results.averages` of ``points``.
+    """
     figure = go.Figure()
     for order in (name for name in _ORDER_COLOURS if (points["order"] == name).any()):
-        _curve(figure, order, with_start(points, order))
+        _curve(figure, order, with_start(points, order), with_start(means, order))
     figure.update_layout(
         height=430,
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
@@ -106,16 +110,16 @@ def curve_figure(points: pd.DataFrame, by: str) -> go.Figure:
     return figure
 
 
-def _curve(figure: go.Figure, order: str, points: pd.DataFrame) -> None:
+def _curve(figure: go.Figure, order: str, points: pd.DataFrame, means: pd.DataFrame) -> None:
     colour, name = _ORDER_COLOURS[order], ORDER_NAMES[order]
     percent = points.assign(share=100 * points["share"], accuracy=100 * points["accuracy"])
-    over = percent.groupby("share")["accuracy"].agg(["mean", "min", "max"])
-    shares = over.index.to_numpy()
+    over = 100 * means.set_index("share")[["accuracy", "lowest", "highest"]].sort_index()
+    shares = 100 * over.index.to_numpy()
     group = {"legendgroup": order, "hoverinfo": "skip", "showlegend": False}
     figure.add_trace(
         go.Scatter(
             x=[*shares, *shares[::-1]],
-            y=[*over["max"], *over["min"][::-1]],
+            y=[*over["highest"], *over["lowest"][::-1]],
             fill="toself",
             fillcolor=faint(colour, 0.14),
             line={"width": 0},
@@ -135,13 +139,13 @@ def _curve(figure: go.Figure, order: str, points: pd.DataFrame) -> None:
     figure.add_trace(
         go.Scatter(
             x=shares,
-            y=over["mean"],
+            y=over["accuracy"],
             name=name,
             legendgroup=order,
             mode="lines+markers",
             line={"color": colour, "width": 2.5},
             marker={"size": 8, "symbol": _ORDER_MARKERS[order]},
-            customdata=over[["min", "max"]].to_numpy(),
+            customdata=over[["lowest", "highest"]].to_numpy(),
             hovertemplate="%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]",
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -16,11 +17,26 @@ from core.errors import UserError
 from core.ui.method_words import differences
 from core.ui.navigation import guard
 from core.ui.text import plain
+from core.workspace.decisions import DecisionLog
 from core.workspace.runs import Run
 from core.workspace.workspace import Project, Workspace, all_workspaces
 
 WORKSPACE, REVIEWER, RANKING = "workspace", "reviewer", "ranking"
 _KEPT, _NEXT = "_kept_", "_next_workspace"
+
+
+class OpenWorkspace(Workspace):
+    """A workspace of which all sessions share what was read; it is read again when it has changed on the disk."""
+
+    def project(self) -> Project:
+        return load_project(str(self.folder), _stamp(self.folder))
+
+    @cached_property
+    def decisions(self) -> DecisionLog:
+        path = self.folder / "decisions.sqlite"
+        if not path.exists():
+            return DecisionLog(path)
+        return _decision_log(str(path), path.stat().st_ino)
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,7 @@ def page(title: str) -> Iterator[Context]:
     guard()
     try:
         workspace, reviewer = _sidebar()
-        project = load_project(str(workspace.folder), _stamp(workspace.folder))
+        project = workspace.project()
     except UserError as error:
         show_error(error)
         st.stop()  # a context manager must not end before its yield; the sidebar still offers other workspaces
@@ -90,7 +106,7 @@ def open_next(workspace: str) -> None:
     st.session_state[_NEXT] = workspace
 
 
-def _sidebar() -> tuple[Workspace, str]:
+def _sidebar() -> tuple[OpenWorkspace, str]:
     names = {path.name: path for path in all_workspaces()}
     for demo in DEMOS:
         if demo not in names:
@@ -106,7 +122,7 @@ def _sidebar() -> tuple[Workspace, str]:
         name = st.selectbox("Workspace", list(names), key=WORKSPACE, help="A problem: its tasks, model and decisions.")
         reviewer = st.text_input("Reviewer", key=REVIEWER, max_chars=60, help="Kept with every decision you make.")
     st.session_state[_KEPT + WORKSPACE], st.session_state[_KEPT + REVIEWER] = name, reviewer
-    return Workspace(names[name]), reviewer.strip() or "me"
+    return OpenWorkspace(names[name]), reviewer.strip() or "me"
 
 
 def _stamp(folder: Path) -> float:
@@ -122,9 +138,19 @@ def load_project(folder: str, stamp: float) -> Project:
     return Workspace(Path(folder)).project()
 
 
-@st.cache_data(max_entries=48, show_spinner=False)
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _decision_log(path: str, file: int) -> DecisionLog:
+    """The log in that very file (its inode), opened once; what others write is seen, as every call asks the disk."""
+    return DecisionLog(Path(path))
+
+
+@st.cache_resource(max_entries=48, show_spinner=False)
 def load_table(run_folder: str, name: str) -> pd.DataFrame:
-    """A table of a finished run; runs never change."""
+    """A table of a finished run; runs never change.
+
+    All sessions share it, as unpickling a copy of 18,900 rows on every rerun takes longer than all else on a page; so
+    it must not be changed in place.
+    """
     return Run(Path(run_folder)).table(name)
 
 

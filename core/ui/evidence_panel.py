@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def evidence_panel(context: Context) -> list[str]:
         if fault is not None:
             show_error(fault)
         else:
-            st.caption(_effort(context, settings))
+            _effort(context, settings)
         running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, KIND))
         go, again, _ = st.columns([2, 2, 4])
         title = f"Evidence for {count(len(settings.methods), 'method')}"
@@ -129,17 +130,34 @@ def _check(context: Context, settings: EvidenceSettings) -> None:
         context.workspace.trajectory()
 
 
-def _effort(context: Context, settings: EvidenceSettings) -> str:
-    """How much is asked for, and how long it takes."""
+def _effort(context: Context, settings: EvidenceSettings) -> None:
+    """How much is asked for, and how long it takes as soon as that is known."""
     number = count(settings.subsets * settings.seeds + settings.members, "retraining")
     seconds = _seconds(str(context.workspace.folder), context.project.hashes["model"], settings)
-    pace = "" if seconds is None else f", roughly {spoken_seconds(seconds)} on this machine"
-    return (
+    if not seconds.done():
+        _trying(number, seconds)
+        return
+    known = seconds.result()
+    pace = "" if known is None else f", roughly {spoken_seconds(known)} on this machine"
+    st.caption(
         f"{number}{pace}; the methods' own time comes on top. Retrainings that were done before are used again, "
         "and an interrupted measurement goes on where it was."
     )
 
 
-@st.cache_data(max_entries=64, show_spinner="Estimating how long this takes")
-def _seconds(workspace: str, model: str, settings: EvidenceSettings) -> float | None:
-    return predicted_seconds(Workspace(Path(workspace)), settings)
+@st.fragment(run_every=1.0)
+def _trying(number: str, seconds: Future[float | None]) -> None:
+    """Shown until the time is known; then the page is run again."""
+    if seconds.done():
+        st.rerun()
+    st.caption(f"{number}; how long they take on this machine is being tried.")
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _seconds(workspace: str, model: str, settings: EvidenceSettings) -> Future[float | None]:
+    """Tried in a thread of its own, for all sessions: it takes seconds, and no page must wait for it."""
+    return _TRIALS.submit(predicted_seconds, Workspace(Path(workspace)), settings)
+
+
+_TRIALS = ThreadPoolExecutor(1, "trial")
+"""One trial at a time, as two at once would measure each other."""

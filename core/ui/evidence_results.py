@@ -80,6 +80,12 @@ def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
 
 def points(run: Run, method: str, target: str | None) -> pd.DataFrame:
     """A row a subset: predicted, measured (mean over seeds), lowest and highest seed; mean over targets if None."""
+    return _points(str(run.folder), method, target)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _points(folder: str, method: str, target: str | None) -> pd.DataFrame:
+    run = Run(Path(folder))
     predicted, measured = grids(run, method)
     targets = run.json("evidence.json")["targets"]
     of = slice(None) if target is None else [targets.index(target)]

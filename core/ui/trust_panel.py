@@ -9,14 +9,13 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.demo import detection_of
-from core.ui.context import Context
+from core.ui.context import Context, OpenWorkspace
 from core.ui.evidence_results import measured_trust
 from core.ui.method_panel import SELF
 from core.ui.method_words import differences
 from core.ui.navigation import page as link
 from core.ui.text import count, plain
 from core.workspace.runs import Run
-from core.workspace.workspace import Workspace
 
 STATIONARY = 1e-2
 _DRAWN = {
@@ -70,7 +69,7 @@ def score_ends(run: Run) -> tuple[str, str]:
 
 @st.cache_data(max_entries=16, show_spinner=False)
 def _detection(workspace: str, run_id: str) -> pd.DataFrame | None:
-    opened = Workspace(Path(workspace))
+    opened = OpenWorkspace(Path(workspace))
     return detection_of(opened, opened.runs.get(run_id))
 
 

@@ -175,6 +175,8 @@ class DecisionLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: tuple[object, dict[Item, Entry]] | None = None
+        """The newest group (id and time) and the decisions with it."""
         with self._plain_words():
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._connected() as connection:
@@ -221,11 +223,19 @@ class DecisionLog:
         return self._reverse(_REDOABLE, reviewer)
 
     def current(self) -> dict[Item, Entry]:
-        """The decision on each item, oldest first; items without one, or cleared, are absent."""
+        """The decision on each item, oldest first; items without one, or cleared, are absent.
+
+        Read again only once somebody, here or in another process, has written since.
+        """
         latest = f"SELECT max(seq) FROM entries GROUP BY {_ITEM}"
         query = f"{_SELECT} WHERE e.seq IN ({latest}) AND e.verdict != 'clear' ORDER BY e.seq"
         with self._transaction() as connection:
-            return {entry.item: entry for entry in map(_entry, connection.execute(query))}
+            newest = connection.execute("SELECT id, at FROM groups ORDER BY id DESC LIMIT 1").fetchone()
+            known = self._known
+            if known is None or known[0] != newest:
+                known = newest, {entry.item: entry for entry in map(_entry, connection.execute(query))}
+                self._known = known
+            return dict(known[1])
 
     def history(self) -> list[Entry]:
         """Everything ever written, oldest first."""

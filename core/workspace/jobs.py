@@ -26,6 +26,7 @@ from typing import Literal
 from core.errors import UserError
 from core.files import read_json, write_json, write_text_atomically
 from core.progress import PROGRESS_FILE_VARIABLE, ProgressState
+from core.workspace.parsed import parsed
 from core.workspace.runner import CANCEL, DESCRIPTION, EXIT, GRACE_SECONDS, PID
 
 Status = Literal["running", "done", "failed", "cancelled", "lost"]
@@ -41,7 +42,7 @@ _TAIL_BYTES = 16_384
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of long work; every method reads the disk afresh."""
+    """One piece of long work; every method looks at the disk afresh."""
 
     id: str
     title: str
@@ -104,7 +105,7 @@ class Job:
         return False
 
     def _exit_code(self) -> int | None:
-        return int(read_json(self.folder / EXIT)["code"]) if (self.folder / EXIT).exists() else None
+        return int(parsed(self.folder / EXIT)["code"]) if (self.folder / EXIT).exists() else None
 
     def _cancel_asked(self) -> bool:
         return (self.folder / CANCEL).exists()
@@ -157,7 +158,7 @@ class Jobs:
         folder = self.folder / job_id
         if not re.fullmatch(r"[\w-]+", job_id) or not (folder / DESCRIPTION).is_file():
             raise UserError(f"There is no job “{job_id}”.", "Choose one from the list of jobs.")
-        told = read_json(folder / DESCRIPTION)
+        told = parsed(folder / DESCRIPTION)
         return Job(job_id, told["title"], tuple(told["args"]), told["started"], folder)
 
     def cancel(self, job_id: str) -> None:

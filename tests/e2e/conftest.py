@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +12,10 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
 
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
+from tests.e2e.server import Server, start_server
 
-ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-_START_S = 60.0
 _LOGS: dict[str, list[Path]] = {}
 """Logs of the servers each test module has running."""
 
@@ -46,75 +37,30 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     return report
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and whatever it started (its own process group)."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, how)
-            process.wait(timeout=5)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait(timeout=5)
-
-
 @pytest.fixture(scope="module")
 def serve(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """`serve(script, env=None, args=())` starts a Streamlit server and returns its base URL.
 
     The server lives until the next one is started or the test module ends, so a module can share one.
     """
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[Server] = []
     logs = _LOGS.setdefault(request.node.nodeid, [])
     folder = tmp_path_factory.mktemp("serve")
 
     def start(script: str | Path, env: dict[str, str] | None = None, args: tuple[str, ...] = ()) -> str:
         while running:
-            _stop(running.pop())
-        port = _free_port()
-        url = f"http://127.0.0.1:{port}"
-        log = folder / f"{Path(script).stem}-{port}.log"
-        command = [sys.executable, "-m", "streamlit", "run", str(script)]
-        command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
-        command += ["--server.headless", "true", "--server.fileWatcherType", "none"]
-        command += ["--browser.gatherUsageStats", "false", *args]
-        with log.open("wb") as sink:
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        running.append(process)
-        logs.append(log)
-        deadline = time.monotonic() + _START_S
-        while not _healthy(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"{script} did not start.\n{log.read_text(errors='replace')}", pytrace=False)
-            time.sleep(0.1)
-        return url
+            running.pop().stop()
+        try:
+            server = start_server(script, folder, env, args)
+        except RuntimeError as error:
+            pytest.fail(str(error), pytrace=False)
+        running.append(server)
+        logs.append(server.log)
+        return server.url
 
     yield start
-    for process in running:
-        _stop(process)
+    for server in running:
+        server.stop()
     _LOGS.pop(request.node.nodeid, None)
 
 

@@ -20,7 +20,7 @@ from core.tasks.libraries import LIBRARIES
 from core.tasks.removal import cleaned
 from core.tasks.tasklist import FORMATS, read_tasks
 from core.ui.charts_edit import Dot, curve_figure, edit_figure
-from core.ui.curve_results import observations
+from core.ui.curve_results import averages, observations
 from core.ui.edit_results import LABELS, direction
 from core.workspace.decisions import Item
 from core.workspace.workspace import Workspace
@@ -284,7 +284,8 @@ def curve_points(harmful: Sequence[float], random: Sequence[float]) -> pd.DataFr
 
 
 def test_every_line_of_a_curve_starts_where_nothing_is_removed() -> None:
-    figure = curve_figure(curve_points([0.6, 0.7], [0.5, 0.4]), "tasks")
+    points = curve_points([0.6, 0.7], [0.5, 0.4])
+    figure = curve_figure(points, averages(points), "tasks")
     lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
     assert [list(trace.x) for trace in lines] == [[0, 40], [0, 40]]
     np.testing.assert_allclose([trace.y[0] for trace in lines], 50)

@@ -1,0 +1,104 @@
+"""A rerun that changes nothing computes nothing again, and what others change is seen by the next one."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import core.actions.demo
+import core.ui.evidence_panel
+import core.ui.evidence_results
+import core.ui.exported
+import core.ui.grid
+import core.workspace.decisions
+import core.workspace.parsed
+import core.workspace.workspace
+from core.ui.navigation import TITLES
+from core.workspace.decisions import Decision, Item
+from core.workspace.workspace import Workspace
+from tests.ui.conftest import Open, run_again, words
+from tests.ui.evidence import write_evidence
+
+COSTLY: dict[str, tuple[Any, str]] = {
+    "a parquet file read": (pd, "read_parquet"),
+    "a problem loaded": (core.workspace.workspace, "read_folder"),
+    "a model loaded": (core.workspace.workspace, "load_model"),
+    "a run's or job's JSON read": (core.workspace.parsed, "read_json"),
+    "a decision read": (core.workspace.decisions, "_entry"),
+    "an atlas encoded": (core.ui.grid, "jpeg_atlas"),
+    "a ranking held against planted noise": (core.actions.demo, "detection"),
+    "a table pivoted": (core.ui.evidence_results, "grids"),
+    "a bootstrap": (core.ui.evidence_results, "difference"),
+    "a cost tried": (core.ui.evidence_panel, "predicted_seconds"),
+    "a task list cleaned": (core.ui.exported, "cleaned"),
+    "a group-by": (pd.DataFrame, "groupby"),
+    "a pivot": (pd.DataFrame, "pivot_table"),
+}
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each costly function was called."""
+    calls: Counter[str] = Counter()
+
+    def counting(what: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            calls[what] += 1
+            return real(*args, **options)
+
+        return call
+
+    for what, (place, name) in COSTLY.items():
+        monkeypatch.setattr(place, name, counting(what, getattr(place, name)))
+    return calls
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_nothing_is_computed_again(name: str, show: Open, full: Workspace, counted: Counter[str]) -> None:
+    write_evidence(full)
+    page = show(name)
+    while "is being tried" in words(page):
+        run_again(page)
+    run_again(page)
+    counted.clear()
+    run_again(page)
+    assert not counted
+
+
+def test_a_decision_reads_no_problem_again(show: Open, full: Workspace, counted: Counter[str]) -> None:
+    page = show("tasks")
+    counted.clear()
+    page.button(key="tasks_remove").click()
+    run_again(page)
+    assert counted["a problem loaded"] == counted["a parquet file read"] == 0
+
+
+def test_what_others_decide_is_seen_by_the_next_rerun(show: Open, full: Workspace) -> None:
+    page = show("images")
+    image = full.runs.all("rank")[0].table("images.parquet")["image_id"].iloc[0]
+    Workspace(full.folder).decisions.append([Decision(Item("image", image_id=image), "remove", reviewer="another")])
+    assert "Marked for removal: 1 task, 1 image" in words(run_again(page))
+    Workspace(full.folder).decisions.undo("another")
+    assert "Marked for removal: 1 task" in words(run_again(page))
+    assert "1 image" not in words(page)
+
+
+def test_another_log_in_the_place_of_the_first_is_seen(show: Open, full: Workspace) -> None:
+    page = show("images")
+    for path in full.folder.glob("decisions.sqlite*"):
+        path.unlink()
+    assert "nothing yet" in words(run_again(page))
+
+
+def test_another_model_in_the_place_of_the_first_is_seen(show: Open, full: Workspace, counted: Counter[str]) -> None:
+    page = show("overview")
+    told = full.folder / "model" / "model.json"
+    os.utime(told, ns=(0, told.stat().st_mtime_ns + 10**9))
+    counted.clear()
+    run_again(page)
+    assert counted["a model loaded"] == 1
