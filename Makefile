@@ -1,10 +1,11 @@
 # make run   sets everything up and opens the dashboard on the offline demo
 # make test  sets everything up and runs all tests, the browser's included
+# make bench  prints speed and memory beside the usual ways, in under 20 minutes (docs/performance.md)
 # make learn2learn  installs learn2learn 0.2.0, which TaskLens does not need, beside it
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint demo learn2learn clean
+.PHONY: run test lint demo bench learn2learn clean
 
 run: .venv/.run
 	$(BIN)/python -m streamlit run app.py
@@ -22,6 +23,14 @@ lint: .venv/.test
 
 demo: .venv/.run
 	$(BIN)/python -m core demo
+
+bench: .venv/.test
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.distributed
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.whatif
+	$(BIN)/python -m tests.e2e.browser
+	$(BIN)/python -m benchmarks.ui
 
 learn2learn: .venv/.run
 	$(BIN)/python -m tests.learn2learn.install

@@ -2,21 +2,28 @@
 
 Progress goes to stderr, paths of results to stdout. Exit codes: 0 done, 2 wrong input (the last line of stderr
 says what and what to do), 130 or 143 cancelled (what was finished is kept and found again), 1 anything else.
+
+Under ``torchrun`` several processes do one command together (docs/scale.md); rank 0 alone speaks.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from core.distributed import Lost, alone, joined, last_attempt, speaks, started, world
 from core.errors import Cancelled, UserError
-from core.progress import LiveProgress
+from core.memory import keep_freed_memory
+from core.progress import LiveProgress, Progress
 
 app = typer.Typer(
     name="python -m core",
@@ -32,7 +39,9 @@ WorkspaceOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DtypeOption = Annotated[str, typer.Option(help="float32 or float64.")]
-ChunkOption = Annotated[int, typer.Option(min=1, help="Tasks run at once; memory grows with it.")]
+ChunkOption = Annotated[
+    int, typer.Option(min=0, help="Tasks run at once; memory grows with it. 0: as many as are fast here.")
+]
 FormatOption = Annotated[
     str,
     typer.Option(
@@ -89,22 +98,26 @@ SolveSeedOption = Annotated[int | None, typer.Option(help="Seed of the draw of t
 FinetuneOption = Annotated[int, typer.Option(min=1, help="Adam steps of a fine-tune.")]
 
 DEFAULT_WORKSPACE = "demo-noisy-tasks"
+TOGETHER = ("train", "evaluate", "rank", "evidence", "edit", "curve")
+"""Commands that several processes can do together."""
 
 
-def _progress() -> LiveProgress:
-    return LiveProgress.from_environment()
+def _progress() -> Progress:
+    return LiveProgress.from_environment() if speaks() else Progress()
 
 
 def _workspace(name: str) -> Any:
     from core.actions.demo import DEMOS, open_demo
     from core.workspace.workspace import Workspace, locate
 
-    return open_demo(name) if name in DEMOS else Workspace(locate(name))
+    return world().in_turn(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))
 
 
 def _compute(device: str, dtype: str, chunk: int) -> Any:
     from core.actions.compute import Compute
 
+    if world().size > 1 and ":" in device:
+        raise UserError(f"{device} is one device, but there are {world().size} processes.", "Use auto, cuda or cpu.")
     compute = Compute(device, dtype, chunk)
     print(f"device: {compute.resolved()}, {compute.dtype}", file=sys.stderr)
     return compute
@@ -266,7 +279,7 @@ def train(
     ] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 8,
+    chunk: ChunkOption = 0,
 ) -> None:
     """Meta-train a MAML model and say how far from stationary it ended."""
     from core.actions.train import train_model
@@ -300,7 +313,8 @@ def train(
     if dry_run:
         from core.actions.inspect import inspect_problem
 
-        _show(inspect_problem(tasks, None, spec, settings, _compute(device, dtype, chunk), _progress()))
+        with alone():
+            _show(inspect_problem(tasks, None, spec, settings, _compute(device, dtype, chunk), _progress()))
         return
     model = train_model(tasks, out, spec, settings, _compute(device, dtype, chunk), _progress(), _command())
     report = model.story["report"]
@@ -418,7 +432,7 @@ def inspect_command(
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 8,
+    chunk: ChunkOption = 0,
 ) -> None:
     """Say what was found, what does not fit, and what the work would cost, before anything long is begun."""
     from core.actions.images import Wishes
@@ -476,7 +490,7 @@ def evaluate(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 8,
+    chunk: ChunkOption = 0,
 ) -> None:
     """Accuracy on the held-out tasks, and how far the model is from stationary."""
     from core.actions.evaluate import evaluation
@@ -512,7 +526,7 @@ def rank_command(
     solve_seed: SolveSeedOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 8,
+    chunk: ChunkOption = 0,
 ) -> None:
     """Rank all training tasks, instances and images by influence: positive helps, negative harms."""
     from core.actions.rank import ranking
@@ -553,7 +567,7 @@ def evidence(
     targets: Annotated[int, typer.Option(help="Held-out tasks that are targets; 0 means all.")] = 20,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 8,
+    chunk: ChunkOption = 0,
 ) -> None:
     """Hold rankings against retraining: how well does each method foretell the loss of models trained on other tasks?
 
@@ -589,7 +603,7 @@ def edit(
     solve_seed: SolveSeedOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 8,
+    chunk: ChunkOption = 0,
 ) -> None:
     """Edit the model for what reviewers removed, and measure it on the held-out tasks."""
     from dataclasses import replace
@@ -598,7 +612,8 @@ def edit(
     from core.actions.edit import edit as edit_action
 
     opened = _workspace(workspace)
-    removal, progress, compute = opened.removal(), _progress(), _compute(device, dtype, chunk)
+    removal, progress = world().first(opened.removal), _progress()
+    compute = _compute(device, dtype, chunk)
     given: dict[str, Any] = {
         "curvature": curvature,
         "solver": solver,
@@ -625,6 +640,60 @@ def edit(
 
 
 @app.command()
+def whatif(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    tasks: Annotated[str, typer.Option(help="Ids of tasks to remove, with commas, instead of what is marked.")] = "",
+    images: Annotated[str, typer.Option(help="Ids of images to remove, with commas, instead of what is marked.")] = "",
+    target: Annotated[
+        str, typer.Option(help="Score the training tasks for this target instead: all, task ids, or TASK/IMAGE.")
+    ] = "",
+    top: Annotated[int, typer.Option(min=1, help="Most harmful and most helpful tasks to print for a target.")] = 5,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Only do the long part, once, that answers need.")] = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "float32",
+    chunk: ChunkOption = 0,
+) -> None:
+    """Estimate at once what a removal would do, or which tasks matter for a target; the first time prepares for it."""
+    from core.actions.preparation import prepare as prepare_action
+    from core.actions.whatif import Instant
+    from core.influence.targets import Target
+    from core.tasks.removal import Removal
+
+    if target and (tasks or images):
+        raise UserError("A target is scored, a set is removed.", "Give either --target, or --tasks and --images.")
+    opened, compute = _workspace(workspace), _compute(device, dtype, chunk)
+    run = prepare_action(opened, compute, _progress())
+    if prepare:
+        print(run.folder)
+        return
+    instant = Instant(opened, compute)
+    if target:
+        scored = instant.target(Target.parse(target))
+        print(_instant_words(instant.report, scored.residual, scored.seconds))
+        ends = scored.table.head(top), scored.table.tail(top)[::-1]
+        for word, table in zip(("harmful", "helpful"), ends, strict=True):
+            for task_id, score in zip(table["task_id"], table["score"], strict=True):
+                print(f"{word}\t{task_id}\t{score:+.3g}")
+        return
+    named = Removal(frozenset(filter(None, tasks.split(","))), frozenset(filter(None, images.split(","))))
+    found = instant.removal(named if len(named) else opened.removal())
+    removed = ", ".join(f"{number} {kind}" for kind, number in found.removed.items() if number)
+    at, change, loss = found.accuracy, found.accuracy_change, found.loss_change
+    print(_instant_words(instant.report, found.residual, found.seconds))
+    print(f"without {removed}: held-out accuracy {at.mean:.3f} [{at.low:.3f}, {at.high:.3f}]")
+    print(f"change of accuracy {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]")
+    print(f"change of loss {loss.mean:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}]")
+    print(f"change of loss to first order {found.predicted_loss_change:+.4f}")
+
+
+def _instant_words(report: dict[str, Any], residual: float, seconds: float) -> str:
+    return (
+        f"estimate by a basis of rank {report['rank']}, not a measurement; residual {residual:.0%}, "
+        f"{1000 * seconds:.0f} ms"
+    )
+
+
+@app.command()
 def curve(
     ranking: Annotated[str, typer.Option(help="Id of a rank run, or newest.")] = "newest",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
@@ -635,7 +704,7 @@ def curve(
     finetune_steps: FinetuneOption = 40,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 8,
+    chunk: ChunkOption = 0,
 ) -> None:
     """Accuracy against the share removed: most harmful first, highest loss first, and at random."""
     from dataclasses import replace
@@ -660,12 +729,16 @@ def curve(
 
 
 def _ranking(opened: Any, name: str) -> Any:
-    if name != "newest":
-        return opened.runs.get(name)
-    runs = opened.runs.all("rank")
-    if not runs:
-        raise UserError("There is no ranking in this workspace.", "Run the rank command first.")
-    return runs[0]
+    def choose() -> str:
+        if name != "newest":
+            return opened.runs.get(name).id
+        runs = opened.runs.all("rank")
+        if not runs:
+            raise UserError("There is no ranking in this workspace.", "Run the rank command first.")
+        return runs[0].id
+
+    (run,) = opened.runs.dealt([world().first(choose)])
+    return run
 
 
 @app.command()
@@ -731,7 +804,7 @@ def demo(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 8,
+    chunk: ChunkOption = 0,
 ) -> None:
     """Do the whole path on the shipped models: rank, rate against planted noise, remove, edit, export."""
     import time
@@ -761,6 +834,33 @@ def _command() -> str:
     return shlex.join(["python", "-m", "core", *sys.argv[1:]])
 
 
+def _exit_code() -> int:
+    """Run the command."""
+    try:
+        app()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Say nothing unless it is this process that speaks."""
+    if speaks():
+        yield
+        return
+    with Path(os.devnull).open("w") as nobody, redirect_stdout(nobody), redirect_stderr(nobody):
+        yield
+
+
+def _end(words: str, code: int) -> NoReturn:
+    """End with one message, of whatever number of processes and attempts."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it as soon as one process has ended
+    if speaks() and last_attempt():
+        print(words, file=sys.stderr)
+    raise SystemExit(code) from None
+
+
 def main() -> NoReturn:
     """Run a command and exit with its code."""
 
@@ -771,12 +871,16 @@ def main() -> NoReturn:
         signal.signal(number, cancel)
     # Of PyTorch about its own parts: nothing that users of the command line could do anything about.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+    keep_freed_memory()
     try:
-        app()
+        if started() and not {*TOGETHER, "--help"}.intersection(sys.argv[1:2]):
+            raise UserError(f"Only {', '.join(TOGETHER)} can be done by several processes.", "Start without torchrun.")
+        with joined() as here, _quiet(), here.together():
+            code = _exit_code()
     except UserError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(str(error), 2)
     except Cancelled as cancelled:
-        print("Cancelled; what was finished is kept.", file=sys.stderr)
-        raise SystemExit(cancelled.args[0]) from None
-    raise SystemExit(0)
+        _end("Cancelled; what was finished is kept.", cancelled.args[0])
+    except Lost as lost:
+        _end(f"{lost} What was finished is kept.", 1)
+    raise SystemExit(code)

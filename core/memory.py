@@ -1,7 +1,8 @@
-"""How much memory this process holds while something runs."""
+"""How much memory this process holds while something runs, and that it does not fetch the same memory again."""
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,21 @@ from dataclasses import dataclass
 import psutil
 
 _INTERVAL = 0.05  # seconds
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep what was freed for what is allocated next, instead of giving it back to the system.
+
+    A pass over tasks allocates the same tensors again and again; fetched from the system, every page of each comes
+    with an interrupt, which took a fifth of the time of a pass. Only glibc has such a setting.
+    """
+    try:
+        setting = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    setting(_MMAP_THRESHOLD, 1 << 30)
+    setting(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @dataclass

@@ -31,6 +31,7 @@ from core.ui.ranking import newest_evaluation
 from core.ui.review import decide, removal_bar
 from core.ui.text import count, percent, plain
 from core.ui.trust_panel import solve_lines
+from core.ui.whatif_panel import live_estimate
 from core.workspace.decisions import Item
 from core.workspace.runs import Run
 
@@ -53,7 +54,7 @@ def main() -> None:
             _effects(context, removal)
         else:
             _nothing_marked(context)
-        command_block(context, *commands, _ESTIMATE, _RETRAIN)
+        command_block(context, *commands, ["whatif"], _ESTIMATE, _RETRAIN)
 
 
 def _marked(context: Context) -> None:
@@ -138,6 +139,7 @@ def _nothing_marked(context: Context) -> None:
 
 def _effects(context: Context, removal: Removal) -> None:
     """What is known of the present removal set, and buttons for what is not."""
+    live_estimate(context, removal)
     found = outcomes(context, removal)
     _buttons(context, done_as_usual(context, removal))
     job_panel(context.workspace.jobs, "edit")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import typer
 
 from core import cli
+from core.actions import preparation
 from core.files import HOME_VARIABLE
 from core.maml.checkpoint import load_model
 from core.progress import PROGRESS_FILE_VARIABLE
@@ -242,6 +244,30 @@ def test_every_algorithm_is_trained_and_ranked(shell: Shell, algorithm: str) -> 
         assert not report["inner"]["nearly_singular"]
 
 
+def test_what_ifs_of_what_is_marked_of_a_named_set_and_of_a_target(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
+    ask = ("whatif", "-w", "mine", "--device", "cpu")
+    made = shell.done(*ask, "--prepare").path
+    assert made == shell.done(*ask, "--prepare").path
+    assert (made / "report.json").exists()
+    assert "Nothing is marked" in shell.refused(*ask)
+    shell.done("remove", "-w", "mine", "--worst", "2")
+    marked = shell.done(*ask).out
+    assert re.fullmatch(r"estimate by a basis of rank \d+, not a measurement; residual \d+%, \d+ ms", marked[0])
+    assert re.fullmatch(r"without 2 tasks: held-out accuracy 0\.\d+ \[.+, .+\]", marked[1])
+    assert [line.rsplit(" ", 3)[0] for line in marked[2:4]] == ["change of accuracy", "change of loss"]
+    named = ",".join(sorted(workspace(shell).removal().tasks))
+    assert shell.done(*ask, "--tasks", named).out[1:] == marked[1:]
+    scored = [line.split("\t") for line in shell.done(*ask, "--target", "h0", "--top", "2").out[1:]]
+    assert [row[0] for row in scored] == ["harmful"] * 2 + ["helpful"] * 2
+    values = [float(row[2]) for row in scored]
+    assert values[0] <= values[1] <= values[3] <= values[2]
+    assert "Give either --target" in shell.refused(*ask, "--target", "all", "--tasks", "t0")
+    assert "'t99' is not in the task list" in shell.refused(*ask, "--tasks", "t99")
+
+
 def test_a_ranking_for_one_held_out_image(shell: Shell) -> None:
     rows = workspace(shell).project().tasks.heldout.rows
     image = rows.loc[(rows["task_id"] == "h1") & (rows["role"] == "query"), "image_id"].iloc[0]
@@ -391,7 +417,7 @@ def test_a_cancelled_command_says_so_and_goes_on_later(shell: Shell) -> None:
     assert code == 143
     assert err.splitlines()[-1].endswith("Cancelled; what was finished is kept.")
     (partial,) = (shell.folder / "home" / "mine" / "runs").glob(".curve-*/memory")
-    kept = {path: path.stat().st_mtime_ns for path in partial.iterdir() if path.suffix == ".npz"}
+    kept = {path: path.stat().st_mtime_ns for path in partial.rglob("*.npz")}
     assert len(kept) >= 3
     again = Process(shell.folder, *curve)
     again.wait_until(lambda state: state["done"] > len(kept))

@@ -12,6 +12,7 @@ from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel
+from core.maml.passes import usual_chunk
 from core.tasks.tasklist import TaskList
 from core.workspace.workspace import Project
 
@@ -25,12 +26,13 @@ class Compute:
     Attributes:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``float32`` or ``float64``.
-        chunk: Tasks run at once; memory grows with it.
+        chunk: Tasks run at once; memory grows with it. 0 means as many as are fast here
+            (:func:`core.maml.passes.usual_chunk`).
     """
 
     device: str = "auto"
     dtype: str = "float32"
-    chunk: int = 8
+    chunk: int = 0
 
     def resolved(self) -> torch.device:
         """The device, checked.
@@ -71,13 +73,11 @@ class Loaded:
         return other
 
     def episodes(self, tasks: TaskList) -> Episodes:
-        return Episodes(
-            tasks,
-            self.project.images,
-            device=self.device,
-            dtype=self.compute.torch_dtype(),
-            chunk=self.compute.chunk,
+        dtype, images = self.compute.torch_dtype(), self.project.images
+        chunk = self.compute.chunk or usual_chunk(
+            self.model, images.shape, -(-len(tasks.rows) // len(tasks)), self.device, dtype
         )
+        return Episodes(tasks, images, device=self.device, dtype=dtype, chunk=chunk)
 
     @cached_property
     def train(self) -> Episodes:

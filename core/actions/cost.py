@@ -21,8 +21,12 @@ from core.maml.vectors import flatten
 from core.memory import peak_memory
 from core.progress import Progress, spoken_seconds
 
+_CHUNKS = 2  # of every thread, so that what a chunk begins with is a share of the time as in the real work
 _MOST_RUNS, _SETTLED = 6, 0.8  # runs of one pass; the last is not clearly faster than the one before
-_USUAL_PRODUCTS = (30, 120)  # curvature products that solves at the usual damping took on the problems measured
+_USUAL_PRODUCTS = (40, 85)
+"""Curvature products of a solve at the usual damping and tolerance. At a condition number of 1,000 conjugate gradients
+need 84 at most to a residual of 1e-2 (Saad 2003, equation 6.128); those measured took 45 to 75."""
+_ROW_BYTES = 600  # of the table of scores, a row of the task list, while it is made and written
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,14 @@ class _Pace:
 def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) -> list[Cost]:
     """Time and memory of each stage on the problem, with the settings that commands and pages use by default.
 
-    Runs each kind of pass on one chunk of tasks a few times, and multiplies.
+    Runs each kind of pass on a few chunks of tasks a few times, and multiplies.
 
     Args:
         training: How the model is (to be) trained; None leaves that stage out.
     """
     solve = METHODS["task-if"].estimator.solve or SolveSettings()
     model, params, train = loaded.model, loaded.params, loaded.train
-    # The first chunk is of the most frequent shape of tasks, or of one of them.
-    here = max(train.chunks(), key=lambda chunk: len(chunk.positions)).positions
+    here = train.alike(_CHUNKS * train.chunk * (torch.get_num_threads() if loaded.device.type == "cpu" else 1))
     few = Episodes(
         train.tasks.select([train.tasks.task_ids[position] for position in here]),
         loaded.project.images,
@@ -95,7 +98,7 @@ def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) ->
     gradient, scored = pace["gradient"], pace["scores"]
     per_product = pace["product"].seconds * curved
     once = gradient.seconds * heldout + scored.seconds * n + gradient.start + pace["product"].start + scored.start
-    most = max(gradient.gb, scored.gb, pace["product"].gb)
+    most = max(gradient.gb, scored.gb, pace["product"].gb) + _ROW_BYTES * len(train.tasks.rows) / 1e9
     steps, batch = FINETUNE.iterations, min(FINETUNE.meta_batch, n)
     found = [
         _cost(

@@ -6,14 +6,17 @@ same size are removed, the model is fine-tuned on what is left, and measured; wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute, Loaded
+from core.distributed import world
 from core.errors import UserError
+from core.files import content_hash
+from core.maml.episodes import recalled
 from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings, train
 from core.progress import Progress
@@ -92,23 +95,27 @@ def curve(
     table = ranking.table(f"{settings.by}.parquet")
 
     def work(run: Work) -> None:
-        loaded = Loaded(project, compute)
-        todo = list(points(settings))
-        rows = []
+        loaded, memory, todo = Loaded(project, compute), run.memory(), list(points(settings))
         progress.stage("points of the curve", len(todo))
-        for point in todo:
 
-            def measure(point: Point = point) -> Sequence[np.ndarray]:
-                removal = part(table, settings.by, point)
-                left = loaded.episodes(cleaned(project.tasks.train, removal))
-                params = train(loaded.model, loaded.params, left, replace(finetune, seed=point.seed)).params
-                result = evaluate(loaded.model, params, loaded.heldout)
-                return [np.array([len(removal), result.accuracy.mean(), result.loss.mean()])]
+        def measure(point: Point) -> list[np.ndarray]:
+            removal = part(table, settings.by, point)
+            left = loaded.episodes(cleaned(project.tasks.train, removal))
+            params = train(loaded.model, loaded.params, left, replace(finetune, seed=point.seed)).params
+            result = evaluate(loaded.model, params, loaded.heldout)
+            return [np.array([len(removal), result.accuracy.mean(), result.loss.mean()])]
 
-            with run.timed("points"):
-                (figures,) = run.remember(measure)
-            rows.append({**asdict(point), **dict(zip(("removed", "accuracy", "loss"), figures, strict=True))})
-            progress.advance(note=f"{point.order} {point.share:.0%}: accuracy {figures[1]:.3f}")
+        def one(point: Point, count: int) -> np.ndarray:
+            (figures,) = recalled(memory, content_hash(asdict(point))[:24], lambda: measure(point))
+            progress.advance(count, note=f"{point.order} {point.share:.0%}: accuracy {figures[1]:.3f}")
+            return figures
+
+        with run.timed("points"):
+            measured = world().deal(todo, one)
+        rows = [
+            {**asdict(point), **dict(zip(("removed", "accuracy", "loss"), figures, strict=True))}
+            for point, figures in zip(todo, measured, strict=True)
+        ]
         run.write_table("points.parquet", pd.DataFrame(rows))
 
     return workspace.runs.answer(KIND, question, work)

@@ -33,7 +33,7 @@ from core.maml.training import TrainSettings, stationarity, train
 from core.maml.vectors import flatten, unflatten
 from core.progress import Progress
 from core.tasks.removal import Removal, cleaned
-from core.workspace.runs import Run, Work
+from core.workspace.runs import Run, Runs, Work
 from core.workspace.workspace import Project, Workspace
 
 WAYS = ("linear", "finetune", "finetune-all", "retrain")
@@ -81,7 +81,7 @@ def edit(
         raise UserError("Nothing is marked for removal.", "Mark tasks or images first.")
     project = workspace.project()
     editors: dict[str, Callable[[Loaded, Removal, Work], tuple[Params, dict[str, Any]]]] = {
-        "linear": lambda loaded, gone, run: _linear(loaded, gone, solver, run, progress),
+        "linear": lambda loaded, gone, run: _linear(loaded, gone, solver, run, progress, workspace.runs),
         "finetune": lambda loaded, gone, run: _finetune(loaded, gone, finetune, run, progress),
         "finetune-all": lambda loaded, gone, run: _finetune(loaded, Removal(), finetune, run, progress),
         "retrain": lambda loaded, gone, run: _retrain(loaded, gone, run, progress),
@@ -104,7 +104,8 @@ def edit(
         }
         story = {"edited_from": project.hashes["model"], "removal": removal.hash, "figures": figures}
         edited = {name: value.cpu().float() for name, value in params.items()}
-        save_model(Model(project.model.spec, edited, story), run.folder / "model")
+        made = Model(project.model.spec, edited, story)
+        run.write(lambda folder: save_model(made, folder / "model"))
         run.write_table("heldout.parquet", after)
         run.write_json("edit.json", figures)
 
@@ -112,14 +113,14 @@ def edit(
 
 
 def _linear(
-    loaded: Loaded, removal: Removal, settings: SolveSettings, run: Work, progress: Progress
+    loaded: Loaded, removal: Removal, settings: SolveSettings, run: Work, progress: Progress, runs: Runs
 ) -> tuple[Params, dict[str, Any]]:
     weights = removal.weights(loaded.project.tasks.train)
     touched = touched_tasks(loaded.train, weight_change(loaded.train, weights))
     progress.stage("gradient of what is removed", len(touched))
     with run.timed("gradient"):
         gradient = removal_gradient(loaded.model, loaded.params, loaded.train, weights, progress.advance)
-    solver = Solver(loaded, loaded.model, settings, run, progress)
+    solver = Solver(loaded, loaded.model, settings, run, progress, runs)
     solution = solver.solve(gradient)
     with run.timed("target gradient"):
         v, _ = target_gradient(loaded.model, loaded.params, loaded.heldout)

@@ -14,6 +14,7 @@ from core.actions.compute import Compute, Loaded
 from core.actions.method_scores import Scored, scored
 from core.actions.rank import ENGINE
 from core.actions.retraining import Retrain, params_of, retraining, seconds_of
+from core.distributed import world
 from core.errors import UserError
 from core.evidence.lds import ceiling, lds, predicted_losses
 from core.evidence.methods import KNOWN, MEMBERS, USUAL, check, kind, words
@@ -144,24 +145,29 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
 def _retrained(
     workspace: Workspace, loaded: Loaded, kept: np.ndarray, settings: EvidenceSettings, progress: Progress
 ) -> tuple[list[list[Run]], Callable[[int], list[Params]]]:
-    """Retrainings by subset and seed, and the first models on all tasks."""
+    """Retrainings by subset and seed, and the first models on all tasks; each is done by one process."""
     train = loaded.project.tasks.train
     ids = np.array(train.task_ids, dtype=object)
-    progress.stage("retraining", _UNITS * (kept.shape[0] * settings.seeds + settings.members))
-
-    def one(mask: np.ndarray, how: Retrain, seed: int) -> Run:
-        inner = Within(progress, _UNITS)
-        tasks = train.select(ids[mask].tolist())
-        done = retraining(workspace, loaded, tasks, how, seed, inner)
-        inner.finish(f"held-out loss {done.json('retraining.json')['loss']['mean']:.3f}")
-        return done
-
-    swept = [[one(mask, settings.how, seed) for seed in range(settings.seeds)] for mask in kept]
+    jobs = [(mask.tobytes(), settings.how, seed) for mask in kept for seed in range(settings.seeds)]
+    swept = len(jobs)
     # Members must differ: they are trained from seeds of their own, whatever the sweep starts from.
     fresh = replace(settings.how, start="fresh", iterations=settings.iterations if settings.retrain == "fresh" else 0)
-    everything = np.ones(len(ids), dtype=bool)
-    runs = [one(everything, fresh, seed + 1) for seed in range(settings.members)]
-    return swept, lambda count: [params_of(run, loaded) for run in runs[:count]]
+    jobs += [(np.ones(len(ids), dtype=bool).tobytes(), fresh, seed + 1) for seed in range(settings.members)]
+    todo = list(dict.fromkeys(jobs))  # of a short list, the same half may be drawn twice
+    progress.stage("retraining", _UNITS * len(todo))
+
+    def one(job: tuple[bytes, Retrain, int], count: int) -> str:
+        mask, how, seed = job
+        inner = Within(progress, _UNITS * count)
+        tasks = train.select(ids[np.frombuffer(mask, dtype=bool)].tolist())
+        done = retraining(workspace, loaded, tasks, how, seed, inner)
+        inner.finish(f"held-out loss {done.json('retraining.json')['loss']['mean']:.3f}")
+        return done.id
+
+    made = dict(zip(todo, workspace.runs.dealt(world().deal(todo, one)), strict=True))
+    runs = [made[job] for job in jobs]
+    by_subset = [runs[first : first + settings.seeds] for first in range(0, swept, settings.seeds)]
+    return by_subset, lambda count: [params_of(run, loaded) for run in runs[swept:][:count]]
 
 
 def _row(

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from core.actions.basis import ENGINE
 from core.actions.compute import Compute, Loaded
 from core.actions.evaluate import evaluation
 from core.actions.solve import Solver
@@ -24,11 +25,10 @@ from core.maml.adaptation import Implicit
 from core.maml.objective import Bilevel
 from core.maml.training import Snapshot
 from core.progress import Progress
-from core.workspace.runs import Run, Work
+from core.workspace.runs import Run, Runs, Work
 from core.workspace.workspace import Workspace
 
 KIND = "rank"
-ENGINE = 3  # raised whenever the engine's answers change, so that older runs are not taken for newer ones
 _CHECKED_TASKS = 4
 
 
@@ -55,11 +55,11 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
         measured = evaluation(workspace, compute, progress).json("summary.json")
         loaded = Loaded(project, compute)
         if estimator.name == "self-influence":
-            tables, report = _self_influence(loaded, estimator, run, progress)
+            tables, report = _self_influence(loaded, estimator, run, progress, workspace.runs)
         elif estimator.name == "tracin":
             tables, report = _tracin(loaded, target, trajectory, run, progress)
         else:
-            tables, report = _influence(loaded, target, estimator, run, progress)
+            tables, report = _influence(loaded, target, estimator, run, progress, workspace.runs)
         for name, table in tables.items():
             run.write_table(f"{name}.parquet", table)
         report |= {
@@ -97,14 +97,14 @@ Tables = dict[str, pd.DataFrame]
 
 
 def _influence(
-    loaded: Loaded, target: Target, estimator: Estimator, run: Work, progress: Progress
+    loaded: Loaded, target: Target, estimator: Estimator, run: Work, progress: Progress, runs: Runs
 ) -> tuple[Tables, dict[str, Any]]:
     model = read(loaded.model, estimator.gradient, estimator.inner)
     v, loss = _target_gradient(loaded, target, estimator.evaluation, run, progress, estimator.inner)
     if estimator.solve is None:
         u, report = v, _unsolved(loaded)
     else:
-        solver = Solver(loaded, model, estimator.solve, run, progress)
+        solver = Solver(loaded, model, estimator.solve, run, progress, runs)
         solution = solver.solve(v)
         u, report = solution.x, solver.report(solution)
     instances = _instances(loaded, model, u, run, progress)
@@ -162,12 +162,12 @@ def _tracin(
 
 
 def _self_influence(
-    loaded: Loaded, estimator: Estimator, run: Work, progress: Progress
+    loaded: Loaded, estimator: Estimator, run: Work, progress: Progress, runs: Runs
 ) -> tuple[Tables, dict[str, Any]]:
     if estimator.solve is None or estimator.solve.solver != "low-rank":
         raise UserError("Self-influence needs the low-rank solver.", "Use --solver low-rank.")
     model, settings = read(loaded.model, estimator.gradient, estimator.inner), estimator.solve
-    solver = Solver(loaded, model, settings, run, progress)
+    solver = Solver(loaded, model, settings, run, progress, runs)
     basis = solver.basis()
     solver.raised(lambda: _whole(basis, solver))
     exact = min(len(basis.values), estimator.probes // 3)

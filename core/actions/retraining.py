@@ -106,10 +106,8 @@ def retraining(
         reached = stationarity(loaded.model, params, episodes)
         refuse_diverged(reached)
         result = evaluate(loaded.model, params, loaded.heldout)
-        save_model(
-            Model(model.spec, {k: v.cpu() for k, v in params.items()}, {"training": asdict(settings)}),
-            run.folder / "model",
-        )
+        made = Model(model.spec, {k: v.cpu() for k, v in params.items()}, {"training": asdict(settings)})
+        run.write(lambda folder: save_model(made, folder / "model"))
         run.write_table("heldout.parquet", heldout_table(loaded.project.tasks.heldout.task_ids, result))
         figures: dict[str, Any] = summary(result) | {"stationarity": asdict(reached)}
         run.write_json("retraining.json", figures | {"seconds": time.perf_counter() - begun})

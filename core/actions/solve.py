@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.actions.basis import kept_basis, read_basis
 from core.actions.compute import Loaded
 from core.errors import UserError
+from core.files import content_hash
 from core.influence.curvature import Curvature, task_gradients
 from core.influence.methods import SolveSettings
 from core.influence.scores import look
@@ -32,7 +34,7 @@ from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten
 from core.progress import Progress
-from core.workspace.runs import Work
+from core.workspace.runs import Run, Runs, Work
 
 _DAMPING_TASKS, _DAMPING_STEPS, _MOST_RAISES = 16, 5, 8
 _MOST_BYTES = 4e9
@@ -46,24 +48,33 @@ class Solver:
     Args:
         model: The model whose curvature it is: ``loaded.model``, or its first-order reading for direct gradients.
         run: Remembers every product.
+        runs: Where the basis of the curvature is kept for other questions; None keeps it nowhere.
     """
 
-    def __init__(self, loaded: Loaded, model: Bilevel, settings: SolveSettings, run: Work, progress: Progress) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        model: Bilevel,
+        settings: SolveSettings,
+        run: Work,
+        progress: Progress,
+        runs: Runs | None = None,
+    ) -> None:
         self.loaded, self.settings, self._model, self._run, self._progress = loaded, settings, model, run, progress
+        self._runs = runs
         self._like = flatten(loaded.params)
         self.positions = self._positions()
         few = np.arange(len(loaded.train)) if self.positions is None else self.positions
         spread = few[:: -(-len(few) // _DAMPING_TASKS)]  # over the whole list, in whose order tasks may be alike
         progress.stage("size of the curvature", _DAMPING_STEPS)
         with run.timed("damping"):
-            product = self._remembered(Curvature(settings.curvature, model, loaded.params, loaded.train, spread))
+            product = _remembered(Curvature(settings.curvature, model, loaded.params, loaded.train, spread), run)
             self.largest = largest_eigenvalue(
                 product, self._like, iterations=_DAMPING_STEPS, on_iteration=lambda _: progress.advance()
             )
         self.damping = settings.damping * max(self.largest, 0.0)
-        self.product = self._remembered(
-            Curvature(settings.curvature, model, loaded.params, loaded.train, self.positions)
-        )
+        self._curvature = Curvature(settings.curvature, model, loaded.params, loaded.train, self.positions)
+        self.product = _remembered(self._curvature, run)
         self.tasks = len(few)
         self._basis: Basis | None = None
         self._gradients: Tensor | None = None
@@ -73,17 +84,40 @@ class Solver:
         return self.loaded.model.delta + self.damping
 
     def basis(self) -> Basis:
-        """The eigenbasis of the settings' rank."""
+        """The eigenbasis of the settings' rank, computed once for all questions where there is a place to keep it."""
         if self._basis is None:
-            self._progress.stage("basis of the curvature", self.settings.rank)
             with self._run.timed("basis"):
-                self._basis = lanczos(
-                    self.product,
-                    self._like,
-                    self.settings.rank,
-                    on_iteration=lambda _: self._progress.advance(),
+                self._basis = (
+                    self._new_basis(self.product) if self._runs is None else read_basis(self.basis_run(), self._like)
                 )
         return self._basis
+
+    def basis_run(self) -> Run:
+        """The run that keeps the basis."""
+        assert self._runs is not None
+        return kept_basis(self._runs, self._basis_question(), self._for_others)
+
+    def _new_basis(self, product: Product) -> Basis:
+        self._progress.stage("basis of the curvature", self.settings.rank)
+        return lanczos(product, self._like, self.settings.rank, on_iteration=lambda _: self._progress.advance())
+
+    def _for_others(self, run: Work) -> tuple[Basis, Product]:
+        product = _remembered(self._curvature, run)
+        return self._new_basis(product), product
+
+    def _basis_question(self) -> dict[str, Any]:
+        """All that the basis depends on; the damping is not among it."""
+        hashes, adaptation = self.loaded.project.hashes, self._model.adaptation
+        return {
+            **{name: hashes[name] for name in ("data", "tasks", "model")},
+            "parameters": content_hash(self._like.cpu().numpy()),  # not always those of the model as it was loaded
+            "curvature": self.settings.curvature,
+            "positions": "all" if self.positions is None else content_hash(self.positions),
+            "rank": self.settings.rank,
+            "first_order": self._model.first_order,
+            "inner": getattr(adaptation, "inverse", ""),
+            "dtype": self.loaded.compute.dtype,
+        }
 
     def raised(self, attempt: Callable[[], Solution]) -> Solution:
         """Try, with the damping raised until the curvature is positive definite."""
@@ -188,12 +222,13 @@ class Solver:
         measure = loss if settings.subsample == "difficulty" else entropy
         return np.sort(np.argsort(-measure, kind="stable")[: settings.curvature_tasks])
 
-    def _remembered(self, curvature: Product) -> Product:
-        def product(p: Tensor) -> Tensor:
-            (kept,) = self._run.remember(lambda: [curvature(p).cpu().numpy()])
-            return torch.from_numpy(kept).to(p)
 
-        return product
+def _remembered(curvature: Product, run: Work) -> Product:
+    def product(p: Tensor) -> Tensor:
+        (kept,) = run.remember(lambda: [curvature(p).cpu().numpy()])
+        return torch.from_numpy(kept).to(p)
+
+    return product
 
 
 _ADVICE = "Raise the damping or the number of iterations."

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from core.actions.compute import Compute, Loaded
+from core.distributed import world
 from core.errors import UserError
 from core.maml.checkpoint import Model, ModelSpec, load_model, save_model, save_trajectory
 from core.maml.evaluation import evaluate
@@ -44,8 +45,9 @@ def train_model(
         "tasks_hash": folder.train.hash,
         "heldout_hash": folder.heldout.hash,
     }
-    if (out / "model.json").exists():
-        have = load_model(out)
+    here = world()
+    have = here.first(lambda: load_model(out) if (out / "model.json").exists() else None)
+    if have is not None:
         asked = {key: story[key] for key in ("training", "data_hash", "tasks_hash")}
         if have.spec != spec or any(have.story.get(key) != value for key, value in asked.items()):
             raise UserError(f"{out} holds a model of another training.", "Choose another output folder.")
@@ -64,7 +66,11 @@ def train_model(
     }
     model = Model(spec, {name: value.cpu().float() for name, value in params.items()}, story)
     story["history"] = trained.history
-    save_trajectory(trained.trajectory, out)
-    save_model(model, out)
-    (out / STATE_FILE).unlink(missing_ok=True)
+
+    def write() -> None:
+        save_trajectory(trained.trajectory, out)
+        save_model(model, out)
+        (out / STATE_FILE).unlink(missing_ok=True)
+
+    here.first(write)
     return model

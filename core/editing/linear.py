@@ -39,7 +39,8 @@ def removal_gradient(
     passes = passes_of(model)
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
-        return [flatten(passes.removal(params, chunk.task, changes.at(chunk.positions)))]
+        found = passes.removals(params, chunk.task, changes.at(chunk.positions))
+        return [flatten({name: value.sum(0) for name, value in found.items()})]
 
     if not len(positions):
         return torch.zeros_like(flatten(params))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from core.data import ImageSet
+from core.distributed import world
 from core.files import content_hash
 from core.maml.backbone import Params
 from core.maml.objective import Task
@@ -53,6 +54,15 @@ class Memory(Protocol):
         """Keep something."""
 
 
+def recalled(memory: Memory, key: str, compute: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
+    """What was kept under a name, else what ``compute`` gives, which is kept."""
+    kept = memory.get(key)
+    if kept is None:
+        kept = compute()
+        memory.put(key, kept)
+    return kept
+
+
 @dataclass(frozen=True, eq=False)
 class _Group:
     """Tasks of equal shape: positions ``(T,)``; rows of the table, image positions, labels, weights ``(T, S + Q)``."""
@@ -65,12 +75,22 @@ class _Group:
     support: int
 
 
+_ROUNDS = 8  # of chunks between two exchanges: fewer, and processes wait for each other; more, and memory grows
+_Piece = tuple[_Group, np.ndarray]
+"""A group, and which of its tasks."""
+
+
+def _tasks(pieces: Sequence[_Piece]) -> int:
+    return sum(len(here) for _, here in pieces)
+
+
 class Episodes:
     """The tensors of a task list, made chunk by chunk, so that memory follows the chunk and not the list.
 
     This is also the one place that runs through tasks: everything else says what to do with a chunk (:meth:`summed`,
     :meth:`collected`). On a CPU every thread that PyTorch may use takes chunks of its own: threads that share every
     single operation wait for each other at each, which on a machine with other work to do costs more than the work.
+    So does every process of :func:`core.distributed.world`; all of them then have the results of all chunks.
 
     Args:
         tasks: The tasks; only rows of positive or zero weight as they stand, none is dropped.
@@ -96,12 +116,12 @@ class Episodes:
         return len(self.tasks)
 
     def chunks(self, positions: np.ndarray | None = None) -> Iterator[Chunk]:
-        """All tasks, or those at ``positions``, in chunks of one shape."""
-        for group, here in self._pieces(positions):
-            yield self._tensors(group, here)
+        """All tasks, or those at ``positions``, in chunks of one shape; on every process all of them."""
+        for piece in self._pieces(positions):
+            yield self._tensors(*piece)
 
-    def _pieces(self, positions: np.ndarray | None, workers: int = 1) -> list[tuple[_Group, np.ndarray]]:
-        """Groups, and which of their tasks make a chunk; about equally many, and as many chunks for every worker."""
+    def _pieces(self, positions: np.ndarray | None, workers: int = 1) -> list[_Piece]:
+        """What makes a chunk each; about equally many tasks, and as many chunks for every worker."""
         pieces = []
         for group in self._groups:
             here = np.arange(len(group.positions))
@@ -112,32 +132,34 @@ class Episodes:
             pieces += [(group, part) for part in np.array_split(here, count)] if count else []
         return pieces
 
-    def each(
-        self, function: Callable[[Chunk], Out], positions: np.ndarray | None = None
-    ) -> Iterator[tuple[np.ndarray, Out]]:
-        """What ``function`` gives for every chunk, in order, with the positions of its tasks.
+    def _threads(self) -> int:
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
+
+    def _rounds(self, positions: np.ndarray | None) -> list[Sequence[_Piece]]:
+        """Pieces in rounds of one a process."""
+        return world().rounds(self._pieces(positions, self._threads() * world().size))
+
+    def _each(self, function: Callable[[Chunk], Out], rounds: list[Sequence[_Piece]]) -> Iterator[Out]:
+        """What ``function`` gives for this process's chunk of every round, in order.
 
         On a CPU several threads call ``function`` at once.
         """
-        workers = torch.get_num_threads() if self.device.type == "cpu" else 1
-        pieces = self._pieces(positions, workers)
+        workers, rank = self._threads(), world().rank
+        pieces = [pieces[rank] for pieces in rounds if rank < len(pieces)]
         if workers == 1 or len(pieces) == 1:
-            for group, here in pieces:
-                yield group.positions[here], function(self._tensors(group, here))
+            for piece in pieces:
+                yield function(self._tensors(*piece))
             return
-        waiting: deque[tuple[np.ndarray, Future[Out]]] = deque()
+        waiting: deque[Future[Out]] = deque()
         try:
-            for group, here in pieces:
-                done = _pool(workers).submit(lambda g, h: function(self._tensors(g, h)), group, here)
-                waiting.append((group.positions[here], done))
+            for piece in pieces:
+                waiting.append(_pool(workers).submit(lambda at: function(self._tensors(*at)), piece))
                 if len(waiting) > workers:  # not further ahead, so that memory does not follow the number of tasks
-                    at, done = waiting.popleft()
-                    yield at, done.result()
+                    yield waiting.popleft().result()
             while waiting:
-                at, done = waiting.popleft()
-                yield at, done.result()
+                yield waiting.popleft().result()
         finally:
-            for _, done in waiting:
+            for done in waiting:
                 done.cancel()
 
     def summed(
@@ -147,11 +169,15 @@ class Episodes:
         on_chunk: OnChunk = told_nobody,
     ) -> list[Tensor]:
         """Sums over all chunks of what ``function`` gives for each, added up in their order."""
-        sums: list[Tensor] = []
-        for at, parts in self.each(function, positions):
-            sums = [one + two for one, two in zip(sums, parts, strict=True)] if sums else list(parts)
-            on_chunk(len(at))
-        return sums
+        here, rounds, sums = world(), self._rounds(positions), list[Tensor]()
+        with here.together():
+            for parts, pieces in zip(self._each(function, rounds), rounds, strict=False):
+                sums = [one + two for one, two in zip(sums, parts, strict=True)] if sums else list(parts)
+                on_chunk(_tasks(pieces))
+        if rounds and len(rounds[0]) < here.size:  # some had nothing to do
+            shapes = here.broadcast([(part.shape, part.dtype) for part in sums])
+            sums = sums or [torch.zeros(shape, dtype=dtype, device=self.device) for shape, dtype in shapes]
+        return here.sum(sums)
 
     def collected(
         self,
@@ -163,17 +189,27 @@ class Episodes:
         """What ``function`` gives for every chunk, as arrays that have its tasks as their first axis."""
 
         def arrays(chunk: Chunk) -> list[np.ndarray]:
-            key = content_hash(chunk.positions)[:24]
-            kept = memory.get(key) if memory else None
-            if kept is None:
-                kept = [part.cpu().numpy() for part in function(chunk)]
-                if memory:
-                    memory.put(key, kept)
-            return kept
+            def compute() -> list[np.ndarray]:
+                return [part.cpu().numpy() for part in function(chunk)]
 
-        for at, parts in self.each(arrays, positions):
-            yield at, parts
-            on_chunk(len(at))
+            return recalled(memory, content_hash(chunk.positions)[:24], compute) if memory else compute()
+
+        here, rounds = world(), self._rounds(positions)
+        mine = self._each(arrays, rounds)
+        for start in range(0, len(rounds), _ROUNDS):
+            own, some = [], rounds[start : start + _ROUNDS]
+            with here.together():
+                for pieces, parts in zip(some, mine, strict=False):
+                    own.append(parts)
+                    on_chunk(_tasks(pieces))
+            shares = here.gather(own)
+            for turn, pieces in enumerate(some):
+                for rank, (group, part) in enumerate(pieces):
+                    yield group.positions[part], shares[rank][turn]
+
+    def alike(self, count: int) -> np.ndarray:
+        """Positions of at most that many tasks of the most frequent shape."""
+        return max((group.positions for group in self._groups), key=len)[:count]
 
     def count(self, positions: np.ndarray | None = None) -> int:
         """How many tasks :meth:`chunks` will yield in all; the unit of progress."""

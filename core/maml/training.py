@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from core.distributed import world
 from core.errors import UserError
 from core.files import content_hash, replacing
 from core.maml.backbone import Params
@@ -288,7 +289,7 @@ def _question(model: Bilevel, start: Params, episodes: Episodes, settings: Train
 
 
 class _Store:
-    """What a training keeps on disk: ``state.safetensors``, written about twenty times a run."""
+    """What a training keeps on disk: ``state.safetensors``, written about twenty times a run, by rank 0."""
 
     def __init__(self, folder: Path | None, question: str) -> None:
         self.folder, self.question = folder, question
@@ -309,30 +310,43 @@ class _Store:
             "history": state.history,
             "rates": [snapshot.rate for snapshot in state.trajectory],
         }
-        # One file, so that a kill between two writes cannot pair old tensors with a new count.
-        with replacing(self.folder / STATE_FILE) as temporary:
-            kept = {name: value.cpu().contiguous() for name, value in tensors.items()}
-            save_file(kept, temporary, metadata={"state": json.dumps(described)})
+        path = self.folder / STATE_FILE
+
+        def write() -> None:
+            # One file, so that a kill between two writes cannot pair old tensors with a new count.
+            with replacing(path) as temporary:
+                kept = {name: value.cpu().contiguous() for name, value in tensors.items()}
+                save_file(kept, temporary, metadata={"state": json.dumps(described)})
+
+        world().first(write)
 
     def load(self, start: Params) -> _State:
-        path = self.folder / STATE_FILE if self.folder else None
-        if path is None or not path.exists():
+        found = world().first(self._read)
+        if found is None:
             return _State(start, {}, 0, [], [])
+        described, kept = found
         device = next(iter(start.values())).device
-        try:
-            with safe_open(path, "pt") as stream:
-                described = json.loads(stream.metadata()["state"])
-                question = described["question"]
-                tensors = {name: stream.get_tensor(name).to(device) for name in stream.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged: {error}.", "Delete it to train from the beginning.") from error
-        if question != self.question:
-            raise UserError(
-                f"{path.parent} holds a training with other tasks or settings.", "Choose another output folder."
-            )
+        tensors = {name: value.to(device) for name, value in kept.items()}
         params = {name: tensors.pop(f"params.{name}") for name in start}
         trajectory = [
             Snapshot({name: tensors.pop(f"snapshot.{number}.{name}") for name in start}, rate)
             for number, rate in enumerate(described["rates"])
         ]
         return _State(params, tensors, described["done"], described["history"], trajectory)
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        path = self.folder / STATE_FILE if self.folder else None
+        if path is None or not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt") as stream:
+                described = json.loads(stream.metadata()["state"])
+                question = described["question"]
+                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {error}.", "Delete it to train from the beginning.") from error
+        if question != self.question:
+            raise UserError(
+                f"{path.parent} holds a training with other tasks or settings.", "Choose another output folder."
+            )
+        return described, tensors

@@ -3,6 +3,9 @@
 A finished run is ``runs/<kind>-<12 hex digits of the question's hash>/`` with ``config.json`` (the question),
 ``provenance.json`` and what its kind writes. An unfinished one has a dot in front; what it remembers
 (:meth:`Work.remember`) lets the next attempt go on where it stopped.
+
+Where several processes work together, the disk of rank 0 is what counts (:mod:`core.distributed`); others keep only the
+parts of steps that they did (:meth:`Work.memory`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from core import __version__
+from core.distributed import world
 from core.errors import UserError
 from core.files import content_hash, replacing, write_json
 from core.workspace.parsed import parsed
@@ -107,12 +111,13 @@ class Work:
 
         Steps are known by their order, so the same steps must be asked for in the same order.
         """
-        path = self.folder / MEMORY / f"{self._steps:06d}.npz"
+        path, here = self.folder / MEMORY / f"{self._steps:06d}.npz", world()
         self._steps += 1
-        kept = _read(path)
+        kept = here.first(lambda: _read(path))
         if kept is None:
-            kept = [np.asarray(value) for value in compute()]
-            _write(path, kept)
+            computed = [np.asarray(value) for value in compute()]
+            here.first(lambda: _write(path, computed))
+            return computed
         return kept
 
     def memory(self) -> Kept:
@@ -123,6 +128,10 @@ class Work:
         self._steps += 1
         return Kept(self.folder / MEMORY / f"{self._steps - 1:06d}")
 
+    def forget(self) -> None:
+        """Delete what was remembered."""
+        shutil.rmtree(self.folder / MEMORY, ignore_errors=True)
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Record the seconds of a stage for ``provenance.json``."""
@@ -130,12 +139,19 @@ class Work:
         yield
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
 
+    def write(self, write: Callable[[Path], None]) -> None:
+        """Have ``write`` put something into the folder it is given."""
+        world().first(lambda: write(self.folder))
+
     def write_json(self, name: str, value: Any) -> None:
-        write_json(self.folder / name, value)
+        self.write(lambda folder: write_json(folder / name, value))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        with replacing(self.folder / name) as temporary:
-            table.to_parquet(temporary, index=False)
+        def write(folder: Path) -> None:
+            with replacing(folder / name) as temporary:
+                table.to_parquet(temporary, index=False)
+
+        self.write(write)
 
     seconds: dict[str, float]
 
@@ -162,32 +178,47 @@ class Runs:
             raise UserError(f"There is no run {run_id!r} in this workspace.", "See the ids in its folder runs.")
         return Run(folder)
 
+    def dealt(self, ids: Sequence[str]) -> list[Run]:
+        """Finished runs that processes did each by itself (:meth:`core.distributed.World.deal`)."""
+        world().share([self.folder / run_id for run_id in ids])
+        return [self.get(run_id) for run_id in ids]
+
     def answer(self, kind: str, question: Mapping[str, Any], compute: Callable[[Work], None]) -> Run:
         """The run that answers ``question``: from the store, or computed now.
 
         Raises:
             UserError: another process is at the same question.
         """
-        if found := self.find(kind, question):
-            return found
-        name = self._name(kind, question)
-        partial = self.folder / f".{name}"
-        partial.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f".{name}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError("This is being computed by another process.", "Wait for it to finish.") from error
-            if found := self.find(kind, question):
-                return found
-            work, started = Work(partial), _now()
-            work.write_json("config.json", {"kind": kind, **question})
-            compute(work)
-            shutil.rmtree(partial / MEMORY, ignore_errors=True)
-            work.write_json("provenance.json", _provenance(started, work.seconds))
-            partial.rename(self.folder / name)
-            (self.folder / f".{name}.lock").unlink(missing_ok=True)
-        return Run(self.folder / name)
+        here, name = world(), self._name(kind, question)
+        folder, work = self.folder / name, Work(self.folder / f".{name}")
+        with ExitStack() as held:
+            if not here.first(lambda: folder.is_dir() or self._claim(name, held)):
+                started = _now()
+                work.write_json("config.json", {"kind": kind, **question})
+                compute(work)
+                here.first(lambda: self._finish(name, work, started))
+        if here.rank:
+            work.forget()
+            with suppress(OSError):  # not there, or not empty
+                work.folder.rmdir()
+        here.share([folder])
+        return Run(folder)
+
+    def _claim(self, name: str, held: ExitStack) -> bool:
+        """Keep other processes from a question; whether one of them has answered it meanwhile."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = held.enter_context((self.folder / f".{name}.lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError("This is being computed by another process.", "Wait for it to finish.") from error
+        return (self.folder / name).is_dir()
+
+    def _finish(self, name: str, work: Work, started: str) -> None:
+        work.forget()
+        write_json(work.folder / "provenance.json", _provenance(started, work.seconds))
+        work.folder.rename(self.folder / name)
+        (self.folder / f".{name}.lock").unlink(missing_ok=True)
 
     def _name(self, kind: str, question: Mapping[str, Any]) -> str:
         return f"{kind}-{content_hash({'kind': kind, **question})[:12]}"
@@ -207,4 +238,5 @@ def _provenance(started: str, seconds: dict[str, float]) -> dict[str, Any]:
         "seconds": seconds,
         "versions": {"tasklens": __version__, "python": platform.python_version(), "torch": torch.__version__},
         "threads": torch.get_num_threads(),
+        "processes": world().size,
     }

@@ -22,8 +22,10 @@ from core.influence.solvers import (
     dual,
     lanczos,
     largest_eigenvalue,
+    left_out,
     low_rank,
     neumann,
+    sketched_residual,
 )
 
 
@@ -340,6 +342,31 @@ def test_a_low_rank_solve_reports_what_the_rank_left_out() -> None:
     few = low_rank(times(c), b, lanczos(times(c), b, 1), shift=0.01)
     assert few.residual > 1
     assert not few.converged
+
+
+@pytest.mark.parametrize("shift", [0.05, 2.0, 30.0])
+def test_a_sketch_of_what_a_basis_leaves_out_tells_the_residual(shift: float) -> None:
+    c = symmetric(np.r_[np.linspace(0.1, 1, 60), np.logspace(0.5, 2, 20)])
+    counted = Counted(c)
+    basis = lanczos(times(c), c[0], 12)
+    sketch = left_out(counted, basis, 400)
+    assert counted.count == 400
+    for seed in range(5):
+        b = vector(80, seed)
+        solved = low_rank(times(c), b, basis, shift=shift)
+        assert sketched_residual(sketch, solved.x, b) == pytest.approx(solved.residual, rel=0.15)
+
+
+def test_nothing_is_left_out_by_a_basis_of_full_rank() -> None:
+    c, b = symmetric(np.linspace(0.1, 9, 15)), vector(15)
+    basis, told = full_basis(c), []
+    sketch = left_out(times(c), basis, 8, on_iteration=told.append)
+    assert sketch.shape == (8, 15)
+    assert told == list(range(1, 9))
+    assert sketch.abs().max() <= 1e-9
+    assert sketched_residual(sketch, basis.inverse(0.5)(b), b) <= 1e-9
+    with pytest.raises(UserError, match="right-hand side of the solve is zero"):
+        sketched_residual(sketch, b, 0 * b)
 
 
 def test_a_preconditioner_gives_the_same_solution_for_fewer_products() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,17 +12,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.actions import preparation
+from core.actions.compute import Compute
 from core.actions.decide import mark
 from core.actions.edit import FINETUNE, SOLVE
 from core.actions.export import export
+from core.actions.preparation import prepare
+from core.actions.whatif import Instant
 from core.errors import UserError
 from core.files import read_json
+from core.progress import Progress
 from core.tasks.libraries import LIBRARIES
-from core.tasks.removal import cleaned
+from core.tasks.removal import Removal, cleaned
 from core.tasks.tasklist import FORMATS, read_tasks
 from core.ui.charts_edit import Dot, curve_figure, edit_figure
 from core.ui.curve_results import averages, observations
-from core.ui.edit_results import LABELS, direction
+from core.ui.edit_results import LABELS, direction, in_points
 from core.workspace.decisions import Item
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, make_edit, run_again, words
@@ -114,6 +120,47 @@ class TestEdit:
         assert "What the removal itself did" in words(show("edit"))
         change = other.json("edit.json")["accuracy_change"]["mean"]
         assert show("edit").dataframe[1].value["accuracy change"][0].startswith(f"{100 * change:+.1f} points")
+
+    def test_live_estimates_are_prepared_by_a_job(self, show: Open, full: Workspace, started: list[list[str]]) -> None:
+        page = show("edit")
+        assert re.search(r"as soon as it is marked\. Once, about \d", words(page)), "at the pace of the evaluation"
+        assert "Live estimate" not in words(page)
+        click(page, "edit_prepare")
+        assert started == [["whatif", "--workspace", str(full.folder), "--prepare"]]
+
+    def test_a_live_estimate_follows_the_removal_set_and_is_computed_once(
+        self, show: Open, full: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
+        prepare(full, Compute(), Progress())
+        asked: list[Removal] = []
+        compute = Instant._removal
+        monkeypatch.setattr(Instant, "_removal", lambda self, removal: asked.append(removal) or compute(self, removal))
+        page = show("edit")
+        said = words(page)
+        found = Instant(full, Compute()).removal(full.removal())
+        assert asked == [full.removal()] * 2, "one here, one on the page"
+        assert f"Held-out accuracy ≈ *{in_points(found.accuracy_change)}*" in said
+        assert f"residual of the solve {found.residual:.0%}" in said
+        assert "estimate, not measured" in said
+        run_again(page)
+        assert len(asked) == 2, "nothing is computed on an unchanged rerun"
+        other = next(task for task in full.project().tasks.train.task_ids if task not in full.removal().tasks)
+        mark(full, tasks=[other], reviewer="me")
+        run_again(page)
+        click(page, "review_Undo")
+        assert "Live estimate" in words(page)
+        assert len(asked) == 3, "what was undone is known already"
+
+    def test_a_damaged_preparation_says_so_and_hides_nothing_else(
+        self, show: Open, full: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
+        run = prepare(full, Compute(), Progress())
+        (run.folder / "tasks.npy").write_bytes(b"nothing")
+        page = show("edit")
+        assert "Delete the run" in page.error[0].value
+        assert "What the removal itself did" in words(page)
 
     def test_texts_of_people_are_no_markup(self, show: Open, full: Workspace) -> None:
         page = show("edit")

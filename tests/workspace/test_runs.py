@@ -55,7 +55,8 @@ def test_a_run_says_what_was_asked_how_and_when(runs: Runs) -> None:
     assert run.kind == "edit-linear"
     assert run.config == {"kind": "edit-linear", **QUESTION}
     provenance = run.json("provenance.json")
-    assert set(provenance) == {"command", "started", "finished", "seconds", "versions", "threads"}
+    assert set(provenance) == {"command", "started", "finished", "seconds", "versions", "threads", "processes"}
+    assert provenance["processes"] == 1
     assert provenance["started"] <= provenance["finished"] == run.finished
     assert list(provenance["seconds"]) == ["solve"]
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from core.maml.backbone import Params
 from core.maml.objective import Bilevel, Task
 from core.maml.passes.generic import GenericPasses, RowScores
+from core.maml.passes.plan import plan_of
 from core.maml.passes.unrolled import UnrolledPasses
 
-__all__ = ["GenericPasses", "Passes", "RowScores", "UnrolledPasses", "passes_of"]
+__all__ = ["GenericPasses", "Passes", "RowScores", "UnrolledPasses", "passes_of", "usual_chunk"]
+
+
+_USUAL = 8
+_CPU_BYTES, _CPU_MOST = 30_000_000, 16  # of the largest tensor of a chunk; of tasks. Larger chunks were no faster.
+_GPU_TENSORS, _GPU_MOST = 100, 256  # as many of the largest tensor fit into the memory: a pass keeps about forty
 
 
 class Passes(Protocol):
@@ -36,11 +43,31 @@ class Passes(Protocol):
     def fisher(self, params: Params, v: Params, chunk: Task) -> Params:
         """``sum_k g_k g_k^T v``."""
 
-    def removal(self, params: Params, chunk: Task, change: Task) -> Params:
-        """D_lambda of the derivative of ``sum_k L_O^k`` along a change of the weights: the s and q of ``change``."""
+    def removals(self, params: Params, chunk: Task, change: Task) -> Params:
+        """D_lambda of the derivative of each L_O^k along a change of its weights, the s and q of ``change``:
+        ``(T, ...)``."""
 
     def row_scores(self, params: Params, u: Params, chunk: Task) -> RowScores:
         """Scores of every row along u (:mod:`core.influence.scores`), and what the adapted models say of them."""
+
+
+def usual_chunk(
+    model: Bilevel, shape: tuple[int, int, int], rows: int, device: torch.device, dtype: torch.dtype
+) -> int:
+    """Tasks of ``rows`` images of ``shape`` that are best run at once.
+
+    On a CPU few, for the sake of its cache and of memory; on a GPU as many as fill it.
+    """
+    plan = plan_of(model.network)
+    if plan is None:
+        return _USUAL
+    stride = plan.blocks[0].stride
+    places = -(-shape[0] // stride) * -(-shape[1] // stride)
+    largest = rows * places * plan.filters * dtype.itemsize
+    if device.type == "cpu":
+        return min(max(_CPU_BYTES // largest, 1), _CPU_MOST)
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return min(max(memory // (_GPU_TENSORS * largest), 1), _GPU_MOST)
 
 
 def passes_of(model: Bilevel) -> Passes:

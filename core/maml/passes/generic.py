@@ -72,7 +72,7 @@ class GenericPasses:
         _, change = jvp(losses, (params,), (v,))
         return vjp(losses, params)[1](change)[0]
 
-    def removal(self, params: Params, chunk: Task, change: Task) -> Params:
+    def removals(self, params: Params, chunk: Task, change: Task) -> Params:
         def directional(p: Params, pair: tuple[Task, Task]) -> Tensor:
             """d L_O^k along the change of weights."""
             task, difference = pair
@@ -82,7 +82,7 @@ class GenericPasses:
 
             return jvp(loss, (task.s, task.q), (difference.s, difference.q))[1]
 
-        return grad(total(directional))(params, (chunk, change))
+        return batched(grad(directional))(params, (chunk, change))
 
     def row_scores(self, params: Params, u: Params, chunk: Task) -> RowScores:
         def of_task(p: Params, task: Task) -> RowScores:

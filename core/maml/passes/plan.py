@@ -33,12 +33,14 @@ class Plan:
     """A network of such blocks with a linear layer on top.
 
     Attributes:
+        filters: Channels of every block.
         activation: ``relu``, ``gelu`` or ``tanh``.
         mean: The head reads the mean over places; else all of them, channel by channel.
         weight, bias: Names of the head's parameters.
     """
 
     blocks: tuple[Block, ...]
+    filters: int
     activation: str
     mean: bool
     weight: str
@@ -54,7 +56,7 @@ def plan_of(network: Network) -> Plan | None:
             Block(f"{at}.conv.weight", f"{at}.norm.weight", f"{at}.norm.bias", stride, pool)
             for at in (f"blocks.{number}" for number in range(network.blocks))
         )
-        return Plan(blocks, network.activation, strided, "head.weight", "head.bias")
+        return Plan(blocks, network.filters, network.activation, strided, "head.weight", "head.bias")
     if isinstance(network, ModuleNet) and isinstance(network.module, OmniglotCNN | CNN4):
         module = network.module
         name = {id(value): name for name, value in module.named_parameters()}
@@ -69,5 +71,6 @@ def plan_of(network: Network) -> Plan | None:
             for block in (module.base if isinstance(module, OmniglotCNN) else module.features)
         )
         mean = isinstance(module, OmniglotCNN)
-        return Plan(blocks, "relu", mean, name[id(module.classifier.weight)], name[id(module.classifier.bias)])
+        filters = network.shapes[blocks[0].conv][0]
+        return Plan(blocks, filters, "relu", mean, name[id(module.classifier.weight)], name[id(module.classifier.bias)])
     return None

@@ -14,7 +14,6 @@ ordinary one, and everything between convolutions is one operation for all tasks
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,7 @@ VALUE, A, B, AB = 0, 1, 2, 3
 
 Hyper = dict[int, Tensor]
 """A hyper-dual number by components; one that is missing is 0."""
-Side = TypeVar("Side")
+_CACHE = 1 << 20  # bytes that stay close to a core
 
 
 def _parts(left: Hyper, right: Hyper, component: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -67,49 +66,67 @@ def put(into: Hyper, component: int, value: Tensor | None) -> None:
         into[component] = value
 
 
-class Normalised:
-    """``(z - mean z) (v + epsilon)^(-1/2) scale + shift``, v the variance of z over the batch, and its backward.
-
-    Big tensors are ``(places, channels)``, those of a channel ``(channels,)``. The normalised value is ``c k + shift``
-    with c the centred z and ``k = scale / sqrt(v + epsilon)``: whatever bends lies in the small tensors alone.
-    """
+class Gain:
+    """``k = scale / sqrt(v + epsilon)`` of every channel, and its backward; of any shape."""
 
     def __init__(self) -> None:
-        self.c: Hyper = {}
-        self.scale: Hyper = {}
-        self.v: Hyper = {}
-        self.r: Hyper = {}
         self.k: Hyper = {}
-        self.dy: Hyper = {}
-        self.db: Hyper = {}
-        self.dr: Hyper = {}
-        self.e: Hyper = {}
-        self.bent: Hyper = {}
-        self.d: Hyper = {}
-        self.dscale: Hyper = {}
-        self.dk: Hyper = {}
+        self._scale: Hyper = {}
+        self._v: Hyper = {}
+        self._r: Hyper = {}
+        self._dk: Hyper = {}
+        self._dr: Hyper = {}
+        self._slope: Hyper = {}
         self._odd: list[Tensor] = []
 
     def _power(self, n: int) -> Tensor:
         """``(v + epsilon)^(-(2 n + 1) / 2)`` at the value."""
         while len(self._odd) <= n:
-            self._odd.append(self._odd[-1] * self.r[VALUE] ** 2 if self._odd else self.r[VALUE])
+            self._odd.append(self._odd[-1] * self._r[VALUE] ** 2 if self._odd else self._r[VALUE])
         return self._odd[n]
+
+    def forward(self, component: int, v: Tensor | None, scale: Tensor | None) -> None:
+        put(self._v, component, v)
+        put(self._scale, component, scale)
+        if component == VALUE:
+            self._r[VALUE] = torch.rsqrt(self._v[VALUE] + BATCH_NORM_EPSILON)
+            self._slope[VALUE] = -0.5 * self._power(1)
+        else:
+            first, second = (lambda: -0.5 * self._power(1)), (lambda: 0.75 * self._power(2))
+            put(self._r, component, composed(first, second, self._v, component))
+            first, second = (lambda: 0.75 * self._power(2)), (lambda: -1.875 * self._power(3))
+            put(self._slope, component, composed(first, second, self._v, component))
+        put(self.k, component, product(self._r, self._scale, component))
+
+    def backward(self, component: int, dk: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """A component of the derivatives by scale and by v."""
+        put(self._dk, component, dk)
+        put(self._dr, component, product(self._dk, self._scale, component))
+        return product(self._dk, self._r, component), product(self._dr, self._slope, component)
+
+
+class Normalised:
+    """``(z - mean z) (v + epsilon)^(-1/2) scale + shift``, v the variance of z over the batch, and its backward.
+
+    Big tensors are ``(places, channels)``. The normalised value is ``c k + shift`` with c the centred z: whatever
+    bends lies in the small tensors of :class:`Gain`.
+    """
+
+    def __init__(self) -> None:
+        self.c: Hyper = {}
+        self._gain = Gain()
+        self._dy: Hyper = {}
+        self._dshift: Hyper = {}
+        self._e: Hyper = {}
 
     def forward(self, component: int, z: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
         """A component of the result; takes ``z`` over."""
-        put(self.scale, component, scale)
         if z is not None:
             self.c[component] = z.sub_(z.mean(0))
-        put(self.v, component, product(self.c, self.c, component, lambda x, y: (x * y).mean(0)))
-        if component == VALUE:
-            self.r[VALUE] = torch.rsqrt(self.v[VALUE] + BATCH_NORM_EPSILON)
-        else:
-            first, second = (lambda: -0.5 * self._power(1)), (lambda: 0.75 * self._power(2))
-            put(self.r, component, composed(first, second, self.v, component))
-        put(self.k, component, product(self.r, self.scale, component))
+        v = product(self.c, self.c, component, lambda x, y: (x * y).mean(0))
+        self._gain.forward(component, v, scale)
         out: Tensor | None = None
-        for c, k in _parts(self.c, self.k, component):
+        for c, k in _parts(self.c, self._gain.k, component):
             if out is None:
                 out = c * k if shift is None else torch.addcmul(shift, c, k)
             else:
@@ -122,28 +139,18 @@ class Normalised:
         """A component of the derivatives by z, scale and shift; keeps ``dy``."""
         places = len(self.c[VALUE])
         if dy is not None:
-            self.dy[component], self.db[component] = dy, dy.sum(0)
-        put(self.dk, component, product(self.dy, self.c, component, lambda x, y: (x * y).sum(0)))
-        put(self.dr, component, product(self.dk, self.scale, component))
-        if component == VALUE:
-            self.bent[VALUE] = -0.5 * self._power(1)
-        else:
-            first, second = (lambda: 0.75 * self._power(2)), (lambda: -1.875 * self._power(3))
-            put(self.bent, component, composed(first, second, self.v, component))
-        # e is 2 / places times the derivative by v, d takes the mean away.
-        put(self.e, component, product(self.dr, self.bent, component))
-        if component in self.e:
-            self.e[component] *= 2 / places
-        put(self.d, component, product(self.k, self.db, component))
-        if component in self.d:
-            self.d[component] *= -1 / places
+            self._dy[component], self._dshift[component] = dy, dy.sum(0)
+        dk = product(self._dy, self.c, component, lambda x, y: (x * y).sum(0))
+        dscale, dv = self._gain.backward(component, dk)
+        put(self._e, component, None if dv is None else dv * (2 / places))
+        centre = product(self._gain.k, self._dshift, component)  # takes the mean of the result away
         out: Tensor | None = None
-        for big, small in (*_parts(self.dy, self.k, component), *_parts(self.c, self.e, component)):
+        for big, small in (*_parts(self._dy, self._gain.k, component), *_parts(self.c, self._e, component)):
             if out is None:
-                out = torch.addcmul(self.d[component], big, small) if component in self.d else big * small
+                out = big * small if centre is None else torch.addcmul(centre * (-1 / places), big, small)
             else:
                 out.addcmul_(big, small)
-        return out, product(self.dk, self.r, component), self.db.get(component)
+        return out, dscale, self._dshift.get(component)
 
 
 class Activation:
@@ -192,105 +199,215 @@ class Activation:
         return self._kept[order]
 
 
-class _Layer:
-    """One block of the network."""
+class _Pool:
+    """Max-pooling of ``(images, height, width, channels)``: which places win is settled by the value."""
 
-    def __init__(self, block: Block, activation: str, tasks: int, first: bool) -> None:
-        self.block, self.tasks, self.first = block, tasks, first
-        self.norm, self.act = Normalised(), Activation(activation)
-        self.pool_first = activation != "gelu"  # the others rise: they commute with the maximum, and cost less after it
-        self.x: Hyper = {}
-        self.w: Hyper = {}
-        self.dz: Hyper = {}
-        self._full = self._pooled = (0, 0, 0, 0)
+    def __init__(self, side: int) -> None:
+        self._side = side
         self._index: Tensor | None = None
 
+    def forward(self, component: int, y: Tensor) -> Tensor:
+        if self._side == 1:
+            return y
+        if component == VALUE:
+            self._like = y.permute(0, 3, 1, 2)
+            top, self._index = F.max_pool2d(self._like, self._side, return_indices=True)
+            self._places = self._index.permute(0, 2, 3, 1)
+            return top.permute(0, 2, 3, 1)
+        images, height, width, channels = self._places.shape
+        found = y.reshape(images, -1, channels).gather(1, self._places.reshape(images, -1, channels))
+        return found.view(images, height, width, channels)
+
+    def backward(self, dout: Tensor) -> Tensor:
+        if self._side == 1:
+            return dout
+        side = [self._side, self._side]
+        back = torch.ops.aten.max_pool2d_with_indices_backward
+        d = back(dout.permute(0, 3, 1, 2), self._like, side, side, [0, 0], [1, 1], False, self._index)
+        return d.permute(0, 2, 3, 1)
+
+
+def _flat(image: Tensor) -> Tensor:
+    """``(images, height, width, channels)`` as ``(places, channels)``."""
+    return image.reshape(-1, image.shape[-1])
+
+
+def _rises(activation: str) -> bool:
+    """Whether an activation never falls: then it commutes with the maximum, and costs less after it."""
+    return activation != "gelu"
+
+
+class _Activated:
+    """Activation and max-pooling, in the cheaper order; images ``(images, height, width, channels)``."""
+
+    def __init__(self, activation: str, pool: int) -> None:
+        self._pool, self._act, self._pool_first = _Pool(pool), Activation(activation), _rises(activation)
+
+    def forward(self, component: int, y: Tensor | None) -> Tensor | None:
+        if self._pool_first:
+            pooled = None if y is None else self._pool.forward(component, y)
+            return self._act.forward(component, pooled)
+        out = self._act.forward(component, y)
+        return None if out is None else self._pool.forward(component, out)
+
+    def backward(self, component: int, dout: Tensor | None) -> Tensor | None:
+        if self._pool_first:
+            d = self._act.backward(component, dout)
+            return None if d is None else self._pool.backward(d)
+        return self._act.backward(component, None if dout is None else self._pool.backward(dout))
+
+
+class _First:
+    """The block that reads the images. As these have no derivatives, its convolution, its normalisation and the places
+    of its maxima need no tensor of the size of its output to be kept, and few passes over one.
+
+    With p the patch under the kernel and a 1 below it, the normalised convolution is linear in p: its weights are
+    ``k w`` and ``shift - k w . mean p``, and the variance over the batch is ``w . Cov(p) w``, where mean and covariance
+    belong to the images alone. Everything that bends is of the size of the weights.
+    """
+
+    def __init__(self, block: Block, activation: str, x: Tensor, filters: int) -> None:
+        """``x``: ``(T, n, channels, height, width)``; ``filters``: channels of the output."""
+        self._block, self._tasks, self._images = block, x.shape[0], x.shape[1]
+        step = block.stride
+        # Grey that is the same everywhere changes nothing after normalisation; without it nothing cancels below.
+        padded = F.pad(x, (1, 1, 1, 1)) - x.mean((1, 2, 3, 4), keepdim=True)
+        patches = padded.unfold(3, 3, step).unfold(4, 3, step).permute(0, 1, 3, 4, 2, 5, 6)
+        self._height, self._width = patches.shape[2:4]
+        self._patches = x.new_empty(self._tasks, self._images * self._height * self._width, 9 * x.shape[2] + 1)
+        self._patches[..., :-1].view(patches.shape).copy_(patches)
+        self._patches[..., -1] = 1
+        moments = self._patches.mT @ self._patches / self._patches.shape[1]
+        self._mean = moments[:, -1, :-1].contiguous()
+        self._covariance = moments[:, :-1, :-1] - self._mean[:, :, None] * self._mean[:, None]
+        self._w: Hyper = {}
+        self._dv: Hyper = {}
+        self._g: Hyper = {}
+        self._gain = Gain()
+        # Blocks of images that stay in the cache between two operations.
+        blocks = self._images
+        if x.device.type == "cpu" and block.pool > 1 and _rises(activation):
+            blocks = max(1, _CACHE // (self._height * self._width * self._tasks * filters * x.element_size()))
+        starts = range(0, self._images, blocks)
+        self._parts = [(slice(at, min(at + blocks, self._images)), _Activated(activation, block.pool)) for at in starts]
+
+    def forward(self, component: int, theta: Params) -> Tensor | None:
+        """A component of the block's output, ``(n, height, width, T x channels)``."""
+        weight = theta.get(self._block.conv)
+        put(self._w, component, None if weight is None else weight.flatten(2))
+        v = product(self._w, self._w, component, lambda x, y: ((x @ self._covariance) * y).sum(-1))
+        self._gain.forward(component, v, theta.get(self._block.scale))
+        linear = product(self._w, self._gain.k, component, lambda w, k: w * k[..., None])
+        constant = None if linear is None else -(linear @ self._mean[..., None])
+        if self._block.shift in theta:
+            shift = theta[self._block.shift][..., None]
+            constant = shift if constant is None else constant + shift
+        if constant is None:
+            return self._joined([part.forward(component, None) for _, part in self._parts])
+        if linear is None:
+            linear = constant.new_zeros(*constant.shape[:2], self._mean.shape[1])
+        both = torch.cat([linear, constant], -1).mT
+        return self._joined([part.forward(component, self._seen(images, both)) for images, part in self._parts])
+
+    def backward(self, component: int, dout: Tensor | None) -> Params:
+        """A component of the derivatives by the parameters."""
+        moved: Tensor | None = None
+        for images, part in self._parts:
+            du = part.backward(component, None if dout is None else dout[images])
+            if du is not None:
+                parts = self._rows(images).mT @ du.reshape(-1, self._tasks, du.shape[-1] // self._tasks).transpose(0, 1)
+                moved = parts if moved is None else moved.add_(parts)
+        dshift = None if moved is None else moved[:, -1]
+        # By the linear weights, the constant's share of them taken into account.
+        put(
+            self._g,
+            component,
+            None if moved is None else moved[:, :-1].mT - moved[:, -1, :, None] * self._mean[:, None],
+        )
+        dk = product(self._g, self._w, component, lambda g, w: (g * w).sum(-1))
+        dscale, dv = self._gain.backward(component, dk)
+        put(self._dv, component, None if dv is None else 2 * dv)
+        dw = product(self._g, self._gain.k, component, lambda g, k: g * k[..., None])
+        bent = product(self._dv, self._w, component, lambda d, w: d[..., None] * (w @ self._covariance))
+        if bent is not None:
+            dw = bent if dw is None else dw + bent
+        found = {
+            self._block.conv: None if dw is None else dw.unflatten(2, (-1, 3, 3)),
+            self._block.scale: dscale,
+            self._block.shift: dshift,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _rows(self, images: slice) -> Tensor:
+        places = self._height * self._width
+        return self._patches[:, images.start * places : images.stop * places]
+
+    def _seen(self, images: slice, weights: Tensor) -> Tensor:
+        """Patches times ``weights`` ``(T, patch, channels)``, side by side."""
+        rows, channels = self._rows(images), weights.shape[-1]
+        out = rows.new_empty(rows.shape[1], self._tasks, channels)
+        torch.bmm(rows, weights, out=out.transpose(0, 1))
+        return out.view(-1, self._height, self._width, self._tasks * channels)
+
+    @staticmethod
+    def _joined(parts: list[Tensor | None]) -> Tensor | None:
+        there = [part for part in parts if part is not None]
+        return torch.cat(there) if len(there) > 1 else there[0] if there else None
+
+
+class _Layer:
+    """Any further block."""
+
+    def __init__(self, block: Block, activation: str, tasks: int) -> None:
+        self._block, self._tasks = block, tasks
+        self._norm, self._end = Normalised(), _Activated(activation, block.pool)
+        self._x: Hyper = {}
+        self._w: Hyper = {}
+        self._dz: Hyper = {}
+
     def forward(self, component: int, x: Tensor | None, theta: Params) -> Tensor | None:
-        put(self.x, component, x)
-        weight = theta.get(self.block.conv)
+        """A component of the output; images ``(n, height, width, T x channels)``."""
+        put(self._x, component, None if x is None else x.permute(0, 3, 1, 2))
+        weight = theta.get(self._block.conv)
         if weight is not None:
-            self.w[component] = weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        z = product(self.x, self.w, component, self._convolve)
+            self._w[component] = weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        z = product(self._x, self._w, component, self._convolve)
         if component == VALUE:
             assert z is not None
-            self._full = tuple(z.shape)
+            self._shape = z.permute(0, 2, 3, 1).shape
         scale, shift = (
-            theta[name].flatten() if name in theta else None for name in (self.block.scale, self.block.shift)
+            theta[name].flatten() if name in theta else None for name in (self._block.scale, self._block.shift)
         )
-        y = self.norm.forward(component, None if z is None else self._flat(z), scale, shift)
-        if self.pool_first:
-            return self._image(self.act.forward(component, self._pool(component, y)))
-        return self._image(self._pool(component, self.act.forward(component, y)))
+        y = self._norm.forward(component, None if z is None else _flat(z.permute(0, 2, 3, 1)), scale, shift)
+        return self._end.forward(component, None if y is None else y.view(self._shape))
 
     def backward(self, component: int, dout: Tensor | None) -> tuple[Tensor | None, Params]:
-        """A component of the derivatives by the input (None for the first layer) and by the parameters."""
-        flat = None if dout is None else self._flat(dout)
-        if self.pool_first:
-            dy = self._unpool(self.act.backward(component, flat))
-        else:
-            dy = self.act.backward(component, self._unpool(flat))
-        dz, dscale, dshift = self.norm.backward(component, dy)
-        if dz is not None:
-            self.dz[component] = self._shaped(dz, self._full)
-        dw = product(self.x, self.dz, component, self._by_weight)
-        dx = None if self.first else product(self.dz, self.w, component, self._by_input)
-        found = {self.block.conv: dw, self.block.scale: dscale, self.block.shift: dshift}
-        return dx, {name: value.unflatten(0, (self.tasks, -1)) for name, value in found.items() if value is not None}
+        """A component of the derivatives by the input and by the parameters."""
+        dy = self._end.backward(component, dout)
+        dz, dscale, dshift = self._norm.backward(component, None if dy is None else _flat(dy))
+        put(self._dz, component, None if dz is None else dz.view(self._shape).permute(0, 3, 1, 2))
+        dw = product(self._x, self._dz, component, self._by_weight)
+        dx = product(self._dz, self._w, component, self._by_input)
+        found = {self._block.conv: dw, self._block.scale: dscale, self._block.shift: dshift}
+        parts = {name: value.unflatten(0, (self._tasks, -1)) for name, value in found.items() if value is not None}
+        return None if dx is None else dx.permute(0, 2, 3, 1), parts
 
     def _convolve(self, x: Tensor, w: Tensor) -> Tensor:
-        out = F.conv2d(x, w, stride=self.block.stride, padding=1, groups=self.tasks)
+        out = F.conv2d(x, w, stride=self._block.stride, padding=1, groups=self._tasks)
         return out.contiguous(memory_format=torch.channels_last)
 
     def _by_weight(self, x: Tensor, dz: Tensor) -> Tensor:
-        return self._backward(dz, x, self.w[VALUE], [False, True, False])[1]
+        return self._backward(dz, x, self._w[VALUE], [False, True, False])[1]
 
     def _by_input(self, dz: Tensor, w: Tensor) -> Tensor:
-        out = self._backward(dz, self.x[VALUE], w, [True, False, False])[0]
+        out = self._backward(dz, self._x[VALUE], w, [True, False, False])[0]
         return out.contiguous(memory_format=torch.channels_last)
 
     def _backward(self, dz: Tensor, x: Tensor, w: Tensor, which: list[bool]) -> tuple[Tensor, ...]:
-        stride = [self.block.stride] * 2
+        stride = [self._block.stride] * 2
         return torch.ops.aten.convolution_backward(
-            dz, x, w, None, stride, [1, 1], [1, 1], False, [0, 0], self.tasks, which
+            dz, x, w, None, stride, [1, 1], [1, 1], False, [0, 0], self._tasks, which
         )
-
-    def _pool(self, component: int, y: Tensor | None) -> Tensor | None:
-        side = self.block.pool
-        if component == VALUE:
-            assert y is not None
-            self._pooled = self._full if side == 1 else (*self._full[:2], self._full[2] // side, self._full[3] // side)
-            if side > 1:
-                top, self._index = F.max_pool2d(self._shaped(y, self._full), side, return_indices=True)
-                self._places = self._index.permute(0, 2, 3, 1).flatten(1, 2)
-                return self._flat(top)
-        if side == 1 or y is None:
-            return y
-        images = self._full[0]
-        return y.view(images, -1, y.shape[1]).gather(1, self._places).flatten(0, 1)
-
-    def _unpool(self, dy: Tensor | None) -> Tensor | None:
-        side = self.block.pool
-        if side == 1 or dy is None:
-            return dy
-        like = self._shaped(dy, self._pooled)
-        whole = self._shaped(self.norm.c[VALUE], self._full)
-        out = torch.ops.aten.max_pool2d_with_indices_backward(
-            like, whole, [side, side], [side, side], [0, 0], [1, 1], False, self._index
-        )
-        return self._flat(out)
-
-    def _image(self, y: Tensor | None) -> Tensor | None:
-        return None if y is None else self._shaped(y, self._pooled)
-
-    @staticmethod
-    def _flat(image: Tensor) -> Tensor:
-        """``(images, channels, height, width)``, channels last in memory, as ``(places, channels)``."""
-        return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
-
-    @staticmethod
-    def _shaped(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-        images, channels, height, width = shape
-        return flat.view(images, height, width, channels).permute(0, 3, 1, 2)
 
 
 class Trace:
@@ -303,11 +420,9 @@ class Trace:
     """
 
     def __init__(self, plan: Plan, x: Tensor, y: Tensor, weights: Hyper) -> None:
-        tasks, images, channels, height, width = x.shape
-        self._plan, self._y, self._weights, self._tasks, self._images = plan, y, weights, tasks, images
-        side_by_side = x.permute(1, 3, 4, 0, 2).reshape(images, height, width, tasks * channels)
-        self._x = side_by_side.permute(0, 3, 1, 2)
-        self._layers = [_Layer(block, plan.activation, tasks, number == 0) for number, block in enumerate(plan.blocks)]
+        self._plan, self._y, self._weights, self._tasks = plan, y, weights, x.shape[0]
+        self._first = _First(plan.blocks[0], plan.activation, x, plan.filters)
+        self._layers = [_Layer(block, plan.activation, self._tasks) for block in plan.blocks[1:]]
         self._features: Hyper = {}
         self._weight: Hyper = {}
         self.logits: Hyper = {}
@@ -323,12 +438,12 @@ class Trace:
         Args:
             theta: That component of the parameters, each with a first axis T; those missing are 0.
         """
-        x: Tensor | None = self._x if component == VALUE else None
+        x = self._first.forward(component, theta)
         for layer in self._layers:
             x = layer.forward(component, x, theta)
         if x is not None:
             self._shape = x.shape
-            x = x.unflatten(1, (self._tasks, -1))  # (n, T, channels, height, width)
+            x = x.unflatten(3, (self._tasks, -1)).permute(0, 3, 4, 1, 2)  # (n, T, channels, height, width)
             x = (x.mean((3, 4)) if self._plan.mean else x.flatten(2)).transpose(0, 1).contiguous()
             self._features[component] = x
         put(self._weight, component, theta.get(self._plan.weight))
@@ -386,15 +501,14 @@ class Trace:
         for layer in reversed(self._layers):
             dx, parts = layer.backward(component, dx)
             found |= parts
+        found |= self._first.backward(component, dx)
         self.gradient[component] = found
         return found
 
     def _spread(self, by_features: Tensor) -> Tensor:
         """From the features ``(T, n, features)`` back to the last image."""
-        images, channels, height, width = self._shape
+        images, height, width, channels = self._shape
         d = by_features.transpose(0, 1)
         if self._plan.mean:
-            d = (d / (height * width)).reshape(images, channels, 1, 1).expand(self._shape)
-        else:
-            d = d.reshape(images, channels, height, width)
-        return d.contiguous(memory_format=torch.channels_last)
+            return (d / (height * width)).reshape(images, 1, 1, channels).expand(self._shape).contiguous()
+        return d.reshape(images, channels, height, width).permute(0, 2, 3, 1).contiguous()

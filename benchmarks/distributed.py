@@ -1,0 +1,165 @@
+"""Passes over tasks by two processes beside one, in one run: ``python -m benchmarks.distributed``.
+
+Starts two processes of one thread each under ``torchrun`` (gloo). In turn, one works alone while the other waits, both
+work together, and both work apart, each on all the tasks, which is what the machine itself has for two. Tasks are
+five-way five-shot with ten queries a class, images of 28 x 28, one second-order inner step. Tasks a second are of the
+fastest of the turns. What goes over the wire is counted as it is handed to torch.distributed: sums are all-reduced,
+scores are gathered by all.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from core.data import ImageSet
+from core.distributed import alone, joined, world
+from core.influence.curvature import Curvature
+from core.influence.scores import instance_table
+from core.maml.adaptation import Unrolled
+from core.maml.backbone import ConvNet, Params
+from core.maml.checkpoint import load_model
+from core.maml.episodes import Episodes
+from core.maml.objective import Bilevel
+from core.maml.passes import usual_chunk
+from core.maml.training import objective
+from core.maml.vectors import flatten
+from core.memory import keep_freed_memory
+from core.tasks.sampling import pool_of, sample_tasks
+
+ROOT = Path(__file__).parents[1]
+TURNS = 4
+WAYS, SHOTS, QUERIES = 5, 5, 10
+
+
+@dataclass
+class Wire:
+    """Bytes that a process hands to torch.distributed."""
+
+    reduced: int = 0
+    gathered: int = 0
+
+    def watch(self) -> None:
+        reduce, gather = dist.all_reduce, dist.all_gather_object
+
+        def all_reduce(tensor: torch.Tensor, *args: Any, **more: Any) -> Any:
+            self.reduced += tensor.numel() * tensor.element_size()
+            return reduce(tensor, *args, **more)
+
+        def all_gather_object(values: list[Any], value: Any, *args: Any, **more: Any) -> Any:
+            self.gathered += len(pickle.dumps(value))
+            return gather(values, value, *args, **more)
+
+        dist.all_reduce, dist.all_gather_object = all_reduce, all_gather_object
+
+    def clear(self) -> None:
+        self.reduced = self.gathered = 0
+
+
+def images_of(count: int = 400) -> ImageSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), dtype=np.uint8)
+    labels = np.arange(count) % 20
+    names, ids = tuple(f"class {n}" for n in range(20)), np.array([f"image-{n}" for n in range(count)], dtype=object)
+    return ImageSet("random", pixels, labels, names, ids)
+
+
+def problems() -> dict[str, tuple[Bilevel, Params, int]]:
+    """Models, parameters, and how many tasks are run."""
+    network = ConvNet(WAYS, 32, (28, 28, 1), "max", 4, "relu")
+    demo = load_model(ROOT / "assets" / "demo" / "demo-noisy-tasks" / "model")
+    return {
+        "32 filters, max pooling": (Bilevel(network, Unrolled(1, 0.4), 0.1), network.init(0), 24),
+        "the demo's model": (demo.spec.bilevel(), demo.params, 96),
+    }
+
+
+def steps(model: Bilevel, params: Params, tasks: int) -> dict[str, Callable[[], object]]:
+    images = images_of()
+    drawn = sample_tasks(
+        images,
+        pool_of(images.labels, np.arange(len(images))),
+        ways=WAYS,
+        shots=SHOTS,
+        queries=QUERIES,
+        count=tasks,
+        prefix="t",
+        rng=np.random.default_rng(0),
+    )
+    rows = WAYS * (SHOTS + QUERIES)
+    chunk = usual_chunk(model, images.shape, rows, torch.device("cpu"), torch.float32)
+    episodes = Episodes(drawn, images, chunk=chunk)
+    v = torch.randn(len(flatten(params)), generator=torch.Generator().manual_seed(0))
+    return {
+        "gradient": lambda: objective(model, params, episodes),
+        "Gauss-Newton product": lambda: Curvature("gauss-newton", model, params, episodes)(v),
+        "Hessian product": lambda: Curvature("exact", model, params, episodes)(v),
+        "scores": lambda: instance_table(model, params, v, episodes),
+    }
+
+
+def timed(step: Callable[[], object]) -> float:
+    """Seconds from when both are ready until both are done."""
+    world().agree(None)
+    begun = time.perf_counter()
+    step()
+    world().agree(None)
+    return time.perf_counter() - begun
+
+
+def by_itself(step: Callable[[], object], ranks: int) -> Callable[[], None]:
+    """The whole step by each of that many ranks."""
+
+    def run() -> None:
+        if world().rank < ranks:
+            with alone():
+                step()
+
+    return run
+
+
+def work() -> None:
+    keep_freed_memory()
+    with joined() as here:
+        wire = Wire()
+        wire.watch()
+        say = print if here.rank == 0 else lambda *_: None
+        heads = ("one", 8), ("two", 8), ("ratio", 7), ("apart", 8), ("ratio", 7), ("reduced", 11), ("gathered", 11)
+        say(f"{'tasks a second':<26}" + "".join(f"{word:>{width}}" for word, width in heads))
+        for name, (model, params, tasks) in problems().items():
+            size = len(flatten(params))
+            whole = torch.ones(size)
+            reduce = min(timed(lambda w=whole: dist.all_reduce(w)) for _ in range(20))  # type: ignore[misc]
+            say(f"{name}: {size:,} parameters, all-reduced in {1e3 * reduce:.1f} ms; {tasks} tasks")
+            for kind, step in steps(model, params, tasks).items():
+                turn = by_itself(step, 1), step, by_itself(step, 2)
+                took = np.array([[timed(one) for one in turn] for _ in range(TURNS + 1)])[1:].min(0)
+                wire.clear()
+                step()
+                one, two, apart = tasks / took * (1, 1, 2)
+                kb = f"{wire.reduced / 1e3:>8.1f} kB{wire.gathered / 1e3:>8.1f} kB"
+                say(f"  {kind:<24}{one:>8.1f}{two:>8.1f}{two / one:>7.2f}{apart:>8.1f}{apart / one:>7.2f}{kb}")
+        say("Bytes are what each process hands over in one pass over the tasks.")
+
+
+def main() -> None:
+    if "WORLD_SIZE" in os.environ:
+        work()
+        return
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    raise SystemExit(subprocess.run([*start, "-m", "benchmarks.distributed"], cwd=ROOT, env=environment).returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""Passes over tasks beside the usual ways, in one run: ``python -m benchmarks.engine``.
+
+Tasks a second on this machine's processor (or GPU), for five-way five-shot tasks with ten queries a class of 28 x 28
+images, one second-order inner step:
+
+- ``plain``: a loop over tasks on torch.autograd, the network in PyTorch's own layers;
+- ``plain, kept memory``: the same with the allocator set as TaskLens sets it (:func:`core.memory.keep_freed_memory`);
+- ``learn2learn``: the same loop with its MAML, where it is installed;
+- ``vmap``: what TaskLens does for networks that it has not written out, by torch.func;
+- ``ours``: :mod:`core.maml.passes` as commands and pages run it.
+
+Each is a process of its own, twice, in turn; the better median counts. The share of the peak is that of the fastest
+convolution of the network's second layer that was measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.data import ImageSet
+from core.influence.curvature import Curvature
+from core.influence.scores import instance_table
+from core.maml.adaptation import Unrolled
+from core.maml.architectures import CNN4
+from core.maml.backbone import ConvNet, Params
+from core.maml.episodes import Episodes
+from core.maml.evaluation import evaluate
+from core.maml.objective import Bilevel
+from core.maml.passes import GenericPasses, usual_chunk
+from core.maml.training import TrainSettings, objective, train
+from core.maml.vectors import flatten
+from core.memory import keep_freed_memory
+from core.tasks.sampling import pool_of, sample_tasks
+
+WAYS, SHOTS, QUERIES, RATE = 5, 5, 10, 0.4
+SUPPORT, QUERY = WAYS * SHOTS, WAYS * QUERIES
+RIVALS = ("plain", "plain, kept memory", "learn2learn", "vmap", "ours")
+MEASURED = ("gradient", "training", "Gauss-Newton product", "exact product", "scores", "evaluation")
+SECONDS, ROUNDS = 0.8, 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network of four blocks."""
+
+    filters: int
+    pooling: str
+    activation: str
+
+    @property
+    def words(self) -> str:
+        return f"{self.filters} filters, {self.pooling}, {self.activation}"
+
+    @property
+    def bilevel(self) -> Bilevel:
+        network = ConvNet(WAYS, self.filters, (28, 28, 1), self.pooling, 4, self.activation)
+        return Bilevel(network, Unrolled(1, RATE), 0.1)
+
+    def flops(self) -> float:
+        """Of the convolutions of one second-order gradient: of the support set 9 a layer (3 forward and back, 6 for
+        the product with its Hessian), of the query set 3; none by the images, so 6 and 2 of the first layer."""
+        side, channels, whole = 28, 1, 0.0
+        for layer in range(4):
+            out = side if self.pooling == "max" else -(-side // 2)
+            one = 2.0 * out * out * 9 * channels * self.filters
+            support, query = (6, 2) if layer == 0 else (9, 3)
+            whole += one * (support * SUPPORT + query * QUERY)
+            side, channels = -(-side // 2) if self.pooling == "stride" else side // 2, self.filters
+        return whole
+
+
+PROBLEMS = (Problem(32, "max", "relu"), Problem(64, "stride", "relu"), Problem(16, "stride", "gelu"))
+
+
+def rate(step: Callable[[], object], tasks: int, device: torch.device) -> float:
+    """Tasks a second: the median over steps."""
+
+    def timed() -> float:
+        begun = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - begun
+
+    for _ in range(2):
+        timed()
+    took: list[float] = []
+    while sum(took) < SECONDS or len(took) < 3:
+        took.append(timed())
+    return tasks / median(took)
+
+
+def images_of(count: int = 400) -> ImageSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), dtype=np.uint8)
+    labels = np.arange(count) % 20
+    names, ids = tuple(f"class {n}" for n in range(20)), np.array([f"image-{n}" for n in range(count)], dtype=object)
+    return ImageSet("random", pixels, labels, names, ids)
+
+
+def ours(problem: Problem, device: torch.device, *, generic: bool = False) -> dict[str, float]:
+    model, dtype, images = problem.bilevel, torch.float32, images_of()
+    assert isinstance(model.network, ConvNet)
+    params = {name: value.to(device) for name, value in model.network.init(0).items()}
+    chunk = 8 if generic else usual_chunk(model, images.shape, SUPPORT + QUERY, device, dtype)
+    rng = np.random.default_rng(0)
+    pool = pool_of(images.labels, np.arange(len(images)))
+    several = 2 * chunk * (torch.get_num_threads() if device.type == "cpu" else 1)
+    tasks = sample_tasks(images, pool, ways=WAYS, shots=SHOTS, queries=QUERIES, count=several, prefix="t", rng=rng)
+    episodes = Episodes(tasks, images, device=device, dtype=dtype, chunk=chunk)
+    v = torch.randn(len(flatten(params)), generator=torch.Generator().manual_seed(0)).to(device)
+    found = {}
+    if generic:
+        passes = GenericPasses(model)
+        parts = [part.task for part in episodes.chunks()]
+        steps: dict[str, Callable[[], object]] = {
+            "gradient": lambda: [passes.gradient(params, part) for part in parts],
+        }
+    else:
+        products = {"Gauss-Newton product": "gauss-newton", "exact product": "exact"}
+        curvatures = {name: Curvature(kind, model, params, episodes) for name, kind in products.items()}
+        steps = {
+            "gradient": lambda: objective(model, params, episodes),
+            **{name: (lambda c=curvature: c(v)) for name, curvature in curvatures.items()},  # type: ignore[misc]
+            "scores": lambda: instance_table(model, params, v, episodes),
+            "evaluation": lambda: evaluate(model, params, episodes),
+        }
+        settings = TrainSettings(iterations=10, meta_batch=min(12, several))
+        found["training"] = rate(
+            lambda: train(model, params, episodes, settings), settings.iterations * settings.meta_batch, device
+        )
+    return found | {name: rate(step, several, device) for name, step in steps.items()}
+
+
+class Strided(nn.Module):
+    """The network with stride 2 and the mean, in PyTorch's own layers."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        sizes = [1, *[problem.filters] * 4]
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1, bias=False) for a, b in pairwise(sizes))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(problem.filters) for _ in range(4))
+        self.act = F.relu if problem.activation == "relu" else F.gelu
+        self.head = nn.Linear(problem.filters, WAYS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = self.act(norm(convolution(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def module_of(problem: Problem) -> nn.Module:
+    if problem.pooling == "max":
+        return CNN4(WAYS, (28, 28, 1), problem.filters, 4, "max")
+    return Strided(problem)
+
+
+def usual(problem: Problem, device: torch.device, learner: str) -> dict[str, float]:
+    """A loop over tasks, as one writes it."""
+    torch.manual_seed(0)
+    module = module_of(problem).to(device)
+    xs, xq = torch.rand(SUPPORT, 1, 28, 28, device=device), torch.rand(QUERY, 1, 28, 28, device=device)
+    ys, yq = (torch.arange(WAYS, device=device).repeat(count) for count in (SHOTS, QUERIES))
+    optimiser = torch.optim.Adam(module.parameters(), lr=1e-3)
+    if learner == "learn2learn":
+        from learn2learn.algorithms import MAML
+
+        maml = MAML(module, lr=RATE, first_order=False)
+
+        def task() -> None:
+            clone = maml.clone()
+            clone.adapt(F.cross_entropy(clone(xs), ys))
+            F.cross_entropy(clone(xq), yq).backward()
+    else:
+
+        def task() -> None:
+            params: Params = dict(module.named_parameters())
+            loss = F.cross_entropy(torch.func.functional_call(module, params, (xs,)), ys)
+            gradients = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+            theta = {n: p - RATE * g for (n, p), g in zip(params.items(), gradients, strict=True)}
+            F.cross_entropy(torch.func.functional_call(module, theta, (xq,)), yq).backward()
+
+    def step() -> None:
+        optimiser.zero_grad()
+        for _ in range(12):
+            task()
+        optimiser.step()
+
+    return {"gradient": rate(lambda: [task() for _ in range(4)], 4, device), "training": rate(step, 12, device)}
+
+
+def peak(problem: Problem, device: torch.device) -> float:
+    """FLOP a second of the convolution of the second layer, forward, the better of both memory formats."""
+    side, stride = (14, 1) if problem.pooling == "max" else (14, 2)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.rand(QUERY, problem.filters, side, side, device=device).to(memory_format=layout)
+        w = torch.rand(problem.filters, problem.filters, 3, 3, device=device).to(memory_format=layout)
+        out = F.conv2d(x, w, stride=stride, padding=1)
+        flops = 2.0 * out.numel() * 9 * problem.filters
+
+        def several(x: Tensor = x, w: Tensor = w) -> None:
+            for _ in range(20):
+                F.conv2d(x, w, stride=stride, padding=1)
+
+        found.append(rate(several, 20, device) * flops)
+    return max(found)
+
+
+def measure(rival: str, device: torch.device) -> list[dict[str, float]]:
+    if rival in ("plain, kept memory", "vmap", "ours"):
+        keep_freed_memory()
+    rows = []
+    for problem in PROBLEMS:
+        if rival in ("ours", "vmap"):
+            with torch.no_grad():
+                found = ours(problem, device, generic=rival == "vmap")
+        else:
+            found = usual(problem, device, rival)
+        rows.append(found | ({"peak": peak(problem, device)} if rival == "ours" else {}))
+    return rows
+
+
+def in_turn(device: str) -> dict[str, list[dict[str, float]]]:
+    """All rivals, each in a process of its own, round after round."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for _ in range(ROUNDS):
+        for rival in RIVALS:
+            command = [sys.executable, "-W", "ignore", "-m", "benchmarks.engine", "--device", device, "--rival", rival]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                if rival != "learn2learn":
+                    raise SystemExit(done.stderr)
+                continue
+            rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+            before = found.get(rival, [{} for _ in rows])
+            found[rival] = [
+                {k: max(v, b.get(k, 0.0)) for k, v in row.items()} for row, b in zip(rows, before, strict=True)
+            ]
+    return found
+
+
+def show(found: dict[str, list[dict[str, float]]]) -> None:
+    if "learn2learn" not in found:
+        print("learn2learn is not installed: make learn2learn")
+    for number, problem in enumerate(PROBLEMS):
+        rows = {rival: by_problem[number] for rival, by_problem in found.items()}
+        best = rows["ours"]
+        share = best["gradient"] * problem.flops() / best["peak"]
+        print(f"\n{problem.words}: {problem.flops() / 1e9:.2f} GFLOP a gradient; peak {best['peak'] / 1e9:.0f} GFLOP/s")
+        print(f"{'tasks a second':<24}{'gradient':>10}{'ours is':>10}{'training':>10}{'ours is':>10}{'of peak':>10}")
+        for rival, row in rows.items():
+            ratios = [f"{best[name] / row[name]:.2f} x" if name in row else "" for name in ("gradient", "training")]
+            training = f"{row['training']:.1f}" if "training" in row else ""
+            of_peak = f"{share * row['gradient'] / best['gradient']:.0%}"
+            print(f"{rival:<24}{row['gradient']:>10.1f}{ratios[0]:>10}{training:>10}{ratios[1]:>10}{of_peak:>10}")
+        gradient, product = best["gradient"], best["Gauss-Newton product"]
+        print(
+            f"cost in gradients: Gauss-Newton product {gradient / product:.2f}, exact product "
+            f"{gradient / best['exact product']:.2f}, scores of all tasks and rows {gradient / best['scores']:.2f} "
+            f"({product / best['scores']:.2f} Gauss-Newton products), evaluation {gradient / best['evaluation']:.2f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rival", choices=RIVALS)
+    given = parser.parse_args()
+    if given.rival:
+        print(json.dumps(measure(given.rival, torch.device(given.device))))
+        return
+    print(f"{given.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    show(in_turn(given.device))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Time and memory of a ranking against the number of tasks: ``python -m benchmarks.memory --counts 100,1000,10000``.
+
+Five-way five-shot tasks with five queries a class, drawn from the digits that come with a package, and a network of
+four blocks of 64 filters (112,000 parameters, fresh: what a ranking costs does not depend on how good the model is).
+For each number of tasks, ``inspect`` foretells, then ``evaluate`` and ``rank`` run with their usual settings, each a
+process of its own. Processor seconds are those of all threads, and do not grow when others work beside. The tensors of
+all tasks at once, which no chunk ever is, are shown for scale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.tasks.generate import TaskSettings, generate, write_folder
+from core.workspace.workspace import create
+
+SPEC = ModelSpec(backbone="convnet", ways=5, filters=64, activation="relu")
+ROWS = 50
+
+
+def prepared(folder: Path, count: int) -> Path:
+    """A workspace of that many training tasks."""
+    tasks, model = folder / f"tasks-{count}", folder / f"model-{count}"
+    write_folder(generate(TaskSettings(ways=5, shots=5, queries=5, count=count, heldout=20)), tasks)
+    save_model(Model(SPEC, SPEC.init(0, torch.float32), {}), model)
+    return create(folder / f"workspace-{count}", tasks, model).folder
+
+
+def run(*command: str) -> tuple[str, float, float, float]:
+    """Standard output, seconds, processor seconds, and the most memory held, in GB."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen([sys.executable, "-m", "core", *command], stdout=out, stderr=told)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begun
+        out.seek(0), told.seek(0)
+        if status:
+            raise SystemExit(told.read())
+        return out.read(), seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e6
+
+
+def foretold(workspace: Path) -> dict[str, Any]:
+    said = json.loads(run("inspect", "--workspace", str(workspace), "--json")[0])
+    return {cost["stage"]: cost for cost in said["costs"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--counts", default="100,1000")
+    counts = [int(count) for count in parser.parse_args().counts.split(",")]
+    head = f"{'seconds':>9}{'foretold':>14}{'processor s':>13}{'ms a task':>11}{'GB':>7}{'foretold':>10}"
+    print(f"{'tasks':>7}  {'stage':<10}{head}")
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["TASKLENS_HOME"] = temporary
+        for count in counts:
+            workspace = prepared(Path(temporary), count)
+            costs = foretold(workspace)
+            for stage in ("Evaluate", "Rank"):
+                _, seconds, busy, gb = run(stage.lower(), "--workspace", str(workspace))
+                cost = costs[stage]
+                said = (
+                    f"{cost['low']:.0f} to {cost['high']:.0f}" if cost["low"] < cost["high"] else f"{cost['low']:.0f}"
+                )
+                row = f"{seconds:>9.1f}{said:>14}{busy:>13.1f}{1e3 * busy / count:>11.1f}{gb:>7.2f}{cost['gb']:>10.2f}"
+                print(f"{count:>7,}  {stage:<10}{row}", flush=True)
+            pixels = count * ROWS * 28 * 28 * 4 / 1e9
+            print(
+                f"{'':>9}all pixels of all tasks as float32: {pixels:.2f} GB; first layer of all: {pixels * 16:.1f} GB"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""How fast what-ifs are answered, and how near to conjugate gradients: ``python -m benchmarks.whatif`` prints a table.
+
+On the demo ``demo-noisy-tasks``, in a temporary folder: the preparation first, timed, then random what-ifs of each
+kind. Every answer to a removal contains the evaluation of the 100 held-out tasks. Beside them stands the peer: the same
+question by conjugate gradients from nothing, removal gradient and evaluation included, with the same curvature and
+damping. ``--home`` keeps the preparation for another run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from core.actions.compute import Compute
+from core.actions.demo import open_demo
+from core.actions.edit import SOLVE
+from core.actions.evaluate import evaluation, heldout_table
+from core.actions.preparation import prepare
+from core.actions.solve import Solver
+from core.actions.whatif import Instant
+from core.editing.linear import removal_gradient
+from core.influence.curvature import gradient_products
+from core.influence.methods import DEFAULT, METHODS
+from core.influence.targets import Target, target_gradient
+from core.maml.evaluation import evaluate
+from core.maml.vectors import flatten, unflatten
+from core.progress import LiveProgress, Progress
+from core.tasks.removal import Removal
+from core.workspace.runs import Work
+
+DEMO = "demo-noisy-tasks"
+TARGET = 0.3
+"""Seconds that 95 of 100 answers may take."""
+MANY = 100
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Seconds of conjugate gradients from nothing, their products, and how the instant answer compares with theirs."""
+
+    seconds: float
+    products: int
+    agreement: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--home", type=Path, help="Folder of the workspace; default: a temporary one.")
+    parser.add_argument("--count", type=int, default=40, help="What-ifs of each kind.")
+    parser.add_argument("--peers", type=int, default=3, help="Of them also by conjugate gradients.")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        _run(given.home or Path(temporary), given.count, given.peers)
+
+
+def _run(home: Path, count: int, peers: int) -> None:
+    workspace, compute = open_demo(DEMO, home), Compute()
+    start = time.perf_counter()
+    run = prepare(workspace, compute, LiveProgress())
+    print(f"prepared in {time.perf_counter() - start:.0f} s: {run.json('provenance.json')['seconds']}")
+    start = time.perf_counter()
+    instant = Instant(workspace, compute)
+    report = run.json("report.json")
+    print(
+        f"opened in {time.perf_counter() - start:.1f} s; {report['bytes'] / 1e6:.0f} MB kept; "
+        f"basis of rank {report['rank']}, residual "
+        + ", ".join(f"{value:.2f} for {name}" for name, value in report["residuals"].items())
+    )
+    print(f"{torch.get_num_threads()} threads on {instant.loaded.device}; milliseconds of {count} what-ifs each\n")
+    before = evaluation(workspace, compute, Progress()).table("heldout.parquet")["accuracy"].to_numpy()
+    with tempfile.TemporaryDirectory() as scratch:
+        solver = Solver(instant.loaded, instant.loaded.model, SOLVE, Work(Path(scratch)), Progress())
+        print(f"{'what if':<28}{'p50':>6}{'p95':>6}{'most':>6}{'CG, s':>8}{'products':>10}  agreement with CG")
+        for name, ask in _removals(instant, np.random.default_rng(0)).items():
+            asked = [next(ask) for _ in range(count + 1)]
+            instant.removal(asked[0])  # what was there before the first of them
+            took = [_timed(lambda one=one: instant.removal(one)) for one in asked[1:]]
+            _line(name, took, [_peer_removal(instant, solver, before, one) for one in asked[1 : 1 + peers]])
+        targets = _targets(instant, count, np.random.default_rng(1))
+        took = [_timed(lambda one=one: instant.target(one)) for one in targets]
+        _line("another target", took, [_peer_target(instant, solver, one) for one in targets[:peers]])
+    with tempfile.TemporaryDirectory() as scratch:
+        usual = METHODS[DEFAULT].estimator.solve
+        assert usual is not None
+        solver = Solver(instant.loaded, instant.loaded.model, usual, Work(Path(scratch)), Progress())
+        peer = _peer_target(instant, solver, targets[0])
+        print(
+            f"\nThe default ranking ({usual.curvature_tasks} tasks, damping {usual.damping:g}) of the first target: "
+            f"{peer.seconds:.1f} s, {peer.products} products, {peer.agreement}"
+        )
+
+
+def _removals(instant: Instant, rng: np.random.Generator) -> dict[str, Iterator[Removal]]:
+    rows = instant.loaded.train.tasks.rows
+    tasks, images = (rows[column].unique() for column in ("task_id", "image_id"))
+
+    def growing(ids: np.ndarray, make: Callable[[frozenset[str]], Removal]) -> Iterator[Removal]:
+        order = rng.permutation(ids)
+        for number in range(MANY, len(ids)):
+            yield make(frozenset(order[:number]))
+
+    def new(ids: np.ndarray, make: Callable[[frozenset[str]], Removal]) -> Iterator[Removal]:
+        while True:
+            yield make(frozenset(rng.choice(ids, MANY, replace=False)))
+
+    def of_images(ids: frozenset[str]) -> Removal:
+        return Removal(images=ids)
+
+    return {
+        "one more task": growing(tasks, Removal),
+        "one more image": growing(images, of_images),
+        f"a new set of {MANY} tasks": new(tasks, Removal),
+        f"a new set of {MANY} images": new(images, of_images),
+    }
+
+
+def _targets(instant: Instant, count: int, rng: np.random.Generator) -> list[Target]:
+    """Subsets of the held-out tasks; every fourth is one query image."""
+    heldout = instant.loaded.heldout.tasks
+    query = heldout.rows[heldout.rows["role"] == "query"]
+    found = []
+    for number in range(count):
+        if number % 4 == 3:
+            row = query.iloc[int(rng.integers(len(query)))]
+            found.append(Target((row["task_id"],), row["image_id"]))
+        else:
+            some = rng.choice(heldout.task_ids, int(rng.integers(1, len(heldout))), replace=False)
+            found.append(Target(tuple(some)))
+    return found
+
+
+def _peer_removal(instant: Instant, solver: Solver, before: np.ndarray, removal: Removal) -> Peer:
+    loaded, quick = instant.loaded, instant.removal(removal)
+    start = time.perf_counter()
+    gradient = removal_gradient(loaded.model, loaded.params, loaded.train, removal.weights(loaded.train.tasks))
+    solution = solver.solve(gradient)
+    flat = flatten(loaded.params)
+    result = evaluate(loaded.model, unflatten(flat + solution.x, loaded.params), loaded.heldout)
+    seconds = time.perf_counter() - start
+    change = float((heldout_table(loaded.heldout.tasks.task_ids, result)["accuracy"] - before).mean())
+    x, _ = instant.solve(instant.removal_gradient(removal))
+    agreement = (
+        f"step: cosine {_cosine(x, solution.x):.3f}, difference {_difference(x, solution.x):.2f}; "
+        f"residual {quick.residual:.2f}; points {100 * quick.accuracy_change.mean:+.2f} against {100 * change:+.2f}"
+    )
+    return Peer(seconds, solution.iterations, agreement)
+
+
+def _peer_target(instant: Instant, solver: Solver, target: Target) -> Peer:
+    loaded, quick = instant.loaded, instant.target(target)
+    start = time.perf_counter()
+    heldout = loaded.episodes(target.weighted(loaded.project.tasks.heldout))
+    solution = solver.solve(target_gradient(loaded.model, loaded.params, heldout)[0])
+    found = gradient_products(loaded.model, loaded.params, loaded.train, solution.x[None])[:, 0].cpu().numpy()
+    seconds = time.perf_counter() - start
+    have = quick.table.set_index("task_id").loc[loaded.train.tasks.task_ids, "score"].to_numpy()
+    agreement = (
+        f"scores of tasks: Pearson {np.corrcoef(have, found)[0, 1]:.3f}, Spearman {spearmanr(have, found)[0]:.3f}; "
+        f"residual {quick.residual:.2f}"
+    )
+    return Peer(seconds, solution.iterations, agreement)
+
+
+def _cosine(one: Tensor, other: Tensor) -> float:
+    return float(one @ other / (one.norm() * other.norm()))
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Relative to the other."""
+    return float((one - other).norm() / other.norm())
+
+
+def _timed(ask: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    ask()
+    return time.perf_counter() - start
+
+
+def _line(name: str, took: list[float], peers: list[Peer]) -> None:
+    half, most, worst = (1000 * float(np.quantile(took, share)) for share in (0.5, 0.95, 1.0))
+    missed = "" if most <= 1000 * TARGET else "  (target missed)"
+    seconds = float(np.median([peer.seconds for peer in peers])) if peers else float("nan")
+    products = max((peer.products for peer in peers), default=0)
+    print(f"{name:<28}{half:>6.0f}{most:>6.0f}{worst:>6.0f}{seconds:>8.1f}{products:>10}{missed}")
+    for peer in peers:
+        print(f"{'':<66}{peer.agreement}")
+
+
+if __name__ == "__main__":
+    main()

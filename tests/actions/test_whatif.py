@@ -1,0 +1,370 @@
+"""What-ifs of a tiny workspace: against the long way round, with and without what is kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.actions import gradients, preparation, whatif
+from core.actions.basis import FILE, read_basis
+from core.actions.basis import KIND as BASIS
+from core.actions.compute import Compute, Loaded
+from core.actions.edit import FINETUNE, edit
+from core.actions.preparation import (
+    HELDOUT,
+    ROWS,
+    SKETCH,
+    TASKS,
+    prepare,
+    prepare_bytes,
+    prepare_seconds,
+    prepared,
+)
+from core.actions.rank import ranking
+from core.actions.solve import Solver
+from core.actions.train import train_model
+from core.actions.whatif import Instant, WhatIf
+from core.editing.linear import removal_gradient, weight_change
+from core.editing.rows import row_gradients
+from core.errors import UserError
+from core.influence.methods import SolveSettings, estimator
+from core.influence.targets import Target
+from core.maml.checkpoint import ModelSpec
+from core.maml.objective import Task
+from core.maml.training import TrainSettings
+from core.progress import Progress
+from core.tasks.generate import TaskSettings, generate, write_folder
+from core.tasks.removal import Removal
+from core.workspace.runs import Run, Work
+from core.workspace.workspace import Workspace, create
+from tests.problems import tiny_problem
+
+EXACT = Compute("cpu", "float64", chunk=4)
+N, TARGETS = 6, 4
+SETTINGS = replace(preparation.SETTINGS, rank=5)
+"""So that the basis leaves something out of this small curvature too."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_basis() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "SETTINGS", SETTINGS)
+        yield
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model with nothing computed."""
+    folder = tmp_path_factory.mktemp("problem")
+    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=N, heldout=TARGETS, noise="tasks:0.5:0.5"))
+    write_folder(tasks, folder / "tasks")
+    settings = TrainSettings(iterations=4, meta_batch=2, learning_rate=0.01)
+    spec = ModelSpec(ways=3, filters=2, blocks=2)
+    train_model(folder / "tasks", folder / "model", spec, settings, Compute("cpu"), Progress(), "by a test")
+    return create(folder / "tiny", folder / "tasks", folder / "model").folder
+
+
+@pytest.fixture(scope="module")
+def ready(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The same, prepared."""
+    folder = tmp_path_factory.mktemp("ready") / "tiny"
+    shutil.copytree(bare, folder)
+    prepare(Workspace(folder), EXACT, Progress())
+    return Workspace(folder)
+
+
+@pytest.fixture
+def empty(bare: Path, tmp_path: Path) -> Workspace:
+    return Workspace(Path(shutil.copytree(bare, tmp_path / "tiny")))
+
+
+@pytest.fixture
+def copy(ready: Workspace, tmp_path: Path) -> Workspace:
+    return Workspace(Path(shutil.copytree(ready.folder, tmp_path / "tiny")))
+
+
+@pytest.fixture(scope="module")
+def sets(ready: Workspace) -> list[Removal]:
+    """Tasks, images, instances, all of them together, and images that leave a task without any query row."""
+    rows = ready.project().tasks.train.rows
+    often = rows["image_id"].value_counts().index
+    first = rows[rows["task_id"] == "t2"]
+    queries = first.loc[first["role"] == "query", "image_id"]
+    instance = tuple(rows.loc[3, ["task_id", "role", "image_id"]])
+    return [
+        Removal(frozenset({"t0", "t4"})),
+        Removal(images=frozenset(often[:2])),
+        Removal(instances=frozenset({instance})),
+        Removal(frozenset({"t1"}), frozenset(often[:3]), frozenset({instance})),
+        Removal(images=frozenset({*queries, often[0]})),
+        Removal(frozenset({"t0"}), frozenset(rows.loc[rows["task_id"] == "t0", "image_id"].head(2))),
+    ]
+
+
+def timeless(found: WhatIf) -> WhatIf:
+    return replace(found, seconds=0.0)
+
+
+def close(have: torch.Tensor, want: torch.Tensor, tolerance: float = 1e-10) -> None:
+    assert float((have - want).norm()) <= tolerance * float(want.norm())
+
+
+def drop(workspace: Workspace, *names: str) -> None:
+    """As if gradients had been too large to be kept."""
+    run = prepared(workspace, EXACT)
+    assert run is not None
+    for name in names:
+        (run.folder / name).unlink()
+
+
+@pytest.mark.parametrize("algorithm", ["maml", "fomaml", "anil", "meta-sgd"])
+def test_gradients_of_rows_add_up_to_removal_gradients_whatever_the_weights(algorithm: str) -> None:
+    problem, rng = tiny_problem(count=2, steps=2, algorithm=algorithm), np.random.default_rng(0)
+    rows = len(problem.tasks.rows)
+    model, params, uneven = problem.model, problem.params, problem.episodes.with_weights(rng.uniform(0.2, 2, rows))
+    left = uneven.tasks.rows["weight"].to_numpy() * rng.choice([0.0, 0.4, 1.0], rows)
+    kept = [row_gradients(model, params, Task(*(part[[k]] for part in uneven.at(np.arange(2))))) for k in range(2)]
+    summed = torch.from_numpy(weight_change(uneven, left)) @ torch.cat(kept)
+    close(summed, removal_gradient(model, params, uneven, left))
+
+
+@pytest.mark.parametrize("dropped", [(), (ROWS,), (ROWS, TASKS)], ids=["all kept", "no rows", "nothing kept"])
+def test_removal_gradients_are_those_of_the_long_way(
+    copy: Workspace, sets: list[Removal], dropped: tuple[str, ...]
+) -> None:
+    drop(copy, *dropped)
+    instant, loaded = Instant(copy, EXACT), Loaded(copy.project(), EXACT)
+    for removal in sets:
+        weights = removal.weights(loaded.train.tasks)
+        close(instant.removal_gradient(removal), removal_gradient(loaded.model, loaded.params, loaded.train, weights))
+
+
+@pytest.mark.parametrize("dropped", [(), (ROWS,)], ids=["all kept", "no rows"])
+def test_a_what_if_is_the_linear_edit_with_the_same_basis(
+    copy: Workspace, sets: list[Removal], dropped: tuple[str, ...]
+) -> None:
+    drop(copy, *dropped)
+    instant = Instant(copy, EXACT)
+    for removal in sets[:4]:
+        found = instant.removal(removal)
+        long = edit(
+            copy, "linear", removal, solver=SETTINGS, finetune=FINETUNE, compute=EXACT, progress=Progress()
+        ).json("edit.json")
+        for name in ("accuracy", "accuracy_change", "loss_change"):
+            for bound in ("mean", "low", "high"):
+                assert getattr(getattr(found, name), bound) == pytest.approx(long[name][bound], rel=1e-8, abs=1e-11)
+        assert found.predicted_loss_change == pytest.approx(long["predicted_loss_change"], rel=1e-8)
+        assert found.relative_step == pytest.approx(long["relative_step"], rel=1e-8)
+        assert found.removed == long["removed"]
+        assert long["solver"]["residual"] > 1e-3
+        assert found.residual == pytest.approx(long["solver"]["residual"], rel=0.5)
+    assert len(copy.runs.all(BASIS)) == 1, "the edits found the basis of the what-ifs"
+
+
+@pytest.mark.parametrize("dropped", [(), (ROWS,), (ROWS, TASKS)], ids=["all kept", "no rows", "nothing kept"])
+def test_decisions_and_undos_change_no_bit_of_an_answer(
+    copy: Workspace, sets: list[Removal], dropped: tuple[str, ...]
+) -> None:
+    drop(copy, *dropped)
+    rows = copy.project().tasks.train.rows
+    series = [Removal(images=frozenset(rows["image_id"].unique()[:count])) for count in (1, 2, 5, 2)]
+    series += [sets[3], sets[0], sets[5], series[2]]
+    one = Instant(copy, EXACT)
+    for removal in series:
+        fresh = Instant(copy, EXACT)
+        assert torch.equal(one.removal_gradient(removal), fresh.removal_gradient(removal))
+        assert timeless(one.removal(removal)) == timeless(fresh.removal(removal))
+
+
+def test_one_more_decision_costs_only_the_tasks_it_touches(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop(copy, ROWS)
+    instant, computed = Instant(copy, EXACT), []
+    collected = instant._single.collected
+
+    def counted(function: object, positions: np.ndarray) -> object:
+        computed.append(positions.tolist())
+        return collected(function, positions)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(instant._single, "collected", counted)
+    rows = copy.project().tasks.train.rows
+    position = {name: at for at, name in enumerate(dict.fromkeys(rows["task_id"]))}
+    touched = {image: sorted(position[t] for t in set(some["task_id"])) for image, some in rows.groupby("image_id")}
+    one, other = list(touched)[:2]
+    instant.removal(Removal(images=frozenset({one})))
+    instant.removal(Removal(images=frozenset({one, other})))
+    instant.removal(Removal(images=frozenset({one})))
+    assert computed == [touched[one], touched[other]]
+
+
+def test_what_is_kept_in_memory_has_an_end(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop(copy, ROWS)
+    monkeypatch.setattr(whatif, "_PIECE_BYTES", 1.0)
+    monkeypatch.setattr(whatif, "_ANSWERS", 2)
+    instant = Instant(copy, EXACT)
+    images = copy.project().tasks.train.rows["image_id"].unique()
+    for image in images[:4]:
+        instant.removal(Removal(images=frozenset({image})))
+    assert len(instant._answers) == 2
+    touched = copy.project().tasks.train.rows.query("image_id == @images[3]")["task_id"].nunique()
+    assert len(instant._pieces) == touched
+
+
+@pytest.mark.parametrize("text", ["all", "h0", "h1,h3"])
+def test_a_new_target_is_scored_as_a_ranking_with_the_same_basis_scores_it(copy: Workspace, text: str) -> None:
+    found = Instant(copy, EXACT).target(Target.parse(text))
+    parts = {"solver": "low-rank", "rank": SETTINGS.rank, "damping": SETTINGS.damping}
+    chosen = estimator("task-if", curvature_tasks=SETTINGS.curvature_tasks, **parts)
+    long = ranking(copy, Target.parse(text), chosen, EXACT, Progress()).table("tasks.parquet").set_index("task_id")
+    assert found.table["score"].is_monotonic_increasing
+    np.testing.assert_allclose(found.table["score"], long.loc[found.table["task_id"], "score"], rtol=1e-7)
+    assert len(copy.runs.all(BASIS)) == 1
+
+
+def test_a_query_image_is_a_target_too(copy: Workspace) -> None:
+    heldout = copy.project().tasks.heldout.rows
+    image = heldout[(heldout["task_id"] == "h2") & (heldout["role"] == "query")]["image_id"].iloc[0]
+    kept = Instant(copy, EXACT).target(Target.parse(f"h2/{image}"))
+    drop(copy, TASKS)
+    computed = Instant(copy, EXACT).target(Target.parse(f"h2/{image}"))
+    np.testing.assert_allclose(kept.table["score"], computed.table["score"], rtol=1e-9)
+    with pytest.raises(UserError, match="no task 'nowhere'"):
+        Instant(copy, EXACT).target(Target.parse("nowhere"))
+
+
+def test_the_basis_from_the_disk_is_the_basis_in_memory(ready: Workspace, tmp_path: Path) -> None:
+    loaded = Loaded(ready.project(), EXACT)
+    (run,) = ready.runs.all(BASIS)
+    kept = read_basis(run, Instant(ready, EXACT)._params)
+    made = Solver(loaded, loaded.model, SETTINGS, Work(tmp_path), Progress()).basis()
+    assert torch.equal(kept.vectors, made.vectors)
+    assert np.array_equal(kept.values, made.values)
+    report = run.json("report.json")
+    assert report["values"] == kept.values.tolist()
+    assert 0 <= report["residuals"]["0.1"] < 1
+
+
+def test_questions_that_share_a_curvature_share_its_basis(empty: Workspace, tmp_path: Path) -> None:
+    usual = SolveSettings(rank=3, damping=0.3)
+
+    def asked(settings: SolveSettings, compute: Compute = EXACT, *, first_order: bool = False) -> int:
+        """How many bases there are after a question."""
+        loaded = Loaded(empty.project(), compute)
+        model = replace(loaded.model, first_order=first_order)
+        Solver(loaded, model, settings, Work(tmp_path / "work"), Progress(), empty.runs).basis()
+        shutil.rmtree(tmp_path / "work")
+        return len(empty.runs.all(BASIS))
+
+    assert asked(usual) == 1
+    for same in (replace(usual, damping=0.1), replace(usual, solver="low-rank"), replace(usual, tolerance=0.5)):
+        assert asked(same) == 1
+    assert asked(usual, replace(EXACT, dtype="float32")) == 2
+    assert asked(usual, first_order=True) == 3
+    for number, other in enumerate(({"rank": 4}, {"curvature": "exact"}, {"curvature_tasks": 3}), 4):
+        assert asked(replace(usual, **other)) == number
+
+
+def test_another_model_or_other_tasks_never_meet_an_old_basis(copy: Workspace, bare: Path, tmp_path: Path) -> None:
+    loaded = Loaded(copy.project(), EXACT)
+
+    def question(at: Loaded) -> dict[str, object]:
+        return Solver(at, at.model, SETTINGS, Work(tmp_path), Progress(), copy.runs)._basis_question()
+
+    moved = loaded.at({name: value + 0.01 for name, value in loaded.params.items()})
+    assert question(moved) != question(loaded), "parameters on the way of the training are not the model's"
+    for name in ("model", "tasks"):
+        assert question(loaded)[name] == copy.project().hashes[name]
+    settings = TrainSettings(iterations=5, meta_batch=2, learning_rate=0.01)
+    spec = ModelSpec(ways=3, filters=2, blocks=2)
+    train_model(bare / "tasks", tmp_path / "model", spec, settings, Compute("cpu"), Progress(), "by a test")
+    shutil.rmtree(copy.folder / "model")
+    shutil.copytree(tmp_path / "model", copy.folder / "model")
+    assert prepared(copy, EXACT) is None
+    with pytest.raises(UserError, match=r"Nothing is prepared .*whatif --prepare"):
+        Instant(copy, EXACT)
+    prepare(copy, EXACT, Progress())
+    assert len(copy.runs.all(BASIS)) == 2
+
+
+@pytest.mark.parametrize("name", [FILE, TASKS, ROWS, SKETCH])
+@pytest.mark.parametrize("damage", ["cut", "noise", "other size"])
+def test_a_damaged_file_is_refused_by_its_path(copy: Workspace, name: str, damage: str) -> None:
+    (run,) = copy.runs.all(BASIS if name == FILE else preparation.KIND)
+    path = run.folder / name
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "noise":
+        path.write_bytes(b"\x00\xff" * 300)
+    elif name == FILE:
+        from safetensors.torch import save_file
+
+        save_file({"vectors": torch.zeros(3, 2), "values": torch.zeros(3, dtype=torch.float64)}, path)
+    else:
+        np.save(path, np.zeros((3, 2)))
+    with pytest.raises(UserError, match=rf"{name}.*Delete the run"):
+        Instant(copy, EXACT)
+
+
+def test_interrupted_preparation_goes_on_where_it_stopped(
+    empty: Workspace, ready: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, asked = preparation.row_gradients, []
+
+    def stops(*args: object) -> torch.Tensor:
+        asked.append(args)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return original(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(preparation, "row_gradients", stops)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(empty, EXACT, Progress())
+    assert prepared(empty, EXACT) is None
+    prepare(empty, EXACT, Progress())
+    assert len(asked) == N + 1, "three were done, one broke off"
+    for name in (TASKS, ROWS, SKETCH):
+        here, there = (prepared(one, EXACT) for one in (empty, ready))
+        assert here is not None
+        assert there is not None
+        np.testing.assert_array_equal(np.load(here.folder / name), np.load(there.folder / name))
+
+
+def test_gradients_that_would_take_too_much_are_not_kept(
+    empty: Workspace, ready: Workspace, sets: list[Removal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(value.numel() for value in empty.project().model.params.values())
+    monkeypatch.setattr(gradients, "MOST_BYTES", N * size * 8)
+    run = prepare(empty, EXACT, Progress())
+    assert (run.folder / TASKS).exists()
+    assert not (run.folder / ROWS).exists()
+    here, there = Instant(empty, EXACT).removal(sets[1]), Instant(ready, EXACT).removal(sets[1])
+    assert here.predicted_loss_change == pytest.approx(there.predicted_loss_change, rel=1e-8)
+    smaller = prepare_seconds(empty.project(), 1.0, EXACT)
+    monkeypatch.undo()
+    assert prepare_seconds(empty.project(), 1.0, EXACT) > smaller
+
+
+def test_what_cannot_be_removed_is_refused(ready: Workspace) -> None:
+    instant = Instant(ready, EXACT)
+    with pytest.raises(UserError, match="Nothing is marked"):
+        instant.removal(Removal())
+    with pytest.raises(UserError, match="'nowhere' is not in the task list"):
+        instant.removal(Removal(frozenset({"nowhere"})))
+    with pytest.raises(UserError, match="Nothing would be left"):
+        instant.removal(Removal(frozenset(ready.project().tasks.train.task_ids)))
+
+
+def test_the_report_says_how_good_the_basis_is(ready: Workspace) -> None:
+    run = prepared(ready, EXACT)
+    assert isinstance(run, Run)
+    report = run.json("report.json")
+    assert set(report["residuals"]) == {"random", "mean target"}
+    assert report["bytes"] == sum(path.stat().st_size for path in run.folder.glob("*.npy"))
+    gradients_ = [np.load(run.folder / name).nbytes for name in (HELDOUT, TASKS, ROWS)]
+    assert prepare_bytes(ready.project(), EXACT) == sum(gradients_)
+    assert report["shift"] == pytest.approx(report["damping"] + ready.project().model.spec.delta)

@@ -1,0 +1,49 @@
+"""What each of two processes does in the test, as if on two machines: every rank has a disk of its own.
+
+Run by ``torchrun`` with a folder that holds ``rank0`` and ``rank1`` and with commands as JSON, where DISK stands for
+the folder of the rank.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from core import cli
+from core.distributed import joined, world
+from core.errors import UserError
+from core.files import HOME_VARIABLE, content_hash
+
+
+def product_hash(workspace: str) -> str:
+    """Of a curvature product whose every chunk is summed by one of the ranks."""
+    import torch
+
+    from core.actions.compute import Compute, Loaded
+    from core.influence.curvature import Curvature
+    from core.maml.vectors import flatten
+
+    loaded = Loaded(cli._workspace(workspace).project(), Compute("cpu", chunk=1))
+    curvature = Curvature("gauss-newton", loaded.model, loaded.params, loaded.train)
+    return content_hash(curvature(torch.ones_like(flatten(loaded.params))).numpy())
+
+
+def main() -> None:
+    disk = Path(sys.argv[1]) / f"rank{os.environ['RANK']}"
+    os.environ[HOME_VARIABLE] = str(disk / "home")
+    with joined():
+        for command in json.loads(sys.argv[2]):
+            sys.argv = ["core", *[part.replace("DISK", str(disk)) for part in command]]
+            code = cli._exit_code()
+            assert set(world().gather(code)) == {0}, command
+        assert len(set(world().gather(product_hash("mine")))) == 1
+        with pytest.raises(UserError, match="one device, but there are 2 processes"):
+            cli._compute("cuda:0", "float32", 8)
+
+
+if __name__ == "__main__":
+    main()
