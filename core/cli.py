@@ -858,6 +858,11 @@ def _end(words: str, code: int) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it as soon as one process has ended
     if speaks() and last_attempt():
         print(words, file=sys.stderr)
+    if started():
+        # Threads of the process group may still be talking to a process that is gone; unloading it under them aborts.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     raise SystemExit(code) from None
 
 
