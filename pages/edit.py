@@ -95,7 +95,7 @@ def _mark_worst(context: Context, ranking: Run | None) -> list[list[str]]:
     """Mark the most harmful of the ranking that the sidebar shows; returns the commands that do so."""
     st.subheader("Mark the most harmful")
     if ranking is None:
-        st.info("There is no ranking of this problem yet. It takes a few minutes.")
+        st.info("There is no ranking of this problem yet. That of the demo takes about a minute.")
         start_button(context, "Rank now", "Rank on all", ["rank", "--target", "all"], key="edit_rank", primary=True)
         job_panel(context.workspace.jobs, "rank")
         return [["rank"], ["remove", "--worst", str(_USUAL_COUNT)]]

@@ -26,6 +26,7 @@ _MOST_RUNS, _SETTLED = 6, 0.8  # runs of one pass; the last is not clearly faste
 _USUAL_PRODUCTS = (40, 85)
 """Curvature products of a solve at the usual damping and tolerance. At a condition number of 1,000 conjugate gradients
 need 84 at most to a residual of 1e-2 (Saad 2003, equation 6.128); those measured took 45 to 75."""
+_LOADING = 2.5  # seconds until a command has PyTorch, the task table and the images
 _ROW_BYTES = 600  # of the table of scores, a row of the task list, while it is made and written
 
 
@@ -98,6 +99,7 @@ def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) ->
     gradient, scored = pace["gradient"], pace["scores"]
     per_product = pace["product"].seconds * curved
     once = gradient.seconds * heldout + scored.seconds * n + gradient.start + pace["product"].start + scored.start
+    once += _LOADING
     most = max(gradient.gb, scored.gb, pace["product"].gb) + _ROW_BYTES * len(train.tasks.rows) / 1e9
     steps, batch = FINETUNE.iterations, min(FINETUNE.meta_batch, n)
     found = [
@@ -130,7 +132,7 @@ def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) ->
 
 
 def _cost(stage: str, how_much: str, seconds: float, gb: float) -> Cost:
-    return Cost(stage, how_much, seconds, seconds, gb)
+    return Cost(stage, how_much, _LOADING + seconds, _LOADING + seconds, gb)
 
 
 def _pace(run: Callable[[], object], tasks: int, device: torch.device) -> _Pace:

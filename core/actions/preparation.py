@@ -36,7 +36,7 @@ PROBES = 32
 """Of the sketch that residuals are read from: they are known to about an eighth."""
 TASKS, ROWS, HELDOUT, SKETCH = "tasks.npy", "rows.npy", "heldout.npy", "sketch.npy"
 # Of a task's gradient: a curvature product, a support row's removal gradient and a query row's, as measured.
-_PRODUCT, _SUPPORT, _QUERY = 1.6, 5.0, 1.1
+_PRODUCT, _SUPPORT, _QUERY = 1.6, 3.2, 1.1
 
 
 def question_of(project: Project, compute: Compute) -> dict[str, Any]:
