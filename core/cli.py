@@ -20,7 +20,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from core.distributed import Lost, alone, joined, last_attempt, speaks, started, world
+from core.distributed import Lost, alone, joined, last_attempt, leave, speaks, started, talking, world
 from core.errors import Cancelled, UserError
 from core.memory import keep_freed_memory
 from core.progress import LiveProgress, Progress
@@ -858,11 +858,8 @@ def _end(words: str, code: int) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it as soon as one process has ended
     if speaks() and last_attempt():
         print(words, file=sys.stderr)
-    if started():
-        # Threads of the process group may still be talking to a process that is gone; unloading it under them aborts.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    if talking():
+        leave(code)
     raise SystemExit(code) from None
 
 
@@ -888,4 +885,6 @@ def main() -> NoReturn:
         _end("Cancelled; what was finished is kept.", cancelled.args[0])
     except Lost as lost:
         _end(f"{lost} What was finished is kept.", 1)
+    if here.size > 1:
+        leave(code)
     raise SystemExit(code)

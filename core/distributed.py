@@ -15,13 +15,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from core.errors import UserError
 from core.files import disk_errors
@@ -212,6 +213,22 @@ def last_attempt() -> bool:
     """Whether ``torchrun`` will not start this process again if it fails."""
     again, most = (int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
     return again >= most
+
+
+def talking() -> bool:
+    """Whether this process is joined to others; after an error it stays so."""
+    if not started():
+        return False
+    import torch.distributed as dist
+
+    return dist.is_initialized()
+
+
+def leave(code: int) -> NoReturn:
+    """End a process that was one of several, at once: threads that PyTorch leaves behind may abort an orderly end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager
