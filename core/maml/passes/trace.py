@@ -52,6 +52,15 @@ def product(
     return _sum(times(x, y) for x, y in _parts(left, right, component))
 
 
+def squared(x: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
+    """A component of the product of ``x`` with itself, for symmetric ``times``: every pair is computed once."""
+    if component == VALUE:
+        return times(x[VALUE], x[VALUE])
+    lower = {part: value for part, value in x.items() if part < component ^ part}
+    half = product(lower, x, component, times)
+    return None if half is None else half.mul_(2)
+
+
 def composed(first: Callable[[], Tensor], second: Callable[[], Tensor], u: Hyper, component: int) -> Tensor | None:
     """A component other than the value of ``f(u)``, elementwise, from the first two derivatives of f at the value."""
     whole = first() * u[component] if component in u else None
@@ -123,7 +132,7 @@ class Normalised:
         """A component of the result; takes ``z`` over."""
         if z is not None:
             self.c[component] = z.sub_(z.mean(0))
-        v = product(self.c, self.c, component, lambda x, y: (x * y).mean(0))
+        v = squared(self.c, component, lambda x, y: (x * y).mean(0))
         self._gain.forward(component, v, scale)
         out: Tensor | None = None
         for c, k in _parts(self.c, self._gain.k, component):
@@ -295,7 +304,7 @@ class _First:
         """A component of the block's output, ``(n, height, width, T x channels)``."""
         weight = theta.get(self._block.conv)
         put(self._w, component, None if weight is None else weight.flatten(2))
-        v = product(self._w, self._w, component, lambda x, y: ((x @ self._covariance) * y).sum(-1))
+        v = squared(self._w, component, lambda x, y: ((x @ self._covariance) * y).sum(-1))
         self._gain.forward(component, v, theta.get(self._block.scale))
         linear = product(self._w, self._gain.k, component, lambda w, k: w * k[..., None])
         constant = None if linear is None else -(linear @ self._mean[..., None])
