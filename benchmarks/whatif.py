@@ -34,7 +34,7 @@ from core.influence.targets import Target, target_gradient
 from core.maml.evaluation import evaluate
 from core.maml.vectors import flatten, unflatten
 from core.progress import LiveProgress, Progress
-from core.tasks.removal import Removal
+from core.tasks.changes import Changes
 from core.workspace.runs import Work
 
 DEMO = "demo-noisy-tasks"
@@ -99,26 +99,26 @@ def _run(home: Path, count: int, peers: int) -> None:
         )
 
 
-def _removals(instant: Instant, rng: np.random.Generator) -> dict[str, Iterator[Removal]]:
+def _removals(instant: Instant, rng: np.random.Generator) -> dict[str, Iterator[Changes]]:
     rows = instant.loaded.train.tasks.rows
     tasks, images = (rows[column].unique() for column in ("task_id", "image_id"))
 
-    def growing(ids: np.ndarray, make: Callable[[frozenset[str]], Removal]) -> Iterator[Removal]:
+    def growing(ids: np.ndarray, make: Callable[[frozenset[str]], Changes]) -> Iterator[Changes]:
         order = rng.permutation(ids)
         for number in range(MANY, len(ids)):
             yield make(frozenset(order[:number]))
 
-    def new(ids: np.ndarray, make: Callable[[frozenset[str]], Removal]) -> Iterator[Removal]:
+    def new(ids: np.ndarray, make: Callable[[frozenset[str]], Changes]) -> Iterator[Changes]:
         while True:
             yield make(frozenset(rng.choice(ids, MANY, replace=False)))
 
-    def of_images(ids: frozenset[str]) -> Removal:
-        return Removal(images=ids)
+    def of_images(ids: frozenset[str]) -> Changes:
+        return Changes(images=ids)
 
     return {
-        "one more task": growing(tasks, Removal),
+        "one more task": growing(tasks, Changes),
         "one more image": growing(images, of_images),
-        f"a new set of {MANY} tasks": new(tasks, Removal),
+        f"a new set of {MANY} tasks": new(tasks, Changes),
         f"a new set of {MANY} images": new(images, of_images),
     }
 
@@ -138,7 +138,7 @@ def _targets(instant: Instant, count: int, rng: np.random.Generator) -> list[Tar
     return found
 
 
-def _peer_removal(instant: Instant, solver: Solver, before: np.ndarray, removal: Removal) -> Peer:
+def _peer_removal(instant: Instant, solver: Solver, before: np.ndarray, removal: Changes) -> Peer:
     loaded, quick = instant.loaded, instant.removal(removal)
     start = time.perf_counter()
     gradient = removal_gradient(loaded.model, loaded.params, loaded.train, removal.weights(loaded.train.tasks))

@@ -20,10 +20,45 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from core.cli_review import review
+from core.cli_sets import sets
+from core.cli_shared import (
+    DEFAULT_WORKSPACE,
+    BackboneOption,
+    ChannelsOption,
+    ChunkOption,
+    CurvatureOption,
+    CurvatureTasksOption,
+    DampingOption,
+    DeviceOption,
+    DtypeOption,
+    EncodingOption,
+    EvaluationOption,
+    FinetuneOption,
+    FormatOption,
+    GradientOption,
+    InnerOption,
+    InvertOption,
+    MethodOption,
+    ProbesOption,
+    RankOption,
+    RotationsOption,
+    SizeOption,
+    SolveIterationsOption,
+    SolverOption,
+    SolveSeedOption,
+    SplitsOption,
+    SubsampleOption,
+    ToleranceOption,
+    WorkspaceOption,
+    chosen_compute,
+    chosen_ranking,
+    live_progress,
+    open_workspace,
+)
 from core.distributed import Lost, alone, joined, last_attempt, leave, speaks, started, talking, world
 from core.errors import Cancelled, UserError
 from core.memory import keep_freed_memory
-from core.progress import LiveProgress, Progress
 
 app = typer.Typer(
     name="python -m core",
@@ -34,93 +69,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-WorkspaceOption = Annotated[
-    str, typer.Option("--workspace", "-w", help="Name of a workspace, or the path of its folder.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-DtypeOption = Annotated[str, typer.Option(help="float32 or float64.")]
-ChunkOption = Annotated[
-    int, typer.Option(min=0, help="Tasks run at once; memory grows with it. 0: as many as are fast here.")
-]
-FormatOption = Annotated[
-    str,
-    typer.Option(
-        help="auto, folder, manifest, omniglot, mnist, cifar-fs, fc100, mini-imagenet or huggingface; see docs/data.md."
-    ),
-]
-SplitsOption = Annotated[
-    Path | None, typer.Option(help="Folder of split lists (train, val, test), where they do not lie beside the images.")
-]
-SizeOption = Annotated[str, typer.Option(help="Bring images to this size, as SIDE or HEIGHT,WIDTH.")]
-ChannelsOption = Annotated[int, typer.Option(help="1 for grey, 3 for colour, 0 for what they are.")]
-InvertOption = Annotated[bool, typer.Option("--invert", help="Turn dark on bright into bright on dark.")]
-RotationsOption = Annotated[
-    bool, typer.Option("--rotations", help="Add every class turned by 90, 180 and 270 degrees as further classes.")
-]
-EncodingOption = Annotated[str | None, typer.Option(help="Of a manifest that is not UTF-8, for example latin-1.")]
-MethodOption = Annotated[
-    str,
-    typer.Option(
-        help="task-if, task-if-exact, task-if-paper, task-if-fisher, direct-if, dot, tracin or self-influence; "
-        "the options below change a part of it."
-    ),
-]
-BackboneOption = Annotated[
-    str,
-    typer.Option(
-        help="convnet, mlp, learn2learn's omniglot-cnn, omniglot-fc, mini-imagenet-cnn, cnn4 or resnet12, or your own "
-        "network by the function that makes it: package.module:factory."
-    ),
-]
-GradientOption = Annotated[str, typer.Option(help="Of the training data: total or direct.")]
-EvaluationOption = Annotated[str, typer.Option(help="Of the target's loss: total, or direct as the paper shortens it.")]
-InnerOption = Annotated[
-    str, typer.Option(help="Inverse of the inner Hessian of an imaml model: cg, or ekfac as in the paper.")
-]
-ProbesOption = Annotated[int, typer.Option(min=0, help="Passes of the sketch of self-influence.")]
-CurvatureOption = Annotated[
-    str | None, typer.Option(help="gauss-newton, exact, direct, task-fisher or gamma (the paper's).")
-]
-SolverOption = Annotated[str | None, typer.Option(help="cg, neumann, low-rank, or dual for task-fisher.")]
-CurvatureTasksOption = Annotated[
-    int | None, typer.Option(min=0, help="Tasks the curvature is averaged over; 0 means all.")
-]
-SubsampleOption = Annotated[str | None, typer.Option(help="Which tasks: random, difficulty or uncertainty.")]
-DampingOption = Annotated[
-    float | None, typer.Option(help="Damping as a share of the largest eigenvalue of the curvature.")
-]
-RankOption = Annotated[
-    int | None, typer.Option(min=0, help="Rank of the low-rank basis; with cg, of its preconditioner.")
-]
-ToleranceOption = Annotated[float | None, typer.Option(help="Relative residual of the solve.")]
-SolveIterationsOption = Annotated[int | None, typer.Option(min=1, help="Most curvature products of the solve.")]
-SolveSeedOption = Annotated[int | None, typer.Option(help="Seed of the draw of tasks for the curvature.")]
-FinetuneOption = Annotated[int, typer.Option(min=1, help="Adam steps of a fine-tune.")]
+app.add_typer(review, name="review")
+app.add_typer(sets, name="sets")
 
-DEFAULT_WORKSPACE = "demo-noisy-tasks"
 TOGETHER = ("train", "evaluate", "rank", "evidence", "edit", "curve")
 """Commands that several processes can do together."""
-
-
-def _progress() -> Progress:
-    return LiveProgress.from_environment() if speaks() else Progress()
-
-
-def _workspace(name: str) -> Any:
-    from core.actions.demo import DEMOS, open_demo
-    from core.workspace.workspace import Workspace, locate
-
-    return world().in_turn(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))
-
-
-def _compute(device: str, dtype: str, chunk: int) -> Any:
-    from core.actions.compute import Compute
-
-    if world().size > 1 and ":" in device:
-        raise UserError(f"{device} is one device, but there are {world().size} processes.", "Use auto, cuda or cpu.")
-    compute = Compute(device, dtype, chunk)
-    print(f"device: {compute.resolved()}, {compute.dtype}", file=sys.stderr)
-    return compute
 
 
 @app.command()
@@ -158,7 +111,7 @@ def data(
         return
     if path is None:
         raise UserError("There is no path of images.", "Use --path, or --list to see what there is.")
-    progress = _progress()
+    progress = live_progress()
     if download:
         fetch(format, path, progress)
     wishes = Wishes(format, splits, size, channels, invert, rotations, encoding or "", skip_unreadable)
@@ -314,9 +267,9 @@ def train(
         from core.actions.inspect import inspect_problem
 
         with alone():
-            _show(inspect_problem(tasks, None, spec, settings, _compute(device, dtype, chunk), _progress()))
+            _show(inspect_problem(tasks, None, spec, settings, chosen_compute(device, dtype, chunk), live_progress()))
         return
-    model = train_model(tasks, out, spec, settings, _compute(device, dtype, chunk), _progress(), _command())
+    model = train_model(tasks, out, spec, settings, chosen_compute(device, dtype, chunk), live_progress(), _command())
     report = model.story["report"]
     accuracy, at = report["heldout_accuracy"], report["stationarity"]
     print(
@@ -439,7 +392,7 @@ def inspect_command(
     from core.actions.inspect import Report, inspect_checkpoint_file, inspect_images, inspect_problem
 
     if workspace:
-        folder = _workspace(workspace).folder
+        folder = open_workspace(workspace).folder
         tasks, model = folder / "tasks", folder / "model"
     if not (path or checkpoint or tasks):
         raise UserError("There is nothing to inspect.", "Use --path, --checkpoint, --tasks or --workspace.")
@@ -452,7 +405,7 @@ def inspect_command(
             _backbone(backbone)  # a factory that is named here may be imported
         report += inspect_checkpoint_file(checkpoint, backbone, tasks)
     if tasks:
-        report += inspect_problem(tasks, model, None, None, _compute(device, dtype, chunk), _progress())
+        report += inspect_problem(tasks, model, None, None, chosen_compute(device, dtype, chunk), live_progress())
     _show(report, json)
 
 
@@ -495,7 +448,7 @@ def evaluate(
     """Accuracy on the held-out tasks, and how far the model is from stationary."""
     from core.actions.evaluate import evaluation
 
-    run = evaluation(_workspace(workspace), _compute(device, dtype, chunk), _progress())
+    run = evaluation(open_workspace(workspace), chosen_compute(device, dtype, chunk), live_progress())
     found = run.json("summary.json")
     accuracy, at = found["accuracy"], found["stationarity"]
     print(
@@ -549,7 +502,9 @@ def rank_command(
         iterations=solve_iterations,
         seed=solve_seed,
     )
-    run = ranking(_workspace(workspace), Target.parse(target), chosen, _compute(device, dtype, chunk), _progress())
+    run = ranking(
+        open_workspace(workspace), Target.parse(target), chosen, chosen_compute(device, dtype, chunk), live_progress()
+    )
     print(run.folder)
 
 
@@ -579,7 +534,7 @@ def evidence(
 
     names = tuple(KNOWN) if methods == "all" else tuple(methods.split(",")) if methods else USUAL
     settings = EvidenceSettings(names, truth, subsets, seeds, retrain, iterations, targets)
-    run = evidence_action(_workspace(workspace), settings, _compute(device, dtype, chunk), _progress())
+    run = evidence_action(open_workspace(workspace), settings, chosen_compute(device, dtype, chunk), live_progress())
     shown = run.table("methods.parquet").drop(columns=["words", "note", "kind"])
     print(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"), file=sys.stderr)
     print(run.folder)
@@ -611,9 +566,9 @@ def edit(
     from core.actions.edit import FINETUNE, SOLVE
     from core.actions.edit import edit as edit_action
 
-    opened = _workspace(workspace)
-    removal, progress = world().first(opened.removal), _progress()
-    compute = _compute(device, dtype, chunk)
+    opened = open_workspace(workspace)
+    removal, progress = world().first(opened.removal), live_progress()
+    compute = chosen_compute(device, dtype, chunk)
     given: dict[str, Any] = {
         "curvature": curvature,
         "solver": solver,
@@ -657,12 +612,12 @@ def whatif(
     from core.actions.preparation import prepare as prepare_action
     from core.actions.whatif import Instant
     from core.influence.targets import Target
-    from core.tasks.removal import Removal
+    from core.tasks.changes import Changes
 
     if target and (tasks or images):
         raise UserError("A target is scored, a set is removed.", "Give either --target, or --tasks and --images.")
-    opened, compute = _workspace(workspace), _compute(device, dtype, chunk)
-    run = prepare_action(opened, compute, _progress())
+    opened, compute = open_workspace(workspace), chosen_compute(device, dtype, chunk)
+    run = prepare_action(opened, compute, live_progress())
     if prepare:
         print(run.folder)
         return
@@ -675,7 +630,7 @@ def whatif(
             for task_id, score in zip(table["task_id"], table["score"], strict=True):
                 print(f"{word}\t{task_id}\t{score:+.3g}")
         return
-    named = Removal(frozenset(filter(None, tasks.split(","))), frozenset(filter(None, images.split(","))))
+    named = Changes(frozenset(filter(None, tasks.split(","))), frozenset(filter(None, images.split(","))))
     found = instant.removal(named if len(named) else opened.removal())
     removed = ", ".join(f"{number} {kind}" for kind, number in found.removed.items() if number)
     at, change, loss = found.accuracy, found.accuracy_change, found.loss_change
@@ -712,33 +667,20 @@ def curve(
     from core.actions.curve import FINETUNE, CurveSettings
     from core.actions.curve import curve as curve_action
 
-    opened = _workspace(workspace)
+    opened = open_workspace(workspace)
     try:
         numbers = tuple(float(share) for share in shares.split(","))
     except ValueError as error:
         raise UserError(f"The shares {shares!r} are not numbers.", "For example 0,0.1,0.2.") from error
     run = curve_action(
         opened,
-        _ranking(opened, ranking),
+        chosen_ranking(opened, ranking),
         CurveSettings(by, numbers, tuple(orders.split(",")), seeds),
         replace(FINETUNE, iterations=finetune_steps),
-        _compute(device, dtype, chunk),
-        _progress(),
+        chosen_compute(device, dtype, chunk),
+        live_progress(),
     )
     print(run.folder)
-
-
-def _ranking(opened: Any, name: str) -> Any:
-    def choose() -> str:
-        if name != "newest":
-            return opened.runs.get(name).id
-        runs = opened.runs.all("rank")
-        if not runs:
-            raise UserError("There is no ranking in this workspace.", "Run the rank command first.")
-        return runs[0].id
-
-    (run,) = opened.runs.dealt([world().first(choose)])
-    return run
 
 
 @app.command()
@@ -756,13 +698,13 @@ def remove(
     """Mark tasks or images for removal, or take the last marking back; prints what is marked now."""
     from core.actions.decide import mark, worst_items
 
-    opened = _workspace(workspace)
+    opened = open_workspace(workspace)
     if undo:
         opened.decisions.undo(reviewer)
     else:
         items, source = [], ""
         if worst:
-            ranked = _ranking(opened, ranking)
+            ranked = chosen_ranking(opened, ranking)
             items, source = worst_items(ranked, by, worst), ranked.id
         mark(opened, items, tasks=task or [], images=image or [], reason=reason, reviewer=reviewer, source=source)
     removal = opened.removal()
@@ -790,7 +732,7 @@ def export(
     """Write the cleaned task list, the removed items with reasons, and an edited model."""
     from core.actions.export import export as export_action
 
-    opened = _workspace(workspace)
+    opened = open_workspace(workspace)
     edited = opened.runs.get(model) if model else None
     folder = out or opened.folder / "exports" / "cleaned"
     print(export_action(opened, folder, formats=tuple(formats.split(",")), drop_rows=drop_rows, edited=edited))
@@ -812,9 +754,9 @@ def demo(
     from core.actions.demo import DEMOS, walk
     from core.files import home as default_home
 
-    start, compute = time.perf_counter(), _compute(device, dtype, chunk)
+    start, compute = time.perf_counter(), chosen_compute(device, dtype, chunk)
     for name in [only] if only else DEMOS:
-        print(walk(name, home or default_home(), compute, _progress(), _say))
+        print(walk(name, home or default_home(), compute, live_progress(), _say))
     _say(f"total: {time.perf_counter() - start:.0f} s, at most {_peak_memory():.1f} GB of memory")
 
 

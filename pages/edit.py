@@ -10,7 +10,7 @@ import streamlit as st
 from core.actions.decide import mark, worst_items
 from core.actions.export import removed_items
 from core.progress import spoken_seconds
-from core.tasks.removal import Removal
+from core.tasks.changes import Changes
 from core.ui.charts import CONFIG
 from core.ui.charts_edit import Dot, edit_figure
 from core.ui.command import command_block
@@ -137,7 +137,7 @@ def _nothing_marked(context: Context) -> None:
     job_panel(context.workspace.jobs, "edit")
 
 
-def _effects(context: Context, removal: Removal) -> None:
+def _effects(context: Context, removal: Changes) -> None:
     """What is known of the present removal set, and buttons for what is not."""
     live_estimate(context, removal)
     found = outcomes(context, removal)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.actions.export import FILES, export
-from core.tasks.removal import Removal
+from core.tasks.changes import Changes
 from core.tasks.tasklist import FORMATS, TaskList
 from core.ui.command import command_block
 from core.ui.context import Context, page
@@ -33,7 +33,7 @@ def main() -> None:
         command_block(context, ["export", *options, *(["--model", model] if model else [])])
 
 
-def _choices(context: Context, removal: Removal) -> tuple[list[str], bool, str | None]:
+def _choices(context: Context, removal: Changes) -> tuple[list[str], bool, str | None]:
     """Formats, whether removed rows are dropped, and the run whose model goes along."""
     models = edited_models(context, removal)
     with st.container(border=True):
@@ -57,7 +57,7 @@ def _choices(context: Context, removal: Removal) -> tuple[list[str], bool, str |
     return formats, drop_rows, model
 
 
-def _summary(context: Context, removal: Removal, tasks: TaskList) -> None:
+def _summary(context: Context, removal: Changes, tasks: TaskList) -> None:
     """Tasks and rows before and after, and what is removed by kind."""
     train = context.project.tasks.train
     used, used_after = int((train.rows["weight"] > 0).sum()), int((tasks.rows["weight"] > 0).sum())
@@ -73,7 +73,7 @@ def _summary(context: Context, removal: Removal, tasks: TaskList) -> None:
 
 
 def _write(
-    context: Context, removal: Removal, tasks: TaskList, formats: list[str], drop_rows: bool, model: str | None
+    context: Context, removal: Changes, tasks: TaskList, formats: list[str], drop_rows: bool, model: str | None
 ) -> None:
     """Write the export, and offer what lies there for download if it is the present one."""
     folder = folder_of(context)

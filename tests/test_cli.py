@@ -23,8 +23,8 @@ from core.actions import preparation
 from core.files import HOME_VARIABLE
 from core.maml.checkpoint import load_model
 from core.progress import PROGRESS_FILE_VARIABLE
+from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder
-from core.tasks.removal import cleaned
 from core.tasks.tasklist import read_tasks
 from core.workspace.workspace import Workspace
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from core.files import HOME_VARIABLE
+from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder
-from core.tasks.removal import cleaned
 from core.workspace.workspace import Workspace
 from tests.lookalikes import make_all
 from tests.test_cli import SOLVE, Shell

@@ -20,7 +20,7 @@ from core.maml.episodes import recalled
 from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings, train
 from core.progress import Progress
-from core.tasks.removal import Removal, cleaned
+from core.tasks.changes import Changes, cleaned
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Workspace
 
@@ -121,7 +121,7 @@ def curve(
     return workspace.runs.answer(KIND, question, work)
 
 
-def part(table: pd.DataFrame, by: str, point: Point) -> Removal:
+def part(table: pd.DataFrame, by: str, point: Point) -> Changes:
     """The part of a score table that a point removes."""
     count = round(point.share * len(table))
     if point.order == "random":
@@ -131,4 +131,4 @@ def part(table: pd.DataFrame, by: str, point: Point) -> Removal:
     else:
         chosen = np.argsort(table["score"].to_numpy(), kind="stable")[:count]
     ids = frozenset(table["task_id" if by == "tasks" else "image_id"].iloc[chosen])
-    return Removal(tasks=ids) if by == "tasks" else Removal(images=ids)
+    return Changes(tasks=ids) if by == "tasks" else Changes(images=ids)

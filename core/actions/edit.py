@@ -32,7 +32,7 @@ from core.maml.evaluation import Interval, evaluate
 from core.maml.training import TrainSettings, stationarity, train
 from core.maml.vectors import flatten, unflatten
 from core.progress import Progress
-from core.tasks.removal import Removal, cleaned
+from core.tasks.changes import Changes, cleaned
 from core.workspace.runs import Run, Runs, Work
 from core.workspace.workspace import Project, Workspace
 
@@ -49,7 +49,7 @@ def kind_of(way: str) -> str:
 
 
 def question_of(
-    project: Project, way: str, removal: Removal, solver: SolveSettings, finetune: TrainSettings, compute: Compute
+    project: Project, way: str, removal: Changes, solver: SolveSettings, finetune: TrainSettings, compute: Compute
 ) -> dict[str, Any]:
     """What names the edit, as :class:`core.workspace.runs.Runs` takes it."""
     question: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
@@ -63,7 +63,7 @@ def question_of(
 def edit(
     workspace: Workspace,
     way: str,
-    removal: Removal,
+    removal: Changes,
     *,
     solver: SolveSettings,
     finetune: TrainSettings,
@@ -80,10 +80,10 @@ def edit(
     if not len(removal) and way != "finetune-all":
         raise UserError("Nothing is marked for removal.", "Mark tasks or images first.")
     project = workspace.project()
-    editors: dict[str, Callable[[Loaded, Removal, Work], tuple[Params, dict[str, Any]]]] = {
+    editors: dict[str, Callable[[Loaded, Changes, Work], tuple[Params, dict[str, Any]]]] = {
         "linear": lambda loaded, gone, run: _linear(loaded, gone, solver, run, progress, workspace.runs),
         "finetune": lambda loaded, gone, run: _finetune(loaded, gone, finetune, run, progress),
-        "finetune-all": lambda loaded, gone, run: _finetune(loaded, Removal(), finetune, run, progress),
+        "finetune-all": lambda loaded, gone, run: _finetune(loaded, Changes(), finetune, run, progress),
         "retrain": lambda loaded, gone, run: _retrain(loaded, gone, run, progress),
     }
 
@@ -113,7 +113,7 @@ def edit(
 
 
 def _linear(
-    loaded: Loaded, removal: Removal, settings: SolveSettings, run: Work, progress: Progress, runs: Runs
+    loaded: Loaded, removal: Changes, settings: SolveSettings, run: Work, progress: Progress, runs: Runs
 ) -> tuple[Params, dict[str, Any]]:
     weights = removal.weights(loaded.project.tasks.train)
     touched = touched_tasks(loaded.train, weight_change(loaded.train, weights))
@@ -134,7 +134,7 @@ def _linear(
 
 
 def _finetune(
-    loaded: Loaded, removal: Removal, settings: TrainSettings, run: Work, progress: Progress
+    loaded: Loaded, removal: Changes, settings: TrainSettings, run: Work, progress: Progress
 ) -> tuple[Params, dict[str, Any]]:
     left = loaded.episodes(cleaned(loaded.project.tasks.train, removal))
     with run.timed("fine-tune"):
@@ -142,7 +142,7 @@ def _finetune(
     return params, {"settings": asdict(settings)}
 
 
-def _retrain(loaded: Loaded, removal: Removal, run: Work, progress: Progress) -> tuple[Params, dict[str, Any]]:
+def _retrain(loaded: Loaded, removal: Changes, run: Work, progress: Progress) -> tuple[Params, dict[str, Any]]:
     story = loaded.project.model.story
     try:
         settings = TrainSettings(**story["training"])

@@ -14,9 +14,9 @@ from core.errors import UserError
 from core.files import replacing, write_json
 from core.maml.checkpoint import load_model
 from core.maml.foreign import write_state
+from core.tasks.changes import cleaned
 from core.tasks.exchange import write_foreign
 from core.tasks.libraries import LIBRARIES
-from core.tasks.removal import cleaned
 from core.tasks.tasklist import FORMATS, write_tasks
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
@@ -54,7 +54,7 @@ def export(
     Args:
         formats: Of the task list: parquet, csv, json, learn2learn, torchmeta, easyfsl.
         drop_rows: Take removed rows out of the table instead of giving them weight 0
-            (:func:`core.tasks.removal.cleaned`). Lists for other libraries never hold removed rows.
+            (:func:`core.tasks.changes.cleaned`). Lists for other libraries never hold removed rows.
         edited: A run of :func:`core.actions.edit.edit`.
 
     Raises:

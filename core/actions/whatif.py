@@ -32,7 +32,7 @@ from core.maml.episodes import Chunk
 from core.maml.evaluation import Evaluation, Interval, evaluate
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
-from core.tasks.removal import Removal
+from core.tasks.changes import Changes
 from core.workspace.workspace import Workspace
 
 _ANSWERS, _PIECE_BYTES = 64, 2.5e8  # kept in memory: answers to removal sets, and gradients that no file keeps
@@ -111,7 +111,7 @@ class Instant:
         """What :func:`prepare` reports."""
         return self.run.json("report.json")
 
-    def removal(self, removal: Removal) -> WhatIf:
+    def removal(self, removal: Changes) -> WhatIf:
         """What ``removal`` is estimated to do.
 
         Raises:
@@ -143,7 +143,7 @@ class Instant:
             table = table.sort_values("score", kind="stable", ignore_index=True)
             return TargetScores(table, residual, time.perf_counter() - start)
 
-    def _removal(self, removal: Removal) -> WhatIf:
+    def _removal(self, removal: Changes) -> WhatIf:
         start = time.perf_counter()
         x, residual = self.solve(self.removal_gradient(removal))
         before, after = self._before, self._evaluated(self._params + x)
@@ -158,7 +158,7 @@ class Instant:
             time.perf_counter() - start,
         )
 
-    def removal_gradient(self, removal: Removal) -> Tensor:
+    def removal_gradient(self, removal: Changes) -> Tensor:
         """:func:`core.editing.linear.removal_gradient` ``(P,)``, from kept gradients as far as they go."""
         tasks = self.loaded.train.tasks
         weights = removal.weights(tasks)

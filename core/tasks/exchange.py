@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from core.data import ImageSet
 from core.errors import UserError
 from core.files import write_text_atomically
+from core.tasks.changes import Changes, cleaned
 from core.tasks.libraries import FORMS, LIBRARIES, Episode, Row
-from core.tasks.removal import Removal, cleaned
 from core.tasks.tasklist import TaskList, from_rows
 
 _FORMAT_OF = {library: f"tasklens/{library}-tasks/1" for library in LIBRARIES}
@@ -40,7 +40,7 @@ def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -
     _refuse_weights(tasks, library)
     form = FORMS[library]
     known = from_rows(tasks.rows, source="the task list", images=images)
-    episodes = [form.of(episode, images) for episode in _episodes(cleaned(known, Removal(), drop_rows=True), images)]
+    episodes = [form.of(episode, images) for episode in _episodes(cleaned(known, Changes(), drop_rows=True), images)]
     lines = ",\n".join(json.dumps(episode.model_dump(), ensure_ascii=False) for episode in episodes)
     head = f'"format": "{_FORMAT_OF[library]}", "image_set": {json.dumps(images.name)}'
     write_text_atomically(path, f'{{{head}, "tasks": [\n{lines}\n]}}\n')

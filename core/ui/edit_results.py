@@ -11,7 +11,7 @@ from core.actions.compute import Compute
 from core.actions.edit import FINETUNE, SOLVE, WAYS, kind_of, question_of
 from core.actions.rank import ENGINE
 from core.maml.evaluation import Interval
-from core.tasks.removal import Removal
+from core.tasks.changes import Changes
 from core.ui.context import Context, table
 from core.ui.method_words import solve_differences
 from core.ui.text import plain
@@ -54,7 +54,7 @@ class Outcome:
         return self.way == "linear"
 
 
-def outcomes(context: Context, removal: Removal) -> dict[str, Outcome]:
+def outcomes(context: Context, removal: Changes) -> dict[str, Outcome]:
     """The newest finished edit of each way for exactly this removal set, whatever its options.
 
     Of the control that one is taken which was fine-tuned as the other fine-tune was, if there is one.
@@ -67,14 +67,14 @@ def outcomes(context: Context, removal: Removal) -> dict[str, Outcome]:
     return {way: _outcome(way, run) for way, run in newest.items()}
 
 
-def done_as_usual(context: Context, removal: Removal) -> set[str]:
+def done_as_usual(context: Context, removal: Changes) -> set[str]:
     """The ways whose edit for this removal set, with the command line's default settings, is finished."""
     found = context.workspace.runs.find
     questions = {way: question_of(context.project, way, removal, SOLVE, FINETUNE, Compute()) for way in WAYS}
     return {way for way, question in questions.items() if found(kind_of(way), question)}
 
 
-def _edits(context: Context, way: str, removal: Removal) -> list[Run]:
+def _edits(context: Context, way: str, removal: Changes) -> list[Run]:
     """Finished edits of one way that belong to the removal set, newest first."""
     belongs: dict[str, Any] = dict(context.project.hashes)
     if way != "finetune-all":
@@ -114,7 +114,7 @@ def options_words(found: dict[str, Outcome]) -> str:
     return f"Not the usual options. {'; '.join(named)}." if named else ""
 
 
-def results_of_other_sets(context: Context, removal: Removal) -> int:
+def results_of_other_sets(context: Context, removal: Changes) -> int:
     """How many finished edits of this problem belong to another removal set."""
     model = context.project.hashes["model"]
     configs = [run.config for way in WAYS for run in context.workspace.runs.all(kind_of(way))]

@@ -12,7 +12,7 @@ from core.actions.edit import WAYS
 from core.actions.export import FILES
 from core.errors import UserError
 from core.files import read_json
-from core.tasks.removal import Removal, cleaned
+from core.tasks.changes import Changes, cleaned
 from core.tasks.tasklist import TaskList
 from core.ui.context import Context
 from core.ui.edit_results import Outcome, outcomes
@@ -28,17 +28,17 @@ def folder_of(context: Context) -> Path:
     return context.workspace.folder / "exports" / "cleaned"
 
 
-def cleaned_tasks(context: Context, removal: Removal, drop_rows: bool) -> TaskList:
+def cleaned_tasks(context: Context, removal: Changes, drop_rows: bool) -> TaskList:
     """The cleaned task list, made once for a task list and removal set."""
     return _cleaned(context.project.tasks.train, context.project.hashes["tasks"], removal, removal.hash, drop_rows)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _cleaned(_tasks: TaskList, tasks_hash: str, _removal: Removal, removal_hash: str, drop_rows: bool) -> TaskList:
+def _cleaned(_tasks: TaskList, tasks_hash: str, _removal: Changes, removal_hash: str, drop_rows: bool) -> TaskList:
     return cleaned(_tasks, _removal, drop_rows=drop_rows)
 
 
-def edited_models(context: Context, removal: Removal) -> dict[str, Outcome]:
+def edited_models(context: Context, removal: Changes) -> dict[str, Outcome]:
     """Finished edits of the present removal set by run id; the control, trained on everything, is none of them."""
     if not len(removal):
         return {}
@@ -47,7 +47,7 @@ def edited_models(context: Context, removal: Removal) -> dict[str, Outcome]:
 
 
 def written_at(
-    context: Context, folder: Path, tasks: TaskList, removal: Removal, formats: list[str], model: str | None
+    context: Context, folder: Path, tasks: TaskList, removal: Changes, formats: list[str], model: str | None
 ) -> str | None:
     """When the export in ``folder`` was written; None unless it is what would be written now."""
     try:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from core.tasks.removal import Removal
+from core.tasks.changes import Changes
 from core.ui.context import Context
 from core.ui.grid import GridEvent, Tile, image_grid
 from core.ui.text import shortened
@@ -20,7 +20,7 @@ def pixels(context: Context, image_ids: pd.Series | list[str]) -> np.ndarray:
     return images[..., 0] if images.shape[-1] == 1 else images
 
 
-def image_tiles(context: Context, table: pd.DataFrame, removal: Removal, score: str, key: str) -> GridEvent:
+def image_tiles(context: Context, table: pd.DataFrame, removal: Changes, score: str, key: str) -> GridEvent:
     """A grid of images: one row of ``table`` (:func:`core.influence.scores.image_table`) a tile."""
     tiles = [
         Tile(
@@ -37,7 +37,7 @@ def image_tiles(context: Context, table: pd.DataFrame, removal: Removal, score: 
     return image_grid(pixels(context, table["image_id"]), tiles, key=key, label="Training images")
 
 
-def row_tiles(context: Context, rows: pd.DataFrame, removal: Removal, key: str, label: str) -> GridEvent:
+def row_tiles(context: Context, rows: pd.DataFrame, removal: Changes, key: str, label: str) -> GridEvent:
     """A grid of one role of one task; the tiles' ids are image ids."""
     tiles = []
     for row in rows.to_dict("records"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from core.actions.decide import mark
-from core.tasks.removal import Removal
+from core.tasks.changes import Changes
 from core.ui.context import Context
 from core.ui.text import count, plain
 from core.workspace.decisions import Item, Verdict
@@ -22,7 +22,7 @@ def decide(context: Context, items: Sequence[Item], verdict: Verdict, source: st
     st.session_state[_MESSAGE] = f"{count(len(items), items[0].kind)} {word}"
 
 
-def removal_bar(context: Context) -> Removal:
+def removal_bar(context: Context) -> Changes:
     """What is marked for removal, undo and redo, and the way to the Edit page; returns the removal set."""
     removal = context.workspace.removal()
     text, undo, redo = st.columns([6, 1, 1], vertical_alignment="center")

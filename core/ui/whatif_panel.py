@@ -8,7 +8,7 @@ from core.actions.compute import Compute
 from core.actions.preparation import prepare_bytes, prepare_seconds, prepared
 from core.actions.whatif import Instant, WhatIf
 from core.progress import spoken_seconds
-from core.tasks.removal import Removal
+from core.tasks.changes import Changes
 from core.ui.context import Context, shown_errors
 from core.ui.edit_results import direction, in_points
 from core.ui.jobs import job_panel, jobs_of, start
@@ -19,7 +19,7 @@ from core.workspace.workspace import Workspace
 PREPARE = ["whatif", "--prepare"]
 
 
-def live_estimate(context: Context, removal: Removal) -> None:
+def live_estimate(context: Context, removal: Changes) -> None:
     """The estimate for ``removal``, or the button that prepares for it."""
     run = prepared(context.workspace, Compute())
     with shown_errors():

@@ -24,8 +24,8 @@ from core.errors import UserError
 from core.files import disk_errors, home, library, read_json, write_json
 from core.maml.checkpoint import Model, load_model, load_trajectory
 from core.maml.training import Snapshot
+from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, read_folder
-from core.tasks.removal import Removal
 from core.workspace.decisions import DecisionLog
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Runs
@@ -106,10 +106,10 @@ class Workspace:
     def decisions(self) -> DecisionLog:
         return DecisionLog(self.folder / "decisions.sqlite")
 
-    def removal(self) -> Removal:
+    def removal(self) -> Changes:
         """What reviewers have decided to remove."""
         removed = [item for item, entry in self.decisions.current().items() if entry.verdict == "remove"]
-        return Removal(
+        return Changes(
             frozenset(item.task_id for item in removed if item.kind == "task"),
             frozenset(item.image_id for item in removed if item.kind == "image"),
             frozenset((item.task_id, item.role, item.image_id) for item in removed if item.kind == "instance"),

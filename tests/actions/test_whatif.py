@@ -39,8 +39,8 @@ from core.maml.checkpoint import ModelSpec
 from core.maml.objective import Task
 from core.maml.training import TrainSettings
 from core.progress import Progress
+from core.tasks.changes import Changes
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.tasks.removal import Removal
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Workspace, create
 from tests.problems import tiny_problem
@@ -90,7 +90,7 @@ def copy(ready: Workspace, tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def sets(ready: Workspace) -> list[Removal]:
+def sets(ready: Workspace) -> list[Changes]:
     """Tasks, images, instances, all of them together, and images that leave a task without any query row."""
     rows = ready.project().tasks.train.rows
     often = rows["image_id"].value_counts().index
@@ -98,12 +98,12 @@ def sets(ready: Workspace) -> list[Removal]:
     queries = first.loc[first["role"] == "query", "image_id"]
     instance = tuple(rows.loc[3, ["task_id", "role", "image_id"]])
     return [
-        Removal(frozenset({"t0", "t4"})),
-        Removal(images=frozenset(often[:2])),
-        Removal(instances=frozenset({instance})),
-        Removal(frozenset({"t1"}), frozenset(often[:3]), frozenset({instance})),
-        Removal(images=frozenset({*queries, often[0]})),
-        Removal(frozenset({"t0"}), frozenset(rows.loc[rows["task_id"] == "t0", "image_id"].head(2))),
+        Changes(frozenset({"t0", "t4"})),
+        Changes(images=frozenset(often[:2])),
+        Changes(instances=frozenset({instance})),
+        Changes(frozenset({"t1"}), frozenset(often[:3]), frozenset({instance})),
+        Changes(images=frozenset({*queries, often[0]})),
+        Changes(frozenset({"t0"}), frozenset(rows.loc[rows["task_id"] == "t0", "image_id"].head(2))),
     ]
 
 
@@ -136,7 +136,7 @@ def test_gradients_of_rows_add_up_to_removal_gradients_whatever_the_weights(algo
 
 @pytest.mark.parametrize("dropped", [(), (ROWS,), (ROWS, TASKS)], ids=["all kept", "no rows", "nothing kept"])
 def test_removal_gradients_are_those_of_the_long_way(
-    copy: Workspace, sets: list[Removal], dropped: tuple[str, ...]
+    copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
     instant, loaded = Instant(copy, EXACT), Loaded(copy.project(), EXACT)
@@ -147,7 +147,7 @@ def test_removal_gradients_are_those_of_the_long_way(
 
 @pytest.mark.parametrize("dropped", [(), (ROWS,)], ids=["all kept", "no rows"])
 def test_a_what_if_is_the_linear_edit_with_the_same_basis(
-    copy: Workspace, sets: list[Removal], dropped: tuple[str, ...]
+    copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
     instant = Instant(copy, EXACT)
@@ -169,11 +169,11 @@ def test_a_what_if_is_the_linear_edit_with_the_same_basis(
 
 @pytest.mark.parametrize("dropped", [(), (ROWS,), (ROWS, TASKS)], ids=["all kept", "no rows", "nothing kept"])
 def test_decisions_and_undos_change_no_bit_of_an_answer(
-    copy: Workspace, sets: list[Removal], dropped: tuple[str, ...]
+    copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
     rows = copy.project().tasks.train.rows
-    series = [Removal(images=frozenset(rows["image_id"].unique()[:count])) for count in (1, 2, 5, 2)]
+    series = [Changes(images=frozenset(rows["image_id"].unique()[:count])) for count in (1, 2, 5, 2)]
     series += [sets[3], sets[0], sets[5], series[2]]
     one = Instant(copy, EXACT)
     for removal in series:
@@ -196,9 +196,9 @@ def test_one_more_decision_costs_only_the_tasks_it_touches(copy: Workspace, monk
     position = {name: at for at, name in enumerate(dict.fromkeys(rows["task_id"]))}
     touched = {image: sorted(position[t] for t in set(some["task_id"])) for image, some in rows.groupby("image_id")}
     one, other = list(touched)[:2]
-    instant.removal(Removal(images=frozenset({one})))
-    instant.removal(Removal(images=frozenset({one, other})))
-    instant.removal(Removal(images=frozenset({one})))
+    instant.removal(Changes(images=frozenset({one})))
+    instant.removal(Changes(images=frozenset({one, other})))
+    instant.removal(Changes(images=frozenset({one})))
     assert computed == [touched[one], touched[other]]
 
 
@@ -209,7 +209,7 @@ def test_what_is_kept_in_memory_has_an_end(copy: Workspace, monkeypatch: pytest.
     instant = Instant(copy, EXACT)
     images = copy.project().tasks.train.rows["image_id"].unique()
     for image in images[:4]:
-        instant.removal(Removal(images=frozenset({image})))
+        instant.removal(Changes(images=frozenset({image})))
     assert len(instant._answers) == 2
     touched = copy.project().tasks.train.rows.query("image_id == @images[3]")["task_id"].nunique()
     assert len(instant._pieces) == touched
@@ -335,7 +335,7 @@ def test_interrupted_preparation_goes_on_where_it_stopped(
 
 
 def test_gradients_that_would_take_too_much_are_not_kept(
-    empty: Workspace, ready: Workspace, sets: list[Removal], monkeypatch: pytest.MonkeyPatch
+    empty: Workspace, ready: Workspace, sets: list[Changes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = sum(value.numel() for value in empty.project().model.params.values())
     monkeypatch.setattr(gradients, "MOST_BYTES", N * size * 8)
@@ -352,11 +352,11 @@ def test_gradients_that_would_take_too_much_are_not_kept(
 def test_what_cannot_be_removed_is_refused(ready: Workspace) -> None:
     instant = Instant(ready, EXACT)
     with pytest.raises(UserError, match="Nothing is marked"):
-        instant.removal(Removal())
+        instant.removal(Changes())
     with pytest.raises(UserError, match="'nowhere' is not in the task list"):
-        instant.removal(Removal(frozenset({"nowhere"})))
+        instant.removal(Changes(frozenset({"nowhere"})))
     with pytest.raises(UserError, match="Nothing would be left"):
-        instant.removal(Removal(frozenset(ready.project().tasks.train.task_ids)))
+        instant.removal(Changes(frozenset(ready.project().tasks.train.task_ids)))
 
 
 def test_the_report_says_how_good_the_basis_is(ready: Workspace) -> None:

@@ -27,7 +27,7 @@ def product_hash(workspace: str) -> str:
     from core.influence.curvature import Curvature
     from core.maml.vectors import flatten
 
-    loaded = Loaded(cli._workspace(workspace).project(), Compute("cpu", chunk=1))
+    loaded = Loaded(cli.open_workspace(workspace).project(), Compute("cpu", chunk=1))
     curvature = Curvature("gauss-newton", loaded.model, loaded.params, loaded.train)
     return content_hash(curvature(torch.ones_like(flatten(loaded.params))).numpy())
 
@@ -42,7 +42,7 @@ def main() -> None:
             assert set(world().gather(code)) == {0}, command
         assert len(set(world().gather(product_hash("mine")))) == 1
         with pytest.raises(UserError, match="one device, but there are 2 processes"):
-            cli._compute("cuda:0", "float32", 8)
+            cli.chosen_compute("cuda:0", "float32", 8)
     leave(0)
 
 

@@ -26,9 +26,9 @@ from torch.utils.data import Dataset, default_collate
 
 from core.data import ImageSet
 from core.errors import UserError
+from core.tasks.changes import Changes, cleaned
 from core.tasks.exchange import write_foreign
 from core.tasks.libraries import LIBRARIES
-from core.tasks.removal import Removal, cleaned
 from core.tasks.tasklist import TaskList, from_rows, read_tasks
 from tests.needs import learn2learn
 from tests.problems import tiny_images, tiny_tasks
@@ -83,7 +83,7 @@ Episode = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def expected(tasks: TaskList) -> list[Episode]:
     """Support images, support labels, query images and query labels of every task, by way of image ids."""
-    rows, images = cleaned(tasks, Removal(), drop_rows=True).rows, tiny_images()
+    rows, images = cleaned(tasks, Changes(), drop_rows=True).rows, tiny_images()
     episodes = []
     for task_id in dict.fromkeys(rows["task_id"]):
         parts: list[Tensor] = []
@@ -229,7 +229,7 @@ def test_any_task_list_gives_the_same_episodes_after_being_read_back(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "any name.json"
         try:
-            want = cleaned(tasks, Removal(), drop_rows=True)
+            want = cleaned(tasks, Changes(), drop_rows=True)
         except UserError as refused:
             with pytest.raises(UserError, match=re.escape(str(refused))):
                 write_foreign(tasks, images, library, path)
@@ -268,7 +268,7 @@ def test_an_image_set_in_another_order_is_refused_by_the_first_id_that_differs(l
         images.class_names,
         more,
     )
-    assert read_tasks(path, longer).hash == cleaned(uneven(), Removal(), drop_rows=True).hash
+    assert read_tasks(path, longer).hash == cleaned(uneven(), Changes(), drop_rows=True).hash
 
 
 def test_a_class_with_another_number_is_refused_where_the_file_numbers_classes(tmp_path: Path) -> None:

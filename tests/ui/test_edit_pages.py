@@ -22,8 +22,8 @@ from core.actions.whatif import Instant
 from core.errors import UserError
 from core.files import read_json
 from core.progress import Progress
+from core.tasks.changes import Changes, cleaned
 from core.tasks.libraries import LIBRARIES
-from core.tasks.removal import Removal, cleaned
 from core.tasks.tasklist import FORMATS, read_tasks
 from core.ui.charts_edit import Dot, curve_figure, edit_figure
 from core.ui.curve_results import averages, observations
@@ -133,7 +133,7 @@ class TestEdit:
     ) -> None:
         monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
         prepare(full, Compute(), Progress())
-        asked: list[Removal] = []
+        asked: list[Changes] = []
         compute = Instant._removal
         monkeypatch.setattr(Instant, "_removal", lambda self, removal: asked.append(removal) or compute(self, removal))
         page = show("edit")

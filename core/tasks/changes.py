@@ -14,7 +14,7 @@ from core.tasks.tasklist import TaskList
 
 
 @dataclass(frozen=True)
-class Removal:
+class Changes:
     """What is to be removed.
 
     Attributes:
@@ -58,7 +58,7 @@ class Removal:
         return np.where(self.mask(tasks), 0.0, tasks.rows["weight"].to_numpy())
 
 
-def cleaned(tasks: TaskList, removal: Removal, *, drop_rows: bool = False) -> TaskList:
+def cleaned(tasks: TaskList, removal: Changes, *, drop_rows: bool = False) -> TaskList:
     """The task list without ``removal``.
 
     Tasks without any query row of positive weight are left out whole. Other removed rows stay with weight 0,
