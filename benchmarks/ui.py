@@ -143,7 +143,7 @@ def prepare(home: Path) -> None:
     ranked = ranking(workspace, Target(), estimator("dot"), compute, progress)
     short = replace(FINETUNE, iterations=1)
     mark(workspace, worst_items(ranked, "tasks", 20), reviewer="benchmark", source=ranked.id)
-    edit(workspace, "finetune", workspace.removal(), solver=SOLVE, finetune=short, compute=compute, progress=progress)
+    edit(workspace, "finetune", workspace.changes(), solver=SOLVE, finetune=short, compute=compute, progress=progress)
     curve(workspace, ranked, CurveSettings(shares=(0.0, 0.4), orders=("harmful",), seeds=1), short, compute, progress)
     write_evidence(workspace)
 
@@ -263,8 +263,8 @@ def measure(measured: Measured, browser: Browser, server: Server, page: Page, re
     selects, decisions = [], []
     for _ in range(2 * repeats):
         selects.append(page.evaluate("bench.select(3, 1)"))
-        decisions.append(page.evaluate("bench.press('images_remove', 'Marked for removal: 20 tasks, 1 image')"))
-        page.evaluate("bench.press('review_Undo', 'Marked for removal: 20 tasks')")
+        decisions.append(page.evaluate("bench.press('images_remove', 'Decided: 20 tasks, 1 image removed')"))
+        page.evaluate("bench.press('review_Undo', 'Decided: 20 tasks removed')")
     measured.row("grid: from a click to Python's answer", selects)
     measured.row("a decision: Remove 1 selected", decisions)
     with profile(browser) as context:

@@ -1,7 +1,7 @@
 """How fast what-ifs are answered, and how near to conjugate gradients: ``python -m benchmarks.whatif`` prints a table.
 
 On the demo ``demo-noisy-tasks``, in a temporary folder: the preparation first, timed, then random what-ifs of each
-kind. Every answer to a removal contains the evaluation of the 100 held-out tasks. Beside them stands the peer: the same
+kind. Every answer to a change contains the evaluation of the 100 held-out tasks. Beside them stands the peer: the same
 question by conjugate gradients from nothing, removal gradient and evaluation included, with the same curvature and
 damping. ``--home`` keeps the preparation for another run.
 """
@@ -27,7 +27,7 @@ from core.actions.evaluate import evaluation, heldout_table
 from core.actions.preparation import prepare
 from core.actions.solve import Solver
 from core.actions.whatif import Instant
-from core.editing.linear import removal_gradient
+from core.editing.linear import change_gradient
 from core.influence.curvature import gradient_products
 from core.influence.methods import DEFAULT, METHODS
 from core.influence.targets import Target, target_gradient
@@ -82,8 +82,8 @@ def _run(home: Path, count: int, peers: int) -> None:
         print(f"{'what if':<28}{'p50':>6}{'p95':>6}{'most':>6}{'CG, s':>8}{'products':>10}  agreement with CG")
         for name, ask in _removals(instant, np.random.default_rng(0)).items():
             asked = [next(ask) for _ in range(count + 1)]
-            instant.removal(asked[0])  # what was there before the first of them
-            took = [_timed(lambda one=one: instant.removal(one)) for one in asked[1:]]
+            instant.changes(asked[0])  # what was there before the first of them
+            took = [_timed(lambda one=one: instant.changes(one)) for one in asked[1:]]
             _line(name, took, [_peer_removal(instant, solver, before, one) for one in asked[1 : 1 + peers]])
         targets = _targets(instant, count, np.random.default_rng(1))
         took = [_timed(lambda one=one: instant.target(one)) for one in targets]
@@ -115,9 +115,16 @@ def _removals(instant: Instant, rng: np.random.Generator) -> dict[str, Iterator[
     def of_images(ids: frozenset[str]) -> Changes:
         return Changes(images=ids)
 
+    classes = np.array(sorted(rows["class"].unique()))
+    new_class = dict(zip(images, rng.choice(classes, len(images)), strict=True))
+
+    def of_labels(ids: frozenset[str]) -> Changes:
+        return Changes(relabelled_images=frozenset((one, str(new_class[one])) for one in ids))
+
     return {
         "one more task": growing(tasks, Changes),
         "one more image": growing(images, of_images),
+        "one more image relabelled": growing(images, of_labels),
         f"a new set of {MANY} tasks": new(tasks, Changes),
         f"a new set of {MANY} images": new(images, of_images),
     }
@@ -139,15 +146,16 @@ def _targets(instant: Instant, count: int, rng: np.random.Generator) -> list[Tar
 
 
 def _peer_removal(instant: Instant, solver: Solver, before: np.ndarray, removal: Changes) -> Peer:
-    loaded, quick = instant.loaded, instant.removal(removal)
+    loaded, quick = instant.loaded, instant.changes(removal)
     start = time.perf_counter()
-    gradient = removal_gradient(loaded.model, loaded.params, loaded.train, removal.weights(loaded.train.tasks))
+    after = removal.applied(loaded.train.tasks)
+    gradient = change_gradient(loaded.model, loaded.params, loaded.train, after.weights, after.labels)
     solution = solver.solve(gradient)
     flat = flatten(loaded.params)
     result = evaluate(loaded.model, unflatten(flat + solution.x, loaded.params), loaded.heldout)
     seconds = time.perf_counter() - start
     change = float((heldout_table(loaded.heldout.tasks.task_ids, result)["accuracy"] - before).mean())
-    x, _ = instant.solve(instant.removal_gradient(removal))
+    x, _ = instant.solve(instant.change_gradient(removal))
     agreement = (
         f"step: cosine {_cosine(x, solution.x):.3f}, difference {_difference(x, solution.x):.2f}; "
         f"residual {quick.residual:.2f}; points {100 * quick.accuracy_change.mean:+.2f} against {100 * change:+.2f}"

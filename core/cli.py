@@ -56,6 +56,17 @@ from core.cli_shared import (
     live_progress,
     open_workspace,
 )
+from core.cli_whatif import (
+    ImagesOption,
+    RelabelOption,
+    TasksOption,
+    chosen_changes,
+    estimate_words,
+    named_changes,
+    print_changes,
+    print_ends,
+    print_whatif,
+)
 from core.distributed import Lost, alone, joined, last_attempt, leave, speaks, started, talking, world
 from core.errors import Cancelled, UserError
 from core.memory import keep_freed_memory
@@ -546,6 +557,9 @@ def edit(
     how: Annotated[
         list[str] | None, typer.Option(help="linear, finetune, finetune-all or retrain; may be given several times.")
     ] = None,
+    named_set: Annotated[
+        str, typer.Option("--set", help="Name of a what-if set, instead of what reviewers decided.")
+    ] = "",
     finetune_steps: FinetuneOption = 40,
     curvature: CurvatureOption = None,
     solver: SolverOption = None,
@@ -560,14 +574,14 @@ def edit(
     dtype: DtypeOption = "float32",
     chunk: ChunkOption = 0,
 ) -> None:
-    """Edit the model for what reviewers removed, and measure it on the held-out tasks."""
+    """Edit the model for what reviewers removed and relabelled, and measure it on the held-out tasks."""
     from dataclasses import replace
 
     from core.actions.edit import FINETUNE, SOLVE
     from core.actions.edit import edit as edit_action
 
     opened = open_workspace(workspace)
-    removal, progress = world().first(opened.removal), live_progress()
+    changes, progress = world().first(lambda: chosen_changes(opened, named_set)), live_progress()
     compute = chosen_compute(device, dtype, chunk)
     given: dict[str, Any] = {
         "curvature": curvature,
@@ -583,7 +597,7 @@ def edit(
     settings = replace(SOLVE, **{name: value for name, value in given.items() if value is not None})
     finetune = replace(FINETUNE, iterations=finetune_steps)
     for way in how or ["linear", "finetune", "finetune-all"]:
-        run = edit_action(opened, way, removal, solver=settings, finetune=finetune, compute=compute, progress=progress)
+        run = edit_action(opened, way, changes, solver=settings, finetune=finetune, compute=compute, progress=progress)
         figures = run.json("edit.json")
         accuracy, change = figures["accuracy"], figures["accuracy_change"]
         print(
@@ -597,8 +611,9 @@ def edit(
 @app.command()
 def whatif(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    tasks: Annotated[str, typer.Option(help="Ids of tasks to remove, with commas, instead of what is marked.")] = "",
-    images: Annotated[str, typer.Option(help="Ids of images to remove, with commas, instead of what is marked.")] = "",
+    tasks: TasksOption = "",
+    images: ImagesOption = "",
+    relabel: RelabelOption = None,
     target: Annotated[
         str, typer.Option(help="Score the training tasks for this target instead: all, task ids, or TASK/IMAGE.")
     ] = "",
@@ -608,14 +623,13 @@ def whatif(
     dtype: DtypeOption = "float32",
     chunk: ChunkOption = 0,
 ) -> None:
-    """Estimate at once what a removal would do, or which tasks matter for a target; the first time prepares for it."""
+    """Estimate at once what changes would do, or which tasks matter for a target; the first time prepares for it."""
     from core.actions.preparation import prepare as prepare_action
     from core.actions.whatif import Instant
     from core.influence.targets import Target
-    from core.tasks.changes import Changes
 
-    if target and (tasks or images):
-        raise UserError("A target is scored, a set is removed.", "Give either --target, or --tasks and --images.")
+    if target and (tasks or images or relabel):
+        raise UserError("A target is scored, a set is tried.", "Give either --target, or what is to change.")
     opened, compute = open_workspace(workspace), chosen_compute(device, dtype, chunk)
     run = prepare_action(opened, compute, live_progress())
     if prepare:
@@ -624,28 +638,39 @@ def whatif(
     instant = Instant(opened, compute)
     if target:
         scored = instant.target(Target.parse(target))
-        print(_instant_words(instant.report, scored.residual, scored.seconds))
-        ends = scored.table.head(top), scored.table.tail(top)[::-1]
-        for word, table in zip(("harmful", "helpful"), ends, strict=True):
-            for task_id, score in zip(table["task_id"], table["score"], strict=True):
-                print(f"{word}\t{task_id}\t{score:+.3g}")
+        print(estimate_words(instant.report, scored.residual, scored.seconds))
+        print_ends(scored.table, "task_id", top)
         return
-    named = Changes(frozenset(filter(None, tasks.split(","))), frozenset(filter(None, images.split(","))))
-    found = instant.removal(named if len(named) else opened.removal())
-    removed = ", ".join(f"{number} {kind}" for kind, number in found.removed.items() if number)
-    at, change, loss = found.accuracy, found.accuracy_change, found.loss_change
-    print(_instant_words(instant.report, found.residual, found.seconds))
-    print(f"without {removed}: held-out accuracy {at.mean:.3f} [{at.low:.3f}, {at.high:.3f}]")
-    print(f"change of accuracy {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]")
-    print(f"change of loss {loss.mean:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}]")
-    print(f"change of loss to first order {found.predicted_loss_change:+.4f}")
+    print_whatif(instant, named_changes(tasks, images, relabel) or opened.changes())
 
 
-def _instant_words(report: dict[str, Any], residual: float, seconds: float) -> str:
-    return (
-        f"estimate by a basis of rank {report['rank']}, not a measurement; residual {residual:.0%}, "
-        f"{1000 * seconds:.0f} ms"
-    )
+@app.command()
+def why(
+    target: Annotated[str, typer.Option(help="What fails: a held-out task, or one of its query images as TASK/IMAGE.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    top: Annotated[int, typer.Option(min=1, help="Most harmful and most helpful tasks and images to print.")] = 5,
+    remove: Annotated[
+        int, typer.Option(min=0, help="Estimate what removing this many of the most harmful images would do.")
+    ] = 0,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "float32",
+    chunk: ChunkOption = 0,
+) -> None:
+    """Why did this fail? The training tasks and images that harm and help a held-out task or image most."""
+    from core.actions.preparation import prepare
+    from core.actions.whatif import Instant
+    from core.actions.why import worst
+    from core.influence.targets import Target
+
+    opened, compute, wanted = open_workspace(workspace), chosen_compute(device, dtype, chunk), Target.parse(target)
+    prepare(opened, compute, live_progress())
+    instant = Instant(opened, compute)
+    tasks, images = instant.target(wanted), instant.images(wanted)
+    print(estimate_words(instant.report, images.residual, tasks.seconds + images.seconds))
+    print_ends(tasks.table, "task_id", top, "task")
+    print_ends(images.table, "image_id", top, "image")
+    if remove:
+        print_whatif(instant, worst(images.table, "images", remove), wanted)
 
 
 @app.command()
@@ -707,10 +732,7 @@ def remove(
             ranked = chosen_ranking(opened, ranking)
             items, source = worst_items(ranked, by, worst), ranked.id
         mark(opened, items, tasks=task or [], images=image or [], reason=reason, reviewer=reviewer, source=source)
-    removal = opened.removal()
-    for kind in ("tasks", "images", "instances"):
-        for name in sorted(getattr(removal, kind)):
-            print(f"{kind[:-1]}\t{name if isinstance(name, str) else '/'.join(name)}")
+    print_changes(opened.changes())
 
 
 @app.command()

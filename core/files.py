@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,16 @@ def library() -> Path:
 
 
 # No permission, or a file where a folder should be, or the other way round.
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+_NOT_WRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EBUSY,
+)
 
 
 @contextmanager
@@ -76,6 +86,41 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path, ours: Container[str]) -> Iterator[Path]:
+    """Yield a new folder beside ``path``; on success it takes the place of ``path``, which may be there already.
+
+    Args:
+        path: The folder.
+        ours: Names that a folder of this kind may have; whatever else lies in the older folder stays in it.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; ``path`` is then as it was.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mark = secrets.token_hex(6)
+        made, old = path.parent / f".{path.name}.{mark}", path.parent / f".{path.name}.{mark}.old"
+        try:
+            made.mkdir()
+            yield made
+            if path.exists():
+                path.rename(old)  # two folders cannot change places in one step; this way one of them is always whole
+            try:
+                made.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        if old.exists():
+            for other in old.iterdir():
+                if other.name not in ours:
+                    other.rename(path / other.name)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text_atomically(path: Path, text: str, *, durable: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Edit: what is marked for removal, and what removing it does to the model, estimated and measured."""
+"""Edit: what is removed and relabelled, and what that does to the model, estimated and measured."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from core.actions.decide import mark, worst_items
-from core.actions.export import removed_items
+from core.actions.decide import worst_items
 from core.progress import spoken_seconds
 from core.tasks.changes import Changes
 from core.ui.charts import CONFIG
 from core.ui.charts_edit import Dot, edit_figure
 from core.ui.command import command_block
 from core.ui.context import Context, choose_ranking, page, table
+from core.ui.decided import decided_items, items_of
 from core.ui.edit_results import (
     Outcome,
     change_table,
@@ -43,51 +43,51 @@ _USUAL_COUNT = 20
 def main() -> None:
     with page("Edit") as context:
         ranking = choose_ranking(context)
-        removal = removal_bar(context)
+        changes = removal_bar(context)
         left, right = st.columns([3, 2], gap="large")
         with left:
             _marked(context)
         with right:
             commands = _mark_worst(context, ranking)
-        st.subheader("What the removal does")
-        if len(removal):
-            _effects(context, removal)
+        st.subheader("What the changes do")
+        if len(changes):
+            _effects(context, changes)
         else:
             _nothing_marked(context)
         command_block(context, *commands, ["whatif"], _ESTIMATE, _RETRAIN)
 
 
 def _marked(context: Context) -> None:
-    """The removal set as a table, and the way to take items back."""
-    removed = removed_items(context.workspace).iloc[::-1].reset_index(drop=True)
-    st.subheader("Marked items")
-    if removed.empty:
-        st.info("Nothing is marked. Mark the most harmful here, or single tasks and images on their pages.")
+    """What is decided as a table, and the way to take items back."""
+    decided = decided_items(context)
+    st.subheader("Removed and relabelled")
+    if decided.empty:
+        st.info("Nothing is decided. Mark the most harmful here, or decide on single tasks and images on their pages.")
         return
     shown = pd.DataFrame(
         {
-            "kind": removed["kind"],
-            "id": removed[["task_id", "role", "image_id"]].apply(lambda row: " / ".join(filter(None, row)), axis=1),
-            "who": removed["reviewer"],
-            "when (UTC)": removed["at"].str.slice(0, 16).str.replace("T", " "),
-            "why": removed["reason"],
-            "source": removed["source"],
+            "kind": decided["kind"],
+            "id": decided[["task_id", "role", "image_id"]].apply(lambda row: " / ".join(filter(None, row)), axis=1),
+            "decision": decided["decision"],
+            "who": decided["reviewer"],
+            "when (UTC)": decided["at"].str.slice(0, 16).str.replace("T", " "),
+            "why": decided["reason"],
+            "source": decided["source"],
         }
     )
     # The key changes with the log, so that a selection never stays on rows that moved.
     key = f"edit_marked_{context.workspace.decisions.version()}"
     event = st.dataframe(shown, on_select="rerun", selection_mode="multi-row", hide_index=True, height=246, key=key)
-    chosen = removed.iloc[event["selection"]["rows"]]
+    chosen = decided.iloc[event["selection"]["rows"]]
     some, every, _ = st.columns([3, 2, 2])
     if some.button(f"Take back selected ({len(chosen)})", disabled=chosen.empty, key="edit_take_back", width="stretch"):
         _take_back(context, chosen)
     if every.button("Take back all", key="edit_take_back_all", width="stretch", help="Undo brings them back."):
-        _take_back(context, removed)
+        _take_back(context, decided)
 
 
-def _take_back(context: Context, removed: pd.DataFrame) -> None:
-    items = [Item(row.kind, row.task_id, row.role, row.image_id) for row in removed.itertuples()]
-    mark(context.workspace, items, verdict="clear", reviewer=context.reviewer)
+def _take_back(context: Context, decided: pd.DataFrame) -> None:
+    decide(context, items_of(decided), "clear", "")
     st.rerun()
 
 
@@ -107,18 +107,16 @@ def _mark_worst(context: Context, ranking: Run | None) -> list[list[str]]:
     new = [
         item
         for item in _worst(str(ranking.folder), by, int(number))
-        if item not in current or current[item].verdict not in ("remove", "keep")
+        if item not in current or current[item].verdict not in ("remove", "keep", "relabel")
     ]
-    already = (
-        f" Of the {number} worst, {number - len(new)} are marked already or were kept." if len(new) < number else ""
-    )
+    already = f" Of the {number} worst, {number - len(new)} are decided already." if len(new) < number else ""
     worst = (
         "The worst by self-influence are the most suspicious, harmful or not. "
         if ranking.config["method"] == SELF
         else f"{harmful:,} of {count(len(scores), kind)} have a harmful score by {plain(ranking.id)}. "
     )
     st.caption(f"{worst}Scores are estimates: look at what you mark before you rely on it.{already}")
-    if st.button(f"Mark {count(len(new), kind)} for removal", key="edit_mark_worst", type="primary", disabled=not new):
+    if st.button(f"Remove {count(len(new), kind)}", key="edit_mark_worst", type="primary", disabled=not new):
         decide(context, new, "remove", ranking.id, f"among the {number} most harmful {by}")
         st.rerun()
     return [["remove", "--ranking", ranking.id, "--by", by, "--worst", str(number)]]
@@ -133,25 +131,25 @@ def _nothing_marked(context: Context) -> None:
     evaluated = newest_evaluation(context)
     if evaluated is not None:
         st.markdown(f"Unedited model: {percent(evaluated.json('summary.json')['accuracy'])} on held-out tasks.")
-    st.markdown("Mark tasks or images above; then their removal can be estimated, fine-tuned and retrained here.")
+    st.markdown("Decide on tasks or images; then what that does can be estimated, fine-tuned and retrained here.")
     job_panel(context.workspace.jobs, "edit")
 
 
-def _effects(context: Context, removal: Changes) -> None:
-    """What is known of the present removal set, and buttons for what is not."""
-    live_estimate(context, removal)
-    found = outcomes(context, removal)
-    _buttons(context, done_as_usual(context, removal))
+def _effects(context: Context, changes: Changes) -> None:
+    """What is known of the present changes, and buttons for what is not."""
+    live_estimate(context, changes)
+    found = outcomes(context, changes)
+    _buttons(context, done_as_usual(context, changes))
     job_panel(context.workspace.jobs, "edit")
-    if others := results_of_other_sets(context, removal):
+    if others := results_of_other_sets(context, changes):
         st.caption(
-            f"Shown is the present removal set only. {count(others, 'result')} of other removal sets kept, "
-            "to come back when that set does."
+            f"Shown are the present changes only. {count(others, 'result')} of other changes kept, "
+            "to come back when they do; sets with a name stand side by side on the page What if."
         )
     evaluated = newest_evaluation(context)
-    if not found.keys() - {"finetune-all"}:  # the control knows no removal set; alone it says nothing about this one
+    if not found.keys() - {"finetune-all"}:  # the control knows no changes; alone it says nothing about these
         unedited = f" The unedited model: {percent(evaluated.json('summary.json')['accuracy'])}." if evaluated else ""
-        st.info(f"No results for this removal set yet.{unedited} “Estimate and fine-tune” takes a few minutes.")
+        st.info(f"No results for these changes yet.{unedited} “Estimate and fine-tune” takes a few minutes.")
     elif evaluated is None:
         st.info("The unedited model has not been evaluated, so there is nothing to compare with.")
         start_button(context, "Evaluate", "Evaluate the unedited model", ["evaluate"], key="edit_evaluate")
@@ -201,13 +199,13 @@ def _buttons(context: Context, found: set[str]) -> None:
         start(context, "Retrain in full", _RETRAIN)
         st.rerun()
     if running:
-        note.caption("What runs belongs to the removal set as it was when it started.")
+        note.caption("What runs belongs to the changes as they were when it started.")
     elif not trained:
         note.caption("The model does not say how it was trained, so it cannot be retrained the same way.")
     elif "retrain" not in found:
         seconds = retrain_seconds(context)
         long = "as long as the training did" if seconds is None else f"roughly {spoken_seconds(seconds)}"
-        note.caption(f"Retraining runs the whole training again on what is left: {long}.")
+        note.caption(f"Retraining runs the whole training again with the changes: {long}.")
 
 
 def _solve_report(linear: Outcome) -> None:

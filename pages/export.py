@@ -9,6 +9,7 @@ from core.tasks.changes import Changes
 from core.tasks.tasklist import FORMATS, TaskList
 from core.ui.command import command_block
 from core.ui.context import Context, page
+from core.ui.decisions_panel import decisions_panel
 from core.ui.exported import cleaned_tasks, edited_models, files_of, folder_of, mime_of, written_at, zipped
 from core.ui.text import count, plain
 
@@ -17,11 +18,11 @@ _PREVIEW_ROWS = 50
 
 def main() -> None:
     with page("Export") as context:
-        removal = context.workspace.removal()
+        removal = context.workspace.changes()
         if not len(removal):
             st.info(
-                "Nothing is marked for removal, so the export is the task list as it is. "
-                "Mark tasks or images on their pages or on the Edit page first."
+                "Nothing is removed or relabelled, so the export is the task list as it is. "
+                "Decide on tasks or images on their pages or on the Edit page first."
             )
         formats, drop_rows, model = _choices(context, removal)
         tasks = cleaned_tasks(context, removal, drop_rows)
@@ -31,6 +32,9 @@ def main() -> None:
         st.dataframe(tasks.rows.head(_PREVIEW_ROWS), hide_index=True, height=246)
         options = ["--formats", ",".join(formats), *(["--drop-rows"] if drop_rows else [])]
         command_block(context, ["export", *options, *(["--model", model] if model else [])])
+
+        st.header("Decisions in, decisions out")
+        decisions_panel(context)
 
 
 def _choices(context: Context, removal: Changes) -> tuple[list[str], bool, str | None]:
@@ -67,6 +71,7 @@ def _summary(context: Context, removal: Changes, tasks: TaskList) -> None:
         ("Tasks removed", f"{len(removal.tasks):,}", 0),
         ("Images removed", f"{len(removal.images):,}", 0),
         ("Single rows removed", f"{len(removal.instances):,}", 0),
+        ("Labels corrected", f"{sum(removal.relabelled.values()):,}", 0),
     )
     for column, (label, value, delta) in zip(st.columns(len(figures)), figures, strict=True):
         column.metric(label, value, f"{delta:,}" if delta else None, delta_color="off", border=True, height="stretch")

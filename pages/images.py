@@ -3,6 +3,7 @@
 import streamlit as st
 
 from core.ui.context import page, table
+from core.ui.duplicates_panel import duplicates_panel
 from core.ui.grid import clear_selection
 from core.ui.pictures import image_tiles, pixels
 from core.ui.ranking import ranked
@@ -16,7 +17,16 @@ ORDERS = {"Most harmful": True, "Most helpful": False}
 ROLES = {"anywhere": "score", "as support": "score_support", "as query": "score_query"}
 SIZES = (60, 120, 200, 500)
 
+VIEWS = ("By score", "Copies and leaks")
+
 with page("Images") as context:
+    if (
+        st.segmented_control("View", VIEWS, default=VIEWS[0], key="images_view", label_visibility="collapsed")
+        == VIEWS[1]
+    ):
+        duplicates_panel(context)
+        st.stop()
+
     run = ranked(context, "images")
     removal = removal_bar(context)
     images = table(run, "images.parquet")

@@ -17,7 +17,7 @@ with page("Overview") as context:
         st.caption(plain(f"{workspace.name}: {workspace.about}"))
     evaluated = newest_evaluation(context)
     ranked = rankings(context)
-    removal = workspace.removal()
+    removal = workspace.changes()
 
     if evaluated is None:
         if not jobs_of(context.workspace.jobs, "evaluate"):

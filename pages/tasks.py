@@ -6,6 +6,7 @@ from core.ui.charts import CONFIG, score_histogram
 from core.ui.context import page, table
 from core.ui.pictures import row_tiles
 from core.ui.ranking import ranked
+from core.ui.relabel_panel import relabel_panel
 from core.ui.review import decide, removal_bar
 from core.ui.text import plain
 from core.ui.trust_panel import score_ends, score_words
@@ -95,6 +96,7 @@ with page("Tasks") as context:
         f"accuracy {facts.accuracy:.0%} · classes by label: {plain(', '.join(facts.classes))}"
         + (" · **removed**" if facts.removed else "")
     )
+    relabel_panel(context, current)
     instances = table(run, "instances.parquet")
     rows = instances[instances["task_id"] == current]
     for role, gloss in (("support", "what the model adapts to"), ("query", "what it is judged on")):

@@ -137,7 +137,7 @@ def test_the_whole_path_from_tasks_to_export(shell: Shell) -> None:
     linear = Path(edited.out[0])
     exported = shell.done("export", "-w", "mine", "--out", shell.folder / "out-folder", "--model", linear.name)
     assert exported.path == shell.folder / "out-folder"
-    expected = cleaned(opened.project().tasks.train, opened.removal())
+    expected = cleaned(opened.project().tasks.train, opened.changes())
     assert len(expected) == 4
     for name in ("parquet", "csv", "json"):
         assert read_tasks(exported.path / f"cleaned-tasks.{name}", opened.project().images).hash == expected.hash
@@ -146,7 +146,7 @@ def test_the_whole_path_from_tasks_to_export(shell: Shell) -> None:
     assert json.loads((exported.path / "export.json").read_text())["tasks"] == {"before": 6, "after": 4}
 
     assert shell.done("remove", "-w", "mine", "--undo", "--reviewer", "Ann").out == []
-    assert len(opened.removal()) == 0
+    assert len(opened.changes()) == 0
 
 
 def test_images_are_marked_and_exported_in_both_forms(shell: Shell) -> None:
@@ -159,7 +159,7 @@ def test_images_are_marked_and_exported_in_both_forms(shell: Shell) -> None:
         folder = shell.folder / f"export-{drop}"
         result = shell("export", "-w", "mine", "--formats", "csv", "--out", folder, *options)
         if result.code == 0:
-            expected = cleaned(opened.project().tasks.train, opened.removal(), drop_rows=drop)
+            expected = cleaned(opened.project().tasks.train, opened.changes(), drop_rows=drop)
             assert read_tasks(folder / "cleaned-tasks.csv").hash == expected.hash
             assert sorted(path.name for path in folder.iterdir()) == ["cleaned-tasks.csv", "export.json", "removed.csv"]
         else:
@@ -252,13 +252,13 @@ def test_what_ifs_of_what_is_marked_of_a_named_set_and_of_a_target(
     made = shell.done(*ask, "--prepare").path
     assert made == shell.done(*ask, "--prepare").path
     assert (made / "report.json").exists()
-    assert "Nothing is marked" in shell.refused(*ask)
+    assert "Nothing is removed or relabelled" in shell.refused(*ask)
     shell.done("remove", "-w", "mine", "--worst", "2")
     marked = shell.done(*ask).out
     assert re.fullmatch(r"estimate by a basis of rank \d+, not a measurement; residual \d+%, \d+ ms", marked[0])
-    assert re.fullmatch(r"without 2 tasks: held-out accuracy 0\.\d+ \[.+, .+\]", marked[1])
+    assert re.fullmatch(r"with 2 tasks removed: held-out accuracy 0\.\d+ \[.+, .+\]", marked[1])
     assert [line.rsplit(" ", 3)[0] for line in marked[2:4]] == ["change of accuracy", "change of loss"]
-    named = ",".join(sorted(workspace(shell).removal().tasks))
+    named = ",".join(sorted(workspace(shell).changes().tasks))
     assert shell.done(*ask, "--tasks", named).out[1:] == marked[1:]
     scored = [line.split("\t") for line in shell.done(*ask, "--target", "h0", "--top", "2").out[1:]]
     assert [row[0] for row in scored] == ["harmful"] * 2 + ["helpful"] * 2
@@ -266,6 +266,35 @@ def test_what_ifs_of_what_is_marked_of_a_named_set_and_of_a_target(
     assert values[0] <= values[1] <= values[3] <= values[2]
     assert "Give either --target" in shell.refused(*ask, "--target", "all", "--tasks", "t0")
     assert "'t99' is not in the task list" in shell.refused(*ask, "--tasks", "t99")
+
+
+def test_sets_with_a_name_and_why_something_failed(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
+    at = ("-w", "mine")
+    rows = workspace(shell).project().tasks.train.rows
+    image, name = rows["image_id"].iloc[0], rows["class"].iloc[-1]
+    shell.done("remove", *at, "--task", "t1")
+    assert shell.done("sets", "save", "decided", *at, "--note", "as it is").out == ["1 task removed"]
+    shell.done("sets", "save", "labels", *at, "--relabel", f"{image}={name}", "--tasks", "t2")
+    assert "of other changes" in shell.refused("sets", "save", "labels", *at, "--tasks", "t3")
+    listed = [line.split("\t")[:2] for line in shell.done("sets", "list", *at).out]
+    assert listed == [["decided", "1 task removed"], ["labels", "1 task removed, 1 image relabelled"]]
+    assert shell.done("sets", "show", "labels", *at).out == ["task\tt2", f"image\t{image}\t{name}"]
+    said = "\n".join(shell.done("sets", "compare", "labels", *at, "--device", "cpu").out)
+    assert "estimate, not a measurement" in said
+    assert "not measured until retrained" in said
+    shell.done("edit", *at, "--set", "labels", "--how", "retrain", "--device", "cpu")
+    said = "\n".join(shell.done("sets", "compare", *at, "--device", "cpu").out)
+    assert "measured by retrain" in said
+    assert said.count("not measured until retrained") == 1
+    shell.done("sets", "delete", "labels", *at)
+    assert len(shell.done("sets", "list", *at).out) == 1
+
+    why = shell.done("why", *at, "--target", "h0", "--top", "1", "--remove", "2", "--device", "cpu").out
+    assert [line.split("\t")[:2] for line in why[1:5]] == [
+        [word, what] for what in ("task", "image") for word in ("harmful", "helpful")
+    ]
+    assert re.fullmatch(r"loss of h0: .+, then .+ \(.+ to first order\)", why[-1])
 
 
 def test_a_ranking_for_one_held_out_image(shell: Shell) -> None:
@@ -294,7 +323,11 @@ WRONG: list[tuple[list[str], str]] = [
     (["evaluate", "-w", "mine", "--device", "abacus"], "device 'abacus' cannot be used"),
     (["evaluate", "-w", "mine", "--dtype", "float8"], "no precision 'float8'"),
     (["edit", "-w", "mine", "--how", "pray"], "no way of editing 'pray'"),
-    (["edit", "-w", "mine", "--how", "linear"], "Nothing is marked"),
+    (["edit", "-w", "mine", "--how", "linear"], "Nothing is removed or relabelled"),
+    (["edit", "-w", "mine", "--set", "none"], "There is no set 'none'"),
+    (["sets", "save", "x", "-w", "mine", "--relabel", "a"], "Use IMAGE=CLASS"),
+    (["sets", "save", "x", "-w", "mine", "--tasks", "t99"], "'t99' is not in the task list"),
+    (["sets", "delete", "../x", "-w", "mine"], "There is no set"),
     (["curve", "-w", "mine", "--shares", "a lot"], "are not numbers"),
     (["curve", "-w", "mine", "--shares", "0,1"], r"must lie in [0, 1)"),
     (["curve", "-w", "mine", "--orders", "best"], "Orders must be among"),
@@ -335,7 +368,7 @@ def test_wrong_input_is_refused_in_plain_words(
     (ranking,) = Workspace(ready / "home" / "mine").runs.all("rank")
     sentence = Shell(ready).refused(*[ranking.id if arg == "RANKING" else arg for arg in args])
     assert what in sentence
-    assert len(Workspace(ready / "home" / "mine").removal()) == 0
+    assert len(Workspace(ready / "home" / "mine").changes()) == 0
 
 
 def test_a_workspace_without_a_ranking_says_so(tmp_path: Path) -> None:

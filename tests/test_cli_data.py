@@ -36,7 +36,7 @@ def test_from_files_to_a_cleaned_list_that_is_trained_on_again(shell: Shell) -> 
     shell.done("remove", "-w", "mine", "--worst", "1")
     out = shell.done("export", "-w", "mine", "--formats", "parquet,learn2learn,torchmeta,easyfsl").path
     opened = Workspace(shell.folder / "home" / "mine")
-    wanted = cleaned(opened.project().tasks.train, opened.removal()).hash
+    wanted = cleaned(opened.project().tasks.train, opened.changes()).hash
     names = [
         "cleaned-tasks.parquet",
         *(f"cleaned-tasks.{name}.json" for name in ("learn2learn", "torchmeta", "easyfsl")),

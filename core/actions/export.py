@@ -10,29 +10,32 @@ from pathlib import Path
 import pandas as pd
 
 from core import __version__
+from core.actions.decision_table import guarded
+from core.actions.decisions_out import corrected_labels
 from core.errors import UserError
-from core.files import replacing, write_json
+from core.files import replacing_folder, write_json
 from core.maml.checkpoint import load_model
 from core.maml.foreign import write_state
 from core.tasks.changes import cleaned
 from core.tasks.exchange import write_foreign
 from core.tasks.libraries import LIBRARIES
-from core.tasks.tasklist import FORMATS, write_tasks
+from core.tasks.tasklist import FORMATS, TaskList, write_tasks
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 
 FILES = {name: f"cleaned-tasks.{name}" for name in FORMATS} | {name: f"cleaned-tasks.{name}.json" for name in LIBRARIES}
 """The file of the task list in every format."""
-_FORMULA = r"^([=+\-@\t\r\n])"
+_OURS = {*FILES.values(), "removed.csv", "relabelled.csv", "model", "export.json"}
 
 
 def removed_items(workspace: Workspace) -> pd.DataFrame:
-    """What is removed, by whom, when and why: one row a decision."""
+    """What is removed, by whom, when and why: one row a decision; nothing that reviewers are in conflict about."""
+    contested = workspace.decisions.conflicts()
     columns = ["kind", "task_id", "role", "image_id", "reason", "reviewer", "source", "at"]
     rows = [
         {**asdict(item), **{name: getattr(entry, name) for name in columns[4:]}}
         for item, entry in workspace.decisions.current().items()
-        if entry.verdict == "remove"
+        if entry.verdict == "remove" and item not in contested
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -47,9 +50,10 @@ def export(
 ) -> Path:
     """Write ``cleaned-tasks.*``, ``removed.csv``, ``export.json`` and, if ``edited`` is given, ``model/`` into ``out``.
 
-    ``removed.csv`` is for people and spreadsheets: text there that a spreadsheet would take for a formula begins with
-    an apostrophe. The task list is for programs; names in it are as they are. Beside a model of learn2learn's networks
-    or of the user's own lies a state dict for them (:func:`core.maml.foreign.write_state`).
+    Where labels were corrected, ``relabelled.csv`` lists them (:func:`core.actions.decisions_out.corrected_labels`).
+    ``removed.csv`` and it are for people and spreadsheets: text there that a spreadsheet would take for a formula
+    begins with an apostrophe. The task list is for programs; names in it are as they are. Beside a model of
+    learn2learn's networks or of the user's own lies a state dict for them (:func:`core.maml.foreign.write_state`).
 
     Args:
         formats: Of the task list: parquet, csv, json, learn2learn, torchmeta, easyfsl.
@@ -59,7 +63,7 @@ def export(
 
     Raises:
         UserError: a format is unknown, nothing would be left, a list for another library cannot do without the
-            removed rows, or ``out`` holds something else.
+            removed rows, or ``out`` holds something else or cannot be written; an earlier export is then as it was.
     """
     for name in formats:
         if name not in FILES:
@@ -70,35 +74,39 @@ def export(
         raise UserError(f"The run {edited.id} holds no edited model.", "Give the id of an edit run.")
     if out.exists() and any(out.iterdir()) and not (out / "export.json").exists():
         raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
-    project, removal = workspace.project(), workspace.removal()
+    project, removal = workspace.project(), workspace.changes()
     tasks = cleaned(project.tasks.train, removal, drop_rows=drop_rows)
-    for name in LIBRARIES:  # first, because they may refuse what the other formats take
-        if name in formats:
-            write_foreign(tasks, project.images, name, out / FILES[name])
-    for name in FORMATS:
-        if name in formats:
-            write_tasks(tasks, out / FILES[name])
-    for name in FILES.keys() - set(formats):  # what an earlier export left would not be the present list
-        (out / FILES[name]).unlink(missing_ok=True)
-    with replacing(out / "removed.csv") as temporary:
-        removed_items(workspace).replace(_FORMULA, r"'\1", regex=True).to_csv(temporary, index=False)
-    shutil.rmtree(out / "model", ignore_errors=True)
-    if edited is not None:
-        shutil.copytree(edited.folder / "model", out / "model")
-        write_state(load_model(out / "model"), out / "model")
-    write_json(
-        out / "export.json",
-        {
-            "tasklens": __version__,
-            "written": datetime.now(UTC).isoformat(timespec="seconds"),
-            "workspace": workspace.name,
-            "hashes": {**project.hashes, "cleaned": tasks.hash, "removal": removal.hash},
-            "removed": {kind: len(getattr(removal, kind)) for kind in ("tasks", "images", "instances")},
-            "removed_rows": {
-                name: "dropped" if drop_rows or name in LIBRARIES else "kept with weight 0" for name in formats
+    with replacing_folder(out, _OURS) as folder:
+        _write(workspace, folder, tasks, formats, edited)
+        write_json(
+            folder / "export.json",
+            {
+                "tasklens": __version__,
+                "written": datetime.now(UTC).isoformat(timespec="seconds"),
+                "workspace": workspace.name,
+                "hashes": {**project.hashes, "cleaned": tasks.hash, "removal": removal.hash},
+                "removed": removal.removed,
+                "relabelled": removal.relabelled,
+                "removed_rows": {
+                    name: "dropped" if drop_rows or name in LIBRARIES else "kept with weight 0" for name in formats
+                },
+                "tasks": {"before": len(project.tasks.train), "after": len(tasks)},
+                "edited_model": edited.id if edited else None,
             },
-            "tasks": {"before": len(project.tasks.train), "after": len(tasks)},
-            "edited_model": edited.id if edited else None,
-        },
-    )
+        )
     return out
+
+
+def _write(workspace: Workspace, folder: Path, tasks: TaskList, formats: tuple[str, ...], edited: Run | None) -> None:
+    for name in formats:
+        if name in LIBRARIES:
+            write_foreign(tasks, workspace.project().images, name, folder / FILES[name])
+        else:
+            write_tasks(tasks, folder / FILES[name])
+    guarded(removed_items(workspace)).to_csv(folder / "removed.csv", index=False)
+    relabelled = corrected_labels(workspace)
+    if len(relabelled):
+        guarded(relabelled).to_csv(folder / "relabelled.csv", index=False)
+    if edited is not None:
+        shutil.copytree(edited.folder / "model", folder / "model")
+        write_state(load_model(folder / "model"), folder / "model")

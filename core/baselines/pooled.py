@@ -6,6 +6,8 @@ baseline that shows what the bilevel view adds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import torch
@@ -101,3 +103,35 @@ def train_pooled(
             loss.backward()
             optimizer.step()
     return net.eval()
+
+
+def cross_validated(
+    images: ImageSet,
+    rows: pd.DataFrame,
+    classes: list[str],
+    *,
+    folds: int,
+    epochs: int,
+    seed: int,
+    on_fold: Callable[[int], None] = lambda folds: None,
+) -> np.ndarray:
+    """Probabilities ``(n, classes)`` of the classes for every row under models that were not trained on its image.
+
+    The folds are stratified by class. An image that was given several classes is in one fold with all its rows:
+    a model that learnt one of them by heart would call the others wrong.
+
+    Args:
+        rows: image_id, class; one row for each distinct pair.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    labels, x = codes(rows["class"], classes), pixels(images, rows["image_id"])
+    probabilities = np.zeros((len(rows), len(classes)))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for learn, judge in splitter.split(labels, labels, rows["image_id"].to_numpy()):
+        net = train_pooled(x[learn], labels[learn], len(classes), epochs=epochs, seed=seed, device="cpu")
+        with torch.no_grad():
+            logits = torch.cat([net(some) for some in x[judge].split(4096)]).double()
+        probabilities[judge] = F.softmax(logits, -1).numpy()
+        on_fold(1)
+    return probabilities

@@ -83,7 +83,7 @@ def mislabel_images(
         own = np.searchsorted(classes, images.labels[chosen])
         given[chosen] = classes[(own + shift) % classes.size]
     else:
-        distance = _class_distances(images, positions, classes, chosen)
+        distance = class_distances(images, positions, classes, chosen)
         distance[np.arange(chosen.size), np.searchsorted(classes, images.labels[chosen])] = np.inf
         given[chosen] = classes[distance.argmin(1)]
     names = np.array(images.class_names, dtype=object)
@@ -95,7 +95,7 @@ def mislabel_images(
     return given, pd.DataFrame(truth)
 
 
-def _class_distances(images: ImageSet, positions: np.ndarray, classes: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def class_distances(images: ImageSet, positions: np.ndarray, classes: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Squared distance ``(len(chosen), len(classes))`` of images to the mean images of the classes at ``positions``.
 
     The images may be far more than fit into memory, so they are read class by class and in blocks.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,28 @@ from core.errors import UserError
 TEXT = ("task_id", "role", "image_id", "class")
 
 
-def read_table(path: Path) -> pd.DataFrame | dict[str, Any]:
+def read_table(path: Path, what: str = "task list", text: Sequence[str] | None = TEXT) -> pd.DataFrame | dict[str, Any]:
     """The table in a ``.parquet``, ``.csv`` or ``.json`` file, or the object where JSON holds no list of rows.
+
+    Args:
+        what: What errors call such a table.
+        text: Columns of a csv file that are text even where they look like numbers; None: all of them.
 
     Raises:
         UserError: the file is missing, of another format, of another encoding than UTF-8, damaged, or no table.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist.", "Give the path of a task list.")
-    read = READERS.get(path.suffix[1:])
-    if read is None:
-        raise no_format(path)
+        raise UserError(f"{path} does not exist.", f"Give the path of a {what}.")
+    if path.suffix[1:] not in READERS:
+        raise no_format(path, what)
     try:
-        return read(path)
+        match path.suffix:
+            case ".csv":
+                return _csv(path, text)
+            case ".json":
+                return _json(path, what)
+            case _:
+                return _parquet(path)
     except UserError:
         raise
     except Exception as error:  # every reader has its own exceptions; all mean: this is not such a file
@@ -37,10 +46,10 @@ def read_table(path: Path) -> pd.DataFrame | dict[str, Any]:
         raise UserError(f"{path.name} cannot be read as {path.suffix[1:]}: {said}.", "Write it again.") from error
 
 
-def no_format(path: Path) -> UserError:
+def no_format(path: Path, what: str = "task list") -> UserError:
     """What to say to a file name whose extension means no task list."""
     return UserError(
-        f"{path.name}: {path.suffix or 'no extension'} is not a task list format.",
+        f"{path.name}: {path.suffix or 'no extension'} is not a {what} format.",
         f"Use one of: {', '.join(READERS)}.",
     )
 
@@ -50,34 +59,30 @@ def _parquet(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def _csv(path: Path) -> pd.DataFrame:
+def _csv(path: Path, text_columns: Sequence[str] | None) -> pd.DataFrame:
     text = _text(path)
     header = next(csv.reader(io.StringIO(text)), [])
     if len(header) == 1 and (between := {";", "\t"} & set(header[0])):
         raise UserError(f"{path.name}: its columns are separated by {min(between)!r}.", "Save it with commas instead.")
     _refuse_twice(path, header)
     # Names are text even where they look like numbers, and "NA" is a name like any other.
-    types = dict.fromkeys(TEXT, str)
+    types = str if text_columns is None else dict.fromkeys(text_columns, str)
     return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, float_precision="round_trip")
 
 
-def _json(path: Path) -> pd.DataFrame | dict[str, Any]:
+def _json(path: Path, what: str) -> pd.DataFrame | dict[str, Any]:
     value = json.loads(_text(path))
     if isinstance(value, dict):
         return value
     if not isinstance(value, list):
-        raise UserError(f"{path.name} holds {_kind(value)}.", "A task list in JSON is a list of row objects.")
+        raise UserError(f"{path.name} holds {_kind(value)}.", f"A {what} in JSON is a list of row objects.")
     for number, row in enumerate(value, 1):
         if not isinstance(row, dict):
             raise UserError(f"{path.name}, row {number} is {_kind(row)}.", "Every row is an object, a field a column.")
     return pd.DataFrame(value, dtype=object)  # else pandas itself stumbles over what the rows are checked for later
 
 
-READERS: dict[str, Callable[[Path], pd.DataFrame | dict[str, Any]]] = {
-    "parquet": _parquet,
-    "csv": _csv,
-    "json": _json,
-}
+READERS = ("parquet", "csv", "json")
 
 
 def _text(path: Path) -> str:

@@ -38,7 +38,7 @@ from core.tasks.tables import READERS, no_format, read_table
 COLUMNS = ("task_id", "role", "image_id", "label", "class", "weight")
 ROLES = ("support", "query")
 KEY = ["task_id", "role", "image_id"]
-FORMATS = tuple(READERS)
+FORMATS = READERS
 
 
 @dataclass(frozen=True, eq=False)

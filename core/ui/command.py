@@ -9,10 +9,19 @@ import streamlit as st
 
 from core.ui.context import Context
 
+GROUPS = ("review", "sets")
+"""Words of the command line that a command follows."""
+
+
+def with_workspace(args: Sequence[str], workspace: str) -> list[str]:
+    """The arguments of a command with its workspace among them."""
+    words = 2 if args[0] in GROUPS else 1
+    return [*args[:words], "--workspace", workspace, *args[words:]]
+
 
 def command_line(context: Context, args: Sequence[str]) -> str:
     """``python -m core <args>`` on the workspace at hand, quoted for a shell."""
-    return shlex.join(["python", "-m", "core", args[0], "--workspace", context.workspace.name, *args[1:]])
+    return shlex.join(["python", "-m", "core", *with_workspace(args, context.workspace.name)])
 
 
 def command_block(context: Context, *commands: Sequence[str]) -> None:

@@ -23,6 +23,8 @@ from core.workspace.workspace import Project, Workspace, all_workspaces
 
 WORKSPACE, REVIEWER, RANKING = "workspace", "reviewer", "ranking"
 _KEPT, _NEXT = "_kept_", "_next_workspace"
+_BUSY_SECONDS = 1.5
+"""How long a page waits for another writer before it says that the log is locked."""
 
 
 class OpenWorkspace(Workspace):
@@ -106,7 +108,22 @@ def open_next(workspace: str) -> None:
     st.session_state[_NEXT] = workspace
 
 
+def _login() -> str:
+    """The name of whoever has logged in; empty where the server asks nobody to (no ``[auth]`` in secrets.toml).
+
+    Where it does, nothing else is shown to others.
+    """
+    if st.user.get("is_logged_in"):
+        return str(st.user.get("name") or st.user.get("email") or "")
+    if "is_logged_in" in st.user:
+        st.title("TaskLens")
+        st.button("Log in", on_click=st.login, type="primary")
+        st.stop()
+    return ""
+
+
 def _sidebar() -> tuple[OpenWorkspace, str]:
+    login = _login()
     names = {path.name: path for path in all_workspaces()}
     for demo in DEMOS:
         if demo not in names:
@@ -118,9 +135,20 @@ def _sidebar() -> tuple[OpenWorkspace, str]:
     if st.session_state[WORKSPACE] not in names:
         st.session_state[WORKSPACE] = next(iter(DEMOS))
     keep(REVIEWER, "me")
+    if login:
+        st.session_state[REVIEWER] = login
     with st.sidebar:
         name = st.selectbox("Workspace", list(names), key=WORKSPACE, help="A problem: its tasks, model and decisions.")
-        reviewer = st.text_input("Reviewer", key=REVIEWER, max_chars=60, help="Kept with every decision you make.")
+        reviewer = st.text_input(
+            "Reviewer",
+            key=REVIEWER,
+            max_chars=None if login else 60,
+            disabled=bool(login),
+            help="Kept with every decision you make.",
+        )
+        if login:
+            reviewer = login
+            st.button("Log out", on_click=st.logout)
     st.session_state[_KEPT + WORKSPACE], st.session_state[_KEPT + REVIEWER] = name, reviewer
     return OpenWorkspace(names[name]), reviewer.strip() or "me"
 
@@ -141,7 +169,7 @@ def load_project(folder: str, stamp: float) -> Project:
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _decision_log(path: str, file: int) -> DecisionLog:
     """The log in that very file (its inode), opened once; what others write is seen, as every call asks the disk."""
-    return DecisionLog(Path(path))
+    return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
 
 
 @st.cache_resource(max_entries=48, show_spinner=False)

@@ -1,4 +1,4 @@
-"""Edits of the model that belong to one removal set, and what can be said of them."""
+"""Edits of the model that belong to one set of changes, and what can be said of them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from core.workspace.runs import Run
 
 LABELS = {
     "linear": "Linear edit (estimate)",
-    "finetune": "Fine-tuned on what is left",
-    "finetune-all": "Fine-tuned on everything (control)",
-    "retrain": "Retrained in full on what is left",
+    "finetune": "Fine-tuned with the changes",
+    "finetune-all": "Fine-tuned without them (control)",
+    "retrain": "Retrained in full with the changes",
 }
 _POINT = 100
 """Shares are shown in per cent, their differences in percentage points."""
@@ -54,12 +54,12 @@ class Outcome:
         return self.way == "linear"
 
 
-def outcomes(context: Context, removal: Changes) -> dict[str, Outcome]:
-    """The newest finished edit of each way for exactly this removal set, whatever its options.
+def outcomes(context: Context, changes: Changes) -> dict[str, Outcome]:
+    """The newest finished edit of each way for exactly these changes, whatever its options.
 
     Of the control that one is taken which was fine-tuned as the other fine-tune was, if there is one.
     """
-    found = {way: runs for way in WAYS if (runs := _edits(context, way, removal))}
+    found = {way: runs for way in WAYS if (runs := _edits(context, way, changes))}
     newest = {way: runs[0] for way, runs in found.items()}
     if {"finetune", "finetune-all"} <= newest.keys():
         alike = (run for run in found["finetune-all"] if _same_finetune(run, newest["finetune"]))
@@ -67,18 +67,18 @@ def outcomes(context: Context, removal: Changes) -> dict[str, Outcome]:
     return {way: _outcome(way, run) for way, run in newest.items()}
 
 
-def done_as_usual(context: Context, removal: Changes) -> set[str]:
-    """The ways whose edit for this removal set, with the command line's default settings, is finished."""
+def done_as_usual(context: Context, changes: Changes) -> set[str]:
+    """The ways whose edit for these changes, with the command line's default settings, is finished."""
     found = context.workspace.runs.find
-    questions = {way: question_of(context.project, way, removal, SOLVE, FINETUNE, Compute()) for way in WAYS}
+    questions = {way: question_of(context.project, way, changes, SOLVE, FINETUNE, Compute()) for way in WAYS}
     return {way for way, question in questions.items() if found(kind_of(way), question)}
 
 
-def _edits(context: Context, way: str, removal: Changes) -> list[Run]:
-    """Finished edits of one way that belong to the removal set, newest first."""
+def _edits(context: Context, way: str, changes: Changes) -> list[Run]:
+    """Finished edits of one way that belong to the changes, newest first."""
     belongs: dict[str, Any] = dict(context.project.hashes)
     if way != "finetune-all":
-        belongs["removal"] = removal.hash
+        belongs["removal"] = changes.hash
     if way == "linear":
         belongs["engine"] = ENGINE
     return [run for run in context.workspace.runs.all(kind_of(way)) if belongs.items() <= run.config.items()]
@@ -114,15 +114,15 @@ def options_words(found: dict[str, Outcome]) -> str:
     return f"Not the usual options. {'; '.join(named)}." if named else ""
 
 
-def results_of_other_sets(context: Context, removal: Changes) -> int:
-    """How many finished edits of this problem belong to another removal set."""
+def results_of_other_sets(context: Context, changes: Changes) -> int:
+    """How many finished edits of this problem belong to other changes."""
     model = context.project.hashes["model"]
     configs = [run.config for way in WAYS for run in context.workspace.runs.all(kind_of(way))]
-    return sum(one["model"] == model and one.get("removal", removal.hash) != removal.hash for one in configs)
+    return sum(one["model"] == model and one.get("removal", changes.hash) != changes.hash for one in configs)
 
 
-def removal_effect(found: dict[str, Outcome]) -> Interval | None:
-    """What the removal itself gained in accuracy: fine-tuned on what is left against fine-tuned on everything.
+def changes_effect(found: dict[str, Outcome]) -> Interval | None:
+    """What the changes themselves gained in accuracy: fine-tuned with them against fine-tuned without them.
 
     Paired by held-out task; None until both are measured, with the same options.
     """
@@ -174,9 +174,9 @@ def direction(interval: dict[str, float] | Interval) -> str:
 def findings(found: dict[str, Outcome]) -> list[str]:
     """What the results say, in sentences that claim no more than the intervals do."""
     said = []
-    if (effect := removal_effect(found)) is not None:
+    if (effect := changes_effect(found)) is not None:
         said.append(
-            f"**What the removal itself did:** fine-tuned on what is left against fine-tuned on everything, "
+            f"**What the changes themselves did:** fine-tuned with them against fine-tuned without them, "
             f"{in_points(effect)}: {direction(effect)}."
         )
     if "retrain" in found:

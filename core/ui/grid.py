@@ -126,7 +126,7 @@ _atlases: OrderedDict[tuple[str, int], Atlas] = OrderedDict()
 _atlases_lock = threading.Lock()
 
 
-def _cached_atlas(pictures: np.ndarray, tile_px: int) -> Atlas:
+def cached_atlas(pictures: np.ndarray, tile_px: int) -> Atlas:
     """`jpeg_atlas`, remembered for the last few sets of pictures, as a page reruns on every click.
 
     (`st.cache_data` is no use here: it hashes a sample of a large array.)
@@ -226,7 +226,7 @@ def image_grid(
         memory.begin(memory.selected, memory.seq, None)
     memory.ids, memory.clear = ids, False
 
-    atlas = _cached_atlas(pictures, tile_px)
+    atlas = cached_atlas(pictures, tile_px)
     header = {
         "key": key,
         "label": label,

@@ -8,6 +8,7 @@ import streamlit as st
 
 from core.errors import UserError
 from core.progress import spoken_seconds
+from core.ui.command import with_workspace
 from core.ui.context import Context, show_error
 from core.ui.text import plain
 from core.workspace.jobs import Job, Jobs
@@ -24,12 +25,13 @@ def start_button(
 
 def start(context: Context, title: str, args: Sequence[str]) -> Job:
     """Start a command of the command line; the workspace is added to its arguments."""
-    return context.workspace.jobs.start(title, [args[0], "--workspace", str(context.workspace.folder), *args[1:]])
+    return context.workspace.jobs.start(title, with_workspace(args, str(context.workspace.folder)))
 
 
 def jobs_of(jobs: Jobs, command: str) -> list[Job]:
-    """Jobs of one command of the command line, newest first."""
-    return [job for job in jobs.all() if job.args and job.args[0] == command]
+    """Jobs of one command of the command line (``rank``, ``review queue``) or group (``review``), newest first."""
+    words = tuple(command.split())
+    return [job for job in jobs.all() if job.args[: len(words)] == words]
 
 
 def job_panel(jobs: Jobs, command: str) -> None:

@@ -13,10 +13,13 @@ ICON = str(_ROOT / "assets" / "icon.svg")
 TITLES = {
     "overview": "Overview",
     "load": "Load",
+    "review": "Review",
     "tasks": "Tasks",
     "images": "Images",
+    "why": "Why",
     "trust": "Trust",
     "edit": "Edit",
+    "sets": "What if",
     "curves": "Curves",
     "export": "Export",
 }

@@ -1,7 +1,8 @@
-"""The live estimate: what the present removal set would do, at once at every rerun, once that was prepared."""
+"""Estimates at once: what the present changes would do, at every rerun, once that was prepared."""
 
 from __future__ import annotations
 
+import pandas as pd
 import streamlit as st
 
 from core.actions.compute import Compute
@@ -17,23 +18,39 @@ from core.ui.text import count
 from core.workspace.workspace import Workspace
 
 PREPARE = ["whatif", "--prepare"]
+_ENDS = 5
+"""Held-out tasks shown of those that gain and of those that lose."""
 
 
-def live_estimate(context: Context, removal: Changes) -> None:
-    """The estimate for ``removal``, or the button that prepares for it."""
-    run = prepared(context.workspace, Compute())
+def live_estimate(context: Context, changes: Changes) -> None:
+    """The estimate for ``changes``, or the button that prepares for it."""
     with shown_errors():
-        if run is None:
-            _prepare(context)
+        instant = opened_instant(context)
+        if instant is None:
+            prepare_panel(context, "Then every set of changes is estimated here as soon as it is decided.")
         else:
-            instant = _instant(str(run.folder), context.workspace)
-            _show(instant.removal(removal), int(instant.report["rank"]))
+            _show(instant.changes(changes), int(instant.report["rank"]))
+
+
+def opened_instant(context: Context) -> Instant | None:
+    """What answers what-ifs about the problem as it now is; None where nothing is prepared.
+
+    Raises:
+        UserError: what was prepared is damaged.
+    """
+    run = prepared(context.workspace, Compute())
+    return None if run is None else _instant(str(run.folder), context.workspace)
 
 
 @st.cache_resource(max_entries=2, show_spinner="Opening the live estimate")
 def _instant(run_folder: str, _workspace: Workspace) -> Instant:
     """Opened once for all sessions; another problem has another run."""
     return Instant(_workspace, Compute())
+
+
+def estimate_words(residual: float, rank: int) -> str:
+    """How an estimate was solved."""
+    return f"by a kept basis of the curvature, rank {rank}, residual of the solve {residual:.0%}"
 
 
 def _show(found: WhatIf, rank: int) -> None:
@@ -48,26 +65,65 @@ def _show(found: WhatIf, rank: int) -> None:
             f"Held-out loss ≈ *{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]*  \n"
             f"{found.predicted_loss_change:+.4f} predicted to first order"
         )
+        with st.expander("By class, and the held-out tasks that gain and lose most (estimates)"):
+            left, right = st.columns(2, gap="large")
+            left.dataframe(class_frame(found), hide_index=True, height=246, column_config=_CLASS_COLUMNS)
+            right.dataframe(task_frame(found), hide_index=True, height=246, column_config=_TASK_COLUMNS)
         st.caption(
-            f"Against the unedited model, paired by held-out task; what a linear edit by a kept basis of the curvature "
-            f"gives (rank {rank}, residual of the solve {found.residual:.0%}; step {found.relative_step:.1%} of the "
+            f"Against the unedited model, paired by held-out task; what a linear edit gives "
+            f"({estimate_words(found.residual, rank)}; step {found.relative_step:.1%} of the "
             f"parameters; {1000 * found.seconds:.0f} ms). The intervals are over held-out tasks and do not hold the "
             "error of the estimate. Only retraining measures it."
         )
 
 
-def _prepare(context: Context) -> None:
+def class_frame(found: WhatIf) -> pd.DataFrame:
+    """Accuracy a class of held-out query images, in per cent: before, estimated after, and the change in points."""
+    rows = [
+        (one.name, one.rows, 100 * one.before, 100 * one.after, 100 * (one.after - one.before)) for one in found.classes
+    ]
+    return pd.DataFrame(rows, columns=["class", "images", "before", "after", "change"])
+
+
+def task_frame(found: WhatIf) -> pd.DataFrame:
+    """The held-out tasks that gain most, and then those that lose most, accuracy in per cent."""
+    better = [task for task in found.tasks if task.loss_change < 0][:_ENDS]
+    worse = [task for task in found.tasks if task.loss_change > 0][-_ENDS:][::-1]
+    rows = [
+        (word, task.task_id, 100 * task.before, 100 * task.after, task.loss_change)
+        for word, tasks in (("gains", better), ("loses", worse))
+        for task in tasks
+    ]
+    return pd.DataFrame(rows, columns=["held-out task", "id", "before", "after", "loss"])
+
+
+_PERCENT = "%.1f %%"
+_CLASS_COLUMNS = {
+    "before": st.column_config.NumberColumn("Accuracy before", format=_PERCENT),
+    "after": st.column_config.NumberColumn("After (estimate)", format=_PERCENT),
+    "change": st.column_config.NumberColumn("Change, points", format="%+.1f"),
+}
+_TASK_COLUMNS = {
+    "before": st.column_config.NumberColumn("Accuracy before", format=_PERCENT),
+    "after": st.column_config.NumberColumn("After (estimate)", format=_PERCENT),
+    "loss": st.column_config.NumberColumn("Change of loss", format="%+.4f"),
+}
+
+
+def prepare_panel(context: Context, promise: str, key: str = "edit_prepare") -> None:
+    """A button that prepares estimates, with what it costs, and its progress.
+
+    Args:
+        promise: What there will be then.
+    """
     running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "whatif"))
     button, note = st.columns([2, 6], vertical_alignment="center")
-    if button.button("Prepare live estimates", disabled=running, key="edit_prepare", width="stretch"):
+    if button.button("Prepare live estimates", disabled=running, key=key, width="stretch"):
         start(context, "Prepare live estimates", PREPARE)
         st.rerun()
     if not running:
         gb = prepare_bytes(context.project, Compute()) / 1e9
-        note.caption(
-            f"Then every removal set is estimated here as soon as it is marked. Once, {_predicted(context)}, "
-            f"and {gb:.1f} GB of disk."
-        )
+        note.caption(f"{promise} Once, {_predicted(context)}, and {gb:.1f} GB of disk.")
     job_panel(context.workspace.jobs, "whatif")
 
 

@@ -8,6 +8,7 @@
     runs/                results (core.workspace.runs)
     decisions.sqlite     the decision log (core.workspace.decisions)
     jobs/                long work started from the dashboard (core.workspace.jobs)
+    sets/                named sets of changes (core.workspace.whatif_sets)
     exports/             cleaned task lists
 """
 
@@ -29,6 +30,7 @@ from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.decisions import DecisionLog
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Runs
+from core.workspace.whatif_sets import Sets
 
 FORMAT = 1
 
@@ -99,6 +101,10 @@ class Workspace:
         return Runs(self.folder / "runs")
 
     @property
+    def sets(self) -> Sets:
+        return Sets(self.folder / "sets")
+
+    @property
     def jobs(self) -> Jobs:
         return Jobs(self.folder / "jobs")
 
@@ -106,14 +112,32 @@ class Workspace:
     def decisions(self) -> DecisionLog:
         return DecisionLog(self.folder / "decisions.sqlite")
 
-    def removal(self) -> Changes:
-        """What reviewers have decided to remove."""
-        removed = [item for item, entry in self.decisions.current().items() if entry.verdict == "remove"]
+    def changes(self) -> Changes:
+        """What reviewers have decided to remove and to relabel; nothing on items that they are in conflict about.
+
+        Raises:
+            UserError: an item was given a class that the images do not have.
+        """
+        contested = self.decisions.conflicts()
+        decided = {item: entry for item, entry in self.decisions.current().items() if item not in contested}
+        removed = [item for item, entry in decided.items() if entry.verdict == "remove"]
+        relabelled = [(item, entry.label) for item, entry in decided.items() if entry.verdict == "relabel"]
+        named = [(item, self._class_name(label)) for item, label in relabelled]
         return Changes(
             frozenset(item.task_id for item in removed if item.kind == "task"),
             frozenset(item.image_id for item in removed if item.kind == "image"),
             frozenset((item.task_id, item.role, item.image_id) for item in removed if item.kind == "instance"),
+            frozenset((item.image_id, name) for item, name in named if item.kind == "image"),
+            frozenset(
+                (item.task_id, item.role, item.image_id, name) for item, name in named if item.kind == "instance"
+            ),
         )
+
+    def _class_name(self, label: int | None) -> str:
+        names = self.project().images.class_names
+        if label is None or not 0 <= label < len(names):
+            raise UserError(f"There is no class number {label}.", "Undo the relabelling, or choose an existing class.")
+        return str(names[label])
 
 
 def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:

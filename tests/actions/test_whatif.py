@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -30,7 +31,7 @@ from core.actions.rank import ranking
 from core.actions.solve import Solver
 from core.actions.train import train_model
 from core.actions.whatif import Instant, WhatIf
-from core.editing.linear import removal_gradient, weight_change
+from core.editing.linear import change_gradient, row_change
 from core.editing.rows import row_gradients
 from core.errors import UserError
 from core.influence.methods import SolveSettings, estimator
@@ -91,7 +92,8 @@ def copy(ready: Workspace, tmp_path: Path) -> Workspace:
 
 @pytest.fixture(scope="module")
 def sets(ready: Workspace) -> list[Changes]:
-    """Tasks, images, instances, all of them together, and images that leave a task without any query row."""
+    """Tasks, images, instances, all of them together, images that leave a task without any query row, and relabels:
+    of support and query rows, of images, and with removals in the same tasks and in others."""
     rows = ready.project().tasks.train.rows
     often = rows["image_id"].value_counts().index
     first = rows[rows["task_id"] == "t2"]
@@ -104,7 +106,22 @@ def sets(ready: Workspace) -> list[Changes]:
         Changes(frozenset({"t1"}), frozenset(often[:3]), frozenset({instance})),
         Changes(images=frozenset({*queries, often[0]})),
         Changes(frozenset({"t0"}), frozenset(rows.loc[rows["task_id"] == "t0", "image_id"].head(2))),
+        Changes(relabelled_instances=relabels(rows, "t3", "query") | relabels(rows, "t5", "support")),
+        Changes(
+            frozenset({"t1"}),
+            frozenset(first.loc[first["role"] == "query", "image_id"].tail(1)),
+            relabelled_images=frozenset({(often[0], rows["class"].iloc[-1])}),
+            relabelled_instances=relabels(rows, "t2", "query"),
+        ),
     ]
+
+
+def relabels(rows: pd.DataFrame, task: str, role: str) -> frozenset[tuple[str, str, str, str]]:
+    """The first two rows of a role change their classes, or the first one gets that of the last."""
+    here = rows[(rows["task_id"] == task) & (rows["role"] == role)]
+    one, other = here.iloc[0], here.iloc[-1]
+    pairs = ((one, other), (other, one))
+    return frozenset((task, role, row["image_id"], new["class"]) for row, new in pairs)
 
 
 def timeless(found: WhatIf) -> WhatIf:
@@ -124,25 +141,26 @@ def drop(workspace: Workspace, *names: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["maml", "fomaml", "anil", "meta-sgd"])
-def test_gradients_of_rows_add_up_to_removal_gradients_whatever_the_weights(algorithm: str) -> None:
+def test_gradients_of_rows_add_up_to_change_gradients_whatever_the_weights(algorithm: str) -> None:
     problem, rng = tiny_problem(count=2, steps=2, algorithm=algorithm), np.random.default_rng(0)
     rows = len(problem.tasks.rows)
     model, params, uneven = problem.model, problem.params, problem.episodes.with_weights(rng.uniform(0.2, 2, rows))
     left = uneven.tasks.rows["weight"].to_numpy() * rng.choice([0.0, 0.4, 1.0], rows)
     kept = [row_gradients(model, params, Task(*(part[[k]] for part in uneven.at(np.arange(2))))) for k in range(2)]
-    summed = torch.from_numpy(weight_change(uneven, left)) @ torch.cat(kept)
-    close(summed, removal_gradient(model, params, uneven, left))
+    summed = torch.from_numpy(row_change(uneven, left).lost) @ torch.cat(kept)
+    close(summed, change_gradient(model, params, uneven, left))
 
 
 @pytest.mark.parametrize("dropped", [(), (ROWS,), (ROWS, TASKS)], ids=["all kept", "no rows", "nothing kept"])
-def test_removal_gradients_are_those_of_the_long_way(
+def test_change_gradients_are_those_of_the_long_way(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
     instant, loaded = Instant(copy, EXACT), Loaded(copy.project(), EXACT)
     for removal in sets:
-        weights = removal.weights(loaded.train.tasks)
-        close(instant.removal_gradient(removal), removal_gradient(loaded.model, loaded.params, loaded.train, weights))
+        after = removal.applied(loaded.train.tasks)
+        long = change_gradient(loaded.model, loaded.params, loaded.train, after.weights, after.labels)
+        close(instant.change_gradient(removal), long)
 
 
 @pytest.mark.parametrize("dropped", [(), (ROWS,)], ids=["all kept", "no rows"])
@@ -151,8 +169,8 @@ def test_a_what_if_is_the_linear_edit_with_the_same_basis(
 ) -> None:
     drop(copy, *dropped)
     instant = Instant(copy, EXACT)
-    for removal in sets[:4]:
-        found = instant.removal(removal)
+    for removal in (*sets[:4], *sets[6:]):
+        found = instant.changes(removal)
         long = edit(
             copy, "linear", removal, solver=SETTINGS, finetune=FINETUNE, compute=EXACT, progress=Progress()
         ).json("edit.json")
@@ -162,6 +180,7 @@ def test_a_what_if_is_the_linear_edit_with_the_same_basis(
         assert found.predicted_loss_change == pytest.approx(long["predicted_loss_change"], rel=1e-8)
         assert found.relative_step == pytest.approx(long["relative_step"], rel=1e-8)
         assert found.removed == long["removed"]
+        assert found.relabelled == long["relabelled"]
         assert long["solver"]["residual"] > 1e-3
         assert found.residual == pytest.approx(long["solver"]["residual"], rel=0.5)
     assert len(copy.runs.all(BASIS)) == 1, "the edits found the basis of the what-ifs"
@@ -174,12 +193,12 @@ def test_decisions_and_undos_change_no_bit_of_an_answer(
     drop(copy, *dropped)
     rows = copy.project().tasks.train.rows
     series = [Changes(images=frozenset(rows["image_id"].unique()[:count])) for count in (1, 2, 5, 2)]
-    series += [sets[3], sets[0], sets[5], series[2]]
+    series += [sets[3], sets[0], sets[5], sets[6], sets[7], series[2], sets[6]]
     one = Instant(copy, EXACT)
     for removal in series:
         fresh = Instant(copy, EXACT)
-        assert torch.equal(one.removal_gradient(removal), fresh.removal_gradient(removal))
-        assert timeless(one.removal(removal)) == timeless(fresh.removal(removal))
+        assert torch.equal(one.change_gradient(removal), fresh.change_gradient(removal))
+        assert timeless(one.changes(removal)) == timeless(fresh.changes(removal))
 
 
 def test_one_more_decision_costs_only_the_tasks_it_touches(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,9 +215,9 @@ def test_one_more_decision_costs_only_the_tasks_it_touches(copy: Workspace, monk
     position = {name: at for at, name in enumerate(dict.fromkeys(rows["task_id"]))}
     touched = {image: sorted(position[t] for t in set(some["task_id"])) for image, some in rows.groupby("image_id")}
     one, other = list(touched)[:2]
-    instant.removal(Changes(images=frozenset({one})))
-    instant.removal(Changes(images=frozenset({one, other})))
-    instant.removal(Changes(images=frozenset({one})))
+    instant.changes(Changes(images=frozenset({one})))
+    instant.changes(Changes(images=frozenset({one, other})))
+    instant.changes(Changes(images=frozenset({one})))
     assert computed == [touched[one], touched[other]]
 
 
@@ -209,7 +228,7 @@ def test_what_is_kept_in_memory_has_an_end(copy: Workspace, monkeypatch: pytest.
     instant = Instant(copy, EXACT)
     images = copy.project().tasks.train.rows["image_id"].unique()
     for image in images[:4]:
-        instant.removal(Changes(images=frozenset({image})))
+        instant.changes(Changes(images=frozenset({image})))
     assert len(instant._answers) == 2
     touched = copy.project().tasks.train.rows.query("image_id == @images[3]")["task_id"].nunique()
     assert len(instant._pieces) == touched
@@ -342,7 +361,7 @@ def test_gradients_that_would_take_too_much_are_not_kept(
     run = prepare(empty, EXACT, Progress())
     assert (run.folder / TASKS).exists()
     assert not (run.folder / ROWS).exists()
-    here, there = Instant(empty, EXACT).removal(sets[1]), Instant(ready, EXACT).removal(sets[1])
+    here, there = Instant(empty, EXACT).changes(sets[1]), Instant(ready, EXACT).changes(sets[1])
     assert here.predicted_loss_change == pytest.approx(there.predicted_loss_change, rel=1e-8)
     smaller = prepare_seconds(empty.project(), 1.0, EXACT)
     monkeypatch.undo()
@@ -351,12 +370,12 @@ def test_gradients_that_would_take_too_much_are_not_kept(
 
 def test_what_cannot_be_removed_is_refused(ready: Workspace) -> None:
     instant = Instant(ready, EXACT)
-    with pytest.raises(UserError, match="Nothing is marked"):
-        instant.removal(Changes())
+    with pytest.raises(UserError, match="Nothing is removed"):
+        instant.changes(Changes())
     with pytest.raises(UserError, match="'nowhere' is not in the task list"):
-        instant.removal(Changes(frozenset({"nowhere"})))
+        instant.changes(Changes(frozenset({"nowhere"})))
     with pytest.raises(UserError, match="Nothing would be left"):
-        instant.removal(Changes(frozenset(ready.project().tasks.train.task_ids)))
+        instant.changes(Changes(frozenset(ready.project().tasks.train.task_ids)))
 
 
 def test_the_report_says_how_good_the_basis_is(ready: Workspace) -> None:
@@ -368,3 +387,59 @@ def test_the_report_says_how_good_the_basis_is(ready: Workspace) -> None:
     gradients_ = [np.load(run.folder / name).nbytes for name in (HELDOUT, TASKS, ROWS)]
     assert prepare_bytes(ready.project(), EXACT) == sum(gradients_)
     assert report["shift"] == pytest.approx(report["damping"] + ready.project().model.spec.delta)
+
+
+def test_an_answer_says_which_classes_and_tasks_change(ready: Workspace, sets: list[Changes]) -> None:
+    found, loaded = Instant(ready, EXACT).changes(sets[0]), Loaded(ready.project(), EXACT)
+    query = loaded.heldout.tasks.rows.query("role == 'query'")
+    assert {one.name: one.rows for one in found.classes} == query["class"].value_counts().to_dict()
+    assert {task.task_id for task in found.tasks} == set(loaded.heldout.tasks.task_ids)
+    assert [task.loss_change for task in found.tasks] == sorted(task.loss_change for task in found.tasks)
+    assert np.mean([task.after - task.before for task in found.tasks]) == pytest.approx(found.accuracy_change.mean)
+    rows = sum(one.rows for one in found.classes)
+    after = sum(one.rows * one.after for one in found.classes) / rows
+    assert after == pytest.approx(found.accuracy.mean), "as all tasks have equally many query rows"
+
+
+@pytest.mark.parametrize("text", ["all", "h1", "h0,h2"])
+def test_a_target_of_a_change_is_predicted_by_its_score(ready: Workspace, text: str) -> None:
+    instant, target = Instant(ready, EXACT), Target.parse(text)
+    scores = instant.target(target).table.set_index("task_id")["score"]
+    changes = Changes(frozenset({"t3"}))
+    one = instant.changes(changes, target).target
+    assert one is not None
+    assert one.loss_predicted - one.loss == pytest.approx(scores["t3"], rel=1e-7)
+    after = instant._evaluated(instant._params + instant.solve(instant.change_gradient(changes))[0])
+    chosen = [name in target.tasks or not target.tasks for name in instant.loaded.heldout.tasks.task_ids]
+    assert one.loss_after == pytest.approx(after.loss[chosen].mean())
+    assert one.probability is one.probability_after is None
+
+
+def test_a_query_image_has_a_probability(ready: Workspace) -> None:
+    instant, heldout = Instant(ready, EXACT), ready.project().tasks.heldout.rows
+    image = heldout[(heldout["task_id"] == "h2") & (heldout["role"] == "query")]["image_id"].iloc[0]
+    target = Target.parse(f"h2/{image}")
+    image_scores = instant.images(target).table.set_index("image_id")
+    worst = image_scores.index[0]
+    one = instant.changes(Changes(images=frozenset({worst})), target).target
+    assert one is not None
+    rows = instant.unedited.rows
+    before = rows[(rows["task_id"] == "h2") & (rows["image_id"] == image)]["confidence"].iloc[0]
+    assert one.probability == pytest.approx(before)
+    assert one.loss_predicted - one.loss == pytest.approx(image_scores["score"][worst], rel=1e-7)
+    assert one.probability_predicted == pytest.approx(np.exp(-one.loss_predicted))
+    assert one.probability_after == pytest.approx(np.exp(-one.loss_after))
+
+
+@pytest.mark.parametrize("text", ["all", "h1"])
+def test_images_are_scored_as_a_ranking_scores_them_kept_or_not(copy: Workspace, text: str) -> None:
+    kept = Instant(copy, EXACT).images(Target.parse(text)).table
+    drop(copy, ROWS)
+    computed = Instant(copy, EXACT).images(Target.parse(text)).table
+    pd.testing.assert_frame_equal(kept, computed, rtol=1e-9)
+    parts = {"solver": "low-rank", "rank": SETTINGS.rank, "damping": SETTINGS.damping}
+    chosen = estimator("task-if", curvature_tasks=SETTINGS.curvature_tasks, **parts)
+    long = ranking(copy, Target.parse(text), chosen, EXACT, Progress()).table("images.parquet").set_index("image_id")
+    for name in ("score", "score_support", "score_query", "occurrences"):
+        np.testing.assert_allclose(kept[name], long.loc[kept["image_id"], name], rtol=1e-6, atol=1e-12)
+    assert kept["score"].is_monotonic_increasing

@@ -39,14 +39,14 @@ class Server:
 
 
 def start_server(
-    script: str | Path, folder: Path, env: dict[str, str] | None = None, args: tuple[str, ...] = ()
+    script: str | Path, folder: Path, env: dict[str, str] | None = None, args: tuple[str, ...] = (), port: int = 0
 ) -> Server:
-    """Start ``streamlit run script`` on a free port, its log in ``folder``, and wait until it answers.
+    """Start ``streamlit run script`` on ``port`` (0: a free one), its log in ``folder``, and wait until it answers.
 
     Raises:
         RuntimeError: it did not start; the message is its log.
     """
-    port = _free_port()
+    port = port or _free_port()
     url = f"http://127.0.0.1:{port}"
     log = folder / f"{Path(script).stem}-{port}.log"
     command = [sys.executable, "-m", "streamlit", "run", str(script)]

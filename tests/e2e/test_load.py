@@ -149,7 +149,7 @@ def test_own_data_from_the_files_to_the_export(
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
     tiles.nth(0).click()
     press(page, "Remove 1 selected")
-    expect(page.get_by_text("Marked for removal: 1 image")).to_be_visible()
+    expect(page.get_by_text("Decided: 1 image removed")).to_be_visible()
     if data is not mini_imagenet:
         go(page, "Edit")
         press(page, "Estimate and fine-tune")

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
+from core.ui.navigation import TITLES
+
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("overview", "load", "tasks", "images", "trust", "edit", "curves", "export")
 LONG = 480_000
 """Milliseconds that a background job on a busy machine may take; a limit, not an expectation."""
 
@@ -58,7 +59,7 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> No
     page.get_by_role("button", name="Next", exact=True).click()
     expect(page.get_by_role("heading", name=first, exact=True)).to_have_count(0)
     page.get_by_test_id("stBaseButton-primary").filter(has_text="Remove task").click()
-    expect(page.get_by_text("Marked for removal: 1 task")).to_be_visible()
+    expect(page.get_by_text("Decided: 1 task removed")).to_be_visible()
 
     # Images: select by click and shift-click, remove, undo, remove again.
     go(page, "Images")
@@ -68,11 +69,11 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> No
     tiles.nth(0).click()
     tiles.nth(3).click(modifiers=["Shift"])
     page.get_by_role("button", name="Remove 4 selected").click()
-    expect(page.get_by_text("Marked for removal: 1 task, 4 images")).to_be_visible()
+    expect(page.get_by_text("Decided: 1 task, 4 images removed")).to_be_visible()
     page.get_by_role("button", name="Undo").click()
-    expect(page.get_by_text("Marked for removal: 1 task", exact=True)).to_be_visible()
+    expect(page.get_by_text("Decided: 1 task removed", exact=True)).to_be_visible()
     page.get_by_role("button", name="Redo").click()
-    expect(page.get_by_text("Marked for removal: 1 task, 4 images")).to_be_visible()
+    expect(page.get_by_text("Decided: 1 task, 4 images removed")).to_be_visible()
     tiles.nth(6).dblclick()
     expect(page.get_by_role("dialog").get_by_text("Adapted loss")).to_be_visible()
     picture_loaded(page)
@@ -80,12 +81,12 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> No
 
     # The removal survives a reload.
     page.reload()
-    expect(page.get_by_text("Marked for removal: 1 task, 4 images")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Decided: 1 task, 4 images removed")).to_be_visible(timeout=30_000)
 
     # Edit: an estimate and measurements, in the background.
     go(page, "Edit")
     page.get_by_role("button", name="Estimate and fine-tune").click()
-    expect(page.get_by_text("What the removal itself did")).to_be_visible(timeout=LONG)
+    expect(page.get_by_text("What the changes themselves did")).to_be_visible(timeout=LONG)
     expect(page.get_by_text("Estimated effect of retraining")).to_be_visible()
 
     # Curves: a long one cancelled, a short one finished.
@@ -117,14 +118,14 @@ def test_the_removal_survives_a_restart_of_the_server(page: Page, serve: Callabl
     """Runs after the path above, on a new server over the same folder, and opens a deep link first."""
     url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "2"})
     page.goto(f"{url}/images")
-    expect(page.get_by_text("Marked for removal: 1 task, 4 images")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Decided: 1 task, 4 images removed")).to_be_visible(timeout=60_000)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", TITLES)
 @pytest.mark.timeout(300)
 def test_cold_deep_link(page: Page, serve: Callable[..., str], tmp_path: Path, name: str) -> None:
     """On a fresh server the first address asked for is a page's; navigation and page are there."""
     url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(tmp_path)})
     page.goto(f"{url}/{name if name != 'overview' else ''}")
-    heading(page, name.capitalize())
-    expect(page.get_by_test_id("stSidebarNav").get_by_role("link")).to_have_count(len(PAGES))
+    heading(page, TITLES[name])
+    expect(page.get_by_test_id("stSidebarNav").get_by_role("link")).to_have_count(len(TITLES))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.func import grad
 
-from core.editing.linear import linear_edit, removal_gradient
+from core.editing.linear import change_gradient, linear_edit
 from core.influence.curvature import CURVATURES, Curvature
 from core.influence.scores import image_table, instance_table, task_table
 from core.influence.solvers import conjugate_gradients
@@ -173,7 +173,7 @@ def test_linear_edit_is_the_sum_of_the_influence_functions(problem: Problem) -> 
     if len(ids) > 1:
         weights[(rows["task_id"] == ids[-1]).to_numpy()] = 0
         expected += reference.gradient(problem, ids[-1])
-    gradient = removal_gradient(problem.model, problem.params, problem.episodes, weights)
+    gradient = change_gradient(problem.model, problem.params, problem.episodes, weights)
     close(gradient, expected)
     dense = reference.dense_gauss_newton(problem, ids) + 0.7 * torch.eye(len(expected), dtype=torch.float64)
     operator = Curvature("gauss-newton", problem.model, problem.params, problem.episodes)
@@ -189,7 +189,7 @@ def test_removal_matches_the_objective_with_the_rows_gone(problem: Problem) -> N
     kept = TaskList(problem.tasks.rows.assign(weight=weights))
     gone = Problem(problem.images, kept, problem.model, problem.params, problem.episodes)
     after = sum(reference.gradient(gone, t) for t in problem.tasks.task_ids)
-    close(removal_gradient(problem.model, problem.params, problem.episodes, weights), before - after)
+    close(change_gradient(problem.model, problem.params, problem.episodes, weights), before - after)
 
 
 def test_stationarity_reports_the_gradient_of_the_whole_objective(weighted: Problem) -> None:

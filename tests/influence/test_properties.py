@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.editing.linear import linear_edit, removal_gradient, touched_tasks, weight_change
+from core.editing.linear import change_gradient, linear_edit, row_change, touched_tasks
 from core.errors import UserError
 from core.influence.curvature import Curvature
 from core.influence.scores import image_table, instance_table, task_table
@@ -36,7 +36,7 @@ def scored(problem: Problem, rows: pd.DataFrame | None = None) -> pd.DataFrame:
 
 def removed(problem: Problem, gone: np.ndarray) -> Tensor:
     weights = np.where(gone, 0.0, problem.tasks.rows["weight"].to_numpy())
-    return removal_gradient(problem.model, problem.params, problem.episodes, weights)
+    return change_gradient(problem.model, problem.params, problem.episodes, weights)
 
 
 def masks(problem: Problem) -> dict[str, np.ndarray]:
@@ -76,16 +76,16 @@ def test_removing_a_task_row_by_row_or_as_a_whole_is_the_same(problem: Problem) 
 def test_removing_nothing_has_no_gradient(problem: Problem) -> None:
     nothing = np.zeros(len(problem.tasks.rows), dtype=bool)
     assert (removed(problem, nothing) == 0).all()
-    assert touched_tasks(problem.episodes, weight_change(problem.episodes, np.ones(len(nothing)))).size == 0
+    assert touched_tasks(problem.episodes, row_change(problem.episodes, np.ones(len(nothing)))).size == 0
 
 
 def test_removal_is_linear_in_the_weight(problem: Problem) -> None:
     row = masks(problem)["query row"]
-    half = removal_gradient(problem.model, problem.params, problem.episodes, np.where(row, 0.5, 1.0))
+    half = change_gradient(problem.model, problem.params, problem.episodes, np.where(row, 0.5, 1.0))
     assert torch.allclose(2 * half, removed(problem, row), atol=1e-12)
 
 
-def test_scores_are_removal_gradients_seen_from_the_target(problem: Problem) -> None:
+def test_scores_are_change_gradients_seen_from_the_target(problem: Problem) -> None:
     table, u = scored(problem), direction(problem)
     for name, mask in masks(problem).items():
         if "row" in name:

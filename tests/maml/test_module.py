@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from core.editing.linear import removal_gradient
+from core.editing.linear import change_gradient
 from core.errors import UserError
 from core.influence.curvature import Curvature, task_gradients
 from core.influence.scores import instance_table, task_table
@@ -295,7 +295,7 @@ def test_gradients_curvature_and_scores_are_those_of_dense_algebra(problem: Prob
         close(Curvature(name, problem.model, problem.params, problem.episodes)(v), dense @ v)
     weights = problem.tasks.rows["weight"].to_numpy().copy()
     weights[(problem.tasks.rows["task_id"] == ids[0]).to_numpy()] = 0
-    close(removal_gradient(problem.model, problem.params, problem.episodes, weights), rows[0])
+    close(change_gradient(problem.model, problem.params, problem.episodes, weights), rows[0])
     u = torch.linalg.solve(gauss + 0.3 * torch.eye(len(v), dtype=torch.float64), v)
     instances = instance_table(problem.model, problem.params, u, problem.episodes)
     tasks = task_table(instances).set_index("task_id")["score"]

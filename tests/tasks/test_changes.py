@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from core.errors import UserError
+from core.files import content_hash
 from core.tasks.changes import Changes, cleaned
 from core.tasks.tasklist import KEY, TaskList, from_rows
 from tests.problems import tiny_images, tiny_tasks
@@ -111,3 +115,103 @@ def test_the_hash_names_what_is_removed_and_not_its_order() -> None:
     assert Changes(tasks=frozenset({"a", "b"})).hash == Changes(tasks=frozenset({"b", "a"})).hash
     kinds = [Changes(), Changes(tasks=frozenset({"a"})), Changes(images=frozenset({"a"}))]
     assert len({removal.hash for removal in kinds}) == 3
+
+
+def relabelled(tasks: TaskList, task: str, role: str, place: int, to: int) -> tuple[tuple[str, str, str, str], int]:
+    """One row of a task gets the class of another label there; and its number in the table."""
+    rows = tasks.rows
+    number = int(np.flatnonzero((rows["task_id"] == task) & (rows["role"] == role))[place])
+    name = rows.loc[(rows["task_id"] == task) & (rows["label"] == to), "class"].iloc[0]
+    return (*rows.loc[number, KEY], name), number
+
+
+def test_a_relabelled_row_gets_label_and_class_of_its_task(tasks: TaskList) -> None:
+    change, number = relabelled(tasks, "t1", "query", 0, to=1)
+    left = cleaned(tasks, Changes(relabelled_instances=frozenset({change})))
+    row = left.rows.iloc[number]
+    assert (row["label"], row["class"], row["weight"]) == (1, change[3], 1.0)
+    others = left.rows.drop(index=number)
+    assert others.equals(tasks.rows.drop(index=number))
+    assert from_rows(left.rows, source="relabelled").hash == left.hash
+
+
+def test_a_class_that_the_task_does_not_have_removes_the_row(tasks: TaskList) -> None:
+    image = tasks.rows["image_id"].iloc[0]
+    left = cleaned(tasks, Changes(relabelled_images=frozenset({(image, "nowhere")})))
+    assert left.rows["weight"].tolist() == (tasks.rows["image_id"] != image).astype(float).tolist()
+    assert left.rows["label"].equals(tasks.rows["label"])
+
+
+def test_the_class_it_has_already_changes_nothing(tasks: TaskList) -> None:
+    row = tasks.rows.iloc[0]
+    change = Changes(relabelled_instances=frozenset({(*row[KEY], row["class"])}))
+    assert cleaned(tasks, change).hash == tasks.hash
+
+
+def test_a_class_never_loses_its_last_support_row(tasks: TaskList) -> None:
+    first, one = relabelled(tasks, "t1", "support", 0, to=1)
+    second, two = relabelled(tasks, "t1", "support", 1, to=1)
+    assert tasks.rows["label"].iloc[[one, two]].tolist() == [0, 0]
+    left = cleaned(tasks, Changes(relabelled_instances=frozenset({first, second})))
+    assert left.rows["label"].iloc[[one, two]].tolist() == [1, 0]
+    assert left.rows["weight"].iloc[[one, two]].tolist() == [1, 0]
+    assert from_rows(left.rows, source="relabelled").hash == left.hash
+
+
+def test_a_row_of_weight_0_does_not_hold_a_class(tasks: TaskList) -> None:
+    (*gone, _), one = relabelled(tasks, "t1", "support", 0, to=1)
+    change, two = relabelled(tasks, "t1", "support", 1, to=1)
+    left = cleaned(tasks, Changes(instances=frozenset({tuple(gone)}), relabelled_instances=frozenset({change})))
+    assert left.rows["label"].iloc[[one, two]].tolist() == [0, 0]
+    assert left.rows["weight"].iloc[[one, two]].tolist() == [0, 0]
+
+
+def test_two_rows_may_change_places(tasks: TaskList) -> None:
+    picked = [relabelled(tasks, "t1", "support", place, to) for place, to in ((0, 1), (1, 1), (2, 0), (3, 0))]
+    left = cleaned(tasks, Changes(relabelled_instances=frozenset(change for change, _ in picked)))
+    assert left.rows["label"].iloc[[number for _, number in picked]].tolist() == [1, 1, 0, 0]
+    assert (left.rows["weight"] == 1).all()
+
+
+def test_the_task_beats_the_instance_and_the_instance_the_image(tasks: TaskList) -> None:
+    change, number = relabelled(tasks, "t3", "query", 0, to=1)
+    image = change[2]
+    by_instance = frozenset({change})
+    left = cleaned(tasks, Changes(images=frozenset({image}), relabelled_instances=by_instance))
+    assert (left.rows["weight"].iloc[number], left.rows["class"].iloc[number]) == (1, change[3])
+    gone = cleaned(tasks, Changes(instances=frozenset({change[:3]}), relabelled_images=frozenset({(image, change[3])})))
+    assert gone.rows["weight"].iloc[number] == 0
+    assert "t3" not in cleaned(tasks, Changes(tasks=frozenset({"t3"}), relabelled_instances=by_instance)).task_ids
+
+
+def test_contradictions_are_refused() -> None:
+    with pytest.raises(UserError, match="'a' is both removed and relabelled"):
+        Changes(images=frozenset({"a"}), relabelled_images=frozenset({("a", "x")}))
+    with pytest.raises(UserError, match="'a' has two new classes"):
+        Changes(relabelled_images=frozenset({("a", "x"), ("a", "y")}))
+    for text in ("a", "=x", "a="):
+        with pytest.raises(UserError, match="IMAGE=CLASS"):
+            Changes.named(relabel=[text])
+
+
+def test_hashes_of_removals_are_those_that_kept_results_have() -> None:
+    before = content_hash(["t"], ["i"], [("t", "query", "i")])
+    one = Changes(frozenset({"t"}), frozenset({"i"}), frozenset({("t", "query", "i")}))
+    assert one.hash == before
+    assert replace(one, relabelled_images=frozenset({("j", "x")})).hash != before
+
+
+def test_changes_survive_json() -> None:
+    one = Changes(
+        frozenset({"t"}),
+        frozenset({"i", "k"}),
+        frozenset({("t", "query", "i")}),
+        frozenset({("j", "x=y")}),
+        frozenset({("t", "support", "j", "z")}),
+    )
+    assert Changes.from_described(json.loads(json.dumps(one.described()))) == one
+    assert one.words == "1 task, 2 images, 1 instance removed, 1 image, 1 instance relabelled"
+    assert Changes.named(["t"], ["i"], ["a=b=c"]).relabelled_images == {("a=b", "c")}
+    for wrong in ({"tasks": [1]}, {"instances": [["a", "b"]]}, {"images": "i"}):
+        with pytest.raises(UserError, match="not a list of changes"):
+            Changes.from_described(wrong)

@@ -45,7 +45,7 @@ def make_edit(
     return edit(
         workspace,
         way,
-        workspace.removal(),
+        workspace.changes(),
         solver=solver or SOLVE,
         finetune=finetune,
         compute=COMPUTE,

@@ -89,9 +89,9 @@ def test_the_cache_tells_large_pictures_apart() -> None:
     a = np.zeros((1000, 28, 28), np.uint8)
     b = a.copy()
     b[500, 14, 14] = 255
-    first = grid._cached_atlas(a, 28)
-    assert grid._cached_atlas(a.copy(), 28) is first
-    assert grid._cached_atlas(b, 28).jpeg != first.jpeg
+    first = grid.cached_atlas(a, 28)
+    assert grid.cached_atlas(a.copy(), 28) is first
+    assert grid.cached_atlas(b, 28).jpeg != first.jpeg
 
 
 @pytest.mark.parametrize(

@@ -36,44 +36,44 @@ from tests.ui.conftest import Open, click, make_edit, run_again, words
 class TestEdit:
     def test_empty_says_what_to_do_next(self, show: Open, empty: Workspace, started: list[list[str]]) -> None:
         page = show("edit")
-        assert "Nothing is marked" in words(page)
+        assert "Nothing is decided" in words(page)
         assert "no ranking" in words(page)
         assert "core remove --workspace tiny" in page.code[0].value
         click(page, "edit_rank")
         assert started == [["rank", "--workspace", str(empty.folder), "--target", "all"]]
 
     def test_marks_the_most_harmful_and_takes_them_back(self, show: Open, full: Workspace) -> None:
-        mark(full, tasks=sorted(full.removal().tasks), verdict="clear", reviewer="me")
+        mark(full, tasks=sorted(full.changes().tasks), verdict="clear", reviewer="me")
         page = show("edit")
         page.number_input(key="edit_worst_tasks").set_value(2)
         run_again(page)
         click(page, "edit_mark_worst")
         (ranked,) = full.runs.all("rank")
         scores = ranked.table("tasks.parquet").sort_values("score")
-        assert full.removal().tasks == set(scores["task_id"].head(2))
+        assert full.changes().tasks == set(scores["task_id"].head(2))
         entry = next(iter(full.decisions.current().values()))
         assert page.button(key="edit_mark_worst").disabled, "all of them are marked"
         assert (entry.reviewer, entry.source, entry.reason) == ("me", ranked.id, "among the 2 most harmful tasks")
         click(page, "edit_take_back_all")
-        assert not len(full.removal())
+        assert not len(full.changes())
         click(page, "review_Undo")
-        assert len(full.removal()) == 2
+        assert len(full.changes()) == 2
 
     def test_marking_the_most_harmful_respects_what_was_kept(self, show: Open, full: Workspace) -> None:
-        kept = sorted(full.removal().tasks)
+        kept = sorted(full.changes().tasks)
         mark(full, tasks=kept, verdict="keep", reviewer="somebody")
         page = show("edit")
         page.number_input(key="edit_worst_tasks").set_value(2)
         run_again(page)
-        assert "1 are marked already or were kept" in words(page)
+        assert "1 are decided already" in words(page)
         click(page, "edit_mark_worst")
-        assert len(full.removal().tasks) == 1
-        assert not full.removal().tasks & set(kept)
+        assert len(full.changes().tasks) == 1
+        assert not full.changes().tasks & set(kept)
 
     def test_results_belong_to_the_present_removal_set(self, show: Open, full: Workspace) -> None:
         page = show("edit")
         said = words(page)
-        assert "What the removal itself did" in said
+        assert "What the changes themselves did" in said
         assert "Only a full retrain measures it" in said
         rows = page.dataframe[1].value
         assert list(rows["model"]) == [LABELS[way] for way in ("linear", "finetune", "finetune-all")]
@@ -81,19 +81,19 @@ class TestEdit:
         assert page.button(key="edit_estimate").disabled
         assert not page.button(key="edit_retrain").disabled
 
-        other = next(task for task in full.project().tasks.train.task_ids if task not in full.removal().tasks)
+        other = next(task for task in full.project().tasks.train.task_ids if task not in full.changes().tasks)
         mark(full, tasks=[other], reviewer="somebody")
         run_again(page)
-        assert "No results for this removal set yet" in words(page)
+        assert "No results for these changes yet" in words(page)
         assert len(page.dataframe) == 1, "of the old results nothing is shown, nor the control alone"
-        assert "2 results of other removal sets" in words(page)
+        assert "2 results of other changes" in words(page)
         assert not page.button(key="edit_estimate").disabled
-        assert "What the removal itself did" not in words(page)
+        assert "What the changes themselves did" not in words(page)
 
     def test_starts_edits_as_jobs(self, show: Open, empty: Workspace, started: list[list[str]]) -> None:
         mark(empty, tasks=empty.project().tasks.train.task_ids[:1], reviewer="me")
         page = show("edit")
-        assert "No results for this removal set yet" in words(page)
+        assert "No results for these changes yet" in words(page)
         click(page, "edit_estimate")
         click(page, "edit_retrain")
         folder = str(empty.folder)
@@ -114,16 +114,16 @@ class TestEdit:
         make_edit(full, "finetune", finetune=replace(FINETUNE, iterations=2))
         page = show("edit")
         assert f"{LABELS['linear']}: exact, damping 0.4; {LABELS['finetune']}: iterations 2." in words(page)
-        assert "What the removal itself did" not in words(page), "the control was fine-tuned otherwise"
+        assert "What the changes themselves did" not in words(page), "the control was fine-tuned otherwise"
         assert page.button(key="edit_estimate").disabled, "the usual ones are there too"
         make_edit(full, "finetune-all", finetune=replace(FINETUNE, iterations=2))
-        assert "What the removal itself did" in words(show("edit"))
+        assert "What the changes themselves did" in words(show("edit"))
         change = other.json("edit.json")["accuracy_change"]["mean"]
         assert show("edit").dataframe[1].value["accuracy change"][0].startswith(f"{100 * change:+.1f} points")
 
     def test_live_estimates_are_prepared_by_a_job(self, show: Open, full: Workspace, started: list[list[str]]) -> None:
         page = show("edit")
-        assert re.search(r"as soon as it is marked\. Once, about \d", words(page)), "at the pace of the evaluation"
+        assert re.search(r"as soon as it is decided\. Once, about \d", words(page)), "at the pace of the evaluation"
         assert "Live estimate" not in words(page)
         click(page, "edit_prepare")
         assert started == [["whatif", "--workspace", str(full.folder), "--prepare"]]
@@ -134,18 +134,18 @@ class TestEdit:
         monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
         prepare(full, Compute(), Progress())
         asked: list[Changes] = []
-        compute = Instant._removal
-        monkeypatch.setattr(Instant, "_removal", lambda self, removal: asked.append(removal) or compute(self, removal))
+        compute = Instant._changes
+        monkeypatch.setattr(Instant, "_changes", lambda self, changes: asked.append(changes) or compute(self, changes))
         page = show("edit")
         said = words(page)
-        found = Instant(full, Compute()).removal(full.removal())
-        assert asked == [full.removal()] * 2, "one here, one on the page"
+        found = Instant(full, Compute()).changes(full.changes())
+        assert asked == [full.changes()] * 2, "one here, one on the page"
         assert f"Held-out accuracy ≈ *{in_points(found.accuracy_change)}*" in said
         assert f"residual of the solve {found.residual:.0%}" in said
         assert "estimate, not measured" in said
         run_again(page)
         assert len(asked) == 2, "nothing is computed on an unchanged rerun"
-        other = next(task for task in full.project().tasks.train.task_ids if task not in full.removal().tasks)
+        other = next(task for task in full.project().tasks.train.task_ids if task not in full.changes().tasks)
         mark(full, tasks=[other], reviewer="me")
         run_again(page)
         click(page, "review_Undo")
@@ -160,7 +160,7 @@ class TestEdit:
         (run.folder / "tasks.npy").write_bytes(b"nothing")
         page = show("edit")
         assert "Delete the run" in page.error[0].value
-        assert "What the removal itself did" in words(page)
+        assert "What the changes themselves did" in words(page)
 
     def test_texts_of_people_are_no_markup(self, show: Open, full: Workspace) -> None:
         page = show("edit")
@@ -210,7 +210,7 @@ class TestCurves:
 class TestExport:
     def test_empty_exports_the_list_as_it_is(self, show: Open, empty: Workspace) -> None:
         page = show("export")
-        assert "Nothing is marked for removal" in words(page)
+        assert "Nothing is removed or relabelled" in words(page)
         assert page.metric[0].value == "6"
         click(page, "export_write")
         assert (empty.folder / "exports" / "cleaned" / "cleaned-tasks.csv").exists()
@@ -218,7 +218,7 @@ class TestExport:
     def test_writes_the_choices_and_offers_only_the_present_export(self, show: Open, full: Workspace) -> None:
         page = show("export")
         folder = full.folder / "exports" / "cleaned"
-        assert [metric.value for metric in page.metric] == ["5", "45", "1", "0", "0"]
+        assert [metric.value for metric in page.metric] == ["5", "45", "1", "0", "0", "0"]
         click(page, "export_write")
         assert "Written to" in words(page)
         assert {path.name for path in folder.glob("cleaned-tasks.*")} == {f"cleaned-tasks.{f}" for f in FORMATS}
@@ -237,13 +237,13 @@ class TestExport:
         assert (folder / "model" / "model.safetensors").read_bytes() == same
         assert f"--formats csv --model {tuned.id}" in page.code[0].value
 
-        mark(full, tasks=sorted(full.removal().tasks), verdict="clear", reviewer="me")
+        mark(full, tasks=sorted(full.changes().tasks), verdict="clear", reviewer="me")
         run_again(page)
         assert "Written to" not in words(page)
 
     def test_lists_for_other_libraries_are_written_and_read_back(self, show: Open, full: Workspace) -> None:
         rows = full.project().tasks.train.rows
-        left = rows[~rows["task_id"].isin(full.removal().tasks) & (rows["role"] == "query")]
+        left = rows[~rows["task_id"].isin(full.changes().tasks) & (rows["role"] == "query")]
         item = Item("instance", *left.iloc[0][["task_id", "role", "image_id"]])
         mark(full, [item], reviewer="me")
         folder, images = full.folder / "exports" / "cleaned", full.project().images
@@ -253,7 +253,7 @@ class TestExport:
         click(page, "export_write")
         assert "Written to" in words(page)
         assert "--formats csv,learn2learn,torchmeta,easyfsl" in page.code[0].value
-        removal, train = full.removal(), full.project().tasks.train
+        removal, train = full.changes(), full.project().tasks.train
         assert read_tasks(folder / "cleaned-tasks.csv", images).hash == cleaned(train, removal).hash
         for library in LIBRARIES:
             have = read_tasks(folder / f"cleaned-tasks.{library}.json", images)
@@ -276,7 +276,7 @@ class TestExport:
         folder = full.folder / "exports" / "cleaned"
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         rows = full.project().tasks.train.rows
-        alive = rows[~rows["task_id"].isin(full.removal().tasks)]
+        alive = rows[~rows["task_id"].isin(full.changes().tasks)]
         mark(full, images=[alive.loc[alive["role"] == "support", "image_id"].iloc[0]], reviewer="me")
         page.multiselect(key="export_formats").set_value(["csv", "torchmeta"])
         run_again(page)
@@ -296,7 +296,7 @@ class TestExport:
 
     def test_dropping_rows_that_a_task_needs_is_explained(self, show: Open, full: Workspace) -> None:
         rows = full.project().tasks.train.rows
-        alive = rows[~rows["task_id"].isin(full.removal().tasks)]
+        alive = rows[~rows["task_id"].isin(full.changes().tasks)]
         mark(full, images=[alive.loc[alive["role"] == "support", "image_id"].iloc[0]], reviewer="me")
         page = show("export")
         page.toggle(key="export_drop").set_value(True)

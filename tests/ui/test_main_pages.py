@@ -70,7 +70,7 @@ class TestTasks:
         assert [one.value for one in page.subheader] == [f"Task {plain(worst)}"]
         assert len(page.dataframe[-1].value) == len(scores)
         click(page, "tasks_remove")
-        assert worst in full.removal().tasks
+        assert worst in full.changes().tasks
 
     def test_next_opens_the_next_task_of_the_order(self, show: Open, full: Workspace) -> None:
         scores = full.runs.all("rank")[0].table("tasks.parquet").sort_values("score")
@@ -85,7 +85,7 @@ class TestTasks:
         page.session_state["tasks_grid_query"] = {"grid": {"selected": [image]}}
         run_again(page)
         click(page, "tasks_remove_query")
-        assert full.removal().instances == {(worst, "query", image)}
+        assert full.changes().instances == {(worst, "query", image)}
 
     def test_a_filter_that_leaves_nothing_says_so(self, show: Open, full: Workspace) -> None:
         page = show("tasks")
@@ -100,11 +100,11 @@ class TestImages:
         page.session_state["images_grid"] = {"grid": {"selected": ids}}
         run_again(page)
         click(page, "images_remove")
-        assert full.removal().images == set(ids)
+        assert full.changes().images == set(ids)
         click(page, "review_Undo")
-        assert full.removal().images == frozenset()
+        assert full.changes().images == frozenset()
         click(page, "review_Redo")
-        assert full.removal().images == set(ids)
+        assert full.changes().images == set(ids)
 
     @pytest.mark.parametrize("show_only", ["Seen as another class", "Kept", "Harmful only"])
     def test_filters_show_what_they_say(self, show: Open, full: Workspace, show_only: str) -> None:

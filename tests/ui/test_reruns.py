@@ -15,7 +15,7 @@ import core.ui.evidence_panel
 import core.ui.evidence_results
 import core.ui.exported
 import core.ui.grid
-import core.workspace.decisions
+import core.workspace.log_reading
 import core.workspace.parsed
 import core.workspace.workspace
 from core.ui.navigation import TITLES
@@ -29,7 +29,7 @@ COSTLY: dict[str, tuple[Any, str]] = {
     "a problem loaded": (core.workspace.workspace, "read_folder"),
     "a model loaded": (core.workspace.workspace, "load_model"),
     "a run's or job's JSON read": (core.workspace.parsed, "read_json"),
-    "a decision read": (core.workspace.decisions, "_entry"),
+    "a decision read": (core.workspace.log_reading, "entries"),
     "an atlas encoded": (core.ui.grid, "jpeg_atlas"),
     "a ranking held against planted noise": (core.actions.demo, "detection"),
     "a table pivoted": (core.ui.evidence_results, "grids"),
@@ -82,9 +82,9 @@ def test_what_others_decide_is_seen_by_the_next_rerun(show: Open, full: Workspac
     page = show("images")
     image = full.runs.all("rank")[0].table("images.parquet")["image_id"].iloc[0]
     Workspace(full.folder).decisions.append([Decision(Item("image", image_id=image), "remove", reviewer="another")])
-    assert "Marked for removal: 1 task, 1 image" in words(run_again(page))
+    assert "Decided: 1 task, 1 image removed" in words(run_again(page))
     Workspace(full.folder).decisions.undo("another")
-    assert "Marked for removal: 1 task" in words(run_again(page))
+    assert "Decided: 1 task removed" in words(run_again(page))
     assert "1 image" not in words(page)
 
 

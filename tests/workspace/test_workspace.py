@@ -12,8 +12,9 @@ import pytest
 from core.errors import UserError
 from core.files import HOME_VARIABLE, home
 from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.tasks.changes import Changes
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.decisions import Decision, Item
+from core.workspace.decisions import Decision, Item, Operation
 from core.workspace.workspace import Workspace, all_workspaces, create, locate
 
 SETTINGS = TaskSettings(ways=3, shots=1, queries=2, count=4, heldout=2)
@@ -49,7 +50,7 @@ def test_a_workspace_holds_copies_of_its_tasks_and_model(workspace: Workspace, t
 def test_opening_the_same_problem_again_keeps_what_was_decided(workspace: Workspace, tmp_path: Path) -> None:
     workspace.decisions.append([Decision(Item("task", task_id="t0"), "remove")])
     again = create(tmp_path / "mine", tmp_path / "tasks", tmp_path / "model")
-    assert again.removal().tasks == {"t0"}
+    assert again.changes().tasks == {"t0"}
 
 
 def test_what_reviewers_decided_to_remove(workspace: Workspace) -> None:
@@ -61,10 +62,39 @@ def test_what_reviewers_decided_to_remove(workspace: Workspace) -> None:
         Decision(Item("instance", "t2", "query", "c"), "remove"),
     ]
     workspace.decisions.append(rows)
-    removal = workspace.removal()
+    removal = workspace.changes()
     assert (removal.tasks, removal.images, removal.instances) == ({"t0"}, {"a"}, {("t2", "query", "c")})
     workspace.decisions.append([Decision(Item("task", task_id="t0"), "keep")])
-    assert len(workspace.removal()) == 2
+    assert len(workspace.changes()) == 2
+
+
+def test_what_reviewers_decided_to_relabel(workspace: Workspace) -> None:
+    names = workspace.project().images.class_names
+    rows = [
+        Decision(Item("image", image_id="a"), "relabel", label=1),
+        Decision(Item("instance", "t2", "query", "c"), "relabel", label=0),
+        Decision(Item("image", image_id="b"), "remove"),
+    ]
+    workspace.decisions.append(rows)
+    changes = workspace.changes()
+    assert changes.relabelled_images == {("a", names[1])}
+    assert changes.relabelled_instances == {("t2", "query", "c", names[0])}
+    assert changes.images == {"b"}
+    workspace.decisions.append([Decision(Item("image", image_id="a"), "relabel", label=99)])
+    with pytest.raises(UserError, match="no class number 99"):
+        workspace.changes()
+
+
+def test_what_reviewers_are_in_conflict_about_is_left_out_until_it_is_settled(workspace: Workspace) -> None:
+    item, other = Item("image", image_id="a"), Item("image", image_id="b")
+    log = workspace.decisions
+    log.append([Decision(item, "remove", reviewer="one"), Decision(other, "remove", reviewer="one")])
+    log.append([Decision(item, "relabel", label=1, reviewer="two")])
+    assert set(log.conflicts()) == {item}
+    assert workspace.changes() == Changes(images=frozenset({"b"}))
+    settled = (Decision(item, "remove", reviewer="three"),)
+    log.submit([Operation("decide", "three", decisions=settled, saw=log.version())])
+    assert workspace.changes().images == {"a", "b"}
 
 
 def test_another_problem_is_refused_in_the_same_place(workspace: Workspace, tmp_path: Path) -> None:

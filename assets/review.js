@@ -1,0 +1,796 @@
+// The review grid: one page of pictures, one key each. Streamlit calls the default export whenever the data changed.
+// Python (core/ui/review_grid.py) joins this file to review_log.js, review_keys.js, review_sheets.js and
+// review_dialogs.js. Texts only through textContent.
+//
+// Every decision is drawn at once, kept in the browser's log, and sent; what Python says later is drawn below what is
+// still under way. One report is under way at a time, so quick keys travel together.
+
+const TICK_MS = 400;
+const LATE_MS = 1500; // a decision that waits longer is told in the banner
+const AGAIN_MS = 2500; // a report without an answer is sent again
+const REST_MS = 160; // the focus rests this long before its details are asked for
+const QUEUE_LENGTH = 500; // keys pressed while a page is on its way
+const mounted = new WeakMap(); // root -> Review
+const memories = new Map(); // scope -> {log, done, undone}; outlives a remount by Streamlit
+
+const VERDICTS = {
+  keep: ["✓", "keep"],
+  remove: ["✕", "remove"],
+  relabel: ["→", "relabel"],
+  unsure: ["?", "unsure"],
+};
+const percent = (share) => `${Math.round(100 * share)} %`;
+const whole = (number) => number.toLocaleString("en");
+const things = (number, one) => `${whole(number)} ${one}${number === 1 ? "" : "s"}`;
+const keyOf = (kind, task, role, image) => JSON.stringify([kind, task, role, image]);
+
+class Review {
+  constructor(root) {
+    this.map = new KeyMap();
+    this.tab = uuid();
+    this.reports = this.turns = 0;
+    this.selected = new Map(); // position -> tile, over all pages
+    this.all = false; // everything that passes the filter is selected
+    this.queue = [];
+    this.nodes = [];
+    this.tiles = [];
+    this.focus = 0;
+    this.build(root);
+    this.onSheet = () => this.settle();
+    listeners.add(this.onSheet);
+    this.onDocument = (event) => this.documentKey(event);
+    document.addEventListener("keydown", this.onDocument, true);
+    this.timer = setInterval(() => this.tick(), TICK_MS);
+  }
+
+  build(root) {
+    const box = (this.box = element("div", "rv", root));
+    for (const kind of ["keydown", "keypress", "keyup"])
+      box.addEventListener(kind, (event) => {
+        if (kind === "keydown") this.key(event);
+        if (event.key !== "Tab") event.stopPropagation(); // Streamlit has shortcuts of its own
+      });
+    this.banner = element("div", "banner", box);
+    this.banner.setAttribute("role", "alert");
+    this.banner.hidden = true;
+
+    const way = element("div", "way", box);
+    this.progress = element("progress", "", way);
+    this.progress.setAttribute("aria-label", "Decided");
+    this.told = element("span", "told", way);
+
+    const bar = element("div", "bar", box);
+    bar.setAttribute("role", "toolbar");
+    bar.setAttribute("aria-label", "Pages and selection");
+    this.place = element("span", "place", bar);
+    this.back = button(bar, "‹", "Page before", () => this.turn(-1, "first"));
+    this.next = button(bar, "›", "Next page", () => this.turn(1, "first"));
+    this.pick = button(bar, "Select page", "", () => this.selectPage());
+    this.pickAll = button(bar, "", "", () => this.selectAll());
+    this.drop = button(bar, "Drop selection", "", () => this.deselect());
+    element("span", "space", bar);
+    this.hint = {};
+    for (const [action, text] of [
+      ["undo", "Undo"],
+      ["redo", "Redo"],
+      ["goto", "Go to"],
+      ["details", "Details"],
+      ["help", "Keys"],
+    ])
+      this.actionButton(bar, action, text);
+
+    const acts = element("div", "bar acts", box);
+    acts.setAttribute("role", "toolbar");
+    acts.setAttribute("aria-label", "Decide");
+    for (const [action, text] of [
+      ["keep", "Keep"],
+      ["remove", "Remove"],
+      ["accept", "Accept suggestion"],
+      ["unsure", "Unsure"],
+      ["clear", "Clear"],
+    ])
+      this.actionButton(acts, action, text);
+    this.chips = element("span", "chips", acts);
+    this.actionButton(acts, "palette", "Other class");
+
+    const main = element("div", "main", box);
+    this.list = element("div", "tiles", main);
+    this.list.setAttribute("role", "listbox");
+    this.list.setAttribute("aria-multiselectable", "true");
+    this.list.addEventListener("click", (event) => this.click(event));
+    this.list.addEventListener("dblclick", () => this.openLarge());
+    this.list.addEventListener("focusin", (event) => this.rove(this.indexOf(event)));
+    this.aside = element("aside", "details", main);
+    this.aside.setAttribute("aria-label", "Details");
+    this.aside.tabIndex = 0;
+    this.detailsOpen = box.parentElement?.getBoundingClientRect().width > 980 || innerWidth > 1300;
+
+    const foot = element("div", "foot", box);
+    this.status = element("span", "status", foot);
+    this.status.setAttribute("role", "status");
+    this.others = element("span", "others", foot);
+    element("span", "hint", foot, "Below a picture: its given class, then → the suggested one and how probable it is.");
+
+    this.palette = new Palette(box);
+    this.goto = new Ask(box, "Go to", "A position in this list, or an image's id.");
+    this.comment = new Ask(box, "Comment", "Everybody who opens this item sees it.");
+    this.sheet = new KeySheet(box, this.map, () => this.hints());
+    this.large = new Dialog(box, "large", "Large view");
+    this.large.node.addEventListener("close", () => this.nodes[this.focus]?.focus({ preventScroll: true }));
+    this.large.node.tabIndex = -1; // holds the focus itself, so that the space key closes it
+    const row = element("div", "row", this.large.node);
+    button(row, "‹ Before", "", () => this.step("arrowleft"));
+    this.largePlace = element("span", "place", row);
+    button(row, "Next ›", "", () => this.step("arrowright"));
+    button(row, "Close", "", () => this.large.close());
+    this.largeBody = element("div", "body", this.large.node);
+    this.hints();
+  }
+
+  actionButton(parent, action, text) {
+    const made = button(parent, "", "", () => {
+      this.act(action);
+      this.nodes[this.focus]?.focus({ preventScroll: true });
+    });
+    element("span", "", made, text);
+    this.hint[action] = element("kbd", "", made);
+  }
+
+  hints() {
+    for (const [action, node] of Object.entries(this.hint)) node.textContent = this.map.keys[action];
+  }
+
+  // ---- what Python says
+
+  update(data, setStateValue) {
+    this.set = setStateValue;
+    const scope = `${data.workspace}/${data.reviewer}`;
+    if (this.scope !== scope) {
+      this.scope = scope;
+      const fresh = () => ({ log: new OperationLog(scope), done: [], undone: [] });
+      memories.set(scope, (this.memory = memories.get(scope) ?? fresh()));
+      this.log = this.memory.log;
+      this.box.dataset.scope = scope;
+    }
+    const refused = data.acked.filter(([, , lost]) => lost);
+    this.log.settle(data.acked.map(([token]) => token));
+    this.fault = data.error;
+    if (this.flying && data.heard === this.flying.name) {
+      this.heardAt = Date.now();
+      this.flying = null;
+    }
+    const said = data.acked.map(([, text]) => text).filter(Boolean);
+    if (said.length) this.say(said.at(-1));
+    if (refused.length) this.refusal = refused.at(-1)[1];
+    this.coming = data;
+    this.settle();
+    if (this.log.pending.length && !this.flying && !this.fault) this.report();
+    this.tick();
+  }
+
+  // Take over what came, once its pictures are there.
+  settle() {
+    const page = pages.get(this.coming?.stamp);
+    if (!page || (page.tiles.length && !sheets.get(page.sheet)?.ready)) {
+      if (this.data) this.detail();
+      return;
+    }
+    const before = this.data;
+    this.data = { ...page, ...this.coming };
+    const { data } = this;
+    if (before?.stamp !== data.stamp) this.draw(before);
+    else this.paint();
+    if (before?.classes !== data.classes) this.classes();
+    if (this.turning && data.turned === this.turning.name) {
+      const { at } = this.turning;
+      this.turning = null;
+      this.land(data.at ?? at ?? this.tiles[this.focus]?.p);
+      if (data.reply) this.say(data.reply);
+      this.replay();
+    }
+    this.detail();
+  }
+
+  draw(before) {
+    const { data, list } = this;
+    const held = this.holdsFocus();
+    const was = this.tiles[this.focus]?.p;
+    this.tiles = data.tiles.map(([p, kind, task, role, image, given, suggested, sure, note, believed]) => {
+      return { p, kind, task, role, image, given, suggested, sure, note, believed, key: keyOf(kind, task, role, image) };
+    });
+    if (before?.set !== data.set) this.deselect(false);
+    this.anchor = this.last = null;
+    const sheet = sheets.get(data.sheet);
+    const side = data.side;
+    list.style.setProperty("--tile", `${side}px`);
+    list.setAttribute("aria-label", data.label);
+    list.replaceChildren();
+    this.nodes = this.tiles.map((tile, i) => {
+      const node = element("div", "tile", list);
+      node.setAttribute("role", "option");
+      node.dataset.p = tile.p;
+      showCell(element("div", "pic", node), sheet, i, side);
+      element("div", "given", node, data.names[tile.given] ?? "");
+      element("div", "guess", node, this.guess(tile));
+      element("div", "verdict", node);
+      element("div", "marks", node);
+      node.title = `${tile.image}${tile.note ? `\n${tile.note}` : ""}`;
+      return node;
+    });
+    const place = this.tiles.findIndex((tile) => tile.p === was);
+    this.focus = Math.max(0, place);
+    this.paint();
+    if (!this.turning) this.land(place >= 0 ? was : "undecided", held || !before);
+  }
+
+  guess(tile) {
+    if (tile.suggested < 0) return "";
+    if (tile.suggested === tile.given) return "as given";
+    const sure = tile.sure === null ? "" : ` · ${percent(tile.sure)}`;
+    return `→ ${this.data.names[tile.suggested]}${sure}`;
+  }
+
+  // ---- what is shown: Python's word, and on top of it what is on its way
+
+  shown(tile) {
+    const { pending } = this.log;
+    for (let i = pending.length - 1; i >= 0; i--) {
+      const effect = this.effect(pending[i]);
+      if (effect.has(tile.key)) return effect.get(tile.key);
+    }
+    return this.saved(tile);
+  }
+
+  saved(tile) {
+    const state = this.data.state[tile.p];
+    return state?.[0] ? [state[0], state[1]] : null;
+  }
+
+  effect(op) {
+    if (!op.effect) {
+      const items = op.act === "decide" ? (op.items ?? []) : [];
+      op.effect = new Map(
+        items.map(([kind, task, role, image, verdict, label]) => [
+          keyOf(kind, task, role, image),
+          verdict === "clear" ? null : [verdict, label],
+        ]),
+      );
+    }
+    return op.effect;
+  }
+
+  paint() {
+    this.nodes.forEach((_, i) => this.paintTile(i));
+    const { data } = this;
+    const first = data.page * data.size;
+    const places = `${whole(first + 1)} to ${whole(first + this.tiles.length)} of ${whole(data.total)}`;
+    this.place.textContent = this.tiles.length ? places : "Nothing passes the filter";
+    this.back.disabled = data.page === 0;
+    this.next.disabled = data.page >= data.pages - 1;
+    this.pickAll.textContent = `Select all ${whole(data.total)}`;
+    this.pickAll.hidden = data.total <= this.tiles.length;
+    this.drop.hidden = !this.all && !this.selected.size;
+    this.drop.textContent = `Drop selection (${whole(this.all ? data.total : this.selected.size)})`;
+    this.others.textContent = data.notice;
+    const [decided, all, left] = data.progress;
+    this.progress.max = Math.max(1, all);
+    this.progress.value = decided;
+    const blind = data.blind ? "by you, blind: others' decisions are hidden" : "";
+    const told = [`${whole(decided)} of ${whole(all)} decided`, blind, left].filter(Boolean).join("; ");
+    if (this.told.textContent !== told) this.told.textContent = told;
+    this.box.classList.toggle("turning", Boolean(this.turning));
+  }
+
+  paintTile(i) {
+    const [node, tile] = [this.nodes[i], this.tiles[i]];
+    const { names, state, total, page, size } = this.data;
+    const [, , by, conflict, comments] = state[tile.p] ?? [];
+    const now = this.shown(tile);
+    const [sign, word] = VERDICTS[now?.[0]] ?? ["", ""];
+    const what = now?.[0] === "relabel" ? (names[now[1]] ?? "?") : word;
+    const chosen = this.all || this.selected.has(tile.p);
+    node.className = `tile ${word}${conflict ? " conflict" : ""}`;
+    node.children[3].textContent = now ? `${sign} ${what}` : "";
+    node.children[4].textContent = `${conflict ? "⚡" : ""}${comments ? "✎" : ""}`;
+    node.setAttribute("aria-selected", String(chosen));
+    node.tabIndex = i === this.focus ? 0 : -1;
+    node.classList.toggle("here", i === this.focus);
+    const told = [
+      `${whole(page * size + i + 1)} of ${whole(total)}`,
+      `given ${names[tile.given] ?? "unknown"}`,
+      tile.suggested >= 0 && tile.suggested !== tile.given
+        ? `suggested ${names[tile.suggested]}${tile.sure === null ? "" : ` ${percent(tile.sure)}`}`
+        : "nothing else suggested",
+      now ? `decided: ${now[0] === "relabel" ? `relabel to ${what}` : what}${by ? ` by ${by}` : ""}` : "undecided",
+      conflict && `conflict: ${conflict.map(([who, said]) => `${who} ${said}`).join(", ")}`,
+      comments && things(comments, "comment"),
+    ];
+    node.setAttribute("aria-label", told.filter(Boolean).join(", "));
+  }
+
+  say(text) {
+    this.status.textContent = "";
+    this.status.textContent = text;
+  }
+
+  // ---- the focus
+
+  holdsFocus() {
+    const active = document.activeElement;
+    return active === document.body || !active || Boolean(this.box.getRootNode().activeElement);
+  }
+
+  indexOf(event) {
+    return this.nodes.indexOf(event.target.closest(".tile"));
+  }
+
+  rove(i) {
+    if (i < 0 || i >= this.nodes.length) return;
+    const old = this.focus;
+    this.focus = i;
+    if (this.nodes[old] && old !== i) this.paintTile(old);
+    this.paintTile(i);
+    this.want();
+  }
+
+  go(i) {
+    if (i < 0 || i >= this.nodes.length) return;
+    if (this.large.open || this.asking()) this.rove(i);
+    else this.nodes[i].focus();
+    if (this.large.open) this.detail();
+  }
+
+  asking() {
+    return [this.palette, this.goto, this.comment, this.sheet].some((dialog) => dialog.open);
+  }
+
+  // Put the focus somewhere on a page that has just come.
+  land(at, grab = true) {
+    if (!this.nodes.length) return;
+    let i = 0;
+    if (typeof at === "number") i = Math.max(0, this.tiles.findIndex((tile) => tile.p === at));
+    else if (at === "last") i = this.nodes.length - 1;
+    else if (at === "undecided") i = Math.max(0, this.tiles.findIndex((tile) => !this.shown(tile)));
+    if (grab && !this.landed && this.holdsFocus()) this.nodes[i].focus({ preventScroll: true }); // opens at its head
+    else if (grab && this.holdsFocus()) this.go(i);
+    else this.rove(i);
+    this.landed = true;
+    this.detail();
+  }
+
+  // Python reads the details of what rests under the focus.
+  want() {
+    clearTimeout(this.resting);
+    if (!this.detailsOpen && !this.large.open) return;
+    this.resting = setTimeout(() => this.ask({}), this.large.open ? 0 : REST_MS);
+  }
+
+  ask(more) {
+    const open = this.detailsOpen || this.large.open;
+    this.view = { tab: this.tab, ...this.view, ...more, focus: open ? (this.tiles[this.focus]?.p ?? null) : null };
+    const text = JSON.stringify(this.view);
+    if (text === this.asked) return;
+    this.asked = text;
+    this.set("view", this.view);
+  }
+
+  turn(by, at) {
+    const { data } = this;
+    const page = data.page + by;
+    if (page < 0 || page >= data.pages) return this.say(by > 0 ? "This is the end of the list." : "This is its start.");
+    this.request({ page, at }, at);
+  }
+
+  request(what, at = null) {
+    this.turns += 1;
+    const name = `${this.tab}-${this.turns}`;
+    this.turning = { name, at, since: Date.now() };
+    clearTimeout(this.resting);
+    this.box.classList.add("turning");
+    this.ask({ page: null, at: null, find: null, ...what, name });
+  }
+
+  replay() {
+    const keys = this.queue;
+    this.queue = [];
+    keys.forEach((name) => this.press(name));
+  }
+
+  // ---- selecting
+
+  choose(i, on) {
+    const tile = this.tiles[i];
+    if (this.all) this.deselect();
+    if (on ?? !this.selected.has(tile.p)) this.selected.set(tile.p, tile);
+    else this.selected.delete(tile.p);
+    this.paint();
+  }
+
+  range(from, to) {
+    this.all = false;
+    this.anchor ??= { at: from, base: new Map(this.selected) };
+    this.selected = new Map(this.anchor.base);
+    const [low, high] = [Math.min(this.anchor.at, to), Math.max(this.anchor.at, to)];
+    for (const tile of this.tiles.slice(low, high + 1)) this.selected.set(tile.p, tile);
+    this.paint();
+    this.say(`${whole(this.selected.size)} selected`);
+  }
+
+  selectPage() {
+    this.all = false;
+    for (const tile of this.tiles) this.selected.set(tile.p, tile);
+    this.paint();
+    this.say(`${whole(this.selected.size)} selected`);
+    this.nodes[this.focus]?.focus({ preventScroll: true });
+  }
+
+  selectAll() {
+    this.selected.clear();
+    this.all = true;
+    this.paint();
+    this.say(`All ${whole(this.data.total)} that pass the filter are selected`);
+    this.nodes[this.focus]?.focus({ preventScroll: true });
+  }
+
+  deselect(draw = true) {
+    this.selected.clear();
+    this.all = false;
+    this.anchor = null;
+    if (draw) {
+      this.paint();
+      this.nodes[this.focus]?.focus({ preventScroll: true });
+    }
+  }
+
+  // ---- deciding
+
+  // Accepting on many means the likelier class of each; on one, what its tile says.
+  outcome(tile, verdict, label, many) {
+    if (verdict === "accept") {
+      const takes = many ? tile.believed : tile.suggested >= 0 && tile.suggested !== tile.given;
+      return takes ? ["relabel", tile.suggested] : ["keep", null];
+    }
+    if (verdict === "relabel" && label === tile.given) return ["keep", null]; // the class it has already
+    return verdict === "clear" ? null : [verdict, label];
+  }
+
+  decide(verdict, label = null) {
+    const { data } = this;
+    const many = this.all || this.selected.size > 0;
+    const tiles = this.all ? this.tiles : many ? [...this.selected.values()] : this.tiles.slice(this.focus).slice(0, 1);
+    if (!tiles.length) return;
+    const here = this.focus;
+    const redone = !many && this.shown(tiles[0]) !== null;
+    const effect = new Map(tiles.map((tile) => [tile.key, this.outcome(tile, verdict, label, many)]));
+    const op = { act: "decide", verdict, label, run: data.run, saw: data.version, effect };
+    if (this.all) op.set = data.set;
+    else
+      op.items = tiles.map((tile) => {
+        const [what, to] = effect.get(tile.key) ?? ["clear", null];
+        return [tile.kind, tile.task, tile.role, tile.image, what, to];
+      });
+    this.memory.done.push({ before: new Map(tiles.map((tile) => [tile.key, this.shown(tile)])), after: effect });
+    this.memory.undone = [];
+    this.send(op);
+    const size = this.all ? data.total : tiles.length;
+    const word = verdict === "relabel" ? `relabel to ${data.names[label]}` : verdict;
+    this.say(`${size > 1 ? `${whole(size)} items` : `Position ${whole(data.page * data.size + here + 1)}`}: ${word}`);
+    if (many) {
+      const last = this.all ? here : Math.max(here, ...tiles.map((tile) => this.tiles.indexOf(tile)));
+      const wholePage = this.all;
+      this.deselect(false);
+      this.paint();
+      if (!wholePage) this.moveOn(last, false);
+    } else {
+      this.paintTile(here);
+      if (verdict !== "clear") this.moveOn(here, redone);
+    }
+  }
+
+  moveOn(from, redone) {
+    if (redone) return from + 1 < this.nodes.length ? this.go(from + 1) : this.turn(1, "first");
+    const next = this.tiles.findIndex((tile, i) => i > from && !this.shown(tile));
+    if (next >= 0) return this.go(next);
+    this.turn(1, "undecided");
+  }
+
+  reverse(act) {
+    const [from, to] = act === "undo" ? [this.memory.done, this.memory.undone] : [this.memory.undone, this.memory.done];
+    const step = from.pop();
+    if (step) to.push(step);
+    this.send({ act, effect: (act === "undo" ? step?.before : step?.after) ?? new Map() });
+    this.paint();
+    const at = step ? this.tiles.findIndex((tile) => step.before.has(tile.key)) : -1;
+    if (at >= 0) this.go(at);
+  }
+
+  send(op) {
+    this.log.add(op);
+    if (!this.flying) this.report();
+  }
+
+  report() {
+    this.reports += 1;
+    this.flying = { name: `${this.tab}-${this.reports}`, since: Date.now() };
+    this.set("ops", { name: this.flying.name, scope: this.scope, log: this.log.wire() });
+  }
+
+  tick() {
+    if (!this.data) return;
+    const late = this.log.waits() > LATE_MS;
+    const rested = Date.now() - (this.heardAt ?? 0) > AGAIN_MS;
+    if (this.flying && Date.now() - this.flying.since > AGAIN_MS) this.flying = null;
+    if (late && rested) this.log.adopt();
+    if (this.log.pending.length && !this.flying && (rested || !this.fault)) this.report();
+    if (this.turning && Date.now() - this.turning.since > AGAIN_MS) {
+      this.turning.since = Date.now();
+      this.set("view", { ...this.view, again: Date.now() });
+    }
+    const many = things(this.log.pending.length, "decision");
+    let text = "";
+    if (this.log.pending.length && (late || this.fault)) {
+      const why = this.fault ? `${this.fault[0]} ${this.fault[1]}` : "The server does not answer.";
+      const where = this.log.volatile
+        ? `${many} only on this page (the browser's store is full): do not close it`
+        : `${many} kept in this browser`;
+      text = `Not saved yet: ${where}. ${why} They are sent again by themselves.`;
+    } else if (this.refusal) text = this.refusal;
+    this.banner.hidden = !text;
+    if (this.banner.textContent !== text) this.banner.textContent = text;
+  }
+
+  // ---- keys and mouse
+
+  click(event) {
+    const i = this.indexOf(event);
+    if (i < 0) return;
+    if (event.shiftKey) this.range(this.last ?? this.focus, i);
+    else {
+      this.anchor = null;
+      if (event.ctrlKey || event.metaKey) this.choose(i);
+      this.last = i;
+    }
+    this.nodes[i].focus({ preventScroll: true });
+  }
+
+  // Keys that go to nobody, as after a click beside everything, are the grid's.
+  documentKey(event) {
+    const active = document.activeElement;
+    if ((active && active !== document.body) || !this.box.isConnected || !this.nodes.length) return;
+    if (document.querySelector("[role=dialog], dialog[open]")) return;
+    this.key(event);
+    if (event.defaultPrevented || /^[a-z]$/i.test(event.key)) event.stopImmediatePropagation();
+  }
+
+  key(event) {
+    if (event.altKey || event.isComposing || this.asking() || !this.data) return;
+    const from = event.composedPath()[0];
+    if (from.tagName === "BUTTON" && [" ", "Enter"].includes(event.key)) return;
+    const dialog = from.closest?.("dialog");
+    if (dialog && dialog !== this.large.node) return; // one that this very key has closed
+    if (["Shift", "Control", "Alt", "Meta", "Tab", "Escape"].includes(event.key) && !this.selected.size && !this.all) return;
+    if (from === this.aside && /^(Arrow|Page|Home|End)/.test(event.key)) return; // it scrolls
+    const name = keyName(event);
+    if (!this.knows(name)) return;
+    event.preventDefault();
+    this.refusal = "";
+    if (this.turning) {
+      if (this.queue.length < QUEUE_LENGTH) this.queue.push(name);
+    } else this.press(name);
+  }
+
+  knows(name) {
+    return (
+      this.map.action(name) ||
+      /^([0-9]|(shift\+)?arrow(left|right|up|down)|(shift\+)?(home|end)|pageup|pagedown|enter|ctrl\+a)$/.test(name) ||
+      (name === "escape" && !this.large.open)
+    );
+  }
+
+  press(name) {
+    if (this.turning) return this.queue.push(name);
+    const action = this.map.action(name);
+    if (action) return this.act(action);
+    if (/^[0-9]$/.test(name)) {
+      const entry = this.data.classes.find(([key]) => key === name);
+      if (entry) this.decide("relabel", entry[1]);
+      else this.say(`No class has the key ${name} here; ${this.map.keys.palette} lists all of them.`);
+    } else if (name === "pageup" || name === "pagedown") this.turn(name === "pageup" ? -1 : 1, "first");
+    else if (name === "ctrl+a") this.selectPage();
+    else if (name === "escape") this.deselect();
+    else if (name === "enter") this.openLarge();
+    else this.move(name);
+  }
+
+  move(name) {
+    const shift = name.startsWith("shift+");
+    const way = name.replace("shift+", "");
+    const { focus: i } = this;
+    const last = this.nodes.length - 1;
+    const across = this.large.open ? 1 : getComputedStyle(this.list).gridTemplateColumns.split(" ").length;
+    const to = { arrowleft: i - 1, arrowright: i + 1, arrowup: i - across, arrowdown: i + across, home: 0, end: last }[way];
+    const onLastRow = Math.floor(i / across) === Math.floor(last / across);
+    if (way === "arrowup" && to < 0 && !this.large.open) return;
+    if (to < 0) return shift ? undefined : this.turn(-1, "last");
+    if (to > last && way === "arrowdown" && !onLastRow) return this.moveTo(last, shift);
+    if (to > last) return shift ? undefined : this.turn(1, "first");
+    this.moveTo(to, shift);
+  }
+
+  moveTo(to, shift) {
+    if (shift) this.range(this.focus, to);
+    else this.anchor = null;
+    this.go(to);
+    if (!shift) this.last = to;
+  }
+
+  act(action) {
+    const tile = this.tiles[this.focus];
+    switch (action) {
+      case "undo":
+      case "redo":
+        return this.reverse(action);
+      case "large":
+        return this.large.open ? this.large.close() : this.openLarge();
+      case "details":
+        this.detailsOpen = !this.detailsOpen;
+        this.detail();
+        return this.want();
+      case "help":
+        return this.sheet.ask();
+      case "goto":
+        return this.goto.ask((text) => this.request({ find: text }));
+      case "palette":
+        return tile && this.palette.ask(this.choices(tile), (label) => this.decide("relabel", label));
+      case "comment":
+        return (
+          tile &&
+          this.comment.ask((text) => {
+            this.send({ act: "comment", text, items: [[tile.kind, tile.task, tile.role, tile.image]] });
+            this.say("Comment written.");
+          })
+        );
+      case "select":
+        this.anchor = null;
+        this.last = this.focus;
+        return tile && this.choose(this.focus);
+      case "undecided":
+        return this.moveOn(this.focus, false);
+      default:
+        return this.decide(action);
+    }
+  }
+
+  choices(tile) {
+    const { names } = this.data;
+    const note = (label) =>
+      label === tile.given ? "given" : label === tile.suggested ? `suggested ${tile.sure === null ? "" : percent(tile.sure)}` : "";
+    const likely = (label) => (label === tile.suggested ? 0 : label === tile.given ? 2 : 1);
+    const choices = names.map((name, label) => [label, name, note(label)]);
+    return choices.sort((a, b) => likely(a[0]) - likely(b[0]) || a[0] - b[0]);
+  }
+
+  classes() {
+    this.chips.replaceChildren();
+    for (const [key, label] of this.data.classes) {
+      const name = this.data.names[label];
+      const made = button(this.chips, "", `Relabel to ${name}`, () => {
+        this.decide("relabel", label);
+        this.nodes[this.focus]?.focus({ preventScroll: true });
+      });
+      element("kbd", "", made, key);
+      if (name !== key) element("span", "name", made, name);
+      made.title = name;
+    }
+  }
+
+  // ---- one item: the large view, and the details beside the grid
+
+  openLarge() {
+    if (!this.tiles.length) return;
+    this.box.getRootNode().activeElement?.blur(); // closing must not bring back the tile that was left long ago
+    this.large.show();
+    this.large.node.focus();
+    this.detail();
+    this.want();
+  }
+
+  step(name) {
+    this.press(name);
+    this.large.node.focus();
+  }
+
+  // With the next frame: quick keys need not wait for what nobody can read between them.
+  detail() {
+    this.drawing ??= requestAnimationFrame(() => {
+      this.drawing = null;
+      this.drawDetail();
+    });
+  }
+
+  drawDetail() {
+    this.aside.hidden = !this.detailsOpen || !this.tiles.length;
+    if (!this.data || !this.tiles.length) return;
+    if (this.large.open) {
+      const { page, size, total } = this.data;
+      this.largePlace.textContent = `${whole(page * size + this.focus + 1)} of ${whole(total)}`;
+      this.item(this.largeBody, true);
+    }
+    if (!this.aside.hidden) this.item(this.aside, false);
+  }
+
+  item(parent, large) {
+    const tile = this.tiles[this.focus];
+    const { data } = this;
+    const more = data.detail?.p === tile.p ? data.detail : null;
+    const now = this.shown(tile);
+    const stamp = JSON.stringify([tile.p, data.stamp, data.state[tile.p], now, more, large, Boolean(sheets.get(more?.sheet)?.ready)]);
+    if (parent.dataset.stamp === stamp) return;
+    parent.dataset.stamp = stamp;
+    const top = parent.scrollTop;
+    parent.replaceChildren();
+    const split = element("div", "split", parent);
+    const picture = element("div", "picture", split);
+    picture.setAttribute("role", "img");
+    picture.setAttribute("aria-label", `Image ${tile.image}`);
+    const side = large ? Math.round(Math.min(440, innerHeight * 0.55, innerWidth * 0.8)) : 208;
+    const sheet = sheets.get(more?.sheet);
+    if (sheet?.ready) showCell(picture, sheet, 0, side);
+    else showCell(picture, sheets.get(data.sheet), this.focus, side);
+    const words = element("div", "words", split);
+    const facts = [
+      ["Given", data.names[tile.given] ?? "unknown"],
+      ["Suggested", tile.suggested < 0 ? "–" : `${data.names[tile.suggested]}${tile.sure === null ? "" : `, ${percent(tile.sure)}`}`],
+      ["Decision", now ? (now[0] === "relabel" ? `relabel to ${data.names[now[1]]}` : now[0]) : "none yet"],
+      ...(more?.facts ?? []),
+    ];
+    const table = element("dl", "facts", words);
+    for (const [term, text] of facts) {
+      element("dt", "", table, term);
+      element("dd", "", table, text);
+    }
+    const conflict = data.state[tile.p]?.[3];
+    if (conflict) {
+      const box = element("div", "opposed", words, "Opinions differ: ");
+      box.append(conflict.map(([who, said]) => `${who}: ${said}`).join("; "), ". A new decision settles it.");
+    }
+    for (const [title, cells, captions] of more?.strips ?? []) {
+      element("div", "title", words, title);
+      const strip = element("div", "strip", words);
+      cells.forEach((cell, i) => {
+        const node = element("div", "cell", strip);
+        const pic = element("div", "pic", node);
+        pic.setAttribute("role", "img");
+        pic.setAttribute("aria-label", captions[i]);
+        showCell(pic, sheets.get(more.strip), cell, 52);
+        node.title = captions[i];
+        element("div", "name", node, captions[i]);
+      });
+    }
+    for (const [title, lines] of more?.sections ?? []) {
+      element("div", "title", words, title);
+      const list = element("ul", "", words);
+      for (const line of lines) element("li", "", list, line);
+    }
+    if (!more) element("p", "hint", words, "…");
+    button(words, `Comment (${this.map.keys.comment})`, "", () => this.act("comment"));
+    parent.scrollTop = top;
+  }
+
+  leave() {
+    clearInterval(this.timer);
+    clearTimeout(this.resting);
+    listeners.delete(this.onSheet);
+    document.removeEventListener("keydown", this.onDocument, true);
+  }
+}
+
+export default function ({ data, parentElement, setStateValue }) {
+  if (data instanceof Uint8Array) return takeSheets(data);
+  if (!mounted.has(parentElement)) mounted.set(parentElement, new Review(parentElement));
+  mounted.get(parentElement).update(data, setStateValue);
+  return () => {
+    mounted.get(parentElement)?.leave();
+    mounted.delete(parentElement);
+  };
+}

@@ -1,0 +1,216 @@
+// Dialogs of the review grid: native <dialog> elements, which hold the focus, close with Escape and give it back.
+
+function element(tag, className, parent, text = "") {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  parent?.append(made);
+  return made;
+}
+
+function button(parent, text, label, act) {
+  const made = element("button", "", parent, text);
+  made.type = "button";
+  if (label) made.setAttribute("aria-label", label);
+  made.addEventListener("click", act);
+  return made;
+}
+
+class Dialog {
+  constructor(parent, className, title) {
+    this.node = element("dialog", className, parent);
+    this.node.setAttribute("aria-label", title);
+    this.node.addEventListener("click", (event) => event.target === this.node && this.close());
+  }
+
+  get open() {
+    return this.node.open;
+  }
+
+  show() {
+    if (!this.node.open) this.node.showModal();
+  }
+
+  close() {
+    this.node.close();
+  }
+}
+
+// One line to fill in; Enter hands it on.
+class Ask extends Dialog {
+  constructor(parent, title, hint) {
+    super(parent, "ask", title);
+    const id = `ask-${uuid()}`;
+    const label = element("label", "title", this.node, title);
+    label.htmlFor = id;
+    this.input = element("input", "", this.node);
+    this.input.id = id;
+    this.input.autocomplete = "off";
+    element("p", "hint", this.node, hint);
+    const row = element("div", "row", this.node);
+    button(row, "OK", "", () => this.finish());
+    button(row, "Cancel", "", () => this.close());
+    this.input.addEventListener("keydown", (event) => event.key === "Enter" && this.finish());
+  }
+
+  ask(then) {
+    this.then = then;
+    this.input.value = "";
+    this.show();
+    this.input.focus();
+  }
+
+  finish() {
+    const text = this.input.value.trim();
+    this.close();
+    if (text) this.then(text);
+  }
+}
+
+// All classes, the likely ones first, with a search that the keyboard alone can use.
+class Palette extends Dialog {
+  constructor(parent) {
+    super(parent, "palette", "Relabel to");
+    element("div", "title", this.node, "Relabel to");
+    this.input = element("input", "", this.node);
+    this.input.autocomplete = "off";
+    this.input.placeholder = "Type a part of the name";
+    this.list = element("div", "classes", this.node);
+    this.list.id = `palette-${uuid()}`;
+    this.list.setAttribute("role", "listbox");
+    this.list.setAttribute("aria-label", "Classes");
+    for (const [name, value] of [
+      ["role", "combobox"],
+      ["aria-label", "Class to relabel to"],
+      ["aria-expanded", "true"],
+      ["aria-autocomplete", "list"],
+      ["aria-controls", this.list.id],
+    ])
+      this.input.setAttribute(name, value);
+    this.input.addEventListener("input", () => this.search());
+    this.input.addEventListener("keydown", (event) => this.key(event));
+    this.list.addEventListener("click", (event) => {
+      const node = event.target.closest("[role=option]");
+      if (node) this.choose(Number(node.dataset.label));
+    });
+  }
+
+  // choices: [[label, name, note]], the most likely first.
+  ask(choices, then) {
+    this.choices = choices;
+    this.then = then;
+    this.input.value = "";
+    this.show();
+    this.search();
+    this.input.focus();
+  }
+
+  search() {
+    const wanted = this.input.value.trim().toLowerCase();
+    const starts = (name) => (name.toLowerCase().startsWith(wanted) ? 0 : 1);
+    const found = this.choices.filter(([, name]) => name.toLowerCase().includes(wanted));
+    if (wanted) found.sort((a, b) => starts(a[1]) - starts(b[1]));
+    this.list.replaceChildren();
+    this.options = found.slice(0, 200).map(([label, name, note], i) => {
+      const node = element("div", "class", this.list);
+      node.id = `${this.list.id}-${i}`;
+      node.setAttribute("role", "option");
+      node.dataset.label = label;
+      element("span", "name", node, name);
+      if (note) element("span", "note", node, note);
+      return node;
+    });
+    if (!found.length) element("div", "none", this.list, "No class has this in its name.");
+    this.at = 0;
+    this.mark();
+  }
+
+  mark() {
+    this.options.forEach((node, i) => node.setAttribute("aria-selected", String(i === this.at)));
+    const node = this.options[this.at];
+    if (node) this.input.setAttribute("aria-activedescendant", node.id);
+    else this.input.removeAttribute("aria-activedescendant");
+    node?.scrollIntoView({ block: "nearest" });
+  }
+
+  key(event) {
+    const last = this.options.length - 1;
+    const moves = { ArrowDown: Math.min(last, this.at + 1), ArrowUp: Math.max(0, this.at - 1) };
+    if (event.key in moves) {
+      this.at = moves[event.key];
+      this.mark();
+    } else if (event.key === "Enter" && this.options[this.at]) {
+      this.choose(Number(this.options[this.at].dataset.label));
+    } else return;
+    event.preventDefault();
+  }
+
+  choose(label) {
+    this.close();
+    this.then(label);
+  }
+}
+
+// The keys, and the way to other ones.
+class KeySheet extends Dialog {
+  constructor(parent, map, changed) {
+    super(parent, "sheet", "Keys");
+    this.map = map;
+    this.changed = changed;
+    element("div", "title", this.node, "Keys");
+    element("p", "hint", this.node, "Choose an action, then press the key that it should have. Kept in this browser.");
+    this.body = element("div", "keys", this.node);
+    this.said = element("p", "said", this.node);
+    this.said.setAttribute("role", "status");
+    const row = element("div", "row", this.node);
+    button(row, "As they were at first", "", () => {
+      this.map.reset();
+      this.draw();
+      this.said.textContent = "All keys are as they were at first.";
+      this.changed();
+    });
+    button(row, "Close", "", () => this.close());
+    this.node.addEventListener("keydown", (event) => this.key(event), true);
+    this.node.addEventListener("close", () => (this.wanted = null));
+  }
+
+  ask() {
+    this.said.textContent = "";
+    this.draw();
+    this.show();
+  }
+
+  draw() {
+    this.wanted = null;
+    this.body.replaceChildren();
+    for (const [action, , what] of ACTIONS) {
+      const row = element("div", "key", this.body);
+      const made = button(row, this.map.keys[action], `${what}: key ${this.map.keys[action]}, change it`, () => {
+        this.draw();
+        this.wanted = action;
+        this.nodes[action].textContent = "press …";
+        this.nodes[action].focus();
+        this.said.textContent = "Press a key, or Escape to leave it as it is.";
+      });
+      this.nodes = { ...this.nodes, [action]: made };
+      element("span", "", row, what);
+    }
+    for (const [keys, what] of FIXED) {
+      const row = element("div", "key", this.body);
+      element("kbd", "", row, keys);
+      element("span", "", row, what);
+    }
+  }
+
+  key(event) {
+    if (!this.wanted || ["Shift", "Control", "Alt", "Meta"].includes(event.key)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const action = this.wanted;
+    const why = event.key === "Escape" ? "Left as it was." : this.map.assign(action, keyName(event));
+    this.draw();
+    this.nodes[action].focus();
+    this.said.textContent = why || `“${this.map.keys[action]}” it is.`;
+    this.changed();
+  }
+}

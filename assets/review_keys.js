@@ -1,0 +1,70 @@
+// Which key does what. A reviewer may give an action another key; that is kept in this browser.
+
+const KEY_SPACE = "tasklens.review.keys";
+const ACTIONS = [
+  ["keep", "k", "Keep: the label is right"],
+  ["remove", "x", "Remove from training"],
+  ["accept", "a", "Accept the suggested class"],
+  ["unsure", "u", "Unsure: somebody should look again"],
+  ["clear", "backspace", "Clear the decision"],
+  ["palette", "l", "Relabel to any class: list with search"],
+  ["undo", "z", "Undo"],
+  ["redo", "shift+z", "Redo"],
+  ["large", "space", "Large view"],
+  ["details", "d", "Details beside the grid"],
+  ["comment", "m", "Write a comment"],
+  ["select", "s", "Select or deselect"],
+  ["undecided", "n", "Next undecided"],
+  ["goto", "g", "Go to a position or an id"],
+  ["help", "?", "This list"],
+];
+const FIXED = [
+  ["1 … 9, 0", "Relabel to the class with that key"],
+  ["arrows", "Move; with shift: select a range"],
+  ["home, end", "First, last of the page"],
+  ["page up, page down", "Page before, next page"],
+  ["ctrl+a", "Select the page"],
+  ["ctrl+click, shift+click", "Select one, a range"],
+  ["escape", "Close, or drop the selection"],
+];
+const TAKEN = /^([0-9]|arrow.*|home|end|pageup|pagedown|escape|enter|tab|shift\+tab|ctrl\+.*|f\d+)$/;
+
+// "z", "shift+z", "space", "?"; a symbol carries its shift in itself.
+function keyName(event) {
+  const name = event.key === " " ? "space" : event.key.toLowerCase();
+  const shifted = event.shiftKey && (name.length > 1 || name !== name.toUpperCase());
+  return (event.ctrlKey || event.metaKey ? "ctrl+" : "") + (shifted ? "shift+" : "") + name;
+}
+
+class KeyMap {
+  constructor() {
+    let kept = {};
+    try {
+      kept = JSON.parse(localStorage.getItem(KEY_SPACE)) ?? {};
+    } catch {
+      kept = {}; // not ours any more
+    }
+    this.keys = Object.fromEntries(
+      ACTIONS.map(([action, key]) => [action, typeof kept[action] === "string" ? kept[action] : key]),
+    );
+  }
+
+  action(name) {
+    return ACTIONS.find(([action]) => this.keys[action] === name)?.[0];
+  }
+
+  // Why this key cannot be given to the action; empty: it was.
+  assign(action, name) {
+    if (TAKEN.test(name)) return `“${name}” has a fixed meaning.`;
+    const other = ACTIONS.find(([one]) => one !== action && this.keys[one] === name);
+    if (other) return `“${name}” already means: ${other[2]}.`;
+    this.keys[action] = name;
+    localStorage.setItem(KEY_SPACE, JSON.stringify(this.keys));
+    return "";
+  }
+
+  reset() {
+    localStorage.removeItem(KEY_SPACE);
+    this.keys = Object.fromEntries(ACTIONS.map(([action, key]) => [action, key]));
+  }
+}

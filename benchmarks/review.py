@@ -1,0 +1,181 @@
+"""How well does the review queue find wrong labels? ``python -m benchmarks.review --out FOLDER`` prints the tables.
+
+For every seed, noise (:mod:`core.tasks.noise`) is planted in the training tasks before a model is trained on them. MNIST:
+(a) easy, 40 % of the tasks with 80 % of their labels flipped; (b) hard, 15 % with 30 %; (c) image, 10 % of the images
+mislabelled uniformly; (d) confusion, 10 % as their look-alikes. Omniglot, with ``--omniglot ZIP``: image. Items are rows
+of tasks for (a) and (b), images for the others.
+
+- **queue**: the ranking that the product chooses by planting labels of its own; it knows nothing of those planted here.
+- its single scores; the slow ones are computed apart.
+- **cleanlab**: self-confidence (cleanlab.rank) of five-fold cross-validated probabilities of a small network.
+- **remaining**: whether the 90 % interval of the number of wrong labels left covers the truth, before anything is
+  decided, and when the first items are (as many as a quarter, one half, once and one and a half times the wrong ones).
+
+Everything goes through the product's own actions, so an interrupted benchmark goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from sklearn.metrics import average_precision_score
+
+from core.actions.compute import Compute
+from core.actions.images import Wishes, add_images
+from core.actions.queue import QueueSettings, queue
+from core.actions.train import train_model
+from core.baselines.confidence import self_confidence
+from core.files import HOME_VARIABLE, write_json
+from core.maml.checkpoint import ModelSpec
+from core.maml.training import TrainSettings
+from core.memory import keep_freed_memory
+from core.progress import LiveProgress
+from core.review.cross_validation import EPOCHS
+from core.review.forecast import forecast
+from core.review.members import FAST, ROWS
+from core.tasks.generate import TaskSettings, generate, write_folder
+from core.tasks.tasklist import KEY
+from core.workspace.workspace import Workspace, create
+
+OMNIGLOT = "omniglot-background"
+PROTOCOLS = ("easy", "hard", "image", "confusion")
+SLOW = ("self_influence", "harm")
+DECIDED = (0.0, 0.25, 0.5, 1.0, 1.5)
+ITERATIONS = 600
+
+
+def problem(out: Path, data: str, protocol: str, seed: int) -> Workspace:
+    """A workspace with a model trained on noisy tasks."""
+    folder = out / f"{data}-{protocol}-{seed}"
+    if data == OMNIGLOT:
+        settings = TaskSettings(
+            data=data, noise=protocol, seed=seed, count=2000, queries=5, split="classes", heldout_share=0.1
+        )
+    else:
+        settings = TaskSettings(data=data, noise=protocol, seed=seed)
+    if not (folder / "tasks" / "tasks.json").exists():
+        write_folder(generate(settings), folder / "tasks")
+    training = TrainSettings(iterations=ITERATIONS, seed=seed)
+    train_model(folder / "tasks", folder / "model", ModelSpec(ways=5), training, Compute(), LiveProgress(), "")
+    return create(folder / "workspace", folder / "tasks", folder / "model")
+
+
+def wrong_items(workspace: Workspace, items: pd.DataFrame) -> np.ndarray:
+    """``(n,)`` of bool: the items whose labels were planted."""
+    planted = workspace.project().tasks.planted
+    assert planted is not None
+    if "task_id" not in planted:
+        return items["image_id"].isin(planted["image_id"]).to_numpy()
+    return pd.MultiIndex.from_frame(items[KEY]).isin(pd.MultiIndex.from_frame(planted[KEY]))
+
+
+def figures(wrong: np.ndarray, score: np.ndarray) -> dict[str, float]:
+    """Average precision, and the share of wrong ones among as many first items as there are wrong."""
+    found = wrong[np.argsort(-score, kind="stable")]
+    return {
+        "average_precision": float(average_precision_score(wrong, score)),
+        "recall": float(found[: wrong.sum()].mean()),
+    }
+
+
+def by_cleanlab(workspace: Workspace, items: pd.DataFrame) -> tuple[np.ndarray, float]:
+    """Suspicion of the items, and the seconds it took."""
+    project, start = workspace.project(), time.perf_counter()
+    found = self_confidence(project.images, project.tasks.train, epochs=EPOCHS, seed=0)
+    seconds = time.perf_counter() - start
+    by_claim = found.set_index(["image_id", "class"])["self_confidence"]
+    return -by_claim.loc[list(zip(items["image_id"], items["class"], strict=True))].to_numpy(), seconds
+
+
+def one(out: Path, data: str, protocol: str, seed: int) -> dict[str, Any]:
+    """All figures of one problem, from the folder or measured now."""
+    kept = out / f"{data}-{protocol}-{seed}" / "figures.json"
+    if kept.exists():
+        return json.loads(kept.read_text("utf-8"))
+    workspace, compute = problem(out, data, protocol, seed), Compute()
+    made = queue(workspace, QueueSettings(), compute, LiveProgress())
+    items, summary = made.table("items.parquet"), made.json("summary.json")
+    wrong = wrong_items(workspace, items)
+    scores = {"queue": -items["rank"].to_numpy(dtype=float)}
+    scores |= {name: items[name].to_numpy() for name in (*FAST, *ROWS) if name in items}
+    slow = queue(workspace, QueueSettings(slow=SLOW, calibrate=False), compute, LiveProgress()).table("items.parquet")
+    also = slow.set_index(KEY).loc[list(items[KEY].itertuples(index=False, name=None))]
+    scores |= {name: also[name].to_numpy() for name in SLOW}
+    scores["cleanlab"], seconds = by_cleanlab(workspace, items)
+    scores["chance"] = np.random.default_rng(seed).random(len(items))
+    remaining = []
+    for share in DECIDED:
+        depth = min(round(share * wrong.sum()), len(items))
+        told = forecast(items, {at: bool(wrong[at]) for at in range(depth)})
+        assert told is not None
+        low, high = told.remaining_low[depth], told.remaining_high[depth]
+        remaining.append([share, int(wrong[depth:].sum()), told.remaining[depth], low, high])
+    clock = summary["seconds"]
+    result = {
+        "scores": {name: figures(wrong, score) for name, score in scores.items()},
+        "ranking": summary["ranking"],
+        "seconds": {
+            "scores": clock["features"] + clock["scores"],
+            "planted labels": clock["planted labels"],
+            "cleanlab": round(seconds, 2),
+        },
+        "remaining": [[float(value) for value in row] for row in remaining],
+    }
+    write_json(kept, result)
+    return result
+
+
+def mean_and_spread(values: list[float]) -> str:
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1 if len(values) > 1 else 0):.3f}"
+
+
+def report(name: str, results: list[dict[str, Any]]) -> None:
+    """Print the tables of one data set and protocol."""
+    print(
+        f"\n### {name}, {len(results)} seeds\n\n| score | average precision | recall at the noise rate |\n|---|---|---|"
+    )
+    scores = results[0]["scores"]
+    mean = {score: np.mean([one["scores"][score]["average_precision"] for one in results]) for score in scores}
+    for score in sorted(scores, key=lambda score: (score != "queue", -mean[score])):
+        cells = [
+            mean_and_spread([one["scores"][score][figure] for one in results])
+            for figure in ("average_precision", "recall")
+        ]
+        bold = "**" if score == "queue" else ""
+        print(f"| {bold}{score.replace('_', ' ')}{bold} | {' | '.join(cells)} |")
+    seconds = {key: np.mean([one["seconds"][key] for one in results]) for key in results[0]["seconds"]}
+    share = np.mean([one["seconds"]["scores"] / one["seconds"]["cleanlab"] for one in results])
+    print("\nseconds: " + ", ".join(f"{key} {value:.1f}" for key, value in seconds.items()), end="")
+    print(f"; scores in {share:.2f} of cleanlab's time; ranked by {', '.join(one['ranking'] for one in results)}")
+    for place, share in enumerate(DECIDED):
+        rows = [one["remaining"][place] for one in results]
+        inside = sum(low <= truth <= high for _, truth, _, low, high in rows)
+        told = "; ".join(f"{mean:.0f} [{low:.0f}, {high:.0f}] of {truth:.0f}" for _, truth, mean, low, high in rows)
+        print(f"- remaining when {share:.0%} as many are decided as are wrong: {inside} of {len(rows)} covered: {told}")
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the problems and results; an interrupted benchmark goes on.")],
+    seeds: Annotated[str, typer.Option(help="Seeds to run, with commas.")] = "0,1,2,3,4",
+    protocols: Annotated[str, typer.Option(help="Of MNIST, with commas.")] = ",".join(PROTOCOLS),
+    omniglot: Annotated[Path | None, typer.Option(help="images_background.zip; without it no Omniglot.")] = None,
+) -> None:
+    keep_freed_memory()
+    os.environ.setdefault(HOME_VARIABLE, str((out / "home").resolve()))
+    problems = [("mnist5k", protocol) for protocol in protocols.split(",") if protocol]
+    if omniglot is not None:
+        add_images(omniglot, Wishes(format="omniglot", size="28"), name=OMNIGLOT, progress=LiveProgress())
+        problems.append((OMNIGLOT, "image"))
+    for data, protocol in problems:
+        report(f"{data}, {protocol}", [one(out, data, protocol, int(seed)) for seed in seeds.split(",")])
+
+
+if __name__ == "__main__":
+    typer.run(main)

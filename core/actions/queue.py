@@ -1,0 +1,247 @@
+"""The review queue: every item that may be wrongly labelled, most suspicious first, and what is known of that order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+
+from core.actions.basis import ENGINE
+from core.actions.compute import Compute, Loaded
+from core.errors import UserError
+from core.progress import Progress
+from core.review.calibration import Calibration, Copy, calibrate, suspicion, uncalibrated
+from core.review.claims import Claims, claims_of
+from core.review.forecast import ABOVE, forecast, shares_above
+from core.review.members import SLOW, Rated, RateSettings, Source, features_of, rate
+from core.review.planting import IMAGE_KINDS, ROW_KINDS, plant
+from core.workspace.decisions import Item
+from core.workspace.runs import Run, Work
+from core.workspace.workspace import Project, Workspace
+
+KIND = "queue"
+VERSION = 1  # raised whenever the answers change
+
+
+@dataclass(frozen=True)
+class QueueSettings:
+    """What a queue is made of.
+
+    Attributes:
+        slow: Scores beyond the fast ones, of :data:`core.review.members.SLOW`.
+        rounds: Times that every label is rated by freshly drawn tasks.
+        calibrate: Plant wrong labels on copies, to choose the ranking and to foretell how many are left.
+        seed: Of all that is random.
+    """
+
+    slow: tuple[str, ...] = ()
+    rounds: int = 4
+    calibrate: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.slow) - set(SLOW)):
+            raise UserError(f"There is no slow score {unknown[0]!r}.", f"There are: {', '.join(SLOW)}.")
+        if self.rounds < 1 or self.seed < 0:
+            raise UserError("A queue needs 1 round at least, and a seed of 0 or more.")
+
+
+def newest_queue(workspace: Workspace) -> Run | None:
+    """The newest finished queue for the problem as it now is."""
+    now = {**workspace.project().hashes, "engine": ENGINE, "version": VERSION}
+    return next((run for run in workspace.runs.all(KIND) if now.items() <= run.config.items()), None)
+
+
+def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progress: Progress) -> Run:
+    """Make the queue.
+
+    The run holds ``items.parquet`` (rank, level, task_id, role, image_id, class, suspicion, probability that the label
+    is wrong, suggested, suggested_probability, second, occurrences, a column a score (:mod:`core.review.members`), and
+    columns of :data:`core.review.forecast.ABOVE`), ``map.parquet`` (image_id, x, y), ``features.npy`` (float16, the
+    images of the map), ``summary.json``, and where it was calibrated ``candidates.parquet`` and ``curves.parquet``
+    (:mod:`core.review.calibration`).
+
+    Raises:
+        UserError: too few classes or images to compare a label with others.
+    """
+    project = workspace.project()
+    question = {
+        **project.hashes,
+        "engine": ENGINE,
+        "version": VERSION,
+        **asdict(settings),
+        "dtype": compute.dtype,
+    }
+    return workspace.runs.answer(KIND, question, lambda run: _make(Loaded(project, compute), settings, run, progress))
+
+
+def _make(loaded: Loaded, settings: QueueSettings, run: Work, progress: Progress) -> None:
+    project = loaded.project
+    tasks, images = project.tasks.train, project.images
+    claims = claims_of(tasks, images)
+    if len(claims.classes) < 2:
+        raise UserError("The training tasks have one class only.", "Labels can be wrong where there are two or more.")
+    by_row = claims.contradict
+    clock: dict[str, float] = {}
+    with _timed(clock, "features"):
+        features = features_of(images, loaded.model, loaded.params, claims, progress)
+    source = Source(images, loaded.model, loaded.params, project.tasks.heldout, features, loaded.episodes)
+    how = RateSettings(settings.slow, settings.rounds, settings.seed)
+    with _timed(clock, "scores"):
+        rated = rate(source, claims, tasks, by_row, how, progress)
+    calibration = None
+    if settings.calibrate:
+        with _timed(clock, "planted labels"):
+            calibration = _calibrated(source, claims, rated, project, by_row, how, progress)
+    items = _items(claims, rated, project, by_row, calibration)
+    run.write_table("items.parquet", items)
+    with _timed(clock, "map"):
+        flat = PCA(2, svd_solver="randomized", random_state=0).fit_transform(rated.placed)
+    run.write_table(
+        "map.parquet", pd.DataFrame({"image_id": images.ids[rated.images], "x": flat[:, 0], "y": flat[:, 1]})
+    )
+    run.write(lambda folder: np.save(folder / "features.npy", rated.placed.astype(np.float16), allow_pickle=False))
+    summary: dict[str, Any] = {
+        "level": "instance" if by_row else "image",
+        "items": len(items),
+        "classes": len(claims.classes),
+        "calibrated": calibration is not None,
+        "ranking": calibration.ranking if calibration else "discriminant and kernel",
+        "seconds": clock | {f"scores, {name}": value for name, value in rated.seconds.items()},
+    }
+    if calibration:
+        run.write_table("candidates.parquet", calibration.candidates)
+        run.write_table("curves.parquet", calibration.curves)
+        summary |= {
+            "weights": calibration.weights,
+            "planted": {kind: len(where) for kind, where in calibration.places.items()},
+            "wrong": float(items["probability"].sum()),
+        }
+    run.write_json("summary.json", summary)
+
+
+def _calibrated(
+    source: Source,
+    claims: Claims,
+    rated: Rated,
+    project: Project,
+    by_row: bool,
+    how: RateSettings,
+    progress: Progress,
+) -> Calibration:
+    log_p = rated.log_p[np.searchsorted(rated.images, claims.image)]
+    rng = np.random.default_rng(how.seed)
+    group = claims.image[claims.of_row[claims.of_row >= 0]] if by_row else claims.image
+    copies = []
+    for kind in ROW_KINDS if by_row else IMAGE_KINDS:
+        start = time.perf_counter()
+        planted = plant(project.images, claims, project.tasks.train, log_p, kind, by_row, rng)
+        again = rate(source, planted.claims, planted.tasks, by_row, how, progress)
+        copies.append(Copy(kind, again.scores, planted.wrong, group, time.perf_counter() - start))
+    return calibrate(copies, how.seed)
+
+
+def _items(
+    claims: Claims, rated: Rated, project: Project, by_row: bool, calibration: Calibration | None
+) -> pd.DataFrame:
+    rows, images = project.tasks.train.rows, project.images
+    of_row = claims.of_row[claims.of_row >= 0]
+    claim = of_row if by_row else np.arange(len(claims))
+    names = np.array(claims.classes, dtype=object)
+    suspicious = (
+        suspicion(rated.scores, calibration.ranking, calibration.weights) if calibration else uncalibrated(rated.scores)
+    )
+    alone = rows[claims.of_row >= 0].reset_index(drop=True)
+    table = pd.DataFrame(
+        {
+            "level": "instance" if by_row else "image",
+            "task_id": alone["task_id"] if by_row else "",
+            "role": alone["role"] if by_row else "",
+            "image_id": images.ids[claims.image[claim]],
+            "class": names[claims.label[claim]],
+            "suspicion": suspicious,
+            **suggestions(rated.log_p[np.searchsorted(rated.images, claims.image[claim])], claims.label[claim], names),
+            "occurrences": claims.count[claim],
+        }
+    )
+    table = pd.concat([table, rated.scores.reset_index(drop=True)], axis=1)
+    table = table.sort_values("suspicion", ascending=False, kind="stable", ignore_index=True)
+    for kind, where in (calibration.places if calibration else {}).items():
+        table[ABOVE + kind] = shares_above(len(table), where)
+    told = forecast(table)
+    table.insert(6, "probability", told.probability if told else np.nan)
+    # A suggestion is right where the label is wrong and the classifiers, the given class set aside, are right.
+    if told:
+        table["suggested_probability"] *= table["probability"]
+    table.insert(0, "rank", np.arange(len(table)))
+    return table
+
+
+def suggestions(log_p: np.ndarray, label: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:
+    """The likeliest other class of every item, its probability where the given one is wrong, and the next."""
+    others = np.nan_to_num(log_p.astype(np.float64), nan=-1e9)
+    others[np.arange(len(label)), label] = -np.inf
+    order = np.argsort(-others, 1, kind="stable")
+    p = np.exp(others - np.logaddexp.reduce(others, 1, keepdims=True))
+    second = order[:, 1] if len(names) > 2 else order[:, 0]
+    return {
+        "suggested": names[order[:, 0]],
+        "suggested_probability": np.take_along_axis(p, order[:, :1], 1)[:, 0],
+        "second": names[second],
+    }
+
+
+@contextmanager
+def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    clock[name] = round(time.perf_counter() - start, 2)
+
+
+def decided(workspace: Workspace, items: pd.DataFrame) -> dict[int, bool]:
+    """By position in the queue: was the label found wrong (removed or relabelled) or right (kept)?
+
+    Of an image that is a row of the queue, a decision on the image counts for all its rows that none was made on.
+    """
+    found: dict[int, bool] = {}
+    verdicts = {item: entry.verdict for item, entry in workspace.decisions.current().items()}
+    for at, row in enumerate(zip(items["level"], items["task_id"], items["role"], items["image_id"], strict=True)):
+        own = verdicts.get(Item(*row)) or verdicts.get(Item("image", image_id=row[3]))
+        if own in ("keep", "remove", "relabel"):
+            found[at] = own != "keep"
+    return found
+
+
+def remaining(workspace: Workspace, run: Run) -> list[str]:
+    """Sentences on how many items are decided and how many wrong labels are left."""
+    items = run.table("items.parquet")
+    known = decided(workspace, items)
+    wrong = sum(known.values())
+    lines = [f"{len(known):,} of {len(items):,} items decided, {wrong:,} of them wrong"]
+    told = forecast(items, known)
+    if told is not None:
+        left = told.remaining[0] - wrong
+        low, high = told.remaining_low[0] - wrong, told.remaining_high[0] - wrong
+        lines.append(f"estimate: {left:,.0f} wrong labels left [{low:,.0f}, {high:,.0f}] (90 % interval)")
+    return lines
+
+
+def words_of(run: Run) -> list[str]:
+    """How a queue was made, in sentences."""
+    summary = run.json("summary.json")
+    kind = "images" if summary["level"] == "image" else "rows of tasks"
+    if not summary["calibrated"]:
+        return [f"{summary['items']:,} {kind}, ranked by {summary['ranking']}; not calibrated on planted labels"]
+    table = run.table("candidates.parquet")
+    means = table.groupby("candidate")["average_precision"].mean()
+    best = ", ".join(f"{name} {value:.3f}" for name, value in means.sort_values(ascending=False).head(4).items())
+    return [
+        f"{summary['items']:,} {kind}, ranked by {summary['ranking']}",
+        f"average precision on planted labels: {best}",
+    ]

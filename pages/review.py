@@ -1,0 +1,49 @@
+"""Review: suspicious labels in a grid, most suspicious first, one key each."""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from core.actions.queue import newest_queue
+from core.ui.command import command_block
+from core.ui.context import page
+from core.ui.jobs import job_panel, start_button
+from core.ui.queue_panel import queue_panels
+from core.ui.review import show_message
+from core.ui.review_filter_panel import filter_panel, use
+from core.ui.review_live import decided_now, live_grid
+from core.ui.review_map import drawn_area, has_map
+from core.ui.review_queue import open_queue
+from core.ui.snapshots_panel import snapshots_panel
+
+MAKE = ["review", "queue"]
+
+with page("Review") as context:
+    run = newest_queue(context.workspace)
+    show_message()
+    job_panel(context.workspace.jobs, "review")
+    if run is None:
+        st.markdown(
+            "The queue puts what is most probably mislabelled first, by several scores held against labels that were "
+            "flipped on purpose on a copy of this data. It is made once, and kept."
+        )
+        start_button(context, "Make the queue", "Review queue", MAKE, key="review_make", primary=True)
+        command_block(context, MAKE)
+        snapshots_panel(context, blind=False)
+        st.stop()
+
+    queue = open_queue(context, run)
+    if not len(queue):
+        st.info("The queue is empty: there is nothing to review.")
+        st.stop()
+    filters = filter_panel(context, queue)
+    blind = bool(st.session_state.get("review_blind", False))
+    if st.session_state.get("review_map") and has_map(queue):
+        drawn = drawn_area(queue, decided_now(context, queue, blind), context)
+        if drawn is not None and drawn != st.session_state.get("_review_drawn"):
+            st.session_state["_review_drawn"] = drawn
+            use(replace(filters, lasso=drawn))
+            st.rerun()
+    live_grid(context, queue, filters, blind)
+    queue_panels(context, queue, blind)
+    snapshots_panel(context, blind)

@@ -1,0 +1,120 @@
+"""Why did this fail? A failing held-out task or image, and the training data that harms and helps it most."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from core.actions.whatif import Instant
+from core.influence.targets import Target
+from core.tasks.changes import Changes
+from core.ui.command import command_block
+from core.ui.context import Context, page, table
+from core.ui.grid import GridEvent, clear_selection
+from core.ui.jobs import job_panel, start_button
+from core.ui.ranking import newest_evaluation
+from core.ui.review import decide, removal_bar
+from core.ui.whatif_panel import estimate_words, opened_instant, prepare_panel
+from core.ui.why_panel import choose_target, removal_panel, target_words
+from core.ui.why_tiles import heldout_tiles, scored_images, scored_tasks
+from core.workspace.decisions import Item, Verdict
+from core.workspace.runs import Run
+
+_SHOWN = (24, 60, 120)
+
+
+def main() -> None:
+    with page("Why") as context:
+        changes = removal_bar(context)
+        evaluated = newest_evaluation(context)
+        if evaluated is None:
+            st.info("The model has not been evaluated on the held-out tasks yet, so it is not known what fails.")
+            start_button(context, "Evaluate", "Evaluate the model", ["evaluate"], key="why_evaluate", primary=True)
+            job_panel(context.workspace.jobs, "evaluate")
+            command_block(context, ["evaluate"])
+            return
+        target = choose_target(evaluated)
+        if target is None:
+            return
+        _failing(context, evaluated, target)
+        st.divider()
+        instant = opened_instant(context)
+        if instant is None:
+            st.markdown("**Which training tasks and images harm and help this most?**")
+            prepare_panel(context, "Then the answer is there at once, for every target.", key="why_prepare")
+        else:
+            _causes(context, instant, target, changes)
+        command_block(context, ["why", "--target", str(target)])
+
+
+def _failing(context: Context, evaluated: Run, target: Target) -> None:
+    """The task that failed: what the model adapted to, and what it made of the query images."""
+    st.markdown(target_words(target, evaluated))
+    task = target.tasks[0]
+    heldout = context.project.tasks.heldout.rows
+    support = heldout[(heldout["task_id"] == task) & (heldout["role"] == "support")]
+    query = table(evaluated, "rows.parquet")
+    query = query[query["task_id"] == task].sort_values("loss", ascending=False, kind="stable")
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.markdown("**Support** — what the model adapted to")
+        heldout_tiles(
+            context, support.sort_values("label", kind="stable"), "", "why_support", "support images that failed"
+        )
+    with right:
+        st.markdown("**Query** — what it made of them; highest loss first")
+        heldout_tiles(context, query, target.image, "why_query", "query images that failed")
+
+
+def _causes(context: Context, instant: Instant, target: Target, changes: Changes) -> None:
+    by, shown, note = st.columns([2, 2, 5], vertical_alignment="bottom")
+    what = by.segmented_control("Training data", ["images", "tasks"], default="images", key="why_by", required=True)
+    most = shown.selectbox("Shown at each end", _SHOWN, key="why_most")
+    scores = instant.images(target) if what == "images" else instant.target(target)
+    note.caption(
+        "Scores are estimates: how much the loss of the target would rise if this were removed, "
+        f"{estimate_words(scores.residual, int(instant.report['rank']))}. Negative harms, positive helps."
+    )
+    tables = {
+        "harmful": scores.table[scores.table["score"] < 0].head(most),
+        "helpful": scores.table[scores.table["score"] > 0].tail(most)[::-1],
+    }
+    left, right = st.columns(2, gap="large")
+    for column, (word, part) in zip((left, right), tables.items(), strict=True):
+        with column:
+            _end(context, target, changes, what, word, part, instant.run.id)
+    remove = removal_panel(context, instant, target, what, scores.table)
+    if remove:
+        decide(context, remove, "remove", instant.run.id, f"harms {target} most, by the estimate")
+        st.rerun()
+
+
+def _end(
+    context: Context, target: Target, changes: Changes, what: str, word: str, part: pd.DataFrame, source: str
+) -> None:
+    """The most harmful or the most helpful, with buttons."""
+    st.markdown(f"**Most {word} {what}**")
+    if part.empty:
+        st.caption(f"None of the {what} is {word} to it, by the estimate.")
+        return
+    key = f"why_grid_{what}_{word}"
+    bar = st.container()
+    label = f"most {word} training {what}"
+    event = (scored_images if what == "images" else scored_tasks)(context, part, changes, key, label)
+    items = _items(what, event)
+    with bar:
+        gone, stay, _ = st.columns([2, 2, 2])
+        verdicts: tuple[Verdict, ...] = ("remove", "keep")
+        for button, verdict in zip((gone, stay), verdicts, strict=False):
+            name = f"{verdict.capitalize()} {len(items)} selected"
+            if button.button(name, disabled=not items, key=f"{key}_{verdict}", width="stretch"):
+                decide(context, items, verdict, source, f"{word} to {target}, by the estimate")
+                clear_selection(key)
+                st.rerun()
+
+
+def _items(what: str, event: GridEvent) -> list[Item]:
+    return [Item("image", image_id=i) if what == "images" else Item("task", task_id=i) for i in event.selected]
+
+
+main()

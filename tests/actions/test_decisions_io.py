@@ -1,0 +1,379 @@
+"""Decisions in and out: every bad row named, nothing half written, and what goes out comes in again the same."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from core.actions.decision_table import guarded, unguarded
+from core.actions.decisions_in import bring_in, plan
+from core.actions.decisions_out import (
+    FORMATS,
+    comment_table,
+    corrected_labels,
+    decision_table,
+    export_decisions,
+    provenance,
+)
+from core.actions.queue import KIND
+from core.errors import UserError
+from core.files import read_json, replacing_folder
+from core.workspace.decisions import Decision, DecisionLog, Item, Operation
+from core.workspace.workspace import Workspace
+from tests.actions.reviewed import queue_question, small_workspace, some_items
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return small_workspace(tmp_path_factory.mktemp("problem"))
+
+
+class Logged(Workspace):
+    """The same problem, read once, with a log of its own."""
+
+    def __init__(self, problem: Workspace, log: Path) -> None:
+        super().__init__(problem.folder)
+        self.__dict__["decisions"], self._project = DecisionLog(log), problem.project()
+
+    def project(self) -> Any:
+        return self._project
+
+
+@pytest.fixture
+def workspace(problem: Workspace, tmp_path: Path) -> Workspace:
+    return Logged(problem, tmp_path / "decisions.sqlite")
+
+
+@pytest.fixture
+def items(problem: Workspace) -> dict[str, list[Item]]:
+    return some_items(problem)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path, index=False)
+    else:
+        path.write_text(json.dumps(rows))
+    return path
+
+
+def said(log: DecisionLog) -> dict[Item, tuple[Any, ...]]:
+    return {i: (*e.said, e.reason, e.reviewer, e.source) for i, e in log.current().items()}
+
+
+class TestIn:
+    @pytest.mark.parametrize("ending", FORMATS)
+    def test_every_kind_of_row(
+        self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path, ending: str
+    ) -> None:
+        task, image, instance = items["task"][0], items["image"][0], items["instance"][1]
+        name = workspace.project().images.class_names[4]
+        rows = [
+            {"task_id": task.task_id, "verdict": "remove", "reason": "=odd", "reviewer": "ann"},
+            {"image_id": image.image_id, "verdict": "relabel", "label": name, "comment": "look"},
+            {
+                "kind": "instance",
+                "task_id": instance.task_id,
+                "role": instance.role,
+                "image_id": instance.image_id,
+                "verdict": "unsure",
+            },
+            {"image_id": items["image"][1].image_id, "comment": "only said"},
+        ]
+        columns = dict.fromkeys(name for row in rows for name in row)
+        path = write(tmp_path / f"some.{ending}", [{name: row.get(name, "") for name in columns} for row in rows])
+        made = bring_in(workspace, path, reviewer="bob")
+        assert said(workspace.decisions) == {
+            task: ("remove", None, "=odd", "ann", f"import:some.{ending}"),
+            image: ("relabel", 4, "", "bob", f"import:some.{ending}"),
+            instance: ("unsure", None, "", "bob", f"import:some.{ending}"),
+        }
+        assert [(c.item.image_id, c.reviewer, c.text) for c in workspace.decisions.comments()] == [
+            (image.image_id, "bob", "look"),
+            (items["image"][1].image_id, "bob", "only said"),
+        ]
+        assert made.sentences == ["3 decisions on items that nobody has decided on", "2 comments"]
+        again = bring_in(workspace, path, reviewer="bob")
+        assert again.empty
+        assert again.sentences == ["3 decisions that are in the log already, so they are not written again"]
+        assert len(workspace.decisions.history()) == 3
+        workspace.decisions.undo("bob")
+        assert set(workspace.decisions.current()) == {task}, "each reviewer takes back his own, at once"
+
+    @pytest.mark.parametrize(
+        ("row", "where", "fix"),
+        [
+            ({"verdict": "delete"}, "row 2: verdict is 'delete'.", "keep, remove, relabel, unsure"),
+            ({"verdict": ""}, "row 2: verdict is empty.", "keep, remove"),
+            ({"verdict": "keep", "kind": "picture"}, "row 2: kind is 'picture'.", "task, instance or image"),
+            ({"verdict": "keep", "kind": "task"}, "row 2: kind is 'task', but the row", "only a task_id"),
+            ({"verdict": "keep", "task_id": "t0"}, "row 2: role is ''.", "support or query"),
+            (
+                {"verdict": "keep", "role": "query"},
+                "row 2: role is 'query', but the row names one of kind image.",
+                "empty",
+            ),
+            ({"verdict": "keep", "image_id": ""}, "row 2: image_id is empty, and so is task_id.", "Name"),
+            ({"verdict": "keep", "image_id": "gone"}, "row 2: image_id 'gone' is not in the training", "Check the ids"),
+            ({"verdict": "relabel"}, "row 2: label is empty.", "for example"),
+            ({"verdict": "relabel", "label": "eleven"}, "row 2: label 'eleven' is not a class of", "for example"),
+            ({"verdict": "keep", "label": "3"}, "row 2: label is '3', but the verdict is keep.", "relabel"),
+            ({"verdict": "relabel", "image_id": "", "task_id": "t0", "label": "3"}, "row 2: verdict is relabel", "its"),
+            ({"verdict": "keep", "image_id": "FIRST"}, "row 2: verdict is ann's second on the same item", "Keep one"),
+        ],
+    )
+    def test_a_bad_row_is_named_and_nothing_is_written(
+        self,
+        workspace: Workspace,
+        items: dict[str, list[Item]],
+        tmp_path: Path,
+        row: dict[str, str],
+        where: str,
+        fix: str,
+    ) -> None:
+        names = [item.image_id for item in items["image"]]
+        good = {"kind": "", "task_id": "", "role": "", "image_id": names[0], "verdict": "remove", "label": ""}
+        bad = {**good, "image_id": names[1], **row}
+        bad["image_id"] = names[0] if bad["image_id"] == "FIRST" else bad["image_id"]
+        path = write(tmp_path / "some.csv", [good, bad])
+        with pytest.raises(UserError) as refused:
+            bring_in(workspace, path, reviewer="ann")
+        assert f"some.csv, {where}" in refused.value.what
+        assert fix in refused.value.fix
+        assert workspace.decisions.history() == []
+
+    def test_tables_that_are_none(self, workspace: Workspace, tmp_path: Path) -> None:
+        for rows, what in (
+            ([{"image_id": "a"}], "there is no column 'verdict'"),
+            ([{"verdict": "keep"}], "there is no column 'task_id'"),
+        ):
+            with pytest.raises(UserError, match=what):
+                plan(workspace, write(tmp_path / "some.csv", rows))
+        for name, text, what in (
+            ("some.csv", "image_id,verdict\n", "no rows"),
+            ("some.json", "{}", "without a list of decisions"),
+            ("some.json", "[1]", "row 1 is a number"),
+            ("some.txt", "", "not a table of decisions format"),
+            ("some.parquet", "no", "cannot be read"),
+        ):
+            (tmp_path / name).write_text(text)
+            with pytest.raises(UserError, match=what):
+                plan(workspace, tmp_path / name)
+
+    def test_what_it_would_do_is_said_and_not_done(
+        self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path
+    ) -> None:
+        a, b, c, d, e = items["image"][:5]
+        workspace.decisions.append([Decision(one, "remove", reviewer="ann") for one in (a, b)])
+        workspace.decisions.append([Decision(c, "remove", reviewer="bob"), Decision(d, "keep", reviewer="bob")])
+        verdicts = {a: "remove", b: "keep", c: "remove", d: "remove", e: "keep"}
+        rows = [{"image_id": one.image_id, "verdict": v, "reviewer": "ann"} for one, v in verdicts.items()]
+        path, before = write(tmp_path / "some.csv", rows), workspace.decisions.version()
+        said = plan(workspace, path)
+        assert workspace.decisions.version() == before
+        assert [x.item for x in said.new] == [e]
+        assert [x.item for x in said.agreeing] == [c]
+        assert [(x.item, was.reviewer) for x, was in said.changing] == [(b, "ann"), (d, "bob")]
+        assert (said.same, said.conflicts) == (1, 1)
+        assert len(said.sentences) == 5
+        bring_in(workspace, path)
+        assert set(workspace.decisions.conflicts()) == {d}
+        assert workspace.changes().images == {a.image_id, c.image_id}
+
+    def test_ids_and_classes_that_look_like_numbers(
+        self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path
+    ) -> None:
+        image = items["image"][0].image_id
+        path = tmp_path / "some.parquet"
+        pd.DataFrame({"image_id": [image], "verdict": ["relabel"], "label": [3.0]}).to_parquet(path)
+        bring_in(workspace, path)
+        assert [entry.label for entry in workspace.decisions.current().values()] == [3]
+
+
+NASTY = st.one_of(
+    st.text(max_size=8),
+    st.sampled_from(
+        ["=1+1", "'=1", "''@x", "\t", "\r\n", 'a"b,c', "NA", "007", "true", "<script>", "\x00", "-", "#N/A"]
+    ),
+)
+
+
+class TestRoundTrip:
+    @settings(max_examples=8, phases=(Phase.explicit, Phase.generate))  # shrinking takes minutes with a disk in it
+    @given(data=st.data())
+    def test_what_goes_out_comes_in_the_same(self, problem: Workspace, data: st.DataObject) -> None:
+        folder = problem.folder / "round"
+        shutil.rmtree(folder, ignore_errors=True)
+        one = Logged(problem, folder / "one.sqlite")
+        pool = [item for some in some_items(problem).values() for item in some[:3]]
+        reviewers = [f"r{name}" for name in data.draw(st.lists(NASTY, min_size=1, max_size=3, unique=True))]
+        for _ in range(data.draw(st.integers(1, 5))):
+            who = data.draw(st.sampled_from(reviewers))
+            some = [self.decision(data, item, who) for item in data.draw(st.lists(st.sampled_from(pool), min_size=1))]
+            saw = one.decisions.version() if data.draw(st.booleans()) else None
+            one.decisions.submit([Operation("decide", who, decisions=tuple(some), saw=saw)])
+            if data.draw(st.booleans()):
+                one.decisions.undo(who)
+            text = data.draw(NASTY)
+            if text.strip():
+                one.decisions.comment(pool[0], who, text)
+        out = export_decisions(one, folder / "out")
+        comments = {(said.item, said.reviewer, said.text) for said in one.decisions.comments()}
+        for ending in FORMATS:
+            two = Logged(problem, folder / f"{ending}.sqlite")
+            files = ["decisions"] if ending == "json" else ["decisions", "comments"]
+            for name in files:
+                table = decision_table(one) if name == "decisions" else comment_table(one)
+                if len(table) and not (ending == "json" and decision_table(one).empty):
+                    bring_in(two, out / f"{name}.{ending}", reviewer="nobody")
+            assert said(two.decisions) == said(one.decisions)
+            assert set(two.decisions.conflicts()) == set(one.decisions.conflicts())
+            assert two.changes() == one.changes()
+            if not (ending == "json" and decision_table(one).empty):
+                assert {(c.item, c.reviewer, c.text) for c in two.decisions.comments()} == comments
+
+    @staticmethod
+    def decision(data: st.DataObject, item: Item, who: str) -> Decision:
+        verdicts = ["keep", "remove", "unsure", "clear", *(["relabel"] if item.kind != "task" else [])]
+        verdict = data.draw(st.sampled_from(verdicts))
+        label = data.draw(st.integers(0, 9)) if verdict == "relabel" else None
+        return Decision(item, verdict, label, data.draw(NASTY), who, f"s{data.draw(NASTY)}")
+
+    @given(st.lists(NASTY, min_size=1))
+    def test_the_guard_against_formulas_comes_off_again(self, values: list[str]) -> None:
+        table = pd.DataFrame({"text": values}, dtype=object)
+        safe = guarded(table)
+        assert not safe["text"].str.match(r"[=+\-@\t\r\n]").any()
+        assert unguarded(safe)["text"].tolist() == values
+
+
+class TestOut:
+    @pytest.fixture
+    def decided(self, workspace: Workspace, items: dict[str, list[Item]]) -> Workspace:
+        a, b, c = items["image"][:3]
+        row = items["instance"][5]
+        log = workspace.decisions
+        log.append(
+            [Decision(a, "relabel", 7, "=looks like a 7", "ann", "queue-1"), Decision(b, "remove", reviewer="ann")]
+        )
+        log.append([Decision(b, "keep", reviewer="bob"), Decision(row, "relabel", 2, reviewer="bob")])
+        log.append([Decision(c, "keep", reviewer="ann")])
+        log.comment(a, "bob", "@all: yes")
+        return workspace
+
+    def test_the_tables(self, decided: Workspace, items: dict[str, list[Item]], tmp_path: Path) -> None:
+        out = export_decisions(decided, tmp_path / "out")
+        assert {path.name for path in out.iterdir()} == {
+            "decisions.json",
+            "provenance.json",
+            *(
+                f"{t}.{e}"
+                for t in ("decisions", "conflicts", "corrected-labels", "comments")
+                for e in ("csv", "parquet")
+            ),
+        }
+        table = pd.read_parquet(out / "decisions.parquet")
+        a, b, c = (item.image_id for item in items["image"][:3])
+        of = table.set_index("image_id")
+        assert of.loc[a, "reason"] == "=looks like a 7"
+        assert (of.loc[a, "label"], of.loc[a, "standing"], of.loc[a, "source"]) == ("7", "counts", "queue-1")
+        assert of.loc[b, "standing"].tolist() == ["conflict", "conflict"]
+        assert of.loc[b, "reviewer"].tolist() == ["ann", "bob"]
+        assert table["suspicion"].isna().all(), "there is no queue"
+        assert pd.read_csv(out / "decisions.csv").set_index("image_id").loc[a, "reason"] == "'=looks like a 7"
+        assert pd.read_csv(out / "comments.csv")["comment"].tolist() == ["'@all: yes"]
+        assert pd.read_parquet(out / "conflicts.parquet")["image_id"].tolist() == [b, b]
+        given = decided.project().tasks.train.rows.set_index("image_id").loc[a, "class"]
+        labels = corrected_labels(decided)
+        assert labels[["image_id", "corrected", "task_id"]].values.tolist() == [
+            [a, "7", ""],
+            [items["instance"][5].image_id, "2", items["instance"][5].task_id],
+        ]
+        assert labels["given"][0] in ([given] if isinstance(given, str) else list(given))
+        assert c in table["image_id"].tolist()
+
+    def test_where_it_comes_from(self, decided: Workspace, tmp_path: Path) -> None:
+        about = read_json(export_decisions(decided, tmp_path / "out", formats=("json",)) / "provenance.json")
+        assert about["hashes"] == {**decided.project().hashes, "changes": decided.changes().hash}
+        assert about["counts"] == {"keep": 2, "relabel": 2}
+        assert about["conflicts"] == 1
+        assert [(r["reviewer"], r["decisions"]) for r in about["reviewers"]] == [("ann", 3), ("bob", 2)]
+        assert about["agreement"][0]["reviewers"] == ["ann", "bob"]
+        assert about["queue"] is None
+        assert read_json(tmp_path / "out" / "decisions.json")["provenance"] == about
+
+    def test_suspicion_and_probability_of_the_queue(self, decided: Workspace, items: dict[str, list[Item]]) -> None:
+        a = items["image"][0].image_id
+        table = pd.DataFrame(
+            {"rank": [0], "level": ["image"], "task_id": [""], "role": [""], "image_id": [a], "class": ["0"]}
+        ).assign(suspicion=2.5, probability=0.75, suggested="7")
+
+        def work(run: Any) -> None:
+            run.write_table("items.parquet", table)
+            run.write_json("summary.json", {"ranking": "loss", "calibrated": True})
+
+        run = decided.runs.answer(KIND, queue_question(decided), work)
+        try:
+            shown = decision_table(decided).set_index("image_id").loc[a]
+            assert (shown["queue"], shown["rank"], shown["suspicion"], shown["probability"]) == (run.id, 0, 2.5, 0.75)
+            assert provenance(decided)["queue"]["ranking"] == "loss"
+        finally:
+            shutil.rmtree(run.folder)
+
+    def test_a_folder_of_something_else_is_left_alone(self, decided: Workspace, tmp_path: Path) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.txt").write_text("dear")
+        with pytest.raises(UserError, match="not empty"):
+            export_decisions(decided, tmp_path / "mine")
+        with pytest.raises(UserError, match="is a file"):
+            export_decisions(decided, tmp_path / "mine" / "thesis.txt")
+        with pytest.raises(UserError, match="no format"):
+            export_decisions(decided, tmp_path / "new", formats=("xls",))
+
+    @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EACCES])
+    def test_a_full_disk_leaves_the_older_export_whole(
+        self, decided: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
+    ) -> None:
+        out = export_decisions(decided, tmp_path / "out")
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+        def full(self: pd.DataFrame, *args: Any, **named: Any) -> None:
+            raise OSError(fault, "no")
+
+        monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+        with pytest.raises(UserError, match=r"full|cannot be written"):
+            export_decisions(decided, out)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["out"]
+
+
+def test_a_folder_takes_the_place_of_another_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "place"
+    for text in ("one", "two"):
+        with replacing_folder(place, {"file"}) as folder:
+            (folder / "file").write_text(text)
+        assert (place / "file").read_text() == text
+        (place / "mine.txt").write_text("kept")
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if (self / "file").exists() and (self / "file").read_text() == "three":
+            raise OSError(errno.EACCES, "no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(UserError, match="cannot be written"), replacing_folder(place, {"file"}) as folder:
+        (folder / "file").write_text("three")
+    assert (place / "file").read_text() == "two"
+    assert (place / "mine.txt").read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]

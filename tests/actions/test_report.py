@@ -1,0 +1,221 @@
+"""The report: one file that needs nothing else, says what is known, and takes no name for markup."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.actions import report as module
+from core.actions.queue import KIND
+from core.actions.report import report, write_report
+from core.actions.report_figures import Line, chart, thumbnail
+from core.errors import UserError
+from core.review.forecast import Forecast
+from core.workspace.decisions import Decision
+from core.workspace.workspace import Workspace
+from tests.actions.reviewed import queue_question, small_workspace, some_items
+from tests.actions.test_decisions_io import Logged
+
+EVIL = "<script>alert('x')</script>"
+VOID = {"meta", "br", "img", "line"}
+
+
+class Page(HTMLParser):
+    """Tags must be closed in their order; what is shown and what is loaded is kept."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.loaded: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data", "action")]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return small_workspace(tmp_path_factory.mktemp("problem"))
+
+
+@pytest.fixture
+def workspace(problem: Workspace, tmp_path: Path) -> Workspace:
+    made = Logged(problem, tmp_path / "decisions.sqlite")
+    items = some_items(problem)
+    a, b, c = items["image"][:3]
+    made.decisions.append(
+        [
+            Decision(a, "relabel", 7, EVIL, EVIL, "queue"),
+            Decision(b, "remove", None, "", EVIL),
+            Decision(items["task"][4], "remove", None, "mixed up", EVIL),
+            Decision(c, "keep", None, "", EVIL),
+        ]
+    )
+    made.decisions.append(
+        [Decision(c, "remove", reviewer="bob"), Decision(items["instance"][5], "unsure", None, "", "bob")]
+    )
+    made.decisions.comment(a, "bob", f"see ![](http://evil.example/x.png) {EVIL}")
+    return made
+
+
+def test_one_file_that_loads_nothing_and_runs_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    text = write_report(workspace, tmp_path / "review.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.seen
+    assert all(source.startswith("data:image/") for source in page.loaded)
+    assert not re.search(r"url\(|@import", text)
+    assert EVIL in page.text
+    assert EVIL not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "default-src 'none'" in text
+
+
+def test_what_it_says(workspace: Workspace) -> None:
+    page = Page(report(workspace))
+    for words in (
+        "5 decided",
+        "2 wrong labels (removed or relabelled)",
+        "1 tasks removed",
+        "0 kept",
+        "1 unsure",
+        "1 in conflict",
+        "no review queue of this problem",
+        "Relabelled (1)",
+        "→ 7",
+        "Removed (1)",
+        "Tasks removed (1)",
+        "mixed up",
+        "Conflicts (1)",
+        "keep / remove",
+        "No edit of the model for exactly these changes has been run",
+        "Comments (1)",
+        "both decided on 1 items and say the same on 0 %",
+        workspace.project().hashes["data"],
+    ):
+        assert words in page.text, words
+    assert page.seen.count("img") == 3
+
+
+def test_the_rest_of_many_pictures_is_counted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = some_items(workspace)["image"][3:9]
+    workspace.decisions.append([Decision(image, "remove", reviewer="ann") for image in images])
+    monkeypatch.setattr(module, "MOST_TILES", 4)
+    page = Page(report(workspace))
+    assert "Removed (7)" in page.text
+    assert "3 more are in the exported tables" in page.text
+
+
+def test_measured_and_estimated_effects_stand_apart(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    interval, change = {"mean": 0.9, "low": 0.88, "high": 0.92}, {"mean": 0.012, "low": -0.001, "high": 0.025}
+    figures = {"accuracy": interval, "accuracy_change": change}
+    hashes, changes = workspace.project().hashes, workspace.changes().hash
+    made = []
+    for way, more in (("linear", {"engine": module.ENGINE}), ("finetune", {})):
+        made.append(
+            workspace.runs.answer(
+                f"edit-{way}",
+                {**hashes, "removal": changes, **more},
+                lambda run, way=way: run.write_json("edit.json", {"way": way, **figures}),  # type: ignore[misc]
+            )
+        )
+    try:
+        text = Page(report(workspace)).text
+    finally:
+        for run in made:
+            shutil.rmtree(run.folder)
+    assert "measured Fine-tuned for a short time on the changed tasks. 90.0 [88.0, 92.0] +1.2 [-0.1, +2.5]" in text
+    assert "estimate Linear edit: what influence functions expect of a full retrain. Nothing was trained. 90.0" in text
+    assert text.index("measured Fine-tuned") < text.index("estimate Linear edit")
+
+
+def test_a_calibrated_queue_gives_what_is_left_and_its_curves(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = some_items(workspace)["image"]
+    n = len(images)
+
+    def forecast(items: pd.DataFrame, decided: dict[int, bool]) -> Forecast:
+        assert (len(items), decided) == (n, {0: True, 1: True}), "a conflict is not decided"
+        found = np.linspace(0, 7, n + 1)
+        left = 7 - found
+        return Forecast(found, found * 0.8, found * 1.2, left, left * 0.8, left * 1.2, np.full(n, 0.5))
+
+    monkeypatch.setattr(module, "forecast", forecast)
+    items = pd.DataFrame({"rank": range(n), "level": "image", "task_id": "", "role": ""}).assign(
+        image_id=[image.image_id for image in images],
+        suspicion=np.linspace(1, 0, n),
+        probability=0.5,
+        suggested="7",
+        **{"class": "1", "above uniform": np.linspace(0.05, 1, n)},
+    )
+    curves = pd.DataFrame({"candidate": EVIL, "planted": "uniform", "checked": [0.1, 1.0], "found": [0.6, 1.0]})
+    candidates = {"candidate": "loss", "planted": "uniform", "average_precision": 0.9, "low": 0.8, "high": 0.95}
+
+    def work(run: Any) -> None:
+        run.write_table("items.parquet", items)
+        run.write_table("curves.parquet", curves)
+        run.write_table("candidates.parquet", pd.DataFrame([{**candidates, "chosen": True}]))
+        run.write_json("summary.json", {"level": "image", "ranking": "loss", "calibrated": True})
+
+    run = workspace.runs.answer(KIND, queue_question(workspace), work)
+    try:
+        page = Page(report(workspace))
+    finally:
+        shutil.rmtree(run.folder)
+    assert f"Of the {n} items in the review queue 2 were firmly decided" in page.text
+    assert "5 wrong labels expected to be left, 90 % interval 4 to 6" in page.text
+    assert page.seen.count("svg") == 2
+    assert "by the score “loss”, one image an item" in page.text
+    assert "0.800 to 0.950" in page.text
+    assert f"{EVIL} chance" in page.text.replace("  ", " ")
+
+
+def test_nothing_decided_and_places_that_cannot_be_written(
+    problem: Workspace, workspace: Workspace, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="Nothing was decided"):
+        report(Logged(problem, tmp_path / "empty.sqlite"))
+    with pytest.raises(UserError, match="is a folder"):
+        write_report(workspace, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(workspace, tmp_path / "file" / "review.html")
+
+
+def test_pictures_and_charts() -> None:
+    assert thumbnail(np.zeros((28, 28, 1), np.uint8)).startswith("data:image/png;base64,")
+    assert thumbnail(np.zeros((200, 100, 3), np.uint8)).startswith("data:image/jpeg;base64,")
+    x = np.arange(1000.0)
+    drawn = chart([Line("<a>", x, x, x, x)], title='"t"', x_label="<x>", y_label="y")
+    assert "<a>" not in drawn
+    assert "<x>" not in drawn
+    assert 'aria-label="&quot;t&quot;"' in drawn
+    assert len(drawn) < 20_000
+    chart([Line("none", np.zeros(1), np.zeros(1))], title="", x_label="", y_label="")

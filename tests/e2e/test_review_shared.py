@@ -1,0 +1,164 @@
+"""Nothing lost, everyone heard: two reviewers at once, servers that die, and logs that are locked."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from core.workspace.workspace import Workspace
+from tests.e2e.review_pages import (
+    another,
+    decisions,
+    eventually,
+    make_workspace,
+    open_review,
+    press,
+    said,
+    tile,
+    verdict,
+)
+from tests.e2e.server import ROOT, Server, start_server
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("review")
+
+
+class Mortal:
+    """A server that can be killed and comes back at the same address."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.server = self.start()
+
+    def start(self, port: int = 0) -> Server:
+        env = {"TASKLENS_HOME": str(self.folder / "home"), "OMP_NUM_THREADS": "1"}
+        return start_server(ROOT / "app.py", self.folder, env, port=port)
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def kill(self) -> None:
+        os.killpg(self.server.process.pid, signal.SIGKILL)
+        self.server.process.wait()
+
+    def restart(self) -> None:
+        self.server = self.start(int(self.url.rpartition(":")[2]))
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Mortal]:
+    made = Mortal(folder)
+    yield made
+    made.server.stop()
+
+
+@pytest.fixture
+def workspace(folder: Path, request: pytest.FixtureRequest) -> Workspace:
+    return make_workspace(folder, re.sub(r"\W+", "-", request.node.name)[:50])
+
+
+def as_reviewer(page: Page, name: str) -> None:
+    field = page.get_by_role("textbox", name="Reviewer")
+    field.fill(name)
+    field.press("Enter")
+    expect(page.locator(".rv")).to_have_attribute("data-scope", re.compile(f"/{name}$"))
+    tile(page, 0).click()
+
+
+def test_two_reviewers_at_once(browser: Browser, server: Mortal, workspace: Workspace) -> None:
+    with another(browser) as (_, ana), another(browser) as (_, ben):
+        open_review(ana, server.url, workspace)
+        open_review(ben, server.url, workspace)
+        as_reviewer(ana, "Ana")
+        as_reviewer(ben, "Ben")
+        press(ana, "k")
+        expect(verdict(ben, 0)).to_have_text("✓ keep", timeout=3_000)
+        expect(tile(ben, 0)).to_have_attribute("aria-label", re.compile("decided: keep by Ana"))
+        expect(ben.locator(".rv .others")).to_have_text("Ana decided 1 item in the last 5 minutes")
+
+        # Both at the same item without having seen the other: shown as a conflict, and settled by whoever sees it.
+        ben.locator("label", has_text="Blind").click()
+        expect(ben.locator(".rv .told")).to_contain_text("others' decisions are hidden")
+        expect(verdict(ben, 0)).to_have_text("")
+        tile(ben, 0).click()
+        press(ben, "x")
+        expect(verdict(ben, 0)).to_have_text("✕ remove")
+        expect(tile(ana, 0).locator(".marks")).to_contain_text("⚡", timeout=3_000)
+        tile(ana, 0).click()
+        expect(ana.locator("aside")).to_contain_text("Opinions differ: Ana: keep; Ben: remove")
+        press(ana, "x")
+        expect(tile(ana, 0).locator(".marks")).to_have_text("")
+        assert not workspace.decisions.conflicts()
+        assert said(workspace) == {0: "remove"}
+
+
+def test_a_locked_log_is_said_at_once_and_the_decision_is_saved_later(
+    browser: Browser, server: Mortal, workspace: Workspace
+) -> None:
+    with another(browser) as (_, page):
+        open_review(page, server.url, workspace)
+        workspace.decisions.version()
+        with closing(sqlite3.connect(workspace.folder / "decisions.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            press(page, "k x")
+            expect(verdict(page, 1)).to_have_text("✕ remove")
+            banner = page.locator(".rv .banner")
+            expect(banner).to_contain_text("Not saved yet: 2 decisions kept in this browser", timeout=5_000)
+            expect(banner).to_contain_text("in use by another program", timeout=5_000)
+            assert not decisions(workspace)
+            other.execute("ROLLBACK")
+        eventually(lambda: said(workspace) == {0: "keep", 1: "remove"})
+        expect(banner).to_be_hidden()
+
+
+def test_a_server_killed_in_a_burst_loses_nothing(browser: Browser, server: Mortal, workspace: Workspace) -> None:
+    with another(browser) as (_, page):
+        open_review(page, server.url, workspace)
+        killer = threading.Timer(0.15, server.kill)
+        killer.start()
+        for _ in range(20):
+            page.keyboard.press("k")
+            time.sleep(0.02)
+        killer.join()
+        expect(verdict(page, 19)).to_have_text("✓ keep")
+        expect(page.locator(".rv .banner")).to_contain_text("kept in this browser", timeout=5_000)
+        press(page, " ".join(["x"] * 20))  # work goes on without a server
+        server.restart()
+        eventually(lambda: len(decisions(workspace)) == 40, 30)
+        expect(page.locator(".rv .banner")).to_be_hidden()
+        assert said(workspace) == {at: "keep" if at < 20 else "remove" for at in range(40)}
+        assert len(workspace.decisions.history()) == 40  # nothing twice
+        press(page, "z z")  # undo goes on across the restart
+        eventually(lambda: len(decisions(workspace)) == 38)
+        expect(verdict(page, 39)).to_have_text("")
+
+
+def test_a_browser_killed_in_a_burst_sends_the_rest_when_it_is_back(
+    browser: Browser, server: Mortal, workspace: Workspace
+) -> None:
+    with another(browser) as (context, page):
+        open_review(page, server.url, workspace)
+        server.kill()
+        press(page, " ".join(["k"] * 10))
+        page.close(run_before_unload=False)
+        server.restart()
+        assert not decisions(workspace)
+        back = context.new_page()
+        back.goto(f"{server.url}/review?workspace={workspace.name}")
+        eventually(lambda: list(said(workspace)) == list(range(10)), 30)
+        expect(verdict(back, 9)).to_have_text("✓ keep")
+        press(back, "z")
+        eventually(lambda: len(decisions(workspace)) == 9)

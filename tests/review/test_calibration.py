@@ -1,0 +1,135 @@
+"""The ranking that finds planted labels is chosen, and nothing is credited for what it was fitted to."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score
+
+from core.review.calibration import (
+    COMBINATION,
+    Calibration,
+    Copy,
+    average_precision,
+    calibrate,
+    even,
+    places,
+    suspicion,
+    uncalibrated,
+)
+
+MEMBERS = {"discriminant": 1.6, "kernel": 1.4, "loss": 1.5, "useless": 0.0, "reversed": -1.0}
+
+
+def copies(n: int = 800, scale: float = 1.0, members: dict[str, float] = MEMBERS) -> list[Copy]:
+    """Members see a wrong label by so many standard deviations, each with an error of its own."""
+    rng, made = np.random.default_rng(0), []
+    noise = rng.normal(size=(n, len(members)))
+    for kind, power in (("uniform", 1.0), ("hardest", 0.8)):
+        wrong = np.isin(np.arange(n), rng.permutation(n)[:60])
+        scores = noise + 0.3 * rng.normal(size=noise.shape) + power * wrong[:, None] * np.array(list(members.values()))
+        table = pd.DataFrame(scores, columns=list(members))
+        made.append(Copy(kind, table.assign(loss=scale * table["loss"]), wrong, np.arange(n)))
+    return made
+
+
+@cache
+def usual() -> Calibration:
+    return calibrate(copies())
+
+
+def test_soft_average_precision_of_hard_labels_is_the_usual_one() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        wrong, score = rng.random(50) < 0.3, rng.normal(size=50).round(1)
+        expected = average_precision_score(wrong, score)
+        assert average_precision(wrong.astype(float), score) == pytest.approx(expected)
+
+
+def test_soft_average_precision_counts_items_in_shares() -> None:
+    score = np.array([3.0, 2.0, 1.0])
+    # Half a wrong label on top: precision 1/2; a whole one: (1/2 + 1) / 2.
+    assert average_precision(np.array([0.5, 1.0, 0.0]), score) == pytest.approx((0.5 * 0.5 + 1.0 * 0.75) / 1.5)
+
+
+def test_the_combination_of_independent_members_is_chosen() -> None:
+    found = usual()
+    assert found.ranking == COMBINATION
+    assert all(weight >= 0 for weight in found.weights.values())
+    assert found.weights["reversed"] == 0
+    assert found.weights["useless"] < 0.3 * found.weights["loss"]
+    assert min(found.weights[name] for name in ("discriminant", "kernel", "loss")) > 0.1
+    table = found.candidates
+    assert set(table["candidate"]) == {*MEMBERS, COMBINATION}
+    assert set(table["planted"]) == {"uniform", "hardest"}
+    assert (table["chosen"] == (table["candidate"] == COMBINATION)).all()
+    assert (table["low"] <= table["average_precision"]).all()
+    assert (table["average_precision"] <= table["high"]).all()
+    assert table["recall"].between(0, 1).all()
+
+
+def test_one_good_member_among_bad_ones_ranks_hardly_worse_than_what_is_chosen() -> None:
+    found = calibrate(copies(members={"discriminant": 3.0, "kernel": 0.2, "loss": 0.1, "useless": 0.0}))
+    mean = found.candidates.groupby("candidate")["average_precision"].mean()
+    assert found.ranking in ("discriminant", COMBINATION)
+    assert mean["useless"] < 0.3 < mean[found.ranking]
+
+
+def test_the_combination_is_rated_out_of_fold() -> None:
+    """Members of noise alone: fitted weights would find in the labels what is not there."""
+    n = 200
+    rng = np.random.default_rng(1)
+    names = ["discriminant", "kernel", *(f"noise {number}" for number in range(30))]
+    wrong = np.isin(np.arange(n), rng.permutation(n)[:40])
+    table = pd.DataFrame(rng.normal(size=(n, len(names))), columns=names)
+    found = calibrate([Copy("uniform", table, wrong, np.arange(n))])
+    combined = np.flatnonzero(found.curves["candidate"] == COMBINATION)
+    curve = found.curves.iloc[combined]
+    area = np.trapezoid(curve["found"], curve["checked"])
+    assert abs(area - 0.5) < 0.1  # as by chance
+
+
+def test_scaling_a_member_changes_nothing() -> None:
+    other = calibrate(copies(scale=1000.0))
+    np.testing.assert_allclose(list(other.weights.values()), list(usual().weights.values()), rtol=1e-4, atol=1e-6)
+    pd.testing.assert_frame_equal(other.candidates, usual().candidates, rtol=1e-6)
+
+
+def test_curves_go_from_nothing_to_everything() -> None:
+    for _, curve in usual().curves.groupby(["candidate", "planted"]):
+        assert curve["checked"].iloc[[0, -1]].tolist() == curve["found"].iloc[[0, -1]].tolist() == [0.0, 1.0]
+        assert curve["checked"].is_monotonic_increasing
+        assert curve["found"].is_monotonic_increasing
+
+
+def test_places_count_the_others_above() -> None:
+    score, wrong = np.array([5.0, 4.0, 3.0, 2.0, 1.0]), np.array([False, True, False, True, False])
+    np.testing.assert_allclose(places(score, wrong), [1 / 3, 2 / 3])
+    where = usual().places
+    assert set(where) == {"uniform", "hardest"}
+    for one in where.values():
+        assert len(one) == 60
+        assert (one >= 0).all()
+        assert (one <= 1).all()
+    assert where["uniform"].mean() < where["hardest"].mean() < 0.5
+
+
+def test_suspicion_is_the_chosen_score() -> None:
+    table = copies()[0].scores
+    scaled = even(table)
+    np.testing.assert_array_equal(suspicion(table, "loss", {}), scaled["loss"])
+    weights = {"loss": 0.5, "kernel": 2.0}
+    expected = 0.5 * scaled["loss"] + 2 * scaled["kernel"]
+    np.testing.assert_allclose(suspicion(table, COMBINATION, weights), expected)
+    np.testing.assert_allclose(uncalibrated(table), (scaled["discriminant"] + scaled["kernel"]) / 2)
+
+
+def test_constant_members_are_no_trouble() -> None:
+    table = pd.DataFrame({"same": np.full(9, 3.0), "one": np.r_[np.zeros(8), 4.0]})
+    found = even(table)
+    assert (found["same"] == 0).all()
+    assert np.isfinite(found.to_numpy()).all()
+    assert found["one"][8] > 0

@@ -1,0 +1,151 @@
+"""What is said of an image comes from fits without it, and finds wrong labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from sklearn.kernel_approximation import Nystroem
+from sklearn.metrics import roc_auc_score
+
+from core.review import classifiers
+from core.review.classifiers import Labelled, discriminant, kernel, neighbours
+
+
+def blobs(n: int = 60, classes: int = 3, d: int = 5, apart: float = 2.0, seed: int = 0) -> Labelled:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    features = apart * rng.normal(size=(classes, d))[labels] + rng.normal(size=(n, d))
+    return Labelled((features - features.mean(0)).astype(np.float32), labels, classes, np.ones(n))
+
+
+def without(given: Labelled, at: int) -> Labelled:
+    keep = np.arange(len(given.labels)) != at
+    return Labelled(given.features[keep], given.labels[keep], given.classes, given.trust[keep])
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_distances_to_the_own_mean_are_those_without_the_image(trusted: bool) -> None:
+    given = blobs()
+    weights = np.random.default_rng(1).uniform(0.2, 1, 60) if trusted else given.trust
+    found, placed = classifiers._distances(given, weights, 0.1)
+    x, y = given.features.astype(np.float64), given.labels
+    means = np.stack([np.average(x[y == c], axis=0, weights=weights[y == c]) for c in range(3)])
+    scatter = np.einsum("n,ni,nj->ij", weights, x - means[y], x - means[y])
+    metric = np.linalg.inv(
+        (scatter + 0.1 * np.trace(scatter) / 5 * np.eye(5)) / (weights.sum() - 3)
+    )  # shared by all: of it alone the image is no stranger
+    expected = np.empty((60, 3))
+    for at in range(60):
+        for c in range(3):
+            here = (y == c) & (np.arange(60) != at)
+            off = x[at] - np.average(x[here], axis=0, weights=weights[here])
+            expected[at, c] = off @ metric @ off / (1 + 1 / weights[here].sum())
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(((placed[0] - placed[1]) ** 2).sum(), (x[0] - x[1]) @ metric @ (x[0] - x[1]), rtol=1e-4)
+
+
+def test_the_own_label_hardly_says_anything_of_an_image() -> None:
+    """With labels at random, right or wrong must be a matter of chance; a fit that has seen them is above it."""
+    rng = np.random.default_rng(0)
+    given = replace(blobs(200, 4, 30, apart=0.0), labels=rng.integers(0, 4, 200))
+    for log_p in (discriminant(given)[0], kernel(given)):
+        assert (log_p.argmax(1) == given.labels).mean() < 0.37  # 0.25 + 3.7 standard deviations
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_kernel_equals_refits_without_the_image(trusted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the landmarks fixed, ridge regression is fitted anew without every image."""
+    monkeypatch.setattr(classifiers, "_RIDGES", (0.1,))
+    caught: list[np.ndarray] = []
+
+    def caught_logits(logits: np.ndarray, given: Labelled) -> tuple[np.ndarray, float]:
+        caught.append(logits)
+        return logits, 0.0
+
+    monkeypatch.setattr(classifiers, "_tempered", caught_logits)
+    given = blobs(40)
+    if trusted:
+        given = replace(given, trust=np.random.default_rng(1).uniform(0.2, 1, 40))
+    kernel(given)
+    x, trust = given.features, given.trust
+    width = np.median(((x[:, None] - x) ** 2).sum(-1))
+    z = Nystroem(kernel="rbf", gamma=1 / width, n_components=40, random_state=0).fit_transform(x).astype(np.float64)
+    z = np.c_[z, np.ones(40)]
+    ridge = 0.1 * np.trace((z * trust[:, None]).T @ z) / 41
+    target = np.eye(3)[given.labels]
+    for at in range(40):
+        keep = np.arange(40) != at
+        some = z[keep] * trust[keep, None]
+        fit = np.linalg.solve(some.T @ z[keep] + ridge * np.eye(41), some.T @ target[keep])
+        np.testing.assert_allclose(caught[0][at], z[at] @ fit, atol=2e-3)
+
+
+def test_neighbours_against_all_distances() -> None:
+    given = blobs(50)
+    found = neighbours(given.features, given)
+    x = given.features.astype(np.float64)
+    for at in range(50):
+        away = ((x - x[at]) ** 2).sum(1)
+        away[at] = np.inf
+        own = np.sort(away[(given.labels == given.labels[at]) & np.isfinite(away)])[:3].mean()
+        other = np.sort(away[given.labels != given.labels[at]])[:3].mean()
+        assert found[at] == pytest.approx(own - other, abs=1e-3)
+
+
+@pytest.mark.parametrize("ask", [lambda g: discriminant(g)[0], kernel], ids=["discriminant", "kernel"])
+def test_wrong_labels_in_blobs_are_found(ask: object) -> None:
+    given = blobs(300, 4, 10)
+    wrong = np.random.default_rng(3).permutation(300)[:30]
+    labels = given.labels.copy()
+    labels[wrong] = (labels[wrong] + 1) % 4
+    spoilt = replace(given, labels=labels)
+    log_p = ask(spoilt)  # type: ignore[operator]
+    np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-4)
+    assert roc_auc_score(np.isin(np.arange(300), wrong), -log_p[np.arange(300), labels]) > 0.98
+    assert (log_p[wrong].argmax(1) == given.labels[wrong]).mean() > 0.9
+    near = neighbours(discriminant(spoilt)[1], spoilt)
+    assert roc_auc_score(np.isin(np.arange(300), wrong), near) > 0.95
+
+
+def test_nothing_is_said_of_the_only_image_of_a_class() -> None:
+    given = blobs(40)
+    labels = np.r_[3, given.labels[1:]]
+    lonely = Labelled(given.features, labels, 4, given.trust)
+    log_p, placed = discriminant(lonely)
+    assert np.isnan(log_p[0]).all()
+    assert np.isfinite(np.exp(log_p[1:])).all()
+    assert np.isfinite(placed).all()
+    assert (log_p[1:, :3].argmax(1) == labels[1:]).mean() > 0.8
+    assert np.isfinite(kernel(lonely)).all()
+    near = neighbours(placed, lonely)
+    assert np.isnan(near[0])
+    assert np.isfinite(near[1:]).all()
+
+
+def test_a_class_that_nobody_has() -> None:
+    given = replace(blobs(40), classes=4)
+    log_p = discriminant(given)[0]
+    assert np.exp(log_p[:, 3]).max() == 0
+    assert np.isfinite(log_p[:, :3]).all()
+
+
+def test_distrusted_labels_pull_less() -> None:
+    given = blobs(80, 2, 4)
+    wrong = np.flatnonzero(given.labels == 0)[:15]
+    labels = given.labels.copy()
+    labels[wrong] = 1
+    blind = Labelled(given.features, labels, 2, np.ones(80))
+    told = replace(blind, trust=np.where(np.isin(np.arange(80), wrong), 0.05, 1.0))
+    for ask in (lambda g: discriminant(g)[0], kernel):
+        assert ask(told)[wrong, 0].mean() >= ask(blind)[wrong, 0].mean()  # type: ignore[no-untyped-call]
+
+
+def test_temperature_suits_the_labels() -> None:
+    given = blobs(200)
+    logits = log_softmax(np.random.default_rng(0).normal(size=(200, 3)) + 1.5 * np.eye(3)[given.labels], 1)
+    log_p = classifiers._tempered(logits, given)[0]
+    again = classifiers._tempered(7 * logits, given)[0]
+    np.testing.assert_allclose(log_p, again, atol=0.02)

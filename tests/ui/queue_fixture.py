@@ -1,0 +1,93 @@
+"""A queue run in the form of the contract, made in no time: every tenth item is suspicious."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.actions.basis import ENGINE
+from core.actions.queue import VERSION
+from core.workspace.runs import Run, Work
+from core.workspace.workspace import Workspace
+
+SCORES = ("loss", "margin", "classifier", "neighbours", "support_loss", "self_influence", "harm")
+
+
+def candidates() -> pd.DataFrame:
+    """What was measured of three scores on two spoilt copies."""
+    return pd.DataFrame(
+        [
+            {
+                "candidate": name,
+                "planted": kind,
+                "average_precision": precision,
+                "low": precision - 0.1,
+                "high": precision + 0.1,
+                "recall": precision,
+                "seconds": 1.0,
+                "chosen": name == "loss",
+            }
+            for kind, worse in (("uniform", 0.0), ("hardest", 0.2))
+            for name, precision in (("margin", 0.6 - worse), ("loss", 0.8 - worse), ("combination", 0.7 - worse))
+        ]
+    )
+
+
+def curves() -> pd.DataFrame:
+    """Curves of the same."""
+    pairs = candidates()[["candidate", "planted"]]
+    return pd.concat([pairs.assign(checked=share, found=share**0.5) for share in (0.0, 0.25, 1.0)], ignore_index=True)
+
+
+def write_queue(
+    workspace: Workspace, *, level: str = "image", most: int | None = None, seed: int = 0, planted: bool = False
+) -> Run:
+    """Write a queue over the training images (or instances) of a workspace.
+
+    Args:
+        planted: As if wrong labels had been planted; without, it is not calibrated.
+    """
+    project = workspace.project()
+    rng = np.random.default_rng(seed)
+    rows = project.tasks.train.rows[["task_id", "role", "image_id", "class"]]
+    if level == "image":
+        items = rows.groupby("image_id", sort=True).agg({"class": "first", "task_id": "size"}).reset_index()
+        items = items.rename(columns={"task_id": "occurrences"}).assign(task_id="", role="")
+    else:
+        items = rows.assign(occurrences=1)
+    items = items.sample(frac=1.0, random_state=seed).head(most or len(items)).reset_index(drop=True)
+    n, classes = len(items), np.array(sorted(project.images.class_names), dtype=object)
+    suspicion = np.sort(rng.random(n))[::-1]
+    wrong = suspicion > np.quantile(suspicion, 0.9)
+    other = classes[rng.integers(0, len(classes), n)]
+    items = items.assign(
+        rank=np.arange(n),
+        level=level,
+        suspicion=suspicion,
+        probability=suspicion**2,
+        suggested=np.where(wrong, other, items["class"]),
+        suggested_probability=np.round(0.3 + 0.7 * suspicion, 3),
+        second=classes[rng.integers(0, len(classes), n)],
+        **{name: rng.normal(suspicion, 0.2) for name in SCORES},
+    )
+    if planted:
+        items["above uniform"] = 1 - (1 - np.arange(1, n + 1) / n) ** 4
+    images = sorted(set(items["image_id"]))
+    features = rng.normal(size=(len(images), 8))
+    places = pd.DataFrame({"image_id": images, "x": features[:, 0], "y": features[:, 1]})
+
+    def compute(work: Work) -> None:
+        work.write_table("items.parquet", items)
+        work.write_table("map.parquet", places)
+        work.write(lambda folder: np.save(Path(folder) / "features.npy", features.astype(np.float16)))
+        work.write_json("summary.json", {"level": level, "items": n, "ranking": "loss", "calibrated": planted})
+        if planted:
+            work.write_table("candidates.parquet", candidates())
+            work.write_table("curves.parquet", curves())
+
+    question = {**project.hashes, "engine": ENGINE, "version": VERSION, "level": level, "most": most, "seed": seed}
+    if planted:
+        question["planted"] = True
+    return workspace.runs.answer("queue", question, compute)

@@ -1,0 +1,147 @@
+"""Filters of the review queue, the address they fit into, named views, and going to an item."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.errors import UserError
+from core.tasks.tasklist import TaskList
+from core.ui.review_filters import STATES, Filters, chosen, from_params, simplified, within
+from core.ui.review_live import found
+from core.ui.review_queue import Queue
+from core.ui.review_state import Decided
+from core.ui.review_views import all_views, delete_view, save_view
+from core.workspace.runs import Run
+
+N = 12
+NAMES = ("a", "b", "c")
+
+
+def queue(level: str = "image") -> Queue:
+    task = [f"t{i % 2}" for i in range(N)]
+    table = pd.DataFrame(
+        {
+            "rank": range(N),
+            "level": level,
+            "task_id": task if level == "instance" else "",
+            "role": ["support" if i % 3 else "query" for i in range(N)] if level == "instance" else "",
+            "image_id": [f"image{i}" for i in range(N)],
+            "class": [NAMES[i % 3] for i in range(N)],
+            "suggested": [NAMES[0] if i < 6 else NAMES[i % 3] for i in range(N)],
+            "suspicion": np.linspace(1, 0, N),
+            "loss": [np.nan, *range(N - 1)],
+        }
+    )
+    number = {name: at for at, name in enumerate(NAMES)}
+    given, suggested = (table[column].map(number).to_numpy() for column in ("class", "suggested"))
+    return Queue(Run(Path("queue-0")), table, given, suggested, NAMES)
+
+
+def decided(**positions: int) -> Decided:
+    verdict = np.zeros(N, dtype=np.int8)
+    for name, at in positions.items():
+        verdict[at] = ["", "keep", "remove", "relabel", "unsure"].index(name)
+    return Decided(0, 0, verdict, {}, {7: ()}, Counter([8]))
+
+
+def tasks() -> TaskList:
+    rows = [("t0", "support", f"image{i}") for i in range(4)] + [("t1", "query", "image5")]
+    table = pd.DataFrame(rows, columns=["task_id", "role", "image_id"])
+    return TaskList(table.assign(label=0, **{"class": "a"}, weight=1.0))
+
+
+def pick(filters: Filters, level: str = "image", places: pd.DataFrame | None = None, **positions: int) -> list[int]:
+    return chosen(queue(level), decided(**positions), filters, tasks(), places).tolist()
+
+
+def test_everything_in_the_order_of_the_queue() -> None:
+    assert pick(Filters()) == list(range(N))
+
+
+def test_each_filter() -> None:
+    assert pick(Filters(given=("a", "b"))) == [0, 1, 3, 4, 6, 7, 9, 10]
+    assert pick(Filters(suggested=("c",))) == [8, 11]
+    assert pick(Filters(differ=True)) == [1, 2, 4, 5]
+    assert pick(Filters(find="IMAGE1")) == [1, 10, 11]
+    assert pick(Filters(state=("keep", "unsure")), keep=3, unsure=5, remove=6) == [3, 5]
+    assert pick(Filters(state=("undecided",)), keep=3) == [i for i in range(N) if i != 3]
+    assert pick(Filters(state=("conflict", "commented"))) == [7, 8]
+    assert pick(Filters(task="t0", role="support")) == [0, 1, 2, 3]
+    assert pick(Filters(task="t1"), "instance") == [1, 3, 5, 7, 9, 11]
+    assert pick(Filters(role="query"), "instance") == [0, 3, 6, 9]
+    pairs = pd.DataFrame({"image_id": ["image2"], "other": ["image7"]})
+    assert chosen(queue(), decided(), Filters(copies=True), tasks(), None, pairs).tolist() == [2, 7]
+    assert pick(Filters(low=50)) == [0, 1, 2, 3, 4, 5]
+    assert pick(Filters(score="loss", low=0, high=20)) == [0, 1, 2]
+
+
+def test_a_suggestion_is_believed_where_it_is_likelier_than_the_given_class() -> None:
+    plain = queue()
+    known = plain.table.assign(probability=[0.9] * 2 + [0.3] * 2 + [np.nan] * 8, suggested_probability=0.5)
+    assert np.flatnonzero(plain.believed).tolist() == [1, 2, 4, 5]
+    assert np.flatnonzero(replace(plain, table=known).believed).tolist() == [1, 4, 5]
+
+
+def test_orders_put_what_has_no_score_last() -> None:
+    assert pick(Filters(order="loss")) == [*range(N - 1, 0, -1), 0]
+    assert pick(Filters(order="loss", ascending=True)) == [*range(1, N), 0]
+    assert pick(Filters(ascending=True)) == list(range(N))[::-1]
+
+
+def test_the_lasso() -> None:
+    places = pd.DataFrame({"image_id": [f"image{i}" for i in range(N)], "x": range(N), "y": 0.0})
+    assert pick(Filters(lasso=((2.5, -1), (6.5, -1), (6.5, 1), (2.5, 1))), places=places) == [3, 4, 5, 6]
+    star = np.array([(0.0, 0.0), (3.0, 0.0), (0.0, 2.0)])
+    assert within(star, [(-1, -1), (1, -1), (1, 1), (-1, 1)]).tolist() == [True, False, False]
+    assert len(simplified([(i / 3, 1.0) for i in range(5000)])) <= 80
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        Filters(),
+        Filters(given=("a;b", "ü"), state=("undecided", "conflict"), differ=True, size=60, ascending=True, low=10),
+        Filters(lasso=((0.5, 1.25), (2.0, 1e-5), (3.0, 4.0)), order="loss", task="t0", role="query", find="x y"),
+    ],
+)
+def test_an_address_holds_all_of_it(filters: Filters) -> None:
+    assert from_params(filters.to_params()) == filters
+
+
+def test_nonsense_in_an_address_is_left_out() -> None:
+    wrong = {"state": ["keep", "rm -rf"], "size": ["7"], "low": ["x"], "high": ["900"], "lasso": ["1,2;nan,3;4,5"]}
+    assert from_params({**wrong, "role": ["king"], "evil": ["1"]}) == Filters(state=("keep",))
+    assert from_params({"lasso": ["1"]}) == Filters()
+
+
+def test_views_are_kept_and_damaged_ones_left_out(tmp_path: Path) -> None:
+    one = Filters(given=("a",), size=60)
+    save_view(tmp_path, "Mine: a/../b", one)
+    save_view(tmp_path, "other", Filters())
+    save_view(tmp_path, "other", replace(one, state=STATES))
+    (tmp_path / "views" / "broken.json").write_text("{")
+    (tmp_path / "views" / "newer.json").write_text('{"format": 99}')
+    assert all_views(tmp_path) == {"Mine: a/../b": one, "other": replace(one, state=STATES)}
+    assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path / "views"}
+    delete_view(tmp_path, "other")
+    assert list(all_views(tmp_path)) == ["Mine: a/../b"]
+    with pytest.raises(UserError, match="needs a name"):
+        save_view(tmp_path, "  ", one)
+
+
+def test_going_to_an_item() -> None:
+    shown = np.array([4, 2, 9])
+    assert found(queue(), shown, "2") == (1, "Position 2")
+    assert found(queue(), shown, " image9 ") == (2, "Image image9")
+    assert found(queue(), shown, "7")[0] is None
+    assert found(queue(), shown, "image5") == (
+        None,
+        "Image image5 has rank 6 of the queue, but does not pass the filter.",
+    )
+    assert found(queue(), shown, "nobody")[0] is None

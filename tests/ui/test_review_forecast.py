@@ -1,0 +1,35 @@
+"""What the page says about the wrong labels that are still in there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+
+from core.review.forecast import ABOVE
+from core.ui.review_forecast import forecast_words, remaining_words
+from core.ui.review_queue import Queue
+from tests.ui.test_review_filters import N, decided, queue
+
+
+def calibrated() -> Queue:
+    plain = queue()
+    return replace(plain, table=plain.table.assign(**{f"{ABOVE}uniform": np.linspace(0.2, 1, N)}))
+
+
+def test_nothing_is_said_where_nothing_was_calibrated() -> None:
+    assert forecast_words(queue(), decided()) == ""
+    assert remaining_words(queue(), decided(), None) == ""
+
+
+def test_what_was_found_is_not_counted_again() -> None:
+    def numbers(**positions: int) -> list[int]:
+        words = forecast_words(calibrated(), decided(**positions))
+        assert "wrong labels remain" in words
+        return [int(one) for one in re.findall(r"\d+", words)][:3]
+
+    before, low, high = numbers()
+    assert low <= before <= high <= N
+    assert numbers(keep=0)[0] <= before
+    assert numbers(remove=0, relabel=1)[0] <= before

@@ -1,0 +1,111 @@
+"""What the browser's log of decisions becomes in the decision log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.errors import UserError
+from core.ui.review_operations import ACCEPTED, Told, pack, submit, unpack
+from core.ui.review_queue import Queue
+from core.workspace.decisions import DecisionLog, Item
+from tests.ui.test_review_filters import N, queue
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> DecisionLog:
+    return DecisionLog(tmp_path / "decisions.sqlite")
+
+
+def send(log: DecisionLog, *sent: Any, blind: bool = False) -> list[Told]:
+    def queue_of(run_id: str) -> Queue:
+        if run_id != "queue-0":
+            raise UserError("There is no such run.", "Look again.")
+        return queue()
+
+    return submit(log, sent, "Ana", blind, queue_of)
+
+
+def decide(token: str, *items: tuple[int, str, int | None], **more: Any) -> dict[str, Any]:
+    rows = [["image", "", "", f"image{at}", verdict, label] for at, verdict, label in items]
+    return {"token": token, "act": "decide", "verdict": "", "run": "queue-0", "items": rows, **more}
+
+
+def verdicts(log: DecisionLog) -> dict[str, tuple[str, int | None]]:
+    return {item.image_id: (entry.verdict, entry.label) for item, entry in log.current().items()}
+
+
+def test_what_is_sent_twice_is_done_once(log: DecisionLog) -> None:
+    first = decide("a-1", (0, "keep", None), (1, "relabel", 2))
+    assert send(log, first) == [Told("a-1")]
+    assert send(log, first, decide("a-2", (3, "remove", None))) == [Told("a-1"), Told("a-2")]
+    assert verdicts(log) == {"image0": ("keep", None), "image1": ("relabel", 2), "image3": ("remove", None)}
+    assert len(log.history()) == 3
+    assert {entry.source for entry in log.history()} == {"queue-0"}
+
+
+def test_undo_and_redo_are_said(log: DecisionLog) -> None:
+    send(log, decide("1", (0, "keep", None)), decide("2", (0, "remove", None), (1, "remove", None)))
+    assert send(log, {"token": "3", "act": "undo"}) == [Told("3", "Undone: 2 decisions.")]
+    assert verdicts(log) == {"image0": ("keep", None)}
+    assert send(log, {"token": "4", "act": "redo"}) == [Told("4", "Done again: 2 decisions.")]
+    assert send(log, {"token": "5", "act": "redo"}) == [Told("5", "There is nothing to redo.")]
+
+
+def test_all_that_is_filtered(log: DecisionLog) -> None:
+    packed = pack(np.array([1, 4, 7]), N)
+    op = {"token": "1", "act": "decide", "run": "queue-0", "set": packed}
+    send(log, {**op, "verdict": "relabel", "label": 1})
+    assert verdicts(log) == dict.fromkeys(("image1", "image4", "image7"), ("keep", None))  # their class already
+    send(log, {**op, "token": "2", "verdict": "accept", "label": None})
+    assert verdicts(log) == {"image1": ("relabel", 0), "image4": ("relabel", 0), "image7": ("keep", None)}
+    assert log.current()[Item("image", image_id="image1")].reason == ACCEPTED
+    send(log, {**op, "token": "3", "verdict": "clear", "label": None})
+    assert verdicts(log) == {}
+
+
+def test_what_was_seen_settles_a_conflict(log: DecisionLog) -> None:
+    submit(log, [decide("x", (0, "keep", None), saw=0)], "Ben", False, lambda _: queue())
+    send(log, decide("1", (0, "remove", None), saw=log.version()))
+    assert not log.conflicts()
+    send(log, decide("2", (0, "remove", None), saw=log.version()), blind=True)
+    assert log.conflicts()
+
+
+def test_comments(log: DecisionLog) -> None:
+    said = {"token": "1", "act": "comment", "text": "half a seven", "items": [["image", "", "", "image0"]]}
+    assert send(log, said) == send(log, said) == [Told("1")]
+    assert [(one.reviewer, one.text) for one in log.comments()] == [("Ana", "half a seven")]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"token": "1", "act": "decide"},
+        {"token": "1", "act": "burn"},
+        {"token": "1", "act": "decide", "verdict": "keep", "run": "gone-0", "set": pack(np.array([1]), N)},
+        {"token": "1", "act": "decide", "verdict": "keep", "run": "queue-0", "set": "12.!!"},
+        {"token": "1", "act": "decide", "verdict": "keep", "run": "queue-0", "set": pack(np.array([N]), N + 1)},
+        decide("1", (0, "eat", None)),
+        decide("1", (0, "relabel", None)),
+        {**decide("1"), "items": [["image"]]},
+    ],
+)
+def test_nonsense_is_left_out_and_said_and_the_rest_is_done(log: DecisionLog, bad: dict[str, Any]) -> None:
+    told = send(log, bad, 7, {"act": "undo"}, decide("2", (0, "keep", None)))
+    assert [(one.token, one.lost) for one in told] == [("1", True), ("2", False)]
+    assert "left out" in told[0].text
+    assert list(verdicts(log)) == ["image0"]
+
+
+def test_a_set_of_positions_is_small_and_comes_back() -> None:
+    rng = np.random.default_rng(0)
+    some = np.flatnonzero(rng.random(10_000) < 0.5)
+    assert np.array_equal(unpack(pack(some, 10_000)), some)
+    assert len(pack(np.arange(10_000), 10_000)) < 100
+    assert len(pack(some, 10_000)) < 2_000
+    with pytest.raises(UserError):
+        unpack("999999999999.eJw=")

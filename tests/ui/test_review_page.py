@@ -1,0 +1,132 @@
+"""The Review page without a browser: what it says, what it sends, and what a rerun costs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from typing import Any
+
+from streamlit.testing.v1 import AppTest
+
+from core.ui.review_live import GRID
+from core.workspace.decisions import Decision, Item
+from core.workspace.workspace import Workspace
+from tests.ui.conftest import Open, click, run_again, words
+from tests.ui.queue_fixture import write_queue
+from tests.ui.test_reruns import counted
+
+__all__ = ["counted"]
+
+
+def grid(test: AppTest) -> dict[str, Any]:
+    """What the grid was last sent."""
+    found = [one.proto for one in test.get("bidi_component") if getattr(one.proto, "json", "")]
+    return json.loads(found[-1].json)
+
+
+def report(test: AppTest, name: str, *ops: dict[str, Any], view: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the browser would say, and what the page answers."""
+    test.session_state[GRID] = {
+        "ops": {"name": name, "scope": "tiny/me", "log": list(ops)},
+        "view": view or {"name": "", "focus": None},
+    }
+    run_again(test)
+    return grid(test)
+
+
+def keep(token: str, image: str) -> dict[str, Any]:
+    items = [["image", "", "", image, "keep", None]]
+    return {"token": token, "act": "decide", "verdict": "keep", "run": "", "items": items, "saw": 0}
+
+
+def test_without_a_queue_it_offers_to_make_one(show: Open, empty: Workspace, started: list[list[str]]) -> None:
+    page = show("review")
+    assert "most probably mislabelled first" in words(page)
+    click(page, "review_make")
+    assert sorted(started[0]) == sorted(["review", "queue", "--workspace", str(empty.folder)])
+
+
+def test_decisions_are_written_and_acknowledged(show: Open, empty: Workspace) -> None:
+    run = write_queue(empty)
+    image = run.table("items.parquet")["image_id"].iloc[0]
+    page = show("review")
+    assert grid(page)["acked"] == []
+    answer = report(page, "r1", keep("a-1", image))
+    assert (answer["heard"], answer["acked"], answer["error"]) == ("r1", [["a-1", "", False]], None)
+    assert answer["state"]["0"][:3] == ["keep", None, "me"]
+    assert empty.decisions.current()[Item("image", image_id=image)].reviewer == "me"
+    empty.decisions.undo("me")
+    assert grid(run_again(page))["state"] == {}  # the report that is still there does nothing a second time
+
+
+def test_a_log_that_cannot_be_written_is_said(show: Open, empty: Workspace) -> None:
+    write_queue(empty)
+    page = show("review")
+    image = empty.runs.all("queue")[0].table("items.parquet")["image_id"].iloc[0]
+    empty.decisions.version()
+    with sqlite3.connect(empty.folder / "decisions.sqlite", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = report(page, "r1", keep("a-1", image))
+        assert answer["acked"] == []
+        assert "in use by another program" in answer["error"][0]
+        other.execute("ROLLBACK")
+    assert report(page, "r2", keep("a-1", image))["acked"] == [["a-1", "", False]]
+
+
+def test_others_are_seen_and_blind_mode_hides_them(show: Open, empty: Workspace) -> None:
+    run = write_queue(empty)
+    images = run.table("items.parquet")["image_id"]
+    page = show("review")
+    other = Workspace(empty.folder).decisions
+    other.append([Decision(Item("image", image_id=images[at]), "remove", reviewer="Ana") for at in (0, 2)])
+    seen = grid(run_again(page))
+    assert seen["state"] == {"0": ["remove", None, "Ana", None, 0], "2": ["remove", None, "Ana", None, 0]}
+    assert seen["notice"] == "Ana decided 2 items in the last 5 minutes"
+    assert seen["version"] == other.version()
+    page.toggle(key="review_blind").set_value(True)
+    hidden = grid(run_again(page))
+    assert (hidden["state"], hidden["version"], hidden["notice"]) == ({}, None, "")
+    report(page, "r1", {**keep("1", images[0]), "saw": None})
+    page.toggle(key="review_blind").set_value(False)
+    assert grid(run_again(page))["state"]["0"][3] == [["Ana", "remove"], ["me", "keep"]]
+
+
+def test_the_details_of_an_item(show: Open, full: Workspace) -> None:
+    run = write_queue(full)
+    page = show("review")
+    full.decisions.comment(Item("image", image_id=run.table("items.parquet")["image_id"][1]), "Ana", "half a seven")
+    answer = report(page, "", view={"name": "", "focus": 1})["detail"]
+    assert answer["p"] == 1
+    sections = dict(answer["sections"])
+    assert "of the queue" in sections["Why it is here"][0]
+    assert "loss" in sections["Where it occurs"][0]
+    assert sections["Comments"][0].endswith("half a seven")
+    assert any(title.startswith("Nearest of the given class") for title, _, _ in answer["strips"])
+
+
+def test_the_address_says_what_is_shown(show: Open, empty: Workspace) -> None:
+    write_queue(empty)
+    page = show("review")
+    page.multiselect(key="review_state").set_value(["undecided"])
+    page.selectbox(key="review_order").set_value("loss")
+    run_again(page)
+    assert page.query_params["state"] in ("undecided", ["undecided"])
+    assert page.query_params["order"] in ("loss", ["loss"])
+    page.button(key="review_all").click()
+    run_again(page)
+    assert "state" not in page.query_params
+
+
+def test_a_rerun_computes_nothing_again(show: Open, full: Workspace, counted: Any) -> None:
+    write_queue(full)
+    page = show("review")
+    answer = report(page, "", view={"name": "", "focus": 1})
+    for _ in range(100):  # the evidence is worked out beside the page
+        if "being worked out" not in json.dumps(answer["detail"]):
+            break
+        time.sleep(0.05)
+        answer = grid(run_again(page))
+    counted.clear()
+    run_again(page)
+    assert not counted

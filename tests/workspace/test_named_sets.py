@@ -1,0 +1,57 @@
+"""Named sets of changes on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import UserError
+from core.tasks.changes import Changes
+from core.workspace.whatif_sets import Sets
+
+ONE = Changes(frozenset({"t0"}), relabelled_images=frozenset({("i", "x")}))
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Sets:
+    return Sets(tmp_path / "sets")
+
+
+def test_what_is_saved_is_read_back(sets: Sets) -> None:
+    made = sets.save("first (2)", ONE, who="me", note="because")
+    assert sets.get("first (2)") == made
+    assert (made.changes, made.who, made.note) == (ONE, "me", "because")
+    assert sets.names() == ["first (2)"]
+
+
+def test_a_set_never_changes(sets: Sets) -> None:
+    made = sets.save("first", ONE, who="me")
+    assert sets.save("first", ONE, who="you") == made
+    with pytest.raises(UserError, match="of other changes"):
+        sets.save("first", Changes(frozenset({"t1"})))
+    sets.delete("first")
+    assert sets.names() == []
+    sets.save("first", Changes(frozenset({"t1"})))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", " a", "a ", "-x", "<b>", "x" * 61, "a\nb"])
+def test_names_that_are_no_files_here_are_refused(sets: Sets, name: str) -> None:
+    with pytest.raises(UserError, match="cannot be called"):
+        sets.save(name, ONE)
+    for ask in (sets.get, sets.delete):
+        with pytest.raises(UserError, match="There is no set"):
+            ask(name)
+
+
+def test_nothing_is_no_set(sets: Sets) -> None:
+    with pytest.raises(UserError, match="Nothing is removed"):
+        sets.save("first", Changes())
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 9}', '{"format": 1, "changes": {"tasks": 1}}'])
+def test_a_damaged_file_is_named(sets: Sets, text: str) -> None:
+    sets.folder.mkdir()
+    (sets.folder / "first.json").write_text(text)
+    with pytest.raises(UserError):
+        sets.get("first")
