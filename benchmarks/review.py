@@ -1,9 +1,9 @@
 """How well does the review queue find wrong labels? ``python -m benchmarks.review --out FOLDER`` prints the tables.
 
-For every seed, noise (:mod:`core.tasks.noise`) is planted in the training tasks before a model is trained on them. MNIST:
-(a) easy, 40 % of the tasks with 80 % of their labels flipped; (b) hard, 15 % with 30 %; (c) image, 10 % of the images
-mislabelled uniformly; (d) confusion, 10 % as their look-alikes. Omniglot, with ``--omniglot ZIP``: image. Items are rows
-of tasks for (a) and (b), images for the others.
+For every seed, noise (:mod:`core.tasks.noise`) is planted in the training tasks before a model is trained on them.
+MNIST: (a) easy, 40 % of the tasks with 80 % of their labels flipped; (b) hard, 15 % with 30 %; (c) image, 10 % of the
+images mislabelled uniformly; (d) confusion, 10 % as their look-alikes. Omniglot, with ``--omniglot ZIP``: image. Items
+are rows of tasks for (a) and (b), images for the others.
 
 - **queue**: the ranking that the product chooses by planting labels of its own; it knows nothing of those planted here.
 - its single scores; the slow ones are computed apart.

@@ -27,7 +27,7 @@ from tests.workspace.test_decisions_kill import batch
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
     if child := os.fork():
-        print("writer", child, flush=True)
+        os.write(1, f"writer {child}\\n".encode())  # in one piece, as the others write too
         continue
     number, log = int(line), DecisionLog(Path(sys.argv[1]))
     while True:
