@@ -110,10 +110,10 @@ def probabilities(above: np.ndarray) -> np.ndarray:
 def shares_wrong(above: np.ndarray) -> np.ndarray:
     """``(kinds,)``: how many items are wrong labels of each kind, as shares, from the top of the queue.
 
-    The top reaches to where half of the planted labels of the hardest kind stand, and not beyond most of what is found.
+    The top reaches to where half of all planted labels stand, and not beyond most of what is found.
     """
     n = above.shape[1]
-    reach = float(np.searchsorted(above.min(0), 0.5))
+    reach = float(np.searchsorted(above.mean(0), 0.5))
     found = np.zeros(len(above))
     for _ in range(3):
         depth = np.unique(np.linspace(1, max(reach, 1), 64).round().astype(int))
