@@ -118,7 +118,12 @@ def one(out: Path, data: str, protocol: str, seed: int) -> dict[str, Any]:
         low, high = told.remaining_low[depth], told.remaining_high[depth]
         remaining.append([share, int(wrong[depth:].sum()), told.remaining[depth], low, high])
     clock = summary["seconds"]
+    planted = workspace.project().tasks.planted
+    assert planted is not None
+    true = planted.set_index(KEY if "task_id" in planted else "image_id")["true"]
+    spoilt = items[wrong].set_index(list(true.index.names))["suggested"]
     result = {
+        "suggested": float((spoilt == true.loc[spoilt.index]).mean()),
         "scores": {name: figures(wrong, score) for name, score in scores.items()},
         "ranking": summary["ranking"],
         "seconds": {
@@ -153,6 +158,9 @@ def report(name: str, results: list[dict[str, Any]]) -> None:
     seconds = {key: np.mean([one["seconds"][key] for one in results]) for key in results[0]["seconds"]}
     share = np.mean([one["seconds"]["scores"] / one["seconds"]["cleanlab"] for one in results])
     print("\nseconds: " + ", ".join(f"{key} {value:.1f}" for key, value in seconds.items()), end="")
+    print(
+        f"; true class suggested for {np.mean([one['suggested'] for one in results]):.3f} of the wrong labels", end=""
+    )
     print(f"; scores in {share:.2f} of cleanlab's time; ranked by {', '.join(one['ranking'] for one in results)}")
     for place, share in enumerate(DECIDED):
         rows = [one["remaining"][place] for one in results]

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -219,22 +219,22 @@ def _row_scores(
     tasks: TaskList,
     settings: RateSettings,
     progress: Progress,
-    timed: Callable[[str], object],
+    timed: Callable[[str], AbstractContextManager[None]],
 ) -> pd.DataFrame:
     """What own tasks say of the rows: one row a row of the task table."""
     episodes = source.episodes_of(tasks)
     table = pd.DataFrame(index=range(len(tasks.rows)))
     query = (tasks.rows["role"] == "query").to_numpy()
-    with timed("own tasks"):  # type: ignore[attr-defined]
+    with timed("own tasks"):
         progress.stage("own tasks", len(tasks))
         found = evaluate(source.model, source.params, episodes, progress.advance)
         table.loc[query, "task_loss"] = found.rows["loss"].to_numpy()
         table["support_loss"] = left_out_losses(source, tasks, progress)
     if "self_influence" in settings.members:
-        with timed("self-influence"):  # type: ignore[attr-defined]
+        with timed("self-influence"):
             table["self_influence"] = _gradient_norms(source, episodes, settings.seed, progress)
     if "harm" in settings.members:
-        with timed("harm"):  # type: ignore[attr-defined]
+        with timed("harm"):
             heldout = source.episodes_of(source.heldout)
             v, _ = target_gradient(source.model, source.params, heldout)
             progress.stage("harm", len(tasks))
