@@ -13,8 +13,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.test_path import LONG, ROOT, go, heading, picture_loaded
+from tests.e2e.widgets import choose, fill, press, unfold
 from tests.needs import cifar100_slice, mini_imagenet_like, omniglot_slice, real
 
+FOLDER = re.compile("^Folder, zip archive")
 FC100_TRAIN = ("apple", "bottle", "bowl", "bridge", "castle", "bus")
 FC100_TEST = ("baby", "bear", "beaver", "bee", "boy", "wolf", "woman")
 
@@ -59,30 +61,6 @@ def url(serve: Callable[..., str], home: Path) -> str:
     return serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "1"})
 
 
-def fill(page: Page, label: str, value: str, exact: bool = True) -> None:
-    """Type into a field of that label that can be seen, and leave it."""
-    field = page.get_by_label(label, exact=exact).and_(page.locator("input:visible")).first
-    field.fill(value)
-    field.press("Tab")
-
-
-def choose(page: Page, label: str, value: str) -> None:
-    page.get_by_role("combobox", name=re.compile(re.escape(label))).first.click()
-    page.get_by_role("option", name=value, exact=True).click()
-
-
-def unfold(page: Page, title: str) -> None:
-    """Open an expander if it is closed."""
-    box = page.locator("details").filter(has=page.get_by_text(title, exact=True)).first
-    expect(box).to_be_visible()
-    if box.get_attribute("open") is None:
-        box.locator("summary").click()
-
-
-def press(page: Page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).filter(visible=True).first.click()
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("data", [omniglot, fc100, mini_imagenet], ids=lambda make: make.__name__)
 def test_own_data_from_the_files_to_the_export(
@@ -99,10 +77,10 @@ def test_own_data_from_the_files_to_the_export(
         page.get_by_text("An upload", exact=True).click()
         page.locator("input[type=file]").first.set_input_files(told["path"])
     else:
-        page.get_by_role("textbox", name=re.compile("^Folder, zip archive")).fill(told["path"])
+        fill(page, FOLDER, told["path"])
     fill(page, "Name of the image set", name)
     if told["splits"]:
-        page.get_by_role("textbox", name=re.compile("^Folder of split lists")).fill(told["splits"])
+        fill(page, re.compile("^Folder of split lists"), told["splits"])
     if told["format"] != "auto":
         choose(page, "Format", told["format"])
     press(page, "Look at it")
@@ -177,8 +155,7 @@ def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page,
         (str(tmp_path / "nowhere"), "does not exist"),
         (str(tmp_path / "flat"), "flat"),
     ):
-        page.get_by_role("textbox", name=re.compile("^Folder, zip archive")).fill(path)
-        page.get_by_role("textbox", name=re.compile("^Folder, zip archive")).press("Tab")
+        fill(page, FOLDER, path)
         press(page, "Look at it")
         expect(page.get_by_role("alert").filter(has_text=said).first).to_be_visible(timeout=30_000)
         expect(page.get_by_role("heading", name="2 · Tasks")).to_be_visible()

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from core.ui.navigation import TITLES
+from tests.e2e.widgets import fill
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 480_000
@@ -46,9 +47,7 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> No
     # Rank on all held-out tasks, in the background, with a smaller sample of the curvature than usual, for time; the
     # page comes back by itself.
     page.get_by_text("How it is computed", exact=True).click()
-    curvature = page.get_by_role("spinbutton", name="Tasks for the curvature")
-    curvature.fill("16")
-    curvature.press("Tab")
+    fill(page, re.compile("^Tasks for the curvature"), "16")
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.get_by_text("Rank again, on other held-out tasks")).to_be_visible(timeout=LONG)
 
@@ -95,8 +94,7 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> No
     page.get_by_role("button", name="Cancel", exact=True).click(timeout=60_000)
     expect(page.get_by_text("was cancelled")).to_be_visible(timeout=60_000)
     for label, value in (("Seeds", "1"), ("Fine-tune steps", "1")):
-        page.get_by_label(label, exact=True).fill(value)
-        page.get_by_label(label, exact=True).press("Enter")
+        fill(page, label, value)
     expect(page.get_by_text("16 fine-tunes of 1 step")).to_be_visible()
     page.get_by_role("button", name="Measure", exact=True).click()
     expect(page.get_by_text("training tasks removed, %")).to_be_visible(timeout=LONG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from core.maml.checkpoint import Model, ModelSpec, save_model
 from core.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
+from tests.e2e.widgets import fill
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,8 +50,8 @@ def test_from_a_failure_to_a_measured_set(page: Page, serve: Callable[..., str],
 
     page.get_by_test_id("stSidebarNav").get_by_role("link", name="What if", exact=True).click()
     expect(page.get_by_text("There is no set yet")).to_be_visible()
-    page.get_by_label("Name of the set").fill("mine")
-    page.get_by_label("Note").fill("![](http://evil.example/x.png)")
+    fill(page, re.compile("^Name of the set"), "mine")
+    fill(page, re.compile("^Note"), "![](http://evil.example/x.png)")
     page.get_by_role("button", name="Save what is decided").click()
     expect(page.get_by_text("mine · estimate")).to_be_visible(timeout=30_000)
     expect(page.get_by_text("only retraining measures it")).to_be_visible()
