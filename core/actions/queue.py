@@ -16,9 +16,9 @@ from core.actions.basis import ENGINE
 from core.actions.compute import Compute, Loaded
 from core.errors import UserError
 from core.progress import Progress
-from core.review.calibration import Calibration, Copy, calibrate, suspicion, uncalibrated
+from core.review.calibration import Calibration, Copy, calibrate, evidence_by, suspicion, uncalibrated
 from core.review.claims import Claims, claims_of
-from core.review.forecast import ABOVE, forecast, shares_above
+from core.review.forecast import EVIDENCE, forecast
 from core.review.members import SLOW, Rated, RateSettings, Source, features_of, rate
 from core.review.planting import IMAGE_KINDS, ROW_KINDS, plant
 from core.workspace.decisions import Item
@@ -26,7 +26,7 @@ from core.workspace.runs import Run, Work
 from core.workspace.workspace import Project, Workspace
 
 KIND = "queue"
-VERSION = 1  # raised whenever the answers change
+VERSION = 2  # raised whenever the answers change
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
 
     The run holds ``items.parquet`` (rank, level, task_id, role, image_id, class, suspicion, probability that the label
     is wrong, suggested, suggested_probability, second, occurrences, a column a score (:mod:`core.review.members`), and
-    columns of :data:`core.review.forecast.ABOVE`), ``map.parquet`` (image_id, x, y), ``features.npy`` (float16, the
-    images of the map), ``summary.json``, and where it was calibrated ``candidates.parquet`` and ``curves.parquet``
-    (:mod:`core.review.calibration`).
+    where it was calibrated :data:`core.review.forecast.EVIDENCE`), ``map.parquet`` (image_id, x, y), ``features.npy``
+    (float16, the images of the map), ``summary.json``, and where it was calibrated ``candidates.parquet`` and
+    ``curves.parquet`` (:mod:`core.review.calibration`).
 
     Raises:
         UserError: too few classes or images to compare a label with others.
@@ -120,7 +120,8 @@ def _make(loaded: Loaded, settings: QueueSettings, run: Work, progress: Progress
         run.write_table("curves.parquet", calibration.curves)
         summary |= {
             "weights": calibration.weights,
-            "planted": {kind: len(where) for kind, where in calibration.places.items()},
+            "classifier": calibration.classifier,
+            "planted": calibration.planted,
             "wrong": float(items["probability"].sum()),
         }
     run.write_json("summary.json", summary)
@@ -144,7 +145,7 @@ def _calibrated(
         planted = plant(project.images, claims, project.tasks.train, log_p, kind, by_row, rng)
         again = rate(source, planted.claims, planted.tasks, by_row, how, progress)
         copies.append(Copy(kind, again.scores, planted.wrong, group, time.perf_counter() - start))
-    return calibrate(copies, how.seed)
+    return calibrate(copies, len(claims.classes), how.seed)
 
 
 def _items(
@@ -172,8 +173,8 @@ def _items(
     )
     table = pd.concat([table, rated.scores.reset_index(drop=True)], axis=1)
     table = table.sort_values("suspicion", ascending=False, kind="stable", ignore_index=True)
-    for kind, where in (calibration.places if calibration else {}).items():
-        table[ABOVE + kind] = shares_above(len(table), where)
+    if calibration:
+        table[EVIDENCE] = evidence_by(table[calibration.classifier], len(claims.classes))
     told = forecast(table)
     table.insert(6, "probability", told.probability if told else np.nan)
     # A suggestion is right where the label is wrong and the classifiers, the given class set aside, are right.

@@ -4,8 +4,11 @@ Beside the single scores stands their **combination**: a logistic regression wit
 items from right ones. It is rated on images that it was not fitted to.
 
 Among the items that were left alone are the data's own wrong labels, which nobody knows, and a score that puts them on
-top must not be blamed for it. So each of those items counts as wrong with the probability that its place among the
-planted ones gives it (:mod:`core.review.forecast`), where the two classifiers together place it.
+top must not be blamed for it. So the items that either of the two classifiers doubts are set aside: what is planted is
+held against the rest.
+
+How many labels are wrong, and which how likely, is reckoned from the better one of the two classifiers, as its
+log-probabilities say what they mean (:mod:`core.review.forecast`).
 """
 
 from __future__ import annotations
@@ -14,16 +17,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
+from scipy.optimize import minimize, nnls
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold
 
-from core.review.forecast import probabilities, shares_above, shares_wrong
+from core.review.forecast import probabilities
 
 COMBINATION, FIRST = "combination", ("discriminant", "kernel")
 _FOLDS, _BOOTSTRAPS, _PENALTY, _POINTS = 5, 50, 1.0, 200
-_EVEN = 0.1  # a kind counts so much, beside what the data seem to hold of it
+_CERTAIN = 1e-6  # no label is surer
+_EVEN, _TOP = 0.1, 0.7  # a kind counts so much, beside what the data seem to hold of it; share of these looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +57,18 @@ class Calibration:
         ranking: The score chosen, a member or ``combination``.
         weights: Of the members in the combination.
         candidates: candidate, planted, average_precision, low, high (95 %), recall (of the planted, when as many items
-            are checked as are reckoned wrong), seconds, chosen.
+            are checked as there are), seconds, chosen.
         curves: candidate, planted, checked, found: share of the planted found against the share checked.
-        places: By kind: where in the chosen ranking of all other items each planted one would stand, in [0, 1].
+        classifier: Which of the two finds the planted ones better.
+        planted: By kind: how many labels.
     """
 
     ranking: str
     weights: dict[str, float]
     candidates: pd.DataFrame
     curves: pd.DataFrame
-    places: dict[str, np.ndarray]
+    classifier: str
+    planted: dict[str, int]
 
 
 def even(scores: pd.DataFrame) -> pd.DataFrame:
@@ -87,49 +93,52 @@ def places(score: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return 1 - np.searchsorted(others, score[wrong], side="right") / len(others)
 
 
-def calibrate(copies: list[Copy], seed: int = 0) -> Calibration:
-    """Rate every member and the combination on the copies, and choose."""
+def calibrate(copies: list[Copy], classes: int, seed: int = 0) -> Calibration:
+    """Rate every member and the combination on the copies, and choose.
+
+    Args:
+        classes: How many there are.
+    """
     members = list(copies[0].scores.columns)
     scaled = [even(copy.scores) for copy in copies]
-    x = np.concatenate([table.to_numpy() for table in scaled])
-    group = np.concatenate([copy.group for copy in copies])
-    truth, shares = _soft([table[list(FIRST)].mean(axis=1).to_numpy() for table in scaled], copies)
-    ends = np.cumsum([len(copy.wrong) for copy in copies])[:-1]
-    every = np.concatenate(truth)
-    likely = shares + _EVEN * max(shares.sum(), 1e-3)
-    likely /= likely.mean()
-    heavy = np.concatenate([np.full(len(copy.wrong), one) for copy, one in zip(copies, likely, strict=True)])
-    combined = np.split(_out_of_fold(x, every, heavy, group), ends)
-    weights = dict(zip(members, map(float, _weights(x, every, heavy)), strict=True))
+    likely = _likely([table[list(FIRST)].mean(axis=1).to_numpy() for table in scaled], copies)
+    kept = [copy.wrong | ~_doubted(copy.scores, classes) for copy in copies]
+    x = np.concatenate([table.to_numpy()[rest] for table, rest in zip(scaled, kept, strict=True)])
+    wrong = [copy.wrong[rest] for copy, rest in zip(copies, kept, strict=True)]
+    group = np.concatenate([copy.group[rest] for copy, rest in zip(copies, kept, strict=True)])
+    truth = np.concatenate(wrong).astype(np.float64)
+    heavy = np.repeat(likely, [len(one) for one in wrong])
+    weights = dict(zip(members, map(float, _weights(x, truth, heavy)), strict=True))
+    scores = np.c_[x, _out_of_fold(x, truth, heavy, group)]
     rows, curves, rng = [], [], np.random.default_rng(seed)
-    for copy, table, soft, own in zip(copies, scaled, truth, combined, strict=True):
-        for name, score in {**{name: table[name].to_numpy() for name in members}, COMBINATION: own}.items():
-            low, high = _interval(soft, score, rng)
-            found = np.r_[0, np.cumsum(copy.wrong[np.argsort(-score, kind="stable")])] / copy.wrong.sum()
-            at = np.unique(np.linspace(0, len(soft), _POINTS + 1).astype(int))
+    for copy, one, here in zip(
+        copies, wrong, np.split(scores, np.cumsum([len(one) for one in wrong])[:-1]), strict=True
+    ):
+        at = np.unique(np.linspace(0, len(one), _POINTS + 1).astype(int))
+        for name, score in zip([*members, COMBINATION], here.T, strict=True):
+            low, high = _interval(one, score, rng)
+            found = np.r_[0, np.cumsum(one[np.argsort(-score, kind="stable")])] / one.sum()
             rows.append(
                 {
                     "candidate": name,
                     "planted": copy.kind,
-                    "average_precision": average_precision(soft, score),
+                    "average_precision": float(average_precision_score(one, score)),
                     "low": low,
                     "high": high,
-                    "recall": float(found[round(float(soft.sum()))]),
+                    "recall": float(found[one.sum()]),
                     "seconds": copy.seconds,
                 }
             )
             curves.append(
-                pd.DataFrame({"candidate": name, "planted": copy.kind, "checked": at / len(soft), "found": found[at]})
+                pd.DataFrame({"candidate": name, "planted": copy.kind, "checked": at / len(one), "found": found[at]})
             )
     candidates = pd.DataFrame(rows)
-    weighed = candidates["average_precision"] * candidates["planted"].map(
-        dict(zip((copy.kind for copy in copies), likely, strict=True))
-    )
-    ranking = str(weighed.groupby(candidates["candidate"], sort=False).sum().idxmax())
+    weight = candidates["planted"].map(dict(zip((copy.kind for copy in copies), likely, strict=True)))
+    mean = (weight * candidates["average_precision"]).groupby(candidates["candidate"], sort=False).sum()
+    ranking, classifier = str(mean.idxmax()), str(mean[list(FIRST)].idxmax())
     candidates["chosen"] = candidates["candidate"] == ranking
-    chosen = combined if ranking == COMBINATION else [table[ranking].to_numpy() for table in scaled]
-    where = {copy.kind: places(score, copy.wrong) for copy, score in zip(copies, chosen, strict=True)}
-    return Calibration(ranking, weights, candidates, pd.concat(curves, ignore_index=True), where)
+    planted = {copy.kind: int(copy.wrong.sum()) for copy in copies}
+    return Calibration(ranking, weights, candidates, pd.concat(curves, ignore_index=True), classifier, planted)
 
 
 def uncalibrated(scores: pd.DataFrame) -> np.ndarray:
@@ -137,30 +146,48 @@ def uncalibrated(scores: pd.DataFrame) -> np.ndarray:
     return even(scores)[list(FIRST)].mean(axis=1).to_numpy()
 
 
-def average_precision(wrong: np.ndarray, score: np.ndarray) -> float:
-    """Of a ranking whose items are wrong with probabilities ``wrong``: each counts as both, in these shares."""
-    both = np.r_[np.ones(len(wrong)), np.zeros(len(wrong))]
-    return float(average_precision_score(both, np.r_[score, score], sample_weight=np.r_[wrong, 1 - wrong]))
+def evidence_by(classifier: pd.Series, classes: int) -> np.ndarray:
+    """``(n,)``: log-likelihood ratio of a wrong label, which is any class but the right one, against a right one.
 
-
-def _soft(scores: list[np.ndarray], copies: list[Copy]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Probability that each item of each copy is wrong, 1 of the planted; and the shares of the kinds in the data.
-
-    The other items are the same in all copies, and so are the probabilities by place.
+    Args:
+        classifier: Minus the log-probability of the given class.
     """
-    others = int((~copies[0].wrong).sum())
-    above = np.stack(
-        [shares_above(others, places(score, copy.wrong)) for score, copy in zip(scores, copies, strict=True)]
-    )
-    by_place = probabilities(above)
-    found = []
-    for score, copy in zip(scores, copies, strict=True):
-        soft = copy.wrong.astype(np.float64)
-        left = np.flatnonzero(~copy.wrong)
-        left = left[np.argsort(-score[left], kind="stable")]
-        soft[left] = np.interp(np.linspace(0, 1, len(left)), np.linspace(0, 1, others), by_place)
-        found.append(soft)
-    return found, shares_wrong(above)
+    log_p = np.minimum(-classifier.to_numpy(), -_CERTAIN)
+    return np.log(-np.expm1(log_p)) - np.log(max(classes - 1, 1)) - log_p
+
+
+def _doubted(scores: pd.DataFrame, classes: int) -> np.ndarray:
+    """``(n,)`` of bool: more likely wrong than right by one of the two classifiers."""
+    evidence = [evidence_by(scores[name], classes) for name in FIRST]
+    return np.any([probabilities(one) > 0.5 for one in evidence], 0)
+
+
+def _likely(scores: list[np.ndarray], copies: list[Copy]) -> np.ndarray:
+    """``(copies,)``, of mean 1: how much each kind of error counts, by how much of it the data seem to hold.
+
+    At the top of a queue hardly a label is right, so that the number of items down to a depth is that of wrong labels:
+    a sum over the kinds of how many there are of it, times the share of its planted labels that stands so high.
+    Non-negative least squares give how many (mixture proportion estimation; compare Garg et al. 2021, "Mixture
+    Proportion Estimation and PU Learning").
+    """
+    n = int((~copies[0].wrong).sum())
+    above = np.stack([_shares_above(n, places(score, copy.wrong)) for score, copy in zip(scores, copies, strict=True)])
+    # From the top to where half of all planted labels stand, and not beyond most of what is found.
+    reach, found = float(np.searchsorted(above.mean(0), 0.5)), np.zeros(len(above))
+    for _ in range(3):
+        depth = np.unique(np.linspace(1, max(reach, 1), 64).round().astype(int))
+        weight = 1 / np.sqrt(depth)  # as of counts
+        found, _ = nnls(above[:, depth - 1].T * weight[:, None] * n, depth * weight)
+        found *= min(1.0, 1 / max(found.sum(), 1e-12))
+        reach = min(reach, _TOP * found.sum() * n)
+    likely = found + _EVEN * max(found.sum(), 1e-3)
+    return likely / likely.mean()
+
+
+def _shares_above(n: int, where: np.ndarray) -> np.ndarray:
+    """``(n,)``: share of the planted items that stand no lower than each of n items, most suspicious first."""
+    ordered = np.sort(where)
+    return np.searchsorted(ordered, np.arange(1, n + 1) / n, side="right") / len(ordered)
 
 
 def _out_of_fold(x: np.ndarray, truth: np.ndarray, heavy: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from sklearn.kernel_approximation import Nystroem
 
 _SHRINKS = (0.1, 1.0)
 _RIDGES = (0.01, 0.1, 1.0)
-_PASSES = 2  # fits of the discriminant; the later ones trust images the less, the worse their label looked before
+_PASSES = 2  # fits; the later ones trust images the less, the worse their label looked before
 _PRIOR = 0.1  # share of wrong labels that is reckoned with
 _LANDMARKS = 1000
 _TRIED = 3000  # images that temperatures are fitted to
@@ -62,7 +62,11 @@ def discriminant(given: Labelled) -> tuple[np.ndarray, np.ndarray]:
 
 
 def kernel(given: Labelled) -> np.ndarray:
-    """Log-probabilities ``(n, classes)``, each row from a fit without it."""
+    """Log-probabilities ``(n, classes)``, each row from a fit without it.
+
+    The later fits trust images the less, the worse their label looked before. That helps where the classes are told
+    apart well and misleads where they are not: of the fits, that stays which finds the labels likeliest.
+    """
     x = given.features
     some = x[np.random.default_rng(0).permutation(len(x))[:1000]]
     squares = (some**2).sum(1)
@@ -70,23 +74,15 @@ def kernel(given: Labelled) -> np.ndarray:
     mapped = Nystroem(kernel="rbf", gamma=1 / width, n_components=min(_LANDMARKS, len(x)), random_state=0)
     z = mapped.fit_transform(x).astype(np.float32)
     z = np.c_[z, np.ones((len(z), 1), np.float32)]
-    target = np.zeros((len(z), given.classes), np.float32)
-    target[given.at, given.labels] = 1
-    weighted = z * given.trust[:, None].astype(np.float32)
-    gram, moment = (weighted.T @ z).astype(np.float64), (weighted.T @ target).astype(np.float64)
-    best: tuple[float, np.ndarray] | None = None
-    for ridge in _RIDGES:
-        shifted = gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-        root = cholesky(shifted, lower=True)
-        half = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
-        fitted = half @ solve_triangular(root, moment, lower=True).astype(np.float32)
-        lever = ((half**2).sum(1) * given.trust)[:, None]
-        left_out = (fitted - lever * target) / (1 - lever)
-        log_p, likelihood = _tempered(left_out, given)
-        if best is None or likelihood > best[0]:
-            best = likelihood, log_p
-    assert best is not None
-    return best[1]
+    best, highest, trust = np.full((len(x), given.classes), np.nan), -np.inf, given.trust
+    for _ in range(_PASSES):
+        log_p, likelihood = max((_ridge(z, trust, given, ridge) for ridge in _RIDGES), key=lambda fit: fit[1])
+        if likelihood <= highest:
+            break
+        best, highest = log_p, likelihood
+        own = np.nan_to_num(np.exp(log_p[given.at, given.labels]), nan=1.0)
+        trust = given.trust * _right(own, given.classes)
+    return best
 
 
 def neighbours(placed: np.ndarray, given: Labelled) -> np.ndarray:
@@ -136,6 +132,19 @@ def _distances(given: Labelled, weights: np.ndarray, shrink: float) -> tuple[np.
     distances[:, size < 1e-6] = np.inf
     distances[at, y] = np.where(others > 1e-6, own_distance, np.nan)
     return distances, u
+
+
+def _ridge(z: np.ndarray, trust: np.ndarray, given: Labelled, ridge: float) -> tuple[np.ndarray, float]:
+    """Log-probabilities by ridge regression of the classes on ``z``, each row left out, and how well they suit."""
+    target = np.zeros((len(z), given.classes), np.float32)
+    target[given.at, given.labels] = 1
+    weighted = z * trust[:, None].astype(np.float32)
+    gram, moment = (weighted.T @ z).astype(np.float64), (weighted.T @ target).astype(np.float64)
+    root = cholesky(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)), lower=True)
+    half = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
+    fitted = half @ solve_triangular(root, moment, lower=True).astype(np.float32)
+    lever = ((half**2).sum(1) * trust)[:, None]
+    return _tempered((fitted - lever * target) / (1 - lever), given)
 
 
 def _tempered(logits: np.ndarray, given: Labelled) -> tuple[np.ndarray, float]:

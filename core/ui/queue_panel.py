@@ -83,9 +83,9 @@ def _forecast(context: Context, queue: Queue, blind: bool) -> None:
     words.markdown(depth_words(told.forecast, depth, told.found))
     st.plotly_chart(forecast_figure(told.forecast, told.known, depth), config=CONFIG, key="review_forecast_chart")
     st.caption(
-        "Dotted: estimates with 90 % intervals, from where planted labels stand in the queue, corrected by what has "
-        "been decided. Solid: wrong labels (removed or relabelled) found down to each depth, as decided. "
-        "Below: the expected share of wrong ones among all down to that depth."
+        "Dotted: estimates with 90 % intervals, from how likely a classifier that has not seen them finds the labels, "
+        "corrected by what has been decided. Solid: wrong labels (removed or relabelled) found down to each depth, as "
+        "decided. Below: the expected share of wrong ones among all down to that depth."
     )
 
 
@@ -166,7 +166,7 @@ def _candidates(run: Run) -> None:
     )
     st.caption(
         f"Average precision with its 95 % interval, and recall: the share of the planted found once as many are "
-        f"checked as are reckoned wrong. {_MEASURED_ON}"
+        f"checked. Items that a classifier doubts are set aside: they may be wrong labels of the data. {_MEASURED_ON}"
     )
     kinds = curves["planted"].unique().tolist()
     order = shown["candidate"].tolist()

@@ -6,16 +6,14 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-import pytest
-from sklearn.metrics import average_precision_score
 
 from core.review.calibration import (
     COMBINATION,
     Calibration,
     Copy,
-    average_precision,
     calibrate,
     even,
+    evidence_by,
     places,
     suspicion,
     uncalibrated,
@@ -38,21 +36,7 @@ def copies(n: int = 800, scale: float = 1.0, members: dict[str, float] = MEMBERS
 
 @cache
 def usual() -> Calibration:
-    return calibrate(copies())
-
-
-def test_soft_average_precision_of_hard_labels_is_the_usual_one() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        wrong, score = rng.random(50) < 0.3, rng.normal(size=50).round(1)
-        expected = average_precision_score(wrong, score)
-        assert average_precision(wrong.astype(float), score) == pytest.approx(expected)
-
-
-def test_soft_average_precision_counts_items_in_shares() -> None:
-    score = np.array([3.0, 2.0, 1.0])
-    # Half a wrong label on top: precision 1/2; a whole one: (1/2 + 1) / 2.
-    assert average_precision(np.array([0.5, 1.0, 0.0]), score) == pytest.approx((0.5 * 0.5 + 1.0 * 0.75) / 1.5)
+    return calibrate(copies(), 10)
 
 
 def test_the_combination_of_independent_members_is_chosen() -> None:
@@ -72,7 +56,7 @@ def test_the_combination_of_independent_members_is_chosen() -> None:
 
 
 def test_one_good_member_among_bad_ones_ranks_hardly_worse_than_what_is_chosen() -> None:
-    found = calibrate(copies(members={"discriminant": 3.0, "kernel": 0.2, "loss": 0.1, "useless": 0.0}))
+    found = calibrate(copies(members={"discriminant": 3.0, "kernel": 0.2, "loss": 0.1, "useless": 0.0}), 10)
     mean = found.candidates.groupby("candidate")["average_precision"].mean()
     assert found.ranking in ("discriminant", COMBINATION)
     assert mean["useless"] < 0.3 < mean[found.ranking]
@@ -85,7 +69,7 @@ def test_the_combination_is_rated_out_of_fold() -> None:
     names = ["discriminant", "kernel", *(f"noise {number}" for number in range(30))]
     wrong = np.isin(np.arange(n), rng.permutation(n)[:40])
     table = pd.DataFrame(rng.normal(size=(n, len(names))), columns=names)
-    found = calibrate([Copy("uniform", table, wrong, np.arange(n))])
+    found = calibrate([Copy("uniform", table, wrong, np.arange(n))], 10)
     combined = np.flatnonzero(found.curves["candidate"] == COMBINATION)
     curve = found.curves.iloc[combined]
     area = np.trapezoid(curve["found"], curve["checked"])
@@ -93,7 +77,7 @@ def test_the_combination_is_rated_out_of_fold() -> None:
 
 
 def test_scaling_a_member_changes_nothing() -> None:
-    other = calibrate(copies(scale=1000.0))
+    other = calibrate(copies(scale=1000.0), 10)
     np.testing.assert_allclose(list(other.weights.values()), list(usual().weights.values()), rtol=1e-4, atol=1e-6)
     pd.testing.assert_frame_equal(other.candidates, usual().candidates, rtol=1e-6)
 
@@ -108,13 +92,31 @@ def test_curves_go_from_nothing_to_everything() -> None:
 def test_places_count_the_others_above() -> None:
     score, wrong = np.array([5.0, 4.0, 3.0, 2.0, 1.0]), np.array([False, True, False, True, False])
     np.testing.assert_allclose(places(score, wrong), [1 / 3, 2 / 3])
-    where = usual().places
-    assert set(where) == {"uniform", "hardest"}
-    for one in where.values():
-        assert len(one) == 60
-        assert (one >= 0).all()
-        assert (one <= 1).all()
-    assert where["uniform"].mean() < where["hardest"].mean() < 0.5
+    assert usual().planted == {"uniform": 60, "hardest": 60}
+
+
+def test_a_member_is_not_blamed_for_wrong_labels_that_the_data_hold() -> None:
+    """One classifier sees the data's own wrong labels and the other is blind to them; planted ones both see."""
+    n, rng = 1500, np.random.default_rng(0)
+    made, own = [], np.arange(n) < 150
+    for kind in ("uniform", "hardest"):
+        planted = np.isin(np.arange(n), 150 + rng.permutation(n - 150)[:75])
+        usual_loss = rng.exponential(0.3, (n, 2))
+        seen = planted[:, None] * rng.uniform([0.5, 1.0], [4.0, 4.5], (n, 2))
+        seen[own, 1] += 8.0
+        table = pd.DataFrame(usual_loss + seen, columns=["discriminant", "kernel"])
+        made.append(Copy(kind, table, planted, np.arange(n)))
+    found = calibrate(made, 10)
+    assert found.classifier == "kernel"
+    mean = found.candidates.groupby("candidate")["average_precision"].mean()
+    assert mean["kernel"] > mean["discriminant"] > 0.8
+
+
+def test_evidence_by_hand() -> None:
+    found = evidence_by(pd.Series([-np.log(0.1), -np.log(0.9), 0.0]), 10)
+    np.testing.assert_allclose(found[:2], [0.0, np.log(0.1 / 9 / 0.9)], atol=1e-12)  # of even odds; of a likely label
+    assert np.isfinite(found[2])
+    assert found[2] < -15
 
 
 def test_suspicion_is_the_chosen_score() -> None:

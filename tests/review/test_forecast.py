@@ -7,19 +7,25 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
-from core.review.forecast import ABOVE, Forecast, forecast, probabilities, shares_above, shares_wrong
+from core.review.calibration import evidence_by
+from core.review.forecast import EVIDENCE, Forecast, forecast, probabilities, share_wrong
+
+CLASSES = 10
 
 
-def simulated(seed: int, n: int = 500, planted: int = 50) -> tuple[pd.DataFrame, np.ndarray]:
-    """A queue and which of its labels are wrong: wrong and planted ones score alike."""
+def simulated(seed: int, n: int = 500) -> tuple[pd.DataFrame, np.ndarray]:
+    """A queue and which of its labels are wrong: of a classifier whose probabilities are right."""
     rng = np.random.default_rng(seed)
-    share, power = rng.uniform(0.04, 0.2), rng.uniform(2.0, 3.5)
+    share, sharp = rng.uniform(0.04, 0.2), rng.uniform(2.0, 5.0)
+    p = softmax(sharp * rng.normal(size=(n, CLASSES)), axis=1)
+    true = (p.cumsum(1) < rng.random((n, 1))).sum(1).clip(max=CLASSES - 1)
     wrong = rng.random(n) < share
-    score = rng.normal(size=n) + power * wrong
-    order = np.argsort(-score)
-    places = (score[:, None] > rng.normal(power, 1, planted)).mean(0)
-    return pd.DataFrame({ABOVE + "uniform": shares_above(n, places)}), wrong[order]
+    given = np.where(wrong, (true + rng.integers(1, CLASSES, n)) % CLASSES, true)
+    evidence = evidence_by(pd.Series(-np.log(p[np.arange(n), given])), CLASSES)
+    order = np.argsort(-evidence)
+    return pd.DataFrame({EVIDENCE: evidence[order]}), wrong[order]
 
 
 def check(told: Forecast, n: int, decided: dict[int, bool]) -> None:
@@ -45,40 +51,48 @@ def check(told: Forecast, n: int, decided: dict[int, bool]) -> None:
 
 def test_nothing_is_foretold_of_a_queue_that_was_not_calibrated() -> None:
     assert forecast(pd.DataFrame({"suspicion": [2.0, 1.0]})) is None
-    assert forecast(pd.DataFrame({ABOVE + "uniform": np.zeros(0)})) is None
+    assert forecast(pd.DataFrame({EVIDENCE: np.zeros(0)})) is None
 
 
 @given(
-    n=st.integers(1, 120),
-    places=st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=15), min_size=1, max_size=3),
+    evidence=st.lists(st.floats(-80, 80), min_size=1, max_size=120),
     verdicts=st.lists(st.tuples(st.integers(0, 119), st.booleans()), max_size=30),
 )
 @settings(max_examples=25)
-def test_forecasts_are_possible_curves(n: int, places: list[list[float]], verdicts: list[tuple[int, bool]]) -> None:
-    items = pd.DataFrame({f"{ABOVE}{at}": shares_above(n, np.array(one)) for at, one in enumerate(places)})
+def test_forecasts_are_possible_curves(evidence: list[float], verdicts: list[tuple[int, bool]]) -> None:
+    items, n = pd.DataFrame({EVIDENCE: evidence}), len(evidence)
     decided = {at: wrong for at, wrong in verdicts if at < n}
     told = forecast(items, decided)
     assert told is not None
     check(told, n, decided)
 
 
-@given(
-    n=st.integers(1, 300),
-    places=st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=15), min_size=1, max_size=3),
-)
+@given(evidence=st.lists(st.floats(-80, 80), min_size=1, max_size=300))
 @settings(max_examples=50)
-def test_probabilities_fall(n: int, places: list[list[float]]) -> None:
-    above = np.stack([shares_above(n, np.array(one)) for one in places])
-    found = probabilities(above)
+def test_probabilities_are_some_and_grow_with_the_evidence(evidence: list[float]) -> None:
+    found = probabilities(np.array(evidence))
     assert ((found >= 0) & (found <= 1)).all()
-    assert (np.diff(found) <= 1e-9).all()
-    shares = shares_wrong(above)
-    assert (shares >= 0).all()
-    assert shares.sum() <= 1 + 1e-9
+    assert (np.diff(found[np.argsort(evidence)]) >= 0).all()
 
 
-def test_shares_above_by_hand() -> None:
-    np.testing.assert_allclose(shares_above(4, np.array([0.0, 0.3, 0.5, 1.0])), [0.25, 0.75, 0.75, 1.0])
+def test_the_share_of_wrong_labels_is_the_likeliest() -> None:
+    for seed in range(5):
+        items, _ = simulated(seed, n=2000)
+        evidence = items[EVIDENCE].to_numpy()
+        tried = np.linspace(0.001, 0.6, 600)
+        likelihood = np.log1p(np.expm1(evidence) * tried[:, None]).sum(1)
+        assert share_wrong(evidence) == pytest.approx(tried[likelihood.argmax()], abs=0.002)
+
+
+def test_as_many_are_foretold_as_are_wrong() -> None:
+    told, wrong = np.zeros(20), np.zeros(20)
+    for seed in range(20):
+        items, truth = simulated(seed)
+        found = forecast(items)
+        assert found is not None
+        told[seed], wrong[seed] = found.found[-1], truth.sum()
+    assert told.sum() == pytest.approx(wrong.sum(), rel=0.15)
+    assert np.corrcoef(told, wrong)[0, 1] > 0.8
 
 
 def test_everything_decided_leaves_nothing_open() -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from core.actions.basis import ENGINE
 from core.actions.queue import VERSION
+from core.review.forecast import EVIDENCE
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Workspace
 
@@ -73,7 +74,7 @@ def write_queue(
         **{name: rng.normal(suspicion, 0.2) for name in SCORES},
     )
     if planted:
-        items["above uniform"] = 1 - (1 - np.arange(1, n + 1) / n) ** 4
+        items[EVIDENCE] = np.linspace(4, -8, n)
     images = sorted(set(items["image_id"]))
     features = rng.normal(size=(len(images), 8))
     places = pd.DataFrame({"image_id": images, "x": features[:, 0], "y": features[:, 1]})

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.review.forecast import ABOVE
+from core.review.forecast import EVIDENCE
 from core.ui.review_forecast import forecast_words, remaining_words
 from core.ui.review_queue import Queue
 from tests.ui.test_review_filters import N, decided, queue
@@ -15,7 +15,7 @@ from tests.ui.test_review_filters import N, decided, queue
 
 def calibrated() -> Queue:
     plain = queue()
-    return replace(plain, table=plain.table.assign(**{f"{ABOVE}uniform": np.linspace(0.2, 1, N)}))
+    return replace(plain, table=plain.table.assign(**{EVIDENCE: np.linspace(3, -5, N)}))
 
 
 def test_nothing_is_said_where_nothing_was_calibrated() -> None:
