@@ -76,7 +76,7 @@ def kernel(given: Labelled) -> np.ndarray:
     z = np.c_[z, np.ones((len(z), 1), np.float32)]
     best, highest, trust = np.full((len(x), given.classes), np.nan), -np.inf, given.trust
     for _ in range(_PASSES):
-        log_p, likelihood = max((_ridge(z, trust, given, ridge) for ridge in _RIDGES), key=lambda fit: fit[1])
+        log_p, likelihood = _ridge(z, trust, given)
         if likelihood <= highest:
             break
         best, highest = log_p, likelihood
@@ -134,17 +134,21 @@ def _distances(given: Labelled, weights: np.ndarray, shrink: float) -> tuple[np.
     return distances, u
 
 
-def _ridge(z: np.ndarray, trust: np.ndarray, given: Labelled, ridge: float) -> tuple[np.ndarray, float]:
-    """Log-probabilities by ridge regression of the classes on ``z``, each row left out, and how well they suit."""
+def _ridge(z: np.ndarray, trust: np.ndarray, given: Labelled) -> tuple[np.ndarray, float]:
+    """Log-probabilities by ridge regression of the classes on ``z``, each row left out, and how well they suit: of the
+    ridges that suits best."""
     target = np.zeros((len(z), given.classes), np.float32)
     target[given.at, given.labels] = 1
     weighted = z * trust[:, None].astype(np.float32)
     gram, moment = (weighted.T @ z).astype(np.float64), (weighted.T @ target).astype(np.float64)
-    root = cholesky(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)), lower=True)
-    half = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
-    fitted = half @ solve_triangular(root, moment, lower=True).astype(np.float32)
-    lever = ((half**2).sum(1) * trust)[:, None]
-    return _tempered((fitted - lever * target) / (1 - lever), given)
+    fits = []
+    for ridge in _RIDGES:
+        root = cholesky(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)), lower=True)
+        half = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
+        fitted = half @ solve_triangular(root, moment, lower=True).astype(np.float32)
+        lever = ((half**2).sum(1) * trust)[:, None]
+        fits.append(_tempered((fitted - lever * target) / (1 - lever), given))
+    return max(fits, key=lambda fit: fit[1])
 
 
 def _tempered(logits: np.ndarray, given: Labelled) -> tuple[np.ndarray, float]:
