@@ -1,7 +1,8 @@
 """How many wrong labels are still in there, at every depth of the queue, and how sure is that?
 
 **Before anything is decided.** A classifier that has not seen a label says how likely it is, if it is right; if it is
-wrong, it may be any class. The share of wrong labels under which all of them are likeliest says how many there are.
+wrong, it may be any other class. The share of wrong labels under which all of them are likeliest says how many there
+are.
 
 **Once items are decided.** That curve may be wrong about how many wrong labels there are, and about how sharply they
 and the right ones part: it may be stretched along the logarithm of the depth, and its logits multiplied. What the
