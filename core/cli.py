@@ -20,6 +20,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from core.cli_experiments import experiments
 from core.cli_review import review
 from core.cli_sets import sets
 from core.cli_shared import (
@@ -82,8 +83,9 @@ app = typer.Typer(
 
 app.add_typer(review, name="review")
 app.add_typer(sets, name="sets")
+app.command()(experiments)
 
-TOGETHER = ("train", "evaluate", "rank", "evidence", "edit", "curve")
+TOGETHER = ("train", "evaluate", "rank", "evidence", "edit", "curve", "experiments")
 """Commands that several processes can do together."""
 
 
@@ -555,12 +557,19 @@ def evidence(
 def edit(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     how: Annotated[
-        list[str] | None, typer.Option(help="linear, finetune, finetune-all or retrain; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            help="linear, newton, steps, steps-all, finetune, finetune-all or retrain; may be given several times. "
+            "All but retrain if not given."
+        ),
     ] = None,
     named_set: Annotated[
         str, typer.Option("--set", help="Name of a what-if set, instead of what reviewers decided.")
     ] = "",
     finetune_steps: FinetuneOption = 40,
+    budget: Annotated[
+        float, typer.Option(help="Of steps, as a share of what training the model took; at least 40 steps are made.")
+    ] = 0.02,
     curvature: CurvatureOption = None,
     solver: SolverOption = None,
     curvature_tasks: CurvatureTasksOption = None,
@@ -577,7 +586,7 @@ def edit(
     """Edit the model for what reviewers removed and relabelled, and measure it on the held-out tasks."""
     from dataclasses import replace
 
-    from core.actions.edit import FINETUNE, SOLVE
+    from core.actions.edit import FINETUNE, SOLVE, USUAL_WAYS
     from core.actions.edit import edit as edit_action
 
     opened = open_workspace(workspace)
@@ -596,16 +605,33 @@ def edit(
     }
     settings = replace(SOLVE, **{name: value for name, value in given.items() if value is not None})
     finetune = replace(FINETUNE, iterations=finetune_steps)
-    for way in how or ["linear", "finetune", "finetune-all"]:
-        run = edit_action(opened, way, changes, solver=settings, finetune=finetune, compute=compute, progress=progress)
+    for way in how or USUAL_WAYS:
+        run = edit_action(
+            opened,
+            way,
+            changes,
+            solver=settings,
+            finetune=finetune,
+            budget=budget,
+            compute=compute,
+            progress=progress,
+        )
         figures = run.json("edit.json")
         accuracy, change = figures["accuracy"], figures["accuracy_change"]
         print(
             f"{way}: held-out accuracy {accuracy['mean']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}], "
-            f"change {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]",
+            f"change {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]{_cost_words(figures)}",
             file=sys.stderr,
         )
         print(run.folder)
+
+
+def _cost_words(figures: dict[str, Any]) -> str:
+    """What an edit took; edits of earlier versions do not say it."""
+    if "cost" not in figures:
+        return ""
+    cost, share = figures["cost"]["meta_gradients"], figures["cost"]["share_of_retraining"]
+    return f", cost {cost:,.0f} meta-gradients" + ("" if share is None else f" ({share:.1%} of retraining)")
 
 
 @app.command()

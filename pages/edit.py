@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.decide import worst_items
+from core.actions.edit import CONTROLS, USUAL_WAYS
 from core.progress import spoken_seconds
 from core.tasks.changes import Changes
 from core.ui.charts import CONFIG
@@ -15,9 +16,9 @@ from core.ui.charts_edit import Dot, edit_figure
 from core.ui.command import command_block
 from core.ui.context import Context, choose_ranking, page, table
 from core.ui.decided import decided_items, items_of
+from core.ui.edit_ladder import COST_WORDS, ladder_sentence, ladder_table
 from core.ui.edit_results import (
     Outcome,
-    change_table,
     done_as_usual,
     findings,
     options_words,
@@ -35,7 +36,7 @@ from core.ui.whatif_panel import live_estimate
 from core.workspace.decisions import Item
 from core.workspace.runs import Run
 
-_ESTIMATE = ["edit", "--how", "linear", "--how", "finetune", "--how", "finetune-all"]
+_ESTIMATE = ["edit", *(part for way in USUAL_WAYS for part in ("--how", way))]
 _RETRAIN = ["edit", "--how", "retrain"]
 _USUAL_COUNT = 20
 
@@ -147,7 +148,7 @@ def _effects(context: Context, changes: Changes) -> None:
             "to come back when they do; sets with a name stand side by side on the page What if."
         )
     evaluated = newest_evaluation(context)
-    if not found.keys() - {"finetune-all"}:  # the control knows no changes; alone it says nothing about these
+    if not found.keys() - set(CONTROLS):  # they know no changes; alone they say nothing about these
         unedited = f" The unedited model: {percent(evaluated.json('summary.json')['accuracy'])}." if evaluated else ""
         st.info(f"No results for these changes yet.{unedited} “Estimate and fine-tune” takes a few minutes.")
     elif evaluated is None:
@@ -161,7 +162,8 @@ def _effects(context: Context, changes: Changes) -> None:
 def _results(evaluated: Run, found: dict[str, Outcome]) -> None:
     """Findings, chart and figures."""
     before = evaluated.json("summary.json")
-    st.markdown("\n".join(f"- {sentence}" for sentence in findings(found)))
+    said = [*findings(found), *filter(None, [ladder_sentence(found)])]
+    st.markdown("\n".join(f"- {sentence}" for sentence in said))
     dots = [Dot("Unedited model", before["accuracy"], None)]
     dots += [
         Dot(one.label, one.figures["accuracy"], one.figures["accuracy_change"], one.estimate) for one in found.values()
@@ -174,9 +176,12 @@ def _results(evaluated: Run, found: dict[str, Outcome]) -> None:
     )
     if unusual := options_words(found):
         st.caption(unusual)
-    st.dataframe(change_table(found), hide_index=True)
+    st.dataframe(ladder_table(found), hide_index=True)
+    st.caption(COST_WORDS)
     if "linear" in found:
         _solve_report(found["linear"])
+    if stepped := found.get("newton") or found.get("steps"):
+        _newton_report(stepped)
 
 
 def _buttons(context: Context, found: set[str]) -> None:
@@ -184,7 +189,7 @@ def _buttons(context: Context, found: set[str]) -> None:
     running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "edit"))
     trained = isinstance(context.project.model.story.get("training"), dict)
     quick, full, note = st.columns([2, 2, 4], vertical_alignment="center")
-    estimated = {"linear", "finetune", "finetune-all"} <= found
+    estimated = set(USUAL_WAYS) <= found
     if quick.button(
         "Estimate and fine-tune", type="primary", disabled=running or estimated, key="edit_estimate", width="stretch"
     ):
@@ -223,6 +228,25 @@ def _solve_report(linear: Outcome) -> None:
             f"of the edited model {figures['loss_change']['mean']:+.4f}. If these differ much, "
             "the step is too long for first order.\n"
             f"- Computed on {plain(report['device'])} in {plain(report['dtype'])}"
+        )
+
+
+def _newton_report(stepped: Outcome) -> None:
+    """How the Newton step was chosen."""
+    report = stepped.figures["newton"]
+    if not report["taken"]:
+        st.caption("No Newton step lowered the loss of the changed tasks, however short; it left the model as it was.")
+        return
+    with st.expander(
+        f"How the Newton step was taken · {report['ratio']:.0%} of the decrease foretold · "
+        f"step {report['relative_step']:.1%} of the parameters"
+    ):
+        st.markdown(
+            f"- Loss of the changed tasks: {report['objective']:.4f} before, {report['actual']:.4f} taken off, "
+            f"{report['predicted']:.4f} foretold by the quadratic model, on {report['gradient_tasks']} tasks.\n"
+            f"- Trust region: of {len(report['tried'])} lengths the one that lowered that loss most, with a damping of "
+            f"{report['share']:g} of the largest eigenvalue ({report['largest']:.3g}).\n"
+            f"- Gauss-Newton curvature of {report['curvature_tasks']} tasks, {report['products']} products."
         )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from core.actions.decisions_out import comment_table, decision_table, provenance
 from core.actions.duplicates import newest_duplicates, sentences
-from core.actions.edit import WAYS, kind_of
+from core.actions.edit import CONTROLS, WAYS, kind_of
 from core.actions.queue import newest_queue
 from core.actions.rank import ENGINE
 from core.actions.report_figures import COLOURS, Line, chart, thumbnail
@@ -29,6 +29,9 @@ MOST_TILES = 120
 _TEMPLATE = Path(__file__).resolve().parents[2] / "assets" / "report.html.j2"
 _WORDS = {
     "linear": ("estimate", "Linear edit: what influence functions expect of a full retrain. Nothing was trained."),
+    "newton": ("measured", "One step of Newton's method on the changed tasks, as long as it lowered their loss."),
+    "steps": ("measured", "The same step, and a few small ones after it."),
+    "steps-all": ("measured", "Control: as many small steps on the unchanged tasks."),
     "finetune": ("measured", "Fine-tuned for a short time on the changed tasks."),
     "finetune-all": ("measured", "Control: fine-tuned as long on the unchanged tasks."),
     "retrain": ("measured", "Trained anew in full on the changed tasks."),
@@ -211,7 +214,7 @@ def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
     changes, found = workspace.changes(), []
     for way in sorted(WAYS, key=lambda way: (way == "linear", WAYS.index(way))):
         belongs: dict[str, Any] = dict(project.hashes)
-        if way != "finetune-all":
+        if way not in CONTROLS:
             belongs["removal"] = changes.hash
         if way == "linear":
             belongs["engine"] = ENGINE
@@ -220,7 +223,7 @@ def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
             kind, words = _WORDS[way]
             figures = runs[0].json("edit.json")
             found.append({"kind": kind, "words": words, "run": runs[0].id, **figures})
-    return found if any(one["way"] != "finetune-all" for one in found) else []
+    return found if any(one["way"] not in CONTROLS for one in found) else []
 
 
 def _share(interval: dict[str, float], sign: str = "") -> str:

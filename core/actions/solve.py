@@ -12,6 +12,7 @@ from torch import Tensor
 
 from core.actions.basis import kept_basis, read_basis
 from core.actions.compute import Loaded
+from core.editing.cost import Cost
 from core.errors import UserError
 from core.files import content_hash
 from core.influence.curvature import Curvature, task_gradients
@@ -45,6 +46,9 @@ class Solver:
 
     The size of the curvature, its basis and its gradients are computed once, at the first need.
 
+    Attributes:
+        cost: Of all that was asked for so far, whether it was computed now or remembered.
+
     Args:
         model: The model whose curvature it is: ``loaded.model``, or its first-order reading for direct gradients.
         run: Remembers every product.
@@ -61,20 +65,20 @@ class Solver:
         runs: Runs | None = None,
     ) -> None:
         self.loaded, self.settings, self._model, self._run, self._progress = loaded, settings, model, run, progress
-        self._runs = runs
+        self._runs, self.cost = runs, Cost()
         self._like = flatten(loaded.params)
         self.positions = self._positions()
         few = np.arange(len(loaded.train)) if self.positions is None else self.positions
         spread = few[:: -(-len(few) // _DAMPING_TASKS)]  # over the whole list, in whose order tasks may be alike
         progress.stage("size of the curvature", _DAMPING_STEPS)
         with run.timed("damping"):
-            product = _remembered(Curvature(settings.curvature, model, loaded.params, loaded.train, spread), run)
+            product = self._counted(Curvature(settings.curvature, model, loaded.params, loaded.train, spread))
             self.largest = largest_eigenvalue(
                 product, self._like, iterations=_DAMPING_STEPS, on_iteration=lambda _: progress.advance()
             )
         self.damping = settings.damping * max(self.largest, 0.0)
         self._curvature = Curvature(settings.curvature, model, loaded.params, loaded.train, self.positions)
-        self.product = _remembered(self._curvature, run)
+        self.product = self._counted(self._curvature)
         self.tasks = len(few)
         self._basis: Basis | None = None
         self._gradients: Tensor | None = None
@@ -87,9 +91,11 @@ class Solver:
         """The eigenbasis of the settings' rank, computed once for all questions where there is a place to keep it."""
         if self._basis is None:
             with self._run.timed("basis"):
-                self._basis = (
-                    self._new_basis(self.product) if self._runs is None else read_basis(self.basis_run(), self._like)
-                )
+                if self._runs is None:
+                    self._basis = self._new_basis(self.product)
+                else:
+                    self._basis = read_basis(self.basis_run(), self._like)
+                    self.cost += Cost(products=len(self._basis.values) * self.tasks)
         return self._basis
 
     def basis_run(self) -> Run:
@@ -100,6 +106,15 @@ class Solver:
     def _new_basis(self, product: Product) -> Basis:
         self._progress.stage("basis of the curvature", self.settings.rank)
         return lanczos(product, self._like, self.settings.rank, on_iteration=lambda _: self._progress.advance())
+
+    def _counted(self, curvature: Curvature) -> Product:
+        product = _remembered(curvature, self._run)
+
+        def counted(p: Tensor) -> Tensor:
+            self.cost += Cost(products=curvature.tasks)
+            return product(p)
+
+        return counted
 
     def _for_others(self, run: Work) -> tuple[Basis, Product]:
         product = _remembered(self._curvature, run)
@@ -208,6 +223,7 @@ class Solver:
 
             (kept,) = self._run.remember(gradients)
             self._gradients = torch.from_numpy(kept).to(b)
+            self.cost += Cost(gradients=self.tasks)
         return dual(self._gradients, b, shift=self.shift, scale=len(self.loaded.train) / self.tasks)
 
     def _positions(self) -> np.ndarray | None:
@@ -219,6 +235,7 @@ class Solver:
             return np.sort(np.random.default_rng(settings.seed).choice(n, settings.curvature_tasks, replace=False))
         self._progress.stage(f"{settings.subsample} of the tasks", n)
         loss, entropy, _ = self._run.remember(lambda: list(difficulty(self.loaded, self._progress)))
+        self.cost += Cost(evaluations=n)
         measure = loss if settings.subsample == "difficulty" else entropy
         return np.sort(np.argsort(-measure, kind="stable")[: settings.curvature_tasks])
 

@@ -230,18 +230,26 @@ class Basis:
 
 
 def lanczos(
-    product: Product, like: Tensor, rank: int, *, on_iteration: Callable[[int], None] = lambda done: None
+    product: Product,
+    like: Tensor,
+    rank: int,
+    *,
+    start: Tensor | None = None,
+    on_iteration: Callable[[int], None] = lambda done: None,
 ) -> Basis:
-    """Ritz pairs of symmetric C after ``rank`` steps from a fixed random vector (Lanczos 1950).
+    """Ritz pairs of symmetric C after ``rank`` steps from a vector (Lanczos 1950).
 
     Args:
         like: ``(P,)``, of the device and precision wanted; its values do not matter.
+        start: The vector, not 0, which the basis then holds whole; None: a fixed random one.
 
     Raises:
         UserError: a product is not finite.
     """
-    generator = torch.Generator().manual_seed(0)
-    v = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+    if start is None:
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randn(like.shape, generator=generator, dtype=torch.float64)
+    v = start.to(like)
     rank = min(rank, v.numel())
     basis = [v / v.norm()]
     matrix = np.zeros((rank, rank))

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jvp
+from torch.func import functional_call, grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -26,6 +26,7 @@ from core.errors import UserError
 from core.maml.adaptation import RATES, Unrolled
 from core.maml.backbone import Params, Shapes, batch_norm
 from core.maml.episodes import total
+from core.maml.forward import jvp
 from core.maml.objective import Bilevel, Task
 
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")

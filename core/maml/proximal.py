@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, jvp, vmap
+from torch.func import grad, grad_and_value, vmap
 
 from core.errors import UserError
 from core.files import content_hash
 from core.maml.backbone import Network, Params
+from core.maml.forward import jvp
 from core.maml.objective import Task, inner_loss
 from core.maml.vectors import flatten, unflatten
 

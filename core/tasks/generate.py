@@ -79,24 +79,30 @@ def generate(settings: TaskSettings) -> TaskFolder:
         UserError: the settings ask for more than the images hold.
     """
     images = load_images(settings.data)
-    noise = Noise.parse(settings.noise)
     if settings.split == "auto":
         settings = replace(settings, split="images" if images.splits is None else "official")
     if settings.split not in ("official", "images", "classes"):
         raise UserError(f"There is no split {settings.split!r}.", "Use auto, official, images or classes.")
     if not 0 < settings.heldout_share < 1:
         raise UserError(f"The held-out share is {settings.heldout_share}.", "It must lie between 0 and 1.")
-    if settings.seed < 0:
-        raise UserError(f"The seed is {settings.seed}.", "It must be 0 or more.")
-    # One stream a purpose: more held-out tasks or other noise must not change which training tasks are drawn.
-    split_rng, train_rng, heldout_rng, noise_rng = (
-        np.random.default_rng(s) for s in np.random.SeedSequence(settings.seed).spawn(4)
-    )
     if settings.split == "official":
-        train_positions, heldout_positions = split_official(images, settings.heldout_split)
+        parts = split_official(images, settings.heldout_split)
     else:
         split = split_images if settings.split == "images" else split_classes
-        train_positions, heldout_positions = split(images, settings.heldout_share, split_rng)
+        parts = split(images, settings.heldout_share, _streams(settings)[0])
+    return drawn(images, settings, *parts)
+
+
+def drawn(
+    images: ImageSet, settings: TaskSettings, train_positions: np.ndarray, heldout_positions: np.ndarray
+) -> TaskFolder:
+    """Tasks of ``settings``, their split apart, from images at these positions of the image set.
+
+    Raises:
+        UserError: the settings ask for more than the images hold.
+    """
+    noise = Noise.parse(settings.noise)
+    _, train_rng, heldout_rng, noise_rng = _streams(settings)
     planted: pd.DataFrame | None = None
     given = images.labels
     if noise.kind in ("images", "lookalike"):
@@ -110,6 +116,16 @@ def generate(settings: TaskSettings) -> TaskFolder:
         train, planted = flip_labels(train, noise, noise_rng)
     heldout = sample_tasks(images, judged_on, **shape, count=settings.heldout, prefix="h", rng=heldout_rng)
     return _folder(images, settings.data, train, heldout, planted, asdict(settings))
+
+
+def _streams(settings: TaskSettings) -> list[np.random.Generator]:
+    """Of the split, the training tasks, the held-out tasks and the noise.
+
+    One stream a purpose: more held-out tasks or other noise must not change which training tasks are drawn.
+    """
+    if settings.seed < 0:
+        raise UserError(f"The seed is {settings.seed}.", "It must be 0 or more.")
+    return [np.random.default_rng(s) for s in np.random.SeedSequence(settings.seed).spawn(4)]
 
 
 def from_lists(data: str, train: Path, heldout: Path) -> TaskFolder:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pandas as pd
-
 from core.actions.compute import Compute
-from core.actions.edit import FINETUNE, SOLVE, WAYS, kind_of, question_of
+from core.actions.edit import CONTROLS, FINETUNE, NEWTON, SOLVE, WAYS, kind_of, question_of, step_settings
 from core.actions.rank import ENGINE
 from core.maml.evaluation import Interval
 from core.tasks.changes import Changes
@@ -19,6 +17,9 @@ from core.workspace.runs import Run
 
 LABELS = {
     "linear": "Linear edit (estimate)",
+    "newton": "Newton step",
+    "steps": "Newton step, then small steps",
+    "steps-all": "Small steps without them (control)",
     "finetune": "Fine-tuned with the changes",
     "finetune-all": "Fine-tuned without them (control)",
     "retrain": "Retrained in full with the changes",
@@ -64,7 +65,7 @@ def outcomes(context: Context, changes: Changes) -> dict[str, Outcome]:
     if {"finetune", "finetune-all"} <= newest.keys():
         alike = (run for run in found["finetune-all"] if _same_finetune(run, newest["finetune"]))
         newest["finetune-all"] = next(alike, newest["finetune-all"])
-    return {way: _outcome(way, run) for way, run in newest.items()}
+    return {way: _outcome(context, way, run) for way, run in newest.items()}
 
 
 def done_as_usual(context: Context, changes: Changes) -> set[str]:
@@ -77,29 +78,35 @@ def done_as_usual(context: Context, changes: Changes) -> set[str]:
 def _edits(context: Context, way: str, changes: Changes) -> list[Run]:
     """Finished edits of one way that belong to the changes, newest first."""
     belongs: dict[str, Any] = dict(context.project.hashes)
-    if way != "finetune-all":
+    if way not in CONTROLS:
         belongs["removal"] = changes.hash
     if way == "linear":
         belongs["engine"] = ENGINE
     return [run for run in context.workspace.runs.all(kind_of(way)) if belongs.items() <= run.config.items()]
 
 
-def _outcome(way: str, run: Run) -> Outcome:
+def _outcome(context: Context, way: str, run: Run) -> Outcome:
     seconds = sum(run.json("provenance.json")["seconds"].values())
-    return Outcome(way, run, run.json("edit.json"), seconds, tuple(_options(way, run.config)))
+    return Outcome(way, run, run.json("edit.json"), seconds, tuple(_options(context, way, run.config)))
 
 
-def _options(way: str, config: dict[str, Any]) -> list[str]:
+def _options(context: Context, way: str, config: dict[str, Any]) -> list[str]:
     """What an edit has otherwise than usual."""
     changed = [] if config["dtype"] == Compute().dtype else [str(config["dtype"])]
     if way == "linear":
         changed = solve_differences(config, asdict(SOLVE)) + changed
+    if way in ("newton", "steps"):
+        changed = _differing(config["newton"], asdict(NEWTON)) + changed
+    if way in ("steps", "steps-all"):
+        changed = _differing(config["steps"], asdict(step_settings(context.project))) + changed
     if way.startswith("finetune"):
-        usual = asdict(FINETUNE)
-        now = {key: config.get(key, value) for key, value in usual.items()}
-        differ = [f"{key.replace('_', ' ')} {now[key]:g}" for key in usual if now[key] != usual[key]]
-        changed = differ + changed
+        changed = _differing(config, asdict(FINETUNE)) + changed
     return changed
+
+
+def _differing(config: dict[str, Any], usual: dict[str, Any]) -> list[str]:
+    now = {key: config.get(key, value) for key, value in usual.items()}
+    return [f"{key.replace('_', ' ')} {now[key]:g}" for key in usual if now[key] != usual[key]]
 
 
 def _same_finetune(one: Run, other: Run) -> bool:
@@ -130,11 +137,21 @@ def changes_effect(found: dict[str, Outcome]) -> Interval | None:
         return None
     if not _same_finetune(found["finetune"].run, found["finetune-all"].run):
         return None
-    left, everything = (
-        table(found[way].run, "heldout.parquet").set_index("task_id")["accuracy"]
-        for way in ("finetune", "finetune-all")
-    )
-    return Interval.of((left - everything).to_numpy())
+    return _paired(found, "finetune", "finetune-all")
+
+
+def steps_effect(found: dict[str, Outcome]) -> Interval | None:
+    """The same of the steps: with the changes against as many without them."""
+    if not {"steps", "steps-all"} <= found.keys():
+        return None
+    one, other = (found[way].run.config["steps"] for way in ("steps", "steps-all"))
+    return _paired(found, "steps", "steps-all") if one == other else None
+
+
+def _paired(found: dict[str, Outcome], way: str, control: str) -> Interval:
+    """Difference of accuracies, paired by held-out task."""
+    one, other = (table(found[name].run, "heldout.parquet").set_index("task_id")["accuracy"] for name in (way, control))
+    return Interval.of((one - other).to_numpy())
 
 
 def step_seconds(context: Context) -> float | None:
@@ -193,22 +210,3 @@ def findings(found: dict[str, Outcome]) -> list[str]:
             "Only a full retrain measures it."
         )
     return said
-
-
-def change_table(found: dict[str, Outcome]) -> pd.DataFrame:
-    """One row an edit, as texts: changes against the unedited model with 95 % intervals, and seconds."""
-    rows = []
-    for outcome in found.values():
-        figures = outcome.figures
-        loss, predicted = figures["loss_change"], figures.get("predicted_loss_change")
-        rows.append(
-            {
-                "model": outcome.label,
-                "kind": "estimate" if outcome.estimate else "measured",
-                "accuracy change": in_points(figures["accuracy_change"]),
-                "loss change": f"{loss['mean']:+.4f} [{loss['low']:+.4f}, {loss['high']:+.4f}]",
-                "loss change predicted to first order": "" if predicted is None else f"{predicted:+.4f}",
-                "seconds": round(outcome.seconds, 1),
-            }
-        )
-    return pd.DataFrame(rows)

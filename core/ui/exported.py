@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.actions.edit import WAYS
+from core.actions.edit import CONTROLS, WAYS
 from core.actions.export import FILES
 from core.errors import UserError
 from core.files import read_json
@@ -43,7 +43,7 @@ def edited_models(context: Context, removal: Changes) -> dict[str, Outcome]:
     if not len(removal):
         return {}
     found = outcomes(context, removal)
-    return {found[way].run.id: found[way] for way in WAYS if way in found and way != "finetune-all"}
+    return {found[way].run.id: found[way] for way in WAYS if way in found and way not in CONTROLS}
 
 
 def written_at(

@@ -21,6 +21,7 @@ TITLES = {
     "edit": "Edit",
     "sets": "What if",
     "curves": "Curves",
+    "experiments": "Experiments",
     "export": "Export",
 }
 

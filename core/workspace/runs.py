@@ -70,6 +70,11 @@ class Run:
         """UTC, ISO 8601."""
         return self.json("provenance.json")["finished"]
 
+    @property
+    def processor_seconds(self) -> float:
+        """What the last attempt took of the processors of rank 0, which other work on the machine does not lengthen."""
+        return float(self.json("provenance.json").get("processor_seconds", float("nan")))
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -193,10 +198,11 @@ class Runs:
         folder, work = self.folder / name, Work(self.folder / f".{name}")
         with ExitStack() as held:
             if not here.first(lambda: folder.is_dir() or self._claim(name, held)):
-                started = _now()
+                started, clock = _now(), time.process_time()
                 work.write_json("config.json", {"kind": kind, **question})
                 compute(work)
-                here.first(lambda: self._finish(name, work, started))
+                spent = time.process_time() - clock
+                here.first(lambda: self._finish(name, work, started, spent))
         if here.rank:
             work.forget()
             with suppress(OSError):  # not there, or not empty
@@ -214,9 +220,9 @@ class Runs:
             raise UserError("This is being computed by another process.", "Wait for it to finish.") from error
         return (self.folder / name).is_dir()
 
-    def _finish(self, name: str, work: Work, started: str) -> None:
+    def _finish(self, name: str, work: Work, started: str, spent: float) -> None:
         work.forget()
-        write_json(work.folder / "provenance.json", _provenance(started, work.seconds))
+        write_json(work.folder / "provenance.json", _provenance(started, work.seconds, spent))
         work.folder.rename(self.folder / name)
         (self.folder / f".{name}.lock").unlink(missing_ok=True)
 
@@ -228,7 +234,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _provenance(started: str, seconds: dict[str, float]) -> dict[str, Any]:
+def _provenance(started: str, seconds: dict[str, float], spent: float) -> dict[str, Any]:
     import torch
 
     return {
@@ -236,6 +242,7 @@ def _provenance(started: str, seconds: dict[str, float]) -> dict[str, Any]:
         "started": started,
         "finished": _now(),
         "seconds": seconds,
+        "processor_seconds": round(spent, 3),
         "versions": {"tasklens": __version__, "python": platform.python_version(), "torch": torch.__version__},
         "threads": torch.get_num_threads(),
         "processes": world().size,

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch.utils.data import TensorDataset
 
 from core.baselines.confidence import self_confidence
-from core.baselines.ekfac import ekfac_scores, row_scores
+from core.baselines.ekfac import ekfac_mean_scores, ekfac_scores, row_scores
 from core.baselines.pooled import PooledNet, codes, distinct_rows, pixels, train_pooled
 from core.data import ImageSet, load_images
 from core.errors import UserError
@@ -113,6 +113,15 @@ def test_ekfac_of_a_task_is_the_sum_over_its_rows(problem: tuple[ImageSet, TaskL
         own = train.rows[train.rows["task_id"] == task_id]
         want = sum(by_row[key] for key in zip(own["image_id"], own["class"], strict=True))
         assert got[position, 1] == pytest.approx(want, rel=1e-4, abs=1e-6 * np.abs(got).max())
+
+
+def test_ekfac_of_all_targets_together_is_their_mean(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
+    images, train, heldout = problem
+    each = ekfac_scores(images, train, heldout, epochs=5, seed=0).mean(1)
+    together = ekfac_mean_scores(images, train, heldout, epochs=5, seed=0)
+    factor = together[0] / each[0]
+    assert factor > 0
+    np.testing.assert_allclose(together, factor * each, rtol=1e-4, atol=1e-6 * np.abs(together).max())
 
 
 def test_ekfac_is_the_same_again(problem: tuple[ImageSet, TaskList, TaskList]) -> None:

@@ -31,6 +31,7 @@ COMMANDS = [
     ["evaluate", "-w", "mine", *EXACT],
     ["rank", "-w", "mine", "--target", "h0", *SOLVE, *EXACT],  # one task: nothing to do for rank 1
     ["edit", "-w", "mine", "--how", "linear", "--how", "finetune", "--finetune-steps", "2", *SOLVE, *EXACT],
+    ["edit", "-w", "mine", "--how", "steps", *EXACT],
     ["curve", "-w", "mine", "--shares", "0,0.5", "--seeds", "1", "--finetune-steps", "1", *EXACT],
     ["evidence", "-w", "mine", "--methods", "dot,loss,task-if:damping=0.5", *FEW, *EXACT],
 ]
@@ -95,7 +96,8 @@ def test_two_machines_give_what_one_process_gives(ready: Path, tmp_path: Path) -
     alone, first, second = (tmp_path / name / "home" / "mine" / "runs" for name in ("alone", "rank0", "rank1"))
     names = sorted(path.name for path in alone.iterdir())
     kinds = {name.rsplit("-", 1)[0] for name in names}
-    assert kinds == {"curve", "edit-finetune", "edit-linear", "evaluate", "evidence", "rank", "retraining", "scores"}
+    edits = {"edit-finetune", "edit-linear", "edit-newton", "edit-steps"}
+    assert kinds == edits | {"curve", "evaluate", "evidence", "rank", "retraining", "scores"}
     assert sorted(path.name for path in first.iterdir()) == names
     assert sorted(path.name for path in second.glob("[!.]*")) == names
     compared = 0

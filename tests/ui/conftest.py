@@ -17,8 +17,9 @@ from core.actions.compute import Compute
 from core.actions.curve import FINETUNE as CURVE_FINETUNE
 from core.actions.curve import CurveSettings, curve
 from core.actions.decide import mark, worst_items
-from core.actions.edit import FINETUNE, SOLVE, edit
+from core.actions.edit import FINETUNE, NEWTON, SOLVE, USUAL_WAYS, edit
 from core.actions.rank import ranking
+from core.editing.newton import NewtonSettings
 from core.files import HOME_VARIABLE
 from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target
@@ -40,7 +41,11 @@ def make_ranking(workspace: Workspace) -> Run:
 
 
 def make_edit(
-    workspace: Workspace, way: str, solver: SolveSettings | None = None, finetune: TrainSettings = FINETUNE
+    workspace: Workspace,
+    way: str,
+    solver: SolveSettings | None = None,
+    finetune: TrainSettings = FINETUNE,
+    newton: NewtonSettings = NEWTON,
 ) -> Run:
     return edit(
         workspace,
@@ -48,6 +53,7 @@ def make_edit(
         workspace.changes(),
         solver=solver or SOLVE,
         finetune=finetune,
+        newton=newton,
         compute=COMPUTE,
         progress=Progress(),
     )
@@ -75,7 +81,7 @@ def computed(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = Workspace(folder)
     ranked = make_ranking(workspace)
     mark(workspace, worst_items(ranked, "tasks", 1), reviewer="![](http://evil.example/x.png)", source=ranked.id)
-    for way in ("linear", "finetune", "finetune-all"):
+    for way in USUAL_WAYS:
         make_edit(workspace, way)
     settings = CurveSettings(shares=(0.0, 0.4), seeds=2)
     curve(workspace, ranked, settings, replace(CURVE_FINETUNE, iterations=2), COMPUTE, Progress())

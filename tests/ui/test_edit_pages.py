@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,20 +16,23 @@ import pytest
 from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.decide import mark
-from core.actions.edit import FINETUNE, SOLVE
+from core.actions.edit import CONTROLS, FINETUNE, SOLVE, USUAL_WAYS
 from core.actions.export import export
 from core.actions.preparation import prepare
 from core.actions.whatif import Instant
+from core.editing.newton import NewtonSettings
 from core.errors import UserError
-from core.files import read_json
+from core.files import read_json, write_json
 from core.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.tasks.libraries import LIBRARIES
 from core.tasks.tasklist import FORMATS, read_tasks
 from core.ui.charts_edit import Dot, curve_figure, edit_figure
 from core.ui.curve_results import averages, observations
-from core.ui.edit_results import LABELS, direction, in_points
+from core.ui.edit_ladder import NOT_MEASURED, closeness, ladder_sentence
+from core.ui.edit_results import LABELS, Outcome, direction, in_points
 from core.workspace.decisions import Item
+from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, make_edit, run_again, words
 
@@ -76,8 +80,8 @@ class TestEdit:
         assert "What the changes themselves did" in said
         assert "Only a full retrain measures it" in said
         rows = page.dataframe[1].value
-        assert list(rows["model"]) == [LABELS[way] for way in ("linear", "finetune", "finetune-all")]
-        assert list(rows["kind"]) == ["estimate", "measured", "measured"]
+        assert list(rows["model"]) == [LABELS[way] for way in USUAL_WAYS]
+        assert list(rows["kind"]) == ["estimate", *["measured"] * (len(USUAL_WAYS) - 1)]
         assert page.button(key="edit_estimate").disabled
         assert not page.button(key="edit_retrain").disabled
 
@@ -86,7 +90,7 @@ class TestEdit:
         run_again(page)
         assert "No results for these changes yet" in words(page)
         assert len(page.dataframe) == 1, "of the old results nothing is shown, nor the control alone"
-        assert "2 results of other changes" in words(page)
+        assert "4 results of other changes" in words(page)
         assert not page.button(key="edit_estimate").disabled
         assert "What the changes themselves did" not in words(page)
 
@@ -97,7 +101,7 @@ class TestEdit:
         click(page, "edit_estimate")
         click(page, "edit_retrain")
         folder = str(empty.folder)
-        ways = ["--how", "linear", "--how", "finetune", "--how", "finetune-all"]
+        ways = [part for way in USUAL_WAYS for part in ("--how", way)]
         assert started == [["edit", "--workspace", folder, *ways], ["edit", "--workspace", folder, "--how", "retrain"]]
 
     def test_retrain_is_measured_beside_the_estimate(self, show: Open, full: Workspace) -> None:
@@ -107,13 +111,73 @@ class TestEdit:
         assert "The linear edit had estimated" in words(page)
         assert page.button(key="edit_retrain").disabled
 
+    def test_the_ladder_says_cost_and_closeness(self, show: Open, full: Workspace) -> None:
+        page = show("edit")
+        rows = page.dataframe[1].value.set_index("model")
+        assert (rows["closeness to retraining"] == NOT_MEASURED).all()
+        said = words(page)
+        assert f"{LABELS['steps']}, measured: " in said.replace("**", "")
+        assert "is not measured until it is retrained" in said
+        assert "As many steps without the changes leave this to them" in said
+        cost = full.runs.all("edit-newton")[0].json("edit.json")["cost"]
+        assert rows.loc[LABELS["newton"], "meta-gradients"] == f"{cost['meta_gradients']:,.0f}"
+        assert rows.loc[LABELS["newton"], "share of retraining's"] == f"{100 * cost['share_of_retraining']:.1f} %"
+        assert "How the Newton step was taken" in page.expander[-1].label
+
+        retrained = make_edit(full, "retrain")
+        page = show("edit")
+        rows = page.dataframe[1].value.set_index("model")
+        assert rows.loc[LABELS["retrain"], "closeness to retraining"] == "itself"
+        assert rows.loc[LABELS["retrain"], "share of retraining's"] == "100.0 %"
+        apart = (
+            full.runs.all("edit-steps")[0].table("heldout.parquet")["accuracy"]
+            - retrained.table("heldout.parquet")["accuracy"]
+        )
+        assert f"{100 * apart.mean():+.1f} points" in rows.loc[LABELS["steps"], "closeness to retraining"]
+        assert "is not measured until" not in words(page)
+        assert "Against retraining: " in words(page)
+
+    def test_the_control_leaves_to_the_changes_what_is_theirs(self, show: Open, full: Workspace) -> None:
+        (control,), (steps,) = (full.runs.all(f"edit-{way}") for way in ("steps-all", "steps"))
+        apart = steps.table("heldout.parquet")["accuracy"] - control.table("heldout.parquet")["accuracy"]
+        said = words(show("edit"))
+        assert f"As many steps without the changes leave this to them: {100 * apart.mean():+.1f} points" in said
+        shutil.rmtree(control.folder)
+        assert "is not measured without the control" in words(show("edit"))
+
+    def test_edits_of_earlier_versions_are_shown_without_a_cost(self, show: Open, full: Workspace) -> None:
+        for way in ("newton", "steps", "steps-all"):
+            shutil.rmtree(full.runs.all(f"edit-{way}")[0].folder)
+        for run in full.runs.all("edit-linear") + full.runs.all("edit-finetune"):
+            figures = read_json(run.folder / "edit.json")
+            del figures["cost"]
+            write_json(run.folder / "edit.json", figures)
+        page = show("edit")
+        rows = page.dataframe[1].value
+        assert list(rows["model"]) == [LABELS[way] for way in ("linear", "finetune", "finetune-all")]
+        assert list(rows["meta-gradients"])[:2] == ["", ""]
+        assert not page.button(key="edit_estimate").disabled, "the new rungs can be made"
+
+    def test_a_newton_step_that_was_not_taken_is_said(self, show: Open, full: Workspace) -> None:
+        (run,) = full.runs.all("edit-newton")
+        figures = read_json(run.folder / "edit.json")
+        figures["newton"] |= {"taken": False, "share": None, "ratio": None}
+        write_json(run.folder / "edit.json", figures)
+        page = show("edit")
+        assert "No Newton step lowered the loss" in words(page)
+        assert not any("How the Newton step" in expander.label for expander in page.expander)
+
     def test_edits_with_other_options_are_shown_and_named(self, show: Open, full: Workspace) -> None:
         assert "Not the usual options" not in words(show("edit"))
         time.sleep(1.1)  # runs are ordered by the second they finished in
         other = make_edit(full, "linear", solver=replace(SOLVE, curvature="exact", damping=0.4))
         make_edit(full, "finetune", finetune=replace(FINETUNE, iterations=2))
+        make_edit(full, "steps", newton=NewtonSettings(products=2))
         page = show("edit")
-        assert f"{LABELS['linear']}: exact, damping 0.4; {LABELS['finetune']}: iterations 2." in words(page)
+        two = dict.fromkeys(("newton", "steps"), "products 2")
+        named = {"linear": "exact, damping 0.4", **two, "finetune": "iterations 2"}
+        said = "; ".join(f"{LABELS[way]}: {what}" for way, what in named.items())
+        assert f"{said}." in words(page)
         assert "What the changes themselves did" not in words(page), "the control was fine-tuned otherwise"
         assert page.button(key="edit_estimate").disabled, "the usual ones are there too"
         make_edit(full, "finetune-all", finetune=replace(FINETUNE, iterations=2))
@@ -225,7 +289,7 @@ class TestExport:
 
         page.multiselect(key="export_formats").set_value(["csv"])
         model = next(box for box in page.selectbox if str(box.key).startswith("export_model"))
-        assert model.options == ["none", LABELS["linear"], LABELS["finetune"]], "never the control"
+        assert model.options == ["none", *(LABELS[way] for way in USUAL_WAYS if way not in CONTROLS)], "never a control"
         model.select(LABELS["finetune"])
         run_again(page)
         assert "earlier export with other choices" in words(page)
@@ -345,6 +409,25 @@ def test_observations_claim_no_more_than_is_seen() -> None:
     assert "no clear difference" in " ".join(observations(curve_points([0.6, 0.4], [0.5, 0.5])))
     assert "cannot be told" in " ".join(observations(curve_points([0.6], [0.5])))
     assert "Nothing that was removed gave more" in " ".join(observations(curve_points([0.4, 0.4], [0.3, 0.4])))
+
+
+def outcome(folder: Path, way: str, change: tuple[float, float, float], accuracy: Sequence[float]) -> Outcome:
+    folder = folder / way
+    folder.mkdir()
+    pd.DataFrame({"task_id": ["a", "b"], "accuracy": accuracy}).to_parquet(folder / "heldout.parquet")
+    interval = dict(zip(("mean", "low", "high"), change, strict=True))
+    return Outcome(way, Run(folder), {"accuracy_change": interval}, 1.0)
+
+
+def test_closeness_is_a_share_only_of_a_clear_change(tmp_path: Path) -> None:
+    steps = outcome(tmp_path, "steps", (0.091, 0.05, 0.12), [0.5, 0.6])
+    clear = outcome(tmp_path, "retrain", (0.1, 0.05, 0.15), [0.51, 0.61])
+    assert closeness(steps, clear).words == "91 % of retraining's gain, -1.0 points [-1.0, -1.0] from it"
+    unclear = replace(clear, figures={"accuracy_change": {"mean": 0.01, "low": -0.05, "high": 0.15}})
+    assert closeness(steps, unclear).words == "-1.0 points [-1.0, -1.0] from it"
+    worse = replace(clear, figures={"accuracy_change": {"mean": -0.1, "low": -0.15, "high": -0.05}})
+    assert closeness(steps, worse).words.startswith("-91 % of retraining's loss, ")
+    assert ladder_sentence({}) is None
 
 
 def test_direction_follows_the_interval() -> None:

@@ -13,6 +13,7 @@ import pytest
 import core.actions.demo
 import core.ui.evidence_panel
 import core.ui.evidence_results
+import core.ui.experiments_read
 import core.ui.exported
 import core.ui.grid
 import core.workspace.log_reading
@@ -23,6 +24,7 @@ from core.workspace.decisions import Decision, Item
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, run_again, words
 from tests.ui.evidence import write_evidence
+from tests.ui.experiment_fixture import write_experiment
 
 COSTLY: dict[str, tuple[Any, str]] = {
     "a parquet file read": (pd, "read_parquet"),
@@ -36,6 +38,7 @@ COSTLY: dict[str, tuple[Any, str]] = {
     "a bootstrap": (core.ui.evidence_results, "difference"),
     "a cost tried": (core.ui.evidence_panel, "predicted_seconds"),
     "a task list cleaned": (core.ui.exported, "cleaned"),
+    "an experiment's result read": (core.ui.experiments_read, "read_result"),
     "a group-by": (pd.DataFrame, "groupby"),
     "a pivot": (pd.DataFrame, "pivot_table"),
 }
@@ -61,6 +64,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.mark.parametrize("name", TITLES)
 def test_nothing_is_computed_again(name: str, show: Open, full: Workspace, counted: Counter[str]) -> None:
     write_evidence(full)
+    write_experiment()
     page = show(name)
     while "is being tried" in words(page):
         run_again(page)

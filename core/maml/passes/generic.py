@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, ones_like, zeros_like
-from torch.func import grad, grad_and_value, jvp, vjp
+from torch.func import grad, grad_and_value, vjp
 
 from core.maml.backbone import Params
 from core.maml.episodes import batched, total
+from core.maml.forward import jvp
 from core.maml.objective import Bilevel, Task
 
 

@@ -1,0 +1,136 @@
+"""The ways of editing a model, one function each: the edited parameters, figures about them, and what they took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.actions.compute import Loaded
+from core.actions.solve import Solver
+from core.editing.cost import Cost, training_cost
+from core.editing.linear import change_gradient, row_change, touched_tasks
+from core.editing.newton import NewtonSettings, newton_edit
+from core.editing.steps import StepSettings, few_steps
+from core.errors import UserError
+from core.influence.methods import SolveSettings
+from core.influence.targets import target_gradient
+from core.maml.backbone import Params
+from core.maml.checkpoint import Model, load_model
+from core.maml.training import TrainSettings, stationarity, train
+from core.maml.vectors import flatten, unflatten
+from core.progress import Progress
+from core.tasks.changes import Changes, cleaned
+from core.workspace.runs import Run, Runs, Work
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What a way of editing gives.
+
+    Attributes:
+        meta_gradients: What it took (:mod:`core.editing.cost`).
+    """
+
+    params: Params
+    figures: dict[str, Any]
+    meta_gradients: float
+
+
+def trained_with(model: Model) -> TrainSettings | None:
+    """How a model was trained; None where it does not say so."""
+    try:
+        return TrainSettings(**model.story["training"])
+    except (KeyError, TypeError, UserError):
+        return None
+
+
+def retraining_cost(model: Model, tasks: int) -> float | None:
+    """Meta-gradients of training it again on that many tasks; None where it does not say how it was trained."""
+    settings = trained_with(model)
+    return None if settings is None else training_cost(settings, tasks)
+
+
+def linear(
+    loaded: Loaded, changes: Changes, settings: SolveSettings, run: Work, progress: Progress, runs: Runs
+) -> Edited:
+    """lambda minus the influence functions of what changes."""
+    after, tasks = changes.applied(loaded.project.tasks.train), loaded.train
+    change = row_change(tasks, after.weights, after.labels)
+    touched = len(touched_tasks(tasks, change))
+    twice = len(touched_tasks(tasks, replace(change, lost=np.zeros_like(change.lost))))  # relabelled: before and after
+    progress.stage("gradient of what changes", touched)
+    with run.timed("gradient"):
+        gradient = change_gradient(loaded.model, loaded.params, tasks, after.weights, after.labels, progress.advance)
+    solver = Solver(loaded, loaded.model, settings, run, progress, runs)
+    solution = solver.solve(gradient)
+    with run.timed("target gradient"):
+        v, _ = target_gradient(loaded.model, loaded.params, loaded.heldout)
+    edited = unflatten(flatten(loaded.params) + solution.x, loaded.params)
+    figures = {
+        "solver": solver.report(solution),
+        "predicted_loss_change": float(v @ solution.x),
+        "relative_step": float(solution.x.norm() / flatten(loaded.params).norm()),
+    }
+    return Edited(edited, figures, (solver.cost + Cost(gradients=touched + twice)).meta_gradients)
+
+
+def newton(loaded: Loaded, changes: Changes, settings: NewtonSettings, run: Work, progress: Progress) -> Edited:
+    """One step of Newton's method on the changed objective, within a trust region."""
+    kept = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
+    with run.timed("newton"):
+        made = newton_edit(loaded.model, loaded.params, kept, settings, progress, run.remember)
+    return Edited(made.params, {"newton": made.report}, made.cost.meta_gradients)
+
+
+def steps(
+    loaded: Loaded,
+    changes: Changes,
+    settings: StepSettings,
+    begin: Callable[[], Run] | None,
+    run: Work,
+    progress: Progress,
+) -> Edited:
+    """A few steps from the model of the Newton edit, which ``begin`` gives; its costs and seconds are counted in.
+
+    From the present model if there is no such edit.
+    """
+    start, figures, cost = loaded.params, dict[str, Any](), settings.cost.meta_gradients
+    if begin is not None:
+        first = begin()
+        start = loaded.place(load_model(first.folder / "model").params)
+        run.seconds["newton"] = sum(first.json("provenance.json")["seconds"].values())
+        before = first.json("edit.json")
+        figures = {"from": first.id, "newton": before["newton"]}
+        cost += before["cost"]["meta_gradients"]
+    kept = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
+    with run.timed("steps"):
+        params = few_steps(loaded.model, start, kept, settings, progress, run.folder / "memory")
+    return Edited(params, figures | {"settings": asdict(settings)}, cost)
+
+
+def finetune(loaded: Loaded, changes: Changes, settings: TrainSettings, run: Work, progress: Progress) -> Edited:
+    """A short training from the present model."""
+    left = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
+    with run.timed("fine-tune"):
+        params = train(loaded.model, loaded.params, left, settings, progress=progress, name="fine-tune").params
+    return Edited(params, {"settings": asdict(settings)}, training_cost(settings, len(left)))
+
+
+def retrain(loaded: Loaded, changes: Changes, run: Work, progress: Progress) -> Edited:
+    """The training of the model again, on the changed tasks."""
+    settings = trained_with(loaded.project.model)
+    if settings is None:
+        raise UserError(
+            "The model's description does not say how it was trained, so it cannot be retrained the same way.",
+            "Train it with the train command.",
+        )
+    left = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
+    start = loaded.place(loaded.project.model.spec.init(settings.seed, torch.float64))
+    with run.timed("retrain"):
+        params = train(loaded.model, start, left, settings, folder=run.folder / "memory", progress=progress).params
+    figures = {"settings": asdict(settings), "stationarity": asdict(stationarity(loaded.model, params, left))}
+    return Edited(params, figures, training_cost(settings, len(left)))

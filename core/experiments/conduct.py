@@ -1,0 +1,155 @@
+"""Do an experiment: every repetition on every data set, each by one process, and then the folder of results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from core import __version__
+from core.actions.basis import ENGINE
+from core.actions.compute import Compute
+from core.data import load_images
+from core.data.store import all_stored
+from core.distributed import world
+from core.errors import UserError
+from core.experiments.bench import Bench, Unit
+from core.experiments.catalog import Experiment, experiment_of
+from core.experiments.drawing import draw_result
+from core.experiments.outcome import TITLES, Figures
+from core.experiments.problems import experiments_home
+from core.experiments.profiles import DATA, MNIST, profile_of
+from core.experiments.results import Result, write_result
+from core.files import read_json
+from core.progress import Progress, Within
+from core.workspace.runs import Runs, Work
+
+_UNITS = 1000  # of progress, a repetition on one data set
+OFFLINE = "mnist5k"
+
+
+def result_folder(name: str, profile: str) -> Path:
+    """Where an experiment's results lie unless another folder is asked for."""
+    return experiments_home() / f"{name}-{profile}"
+
+
+def image_sets() -> dict[str, str]:
+    """By the paper's name of a data set, an image set of that name that is here; MNIST always is, with 5,000 images."""
+    here = {name.lower() for stored in all_stored() for name in stored.names}
+    return {MNIST: OFFLINE} | {name: name for name in DATA if name in here}
+
+
+def conduct(
+    name: str,
+    profile_name: str,
+    images: Mapping[str, str],
+    seeds: int,
+    out: Path,
+    compute: Compute,
+    progress: Progress,
+    command: str,
+) -> Path:
+    """Measure what is not measured yet and write the folder ``out``.
+
+    Args:
+        images: The image set for each of the paper's data sets that is to be used.
+        seeds: Repetitions; 0 means as many as the profile has.
+
+    Raises:
+        UserError: there is no such experiment, profile, data set or image set, or ``out`` holds something else.
+    """
+    experiment, profile = experiment_of(name), profile_of(profile_name)
+    if seeds < 0 or not images:
+        raise UserError("An experiment needs a seed and a data set at least.", "For example --images mnist=mnist5k.")
+    if unknown := sorted(set(images) - set(DATA)):
+        raise UserError(f"The paper has no data set {unknown[0]!r}.", f"It has: {', '.join(DATA)}.")
+    _refuse_foreign(out, name, profile_name)
+    seeds = seeds or profile.seeds
+    hashes = {data: load_images(source).hash for data, source in images.items()}
+    # Seed by seed, so that one that was cancelled half way has whole seeds of every data set.
+    units = [Unit(profile, data, images[data], seed) for seed in range(seeds) for data in DATA if data in images]
+    runs, begun = Runs(experiments_home() / "runs"), time.perf_counter()
+    progress.stage(experiment.title, _UNITS * len(units))
+
+    def one(unit: Unit, count: int) -> str:
+        within = Within(progress, _UNITS * count)
+        question = _question(experiment, unit, hashes[unit.data], compute)
+
+        def work(run: Work) -> None:
+            bench = Bench(unit, compute, run, within, command)
+            bench.begin(experiment.title, experiment.weight(unit.profile))
+            run.write_table("figures.parquet", experiment.measure(bench))
+
+        done = runs.answer(f"experiment-{name}", question, work)
+        within.finish(f"{TITLES[unit.data]}, seed {unit.seed}")
+        return done.id
+
+    done = runs.dealt(world().deal(units, one))
+    tables = [
+        run.table("figures.parquet").assign(data=unit.data, seed=unit.seed)
+        for run, unit in zip(done, units, strict=True)
+    ]
+    figures = Figures(pd.concat(tables, ignore_index=True), profile, dict(images))
+    config = {
+        "experiment": name,
+        "title": experiment.title,
+        "words": experiment.words,
+        "profile": profile_name,
+        "settings": profile.described(),
+        "images": dict(images),
+        "hashes": hashes,
+        "seeds": seeds,
+        "dtype": compute.dtype,
+        "device": str(compute.resolved()),
+        "processes": world().size,
+        "command": command,
+        "version": __version__,
+        "runs": [run.id for run in done],
+        "processor_seconds": round(sum(run.processor_seconds for run in done), 1),
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+    world().first(lambda: _write(out, experiment, figures, config))
+    return out
+
+
+def _question(experiment: Experiment, unit: Unit, data_hash: str, compute: Compute) -> dict[str, Any]:
+    profile = replace(unit.profile, words="", seeds=0)  # neither changes what one repetition gives
+    described = asdict(profile)
+    return {
+        "experiment": experiment.name,
+        "version": experiment.version,
+        "engine": ENGINE,
+        "profile": described,
+        "data": unit.data,
+        "images": data_hash,
+        "seed": unit.seed,
+        "dtype": compute.dtype,
+    }
+
+
+def _write(out: Path, experiment: Experiment, figures: Figures, config: dict[str, Any]) -> None:
+    outcome = experiment.conclude(figures)
+    names = [part.name for kind in (outcome.tables, outcome.plots, outcome.grids) for part in kind]
+    result = Result(config | {"order": names}, outcome.says, outcome.tables, outcome.plots, outcome.grids)
+    write_result(out, result, _flat(figures.table))
+    draw_result(out, result)
+
+
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
+    """Without columns of lists, which a csv or a spreadsheet would not take."""
+    return table[[name for name in table if not table[name].map(lambda value: isinstance(value, list)).any()]]
+
+
+def _refuse_foreign(out: Path, name: str, profile: str) -> None:
+    """Not to write over something else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if (out / "config.json").exists():
+        have = read_json(out / "config.json")
+        if isinstance(have, dict) and (have.get("experiment"), have.get("profile")) == (name, profile):
+            return
+    raise UserError(f"{out} holds something else.", "Choose another --out, or delete it.")

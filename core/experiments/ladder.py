@@ -1,0 +1,193 @@
+"""The ladder of edits, on a model that was trained long: what every rung gets of what retraining gains, and its cost.
+
+Removed are the tasks that are spoilt (``harmful``; which of them is known, so that the finding of them does not enter),
+or as many at random of tasks with nothing wrong (``random``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from core.experiments.bench import EDIT, TRAINING, Bench, Edited
+from core.experiments.outcome import POINTS, SPREAD, TITLES, Difference, Figures, Outcome, mean_sd, percent
+from core.experiments.problems import Problem
+from core.experiments.profiles import Profile
+from core.experiments.results import Plot, Series, Table
+from core.experiments.table1 import BUDGET, CONDITIONS, GOAL, SHARE, accuracies, row
+from core.tasks.changes import Changes
+
+SHARES = (0.01, 0.02, 0.05, 0.1)
+"""Of the cost of retraining, that the steps take."""
+RUNGS = {
+    "unedited": "No change",
+    "linear": "Linear edit, Gauss-Newton",
+    "newton": "Newton step, trust region",
+    **{f"newton+steps-{share}": f"Newton, then steps: {percent(share)} in all" for share in SHARES},
+    **{f"steps-{share}": f"Steps alone: {percent(share)}" for share in SHARES},
+    **{f"steps-all-{share}": f"Steps on everything: {percent(share)} (control)" for share in SHARES},
+    "retrain": "Retraining",
+    "retrain-again": "Retraining, another seed",
+}
+_WITHIN = 0.5
+"""Points from retraining that an edit may be where nothing harmful was removed."""
+
+
+def weight(profile: Profile) -> int:
+    """Two models, two retrainings of each, and the rungs."""
+    return 6 * TRAINING + 2 * (2 + 3 * len(SHARES)) * EDIT
+
+
+def measure(bench: Bench) -> pd.DataFrame:
+    """Rows of condition, method, accuracy, loss, seconds, cost."""
+    rows = []
+    for condition, noise in CONDITIONS.items():
+        on = bench.problem(noise, training=bench.unit.profile.long)
+        ids = np.array(on.loaded.project.tasks.train.task_ids, dtype=object)
+        rng = np.random.default_rng([bench.unit.seed, 42])
+        gone = on.spoilt_tasks if condition == "harmful" else rng.permutation(len(ids)) < round(SHARE * len(ids))
+        made = climbed(bench, on, Changes(tasks=frozenset(ids[gone])))
+        rows += [row(on, condition, method, edited) for method, edited in made.items()]
+    return pd.DataFrame(rows).drop(columns=["found", "note"])
+
+
+def climbed(bench: Bench, on: Problem, changes: Changes) -> dict[str, Edited]:
+    """Every rung."""
+    newton, whole = bench.newton(on, changes), bench.price(on, changes)
+    made = {"unedited": bench.unedited(on), "linear": bench.linear(on, changes, "gauss-newton"), "newton": newton}
+    for share in SHARES:
+        if newton.cost < share * whole:
+            made[f"newton+steps-{share}"] = bench.steps(on, changes, share, newton)
+        made[f"steps-{share}"] = bench.steps(on, changes, share)
+        made[f"steps-all-{share}"] = bench.steps(on, Changes(), share)
+    return made | {
+        "retrain": bench.retrained(on, changes),
+        "retrain-again": bench.retrained(on, changes, seed=1),
+    }
+
+
+def conclude(figures: Figures) -> Outcome:
+    """A table and a plot of every data set, and what they say."""
+    says, tables, plots = [], [], []
+    for data in figures.data:
+        tables.append(_table(figures, data))
+        plots += [_plot(figures, data, condition) for condition in CONDITIONS]
+        says += _says(figures, data)
+    return Outcome(says, tables, plots)
+
+
+def _shares(figures: Figures, data: str, condition: str, method: str) -> pd.Series:
+    """Cost against that of retraining, by seed."""
+    cost = {
+        name: figures.of(data=data, condition=condition, method=name).set_index("seed")["cost"]
+        for name in (method, "retrain")
+    }
+    return cost[method] / cost["retrain"]
+
+
+def _table(figures: Figures, data: str) -> Table:
+    rows = []
+    of = {condition: accuracies(figures, data=data, condition=condition) for condition in CONDITIONS}
+    gain = (of["harmful"]["retrain"] - of["harmful"]["unedited"]).mean()
+    for method, label in RUNGS.items():
+        if method not in of["harmful"]:
+            continue
+        here = figures.of(data=data, condition="harmful", method=method)
+        got = (of["harmful"][method] - of["harmful"]["unedited"]).mean() / gain if gain > 0 else float("nan")
+        rows.append(
+            [
+                label,
+                mean_sd(here["cost"], ".0f"),
+                mean_sd(_shares(figures, data, "harmful", method), ".1f", POINTS),
+                mean_sd(here["seconds"], ".1f"),
+                mean_sd(of["harmful"][method]),
+                percent(got) if np.isfinite(got) else "–",
+                mean_sd(of["random"][method]),
+                mean_sd(of["random"][method] - of["random"]["retrain"], "+.1f", POINTS),
+            ]
+        )
+    columns = [
+        "rung",
+        "meta-gradients",
+        "cost, % of retraining",
+        "seconds",
+        "accuracy, harmful removed",
+        "of the gain of retraining",
+        "accuracy, removed at random",
+        "from retraining, points",
+    ]
+    return Table(f"ladder-{data}", TITLES[data], columns, rows, f"{SPREAD} Seconds of the processor.")
+
+
+def _plot(figures: Figures, data: str, condition: str) -> Plot:
+    of = accuracies(figures, data=data, condition=condition)
+    series = []
+    for name, words in (("newton+steps", "Newton, then steps"), ("steps", "steps alone"), ("steps-all", "control")):
+        shares = [share for share in SHARES if f"{name}-{share}" in of]
+        values = [of[f"{name}-{share}"] for share in shares]
+        series.append(_curve(words, list(shares), values, reference=name == "steps-all"))
+    for name in ("linear", "newton"):
+        at = float(_shares(figures, data, condition, name).mean())
+        series.append(_curve(RUNGS[name], [at], [of[name]], estimate=name == "linear"))
+    for name in ("unedited", "retrain"):
+        series.append(_curve(RUNGS[name], [min(SHARES), 1.0], [of[name]] * 2, reference=True))
+    what = {"harmful": "harmful tasks removed", "random": "tasks removed at random"}[condition]
+    return Plot(
+        f"ladder-{data}-{condition}",
+        f"{TITLES[data]}, {what}: accuracy against cost",
+        "lines",
+        "meta-gradients, share of retraining's",
+        "accuracy on new tasks",
+        [one for one in series if one.x],
+        percent_x=True,
+        percent_y=True,
+        log_x=True,
+        note=SPREAD,
+    )
+
+
+def _curve(
+    name: str, x: list[float], values: list[pd.Series], *, estimate: bool = False, reference: bool = False
+) -> Series:
+    mean = [float(each.mean()) for each in values]
+    sd = [float(each.std(ddof=1)) if len(each) > 1 else 0.0 for each in values]
+    low, high = ([m + sign * s for m, s in zip(mean, sd, strict=True)] for sign in (-1, 1))
+    return Series(name, x, mean, low, high, estimate=estimate, reference=reference)
+
+
+def _says(figures: Figures, data: str) -> list[str]:
+    harmful, random = (accuracies(figures, data=data, condition=condition) for condition in ("harmful", "random"))
+    whole = Difference.of(harmful["retrain"], harmful["unedited"])
+    said = [
+        f"**{TITLES[data]}, harmful tasks.** Retraining without them gains {whole.words}. Two retrainings from other "
+        f"seeds differ by {Difference.of(harmful['retrain-again'], harmful['retrain']).words}."
+    ]
+    if whole.mean > 0:
+        got = []
+        for name in (f"newton+steps-{BUDGET}", f"steps-{BUDGET}", f"steps-all-{BUDGET}"):
+            if name in harmful:
+                part = (harmful[name] - harmful["unedited"]).mean() / (harmful["retrain"] - harmful["unedited"]).mean()
+                goal = "" if "all" in name else " (goal met)" if part >= GOAL else f" (goal of {percent(GOAL)} missed)"
+                got.append(f"{RUNGS[name]}: {percent(part)}{goal}")
+        said.append(f"For {percent(BUDGET)} of the cost of retraining, of its gain: {'; '.join(got)}.")
+        reached = [
+            share
+            for share in SHARES
+            if (harmful[f"steps-{share}"] - harmful["unedited"]).mean()
+            >= GOAL * (harmful["retrain"] - harmful["unedited"]).mean()
+        ]
+        said.append(
+            f"Steps alone reach {percent(GOAL)} of the gain for {percent(reached[0])} of the cost."
+            if reached
+            else f"Steps alone do not reach {percent(GOAL)} of the gain for {percent(max(SHARES))} of the cost."
+        )
+    near = []
+    for name in ("unedited", "linear", "newton", f"steps-{BUDGET}"):
+        gap = Difference.of(random[name], random["retrain"])
+        near.append(f"{RUNGS[name]} {gap.words}{' (within the goal)' if abs(gap.mean) <= _WITHIN else ''}")
+    said.append(
+        f"**{TITLES[data]}, removed at random.** From retraining, where {_WITHIN} points are the goal: "
+        f"{'; '.join(near)}; another seed of retraining "
+        f"{Difference.of(random['retrain-again'], random['retrain']).words}."
+    )
+    return said

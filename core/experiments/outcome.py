@@ -1,0 +1,133 @@
+"""Figures of all repetitions, and what is said of them: no more than they show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from core.experiments.profiles import DATA, Profile
+from core.experiments.results import Grid, Plot, Series, Table
+
+TITLES = {"omniglot": "Omniglot", "mnist": "MNIST", "mini-imagenet": "mini-ImageNet", "fc100": "FC100"}
+SPREAD = "Mean ± standard deviation over the seeds."
+POINTS = 100
+"""Shares are differences of accuracies in percentage points when multiplied by this."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured: columns ``data``, ``seed`` and those of the experiment.
+
+    Attributes:
+        images: The image set that stands for each of the paper's data sets.
+    """
+
+    table: pd.DataFrame
+    profile: Profile
+    images: Mapping[str, str]
+
+    @property
+    def data(self) -> list[str]:
+        """The data sets that there are figures of, in the paper's order."""
+        return [name for name in DATA if (self.table["data"] == name).any()]
+
+    def of(self, **where: object) -> pd.DataFrame:
+        """The rows with these values, by seed."""
+        rows = self.table
+        for column, value in where.items():
+            rows = rows[rows[column] == value]
+        return rows.sort_values("seed", kind="stable")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment shows."""
+
+    says: list[str]
+    tables: list[Table] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
+
+
+def mean_sd(values: Sequence[float] | pd.Series | np.ndarray, form: str = ".4f", times: float = 1.0) -> str:
+    """``0.8820 ± 0.0123``, as the paper prints it; without the spread where there is one value, a dash for none."""
+    array = np.asarray(values, dtype=float) * times
+    array = array[np.isfinite(array)]
+    if not len(array):
+        return "–"
+    spread = f" ± {array.std(ddof=1):{form.lstrip('+')}}" if len(array) > 1 else ""
+    return f"{array.mean():{form}}{spread}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """``0.4 -> '40 %'``."""
+    return f"{round(share * 100, digits) + 0.0:.{digits}f} %"  # + 0.0 makes no difference but to -0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two measurements paired by seed, in percentage points.
+
+    Attributes:
+        low, high: 95 % interval of the mean (Student's t); infinite where there is one seed.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, one: pd.Series | np.ndarray, other: pd.Series | np.ndarray) -> Difference:
+        gaps = POINTS * (np.asarray(one, dtype=float) - np.asarray(other, dtype=float))
+        mean, n = float(gaps.mean()), len(gaps)
+        if n < 2:
+            return cls(mean, float("-inf"), float("inf"))
+        half = float(stats.t.ppf(0.975, n - 1) * gaps.std(ddof=1) / n**0.5)
+        return cls(mean, mean - half, mean + half)
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def words(self) -> str:
+        """``+1.2 points [-0.3, +2.7]``."""
+        if not np.isfinite(self.low):
+            return f"{self.mean:+.1f} points (one seed)"
+        return f"{self.mean:+.1f} points [{self.low:+.1f}, {self.high:+.1f}]"
+
+
+def line(name: str, frame: pd.DataFrame, x: str, y: str, *, estimate: bool = False, reference: bool = False) -> Series:
+    """Means over seeds of ``y`` at every ``x``, with a band of one standard deviation."""
+    grouped = frame.groupby(x, sort=True)[y]
+    mean, sd = grouped.mean(), grouped.std(ddof=1).fillna(0.0)
+    return Series(
+        name,
+        [float(at) for at in mean.index],
+        mean.tolist(),
+        (mean - sd).tolist(),
+        (mean + sd).tolist(),
+        estimate=estimate,
+        reference=reference,
+    )
+
+
+def dots(
+    name: str, labels: Sequence[str], values: Sequence[pd.Series | np.ndarray], *, reference: bool = False
+) -> Series:
+    """One dot a label, with whiskers of one standard deviation."""
+    means = [float(np.mean(each)) for each in values]
+    sds = [float(np.std(each, ddof=1)) if len(each) > 1 else 0.0 for each in values]
+    return Series(
+        name,
+        list(labels),
+        means,
+        [mean - sd for mean, sd in zip(means, sds, strict=True)],
+        [mean + sd for mean, sd in zip(means, sds, strict=True)],
+        reference=reference,
+    )

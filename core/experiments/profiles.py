@@ -1,0 +1,157 @@
+"""How large an experiment is: tasks, network, trainings and repetitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from core.errors import UserError
+from core.influence.methods import SolveSettings
+from core.maml.checkpoint import ModelSpec
+from core.maml.training import TrainSettings
+
+OMNIGLOT, MNIST, MINI_IMAGENET, FC100 = DATA = ("omniglot", "mnist", "mini-imagenet", "fc100")
+"""The paper's data sets, in the order of its Table 1."""
+WAYS = 5
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of all experiments.
+
+    Attributes:
+        seeds: Repetitions; each draws split, tasks, noise and initial parameters anew.
+        counts: Training tasks by data set; None means every combination of five classes.
+        targets, tests: Held-out tasks that rankings are for, and others, of other images, that measure accuracy.
+        filters: Of the four-block convolutional network.
+        training: Of every model but those of the ladder.
+        long: Of the models of the ladder.
+        finetune: The short fine-tunes.
+        refit: Of Figure 1: ``finetune`` or ``retrain`` on what is left.
+        checked: Shares of Figure 1 at which accuracy is measured.
+        removed: Shares of Figure 2.
+        solve: Of the linear edits; their curvature is chosen by the method.
+        many: Rank of the eigenbasis where many targets are solved for.
+        subsets, subset_iterations: Random halves of LDS, each trained from two seeds, and their Adam steps.
+        left_out, left_iterations: Tasks left out one at a time, and the steps of those warm retrainings.
+        rated: Targets of LDS and leave-one-out.
+    """
+
+    name: str
+    words: str
+    seeds: int
+    counts: Mapping[str, int | None]
+    shots: int
+    queries: int
+    targets: int
+    tests: int
+    filters: int
+    training: TrainSettings
+    long: TrainSettings
+    finetune: TrainSettings
+    refit: str
+    checked: tuple[float, ...]
+    removed: tuple[float, ...]
+    solve: SolveSettings
+    many: int
+    subsets: int
+    subset_iterations: int
+    left_out: int
+    left_iterations: int
+    rated: int
+
+    def spec(self, data: str) -> ModelSpec:
+        """The network, which is the literature's for each data set, with GELU for ReLU (:mod:`core.maml.backbone`)."""
+        pooling = "max" if data == MINI_IMAGENET else "stride"
+        return ModelSpec(ways=WAYS, filters=self.filters, pooling=pooling)
+
+    def described(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+
+_SMALL = Profile(
+    name="small",
+    words="Two cores, minutes to half an hour each: few tasks of few images, 8 filters, short trainings.",
+    seeds=5,
+    counts={OMNIGLOT: 200, MNIST: None, MINI_IMAGENET: 200, FC100: 200},
+    shots=2,
+    queries=2,
+    targets=100,
+    tests=200,
+    filters=8,
+    training=TrainSettings(iterations=150, meta_batch=16, learning_rate=3e-2),
+    long=TrainSettings(iterations=800, meta_batch=8, learning_rate=2e-2),
+    finetune=TrainSettings(iterations=30, meta_batch=8, learning_rate=1e-2),
+    refit="finetune",
+    checked=(0.1, 0.25, 0.4),
+    removed=(0.2, 0.4),
+    solve=SolveSettings(curvature_tasks=32, damping=0.1, tolerance=0.05),
+    many=30,
+    subsets=8,
+    subset_iterations=75,
+    left_out=8,
+    left_iterations=30,
+    rated=8,
+)
+_TINY = Profile(
+    name="tiny",
+    words="A minute: shows that it runs, and nothing else.",
+    seeds=2,
+    counts={OMNIGLOT: 12, MNIST: 12, MINI_IMAGENET: 12, FC100: 12},
+    shots=2,
+    queries=2,
+    targets=4,
+    tests=4,
+    filters=4,
+    training=TrainSettings(iterations=8, meta_batch=4, learning_rate=3e-2),
+    long=TrainSettings(iterations=10, meta_batch=4, learning_rate=3e-2),
+    finetune=TrainSettings(iterations=2, meta_batch=4, learning_rate=1e-2),
+    refit="finetune",
+    checked=(0.25,),
+    removed=(0.25,),
+    solve=SolveSettings(curvature_tasks=4, damping=0.1, tolerance=0.3),
+    many=4,
+    subsets=3,
+    subset_iterations=4,
+    left_out=3,
+    left_iterations=2,
+    rated=2,
+)
+_FULL = Profile(
+    name="full",
+    words="The paper's scale, for a GPU: 10,000 tasks (MNIST: 252), 64 filters, 5,000 iterations.",
+    seeds=5,
+    counts={OMNIGLOT: 10_000, MNIST: None, MINI_IMAGENET: 10_000, FC100: 10_000},
+    shots=5,
+    queries=5,
+    targets=100,
+    tests=600,
+    filters=64,
+    training=TrainSettings(iterations=5000, meta_batch=16, learning_rate=3e-3),
+    long=TrainSettings(iterations=5000, meta_batch=16, learning_rate=3e-3),
+    finetune=TrainSettings(iterations=100, meta_batch=16, learning_rate=3e-3),
+    refit="retrain",
+    checked=(0.1, 0.2, 0.3, 0.4, 0.6),
+    removed=(0.05, 0.1, 0.2, 0.3, 0.4),
+    solve=SolveSettings(curvature_tasks=64, damping=0.1),
+    many=60,
+    subsets=20,
+    subset_iterations=0,
+    left_out=20,
+    left_iterations=500,
+    rated=20,
+)
+PROFILES = {one.name: one for one in (_TINY, _SMALL, _FULL)}
+
+
+def profile_of(name: str) -> Profile:
+    """The profile of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in PROFILES:
+        raise UserError(f"There is no profile {name!r}.", f"Use one of {', '.join(PROFILES)}.")
+    return PROFILES[name]

@@ -1,0 +1,157 @@
+"""Every method held against retraining: on random halves of the tasks (LDS), and without one task at a time.
+
+The harness is that of the ``evidence`` command; tasks are those of protocol (b), so that there is something to tell.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from core.actions.evidence import EvidenceSettings, evidence
+from core.errors import UserError
+from core.experiments.bench import TRAINING, Bench
+from core.experiments.outcome import SPREAD, TITLES, Difference, Figures, Outcome, dots, mean_sd
+from core.experiments.profiles import Profile
+from core.experiments.results import Plot, Series, Table
+
+METHODS = {
+    "task-if": "task-IF, Gauss-Newton",
+    "task-if-exact": "task-IF, exact Hessian",
+    "task-if-paper": "task-IF, as the paper has it",
+    "direct-if": "direct-IF",
+    "dot": "dot product of gradients",
+    "tracin": "TracIn",
+    "trak-1": "TRAK, one model",
+    "ekfac": "EK-FAC IF",
+    "self-influence": "self-influence",
+    "loss": "loss",
+}
+_MANY = ("task-if", "task-if-exact", "direct-if")
+CEILING = "ceiling"
+_MEASURED = 100  # quick edits, about, that a measurement takes
+TRUTHS = {"half": "LDS, halves of the tasks", "one": "leave-one-out"}
+QUANTITIES = {"lds": "a target at a time", "lds_mean": "mean of all targets"}
+
+
+def weight(profile: Profile) -> int:
+    """A model and two measurements, which are all retrainings but for the methods themselves."""
+    return TRAINING + 2 * _MEASURED
+
+
+def measure(bench: Bench) -> pd.DataFrame:
+    """Rows of truth, method, lds, lds_mean, auc, seconds, note."""
+    on, profile = bench.problem("hard"), bench.unit.profile
+    # One basis serves all targets, where conjugate gradients would solve for each.
+    names = {
+        name: f"{name}:solver=low-rank:rank={profile.many}:curvature_tasks={profile.solve.curvature_tasks}:damping=0.01"
+        if name in _MANY
+        else name
+        for name in METHODS
+    }
+    found = []
+    for truth in TRUTHS:
+        fresh = truth == "half"
+        settings = EvidenceSettings(
+            tuple(names.values()),
+            truth,
+            profile.subsets if fresh else profile.left_out,
+            2 if fresh else 1,
+            "fresh" if fresh else "warm",
+            profile.subset_iterations if fresh else profile.left_iterations,
+            profile.rated,
+            bench.unit.seed,
+        )
+        with bench.piece(_MEASURED) as progress:
+            run = evidence(on.workspace, settings, bench.compute, progress)
+        table = run.table("methods.parquet")
+        known = {full: name for name, full in names.items()} | {CEILING: CEILING}
+        table = table.assign(method=table["method"].map(known), truth=truth)
+        found.append(table[["truth", "method", "lds", "lds_mean", "auc", "seconds", "note"]])
+    return pd.concat(found, ignore_index=True)
+
+
+def conclude(figures: Figures) -> Outcome:
+    """A table and two plots of every data set, and what they say."""
+    says, tables, plots = [], [], []
+    for data in figures.data:
+        tables.append(_table(figures, data))
+        for quantity, words in QUANTITIES.items():
+            series = []
+            for truth, named in TRUTHS.items():
+                values = {name: _values(figures, data, truth, name, quantity) for name in METHODS}
+                shown = [name for name in METHODS if len(values[name])]
+                series.append(dots(named, [METHODS[name] for name in shown], [values[name] for name in shown]))
+            ceiling = _values(figures, data, "half", CEILING, quantity)
+            if len(ceiling) and series[0].x:
+                level = [float(ceiling.mean())] * len(series[0].x)
+                series.append(Series("two retrainings agree", series[0].x, level, reference=True))
+            plots.append(
+                Plot(
+                    f"{quantity}-{data}".replace("_", "-"),
+                    f"{TITLES[data]}: foretold against measured, {words}",
+                    "dots",
+                    "",
+                    "rank correlation",
+                    series,
+                    note=SPREAD,
+                )
+            )
+        says.append(_says(figures, data))
+    return Outcome(says, tables, plots)
+
+
+def _values(figures: Figures, data: str, truth: str, method: str, quantity: str) -> pd.Series:
+    return figures.of(data=data, truth=truth, method=method).set_index("seed")[quantity].dropna()
+
+
+def _table(figures: Figures, data: str) -> Table:
+    rows = []
+    for method, label in (METHODS | {CEILING: "two retrainings of the same halves agree"}).items():
+        half, one = (figures.of(data=data, truth=truth, method=method) for truth in TRUTHS)
+        why = "" if half["lds"].notna().any() or method == CEILING else str(half["note"].iloc[0])
+        rows.append(
+            [
+                label,
+                *(mean_sd(half[quantity], ".2f") for quantity in QUANTITIES),
+                *(mean_sd(one[quantity], ".2f") for quantity in QUANTITIES),
+                mean_sd(half["auc"], ".3f"),
+                mean_sd(half["seconds"], ".1f"),
+                why,
+            ]
+        )
+    columns = [
+        "method",
+        *(f"LDS, {words}" for words in QUANTITIES.values()),
+        *(f"leave-one-out, {words}" for words in QUANTITIES.values()),
+        "AUC of spoilt tasks",
+        "seconds",
+        "left out because",
+    ]
+    size = figures.profile
+    note = (
+        f"{SPREAD} Rank correlations of what is foretold with what {size.subsets} retrainings of halves (two seeds "
+        f"each) and {size.left_out} without one task measured, on {size.rated} targets."
+    )
+    return Table(f"truth-{data}", TITLES[data], columns, rows, note)
+
+
+def _says(figures: Figures, data: str) -> str:
+    said = f"**{TITLES[data]}.** "
+    for quantity, words in QUANTITIES.items():
+        by = {name: _values(figures, data, "half", name, quantity) for name in METHODS}
+        by = {name: values for name, values in by.items() if len(values)}
+        if not by:
+            raise UserError("No method could run.", "Install requirements-baselines.txt.")
+        best = max(by, key=lambda name: by[name].mean())
+        ceiling = _values(figures, data, "half", CEILING, quantity)
+        said += f"LDS, {words}: best {METHODS[best]} {mean_sd(by[best], '.2f')} (two retrainings agree to "
+        said += f"{mean_sd(ceiling, '.2f')}); task-IF {mean_sd(by.get('task-if', []), '.2f')}"
+        if best != "task-if" and "task-if" in by:
+            gap = Difference.of(by[best], by["task-if"])
+            said += f", behind by {gap.mean / 100:.2f}" + ("" if gap.sure else ", which these seeds do not settle")
+        said += ". "
+    one = {name: _values(figures, data, "one", name, "lds") for name in METHODS}
+    best = max((name for name in one if len(one[name])), key=lambda name: one[name].mean())
+    return said + (
+        f"Leave-one-out: best {METHODS[best]} {mean_sd(one[best], '.2f')}, task-IF {mean_sd(one['task-if'], '.2f')}."
+    )

@@ -1,0 +1,235 @@
+"""The rungs between the linear edit and retraining: what they share and cost, and that they go on after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.actions.compute import Compute, Loaded
+from core.actions.decide import mark
+from core.actions.edit import FINETUNE, NEWTON, SOLVE, USUAL_WAYS, WAYS, edit, kind_of, question_of, step_settings
+from core.editing.newton import SHARES, newton_edit
+from core.editing.steps import StepSettings, few_steps
+from core.errors import Cancelled, UserError
+from core.maml.checkpoint import Model, ModelSpec, load_model, save_model
+from core.maml.training import TrainSettings
+from core.maml.vectors import flatten
+from core.progress import Progress
+from core.tasks.changes import Changes, cleaned
+from core.tasks.generate import TaskSettings, generate, write_folder
+from core.workspace.runs import Run
+from core.workspace.workspace import Workspace, create
+
+COMPUTE = Compute("cpu", "float64")
+TRAINED = TrainSettings(iterations=30, meta_batch=4, learning_rate=1e-3)
+TASKS, KEPT = 6, 5
+
+
+def workspace_at(folder: Path, story: dict[str, object]) -> Workspace:
+    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=4))
+    write_folder(tasks, folder / "tasks")
+    spec = ModelSpec(ways=3, filters=2)
+    save_model(Model(spec, spec.init(0, torch.float64), story), folder / "model")
+    made = create(folder / "tiny", folder / "tasks", folder / "model")
+    mark(made, tasks=made.project().tasks.train.task_ids[:1], reviewer="me")
+    return made
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return workspace_at(tmp_path_factory.mktemp("ladder"), {"training": asdict(TRAINED)}).folder
+
+
+@pytest.fixture
+def workspace(ready: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(ready, tmp_path / "tiny")
+    return Workspace(tmp_path / "tiny")
+
+
+def made(workspace: Workspace, way: str, progress: Progress | None = None, budget: float = 0.02) -> Run:
+    return edit(
+        workspace,
+        way,
+        workspace.changes(),
+        solver=replace(SOLVE, curvature_tasks=0),
+        finetune=replace(FINETUNE, iterations=3),
+        budget=budget,
+        compute=COMPUTE,
+        progress=progress or Progress(),
+    )
+
+
+def kept(workspace: Workspace) -> Loaded:
+    return Loaded(workspace.project(), COMPUTE)
+
+
+def test_the_newton_run_is_the_step_on_what_is_kept(workspace: Workspace) -> None:
+    run, loaded = made(workspace, "newton"), kept(workspace)
+    episodes = loaded.episodes(cleaned(loaded.project.tasks.train, workspace.changes()))
+    assert len(episodes) == KEPT
+    want = newton_edit(loaded.model, loaded.params, episodes)
+    have = load_model(run.folder / "model").params
+    assert torch.allclose(flatten(loaded.place(have)), flatten(want.params), rtol=1e-6, atol=1e-8)
+    figures = run.json("edit.json")
+    assert figures["newton"] == want.report
+    assert figures["newton"]["taken"]
+    assert figures["removed"] == {"tasks": 1, "images": 0, "instances": 0}
+    assert figures["cost"]["meta_gradients"] == want.cost.meta_gradients
+    assert len(run.table("heldout.parquet")) == 4
+
+
+def test_steps_go_on_from_the_newton_run_which_is_shared(workspace: Workspace) -> None:
+    run = made(workspace, "steps")
+    (first,) = workspace.runs.all("edit-newton")
+    assert made(workspace, "newton").folder == first.folder
+    assert run.json("edit.json")["from"] == first.id
+    loaded = kept(workspace)
+    episodes = loaded.episodes(cleaned(loaded.project.tasks.train, workspace.changes()))
+    start = loaded.place(load_model(first.folder / "model").params)
+    want = few_steps(loaded.model, start, episodes, StepSettings(40))
+    have = loaded.place(load_model(run.folder / "model").params)
+    assert torch.allclose(flatten(have), flatten(want), rtol=1e-6, atol=1e-8)
+    one, two = (found.json("edit.json")["cost"]["meta_gradients"] for found in (first, run))
+    assert two == one + 40
+    seconds = run.json("provenance.json")["seconds"]
+    assert seconds["newton"] == sum(first.json("provenance.json")["seconds"].values())
+
+
+def test_every_way_says_what_it_cost(workspace: Workspace) -> None:
+    found = {way: made(workspace, way).json("edit.json")["cost"] for way in WAYS}
+    products = 5  # of the Krylov space
+    newton = KEPT + 2 * KEPT * products + 0.5 * KEPT * len(SHARES)
+    expected = {
+        "newton": newton,
+        "steps": newton + 40,
+        "steps-all": 40,
+        "finetune": 3 * KEPT,
+        "finetune-all": 3 * TASKS,
+        "retrain": 30 * 4,
+    }
+    for way, cost in expected.items():
+        assert found[way]["meta_gradients"] == cost, way
+    report = workspace.runs.all("edit-linear")[0].json("edit.json")["solver"]
+    # The gradient of the task that leaves; the size of the curvature; a solve, and its residual afresh.
+    assert found["linear"]["meta_gradients"] == 1 + 2 * TASKS * 5 + 2 * TASKS * (report["iterations"] + 1)
+    for way in WAYS:
+        assert found[way]["share_of_retraining"] == pytest.approx(found[way]["meta_gradients"] / 120), way
+
+
+def test_both_copies_of_a_relabelled_task_are_counted(workspace: Workspace) -> None:
+    rows = workspace.project().tasks.train.rows
+    row = rows[rows["task_id"] == rows["task_id"].iloc[-1]].iloc[-1]
+    other = next(c for c in rows.loc[rows["task_id"] == row["task_id"], "class"].unique() if c != row["class"])
+    before = made(workspace, "linear").json("edit.json")
+    instance = (row["task_id"], row["role"], row["image_id"], other)
+    changes = Changes(tasks=workspace.changes().tasks, relabelled_instances=frozenset({instance}))
+    after = edit(
+        workspace,
+        "linear",
+        changes,
+        solver=replace(SOLVE, curvature_tasks=0),
+        finetune=FINETUNE,
+        compute=COMPUTE,
+        progress=Progress(),
+    ).json("edit.json")
+    more = after["solver"]["iterations"] - before["solver"]["iterations"]
+    assert after["cost"]["meta_gradients"] - before["cost"]["meta_gradients"] == 2 + 2 * TASKS * more
+
+
+def test_the_budget_is_a_share_of_training_and_part_of_the_question(workspace: Workspace) -> None:
+    project = workspace.project()
+    assert step_settings(project) == StepSettings(40), "at least"
+    assert step_settings(project, 0.5) == StepSettings(60)
+    one, other = made(workspace, "steps"), made(workspace, "steps", budget=0.5)
+    assert one.folder != other.folder
+    assert len(workspace.runs.all("edit-newton")) == 1
+    assert other.json("edit.json")["settings"]["budget"] == 60
+    question = question_of(project, "steps", workspace.changes(), SOLVE, FINETUNE, COMPUTE, NEWTON, 0.01)
+    assert workspace.runs.find(kind_of("steps"), question) == one, "as many steps are the same question"
+
+
+@pytest.mark.parametrize("budget", [0.0, -0.1, 1.5, float("nan")])
+def test_a_budget_that_is_no_share_is_refused_before_anything_is_done(workspace: Workspace, budget: float) -> None:
+    with pytest.raises(UserError, match="no share of a retraining"):
+        made(workspace, "steps", budget=budget)
+    assert not workspace.runs.all("edit-newton")
+    assert not workspace.runs.all("evaluate")
+
+
+def test_a_model_that_does_not_say_how_it_was_trained_can_be_stepped(tmp_path: Path) -> None:
+    workspace = workspace_at(tmp_path, {})
+    run = made(workspace, "steps")
+    figures = run.json("edit.json")
+    assert figures["settings"]["budget"] == 40
+    assert figures["cost"]["share_of_retraining"] is None
+    with pytest.raises(UserError, match="does not say how it was trained"):
+        made(workspace, "retrain")
+
+
+@pytest.mark.parametrize("way", ["newton", "steps"])
+def test_with_nothing_left_or_nothing_changed_they_are_refused(workspace: Workspace, way: str) -> None:
+    mark(workspace, tasks=workspace.project().tasks.train.task_ids, reviewer="me")
+    with pytest.raises(UserError, match="Nothing would be left"):
+        made(workspace, way)
+    mark(workspace, tasks=workspace.project().tasks.train.task_ids, verdict="clear", reviewer="me")
+    with pytest.raises(UserError, match="Nothing is removed or relabelled"):
+        made(workspace, way)
+
+
+class Killed(Progress):
+    """Ends in the middle of a stage, and counts what was done in each."""
+
+    def __init__(self, stage: str = "", after: int = 0) -> None:
+        super().__init__()
+        self._where, self._after = stage, after
+        self.units: dict[str, int] = {}
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        super().advance(units, note)
+        self.units[self._stage] = self.units.get(self._stage, 0) + units
+        if self._stage == self._where and self.units[self._stage] >= self._after:
+            raise Cancelled
+
+
+CASES: list[tuple[str, str, int, Callable[[dict[str, int]], bool]]] = [
+    ("newton", "curvature of what is kept", 2 * KEPT + 1, lambda done: done["curvature of what is kept"] == 3 * KEPT),
+    ("newton", "trial steps", 2 * KEPT + 1, lambda done: "curvature of what is kept" not in done),
+    ("steps", "steps", 25, lambda done: done["steps"] <= 20 and "trial steps" not in done),
+]
+
+
+@pytest.mark.parametrize(("way", "stage", "after", "repeated"), CASES, ids=["product", "trial", "step"])
+def test_a_killed_edit_goes_on_where_it_was(
+    workspace: Workspace, tmp_path: Path, way: str, stage: str, after: int, repeated: Callable[[dict[str, int]], bool]
+) -> None:
+    shutil.copytree(workspace.folder, tmp_path / "whole")
+    want = made(Workspace(tmp_path / "whole"), way)
+    with pytest.raises(Cancelled):
+        made(workspace, way, Killed(stage, after))
+    assert not workspace.runs.all(kind_of(way))
+    told = Killed()
+    have = made(workspace, way, told)
+    assert repeated(told.units), told.units
+    assert "gradient of what is kept" not in told.units
+    assert have.id == want.id
+    one, other = (flatten(load_model(run.folder / "model").params) for run in (have, want))
+    assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
+    assert have.json("edit.json")["cost"] == want.json("edit.json")["cost"]
+    np.testing.assert_allclose(have.table("heldout.parquet")["loss"], want.table("heldout.parquet")["loss"], rtol=1e-6)
+
+
+def test_the_usual_ways_are_all_but_retraining() -> None:
+    assert set(WAYS) - set(USUAL_WAYS) == {"retrain"}
+
+
+def test_figures_of_edits_are_plain_json(workspace: Workspace) -> None:
+    for way in ("newton", "steps"):
+        text = (made(workspace, way).folder / "edit.json").read_text()
+        assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["way"] == way
