@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -10,12 +11,13 @@ import streamlit as st
 from core.experiments.catalog import Experiment
 from core.experiments.picture_sheet import score_words
 from core.experiments.results import Grid, Plot, Result, Table
+from core.progress import spoken_seconds
 from core.ui.charts import CONFIG
 from core.ui.charts_experiments import plot_figure
 from core.ui.context import shown_errors
 from core.ui.experiments_read import Found, frame_of, read, results_of, sheet_of
 from core.ui.exported import zipped
-from core.ui.text import plain
+from core.ui.text import count, plain
 
 _PAPER = "paper"
 
@@ -44,6 +46,7 @@ def results_panel(experiment: Experiment) -> None:
 
 
 def _result(found: Found, result: Result) -> None:
+    st.caption(plain(_made(result.config)))
     st.markdown("\n".join(f"- {sentence(said)}" for said in result.says))
     name = found.folder.name
     for table in result.tables:
@@ -64,6 +67,14 @@ def _result(found: Found, result: Result) -> None:
         key=f"experiment_zip_{name}",
         help="Tables, figures of every seed, plots as PNG and SVG, pictures, settings.",
     )
+
+
+def _made(config: dict[str, Any]) -> str:
+    """How much it is worth: seeds, image sets, and what it took."""
+    parts = [count(int(config.get("seeds", 0)), "seed"), ", ".join(config.get("images", {}).values())]
+    if "processor_seconds" in config:
+        parts.append(f"{spoken_seconds(config['processor_seconds'])} of processor time on {config.get('device', '')}")
+    return " · ".join(part for part in parts if part)
 
 
 def sentence(said: str) -> str:
