@@ -180,7 +180,7 @@ def _results(evaluated: Run, found: dict[str, Outcome]) -> None:
     st.caption(COST_WORDS)
     if "linear" in found:
         _solve_report(found["linear"])
-    if stepped := found.get("newton") or found.get("steps"):
+    if stepped := found.get("newton"):
         _newton_report(stepped)
 
 

@@ -6,8 +6,9 @@ to the unedited model are paired by task; cost in meta-gradients, :mod:`core.edi
 
 - ``linear``: lambda minus the influence functions of what changes. An **estimate** of what retraining gives.
 - ``newton``: one step of Newton's method on the changed objective, within a trust region.
-- ``steps``: a few preconditioned steps from there.
-- ``steps-all``: as many from the present model on everything, so that what training longer gains is not taken for a
+- ``steps``: a few preconditioned steps from the present model; begun at the Newton step they get no further and cost
+  more (docs/results.md).
+- ``steps-all``: as many on everything, so that what training longer gains is not taken for a
   gain of the changes.
 - ``finetune``: a short fine-tune of the present model on the changed tasks.
 - ``finetune-all``: the same on everything, for the same reason.
@@ -85,7 +86,7 @@ def question_of(
     question: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
     if way == "linear":
         question |= {"engine": ENGINE, **asdict(solver)}
-    if way in ("newton", "steps"):
+    if way == "newton":
         question |= {"newton": asdict(newton)}
     if way in ("steps", "steps-all"):
         question |= {"steps": asdict(step_settings(project, budget))}
@@ -120,27 +121,12 @@ def edit(
         raise UserError("Nothing is removed or relabelled.", "Decide on tasks or images first.")
     project = workspace.project()
 
-    def newtons() -> Run:
-        """The Newton edit that the steps begin from, shared with who asks for it alone."""
-        return edit(
-            workspace,
-            "newton",
-            changes,
-            solver=solver,
-            finetune=finetune,
-            newton=newton,
-            compute=compute,
-            progress=progress,
-        )
-
     editors: dict[str, Callable[[Loaded, Work], Edited]] = {
         "linear": lambda loaded, run: edit_ways.linear(loaded, changes, solver, run, progress, workspace.runs),
         "newton": lambda loaded, run: edit_ways.newton(loaded, changes, newton, run, progress),
-        "steps": lambda loaded, run: edit_ways.steps(
-            loaded, changes, step_settings(project, budget), newtons, run, progress
-        ),
+        "steps": lambda loaded, run: edit_ways.steps(loaded, changes, step_settings(project, budget), run, progress),
         "steps-all": lambda loaded, run: edit_ways.steps(
-            loaded, Changes(), step_settings(project, budget), None, run, progress
+            loaded, Changes(), step_settings(project, budget), run, progress
         ),
         "finetune": lambda loaded, run: edit_ways.finetune(loaded, changes, finetune, run, progress),
         "finetune-all": lambda loaded, run: edit_ways.finetune(loaded, Changes(), finetune, run, progress),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,12 +18,12 @@ from core.errors import UserError
 from core.influence.methods import SolveSettings
 from core.influence.targets import target_gradient
 from core.maml.backbone import Params
-from core.maml.checkpoint import Model, load_model
+from core.maml.checkpoint import Model
 from core.maml.training import TrainSettings, stationarity, train
 from core.maml.vectors import flatten, unflatten
 from core.progress import Progress
 from core.tasks.changes import Changes, cleaned
-from core.workspace.runs import Run, Runs, Work
+from core.workspace.runs import Runs, Work
 
 
 @dataclass(frozen=True)
@@ -86,30 +85,12 @@ def newton(loaded: Loaded, changes: Changes, settings: NewtonSettings, run: Work
     return Edited(made.params, {"newton": made.report}, made.cost.meta_gradients)
 
 
-def steps(
-    loaded: Loaded,
-    changes: Changes,
-    settings: StepSettings,
-    begin: Callable[[], Run] | None,
-    run: Work,
-    progress: Progress,
-) -> Edited:
-    """A few steps from the model of the Newton edit, which ``begin`` gives; its costs and seconds are counted in.
-
-    From the present model if there is no such edit.
-    """
-    start, figures, cost = loaded.params, dict[str, Any](), settings.cost.meta_gradients
-    if begin is not None:
-        first = begin()
-        start = loaded.place(load_model(first.folder / "model").params)
-        run.seconds["newton"] = sum(first.json("provenance.json")["seconds"].values())
-        before = first.json("edit.json")
-        figures = {"from": first.id, "newton": before["newton"]}
-        cost += before["cost"]["meta_gradients"]
+def steps(loaded: Loaded, changes: Changes, settings: StepSettings, run: Work, progress: Progress) -> Edited:
+    """A few preconditioned steps from the present model."""
     kept = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
     with run.timed("steps"):
-        params = few_steps(loaded.model, start, kept, settings, progress, run.folder / "memory")
-    return Edited(params, figures | {"settings": asdict(settings)}, cost)
+        params = few_steps(loaded.model, loaded.params, kept, settings, progress, run.folder / "memory")
+    return Edited(params, {"settings": asdict(settings)}, settings.cost.meta_gradients)
 
 
 def finetune(loaded: Loaded, changes: Changes, settings: TrainSettings, run: Work, progress: Progress) -> Edited:

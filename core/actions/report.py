@@ -30,7 +30,7 @@ _TEMPLATE = Path(__file__).resolve().parents[2] / "assets" / "report.html.j2"
 _WORDS = {
     "linear": ("estimate", "Linear edit: what influence functions expect of a full retrain. Nothing was trained."),
     "newton": ("measured", "One step of Newton's method on the changed tasks, as long as it lowered their loss."),
-    "steps": ("measured", "The same step, and a few small ones after it."),
+    "steps": ("measured", "A few small steps on the changed tasks."),
     "steps-all": ("measured", "Control: as many small steps on the unchanged tasks."),
     "finetune": ("measured", "Fine-tuned for a short time on the changed tasks."),
     "finetune-all": ("measured", "Control: fine-tuned as long on the unchanged tasks."),

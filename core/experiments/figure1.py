@@ -173,13 +173,12 @@ def _says(figures: Figures, data: str, protocol: str) -> str:
     if best != "influence":
         gap = Difference.of(ap[best], ap["influence"])
         said += f"Influence is beaten by {gap.mean / 100:.2f}" + (
-            " at every reading of the seeds. " if gap.sure else ". "
+            " (the 95 % interval leaves out 0). " if gap.sure else ". "
         )
     accuracy = figures.of(data=data, protocol=protocol, quantity="accuracy")
     share = max(accuracy["share"])
     last = {order: part[part["share"] == share].set_index("seed")["value"] for order, part in accuracy.groupby("order")}
     won = max(last, key=lambda order: last[order].mean())
-    return said + (
-        f"Accuracy with {percent(share)} removed: {ORDERS[won]} {mean_sd(last[won], '.3f')}, influence "
-        f"{mean_sd(last['influence'], '.3f')}, random {mean_sd(last['random'], '.3f')}."
-    )
+    named = dict.fromkeys((won, "influence", "random"))
+    values = ", ".join(f"{ORDERS[order]} {mean_sd(last[order], '.3f')}" for order in named)
+    return said + f"Accuracy with {percent(share)} removed: {values}."

@@ -18,7 +18,7 @@ from core.workspace.runs import Run
 LABELS = {
     "linear": "Linear edit (estimate)",
     "newton": "Newton step",
-    "steps": "Newton step, then small steps",
+    "steps": "Small steps with the changes",
     "steps-all": "Small steps without them (control)",
     "finetune": "Fine-tuned with the changes",
     "finetune-all": "Fine-tuned without them (control)",
@@ -95,7 +95,7 @@ def _options(context: Context, way: str, config: dict[str, Any]) -> list[str]:
     changed = [] if config["dtype"] == Compute().dtype else [str(config["dtype"])]
     if way == "linear":
         changed = solve_differences(config, asdict(SOLVE)) + changed
-    if way in ("newton", "steps"):
+    if way == "newton":
         changed = _differing(config["newton"], asdict(NEWTON)) + changed
     if way in ("steps", "steps-all"):
         changed = _differing(config["steps"], asdict(step_settings(context.project))) + changed

@@ -31,7 +31,7 @@ COMMANDS = [
     ["evaluate", "-w", "mine", *EXACT],
     ["rank", "-w", "mine", "--target", "h0", *SOLVE, *EXACT],  # one task: nothing to do for rank 1
     ["edit", "-w", "mine", "--how", "linear", "--how", "finetune", "--finetune-steps", "2", *SOLVE, *EXACT],
-    ["edit", "-w", "mine", "--how", "steps", *EXACT],
+    ["edit", "-w", "mine", "--how", "newton", "--how", "steps", *EXACT],
     ["curve", "-w", "mine", "--shares", "0,0.5", "--seeds", "1", "--finetune-steps", "1", *EXACT],
     ["evidence", "-w", "mine", "--methods", "dot,loss,task-if:damping=0.5", *FEW, *EXACT],
 ]

@@ -172,10 +172,9 @@ class TestEdit:
         time.sleep(1.1)  # runs are ordered by the second they finished in
         other = make_edit(full, "linear", solver=replace(SOLVE, curvature="exact", damping=0.4))
         make_edit(full, "finetune", finetune=replace(FINETUNE, iterations=2))
-        make_edit(full, "steps", newton=NewtonSettings(products=2))
+        make_edit(full, "newton", newton=NewtonSettings(products=2))
         page = show("edit")
-        two = dict.fromkeys(("newton", "steps"), "products 2")
-        named = {"linear": "exact, damping 0.4", **two, "finetune": "iterations 2"}
+        named = {"linear": "exact, damping 0.4", "newton": "products 2", "finetune": "iterations 2"}
         said = "; ".join(f"{LABELS[way]}: {what}" for way, what in named.items())
         assert f"{said}." in words(page)
         assert "What the changes themselves did" not in words(page), "the control was fine-tuned otherwise"
