@@ -104,9 +104,10 @@ def plot_figure(plot: Plot) -> Figure:
     _axes(axes, plot)
     figure.suptitle("\n".join(title), x=0.01, ha="left", fontsize=14, fontweight="bold")
     if rows:
-        handles = axes.get_legend_handles_labels()[0]
+        # Matplotlib lists lines before dots with whiskers, whatever was drawn first.
+        drawn = {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
         axes.legend(
-            handles,
+            [drawn[f"series {number}"] for number in range(len(plot.series))],
             [label(series) for series in plot.series],
             ncols=max(len(row) for row in rows),
             loc="lower left",

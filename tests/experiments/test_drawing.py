@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from core.data import load_images
@@ -251,3 +252,18 @@ class TestSheets:
             drawn(tmp_path, grids=(replace(grid, data_hash="1" * 64),))
         with pytest.raises(UserError, match="no-such-image"):
             drawn(tmp_path, grids=(replace(grid, pictures=[replace(grid.pictures[0], images=["no-such-image"])]),))
+
+
+def test_the_legend_names_what_is_drawn_so() -> None:
+    single = Series("one point", [0.1], [0.5], [0.4], [0.6])
+    line, other = (Series(name, [0.0, 0.2], [0.3, 0.4], [0.2, 0.3], [0.4, 0.5]) for name in ("line", "other"))
+    made = plot_figure(Plot("p", "Title", "lines", "x", "y", [single, line, other]))
+    legend = made.axes[0].get_legend()
+    assert legend is not None
+    colours = {text.get_text(): handle for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)}
+    want = dict(zip(("one point", "line", "other"), looks([single, line, other]), strict=True))
+    for name, look in want.items():
+        handle = colours[name]
+        drawn = handle if hasattr(handle, "get_color") else handle.get_children()[0]
+        colour = drawn.get_color()
+        assert to_hex(colour) == to_hex(look.colour), name
