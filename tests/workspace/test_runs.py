@@ -55,7 +55,9 @@ def test_a_run_says_what_was_asked_how_and_when(runs: Runs) -> None:
     assert run.kind == "edit-linear"
     assert run.config == {"kind": "edit-linear", **QUESTION}
     provenance = run.json("provenance.json")
-    assert set(provenance) == {"command", "started", "finished", "seconds", "versions", "threads", "processes"}
+    told = {"command", "started", "finished", "seconds", "processor_seconds", "versions", "threads", "processes"}
+    assert set(provenance) == told
+    assert run.processor_seconds == provenance["processor_seconds"] >= 0
     assert provenance["processes"] == 1
     assert provenance["started"] <= provenance["finished"] == run.finished
     assert list(provenance["seconds"]) == ["solve"]
