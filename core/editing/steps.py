@@ -1,7 +1,7 @@
 """A few preconditioned steps: Adam, of one task each, on the tasks as they are after the changes.
 
-The diagonal of Adam is the preconditioner. One task a step makes the most steps of a number of meta-gradients; in seconds
-larger batches are cheaper.
+The diagonal of Adam is the preconditioner. One task a step makes the most steps of a number of meta-gradients; in
+seconds larger batches are cheaper.
 """
 
 from __future__ import annotations
