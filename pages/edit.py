@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.decide import worst_items
-from core.actions.edit import CONTROLS, USUAL_WAYS
+from core.actions.edit import BUDGET, CONTROLS, STEP_WAYS, USUAL_WAYS
 from core.progress import spoken_seconds
 from core.tasks.changes import Changes
 from core.ui.charts import CONFIG
@@ -36,8 +36,9 @@ from core.ui.whatif_panel import live_estimate
 from core.workspace.decisions import Item
 from core.workspace.runs import Run
 
-_ESTIMATE = ["edit", *(part for way in USUAL_WAYS for part in ("--how", way))]
-_RETRAIN = ["edit", "--how", "retrain"]
+_ESTIMATE, _STEPS, _RETRAIN = (
+    ["edit", *(part for way in ways for part in ("--how", way))] for ways in (USUAL_WAYS, STEP_WAYS, ["retrain"])
+)
 _USUAL_COUNT = 20
 
 
@@ -55,7 +56,7 @@ def main() -> None:
             _effects(context, changes)
         else:
             _nothing_marked(context)
-        command_block(context, *commands, ["whatif"], _ESTIMATE, _RETRAIN)
+        command_block(context, *commands, ["whatif"], _ESTIMATE, _STEPS, _RETRAIN)
 
 
 def _marked(context: Context) -> None:
@@ -150,7 +151,9 @@ def _effects(context: Context, changes: Changes) -> None:
     evaluated = newest_evaluation(context)
     if not found.keys() - set(CONTROLS):  # they know no changes; alone they say nothing about these
         unedited = f" The unedited model: {percent(evaluated.json('summary.json')['accuracy'])}." if evaluated else ""
-        st.info(f"No results for these changes yet.{unedited} “Estimate and fine-tune” takes a few minutes.")
+        st.info(
+            f"No results for these changes yet.{unedited} “Estimate and fine-tune” takes about a minute on the demo."
+        )
     elif evaluated is None:
         st.info("The unedited model has not been evaluated, so there is nothing to compare with.")
         start_button(context, "Evaluate", "Evaluate the unedited model", ["evaluate"], key="edit_evaluate")
@@ -188,21 +191,18 @@ def _buttons(context: Context, found: set[str]) -> None:
     """Start what is not there yet; not twice at once, as a job works on the set as it was at its start."""
     running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "edit"))
     trained = isinstance(context.project.model.story.get("training"), dict)
-    quick, full, note = st.columns([2, 2, 4], vertical_alignment="center")
-    estimated = set(USUAL_WAYS) <= found
-    if quick.button(
-        "Estimate and fine-tune", type="primary", disabled=running or estimated, key="edit_estimate", width="stretch"
+    quick, steps, full = st.columns(3)
+    note = st.container()
+    for place, label, key, args, ways in (
+        (quick, "Estimate and fine-tune", "edit_estimate", _ESTIMATE, USUAL_WAYS),
+        (steps, "Take a few steps", "edit_steps", _STEPS, STEP_WAYS),
+        (full, "Retrain in full", "edit_retrain", _RETRAIN, ("retrain",)),
     ):
-        start(context, "Estimate and fine-tune", _ESTIMATE)
-        st.rerun()
-    if full.button(
-        "Retrain in full (background)",
-        disabled=running or not trained or "retrain" in found,
-        key="edit_retrain",
-        width="stretch",
-    ):
-        start(context, "Retrain in full", _RETRAIN)
-        st.rerun()
+        kind = "primary" if place is quick else "secondary"
+        off = running or found.issuperset(ways) or (place is full and not trained)
+        if place.button(label, type=kind, disabled=off, key=key, width="stretch"):
+            start(context, label, args)
+            st.rerun()
     if running:
         note.caption("What runs belongs to the changes as they were when it started.")
     elif not trained:
@@ -210,7 +210,10 @@ def _buttons(context: Context, found: set[str]) -> None:
     elif "retrain" not in found:
         seconds = retrain_seconds(context)
         long = "as long as the training did" if seconds is None else f"roughly {spoken_seconds(seconds)}"
-        note.caption(f"Retraining runs the whole training again with the changes: {long}.")
+        note.caption(
+            f"Retraining runs the whole training again with the changes: {long}. A few steps take {BUDGET:.0%} of its "
+            "meta-gradients, of single tasks, so that their share of its time is larger."
+        )
 
 
 def _solve_report(linear: Outcome) -> None:

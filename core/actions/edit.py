@@ -41,8 +41,9 @@ from core.workspace.workspace import Project, Workspace
 WAYS = ("linear", "newton", "steps", "steps-all", "finetune", "finetune-all", "retrain")
 CONTROLS = ("steps-all", "finetune-all")
 """Those that know nothing of the changes."""
-USUAL_WAYS = WAYS[:-1]
-"""All that take a small part of a retraining."""
+USUAL_WAYS = ("linear", "newton", "finetune", "finetune-all")
+"""Those that take seconds."""
+STEP_WAYS = ("steps", "steps-all")
 SOLVE = SolveSettings(curvature_tasks=32, damping=0.1)
 """Of the linear edit. It takes a far larger step than the removal of one thing that a ranking rates; with the damping
 of a ranking it overshoots (docs/method.md)."""

@@ -15,7 +15,7 @@ from core.actions.compute import Loaded
 from core.editing.cost import Cost
 from core.errors import UserError
 from core.files import content_hash
-from core.influence.curvature import Curvature, task_gradients
+from core.influence.curvature import GAMMA, Curvature, task_gradients
 from core.influence.methods import SolveSettings
 from core.influence.scores import look
 from core.influence.solvers import (
@@ -108,10 +108,13 @@ class Solver:
         return lanczos(product, self._like, self.settings.rank, on_iteration=lambda _: self._progress.advance())
 
     def _counted(self, curvature: Curvature) -> Product:
-        product = _remembered(curvature, self._run)
+        product, known = _remembered(curvature, self._run), False
 
         def counted(p: Tensor) -> Tensor:
-            self.cost += Cost(products=curvature.tasks)
+            nonlocal known
+            if not known:
+                self.cost += Cost(products=curvature.tasks)
+            known = curvature.name == GAMMA  # one number, found with the first product
             return product(p)
 
         return counted

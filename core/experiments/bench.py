@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute
 from core.actions.method_scores import POOLED_EPOCHS, scored
 from core.actions.rank import ranking, read
 from core.actions.retraining import Retrain, params_of, retraining
@@ -21,7 +21,7 @@ from core.editing.newton import NewtonSettings, newton_edit
 from core.editing.steps import StepSettings, few_steps
 from core.experiments.problems import Problem, problem, recipe
 from core.experiments.profiles import WAYS, Profile
-from core.influence.methods import METHODS, Estimator, SolveSettings
+from core.influence.methods import METHODS, Estimator
 from core.influence.targets import Target
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
@@ -189,16 +189,13 @@ class Bench:
         def do(progress: Progress) -> tuple[Params, float]:
             model, after = read(loaded.model, gradient), changes.applied(loaded.project.tasks.train)
             g = change_gradient(model, loaded.params, loaded.train, after.weights, after.labels)
-            solution = self._solver(loaded, solve, gradient, progress).solve(g)
+            solver = Solver(loaded, model, solve, self.work, progress)
+            solution = solver.solve(g)
             touched = len(touched_tasks(loaded.train, row_change(loaded.train, after.weights, after.labels)))
-            tasks = 0 if curvature == "gamma" else solve.curvature_tasks or len(loaded.train)
-            cost = Cost(gradients=touched, products=(solution.iterations + 1) * min(tasks, len(loaded.train)))
+            cost = solver.cost + Cost(gradients=touched)
             return unflatten(flatten(loaded.params) + solution.x, loaded.params), cost.meta_gradients
 
         return self._clocked(do)
-
-    def _solver(self, loaded: Loaded, solve: SolveSettings, gradient: str, progress: Progress) -> Solver:
-        return Solver(loaded, read(loaded.model, gradient), solve, self.work, progress)
 
     def newton(self, on: Problem, changes: Changes) -> Edited:
         """One Newton step on the objective of what is left, damped by a trust region."""

@@ -47,6 +47,7 @@ _ALL: Sequence[Experiment] = (
         table1.measure,
         table1.conclude,
         table1.weight,
+        version=2,
     ),
     Experiment(
         "table1-instances",
@@ -56,6 +57,7 @@ _ALL: Sequence[Experiment] = (
         instances.measure,
         instances.conclude,
         instances.weight,
+        version=2,
     ),
     Experiment(
         "figure1",
@@ -99,10 +101,11 @@ _ALL: Sequence[Experiment] = (
         "ladder",
         "The ladder of edits",
         "From a linear edit to a full retraining: how much of what retraining gains each rung gets, at which cost.",
-        (MNIST,),
+        DATA,
         ladder.measure,
         ladder.conclude,
         ladder.weight,
+        version=2,
     ),
 )
 EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in _ALL}

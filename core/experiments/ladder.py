@@ -6,6 +6,8 @@ or as many at random of tasks with nothing wrong (``random``).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -17,15 +19,20 @@ from core.experiments.results import Plot, Series, Table
 from core.experiments.table1 import BUDGET, CONDITIONS, GOAL, SHARE, accuracies, row
 from core.tasks.changes import Changes
 
-SHARES = (0.01, 0.02, 0.05, 0.1)
+SHARES = (0.02, 0.05, 0.1)
 """Of the cost of retraining, that the steps take."""
+CONTROLLED = (0.02, 0.1)
+"""Those of them that are taken on everything as well."""
+BATCHED = (0.1, 0.2)
+"""The same of fine-tunes, of as many tasks a step as the training, which make fewer steps in less time."""
 RUNGS = {
     "unedited": "No change",
     "linear": "Linear edit, Gauss-Newton",
     "newton": "Newton step, trust region",
     **{f"newton+steps-{share}": f"Newton, then steps: {percent(share)} in all" for share in SHARES},
     **{f"steps-{share}": f"Steps alone: {percent(share)}" for share in SHARES},
-    **{f"steps-all-{share}": f"Steps on everything: {percent(share)} (control)" for share in SHARES},
+    **{f"steps-all-{share}": f"Steps on everything: {percent(share)} (control)" for share in CONTROLLED},
+    **{f"finetune-{share}": f"Fine-tune in batches: {percent(share)}" for share in BATCHED},
     "retrain": "Retraining",
     "retrain-again": "Retraining, another seed",
 }
@@ -35,7 +42,7 @@ _WITHIN = 0.5
 
 def weight(profile: Profile) -> int:
     """Two models, two retrainings of each, and the rungs."""
-    return 6 * TRAINING + 2 * (2 + 3 * len(SHARES)) * EDIT
+    return 6 * TRAINING + 2 * (2 + 2 * len(SHARES) + len(CONTROLLED) + len(BATCHED)) * EDIT
 
 
 def measure(bench: Bench) -> pd.DataFrame:
@@ -59,7 +66,12 @@ def climbed(bench: Bench, on: Problem, changes: Changes) -> dict[str, Edited]:
         if newton.cost < share * whole:
             made[f"newton+steps-{share}"] = bench.steps(on, changes, share, newton)
         made[f"steps-{share}"] = bench.steps(on, changes, share)
+    for share in CONTROLLED:
         made[f"steps-all-{share}"] = bench.steps(on, Changes(), share)
+    batch = bench.unit.profile.long.meta_batch
+    for share in BATCHED:
+        short = replace(bench.unit.profile.finetune, meta_batch=batch, iterations=max(1, round(share * whole / batch)))
+        made[f"finetune-{share}"] = bench.finetuned(on, changes, short)
     return made | {
         "retrain": bench.retrained(on, changes),
         "retrain-again": bench.retrained(on, changes, seed=1),
@@ -122,8 +134,13 @@ def _table(figures: Figures, data: str) -> Table:
 def _plot(figures: Figures, data: str, condition: str) -> Plot:
     of = accuracies(figures, data=data, condition=condition)
     series = []
-    for name, words in (("newton+steps", "Newton, then steps"), ("steps", "steps alone"), ("steps-all", "control")):
-        shares = [share for share in SHARES if f"{name}-{share}" in of]
+    for name, words, asked in (
+        ("newton+steps", "Newton, then steps", SHARES),
+        ("steps", "steps alone", SHARES),
+        ("steps-all", "control", CONTROLLED),
+        ("finetune", "fine-tune in batches", BATCHED),
+    ):
+        shares = [share for share in asked if f"{name}-{share}" in of]
         values = [of[f"{name}-{share}"] for share in shares]
         series.append(_curve(words, list(shares), values, reference=name == "steps-all"))
     for name in ("linear", "newton"):
@@ -163,23 +180,23 @@ def _says(figures: Figures, data: str) -> list[str]:
         f"seeds differ by {Difference.of(harmful['retrain-again'], harmful['retrain']).words}."
     ]
     if whole.mean > 0:
+        rungs = [name for name in RUNGS if name.startswith(("newton+", "steps", "finetune")) and name in harmful]
+        parts = {
+            name: (harmful[name] - harmful["unedited"]).mean() / (harmful["retrain"] - harmful["unedited"]).mean()
+            for name in rungs
+        }
+        own = [name for name in rungs if "all" not in name]
         got = []
-        for name in (f"newton+steps-{BUDGET}", f"steps-{BUDGET}", f"steps-all-{BUDGET}"):
-            if name in harmful:
-                part = (harmful[name] - harmful["unedited"]).mean() / (harmful["retrain"] - harmful["unedited"]).mean()
-                goal = "" if "all" in name else " (goal met)" if part >= GOAL else f" (goal of {percent(GOAL)} missed)"
-                got.append(f"{RUNGS[name]}: {percent(part)}{goal}")
-        said.append(f"For {percent(BUDGET)} of the cost of retraining, of its gain: {'; '.join(got)}.")
-        reached = [
-            share
-            for share in SHARES
-            if (harmful[f"steps-{share}"] - harmful["unedited"]).mean()
-            >= GOAL * (harmful["retrain"] - harmful["unedited"]).mean()
-        ]
+        for name in (one for one in rungs if one.endswith(f"-{BUDGET}")):
+            goal = "met" if parts[name] >= GOAL else "missed"
+            got.append(f"{RUNGS[name]}: {percent(parts[name])}" + (f" (goal {goal})" if name in own else ""))
+        said.append(f"{percent(GOAL)} of the gain for {percent(BUDGET)} of the cost are the goal. {'; '.join(got)}.")
+        reached = [name for name in own if parts[name] >= GOAL]
+        best = max(own, key=lambda name: parts[name])
         said.append(
-            f"Steps alone reach {percent(GOAL)} of the gain for {percent(reached[0])} of the cost."
+            f"{percent(GOAL)} of the gain are reached by: {'; '.join(RUNGS[name] for name in reached)}."
             if reached
-            else f"Steps alone do not reach {percent(GOAL)} of the gain for {percent(max(SHARES))} of the cost."
+            else f"No rung reaches {percent(GOAL)} of the gain; the best is {RUNGS[best]}, with {percent(parts[best])}."
         )
     near = []
     for name in ("unedited", "linear", "newton", f"steps-{BUDGET}"):

@@ -14,7 +14,18 @@ import torch
 
 from core.actions.compute import Compute, Loaded
 from core.actions.decide import mark
-from core.actions.edit import FINETUNE, NEWTON, SOLVE, USUAL_WAYS, WAYS, edit, kind_of, question_of, step_settings
+from core.actions.edit import (
+    FINETUNE,
+    NEWTON,
+    SOLVE,
+    STEP_WAYS,
+    USUAL_WAYS,
+    WAYS,
+    edit,
+    kind_of,
+    question_of,
+    step_settings,
+)
 from core.editing.newton import SHARES, newton_edit
 from core.editing.steps import StepSettings, few_steps
 from core.errors import Cancelled, UserError
@@ -219,8 +230,8 @@ def test_a_killed_edit_goes_on_where_it_was(
     np.testing.assert_allclose(have.table("heldout.parquet")["loss"], want.table("heldout.parquet")["loss"], rtol=1e-6)
 
 
-def test_the_usual_ways_are_all_but_retraining() -> None:
-    assert set(WAYS) - set(USUAL_WAYS) == {"retrain"}
+def test_every_way_is_asked_for_by_one_button() -> None:
+    assert sorted([*USUAL_WAYS, *STEP_WAYS, "retrain"]) == sorted(WAYS)
 
 
 def test_figures_of_edits_are_plain_json(workspace: Workspace) -> None:

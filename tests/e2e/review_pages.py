@@ -42,15 +42,20 @@ def open_review(page: Page, url: str, workspace: Workspace, more: str = "") -> P
 
 
 def tiles(page: Page) -> Locator:
-    return page.get_by_role("listbox", name="Review queue").get_by_role("option")
+    return grid(page).get_by_role("listbox", name="Review queue").get_by_role("option")
 
 
-def tile(page: Page, position: int) -> Locator:
-    """The tile at that position of the queue (from 0).
+def grid(page: Page) -> Locator:
+    """The grid.
 
     The last one: for a moment Streamlit may hold an old copy of an element beside the new one.
     """
-    return page.locator(f".tile[data-p='{position}']").last
+    return page.locator(".rv").last
+
+
+def tile(page: Page, position: int) -> Locator:
+    """The tile at that position of the queue (from 0)."""
+    return grid(page).locator(f".tile[data-p='{position}']")
 
 
 def verdict(page: Page, position: int) -> Locator:

@@ -16,6 +16,7 @@ from tests.e2e.review_pages import (
     ITEMS,
     decisions,
     eventually,
+    grid,
     make_workspace,
     open_review,
     press,
@@ -48,7 +49,7 @@ def review(page: Page, url: str, workspace: Workspace) -> Page:
 
 
 def status(page: Page, text: str | re.Pattern[str]) -> None:
-    expect(page.locator(".rv .status")).to_have_text(text)
+    expect(grid(page).locator(".status")).to_have_text(text)
 
 
 def test_one_key_each(review: Page, workspace: Workspace) -> None:
@@ -57,7 +58,7 @@ def test_one_key_each(review: Page, workspace: Workspace) -> None:
         expect(verdict(review, position)).to_have_text(text)
     expect(verdict(review, 3)).to_have_text(re.compile("^→ "))
     expect(tile(review, 4)).to_be_focused()
-    given = review.locator(".chips button").all_inner_texts()
+    given = grid(review).locator(".chips button").all_inner_texts()
     label = next(text for text in given if text != tile(review, 4).locator(".given").inner_text())
     press(review, label)
     expect(verdict(review, 4)).to_have_text(f"→ {label}")
@@ -79,7 +80,7 @@ def test_one_key_each(review: Page, workspace: Workspace) -> None:
     eventually(lambda: 0 not in decisions(workspace))
     press(review, "r c")  # Streamlit's own keys: the page would run again, or ask whether to clear caches
     expect(review.get_by_test_id("stDialog")).to_have_count(0)
-    expect(review.locator(".rv .told")).to_have_text(f"3 of {ITEMS} decided")
+    expect(grid(review).locator(".told")).to_have_text(f"3 of {ITEMS} decided")
 
 
 def test_moving_selecting_and_deciding_on_many(review: Page, workspace: Workspace) -> None:
@@ -90,15 +91,15 @@ def test_moving_selecting_and_deciding_on_many(review: Page, workspace: Workspac
     press(review, "left")
     expect(tile(review, 119)).to_be_focused()
     press(review, "Home s right s")
-    expect(review.locator(".tile[aria-selected=true]")).to_have_count(2)
+    expect(grid(review).locator(".tile[aria-selected=true]")).to_have_count(2)
     tile(review, 4).click(modifiers=["ControlOrMeta"])
     tile(review, 7).click(modifiers=["Shift"])
-    expect(review.locator(".tile[aria-selected=true]")).to_have_count(6)
+    expect(grid(review).locator(".tile[aria-selected=true]")).to_have_count(6)
     press(review, "x")
     eventually(lambda: list(said(workspace)) == [0, 1, 4, 5, 6, 7])
     expect(tile(review, 8)).to_be_focused()
     press(review, "ctrl+a Escape")
-    expect(review.locator(".tile[aria-selected=true]")).to_have_count(0)
+    expect(grid(review).locator(".tile[aria-selected=true]")).to_have_count(0)
     review.get_by_role("button", name=f"Select all {ITEMS}").click()
     press(review, "k")
     eventually(lambda: set(said(workspace).values()) == {"keep"} and len(decisions(workspace)) == ITEMS)
@@ -241,7 +242,7 @@ def test_a_lasso_on_the_map_filters(review: Page) -> None:
         review.mouse.move(x + w * right, y + h * down, steps=4)
     review.mouse.up()
     expect(review.get_by_role("button", name="Drop the area on the map")).to_be_visible()
-    expect(review.locator(".rv .place").first).not_to_contain_text(f"of {ITEMS}")
+    expect(grid(review).locator(".place")).not_to_contain_text(f"of {ITEMS}")
     assert "lasso=" in review.url
 
 

@@ -20,6 +20,7 @@ from tests.e2e.review_pages import (
     another,
     decisions,
     eventually,
+    grid,
     make_workspace,
     open_review,
     press,
@@ -87,11 +88,11 @@ def test_two_reviewers_at_once(browser: Browser, server: Mortal, workspace: Work
         press(ana, "k")
         expect(verdict(ben, 0)).to_have_text("✓ keep", timeout=3_000)
         expect(tile(ben, 0)).to_have_attribute("aria-label", re.compile("decided: keep by Ana"))
-        expect(ben.locator(".rv .others")).to_have_text("Ana decided 1 item in the last 5 minutes")
+        expect(grid(ben).locator(".others")).to_have_text("Ana decided 1 item in the last 5 minutes")
 
         # Both at the same item without having seen the other: shown as a conflict, and settled by whoever sees it.
         ben.locator("label", has_text="Blind").click()
-        expect(ben.locator(".rv .told")).to_contain_text("others' decisions are hidden")
+        expect(grid(ben).locator(".told")).to_contain_text("others' decisions are hidden")
         expect(verdict(ben, 0)).to_have_text("")
         tile(ben, 0).click()
         press(ben, "x")
@@ -115,7 +116,7 @@ def test_a_locked_log_is_said_at_once_and_the_decision_is_saved_later(
             other.execute("BEGIN IMMEDIATE")
             press(page, "k x")
             expect(verdict(page, 1)).to_have_text("✕ remove")
-            banner = page.locator(".rv .banner")
+            banner = grid(page).locator(".banner")
             expect(banner).to_contain_text("Not saved yet: 2 decisions kept in this browser", timeout=5_000)
             expect(banner).to_contain_text("in use by another program", timeout=5_000)
             assert not decisions(workspace)
@@ -134,11 +135,11 @@ def test_a_server_killed_in_a_burst_loses_nothing(browser: Browser, server: Mort
             time.sleep(0.02)
         killer.join()
         expect(verdict(page, 19)).to_have_text("✓ keep")
-        expect(page.locator(".rv .banner")).to_contain_text("kept in this browser", timeout=5_000)
+        expect(grid(page).locator(".banner")).to_contain_text("kept in this browser", timeout=5_000)
         press(page, " ".join(["x"] * 20))  # work goes on without a server
         server.restart()
         eventually(lambda: len(decisions(workspace)) == 40, 30)
-        expect(page.locator(".rv .banner")).to_be_hidden()
+        expect(grid(page).locator(".banner")).to_be_hidden()
         assert said(workspace) == {at: "keep" if at < 20 else "remove" for at in range(40)}
         assert len(workspace.decisions.history()) == 40  # nothing twice
         press(page, "z z")  # undo goes on across the restart

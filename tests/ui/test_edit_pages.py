@@ -16,7 +16,7 @@ import pytest
 from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.decide import mark
-from core.actions.edit import CONTROLS, FINETUNE, SOLVE, USUAL_WAYS
+from core.actions.edit import CONTROLS, FINETUNE, SOLVE, STEP_WAYS, USUAL_WAYS, WAYS
 from core.actions.export import export
 from core.actions.preparation import prepare
 from core.actions.whatif import Instant
@@ -80,9 +80,10 @@ class TestEdit:
         assert "What the changes themselves did" in said
         assert "Only a full retrain measures it" in said
         rows = page.dataframe[1].value
-        assert list(rows["model"]) == [LABELS[way] for way in USUAL_WAYS]
-        assert list(rows["kind"]) == ["estimate", *["measured"] * (len(USUAL_WAYS) - 1)]
+        assert list(rows["model"]) == [LABELS[way] for way in WAYS if way != "retrain"]
+        assert list(rows["kind"]) == ["estimate", *["measured"] * (len(rows) - 1)]
         assert page.button(key="edit_estimate").disabled
+        assert page.button(key="edit_steps").disabled
         assert not page.button(key="edit_retrain").disabled
 
         other = next(task for task in full.project().tasks.train.task_ids if task not in full.changes().tasks)
@@ -98,11 +99,15 @@ class TestEdit:
         mark(empty, tasks=empty.project().tasks.train.task_ids[:1], reviewer="me")
         page = show("edit")
         assert "No results for these changes yet" in words(page)
-        click(page, "edit_estimate")
-        click(page, "edit_retrain")
-        folder = str(empty.folder)
-        ways = [part for way in USUAL_WAYS for part in ("--how", way)]
-        assert started == [["edit", "--workspace", folder, *ways], ["edit", "--workspace", folder, "--how", "retrain"]]
+        for button in ("estimate", "steps", "retrain"):
+            click(page, f"edit_{button}")
+        for args, ways in zip(started, (USUAL_WAYS, STEP_WAYS, ("retrain",)), strict=True):
+            assert args == [
+                "edit",
+                "--workspace",
+                str(empty.folder),
+                *(part for way in ways for part in ("--how", way)),
+            ]
 
     def test_retrain_is_measured_beside_the_estimate(self, show: Open, full: Workspace) -> None:
         make_edit(full, "retrain")
@@ -288,7 +293,9 @@ class TestExport:
 
         page.multiselect(key="export_formats").set_value(["csv"])
         model = next(box for box in page.selectbox if str(box.key).startswith("export_model"))
-        assert model.options == ["none", *(LABELS[way] for way in USUAL_WAYS if way not in CONTROLS)], "never a control"
+        assert model.options == ["none", *(LABELS[way] for way in WAYS if way != "retrain" and way not in CONTROLS)], (
+            "never a control"
+        )
         model.select(LABELS["finetune"])
         run_again(page)
         assert "earlier export with other choices" in words(page)
