@@ -560,7 +560,7 @@ def edit(
         list[str] | None,
         typer.Option(
             help="linear, newton, steps, steps-all, finetune, finetune-all or retrain; may be given several times. "
-            "All but retrain if not given."
+            "If not given, those that take seconds: linear, newton, finetune, finetune-all."
         ),
     ] = None,
     named_set: Annotated[
