@@ -19,5 +19,12 @@ class UserError(Exception):
         self.fix = fix
 
 
+class PassingError(UserError):
+    """Something that does not hang on what was asked for: the disk is full, or another process is at it.
+
+    Nothing may keep it as the answer to a question.
+    """
+
+
 class Cancelled(Exception):
     """The user cancelled the work; what was finished so far is kept and found again."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from core.actions.compute import Loaded
@@ -60,7 +59,6 @@ def linear(
     after, tasks = changes.applied(loaded.project.tasks.train), loaded.train
     change = row_change(tasks, after.weights, after.labels)
     touched = len(touched_tasks(tasks, change))
-    twice = len(touched_tasks(tasks, replace(change, lost=np.zeros_like(change.lost))))  # relabelled: before and after
     progress.stage("gradient of what changes", touched)
     with run.timed("gradient"):
         gradient = change_gradient(loaded.model, loaded.params, tasks, after.weights, after.labels, progress.advance)
@@ -74,7 +72,9 @@ def linear(
         "predicted_loss_change": float(v @ solution.x),
         "relative_step": float(solution.x.norm() / flatten(loaded.params).norm()),
     }
-    return Edited(edited, figures, (solver.cost + Cost(gradients=touched + twice)).meta_gradients)
+    # Of a task that loses something a gradient with a tangent; of a relabelled one two, before and after.
+    cost = solver.cost + Cost(products=touched)
+    return Edited(edited, figures, cost.meta_gradients)
 
 
 def newton(loaded: Loaded, changes: Changes, settings: NewtonSettings, run: Work, progress: Progress) -> Edited:

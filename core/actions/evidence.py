@@ -15,9 +15,9 @@ from core.actions.method_scores import Scored, scored
 from core.actions.rank import ENGINE
 from core.actions.retraining import Retrain, params_of, retraining, seconds_of
 from core.distributed import world
-from core.errors import UserError
+from core.errors import PassingError, UserError
 from core.evidence.lds import ceiling, lds, predicted_losses
-from core.evidence.methods import KNOWN, MEMBERS, USUAL, check, kind, words
+from core.evidence.methods import KNOWN, MEMBERS, USUAL, check, kind, missing, words
 from core.evidence.subsets import subsets
 from core.maml.backbone import Params
 from core.progress import Progress, Within
@@ -93,6 +93,8 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
     """
     project = workspace.project()
     question = {**project.hashes, "engine": ENGINE, **asdict(settings), "dtype": compute.dtype}
+    if without := missing(settings.methods):  # once they are installed, it is another question
+        question["without"] = without
 
     def work(run: Work) -> None:
         loaded = Loaded(project, compute)
@@ -108,6 +110,8 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
         for name in settings.methods:
             try:
                 found = scored(workspace, loaded, name, targets, members, compute, progress)
+            except PassingError:
+                raise
             except UserError as error:  # one method that cannot run here must not cost the others
                 rows.append(_failed_row(name, error))
                 continue

@@ -39,12 +39,14 @@ class Scored:
 
     Attributes:
         scores: ``(N, T)``, positive is helpful.
+        seconds, processor_seconds: By the clock, and of the processor.
         residual: The worst relative residual of its solves; NaN where there is none.
         note: Something a reader must know; may be empty.
     """
 
     scores: np.ndarray
     seconds: float
+    processor_seconds: float
     memory_gb: float
     residual: float
     note: str
@@ -94,7 +96,14 @@ def scored(
     run = workspace.runs.answer(KIND, question, work)
     told = run.json("scores.json")
     residual = float("nan") if told["residual"] is None else told["residual"]
-    return Scored(run.table("scores.parquet").to_numpy(), told["seconds"], told["memory_gb"], residual, told["note"])
+    return Scored(
+        run.table("scores.parquet").to_numpy(),
+        told["seconds"],
+        run.processor_seconds,
+        told["memory_gb"],
+        residual,
+        told["note"],
+    )
 
 
 class _Context:

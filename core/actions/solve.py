@@ -112,9 +112,10 @@ class Solver:
 
         def counted(p: Tensor) -> Tensor:
             nonlocal known
-            if not known:
+            if curvature.name != GAMMA:
                 self.cost += Cost(products=curvature.tasks)
-            known = curvature.name == GAMMA  # one number, found with the first product
+            elif not known:  # one number, found with the first product by first-order gradients
+                known, self.cost = True, self.cost + Cost(gradients=curvature.tasks)
             return product(p)
 
         return counted

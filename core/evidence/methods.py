@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib.util import find_spec
+
 from core.errors import UserError
 from core.influence.methods import METHODS, parse
 
@@ -38,6 +41,12 @@ LIBRARIES = {
 MEMBERS = {"task-if-5": 5, "trak-5": 5, "trak-10": 10}
 """Models, trained from seeds of their own, that a method needs."""
 USUAL = ("task-if", "task-if-exact", "task-if-paper", "direct-if", "dot", "loss")
+
+
+def missing(names: Iterable[str]) -> list[str]:
+    """The packages that these methods need and that are not installed."""
+    needed = {LIBRARIES[name] for name in names if name in LIBRARIES}
+    return sorted(package for package in needed if find_spec(package) is None)
 
 
 def base(name: str) -> str:

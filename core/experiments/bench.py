@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 import pandas as pd
+import torch
 
 from core.actions.compute import Compute
 from core.actions.method_scores import POOLED_EPOCHS, scored
@@ -31,7 +33,7 @@ from core.progress import Progress, Within
 from core.tasks.changes import Changes, cleaned
 from core.tasks.sampling import pool_of, sample_tasks
 from core.tasks.tasklist import TaskList
-from core.workspace.runs import Run, Work
+from core.workspace.runs import MEMORY, Kept, Run, Work
 
 TRAINING, RANKING, EDIT = 10, 8, 1
 """About how long a training, a ranking and an edit take, for the progress alone."""
@@ -71,6 +73,7 @@ class Bench:
     work: Work
     progress: Progress
     command: str
+    _edits: Iterator[int] = field(default_factory=count)
 
     def begin(self, name: str, weight: int) -> None:
         """Say how much there is to do, in the weights of :meth:`piece`."""
@@ -132,17 +135,16 @@ class Bench:
         if method == "ekfac":
             return self._pooled(on)
         targets = np.arange(len(on.loaded.heldout))
-        clock = time.process_time()
         with self.piece(RANKING) as progress:
             found = scored(on.workspace, on.loaded, method, targets, lambda _: [], self.compute, progress)
-        spent = time.process_time() - clock
-        return found.scores.mean(1), max(spent, found.seconds)
+        return found.scores.mean(1), found.processor_seconds
 
     def _pooled(self, on: Problem) -> tuple[np.ndarray, float]:
         """EK-FAC influence of a classifier of the pooled images (kronfluence).
 
         It can rate nothing but classes of its own. Where new tasks have others, its targets are tasks of the training
-        classes, drawn of images that no training task has, rightly labelled: more than the other methods are given.
+        classes, rightly labelled, drawn of images that no training task has, if enough are left: more than the other
+        methods are given.
         """
         from core.baselines.ekfac import ekfac_mean_scores
 
@@ -186,21 +188,21 @@ class Bench:
             solve = replace(solve, damping=0.0)
         loaded = on.loaded
 
-        def do(progress: Progress) -> tuple[Params, float]:
+        def do(progress: Progress, work: Work) -> tuple[Params, float]:
             model, after = read(loaded.model, gradient), changes.applied(loaded.project.tasks.train)
             g = change_gradient(model, loaded.params, loaded.train, after.weights, after.labels)
-            solver = Solver(loaded, model, solve, self.work, progress)
+            solver = Solver(loaded, model, solve, work, progress)
             solution = solver.solve(g)
             touched = len(touched_tasks(loaded.train, row_change(loaded.train, after.weights, after.labels)))
-            cost = solver.cost + Cost(gradients=touched)
+            cost = solver.cost + Cost(products=touched)
             return unflatten(flatten(loaded.params) + solution.x, loaded.params), cost.meta_gradients
 
-        return self._clocked(do)
+        return self._clocked(on, do)
 
     def newton(self, on: Problem, changes: Changes) -> Edited:
         """One Newton step on the objective of what is left, damped by a trust region."""
 
-        def do(progress: Progress) -> tuple[Params, float]:
+        def do(progress: Progress, _: Work) -> tuple[Params, float]:
             made = newton_edit(
                 on.loaded.model,
                 on.loaded.params,
@@ -210,19 +212,19 @@ class Bench:
             )
             return made.params, made.cost.meta_gradients
 
-        return self._clocked(do)
+        return self._clocked(on, do)
 
     def steps(self, on: Problem, changes: Changes, share: float, start: Edited | None = None) -> Edited:
         """A few preconditioned steps on what is left, for a ``share`` of the cost of retraining in all."""
         begun = start or self.unedited(on)
         budget = max(1, round(share * self.price(on, changes) - begun.cost))
 
-        def do(progress: Progress) -> tuple[Params, float]:
+        def do(progress: Progress, _: Work) -> tuple[Params, float]:
             settings = StepSettings(budget=budget, seed=self.unit.seed)
             made = few_steps(on.loaded.model, begun.params, self.kept(on, changes), settings, progress)
             return made, budget + begun.cost
 
-        edited = self._clocked(do)
+        edited = self._clocked(on, do)
         return replace(edited, seconds=edited.seconds + begun.seconds)
 
     def finetuned(self, on: Problem, changes: Changes, settings: TrainSettings | None = None) -> Edited:
@@ -230,32 +232,40 @@ class Bench:
         settings = replace(settings or self.unit.profile.finetune, seed=self.unit.seed)
         kept = self.kept(on, changes)
 
-        def do(progress: Progress) -> tuple[Params, float]:
+        def do(progress: Progress, _: Work) -> tuple[Params, float]:
             params = train(
                 on.loaded.model, on.loaded.params, kept, settings, progress=progress, name="fine-tune"
             ).params
             return params, training_cost(settings, len(kept))
 
-        return self._clocked(do)
+        return self._clocked(on, do)
 
-    def _clocked(self, do: Callable[[Progress], tuple[Params, float]]) -> Edited:
-        clock = time.process_time()
+    def _clocked(self, on: Problem, do: Callable[[Progress, Work], tuple[Params, float]]) -> Edited:
+        """An edit and what it took. A finished one is kept; an interrupted one begins again, to be timed whole."""
+        work = Work(self.work.folder / MEMORY / f"edit-{next(self._edits):03d}")
+        kept, like = Kept(work.folder), on.loaded.params
+        work.forget()
         with self.piece(EDIT) as progress:
-            params, cost = do(progress)
-        return Edited(params, time.process_time() - clock, cost)
+            made = kept.get("made")
+            if made is None:
+                clock = time.process_time()
+                params, cost = do(progress, work)
+                made = [flatten(params).cpu().numpy(), np.array([time.process_time() - clock, cost])]
+                kept.put("made", made)
+        values, (seconds, cost) = made
+        return Edited(unflatten(torch.from_numpy(values).to(flatten(like)), like), float(seconds), float(cost))
 
 
 def _of_known_classes(on: Problem, unit: Unit) -> TaskList:
-    """Tasks of the classes that training tasks have, of images that none of them has.
-
-    Raises:
-        UserError: too few such images.
-    """
+    """Tasks of the classes that training tasks have; of images that none of them has, where enough are left."""
     project, profile = on.loaded.project, unit.profile
     rows, images = project.tasks.train.rows, project.images
     classes = np.isin(np.array(images.class_names, dtype=object)[images.labels], rows["class"].unique())
-    free = np.flatnonzero(classes & ~np.isin(images.ids, rows["image_id"].unique()))
-    pool = pool_of(images.labels, free).without_small(profile.shots + profile.queries)
+    pools = [
+        pool_of(images.labels, np.flatnonzero(those)).without_small(profile.shots + profile.queries)
+        for those in (classes & ~np.isin(images.ids, rows["image_id"].unique()), classes)
+    ]
+    pool = next(pool for pool in pools if len(pool.by_class) >= WAYS)
     rng = np.random.default_rng([unit.seed, 45])
     shape = {"ways": WAYS, "shots": profile.shots, "queries": profile.queries}
     return sample_tasks(images, pool, **shape, count=profile.targets, prefix="k", rng=rng)

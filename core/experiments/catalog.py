@@ -47,7 +47,7 @@ _ALL: Sequence[Experiment] = (
         table1.measure,
         table1.conclude,
         table1.weight,
-        version=2,
+        version=3,
     ),
     Experiment(
         "table1-instances",
@@ -57,7 +57,7 @@ _ALL: Sequence[Experiment] = (
         instances.measure,
         instances.conclude,
         instances.weight,
-        version=2,
+        version=3,
     ),
     Experiment(
         "figure1",
@@ -68,6 +68,7 @@ _ALL: Sequence[Experiment] = (
         figure1.measure,
         figure1.conclude,
         figure1.weight,
+        version=2,
     ),
     Experiment(
         "figure2",
@@ -77,6 +78,7 @@ _ALL: Sequence[Experiment] = (
         figure2.measure,
         figure2.conclude,
         figure2.weight,
+        version=2,
     ),
     Experiment(
         "appendix-e",
@@ -96,6 +98,7 @@ _ALL: Sequence[Experiment] = (
         truth.measure,
         truth.conclude,
         truth.weight,
+        version=2,
     ),
     Experiment(
         "ladder",
@@ -105,7 +108,7 @@ _ALL: Sequence[Experiment] = (
         ladder.measure,
         ladder.conclude,
         ladder.weight,
-        version=2,
+        version=3,
     ),
 )
 EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in _ALL}

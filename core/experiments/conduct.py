@@ -72,7 +72,7 @@ def conduct(
     hashes = {data: load_images(source).hash for data, source in images.items()}
     # Seed by seed, so that one that was cancelled half way has whole seeds of every data set.
     units = [Unit(profile, data, images[data], seed) for seed in range(seeds) for data in DATA if data in images]
-    runs, begun = Runs(experiments_home() / "runs"), time.perf_counter()
+    runs, begun = Runs(experiments_home() / "runs", waits=True), time.perf_counter()
     progress.stage(experiment.title, _UNITS * len(units))
 
     def one(unit: Unit, count: int) -> str:

@@ -45,21 +45,29 @@ def _sequence(score: np.ndarray, order: str, seed: int) -> np.ndarray:
 
 
 def _changes(on: Problem, level: str, table: pd.DataFrame, sequence: np.ndarray, share: float) -> Changes:
-    chosen = table.iloc[sequence[: round(share * len(table))]]
+    ordered, count = table.iloc[sequence], round(share * len(table))
     if level == "tasks":
-        return Changes(tasks=frozenset(chosen["task_id"]))
-    return Changes(instances=frozenset(spared(on.loaded.project.tasks.train, chosen)))
+        return Changes(tasks=frozenset(ordered["task_id"][:count]))
+    return Changes(instances=frozenset(first_spared(on.loaded.project.tasks.train, ordered, count)))
 
 
-def spared(tasks: TaskList, chosen: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Keys of the chosen rows, without the last support row of a class of a task, which a task cannot do without."""
-    keys = pd.MultiIndex.from_frame(chosen[KEY])
+def first_spared(tasks: TaskList, ordered: pd.DataFrame, count: int) -> list[tuple[str, str, str]]:
+    """Keys of the first ``count`` rows of ``ordered`` but for the last support row of a class of a task, which a task
+    cannot do without: the next in order takes its place."""
     rows = tasks.rows[tasks.rows["role"] == "support"]
-    gone = pd.MultiIndex.from_frame(rows[KEY]).isin(keys)
-    left = rows.assign(left=~gone).groupby(["task_id", "label"], sort=False)["left"].transform("any")
-    first = ~rows.duplicated(["task_id", "label"])
-    needed = pd.MultiIndex.from_frame(rows.loc[~left & first, KEY])
-    return [key for key in keys if key not in needed]
+    pairs = list(rows[["task_id", "label"]].itertuples(index=False, name=None))
+    place = dict(zip(rows[KEY].itertuples(index=False, name=None), pairs, strict=True))
+    left = rows.groupby(["task_id", "label"]).size().to_dict()
+    taken: list[tuple[str, str, str]] = []
+    for key in ordered[KEY].itertuples(index=False, name=None):
+        if len(taken) == count:
+            break
+        if key in place:
+            if left[place[key]] == 1:
+                continue
+            left[place[key]] -= 1
+        taken.append(key)
+    return taken
 
 
 def conclude(figures: Figures) -> Outcome:

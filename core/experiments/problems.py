@@ -150,7 +150,7 @@ def problem(made_by: Recipe, compute: Compute, progress: Progress, command: str 
 
     if not (folder / "workspace" / "workspace.json").exists():
         _alone(folder, make)
-    return Problem(Workspace(folder / "workspace"), read_tasks(folder / _TESTS, images), compute)
+    return Problem(Workspace(folder / "workspace", waits=True), read_tasks(folder / _TESTS, images), compute)
 
 
 def draw(images: ImageSet, made_by: Recipe) -> tuple[TaskFolder, TaskList]:

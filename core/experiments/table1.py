@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from core.errors import UserError
+from core.errors import PassingError, UserError
 from core.experiments.bench import EDIT, RANKING, TRAINING, Bench, Edited
 from core.experiments.outcome import POINTS, SPREAD, TITLES, Difference, Figures, Outcome, dots, mean_sd, percent
 from core.experiments.paper import printed
@@ -75,6 +75,8 @@ def measure(bench: Bench) -> pd.DataFrame:
         for method in PICKED if condition == "harmful" else ():
             try:
                 score, seconds = bench.task_scores(on, method.removeprefix("pick-"))
+            except PassingError:
+                raise
             except UserError as error:  # one method that cannot run here must not cost the others
                 rows.append({"condition": condition, "method": method, "note": str(error)})
                 continue

@@ -26,7 +26,7 @@ METHODS = {
     "self-influence": "self-influence",
     "loss": "loss",
 }
-_MANY = ("task-if", "task-if-exact", "direct-if")
+_SOLVED = ("task-if", "task-if-exact", "direct-if")
 CEILING = "ceiling"
 _MEASURED = 100  # quick edits, about, that a measurement takes
 TRUTHS = {"half": "LDS, halves of the tasks", "one": "leave-one-out"}
@@ -39,15 +39,12 @@ def weight(profile: Profile) -> int:
 
 
 def measure(bench: Bench) -> pd.DataFrame:
-    """Rows of truth, method, lds, lds_mean, auc, seconds, note."""
+    """Rows of truth, method, lds, lds_mean, auc, seconds, residual, note."""
     on, profile = bench.problem("hard"), bench.unit.profile
-    # One basis serves all targets, where conjugate gradients would solve for each.
-    names = {
-        name: f"{name}:solver=low-rank:rank={profile.many}:curvature_tasks={profile.solve.curvature_tasks}:damping=0.01"
-        if name in _MANY
-        else name
-        for name in METHODS
-    }
+    solve = profile.solve
+    # Of the edits' precision. A low-rank solve, one for all targets, left residuals above 1 on these brief trainings.
+    precise = f"curvature_tasks={solve.curvature_tasks}:damping={solve.damping:g}:tolerance={solve.tolerance:g}"
+    names = {name: f"{name}:{precise}" if name in _SOLVED else name for name in METHODS}
     found = []
     for truth in TRUTHS:
         fresh = truth == "half"
@@ -66,7 +63,7 @@ def measure(bench: Bench) -> pd.DataFrame:
         table = run.table("methods.parquet")
         known = {full: name for name, full in names.items()} | {CEILING: CEILING}
         table = table.assign(method=table["method"].map(known), truth=truth)
-        found.append(table[["truth", "method", "lds", "lds_mean", "auc", "seconds", "note"]])
+        found.append(table[["truth", "method", "lds", "lds_mean", "auc", "seconds", "residual", "note"]])
     return pd.concat(found, ignore_index=True)
 
 

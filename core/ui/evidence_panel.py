@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 import streamlit as st
 
 from core.actions.evidence import EvidenceSettings, predicted_seconds
 from core.errors import UserError
-from core.evidence.methods import KNOWN, LIBRARIES
+from core.evidence.methods import KNOWN, LIBRARIES, missing
 from core.evidence.subsets import TRUTHS as TRUTH_NAMES
 from core.evidence.subsets import subsets
 from core.progress import spoken_seconds
@@ -121,7 +120,7 @@ def _check(context: Context, settings: EvidenceSettings) -> None:
     subsets(settings.truth, len(context.project.tasks.train), settings.subsets)
     settings.how.settings(context.project.model, 0)
     for name in settings.methods:
-        if name in LIBRARIES and find_spec(LIBRARIES[name]) is None:
+        if missing([name]):
             raise UserError(
                 f"The method {name} needs the package {LIBRARIES[name]}, which is not installed.",
                 "pip install -r requirements-baselines.txt, or leave the method out.",

@@ -28,7 +28,7 @@ import pandas as pd
 
 from core import __version__
 from core.distributed import world
-from core.errors import UserError
+from core.errors import PassingError, UserError
 from core.files import content_hash, replacing, write_json
 from core.workspace.parsed import parsed
 
@@ -162,10 +162,14 @@ class Work:
 
 
 class Runs:
-    """The runs of a workspace."""
+    """The runs of a workspace.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        waits: Wait for another process that is at the same question, and take its answer, instead of refusing.
+    """
+
+    def __init__(self, folder: Path, *, waits: bool = False) -> None:
+        self.folder, self._waits = folder, waits
 
     def find(self, kind: str, question: Mapping[str, Any]) -> Run | None:
         """The finished run that answers ``question``, if there is one."""
@@ -192,7 +196,7 @@ class Runs:
         """The run that answers ``question``: from the store, or computed now.
 
         Raises:
-            UserError: another process is at the same question.
+            PassingError: another process is at the same question.
         """
         here, name = world(), self._name(kind, question)
         folder, work = self.folder / name, Work(self.folder / f".{name}")
@@ -215,9 +219,9 @@ class Runs:
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = held.enter_context((self.folder / f".{name}.lock").open("w"))
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if self._waits else fcntl.LOCK_NB))
         except OSError as error:
-            raise UserError("This is being computed by another process.", "Wait for it to finish.") from error
+            raise PassingError("This is being computed by another process.", "Wait for it to finish.") from error
         return (self.folder / name).is_dir()
 
     def _finish(self, name: str, work: Work, started: str, spent: float) -> None:

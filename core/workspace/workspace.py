@@ -59,10 +59,13 @@ class Workspace:
 
     Raises:
         UserError: there is none at ``folder``, or it is of a newer format.
+
+    Args:
+        waits: See :class:`core.workspace.runs.Runs`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
+    def __init__(self, folder: Path, *, waits: bool = False) -> None:
+        self.folder, self._waits = folder.resolve(), waits
         described = read_json(self.folder / "workspace.json")
         if not isinstance(described, dict) or described.get("format") != FORMAT:
             raise UserError(f"{self.folder} is a workspace of another format.", "Update TaskLens.")
@@ -98,7 +101,7 @@ class Workspace:
 
     @property
     def runs(self) -> Runs:
-        return Runs(self.folder / "runs")
+        return Runs(self.folder / "runs", waits=self._waits)
 
     @property
     def sets(self) -> Sets:

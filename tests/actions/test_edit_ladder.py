@@ -124,8 +124,8 @@ def test_every_way_says_what_it_cost(workspace: Workspace) -> None:
     for way, cost in expected.items():
         assert found[way]["meta_gradients"] == cost, way
     report = workspace.runs.all("edit-linear")[0].json("edit.json")["solver"]
-    # The gradient of the task that leaves; the size of the curvature; a solve, and its residual afresh.
-    assert found["linear"]["meta_gradients"] == 1 + 2 * TASKS * 5 + 2 * TASKS * (report["iterations"] + 1)
+    # The gradient of the task that leaves, with a tangent; the size of the curvature; a solve, and its residual afresh.
+    assert found["linear"]["meta_gradients"] == 2 + 2 * TASKS * 5 + 2 * TASKS * (report["iterations"] + 1)
     for way in WAYS:
         assert found[way]["share_of_retraining"] == pytest.approx(found[way]["meta_gradients"] / 120), way
 

@@ -221,7 +221,7 @@ def test_costs_are_counted_in_meta_gradients(bench: Bench) -> None:
     assert bench.steps(on, changes, (newton.cost + 3) / whole, newton).cost == newton.cost + 3
     gamma = bench.linear(on, changes, "gamma")
     # The gradients of what leaves; its curvature is one number, found once to measure its size and once to solve.
-    assert gamma.cost == 4 + 2 * 2 * bench.unit.profile.solve.curvature_tasks
+    assert gamma.cost == 2 * 4 + 2 * bench.unit.profile.solve.curvature_tasks
     assert bench.unedited(on).cost == 0
 
 

@@ -144,15 +144,17 @@ def test_no_class_of_a_task_loses_its_last_support_row(data: st.DataObject) -> N
         columns=["task_id", "role", "image_id", "label", "class", "weight"],
     )
     tasks = TaskList(rows)
-    chosen = rows[data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))]
-    spared = figure2.spared(tasks, chosen)
-    assert set(spared) <= set(chosen[KEY].itertuples(index=False, name=None))
-    gone = pd.MultiIndex.from_frame(rows[KEY]).isin(spared)
+    order = rows.iloc[data.draw(st.permutations(range(len(rows))))]
+    count = data.draw(st.integers(0, len(rows)))
+    taken = figure2.first_spared(tasks, order, count)
+    assert len(taken) == min(count, len(rows) - 4), "exactly as many, as long as four rows can stay"
+    gone = pd.MultiIndex.from_frame(rows[KEY]).isin(taken)
     support = rows["role"] == "support"
     assert (rows[support & ~gone].groupby("task_id")["label"].nunique() == 2).all()
-    kept_back = set(chosen[KEY].itertuples(index=False, name=None)) - set(spared)
-    assert all(role == "support" for _, role, _ in kept_back)
-    assert len(kept_back) <= 4
+    place = {key: at for at, key in enumerate(order[KEY].itertuples(index=False, name=None))}
+    assert [place[key] for key in taken] == sorted(place[key] for key in taken)
+    passed = [key for key, at in place.items() if taken and at < place[taken[-1]] and key not in taken]
+    assert all(role == "support" for _, role, _ in passed)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8), st.lists(st.floats(-1, 1), min_size=8, max_size=8))
