@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.decide import worst_items
-from core.actions.edit import BUDGET, CONTROLS, STEP_WAYS, USUAL_WAYS
+from core.actions.edit import CONTROLS, STEP_WAYS, USUAL_WAYS, step_settings
 from core.progress import spoken_seconds
 from core.tasks.changes import Changes
 from core.ui.charts import CONFIG
@@ -198,9 +198,10 @@ def _buttons(context: Context, found: set[str]) -> None:
         (steps, "Take a few steps", "edit_steps", _STEPS, STEP_WAYS),
         (full, "Retrain in full", "edit_retrain", _RETRAIN, ("retrain",)),
     ):
-        kind = "primary" if place is quick else "secondary"
         off = running or found.issuperset(ways) or (place is full and not trained)
-        if place.button(label, type=kind, disabled=off, key=key, width="stretch"):
+        if place.button(
+            label, type="primary" if place is quick else "secondary", disabled=off, key=key, width="stretch"
+        ):
             start(context, label, args)
             st.rerun()
     if running:
@@ -211,8 +212,8 @@ def _buttons(context: Context, found: set[str]) -> None:
         seconds = retrain_seconds(context)
         long = "as long as the training did" if seconds is None else f"roughly {spoken_seconds(seconds)}"
         note.caption(
-            f"Retraining runs the whole training again with the changes: {long}. A few steps take {BUDGET:.0%} of its "
-            "meta-gradients, of single tasks, so that their share of its time is larger."
+            f"Retraining runs the whole training again with the changes: {long}. A few steps are "
+            f"{step_settings(context.project).budget:,} of one task each: of its time a larger part than of its cost."
         )
 
 

@@ -121,16 +121,21 @@ def edit(
     if not len(changes) and way not in CONTROLS:
         raise UserError("Nothing is removed or relabelled.", "Decide on tasks or images first.")
     project = workspace.project()
+    changes = Changes() if way in CONTROLS else changes
+
+    def steps(loaded: Loaded, run: Work) -> Edited:
+        return edit_ways.steps(loaded, changes, step_settings(project, budget), run, progress)
+
+    def fine_tuned(loaded: Loaded, run: Work) -> Edited:
+        return edit_ways.finetune(loaded, changes, finetune, run, progress)
 
     editors: dict[str, Callable[[Loaded, Work], Edited]] = {
         "linear": lambda loaded, run: edit_ways.linear(loaded, changes, solver, run, progress, workspace.runs),
         "newton": lambda loaded, run: edit_ways.newton(loaded, changes, newton, run, progress),
-        "steps": lambda loaded, run: edit_ways.steps(loaded, changes, step_settings(project, budget), run, progress),
-        "steps-all": lambda loaded, run: edit_ways.steps(
-            loaded, Changes(), step_settings(project, budget), run, progress
-        ),
-        "finetune": lambda loaded, run: edit_ways.finetune(loaded, changes, finetune, run, progress),
-        "finetune-all": lambda loaded, run: edit_ways.finetune(loaded, Changes(), finetune, run, progress),
+        "steps": steps,
+        "steps-all": steps,
+        "finetune": fine_tuned,
+        "finetune-all": fine_tuned,
         "retrain": lambda loaded, run: edit_ways.retrain(loaded, changes, run, progress),
     }
 

@@ -52,7 +52,11 @@ def lds(predicted: np.ndarray, measured: np.ndarray, seed: int = 0) -> Score:
 
 
 def ceiling(measured: np.ndarray) -> Score | None:
-    """How well independent retrainings of the same subsets agree; no method can be expected to do better.
+    """How well independent retrainings of the same subsets agree: what a method can be expected to reach that foretells
+    as well as retraining does.
+
+    Methods are held against the mean of all seeds, which is less noisy than that of half of them: where the halves
+    agree to r, a method that knew the truth would reach sqrt(2 r / (1 + r)) (Spearman-Brown).
 
     Args:
         measured: ``(M, R, T)`` for R seeds; they are split into two halves in every way (at most 20), and the

@@ -24,6 +24,7 @@ class Experiment:
         measure: Figures of one repetition, a table with columns of its own.
         conclude: What the figures of all repetitions say.
         weight: About how much work one repetition is (:meth:`core.experiments.bench.Bench.piece`).
+        libraries: Methods of it that need a package beside the ordinary install.
         version: Raised whenever what ``measure`` gives changes.
     """
 
@@ -34,6 +35,7 @@ class Experiment:
     measure: Callable[[Bench], pd.DataFrame]
     conclude: Callable[[Figures], Outcome]
     weight: Callable[[Profile], int]
+    libraries: tuple[str, ...] = ()
     version: int = 1
 
 
@@ -47,6 +49,7 @@ _ALL: Sequence[Experiment] = (
         table1.measure,
         table1.conclude,
         table1.weight,
+        ("trak-1", "ekfac"),
         version=3,
     ),
     Experiment(
@@ -98,6 +101,7 @@ _ALL: Sequence[Experiment] = (
         truth.measure,
         truth.conclude,
         truth.weight,
+        ("trak-1", "ekfac"),
         version=2,
     ),
     Experiment(

@@ -17,14 +17,15 @@ from core.data import load_images
 from core.data.store import all_stored
 from core.distributed import world
 from core.errors import UserError
+from core.evidence.methods import missing
 from core.experiments.bench import Bench, Unit
 from core.experiments.catalog import Experiment, experiment_of
 from core.experiments.drawing import draw_result
 from core.experiments.outcome import TITLES, Figures
 from core.experiments.problems import experiments_home
 from core.experiments.profiles import DATA, MNIST, profile_of
-from core.experiments.results import Result, write_result
-from core.files import read_json
+from core.experiments.results import PARTS, Result, write_result
+from core.files import read_json, replacing_folder
 from core.progress import Progress, Within
 from core.workspace.runs import Runs, Work
 
@@ -119,6 +120,7 @@ def conduct(
 def _question(experiment: Experiment, unit: Unit, data_hash: str, compute: Compute) -> dict[str, Any]:
     profile = replace(unit.profile, words="", seeds=0)  # neither changes what one repetition gives
     described = asdict(profile)
+    without = missing(experiment.libraries)  # once they are installed, it is another question
     return {
         "experiment": experiment.name,
         "version": experiment.version,
@@ -128,6 +130,7 @@ def _question(experiment: Experiment, unit: Unit, data_hash: str, compute: Compu
         "images": data_hash,
         "seed": unit.seed,
         "dtype": compute.dtype,
+        **({"without": without} if without else {}),
     }
 
 
@@ -135,8 +138,9 @@ def _write(out: Path, experiment: Experiment, figures: Figures, config: dict[str
     outcome = experiment.conclude(figures)
     names = [part.name for kind in (outcome.tables, outcome.plots, outcome.grids) for part in kind]
     result = Result(config | {"order": names}, outcome.says, outcome.tables, outcome.plots, outcome.grids)
-    write_result(out, result, _flat(figures.table))
-    draw_result(out, result)
+    with replacing_folder(out, PARTS) as folder:  # whole or not at all, whenever it is cut short
+        write_result(folder, result, _flat(figures.table))
+        draw_result(folder, result)
 
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:

@@ -31,6 +31,10 @@ ORDERS = {
     "queue": "review queue",
     "random": "random",
 }
+_LOSSES = (
+    "“loss” is that of a task, or of an image where it is a query of the training tasks, else where it is support; "
+    "“loss, each image a query” is that of tasks drawn for the purpose, as the review queue has it."
+)
 GRID = tuple(np.round(np.arange(0, 1.0001, 0.05), 2).tolist())
 
 
@@ -166,7 +170,13 @@ def _table(figures: Figures, data: str) -> Table:
     columns = ["noise", "order", "AUC", "average precision", "found at 10 %", "at 25 %", "at 40 %"]
     columns += [f"accuracy, {percent(share)} removed" for share in shares]
     refit = "fine-tuned on" if figures.profile.refit == "finetune" else "retrained on"
-    return Table(f"found-{data}", TITLES[data], columns, rows, f"{SPREAD} Models are {refit} what is left.")
+    return Table(
+        f"found-{data}",
+        TITLES[data],
+        columns,
+        rows,
+        f"{SPREAD} Models are {refit} what is left, of 0 % on everything. {_LOSSES}",
+    )
 
 
 def _says(figures: Figures, data: str, protocol: str) -> str:
@@ -188,4 +198,8 @@ def _says(figures: Figures, data: str, protocol: str) -> str:
     won = max(last, key=lambda order: last[order].mean())
     named = dict.fromkeys((won, "influence", "random"))
     values = ", ".join(f"{ORDERS[order]} {mean_sd(last[order], '.3f')}" for order in named)
-    return said + f"Accuracy with {percent(share)} removed: {values}."
+    nothing = accuracy[(accuracy["share"] == 0) & (accuracy["order"] == won)].set_index("seed")["value"]
+    return said + (
+        f"Accuracy with {percent(share)} removed: {values}; with nothing removed {mean_sd(nothing, '.3f')}, from which "
+        f"the best of these is {Difference.of(last[won], nothing).words}."
+    )

@@ -12,7 +12,18 @@ import numpy as np
 import pandas as pd
 
 from core.experiments.bench import EDIT, TRAINING, Bench, Edited
-from core.experiments.outcome import POINTS, SPREAD, TITLES, Difference, Figures, Outcome, mean_sd, percent
+from core.experiments.outcome import (
+    NEAR,
+    POINTS,
+    SPREAD,
+    TITLES,
+    Difference,
+    Figures,
+    Outcome,
+    mean_sd,
+    near_words,
+    percent,
+)
 from core.experiments.problems import Problem
 from core.experiments.profiles import Profile
 from core.experiments.results import Plot, Series, Table
@@ -36,8 +47,8 @@ RUNGS = {
     "retrain": "Retraining",
     "retrain-again": "Retraining, another seed",
 }
-_WITHIN = 0.5
-"""Points from retraining that an edit may be where nothing harmful was removed."""
+_NEAR = ("unedited", "linear", "newton", f"steps-{BUDGET}", f"finetune-{BATCHED[0]}")
+_ENDS = ("unedited", "retrain", "retrain-again")
 
 
 def weight(profile: Profile) -> int:
@@ -100,12 +111,12 @@ def _shares(figures: Figures, data: str, condition: str, method: str) -> pd.Seri
 def _table(figures: Figures, data: str) -> Table:
     rows = []
     of = {condition: accuracies(figures, data=data, condition=condition) for condition in CONDITIONS}
-    gain = (of["harmful"]["retrain"] - of["harmful"]["unedited"]).mean()
+    gain = Difference.of(of["harmful"]["retrain"], of["harmful"]["unedited"])
     for method, label in RUNGS.items():
         if method not in of["harmful"]:
             continue
         here = figures.of(data=data, condition="harmful", method=method)
-        got = (of["harmful"][method] - of["harmful"]["unedited"]).mean() / gain if gain > 0 else float("nan")
+        got = (of["harmful"][method] - of["harmful"]["unedited"]).mean()
         rows.append(
             [
                 label,
@@ -113,7 +124,7 @@ def _table(figures: Figures, data: str) -> Table:
                 mean_sd(_shares(figures, data, "harmful", method), ".1f", POINTS),
                 mean_sd(here["seconds"], ".1f"),
                 mean_sd(of["harmful"][method]),
-                percent(got) if np.isfinite(got) else "–",
+                percent(got / (gain.mean / POINTS)) if gain.low > 0 else "–",
                 mean_sd(of["random"][method]),
                 mean_sd(of["random"][method] - of["random"]["retrain"], "+.1f", POINTS),
             ]
@@ -175,36 +186,42 @@ def _curve(
 def _says(figures: Figures, data: str) -> list[str]:
     harmful, random = (accuracies(figures, data=data, condition=condition) for condition in ("harmful", "random"))
     whole = Difference.of(harmful["retrain"], harmful["unedited"])
+    edits = [name for name in RUNGS if name in harmful and name not in _ENDS and "all" not in name]
     said = [
-        f"**{TITLES[data]}, harmful tasks.** Retraining without them gains {whole.words}. Two retrainings from other "
-        f"seeds differ by {Difference.of(harmful['retrain-again'], harmful['retrain']).words}."
+        f"**{TITLES[data]}, harmful tasks.** Retraining without them gives {whole.words} over no change. Two "
+        f"retrainings from other seeds are {Difference.of(harmful['retrain-again'], harmful['retrain']).apart_words} "
+        "apart."
     ]
-    if whole.mean > 0:
-        rungs = [name for name in RUNGS if name.startswith(("newton+", "steps", "finetune")) and name in harmful]
+    if whole.low > 0:
         parts = {
             name: (harmful[name] - harmful["unedited"]).mean() / (harmful["retrain"] - harmful["unedited"]).mean()
-            for name in rungs
+            for name in (*edits, *(f"steps-all-{share}" for share in CONTROLLED))
         }
-        own = [name for name in rungs if "all" not in name]
-        got = []
-        for name in (one for one in rungs if one.endswith(f"-{BUDGET}")):
-            goal = "met" if parts[name] >= GOAL else "missed"
-            got.append(f"{RUNGS[name]}: {percent(parts[name])}" + (f" (goal {goal})" if name in own else ""))
-        said.append(f"{percent(GOAL)} of the gain for {percent(BUDGET)} of the cost are the goal. {'; '.join(got)}.")
-        reached = [name for name in own if parts[name] >= GOAL]
-        best = max(own, key=lambda name: parts[name])
+        cheap = [name for name in parts if _shares(figures, data, "harmful", name).mean() <= 1.05 * BUDGET]
+        got = [
+            f"{RUNGS[name]} {percent(parts[name])}"
+            + (f" (goal {'met' if parts[name] >= GOAL else 'missed'})" if name in edits else "")
+            for name in cheap
+        ]
+        reached = [RUNGS[name] for name in edits if parts[name] >= GOAL]
+        best = max(edits, key=lambda name: parts[name])
         said.append(
-            f"{percent(GOAL)} of the gain are reached by: {'; '.join(RUNGS[name] for name in reached)}."
-            if reached
-            else f"No rung reaches {percent(GOAL)} of the gain; the best is {RUNGS[best]}, with {percent(parts[best])}."
+            f"{percent(GOAL)} of the gain for {percent(BUDGET)} of the cost are the goal. {'; '.join(got)}. "
+            + (
+                f"{percent(GOAL)} are reached by: {'; '.join(reached)}."
+                if reached
+                else f"No rung reaches {percent(GOAL)}; the best is {RUNGS[best]}, with {percent(parts[best])}."
+            )
         )
-    near = []
-    for name in ("unedited", "linear", "newton", f"steps-{BUDGET}"):
-        gap = Difference.of(random[name], random["retrain"])
-        near.append(f"{RUNGS[name]} {gap.words}{' (within the goal)' if abs(gap.mean) <= _WITHIN else ''}")
+    else:
+        over = (f"{RUNGS[name]} {Difference.of(harmful[name], harmful['unedited']).words}" for name in edits)
+        said.append(f"That gain is not clearly above 0, so that nothing can be a share of it. {'; '.join(over)}.")
+    gaps = {name: Difference.of(random[name], random["retrain"]) for name in _NEAR if name in random}
+    again = Difference.of(random["retrain-again"], random["retrain"])
     said.append(
-        f"**{TITLES[data]}, removed at random.** From retraining, where {_WITHIN} points are the goal: "
-        f"{'; '.join(near)}; another seed of retraining "
-        f"{Difference.of(random['retrain-again'], random['retrain']).words}."
+        f"**{TITLES[data]}, removed at random.** From retraining: "
+        + "; ".join(f"{RUNGS[name]} {gap.words}" for name, gap in gaps.items())
+        + f"; another seed of retraining {again.words}, {again.apart_words} apart. "
+        + near_words({RUNGS[name]: gap for name, gap in gaps.items()}, NEAR)
     )
     return said

@@ -14,6 +14,8 @@ from core.experiments.results import Grid, Plot, Series, Table
 
 TITLES = {"omniglot": "Omniglot", "mnist": "MNIST", "mini-imagenet": "mini-ImageNet", "fc100": "FC100"}
 SPREAD = "Mean ± standard deviation over the seeds."
+NEAR = 0.5
+"""Points from retraining that are the goal where nothing harmful was removed."""
 POINTS = 100
 """Shares are differences of accuracies in percentage points when multiplied by this."""
 
@@ -70,24 +72,34 @@ def percent(share: float, digits: int = 0) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two measurements paired by seed, in percentage points.
+    """Of two measurements paired by seed, in percentage points; seeds that one of them lacks are left out.
 
     Attributes:
-        low, high: 95 % interval of the mean (Student's t); infinite where there is one seed.
+        mean: Signed; errors in both directions cancel in it.
+        low, high: 95 % interval of the mean (Student's t); infinite where there are fewer than two seeds.
+        apart: Mean of the distances, which do not cancel.
+        seeds: How many it rests on.
     """
 
     mean: float
     low: float
     high: float
+    apart: float
+    seeds: int
 
     @classmethod
     def of(cls, one: pd.Series | np.ndarray, other: pd.Series | np.ndarray) -> Difference:
-        gaps = POINTS * (np.asarray(one, dtype=float) - np.asarray(other, dtype=float))
-        mean, n = float(gaps.mean()), len(gaps)
+        both = pd.concat([pd.Series(one), pd.Series(other)], axis=1, join="inner").astype(float)
+        gaps = POINTS * (both.iloc[:, 0] - both.iloc[:, 1]).to_numpy()
+        gaps = gaps[np.isfinite(gaps)]
+        n = len(gaps)
+        if not n:
+            return cls(float("nan"), float("-inf"), float("inf"), float("nan"), 0)
+        mean, apart = float(gaps.mean()), float(np.abs(gaps).mean())
         if n < 2:
-            return cls(mean, float("-inf"), float("inf"))
+            return cls(mean, float("-inf"), float("inf"), apart, n)
         half = float(stats.t.ppf(0.975, n - 1) * gaps.std(ddof=1) / n**0.5)
-        return cls(mean, mean - half, mean + half)
+        return cls(mean, mean - half, mean + half, apart, n)
 
     @property
     def sure(self) -> bool:
@@ -97,9 +109,28 @@ class Difference:
     @property
     def words(self) -> str:
         """``+1.2 points [-0.3, +2.7]``."""
+        if not self.seeds:
+            return "not known"
         if not np.isfinite(self.low):
             return f"{self.mean:+.1f} points (one seed)"
         return f"{self.mean:+.1f} points [{self.low:+.1f}, {self.high:+.1f}]"
+
+    @property
+    def apart_words(self) -> str:
+        """``2.1 points``."""
+        return f"{self.apart:.1f} points" if self.seeds else "not known"
+
+
+def near_words(gaps: Mapping[str, Difference], points: float) -> str:
+    """Which of the named differences from retraining are within so many points by their 95 % interval."""
+    verdicts: dict[str, list[str]] = {}
+    for name, gap in gaps.items():
+        inside, outside = -points <= gap.low and gap.high <= points, gap.low > points or gap.high < -points
+        verdicts.setdefault("yes" if inside else "no" if outside else "not settled", []).append(name)
+    said = "; ".join(
+        f"{word}, {'all of these' if len(verdicts) == 1 else ', '.join(names)}" for word, names in verdicts.items()
+    )
+    return f"Within {points} points of it on average, by the 95 % intervals: {said}."
 
 
 def line(name: str, frame: pd.DataFrame, x: str, y: str, *, estimate: bool = False, reference: bool = False) -> Series:

@@ -120,20 +120,20 @@ class Result:
     grids: list[Grid] = field(default_factory=list)
 
 
-_PARTS: Mapping[str, TypeAdapter] = {
+_KINDS: Mapping[str, TypeAdapter] = {
     "tables": TypeAdapter(Table),
     "plots": TypeAdapter(Plot),
     "grids": TypeAdapter(Grid),
 }
+PARTS = ("config.json", "says.json", "seeds.parquet", "README.md", *_KINDS)
+"""What a result's folder holds."""
 
 
 def write_result(folder: Path, result: Result, seeds: pd.DataFrame) -> None:
-    """Write everything but pictures of plots and grids (:mod:`core.experiments.drawing`)."""
+    """Write everything but pictures of plots and grids (:mod:`core.experiments.drawing`) into a new folder."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for kind in _PARTS:
-            for stale in (folder / kind).glob("*"):
-                stale.unlink()
+        for kind in _KINDS:
             for part in getattr(result, kind):
                 write_json(folder / kind / f"{part.name}.json", asdict(part))
         for table in result.tables:
@@ -152,7 +152,7 @@ def read_result(folder: Path) -> Result:
         UserError: it is not there, or damaged.
     """
     parts: dict[str, list[Any]] = {}
-    for kind, adapter in _PARTS.items():
+    for kind, adapter in _KINDS.items():
         parts[kind] = []
         for path in sorted((folder / kind).glob("*.json")):
             try:

@@ -13,7 +13,19 @@ import pandas as pd
 
 from core.errors import PassingError, UserError
 from core.experiments.bench import EDIT, RANKING, TRAINING, Bench, Edited
-from core.experiments.outcome import POINTS, SPREAD, TITLES, Difference, Figures, Outcome, dots, mean_sd, percent
+from core.experiments.outcome import (
+    NEAR,
+    POINTS,
+    SPREAD,
+    TITLES,
+    Difference,
+    Figures,
+    Outcome,
+    dots,
+    mean_sd,
+    near_words,
+    percent,
+)
 from core.experiments.paper import printed
 from core.experiments.problems import Problem
 from core.experiments.profiles import Profile
@@ -36,6 +48,8 @@ EDITS = {
     "finetune": "Short fine-tune on what is left",
     "finetune-all": "Short fine-tune on everything",
 }
+_NEAR = ("unedited", "task-if-paper", "task-if", "newton", "steps")
+_INFLUENCE = ("task-if-paper", "task-if", "task-if-exact", "direct-if")
 PICKED = {
     "pick-direct-if": "Retraining, removed by direct-IF",
     "pick-ekfac": "Retraining, removed by EK-FAC IF",
@@ -183,9 +197,10 @@ def _table(figures: Figures, data: str, labels: dict[str, str]) -> Table:
     failed = failed[failed["accuracy"].isna()].drop_duplicates("method")
     why = " ".join(f"{labels[row.method]}: {row.note}" for row in failed.itertuples())
     note = (
-        f"{SPREAD} Seconds of the processor, scoring included where a method chooses what is removed. All edits remove "
-        "what task-IF chose. The paper removed tasks at random from tasks of its own, so that its accuracies compare "
-        f"within its own columns only. {why}"
+        f"{SPREAD} Seconds of the processor; in the rows “removed by” the scoring is included, but for the loss, which "
+        "is read off. Retraining and all edits remove what task-IF chose, whose ranking is not in their seconds. The "
+        "paper removed tasks at random from tasks of its own, so that its accuracies compare within its own columns "
+        f"only. {why}"
     ).strip()
     return Table(f"tasks-{data}", TITLES[data], columns, rows, note)
 
@@ -210,42 +225,53 @@ def _says(figures: Figures, data: str) -> list[str]:
     title, harmful, random = TITLES[data], {"data": data, "condition": "harmful"}, {"data": data, "condition": "random"}
     of, anyway = accuracies(figures, **harmful), accuracies(figures, **random)
     gain = Difference.of(of["retrain"], of["unedited"])
+    found = figures.of(method="retrain", **harmful)["found"]
+    rungs = [name for name in EDITS if name not in ("unedited", "retrain", "finetune-all")]
     said = [
-        f"**{title}, harmful tasks.** Retraining without what task-IF calls harmful gains {gain.words} over no change "
+        f"**{title}, harmful tasks.** Of what task-IF removes {mean_sd(found, '.2f')} is spoilt, where chance is "
+        f"{SHARE:.2f}. Retraining without it gives {gain.words} over no change "
         f"({mean_sd(of['retrain'])} against {mean_sd(of['unedited'])})."
     ]
     if gain.low > 0:
-        rungs = ("task-if-paper", "task-if", "newton", "steps")
         said.append("; ".join(f"{EDITS[rung]}: {gain_words(figures, rung, **harmful)}" for rung in rungs) + ".")
         met = [name for name in rungs if _meets(figures, name, harmful)]
         said.append(
             f"The goal, {percent(GOAL)} of the gain for {percent(BUDGET)} of the cost, is "
             + (f"met by: {', '.join(EDITS[name] for name in met)}." if met else "met by no edit here.")
         )
+    else:
+        over = (f"{EDITS[rung]} {Difference.of(of[rung], of['unedited']).words}" for rung in rungs)
+        said.append(
+            f"That is not clearly a gain, so that nothing can be a share of it. Over no change: {'; '.join(over)}."
+        )
     control = Difference.of(of["finetune"], of["finetune-all"])
+    best = max(_INFLUENCE, key=lambda name: of[name].mean())
     said.append(
         f"Short fine-tunes: on what is left {mean_sd(of['finetune'])}, on everything {mean_sd(of['finetune-all'])}; "
-        f"the removal itself is worth {control.words} to them."
+        f"the removal itself is worth {control.words} to them. The fine-tune on what is left is "
+        f"{Difference.of(of['finetune'], of[best]).words} from the best edit by influence ({EDITS[best]})."
     )
-    beaten = [
-        f"{PICKED[name].removeprefix('Retraining, removed by ')} ({gap.words})"
+    gaps = {
+        PICKED[name].removeprefix("Retraining, removed by "): Difference.of(of[name], of["retrain"])
         for name in PICKED
-        if name in of and (gap := Difference.of(of[name], of["retrain"])).mean > 0
-    ]
-    worse = [
-        f"{PICKED[name].removeprefix('Retraining, removed by ')} ({gap.words})"
-        for name in PICKED
-        if name in of and (gap := Difference.of(of[name], of["retrain"])).mean <= 0
-    ]
-    if beaten:
-        said.append(f"Retraining is better than after task-IF's choice where these chose: {', '.join(beaten)}.")
-    if worse:
-        said.append(f"It is worse or the same where these chose: {', '.join(worse)}.")
-    near = {name: Difference.of(anyway[name], anyway["retrain"]) for name in ("unedited", "task-if", "newton", "steps")}
+        if name in of
+    }
+    for word, those in (
+        (
+            "Retraining is better than after task-IF's choice where these chose",
+            {n for n, g in gaps.items() if g.low > 0},
+        ),
+        ("It is worse where these chose", {n for n, g in gaps.items() if g.high < 0}),
+        ("These seeds do not settle which is better", {n for n, g in gaps.items() if not g.sure}),
+    ):
+        if those:
+            said.append(f"{word}: {', '.join(f'{name} ({gap.words})' for name, gap in gaps.items() if name in those)}.")
+    near = {name: Difference.of(anyway[name], anyway["retrain"]) for name in _NEAR}
     said.append(
-        f"**{title}, removed at random.** Distance from retraining ({mean_sd(anyway['retrain'])}): "
+        f"**{title}, removed at random.** From retraining ({mean_sd(anyway['retrain'])}): "
         + ", ".join(f"{EDITS[name]} {gap.words}" for name, gap in near.items())
-        + "."
+        + ". "
+        + near_words({EDITS[name]: gap for name, gap in near.items()}, NEAR)
     )
     return said
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,14 @@ import pytest
 import torch
 from torch.func import grad
 
+from core.actions import evidence as evidence_module
 from core.actions import retraining as retraining_module
 from core.actions.compute import Compute, Loaded
 from core.actions.evidence import KIND, EvidenceSettings, evidence, predicted_seconds
+from core.actions.method_scores import Scored
 from core.actions.retraining import Retrain
 from core.actions.train import train_model
-from core.errors import UserError
+from core.errors import PassingError, UserError
 from core.evidence.lds import lds, predicted_losses
 from core.evidence.methods import KNOWN
 from core.evidence.subsets import subsets
@@ -146,6 +149,40 @@ def test_a_method_that_cannot_run_says_why_and_costs_the_others_nothing(workspac
     assert not np.isnan(table.loc["dot", "lds"])
     with pytest.raises(UserError, match=r"No method could run here.*Raise the damping"):
         methods(workspace, replace(QUICK, methods=(few,)))
+
+
+def test_what_passes_is_not_kept_as_an_answer(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(QUICK, methods=("dot", "loss"), seed=6)
+    real = evidence_module.scored
+
+    def full_disk(*args: Any) -> Scored:
+        if args[2] == "loss":
+            raise PassingError("The disk is full: scores were not written.", "Free some space and try again.")
+        return real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evidence_module, "scored", full_disk)
+        with pytest.raises(PassingError, match="disk is full"):
+            methods(workspace, settings)
+    assert methods(workspace, settings)["lds"].notna().all()
+
+
+def test_a_method_is_tried_again_once_its_package_is_there(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(QUICK, methods=("dot", "self-confidence"), seed=7)
+    real = evidence_module.scored
+
+    def without(*args: Any) -> Scored:
+        if args[2] == "self-confidence":
+            raise UserError("The method needs the package cleanlab.", "Install it.")
+        return real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evidence_module, "scored", without)
+        patched.setattr(evidence_module, "missing", lambda names: ["cleanlab"])
+        assert "cleanlab" in methods(workspace, settings).loc["self-confidence", "note"]
+    assert np.isfinite(methods(workspace, settings).loc["self-confidence", "lds"])
 
 
 def test_every_method_can_be_rated(workspace: Workspace) -> None:

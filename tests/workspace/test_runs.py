@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,22 @@ def test_a_question_that_another_process_is_at_is_refused_until_it_is_done(runs:
     process.communicate("go on\n")
     assert process.returncode == 0
     assert runs.answer("rank", QUESTION, never).kind == "rank"
+
+
+def test_who_waits_takes_the_answer_of_another_process(runs: Runs) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(runs.folder)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    threading.Timer(0.3, lambda: process.stdin.write("go on\n") and process.stdin.flush()).start()
+    assert Runs(runs.folder, waits=True).answer("rank", QUESTION, never).kind == "rank"
+    assert process.wait() == 0
 
 
 def test_a_process_killed_at_a_question_blocks_nobody(runs: Runs) -> None:
