@@ -29,7 +29,8 @@ def section(name: str, result: Result) -> str:
     for part in (*result.plots, *result.grids):
         lines += ["", f"![{part.title}](pictures/results/{name}-{part.name}.png)"]
     minutes = result.config["processor_seconds"] / 60
-    lines += ["", f"{result.config['seeds']} seeds; {minutes:.0f} minutes of processor time, without what earlier experiments had made."]
+    told = f"{result.config['seeds']} seeds; {minutes:.0f} minutes of processor time"
+    lines += ["", f"{told}, without what earlier experiments had made."]
     return "\n".join(lines)
 
 

@@ -112,13 +112,17 @@ class Difference:
         if not self.seeds:
             return "not known"
         if not np.isfinite(self.low):
-            return f"{self.mean:+.1f} points (one seed)"
-        return f"{self.mean:+.1f} points [{self.low:+.1f}, {self.high:+.1f}]"
+            return f"{_signed(self.mean)} points (one seed)"
+        return f"{_signed(self.mean)} points [{_signed(self.low)}, {_signed(self.high)}]"
 
     @property
     def apart_words(self) -> str:
         """``2.1 points``."""
         return f"{self.apart:.1f} points" if self.seeds else "not known"
+
+
+def _signed(points: float) -> str:
+    return f"{round(points, 1) + 0.0:+.1f}"  # + 0.0 makes no difference but to -0
 
 
 def near_words(gaps: Mapping[str, Difference], points: float) -> str:

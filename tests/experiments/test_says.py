@@ -45,6 +45,7 @@ def test_differences_are_of_the_seeds_that_both_have() -> None:
     assert Difference.of(one[:1], other).words == "+30.0 points (one seed)"
     assert not Difference.of(one[:1], other).sure
     assert Difference.of(one, other[other.index == 3]).words == "not known"
+    assert Difference.of(np.array([0.5, 0.5]), np.array([0.5003, 0.5003])).words == "+0.0 points [+0.0, +0.0]"
 
 
 def test_opposite_errors_do_not_cancel() -> None:
