@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from core.errors import UserError
 from core.experiments.results import (
+    PARTS,
     Grid,
     Picture,
     Plot,
@@ -23,6 +24,7 @@ from core.experiments.results import (
     read_result,
     write_result,
 )
+from core.files import replacing_folder
 
 SEEDS = pd.DataFrame({"seed": [0, 1], "value": [0.5, 0.75]})
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
@@ -103,10 +105,14 @@ def test_the_order_of_parts_is_kept(tmp_path: Path) -> None:
 
 
 def test_parts_of_an_older_result_are_gone(tmp_path: Path) -> None:
-    small(tmp_path)
-    write_result(tmp_path, Result({"title": "T", "command": "C"}, []), SEEDS)
-    assert read_result(tmp_path) == Result({"title": "T", "command": "C"}, [])
-    assert not list((tmp_path / "plots").iterdir())
+    out = tmp_path / "out"
+    small(out)
+    (out / "notes.txt").write_text("by hand")
+    with replacing_folder(out, PARTS) as folder:
+        write_result(folder, Result({"title": "T", "command": "C"}, []), SEEDS)
+    assert read_result(out) == Result({"title": "T", "command": "C"}, [])
+    assert not list(out.glob("plots/*"))
+    assert (out / "notes.txt").read_text() == "by hand"
 
 
 def test_figures_of_every_seed_and_tables_are_for_other_programs(tmp_path: Path) -> None:
