@@ -130,7 +130,8 @@ Runs(Path(sys.argv[1])).answer("rank", {"tasks": "abc", "damping": 0.1}, work)
 """
 
 
-def test_a_question_that_another_process_is_at_is_refused_until_it_is_done(runs: Runs) -> None:
+def at_it(runs: Runs) -> subprocess.Popen[str]:
+    """Another process that is at the question, until it is told to go on."""
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(runs.folder)],
         cwd=ROOT,
@@ -138,9 +139,13 @@ def test_a_question_that_another_process_is_at_is_refused_until_it_is_done(runs:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdin is not None
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
+    return process
+
+
+def test_a_question_that_another_process_is_at_is_refused_until_it_is_done(runs: Runs) -> None:
+    process = at_it(runs)
     with pytest.raises(UserError, match=r"computed by another process.*Wait"):
         runs.answer("rank", QUESTION, never)
     runs.answer("rank", {"tasks": "other"}, answer)
@@ -150,27 +155,14 @@ def test_a_question_that_another_process_is_at_is_refused_until_it_is_done(runs:
 
 
 def test_who_waits_takes_the_answer_of_another_process(runs: Runs) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(runs.folder)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    threading.Timer(0.3, lambda: process.stdin.write("go on\n") and process.stdin.flush()).start()
+    process = at_it(runs)
+    threading.Timer(0.3, process.communicate, ["go on\n"]).start()
     assert Runs(runs.folder, waits=True).answer("rank", QUESTION, never).kind == "rank"
     assert process.wait() == 0
 
 
 def test_a_process_killed_at_a_question_blocks_nobody(runs: Runs) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(runs.folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"begun\n"
+    process = at_it(runs)
     process.kill()
     process.communicate()
     assert runs.answer("rank", QUESTION, answer).json("figures.json") == {"accuracy": 0.5}
