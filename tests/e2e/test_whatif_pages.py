@@ -17,7 +17,7 @@ from core.maml.checkpoint import Model, ModelSpec, save_model
 from core.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
-from tests.e2e.widgets import fill
+from tests.e2e.widgets import fill, press, settled
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,7 +40,8 @@ def test_from_a_failure_to_a_measured_set(page: Page, serve: Callable[..., str],
     url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "2"})
     page.goto(f"{url}/why?workspace=tiny")  # a cold deep link
     expect(page.get_by_role("heading", name="If the worst images were removed")).to_be_visible(timeout=60_000)
-    page.get_by_role("button", name="Next", exact=True).click()
+    press(page, "Next")
+    settled(page)  # the tiles of the target before it go away, and what is selected of them
     tiles = page.get_by_role("listbox", name="most harmful training images").get_by_role("option")
     tiles.first.click()
     chosen = tiles.first.get_attribute("data-id")
