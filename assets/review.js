@@ -10,8 +10,9 @@ const LATE_MS = 1500; // a decision that waits longer is told in the banner
 const AGAIN_MS = 2500; // a report without an answer is sent again
 const REST_MS = 160; // the focus rests this long before its details are asked for
 const QUEUE_LENGTH = 500; // keys pressed while a page is on its way
-const mounted = new WeakMap(); // root -> Review
-const memories = new Map(); // scope -> {log, done, undone}; outlives a remount by Streamlit
+const AWAY_MS = 1500; // the grid waits this long for the element that it goes to, and keeps the keys pressed meanwhile
+const memories = new Map(); // scope -> {log, done, undone}; outlives the grid
+let review = null; // the one grid; Streamlit may draw its element anew elsewhere, and hold both for a while
 
 const VERDICTS = {
   keep: ["✓", "keep"],
@@ -35,6 +36,7 @@ class Review {
     this.nodes = [];
     this.tiles = [];
     this.focus = 0;
+    this.root = root;
     this.build(root);
     this.onSheet = () => this.settle();
     listeners.add(this.onSheet);
@@ -50,6 +52,8 @@ class Review {
         if (kind === "keydown") this.key(event);
         if (event.key !== "Tab") event.stopPropagation(); // Streamlit has shortcuts of its own
       });
+    box.addEventListener("focusin", (event) => (this.active = event.composedPath()[0]));
+    box.addEventListener("focusout", (event) => event.relatedTarget && (this.active = null)); // it went elsewhere
     this.banner = element("div", "banner", box);
     this.banner.setAttribute("role", "alert");
     this.banner.hidden = true;
@@ -144,6 +148,7 @@ class Review {
 
   update(data, setStateValue) {
     this.set = setStateValue;
+    this.path = location.pathname;
     const scope = `${data.workspace}/${data.reviewer}`;
     if (this.scope !== scope) {
       this.scope = scope;
@@ -556,7 +561,7 @@ class Review {
   // Keys that go to nobody, as after a click beside everything, are the grid's.
   documentKey(event) {
     const active = document.activeElement;
-    if ((active && active !== document.body) || !this.box.isConnected || !this.nodes.length) return;
+    if ((active && active !== document.body) || !this.nodes.length || this.path !== location.pathname) return;
     if (document.querySelector("[role=dialog], dialog[open]")) return;
     this.key(event);
     if (event.defaultPrevented || /^[a-z]$/i.test(event.key)) event.stopImmediatePropagation();
@@ -574,7 +579,7 @@ class Review {
     if (!this.knows(name)) return;
     event.preventDefault();
     this.refusal = "";
-    if (this.turning) {
+    if (this.turning || !this.box.isConnected) {
       if (this.queue.length < QUEUE_LENGTH) this.queue.push(name);
     } else this.press(name);
   }
@@ -777,7 +782,41 @@ class Review {
     parent.scrollTop = top;
   }
 
+  // ---- the element it lives in
+
+  // Go to another element, with all that a person is in the midst of.
+  resettle(root) {
+    const { box, active } = this;
+    const dialogs = [this.palette, this.goto, this.comment, this.sheet, this.large].map((one) => one.node);
+    const open = dialogs.filter((node) => node.open);
+    const lost = !box.isConnected;
+    const held = lost ? !document.activeElement || document.activeElement === document.body : this.holdsFocus();
+    this.root = root;
+    root.append(box);
+    if (held) this.nodes[this.focus]?.focus({ preventScroll: true }); // where a dialog gives the focus back to
+    for (const node of open) {
+      node.removeAttribute("open"); // it is no longer on top of the page, and close() would be told to others
+      node.showModal();
+    }
+    if (held && active?.isConnected) active.focus({ preventScroll: true });
+    if (!this.turning) this.replay();
+  }
+
+  // Streamlit took the element away: to draw it elsewhere, or for good.
+  depart() {
+    this.stay();
+    this.leaving = setTimeout(() => {
+      this.leave();
+      review = null;
+    }, AWAY_MS);
+  }
+
+  stay() {
+    clearTimeout(this.leaving);
+  }
+
   leave() {
+    this.box.remove();
     clearInterval(this.timer);
     clearTimeout(this.resting);
     listeners.delete(this.onSheet);
@@ -787,10 +826,9 @@ class Review {
 
 export default function ({ data, parentElement, setStateValue }) {
   if (data instanceof Uint8Array) return takeSheets(data);
-  if (!mounted.has(parentElement)) mounted.set(parentElement, new Review(parentElement));
-  mounted.get(parentElement).update(data, setStateValue);
-  return () => {
-    mounted.get(parentElement)?.leave();
-    mounted.delete(parentElement);
-  };
+  review ??= new Review(parentElement);
+  review.stay();
+  if (review.root !== parentElement) review.resettle(parentElement);
+  review.update(data, setStateValue);
+  return () => parentElement === review?.root && review.depart();
 }

@@ -24,12 +24,13 @@ def experiments(
         str, typer.Option(help="tiny (shows that it runs), small (two cores) or full (the paper's scale, for a GPU).")
     ] = "small",
     images: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             help="Image sets for the paper's data sets omniglot, mnist, mini-imagenet and fc100, as "
-            "mnist=mnist5k,omniglot=NAME; default: those of these names that there are, and the shipped MNIST."
+            "mnist=mnist5k,omniglot=NAME, or one each time; default: those of these names that there are, and the "
+            "shipped MNIST."
         ),
-    ] = "",
+    ] = None,
     seeds: Annotated[int, typer.Option(min=0, help="Repetitions; 0: as many as the profile has.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: in the library of images.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Print the experiments and what they measure.")] = False,
@@ -48,7 +49,7 @@ def experiments(
     if not name:
         raise UserError("There is no name of an experiment.", f"There are: {', '.join(EXPERIMENTS)}.")
     experiment, here = experiment_of(name), image_sets()
-    chosen = _named(images) if images else {data: here[data] for data in experiment.data if data in here}
+    chosen = _named(",".join(images)) if images else {data: here[data] for data in experiment.data if data in here}
     for data in experiment.data:
         if data not in chosen and not images:
             print(f"{data} is left out: there is no image set of that name (docs/data.md).", file=sys.stderr)

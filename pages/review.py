@@ -21,7 +21,8 @@ MAKE = ["review", "queue"]
 with page("Review") as context:
     run = newest_queue(context.workspace)
     show_message()
-    job_panel(context.workspace.jobs, "review")
+    with st.container():  # below it all stays in its place when a job comes or goes
+        job_panel(context.workspace.jobs, "review")
     if run is None:
         st.markdown(
             "The queue puts what is most probably mislabelled first, by several scores held against labels that were "
@@ -38,8 +39,10 @@ with page("Review") as context:
         st.stop()
     filters = filter_panel(context, queue)
     blind = bool(st.session_state.get("review_blind", False))
+    above = st.container()
     if st.session_state.get("review_map") and has_map(queue):
-        drawn = drawn_area(queue, decided_now(context, queue, blind), context)
+        with above:
+            drawn = drawn_area(queue, decided_now(context, queue, blind), context)
         if drawn is not None and drawn != st.session_state.get("_review_drawn"):
             st.session_state["_review_drawn"] = drawn
             use(replace(filters, lasso=drawn))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,9 @@ def sheet(atlas: Atlas) -> Sheet:
 def packet(kind: str, sheets: Sequence[Sheet], page: Mapping[str, Any] | None = None) -> bytes:
     """Length of the header (4 bytes, big-endian), header as ASCII JSON, the JPEGs.
 
+    No two are equal: Streamlit refers to a large message that it believes a browser to have, and one that the browser
+    has just thrown away leaves the page dead (see ``maxCachedMessageAge`` in .streamlit/config.toml).
+
     Args:
         kind: ``page`` or ``detail``; the browser keeps some of each.
         page: What is fixed about a page of tiles.
@@ -60,7 +64,7 @@ def packet(kind: str, sheets: Sequence[Sheet], page: Mapping[str, Any] | None = 
         }
         for one in sheets
     ]
-    header = {"kind": kind, "sheets": told, "page": page}
+    header = {"kind": kind, "sheets": told, "page": page, "serial": secrets.token_hex(6)}
     text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
     return b"".join([len(text).to_bytes(4, "big"), text, *(one.atlas.jpeg for one in sheets)])
 

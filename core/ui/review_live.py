@@ -7,6 +7,7 @@ nothing. Decisions are written before anything is drawn, so a rerun that is cut 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from core.ui.context import Context, table
 from core.ui.review_detail import detail
 from core.ui.review_filters import Filters, chosen
 from core.ui.review_forecast import remaining_words
-from core.ui.review_grid import Report, last_report, mount_grid, mount_packet, packet
+from core.ui.review_grid import Report, Sheet, last_report, mount_grid, mount_packet, packet
 from core.ui.review_operations import Told, pack, submit
 from core.ui.review_queue import Queue, open_queue
 from core.ui.review_state import Decided, decided
@@ -44,6 +45,8 @@ class Live:
         page: Number of the page, from 0.
         turned, at, reply: The request for another page that was answered last, where the focus goes, and words.
         heard, told, fault: The report of decisions that was answered last, and how.
+        stamp, pictures: The page that was drawn last, and its packet.
+        detailed, details: The pictures of details that were drawn last, and their packet.
     """
 
     key: tuple[Any, ...] = ()
@@ -58,6 +61,8 @@ class Live:
     fault: UserError | None = None
     stamp: str = ""
     pictures: bytes = b""
+    detailed: tuple[str, ...] | None = None
+    details: bytes = b""
     fresh: int = 0
 
 
@@ -92,9 +97,10 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
     about = None
     if isinstance(focus, int) and focus in positions:
         about = detail(context, queue, now, focus)
+    _draw_details(live, about.sheets if about else ())
     place = st.container()
     mount_packet(live.pictures, key=PICTURES)
-    mount_packet(packet("detail", about.sheets if about else ()), key=DETAILS)
+    mount_packet(live.details, key=DETAILS)
     left = remaining_words(queue, now, context.reviewer if blind else None)
     data = {
         "workspace": context.workspace.name,
@@ -203,3 +209,9 @@ def _draw_page(live: Live, context: Context, queue: Queue, size: int) -> None:
     live.pictures = packet(
         "page", [pictures], page_data(queue, live.shown, live.packed, live.page, size, live.stamp, pictures)
     )
+
+
+def _draw_details(live: Live, sheets: Sequence[Sheet]) -> None:
+    names = tuple(one.name for one in sheets)
+    if names != live.detailed:
+        live.detailed, live.details = names, packet("detail", sheets)

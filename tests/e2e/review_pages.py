@@ -46,11 +46,7 @@ def tiles(page: Page) -> Locator:
 
 
 def grid(page: Page) -> Locator:
-    """The grid.
-
-    The last one: for a moment Streamlit may hold an old copy of an element beside the new one.
-    """
-    return page.locator(".rv").last
+    return page.locator(".rv")
 
 
 def tile(page: Page, position: int) -> Locator:

@@ -142,6 +142,20 @@ def test_fifty_keys_in_a_moment_lose_none(review: Page, workspace: Workspace) ->
     assert seconds < 5
 
 
+def test_going_back_at_once(review: Page) -> None:
+    """What was just seen comes back while the browser throws it away: the page lives on."""
+    place = 1
+    for step in range(40):
+        press(review, "right" if step % 4 < 2 else "left")
+        place += 1 if step % 4 < 2 else -1
+        review.wait_for_timeout(170 + 40 * (step % 7))
+    press(review, "space")
+    large = review.get_by_role("dialog", name="Large view")
+    expect(large.locator(".place")).to_have_text(f"{place} of {ITEMS}")
+    expect(large.get_by_text("Why it is here")).to_be_visible()
+    expect(review.get_by_text("Connection error")).to_have_count(0)
+
+
 def test_large_view_palette_and_comment(review: Page, workspace: Workspace) -> None:
     press(review, "space")
     large = review.get_by_role("dialog", name="Large view")

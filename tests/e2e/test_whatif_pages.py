@@ -40,8 +40,11 @@ def test_from_a_failure_to_a_measured_set(page: Page, serve: Callable[..., str],
     url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "2"})
     page.goto(f"{url}/why?workspace=tiny")  # a cold deep link
     expect(page.get_by_role("heading", name="If the worst images were removed")).to_be_visible(timeout=60_000)
+    settled(page)
+    before = page.url
     press(page, "Next")
-    settled(page)  # the tiles of the target before it go away, and what is selected of them
+    page.wait_for_url(lambda url: url != before)
+    settled(page)  # the tiles of the target before are gone, and what was selected of them
     tiles = page.get_by_role("listbox", name="most harmful training images").get_by_role("option")
     tiles.first.click()
     chosen = tiles.first.get_attribute("data-id")

@@ -140,6 +140,7 @@ def test_progress_runs_from_nothing_to_all(shell: Shell, home: Path, monkeypatch
         (["figure2", "--profile", "huge"], "no profile 'huge'"),
         (["figure2", "--images", "mnist"], "not understood"),
         (["figure2", "--images", "mnist=a,mnist=b"], "two image sets"),
+        (["figure2", "--images", "mnist=a", "--images", "mnist=b"], "two image sets"),
         (["figure2", "--images", "cifar=mnist5k"], "no data set 'cifar'"),
         (["figure2", "--images", "mnist=elsewhere"], "elsewhere"),
     ],
