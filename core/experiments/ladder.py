@@ -20,6 +20,7 @@ from core.experiments.outcome import (
     Difference,
     Figures,
     Outcome,
+    Share,
     mean_sd,
     near_words,
     percent,
@@ -116,7 +117,6 @@ def _table(figures: Figures, data: str) -> Table:
         if method not in of["harmful"]:
             continue
         here = figures.of(data=data, condition="harmful", method=method)
-        got = (of["harmful"][method] - of["harmful"]["unedited"]).mean()
         rows.append(
             [
                 label,
@@ -124,7 +124,7 @@ def _table(figures: Figures, data: str) -> Table:
                 mean_sd(_shares(figures, data, "harmful", method), ".1f", POINTS),
                 mean_sd(here["seconds"], ".1f"),
                 mean_sd(of["harmful"][method]),
-                percent(got / (gain.mean / POINTS)) if gain.low > 0 else "–",
+                _part_words(of["harmful"], method) if gain.low > 0 else "–",
                 mean_sd(of["random"][method]),
                 mean_sd(of["random"][method] - of["random"]["retrain"], "+.1f", POINTS),
             ]
@@ -183,6 +183,16 @@ def _curve(
     return Series(name, x, mean, low, high, estimate=estimate, reference=reference)
 
 
+def _part(of: dict[str, pd.Series], name: str) -> Share:
+    """Of what retraining gains."""
+    return Share.of(of[name] - of["unedited"], of["retrain"] - of["unedited"])
+
+
+def _part_words(of: dict[str, pd.Series], name: str) -> str:
+    by_definition = {"unedited": "0 %", "retrain": "100 %"}
+    return by_definition.get(name) or _part(of, name).words
+
+
 def _says(figures: Figures, data: str) -> list[str]:
     harmful, random = (accuracies(figures, data=data, condition=condition) for condition in ("harmful", "random"))
     whole = Difference.of(harmful["retrain"], harmful["unedited"])
@@ -193,25 +203,19 @@ def _says(figures: Figures, data: str) -> list[str]:
         "apart."
     ]
     if whole.low > 0:
-        parts = {
-            name: (harmful[name] - harmful["unedited"]).mean() / (harmful["retrain"] - harmful["unedited"]).mean()
-            for name in (*edits, *(f"steps-all-{share}" for share in CONTROLLED))
-        }
+        parts = {name: _part(harmful, name) for name in edits}
+        controls = {name: _part(harmful, name) for share in CONTROLLED if (name := f"steps-all-{share}") in harmful}
         cheap = [name for name in parts if _shares(figures, data, "harmful", name).mean() <= 1.05 * BUDGET]
-        got = [
-            f"{RUNGS[name]} {percent(parts[name])}"
-            + (f" (goal {'met' if parts[name] >= GOAL else 'missed'})" if name in edits else "")
-            for name in cheap
-        ]
-        reached = [RUNGS[name] for name in edits if parts[name] >= GOAL]
-        best = max(edits, key=lambda name: parts[name])
+        got = [f"{RUNGS[name]} {parts[name].words} (goal {parts[name].reaches(GOAL)})" for name in cheap]
+        got += [f"{RUNGS[name]} {share.words}" for name, share in controls.items()]
+        best = max(parts, key=lambda name: parts[name].mean)
+        said.append(f"{percent(GOAL)} of the gain for {percent(BUDGET)} of the cost are the goal. {'; '.join(got)}.")
+        reached = [RUNGS[name] for name in parts if parts[name].reaches(GOAL) == "met"]
+        open_ = [RUNGS[name] for name in parts if parts[name].reaches(GOAL) == "not settled"]
         said.append(
-            f"{percent(GOAL)} of the gain for {percent(BUDGET)} of the cost are the goal. {'; '.join(got)}. "
-            + (
-                f"{percent(GOAL)} are reached by: {'; '.join(reached)}."
-                if reached
-                else f"No rung reaches {percent(GOAL)}; the best is {RUNGS[best]}, with {percent(parts[best])}."
-            )
+            f"At any cost, {percent(GOAL)} are reached by: {'; '.join(reached) or 'no rung'}"
+            + (f" (not settled: {'; '.join(open_)})" if open_ else "")
+            + f". The most has {RUNGS[best]}, {parts[best].words}."
         )
     else:
         over = (f"{RUNGS[name]} {Difference.of(harmful[name], harmful['unedited']).words}" for name in edits)

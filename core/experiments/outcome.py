@@ -121,6 +121,52 @@ class Difference:
         return f"{self.apart:.1f} points" if self.seeds else "not known"
 
 
+@dataclass(frozen=True)
+class Share:
+    """What part one gain is of another, both paired by seed.
+
+    Attributes:
+        mean: Ratio of the mean gains.
+        low, high: Its 95 % interval by Fieller's theorem (Fieller 1954, "Some problems in interval estimation");
+            infinite where the gain that it is a part of is not clearly different from 0.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, part: pd.Series, whole: pd.Series) -> Share:
+        both = pd.concat([part, whole], axis=1, join="inner").astype(float).dropna().to_numpy()
+        n = len(both)
+        if not n:
+            return cls(float("nan"), float("-inf"), float("inf"))
+        x, y = both.mean(0)
+        ratio = float(x / y) if y else float("nan")
+        if n < 2:
+            return cls(ratio, float("-inf"), float("inf"))
+        (xx, xy), (_, yy) = np.cov(both.T, ddof=1) / n
+        t = float(stats.t.ppf(0.975, n - 1))
+        # Every ratio r whose x - r y is not clearly different from 0: a r^2 - 2 b r + c <= 0.
+        a, b, c = y**2 - t**2 * yy, x * y - t**2 * xy, x**2 - t**2 * xx
+        if a <= 0:
+            return cls(ratio, float("-inf"), float("inf"))
+        half = max(0.0, b**2 - a * c) ** 0.5
+        return cls(ratio, float((b - half) / a), float((b + half) / a))
+
+    @property
+    def words(self) -> str:
+        """``34 % [28, 41]``."""
+        if not np.isfinite(self.low):
+            return f"{percent(self.mean)} (interval without end)"
+        low, high = (round(POINTS * end) + 0 for end in (self.low, self.high))
+        return f"{percent(self.mean)} [{low}, {high}]"
+
+    def reaches(self, goal: float) -> str:
+        """``met``, ``missed`` or ``not settled``, by the interval."""
+        return "met" if self.low >= goal else "missed" if self.high < goal else "not settled"
+
+
 def _signed(points: float) -> str:
     return f"{round(points, 1) + 0.0:+.1f}"  # + 0.0 makes no difference but to -0
 

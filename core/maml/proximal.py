@@ -7,6 +7,7 @@ plain tensors of the whole chunk.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +95,7 @@ def _task(xs: Tensor, ys: Tensor, s: Tensor) -> Task:
 
 
 class _Memory:
-    """The last tensors that were put in, up to a number of bytes.
+    """The last tensors that were put in, up to a number of bytes; the threads of a process share it.
 
     Every curvature product, gradient and score of a chunk begins with the same optimum, which costs most of them.
     """
@@ -102,18 +103,24 @@ class _Memory:
     def __init__(self, most_bytes: int) -> None:
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._bytes, self._most = 0, most_bytes
+        self._lock = threading.Lock()
 
     def get(self, key: str) -> Tensor | None:
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
 
     def put(self, key: str, value: Tensor) -> Tensor:
-        self._kept[key] = value
-        self._bytes += value.nbytes
-        while self._bytes > self._most and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        return value
+        """Keep ``value``; returns what is kept, which another thread may have put in before."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = value
+                self._bytes += value.nbytes
+            kept = self._kept[key]
+            while self._bytes > self._most and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+            return kept
 
 
 _optima = _Memory(256_000_000)

@@ -7,9 +7,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from core.experiments import figure1, instances, ladder, table1, truth
-from core.experiments.outcome import Difference, Figures, near_words
+from core.experiments.outcome import Difference, Figures, Share, near_words
 from core.experiments.profiles import PROFILES
 
 NAN = float("nan")
@@ -75,13 +77,38 @@ def test_a_gain_that_is_none_has_no_shares() -> None:
 def test_every_rung_may_reach_the_goal() -> None:
     gained = {"unedited": [0.5, 0.52, 0.51], "retrain": [0.7, 0.72, 0.71], "linear": [0.69, 0.71, 0.7]}
     said = " ".join(ladder.conclude(rungs(gained, {"retrain": 6400.0, "linear": 100.0})).says)
-    assert "Linear edit, Gauss-Newton 95 % (goal met)" in said
-    assert "90 % are reached by: Linear edit, Gauss-Newton." in said
+    assert "Linear edit, Gauss-Newton 95 % [95, 95] (goal met)" in said
+    assert "90 % are reached by: Linear edit, Gauss-Newton. The most has Linear edit" in said
     costly = " ".join(ladder.conclude(rungs(gained, {"retrain": 6400.0, "linear": 1000.0})).says)
     assert "goal met" not in costly
     gained["linear"] = gained["unedited"]
     missed = " ".join(ladder.conclude(rungs(gained, {"retrain": 6400.0})).says)
-    assert "No rung reaches 90 %" in missed
+    assert "90 % are reached by: no rung." in missed
+
+
+def test_a_goal_that_seeds_do_not_settle_is_not_met() -> None:
+    gained = {"unedited": [0.5, 0.52, 0.51], "retrain": [0.7, 0.72, 0.71], "linear": [0.66, 0.74, 0.7]}
+    said = " ".join(ladder.conclude(rungs(gained, {"retrain": 6400.0, "linear": 100.0})).says)
+    assert "(goal not settled)" in said
+    assert "no rung (not settled: Linear edit, Gauss-Newton)" in said
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1, 1), st.floats(-0.5, 1.5)), min_size=3, max_size=8),
+)
+def test_the_interval_of_a_share_ends_where_a_t_test_does(gains: list[tuple[float, float]]) -> None:
+    """At both ends ``part - share * whole`` is as far from 0 as a 95 % interval reaches (Fieller)."""
+    part, whole = pd.DataFrame(gains, dtype=float).T.to_numpy()
+    share, gain = Share.of(pd.Series(part), pd.Series(whole)), Difference.of(whole, np.zeros(len(whole)))
+    assume(abs(gain.mean) > 1 and part.std() + whole.std() > 1e-3)
+    if not gain.sure:
+        assert share.low == -np.inf
+        assert "without end" in share.words
+        return
+    assert share.low <= share.mean <= share.high
+    for end in (share.low, share.high):
+        left = Difference.of(part, end * whole)
+        assert min(abs(left.low), abs(left.high)) == pytest.approx(0, abs=1e-6 * (1 + abs(end)) * 100)
 
 
 def test_a_second_seed_is_as_far_as_it_is() -> None:
