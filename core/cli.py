@@ -570,6 +570,13 @@ def edit(
     budget: Annotated[
         float, typer.Option(help="Of steps, as a share of what training the model took; at least 40 steps are made.")
     ] = 0.02,
+    rewind: Annotated[
+        bool,
+        typer.Option(
+            help="Begin steps at the snapshot of the training that some held-out tasks like best, where snapshots were "
+            "kept, or at the present model."
+        ),
+    ] = True,
     curvature: CurvatureOption = None,
     solver: SolverOption = None,
     curvature_tasks: CurvatureTasksOption = None,
@@ -586,7 +593,7 @@ def edit(
     """Edit the model for what reviewers removed and relabelled, and measure it on the held-out tasks."""
     from dataclasses import replace
 
-    from core.actions.edit import FINETUNE, SOLVE, USUAL_WAYS
+    from core.actions.edit import FINETUNE, SOLVE, USUAL_WAYS, start_words
     from core.actions.edit import edit as edit_action
 
     opened = open_workspace(workspace)
@@ -613,6 +620,7 @@ def edit(
             solver=settings,
             finetune=finetune,
             budget=budget,
+            rewind=rewind,
             compute=compute,
             progress=progress,
         )
@@ -620,7 +628,8 @@ def edit(
         accuracy, change = figures["accuracy"], figures["accuracy_change"]
         print(
             f"{way}: held-out accuracy {accuracy['mean']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}], "
-            f"change {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]{_cost_words(figures)}",
+            f"change {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]{_cost_words(figures)}"
+            + (f", begun at {words}" if (words := start_words(figures)) else ""),
             file=sys.stderr,
         )
         print(run.folder)

@@ -6,8 +6,8 @@ to the unedited model are paired by task; cost in meta-gradients, :mod:`core.edi
 
 - ``linear``: lambda minus the influence functions of what changes. An **estimate** of what retraining gives.
 - ``newton``: one step of Newton's method on the changed objective, within a trust region.
-- ``steps``: a few preconditioned steps from the present model; begun at the Newton step they get no further and cost
-  more (docs/results.md).
+- ``steps``: a few preconditioned steps from the snapshot of the training that some held-out tasks like best, or from
+  the present model where none were kept; begun at the Newton step they get no further and cost more (docs/results.md).
 - ``steps-all``: as many on everything, so that what training longer gains is not taken for a
   gain of the changes.
 - ``finetune``: a short fine-tune of the present model on the changed tasks.
@@ -17,7 +17,7 @@ to the unedited model are paired by task; cost in meta-gradients, :mod:`core.edi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -26,13 +26,14 @@ from core.actions.compute import Compute, Loaded
 from core.actions.edit_ways import Edited, retraining_cost
 from core.actions.evaluate import evaluation, heldout_table, summary
 from core.actions.rank import ENGINE
+from core.editing.cost import Cost
 from core.editing.newton import NewtonSettings
 from core.editing.steps import StepSettings
 from core.errors import UserError
 from core.influence.methods import SolveSettings
 from core.maml.checkpoint import Model, save_model
 from core.maml.evaluation import Interval, evaluate
-from core.maml.training import TrainSettings
+from core.maml.training import SNAPSHOTS, TrainSettings
 from core.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.workspace.runs import Run, Work
@@ -51,6 +52,8 @@ FINETUNE = TrainSettings(iterations=40, learning_rate=1e-3, polish=0)
 NEWTON = NewtonSettings()
 BUDGET = 0.02
 """Of the steps, as a share of what training the model took."""
+REWIND_TASKS = 8
+"""Held-out tasks that choose the snapshot."""
 _LEAST_STEPS = 40
 
 
@@ -59,10 +62,13 @@ def kind_of(way: str) -> str:
     return f"edit-{way}"
 
 
-def step_settings(project: Project, budget: float = BUDGET) -> StepSettings:
-    """The steps that are a share ``budget`` of what training the model took, 40 at least.
+def step_settings(project: Project, budget: float = BUDGET, rewind: bool = True) -> StepSettings:
+    """The steps that are, with the choice of where they begin, a share ``budget`` of what training the model took.
 
-    Where the model does not say how it was trained, they are 40.
+    They are 40 at least, and 40 where the model does not say how it was trained.
+
+    Args:
+        rewind: Begin at a snapshot of the training where such were kept, not at the present model.
 
     Raises:
         UserError: the budget is no share.
@@ -70,7 +76,21 @@ def step_settings(project: Project, budget: float = BUDGET) -> StepSettings:
     if not 0 < budget <= 1:
         raise UserError(f"The budget {budget:g} is no share of a retraining.", "Use more than 0 and at most 1.")
     whole = retraining_cost(project.model, len(project.tasks.train)) or 0.0
-    return StepSettings(max(_LEAST_STEPS, round(budget * whole)))
+    rewind_tasks = REWIND_TASKS if rewind and project.snapshots else 0
+    choice = Cost(evaluations=rewind_tasks * (SNAPSHOTS + 1)).meta_gradients
+    return StepSettings(max(_LEAST_STEPS, round(budget * whole - choice)), rewind_tasks=rewind_tasks)
+
+
+def start_words(figures: Mapping[str, Any]) -> str:
+    """Where steps began that chose among snapshots; empty of others."""
+    start = figures.get("start")
+    if start is None:
+        return ""
+    end = len(start["losses"]) - 1
+    where = (
+        "the present model" if start["number"] == end else f"snapshot {start['number'] + 1} of {end} of its training"
+    )
+    return f"{where}, which {start['tasks']} held-out tasks liked best"
 
 
 def question_of(
@@ -82,6 +102,7 @@ def question_of(
     compute: Compute,
     newton: NewtonSettings = NEWTON,
     budget: float = BUDGET,
+    rewind: bool = True,
 ) -> dict[str, Any]:
     """What names the edit, as :class:`core.workspace.runs.Runs` takes it."""
     question: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
@@ -90,7 +111,7 @@ def question_of(
     if way == "newton":
         question |= {"newton": asdict(newton)}
     if way in ("steps", "steps-all"):
-        question |= {"steps": asdict(step_settings(project, budget))}
+        question |= {"steps": asdict(step_settings(project, budget, rewind))}
     if way.startswith("finetune"):
         question |= asdict(finetune)
     return question | ({} if way in CONTROLS else {"removal": changes.hash})
@@ -105,13 +126,14 @@ def edit(
     finetune: TrainSettings,
     newton: NewtonSettings = NEWTON,
     budget: float = BUDGET,
+    rewind: bool = True,
     compute: Compute,
     progress: Progress,
 ) -> Run:
     """Edit the model of the workspace in one of :data:`WAYS`.
 
     Args:
-        budget: Of ``steps``, as a share of what training the model took (:func:`step_settings`).
+        budget, rewind: Of ``steps`` (:func:`step_settings`).
 
     Raises:
         UserError: there is no such way, nothing is changed, nothing would be left, or the budget is no share.
@@ -124,7 +146,9 @@ def edit(
     changes = Changes() if way in CONTROLS else changes
 
     def steps(loaded: Loaded, run: Work) -> Edited:
-        return edit_ways.steps(loaded, changes, step_settings(project, budget), run, progress)
+        settings = step_settings(project, budget, rewind)
+        snapshots = [one.params for one in workspace.trajectory()] if settings.rewind_tasks else []
+        return edit_ways.steps(loaded, changes, settings, snapshots, run, progress)
 
     def fine_tuned(loaded: Loaded, run: Work) -> Edited:
         return edit_ways.finetune(loaded, changes, finetune, run, progress)
@@ -166,5 +190,5 @@ def edit(
         run.write_table("heldout.parquet", after)
         run.write_json("edit.json", figures)
 
-    question = question_of(project, way, changes, solver, finetune, compute, newton, budget)
+    question = question_of(project, way, changes, solver, finetune, compute, newton, budget, rewind)
     return workspace.runs.answer(kind_of(way), question, work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from core.actions.solve import Solver
 from core.editing.cost import Cost, training_cost
 from core.editing.linear import change_gradient, row_change, touched_tasks
 from core.editing.newton import NewtonSettings, newton_edit
-from core.editing.steps import StepSettings, few_steps
+from core.editing.steps import StepSettings, best_start, few_steps
 from core.errors import UserError
 from core.influence.methods import SolveSettings
 from core.influence.targets import target_gradient
@@ -85,12 +86,26 @@ def newton(loaded: Loaded, changes: Changes, settings: NewtonSettings, run: Work
     return Edited(made.params, {"newton": made.report}, made.cost.meta_gradients)
 
 
-def steps(loaded: Loaded, changes: Changes, settings: StepSettings, run: Work, progress: Progress) -> Edited:
-    """A few preconditioned steps from the present model."""
+def steps(
+    loaded: Loaded,
+    changes: Changes,
+    settings: StepSettings,
+    snapshots: Sequence[Params],
+    run: Work,
+    progress: Progress,
+) -> Edited:
+    """A few preconditioned steps from the present model, or from one of the snapshots of its training before it."""
     kept = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
+    candidates = [*map(loaded.place, snapshots), loaded.params]
+    figures: dict[str, Any] = {"settings": asdict(settings)}
+    start, cost = loaded.params, settings.cost
     with run.timed("steps"):
-        params = few_steps(loaded.model, loaded.params, kept, settings, progress, run.folder / "memory")
-    return Edited(params, {"settings": asdict(settings)}, settings.cost.meta_gradients)
+        if settings.rewind_tasks:
+            chosen = best_start(loaded.model, candidates, loaded.heldout, settings.rewind_tasks, settings.seed)
+            start, cost = chosen.params, cost + chosen.cost
+            figures["start"] = {"number": chosen.number, "losses": chosen.losses, "tasks": chosen.tasks}
+        params = few_steps(loaded.model, start, kept, settings, progress, run.folder / "memory")
+    return Edited(params, figures, cost.meta_gradients)
 
 
 def finetune(loaded: Loaded, changes: Changes, settings: TrainSettings, run: Work, progress: Progress) -> Edited:

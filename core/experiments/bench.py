@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from core.actions.compute import Compute
+from core.actions.edit import REWIND_TASKS
 from core.actions.method_scores import POOLED_EPOCHS, scored
 from core.actions.rank import ranking, read
 from core.actions.retraining import Retrain, params_of, retraining
@@ -20,7 +21,7 @@ from core.actions.solve import Solver
 from core.editing.cost import Cost, training_cost
 from core.editing.linear import change_gradient, row_change, touched_tasks
 from core.editing.newton import NewtonSettings, newton_edit
-from core.editing.steps import StepSettings, few_steps
+from core.editing.steps import StepSettings, best_start, few_steps
 from core.experiments.problems import Problem, problem, recipe
 from core.experiments.profiles import WAYS, Profile
 from core.influence.methods import METHODS, Estimator
@@ -211,6 +212,17 @@ class Bench:
                 progress,
             )
             return made.params, made.cost.meta_gradients
+
+        return self._clocked(on, do)
+
+    def rewound(self, on: Problem) -> Edited:
+        """The snapshot of the training that some of the targets like best, and what choosing it took."""
+
+        def do(_: Progress, __: Work) -> tuple[Params, float]:
+            loaded = on.loaded
+            snapshots = [loaded.place(one.params) for one in on.workspace.trajectory()]
+            chosen = best_start(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, self.unit.seed)
+            return chosen.params, chosen.cost.meta_gradients
 
         return self._clocked(on, do)
 

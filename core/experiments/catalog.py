@@ -112,7 +112,7 @@ _ALL: Sequence[Experiment] = (
         ladder.measure,
         ladder.conclude,
         ladder.weight,
-        version=3,
+        version=4,
     ),
 )
 EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in _ALL}

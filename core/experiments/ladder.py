@@ -44,17 +44,24 @@ RUNGS = {
     **{f"newton+steps-{share}": f"Newton, then steps: {percent(share)} in all" for share in SHARES},
     **{f"steps-{share}": f"Steps alone: {percent(share)}" for share in SHARES},
     **{f"steps-all-{share}": f"Steps on everything: {percent(share)} (control)" for share in CONTROLLED},
+    "rewind": "Best snapshot of the training (control)",
+    **{f"rewind+steps-{share}": f"Steps from the best snapshot: {percent(share)} in all" for share in SHARES},
+    **{
+        f"rewind+steps-all-{share}": f"Steps from there on everything: {percent(share)} in all (control)"
+        for share in CONTROLLED
+    },
     **{f"finetune-{share}": f"Fine-tune in batches: {percent(share)}" for share in BATCHED},
     "retrain": "Retraining",
     "retrain-again": "Retraining, another seed",
 }
-_NEAR = ("unedited", "linear", "newton", f"steps-{BUDGET}", f"finetune-{BATCHED[0]}")
+_CONTROLS = tuple(name for name in RUNGS if "-all-" in name or name == "rewind")
+_NEAR = ("unedited", "linear", "newton", f"steps-{BUDGET}", f"rewind+steps-{BUDGET}", f"finetune-{BATCHED[0]}")
 _ENDS = ("unedited", "retrain", "retrain-again")
 
 
 def weight(profile: Profile) -> int:
     """Two models, two retrainings of each, and the rungs."""
-    return 6 * TRAINING + 2 * (2 + 2 * len(SHARES) + len(CONTROLLED) + len(BATCHED)) * EDIT
+    return 6 * TRAINING + 2 * (3 + 3 * len(SHARES) + 2 * len(CONTROLLED) + len(BATCHED)) * EDIT
 
 
 def measure(bench: Bench) -> pd.DataFrame:
@@ -80,6 +87,13 @@ def climbed(bench: Bench, on: Problem, changes: Changes) -> dict[str, Edited]:
         made[f"steps-{share}"] = bench.steps(on, changes, share)
     for share in CONTROLLED:
         made[f"steps-all-{share}"] = bench.steps(on, Changes(), share)
+    made["rewind"] = start = bench.rewound(on)
+    for share in SHARES:
+        if start.cost < share * whole:
+            made[f"rewind+steps-{share}"] = bench.steps(on, changes, share, start)
+    for share in CONTROLLED:
+        if start.cost < share * whole:
+            made[f"rewind+steps-all-{share}"] = bench.steps(on, Changes(), share, start)
     batch = bench.unit.profile.long.meta_batch
     for share in BATCHED:
         short = replace(bench.unit.profile.finetune, meta_batch=batch, iterations=max(1, round(share * whole / batch)))
@@ -148,15 +162,17 @@ def _plot(figures: Figures, data: str, condition: str) -> Plot:
     for name, words, asked in (
         ("newton+steps", "Newton, then steps", SHARES),
         ("steps", "steps alone", SHARES),
-        ("steps-all", "control", CONTROLLED),
+        ("rewind+steps", "steps from the best snapshot", SHARES),
+        ("steps-all", "steps on everything (control)", CONTROLLED),
+        ("rewind+steps-all", "the same from the best snapshot", CONTROLLED),
         ("finetune", "fine-tune in batches", BATCHED),
     ):
         shares = [share for share in asked if f"{name}-{share}" in of]
         values = [of[f"{name}-{share}"] for share in shares]
-        series.append(_curve(words, list(shares), values, reference=name == "steps-all"))
-    for name in ("linear", "newton"):
+        series.append(_curve(words, list(shares), values, reference="all" in name))
+    for name in ("linear", "newton", "rewind"):
         at = float(_shares(figures, data, condition, name).mean())
-        series.append(_curve(RUNGS[name], [at], [of[name]], estimate=name == "linear"))
+        series.append(_curve(RUNGS[name], [at], [of[name]], estimate=name == "linear", reference=name == "rewind"))
     for name in ("unedited", "retrain"):
         series.append(_curve(RUNGS[name], [min(SHARES), 1.0], [of[name]] * 2, reference=True))
     what = {"harmful": "harmful tasks removed", "random": "tasks removed at random"}[condition]
@@ -196,7 +212,7 @@ def _part_words(of: dict[str, pd.Series], name: str) -> str:
 def _says(figures: Figures, data: str) -> list[str]:
     harmful, random = (accuracies(figures, data=data, condition=condition) for condition in ("harmful", "random"))
     whole = Difference.of(harmful["retrain"], harmful["unedited"])
-    edits = [name for name in RUNGS if name in harmful and name not in _ENDS and "all" not in name]
+    edits = [name for name in RUNGS if name in harmful and name not in (*_ENDS, *_CONTROLS)]
     said = [
         f"**{TITLES[data]}, harmful tasks.** Retraining without them gives {whole.words} over no change. Two "
         f"retrainings from other seeds are {Difference.of(harmful['retrain-again'], harmful['retrain']).apart_words} "
@@ -204,7 +220,7 @@ def _says(figures: Figures, data: str) -> list[str]:
     ]
     if whole.low > 0:
         parts = {name: _part(harmful, name) for name in edits}
-        controls = {name: _part(harmful, name) for share in CONTROLLED if (name := f"steps-all-{share}") in harmful}
+        controls = {name: _part(harmful, name) for name in _CONTROLS if name in harmful}
         cheap = [name for name in parts if _shares(figures, data, "harmful", name).mean() <= 1.05 * BUDGET]
         got = [f"{RUNGS[name]} {parts[name].words} (goal {parts[name].reaches(GOAL)})" for name in cheap]
         got += [f"{RUNGS[name]} {share.words}" for name, share in controls.items()]

@@ -268,7 +268,7 @@ def load_model(folder: Path) -> Model:
 
 
 def save_trajectory(trajectory: list[Snapshot], folder: Path) -> None:
-    """Write the snapshots of a training beside its model, which TracIn reads."""
+    """Write the snapshots of a training beside its model, which TracIn reads and steps may begin at."""
     tensors = {
         f"{number}.{name}": value.cpu().float().contiguous()
         for number, snapshot in enumerate(trajectory)
@@ -288,7 +288,7 @@ def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
     path = folder / TRAJECTORY
     if not path.is_file():
         raise UserError(
-            "This model was kept without snapshots of its training, which TracIn follows.",
+            "This model was kept without snapshots of its training.",
             "Train it with the train command, or use another method.",
         )
     try:

@@ -30,7 +30,8 @@ from core.maml.vectors import flatten, unflatten
 from core.progress import Progress
 
 STATE_FILE = "state.safetensors"
-_SNAPSHOTS = 8  # kept of a training
+SNAPSHOTS = 8
+"""Kept of a training."""
 _BLOCK = 10  # L-BFGS iterations between two looks at how far it is
 
 
@@ -199,7 +200,7 @@ def _adam(
         }
     size = min(settings.meta_batch, len(episodes))
     last = settings.iterations
-    marks = {round(last * (n + 1) / _SNAPSHOTS) for n in range(_SNAPSHOTS)} - {0}
+    marks = {round(last * (n + 1) / SNAPSHOTS) for n in range(SNAPSHOTS)} - {0}
     losses: list[float] = []
     progress.stage(name, last, done=state.done)
     for iteration in range(state.done, last):

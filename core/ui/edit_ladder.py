@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from core.actions.edit import start_words
 from core.maml.evaluation import Interval
 from core.ui.context import table
 from core.ui.edit_results import Outcome, direction, in_points, steps_effect
@@ -106,4 +107,5 @@ def ladder_sentence(found: dict[str, Outcome]) -> str | None:
             if effect is None
             else f" As many steps without the changes leave this to them: {in_points(effect)}: {direction(effect)}."
         )
-    return f"**{rung.label}, measured:** {in_points(change)}: {direction(change)}{price}. {close}{longer}"
+    began = f" They began at {words}." if (words := start_words(rung.figures)) else ""
+    return f"**{rung.label}, measured:** {in_points(change)}: {direction(change)}{price}. {close}{longer}{began}"

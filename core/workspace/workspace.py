@@ -23,7 +23,7 @@ from typing import Any
 from core.data import ImageSet
 from core.errors import UserError
 from core.files import disk_errors, home, library, read_json, write_json
-from core.maml.checkpoint import Model, load_model, load_trajectory
+from core.maml.checkpoint import TRAJECTORY, Model, load_model, load_trajectory
 from core.maml.training import Snapshot
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, read_folder
@@ -42,6 +42,8 @@ class Project:
     images: ImageSet
     tasks: TaskFolder
     model: Model
+    snapshots: bool = False
+    """Whether those of the model's training were kept."""
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -88,7 +90,7 @@ class Workspace:
         tasks, model = read_folder(self.folder / "tasks"), load_model(self.folder / "model")
         images = tasks.images()
         check_fit(images, tasks, model)
-        return Project(images, tasks, model)
+        return Project(images, tasks, model, (self.folder / "model" / TRAJECTORY).is_file())
 
     def trajectory(self) -> list[Snapshot]:
         """Snapshots of the model's training.

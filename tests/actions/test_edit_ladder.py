@@ -17,6 +17,7 @@ from core.actions.decide import mark
 from core.actions.edit import (
     FINETUNE,
     NEWTON,
+    REWIND_TASKS,
     SOLVE,
     STEP_WAYS,
     USUAL_WAYS,
@@ -24,13 +25,15 @@ from core.actions.edit import (
     edit,
     kind_of,
     question_of,
+    start_words,
     step_settings,
 )
 from core.editing.newton import SHARES, newton_edit
 from core.editing.steps import StepSettings, few_steps
 from core.errors import Cancelled, UserError
-from core.maml.checkpoint import Model, ModelSpec, load_model, save_model
-from core.maml.training import TrainSettings
+from core.maml.checkpoint import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
+from core.maml.evaluation import evaluate
+from core.maml.training import SNAPSHOTS, Snapshot, TrainSettings
 from core.maml.vectors import flatten
 from core.progress import Progress
 from core.tasks.changes import Changes, cleaned
@@ -64,7 +67,9 @@ def workspace(ready: Path, tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "tiny")
 
 
-def made(workspace: Workspace, way: str, progress: Progress | None = None, budget: float = 0.02) -> Run:
+def made(
+    workspace: Workspace, way: str, progress: Progress | None = None, budget: float = 0.02, rewind: bool = True
+) -> Run:
     return edit(
         workspace,
         way,
@@ -72,6 +77,7 @@ def made(workspace: Workspace, way: str, progress: Progress | None = None, budge
         solver=replace(SOLVE, curvature_tasks=0),
         finetune=replace(FINETUNE, iterations=3),
         budget=budget,
+        rewind=rewind,
         compute=COMPUTE,
         progress=progress or Progress(),
     )
@@ -107,6 +113,61 @@ def test_steps_begin_at_the_present_model(workspace: Workspace) -> None:
         have = loaded.place(load_model(found.folder / "model").params)
         assert torch.allclose(flatten(have), flatten(want), rtol=1e-6, atol=1e-8), way
         assert found.json("edit.json")["cost"]["meta_gradients"] == 40
+
+
+def with_snapshots(workspace: Workspace) -> list[dict[str, torch.Tensor]]:
+    """Of two earlier models: one that new tasks like, one that no task can be told with."""
+    loaded = kept(workspace)
+    better = few_steps(loaded.model, loaded.params, loaded.heldout, StepSettings(60))  # trained on the very tasks
+    worse = {name: 50 * value for name, value in loaded.params.items()}
+    save_trajectory([Snapshot(worse, 1e-3), Snapshot(better, 1e-3)], workspace.folder / "model")
+    return [loaded.place(one.params) for one in workspace.trajectory()]
+
+
+def test_steps_begin_at_the_snapshot_that_new_tasks_like_best(workspace: Workspace) -> None:
+    _, better = with_snapshots(workspace)
+    settings = step_settings(workspace.project(), 0.9)
+    assert settings == StepSettings(round(0.9 * 120 - 0.5 * REWIND_TASKS * (SNAPSHOTS + 1)), rewind_tasks=REWIND_TASKS)
+    loaded = kept(workspace)
+    for way, changes in (("steps", workspace.changes()), ("steps-all", Changes())):
+        run = made(workspace, way, budget=0.9)
+        figures = run.json("edit.json")
+        assert figures["start"]["number"] == 1
+        assert figures["start"]["losses"][2] == pytest.approx(
+            float(evaluate(loaded.model, loaded.params, loaded.heldout).loss.mean())
+        ), "the present model is the last candidate; all 4 held-out tasks chose"
+        assert start_words(figures) == "snapshot 2 of 2 of its training, which 4 held-out tasks liked best"
+        assert figures["cost"]["meta_gradients"] == settings.budget + 0.5 * 4 * 3
+        episodes = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
+        want = few_steps(loaded.model, better, episodes, settings)
+        have = loaded.place(load_model(run.folder / "model").params)
+        assert torch.allclose(flatten(have), flatten(want), rtol=1e-6, atol=1e-8), way
+
+
+def test_steps_from_the_present_model_are_another_question(workspace: Workspace) -> None:
+    before = made(workspace, "steps")
+    with_snapshots(workspace)
+    assert made(workspace, "steps") != before
+    again = made(workspace, "steps", rewind=False)
+    assert again == before
+    assert "start" not in again.json("edit.json")
+    assert start_words(again.json("edit.json")) == ""
+
+
+def test_steps_begin_at_the_present_model_where_no_snapshot_is_better(workspace: Workspace) -> None:
+    with_snapshots(workspace)
+    worse = workspace.trajectory()[:1]
+    save_trajectory(worse, workspace.folder / "model")
+    figures = made(workspace, "steps").json("edit.json")
+    assert figures["start"]["number"] == 1
+    assert start_words(figures).startswith("the present model, ")
+
+
+def test_a_damaged_trajectory_is_said(workspace: Workspace) -> None:
+    (workspace.folder / "model" / TRAJECTORY).write_bytes(b"half")
+    with pytest.raises(UserError, match=r"trajectory.safetensors is damaged"):
+        made(workspace, "steps")
+    assert made(workspace, "steps", rewind=False).json("edit.json")["way"] == "steps"
 
 
 def test_every_way_says_what_it_cost(workspace: Workspace) -> None:

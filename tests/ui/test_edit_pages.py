@@ -150,6 +150,16 @@ class TestEdit:
         shutil.rmtree(control.folder)
         assert "is not measured without the control" in words(show("edit"))
 
+    def test_steps_say_where_they_began(self, show: Open, full: Workspace) -> None:
+        assert "They began at" not in words(show("edit"))
+        (run,) = full.runs.all("edit-steps")
+        figures = read_json(run.folder / "edit.json") | {
+            "start": {"number": 2, "losses": [1.2, 1.1, 0.9, 1], "tasks": 8}
+        }
+        write_json(run.folder / "edit.json", figures)
+        said = "They began at snapshot 3 of 3 of its training, which 8 held-out tasks liked best."
+        assert said in words(show("edit"))
+
     def test_edits_of_earlier_versions_are_shown_without_a_cost(self, show: Open, full: Workspace) -> None:
         for way in ("newton", "steps", "steps-all"):
             shutil.rmtree(full.runs.all(f"edit-{way}")[0].folder)
