@@ -58,13 +58,15 @@ class Outcome:
 def outcomes(context: Context, changes: Changes) -> dict[str, Outcome]:
     """The newest finished edit of each way for exactly these changes, whatever its options.
 
-    Of the control that one is taken which was fine-tuned as the other fine-tune was, if there is one.
+    Of a control that one is taken which has the options of what it is held against, if there is one.
     """
     found = {way: runs for way in WAYS if (runs := _edits(context, way, changes))}
     newest = {way: runs[0] for way, runs in found.items()}
-    if {"finetune", "finetune-all"} <= newest.keys():
-        alike = (run for run in found["finetune-all"] if _same_finetune(run, newest["finetune"]))
-        newest["finetune-all"] = next(alike, newest["finetune-all"])
+    for control in CONTROLS:
+        way = control.removesuffix("-all")
+        if {way, control} <= newest.keys():
+            alike = (run for run in found[control] if _same_options(run, newest[way]))
+            newest[control] = next(alike, newest[control])
     return {way: _outcome(context, way, run) for way, run in newest.items()}
 
 
@@ -98,7 +100,9 @@ def _options(context: Context, way: str, config: dict[str, Any]) -> list[str]:
     if way == "newton":
         changed = _differing(config["newton"], asdict(NEWTON)) + changed
     if way in ("steps", "steps-all"):
-        changed = _differing(config["steps"], asdict(step_settings(context.project))) + changed
+        usual = asdict(step_settings(context.project))
+        told = [] if config["steps"].get("rewind_tasks", 0) == usual.pop("rewind_tasks") else ["begun at the present model"]
+        changed = _differing(config["steps"], usual) + told + changed
     if way.startswith("finetune"):
         changed = _differing(config, asdict(FINETUNE)) + changed
     return changed
@@ -109,8 +113,9 @@ def _differing(config: dict[str, Any], usual: dict[str, Any]) -> list[str]:
     return [f"{key.replace('_', ' ')} {now[key]:g}" for key in usual if now[key] != usual[key]]
 
 
-def _same_finetune(one: Run, other: Run) -> bool:
-    keys = ("dtype", *asdict(FINETUNE))
+def _same_options(one: Run, other: Run) -> bool:
+    """Of two fine-tunes, or of two runs of steps."""
+    keys = ("dtype", "steps", *asdict(FINETUNE))
     first, second = one.config, other.config
     return all(first.get(key) == second.get(key) for key in keys)
 
@@ -133,23 +138,19 @@ def changes_effect(found: dict[str, Outcome]) -> Interval | None:
 
     Paired by held-out task; None until both are measured, with the same options.
     """
-    if not {"finetune", "finetune-all"} <= found.keys():
-        return None
-    if not _same_finetune(found["finetune"].run, found["finetune-all"].run):
-        return None
-    return _paired(found, "finetune", "finetune-all")
+    return _against_control(found, "finetune")
 
 
 def steps_effect(found: dict[str, Outcome]) -> Interval | None:
     """The same of the steps: with the changes against as many without them."""
-    if not {"steps", "steps-all"} <= found.keys():
+    return _against_control(found, "steps")
+
+
+def _against_control(found: dict[str, Outcome], way: str) -> Interval | None:
+    """Difference of accuracies, paired by held-out task; None without a control that has the same options."""
+    control = f"{way}-all"
+    if not {way, control} <= found.keys() or not _same_options(found[way].run, found[control].run):
         return None
-    one, other = (found[way].run.config["steps"] for way in ("steps", "steps-all"))
-    return _paired(found, "steps", "steps-all") if one == other else None
-
-
-def _paired(found: dict[str, Outcome], way: str, control: str) -> Interval:
-    """Difference of accuracies, paired by held-out task."""
     one, other = (table(found[name].run, "heldout.parquet").set_index("task_id")["accuracy"] for name in (way, control))
     return Interval.of((one - other).to_numpy())
 

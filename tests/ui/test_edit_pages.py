@@ -23,6 +23,8 @@ from core.actions.whatif import Instant
 from core.editing.newton import NewtonSettings
 from core.errors import UserError
 from core.files import read_json, write_json
+from core.maml.checkpoint import save_trajectory
+from core.maml.training import Snapshot
 from core.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.tasks.libraries import LIBRARIES
@@ -149,6 +151,27 @@ class TestEdit:
         assert f"As many steps without the changes leave this to them: {100 * apart.mean():+.1f} points" in said
         shutil.rmtree(control.folder)
         assert "is not measured without the control" in words(show("edit"))
+
+    def test_steps_and_their_control_begin_alike(self, show: Open, full: Workspace) -> None:
+        model = full.project().model
+        save_trajectory(
+            [Snapshot({name: 0.9 * value for name, value in model.params.items()}, 1e-3)], full.folder / "model"
+        )
+        page = show("edit")
+        for way in ("steps", "steps-all"):
+            assert f"{LABELS[way]}: begun at the present model" in words(page)
+        assert not page.button(key="edit_steps").disabled
+        assert "As many steps without the changes leave this to them" in words(page)
+        time.sleep(1.1)  # runs are ordered by the second they finished in
+        make_edit(full, "steps")
+        said = words(show("edit"))
+        assert "They began at " in said
+        assert "is not measured without the control" in said, "the control began elsewhere"
+        make_edit(full, "steps-all")
+        page = show("edit")
+        assert "As many steps without the changes leave this to them" in words(page)
+        assert "begun at the present model" not in words(page)
+        assert page.button(key="edit_steps").disabled
 
     def test_steps_say_where_they_began(self, show: Open, full: Workspace) -> None:
         assert "They began at" not in words(show("edit"))
