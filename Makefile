@@ -13,7 +13,7 @@ run: .venv/.run
 test: .venv/.test
 	$(BIN)/python -m tests.e2e.browser
 	-$(BIN)/python -m tests.learn2learn.install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore tests/e2e -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore tests/e2e -n 2 --dist loadfile --no-loadscope-reorder
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile
 
 lint: .venv/.test

@@ -10,7 +10,7 @@ const LATE_MS = 1500; // a decision that waits longer is told in the banner
 const AGAIN_MS = 2500; // a report without an answer is sent again
 const REST_MS = 160; // the focus rests this long before its details are asked for
 const QUEUE_LENGTH = 500; // keys pressed while a page is on its way
-const AWAY_MS = 1500; // the grid waits this long for the element that it goes to, and keeps the keys pressed meanwhile
+const AWAY_MS = 4000; // the grid waits this long for the element that it goes to, and keeps the keys pressed meanwhile
 const memories = new Map(); // scope -> {log, done, undone}; outlives the grid
 let review = null; // the one grid; Streamlit may draw its element anew elsewhere, and hold both for a while
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -103,7 +104,8 @@ def steps(
         if settings.rewind_tasks:
             chosen = best_start(loaded.model, candidates, loaded.heldout, settings.rewind_tasks, settings.seed)
             start, cost = chosen.params, cost + chosen.cost
-            figures["start"] = {"number": chosen.number, "losses": chosen.losses, "tasks": chosen.tasks}
+            losses = [loss if math.isfinite(loss) else None for loss in chosen.losses]
+            figures["start"] = {"number": chosen.number, "losses": losses, "tasks": chosen.tasks}
         params = few_steps(loaded.model, start, kept, settings, progress, run.folder / "memory")
     return Edited(params, figures, cost.meta_gradients)
 

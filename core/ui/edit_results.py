@@ -101,8 +101,8 @@ def _options(context: Context, way: str, config: dict[str, Any]) -> list[str]:
         changed = _differing(config["newton"], asdict(NEWTON)) + changed
     if way in ("steps", "steps-all"):
         usual = asdict(step_settings(context.project))
-        told = [] if config["steps"].get("rewind_tasks", 0) == usual.pop("rewind_tasks") else ["begun at the present model"]
-        changed = _differing(config["steps"], usual) + told + changed
+        rewound = config["steps"].get("rewind_tasks", 0) == usual.pop("rewind_tasks")
+        changed = _differing(config["steps"], usual) + ([] if rewound else ["begun at the present model"]) + changed
     if way.startswith("finetune"):
         changed = _differing(config, asdict(FINETUNE)) + changed
     return changed

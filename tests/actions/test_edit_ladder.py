@@ -156,10 +156,12 @@ def test_steps_from_the_present_model_are_another_question(workspace: Workspace)
 
 def test_steps_begin_at_the_present_model_where_no_snapshot_is_better(workspace: Workspace) -> None:
     with_snapshots(workspace)
-    worse = workspace.trajectory()[:1]
-    save_trajectory(worse, workspace.folder / "model")
+    (worse, _), rate = workspace.trajectory(), 1e-3
+    broken = Snapshot({name: float("nan") * value for name, value in worse.params.items()}, rate)
+    save_trajectory([broken, worse], workspace.folder / "model")
     figures = made(workspace, "steps").json("edit.json")
-    assert figures["start"]["number"] == 1
+    assert figures["start"]["number"] == 2
+    assert figures["start"]["losses"][0] is None
     assert start_words(figures).startswith("the present model, ")
 
 
