@@ -199,6 +199,22 @@ def _curve(
     return Series(name, x, mean, low, high, estimate=estimate, reference=reference)
 
 
+def _start_words(harmful: dict[str, pd.Series], random: dict[str, pd.Series], share: float) -> str:
+    """What the best snapshot does to steps that cost so much."""
+    name, present, control = f"rewind+steps-{share}", f"steps-{share}", f"rewind+steps-all-{share}"
+    against = {
+        "steps from the present model": present,
+        "as many from there on everything": control,
+        "retraining": "retrain",
+    }
+    held = "; ".join(f"{words} {Difference.of(harmful[name], harmful[of]).words}" for words, of in against.items())
+    over, over_present = (Difference.of(random[one], random["unedited"]).words for one in (name, present))
+    return (
+        f"Steps from the best snapshot, {percent(share)} in all, against: {held}. Where tasks are removed at random "
+        f"they are {over} from no change, those from the present model {over_present}."
+    )
+
+
 def _part(of: dict[str, pd.Series], name: str) -> Share:
     """Of what retraining gains."""
     return Share.of(of[name] - of["unedited"], of["retrain"] - of["unedited"])
@@ -236,6 +252,7 @@ def _says(figures: Figures, data: str) -> list[str]:
     else:
         over = (f"{RUNGS[name]} {Difference.of(harmful[name], harmful['unedited']).words}" for name in edits)
         said.append(f"That gain is not clearly above 0, so that nothing can be a share of it. {'; '.join(over)}.")
+    said += [_start_words(harmful, random, share) for share in CONTROLLED if f"rewind+steps-{share}" in harmful]
     gaps = {name: Difference.of(random[name], random["retrain"]) for name in _NEAR if name in random}
     again = Difference.of(random["retrain-again"], random["retrain"])
     said.append(

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
 
+from core.workspace.workspace import Workspace
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
+from tests.e2e.review_pages import make_workspace, open_review
 from tests.e2e.server import Server, start_server
 
 HERE = Path(__file__).resolve().parent
@@ -110,3 +112,21 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
     if faults:
         pytest.fail("The browser saw:\n" + "\n".join(faults), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the tests of the Review page: with a home of their workspaces."""
+    return tmp_path_factory.mktemp("review")
+
+
+@pytest.fixture
+def workspace(folder: Path, request: pytest.FixtureRequest) -> Workspace:
+    """A small one with a queue, for one test."""
+    return make_workspace(folder, re.sub(r"\W+", "-", request.node.name)[:50])
+
+
+@pytest.fixture
+def review(page: Page, url: str, workspace: Workspace) -> Page:
+    """Its Review page; ``url`` is that of the module's server."""
+    return open_review(page, url, workspace)

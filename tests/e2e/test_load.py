@@ -122,7 +122,7 @@ def test_own_data_from_the_files_to_the_export(
     expect(tiles.nth(2)).to_be_visible(timeout=30_000)
     harmful = tiles.nth(0).get_attribute("data-id")
     tiles.nth(0).dblclick()  # every name is shown as text: a request that leaves this machine fails the test
-    expect(page.get_by_role("dialog").get_by_text("Given class")).to_be_visible()
+    expect(page.get_by_role("dialog").get_by_role("listitem").filter(has_text="Given class")).to_be_visible()
     picture_loaded(page)
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
     tiles.nth(0).click()

@@ -17,7 +17,6 @@ from tests.e2e.review_pages import (
     decisions,
     eventually,
     grid,
-    make_workspace,
     open_review,
     press,
     said,
@@ -29,23 +28,8 @@ from tests.e2e.server import ROOT
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("review")
-
-
-@pytest.fixture(scope="module")
 def url(serve: Callable[..., str], folder: Path) -> str:
     return serve(ROOT / "app.py", env={"TASKLENS_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"})
-
-
-@pytest.fixture
-def workspace(folder: Path, request: pytest.FixtureRequest) -> Workspace:
-    return make_workspace(folder, re.sub(r"\W+", "-", request.node.name)[:50])
-
-
-@pytest.fixture
-def review(page: Page, url: str, workspace: Workspace) -> Page:
-    return open_review(page, url, workspace)
 
 
 def status(page: Page, text: str | re.Pattern[str]) -> None:

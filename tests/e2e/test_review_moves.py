@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from core.workspace.decisions import DecisionLog
 from core.workspace.workspace import Workspace
-from tests.e2e.review_pages import ITEMS, decisions, eventually, make_workspace, open_review, press, said, tile
+from tests.e2e.review_pages import ITEMS, decisions, eventually, press, said, tile
 
 APP = "tests/e2e/apps/moving_review_app.py"
 
@@ -32,23 +31,8 @@ class Moves:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("moves")
-
-
-@pytest.fixture(scope="module")
 def url(serve: Callable[..., str], folder: Path) -> str:
     return serve(APP, env={"TASKLENS_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "MOVE": str(folder / "move")})
-
-
-@pytest.fixture
-def workspace(folder: Path, request: pytest.FixtureRequest) -> Workspace:
-    return make_workspace(folder, re.sub(r"\W+", "-", request.node.name)[:50])
-
-
-@pytest.fixture
-def review(page: Page, url: str, workspace: Workspace) -> Page:
-    return open_review(page, url, workspace)
 
 
 @pytest.fixture

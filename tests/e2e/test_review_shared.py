@@ -21,7 +21,6 @@ from tests.e2e.review_pages import (
     decisions,
     eventually,
     grid,
-    make_workspace,
     open_review,
     press,
     said,
@@ -29,11 +28,6 @@ from tests.e2e.review_pages import (
     verdict,
 )
 from tests.e2e.server import ROOT, Server, start_server
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("review")
 
 
 class Mortal:
@@ -64,11 +58,6 @@ def server(folder: Path) -> Iterator[Mortal]:
     made = Mortal(folder)
     yield made
     made.server.stop()
-
-
-@pytest.fixture
-def workspace(folder: Path, request: pytest.FixtureRequest) -> Workspace:
-    return make_workspace(folder, re.sub(r"\W+", "-", request.node.name)[:50])
 
 
 def as_reviewer(page: Page, name: str) -> None:
