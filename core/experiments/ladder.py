@@ -238,8 +238,8 @@ def _says(figures: Figures, data: str) -> list[str]:
         parts = {name: _part(harmful, name) for name in edits}
         controls = {name: _part(harmful, name) for name in _CONTROLS if name in harmful}
         cheap = [name for name in parts if _shares(figures, data, "harmful", name).mean() <= 1.05 * BUDGET]
-        got = [f"{RUNGS[name]} {parts[name].words} (goal {parts[name].reaches(GOAL)})" for name in cheap]
-        got += [f"{RUNGS[name]} {share.words}" for name, share in controls.items()]
+        got = [f"“{RUNGS[name]}” gets {parts[name].words} (goal {parts[name].reaches(GOAL)})" for name in cheap]
+        got += [f"“{RUNGS[name]}” {share.words}" for name, share in controls.items()]
         best = max(parts, key=lambda name: parts[name].mean)
         said.append(f"{percent(GOAL)} of the gain for {percent(BUDGET)} of the cost are the goal. {'; '.join(got)}.")
         reached = [RUNGS[name] for name in parts if parts[name].reaches(GOAL) == "met"]

@@ -101,8 +101,9 @@ def _options(context: Context, way: str, config: dict[str, Any]) -> list[str]:
         changed = _differing(config["newton"], asdict(NEWTON)) + changed
     if way in ("steps", "steps-all"):
         usual = asdict(step_settings(context.project))
-        rewound = config["steps"].get("rewind_tasks", 0) == usual.pop("rewind_tasks")
-        changed = _differing(config["steps"], usual) + ([] if rewound else ["begun at the present model"]) + changed
+        begun_alike = config["steps"].get("rewind_tasks", 0) == usual.pop("rewind_tasks")
+        began = [] if begun_alike else ["begun at the present model"]
+        changed = _differing(config["steps"], usual) + began + changed
     if way.startswith("finetune"):
         changed = _differing(config, asdict(FINETUNE)) + changed
     return changed

@@ -77,7 +77,7 @@ def test_a_gain_that_is_none_has_no_shares() -> None:
 def test_every_rung_may_reach_the_goal() -> None:
     gained = {"unedited": [0.5, 0.52, 0.51], "retrain": [0.7, 0.72, 0.71], "linear": [0.69, 0.71, 0.7]}
     said = " ".join(ladder.conclude(rungs(gained, {"retrain": 6400.0, "linear": 100.0})).says)
-    assert "Linear edit, Gauss-Newton 95 % [95, 95] (goal met)" in said
+    assert "“Linear edit, Gauss-Newton” gets 95 % [95, 95] (goal met)" in said
     assert "90 % are reached by: Linear edit, Gauss-Newton. The most has Linear edit" in said
     costly = " ".join(ladder.conclude(rungs(gained, {"retrain": 6400.0, "linear": 1000.0})).says)
     assert "goal met" not in costly
