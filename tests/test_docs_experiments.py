@@ -13,7 +13,7 @@ from core.experiments.conduct import result_folder
 from core.experiments.profiles import PROFILES
 from core.experiments.results import read_result
 from core.files import HOME_VARIABLE
-from tests.test_cli import ROOT
+from tests.cli.shell import ROOT
 
 TEXT = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from core.files import HOME_VARIABLE
-from tests.test_cli import ROOT, Shell
+from tests.cli.shell import ROOT, Shell
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(encoding="utf-8"), re.DOTALL)
 TASKS = ["--count", "8", "--ways", "3", "--shots", "1", "--queries", "2", "--heldout", "6"]

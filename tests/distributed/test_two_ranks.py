@@ -20,7 +20,7 @@ from core.files import HOME_VARIABLE
 from core.maml.checkpoint import load_model
 from core.progress import PROGRESS_FILE_VARIABLE
 from core.workspace.runs import Run
-from tests.test_cli import ROOT, SOLVE, TRAIN, Shell, made
+from tests.cli.shell import ROOT, SOLVE, TRAIN, Shell, made
 
 EXACT = ["--dtype", "float64", "--chunk", "1", "--device", "cpu"]
 LONG = ["--filters", "2", "--iterations", "2000", "--polish", "0", "--device", "cpu"]

@@ -29,8 +29,8 @@ from core.maml.training import TrainSettings
 from core.progress import Progress
 from core.tasks.changes import Changes
 from core.workspace.runs import Work
+from tests.cli.shell import Shell
 from tests.needs import mini_imagenet_like
-from tests.test_cli import Shell
 
 FAST = ("table1-instances", "figure2", "appendix-e", "ladder")
 ASK = ("--profile", "tiny", "--seeds", "1", "--device", "cpu")
