@@ -23,19 +23,19 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from core.checkpoints.model import load_model
 from core.data import ImageSet
-from core.distributed import alone, joined, world
 from core.influence.curvature import Curvature
 from core.influence.scores import instance_table
 from core.maml.adaptation import Unrolled
 from core.maml.backbone import ConvNet, Params
-from core.maml.checkpoint import load_model
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel
 from core.maml.passes import usual_chunk
 from core.maml.training import objective
 from core.maml.vectors import flatten
-from core.memory import keep_freed_memory
+from core.runtime.distributed import alone, joined, world
+from core.runtime.memory import keep_freed_memory
 from core.tasks.sampling import pool_of, sample_tasks
 
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,8 @@ Tasks a second on this machine's processor (or GPU), for five-way five-shot task
 images, one second-order inner step:
 
 - ``plain``: a loop over tasks on torch.autograd, the network in PyTorch's own layers;
-- ``plain, kept memory``: the same with the allocator set as TaskLens sets it (:func:`core.memory.keep_freed_memory`);
+- ``plain, kept memory``: the same with the allocator set as TaskLens sets it
+  (:func:`core.runtime.memory.keep_freed_memory`);
 - ``learn2learn``: the same loop with its MAML, where it is installed;
 - ``vmap``: what TaskLens does for networks that it has not written out, by torch.func;
 - ``ours``: :mod:`core.maml.passes` as commands and pages run it.
@@ -43,7 +44,7 @@ from core.maml.objective import Bilevel
 from core.maml.passes import GenericPasses, usual_chunk
 from core.maml.training import TrainSettings, objective, train
 from core.maml.vectors import flatten
-from core.memory import keep_freed_memory
+from core.runtime.memory import keep_freed_memory
 from core.tasks.sampling import pool_of, sample_tasks
 
 WAYS, SHOTS, QUERIES, RATE = 5, 5, 10, 0.4

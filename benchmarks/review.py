@@ -32,14 +32,14 @@ from core.actions.images import Wishes, add_images
 from core.actions.queue import QueueSettings, queue
 from core.actions.train import train_model
 from core.baselines.confidence import self_confidence
-from core.files import HOME_VARIABLE, write_json
-from core.maml.checkpoint import ModelSpec
+from core.checkpoints.model import ModelSpec
 from core.maml.training import TrainSettings
-from core.memory import keep_freed_memory
-from core.progress import LiveProgress
 from core.review.cross_validation import EPOCHS
 from core.review.forecast import forecast
-from core.review.members import FAST, ROWS
+from core.review.member_scores import FAST, ROWS
+from core.runtime.files import HOME_VARIABLE, write_json
+from core.runtime.memory import keep_freed_memory
+from core.runtime.progress import LiveProgress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.tasks.tasklist import KEY
 from core.workspace.workspace import Workspace, create

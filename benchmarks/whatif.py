@@ -25,15 +25,15 @@ from core.actions.demo import open_demo
 from core.actions.edit import SOLVE
 from core.actions.evaluate import evaluation, heldout_table
 from core.actions.preparation import prepare
-from core.actions.solve import Solver
 from core.actions.whatif import Instant
 from core.editing.linear import change_gradient
 from core.influence.curvature import gradient_products
 from core.influence.methods import DEFAULT, METHODS
+from core.influence.solve import Solver
 from core.influence.targets import Target, target_gradient
 from core.maml.evaluation import evaluate
 from core.maml.vectors import flatten, unflatten
-from core.progress import LiveProgress, Progress
+from core.runtime.progress import LiveProgress, Progress
 from core.tasks.changes import Changes
 from core.workspace.runs import Work
 

@@ -68,9 +68,9 @@ from core.cli_whatif import (
     print_ends,
     print_whatif,
 )
-from core.distributed import Lost, alone, joined, last_attempt, leave, speaks, started, talking, world
-from core.errors import Cancelled, UserError
-from core.memory import keep_freed_memory
+from core.runtime.distributed import Lost, alone, joined, last_attempt, leave, speaks, started, talking, world
+from core.runtime.errors import Cancelled, UserError
+from core.runtime.memory import keep_freed_memory
 
 app = typer.Typer(
     name="python -m core",
@@ -249,7 +249,7 @@ def train(
 ) -> None:
     """Meta-train a MAML model and say how far from stationary it ended."""
     from core.actions.train import train_model
-    from core.maml.checkpoint import refuse_unread, spec_of
+    from core.checkpoints.model import refuse_unread, spec_of
     from core.maml.training import TrainSettings
 
     try:
@@ -326,9 +326,9 @@ def model_command(
     ] = "",
 ) -> None:
     """Make a model of a checkpoint from elsewhere: learn2learn's, or a state dict of your own network."""
-    from core.actions.foreign import import_model
-    from core.maml.factory import allow as allow_factory
-    from core.maml.matching import Ask
+    from core.actions.import_model import import_model
+    from core.checkpoints.factory import allow as allow_factory
+    from core.checkpoints.matching import Ask
 
     if allow:
         allow_factory(allow)
@@ -358,7 +358,7 @@ def model_command(
 
 def _backbone(name: str) -> dict[str, Any]:
     """Fields of a model's description; a factory that is named on the command line may be imported from then on."""
-    from core.maml.factory import allow, is_factory
+    from core.checkpoints.factory import allow, is_factory
 
     if not is_factory(name):
         return {"backbone": name}
@@ -809,7 +809,7 @@ def demo(
     import time
 
     from core.actions.demo import DEMOS, walk
-    from core.files import home as default_home
+    from core.runtime.files import home as default_home
 
     start, compute = time.perf_counter(), chosen_compute(device, dtype, chunk)
     for name in [only] if only else DEMOS:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from core.distributed import speaks, world
-from core.errors import UserError
-from core.progress import LiveProgress, Progress
+from core.runtime.distributed import speaks, world
+from core.runtime.errors import UserError
+from core.runtime.progress import LiveProgress, Progress
 
 WorkspaceOption = Annotated[
     str, typer.Option("--workspace", "-w", help="Name of a workspace, or the path of its folder.")

@@ -9,15 +9,13 @@ import streamlit as st
 
 from core.actions.decide import worst_items
 from core.actions.edit import CONTROLS, STEP_WAYS, USUAL_WAYS, step_settings
-from core.progress import spoken_seconds
+from core.decisions.log import Item
+from core.runtime.progress import spoken_seconds
 from core.tasks.changes import Changes
-from core.ui.charts import CONFIG
-from core.ui.charts_edit import Dot, edit_figure
-from core.ui.command import command_block
-from core.ui.context import Context, choose_ranking, page, table
-from core.ui.decided import decided_items, items_of
-from core.ui.edit_ladder import COST_WORDS, ladder_sentence, ladder_table
-from core.ui.edit_results import (
+from core.ui.charts.edit import Dot, edit_figure
+from core.ui.charts.scores import CONFIG
+from core.ui.edit.methods_table import COST_WORDS, ladder_sentence, ladder_table
+from core.ui.edit.results import (
     Outcome,
     done_as_usual,
     findings,
@@ -26,14 +24,16 @@ from core.ui.edit_results import (
     results_of_other_sets,
     retrain_seconds,
 )
-from core.ui.jobs import job_panel, jobs_of, start, start_button
-from core.ui.method_panel import SELF
-from core.ui.ranking import newest_evaluation
-from core.ui.review import decide, removal_bar
-from core.ui.text import count, percent, plain
-from core.ui.trust_panel import solve_lines
-from core.ui.whatif_panel import live_estimate
-from core.workspace.decisions import Item
+from core.ui.ranking.method_panel import SELF
+from core.ui.ranking.panel import newest_evaluation
+from core.ui.review.decide import decide, removal_bar
+from core.ui.review.decided import decided_items, items_of
+from core.ui.shell.command import command_block
+from core.ui.shell.context import Context, choose_ranking, page, table
+from core.ui.shell.jobs import job_panel, jobs_of, start, start_button
+from core.ui.shell.text import count, percent, plain
+from core.ui.trust.panel import solve_lines
+from core.ui.whatif.panel import live_estimate
 from core.workspace.runs import Run
 
 _ESTIMATE, _STEPS, _RETRAIN = (

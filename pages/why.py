@@ -6,18 +6,18 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.whatif import Instant
+from core.decisions.log import Item, Verdict
 from core.influence.targets import Target
 from core.tasks.changes import Changes
-from core.ui.command import command_block
-from core.ui.context import Context, page, table
-from core.ui.grid import GridEvent, clear_selection
-from core.ui.jobs import job_panel, start_button
-from core.ui.ranking import newest_evaluation
-from core.ui.review import decide, removal_bar
-from core.ui.whatif_panel import estimate_words, opened_instant, prepare_panel
-from core.ui.why_panel import choose_target, removal_panel, target_words
-from core.ui.why_tiles import heldout_tiles, scored_images, scored_tasks
-from core.workspace.decisions import Item, Verdict
+from core.ui.grid.component import GridEvent, clear_selection
+from core.ui.ranking.panel import newest_evaluation
+from core.ui.review.decide import decide, removal_bar
+from core.ui.shell.command import command_block
+from core.ui.shell.context import Context, page, table
+from core.ui.shell.jobs import job_panel, start_button
+from core.ui.whatif.panel import estimate_words, opened_instant, prepare_panel
+from core.ui.why.panel import choose_target, removal_panel, target_words
+from core.ui.why.tiles import heldout_tiles, scored_images, scored_tasks
 from core.workspace.runs import Run
 
 _SHOWN = (24, 60, 120)

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from core import cli_review
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.checkpoints.model import Model, ModelSpec, save_model
+from core.decisions.log import Decision, Item
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.decisions import Decision, Item
 from core.workspace.workspace import Workspace, create
 from tests.test_cli import Shell, workspace
 

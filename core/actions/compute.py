@@ -8,11 +8,11 @@ from functools import cached_property
 
 import torch
 
-from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel
 from core.maml.passes import usual_chunk
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 from core.workspace.workspace import Project
 

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute, Loaded
-from core.distributed import world
-from core.errors import UserError
-from core.files import content_hash
 from core.maml.episodes import recalled
 from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings, train
-from core.progress import Progress
+from core.runtime.distributed import world
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Workspace

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.actions.decision_table import given_classes
-from core.progress import Progress
+from core.decisions.log import Item
+from core.decisions.table import given_classes
 from core.review.duplicates import Duplicates, find_duplicates
 from core.review.leaks import find_leaks
-from core.workspace.decisions import Item
+from core.runtime.progress import Progress
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Project, Workspace
 

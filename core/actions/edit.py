@@ -21,20 +21,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from core.actions import edit_ways
 from core.actions.compute import Compute, Loaded
-from core.actions.edit_ways import Edited, retraining_cost
 from core.actions.evaluate import evaluation, heldout_table, summary
 from core.actions.rank import ENGINE
+from core.checkpoints.model import Model, save_model
+from core.editing import methods as edit_ways
 from core.editing.cost import Cost
+from core.editing.methods import Edited, retraining_cost
 from core.editing.newton import NewtonSettings
 from core.editing.steps import StepSettings
-from core.errors import UserError
 from core.influence.methods import SolveSettings
-from core.maml.checkpoint import Model, save_model
 from core.maml.evaluation import Interval, evaluate
 from core.maml.training import SNAPSHOTS, TrainSettings
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Project, Workspace

@@ -12,7 +12,7 @@ from core.influence.inner import inner_report
 from core.influence.scores import class_of
 from core.maml.evaluation import Evaluation, evaluate
 from core.maml.training import stationarity
-from core.progress import Progress
+from core.runtime.progress import Progress
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Project, Workspace
 

@@ -11,16 +11,16 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from core.actions.compute import Compute, Loaded
-from core.actions.method_scores import Scored, scored
 from core.actions.rank import ENGINE
-from core.actions.retraining import Retrain, params_of, retraining, seconds_of
-from core.distributed import world
-from core.errors import PassingError, UserError
+from core.editing.retraining import Retrain, params_of, retraining, seconds_of
 from core.evidence.lds import ceiling, lds, predicted_losses
+from core.evidence.method_scores import Scored, scored
 from core.evidence.methods import KNOWN, MEMBERS, USUAL, check, kind, missing, words
 from core.evidence.subsets import subsets
 from core.maml.backbone import Params
-from core.progress import Progress, Within
+from core.runtime.distributed import world
+from core.runtime.errors import PassingError, UserError
+from core.runtime.progress import Progress, Within
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Workspace
 
@@ -37,7 +37,7 @@ class EvidenceSettings:
             :func:`core.influence.methods.parse`.
         truth: ``half`` (LDS) or ``one`` (leave one task out).
         subsets, seeds: Retrainings are their product; with 2 seeds or more the ceiling is known.
-        retrain, iterations: :class:`core.actions.retraining.Retrain`.
+        retrain, iterations: :class:`core.editing.retraining.Retrain`.
         targets: Held-out tasks that are targets, the first ones; 0 means all.
         seed: Draws the subsets.
     """

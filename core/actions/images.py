@@ -9,8 +9,8 @@ from core.data.listing import Form, Listing, with_turns
 from core.data.readers import ReadOptions, read_listing
 from core.data.sources import SOURCES
 from core.data.store import Stored, all_stored, store_images
-from core.errors import UserError
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from core.actions.compute import Compute, Loaded
-from core.actions.cost import Cost, costs
 from core.actions.images import Wishes, listing_of
+from core.checkpoints.foreign import inspect_checkpoint
+from core.checkpoints.model import Model, ModelSpec, load_model
 from core.data.decode import Unreadable, decode
 from core.data.listing import SPLITS, Listing, class_sizes
 from core.data.store import settled
-from core.errors import UserError
-from core.maml.checkpoint import Model, ModelSpec, load_model
-from core.maml.foreign import inspect_checkpoint
+from core.editing.measured_cost import Cost, costs
 from core.maml.training import TrainSettings
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.workspace import Project, check_fit
 

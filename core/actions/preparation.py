@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.actions import gradients
-from core.actions.basis import ENGINE, random_vector
 from core.actions.compute import Compute, Loaded
 from core.actions.edit import SOLVE
-from core.actions.solve import Solver
 from core.editing.rows import row_gradients
+from core.influence import gradient_files as gradients
+from core.influence.basis import ENGINE, random_vector
+from core.influence.solve import Solver
 from core.influence.solvers import left_out, low_rank
 from core.influence.targets import target_gradient
 from core.maml.episodes import Chunk, Episodes
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten
-from core.progress import Progress
+from core.runtime.progress import Progress
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Project, Workspace
 
@@ -54,8 +54,8 @@ def prepare(workspace: Workspace, compute: Compute, progress: Progress) -> Run:
 
     The run holds ``sketch.npy`` (what the basis leaves out), ``heldout.npy``, ``tasks.npy`` and ``rows.npy`` (gradients
     of held-out tasks, of training tasks, and of every row of theirs; each only while it fits
-    :data:`core.actions.gradients.MOST_BYTES`), and ``report.json``: damping, shift, values of the basis, residuals for
-    a random vector and for the mean of all targets, bytes.
+    :data:`core.influence.gradient_files.MOST_BYTES`), and ``report.json``: damping, shift, values of the basis,
+    residuals for a random vector and for the mean of all targets, bytes.
     """
     project = workspace.project()
 

@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-from core.actions.basis import ENGINE
 from core.actions.compute import Compute, Loaded
-from core.errors import UserError
-from core.progress import Progress
+from core.decisions.log import Item
+from core.influence.basis import ENGINE
 from core.review.calibration import Calibration, Copy, calibrate, evidence_by, suspicion, uncalibrated
-from core.review.claims import Claims, claims_of
 from core.review.forecast import EVIDENCE, forecast
-from core.review.members import SLOW, Rated, RateSettings, Source, features_of, rate
-from core.review.planting import IMAGE_KINDS, ROW_KINDS, plant
-from core.workspace.decisions import Item
+from core.review.image_labels import Claims, claims_of
+from core.review.injected_noise import IMAGE_KINDS, ROW_KINDS, plant
+from core.review.member_scores import SLOW, Rated, RateSettings, Source, features_of, rate
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Project, Workspace
 
@@ -34,7 +34,7 @@ class QueueSettings:
     """What a queue is made of.
 
     Attributes:
-        slow: Scores beyond the fast ones, of :data:`core.review.members.SLOW`.
+        slow: Scores beyond the fast ones, of :data:`core.review.member_scores.SLOW`.
         rounds: Times that every label is rated by freshly drawn tasks.
         calibrate: Plant wrong labels on copies, to choose the ranking and to foretell how many are left.
         seed: Of all that is random.
@@ -62,10 +62,10 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     """Make the queue.
 
     The run holds ``items.parquet`` (rank, level, task_id, role, image_id, class, suspicion, probability that the label
-    is wrong, suggested, suggested_probability, second, occurrences, a column a score (:mod:`core.review.members`), and
-    where it was calibrated :data:`core.review.forecast.EVIDENCE`), ``map.parquet`` (image_id, x, y), ``features.npy``
-    (float16, the images of the map), ``summary.json``, and where it was calibrated ``candidates.parquet`` and
-    ``curves.parquet`` (:mod:`core.review.calibration`).
+    is wrong, suggested, suggested_probability, second, occurrences, a column a score
+    (:mod:`core.review.member_scores`), and where it was calibrated :data:`core.review.forecast.EVIDENCE`),
+    ``map.parquet`` (image_id, x, y), ``features.npy`` (float16, the images of the map), ``summary.json``, and where it
+    was calibrated ``candidates.parquet`` and ``curves.parquet`` (:mod:`core.review.calibration`).
 
     Raises:
         UserError: too few classes or images to compare a label with others.

@@ -10,21 +10,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from core.actions.basis import ENGINE
 from core.actions.compute import Compute, Loaded
 from core.actions.evaluate import evaluation
-from core.actions.solve import Solver
-from core.errors import UserError
+from core.influence.basis import ENGINE
 from core.influence.curvature import task_gradients
 from core.influence.methods import Estimator
 from core.influence.scores import image_table, instance_table, refuse_meaningless, task_table
-from core.influence.selfinfluence import directions, relative_error
+from core.influence.self_influence import directions, relative_error
+from core.influence.solve import Solver
 from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank
 from core.influence.targets import Target, target_gradient
 from core.maml.adaptation import Implicit
 from core.maml.objective import Bilevel
 from core.maml.training import Snapshot
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.workspace.runs import Run, Runs, Work
 from core.workspace.workspace import Workspace
 
@@ -36,7 +36,7 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
     """Scores against ``target``, positive = helpful, in nats of the target's loss that removal would add.
 
     The run holds ``instances.parquet``, ``tasks.parquet``, ``images.parquet`` (:mod:`core.influence.scores`) and
-    ``solver.json`` (:meth:`core.actions.solve.Solver.report`, the method, the target's loss, and the stationarity of
+    ``solver.json`` (:meth:`core.influence.solve.Solver.report`, the method, the target's loss, and the stationarity of
     the model). ``tracin`` has no solve, ``self-influence`` no target; its scores are minus the self-influence, so that
     the most suspicious come first here as everywhere.
     """

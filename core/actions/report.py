@@ -11,16 +11,16 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from core.actions.decisions_out import comment_table, decision_table, provenance
 from core.actions.duplicates import newest_duplicates, sentences
 from core.actions.edit import CONTROLS, WAYS, kind_of
+from core.actions.export_decisions import comment_table, decision_table, provenance
 from core.actions.queue import newest_queue
 from core.actions.rank import ENGINE
 from core.actions.report_figures import COLOURS, Line, chart, thumbnail
-from core.errors import UserError
-from core.files import write_text_atomically
+from core.decisions.log import Entry, Item
 from core.review.forecast import forecast
-from core.workspace.decisions import Entry, Item
+from core.runtime.errors import UserError
+from core.runtime.files import write_text_atomically
 from core.workspace.runs import Run
 from core.workspace.workspace import Project, Workspace
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from core.actions.compute import Compute, Loaded
-from core.distributed import world
-from core.errors import UserError
-from core.maml.checkpoint import Model, ModelSpec, load_model, save_model, save_trajectory
+from core.checkpoints.model import Model, ModelSpec, load_model, save_model, save_trajectory
 from core.maml.evaluation import evaluate
 from core.maml.module import ModuleNet, probe
 from core.maml.training import STATE_FILE, TrainSettings, refuse_diverged, stationarity, train
-from core.progress import Progress
+from core.runtime.distributed import world
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.generate import read_folder
 from core.workspace.workspace import Project
 

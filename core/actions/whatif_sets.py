@@ -13,8 +13,8 @@ from core.actions.edit import FINETUNE, SOLVE, kind_of, question_of
 from core.actions.evaluate import KIND as EVALUATION
 from core.actions.evaluate import question_of as evaluation_question
 from core.actions.whatif import Instant, WhatIf
-from core.errors import UserError
 from core.maml.evaluation import Interval
+from core.runtime.errors import UserError
 from core.workspace.runs import Run
 from core.workspace.whatif_sets import NamedSet
 from core.workspace.workspace import Project, Workspace

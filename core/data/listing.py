@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.decode import Raw
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("id", "class", "split", "group", "turn")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from core.data.images import ImageSet
 from core.data.store import all_stored, find, open_stored
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 @lru_cache(maxsize=1)

@@ -31,9 +31,9 @@ import pandas as pd
 from core.data.decode import Frame, Unreadable, decode, look
 from core.data.images import ImageSet
 from core.data.listing import Form, Listing, labels_of
-from core.errors import UserError
-from core.files import ArrayFile, content_hash, disk_errors, library, read_json, replacing, write_json
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.files import ArrayFile, content_hash, disk_errors, library, read_json, replacing, write_json
+from core.runtime.progress import Progress
 
 FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"

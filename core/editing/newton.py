@@ -22,14 +22,14 @@ from torch import Tensor
 
 from core.editing.cost import Cost
 from core.editing.krylov import Krylov
-from core.errors import UserError
 from core.influence.curvature import Curvature
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 
 SHARES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Multipliers that are tried, as shares of the largest Ritz value; together they span all useful radii."""

@@ -17,12 +17,12 @@ import numpy as np
 
 from core.editing.cost import Cost
 from core.editing.newton import mean_loss
-from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes, told_nobody
 from core.maml.objective import Bilevel
 from core.maml.training import TrainSettings, train
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 
 
 @dataclass(frozen=True)

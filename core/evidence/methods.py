@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-from core.errors import UserError
 from core.influence.methods import METHODS, parse
+from core.runtime.errors import UserError
 
 INFLUENCE = {name: method.words for name, method in METHODS.items() if name not in ("dot", "tracin", "self-influence")}
 ENSEMBLES = {

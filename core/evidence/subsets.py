@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 TRUTHS = ("half", "one")
 

@@ -14,23 +14,23 @@ import torch
 
 from core.actions.compute import Compute
 from core.actions.edit import REWIND_TASKS
-from core.actions.method_scores import POOLED_EPOCHS, scored
 from core.actions.rank import ranking, read
-from core.actions.retraining import Retrain, params_of, retraining
-from core.actions.solve import Solver
 from core.editing.cost import Cost, training_cost
 from core.editing.linear import change_gradient, row_change, touched_tasks
 from core.editing.newton import NewtonSettings, newton_edit
+from core.editing.retraining import Retrain, params_of, retraining
 from core.editing.steps import StepSettings, best_start, few_steps
+from core.evidence.method_scores import POOLED_EPOCHS, scored
 from core.experiments.problems import Problem, problem, recipe
 from core.experiments.profiles import WAYS, Profile
 from core.influence.methods import METHODS, Estimator
+from core.influence.solve import Solver
 from core.influence.targets import Target
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten, unflatten
-from core.progress import Progress, Within
+from core.runtime.progress import Progress, Within
 from core.tasks.changes import Changes, cleaned
 from core.tasks.sampling import pool_of, sample_tasks
 from core.tasks.tasklist import TaskList

@@ -11,12 +11,9 @@ from typing import Any
 import pandas as pd
 
 from core import __version__
-from core.actions.basis import ENGINE
 from core.actions.compute import Compute
 from core.data import load_images
 from core.data.store import all_stored
-from core.distributed import world
-from core.errors import UserError
 from core.evidence.methods import missing
 from core.experiments.bench import Bench, Unit
 from core.experiments.catalog import Experiment, experiment_of
@@ -25,8 +22,11 @@ from core.experiments.outcome import TITLES, Figures
 from core.experiments.problems import experiments_home
 from core.experiments.profiles import DATA, MNIST, profile_of
 from core.experiments.results import PARTS, Result, write_result
-from core.files import read_json, replacing_folder
-from core.progress import Progress, Within
+from core.influence.basis import ENGINE
+from core.runtime.distributed import world
+from core.runtime.errors import UserError
+from core.runtime.files import read_json, replacing_folder
+from core.runtime.progress import Progress, Within
 from core.workspace.runs import Runs, Work
 
 _UNITS = 1000  # of progress, a repetition on one data set

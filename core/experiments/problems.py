@@ -17,15 +17,15 @@ import numpy as np
 
 from core.actions.compute import Compute, Loaded
 from core.actions.train import train_model
+from core.checkpoints.model import ModelSpec
 from core.data import ImageSet, load_images
 from core.experiments.profiles import OMNIGLOT, WAYS, Profile
-from core.files import content_hash, disk_errors, library
 from core.maml.backbone import Params
-from core.maml.checkpoint import ModelSpec
 from core.maml.episodes import Episodes
 from core.maml.evaluation import Evaluation, evaluate
 from core.maml.training import TrainSettings
-from core.progress import Progress
+from core.runtime.files import content_hash, disk_errors, library
+from core.runtime.progress import Progress
 from core.tasks.generate import TaskFolder, TaskSettings, drawn, write_folder
 from core.tasks.sampling import pool_of, sample_tasks, split_classes, split_images, split_official
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from core.errors import PassingError, UserError
 from core.experiments.bench import EDIT, RANKING, TRAINING, Bench, Edited
 from core.experiments.outcome import (
     NEAR,
@@ -30,6 +29,7 @@ from core.experiments.paper import printed
 from core.experiments.problems import Problem
 from core.experiments.profiles import Profile
 from core.experiments.results import Plot, Table
+from core.runtime.errors import PassingError, UserError
 from core.tasks.changes import Changes
 
 SHARE = 0.4

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
 from core.maml.objective import Bilevel, Task
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
+from core.runtime.errors import UserError
 
 ChunkProduct = Callable[[Bilevel, Params, Params, Task], Params]
 

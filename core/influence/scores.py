@@ -20,13 +20,13 @@ from scipy.special import log_softmax
 from torch import Tensor
 from torch.func import grad
 
-from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, Memory, OnChunk, told_nobody
 from core.maml.forward import jacfwd
 from core.maml.objective import Bilevel, Task
 from core.maml.passes import RowScores, passes_of
 from core.maml.vectors import flatten, unflatten
+from core.runtime.errors import UserError
 
 
 def inner_influence(model: Bilevel, params: Params, task: Task) -> tuple[Tensor, Tensor]:

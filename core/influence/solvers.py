@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 Product = Callable[[Tensor], Tensor]
 SOLVERS = ("cg", "neumann", "low-rank", "dual")

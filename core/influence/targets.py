@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from core.data import ImageSet
-from core.distributed import world
-from core.files import content_hash
 from core.maml.backbone import Params
 from core.maml.objective import Task
+from core.runtime.distributed import world
+from core.runtime.files import content_hash
 from core.tasks.tasklist import TaskList
 
 
@@ -90,7 +90,7 @@ class Episodes:
     This is also the one place that runs through tasks: everything else says what to do with a chunk (:meth:`summed`,
     :meth:`collected`). On a CPU every thread that PyTorch may use takes chunks of its own: threads that share every
     single operation wait for each other at each, which on a machine with other work to do costs more than the work.
-    So does every process of :func:`core.distributed.world`; all of them then have the results of all chunks.
+    So does every process of :func:`core.runtime.distributed.world`; all of them then have the results of all chunks.
 
     Args:
         tasks: The tasks; only rows of positive or zero weight as they stand, none is dropped.

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, vmap
 
-from core.errors import UserError
-from core.files import content_hash
 from core.maml.backbone import Network, Params
 from core.maml.forward import jvp
 from core.maml.objective import Task, inner_loss
 from core.maml.vectors import flatten, unflatten
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash
 
 _NEWTON_STEPS, _HALVINGS = 50, 20
 

@@ -19,15 +19,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.distributed import world
-from core.errors import UserError
-from core.files import content_hash, replacing
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
-from core.progress import Progress
+from core.runtime.distributed import world
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash, replacing
+from core.runtime.progress import Progress
 
 STATE_FILE = "state.safetensors"
 SNAPSHOTS = 8

@@ -12,7 +12,7 @@ import pandas as pd
 
 from core.baselines.pooled import cross_validated as probabilities_of
 from core.data import ImageSet
-from core.review.claims import Claims
+from core.review.image_labels import Claims
 
 FOLDS = 5
 EPOCHS = 20

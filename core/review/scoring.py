@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
-from core.review.claims import Claims
+from core.review.image_labels import Claims
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
 _TRUSTED = 0.8

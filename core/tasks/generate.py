@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet, load_images
-from core.errors import UserError
-from core.files import read_json, replacing, write_json
+from core.runtime.errors import UserError
+from core.runtime.files import read_json, replacing, write_json
 from core.tasks.noise import Noise, flip_labels, mislabel_images
 from core.tasks.sampling import pool_of, sample_tasks, split_classes, split_images, split_official
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks

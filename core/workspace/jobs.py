@@ -23,10 +23,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from core.errors import UserError
-from core.files import read_json, write_json, write_text_atomically
-from core.progress import PROGRESS_FILE_VARIABLE, ProgressState
-from core.workspace.parsed import parsed
+from core.runtime.errors import UserError
+from core.runtime.files import read_json, write_json, write_text_atomically
+from core.runtime.json_cache import parsed
+from core.runtime.progress import PROGRESS_FILE_VARIABLE, ProgressState
 from core.workspace.runner import CANCEL, DESCRIPTION, EXIT, GRACE_SECONDS, PID
 
 Status = Literal["running", "done", "failed", "cancelled", "lost"]

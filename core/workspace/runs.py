@@ -4,8 +4,8 @@ A finished run is ``runs/<kind>-<12 hex digits of the question's hash>/`` with `
 ``provenance.json`` and what its kind writes. An unfinished one has a dot in front; what it remembers
 (:meth:`Work.remember`) lets the next attempt go on where it stopped.
 
-Where several processes work together, the disk of rank 0 is what counts (:mod:`core.distributed`); others keep only the
-parts of steps that they did (:meth:`Work.memory`).
+Where several processes work together, the disk of rank 0 is what counts (:mod:`core.runtime.distributed`); others keep
+only the parts of steps that they did (:meth:`Work.memory`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import numpy as np
 import pandas as pd
 
 from core import __version__
-from core.distributed import world
-from core.errors import PassingError, UserError
-from core.files import content_hash, replacing, write_json
-from core.workspace.parsed import parsed
+from core.runtime.distributed import world
+from core.runtime.errors import PassingError, UserError
+from core.runtime.files import content_hash, replacing, write_json
+from core.runtime.json_cache import parsed
 
 MEMORY = "memory"
 
@@ -188,7 +188,7 @@ class Runs:
         return Run(folder)
 
     def dealt(self, ids: Sequence[str]) -> list[Run]:
-        """Finished runs that processes did each by itself (:meth:`core.distributed.World.deal`)."""
+        """Finished runs that processes did each by itself (:meth:`core.runtime.distributed.World.deal`)."""
         world().share([self.folder / run_id for run_id in ids])
         return [self.get(run_id) for run_id in ids]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.errors import UserError
-from core.files import disk_errors, write_json
+from core.runtime.errors import UserError
+from core.runtime.files import disk_errors, write_json
+from core.runtime.json_cache import parsed
 from core.tasks.changes import Changes
-from core.workspace.parsed import parsed
 
 FORMAT = 1
 _NAME = re.compile(r"[\w][\w .,()+-]{0,59}")

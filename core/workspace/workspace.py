@@ -4,9 +4,9 @@
 
     workspace.json       format and name
     tasks/               a folder of tasks (core.tasks.generate)
-    model/               a model (core.maml.checkpoint)
+    model/               a model (core.checkpoints.model)
     runs/                results (core.workspace.runs)
-    decisions.sqlite     the decision log (core.workspace.decisions)
+    decisions.sqlite     the decision log (core.decisions.log)
     jobs/                long work started from the dashboard (core.workspace.jobs)
     sets/                named sets of changes (core.workspace.whatif_sets)
     exports/             cleaned task lists
@@ -20,14 +20,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from core.checkpoints.model import TRAJECTORY, Model, load_model, load_trajectory
 from core.data import ImageSet
-from core.errors import UserError
-from core.files import disk_errors, home, library, read_json, write_json
-from core.maml.checkpoint import TRAJECTORY, Model, load_model, load_trajectory
+from core.decisions.log import DecisionLog
 from core.maml.training import Snapshot
+from core.runtime.errors import UserError
+from core.runtime.files import disk_errors, home, library, read_json, write_json
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, read_folder
-from core.workspace.decisions import DecisionLog
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Runs
 from core.workspace.whatif_sets import Sets

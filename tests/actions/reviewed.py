@@ -9,9 +9,9 @@ import torch
 
 from core.actions.queue import VERSION
 from core.actions.rank import ENGINE
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.checkpoints.model import Model, ModelSpec, save_model
+from core.decisions.log import Item
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.decisions import Item
 from core.workspace.workspace import Workspace, create
 
 

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from core.actions.decide import first_of_queue, mark, suggestions_of_task
-from core.errors import UserError
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.checkpoints.model import Model, ModelSpec, save_model
+from core.decisions.log import Item
+from core.runtime.errors import UserError
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.decisions import Item
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace, create
 

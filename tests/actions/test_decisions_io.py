@@ -13,9 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from core.actions.decision_table import guarded, unguarded
-from core.actions.decisions_in import bring_in, plan
-from core.actions.decisions_out import (
+from core.actions.export_decisions import (
     FORMATS,
     comment_table,
     corrected_labels,
@@ -23,10 +21,12 @@ from core.actions.decisions_out import (
     export_decisions,
     provenance,
 )
+from core.actions.import_decisions import bring_in, plan
 from core.actions.queue import KIND
-from core.errors import UserError
-from core.files import read_json, replacing_folder
-from core.workspace.decisions import Decision, DecisionLog, Item, Operation
+from core.decisions.log import Decision, DecisionLog, Item, Operation
+from core.decisions.table import guarded, unguarded
+from core.runtime.errors import UserError
+from core.runtime.files import read_json, replacing_folder
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import queue_question, small_workspace, some_items
 

@@ -28,14 +28,14 @@ from core.actions.edit import (
     start_words,
     step_settings,
 )
+from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
 from core.editing.newton import SHARES, newton_edit
 from core.editing.steps import StepSettings, few_steps
-from core.errors import Cancelled, UserError
-from core.maml.checkpoint import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
 from core.maml.evaluation import evaluate
 from core.maml.training import SNAPSHOTS, Snapshot, TrainSettings
 from core.maml.vectors import flatten
-from core.progress import Progress
+from core.runtime.errors import Cancelled, UserError
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run

@@ -13,20 +13,20 @@ import torch
 from torch.func import grad
 
 from core.actions import evidence as evidence_module
-from core.actions import retraining as retraining_module
 from core.actions.compute import Compute, Loaded
 from core.actions.evidence import KIND, EvidenceSettings, evidence, predicted_seconds
-from core.actions.method_scores import Scored
-from core.actions.retraining import Retrain
 from core.actions.train import train_model
-from core.errors import PassingError, UserError
+from core.checkpoints.model import ModelSpec
+from core.editing import retraining as retraining_module
+from core.editing.retraining import Retrain
 from core.evidence.lds import lds, predicted_losses
+from core.evidence.method_scores import Scored
 from core.evidence.methods import KNOWN
 from core.evidence.subsets import subsets
-from core.maml.checkpoint import ModelSpec
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten
-from core.progress import Progress, Within
+from core.runtime.errors import PassingError, UserError
+from core.runtime.progress import Progress, Within
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 

@@ -11,11 +11,11 @@ import pytest
 from core.actions.compute import Compute
 from core.actions.decide import mark
 from core.actions.queue import QueueSettings, decided, newest_queue, queue, remaining, words_of
-from core.errors import UserError
-from core.maml.checkpoint import Model, ModelSpec, save_model
-from core.progress import Progress
+from core.checkpoints.model import Model, ModelSpec, save_model
 from core.review import cross_validation
-from core.review.members import SLOW
+from core.review.member_scores import SLOW
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace, create

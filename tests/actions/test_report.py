@@ -16,9 +16,9 @@ from core.actions import report as module
 from core.actions.queue import KIND
 from core.actions.report import report, write_report
 from core.actions.report_figures import Line, chart, thumbnail
-from core.errors import UserError
+from core.decisions.log import Decision
 from core.review.forecast import Forecast
-from core.workspace.decisions import Decision
+from core.runtime.errors import UserError
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import queue_question, small_workspace, some_items
 from tests.actions.test_decisions_io import Logged

@@ -12,9 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from core.actions import gradients, preparation, whatif
-from core.actions.basis import FILE, read_basis
-from core.actions.basis import KIND as BASIS
+from core.actions import preparation, whatif
 from core.actions.compute import Compute, Loaded
 from core.actions.edit import FINETUNE, edit
 from core.actions.preparation import (
@@ -28,18 +26,21 @@ from core.actions.preparation import (
     prepared,
 )
 from core.actions.rank import ranking
-from core.actions.solve import Solver
 from core.actions.train import train_model
 from core.actions.whatif import Instant, WhatIf
+from core.checkpoints.model import ModelSpec
 from core.editing.linear import change_gradient, row_change
 from core.editing.rows import row_gradients
-from core.errors import UserError
+from core.influence import gradient_files as gradients
+from core.influence.basis import FILE, read_basis
+from core.influence.basis import KIND as BASIS
 from core.influence.methods import SolveSettings, estimator
+from core.influence.solve import Solver
 from core.influence.targets import Target
-from core.maml.checkpoint import ModelSpec
 from core.maml.objective import Task
 from core.maml.training import TrainSettings
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run, Work

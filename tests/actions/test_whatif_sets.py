@@ -17,8 +17,8 @@ from core.actions.preparation import prepare
 from core.actions.whatif import Instant
 from core.actions.whatif_sets import class_table, compare
 from core.actions.why import failing_images, failing_tasks, worst
-from core.errors import UserError
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes
 from core.workspace.workspace import Workspace
 from tests.actions.test_whatif import SETTINGS, bare  # noqa: F401

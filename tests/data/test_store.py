@@ -22,9 +22,9 @@ from core.data import ImageSet, load_images, store
 from core.data.decode import Raw, Unreadable
 from core.data.listing import Form, Listing, table_of, with_turns
 from core.data.store import all_stored, damaged, find, images_home, open_stored, settled, store_images
-from core.errors import UserError
-from core.files import HOME_VARIABLE
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import Progress
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from core import cli
-from core.distributed import joined, leave, world
-from core.errors import UserError
-from core.files import HOME_VARIABLE, content_hash
+from core.runtime.distributed import joined, leave, world
+from core.runtime.errors import UserError
+from core.runtime.files import HOME_VARIABLE, content_hash
 
 
 def product_hash(workspace: str) -> str:

@@ -14,12 +14,12 @@ from core.editing.cost import Cost, training_cost
 from core.editing.krylov import Krylov
 from core.editing.newton import SHARES, NewtonSettings, mean_loss, newton_edit
 from core.editing.steps import StepSettings, few_steps
-from core.errors import UserError
 from core.influence.curvature import Curvature
 from core.maml.episodes import Episodes, told_nobody
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten, unflatten
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from tests.influence import reference
 from tests.problems import Problem, tiny_problem

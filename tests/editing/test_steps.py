@@ -7,8 +7,8 @@ import pytest
 
 from core.editing.cost import Cost
 from core.editing.steps import StepSettings, best_start
-from core.errors import UserError
 from core.maml.evaluation import evaluate
+from core.runtime.errors import UserError
 from tests.problems import Problem, tiny_problem
 
 

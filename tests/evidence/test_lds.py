@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from core.errors import UserError
 from core.evidence.lds import ceiling, correlations, difference, lds, predicted_losses
 from core.evidence.methods import KNOWN, base, check, kind, words
 from core.evidence.subsets import subsets
+from core.runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
 

@@ -16,7 +16,6 @@ import pytest
 from core.actions.compute import Compute
 from core.actions.edit import edit
 from core.editing.cost import training_cost
-from core.errors import UserError
 from core.experiments import catalog, conduct, figure2, ladder
 from core.experiments.bench import Bench, Unit
 from core.experiments.catalog import EXPERIMENTS, Experiment
@@ -24,9 +23,10 @@ from core.experiments.conduct import image_sets, result_folder
 from core.experiments.outcome import Figures, Outcome
 from core.experiments.profiles import MNIST, PROFILES, Profile
 from core.experiments.results import Table, read_result
-from core.files import HOME_VARIABLE
 from core.maml.training import TrainSettings
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes
 from core.workspace.runs import Work
 from tests.needs import mini_imagenet_like

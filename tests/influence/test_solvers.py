@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.errors import UserError
 from core.influence.curvature import CURVATURES
 from core.influence.methods import SolveSettings
 from core.influence.solvers import (
@@ -27,6 +26,7 @@ from core.influence.solvers import (
     neumann,
     sketched_residual,
 )
+from core.runtime.errors import UserError
 
 
 def symmetric(eigenvalues: list[float] | np.ndarray, seed: int = 0) -> Tensor:

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import grad
 
-from core.errors import UserError
-from core.maml.checkpoint import READS, Model, ModelSpec, load_model, save_model
-from core.maml.foreign import export_state, import_checkpoint, inspect_checkpoint, write_state
-from core.maml.matching import Ask
+from core.checkpoints.foreign import export_state, import_checkpoint, inspect_checkpoint, write_state
+from core.checkpoints.matching import Ask
+from core.checkpoints.model import READS, Model, ModelSpec, load_model, save_model
+from core.runtime.errors import UserError
 from tests.learn2learn.test_networks import PAIRS, build, close, l2l, task_of
 
 

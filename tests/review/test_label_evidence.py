@@ -8,7 +8,7 @@ import torch
 
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
-from core.review.evidence import evidence
+from core.review.label_evidence import evidence
 from core.tasks.tasklist import TaskList
 from tests.problems import tiny_problem
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import UserError
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
-from core.review.claims import Claims, claims_of
+from core.review.image_labels import Claims, claims_of
 from core.review.scoring import Drawn, Shape, draw_round, rate_claims, shape_of, task_list
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 from tests.problems import tiny_images, tiny_problem, tiny_tasks
 

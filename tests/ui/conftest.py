@@ -19,13 +19,13 @@ from core.actions.curve import CurveSettings, curve
 from core.actions.decide import mark, worst_items
 from core.actions.edit import FINETUNE, NEWTON, SOLVE, STEP_WAYS, USUAL_WAYS, edit
 from core.actions.rank import ranking
+from core.checkpoints.model import Model, ModelSpec, save_model
 from core.editing.newton import NewtonSettings
-from core.files import HOME_VARIABLE
 from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target
-from core.maml.checkpoint import Model, ModelSpec, save_model
 from core.maml.training import TrainSettings
-from core.progress import Progress
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Run

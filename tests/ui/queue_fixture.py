@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.actions.basis import ENGINE
 from core.actions.queue import VERSION
+from core.influence.basis import ENGINE
 from core.review.forecast import EVIDENCE
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Workspace

@@ -20,20 +20,20 @@ from core.actions.edit import CONTROLS, FINETUNE, SOLVE, STEP_WAYS, USUAL_WAYS, 
 from core.actions.export import export
 from core.actions.preparation import prepare
 from core.actions.whatif import Instant
+from core.checkpoints.model import save_trajectory
+from core.decisions.log import Item
 from core.editing.newton import NewtonSettings
-from core.errors import UserError
-from core.files import read_json, write_json
-from core.maml.checkpoint import save_trajectory
 from core.maml.training import Snapshot
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.files import read_json, write_json
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.tasks.libraries import LIBRARIES
 from core.tasks.tasklist import FORMATS, read_tasks
-from core.ui.charts_edit import Dot, curve_figure, edit_figure
-from core.ui.curve_results import averages, observations
-from core.ui.edit_ladder import NOT_MEASURED, closeness, ladder_sentence
-from core.ui.edit_results import LABELS, Outcome, direction, in_points
-from core.workspace.decisions import Item
+from core.ui.charts.edit import Dot, curve_figure, edit_figure
+from core.ui.edit.curve_results import averages, observations
+from core.ui.edit.methods_table import NOT_MEASURED, closeness, ladder_sentence
+from core.ui.edit.results import LABELS, Outcome, direction, in_points
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, make_edit, run_again, words

@@ -11,11 +11,11 @@ import pytest
 
 from core.actions import duplicates as copies
 from core.actions.duplicates import duplicates
-from core.errors import UserError
-from core.progress import Progress
+from core.decisions.log import Decision, Item
 from core.review.leaks import COLUMNS
-from core.ui import decisions_panel
-from core.workspace.decisions import Decision, Item
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
+from core.ui.export import decisions_panel
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, run_again, words
 

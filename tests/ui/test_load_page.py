@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from core.checkpoints.model import Model, ModelSpec, save_model
 from core.data import load_images
 from core.data.listing import Form, Listing, table_of
 from core.data.store import store_images
-from core.maml.checkpoint import Model, ModelSpec, save_model
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.tasks.tasklist import read_tasks, write_tasks
 from core.workspace.workspace import Workspace, library_jobs

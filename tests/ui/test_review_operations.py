@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import UserError
-from core.ui.review_operations import ACCEPTED, Told, pack, submit, unpack
-from core.ui.review_queue import Queue
-from core.workspace.decisions import DecisionLog, Item
+from core.decisions.log import DecisionLog, Item
+from core.runtime.errors import UserError
+from core.ui.review.operations import ACCEPTED, Told, pack, submit, unpack
+from core.ui.review.queue import Queue
 from tests.ui.test_review_filters import N, queue
 
 

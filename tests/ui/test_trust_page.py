@@ -12,12 +12,12 @@ from core.actions.train import train_model
 from core.evidence.methods import KNOWN, LIBRARIES, USUAL
 from core.influence.methods import METHODS, estimator
 from core.influence.targets import Target
-from core.progress import Progress
-from core.ui import evidence_panel
-from core.ui.charts_evidence import methods_figure
-from core.ui.context import ranking_label
-from core.ui.evidence_results import ceiling_of, figures_table, findings, grids, ranked_methods
-from core.ui.method_words import differences
+from core.runtime.progress import Progress
+from core.ui.charts.evidence import methods_figure
+from core.ui.ranking.method_text import differences
+from core.ui.shell.context import ranking_label
+from core.ui.trust import evidence_panel
+from core.ui.trust.evidence_results import ceiling_of, figures_table, findings, grids, ranked_methods
 from core.workspace.runs import Run, Work
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import COMPUTE, Open, click, run_again, words

@@ -15,11 +15,11 @@ from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
 from core.actions.whatif import Instant
 from core.actions.why import worst
+from core.decisions.log import Decision, Item
 from core.influence.targets import Target
-from core.progress import Progress
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes
-from core.ui.edit_results import in_points
-from core.workspace.decisions import Decision, Item
+from core.ui.edit.results import in_points
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, make_edit, run_again, words
 from tests.ui.test_reruns import counted  # noqa: F401

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.workspace.runs import Run, Runs, Work
 
 ROOT = Path(__file__).parents[2]

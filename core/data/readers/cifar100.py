@@ -26,7 +26,7 @@ from core.data.decode import Raw
 from core.data.listing import SPLITS, Form, Listing, table_of
 from core.data.readers.names import SPLIT_WORDS, counted, is_picture
 from core.data.safe_pickle import parse_plain, read_plain
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 SUPERCLASSES = {
     "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),

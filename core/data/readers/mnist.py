@@ -17,7 +17,7 @@ from core.data.decode import Raw
 from core.data.listing import Form, Listing, table_of
 from core.data.readers.names import called
 from core.data.readers.options import ReadOptions
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 PARTS = {"train": "train", "test": "t10k"}
 """How the files of each split begin."""

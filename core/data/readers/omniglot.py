@@ -13,7 +13,7 @@ from core.data.listing import Form, Listing, table_of
 from core.data.readers.names import counted
 from core.data.readers.options import ReadOptions
 from core.data.readers.split_lists import find_split_lists, in_neither
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 PARTS = {"images_background": 964, "images_evaluation": 659}
 """The two official archives and how many characters each has."""
