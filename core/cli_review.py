@@ -79,11 +79,11 @@ def show(
     top: Annotated[int, typer.Option(min=0, help="Items to print.")] = 20,
 ) -> None:
     """What the newest queue found: how it ranks, how many wrong labels are left, and the most suspicious items."""
-    from core.actions.queue import remaining, words_of
+    from core.actions.queue import queue_summary_text, remaining
 
     opened = open_workspace(workspace)
     run = the_queue(opened)
-    for line in [*words_of(run), *remaining(opened, run)]:
+    for line in [*queue_summary_text(run), *remaining(opened, run)]:
         print(line)
     for item in run.table("items.parquet").head(top).itertuples():
         where = "/".join(filter(None, (item.task_id, item.role, item.image_id)))
@@ -314,9 +314,9 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")] = False,
 ) -> None:
     """Bring in decisions from a file, all or none; prints what was new and what was there."""
-    from core.actions.import_decisions import bring_in, plan
+    from core.actions.import_decisions import import_decisions, plan_import
 
-    act = plan if dry_run else bring_in
+    act = plan_import if dry_run else import_decisions
     print("\n".join(act(open_workspace(workspace), file, reviewer=reviewer, as_=as_).sentences))
 
 

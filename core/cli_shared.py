@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.runtime.distributed import speaks, world
+from core.runtime.distributed import is_rank_zero, world
 from core.runtime.errors import UserError
 from core.runtime.progress import LiveProgress, Progress
 
@@ -79,14 +79,14 @@ DEFAULT_WORKSPACE = "demo-noisy-tasks"
 
 
 def live_progress() -> Progress:
-    return LiveProgress.from_environment() if speaks() else Progress()
+    return LiveProgress.from_environment() if is_rank_zero() else Progress()
 
 
 def open_workspace(name: str) -> Any:
     from core.actions.demo import DEMOS, open_demo
     from core.workspace.workspace import Workspace, locate
 
-    return world().in_turn(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))
+    return world().local_rank_zero_first(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))
 
 
 def chosen_compute(device: str, dtype: str, chunk: int) -> Any:
@@ -108,5 +108,5 @@ def chosen_ranking(opened: Any, name: str) -> Any:
             raise UserError("There is no ranking in this workspace.", "Run the rank command first.")
         return runs[0].id
 
-    (run,) = opened.runs.dealt([world().first(choose)])
+    (run,) = opened.runs.collect_distributed([world().on_rank_zero(choose)])
     return run

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.curve import FINETUNE, ORDERS, CurveSettings, points
-from core.runtime.progress import spoken_seconds
+from core.runtime.progress import format_duration
 from core.ui.charts.edit import curve_figure
 from core.ui.charts.scores import CONFIG
 from core.ui.edit.curve_results import ORDER_NAMES, averages, curve_label, curves, observations
@@ -78,7 +78,7 @@ def _effort(context: Context, settings: CurveSettings, steps: int) -> str:
     text = f"{count(fits, 'fine-tune')} of {count(steps, 'step')}, by the ranking in the sidebar"
     if pace is None:
         return text
-    return f"{text}; roughly {spoken_seconds(fits * steps * FINETUNE.meta_batch * pace)}"
+    return f"{text}; roughly {format_duration(fits * steps * FINETUNE.meta_batch * pace)}"
 
 
 def _finished(context: Context) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.runtime.progress import spoken_seconds
+from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
 from core.ui.edit.results import retrain_seconds
 from core.ui.review.decide import removal_bar
@@ -89,7 +89,7 @@ def _act(context: Context, names: list[str], measured: dict[str, set[str]]) -> N
         st.caption("The model does not say how it was trained, so it cannot be retrained the same way.")
     elif "retrain" not in have:
         seconds = retrain_seconds(context)
-        long = "as long as the training did" if seconds is None else f"roughly {spoken_seconds(seconds)}"
+        long = "as long as the training did" if seconds is None else f"roughly {format_duration(seconds)}"
         st.caption(f"Retraining runs the whole training again with the changes of the set: {long}.")
     job_panel(context.workspace.jobs, "edit")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.actions.whatif import Instant
+from core.actions.whatif import WhatIfEstimator
 from core.decisions.log import Item, Verdict
 from core.influence.targets import Target
 from core.tasks.changes import Changes
@@ -66,7 +66,7 @@ def _failing(context: Context, evaluated: Run, target: Target) -> None:
         heldout_tiles(context, query, target.image, "why_query", "query images that failed")
 
 
-def _causes(context: Context, instant: Instant, target: Target, changes: Changes) -> None:
+def _causes(context: Context, instant: WhatIfEstimator, target: Target, changes: Changes) -> None:
     by, shown, note = st.columns([2, 2, 5], vertical_alignment="bottom")
     what = by.segmented_control("Training data", ["images", "tasks"], default="images", key="why_by", required=True)
     most = shown.selectbox("Shown at each end", _SHOWN, key="why_most")

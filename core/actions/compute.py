@@ -11,7 +11,7 @@ import torch
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel
-from core.maml.passes import usual_chunk
+from core.maml.passes import default_chunk_size
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 from core.workspace.workspace import Project
@@ -27,7 +27,7 @@ class Compute:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``float32`` or ``float64``.
         chunk: Tasks run at once; memory grows with it. 0 means as many as are fast here
-            (:func:`core.maml.passes.usual_chunk`).
+            (:func:`core.maml.passes.default_chunk_size`).
     """
 
     device: str = "auto"
@@ -74,7 +74,7 @@ class Loaded:
 
     def episodes(self, tasks: TaskList) -> Episodes:
         dtype, images = self.compute.torch_dtype(), self.project.images
-        chunk = self.compute.chunk or usual_chunk(
+        chunk = self.compute.chunk or default_chunk_size(
             self.model, images.shape, -(-len(tasks.rows) // len(tasks)), self.device, dtype
         )
         return Episodes(tasks, images, device=self.device, dtype=dtype, chunk=chunk)

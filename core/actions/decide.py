@@ -149,7 +149,7 @@ def undecided(decisions: Sequence[Decision], current: Mapping[Item, Decision]) -
 
     def open_(item: Item) -> bool:
         found = current.get(item), current.get(Item("image", image_id=item.image_id))
-        return not any(decision and decision.firm for decision in found)
+        return not any(decision and decision.is_final for decision in found)
 
     return [decision for decision in decisions if open_(decision.item)]
 

@@ -13,7 +13,7 @@ from core import __version__
 from core.actions.export_decisions import corrected_labels
 from core.checkpoints.foreign import write_state
 from core.checkpoints.model import load_model
-from core.decisions.table import guarded
+from core.decisions.table import escape_formulas
 from core.runtime.errors import UserError
 from core.runtime.files import replacing_folder, write_json
 from core.tasks.changes import cleaned
@@ -104,10 +104,10 @@ def _write(workspace: Workspace, folder: Path, tasks: TaskList, formats: tuple[s
             write_foreign(tasks, workspace.project().images, name, folder / FILES[name])
         else:
             write_tasks(tasks, folder / FILES[name])
-    guarded(removed_items(workspace)).to_csv(folder / "removed.csv", index=False)
+    escape_formulas(removed_items(workspace)).to_csv(folder / "removed.csv", index=False)
     relabelled = corrected_labels(workspace)
     if len(relabelled):
-        guarded(relabelled).to_csv(folder / "relabelled.csv", index=False)
+        escape_formulas(relabelled).to_csv(folder / "relabelled.csv", index=False)
     if edited is not None:
         shutil.copytree(edited.folder / "model", folder / "model")
         write_state(load_model(folder / "model"), folder / "model")

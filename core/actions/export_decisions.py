@@ -22,7 +22,7 @@ from core import __version__
 from core.actions.queue import newest_queue
 from core.decisions.agreement import agreement
 from core.decisions.log import Entry, Item
-from core.decisions.table import ITEM, given_classes, guarded
+from core.decisions.table import ITEM, escape_formulas, given_classes
 from core.runtime.errors import UserError
 from core.runtime.files import replacing_folder, write_json
 from core.workspace.runs import Run
@@ -132,7 +132,7 @@ def export_decisions(workspace: Workspace, out: Path, *, formats: Sequence[str] 
     """Write decisions, conflicts, corrected labels, comments and provenance into the folder ``out``.
 
     csv and parquet: a file a table (:data:`TABLES`); json: all in ``decisions.json``. In csv, text that a spreadsheet
-    would take for a formula begins with an apostrophe (:func:`core.decisions.table.guarded`); bringing the file
+    would take for a formula begins with an apostrophe (:func:`core.decisions.table.escape_formulas`); bringing the file
     in again takes it off. :mod:`core.actions.import_decisions` reads each of the files.
 
     Raises:
@@ -163,7 +163,7 @@ def export_decisions(workspace: Workspace, out: Path, *, formats: Sequence[str] 
     with replacing_folder(out, _FILES) as folder:
         for name, table in tables.items():
             if "csv" in formats:
-                clean = guarded(_encodable(table))
+                clean = escape_formulas(_encodable(table))
                 # Every text is quoted: a carriage return outside quotes would end the row.
                 clean.to_csv(folder / f"{name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
             if "parquet" in formats:
@@ -179,7 +179,7 @@ def export_decisions(workspace: Workspace, out: Path, *, formats: Sequence[str] 
 def _agreements(workspace: Workspace, reviewers: Sequence[str]) -> list[dict[str, Any]]:
     """Of every two who firmly decided on some of the same items."""
     log = workspace.decisions
-    firm = {who: {item for item, entry in log.own(who).items() if entry.firm} for who in reviewers}
+    firm = {who: {item for item, entry in log.own(who).items() if entry.is_final} for who in reviewers}
     found = []
     for one, two in combinations(reviewers, 2):
         if firm[one] & firm[two]:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from core.decisions.cleanlab import BECOMES, is_cleanlab, proposals
 from core.decisions.log import Decision, DecisionLog, Entry, Item, Operation, Verdict
-from core.decisions.table import COLUMNS, ITEM, VERDICTS, unguarded
+from core.decisions.table import COLUMNS, ITEM, VERDICTS, unescape_formulas
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 from core.tasks.tables import read_table
@@ -30,7 +30,7 @@ WHAT = "table of decisions"
 
 
 @dataclass(frozen=True)
-class Said:
+class ImportedComment:
     """A comment on an item."""
 
     item: Item
@@ -39,7 +39,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ImportPlan:
     """What bringing in a file would do to the log as it is.
 
     Attributes:
@@ -57,7 +57,7 @@ class Plan:
     agreeing: tuple[Decision, ...] = ()
     changing: tuple[tuple[Decision, Entry], ...] = ()
     same: int = 0
-    comments: tuple[Said, ...] = ()
+    comments: tuple[ImportedComment, ...] = ()
     notes: tuple[str, ...] = ()
     ordered: tuple[Decision, ...] = field(default=(), repr=False)
     """All decisions to write, in the order of the file."""
@@ -70,7 +70,8 @@ class Plan:
     def conflicts(self) -> int:
         """How many items the file gives another decision than somebody else did; both stay, as a conflict."""
         return sum(
-            before.reviewer != decision.reviewer and before.firm and decision.firm for decision, before in self.changing
+            before.reviewer != decision.reviewer and before.is_final and decision.is_final
+            for decision, before in self.changing
         )
 
     @property
@@ -109,7 +110,7 @@ def read_decisions(path: Path, project: Project, *, reviewer: str = "", as_: str
         decisions, notes = proposals(read, path.name, project, as_, reviewer or "cleanlab")
         return Reading(tuple(decisions), (), tuple(notes), proposed=True)
     if path.suffix == ".csv":
-        read = unguarded(read)
+        read = unescape_formulas(read)
     return _Rows(read, path.name, project, reviewer or "import").read()
 
 
@@ -118,17 +119,17 @@ class Reading:
     """What stands in a file. Proposals leave alone what somebody has decided on."""
 
     decisions: tuple[Decision, ...]
-    comments: tuple[Said, ...] = ()
+    comments: tuple[ImportedComment, ...] = ()
     notes: tuple[str, ...] = ()
     proposed: bool = False
 
 
-def plan(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure") -> Plan:
-    """What :func:`bring_in` would do; the arguments and errors are those of :func:`read_decisions`."""
+def plan_import(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure") -> ImportPlan:
+    """What :func:`import_decisions` would do; the arguments and errors are those of :func:`read_decisions`."""
     return _planned(workspace.decisions, read_decisions(path, workspace.project(), reviewer=reviewer, as_=as_), path)
 
 
-def bring_in(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure") -> Plan:
+def import_decisions(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure") -> ImportPlan:
     """Write what stands in a file to the log, in one transaction, and return what was done.
 
     Decisions are written as made without having seen those of others, so what differs from theirs is a conflict until
@@ -137,7 +138,7 @@ def bring_in(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str =
     Raises:
         UserError: as :func:`read_decisions`, or the log cannot be written; it then is as it was.
     """
-    made = plan(workspace, path, reviewer=reviewer, as_=as_)
+    made = plan_import(workspace, path, reviewer=reviewer, as_=as_)
     workspace.decisions.submit(_operations(made.ordered))
     for said in made.comments:
         token = content_hash("import", *(getattr(said.item, name) for name in ITEM), said.reviewer, said.text)
@@ -157,7 +158,7 @@ def _operations(decisions: Sequence[Decision]) -> list[Operation]:
     return [Operation("decide", who, decisions=tuple(reversed(some))) for (_, who), some in ordered]
 
 
-def _planned(log: DecisionLog, reading: Reading, path: Path) -> Plan:
+def _planned(log: DecisionLog, reading: Reading, path: Path) -> ImportPlan:
     current = log.current()
     own = {who: log.own(who) for who in {decision.reviewer for decision in reading.decisions}}
     new, agreeing, changing, ordered, same, decided = [], [], [], [], 0, 0
@@ -181,7 +182,7 @@ def _planned(log: DecisionLog, reading: Reading, path: Path) -> Plan:
         notes.append(f"{decided:,} issues on images that were decided on already: left alone")
     known = {(said.item, said.reviewer, said.text) for said in log.comments()} if reading.comments else set()
     comments = tuple(said for said in reading.comments if (said.item, said.reviewer, said.text) not in known)
-    return Plan(
+    return ImportPlan(
         path.name, tuple(new), tuple(agreeing), tuple(changing), same, comments, tuple(notes), ordered=tuple(ordered)
     )
 
@@ -228,7 +229,7 @@ class _Rows:
             named = row.get("reviewer", "")
             reviewer = named if named.strip() else self.reviewer
             if comment := row.get("comment", ""):
-                comments.append(Said(item, reviewer, comment))
+                comments.append(ImportedComment(item, reviewer, comment))
             decision = self._decision(number, row, item, reviewer)
             if decision is None:
                 if not comment:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.checkpoints.foreign import import_checkpoint
-from core.checkpoints.matching import Ask
+from core.checkpoints.matching import CheckpointHints
 from core.checkpoints.model import Model, load_model, save_model
 from core.maml.module import ModuleNet, probe
 from core.runtime.errors import UserError
@@ -14,7 +14,7 @@ from core.tasks.generate import read_folder
 from core.workspace.workspace import check_fit
 
 
-def import_model(checkpoint: Path, out: Path, ask: Ask, tasks: Path | None, command: str) -> Model:
+def import_model(checkpoint: Path, out: Path, ask: CheckpointHints, tasks: Path | None, command: str) -> Model:
     """Write the model folder ``out``; the same import again finds it there.
 
     Args:

@@ -1,8 +1,8 @@
 """What if this were removed or relabelled, or the target another one? Answered at once, from what is kept with the
 workspace (:mod:`core.actions.preparation`).
 
-An :class:`Instant` answers with sums of kept gradients, a small product for the solve, and one evaluation of the
-held-out tasks. Its answers are those of ``edit --how linear`` with :data:`core.actions.preparation.SETTINGS`:
+An :class:`WhatIfEstimator` answers with sums of kept gradients, a small product for the solve, and one evaluation of
+the held-out tasks. Its answers are those of ``edit --how linear`` with :data:`core.actions.preparation.SETTINGS`:
 **estimates** of what a retrain would give, with the residual of a solve by a basis.
 """
 
@@ -137,7 +137,7 @@ class _Solved(NamedTuple):
     residual: float
 
 
-class Instant:
+class WhatIfEstimator:
     """Answers what-ifs about one workspace; opened once, used by any number of threads.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.checkpoints.matching import WIDENED, Ask, Understood, understand
+from core.checkpoints.matching import WIDENED, CheckpointHints, MatchedCheckpoint, match_checkpoint
 from core.checkpoints.model import NETWORK_FIELDS, Model, ModelSpec, load_model, spec_of
 from core.checkpoints.tensor_file import Declared, TensorFile, open_tensors, sha256
 from core.maml.adaptation import RATES, network_part
@@ -61,7 +61,7 @@ def inspect_checkpoint(
     try:
         if folder:
             return Found(path, kind, tensors, load_model(folder).spec, (), ())
-        understood = understand(file, Ask(backbone, algorithm, shape, ways, more=more or {}))
+        understood = match_checkpoint(file, CheckpointHints(backbone, algorithm, shape, ways, more=more or {}))
         _, notes = _numbers(file, understood)
     except UserError as error:
         return Found(path, kind, tensors, None, (), (str(error),))
@@ -69,7 +69,7 @@ def inspect_checkpoint(
     return Found(path, kind, tensors, understood.spec, (*understood.notes, *notes, missing), ())
 
 
-def import_checkpoint(path: Path, ask: Ask) -> Model:
+def import_checkpoint(path: Path, ask: CheckpointHints) -> Model:
     """Make a model of a checkpoint: a file, or a model folder of ours.
 
     Its story says where it comes from: path, kind, SHA-256 of the file, notes.
@@ -81,7 +81,7 @@ def import_checkpoint(path: Path, ask: Ask) -> Model:
     if folder:
         return _retold(load_model(folder), ask)
     file = open_tensors(path)
-    understood = understand(file, ask)
+    understood = match_checkpoint(file, ask)
     _refuse_unsaid(understood.spec, ask)
     params, notes = _numbers(file, understood)
     origin = {
@@ -138,7 +138,7 @@ def _own_folder(path: Path, backbone: str | None) -> Path | None:
     return folder if named and backbone is None and (folder / "model.json").is_file() else None
 
 
-def _retold(model: Model, ask: Ask) -> Model:
+def _retold(model: Model, ask: CheckpointHints) -> Model:
     """A model of ours with another way of adapting."""
     learned = model.spec.algorithm == "meta-sgd"
     if ask.algorithm and (ask.algorithm == "meta-sgd") != learned:
@@ -161,7 +161,7 @@ def _retold(model: Model, ask: Ask) -> Model:
     return Model(spec, model.params, story)
 
 
-def _refuse_unsaid(spec: ModelSpec, ask: Ask) -> None:
+def _refuse_unsaid(spec: ModelSpec, ask: CheckpointHints) -> None:
     if spec.algorithm == "imaml":
         return
     if ask.steps is None:
@@ -170,7 +170,7 @@ def _refuse_unsaid(spec: ModelSpec, ask: Ask) -> None:
         raise UserError("A checkpoint does not say its inner learning rate.", "Give --inner-rate.")
 
 
-def _numbers(file: TensorFile, understood: Understood) -> tuple[Params, list[str]]:
+def _numbers(file: TensorFile, understood: MatchedCheckpoint) -> tuple[Params, list[str]]:
     """Read the meta-parameters, checked; half precision becomes float32, which holds each of its numbers exactly."""
     where, notes = understood.where, []
     pairs = [at for pair in understood.same for at in pair]

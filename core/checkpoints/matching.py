@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from core.checkpoints.factory import is_factory
-from core.checkpoints.model import ModelSpec, refuse_unread, spec_of
+from core.checkpoints.model import ModelSpec, check_unused_fields, spec_of
 from core.checkpoints.tensor_file import TensorFile
 from core.maml.adaptation import RATES
 from core.maml.architectures import OMNIGLOT_SHAPE, OTHER_NAMES
@@ -35,7 +35,7 @@ _USUAL_SIDES = (28, 32, 84)
 
 
 @dataclass(frozen=True)
-class Ask:
+class CheckpointHints:
     """What the user says about a checkpoint; None leaves it to the file.
 
     Attributes:
@@ -56,7 +56,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Understood:
+class MatchedCheckpoint:
     """A file that fits: its model, and for every meta-parameter where in the file it is.
 
     Attributes:
@@ -141,7 +141,7 @@ def _is_of(backbone: str, names: Mapping[str, Any]) -> bool:
     return all(name in names for name in _LANDMARKS[backbone])
 
 
-def understand(file: TensorFile, ask: Ask) -> Understood:
+def match_checkpoint(file: TensorFile, ask: CheckpointHints) -> MatchedCheckpoint:
     """Match a file to the network that it is of.
 
     Raises:
@@ -175,8 +175,8 @@ def understand(file: TensorFile, ask: Ask) -> Understood:
     )
 
 
-def _match_known(reading: _Reading, backbone: str, ask: Ask) -> Understood:
-    refuse_unread(backbone, ask.more)
+def _match_known(reading: _Reading, backbone: str, ask: CheckpointHints) -> MatchedCheckpoint:
+    check_unused_fields(backbone, ask.more)
     shapes, head = reading.shapes, reading.shapes[_LANDMARKS[backbone][1]]
     if len(head) != 2:
         raise UserError(f"{reading.file.path}: {_LANDMARKS[backbone][1]!r} has shape {head}, not two axes.")
@@ -193,7 +193,7 @@ def _match_known(reading: _Reading, backbone: str, ask: Ask) -> Understood:
         fixed |= {"filters": blocks[0][0], "blocks": len(blocks)}
     inputs = blocks[0][1] if blocks else head[1]
     given = [ask.shape] if ask.shape else _usual_shapes(backbone, inputs)
-    fits: list[Understood] = []
+    fits: list[MatchedCheckpoint] = []
     faults: list[UserError] = []
     for pooling, shape in product(_poolings(backbone, ask), given):
         fields = fixed | {"shape": shape} | ({"pooling": pooling} if pooling else {})
@@ -220,7 +220,7 @@ def _numbers_in(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d{1,9}", name)]
 
 
-def _noted(first: Understood, ask: Ask, unsure: bool, learned: bool) -> Understood:
+def _noted(first: MatchedCheckpoint, ask: CheckpointHints, unsure: bool, learned: bool) -> MatchedCheckpoint:
     """The same with sentences on what was not said; ``unsure``: other poolings fit as well."""
     spec = first.spec
     notes = []
@@ -237,7 +237,7 @@ def _noted(first: Understood, ask: Ask, unsure: bool, learned: bool) -> Understo
         notes.append(f"Pooling does not show in this checkpoint and is taken to be {spec.pooling!r}.")
     if spec.backbone in ("convnet", "mlp") and "activation" not in ask.more:
         notes.append(f"The activation does not show in a checkpoint and is taken to be {spec.activation!r}.")
-    return Understood(spec, first.where, first.same, first.constants, (*notes, *first.notes))
+    return MatchedCheckpoint(spec, first.where, first.same, first.constants, (*notes, *first.notes))
 
 
 def _usual_shapes(backbone: str, inputs: int) -> list[tuple[int, int, int]]:
@@ -247,13 +247,13 @@ def _usual_shapes(backbone: str, inputs: int) -> list[tuple[int, int, int]]:
     return [(side, side, bands) for side in _USUAL_SIDES for bands in ((1, 3) if flat else (inputs,))]
 
 
-def _poolings(backbone: str, ask: Ask) -> tuple[str, ...]:
+def _poolings(backbone: str, ask: CheckpointHints) -> tuple[str, ...]:
     known = {"convnet": ("stride", "max"), "cnn4": ("max", "stride"), "resnet12": ("mean", "none")}
     return ("",) if "pooling" in ask.more else known.get(backbone, ("",))
 
 
-def _match_module(file: TensorFile, ask: Ask) -> Understood:
-    refuse_unread("module", ask.more)
+def _match_module(file: TensorFile, ask: CheckpointHints) -> MatchedCheckpoint:
+    check_unused_fields("module", ask.more)
     if ask.shape is None or ask.ways is None:
         raise UserError(
             "A network of your own is made for images of a size and a number of classes.",
@@ -267,11 +267,11 @@ def _match_module(file: TensorFile, ask: Ask) -> Understood:
     return _matched(best, spec_of(fields | {"algorithm": _algorithm(best, ask)}), ask)
 
 
-def _said(ask: Ask) -> dict[str, Any]:
+def _said(ask: CheckpointHints) -> dict[str, Any]:
     return {name: value for name in ("steps", "rate") if (value := getattr(ask, name)) is not None}
 
 
-def _algorithm(reading: _Reading, ask: Ask) -> str:
+def _algorithm(reading: _Reading, ask: CheckpointHints) -> str:
     learned = bool(reading.rates) or any(name.startswith(RATES) for name in reading.tensors)
     chosen = ask.algorithm or ("meta-sgd" if learned else "maml")
     if learned and chosen != "meta-sgd":
@@ -284,7 +284,7 @@ def _algorithm(reading: _Reading, ask: Ask) -> str:
     return chosen
 
 
-def _refuse_other_classes(path: Path, classes: int, ask: Ask) -> None:
+def _refuse_other_classes(path: Path, classes: int, ask: CheckpointHints) -> None:
     if ask.ways is not None and classes != ask.ways:
         raise UserError(
             f"{path} is a checkpoint for other classes: its head has {classes}, the tasks are {ask.ways}-way.",
@@ -292,7 +292,7 @@ def _refuse_other_classes(path: Path, classes: int, ask: Ask) -> None:
         )
 
 
-def _matched(reading: _Reading, spec: ModelSpec, ask: Ask | None = None) -> Understood:
+def _matched(reading: _Reading, spec: ModelSpec, ask: CheckpointHints | None = None) -> MatchedCheckpoint:
     """Every meta-parameter of ``spec`` and its place in the file, and nothing left over."""
     network, path = spec.network(), reading.file.path
     expected = network.shapes
@@ -336,7 +336,7 @@ def _matched(reading: _Reading, spec: ModelSpec, ask: Ask | None = None) -> Unde
     if left_out:
         notes.append(f"Running statistics in the file (tensors: {left_out}) are left out.")
     names = [name for name in where if name.startswith(RATES)]
-    return Understood(spec, {name: where[name] for name in (*expected, *names)}, same, constants, tuple(notes))
+    return MatchedCheckpoint(spec, {name: where[name] for name in (*expected, *names)}, same, constants, tuple(notes))
 
 
 def _refuse_shape(
@@ -345,7 +345,7 @@ def _refuse_shape(
     where: Mapping[str, str],
     network: ConvNet | MLP | ModuleNet,
     spec: ModelSpec,
-    ask: Ask | None,
+    ask: CheckpointHints | None,
 ) -> None:
     """Say which tensor is of another shape, and what that means where it is the head alone."""
     have = reading.file.tensors[where[wrong[0]]].shape

@@ -206,7 +206,7 @@ def _first(error: ValidationError) -> tuple[str, str, Any]:
     return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, "), first["input"]
 
 
-def refuse_unread(backbone: str, given: Iterable[str]) -> None:
+def check_unused_fields(backbone: str, given: Iterable[str]) -> None:
     """Raise UserError if the user gave a field of a network that ``backbone`` does not read."""
     name = OTHER_NAMES.get(backbone, backbone)
     for field in sorted(NETWORK_FIELDS & set(given)):

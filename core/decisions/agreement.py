@@ -54,7 +54,7 @@ def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
         raise UserError(f"“{one}” cannot be compared with himself.", "Name two reviewers.")
     first, second = log.own(one), log.own(two)
     pairs = [(entry, second[item]) for item, entry in first.items() if item in second]
-    pairs = [(a, b) for a, b in pairs if a.firm and b.firm]
+    pairs = [(a, b) for a, b in pairs if a.is_final and b.is_final]
     if not pairs:
         raise UserError(f"No item was decided by both “{one}” and “{two}”.", "Let both decide on some of the same.")
     said = [[_word(entry) for entry in side] for side in zip(*pairs, strict=True)]

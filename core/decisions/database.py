@@ -91,6 +91,6 @@ class LogFile:
                 )
 
 
-def stored(value: str) -> bytes:
+def encode_text(value: str) -> bytes:
     """Any Python string, for ``CAST(? AS TEXT)``: SQLite's own binding refuses the names of undecodable files."""
     return value.encode("utf-8", "surrogatepass")

@@ -99,7 +99,7 @@ class DecisionLog:
         if not operations:
             return []
         with self._file.transaction("IMMEDIATE") as connection:
-            return [writing.once(connection, operation) for operation in operations]
+            return [writing.apply_idempotent(connection, operation) for operation in operations]
 
     def append(self, decisions: Sequence[Decision]) -> int:
         """Add one reviewer's decisions as one group, all or none, and return its id once they are on disk."""
@@ -144,7 +144,7 @@ class DecisionLog:
         with self._file.transaction() as connection:
             return reading.last(connection, "groups")
 
-    def pulse(self) -> int:
+    def change_counter(self) -> int:
         """A number that grows whenever anybody writes anything, comments and snapshots too; cheap to ask for."""
         with self._file.transaction() as connection:
             return sum(reading.last(connection, table) for table in ("groups", "comments", "snapshots"))

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.decisions.database import stored
+from core.decisions.database import encode_text
 from core.decisions.records import Comment, Entry, Item, Snapshot
 from core.runtime.errors import UserError
 
@@ -57,7 +57,7 @@ def snapshots(connection: sqlite3.Connection, where: str, values: Sequence[bytes
 def state(connection: sqlite3.Connection, at: int | str | None) -> dict[Item, Entry]:
     """The decision on each item after an entry, in a snapshot, or (None) now."""
     if isinstance(at, str):
-        found = snapshots(connection, "WHERE name = CAST(? AS TEXT)", (stored(at),))
+        found = snapshots(connection, "WHERE name = CAST(? AS TEXT)", (encode_text(at),))
         if not found:
             names = ", ".join(snapshot.name for snapshot in snapshots(connection, "ORDER BY id"))
             raise UserError(f"There is no snapshot “{at}”.", f"There are: {names}." if names else "Make one first.")
@@ -83,4 +83,4 @@ def texts(count: int) -> str:
 
 
 def item_values(item: Item) -> tuple[bytes, ...]:
-    return tuple(map(stored, (item.kind, item.task_id, item.role, item.image_id)))
+    return tuple(map(encode_text, (item.kind, item.task_id, item.role, item.image_id)))

@@ -74,7 +74,7 @@ class Decision:
         return self.verdict, self.label
 
     @property
-    def firm(self) -> bool:
+    def is_final(self) -> bool:
         """Whether it says what is to be done with the item."""
         return self.verdict not in ("unsure", "clear")
 

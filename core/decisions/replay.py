@@ -67,7 +67,7 @@ class Replay:
             if len(reviewers) == 1:
                 continue
             opinions = (self._own.get(reviewer, {}).get(item) for reviewer in reviewers)
-            firm = sorted((entry for entry in opinions if entry and entry.firm), key=attrgetter("seq"))
+            firm = sorted((entry for entry in opinions if entry and entry.is_final), key=attrgetter("seq"))
             if any(entry.said != firm[-1].said and not self._has_seen(firm[-1], entry) for entry in firm):
                 self.conflicts[item] = tuple(firm)
             else:

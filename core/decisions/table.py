@@ -33,13 +33,13 @@ _FORMULA = r"^('*[=+\-@\t\r\n])"
 _GUARDED = r"^'('*[=+\-@\t\r\n])"
 
 
-def guarded(table: pd.DataFrame) -> pd.DataFrame:
+def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """The table for a csv file: text that a spreadsheet would take for a formula begins with one apostrophe more."""
     return table.replace(_FORMULA, r"'\1", regex=True)
 
 
-def unguarded(table: pd.DataFrame) -> pd.DataFrame:
-    """What :func:`guarded` was given, of a table of text."""
+def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`escape_formulas` was given, of a table of text."""
     return table.replace(_GUARDED, r"\1", regex=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import UTC, datetime
 
-from core.decisions.database import stored
+from core.decisions.database import encode_text
 from core.decisions.reading import ITEM, comments, difference, entries, item_values, last, snapshots, state, texts
 from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot
 from core.runtime.errors import UserError
@@ -38,7 +38,7 @@ WITH outcome AS (
 _ENTRY_COLUMNS = f"group_id, {ITEM}, verdict, label, reason, reviewer, source"
 
 
-def once(connection: sqlite3.Connection, operation: Operation) -> Result:
+def apply_idempotent(connection: sqlite3.Connection, operation: Operation) -> Result:
     """Do an operation unless it has been done; its result."""
     known, group = _done(connection, "group", operation.token)
     if not known:
@@ -49,7 +49,7 @@ def once(connection: sqlite3.Connection, operation: Operation) -> Result:
 
 def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
     group = _add_group(connection, operation)
-    reviewer = stored(operation.reviewer)
+    reviewer = encode_text(operation.reviewer)
     connection.executemany(
         f"INSERT INTO entries ({_ENTRY_COLUMNS}) VALUES (?, {texts(4)}, ?, ?, {texts(3)})",
         (
@@ -58,9 +58,9 @@ def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
                 *item_values(decision.item),
                 decision.verdict,
                 None if decision.label is None else int(decision.label),
-                stored(decision.reason),
+                encode_text(decision.reason),
                 reviewer,
-                stored(decision.source),
+                encode_text(decision.source),
             )
             for decision in operation.decisions
         ),
@@ -69,7 +69,7 @@ def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
 
 
 def _reverse(connection: sqlite3.Connection, operation: Operation) -> int | None:
-    values: dict[str, bytes | int] = {"reviewer": stored(operation.reviewer)}
+    values: dict[str, bytes | int] = {"reviewer": encode_text(operation.reviewer)}
     found = connection.execute(_TARGET[operation.act], values).fetchone()
     if found is None:
         return None
@@ -120,7 +120,7 @@ def restore(connection: sqlite3.Connection, name: str, reviewer: str, token: str
         else Decision(item, "clear", None, "", reviewer, source)
         for item, (_, then) in wanted.items()
     )
-    return once(connection, Operation("decide", reviewer, token, decisions, saw=last(connection, "groups")))
+    return apply_idempotent(connection, Operation("decide", reviewer, token, decisions, saw=last(connection, "groups")))
 
 
 def comment(connection: sqlite3.Connection, item: Item, reviewer: str, text: str, token: str) -> Comment:
@@ -129,7 +129,7 @@ def comment(connection: sqlite3.Connection, item: Item, reviewer: str, text: str
         number = last(connection, "comments") + 1
         connection.execute(
             f"INSERT INTO comments (id, {ITEM}, reviewer, text, at) VALUES (?, {texts(6)}, ?)",
-            (number, *item_values(item), stored(reviewer), stored(text), _now()),
+            (number, *item_values(item), encode_text(reviewer), encode_text(text), _now()),
         )
         _remember(connection, "comment", token, number)
     (made,) = comments(connection, "WHERE id = ?", (number,))
@@ -139,13 +139,13 @@ def comment(connection: sqlite3.Connection, item: Item, reviewer: str, text: str
 def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str, token: str) -> Snapshot:
     known, number = _done(connection, "snapshot", token)
     if not known:
-        if snapshots(connection, "WHERE name = CAST(? AS TEXT)", (stored(name),)):
+        if snapshots(connection, "WHERE name = CAST(? AS TEXT)", (encode_text(name),)):
             raise UserError(f"There is a snapshot “{name}” already.", "Choose another name.")
         number = last(connection, "snapshots") + 1
         seq, group = last(connection, "entries", "seq"), last(connection, "groups")
         connection.execute(
             f"INSERT INTO snapshots (id, name, reviewer, note, at, seq, group_id) VALUES (?, {texts(3)}, ?, ?, ?)",
-            (number, stored(name), stored(reviewer), stored(note), _now(), seq, group),
+            (number, encode_text(name), encode_text(reviewer), encode_text(note), _now(), seq, group),
         )
         _remember(connection, "snapshot", token, number)
     (made,) = snapshots(connection, "WHERE id = ?", (number,))
@@ -161,7 +161,7 @@ def _add_group(
     saw = None if operation.saw is None else min(operation.saw, newest)
     connection.execute(
         "INSERT INTO groups (id, root, undoes, at, reviewer, saw) VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)",
-        (group, group if root is None else root, undoes, _now(), stored(operation.reviewer), saw),
+        (group, group if root is None else root, undoes, _now(), encode_text(operation.reviewer), saw),
     )
     return group
 
@@ -171,14 +171,14 @@ def _done(connection: sqlite3.Connection, kind: str, token: str) -> tuple[bool, 
     if not token:
         return False, None
     query = "SELECT id FROM tokens WHERE kind = ? AND token = CAST(? AS TEXT)"
-    found = connection.execute(query, (kind, stored(token))).fetchone()
+    found = connection.execute(query, (kind, encode_text(token))).fetchone()
     return found is not None, found[0] if found else None
 
 
 def _remember(connection: sqlite3.Connection, kind: str, token: str, number: int | None) -> None:
     if token:
         connection.execute(
-            "INSERT INTO tokens (kind, token, id) VALUES (?, CAST(? AS TEXT), ?)", (kind, stored(token), number)
+            "INSERT INTO tokens (kind, token, id) VALUES (?, CAST(? AS TEXT), ?)", (kind, encode_text(token), number)
         )
 
 

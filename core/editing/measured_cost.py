@@ -19,7 +19,7 @@ from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings, objective
 from core.maml.vectors import flatten
 from core.runtime.memory import peak_memory
-from core.runtime.progress import Progress, spoken_seconds
+from core.runtime.progress import Progress, format_duration
 
 _CHUNKS = 2  # of every thread, so that what a chunk begins with is a share of the time as in the real work
 _MOST_RUNS, _SETTLED = 6, 0.8  # runs of one pass; the last is not clearly faster than the one before
@@ -31,7 +31,7 @@ _ROW_BYTES = 600  # of the table of scores, a row of the task list, while it is 
 
 
 @dataclass(frozen=True)
-class Cost:
+class WorkEstimate:
     """Of one stage.
 
     Attributes:
@@ -50,7 +50,7 @@ class Cost:
     @property
     def time(self) -> str:
         """In words."""
-        low, high = spoken_seconds(self.low), spoken_seconds(self.high)
+        low, high = format_duration(self.low), format_duration(self.high)
         return f"about {low}" if low == high else f"{low} to {high}"
 
 
@@ -63,7 +63,7 @@ class _Pace:
     gb: float
 
 
-def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) -> list[Cost]:
+def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) -> list[WorkEstimate]:
     """Time and memory of each stage on the problem, with the settings that commands and pages use by default.
 
     Runs each kind of pass on a few chunks of tasks a few times, and multiplies.
@@ -73,7 +73,9 @@ def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) ->
     """
     solve = METHODS["task-if"].estimator.solve or SolveSettings()
     model, params, train = loaded.model, loaded.params, loaded.train
-    here = train.alike(_CHUNKS * train.chunk * (torch.get_num_threads() if loaded.device.type == "cpu" else 1))
+    here = train.same_shape_positions(
+        _CHUNKS * train.chunk * (torch.get_num_threads() if loaded.device.type == "cpu" else 1)
+    )
     few = Episodes(
         train.tasks.select([train.tasks.task_ids[position] for position in here]),
         loaded.project.images,
@@ -109,7 +111,7 @@ def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) ->
             pace["forward"].seconds * heldout + gradient.seconds * n + pace["forward"].start + gradient.start,
             gradient.gb,
         ),
-        Cost(
+        WorkEstimate(
             "Rank",
             f"scores of {n:,} tasks and {len(train.tasks.rows):,} rows, a solve over {curved} tasks",
             once + _USUAL_PRODUCTS[0] * per_product,
@@ -131,8 +133,8 @@ def costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) ->
     return found
 
 
-def _cost(stage: str, how_much: str, seconds: float, gb: float) -> Cost:
-    return Cost(stage, how_much, _LOADING + seconds, _LOADING + seconds, gb)
+def _cost(stage: str, how_much: str, seconds: float, gb: float) -> WorkEstimate:
+    return WorkEstimate(stage, how_much, _LOADING + seconds, _LOADING + seconds, gb)
 
 
 def _pace(run: Callable[[], object], tasks: int, device: torch.device) -> _Pace:

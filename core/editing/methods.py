@@ -14,7 +14,7 @@ from core.checkpoints.model import Model
 from core.editing.cost import Cost, training_cost
 from core.editing.linear import change_gradient, row_change, touched_tasks
 from core.editing.newton import NewtonSettings, newton_edit
-from core.editing.steps import StepSettings, best_start, few_steps
+from core.editing.steps import StepSettings, select_snapshot, single_task_finetune
 from core.influence.methods import SolveSettings
 from core.influence.solve import Solver
 from core.influence.targets import target_gradient
@@ -24,11 +24,11 @@ from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
-from core.workspace.runs import Runs, Work
+from core.workspace.runs import Runs, RunWriter
 
 
 @dataclass(frozen=True)
-class Edited:
+class EditedModel:
     """What a way of editing gives.
 
     Attributes:
@@ -55,8 +55,8 @@ def retraining_cost(model: Model, tasks: int) -> float | None:
 
 
 def linear(
-    loaded: Loaded, changes: Changes, settings: SolveSettings, run: Work, progress: Progress, runs: Runs
-) -> Edited:
+    loaded: Loaded, changes: Changes, settings: SolveSettings, run: RunWriter, progress: Progress, runs: Runs
+) -> EditedModel:
     """lambda minus the influence functions of what changes."""
     after, tasks = changes.applied(loaded.project.tasks.train), loaded.train
     change = row_change(tasks, after.weights, after.labels)
@@ -76,15 +76,17 @@ def linear(
     }
     # Of a task that loses something a gradient with a tangent; of a relabelled one two, before and after.
     cost = solver.cost + Cost(products=touched)
-    return Edited(edited, figures, cost.meta_gradients)
+    return EditedModel(edited, figures, cost.meta_gradients)
 
 
-def newton(loaded: Loaded, changes: Changes, settings: NewtonSettings, run: Work, progress: Progress) -> Edited:
+def newton(
+    loaded: Loaded, changes: Changes, settings: NewtonSettings, run: RunWriter, progress: Progress
+) -> EditedModel:
     """One step of Newton's method on the changed objective, within a trust region."""
     kept = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
     with run.timed("newton"):
-        made = newton_edit(loaded.model, loaded.params, kept, settings, progress, run.remember)
-    return Edited(made.params, {"newton": made.report}, made.cost.meta_gradients)
+        made = newton_edit(loaded.model, loaded.params, kept, settings, progress, run.save_step)
+    return EditedModel(made.params, {"newton": made.report}, made.cost.meta_gradients)
 
 
 def steps(
@@ -92,9 +94,9 @@ def steps(
     changes: Changes,
     settings: StepSettings,
     snapshots: Sequence[Params],
-    run: Work,
+    run: RunWriter,
     progress: Progress,
-) -> Edited:
+) -> EditedModel:
     """A few preconditioned steps from the present model, or from one of the snapshots of its training before it."""
     kept = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
     candidates = [*map(loaded.place, snapshots), loaded.params]
@@ -102,23 +104,25 @@ def steps(
     start, cost = loaded.params, settings.cost
     with run.timed("steps"):
         if settings.rewind_tasks:
-            chosen = best_start(loaded.model, candidates, loaded.heldout, settings.rewind_tasks, settings.seed)
+            chosen = select_snapshot(loaded.model, candidates, loaded.heldout, settings.rewind_tasks, settings.seed)
             start, cost = chosen.params, cost + chosen.cost
             losses = [loss if math.isfinite(loss) else None for loss in chosen.losses]
             figures["start"] = {"number": chosen.number, "losses": losses, "tasks": chosen.tasks}
-        params = few_steps(loaded.model, start, kept, settings, progress, run.folder / "memory")
-    return Edited(params, figures, cost.meta_gradients)
+        params = single_task_finetune(loaded.model, start, kept, settings, progress, run.folder / "memory")
+    return EditedModel(params, figures, cost.meta_gradients)
 
 
-def finetune(loaded: Loaded, changes: Changes, settings: TrainSettings, run: Work, progress: Progress) -> Edited:
+def finetune(
+    loaded: Loaded, changes: Changes, settings: TrainSettings, run: RunWriter, progress: Progress
+) -> EditedModel:
     """A short training from the present model."""
     left = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
     with run.timed("fine-tune"):
         params = train(loaded.model, loaded.params, left, settings, progress=progress, name="fine-tune").params
-    return Edited(params, {"settings": asdict(settings)}, training_cost(settings, len(left)))
+    return EditedModel(params, {"settings": asdict(settings)}, training_cost(settings, len(left)))
 
 
-def retrain(loaded: Loaded, changes: Changes, run: Work, progress: Progress) -> Edited:
+def retrain(loaded: Loaded, changes: Changes, run: RunWriter, progress: Progress) -> EditedModel:
     """The training of the model again, on the changed tasks."""
     settings = trained_with(loaded.project.model)
     if settings is None:
@@ -131,4 +135,4 @@ def retrain(loaded: Loaded, changes: Changes, run: Work, progress: Progress) -> 
     with run.timed("retrain"):
         params = train(loaded.model, start, left, settings, folder=run.folder / "memory", progress=progress).params
     figures = {"settings": asdict(settings), "stationarity": asdict(stationarity(loaded.model, params, left))}
-    return Edited(params, figures, training_cost(settings, len(left)))
+    return EditedModel(params, figures, training_cost(settings, len(left)))

@@ -17,12 +17,12 @@ from core.actions.evaluate import heldout_table, summary
 from core.checkpoints.model import Model, load_model, save_model
 from core.maml.backbone import Params
 from core.maml.evaluation import evaluate
-from core.maml.training import TrainSettings, objective, refuse_diverged, stationarity, train
+from core.maml.training import TrainSettings, check_finite, objective, stationarity, train
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 from core.runtime.progress import Progress
 from core.tasks.tasklist import TaskList
-from core.workspace.runs import Run, Work
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
 KIND = "retraining"
@@ -99,12 +99,12 @@ def retraining(
     if how.start == "fresh":
         question["model"] = ""  # nothing of the present model enters
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         begun = time.perf_counter()
         episodes = loaded.episodes(tasks)
         params = train(loaded.model, start, episodes, settings, folder=run.folder / "memory", progress=progress).params
         reached = stationarity(loaded.model, params, episodes)
-        refuse_diverged(reached)
+        check_finite(reached)
         result = evaluate(loaded.model, params, loaded.heldout)
         made = Model(model.spec, {k: v.cpu() for k, v in params.items()}, {"training": asdict(settings)})
         run.write(lambda folder: save_model(made, folder / "model"))
@@ -112,15 +112,15 @@ def retraining(
         figures: dict[str, Any] = summary(result) | {"stationarity": asdict(reached)}
         run.write_json("retraining.json", figures | {"seconds": time.perf_counter() - begun})
 
-    return workspace.runs.answer(KIND, question, work)
+    return workspace.runs.get_or_compute(KIND, question, work)
 
 
-def params_of(run: Run, loaded: Loaded) -> Params:
+def retrained_params(run: Run, loaded: Loaded) -> Params:
     """The parameters of a finished retraining, where ``loaded`` computes."""
     return loaded.place(load_model(run.folder / "model").params)
 
 
-def seconds_of(loaded: Loaded, settings: TrainSettings, tasks: int) -> float:
+def retraining_seconds(loaded: Loaded, settings: TrainSettings, tasks: int) -> float:
     """About how long one retraining takes here, from the time of one chunk's meta-gradient."""
     few = np.arange(min(settings.meta_batch, len(loaded.train)))
     times = []

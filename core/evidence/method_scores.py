@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from core.actions.compute import Compute, Loaded
-from core.actions.rank import ENGINE, ranking, read
-from core.evidence.methods import ENSEMBLES, INFLUENCE, MEMBERS, base
+from core.actions.rank import ENGINE_VERSION, configure_gradient, ranking
+from core.evidence.methods import ENSEMBLE_SIZES, ENSEMBLES, INFLUENCE, base
 from core.influence.curvature import gradient_products, task_gradients
 from core.influence.methods import METHODS, Estimator, parse
-from core.influence.scores import refuse_meaningless
+from core.influence.scores import check_scores
 from core.influence.solve import Solver, difficulty
 from core.influence.targets import Target
 from core.maml.backbone import Params
@@ -24,7 +24,7 @@ from core.maml.training import Snapshot
 from core.runtime.files import content_hash
 from core.runtime.memory import peak_memory
 from core.runtime.progress import Progress
-from core.workspace.runs import Work
+from core.workspace.runs import RunWriter
 from core.workspace.workspace import Workspace
 
 KIND = "scores"
@@ -34,7 +34,7 @@ _MANY = "task-if:solver=low-rank:rank=60:damping=0.01"
 
 
 @dataclass(frozen=True)
-class Scored:
+class MethodScores:
     """What a method says, and what it cost.
 
     Attributes:
@@ -52,7 +52,7 @@ class Scored:
     note: str
 
 
-def scored(
+def method_scores(
     workspace: Workspace,
     loaded: Loaded,
     name: str,
@@ -60,7 +60,7 @@ def scored(
     members: Callable[[int], list[Params]],
     compute: Compute,
     progress: Progress,
-) -> Scored:
+) -> MethodScores:
     """The scores of method ``name`` for the held-out tasks at ``targets``.
 
     Args:
@@ -69,10 +69,10 @@ def scored(
     Raises:
         UserError: the method cannot run here, or its scores rank nothing.
     """
-    models = members(MEMBERS.get(name, 0))
+    models = members(ENSEMBLE_SIZES.get(name, 0))
     question = {
         **loaded.project.hashes,
-        "engine": ENGINE,
+        "engine": ENGINE_VERSION,
         "method": name,
         "targets": targets.tolist(),
         "members": [content_hash(*(value.cpu().numpy() for value in params.values())) for params in models],
@@ -81,22 +81,22 @@ def scored(
     estimator = parse(name) if base(name) in METHODS else None
     question |= estimator.question() if estimator else {}
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         begun = time.perf_counter()
         context = _Context(workspace, loaded, targets, models, compute, run, progress)
         with peak_memory() as peak:
             scores, residual = context.scores(name)
-        refuse_meaningless(scores)
+        check_scores(scores)
         columns = [loaded.project.tasks.heldout.task_ids[i] for i in targets]
         run.write_table("scores.parquet", pd.DataFrame(scores, columns=columns))
         note = context.note
         seconds = max(time.perf_counter() - begun, context.earlier)
         run.write_json("scores.json", {"seconds": seconds, "memory_gb": peak.gb, "residual": residual, "note": note})
 
-    run = workspace.runs.answer(KIND, question, work)
+    run = workspace.runs.get_or_compute(KIND, question, work)
     told = run.json("scores.json")
     residual = float("nan") if told["residual"] is None else told["residual"]
-    return Scored(
+    return MethodScores(
         run.table("scores.parquet").to_numpy(),
         told["seconds"],
         run.processor_seconds,
@@ -116,7 +116,7 @@ class _Context:
         targets: np.ndarray,
         models: list[Params],
         compute: Compute,
-        run: Work,
+        run: RunWriter,
         progress: Progress,
     ) -> None:
         self.workspace, self.loaded, self.targets, self.models = workspace, loaded, targets, models
@@ -139,7 +139,9 @@ class _Context:
             self.note = f"averaged over {len(found)} models"
             return np.mean([scores for scores, _ in found], 0), max(r or 0.0 for _, r in found)
         if name == "task-if+loss":
-            alone = scored(self.workspace, here, "task-if", self.targets, lambda _: [], self.compute, self.progress)
+            alone = method_scores(
+                self.workspace, here, "task-if", self.targets, lambda _: [], self.compute, self.progress
+            )
             self.earlier = alone.seconds
             return standard(alone.scores) + standard(self._constant(-self._difficulty("loss"))), alone.residual
         if name == "tracin":
@@ -190,13 +192,13 @@ class _Context:
     def _targets(self, loaded: Loaded, gradient: str, inner: str = "cg") -> Tensor:
         """Gradients of the targets' losses ``(T, P)``."""
         self.progress.stage("target gradients", len(self.targets))
-        model = read(loaded.model, gradient, inner)
+        model = configure_gradient(loaded.model, gradient, inner)
         return task_gradients(model, loaded.params, loaded.episodes(self.chosen), on_chunk=self.progress.advance)
 
     def _along(self, loaded: Loaded, directions: Tensor, gradient: str, inner: str = "cg") -> np.ndarray:
         """Products ``(N, T)`` of the training tasks' gradients with ``(T, P)``."""
         self.progress.stage("scores", len(loaded.train))
-        model = read(loaded.model, gradient, inner)
+        model = configure_gradient(loaded.model, gradient, inner)
         found = gradient_products(model, loaded.params, loaded.train, directions, self.progress.advance)
         return found.double().cpu().numpy()
 
@@ -204,7 +206,7 @@ class _Context:
         v = self._targets(loaded, estimator.evaluation, estimator.inner)
         if estimator.solve is None:
             return self._along(loaded, v, estimator.gradient, estimator.inner), None
-        model = read(loaded.model, estimator.gradient, estimator.inner)
+        model = configure_gradient(loaded.model, estimator.gradient, estimator.inner)
         solver = Solver(loaded, model, estimator.solve, self.run, self.progress)
         solver.solve(v.mean(0))  # fixes the damping for all targets alike
         solutions = [solver.solve(one) for one in v]

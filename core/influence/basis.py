@@ -14,15 +14,15 @@ from torch import Tensor
 from core.influence.solvers import Basis, Product, low_rank
 from core.runtime.errors import UserError
 from core.runtime.files import replacing
-from core.workspace.runs import Run, Runs, Work
+from core.workspace.runs import Run, Runs, RunWriter
 
 KIND = "basis"
-ENGINE = 3  # raised whenever the engine's answers change, so that older runs are not taken for newer ones
+ENGINE_VERSION = 3  # raised whenever the engine's answers change, so that older runs are not taken for newer ones
 FILE = "basis.safetensors"
 _SHARES = (0.1, 0.001)  # the damping of edits and of rankings
 
 
-def kept_basis(runs: Runs, question: dict[str, Any], compute: Callable[[Work], tuple[Basis, Product]]) -> Run:
+def cached_basis(runs: Runs, question: dict[str, Any], compute: Callable[[RunWriter], tuple[Basis, Product]]) -> Run:
     """The run with the basis that answers ``question``, from the store or computed now.
 
     The run holds ``basis.safetensors`` (vectors ``(r, P)``, values ``(r,)``) and ``report.json``: the values, and the
@@ -32,7 +32,7 @@ def kept_basis(runs: Runs, question: dict[str, Any], compute: Callable[[Work], t
         compute: Makes the basis; gives with it the product with the curvature.
     """
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         with run.timed("basis"):
             basis, product = compute(run)
         with run.timed("residuals"):
@@ -40,7 +40,7 @@ def kept_basis(runs: Runs, question: dict[str, Any], compute: Callable[[Work], t
         run.write(lambda folder: _write(basis, folder))
         run.write_json("report.json", {"values": basis.values.tolist(), "residuals": residuals})
 
-    return runs.answer(KIND, {**question, "engine": ENGINE}, work)
+    return runs.get_or_compute(KIND, {**question, "engine": ENGINE_VERSION}, work)
 
 
 def read_basis(run: Run, like: Tensor) -> Basis:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.maml.episodes import Chunk, Episodes, Memory, OnChunk, told_nobody
+from core.maml.episodes import Chunk, ChunkCache, Episodes, OnChunk, no_progress
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors
 from core.workspace.runs import Run
@@ -29,8 +29,8 @@ def write(
     episodes: Episodes,
     of_chunk: Callable[[Chunk], Tensor],
     rows_of: Callable[[np.ndarray], np.ndarray],
-    memory: Memory,
-    on_chunk: OnChunk = told_nobody,
+    memory: ChunkCache,
+    on_chunk: OnChunk = no_progress,
 ) -> None:
     """Write a ``.npy`` file of ``shape`` in the precision of ``episodes``, chunk by chunk; goes on where it stopped.
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from core.actions.compute import Loaded
 from core.editing.cost import Cost
-from core.influence.basis import kept_basis, read_basis
+from core.influence.basis import cached_basis, read_basis
 from core.influence.curvature import GAMMA, Curvature, task_gradients
 from core.influence.methods import SolveSettings
-from core.influence.scores import look
+from core.influence.scores import prediction_stats
 from core.influence.solvers import (
     Basis,
     IndefiniteError,
@@ -35,7 +35,7 @@ from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 from core.runtime.progress import Progress
-from core.workspace.runs import Run, Runs, Work
+from core.workspace.runs import Run, Runs, RunWriter
 
 _DAMPING_TASKS, _DAMPING_STEPS, _MOST_RAISES = 16, 5, 8
 _MOST_BYTES = 4e9
@@ -60,7 +60,7 @@ class Solver:
         loaded: Loaded,
         model: Bilevel,
         settings: SolveSettings,
-        run: Work,
+        run: RunWriter,
         progress: Progress,
         runs: Runs | None = None,
     ) -> None:
@@ -101,7 +101,7 @@ class Solver:
     def basis_run(self) -> Run:
         """The run that keeps the basis."""
         assert self._runs is not None
-        return kept_basis(self._runs, self._basis_question(), self._for_others)
+        return cached_basis(self._runs, self._basis_question(), self._for_others)
 
     def _new_basis(self, product: Product) -> Basis:
         self._progress.stage("basis of the curvature", self.settings.rank)
@@ -120,7 +120,7 @@ class Solver:
 
         return counted
 
-    def _for_others(self, run: Work) -> tuple[Basis, Product]:
+    def _for_others(self, run: RunWriter) -> tuple[Basis, Product]:
         product = _remembered(self._curvature, run)
         return self._new_basis(product), product
 
@@ -138,7 +138,7 @@ class Solver:
             "dtype": self.loaded.compute.dtype,
         }
 
-    def raised(self, attempt: Callable[[], Solution]) -> Solution:
+    def with_adaptive_damping(self, attempt: Callable[[], Solution]) -> Solution:
         """Try, with the damping raised until the curvature is positive definite."""
         for _ in range(_MOST_RAISES):
             try:
@@ -154,7 +154,7 @@ class Solver:
             UserError: the solve diverged, or did not reach its tolerance.
         """
         with self._run.timed("solve"):
-            solution = self.raised(lambda: self._attempt(b))
+            solution = self.with_adaptive_damping(lambda: self._attempt(b))
         if not solution.converged:
             advice = "Raise the rank or the damping." if self.settings.solver == "low-rank" else _ADVICE
             raise UserError(
@@ -225,7 +225,7 @@ class Solver:
                 )
                 return [found.cpu().numpy()]
 
-            (kept,) = self._run.remember(gradients)
+            (kept,) = self._run.save_step(gradients)
             self._gradients = torch.from_numpy(kept).to(b)
             self.cost += Cost(gradients=self.tasks)
         return dual(self._gradients, b, shift=self.shift, scale=len(self.loaded.train) / self.tasks)
@@ -238,15 +238,15 @@ class Solver:
         if settings.subsample == "random":
             return np.sort(np.random.default_rng(settings.seed).choice(n, settings.curvature_tasks, replace=False))
         self._progress.stage(f"{settings.subsample} of the tasks", n)
-        loss, entropy, _ = self._run.remember(lambda: list(difficulty(self.loaded, self._progress)))
+        loss, entropy, _ = self._run.save_step(lambda: list(difficulty(self.loaded, self._progress)))
         self.cost += Cost(evaluations=n)
         measure = loss if settings.subsample == "difficulty" else entropy
         return np.sort(np.argsort(-measure, kind="stable")[: settings.curvature_tasks])
 
 
-def _remembered(curvature: Product, run: Work) -> Product:
+def _remembered(curvature: Product, run: RunWriter) -> Product:
     def product(p: Tensor) -> Tensor:
-        (kept,) = run.remember(lambda: [curvature(p).cpu().numpy()])
+        (kept,) = run.save_step(lambda: [curvature(p).cpu().numpy()])
         return torch.from_numpy(kept).to(p)
 
     return product
@@ -264,7 +264,7 @@ def difficulty(loaded: Loaded, progress: Progress) -> tuple[np.ndarray, np.ndarr
         return [passes.query_logits(loaded.params, chunk.task), chunk.task.yq]
 
     for at, (logits, labels) in loaded.train.collected(of_chunk, on_chunk=progress.advance):
-        loss, margin, entropy, _ = look(logits, labels)
+        loss, margin, entropy, _ = prediction_stats(logits, labels)
         found[:, at] = loss.mean(-1), entropy.mean(-1), margin.mean(-1)
     return found[0], found[1], found[2]
 

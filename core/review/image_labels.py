@@ -17,7 +17,7 @@ from core.tasks.tasklist import TaskList
 
 
 @dataclass(frozen=True, eq=False)
-class Claims:
+class ImageLabelPairs:
     """The n claims of a task list; rows of weight 0 make none.
 
     Attributes:
@@ -58,7 +58,7 @@ class Claims:
         return self.count / total[self.image]
 
 
-def claims_of(tasks: TaskList, images: ImageSet) -> Claims:
+def image_label_pairs(tasks: TaskList, images: ImageSet) -> ImageLabelPairs:
     """The claims of ``tasks``, in the order in which they first occur."""
     rows = tasks.rows
     alive = (rows["weight"] > 0).to_numpy()
@@ -68,4 +68,4 @@ def claims_of(tasks: TaskList, images: ImageSet) -> Claims:
     of_row = np.full(len(rows), -1, dtype=np.int64)
     codes, first = pd.factorize(image[alive] * len(classes) + label[alive])
     of_row[alive] = codes
-    return Claims(first // len(classes), first % len(classes), np.bincount(codes), classes, of_row)
+    return ImageLabelPairs(first // len(classes), first % len(classes), np.bincount(codes), classes, of_row)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
-from core.review.image_labels import Claims, claims_of
+from core.review.image_labels import ImageLabelPairs, image_label_pairs
 from core.review.scoring import shape_of
 from core.runtime.errors import UserError
 from core.tasks.noise import class_distances
@@ -27,24 +27,24 @@ _WITHIN = 0.5  # of the labels of a spoilt task
 
 
 @dataclass(frozen=True, eq=False)
-class Planted:
+class NoisyCopy:
     """A spoilt copy: its claims and tasks, and which of its items, in their order, are wrong on purpose."""
 
     kind: str
-    claims: Claims
+    claims: ImageLabelPairs
     tasks: TaskList
     wrong: np.ndarray
 
 
-def plant(
+def inject_label_noise(
     images: ImageSet,
-    claims: Claims,
+    claims: ImageLabelPairs,
     tasks: TaskList,
     log_p: np.ndarray,
     kind: str,
     by_row: bool,
     rng: np.random.Generator,
-) -> Planted:
+) -> NoisyCopy:
     """Flip a small share of the labels.
 
     Args:
@@ -61,8 +61,8 @@ def _many(items: int) -> int:
 
 
 def _images(
-    images: ImageSet, claims: Claims, tasks: TaskList, log_p: np.ndarray, kind: str, rng: np.random.Generator
-) -> Planted:
+    images: ImageSet, claims: ImageLabelPairs, tasks: TaskList, log_p: np.ndarray, kind: str, rng: np.random.Generator
+) -> NoisyCopy:
     n, classes = log_p.shape
     wrong = np.zeros(n, dtype=bool)
     wrong[rng.permutation(n)[: _many(n)]] = True
@@ -74,10 +74,10 @@ def _images(
         others[np.arange(wrong.sum()), label[wrong]] = -np.inf
         label[wrong] = others.argmax(1)
     spoilt = replace(claims, label=label, of_row=np.full_like(claims.of_row, -1))
-    return Planted(kind, spoilt, _drawn_anew(images, spoilt, tasks, rng), wrong)
+    return NoisyCopy(kind, spoilt, _drawn_anew(images, spoilt, tasks, rng), wrong)
 
 
-def _distances(images: ImageSet, claims: Claims, wrong: np.ndarray) -> np.ndarray:
+def _distances(images: ImageSet, claims: ImageLabelPairs, wrong: np.ndarray) -> np.ndarray:
     """``(wrong, classes)``: of the pixels to the mean image of every class."""
     given = replace(images, labels=images.labels.copy())
     place = {name: number for number, name in enumerate(images.class_names)}
@@ -86,7 +86,7 @@ def _distances(images: ImageSet, claims: Claims, wrong: np.ndarray) -> np.ndarra
     return class_distances(given, claims.image, classes, claims.image[wrong])
 
 
-def _drawn_anew(images: ImageSet, claims: Claims, tasks: TaskList, rng: np.random.Generator) -> TaskList:
+def _drawn_anew(images: ImageSet, claims: ImageLabelPairs, tasks: TaskList, rng: np.random.Generator) -> TaskList:
     """Tasks over the labels of the copy; the old ones where its classes have become too small."""
     shape = shape_of(tasks)
     place = {name: number for number, name in enumerate(images.class_names)}
@@ -109,8 +109,8 @@ def _drawn_anew(images: ImageSet, claims: Claims, tasks: TaskList, rng: np.rando
 
 
 def _rows(
-    images: ImageSet, claims: Claims, tasks: TaskList, log_p: np.ndarray, kind: str, rng: np.random.Generator
-) -> Planted:
+    images: ImageSet, claims: ImageLabelPairs, tasks: TaskList, log_p: np.ndarray, kind: str, rng: np.random.Generator
+) -> NoisyCopy:
     rows = tasks.rows.copy()
     made = claims.of_row >= 0
     label, names = rows["label"].to_numpy().copy(), rows["class"].to_numpy(dtype=object).copy()
@@ -137,7 +137,7 @@ def _rows(
     wrong = np.zeros(len(rows), dtype=bool)
     wrong[chosen] = True
     spoilt = TaskList(rows.assign(label=label, **{"class": names}))
-    return Planted(kind, claims_of(spoilt, images), spoilt, wrong[made])
+    return NoisyCopy(kind, image_label_pairs(spoilt, images), spoilt, wrong[made])
 
 
 def _needed(rows: pd.DataFrame) -> np.ndarray:

@@ -35,7 +35,7 @@ class Evidence:
     given: str
     seen: str
     confidence: float
-    pulls: pd.DataFrame
+    support_influence: pd.DataFrame
 
 
 def evidence(

@@ -45,8 +45,8 @@ from core.maml.vectors import flatten
 from core.review.classifiers import Labelled, discriminant, kernel, neighbours
 from core.review.cross_validation import cross_validated
 from core.review.features import SHIFTS, image_features
-from core.review.image_labels import Claims
-from core.review.scoring import rate_claims, shape_of
+from core.review.image_labels import ImageLabelPairs
+from core.review.scoring import score_pairs, shape_of
 from core.runtime.progress import Progress
 from core.tasks.tasklist import TaskList
 
@@ -76,7 +76,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class RateSettings:
+class ScoreSettings:
     """What to compute.
 
     Attributes:
@@ -91,7 +91,7 @@ class RateSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Rated:
+class ScoreTable:
     """Scores of n items.
 
     Attributes:
@@ -109,7 +109,9 @@ class Rated:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def features_of(images: ImageSet, model: Bilevel, params: Params, claims: Claims, progress: Progress) -> np.ndarray:
+def features_of(
+    images: ImageSet, model: Bilevel, params: Params, claims: ImageLabelPairs, progress: Progress
+) -> np.ndarray:
     """Features of every image of the claims, at its place in the image set; zeros elsewhere."""
     some = np.unique(claims.image)
     progress.stage("what the model sees", len(some) * SHIFTS)
@@ -119,9 +121,9 @@ def features_of(images: ImageSet, model: Bilevel, params: Params, claims: Claims
     return every
 
 
-def rate(
-    source: Source, claims: Claims, tasks: TaskList, by_row: bool, settings: RateSettings, progress: Progress
-) -> Rated:
+def score_labels(
+    source: Source, claims: ImageLabelPairs, tasks: TaskList, by_row: bool, settings: ScoreSettings, progress: Progress
+) -> ScoreTable:
     """Scores of every item: of every claim, or with ``by_row`` of every row of ``tasks`` that makes one.
 
     Args:
@@ -142,7 +144,7 @@ def rate(
     with timed("scoring tasks"):
         shape = shape_of(tasks)
         progress.stage("scoring tasks", settings.rounds * -(-len(claims) // (shape.ways * shape.queries)))
-        seen = rate_claims(
+        seen = score_pairs(
             source.model,
             source.params,
             claims,
@@ -176,10 +178,10 @@ def rate(
         means = rows.drop(columns="task_loss")[made].groupby(of_row[made]).mean()
         table = pd.concat([table, means.reindex(range(len(claims)))], axis=1)
     table = table.fillna(table.median()).fillna(0.0)
-    return Rated(table, found.log_p, found.images, found.placed, seconds)
+    return ScoreTable(table, found.log_p, found.images, found.placed, seconds)
 
 
-def _classified(source: Source, claims: Claims, progress: Progress) -> Rated:
+def _classified(source: Source, claims: ImageLabelPairs, progress: Progress) -> ScoreTable:
     main = np.flatnonzero(claims.main)
     main = main[np.argsort(claims.image[main])]
     images = claims.image[main]
@@ -198,7 +200,7 @@ def _classified(source: Source, claims: Claims, progress: Progress) -> Rated:
     }
     # An image's neighbours speak of its main class alone; of its other classes the opposite.
     scores["neighbours"] = np.where(claims.main, near[at], -near[at])
-    return Rated(pd.DataFrame(scores), both, images, placed)
+    return ScoreTable(pd.DataFrame(scores), both, images, placed)
 
 
 def _pooled(one: np.ndarray, two: np.ndarray, given: Labelled) -> np.ndarray:
@@ -217,7 +219,7 @@ def _pooled(one: np.ndarray, two: np.ndarray, given: Labelled) -> np.ndarray:
 def _row_scores(
     source: Source,
     tasks: TaskList,
-    settings: RateSettings,
+    settings: ScoreSettings,
     progress: Progress,
     timed: Callable[[str], AbstractContextManager[None]],
 ) -> pd.DataFrame:
@@ -280,7 +282,7 @@ def _gradient_norms(source: Source, episodes: Episodes, seed: int, progress: Pro
     return np.log(total / _DIRECTIONS + 1e-300)
 
 
-def _claim_of_row(claims: Claims, tasks: TaskList, images: ImageSet) -> np.ndarray:
+def _claim_of_row(claims: ImageLabelPairs, tasks: TaskList, images: ImageSet) -> np.ndarray:
     """``(rows,)``: the claim that every row makes; -1 for none."""
     rows = tasks.rows
     code = {name: number for number, name in enumerate(claims.classes)}

@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-_PATIENCE = timedelta(days=7)  # a process that was dealt less waits for one that still trains
+_COLLECTIVE_TIMEOUT = timedelta(days=7)  # a process that was dealt less waits for one that still trains
 _POLL = 0.01  # seconds
 
 
-class Agreed(UserError):
+class CollectiveError(UserError):
     """An error of one process that all of them raise."""
 
 
-class Lost(Exception):
+class PeerLostError(Exception):
     """Another process is gone; what was finished so far is kept and found again."""
 
 
@@ -70,27 +70,27 @@ class World:
         return value
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Work that may fail on one process: then all raise :class:`Agreed` at its end."""
+    def sync_errors(self) -> Iterator[None]:
+        """Work that may fail on one process: then all raise :class:`CollectiveError` at its end."""
         error = None
         try:
             yield
-        except Agreed:
+        except CollectiveError:
             raise
         except UserError as caught:
             error = caught
         self.agree(error)
 
-    def first(self, do: Callable[[], T]) -> T:
+    def on_rank_zero(self, do: Callable[[], T]) -> T:
         """What rank 0 alone does, for everybody."""
-        with self.together():
+        with self.sync_errors():
             value: Any = do() if self.rank == 0 else None
         return self.broadcast(value)
 
-    def in_turn(self, do: Callable[[], T]) -> T:
+    def local_rank_zero_first(self, do: Callable[[], T]) -> T:
         """``do`` on every process, but on each machine by one of them before the others begin."""
         leads = int(os.environ.get("LOCAL_RANK", 0)) == 0
-        with self.together():
+        with self.sync_errors():
             value = do() if leads else None
         return do() if value is None else value
 
@@ -98,14 +98,14 @@ class World:
         """Items in rounds of one a process, the one at ``rank`` for each; only the last round may be short."""
         return [items[start : start + self.size] for start in range(0, len(items), self.size)]
 
-    def deal(self, items: Sequence[Item], do: Callable[[Item, int], T]) -> list[T]:
+    def map_distributed(self, items: Sequence[Item], do: Callable[[Item, int], T]) -> list[T]:
         """``do`` all items, each by one process as if it were alone, and give everybody all results in their order.
 
         Args:
             do: Takes an item and the number of items in its round, for which rank 0 speaks.
         """
         mine = [(turn[self.rank], len(turn)) for turn in self.rounds(items) if self.rank < len(turn)]
-        with self.together(), alone():
+        with self.sync_errors(), single_process():
             done = [do(item, count) for item, count in mine]
         shares = self.gather(done)
         return [shares[index % self.size][index // self.size] for index in range(len(items))]
@@ -126,7 +126,7 @@ class World:
         partial = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
         for number, name in enumerate(names):
             content = self.broadcast(found[number].read_bytes() if found else b"", source)
-            with self.together():
+            with self.sync_errors():
                 if wanted:
                     with disk_errors(partial):
                         (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -148,18 +148,18 @@ class Processes(World):
         import torch.distributed as dist
 
         failed = torch.tensor([error is not None], dtype=torch.int32)
-        with _talking():
+        with _collective_errors():
             dist.all_reduce(failed)
         if failed.item():
             said = self.gather(None if error is None else (error.what, error.fix))
-            raise Agreed(*next(words for words in said if words)) from error
+            raise CollectiveError(*next(words for words in said if words)) from error
 
     def sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
         import torch
         import torch.distributed as dist
 
         whole = torch.cat([part.reshape(-1) for part in parts])
-        with _talking():
+        with _collective_errors():
             dist.all_reduce(whole)
         pieces = whole.split([part.numel() for part in parts])
         return [piece.reshape(part.shape) for piece, part in zip(pieces, parts, strict=True)]
@@ -168,7 +168,7 @@ class Processes(World):
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
-        with _talking():
+        with _collective_errors():
             dist.all_gather_object(values, value)
         return values
 
@@ -176,7 +176,7 @@ class Processes(World):
         import torch.distributed as dist
 
         values = [value]
-        with _talking():
+        with _collective_errors():
             dist.broadcast_object_list(values, source)
         return values[0]
 
@@ -190,7 +190,7 @@ def world() -> World:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def single_process() -> Iterator[None]:
     """Work that a process does by itself, whatever the others do meanwhile."""
     before = _WORLD.set(World())
     try:
@@ -199,32 +199,32 @@ def alone() -> Iterator[None]:
         _WORLD.reset(before)
 
 
-def started() -> bool:
+def is_distributed() -> bool:
     """Whether ``torchrun`` started several processes, of which this is one."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
-def speaks() -> bool:
+def is_rank_zero() -> bool:
     """Whether it is this process that tells the user anything."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def last_attempt() -> bool:
+def is_last_attempt() -> bool:
     """Whether ``torchrun`` will not start this process again if it fails."""
     again, most = (int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
     return again >= most
 
 
-def talking() -> bool:
+def is_initialized() -> bool:
     """Whether this process is joined to others; after an error it stays so."""
-    if not started():
+    if not is_distributed():
         return False
     import torch.distributed as dist
 
     return dist.is_initialized()
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """End a process that was one of several, at once: threads that PyTorch leaves behind may abort an orderly end."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -234,7 +234,7 @@ def leave(code: int) -> NoReturn:
 @contextmanager
 def joined() -> Iterator[World]:
     """Find the processes that ``torchrun`` started, and be one of them; without it, be alone."""
-    if not started():
+    if not is_distributed():
         yield world()
         return
     import torch
@@ -246,10 +246,10 @@ def joined() -> Iterator[World]:
         torch.cuda.set_device(local % cards)
         # NCCL refuses two processes on one card.
         backend = "cpu:gloo,cuda:nccl" if beside <= cards else "cpu:gloo,cuda:gloo"
-    with _talking():
-        store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
+    with _collective_errors():
+        store, rank, size = next(dist.rendezvous("env://", timeout=_COLLECTIVE_TIMEOUT))
         fresh = dist.PrefixStore(_attempt(store, rank, size), store)
-        dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=_PATIENCE)
+        dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=_COLLECTIVE_TIMEOUT)
     before = _WORLD.set(Processes(rank, size))
     try:
         yield world()
@@ -280,9 +280,9 @@ def _attempt(store: Store, rank: int, size: int) -> str:
 
 
 @contextmanager
-def _talking() -> Iterator[None]:
-    """What PyTorch says when a connection breaks, as :class:`Lost`."""
+def _collective_errors() -> Iterator[None]:
+    """What PyTorch says when a connection breaks, as :class:`PeerLostError`."""
     try:
         yield
     except RuntimeError as error:
-        raise Lost(f"Another process of this work is gone ({error}).") from error
+        raise PeerLostError(f"Another process of this work is gone ({error}).") from error

@@ -19,7 +19,7 @@ class UserError(Exception):
         self.fix = fix
 
 
-class PassingError(UserError):
+class TransientError(UserError):
     """Something that does not hang on what was asked for: the disk is full, or another process is at it.
 
     Nothing may keep it as the answer to a question.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from core.runtime.errors import PassingError, UserError
+from core.runtime.errors import TransientError, UserError
 
 HOME_VARIABLE = "TASKLENS_HOME"
 
@@ -55,18 +55,18 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Say in plain words that ``path`` could not be written.
 
     Raises:
-        PassingError: the disk is full or the folder cannot be written.
+        TransientError: the disk is full or the folder cannot be written.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise PassingError(
+            raise TransientError(
                 f"The disk is full: {path} was not written.", "Free some space and try again."
             ) from error
         if error.errno in _NOT_WRITABLE:
             what = f"{path} cannot be written: {error.strerror}."
-            raise PassingError(what, "Choose another folder.") from error
+            raise TransientError(what, "Choose another folder.") from error
         raise
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from core.runtime.files import read_json
 
 
-def parsed(path: Path) -> Any:
+def read_json_cached(path: Path) -> Any:
     """What :func:`core.runtime.files.read_json` gives; all callers share it, so it must not be changed.
 
     Every writer here replaces a file whole (:func:`core.runtime.files.replacing`), so another content is another inode.

@@ -14,7 +14,7 @@ _INTERVAL = 0.05  # seconds
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
-def keep_freed_memory() -> None:
+def disable_malloc_trim() -> None:
     """Let the allocator keep what was freed for what is allocated next, instead of giving it back to the system.
 
     A pass over tasks allocates the same tensors again and again; fetched from the system, every page of each comes

@@ -78,7 +78,7 @@ class LiveProgress(Progress):
         state = self.state()
         if self._file is not None:
             write_text_atomically(self._file, json.dumps(asdict(state)), durable=False)
-        left = "" if state.left is None else f", about {spoken_seconds(state.left)} left"
+        left = "" if state.left is None else f", about {format_duration(state.left)} left"
         note = f"  {state.note}" if state.note else ""
         line = f"{state.stage}: {state.done}/{state.total}{left}{note}"
         if self._stream.isatty():
@@ -89,7 +89,7 @@ class LiveProgress(Progress):
         self._stream.flush()
 
 
-def spoken_seconds(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``75.0 -> '1 min 15 s'``."""
     if seconds < 1:
         return "1 s"
@@ -102,7 +102,7 @@ def spoken_seconds(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
-class Within(Progress):
+class SubProgress(Progress):
     """A piece of work that counts as ``units`` of the running stage of another progress, whatever its own stages."""
 
     def __init__(self, outer: Progress, units: int) -> None:

@@ -90,10 +90,10 @@ def generate(settings: TaskSettings) -> TaskFolder:
     else:
         split = split_images if settings.split == "images" else split_classes
         parts = split(images, settings.heldout_share, _streams(settings)[0])
-    return drawn(images, settings, *parts)
+    return draw_tasks(images, settings, *parts)
 
 
-def drawn(
+def draw_tasks(
     images: ImageSet, settings: TaskSettings, train_positions: np.ndarray, heldout_positions: np.ndarray
 ) -> TaskFolder:
     """Tasks of ``settings``, their split apart, from images at these positions of the image set.

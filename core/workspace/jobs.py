@@ -25,7 +25,7 @@ from typing import Literal
 
 from core.runtime.errors import UserError
 from core.runtime.files import read_json, write_json, write_text_atomically
-from core.runtime.json_cache import parsed
+from core.runtime.json_cache import read_json_cached
 from core.runtime.progress import PROGRESS_FILE_VARIABLE, ProgressState
 from core.workspace.runner import CANCEL, DESCRIPTION, EXIT, GRACE_SECONDS, PID
 
@@ -105,7 +105,7 @@ class Job:
         return False
 
     def _exit_code(self) -> int | None:
-        return int(parsed(self.folder / EXIT)["code"]) if (self.folder / EXIT).exists() else None
+        return int(read_json_cached(self.folder / EXIT)["code"]) if (self.folder / EXIT).exists() else None
 
     def _cancel_asked(self) -> bool:
         return (self.folder / CANCEL).exists()
@@ -158,7 +158,7 @@ class Jobs:
         folder = self.folder / job_id
         if not re.fullmatch(r"[\w-]+", job_id) or not (folder / DESCRIPTION).is_file():
             raise UserError(f"There is no job “{job_id}”.", "Choose one from the list of jobs.")
-        told = parsed(folder / DESCRIPTION)
+        told = read_json_cached(folder / DESCRIPTION)
         return Job(job_id, told["title"], tuple(told["args"]), told["started"], folder)
 
     def cancel(self, job_id: str) -> None:

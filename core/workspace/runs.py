@@ -2,10 +2,10 @@
 
 A finished run is ``runs/<kind>-<12 hex digits of the question's hash>/`` with ``config.json`` (the question),
 ``provenance.json`` and what its kind writes. An unfinished one has a dot in front; what it remembers
-(:meth:`Work.remember`) lets the next attempt go on where it stopped.
+(:meth:`RunWriter.remember`) lets the next attempt go on where it stopped.
 
 Where several processes work together, the disk of rank 0 is what counts (:mod:`core.runtime.distributed`); others keep
-only the parts of steps that they did (:meth:`Work.memory`).
+only the parts of steps that they did (:meth:`RunWriter.memory`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ import pandas as pd
 
 from core import __version__
 from core.runtime.distributed import world
-from core.runtime.errors import PassingError, UserError
+from core.runtime.errors import TransientError, UserError
 from core.runtime.files import content_hash, replacing, write_json
-from core.runtime.json_cache import parsed
+from core.runtime.json_cache import read_json_cached
 
 MEMORY = "memory"
 
@@ -51,7 +51,7 @@ class Run:
 
     def json(self, name: str) -> Any:
         """One of its JSON files; shared with other callers, so it must not be changed."""
-        return parsed(self.folder / name)
+        return read_json_cached(self.folder / name)
 
     def table(self, name: str) -> pd.DataFrame:
         try:
@@ -77,7 +77,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StepCache:
     """What an interrupted attempt left of the parts of one step."""
 
     folder: Path
@@ -105,35 +105,35 @@ def _write(path: Path, arrays: list[np.ndarray]) -> None:
         np.savez(stream, *arrays)
 
 
-class Work:
+class RunWriter:
     """A run in the making."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._steps, self.seconds = folder, 0, {}
 
-    def remember(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
+    def save_step(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
         """Do one step, or give back what it gave in an earlier, interrupted attempt.
 
         Steps are known by their order, so the same steps must be asked for in the same order.
         """
         path, here = self.folder / MEMORY / f"{self._steps:06d}.npz", world()
         self._steps += 1
-        kept = here.first(lambda: _read(path))
+        kept = here.on_rank_zero(lambda: _read(path))
         if kept is None:
             computed = [np.asarray(value) for value in compute()]
-            here.first(lambda: _write(path, computed))
+            here.on_rank_zero(lambda: _write(path, computed))
             return computed
         return kept
 
-    def memory(self) -> Kept:
+    def memory(self) -> StepCache:
         """A place for the parts of one step, under names of their own.
 
         Like those of :meth:`remember`, steps are known by their order.
         """
         self._steps += 1
-        return Kept(self.folder / MEMORY / f"{self._steps - 1:06d}")
+        return StepCache(self.folder / MEMORY / f"{self._steps - 1:06d}")
 
-    def forget(self) -> None:
+    def clear_steps(self) -> None:
         """Delete what was remembered."""
         shutil.rmtree(self.folder / MEMORY, ignore_errors=True)
 
@@ -146,7 +146,7 @@ class Work:
 
     def write(self, write: Callable[[Path], None]) -> None:
         """Have ``write`` put something into the folder it is given."""
-        world().first(lambda: write(self.folder))
+        world().on_rank_zero(lambda: write(self.folder))
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(lambda folder: write_json(folder / name, value))
@@ -187,28 +187,28 @@ class Runs:
             raise UserError(f"There is no run {run_id!r} in this workspace.", "See the ids in its folder runs.")
         return Run(folder)
 
-    def dealt(self, ids: Sequence[str]) -> list[Run]:
+    def collect_distributed(self, ids: Sequence[str]) -> list[Run]:
         """Finished runs that processes did each by itself (:meth:`core.runtime.distributed.World.deal`)."""
         world().share([self.folder / run_id for run_id in ids])
         return [self.get(run_id) for run_id in ids]
 
-    def answer(self, kind: str, question: Mapping[str, Any], compute: Callable[[Work], None]) -> Run:
+    def get_or_compute(self, kind: str, question: Mapping[str, Any], compute: Callable[[RunWriter], None]) -> Run:
         """The run that answers ``question``: from the store, or computed now.
 
         Raises:
-            PassingError: another process is at the same question.
+            TransientError: another process is at the same question.
         """
         here, name = world(), self._name(kind, question)
-        folder, work = self.folder / name, Work(self.folder / f".{name}")
+        folder, work = self.folder / name, RunWriter(self.folder / f".{name}")
         with ExitStack() as held:
-            if not here.first(lambda: folder.is_dir() or self._claim(name, held)):
+            if not here.on_rank_zero(lambda: folder.is_dir() or self._claim(name, held)):
                 started, clock = _now(), time.process_time()
                 work.write_json("config.json", {"kind": kind, **question})
                 compute(work)
                 spent = time.process_time() - clock
-                here.first(lambda: self._finish(name, work, started, spent))
+                here.on_rank_zero(lambda: self._finish(name, work, started, spent))
         if here.rank:
-            work.forget()
+            work.clear_steps()
             with suppress(OSError):  # not there, or not empty
                 work.folder.rmdir()
         here.share([folder])
@@ -221,11 +221,11 @@ class Runs:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if self._waits else fcntl.LOCK_NB))
         except OSError as error:
-            raise PassingError("This is being computed by another process.", "Wait for it to finish.") from error
+            raise TransientError("This is being computed by another process.", "Wait for it to finish.") from error
         return (self.folder / name).is_dir()
 
-    def _finish(self, name: str, work: Work, started: str, spent: float) -> None:
-        work.forget()
+    def _finish(self, name: str, work: RunWriter, started: str, spent: float) -> None:
+        work.clear_steps()
         write_json(work.folder / "provenance.json", _provenance(started, work.seconds, spent))
         work.folder.rename(self.folder / name)
         (self.folder / f".{name}.lock").unlink(missing_ok=True)

@@ -34,7 +34,7 @@ def decided(workspace: Workspace) -> Workspace:
 def a_queue(workspace: Workspace, rows: list[dict]) -> Run:
     table = pd.DataFrame({"rank": range(len(rows)), **pd.DataFrame(rows)})[::-1]
     question = {"rows": rows}
-    return workspace.runs.answer("queue", question, lambda work: work.write_table("items.parquet", table))
+    return workspace.runs.get_or_compute("queue", question, lambda work: work.write_table("items.parquet", table))
 
 
 def test_marking_by_ids_is_one_group(decided: Workspace) -> None:

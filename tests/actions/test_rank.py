@@ -35,7 +35,7 @@ from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.runs import Run, Work
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace, create
 
 EXACT = Compute("cpu", "float64", chunk=6)
@@ -317,7 +317,7 @@ def test_direct_if_by_hand(workspace: Workspace, loaded: Loaded) -> None:
 def solver(workspace: Workspace, folder: Path, **settings: Any) -> Solver:
     loaded = Loaded(workspace.project(), EXACT)
     folder.mkdir()
-    return Solver(loaded, loaded.model, SolveSettings(**settings), Work(folder), Progress())
+    return Solver(loaded, loaded.model, SolveSettings(**settings), RunWriter(folder), Progress())
 
 
 def test_a_subsample_takes_the_tasks_of_highest_loss_or_entropy(workspace: Workspace, tmp_path: Path) -> None:

@@ -137,9 +137,9 @@ def test_measured_and_estimated_effects_stand_apart(workspace: Workspace, monkey
     figures = {"accuracy": interval, "accuracy_change": change}
     hashes, changes = workspace.project().hashes, workspace.changes().hash
     made = []
-    for way, more in (("linear", {"engine": module.ENGINE}), ("finetune", {})):
+    for way, more in (("linear", {"engine": module.ENGINE_VERSION}), ("finetune", {})):
         made.append(
-            workspace.runs.answer(
+            workspace.runs.get_or_compute(
                 f"edit-{way}",
                 {**hashes, "removal": changes, **more},
                 lambda run, way=way: run.write_json("edit.json", {"way": way, **figures}),  # type: ignore[misc]
@@ -184,7 +184,7 @@ def test_a_calibrated_queue_gives_what_is_left_and_its_curves(
         run.write_table("candidates.parquet", pd.DataFrame([{**candidates, "chosen": True}]))
         run.write_json("summary.json", {"level": "image", "ranking": "loss", "calibrated": True})
 
-    run = workspace.runs.answer(KIND, queue_question(workspace), work)
+    run = workspace.runs.get_or_compute(KIND, queue_question(workspace), work)
     try:
         page = Page(report(workspace))
     finally:

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from core.checkpoints.factory import allow
 from core.checkpoints.foreign import export_state, import_checkpoint, inspect_checkpoint, write_state
-from core.checkpoints.matching import Ask
+from core.checkpoints.matching import CheckpointHints
 from core.checkpoints.model import Model, ModelSpec, load_model, save_model, spec_of
 from core.checkpoints.tensor_file import sha256
 from core.runtime.errors import UserError
 
 SPEC = spec_of({"backbone": "cnn4", "ways": 3, "filters": 4, "shape": (28, 28, 1), "steps": 2, "rate": 0.1, "delta": 0})
-ASK = Ask(shape=(28, 28, 1), ways=3, steps=2, rate=0.1)
+ASK = CheckpointHints(shape=(28, 28, 1), ways=3, steps=2, rate=0.1)
 
 
 def state(spec: ModelSpec = SPEC, seed: int = 0) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ def test_network_and_numbers_are_told_by_names_and_shapes(fields: dict[str, Any]
     assert found.spec == spec
     assert f"The names are those of {spec.backbone}." in found.notes
     assert any("Inner steps and learning rate are not in a checkpoint" in note for note in found.notes)
-    model = import_checkpoint(path, Ask(steps=1, rate=0.4))
+    model = import_checkpoint(path, CheckpointHints(steps=1, rate=0.4))
     assert model.spec == spec
     assert all(torch.equal(model.params[name], value) for name, value in spec.init(0).items())
 
@@ -74,13 +74,13 @@ def test_our_own_tensors_without_their_description(hidden: tuple[int, ...], tmp_
     """safetensors files list their tensors in the order of the alphabet: layer 10 before layer 2."""
     spec = spec_of({"backbone": "mlp", "ways": 3, "hidden": hidden, "shape": (8, 6, 1), "shrink": 2, "delta": 0})
     save_file(spec.init(0), tmp_path / "some.safetensors")
-    model = import_checkpoint(tmp_path / "some.safetensors", Ask(shape=(8, 6, 1), steps=1, rate=0.4))
+    model = import_checkpoint(tmp_path / "some.safetensors", CheckpointHints(shape=(8, 6, 1), steps=1, rate=0.4))
     assert model.spec == spec
     found = inspect_checkpoint(tmp_path / "some.safetensors", shape=(8, 6, 1), more={"activation": "tanh"})
     assert found.spec == spec.model_copy(update={"activation": "tanh"})
     spec = spec_of({"ways": 3, "filters": 2, "shape": (9, 8, 2), "blocks": 2, "algorithm": "meta-sgd", "delta": 0})
     save_file(spec.init(0), tmp_path / "some.safetensors")
-    model = import_checkpoint(tmp_path / "some.safetensors", Ask(shape=(9, 8, 2), steps=1))
+    model = import_checkpoint(tmp_path / "some.safetensors", CheckpointHints(shape=(9, 8, 2), steps=1))
     assert model.spec == spec
     assert list(model.params) == list(spec.init(0))
 
@@ -126,7 +126,7 @@ def test_what_the_network_does_not_read_is_refused(path: Path, tmp_path: Path) -
         import_checkpoint(path, replace(ASK, more={"activation": "tanh", "delta": 1.0}))
     save_model(Model(SPEC, SPEC.init(0), {}), tmp_path / "model")
     with pytest.raises(UserError, match="says its pooling itself"):
-        import_checkpoint(tmp_path / "model", Ask(more={"pooling": "stride"}))
+        import_checkpoint(tmp_path / "model", CheckpointHints(more={"pooling": "stride"}))
 
 
 def test_learned_rates_are_not_told_as_one_rate() -> None:
@@ -139,16 +139,16 @@ def test_a_model_folder_of_ours_is_taken_as_described(tmp_path: Path) -> None:
     save_model(made, tmp_path / "model")
     for at in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
         assert inspect_checkpoint(at).spec == SPEC
-        assert import_checkpoint(at, Ask()).hash == made.hash
-    other = import_checkpoint(tmp_path / "model", Ask(steps=5, algorithm="anil"))
+        assert import_checkpoint(at, CheckpointHints()).hash == made.hash
+    other = import_checkpoint(tmp_path / "model", CheckpointHints(steps=5, algorithm="anil"))
     assert other.spec == SPEC.model_copy(update={"steps": 5, "algorithm": "anil"})
     assert other.story == {"command": "by hand"}
     with pytest.raises(UserError, match="its inner rates are not learned"):
-        import_checkpoint(tmp_path / "model", Ask(algorithm="meta-sgd"))
+        import_checkpoint(tmp_path / "model", CheckpointHints(algorithm="meta-sgd"))
     with pytest.raises(UserError, match="has ways 3, not 5"):
-        import_checkpoint(tmp_path / "model", Ask(ways=5))
+        import_checkpoint(tmp_path / "model", CheckpointHints(ways=5))
     with pytest.raises(UserError, match="steps: "):
-        import_checkpoint(tmp_path / "model", Ask(steps=0))
+        import_checkpoint(tmp_path / "model", CheckpointHints(steps=0))
 
 
 def test_where_it_comes_from_is_kept(path: Path, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_what_is_missing_or_does_not_fit_is_said(change: dict[str, Any], what: s
 
 def test_implicit_maml_has_no_steps(path: Path) -> None:
     saved(state(), path)
-    model = import_checkpoint(path, Ask(algorithm="imaml", shape=(28, 28, 1), more={"proximity": 3.0}))
+    model = import_checkpoint(path, CheckpointHints(algorithm="imaml", shape=(28, 28, 1), more={"proximity": 3.0}))
     assert (model.spec.algorithm, model.spec.proximity) == ("imaml", 3.0)
 
 
@@ -240,9 +240,9 @@ def test_two_names_of_one_tensor_must_agree(path: Path) -> None:
     content = state(spec)
     saved(content | {"features.1.0.conv.bias": torch.ones(2)}, path)
     with pytest.raises(UserError, match=r"'base\.0\.conv\.bias' and 'features\.1\.0\.conv\.bias' are one tensor"):
-        import_checkpoint(path, Ask(steps=1, rate=0.1))
+        import_checkpoint(path, CheckpointHints(steps=1, rate=0.1))
     saved({name: value for name, value in content.items() if not name.startswith("features")}, path)
-    assert import_checkpoint(path, Ask(steps=1, rate=0.1)).spec.backbone == "omniglot-cnn"
+    assert import_checkpoint(path, CheckpointHints(steps=1, rate=0.1)).spec.backbone == "omniglot-cnn"
 
 
 def test_tensors_of_no_network_are_refused(path: Path) -> None:
@@ -332,7 +332,7 @@ class Own(nn.Module):
 
 
 OWN = f"{__name__}:Own"
-OWN_ASK = Ask(backbone=OWN, shape=(7, 7, 1), ways=4, steps=1, rate=0.2)
+OWN_ASK = CheckpointHints(backbone=OWN, shape=(7, 7, 1), ways=4, steps=1, rate=0.2)
 
 
 @pytest.fixture

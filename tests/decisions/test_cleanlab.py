@@ -14,7 +14,7 @@ from cleanlab.classification import CleanLearning
 from cleanlab.datalab.internal.issue_manager.label import LabelIssueManager
 from cleanlab.filter import find_label_issues
 
-from core.actions.import_decisions import bring_in, plan
+from core.actions.import_decisions import import_decisions, plan_import
 from core.data import ImageSet
 from core.decisions.log import Decision, Item
 from core.runtime.errors import UserError
@@ -90,7 +90,7 @@ def test_issues_become_proposals(
 ) -> None:
     table = request.getfixturevalue(which)
     assert set(table.columns) >= {"is_label_issue", "given_label", "predicted_label"}
-    bring_in(workspace, save(table, how, tmp_path))
+    import_decisions(workspace, save(table, how, tmp_path))
     entries = workspace.decisions.current().values()
     assert {entry.item for entry in entries} == {Item("image", image_id=image) for image in used[:10]}
     assert {(entry.verdict, entry.reviewer) for entry in entries} == {("unsure", "cleanlab")}
@@ -99,7 +99,7 @@ def test_issues_become_proposals(
 
 
 def test_issues_become_new_labels(workspace: Workspace, images: ImageSet, found: pd.DataFrame, tmp_path: Path) -> None:
-    bring_in(workspace, save(found, "csv", tmp_path), as_="relabel", reviewer="ann")
+    import_decisions(workspace, save(found, "csv", tmp_path), as_="relabel", reviewer="ann")
     for item, entry in workspace.decisions.current().items():
         given = images.labels[images.index[item.image_id]]
         assert (entry.verdict, entry.label, entry.reviewer) == ("relabel", (given + 1) % 10, "ann")
@@ -110,7 +110,7 @@ def test_people_are_not_overruled(
 ) -> None:
     mine = Item("image", image_id=used[0])
     workspace.decisions.append([Decision(mine, "keep", reviewer="ann")])
-    made = bring_in(workspace, save(lab_table, "csv", tmp_path), as_="remove")
+    made = import_decisions(workspace, save(lab_table, "csv", tmp_path), as_="remove")
     assert workspace.decisions.current()[mine].verdict == "keep"
     assert len(made.new) == 9
     assert "1 issues on images that were decided on already: left alone" in made.sentences
@@ -124,19 +124,19 @@ def test_the_filter_alone(
     mask = find_label_issues(images.labels, probabilities)
     ranked = find_label_issues(images.labels, probabilities, return_indices_ranked_by="self_confidence")
     for kept in (pd.Series(mask), pd.Series(ranked), pd.DataFrame({"index": ranked})):
-        assert {one.item for one in plan(workspace, save(kept, how, tmp_path)).new} == wanted
+        assert {one.item for one in plan_import(workspace, save(kept, how, tmp_path)).new} == wanted
 
 
 def test_a_part_of_the_table_in_another_order(
     workspace: Workspace, used: list[str], images: ImageSet, found: pd.DataFrame, tmp_path: Path
 ) -> None:
     worst = found[found["is_label_issue"]].sort_values("label_quality", ascending=False)
-    assert len(plan(workspace, save(worst, "csv", tmp_path)).new) == 10
-    assert len(plan(workspace, save(worst, "parquet", tmp_path)).new) == 10
+    assert len(plan_import(workspace, save(worst, "csv", tmp_path)).new) == 10
+    assert len(plan_import(workspace, save(worst, "parquet", tmp_path)).new) == 10
     named = worst.assign(image_id=images.ids[worst.index])
-    assert len(plan(workspace, save(named, "csv without index", tmp_path)).new) == 10
+    assert len(plan_import(workspace, save(named, "csv without index", tmp_path)).new) == 10
     by_id = worst.set_index(images.ids[worst.index])
-    assert len(plan(workspace, save(by_id, "parquet", tmp_path)).new) == 10
+    assert len(plan_import(workspace, save(by_id, "parquet", tmp_path)).new) == 10
 
 
 def test_issues_outside_the_training_tasks_are_counted(
@@ -145,7 +145,7 @@ def test_issues_outside_the_training_tasks_are_counted(
     outside = next(image for image in images.ids if image not in used)
     table = found.copy()
     table.loc[images.index[str(outside)], "is_label_issue"] = True
-    made = plan(workspace, save(table, "csv", tmp_path), as_="relabel")
+    made = plan_import(workspace, save(table, "csv", tmp_path), as_="relabel")
     assert "1 issues on images that are in no training task: left out" in made.sentences
 
 
@@ -165,5 +165,5 @@ def test_what_cannot_be_believed_is_refused(
     workspace: Workspace, found: pd.DataFrame, tmp_path: Path, change: Any, as_: str, what: str
 ) -> None:
     with pytest.raises(UserError, match=what):
-        bring_in(workspace, save(change(found), "csv without index", tmp_path), as_=as_)
+        import_decisions(workspace, save(change(found), "csv without index", tmp_path), as_=as_)
     assert not workspace.decisions.history()

@@ -96,20 +96,20 @@ class Machine(RuleBasedStateMachine):
 
     @rule(item=st.sampled_from(ITEMS), reviewer=st.sampled_from(REVIEWERS), sent=st.sampled_from(["", "again"]))
     def comment(self, item: Item, reviewer: str, sent: str) -> None:
-        before, token = self.log.pulse(), sent and f"comment {len(self.said)}"
+        before, token = self.log.change_counter(), sent and f"comment {len(self.said)}"
         text = f"{reviewer} {len(self.said)}"
         comment = self.log.comment(item, reviewer, text, token)
         self.said.append((item, reviewer, text))
-        assert self.log.pulse() > before
+        assert self.log.change_counter() > before
         if token:
             assert self.log.comment(item, reviewer, text, token) == comment
 
     @rule(reviewer=st.sampled_from(REVIEWERS), sent=st.sampled_from(["", "again"]))
     def snapshot(self, reviewer: str, sent: str) -> None:
-        before, name = self.log.pulse(), f"snapshot {len(self.states)}"
+        before, name = self.log.change_counter(), f"snapshot {len(self.states)}"
         snapshot = self.log.snapshot(name, reviewer, "a note", sent and name)
         self.states[name] = self.now()
-        assert self.log.pulse() > before
+        assert self.log.change_counter() > before
         assert (snapshot.name, snapshot.note, snapshot.group) == (name, "a note", self.version)
         assert self.log.state(snapshot.seq) == self.log.state(name)
         if sent:

@@ -364,7 +364,7 @@ def test_a_locked_log_can_be_read_and_what_was_refused_is_saved_when_sent_again(
         DecisionLog(log.path, busy_seconds=0.05)
         assert log.current()[CAT].verdict == "keep"
         assert log.own("Ann").keys() == {CAT}
-        assert (log.pulse(), log.comments(), log.snapshots()) == (1, [], [])
+        assert (log.change_counter(), log.comments(), log.snapshots()) == (1, [], [])
     log.submit(operations)
     log.submit(operations)
     assert log.version() == 4

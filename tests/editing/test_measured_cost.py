@@ -35,7 +35,7 @@ def test_costs_are_paces_times_sizes(loaded: Loaded, monkeypatch: pytest.MonkeyP
     )
     monkeypatch.setattr(cost, "_pace", lambda run, tasks, device: next(paces))
     settings = TrainSettings(iterations=50, meta_batch=4, polish=3)
-    found = {one.stage: one for one in cost.costs(loaded, settings, Progress())}
+    found = {one.stage: one for one in cost.estimate_costs(loaded, settings, Progress())}
     assert list(found) == ["Train", "Evaluate", "Rank", "Fine-tune"]
     assert found["Train"].low == pytest.approx(0.1 * (50 * 4 + 3 * 100) + 2 + cost._LOADING)
     assert (
@@ -57,6 +57,6 @@ def test_a_pass_is_run_until_it_gets_no_faster(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_pass_really_runs(loaded: Loaded) -> None:
-    found = cost.costs(loaded, None, Progress())
+    found = cost.estimate_costs(loaded, None, Progress())
     assert [one.stage for one in found] == ["Evaluate", "Rank", "Fine-tune"]
     assert all(0 < one.low <= one.high and one.gb > 0.05 for one in found)

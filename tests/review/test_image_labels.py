@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from core.review.image_labels import claims_of
+from core.review.image_labels import image_label_pairs
 from core.tasks.tasklist import TaskList, from_rows
 from tests.problems import tiny_images, tiny_tasks
 
@@ -43,7 +43,7 @@ def test_every_pair_of_image_and_class_is_one_claim() -> None:
             ("b", "query", 3, "1", 0, 1.0),
         ]
     )
-    claims = claims_of(tasks, IMAGES)
+    claims = image_label_pairs(tasks, IMAGES)
     assert claims.classes == ("0", "1", "2")
     assert list(zip(claims.image, claims.label, strict=True)) == [(5, 1), (3, 0), (5, 0), (8, 2), (3, 1)]
     np.testing.assert_array_equal(claims.count, [2, 1, 1, 1, 1])
@@ -55,7 +55,7 @@ def test_every_pair_of_image_and_class_is_one_claim() -> None:
 
 def test_labels_spoilt_before_the_draw_do_not_contradict() -> None:
     tasks = tiny_tasks(IMAGES, ways=3, shots=2, queries=2, count=20)
-    claims = claims_of(tasks, IMAGES)
+    claims = image_label_pairs(tasks, IMAGES)
     assert not claims.contradict
     assert claims.main.all()
     assert len(claims) == tasks.rows["image_id"].nunique()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from core.data import ImageSet
-from core.review.image_labels import Claims, claims_of
-from core.review.injected_noise import IMAGE_KINDS, LEAST, ROW_KINDS, SHARE, Planted, plant
+from core.review.image_labels import ImageLabelPairs, image_label_pairs
+from core.review.injected_noise import IMAGE_KINDS, LEAST, ROW_KINDS, SHARE, NoisyCopy, inject_label_noise
 from core.tasks.noise import Noise, flip_labels
 from core.tasks.tasklist import TaskList, from_rows
 from tests.problems import tiny_images, tiny_tasks
@@ -17,12 +17,14 @@ TASKS = tiny_tasks(IMAGES, ways=3, shots=2, queries=3, count=120)
 SPOILT = flip_labels(TASKS, Noise.parse("tasks:0.3:0.3"), np.random.default_rng(0))[0]
 
 
-def planted(tasks: TaskList, kind: str, by_row: bool, images: ImageSet = IMAGES) -> tuple[Claims, np.ndarray, Planted]:
-    claims, rng = claims_of(tasks, images), np.random.default_rng(1)
+def planted(
+    tasks: TaskList, kind: str, by_row: bool, images: ImageSet = IMAGES
+) -> tuple[ImageLabelPairs, np.ndarray, NoisyCopy]:
+    claims, rng = image_label_pairs(tasks, images), np.random.default_rng(1)
     log_p = np.random.default_rng(2).normal(size=(len(claims), len(claims.classes)))
     log_p[::7] = np.nan  # as of images that are the only ones of their class
     before = tasks.rows.copy(), claims.label.copy(), claims.of_row.copy(), log_p.copy(), images.labels.copy()
-    found = plant(images, claims, tasks, log_p, kind, by_row, rng)
+    found = inject_label_noise(images, claims, tasks, log_p, kind, by_row, rng)
     assert before[0].equals(tasks.rows)  # the original is as it was
     np.testing.assert_array_equal(before[1], claims.label)
     np.testing.assert_array_equal(before[2], claims.of_row)
@@ -75,7 +77,7 @@ def test_rows(kind: str) -> None:
     again = from_rows(rows, source="copy", images=IMAGES)  # every class keeps a support row
     assert again.rows.astype(object).equals(rows.astype(object))
     assert rows.drop(columns=["label", "class"]).equals(before.drop(columns=["label", "class"]))
-    remade = claims_of(found.tasks, IMAGES)
+    remade = image_label_pairs(found.tasks, IMAGES)
     np.testing.assert_array_equal(remade.of_row, found.claims.of_row)
     tasks = rows["task_id"][wrong].value_counts()
     if kind == "within tasks":  # of few tasks, half of the labels of each

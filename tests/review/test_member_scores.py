@@ -14,8 +14,8 @@ from core.maml.evaluation import evaluate
 from core.maml.vectors import flatten
 from core.review import cross_validation
 from core.review import member_scores as members
-from core.review.image_labels import claims_of
-from core.review.member_scores import FAST, ROWS, SLOW, Rated, RateSettings, Source, features_of, rate
+from core.review.image_labels import image_label_pairs
+from core.review.member_scores import FAST, ROWS, SLOW, ScoreSettings, ScoreTable, Source, features_of, score_labels
 from core.runtime.progress import Progress
 from core.tasks.noise import Noise, flip_labels
 from core.tasks.tasklist import TaskList
@@ -31,18 +31,18 @@ def episodes_of(tasks: TaskList) -> Episodes:
 
 
 def source(tasks: TaskList) -> Source:
-    claims = claims_of(tasks, PROBLEM.images)
+    claims = image_label_pairs(tasks, PROBLEM.images)
     features = features_of(PROBLEM.images, PROBLEM.model, PROBLEM.params, claims, Progress())
     return Source(PROBLEM.images, PROBLEM.model, PROBLEM.params, PROBLEM.tasks, features, episodes_of)
 
 
-def rated(tasks: TaskList, by_row: bool, slow: tuple[str, ...] = ()) -> Rated:
-    claims = claims_of(tasks, PROBLEM.images)
-    return rate(source(tasks), claims, tasks, by_row, RateSettings(slow, rounds=2), Progress())
+def rated(tasks: TaskList, by_row: bool, slow: tuple[str, ...] = ()) -> ScoreTable:
+    claims = image_label_pairs(tasks, PROBLEM.images)
+    return score_labels(source(tasks), claims, tasks, by_row, ScoreSettings(slow, rounds=2), Progress())
 
 
 def test_scores_of_images() -> None:
-    claims = claims_of(CLEAN, PROBLEM.images)
+    claims = image_label_pairs(CLEAN, PROBLEM.images)
     found = rated(CLEAN, by_row=False)
     assert set(found.scores.columns) == set(FAST)
     assert len(found.scores) == len(claims)
@@ -62,7 +62,7 @@ def test_scores_of_images() -> None:
 
 def test_scores_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_validation, "EPOCHS", 1)
-    claims = claims_of(SPOILT, PROBLEM.images)
+    claims = image_label_pairs(SPOILT, PROBLEM.images)
     assert claims.contradict
     found = rated(SPOILT, by_row=True, slow=SLOW).scores
     rows = SPOILT.rows

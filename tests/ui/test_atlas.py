@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from core.ui.grid import component as grid
 from core.ui.grid.atlas import Atlas, jpeg_atlas
 from core.ui.grid.component import Tile
-from core.ui.grid.component import component as grid
 
 
 def decode(atlas: Atlas) -> np.ndarray:

@@ -51,7 +51,7 @@ def searched(empty: Workspace) -> Workspace:
         more = {"leaks": kinds, "leaks_with_different_classes": 1, "threshold": 0.3, "power": 5.0}
         run.write_json("summary.json", {**counts, **more, "histogram": histogram})
 
-    empty.runs.answer(copies.KIND, copies.question_of(empty.project()), work)
+    empty.runs.get_or_compute(copies.KIND, copies.cache_key(empty.project()), work)
     return empty
 
 

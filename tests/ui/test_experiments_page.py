@@ -22,7 +22,7 @@ from core.runtime.errors import UserError
 from core.ui.charts.experiments import plot_figure
 from core.ui.charts.scores import HARMFUL, HELPFUL, NEUTRAL
 from core.ui.experiments.results import marked, sentence
-from core.ui.export.results import zipped
+from core.ui.export.results import zip_files
 from core.ui.shell.navigation import TITLES
 from core.workspace.jobs import Job
 from core.workspace.workspace import library_jobs
@@ -209,7 +209,7 @@ class TestResult:
 
     def test_the_archive_holds_the_folder(self, home: Path) -> None:
         folder = write_experiment()
-        with zipfile.ZipFile(io.BytesIO(zipped(folder))) as archive:
+        with zipfile.ZipFile(io.BytesIO(zip_files(folder))) as archive:
             names = set(archive.namelist())
         assert {"config.json", "seeds.parquet", "tables/tasks.csv", "grids/tasks.png", "README.md"} <= names
 

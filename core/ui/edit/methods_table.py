@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from core.actions.edit import start_words
+from core.actions.edit import start_text
 from core.maml.evaluation import Interval
-from core.ui.edit.results import Outcome, direction, in_points, steps_effect
+from core.ui.edit.results import EditOutcome, direction, in_points, steps_effect
 from core.ui.shell.context import table
 
 NOT_MEASURED = "not measured: retrain to know"
@@ -19,7 +19,7 @@ COST_WORDS = (
 
 
 @dataclass(frozen=True)
-class Closeness:
+class ShareOfRetraining:
     """How close an edit came to retraining.
 
     Attributes:
@@ -39,16 +39,16 @@ class Closeness:
         return f"{share}{in_points(self.apart)} from it"
 
 
-def closeness(one: Outcome, retrained: Outcome) -> Closeness:
+def share_of_retraining(one: EditOutcome, retrained: EditOutcome) -> ShareOfRetraining:
     """Held against a retraining, on the same held-out tasks."""
     whole, change = (found.figures["accuracy_change"] for found in (retrained, one))
     have, want = (table(found.run, "heldout.parquet").set_index("task_id")["accuracy"] for found in (one, retrained))
     clear = whole["low"] > 0 or whole["high"] < 0
     share = change["mean"] / whole["mean"] if clear else None
-    return Closeness(share, "gain" if whole["mean"] > 0 else "loss", Interval.of((have - want).to_numpy()))
+    return ShareOfRetraining(share, "gain" if whole["mean"] > 0 else "loss", Interval.of((have - want).to_numpy()))
 
 
-def ladder_table(found: dict[str, Outcome]) -> pd.DataFrame:
+def ladder_table(found: dict[str, EditOutcome]) -> pd.DataFrame:
     """One row an edit, as texts: changes against the unedited model with 95 % intervals, closeness, cost, seconds."""
     rows = []
     for way, outcome in found.items():
@@ -71,13 +71,13 @@ def ladder_table(found: dict[str, Outcome]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _closeness_words(way: str, found: dict[str, Outcome]) -> str:
+def _closeness_words(way: str, found: dict[str, EditOutcome]) -> str:
     if way == "retrain":
         return "itself"
-    return closeness(found[way], found["retrain"]).words if "retrain" in found else NOT_MEASURED
+    return share_of_retraining(found[way], found["retrain"]).words if "retrain" in found else NOT_MEASURED
 
 
-def cost_words(outcome: Outcome) -> tuple[str, str]:
+def cost_words(outcome: EditOutcome) -> tuple[str, str]:
     """Meta-gradients, and their share of a retraining's; empty where that is not known."""
     cost = outcome.figures.get("cost")  # edits of earlier versions have none
     if cost is None:
@@ -86,7 +86,7 @@ def cost_words(outcome: Outcome) -> tuple[str, str]:
     return f"{cost['meta_gradients']:,.0f}", "" if share is None else f"{100 * share:.1f} %"
 
 
-def ladder_sentence(found: dict[str, Outcome]) -> str | None:
+def ladder_sentence(found: dict[str, EditOutcome]) -> str | None:
     """What the highest rung below retraining gave, for what, and how far that can be trusted; None without one."""
     rung = next((found[way] for way in ("steps", "newton") if way in found), None)
     if rung is None:
@@ -95,7 +95,7 @@ def ladder_sentence(found: dict[str, Outcome]) -> str | None:
     _, share = cost_words(rung)
     price = f", for {share} of the cost of retraining" if share else ""
     close = (
-        f"Against retraining: {closeness(rung, found['retrain']).words}."
+        f"Against retraining: {share_of_retraining(rung, found['retrain']).words}."
         if "retrain" in found
         else "How close that is to retraining is not measured until it is retrained."
     )
@@ -107,5 +107,5 @@ def ladder_sentence(found: dict[str, Outcome]) -> str | None:
             if effect is None
             else f" As many steps without the changes leave this to them: {in_points(effect)}: {direction(effect)}."
         )
-    began = f" They began at {words}." if (words := start_words(rung.figures)) else ""
+    began = f" They began at {words}." if (words := start_text(rung.figures)) else ""
     return f"**{rung.label}, measured:** {in_points(change)}: {direction(change)}{price}. {close}{longer}{began}"

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.actions.compute import Compute
-from core.actions.edit import CONTROLS, FINETUNE, NEWTON, SOLVE, WAYS, kind_of, question_of, step_settings
-from core.actions.rank import ENGINE
+from core.actions.edit import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON, SOLVE, cache_key, kind_of, step_settings
+from core.actions.rank import ENGINE_VERSION
 from core.maml.evaluation import Interval
 from core.tasks.changes import Changes
 from core.ui.ranking.method_text import solve_differences
@@ -29,11 +29,11 @@ _POINT = 100
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EditOutcome:
     """One finished edit.
 
     Attributes:
-        way: One of :data:`core.actions.edit.WAYS`.
+        way: One of :data:`core.actions.edit.EDIT_METHODS`.
         figures: Its ``edit.json``.
         seconds: How long the computing took.
         options: What was chosen otherwise than usual, in words.
@@ -55,12 +55,12 @@ class Outcome:
         return self.way == "linear"
 
 
-def outcomes(context: Context, changes: Changes) -> dict[str, Outcome]:
+def outcomes(context: Context, changes: Changes) -> dict[str, EditOutcome]:
     """The newest finished edit of each way for exactly these changes, whatever its options.
 
     Of a control that one is taken which has the options of what it is held against, if there is one.
     """
-    found = {way: runs for way in WAYS if (runs := _edits(context, way, changes))}
+    found = {way: runs for way in EDIT_METHODS if (runs := _edits(context, way, changes))}
     newest = {way: runs[0] for way, runs in found.items()}
     for control in CONTROLS:
         way = control.removesuffix("-all")
@@ -70,10 +70,10 @@ def outcomes(context: Context, changes: Changes) -> dict[str, Outcome]:
     return {way: _outcome(context, way, run) for way, run in newest.items()}
 
 
-def done_as_usual(context: Context, changes: Changes) -> set[str]:
+def has_default_options(context: Context, changes: Changes) -> set[str]:
     """The ways whose edit for these changes, with the command line's default settings, is finished."""
     found = context.workspace.runs.find
-    questions = {way: question_of(context.project, way, changes, SOLVE, FINETUNE, Compute()) for way in WAYS}
+    questions = {way: cache_key(context.project, way, changes, SOLVE, FINETUNE, Compute()) for way in EDIT_METHODS}
     return {way for way, question in questions.items() if found(kind_of(way), question)}
 
 
@@ -83,13 +83,13 @@ def _edits(context: Context, way: str, changes: Changes) -> list[Run]:
     if way not in CONTROLS:
         belongs["removal"] = changes.hash
     if way == "linear":
-        belongs["engine"] = ENGINE
+        belongs["engine"] = ENGINE_VERSION
     return [run for run in context.workspace.runs.all(kind_of(way)) if belongs.items() <= run.config.items()]
 
 
-def _outcome(context: Context, way: str, run: Run) -> Outcome:
+def _outcome(context: Context, way: str, run: Run) -> EditOutcome:
     seconds = sum(run.json("provenance.json")["seconds"].values())
-    return Outcome(way, run, run.json("edit.json"), seconds, tuple(_options(context, way, run.config)))
+    return EditOutcome(way, run, run.json("edit.json"), seconds, tuple(_options(context, way, run.config)))
 
 
 def _options(context: Context, way: str, config: dict[str, Any]) -> list[str]:
@@ -121,7 +121,7 @@ def _same_options(one: Run, other: Run) -> bool:
     return all(first.get(key) == second.get(key) for key in keys)
 
 
-def options_words(found: dict[str, Outcome]) -> str:
+def options_words(found: dict[str, EditOutcome]) -> str:
     """Which edits were not made with the usual options; empty where all were."""
     named = [f"{plain(one.label)}: {plain(', '.join(one.options))}" for one in found.values() if one.options]
     return f"Not the usual options. {'; '.join(named)}." if named else ""
@@ -130,11 +130,11 @@ def options_words(found: dict[str, Outcome]) -> str:
 def results_of_other_sets(context: Context, changes: Changes) -> int:
     """How many finished edits of this problem belong to other changes."""
     model = context.project.hashes["model"]
-    configs = [run.config for way in WAYS for run in context.workspace.runs.all(kind_of(way))]
+    configs = [run.config for way in EDIT_METHODS for run in context.workspace.runs.all(kind_of(way))]
     return sum(one["model"] == model and one.get("removal", changes.hash) != changes.hash for one in configs)
 
 
-def changes_effect(found: dict[str, Outcome]) -> Interval | None:
+def changes_effect(found: dict[str, EditOutcome]) -> Interval | None:
     """What the changes themselves gained in accuracy: fine-tuned with them against fine-tuned without them.
 
     Paired by held-out task; None until both are measured, with the same options.
@@ -142,12 +142,12 @@ def changes_effect(found: dict[str, Outcome]) -> Interval | None:
     return _against_control(found, "finetune")
 
 
-def steps_effect(found: dict[str, Outcome]) -> Interval | None:
+def steps_effect(found: dict[str, EditOutcome]) -> Interval | None:
     """The same of the steps: with the changes against as many without them."""
     return _against_control(found, "steps")
 
 
-def _against_control(found: dict[str, Outcome], way: str) -> Interval | None:
+def _against_control(found: dict[str, EditOutcome], way: str) -> Interval | None:
     """Difference of accuracies, paired by held-out task; None without a control that has the same options."""
     control = f"{way}-all"
     if not {way, control} <= found.keys() or not _same_options(found[way].run, found[control].run):
@@ -190,7 +190,7 @@ def direction(interval: dict[str, float] | Interval) -> str:
     return "lower" if values["high"] < 0 else "not clearly different (the interval holds 0)"
 
 
-def findings(found: dict[str, Outcome]) -> list[str]:
+def findings(found: dict[str, EditOutcome]) -> list[str]:
     """What the results say, in sentences that claim no more than the intervals do."""
     said = []
     if (effect := changes_effect(found)) is not None:

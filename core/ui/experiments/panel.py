@@ -11,7 +11,7 @@ from core.experiments.catalog import EXPERIMENTS, Experiment
 from core.experiments.conduct import image_sets
 from core.experiments.profiles import PROFILES
 from core.ui.load.shared import command, is_running, start_job
-from core.ui.shell.context import keep
+from core.ui.shell.context import keep_widget_state
 from core.ui.shell.jobs import job_panel, jobs_of
 from core.ui.shell.text import count, plain
 from core.workspace.workspace import library_jobs
@@ -23,14 +23,14 @@ _USUAL = "small"
 def experiment_panel() -> Experiment:
     """The controls; returns the experiment that was chosen."""
     with st.container(border=True):
-        if keep(_CHOICE, next(iter(EXPERIMENTS))) not in EXPERIMENTS:
+        if keep_widget_state(_CHOICE, next(iter(EXPERIMENTS))) not in EXPERIMENTS:
             st.session_state[_CHOICE] = next(iter(EXPERIMENTS))
         left, middle, right = st.columns([4, 3, 1.5], vertical_alignment="bottom")
         name = left.selectbox(
             "Experiment", list(EXPERIMENTS), format_func=lambda one: EXPERIMENTS[one].title, key=_CHOICE
         )
         experiment = EXPERIMENTS[name]
-        keep(_PROFILE, _USUAL)
+        keep_widget_state(_PROFILE, _USUAL)
         profile = str(middle.segmented_control("Size", list(PROFILES), key=_PROFILE, required=True))
         seeds = right.number_input(
             "Seeds",

@@ -11,11 +11,11 @@ import streamlit as st
 from core.experiments.catalog import Experiment
 from core.experiments.picture_sheet import score_words
 from core.experiments.results import Grid, Plot, Result, Table
-from core.runtime.progress import spoken_seconds
+from core.runtime.progress import format_duration
 from core.ui.charts.experiments import plot_figure
 from core.ui.charts.scores import CONFIG
 from core.ui.experiments.read import Found, frame_of, read, results_of, sheet_of
-from core.ui.export.results import zipped
+from core.ui.export.results import zip_files
 from core.ui.shell.context import shown_errors
 from core.ui.shell.text import count, plain
 
@@ -60,7 +60,7 @@ def _result(found: Found, result: Result) -> None:
         st.json(result.config)
     st.download_button(
         "Download everything (zip)",
-        lambda: zipped(found.folder),
+        lambda: zip_files(found.folder),
         f"{name}.zip",
         "application/zip",
         on_click="ignore",
@@ -73,7 +73,7 @@ def _made(config: dict[str, Any]) -> str:
     """How much it is worth: seeds, image sets, and what it took."""
     parts = [count(int(config.get("seeds", 0)), "seed"), ", ".join(config.get("images", {}).values())]
     if "processor_seconds" in config:
-        parts.append(f"{spoken_seconds(config['processor_seconds'])} of processor time on {config.get('device', '')}")
+        parts.append(f"{format_duration(config['processor_seconds'])} of processor time on {config.get('device', '')}")
     return " · ".join(part for part in parts if part)
 
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 import streamlit as st
 
 from core.actions.export_decisions import FORMATS, PROVENANCE, export_decisions
-from core.actions.import_decisions import bring_in, plan
+from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.report import write_report
 from core.decisions.cleanlab import BECOMES
 from core.decisions.table import COLUMNS
-from core.ui.export.results import zipped
+from core.ui.export.results import zip_files
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, shown_errors
 from core.ui.shell.text import count, plain
-from core.ui.shell.uploads import kept
+from core.ui.shell.uploads import save_upload
 
 _DONE = "_decisions_brought_in"
 _WORDS = {
@@ -62,8 +62,8 @@ def _in(context: Context) -> None:
             "of “import”, cleanlab's those of “cleanlab”. Nothing is written before you have seen what it would do."
         )
         return
-    path = kept(upload)
-    made = plan(context.workspace, path, as_=as_ or BECOMES[0])
+    path = save_upload(upload)
+    made = plan_import(context.workspace, path, as_=as_ or BECOMES[0])
     st.markdown("\n".join(f"- {plain(sentence)}" for sentence in made.sentences))
     if made.changing:
         with st.expander(f"What it changes ({len(made.changing):,})"):
@@ -79,7 +79,7 @@ def _in(context: Context) -> None:
                 hide_index=True,
             )
     if st.button("Bring it in", type="primary", disabled=made.empty, key="decisions_bring_in"):
-        done = bring_in(context.workspace, path, as_=as_ or BECOMES[0])
+        done = import_decisions(context.workspace, path, as_=as_ or BECOMES[0])
         said = count(len(done.ordered), "decision")
         st.session_state[_DONE] = f"{said} of {plain(done.source)} brought in. Undo takes back those of one reviewer."
         st.rerun()
@@ -88,7 +88,7 @@ def _in(context: Context) -> None:
 def _out(context: Context) -> None:
     folder, report = (context.workspace.folder / "exports" / name for name in ("decisions", "review.html"))
     formats = st.multiselect("Formats of the decisions", list(FORMATS), FORMATS, key="decisions_formats")
-    version = context.workspace.decisions.pulse()
+    version = context.workspace.decisions.change_counter()
     with st.container(horizontal=True):
         if st.button("Write the decisions", disabled=not formats, key="decisions_write"):
             with st.spinner("Writing"):
@@ -105,7 +105,10 @@ def _out(context: Context) -> None:
     with st.container(horizontal=True):
         if (folder / PROVENANCE).exists():
             _download(
-                "Decisions (zip)", lambda: zipped(folder), f"{context.workspace.name}-decisions.zip", "application/zip"
+                "Decisions (zip)",
+                lambda: zip_files(folder),
+                f"{context.workspace.name}-decisions.zip",
+                "application/zip",
             )
         if report.exists():
             _download("Report (HTML)", report.read_bytes, f"{context.workspace.name}-review.html", "text/html")

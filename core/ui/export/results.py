@@ -8,13 +8,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.actions.edit import CONTROLS, WAYS
+from core.actions.edit import CONTROLS, EDIT_METHODS
 from core.actions.export import FILES
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.tasks.changes import Changes, cleaned
 from core.tasks.tasklist import TaskList
-from core.ui.edit.results import Outcome, outcomes
+from core.ui.edit.results import EditOutcome, outcomes
 from core.ui.shell.context import Context
 
 _MIME = {
@@ -38,12 +38,12 @@ def _cleaned(_tasks: TaskList, tasks_hash: str, _removal: Changes, removal_hash:
     return cleaned(_tasks, _removal, drop_rows=drop_rows)
 
 
-def edited_models(context: Context, removal: Changes) -> dict[str, Outcome]:
+def edited_models(context: Context, removal: Changes) -> dict[str, EditOutcome]:
     """Finished edits of the present removal set by run id; the control, trained on everything, is none of them."""
     if not len(removal):
         return {}
     found = outcomes(context, removal)
-    return {found[way].run.id: found[way] for way in WAYS if way in found and way not in CONTROLS}
+    return {found[way].run.id: found[way] for way in EDIT_METHODS if way in found and way not in CONTROLS}
 
 
 def written_at(
@@ -70,7 +70,7 @@ def mime_of(path: Path) -> str:
     return _MIME.get(path.suffix, "application/octet-stream")
 
 
-def zipped(folder: Path) -> bytes:
+def zip_files(folder: Path) -> bytes:
     """All files of an export in one archive."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.actions.images import Wishes
+from core.actions.images import ImportOptions
 from core.actions.inspect import Preview, Report, inspect_images
 from core.data import SOURCES
 from core.data.download import DOWNLOADABLE
 from core.data.readers import READERS
-from core.data.store import Stored, all_stored, damaged
+from core.data.store import StoredImages, damaged_image_sets, stored_image_sets
 from core.ui.grid.component import Tile, image_grid
 from core.ui.load.shared import command, finished, show_report, start_job
-from core.ui.shell.context import keep, shown_errors
+from core.ui.shell.context import keep_widget_state, shown_errors
 from core.ui.shell.jobs import job_panel
 from core.ui.shell.text import count, plain, shortened
-from core.ui.shell.uploads import kept
+from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import library_jobs
 
 _CHOICE, _SEEN = "load_images", "_load_images_seen"
@@ -31,7 +31,7 @@ def images_step() -> str | None:
     if new := finished("data"):
         st.session_state[_CHOICE] = next((name for name, one in sets.items() if str(one.folder) == new), "mnist5k")
     names = [*SOURCES, *sets]
-    if keep(_CHOICE, names[-1] if sets else names[0]) not in names:
+    if keep_widget_state(_CHOICE, names[-1] if sets else names[0]) not in names:
         st.session_state[_CHOICE] = names[0]
     chosen = st.selectbox(
         "Image set",
@@ -43,7 +43,7 @@ def images_step() -> str | None:
     )
     if chosen in sets and (notes := sets[chosen].story.get("notes")):
         st.caption(plain(" ".join(notes)))
-    for fault in damaged():
+    for fault in damaged_image_sets():
         st.warning(plain(fault))
     with st.expander("Add images", expanded=not sets), shown_errors():
         _add()
@@ -51,15 +51,15 @@ def images_step() -> str | None:
     return chosen
 
 
-def _newest() -> dict[str, Stored]:
+def _newest() -> dict[str, StoredImages]:
     """By name, the newest of that name."""
-    found: dict[str, Stored] = {}
-    for one in all_stored():
+    found: dict[str, StoredImages] = {}
+    for one in stored_image_sets():
         found.setdefault(one.name, one)
     return found
 
 
-def _label(one: Stored) -> str:
+def _label(one: StoredImages) -> str:
     height, width, _ = one.shape
     left_out = f" · {one.unreadable:,} unreadable left out" if one.unreadable else ""
     return f"{one.name} · {one.count:,} images, {one.classes:,} classes, {height} x {width}{left_out}"
@@ -102,14 +102,14 @@ def _path(place: str) -> tuple[Path | None, str]:
         upload = st.file_uploader(
             "Zip of class folders, or of a manifest with its images", type=["zip"], key="load_upload"
         )
-        return (kept(upload), "") if upload else (None, "")
+        return (save_upload(upload), "") if upload else (None, "")
     left, right = st.columns(2)
     what = left.selectbox("Data set", DOWNLOADABLE, key="load_public")
     given = right.text_input("Folder to download to", key="load_public_path", placeholder="/data/omniglot").strip()
     return (Path(given).expanduser(), what) if given else (None, what)
 
 
-def _wishes(download: str) -> tuple[Wishes, str]:
+def _wishes(download: str) -> tuple[ImportOptions, str]:
     """How to read what lies there; what is downloaded is of one format."""
     one, two, three = st.columns([2, 2, 3])
     name = one.text_input("Name of the image set", key="load_name", placeholder="as found", max_chars=64).strip()
@@ -132,10 +132,10 @@ def _wishes(download: str) -> tuple[Wishes, str]:
         rotations = st.checkbox("Turned classes as further classes", key="load_rotations")
         skip = st.checkbox("Leave out what cannot be read", key="load_skip")
     folder = Path(splits).expanduser() if splits else None
-    return Wishes(format, folder, size, channels, invert, rotations, encoding, skip), name
+    return ImportOptions(format, folder, size, channels, invert, rotations, encoding, skip), name
 
 
-def _options(wishes: Wishes, name: str) -> list[str]:
+def _options(wishes: ImportOptions, name: str) -> list[str]:
     """The wishes as options of the data command."""
     given = {
         "--name": name,
@@ -154,7 +154,7 @@ def _options(wishes: Wishes, name: str) -> list[str]:
     return values + [flag for flag, on in flags.items() if on]
 
 
-def _inspected(path: Path, wishes: Wishes) -> tuple[Report, Preview | None]:
+def _inspected(path: Path, wishes: ImportOptions) -> tuple[Report, Preview | None]:
     with st.spinner("Looking"):
         return inspect_images(path, wishes)
 

@@ -15,10 +15,10 @@ from core.runtime.errors import UserError
 from core.runtime.files import library
 from core.tasks.generate import TaskFolder, read_folder
 from core.ui.load.shared import command, finished, is_running, place_for, show_report, start_job
-from core.ui.shell.context import keep, shown_errors
+from core.ui.shell.context import keep_widget_state, shown_errors
 from core.ui.shell.jobs import job_panel, jobs_of
 from core.ui.shell.text import plain
-from core.ui.shell.uploads import kept
+from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import check_fit, library_jobs
 
 _CHOICE = "load_model"
@@ -39,7 +39,7 @@ def model_step(tasks: Path) -> Path | None:
             st.session_state[_CHOICE] = new.name
     chosen = None
     if fitting:
-        if keep(_CHOICE, next(iter(fitting))) not in fitting:
+        if keep_widget_state(_CHOICE, next(iter(fitting))) not in fitting:
             st.session_state[_CHOICE] = next(iter(fitting))
         name = st.selectbox(
             "Models that fit these tasks",
@@ -145,7 +145,7 @@ def _checkpoint(tasks: Path) -> None:
         file = Path(given).expanduser() if given else None
     else:
         upload = st.file_uploader("Checkpoint", type=["safetensors", "pt", "pth"], key="load_checkpoint_upload")
-        file = kept(upload) if upload else None
+        file = save_upload(upload) if upload else None
     one, two, three, four = st.columns(4)
     backbone = one.selectbox("Backbone", [_GUESS, *_BACKBONES], key="load_check_backbone")
     algorithm = two.selectbox("Algorithm", [_GUESS, *_ALGORITHMS], key="load_check_algorithm")

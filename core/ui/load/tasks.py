@@ -12,10 +12,10 @@ from core.runtime.files import library, read_json
 from core.tasks.generate import TaskSettings
 from core.tasks.noise import PRESETS
 from core.ui.load.shared import command, finished, is_running, place_for, start_job
-from core.ui.shell.context import keep, shown_errors
+from core.ui.shell.context import keep_widget_state, shown_errors
 from core.ui.shell.jobs import job_panel
 from core.ui.shell.text import plain
-from core.ui.shell.uploads import kept
+from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import library_jobs
 
 _CHOICE = "load_tasks"
@@ -35,7 +35,7 @@ def tasks_step(images: str) -> Path | None:
         st.session_state[_CHOICE] = new.name
     chosen = None
     if folders:
-        if keep(_CHOICE, next(iter(folders))) not in folders:
+        if keep_widget_state(_CHOICE, next(iter(folders))) not in folders:
             st.session_state[_CHOICE] = next(iter(folders))
         name = st.selectbox(
             "Tasks over these images", list(folders), format_func=lambda one: f"{one} · {folders[one]}", key=_CHOICE
@@ -128,7 +128,7 @@ def _own(images: str) -> None:
     heldout = right.file_uploader("Held-out tasks", type=kinds, key="load_heldout_list")
     name = _name(f"{images}-mine")
     if train and heldout:
-        lists = ["--train-list", str(kept(train)), "--heldout-list", str(kept(heldout))]
+        lists = ["--train-list", str(save_upload(train)), "--heldout-list", str(save_upload(heldout))]
         _make(name, ["tasks", "--data", images, *lists])
     else:
         st.caption("Choose both files.")

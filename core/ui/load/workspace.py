@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.inspect import Report
-from core.editing.measured_cost import Cost
+from core.editing.measured_cost import WorkEstimate
 from core.runtime.errors import UserError
 from core.ui.load.shared import command, show_report, start_job
 from core.ui.shell.context import open_next
@@ -40,7 +40,7 @@ def workspace_step(tasks: Path, model: Path) -> None:
 
 
 def _report(told: dict) -> None:
-    costs = tuple(Cost(**cost) for cost in told["costs"])
+    costs = tuple(WorkEstimate(**cost) for cost in told["costs"])
     show_report(Report(tuple(told["found"]), tuple(told["faults"]), costs))
     if costs:
         rows = [

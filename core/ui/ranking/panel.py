@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.actions.compute import Compute
-from core.actions.evaluate import KIND, question_of
+from core.actions.evaluate import KIND, cache_key
 from core.influence.methods import DEFAULT
 from core.ui.ranking.method_panel import choose_method
 from core.ui.shell.context import Context, choose_ranking, show_error, table
@@ -18,7 +18,7 @@ _TARGETS = ("All held-out tasks", "Some held-out tasks", "One query image")
 
 def newest_evaluation(context: Context) -> Run | None:
     """The evaluation of the problem as it now is."""
-    return context.workspace.runs.find(KIND, question_of(context.project, Compute()))
+    return context.workspace.runs.find(KIND, cache_key(context.project, Compute()))
 
 
 def rank_panel(context: Context) -> None:

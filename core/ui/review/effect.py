@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from core.actions.compute import Compute
 from core.actions.preparation import prepared
-from core.actions.whatif import Instant
+from core.actions.whatif import WhatIfEstimator
 from core.runtime.errors import UserError
 from core.tasks.changes import Changes
 from core.ui.edit.results import in_points
 from core.ui.review.queue import Queue
-from core.ui.shell.background import Beside
+from core.ui.shell.background import BackgroundCache
 from core.ui.shell.context import Context
 from core.ui.whatif.panel import opened_instant
 
-_beside: Beside[tuple[str, str, int], list[str]] = Beside("effect", lambda error: [f"could not be worked out: {error}"])
+_beside: BackgroundCache[tuple[str, str, int], list[str]] = BackgroundCache(
+    "effect", lambda error: [f"could not be worked out: {error}"]
+)
 
 
 def effect_lines(context: Context, queue: Queue, position: int) -> list[str] | None:
@@ -50,7 +52,7 @@ def choices(queue: Queue, position: int) -> list[tuple[str, Changes]]:
     return found
 
 
-def line(instant: Instant, what: str, changes: Changes) -> str:
+def line(instant: WhatIfEstimator, what: str, changes: Changes) -> str:
     """``Removed: held-out loss -0.0012 [...], accuracy +0.1 points [...]``."""
     try:
         found = instant.changes(changes)

@@ -7,12 +7,14 @@ import streamlit as st
 from core.actions.compute import Compute, Loaded
 from core.review.label_evidence import Evidence, evidence
 from core.ui.review.queue import Queue
-from core.ui.shell.background import Beside
+from core.ui.shell.background import BackgroundCache
 from core.ui.shell.context import Context
 
 _PULLS = 3
 
-_beside: Beside[tuple[str, str, int], list[str]] = Beside("evidence", lambda error: [f"could not be found: {error}"])
+_beside: BackgroundCache[tuple[str, str, int], list[str]] = BackgroundCache(
+    "evidence", lambda error: [f"could not be found: {error}"]
+)
 
 
 def evidence_lines(context: Context, queue: Queue, position: int) -> list[str] | None:
@@ -43,7 +45,7 @@ def sentences(found: Evidence | None) -> list[str]:
         f"Looks worst in task {found.task_id}: adapted loss {found.loss:.2f}, "
         f"{found.confidence:.0%} for the given class, seen as {found.seen}"
     ]
-    pulls = found.pulls[found.pulls["pull"] > 0].head(_PULLS)
+    pulls = found.support_influence[found.support_influence["pull"] > 0].head(_PULLS)
     if len(pulls):
         words = ", ".join(
             f"{image_id} (given {name}, {pull:+.2f})"

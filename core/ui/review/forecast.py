@@ -15,12 +15,12 @@ from core.review.forecast import Forecast, forecast
 from core.ui.review.queue import Queue
 from core.ui.review.state import VERDICTS, Decided
 
-Seen = tuple[str, str | None]
+DecisionState = tuple[str, str | None]
 _KEPT = 24
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class ForecastState:
     """A forecast and what it was worked out from.
 
     Attributes:
@@ -41,11 +41,11 @@ class Told:
 
 _worker = ThreadPoolExecutor(1, thread_name_prefix="forecast")
 _lock = threading.Lock()
-_known: OrderedDict[Seen, Told] = OrderedDict()
-_busy: set[Seen] = set()
+_known: OrderedDict[DecisionState, ForecastState] = OrderedDict()
+_busy: set[DecisionState] = set()
 
 
-def latest(queue: Queue, decided: Decided, seen_by: str | None) -> Told | None:
+def latest(queue: Queue, decided: Decided, seen_by: str | None) -> ForecastState | None:
     """The newest forecast that is there; None if there is none yet. One for the decisions as they are is begun.
 
     Args:
@@ -68,20 +68,20 @@ def remaining_words(queue: Queue, decided: Decided, seen_by: str | None) -> str:
 
 def forecast_words(queue: Queue, decided: Decided) -> str:
     """The same, worked out now."""
-    return _words(told_now(queue, decided))
+    return _words(forecast_now(queue, decided))
 
 
-def told_now(queue: Queue, decided: Decided, state: bytes = b"") -> Told:
+def forecast_now(queue: Queue, decided: Decided, state: bytes = b"") -> ForecastState:
     """The forecast for the decisions as they are, worked out now."""
     keep, unsure = VERDICTS.index("keep"), VERDICTS.index("unsure")
     known = {at: code != keep for at, code in enumerate(decided.verdict.tolist()) if code not in (0, unsure)}
-    return Told(forecast(queue.table, known), known, state)
+    return ForecastState(forecast(queue.table, known), known, state)
 
 
-def _work_out(queue: Queue, decided: Decided, name: Seen, state: bytes) -> None:
-    told = Told(None, {}, state)
+def _work_out(queue: Queue, decided: Decided, name: DecisionState, state: bytes) -> None:
+    told = ForecastState(None, {}, state)
     try:
-        told = told_now(queue, decided, state)
+        told = forecast_now(queue, decided, state)
     finally:
         with _lock:
             _known[name] = told
@@ -91,7 +91,7 @@ def _work_out(queue: Queue, decided: Decided, name: Seen, state: bytes) -> None:
             _busy.discard(name)
 
 
-def _words(told: Told) -> str:
+def _words(told: ForecastState) -> str:
     if told.forecast is None:
         return ""
     ahead = told.forecast

@@ -22,7 +22,7 @@ from core.ui.review.detail import detail
 from core.ui.review.filters import Filters, chosen
 from core.ui.review.forecast import remaining_words
 from core.ui.review.grid import Report, Sheet, last_report, mount_grid, mount_packet, packet
-from core.ui.review.operations import Told, pack, submit
+from core.ui.review.operations import OperationAck, pack, submit
 from core.ui.review.queue import Queue, open_queue
 from core.ui.review.state import Decided, decided
 from core.ui.review.tiles import notice, page_data, page_sheet, page_state
@@ -36,7 +36,7 @@ _SLOT = "_review_live"
 
 
 @dataclass
-class Live:
+class GridState:
     """What a session knows of its grid.
 
     Attributes:
@@ -57,7 +57,7 @@ class Live:
     at: int | str | None = None
     reply: str = ""
     heard: str = ""
-    told: list[Told] = field(default_factory=list)
+    told: list[OperationAck] = field(default_factory=list)
     fault: UserError | None = None
     stamp: str = ""
     pictures: bytes = b""
@@ -66,10 +66,10 @@ class Live:
     fresh: int = 0
 
 
-def memory() -> Live:
+def memory() -> GridState:
     """This session's."""
     if _SLOT not in st.session_state:
-        st.session_state[_SLOT] = Live()
+        st.session_state[_SLOT] = GridState()
     return st.session_state[_SLOT]
 
 
@@ -86,7 +86,7 @@ def decided_now(context: Context, queue: Queue, blind: bool) -> Decided:
 def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> None:
     """Draw the grid and do what it asks for."""
     live, report = memory(), last_report(GRID)
-    _hear(live, context, queue, report, blind)
+    _apply_browser_operations(live, context, queue, report, blind)
     now = decided_now(context, queue, blind)
     _choose(live, context, queue, now, filters, blind)
     _turn(live, queue, now, report, filters.size)
@@ -123,7 +123,7 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
         mount_grid(data, key=GRID)
 
 
-def _hear(live: Live, context: Context, queue: Queue, report: Report, blind: bool) -> None:
+def _apply_browser_operations(live: GridState, context: Context, queue: Queue, report: Report, blind: bool) -> None:
     """Write what the browser has not got acknowledged."""
     if not report.name or report.name == live.heard or report.scope != f"{context.workspace.name}/{context.reviewer}":
         return
@@ -146,7 +146,7 @@ def _writer(path: str, file: int) -> DecisionLog:
     return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
 
 
-def _choose(live: Live, context: Context, queue: Queue, now: Decided, filters: Filters, blind: bool) -> None:
+def _choose(live: GridState, context: Context, queue: Queue, now: Decided, filters: Filters, blind: bool) -> None:
     """Choose the items anew where the filter has changed; a decision alone moves nothing."""
     seen_by = context.reviewer if blind else None
     key = (context.workspace.name, queue.run.id, filters.narrowing, filters.size, seen_by, live.fresh)
@@ -162,7 +162,7 @@ def _choose(live: Live, context: Context, queue: Queue, now: Decided, filters: F
     live.stamp = ""
 
 
-def _turn(live: Live, queue: Queue, now: Decided, report: Report, size: int) -> None:
+def _turn(live: GridState, queue: Queue, now: Decided, report: Report, size: int) -> None:
     """Go to the page that the browser asks for, once per request."""
     view = report.view or {}
     name = view.get("name")
@@ -200,7 +200,7 @@ def found(queue: Queue, shown: np.ndarray, text: str) -> tuple[int | None, str]:
     return None, f"Image {text} has rank {int(positions[0]) + 1:,} of the queue, but does not pass the filter."
 
 
-def _draw_page(live: Live, context: Context, queue: Queue, size: int) -> None:
+def _draw_page(live: GridState, context: Context, queue: Queue, size: int) -> None:
     if live.stamp:
         return
     positions = live.shown[live.page * size : (live.page + 1) * size]
@@ -211,7 +211,7 @@ def _draw_page(live: Live, context: Context, queue: Queue, size: int) -> None:
     )
 
 
-def _draw_details(live: Live, sheets: Sequence[Sheet]) -> None:
+def _draw_details(live: GridState, sheets: Sequence[Sheet]) -> None:
     names = tuple(one.name for one in sheets)
     if names != live.detailed:
         live.detailed, live.details = names, packet("detail", sheets)

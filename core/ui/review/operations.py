@@ -32,7 +32,7 @@ OpenQueue = Callable[[str], Queue]
 
 
 @dataclass(frozen=True)
-class Told:
+class OperationAck:
     """What became of one operation: done (or done before), or ``lost`` because nothing can be made of it."""
 
     token: str
@@ -65,7 +65,9 @@ def unpack(text: str) -> np.ndarray:
         raise UserError("A selection came from the browser damaged.", "Select again.") from error
 
 
-def submit(log: DecisionLog, sent: Sequence[Any], reviewer: str, blind: bool, queue_of: OpenQueue) -> list[Told]:
+def submit(
+    log: DecisionLog, sent: Sequence[Any], reviewer: str, blind: bool, queue_of: OpenQueue
+) -> list[OperationAck]:
     """Write what the browser has not got acknowledged; decisions in one transaction, in their order.
 
     Returns what became of each, in the order sent.
@@ -73,7 +75,7 @@ def submit(log: DecisionLog, sent: Sequence[Any], reviewer: str, blind: bool, qu
     Raises:
         UserError: the log could not be written; nothing of it counts as done, and the browser keeps it all.
     """
-    told: dict[str, Told] = {}
+    told: dict[str, OperationAck] = {}
     operations: list[Operation] = []
     remarks: list[tuple[Item, str, str]] = []
     for one in sent:
@@ -83,14 +85,16 @@ def submit(log: DecisionLog, sent: Sequence[Any], reviewer: str, blind: bool, qu
         try:
             if one.get("act") == "comment":
                 remarks.append((_item(one["items"][0]), str(one["text"]), token))
-                told[token] = Told(token)
+                told[token] = OperationAck(token)
             else:
                 operations.append(_operation(one, reviewer, blind, queue_of))
         except (UserError, LookupError, TypeError, ValueError) as error:
             why = str(error) if isinstance(error, UserError) else "It makes no sense here."
-            told[token] = Told(token, f"One decision could not be understood and was left out. {why}", lost=True)
+            told[token] = OperationAck(
+                token, f"One decision could not be understood and was left out. {why}", lost=True
+            )
     for operation, result in zip(operations, log.submit(operations), strict=True):
-        told[operation.token] = Told(operation.token, _words(operation, result))
+        told[operation.token] = OperationAck(operation.token, _words(operation, result))
     for item, text, token in remarks:
         log.comment(item, reviewer, text, token)
     return list(told.values())

@@ -11,7 +11,7 @@ from core.actions.queue import KIND, QueueSettings
 from core.review.calibration import COMBINATION
 from core.review.forecast import Forecast
 from core.review.member_scores import SLOW
-from core.runtime.progress import spoken_seconds
+from core.runtime.progress import format_duration
 from core.ui.charts.review import curves_figure, forecast_figure
 from core.ui.charts.scores import CONFIG
 from core.ui.review.forecast import latest
@@ -144,8 +144,10 @@ def method_lines(run: Run) -> list[str]:
         slow = ", ".join(_named(name) for name in config.get("slow", ())) or "none"
         lines.append(f"Rounds of tasks drawn for scoring: {config['rounds']}; slow scores: {plain(slow)}")
     if seconds := _seconds(summary):
-        parts = [f"{name} {spoken_seconds(summary['seconds'][name])}" for name in _STAGES if name in summary["seconds"]]
-        lines.append(f"It took {spoken_seconds(seconds)}: {', '.join(parts)}")
+        parts = [
+            f"{name} {format_duration(summary['seconds'][name])}" for name in _STAGES if name in summary["seconds"]
+        ]
+        lines.append(f"It took {format_duration(seconds)}: {', '.join(parts)}")
     return lines
 
 
@@ -261,7 +263,7 @@ def time_words(seconds: float, settings: QueueSettings, planted: bool) -> str:
     """How long it may take, by what the last one took."""
     if not seconds:
         return "How long it takes is not known: the last one does not say."
-    words = f"The present queue took {spoken_seconds(seconds)} {'with' if planted else 'without'} planting"
+    words = f"The present queue took {format_duration(seconds)} {'with' if planted else 'without'} planting"
     if settings.calibrate != planted:
         words += "; planting rates all labels again for every copy, about four times the work in all"
     if settings.slow:

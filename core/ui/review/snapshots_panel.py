@@ -86,7 +86,7 @@ def _number(path: str, number: int, at: str, _log: DecisionLog, _name: str) -> i
 
 def _difference(context: Context, before: str, after: str | None) -> None:
     log = context.workspace.decisions
-    found = _changed(str(log.path), log.pulse(), before, after, log)
+    found = _changed(str(log.path), log.change_counter(), before, after, log)
     if not found:
         st.caption("Nothing differs.")
         return
@@ -114,11 +114,11 @@ def difference_table(found: Differing, words: Callable[[Entry | None], str]) -> 
 
 def _restore(context: Context, name: str) -> None:
     log = context.workspace.decisions
-    changes = len(_changed(str(log.path), log.pulse(), name, None, log))
+    changes = len(_changed(str(log.path), log.change_counter(), name, None, log))
     sure, button = st.columns([4, 2], vertical_alignment="center")
     agreed = sure.checkbox(
         f"Go back to {plain(shortened(name, 24))}",
-        key=f"review_restore_sure_{log.pulse()}_{name}",
+        key=f"review_restore_sure_{log.change_counter()}_{name}",
         disabled=not changes,
     )
     if button.button("Restore", disabled=not (agreed and changes), key="review_restore", width="stretch"):

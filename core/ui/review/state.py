@@ -62,7 +62,7 @@ def decided(log: DecisionLog, queue: Queue, only: str | None) -> Decided:
     Args:
         only: The reviewer whose own decisions are shown (blind mode); None: everybody's.
     """
-    name, pulse = (str(log.path), queue.run.id, only), log.pulse()
+    name, pulse = (str(log.path), queue.run.id, only), log.change_counter()
     with _lock:
         known = _kept.get(name)
     if known is not None and known.pulse == pulse:

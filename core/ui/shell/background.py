@@ -14,7 +14,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Beside(Generic[Key, Value]):
+class BackgroundCache(Generic[Key, Value]):
     """One thread, and what it found lately. Of the questions that wait, only the last is answered.
 
     Args:

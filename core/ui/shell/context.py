@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.demo import DEMOS, open_demo
-from core.actions.rank import ENGINE, KIND
+from core.actions.rank import ENGINE_VERSION, KIND
 from core.decisions.log import DecisionLog
 from core.runtime.errors import UserError
 from core.ui.ranking.method_text import differences
@@ -92,7 +92,7 @@ def show_error(error: UserError) -> None:
     st.error(f"{plain(error.what)}  \n{plain(error.fix)}", icon="⚠️")
 
 
-def keep(key: str, default: str) -> str:
+def keep_widget_state(key: str, default: str) -> str:
     """A choice that survives going to another page; call it before the widget with this key is drawn.
 
     Streamlit forgets a widget's value when its page is left, and gives the same key on the next page its first
@@ -129,12 +129,12 @@ def _sidebar() -> tuple[OpenWorkspace, str]:
         if demo not in names:
             names[demo] = open_demo(demo).folder
     wanted = st.query_params.get(WORKSPACE, "")
-    keep(WORKSPACE, wanted if wanted in names else next(iter(DEMOS)))
+    keep_widget_state(WORKSPACE, wanted if wanted in names else next(iter(DEMOS)))
     if asked := st.session_state.pop(_NEXT, ""):
         st.session_state[WORKSPACE] = asked
     if st.session_state[WORKSPACE] not in names:
         st.session_state[WORKSPACE] = next(iter(DEMOS))
-    keep(REVIEWER, "me")
+    keep_widget_state(REVIEWER, "me")
     if login:
         st.session_state[REVIEWER] = login
     with st.sidebar:
@@ -188,7 +188,7 @@ def table(run: Run, name: str) -> pd.DataFrame:
 
 def runs_of_problem(context: Context, kind: str) -> list[Run]:
     """Runs of the problem as it now is, by the engine as it now is, newest first."""
-    now = {**context.project.hashes, "engine": ENGINE}
+    now = {**context.project.hashes, "engine": ENGINE_VERSION}
     return [run for run in context.workspace.runs.all(kind) if now.items() <= run.config.items()]
 
 
@@ -203,7 +203,7 @@ def choose_ranking(context: Context) -> Run | None:
     if not runs:
         return None
     labels = {run_id: ranking_label(run) for run_id, run in runs.items()}
-    if keep(RANKING, next(iter(runs))) not in runs:
+    if keep_widget_state(RANKING, next(iter(runs))) not in runs:
         st.session_state[RANKING] = next(iter(runs))
     chosen = st.sidebar.selectbox("Ranking", list(runs), format_func=lambda run_id: labels[run_id], key=RANKING)
     st.session_state[_KEPT + RANKING] = chosen

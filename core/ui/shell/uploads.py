@@ -10,7 +10,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from core.runtime.files import content_hash, library, replacing
 
 
-def kept(upload: UploadedFile) -> Path:
+def save_upload(upload: UploadedFile) -> Path:
     """The file of an upload; the same content is kept once.
 
     Raises:

@@ -8,11 +8,11 @@ from pathlib import Path
 import streamlit as st
 
 from core.actions.evidence import EvidenceSettings, predicted_seconds
-from core.evidence.methods import KNOWN, LIBRARIES, missing
-from core.evidence.subsets import TRUTHS as TRUTH_NAMES
+from core.evidence.methods import ALL_METHODS, LIBRARIES, missing
+from core.evidence.subsets import PROTOCOLS as TRUTH_NAMES
 from core.evidence.subsets import subsets
 from core.runtime.errors import UserError
-from core.runtime.progress import spoken_seconds
+from core.runtime.progress import format_duration
 from core.ui.shell.context import Context, show_error
 from core.ui.shell.jobs import job_panel, jobs_of, start
 from core.ui.shell.text import count, plain
@@ -72,8 +72,8 @@ def _settings(context: Context) -> EvidenceSettings:
         UserError: no method is chosen.
     """
     usual, tasks = EvidenceSettings(), context.project.tasks
-    words = "\n".join(f"- **{plain(name)}** {plain(text)}" for name, text in KNOWN.items())
-    chosen = st.multiselect("Methods", list(KNOWN), usual.methods, key="trust_methods", help=words)
+    words = "\n".join(f"- **{plain(name)}** {plain(text)}" for name, text in ALL_METHODS.items())
+    chosen = st.multiselect("Methods", list(ALL_METHODS), usual.methods, key="trust_methods", help=words)
     one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
     truth = one.segmented_control(
         "Each retraining keeps",
@@ -105,7 +105,7 @@ def _settings(context: Context) -> EvidenceSettings:
         "Held-out tasks", 0, everything, min(usual.targets, everything), key="trust_targets", help="Targets; 0: all."
     )
     return EvidenceSettings(
-        tuple(name for name in KNOWN if name in chosen),  # in one order, so that the same question has one name
+        tuple(name for name in ALL_METHODS if name in chosen),  # in one order, so that the same question has one name
         str(truth),
         int(number),
         int(seeds),
@@ -137,7 +137,7 @@ def _effort(context: Context, settings: EvidenceSettings) -> None:
         _trying(number, seconds)
         return
     known = seconds.result()
-    pace = "" if known is None else f", roughly {spoken_seconds(known)} on this machine"
+    pace = "" if known is None else f", roughly {format_duration(known)} on this machine"
     st.caption(
         f"{number}{pace}; the methods' own time comes on top. Retrainings that were done before are used again, "
         "and an interrupted measurement goes on where it was."

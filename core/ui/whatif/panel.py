@@ -7,8 +7,8 @@ import streamlit as st
 
 from core.actions.compute import Compute
 from core.actions.preparation import prepare_bytes, prepare_seconds, prepared
-from core.actions.whatif import Instant, WhatIf
-from core.runtime.progress import spoken_seconds
+from core.actions.whatif import WhatIf, WhatIfEstimator
+from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
 from core.ui.edit.results import direction, in_points
 from core.ui.ranking.panel import newest_evaluation
@@ -32,7 +32,7 @@ def live_estimate(context: Context, changes: Changes) -> None:
             _show(instant.changes(changes), int(instant.report["rank"]))
 
 
-def opened_instant(context: Context) -> Instant | None:
+def opened_instant(context: Context) -> WhatIfEstimator | None:
     """What answers what-ifs about the problem as it now is; None where nothing is prepared.
 
     Raises:
@@ -43,9 +43,9 @@ def opened_instant(context: Context) -> Instant | None:
 
 
 @st.cache_resource(max_entries=2, show_spinner="Opening the live estimate")
-def _instant(run_folder: str, _workspace: Workspace) -> Instant:
+def _instant(run_folder: str, _workspace: Workspace) -> WhatIfEstimator:
     """Opened once for all sessions; another problem has another run."""
-    return Instant(_workspace, Compute())
+    return WhatIfEstimator(_workspace, Compute())
 
 
 def estimate_words(residual: float, rank: int) -> str:
@@ -133,4 +133,4 @@ def _predicted(context: Context) -> str:
     seconds = evaluated.json("provenance.json")["seconds"].get("stationarity") if evaluated else None
     if not seconds:
         return f"some minutes for {count(tasks, 'task')}"
-    return f"about {spoken_seconds(prepare_seconds(context.project, seconds / tasks, Compute()))}"
+    return f"about {format_duration(prepare_seconds(context.project, seconds / tasks, Compute()))}"

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.compute import Compute
-from core.actions.whatif import Instant, TaskChange
+from core.actions.whatif import TaskChange, WhatIfEstimator
 from core.actions.whatif_sets import Compared, Measured, class_table, compare
 from core.maml.evaluation import Interval
 from core.ui.charts.edit import Dot, edit_figure
@@ -24,7 +24,7 @@ NOT_MEASURED = "not measured until retrained"
 _ENDS = 5
 
 
-def compared_sets(context: Context, instant: Instant | None, names: Sequence[str]) -> list[Compared]:
+def compared_sets(context: Context, instant: WhatIfEstimator | None, names: Sequence[str]) -> list[Compared]:
     """The sets with what is known of them."""
     return compare(context.workspace, instant, Compute(), names, table)
 
@@ -70,7 +70,7 @@ def dots(unedited: Interval, compared: Sequence[Compared]) -> list[Dot]:
     return found
 
 
-def show_sets(context: Context, instant: Instant | None, compared: Sequence[Compared]) -> None:
+def show_sets(context: Context, instant: WhatIfEstimator | None, compared: Sequence[Compared]) -> None:
     """Everything side by side."""
     st.dataframe(overview_table(compared), hide_index=True, key="sets_table")
     for one in compared:
@@ -94,7 +94,7 @@ def show_sets(context: Context, instant: Instant | None, compared: Sequence[Comp
         _tasks(estimated)
 
 
-def _chart(context: Context, instant: Instant | None, compared: Sequence[Compared]) -> None:
+def _chart(context: Context, instant: WhatIfEstimator | None, compared: Sequence[Compared]) -> None:
     unedited = instant.unedited.mean_accuracy if instant is not None else None
     if unedited is None and (evaluated := newest_evaluation(context)) is not None:
         unedited = Interval(**evaluated.json("summary.json")["accuracy"])

@@ -7,7 +7,7 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from core.actions.whatif import Instant, TargetChange
+from core.actions.whatif import TargetChange, WhatIfEstimator
 from core.actions.why import failing_images, failing_tasks, worst
 from core.decisions.log import Item
 from core.influence.targets import Target
@@ -76,7 +76,9 @@ def _labels(kind: str, tasks: pd.DataFrame, rows: pd.DataFrame) -> dict[str, str
     }
 
 
-def removal_panel(context: Context, instant: Instant, target: Target, by: str, scores: pd.DataFrame) -> list[Item]:
+def removal_panel(
+    context: Context, instant: WhatIfEstimator, target: Target, by: str, scores: pd.DataFrame
+) -> list[Item]:
     """What removing the worst would do to the target and to all; returns them if they are to be removed."""
     harmful = int((scores["score"] < 0).sum())
     st.subheader(f"If the worst {by} were removed")
