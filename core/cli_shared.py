@@ -95,7 +95,7 @@ def chosen_compute(device: str, dtype: str, chunk: int) -> Any:
     if world().size > 1 and ":" in device:
         raise UserError(f"{device} is one device, but there are {world().size} processes.", "Use auto, cuda or cpu.")
     compute = Compute(device, dtype, chunk)
-    print(f"device: {compute.resolved()}, {compute.dtype}", file=sys.stderr)
+    print(f"device: {compute.torch_device()}, {compute.dtype}", file=sys.stderr)
     return compute
 
 

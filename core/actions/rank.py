@@ -151,7 +151,7 @@ def _tracin(
     instances = _instances(loaded, loaded.model, final, run, progress)
     score = np.zeros(len(instances))
     for number, snapshot in enumerate(trajectory, 1):
-        there = loaded.at(snapshot.params)
+        there = loaded.with_params(snapshot.params)
         v, _ = _target_gradient(there, target, "total", run, progress)
         table = _instances(there, there.model, v, run, progress)
         score += snapshot.rate * table["score"].to_numpy()

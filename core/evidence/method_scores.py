@@ -134,7 +134,9 @@ class _Context:
             return self._along(here, self._targets(here, "total"), "total"), None
         if name in ENSEMBLES:
             many = parse(_MANY)  # a basis serves all targets of a model at once
-            places = [here.at(params) for params in self.models] or [here.at(s.params) for s in self._later()]
+            places = [here.with_params(params) for params in self.models] or [
+                here.with_params(s.params) for s in self._later()
+            ]
             found = [self._influence(place, many) for place in places]
             self.note = f"averaged over {len(found)} models"
             return np.mean([scores for scores, _ in found], 0), max(r or 0.0 for _, r in found)
@@ -147,7 +149,7 @@ class _Context:
         if name == "tracin":
             total = np.zeros((len(here.train), len(self.targets)))
             for snapshot in self.workspace.trajectory():
-                place = here.at(snapshot.params)
+                place = here.with_params(snapshot.params)
                 total += snapshot.rate * self._along(place, self._targets(place, "total"), "total")
             return total, None
         if name == "self-influence":

@@ -105,7 +105,7 @@ def conduct(
         "hashes": hashes,
         "seeds": seeds,
         "dtype": compute.dtype,
-        "device": str(compute.resolved()),
+        "device": str(compute.torch_device()),
         "processes": world().size,
         "command": command,
         "version": __version__,

@@ -198,7 +198,7 @@ def test_edits_are_those_of_the_edit_command(bench: Bench) -> None:
             progress=Progress(),
         )
         figures = run.json("edit.json")
-        own = on.loaded.at(made.params)
+        own = on.loaded.with_params(made.params)
         from core.maml.evaluation import evaluate
 
         assert evaluate(own.model, own.params, own.heldout).mean_loss.mean == pytest.approx(
