@@ -3,7 +3,7 @@
 Progress goes to stderr, paths of results to stdout. Exit codes: 0 done, 2 wrong input (the last line of stderr
 says what and what to do), 130 or 143 cancelled (what was finished is kept and found again), 1 anything else.
 
-Under ``torchrun`` several processes do one command together (docs/scale.md); rank 0 alone speaks.
+Under ``torchrun`` several processes do one command together (docs/scale.md); only rank 0 prints.
 """
 
 from core.cli.app import main

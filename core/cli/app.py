@@ -27,9 +27,17 @@ from core.cli.sets import sets
 from core.cli.tasks import tasks
 from core.cli.train import train
 from core.cli.whatif import whatif, why
-from core.distributed import Lost, joined, last_attempt, leave, speaks, started, talking
-from core.errors import Cancelled, UserError
-from core.memory import keep_freed_memory
+from core.runtime.distributed import (
+    PeerLostError,
+    exit_process,
+    is_distributed,
+    is_initialized,
+    is_last_attempt,
+    is_rank_zero,
+    joined,
+)
+from core.runtime.errors import Cancelled, UserError
+from core.runtime.memory import disable_malloc_trim
 
 app = typer.Typer(
     help="TaskLens: find the training tasks and images that hurt a MAML few-shot classifier.",
@@ -77,8 +85,8 @@ def run_app() -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Say nothing unless it is this process that speaks."""
-    if speaks():
+    """Say nothing unless this process is rank 0."""
+    if is_rank_zero():
         yield
         return
     with Path(os.devnull).open("w") as nobody, redirect_stdout(nobody), redirect_stderr(nobody):
@@ -88,10 +96,10 @@ def _quiet() -> Iterator[None]:
 def _end(words: str, code: int) -> NoReturn:
     """End with one message, of whatever number of processes and attempts."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it as soon as one process has ended
-    if speaks() and last_attempt():
+    if is_rank_zero() and is_last_attempt():
         print(words, file=sys.stderr)
-    if talking():
-        leave(code)
+    if is_initialized():
+        exit_process(code)
     raise SystemExit(code) from None
 
 
@@ -105,18 +113,18 @@ def main() -> NoReturn:
         signal.signal(number, cancel)
     # Of PyTorch about its own parts: nothing that users of the command line could do anything about.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
-    keep_freed_memory()
+    disable_malloc_trim()
     try:
-        if started() and not {*TOGETHER, "--help"}.intersection(sys.argv[1:2]):
+        if is_distributed() and not {*TOGETHER, "--help"}.intersection(sys.argv[1:2]):
             raise UserError(f"Only {', '.join(TOGETHER)} can be done by several processes.", "Start without torchrun.")
-        with joined() as here, _quiet(), here.together():
+        with joined() as here, _quiet(), here.sync_errors():
             code = run_app()
     except UserError as error:
         _end(str(error), 2)
     except Cancelled as cancelled:
         _end("Cancelled; what was finished is kept.", cancelled.args[0])
-    except Lost as lost:
+    except PeerLostError as lost:
         _end(f"{lost} What was finished is kept.", 1)
     if here.size > 1:
-        leave(code)
+        exit_process(code)
     raise SystemExit(code)

@@ -19,7 +19,7 @@ from core.cli.options import (
     live_progress,
     say,
 )
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 def data(
@@ -44,14 +44,14 @@ def data(
     list_: Annotated[bool, typer.Option("--list", help="Print the image sets that there are.")] = False,
 ) -> None:
     """Read images with labels, once, into an image set that tasks can be drawn from."""
-    from core.actions.images import Wishes, add_images, known_images
+    from core.actions.images import ImportOptions, add_images, known_images
     from core.data.download import download as fetch
-    from core.data.store import damaged
+    from core.data.store import damaged_image_sets
 
     if list_:
         for row in known_images():
             print("\t".join(row))
-        for fault in damaged():
+        for fault in damaged_image_sets():
             say(fault)
         return
     if path is None:
@@ -59,7 +59,7 @@ def data(
     progress = live_progress()
     if download:
         fetch(format, path, progress)
-    wishes = Wishes(format, splits, size, channels, invert, rotations, encoding or "", skip_unreadable)
+    wishes = ImportOptions(format, splits, size, channels, invert, rotations, encoding or "", skip_unreadable)
     stored = add_images(path, wishes, name=name, command=command_line(), progress=progress)
     for note in stored.story["notes"]:
         say(note)

@@ -24,7 +24,7 @@ def demo(
     import time
 
     from core.actions.demo import DEMOS, walk
-    from core.files import home as default_home
+    from core.runtime.files import home as default_home
 
     start, compute = time.perf_counter(), chosen_compute(device, dtype, chunk)
     for name in [only] if only else DEMOS:

@@ -29,8 +29,8 @@ from core.cli.options import (
     live_progress,
     open_workspace,
 )
-from core.distributed import world
-from core.errors import UserError
+from core.runtime.distributed import world
+from core.runtime.errors import UserError
 
 
 def edit(
@@ -72,11 +72,11 @@ def edit(
     """Edit the model for what reviewers removed and relabelled, and measure it on the held-out tasks."""
     from dataclasses import replace
 
-    from core.actions.edit import FINETUNE, SOLVE, USUAL_WAYS, start_words
+    from core.actions.edit import DEFAULT_EDIT_METHODS, FINETUNE, SOLVE, start_text
     from core.actions.edit import edit as edit_action
 
     opened = open_workspace(workspace)
-    changes, progress = world().first(lambda: chosen_changes(opened, named_set)), live_progress()
+    changes, progress = world().on_rank_zero(lambda: chosen_changes(opened, named_set)), live_progress()
     compute = chosen_compute(device, dtype, chunk)
     given: dict[str, Any] = {
         "curvature": curvature,
@@ -91,7 +91,7 @@ def edit(
     }
     settings = replace(SOLVE, **{name: value for name, value in given.items() if value is not None})
     finetune = replace(FINETUNE, iterations=finetune_steps)
-    for way in how or USUAL_WAYS:
+    for way in how or DEFAULT_EDIT_METHODS:
         run = edit_action(
             opened,
             way,
@@ -108,7 +108,7 @@ def edit(
         print(
             f"{way}: held-out accuracy {accuracy['mean']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}], "
             f"change {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]{cost_words(figures)}"
-            + (f", begun at {words}" if (words := start_words(figures)) else ""),
+            + (f", begun at {words}" if (words := start_text(figures)) else ""),
             file=sys.stderr,
         )
         print(run.folder)

@@ -40,9 +40,9 @@ def evidence(
     """
     from core.actions.evidence import EvidenceSettings
     from core.actions.evidence import evidence as evidence_action
-    from core.evidence.methods import KNOWN, USUAL
+    from core.evidence.methods import ALL_METHODS, DEFAULT_METHODS
 
-    names = tuple(KNOWN) if methods == "all" else tuple(methods.split(",")) if methods else USUAL
+    names = tuple(ALL_METHODS) if methods == "all" else tuple(methods.split(",")) if methods else DEFAULT_METHODS
     settings = EvidenceSettings(names, truth, subsets, seeds, retrain, iterations, targets)
     run = evidence_action(open_workspace(workspace), settings, chosen_compute(device, dtype, chunk), live_progress())
     shown = run.table("methods.parquet").drop(columns=["words", "note", "kind"])

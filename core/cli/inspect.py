@@ -23,7 +23,7 @@ from core.cli.options import (
     live_progress,
     open_workspace,
 )
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 def inspect_command(
@@ -50,7 +50,7 @@ def inspect_command(
     chunk: ChunkOption = 0,
 ) -> None:
     """Say what was found, what does not fit, and what the work would cost, before anything long is begun."""
-    from core.actions.images import Wishes
+    from core.actions.images import ImportOptions
     from core.actions.inspect import Report, inspect_checkpoint_file, inspect_images, inspect_problem
 
     if workspace:
@@ -60,7 +60,7 @@ def inspect_command(
         raise UserError("There is nothing to inspect.", "Use --path, --checkpoint, --tasks or --workspace.")
     report = Report()
     if path:
-        wishes = Wishes(format, splits, size, channels, invert, rotations, encoding or "")
+        wishes = ImportOptions(format, splits, size, channels, invert, rotations, encoding or "")
         report += inspect_images(path, wishes)[0]
     if checkpoint:
         if backbone:

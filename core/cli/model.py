@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from core.cli.options import WorkspaceOption, command_line, say
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 def model_command(
@@ -43,9 +43,9 @@ def model_command(
     ] = "",
 ) -> None:
     """Make a model of a checkpoint from elsewhere: learn2learn's, or a state dict of your own network."""
-    from core.actions.foreign import import_model
-    from core.maml.factory import allow as allow_factory
-    from core.maml.matching import Ask
+    from core.actions.import_model import import_model
+    from core.checkpoints.factory import allow as allow_factory
+    from core.checkpoints.matching import CheckpointHints
 
     if allow:
         allow_factory(allow)
@@ -57,7 +57,7 @@ def model_command(
     if backbone:
         backbone_fields(backbone)
     more = {"pooling": pooling, "activation": activation, "proximity": proximity, "delta": delta}
-    asked = Ask(
+    asked = CheckpointHints(
         backbone or None,
         algorithm or None,
         image_shape(shape) if shape else None,
@@ -75,7 +75,7 @@ def model_command(
 
 def backbone_fields(name: str) -> dict[str, Any]:
     """Fields of a model's description; a factory that is named on the command line may be imported from then on."""
-    from core.maml.factory import allow, is_factory
+    from core.checkpoints.factory import allow, is_factory
 
     if not is_factory(name):
         return {"backbone": name}

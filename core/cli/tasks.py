@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from core.cli.options import command_line
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 def tasks(
@@ -51,7 +51,7 @@ def tasks(
     from core.tasks.generate import TaskSettings, from_lists, generate, write_folder
 
     if (train_list is None) != (heldout_list is None):
-        raise UserError("One list alone is not enough.", "Give both --train-list and --heldout-list.")
+        raise UserError("One list single_process is not enough.", "Give both --train-list and --heldout-list.")
     if train_list and heldout_list:
         made = from_lists(data, train_list, heldout_list)
     else:

@@ -19,8 +19,8 @@ from core.cli.options import (
     command_line,
     live_progress,
 )
-from core.distributed import alone
-from core.errors import UserError
+from core.runtime.distributed import single_process
+from core.runtime.errors import UserError
 
 
 def train(
@@ -66,7 +66,7 @@ def train(
 ) -> None:
     """Meta-train a MAML model and say how far from stationary it ended."""
     from core.actions.train import train_model
-    from core.maml.checkpoint import refuse_unread, spec_of
+    from core.checkpoints.model import check_unused_fields, spec_of
     from core.maml.training import TrainSettings
 
     try:
@@ -81,7 +81,7 @@ def train(
         "activation": activation or None,
     }
     network = {name: value for name, value in given.items() if value is not None} | backbone_fields(backbone)
-    refuse_unread(network["backbone"], network.keys())
+    check_unused_fields(network["backbone"], network.keys())
     wanted = {
         "ways": 2,  # like the size of the images, this comes from the tasks
         "algorithm": algorithm,
@@ -96,7 +96,7 @@ def train(
     if dry_run:
         from core.actions.inspect import inspect_problem
 
-        with alone():
+        with single_process():
             print_report(
                 inspect_problem(tasks, None, spec, settings, chosen_compute(device, dtype, chunk), live_progress())
             )

@@ -25,7 +25,7 @@ from core.cli.options import (
     live_progress,
     open_workspace,
 )
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 def whatif(
@@ -44,7 +44,7 @@ def whatif(
 ) -> None:
     """Estimate at once what changes would do, or which tasks matter for a target; the first time prepares for it."""
     from core.actions.preparation import prepare as prepare_action
-    from core.actions.whatif import Instant
+    from core.actions.whatif import WhatIfEstimator
     from core.influence.targets import Target
 
     if target and (tasks or images or relabel):
@@ -54,7 +54,7 @@ def whatif(
     if prepare:
         print(run.folder)
         return
-    instant = Instant(opened, compute)
+    instant = WhatIfEstimator(opened, compute)
     if target:
         scored = instant.target(Target.parse(target))
         print(estimate_words(instant.report, scored.residual, scored.seconds))
@@ -76,13 +76,13 @@ def why(
 ) -> None:
     """Why did this fail? The training tasks and images that harm and help a held-out task or image most."""
     from core.actions.preparation import prepare
-    from core.actions.whatif import Instant
+    from core.actions.whatif import WhatIfEstimator
     from core.actions.why import worst
     from core.influence.targets import Target
 
     opened, compute, wanted = open_workspace(workspace), chosen_compute(device, dtype, chunk), Target.parse(target)
     prepare(opened, compute, live_progress())
-    instant = Instant(opened, compute)
+    instant = WhatIfEstimator(opened, compute)
     tasks, images = instant.target(wanted), instant.images(wanted)
     print(estimate_words(instant.report, images.residual, tasks.seconds + images.seconds))
     print_ends(tasks.table, "task_id", top, "task")
