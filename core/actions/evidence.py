@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from core.actions.rank import ENGINE_VERSION
 from core.editing.retraining import Retrain, retrained_params, retraining, retraining_seconds
 from core.evidence.lds import ceiling, lds, predicted_losses
 from core.evidence.method_scores import MethodScores, method_scores
-from core.evidence.methods import ALL_METHODS, DEFAULT_METHODS, ENSEMBLE_SIZES, check, kind, missing, words
+from core.evidence.methods import kind, missing, words
+from core.evidence.settings import EvidenceSettings
 from core.evidence.subsets import subsets
 from core.maml.backbone import Params
 from core.runtime.distributed import world
@@ -26,50 +27,6 @@ from core.workspace.workspace import Workspace
 
 KIND = "evidence"
 _UNITS = 100  # of progress, a retraining
-
-
-@dataclass(frozen=True)
-class EvidenceSettings:
-    """What is held against what.
-
-    Attributes:
-        methods: Names of :data:`core.evidence.methods.ALL_METHODS`, with parts chosen otherwise as in
-            :func:`core.influence.methods.parse`.
-        truth: ``half`` (LDS) or ``one`` (leave one task out).
-        subsets, seeds: Retrainings are their product; with 2 seeds or more the ceiling is known.
-        retrain, iterations: :class:`core.editing.retraining.Retrain`.
-        targets: Held-out tasks that are targets, the first ones; 0 means all.
-        seed: Draws the subsets.
-    """
-
-    methods: tuple[str, ...] = DEFAULT_METHODS
-    truth: str = "half"
-    subsets: int = 20
-    seeds: int = 2
-    retrain: str = "fresh"
-    iterations: int = 0
-    targets: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in self.methods:
-            check(name)
-        if not self.methods:
-            raise UserError("There is no method to rate.", f"Known: {', '.join(ALL_METHODS)}.")
-        if self.seeds < 1 or self.targets < 0:
-            raise UserError("Evidence needs a seed and no fewer than 0 targets.")
-        Retrain(self.retrain, self.iterations)
-        if self.subsets < 3:
-            raise UserError("A correlation needs 3 subsets at least.", "Use 20 or more.")
-
-    @property
-    def how(self) -> Retrain:
-        return Retrain(self.retrain, self.iterations)
-
-    @property
-    def members(self) -> int:
-        """Models on all tasks that the methods need beside the one at hand."""
-        return max((ENSEMBLE_SIZES.get(name, 0) for name in self.methods), default=0)
 
 
 def predicted_seconds(workspace: Workspace, settings: EvidenceSettings) -> float:

@@ -72,8 +72,9 @@ def edit(
     """Edit the model for what reviewers removed and relabelled, and measure it on the held-out tasks."""
     from dataclasses import replace
 
-    from core.actions.edit import DEFAULT_EDIT_METHODS, FINETUNE, SOLVE, start_text
+    from core.actions.edit import SOLVE, start_text
     from core.actions.edit import edit as edit_action
+    from core.editing.settings import DEFAULT_EDIT_METHODS, FINETUNE
 
     opened = open_workspace(workspace)
     changes, progress = world().on_rank_zero(lambda: chosen_changes(opened, named_set)), live_progress()
@@ -137,8 +138,9 @@ def curve(
     """Accuracy against the share removed: most harmful first, highest loss first, and at random."""
     from dataclasses import replace
 
-    from core.actions.curve import FINETUNE, CurveSettings
+    from core.actions.curve import CurveSettings
     from core.actions.curve import curve as curve_action
+    from core.editing.settings import FINETUNE
 
     opened = open_workspace(workspace)
     try:

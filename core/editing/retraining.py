@@ -15,6 +15,7 @@ import numpy as np
 from core.actions.compute import Loaded
 from core.actions.evaluate import heldout_table, summary
 from core.checkpoints.model import Model, load_model, save_model
+from core.editing.settings import STARTS
 from core.maml.backbone import Params
 from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings, check_finite, objective, stationarity, train
@@ -26,7 +27,6 @@ from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
 KIND = "retraining"
-STARTS = ("fresh", "warm")
 WARM_RATE, WARM_ITERATIONS = 1e-3, 100
 
 

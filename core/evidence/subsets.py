@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from core.evidence.settings import PROTOCOLS
 from core.runtime.errors import UserError
-
-PROTOCOLS = ("half", "one")
 
 
 def subsets(truth: str, tasks: int, count: int, seed: int = 0) -> np.ndarray:

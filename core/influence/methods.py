@@ -5,97 +5,11 @@ A method is a starting point; every part of it can be chosen otherwise, as long 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from core.influence.curvature import CURVATURES
-from core.influence.solvers import check_fits
-from core.maml.adaptation import INVERSES
+from core.influence.settings import Estimator, SolveSettings
 from core.runtime.errors import UserError
-
-SUBSAMPLES = ("random", "difficulty", "uncertainty")
-GRADIENTS = ("total", "direct")
-
-
-@dataclass(frozen=True)
-class SolveSettings:
-    """How the inverse-curvature product is solved.
-
-    Attributes:
-        curvature: One of :data:`core.influence.curvature.CURVATURES`.
-        solver: One of :data:`core.influence.solvers.SOLVERS`.
-        curvature_tasks: The curvature is averaged over this many tasks; 0 means all.
-        subsample: Which: drawn at ``random``, those of highest adapted loss (``difficulty``), or those of highest
-            predictive entropy (``uncertainty``) (Alg 1, step 2).
-        damping: Added to the curvature, as a share of its largest eigenvalue. Raised on its own where the
-            curvature is indefinite, which the report then says.
-        tolerance: Relative residual to reach.
-        iterations: Most curvature products.
-        rank: Of the eigenbasis of ``low-rank``; for ``cg`` of its preconditioner, 0 meaning none.
-        seed: Of the draw of tasks.
-    """
-
-    curvature: str = "gauss-newton"
-    solver: str = "cg"
-    curvature_tasks: int = 64
-    subsample: str = "random"
-    damping: float = 0.001
-    tolerance: float = 1e-2
-    iterations: int = 200
-    rank: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.curvature not in CURVATURES:
-            raise UserError(f"There is no curvature {self.curvature!r}.", f"Known: {', '.join(CURVATURES)}.")
-        check_fits(self.curvature, self.solver)
-        if self.subsample not in SUBSAMPLES:
-            raise UserError(f"Tasks cannot be drawn by {self.subsample!r}.", f"Use one of {', '.join(SUBSAMPLES)}.")
-        if min(self.damping, self.curvature_tasks, self.seed, self.rank) < 0:
-            raise UserError("Damping, curvature tasks, rank and seed must be 0 or more.")
-        if self.tolerance <= 0 or self.iterations < 1:
-            raise UserError("Tolerance and iterations of the solve must be above 0.")
-        if self.solver == "low-rank" and self.rank < 1:
-            raise UserError("A low-rank solve needs a rank.", "For example --rank 60.")
-        if self.solver not in ("low-rank", "cg") and self.rank:
-            raise UserError(f"The solver {self.solver} has no rank.", "Leave it at 0.")
-
-
-@dataclass(frozen=True)
-class Estimator:
-    """How training data are scored against a target.
-
-    Attributes:
-        name: One of :data:`METHODS`.
-        solve: The inverse-curvature product; None where there is none (``dot``, ``tracin``).
-        gradient: Of the training tasks: ``total``, through the adaptation (Thm 4.1), or ``direct`` (eq. 2-3).
-        evaluation: Of the target's loss: ``total``, or ``direct``, the paper's shortened score (Def. 5.2, B.9).
-        probes: Passes of the sketch (``self-influence``).
-        inner: Inverse of the inner Hessian where adaptation is implicit: ``cg``, or ``ekfac`` as in the paper.
-    """
-
-    name: str
-    solve: SolveSettings | None = None
-    gradient: str = "total"
-    evaluation: str = "total"
-    probes: int = 0
-    inner: str = "cg"
-
-    def __post_init__(self) -> None:
-        if self.inner not in INVERSES:
-            raise UserError(f"There is no inverse {self.inner!r} of the inner Hessian.", "Use cg or ekfac.")
-        for choice in (self.gradient, self.evaluation):
-            if choice not in GRADIENTS:
-                raise UserError(f"There is no gradient {choice!r}.", "Use total or direct.")
-
-    def question(self) -> dict[str, Any]:
-        """What names its answers."""
-        return {"method": self.name, **asdict(self)}
-
-    @property
-    def words(self) -> str:
-        """One line on what it is."""
-        return METHODS[self.name].words
 
 
 @dataclass(frozen=True)

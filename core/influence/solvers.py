@@ -1,8 +1,8 @@
 """Damped inverse-curvature products by several solvers, with a report of how well they were solved.
 
 Every solver takes a symmetric ``C`` as its products and answers with a :class:`Solution` of
-``(C + shift I) x = b``; ``shift`` is weight decay plus damping. :func:`check_fits` says which solver fits
-which curvature.
+``(C + shift I) x = b``; ``shift`` is weight decay plus damping.
+:func:`core.influence.settings.check_fits` says which solver fits which curvature.
 """
 
 from __future__ import annotations
@@ -17,29 +17,6 @@ from torch import Tensor
 from core.runtime.errors import UserError
 
 Product = Callable[[Tensor], Tensor]
-SOLVERS = ("cg", "neumann", "low-rank", "dual")
-
-
-def check_fits(curvature: str, solver: str) -> None:
-    """Raise UserError where a solver makes no sense for a curvature, with the reason."""
-    if solver == "ekfac":
-        raise UserError(
-            "EK-FAC takes the layers for independent, but through the adaptation every layer of the total Hessian "
-            "depends on every other; it is there for the inner Hessian alone.",
-            "Use cg; for a model trained with --algorithm imaml, --inner ekfac.",
-        )
-    if solver not in SOLVERS:
-        raise UserError(f"There is no solver {solver!r}.", f"Known: {', '.join(SOLVERS)}.")
-    if solver == "dual" and curvature != "task-fisher":
-        raise UserError(
-            f"The dual solver needs a curvature that is a sum of one g g^T a task; {curvature} is not.",
-            "Use it with task-fisher, or use cg.",
-        )
-    if solver in ("low-rank", "neumann") and curvature == "gamma":
-        raise UserError(
-            "The gamma curvature is a multiple of the identity: it has no smaller basis and needs no series.",
-            "Use cg, which solves it in one step.",
-        )
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from core.influence.curvature import CURVATURES
 from core.influence.methods import SolveSettings
+from core.influence.settings import SOLVERS
 from core.influence.solvers import (
-    SOLVERS,
     Basis,
     IndefiniteError,
     Product,

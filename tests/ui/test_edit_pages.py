@@ -16,13 +16,14 @@ import pytest
 from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.decide import mark
-from core.actions.edit import CONTROLS, DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, SOLVE, STEP_METHODS
+from core.actions.edit import CONTROLS, EDIT_METHODS, SOLVE, STEP_METHODS
 from core.actions.export import export
 from core.actions.preparation import prepare
 from core.actions.whatif import WhatIfEstimator
 from core.checkpoints.model import save_trajectory
 from core.decisions.log import Item
 from core.editing.newton import NewtonSettings
+from core.editing.settings import DEFAULT_EDIT_METHODS, FINETUNE
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
 from core.runtime.files import read_json, write_json
