@@ -12,7 +12,7 @@ from core.experiments.catalog import EXPERIMENTS
 from core.experiments.conduct import result_folder
 from core.experiments.profiles import PROFILES
 from core.experiments.results import read_result
-from core.files import HOME_VARIABLE
+from core.runtime.files import HOME_VARIABLE
 from tests.test_cli import ROOT
 
 TEXT = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from core.files import HOME_VARIABLE
+from core.runtime.files import HOME_VARIABLE
 from tests.test_cli import ROOT, Shell
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from core.ui.navigation import TITLES
+from core.ui.shell.navigation import TITLES
 from tests.e2e.widgets import fill
 
 ROOT = Path(__file__).resolve().parents[2]
