@@ -9,7 +9,6 @@ import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pyarrow as pa
 from core import __version__
 from core.actions.decision_table import ITEM, given_classes, guarded
 from core.actions.queue import newest_queue
+from core.clock import timestamp
 from core.errors import UserError
 from core.files import replacing_folder, write_json
 from core.review.agreement import agreement
@@ -115,7 +115,7 @@ def provenance(workspace: Workspace) -> dict[str, Any]:
             "pandas": pd.__version__,
             "pyarrow": pa.__version__,
         },
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "written": timestamp(),
         "workspace": workspace.name,
         "images": project.images.name,
         "hashes": {**project.hashes, "changes": workspace.changes().hash},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +11,7 @@ import pandas as pd
 from core import __version__
 from core.actions.decision_table import guarded
 from core.actions.decisions_out import corrected_labels
+from core.clock import timestamp
 from core.errors import UserError
 from core.files import replacing_folder, write_json
 from core.maml.checkpoint import load_model
@@ -82,7 +82,7 @@ def export(
             folder / "export.json",
             {
                 "tasklens": __version__,
-                "written": datetime.now(UTC).isoformat(timespec="seconds"),
+                "written": timestamp(),
                 "workspace": workspace.name,
                 "hashes": {**project.hashes, "cleaned": tasks.hash, "removal": removal.hash},
                 "removed": removal.removed,

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -27,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from core import __version__
+from core.clock import timestamp
 from core.distributed import world
 from core.errors import PassingError, UserError
 from core.files import content_hash, replacing, write_json
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def finished(self) -> str:
-        """UTC, ISO 8601."""
+        """UTC, ISO 8601 with milliseconds (whole seconds in runs of earlier versions)."""
         return self.json("provenance.json")["finished"]
 
     @property
@@ -202,7 +202,7 @@ class Runs:
         folder, work = self.folder / name, Work(self.folder / f".{name}")
         with ExitStack() as held:
             if not here.first(lambda: folder.is_dir() or self._claim(name, held)):
-                started, clock = _now(), time.process_time()
+                started, clock = timestamp(), time.process_time()
                 work.write_json("config.json", {"kind": kind, **question})
                 compute(work)
                 spent = time.process_time() - clock
@@ -234,17 +234,13 @@ class Runs:
         return f"{kind}-{content_hash({'kind': kind, **question})[:12]}"
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _provenance(started: str, seconds: dict[str, float], spent: float) -> dict[str, Any]:
     import torch
 
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": started,
-        "finished": _now(),
+        "finished": timestamp(),
         "seconds": seconds,
         "processor_seconds": round(spent, 3),
         "versions": {"tasklens": __version__, "python": platform.python_version(), "torch": torch.__version__},
