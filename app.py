@@ -1,5 +1,5 @@
 """The dashboard's entry: ``streamlit run app.py``."""
 
-from core.ui.navigation import route
+from core.ui.shell.navigation import route
 
 route()

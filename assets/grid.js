@@ -1,5 +1,5 @@
 // A grid of pictures out of one JPEG atlas. Streamlit calls the default export after every run of the page.
-// Payload: 4 bytes header length, header (JSON), JPEG; see core/ui/grid.py. Texts only through textContent.
+// Payload: 4 bytes header length, header (JSON), JPEG; see core/ui/grid/component.py. Texts only through textContent.
 
 const GAP_MS = 60; // at most one report to Python in this time; the first one goes at once
 const LOG_LENGTH = 1000;

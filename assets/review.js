@@ -1,5 +1,5 @@
 // The review grid: one page of pictures, one key each. Streamlit calls the default export whenever the data changed.
-// Python (core/ui/review_grid.py) joins this file to review_log.js, review_keys.js, review_sheets.js and
+// Python (core/ui/review/grid.py) joins this file to review_log.js, review_keys.js, review_sheets.js and
 // review_dialogs.js. Texts only through textContent.
 //
 // Every decision is drawn at once, kept in the browser's log, and sent; what Python says later is drawn below what is

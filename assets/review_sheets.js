@@ -1,6 +1,6 @@
 // Pictures. Python sends them apart from the data that names them, as one packet: 4 bytes header length, header
 // (JSON: {kind, sheets: [{name, columns, rows, pitch, tile, bytes}], page, serial}), then the JPEGs; page is what never
-// changes about a page of tiles. See core/ui/review_grid.py.
+// changes about a page of tiles. See core/ui/review/grid.py.
 
 const KEPT_SHEETS = { page: 4, detail: 12 };
 const sheets = new Map(); // name -> {kind, url, ready, columns, rows, pitch, tile}

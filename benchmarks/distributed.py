@@ -23,19 +23,19 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from core.checkpoints.model import load_model
 from core.data import ImageSet
-from core.distributed import alone, joined, world
 from core.influence.curvature import Curvature
 from core.influence.scores import instance_table
 from core.maml.adaptation import Unrolled
 from core.maml.backbone import ConvNet, Params
-from core.maml.checkpoint import load_model
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel
-from core.maml.passes import usual_chunk
+from core.maml.passes import default_chunk_size
 from core.maml.training import objective
 from core.maml.vectors import flatten
-from core.memory import keep_freed_memory
+from core.runtime.distributed import joined, single_process, world
+from core.runtime.memory import disable_malloc_trim
 from core.tasks.sampling import pool_of, sample_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +97,7 @@ def steps(model: Bilevel, params: Params, tasks: int) -> dict[str, Callable[[], 
         rng=np.random.default_rng(0),
     )
     rows = WAYS * (SHOTS + QUERIES)
-    chunk = usual_chunk(model, images.shape, rows, torch.device("cpu"), torch.float32)
+    chunk = default_chunk_size(model, images.shape, rows, torch.device("cpu"), torch.float32)
     episodes = Episodes(drawn, images, chunk=chunk)
     v = torch.randn(len(flatten(params)), generator=torch.Generator().manual_seed(0))
     return {
@@ -122,14 +122,14 @@ def by_itself(step: Callable[[], object], ranks: int) -> Callable[[], None]:
 
     def run() -> None:
         if world().rank < ranks:
-            with alone():
+            with single_process():
                 step()
 
     return run
 
 
 def work() -> None:
-    keep_freed_memory()
+    disable_malloc_trim()
     with joined() as here:
         wire = Wire()
         wire.watch()

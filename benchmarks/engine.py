@@ -4,7 +4,8 @@ Tasks a second on this machine's processor (or GPU), for five-way five-shot task
 images, one second-order inner step:
 
 - ``plain``: a loop over tasks on torch.autograd, the network in PyTorch's own layers;
-- ``plain, kept memory``: the same with the allocator set as TaskLens sets it (:func:`core.memory.keep_freed_memory`);
+- ``plain, kept memory``: the same with the allocator set as TaskLens sets it
+  (:func:`core.runtime.memory.disable_malloc_trim`);
 - ``learn2learn``: the same loop with its MAML, where it is installed;
 - ``vmap``: what TaskLens does for networks that it has not written out, by torch.func;
 - ``ours``: :mod:`core.maml.passes` as commands and pages run it.
@@ -40,10 +41,10 @@ from core.maml.backbone import ConvNet, Params
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
 from core.maml.objective import Bilevel
-from core.maml.passes import GenericPasses, usual_chunk
+from core.maml.passes import GenericPasses, default_chunk_size
 from core.maml.training import TrainSettings, objective, train
 from core.maml.vectors import flatten
-from core.memory import keep_freed_memory
+from core.runtime.memory import disable_malloc_trim
 from core.tasks.sampling import pool_of, sample_tasks
 
 WAYS, SHOTS, QUERIES, RATE = 5, 5, 10, 0.4
@@ -115,7 +116,7 @@ def ours(problem: Problem, device: torch.device, *, generic: bool = False) -> di
     model, dtype, images = problem.bilevel, torch.float32, images_of()
     assert isinstance(model.network, ConvNet)
     params = {name: value.to(device) for name, value in model.network.init(0).items()}
-    chunk = 8 if generic else usual_chunk(model, images.shape, SUPPORT + QUERY, device, dtype)
+    chunk = 8 if generic else default_chunk_size(model, images.shape, SUPPORT + QUERY, device, dtype)
     rng = np.random.default_rng(0)
     pool = pool_of(images.labels, np.arange(len(images)))
     several = 2 * chunk * (torch.get_num_threads() if device.type == "cpu" else 1)
@@ -222,7 +223,7 @@ def peak(problem: Problem, device: torch.device) -> float:
 
 def measure(rival: str, device: torch.device) -> list[dict[str, float]]:
     if rival in ("plain, kept memory", "vmap", "ours"):
-        keep_freed_memory()
+        disable_malloc_trim()
     rows = []
     for problem in PROBLEMS:
         if rival in ("ours", "vmap"):

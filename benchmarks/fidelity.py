@@ -33,13 +33,13 @@ from core.actions.evidence import EvidenceSettings, evidence
 from core.actions.rank import ranking
 from core.actions.train import train_model
 from core.baselines.confidence import self_confidence
-from core.errors import UserError
+from core.checkpoints.model import ModelSpec
 from core.evidence.methods import kind
 from core.influence.methods import parse
 from core.influence.targets import Target
-from core.maml.checkpoint import ModelSpec
 from core.maml.training import TrainSettings
-from core.progress import LiveProgress
+from core.runtime.errors import UserError
+from core.runtime.progress import LiveProgress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 

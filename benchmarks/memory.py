@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.checkpoints.model import Model, ModelSpec, save_model
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import create
 

@@ -28,18 +28,18 @@ import typer
 from sklearn.metrics import average_precision_score
 
 from core.actions.compute import Compute
-from core.actions.images import Wishes, add_images
+from core.actions.images import ImportOptions, add_images
 from core.actions.queue import QueueSettings, queue
 from core.actions.train import train_model
 from core.baselines.confidence import self_confidence
-from core.files import HOME_VARIABLE, write_json
-from core.maml.checkpoint import ModelSpec
+from core.checkpoints.model import ModelSpec
 from core.maml.training import TrainSettings
-from core.memory import keep_freed_memory
-from core.progress import LiveProgress
 from core.review.cross_validation import EPOCHS
 from core.review.forecast import forecast
-from core.review.members import FAST, ROWS
+from core.review.member_scores import FAST, ROWS
+from core.runtime.files import HOME_VARIABLE, write_json
+from core.runtime.memory import disable_malloc_trim
+from core.runtime.progress import LiveProgress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.tasks.tasklist import KEY
 from core.workspace.workspace import Workspace, create
@@ -175,11 +175,11 @@ def main(
     protocols: Annotated[str, typer.Option(help="Of MNIST, with commas.")] = ",".join(PROTOCOLS),
     omniglot: Annotated[Path | None, typer.Option(help="images_background.zip; without it no Omniglot.")] = None,
 ) -> None:
-    keep_freed_memory()
+    disable_malloc_trim()
     os.environ.setdefault(HOME_VARIABLE, str((out / "home").resolve()))
     problems = [("mnist5k", protocol) for protocol in protocols.split(",") if protocol]
     if omniglot is not None:
-        add_images(omniglot, Wishes(format="omniglot", size="28"), name=OMNIGLOT, progress=LiveProgress())
+        add_images(omniglot, ImportOptions(format="omniglot", size="28"), name=OMNIGLOT, progress=LiveProgress())
         problems.append((OMNIGLOT, "image"))
     for data, protocol in problems:
         report(f"{data}, {protocol}", [one(out, data, protocol, int(seed)) for seed in seeds.split(",")])

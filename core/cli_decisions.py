@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from core.errors import UserError
-from core.workspace.decisions import Comment, Decision, DecisionLog, Entry, Item, Result, Snapshot
+from core.decisions.log import Comment, Decision, DecisionLog, Entry, Item, Result, Snapshot
+from core.runtime.errors import UserError
 
 ItemOption = Annotated[
     list[str] | None,

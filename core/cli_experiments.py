@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from core.cli_shared import ChunkOption, DeviceOption, DtypeOption, chosen_compute, live_progress
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 def experiments(

@@ -38,10 +38,10 @@ from core.cli_shared import (
     live_progress,
     open_workspace,
 )
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from core.workspace.decisions import Decision
+    from core.decisions.log import Decision
     from core.workspace.workspace import Workspace
 
 review = typer.Typer(
@@ -79,11 +79,11 @@ def show(
     top: Annotated[int, typer.Option(min=0, help="Items to print.")] = 20,
 ) -> None:
     """What the newest queue found: how it ranks, how many wrong labels are left, and the most suspicious items."""
-    from core.actions.queue import remaining, words_of
+    from core.actions.queue import queue_summary_text, remaining
 
     opened = open_workspace(workspace)
     run = the_queue(opened)
-    for line in [*words_of(run), *remaining(opened, run)]:
+    for line in [*queue_summary_text(run), *remaining(opened, run)]:
         print(line)
     for item in run.table("items.parquet").head(top).itertuples():
         where = "/".join(filter(None, (item.task_id, item.role, item.image_id)))
@@ -120,7 +120,7 @@ def decide(
     A task as a whole is relabelled as the queue suggests; rows that are decided already stay as they are.
     """
     from core.actions.decide import check_known, class_number, first_of_queue, suggestions_of_task, undecided
-    from core.workspace.decisions import Decision
+    from core.decisions.log import Decision
 
     opened, items = open_workspace(workspace), named_items(item, task, role)
     if bool(first) == bool(items):
@@ -151,7 +151,7 @@ def decide(
 
 def _submit(opened: Workspace, reviewer: str, decisions: tuple[Decision, ...], seen: bool) -> None:
     """Append the decisions as one group, and print them."""
-    from core.workspace.decisions import Operation
+    from core.decisions.log import Operation
 
     log = opened.decisions
     log.submit([Operation("decide", reviewer, "", decisions, log.version() if seen else None)])
@@ -288,7 +288,7 @@ def agreement(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Print how far two reviewers agree, and where they differ."""
-    from core.review.agreement import agreement as measured
+    from core.decisions.agreement import agreement as measured
 
     opened = open_workspace(workspace)
     found, words = measured(opened.decisions, one, two), class_names(opened)
@@ -314,9 +314,9 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")] = False,
 ) -> None:
     """Bring in decisions from a file, all or none; prints what was new and what was there."""
-    from core.actions.decisions_in import bring_in, plan
+    from core.actions.import_decisions import import_decisions, plan_import
 
-    act = plan if dry_run else bring_in
+    act = plan_import if dry_run else import_decisions
     print("\n".join(act(open_workspace(workspace), file, reviewer=reviewer, as_=as_).sentences))
 
 
@@ -329,7 +329,7 @@ def export(
     formats: Annotated[str, typer.Option(help="csv, parquet and json, with commas.")] = "csv,parquet,json",
 ) -> None:
     """Write decisions, conflicts, corrected labels and comments with their provenance; prints the folder."""
-    from core.actions.decisions_out import export_decisions
+    from core.actions.export_decisions import export_decisions
 
     opened = open_workspace(workspace)
     folder = out or opened.folder / "exports" / "decisions"

@@ -73,7 +73,7 @@ def compare(
     prepares for the estimates.
     """
     from core.actions.preparation import prepare
-    from core.actions.whatif import Instant
+    from core.actions.whatif import WhatIfEstimator
     from core.actions.whatif_sets import class_table
     from core.actions.whatif_sets import compare as compare_action
 
@@ -82,7 +82,7 @@ def compare(
         print("There is no set yet.")
         return
     prepare(opened, compute, live_progress())
-    found = compare_action(opened, Instant(opened, compute), compute, names or [])
+    found = compare_action(opened, WhatIfEstimator(opened, compute), compute, names or [])
     for one in found:
         print(f"{one.named.name}: {one.named.changes.words}")
         if one.fault is not None:

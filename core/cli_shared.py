@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from core.distributed import speaks, world
-from core.errors import UserError
-from core.progress import LiveProgress, Progress
+from core.runtime.distributed import is_rank_zero, world
+from core.runtime.errors import UserError
+from core.runtime.progress import LiveProgress, Progress
 
 WorkspaceOption = Annotated[
     str, typer.Option("--workspace", "-w", help="Name of a workspace, or the path of its folder.")
@@ -79,14 +79,14 @@ DEFAULT_WORKSPACE = "demo-noisy-tasks"
 
 
 def live_progress() -> Progress:
-    return LiveProgress.from_environment() if speaks() else Progress()
+    return LiveProgress.from_environment() if is_rank_zero() else Progress()
 
 
 def open_workspace(name: str) -> Any:
     from core.actions.demo import DEMOS, open_demo
     from core.workspace.workspace import Workspace, locate
 
-    return world().in_turn(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))
+    return world().local_rank_zero_first(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))
 
 
 def chosen_compute(device: str, dtype: str, chunk: int) -> Any:
@@ -95,7 +95,7 @@ def chosen_compute(device: str, dtype: str, chunk: int) -> Any:
     if world().size > 1 and ":" in device:
         raise UserError(f"{device} is one device, but there are {world().size} processes.", "Use auto, cuda or cpu.")
     compute = Compute(device, dtype, chunk)
-    print(f"device: {compute.resolved()}, {compute.dtype}", file=sys.stderr)
+    print(f"device: {compute.torch_device()}, {compute.dtype}", file=sys.stderr)
     return compute
 
 
@@ -108,5 +108,5 @@ def chosen_ranking(opened: Any, name: str) -> Any:
             raise UserError("There is no ranking in this workspace.", "Run the rank command first.")
         return runs[0].id
 
-    (run,) = opened.runs.dealt([world().first(choose)])
+    (run,) = opened.runs.collect_distributed([world().on_rank_zero(choose)])
     return run

@@ -6,15 +6,15 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.curve import FINETUNE, ORDERS, CurveSettings, points
-from core.progress import spoken_seconds
-from core.ui.charts import CONFIG
-from core.ui.charts_edit import curve_figure
-from core.ui.command import command_block
-from core.ui.context import Context, choose_ranking, load_table, page, ranking_label, table
-from core.ui.curve_results import ORDER_NAMES, averages, curve_label, curves, observations
-from core.ui.edit_results import step_seconds
-from core.ui.jobs import job_panel, jobs_of, start, start_button
-from core.ui.text import count, plain
+from core.runtime.progress import format_duration
+from core.ui.charts.edit import curve_figure
+from core.ui.charts.scores import CONFIG
+from core.ui.edit.curve_results import ORDER_NAMES, averages, curve_label, curves, observations
+from core.ui.edit.results import step_seconds
+from core.ui.shell.command import command_block
+from core.ui.shell.context import Context, choose_ranking, load_table, page, ranking_label, table
+from core.ui.shell.jobs import job_panel, jobs_of, start, start_button
+from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
 
 _SHARES = tuple(range(0, 95, 5))
@@ -78,7 +78,7 @@ def _effort(context: Context, settings: CurveSettings, steps: int) -> str:
     text = f"{count(fits, 'fine-tune')} of {count(steps, 'step')}, by the ranking in the sidebar"
     if pace is None:
         return text
-    return f"{text}; roughly {spoken_seconds(fits * steps * FINETUNE.meta_batch * pace)}"
+    return f"{text}; roughly {format_duration(fits * steps * FINETUNE.meta_batch * pace)}"
 
 
 def _finished(context: Context) -> None:

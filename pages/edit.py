@@ -8,36 +8,37 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.decide import worst_items
-from core.actions.edit import CONTROLS, STEP_WAYS, USUAL_WAYS, step_settings
-from core.progress import spoken_seconds
+from core.actions.edit import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS, step_settings
+from core.decisions.log import Item
+from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
-from core.ui.charts import CONFIG
-from core.ui.charts_edit import Dot, edit_figure
-from core.ui.command import command_block
-from core.ui.context import Context, choose_ranking, page, table
-from core.ui.decided import decided_items, items_of
-from core.ui.edit_ladder import COST_WORDS, ladder_sentence, ladder_table
-from core.ui.edit_results import (
-    Outcome,
-    done_as_usual,
+from core.ui.charts.edit import Dot, edit_figure
+from core.ui.charts.scores import CONFIG
+from core.ui.edit.methods_table import COST_WORDS, ladder_sentence, ladder_table
+from core.ui.edit.results import (
+    EditOutcome,
     findings,
+    has_default_options,
     options_words,
     outcomes,
     results_of_other_sets,
     retrain_seconds,
 )
-from core.ui.jobs import job_panel, jobs_of, start, start_button
-from core.ui.method_panel import SELF
-from core.ui.ranking import newest_evaluation
-from core.ui.review import decide, removal_bar
-from core.ui.text import count, percent, plain
-from core.ui.trust_panel import solve_lines
-from core.ui.whatif_panel import live_estimate
-from core.workspace.decisions import Item
+from core.ui.ranking.method_panel import SELF
+from core.ui.ranking.panel import newest_evaluation
+from core.ui.review.decide import decide, removal_bar
+from core.ui.review.decided import decided_items, items_of
+from core.ui.shell.command import command_block
+from core.ui.shell.context import Context, choose_ranking, page, table
+from core.ui.shell.jobs import job_panel, jobs_of, start, start_button
+from core.ui.shell.text import count, percent, plain
+from core.ui.trust.panel import solve_lines
+from core.ui.whatif.panel import live_estimate
 from core.workspace.runs import Run
 
 _ESTIMATE, _STEPS, _RETRAIN = (
-    ["edit", *(part for way in ways for part in ("--how", way))] for ways in (USUAL_WAYS, STEP_WAYS, ["retrain"])
+    ["edit", *(part for way in ways for part in ("--how", way))]
+    for ways in (DEFAULT_EDIT_METHODS, STEP_METHODS, ["retrain"])
 )
 _USUAL_COUNT = 20
 
@@ -141,7 +142,7 @@ def _effects(context: Context, changes: Changes) -> None:
     """What is known of the present changes, and buttons for what is not."""
     live_estimate(context, changes)
     found = outcomes(context, changes)
-    _buttons(context, done_as_usual(context, changes))
+    _buttons(context, has_default_options(context, changes))
     job_panel(context.workspace.jobs, "edit")
     if others := results_of_other_sets(context, changes):
         st.caption(
@@ -162,7 +163,7 @@ def _effects(context: Context, changes: Changes) -> None:
         _results(evaluated, found)
 
 
-def _results(evaluated: Run, found: dict[str, Outcome]) -> None:
+def _results(evaluated: Run, found: dict[str, EditOutcome]) -> None:
     """Findings, chart and figures."""
     before = evaluated.json("summary.json")
     said = [*findings(found), *filter(None, [ladder_sentence(found)])]
@@ -194,8 +195,8 @@ def _buttons(context: Context, found: set[str]) -> None:
     quick, steps, full = st.columns(3)
     note = st.container()
     for place, label, key, args, ways in (
-        (quick, "Estimate and fine-tune", "edit_estimate", _ESTIMATE, USUAL_WAYS),
-        (steps, "Take a few steps", "edit_steps", _STEPS, STEP_WAYS),
+        (quick, "Estimate and fine-tune", "edit_estimate", _ESTIMATE, DEFAULT_EDIT_METHODS),
+        (steps, "Take a few steps", "edit_steps", _STEPS, STEP_METHODS),
         (full, "Retrain in full", "edit_retrain", _RETRAIN, ("retrain",)),
     ):
         off = running or found.issuperset(ways) or (place is full and not trained)
@@ -210,14 +211,14 @@ def _buttons(context: Context, found: set[str]) -> None:
         note.caption("The model does not say how it was trained, so it cannot be retrained the same way.")
     elif "retrain" not in found:
         seconds = retrain_seconds(context)
-        long = "as long as the training did" if seconds is None else f"roughly {spoken_seconds(seconds)}"
+        long = "as long as the training did" if seconds is None else f"roughly {format_duration(seconds)}"
         note.caption(
             f"Retraining runs the whole training again with the changes: {long}. A few steps are "
             f"{step_settings(context.project).budget:,} of one task each: of its time a larger part than of its cost."
         )
 
 
-def _solve_report(linear: Outcome) -> None:
+def _solve_report(linear: EditOutcome) -> None:
     """How the linear edit was solved."""
     report, figures = linear.figures["solver"], linear.figures
     with st.expander(
@@ -235,7 +236,7 @@ def _solve_report(linear: Outcome) -> None:
         )
 
 
-def _newton_report(stepped: Outcome) -> None:
+def _newton_report(stepped: EditOutcome) -> None:
     """How the Newton step was chosen."""
     report = stepped.figures["newton"]
     if not report["taken"]:

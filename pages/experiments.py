@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from core.ui.context import free_page, shown_errors
-from core.ui.experiments_panel import experiment_panel
-from core.ui.experiments_shown import results_panel
+from core.ui.experiments.panel import experiment_panel
+from core.ui.experiments.results import results_panel
+from core.ui.shell.context import free_page, shown_errors
 
 with free_page("Experiments"):
     st.caption(

@@ -7,11 +7,11 @@ import streamlit as st
 from core.actions.export import FILES, export
 from core.tasks.changes import Changes
 from core.tasks.tasklist import FORMATS, TaskList
-from core.ui.command import command_block
-from core.ui.context import Context, page
-from core.ui.decisions_panel import decisions_panel
-from core.ui.exported import cleaned_tasks, edited_models, files_of, folder_of, mime_of, written_at, zipped
-from core.ui.text import count, plain
+from core.ui.export.decisions_panel import decisions_panel
+from core.ui.export.results import cleaned_tasks, edited_models, files_of, folder_of, mime_of, written_at, zip_files
+from core.ui.shell.command import command_block
+from core.ui.shell.context import Context, page
+from core.ui.shell.text import count, plain
 
 _PREVIEW_ROWS = 50
 
@@ -101,7 +101,7 @@ def _downloads(context: Context) -> None:
     with st.container(horizontal=True):
         st.download_button(
             f"All files (zip, {count(len(files) + 1, 'file')})",
-            lambda: zipped(folder),
+            lambda: zip_files(folder),
             file_name=f"{context.workspace.name}-cleaned.zip",
             mime="application/zip",
             on_click="ignore",

@@ -2,15 +2,15 @@
 
 import streamlit as st
 
-from core.ui.context import page, table
-from core.ui.duplicates_panel import duplicates_panel
-from core.ui.grid import clear_selection
-from core.ui.pictures import image_tiles, pixels
-from core.ui.ranking import ranked
-from core.ui.review import decide, removal_bar
-from core.ui.text import plain
-from core.ui.trust_panel import EFFECT_HELP, score_words
-from core.workspace.decisions import Item
+from core.decisions.log import Item
+from core.ui.grid.component import clear_selection
+from core.ui.grid.pictures import image_tiles, pixels
+from core.ui.ranking.panel import ranked
+from core.ui.review.decide import decide, removal_bar
+from core.ui.review.duplicates_panel import duplicates_panel
+from core.ui.shell.context import page, table
+from core.ui.shell.text import plain
+from core.ui.trust.panel import EFFECT_HELP, score_words
 
 GRID = "images_grid"
 ORDERS = {"Most harmful": True, "Most helpful": False}

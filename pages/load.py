@@ -2,11 +2,11 @@
 
 import streamlit as st
 
-from core.ui.context import free_page, shown_errors
-from core.ui.load_images import images_step
-from core.ui.load_model import model_step
-from core.ui.load_tasks import tasks_step
-from core.ui.load_workspace import workspace_step
+from core.ui.load.images import images_step
+from core.ui.load.model import model_step
+from core.ui.load.tasks import tasks_step
+from core.ui.load.workspace import workspace_step
+from core.ui.shell.context import free_page, shown_errors
 
 with free_page("Load"):
     st.caption(

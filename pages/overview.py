@@ -2,13 +2,13 @@
 
 import streamlit as st
 
-from core.ui.context import page, rankings
-from core.ui.evidence_results import evidence_runs
-from core.ui.jobs import job_panel, jobs_of, start
-from core.ui.navigation import page as link
-from core.ui.ranking import newest_evaluation, rank_panel
-from core.ui.text import count, plain
-from core.ui.trust_panel import STATIONARY, inner_lines
+from core.ui.ranking.panel import newest_evaluation, rank_panel
+from core.ui.shell.context import page, rankings
+from core.ui.shell.jobs import job_panel, jobs_of, start
+from core.ui.shell.navigation import page as link
+from core.ui.shell.text import count, plain
+from core.ui.trust.evidence_results import evidence_runs
+from core.ui.trust.panel import STATIONARY, inner_lines
 
 with page("Overview") as context:
     project, workspace = context.project, context.workspace

@@ -5,16 +5,16 @@ from dataclasses import replace
 import streamlit as st
 
 from core.actions.queue import newest_queue
-from core.ui.command import command_block
-from core.ui.context import page
-from core.ui.jobs import job_panel, start_button
-from core.ui.queue_panel import queue_panels
-from core.ui.review import show_message
-from core.ui.review_filter_panel import filter_panel, use
-from core.ui.review_live import decided_now, live_grid
-from core.ui.review_map import drawn_area, has_map
-from core.ui.review_queue import open_queue
-from core.ui.snapshots_panel import snapshots_panel
+from core.ui.review.decide import show_message
+from core.ui.review.filter_panel import filter_panel, use
+from core.ui.review.live import decided_now, live_grid
+from core.ui.review.map import drawn_area, has_map
+from core.ui.review.queue import open_queue
+from core.ui.review.queue_panel import queue_panels
+from core.ui.review.snapshots_panel import snapshots_panel
+from core.ui.shell.command import command_block
+from core.ui.shell.context import page
+from core.ui.shell.jobs import job_panel, start_button
 
 MAKE = ["review", "queue"]
 

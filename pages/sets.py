@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.progress import spoken_seconds
+from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
-from core.ui.command import command_block
-from core.ui.context import Context, page, shown_errors
-from core.ui.edit_results import retrain_seconds
-from core.ui.jobs import job_panel, jobs_of, start
-from core.ui.review import removal_bar
-from core.ui.sets_panel import compared_sets, show_sets
-from core.ui.text import plain
-from core.ui.whatif_panel import opened_instant, prepare_panel
+from core.ui.edit.results import retrain_seconds
+from core.ui.review.decide import removal_bar
+from core.ui.shell.command import command_block
+from core.ui.shell.context import Context, page, shown_errors
+from core.ui.shell.jobs import job_panel, jobs_of, start
+from core.ui.shell.text import plain
+from core.ui.whatif.panel import opened_instant, prepare_panel
+from core.ui.whatif.sets_panel import compared_sets, show_sets
 
 _SAVED = "_sets_message"
 
@@ -89,7 +89,7 @@ def _act(context: Context, names: list[str], measured: dict[str, set[str]]) -> N
         st.caption("The model does not say how it was trained, so it cannot be retrained the same way.")
     elif "retrain" not in have:
         seconds = retrain_seconds(context)
-        long = "as long as the training did" if seconds is None else f"roughly {spoken_seconds(seconds)}"
+        long = "as long as the training did" if seconds is None else f"roughly {format_duration(seconds)}"
         st.caption(f"Retraining runs the whole training again with the changes of the set: {long}.")
     job_panel(context.workspace.jobs, "edit")
 

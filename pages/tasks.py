@@ -2,15 +2,15 @@
 
 import streamlit as st
 
-from core.ui.charts import CONFIG, score_histogram
-from core.ui.context import page, table
-from core.ui.pictures import row_tiles
-from core.ui.ranking import ranked
-from core.ui.relabel_panel import relabel_panel
-from core.ui.review import decide, removal_bar
-from core.ui.text import plain
-from core.ui.trust_panel import score_ends, score_words
-from core.workspace.decisions import Item
+from core.decisions.log import Item
+from core.ui.charts.scores import CONFIG, score_histogram
+from core.ui.grid.pictures import row_tiles
+from core.ui.ranking.panel import ranked
+from core.ui.review.decide import decide, removal_bar
+from core.ui.review.relabel_panel import relabel_panel
+from core.ui.shell.context import page, table
+from core.ui.shell.text import plain
+from core.ui.trust.panel import score_ends, score_words
 
 TURNS = "tasks_turns"
 ORDERS = {

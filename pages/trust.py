@@ -6,12 +6,13 @@ from typing import Any
 
 import streamlit as st
 
-from core.ui.charts import CONFIG
-from core.ui.charts_evidence import agreement_figure, methods_figure
-from core.ui.command import command_block
-from core.ui.context import page, table
-from core.ui.evidence_panel import evidence_panel
-from core.ui.evidence_results import (
+from core.ui.charts.evidence import agreement_figure, methods_figure
+from core.ui.charts.scores import CONFIG
+from core.ui.shell.command import command_block
+from core.ui.shell.context import page, table
+from core.ui.shell.text import plain
+from core.ui.trust.evidence_panel import evidence_panel
+from core.ui.trust.evidence_results import (
     MEASURES,
     advice,
     ceiling_of,
@@ -24,7 +25,6 @@ from core.ui.evidence_results import (
     settings_words,
     spearman,
 )
-from core.ui.text import plain
 from core.workspace.runs import Run
 
 _ALL = "mean of all targets"

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.actions.whatif import Instant
+from core.actions.whatif import WhatIfEstimator
+from core.decisions.log import Item, Verdict
 from core.influence.targets import Target
 from core.tasks.changes import Changes
-from core.ui.command import command_block
-from core.ui.context import Context, page, table
-from core.ui.grid import GridEvent, clear_selection
-from core.ui.jobs import job_panel, start_button
-from core.ui.ranking import newest_evaluation
-from core.ui.review import decide, removal_bar
-from core.ui.whatif_panel import estimate_words, opened_instant, prepare_panel
-from core.ui.why_panel import choose_target, removal_panel, target_words
-from core.ui.why_tiles import heldout_tiles, scored_images, scored_tasks
-from core.workspace.decisions import Item, Verdict
+from core.ui.grid.component import GridEvent, clear_selection
+from core.ui.ranking.panel import newest_evaluation
+from core.ui.review.decide import decide, removal_bar
+from core.ui.shell.command import command_block
+from core.ui.shell.context import Context, page, table
+from core.ui.shell.jobs import job_panel, start_button
+from core.ui.whatif.panel import estimate_words, opened_instant, prepare_panel
+from core.ui.why.panel import choose_target, removal_panel, target_words
+from core.ui.why.tiles import heldout_tiles, scored_images, scored_tasks
 from core.workspace.runs import Run
 
 _SHOWN = (24, 60, 120)
@@ -66,7 +66,7 @@ def _failing(context: Context, evaluated: Run, target: Target) -> None:
         heldout_tiles(context, query, target.image, "why_query", "query images that failed")
 
 
-def _causes(context: Context, instant: Instant, target: Target, changes: Changes) -> None:
+def _causes(context: Context, instant: WhatIfEstimator, target: Target, changes: Changes) -> None:
     by, shown, note = st.columns([2, 2, 5], vertical_alignment="bottom")
     what = by.segmented_control("Training data", ["images", "tasks"], default="images", key="why_by", required=True)
     most = shown.selectbox("Shown at each end", _SHOWN, key="why_most")

@@ -20,9 +20,9 @@ import typer
 
 from core import cli
 from core.actions import preparation
-from core.files import HOME_VARIABLE
-from core.maml.checkpoint import load_model
-from core.progress import PROGRESS_FILE_VARIABLE
+from core.checkpoints.model import load_model
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import PROGRESS_FILE_VARIABLE
 from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder
 from core.tasks.tasklist import read_tasks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.files import HOME_VARIABLE
+from core.runtime.files import HOME_VARIABLE
 from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder
 from core.workspace.workspace import Workspace

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.maml.checkpoint import ModelSpec, load_model, spec_of
+from core.checkpoints.model import ModelSpec, load_model, spec_of
 from core.workspace.workspace import Workspace
 from tests.test_cli import SOLVE, TASKS, Shell
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from core import cli_review
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.checkpoints.model import Model, ModelSpec, save_model
+from core.decisions.log import Decision, Item
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.decisions import Decision, Item
 from core.workspace.workspace import Workspace, create
 from tests.test_cli import Shell, workspace
 
@@ -76,7 +76,7 @@ def test_deciding_on_the_first_of_the_queue(shell: Shell, opened: Workspace, mon
     whole = {"level": "image", "task_id": "", "role": "", "image_id": row["image_id"], "suggested": "3"}
     single = {**row[["task_id", "role", "image_id"]], "level": "instance", "suggested": "4"}
     table = pd.DataFrame([whole, single]).assign(rank=[0, 1])
-    queue = opened.runs.answer("queue", {}, lambda work: work.write_table("items.parquet", table))
+    queue = opened.runs.get_or_compute("queue", {}, lambda work: work.write_table("items.parquet", table))
     monkeypatch.setattr(cli_review, "the_queue", lambda _: queue)
     instance = f"instance {row['task_id']}/{row['role']}/{row['image_id']}"
     assert review(shell, "decide", "--as", "relabel", "--first", "2") == [
@@ -97,7 +97,7 @@ def test_a_task_is_relabelled_as_the_queue_suggests(
     where = {**row[["task_id", "role", "image_id"]], "level": "instance"}
     where["suggested"] = next(name for name in opened.project().images.class_names if name != row["class"])
     table = pd.DataFrame([where]).assign(rank=0, suggested_probability=0.4)
-    queue = opened.runs.answer("queue", {"task": True}, lambda work: work.write_table("items.parquet", table))
+    queue = opened.runs.get_or_compute("queue", {"task": True}, lambda work: work.write_table("items.parquet", table))
     monkeypatch.setattr(cli_review, "the_queue", lambda _: queue)
     ask = ("decide", "--as", "relabel", "--task", row["task_id"])
     assert review(shell, *ask) == ["nothing to relabel; 0 decided already"]

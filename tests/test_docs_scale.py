@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from core.files import HOME_VARIABLE
+from core.runtime.files import HOME_VARIABLE
 from tests.test_cli import ROOT, Shell
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute, Loaded
-from core.distributed import world
-from core.errors import UserError
-from core.files import content_hash
-from core.maml.episodes import recalled
+from core.maml.episodes import get_or_compute
 from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings, train
-from core.progress import Progress
+from core.runtime.distributed import world
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
-from core.workspace.runs import Run, Work
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
 KIND = "curve"
@@ -94,7 +94,7 @@ def curve(
     }
     table = ranking.table(f"{settings.by}.parquet")
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         loaded, memory, todo = Loaded(project, compute), run.memory(), list(points(settings))
         progress.stage("points of the curve", len(todo))
 
@@ -106,19 +106,19 @@ def curve(
             return [np.array([len(removal), result.accuracy.mean(), result.loss.mean()])]
 
         def one(point: Point, count: int) -> np.ndarray:
-            (figures,) = recalled(memory, content_hash(asdict(point))[:24], lambda: measure(point))
+            (figures,) = get_or_compute(memory, content_hash(asdict(point))[:24], lambda: measure(point))
             progress.advance(count, note=f"{point.order} {point.share:.0%}: accuracy {figures[1]:.3f}")
             return figures
 
         with run.timed("points"):
-            measured = world().deal(todo, one)
+            measured = world().map_distributed(todo, one)
         rows = [
             {**asdict(point), **dict(zip(("removed", "accuracy", "loss"), figures, strict=True))}
             for point, figures in zip(todo, measured, strict=True)
         ]
         run.write_table("points.parquet", pd.DataFrame(rows))
 
-    return workspace.runs.answer(KIND, question, work)
+    return workspace.runs.get_or_compute(KIND, question, work)
 
 
 def part(table: pd.DataFrame, by: str, point: Point) -> Changes:

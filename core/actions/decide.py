@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from core.data import ImageSet
-from core.errors import UserError
+from core.decisions.log import Decision, Item, Operation, Result, Verdict
+from core.runtime.errors import UserError
 from core.tasks.tasklist import KEY, TaskList
-from core.workspace.decisions import Decision, Item, Operation, Result, Verdict
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 
@@ -55,7 +55,7 @@ def mark(
         reason: Kept with each decision, as are ``reviewer`` and ``source``.
         reviewer: Who decides.
         source: The ranking or run that brought the items up.
-        saw: See :class:`core.workspace.decisions.Operation`, as for ``token``.
+        saw: See :class:`core.decisions.log.Operation`, as for ``token``.
         token: Empty, or a name of this act.
 
     Raises:
@@ -149,7 +149,7 @@ def undecided(decisions: Sequence[Decision], current: Mapping[Item, Decision]) -
 
     def open_(item: Item) -> bool:
         found = current.get(item), current.get(Item("image", image_id=item.image_id))
-        return not any(decision and decision.firm for decision in found)
+        return not any(decision and decision.is_final for decision in found)
 
     return [decision for decision in decisions if open_(decision.item)]
 

@@ -15,13 +15,13 @@ from core.actions.edit import FINETUNE, SOLVE, edit
 from core.actions.evaluate import evaluation
 from core.actions.export import export
 from core.actions.rank import ranking
-from core.errors import UserError
+from core.decisions.log import Decision, Item
 from core.evidence.detection import detection
-from core.files import home
 from core.influence.methods import DEFAULT, estimator
 from core.influence.targets import Target
-from core.progress import Progress
-from core.workspace.decisions import Decision, Item
+from core.runtime.errors import UserError
+from core.runtime.files import home
+from core.runtime.progress import Progress
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace, create
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.actions.decision_table import given_classes
-from core.progress import Progress
+from core.decisions.log import Item
+from core.decisions.table import given_classes
 from core.review.duplicates import Duplicates, find_duplicates
 from core.review.leaks import find_leaks
-from core.workspace.decisions import Item
-from core.workspace.runs import Run, Work
+from core.runtime.progress import Progress
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
 KIND = "duplicates"
@@ -21,14 +21,14 @@ VERSION = 1
 BINS = 60
 
 
-def question_of(project: Project) -> dict[str, Any]:
+def cache_key(project: Project) -> dict[str, Any]:
     """What names the search, as :class:`core.workspace.runs.Runs` takes it."""
     return {name: project.hashes[name] for name in ("data", "tasks", "heldout")} | {"version": VERSION}
 
 
 def newest_duplicates(workspace: Workspace, project: Project) -> Run | None:
     """The finished search of the problem as it now is."""
-    return workspace.runs.find(KIND, question_of(project))
+    return workspace.runs.find(KIND, cache_key(project))
 
 
 def duplicates(workspace: Workspace, progress: Progress) -> Run:
@@ -43,7 +43,7 @@ def duplicates(workspace: Workspace, progress: Progress) -> Run:
     """
     project = workspace.project()
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         images, train, heldout = project.images, project.tasks.train.rows, project.tasks.heldout.rows
         used = set(train["image_id"]) | set(heldout["image_id"])
         positions = np.array(sorted(images.index[image] for image in used), np.int64)
@@ -58,7 +58,7 @@ def duplicates(workspace: Workspace, progress: Progress) -> Run:
         run.write_table("leaks.parquet", leaks)
         run.write_json("summary.json", _summary(found, pairs, leaks))
 
-    return workspace.runs.answer(KIND, question_of(project), work)
+    return workspace.runs.get_or_compute(KIND, cache_key(project), work)
 
 
 def _pairs(found: Duplicates, ids: np.ndarray, project: Project) -> pd.DataFrame:

@@ -21,30 +21,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from core.actions import edit_ways
 from core.actions.compute import Compute, Loaded
-from core.actions.edit_ways import Edited, retraining_cost
 from core.actions.evaluate import evaluation, heldout_table, summary
-from core.actions.rank import ENGINE
+from core.actions.rank import ENGINE_VERSION
+from core.checkpoints.model import Model, save_model
+from core.editing import methods as edit_ways
 from core.editing.cost import Cost
+from core.editing.methods import EditedModel, retraining_cost
 from core.editing.newton import NewtonSettings
 from core.editing.steps import StepSettings
-from core.errors import UserError
 from core.influence.methods import SolveSettings
-from core.maml.checkpoint import Model, save_model
 from core.maml.evaluation import Interval, evaluate
 from core.maml.training import SNAPSHOTS, TrainSettings
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
-from core.workspace.runs import Run, Work
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
-WAYS = ("linear", "newton", "steps", "steps-all", "finetune", "finetune-all", "retrain")
+EDIT_METHODS = ("linear", "newton", "steps", "steps-all", "finetune", "finetune-all", "retrain")
 CONTROLS = ("steps-all", "finetune-all")
 """Those that know nothing of the changes."""
-USUAL_WAYS = ("linear", "newton", "finetune", "finetune-all")
+DEFAULT_EDIT_METHODS = ("linear", "newton", "finetune", "finetune-all")
 """Those that take seconds."""
-STEP_WAYS = ("steps", "steps-all")
+STEP_METHODS = ("steps", "steps-all")
 SOLVE = SolveSettings(curvature_tasks=32, damping=0.1)
 """Of the linear edit. It takes a far larger step than the removal of one thing that a ranking rates; with the damping
 of a ranking it overshoots (docs/method.md)."""
@@ -81,7 +81,7 @@ def step_settings(project: Project, budget: float = BUDGET, rewind: bool = True)
     return StepSettings(max(_LEAST_STEPS, round(budget * whole - choice)), rewind_tasks=rewind_tasks)
 
 
-def start_words(figures: Mapping[str, Any]) -> str:
+def start_text(figures: Mapping[str, Any]) -> str:
     """Where steps began that chose among snapshots; empty of others."""
     start = figures.get("start")
     if start is None:
@@ -93,7 +93,7 @@ def start_words(figures: Mapping[str, Any]) -> str:
     return f"{where}, which {start['tasks']} held-out tasks liked best"
 
 
-def question_of(
+def cache_key(
     project: Project,
     way: str,
     changes: Changes,
@@ -107,7 +107,7 @@ def question_of(
     """What names the edit, as :class:`core.workspace.runs.Runs` takes it."""
     question: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
     if way == "linear":
-        question |= {"engine": ENGINE, **asdict(solver)}
+        question |= {"engine": ENGINE_VERSION, **asdict(solver)}
     if way == "newton":
         question |= {"newton": asdict(newton)}
     if way in ("steps", "steps-all"):
@@ -130,7 +130,7 @@ def edit(
     compute: Compute,
     progress: Progress,
 ) -> Run:
-    """Edit the model of the workspace in one of :data:`WAYS`.
+    """Edit the model of the workspace in one of :data:`EDIT_METHODS`.
 
     Args:
         budget, rewind: Of ``steps`` (:func:`step_settings`).
@@ -138,22 +138,22 @@ def edit(
     Raises:
         UserError: there is no such way, nothing is changed, nothing would be left, or the budget is no share.
     """
-    if way not in WAYS:
-        raise UserError(f"There is no way of editing {way!r}.", f"Use one of {', '.join(WAYS)}.")
+    if way not in EDIT_METHODS:
+        raise UserError(f"There is no way of editing {way!r}.", f"Use one of {', '.join(EDIT_METHODS)}.")
     if not len(changes) and way not in CONTROLS:
         raise UserError("Nothing is removed or relabelled.", "Decide on tasks or images first.")
     project = workspace.project()
     changes = Changes() if way in CONTROLS else changes
 
-    def steps(loaded: Loaded, run: Work) -> Edited:
+    def steps(loaded: Loaded, run: RunWriter) -> EditedModel:
         settings = step_settings(project, budget, rewind)
         snapshots = [one.params for one in workspace.trajectory()] if settings.rewind_tasks else []
         return edit_ways.steps(loaded, changes, settings, snapshots, run, progress)
 
-    def fine_tuned(loaded: Loaded, run: Work) -> Edited:
+    def fine_tuned(loaded: Loaded, run: RunWriter) -> EditedModel:
         return edit_ways.finetune(loaded, changes, finetune, run, progress)
 
-    editors: dict[str, Callable[[Loaded, Work], Edited]] = {
+    editors: dict[str, Callable[[Loaded, RunWriter], EditedModel]] = {
         "linear": lambda loaded, run: edit_ways.linear(loaded, changes, solver, run, progress, workspace.runs),
         "newton": lambda loaded, run: edit_ways.newton(loaded, changes, newton, run, progress),
         "steps": steps,
@@ -163,7 +163,7 @@ def edit(
         "retrain": lambda loaded, run: edit_ways.retrain(loaded, changes, run, progress),
     }
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         before = evaluation(workspace, compute, progress).table("heldout.parquet")
         loaded = Loaded(project, compute)
         kept = cleaned(project.tasks.train, changes)  # says so if nothing is left, before anything long begins
@@ -190,5 +190,5 @@ def edit(
         run.write_table("heldout.parquet", after)
         run.write_json("edit.json", figures)
 
-    question = question_of(project, way, changes, solver, finetune, compute, newton, budget, rewind)
-    return workspace.runs.answer(kind_of(way), question, work)
+    question = cache_key(project, way, changes, solver, finetune, compute, newton, budget, rewind)
+    return workspace.runs.get_or_compute(kind_of(way), question, work)

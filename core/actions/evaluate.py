@@ -12,15 +12,15 @@ from core.influence.inner import inner_report
 from core.influence.scores import class_of
 from core.maml.evaluation import Evaluation, evaluate
 from core.maml.training import stationarity
-from core.progress import Progress
-from core.workspace.runs import Run, Work
+from core.runtime.progress import Progress
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
 KIND = "evaluate"
 VERSION = 2  # raised whenever what the run holds changes
 
 
-def question_of(project: Project, compute: Compute) -> dict[str, Any]:
+def cache_key(project: Project, compute: Compute) -> dict[str, Any]:
     """What names the evaluation, as :class:`core.workspace.runs.Runs` takes it."""
     return {**project.hashes, "version": VERSION, "dtype": compute.dtype}
 
@@ -34,9 +34,9 @@ def evaluation(workspace: Workspace, compute: Compute, progress: Progress) -> Ru
     implicit, :class:`core.influence.inner.InnerReport`).
     """
     project = workspace.project()
-    question = question_of(project, compute)
+    question = cache_key(project, compute)
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         loaded = Loaded(project, compute)
         progress.stage("held-out tasks", len(loaded.heldout))
         with run.timed("held-out tasks"):
@@ -50,7 +50,7 @@ def evaluation(workspace: Workspace, compute: Compute, progress: Progress) -> Ru
         told = asdict(inner) | {"nearly_singular": inner.nearly_singular} if inner else None
         run.write_json("summary.json", {**summary(result), "stationarity": asdict(report), "inner": told})
 
-    return workspace.runs.answer(KIND, question, work)
+    return workspace.runs.get_or_compute(KIND, question, work)
 
 
 def heldout_table(task_ids: list[str], result: Evaluation) -> pd.DataFrame:

@@ -11,17 +11,17 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from core.actions.compute import Compute, Loaded
-from core.actions.method_scores import Scored, scored
-from core.actions.rank import ENGINE
-from core.actions.retraining import Retrain, params_of, retraining, seconds_of
-from core.distributed import world
-from core.errors import PassingError, UserError
+from core.actions.rank import ENGINE_VERSION
+from core.editing.retraining import Retrain, retrained_params, retraining, retraining_seconds
 from core.evidence.lds import ceiling, lds, predicted_losses
-from core.evidence.methods import KNOWN, MEMBERS, USUAL, check, kind, missing, words
+from core.evidence.method_scores import MethodScores, method_scores
+from core.evidence.methods import ALL_METHODS, DEFAULT_METHODS, ENSEMBLE_SIZES, check, kind, missing, words
 from core.evidence.subsets import subsets
 from core.maml.backbone import Params
-from core.progress import Progress, Within
-from core.workspace.runs import Run, Work
+from core.runtime.distributed import world
+from core.runtime.errors import TransientError, UserError
+from core.runtime.progress import Progress, SubProgress
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
 KIND = "evidence"
@@ -33,16 +33,16 @@ class EvidenceSettings:
     """What is held against what.
 
     Attributes:
-        methods: Names of :data:`core.evidence.methods.KNOWN`, with parts chosen otherwise as in
+        methods: Names of :data:`core.evidence.methods.ALL_METHODS`, with parts chosen otherwise as in
             :func:`core.influence.methods.parse`.
         truth: ``half`` (LDS) or ``one`` (leave one task out).
         subsets, seeds: Retrainings are their product; with 2 seeds or more the ceiling is known.
-        retrain, iterations: :class:`core.actions.retraining.Retrain`.
+        retrain, iterations: :class:`core.editing.retraining.Retrain`.
         targets: Held-out tasks that are targets, the first ones; 0 means all.
         seed: Draws the subsets.
     """
 
-    methods: tuple[str, ...] = USUAL
+    methods: tuple[str, ...] = DEFAULT_METHODS
     truth: str = "half"
     subsets: int = 20
     seeds: int = 2
@@ -55,7 +55,7 @@ class EvidenceSettings:
         for name in self.methods:
             check(name)
         if not self.methods:
-            raise UserError("There is no method to rate.", f"Known: {', '.join(KNOWN)}.")
+            raise UserError("There is no method to rate.", f"Known: {', '.join(ALL_METHODS)}.")
         if self.seeds < 1 or self.targets < 0:
             raise UserError("Evidence needs a seed and no fewer than 0 targets.")
         Retrain(self.retrain, self.iterations)
@@ -69,16 +69,16 @@ class EvidenceSettings:
     @property
     def members(self) -> int:
         """Models on all tasks that the methods need beside the one at hand."""
-        return max((MEMBERS.get(name, 0) for name in self.methods), default=0)
+        return max((ENSEMBLE_SIZES.get(name, 0) for name in self.methods), default=0)
 
 
 def predicted_seconds(workspace: Workspace, settings: EvidenceSettings) -> float:
     """About how long the retrainings take on this machine, those that are done already included."""
     loaded = Loaded(workspace.project(), Compute())
     tasks = len(loaded.train)
-    one = seconds_of(loaded, settings.how.settings(loaded.project.model, 0), tasks)
+    one = retraining_seconds(loaded, settings.how.settings(loaded.project.model, 0), tasks)
     kept = tasks // 2 if settings.truth == "half" else tasks
-    swept = seconds_of(loaded, settings.how.settings(loaded.project.model, 0), kept)
+    swept = retraining_seconds(loaded, settings.how.settings(loaded.project.model, 0), kept)
     return swept * settings.subsets * settings.seeds + one * settings.members
 
 
@@ -92,11 +92,11 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
     (method, subset, target, predicted, up to a constant a target) and ``evidence.json``.
     """
     project = workspace.project()
-    question = {**project.hashes, "engine": ENGINE, **asdict(settings), "dtype": compute.dtype}
+    question = {**project.hashes, "engine": ENGINE_VERSION, **asdict(settings), "dtype": compute.dtype}
     if without := missing(settings.methods):  # once they are installed, it is another question
         question["without"] = without
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         loaded = Loaded(project, compute)
         targets = np.arange(len(loaded.heldout))[: settings.targets or None]
         kept = subsets(settings.truth, len(loaded.train), settings.subsets, settings.seed)
@@ -109,8 +109,8 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
         rows: list[dict[str, Any]] = []
         for name in settings.methods:
             try:
-                found = scored(workspace, loaded, name, targets, members, compute, progress)
-            except PassingError:
+                found = method_scores(workspace, loaded, name, targets, members, compute, progress)
+            except TransientError:
                 raise
             except UserError as error:  # one method that cannot run here must not cost the others
                 rows.append(_failed_row(name, error))
@@ -143,7 +143,7 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
             },
         )
 
-    return workspace.runs.answer(KIND, question, work)
+    return workspace.runs.get_or_compute(KIND, question, work)
 
 
 def _retrained(
@@ -162,20 +162,25 @@ def _retrained(
 
     def one(job: tuple[bytes, Retrain, int], count: int) -> str:
         mask, how, seed = job
-        inner = Within(progress, _UNITS * count)
+        inner = SubProgress(progress, _UNITS * count)
         tasks = train.select(ids[np.frombuffer(mask, dtype=bool)].tolist())
         done = retraining(workspace, loaded, tasks, how, seed, inner)
         inner.finish(f"held-out loss {done.json('retraining.json')['loss']['mean']:.3f}")
         return done.id
 
-    made = dict(zip(todo, workspace.runs.dealt(world().deal(todo, one)), strict=True))
+    made = dict(zip(todo, workspace.runs.collect_distributed(world().map_distributed(todo, one)), strict=True))
     runs = [made[job] for job in jobs]
     by_subset = [runs[first : first + settings.seeds] for first in range(0, swept, settings.seeds)]
-    return by_subset, lambda count: [params_of(run, loaded) for run in runs[swept:][:count]]
+    return by_subset, lambda count: [retrained_params(run, loaded) for run in runs[swept:][:count]]
 
 
 def _row(
-    name: str, found: Scored, predicted: np.ndarray, measured: np.ndarray, planted: pd.DataFrame | None, loaded: Loaded
+    name: str,
+    found: MethodScores,
+    predicted: np.ndarray,
+    measured: np.ndarray,
+    planted: pd.DataFrame | None,
+    loaded: Loaded,
 ) -> dict[str, Any]:
     score, mean = lds(predicted, measured), lds(predicted.mean(1)[:, None], measured.mean(1)[:, None])
     return {

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from core import __version__
-from core.actions.decision_table import guarded
-from core.actions.decisions_out import corrected_labels
-from core.clock import timestamp
-from core.errors import UserError
-from core.files import replacing_folder, write_json
-from core.maml.checkpoint import load_model
-from core.maml.foreign import write_state
+from core.actions.export_decisions import corrected_labels
+from core.checkpoints.foreign import write_state
+from core.checkpoints.model import load_model
+from core.decisions.table import escape_formulas
+from core.runtime.clock import timestamp
+from core.runtime.errors import UserError
+from core.runtime.files import replacing_folder, write_json
 from core.tasks.changes import cleaned
 from core.tasks.exchange import write_foreign
 from core.tasks.libraries import LIBRARIES
@@ -50,10 +50,11 @@ def export(
 ) -> Path:
     """Write ``cleaned-tasks.*``, ``removed.csv``, ``export.json`` and, if ``edited`` is given, ``model/`` into ``out``.
 
-    Where labels were corrected, ``relabelled.csv`` lists them (:func:`core.actions.decisions_out.corrected_labels`).
+    Where labels were corrected, ``relabelled.csv`` lists them (:func:`core.actions.export_decisions.corrected_labels`).
     ``removed.csv`` and it are for people and spreadsheets: text there that a spreadsheet would take for a formula
     begins with an apostrophe. The task list is for programs; names in it are as they are. Beside a model of
-    learn2learn's networks or of the user's own lies a state dict for them (:func:`core.maml.foreign.write_state`).
+    learn2learn's networks or of the user's own lies a state dict for them
+    (:func:`core.checkpoints.foreign.write_state`).
 
     Args:
         formats: Of the task list: parquet, csv, json, learn2learn, torchmeta, easyfsl.
@@ -103,10 +104,10 @@ def _write(workspace: Workspace, folder: Path, tasks: TaskList, formats: tuple[s
             write_foreign(tasks, workspace.project().images, name, folder / FILES[name])
         else:
             write_tasks(tasks, folder / FILES[name])
-    guarded(removed_items(workspace)).to_csv(folder / "removed.csv", index=False)
+    escape_formulas(removed_items(workspace)).to_csv(folder / "removed.csv", index=False)
     relabelled = corrected_labels(workspace)
     if len(relabelled):
-        guarded(relabelled).to_csv(folder / "relabelled.csv", index=False)
+        escape_formulas(relabelled).to_csv(folder / "relabelled.csv", index=False)
     if edited is not None:
         shutil.copytree(edited.folder / "model", folder / "model")
         write_state(load_model(folder / "model"), folder / "model")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.listing import Form, Listing, with_turns
+from core.data.listing import Listing, TargetFormat, with_rotations
 from core.data.readers import ReadOptions, read_listing
 from core.data.sources import SOURCES
-from core.data.store import Stored, all_stored, store_images
-from core.errors import UserError
-from core.progress import Progress
+from core.data.store import StoredImages, store_images, stored_image_sets
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ImportOptions:
     """How images are to be read, in the words of the command line.
 
     Attributes:
@@ -36,7 +36,7 @@ class Wishes:
     skip_unreadable: bool = False
 
     @property
-    def form(self) -> Form:
+    def form(self) -> TargetFormat:
         """What the images are to be brought to.
 
         Raises:
@@ -48,20 +48,22 @@ class Wishes:
         if not all(side.isdecimal() and 0 < int(side) <= 2048 for side in sides) or len(sides) > 2:
             raise UserError(f"{self.size!r} is no size.", "Use one side, for example 84, or height and width: 84,64.")
         size = (int(sides[0]), int(sides[-1])) if sides else None
-        return Form(size, self.channels or None, self.invert)
+        return TargetFormat(size, self.channels or None, self.invert)
 
 
-def listing_of(path: Path, wishes: Wishes) -> Listing:
+def listing_of(path: Path, wishes: ImportOptions) -> Listing:
     """What lies at ``path``, not decoded.
 
     Raises:
         UserError: it is nothing that can be read.
     """
     listing = read_listing(path, wishes.format, ReadOptions(splits=wishes.splits, encoding=wishes.encoding or None))
-    return with_turns(listing) if wishes.rotations else listing
+    return with_rotations(listing) if wishes.rotations else listing
 
 
-def add_images(path: Path, wishes: Wishes, *, name: str = "", command: str = "", progress: Progress) -> Stored:
+def add_images(
+    path: Path, wishes: ImportOptions, *, name: str = "", command: str = "", progress: Progress
+) -> StoredImages:
     """Read the images at ``path`` into an image set, or find the one that they were read into before.
 
     Raises:
@@ -78,5 +80,5 @@ def add_images(path: Path, wishes: Wishes, *, name: str = "", command: str = "",
 
 def known_images() -> list[tuple[str, ...]]:
     """Every image set there is: name, images, classes, folder."""
-    own = ((one.name, f"{one.count} images", f"{one.classes} classes", str(one.folder)) for one in all_stored())
+    own = ((one.name, f"{one.count} images", f"{one.classes} classes", str(one.folder)) for one in stored_image_sets())
     return [*((name, "built in") for name in SOURCES), *own]

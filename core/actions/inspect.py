@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from core.actions.compute import Compute, Loaded
-from core.actions.cost import Cost, costs
-from core.actions.images import Wishes, listing_of
+from core.actions.images import ImportOptions, listing_of
+from core.checkpoints.foreign import inspect_checkpoint
+from core.checkpoints.model import Model, ModelSpec, load_model
 from core.data.decode import Unreadable, decode
 from core.data.listing import SPLITS, Listing, class_sizes
-from core.data.store import settled
-from core.errors import UserError
-from core.maml.checkpoint import Model, ModelSpec, load_model
-from core.maml.foreign import inspect_checkpoint
+from core.data.store import resolve_format
+from core.editing.measured_cost import WorkEstimate, estimate_costs
 from core.maml.training import TrainSettings
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.workspace import Project, check_fit
 
@@ -38,7 +38,7 @@ class Report:
 
     found: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
-    costs: tuple[Cost, ...] = ()
+    costs: tuple[WorkEstimate, ...] = ()
 
     def __add__(self, other: Report) -> Report:
         return Report(self.found + other.found, self.faults + other.faults, self.costs + other.costs)
@@ -52,7 +52,7 @@ class Preview:
     classes: tuple[str, ...]
 
 
-def inspect_images(path: Path, wishes: Wishes) -> tuple[Report, Preview | None]:
+def inspect_images(path: Path, wishes: ImportOptions) -> tuple[Report, Preview | None]:
     """Look at images without reading them all: names, classes, splits, and a few pictures decoded.
 
     Raises:
@@ -73,7 +73,7 @@ def inspect_images(path: Path, wishes: Wishes) -> tuple[Report, Preview | None]:
             "one to adapt to and one to be judged on. Remove them or add images."
         )
     try:
-        frame = settled(listing, wishes.form)
+        frame = resolve_format(listing, wishes.form)
     except UserError as error:
         return Report(tuple(found), (*faults, str(error))), None
     pixels, classes, bad = [], [], []
@@ -161,7 +161,7 @@ def inspect_problem(
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > cores / 2:
         report += Report((f"The machine is busy (load {load:.1f} on {cores} cores); alone, the work is faster.",))
-    return report + Report(costs=tuple(costs(problem, training, progress)))
+    return report + Report(costs=tuple(estimate_costs(problem, training, progress)))
 
 
 def _split_words(listing: Listing) -> list[str]:

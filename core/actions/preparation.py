@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.actions import gradients
-from core.actions.basis import ENGINE, random_vector
 from core.actions.compute import Compute, Loaded
 from core.actions.edit import SOLVE
-from core.actions.solve import Solver
 from core.editing.rows import row_gradients
-from core.influence.solvers import left_out, low_rank
+from core.influence import gradient_files as gradients
+from core.influence.basis import ENGINE_VERSION, random_vector
+from core.influence.solve import Solver
+from core.influence.solvers import low_rank, residual_sketch
 from core.influence.targets import target_gradient
 from core.maml.episodes import Chunk, Episodes
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten
-from core.progress import Progress
-from core.workspace.runs import Run, Work
+from core.runtime.progress import Progress
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
 KIND = "whatif"
@@ -39,14 +39,14 @@ TASKS, ROWS, HELDOUT, SKETCH = "tasks.npy", "rows.npy", "heldout.npy", "sketch.n
 _PRODUCT, _SUPPORT, _QUERY = 1.6, 3.2, 1.1
 
 
-def question_of(project: Project, compute: Compute) -> dict[str, Any]:
+def cache_key(project: Project, compute: Compute) -> dict[str, Any]:
     """What names the prepared work, as :class:`core.workspace.runs.Runs` takes it."""
-    return {**project.hashes, "engine": ENGINE, **asdict(SETTINGS), "probes": PROBES, "dtype": compute.dtype}
+    return {**project.hashes, "engine": ENGINE_VERSION, **asdict(SETTINGS), "probes": PROBES, "dtype": compute.dtype}
 
 
 def prepared(workspace: Workspace, compute: Compute) -> Run | None:
     """The finished preparation for the problem as it now is; None if there is none."""
-    return workspace.runs.find(KIND, question_of(workspace.project(), compute))
+    return workspace.runs.find(KIND, cache_key(workspace.project(), compute))
 
 
 def prepare(workspace: Workspace, compute: Compute, progress: Progress) -> Run:
@@ -54,24 +54,24 @@ def prepare(workspace: Workspace, compute: Compute, progress: Progress) -> Run:
 
     The run holds ``sketch.npy`` (what the basis leaves out), ``heldout.npy``, ``tasks.npy`` and ``rows.npy`` (gradients
     of held-out tasks, of training tasks, and of every row of theirs; each only while it fits
-    :data:`core.actions.gradients.MOST_BYTES`), and ``report.json``: damping, shift, values of the basis, residuals for
-    a random vector and for the mean of all targets, bytes.
+    :data:`core.influence.gradient_files.MOST_BYTES`), and ``report.json``: damping, shift, values of the basis,
+    residuals for a random vector and for the mean of all targets, bytes.
     """
     project = workspace.project()
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         loaded = Loaded(project, compute)
         solver = Solver(loaded, loaded.model, SETTINGS, run, progress, workspace.runs)
         basis = solver.basis()
         progress.stage("what the basis leaves out", PROBES)
         with run.timed("sketch"):
-            sketch = left_out(solver.product, basis, PROBES, on_iteration=lambda _: progress.advance())
+            sketch = residual_sketch(solver.product, basis, PROBES, on_iteration=lambda _: progress.advance())
         run.write(lambda folder: np.save(folder / SKETCH, sketch.cpu().numpy()))
         with run.timed("gradients"):
             _keep_gradients(loaded, run, progress)
         mean, _ = target_gradient(loaded.model, loaded.params, loaded.heldout)
         solved = {"random": random_vector(mean), "mean target": mean}
-        solver.raised(lambda: low_rank(solver.product, mean, basis, shift=solver.shift))
+        solver.with_adaptive_damping(lambda: low_rank(solver.product, mean, basis, shift=solver.shift))
         run.write_json(
             "report.json",
             {
@@ -89,7 +89,7 @@ def prepare(workspace: Workspace, compute: Compute, progress: Progress) -> Run:
             },
         )
 
-    return workspace.runs.answer(KIND, question_of(project, compute), work)
+    return workspace.runs.get_or_compute(KIND, cache_key(project, compute), work)
 
 
 def prepare_seconds(project: Project, per_gradient: float, compute: Compute) -> float:
@@ -112,7 +112,7 @@ def prepare_bytes(project: Project, compute: Compute) -> int:
     return sum(rows * size * dtype.itemsize for rows in counts if gradients.fits(rows, size, dtype))
 
 
-def _keep_gradients(loaded: Loaded, run: Work, progress: Progress) -> None:
+def _keep_gradients(loaded: Loaded, run: RunWriter, progress: Progress) -> None:
     model, params = loaded.model, loaded.params
     size, passes = flatten(params).numel(), passes_of(model)
 

@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-from core.actions.basis import ENGINE
 from core.actions.compute import Compute, Loaded
-from core.errors import UserError
-from core.progress import Progress
+from core.decisions.log import Item
+from core.influence.basis import ENGINE_VERSION
 from core.review.calibration import Calibration, Copy, calibrate, evidence_by, suspicion, uncalibrated
-from core.review.claims import Claims, claims_of
 from core.review.forecast import EVIDENCE, forecast
-from core.review.members import SLOW, Rated, RateSettings, Source, features_of, rate
-from core.review.planting import IMAGE_KINDS, ROW_KINDS, plant
-from core.workspace.decisions import Item
-from core.workspace.runs import Run, Work
+from core.review.image_labels import ImageLabelPairs, image_label_pairs
+from core.review.injected_noise import IMAGE_KINDS, ROW_KINDS, inject_label_noise
+from core.review.member_scores import SLOW, ScoreSettings, ScoreTable, Source, features_of, score_labels
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
 KIND = "queue"
@@ -34,7 +34,7 @@ class QueueSettings:
     """What a queue is made of.
 
     Attributes:
-        slow: Scores beyond the fast ones, of :data:`core.review.members.SLOW`.
+        slow: Scores beyond the fast ones, of :data:`core.review.member_scores.SLOW`.
         rounds: Times that every label is rated by freshly drawn tasks.
         calibrate: Plant wrong labels on copies, to choose the ranking and to foretell how many are left.
         seed: Of all that is random.
@@ -54,7 +54,7 @@ class QueueSettings:
 
 def newest_queue(workspace: Workspace) -> Run | None:
     """The newest finished queue for the problem as it now is."""
-    now = {**workspace.project().hashes, "engine": ENGINE, "version": VERSION}
+    now = {**workspace.project().hashes, "engine": ENGINE_VERSION, "version": VERSION}
     return next((run for run in workspace.runs.all(KIND) if now.items() <= run.config.items()), None)
 
 
@@ -62,10 +62,10 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     """Make the queue.
 
     The run holds ``items.parquet`` (rank, level, task_id, role, image_id, class, suspicion, probability that the label
-    is wrong, suggested, suggested_probability, second, occurrences, a column a score (:mod:`core.review.members`), and
-    where it was calibrated :data:`core.review.forecast.EVIDENCE`), ``map.parquet`` (image_id, x, y), ``features.npy``
-    (float16, the images of the map), ``summary.json``, and where it was calibrated ``candidates.parquet`` and
-    ``curves.parquet`` (:mod:`core.review.calibration`).
+    is wrong, suggested, suggested_probability, second, occurrences, a column a score
+    (:mod:`core.review.member_scores`), and where it was calibrated :data:`core.review.forecast.EVIDENCE`),
+    ``map.parquet`` (image_id, x, y), ``features.npy`` (float16, the images of the map), ``summary.json``, and where it
+    was calibrated ``candidates.parquet`` and ``curves.parquet`` (:mod:`core.review.calibration`).
 
     Raises:
         UserError: too few classes or images to compare a label with others.
@@ -73,18 +73,20 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     project = workspace.project()
     question = {
         **project.hashes,
-        "engine": ENGINE,
+        "engine": ENGINE_VERSION,
         "version": VERSION,
         **asdict(settings),
         "dtype": compute.dtype,
     }
-    return workspace.runs.answer(KIND, question, lambda run: _make(Loaded(project, compute), settings, run, progress))
+    return workspace.runs.get_or_compute(
+        KIND, question, lambda run: _make(Loaded(project, compute), settings, run, progress)
+    )
 
 
-def _make(loaded: Loaded, settings: QueueSettings, run: Work, progress: Progress) -> None:
+def _make(loaded: Loaded, settings: QueueSettings, run: RunWriter, progress: Progress) -> None:
     project = loaded.project
     tasks, images = project.tasks.train, project.images
-    claims = claims_of(tasks, images)
+    claims = image_label_pairs(tasks, images)
     if len(claims.classes) < 2:
         raise UserError("The training tasks have one class only.", "Labels can be wrong where there are two or more.")
     by_row = claims.contradict
@@ -92,9 +94,9 @@ def _make(loaded: Loaded, settings: QueueSettings, run: Work, progress: Progress
     with _timed(clock, "features"):
         features = features_of(images, loaded.model, loaded.params, claims, progress)
     source = Source(images, loaded.model, loaded.params, project.tasks.heldout, features, loaded.episodes)
-    how = RateSettings(settings.slow, settings.rounds, settings.seed)
+    how = ScoreSettings(settings.slow, settings.rounds, settings.seed)
     with _timed(clock, "scores"):
-        rated = rate(source, claims, tasks, by_row, how, progress)
+        rated = score_labels(source, claims, tasks, by_row, how, progress)
     calibration = None
     if settings.calibrate:
         with _timed(clock, "planted labels"):
@@ -129,11 +131,11 @@ def _make(loaded: Loaded, settings: QueueSettings, run: Work, progress: Progress
 
 def _calibrated(
     source: Source,
-    claims: Claims,
-    rated: Rated,
+    claims: ImageLabelPairs,
+    rated: ScoreTable,
     project: Project,
     by_row: bool,
-    how: RateSettings,
+    how: ScoreSettings,
     progress: Progress,
 ) -> Calibration:
     log_p = rated.log_p[np.searchsorted(rated.images, claims.image)]
@@ -142,14 +144,14 @@ def _calibrated(
     copies = []
     for kind in ROW_KINDS if by_row else IMAGE_KINDS:
         start = time.perf_counter()
-        planted = plant(project.images, claims, project.tasks.train, log_p, kind, by_row, rng)
-        again = rate(source, planted.claims, planted.tasks, by_row, how, progress)
+        planted = inject_label_noise(project.images, claims, project.tasks.train, log_p, kind, by_row, rng)
+        again = score_labels(source, planted.claims, planted.tasks, by_row, how, progress)
         copies.append(Copy(kind, again.scores, planted.wrong, group, time.perf_counter() - start))
     return calibrate(copies, len(claims.classes), how.seed)
 
 
 def _items(
-    claims: Claims, rated: Rated, project: Project, by_row: bool, calibration: Calibration | None
+    claims: ImageLabelPairs, rated: ScoreTable, project: Project, by_row: bool, calibration: Calibration | None
 ) -> pd.DataFrame:
     rows, images = project.tasks.train.rows, project.images
     of_row = claims.of_row[claims.of_row >= 0]
@@ -233,7 +235,7 @@ def remaining(workspace: Workspace, run: Run) -> list[str]:
     return lines
 
 
-def words_of(run: Run) -> list[str]:
+def queue_summary_text(run: Run) -> list[str]:
     """How a queue was made, in sentences."""
     summary = run.json("summary.json")
     kind = "images" if summary["level"] == "image" else "rows of tasks"

@@ -10,22 +10,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from core.actions.basis import ENGINE
 from core.actions.compute import Compute, Loaded
 from core.actions.evaluate import evaluation
-from core.actions.solve import Solver
-from core.errors import UserError
+from core.influence.basis import ENGINE_VERSION
 from core.influence.curvature import task_gradients
 from core.influence.methods import Estimator
-from core.influence.scores import image_table, instance_table, refuse_meaningless, task_table
-from core.influence.selfinfluence import directions, relative_error
+from core.influence.scores import check_scores, image_table, instance_table, task_table
+from core.influence.self_influence import directions, relative_error
+from core.influence.solve import Solver
 from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank
 from core.influence.targets import Target, target_gradient
 from core.maml.adaptation import Implicit
 from core.maml.objective import Bilevel
 from core.maml.training import Snapshot
-from core.progress import Progress
-from core.workspace.runs import Run, Runs, Work
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
+from core.workspace.runs import Run, Runs, RunWriter
 from core.workspace.workspace import Workspace
 
 KIND = "rank"
@@ -36,7 +36,7 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
     """Scores against ``target``, positive = helpful, in nats of the target's loss that removal would add.
 
     The run holds ``instances.parquet``, ``tasks.parquet``, ``images.parquet`` (:mod:`core.influence.scores`) and
-    ``solver.json`` (:meth:`core.actions.solve.Solver.report`, the method, the target's loss, and the stationarity of
+    ``solver.json`` (:meth:`core.influence.solve.Solver.report`, the method, the target's loss, and the stationarity of
     the model). ``tracin`` has no solve, ``self-influence`` no target; its scores are minus the self-influence, so that
     the most suspicious come first here as everywhere.
     """
@@ -44,14 +44,14 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
     target.weighted(project.tasks.heldout)  # says so if it is not held out, before anything long begins
     question = {
         **project.hashes,
-        "engine": ENGINE,
+        "engine": ENGINE_VERSION,
         "target": "" if estimator.name == "self-influence" else str(target),
         **estimator.question(),
         "dtype": compute.dtype,
     }
     trajectory = workspace.trajectory() if estimator.name == "tracin" else []
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         measured = evaluation(workspace, compute, progress).json("summary.json")
         loaded = Loaded(project, compute)
         if estimator.name == "self-influence":
@@ -74,10 +74,10 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
         }
         run.write_json("solver.json", report)
 
-    return workspace.runs.answer(KIND, question, work)
+    return workspace.runs.get_or_compute(KIND, question, work)
 
 
-def read(model: Bilevel, gradient: str, inner: str = "cg") -> Bilevel:
+def configure_gradient(model: Bilevel, gradient: str, inner: str = "cg") -> Bilevel:
     """The model as its ``total`` or ``direct`` gradients read it, with the inverse of the inner Hessian as asked for.
 
     Raises:
@@ -97,9 +97,9 @@ Tables = dict[str, pd.DataFrame]
 
 
 def _influence(
-    loaded: Loaded, target: Target, estimator: Estimator, run: Work, progress: Progress, runs: Runs
+    loaded: Loaded, target: Target, estimator: Estimator, run: RunWriter, progress: Progress, runs: Runs
 ) -> tuple[Tables, dict[str, Any]]:
-    model = read(loaded.model, estimator.gradient, estimator.inner)
+    model = configure_gradient(loaded.model, estimator.gradient, estimator.inner)
     v, loss = _target_gradient(loaded, target, estimator.evaluation, run, progress, estimator.inner)
     if estimator.solve is None:
         u, report = v, _unsolved(loaded)
@@ -112,15 +112,17 @@ def _influence(
 
 
 def _target_gradient(
-    loaded: Loaded, target: Target, gradient: str, run: Work, progress: Progress, inner: str = "cg"
+    loaded: Loaded, target: Target, gradient: str, run: RunWriter, progress: Progress, inner: str = "cg"
 ) -> tuple[Tensor, float]:
     heldout = loaded.episodes(target.weighted(loaded.project.tasks.heldout))
     progress.stage("target gradient", len(heldout))
     with run.timed("target gradient"):
-        return target_gradient(read(loaded.model, gradient, inner), loaded.params, heldout, progress.advance)
+        return target_gradient(
+            configure_gradient(loaded.model, gradient, inner), loaded.params, heldout, progress.advance
+        )
 
 
-def _instances(loaded: Loaded, model: Bilevel, u: Tensor, run: Work, progress: Progress) -> pd.DataFrame:
+def _instances(loaded: Loaded, model: Bilevel, u: Tensor, run: RunWriter, progress: Progress) -> pd.DataFrame:
     progress.stage("scores", len(loaded.train))
     with run.timed("scores"):
         return instance_table(model, loaded.params, u, loaded.train, progress.advance, run.memory())
@@ -142,19 +144,19 @@ def _unsolved(loaded: Loaded) -> dict[str, Any]:
 
 
 def _tracin(
-    loaded: Loaded, target: Target, trajectory: list[Snapshot], run: Work, progress: Progress
+    loaded: Loaded, target: Target, trajectory: list[Snapshot], run: RunWriter, progress: Progress
 ) -> tuple[Tables, dict[str, Any]]:
     """``sum_c rate_c g_z(lambda_c) . v(lambda_c)`` (Pruthi et al. 2020, section 3.2), one pass a checkpoint."""
     final, loss = _target_gradient(loaded, target, "total", run, progress)
     instances = _instances(loaded, loaded.model, final, run, progress)
     score = np.zeros(len(instances))
     for number, snapshot in enumerate(trajectory, 1):
-        there = loaded.at(snapshot.params)
+        there = loaded.with_params(snapshot.params)
         v, _ = _target_gradient(there, target, "total", run, progress)
         table = _instances(there, there.model, v, run, progress)
         score += snapshot.rate * table["score"].to_numpy()
         progress.advance(0, note=f"checkpoint {number} of {len(trajectory)}")
-    refuse_meaningless(score)
+    check_scores(score)
     return _tables(instances.assign(score=score)), _unsolved(loaded) | {
         "target_loss": loss,
         "checkpoints": len(trajectory),
@@ -162,14 +164,14 @@ def _tracin(
 
 
 def _self_influence(
-    loaded: Loaded, estimator: Estimator, run: Work, progress: Progress, runs: Runs
+    loaded: Loaded, estimator: Estimator, run: RunWriter, progress: Progress, runs: Runs
 ) -> tuple[Tables, dict[str, Any]]:
     if estimator.solve is None or estimator.solve.solver != "low-rank":
         raise UserError("Self-influence needs the low-rank solver.", "Use --solver low-rank.")
-    model, settings = read(loaded.model, estimator.gradient, estimator.inner), estimator.solve
+    model, settings = configure_gradient(loaded.model, estimator.gradient, estimator.inner), estimator.solve
     solver = Solver(loaded, model, settings, run, progress, runs)
     basis = solver.basis()
-    solver.raised(lambda: _whole(basis, solver))
+    solver.with_adaptive_damping(lambda: _whole(basis, solver))
     exact = min(len(basis.values), estimator.probes // 3)
     probes = estimator.probes - exact
     ways = directions(basis, solver.shift, exact, probes, settings.seed)

@@ -11,16 +11,16 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from core.actions.decisions_out import comment_table, decision_table, provenance
 from core.actions.duplicates import newest_duplicates, sentences
-from core.actions.edit import CONTROLS, WAYS, kind_of
+from core.actions.edit import CONTROLS, EDIT_METHODS, kind_of
+from core.actions.export_decisions import comment_table, decision_table, provenance
 from core.actions.queue import newest_queue
-from core.actions.rank import ENGINE
+from core.actions.rank import ENGINE_VERSION
 from core.actions.report_figures import COLOURS, Line, chart, thumbnail
-from core.errors import UserError
-from core.files import write_text_atomically
+from core.decisions.log import Entry, Item
 from core.review.forecast import forecast
-from core.workspace.decisions import Entry, Item
+from core.runtime.errors import UserError
+from core.runtime.files import write_text_atomically
 from core.workspace.runs import Run
 from core.workspace.workspace import Project, Workspace
 
@@ -120,7 +120,7 @@ def _decided(items: pd.DataFrame, current: dict[Item, Entry]) -> dict[int, bool]
     keys = items[["level", "task_id", "role", "image_id"]].itertuples(index=False, name=None)
     for position, key in enumerate(keys):
         entry = current.get(Item(*key))
-        if entry is not None and entry.firm:
+        if entry is not None and entry.is_final:
             found[position] = entry.verdict != "keep"
     return found
 
@@ -212,12 +212,12 @@ def _section(title: str, rows: pd.DataFrame, project: Project) -> Section:
 def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
     """What is known of the effect of exactly these changes: measurements first, then the estimate."""
     changes, found = workspace.changes(), []
-    for way in sorted(WAYS, key=lambda way: (way == "linear", WAYS.index(way))):
+    for way in sorted(EDIT_METHODS, key=lambda way: (way == "linear", EDIT_METHODS.index(way))):
         belongs: dict[str, Any] = dict(project.hashes)
         if way not in CONTROLS:
             belongs["removal"] = changes.hash
         if way == "linear":
-            belongs["engine"] = ENGINE
+            belongs["engine"] = ENGINE_VERSION
         runs = [run for run in workspace.runs.all(kind_of(way)) if belongs.items() <= run.config.items()]
         if runs and len(changes):
             kind, words = _WORDS[way]

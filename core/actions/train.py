@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from core.actions.compute import Compute, Loaded
-from core.distributed import world
-from core.errors import UserError
-from core.maml.checkpoint import Model, ModelSpec, load_model, save_model, save_trajectory
+from core.checkpoints.model import Model, ModelSpec, load_model, save_model, save_trajectory
 from core.maml.evaluation import evaluate
 from core.maml.module import ModuleNet, probe
-from core.maml.training import STATE_FILE, TrainSettings, refuse_diverged, stationarity, train
-from core.progress import Progress
+from core.maml.training import STATE_FILE, TrainSettings, check_finite, stationarity, train
+from core.runtime.distributed import world
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.generate import read_folder
 from core.workspace.workspace import Project
 
@@ -46,7 +46,7 @@ def train_model(
         "heldout_hash": folder.heldout.hash,
     }
     here = world()
-    have = here.first(lambda: load_model(out) if (out / "model.json").exists() else None)
+    have = here.on_rank_zero(lambda: load_model(out) if (out / "model.json").exists() else None)
     if have is not None:
         asked = {key: story[key] for key in ("training", "data_hash", "tasks_hash")}
         if have.spec != spec or any(have.story.get(key) != value for key, value in asked.items()):
@@ -57,7 +57,7 @@ def train_model(
     trained = train(loaded.model, loaded.params, loaded.train, settings, folder=out, progress=progress)
     params = trained.params
     reached = stationarity(loaded.model, params, loaded.train, progress)
-    refuse_diverged(reached)
+    check_finite(reached)
     result = evaluate(loaded.model, params, loaded.heldout)
     story["report"] = {
         "stationarity": asdict(reached),
@@ -72,5 +72,5 @@ def train_model(
         save_model(model, out)
         (out / STATE_FILE).unlink(missing_ok=True)
 
-    here.first(write)
+    here.on_rank_zero(write)
     return model

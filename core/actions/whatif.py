@@ -1,8 +1,8 @@
 """What if this were removed or relabelled, or the target another one? Answered at once, from what is kept with the
 workspace (:mod:`core.actions.preparation`).
 
-An :class:`Instant` answers with sums of kept gradients, a small product for the solve, and one evaluation of the
-held-out tasks. Its answers are those of ``edit --how linear`` with :data:`core.actions.preparation.SETTINGS`:
+An :class:`WhatIfEstimator` answers with sums of kept gradients, a small product for the solve, and one evaluation of
+the held-out tasks. Its answers are those of ``edit --how linear`` with :data:`core.actions.preparation.SETTINGS`:
 **estimates** of what a retrain would give, with the residual of a solve by a basis.
 """
 
@@ -19,12 +19,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from core.actions import gradients
-from core.actions.basis import read_basis
 from core.actions.compute import Compute, Loaded
 from core.actions.preparation import HELDOUT, PROBES, ROWS, SKETCH, TASKS, prepared, row_ends, single
 from core.editing.linear import RowChange, changed_gradients, chunk_gradients, row_change
-from core.errors import UserError
+from core.influence import gradient_files as gradients
+from core.influence.basis import read_basis
 from core.influence.curvature import gradient_products
 from core.influence.scores import instance_table
 from core.influence.solvers import sketched_residual
@@ -33,6 +32,7 @@ from core.maml.episodes import Chunk
 from core.maml.evaluation import Evaluation, Interval, evaluate
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
+from core.runtime.errors import UserError
 from core.tasks.changes import Changes
 from core.workspace.workspace import Workspace
 
@@ -137,7 +137,7 @@ class _Solved(NamedTuple):
     residual: float
 
 
-class Instant:
+class WhatIfEstimator:
     """Answers what-ifs about one workspace; opened once, used by any number of threads.
 
     Raises:

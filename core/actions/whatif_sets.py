@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute
-from core.actions.edit import FINETUNE, SOLVE, kind_of, question_of
+from core.actions.edit import FINETUNE, SOLVE, cache_key, kind_of
 from core.actions.evaluate import KIND as EVALUATION
-from core.actions.evaluate import question_of as evaluation_question
-from core.actions.whatif import Instant, WhatIf
-from core.errors import UserError
+from core.actions.evaluate import cache_key as evaluation_question
+from core.actions.whatif import WhatIf, WhatIfEstimator
 from core.maml.evaluation import Interval
+from core.runtime.errors import UserError
 from core.workspace.runs import Run
 from core.workspace.whatif_sets import NamedSet
 from core.workspace.workspace import Project, Workspace
@@ -68,7 +68,7 @@ class Compared:
 
 def compare(
     workspace: Workspace,
-    instant: Instant | None,
+    instant: WhatIfEstimator | None,
     compute: Compute,
     names: Sequence[str] = (),
     table: Table = Run.table,
@@ -99,7 +99,7 @@ def compare(
 def _measured(
     workspace: Workspace, project: Project, named: NamedSet, way: str, compute: Compute, table: Table
 ) -> Measured | None:
-    run = workspace.runs.find(kind_of(way), question_of(project, way, named.changes, SOLVE, FINETUNE, compute))
+    run = workspace.runs.find(kind_of(way), cache_key(project, way, named.changes, SOLVE, FINETUNE, compute))
     if run is None:
         return None
     figures = run.json("edit.json")

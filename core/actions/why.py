@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from core.errors import UserError
 from core.influence.targets import Target
+from core.runtime.errors import UserError
 from core.tasks.changes import Changes
 
 MOST_FAILING = 500

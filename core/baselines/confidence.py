@@ -9,7 +9,7 @@ import pandas as pd
 from core.baselines.libraries import checked, require
 from core.baselines.pooled import codes, cross_validated, distinct_rows
 from core.data import ImageSet
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
 

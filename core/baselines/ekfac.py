@@ -20,7 +20,7 @@ from torch.utils.data import TensorDataset
 from core.baselines.libraries import checked, require
 from core.baselines.pooled import BATCH, codes, distinct_rows, pixels, train_pooled
 from core.data import ImageSet
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
 Batch = tuple[Tensor, Tensor]

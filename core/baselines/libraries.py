@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 def require(name: str) -> ModuleType:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from core.baselines.libraries import require
-from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Task
+from core.runtime.errors import UserError
 
 TaskValue = Callable[[Params, Task], Tensor]
 Batch = tuple[Tensor, ...]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.data import ImageSet
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
 BATCH = 64

@@ -14,10 +14,10 @@ import torch
 
 from core.baselines.libraries import checked
 from core.baselines.metatasks import attribution_task, guarded, quiet, task_loader
-from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel
+from core.runtime.errors import UserError
 
 
 def dattri_tracin(

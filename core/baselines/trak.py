@@ -16,10 +16,10 @@ from torch import Tensor
 
 from core.baselines.libraries import checked
 from core.baselines.metatasks import attribution_task, guarded, named, quiet, task_loader
-from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel, Task
+from core.runtime.errors import UserError
 
 LOST_DIGITS = 1e-3
 LOW_RANK = (

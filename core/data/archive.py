@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.data.decode import MOST_BYTES, Unreadable
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 MOST_FILES = 5_000_000
 MOST_UNPACKED = 500_000_000_000  # bytes that all files of an archive may have together

@@ -27,7 +27,7 @@ class Unreadable(Exception):
     """This one picture cannot be read; the text says why."""
 
 
-class Frame(NamedTuple):
+class ImageSpec(NamedTuple):
     """What every picture of a set is brought to: the arguments of :func:`decode`, in its order."""
 
     height: int
@@ -37,7 +37,7 @@ class Frame(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageHeader:
     """What the header of a picture says: sizes in pixels, and whether it is grey."""
 
     height: int
@@ -45,16 +45,16 @@ class Look:
     grey: bool
 
 
-def look(raw: Raw) -> Look:
+def read_header(raw: Raw) -> ImageHeader:
     """Read the header alone.
 
     Raises:
         Unreadable: it is no picture, or too large.
     """
     if isinstance(raw, np.ndarray):
-        return Look(raw.shape[0], raw.shape[1], raw.ndim == 2)
+        return ImageHeader(raw.shape[0], raw.shape[1], raw.ndim == 2)
     with _opened(raw) as picture:
-        return Look(picture.height, picture.width, picture.mode in _GREY_MODES)
+        return ImageHeader(picture.height, picture.width, picture.mode in _GREY_MODES)
 
 
 def decode(raw: Raw, height: int, width: int, channels: int, invert: bool = False, turn: int = 0) -> np.ndarray:

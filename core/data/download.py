@@ -13,8 +13,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 
-from core.errors import UserError
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 
 DOWNLOADABLE = ("omniglot", "mnist", "cifar-fs", "fc100")
 

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from core.errors import UserError
-from core.files import content_hash
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.decode import Raw
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("id", "class", "split", "group", "turn")
@@ -18,7 +18,7 @@ MOST_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
-class Form:
+class TargetFormat:
     """What images are brought to.
 
     Attributes:
@@ -51,7 +51,7 @@ class Listing:
     table: pd.DataFrame
     read: Callable[[int], Raw]
     stamp: Any
-    form: Form = field(default_factory=Form)
+    form: TargetFormat = field(default_factory=TargetFormat)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ def table_of(
     return table.assign(turn=0)
 
 
-def with_turns(listing: Listing) -> Listing:
+def with_rotations(listing: Listing) -> Listing:
     """Every class four times: as it is, and turned by 90, 180 and 270 degrees as classes of their own.
 
     The custom on Omniglot (Santoro et al. 2016; Vinyals et al. 2016). A turned class stays in the split of its

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 MOST_OPERATIONS = 5_000_000  # a list of a million names takes three million
 MOST_DEPTH = 32  # containers in containers

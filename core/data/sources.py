@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from core.data.images import ImageSet
-from core.data.store import all_stored, find, open_stored
-from core.errors import UserError
+from core.data.store import find, open_stored, stored_image_sets
+from core.runtime.errors import UserError
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +46,7 @@ def load_images(source: str, hash: str = "") -> ImageSet:
             f"The images {source!r} that these tasks were made of are not on this machine (content {hash[:12]}).",
             "Import them again with the data command; the tasks find them by their content.",
         )
-    known = [*SOURCES, *dict.fromkeys(name for one in all_stored() for name in one.names)]
+    known = [*SOURCES, *dict.fromkeys(name for one in stored_image_sets() for name in one.names)]
     raise UserError(
         f"There is no image set {source!r}.", f"Known: {', '.join(known)}. The data command imports your own."
     )

@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.data.decode import Frame, Unreadable, decode, look
+from core.data.decode import ImageSpec, Unreadable, decode, read_header
 from core.data.images import ImageSet
-from core.data.listing import Form, Listing, labels_of
-from core.errors import UserError
-from core.files import ArrayFile, content_hash, disk_errors, library, read_json, replacing, write_json
-from core.progress import Progress
+from core.data.listing import Listing, TargetFormat, labels_of
+from core.runtime.errors import UserError
+from core.runtime.files import ArrayFile, content_hash, disk_errors, library, read_json, replacing, write_json
+from core.runtime.progress import Progress
 
 FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
@@ -50,7 +50,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredImages:
     """An image set on disk, not opened.
 
     Attributes:
@@ -84,17 +84,17 @@ def images_home() -> Path:
     return library() / "images"
 
 
-def all_stored() -> list[Stored]:
+def stored_image_sets() -> list[StoredImages]:
     """Every image set that is whole, the newest first."""
     return sorted(_scanned()[0], key=lambda one: one.added, reverse=True)
 
 
-def damaged() -> list[str]:
+def damaged_image_sets() -> list[str]:
     """What is wrong with the image sets that are not whole, a sentence each."""
     return _scanned()[1]
 
 
-def _scanned() -> tuple[list[Stored], list[str]]:
+def _scanned() -> tuple[list[StoredImages], list[str]]:
     whole, faults = [], []
     for path in sorted(images_home().glob(f"*/{DESCRIPTION}")):
         if not path.parent.name.startswith("."):
@@ -105,17 +105,17 @@ def _scanned() -> tuple[list[Stored], list[str]]:
     return whole, faults
 
 
-def find(name: str, hash: str = "") -> Stored | None:
+def find(name: str, hash: str = "") -> StoredImages | None:
     """The image set of that hash; without one, the newest of that name, key or folder."""
     if not hash and Path(name).joinpath(DESCRIPTION).is_file():
         return _stored(Path(name).resolve())
-    for one in all_stored():
+    for one in stored_image_sets():
         if one.hash == hash if hash else name in (*one.names, one.folder.name):
             return one
     return None
 
 
-def open_stored(stored: Stored) -> ImageSet:
+def open_stored(stored: StoredImages) -> ImageSet:
     """Open it as a memory map; the same object while nobody changes it.
 
     Raises:
@@ -144,7 +144,7 @@ def _open(folder: Path, name: str) -> ImageSet:
     )
 
 
-def settled(listing: Listing, wanted: Form) -> Frame:
+def resolve_format(listing: Listing, wanted: TargetFormat) -> ImageSpec:
     """The form that pictures are brought to, decided where neither the user nor the format does.
 
     Looks at the headers of up to 64 pictures, spread over the listing.
@@ -155,11 +155,11 @@ def settled(listing: Listing, wanted: Form) -> Frame:
     own = listing.form
     size, channels, invert = wanted.size or own.size, wanted.channels or own.channels, wanted.invert or own.invert
     if size and channels:
-        return Frame(*size, channels, invert)
+        return ImageSpec(*size, channels, invert)
     seen, why = [], ""
     for position in np.unique(np.linspace(0, len(listing) - 1, min(_LOOKED_AT, len(listing))).astype(int)):
         try:
-            seen.append((position, look(listing.read(int(position)))))
+            seen.append((position, read_header(listing.read(int(position)))))
         except Unreadable as error:
             why = f"{listing.table['id'].iloc[position]}: {error}"
     if not seen:
@@ -174,23 +174,23 @@ def settled(listing: Listing, wanted: Form) -> Frame:
             "Say to which size they should be brought, for example --size 84.",
         )
     grey = all(look.grey for _, look in seen)
-    return Frame(*(size or (one.height, one.width)), channels or (1 if grey else 3), invert)
+    return ImageSpec(*(size or (one.height, one.width)), channels or (1 if grey else 3), invert)
 
 
 def store_images(
     listing: Listing,
     *,
     name: str = "",
-    form: Form | None = None,
+    form: TargetFormat | None = None,
     skip_unreadable: bool = False,
     story: dict[str, Any] | None = None,
     progress: Progress | None = None,
-) -> Stored:
+) -> StoredImages:
     """Decode every picture of ``listing`` and keep the result, or find it where that was done before.
 
     Args:
         name: What to call the image set; default: as the listing is called.
-        form: Wishes; see :func:`settled`.
+        form: TargetFormat; see :func:`resolve_format`.
         skip_unreadable: Leave out what cannot be read, instead of refusing the whole.
 
     Raises:
@@ -200,10 +200,10 @@ def store_images(
     name = name or re.sub(r"[^\w.-]+", "-", listing.name).strip("-.") or "images"
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name for an image set.", "Use up to 64 letters, digits, '.', '_' and '-'.")
-    frame = settled(listing, form or Form())
+    frame = resolve_format(listing, form or TargetFormat())
     _sweep()
     stamp = content_hash(listing.stamp, frame, listing.table["id"].tolist(), listing.table["class"].tolist())
-    for one in all_stored():
+    for one in stored_image_sets():
         if stamp in one.stamps and (not one.unreadable or (skip_unreadable and not _is_mended(one, listing, frame))):
             return _named(one, name, stamp)
     partial = images_home() / f".{stamp[:16]}"
@@ -217,7 +217,7 @@ def store_images(
             return _finish(listing, pixels, bad, partial, name, stamp, told)
 
 
-def _decode(listing: Listing, frame: Frame, partial: Path, progress: Progress) -> tuple[ArrayFile, dict[int, str]]:
+def _decode(listing: Listing, frame: ImageSpec, partial: Path, progress: Progress) -> tuple[ArrayFile, dict[int, str]]:
     """Write the pixels of all readable pictures; returns them and why the others, by position, could not be read."""
     shape = (frame.height, frame.width, frame.channels)
     size, n = math.prod(shape), len(listing)
@@ -262,7 +262,7 @@ def _decode(listing: Listing, frame: Frame, partial: Path, progress: Progress) -
     return ArrayFile(path, _HEADER, np.dtype(np.uint8), (kept, *shape)), bad
 
 
-def _begun(listing: Listing, frame: Frame, partial: Path) -> tuple[int, dict[int, str]]:
+def _begun(listing: Listing, frame: ImageSpec, partial: Path) -> tuple[int, dict[int, str]]:
     """Up to where an earlier attempt came, and what it could not read; where that can be read now, up to there."""
     if not (partial / _PROGRESS).exists():
         return 0, {}
@@ -274,17 +274,17 @@ def _begun(listing: Listing, frame: Frame, partial: Path) -> tuple[int, dict[int
     return mended, {position: why for position, why in bad.items() if position < mended}
 
 
-def _is_mended(one: Stored, listing: Listing, frame: Frame) -> bool:
+def _is_mended(one: StoredImages, listing: Listing, frame: ImageSpec) -> bool:
     """Whether a picture that was left out can be read now, as after a change of permissions, which no stamp tells."""
     left_out = {told["id"] for told in read_json(one.folder / DESCRIPTION)["unreadable"]}
     return _first_readable(listing, frame, np.flatnonzero(listing.table["id"].isin(left_out)).tolist()) is not None
 
 
-def _first_readable(listing: Listing, frame: Frame, positions: list[int]) -> int | None:
+def _first_readable(listing: Listing, frame: ImageSpec, positions: list[int]) -> int | None:
     return next((one for one in positions if not isinstance(_pixels(listing, frame, one, 0), str)), None)
 
 
-def _pixels(listing: Listing, frame: Frame, position: int, turn: int) -> np.ndarray | str:
+def _pixels(listing: Listing, frame: ImageSpec, position: int, turn: int) -> np.ndarray | str:
     """Pixels ``(height, width, channels)`` uint8, or why there are none."""
     try:
         return decode(listing.read(position), *frame, turn)
@@ -313,7 +313,7 @@ def _finish(
     name: str,
     stamp: str,
     story: dict[str, Any],
-) -> Stored:
+) -> StoredImages:
     table = listing.table.drop(index=list(bad), columns="turn").reset_index(drop=True)
     if table.empty:
         raise UserError(f"{listing.name}: not one image can be read.", f"See {partial / _UNREADABLE}.")
@@ -326,7 +326,7 @@ def _finish(
     found = content_hash(pixels, labels, list(names), table["id"].tolist())
     key = content_hash(found, table["split"].tolist(), table["group"].tolist())[:16]
     folder = images_home() / key
-    if any(one.folder == folder for one in all_stored()):
+    if any(one.folder == folder for one in stored_image_sets()):
         shutil.rmtree(partial)
         return _named(_stored(folder), name, stamp)
     shutil.rmtree(folder, ignore_errors=True)  # of a damaged description
@@ -352,7 +352,7 @@ def _finish(
     return _stored(folder)
 
 
-def _named(one: Stored, name: str, stamp: str) -> Stored:
+def _named(one: StoredImages, name: str, stamp: str) -> StoredImages:
     """The image set with one more name and stamp, and now the newest of that name."""
     described = read_json(one.folder / DESCRIPTION)
     described["names"] = [*(have for have in described["names"] if have != name), name]
@@ -362,14 +362,14 @@ def _named(one: Stored, name: str, stamp: str) -> Stored:
     return _stored(one.folder)
 
 
-def _stored(folder: Path) -> Stored:
+def _stored(folder: Path) -> StoredImages:
     path = folder / DESCRIPTION
     told = read_json(path)
     try:
         if told["format"] != FORMAT:
             raise UserError(f"{path} has format {told['format']}, not {FORMAT}.", "Update TaskLens.")
         height, width, channels = told["shape"]
-        return Stored(
+        return StoredImages(
             folder,
             tuple(told["names"]),
             told["count"],

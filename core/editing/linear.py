@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.influence.solvers import Product, Solution, conjugate_gradients
 from core.maml.backbone import Params
-from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
+from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
 from core.maml.objective import Bilevel
 from core.maml.passes import Passes, passes_of
 from core.maml.vectors import flatten, unflatten
@@ -66,7 +66,7 @@ def change_gradient(
     episodes: Episodes,
     weights: np.ndarray,
     labels: np.ndarray | None = None,
-    on_chunk: OnChunk = told_nobody,
+    on_chunk: OnChunk = no_progress,
 ) -> Tensor:
     """Sum of the gradients whose influence functions a change adds up, ``(P,)``.
 
@@ -105,7 +105,7 @@ def chunk_gradients(
     task = chunk.task
     if not any(change.moved[part].any() for part in rows):
         s, q = (torch.from_numpy(change.lost[part]).to(task.s) for part in rows)
-        return passes.removals(params, task, task._replace(s=s, q=q))
+        return passes.weight_change_gradients(params, task, task._replace(s=s, q=q))
     before, _ = passes.gradients(params, task)
     after = changed_gradients(passes, params, chunk, rows, change)
     return {name: value - after[name] for name, value in before.items()}

@@ -22,20 +22,20 @@ from torch import Tensor
 
 from core.editing.cost import Cost
 from core.editing.krylov import Krylov
-from core.errors import UserError
 from core.influence.curvature import Curvature
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 
 SHARES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Multipliers that are tried, as shares of the largest Ritz value; together they span all useful radii."""
 
 Remember = Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]]
-"""Does one step, or gives back what it gave in an earlier, interrupted attempt (:meth:`core.workspace.runs.Work`)."""
+"""Do one step, or return what an interrupted attempt stored (:meth:`core.workspace.runs.RunWriter.save_step`)."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def newton_edit(
 
     slope, loss = remember(first)
     gradient = torch.from_numpy(slope).to(lam) + decay * lam
-    before, norm = float(loss) + _pull(decay, lam), float(gradient.norm())
+    before, norm = float(loss) + _weight_decay_term(decay, lam), float(gradient.norm())
     if not np.isfinite([before, norm]).all():
         raise UserError("The gradient of what is kept is not finite.", "Check the model; try float64.")
     report: dict[str, Any] = {
@@ -148,7 +148,7 @@ def newton_edit(
         step = space.step(share * space.largest + decay)
         there = unflatten(lam + step, params)
         (value,) = remember(partial(_trial, model, there, kept, measured, progress.advance))
-        actual = before - (float(value) + _pull(decay, lam + step))
+        actual = before - (float(value) + _weight_decay_term(decay, lam + step))
         tried.append(
             {
                 "share": share,
@@ -203,7 +203,7 @@ def _mean_gradient(
     return gradient / len(positions), float(loss) / len(positions)
 
 
-def _pull(decay: float, lam: Tensor) -> float:
+def _weight_decay_term(decay: float, lam: Tensor) -> float:
     """The share of the weight decay in the mean objective."""
     return decay / 2 * float(lam.double().square().sum())
 

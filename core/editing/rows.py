@@ -29,7 +29,7 @@ def _support(model: Bilevel, params: Params, chunk: Task) -> Tensor:
     for each in torch.eye(chunk.s.shape[-1]).to(chunk.s).split(_REPEATS):
         repeated = _repeated(chunk, len(each))
         lost = repeated._replace(s=each, q=torch.zeros_like(repeated.q))
-        found.append(_rows(passes.removals(params, repeated, lost)))
+        found.append(_rows(passes.weight_change_gradients(params, repeated, lost)))
     return torch.cat(found)
 
 

@@ -17,12 +17,12 @@ import numpy as np
 
 from core.editing.cost import Cost
 from core.editing.newton import mean_loss
-from core.errors import UserError
 from core.maml.backbone import Params
-from core.maml.episodes import Episodes, told_nobody
+from core.maml.episodes import Episodes, no_progress
 from core.maml.objective import Bilevel
 from core.maml.training import TrainSettings, train
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,20 @@ class Start:
         return Cost(evaluations=self.tasks * len(self.losses))
 
 
-def best_start(model: Bilevel, candidates: Sequence[Params], heldout: Episodes, tasks: int, seed: int = 0) -> Start:
+def select_snapshot(
+    model: Bilevel, candidates: Sequence[Params], heldout: Episodes, tasks: int, seed: int = 0
+) -> Start:
     """The candidate that has the lowest mean query loss on ``tasks`` of the held-out tasks, the earliest of equals.
 
     What these tasks measure afterwards is chosen by them a little: it is one choice of few, and of few tasks.
     """
     some = np.sort(np.random.default_rng([seed, 47]).permutation(len(heldout))[:tasks])
-    losses = [mean_loss(model, one, heldout, some, told_nobody) for one in candidates]
+    losses = [mean_loss(model, one, heldout, some, no_progress) for one in candidates]
     best = int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
     return Start(candidates[best], best, losses, len(some))
 
 
-def few_steps(
+def single_task_finetune(
     model: Bilevel,
     params: Params,
     kept: Episodes,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-from core.errors import UserError
 from core.influence.methods import METHODS, parse
+from core.runtime.errors import UserError
 
 INFLUENCE = {name: method.words for name, method in METHODS.items() if name not in ("dot", "tracin", "self-influence")}
 ENSEMBLES = {
@@ -29,7 +29,7 @@ BASELINES = {
 COMBINATIONS = {
     "task-if+loss": "task-IF and adapted loss, each in standard deviations, added up",
 }
-KNOWN = INFLUENCE | ENSEMBLES | BASELINES | COMBINATIONS
+ALL_METHODS = INFLUENCE | ENSEMBLES | BASELINES | COMBINATIONS
 LIBRARIES = {
     "trak-1": "dattri",
     "trak-5": "dattri",
@@ -38,9 +38,9 @@ LIBRARIES = {
     "self-confidence": "cleanlab",
 }
 """The package that a method needs beside the ordinary install."""
-MEMBERS = {"task-if-5": 5, "trak-5": 5, "trak-10": 10}
+ENSEMBLE_SIZES = {"task-if-5": 5, "trak-5": 5, "trak-10": 10}
 """Models, trained from seeds of their own, that a method needs."""
-USUAL = ("task-if", "task-if-exact", "task-if-paper", "direct-if", "dot", "loss")
+DEFAULT_METHODS = ("task-if", "task-if-exact", "task-if-paper", "direct-if", "dot", "loss")
 
 
 def missing(names: Iterable[str]) -> list[str]:
@@ -57,13 +57,13 @@ def base(name: str) -> str:
 def words(name: str) -> str:
     """What a method is, and what of it is chosen otherwise."""
     chosen = name.split(":")[1:]
-    return KNOWN[base(name)] + (f"; {', '.join(chosen)}" if chosen else "")
+    return ALL_METHODS[base(name)] + (f"; {', '.join(chosen)}" if chosen else "")
 
 
 def check(name: str) -> None:
     """Raise UserError if there is no such method, or it cannot be varied so."""
-    if base(name) not in KNOWN:
-        raise UserError(f"There is no method {base(name)!r}.", f"Known: {', '.join(KNOWN)}.")
+    if base(name) not in ALL_METHODS:
+        raise UserError(f"There is no method {base(name)!r}.", f"Known: {', '.join(ALL_METHODS)}.")
     if base(name) != name:
         if base(name) not in INFLUENCE:
             raise UserError(f"{base(name)} has no parts to choose.", f"These have: {', '.join(INFLUENCE)}.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 
-TRUTHS = ("half", "one")
+PROTOCOLS = ("half", "one")
 
 
 def subsets(truth: str, tasks: int, count: int, seed: int = 0) -> np.ndarray:
@@ -19,8 +19,8 @@ def subsets(truth: str, tasks: int, count: int, seed: int = 0) -> np.ndarray:
     Raises:
         UserError: more are asked for than there are tasks to leave out, or fewer than 3.
     """
-    if truth not in TRUTHS:
-        raise UserError(f"There is no truth {truth!r}.", f"Use {' or '.join(TRUTHS)}.")
+    if truth not in PROTOCOLS:
+        raise UserError(f"There is no truth {truth!r}.", f"Use {' or '.join(PROTOCOLS)}.")
     if count < 3:
         raise UserError("A correlation needs 3 subsets at least.", "Use 20 or more.")
     if truth == "one":

@@ -11,8 +11,8 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.errors import UserError
 from core.experiments.results import KINDS, Plot, Series
+from core.runtime.errors import UserError
 
 HELPS, HARMS, GREY = "#0d9488", "#d9480f", "#6b7280"
 """Of scores, and of what is shown for comparison only; as on every page."""

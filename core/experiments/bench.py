@@ -14,27 +14,27 @@ import torch
 
 from core.actions.compute import Compute
 from core.actions.edit import REWIND_TASKS
-from core.actions.method_scores import POOLED_EPOCHS, scored
-from core.actions.rank import ranking, read
-from core.actions.retraining import Retrain, params_of, retraining
-from core.actions.solve import Solver
+from core.actions.rank import configure_gradient, ranking
 from core.editing.cost import Cost, training_cost
 from core.editing.linear import change_gradient, row_change, touched_tasks
 from core.editing.newton import NewtonSettings, newton_edit
-from core.editing.steps import StepSettings, best_start, few_steps
+from core.editing.retraining import Retrain, retrained_params, retraining
+from core.editing.steps import StepSettings, select_snapshot, single_task_finetune
+from core.evidence.method_scores import POOLED_EPOCHS, method_scores
 from core.experiments.problems import Problem, problem, recipe
 from core.experiments.profiles import WAYS, Profile
 from core.influence.methods import METHODS, Estimator
+from core.influence.solve import Solver
 from core.influence.targets import Target
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten, unflatten
-from core.progress import Progress, Within
+from core.runtime.progress import Progress, SubProgress
 from core.tasks.changes import Changes, cleaned
 from core.tasks.sampling import pool_of, sample_tasks
 from core.tasks.tasklist import TaskList
-from core.workspace.runs import MEMORY, Kept, Run, Work
+from core.workspace.runs import MEMORY, Run, RunWriter, StepCache
 
 TRAINING, RANKING, EDIT = 10, 8, 1
 """About how long a training, a ranking and an edit take, for the progress alone."""
@@ -71,7 +71,7 @@ class Bench:
 
     unit: Unit
     compute: Compute
-    work: Work
+    work: RunWriter
     progress: Progress
     command: str
     _edits: Iterator[int] = field(default_factory=count)
@@ -83,7 +83,7 @@ class Bench:
     @contextmanager
     def piece(self, weight: int) -> Iterator[Progress]:
         """A part of the work that takes about as long as ``weight`` quick edits."""
-        inner = Within(self.progress, _FINE * weight)
+        inner = SubProgress(self.progress, _FINE * weight)
         yield inner
         inner.finish()
 
@@ -137,7 +137,7 @@ class Bench:
             return self._pooled(on)
         targets = np.arange(len(on.loaded.heldout))
         with self.piece(RANKING) as progress:
-            found = scored(on.workspace, on.loaded, method, targets, lambda _: [], self.compute, progress)
+            found = method_scores(on.workspace, on.loaded, method, targets, lambda _: [], self.compute, progress)
         return found.scores.mean(1), found.processor_seconds
 
     def _pooled(self, on: Problem) -> tuple[np.ndarray, float]:
@@ -155,12 +155,12 @@ class Bench:
             targets = _of_known_classes(on, self.unit)
         question = {**project.hashes, "targets": targets.hash, "epochs": POOLED_EPOCHS}
 
-        def work(run: Work) -> None:
+        def work(run: RunWriter) -> None:
             score = ekfac_mean_scores(project.images, project.tasks.train, targets, epochs=POOLED_EPOCHS, seed=0)
             run.write_table("scores.parquet", pd.DataFrame({"score": score}))
 
         with self.piece(RANKING):
-            run = on.workspace.runs.answer("pooled-ekfac", question, work)
+            run = on.workspace.runs.get_or_compute("pooled-ekfac", question, work)
         return run.table("scores.parquet")["score"].to_numpy(), run.processor_seconds
 
     def kept(self, on: Problem, changes: Changes) -> Episodes:
@@ -175,7 +175,7 @@ class Bench:
         tasks, how = cleaned(on.loaded.project.tasks.train, changes), Retrain()
         with self.piece(TRAINING) as progress:
             run = retraining(on.workspace, on.loaded, tasks, how, seed, progress)
-        return Edited(params_of(run, on.loaded), run.processor_seconds, self.price(on, changes))
+        return Edited(retrained_params(run, on.loaded), run.processor_seconds, self.price(on, changes))
 
     def price(self, on: Problem, changes: Changes) -> float:
         """What retraining costs, in meta-gradients."""
@@ -189,8 +189,8 @@ class Bench:
             solve = replace(solve, damping=0.0)
         loaded = on.loaded
 
-        def do(progress: Progress, work: Work) -> tuple[Params, float]:
-            model, after = read(loaded.model, gradient), changes.applied(loaded.project.tasks.train)
+        def do(progress: Progress, work: RunWriter) -> tuple[Params, float]:
+            model, after = configure_gradient(loaded.model, gradient), changes.applied(loaded.project.tasks.train)
             g = change_gradient(model, loaded.params, loaded.train, after.weights, after.labels)
             solver = Solver(loaded, model, solve, work, progress)
             solution = solver.solve(g)
@@ -203,7 +203,7 @@ class Bench:
     def newton(self, on: Problem, changes: Changes) -> Edited:
         """One Newton step on the objective of what is left, damped by a trust region."""
 
-        def do(progress: Progress, _: Work) -> tuple[Params, float]:
+        def do(progress: Progress, _: RunWriter) -> tuple[Params, float]:
             made = newton_edit(
                 on.loaded.model,
                 on.loaded.params,
@@ -218,10 +218,10 @@ class Bench:
     def rewound(self, on: Problem) -> Edited:
         """The snapshot of the training that some of the targets like best, and what choosing it took."""
 
-        def do(_: Progress, __: Work) -> tuple[Params, float]:
+        def do(_: Progress, __: RunWriter) -> tuple[Params, float]:
             loaded = on.loaded
             snapshots = [loaded.place(one.params) for one in on.workspace.trajectory()]
-            chosen = best_start(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, self.unit.seed)
+            chosen = select_snapshot(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, self.unit.seed)
             return chosen.params, chosen.cost.meta_gradients
 
         return self._clocked(on, do)
@@ -231,9 +231,9 @@ class Bench:
         begun = start or self.unedited(on)
         budget = max(1, round(share * self.price(on, changes) - begun.cost))
 
-        def do(progress: Progress, _: Work) -> tuple[Params, float]:
+        def do(progress: Progress, _: RunWriter) -> tuple[Params, float]:
             settings = StepSettings(budget=budget, seed=self.unit.seed)
-            made = few_steps(on.loaded.model, begun.params, self.kept(on, changes), settings, progress)
+            made = single_task_finetune(on.loaded.model, begun.params, self.kept(on, changes), settings, progress)
             return made, budget + begun.cost
 
         edited = self._clocked(on, do)
@@ -244,7 +244,7 @@ class Bench:
         settings = replace(settings or self.unit.profile.finetune, seed=self.unit.seed)
         kept = self.kept(on, changes)
 
-        def do(progress: Progress, _: Work) -> tuple[Params, float]:
+        def do(progress: Progress, _: RunWriter) -> tuple[Params, float]:
             params = train(
                 on.loaded.model, on.loaded.params, kept, settings, progress=progress, name="fine-tune"
             ).params
@@ -252,11 +252,11 @@ class Bench:
 
         return self._clocked(on, do)
 
-    def _clocked(self, on: Problem, do: Callable[[Progress, Work], tuple[Params, float]]) -> Edited:
+    def _clocked(self, on: Problem, do: Callable[[Progress, RunWriter], tuple[Params, float]]) -> Edited:
         """An edit and what it took. A finished one is kept; an interrupted one begins again, to be timed whole."""
-        work = Work(self.work.folder / MEMORY / f"edit-{next(self._edits):03d}")
-        kept, like = Kept(work.folder), on.loaded.params
-        work.forget()
+        work = RunWriter(self.work.folder / MEMORY / f"edit-{next(self._edits):03d}")
+        kept, like = StepCache(work.folder), on.loaded.params
+        work.clear_steps()
         with self.piece(EDIT) as progress:
             made = kept.get("made")
             if made is None:

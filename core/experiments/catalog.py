@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from core.errors import UserError
 from core.experiments import appendix, figure1, figure2, instances, ladder, table1, truth
 from core.experiments.bench import Bench
 from core.experiments.outcome import Figures, Outcome
 from core.experiments.profiles import DATA, MNIST, Profile
+from core.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

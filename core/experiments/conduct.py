@@ -11,12 +11,9 @@ from typing import Any
 import pandas as pd
 
 from core import __version__
-from core.actions.basis import ENGINE
 from core.actions.compute import Compute
 from core.data import load_images
-from core.data.store import all_stored
-from core.distributed import world
-from core.errors import UserError
+from core.data.store import stored_image_sets
 from core.evidence.methods import missing
 from core.experiments.bench import Bench, Unit
 from core.experiments.catalog import Experiment, experiment_of
@@ -25,9 +22,12 @@ from core.experiments.outcome import TITLES, Figures
 from core.experiments.problems import experiments_home
 from core.experiments.profiles import DATA, MNIST, profile_of
 from core.experiments.results import PARTS, Result, write_result
-from core.files import read_json, replacing_folder
-from core.progress import Progress, Within
-from core.workspace.runs import Runs, Work
+from core.influence.basis import ENGINE_VERSION
+from core.runtime.distributed import world
+from core.runtime.errors import UserError
+from core.runtime.files import read_json, replacing_folder
+from core.runtime.progress import Progress, SubProgress
+from core.workspace.runs import Runs, RunWriter
 
 _UNITS = 1000  # of progress, a repetition on one data set
 OFFLINE = "mnist5k"
@@ -40,7 +40,7 @@ def result_folder(name: str, profile: str) -> Path:
 
 def image_sets() -> dict[str, str]:
     """By the paper's name of a data set, an image set of that name that is here; MNIST always is, with 5,000 images."""
-    here = {name.lower() for stored in all_stored() for name in stored.names}
+    here = {name.lower() for stored in stored_image_sets() for name in stored.names}
     return {MNIST: OFFLINE} | {name: name for name in DATA if name in here}
 
 
@@ -77,19 +77,19 @@ def conduct(
     progress.stage(experiment.title, _UNITS * len(units))
 
     def one(unit: Unit, count: int) -> str:
-        within = Within(progress, _UNITS * count)
+        within = SubProgress(progress, _UNITS * count)
         question = _question(experiment, unit, hashes[unit.data], compute)
 
-        def work(run: Work) -> None:
+        def work(run: RunWriter) -> None:
             bench = Bench(unit, compute, run, within, command)
             bench.begin(experiment.title, experiment.weight(unit.profile))
             run.write_table("figures.parquet", experiment.measure(bench))
 
-        done = runs.answer(f"experiment-{name}", question, work)
+        done = runs.get_or_compute(f"experiment-{name}", question, work)
         within.finish(f"{TITLES[unit.data]}, seed {unit.seed}")
         return done.id
 
-    done = runs.dealt(world().deal(units, one))
+    done = runs.collect_distributed(world().map_distributed(units, one))
     tables = [
         run.table("figures.parquet").assign(data=unit.data, seed=unit.seed)
         for run, unit in zip(done, units, strict=True)
@@ -105,7 +105,7 @@ def conduct(
         "hashes": hashes,
         "seeds": seeds,
         "dtype": compute.dtype,
-        "device": str(compute.resolved()),
+        "device": str(compute.torch_device()),
         "processes": world().size,
         "command": command,
         "version": __version__,
@@ -113,7 +113,7 @@ def conduct(
         "processor_seconds": round(sum(run.processor_seconds for run in done), 1),
         "seconds": round(time.perf_counter() - begun, 1),
     }
-    world().first(lambda: _write(out, experiment, figures, config))
+    world().on_rank_zero(lambda: _write(out, experiment, figures, config))
     return out
 
 
@@ -124,7 +124,7 @@ def _question(experiment: Experiment, unit: Unit, data_hash: str, compute: Compu
     return {
         "experiment": experiment.name,
         "version": experiment.version,
-        "engine": ENGINE,
+        "engine": ENGINE_VERSION,
         "profile": described,
         "data": unit.data,
         "images": data_hash,

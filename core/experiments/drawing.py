@@ -38,7 +38,7 @@ from core.experiments.appearance import (
 )
 from core.experiments.picture_sheet import picture_sheet
 from core.experiments.results import Plot, Result, Series
-from core.files import replacing
+from core.runtime.files import replacing
 
 _DPI = 150
 _WIDTH_PX, _HEIGHT_PX, _FRAME_PX, _LINE_PX = 1400, 700, 120, 34

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.data import ImageSet, load_images
-from core.errors import UserError
 from core.experiments.appearance import HARMS, HELPS
 from core.experiments.results import Grid, Picture
+from core.runtime.errors import UserError
 
 _WIDTH, _MARGIN, _TEXT, _GAP = 1400, 32, 400, 6
 _INNER = _WIDTH - 2 * _MARGIN

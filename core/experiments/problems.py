@@ -17,16 +17,16 @@ import numpy as np
 
 from core.actions.compute import Compute, Loaded
 from core.actions.train import train_model
+from core.checkpoints.model import ModelSpec
 from core.data import ImageSet, load_images
 from core.experiments.profiles import OMNIGLOT, WAYS, Profile
-from core.files import content_hash, disk_errors, library
 from core.maml.backbone import Params
-from core.maml.checkpoint import ModelSpec
 from core.maml.episodes import Episodes
 from core.maml.evaluation import Evaluation, evaluate
 from core.maml.training import TrainSettings
-from core.progress import Progress
-from core.tasks.generate import TaskFolder, TaskSettings, drawn, write_folder
+from core.runtime.files import content_hash, disk_errors, library
+from core.runtime.progress import Progress
+from core.tasks.generate import TaskFolder, TaskSettings, draw_tasks, write_folder
 from core.tasks.sampling import pool_of, sample_tasks, split_classes, split_images, split_official
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks
 from core.workspace.workspace import Workspace, create
@@ -157,7 +157,7 @@ def draw(images: ImageSet, made_by: Recipe) -> tuple[TaskFolder, TaskList]:
     """Tasks and tests of a recipe."""
     rng = np.random.default_rng([made_by.seed, 1])
     train, targets, tests = three_parts(images, made_by.data, rng)
-    folder = drawn(images, made_by.tasks, train, targets)
+    folder = draw_tasks(images, made_by.tasks, train, targets)
     shape = {"ways": WAYS, "shots": made_by.tasks.shots, "queries": made_by.tasks.queries}
     pool = pool_of(images.labels, tests).without_small(made_by.tasks.shots + made_by.tasks.queries)
     return folder, sample_tasks(images, pool, **shape, count=made_by.tests, prefix="e", rng=rng)

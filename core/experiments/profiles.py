@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from core.errors import UserError
+from core.checkpoints.model import ModelSpec
 from core.influence.methods import SolveSettings
-from core.maml.checkpoint import ModelSpec
 from core.maml.training import TrainSettings
+from core.runtime.errors import UserError
 
 OMNIGLOT, MNIST, MINI_IMAGENET, FC100 = DATA = ("omniglot", "mnist", "mini-imagenet", "fc100")
 """The paper's data sets, in the order of its Table 1."""

@@ -21,8 +21,8 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from core.errors import UserError
-from core.files import disk_errors, read_json, write_json, write_text_atomically
+from core.runtime.errors import UserError
+from core.runtime.files import disk_errors, read_json, write_json, write_text_atomically
 
 KINDS = ("lines", "dots", "bars")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from core.errors import PassingError, UserError
 from core.experiments.bench import EDIT, RANKING, TRAINING, Bench, Edited
 from core.experiments.outcome import (
     NEAR,
@@ -30,6 +29,7 @@ from core.experiments.paper import printed
 from core.experiments.problems import Problem
 from core.experiments.profiles import Profile
 from core.experiments.results import Plot, Table
+from core.runtime.errors import TransientError, UserError
 from core.tasks.changes import Changes
 
 SHARE = 0.4
@@ -89,7 +89,7 @@ def measure(bench: Bench) -> pd.DataFrame:
         for method in PICKED if condition == "harmful" else ():
             try:
                 score, seconds = bench.task_scores(on, method.removeprefix("pick-"))
-            except PassingError:
+            except TransientError:
                 raise
             except UserError as error:  # one method that cannot run here must not cost the others
                 rows.append({"condition": condition, "method": method, "note": str(error)})

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.errors import UserError
 from core.maml.backbone import Params
-from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
+from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
 from core.maml.objective import Bilevel, Task
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
+from core.runtime.errors import UserError
 
 ChunkProduct = Callable[[Bilevel, Params, Params, Task], Params]
 
@@ -83,7 +83,7 @@ class Curvature:
         params: Params,
         episodes: Episodes,
         positions: np.ndarray | None = None,
-        on_chunk: OnChunk = told_nobody,
+        on_chunk: OnChunk = no_progress,
     ) -> None:
         if name not in CURVATURES:
             raise UserError(f"There is no curvature {name!r}.", f"Known: {', '.join(CURVATURES)}.")
@@ -126,7 +126,7 @@ def task_gradients(
     params: Params,
     episodes: Episodes,
     positions: np.ndarray | None = None,
-    on_chunk: OnChunk = told_nobody,
+    on_chunk: OnChunk = no_progress,
 ) -> Tensor:
     """Total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1); all in memory."""
     return _rows(model, params, episodes, lambda gradients: gradients, flatten(params).numel(), positions, on_chunk)
@@ -137,7 +137,7 @@ def gradient_products(
     params: Params,
     episodes: Episodes,
     directions: Tensor,
-    on_chunk: OnChunk = told_nobody,
+    on_chunk: OnChunk = no_progress,
 ) -> Tensor:
     """``g_k . u_t`` for every task and every row u_t of ``directions`` ``(T, P)``: ``(tasks, T)``, no gradient kept."""
     return _rows(model, params, episodes, lambda g: g @ directions.T, len(directions), None, on_chunk)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from core.errors import UserError
 from core.influence.curvature import CURVATURES
 from core.influence.solvers import check_fits
 from core.maml.adaptation import INVERSES
+from core.runtime.errors import UserError
 
 SUBSAMPLES = ("random", "difficulty", "uncertainty")
 GRADIENTS = ("total", "direct")

@@ -20,13 +20,13 @@ from scipy.special import log_softmax
 from torch import Tensor
 from torch.func import grad
 
-from core.errors import UserError
 from core.maml.backbone import Params
-from core.maml.episodes import Chunk, Episodes, Memory, OnChunk, told_nobody
+from core.maml.episodes import Chunk, ChunkCache, Episodes, OnChunk, no_progress
 from core.maml.forward import jacfwd
 from core.maml.objective import Bilevel, Task
 from core.maml.passes import RowScores, passes_of
 from core.maml.vectors import flatten, unflatten
+from core.runtime.errors import UserError
 
 
 def inner_influence(model: Bilevel, params: Params, task: Task) -> tuple[Tensor, Tensor]:
@@ -47,8 +47,8 @@ def instance_table(
     params: Params,
     u: Tensor,
     episodes: Episodes,
-    on_chunk: OnChunk = told_nobody,
-    memory: Memory | None = None,
+    on_chunk: OnChunk = no_progress,
+    memory: ChunkCache | None = None,
 ) -> pd.DataFrame:
     """Every row of the task table with its score and the adapted model's view of it.
 
@@ -82,14 +82,14 @@ def instance_table(
         columns["effect"][rows_s] = effect
         for rows, by, logits in ((rows_s, by_s, support), (rows_q, by_q, query)):
             columns["score"][rows] = by
-            view = look(logits, label[rows])
+            view = prediction_stats(logits, label[rows])
             columns["loss"][rows], columns["margin"][rows], columns["entropy"][rows], predicted[rows] = view
-    refuse_meaningless(columns["score"])
+    check_scores(columns["score"])
     table = episodes.tasks.rows.assign(**columns, predicted=predicted, confidence=np.exp(-columns["loss"]))
     return table.assign(predicted_class=class_of(table, table))
 
 
-def look(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def prediction_stats(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Loss, margin, entropy and predicted label from logits ``(..., ways)`` and labels ``(...)``."""
     log_probability = log_softmax(logits.astype(np.float64), -1)
     own = np.take_along_axis(log_probability, label[..., None], -1)[..., 0]
@@ -99,7 +99,7 @@ def look(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     return -own, own - others.max(-1), entropy, logits.argmax(-1)
 
 
-def refuse_meaningless(scores: np.ndarray) -> None:
+def check_scores(scores: np.ndarray) -> None:
     """Raise UserError where scores are not finite or all zero: they would rank nothing."""
     if not np.isfinite(scores).all() or not scores.any():
         what = "all zero" if np.isfinite(scores).all() else "not finite"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 Product = Callable[[Tensor], Tensor]
 SOLVERS = ("cg", "neumann", "low-rank", "dual")
@@ -289,7 +289,7 @@ def low_rank(product: Product, b: Tensor, basis: Basis, *, shift: float) -> Solu
     return Solution(x, len(basis.values), residual, residual < 1, smallest, largest)
 
 
-def left_out(
+def residual_sketch(
     product: Product, basis: Basis, probes: int, *, on_iteration: Callable[[int], None] = lambda done: None
 ) -> Tensor:
     """``(probes, P)``: what a basis leaves out of C, times random vectors w of unit variance.
@@ -308,7 +308,7 @@ def left_out(
 
 
 def sketched_residual(sketch: Tensor, x: Tensor, b: Tensor) -> float:
-    """The relative residual of ``x``, which solves for ``b`` with a basis, from its :func:`left_out`.
+    """The relative residual of ``x``, which solves for ``b`` with a basis, from its :func:`residual_sketch`.
 
     With D what is left out, the residual is ``-D x``, and ``E (w . D x)^2 = |D x|^2``. From m probes its error is
     about ``1 / sqrt(2 m)`` of it.

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from core.errors import UserError
 from core.maml.backbone import Params
-from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
+from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
 
@@ -67,7 +67,7 @@ class Target:
 
 
 def target_gradient(
-    model: Bilevel, params: Params, target: Episodes, on_chunk: OnChunk = told_nobody
+    model: Bilevel, params: Params, target: Episodes, on_chunk: OnChunk = no_progress
 ) -> tuple[Tensor, float]:
     """Total gradient ``(P,)`` of the target's loss by lambda, through the adaptation, and the loss itself.
 

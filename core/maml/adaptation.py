@@ -8,11 +8,11 @@ from functools import partial
 import torch
 from torch.func import grad
 
-from core.errors import UserError
 from core.maml import ekfac
 from core.maml.backbone import Network, Params, head_of
 from core.maml.objective import Task, inner_loss
 from core.maml.proximal import Proximal, inverse_product, proximal_optimum
+from core.runtime.errors import UserError
 
 RATES = "rates."
 ADAPTED = ("all", "head")

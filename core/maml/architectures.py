@@ -17,7 +17,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 RESNET12_WIDTHS = (64, 160, 320, 640)
 """learn2learn's default (``wider=True``, Lee et al. 2019); ``wider=False`` is (64, 128, 256, 512)."""

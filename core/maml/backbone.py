@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 Params = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]

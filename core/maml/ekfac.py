@@ -35,8 +35,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from core.errors import UserError
 from core.maml.backbone import Layer, Layered, Network, Params
+from core.runtime.errors import UserError
 
 Apply = Callable[[Params], Params]
 

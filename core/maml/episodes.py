@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from core.data import ImageSet
-from core.distributed import world
-from core.files import content_hash
 from core.maml.backbone import Params
 from core.maml.objective import Task
+from core.runtime.distributed import world
+from core.runtime.files import content_hash
 from core.tasks.tasklist import TaskList
 
 
@@ -40,11 +40,11 @@ OnChunk = Callable[[int], None]
 """Told the number of tasks after each chunk, for progress and cancelling."""
 
 
-def told_nobody(tasks: int) -> None:
+def no_progress(tasks: int) -> None:
     """Who wants to know of no chunk."""
 
 
-class Memory(Protocol):
+class ChunkCache(Protocol):
     """Keeps what chunks gave, so that interrupted work goes on from there."""
 
     def get(self, key: str) -> list[np.ndarray] | None:
@@ -54,7 +54,7 @@ class Memory(Protocol):
         """Keep something."""
 
 
-def recalled(memory: Memory, key: str, compute: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
+def get_or_compute(memory: ChunkCache, key: str, compute: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
     """What was kept under a name, else what ``compute`` gives, which is kept."""
     kept = memory.get(key)
     if kept is None:
@@ -90,7 +90,7 @@ class Episodes:
     This is also the one place that runs through tasks: everything else says what to do with a chunk (:meth:`summed`,
     :meth:`collected`). On a CPU every thread that PyTorch may use takes chunks of its own: threads that share every
     single operation wait for each other at each, which on a machine with other work to do costs more than the work.
-    So does every process of :func:`core.distributed.world`; all of them then have the results of all chunks.
+    So does every process of :func:`core.runtime.distributed.world`; all of them then have the results of all chunks.
 
     Args:
         tasks: The tasks; only rows of positive or zero weight as they stand, none is dropped.
@@ -166,11 +166,11 @@ class Episodes:
         self,
         function: Callable[[Chunk], Sequence[Tensor]],
         positions: np.ndarray | None = None,
-        on_chunk: OnChunk = told_nobody,
+        on_chunk: OnChunk = no_progress,
     ) -> list[Tensor]:
         """Sums over all chunks of what ``function`` gives for each, added up in their order."""
         here, rounds, sums = world(), self._rounds(positions), list[Tensor]()
-        with here.together():
+        with here.sync_errors():
             for parts, pieces in zip(self._each(function, rounds), rounds, strict=False):
                 sums = [one + two for one, two in zip(sums, parts, strict=True)] if sums else list(parts)
                 on_chunk(_tasks(pieces))
@@ -183,8 +183,8 @@ class Episodes:
         self,
         function: Callable[[Chunk], Sequence[Tensor]],
         positions: np.ndarray | None = None,
-        on_chunk: OnChunk = told_nobody,
-        memory: Memory | None = None,
+        on_chunk: OnChunk = no_progress,
+        memory: ChunkCache | None = None,
     ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         """What ``function`` gives for every chunk, as arrays that have its tasks as their first axis."""
 
@@ -192,13 +192,13 @@ class Episodes:
             def compute() -> list[np.ndarray]:
                 return [part.cpu().numpy() for part in function(chunk)]
 
-            return recalled(memory, content_hash(chunk.positions)[:24], compute) if memory else compute()
+            return get_or_compute(memory, content_hash(chunk.positions)[:24], compute) if memory else compute()
 
         here, rounds = world(), self._rounds(positions)
         mine = self._each(arrays, rounds)
         for start in range(0, len(rounds), _ROUNDS):
             own, some = [], rounds[start : start + _ROUNDS]
-            with here.together():
+            with here.sync_errors():
                 for pieces, parts in zip(some, mine, strict=False):
                     own.append(parts)
                     on_chunk(_tasks(pieces))
@@ -207,7 +207,7 @@ class Episodes:
                 for rank, (group, part) in enumerate(pieces):
                     yield group.positions[part], shares[rank][turn]
 
-    def alike(self, count: int) -> np.ndarray:
+    def same_shape_positions(self, count: int) -> np.ndarray:
         """Positions of at most that many tasks of the most frequent shape."""
         return max((group.positions for group in self._groups), key=len)[:count]
 

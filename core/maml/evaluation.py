@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from torch import Tensor
 
 from core.maml.backbone import Params
-from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
+from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 
@@ -59,7 +59,7 @@ class Evaluation:
         return Interval.of(self.loss)
 
 
-def evaluate(model: Bilevel, params: Params, episodes: Episodes, on_chunk: OnChunk = told_nobody) -> Evaluation:
+def evaluate(model: Bilevel, params: Params, episodes: Episodes, on_chunk: OnChunk = no_progress) -> Evaluation:
     """Adapt to every task's support set and measure on its query set, every query row counting the same."""
     table = episodes.tasks.rows
     label = table["label"].to_numpy()

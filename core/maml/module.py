@@ -22,12 +22,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from core.errors import UserError
 from core.maml.adaptation import RATES, Unrolled
 from core.maml.backbone import Params, Shapes, batch_norm
 from core.maml.episodes import total
 from core.maml.forward import jvp
 from core.maml.objective import Bilevel, Task
+from core.runtime.errors import UserError
 
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
 """Names of the buffers that batch normalisation keeps."""

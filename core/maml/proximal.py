@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, vmap
 
-from core.errors import UserError
-from core.files import content_hash
 from core.maml.backbone import Network, Params
 from core.maml.forward import jvp
 from core.maml.objective import Task, inner_loss
 from core.maml.vectors import flatten, unflatten
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash
 
 _NEWTON_STEPS, _HALVINGS = 50, 20
 
@@ -143,7 +143,7 @@ class _Optimum(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Tensor, int]:
         *tensors, problem, shapes = inputs
-        return _Optimum.apply(*_in_front(info.batch_size, in_dims, tensors), problem, shapes), 0
+        return _Optimum.apply(*_move_batch_dim_first(info.batch_size, in_dims, tensors), problem, shapes), 0
 
 
 class _Inverse(torch.autograd.Function):
@@ -174,10 +174,10 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Tensor, int]:
         *tensors, problem, shapes = inputs
-        return _Inverse.apply(*_in_front(info.batch_size, in_dims, tensors), problem, shapes), 0
+        return _Inverse.apply(*_move_batch_dim_first(info.batch_size, in_dims, tensors), problem, shapes), 0
 
 
-def _in_front(size: int, dims: tuple[int | None, ...], tensors: list[Tensor]) -> list[Tensor]:
+def _move_batch_dim_first(size: int, dims: tuple[int | None, ...], tensors: list[Tensor]) -> list[Tensor]:
     """The axis that vmap hides in front of every tensor, made where there is none."""
     given = zip(tensors, dims, strict=False)
     return [t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0) for t, dim in given]

@@ -19,15 +19,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.distributed import world
-from core.errors import UserError
-from core.files import content_hash, replacing
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
-from core.progress import Progress
+from core.runtime.distributed import world
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash, replacing
+from core.runtime.progress import Progress
 
 STATE_FILE = "state.safetensors"
 SNAPSHOTS = 8
@@ -132,7 +132,7 @@ def objective(
     return unflatten(gradient, params), float(loss)
 
 
-def refuse_diverged(report: Stationarity) -> None:
+def check_finite(report: Stationarity) -> None:
     """Raise UserError where the objective or its gradient is not finite."""
     if not np.isfinite([report.objective, report.gradient_norm]).all():
         raise UserError(f"The training diverged: its objective is {report.objective}.", "Lower the learning rate.")
@@ -274,7 +274,7 @@ def _polish(
         now = min(begun + _BLOCK, settings.polish)
         state.params = {key: leaf.detach().clone() for key, leaf in leaves.items()}
         report = stationarity(model, state.params, episodes)
-        refuse_diverged(report)
+        check_finite(report)
         state.done = settings.iterations + now
         state.history.append({"phase": "polish", "done": now, **asdict(report)})
         progress.advance(now - begun, note=f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}")
@@ -319,10 +319,10 @@ class _Store:
                 kept = {name: value.cpu().contiguous() for name, value in tensors.items()}
                 save_file(kept, temporary, metadata={"state": json.dumps(described)})
 
-        world().first(write)
+        world().on_rank_zero(write)
 
     def load(self, start: Params) -> _State:
-        found = world().first(self._read)
+        found = world().on_rank_zero(self._read)
         if found is None:
             return _State(start, {}, 0, [], [])
         described, kept = found

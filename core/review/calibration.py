@@ -71,7 +71,7 @@ class Calibration:
     planted: dict[str, int]
 
 
-def even(scores: pd.DataFrame) -> pd.DataFrame:
+def robust_scale(scores: pd.DataFrame) -> pd.DataFrame:
     """Members on one scale: how many usual spreads above the usual item, large ones compressed."""
     middle, quarters = scores.median(), scores.quantile([0.25, 0.75])
     spread = (quarters.loc[0.75] - quarters.loc[0.25]).replace(0.0, np.nan)
@@ -81,7 +81,7 @@ def even(scores: pd.DataFrame) -> pd.DataFrame:
 
 def suspicion(scores: pd.DataFrame, ranking: str, weights: dict[str, float]) -> np.ndarray:
     """``(n,)``: the chosen ranking's score of every item."""
-    scaled = even(scores)
+    scaled = robust_scale(scores)
     if ranking != COMBINATION:
         return scaled[ranking].to_numpy()
     return scaled[list(weights)].to_numpy() @ np.array(list(weights.values()))
@@ -100,7 +100,7 @@ def calibrate(copies: list[Copy], classes: int, seed: int = 0) -> Calibration:
         classes: How many there are.
     """
     members = list(copies[0].scores.columns)
-    scaled = [even(copy.scores) for copy in copies]
+    scaled = [robust_scale(copy.scores) for copy in copies]
     likely = _likely([table[list(FIRST)].mean(axis=1).to_numpy() for table in scaled], copies)
     kept = [copy.wrong | ~_doubted(copy.scores, classes) for copy in copies]
     x = np.concatenate([table.to_numpy()[rest] for table, rest in zip(scaled, kept, strict=True)])
@@ -143,7 +143,7 @@ def calibrate(copies: list[Copy], classes: int, seed: int = 0) -> Calibration:
 
 def uncalibrated(scores: pd.DataFrame) -> np.ndarray:
     """``(n,)``: the suspicion where nothing was planted: by the classifiers together."""
-    return even(scores)[list(FIRST)].mean(axis=1).to_numpy()
+    return robust_scale(scores)[list(FIRST)].mean(axis=1).to_numpy()
 
 
 def evidence_by(classifier: pd.Series, classes: int) -> np.ndarray:

@@ -12,14 +12,14 @@ import pandas as pd
 
 from core.baselines.pooled import cross_validated as probabilities_of
 from core.data import ImageSet
-from core.review.claims import Claims
+from core.review.image_labels import ImageLabelPairs
 
 FOLDS = 5
 EPOCHS = 20
 
 
 def cross_validated(
-    images: ImageSet, claims: Claims, seed: int, on_fold: Callable[[int], None] = lambda folds: None
+    images: ImageSet, claims: ImageLabelPairs, seed: int, on_fold: Callable[[int], None] = lambda folds: None
 ) -> np.ndarray:
     """``(n,)``: log-probability of every claim's class under networks trained without its image."""
     names = np.array(claims.classes, dtype=object)

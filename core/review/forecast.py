@@ -26,11 +26,11 @@ EVIDENCE = "evidence"
 LEVEL = 90  # percent, of the intervals
 _STRETCH, _SHARPEN = 0.25, 0.5
 """Prior standard deviations of the logarithms of the stretch and of the factor of the logits."""
-_LAPSE = 0.1
+_OUTLIER_RATE = 0.1
 """Share of decisions that say nothing of the curve, so that one right label high up does not flatten it."""
-_WORTH = 0.5
+_DECISION_WEIGHT = 0.5
 """Of a decision, in decisions that were independent and of a curve that is quite right."""
-_HIDDEN, _SHAPE = 0.01, 0.5
+_UNSEEN_ERROR_RATE, _SHAPE = 0.01, 0.5
 """Share of the wrong labels that no score sees, on average, and the shape of the gamma distribution of it."""
 _FINE, _GRID, _DRAWS, _LEAST, _STEPS = 41, 11, 300, 1e-4, 500
 
@@ -75,7 +75,7 @@ def forecast(items: pd.DataFrame, decided: Mapping[int, bool] | None = None, see
     for number, which in enumerate(rng.choice(len(weight), _DRAWS, p=weight)):
         p[number] = _curve(logit(prior), np.arange(n), stretch[which], factor[which])
     kept = int((known == 0).sum())
-    rate = _SHAPE / (_HIDDEN * prior.mean()) + kept
+    rate = _SHAPE / (_UNSEEN_ERROR_RATE * prior.mean()) + kept
     hidden = rng.gamma(_SHAPE, 1 / rate, _DRAWS)[:, None]
     p = np.where(np.isnan(known), p + (1 - p) * np.minimum(hidden, 1), np.nan_to_num(known))
     below = np.zeros((_DRAWS, n + 1))
@@ -124,7 +124,7 @@ def _posterior(logits: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.nd
     if len(at):
         wrong = known[at]
         for number in range(len(score)):
-            p = _LAPSE + (1 - 2 * _LAPSE) * _curve(logits, at, stretch[number], factor[number])
-            score[number] += _WORTH * float(np.log(np.where(wrong > 0, p, 1 - p)).sum())
+            p = _OUTLIER_RATE + (1 - 2 * _OUTLIER_RATE) * _curve(logits, at, stretch[number], factor[number])
+            score[number] += _DECISION_WEIGHT * float(np.log(np.where(wrong > 0, p, 1 - p)).sum())
     weight = np.exp(score - score.max())
     return stretch, factor, weight / weight.sum()

@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from core.errors import UserError
 from core.maml.backbone import Params
-from core.maml.episodes import Chunk, Episodes, OnChunk, told_nobody
+from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
-from core.review.claims import Claims
+from core.review.image_labels import ImageLabelPairs
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
 _TRUSTED = 0.8
@@ -51,7 +51,7 @@ class Drawn:
     query: np.ndarray
 
 
-def draw_round(claims: Claims, shape: Shape, suspicion: np.ndarray | None, rng: np.random.Generator) -> Drawn:
+def draw_round(claims: ImageLabelPairs, shape: Shape, suspicion: np.ndarray | None, rng: np.random.Generator) -> Drawn:
     """One round: tasks in which every claim is a query at least once.
 
     Args:
@@ -80,7 +80,7 @@ def draw_round(claims: Claims, shape: Shape, suspicion: np.ndarray | None, rng: 
     return Drawn(np.stack(support), np.stack(query))
 
 
-def _pools(claims: Claims, shape: Shape, suspicion: np.ndarray | None) -> list[np.ndarray]:
+def _pools(claims: ImageLabelPairs, shape: Shape, suspicion: np.ndarray | None) -> list[np.ndarray]:
     pools = []
     for label in range(len(claims.classes)):
         pool = np.flatnonzero((claims.label == label) & claims.main)
@@ -102,7 +102,9 @@ def _again(members: np.ndarray, shape: Shape, rng: np.random.Generator) -> np.nd
     return rng.choice(members, shape.queries, replace=len(members) < shape.queries)
 
 
-def _support(pool: np.ndarray, query: np.ndarray, shots: int, claims: Claims, rng: np.random.Generator) -> np.ndarray:
+def _support(
+    pool: np.ndarray, query: np.ndarray, shots: int, claims: ImageLabelPairs, rng: np.random.Generator
+) -> np.ndarray:
     """Support claims of other images than the query's, where there are enough."""
     others = pool[~np.isin(claims.image[pool], claims.image[query])]
     if not len(others):
@@ -110,7 +112,7 @@ def _support(pool: np.ndarray, query: np.ndarray, shots: int, claims: Claims, rn
     return rng.choice(others, shots, replace=len(others) < shots)
 
 
-def task_list(drawn: Drawn, claims: Claims, image_ids: np.ndarray) -> TaskList:
+def task_list(drawn: Drawn, claims: ImageLabelPairs, image_ids: np.ndarray) -> TaskList:
     """The drawn tasks as a task list; the same image may occur several times in one, which ordinary lists forbid."""
     both = np.concatenate([drawn.support, drawn.query], 2)
     tasks, ways, each = both.shape
@@ -129,7 +131,7 @@ def task_list(drawn: Drawn, claims: Claims, image_ids: np.ndarray) -> TaskList:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class QueryStats:
     """What adapted models say of every claim, summed over the times it was a query: all ``(n,)``.
 
     ``loss`` in nats; ``margin`` the largest logit of another class less the own; ``times`` how often.
@@ -139,8 +141,8 @@ class Seen:
     margin: np.ndarray
     times: np.ndarray
 
-    def __add__(self, other: Seen) -> Seen:
-        return Seen(self.loss + other.loss, self.margin + other.margin, self.times + other.times)
+    def __add__(self, other: QueryStats) -> QueryStats:
+        return QueryStats(self.loss + other.loss, self.margin + other.margin, self.times + other.times)
 
     @property
     def mean_loss(self) -> np.ndarray:
@@ -151,18 +153,18 @@ class Seen:
         return self.margin / np.maximum(self.times, 1)
 
 
-def rate_claims(
+def score_pairs(
     model: Bilevel,
     params: Params,
-    claims: Claims,
+    claims: ImageLabelPairs,
     shape: Shape,
     episodes_of: Callable[[TaskList], Episodes],
     image_ids: np.ndarray,
     *,
     rounds: int,
     seed: int,
-    on_chunk: OnChunk = told_nobody,
-) -> Seen:
+    on_chunk: OnChunk = no_progress,
+) -> QueryStats:
     """Rate every claim in ``rounds`` rounds of scoring tasks.
 
     Args:
@@ -171,7 +173,7 @@ def rate_claims(
     """
     rng = np.random.default_rng(seed)
     passes = passes_of(model)
-    seen: Seen | None = None
+    seen: QueryStats | None = None
     for _ in range(rounds):
         drawn = draw_round(claims, shape, None if seen is None else seen.mean_loss, rng)
         episodes = episodes_of(task_list(drawn, claims, image_ids))
@@ -186,7 +188,7 @@ def rate_claims(
             np.add.at(loss, which, losses.reshape(-1))
             np.add.at(margin, which, margins.reshape(-1))
             np.add.at(times, which, 1)
-        this = Seen(loss, margin, times)
+        this = QueryStats(loss, margin, times)
         seen = this if seen is None else seen + this
     assert seen is not None
     return seen

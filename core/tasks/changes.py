@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.errors import UserError
-from core.files import content_hash
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash
 from core.tasks.tasklist import KEY, TaskList
 
 Instance = tuple[str, str, str]

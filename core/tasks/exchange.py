@@ -15,8 +15,8 @@ import pandas as pd
 from pydantic import ValidationError
 
 from core.data import ImageSet
-from core.errors import UserError
-from core.files import write_text_atomically
+from core.runtime.errors import UserError
+from core.runtime.files import write_text_atomically
 from core.tasks.changes import Changes, cleaned
 from core.tasks.libraries import FORMS, LIBRARIES, Episode, Row
 from core.tasks.tasklist import TaskList, from_rows

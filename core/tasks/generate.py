@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet, load_images
-from core.errors import UserError
-from core.files import read_json, replacing, write_json
+from core.runtime.errors import UserError
+from core.runtime.files import read_json, replacing, write_json
 from core.tasks.noise import Noise, flip_labels, mislabel_images
 from core.tasks.sampling import pool_of, sample_tasks, split_classes, split_images, split_official
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks
@@ -90,10 +90,10 @@ def generate(settings: TaskSettings) -> TaskFolder:
     else:
         split = split_images if settings.split == "images" else split_classes
         parts = split(images, settings.heldout_share, _streams(settings)[0])
-    return drawn(images, settings, *parts)
+    return draw_tasks(images, settings, *parts)
 
 
-def drawn(
+def draw_tasks(
     images: ImageSet, settings: TaskSettings, train_positions: np.ndarray, heldout_positions: np.ndarray
 ) -> TaskFolder:
     """Tasks of ``settings``, their split apart, from images at these positions of the image set.

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 from pydantic import BaseModel, ConfigDict
 
 from core.data import ImageSet
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 class Row(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.tasklist import KEY, TaskList, from_rows
 
 PRESETS = {

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList, from_rows
 
 MOST_COMBINATIONS = 100_000

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 TEXT = ("task_id", "role", "image_id", "class")
 

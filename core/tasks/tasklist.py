@@ -31,8 +31,8 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
-from core.errors import UserError
-from core.files import content_hash, replacing
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash, replacing
 from core.tasks.tables import READERS, no_format, read_table
 
 COLUMNS = ("task_id", "role", "image_id", "label", "class", "weight")

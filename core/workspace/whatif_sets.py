@@ -9,11 +9,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.clock import timestamp
-from core.errors import UserError
-from core.files import disk_errors, write_json
+from core.runtime.clock import timestamp
+from core.runtime.errors import UserError
+from core.runtime.files import disk_errors, write_json
+from core.runtime.json_cache import read_json_cached
 from core.tasks.changes import Changes
-from core.workspace.parsed import parsed
 
 FORMAT = 1
 _NAME = re.compile(r"[\w][\w .,()+-]{0,59}")
@@ -67,7 +67,7 @@ class Sets:
         path = self._file(name)
         if not path.exists():
             raise UserError(f"There is no set {name!r}.", f"There is {', '.join(self.names()) or 'none yet'}.")
-        told = parsed(path)
+        told = read_json_cached(path)
         if not isinstance(told, dict) or told.get("format") != FORMAT or not isinstance(told.get("changes"), dict):
             raise UserError(f"{path} is not a set of changes.", "Restore the file or delete it.")
         who, at, note = (str(told.get(key, "")) for key in ("who", "at", "note"))

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from core.actions.queue import VERSION
-from core.actions.rank import ENGINE
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.actions.rank import ENGINE_VERSION
+from core.checkpoints.model import Model, ModelSpec, save_model
+from core.decisions.log import Item
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.decisions import Item
 from core.workspace.workspace import Workspace, create
 
 
@@ -35,4 +35,4 @@ def some_items(workspace: Workspace) -> dict[str, list[Item]]:
 
 def queue_question(workspace: Workspace) -> dict[str, Any]:
     """Enough of the question of a queue for it to be found again."""
-    return {**workspace.project().hashes, "engine": ENGINE, "version": VERSION}
+    return {**workspace.project().hashes, "engine": ENGINE_VERSION, "version": VERSION}

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from core.actions.decide import first_of_queue, mark, suggestions_of_task
-from core.errors import UserError
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.checkpoints.model import Model, ModelSpec, save_model
+from core.decisions.log import Item
+from core.runtime.errors import UserError
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.decisions import Item
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace, create
 
@@ -34,7 +34,7 @@ def decided(workspace: Workspace) -> Workspace:
 def a_queue(workspace: Workspace, rows: list[dict]) -> Run:
     table = pd.DataFrame({"rank": range(len(rows)), **pd.DataFrame(rows)})[::-1]
     question = {"rows": rows}
-    return workspace.runs.answer("queue", question, lambda work: work.write_table("items.parquet", table))
+    return workspace.runs.get_or_compute("queue", question, lambda work: work.write_table("items.parquet", table))
 
 
 def test_marking_by_ids_is_one_group(decided: Workspace) -> None:

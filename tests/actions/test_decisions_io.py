@@ -13,9 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from core.actions.decision_table import guarded, unguarded
-from core.actions.decisions_in import bring_in, plan
-from core.actions.decisions_out import (
+from core.actions.export_decisions import (
     FORMATS,
     comment_table,
     corrected_labels,
@@ -23,10 +21,12 @@ from core.actions.decisions_out import (
     export_decisions,
     provenance,
 )
+from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.queue import KIND
-from core.errors import UserError
-from core.files import read_json, replacing_folder
-from core.workspace.decisions import Decision, DecisionLog, Item, Operation
+from core.decisions.log import Decision, DecisionLog, Item, Operation
+from core.decisions.table import escape_formulas, unescape_formulas
+from core.runtime.errors import UserError
+from core.runtime.files import read_json, replacing_folder
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import queue_question, small_workspace, some_items
 
@@ -92,7 +92,7 @@ class TestIn:
         ]
         columns = dict.fromkeys(name for row in rows for name in row)
         path = write(tmp_path / f"some.{ending}", [{name: row.get(name, "") for name in columns} for row in rows])
-        made = bring_in(workspace, path, reviewer="bob")
+        made = import_decisions(workspace, path, reviewer="bob")
         assert said(workspace.decisions) == {
             task: ("remove", None, "=odd", "ann", f"import:some.{ending}"),
             image: ("relabel", 4, "", "bob", f"import:some.{ending}"),
@@ -103,7 +103,7 @@ class TestIn:
             (items["image"][1].image_id, "bob", "only said"),
         ]
         assert made.sentences == ["3 decisions on items that nobody has decided on", "2 comments"]
-        again = bring_in(workspace, path, reviewer="bob")
+        again = import_decisions(workspace, path, reviewer="bob")
         assert again.empty
         assert again.sentences == ["3 decisions that are in the log already, so they are not written again"]
         assert len(workspace.decisions.history()) == 3
@@ -147,7 +147,7 @@ class TestIn:
         bad["image_id"] = names[0] if bad["image_id"] == "FIRST" else bad["image_id"]
         path = write(tmp_path / "some.csv", [good, bad])
         with pytest.raises(UserError) as refused:
-            bring_in(workspace, path, reviewer="ann")
+            import_decisions(workspace, path, reviewer="ann")
         assert f"some.csv, {where}" in refused.value.what
         assert fix in refused.value.fix
         assert workspace.decisions.history() == []
@@ -158,7 +158,7 @@ class TestIn:
             ([{"verdict": "keep"}], "there is no column 'task_id'"),
         ):
             with pytest.raises(UserError, match=what):
-                plan(workspace, write(tmp_path / "some.csv", rows))
+                plan_import(workspace, write(tmp_path / "some.csv", rows))
         for name, text, what in (
             ("some.csv", "image_id,verdict\n", "no rows"),
             ("some.json", "{}", "without a list of decisions"),
@@ -168,7 +168,7 @@ class TestIn:
         ):
             (tmp_path / name).write_text(text)
             with pytest.raises(UserError, match=what):
-                plan(workspace, tmp_path / name)
+                plan_import(workspace, tmp_path / name)
 
     def test_what_it_would_do_is_said_and_not_done(
         self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path
@@ -179,14 +179,14 @@ class TestIn:
         verdicts = {a: "remove", b: "keep", c: "remove", d: "remove", e: "keep"}
         rows = [{"image_id": one.image_id, "verdict": v, "reviewer": "ann"} for one, v in verdicts.items()]
         path, before = write(tmp_path / "some.csv", rows), workspace.decisions.version()
-        said = plan(workspace, path)
+        said = plan_import(workspace, path)
         assert workspace.decisions.version() == before
         assert [x.item for x in said.new] == [e]
         assert [x.item for x in said.agreeing] == [c]
         assert [(x.item, was.reviewer) for x, was in said.changing] == [(b, "ann"), (d, "bob")]
         assert (said.same, said.conflicts) == (1, 1)
         assert len(said.sentences) == 5
-        bring_in(workspace, path)
+        import_decisions(workspace, path)
         assert set(workspace.decisions.conflicts()) == {d}
         assert workspace.changes().images == {a.image_id, c.image_id}
 
@@ -196,7 +196,7 @@ class TestIn:
         image = items["image"][0].image_id
         path = tmp_path / "some.parquet"
         pd.DataFrame({"image_id": [image], "verdict": ["relabel"], "label": [3.0]}).to_parquet(path)
-        bring_in(workspace, path)
+        import_decisions(workspace, path)
         assert [entry.label for entry in workspace.decisions.current().values()] == [3]
 
 
@@ -235,7 +235,7 @@ class TestRoundTrip:
             for name in files:
                 table = decision_table(one) if name == "decisions" else comment_table(one)
                 if len(table) and not (ending == "json" and decision_table(one).empty):
-                    bring_in(two, out / f"{name}.{ending}", reviewer="nobody")
+                    import_decisions(two, out / f"{name}.{ending}", reviewer="nobody")
             assert said(two.decisions) == said(one.decisions)
             assert set(two.decisions.conflicts()) == set(one.decisions.conflicts())
             assert two.changes() == one.changes()
@@ -252,9 +252,9 @@ class TestRoundTrip:
     @given(st.lists(NASTY, min_size=1))
     def test_the_guard_against_formulas_comes_off_again(self, values: list[str]) -> None:
         table = pd.DataFrame({"text": values}, dtype=object)
-        safe = guarded(table)
+        safe = escape_formulas(table)
         assert not safe["text"].str.match(r"[=+\-@\t\r\n]").any()
-        assert unguarded(safe)["text"].tolist() == values
+        assert unescape_formulas(safe)["text"].tolist() == values
 
 
 class TestOut:
@@ -322,7 +322,7 @@ class TestOut:
             run.write_table("items.parquet", table)
             run.write_json("summary.json", {"ranking": "loss", "calibrated": True})
 
-        run = decided.runs.answer(KIND, queue_question(decided), work)
+        run = decided.runs.get_or_compute(KIND, queue_question(decided), work)
         try:
             shown = decision_table(decided).set_index("image_id").loc[a]
             assert (shown["queue"], shown["rank"], shown["suspicion"], shown["probability"]) == (run.id, 0, 2.5, 0.75)

@@ -11,7 +11,7 @@ import pytest
 
 from core.actions.duplicates import duplicates, newest_duplicates, sentences
 from core.data import ImageSet
-from core.progress import Progress
+from core.runtime.progress import Progress
 from core.workspace.workspace import Project, Workspace
 from tests.actions.reviewed import small_workspace
 

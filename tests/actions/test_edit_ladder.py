@@ -15,27 +15,27 @@ import torch
 from core.actions.compute import Compute, Loaded
 from core.actions.decide import mark
 from core.actions.edit import (
+    DEFAULT_EDIT_METHODS,
+    EDIT_METHODS,
     FINETUNE,
     NEWTON,
     REWIND_TASKS,
     SOLVE,
-    STEP_WAYS,
-    USUAL_WAYS,
-    WAYS,
+    STEP_METHODS,
+    cache_key,
     edit,
     kind_of,
-    question_of,
-    start_words,
+    start_text,
     step_settings,
 )
+from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
 from core.editing.newton import SHARES, newton_edit
-from core.editing.steps import StepSettings, few_steps
-from core.errors import Cancelled, UserError
-from core.maml.checkpoint import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
+from core.editing.steps import StepSettings, single_task_finetune
 from core.maml.evaluation import evaluate
 from core.maml.training import SNAPSHOTS, Snapshot, TrainSettings
 from core.maml.vectors import flatten
-from core.progress import Progress
+from core.runtime.errors import Cancelled, UserError
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run
@@ -109,7 +109,7 @@ def test_steps_begin_at_the_present_model(workspace: Workspace) -> None:
     changes = workspace.changes()
     for way, found, cleared in (("steps", run, changes), ("steps-all", made(workspace, "steps-all"), Changes())):
         episodes = loaded.episodes(cleaned(loaded.project.tasks.train, cleared))
-        want = few_steps(loaded.model, loaded.params, episodes, StepSettings(40))
+        want = single_task_finetune(loaded.model, loaded.params, episodes, StepSettings(40))
         have = loaded.place(load_model(found.folder / "model").params)
         assert torch.allclose(flatten(have), flatten(want), rtol=1e-6, atol=1e-8), way
         assert found.json("edit.json")["cost"]["meta_gradients"] == 40
@@ -118,7 +118,9 @@ def test_steps_begin_at_the_present_model(workspace: Workspace) -> None:
 def with_snapshots(workspace: Workspace) -> list[dict[str, torch.Tensor]]:
     """Of two earlier models: one that new tasks like, one that no task can be told with."""
     loaded = kept(workspace)
-    better = few_steps(loaded.model, loaded.params, loaded.heldout, StepSettings(60))  # trained on the very tasks
+    better = single_task_finetune(
+        loaded.model, loaded.params, loaded.heldout, StepSettings(60)
+    )  # trained on the very tasks
     worse = {name: 50 * value for name, value in loaded.params.items()}
     save_trajectory([Snapshot(worse, 1e-3), Snapshot(better, 1e-3)], workspace.folder / "model")
     return [loaded.place(one.params) for one in workspace.trajectory()]
@@ -136,10 +138,10 @@ def test_steps_begin_at_the_snapshot_that_new_tasks_like_best(workspace: Workspa
         assert figures["start"]["losses"][2] == pytest.approx(
             float(evaluate(loaded.model, loaded.params, loaded.heldout).loss.mean())
         ), "the present model is the last candidate; all 4 held-out tasks chose"
-        assert start_words(figures) == "snapshot 2 of 2 of its training, which 4 held-out tasks liked best"
+        assert start_text(figures) == "snapshot 2 of 2 of its training, which 4 held-out tasks liked best"
         assert figures["cost"]["meta_gradients"] == settings.budget + 0.5 * 4 * 3
         episodes = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
-        want = few_steps(loaded.model, better, episodes, settings)
+        want = single_task_finetune(loaded.model, better, episodes, settings)
         have = loaded.place(load_model(run.folder / "model").params)
         assert torch.allclose(flatten(have), flatten(want), rtol=1e-6, atol=1e-8), way
 
@@ -151,7 +153,7 @@ def test_steps_from_the_present_model_are_another_question(workspace: Workspace)
     again = made(workspace, "steps", rewind=False)
     assert again == before
     assert "start" not in again.json("edit.json")
-    assert start_words(again.json("edit.json")) == ""
+    assert start_text(again.json("edit.json")) == ""
 
 
 def test_steps_begin_at_the_present_model_where_no_snapshot_is_better(workspace: Workspace) -> None:
@@ -162,7 +164,7 @@ def test_steps_begin_at_the_present_model_where_no_snapshot_is_better(workspace:
     figures = made(workspace, "steps").json("edit.json")
     assert figures["start"]["number"] == 2
     assert figures["start"]["losses"][0] is None
-    assert start_words(figures).startswith("the present model, ")
+    assert start_text(figures).startswith("the present model, ")
 
 
 def test_a_damaged_trajectory_is_said(workspace: Workspace) -> None:
@@ -173,7 +175,7 @@ def test_a_damaged_trajectory_is_said(workspace: Workspace) -> None:
 
 
 def test_every_way_says_what_it_cost(workspace: Workspace) -> None:
-    found = {way: made(workspace, way).json("edit.json")["cost"] for way in WAYS}
+    found = {way: made(workspace, way).json("edit.json")["cost"] for way in EDIT_METHODS}
     products = 5  # of the Krylov space
     newton = KEPT + 2 * KEPT * products + 0.5 * KEPT * len(SHARES)
     expected = {
@@ -189,7 +191,7 @@ def test_every_way_says_what_it_cost(workspace: Workspace) -> None:
     report = workspace.runs.all("edit-linear")[0].json("edit.json")["solver"]
     # The gradient of the task that leaves, with a tangent; the size of the curvature; a solve, and its residual afresh.
     assert found["linear"]["meta_gradients"] == 2 + 2 * TASKS * 5 + 2 * TASKS * (report["iterations"] + 1)
-    for way in WAYS:
+    for way in EDIT_METHODS:
         assert found[way]["share_of_retraining"] == pytest.approx(found[way]["meta_gradients"] / 120), way
 
 
@@ -220,7 +222,7 @@ def test_the_budget_is_a_share_of_training_and_part_of_the_question(workspace: W
     one, other = made(workspace, "steps"), made(workspace, "steps", budget=0.5)
     assert one.folder != other.folder
     assert other.json("edit.json")["settings"]["budget"] == 60
-    question = question_of(project, "steps", workspace.changes(), SOLVE, FINETUNE, COMPUTE, NEWTON, 0.01)
+    question = cache_key(project, "steps", workspace.changes(), SOLVE, FINETUNE, COMPUTE, NEWTON, 0.01)
     assert workspace.runs.find(kind_of("steps"), question) == one, "as many steps are the same question"
 
 
@@ -294,7 +296,7 @@ def test_a_killed_edit_goes_on_where_it_was(
 
 
 def test_every_way_is_asked_for_by_one_button() -> None:
-    assert sorted([*USUAL_WAYS, *STEP_WAYS, "retrain"]) == sorted(WAYS)
+    assert sorted([*DEFAULT_EDIT_METHODS, *STEP_METHODS, "retrain"]) == sorted(EDIT_METHODS)
 
 
 def test_figures_of_edits_are_plain_json(workspace: Workspace) -> None:

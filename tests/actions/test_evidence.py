@@ -13,20 +13,20 @@ import torch
 from torch.func import grad
 
 from core.actions import evidence as evidence_module
-from core.actions import retraining as retraining_module
 from core.actions.compute import Compute, Loaded
 from core.actions.evidence import KIND, EvidenceSettings, evidence, predicted_seconds
-from core.actions.method_scores import Scored
-from core.actions.retraining import Retrain
 from core.actions.train import train_model
-from core.errors import PassingError, UserError
+from core.checkpoints.model import ModelSpec
+from core.editing import retraining as retraining_module
+from core.editing.retraining import Retrain
 from core.evidence.lds import lds, predicted_losses
-from core.evidence.methods import KNOWN
+from core.evidence.method_scores import MethodScores
+from core.evidence.methods import ALL_METHODS
 from core.evidence.subsets import subsets
-from core.maml.checkpoint import ModelSpec
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten
-from core.progress import Progress, Within
+from core.runtime.errors import TransientError, UserError
+from core.runtime.progress import Progress, SubProgress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 
@@ -155,14 +155,14 @@ def test_what_passes_is_not_kept_as_an_answer(workspace: Workspace, monkeypatch:
     settings = replace(QUICK, methods=("dot", "loss"), seed=6)
     real = evidence_module.scored
 
-    def full_disk(*args: Any) -> Scored:
+    def full_disk(*args: Any) -> MethodScores:
         if args[2] == "loss":
-            raise PassingError("The disk is full: scores were not written.", "Free some space and try again.")
+            raise TransientError("The disk is full: scores were not written.", "Free some space and try again.")
         return real(*args)
 
     with monkeypatch.context() as patched:
         patched.setattr(evidence_module, "scored", full_disk)
-        with pytest.raises(PassingError, match="disk is full"):
+        with pytest.raises(TransientError, match="disk is full"):
             methods(workspace, settings)
     assert methods(workspace, settings)["lds"].notna().all()
 
@@ -173,7 +173,7 @@ def test_a_method_is_tried_again_once_its_package_is_there(
     settings = replace(QUICK, methods=("dot", "self-confidence"), seed=7)
     real = evidence_module.scored
 
-    def without(*args: Any) -> Scored:
+    def without(*args: Any) -> MethodScores:
         if args[2] == "self-confidence":
             raise UserError("The method needs the package cleanlab.", "Install it.")
         return real(*args)
@@ -186,8 +186,8 @@ def test_a_method_is_tried_again_once_its_package_is_there(
 
 
 def test_every_method_can_be_rated(workspace: Workspace) -> None:
-    table = methods(workspace, replace(QUICK, methods=tuple(KNOWN), subsets=3, seeds=1))
-    assert set(table.index) == {*KNOWN, "ceiling"}
+    table = methods(workspace, replace(QUICK, methods=tuple(ALL_METHODS), subsets=3, seeds=1))
+    assert set(table.index) == {*ALL_METHODS, "ceiling"}
     assert table["lds"].drop("ceiling").between(-1, 1).all()
     assert np.isnan(table.loc["ceiling", "lds"])
     assert "one seed only" in table.loc["ceiling", "note"]
@@ -244,7 +244,7 @@ def test_a_piece_of_work_counts_as_its_units_whatever_it_reports() -> None:
     steps = Steps()
     steps.stage("all", 20)
     for _ in range(2):
-        piece = Within(steps, 10)
+        piece = SubProgress(steps, 10)
         piece.stage("one", 4)
         piece.advance(2)
         piece.stage("another", 3)

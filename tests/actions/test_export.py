@@ -11,9 +11,9 @@ import pytest
 
 from core.actions import export as module
 from core.actions.export import export
-from core.errors import UserError
-from core.files import read_json
-from core.workspace.decisions import Decision
+from core.decisions.log import Decision
+from core.runtime.errors import UserError
+from core.runtime.files import read_json
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import small_workspace, some_items
 from tests.actions.test_decisions_io import Logged

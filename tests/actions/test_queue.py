@@ -10,12 +10,12 @@ import pytest
 
 from core.actions.compute import Compute
 from core.actions.decide import mark
-from core.actions.queue import QueueSettings, decided, newest_queue, queue, remaining, words_of
-from core.errors import UserError
-from core.maml.checkpoint import Model, ModelSpec, save_model
-from core.progress import Progress
+from core.actions.queue import QueueSettings, decided, newest_queue, queue, queue_summary_text, remaining
+from core.checkpoints.model import Model, ModelSpec, save_model
 from core.review import cross_validation
-from core.review.members import SLOW
+from core.review.member_scores import SLOW
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace, create
@@ -69,7 +69,7 @@ def test_decisions_count_for_what_they_are_about(ready: tuple[Workspace, Run], t
     said = remaining(workspace, ready[1])
     assert said[0].startswith(f"{len(expected)} of {len(items)} items decided, {sum(expected.values())} of them wrong")
     assert "wrong labels left" in said[1]
-    assert "average precision on planted labels" in words_of(ready[1])[1]
+    assert "average precision on planted labels" in queue_summary_text(ready[1])[1]
 
 
 def test_without_calibration_and_with_slow_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_without_calibration_and_with_slow_scores(tmp_path: Path, monkeypatch: p
     assert set(SLOW) <= set(items.columns)
     assert np.isfinite(items[list(SLOW)].to_numpy()).all()
     assert items["probability"].isna().all()
-    assert "not calibrated" in words_of(run)[0]
+    assert "not calibrated" in queue_summary_text(run)[0]
     assert len(remaining(workspace, run)) == 1
 
 

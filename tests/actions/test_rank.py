@@ -15,27 +15,27 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from core.actions import solve
 from core.actions.compute import Compute, Loaded
 from core.actions.rank import ranking
-from core.actions.solve import Solver
 from core.actions.train import train_model
 from core.baselines.tracin import dattri_tracin
-from core.errors import UserError
+from core.checkpoints.model import TRAJECTORY, ModelSpec
+from core.influence import solve
 from core.influence.curvature import CURVATURES, Curvature
 from core.influence.methods import METHODS, SolveSettings, estimator
-from core.influence.selfinfluence import directions
+from core.influence.self_influence import directions
+from core.influence.solve import Solver
 from core.influence.solvers import SOLVERS, check_fits, lanczos
 from core.influence.targets import Target
 from core.maml.backbone import Params
-from core.maml.checkpoint import TRAJECTORY, ModelSpec
 from core.maml.episodes import Episodes
 from core.maml.objective import Task
 from core.maml.training import TrainSettings
 from core.maml.vectors import flatten, unflatten
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.runs import Run, Work
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace, create
 
 EXACT = Compute("cpu", "float64", chunk=6)
@@ -317,7 +317,7 @@ def test_direct_if_by_hand(workspace: Workspace, loaded: Loaded) -> None:
 def solver(workspace: Workspace, folder: Path, **settings: Any) -> Solver:
     loaded = Loaded(workspace.project(), EXACT)
     folder.mkdir()
-    return Solver(loaded, loaded.model, SolveSettings(**settings), Work(folder), Progress())
+    return Solver(loaded, loaded.model, SolveSettings(**settings), RunWriter(folder), Progress())
 
 
 def test_a_subsample_takes_the_tasks_of_highest_loss_or_entropy(workspace: Workspace, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from core.actions import report as module
 from core.actions.queue import KIND
 from core.actions.report import report, write_report
 from core.actions.report_figures import Line, chart, thumbnail
-from core.errors import UserError
+from core.decisions.log import Decision
 from core.review.forecast import Forecast
-from core.workspace.decisions import Decision
+from core.runtime.errors import UserError
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import queue_question, small_workspace, some_items
 from tests.actions.test_decisions_io import Logged
@@ -137,9 +137,9 @@ def test_measured_and_estimated_effects_stand_apart(workspace: Workspace, monkey
     figures = {"accuracy": interval, "accuracy_change": change}
     hashes, changes = workspace.project().hashes, workspace.changes().hash
     made = []
-    for way, more in (("linear", {"engine": module.ENGINE}), ("finetune", {})):
+    for way, more in (("linear", {"engine": module.ENGINE_VERSION}), ("finetune", {})):
         made.append(
-            workspace.runs.answer(
+            workspace.runs.get_or_compute(
                 f"edit-{way}",
                 {**hashes, "removal": changes, **more},
                 lambda run, way=way: run.write_json("edit.json", {"way": way, **figures}),  # type: ignore[misc]
@@ -184,7 +184,7 @@ def test_a_calibrated_queue_gives_what_is_left_and_its_curves(
         run.write_table("candidates.parquet", pd.DataFrame([{**candidates, "chosen": True}]))
         run.write_json("summary.json", {"level": "image", "ranking": "loss", "calibrated": True})
 
-    run = workspace.runs.answer(KIND, queue_question(workspace), work)
+    run = workspace.runs.get_or_compute(KIND, queue_question(workspace), work)
     try:
         page = Page(report(workspace))
     finally:

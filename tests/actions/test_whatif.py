@@ -12,9 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from core.actions import gradients, preparation, whatif
-from core.actions.basis import FILE, read_basis
-from core.actions.basis import KIND as BASIS
+from core.actions import preparation, whatif
 from core.actions.compute import Compute, Loaded
 from core.actions.edit import FINETUNE, edit
 from core.actions.preparation import (
@@ -28,21 +26,24 @@ from core.actions.preparation import (
     prepared,
 )
 from core.actions.rank import ranking
-from core.actions.solve import Solver
 from core.actions.train import train_model
-from core.actions.whatif import Instant, WhatIf
+from core.actions.whatif import WhatIf, WhatIfEstimator
+from core.checkpoints.model import ModelSpec
 from core.editing.linear import change_gradient, row_change
 from core.editing.rows import row_gradients
-from core.errors import UserError
+from core.influence import gradient_files as gradients
+from core.influence.basis import FILE, read_basis
+from core.influence.basis import KIND as BASIS
 from core.influence.methods import SolveSettings, estimator
+from core.influence.solve import Solver
 from core.influence.targets import Target
-from core.maml.checkpoint import ModelSpec
 from core.maml.objective import Task
 from core.maml.training import TrainSettings
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.runs import Run, Work
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace, create
 from tests.problems import tiny_problem
 
@@ -156,7 +157,7 @@ def test_change_gradients_are_those_of_the_long_way(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
-    instant, loaded = Instant(copy, EXACT), Loaded(copy.project(), EXACT)
+    instant, loaded = WhatIfEstimator(copy, EXACT), Loaded(copy.project(), EXACT)
     for removal in sets:
         after = removal.applied(loaded.train.tasks)
         long = change_gradient(loaded.model, loaded.params, loaded.train, after.weights, after.labels)
@@ -168,7 +169,7 @@ def test_a_what_if_is_the_linear_edit_with_the_same_basis(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
-    instant = Instant(copy, EXACT)
+    instant = WhatIfEstimator(copy, EXACT)
     for removal in (*sets[:4], *sets[6:]):
         found = instant.changes(removal)
         long = edit(
@@ -194,16 +195,16 @@ def test_decisions_and_undos_change_no_bit_of_an_answer(
     rows = copy.project().tasks.train.rows
     series = [Changes(images=frozenset(rows["image_id"].unique()[:count])) for count in (1, 2, 5, 2)]
     series += [sets[3], sets[0], sets[5], sets[6], sets[7], series[2], sets[6]]
-    one = Instant(copy, EXACT)
+    one = WhatIfEstimator(copy, EXACT)
     for removal in series:
-        fresh = Instant(copy, EXACT)
+        fresh = WhatIfEstimator(copy, EXACT)
         assert torch.equal(one.change_gradient(removal), fresh.change_gradient(removal))
         assert timeless(one.changes(removal)) == timeless(fresh.changes(removal))
 
 
 def test_one_more_decision_costs_only_the_tasks_it_touches(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     drop(copy, ROWS)
-    instant, computed = Instant(copy, EXACT), []
+    instant, computed = WhatIfEstimator(copy, EXACT), []
     collected = instant._single.collected
 
     def counted(function: object, positions: np.ndarray) -> object:
@@ -225,7 +226,7 @@ def test_what_is_kept_in_memory_has_an_end(copy: Workspace, monkeypatch: pytest.
     drop(copy, ROWS)
     monkeypatch.setattr(whatif, "_PIECE_BYTES", 1.0)
     monkeypatch.setattr(whatif, "_ANSWERS", 2)
-    instant = Instant(copy, EXACT)
+    instant = WhatIfEstimator(copy, EXACT)
     images = copy.project().tasks.train.rows["image_id"].unique()
     for image in images[:4]:
         instant.changes(Changes(images=frozenset({image})))
@@ -236,7 +237,7 @@ def test_what_is_kept_in_memory_has_an_end(copy: Workspace, monkeypatch: pytest.
 
 @pytest.mark.parametrize("text", ["all", "h0", "h1,h3"])
 def test_a_new_target_is_scored_as_a_ranking_with_the_same_basis_scores_it(copy: Workspace, text: str) -> None:
-    found = Instant(copy, EXACT).target(Target.parse(text))
+    found = WhatIfEstimator(copy, EXACT).target(Target.parse(text))
     parts = {"solver": "low-rank", "rank": SETTINGS.rank, "damping": SETTINGS.damping}
     chosen = estimator("task-if", curvature_tasks=SETTINGS.curvature_tasks, **parts)
     long = ranking(copy, Target.parse(text), chosen, EXACT, Progress()).table("tasks.parquet").set_index("task_id")
@@ -248,19 +249,19 @@ def test_a_new_target_is_scored_as_a_ranking_with_the_same_basis_scores_it(copy:
 def test_a_query_image_is_a_target_too(copy: Workspace) -> None:
     heldout = copy.project().tasks.heldout.rows
     image = heldout[(heldout["task_id"] == "h2") & (heldout["role"] == "query")]["image_id"].iloc[0]
-    kept = Instant(copy, EXACT).target(Target.parse(f"h2/{image}"))
+    kept = WhatIfEstimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
     drop(copy, TASKS)
-    computed = Instant(copy, EXACT).target(Target.parse(f"h2/{image}"))
+    computed = WhatIfEstimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
     np.testing.assert_allclose(kept.table["score"], computed.table["score"], rtol=1e-9)
     with pytest.raises(UserError, match="no task 'nowhere'"):
-        Instant(copy, EXACT).target(Target.parse("nowhere"))
+        WhatIfEstimator(copy, EXACT).target(Target.parse("nowhere"))
 
 
 def test_the_basis_from_the_disk_is_the_basis_in_memory(ready: Workspace, tmp_path: Path) -> None:
     loaded = Loaded(ready.project(), EXACT)
     (run,) = ready.runs.all(BASIS)
-    kept = read_basis(run, Instant(ready, EXACT)._params)
-    made = Solver(loaded, loaded.model, SETTINGS, Work(tmp_path), Progress()).basis()
+    kept = read_basis(run, WhatIfEstimator(ready, EXACT)._params)
+    made = Solver(loaded, loaded.model, SETTINGS, RunWriter(tmp_path), Progress()).basis()
     assert torch.equal(kept.vectors, made.vectors)
     assert np.array_equal(kept.values, made.values)
     report = run.json("report.json")
@@ -275,7 +276,7 @@ def test_questions_that_share_a_curvature_share_its_basis(empty: Workspace, tmp_
         """How many bases there are after a question."""
         loaded = Loaded(empty.project(), compute)
         model = replace(loaded.model, first_order=first_order)
-        Solver(loaded, model, settings, Work(tmp_path / "work"), Progress(), empty.runs).basis()
+        Solver(loaded, model, settings, RunWriter(tmp_path / "work"), Progress(), empty.runs).basis()
         shutil.rmtree(tmp_path / "work")
         return len(empty.runs.all(BASIS))
 
@@ -292,9 +293,9 @@ def test_another_model_or_other_tasks_never_meet_an_old_basis(copy: Workspace, b
     loaded = Loaded(copy.project(), EXACT)
 
     def question(at: Loaded) -> dict[str, object]:
-        return Solver(at, at.model, SETTINGS, Work(tmp_path), Progress(), copy.runs)._basis_question()
+        return Solver(at, at.model, SETTINGS, RunWriter(tmp_path), Progress(), copy.runs)._basis_question()
 
-    moved = loaded.at({name: value + 0.01 for name, value in loaded.params.items()})
+    moved = loaded.with_params({name: value + 0.01 for name, value in loaded.params.items()})
     assert question(moved) != question(loaded), "parameters on the way of the training are not the model's"
     for name in ("model", "tasks"):
         assert question(loaded)[name] == copy.project().hashes[name]
@@ -305,7 +306,7 @@ def test_another_model_or_other_tasks_never_meet_an_old_basis(copy: Workspace, b
     shutil.copytree(tmp_path / "model", copy.folder / "model")
     assert prepared(copy, EXACT) is None
     with pytest.raises(UserError, match=r"Nothing is prepared .*whatif --prepare"):
-        Instant(copy, EXACT)
+        WhatIfEstimator(copy, EXACT)
     prepare(copy, EXACT, Progress())
     assert len(copy.runs.all(BASIS)) == 2
 
@@ -326,7 +327,7 @@ def test_a_damaged_file_is_refused_by_its_path(copy: Workspace, name: str, damag
     else:
         np.save(path, np.zeros((3, 2)))
     with pytest.raises(UserError, match=rf"{name}.*Delete the run"):
-        Instant(copy, EXACT)
+        WhatIfEstimator(copy, EXACT)
 
 
 def test_interrupted_preparation_goes_on_where_it_stopped(
@@ -361,7 +362,7 @@ def test_gradients_that_would_take_too_much_are_not_kept(
     run = prepare(empty, EXACT, Progress())
     assert (run.folder / TASKS).exists()
     assert not (run.folder / ROWS).exists()
-    here, there = Instant(empty, EXACT).changes(sets[1]), Instant(ready, EXACT).changes(sets[1])
+    here, there = WhatIfEstimator(empty, EXACT).changes(sets[1]), WhatIfEstimator(ready, EXACT).changes(sets[1])
     assert here.predicted_loss_change == pytest.approx(there.predicted_loss_change, rel=1e-8)
     smaller = prepare_seconds(empty.project(), 1.0, EXACT)
     monkeypatch.undo()
@@ -369,7 +370,7 @@ def test_gradients_that_would_take_too_much_are_not_kept(
 
 
 def test_what_cannot_be_removed_is_refused(ready: Workspace) -> None:
-    instant = Instant(ready, EXACT)
+    instant = WhatIfEstimator(ready, EXACT)
     with pytest.raises(UserError, match="Nothing is removed"):
         instant.changes(Changes())
     with pytest.raises(UserError, match="'nowhere' is not in the task list"):
@@ -390,7 +391,7 @@ def test_the_report_says_how_good_the_basis_is(ready: Workspace) -> None:
 
 
 def test_an_answer_says_which_classes_and_tasks_change(ready: Workspace, sets: list[Changes]) -> None:
-    found, loaded = Instant(ready, EXACT).changes(sets[0]), Loaded(ready.project(), EXACT)
+    found, loaded = WhatIfEstimator(ready, EXACT).changes(sets[0]), Loaded(ready.project(), EXACT)
     query = loaded.heldout.tasks.rows.query("role == 'query'")
     assert {one.name: one.rows for one in found.classes} == query["class"].value_counts().to_dict()
     assert {task.task_id for task in found.tasks} == set(loaded.heldout.tasks.task_ids)
@@ -403,7 +404,7 @@ def test_an_answer_says_which_classes_and_tasks_change(ready: Workspace, sets: l
 
 @pytest.mark.parametrize("text", ["all", "h1", "h0,h2"])
 def test_a_target_of_a_change_is_predicted_by_its_score(ready: Workspace, text: str) -> None:
-    instant, target = Instant(ready, EXACT), Target.parse(text)
+    instant, target = WhatIfEstimator(ready, EXACT), Target.parse(text)
     scores = instant.target(target).table.set_index("task_id")["score"]
     changes = Changes(frozenset({"t3"}))
     one = instant.changes(changes, target).target
@@ -416,7 +417,7 @@ def test_a_target_of_a_change_is_predicted_by_its_score(ready: Workspace, text: 
 
 
 def test_a_query_image_has_a_probability(ready: Workspace) -> None:
-    instant, heldout = Instant(ready, EXACT), ready.project().tasks.heldout.rows
+    instant, heldout = WhatIfEstimator(ready, EXACT), ready.project().tasks.heldout.rows
     image = heldout[(heldout["task_id"] == "h2") & (heldout["role"] == "query")]["image_id"].iloc[0]
     target = Target.parse(f"h2/{image}")
     image_scores = instant.images(target).table.set_index("image_id")
@@ -433,9 +434,9 @@ def test_a_query_image_has_a_probability(ready: Workspace) -> None:
 
 @pytest.mark.parametrize("text", ["all", "h1"])
 def test_images_are_scored_as_a_ranking_scores_them_kept_or_not(copy: Workspace, text: str) -> None:
-    kept = Instant(copy, EXACT).images(Target.parse(text)).table
+    kept = WhatIfEstimator(copy, EXACT).images(Target.parse(text)).table
     drop(copy, ROWS)
-    computed = Instant(copy, EXACT).images(Target.parse(text)).table
+    computed = WhatIfEstimator(copy, EXACT).images(Target.parse(text)).table
     pd.testing.assert_frame_equal(kept, computed, rtol=1e-9)
     parts = {"solver": "low-rank", "rank": SETTINGS.rank, "damping": SETTINGS.damping}
     chosen = estimator("task-if", curvature_tasks=SETTINGS.curvature_tasks, **parts)

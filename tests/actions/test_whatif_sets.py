@@ -14,11 +14,11 @@ from core.actions.compute import Compute
 from core.actions.edit import FINETUNE, SOLVE, edit
 from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
-from core.actions.whatif import Instant
+from core.actions.whatif import WhatIfEstimator
 from core.actions.whatif_sets import class_table, compare
 from core.actions.why import failing_images, failing_tasks, worst
-from core.errors import UserError
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes
 from core.workspace.workspace import Workspace
 from tests.actions.test_whatif import SETTINGS, bare  # noqa: F401
@@ -49,7 +49,7 @@ def ready(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:  #
 
 
 def test_estimates_stand_beside_measurements_of_the_very_same_changes(ready: Workspace) -> None:
-    instant = Instant(ready, COMPUTE)
+    instant = WhatIfEstimator(ready, COMPUTE)
     before = {one.named.name: one for one in compare(ready, instant, COMPUTE)}
     assert list(before) == ["tasks", "labels", "stale"]
     assert before["tasks"].estimate == instant.changes(Changes(frozenset({"t0"})))
@@ -79,7 +79,7 @@ def test_estimates_stand_beside_measurements_of_the_very_same_changes(ready: Wor
 
 
 def test_classes_are_a_column_a_set(ready: Workspace) -> None:
-    compared = compare(ready, Instant(ready, COMPUTE), COMPUTE)
+    compared = compare(ready, WhatIfEstimator(ready, COMPUTE), COMPUTE)
     table = class_table(compared)
     assert list(table.columns) == ["class", "rows", "unedited", "tasks", "labels"]
     assert compared[0].estimate is not None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.baselines.libraries import checked, require
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

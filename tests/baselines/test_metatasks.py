@@ -12,9 +12,9 @@ import torch
 from core.baselines.libraries import require
 from core.baselines.tracin import dattri_tracin
 from core.baselines.trak import projected_dimension, trak_scores
-from core.errors import UserError
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList, from_rows
 from tests.influence import reference
 from tests.problems import Problem, tiny_problem, tiny_tasks

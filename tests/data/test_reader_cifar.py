@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from core.data.listing import Listing
 from core.data.readers import ReadOptions, cifar100, detect, read_listing
 from core.data.readers.cifar100 import CLASSES
-from core.errors import UserError
+from core.runtime.errors import UserError
 from tests.data.pictures import (
     ODD_NAMES,
     column,

@@ -15,7 +15,7 @@ from core.data.decode import Unreadable, decode
 from core.data.listing import Listing
 from core.data.readers import ReadOptions
 from core.data.readers.folder import read_folder
-from core.errors import UserError
+from core.runtime.errors import UserError
 from tests.data.pictures import column, picture, write_files, write_zip
 
 

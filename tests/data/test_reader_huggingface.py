@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from core.data.decode import Unreadable
 from core.data.listing import Listing
 from core.data.readers import detect, read_listing
-from core.errors import UserError
+from core.runtime.errors import UserError
 from tests.data.pictures import ODD_NAMES, column, little_memory, mutated, picture, read_or_refused, write_files
 
 IMAGE = {"_type": "Image"}

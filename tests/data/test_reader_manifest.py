@@ -17,7 +17,7 @@ from core.data.decode import Unreadable
 from core.data.listing import Listing
 from core.data.readers import ReadOptions
 from core.data.readers.manifest import read_manifest
-from core.errors import UserError
+from core.runtime.errors import UserError
 from tests.data.pictures import column, picture, write_files, write_zip
 
 PICTURES = ["a.png", "sub/b.png", "c.png"]

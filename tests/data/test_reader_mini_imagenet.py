@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from core.data.decode import Unreadable
 from core.data.listing import Listing
 from core.data.readers import ReadOptions, detect, read_listing
-from core.errors import UserError
+from core.runtime.errors import UserError
 from tests.data.pictures import ODD_NAMES, column, mutated, picture, read_or_refused, write_files, write_zip
 
 TRAIN = b"filename,label\na.jpg,n1\nb.jpg,n2\n"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.data.readers import detect, read_listing
-from core.errors import UserError
+from core.runtime.errors import UserError
 from tests.data.pictures import column, little_memory, mutated, read_or_refused, write_files
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"

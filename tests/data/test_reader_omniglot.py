@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core.data.decode import Unreadable
 from core.data.listing import Listing
 from core.data.readers import ReadOptions, detect, read_listing
-from core.errors import UserError
+from core.runtime.errors import UserError
 from tests.data.pictures import ODD_NAMES, column, mutated, picture, read_or_refused, write_files, write_zip
 
 GREEK = [f"images_background/Greek/character0{one}/000{one}_{drawer}.png" for one in (1, 2) for drawer in ("01", "02")]

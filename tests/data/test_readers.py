@@ -14,8 +14,8 @@ import pytest
 from core.data.download import download
 from core.data.readers import READERS, ReadOptions, detect, read_listing
 from core.data.store import images_home, open_stored, store_images
-from core.errors import UserError
-from core.files import HOME_VARIABLE
+from core.runtime.errors import UserError
+from core.runtime.files import HOME_VARIABLE
 from tests.data.pictures import column, picture, write_files, write_zip
 from tests.data.test_reader_cifar import PICTURES as CIFAR
 from tests.data.test_reader_huggingface import saved

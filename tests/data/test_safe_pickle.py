@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from core.data import safe_pickle
 from core.data.safe_pickle import parse_plain, read_plain
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 BOTH_KINDS = [pytest.param(number, marks=() if number in (2, 5) else pytest.mark.slow) for number in PROTOCOLS]

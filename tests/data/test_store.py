@@ -20,11 +20,19 @@ from PIL import Image
 
 from core.data import ImageSet, load_images, store
 from core.data.decode import Raw, Unreadable
-from core.data.listing import Form, Listing, table_of, with_turns
-from core.data.store import all_stored, damaged, find, images_home, open_stored, settled, store_images
-from core.errors import UserError
-from core.files import HOME_VARIABLE
-from core.progress import Progress
+from core.data.listing import Listing, TargetFormat, table_of, with_rotations
+from core.data.store import (
+    damaged_image_sets,
+    find,
+    images_home,
+    open_stored,
+    resolve_format,
+    store_images,
+    stored_image_sets,
+)
+from core.runtime.errors import UserError
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import Progress
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +104,7 @@ def test_the_same_files_are_decoded_once() -> None:
         return pictures[position]  # type: ignore[return-value]
 
     listing = a_listing(pictures, read=read)
-    form = Form((5, 6), 1)
+    form = TargetFormat((5, 6), 1)
     first = store_images(listing, form=form)
     assert sorted(counted) == list(range(10))
     second = store_images(listing, form=form, name="again")
@@ -105,7 +113,7 @@ def test_the_same_files_are_decoded_once() -> None:
     assert second.names == ("mine", "again")
     other = store_images(a_listing(pictures, stamp="v2"), form=form)  # touched, not changed
     assert other.folder == first.folder
-    assert len(all_stored()) == 1
+    assert len(stored_image_sets()) == 1
 
 
 def test_names_find_the_newest_and_hashes_the_very_content() -> None:
@@ -195,10 +203,10 @@ def test_an_interrupted_import_goes_on_where_it_was() -> None:
         seen.append(position)
         return first(position)
 
-    form = Form((5, 6), 1)
+    form = TargetFormat((5, 6), 1)
     with pytest.raises(KeyboardInterrupt):
         store_images(a_listing(pictures, read=read), form=form, skip_unreadable=True, progress=Stop())
-    assert all_stored() == []
+    assert stored_image_sets() == []
     seen.clear()
     opened = open_stored(store_images(a_listing(pictures, read=read), form=form, skip_unreadable=True))
     assert sorted(seen) == [1, 8, 9]  # what could not be read is tried again
@@ -219,7 +227,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch
         patch.setattr(store, "write_json", full)
         with pytest.raises(UserError, match="The disk is full"):
             store_images(other)
-    assert [one.folder for one in all_stored()] == [before.folder]
+    assert [one.folder for one in stored_image_sets()] == [before.folder]
     assert load_images("mine").hash == before.hash
     assert open_stored(store_images(other)).images.max() == 3
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))  # type: ignore[attr-defined]
@@ -236,7 +244,7 @@ def test_two_at_once_do_not_write_into_each_other(monkeypatch: pytest.MonkeyPatc
         return picture(1)
 
     slow = a_listing(ten(), read=read)
-    form = Form((5, 6), 1)
+    form = TargetFormat((5, 6), 1)
     thread = threading.Thread(target=lambda: store_images(slow, form=form))
     thread.start()
     inside.wait(10)
@@ -246,26 +254,26 @@ def test_two_at_once_do_not_write_into_each_other(monkeypatch: pytest.MonkeyPatc
     finally:
         go.set()
         thread.join()
-    assert len(all_stored()) == 1
+    assert len(stored_image_sets()) == 1
 
 
 def test_sizes_that_differ_need_a_size() -> None:
     mixed = [picture(1), picture(2, (9, 9)), picture(3)]
     with pytest.raises(UserError, match=r"000\.png has 6 x 5, 001\.png has 9 x 9.*--size"):
         store_images(a_listing(mixed))
-    assert store_images(a_listing(mixed), form=Form((4, 4))).shape == (4, 4, 1)
+    assert store_images(a_listing(mixed), form=TargetFormat((4, 4))).shape == (4, 4, 1)
 
 
 def test_one_picture_in_colour_makes_the_set_colour() -> None:
-    assert settled(a_listing([picture(1), picture(2, mode="RGB")]), Form()).channels == 3
-    assert settled(a_listing([picture(1), picture(2)]), Form()).channels == 1
-    assert settled(a_listing([picture(1), picture(2)]), Form(channels=3)).channels == 3
+    assert resolve_format(a_listing([picture(1), picture(2, mode="RGB")]), TargetFormat()).channels == 3
+    assert resolve_format(a_listing([picture(1), picture(2)]), TargetFormat()).channels == 1
+    assert resolve_format(a_listing([picture(1), picture(2)]), TargetFormat(channels=3)).channels == 3
 
 
 def test_turned_classes_are_classes_of_their_own() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
     square = np.ascontiguousarray(image[:, :3])
-    listing = with_turns(a_listing([square, square.T.copy(), square], table=_split_table()))
+    listing = with_rotations(a_listing([square, square.T.copy(), square], table=_split_table()))
     opened = open_stored(store_images(listing))
     assert len(opened) == 12
     assert opened.class_names == ("c0", "c0 @180", "c0 @270", "c0 @90", "c1", "c1 @180", "c1 @270", "c1 @90")
@@ -277,7 +285,7 @@ def test_turned_classes_are_classes_of_their_own() -> None:
 
 def test_classes_that_are_turned_already_are_not_turned_again() -> None:
     with pytest.raises(UserError, match="there is a class 'c0 @180' already"):
-        with_turns(with_turns(a_listing(ten())))
+        with_rotations(with_rotations(a_listing(ten())))
 
 
 def test_images_and_classes_without_a_name_are_refused() -> None:
@@ -307,12 +315,12 @@ def test_a_damaged_image_set_is_said_to_be_and_hides_no_other() -> None:
         open_stored(stored)
     described = stored.folder / "images.json"
     described.write_text(json.dumps({"format": 1}))
-    assert all_stored() == [other]
-    (fault,) = damaged()
+    assert stored_image_sets() == [other]
+    (fault,) = damaged_image_sets()
     assert "images.json is damaged. Delete" in fault
     store._open.cache_clear()
     assert open_stored(store_images(a_listing(ten()))).images.max() == 90
-    assert damaged() == []
+    assert damaged_image_sets() == []
 
 
 def test_opening_reads_no_pixels(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.cli import main
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.workspace import runs
 
 LOG, END = Path(sys.argv[1]), sys.argv[2]

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.files import HOME_VARIABLE
-from core.maml.checkpoint import load_model
-from core.progress import PROGRESS_FILE_VARIABLE
+from core.checkpoints.model import load_model
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import PROGRESS_FILE_VARIABLE
 from core.workspace.runs import Run
 from tests.test_cli import ROOT, SOLVE, TRAIN, Shell, made
 

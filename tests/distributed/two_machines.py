@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from core import cli
-from core.distributed import joined, leave, world
-from core.errors import UserError
-from core.files import HOME_VARIABLE, content_hash
+from core.runtime.distributed import exit_process, joined, world
+from core.runtime.errors import UserError
+from core.runtime.files import HOME_VARIABLE, content_hash
 
 
 def product_hash(workspace: str) -> str:
@@ -43,7 +43,7 @@ def main() -> None:
         assert len(set(world().gather(product_hash("mine")))) == 1
         with pytest.raises(UserError, match="one device, but there are 2 processes"):
             cli.chosen_compute("cuda:0", "float32", 8)
-    leave(0)
+    exit_process(0)
 
 
 if __name__ == "__main__":

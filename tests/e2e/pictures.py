@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from playwright.sync_api import sync_playwright
 
-from core.ui.navigation import TITLES
+from core.ui.shell.navigation import TITLES
 from tests.e2e.browser import CHROMIUM_ARGS, chromium_path
 from tests.e2e.server import ROOT, start_server
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.checkpoints.model import Model, ModelSpec, save_model
+from core.decisions.log import DecisionLog, Entry
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.decisions import DecisionLog, Entry
 from core.workspace.workspace import Workspace, create
 from tests.ui.queue_fixture import write_queue
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from core.actions.demo import ASSETS
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.ui.navigation import TITLES
+from core.ui.shell.navigation import TITLES
 from core.workspace.workspace import create
 from tests.e2e.widgets import fill
 

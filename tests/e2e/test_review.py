@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from core.workspace.decisions import DecisionLog
+from core.decisions.log import DecisionLog
 from core.workspace.workspace import Workspace
 from tests.e2e.review_pages import (
     ITEMS,

@@ -12,8 +12,8 @@ from playwright.sync_api import Page, expect
 from core.actions.compute import Compute
 from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
-from core.maml.checkpoint import Model, ModelSpec, save_model
-from core.progress import Progress
+from core.checkpoints.model import Model, ModelSpec, save_model
+from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 from tests.e2e.widgets import fill, press, settled

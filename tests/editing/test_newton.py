@@ -13,13 +13,13 @@ from torch import Tensor
 from core.editing.cost import Cost, training_cost
 from core.editing.krylov import Krylov
 from core.editing.newton import SHARES, NewtonSettings, mean_loss, newton_edit
-from core.editing.steps import StepSettings, few_steps
-from core.errors import UserError
+from core.editing.steps import StepSettings, single_task_finetune
 from core.influence.curvature import Curvature
-from core.maml.episodes import Episodes, told_nobody
+from core.maml.episodes import Episodes, no_progress
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten, unflatten
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from tests.influence import reference
 from tests.problems import Problem, tiny_problem
@@ -284,7 +284,7 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
 def test_few_steps_are_adam_of_one_task_each() -> None:
     problem = tiny_problem()
     settings = StepSettings(budget=6, rate=3e-3, seed=2)
-    made = few_steps(problem.model, problem.params, problem.episodes, settings)
+    made = single_task_finetune(problem.model, problem.params, problem.episodes, settings)
     adam = TrainSettings(iterations=6, meta_batch=1, learning_rate=3e-3, seed=2)
     want = train(problem.model, problem.params, problem.episodes, adam).params
     assert torch.equal(flatten(made), flatten(want))
@@ -294,9 +294,9 @@ def test_few_steps_are_adam_of_one_task_each() -> None:
 def test_few_steps_lower_the_objective() -> None:
     problem = tiny_problem()
     every = np.arange(4)
-    after = few_steps(problem.model, problem.params, problem.episodes, StepSettings(budget=40))
+    after = single_task_finetune(problem.model, problem.params, problem.episodes, StepSettings(budget=40))
     before, now = (
-        mean_loss(problem.model, params, problem.episodes, every, told_nobody) for params in (problem.params, after)
+        mean_loss(problem.model, params, problem.episodes, every, no_progress) for params in (problem.params, after)
     )
     assert now < before
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from core.editing.cost import Cost
-from core.editing.steps import StepSettings, best_start
-from core.errors import UserError
+from core.editing.steps import StepSettings, select_snapshot
 from core.maml.evaluation import evaluate
+from core.runtime.errors import UserError
 from tests.problems import Problem, tiny_problem
 
 
@@ -19,27 +19,27 @@ def problem() -> Problem:
 
 def test_the_candidate_of_the_lowest_loss_is_chosen(problem: Problem) -> None:
     candidates = [{name: scale * value for name, value in problem.params.items()} for scale in (30.0, 1.0, 0.5, 30.0)]
-    found = best_start(problem.model, candidates, problem.episodes, 6)
+    found = select_snapshot(problem.model, candidates, problem.episodes, 6)
     want = [float(evaluate(problem.model, one, problem.episodes).loss.mean()) for one in candidates]
     assert found.losses == pytest.approx(want)
     assert found.number == int(np.argmin(want))
     assert found.params is candidates[found.number]
     assert found.cost == Cost(evaluations=24)
-    assert best_start(problem.model, candidates[::3], problem.episodes, 6).number == 0, "the earliest of equals"
+    assert select_snapshot(problem.model, candidates[::3], problem.episodes, 6).number == 0, "the earliest of equals"
 
 
 def test_some_tasks_choose_the_same_for_every_candidate(problem: Problem) -> None:
-    found = best_start(problem.model, [problem.params] * 3, problem.episodes, 2, seed=5)
+    found = select_snapshot(problem.model, [problem.params] * 3, problem.episodes, 2, seed=5)
     assert (found.tasks, found.number, len(set(found.losses))) == (2, 0, 1)
     some = np.sort(np.random.default_rng([5, 47]).permutation(6)[:2])
     each = evaluate(problem.model, problem.params, problem.episodes).loss
     assert found.losses[0] == pytest.approx(each[some].mean())
-    assert best_start(problem.model, [problem.params], problem.episodes, 100).tasks == 6
+    assert select_snapshot(problem.model, [problem.params], problem.episodes, 100).tasks == 6
 
 
 def test_a_candidate_that_no_task_can_adapt_from_is_never_chosen(problem: Problem) -> None:
     broken = {name: float("nan") * value for name, value in problem.params.items()}
-    assert best_start(problem.model, [broken, problem.params], problem.episodes, 6).number == 1
+    assert select_snapshot(problem.model, [broken, problem.params], problem.episodes, 6).number == 1
 
 
 def test_less_than_no_task_cannot_choose() -> None:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from core.errors import UserError
 from core.evidence.lds import ceiling, correlations, difference, lds, predicted_losses
-from core.evidence.methods import KNOWN, base, check, kind, words
+from core.evidence.methods import ALL_METHODS, base, check, kind, words
 from core.evidence.subsets import subsets
+from core.runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
 
@@ -102,8 +102,8 @@ def test_a_difference_is_paired() -> None:
 
 
 def test_every_method_has_a_kind_and_words() -> None:
-    assert {kind(name) for name in KNOWN} == {"influence", "baseline", "combination"}
-    assert all(words(name) for name in KNOWN)
+    assert {kind(name) for name in ALL_METHODS} == {"influence", "baseline", "combination"}
+    assert all(words(name) for name in ALL_METHODS)
     varied = "task-if:damping=0.01:solver=low-rank:rank=20"
     check(varied)
     assert base(varied) == "task-if"

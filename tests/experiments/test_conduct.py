@@ -19,7 +19,6 @@ import pytest
 from core.actions.compute import Compute
 from core.actions.edit import edit
 from core.editing.cost import training_cost
-from core.errors import UserError
 from core.experiments import catalog, conduct, figure2, ladder
 from core.experiments.bench import Bench, Unit
 from core.experiments.catalog import EXPERIMENTS, Experiment
@@ -27,11 +26,12 @@ from core.experiments.conduct import image_sets, result_folder
 from core.experiments.outcome import Figures, Outcome
 from core.experiments.profiles import MNIST, PROFILES, Profile
 from core.experiments.results import Table, read_result
-from core.files import HOME_VARIABLE
 from core.maml.training import TrainSettings
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes
-from core.workspace.runs import Work
+from core.workspace.runs import RunWriter
 from tests.experiments.recorded import ASK, measure, recorded
 from tests.needs import mini_imagenet_like
 from tests.test_cli import Shell
@@ -211,7 +211,7 @@ def bench(shell: Shell) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(HOME_VARIABLE, str(shell.folder / "home"))
         unit = Unit(PROFILES["tiny"], MNIST, "mnist5k", 0)
-        yield Bench(unit, Compute(device="cpu"), Work(shell.folder / "work"), Progress(), "")
+        yield Bench(unit, Compute(device="cpu"), RunWriter(shell.folder / "work"), Progress(), "")
 
 
 def test_edits_are_those_of_the_edit_command(bench: Bench) -> None:
@@ -231,7 +231,7 @@ def test_edits_are_those_of_the_edit_command(bench: Bench) -> None:
             progress=Progress(),
         )
         figures = run.json("edit.json")
-        own = on.loaded.at(made.params)
+        own = on.loaded.with_params(made.params)
         from core.maml.evaluation import evaluate
 
         assert evaluate(own.model, own.params, own.heldout).mean_loss.mean == pytest.approx(
@@ -257,7 +257,7 @@ def test_costs_are_counted_in_meta_gradients(bench: Bench) -> None:
 
 
 def test_what_is_called_spoilt_is_what_the_ladder_removes(bench: Bench) -> None:
-    table = ladder.measure(replace(bench, work=Work(bench.work.folder / "ladder")))
+    table = ladder.measure(replace(bench, work=RunWriter(bench.work.folder / "ladder")))
     harmful = table[table["condition"] == "harmful"].set_index("method")
     assert {"unedited", "linear", "newton", "retrain", "retrain-again", "steps-0.02"} <= set(harmful.index)
     assert harmful.loc["unedited", "cost"] == 0

@@ -14,11 +14,11 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from core.data import load_images
-from core.errors import UserError
 from core.experiments.appearance import GREY, HARMS, HELPS, is_log, lies, looks, written
 from core.experiments.drawing import draw_result, plot_figure
 from core.experiments.picture_sheet import picture_sheet, score_words
 from core.experiments.results import Grid, Picture, Plot, Result, Series
+from core.runtime.errors import UserError
 
 LINES = Plot(
     "curve",

@@ -16,14 +16,14 @@ from scipy import stats
 
 from core.actions.compute import Compute
 from core.data import ImageSet, load_images
-from core.errors import UserError
 from core.experiments import figure2, instances, problems
 from core.experiments.outcome import Difference, Figures, dots, line, mean_sd
 from core.experiments.paper import printed
 from core.experiments.problems import Problem, draw, problem, recipe, three_parts
 from core.experiments.profiles import DATA, MNIST, OMNIGLOT, PROFILES, profile_of
-from core.files import HOME_VARIABLE
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.tasks.tasklist import KEY, TaskList
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import UserError
 from core.experiments.results import (
     PARTS,
     Grid,
@@ -24,7 +23,8 @@ from core.experiments.results import (
     read_result,
     write_result,
 )
-from core.files import replacing_folder
+from core.runtime.errors import UserError
+from core.runtime.files import replacing_folder
 
 SEEDS = pd.DataFrame({"seed": [0, 1], "value": [0.5, 0.75]})
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad
 
-from core.errors import UserError
 from core.influence.curvature import Curvature, task_gradients
 from core.influence.inner import InnerReport, inner_report
 from core.influence.scores import inner_influence, instance_table, task_table
@@ -20,6 +19,7 @@ from core.maml.backbone import MLP, ConvNet
 from core.maml.episodes import Episodes, batched
 from core.maml.objective import Bilevel
 from core.maml.vectors import flatten
+from core.runtime.errors import UserError
 from tests.influence.reference import flat_params, forward, task_tensors
 from tests.influence.test_dense import close
 from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from core.errors import UserError
 from core.influence.curvature import CURVATURES
 from core.influence.methods import DEFAULT, GRADIENTS, METHODS, SUBSAMPLES, Estimator, SolveSettings, estimator
 from core.influence.solvers import SOLVERS
+from core.runtime.errors import UserError
 
 SOLVED = [name for name, method in METHODS.items() if method.estimator.solve is not None]
 UNSOLVED = [name for name in METHODS if name not in SOLVED]

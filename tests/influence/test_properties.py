@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from core.editing.linear import change_gradient, linear_edit, row_change, touched_tasks
-from core.errors import UserError
 from core.influence.curvature import Curvature
 from core.influence.scores import image_table, instance_table, task_table
 from core.influence.targets import Target, target_gradient
 from core.maml.episodes import Episodes
 from core.maml.vectors import flatten
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList, from_rows
 from tests.problems import Problem, tiny_problem
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.errors import UserError
 from core.influence.curvature import CURVATURES
 from core.influence.methods import SolveSettings
 from core.influence.solvers import (
@@ -22,11 +21,12 @@ from core.influence.solvers import (
     dual,
     lanczos,
     largest_eigenvalue,
-    left_out,
     low_rank,
     neumann,
+    residual_sketch,
     sketched_residual,
 )
+from core.runtime.errors import UserError
 
 
 def symmetric(eigenvalues: list[float] | np.ndarray, seed: int = 0) -> Tensor:
@@ -349,7 +349,7 @@ def test_a_sketch_of_what_a_basis_leaves_out_tells_the_residual(shift: float) ->
     c = symmetric(np.r_[np.linspace(0.1, 1, 60), np.logspace(0.5, 2, 20)])
     counted = Counted(c)
     basis = lanczos(times(c), c[0], 12)
-    sketch = left_out(counted, basis, 400)
+    sketch = residual_sketch(counted, basis, 400)
     assert counted.count == 400
     for seed in range(5):
         b = vector(80, seed)
@@ -360,7 +360,7 @@ def test_a_sketch_of_what_a_basis_leaves_out_tells_the_residual(shift: float) ->
 def test_nothing_is_left_out_by_a_basis_of_full_rank() -> None:
     c, b = symmetric(np.linspace(0.1, 9, 15)), vector(15)
     basis, told = full_basis(c), []
-    sketch = left_out(times(c), basis, 8, on_iteration=told.append)
+    sketch = residual_sketch(times(c), basis, 8, on_iteration=told.append)
     assert sketch.shape == (8, 15)
     assert told == list(range(1, 9))
     assert sketch.abs().max() <= 1e-9

@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import grad
 
-from core.errors import UserError
-from core.maml.checkpoint import READS, Model, ModelSpec, load_model, save_model
-from core.maml.foreign import export_state, import_checkpoint, inspect_checkpoint, write_state
-from core.maml.matching import Ask
+from core.checkpoints.foreign import export_state, import_checkpoint, inspect_checkpoint, write_state
+from core.checkpoints.matching import CheckpointHints
+from core.checkpoints.model import READS, Model, ModelSpec, load_model, save_model
+from core.runtime.errors import UserError
 from tests.learn2learn.test_networks import PAIRS, build, close, l2l, task_of
 
 
-def ask_of(spec: ModelSpec, **more: Any) -> Ask:
-    return Ask(shape=spec.shape, ways=spec.ways, **{"steps": spec.steps, "rate": spec.rate, **more})
+def ask_of(spec: ModelSpec, **more: Any) -> CheckpointHints:
+    return CheckpointHints(shape=spec.shape, ways=spec.ways, **{"steps": spec.steps, "rate": spec.rate, **more})
 
 
-def import_saved(state: Any, path: Path, ask: Ask) -> Model:
+def import_saved(state: Any, path: Path, ask: CheckpointHints) -> Model:
     torch.save(state, path)
     return import_checkpoint(path, ask)
 
@@ -123,7 +123,7 @@ def test_learned_transforms_are_refused(tmp_path: Path) -> None:
     learner = l2l.algorithms.GBML(l2l.vision.models.OmniglotFC(48, 3, sizes=[6, 5]), transform=transform)
     torch.save(learner.state_dict(), tmp_path / "gbml.pt")
     with pytest.raises(UserError, match="GBML model whose transforms learn"):
-        import_checkpoint(tmp_path / "gbml.pt", Ask(shape=(8, 6, 1), steps=1, rate=0.1))
+        import_checkpoint(tmp_path / "gbml.pt", CheckpointHints(shape=(8, 6, 1), steps=1, rate=0.1))
 
 
 def test_a_whole_wrapper_saved_as_a_pickle_is_refused(tmp_path: Path) -> None:

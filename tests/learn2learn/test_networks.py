@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from core.maml.checkpoint import ModelSpec
+from core.checkpoints.model import ModelSpec
 from core.maml.module import ModuleNet
 from core.maml.objective import Task
 from tests.needs import learn2learn

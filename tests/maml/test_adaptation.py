@@ -14,16 +14,16 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.func import grad
 
-from core.errors import UserError
+from core.checkpoints.model import Model, ModelSpec, load_model, load_trajectory, save_model, save_trajectory
 from core.influence.curvature import task_gradients
 from core.influence.scores import instance_table, task_table
 from core.maml.adaptation import RATES, Implicit, Unrolled, network_part
 from core.maml.backbone import Params
-from core.maml.checkpoint import Model, ModelSpec, load_model, load_trajectory, save_model, save_trajectory
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel, Task, inner_loss
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten
+from core.runtime.errors import UserError
 from tests.influence import reference
 from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks
 

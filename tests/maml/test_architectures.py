@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch.func import grad, vmap
 
-from core.errors import UserError
+from core.checkpoints.model import Model, ModelSpec, load_model, save_model, spec_of
 from core.maml.adaptation import Implicit
-from core.maml.checkpoint import Model, ModelSpec, load_model, save_model, spec_of
 from core.maml.module import ModuleNet
 from core.maml.objective import Bilevel, Task
+from core.runtime.errors import UserError
 from tests.test_rules import PRODUCT, imports
 
 TINY: dict[str, dict[str, Any]] = {
@@ -168,7 +168,7 @@ def test_learn2learn_is_not_needed() -> None:
 def test_shapes_are_had_without_the_compiler_of_pytorch() -> None:
     """Its import takes more than a second, of every command."""
     lines = (
-        "import sys; from core.maml.checkpoint import spec_of; from tests.maml.test_architectures import TINY\n"
+        "import sys; from core.checkpoints.model import spec_of; from tests.maml.test_architectures import TINY\n"
         "for name, fields in TINY.items(): spec_of({'backbone': name, 'ways': 3} | fields).shapes()\n"
         "assert 'torch._dynamo' not in sys.modules"
     )

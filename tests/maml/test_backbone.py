@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
-from core.errors import UserError
 from core.maml.backbone import MLP, ConvNet, Layered, Params
+from core.runtime.errors import UserError
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 NETWORKS: list[ConvNet | MLP] = [

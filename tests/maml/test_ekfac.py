@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vmap
 
-from core.errors import UserError
 from core.maml.backbone import MLP, ConvNet, Layer, Params
 from core.maml.ekfac import inverse
 from core.maml.vectors import flatten, unflatten
+from core.runtime.errors import UserError
 
 Net = MLP | ConvNet
 SHIFT = 0.05

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from core.editing.linear import change_gradient
-from core.errors import UserError
 from core.influence.curvature import Curvature, task_gradients
 from core.influence.scores import instance_table, task_table
 from core.maml.adaptation import Unrolled
 from core.maml.episodes import Episodes
 from core.maml.module import ModuleNet, probe
 from core.maml.objective import Bilevel
+from core.runtime.errors import UserError
 from tests.influence import reference
 from tests.problems import Problem, tiny_images, tiny_tasks
 

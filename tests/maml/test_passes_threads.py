@@ -41,7 +41,7 @@ def of_chunk(problem: Problem, name: str) -> Callable[[Task], Tensor]:
         "hessian": lambda task: flatten(passes.hessian(params, v, task)),
         "gauss_newton": lambda task: flatten(passes.gauss_newton(params, v, task)),
         "fisher": lambda task: flatten(passes.fisher(params, v, task)),
-        "removals": lambda task: flatten(passes.removals(params, task, task._replace(s=0.3 * task.s))),
+        "removals": lambda task: flatten(passes.weight_change_gradients(params, task, task._replace(s=0.3 * task.s))),
         "row_scores": lambda task: passes.row_scores(params, v, task).by_s.reshape(-1),
         "gradients": lambda task: flatten(passes.gradients(params, task)[0]),
         "inner": lambda task: inner_influence(problem.model, params, Task(*(part[0] for part in task)))[0].reshape(-1),

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from core.errors import UserError
 from core.maml.adaptation import Unrolled
 from core.maml.backbone import Params
 from core.maml.objective import Bilevel
 from core.maml.training import STATE_FILE, TrainSettings, _draw, stationarity, train
 from core.maml.vectors import flatten
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 from tests.problems import Problem, tiny_problem
 
 QUICK = TrainSettings(iterations=20, meta_batch=2, learning_rate=0.01, polish=0)

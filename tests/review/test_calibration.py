@@ -12,9 +12,9 @@ from core.review.calibration import (
     Calibration,
     Copy,
     calibrate,
-    even,
     evidence_by,
     places,
+    robust_scale,
     suspicion,
     uncalibrated,
 )
@@ -121,7 +121,7 @@ def test_evidence_by_hand() -> None:
 
 def test_suspicion_is_the_chosen_score() -> None:
     table = copies()[0].scores
-    scaled = even(table)
+    scaled = robust_scale(table)
     np.testing.assert_array_equal(suspicion(table, "loss", {}), scaled["loss"])
     weights = {"loss": 0.5, "kernel": 2.0}
     expected = 0.5 * scaled["loss"] + 2 * scaled["kernel"]
@@ -131,7 +131,7 @@ def test_suspicion_is_the_chosen_score() -> None:
 
 def test_constant_members_are_no_trouble() -> None:
     table = pd.DataFrame({"same": np.full(9, 3.0), "one": np.r_[np.zeros(8), 4.0]})
-    found = even(table)
+    found = robust_scale(table)
     assert (found["same"] == 0).all()
     assert np.isfinite(found.to_numpy()).all()
     assert found["one"][8] > 0

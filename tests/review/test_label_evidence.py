@@ -8,7 +8,7 @@ import torch
 
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
-from core.review.evidence import evidence
+from core.review.label_evidence import evidence
 from core.tasks.tasklist import TaskList
 from tests.problems import tiny_problem
 
@@ -35,8 +35,8 @@ def test_the_task_that_says_it_loudest_and_its_pulls() -> None:
         only = PROBLEM.tasks.select([found.task_id]).rows
         names = only.drop_duplicates("label").set_index("label")["class"]
         assert found.seen == names[worst["predicted"]] != given
-        assert found.pulls["pull"].is_monotonic_decreasing
-        assert len(found.pulls) == (only["role"] == "support").sum()
+        assert found.support_influence["pull"].is_monotonic_decreasing
+        assert len(found.support_influence) == (only["role"] == "support").sum()
 
         query = only[only["role"] == "query"].reset_index(drop=True)
         place = int(np.flatnonzero(query["image_id"] == image)[0])
@@ -49,7 +49,7 @@ def test_the_task_that_says_it_loudest_and_its_pulls() -> None:
             found = PROBLEM.model.query_logits(PROBLEM.params, task)[place]
             return float(found[worst["predicted"]] - found[worst["label"]])
 
-        for _, pull in found.pulls.iterrows():
+        for _, pull in found.support_influence.iterrows():
             (row,) = np.flatnonzero((only["role"] == "support") & (only["image_id"] == pull["image_id"]))
             slope = (logits(row, 1e-4) - logits(row, -1e-4)) / 2e-4
             assert pull["pull"] == pytest.approx(slope, rel=1e-5, abs=1e-7)
@@ -61,7 +61,7 @@ def test_an_image_that_is_seen_right_is_pulled_too() -> None:
     found = evidence(PROBLEM.model, PROBLEM.params, PROBLEM.tasks, episodes_of, single["image_id"], single["class"])
     assert found is not None
     assert found.seen == found.given == single["class"]
-    assert found.pulls["pull"].abs().max() > 0
+    assert found.support_influence["pull"].abs().max() > 0
 
 
 def test_what_is_no_query_has_no_evidence() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import UserError
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
-from core.review.claims import Claims, claims_of
-from core.review.scoring import Drawn, Shape, draw_round, rate_claims, shape_of, task_list
+from core.review.image_labels import ImageLabelPairs, image_label_pairs
+from core.review.scoring import Drawn, Shape, draw_round, score_pairs, shape_of, task_list
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 from tests.problems import tiny_images, tiny_problem, tiny_tasks
 
@@ -20,14 +20,14 @@ IMAGES = tiny_images()
 SHAPE = Shape(ways=3, shots=2, queries=2)
 
 
-def made(classes: list[int]) -> Claims:
+def made(classes: list[int]) -> ImageLabelPairs:
     """Claims of classes of so many images each."""
     label = np.repeat(np.arange(len(classes)), classes)
     n = len(label)
-    return Claims(np.arange(n), label, np.ones(n, int), tuple(map(str, range(len(classes)))), np.arange(n))
+    return ImageLabelPairs(np.arange(n), label, np.ones(n, int), tuple(map(str, range(len(classes)))), np.arange(n))
 
 
-def draw(claims: Claims, seed: int = 0, suspicion: np.ndarray | None = None) -> Drawn:
+def draw(claims: ImageLabelPairs, seed: int = 0, suspicion: np.ndarray | None = None) -> Drawn:
     return draw_round(claims, SHAPE, suspicion, np.random.default_rng(seed))
 
 
@@ -89,7 +89,7 @@ def test_the_usual_shape() -> None:
 
 
 def test_the_list_says_what_was_drawn() -> None:
-    claims = claims_of(tiny_tasks(IMAGES, ways=3, shots=2, queries=2, count=12), IMAGES)
+    claims = image_label_pairs(tiny_tasks(IMAGES, ways=3, shots=2, queries=2, count=12), IMAGES)
     drawn = draw(claims)
     tasks = task_list(drawn, claims, IMAGES.ids)
     assert len(tasks) == len(drawn.query)
@@ -103,12 +103,12 @@ def test_the_list_says_what_was_drawn() -> None:
 
 def test_losses_are_those_of_evaluation_and_margins_agree_with_them() -> None:
     problem = tiny_problem()
-    images, claims = problem.images, claims_of(problem.tasks, problem.images)
+    images, claims = problem.images, image_label_pairs(problem.tasks, problem.images)
 
     def episodes_of(tasks: TaskList) -> Episodes:
         return Episodes(tasks, images, dtype=torch.float64, chunk=3)
 
-    found = rate_claims(problem.model, problem.params, claims, SHAPE, episodes_of, images.ids, rounds=2, seed=7)
+    found = score_pairs(problem.model, problem.params, claims, SHAPE, episodes_of, images.ids, rounds=2, seed=7)
     rng = np.random.default_rng(7)
     loss, wrong, times = np.zeros((3, len(claims)))
     suspicion = None

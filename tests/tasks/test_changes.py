@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.errors import UserError
-from core.files import content_hash
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash
 from core.tasks.changes import Changes, cleaned
 from core.tasks.tasklist import KEY, TaskList, from_rows
 from tests.problems import tiny_images, tiny_tasks

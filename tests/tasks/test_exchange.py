@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from core.data import ImageSet
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.changes import Changes, cleaned
 from core.tasks.exchange import write_foreign
 from core.tasks.libraries import LIBRARIES

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.data import ImageSet, load_images
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.generate import TaskFolder, TaskSettings, generate
 from core.tasks.noise import PRESETS, Noise, flip_labels, mislabel_images
 from core.tasks.tasklist import KEY, TaskList

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from core.data import ImageSet, load_images
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks import generate as generating
 from core.tasks.generate import TaskSettings, from_lists, generate, read_folder, write_folder
 from core.tasks.sampling import class_sets, pool_of, sample_tasks, split_classes, split_images, split_official

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.tasklist import COLUMNS, FORMATS, TaskList, from_rows, read_tasks, write_tasks
 from tests.problems import tiny_images, tiny_tasks
 

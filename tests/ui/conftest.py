@@ -17,15 +17,15 @@ from core.actions.compute import Compute
 from core.actions.curve import FINETUNE as CURVE_FINETUNE
 from core.actions.curve import CurveSettings, curve
 from core.actions.decide import mark, worst_items
-from core.actions.edit import FINETUNE, NEWTON, SOLVE, STEP_WAYS, USUAL_WAYS, edit
+from core.actions.edit import DEFAULT_EDIT_METHODS, FINETUNE, NEWTON, SOLVE, STEP_METHODS, edit
 from core.actions.rank import ranking
+from core.checkpoints.model import Model, ModelSpec, save_model
 from core.editing.newton import NewtonSettings
-from core.files import HOME_VARIABLE
 from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target
-from core.maml.checkpoint import Model, ModelSpec, save_model
 from core.maml.training import TrainSettings
-from core.progress import Progress
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Run
@@ -78,7 +78,7 @@ def make_computed(folder: Path) -> None:
     workspace = Workspace(folder / "tiny")
     ranked = make_ranking(workspace)
     mark(workspace, worst_items(ranked, "tasks", 1), reviewer="![](http://evil.example/x.png)", source=ranked.id)
-    for way in (*USUAL_WAYS, *STEP_WAYS):
+    for way in (*DEFAULT_EDIT_METHODS, *STEP_METHODS):
         make_edit(workspace, way)
     settings = CurveSettings(shares=(0.0, 0.4), seeds=2)
     curve(workspace, ranked, settings, replace(CURVE_FINETUNE, iterations=2), COMPUTE, Progress())

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from core.actions.evidence import EvidenceSettings
-from core.actions.rank import ENGINE
+from core.actions.rank import ENGINE_VERSION
 from core.evidence.lds import Score, ceiling, lds
-from core.evidence.methods import KNOWN, kind
-from core.workspace.runs import Run, Work
+from core.evidence.methods import ALL_METHODS, kind
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
 KNOWLEDGE = {
@@ -63,7 +63,7 @@ def write_evidence(
                 kind(name),
                 lds(predicted, measured.mean(1)),
                 lds(foretold, found),
-                words=KNOWN[name],
+                words=ALL_METHODS[name],
                 auc=min(0.99, 0.5 + 0.3 * share) if planted else np.nan,
                 seconds=4.0 + 3 * number,
                 memory_gb=1.0 + 0.1 * number,
@@ -103,11 +103,11 @@ def write_evidence(
         "dtype": "float32",
     }
 
-    def work(run: Work) -> None:
+    def work(run: RunWriter) -> None:
         run.write_table("methods.parquet", pd.DataFrame(rows))
         run.write_table("measured.parquet", table.assign(loss=measured.reshape(-1)))
         run.write_table("predicted.parquet", pd.concat(tables, ignore_index=True))
         run.write_json("evidence.json", about | changes)
 
-    question = {**project.hashes, "engine": ENGINE, **asdict(settings), "dtype": "float32", "noise": noise}
-    return workspace.runs.answer("evidence", question, work)
+    question = {**project.hashes, "engine": ENGINE_VERSION, **asdict(settings), "dtype": "float32", "noise": noise}
+    return workspace.runs.get_or_compute("evidence", question, work)

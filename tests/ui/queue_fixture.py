@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.actions.basis import ENGINE
 from core.actions.queue import VERSION
+from core.influence.basis import ENGINE_VERSION
 from core.review.forecast import EVIDENCE
-from core.workspace.runs import Run, Work
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
 SCORES = ("loss", "margin", "classifier", "neighbours", "support_loss", "self_influence", "harm")
@@ -79,7 +79,7 @@ def write_queue(
     features = rng.normal(size=(len(images), 8))
     places = pd.DataFrame({"image_id": images, "x": features[:, 0], "y": features[:, 1]})
 
-    def compute(work: Work) -> None:
+    def compute(work: RunWriter) -> None:
         work.write_table("items.parquet", items)
         work.write_table("map.parquet", places)
         work.write(lambda folder: np.save(Path(folder) / "features.npy", features.astype(np.float16)))
@@ -88,7 +88,14 @@ def write_queue(
             work.write_table("candidates.parquet", candidates())
             work.write_table("curves.parquet", curves())
 
-    question = {**project.hashes, "engine": ENGINE, "version": VERSION, "level": level, "most": most, "seed": seed}
+    question = {
+        **project.hashes,
+        "engine": ENGINE_VERSION,
+        "version": VERSION,
+        "level": level,
+        "most": most,
+        "seed": seed,
+    }
     if planted:
         question["planted"] = True
-    return workspace.runs.answer("queue", question, compute)
+    return workspace.runs.get_or_compute("queue", question, compute)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from core.ui import grid
-from core.ui.atlas import Atlas, jpeg_atlas
-from core.ui.grid import Tile
+from core.ui.grid import component as grid
+from core.ui.grid.atlas import Atlas, jpeg_atlas
+from core.ui.grid.component import Tile
 
 
 def decode(atlas: Atlas) -> np.ndarray:
@@ -122,7 +122,7 @@ def app() -> None:
     import numpy as np
     import streamlit as st
 
-    from core.ui.grid import Tile, clear_selection, image_grid
+    from core.ui.grid.component import Tile, clear_selection, image_grid
 
     st.button("Clear", on_click=clear_selection, args=("g",))
     names = st.session_state.get("names", "abc")
@@ -160,7 +160,7 @@ def bad_app() -> None:
     import numpy as np
     import streamlit as st
 
-    from core.ui.grid import Tile, image_grid
+    from core.ui.grid.component import Tile, image_grid
 
     tiles = [Tile(**tile) for tile in st.session_state["tiles"]]
     try:

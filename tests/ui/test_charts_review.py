@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from core.review.forecast import EVIDENCE, Forecast, forecast
-from core.ui.charts_review import curves_figure, forecast_figure, precision, sensible_reach, so_far
-from core.ui.queue_panel import candidate_table, depth_words
+from core.ui.charts.review import curves_figure, forecast_figure, precision, sensible_reach, so_far
+from core.ui.review.queue_panel import candidate_table, depth_words
 from tests.ui.queue_fixture import candidates, curves
 
 N = 400

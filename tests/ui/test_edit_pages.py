@@ -15,24 +15,24 @@ import pytest
 from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.decide import mark
-from core.actions.edit import CONTROLS, FINETUNE, SOLVE, STEP_WAYS, USUAL_WAYS, WAYS
+from core.actions.edit import CONTROLS, DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, SOLVE, STEP_METHODS
 from core.actions.export import export
 from core.actions.preparation import prepare
-from core.actions.whatif import Instant
+from core.actions.whatif import WhatIfEstimator
+from core.checkpoints.model import save_trajectory
+from core.decisions.log import Item
 from core.editing.newton import NewtonSettings
-from core.errors import UserError
-from core.files import read_json, write_json
-from core.maml.checkpoint import save_trajectory
 from core.maml.training import Snapshot
-from core.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.files import read_json, write_json
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.tasks.libraries import LIBRARIES
 from core.tasks.tasklist import FORMATS, read_tasks
-from core.ui.charts_edit import Dot, curve_figure, edit_figure
-from core.ui.curve_results import averages, observations
-from core.ui.edit_ladder import NOT_MEASURED, closeness, ladder_sentence
-from core.ui.edit_results import LABELS, Outcome, direction, in_points
-from core.workspace.decisions import Item
+from core.ui.charts.edit import Dot, curve_figure, edit_figure
+from core.ui.edit.curve_results import averages, observations
+from core.ui.edit.methods_table import NOT_MEASURED, ladder_sentence, share_of_retraining
+from core.ui.edit.results import LABELS, EditOutcome, direction, in_points
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, make_edit, run_again, words
@@ -81,7 +81,7 @@ class TestEdit:
         assert "What the changes themselves did" in said
         assert "Only a full retrain measures it" in said
         rows = page.dataframe[1].value
-        assert list(rows["model"]) == [LABELS[way] for way in WAYS if way != "retrain"]
+        assert list(rows["model"]) == [LABELS[way] for way in EDIT_METHODS if way != "retrain"]
         assert list(rows["kind"]) == ["estimate", *["measured"] * (len(rows) - 1)]
         assert page.button(key="edit_estimate").disabled
         assert page.button(key="edit_steps").disabled
@@ -102,7 +102,7 @@ class TestEdit:
         assert "No results for these changes yet" in words(page)
         for button in ("estimate", "steps", "retrain"):
             click(page, f"edit_{button}")
-        for args, ways in zip(started, (USUAL_WAYS, STEP_WAYS, ("retrain",)), strict=True):
+        for args, ways in zip(started, (DEFAULT_EDIT_METHODS, STEP_METHODS, ("retrain",)), strict=True):
             assert args == [
                 "edit",
                 "--workspace",
@@ -232,11 +232,13 @@ class TestEdit:
         monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
         prepare(full, Compute(), Progress())
         asked: list[Changes] = []
-        compute = Instant._changes
-        monkeypatch.setattr(Instant, "_changes", lambda self, changes: asked.append(changes) or compute(self, changes))
+        compute = WhatIfEstimator._changes
+        monkeypatch.setattr(
+            WhatIfEstimator, "_changes", lambda self, changes: asked.append(changes) or compute(self, changes)
+        )
         page = show("edit")
         said = words(page)
-        found = Instant(full, Compute()).changes(full.changes())
+        found = WhatIfEstimator(full, Compute()).changes(full.changes())
         assert asked == [full.changes()] * 2, "one here, one on the page"
         assert f"Held-out accuracy ≈ *{in_points(found.accuracy_change)}*" in said
         assert f"residual of the solve {found.residual:.0%}" in said
@@ -323,9 +325,10 @@ class TestExport:
 
         page.multiselect(key="export_formats").set_value(["csv"])
         model = next(box for box in page.selectbox if str(box.key).startswith("export_model"))
-        assert model.options == ["none", *(LABELS[way] for way in WAYS if way != "retrain" and way not in CONTROLS)], (
-            "never a control"
-        )
+        assert model.options == [
+            "none",
+            *(LABELS[way] for way in EDIT_METHODS if way != "retrain" and way not in CONTROLS),
+        ], "never a control"
         model.select(LABELS["finetune"])
         run_again(page)
         assert "earlier export with other choices" in words(page)
@@ -447,22 +450,22 @@ def test_observations_claim_no_more_than_is_seen() -> None:
     assert "Nothing that was removed gave more" in " ".join(observations(curve_points([0.4, 0.4], [0.3, 0.4])))
 
 
-def outcome(folder: Path, way: str, change: tuple[float, float, float], accuracy: Sequence[float]) -> Outcome:
+def outcome(folder: Path, way: str, change: tuple[float, float, float], accuracy: Sequence[float]) -> EditOutcome:
     folder = folder / way
     folder.mkdir()
     pd.DataFrame({"task_id": ["a", "b"], "accuracy": accuracy}).to_parquet(folder / "heldout.parquet")
     interval = dict(zip(("mean", "low", "high"), change, strict=True))
-    return Outcome(way, Run(folder), {"accuracy_change": interval}, 1.0)
+    return EditOutcome(way, Run(folder), {"accuracy_change": interval}, 1.0)
 
 
 def test_closeness_is_a_share_only_of_a_clear_change(tmp_path: Path) -> None:
     steps = outcome(tmp_path, "steps", (0.091, 0.05, 0.12), [0.5, 0.6])
     clear = outcome(tmp_path, "retrain", (0.1, 0.05, 0.15), [0.51, 0.61])
-    assert closeness(steps, clear).words == "91 % of retraining's gain, -1.0 points [-1.0, -1.0] from it"
+    assert share_of_retraining(steps, clear).words == "91 % of retraining's gain, -1.0 points [-1.0, -1.0] from it"
     unclear = replace(clear, figures={"accuracy_change": {"mean": 0.01, "low": -0.05, "high": 0.15}})
-    assert closeness(steps, unclear).words == "-1.0 points [-1.0, -1.0] from it"
+    assert share_of_retraining(steps, unclear).words == "-1.0 points [-1.0, -1.0] from it"
     worse = replace(clear, figures={"accuracy_change": {"mean": -0.1, "low": -0.15, "high": -0.05}})
-    assert closeness(steps, worse).words.startswith("-91 % of retraining's loss, ")
+    assert share_of_retraining(steps, worse).words.startswith("-91 % of retraining's loss, ")
     assert ladder_sentence({}) is None
 
 

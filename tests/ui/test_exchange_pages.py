@@ -11,11 +11,11 @@ import pytest
 
 from core.actions import duplicates as copies
 from core.actions.duplicates import duplicates
-from core.errors import UserError
-from core.progress import Progress
+from core.decisions.log import Decision, Item
 from core.review.leaks import COLUMNS
-from core.ui import decisions_panel
-from core.workspace.decisions import Decision, Item
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
+from core.ui.export import decisions_panel
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, run_again, words
 
@@ -51,7 +51,7 @@ def searched(empty: Workspace) -> Workspace:
         more = {"leaks": kinds, "leaks_with_different_classes": 1, "threshold": 0.3, "power": 5.0}
         run.write_json("summary.json", {**counts, **more, "histogram": histogram})
 
-    empty.runs.answer(copies.KIND, copies.question_of(empty.project()), work)
+    empty.runs.get_or_compute(copies.KIND, copies.cache_key(empty.project()), work)
     return empty
 
 

@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-import core.ui.experiments_panel
-from core.errors import UserError
+import core.ui.experiments.panel
 from core.experiments.appearance import GREY, HARMS, HELPS
 from core.experiments.catalog import EXPERIMENTS
 from core.experiments.conduct import result_folder
 from core.experiments.profiles import PROFILES
 from core.experiments.results import Series, Table
-from core.ui.charts import HARMFUL, HELPFUL, NEUTRAL
-from core.ui.charts_experiments import plot_figure
-from core.ui.experiments_shown import marked, sentence
-from core.ui.exported import zipped
-from core.ui.navigation import TITLES
+from core.runtime.errors import UserError
+from core.ui.charts.experiments import plot_figure
+from core.ui.charts.scores import HARMFUL, HELPFUL, NEUTRAL
+from core.ui.experiments.results import marked, sentence
+from core.ui.export.results import zip_files
+from core.ui.shell.navigation import TITLES
 from core.workspace.jobs import Job
 from core.workspace.workspace import library_jobs
 from tests.ui.conftest import Open, click, run_again, words
@@ -82,7 +82,7 @@ class TestStarting:
         self, show: Open, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         data = EXPERIMENTS["table1-tasks"].data
-        monkeypatch.setattr(core.ui.experiments_panel, "image_sets", lambda: {name: f"my {name}" for name in data})
+        monkeypatch.setattr(core.ui.experiments.panel, "image_sets", lambda: {name: f"my {name}" for name in data})
         page = show("experiments")
         assert "omniglot (“my omniglot”)" in words(page)
         assert "Not on this machine" not in words(page)
@@ -209,7 +209,7 @@ class TestResult:
 
     def test_the_archive_holds_the_folder(self, home: Path) -> None:
         folder = write_experiment()
-        with zipfile.ZipFile(io.BytesIO(zipped(folder))) as archive:
+        with zipfile.ZipFile(io.BytesIO(zip_files(folder))) as archive:
             names = set(archive.namelist())
         assert {"config.json", "seeds.parquet", "tables/tasks.csv", "grids/tasks.png", "README.md"} <= names
 

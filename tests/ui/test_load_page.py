@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from core.checkpoints.model import Model, ModelSpec, save_model
 from core.data import load_images
-from core.data.listing import Form, Listing, table_of
+from core.data.listing import Listing, TargetFormat, table_of
 from core.data.store import store_images
-from core.maml.checkpoint import Model, ModelSpec, save_model
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.tasks.tasklist import read_tasks, write_tasks
 from core.workspace.workspace import Workspace, library_jobs
@@ -34,7 +34,7 @@ def own(home: Path) -> str:
     classes = ["![](http://evil.example/x.png)", "b", "c", "d"]
     ids = [f"{kind}/{number}.png" for kind in "abcd" for number in range(6)]
     table = table_of(ids, [classes[n // 6] for n in range(24)], ["train"] * 12 + ["test"] * 12)
-    store_images(Listing("own", table, lambda position: picture(position * 9), "v1"), form=Form())
+    store_images(Listing("own", table, lambda position: picture(position * 9), "v1"), form=TargetFormat())
     return "own"
 
 

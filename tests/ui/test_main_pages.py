@@ -7,9 +7,9 @@ import time
 import pytest
 
 from core.actions.evaluate import evaluation
-from core.progress import Progress
-from core.ui.text import plain
-from core.workspace.decisions import Decision, Item
+from core.decisions.log import Decision, Item
+from core.runtime.progress import Progress
+from core.ui.shell.text import plain
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import COMPUTE, Open, click, run_again, words
 

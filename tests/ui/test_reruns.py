@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 
 import core.actions.demo
-import core.ui.evidence_panel
-import core.ui.evidence_results
-import core.ui.experiments_read
-import core.ui.exported
-import core.ui.grid
-import core.workspace.log_reading
-import core.workspace.parsed
+import core.decisions.reading
+import core.runtime.json_cache
+import core.ui.experiments.read
+import core.ui.export.results
+import core.ui.grid.component
+import core.ui.trust.evidence_panel
+import core.ui.trust.evidence_results
 import core.workspace.workspace
-from core.ui.navigation import TITLES
-from core.workspace.decisions import Decision, Item
+from core.decisions.log import Decision, Item
+from core.ui.shell.navigation import TITLES
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, run_again, words
 from tests.ui.evidence import write_evidence
@@ -30,15 +30,15 @@ COSTLY: dict[str, tuple[Any, str]] = {
     "a parquet file read": (pd, "read_parquet"),
     "a problem loaded": (core.workspace.workspace, "read_folder"),
     "a model loaded": (core.workspace.workspace, "load_model"),
-    "a run's or job's JSON read": (core.workspace.parsed, "read_json"),
-    "a decision read": (core.workspace.log_reading, "entries"),
-    "an atlas encoded": (core.ui.grid, "jpeg_atlas"),
+    "a run's or job's JSON read": (core.runtime.json_cache, "read_json"),
+    "a decision read": (core.decisions.reading, "entries"),
+    "an atlas encoded": (core.ui.grid.component, "jpeg_atlas"),
     "a ranking held against planted noise": (core.actions.demo, "detection"),
-    "a table pivoted": (core.ui.evidence_results, "grids"),
-    "a bootstrap": (core.ui.evidence_results, "difference"),
-    "a cost tried": (core.ui.evidence_panel, "predicted_seconds"),
-    "a task list cleaned": (core.ui.exported, "cleaned"),
-    "an experiment's result read": (core.ui.experiments_read, "read_result"),
+    "a table pivoted": (core.ui.trust.evidence_results, "grids"),
+    "a bootstrap": (core.ui.trust.evidence_results, "difference"),
+    "a cost tried": (core.ui.trust.evidence_panel, "predicted_seconds"),
+    "a task list cleaned": (core.ui.export.results, "cleaned"),
+    "an experiment's result read": (core.ui.experiments.read, "read_result"),
     "a group-by": (pd.DataFrame, "groupby"),
     "a pivot": (pd.DataFrame, "pivot_table"),
 }

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
-from core.ui.review_filters import STATES, Filters, chosen, from_params, simplified, within
-from core.ui.review_live import found
-from core.ui.review_queue import Queue
-from core.ui.review_state import Decided
-from core.ui.review_views import all_views, delete_view, save_view
+from core.ui.review.filters import STATES, Filters, chosen, from_params, simplified, within
+from core.ui.review.live import found
+from core.ui.review.queue import Queue
+from core.ui.review.state import Decided
+from core.ui.review.views import all_views, delete_view, save_view
 from core.workspace.runs import Run
 
 N = 12

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from core.review.forecast import EVIDENCE
-from core.ui.review_forecast import forecast_words, remaining_words
-from core.ui.review_queue import Queue
+from core.ui.review.forecast import forecast_words, remaining_words
+from core.ui.review.queue import Queue
 from tests.ui.test_review_filters import N, decided, queue
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import UserError
-from core.ui.review_operations import ACCEPTED, Told, pack, submit, unpack
-from core.ui.review_queue import Queue
-from core.workspace.decisions import DecisionLog, Item
+from core.decisions.log import DecisionLog, Item
+from core.runtime.errors import UserError
+from core.ui.review.operations import ACCEPTED, OperationAck, pack, submit, unpack
+from core.ui.review.queue import Queue
 from tests.ui.test_review_filters import N, queue
 
 
@@ -20,7 +20,7 @@ def log(tmp_path: Path) -> DecisionLog:
     return DecisionLog(tmp_path / "decisions.sqlite")
 
 
-def send(log: DecisionLog, *sent: Any, blind: bool = False) -> list[Told]:
+def send(log: DecisionLog, *sent: Any, blind: bool = False) -> list[OperationAck]:
     def queue_of(run_id: str) -> Queue:
         if run_id != "queue-0":
             raise UserError("There is no such run.", "Look again.")
@@ -40,8 +40,8 @@ def verdicts(log: DecisionLog) -> dict[str, tuple[str, int | None]]:
 
 def test_what_is_sent_twice_is_done_once(log: DecisionLog) -> None:
     first = decide("a-1", (0, "keep", None), (1, "relabel", 2))
-    assert send(log, first) == [Told("a-1")]
-    assert send(log, first, decide("a-2", (3, "remove", None))) == [Told("a-1"), Told("a-2")]
+    assert send(log, first) == [OperationAck("a-1")]
+    assert send(log, first, decide("a-2", (3, "remove", None))) == [OperationAck("a-1"), OperationAck("a-2")]
     assert verdicts(log) == {"image0": ("keep", None), "image1": ("relabel", 2), "image3": ("remove", None)}
     assert len(log.history()) == 3
     assert {entry.source for entry in log.history()} == {"queue-0"}
@@ -49,10 +49,10 @@ def test_what_is_sent_twice_is_done_once(log: DecisionLog) -> None:
 
 def test_undo_and_redo_are_said(log: DecisionLog) -> None:
     send(log, decide("1", (0, "keep", None)), decide("2", (0, "remove", None), (1, "remove", None)))
-    assert send(log, {"token": "3", "act": "undo"}) == [Told("3", "Undone: 2 decisions.")]
+    assert send(log, {"token": "3", "act": "undo"}) == [OperationAck("3", "Undone: 2 decisions.")]
     assert verdicts(log) == {"image0": ("keep", None)}
-    assert send(log, {"token": "4", "act": "redo"}) == [Told("4", "Done again: 2 decisions.")]
-    assert send(log, {"token": "5", "act": "redo"}) == [Told("5", "There is nothing to redo.")]
+    assert send(log, {"token": "4", "act": "redo"}) == [OperationAck("4", "Done again: 2 decisions.")]
+    assert send(log, {"token": "5", "act": "redo"}) == [OperationAck("5", "There is nothing to redo.")]
 
 
 def test_all_that_is_filtered(log: DecisionLog) -> None:
@@ -77,7 +77,7 @@ def test_what_was_seen_settles_a_conflict(log: DecisionLog) -> None:
 
 def test_comments(log: DecisionLog) -> None:
     said = {"token": "1", "act": "comment", "text": "half a seven", "items": [["image", "", "", "image0"]]}
-    assert send(log, said) == send(log, said) == [Told("1")]
+    assert send(log, said) == send(log, said) == [OperationAck("1")]
     assert [(one.reviewer, one.text) for one in log.comments()] == [("Ana", "half a seven")]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
-from core.ui.review_live import GRID
-from core.workspace.decisions import Decision, Item
+from core.decisions.log import Decision, Item
+from core.ui.review.live import GRID
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, run_again, words
 from tests.ui.queue_fixture import write_queue

@@ -9,8 +9,8 @@ import numpy as np
 from streamlit.testing.v1 import AppTest
 
 from core.actions.queue import QueueSettings
-from core.ui.queue_panel import queue_args, time_words
-from core.workspace.decisions import Decision, DecisionLog, Item
+from core.decisions.log import Decision, DecisionLog, Item
+from core.ui.review.queue_panel import queue_args, time_words
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, run_again, words
 from tests.ui.queue_fixture import write_queue
@@ -173,7 +173,7 @@ def test_a_task_is_relabelled_as_suggested(show: Open, full: Workspace) -> None:
 
 
 def test_pages_wait_for_a_locked_log_not_long(show: Open, full: Workspace, monkeypatch: Any) -> None:
-    import core.ui.context
+    import core.ui.shell.context
 
     waits: list[float] = []
 
@@ -182,7 +182,7 @@ def test_pages_wait_for_a_locked_log_not_long(show: Open, full: Workspace, monke
             waits.append(busy_seconds)
             super().__init__(path, busy_seconds)
 
-    monkeypatch.setattr(core.ui.context, "DecisionLog", Watched)
+    monkeypatch.setattr(core.ui.shell.context, "DecisionLog", Watched)
     show("tasks")
     assert waits
     assert max(waits) < 2

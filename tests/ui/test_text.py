@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ui.text import shortened
+from core.ui.shell.text import shortened
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ import pytest
 
 from core.actions.rank import ranking
 from core.actions.train import train_model
-from core.evidence.methods import KNOWN, LIBRARIES, USUAL
+from core.evidence.methods import ALL_METHODS, DEFAULT_METHODS, LIBRARIES
 from core.influence.methods import METHODS, estimator
 from core.influence.targets import Target
-from core.progress import Progress
-from core.ui import evidence_panel
-from core.ui.charts_evidence import methods_figure
-from core.ui.context import ranking_label
-from core.ui.evidence_results import ceiling_of, figures_table, findings, grids, ranked_methods
-from core.ui.method_words import differences
-from core.workspace.runs import Run, Work
+from core.runtime.progress import Progress
+from core.ui.charts.evidence import methods_figure
+from core.ui.ranking.method_text import differences
+from core.ui.shell.context import ranking_label
+from core.ui.trust import evidence_panel
+from core.ui.trust.evidence_results import ceiling_of, figures_table, findings, grids, ranked_methods
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import COMPUTE, Open, click, run_again, words
 from tests.ui.evidence import KNOWLEDGE, write_evidence
@@ -85,11 +85,11 @@ class TestRankings:
         assert differences(run.config | {"method": "gone"}) == []
 
     def test_runs_of_older_engines_are_left_out(self, show: Open, empty: Workspace) -> None:
-        def work(run: Work) -> None:
+        def work(run: RunWriter) -> None:
             run.write_json("solver.json", {})
 
         old = {**empty.project().hashes, "target": "all", "curvature": "exact", "damping": 0.1}
-        run = empty.runs.answer("rank", old, work)
+        run = empty.runs.get_or_compute("rank", old, work)
         assert "an older version" in ranking_label(run)
         for page in ("tasks", "images", "edit", "curves", "overview", "trust"):
             show(page)
@@ -150,8 +150,8 @@ class TestTrust:
             run_again(page)
         assert "40 retrainings, roughly" in words(page)
         click(page, "trust_start")
-        assert started == [["evidence", "--workspace", str(empty.folder), "--methods", ",".join(USUAL)]]
-        assert page.code[0].value == f"python -m core evidence --workspace tiny --methods {','.join(USUAL)}"
+        assert started == [["evidence", "--workspace", str(empty.folder), "--methods", ",".join(DEFAULT_METHODS)]]
+        assert page.code[0].value == f"python -m core evidence --workspace tiny --methods {','.join(DEFAULT_METHODS)}"
 
     def test_only_what_differs_is_asked_for(self, show: Open, empty: Workspace, started: list[list[str]]) -> None:
         page = show("trust")
@@ -206,7 +206,7 @@ class TestTrust:
         page.selectbox(key=f"trust_method_{run.id}").set_value("loss")
         page.selectbox(key=f"trust_target_{run.id}").set_value(run.json("evidence.json")["targets"][1])
         run_again(page)
-        assert KNOWN["loss"] in words(page)
+        assert ALL_METHODS["loss"] in words(page)
 
     def test_a_noisy_truth_judges_nobody(self, show: Open, full: Workspace) -> None:
         run = write_evidence(full, noise=20.0)

@@ -13,13 +13,13 @@ from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
-from core.actions.whatif import Instant
+from core.actions.whatif import WhatIfEstimator
 from core.actions.why import worst
+from core.decisions.log import Decision, Item
 from core.influence.targets import Target
-from core.progress import Progress
+from core.runtime.progress import Progress
 from core.tasks.changes import Changes
-from core.ui.edit_results import in_points
-from core.workspace.decisions import Decision, Item
+from core.ui.edit.results import in_points
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, make_edit, run_again, words
 from tests.ui.test_reruns import counted  # noqa: F401
@@ -83,7 +83,7 @@ class TestWhy:
     def test_what_removing_the_worst_would_do_is_the_instant_answer(self, show: Open, ready: Workspace) -> None:
         page = show("why")
         target = Target.parse(page.selectbox(key="why_target").value)
-        instant = Instant(ready, Compute())
+        instant = WhatIfEstimator(ready, Compute())
         count = int(page.number_input(key="why_count_images").value)
         changes = worst(instant.images(target).table, "images", count)
         found = instant.changes(changes, target)
@@ -124,7 +124,7 @@ class TestSets:
         page.text_input(key="sets_note").set_value("why not")
         click(page, "sets_save")
         assert ready.sets.get("mine").changes == ready.changes()
-        found = Instant(ready, Compute()).changes(ready.changes())
+        found = WhatIfEstimator(ready, Compute()).changes(ready.changes())
         row = page.dataframe[0].value.iloc[0]
         assert row["what changes"] == "1 instance relabelled"
         assert row["accuracy, estimated"] == in_points(found.accuracy_change)

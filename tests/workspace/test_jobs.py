@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.errors import UserError
-from core.progress import ProgressState
+from core.runtime.errors import UserError
+from core.runtime.progress import ProgressState
 from core.workspace import runner
 from core.workspace.jobs import REPOSITORY, Job, Jobs
 
@@ -266,7 +266,7 @@ os.kill(os.getpid(), 9)
 def test_progress_is_whole_whenever_it_is_read(jobs: Jobs) -> None:
     text = """
 sys.path.insert(0, os.getcwd())
-from core.progress import LiveProgress
+from core.runtime.progress import LiveProgress
 progress = LiveProgress.from_environment()
 print('begun', flush=True)
 for part in range(300):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UserError
+from core.runtime.errors import UserError
 from core.tasks.changes import Changes
 from core.workspace.whatif_sets import Sets
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UserError
-from core.files import HOME_VARIABLE, home
-from core.maml.checkpoint import Model, ModelSpec, save_model
+from core.checkpoints.model import Model, ModelSpec, save_model
+from core.decisions.log import Decision, Item, Operation
+from core.runtime.errors import UserError
+from core.runtime.files import HOME_VARIABLE, home
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.decisions import Decision, Item, Operation
 from core.workspace.workspace import Workspace, all_workspaces, create, locate
 
 SETTINGS = TaskSettings(ways=3, shots=1, queries=2, count=4, heldout=2)

@@ -23,10 +23,10 @@ import numpy as np
 
 from core.data.archive import Tree, open_tree
 from core.data.decode import Raw
-from core.data.listing import SPLITS, Form, Listing, table_of
+from core.data.listing import SPLITS, Listing, TargetFormat, table_of
 from core.data.readers.names import SPLIT_WORDS, counted, is_picture
 from core.data.safe_pickle import parse_plain, read_plain
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 SUPERCLASSES = {
     "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
@@ -53,7 +53,7 @@ SUPERCLASSES = {
 """The 20 superclasses in the order of their numbers, and the 5 classes of each."""
 CLASSES = tuple(sorted(name for names in SUPERCLASSES.values() for name in names))
 """The 100 classes in the order of their numbers."""
-FORM = Form(size=(32, 32), channels=3)
+FORM = TargetFormat(size=(32, 32), channels=3)
 PICKLES = re.compile(r"(?:^|/)(CIFAR_FS|FC100)_(train|val|test)\.pickle$")
 """What MetaOptNet and learn2learn call their files."""
 

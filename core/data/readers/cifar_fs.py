@@ -10,7 +10,7 @@ from core.data.listing import Listing
 from core.data.readers.cifar100 import CLASSES, PICKLES, Pool, listing, read_pool, read_split_pickles
 from core.data.readers.options import ReadOptions
 from core.data.readers.split_lists import SplitLists, find_split_lists, in_neither, lists_in, texts
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 _LISTS_IN_ARCHIVE = "splits/bertinetto/"
 

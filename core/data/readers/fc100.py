@@ -9,7 +9,7 @@ from core.data.listing import Listing
 from core.data.readers.cifar100 import CLASSES, PICKLES, SUPERCLASSES, listing, read_pool, read_split_pickles
 from core.data.readers.options import ReadOptions
 from core.data.readers.split_lists import find_split_lists, in_neither, texts
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 SUPERCLASS_NUMBERS = {
     "train": (1, 2, 3, 4, 5, 6, 9, 10, 15, 17, 18, 19),

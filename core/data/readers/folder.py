@@ -10,7 +10,7 @@ from core.data.decode import Raw
 from core.data.listing import SPLITS, Listing, table_of
 from core.data.readers.names import SPLIT_WORDS, called, counted, is_picture, some
 from core.data.readers.options import ReadOptions
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 LAYOUT = "Make a folder a class and put its pictures inside: cats/1.png, dogs/1.png; or train/cats/1.png, and so on."
 

@@ -18,8 +18,8 @@ from core.data.listing import Listing, table_of
 from core.data.readers.columns import is_text, plain_type, values_of
 from core.data.readers.names import SPLIT_WORDS, called, counted, some
 from core.data.readers.options import ReadOptions
-from core.errors import UserError
-from core.files import read_json
+from core.runtime.errors import UserError
+from core.runtime.files import read_json
 
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")

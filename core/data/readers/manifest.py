@@ -22,7 +22,7 @@ from core.data.listing import Listing, table_of
 from core.data.readers.columns import is_text, plain_type, values_of
 from core.data.readers.names import SPLIT_WORDS, called, counted, is_picture, some
 from core.data.readers.options import ReadOptions
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 COLUMNS = ("path", "label", "split", "group", "id")
 PATH_NAMES = ("path", "filename")

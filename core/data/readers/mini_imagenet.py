@@ -12,13 +12,13 @@ import numpy as np
 
 from core.data.archive import Tree, open_tree
 from core.data.decode import Raw, Unreadable
-from core.data.listing import SPLITS, Form, Listing, table_of
+from core.data.listing import SPLITS, Listing, TargetFormat, table_of
 from core.data.readers.names import counted, is_picture, some
 from core.data.readers.options import ReadOptions
 from core.data.safe_pickle import read_plain
-from core.errors import UserError
+from core.runtime.errors import UserError
 
-FORM = Form(size=(84, 84), channels=3)
+FORM = TargetFormat(size=(84, 84), channels=3)
 COLUMNS = ("filename", "label")
 
 _CACHE_WORDS = {"train": ("train",), "val": ("validation", "val"), "test": ("test",)}

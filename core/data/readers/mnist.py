@@ -14,10 +14,10 @@ import numpy as np
 
 from core.data.archive import FolderTree
 from core.data.decode import Raw
-from core.data.listing import Form, Listing, table_of
+from core.data.listing import Listing, TargetFormat, table_of
 from core.data.readers.names import called
 from core.data.readers.options import ReadOptions
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 PARTS = {"train": "train", "test": "t10k"}
 """How the files of each split begin."""
@@ -71,7 +71,7 @@ def read_mnist(path: Path, options: ReadOptions) -> Listing:
         [file.name, file.stat().st_size, file.stat().st_mtime_ns] for pair in pairs.values() if pair for file in pair
     ]
     name = "mnist" if folder.name == "raw" and folder.parent.name == "MNIST" else called(path)
-    return Listing(name, table_of(ids, labels, splits), read, stamp, form=Form(channels=1), notes=tuple(notes))
+    return Listing(name, table_of(ids, labels, splits), read, stamp, form=TargetFormat(channels=1), notes=tuple(notes))
 
 
 def is_mnist(names: list[str]) -> bool:

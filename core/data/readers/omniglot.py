@@ -9,16 +9,16 @@ from typing import Any
 
 from core.data.archive import Tree, open_tree
 from core.data.decode import Raw
-from core.data.listing import Form, Listing, table_of
+from core.data.listing import Listing, TargetFormat, table_of
 from core.data.readers.names import counted
 from core.data.readers.options import ReadOptions
 from core.data.readers.split_lists import find_split_lists, in_neither
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 PARTS = {"images_background": 964, "images_evaluation": 659}
 """The two official archives and how many characters each has."""
 DRAWERS = 20
-FORM = Form(size=(28, 28), channels=1, invert=True)
+FORM = TargetFormat(size=(28, 28), channels=1, invert=True)
 
 _FOLDERS = ("", "omniglot-py", "omniglot")  # torchvision and learn2learn make the second
 _IMAGE = re.compile(r"(?:^|/)(images_(?:background|evaluation))/([^/]+)/(character\d+)/(\d+_(\d+)\.png)$")

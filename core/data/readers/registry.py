@@ -18,7 +18,7 @@ from core.data.readers.mnist import is_mnist, read_mnist
 from core.data.readers.names import is_picture, some
 from core.data.readers.omniglot import is_omniglot, read_omniglot
 from core.data.readers.options import Reader, ReadOptions
-from core.errors import UserError
+from core.runtime.errors import UserError
 
 AUTO = "auto"
 READERS: dict[str, Reader] = {

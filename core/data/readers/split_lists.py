@@ -12,8 +12,8 @@ from core.data.archive import Tree
 from core.data.decode import Unreadable
 from core.data.listing import SPLITS
 from core.data.readers.names import counted, some
-from core.errors import UserError
-from core.files import read_json
+from core.runtime.errors import UserError
+from core.runtime.files import read_json
 
 ENDINGS = (".json", ".txt")
 

@@ -13,7 +13,7 @@ from core.maml.passes.generic import GenericPasses, RowScores
 from core.maml.passes.plan import plan_of
 from core.maml.passes.unrolled import UnrolledPasses
 
-__all__ = ["GenericPasses", "Passes", "RowScores", "UnrolledPasses", "passes_of", "usual_chunk"]
+__all__ = ["GenericPasses", "Passes", "RowScores", "UnrolledPasses", "default_chunk_size", "passes_of"]
 
 
 _USUAL = 8
@@ -43,7 +43,7 @@ class Passes(Protocol):
     def fisher(self, params: Params, v: Params, chunk: Task) -> Params:
         """``sum_k g_k g_k^T v``."""
 
-    def removals(self, params: Params, chunk: Task, change: Task) -> Params:
+    def weight_change_gradients(self, params: Params, chunk: Task, change: Task) -> Params:
         """D_lambda of the derivative of each L_O^k along a change of its weights, the s and q of ``change``:
         ``(T, ...)``."""
 
@@ -51,7 +51,7 @@ class Passes(Protocol):
         """Scores of every row along u (:mod:`core.influence.scores`), and what the adapted models say of them."""
 
 
-def usual_chunk(
+def default_chunk_size(
     model: Bilevel, shape: tuple[int, int, int], rows: int, device: torch.device, dtype: torch.dtype
 ) -> int:
     """Tasks of ``rows`` images of ``shape`` that are best run at once.

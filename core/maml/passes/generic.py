@@ -73,7 +73,7 @@ class GenericPasses:
         _, change = jvp(losses, (params,), (v,))
         return vjp(losses, params)[1](change)[0]
 
-    def removals(self, params: Params, chunk: Task, change: Task) -> Params:
+    def weight_change_gradients(self, params: Params, chunk: Task, change: Task) -> Params:
         def directional(p: Params, pair: tuple[Task, Task]) -> Tensor:
             """d L_O^k along the change of weights."""
             task, difference = pair

@@ -75,7 +75,7 @@ def put(into: Hyper, component: int, value: Tensor | None) -> None:
         into[component] = value
 
 
-class Gain:
+class NormScale:
     """``k = scale / sqrt(v + epsilon)`` of every channel, and its backward; of any shape."""
 
     def __init__(self) -> None:
@@ -118,12 +118,12 @@ class Normalised:
     """``(z - mean z) (v + epsilon)^(-1/2) scale + shift``, v the variance of z over the batch, and its backward.
 
     Big tensors are ``(places, channels)``. The normalised value is ``c k + shift`` with c the centred z: whatever
-    bends lies in the small tensors of :class:`Gain`.
+    bends lies in the small tensors of :class:`NormScale`.
     """
 
     def __init__(self) -> None:
         self.c: Hyper = {}
-        self._gain = Gain()
+        self._gain = NormScale()
         self._dy: Hyper = {}
         self._dshift: Hyper = {}
         self._e: Hyper = {}
@@ -292,7 +292,7 @@ class _First:
         self._w: Hyper = {}
         self._dv: Hyper = {}
         self._g: Hyper = {}
-        self._gain = Gain()
+        self._gain = NormScale()
         # Blocks of images that stay in the cache between two operations.
         blocks = self._images
         if x.device.type == "cpu" and block.pool > 1 and _rises(activation):

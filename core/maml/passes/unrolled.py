@@ -85,7 +85,7 @@ class UnrolledPasses:
     def hessian(self, params: Params, v: Params, chunk: Task) -> Params:
         return _summed(self._gradient(params, chunk, v)[0][A])
 
-    def removals(self, params: Params, chunk: Task, change: Task) -> Params:
+    def weight_change_gradients(self, params: Params, chunk: Task, change: Task) -> Params:
         return self._gradient(params, chunk, change=change)[0][A]
 
     def gauss_newton(self, params: Params, v: Params, chunk: Task) -> Params:

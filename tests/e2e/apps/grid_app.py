@@ -6,7 +6,7 @@ import time
 import numpy as np
 import streamlit as st
 
-from core.ui.grid import Tile, clear_selection, image_grid
+from core.ui.grid.component import Tile, clear_selection, image_grid
 
 N = 60
 NASTY = ("<img src=x onerror=alert(1)>", "![](http://example.com/x.png)", "</style><script>alert(2)</script>")

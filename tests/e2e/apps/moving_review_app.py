@@ -6,10 +6,10 @@ from pathlib import Path
 import streamlit as st
 
 from core.actions.queue import newest_queue
-from core.ui.context import page
-from core.ui.review_filters import Filters
-from core.ui.review_live import live_grid
-from core.ui.review_queue import open_queue
+from core.ui.review.filters import Filters
+from core.ui.review.live import live_grid
+from core.ui.review.queue import open_queue
+from core.ui.shell.context import page
 
 there = Path(os.environ["MOVE"])
 shown = there.exists()

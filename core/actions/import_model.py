@@ -1,0 +1,43 @@
+"""Bring a checkpoint made elsewhere in as a model folder, and hand an edited model back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from core.checkpoints.foreign import import_checkpoint
+from core.checkpoints.matching import CheckpointHints
+from core.checkpoints.model import Model, load_model, save_model
+from core.maml.module import ModuleNet, probe
+from core.runtime.errors import UserError
+from core.tasks.generate import read_folder
+from core.workspace.workspace import check_fit
+
+
+def import_model(checkpoint: Path, out: Path, ask: CheckpointHints, tasks: Path | None, command: str) -> Model:
+    """Write the model folder ``out``; the same import again finds it there.
+
+    Args:
+        tasks: A folder of tasks that the model is for: they give the size of the images and the number of classes.
+        command: The command line, kept in the description.
+
+    Raises:
+        UserError: the checkpoint or its network cannot be used, does not fit the tasks, or ``out`` holds another model.
+    """
+    folder = read_folder(tasks) if tasks else None
+    if folder:
+        ask = replace(ask, shape=folder.images().shape, ways=folder.train.ways)
+    model = import_checkpoint(checkpoint, ask)
+    network = model.spec.bilevel().network
+    if isinstance(network, ModuleNet) and not network.own:
+        probe(network)
+    if folder:
+        check_fit(folder.images(), folder, model)
+    if (out / "model.json").exists():
+        have = load_model(out)
+        if have.hash != model.hash:
+            raise UserError(f"{out} holds another model.", "Choose another output folder.")
+        return have
+    model.story["command"] = command
+    save_model(model, out)
+    return model

@@ -1,0 +1,132 @@
+"""The user's own network, named as ``package.module:factory``.
+
+A model folder names its factory, and importing runs code. So a factory is imported only if somebody at this machine
+has named it on the command line before: those names are kept in ``factories.json`` in the TaskLens folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+from torch import nn
+
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash, home, read_json, write_json
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def is_factory(name: str) -> bool:
+    """Whether ``name`` is meant as a factory and not as a backbone of TaskLens."""
+    return ":" in name
+
+
+def _list() -> Path:
+    return home() / "factories.json"
+
+
+def allowed() -> tuple[str, ...]:
+    """Factories that may be imported on this machine.
+
+    Raises:
+        UserError: the list is damaged.
+    """
+    if not _list().exists():
+        return ()
+    names = read_json(_list())
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{_list()} is not a list of names.", "Delete it and allow your factories again.")
+    return tuple(names)
+
+
+def allow(name: str) -> None:
+    """Let ``name`` be imported from now on.
+
+    Raises:
+        UserError: it is not of the form ``package.module:factory``.
+    """
+    _check(name)
+    names = allowed()
+    if name not in names:
+        write_json(_list(), sorted({*names, name}))
+
+
+def make(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
+    """Import the factory and call it, with ``ways`` and ``shape`` (height, width, channels) where it takes them.
+
+    Raises:
+        UserError: it is not allowed here, cannot be imported or called, or makes something else than a module.
+    """
+    factory = _factory(name)
+    given = {"ways": ways, "shape": shape}
+    try:
+        known = inspect.signature(factory).parameters
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{name} cannot be called ({error}).", "Name a function that returns a torch.nn.Module."
+        ) from error
+    needed = [
+        key
+        for key, value in known.items()
+        if value.default is value.empty and value.kind not in (value.VAR_POSITIONAL, value.VAR_KEYWORD)
+    ]
+    strange = [key for key in needed if key not in given]
+    if strange:
+        raise UserError(
+            f"{name} needs the argument {strange[0]!r}.",
+            "Name a function that takes nothing, or ways and shape (height, width, channels).",
+        )
+    try:
+        # A copy, as it may hand out the same module every time, and modules are changed.
+        made = deepcopy(factory(**{key: value for key, value in given.items() if key in known}))
+    except Exception as error:  # the user's code, which may raise anything
+        raise UserError(f"{name} failed: {type(error).__name__}: {error}.", "Correct it.") from error
+    if not isinstance(made, nn.Module):
+        raise UserError(f"{name} made a {type(made).__name__}, not a torch.nn.Module.", "Let it return the network.")
+    return made
+
+
+def fingerprint(name: str, ways: int, shape: tuple[int, int, int]) -> str:
+    """Names the code behind a factory: the files that define it and the classes of its parts, PyTorch's apart.
+
+    A model of one code is not taken for a model of another, nor are results computed with it. Errors as in
+    :func:`make`.
+    """
+    made = make(name, ways, shape)
+    makers = {name.split(":")[0], *(type(part).__module__ for part in made.modules())}
+    parts: list[str | bytes] = []
+    for maker in sorted(maker for maker in makers if maker.split(".")[0] not in ("torch", "torchvision")):
+        file = getattr(sys.modules.get(maker), "__file__", None)
+        parts += [maker, Path(file).read_bytes()] if file else [maker]
+    return content_hash(*parts)
+
+
+def _check(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{name!r} does not name a factory.", "Write package.module:factory.")
+
+
+def _factory(name: str) -> Callable[..., object]:
+    _check(name)
+    if name not in allowed():
+        raise UserError(
+            f"The network is made by {name}, and importing that runs its code, which was not allowed on this machine.",
+            f"If you know and trust it: python -m core model --allow {name}",
+        )
+    module, attribute = name.split(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise UserError(
+            f"{module} cannot be imported: {type(error).__name__}: {error}.",
+            "Install it, or put the folder that holds it into PYTHONPATH.",
+        ) from error
+    if not callable(found):
+        raise UserError(f"{module} has no function {attribute!r}.", "Check the name of the factory.")
+    return found

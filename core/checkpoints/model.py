@@ -1,0 +1,332 @@
+"""A trained model on disk: ``model.safetensors`` (the meta-parameters), ``model.json`` (what they belong to) and, where
+the training kept them, ``trajectory.safetensors`` (meta-parameters on the way).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from core.checkpoints.factory import fingerprint, make
+from core.checkpoints.tensor_file import read_safetensors
+from core.maml.adaptation import RATES, Implicit, Unrolled
+from core.maml.architectures import ARCHITECTURES, OTHER_NAMES
+from core.maml.backbone import MLP, ConvNet, Params, Shapes, head_of
+from core.maml.module import ModuleNet
+from core.maml.objective import Bilevel
+from core.maml.training import Snapshot
+from core.runtime.errors import UserError
+from core.runtime.files import content_hash, read_json, replacing, write_json
+
+FORMAT = 1
+TRAJECTORY = "trajectory.safetensors"
+READS: dict[str, tuple[str, ...]] = {
+    "convnet": ("filters", "blocks", "pooling", "activation"),
+    "mlp": ("hidden", "shrink", "activation"),
+    "module": (),
+} | {name: tuple(known.defaults) for name, known in ARCHITECTURES.items()}
+"""Fields of a description that a backbone reads beside ways and shape."""
+NETWORK_FIELDS = frozenset(field for fields in READS.values() for field in fields)
+
+
+class ModelSpec(BaseModel):
+    """What a model is, apart from its parameters.
+
+    Attributes:
+        backbone: ``convnet`` and ``mlp`` of :mod:`core.maml.backbone`; ``omniglot-cnn``, ``omniglot-fc``, ``cnn4``
+            (also called ``mini-imagenet-cnn``) and ``resnet12`` of :mod:`core.maml.architectures`; ``module``, made by
+            :attr:`factory`.
+        algorithm: ``maml``; ``fomaml`` (first order: trained with the direct gradient); ``anil`` (only the head
+            adapts); ``meta-sgd`` (inner rates are learned, ``rate`` is where they start); ``imaml`` (the inner problem
+            is proximal and solved, :class:`core.maml.adaptation.Implicit`).
+        shape: Height, width and channels of the images.
+        filters, blocks: Of ``convnet``, ``omniglot-cnn`` and ``cnn4``.
+        pooling: Of ``convnet``: stride or max; of ``cnn4``: max or stride; of ``resnet12``: mean or none.
+        hidden: Of ``mlp`` and ``omniglot-fc``, widths of the hidden layers (none make an ``mlp`` linear); of
+            ``resnet12``, filters of its four blocks.
+        shrink: Of ``mlp``.
+        activation: Of ``convnet`` and ``mlp``; the others have ReLU.
+        factory: Of ``module``: ``package.module:factory`` (:mod:`core.checkpoints.factory`).
+        code: Of ``module``: names its code when the model was made.
+        steps, rate: Inner gradient steps and learning rate; ``imaml`` has none.
+        proximity, inner_tolerance: Of ``imaml``.
+        delta: Weight decay of the objective (a sum over tasks, :mod:`core.maml.objective`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: Literal["convnet", "mlp", "omniglot-cnn", "omniglot-fc", "cnn4", "resnet12", "module"] = "convnet"
+    algorithm: Literal["maml", "fomaml", "anil", "meta-sgd", "imaml"] = "maml"
+    ways: int = Field(ge=2)
+    filters: int = Field(default=16, ge=1)
+    shape: tuple[int, int, int] = (28, 28, 1)
+    pooling: str = "stride"
+    blocks: int = Field(default=4, ge=1, le=32)
+    hidden: tuple[int, ...] = (64,)
+    shrink: int = Field(default=1, ge=1)
+    activation: str = "gelu"
+    steps: int = Field(default=1, ge=1)
+    rate: float = Field(default=0.4, gt=0)
+    proximity: float = Field(default=1.0, gt=0)
+    inner_tolerance: float = Field(default=1e-5, gt=0)
+    delta: float = Field(default=0.1, ge=0)
+    factory: str | None = None
+    code: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_defaults(cls, given: Any) -> Any:
+        """Networks of learn2learn have the sizes that learn2learn gives them, where nothing else is said."""
+        if not isinstance(given, dict):
+            return given
+        backbone = given.get("backbone")
+        backbone = OTHER_NAMES.get(backbone, backbone) if isinstance(backbone, str) else backbone
+        known = ARCHITECTURES.get(backbone) if isinstance(backbone, str) else None
+        return (dict(known.defaults) if known else {}) | given | ({"backbone": backbone} if backbone else {})
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> ModelSpec:
+        if (self.backbone == "module") != (self.factory is not None):
+            raise ValueError("Name a network of your own by its function, package.module:factory")
+        return self
+
+    @property
+    def backbone_name(self) -> str:
+        """The backbone as the command line names it."""
+        return self.factory or self.backbone
+
+    def pinned(self) -> ModelSpec:
+        """The same with the code of its factory, if it has one, as it is now."""
+        if self.factory is None:
+            return self
+        return self.model_copy(update={"code": fingerprint(self.factory, self.ways, self.shape)})
+
+    def network(self) -> ConvNet | MLP | ModuleNet:
+        """The network.
+
+        Raises:
+            UserError: the numbers do not make one, or the factory cannot be used or is not what it was.
+        """
+        if self.backbone == "mlp":
+            return MLP(self.ways, self.hidden, self.shape, self.shrink, self.activation)
+        if self.backbone == "convnet":
+            return ConvNet(self.ways, self.filters, self.shape, self.pooling, self.blocks, self.activation)
+        if self.factory is not None:
+            if self.code not in ("", fingerprint(self.factory, self.ways, self.shape)):
+                raise UserError(
+                    f"The code of {self.factory} is not what it was when this model was made.",
+                    f"Restore it, or bring the weights in again: model --backbone {self.factory} with its checkpoint.",
+                )
+            build = partial(make, self.factory, self.ways, self.shape)
+            return ModuleNet(self.factory, self.ways, self.shape, build, self.code)
+        known = ARCHITECTURES[self.backbone]
+        numbers = {name: getattr(self, name) for name in known.defaults}
+        build = partial(known.make, self.ways, self.shape, **numbers)
+        name = f"{known.title}({', '.join(f'{key}={value!r}' for key, value in numbers.items())})"
+        return ModuleNet(name, self.ways, self.shape, build, own=True)
+
+    def adaptation(self) -> Unrolled | Implicit:
+        if self.algorithm == "imaml":
+            return Implicit(self.proximity, self.inner_tolerance)
+        adapted = "head" if self.algorithm == "anil" else "all"
+        return Unrolled(self.steps, self.rate, adapted, self.algorithm == "meta-sgd")
+
+    def bilevel(self) -> Bilevel:
+        network = self.network()
+        if self.algorithm == "anil":
+            head_of(network)  # says so if it has none, before anything long begins
+        return Bilevel(network, self.adaptation(), self.delta, first_order=self.algorithm == "fomaml")
+
+    @property
+    def words(self) -> str:
+        """The network and the way it adapts, in a line."""
+        steps = "1 inner step" if self.steps == 1 else f"{self.steps} inner steps"
+        if self.algorithm == "imaml":
+            adapts = f"proximal inner problem of proximity {self.proximity:g}"
+        else:
+            adapts = f"{steps} at {'learned rates' if self.algorithm == 'meta-sgd' else f'rate {self.rate:g}'}"
+        return f"{self.network_words}; {self.algorithm}, {adapts}; weight decay {self.delta:g}"
+
+    @property
+    def network_words(self) -> str:
+        """The network alone, in a line."""
+        blocks = f"{self.blocks} convolution blocks of {self.filters} filters"
+        widths = ", ".join(map(str, self.hidden))
+        hidden = f"hidden layers of {widths}" if self.hidden else "no hidden layer (linear)"
+        shrunk = f", images averaged over {self.shrink} x {self.shrink} squares" if self.shrink > 1 else ""
+        own = {
+            "convnet": f"{blocks}, {self.activation}",
+            "mlp": f"mlp with {hidden}, {self.activation}{shrunk}",
+            "omniglot-cnn": f"learn2learn's OmniglotCNN: {blocks}",
+            "omniglot-fc": f"learn2learn's OmniglotFC: {hidden}",
+            "cnn4": f"learn2learn's CNN4: {blocks}, pooling {self.pooling}",
+            "resnet12": f"learn2learn's ResNet12: {widths} filters, pooling {self.pooling}",
+            "module": f"{self.factory}",
+        }
+        return own[self.backbone]
+
+    def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
+        """Fresh meta-parameters on the CPU."""
+        network, adaptation = self.network(), self.adaptation()
+        params = network.init(seed, dtype)
+        return params | (adaptation.rates(params, network) if isinstance(adaptation, Unrolled) else {})
+
+    def shapes(self) -> Shapes:
+        """Of every meta-parameter, without memory for one (a module's own factory apart)."""
+        shapes = self.network().shapes
+        rated = self.algorithm == "meta-sgd"
+        return shapes | ({f"{RATES}{name}": shape for name, shape in shapes.items()} if rated else {})
+
+
+def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
+    """A description from fields that the user gave.
+
+    Raises:
+        UserError: names the field that is wrong.
+    """
+    try:
+        return ModelSpec.model_validate(dict(fields))
+    except ValidationError as error:
+        where, said, given = _first(error)
+        raise UserError(f"{where}: {said}, not {given}." if where else f"{said}.") from error
+
+
+def _first(error: ValidationError) -> tuple[str, str, Any]:
+    """Field, fault and value of the first of the faults."""
+    first = error.errors()[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, "), first["input"]
+
+
+def check_unused_fields(backbone: str, given: Iterable[str]) -> None:
+    """Raise UserError if the user gave a field of a network that ``backbone`` does not read."""
+    name = OTHER_NAMES.get(backbone, backbone)
+    for field in sorted(NETWORK_FIELDS & set(given)):
+        if name in READS and field not in READS[name]:
+            what = "A network of your own" if name == "module" else f"The backbone {name}"
+            raise UserError(f"{what} takes no --{field}.", "Leave it out.")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model with its meta-parameters (on the CPU, as stored) and the story of its training.
+
+    Attributes:
+        story: JSON-serialisable: hashes of data and tasks, training settings, command, final report.
+    """
+
+    spec: ModelSpec
+    params: Params
+    story: dict[str, Any]
+
+    @cached_property
+    def hash(self) -> str:
+        """Names this content: the spec and the parameters."""
+        arrays = [part for name in sorted(self.params) for part in (name, self.params[name].numpy())]
+        return content_hash(self.spec.model_dump(exclude_defaults=True), *arrays)
+
+    @property
+    def size(self) -> int:
+        return sum(value.numel() for value in self.params.values())
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write both files, the description last."""
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file({name: value.contiguous() for name, value in model.params.items()}, temporary)
+    write_json(
+        folder / "model.json", {"format": FORMAT, "spec": model.spec.model_dump(mode="json"), "story": model.story}
+    )
+
+
+def load_model(folder: Path) -> Model:
+    """Read and check a model.
+
+    Raises:
+        UserError: a file is missing or damaged, a tensor is missing, too many, of another shape, or not finite.
+    """
+    path = folder / "model.json"
+    described = read_json(path)
+    try:
+        if described["format"] != FORMAT:
+            raise UserError(f"{path} has format {described['format']}, not {FORMAT}.", "Update TaskLens.")
+        spec = ModelSpec.model_validate(described["spec"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a model description.", "Use a folder made by train.") from error
+    except ValidationError as error:
+        field, said, _ = _first(error)
+        raise UserError(f"{path}: {f'{field}: ' if field else ''}{said}.", "Correct the description.") from error
+    return Model(spec, load_params(folder / "model.safetensors", spec), described.get("story", {}))
+
+
+def save_trajectory(trajectory: list[Snapshot], folder: Path) -> None:
+    """Write the snapshots of a training beside its model, which TracIn reads and steps may begin at."""
+    tensors = {
+        f"{number}.{name}": value.cpu().float().contiguous()
+        for number, snapshot in enumerate(trajectory)
+        for name, value in snapshot.params.items()
+    }
+    rates = json.dumps([snapshot.rate for snapshot in trajectory])
+    with replacing(folder / TRAJECTORY) as temporary:
+        save_file(tensors, temporary, metadata={"rates": rates})
+
+
+def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
+    """Read what :func:`save_trajectory` wrote.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another network.
+    """
+    path = folder / TRAJECTORY
+    if not path.is_file():
+        raise UserError(
+            "This model was kept without snapshots of its training.",
+            "Train it with the train command, or use another method.",
+        )
+    try:
+        with safe_open(path, "pt") as stream:
+            rates = json.loads(stream.metadata()["rates"])
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        names = spec.init(0)
+        return [
+            Snapshot({name: tensors[f"{number}.{name}"].view_as(names[name]) for name in names}, float(rate))
+            for number, rate in enumerate(rates)
+        ]
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{path} is damaged or of another network: {error}.", "Train the model again.") from error
+
+
+def load_params(path: Path, spec: ModelSpec) -> Params:
+    """Read the meta-parameters of ``spec`` from a safetensors file; errors as in :func:`load_model`.
+
+    Nothing is read before every name, shape and precision is what ``spec`` asks for.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.", "A model folder holds model.safetensors and model.json.")
+    file = read_safetensors(path)
+    expected = spec.shapes()
+    for name in sorted(expected.keys() | file.tensors.keys()):
+        if name not in file.tensors:
+            raise UserError(f"{path}: the tensor {name!r} is missing.", "The description is of another network.")
+        if name not in expected:
+            raise UserError(f"{path}: the tensor {name!r} is not part of this network.", "Check model.json.")
+        have, want = file.tensors[name], expected[name]
+        if have.shape != want:
+            raise UserError(
+                f"{path}: {name!r} has shape {have.shape}, the description asks for {want}.", "Check model.json."
+            )
+        if have.dtype not in ("float32", "float64"):
+            raise UserError(f"{path}: {name!r} is {have.dtype}.", "Save it as float32 or float64.")
+    params = file.load(list(expected))
+    for name, value in params.items():
+        if not torch.isfinite(value).all():
+            raise UserError(f"{path}: {name!r} holds NaN or infinity.", "The training diverged; lower its rate.")
+    return params

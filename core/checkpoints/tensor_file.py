@@ -1,0 +1,225 @@
+"""Files of named tensors: names, shapes and precisions first, without memory for a single one; the numbers when asked.
+
+Two kinds are read, told apart by their content: safetensors, and what ``torch.save`` writes of a state dict. The
+second is a zip of one pickle and raw numbers. What the pickle names is looked at without running it; then it is only
+ever given to ``torch.load(weights_only=True)``, which builds tensors and plain containers and nothing else: first with
+no memory behind the tensors, and for real only once what they claim fits into the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickletools
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from core.runtime.errors import UserError
+
+_SAVE = "Save its weights alone: torch.save(model.state_dict(), 'model.pt')."
+_PICKLE_BYTES = 4 << 20  # of names and shapes; some 28,000 tensors
+_SHARED = 16  # times the size of the file that tensors may take which share their numbers
+_DEPTH = 4  # of dictionaries within dictionaries that are looked into
+_HARMLESS = re.compile(
+    r"collections\.(OrderedDict|defaultdict|Counter)|torch\._utils\._rebuild_(tensor_v2|parameter)"
+    r"|torch\.\w+Storage|torch\.(Size|device|b?float\d*|double|half|u?int\d+|long|bool|strided)"
+)
+_SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"} | {
+    f"{short}{bits}": f"{long}{bits}" for short, long in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)
+}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A tensor as its file declares it; ``dtype`` is PyTorch's name where it has one for it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """An opened file.
+
+    Attributes:
+        kind: What it is, in words.
+        tensors: What it declares, by name, in its order; checked against the size of the file.
+        load: Reads tensors by name, into memory of their own on the CPU.
+    """
+
+    path: Path
+    kind: str
+    tensors: Mapping[str, Declared]
+    load: Callable[[list[str]], dict[str, Tensor]]
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Open a file of either kind.
+
+    Raises:
+        UserError: it is neither, is damaged, declares more than it holds, or holds more than tensors.
+    """
+    start = _start(path)
+    if start[:4] == b"PK\x03\x04":
+        return _read_state_dict(path)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return read_safetensors(path)
+    if start[:1] == b"\x80":
+        raise UserError(
+            f"{path} is a bare pickle, as PyTorch wrote before version 1.6; such a file is not opened.",
+            "Load it where it was made and save it with a newer PyTorch: torch.save(model.state_dict(), 'model.pt').",
+        )
+    raise UserError(f"{path} is neither a safetensors file nor a state dict of PyTorch.", _SAVE)
+
+
+def read_safetensors(path: Path) -> TensorFile:
+    """Open a safetensors file; errors as in :func:`open_tensors`."""
+
+    def load(names: list[str]) -> dict[str, Tensor]:
+        with _safetensors(path) as stream:
+            return {name: stream.get_tensor(name) for name in names}
+
+    try:
+        with _safetensors(path) as stream:
+            declared = {}
+            for name in stream.keys():  # noqa: SIM118
+                part = stream.get_slice(name)
+                dtype = _SAFETENSORS.get(part.get_dtype(), part.get_dtype())
+                declared[name] = Declared(name, tuple(part.get_shape()), dtype)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a safetensors file: {error}.", "Restore the file or train again.") from error
+    return TensorFile(path, "safetensors", declared, load)
+
+
+def sha256(path: Path) -> str:
+    """Of the file's bytes, 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _safetensors(path: Path) -> Any:
+    return safe_open(path, "pt")
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(9)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.", "Check the path.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Name a file of weights.") from error
+
+
+def _read_state_dict(path: Path) -> TensorFile:
+    _check_pickle(path, _pickle_of(path))
+    size = path.stat().st_size
+    where, tensors = _only_state_dict(path, _torch_load(path, "meta"))
+    declared = {}
+    for name, value in tensors.items():
+        shape = tuple(value.shape)
+        if value.numel() * value.element_size() > min(value.untyped_storage().nbytes(), size):
+            raise UserError(
+                f"{path}: {name!r} of shape {shape} declares more than the file of {size:,} bytes holds for it.",
+                "The file is damaged or made to mislead; get it again.",
+            )
+        declared[name] = Declared(name, shape, str(value.dtype).removeprefix("torch."))
+    if sum(value.numel() * value.element_size() for value in tensors.values()) > _SHARED * size:
+        raise UserError(f"{path} uses the same numbers for tensors of many times its size.", _SAVE)
+
+    def load(names: list[str]) -> dict[str, Tensor]:
+        _, real = _only_state_dict(path, _torch_load(path, "cpu"))
+        return {name: real[name].detach().clone(memory_format=torch.contiguous_format) for name in names}
+
+    kind = "state dict of PyTorch" + (f" (its entry {'.'.join(where)})" if where else "")
+    return TensorFile(path, kind, declared, load)
+
+
+def _pickle_of(path: Path) -> bytes:
+    """The pickle in a zip that PyTorch wrote; compressed or overlapping records, which grow when read, are refused."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            names = [record.filename.split("/", 1)[-1] for record in records]
+            if "constants.pkl" in names:
+                raise UserError(f"{path} is TorchScript, which is code.", _SAVE)
+            if names.count("data.pkl") != 1:
+                raise UserError(f"{path} is a zip file, but none that torch.save wrote.", _SAVE)
+            packed = any(record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1 for record in records)
+            moved = min(record.header_offset for record in records) != 0
+            if packed or moved or sum(record.file_size for record in records) > path.stat().st_size:
+                raise UserError(
+                    f"{path} is packed in a way that PyTorch does not write, and would grow when read.",
+                    "Save it again.",
+                )
+            pickle = records[names.index("data.pkl")]
+            if pickle.file_size > _PICKLE_BYTES:
+                raise UserError(f"{path} describes its content in {pickle.file_size:,} bytes.", _SAVE)
+            return archive.read(pickle)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is damaged: {error}.", "Get it again, or save it again.") from error
+
+
+def _check_pickle(path: Path, pickle: bytes) -> None:
+    """Read the pickle's operations without running them: what it names must be what state dicts are made of.
+
+    ``torch.load(weights_only=True)`` alone would still let it make arrays of any size.
+    """
+    try:
+        named = [str(given).replace(" ", ".") for code, given, _ in pickletools.genops(pickle) if code.name == "GLOBAL"]
+    except Exception as error:  # it raises all sorts on damaged bytes
+        raise UserError(f"{path} is damaged: {error}.", "Get it again, or save it again.") from error
+    for name in named:
+        if not _HARMLESS.fullmatch(name):
+            raise UserError(
+                f"{path} holds more than tensors and numbers: it names {name}, and running that is refused.",
+                _SAVE,
+            )
+
+
+def _torch_load(path: Path, where: str) -> Any:
+    try:
+        # Mapped, so that a record is never copied by the size that the pickle claims for it.
+        return torch.load(path, map_location=where, weights_only=True, mmap=True)
+    except Exception as error:  # it raises all sorts on a damaged file
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as a state dict: {said}.", _SAVE) from error
+
+
+def _only_state_dict(path: Path, content: Any) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """The one dictionary of tensors in ``content`` and the names that lead to it."""
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a state dict.", _SAVE)
+    found = list(_state_dicts(content, (), set()))
+    if not found:
+        optimiser = {"state", "param_groups"} <= content.keys()
+        raise UserError(f"{path} holds {'the state of an optimizer' if optimiser else 'no tensors'}.", _SAVE)
+    if len(found) > 1:
+        names = ", ".join(repr(".".join(where)) for where, _ in found)
+        raise UserError(
+            f"{path} holds several sets of tensors: {names}.", "Save the one you mean in a file of its own."
+        )
+    return found[0]
+
+
+def _state_dicts(
+    content: dict[Any, Any], where: tuple[str, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    seen.add(id(content))  # a pickle can name one dictionary in many places, and in itself
+    if {"state", "param_groups"} <= content.keys():  # an optimizer's
+        return
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if any(value.dim() for value in tensors.values()):  # single numbers are notes beside the weights
+        yield where, tensors
+    if len(where) < _DEPTH:
+        for name, value in content.items():
+            if isinstance(value, dict) and isinstance(name, str) and id(value) not in seen:
+                yield from _state_dicts(value, (*where, name), seen)

@@ -1,0 +1,182 @@
+"""What each operation appends to the tables of the decision log, inside the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from core.decisions.database import encode_text
+from core.decisions.reading import ITEM, comments, difference, entries, item_values, last, snapshots, state, texts
+from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot
+from core.runtime.clock import timestamp
+from core.runtime.errors import UserError
+
+_TARGET = {
+    "undo": """
+SELECT root, max(id) AS last FROM groups WHERE reviewer = CAST(:reviewer AS TEXT)
+GROUP BY root HAVING count(*) % 2 = 1 ORDER BY root DESC LIMIT 1
+""",
+    "redo": """
+SELECT root, max(id) AS last FROM groups WHERE reviewer = CAST(:reviewer AS TEXT)
+GROUP BY root HAVING count(*) % 2 = 0
+    AND last > (SELECT max(root) FROM groups WHERE reviewer = CAST(:reviewer AS TEXT))
+ORDER BY last DESC LIMIT 1
+""",
+}
+
+# For each item of the group :root, its decision there and the newest decision in force once :group had been written.
+# (No root leads back to a group that undoes or redoes, so the count leaves those out.)
+_OUTCOME = f"""
+WITH outcome AS (
+    SELECT max(t.seq) AS taken, (
+        SELECT max(e.seq) FROM entries e JOIN groups g ON g.id = e.group_id
+        WHERE (e.kind, e.task_id, e.role, e.image_id) = (t.kind, t.task_id, t.role, t.image_id)
+            AND (SELECT count(*) FROM groups r WHERE r.root = g.id AND r.id <= :group) % 2 = 1
+    ) AS winner
+    FROM entries t WHERE t.group_id = :root GROUP BY {ITEM}
+)
+"""
+_ENTRY_COLUMNS = f"group_id, {ITEM}, verdict, label, reason, reviewer, source"
+
+
+def apply_idempotent(connection: sqlite3.Connection, operation: Operation) -> Result:
+    """Do an operation unless it has been done; its result."""
+    known, group = _done(connection, "group", operation.token)
+    if not known:
+        group = _decide(connection, operation) if operation.act == "decide" else _reverse(connection, operation)
+        _remember(connection, "group", operation.token, group)
+    return _result(connection, group)
+
+
+def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
+    group = _add_group(connection, operation)
+    reviewer = encode_text(operation.reviewer)
+    connection.executemany(
+        f"INSERT INTO entries ({_ENTRY_COLUMNS}) VALUES (?, {texts(4)}, ?, ?, {texts(3)})",
+        (
+            (
+                group,
+                *item_values(decision.item),
+                decision.verdict,
+                None if decision.label is None else int(decision.label),
+                encode_text(decision.reason),
+                reviewer,
+                encode_text(decision.source),
+            )
+            for decision in operation.decisions
+        ),
+    )
+    return group
+
+
+def _reverse(connection: sqlite3.Connection, operation: Operation) -> int | None:
+    values: dict[str, bytes | int] = {"reviewer": encode_text(operation.reviewer)}
+    found = connection.execute(_TARGET[operation.act], values).fetchone()
+    if found is None:
+        return None
+    root, latest = found
+    group = _add_group(connection, operation, root, latest)
+    connection.execute(
+        f"""{_OUTCOME} INSERT INTO entries ({_ENTRY_COLUMNS})
+        SELECT :group, t.kind, t.task_id, t.role, t.image_id, coalesce(w.verdict, 'clear'), w.label,
+            coalesce(w.reason, ''), coalesce(w.reviewer, CAST(:reviewer AS TEXT)), coalesce(w.source, '')
+        FROM outcome JOIN entries t ON t.seq = taken LEFT JOIN entries w ON w.seq = winner
+        WHERE coalesce(winner, 0) <= taken ORDER BY taken""",
+        {**values, "root": root, "group": group},
+    )
+    return group
+
+
+def _result(connection: sqlite3.Connection, group: int | None) -> Result:
+    """What the operation that wrote ``group`` did, now or long ago."""
+    if group is None:
+        return Result()
+    (root,) = connection.execute("SELECT root FROM groups WHERE id = ?", (group,)).fetchone()
+    if root == group:
+        return Result(group)
+
+    def chosen(which: str) -> tuple[Entry, ...]:
+        where = f"WHERE e.seq IN (SELECT {which}) ORDER BY e.seq"
+        return tuple(entries(connection, where, {"root": root, "group": group}, _OUTCOME))
+
+    return Result(
+        group,
+        taken=chosen("taken FROM outcome WHERE coalesce(winner, 0) <= taken"),
+        kept=chosen("winner FROM outcome WHERE winner > taken"),
+    )
+
+
+def restore(connection: sqlite3.Connection, name: str, reviewer: str, token: str) -> Result:
+    known, group = _done(connection, "group", token)
+    if known:
+        return _result(connection, group)
+    wanted = difference(state(connection, None), state(connection, name))
+    if not wanted:
+        _remember(connection, "group", token, None)
+        return Result()
+    source = f"snapshot {name}"
+    decisions = tuple(
+        Decision(item, then.verdict, then.label, then.reason, reviewer, source)
+        if then
+        else Decision(item, "clear", None, "", reviewer, source)
+        for item, (_, then) in wanted.items()
+    )
+    return apply_idempotent(connection, Operation("decide", reviewer, token, decisions, saw=last(connection, "groups")))
+
+
+def comment(connection: sqlite3.Connection, item: Item, reviewer: str, text: str, token: str) -> Comment:
+    known, number = _done(connection, "comment", token)
+    if not known:
+        number = last(connection, "comments") + 1
+        connection.execute(
+            f"INSERT INTO comments (id, {ITEM}, reviewer, text, at) VALUES (?, {texts(6)}, ?)",
+            (number, *item_values(item), encode_text(reviewer), encode_text(text), timestamp()),
+        )
+        _remember(connection, "comment", token, number)
+    (made,) = comments(connection, "WHERE id = ?", (number,))
+    return made
+
+
+def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str, token: str) -> Snapshot:
+    known, number = _done(connection, "snapshot", token)
+    if not known:
+        if snapshots(connection, "WHERE name = CAST(? AS TEXT)", (encode_text(name),)):
+            raise UserError(f"There is a snapshot “{name}” already.", "Choose another name.")
+        number = last(connection, "snapshots") + 1
+        seq, group = last(connection, "entries", "seq"), last(connection, "groups")
+        connection.execute(
+            f"INSERT INTO snapshots (id, name, reviewer, note, at, seq, group_id) VALUES (?, {texts(3)}, ?, ?, ?)",
+            (number, encode_text(name), encode_text(reviewer), encode_text(note), timestamp(), seq, group),
+        )
+        _remember(connection, "snapshot", token, number)
+    (made,) = snapshots(connection, "WHERE id = ?", (number,))
+    return made
+
+
+def _add_group(
+    connection: sqlite3.Connection, operation: Operation, root: int | None = None, undoes: int | None = None
+) -> int:
+    newest = last(connection, "groups")
+    group = newest + 1
+    # Nobody has seen what is not written yet: a page may have seen the log that a backup has replaced.
+    saw = None if operation.saw is None else min(operation.saw, newest)
+    connection.execute(
+        "INSERT INTO groups (id, root, undoes, at, reviewer, saw) VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)",
+        (group, group if root is None else root, undoes, timestamp(), encode_text(operation.reviewer), saw),
+    )
+    return group
+
+
+def _done(connection: sqlite3.Connection, kind: str, token: str) -> tuple[bool, int | None]:
+    """Whether a token is known, and the id of what was written under it."""
+    if not token:
+        return False, None
+    query = "SELECT id FROM tokens WHERE kind = ? AND token = CAST(? AS TEXT)"
+    found = connection.execute(query, (kind, encode_text(token))).fetchone()
+    return found is not None, found[0] if found else None
+
+
+def _remember(connection: sqlite3.Connection, kind: str, token: str, number: int | None) -> None:
+    if token:
+        connection.execute(
+            "INSERT INTO tokens (kind, token, id) VALUES (?, CAST(? AS TEXT), ?)", (kind, encode_text(token), number)
+        )

@@ -1,0 +1,114 @@
+"""A model and its tasks as tensors, on one device and in one precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from core.data import ImageSet
+from core.maml.backbone import Params
+from core.maml.episodes import Episodes
+from core.maml.objective import Bilevel
+from core.maml.passes import default_chunk_size
+from core.runtime.errors import UserError
+from core.tasks.tasklist import TaskList
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The device, the precision and the chunk size of a computation.
+
+    Attributes:
+        device: ``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``float32`` or ``float64``.
+        chunk: Tasks per batched pass; memory grows with it. 0 selects a size that suits the device
+            (:func:`core.maml.passes.default_chunk_size`).
+    """
+
+    device: str = "auto"
+    dtype: str = "float32"
+    chunk: int = 0
+
+    def torch_device(self) -> torch.device:
+        """Return the device, after checking that it can be used.
+
+        Raises:
+            UserError: the device does not exist or cannot be used.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"The device {self.device!r} is not available.", "Use auto or cpu.") from error
+        return device
+
+    def torch_dtype(self) -> torch.dtype:
+        """Return the floating-point type.
+
+        Raises:
+            UserError: the precision is unknown.
+        """
+        if self.dtype not in DTYPES:
+            raise UserError(f"Unknown precision {self.dtype!r}.", f"Use {' or '.join(DTYPES)}.")
+        return DTYPES[self.dtype]
+
+
+class Loaded:
+    """A model with its training and held-out tasks on a device.
+
+    Attributes:
+        model: The network with its adaptation and objective.
+        params: The meta-parameters, on the device.
+        tasks, heldout_tasks: The training and the held-out tasks.
+        hashes: Content hashes by name (``data``, ``tasks``, ``heldout``, ``model``), the start of every cache key.
+    """
+
+    def __init__(
+        self,
+        model: Bilevel,
+        params: Params,
+        images: ImageSet,
+        tasks: TaskList,
+        heldout_tasks: TaskList,
+        compute: Compute,
+        hashes: Mapping[str, str],
+    ) -> None:
+        self.model, self.images, self.tasks, self.heldout_tasks = model, images, tasks, heldout_tasks
+        self.compute, self.device, self.hashes = compute, compute.torch_device(), hashes
+        self.params = self.place(params)
+
+    def place(self, params: Params) -> Params:
+        """Return the parameters on the device and in the precision of the computation."""
+        return {name: value.to(self.device, self.compute.torch_dtype()) for name, value in params.items()}
+
+    def with_params(self, params: Params) -> Loaded:
+        """Return a copy with other meta-parameters and the same hashes."""
+        other = copy(self)
+        other.params = self.place(params)
+        return other
+
+    def episodes(self, tasks: TaskList) -> Episodes:
+        """Return the tensors of any tasks over the same images."""
+        dtype = self.compute.torch_dtype()
+        chunk = self.compute.chunk or default_chunk_size(
+            self.model, self.images.shape, -(-len(tasks.rows) // len(tasks)), self.device, dtype
+        )
+        return Episodes(tasks, self.images, device=self.device, dtype=dtype, chunk=chunk)
+
+    @cached_property
+    def train(self) -> Episodes:
+        """Return the tensors of the training tasks."""
+        return self.episodes(self.tasks)
+
+    @cached_property
+    def heldout(self) -> Episodes:
+        """Return the tensors of the held-out tasks."""
+        return self.episodes(self.heldout_tasks)

@@ -1,0 +1,189 @@
+"""Write files so that a kill or a full disk never leaves half of one, and hash content."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from core.runtime.errors import TransientError, UserError
+
+HOME_VARIABLE = "TASKLENS_HOME"
+
+_BLOCK_BYTES = 1 << 22
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
+def home() -> Path:
+    """Return the folder of workspaces and image sets: ``TASKLENS_HOME`` if set, else the user's data folder."""
+    given = os.environ.get(HOME_VARIABLE)
+    return Path(given).resolve() if given else platformdirs.user_data_path("tasklens")
+
+
+def library() -> Path:
+    """Return the folder of image sets and of the tasks and models that the dashboard makes."""
+    return home() / "library"
+
+
+# No permission, or a file where a folder should be, or a folder where a file should be.
+_NOT_WRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EBUSY,
+)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Convert an ``OSError`` about writing ``path`` to an error the user can act on.
+
+    Raises:
+        TransientError: the disk is full or the folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TransientError(
+                f"The disk is full: {path} was not written.", "Free some space and try again."
+            ) from error
+        if error.errno in _NOT_WRITABLE:
+            what = f"{path} cannot be written: {error.strerror}."
+            raise TransientError(what, "Choose another folder.") from error
+        raise
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that atomically replaces ``path`` on success.
+
+    Raises:
+        TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}"
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner may read
+            if durable:
+                with temporary.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path, ours: Container[str]) -> Iterator[Path]:
+    """Yield a new folder beside ``path`` that replaces ``path`` on success, whether or not it exists already.
+
+    Args:
+        path: The folder.
+        ours: Names of the files that a folder of this kind may have; all other files of the old folder are kept.
+
+    Raises:
+        TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mark = secrets.token_hex(6)
+        made, old = path.parent / f".{path.name}.{mark}", path.parent / f".{path.name}.{mark}.old"
+        try:
+            made.mkdir()
+            yield made
+            if path.exists():
+                path.rename(old)  # two folders cannot be swapped atomically; this way one of them is always complete
+            try:
+                made.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        if old.exists():
+            for other in old.iterdir():
+                if other.name not in ours:
+                    other.rename(path / other.name)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text_atomically(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a UTF-8 text file by replacing it as a whole."""
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, indented and with sorted keys, by replacing it as a whole."""
+    write_text_atomically(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.", "Check the path.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (ValueError, RecursionError) as error:  # the latter for very deep nesting
+        raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or make it again.") from error
+
+
+def content_hash(*parts: Any) -> str:
+    """Return the SHA-256 (64 hex digits) of arrays, strings, bytes and JSON-serialisable values, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype.str}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        elif isinstance(part, ArrayFile):
+            digest.update(f"{part.dtype.str}{part.shape}".encode())
+            for block in part.blocks():
+                digest.update(block)
+        elif isinstance(part, bytes):
+            digest.update(part)
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+        digest.update(b"\x00")
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A C-ordered array at the end of a file, which :func:`content_hash` reads in blocks rather than whole."""
+
+    path: Path
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the bytes of the array in blocks."""
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            while block := stream.read(_BLOCK_BYTES):
+                yield block

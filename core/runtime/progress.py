@@ -1,0 +1,122 @@
+"""Report the progress of long work: to a terminal on stderr, to a file that a page reads, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from core.runtime.files import write_text_atomically
+
+PROGRESS_FILE_VARIABLE = "TASKLENS_PROGRESS"
+
+
+@dataclass(frozen=True)
+class ProgressState:
+    """A snapshot of running work: ``done`` of ``total`` units of ``stage``; times in seconds."""
+
+    stage: str
+    done: int
+    total: int
+    elapsed: float
+    left: float | None
+    note: str = ""
+
+
+class Progress:
+    """A reporter of stages of work. This base class discards its reports, so library code can always call it."""
+
+    def __init__(self) -> None:
+        self._stage, self._done, self._total, self._start, self._note = "", 0, 0, time.monotonic(), ""
+        self._already = 0
+
+    def stage(self, name: str, total: int, *, done: int = 0) -> None:
+        """Begin a stage of ``total`` units, ``done`` of which an earlier, interrupted run finished."""
+        self._stage, self._total, self._start, self._note = name, total, time.monotonic(), ""
+        self._done = self._already = done
+        self._report(force=True)
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        """Add ``units`` finished units; ``note`` is a short figure worth watching (a residual, a loss)."""
+        self._done += units
+        self._note = note or self._note
+        self._report(force=self._done >= self._total)
+
+    def state(self) -> ProgressState:
+        elapsed = time.monotonic() - self._start
+        new = self._done - self._already
+        left = elapsed / new * (self._total - self._done) if new > 0 else None
+        return ProgressState(self._stage, self._done, self._total, elapsed, left, self._note)
+
+    def _report(self, force: bool) -> None:
+        """Discard the report."""
+
+
+class LiveProgress(Progress):
+    """A reporter to a stream and, if given, to a JSON file, at most about ten times per second."""
+
+    def __init__(self, stream: TextIO | None = None, file: Path | None = None) -> None:
+        super().__init__()
+        self._stream, self._file, self._last = stream or sys.stderr, file, 0.0
+
+    @classmethod
+    def from_environment(cls) -> LiveProgress:
+        """Return a reporter that also writes to the file named in the environment, as the dashboard's jobs do."""
+        path = os.environ.get(PROGRESS_FILE_VARIABLE)
+        return cls(file=Path(path) if path else None)
+
+    def _report(self, force: bool) -> None:
+        now = time.monotonic()
+        interval = 0.1 if self._stream.isatty() or self._file else 5.0
+        if not force and now - self._last < interval:
+            return
+        self._last = now
+        state = self.state()
+        if self._file is not None:
+            write_text_atomically(self._file, json.dumps(asdict(state)), durable=False)
+        left = "" if state.left is None else f", about {format_duration(state.left)} left"
+        note = f"  {state.note}" if state.note else ""
+        line = f"{state.stage}: {state.done}/{state.total}{left}{note}"
+        if self._stream.isatty():
+            end = "\n" if state.done >= state.total else ""
+            self._stream.write(f"\r\x1b[K{line}{end}")
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def format_duration(seconds: float) -> str:
+    """Format seconds for people, for example ``75.0 -> '1 min 15 s'``."""
+    if seconds < 1:
+        return "1 s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+class SubProgress(Progress):
+    """A reporter of one part of a larger stage: the part counts as ``units`` units there, whatever its own stages."""
+
+    def __init__(self, outer: Progress, units: int) -> None:
+        super().__init__()
+        self._outer, self._units, self._reported = outer, units, 0
+
+    def _report(self, force: bool) -> None:
+        share = min(1.0, self._done / self._total) if self._total else 0.0
+        self._advance_outer(max(self._reported, int(share * (self._units - 1))))
+
+    def finish(self, note: str = "") -> None:
+        """Mark this part as done."""
+        self._advance_outer(self._units, note)
+
+    def _advance_outer(self, units: int, note: str = "") -> None:
+        self._outer.advance(units - self._reported, note or self._note)
+        self._reported = units

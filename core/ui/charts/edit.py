@@ -1,0 +1,156 @@
+"""Plotly charts of edited models and of removal curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from core.ui.charts.scores import HARMFUL, NEUTRAL
+from core.ui.edit.curve_results import ORDER_NAMES, with_start
+
+MEASURED, LOSS = "#1d63d8", "#7c3aed"
+_ORDER_COLOURS = {"harmful": HARMFUL, "loss": LOSS, "random": NEUTRAL}
+_ORDER_MARKERS = {"harmful": "circle", "loss": "diamond", "random": "square"}
+GRID = "rgba(127, 127, 127, 0.25)"
+_ROW_PX, _FRAME_PX = 46, 100
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One row of :func:`edit_figure`; intervals as ``{mean, low, high}`` of shares, ``change`` None for the reference.
+
+    An ``estimate`` is drawn hollow and dashed.
+    """
+
+    label: str
+    accuracy: dict[str, float]
+    change: dict[str, float] | None
+    estimate: bool = False
+
+
+def edit_figure(dots: list[Dot]) -> go.Figure:
+    """Accuracy left, change against the first dot (the unedited model) right; dots with 95 % intervals."""
+    figure = make_subplots(
+        cols=2,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        subplot_titles=("accuracy on held-out tasks, %", "change against the unedited model, points"),
+    )
+    for dot in dots:
+        _interval(figure, dot, dot.accuracy, 1, "%")
+        if dot.change is not None:
+            _interval(figure, dot, dot.change, 2, " points")
+    figure.add_vline(x=100 * dots[0].accuracy["mean"], line_width=1, line_dash="dot", line_color=NEUTRAL, col=1)
+    figure.add_vline(x=0, line_width=1, line_dash="dot", line_color=NEUTRAL, col=2)
+    figure.update_xaxes(fixedrange=True, showgrid=True, gridcolor=GRID, zeroline=False)
+    figure.update_yaxes(fixedrange=True, showgrid=False, range=[len(dots) - 0.4, -0.6], ticklabelstandoff=8)
+    figure.update_yaxes(
+        categoryorder="array", categoryarray=[dot.label for dot in dots], type="category", autorange=False
+    )
+    figure.update_annotations(font_size=13)
+    figure.update_layout(
+        height=_FRAME_PX + _ROW_PX * len(dots), showlegend=False, margin={"l": 10, "r": 20, "t": 40, "b": 30}
+    )
+    return figure
+
+
+def _interval(figure: go.Figure, dot: Dot, interval: dict[str, float], column: int, unit: str) -> None:
+    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
+    colour = MEASURED if dot.change is not None else NEUTRAL
+    kind = "estimate" if dot.estimate else "measured"
+    figure.add_trace(
+        go.Scatter(
+            x=[low, high],
+            y=[dot.label, dot.label],
+            mode="lines",
+            line={"color": colour, "width": 2.5, "dash": "dot" if dot.estimate else "solid"},
+            hoverinfo="skip",
+        ),
+        row=1,
+        col=column,
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[mean],
+            y=[dot.label],
+            mode="markers",
+            marker={
+                "color": colour,
+                "size": 12,
+                "symbol": "circle-open" if dot.estimate else "circle",
+                "line": {"width": 2.5 if dot.estimate else 0, "color": colour},
+            },
+            hovertemplate=f"%{{y}}<br>{mean:.1f}{unit} [{low:.1f}, {high:.1f}], {kind}<extra></extra>",
+        ),
+        row=1,
+        col=column,
+    )
+
+
+def curve_figure(points: pd.DataFrame, means: pd.DataFrame, by: str) -> go.Figure:
+    """Accuracy against the share removed: a line an order (mean over seeds), lowest to highest seed as a band.
+
+    Args:
+        means: :func:`core.ui.edit.curve_results.averages` of ``points``.
+    """
+    figure = go.Figure()
+    for order in (name for name in _ORDER_COLOURS if (points["order"] == name).any()):
+        _curve(figure, order, with_start(points, order), with_start(means, order))
+    figure.update_layout(
+        height=430,
+        margin={"l": 10, "r": 10, "t": 40, "b": 10},
+        hovermode="x unified",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        xaxis={"title": f"training {by} removed, %", "fixedrange": True, "gridcolor": GRID, "zeroline": False},
+        yaxis={"title": "accuracy on held-out tasks, %", "fixedrange": True, "gridcolor": GRID, "zeroline": False},
+    )
+    return figure
+
+
+def _curve(figure: go.Figure, order: str, points: pd.DataFrame, means: pd.DataFrame) -> None:
+    colour, name = _ORDER_COLOURS[order], ORDER_NAMES[order]
+    percent = points.assign(share=100 * points["share"], accuracy=100 * points["accuracy"])
+    over = 100 * means.set_index("share")[["accuracy", "lowest", "highest"]].sort_index()
+    shares = 100 * over.index.to_numpy()
+    group = {"legendgroup": order, "hoverinfo": "skip", "showlegend": False}
+    figure.add_trace(
+        go.Scatter(
+            x=[*shares, *shares[::-1]],
+            y=[*over["highest"], *over["lowest"][::-1]],
+            fill="toself",
+            fillcolor=faint(colour, 0.14),
+            line={"width": 0},
+            mode="lines",
+            **group,
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=percent["share"],
+            y=percent["accuracy"],
+            mode="markers",
+            marker={"color": faint(colour, 0.4), "size": 5, "symbol": _ORDER_MARKERS[order]},
+            **group,
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=shares,
+            y=over["accuracy"],
+            name=name,
+            legendgroup=order,
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5},
+            marker={"size": 8, "symbol": _ORDER_MARKERS[order]},
+            customdata=over[["lowest", "highest"]].to_numpy(),
+            hovertemplate="%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]",
+        )
+    )
+
+
+def faint(colour: str, alpha: float) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {alpha})"

@@ -1,0 +1,122 @@
+"""Plotly charts of how well rankings foretell retraining."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from core.ui.charts.edit import GRID, LOSS, MEASURED, faint
+from core.ui.charts.scores import HARMFUL, NEUTRAL
+from core.ui.trust.evidence_results import Measured, figure_of
+
+_KINDS = {
+    "influence": ("influence methods", MEASURED, "circle"),
+    "baseline": ("baselines", HARMFUL, "diamond"),
+    "combination": ("combinations", LOSS, "square"),
+}
+_ROW_PX, _FRAME_PX = 34, 140
+
+
+def methods_figure(rated: pd.DataFrame, ceiling: Measured | None, measure: str) -> go.Figure:
+    """A dot with its 95 % interval a method, in the order given from the top; the ceiling as a band.
+
+    Args:
+        measure: The column that holds the figure, ``<measure>_low`` and ``<measure>_high`` its interval.
+    """
+    figure = go.Figure()
+    for kind, (name, colour, symbol) in _KINDS.items():
+        part = rated[rated["kind"] == kind]
+        if not part.empty:
+            figure.add_trace(_dots(part, measure, name, colour, symbol))
+    if ceiling is not None:
+        figure.add_vrect(x0=ceiling.low, x1=ceiling.high, fillcolor=faint(NEUTRAL, 0.18), line_width=0, layer="below")
+        figure.add_vline(
+            x=ceiling.mean,
+            line_width=1.5,
+            line_dash="dash",
+            line_color=NEUTRAL,
+            annotation={"text": "ceiling: retrainings among themselves", "font_size": 12, "yanchor": "bottom"},
+            annotation_position="top",
+        )
+    figure.add_vline(x=0, line_width=1, line_color=NEUTRAL)
+    order = rated["method"].tolist()
+    figure.update_yaxes(
+        type="category",
+        categoryorder="array",
+        categoryarray=order,
+        range=[len(order) - 0.4, -0.6],
+        autorange=False,
+        fixedrange=True,
+        showgrid=False,
+        ticklabelstandoff=8,
+    )
+    figure.update_xaxes(
+        title="rank correlation of predicted and measured loss",
+        fixedrange=True,
+        showgrid=True,
+        gridcolor=GRID,
+        zeroline=False,
+    )
+    figure.update_layout(
+        height=_FRAME_PX + _ROW_PX * len(order),
+        margin={"l": 10, "r": 20, "t": 70, "b": 30},
+        legend={"orientation": "h", "y": 1, "yanchor": "top", "x": 0, "yref": "container"},
+    )
+    return figure
+
+
+def _dots(part: pd.DataFrame, measure: str, name: str, colour: str, symbol: str) -> go.Scatter:
+    figures = [figure_of(row, measure) for _, row in part.iterrows()]
+    return go.Scatter(
+        x=[one.mean for one in figures],
+        y=part["method"],
+        name=name,
+        mode="markers",
+        marker={"color": colour, "size": 11, "symbol": symbol},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [one.high - one.mean for one in figures],
+            "arrayminus": [one.mean - one.low for one in figures],
+            "color": colour,
+            "thickness": 2.5,
+            "width": 0,
+        },
+        customdata=[[str(one)] for one in figures],
+        hovertemplate="%{y}<br>%{customdata[0]}, measured<extra></extra>",
+    )
+
+
+def agreement_figure(points: pd.DataFrame, kind: str) -> go.Figure:
+    """Predicted against measured loss, a dot a subset, with the range over seeds (:func:`evidence_results.points`)."""
+    _, colour, symbol = _KINDS[kind]
+    figure = go.Figure(
+        go.Scatter(
+            x=points["predicted"],
+            y=points["measured"],
+            mode="markers",
+            marker={"color": colour, "size": 9, "symbol": symbol},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": points["highest"] - points["measured"],
+                "arrayminus": points["measured"] - points["lowest"],
+                "color": faint(colour, 0.55),
+                "thickness": 1.5,
+                "width": 0,
+            },
+            customdata=points[["subset", "lowest", "highest"]].to_numpy(),
+            hovertemplate=(
+                "subset %{customdata[0]}<br>predicted %{x:.3g}, an estimate<br>"
+                "measured %{y:.4f} [%{customdata[1]:.4f}, %{customdata[2]:.4f}]<extra></extra>"
+            ),
+        )
+    )
+    axis = {"fixedrange": True, "showgrid": True, "gridcolor": GRID, "zeroline": False}
+    figure.update_layout(
+        height=380,
+        margin={"l": 10, "r": 20, "t": 20, "b": 30},
+        xaxis={"title": "predicted loss, up to a constant (estimate)", **axis},
+        yaxis={"title": "measured loss, nats", **axis},
+    )
+    return figure

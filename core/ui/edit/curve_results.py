@@ -1,0 +1,87 @@
+"""Finished removal curves, and what can be said of one."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from core.actions.curve import KIND
+from core.ui.shell.context import Context
+from core.ui.shell.text import count
+from core.workspace.runs import Run
+
+ORDER_NAMES = {"harmful": "most harmful first", "loss": "highest loss first", "random": "at random"}
+_START = "none"
+
+
+def curves(context: Context) -> dict[str, Run]:
+    """Finished curves of the problem as it now is, by id, newest first."""
+    now = context.project.hashes
+    found = context.workspace.runs.all(KIND)
+    return {run.id: run for run in found if all(run.config[key] == now[key] for key in now)}
+
+
+def curve_label(run: Run) -> str:
+    """``tasks · harmful, random · up to 40 % · 3 seeds · 40 steps · 2026-01-31 12:00 UTC``."""
+    config = run.config
+    return (
+        f"{config['by']} · {', '.join(config['orders'])} · up to {max(config['shares']):.0%} · "
+        f"{count(config['seeds'], 'seed')} · {count(config['finetune']['iterations'], 'step')} · "
+        f"{run.finished[:16].replace('T', ' ')} UTC · {run.id[-6:]}"
+    )
+
+
+def with_start(points: pd.DataFrame, order: str) -> pd.DataFrame:
+    """The points of one order; share 0, where nothing is removed, is the start of every order's line."""
+    return points[points["order"].isin([order, _START])]
+
+
+def averages(points: pd.DataFrame) -> pd.DataFrame:
+    """Mean, lowest and highest accuracy over seeds, a row an order and share."""
+    grouped = points.groupby(["order", "share"], sort=False)
+    return grouped.agg(
+        removed=("removed", "first"),
+        seeds=("seed", "size"),
+        accuracy=("accuracy", "mean"),
+        lowest=("accuracy", "min"),
+        highest=("accuracy", "max"),
+        loss=("loss", "mean"),
+    ).reset_index()
+
+
+def observations(points: pd.DataFrame) -> list[str]:
+    """What is seen, in sentences that claim no more than the points show."""
+    return [
+        text for text in (_best(points), _harmful_against(points, "random"), _harmful_against(points, "loss")) if text
+    ]
+
+
+def _best(points: pd.DataFrame) -> str:
+    means = averages(points)
+    top = means.loc[means["accuracy"].idxmax()]
+    flattering = f"the best of {count(len(means), 'average')}, so a little flattering"
+    if top["order"] == _START:
+        return f"Nothing that was removed gave more than the {top['accuracy']:.1%} of removing nothing ({flattering})."
+    start = means[means["order"] == _START]
+    beside = "" if start.empty else f", beside {start['accuracy'].iloc[0]:.1%} with nothing removed"
+    order = ORDER_NAMES[str(top["order"])]
+    return f"Highest: {top['accuracy']:.1%} at {top['share']:.0%} removed, {order}{beside} ({flattering})."
+
+
+def _harmful_against(points: pd.DataFrame, other: str) -> str:
+    """Most harmful first against another order at the largest share, seed by seed; empty if one was not measured."""
+    last = points[(points["share"] == points["share"].max()) & (points["order"] != _START)]
+    by_seed = last.pivot_table(index="seed", columns="order", values="accuracy")
+    if not {"harmful", other} <= set(by_seed.columns):
+        return ""
+    difference = 100 * (by_seed["harmful"] - by_seed[other])
+    text = (
+        f"At {last['share'].iloc[0]:.0%} removed, {ORDER_NAMES['harmful']} against {ORDER_NAMES[other]}: "
+        f"{difference.mean():+.1f} points"
+    )
+    if len(difference) == 1:
+        return f"{text} with one seed: whether that is more than chance cannot be told."
+    same = (difference > 0).all() or (difference < 0).all()
+    sign = (
+        "the same sign with every seed" if same else "the sign is not the same with every seed, so no clear difference"
+    )
+    return f"{text} ({difference.min():+.1f} to {difference.max():+.1f} over {len(difference)} seeds): {sign}."

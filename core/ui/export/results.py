@@ -1,0 +1,79 @@
+"""An export on disk: whether it is the present one, and its files to download."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import streamlit as st
+
+from core.actions.edit import CONTROLS, EDIT_METHODS
+from core.actions.export import FILES
+from core.runtime.errors import UserError
+from core.runtime.files import read_json
+from core.tasks.changes import Changes, cleaned
+from core.tasks.tasklist import TaskList
+from core.ui.edit.results import EditOutcome, outcomes
+from core.ui.shell.context import Context
+
+_MIME = {
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+}
+
+
+def folder_of(context: Context) -> Path:
+    return context.workspace.folder / "exports" / "cleaned"
+
+
+def cleaned_tasks(context: Context, removal: Changes, drop_rows: bool) -> TaskList:
+    """The cleaned task list, made once for a task list and removal set."""
+    return _cleaned(context.project.tasks.train, context.project.hashes["tasks"], removal, removal.hash, drop_rows)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _cleaned(_tasks: TaskList, tasks_hash: str, _removal: Changes, removal_hash: str, drop_rows: bool) -> TaskList:
+    return cleaned(_tasks, _removal, drop_rows=drop_rows)
+
+
+def edited_models(context: Context, removal: Changes) -> dict[str, EditOutcome]:
+    """Finished edits of the present removal set by run id; the control, trained on everything, is none of them."""
+    if not len(removal):
+        return {}
+    found = outcomes(context, removal)
+    return {found[way].run.id: found[way] for way in EDIT_METHODS if way in found and way not in CONTROLS}
+
+
+def written_at(
+    context: Context, folder: Path, tasks: TaskList, removal: Changes, formats: list[str], model: str | None
+) -> str | None:
+    """When the export in ``folder`` was written; None unless it is what would be written now."""
+    try:
+        written = read_json(folder / "export.json")
+    except UserError:
+        return None
+    now = {**context.project.hashes, "cleaned": tasks.hash, "removal": removal.hash}
+    files = {name for name, file in FILES.items() if (folder / file).exists()}
+    if (written.get("hashes"), written.get("edited_model"), files) != (now, model, set(formats)):
+        return None
+    return written["written"][:16].replace("T", " ") + " UTC"
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of an export; the cleaned list first."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def mime_of(path: Path) -> str:
+    return _MIME.get(path.suffix, "application/octet-stream")
+
+
+def zip_files(folder: Path) -> bytes:
+    """All files of an export in one archive."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files_of(folder):
+            archive.write(path, path.relative_to(folder))
+    return stream.getvalue()

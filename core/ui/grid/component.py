@@ -1,0 +1,267 @@
+"""A fast grid of pictures with selection, as an inline Streamlit component (assets/grid.js).
+
+One JPEG atlas and a small header go to the browser as one bytes payload. The payload depends only on the
+tiles, never on what is selected, so Streamlit's message cache sends it once. The browser highlights at
+once and reports {session, epoch, seq, selected, opened} as state: the whole selection each time, so a
+report that Streamlit merges with a later one loses nothing.
+
+An *epoch* is the time between two changes of the selection made from Python (other tiles, or
+`clear_selection`). A report of an older epoch is ignored here; the browser replays on top of the new
+epoch the clicks that Python had not seen when it began.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from core.ui.grid.atlas import Atlas, jpeg_atlas
+
+_ASSETS = Path(__file__).resolve().parents[3] / "assets"
+_STATE = "grid"
+"""Name of the component's one state value."""
+_MARKS = ("", "removed", "alert")
+_CACHED_ATLASES = 16
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What is shown with one picture. All texts are shown as plain text.
+
+    Attributes:
+        id: Unique within the grid.
+        caption: Short text under the picture ("given 3 · seen as 8").
+        score: Positive is helpful, negative is harmful; None or not finite shows no colour.
+        score_text: The score as shown; a sign is put in front if it has none. Empty: made from `score`.
+        mark: "", "removed" (dimmed and crossed) or "alert" (for example: the prediction disagrees).
+        tooltip: Longer text on hover.
+    """
+
+    id: str
+    caption: str
+    score: float | None = None
+    score_text: str = ""
+    mark: str = ""
+    tooltip: str = ""
+
+
+@dataclass(frozen=True)
+class GridEvent:
+    """What the user did.
+
+    Attributes:
+        selected: Ids selected now, in tile order.
+        opened: Id the user has just asked to see large (double click or Enter), in one run only. Keep it
+            in session state at once if the page must remember it. Of two requests that arrive together
+            the later one counts.
+    """
+
+    selected: tuple[str, ...]
+    opened: str | None
+
+
+@dataclass
+class _Memory:
+    """What this session knows of one grid; kept outside the widget, so it survives a change of page."""
+
+    ids: frozenset[str]
+    session: str = field(default_factory=lambda: secrets.token_hex(8))
+    epoch: str = field(default_factory=lambda: secrets.token_hex(8))
+    base: tuple[str, ...] = ()
+    """Selected when the epoch began."""
+    ack: int | None = None
+    """Last `seq` seen when the epoch began: later clicks are replayed. None: replay nothing."""
+    selected: tuple[str, ...] = ()
+    seq: int = 0
+    opened: object = None
+    """Token of the last request to open that was passed on."""
+    clear: bool = False
+    stale: object = None
+    """The report that was current when the epoch began (for reports without an epoch: AppTest)."""
+
+    def begin(self, base: tuple[str, ...], ack: int | None, report: object) -> None:
+        self.epoch = secrets.token_hex(8)
+        self.base = self.selected = base
+        self.ack, self.stale, self.clear = ack, report, False
+
+
+def _slot(key: str) -> str:
+    return f"_tasklens_grid_{key}"
+
+
+def clear_selection(key: str) -> None:
+    """Empty the selection of the grid with this key, here and in the browser.
+
+    Takes effect at the next `image_grid` call: call it before the grid (in a button's `on_click`, say) or
+    follow it with `st.rerun()`. Clicks made since the page last read the selection are kept.
+    """
+    memory: _Memory | None = st.session_state.get(_slot(key))
+    if memory is not None:
+        memory.clear = True
+
+
+def _score(tile: Tile) -> tuple[int, str]:
+    """Sign (-1, 0 or 1) and text of the score's pill; the text is empty if there is none."""
+    if tile.score is None or not math.isfinite(tile.score):
+        return 0, tile.score_text
+    sign = (tile.score > 0) - (tile.score < 0)
+    text = (tile.score_text or f"{abs(tile.score):.3g}").strip()
+    if sign and text[:1] not in ("+", "-", "−"):
+        text = ("+" if sign > 0 else "−") + text
+    return sign, text
+
+
+_atlases: OrderedDict[tuple[str, int], Atlas] = OrderedDict()
+_atlases_lock = threading.Lock()
+
+
+def cached_atlas(pictures: np.ndarray, tile_px: int) -> Atlas:
+    """`jpeg_atlas`, remembered for the last few sets of pictures, as a page reruns on every click.
+
+    (`st.cache_data` is no use here: it hashes a sample of a large array.)
+    """
+    digest = hashlib.blake2b(np.ascontiguousarray(pictures).data, digest_size=16)
+    digest.update(f"{pictures.shape} {pictures.dtype}".encode())
+    name = (digest.hexdigest(), tile_px)
+    with _atlases_lock:
+        if name in _atlases:
+            _atlases.move_to_end(name)
+            return _atlases[name]
+    atlas = jpeg_atlas(pictures, tile_px=tile_px)
+    with _atlases_lock:
+        _atlases[name] = atlas
+        while len(_atlases) > _CACHED_ATLASES:
+            _atlases.popitem(last=False)
+    return atlas
+
+
+def _packet(header: Mapping[str, Any], jpeg: bytes) -> bytes:
+    """Length of the header (4 bytes, big-endian), header as ASCII JSON, JPEG.
+
+    One bytes value because Components v2 passes bytes only at the top level of `data`.
+    """
+    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return len(text).to_bytes(4, "big") + text + jpeg
+
+
+_component = st.components.v2.component(
+    "tasklens_image_grid",
+    css=(_ASSETS / "grid.css").read_text(encoding="utf-8"),
+    js=(_ASSETS / "grid.js").read_text(encoding="utf-8"),
+)
+
+
+def _report(value: object) -> Mapping[str, Any]:
+    """The browser's report out of the component's value; empty if there is none."""
+    report = value.get(_STATE) if isinstance(value, Mapping) else None
+    return report if isinstance(report, Mapping) else {}
+
+
+def image_grid(
+    pictures: np.ndarray,
+    tiles: Sequence[Tile],
+    *,
+    key: str,
+    tile_px: int = 84,
+    selectable: bool = True,
+    label: str,
+) -> GridEvent:
+    """Show pictures as a grid of tiles that can be selected and opened.
+
+    The selection survives reruns, other orders and other captions, and leaving the page and coming back.
+    It is emptied when the set of tile ids changes.
+
+    Args:
+        pictures: uint8, (n, H, W) or (n, H, W, 3).
+        tiles: The n tiles, in the order of the pictures.
+        key: Unique name of the grid within the app.
+        tile_px: Side of a picture on the screen, in CSS pixels.
+        selectable: False: tiles can only be opened.
+        label: What the grid shows, for screen readers.
+
+    Returns:
+        The selection and a request to open.
+
+    Raises:
+        ValueError: Pictures and tiles differ in number, two tiles have one id, or a mark is unknown.
+    """
+    if len(pictures) != len(tiles):
+        raise ValueError(f"{len(pictures)} pictures but {len(tiles)} tiles.")
+    order = [tile.id for tile in tiles]
+    ids = frozenset(order)
+    if len(ids) != len(order):
+        raise ValueError("Two tiles have the same id.")
+    if unknown := {tile.mark for tile in tiles}.difference(_MARKS):
+        raise ValueError(f"Unknown mark {sorted(unknown)[0]!r}.")
+
+    in_order = {name: place for place, name in enumerate(order)}
+
+    def known(names: object) -> tuple[str, ...]:
+        """Those of `names` that are tiles, once each, in tile order."""
+        if not selectable or not isinstance(names, list | tuple):
+            return ()
+        return tuple(sorted(ids.intersection(n for n in names if isinstance(n, str)), key=in_order.__getitem__))
+
+    mounted = key in st.session_state
+    before = _report(st.session_state.get(key))
+    memory: _Memory | None = st.session_state.get(_slot(key))
+    if memory is None:
+        memory = st.session_state[_slot(key)] = _Memory(ids=ids)
+    elif memory.ids != ids:
+        memory.begin((), None, before)
+    elif memory.clear:
+        memory.begin((), memory.seq, before)
+    elif not mounted:  # the user left the page and came back
+        memory.begin(memory.selected, memory.seq, None)
+    memory.ids, memory.clear = ids, False
+
+    atlas = cached_atlas(pictures, tile_px)
+    header = {
+        "key": key,
+        "label": label,
+        "selectable": selectable,
+        "session": memory.session,
+        "epoch": memory.epoch,
+        "base": list(memory.base),
+        "ack": memory.ack,
+        "atlas": hashlib.blake2b(atlas.jpeg, digest_size=8).hexdigest(),
+        "columns": atlas.columns,
+        "rows": atlas.rows,
+        "tile": tile_px,
+        "pitch": atlas.pitch_px,
+        "tiles": [[t.id, t.caption, *_score(t), t.mark, t.tooltip] for t in tiles],
+    }
+    result = _component(key=key, data=_packet(header, atlas.jpeg), on_grid_change=lambda: None)
+
+    # From here to the return nothing talks to Streamlit, so no other rerun can cut in between.
+    report = _report(result)
+    if "epoch" in report:
+        current = report["epoch"] == memory.epoch
+    else:
+        current = bool(report) and report != memory.stale
+    if current:
+        memory.selected = known(report.get("selected"))
+        seq = report.get("seq")
+        memory.seq = seq if isinstance(seq, int) else memory.seq
+    else:
+        memory.selected = known(memory.selected)
+
+    opened = None
+    request = report.get("opened")
+    if isinstance(request, Mapping) and report.get("session", memory.session) == memory.session:
+        token, name = request.get("token"), request.get("id")
+        if token != memory.opened:
+            memory.opened = token
+            opened = name if isinstance(name, str) and name in ids else None
+    return GridEvent(selected=memory.selected, opened=opened)

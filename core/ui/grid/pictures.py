@@ -1,0 +1,79 @@
+"""Image grids of training data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from core.tasks.changes import Changes
+from core.ui.grid.component import GridEvent, Tile, image_grid
+from core.ui.shell.context import Context
+from core.ui.shell.text import shortened
+
+
+def pixels(context: Context, image_ids: pd.Series | list[str]) -> np.ndarray:
+    """``(n, height, width)`` or ``(n, height, width, 3)`` uint8."""
+    index = context.project.images.index
+    images = context.project.images.images[[index[i] for i in image_ids]]
+    return images[..., 0] if images.shape[-1] == 1 else images
+
+
+def image_tiles(context: Context, table: pd.DataFrame, removal: Changes, score: str, key: str) -> GridEvent:
+    """A grid of images: one row of ``table`` (:func:`core.influence.scores.image_table`) a tile."""
+    tiles = [
+        Tile(
+            id=row["image_id"],
+            caption=_caption(row["class"], row["predicted_class"]),
+            score=float(row[score]),
+            score_text=f"{row[score]:+.1e}",
+            mark=_mark(row["image_id"] in removal.images, row["class"], row["predicted_class"]),
+            tooltip=f"{row['image_id']}: given {row['class']}, seen mostly as {row['predicted_class']}; "
+            f"{row['occurrences']} occurrences, adapted loss {row['loss']:.2f}",
+        )
+        for row in table.to_dict("records")
+    ]
+    return image_grid(pixels(context, table["image_id"]), tiles, key=key, label="Training images")
+
+
+def row_tiles(context: Context, rows: pd.DataFrame, removal: Changes, key: str, label: str) -> GridEvent:
+    """A grid of one role of one task; the tiles' ids are image ids."""
+    tiles = []
+    for row in rows.to_dict("records"):
+        gone = (
+            row["task_id"] in removal.tasks
+            or row["image_id"] in removal.images
+            or (row["task_id"], row["role"], row["image_id"]) in removal.instances
+        )
+        tiles.append(
+            Tile(
+                id=row["image_id"],
+                caption=_caption(row["class"], row["predicted_class"]),
+                score=float(row["score"]),
+                score_text=f"{row['score']:+.1e}",
+                mark=_mark(gone, row["class"], row["predicted_class"]),
+                tooltip=f"{row['image_id']}: given {row['class']}, seen as {row['predicted_class']}, "
+                f"probability of the given class {row['confidence']:.0%}, loss {row['loss']:.2f}"
+                f"{_effect(row['effect'])}",
+            )
+        )
+    return image_grid(pixels(context, rows["image_id"]), tiles, key=key, label=label)
+
+
+def _effect(effect: float) -> str:
+    """Of support rows; query rows have none."""
+    return "" if math.isnan(effect) else f"; its leaving would add {effect:+.1e} to its own task's loss, an estimate"
+
+
+def _caption(given: str, seen: str) -> str:
+    """Two short lines under a picture; the tooltip has the names whole."""
+    if given == seen:
+        return f"given {shortened(given, 16)}"
+    return f"given {shortened(given, 9)} · seen {shortened(seen, 9)}"
+
+
+def _mark(gone: bool, given: str, seen: str) -> str:
+    if gone:
+        return "removed"
+    return "alert" if given != seen else ""

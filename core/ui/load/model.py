@@ -1,0 +1,188 @@
+"""Step 3 of the Load page: a model for the tasks, from a checkpoint or trained now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import streamlit as st
+
+from core.actions.inspect import inspect_checkpoint_file
+from core.checkpoints.model import READS, Model, ModelSpec, load_model
+from core.data import ImageSet
+from core.maml.training import STATE_FILE, TrainSettings
+from core.runtime.errors import UserError
+from core.runtime.files import library
+from core.tasks.generate import TaskFolder, read_folder
+from core.ui.load.shared import command, finished, is_running, place_for, show_report, start_job
+from core.ui.shell.context import keep_widget_state, shown_errors
+from core.ui.shell.jobs import job_panel, jobs_of
+from core.ui.shell.text import plain
+from core.ui.shell.uploads import save_upload
+from core.workspace.workspace import check_fit, library_jobs
+
+_CHOICE = "load_model"
+_GUESS = "find out"
+_WAYS = ("Train one", "Use my checkpoint")
+_PLACES = ("A path on this machine", "An upload")
+_UNSAID = "Of the adaptation. A checkpoint does not say it; a wrong one makes every figure wrong."
+_ALGORITHMS = get_args(ModelSpec.model_fields["algorithm"].annotation)
+_BACKBONES = [name for name in get_args(ModelSpec.model_fields["backbone"].annotation) if name != "module"]
+
+
+def model_step(tasks: Path) -> Path | None:
+    """Choose, import or train a model that fits the tasks; returns its folder."""
+    st.subheader("3 · Model")
+    fitting, others = _models(tasks)
+    for made in ("train", "model"):
+        if (new := Path(finished(made) or ".")).name in fitting:
+            st.session_state[_CHOICE] = new.name
+    chosen = None
+    if fitting:
+        if keep_widget_state(_CHOICE, next(iter(fitting))) not in fitting:
+            st.session_state[_CHOICE] = next(iter(fitting))
+        name = st.selectbox(
+            "Models that fit these tasks",
+            list(fitting),
+            format_func=lambda one: f"{one} · {fitting[one]}",
+            key=_CHOICE,
+        )
+        chosen = library() / "models" / name
+    else:
+        st.info("There is no model for these tasks yet.")
+    if others:
+        with st.expander(f"{len(others)} that do not fit"):
+            st.markdown("\n".join(f"- {plain(name)}: {plain(why)}" for name, why in others.items()))
+    with st.expander("Add a model", expanded=not fitting), shown_errors():
+        way = st.segmented_control("How", _WAYS, default=_WAYS[0], required=True, key="load_model_way")
+        _train(tasks) if way == _WAYS[0] else _checkpoint(tasks)
+    for job in ("train", "model"):
+        job_panel(library_jobs(), job)
+    return chosen
+
+
+def _models(tasks: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Names of models that fit the tasks, newest first, with what they are; and the others, with why not."""
+    found = sorted((library() / "models").glob("*/model.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    folder, images = _tasks(str(tasks), (tasks / "tasks.json").stat().st_mtime)
+    fitting, others = {}, {}
+    for path in found:
+        try:
+            model = _model(str(path.parent), path.stat().st_mtime)
+            check_fit(images, folder, model)
+            fitting[path.parent.name] = model.spec.words
+        except UserError as error:
+            others[path.parent.name] = str(error)
+    return fitting, others
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the tasks")
+def _tasks(folder: str, stamp: float) -> tuple[TaskFolder, ImageSet]:
+    read = read_folder(Path(folder))
+    return read, read.images()
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _model(folder: str, stamp: float) -> Model:
+    return load_model(Path(folder))
+
+
+def _train(tasks: Path) -> None:
+    default, spec = TrainSettings(), ModelSpec(ways=2)
+    one, two, three, four = st.columns(4)
+    algorithm = one.selectbox("Algorithm", _ALGORITHMS, key="load_algorithm")
+    backbone = two.selectbox("Backbone", _BACKBONES, key="load_backbone")
+    filters = three.number_input(
+        "Filters",
+        1,
+        1024,
+        ModelSpec(ways=2, backbone=backbone).filters,
+        key=f"load_filters_{backbone}",
+        disabled="filters" not in READS[backbone],
+        help="Channels of every block, of a convolutional backbone.",
+    )
+    steps = four.number_input("Inner steps", 1, 50, spec.steps, key="load_steps")
+    one, two, three, four = st.columns(4)
+    rate = one.number_input("Inner rate", 0.0001, 10.0, spec.rate, format="%g", key="load_rate")
+    iterations = two.number_input("Training steps", 1, 1_000_000, default.iterations, key="load_iterations")
+    batch = three.number_input("Tasks a step", 1, 1000, default.meta_batch, key="load_batch")
+    learning = four.number_input("Learning rate", 0.00001, 1.0, default.learning_rate, format="%g", key="load_learning")
+    usual = f"{tasks.name}-{algorithm}"[-64:].lstrip(".-_")
+    name = st.text_input("Name of the model", usual, key=f"load_train_name_{usual}").strip()
+    place = place_for("models", name)
+    args = ["train", "--tasks", tasks, "--algorithm", algorithm, "--backbone", backbone]
+    args += ["--filters", filters] if "filters" in READS[backbone] else []
+    args += ["--inner-steps", steps, "--inner-rate", f"{rate:g}", "--iterations", iterations, "--meta-batch", batch]
+    args += ["--learning-rate", f"{learning:g}", "--out", place]
+    line = [str(part) for part in args]
+    there, running = (place / "model.json").exists(), is_running("train")
+    ask, go, _ = st.columns([2, 2, 5])
+    if ask.button("What would it cost?", key="load_cost", disabled=running, width="stretch"):
+        start_job("Try a few tasks", [*line, "--dry-run"])
+    label = "Go on training" if (place / STATE_FILE).exists() else "Train"
+    if go.button(label, type="primary", key="load_train", disabled=there or running, width="stretch"):
+        start_job(f"Train {name}", line)
+    if there:
+        st.caption(f"There already is a model called {plain(name)}. Choose another name to train another.")
+    _costs([*line, "--dry-run"])
+    command(line)
+
+
+def _costs(line: list[str]) -> None:
+    """What an earlier dry run of the same command printed."""
+    for job in jobs_of(library_jobs(), "train"):
+        if list(job.args) == line and job.status() == "done":
+            st.code("\n".join(job.results()), language=None, wrap_lines=True)
+            return
+
+
+def _checkpoint(tasks: Path) -> None:
+    place = st.segmented_control("From", _PLACES, default=_PLACES[0], required=True, key="load_model_place")
+    if place == _PLACES[0]:
+        given = st.text_input(
+            "Checkpoint file", key="load_checkpoint", placeholder="/models/maml.pt", help=".safetensors, .pt or .pth"
+        ).strip()
+        file = Path(given).expanduser() if given else None
+    else:
+        upload = st.file_uploader("Checkpoint", type=["safetensors", "pt", "pth"], key="load_checkpoint_upload")
+        file = save_upload(upload) if upload else None
+    one, two, three, four = st.columns(4)
+    backbone = one.selectbox("Backbone", [_GUESS, *_BACKBONES], key="load_check_backbone")
+    algorithm = two.selectbox("Algorithm", [_GUESS, *_ALGORITHMS], key="load_check_algorithm")
+    steps = three.number_input("Inner steps", 1, 50, None, key="load_check_steps", help=_UNSAID)
+    rate = four.number_input(
+        "Inner rate",
+        0.0001,
+        10.0,
+        None,
+        format="%g",
+        key="load_check_rate",
+        help=_UNSAID,
+    )
+    st.caption(
+        "A network of your own (package.module:factory) is imported on the command line, where you say that its code "
+        "may run: docs/models.md."
+    )
+    if file is None:
+        return
+    usual = file.stem[:64].lstrip(".-_")
+    name = st.text_input("Name of the model", usual, key=f"load_check_name_{usual}").strip()
+    out = place_for("models", name)
+    line = ["model", "--checkpoint", str(file), "--tasks", str(tasks)]
+    for option, value in (("--backbone", backbone), ("--algorithm", algorithm)):
+        line += [option, value] if value != _GUESS else []
+    line += ["--inner-steps", str(steps)] if steps else []
+    line += ["--inner-rate", f"{rate:g}"] if rate else []
+    line += ["--out", str(out)]
+    look, go, _ = st.columns([2, 2, 5])
+    there = (out / "model.json").exists()
+    asked = look.button("Look at it", key="load_check_look", width="stretch")
+    busy = there or is_running("model")
+    if go.button("Import", type="primary", key="load_check_import", disabled=busy, width="stretch"):
+        start_job(f"Import {name}", line)
+    if asked:
+        with shown_errors():
+            show_report(inspect_checkpoint_file(file, "" if backbone == _GUESS else backbone, tasks))
+    if there:
+        st.caption(f"There already is a model called {plain(name)}. Choose another name.")
+    command(line)

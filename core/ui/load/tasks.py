@@ -1,0 +1,151 @@
+"""Step 2 of the Load page: training and held-out tasks, drawn from the images or the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from core.data import load_images
+from core.runtime.errors import UserError
+from core.runtime.files import library, read_json
+from core.tasks.generate import TaskSettings
+from core.tasks.noise import PRESETS
+from core.ui.load.shared import command, finished, is_running, place_for, start_job
+from core.ui.shell.context import keep_widget_state, shown_errors
+from core.ui.shell.jobs import job_panel
+from core.ui.shell.text import plain
+from core.ui.shell.uploads import save_upload
+from core.workspace.workspace import library_jobs
+
+_CHOICE = "load_tasks"
+_WAYS = ("Draw them", "My own lists")
+_SPLITS = {
+    "official": "the split that the images come with",
+    "images": "hold out images of every class",
+    "classes": "hold out whole classes",
+}
+
+
+def tasks_step(images: str) -> Path | None:
+    """Choose or make a folder of tasks over the image set; returns it."""
+    st.subheader("2 · Tasks")
+    folders = _folders(load_images(images).hash)
+    if (new := Path(finished("tasks") or ".")).name in folders:
+        st.session_state[_CHOICE] = new.name
+    chosen = None
+    if folders:
+        if keep_widget_state(_CHOICE, next(iter(folders))) not in folders:
+            st.session_state[_CHOICE] = next(iter(folders))
+        name = st.selectbox(
+            "Tasks over these images", list(folders), format_func=lambda one: f"{one} · {folders[one]}", key=_CHOICE
+        )
+        chosen = library() / "tasks" / name
+    else:
+        st.info(f"There are no tasks over {plain(images)} yet.")
+    with st.expander("Make tasks", expanded=not folders), shown_errors():
+        way = st.segmented_control("How", _WAYS, default=_WAYS[0], required=True, key="load_tasks_way")
+        _draw(images) if way == _WAYS[0] else _own(images)
+    job_panel(library_jobs(), "tasks")
+    return chosen
+
+
+def _folders(data_hash: str) -> dict[str, str]:
+    """Folders of tasks over the images of that hash, newest first, each with what it holds."""
+    found = sorted((library() / "tasks").glob("*/tasks.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    words = {}
+    for path in found:
+        try:
+            told = read_json(path)
+        except UserError as error:  # one damaged folder must not hide the others
+            st.warning(plain(error))
+            continue
+        if isinstance(told, dict) and told.get("data_hash") == data_hash:
+            words[path.parent.name] = _words(told.get("settings"))
+    return words
+
+
+def _words(settings: object) -> str:
+    """What the tasks are, as far as their description says it."""
+    match settings:
+        case {"ways": ways, "shots": shots, "count": count, "noise": noise}:
+            number = f"{count:,} tasks" if isinstance(count, int) else "every combination of classes"
+            planted = "" if noise == "none" else f", noise {noise}"
+            return f"{ways}-way {shots}-shot, {number}{planted}"
+        case {"lists": [str(train), str(heldout)]}:
+            return f"from {train} and {heldout}"
+    return "made by hand"
+
+
+def _draw(images: str) -> None:
+    opened, default = load_images(images), TaskSettings()
+    official = opened.splits is not None
+    parts = [] if opened.splits is None else [part for part in ("test", "val") if (opened.splits == part).any()]
+    one, two, three, four, five = st.columns(5)
+    most = max(2, len(opened.class_names))
+    ways = one.number_input("Ways", 2, most, min(default.ways, most), key=f"load_ways_{images}", help="Classes a task.")
+    shots = two.number_input(
+        "Shots", 1, 500, 1 if official else default.shots, key=f"load_shots_{images}", help="Support images a class."
+    )
+    queries = three.number_input(
+        "Queries",
+        1,
+        500,
+        5 if official else default.queries,
+        key=f"load_queries_{images}",
+        help="Query images a class.",
+    )
+    number = four.number_input("Training tasks", 1, 1_000_000, 1000 if official else 200, key=f"load_count_{images}")
+    heldout = five.number_input("Held-out tasks", 1, 100_000, default.heldout, key=f"load_heldout_{images}")
+    one, two, three, four = st.columns([3, 2, 2, 1])
+    splits = [name for name in _SPLITS if name != "official" or parts]
+    split = one.selectbox("Held out", splits, format_func=_SPLITS.__getitem__, key=f"load_split_{images}")
+    share, part = default.heldout_share, ""
+    if split == "official":
+        part = two.selectbox("Part", parts, key=f"load_part_{images}")
+    else:
+        share = two.number_input("Share held out", 0.05, 0.95, share, key=f"load_share_{images}")
+    noise = three.selectbox(
+        "Plant label noise", list(PRESETS), key="load_noise", help="To practise on; what was planted is recorded."
+    )
+    seed = four.number_input("Seed", 0, 2**31, default.seed, key="load_seed")
+    name = _name(f"{images}-{ways}way-{shots}shot")
+    args = ["tasks", "--data", images, "--ways", ways, "--shots", shots, "--queries", queries, "--count", number]
+    args += ["--heldout", heldout, "--split", split, "--seed", seed, "--noise", noise]
+    args += ["--heldout-split", part] if part else ["--heldout-share", share]
+    args += ["--skip-small-classes"] if st.checkbox("Leave out classes that are too small", key="load_small") else []
+    _make(name, [str(part) for part in args])
+
+
+def _own(images: str) -> None:
+    st.caption(
+        "Two tables with one row an image in one role of one task: task_id, role, image_id, label, class (parquet, csv "
+        "or JSON; docs/tasks.md), or lists written for learn2learn, torchmeta or easyfsl."
+    )
+    left, right = st.columns(2)
+    kinds = ["parquet", "csv", "json"]
+    train = left.file_uploader("Training tasks", type=kinds, key="load_train_list")
+    heldout = right.file_uploader("Held-out tasks", type=kinds, key="load_heldout_list")
+    name = _name(f"{images}-mine")
+    if train and heldout:
+        lists = ["--train-list", str(save_upload(train)), "--heldout-list", str(save_upload(heldout))]
+        _make(name, ["tasks", "--data", images, *lists])
+    else:
+        st.caption("Choose both files.")
+
+
+def _name(usual: str) -> str:
+    """The name of the tasks; a new usual name takes the place of what was typed for another."""
+    usual = usual[-64:].lstrip(".-_")
+    return st.text_input("Name of the tasks", usual, key=f"load_tasks_name_{usual}").strip()
+
+
+def _make(name: str, args: list[str]) -> None:
+    place = place_for("tasks", name)
+    there = (place / "tasks.json").exists()
+    args = [*args, "--out", str(place)]
+    if st.button("Make the tasks", type="primary", key="load_make_tasks", disabled=there or is_running("tasks")):
+        start_job(f"Make tasks {name}", args)
+    if there:
+        st.caption(f"There already are tasks called {plain(name)}. Choose another name to make others.")
+    command(args)

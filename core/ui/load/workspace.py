@@ -1,0 +1,51 @@
+"""Step 4 of the Load page: whether it fits, what it will cost, and the workspace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from core.actions.inspect import Report
+from core.editing.measured_cost import WorkEstimate
+from core.runtime.errors import UserError
+from core.ui.load.shared import command, show_report, start_job
+from core.ui.shell.context import open_next
+from core.ui.shell.jobs import job_panel, jobs_of
+from core.ui.shell.navigation import page
+from core.workspace.workspace import create, library_jobs, locate
+
+
+def workspace_step(tasks: Path, model: Path) -> None:
+    """What the problem will cost, and a button that makes a workspace of it."""
+    st.subheader("4 · Check and open")
+    line = ["inspect", "--tasks", str(tasks), "--model", str(model), "--json"]
+    jobs = jobs_of(library_jobs(), "inspect")
+    same = [job for job in jobs if list(job.args) == line]
+    if same and same[0].status() == "done" and same[0].results():
+        _report(json.loads(same[0].results()[-1]))
+    if st.button("What will it cost?", key="load_inspect", disabled=bool(same) and same[0].status() == "running"):
+        start_job("Try a few tasks", line)
+    job_panel(library_jobs(), "inspect")
+    name = st.text_input("Name of the workspace", model.name, key=f"load_workspace_{model.name}").strip()
+    if st.button("Open the workspace", type="primary", key="load_open"):
+        if not name or "/" in name:
+            raise UserError(f"{name!r} is no name for a workspace.", "Use letters, digits, '.', '_' and '-'.")
+        made = create(locate(name), tasks, model)
+        open_next(made.name)
+        st.switch_page(page("overview"))
+    command(line[:-1], ["open", "--tasks", str(tasks), "--model", str(model), "--workspace", name])
+
+
+def _report(told: dict) -> None:
+    costs = tuple(WorkEstimate(**cost) for cost in told["costs"])
+    show_report(Report(tuple(told["found"]), tuple(told["faults"]), costs))
+    if costs:
+        rows = [
+            {"stage": cost.stage, "time": cost.time, "memory": f"{cost.gb:.1f} GB", "what": cost.how_much}
+            for cost in costs
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True)
+        st.caption("Estimates, from each kind of pass tried on a few of these tasks on this machine.")

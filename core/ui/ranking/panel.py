@@ -1,0 +1,94 @@
+"""Starting a ranking."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.actions.compute import Compute
+from core.actions.evaluate import KIND, cache_key
+from core.influence.methods import DEFAULT
+from core.ui.ranking.method_panel import choose_method
+from core.ui.shell.context import Context, choose_ranking, show_error, table
+from core.ui.shell.jobs import job_panel, start
+from core.ui.trust.panel import trust_panel
+from core.workspace.runs import Run
+
+_TARGETS = ("All held-out tasks", "Some held-out tasks", "One query image")
+
+
+def newest_evaluation(context: Context) -> Run | None:
+    """The evaluation of the problem as it now is."""
+    return context.workspace.runs.find(KIND, cache_key(context.project, Compute()))
+
+
+def rank_panel(context: Context) -> None:
+    """Choose the method and what influence is measured on, start the ranking, and watch it."""
+    evaluated = newest_evaluation(context)
+    with st.container(border=True):
+        st.markdown("**Rank the training data by influence**")
+        above = st.container()
+        with st.expander("How it is computed"):
+            choice = choose_method(context)
+        if choice.fault is not None:
+            show_error(choice.fault)
+        title, args, ready = f"Rank by {choice.method}", list(choice.args), choice.fault is None
+        with above:
+            if choice.has_target:
+                kind = st.segmented_control(
+                    "on the loss of", _TARGETS, default=_TARGETS[0], key="rank_target", required=True
+                )
+                target = _target(kind, evaluated)
+                by = "" if choice.method == DEFAULT else f" by {choice.method}"
+                title, args = f"Rank on {target}{by}", ["--target", target or "all", *args]
+                ready = ready and target is not None
+            else:
+                st.caption(
+                    "Self-influence asks how much an item's removal raises its own loss, so it needs no target. "
+                    "The most suspicious come first."
+                )
+        if st.button("Rank", type="primary", disabled=not ready, key="rank_start"):
+            start(context, title, ["rank", *args])
+            st.rerun()
+        job_panel(context.workspace.jobs, "rank")
+
+
+def ranked(context: Context, what: str) -> Run:
+    """The ranking that the sidebar shows, with what is known of it; offers one and stops the page if there is none.
+
+    Args:
+        what: What the page shows, for the sentence that says it is not ranked: "tasks" or "images".
+    """
+    run = choose_ranking(context)
+    if run is None:
+        st.info(f"The training {what} are not ranked yet.")
+        rank_panel(context)
+        st.stop()
+    trust_panel(context, run)
+    return run
+
+
+def _target(kind: str, evaluated: Run | None) -> str | None:
+    if kind == _TARGETS[0]:
+        return "all"
+    if evaluated is None:
+        st.caption("Evaluate the model first, to see which held-out tasks and images fail.")
+        return None
+    if kind == _TARGETS[1]:
+        worst = table(evaluated, "heldout.parquet").sort_values("accuracy", kind="stable")
+        accuracy = worst.set_index("task_id")["accuracy"]
+        chosen = st.multiselect(
+            "Held-out tasks, worst first",
+            worst["task_id"].tolist(),
+            format_func=lambda task: f"{task} · {accuracy[task]:.0%} right",
+            key="rank_tasks",
+        )
+        return ",".join(chosen) or None
+    rows = table(evaluated, "rows.parquet")
+    wrong = rows[rows["predicted"] != rows["label"]].sort_values("loss", ascending=False, kind="stable")
+    labels = {
+        f"{row.task_id}/{row.image_id}": f"{row.image_id} in {row.task_id} · is {row[4]}, seen as {row.predicted_class}"
+        for row in wrong.head(500).itertuples(index=False)
+    }
+    return st.selectbox(
+        "Failing query image, highest loss first", list(labels), format_func=lambda key: labels[key], key="rank_image"
+    )

@@ -1,0 +1,78 @@
+"""Deciding on things from a page, and taking it back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from core.actions.decide import mark
+from core.decisions.log import Decision, Item, Operation, Verdict
+from core.tasks.changes import Changes
+from core.ui.shell.context import Context
+from core.ui.shell.text import count, plain
+
+_MESSAGE = "_review_message"
+_SHOWN, _SEEN = "_review_shown", "_review_seen"
+"""Version of the log that this run shows, and that the run before showed: what a reviewer saw when he clicked."""
+
+
+def decide(context: Context, items: Sequence[Item], verdict: Verdict, source: str, reason: str = "") -> None:
+    """Append decisions; the message shows after the rerun."""
+    mark(
+        context.workspace,
+        items,
+        verdict=verdict,
+        reason=reason,
+        reviewer=context.reviewer,
+        source=source,
+        saw=seen(),
+    )
+    word = {"remove": "removed", "clear": "taken back"}.get(verdict, "kept")
+    st.session_state[_MESSAGE] = f"{count(len(items), items[0].kind)} {word}"
+
+
+def relabel_each(context: Context, decisions: Sequence[Decision]) -> None:
+    """Append decisions that give each item a class of its own, as one group; the message shows after the rerun."""
+    context.workspace.decisions.submit([Operation("decide", context.reviewer, "", tuple(decisions), seen())])
+    st.session_state[_MESSAGE] = f"{count(len(decisions), 'row')} relabelled"
+
+
+def announce(message: str) -> None:
+    """Show a message after the next rerun, on whatever page."""
+    st.session_state[_MESSAGE] = message
+
+
+def show_message() -> None:
+    if message := st.session_state.pop(_MESSAGE, ""):
+        st.toast(plain(message))
+
+
+def seen() -> int | None:
+    """The version of the log that was on the screen when the button of this run was pressed; after removal_bar."""
+    return st.session_state.get(_SEEN)
+
+
+def removal_bar(context: Context) -> Changes:
+    """What is removed and relabelled by now, undo and redo; returns the changes."""
+    version = context.workspace.decisions.version()
+    st.session_state[_SEEN], st.session_state[_SHOWN] = st.session_state.get(_SHOWN, version), version
+    removal = context.workspace.changes()
+    text, undo, redo = st.columns([6, 1, 1], vertical_alignment="center")
+    contested = len(context.workspace.decisions.conflicts())
+    aside = f" · {count(contested, 'item')} in conflict left out" if contested else ""
+    text.markdown(f"Decided: {removal.words if len(removal) else 'nothing yet'}{aside}")
+    for column, label, act in (
+        (undo, "Undo", context.workspace.decisions.undo),
+        (redo, "Redo", context.workspace.decisions.redo),
+    ):
+        if column.button(label, key=f"review_{label}", width="stretch"):
+            changed = act(context.reviewer)
+            done = (
+                f"{label}: {count(len(changed.taken), 'decision')}" if changed.taken else f"Nothing to {label.lower()}"
+            )
+            kept = f"; {count(len(changed.kept), 'newer decision')} by others kept" if changed.kept else ""
+            st.session_state[_MESSAGE] = done + kept
+            st.rerun()
+    show_message()
+    return removal

@@ -1,0 +1,263 @@
+"""The details of one item: read when the focus rests on it, so that keys never wait for them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from core.actions.duplicates import newest_duplicates
+from core.runtime.errors import UserError
+from core.ui.grid.atlas import jpeg_atlas
+from core.ui.grid.pictures import pixels
+from core.ui.review.effect import effect_lines
+from core.ui.review.evidence import evidence_lines
+from core.ui.review.grid import Sheet, sheet
+from core.ui.review.queue import SCORES, Queue
+from core.ui.review.state import Decided
+from core.ui.review.tiles import opinion
+from core.ui.shell.context import Context, rankings, table
+from core.workspace.runs import Run
+
+LARGE_PX, SMALL_PX = 320, 64
+_NEIGHBOURS, _COPIES, _TASKS, _LINES = 6, 6, 6, 8
+_COPY_DISTANCE = 0.02
+"""Cosine distance of features below which two images are called near-duplicates."""
+_KEPT = 64
+_WAITING = "being worked out …"
+
+
+Strip = tuple[str, list[int], list[str]]
+"""Title, cells of the sheet, captions."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What is sent about one item, and its pictures (the item large, the strips small)."""
+
+    data: dict[str, Any]
+    sheets: tuple[Sheet, ...]
+
+
+_kept: OrderedDict[tuple[str, int, int, str], Detail] = OrderedDict()
+_lock = threading.Lock()
+
+
+def detail(context: Context, queue: Queue, decided: Decided, position: int) -> Detail:
+    """Everything about the item at a position; what the log says of it is remembered until somebody writes into it."""
+    name = (str(queue.run.folder), position, decided.pulse, "" if decided.version is not None else context.reviewer)
+    with _lock:
+        known = _kept.get(name)
+    if known is None:
+        known = _detail(context, queue, decided, position)
+        with _lock:
+            _kept[name] = known
+            while len(_kept) > _KEPT:
+                _kept.popitem(last=False)
+    worked_out = [
+        (title, [_WAITING] if lines is None else lines)
+        for title, lines in (
+            ("Effect of a decision, estimated", effect_lines(context, queue, position)),
+            ("Evidence", evidence_lines(context, queue, position)),
+        )
+        if lines is None or lines
+    ]
+    return Detail(known.data | {"sections": [*worked_out, *known.data["sections"]]}, known.sheets)
+
+
+def _detail(context: Context, queue: Queue, decided: Decided, position: int) -> Detail:
+    row, item = queue.table.iloc[position], queue.items[position]
+    large = sheet(jpeg_atlas(pixels(context, [item.image_id]), tile_px=LARGE_PX))
+    strips, pictures = _strips(context, queue, position)
+    sections = [
+        ("Why it is here", _reasons(queue, position)),
+        ("Leak: what is measured here may be memory", _leaks(context, item.image_id)),
+        ("Where it occurs", _occurrences(context, item.image_id)),
+        ("Comments", _comments(context, queue, decided, position)),
+        ("Decisions", _history(context, queue, decided, position)),
+    ]
+    facts = [("Image", item.image_id), ("Rank", f"{position + 1:,} of {len(queue):,}")]
+    if item.kind == "instance":
+        facts.append(("Occurs as", f"{item.role} of task {item.task_id}"))
+    if pd.notna(row.get("probability")):
+        facts.append(("Label wrong", f"{100 * row['probability']:.0f} %, estimate"))
+    if pd.notna(row.get("second")) and row["second"]:
+        facts.append(("Runner-up", str(row["second"])))
+    data = {
+        "p": position,
+        "sheet": large.name,
+        "strip": pictures.name if pictures else "",
+        "facts": facts,
+        "sections": [one for one in sections if one[1]],
+        "strips": strips,
+    }
+    return Detail(data, (large, *((pictures,) if pictures else ())))
+
+
+def _reasons(queue: Queue, position: int) -> list[str]:
+    """The member scores in words, the most telling first."""
+    lines = []
+    for name in queue.scores:
+        if name not in ("suspicion", "probability"):
+            rank = float(queue.ranks[name][position])
+            lines.append((rank, f"{SCORES[name]}: higher than that of {rank:.0f} % of the queue"))
+    return [text for _, text in sorted(lines, reverse=True)[:_LINES]]
+
+
+def _occurrences(context: Context, image_id: str) -> list[str]:
+    """The tasks of an image; with a ranking, those first in which it looks worst."""
+    if ranked := next(iter(rankings(context)), None):
+        instances = _by_image(str(ranked.folder), ranked).get(image_id)
+        if instances is not None:
+            rows = instances.sort_values("loss", ascending=False, kind="stable")
+            lines = [
+                f"{row['role']} of {row['task_id']}: seen as {row['predicted_class']}, loss {row['loss']:.2f}"
+                for row in rows.head(_TASKS).to_dict("records")
+            ]
+            more = len(rows) - _TASKS
+            return lines + ([f"and {more} more"] if more > 0 else [])
+    places = _places(context.project.hashes["tasks"], context).get(image_id, [])
+    more = len(places) - _TASKS
+    return [f"{role} of {task}" for task, role in places[:_TASKS]] + ([f"and {more} more"] if more > 0 else [])
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _by_image(folder: str, _run: Run) -> dict[str, pd.DataFrame]:
+    columns = ["image_id", "task_id", "role", "predicted_class", "loss"]
+    return dict(iter(table(_run, "instances.parquet")[columns].groupby("image_id")))
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _places(tasks: str, _context: Context) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    rows = _context.project.tasks.train.rows
+    for image, task, role in zip(rows["image_id"], rows["task_id"], rows["role"], strict=True):
+        found.setdefault(image, []).append((task, role))
+    return found
+
+
+def _comments(context: Context, queue: Queue, decided: Decided, position: int) -> list[str]:
+    blind, all_said = decided.version is None, context.workspace.decisions.comments(queue.items[position])
+    said = [one for one in all_said if not blind or one.reviewer == context.reviewer]
+    return [f"{one.reviewer}, {_time(one.at)}: {one.text}" for one in said[-_LINES:]]
+
+
+def _history(context: Context, queue: Queue, decided: Decided, position: int) -> list[str]:
+    """Who decided what, newest first; in blind mode only what the reviewer himself stands for."""
+    if decided.version is None:
+        entries = [decided.entries[position]] if position in decided.entries else []
+    else:
+        entries = context.workspace.decisions.history(queue.items[position])
+    told = []
+    for entry in reversed(entries[-_LINES:]):
+        undo = "" if entry.undoes is None else ", by an undo or redo"
+        reason = f" ({entry.reason})" if entry.reason else ""
+        told.append(f"{entry.by}, {_time(entry.at)}: {opinion(queue, entry)}{reason}{undo}")
+    return told
+
+
+def _time(at: str) -> str:
+    return at[:16].replace("T", " ")
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Unit features ``(m, d)`` of the images ``ids``, and the place of each."""
+
+    values: np.ndarray
+    ids: np.ndarray
+    place: dict[str, int]
+
+
+def features(queue: Queue) -> Features | None:
+    """What the queue run kept of its features; None if nothing."""
+    folder = queue.run.folder
+    if not (folder / "features.npy").exists() or not (folder / "map.parquet").exists():
+        return None
+    return _features(str(folder), queue.run)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _features(folder: str, _run: Run) -> Features:
+    path = _run.folder / "features.npy"
+    try:
+        values = np.load(path, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {error}.", "Delete the run and make the queue again.") from error
+    ids = table(_run, "map.parquet")["image_id"].to_numpy(dtype=object)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return Features(values / np.maximum(length, 1e-12), ids, {name: at for at, name in enumerate(ids)})
+
+
+def _strips(context: Context, queue: Queue, position: int) -> tuple[list[Strip], Sheet | None]:
+    """Neighbours of the given and of the suggested class, and near-duplicates: title, cells, captions."""
+    found = features(queue)
+    image = queue.items[position].image_id
+    if found is None or image not in found.place:
+        return [], None
+    here = found.place[image]
+    distance = 1.0 - found.values @ found.values[here]
+    order = np.argsort(distance, kind="stable")
+    order = order[order != here]
+    classes = _classes(queue, found)
+    copies, found_by_search = _copies(context, found, image)
+    wanted: list[tuple[str, np.ndarray]] = []
+    for title, label in (("given", queue.given[position]), ("suggested", queue.suggested[position])):
+        if label >= 0 and not (title == "suggested" and label == queue.given[position]):
+            same = order[classes[order] == label][:_NEIGHBOURS]
+            wanted.append((f"Nearest of the {title} class, {queue.names[label]}", same))
+    if not found_by_search:
+        copies = order[:_COPIES][distance[order[:_COPIES]] < _COPY_DISTANCE]
+    wanted.append(("Near-duplicates", copies))
+    wanted = [(title, places) for title, places in wanted if len(places)]
+    if not wanted:
+        return [], None
+    places = np.concatenate([each for _, each in wanted])
+    pictures = sheet(jpeg_atlas(pixels(context, list(found.ids[places])), tile_px=SMALL_PX))
+    strips: list[Strip] = []
+    at = 0
+    for title, each in wanted:
+        names = [queue.names[classes[one]] if classes[one] >= 0 else str(found.ids[one]) for one in each]
+        strips.append((title, list(range(at, at + len(each))), names))
+        at += len(each)
+    return strips, pictures
+
+
+def _copies(context: Context, found: Features, image: str) -> tuple[np.ndarray, bool]:
+    """Places of an image's copies as the search for duplicates found them, and whether there was one."""
+    run = newest_duplicates(context.workspace, context.project)
+    if run is None:
+        return np.zeros(0, int), False
+    pairs = table(run, "pairs.parquet")
+    others = [*pairs["other"][pairs["image_id"] == image], *pairs["image_id"][pairs["other"] == image]]
+    return np.array([found.place[one] for one in others if one in found.place][:_COPIES], int), True
+
+
+def _leaks(context: Context, image: str) -> list[str]:
+    """Where copies of an image lie on both sides of what is measured."""
+    run = newest_duplicates(context.workspace, context.project)
+    if run is None:
+        return []
+    leaks = table(run, "leaks.parquet")
+    mine = leaks[(leaks["image_id"] == image) | (leaks["other"] == image)].head(_LINES)
+    words = {"support-query": "a copy of it in the support and the query of {}", "train-heldout": "a copy held out, {}"}
+    return [words[row["kind"]].format(", ".join(list(row["tasks"])[:3])) for row in mine.to_dict("records")]
+
+
+def _classes(queue: Queue, found: Features) -> np.ndarray:
+    """``(m,)``: the given class of each image with features, -1 for those that are not in the queue."""
+    return _classes_of(str(queue.run.folder), queue, found)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _classes_of(folder: str, _queue: Queue, _found: Features) -> np.ndarray:
+    classes = np.full(len(_found.ids), -1, dtype=np.int32)
+    for name, positions in _queue.image.items():
+        if name in _found.place:
+            classes[_found.place[name]] = _queue.given[positions[0]]
+    return classes

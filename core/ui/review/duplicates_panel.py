@@ -1,0 +1,229 @@
+"""Copies and leaks on a page: pairs side by side, what to do with them, and where they lie on both sides of a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from core.actions.duplicates import newest_duplicates
+from core.decisions.log import Item
+from core.ui.charts.scores import CONFIG, HARMFUL, NEUTRAL
+from core.ui.grid.component import Tile, clear_selection, image_grid
+from core.ui.grid.pictures import pixels
+from core.ui.review.decide import decide, removal_bar
+from core.ui.shell.command import command_block
+from core.ui.shell.context import Context, table
+from core.ui.shell.jobs import job_panel, start_button
+from core.ui.shell.text import count, plain, shortened
+from core.workspace.runs import Run
+
+COMMAND = ["review", "duplicates"]
+GRID = "duplicates_grid"
+PAIRS_A_PAGE = 60
+SHOW = ("All", "Different given classes", "Identical", "Nearly the same", "Undecided")
+
+
+def duplicates_panel(context: Context) -> None:
+    """The search for copies: made on request, then shown."""
+    run = newest_duplicates(context.workspace, context.project)
+    job_panel(context.workspace.jobs, " ".join(COMMAND))
+    if run is None:
+        st.info(
+            "Images that occur twice were not looked for yet. Copies in the support and the query of one task, or in "
+            "training and held-out tasks, make a model look better than it is; copies with different classes cannot "
+            "both be right."
+        )
+        start_button(context, "Look for copies", "Looking for copies", COMMAND, key="duplicates_start", primary=True)
+        command_block(context, COMMAND)
+        return
+    removal_bar(context)
+    _figures(run)
+    pairs, leaks = table(run, "pairs.parquet"), table(run, "leaks.parquet")
+    st.subheader("Pairs")
+    _pairs(context, run, pairs)
+    st.subheader("Leaks")
+    _leaks(context, run, leaks)
+    with st.expander("What counts as near"):
+        _threshold(run)
+    command_block(context, COMMAND)
+
+
+def _figures(run: Run) -> None:
+    found = run.json("summary.json")
+    leaks = found["leaks"]
+    figures = (
+        ("Identical pairs", found["exact"]),
+        ("Nearly the same", found["near"]),
+        ("Different given classes", found["contradictions"]),
+        ("Support and query", leaks["support-query"] + leaks["support-query, held out"]),
+        ("Training and held out", leaks["train-heldout"]),
+    )
+    for column, (label, value) in zip(st.columns(len(figures)), figures, strict=True):
+        column.metric(label, f"{value:,}", border=True, height="stretch")
+
+
+def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
+    if pairs.empty:
+        st.success(f"No two of the {run.json('summary.json')['images']:,} images of the tasks are copies.")
+        return
+    decided = context.workspace.decisions.current()
+    done = [any(Item("image", image_id=i) in decided for i in pair) for pair in pairs[["image_id", "other"]].to_numpy()]
+    masks = dict(
+        zip(
+            SHOW,
+            (pairs["exact"] | True, pairs["contradiction"], pairs["exact"], ~pairs["exact"], ~pd.Series(done)),
+            strict=True,
+        )
+    )
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    chosen = left.segmented_control("Show", SHOW, default="All", key="duplicates_show") or "All"
+    shown = pairs[masks[chosen]].reset_index(drop=True)
+    last = max(0, (len(shown) - 1) // PAIRS_A_PAGE)
+    number = min(int(st.session_state.get("duplicates_page", 1)), last + 1)
+    number = int(right.number_input(f"Page of {last + 1}", 1, last + 1, number, key="duplicates_page"))
+    if shown.empty:
+        st.info("No pair is of this kind.")
+        return
+    part = shown.iloc[(number - 1) * PAIRS_A_PAGE : number * PAIRS_A_PAGE]
+    bar = st.container(horizontal=True, vertical_alignment="center")
+    selected = _grid(context, part)
+    with bar:
+        items = _training(part, selected)
+        if st.button(f"Remove {len(items)} selected", type="primary", disabled=not items, key="duplicates_remove"):
+            _decide(context, items, run, "a copy, chosen on the Images page")
+        if st.button(f"Keep {len(items)} selected", disabled=not items, key="duplicates_keep"):
+            decide(context, items, "keep", run.id, "a copy, looked at on the Images page")
+            clear_selection(GRID)
+            st.rerun()
+        second = _second_of(shown, context)
+        if st.button(
+            f"Remove one of each pair shown ({len(second)})", disabled=not second, key="duplicates_remove_each"
+        ):
+            _decide(context, second, run, "a copy of another image")
+        st.caption(
+            f"{count(len(shown), 'pair')}; the two of a pair stand side by side. Of pairs with different given classes "
+            "neither is taken automatically: look which of them is wrong."
+        )
+
+
+def _grid(context: Context, part: pd.DataFrame) -> Sequence[str]:
+    """The pairs, two tiles each; returns the ids of the tiles that are selected: ``row:image id``."""
+    removed = context.workspace.changes().images
+    tiles, images = [], []
+    for row, pair in zip(part.index, part.to_dict("records"), strict=True):
+        near = "identical" if pair["exact"] else f"distance {pair['distance']:.3f}"
+        for image, given, inside in (
+            (pair["image_id"], pair["class"], pair["training"]),
+            (pair["other"], pair["other_class"], pair["other_training"]),
+        ):
+            images.append(image)
+            mark = "removed" if image in removed else "alert" if pair["contradiction"] else ""
+            where = "" if inside else "; only in held-out tasks, so it cannot be removed here"
+            tiles.append(
+                Tile(
+                    id=f"{row}:{image}",
+                    caption=f"{row + 1} · given {shortened(given, 12)}",
+                    mark=mark,
+                    tooltip=f"Pair {row + 1}, {near}: {image}, given {given}{where}",
+                )
+            )
+    return image_grid(pixels(context, images), tiles, key=GRID, label="Pairs of copies").selected
+
+
+def _training(part: pd.DataFrame, selected: Sequence[str]) -> list[Item]:
+    inside = set(part.loc[part["training"], "image_id"]) | set(part.loc[part["other_training"], "other"])
+    images = dict.fromkeys(one.split(":", 1)[1] for one in selected)
+    return [Item("image", image_id=image) for image in images if image in inside]
+
+
+def _second_of(shown: pd.DataFrame, context: Context) -> list[Item]:
+    """Of each pair of one class the one that goes: the second in training tasks; none where one is gone already."""
+    removed, going = context.workspace.changes().images, dict[str, None]()
+    for pair in shown[~shown["contradiction"]].to_dict("records"):
+        ends = [(pair["other"], pair["other_training"]), (pair["image_id"], pair["training"])]
+        if any(image in removed or image in going for image, _ in ends):
+            continue
+        going.update(dict.fromkeys([image for image, inside in ends if inside][:1]))
+    return [Item("image", image_id=image) for image in going]
+
+
+def _decide(context: Context, items: list[Item], run: Run, reason: str) -> None:
+    decide(context, items, "remove", run.id, reason)
+    clear_selection(GRID)
+    st.rerun()
+
+
+def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
+    if leaks.empty:
+        st.success(
+            "No image, and no copy of one, lies in support and query of one task, or in training and held-out tasks."
+        )
+        return
+    names = {
+        ("support-query", "training"): "support and query of a training task",
+        ("support-query", "held-out"): "support and query of a held-out task",
+        ("train-heldout", ""): "training and held-out tasks",
+    }
+    shown = leaks.assign(between=[names[key] for key in zip(leaks["kind"], leaks["part"], strict=True)])
+    st.dataframe(
+        shown[["between", "image_id", "class", "other", "other_class", "distance", "tasks", "other_tasks"]],
+        hide_index=True,
+        column_config={
+            "between": "Between",
+            "image_id": "Image (support, training)",
+            "class": "Given",
+            "other": "Copy (query, held out)",
+            "other_class": "Given there",
+            "distance": st.column_config.NumberColumn("Distance", format="%.3f", help="0: the same pixels."),
+            "tasks": "Tasks",
+            "other_tasks": "Tasks of the copy",
+        },
+    )
+    inside = leaks[(leaks["kind"] == "support-query") & (leaks["part"] == "training")]
+    rows = [
+        Item("instance", task[0], "query", other) for task, other in zip(inside["tasks"], inside["other"], strict=True)
+    ]
+    across = [Item("image", image_id=image) for image in leaks.loc[leaks["kind"] == "train-heldout", "image_id"]]
+    gone = context.workspace.decisions.current()
+    for column, items, label, reason, key in zip(
+        st.columns(2),
+        (rows, across),
+        ("Remove the query rows", "Remove the training images"),
+        ("its copy is in the support of the task", "its copy is in a held-out task"),
+        ("duplicates_query", "duplicates_across"),
+        strict=True,
+    ):
+        open_ = [item for item in dict.fromkeys(items) if item not in gone]
+        if column.button(f"{label} ({len(open_)})", disabled=not open_, key=key):
+            decide(context, open_, "remove", run.id, reason)
+            st.rerun()
+
+
+def _threshold(run: Run) -> None:
+    found = run.json("summary.json")
+    if not found["threshold"]:
+        st.caption("There are too few images to say what is near, so only identical ones were sought.")
+        return
+    edges, counts = found["histogram"]["edges"], found["histogram"]["counts"]
+    middle = [(low + high) / 2 for low, high in pairwise(edges)]
+    colours = [HARMFUL if x < found["threshold"] else NEUTRAL for x in middle]
+    figure = go.Figure(go.Bar(x=middle, y=counts, marker_color=colours, width=edges[1] - edges[0]))
+    figure.add_vline(x=found["threshold"], line_width=2, line_dash="dot", line_color=HARMFUL)
+    figure.update_layout(
+        height=220,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        bargap=0,
+        xaxis={"title": "distance of the nearest image, as a share of that of the eighth", "fixedrange": True},
+        yaxis={"title": "images", "type": "log", "fixedrange": True},
+    )
+    st.plotly_chart(figure, config=CONFIG, key="duplicates_threshold")
+    power = f"{found['power']:.1f}"
+    st.caption(
+        f"A pair is near below {found['threshold']:.2f}. Between images that are no copies such shares fall like a "
+        f"power ({plain(power)} here, read off the middle of these very images), and below that line one image in all "
+        "is expected by chance."
+    )

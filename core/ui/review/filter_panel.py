@@ -1,0 +1,142 @@
+"""The filters of the Review page as widgets; what is chosen stands in the address, and can be kept under a name."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import streamlit as st
+
+from core.actions.duplicates import newest_duplicates
+from core.ui.review.filters import NAMES, SIZES, STATES, Filters, from_params
+from core.ui.review.live import choose_again
+from core.ui.review.queue import Queue
+from core.ui.review.views import all_views, delete_view, save_view
+from core.ui.shell.context import Context, shown_errors
+from core.ui.shell.text import plain
+
+_KEPT = "_review_filters"
+_WIDGET = "review_"
+_STATE_WORDS = {
+    "undecided": "Undecided",
+    "keep": "Keep",
+    "remove": "Remove",
+    "relabel": "Relabel",
+    "unsure": "Unsure",
+    "conflict": "In conflict",
+    "commented": "Commented",
+}
+_ROLE_WORDS = {"": "any", "support": "support", "query": "query"}
+
+
+def current_filters() -> Filters:
+    """The filters at hand: of this session, or of the address that opened it."""
+    if _KEPT not in st.session_state:
+        st.session_state[_KEPT] = from_params({name: st.query_params.get_all(name) for name in NAMES})
+    return st.session_state[_KEPT]
+
+
+def use(filters: Filters) -> None:
+    """Take over other filters; to be called before the widgets are drawn, as in a callback."""
+    st.session_state[_KEPT] = filters
+    for one in fields(Filters):
+        st.session_state.pop(_WIDGET + one.name, None)
+    st.session_state.pop(_WIDGET + "range", None)
+    choose_again()
+
+
+def filter_panel(context: Context, queue: Queue) -> Filters:
+    """Draw the filters and return what is chosen."""
+    have = _fitting(current_filters(), queue)
+    _fill(have)
+    one, two, three, four, five = st.columns([2, 1.6, 1.6, 1.7, 1], vertical_alignment="bottom")
+    one.multiselect("Show", STATES, key=_WIDGET + "state", format_func=_STATE_WORDS.__getitem__, placeholder="All")
+    classes = sorted(set(queue.table["class"]))
+    two.multiselect("Given class", classes, key=_WIDGET + "given", placeholder="All")
+    suggested = sorted(set(queue.table["suggested"].dropna()) - {""})
+    three.multiselect("Suggested class", suggested, key=_WIDGET + "suggested", placeholder="All")
+    scores = queue.scores
+    four.selectbox("Order by", list(scores), key=_WIDGET + "order", format_func=scores.__getitem__)
+    with five.popover("More", width="stretch"):
+        st.checkbox("Smallest first", key=_WIDGET + "ascending")
+        st.checkbox("Only where another class is likelier", key=_WIDGET + "differ")
+        if newest_duplicates(context.workspace, context.project):
+            st.checkbox("Only images with a near-duplicate", key=_WIDGET + "copies")
+        left, right = st.columns(2)
+        left.selectbox("Score", list(scores), key=_WIDGET + "score", format_func=scores.__getitem__)
+        right.slider("Its percentile", 0, 100, key=_WIDGET + "range", help="100: the most suspicious by this score.")
+        left.selectbox("Role", list(_ROLE_WORDS), key=_WIDGET + "role", format_func=_ROLE_WORDS.__getitem__)
+        right.selectbox("A page", SIZES, key=_WIDGET + "size", format_func=lambda size: f"{size} tiles")
+        tasks = ["", *context.project.tasks.train.task_ids]
+        left.selectbox("Task", tasks, key=_WIDGET + "task", format_func=lambda task: task or "any")
+        right.text_input("Part of an id", key=_WIDGET + "find", max_chars=200)
+    filters = replace(_chosen(), lasso=have.lasso)
+    st.session_state[_KEPT] = filters
+    _views(context, filters)
+    _to_address(filters)
+    return filters
+
+
+def _fitting(filters: Filters, queue: Queue) -> Filters:
+    """Without what this queue does not have, as a link or view of another one may ask for it."""
+    scores = queue.scores
+    classes, suggested = set(queue.table["class"]), set(queue.table["suggested"])
+    return replace(
+        filters,
+        given=tuple(one for one in filters.given if one in classes),
+        suggested=tuple(one for one in filters.suggested if one in suggested),
+        order=filters.order if filters.order in scores else next(iter(scores)),
+        score=filters.score if filters.score in scores else next(iter(scores)),
+    )
+
+
+def _fill(filters: Filters) -> None:
+    """Give the widgets their values where they have none: on the first run, and after the page was left."""
+    for one in fields(Filters):
+        value = getattr(filters, one.name)
+        st.session_state.setdefault(_WIDGET + one.name, list(value) if isinstance(value, tuple) else value)
+    st.session_state.setdefault(_WIDGET + "range", (filters.low, filters.high))
+
+
+def _chosen() -> Filters:
+    read = {one.name: st.session_state[_WIDGET + one.name] for one in fields(Filters) if one.name != "lasso"}
+    low, high = st.session_state[_WIDGET + "range"]
+    lists = {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
+    return Filters(**{**read, **lists, "find": read["find"].strip(), "low": low, "high": high})
+
+
+def _to_address(filters: Filters) -> None:
+    wanted = filters.to_params()
+    for name in NAMES:
+        if name not in wanted:
+            st.query_params.pop(name, None)
+        elif st.query_params.get_all(name) != wanted[name]:
+            st.query_params[name] = wanted[name]
+
+
+def _views(context: Context, filters: Filters) -> None:
+    """The way back to all, views with names, and looking again at what has been decided."""
+    folder = context.workspace.folder
+    bar = st.container(horizontal=True, vertical_alignment="center")
+    bar.button(
+        "Show all",
+        key="review_all",
+        on_click=use,
+        args=(Filters(size=filters.size),),
+        disabled=filters.narrowing == Filters(),
+    )
+    bar.button("Filter again", on_click=choose_again, help="What was decided since no longer stands in your way.")
+    with bar.popover("Views"), shown_errors():
+        views = all_views(folder)
+        for name, view in views.items():
+            open_, away = st.columns([4, 1])
+            open_.button(plain(name), key=f"review_view_{name}", on_click=use, args=(view,), width="stretch")
+            away.button("✕", key=f"review_drop_{name}", help="Delete", on_click=delete_view, args=(folder, name))
+        name = st.text_input("Keep these filters as", key="review_view_name", max_chars=60)
+        if st.button("Keep", key="review_view_save", disabled=not name.strip()):
+            save_view(folder, name, filters)
+            st.rerun()
+        st.caption("The address of this page holds the filters too: a link to it opens the same view.")
+    if filters.lasso:
+        bar.button("Drop the area on the map", on_click=use, args=(replace(filters, lasso=()),))
+    bar.toggle("Map", key="review_map")
+    bar.toggle("Blind", key="review_blind", help="Only your own decisions are shown, so that others do not sway you.")

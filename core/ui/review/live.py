@@ -1,0 +1,217 @@
+"""The part of the Review page that lives: it takes decisions, shows those of others, and turns pages.
+
+It runs as a fragment of its own after every report of the browser and twice a second; when nothing has changed it sends
+nothing. Decisions are written before anything is drawn, so a rerun that is cut short loses none.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from core.actions.duplicates import newest_duplicates
+from core.decisions.log import DecisionLog
+from core.runtime.errors import UserError
+from core.ui.review.detail import detail
+from core.ui.review.filters import Filters, chosen
+from core.ui.review.forecast import remaining_words
+from core.ui.review.grid import Report, Sheet, last_report, mount_grid, mount_packet, packet
+from core.ui.review.operations import OperationAck, pack, submit
+from core.ui.review.queue import Queue, open_queue
+from core.ui.review.state import Decided, decided
+from core.ui.review.tiles import notice, page_data, page_sheet, page_state
+from core.ui.shell.context import Context, table
+
+GRID, PICTURES, DETAILS = "review_grid", "review_pictures", "review_details"
+EVERY_SECONDS = 0.4
+_BUSY_SECONDS = 1.0
+"""How long a decision waits for another writer before the reviewer is told; the browser tries again by itself."""
+_SLOT = "_review_live"
+
+
+@dataclass
+class GridState:
+    """What a session knows of its grid.
+
+    Attributes:
+        key: What the shown items were chosen by.
+        shown: Positions in the queue, in order; what is decided meanwhile stays where it is.
+        page: Number of the page, from 0.
+        turned, at, reply: The request for another page that was answered last, where the focus goes, and words.
+        heard, told, fault: The report of decisions that was answered last, and how.
+        stamp, pictures: The page that was drawn last, and its packet.
+        detailed, details: The pictures of details that were drawn last, and their packet.
+    """
+
+    key: tuple[Any, ...] = ()
+    shown: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    packed: str = ""
+    page: int = 0
+    turned: str = ""
+    at: int | str | None = None
+    reply: str = ""
+    heard: str = ""
+    told: list[OperationAck] = field(default_factory=list)
+    fault: UserError | None = None
+    stamp: str = ""
+    pictures: bytes = b""
+    detailed: tuple[str, ...] | None = None
+    details: bytes = b""
+    fresh: int = 0
+
+
+def memory() -> GridState:
+    """This session's."""
+    if _SLOT not in st.session_state:
+        st.session_state[_SLOT] = GridState()
+    return st.session_state[_SLOT]
+
+
+def choose_again() -> None:
+    """Let the filter look at the decisions once more: what no longer passes goes away."""
+    memory().fresh += 1
+
+
+def decided_now(context: Context, queue: Queue, blind: bool) -> Decided:
+    return decided(context.workspace.decisions, queue, context.reviewer if blind else None)
+
+
+@st.fragment(run_every=EVERY_SECONDS)
+def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> None:
+    """Draw the grid and do what it asks for."""
+    live, report = memory(), last_report(GRID)
+    _apply_browser_operations(live, context, queue, report, blind)
+    now = decided_now(context, queue, blind)
+    _choose(live, context, queue, now, filters, blind)
+    _turn(live, queue, now, report, filters.size)
+    _draw_page(live, context, queue, filters.size)
+
+    positions = live.shown[live.page * filters.size : (live.page + 1) * filters.size]
+    focus = (report.view or {}).get("focus")
+    about = None
+    if isinstance(focus, int) and focus in positions:
+        about = detail(context, queue, now, focus)
+    _draw_details(live, about.sheets if about else ())
+    place = st.container()
+    mount_packet(live.pictures, key=PICTURES)
+    mount_packet(live.details, key=DETAILS)
+    left = remaining_words(queue, now, context.reviewer if blind else None)
+    data = {
+        "workspace": context.workspace.name,
+        "reviewer": context.reviewer,
+        "stamp": live.stamp,
+        "version": now.version,
+        "state": page_state(queue, now, positions.tolist()),
+        "progress": [now.decided, len(queue), left],
+        "notice": notice(now, context.reviewer),
+        "blind": blind,
+        "heard": live.heard,
+        "acked": [[one.token, one.text, one.lost] for one in live.told],
+        "error": [live.fault.what, live.fault.fix] if live.fault else None,
+        "turned": live.turned,
+        "at": live.at,
+        "reply": live.reply,
+        "detail": about.data if about else None,
+    }
+    with place:
+        mount_grid(data, key=GRID)
+
+
+def _apply_browser_operations(live: GridState, context: Context, queue: Queue, report: Report, blind: bool) -> None:
+    """Write what the browser has not got acknowledged."""
+    if not report.name or report.name == live.heard or report.scope != f"{context.workspace.name}/{context.reviewer}":
+        return
+    log = context.workspace.decisions
+    writer = _writer(str(log.path), log.path.stat().st_ino if log.path.exists() else 0)
+
+    def queue_of(run_id: str) -> Queue:
+        return queue if run_id == queue.run.id else open_queue(context, context.workspace.runs.get(run_id))
+
+    try:
+        live.told, live.fault = submit(writer, report.log, context.reviewer, blind, queue_of), None
+    except UserError as error:
+        live.told, live.fault = [], error
+    live.heard = report.name
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _writer(path: str, file: int) -> DecisionLog:
+    """The log in that very file, for writing only: it gives up soon, as the browser asks again."""
+    return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
+
+
+def _choose(live: GridState, context: Context, queue: Queue, now: Decided, filters: Filters, blind: bool) -> None:
+    """Choose the items anew where the filter has changed; a decision alone moves nothing."""
+    seen_by = context.reviewer if blind else None
+    key = (context.workspace.name, queue.run.id, filters.narrowing, filters.size, seen_by, live.fresh)
+    if key == live.key:
+        return
+    places = table(queue.run, "map.parquet") if filters.lasso else None
+    search = newest_duplicates(context.workspace, context.project) if filters.copies else None
+    pairs = table(search, "pairs.parquet") if search else None
+    live.shown = chosen(queue, now, filters, context.project.tasks.train, places, pairs)
+    live.packed = pack(live.shown, len(queue))
+    undecided = np.flatnonzero(now.verdict[live.shown] == 0)
+    live.key, live.page = key, int(undecided[0]) // filters.size if len(undecided) else 0
+    live.stamp = ""
+
+
+def _turn(live: GridState, queue: Queue, now: Decided, report: Report, size: int) -> None:
+    """Go to the page that the browser asks for, once per request."""
+    view = report.view or {}
+    name = view.get("name")
+    if not isinstance(name, str) or name == live.turned:
+        return
+    live.turned, live.at, live.reply = name, None, ""
+    last = max(0, (len(live.shown) - 1) // size)
+    page, wanted = view.get("page"), view.get("find")
+    if isinstance(wanted, str) and wanted:
+        place, live.reply = found(queue, live.shown, wanted)
+        if place is not None:
+            page, live.at = place // size, int(live.shown[place])
+    elif view.get("at") == "undecided" and isinstance(page, int):
+        # The next undecided one may be pages away.
+        ahead = np.flatnonzero(now.verdict[live.shown[max(0, page) * size :]] == 0)
+        page = page + int(ahead[0]) // size if len(ahead) else page
+    if isinstance(page, int) and 0 <= page <= last and page != live.page:
+        live.page, live.stamp = page, ""
+
+
+def found(queue: Queue, shown: np.ndarray, text: str) -> tuple[int | None, str]:
+    """The place in ``shown`` meant by a position (from 1) or an image's id, and what to say; None: there is none."""
+    text = text.strip()
+    positions = queue.image.get(text)
+    if positions is None:
+        number = text.replace(",", "")
+        if number.isdigit():
+            if 1 <= int(number) <= len(shown):
+                return int(number) - 1, f"Position {int(number):,}"
+            return None, f"There are {len(shown):,} positions here."
+        return None, f"No image has the id {text}."
+    places = np.flatnonzero(np.isin(shown, positions))
+    if len(places):
+        return int(places[0]), f"Image {text}"
+    return None, f"Image {text} has rank {int(positions[0]) + 1:,} of the queue, but does not pass the filter."
+
+
+def _draw_page(live: GridState, context: Context, queue: Queue, size: int) -> None:
+    if live.stamp:
+        return
+    positions = live.shown[live.page * size : (live.page + 1) * size]
+    live.stamp = secrets.token_hex(6)
+    pictures = page_sheet(context, queue, positions)
+    live.pictures = packet(
+        "page", [pictures], page_data(queue, live.shown, live.packed, live.page, size, live.stamp, pictures)
+    )
+
+
+def _draw_details(live: GridState, sheets: Sequence[Sheet]) -> None:
+    names = tuple(one.name for one in sheets)
+    if names != live.detailed:
+        live.detailed, live.details = names, packet("detail", sheets)

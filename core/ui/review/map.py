@@ -1,0 +1,147 @@
+"""The images of a queue on a map of their features; what is drawn around filters the grid."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from core.ui.charts.scores import HARMFUL, HELPFUL, NEUTRAL
+from core.ui.review.detail import features
+from core.ui.review.filters import Point, simplified
+from core.ui.review.queue import Queue
+from core.ui.review.state import VERDICTS, Decided
+from core.ui.shell.context import Context, table
+
+MOST_POINTS = 20_000
+_COLOURS = {"": NEUTRAL, "keep": HELPFUL, "remove": HARMFUL, "relabel": "#1d63d8", "unsure": "#a37700"}
+_PALETTE = (
+    "#1d63d8",
+    "#d9480f",
+    "#0d9488",
+    "#a37700",
+    "#8b46c9",
+    "#c2255c",
+    "#4d7c0f",
+    "#0c8599",
+    "#7c5c3e",
+    "#6b7280",
+)
+KEY = "review_map_chart"
+
+
+def has_map(queue: Queue) -> bool:
+    return (queue.run.folder / "map.parquet").exists()
+
+
+def drawn_area(queue: Queue, decided: Decided, context: Context) -> tuple[Point, ...] | None:
+    """Draw the map; the area that was drawn around just now, or None."""
+    left, right, words = st.columns([1.4, 1.4, 4], vertical_alignment="bottom")
+    colour = left.selectbox("Colour", ["suspicion", "decision", "given class"], key="review_map_colour")
+    ways = ["PCA", "UMAP"] if find_spec("umap") else ["PCA"]
+    way = right.selectbox("Projection", ways, key="review_map_way", help=_UMAP_HELP)
+    places = points(queue, way)
+    if len(places) > MOST_POINTS:
+        words.caption(f"A sample of {MOST_POINTS:,} of {len(places):,} images. Draw around some to see only them.")
+        places = places.iloc[np.random.default_rng(0).permutation(len(places))[:MOST_POINTS]]
+    else:
+        words.caption(f"{len(places):,} images by their features. Draw around some to see only them.")
+    figure = chart(queue, decided, places, colour)
+    event = st.plotly_chart(
+        figure, key=f"{KEY}_{way}", on_select="rerun", selection_mode=("lasso", "box"), config={"displaylogo": False}
+    )
+    return area(event) if way == "PCA" else None
+
+
+_UMAP_HELP = (
+    "PCA is always there. UMAP is offered where the package umap-learn is installed; "
+    "what is drawn around filters on the PCA map only."
+)
+
+
+def points(queue: Queue, way: str = "PCA") -> pd.DataFrame:
+    """``image_id``, ``x``, ``y``."""
+    if way == "UMAP":
+        return _umap(str(queue.run.folder), queue)
+    return table(queue.run, "map.parquet")
+
+
+@st.cache_resource(max_entries=2, show_spinner="Laying out the map")
+def _umap(folder: str, _queue: Queue) -> pd.DataFrame:
+    from umap import UMAP  # type: ignore[import-not-found]
+
+    found = features(_queue)
+    if found is None:
+        return table(_queue.run, "map.parquet")
+    x, y = np.asarray(UMAP(random_state=0, metric="cosine").fit_transform(found.values)).T
+    return pd.DataFrame({"image_id": found.ids, "x": x, "y": y})
+
+
+def chart(queue: Queue, decided: Decided, places: pd.DataFrame, colour: str) -> go.Figure:
+    """A point an image; an image of several items has the colour of its most suspicious one."""
+    first = {name: int(at[0]) for name, at in queue.image.items()}
+    at = places["image_id"].map(first).fillna(-1).to_numpy(dtype=int)
+    known = at >= 0
+    traces = []
+
+    def add(name: str, which: np.ndarray, marker: dict[str, Any]) -> None:
+        part = places[which]
+        traces.append(
+            go.Scattergl(
+                x=part["x"],
+                y=part["y"],
+                mode="markers",
+                name=name,
+                customdata=part["image_id"],
+                marker={"size": 5, "opacity": 0.75, **marker},
+                hovertemplate="%{customdata}<extra></extra>",
+            )
+        )
+
+    if colour == "decision":
+        verdict = np.where(known, decided.verdict[at], 0)
+        for code, name in enumerate(VERDICTS):
+            if (verdict == code).any():
+                add(name or "undecided", verdict == code, {"color": _COLOURS[name]})
+    elif colour == "given class":
+        given = np.where(known, queue.given[at], -1)
+        most = pd.Series(given[given >= 0]).value_counts().index[: len(_PALETTE) - 1].tolist()
+        for label, shade in zip(most, _PALETTE, strict=False):
+            add(queue.names[label], given == label, {"color": shade})
+        if (others := ~np.isin(given, most)).any():
+            add("other classes", others, {"color": NEUTRAL})
+    else:
+        rank = np.where(known, np.asarray(queue.ranks["suspicion"])[at], 0.0)
+        add(
+            "",
+            np.ones(len(places), bool),
+            {"color": rank, "colorscale": "Cividis", "colorbar": {"title": "percentile"}},
+        )
+    figure = go.Figure(traces)
+    figure.update_layout(
+        height=420,
+        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        dragmode="lasso",
+        showlegend=colour != "suspicion",
+        legend={"itemsizing": "constant"},
+        xaxis={"visible": False},
+        yaxis={"visible": False, "scaleanchor": "x"},
+    )
+    return figure
+
+
+def area(event: Any) -> tuple[Point, ...] | None:
+    """Corners of the last lasso or box in what ``st.plotly_chart`` reports; None where nothing was drawn."""
+    selection = event.get("selection", {}) if hasattr(event, "get") else {}
+    for one in reversed(selection.get("lasso", [])):
+        corners = list(zip(one["x"], one["y"], strict=True))
+        if len(corners) >= 3:
+            return simplified(corners)
+    for one in reversed(selection.get("box", [])):
+        (x1, x2), (y1, y2) = one["x"], one["y"]
+        return simplified([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
+    return None

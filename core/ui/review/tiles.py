@@ -1,0 +1,113 @@
+"""One page of the review grid: what is fixed about it, and what others may change."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from core.decisions.log import Entry
+from core.ui.grid.component import cached_atlas
+from core.ui.grid.pictures import pixels
+from core.ui.review.grid import Sheet, sheet
+from core.ui.review.queue import Queue
+from core.ui.review.state import Decided
+from core.ui.shell.context import Context
+from core.ui.shell.text import count
+
+TILE_PX = 84
+_KEYS = "1234567890"
+
+
+def page_sheet(context: Context, queue: Queue, positions: np.ndarray) -> Sheet:
+    """The pictures of a page."""
+    ids = queue.table["image_id"].to_numpy(dtype=object)[positions]
+    return sheet(cached_atlas(pixels(context, list(ids)), TILE_PX))
+
+
+def class_keys(queue: Queue, shown: np.ndarray) -> list[tuple[str, int]]:
+    """Which digit relabels to which class, the same on all pages of a filter.
+
+    Up to ten classes: all of them, a class whose name is a digit on that digit. More: those suggested or given most
+    often among what is shown.
+    """
+    used = Counter(queue.suggested[shown][queue.suggested[shown] >= 0].tolist())
+    used.update(queue.given[shown][queue.given[shown] >= 0].tolist())
+    everywhere = set(queue.given.tolist()) | set(queue.suggested.tolist()) - {-1}
+    classes = sorted(everywhere) if len(everywhere) <= len(_KEYS) else sorted(label for label, _ in used.most_common(9))
+    named = {queue.names[label]: label for label in classes}
+    if all(name in _KEYS for name in named):
+        return sorted(named.items(), key=lambda one: _KEYS.index(one[0]))
+    return list(zip(_KEYS, classes, strict=False))
+
+
+def page_data(
+    queue: Queue, shown: np.ndarray, packed: str, page: int, size: int, stamp: str, pictures: Sheet
+) -> dict[str, Any]:
+    """What is fixed about page number ``page`` of the items ``shown``."""
+    positions = shown[page * size : (page + 1) * size]
+    return {
+        "stamp": stamp,
+        "sheet": pictures.name,
+        "side": TILE_PX,
+        "label": f"Review queue, page {page + 1}",
+        "run": queue.run.id,
+        "names": list(queue.names),
+        "classes": class_keys(queue, shown),
+        "tiles": [_tile(queue, int(at)) for at in positions],
+        "set": packed,
+        "page": page,
+        "pages": max(1, -(-len(shown) // size)),
+        "size": size,
+        "total": len(shown),
+    }
+
+
+def _tile(queue: Queue, at: int) -> list[Any]:
+    """``[position, kind, task, role, image, given, suggested, probability of it, note, believed]``."""
+    row, item = queue.table.iloc[at], queue.items[at]
+    wrong, sure = _share(row.get("probability")), _share(row.get("suggested_probability"))
+    note = f"rank {at + 1:,}" + ("" if wrong is None else f"; wrong with probability {100 * wrong:.0f} %, by the queue")
+    note += f"; {item.role} of task {item.task_id}" if item.kind == "instance" else ""
+    return [
+        at, item.kind, item.task_id, item.role, item.image_id,
+        int(queue.given[at]), int(queue.suggested[at]), sure, note, bool(queue.believed[at]),
+    ]  # fmt: skip
+
+
+def _share(value: object) -> float | None:
+    number = float(value) if isinstance(value, int | float | np.floating) else math.nan
+    return round(number, 3) if math.isfinite(number) else None
+
+
+def page_state(queue: Queue, decided: Decided, positions: Sequence[int]) -> dict[int, list[Any]]:
+    """``{position: [verdict, label, reviewer, [[reviewer, opinion], ...] or null, number of comments]}``."""
+    state = {}
+    for at in positions:
+        entry, said, remarks = decided.entries.get(at), decided.conflicts.get(at), decided.comments.get(at, 0)
+        if entry or said or remarks:
+            state[at] = [
+                entry.verdict if entry else "",
+                entry.label if entry else None,
+                entry.reviewer if entry else "",
+                [[one.reviewer, opinion(queue, one)] for one in said] if said else None,
+                remarks,
+            ]
+    return state
+
+
+def opinion(queue: Queue, entry: Entry) -> str:
+    """``keep``, ``relabel to 7``."""
+    if entry.verdict != "relabel":
+        return entry.verdict
+    known = entry.label is not None and 0 <= entry.label < len(queue.names)
+    return f"relabel to {queue.names[entry.label] if known and entry.label is not None else entry.label}"
+
+
+def notice(decided: Decided, reviewer: str) -> str:
+    """Who else is at work."""
+    others = sorted(decided.active(reviewer).items(), key=lambda one: -one[1])
+    return "; ".join(f"{name} decided {count(number, 'item')} in the last 5 minutes" for name, number in others[:3])

@@ -1,0 +1,218 @@
+"""What every page begins with: the guard, the workspace at hand, the reviewer, and errors in the user's language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from core.actions.demo import DEMOS, open_demo
+from core.actions.rank import ENGINE_VERSION, KIND
+from core.decisions.log import DecisionLog
+from core.runtime.errors import UserError
+from core.ui.ranking.method_text import differences
+from core.ui.shell.navigation import guard
+from core.ui.shell.text import plain
+from core.workspace.runs import Run
+from core.workspace.workspace import Project, Workspace, all_workspaces
+
+WORKSPACE, REVIEWER, RANKING = "workspace", "reviewer", "ranking"
+_KEPT, _NEXT = "_kept_", "_next_workspace"
+_BUSY_SECONDS = 1.5
+"""How long a page waits for another writer before it says that the log is locked."""
+
+
+class OpenWorkspace(Workspace):
+    """A workspace of which all sessions share what was read; it is read again when it has changed on the disk."""
+
+    def project(self) -> Project:
+        return load_project(str(self.folder), _stamp(self.folder))
+
+    @cached_property
+    def decisions(self) -> DecisionLog:
+        path = self.folder / "decisions.sqlite"
+        if not path.exists():
+            return DecisionLog(path)
+        return _decision_log(str(path), path.stat().st_ino)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a page works on."""
+
+    workspace: Workspace
+    project: Project
+    reviewer: str
+
+
+@contextmanager
+def page(title: str) -> Iterator[Context]:
+    """Begin a page: ``with page("Tasks") as context: ...``.
+
+    A :class:`UserError` inside is shown as a red box with what to do; what was loaded before stays loaded.
+    """
+    guard()
+    try:
+        workspace, reviewer = _sidebar()
+        project = workspace.project()
+    except UserError as error:
+        show_error(error)
+        st.stop()  # a context manager must not end before its yield; the sidebar still offers other workspaces
+    st.title(title)
+    with shown_errors():
+        yield Context(workspace, project, reviewer)
+
+
+@contextmanager
+def free_page(title: str) -> Iterator[None]:
+    """Begin a page that is about no workspace; it opens even where the one at hand is broken."""
+    guard()
+    with shown_errors():
+        _sidebar()
+    st.title(title)
+    with shown_errors():
+        yield
+
+
+@contextmanager
+def shown_errors() -> Iterator[None]:
+    """Show a :class:`UserError` where it happens, and go on after it."""
+    try:
+        yield
+    except UserError as error:
+        show_error(error)
+
+
+def show_error(error: UserError) -> None:
+    st.error(f"{plain(error.what)}  \n{plain(error.fix)}", icon="⚠️")
+
+
+def keep_widget_state(key: str, default: str) -> str:
+    """A choice that survives going to another page; call it before the widget with this key is drawn.
+
+    Streamlit forgets a widget's value when its page is left, and gives the same key on the next page its first
+    option; a value that was assigned, even to itself, stays.
+    """
+    value = st.session_state.get(key, st.session_state.get(_KEPT + key, default))
+    st.session_state[key] = st.session_state[_KEPT + key] = value
+    return value
+
+
+def open_next(workspace: str) -> None:
+    """Make a workspace the one at hand from the next run on."""
+    st.session_state[_NEXT] = workspace
+
+
+def _login() -> str:
+    """The name of whoever has logged in; empty where the server asks nobody to (no ``[auth]`` in secrets.toml).
+
+    Where it does, nothing else is shown to others.
+    """
+    if st.user.get("is_logged_in"):
+        return str(st.user.get("name") or st.user.get("email") or "")
+    if "is_logged_in" in st.user:
+        st.title("TaskLens")
+        st.button("Log in", on_click=st.login, type="primary")
+        st.stop()
+    return ""
+
+
+def _sidebar() -> tuple[OpenWorkspace, str]:
+    login = _login()
+    names = {path.name: path for path in all_workspaces()}
+    for demo in DEMOS:
+        if demo not in names:
+            names[demo] = open_demo(demo).folder
+    wanted = st.query_params.get(WORKSPACE, "")
+    keep_widget_state(WORKSPACE, wanted if wanted in names else next(iter(DEMOS)))
+    if asked := st.session_state.pop(_NEXT, ""):
+        st.session_state[WORKSPACE] = asked
+    if st.session_state[WORKSPACE] not in names:
+        st.session_state[WORKSPACE] = next(iter(DEMOS))
+    keep_widget_state(REVIEWER, "me")
+    if login:
+        st.session_state[REVIEWER] = login
+    with st.sidebar:
+        name = st.selectbox("Workspace", list(names), key=WORKSPACE, help="A problem: its tasks, model and decisions.")
+        reviewer = st.text_input(
+            "Reviewer",
+            key=REVIEWER,
+            max_chars=None if login else 60,
+            disabled=bool(login),
+            help="Kept with every decision you make.",
+        )
+        if login:
+            reviewer = login
+            st.button("Log out", on_click=st.logout)
+    st.session_state[_KEPT + WORKSPACE], st.session_state[_KEPT + REVIEWER] = name, reviewer
+    return OpenWorkspace(names[name]), reviewer.strip() or "me"
+
+
+def _stamp(folder: Path) -> float:
+    """Changes when the problem of a workspace does."""
+    return max(
+        (path.stat().st_mtime for path in folder.glob("*/*.json") if path.parent.name in ("tasks", "model")), default=0
+    )
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading tasks and images")
+def load_project(folder: str, stamp: float) -> Project:
+    """The problem of a workspace, read once for all sessions."""
+    return Workspace(Path(folder)).project()
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _decision_log(path: str, file: int) -> DecisionLog:
+    """The log in that very file (its inode), opened once; what others write is seen, as every call asks the disk."""
+    return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
+
+
+@st.cache_resource(max_entries=48, show_spinner=False)
+def load_table(run_folder: str, name: str) -> pd.DataFrame:
+    """A table of a finished run; runs never change.
+
+    All sessions share it, as unpickling a copy of 18,900 rows on every rerun takes longer than all else on a page; so
+    it must not be changed in place.
+    """
+    return Run(Path(run_folder)).table(name)
+
+
+def table(run: Run, name: str) -> pd.DataFrame:
+    return load_table(str(run.folder), name)
+
+
+def runs_of_problem(context: Context, kind: str) -> list[Run]:
+    """Runs of the problem as it now is, by the engine as it now is, newest first."""
+    now = {**context.project.hashes, "engine": ENGINE_VERSION}
+    return [run for run in context.workspace.runs.all(kind) if now.items() <= run.config.items()]
+
+
+def rankings(context: Context) -> list[Run]:
+    """Rankings of the problem as it now is, newest first."""
+    return runs_of_problem(context, KIND)
+
+
+def choose_ranking(context: Context) -> Run | None:
+    """The ranking that the pages show, chosen in the sidebar; None if there is none yet."""
+    runs = {run.id: run for run in rankings(context)}
+    if not runs:
+        return None
+    labels = {run_id: ranking_label(run) for run_id, run in runs.items()}
+    if keep_widget_state(RANKING, next(iter(runs))) not in runs:
+        st.session_state[RANKING] = next(iter(runs))
+    chosen = st.sidebar.selectbox("Ranking", list(runs), format_func=lambda run_id: labels[run_id], key=RANKING)
+    st.session_state[_KEPT + RANKING] = chosen
+    return runs[chosen]
+
+
+def ranking_label(run: Run) -> str:
+    """``all held-out tasks · task-if, exact, damping 0.3 · 3f2a1b``."""
+    config = run.config
+    target = {"all": "all held-out tasks", "": "no target"}.get(config["target"], config["target"])
+    method = config.get("method", "an older version")
+    return f"{target} · {', '.join([method, *differences(config)])} · {run.id[-6:]}"

@@ -1,0 +1,76 @@
+"""Long work on a page: a button that starts it, and a panel that shows how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from core.runtime.errors import UserError
+from core.runtime.progress import format_duration
+from core.ui.shell.command import with_workspace
+from core.ui.shell.context import Context, show_error
+from core.ui.shell.text import plain
+from core.workspace.jobs import Job, Jobs
+
+
+def start_button(
+    context: Context, label: str, title: str, args: Sequence[str], *, key: str, primary: bool = False
+) -> None:
+    """A button that starts ``python -m core <args>`` on the workspace as a job of its own process."""
+    if st.button(label, key=key, type="primary" if primary else "secondary"):
+        start(context, title, args)
+        st.rerun()
+
+
+def start(context: Context, title: str, args: Sequence[str]) -> Job:
+    """Start a command of the command line; the workspace is added to its arguments."""
+    return context.workspace.jobs.start(title, with_workspace(args, str(context.workspace.folder)))
+
+
+def jobs_of(jobs: Jobs, command: str) -> list[Job]:
+    """Jobs of one command of the command line (``rank``, ``review queue``) or group (``review``), newest first."""
+    words = tuple(command.split())
+    return [job for job in jobs.all() if job.args[: len(words)] == words]
+
+
+def job_panel(jobs: Jobs, command: str) -> None:
+    """Progress, time left and a cancel button for running jobs; why the newest one failed, if it did.
+
+    The page is run again once a job ends.
+    """
+    if any(job.status() == "running" for job in jobs_of(jobs, command)):
+        _live(jobs, command)
+    else:
+        _ended(jobs, command)
+
+
+@st.fragment(run_every=1.0)
+def _live(jobs: Jobs, command: str) -> None:
+    running = [job for job in jobs_of(jobs, command) if job.status() == "running"]
+    if not running:
+        st.rerun()
+    for job in running:
+        state = job.progress()
+        share, text = 0.0, "starting"
+        if state is not None:
+            share = min(1.0, state.done / state.total) if state.total else 0.0
+            left = f" · about {format_duration(state.left)} left in this step" if state.left is not None else ""
+            note = f" · {state.note}" if state.note else ""
+            text = f"{state.stage} {state.done}/{state.total}{left}{note}"
+        bar, stop = st.columns([6, 1], vertical_alignment="bottom")
+        bar.progress(share, f"**{plain(job.title)}** — {plain(text)}")
+        if stop.button("Cancel", key=f"cancel-{job.id}"):
+            jobs.cancel(job.id)
+    st.caption("It goes on if you leave this page or close the browser.")
+
+
+def _ended(jobs: Jobs, command: str) -> None:
+    newest = jobs_of(jobs, command)[:1]
+    for job in newest:
+        status = job.status()
+        if status in ("failed", "lost"):
+            reason = job.error() or "its process is gone"
+            show_error(UserError(f"{job.title} did not finish: {reason}", "Start it again; what was finished is kept."))
+        elif status == "cancelled":
+            st.info(f"{plain(job.title)} was cancelled. Start it again to go on where it stopped.")

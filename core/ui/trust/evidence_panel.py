@@ -1,0 +1,162 @@
+"""Starting the measurement of how well rankings foretell retraining."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import streamlit as st
+
+from core.actions.evidence import EvidenceSettings, predicted_seconds
+from core.evidence.methods import ALL_METHODS, LIBRARIES, missing
+from core.evidence.subsets import PROTOCOLS as TRUTH_NAMES
+from core.evidence.subsets import subsets
+from core.runtime.errors import UserError
+from core.runtime.progress import format_duration
+from core.ui.shell.context import Context, show_error
+from core.ui.shell.jobs import job_panel, jobs_of, start
+from core.ui.shell.text import count, plain
+from core.ui.trust.evidence_results import KIND, STARTS, TRUTHS
+from core.workspace.workspace import Workspace
+
+_TRAJECTORY = ("tracin", "task-if-path")
+
+
+def evidence_panel(context: Context) -> list[str]:
+    """Choose what is held against what, start it, and watch it; returns its command."""
+    with st.container(border=True):
+        st.markdown("**Measure how well rankings foretell retraining**")
+        try:
+            settings, fault = _settings(context), None
+            _check(context, settings)
+        except UserError as error:
+            settings, fault = EvidenceSettings(), error
+        args = arguments(settings)
+        if fault is not None:
+            show_error(fault)
+        else:
+            _effort(context, settings)
+        running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, KIND))
+        go, again, _ = st.columns([2, 2, 4])
+        title = f"Evidence for {count(len(settings.methods), 'method')}"
+        if go.button(
+            "Measure", type="primary", disabled=running or fault is not None, key="trust_start", width="stretch"
+        ):
+            start(context, title, args)
+            st.rerun()
+        newest = next(iter(jobs_of(context.workspace.jobs, KIND)), None)
+        if newest is not None and newest.status() in ("cancelled", "failed", "lost"):
+            told = newest.args[:1] + newest.args[3:]  # the workspace is put in again
+            if again.button("Go on where it stopped", key="trust_resume", width="stretch"):
+                start(context, newest.title, told)
+                st.rerun()
+        job_panel(context.workspace.jobs, KIND)
+    return args
+
+
+def arguments(settings: EvidenceSettings) -> list[str]:
+    """The command that asks for this; what is as usual is left out, but the methods."""
+    usual = EvidenceSettings()
+    options = {name: getattr(settings, name) for name in _OPTIONS if getattr(settings, name) != getattr(usual, name)}
+    named = ["evidence", "--methods", ",".join(settings.methods)]
+    return named + [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+
+_OPTIONS = ("truth", "subsets", "seeds", "retrain", "iterations", "targets")
+
+
+def _settings(context: Context) -> EvidenceSettings:
+    """The controls.
+
+    Raises:
+        UserError: no method is chosen.
+    """
+    usual, tasks = EvidenceSettings(), context.project.tasks
+    words = "\n".join(f"- **{plain(name)}** {plain(text)}" for name, text in ALL_METHODS.items())
+    chosen = st.multiselect("Methods", list(ALL_METHODS), usual.methods, key="trust_methods", help=words)
+    one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
+    truth = one.segmented_control(
+        "Each retraining keeps",
+        TRUTH_NAMES,
+        default=usual.truth,
+        format_func=lambda name: TRUTHS[name],
+        key="trust_truth",
+        required=True,
+    )
+    number = two.number_input("Subsets", 3, 10_000, usual.subsets, key="trust_subsets")
+    seeds = three.number_input(
+        "Seeds", 1, 100, usual.seeds, key="trust_seeds", help="Retrainings of each subset; 2 or more to know a ceiling."
+    )
+    one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
+    retrain = one.segmented_control(
+        "Retrained",
+        list(STARTS),
+        default=usual.retrain,
+        format_func=lambda name: STARTS[name],
+        key="trust_retrain",
+        required=True,
+        help="From the present model is quicker and less noisy, and sees less of what a real retraining would change.",
+    )
+    iterations = two.number_input(
+        "Adam steps", 0, 1_000_000, usual.iterations, key="trust_iterations", help="0: as the model was trained."
+    )
+    everything = len(tasks.heldout)
+    targets = three.number_input(
+        "Held-out tasks", 0, everything, min(usual.targets, everything), key="trust_targets", help="Targets; 0: all."
+    )
+    return EvidenceSettings(
+        tuple(name for name in ALL_METHODS if name in chosen),  # in one order, so that the same question has one name
+        str(truth),
+        int(number),
+        int(seeds),
+        str(retrain),
+        int(iterations),
+        usual.targets if targets == min(usual.targets, everything) else int(targets),
+    )
+
+
+def _check(context: Context, settings: EvidenceSettings) -> None:
+    """Raise UserError for what would fail later."""
+    subsets(settings.truth, len(context.project.tasks.train), settings.subsets)
+    settings.how.settings(context.project.model, 0)
+    for name in settings.methods:
+        if missing([name]):
+            raise UserError(
+                f"The method {name} needs the package {LIBRARIES[name]}, which is not installed.",
+                "pip install -r requirements-baselines.txt, or leave the method out.",
+            )
+    if any(name in _TRAJECTORY for name in settings.methods):
+        context.workspace.trajectory()
+
+
+def _effort(context: Context, settings: EvidenceSettings) -> None:
+    """How much is asked for, and how long it takes as soon as that is known."""
+    number = count(settings.subsets * settings.seeds + settings.members, "retraining")
+    seconds = _seconds(str(context.workspace.folder), context.project.hashes["model"], settings)
+    if not seconds.done():
+        _trying(number, seconds)
+        return
+    known = seconds.result()
+    pace = "" if known is None else f", roughly {format_duration(known)} on this machine"
+    st.caption(
+        f"{number}{pace}; the methods' own time comes on top. Retrainings that were done before are used again, "
+        "and an interrupted measurement goes on where it was."
+    )
+
+
+@st.fragment(run_every=1.0)
+def _trying(number: str, seconds: Future[float | None]) -> None:
+    """Shown until the time is known; then the page is run again."""
+    if seconds.done():
+        st.rerun()
+    st.caption(f"{number}; how long they take on this machine is being tried.")
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _seconds(workspace: str, model: str, settings: EvidenceSettings) -> Future[float | None]:
+    """Tried in a thread of its own, for all sessions: it takes seconds, and no page must wait for it."""
+    return _TRIALS.submit(predicted_seconds, Workspace(Path(workspace)), settings)
+
+
+_TRIALS = ThreadPoolExecutor(1, "trial")
+"""One trial at a time, as two at once would measure each other."""

@@ -1,0 +1,138 @@
+"""Parts of the Why page: choosing what failed, and what removing the worst would do."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pandas as pd
+import streamlit as st
+
+from core.actions.whatif import TargetChange, WhatIfEstimator
+from core.actions.why import failing_images, failing_tasks, worst
+from core.decisions.log import Item
+from core.influence.targets import Target
+from core.ui.edit.results import direction, in_points
+from core.ui.shell.context import Context, shown_errors, table
+from core.ui.shell.text import count, plain
+from core.ui.whatif.panel import estimate_words
+from core.workspace.runs import Run
+
+KINDS = ("A held-out task", "A query image")
+_KIND, _CHOSEN = "why_kind", "why_target"
+
+
+def choose_target(evaluated: Run) -> Target | None:
+    """What failed, worst first, with Previous and Next; None if nothing did."""
+    tasks, rows = table(evaluated, "heldout.parquet"), table(evaluated, "rows.parquet")
+    targets = {KINDS[0]: failing_tasks(tasks), KINDS[1]: failing_images(rows)}
+    _from_link(targets)
+    kind, which, previous, following = st.columns([2.4, 5, 1, 1], vertical_alignment="bottom")
+    chosen_kind = kind.segmented_control("What failed", KINDS, default=KINDS[0], key=_KIND, required=True)
+    by_name = {str(target): target for target in targets[chosen_kind]}
+    names = list(by_name)
+    if not names:
+        st.info("The model sees every query image of the held-out tasks right.")
+        return None
+    if st.session_state.get(_CHOSEN) not in by_name:
+        st.session_state[_CHOSEN] = names[0]
+    words = _labels(chosen_kind, tasks, rows)
+    name = which.selectbox("Worst first", names, format_func=lambda one: words.get(one, one), key=_CHOSEN)
+    at = names.index(name)
+    for column, label, to, end in ((previous, "Previous", at - 1, 0), (following, "Next", at + 1, len(names) - 1)):
+        column.button(
+            label,
+            disabled=at == end,
+            key=f"why_{label}",
+            width="stretch",
+            on_click=partial(_choose, names[to % len(names)]),
+        )
+    st.query_params["target"] = name
+    return by_name[name]
+
+
+def _choose(name: str) -> None:
+    st.session_state[_CHOSEN] = name
+
+
+def _from_link(targets: dict[str, list[Target]]) -> None:
+    """The target in the address, the first time."""
+    asked = st.query_params.get("target", "")
+    if not asked or _CHOSEN in st.session_state:
+        return
+    for kind, these in targets.items():
+        if asked in map(str, these):
+            st.session_state[_KIND], st.session_state[_CHOSEN] = kind, asked
+
+
+def _labels(kind: str, tasks: pd.DataFrame, rows: pd.DataFrame) -> dict[str, str]:
+    if kind == KINDS[0]:
+        named = zip(tasks["task_id"], tasks["accuracy"], tasks["loss"], strict=True)
+        return {task: f"{task} · {right:.0%} right · loss {loss:.2f}" for task, right, loss in named}
+    wrong = rows[rows["predicted"] != rows["label"]]
+    return {
+        f"{row['task_id']}/{row['image_id']}": f"{row['image_id']} in {row['task_id']} · is {row['class']}, "
+        f"seen as {row['predicted_class']} · loss {row['loss']:.2f}"
+        for row in wrong.to_dict("records")
+    }
+
+
+def removal_panel(
+    context: Context, instant: WhatIfEstimator, target: Target, by: str, scores: pd.DataFrame
+) -> list[Item]:
+    """What removing the worst would do to the target and to all; returns them if they are to be removed."""
+    harmful = int((scores["score"] < 0).sum())
+    st.subheader(f"If the worst {by} were removed")
+    if not harmful:
+        st.info(f"None of the {by} has a harmful score for this: removing any would make it worse, by the estimate.")
+        return []
+    most = min(harmful, max(1, len(scores) // 2))
+    number, button = st.columns([2, 6], vertical_alignment="bottom")
+    wanted = number.number_input(f"How many {by}", 1, most, min(10, most), key=f"why_count_{by}")
+    changes = worst(scores, by, int(wanted))
+    with shown_errors():
+        found = instant.changes(changes, target)
+        assert found.target is not None
+        rows = [*_target_rows(found.target)]
+        st.dataframe(
+            pd.DataFrame(rows, columns=["", "now", "edited model (estimate)", "to first order"]), hide_index=True
+        )
+        st.markdown(
+            f"All held-out tasks: accuracy ≈ *{in_points(found.accuracy_change)}*, "
+            f"{direction(found.accuracy_change)}; loss ≈ *{found.loss_change.mean:+.4f} "
+            f"[{found.loss_change.low:+.4f}, {found.loss_change.high:+.4f}]*  :gray-badge[estimate, not measured]"
+        )
+        st.caption(
+            f"What a linear edit gives, {estimate_words(found.residual, int(instant.report['rank']))}. "
+            "Chosen to help this one target, a removal can hurt others. Not measured until retrained: save it as a set "
+            "on the page What if."
+        )
+    if button.button(f"Remove these {count(len(changes), by[:-1])}", key=f"why_remove_worst_{by}"):
+        ids = sorted(changes.tasks or changes.images)
+        return [Item("task", task_id=i) if by == "tasks" else Item("image", image_id=i) for i in ids]
+    return []
+
+
+def _target_rows(one: TargetChange) -> list[tuple[str, str, str, str]]:
+    rows = [("Loss of the target", f"{one.loss:.4f}", f"{one.loss_after:.4f}", f"{one.loss_predicted:.4f}")]
+    if one.probability is not None and one.probability_after is not None and one.probability_predicted is not None:
+        values = (one.probability, one.probability_after, one.probability_predicted)
+        now, after, predicted = (f"{value:.1%}" for value in values)
+        rows.append(("Probability of its class", now, after, predicted))
+    return rows
+
+
+def target_words(target: Target, evaluated: Run) -> str:
+    """What the adapted model makes of the target."""
+    task = target.tasks[0]
+    tasks = table(evaluated, "heldout.parquet").set_index("task_id")
+    words = (
+        f"Task {plain(task)}: {tasks['accuracy'][task]:.0%} of its query images right, loss {tasks['loss'][task]:.3f}"
+    )
+    if not target.image:
+        return words
+    rows = table(evaluated, "rows.parquet")
+    row = rows[(rows["task_id"] == task) & (rows["image_id"] == target.image)].iloc[0]
+    return (
+        f"**{plain(target.image)}** is {plain(row['class'])}, seen as **{plain(row['predicted_class'])}**; "
+        f"probability of its class {row['confidence']:.1%}, loss {row['loss']:.3f}. {words}"
+    )

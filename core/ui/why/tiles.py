@@ -1,0 +1,94 @@
+"""Grids of the Why page: a held-out task, and training tasks and images with their scores for it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from core.tasks.changes import Changes
+from core.ui.grid.component import GridEvent, Tile, image_grid
+from core.ui.grid.pictures import pixels
+from core.ui.shell.context import Context
+from core.ui.shell.text import shortened
+
+_MOST_PARTS = 9  # pictures that stand for a task
+_SMALL_PX = 48  # of the pictures of the held-out task, so that all of it is seen at once
+
+
+def heldout_tiles(context: Context, rows: pd.DataFrame, focus: str, key: str, label: str) -> None:
+    """Images of one role of a held-out task; of query rows with predicted_class, loss and confidence."""
+    tiles = []
+    for row in rows.to_dict("records"):
+        seen = row.get("predicted_class")
+        wrong = isinstance(seen, str) and seen != row["class"]
+        caption = f"{shortened(row['class'], 8)} · seen {shortened(seen, 8)}" if wrong else shortened(row["class"], 16)
+        told = f"{row['image_id']}: is {row['class']}"
+        if isinstance(seen, str):
+            told += f", seen as {seen}; probability of its class {row['confidence']:.0%}, loss {row['loss']:.2f}"
+        tiles.append(
+            Tile(
+                id=row["image_id"],
+                caption=f"▶ {caption}" if row["image_id"] == focus else caption,
+                mark="alert" if wrong else "",
+                tooltip=told + (" (chosen)" if row["image_id"] == focus else ""),
+            )
+        )
+    image_grid(pixels(context, rows["image_id"]), tiles, key=key, tile_px=_SMALL_PX, label=label, selectable=False)
+
+
+def scored_images(context: Context, scores: pd.DataFrame, changes: Changes, key: str, label: str) -> GridEvent:
+    """Training images with their scores for the target, estimates."""
+    relabelled = dict(changes.relabelled_images)
+    tiles = []
+    for row in scores.to_dict("records"):
+        new = relabelled.get(row["image_id"])
+        given = f"given {shortened(row['class'], 16)}"
+        tiles.append(
+            Tile(
+                id=row["image_id"],
+                caption=given if new is None else f"{shortened(row['class'], 8)} → {shortened(new, 8)}",
+                score=float(row["score"]),
+                score_text=f"{row['score']:+.1e}",
+                mark="removed" if row["image_id"] in changes.images else "",
+                tooltip=f"{row['image_id']}: {row['occurrences']} occurrences; its removal would change the loss by "
+                f"{row['score']:+.2e} ({row['score_support']:+.1e} as support, {row['score_query']:+.1e} as query), "
+                "an estimate",
+            )
+        )
+    return image_grid(pixels(context, scores["image_id"]), tiles, key=key, label=label)
+
+
+def scored_tasks(context: Context, scores: pd.DataFrame, changes: Changes, key: str, label: str) -> GridEvent:
+    """Training tasks with their scores for the target; one support image of every class stands for a task."""
+    rows = context.project.tasks.train.rows
+    rows = rows[rows["task_id"].isin(scores["task_id"]) & (rows["role"] == "support")]
+    first = rows.drop_duplicates(["task_id", "label"])
+    tiles, pictures = [], []
+    for row in scores.to_dict("records"):
+        part = first[first["task_id"] == row["task_id"]].sort_values("label", kind="stable")
+        pictures.append(_mosaic(pixels(context, part["image_id"].head(_MOST_PARTS))))
+        tiles.append(
+            Tile(
+                id=row["task_id"],
+                caption=shortened(row["task_id"], 16),
+                score=float(row["score"]),
+                score_text=f"{row['score']:+.1e}",
+                mark="removed" if row["task_id"] in changes.tasks else "",
+                tooltip=f"{row['task_id']}: {', '.join(part['class'])}; its removal would change the loss by "
+                f"{row['score']:+.2e}, an estimate",
+            )
+        )
+    return image_grid(np.stack(pictures), tiles, key=key, label=label)
+
+
+def _mosaic(pictures: np.ndarray) -> np.ndarray:
+    """Pictures ``(n, height, width, ...)`` in a square, the rest of it empty."""
+    side = math.ceil(len(pictures) ** 0.5)
+    height, width = pictures.shape[1:3]
+    whole = np.zeros((side * height, side * width, *pictures.shape[3:]), dtype=pictures.dtype)
+    for place, picture in enumerate(pictures):
+        top, left = place // side * height, place % side * width
+        whole[top : top + height, left : left + width] = picture
+    return whole

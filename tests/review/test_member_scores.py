@@ -1,0 +1,141 @@
+"""Every score stands with its item, and says what its name says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.func import grad
+
+from core.maml.episodes import Episodes
+from core.maml.evaluation import evaluate
+from core.maml.vectors import flatten
+from core.review import cross_validation
+from core.review import member_scores as members
+from core.review.image_labels import image_label_pairs
+from core.review.member_scores import FAST, ROWS, SLOW, ScoreSettings, ScoreTable, Source, features_of, score_labels
+from core.runtime.progress import Progress
+from core.tasks.noise import Noise, flip_labels
+from core.tasks.tasklist import TaskList
+from tests.problems import tiny_problem, tiny_tasks
+
+PROBLEM = tiny_problem(shots=3)
+CLEAN = tiny_tasks(PROBLEM.images, ways=3, shots=2, queries=3, count=12)
+SPOILT = flip_labels(CLEAN, Noise.parse("tasks:0.5:0.5"), np.random.default_rng(0))[0]
+
+
+def episodes_of(tasks: TaskList) -> Episodes:
+    return Episodes(tasks, PROBLEM.images, dtype=torch.float64, chunk=4)
+
+
+def source(tasks: TaskList) -> Source:
+    claims = image_label_pairs(tasks, PROBLEM.images)
+    features = features_of(PROBLEM.images, PROBLEM.model, PROBLEM.params, claims, Progress())
+    return Source(PROBLEM.images, PROBLEM.model, PROBLEM.params, PROBLEM.tasks, features, episodes_of)
+
+
+def rated(tasks: TaskList, by_row: bool, slow: tuple[str, ...] = ()) -> ScoreTable:
+    claims = image_label_pairs(tasks, PROBLEM.images)
+    return score_labels(source(tasks), claims, tasks, by_row, ScoreSettings(slow, rounds=2), Progress())
+
+
+def test_scores_of_images() -> None:
+    claims = image_label_pairs(CLEAN, PROBLEM.images)
+    found = rated(CLEAN, by_row=False)
+    assert set(found.scores.columns) == set(FAST)
+    assert len(found.scores) == len(claims)
+    assert np.isfinite(found.scores.to_numpy()).all()
+    np.testing.assert_array_equal(found.images, np.unique(claims.image))
+    assert found.log_p.shape == (len(claims), 4)
+    assert len(found.placed) == len(claims)
+    at = np.searchsorted(found.images, claims.image)
+    np.testing.assert_allclose(found.scores["classifier"], -found.log_p[at, claims.label], rtol=1e-5)
+    assert set(found.seconds) >= {"classifiers", "scoring tasks", "own tasks"}
+    lost = members.left_out_losses(source(CLEAN), CLEAN, Progress())
+    often = claims.of_row[np.isfinite(lost)]
+    first = often[0]
+    mean = lost[np.isfinite(lost)][often == first].mean()
+    assert found.scores["support_loss"][first] == pytest.approx(mean)
+
+
+def test_scores_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_validation, "EPOCHS", 1)
+    claims = image_label_pairs(SPOILT, PROBLEM.images)
+    assert claims.contradict
+    found = rated(SPOILT, by_row=True, slow=SLOW).scores
+    rows = SPOILT.rows
+    assert set(found.columns) == {*FAST, *ROWS, *SLOW}
+    assert len(found) == len(rows)
+    assert np.isfinite(found.to_numpy()).all()
+    query = (rows["role"] == "query").to_numpy()
+    own = evaluate(PROBLEM.model, PROBLEM.params, episodes_of(SPOILT)).rows["loss"]
+    np.testing.assert_allclose(found["task_loss"][query], own)
+    np.testing.assert_allclose(found["support_loss"][query], own)  # a query row has no other of its own
+    for name in ("classifier", "loss", "cross_validated"):  # one of every claim
+        assert found[name].groupby(claims.of_row).nunique().max() == 1
+    at = int(np.argmax(found["votes"]))
+    alike = rows[rows["image_id"] == rows["image_id"][at]]
+    assert 0 < found["votes"][at] == (alike["class"] != rows["class"][at]).mean()
+    here = (rows["task_id"] == rows["task_id"][at]).to_numpy() & (np.arange(len(rows)) != at)
+    assert found["others"][at] == pytest.approx(found["classifier"][here].mean())
+
+
+def test_rows_of_weight_0_are_no_items() -> None:
+    weight = np.ones(len(SPOILT.rows))
+    weight[[2, 7, 31]] = 0.0
+    tasks = TaskList(SPOILT.rows.assign(weight=weight))
+    found = rated(tasks, by_row=True).scores
+    assert len(found) == len(SPOILT.rows) - 3
+    assert np.isfinite(found.to_numpy()).all()
+    query = (tasks.rows["role"] == "query").to_numpy()
+    own = evaluate(PROBLEM.model, PROBLEM.params, episodes_of(tasks)).rows["loss"].to_numpy()
+    np.testing.assert_allclose(found["task_loss"][query[weight > 0]], own[weight[query] > 0])
+
+
+def test_left_out_losses_are_those_of_tasks_adapted_by_hand() -> None:
+    problem = PROBLEM
+    found = members.left_out_losses(source(problem.tasks), problem.tasks, Progress())
+    rows = problem.tasks.rows
+    assert np.isnan(found[rows["role"] == "query"]).all()
+    (chunk,) = Episodes(problem.tasks, problem.images, dtype=torch.float64, chunk=9).chunks()
+    for number in (0, 3):
+        task = type(chunk.task)(*(value[number] for value in chunk.task))
+        at = np.flatnonzero((rows["task_id"] == f"t{number}") & (rows["role"] == "support"))
+        turn = torch.tensor(rows.iloc[at].groupby("label").cumcount().to_numpy())
+        for one in range(3):
+            out, kept = turn == one, turn != one
+            held = task._replace(
+                xs=task.xs[kept], ys=task.ys[kept], s=task.s[kept], xq=task.xs[out], yq=task.ys[out], q=task.s[out]
+            )
+            logits = problem.model.query_logits(problem.params, held)
+            loss = torch.nn.functional.cross_entropy(logits, held.yq, reduction="none")
+            np.testing.assert_allclose(found[at[out.numpy()]], loss.detach(), rtol=1e-9)
+
+
+def test_one_shot_tasks_have_no_left_out_losses() -> None:
+    tasks = tiny_tasks(PROBLEM.images, ways=3, shots=1, queries=2, count=6)
+    assert np.isnan(members.left_out_losses(source(tasks), tasks, Progress())).all()
+    found = rated(tasks, by_row=False).scores
+    assert np.isfinite(found.to_numpy()).all()
+
+
+def test_the_sketch_of_self_influence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members, "_DIRECTIONS", 100)
+    problem = tiny_problem(count=2)
+    found = members._gradient_norms(
+        replace(source(problem.tasks), params=problem.params), problem.episodes, 0, Progress()
+    )
+    rows = problem.tasks.rows
+    (chunk,) = problem.episodes.chunks()
+    for number, task_id in enumerate(problem.tasks.task_ids):
+        task = type(chunk.task)(*(value[number] for value in chunk.task))
+        at = np.flatnonzero((rows["task_id"] == task_id) & (rows["role"] == "query"))
+        for place in range(len(at)):
+            q = torch.zeros_like(task.q)
+            q[place] = 1.0
+            exact = grad(lambda params, q=q, task=task: problem.model.task_loss(params, task._replace(q=q)))(
+                problem.params
+            )
+            assert found[at[place]] == pytest.approx(float(torch.log((flatten(exact) ** 2).sum())), abs=0.6)
