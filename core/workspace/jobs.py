@@ -184,7 +184,7 @@ class Jobs:
             "title": title,
             "args": args,
             "command": [*self.command, *args],
-            "started": now.isoformat(timespec="seconds"),
+            "started": now.isoformat(timespec="milliseconds"),
         }
         with (
             (folder / _LOCK).open("w+") as lock,
