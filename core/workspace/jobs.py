@@ -117,7 +117,7 @@ class Job:
 
 
 class Jobs:
-    """A collection of jobs in ``folder``, each of which runs ``command`` with its own arguments from the source root."""
+    """A collection of jobs in ``folder``; each runs ``command`` with its own arguments from the source root."""
 
     def __init__(self, folder: Path, command: Sequence[str] = (sys.executable, "-m", "core")) -> None:
         self.folder = folder.resolve()
