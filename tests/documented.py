@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from core import cli
-from tests.test_cli import Shell
+from tests.cli.shell import Shell
 
 ROOT = Path(__file__).resolve().parents[1]
 _OWN = re.compile(r"(?:torchrun .*-m core|python -m core|tasklens) ")

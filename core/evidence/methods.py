@@ -39,7 +39,7 @@ LIBRARIES = {
 }
 """The package that a method needs beside the ordinary install."""
 ENSEMBLE_SIZES = {"task-if-5": 5, "trak-5": 5, "trak-10": 10}
-"""Models, trained from seeds of their own, that a method needs."""
+"""Number of models, each trained from its own seed, that an ensemble method needs."""
 DEFAULT_METHODS = ("task-if", "task-if-exact", "task-if-paper", "direct-if", "dot", "loss")
 
 

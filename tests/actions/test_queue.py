@@ -13,7 +13,7 @@ from core.actions.decide import mark
 from core.actions.queue import QueueSettings, decided, newest_queue, queue, queue_summary_text, remaining
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.review import cross_validation
-from core.review.member_scores import SLOW
+from core.review.settings import SLOW
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder

@@ -24,9 +24,9 @@ from core.influence import solve
 from core.influence.curvature import CURVATURES, Curvature
 from core.influence.methods import METHODS, SolveSettings, estimator
 from core.influence.self_influence import directions
-from core.influence.settings import SOLVERS
+from core.influence.settings import SOLVERS, check_fits
 from core.influence.solve import ITERATIONS_ADVICE, ROUNDING_ADVICE, Solver
-from core.influence.solvers import check_fits, lanczos
+from core.influence.solvers import lanczos
 from core.influence.targets import Target
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from core.files import HOME_VARIABLE
 
 from core import cli
+from core.runtime.files import HOME_VARIABLE
 from core.workspace.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.test_cli import Shell
+from tests.cli.shell import Shell
 
 ASK = ("--profile", "tiny", "--seeds", "1", "--device", "cpu")
 

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from core.influence.curvature import CURVATURES
 from core.influence.methods import SolveSettings
-from core.influence.settings import SOLVERS
+from core.influence.settings import SOLVERS, check_fits
 from core.influence.solvers import (
     Basis,
     IndefiniteError,
     Product,
-    check_fits,
     conjugate_gradients,
     dual,
     lanczos,
