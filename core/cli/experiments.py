@@ -1,19 +1,21 @@
-"""The command for the paper's experiments."""
+"""The command that runs the paper's experiments."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from core.cli.options import ChunkOption, DeviceOption, DtypeOption, chosen_compute, live_progress
+from core.cli.common import announce_device, live_progress, message, this_command
+from core.cli.options import metavar, with_settings
+from core.maml.settings import Compute
 from core.runtime.errors import UserError
 
 
+@with_settings
 def experiments(
+    *,
     name: Annotated[
         str,
         typer.Argument(
@@ -21,24 +23,28 @@ def experiments(
         ),
     ] = "",
     profile: Annotated[
-        str, typer.Option(help="tiny (shows that it runs), small (two cores) or full (the paper's scale, for a GPU).")
+        str,
+        typer.Option(
+            help="Scale. tiny: a check that it runs; small: two CPU cores; full: the paper's, for a GPU.",
+            metavar=metavar("tiny", "small", "full"),
+        ),
     ] = "small",
     images: Annotated[
         list[str] | None,
         typer.Option(
             help="Image sets for the paper's data sets omniglot, mnist, mini-imagenet and fc100, as "
-            "mnist=mnist5k,omniglot=NAME, or one each time; default: those of these names that there are, and the "
-            "shipped MNIST."
+            "mnist=mnist5k,omniglot=NAME. Repeatable. Default: image sets of these names, and the shipped MNIST."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=0, help="Repetitions; 0: as many as the profile has.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default: in the library of images.")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Print the experiments and what they measure.")] = False,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 0,
+    seeds: Annotated[int, typer.Option(min=0, help="Repetitions; 0 means as many as the profile has.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to write. Default: in the library of images.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the experiments and what they measure.")] = False,
+    compute: Compute,
 ) -> None:
-    """Do one of the paper's experiments, or what is left of it, and write its folder of tables, plots and sentences."""
+    """Run or resume one of the paper's experiments.
+
+    Writes a folder of tables, plots and findings, and prints it.
+    """
     from core.experiments.catalog import EXPERIMENTS, experiment_of
     from core.experiments.conduct import conduct, image_sets, result_folder
 
@@ -47,24 +53,30 @@ def experiments(
             print(f"{one.name}\t{one.title}\t{one.words}")
         return
     if not name:
-        raise UserError("There is no name of an experiment.", f"There are: {', '.join(EXPERIMENTS)}.")
-    experiment, here = experiment_of(name), image_sets()
-    chosen = _named(",".join(images)) if images else {data: here[data] for data in experiment.data if data in here}
-    for data in experiment.data:
-        if data not in chosen and not images:
-            print(f"{data} is left out: there is no image set of that name (docs/data.md).", file=sys.stderr)
+        raise UserError("The name of an experiment is missing.", f"Use one of {', '.join(EXPERIMENTS)}.")
+    experiment, available = experiment_of(name), image_sets()
+    if images:
+        chosen = _named_images(",".join(images))
+    else:
+        chosen = {data: available[data] for data in experiment.data if data in available}
+        for data in experiment.data:
+            if data not in chosen:
+                message(f"{data} is left out: there is no image set of that name (docs/data.md).")
     folder = out or result_folder(name, profile)
-    command = shlex.join(["python", "-m", "core", *sys.argv[1:]])
-    compute, progress = chosen_compute(device, dtype, chunk), live_progress()
-    print(conduct(name, profile, chosen, seeds, folder, compute, progress, command))
+    announce_device(compute)
+    print(conduct(name, profile, chosen, seeds, folder, compute, live_progress(), this_command()))
 
 
-def _named(text: str) -> dict[str, str]:
-    """``mnist=mnist5k,...``."""
+def _named_images(text: str) -> dict[str, str]:
+    """Read ``mnist=mnist5k,...``.
+
+    Raises:
+        UserError: it is not of that form, or names a data set twice.
+    """
     pairs = [part.split("=", 1) for part in text.split(",") if part.strip()]
     if not pairs or any(len(pair) != 2 or not all(side.strip() for side in pair) for pair in pairs):
-        raise UserError(f"The image sets {text!r} are not understood.", "For example mnist=mnist5k,omniglot=omniglot.")
+        raise UserError(f"Invalid image sets: {text!r}.", "For example mnist=mnist5k,omniglot=omniglot.")
     names = [data.strip() for data, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{twice[0]!r} has two image sets.", "Choose one of them.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{repeated[0]!r} has two image sets.", "Choose one of them.")
     return {data.strip(): name.strip() for data, name in pairs}
