@@ -70,8 +70,11 @@ for name, command in COMMANDS.items():
 app.add_typer(review, name="review")
 app.add_typer(sets, name="sets")
 
-TOGETHER = ("train", "evaluate", "rank", "evidence", "edit", "curve", "experiments")
-"""Commands that several processes can do together."""
+DISTRIBUTED_COMMANDS = ("train", "evaluate", "rank", "evidence", "edit", "curve", "experiments")
+"""Commands that several processes can run together under torchrun."""
+
+RESUME = "Completed work is saved; run the command again to resume."
+CANCELLED = f"Cancelled. {RESUME}"
 
 
 def run_app() -> int:
@@ -85,46 +88,48 @@ def run_app() -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Say nothing unless this process is rank 0."""
+    """Print nothing unless this process is rank 0."""
     if is_rank_zero():
         yield
         return
-    with Path(os.devnull).open("w") as nobody, redirect_stdout(nobody), redirect_stderr(nobody):
+    with Path(os.devnull).open("w") as null, redirect_stdout(null), redirect_stderr(null):
         yield
 
 
-def _end(words: str, code: int) -> NoReturn:
-    """End with one message, of whatever number of processes and attempts."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it as soon as one process has ended
+def _exit(text: str, code: int) -> NoReturn:
+    """Exit with one message, whatever the number of processes and attempts."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it once one process has ended
     if is_rank_zero() and is_last_attempt():
-        print(words, file=sys.stderr)
+        print(text, file=sys.stderr)
     if is_initialized():
         exit_process(code)
     raise SystemExit(code) from None
 
 
 def main() -> NoReturn:
-    """Run a command and exit with its code."""
+    """Run the command that ``sys.argv`` names and exit with its code; the entry point of the program."""
 
     def cancel(number: int, _: object) -> None:
         raise Cancelled(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, cancel)
-    # Of PyTorch about its own parts: nothing that users of the command line could do anything about.
+    # PyTorch's warnings about its own parts: users of the command line cannot act on them.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     disable_malloc_trim()
     try:
-        if is_distributed() and not {*TOGETHER, "--help"}.intersection(sys.argv[1:2]):
-            raise UserError(f"Only {', '.join(TOGETHER)} can be done by several processes.", "Start without torchrun.")
-        with joined() as here, _quiet(), here.sync_errors():
+        if is_distributed() and not {*DISTRIBUTED_COMMANDS, "--help"}.intersection(sys.argv[1:2]):
+            raise UserError(
+                f"Only {', '.join(DISTRIBUTED_COMMANDS)} can run in several processes.", "Start without torchrun."
+            )
+        with joined() as ranks, _quiet(), ranks.sync_errors():
             code = run_app()
     except UserError as error:
-        _end(str(error), 2)
+        _exit(str(error), 2)
     except Cancelled as cancelled:
-        _end("Cancelled; what was finished is kept.", cancelled.args[0])
+        _exit(CANCELLED, cancelled.args[0])
     except PeerLostError as lost:
-        _end(f"{lost} What was finished is kept.", 1)
-    if here.size > 1:
+        _exit(f"{lost} {RESUME}", 1)
+    if ranks.size > 1:
         exit_process(code)
     raise SystemExit(code)

@@ -1,4 +1,4 @@
-"""What the commands of ``review`` that read and write decisions share: naming items, and printing."""
+"""What the commands of ``review`` that read and write decisions share: options that name items, and printing."""
 
 from __future__ import annotations
 
@@ -8,43 +8,49 @@ from typing import Annotated, Any
 
 import typer
 
+from core.cli.options import metavar
 from core.decisions.log import Comment, Decision, DecisionLog, Entry, Item, Result, Snapshot
 from core.runtime.errors import UserError
+from core.runtime.program import command_line
 
 ItemOption = Annotated[
     list[str] | None,
-    typer.Option("--item", help="Id of an image, wherever it occurs; with --task and --role only there. Repeatable."),
+    typer.Option("--item", help="Id of an image; with --task and --role, only where it occurs there. Repeatable."),
 ]
 TaskOption = Annotated[
-    str, typer.Option("--task", help="Id of a task: of the items, or without --item the whole task itself.")
+    str, typer.Option("--task", help="Id of a task: the one of the items, or without --item the task itself.")
 ]
-RoleOption = Annotated[str, typer.Option("--role", help="support or query, with --task and --item.")]
-ReviewerOption = Annotated[str, typer.Option(help="Who you are; kept in the log.")]
-
-JsonOption = Annotated[bool, typer.Option("--json", help="As JSON, with every field.")]
+RoleOption = Annotated[
+    str, typer.Option("--role", help="Role of the items in --task.", metavar=metavar("support", "query"))
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON, with all fields.")]
 
 REVIEWER = "command line"
 
 
 def named_items(item: list[str] | None, task: str, role: str) -> list[Item]:
-    """The items that the three options name."""
+    """Return the items that the three options name.
+
+    Raises:
+        UserError: the options do not go together.
+    """
     if not item:
         if role:
-            raise UserError("--role alone names nothing.", "Give --item and --task too.")
+            raise UserError("--role names an item only with --item and --task.", "Give all three.")
         return [Item("task", task)] if task else []
     if bool(task) != bool(role):
         raise UserError("An image in a task needs both --task and --role.", "Give both, or neither.")
     return [Item("instance", task, role, i) if task else Item("image", image_id=i) for i in item]
 
 
-def moment(log: DecisionLog, named: str) -> int | str:
-    """What stands for a state: the name of a snapshot, or else the number of an entry."""
+def log_state(log: DecisionLog, named: str) -> int | str:
+    """Return what names a state: the name of a snapshot, or else the number of an entry."""
     known = any(snapshot.name == named for snapshot in log.snapshots())
     return int(named) if named.isdecimal() and not known else named
 
 
 def class_names(opened: Any) -> Callable[[Decision | None], str]:
-    """A function that says a verdict in words; the images are read only if a class has to be named."""
+    """Return a function that describes a decision; the images are read only if a class has to be named."""
     names: list[str] = []
 
     def words(decision: Decision | None) -> str:
@@ -60,22 +66,23 @@ def class_names(opened: Any) -> Callable[[Decision | None], str]:
     return words
 
 
-def named(item: Item) -> str:
-    """An item in one word with its kind."""
+def item_text(item: Item) -> str:
+    """Write an item as its kind and its ids."""
     return f"{item.kind} {cell('/'.join(filter(None, (item.task_id, item.role, item.image_id))))}"
 
 
 def cell(text: str) -> str:
-    """Text that stays in its place in a table, and in a terminal, whatever it holds."""
+    """Escape text so that it stays in its cell of a table and cannot control a terminal."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def row(*cells: str | int) -> None:
+    """Print the cells separated by tabs."""
     print(*cells, sep="\t")
 
 
-def fields(entry: Entry, words: Callable[[Decision | None], str]) -> dict[str, Any]:
-    """An entry of the log for JSON."""
+def entry_fields(entry: Entry, words: Callable[[Decision | None], str]) -> dict[str, Any]:
+    """Return an entry of the log for JSON."""
     return {
         "seq": entry.seq,
         "at": entry.at,
@@ -93,40 +100,50 @@ def fields(entry: Entry, words: Callable[[Decision | None], str]) -> dict[str, A
 
 
 def comment_fields(comment: Comment) -> dict[str, Any]:
+    """Return a comment for JSON."""
     return {"at": comment.at, "reviewer": comment.reviewer, **item_fields(comment.item), "text": comment.text}
 
 
 def item_fields(item: Item) -> dict[str, str]:
+    """Return an item for JSON."""
     return {"kind": item.kind, "task_id": item.task_id, "role": item.role, "image_id": item.image_id}
 
 
 def print_json(rows: Iterable[dict[str, Any]]) -> None:
-    print(json.dumps(list(rows), indent=1))  # ASCII: file names that are no text survive any terminal
+    """Print rows as a JSON list, in ASCII: file names that are not valid text survive any terminal."""
+    print(json.dumps(list(rows), indent=1))
 
 
 def print_reversal(opened: Any, result: Result, done: str, nothing: str) -> None:
+    """Print the decisions that were undone or redone, and those that another reviewer has changed since."""
     words = class_names(opened)
     if result.group is None:
         print(nothing)
     for entry in result.taken:
-        row(done, named(entry.item), words(entry))
+        row(done, item_text(entry.item), words(entry))
     for entry in result.kept:
-        row("kept", named(entry.item), f"{words(entry)}, which {cell(entry.reviewer)} decided since")
+        row("unchanged", item_text(entry.item), f"{words(entry)}, decided by {cell(entry.reviewer)} since")
 
 
 def print_comment(comment: Comment) -> None:
-    row(comment.at, cell(comment.reviewer), named(comment.item), cell(comment.text))
+    """Print a comment as a line."""
+    row(comment.at, cell(comment.reviewer), item_text(comment.item), cell(comment.text))
 
 
 def print_snapshot(snapshot: Snapshot) -> None:
-    row(cell(snapshot.name), snapshot.at, cell(snapshot.reviewer), f"after line {snapshot.seq}", cell(snapshot.note))
+    """Print a snapshot as a line."""
+    row(cell(snapshot.name), snapshot.at, cell(snapshot.reviewer), f"after entry {snapshot.seq}", cell(snapshot.note))
 
 
-def the_queue(opened: Any) -> Any:
-    """The newest queue run of a workspace."""
+def newest_queue_run(opened: Any) -> Any:
+    """Return the newest queue run of a workspace.
+
+    Raises:
+        UserError: there is none.
+    """
     from core.actions.queue import newest_queue
 
     queue = newest_queue(opened)
     if queue is None:
-        raise UserError("There is no review queue in this workspace.", "Make one: python -m core review queue.")
+        raise UserError("This workspace has no review queue.", f"Run {command_line(['review', 'queue'])} first.")
     return queue

@@ -2,157 +2,112 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.changes import chosen_changes
-from core.cli.options import (
-    DEFAULT_WORKSPACE,
-    ChunkOption,
-    CurvatureOption,
-    CurvatureTasksOption,
-    DampingOption,
-    DeviceOption,
-    DtypeOption,
-    FinetuneOption,
-    RankOption,
-    SolveIterationsOption,
-    SolverOption,
-    SolveSeedOption,
-    SubsampleOption,
-    ToleranceOption,
-    WorkspaceOption,
-    chosen_compute,
-    chosen_ranking,
+from core.cli.changes import workspace_changes
+from core.cli.common import (
+    accuracy_text,
+    announce_device,
+    change_text,
+    find_ranking,
     live_progress,
+    message,
     open_workspace,
 )
+from core.cli.options import DEFAULT_WORKSPACE, Fields, Given, RankingOption, WorkspaceOption, with_settings
+from core.editing.settings import CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
+from core.influence.settings import SolveSettings
+from core.maml.settings import Compute
 from core.runtime.distributed import world
-from core.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from core.workspace.runs import Run
 
 
+@with_settings
 def edit(
+    *,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    how: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="linear, newton, steps, steps-all, finetune, finetune-all or retrain; may be given several times. "
-            "If not given, those that take seconds: linear, newton, finetune, finetune-all."
-        ),
-    ] = None,
     named_set: Annotated[
-        str, typer.Option("--set", help="Name of a what-if set, instead of what reviewers decided.")
+        str, typer.Option("--set", help="Name of a what-if set to apply, instead of the reviewers' decisions.")
     ] = "",
-    finetune_steps: FinetuneOption = 40,
-    budget: Annotated[
-        float, typer.Option(help="Of steps, as a share of what training the model took; at least 40 steps are made.")
-    ] = 0.02,
-    rewind: Annotated[
-        bool,
-        typer.Option(
-            help="Begin steps at the snapshot of the training that some held-out tasks like best, where snapshots were "
-            "kept, or at the present model."
-        ),
-    ] = True,
-    curvature: CurvatureOption = None,
-    solver: SolverOption = None,
-    curvature_tasks: CurvatureTasksOption = None,
-    subsample: SubsampleOption = None,
-    damping: DampingOption = None,
-    rank: RankOption = None,
-    tolerance: ToleranceOption = None,
-    solve_iterations: SolveIterationsOption = None,
-    solve_seed: SolveSeedOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 0,
+    settings: EditSettings,
+    finetune: FinetuneSettings,
+    newton: NewtonSettings,
+    solve: Annotated[Fields, Given(SolveSettings)],
+    compute: Compute,
 ) -> None:
-    """Edit the model for what reviewers removed and relabelled, and measure it on the held-out tasks."""
-    from dataclasses import replace
+    """Edit the model for removed and relabelled data.
 
-    from core.actions.edit import SOLVE, start_text
-    from core.actions.edit import edit as edit_action
-    from core.editing.settings import DEFAULT_EDIT_METHODS, FINETUNE
+    Each edited model is measured on the held-out tasks. The options of the solve are those of linear; their defaults
+    are in docs/method.md.
+    """
+    from core.actions.edit import SOLVE
+    from core.actions.edit import edit as edit_model
 
     opened = open_workspace(workspace)
-    changes, progress = world().on_rank_zero(lambda: chosen_changes(opened, named_set)), live_progress()
-    compute = chosen_compute(device, dtype, chunk)
-    given: dict[str, Any] = {
-        "curvature": curvature,
-        "solver": solver,
-        "curvature_tasks": curvature_tasks,
-        "subsample": subsample,
-        "damping": damping,
-        "rank": rank,
-        "tolerance": tolerance,
-        "iterations": solve_iterations,
-        "seed": solve_seed,
-    }
-    settings = replace(SOLVE, **{name: value for name, value in given.items() if value is not None})
-    finetune = replace(FINETUNE, iterations=finetune_steps)
-    for way in how or DEFAULT_EDIT_METHODS:
-        run = edit_action(
+    changes, progress = world().on_rank_zero(lambda: workspace_changes(opened, named_set)), live_progress()
+    announce_device(compute)
+    for method in settings.methods:
+        run = edit_model(
             opened,
-            way,
+            method,
             changes,
-            solver=settings,
-            finetune=finetune,
-            budget=budget,
-            rewind=rewind,
+            solver=replace(SOLVE, **solve),
+            finetune=finetune.training,
+            newton=newton,
+            budget=settings.budget,
+            rewind=settings.rewind,
             compute=compute,
             progress=progress,
         )
-        figures = run.json("edit.json")
-        accuracy, change = figures["accuracy"], figures["accuracy_change"]
-        print(
-            f"{way}: held-out accuracy {accuracy['mean']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}], "
-            f"change {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]{cost_words(figures)}"
-            + (f", begun at {words}" if (words := start_text(figures)) else ""),
-            file=sys.stderr,
-        )
+        message(f"{method}: {_summary(run)}")
         print(run.folder)
 
 
-def cost_words(figures: dict[str, Any]) -> str:
-    """What an edit took; edits of earlier versions do not say it."""
-    if "cost" not in figures:
-        return ""
-    cost, share = figures["cost"]["meta_gradients"], figures["cost"]["share_of_retraining"]
-    return f", cost {cost:,.0f} meta-gradients" + ("" if share is None else f" ({share:.1%} of retraining)")
+def _summary(run: Run) -> str:
+    """Accuracy, its change and the cost of an edit; edits of earlier versions have no cost."""
+    from core.actions.edit import start_text
+
+    figures: dict[str, Any] = run.json("edit.json")
+    parts = [
+        f"held-out accuracy {accuracy_text(figures['accuracy'])}",
+        f"change {change_text(figures['accuracy_change'])}",
+    ]
+    if "cost" in figures:
+        share = figures["cost"]["share_of_retraining"]
+        of_retraining = "" if share is None else f" ({share:.1%} of retraining)"
+        parts.append(f"cost {figures['cost']['meta_gradients']:,.0f} meta-gradients{of_retraining}")
+    if start := start_text(figures):
+        parts.append(f"started at {start}")
+    return ", ".join(parts)
 
 
+@with_settings
 def curve(
-    ranking: Annotated[str, typer.Option(help="Id of a rank run, or newest.")] = "newest",
+    *,
+    ranking: RankingOption = "newest",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    by: Annotated[str, typer.Option(help="tasks or images.")] = "tasks",
-    shares: Annotated[str, typer.Option(help="Shares to remove, with commas.")] = "0,0.1,0.2,0.3,0.4,0.5",
-    orders: Annotated[str, typer.Option(help="harmful, loss, random; with commas.")] = "harmful,loss,random",
-    seeds: Annotated[int, typer.Option(help="Repetitions.")] = 3,
-    finetune_steps: FinetuneOption = 40,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 0,
+    settings: CurveSettings,
+    finetune: FinetuneSettings,
+    compute: Compute,
 ) -> None:
-    """Accuracy against the share removed: most harmful first, highest loss first, and at random."""
-    from dataclasses import replace
+    """Measure accuracy against the share of data removed.
 
-    from core.actions.curve import CurveSettings
-    from core.actions.curve import curve as curve_action
-    from core.editing.settings import FINETUNE
+    Data are removed most harmful first, highest loss first, and at random.
+    """
+    from core.actions.curve import curve as measure_curve
 
     opened = open_workspace(workspace)
-    try:
-        numbers = tuple(float(share) for share in shares.split(","))
-    except ValueError as error:
-        raise UserError(f"The shares {shares!r} are not numbers.", "For example 0,0.1,0.2.") from error
-    run = curve_action(
+    run = measure_curve(
         opened,
-        chosen_ranking(opened, ranking),
-        CurveSettings(by, numbers, tuple(orders.split(",")), seeds),
-        replace(FINETUNE, iterations=finetune_steps),
-        chosen_compute(device, dtype, chunk),
+        find_ranking(opened, ranking),
+        settings,
+        finetune.training,
+        announce_device(compute),
         live_progress(),
     )
     print(run.folder)

@@ -1,4 +1,4 @@
-"""The commands that mark items for removal and export the result."""
+"""The commands that mark items for removal and export the cleaned data."""
 
 from __future__ import annotations
 
@@ -8,21 +8,33 @@ from typing import Annotated
 import typer
 
 from core.cli.changes import print_changes
-from core.cli.options import DEFAULT_WORKSPACE, WorkspaceOption, chosen_ranking, open_workspace
+from core.cli.common import find_ranking, open_workspace
+from core.cli.options import (
+    DEFAULT_WORKSPACE,
+    RankingOption,
+    ReasonOption,
+    ReviewerOption,
+    WorkspaceOption,
+    metavar,
+)
+from core.editing.settings import BY
 
 
 def remove(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    ranking: Annotated[str, typer.Option(help="Id of a rank run, or newest.")] = "newest",
-    worst: Annotated[int, typer.Option(min=0, help="Mark this many of the most harmful.")] = 0,
-    by: Annotated[str, typer.Option(help="tasks or images.")] = "tasks",
-    task: Annotated[list[str] | None, typer.Option(help="Id of a task to mark.")] = None,
-    image: Annotated[list[str] | None, typer.Option(help="Id of an image to mark.")] = None,
-    reason: Annotated[str, typer.Option(help="Kept with the decision.")] = "",
-    reviewer: Annotated[str, typer.Option(help="Kept with the decision.")] = "command line",
-    undo: Annotated[bool, typer.Option("--undo", help="Take back this reviewer's last marking instead.")] = False,
+    ranking: RankingOption = "newest",
+    worst: Annotated[int, typer.Option(min=0, help="Mark this many of the most harmful items.")] = 0,
+    by: Annotated[str, typer.Option(help="Items that --worst marks.", metavar=metavar(*BY))] = BY[0],
+    task: Annotated[list[str] | None, typer.Option(help="Id of a task to mark. Repeatable.")] = None,
+    image: Annotated[list[str] | None, typer.Option(help="Id of an image to mark. Repeatable.")] = None,
+    reason: ReasonOption = "",
+    reviewer: ReviewerOption = "command line",
+    undo: Annotated[bool, typer.Option("--undo", help="Undo this reviewer's last decision instead.")] = False,
 ) -> None:
-    """Mark tasks or images for removal, or take the last marking back; prints what is marked now."""
+    """Mark tasks or images for removal.
+
+    Prints all changes that reviewers have decided.
+    """
     from core.actions.decide import mark, worst_items
 
     opened = open_workspace(workspace)
@@ -31,31 +43,34 @@ def remove(
     else:
         items, source = [], ""
         if worst:
-            ranked = chosen_ranking(opened, ranking)
-            items, source = worst_items(ranked, by, worst), ranked.id
+            run = find_ranking(opened, ranking)
+            items, source = worst_items(run, by, worst), run.id
         mark(opened, items, tasks=task or [], images=image or [], reason=reason, reviewer=reviewer, source=source)
     print_changes(opened.changes())
 
 
 def export(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default: exports/ of the workspace.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write. Default: exports/ of the workspace.")] = None,
     formats: Annotated[
         str,
         typer.Option(
-            help="Of the task list, with commas: parquet, csv, json, and learn2learn, torchmeta, easyfsl, "
-            "which never hold removed rows."
+            help="Formats of the task list, separated by commas: parquet, csv, json, and learn2learn, torchmeta, "
+            "easyfsl, which always leave out removed rows."
         ),
     ] = "parquet,csv,json",
     drop_rows: Annotated[
-        bool, typer.Option("--drop-rows", help="Take removed rows out instead of giving them weight 0.")
+        bool, typer.Option("--drop-rows", help="Leave out removed rows instead of giving them weight 0.")
     ] = False,
-    model: Annotated[str, typer.Option(help="Id of an edit run whose model goes along.")] = "",
+    model: Annotated[str, typer.Option(help="Id of an edit run whose model to include.")] = "",
 ) -> None:
-    """Write the cleaned task list, the removed items with reasons, and an edited model."""
-    from core.actions.export import export as export_action
+    """Export the cleaned tasks and an edited model.
+
+    Also exports the removed items with reasons; prints the folder.
+    """
+    from core.actions.export import export as export_workspace
 
     opened = open_workspace(workspace)
     edited = opened.runs.get(model) if model else None
     folder = out or opened.folder / "exports" / "cleaned"
-    print(export_action(opened, folder, formats=tuple(formats.split(",")), drop_rows=drop_rows, edited=edited))
+    print(export_workspace(opened, folder, formats=tuple(formats.split(",")), drop_rows=drop_rows, edited=edited))

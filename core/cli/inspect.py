@@ -1,88 +1,79 @@
-"""The command that checks inputs and predicts costs before anything long begins."""
+"""The command that checks inputs and estimates costs before long work starts."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.actions.image_settings import ImportOptions
+from core.cli.common import announce_device, live_progress, open_workspace
 from core.cli.model import backbone_fields
-from core.cli.options import (
-    ChannelsOption,
-    ChunkOption,
-    DeviceOption,
-    DtypeOption,
-    EncodingOption,
-    FormatOption,
-    InvertOption,
-    RotationsOption,
-    SizeOption,
-    SplitsOption,
-    chosen_compute,
-    live_progress,
-    open_workspace,
-)
+from core.cli.options import Fields, Given, Without, with_settings
+from core.maml.settings import Compute, ModelFields
 from core.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    from core.actions.inspect import Report
 
+FOUND, FAULTS, COSTS = "found:", "does not fit:", "cost on this machine, measured on a few tasks:"
+"""Headings of a report."""
+
+
+@with_settings
 def inspect_command(
-    path: Annotated[
-        Path | None, typer.Option(help="Images that are not imported yet, as the data command takes.")
-    ] = None,
-    format: FormatOption = "auto",
-    splits: SplitsOption = None,
-    size: SizeOption = "",
-    channels: ChannelsOption = 0,
-    invert: InvertOption = False,
-    rotations: RotationsOption = False,
-    encoding: EncodingOption = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint that is not imported yet.")] = None,
-    backbone: Annotated[str, typer.Option(help="Of the checkpoint, as the model command takes it.")] = "",
-    tasks: Annotated[Path | None, typer.Option(help="Folder made by the tasks command.")] = None,
+    *,
+    path: Annotated[Path | None, typer.Option(help="Images to import, as for the data command.")] = None,
+    options: Annotated[ImportOptions, Without("skip_unreadable")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint to import, as for the model command.")] = None,
+    hints: Annotated[Fields, Given(ModelFields, "backbone")],
+    tasks: Annotated[Path | None, typer.Option(help="Folder written by the tasks command.")] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Folder made by the train or model command; needs --tasks.")
+        Path | None, typer.Option(help="Folder written by the train or model command; needs --tasks.")
     ] = None,
-    workspace: Annotated[str, typer.Option("--workspace", "-w", help="A workspace: its tasks and model.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 0,
+    workspace: Annotated[
+        str, typer.Option("--workspace", "-w", help="Workspace whose tasks and model to inspect.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    compute: Compute,
 ) -> None:
-    """Say what was found, what does not fit, and what the work would cost, before anything long is begun."""
-    from core.actions.images import ImportOptions
+    """Check inputs and estimate costs before long work starts.
+
+    Reports what the inputs hold, what does not fit, and what the work would cost on this machine.
+    """
     from core.actions.inspect import Report, inspect_checkpoint_file, inspect_images, inspect_problem
 
     if workspace:
         folder = open_workspace(workspace).folder
         tasks, model = folder / "tasks", folder / "model"
     if not (path or checkpoint or tasks):
-        raise UserError("There is nothing to inspect.", "Use --path, --checkpoint, --tasks or --workspace.")
+        raise UserError("There is nothing to inspect.", "Give --path, --checkpoint, --tasks or --workspace.")
     report = Report()
     if path:
-        wishes = ImportOptions(format, splits, size, channels, invert, rotations, encoding or "")
-        report += inspect_images(path, wishes)[0]
+        report += inspect_images(path, options)[0]
     if checkpoint:
+        backbone = hints.get("backbone", "")
         if backbone:
-            backbone_fields(backbone)  # a factory that is named here may be imported
+            backbone_fields(backbone)  # allows a factory that is named here
         report += inspect_checkpoint_file(checkpoint, backbone, tasks)
     if tasks:
-        report += inspect_problem(tasks, model, None, None, chosen_compute(device, dtype, chunk), live_progress())
-    print_report(report, json)
+        report += inspect_problem(tasks, model, None, None, announce_device(compute), live_progress())
+    print_report(report, as_json)
 
 
-def print_report(report: Any, as_json: bool = False) -> None:
-    """A report on stdout."""
+def print_report(report: Report, as_json: bool = False) -> None:
+    """Print a report to stdout."""
     if as_json:
-        from dataclasses import asdict
         from json import dumps
 
         print(dumps(asdict(report)))
         return
-    print("\n".join(["found:", *(f"  {line}" for line in report.found)]))
+    print("\n".join([FOUND, *(f"  {line}" for line in report.found)]))
     if report.faults:
-        print("\n".join(["does not fit:", *(f"  {line}" for line in report.faults)]))
+        print("\n".join([FAULTS, *(f"  {line}" for line in report.faults)]))
     if report.costs:
-        print("cost on this machine, measured on a few tasks:")
+        print(COSTS)
     for cost in report.costs:
         print(f"  {cost.stage:<10} {cost.time:<26} {cost.gb:>5.1f} GB   {cost.how_much}")

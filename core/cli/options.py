@@ -1,121 +1,147 @@
-"""What the commands share: options, and how a workspace is opened."""
+"""Options of the commands: built from the declared settings, and those that several commands share.
+
+A command takes settings as whole objects (``settings: TaskSettings``), or as a mapping of only what the user gave
+(``given: Annotated[Fields, Given(ModelSpec, "backbone", ...)]``) where the defaults depend on something else;
+:func:`with_settings` turns such a parameter into one option per field.
+
+cyclopts and tyro build options from dataclasses too. They were not taken: both frame errors in boxes, while the last
+line of stderr has to be the message (jobs show it); tyro reorders options and exits 2 without a command; neither can
+offer the fields of a class as optional without a second declaration; and both would need an adapter for our names, or
+their imports in engine code, all the same.
+"""
 
 from __future__ import annotations
 
-import shlex
-import sys
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from core.runtime.distributed import is_rank_zero, world
-from core.runtime.errors import UserError
-from core.runtime.progress import LiveProgress, Progress
-
-WorkspaceOption = Annotated[
-    str, typer.Option("--workspace", "-w", help="Name of a workspace, or the path of its folder.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-DtypeOption = Annotated[str, typer.Option(help="float32 or float64.")]
-ChunkOption = Annotated[
-    int, typer.Option(min=0, help="Tasks run at once; memory grows with it. 0: as many as are fast here.")
-]
-FormatOption = Annotated[
-    str,
-    typer.Option(
-        help="auto, folder, manifest, omniglot, mnist, cifar-fs, fc100, mini-imagenet or huggingface; see docs/data.md."
-    ),
-]
-SplitsOption = Annotated[
-    Path | None, typer.Option(help="Folder of split lists (train, val, test), where they do not lie beside the images.")
-]
-SizeOption = Annotated[str, typer.Option(help="Bring images to this size, as SIDE or HEIGHT,WIDTH.")]
-ChannelsOption = Annotated[int, typer.Option(help="1 for grey, 3 for colour, 0 for what they are.")]
-InvertOption = Annotated[bool, typer.Option("--invert", help="Turn dark on bright into bright on dark.")]
-RotationsOption = Annotated[
-    bool, typer.Option("--rotations", help="Add every class turned by 90, 180 and 270 degrees as further classes.")
-]
-EncodingOption = Annotated[str | None, typer.Option(help="Of a manifest that is not UTF-8, for example latin-1.")]
-MethodOption = Annotated[
-    str,
-    typer.Option(
-        help="task-if, task-if-exact, task-if-paper, task-if-fisher, direct-if, dot, tracin or self-influence; "
-        "the options below change a part of it."
-    ),
-]
-BackboneOption = Annotated[
-    str,
-    typer.Option(
-        help="convnet, mlp, learn2learn's omniglot-cnn, omniglot-fc, mini-imagenet-cnn, cnn4 or resnet12, or your own "
-        "network by the function that makes it: package.module:factory."
-    ),
-]
-GradientOption = Annotated[str, typer.Option(help="Of the training data: total or direct.")]
-EvaluationOption = Annotated[str, typer.Option(help="Of the target's loss: total, or direct as the paper shortens it.")]
-InnerOption = Annotated[
-    str, typer.Option(help="Inverse of the inner Hessian of an imaml model: cg, or ekfac as in the paper.")
-]
-ProbesOption = Annotated[int, typer.Option(min=0, help="Passes of the sketch of self-influence.")]
-CurvatureOption = Annotated[
-    str | None, typer.Option(help="gauss-newton, exact, direct, task-fisher or gamma (the paper's).")
-]
-SolverOption = Annotated[str | None, typer.Option(help="cg, neumann, low-rank, or dual for task-fisher.")]
-CurvatureTasksOption = Annotated[
-    int | None, typer.Option(min=0, help="Tasks the curvature is averaged over; 0 means all.")
-]
-SubsampleOption = Annotated[str | None, typer.Option(help="Which tasks: random, difficulty or uncertainty.")]
-DampingOption = Annotated[
-    float | None, typer.Option(help="Damping as a share of the largest eigenvalue of the curvature.")
-]
-RankOption = Annotated[
-    int | None, typer.Option(min=0, help="Rank of the low-rank basis; with cg, of its preconditioner.")
-]
-ToleranceOption = Annotated[float | None, typer.Option(help="Relative residual of the solve.")]
-SolveIterationsOption = Annotated[int | None, typer.Option(min=1, help="Most curvature products of the solve.")]
-SolveSeedOption = Annotated[int | None, typer.Option(help="Seed of the draw of tasks for the curvature.")]
-FinetuneOption = Annotated[int, typer.Option(min=1, help="Adam steps of a fine-tune.")]
+from core.runtime.settings import Declared, declared
 
 DEFAULT_WORKSPACE = "demo-noisy-tasks"
+Fields = dict[str, Any]
+"""Values of some fields of a settings class, by field."""
 
 
-def live_progress() -> Progress:
-    return LiveProgress.from_environment() if is_rank_zero() else Progress()
+class Given:
+    """An annotation: the values that the user gave for these fields of a settings class.
+
+    Args:
+        cls: The settings class.
+        fields: Its fields that become options; default: all.
+        with_defaults: Fields that were not given have the default of the class, which the help shows.
+    """
+
+    def __init__(self, cls: Any, *fields: str, with_defaults: bool = False) -> None:
+        self.cls, self.fields, self.with_defaults = cls, fields or tuple(declared(cls)), with_defaults
 
 
-def open_workspace(name: str) -> Any:
-    from core.actions.demo import DEMOS, open_demo
-    from core.workspace.workspace import Workspace, locate
+class Without:
+    """An annotation of a settings object: fields that are no option here."""
 
-    return world().local_rank_zero_first(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))
-
-
-def chosen_compute(device: str, dtype: str, chunk: int) -> Any:
-    from core.actions.compute import Compute
-
-    if world().size > 1 and ":" in device:
-        raise UserError(f"{device} is one device, but there are {world().size} processes.", "Use auto, cuda or cpu.")
-    compute = Compute(device, dtype, chunk)
-    print(f"device: {compute.torch_device()}, {compute.dtype}", file=sys.stderr)
-    return compute
+    def __init__(self, *fields: str) -> None:
+        self.fields = fields
 
 
-def chosen_ranking(opened: Any, name: str) -> Any:
-    def choose() -> str:
-        if name != "newest":
-            return opened.runs.get(name).id
-        runs = opened.runs.all("rank")
-        if not runs:
-            raise UserError("There is no ranking in this workspace.", "Run the rank command first.")
-        return runs[0].id
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with its settings parameters replaced by one option per field.
 
-    (run,) = opened.runs.collect_distributed([world().on_rank_zero(choose)])
+    The options stand where the parameter stands. Settings are checked as they are made, before the command runs.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[Parameter] = []
+    makers: dict[str, Callable[[Fields], Any]] = {}
+    for name, parameter in signature(command).parameters.items():
+        cls = hints[name]
+        metadata: tuple[Any, ...] = getattr(cls, "__metadata__", ())
+        if metadata:
+            cls = get_args(cls)[0]
+        given = next((one for one in metadata if isinstance(one, Given)), None)
+        if given is not None:
+            fields = [declared(given.cls)[key] for key in given.fields]
+            parameters += [
+                _option(f"{name}_{one.name}", one, one.default if given.with_defaults else None) for one in fields
+            ]
+            makers[name] = _collector(name, fields)
+        elif hasattr(cls, "__dataclass_fields__"):
+            left_out = {key for one in metadata if isinstance(one, Without) for key in one.fields}
+            fields = [one for key, one in declared(cls).items() if one.option is not None and key not in left_out]
+            parameters += [_option(f"{name}_{one.name}", one, one.default) for one in fields]
+            makers[name] = _constructor(cls, _collector(name, fields))
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        made = {name: make(values) for name, make in makers.items()}
+        command(**made, **values)
+
+    run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    del run.__dict__["__wrapped__"]  # typer would read the annotations of the command itself
     return run
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr)
+def _collector(prefix: str, fields: list[Declared]) -> Callable[[Fields], Fields]:
+    def collect(values: Fields) -> Fields:
+        """Take the values of these options out, those that were given, as values of the fields."""
+        found = {}
+        for one in fields:
+            value = values.pop(f"{prefix}_{one.name}")
+            if value is not None:
+                found[one.name] = _field_value(one, value)
+        return found
+
+    return collect
 
 
-def command_line() -> str:
-    return shlex.join(["python", "-m", "core", *sys.argv[1:]])
+def _constructor(cls: Any, collect: Callable[[Fields], Fields]) -> Callable[[Fields], Any]:
+    return lambda values: cls(**collect(values))
+
+
+def _field_value(one: Declared, value: Any) -> Any:
+    if one.setting.repeat:
+        return tuple(value) or one.default
+    return one.parse(value) if _is_text(one) else value
+
+
+def _is_text(one: Declared) -> bool:
+    """Whether the option is read as text, and its value from that."""
+    return (one.is_tuple and not one.setting.repeat) or bool(one.setting.words)
+
+
+def _option(name: str, one: Declared, default: Any) -> Parameter:
+    """The option of a field; a ``default`` of None means that the field is left out unless it is given."""
+    kind: Any = str if _is_text(one) else one.kind
+    if one.setting.repeat:
+        kind, default = list[one.kind], None  # type: ignore[name-defined]
+    elif _is_text(one) and default is not None:
+        default = one.text(default) or None
+    flag = f"--{one.option}" + (f"/--no-{one.option}" if kind is bool and default else "")
+    bounds: dict[str, Any] = {}
+    if kind in (int, float):
+        bounds = {"min": one.minimum, "max": one.maximum}
+    option = typer.Option(
+        flag,
+        help=one.setting.help,
+        metavar=metavar(*one.choices, is_tuple=one.is_tuple and not one.setting.repeat) if one.choices else None,
+        show_default=default not in (None, ""),
+        **bounds,
+    )
+    value: Any = kind if default is not None else kind | None
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[value, option])
+
+
+def metavar(*choices: Any, is_tuple: bool = False) -> str:
+    """Return how ``--help`` shows a closed set of values: ``[a|b]``, or ``[a|b],...`` for a list with commas."""
+    return f"[{'|'.join(map(str, choices))}]" + (",..." if is_tuple else "")
+
+
+WorkspaceOption = Annotated[str, typer.Option("--workspace", "-w", help="Name of a workspace, or path of its folder.")]
+RankingOption = Annotated[str, typer.Option(help="Id of a rank run, or newest.")]
+ReviewerOption = Annotated[str, typer.Option(help="Name of the reviewer, recorded with the decision.")]
+ReasonOption = Annotated[str, typer.Option(help="Reason, recorded with the decision.")]
+TopOption = Annotated[int, typer.Option(min=1, help="Number of most harmful and of most helpful items to print.")]

@@ -1,4 +1,4 @@
-"""The commands of reviewing: ``python -m core review ...``."""
+"""The commands of the label review: ``tasklens review ...``."""
 
 from __future__ import annotations
 
@@ -7,138 +7,123 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.cli.common import announce_device, live_progress, open_workspace
 from core.cli.decisions import (
     REVIEWER,
     ItemOption,
     JsonOption,
-    ReviewerOption,
     RoleOption,
     TaskOption,
     cell,
     class_names,
     comment_fields,
-    fields,
-    moment,
-    named,
+    entry_fields,
+    item_text,
+    log_state,
     named_items,
+    newest_queue_run,
     print_comment,
     print_json,
     print_reversal,
     print_snapshot,
     row,
-    the_queue,
 )
-from core.cli.options import (
-    DEFAULT_WORKSPACE,
-    ChunkOption,
-    DeviceOption,
-    DtypeOption,
-    WorkspaceOption,
-    chosen_compute,
-    live_progress,
-    open_workspace,
-)
+from core.cli.options import DEFAULT_WORKSPACE, ReasonOption, ReviewerOption, WorkspaceOption, metavar, with_settings
+from core.maml.settings import Compute
+from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from core.decisions.log import Decision
     from core.workspace.workspace import Workspace
 
+VERDICTS = ("keep", "remove", "relabel", "unsure", "clear")
+"""Those of :data:`core.decisions.records.Verdict`, which takes long to import."""
+BECOMES = ("unsure", "remove", "relabel")
+"""Those of :data:`core.decisions.cleanlab.BECOMES`."""
+
 review = typer.Typer(
-    help="Find wrong labels, decide on them, and hand the decisions over.", no_args_is_help=True, rich_markup_mode=None
+    help="Find label errors, decide on them, and export the decisions.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
 @review.command()
-def queue(
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    slow: Annotated[
-        str, typer.Option(help="Slow scores to add, with commas: self_influence, harm, cross_validated.")
-    ] = "",
-    rounds: Annotated[int, typer.Option(min=1, help="Times that tasks drawn for it rate every label.")] = 4,
-    calibrate: Annotated[
-        bool, typer.Option(help="Plant wrong labels on copies, to choose the ranking and foretell what is left.")
-    ] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 0,
-) -> None:
-    """Rank every label by how wrong it looks; the ranking is the one that finds planted wrong labels best."""
-    from core.actions.queue import QueueSettings
-    from core.actions.queue import queue as make
+@with_settings
+def queue(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, settings: QueueSettings, compute: Compute) -> None:
+    """Build the review queue: all labels, the most likely errors first; print its folder.
 
-    settings = QueueSettings(tuple(filter(None, slow.split(","))), rounds, calibrate, seed)
-    run = make(open_workspace(workspace), settings, chosen_compute(device, dtype, chunk), live_progress())
+    The score that ranks them is the one that finds injected label errors best.
+    """
+    from core.actions.queue import queue as build
+
+    run = build(open_workspace(workspace), settings, announce_device(compute), live_progress())
     print(run.folder)
 
 
 @review.command()
 def show(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    top: Annotated[int, typer.Option(min=0, help="Items to print.")] = 20,
+    top: Annotated[int, typer.Option(min=0, help="Number of items to print.")] = 20,
 ) -> None:
-    """What the newest queue found: how it ranks, how many wrong labels are left, and the most suspicious items."""
+    """Describe the newest queue: how it ranks, how many errors are predicted to remain, and its first items."""
     from core.actions.queue import queue_summary_text, remaining
 
     opened = open_workspace(workspace)
-    run = the_queue(opened)
+    run = newest_queue_run(opened)
     for line in [*queue_summary_text(run), *remaining(opened, run)]:
         print(line)
     for item in run.table("items.parquet").head(top).itertuples():
         where = "/".join(filter(None, (item.task_id, item.role, item.image_id)))
-        chance = "" if item.probability != item.probability else f"wrong {item.probability:.0%}"
+        chance = "" if item.probability != item.probability else f"label error {item.probability:.0%}"
         row(item.rank + 1, where, f"given {item[6]}", f"suggested {item.suggested}", chance)
 
 
 @review.command()
 def decide(
-    verdict: Annotated[str, typer.Option("--as", help="keep, remove, relabel, unsure or clear.")],
+    verdict: Annotated[str, typer.Option("--as", help="The decision.", metavar=metavar(*VERDICTS))],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     item: ItemOption = None,
     task: TaskOption = "",
     role: RoleOption = "",
-    first: Annotated[int, typer.Option(min=0, help="Decide on this many of the newest queue instead.")] = 0,
+    first: Annotated[int, typer.Option(min=0, help="Decide on this many first items of the newest queue instead.")] = 0,
     label: Annotated[
         str | None,
-        typer.Option(help="The new class, with --as relabel; with --first, left out: what the queue suggests."),
+        typer.Option(help="New class for --as relabel. Default with --first: what the queue suggests."),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Kept with the decision.")] = "",
+    reason: ReasonOption = "",
     reviewer: ReviewerOption = REVIEWER,
     least_probability: Annotated[
         float,
-        typer.Option(
-            min=0, max=1, help="Of a --task with --as relabel: how probable a suggestion of the queue has to be."
-        ),
+        typer.Option(min=0, max=1, help="For --task with --as relabel: least probability of a suggestion to accept."),
     ] = 0.5,
     seen: Annotated[
-        bool, typer.Option("--seen", help="You know what others decided, so this settles conflicts with them.")
+        bool, typer.Option("--seen", help="Resolve conflicts: the decision is made knowing those of other reviewers.")
     ] = False,
 ) -> None:
-    """Decide on images, on an image in a task, on a task, or on the first items of the queue; prints the decisions.
+    """Decide on images, an image in one task, a task, or the first items of the queue; print the decisions.
 
-    A task as a whole is relabelled as the queue suggests; rows that are decided already stay as they are.
+    Relabelling a whole task accepts what the queue suggests, except for rows that are decided already.
     """
     from core.actions.decide import check_known, class_number, first_of_queue, suggestions_of_task, undecided
     from core.decisions.log import Decision
 
     opened, items = open_workspace(workspace), named_items(item, task, role)
     if bool(first) == bool(items):
-        raise UserError("It is not said what to decide on.", "Give either --item or --task, or --first.")
+        raise UserError("There are no items to decide on.", "Give either --item or --task, or --first.")
     if verdict == "relabel" and task and not item and label is None:
-        every = suggestions_of_task(opened, the_queue(opened), task, least_probability)
-        decisions = tuple(undecided(every, opened.decisions.current()))
+        suggestions = suggestions_of_task(opened, newest_queue_run(opened), task, least_probability)
+        decisions = tuple(undecided(suggestions, opened.decisions.current()))
         if not decisions:
-            print(f"nothing to relabel; {len(every)} decided already")
+            print(f"nothing to relabel; {len(suggestions)} decided already")
             return
         _submit(opened, reviewer, decisions, seen)
         return
     chosen, source = [(one, label) for one in items], ""
     if first:
-        queue = the_queue(opened)
-        source = queue.id
-        suggests = verdict == "relabel" and label is None
-        chosen = [(one, class_name if suggests else label) for one, class_name in first_of_queue(queue, first)]
+        run = newest_queue_run(opened)
+        source = run.id
+        is_suggested = verdict == "relabel" and label is None
+        chosen = [(one, class_name if is_suggested else label) for one, class_name in first_of_queue(run, first)]
     project = opened.project()
     numbers = {name: class_number(project.images, name) for _, name in chosen if name is not None}
     decisions = tuple(
@@ -150,70 +135,70 @@ def decide(
 
 
 def _submit(opened: Workspace, reviewer: str, decisions: tuple[Decision, ...], seen: bool) -> None:
-    """Append the decisions as one group, and print them."""
+    """Append the decisions to the log as one group, and print them."""
     from core.decisions.log import Operation
 
     log = opened.decisions
     log.submit([Operation("decide", reviewer, "", decisions, log.version() if seen else None)])
     words = class_names(opened)
     for decision in decisions:
-        row(named(decision.item), words(decision))
+        row(item_text(decision.item), words(decision))
 
 
 @review.command()
 def undo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, reviewer: ReviewerOption = REVIEWER) -> None:
-    """Take back your last decisions that still stand; again and again, as far as you like."""
+    """Undo your last decisions; repeat to go further back."""
     opened = open_workspace(workspace)
-    print_reversal(opened, opened.decisions.undo(reviewer), "taken back", "Nothing to undo.")
+    print_reversal(opened, opened.decisions.undo(reviewer), "undone", "Nothing to undo.")
 
 
 @review.command()
 def redo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, reviewer: ReviewerOption = REVIEWER) -> None:
-    """Put back what you undid last, unless you have decided something since."""
+    """Redo what you undid last, unless you have decided something since."""
     opened = open_workspace(workspace)
-    print_reversal(opened, opened.decisions.redo(reviewer), "put back", "Nothing to redo.")
+    print_reversal(opened, opened.decisions.redo(reviewer), "redone", "Nothing to redo.")
 
 
 @review.command()
 def log(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
-    """Print everything ever decided, oldest first."""
+    """Print the log of decisions, oldest first."""
     opened = open_workspace(workspace)
     words, history = class_names(opened), opened.decisions.history()
     if as_json:
-        print_json(fields(entry, words) for entry in history)
+        print_json(entry_fields(entry, words) for entry in history)
         return
     row("number", "time", "group", "undoes", "by", "reviewer", "item", "decision", "reason", "source")
     for entry in history:
         undoes = "" if entry.undoes is None else entry.undoes
         people = cell(entry.by), cell(entry.reviewer)
         why = cell(entry.reason), cell(entry.source)
-        row(entry.seq, entry.at, entry.group, undoes, *people, named(entry.item), words(entry), *why)
+        row(entry.seq, entry.at, entry.group, undoes, *people, item_text(entry.item), words(entry), *why)
 
 
 @review.command()
 def conflicts(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Print the items about which reviewers differ without having seen each other's decisions."""
+    """Print the conflicts: items that reviewers decided differently without seeing each other's decisions."""
     opened = open_workspace(workspace)
     words = class_names(opened)
     for item, entries in opened.decisions.conflicts().items():
-        row(named(item), ", ".join(f"{cell(entry.reviewer)}: {words(entry)}" for entry in entries))
+        row(item_text(item), ", ".join(f"{cell(entry.reviewer)}: {words(entry)}" for entry in entries))
 
 
 @review.command()
 def comment(
-    text: Annotated[str, typer.Argument(help="What you have to say.")],
+    text: Annotated[str, typer.Argument(help="The comment.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     item: ItemOption = None,
     task: TaskOption = "",
     role: RoleOption = "",
     reviewer: ReviewerOption = REVIEWER,
 ) -> None:
-    """Say something about an image, an image in a task, or a task."""
+    """Comment on an image, an image in one task, or a task."""
     from core.actions.decide import check_known
 
     opened, items = open_workspace(workspace), named_items(item, task, role)
     if len(items) != 1:
-        raise UserError("A comment is about one thing.", "Give one --item, or --task.")
+        raise UserError("A comment needs exactly one item.", "Give one --item, or --task.")
     check_known(opened.project().tasks.train, items)
     print_comment(opened.decisions.comment(items[0], reviewer, text))
 
@@ -226,7 +211,7 @@ def comments(
     role: RoleOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Print what was said about an item, or about all."""
+    """Print the comments on an item, or all comments."""
     log, items = open_workspace(workspace).decisions, named_items(item, task, role)
     found = [comment for one in items for comment in log.comments(one)] if items else log.comments()
     if as_json:
@@ -238,34 +223,34 @@ def comments(
 
 @review.command()
 def snapshot(
-    name: Annotated[str, typer.Argument(help="A name that is not taken.")],
+    name: Annotated[str, typer.Argument(help="A new name.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    note: Annotated[str, typer.Option(help="Kept with it.")] = "",
+    note: Annotated[str, typer.Option(help="Note, saved with the snapshot.")] = "",
     reviewer: ReviewerOption = REVIEWER,
 ) -> None:
-    """Give the present state of the decisions a name."""
+    """Save the current state of the decisions under a name."""
     print_snapshot(open_workspace(workspace).decisions.snapshot(name, reviewer, note))
 
 
 @review.command()
 def snapshots(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Print the snapshots, oldest first."""
+    """List the snapshots, oldest first."""
     for found in open_workspace(workspace).decisions.snapshots():
         print_snapshot(found)
 
 
 @review.command()
 def diff(
-    before: Annotated[str, typer.Argument(help="Name of a snapshot, or number of a line of the log.")],
-    after: Annotated[str, typer.Argument(help="Another; left out: now.")] = "",
+    before: Annotated[str, typer.Argument(help="Name of a snapshot, or number of a log entry.")],
+    after: Annotated[str, typer.Argument(help="Another one. Default: now.")] = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Print where the decisions of two states differ."""
+    """Print the differences between the decisions of two states."""
     opened = open_workspace(workspace)
     decisions, words = opened.decisions, class_names(opened)
-    found = decisions.difference(moment(decisions, before), moment(decisions, after) if after else None)
+    found = decisions.difference(log_state(decisions, before), log_state(decisions, after) if after else None)
     for item, (old, new) in found.items():
-        row(named(item), words(old), words(new))
+        row(item_text(item), words(old), words(new))
 
 
 @review.command()
@@ -274,7 +259,7 @@ def restore(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     reviewer: ReviewerOption = REVIEWER,
 ) -> None:
-    """Decide everything as it was in a snapshot; undo takes that back."""
+    """Restore the decisions of a snapshot; can be undone."""
     decisions = open_workspace(workspace).decisions
     group = decisions.restore(name, reviewer).group
     changed = sum(entry.group == group for entry in decisions.history())
@@ -284,36 +269,42 @@ def restore(
 @review.command()
 def agreement(
     one: Annotated[str, typer.Argument(help="A reviewer.")],
-    two: Annotated[str, typer.Argument(help="Another.")],
+    two: Annotated[str, typer.Argument(help="Another reviewer.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
-    """Print how far two reviewers agree, and where they differ."""
+    """Print the agreement of two reviewers, and where they differ."""
     from core.decisions.agreement import agreement as measured
 
     opened = open_workspace(workspace)
     found, words = measured(opened.decisions, one, two), class_names(opened)
-    print(f"items decided by both: {found.items}, alike: {found.equal:.1%}")
+    print(f"items decided by both: {found.items}, in agreement: {found.equal:.1%}")
     if found.kappa == found.kappa:
         print(f"Cohen's kappa {found.kappa:.2f} [{found.low:.2f}, {found.high:.2f}]")
     else:
-        print("Cohen's kappa is not defined, as both said the same of all items")
+        print("Cohen's kappa is undefined, as both made the same decision on all items")
     for first, second in found.differing:
-        row(named(first.item), f"{cell(one)}: {words(first)}", f"{cell(two)}: {words(second)}")
+        row(item_text(first.item), f"{cell(one)}: {words(first)}", f"{cell(two)}: {words(second)}")
 
 
 @review.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="csv, parquet or JSON: decisions, or a table of cleanlab's.")],
+    file: Annotated[Path, typer.Argument(help="Decisions, or a table of cleanlab, as csv, parquet or JSON.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_: Annotated[
-        str, typer.Option("--as", help="What an issue of cleanlab's becomes: unsure (to look at), remove or relabel.")
+        str,
+        typer.Option(
+            "--as", help="Decision for each issue of cleanlab; unsure means to look at.", metavar=metavar(*BECOMES)
+        ),
     ] = "unsure",
     reviewer: Annotated[
-        str, typer.Option(help="Whose the decisions are that name nobody; default import, or cleanlab for cleanlab's.")
+        str,
+        typer.Option(help="Reviewer of decisions that name none. Default: import, or cleanlab for its tables."),
     ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be imported, and import nothing.")
+    ] = False,
 ) -> None:
-    """Bring in decisions from a file, all or none; prints what was new and what was there."""
+    """Import decisions from a file, all or none; report what is new and what is known."""
     from core.actions.import_decisions import import_decisions, plan_import
 
     act = plan_import if dry_run else import_decisions
@@ -324,11 +315,14 @@ def import_(
 def export(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; default: exports/decisions of the workspace.")
+        Path | None, typer.Option(help="Folder to write. Default: exports/decisions of the workspace.")
     ] = None,
-    formats: Annotated[str, typer.Option(help="csv, parquet and json, with commas.")] = "csv,parquet,json",
+    formats: Annotated[
+        str,
+        typer.Option(help="Formats, separated by commas.", metavar=metavar("csv", "parquet", "json", is_tuple=True)),
+    ] = "csv,parquet,json",
 ) -> None:
-    """Write decisions, conflicts, corrected labels and comments with their provenance; prints the folder."""
+    """Export decisions, conflicts, corrected labels and comments with their provenance; print the folder."""
     from core.actions.export_decisions import export_decisions
 
     opened = open_workspace(workspace)
@@ -340,10 +334,10 @@ def export(
 def report(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     out: Annotated[
-        Path | None, typer.Option(help="File to write; default: exports/review.html of the workspace.")
+        Path | None, typer.Option(help="File to write. Default: exports/review.html of the workspace.")
     ] = None,
 ) -> None:
-    """Write the review as one HTML file with pictures, curves, figures and method; prints its path."""
+    """Write a report of the review as one HTML file with images, curves, figures and method; print its path."""
     from core.actions.report import write_report
 
     opened = open_workspace(workspace)
@@ -352,7 +346,7 @@ def report(
 
 @review.command()
 def duplicates(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Look for images that occur twice, and for leaks; prints what was found and the folder of the run."""
+    """Find duplicate images, and leaks into the held-out tasks; print the findings and the folder of the run."""
     from core.actions.duplicates import duplicates as search
     from core.actions.duplicates import sentences
 

@@ -1,24 +1,17 @@
-"""The commands of what-if sets: ``python -m core sets ...``."""
+"""The commands of what-if sets: ``tasklens sets ...``."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from core.cli.changes import ImagesOption, RelabelOption, TasksOption, named_changes, print_changes
-from core.cli.options import (
-    DEFAULT_WORKSPACE,
-    ChunkOption,
-    DeviceOption,
-    DtypeOption,
-    WorkspaceOption,
-    chosen_compute,
-    live_progress,
-    open_workspace,
-)
+from core.cli.common import accuracy_text, announce_device, change_text, live_progress, open_workspace
+from core.cli.options import DEFAULT_WORKSPACE, ReviewerOption, WorkspaceOption, with_settings
+from core.maml.settings import Compute
 
-sets = typer.Typer(help="Named what-if sets, side by side.", no_args_is_help=True, rich_markup_mode=None)
+sets = typer.Typer(help="Save and compare named what-if sets.", no_args_is_help=True, rich_markup_mode=None)
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the set.")]
 
@@ -30,10 +23,10 @@ def save(
     tasks: TasksOption = "",
     images: ImagesOption = "",
     relabel: RelabelOption = None,
-    note: Annotated[str, typer.Option(help="Kept with the set.")] = "",
-    reviewer: Annotated[str, typer.Option(help="Kept with the set.")] = "command line",
+    note: Annotated[str, typer.Option(help="Note, saved with the set.")] = "",
+    reviewer: ReviewerOption = "command line",
 ) -> None:
-    """Keep what reviewers decided, or what the options name, under a name; a set never changes."""
+    """Save the reviewers' decisions, or the changes that the options name, as a set; sets never change."""
     opened = open_workspace(workspace)
     changes = named_changes(tasks, images, relabel) or opened.changes()
     changes.applied(opened.project().tasks.train)  # refuses what is not in the task list
@@ -42,67 +35,72 @@ def save(
 
 @sets.command("list")
 def list_command(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """All sets, oldest first: name, what changes, who, when, note."""
+    """List all sets, oldest first: name, changes, reviewer, time, note."""
     opened = open_workspace(workspace)
     for name in opened.sets.names():
-        one = opened.sets.get(name)
-        print("\t".join((one.name, one.changes.words, one.who, one.at, one.note)))
+        named = opened.sets.get(name)
+        print("\t".join((named.name, named.changes.words, named.who, named.at, named.note)))
 
 
 @sets.command()
 def show(name: NameArgument, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """What a set removes and relabels, one item a line."""
+    """Print the items that a set removes and relabels, one per line."""
     print_changes(open_workspace(workspace).sets.get(name).changes)
 
 
 @sets.command()
 def delete(name: NameArgument, workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Forget a set; what was computed for it stays."""
+    """Delete a set; results computed for it are kept."""
     open_workspace(workspace).sets.delete(name)
 
 
 @sets.command()
+@with_settings
 def compare(
-    names: Annotated[list[str] | None, typer.Argument(help="Names of sets; all, if none is given.")] = None,
+    *,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of the sets to compare. Default: all.")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 0,
+    compute: Compute,
 ) -> None:
-    """Sets side by side: estimates, and measurements of those that were fine-tuned or retrained; the first time
-    prepares for the estimates.
+    """Compare sets: estimates, and measurements where they were fine-tuned or retrained.
+
+    The first call prepares the estimates, which takes longer.
     """
     from core.actions.preparation import prepare
     from core.actions.whatif import WhatIfEstimator
     from core.actions.whatif_sets import class_table
-    from core.actions.whatif_sets import compare as compare_action
+    from core.actions.whatif_sets import compare as compare_sets
 
-    opened, compute = open_workspace(workspace), chosen_compute(device, dtype, chunk)
+    opened = open_workspace(workspace)
+    announce_device(compute)
     if not opened.sets.names():
-        print("There is no set yet.")
+        print("There are no sets.")
         return
     prepare(opened, compute, live_progress())
-    found = compare_action(opened, WhatIfEstimator(opened, compute), compute, names or [])
-    for one in found:
-        print(f"{one.named.name}: {one.named.changes.words}")
-        if one.fault is not None:
-            print(f"  no estimate: {one.fault}")
-        if (guess := one.estimate) is not None:
-            at, change = guess.accuracy, guess.accuracy_change
-            print(
-                f"  estimate, not a measurement: accuracy {at.mean:.3f}, "
-                f"change {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]; "
-                f"{one.better} tasks better, {one.worse} worse; residual {guess.residual:.0%}"
-            )
-        for way, measured in one.measured.items():
-            at, change = measured.accuracy, measured.accuracy_change
-            tasks = "" if measured.better is None else f"; {measured.better} tasks better, {measured.worse} worse"
-            print(
-                f"  measured by {way}: accuracy {at.mean:.3f} [{at.low:.3f}, {at.high:.3f}], "
-                f"change {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]{tasks}"
-            )
-        if "retrain" not in one.measured:
-            print("  not measured until retrained")
-    table = class_table(found)
+    results = compare_sets(opened, WhatIfEstimator(opened, compute), compute, names or [])
+    for result in results:
+        _print_result(result)
+    table = class_table(results)
     if len(table):
-        print("\nestimated accuracy a class\n" + table.to_string(index=False, float_format="{:.3f}".format))
+        print("\nestimated accuracy per class\n" + table.to_string(index=False, float_format="{:.3f}".format))
+
+
+def _print_result(result: Any) -> None:
+    """Print the estimate and the measurements of one set."""
+    print(f"{result.named.name}: {result.named.changes.words}")
+    if result.fault is not None:
+        print(f"  no estimate: {result.fault}")
+    if (estimate := result.estimate) is not None:
+        print(
+            f"  estimate, not a measurement: accuracy {estimate.accuracy.mean:.3f}, "
+            f"change {change_text(vars(estimate.accuracy_change))}; "
+            f"{estimate.better} tasks better, {estimate.worse} worse; residual {estimate.residual:.0%}"
+        )
+    for method, measured in result.measured.items():
+        tasks = "" if measured.better is None else f"; {measured.better} tasks better, {measured.worse} worse"
+        print(
+            f"  measured by {method}: accuracy {accuracy_text(vars(measured.accuracy))}, "
+            f"change {change_text(vars(measured.accuracy_change))}{tasks}"
+        )
+    if "retrain" not in result.measured:
+        print("  not measured until retrained")

@@ -1,4 +1,4 @@
-"""The commands that estimate changes at once."""
+"""The commands that estimate the effect of changes within a second."""
 
 from __future__ import annotations
 
@@ -10,25 +10,20 @@ from core.cli.changes import (
     ImagesOption,
     RelabelOption,
     TasksOption,
-    estimate_words,
+    estimate_text,
     named_changes,
-    print_ends,
+    print_extremes,
     print_whatif,
 )
-from core.cli.options import (
-    DEFAULT_WORKSPACE,
-    ChunkOption,
-    DeviceOption,
-    DtypeOption,
-    WorkspaceOption,
-    chosen_compute,
-    live_progress,
-    open_workspace,
-)
+from core.cli.common import announce_device, live_progress, open_workspace
+from core.cli.options import DEFAULT_WORKSPACE, WorkspaceOption, with_settings
+from core.maml.settings import Compute
 from core.runtime.errors import UserError
 
 
+@with_settings
 def whatif(
+    *,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     tasks: TasksOption = "",
     images: ImagesOption = "",
@@ -36,56 +31,68 @@ def whatif(
     target: Annotated[
         str, typer.Option(help="Score the training tasks for this target instead: all, task ids, or TASK/IMAGE.")
     ] = "",
-    top: Annotated[int, typer.Option(min=1, help="Most harmful and most helpful tasks to print for a target.")] = 5,
-    prepare: Annotated[bool, typer.Option("--prepare", help="Only do the long part, once, that answers need.")] = False,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 0,
+    top: Annotated[
+        int, typer.Option(min=1, help="Number of most harmful and of most helpful tasks to print for a target.")
+    ] = 5,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only compute what the estimates need, once per model, and exit.")
+    ] = False,
+    compute: Compute,
 ) -> None:
-    """Estimate at once what changes would do, or which tasks matter for a target; the first time prepares for it."""
-    from core.actions.preparation import prepare as prepare_action
+    """Estimate the effect of changes to the training data.
+
+    With --target, print the tasks that matter most for it instead. The first call takes longer, to prepare.
+    """
+    from core.actions.preparation import prepare as prepare_estimates
     from core.actions.whatif import WhatIfEstimator
     from core.influence.targets import Target
 
     if target and (tasks or images or relabel):
-        raise UserError("A target is scored, a set is tried.", "Give either --target, or what is to change.")
-    opened, compute = open_workspace(workspace), chosen_compute(device, dtype, chunk)
-    run = prepare_action(opened, compute, live_progress())
+        raise UserError("--target cannot be combined with changes.", "Give --target, or --tasks, --images, --relabel.")
+    opened = open_workspace(workspace)
+    announce_device(compute)
+    run = prepare_estimates(opened, compute, live_progress())
     if prepare:
         print(run.folder)
         return
-    instant = WhatIfEstimator(opened, compute)
+    estimator = WhatIfEstimator(opened, compute)
     if target:
-        scored = instant.target(Target.parse(target))
-        print(estimate_words(instant.report, scored.residual, scored.seconds))
-        print_ends(scored.table, "task_id", top)
+        scores = estimator.target(Target.parse(target))
+        print(estimate_text(estimator.report, scores.residual, scores.seconds))
+        print_extremes(scores.table, "task_id", top)
         return
-    print_whatif(instant, named_changes(tasks, images, relabel) or opened.changes())
+    print_whatif(estimator, named_changes(tasks, images, relabel) or opened.changes())
 
 
+@with_settings
 def why(
+    *,
     target: Annotated[str, typer.Option(help="What fails: a held-out task, or one of its query images as TASK/IMAGE.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    top: Annotated[int, typer.Option(min=1, help="Most harmful and most helpful tasks and images to print.")] = 5,
+    top: Annotated[
+        int, typer.Option(min=1, help="Number of most harmful and of most helpful tasks and images to print.")
+    ] = 5,
     remove: Annotated[
-        int, typer.Option(min=0, help="Estimate what removing this many of the most harmful images would do.")
+        int, typer.Option(min=0, help="Estimate the effect of removing this many of the most harmful images.")
     ] = 0,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    chunk: ChunkOption = 0,
+    compute: Compute,
 ) -> None:
-    """Why did this fail? The training tasks and images that harm and help a held-out task or image most."""
+    """Explain a failure by the training data behind it.
+
+    Prints the training tasks and images that harm and help a held-out task or image most.
+    """
     from core.actions.preparation import prepare
     from core.actions.whatif import WhatIfEstimator
     from core.actions.why import worst
     from core.influence.targets import Target
 
-    opened, compute, wanted = open_workspace(workspace), chosen_compute(device, dtype, chunk), Target.parse(target)
+    opened, wanted = open_workspace(workspace), Target.parse(target)
+    announce_device(compute)
     prepare(opened, compute, live_progress())
-    instant = WhatIfEstimator(opened, compute)
-    tasks, images = instant.target(wanted), instant.images(wanted)
-    print(estimate_words(instant.report, images.residual, tasks.seconds + images.seconds))
-    print_ends(tasks.table, "task_id", top, "task")
-    print_ends(images.table, "image_id", top, "image")
+    estimator = WhatIfEstimator(opened, compute)
+    tasks, images = estimator.target(wanted), estimator.images(wanted)
+    print(estimate_text(estimator.report, images.residual, tasks.seconds + images.seconds))
+    print_extremes(tasks.table, "task_id", top, "task")
+    print_extremes(images.table, "image_id", top, "image")
     if remove:
-        print_whatif(instant, worst(images.table, "images", remove), wanted)
+        print_whatif(estimator, worst(images.table, "images", remove), wanted)

@@ -35,7 +35,7 @@ class EvidenceSettings:
         tuple[str, ...],
         Setting(
             "Methods to evaluate, separated by commas, or all; see docs/method.md.",
-            words={"all": tuple(ALL_METHODS), "": DEFAULT_METHODS},
+            words={"all": tuple(ALL_METHODS)},
         ),
     ] = DEFAULT_METHODS
     truth: Annotated[

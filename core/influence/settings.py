@@ -16,6 +16,17 @@ CURVATURES = ("gauss-newton", "exact", "direct", "task-fisher", "gamma")
 SOLVERS = ("cg", "neumann", "low-rank", "dual")
 """See :mod:`core.influence.solvers`."""
 SUBSAMPLES = ("random", "difficulty", "uncertainty")
+METHOD_NAMES = (
+    "task-if",
+    "task-if-exact",
+    "task-if-paper",
+    "task-if-fisher",
+    "direct-if",
+    "dot",
+    "tracin",
+    "self-influence",
+)
+"""See :data:`core.influence.methods.METHODS`."""
 GRADIENTS = ("total", "direct")
 
 
@@ -128,8 +139,14 @@ class Estimator:
     """
 
     name: Annotated[
-        str, Setting("Ranking method; the options below change parts of it.", label="Method", option="method")
-    ]
+        str,
+        Setting(
+            "Ranking method; further options change parts of it. See docs/method.md.",
+            label="Method",
+            option="method",
+            choices=METHOD_NAMES,
+        ),
+    ] = METHOD_NAMES[0]
     solve: SolveSettings | None = None
     gradient: Annotated[
         str,

@@ -47,22 +47,31 @@ class ModelFields(BaseModel):
         Backbone,
         Setting(
             "Network: convnet, mlp, learn2learn's omniglot-cnn, omniglot-fc, cnn4 (or mini-imagenet-cnn) or resnet12, "
-            "or your own as package.module:factory, the function that builds it."
+            "or your own as package.module:factory, the function that builds it.",
+            choices=(),
         ),
     ] = "convnet"
     algorithm: Annotated[
         Algorithm,
-        Setting("Meta-learning algorithm. imaml solves a proximal inner problem; anil adapts only the last layer."),
+        Setting(
+            "Meta-learning algorithm. fomaml: first order; anil: only the last layer adapts; meta-sgd: learned inner "
+            "rates; imaml: the inner problem is proximal and solved."
+        ),
     ] = "maml"
     ways: Annotated[int, Ge(2), Setting("Classes per task (N-way).", label="Ways")]
     filters: Annotated[
         int, Ge(1), Setting("Channels of every convolution block: 16, or 64 for learn2learn's networks.")
     ] = 16
     shape: Annotated[
-        tuple[int, int, int], Ge(1), Setting("Size of the images as HEIGHT,WIDTH,CHANNELS.", label="Image size")
+        tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)], Annotated[int, Ge(1)]],
+        Setting("Size of the images as HEIGHT,WIDTH,CHANNELS.", label="Image size"),
     ] = (28, 28, 1)
     pooling: Annotated[
-        str, Setting("How blocks downsample: stride or max (convnet), max or stride (cnn4), mean or none (resnet12).")
+        str,
+        Setting(
+            "Downsampling: stride or max (convnet), max or stride (cnn4), mean or none (resnet12).",
+            choices=("stride", "max", "mean", "none"),
+        ),
     ] = "stride"
     blocks: Annotated[
         int, Ge(1), Le(32), Setting("Convolution blocks: 4 (convnet, omniglot-cnn; cnn4 has at most 4).")
@@ -80,8 +89,8 @@ class ModelFields(BaseModel):
     activation: Annotated[
         str,
         Setting(
-            "Activation of convnet and mlp: gelu, tanh, or relu, which is common in the literature but has no smooth "
-            "minimum."
+            "Activation of convnet and mlp. relu is common in the literature, but its objective has no smooth minimum.",
+            choices=("gelu", "tanh", "relu"),
         ),
     ] = "gelu"
     steps: Annotated[

@@ -36,8 +36,8 @@ class Setting:
         label: Name of the widget; default: the name of the field in words.
         option: Name of the option without dashes; default: the name of the field with hyphens. None: the setting is
             not an option, as it follows from others.
-        choices: All values that there are, or all elements of a tuple; empty where the set is open. A ``Literal`` type
-            is a closed set by itself.
+        choices: All values that there are, or all elements of a tuple. None: those of a ``Literal`` type, or an open
+            set; empty: an open set.
         words: Values that have a name on the command line, as ``none`` for an empty tuple.
         repeat: A tuple is given by repeating the option, not as one value with commas.
     """
@@ -45,7 +45,7 @@ class Setting:
     help: str
     label: str = ""
     option: str | None = ""
-    choices: tuple[Any, ...] = ()
+    choices: tuple[Any, ...] | None = None
     words: Mapping[str, Any] = field(default_factory=dict, hash=False)
     repeat: bool = False
 
@@ -90,9 +90,15 @@ class Declared:
     def label(self) -> str:
         return self.setting.label or self.name.replace("_", " ").capitalize()
 
-    def bound(self, *kinds: type) -> Any:
-        """The value of the first bound of these kinds; None where there is none."""
-        return next((getattr(one, _BOUNDS[type(one)][0]) for one in self.bounds if isinstance(one, kinds)), None)
+    @property
+    def minimum(self) -> Any:
+        """The smallest value; None where there is none, as above an exclusive bound."""
+        return next((one.ge for one in self.bounds if isinstance(one, Ge)), None)
+
+    @property
+    def maximum(self) -> Any:
+        """The largest value; None where there is none."""
+        return next((one.le for one in self.bounds if isinstance(one, Le)), None)
 
     def parse(self, text: str) -> Any:
         """Read a value that is given as text: a tuple, or a word that stands for a value.
@@ -114,8 +120,8 @@ class Declared:
 
     def text(self, value: Any) -> str:
         """Write a value as :meth:`parse` reads it."""
-        if (word := next((word for word, meant in self.setting.words.items() if meant == value), None)) is not None:
-            return word
+        if value is None or value == ():
+            return next((word for word, meant in self.setting.words.items() if meant == value), "")
         if self.is_tuple:
             return ",".join(map(_number_or_text, value))
         return _number_or_text(value)
@@ -139,7 +145,7 @@ class Declared:
 
     def _error(self, value: Any, fix: str) -> SettingError:
         name = self.option or self.name
-        return SettingError(name, f"{value!r} is not a valid {name}.", fix)
+        return SettingError(name, f"Invalid {name}: {value!r}.", fix)
 
 
 def _number_or_text(value: Any) -> str:
@@ -159,7 +165,7 @@ def declared(cls: Any) -> dict[str, Declared]:
             continue
         bounds = tuple(one for one in metadata if isinstance(one, Ge | Gt | Le | Lt))
         kind, is_tuple, length, optional, literal = _shape(get_args(hint)[0])
-        choices = setting.choices or literal
+        choices = literal if setting.choices is None else setting.choices
         found[name] = Declared(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
     return found
 
@@ -190,7 +196,7 @@ def check_settings(settings: Any) -> None:
     Raises:
         SettingError: names the option that is wrong.
     """
-    for name, one in declared(type(settings)).items():
+    for name, one in declared(settings.__class__).items():
         one.check(getattr(settings, name))
 
 
@@ -201,7 +207,7 @@ def arguments_of(settings: Any, *, always: Iterable[str] = (), without: Iterable
         always: Fields to give even if they have their default.
         without: Fields to leave out.
     """
-    known = declared(type(settings))
+    known = declared(settings.__class__)
     values = {name: getattr(settings, name) for name in known if name not in set(without)}
     return arguments(type(settings), values, always=always)
 

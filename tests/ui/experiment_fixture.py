@@ -56,7 +56,7 @@ def result(name: str = "table1-tasks", profile: str = "small") -> Result:
         "experiment": name,
         "profile": profile,
         "seeds": 5,
-        "command": f"python -m core experiments {name}",
+        "command": f"tasklens experiments {name}",
         "order": ["tasks", "curve", "methods", "found"],
     }
     findings = ["**MNIST, harmful tasks.** Retraining gains +1.0 points.", f"Beware of {EVIL}."]

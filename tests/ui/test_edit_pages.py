@@ -288,7 +288,7 @@ class TestCurves:
         options = ["--ranking", ranked.id, "--by", "tasks", "--shares", "0,0.5", "--orders", "harmful,random"]
         options += ["--seeds", "1", "--finetune-steps", "40"]
         assert started == [["curve", "--workspace", str(full.folder), *options]]
-        assert page.code[0].value == f"python -m core curve --workspace tiny {' '.join(options)}"
+        assert page.code[0].value == f"tasklens curve --workspace tiny {' '.join(options)}"
 
     def test_needs_a_share_and_an_order(self, show: Open, full: Workspace) -> None:
         page = show("curves")

@@ -56,7 +56,7 @@ class TestStarting:
             assert experiment.description in words(run_again(page))
             click(page, "experiment_start")
             assert started[-1] == ["experiments", name, "--profile", "small"]
-            assert commands(page)[-1] == f"python -m core experiments {name} --profile small"
+            assert commands(page)[-1] == f"tasklens experiments {name} --profile small"
 
     def test_size_and_seeds_are_passed_on(self, show: Open, home: Path, started: list[list[str]]) -> None:
         page = show("experiments")
@@ -74,9 +74,9 @@ class TestStarting:
         assert f"{MISSING_IMAGES}: omniglot, mini-imagenet, fc100." in words(page)
         adding = commands(page)[0].splitlines()
         assert adding == [
-            "python -m core data --format omniglot --path FOLDER --name omniglot --download",
-            "python -m core data --format mini-imagenet --path FOLDER --name mini-imagenet",
-            "python -m core data --format fc100 --path FOLDER --name fc100 --download",
+            "tasklens data --format omniglot --path FOLDER --name omniglot --download",
+            "tasklens data --format mini-imagenet --path FOLDER --name mini-imagenet",
+            "tasklens data --format fc100 --path FOLDER --name fc100 --download",
         ]
 
     def test_nothing_is_missing_where_all_are_here(

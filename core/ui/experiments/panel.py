@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-
 import streamlit as st
 
 from core.data.download import DOWNLOADABLE
 from core.experiments.catalog import EXPERIMENTS, Experiment
 from core.experiments.profiles import PROFILES
 from core.experiments.run import image_sets
+from core.runtime.program import command_line
 from core.ui.load.shared import command, is_running, start_job
 from core.ui.shell.context import keep_widget_state
 from core.ui.shell.jobs import job_panel, jobs_of
@@ -70,8 +69,8 @@ def _images(experiment: Experiment) -> bool:
 
 def _adding(name: str) -> str:
     """Return the command that adds one of the paper's image sets."""
-    words = ["python", "-m", "core", "data", "--format", name, "--path", "FOLDER", "--name", name]
-    return shlex.join([*words, *(["--download"] if name in DOWNLOADABLE else [])])
+    words = ["data", "--format", name, "--path", "FOLDER", "--name", name]
+    return command_line([*words, *(["--download"] if name in DOWNLOADABLE else [])])
 
 
 def _start(experiment: Experiment, title: str, args: list[str], usable: bool) -> None:
