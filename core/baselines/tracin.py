@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from core.baselines.libraries import checked
+from core.baselines.libraries import checked_scores
 from core.baselines.metatasks import attribution_task, guarded, quiet, task_loader
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
@@ -50,4 +50,4 @@ def dattri_tracin(
     attributor.grad_target_func = guarded(attributor.grad_target_func)
     with torch.no_grad():
         scores = attributor.attribute(train_loader, heldout_loader)
-    return checked(scores.cpu().numpy(), "TracIn")
+    return checked_scores(scores.cpu().numpy(), "TracIn")

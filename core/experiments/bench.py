@@ -14,13 +14,14 @@ import torch
 
 from core.actions.compute import Compute
 from core.actions.edit import REWIND_TASKS
+from core.actions.method_scores import method_scores
 from core.actions.rank import configure_gradient, ranking
 from core.editing.cost import Cost, training_cost
 from core.editing.linear import change_gradient, row_change, touched_tasks
 from core.editing.newton import NewtonSettings, newton_edit
 from core.editing.retraining import Retrain, retrained_params, retraining
 from core.editing.steps import StepSettings, select_snapshot, single_task_finetune
-from core.evidence.method_scores import POOLED_EPOCHS, method_scores
+from core.evidence.method_scores import POOLED_EPOCHS
 from core.experiments.problems import Problem, problem, recipe
 from core.experiments.profiles import WAYS, Profile
 from core.influence.methods import METHODS, Estimator

@@ -131,7 +131,7 @@ def test_every_method_ranks_tasks_instances_and_images(workspace: Workspace, met
 def test_every_method_reports_what_it_did(workspace: Workspace, method: str) -> None:
     chosen, report = estimator(method), ranked(workspace, method).json("solver.json")
     assert report["method"] == method
-    assert report["words"] == METHODS[method].words
+    assert report["words"] == METHODS[method].description
     assert (report["gradient"], report["evaluation"]) == (chosen.gradient, chosen.evaluation)
     assert report["tasks"] == TASKS
     assert (report["device"], report["dtype"]) == ("cpu", "float64")
