@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.actions.curve import FINETUNE, ORDERS, CurveSettings, points
+from core.actions.curve import CurveSettings, points
+from core.editing.settings import FINETUNE, ORDERS
 from core.runtime.progress import format_duration
 from core.ui.charts.edit import curve_figure
 from core.ui.charts.scores import CONFIG

@@ -8,8 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.decide import worst_items
-from core.actions.edit import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS, step_settings
+from core.actions.edit import CONTROLS, STEP_METHODS, step_settings
 from core.decisions.log import Item
+from core.editing.settings import DEFAULT_EDIT_METHODS
 from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
 from core.ui.charts.edit import Dot, edit_figure

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from core.maml import loaded as engine
-from core.maml.loaded import DTYPES, Compute
+from core.maml.loaded import Compute
+from core.maml.settings import DTYPES
 from core.workspace.workspace import Project
 
 __all__ = ["DTYPES", "Compute", "Loaded", "load"]

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute, Loaded
+from core.editing.settings import CurveSettings
 from core.maml.episodes import get_or_compute
 from core.maml.evaluation import evaluate
-from core.maml.training import TrainSettings, train
+from core.maml.settings import TrainSettings
+from core.maml.training import train
 from core.runtime.distributed import world
-from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
@@ -25,35 +26,6 @@ from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
 KIND = "curve"
-ORDERS = ("harmful", "loss", "random")
-FINETUNE = TrainSettings(iterations=40, learning_rate=1e-3, polish=0)
-
-
-@dataclass(frozen=True)
-class CurveSettings:
-    """What to remove, and how much.
-
-    Attributes:
-        by: ``tasks`` or ``images``.
-        shares: Shares of all training tasks or images removed, each in [0, 1).
-        orders: Which of :data:`ORDERS`.
-        seeds: How many repetitions; a seed draws the random part and the order of the fine-tune's tasks.
-    """
-
-    by: str = "tasks"
-    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-    orders: tuple[str, ...] = ORDERS
-    seeds: int = 3
-
-    def __post_init__(self) -> None:
-        if self.by not in ("tasks", "images"):
-            raise UserError(f"Nothing can be removed by {self.by!r}.", "Use tasks or images.")
-        if not self.shares or not all(0 <= share < 1 for share in self.shares):
-            raise UserError("Shares to remove must lie in [0, 1).", "For example 0,0.1,0.2.")
-        if not self.orders or not set(self.orders) <= set(ORDERS):
-            raise UserError(f"Orders must be among {', '.join(ORDERS)}.")
-        if self.seeds < 1:
-            raise UserError("A curve needs at least one seed.")
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import pandas as pd
 
 from core.actions.compute import Compute
 from core.actions.curve import Point, part
-from core.actions.edit import FINETUNE, SOLVE, edit
+from core.actions.edit import SOLVE, edit
 from core.actions.evaluate import evaluation
 from core.actions.export import export
 from core.actions.rank import ranking
 from core.decisions.log import Decision, Item
+from core.editing.settings import FINETUNE
 from core.evidence.detection import detection
 from core.influence.methods import DEFAULT, estimator
 from core.influence.targets import Target

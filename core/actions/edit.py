@@ -28,7 +28,7 @@ from core.checkpoints.model import Model, save_model
 from core.editing import methods as edit_ways
 from core.editing.cost import Cost
 from core.editing.methods import EditedModel, retraining_cost
-from core.editing.newton import NewtonSettings
+from core.editing.settings import CONTROLS, EDIT_METHODS, STEP_METHODS, EditSettings, NewtonSettings
 from core.editing.steps import StepSettings
 from core.influence.methods import SolveSettings
 from core.maml.evaluation import Interval, evaluate
@@ -39,19 +39,10 @@ from core.tasks.changes import Changes, cleaned
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
-EDIT_METHODS = ("linear", "newton", "steps", "steps-all", "finetune", "finetune-all", "retrain")
-CONTROLS = ("steps-all", "finetune-all")
-"""Those that know nothing of the changes."""
-DEFAULT_EDIT_METHODS = ("linear", "newton", "finetune", "finetune-all")
-"""Those that take seconds."""
-STEP_METHODS = ("steps", "steps-all")
 SOLVE = SolveSettings(curvature_tasks=32, damping=0.1)
 """Of the linear edit. It takes a far larger step than the removal of one thing that a ranking rates; with the damping
 of a ranking it overshoots (docs/method.md)."""
-FINETUNE = TrainSettings(iterations=40, learning_rate=1e-3, polish=0)
 NEWTON = NewtonSettings()
-BUDGET = 0.02
-"""Of the steps, as a share of what training the model took."""
 REWIND_TASKS = 8
 """Held-out tasks that choose the snapshot."""
 _LEAST_STEPS = 40
@@ -62,7 +53,9 @@ def kind_of(way: str) -> str:
     return f"edit-{way}"
 
 
-def step_settings(project: Project, budget: float = BUDGET, rewind: bool = True) -> StepSettings:
+def step_settings(
+    project: Project, budget: float = EditSettings.budget, rewind: bool = EditSettings.rewind
+) -> StepSettings:
     """The steps that are, with the choice of where they begin, a share ``budget`` of what training the model took.
 
     They are 40 at least, and 40 where the model does not say how it was trained.
@@ -101,8 +94,8 @@ def cache_key(
     finetune: TrainSettings,
     compute: Compute,
     newton: NewtonSettings = NEWTON,
-    budget: float = BUDGET,
-    rewind: bool = True,
+    budget: float = EditSettings.budget,
+    rewind: bool = EditSettings.rewind,
 ) -> dict[str, Any]:
     """What names the edit, as :class:`core.workspace.runs.Runs` takes it."""
     question: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
@@ -110,7 +103,7 @@ def cache_key(
         question |= {"engine": ENGINE_VERSION, **asdict(solver)}
     if way == "newton":
         question |= {"newton": asdict(newton)}
-    if way in ("steps", "steps-all"):
+    if way in STEP_METHODS:
         question |= {"steps": asdict(step_settings(project, budget, rewind))}
     if way.startswith("finetune"):
         question |= asdict(finetune)
@@ -125,8 +118,8 @@ def edit(
     solver: SolveSettings,
     finetune: TrainSettings,
     newton: NewtonSettings = NEWTON,
-    budget: float = BUDGET,
-    rewind: bool = True,
+    budget: float = EditSettings.budget,
+    rewind: bool = EditSettings.rewind,
     compute: Compute,
     progress: Progress,
 ) -> Run:

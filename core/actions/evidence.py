@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from core.actions.method_scores import method_scores
 from core.editing.retraining import Retrain, retrained_params, retraining, retraining_seconds
 from core.evidence.detection import noisy_task_auc
 from core.evidence.lds import predicted_losses
-from core.evidence.methods import ALL_METHODS, DEFAULT_METHODS, ENSEMBLE_SIZES, check_method, missing
-from core.evidence.subsets import check_count, subset_masks
+from core.evidence.methods import missing
+from core.evidence.settings import EvidenceSettings
+from core.evidence.subsets import subset_masks
 from core.evidence.tables import ceiling_row, failed_row, long_table, method_row
 from core.influence.basis import ENGINE_VERSION
 from core.maml.backbone import Params
@@ -27,50 +28,6 @@ from core.workspace.workspace import Workspace
 
 KIND = "evidence"
 _UNITS = 100  # units of progress per retraining
-
-
-@dataclass(frozen=True)
-class EvidenceSettings:
-    """Settings of the comparison with retraining.
-
-    Attributes:
-        methods: Names of :data:`core.evidence.methods.ALL_METHODS`, optionally with parts changed as in
-            :func:`core.influence.methods.parse`.
-        truth: ``half`` (LDS) or ``one`` (leave one task out).
-        subsets, seeds: The number of retrainings is their product; with 2 seeds or more the ceiling is known.
-        retrain, iterations: :class:`core.editing.retraining.Retrain`.
-        targets: How many held-out tasks are targets, the first ones; 0 means all.
-        seed: Seed of the subsets.
-    """
-
-    methods: tuple[str, ...] = DEFAULT_METHODS
-    truth: str = "half"
-    subsets: int = 20
-    seeds: int = 2
-    retrain: str = "fresh"
-    iterations: int = 0
-    targets: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in self.methods:
-            check_method(name)
-        if not self.methods:
-            raise UserError("No methods to evaluate.", f"Choose from {', '.join(ALL_METHODS)}.")
-        if self.seeds < 1 or self.targets < 0:
-            raise UserError("seeds must be 1 or more, and targets 0 or more.")
-        Retrain(self.retrain, self.iterations)
-        check_count(self.subsets)
-
-    @property
-    def start(self) -> Retrain:
-        """Return where and for how long a retraining runs."""
-        return Retrain(self.retrain, self.iterations)
-
-    @property
-    def members(self) -> int:
-        """Return how many additional models trained on all tasks the methods need."""
-        return max((ENSEMBLE_SIZES.get(name, 0) for name in self.methods), default=0)
 
 
 def predicted_seconds(workspace: Workspace, settings: EvidenceSettings) -> float:

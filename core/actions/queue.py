@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from core.review.calibration import Calibration, Copy, calibrate, evidence_by, s
 from core.review.forecast import EVIDENCE, forecast
 from core.review.image_labels import ImageLabelPairs, image_label_pairs
 from core.review.injected_noise import IMAGE_KINDS, ROW_KINDS, inject_label_noise
-from core.review.member_scores import SLOW, ScoreSettings, ScoreTable, Source, features_of, score_labels
+from core.review.member_scores import ScoreSettings, ScoreTable, Source, features_of, score_labels
+from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
@@ -27,29 +28,6 @@ from core.workspace.workspace import Project, Workspace
 
 KIND = "queue"
 VERSION = 2  # raised whenever the answers change
-
-
-@dataclass(frozen=True)
-class QueueSettings:
-    """What a queue is made of.
-
-    Attributes:
-        slow: Scores beyond the fast ones, of :data:`core.review.member_scores.SLOW`.
-        rounds: Times that every label is rated by freshly drawn tasks.
-        calibrate: Plant wrong labels on copies, to choose the ranking and to foretell how many are left.
-        seed: Of all that is random.
-    """
-
-    slow: tuple[str, ...] = ()
-    rounds: int = 4
-    calibrate: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(set(self.slow) - set(SLOW)):
-            raise UserError(f"There is no slow score {unknown[0]!r}.", f"There are: {', '.join(SLOW)}.")
-        if self.rounds < 1 or self.seed < 0:
-            raise UserError("A queue needs 1 round at least, and a seed of 0 or more.")
 
 
 def newest_queue(workspace: Workspace) -> Run | None:

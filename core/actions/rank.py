@@ -5,9 +5,10 @@ from __future__ import annotations
 from core.actions.compute import Compute, load
 from core.actions.evaluate import evaluation
 from core.influence.basis import ENGINE_VERSION
-from core.influence.methods import Estimator, configure_gradient
+from core.influence.gradients import configure_gradient
 from core.influence.ranking import influence_ranking, tracin_ranking
 from core.influence.self_influence import self_influence_ranking
+from core.influence.settings import Estimator
 from core.influence.targets import Target
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter

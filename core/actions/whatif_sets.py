@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute
-from core.actions.edit import FINETUNE, SOLVE, cache_key, kind_of
+from core.actions.edit import SOLVE, cache_key, kind_of
 from core.actions.evaluate import KIND as EVALUATION
 from core.actions.evaluate import cache_key as evaluation_question
 from core.actions.whatif import WhatIf, WhatIfEstimator
+from core.editing.settings import FINETUNE
 from core.maml.evaluation import Interval
 from core.runtime.errors import UserError
 from core.workspace.runs import Run

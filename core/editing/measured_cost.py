@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from core.actions.compute import Loaded
-from core.actions.edit import FINETUNE
+from core.editing.settings import FINETUNE
 from core.influence.curvature import Curvature
 from core.influence.methods import METHODS, SolveSettings
 from core.influence.scores import instance_table

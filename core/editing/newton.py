@@ -22,6 +22,7 @@ from torch import Tensor
 
 from core.editing.cost import Cost
 from core.editing.krylov import Krylov
+from core.editing.settings import NewtonSettings
 from core.influence.curvature import Curvature
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk
@@ -36,32 +37,6 @@ SHARES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 Remember = Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]]
 """Do one step, or return what an interrupted attempt stored (:meth:`core.workspace.runs.RunWriter.save_step`)."""
-
-
-@dataclass(frozen=True)
-class NewtonSettings:
-    """How precisely the step is found.
-
-    Attributes:
-        gradient_tasks: Tasks that the gradient and the trials are averaged over; 0: all.
-        curvature_tasks: The same of the curvature.
-        products: Products with the curvature: the dimension of the Krylov space.
-        seed: Of the draw of the tasks.
-    """
-
-    gradient_tasks: int = 64
-    curvature_tasks: int = 16
-    products: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.gradient_tasks, self.curvature_tasks, self.seed, self.products - 1) < 0:
-            raise UserError("Tasks and seed of a Newton step must be 0 or more, its products 1 or more.")
-
-    def cost(self, tasks: int) -> Cost:
-        """Of a step on that many kept tasks."""
-        gradients, curved = (min(m or tasks, tasks) for m in (self.gradient_tasks, self.curvature_tasks))
-        return Cost(gradients, curved * self.products, gradients * len(SHARES))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from core.actions.compute import Loaded
 from core.checkpoints.model import Model, load_model, save_model
+from core.editing.settings import STARTS
 from core.maml.backbone import Params
 from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings, check_finite, objective, stationarity, train
@@ -25,7 +26,6 @@ from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
 KIND = "retraining"
-STARTS = ("fresh", "warm")
 WARM_RATE, WARM_ITERATIONS = 1e-3, 100
 
 

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from core.evidence.settings import PROTOCOLS
 from core.runtime.errors import UserError
 
-PROTOCOLS = ("half", "one")
 _FEWEST_SUBSETS = 3  # for a correlation over them
-
-
-def check_count(count: int) -> None:
-    """Raise UserError if there are too few subsets for a correlation."""
-    if count < _FEWEST_SUBSETS:
-        raise UserError(f"A correlation needs at least {_FEWEST_SUBSETS} subsets, not {count}.", "Use 20 or more.")
 
 
 def subset_masks(truth: str, tasks: int, count: int, seed: int = 0) -> np.ndarray:
@@ -28,7 +22,8 @@ def subset_masks(truth: str, tasks: int, count: int, seed: int = 0) -> np.ndarra
     """
     if truth not in PROTOCOLS:
         raise UserError(f"Unknown protocol {truth!r}.", f"Use {' or '.join(PROTOCOLS)}.")
-    check_count(count)
+    if count < _FEWEST_SUBSETS:
+        raise UserError(f"A correlation needs at least {_FEWEST_SUBSETS} subsets, not {count}.", "Use 20 or more.")
     if truth == "one":
         if count > tasks:
             raise UserError(

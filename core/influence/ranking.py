@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from core.influence.methods import Estimator
+from core.influence.gradients import target_model, training_model
 from core.influence.scores import check_scores, image_table, instance_table, task_table
+from core.influence.settings import Estimator
 from core.influence.solve import Solver
 from core.influence.targets import Target, target_gradient
 from core.maml.loaded import Loaded
@@ -59,8 +60,8 @@ def influence_ranking(
     Raises:
         UserError: the target is not held out, the solve did not converge, or the scores rank nothing.
     """
-    model = estimator.training_model(loaded.model)
-    v, loss = _target_gradient(loaded, target, estimator.target_model(loaded.model), steps, progress)
+    model = training_model(loaded.model, estimator)
+    v, loss = _target_gradient(loaded, target, target_model(loaded.model, estimator), steps, progress)
     if estimator.solve is None:
         u, report = v, _report_without_solve(loaded)
     else:

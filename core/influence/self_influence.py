@@ -15,9 +15,10 @@ from torch import Tensor
 
 from core.influence.basis import residual_probe
 from core.influence.curvature import task_gradients
-from core.influence.methods import Estimator
+from core.influence.gradients import training_model
 from core.influence.probes import probe_vectors
 from core.influence.ranking import Ranking, score_rows
+from core.influence.settings import Estimator
 from core.influence.solve import Solver
 from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank
 from core.maml.loaded import Loaded
@@ -45,7 +46,7 @@ def self_influence_ranking(
     """
     if estimator.solve is None or estimator.solve.solver != "low-rank":
         raise UserError("Self-influence needs the low-rank solver.", "Use --solver low-rank.")
-    model, settings = estimator.training_model(loaded.model), estimator.solve
+    model, settings = training_model(loaded.model, estimator), estimator.solve
     solver = Solver(loaded, model, settings, steps, progress, store)
     basis = solver.basis()
     solver.with_adaptive_damping(lambda: _probe_solution(basis, solver))

@@ -36,6 +36,9 @@ from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 from core.runtime.progress import Progress
 
+ITERATIONS_ADVICE = "Raise the damping or the number of iterations."
+LOW_RANK_ADVICE = "Raise the rank or the damping."
+ROUNDING_ADVICE = "Rounding keeps it there: compute in float64, or raise the damping or the tolerance."
 _DAMPING_TASKS, _DAMPING_STEPS, _MOST_RAISES = 16, 5, 8
 _MOST_BYTES = 4e9
 
@@ -157,17 +160,18 @@ class Solver:
         with self._steps.timed("solve"):
             solution = self.with_adaptive_damping(lambda: self._attempt(b))
         if not solution.converged:
-            advice = "Raise the rank or the damping." if self.settings.solver == "low-rank" else _ADVICE
+            advice = LOW_RANK_ADVICE if self.settings.solver == "low-rank" else ITERATIONS_ADVICE
             raise UserError(
                 f"The solve stopped at a relative residual of {solution.residual:.1e} after {solution.iterations} "
                 f"iterations; {self.settings.tolerance:.1e} was asked for.",
-                advice,
+                ROUNDING_ADVICE if solution.stagnated else advice,
             )
         return solution
 
     def report(self, solution: Solution) -> dict[str, Any]:
         """method, curvature, solver, tasks, damping (absolute and as a share of the largest eigenvalue), weight_decay,
-        iterations, residual, smallest and largest Ritz value, device, dtype.
+        iterations, products, residual, replacements, stagnated, smallest, largest (of :class:`Solution`), device,
+        dtype.
         """
         settings, asked = self.settings, self.settings.damping * max(self.largest, 0.0)
         return {
@@ -182,7 +186,10 @@ class Solver:
             "damping_raised": self.damping > asked,
             "weight_decay": self.loaded.model.delta,
             "iterations": solution.iterations,
+            "products": solution.products,
             "residual": solution.residual,
+            "replacements": solution.replacements,
+            "stagnated": solution.stagnated,
             "smallest": solution.smallest,
             "largest": solution.largest,
             "device": str(self.loaded.device),
@@ -251,9 +258,6 @@ def _saved(curvature: Product, steps: StepWriter) -> Product:
         return torch.from_numpy(values).to(p)
 
     return product
-
-
-_ADVICE = "Raise the damping or the number of iterations."
 
 
 def _residual_progress(progress: Progress, tolerance: float) -> Any:

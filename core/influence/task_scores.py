@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from core.influence.curvature import gradient_products, task_gradients
-from core.influence.methods import Estimator
+from core.influence.gradients import target_model, training_model
 from core.influence.ranking import sum_over_checkpoints
+from core.influence.settings import Estimator
 from core.influence.solve import Solver
 from core.maml.loaded import Loaded
 from core.maml.objective import Bilevel
@@ -44,8 +45,8 @@ def influence_task_scores(
     Raises:
         UserError: a solve did not converge.
     """
-    v = _target_gradients(loaded, estimator.target_model(loaded.model), targets, progress)
-    model = estimator.training_model(loaded.model)
+    v = _target_gradients(loaded, target_model(loaded.model, estimator), targets, progress)
+    model = training_model(loaded.model, estimator)
     if estimator.solve is None:
         return TaskScores(_gradient_products(loaded, model, v, progress))
     solver = Solver(loaded, model, estimator.solve, steps, progress)

@@ -15,9 +15,7 @@ import torch
 from core.actions.compute import Compute, Loaded
 from core.actions.decide import mark
 from core.actions.edit import (
-    DEFAULT_EDIT_METHODS,
     EDIT_METHODS,
-    FINETUNE,
     NEWTON,
     REWIND_TASKS,
     SOLVE,
@@ -30,6 +28,7 @@ from core.actions.edit import (
 )
 from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
 from core.editing.newton import SHARES, newton_edit
+from core.editing.settings import DEFAULT_EDIT_METHODS, FINETUNE
 from core.editing.steps import StepSettings, single_task_finetune
 from core.maml.evaluation import evaluate
 from core.maml.training import SNAPSHOTS, Snapshot, TrainSettings

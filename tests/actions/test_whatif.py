@@ -14,7 +14,7 @@ import torch
 
 from core.actions import preparation, whatif
 from core.actions.compute import Compute, Loaded
-from core.actions.edit import FINETUNE, edit
+from core.actions.edit import edit
 from core.actions.preparation import (
     HELDOUT,
     ROWS,
@@ -31,6 +31,7 @@ from core.actions.whatif import WhatIf, WhatIfEstimator
 from core.checkpoints.model import ModelSpec
 from core.editing.linear import change_gradient, row_change
 from core.editing.rows import row_gradients
+from core.editing.settings import FINETUNE
 from core.influence import gradient_files as gradients
 from core.influence.basis import FILE, read_basis
 from core.influence.basis import KIND as BASIS

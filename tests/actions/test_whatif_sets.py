@@ -11,12 +11,13 @@ import pytest
 
 from core.actions import preparation
 from core.actions.compute import Compute
-from core.actions.edit import FINETUNE, SOLVE, edit
+from core.actions.edit import SOLVE, edit
 from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
 from core.actions.whatif import WhatIfEstimator
 from core.actions.whatif_sets import class_table, compare
 from core.actions.why import failing_images, failing_tasks, worst
+from core.editing.settings import FINETUNE
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes

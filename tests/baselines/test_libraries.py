@@ -22,7 +22,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatc
 def test_no_library_is_imported_before_it_is_used() -> None:
     code = """
 import sys
-import core.baselines.trak, core.baselines.tracin, core.baselines.ekfac, core.baselines.confidence
+import core.baselines.trak, core.baselines.ekfac, core.baselines.confidence
 heavy = {"dattri", "kronfluence", "cleanlab", "curvlinops", "torchopt", "accelerate", "sklearn"}
 print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
 """

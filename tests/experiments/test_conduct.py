@@ -1,4 +1,7 @@
-"""Every experiment from the command line, small: what it leaves, that it goes on, and what it refuses."""
+"""Every experiment from the command line, small: what it leaves, that it goes on, and what it refuses.
+
+Two are measured; of the others ``make test`` takes figures that were measured before, and ``make test-all`` measures.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,12 @@ from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes
 from core.workspace.runs import RunWriter
+from tests.cli.shell import Shell
+from tests.experiments.recorded import ASK, measure, recorded
 from tests.needs import mini_imagenet_like
-from tests.test_cli import Shell
 
-FAST = ("table1-instances", "figure2", "appendix-e", "ladder")
-ASK = ("--profile", "tiny", "--seeds", "1", "--device", "cpu")
+WHOLE = ("figure2", "appendix-e")
+"""Measured also by ``make test``."""
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +51,8 @@ def home(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
     return shell.folder / "home"
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_leaves_a_folder_that_says_something(shell: Shell, home: Path, name: str) -> None:
+def assert_told(name: str, shell: Shell) -> None:
+    """Run it; its folder has tables, pictures and sentences that say something."""
     done = shell.done("experiments", name, *ASK, "--images", "mnist=mnist5k")
     folder = Path(done.out[-1])
     assert folder == result_folder(name, "tiny")
@@ -68,6 +72,34 @@ def test_every_experiment_leaves_a_folder_that_says_something(shell: Shell, home
     for link in re.findall(r"\]\((\S+)\)", told):
         assert (folder / link).stat().st_size > 500
     assert len(re.findall(r"\]\((\S+)\)", told)) == len(result.plots) + len(result.grids) > 0
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in WHOLE else pytest.mark.slow) for name in EXPERIMENTS]
+)
+def test_every_experiment_leaves_a_folder_that_says_something(shell: Shell, home: Path, name: str) -> None:
+    assert_told(name, shell)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in WHOLE])
+def test_figures_that_were_measured_before_become_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    measured = pd.read_parquet(recorded(name))
+    monkeypatch.setitem(catalog.EXPERIMENTS, name, replace(EXPERIMENTS[name], measure=lambda _: measured))
+    assert_told(name, Shell(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in WHOLE])
+def test_figures_that_were_measured_before_are_of_the_kind_that_is_measured_now(
+    shell: Shell, home: Path, name: str
+) -> None:
+    before, now = pd.read_parquet(recorded(name)), pd.read_parquet(measure(name, shell))
+    assert list(before) == list(now), f"python -m tests.experiments.recorded {name}"
+    words = [column for column in now if column != "note" and now[column].map(lambda v: isinstance(v, str)).all()]
+    assert before[words].equals(now[words]), f"python -m tests.experiments.recorded {name}"
 
 
 def test_list_says_what_there_is(shell: Shell) -> None:
@@ -156,6 +188,7 @@ def test_another_folder_is_not_written_over(shell: Shell, tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_mini_imagenet_runs_on_the_users_own_images(shell: Shell, home: Path, tmp_path: Path) -> None:
     mini_imagenet_like(tmp_path / "mini", classes=5, each=8)
     shell.done("data", "--path", tmp_path / "mini", "--name", "mini-imagenet", "--format", "mini-imagenet")

@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from core.influence.curvature import CURVATURES
-from core.influence.methods import DEFAULT, GRADIENTS, METHODS, SUBSAMPLES, Estimator, SolveSettings, estimator
-from core.influence.solvers import SOLVERS
+from core.influence.methods import DEFAULT, METHODS, Estimator, SolveSettings, estimator
+from core.influence.settings import GRADIENTS, SOLVERS, SUBSAMPLES
 from core.runtime.errors import UserError
 
 SOLVED = [name for name, method in METHODS.items() if method.estimator.solve is not None]

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.actions.compute import Compute
-from core.actions.edit import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON, SOLVE, cache_key, kind_of, step_settings
+from core.actions.edit import CONTROLS, EDIT_METHODS, NEWTON, SOLVE, cache_key, kind_of, step_settings
 from core.actions.rank import ENGINE_VERSION
+from core.editing.settings import FINETUNE
 from core.maml.evaluation import Interval
 from core.tasks.changes import Changes
 from core.ui.ranking.method_text import solve_differences

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.cli_decisions import (
+from core.cli.decisions import (
     REVIEWER,
     ItemOption,
     JsonOption,
@@ -28,7 +28,7 @@ from core.cli_decisions import (
     row,
     the_queue,
 )
-from core.cli_shared import (
+from core.cli.options import (
     DEFAULT_WORKSPACE,
     ChunkOption,
     DeviceOption,

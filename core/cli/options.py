@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,3 +111,11 @@ def chosen_ranking(opened: Any, name: str) -> Any:
 
     (run,) = opened.runs.collect_distributed([world().on_rank_zero(choose)])
     return run
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def command_line() -> str:
+    return shlex.join(["python", "-m", "core", *sys.argv[1:]])

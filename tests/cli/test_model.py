@@ -10,7 +10,7 @@ import torch
 
 from core.checkpoints.model import ModelSpec, load_model, spec_of
 from core.workspace.workspace import Workspace
-from tests.test_cli import SOLVE, TASKS, Shell
+from tests.cli.shell import SOLVE, TASKS, Shell
 
 NETS = """
 import torch

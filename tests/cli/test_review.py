@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core import cli_review
 from core.checkpoints.model import Model, ModelSpec, save_model
+from core.cli import review as review_commands
 from core.decisions.log import Decision, Item
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
-from tests.test_cli import Shell, workspace
+from tests.cli.shell import Shell, workspace
 
 ANN, BOB = ("--reviewer", "Ann"), ("--reviewer", "Bob")
 
@@ -77,7 +77,7 @@ def test_deciding_on_the_first_of_the_queue(shell: Shell, opened: Workspace, mon
     single = {**row[["task_id", "role", "image_id"]], "level": "instance", "suggested": "4"}
     table = pd.DataFrame([whole, single]).assign(rank=[0, 1])
     queue = opened.runs.get_or_compute("queue", {}, lambda work: work.write_table("items.parquet", table))
-    monkeypatch.setattr(cli_review, "the_queue", lambda _: queue)
+    monkeypatch.setattr(review_commands, "the_queue", lambda _: queue)
     instance = f"instance {row['task_id']}/{row['role']}/{row['image_id']}"
     assert review(shell, "decide", "--as", "relabel", "--first", "2") == [
         f"image {row['image_id']}\trelabel to 3",
@@ -98,7 +98,7 @@ def test_a_task_is_relabelled_as_the_queue_suggests(
     where["suggested"] = next(name for name in opened.project().images.class_names if name != row["class"])
     table = pd.DataFrame([where]).assign(rank=0, suggested_probability=0.4)
     queue = opened.runs.get_or_compute("queue", {"task": True}, lambda work: work.write_table("items.parquet", table))
-    monkeypatch.setattr(cli_review, "the_queue", lambda _: queue)
+    monkeypatch.setattr(review_commands, "the_queue", lambda _: queue)
     ask = ("decide", "--as", "relabel", "--task", row["task_id"])
     assert review(shell, *ask) == ["nothing to relabel; 0 decided already"]
     said = f"instance {row['task_id']}/{row['role']}/{row['image_id']}\trelabel to {where['suggested']}"

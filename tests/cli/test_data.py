@@ -11,8 +11,8 @@ from core.runtime.files import HOME_VARIABLE
 from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder
 from core.workspace.workspace import Workspace
+from tests.cli.shell import SOLVE, Shell
 from tests.lookalikes import make_all
-from tests.test_cli import SOLVE, Shell
 
 SHAPE = ["--ways", "2", "--shots", "1", "--queries", "1", "--count", "4", "--heldout", "2"]
 SMALL = ["--filters", "2", "--iterations", "2", "--device", "cpu"]

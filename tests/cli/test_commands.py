@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -12,82 +11,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 
-from core import cli
 from core.actions import preparation
 from core.checkpoints.model import load_model
+from core.cli.app import app
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import PROGRESS_FILE_VARIABLE
 from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder
 from core.tasks.tasklist import read_tasks
 from core.workspace.workspace import Workspace
-
-ROOT = Path(__file__).parents[1]
-TASKS = ["tasks", "--count", "6", "--ways", "3", "--shots", "1", "--queries", "2", "--heldout", "4"]
-TRAIN = ["train", "--filters", "2", "--iterations", "3", "--polish", "0", "--device", "cpu"]
-SOLVE = ["--curvature-tasks", "0", "--device", "cpu"]
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: list[str]
-    err: str
-
-    @property
-    def path(self) -> Path:
-        """The last line of stdout, which is the path of a result."""
-        return Path(self.out[-1])
-
-
-class Shell:
-    """Runs commands in this process, as ``python -m core`` does, with the workspaces in one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, *args: str | Path) -> Result:
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        with pytest.MonkeyPatch.context() as patch, io.StringIO() as out, io.StringIO() as err:
-            patch.setenv(HOME_VARIABLE, str(self.folder / "home"))
-            patch.setattr(sys, "argv", ["core", *map(str, args)])
-            patch.setattr(sys, "stdout", out)
-            patch.setattr(sys, "stderr", err)
-            try:
-                with pytest.raises(SystemExit) as ended:
-                    cli.main()
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-            return Result(int(ended.value.code or 0), out.getvalue().splitlines(), err.getvalue())
-
-    def done(self, *args: str | Path) -> Result:
-        result = self(*args)
-        assert result.code == 0, result.err
-        return result
-
-    def refused(self, *args: str | Path) -> str:
-        """Exit code 2, nothing on stdout, and one sentence or two at the end of stderr, without a traceback."""
-        result = self(*args)
-        assert result.code == 2, result.err
-        assert result.out == []
-        assert "Traceback" not in result.err
-        return result.err.splitlines()[-1]
-
-
-def made(folder: Path) -> Shell:
-    """A shell with tasks, a model and the workspace ``mine``."""
-    shell = Shell(folder)
-    shell.done(*TASKS, "--noise", "tasks:0.5:0.5", "--out", folder / "tasks")
-    shell.done(*TRAIN, "--tasks", folder / "tasks", "--out", folder / "model")
-    shell.done("open", "--tasks", folder / "tasks", "--model", folder / "model", "-w", "mine")
-    return shell
+from tests.cli.shell import ROOT, SOLVE, TASKS, TRAIN, Shell, made, workspace
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +41,6 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shell(ready: Path, tmp_path: Path) -> Shell:
     shutil.copytree(ready, tmp_path / "copy")
     return Shell(tmp_path / "copy")
-
-
-def workspace(shell: Shell) -> Workspace:
-    return Workspace(shell.folder / "home" / "mine")
 
 
 def test_the_whole_path_from_tasks_to_export(shell: Shell) -> None:
@@ -378,7 +313,7 @@ def test_a_workspace_without_a_ranking_says_so(tmp_path: Path) -> None:
 
 
 def test_every_command_explains_itself_and_its_options(tmp_path: Path) -> None:
-    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert set(commands) >= {"tasks", "train", "open", "evaluate", "rank", "edit", "curve", "remove", "export", "demo"}
     shell = Shell(tmp_path)
     overview = "\n".join(shell.done("--help").out)

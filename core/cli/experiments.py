@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from core.cli_shared import ChunkOption, DeviceOption, DtypeOption, chosen_compute, live_progress
+from core.cli.options import ChunkOption, DeviceOption, DtypeOption, chosen_compute, live_progress
 from core.runtime.errors import UserError
 
 

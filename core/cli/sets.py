@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from core.cli_shared import (
+from core.cli.changes import ImagesOption, RelabelOption, TasksOption, named_changes, print_changes
+from core.cli.options import (
     DEFAULT_WORKSPACE,
     ChunkOption,
     DeviceOption,
@@ -16,7 +17,6 @@ from core.cli_shared import (
     live_progress,
     open_workspace,
 )
-from core.cli_whatif import ImagesOption, RelabelOption, TasksOption, named_changes, print_changes
 
 sets = typer.Typer(help="Named what-if sets, side by side.", no_args_is_help=True, rich_markup_mode=None)
 

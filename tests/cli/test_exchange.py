@@ -9,7 +9,7 @@ import pytest
 
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import small_workspace, some_items
-from tests.test_cli import Shell
+from tests.cli.shell import Shell
 
 
 @pytest.fixture
