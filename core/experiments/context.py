@@ -219,8 +219,8 @@ class ExperimentContext:
 
     def finetune(self, problem: Problem, changes: Changes, settings: TrainSettings | None = None) -> TimedEdit:
         """Train briefly on the remaining tasks."""
-        loaded, settings = problem.loaded, replace(settings or self.unit.profile.finetune, seed=self.unit.seed)
-        return self._timed(loaded, lambda progress, work: edit_ways.finetune(loaded, changes, settings, work, progress))
+        loaded, seeded = problem.loaded, replace(settings or self.unit.profile.finetune, seed=self.unit.seed)
+        return self._timed(loaded, lambda progress, work: edit_ways.finetune(loaded, changes, seeded, work, progress))
 
     def edit(self, problem: Problem, changes: Changes, method: str) -> TimedEdit:
         """Edit by one of the methods that several experiments compare, in the settings of the profile."""

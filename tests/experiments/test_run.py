@@ -249,7 +249,7 @@ def test_costs_are_counted_in_meta_gradients(context: ExperimentContext) -> None
     newton = context.newton(problem, changes)
     assert context.steps(problem, changes, (newton.cost + 3) / whole, newton).cost == newton.cost + 3
     gamma = context.linear(problem, changes, "gamma")
-    # The gradients of what leaves; its curvature is one number, found once to measure its size and once to solve.
+    # Gradients of the removed tasks; the curvature is one number, computed once to measure its size and once to solve.
     assert gamma.cost == 2 * 4 + 2 * context.unit.profile.solve.curvature_tasks
     assert context.unedited(problem).cost == 0
 
