@@ -38,8 +38,8 @@ from core.ui.whatif.panel import live_estimate
 from core.workspace.runs import Run
 
 _ESTIMATE, _STEPS, _RETRAIN = (
-    ["edit", *(part for way in ways for part in ("--how", way))]
-    for ways in (DEFAULT_EDIT_METHODS, STEP_METHODS, ["retrain"])
+    ["edit", *arguments(EditSettings, {"methods": methods}, always=("methods",))]
+    for methods in (DEFAULT_EDIT_METHODS, STEP_METHODS, ("retrain",))
 )
 _USUAL_COUNT = 20
 
