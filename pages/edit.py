@@ -10,8 +10,9 @@ import streamlit as st
 from core.actions.decide import worst_items
 from core.actions.edit import CONTROLS, STEP_METHODS, step_settings
 from core.decisions.log import Item
-from core.editing.settings import DEFAULT_EDIT_METHODS
+from core.editing.settings import DEFAULT_EDIT_METHODS, EditSettings
 from core.runtime.progress import format_duration
+from core.runtime.settings import arguments
 from core.tasks.changes import Changes
 from core.ui.charts.edit import Dot, edit_figure
 from core.ui.charts.scores import CONFIG
