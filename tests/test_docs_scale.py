@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from core.runtime.files import HOME_VARIABLE
 from tests.cli.shell import ROOT, Shell
 
@@ -32,6 +34,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_the_commands_run_on_one_machine_and_on_two(tmp_path: Path) -> None:
     (train,), (rank,) = (block.splitlines() for block in BLOCKS)
     shell = Shell(tmp_path)

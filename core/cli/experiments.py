@@ -46,11 +46,11 @@ def experiments(
     Writes a folder of tables, plots and findings, and prints it.
     """
     from core.experiments.catalog import EXPERIMENTS, experiment_of
-    from core.experiments.conduct import conduct, image_sets, result_folder
+    from core.experiments.run import image_sets, result_folder, run_experiment
 
     if list_:
         for one in EXPERIMENTS.values():
-            print(f"{one.name}\t{one.title}\t{one.words}")
+            print(f"{one.name}\t{one.title}\t{one.description}")
         return
     if not name:
         raise UserError("The name of an experiment is missing.", f"Use one of {', '.join(EXPERIMENTS)}.")
@@ -64,7 +64,7 @@ def experiments(
                 message(f"{data} is left out: there is no image set of that name (docs/data.md).")
     folder = out or result_folder(name, profile)
     announce_device(compute)
-    print(conduct(name, profile, chosen, seeds, folder, compute, live_progress(), this_command()))
+    print(run_experiment(name, profile, chosen, seeds, folder, compute, live_progress(), this_command()))
 
 
 def _named_images(text: str) -> dict[str, str]:

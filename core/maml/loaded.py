@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from functools import cached_property
+from typing import Self
 
 from core.data import ImageSet
 from core.maml.backbone import Params
@@ -43,7 +44,7 @@ class Loaded:
         """Return the parameters on the device and in the precision of the computation."""
         return {name: value.to(self.device, self.compute.torch_dtype()) for name, value in params.items()}
 
-    def with_params(self, params: Params) -> Loaded:
+    def with_params(self, params: Params) -> Self:
         """Return a copy with other meta-parameters and the same hashes."""
         other = copy(self)
         other.params = self.place(params)

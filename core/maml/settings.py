@@ -63,7 +63,8 @@ class ModelFields(BaseModel):
         int, Ge(1), Setting("Channels of every convolution block: 16, or 64 for learn2learn's networks.")
     ] = 16
     shape: Annotated[
-        tuple[int, int, int], Ge(1), Setting("Size of the images as HEIGHT,WIDTH,CHANNELS.", label="Image size")
+        tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)], Annotated[int, Ge(1)]],
+        Setting("Size of the images as HEIGHT,WIDTH,CHANNELS.", label="Image size"),
     ] = (28, 28, 1)
     pooling: Annotated[
         str,

@@ -117,7 +117,7 @@ class Job:
 
 
 class Jobs:
-    """A collection of jobs in ``folder``, each of which runs ``command`` with its own arguments from the source root."""
+    """A collection of jobs in ``folder``; each runs ``command`` with its own arguments from the source root."""
 
     def __init__(self, folder: Path, command: Sequence[str] = (sys.executable, "-m", "core")) -> None:
         self.folder = folder.resolve()
@@ -184,7 +184,7 @@ class Jobs:
             "title": title,
             "args": args,
             "command": [*self.command, *args],
-            "started": now.isoformat(timespec="seconds"),
+            "started": now.isoformat(timespec="milliseconds"),
         }
         with (
             (folder / _LOCK).open("w+") as lock,

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -27,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from core import __version__
+from core.runtime.clock import timestamp
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
 from core.runtime.files import content_hash, replacing, write_json
@@ -75,7 +75,7 @@ class Run:
 
     @property
     def finished(self) -> str:
-        """Return when it was finished: UTC, ISO 8601."""
+        """Return when it was finished: UTC, ISO 8601 with milliseconds (whole seconds in runs of earlier versions)."""
         return self.json("provenance.json")["finished"]
 
     @property
@@ -220,7 +220,7 @@ class Runs:
         folder, writer = self.folder / name, RunWriter(self.folder / f".{name}")
         with ExitStack() as locks:
             if not group.on_rank_zero(lambda: folder.is_dir() or self._claim(name, locks)):
-                started, clock = _now(), time.process_time()
+                started, clock = timestamp(), time.process_time()
                 writer.write_json("config.json", {"kind": kind, **key})
                 compute(writer)
                 seconds = time.process_time() - clock
@@ -252,17 +252,13 @@ class Runs:
         return f"{kind}-{content_hash({'kind': kind, **key})[:12]}"
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _provenance(started: str, seconds: dict[str, float], processor_seconds: float) -> dict[str, Any]:
     import torch
 
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": started,
-        "finished": _now(),
+        "finished": timestamp(),
         "seconds": seconds,
         "processor_seconds": round(processor_seconds, 3),
         "versions": {"tasklens": __version__, "python": platform.python_version(), "torch": torch.__version__},

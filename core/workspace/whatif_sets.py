@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
+from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, write_json
 from core.runtime.json_cache import read_json_cached
@@ -53,7 +53,7 @@ class Sets:
             if kept.changes.hash != changes.hash:
                 raise UserError(f"There is a set {name!r} of other changes.", "Choose another name or delete it.")
             return kept
-        made = NamedSet(name, changes, who, datetime.now(UTC).isoformat(timespec="seconds"), note)
+        made = NamedSet(name, changes, who, timestamp(), note)
         told = {"format": FORMAT, "name": name, "who": who, "at": made.at, "note": note, "changes": changes.described()}
         write_json(self._file(name), told)
         return made

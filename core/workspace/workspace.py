@@ -169,7 +169,7 @@ def library_jobs() -> Jobs:
 
 
 def locate(name: str) -> Path:
-    """Return the folder of a workspace: ``name`` itself if it is a path, else the folder of that name in :func:`home`."""
+    """Return the folder of a workspace: ``name`` if it is a path, else the folder of that name in :func:`home`."""
     return Path(name) if "/" in name or name in (".", "..") else home() / name
 
 

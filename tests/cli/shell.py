@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core import cli
-from core.files import HOME_VARIABLE
+from core.runtime.files import HOME_VARIABLE
 from core.workspace.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""Plots and picture sheets on disk: the files open, say what they must, and are the same when drawn again."""
+"""Plots and image sheets on disk: the files open, contain their texts, and are the same when drawn again."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from core.data import load_images
-from core.experiments.appearance import GREY, HARMS, HELPS, is_log, lies, looks, written
 from core.experiments.drawing import draw_result, plot_figure
-from core.experiments.picture_sheet import picture_sheet, score_words
+from core.experiments.formatting import format_value
+from core.experiments.picture_sheet import picture_sheet, score_text
 from core.experiments.results import Grid, Picture, Plot, Result, Series
+from core.experiments.style import GREY, HARMS, HELPS, is_horizontal, is_log, series_styles
 from core.runtime.errors import UserError
 
 LINES = Plot(
@@ -134,9 +135,9 @@ def test_one_point_of_a_line_has_whiskers_as_a_band_has_no_width() -> None:
 
 
 def test_words_that_do_not_fit_beside_each_other_stand_below_each_other() -> None:
-    assert not lies(WORDS)
+    assert not is_horizontal(WORDS)
     many = replace(WORDS, series=[Series("s", [f"a rather long name, number {n}" for n in range(9)], [0.5] * 9)])
-    assert lies(many)
+    assert is_horizontal(many)
     axes = plot_figure(many).axes[0]
     assert axes.get_yticklabels()[0].get_text() == "a rather long name, number 0"
     assert axes.yaxis_inverted()
@@ -161,12 +162,14 @@ def test_logarithmic_axes_are_labelled_in_numbers(folder: Path) -> None:
 
 
 def test_seven_series_can_be_told_apart_without_colours() -> None:
-    found = looks([Series(str(n), [], []) for n in range(7)])
+    found = series_styles([Series(str(n), [], []) for n in range(7)])
     assert len({look.marker for look in found}) == len({look.symbol for look in found}) == 7
-    chance, unedited = looks([Series(one, [], [], reference=True) for one in ("chance", "unedited")])
+    chance, unedited = series_styles([Series(one, [], [], reference=True) for one in ("chance", "unedited")])
     assert (chance.colour, unedited.colour) == (GREY, GREY)
     assert (chance.stroke, chance.dash) != (unedited.stroke, unedited.dash)
-    assert len({(look.colour, look.marker) for look in looks([Series(str(n), [], []) for n in range(40)])}) == 40
+    assert (
+        len({(look.colour, look.marker) for look in series_styles([Series(str(n), [], []) for n in range(40)])}) == 40
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_seven_series_can_be_told_apart_without_colours() -> None:
     ],
 )
 def test_values_are_written_to_be_read(value: float, percent: bool, words: str) -> None:
-    assert written(value, percent) == words
+    assert format_value(value, percent) == words
 
 
 def test_nothing_to_draw_is_drawn(tmp_path: Path) -> None:
@@ -239,8 +242,8 @@ class TestSheets:
         assert picture_sheet(replace(grid, pictures=[])).height < 200
 
     def test_scores_say_their_sign_in_words(self) -> None:
-        assert score_words(Picture("", [], "", 0.01234, 0.001)) == "+0.0123 ± 0.001, helpful"
-        assert score_words(Picture("", [], "", -2e-7)) == "−2e-07, harmful"
+        assert score_text(Picture("", [], "", 0.01234, 0.001)) == "+0.0123 ± 0.001, helpful"
+        assert score_text(Picture("", [], "", -2e-7)) == "−2e-07, harmful"
 
     def test_images_that_are_not_here_are_named(
         self, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -261,7 +264,7 @@ def test_the_legend_names_what_is_drawn_so() -> None:
     legend = made.axes[0].get_legend()
     assert legend is not None
     colours = {text.get_text(): handle for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)}
-    want = dict(zip(("one point", "line", "other"), looks([single, line, other]), strict=True))
+    want = dict(zip(("one point", "line", "other"), series_styles([single, line, other]), strict=True))
     for name, look in want.items():
         handle = colours[name]
         drawn = handle if hasattr(handle, "get_color") else handle.get_children()[0]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from core.data import load_images
-from core.experiments.conduct import result_folder
 from core.experiments.drawing import draw_result
 from core.experiments.results import Grid, Picture, Plot, Result, Series, Table, write_result
+from core.experiments.run import result_folder
 
 EVIL = "![x](http://evil.example/a.png) <b>$x$</b>"
 """A text that would be markup."""
@@ -59,8 +59,8 @@ def result(name: str = "table1-tasks", profile: str = "small") -> Result:
         "command": f"tasklens experiments {name}",
         "order": ["tasks", "curve", "methods", "found"],
     }
-    says = ["**MNIST, harmful tasks.** Retraining gains +1.0 points.", f"Beware of {EVIL}."]
-    return Result(config, says, [TABLE], [LINES, DOTS, BARS], [grid])
+    findings = ["**MNIST, harmful tasks.** Retraining gains +1.0 points.", f"Beware of {EVIL}."]
+    return Result(config, findings, [TABLE], [LINES, DOTS, BARS], [grid])
 
 
 def write_experiment(name: str = "table1-tasks", profile: str = "small") -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -163,7 +162,6 @@ class TestEdit:
             assert f"{LABELS[way]}: begun at the present model" in words(page)
         assert not page.button(key="edit_steps").disabled
         assert "As many steps without the changes leave this to them" in words(page)
-        time.sleep(1.1)  # runs are ordered by the second they finished in
         make_edit(full, "steps")
         said = words(show("edit"))
         assert "They began at " in said
@@ -208,7 +206,6 @@ class TestEdit:
 
     def test_edits_with_other_options_are_shown_and_named(self, show: Open, full: Workspace) -> None:
         assert "Not the usual options" not in words(show("edit"))
-        time.sleep(1.1)  # runs are ordered by the second they finished in
         other = make_edit(full, "linear", solver=replace(SOLVE, curvature="exact", damping=0.4))
         make_edit(full, "finetune", finetune=replace(FINETUNE, iterations=2))
         make_edit(full, "newton", newton=NewtonSettings(products=2))

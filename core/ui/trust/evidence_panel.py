@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.actions.evidence import EvidenceSettings, predicted_seconds
 from core.evidence.methods import ALL_METHODS, LIBRARIES, missing
-from core.evidence.subsets import subsets
+from core.evidence.subsets import subset_masks
 from core.runtime.errors import UserError
 from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
@@ -17,7 +17,7 @@ from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.context import Context, show_error
 from core.ui.shell.jobs import job_panel, jobs_of, start
 from core.ui.shell.text import count, plain
-from core.ui.trust.evidence_results import KIND, STARTS, TRUTHS
+from core.ui.trust.evidence_results import KIND, PROTOCOLS, STARTS
 from core.workspace.workspace import Workspace
 
 _TRAJECTORY = ("tracin", "task-if-path")
@@ -72,7 +72,7 @@ def _settings(context: Context) -> EvidenceSettings:
         st, EvidenceSettings, "methods", key="trust_methods", choices=list(ALL_METHODS), help=words
     )
     one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
-    truth = widgets.segments(one, EvidenceSettings, "truth", key="trust_truth", format_func=TRUTHS.__getitem__)
+    truth = widgets.segments(one, EvidenceSettings, "truth", key="trust_truth", format_func=PROTOCOLS.__getitem__)
     subset_count = widgets.number(two, EvidenceSettings, "subsets", key="trust_subsets")
     seeds = widgets.number(three, EvidenceSettings, "seeds", key="trust_seeds")
     one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
@@ -94,8 +94,8 @@ def _settings(context: Context) -> EvidenceSettings:
 
 def _check(context: Context, settings: EvidenceSettings) -> None:
     """Raise UserError for what would fail later."""
-    subsets(settings.truth, len(context.project.tasks.train), settings.subsets)
-    settings.how.settings(context.project.model, 0)
+    subset_masks(settings.truth, len(context.project.tasks.train), settings.subsets)
+    settings.start.settings(context.project.model, 0)
     for name in settings.methods:
         if missing([name]):
             raise UserError(
