@@ -27,6 +27,6 @@ class Loaded(engine.Loaded):
         )
 
 
-def load(project: Project, compute: Compute) -> engine.Loaded:
+def load(project: Project, compute: Compute) -> Loaded:
     """Place a project's model and tasks on a device."""
     return Loaded(project, compute)

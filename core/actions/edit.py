@@ -22,7 +22,7 @@ from dataclasses import asdict
 from typing import Any
 
 from core.actions.compute import Compute, Loaded
-from core.actions.evaluate import evaluation, heldout_table, summary
+from core.actions.evaluate import evaluation
 from core.actions.rank import ENGINE_VERSION
 from core.checkpoints.model import Model, save_model
 from core.editing import methods as edit_ways
@@ -163,7 +163,7 @@ def edit(
         made = editors[way](loaded, run)
         progress.stage("held-out tasks", len(loaded.heldout))
         result = evaluate(loaded.model, made.params, loaded.heldout, progress.advance)
-        after = heldout_table(project.tasks.heldout.task_ids, result)
+        after = result.heldout_table(project.tasks.heldout.task_ids)
         whole = retraining_cost(project.model, len(kept))
         figures = made.figures | {
             "way": way,
@@ -173,7 +173,7 @@ def edit(
                 "meta_gradients": made.meta_gradients,
                 "share_of_retraining": made.meta_gradients / whole if whole else None,
             },
-            **summary(result),
+            **result.summary(),
             "accuracy_change": asdict(Interval.of(after["accuracy"] - before["accuracy"])),
             "loss_change": asdict(Interval.of(after["loss"] - before["loss"])),
         }

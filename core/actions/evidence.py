@@ -1,4 +1,4 @@
-"""Can the rankings be trusted? Every method's predictions held against retraining, under one harness."""
+"""Measure how far rankings can be trusted: compare every method's predictions with retraining."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
-from core.actions.compute import Compute, Loaded
-from core.actions.rank import ENGINE_VERSION
+from core.actions.compute import Compute, Loaded, load
+from core.actions.method_scores import method_scores
 from core.editing.retraining import Retrain, retrained_params, retraining, retraining_seconds
-from core.evidence.lds import ceiling, lds, predicted_losses
-from core.evidence.method_scores import MethodScores, method_scores
-from core.evidence.methods import kind, missing, words
+from core.evidence.detection import noisy_task_auc
+from core.evidence.lds import predicted_losses
+from core.evidence.methods import missing
 from core.evidence.settings import EvidenceSettings
-from core.evidence.subsets import subsets
+from core.evidence.subsets import subset_masks
+from core.evidence.tables import ceiling_row, failed_row, long_table, method_row
+from core.influence.basis import ENGINE_VERSION
 from core.maml.backbone import Params
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
@@ -26,172 +27,107 @@ from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
 KIND = "evidence"
-_UNITS = 100  # of progress, a retraining
+_UNITS = 100  # units of progress per retraining
 
 
 def predicted_seconds(workspace: Workspace, settings: EvidenceSettings) -> float:
-    """About how long the retrainings take on this machine, those that are done already included."""
-    loaded = Loaded(workspace.project(), Compute())
+    """Estimate the seconds of all retrainings on this machine, including those that are already stored."""
+    project = workspace.project()
+    loaded, training = load(project, Compute()), settings.start.settings(project.model, 0)
     tasks = len(loaded.train)
-    one = retraining_seconds(loaded, settings.how.settings(loaded.project.model, 0), tasks)
-    kept = tasks // 2 if settings.truth == "half" else tasks
-    swept = retraining_seconds(loaded, settings.how.settings(loaded.project.model, 0), kept)
-    return swept * settings.subsets * settings.seeds + one * settings.members
+    per_subset = retraining_seconds(loaded, training, tasks // 2 if settings.truth == "half" else tasks)
+    per_member = retraining_seconds(loaded, training, tasks)
+    return per_subset * settings.subsets * settings.seeds + per_member * settings.members
 
 
 def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute, progress: Progress) -> Run:
-    """Retrain, score, and compare.
+    """Retrain on subsets, score by every method, and compare.
 
     The run holds ``methods.parquet`` (method, words, kind, lds, lds_low, lds_high: mean over targets of Spearman's
-    correlation over subsets, with its 95 % bootstrap interval; lds_mean, ...: of the targets' mean loss; auc of the
-    planted noisy tasks, seconds, memory_gb, residual, note; a row of kind ``ceiling``; a method that could not run
-    has a note that says why and no figures), ``measured.parquet`` (subset, seed, target, loss), ``predicted.parquet``
-    (method, subset, target, predicted, up to a constant a target) and ``evidence.json``.
+    correlation over subsets, with its 95 % bootstrap interval; lds_mean, ...: for the targets' mean loss; auc of the
+    noisy tasks, seconds, memory_gb, residual, note; a row of kind ``ceiling``; a method that could not run has a note
+    with the reason and no figures), ``measured.parquet`` (subset, seed, target, loss), ``predicted.parquet``
+    (method, subset, target, predicted, up to a constant per target) and ``evidence.json``.
+
+    Raises:
+        UserError: the model cannot be retrained, or no method could run.
     """
     project = workspace.project()
     question = {**project.hashes, "engine": ENGINE_VERSION, **asdict(settings), "dtype": compute.dtype}
-    if without := missing(settings.methods):  # once they are installed, it is another question
+    if without := missing(settings.methods):  # the key changes once they are installed
         question["without"] = without
 
     def work(run: RunWriter) -> None:
-        loaded = Loaded(project, compute)
+        loaded, train = load(project, compute), project.tasks.train
         targets = np.arange(len(loaded.heldout))[: settings.targets or None]
-        kept = subsets(settings.truth, len(loaded.train), settings.subsets, settings.seed)
-        swept, members = _retrained(workspace, loaded, kept, settings, progress)
-        measured = np.stack(
-            [[one.table("heldout.parquet")["loss"].to_numpy()[targets] for one in seeds] for seeds in swept]
-        )
-        spread = measured.mean(1)
+        ids = [project.tasks.heldout.task_ids[position] for position in targets]
+        masks = subset_masks(settings.truth, len(train), settings.subsets, settings.seed)
+        retrainings, members = _retrained(workspace, loaded, masks, settings, progress)
+        losses = [[one.table("heldout.parquet")["loss"].to_numpy()[targets] for one in seeds] for seeds in retrainings]
+        measured = np.array(losses)
         predicted: dict[str, np.ndarray] = {}
         rows: list[dict[str, Any]] = []
         for name in settings.methods:
             try:
-                found = method_scores(workspace, loaded, name, targets, members, compute, progress)
+                result = method_scores(workspace, loaded, name, targets, members, compute, progress)
             except TransientError:
                 raise
-            except UserError as error:  # one method that cannot run here must not cost the others
-                rows.append(_failed_row(name, error))
+            except UserError as error:  # one method that cannot run must not stop the others
+                rows.append(failed_row(name, error))
                 continue
-            predicted[name] = predicted_losses(found.scores, kept)
-            rows.append(_row(name, found, predicted[name], spread, project.tasks.planted, loaded))
+            predicted[name] = predicted_losses(result.scores, masks)
+            auc = noisy_task_auc(result.scores.mean(1), project.tasks.planted, train.task_ids)
+            rows.append(method_row(name, result, predicted[name], measured.mean(1), auc))
         if not predicted:
-            raise UserError("No method could run here.", "; ".join(f"{row['method']}: {row['note']}" for row in rows))
-        reports = [one.json("retraining.json") for seeds in swept for one in seeds]
-        rows.append(_ceiling_row(measured, sum(report["seconds"] for report in reports)))
-        ids = [project.tasks.heldout.task_ids[i] for i in targets]
+            raise UserError("No method could run.", "; ".join(f"{row['method']}: {row['note']}" for row in rows))
+        reports = [one.json("retraining.json") for seeds in retrainings for one in seeds]
+        rows.append(ceiling_row(measured, sum(report["seconds"] for report in reports)))
         run.write_table("methods.parquet", pd.DataFrame(rows))
-        run.write_table("measured.parquet", _long(measured, ("subset", "seed", "target"), "loss", ids))
+        run.write_table("measured.parquet", long_table(measured, ("subset", "seed", "target"), "loss", ids))
         tables = [
-            _long(value, ("subset", "target"), "predicted", ids).assign(method=name)
+            long_table(value, ("subset", "target"), "predicted", ids).assign(method=name)
             for name, value in predicted.items()
         ]
         run.write_table("predicted.parquet", pd.concat(tables, ignore_index=True))
-        run.write_json(
-            "evidence.json",
-            {
-                **asdict(settings),
-                "targets": ids,
-                "iterations": settings.how.settings(project.model, 0).iterations,
-                "ratio": float(np.mean([report["stationarity"]["ratio"] for report in reports])),
-                "accuracy": float(np.mean([report["accuracy"]["mean"] for report in reports])),
-                "loss_spread": float(spread.std(0).mean()),
-                "device": str(loaded.device),
-                "dtype": compute.dtype,
-            },
-        )
+        figures = {
+            **asdict(settings),
+            "targets": ids,
+            "iterations": settings.start.settings(project.model, 0).iterations,
+            "ratio": float(np.mean([report["stationarity"]["ratio"] for report in reports])),
+            "accuracy": float(np.mean([report["accuracy"]["mean"] for report in reports])),
+            "loss_spread": float(measured.mean(1).std(0).mean()),
+            "device": str(loaded.device),
+            "dtype": compute.dtype,
+        }
+        run.write_json("evidence.json", figures)
 
     return workspace.runs.get_or_compute(KIND, question, work)
 
 
 def _retrained(
-    workspace: Workspace, loaded: Loaded, kept: np.ndarray, settings: EvidenceSettings, progress: Progress
+    workspace: Workspace, loaded: Loaded, masks: np.ndarray, settings: EvidenceSettings, progress: Progress
 ) -> tuple[list[list[Run]], Callable[[int], list[Params]]]:
-    """Retrainings by subset and seed, and the first models on all tasks; each is done by one process."""
-    train = loaded.project.tasks.train
-    ids = np.array(train.task_ids, dtype=object)
-    jobs = [(mask.tobytes(), settings.how, seed) for mask in kept for seed in range(settings.seeds)]
-    swept = len(jobs)
-    # Members must differ: they are trained from seeds of their own, whatever the sweep starts from.
-    fresh = replace(settings.how, start="fresh", iterations=settings.iterations if settings.retrain == "fresh" else 0)
+    """Return the retrainings by subset and seed, and the first ensemble members; each is done by one process."""
+    ids = np.array(loaded.tasks.task_ids, dtype=object)
+    jobs = [(mask.tobytes(), settings.start, seed) for mask in masks for seed in range(settings.seeds)]
+    on_subsets = len(jobs)
+    # Members must differ: they are trained from separate seeds, wherever the retrainings of the subsets start.
+    iterations = settings.iterations if settings.retrain == "fresh" else 0
+    fresh = replace(settings.start, start="fresh", iterations=iterations)
     jobs += [(np.ones(len(ids), dtype=bool).tobytes(), fresh, seed + 1) for seed in range(settings.members)]
-    todo = list(dict.fromkeys(jobs))  # of a short list, the same half may be drawn twice
-    progress.stage("retraining", _UNITS * len(todo))
+    distinct = list(dict.fromkeys(jobs))  # of a short list, the same half may be drawn twice
+    progress.stage("retraining", _UNITS * len(distinct))
 
-    def one(job: tuple[bytes, Retrain, int], count: int) -> str:
-        mask, how, seed = job
+    def run_job(job: tuple[bytes, Retrain, int], count: int) -> str:
+        mask, start, seed = job
         inner = SubProgress(progress, _UNITS * count)
-        tasks = train.select(ids[np.frombuffer(mask, dtype=bool)].tolist())
-        done = retraining(workspace, loaded, tasks, how, seed, inner)
-        inner.finish(f"held-out loss {done.json('retraining.json')['loss']['mean']:.3f}")
-        return done.id
+        tasks = loaded.tasks.select(ids[np.frombuffer(mask, dtype=bool)].tolist())
+        run = retraining(workspace, loaded, tasks, start, seed, inner)
+        inner.finish(f"held-out loss {run.json('retraining.json')['loss']['mean']:.3f}")
+        return run.id
 
-    made = dict(zip(todo, workspace.runs.collect_distributed(world().map_distributed(todo, one)), strict=True))
-    runs = [made[job] for job in jobs]
-    by_subset = [runs[first : first + settings.seeds] for first in range(0, swept, settings.seeds)]
-    return by_subset, lambda count: [retrained_params(run, loaded) for run in runs[swept:][:count]]
-
-
-def _row(
-    name: str,
-    found: MethodScores,
-    predicted: np.ndarray,
-    measured: np.ndarray,
-    planted: pd.DataFrame | None,
-    loaded: Loaded,
-) -> dict[str, Any]:
-    score, mean = lds(predicted, measured), lds(predicted.mean(1)[:, None], measured.mean(1)[:, None])
-    return {
-        "method": name,
-        "words": words(name),
-        "kind": kind(name),
-        **_interval("lds", score),
-        **_interval("lds_mean", mean),
-        "auc": _auc(found.scores, planted, loaded),
-        "seconds": found.seconds,
-        "memory_gb": found.memory_gb,
-        "residual": found.residual,
-        "note": found.note,
-    }
-
-
-def _failed_row(name: str, error: UserError) -> dict[str, Any]:
-    blank = dict.fromkeys(("auc", "seconds", "memory_gb", "residual"), float("nan"))
-    intervals = _interval("lds", None) | _interval("lds_mean", None)
-    return {"method": name, "words": words(name), "kind": kind(name), **intervals, **blank, "note": str(error)}
-
-
-def _ceiling_row(measured: np.ndarray, seconds: float) -> dict[str, Any]:
-    one, mean = ceiling(measured), ceiling(measured.mean(2)[..., None])
-    return {
-        "method": "ceiling",
-        "words": "how well independent retrainings of the same subsets agree",
-        "kind": "ceiling",
-        **_interval("lds", one),
-        **_interval("lds_mean", mean),
-        "auc": np.nan,
-        "seconds": seconds,
-        "memory_gb": np.nan,
-        "residual": np.nan,
-        "note": "" if one else "one seed only: not known",
-    }
-
-
-def _interval(name: str, score: Any) -> dict[str, float]:
-    nan = float("nan")
-    mean, low, high = (score.mean, score.low, score.high) if score else (nan, nan, nan)
-    return {name: mean, f"{name}_low": low, f"{name}_high": high}
-
-
-def _auc(scores: np.ndarray, planted: pd.DataFrame | None, loaded: Loaded) -> float:
-    """Of the tasks that noise was planted in, most harmful first."""
-    if planted is None or "task_id" not in planted.columns:
-        return float("nan")
-    bad = np.isin(loaded.project.tasks.train.task_ids, planted["task_id"].unique())
-    return float(roc_auc_score(bad, -scores.mean(1))) if 0 < bad.sum() < len(bad) else float("nan")
-
-
-def _long(values: np.ndarray, axes: tuple[str, ...], name: str, targets: list[str]) -> pd.DataFrame:
-    """An array as a table, one row a cell; the last axis is that of the targets."""
-    index = np.indices(values.shape).reshape(values.ndim, -1)
-    table = pd.DataFrame(dict(zip(axes, index, strict=True)))
-    return table.assign(target=np.array(targets, dtype=object)[index[-1]], **{name: values.reshape(-1)})
+    finished = workspace.runs.collect_distributed(world().map_distributed(distinct, run_job))
+    by_job = dict(zip(distinct, finished, strict=True))
+    runs = [by_job[job] for job in jobs]
+    by_subset = [runs[first : first + settings.seeds] for first in range(0, on_subsets, settings.seeds)]
+    return by_subset, lambda count: [retrained_params(run, loaded) for run in runs[on_subsets:][:count]]

@@ -18,7 +18,7 @@ from core.actions.compute import Compute, Loaded
 from core.actions.edit import SOLVE
 from core.editing.rows import row_gradients
 from core.influence import gradient_files as gradients
-from core.influence.basis import ENGINE_VERSION, random_vector
+from core.influence.basis import ENGINE_VERSION, residual_probe
 from core.influence.solve import Solver
 from core.influence.solvers import low_rank, residual_sketch
 from core.influence.targets import target_gradient
@@ -70,12 +70,12 @@ def prepare(workspace: Workspace, compute: Compute, progress: Progress) -> Run:
         with run.timed("gradients"):
             _keep_gradients(loaded, run, progress)
         mean, _ = target_gradient(loaded.model, loaded.params, loaded.heldout)
-        solved = {"random": random_vector(mean), "mean target": mean}
+        solved = {"random": residual_probe(mean), "mean target": mean}
         solver.with_adaptive_damping(lambda: low_rank(solver.product, mean, basis, shift=solver.shift))
         run.write_json(
             "report.json",
             {
-                "basis": solver.basis_run().id,
+                "basis": solver.basis_folder().name,
                 "curvature": SETTINGS.curvature,
                 "curvature_tasks": solver.tasks,
                 "rank": len(basis.values),

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from core.actions.compute import Compute, Loaded
-from core.decisions.log import Item
+from core.decisions.queue_decisions import QueueDecisions, QueuePositions
 from core.influence.basis import ENGINE_VERSION
 from core.review.calibration import Calibration, Copy, calibrate, evidence_by, suspicion, uncalibrated
 from core.review.forecast import EVIDENCE, forecast
@@ -185,31 +185,24 @@ def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
     clock[name] = round(time.perf_counter() - start, 2)
 
 
-def decided(workspace: Workspace, items: pd.DataFrame) -> dict[int, bool]:
-    """By position in the queue: was the label found wrong (removed or relabelled) or right (kept)?
-
-    Of an image that is a row of the queue, a decision on the image counts for all its rows that none was made on.
-    """
-    found: dict[int, bool] = {}
-    verdicts = {item: entry.verdict for item, entry in workspace.decisions.current().items()}
-    for at, row in enumerate(zip(items["level"], items["task_id"], items["role"], items["image_id"], strict=True)):
-        own = verdicts.get(Item(*row)) or verdicts.get(Item("image", image_id=row[3]))
-        if own in ("keep", "remove", "relabel"):
-            found[at] = own != "keep"
-    return found
+def decisions_on(workspace: Workspace, items: pd.DataFrame) -> QueueDecisions:
+    """Return which items of a queue were found wrong, found right, or are open."""
+    log = workspace.decisions
+    return QueuePositions.of_table(items).decisions(log.current(), log.conflicts())
 
 
 def remaining(workspace: Workspace, run: Run) -> list[str]:
-    """Sentences on how many items are decided and how many wrong labels are left."""
+    """Return sentences on how many items are decided and how many label errors are left."""
     items = run.table("items.parquet")
-    known = decided(workspace, items)
-    wrong = sum(known.values())
-    lines = [f"{len(known):,} of {len(items):,} items decided, {wrong:,} of them wrong"]
-    told = forecast(items, known)
-    if told is not None:
-        left = told.remaining[0] - wrong
-        low, high = told.remaining_low[0] - wrong, told.remaining_high[0] - wrong
-        lines.append(f"estimate: {left:,.0f} wrong labels left [{low:,.0f}, {high:,.0f}] (90 % interval)")
+    decisions = decisions_on(workspace, items)
+    decided, errors = len(decisions.is_wrong), decisions.errors_found
+    lines = [f"{decided:,} of {len(items):,} items decided, {errors:,} of them wrong"]
+    expected = forecast(items, decisions.is_wrong)
+    if expected is not None:
+        left = expected.remaining_errors(errors)
+        lines.append(
+            f"estimate: {left.estimate:,.0f} wrong labels left [{left.low:,.0f}, {left.high:,.0f}] (90 % interval)"
+        )
     return lines
 
 

@@ -152,7 +152,7 @@ class WhatIfEstimator:
         report, params, train = run.json("report.json"), flatten(self.loaded.params), self.loaded.train
         size = len(params)
         self._params, self._shift = params, float(report["shift"])
-        self._basis = read_basis(workspace.runs.get(report["basis"]), params)
+        self._basis = read_basis(workspace.runs.get(report["basis"]).folder, params)
         sketch = self._kept(SKETCH, PROBES)
         if sketch is None:
             raise UserError(f"{run.folder / SKETCH} is missing.", "Delete the run and do it again.")
@@ -361,7 +361,7 @@ class WhatIfEstimator:
         return torch.from_numpy(self._heldout[at].mean(0)).to(self._params)
 
     def _kept(self, name: str, rows: int) -> np.ndarray | None:
-        return gradients.read(self.run, name, (rows, len(self._params)))
+        return gradients.read(self.run.folder / name, (rows, len(self._params)))
 
 
 def _by_class(before: Evaluation, after: Evaluation) -> tuple[ClassChange, ...]:

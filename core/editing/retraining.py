@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from core.actions.compute import Loaded
-from core.actions.evaluate import heldout_table, summary
 from core.checkpoints.model import Model, load_model, save_model
 from core.editing.settings import STARTS
 from core.maml.backbone import Params
@@ -108,8 +107,8 @@ def retraining(
         result = evaluate(loaded.model, params, loaded.heldout)
         made = Model(model.spec, {k: v.cpu() for k, v in params.items()}, {"training": asdict(settings)})
         run.write(lambda folder: save_model(made, folder / "model"))
-        run.write_table("heldout.parquet", heldout_table(loaded.project.tasks.heldout.task_ids, result))
-        figures: dict[str, Any] = summary(result) | {"stationarity": asdict(reached)}
+        run.write_table("heldout.parquet", result.heldout_table(loaded.project.tasks.heldout.task_ids))
+        figures: dict[str, Any] = result.summary() | {"stationarity": asdict(reached)}
         run.write_json("retraining.json", figures | {"seconds": time.perf_counter() - begun})
 
     return workspace.runs.get_or_compute(KIND, question, work)

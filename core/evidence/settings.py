@@ -1,4 +1,4 @@
-"""Settings of the comparison of rankings with retraining; importing them is light."""
+"""Settings of the comparison of rankings with retraining; a light import, without PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge
 
 from core.editing.settings import STARTS
-from core.evidence.methods import ALL_METHODS, DEFAULT_METHODS, ENSEMBLE_SIZES, check
+from core.evidence.methods import ALL_METHODS, DEFAULT_METHODS, ENSEMBLE_SIZES, check_method
 from core.runtime.errors import UserError
 from core.runtime.settings import Setting, check_settings
 
@@ -20,15 +20,15 @@ PROTOCOLS = ("half", "one")
 
 @dataclass(frozen=True)
 class EvidenceSettings:
-    """What is compared with which retrainings.
+    """Settings of the comparison of rankings with retraining.
 
     Attributes:
-        methods: Names of :data:`core.evidence.methods.ALL_METHODS`, with parts chosen otherwise as in
+        methods: Names of :data:`core.evidence.methods.ALL_METHODS`, optionally with parts changed as in
             :func:`core.influence.methods.parse`.
         truth: ``half`` (LDS) or ``one`` (leave one task out).
-        subsets, seeds: Retrainings are their product; with 2 seeds or more the ceiling is known.
+        subsets, seeds: The number of retrainings is their product; with 2 seeds or more the ceiling is known.
         retrain, iterations: :class:`core.editing.retraining.Retrain`.
-        targets: Held-out tasks that are targets, the first ones; 0 means all.
+        targets: How many held-out tasks are targets, the first ones; 0 means all.
     """
 
     methods: Annotated[
@@ -69,18 +69,19 @@ class EvidenceSettings:
 
     def __post_init__(self) -> None:
         for name in self.methods:
-            check(name)
+            check_method(name)
         if not self.methods:
-            raise UserError("There is no method to evaluate.", f"Known: {', '.join(ALL_METHODS)}.")
+            raise UserError("No methods to evaluate.", f"Choose from {', '.join(ALL_METHODS)}.")
         check_settings(self)
 
     @property
-    def how(self) -> Retrain:
+    def start(self) -> Retrain:
+        """Return where and for how long a retraining runs."""
         from core.editing.retraining import Retrain
 
         return Retrain(self.retrain, self.iterations)
 
     @property
     def members(self) -> int:
-        """Models on all tasks that the methods need beside the one at hand."""
+        """Return how many additional models trained on all tasks the methods need."""
         return max((ENSEMBLE_SIZES.get(name, 0) for name in self.methods), default=0)

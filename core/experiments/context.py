@@ -15,6 +15,7 @@ import torch
 
 from core.actions.compute import Compute, Loaded
 from core.actions.edit import REWIND_TASKS
+from core.actions.method_scores import method_scores
 from core.actions.rank import configure_gradient, ranking
 from core.editing import methods as edit_ways
 from core.editing.cost import training_cost
@@ -22,7 +23,7 @@ from core.editing.newton import NewtonSettings
 from core.editing.retraining import Retrain, retrained_params, retraining
 from core.editing.settings import EditSettings
 from core.editing.steps import StepSettings, select_snapshot
-from core.evidence.method_scores import POOLED_EPOCHS, method_scores
+from core.evidence.method_scores import POOLED_EPOCHS
 from core.experiments.problems import Problem, build_problem, make_recipe
 from core.experiments.profiles import WAYS, Profile
 from core.influence.methods import METHODS

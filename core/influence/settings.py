@@ -1,4 +1,4 @@
-"""Settings of the inverse-curvature product and of ranking methods; importing them is light."""
+"""Settings of the inverse-curvature solve and of ranking methods; a light import, without PyTorch."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ GRADIENTS = ("total", "direct")
 
 @dataclass(frozen=True)
 class SolveSettings:
-    """How the inverse-curvature product is solved.
+    """The settings of an inverse-curvature solve.
 
     Attributes:
         curvature_tasks: The curvature is averaged over this many tasks; 0 means all.
-        subsample: Which tasks: drawn at ``random``, those of highest adapted loss (``difficulty``), or those of highest
+        subsample: How they are chosen: at ``random``, by highest adapted loss (``difficulty``), or by highest
             predictive entropy (``uncertainty``) (Alg 1, step 2).
-        damping: Added to the curvature, as a share of its largest eigenvalue. Raised on its own where the
+        damping: Added to the curvature, as a share of its largest eigenvalue. Raised automatically where the
             curvature is indefinite, which the report then says.
     """
 
@@ -100,13 +100,13 @@ class SolveSettings:
         check_fits(self.curvature, self.solver)
         check_settings(self)
         if self.solver == "low-rank" and self.rank < 1:
-            raise UserError("A low-rank solve needs a rank.", "For example --rank 60.")
+            raise UserError("The low-rank solver needs a rank above 0.", "For example, --rank 60.")
         if self.solver not in ("low-rank", "cg") and self.rank:
-            raise UserError(f"The solver {self.solver} has no rank.", "Leave it at 0.")
+            raise UserError(f"The solver {self.solver} takes no rank.", "Leave it at 0.")
 
 
 def check_fits(curvature: str, solver: str) -> None:
-    """Raise UserError where a solver makes no sense for a curvature, with the reason."""
+    """Raise UserError if the solver does not fit the curvature, with the reason."""
     if solver == "ekfac":
         raise UserError(
             "EK-FAC assumes that layers are independent, but through the adaptation every layer of the total Hessian "
@@ -127,13 +127,14 @@ def check_fits(curvature: str, solver: str) -> None:
 
 @dataclass(frozen=True)
 class Estimator:
-    """How training data are scored against a target.
+    """A choice of gradients and curvature that scores training data against a target.
 
     Attributes:
         name: One of :data:`core.influence.methods.METHODS`.
-        solve: The inverse-curvature product; None where there is none (``dot``, ``tracin``).
-        gradient: Of the training tasks: ``total``, through the adaptation (Thm 4.1), or ``direct`` (eq. 2-3).
-        evaluation: Of the target's loss: ``total``, or ``direct``, the paper's shortened score (Def. 5.2, B.9).
+        solve: The inverse-curvature solve; None for methods without one (``dot``, ``tracin``).
+        gradient: Gradient of the training tasks: ``total``, through the adaptation (Thm 4.1), or ``direct`` (eq. 2-3).
+        evaluation: Gradient of the target's loss: ``total``, or ``direct``, the paper's shortened score (Def. 5.2,
+            B.9).
         probes: Passes of the sketch (``self-influence``).
         inner: Inverse of the inner Hessian where adaptation is implicit: ``cg``, or ``ekfac`` as in the paper.
     """
@@ -180,13 +181,13 @@ class Estimator:
     def __post_init__(self) -> None:
         check_settings(self)
 
-    def question(self) -> dict[str, Any]:
-        """Return what names its answers."""
+    def cache_key(self) -> dict[str, Any]:
+        """Return the estimator's part of the cache key of a ranking."""
         return {"method": self.name, **asdict(self)}
 
     @property
-    def words(self) -> str:
-        """One line on what it is."""
+    def description(self) -> str:
+        """Return one line about the method."""
         from core.influence.methods import METHODS
 
-        return METHODS[self.name].words
+        return METHODS[self.name].description

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.influence.probes import probe_vectors
 from core.maml.conjugate_gradients import solve_batch
 from core.runtime.errors import UserError
 
@@ -230,10 +231,7 @@ def lanczos(
     Raises:
         UserError: a product is not finite.
     """
-    if start is None:
-        generator = torch.Generator().manual_seed(0)
-        start = torch.randn(like.shape, generator=generator, dtype=torch.float64)
-    v = start.to(like)
+    v = probe_vectors(like.shape, like, 0) if start is None else start.to(like)
     rank = min(rank, v.numel())
     basis = [v / v.norm()]
     matrix = np.zeros((rank, rank))
@@ -285,7 +283,7 @@ def residual_sketch(
     rows = torch.empty(probes, basis.vectors.shape[1], dtype=basis.vectors.dtype, device=basis.vectors.device)
     values = torch.from_numpy(basis.values).to(rows)
     for row in range(probes):
-        w = torch.randn(rows.shape[1], generator=generator, dtype=torch.float64).to(rows)
+        w = probe_vectors(rows.shape[1:], rows, generator)
         rows[row] = product(w) - (basis.vectors @ w * values) @ basis.vectors
         on_iteration(row + 1)
     return rows

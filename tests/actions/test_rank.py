@@ -18,7 +18,6 @@ from torch import Tensor
 from core.actions.compute import Compute, Loaded
 from core.actions.rank import ranking
 from core.actions.train import train_model
-from core.baselines.tracin import dattri_tracin
 from core.checkpoints.model import TRAJECTORY, ModelSpec
 from core.influence import solve
 from core.influence.curvature import CURVATURES, Curvature
@@ -38,6 +37,7 @@ from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace, create
+from tests.baselines.second_opinions import dattri_tracin
 
 EXACT = Compute("cpu", "float64", chunk=6)
 TASKS, HELDOUT = 6, 4
@@ -132,7 +132,7 @@ def test_every_method_ranks_tasks_instances_and_images(workspace: Workspace, met
 def test_every_method_reports_what_it_did(workspace: Workspace, method: str) -> None:
     chosen, report = estimator(method), ranked(workspace, method).json("solver.json")
     assert report["method"] == method
-    assert report["words"] == METHODS[method].words
+    assert report["words"] == METHODS[method].description
     assert (report["gradient"], report["evaluation"]) == (chosen.gradient, chosen.evaluation)
     assert report["tasks"] == TASKS
     assert (report["device"], report["dtype"]) == ("cpu", "float64")

@@ -294,7 +294,7 @@ def test_another_model_or_other_tasks_never_meet_an_old_basis(copy: Workspace, b
     loaded = Loaded(copy.project(), EXACT)
 
     def question(at: Loaded) -> dict[str, object]:
-        return Solver(at, at.model, SETTINGS, RunWriter(tmp_path), Progress(), copy.runs)._basis_question()
+        return Solver(at, at.model, SETTINGS, RunWriter(tmp_path), Progress(), copy.runs).basis_key()
 
     moved = loaded.with_params({name: value + 0.01 for name, value in loaded.params.items()})
     assert question(moved) != question(loaded), "parameters on the way of the training are not the model's"

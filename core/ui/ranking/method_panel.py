@@ -72,7 +72,7 @@ def choose_method(context: Context) -> Choice:
 
 
 def _named(method: str) -> str:
-    words = METHODS[method].words
+    words = METHODS[method].description
     return words if words.startswith(f"{method}:") else f"{method}: {words}"
 
 

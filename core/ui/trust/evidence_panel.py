@@ -10,7 +10,7 @@ import streamlit as st
 from core.actions.evidence import EvidenceSettings, predicted_seconds
 from core.evidence.methods import ALL_METHODS, LIBRARIES, missing
 from core.evidence.subsets import PROTOCOLS as PROTOCOL_NAMES
-from core.evidence.subsets import subsets
+from core.evidence.subsets import subset_masks
 from core.runtime.errors import UserError
 from core.runtime.progress import format_duration
 from core.ui.shell.context import Context, show_error
@@ -117,8 +117,8 @@ def _settings(context: Context) -> EvidenceSettings:
 
 def _check(context: Context, settings: EvidenceSettings) -> None:
     """Raise UserError for what would fail later."""
-    subsets(settings.truth, len(context.project.tasks.train), settings.subsets)
-    settings.how.settings(context.project.model, 0)
+    subset_masks(settings.truth, len(context.project.tasks.train), settings.subsets)
+    settings.start.settings(context.project.model, 0)
     for name in settings.methods:
         if missing([name]):
             raise UserError(

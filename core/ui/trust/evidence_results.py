@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.evidence.lds import correlations, difference
+from core.evidence.lds import correlations, lds_difference
 from core.ui.shell.context import Context, runs_of_problem, table
 from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
@@ -193,7 +193,7 @@ def _paired(folder: str, one: str, other: str, measure: str) -> tuple[float, flo
     arrays = [mine, theirs, measured.mean(1)]
     if measure == "lds_mean":
         arrays = [values.mean(1, keepdims=True) for values in arrays]
-    found = difference(*arrays)
+    found = lds_difference(*arrays)
     return found.mean, found.low, found.high
 
 
