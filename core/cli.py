@@ -412,14 +412,15 @@ def inspect_command(
 ) -> None:
     """Say what was found, what does not fit, and what the work would cost, before anything long is begun."""
     from core.actions.images import ImportOptions
-    from core.actions.inspect import Report, inspect_checkpoint_file, inspect_images, inspect_problem
+    from core.actions.inspect import Inspection, inspect_checkpoint_file, inspect_problem
+    from core.actions.inspect_images import inspect_images
 
     if workspace:
         folder = open_workspace(workspace).folder
         tasks, model = folder / "tasks", folder / "model"
     if not (path or checkpoint or tasks):
         raise UserError("There is nothing to inspect.", "Use --path, --checkpoint, --tasks or --workspace.")
-    report = Report()
+    report = Inspection()
     if path:
         wishes = ImportOptions(format, splits, size, channels, invert, rotations, encoding or "")
         report += inspect_images(path, wishes)[0]
@@ -603,8 +604,9 @@ def edit(
     """Edit the model for what reviewers removed and relabelled, and measure it on the held-out tasks."""
     from dataclasses import replace
 
-    from core.actions.edit import DEFAULT_EDIT_METHODS, FINETUNE, SOLVE, start_text
     from core.actions.edit import edit as edit_action
+    from core.editing.methods import DEFAULT_EDIT_METHODS, FINETUNE, SOLVE
+    from core.editing.steps import start_text
 
     opened = open_workspace(workspace)
     changes, progress = world().on_rank_zero(lambda: chosen_changes(opened, named_set)), live_progress()
@@ -670,7 +672,7 @@ def whatif(
 ) -> None:
     """Estimate at once what changes would do, or which tasks matter for a target; the first time prepares for it."""
     from core.actions.preparation import prepare as prepare_action
-    from core.actions.whatif import WhatIfEstimator
+    from core.actions.whatif import open_estimator
     from core.influence.targets import Target
 
     if target and (tasks or images or relabel):
@@ -680,7 +682,7 @@ def whatif(
     if prepare:
         print(run.folder)
         return
-    instant = WhatIfEstimator(opened, compute)
+    instant = open_estimator(opened, compute)
     if target:
         scored = instant.target(Target.parse(target))
         print(estimate_words(instant.report, scored.residual, scored.seconds))
@@ -703,19 +705,19 @@ def why(
 ) -> None:
     """Why did this fail? The training tasks and images that harm and help a held-out task or image most."""
     from core.actions.preparation import prepare
-    from core.actions.whatif import WhatIfEstimator
-    from core.actions.why import worst
+    from core.actions.whatif import open_estimator
+    from core.actions.why import most_harmful
     from core.influence.targets import Target
 
     opened, compute, wanted = open_workspace(workspace), chosen_compute(device, dtype, chunk), Target.parse(target)
     prepare(opened, compute, live_progress())
-    instant = WhatIfEstimator(opened, compute)
+    instant = open_estimator(opened, compute)
     tasks, images = instant.target(wanted), instant.images(wanted)
     print(estimate_words(instant.report, images.residual, tasks.seconds + images.seconds))
     print_ends(tasks.table, "task_id", top, "task")
     print_ends(images.table, "image_id", top, "image")
     if remove:
-        print_whatif(instant, worst(images.table, "images", remove), wanted)
+        print_whatif(instant, most_harmful(images.table, "images", remove), wanted)
 
 
 @app.command()
@@ -734,8 +736,9 @@ def curve(
     """Accuracy against the share removed: most harmful first, highest loss first, and at random."""
     from dataclasses import replace
 
-    from core.actions.curve import FINETUNE, CurveSettings
     from core.actions.curve import curve as curve_action
+    from core.editing.curves import CurveSettings
+    from core.editing.methods import FINETUNE
 
     opened = open_workspace(workspace)
     try:

@@ -73,7 +73,7 @@ def compare(
     prepares for the estimates.
     """
     from core.actions.preparation import prepare
-    from core.actions.whatif import WhatIfEstimator
+    from core.actions.whatif import open_estimator
     from core.actions.whatif_sets import class_table
     from core.actions.whatif_sets import compare as compare_action
 
@@ -82,7 +82,7 @@ def compare(
         print("There is no set yet.")
         return
     prepare(opened, compute, live_progress())
-    found = compare_action(opened, WhatIfEstimator(opened, compute), compute, names or [])
+    found = compare_action(opened, open_estimator(opened, compute), compute, names or [])
     for one in found:
         print(f"{one.named.name}: {one.named.changes.words}")
         if one.fault is not None:
@@ -92,16 +92,16 @@ def compare(
             print(
                 f"  estimate, not a measurement: accuracy {at.mean:.3f}, "
                 f"change {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]; "
-                f"{one.better} tasks better, {one.worse} worse; residual {guess.residual:.0%}"
+                f"{guess.better} tasks better, {guess.worse} worse; residual {guess.residual:.0%}"
             )
-        for way, measured in one.measured.items():
+        for way, measured in one.measurements.items():
             at, change = measured.accuracy, measured.accuracy_change
             tasks = "" if measured.better is None else f"; {measured.better} tasks better, {measured.worse} worse"
             print(
                 f"  measured by {way}: accuracy {at.mean:.3f} [{at.low:.3f}, {at.high:.3f}], "
                 f"change {change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]{tasks}"
             )
-        if "retrain" not in one.measured:
+        if "retrain" not in one.measurements:
             print("  not measured until retrained")
     table = class_table(found)
     if len(table):

@@ -10,14 +10,18 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, Loaded, load
 from core.actions.rank import ENGINE_VERSION
-from core.editing.retraining import Retrain, retrained_params, retraining, retraining_seconds
+from core.actions.retraining import retrained_params, retraining
+from core.checkpoints.model import Model
+from core.editing.measured_cost import measure_pace
+from core.editing.retraining import RetrainSettings
 from core.evidence.lds import ceiling, lds, predicted_losses
 from core.evidence.method_scores import MethodScores, method_scores
 from core.evidence.methods import ALL_METHODS, DEFAULT_METHODS, ENSEMBLE_SIZES, check, kind, missing, words
 from core.evidence.subsets import subsets
 from core.maml.backbone import Params
+from core.maml.cost import seconds_of, training_passes
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
 from core.runtime.progress import Progress, SubProgress
@@ -37,7 +41,7 @@ class EvidenceSettings:
             :func:`core.influence.methods.parse`.
         truth: ``half`` (LDS) or ``one`` (leave one task out).
         subsets, seeds: Retrainings are their product; with 2 seeds or more the ceiling is known.
-        retrain, iterations: :class:`core.editing.retraining.Retrain`.
+        retrain, iterations: :class:`core.editing.retraining.RetrainSettings`.
         targets: Held-out tasks that are targets, the first ones; 0 means all.
         seed: Draws the subsets.
     """
@@ -58,13 +62,13 @@ class EvidenceSettings:
             raise UserError("There is no method to rate.", f"Known: {', '.join(ALL_METHODS)}.")
         if self.seeds < 1 or self.targets < 0:
             raise UserError("Evidence needs a seed and no fewer than 0 targets.")
-        Retrain(self.retrain, self.iterations)
+        RetrainSettings(self.retrain, self.iterations)
         if self.subsets < 3:
             raise UserError("A correlation needs 3 subsets at least.", "Use 20 or more.")
 
     @property
-    def how(self) -> Retrain:
-        return Retrain(self.retrain, self.iterations)
+    def how(self) -> RetrainSettings:
+        return RetrainSettings(self.retrain, self.iterations)
 
     @property
     def members(self) -> int:
@@ -73,17 +77,18 @@ class EvidenceSettings:
 
 
 def predicted_seconds(workspace: Workspace, settings: EvidenceSettings) -> float:
-    """About how long the retrainings take on this machine, those that are done already included."""
-    loaded = Loaded(workspace.project(), Compute())
+    """Predict the seconds of all retrainings on this machine, including those that are finished already."""
+    project = workspace.project()
+    loaded, training = load(project, Compute()), settings.how.settings(project.model, 0)
     tasks = len(loaded.train)
-    one = retraining_seconds(loaded, settings.how.settings(loaded.project.model, 0), tasks)
-    kept = tasks // 2 if settings.truth == "half" else tasks
-    swept = retraining_seconds(loaded, settings.how.settings(loaded.project.model, 0), kept)
-    return swept * settings.subsets * settings.seeds + one * settings.members
+    subset = tasks // 2 if settings.truth == "half" else tasks
+    sweep, full = (training_passes(training, count) for count in (subset, tasks))
+    pace = measure_pace(loaded)
+    return seconds_of(sweep, pace) * settings.subsets * settings.seeds + seconds_of(full, pace) * settings.members
 
 
 def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute, progress: Progress) -> Run:
-    """Retrain, score, and compare.
+    """RetrainSettings, score, and compare.
 
     The run holds ``methods.parquet`` (method, words, kind, lds, lds_low, lds_high: mean over targets of Spearman's
     correlation over subsets, with its 95 % bootstrap interval; lds_mean, ...: of the targets' mean loss; auc of the
@@ -100,7 +105,7 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
         loaded = Loaded(project, compute)
         targets = np.arange(len(loaded.heldout))[: settings.targets or None]
         kept = subsets(settings.truth, len(loaded.train), settings.subsets, settings.seed)
-        swept, members = _retrained(workspace, loaded, kept, settings, progress)
+        swept, members = _retrained(workspace, project.model, loaded, kept, settings, progress)
         measured = np.stack(
             [[one.table("heldout.parquet")["loss"].to_numpy()[targets] for one in seeds] for seeds in swept]
         )
@@ -147,7 +152,12 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
 
 
 def _retrained(
-    workspace: Workspace, loaded: Loaded, kept: np.ndarray, settings: EvidenceSettings, progress: Progress
+    workspace: Workspace,
+    model: Model,
+    loaded: Loaded,
+    kept: np.ndarray,
+    settings: EvidenceSettings,
+    progress: Progress,
 ) -> tuple[list[list[Run]], Callable[[int], list[Params]]]:
     """Retrainings by subset and seed, and the first models on all tasks; each is done by one process."""
     train = loaded.project.tasks.train
@@ -160,11 +170,11 @@ def _retrained(
     todo = list(dict.fromkeys(jobs))  # of a short list, the same half may be drawn twice
     progress.stage("retraining", _UNITS * len(todo))
 
-    def one(job: tuple[bytes, Retrain, int], count: int) -> str:
+    def one(job: tuple[bytes, RetrainSettings, int], count: int) -> str:
         mask, how, seed = job
         inner = SubProgress(progress, _UNITS * count)
         tasks = train.select(ids[np.frombuffer(mask, dtype=bool)].tolist())
-        done = retraining(workspace, loaded, tasks, how, seed, inner)
+        done = retraining(workspace, model, loaded, tasks, how, seed, inner)
         inner.finish(f"held-out loss {done.json('retraining.json')['loss']['mean']:.3f}")
         return done.id
 

@@ -13,13 +13,12 @@ import pandas as pd
 import torch
 
 from core.actions.compute import Compute
-from core.actions.edit import REWIND_TASKS
 from core.actions.rank import configure_gradient, ranking
-from core.editing.cost import Cost, training_cost
+from core.actions.retraining import retrained_params, retraining
 from core.editing.linear import change_gradient, row_change, touched_tasks
 from core.editing.newton import NewtonSettings, newton_edit
-from core.editing.retraining import Retrain, retrained_params, retraining
-from core.editing.steps import StepSettings, select_snapshot, single_task_finetune
+from core.editing.retraining import RetrainSettings
+from core.editing.steps import REWIND_TASKS, StepSettings, select_snapshot, single_task_finetune
 from core.evidence.method_scores import POOLED_EPOCHS, method_scores
 from core.experiments.problems import Problem, problem, recipe
 from core.experiments.profiles import WAYS, Profile
@@ -27,6 +26,7 @@ from core.influence.methods import METHODS, Estimator
 from core.influence.solve import Solver
 from core.influence.targets import Target
 from core.maml.backbone import Params
+from core.maml.cost import Cost, training_cost
 from core.maml.episodes import Episodes
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten, unflatten
@@ -172,15 +172,15 @@ class Bench:
 
     def retrained(self, on: Problem, changes: Changes, seed: int = 0) -> Edited:
         """From the same initial parameters in the same way, on what is left; ``seed`` counts from the model's."""
-        tasks, how = cleaned(on.loaded.project.tasks.train, changes), Retrain()
+        tasks, how = cleaned(on.loaded.project.tasks.train, changes), RetrainSettings()
         with self.piece(TRAINING) as progress:
-            run = retraining(on.workspace, on.loaded, tasks, how, seed, progress)
+            run = retraining(on.workspace, on.loaded.project.model, on.loaded, tasks, how, seed, progress)
         return Edited(retrained_params(run, on.loaded), run.processor_seconds, self.price(on, changes))
 
     def price(self, on: Problem, changes: Changes) -> float:
         """What retraining costs, in meta-gradients."""
         tasks = cleaned(on.loaded.project.tasks.train, changes)
-        return training_cost(Retrain().settings(on.loaded.project.model, 0), len(tasks))
+        return training_cost(RetrainSettings().settings(on.loaded.project.model, 0), len(tasks))
 
     def linear(self, on: Problem, changes: Changes, curvature: str, gradient: str = "total") -> Edited:
         """The linear edit: lambda minus the influence functions of what changes."""

@@ -14,23 +14,11 @@ import torch
 
 from core.actions.compute import Compute, Loaded
 from core.actions.decide import mark
-from core.actions.edit import (
-    DEFAULT_EDIT_METHODS,
-    EDIT_METHODS,
-    FINETUNE,
-    NEWTON,
-    REWIND_TASKS,
-    SOLVE,
-    STEP_METHODS,
-    cache_key,
-    edit,
-    kind_of,
-    start_text,
-    step_settings,
-)
+from core.actions.edit import cache_key, edit, kind_of, step_settings
 from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
+from core.editing.methods import DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, NEWTON, SOLVE, STEP_METHODS
 from core.editing.newton import SHARES, newton_edit
-from core.editing.steps import StepSettings, single_task_finetune
+from core.editing.steps import REWIND_TASKS, StepSettings, single_task_finetune, start_text
 from core.maml.evaluation import evaluate
 from core.maml.training import SNAPSHOTS, Snapshot, TrainSettings
 from core.maml.vectors import flatten

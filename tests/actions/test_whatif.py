@@ -14,23 +14,17 @@ import torch
 
 from core.actions import preparation, whatif
 from core.actions.compute import Compute, Loaded
-from core.actions.edit import FINETUNE, edit
-from core.actions.preparation import (
-    HELDOUT,
-    ROWS,
-    SKETCH,
-    TASKS,
-    prepare,
-    prepare_bytes,
-    prepare_seconds,
-    prepared,
-)
+from core.actions.edit import edit
+from core.actions.preparation import find_preparation, prepare, prepare_bytes, prepare_cost
 from core.actions.rank import ranking
 from core.actions.train import train_model
-from core.actions.whatif import WhatIf, WhatIfEstimator
+from core.actions.whatif import open_estimator
 from core.checkpoints.model import ModelSpec
 from core.editing.linear import change_gradient, row_change
+from core.editing.methods import FINETUNE
+from core.editing.prepared import HELDOUT, ROWS, SKETCH, TASKS
 from core.editing.rows import row_gradients
+from core.editing.whatif import WhatIf
 from core.influence import gradient_files as gradients
 from core.influence.basis import FILE, read_basis
 from core.influence.basis import KIND as BASIS
@@ -135,7 +129,7 @@ def close(have: torch.Tensor, want: torch.Tensor, tolerance: float = 1e-10) -> N
 
 def drop(workspace: Workspace, *names: str) -> None:
     """As if gradients had been too large to be kept."""
-    run = prepared(workspace, EXACT)
+    run = find_preparation(workspace, EXACT)
     assert run is not None
     for name in names:
         (run.folder / name).unlink()
@@ -157,7 +151,7 @@ def test_change_gradients_are_those_of_the_long_way(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
-    instant, loaded = WhatIfEstimator(copy, EXACT), Loaded(copy.project(), EXACT)
+    instant, loaded = open_estimator(copy, EXACT), Loaded(copy.project(), EXACT)
     for removal in sets:
         after = removal.applied(loaded.train.tasks)
         long = change_gradient(loaded.model, loaded.params, loaded.train, after.weights, after.labels)
@@ -169,7 +163,7 @@ def test_a_what_if_is_the_linear_edit_with_the_same_basis(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
-    instant = WhatIfEstimator(copy, EXACT)
+    instant = open_estimator(copy, EXACT)
     for removal in (*sets[:4], *sets[6:]):
         found = instant.changes(removal)
         long = edit(
@@ -195,16 +189,16 @@ def test_decisions_and_undos_change_no_bit_of_an_answer(
     rows = copy.project().tasks.train.rows
     series = [Changes(images=frozenset(rows["image_id"].unique()[:count])) for count in (1, 2, 5, 2)]
     series += [sets[3], sets[0], sets[5], sets[6], sets[7], series[2], sets[6]]
-    one = WhatIfEstimator(copy, EXACT)
+    one = open_estimator(copy, EXACT)
     for removal in series:
-        fresh = WhatIfEstimator(copy, EXACT)
+        fresh = open_estimator(copy, EXACT)
         assert torch.equal(one.change_gradient(removal), fresh.change_gradient(removal))
         assert timeless(one.changes(removal)) == timeless(fresh.changes(removal))
 
 
 def test_one_more_decision_costs_only_the_tasks_it_touches(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     drop(copy, ROWS)
-    instant, computed = WhatIfEstimator(copy, EXACT), []
+    instant, computed = open_estimator(copy, EXACT), []
     collected = instant._single.collected
 
     def counted(function: object, positions: np.ndarray) -> object:
@@ -226,7 +220,7 @@ def test_what_is_kept_in_memory_has_an_end(copy: Workspace, monkeypatch: pytest.
     drop(copy, ROWS)
     monkeypatch.setattr(whatif, "_PIECE_BYTES", 1.0)
     monkeypatch.setattr(whatif, "_ANSWERS", 2)
-    instant = WhatIfEstimator(copy, EXACT)
+    instant = open_estimator(copy, EXACT)
     images = copy.project().tasks.train.rows["image_id"].unique()
     for image in images[:4]:
         instant.changes(Changes(images=frozenset({image})))
@@ -237,7 +231,7 @@ def test_what_is_kept_in_memory_has_an_end(copy: Workspace, monkeypatch: pytest.
 
 @pytest.mark.parametrize("text", ["all", "h0", "h1,h3"])
 def test_a_new_target_is_scored_as_a_ranking_with_the_same_basis_scores_it(copy: Workspace, text: str) -> None:
-    found = WhatIfEstimator(copy, EXACT).target(Target.parse(text))
+    found = open_estimator(copy, EXACT).target(Target.parse(text))
     parts = {"solver": "low-rank", "rank": SETTINGS.rank, "damping": SETTINGS.damping}
     chosen = estimator("task-if", curvature_tasks=SETTINGS.curvature_tasks, **parts)
     long = ranking(copy, Target.parse(text), chosen, EXACT, Progress()).table("tasks.parquet").set_index("task_id")
@@ -249,18 +243,18 @@ def test_a_new_target_is_scored_as_a_ranking_with_the_same_basis_scores_it(copy:
 def test_a_query_image_is_a_target_too(copy: Workspace) -> None:
     heldout = copy.project().tasks.heldout.rows
     image = heldout[(heldout["task_id"] == "h2") & (heldout["role"] == "query")]["image_id"].iloc[0]
-    kept = WhatIfEstimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
+    kept = open_estimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
     drop(copy, TASKS)
-    computed = WhatIfEstimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
+    computed = open_estimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
     np.testing.assert_allclose(kept.table["score"], computed.table["score"], rtol=1e-9)
     with pytest.raises(UserError, match="no task 'nowhere'"):
-        WhatIfEstimator(copy, EXACT).target(Target.parse("nowhere"))
+        open_estimator(copy, EXACT).target(Target.parse("nowhere"))
 
 
 def test_the_basis_from_the_disk_is_the_basis_in_memory(ready: Workspace, tmp_path: Path) -> None:
     loaded = Loaded(ready.project(), EXACT)
     (run,) = ready.runs.all(BASIS)
-    kept = read_basis(run, WhatIfEstimator(ready, EXACT)._params)
+    kept = read_basis(run, open_estimator(ready, EXACT)._params)
     made = Solver(loaded, loaded.model, SETTINGS, RunWriter(tmp_path), Progress()).basis()
     assert torch.equal(kept.vectors, made.vectors)
     assert np.array_equal(kept.values, made.values)
@@ -304,9 +298,9 @@ def test_another_model_or_other_tasks_never_meet_an_old_basis(copy: Workspace, b
     train_model(bare / "tasks", tmp_path / "model", spec, settings, Compute("cpu"), Progress(), "by a test")
     shutil.rmtree(copy.folder / "model")
     shutil.copytree(tmp_path / "model", copy.folder / "model")
-    assert prepared(copy, EXACT) is None
+    assert find_preparation(copy, EXACT) is None
     with pytest.raises(UserError, match=r"Nothing is prepared .*whatif --prepare"):
-        WhatIfEstimator(copy, EXACT)
+        open_estimator(copy, EXACT)
     prepare(copy, EXACT, Progress())
     assert len(copy.runs.all(BASIS)) == 2
 
@@ -327,7 +321,7 @@ def test_a_damaged_file_is_refused_by_its_path(copy: Workspace, name: str, damag
     else:
         np.save(path, np.zeros((3, 2)))
     with pytest.raises(UserError, match=rf"{name}.*Delete the run"):
-        WhatIfEstimator(copy, EXACT)
+        open_estimator(copy, EXACT)
 
 
 def test_interrupted_preparation_goes_on_where_it_stopped(
@@ -344,11 +338,11 @@ def test_interrupted_preparation_goes_on_where_it_stopped(
     monkeypatch.setattr(preparation, "row_gradients", stops)
     with pytest.raises(KeyboardInterrupt):
         prepare(empty, EXACT, Progress())
-    assert prepared(empty, EXACT) is None
+    assert find_preparation(empty, EXACT) is None
     prepare(empty, EXACT, Progress())
     assert len(asked) == N + 1, "three were done, one broke off"
     for name in (TASKS, ROWS, SKETCH):
-        here, there = (prepared(one, EXACT) for one in (empty, ready))
+        here, there = (find_preparation(one, EXACT) for one in (empty, ready))
         assert here is not None
         assert there is not None
         np.testing.assert_array_equal(np.load(here.folder / name), np.load(there.folder / name))
@@ -362,15 +356,15 @@ def test_gradients_that_would_take_too_much_are_not_kept(
     run = prepare(empty, EXACT, Progress())
     assert (run.folder / TASKS).exists()
     assert not (run.folder / ROWS).exists()
-    here, there = WhatIfEstimator(empty, EXACT).changes(sets[1]), WhatIfEstimator(ready, EXACT).changes(sets[1])
+    here, there = open_estimator(empty, EXACT).changes(sets[1]), open_estimator(ready, EXACT).changes(sets[1])
     assert here.predicted_loss_change == pytest.approx(there.predicted_loss_change, rel=1e-8)
-    smaller = prepare_seconds(empty.project(), 1.0, EXACT)
+    smaller = prepare_cost(empty.project(), EXACT).meta_gradients
     monkeypatch.undo()
-    assert prepare_seconds(empty.project(), 1.0, EXACT) > smaller
+    assert prepare_cost(empty.project(), EXACT).meta_gradients > smaller
 
 
 def test_what_cannot_be_removed_is_refused(ready: Workspace) -> None:
-    instant = WhatIfEstimator(ready, EXACT)
+    instant = open_estimator(ready, EXACT)
     with pytest.raises(UserError, match="Nothing is removed"):
         instant.changes(Changes())
     with pytest.raises(UserError, match="'nowhere' is not in the task list"):
@@ -380,7 +374,7 @@ def test_what_cannot_be_removed_is_refused(ready: Workspace) -> None:
 
 
 def test_the_report_says_how_good_the_basis_is(ready: Workspace) -> None:
-    run = prepared(ready, EXACT)
+    run = find_preparation(ready, EXACT)
     assert isinstance(run, Run)
     report = run.json("report.json")
     assert set(report["residuals"]) == {"random", "mean target"}
@@ -391,7 +385,7 @@ def test_the_report_says_how_good_the_basis_is(ready: Workspace) -> None:
 
 
 def test_an_answer_says_which_classes_and_tasks_change(ready: Workspace, sets: list[Changes]) -> None:
-    found, loaded = WhatIfEstimator(ready, EXACT).changes(sets[0]), Loaded(ready.project(), EXACT)
+    found, loaded = open_estimator(ready, EXACT).changes(sets[0]), Loaded(ready.project(), EXACT)
     query = loaded.heldout.tasks.rows.query("role == 'query'")
     assert {one.name: one.rows for one in found.classes} == query["class"].value_counts().to_dict()
     assert {task.task_id for task in found.tasks} == set(loaded.heldout.tasks.task_ids)
@@ -404,7 +398,7 @@ def test_an_answer_says_which_classes_and_tasks_change(ready: Workspace, sets: l
 
 @pytest.mark.parametrize("text", ["all", "h1", "h0,h2"])
 def test_a_target_of_a_change_is_predicted_by_its_score(ready: Workspace, text: str) -> None:
-    instant, target = WhatIfEstimator(ready, EXACT), Target.parse(text)
+    instant, target = open_estimator(ready, EXACT), Target.parse(text)
     scores = instant.target(target).table.set_index("task_id")["score"]
     changes = Changes(frozenset({"t3"}))
     one = instant.changes(changes, target).target
@@ -417,7 +411,7 @@ def test_a_target_of_a_change_is_predicted_by_its_score(ready: Workspace, text: 
 
 
 def test_a_query_image_has_a_probability(ready: Workspace) -> None:
-    instant, heldout = WhatIfEstimator(ready, EXACT), ready.project().tasks.heldout.rows
+    instant, heldout = open_estimator(ready, EXACT), ready.project().tasks.heldout.rows
     image = heldout[(heldout["task_id"] == "h2") & (heldout["role"] == "query")]["image_id"].iloc[0]
     target = Target.parse(f"h2/{image}")
     image_scores = instant.images(target).table.set_index("image_id")
@@ -434,9 +428,9 @@ def test_a_query_image_has_a_probability(ready: Workspace) -> None:
 
 @pytest.mark.parametrize("text", ["all", "h1"])
 def test_images_are_scored_as_a_ranking_scores_them_kept_or_not(copy: Workspace, text: str) -> None:
-    kept = WhatIfEstimator(copy, EXACT).images(Target.parse(text)).table
+    kept = open_estimator(copy, EXACT).images(Target.parse(text)).table
     drop(copy, ROWS)
-    computed = WhatIfEstimator(copy, EXACT).images(Target.parse(text)).table
+    computed = open_estimator(copy, EXACT).images(Target.parse(text)).table
     pd.testing.assert_frame_equal(kept, computed, rtol=1e-9)
     parts = {"solver": "low-rank", "rank": SETTINGS.rank, "damping": SETTINGS.damping}
     chosen = estimator("task-if", curvature_tasks=SETTINGS.curvature_tasks, **parts)

@@ -11,12 +11,13 @@ import pytest
 
 from core.actions import preparation
 from core.actions.compute import Compute
-from core.actions.edit import FINETUNE, SOLVE, edit
+from core.actions.edit import edit
 from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
-from core.actions.whatif import WhatIfEstimator
+from core.actions.whatif import open_estimator
 from core.actions.whatif_sets import class_table, compare
-from core.actions.why import failing_images, failing_tasks, worst
+from core.actions.why import failing_images, failing_tasks, most_harmful
+from core.editing.methods import FINETUNE, SOLVE
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes
@@ -49,7 +50,7 @@ def ready(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:  #
 
 
 def test_estimates_stand_beside_measurements_of_the_very_same_changes(ready: Workspace) -> None:
-    instant = WhatIfEstimator(ready, COMPUTE)
+    instant = open_estimator(ready, COMPUTE)
     before = {one.named.name: one for one in compare(ready, instant, COMPUTE)}
     assert list(before) == ["tasks", "labels", "stale"]
     assert before["tasks"].estimate == instant.changes(Changes(frozenset({"t0"})))
@@ -79,7 +80,7 @@ def test_estimates_stand_beside_measurements_of_the_very_same_changes(ready: Wor
 
 
 def test_classes_are_a_column_a_set(ready: Workspace) -> None:
-    compared = compare(ready, WhatIfEstimator(ready, COMPUTE), COMPUTE)
+    compared = compare(ready, open_estimator(ready, COMPUTE), COMPUTE)
     table = class_table(compared)
     assert list(table.columns) == ["class", "rows", "unedited", "tasks", "labels"]
     assert compared[0].estimate is not None
@@ -104,7 +105,7 @@ def test_what_fails_comes_worst_first() -> None:
 
 def test_only_what_harms_is_among_the_worst() -> None:
     table = pd.DataFrame({"image_id": ["x", "y", "z"], "score": [-2.0, -1.0, 1.0]})
-    assert worst(table, "images", 1) == Changes(images=frozenset({"x"}))
-    assert worst(table, "images", 3) == Changes(images=frozenset({"x", "y"}))
+    assert most_harmful(table, "images", 1) == Changes(images=frozenset({"x"}))
+    assert most_harmful(table, "images", 3) == Changes(images=frozenset({"x", "y"}))
     with pytest.raises(UserError, match="None of the images"):
-        worst(table.tail(1), "images", 3)
+        most_harmful(table.tail(1), "images", 3)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.editing.cost import Cost, training_cost
 from core.editing.krylov import Krylov
 from core.editing.newton import SHARES, NewtonSettings, mean_loss, newton_edit
 from core.editing.steps import StepSettings, single_task_finetune
 from core.influence.curvature import Curvature
+from core.maml.cost import Cost, training_cost
 from core.maml.episodes import Episodes, no_progress
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten, unflatten

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.editing.cost import Cost
 from core.editing.steps import StepSettings, select_snapshot
+from core.maml.cost import Cost
 from core.maml.evaluation import evaluate
 from core.runtime.errors import UserError
 from tests.problems import Problem, tiny_problem

@@ -15,7 +15,6 @@ import pytest
 
 from core.actions.compute import Compute
 from core.actions.edit import edit
-from core.editing.cost import training_cost
 from core.experiments import catalog, conduct, figure2, ladder
 from core.experiments.bench import Bench, Unit
 from core.experiments.catalog import EXPERIMENTS, Experiment
@@ -23,6 +22,7 @@ from core.experiments.conduct import image_sets, result_folder
 from core.experiments.outcome import Figures, Outcome
 from core.experiments.profiles import MNIST, PROFILES, Profile
 from core.experiments.results import Table, read_result
+from core.maml.cost import training_cost
 from core.maml.training import TrainSettings
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE

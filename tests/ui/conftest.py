@@ -14,12 +14,14 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from core.actions.compute import Compute
-from core.actions.curve import FINETUNE as CURVE_FINETUNE
-from core.actions.curve import CurveSettings, curve
+from core.actions.curve import curve
 from core.actions.decide import mark, worst_items
-from core.actions.edit import DEFAULT_EDIT_METHODS, FINETUNE, NEWTON, SOLVE, STEP_METHODS, edit
+from core.actions.edit import edit
 from core.actions.rank import ranking
 from core.checkpoints.model import Model, ModelSpec, save_model
+from core.editing.curves import CurveSettings
+from core.editing.methods import DEFAULT_EDIT_METHODS, FINETUNE, NEWTON, SOLVE, STEP_METHODS
+from core.editing.methods import FINETUNE as CURVE_FINETUNE
 from core.editing.newton import NewtonSettings
 from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target

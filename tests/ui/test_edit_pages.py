@@ -16,13 +16,14 @@ import pytest
 from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.decide import mark
-from core.actions.edit import CONTROLS, DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, SOLVE, STEP_METHODS
 from core.actions.export import export
 from core.actions.preparation import prepare
-from core.actions.whatif import WhatIfEstimator
+from core.actions.whatif import open_estimator
 from core.checkpoints.model import save_trajectory
 from core.decisions.log import Item
+from core.editing.methods import CONTROLS, DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, SOLVE, STEP_METHODS
 from core.editing.newton import NewtonSettings
+from core.editing.whatif import WhatIfEstimator
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
 from core.runtime.files import read_json, write_json
@@ -241,7 +242,7 @@ class TestEdit:
         )
         page = show("edit")
         said = words(page)
-        found = WhatIfEstimator(full, Compute()).changes(full.changes())
+        found = open_estimator(full, Compute()).changes(full.changes())
         assert asked == [full.changes()] * 2, "one here, one on the page"
         assert f"Held-out accuracy ≈ *{in_points(found.accuracy_change)}*" in said
         assert f"residual of the solve {found.residual:.0%}" in said
