@@ -1,20 +1,26 @@
 # make run   sets everything up and opens the dashboard on the offline demo
-# make test  sets everything up and runs all tests, the browser's included
+# make test  sets everything up and runs the tests, the browser's included, but for the long and rare ones
+# make test-all  runs the long and rare ones, which make test leaves out: kill sweeps, all experiments, the full demo
 # make bench  prints speed and memory beside the usual ways, in under 20 minutes (docs/performance.md)
 # make learn2learn  installs learn2learn 0.2.0, which TaskLens does not need, beside it
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist worksteal
 
-.PHONY: run test lint demo bench learn2learn clean
+.PHONY: run test test-all tests-need lint demo bench learn2learn clean
 
 run: .venv/.run
 	$(BIN)/python -m streamlit run app.py
 
-test: .venv/.test
+test: tests-need
+	$(PYTEST) -m "not slow"
+
+test-all: tests-need
+	$(PYTEST) -m slow
+
+tests-need: .venv/.test
 	$(BIN)/python -m tests.e2e.browser
 	-$(BIN)/python -m tests.learn2learn.install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore tests/e2e -n 2 --dist loadfile --no-loadscope-reorder
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile
 
 lint: .venv/.test
 	$(BIN)/ruff check .

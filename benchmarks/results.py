@@ -1,7 +1,7 @@
-"""Put what experiments found into docs/results.md: ``python -m benchmarks.results [--profile small]``.
+"""Write the pages of docs/results from result folders: ``python -m benchmarks.results [--profile small]``.
 
-Between the marks ``<!-- NAME -->`` and ``<!-- /NAME -->`` of that page everything is taken from the folder of the
-experiment NAME; what stands outside them is written by hand. Pictures go to docs/pictures/results.
+Each experiment has one generated page, docs/results/NAME.md, with its pictures in docs/pictures/results. The summary
+docs/results.md is written by hand.
 """
 
 from __future__ import annotations
@@ -13,46 +13,38 @@ from typing import Annotated
 import typer
 
 from core.experiments.catalog import EXPERIMENTS
-from core.experiments.conduct import result_folder
-from core.experiments.results import Result, markdown_rows, read_result
+from core.experiments.results import as_markdown, read_result
+from core.experiments.run import result_folder
+from core.runtime.files import write_text_atomically
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
-PICTURES = PAGE.parent / "pictures" / "results"
-
-
-def section(name: str, result: Result) -> str:
-    """What stands between the marks."""
-    lines = [f"`{result.config['command']}`", ""]
-    lines += [f"- {said}" for said in result.says]
-    for table in result.tables:
-        lines += ["", f"**{table.title}**", "", *markdown_rows(table), *(["", table.note] if table.note else [])]
-    for part in (*result.plots, *result.grids):
-        lines += ["", f"![{part.title}](pictures/results/{name}-{part.name}.png)"]
-    minutes = result.config["processor_seconds"] / 60
-    told = f"{result.config['seeds']} seeds; {minutes:.0f} minutes of processor time"
-    lines += ["", f"{told}, without what earlier experiments had made."]
-    return "\n".join(lines)
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-def main(profile: Annotated[str, typer.Option(help="Whose results.")] = "small") -> None:
-    """Fill the page."""
-    text = PAGE.read_text("utf-8")
-    PICTURES.mkdir(parents=True, exist_ok=True)
+def write_page(folder: Path, docs: Path = DOCS) -> Path:
+    """Write the page of the result in ``folder`` and copy its pictures; return the page's path.
+
+    Raises:
+        UserError: the result is missing or damaged.
+    """
+    result = read_result(folder)
+    name, pictures = result.config["experiment"], docs / "pictures" / "results"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for kind, parts in (("plots", result.plots), ("grids", result.grids)):
+        for part in parts:
+            shutil.copy(folder / kind / f"{part.name}.png", pictures / f"{name}-{part.name}.png")
+    page = docs / "results" / f"{name}.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f"../pictures/results/{name}-"
+    write_text_atomically(page, as_markdown(result, prefix, prefix))
+    return page
+
+
+def main(profile: Annotated[str, typer.Option(help="Profile of the results.")] = "small") -> None:
+    """Write the page of every experiment that has a result on this machine."""
     for name in EXPERIMENTS:
         folder = result_folder(name, profile)
-        if not (folder / "config.json").exists():
-            print(f"{name}: no results in {folder}")
-            continue
-        result = read_result(folder)
-        for kind, parts in (("plots", result.plots), ("grids", result.grids)):
-            for part in parts:
-                shutil.copy(folder / kind / f"{part.name}.png", PICTURES / f"{name}-{part.name}.png")
-        before, begins, rest = text.partition(f"<!-- {name} -->\n")
-        _, ends, after = rest.partition(f"<!-- /{name} -->")
-        if begins and ends:
-            text = f"{before}{begins}{section(name, result)}\n{ends}{after}"
-        print(f"{name}: {'filled' if begins and ends else 'the page has no such marks'}")
-    PAGE.write_text(text, "utf-8")
+        has_result = (folder / "config.json").exists()
+        print(f"{name}: {write_page(folder) if has_result else f'no result in {folder}'}")
 
 
 if __name__ == "__main__":

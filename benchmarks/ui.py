@@ -29,8 +29,8 @@ from core.actions.decide import mark, worst_items
 from core.actions.demo import open_demo
 from core.actions.edit import edit
 from core.actions.rank import ranking
-from core.editing.curves import CurveSettings
-from core.editing.methods import FINETUNE, SOLVE
+from core.editing.methods import SOLVE
+from core.editing.settings import FINETUNE, CurveSettings
 from core.influence.methods import estimator
 from core.influence.targets import Target
 from core.runtime.files import HOME_VARIABLE

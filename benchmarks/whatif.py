@@ -22,7 +22,7 @@ from torch import Tensor
 
 from core.actions.compute import Compute
 from core.actions.demo import open_demo
-from core.actions.evaluate import evaluation, heldout_table
+from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
 from core.actions.whatif import open_estimator
 from core.editing.linear import change_gradient
@@ -155,7 +155,7 @@ def _peer_removal(instant: WhatIfEstimator, solver: Solver, before: np.ndarray, 
     flat = flatten(loaded.params)
     result = evaluate(loaded.model, unflatten(flat + solution.x, loaded.params), loaded.heldout)
     seconds = time.perf_counter() - start
-    change = float((heldout_table(loaded.heldout.tasks.task_ids, result)["accuracy"] - before).mean())
+    change = float((result.heldout_table(loaded.heldout.tasks.task_ids)["accuracy"] - before).mean())
     x, _ = instant.solve(instant.change_gradient(removal))
     agreement = (
         f"step: cosine {_cosine(x, solution.x):.3f}, difference {_difference(x, solution.x):.2f}; "

@@ -8,8 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.pace import finetune_pace
-from core.editing.curves import ORDERS, CurveSettings, points
-from core.editing.methods import FINETUNE
+from core.editing.curves import points
+from core.editing.settings import FINETUNE, ORDERS, CurveSettings
 from core.maml.cost import seconds_of, training_passes
 from core.runtime.progress import format_duration
 from core.ui.charts.edit import curve_figure

@@ -11,8 +11,8 @@ from core.actions.decide import worst_items
 from core.actions.edit import step_settings
 from core.actions.pace import retraining_seconds
 from core.decisions.log import Item
-from core.editing.methods import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS
 from core.editing.retraining import training_settings
+from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS
 from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
 from core.ui.charts.edit import Dot, edit_figure

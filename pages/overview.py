@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.runtime.program import command_line
 from core.ui.ranking.panel import newest_evaluation, rank_panel
 from core.ui.shell.context import page, rankings
 from core.ui.shell.jobs import job_panel, jobs_of, start
@@ -104,4 +105,5 @@ with page("Overview") as context:
             f"- Folder: {plain(workspace.folder)}"
         )
     st.caption("The same on the command line")
-    st.code(f"python -m core evaluate -w {workspace.name}\npython -m core rank -w {workspace.name}", language="bash")
+    lines = "\n".join(command_line([command, "-w", workspace.name]) for command in ("evaluate", "rank"))
+    st.code(lines, language="bash")

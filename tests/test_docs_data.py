@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.data.readers import READERS
+from tests.cli.shell import Shell
 from tests.lookalikes import make_all
-from tests.test_cli import Shell
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")

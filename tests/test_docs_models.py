@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.documented import ROOT, Documented
 from tests.needs import learn2learn
 
-ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", TEXT, re.DOTALL)
 ELSEWHERE = "make learn2learn\n"
@@ -21,11 +18,8 @@ ELSEWHERE = "make learn2learn\n"
 
 def test_the_blocks_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learn2learn()
-    (tmp_path / "core").symlink_to(ROOT / "core")  # the commands are meant for the folder of TaskLens
-    monkeypatch.chdir(tmp_path)
+    documented = Documented(tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(str(tmp_path / "code"))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "TASKLENS_HOME": str(tmp_path / "home"), "PATH": path}
     ran = []
     for language, block in BLOCKS:
         if block == ELSEWHERE:
@@ -36,9 +30,7 @@ def test_the_blocks_run_in_their_order(tmp_path: Path, monkeypatch: pytest.Monke
         elif language == "python":
             exec(compile(block, "docs/models.md", "exec"), {})
         else:
-            done = subprocess.run(["bash", "-euc", block], env=env, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{block}\n{done.stderr}"
-            assert done.stdout.strip(), f"{block} printed no result"
+            assert documented.block(block), f"{block} printed no result"
         ran.append(language)
     assert (ran.count("python"), ran.count("bash")) == (4, 3)
     assert ("bash", ELSEWHERE) in BLOCKS

@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from core.runtime.files import HOME_VARIABLE
-from tests.test_cli import ROOT, Shell
+from tests.cli.shell import ROOT, Shell
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "scale.md").read_text(encoding="utf-8"), re.DOTALL)
 TASKS = ["--count", "8", "--ways", "3", "--shots", "1", "--queries", "2", "--heldout", "6"]
@@ -32,6 +34,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_the_commands_run_on_one_machine_and_on_two(tmp_path: Path) -> None:
     (train,), (rank,) = (block.splitlines() for block in BLOCKS)
     shell = Shell(tmp_path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from core.maml import loaded as engine
-from core.maml.loaded import DTYPES, Compute
+from core.maml.loaded import Compute
+from core.maml.settings import DTYPES
 from core.workspace.workspace import Project
 
 __all__ = ["DTYPES", "Compute", "Loaded", "load"]
@@ -26,6 +27,6 @@ class Loaded(engine.Loaded):
         )
 
 
-def load(project: Project, compute: Compute) -> engine.Loaded:
+def load(project: Project, compute: Compute) -> Loaded:
     """Place a project's model and tasks on a device."""
     return Loaded(project, compute)

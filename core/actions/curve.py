@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute, load
-from core.editing.curves import CurveSettings, Point, points, removal_of
+from core.editing.curves import Point, points, removal_of
 from core.editing.methods import finetune
+from core.editing.settings import CurveSettings
 from core.maml.episodes import get_or_compute
 from core.maml.evaluation import evaluate
-from core.maml.training import TrainSettings
+from core.maml.settings import TrainSettings
 from core.runtime.distributed import world
 from core.runtime.files import content_hash
 from core.runtime.progress import Progress

@@ -16,28 +16,19 @@ import torch
 
 from core.actions.compute import Compute, load
 from core.actions.evaluate import evaluation
-from core.actions.rank import ENGINE_VERSION
 from core.checkpoints.model import Model, save_model
 from core.editing import methods
-from core.editing.methods import (
-    CONTROLS,
-    EDIT_METHODS,
-    FINETUNE,
-    NEWTON,
-    SOLVE,
-    STEP_METHODS,
-    EditedModel,
-    measured_figures,
-)
-from core.editing.newton import NewtonSettings
+from core.editing.methods import SOLVE, EditedModel, measured_figures
 from core.editing.retraining import require_training_settings, training_settings
-from core.editing.steps import BUDGET, REWIND_TASKS, StepSettings
+from core.editing.settings import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON, STEP_METHODS, EditSettings, NewtonSettings
+from core.editing.steps import REWIND_TASKS, StepSettings
 from core.editing.steps import step_settings as steps_for
+from core.influence.basis import ENGINE_VERSION
 from core.influence.methods import SolveSettings
 from core.maml.cost import training_cost
 from core.maml.evaluation import evaluate
 from core.maml.loaded import Loaded
-from core.maml.training import TrainSettings
+from core.maml.settings import TrainSettings
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
@@ -50,7 +41,9 @@ def run_kind(method: str) -> str:
     return f"edit-{method}"
 
 
-def step_settings(project: Project, budget: float = BUDGET, rewind: bool = True) -> StepSettings:
+def step_settings(
+    project: Project, budget: float = EditSettings.budget, rewind: bool = EditSettings.rewind
+) -> StepSettings:
     """Return the steps for a share ``budget`` of the cost of training the model.
 
     Args:
@@ -71,8 +64,8 @@ def cache_key(
     finetune: TrainSettings,
     compute: Compute,
     newton: NewtonSettings = NEWTON,
-    budget: float = BUDGET,
-    rewind: bool = True,
+    budget: float = EditSettings.budget,
+    rewind: bool = EditSettings.rewind,
 ) -> dict[str, Any]:
     """Return the cache key of an edit."""
     key: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
@@ -95,8 +88,8 @@ def edit(
     solver: SolveSettings = SOLVE,
     finetune: TrainSettings = FINETUNE,
     newton: NewtonSettings = NEWTON,
-    budget: float = BUDGET,
-    rewind: bool = True,
+    budget: float = EditSettings.budget,
+    rewind: bool = EditSettings.rewind,
     compute: Compute,
     progress: Progress,
 ) -> Run:

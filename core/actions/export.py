@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,7 @@ from core.actions.export_decisions import corrected_labels
 from core.checkpoints.foreign import write_state
 from core.checkpoints.model import load_model
 from core.decisions.table import escape_formulas
+from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
 from core.runtime.files import replacing_folder, write_json
 from core.tasks.changes import cleaned
@@ -83,7 +83,7 @@ def export(
             folder / "export.json",
             {
                 "tasklens": __version__,
-                "written": datetime.now(UTC).isoformat(timespec="seconds"),
+                "written": timestamp(),
                 "workspace": workspace.name,
                 "hashes": {**project.hashes, "cleaned": tasks.hash, "removal": removal.hash},
                 "removed": removal.removed,

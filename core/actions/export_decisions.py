@@ -9,7 +9,6 @@ import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from core.actions.queue import newest_queue
 from core.decisions.agreement import agreement
 from core.decisions.log import Entry, Item
 from core.decisions.table import ITEM, escape_formulas, given_classes
+from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
 from core.runtime.files import replacing_folder, write_json
 from core.workspace.runs import Run
@@ -115,7 +115,7 @@ def provenance(workspace: Workspace) -> dict[str, Any]:
             "pandas": pd.__version__,
             "pyarrow": pa.__version__,
         },
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "written": timestamp(),
         "workspace": workspace.name,
         "images": project.images.name,
         "hashes": {**project.hashes, "changes": workspace.changes().hash},

@@ -13,7 +13,7 @@ from core.actions.compute import Compute, load
 from core.checkpoints.foreign import inspect_checkpoint
 from core.checkpoints.model import Model, ModelSpec, load_model
 from core.editing.measured_cost import WorkEstimate, estimate_costs
-from core.maml.training import TrainSettings
+from core.maml.settings import TrainSettings
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskFolder, read_folder

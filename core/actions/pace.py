@@ -11,7 +11,7 @@ from core.actions.evaluate import cache_key as evaluation_key
 from core.actions.preparation import prepare_cost
 from core.editing.retraining import training_settings
 from core.maml.cost import Pace, seconds_of, training_cost, training_passes
-from core.maml.training import TrainSettings
+from core.maml.settings import TrainSettings
 from core.workspace.workspace import Project, Workspace
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from core.actions.compute import Compute, Loaded
-from core.decisions.log import Item
+from core.decisions.queue_decisions import QueueDecisions, QueuePositions
 from core.influence.basis import ENGINE_VERSION
 from core.review.calibration import Calibration, Copy, calibrate, evidence_by, suspicion, uncalibrated
 from core.review.forecast import EVIDENCE, forecast
 from core.review.image_labels import ImageLabelPairs, image_label_pairs
 from core.review.injected_noise import IMAGE_KINDS, ROW_KINDS, inject_label_noise
-from core.review.member_scores import SLOW, ScoreSettings, ScoreTable, Source, features_of, score_labels
+from core.review.member_scores import ScoreSettings, ScoreTable, Source, features_of, score_labels
+from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
@@ -27,29 +28,6 @@ from core.workspace.workspace import Project, Workspace
 
 KIND = "queue"
 VERSION = 2  # raised whenever the answers change
-
-
-@dataclass(frozen=True)
-class QueueSettings:
-    """What a queue is made of.
-
-    Attributes:
-        slow: Scores beyond the fast ones, of :data:`core.review.member_scores.SLOW`.
-        rounds: Times that every label is rated by freshly drawn tasks.
-        calibrate: Plant wrong labels on copies, to choose the ranking and to foretell how many are left.
-        seed: Of all that is random.
-    """
-
-    slow: tuple[str, ...] = ()
-    rounds: int = 4
-    calibrate: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(set(self.slow) - set(SLOW)):
-            raise UserError(f"There is no slow score {unknown[0]!r}.", f"There are: {', '.join(SLOW)}.")
-        if self.rounds < 1 or self.seed < 0:
-            raise UserError("A queue needs 1 round at least, and a seed of 0 or more.")
 
 
 def newest_queue(workspace: Workspace) -> Run | None:
@@ -207,31 +185,24 @@ def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
     clock[name] = round(time.perf_counter() - start, 2)
 
 
-def decided(workspace: Workspace, items: pd.DataFrame) -> dict[int, bool]:
-    """By position in the queue: was the label found wrong (removed or relabelled) or right (kept)?
-
-    Of an image that is a row of the queue, a decision on the image counts for all its rows that none was made on.
-    """
-    found: dict[int, bool] = {}
-    verdicts = {item: entry.verdict for item, entry in workspace.decisions.current().items()}
-    for at, row in enumerate(zip(items["level"], items["task_id"], items["role"], items["image_id"], strict=True)):
-        own = verdicts.get(Item(*row)) or verdicts.get(Item("image", image_id=row[3]))
-        if own in ("keep", "remove", "relabel"):
-            found[at] = own != "keep"
-    return found
+def decisions_on(workspace: Workspace, items: pd.DataFrame) -> QueueDecisions:
+    """Return which items of a queue were found wrong, found right, or are open."""
+    log = workspace.decisions
+    return QueuePositions.of_table(items).decisions(log.current(), log.conflicts())
 
 
 def remaining(workspace: Workspace, run: Run) -> list[str]:
-    """Sentences on how many items are decided and how many wrong labels are left."""
+    """Return sentences on how many items are decided and how many label errors are left."""
     items = run.table("items.parquet")
-    known = decided(workspace, items)
-    wrong = sum(known.values())
-    lines = [f"{len(known):,} of {len(items):,} items decided, {wrong:,} of them wrong"]
-    told = forecast(items, known)
-    if told is not None:
-        left = told.remaining[0] - wrong
-        low, high = told.remaining_low[0] - wrong, told.remaining_high[0] - wrong
-        lines.append(f"estimate: {left:,.0f} wrong labels left [{low:,.0f}, {high:,.0f}] (90 % interval)")
+    decisions = decisions_on(workspace, items)
+    decided, errors = len(decisions.is_wrong), decisions.errors_found
+    lines = [f"{decided:,} of {len(items):,} items decided, {errors:,} of them wrong"]
+    expected = forecast(items, decisions.is_wrong)
+    if expected is not None:
+        left = expected.remaining_errors(errors)
+        lines.append(
+            f"estimate: {left.estimate:,.0f} wrong labels left [{left.low:,.0f}, {left.high:,.0f}] (90 % interval)"
+        )
     return lines
 
 

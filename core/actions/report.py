@@ -14,11 +14,10 @@ import pandas as pd
 from core.actions.duplicates import newest_duplicates, sentences
 from core.actions.edit import run_kind
 from core.actions.export_decisions import comment_table, decision_table, provenance
-from core.actions.queue import newest_queue
+from core.actions.queue import decisions_on, newest_queue
 from core.actions.rank import ENGINE_VERSION
 from core.actions.report_figures import COLOURS, Line, chart, thumbnail
-from core.decisions.log import Entry, Item
-from core.editing.methods import CONTROLS, EDIT_METHODS
+from core.editing.settings import CONTROLS, EDIT_METHODS
 from core.review.forecast import forecast
 from core.runtime.errors import UserError
 from core.runtime.files import write_text_atomically
@@ -115,40 +114,25 @@ def _figures(decisions: pd.DataFrame) -> list[tuple[str, str]]:
     ]
 
 
-def _decided(items: pd.DataFrame, current: dict[Item, Entry]) -> dict[int, bool]:
-    """Position in the queue of what was firmly decided, and whether it was found wrong."""
-    found = {}
-    keys = items[["level", "task_id", "role", "image_id"]].itertuples(index=False, name=None)
-    for position, key in enumerate(keys):
-        entry = current.get(Item(*key))
-        if entry is not None and entry.is_final:
-            found[position] = entry.verdict != "keep"
-    return found
-
-
 def _forecast(workspace: Workspace, queue: Run | None, summary: dict[str, Any]) -> dict[str, Any] | None:
     """Expected wrong labels that are left, and the curve; None where the queue is not calibrated."""
     if queue is None or not summary.get("calibrated"):
         return None
     items = queue.table("items.parquet")
-    log = workspace.decisions
-    open_ = log.conflicts()
-    decided = _decided(items, {item: entry for item, entry in log.current().items() if item not in open_})
-    expected = forecast(items, decided)
+    decisions = decisions_on(workspace, items)
+    expected = forecast(items, decisions.is_wrong)
     if expected is None:
         return None
-    depth, wrong = np.arange(len(items) + 1), sum(decided.values())
+    depth = np.arange(len(items) + 1)
     lines = [
         Line("found by then", depth, expected.found, expected.found_low, expected.found_high),
         Line("left after that", depth, expected.remaining, expected.remaining_low, expected.remaining_high),
     ]
     return {
-        "checked": len(decided),
+        "checked": len(decisions.is_wrong),
+        "errors": decisions.errors_found,
         "of": len(items),
-        "left": [
-            max(0.0, float(total[0]) - wrong)
-            for total in (expected.remaining, expected.remaining_low, expected.remaining_high)
-        ],
+        "left": expected.remaining_errors(decisions.errors_found),
         "chart": chart(
             lines,
             title="Wrong labels expected by depth of the queue, with 90 % intervals",

@@ -10,7 +10,6 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from core.actions.evaluate import heldout_table, summary
 from core.checkpoints.model import Model, load_model, save_model
 from core.editing.retraining import RetrainSettings
 from core.maml.backbone import Params
@@ -65,8 +64,8 @@ def retraining(
         result = evaluate(loaded.model, params, loaded.heldout)
         new = Model(model.spec, {name: value.cpu() for name, value in params.items()}, {"training": asdict(settings)})
         run.write(lambda folder: save_model(new, folder / "model"))
-        run.write_table("heldout.parquet", heldout_table(loaded.heldout_tasks.task_ids, result))
-        figures: dict[str, Any] = summary(result) | {"stationarity": asdict(report)}
+        run.write_table("heldout.parquet", result.heldout_table(loaded.heldout_tasks.task_ids))
+        figures: dict[str, Any] = result.summary() | {"stationarity": asdict(report)}
         run.write_json("retraining.json", figures | {"seconds": time.perf_counter() - begin})
 
     return workspace.runs.get_or_compute(KIND, key, work)

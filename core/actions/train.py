@@ -12,7 +12,8 @@ from core.actions.compute import Compute, load
 from core.checkpoints.model import Model, ModelSpec, load_model, save_model, save_trajectory
 from core.maml.evaluation import evaluate
 from core.maml.module import ModuleNet, probe
-from core.maml.training import STATE_FILE, TrainSettings, check_finite, stationarity, train
+from core.maml.settings import TrainSettings
+from core.maml.training import STATE_FILE, check_finite, stationarity, train
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress

@@ -12,7 +12,8 @@ from core.actions.compute import Compute
 from core.actions.edit import cache_key, run_kind
 from core.actions.evaluate import KIND as EVALUATION
 from core.actions.evaluate import cache_key as evaluation_key
-from core.editing.methods import FINETUNE, SOLVE
+from core.editing.methods import SOLVE
+from core.editing.settings import FINETUNE
 from core.editing.whatif import WhatIf, WhatIfEstimator
 from core.maml.evaluation import Interval
 from core.runtime.errors import UserError

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from core.baselines.libraries import checked, require
+from core.baselines.libraries import checked_scores, require
 from core.baselines.pooled import codes, cross_validated, distinct_rows
 from core.data import ImageSet
 from core.runtime.errors import UserError
@@ -40,6 +40,6 @@ def self_confidence(images: ImageSet, tasks: TaskList, *, folds: int = 5, epochs
     classes = sorted(counts.index)
     labels = codes(rows["class"], classes)
     probabilities = cross_validated(images, rows, classes, folds=folds, epochs=epochs, seed=seed)
-    checked(probabilities, "self-confidence")  # before cleanlab, whose own message is not for the user
+    checked_scores(probabilities, "self-confidence")  # before cleanlab, whose own message is not for the user
     scores = rank.get_label_quality_scores(labels, probabilities, method="self_confidence")
-    return rows.assign(self_confidence=checked(scores, "self-confidence"))
+    return rows.assign(self_confidence=checked_scores(scores, "self-confidence"))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from core.baselines.libraries import checked, require
+from core.baselines.libraries import checked_scores, require
 from core.baselines.pooled import BATCH, codes, distinct_rows, pixels, train_pooled
 from core.data import ImageSet
 from core.runtime.errors import UserError
@@ -52,7 +52,7 @@ def ekfac_scores(images: ImageSet, train: TaskList, heldout: TaskList, *, epochs
     )
     sizes = queries.groupby("task_id").size()
     mean = _membership(queries.assign(weight=queries["weight"] / queries["task_id"].map(sizes)), heldout, asked)
-    return checked(_membership(train.rows, train, known) @ pairs @ mean.T, "EK-FAC")
+    return checked_scores(_membership(train.rows, train, known) @ pairs @ mean.T, "EK-FAC")
 
 
 def ekfac_mean_scores(images: ImageSet, train: TaskList, heldout: TaskList, *, epochs: int, seed: int) -> np.ndarray:
@@ -65,7 +65,7 @@ def ekfac_mean_scores(images: ImageSet, train: TaskList, heldout: TaskList, *, e
     queries = heldout.rows[(heldout.rows["role"] == "query") & (heldout.rows["weight"] > 0)]
     asked = TensorDataset(pixels(images, queries["image_id"]), torch.from_numpy(codes(queries["class"], classes)))
     pairs = row_scores(net, TensorDataset(x, torch.from_numpy(labels)), asked, seed=seed, together=True)
-    return checked(_membership(train.rows, train, known) @ pairs, "EK-FAC")[:, 0]
+    return checked_scores(_membership(train.rows, train, known) @ pairs, "EK-FAC")[:, 0]
 
 
 def _pooled(

@@ -1,4 +1,4 @@
-"""The doors through which optional libraries come in and scores go out."""
+"""Import of optional libraries, and the check of the scores that they return."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from types import ModuleType
 
 import numpy as np
 
+from core.influence.scores import score_fault
 from core.runtime.errors import UserError
 
 
 def require(name: str) -> ModuleType:
-    """Import an optional library, or a module of it such as ``"cleanlab.rank"``.
+    """Import an optional library, or one of its modules such as ``"cleanlab.rank"``.
 
     Raises:
-        UserError: it is not installed.
+        UserError: the library is not installed.
     """
     try:
         return import_module(name)
@@ -26,20 +27,19 @@ def require(name: str) -> ModuleType:
         ) from error
 
 
-def checked(scores: np.ndarray, name: str) -> np.ndarray:
-    """The scores as float64, if they can rank anything.
+def checked_scores(scores: np.ndarray, name: str) -> np.ndarray:
+    """Return scores as float64, after checking that they can rank.
 
     Args:
-        name: What the error calls the baseline.
+        name: Name of the baseline in the error.
 
     Raises:
         UserError: a score is not finite, or all are zero.
     """
     scores = np.asarray(scores, dtype=np.float64)
-    if not np.isfinite(scores).all() or not scores.any():
-        what = "all zero" if np.isfinite(scores).all() else "not finite"
+    if fault := score_fault(scores):
         raise UserError(
-            f"The {name} scores are {what}; they would rank nothing.",
+            f"The {name} scores are {fault}, so they cannot rank.",
             "Check that the model's training converged and that its loss is finite.",
         )
     return scores

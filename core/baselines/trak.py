@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.baselines.libraries import checked
+from core.baselines.libraries import checked_scores
 from core.baselines.metatasks import attribution_task, guarded, named, quiet, task_loader
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
@@ -91,7 +91,7 @@ def trak_scores(
             scores = attributor.attribute(heldout_loader)
     except torch.linalg.LinAlgError as error:
         raise UserError(*LOW_RANK) from error
-    return checked(scores.cpu().numpy(), "TRAK")
+    return checked_scores(scores.cpu().numpy(), "TRAK")
 
 
 def _check_rank(inverses: list[Tensor]) -> None:

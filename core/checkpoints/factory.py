@@ -18,6 +18,7 @@ from torch import nn
 
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash, home, read_json, write_json
+from core.runtime.program import command_line
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -117,7 +118,7 @@ def _factory(name: str) -> Callable[..., object]:
     if name not in allowed():
         raise UserError(
             f"The network is made by {name}, and importing that runs its code, which was not allowed on this machine.",
-            f"If you know and trust it: python -m core model --allow {name}",
+            f"If you trust it: {command_line(['model', '--allow', name])}",
         )
     module, attribute = name.split(":")
     try:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -23,6 +23,7 @@ from core.maml.architectures import ARCHITECTURES, OTHER_NAMES
 from core.maml.backbone import MLP, ConvNet, Params, Shapes, head_of
 from core.maml.module import ModuleNet
 from core.maml.objective import Bilevel
+from core.maml.settings import ModelFields
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash, read_json, replacing, write_json
@@ -38,49 +39,8 @@ READS: dict[str, tuple[str, ...]] = {
 NETWORK_FIELDS = frozenset(field for fields in READS.values() for field in fields)
 
 
-class ModelSpec(BaseModel):
-    """What a model is, apart from its parameters.
-
-    Attributes:
-        backbone: ``convnet`` and ``mlp`` of :mod:`core.maml.backbone`; ``omniglot-cnn``, ``omniglot-fc``, ``cnn4``
-            (also called ``mini-imagenet-cnn``) and ``resnet12`` of :mod:`core.maml.architectures`; ``module``, made by
-            :attr:`factory`.
-        algorithm: ``maml``; ``fomaml`` (first order: trained with the direct gradient); ``anil`` (only the head
-            adapts); ``meta-sgd`` (inner rates are learned, ``rate`` is where they start); ``imaml`` (the inner problem
-            is proximal and solved, :class:`core.maml.adaptation.Implicit`).
-        shape: Height, width and channels of the images.
-        filters, blocks: Of ``convnet``, ``omniglot-cnn`` and ``cnn4``.
-        pooling: Of ``convnet``: stride or max; of ``cnn4``: max or stride; of ``resnet12``: mean or none.
-        hidden: Of ``mlp`` and ``omniglot-fc``, widths of the hidden layers (none make an ``mlp`` linear); of
-            ``resnet12``, filters of its four blocks.
-        shrink: Of ``mlp``.
-        activation: Of ``convnet`` and ``mlp``; the others have ReLU.
-        factory: Of ``module``: ``package.module:factory`` (:mod:`core.checkpoints.factory`).
-        code: Of ``module``: names its code when the model was made.
-        steps, rate: Inner gradient steps and learning rate; ``imaml`` has none.
-        proximity, inner_tolerance: Of ``imaml``.
-        delta: Weight decay of the objective (a sum over tasks, :mod:`core.maml.objective`).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backbone: Literal["convnet", "mlp", "omniglot-cnn", "omniglot-fc", "cnn4", "resnet12", "module"] = "convnet"
-    algorithm: Literal["maml", "fomaml", "anil", "meta-sgd", "imaml"] = "maml"
-    ways: int = Field(ge=2)
-    filters: int = Field(default=16, ge=1)
-    shape: tuple[int, int, int] = (28, 28, 1)
-    pooling: str = "stride"
-    blocks: int = Field(default=4, ge=1, le=32)
-    hidden: tuple[int, ...] = (64,)
-    shrink: int = Field(default=1, ge=1)
-    activation: str = "gelu"
-    steps: int = Field(default=1, ge=1)
-    rate: float = Field(default=0.4, gt=0)
-    proximity: float = Field(default=1.0, gt=0)
-    inner_tolerance: float = Field(default=1e-5, gt=0)
-    delta: float = Field(default=0.1, ge=0)
-    factory: str | None = None
-    code: str = ""
+class ModelSpec(ModelFields):
+    """What a model is, apart from its parameters; the fields are those of :class:`core.maml.settings.ModelFields`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import UTC, datetime
 
 from core.decisions.database import encode_text
 from core.decisions.reading import ITEM, comments, difference, entries, item_values, last, snapshots, state, texts
 from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot
+from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
 
 _TARGET = {
@@ -129,7 +129,7 @@ def comment(connection: sqlite3.Connection, item: Item, reviewer: str, text: str
         number = last(connection, "comments") + 1
         connection.execute(
             f"INSERT INTO comments (id, {ITEM}, reviewer, text, at) VALUES (?, {texts(6)}, ?)",
-            (number, *item_values(item), encode_text(reviewer), encode_text(text), _now()),
+            (number, *item_values(item), encode_text(reviewer), encode_text(text), timestamp()),
         )
         _remember(connection, "comment", token, number)
     (made,) = comments(connection, "WHERE id = ?", (number,))
@@ -145,7 +145,7 @@ def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str
         seq, group = last(connection, "entries", "seq"), last(connection, "groups")
         connection.execute(
             f"INSERT INTO snapshots (id, name, reviewer, note, at, seq, group_id) VALUES (?, {texts(3)}, ?, ?, ?)",
-            (number, encode_text(name), encode_text(reviewer), encode_text(note), _now(), seq, group),
+            (number, encode_text(name), encode_text(reviewer), encode_text(note), timestamp(), seq, group),
         )
         _remember(connection, "snapshot", token, number)
     (made,) = snapshots(connection, "WHERE id = ?", (number,))
@@ -161,7 +161,7 @@ def _add_group(
     saw = None if operation.saw is None else min(operation.saw, newest)
     connection.execute(
         "INSERT INTO groups (id, root, undoes, at, reviewer, saw) VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)",
-        (group, group if root is None else root, undoes, _now(), encode_text(operation.reviewer), saw),
+        (group, group if root is None else root, undoes, timestamp(), encode_text(operation.reviewer), saw),
     )
     return group
 
@@ -180,7 +180,3 @@ def _remember(connection: sqlite3.Connection, kind: str, token: str, number: int
         connection.execute(
             "INSERT INTO tokens (kind, token, id) VALUES (?, CAST(? AS TEXT), ?)", (kind, encode_text(token), number)
         )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -8,42 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from core.runtime.errors import UserError
+from core.editing.settings import CurveSettings
 from core.tasks.changes import Changes
 
-ORDERS = ("harmful", "loss", "random")
 _RANDOM_ORDER_SEED = 7
-
-
-@dataclass(frozen=True)
-class CurveSettings:
-    """What to remove, and how much.
-
-    Attributes:
-        by: ``tasks`` or ``images``.
-        shares: Shares of all training tasks or images removed, each in [0, 1).
-        orders: Which of :data:`ORDERS`.
-        seeds: Number of repetitions; a seed draws the random part and the order of the fine-tune's tasks.
-    """
-
-    by: str = "tasks"
-    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-    orders: tuple[str, ...] = ORDERS
-    seeds: int = 3
-
-    def __post_init__(self) -> None:
-        if self.by not in ("tasks", "images"):
-            raise UserError(f"Cannot remove by {self.by!r}.", "Use tasks or images.")
-        if not self.shares or not all(0 <= share < 1 for share in self.shares):
-            raise UserError(
-                f"The shares to remove are {', '.join(f'{share:g}' for share in self.shares) or 'empty'}; "
-                "each must be in [0, 1).",
-                "For example 0,0.1,0.2.",
-            )
-        if not self.orders or not set(self.orders) <= set(ORDERS):
-            raise UserError(f"The orders are {', '.join(self.orders) or 'empty'}.", f"Use {', '.join(ORDERS)}.")
-        if self.seeds < 1:
-            raise UserError(f"The number of seeds is {self.seeds}.", "Use 1 or more.")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from core.editing.methods import FINETUNE
+from core.editing.settings import FINETUNE
 from core.influence.curvature import Curvature
 from core.influence.methods import METHODS, SolveSettings
 from core.influence.scores import instance_table
@@ -17,7 +17,8 @@ from core.maml.cost import Cost, Pace, seconds_of, training_passes
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
 from core.maml.loaded import Loaded
-from core.maml.training import TrainSettings, objective
+from core.maml.settings import TrainSettings
+from core.maml.training import objective
 from core.maml.vectors import flatten
 from core.runtime.memory import peak_memory
 from core.runtime.progress import Progress, format_duration

@@ -22,7 +22,8 @@ from typing import Any
 import pandas as pd
 
 from core.editing.linear import change_gradient, row_change, touched_tasks
-from core.editing.newton import NewtonSettings, newton_edit
+from core.editing.newton import newton_edit
+from core.editing.settings import NewtonSettings
 from core.editing.steps import StepSettings, select_snapshot, single_task_finetune
 from core.influence.methods import SolveSettings
 from core.influence.solve import Solver
@@ -32,25 +33,16 @@ from core.maml.cost import Cost, training_cost
 from core.maml.episodes import Episodes
 from core.maml.evaluation import Evaluation, Interval
 from core.maml.loaded import Loaded
+from core.maml.settings import TrainSettings
 from core.maml.storage import ResultStore, ResultWriter
-from core.maml.training import TrainSettings, stationarity, train
+from core.maml.training import stationarity, train
 from core.maml.vectors import flatten, unflatten
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 
-EDIT_METHODS = ("linear", "newton", "steps", "steps-all", "finetune", "finetune-all", "retrain")
-CONTROLS = ("steps-all", "finetune-all")
-"""Methods that ignore the changes: the gain of longer training alone."""
-DEFAULT_EDIT_METHODS = ("linear", "newton", "finetune", "finetune-all")
-"""Methods that take seconds."""
-STEP_METHODS = ("steps", "steps-all")
 SOLVE = SolveSettings(curvature_tasks=32, damping=0.1)
 """Default solve of the linear edit. Its step is far longer than the removal of one item that a ranking scores; with the
 damping of a ranking it overshoots (docs/method.md)."""
-FINETUNE = TrainSettings(iterations=40, learning_rate=1e-3, polish=0)
-"""Default fine-tune of edits and removal curves."""
-NEWTON = NewtonSettings()
-"""Default Newton step."""
 
 
 @dataclass(frozen=True)

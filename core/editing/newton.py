@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.editing.krylov import Krylov
+from core.editing.settings import NewtonSettings
 from core.influence.curvature import Curvature
 from core.maml.backbone import Params
 from core.maml.cost import Cost
@@ -42,32 +43,6 @@ GRADIENT_STAGE, CURVATURE_STAGE, TRIAL_STAGE = (
 
 SaveStep = Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]]
 """Run a computation and store its arrays, or return those that an interrupted attempt stored."""
-
-
-@dataclass(frozen=True)
-class NewtonSettings:
-    """The sample sizes of a Newton step.
-
-    Attributes:
-        gradient_tasks: Tasks that the gradient and the trials are averaged over; 0: all.
-        curvature_tasks: Tasks that the curvature is averaged over; 0: all.
-        products: Products with the curvature: the dimension of the Krylov space.
-        seed: Seed of the draw of the tasks.
-    """
-
-    gradient_tasks: int = 64
-    curvature_tasks: int = 16
-    products: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.gradient_tasks, self.curvature_tasks, self.seed, self.products - 1) < 0:
-            raise UserError("A Newton step needs 0 or more tasks and a seed of 0 or more, and 1 or more products.")
-
-    def cost(self, tasks: int) -> Cost:
-        """Return the cost of a step on ``tasks`` tasks."""
-        gradients, curvature = (min(size or tasks, tasks) for size in (self.gradient_tasks, self.curvature_tasks))
-        return Cost(gradients, curvature * self.products, gradients * len(SHARES))
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from core.checkpoints.model import Model
+from core.editing.settings import STARTS
 from core.maml.backbone import Params
 from core.maml.loaded import Loaded
-from core.maml.training import TrainSettings
+from core.maml.settings import TrainSettings
 from core.runtime.errors import UserError
 
-STARTS = ("fresh", "warm")
 WARM_RATE, WARM_ITERATIONS = 1e-3, 100
 
 

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 from core.editing.newton import mean_loss
+from core.editing.settings import EditSettings
 from core.maml.backbone import Params
 from core.maml.cost import Cost, training_cost
 from core.maml.episodes import Episodes, no_progress
 from core.maml.objective import Bilevel
-from core.maml.training import SNAPSHOTS, TrainSettings, train
+from core.maml.settings import TrainSettings
+from core.maml.training import SNAPSHOTS, train
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 
-BUDGET = 0.02
-"""Default cost of the steps, as a share of the cost of training the model."""
 REWIND_TASKS = 8
 """Held-out tasks that select the snapshot by default."""
 _MIN_STEPS = 40
@@ -65,7 +65,7 @@ class StepSettings:
 
 
 def step_settings(
-    training: TrainSettings | None, tasks: int, budget: float = BUDGET, rewind_tasks: int = 0
+    training: TrainSettings | None, tasks: int, budget: float = EditSettings.budget, rewind_tasks: int = 0
 ) -> StepSettings:
     """Return the steps that cost a share ``budget`` of the model's training, including the selection of the snapshot.
 

@@ -1,4 +1,4 @@
-"""How well scores find planted noise: area under the ROC curve and average precision, beside chance."""
+"""Detection of injected label noise by scores: area under the ROC curve and average precision, with chance."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from core.tasks.tasklist import KEY
 def detection(
     planted: pd.DataFrame, tasks: pd.DataFrame, instances: pd.DataFrame, images: pd.DataFrame
 ) -> pd.DataFrame:
-    """Rate every score that could find what was planted.
+    """Measure every score that could detect the injected label noise.
 
     Args:
-        planted: The truth (:mod:`core.tasks.generate`): flips within tasks have task_id and role, mislabelled
-            images only image_id.
+        planted: The injected errors (:mod:`core.tasks.generate`): flips within tasks have task_id and role,
+            mislabelled images only image_id.
         tasks, instances, images: Tables of a ranking (:mod:`core.influence.scores`).
 
     Returns:
-        One row a score: level, score, items, bad, auc, average_precision; a row ``chance`` a level.
+        One row per score: level, score, items, bad, auc, average_precision; and a row ``chance`` per level.
     """
     rows = []
     if "task_id" in planted.columns:
@@ -28,12 +28,27 @@ def detection(
         key = pd.MultiIndex.from_frame(planted[KEY])
         bad = pd.MultiIndex.from_frame(instances[KEY]).isin(key)
         for role in ("support", "query"):
-            here = (instances["role"] == role).to_numpy()
-            rows += _level(f"{role} rows", instances[here], bad[here], _COMMON)
+            of_role = (instances["role"] == role).to_numpy()
+            rows += _level(f"{role} rows", instances[of_role], bad[of_role], _COMMON)
     else:
         parts = {"influence, as query": ("score_query", -1), "influence, as support": ("score_support", -1)}
         rows += _level("images", images, images["image_id"].isin(planted["image_id"]), _COMMON | parts)
     return pd.DataFrame(rows)
+
+
+def noisy_task_auc(scores: np.ndarray, planted: pd.DataFrame | None, task_ids: list[str]) -> float:
+    """Return the area under the ROC curve for tasks with injected noise, the most harmful first.
+
+    Args:
+        scores: ``(N,)``, positive = helpful.
+
+    Returns:
+        NaN if no noise was injected into tasks, or into all of them.
+    """
+    if planted is None or "task_id" not in planted.columns:
+        return float("nan")
+    noisy = np.isin(task_ids, planted["task_id"].unique())
+    return float(roc_auc_score(noisy, -scores)) if 0 < noisy.sum() < len(noisy) else float("nan")
 
 
 _COMMON = {"influence": ("score", -1), "adapted loss": ("loss", 1)}

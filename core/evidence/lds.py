@@ -1,8 +1,8 @@
-"""The linear datamodelling score: does a method foretell what retraining on other tasks does to the held-out loss?
+"""The linear datamodelling score: how well does a method predict the held-out loss of models retrained on subsets?
 
-For every target: Spearman's correlation, over subsets of the training tasks, of the loss that retraining on the
-subset gives and the loss that adding up the scores foretells (Park et al. 2023, Def. 3). Intervals are 95 % bootstrap
-intervals over subsets, which are the sample; targets are averaged over within each.
+For every target: Spearman's correlation, over subsets of the training tasks, of the loss measured after retraining on
+the subset and the loss predicted by summing scores (Park et al. 2023, Def. 3). Intervals are 95 % bootstrap intervals
+over subsets, which are the sample; within each resample, targets are averaged.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ import numpy as np
 from scipy.stats import rankdata
 
 _RESAMPLES, _MOST_SPLITS = 1000, 20
+_QUANTILES = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over targets with its interval."""
+    """A mean over targets with its confidence interval."""
 
     mean: float
     low: float
     high: float
 
 
-def predicted_losses(scores: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Losses ``(M, T)`` foretold for subsets, up to a constant a target.
+def predicted_losses(scores: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return the losses ``(M, T)`` predicted for subsets, up to a constant per target.
 
     Args:
         scores: ``(N, T)``, what removing each task would add to each target's loss.
-        kept: ``(M, N)`` of bool.
+        masks: ``(M, N)`` of bool, the tasks in each subset.
     """
-    return (~kept).astype(np.float64) @ scores
+    return (~masks).astype(np.float64) @ scores
 
 
 def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's correlation over the second-last axis, ``(..., M, T) -> (..., T)``; 0 where one side is constant."""
+    """Return Spearman's correlation over the second-last axis, ``(..., M, T) -> (..., T)``; 0 if a side is constant."""
     ranks = [rankdata(side, axis=-2) for side in (a, b)]
     left, right = (side - side.mean(-2, keepdims=True) for side in ranks)
     scale = np.sqrt((left**2).sum(-2) * (right**2).sum(-2))
@@ -44,45 +45,48 @@ def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def lds(predicted: np.ndarray, measured: np.ndarray, seed: int = 0) -> Score:
-    """Mean over targets of the correlation of ``(M, T)`` with ``(M, T)``."""
-    drawn = np.random.default_rng(seed).integers(0, len(predicted), (_RESAMPLES, len(predicted)))
+    """Return the mean over targets of the correlation of ``(M, T)`` with ``(M, T)``, with its bootstrap interval."""
+    drawn = _resamples(len(predicted), seed)
     means = correlations(predicted[drawn], measured[drawn]).mean(-1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Score(float(correlations(predicted, measured).mean()), float(low), float(high))
+    return _score(correlations(predicted, measured).mean(), means)
+
+
+def lds_difference(a: np.ndarray, b: np.ndarray, measured: np.ndarray, seed: int = 0) -> Score:
+    """Return the LDS of method a minus that of method b, with the paired bootstrap interval over subsets."""
+    drawn = _resamples(len(a), seed)
+    means = correlations(a[drawn], measured[drawn]).mean(-1) - correlations(b[drawn], measured[drawn]).mean(-1)
+    return _score(correlations(a, measured).mean() - correlations(b, measured).mean(), means)
 
 
 def ceiling(measured: np.ndarray) -> Score | None:
-    """How well independent retrainings of the same subsets agree: what a method can be expected to reach that foretells
-    as well as retraining does.
+    """Return the LDS that a method with perfect knowledge can be expected to reach, by agreement between retrainings.
 
-    Methods are held against the mean of all seeds, which is less noisy than that of half of them: where the halves
-    agree to r, a method that knew the truth would reach sqrt(2 r / (1 + r)) (Spearman-Brown).
+    Methods are compared with the mean over all seeds, which is less noisy than that over half of them: where the
+    halves agree to r, a perfect method would reach sqrt(2 r / (1 + r)) (Spearman-Brown).
 
     Args:
         measured: ``(M, R, T)`` for R seeds; they are split into two halves in every way (at most 20), and the
             means of the halves correlated.
 
     Returns:
-        None where there is one seed only.
+        The agreement r of the halves; None if there is only one seed.
     """
     count = measured.shape[1]
     if count < 2:
         return None
     halves = [half for half in combinations(range(count), count // 2) if 0 in half or count % 2]
-    rng = np.random.default_rng(0)
-    chosen = [halves[i] for i in rng.permutation(len(halves))[:_MOST_SPLITS]]
+    order = np.random.default_rng(0).permutation(len(halves))[:_MOST_SPLITS]
     scores = []
-    for half in chosen:
-        other = [r for r in range(count) if r not in half][: len(half)]
+    for half in (halves[number] for number in order):
+        other = [seed for seed in range(count) if seed not in half][: len(half)]
         scores.append(lds(measured[:, list(half)].mean(1), measured[:, other].mean(1)))
-    return Score(*(float(np.mean([getattr(s, part) for s in scores])) for part in ("mean", "low", "high")))
+    return Score(*(float(np.mean([getattr(score, part) for score in scores])) for part in ("mean", "low", "high")))
 
 
-def difference(one: np.ndarray, other: np.ndarray, measured: np.ndarray, seed: int = 0) -> Score:
-    """LDS of one method less that of another, with the paired bootstrap interval over subsets."""
-    drawn = np.random.default_rng(seed).integers(0, len(one), (_RESAMPLES, len(one)))
-    means = correlations(one[drawn], measured[drawn]).mean(-1) - correlations(other[drawn], measured[drawn]).mean(-1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Score(
-        float(correlations(one, measured).mean() - correlations(other, measured).mean()), float(low), float(high)
-    )
+def _resamples(subsets: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, subsets, (_RESAMPLES, subsets))
+
+
+def _score(mean: float, resampled: np.ndarray) -> Score:
+    low, high = np.quantile(resampled, _QUANTILES)
+    return Score(float(mean), float(low), float(high))

@@ -1,239 +1,134 @@
-"""Scores of every training task for every target by any method, each a run of its own, shared by all evidence."""
+"""Scores of every training task for every target by any method of :mod:`core.evidence.methods`."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from core.actions.compute import Compute, Loaded
-from core.actions.rank import ENGINE_VERSION, configure_gradient, ranking
-from core.evidence.methods import ENSEMBLE_SIZES, ENSEMBLES, INFLUENCE, base
-from core.influence.curvature import gradient_products, task_gradients
-from core.influence.methods import METHODS, Estimator, parse
-from core.influence.scores import check_scores
-from core.influence.solve import Solver, difficulty
-from core.influence.targets import Target
+from core.evidence.methods import ENSEMBLES, INFLUENCE, base
+from core.influence.difficulty import task_difficulty
+from core.influence.methods import parse
+from core.influence.task_scores import TaskScores, influence_task_scores, tracin_task_scores
 from core.maml.backbone import Params
+from core.maml.loaded import Loaded
+from core.maml.storage import StepWriter
 from core.maml.training import Snapshot
-from core.runtime.files import content_hash
-from core.runtime.memory import peak_memory
 from core.runtime.progress import Progress
-from core.workspace.runs import RunWriter
-from core.workspace.workspace import Workspace
+from core.tasks.tasklist import TaskList
 
-KIND = "scores"
 POOLED_EPOCHS = 16
+"""Epochs of the pooled classifier that EK-FAC and self-confidence work on."""
 TRAK_DIMENSION = 512
-_MANY = "task-if:solver=low-rank:rank=60:damping=0.01"
+"""Width of TRAK's random projection."""
+_ENSEMBLE_METHOD = "task-if:solver=low-rank:rank=60:damping=0.01"  # one basis serves all targets of a model
+_SMALLEST_CONFIDENCE = 1e-12  # so that its logarithm is finite
+_BASELINE_SEED = 0
 
 
 @dataclass(frozen=True)
-class MethodScores:
-    """What a method says, and what it cost.
+class ScoringInputs:
+    """What methods score with.
 
     Attributes:
-        scores: ``(N, T)``, positive is helpful.
-        seconds, processor_seconds: By the clock, and of the processor.
-        residual: The worst relative residual of its solves; NaN where there is none.
-        note: Something a reader must know; may be empty.
+        targets: The held-out tasks that are targets.
+        models: Meta-parameters trained on all tasks from other seeds, as many as the method needs.
+        trajectory: Returns the snapshots of the training; called only by methods that need them.
     """
 
-    scores: np.ndarray
-    seconds: float
-    processor_seconds: float
-    memory_gb: float
-    residual: float
-    note: str
+    loaded: Loaded
+    targets: TaskList
+    models: Sequence[Params]
+    trajectory: Callable[[], Sequence[Snapshot]]
+
+    def constant(self, values: np.ndarray) -> np.ndarray:
+        """Repeat scores ``(N,)`` that are the same for every target: ``(N, T)``."""
+        return np.repeat(values[:, None], len(self.targets), 1)
 
 
-def method_scores(
-    workspace: Workspace,
-    loaded: Loaded,
-    name: str,
-    targets: np.ndarray,
-    members: Callable[[int], list[Params]],
-    compute: Compute,
-    progress: Progress,
-) -> MethodScores:
-    """The scores of method ``name`` for the held-out tasks at ``targets``.
-
-    Args:
-        members: Gives that many models trained on all tasks from other seeds.
+def compute_scores(name: str, inputs: ScoringInputs, steps: StepWriter, progress: Progress) -> TaskScores:
+    """Score the training tasks by a method that needs no other method's scores.
 
     Raises:
-        UserError: the method cannot run here, or its scores rank nothing.
+        UserError: the method cannot run, for example because its library is missing.
     """
-    models = members(ENSEMBLE_SIZES.get(name, 0))
-    question = {
-        **loaded.project.hashes,
-        "engine": ENGINE_VERSION,
-        "method": name,
-        "targets": targets.tolist(),
-        "members": [content_hash(*(value.cpu().numpy() for value in params.values())) for params in models],
-        "dtype": loaded.compute.dtype,
-    }
-    estimator = parse(name) if base(name) in METHODS else None
-    question |= estimator.question() if estimator else {}
+    loaded, targets = inputs.loaded, inputs.targets
+    if name in ENSEMBLES:
+        return _ensemble(inputs, steps, progress)
+    if base(name) in INFLUENCE or name == "dot":
+        return influence_task_scores(loaded, parse(name), targets, steps, progress)
+    if name == "tracin":
+        return tracin_task_scores(loaded, inputs.trajectory(), targets, progress)
+    if name.startswith("trak-"):
+        return TaskScores(_trak(inputs, progress))
+    if name == "ekfac":
+        return TaskScores(_ekfac(inputs), note=f"its own classifier, {POOLED_EPOCHS} epochs")
+    if name == "self-confidence":
+        return TaskScores(inputs.constant(_self_confidence(loaded)))
+    return TaskScores(difficulty_scores(name, inputs, progress))
 
-    def work(run: RunWriter) -> None:
-        begun = time.perf_counter()
-        context = _Context(workspace, loaded, targets, models, compute, run, progress)
-        with peak_memory() as peak:
-            scores, residual = context.scores(name)
-        check_scores(scores)
-        columns = [loaded.project.tasks.heldout.task_ids[i] for i in targets]
-        run.write_table("scores.parquet", pd.DataFrame(scores, columns=columns))
-        note = context.note
-        seconds = max(time.perf_counter() - begun, context.earlier)
-        run.write_json("scores.json", {"seconds": seconds, "memory_gb": peak.gb, "residual": residual, "note": note})
 
-    run = workspace.runs.get_or_compute(KIND, question, work)
-    told = run.json("scores.json")
-    residual = float("nan") if told["residual"] is None else told["residual"]
-    return MethodScores(
-        run.table("scores.parquet").to_numpy(),
-        told["seconds"],
-        run.processor_seconds,
-        told["memory_gb"],
-        residual,
-        told["note"],
+def difficulty_scores(name: str, inputs: ScoringInputs, progress: Progress) -> np.ndarray:
+    """Score ``(N, T)`` by ``loss``, ``entropy`` or ``margin`` of the adapted model: difficult tasks are harmful."""
+    progress.stage(f"{name} of the tasks", len(inputs.loaded.train))
+    value = getattr(task_difficulty(inputs.loaded, progress), name)
+    return inputs.constant(value if name == "margin" else -value)
+
+
+def combined_scores(scores: np.ndarray, loss_scores: np.ndarray) -> np.ndarray:
+    """Add two kinds of scores ``(N, T)``, each in standard deviations per target."""
+    return _standardized(scores) + _standardized(loss_scores)
+
+
+def _ensemble(inputs: ScoringInputs, steps: StepWriter, progress: Progress) -> TaskScores:
+    """Average influence over the given models, or without any over the later half of the training's snapshots."""
+    models = inputs.models
+    if not models:
+        trajectory = inputs.trajectory()
+        models = [snapshot.params for snapshot in trajectory[len(trajectory) // 2 :]]
+    estimator = parse(_ENSEMBLE_METHOD)
+    results = [
+        influence_task_scores(inputs.loaded.with_params(params), estimator, inputs.targets, steps, progress)
+        for params in models
+    ]
+    scores = np.mean([result.scores for result in results], 0)
+    worst = max(result.residual or 0.0 for result in results)
+    return TaskScores(scores, worst, f"averaged over {len(results)} models")
+
+
+def _trak(inputs: ScoringInputs, progress: Progress) -> np.ndarray:
+    from core.baselines.trak import trak_scores
+
+    loaded, models = inputs.loaded, inputs.models or [inputs.loaded.params]
+    train, heldout = loaded.train, loaded.episodes(inputs.targets)
+    progress.stage("TRAK", len(models) * (len(train) + len(heldout)))
+    return trak_scores(
+        loaded.model, models, train, heldout, dimension=TRAK_DIMENSION, seed=_BASELINE_SEED, on_step=progress.advance
     )
 
 
-class _Context:
-    """What the methods work on."""
+def _ekfac(inputs: ScoringInputs) -> np.ndarray:
+    from core.baselines.ekfac import ekfac_scores
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        loaded: Loaded,
-        targets: np.ndarray,
-        models: list[Params],
-        compute: Compute,
-        run: RunWriter,
-        progress: Progress,
-    ) -> None:
-        self.workspace, self.loaded, self.targets, self.models = workspace, loaded, targets, models
-        self.compute, self.run, self.progress, self.note = compute, run, progress, ""
-        self.earlier = 0.0  # seconds of a run that is shared with the pages and may have been there before
-        ids = loaded.project.tasks.heldout.task_ids
-        self.chosen = loaded.project.tasks.heldout.select([ids[i] for i in targets])
-
-    def scores(self, name: str) -> tuple[np.ndarray, float | None]:
-        """``(N, T)`` and the worst residual."""
-        here = self.loaded
-        if base(name) in INFLUENCE:
-            return self._influence(here, parse(name))
-        if name == "dot":
-            return self._along(here, self._targets(here, "total"), "total"), None
-        if name in ENSEMBLES:
-            many = parse(_MANY)  # a basis serves all targets of a model at once
-            places = [here.with_params(params) for params in self.models] or [
-                here.with_params(s.params) for s in self._later()
-            ]
-            found = [self._influence(place, many) for place in places]
-            self.note = f"averaged over {len(found)} models"
-            return np.mean([scores for scores, _ in found], 0), max(r or 0.0 for _, r in found)
-        if name == "task-if+loss":
-            alone = method_scores(
-                self.workspace, here, "task-if", self.targets, lambda _: [], self.compute, self.progress
-            )
-            self.earlier = alone.seconds
-            return standard(alone.scores) + standard(self._constant(-self._difficulty("loss"))), alone.residual
-        if name == "tracin":
-            total = np.zeros((len(here.train), len(self.targets)))
-            for snapshot in self.workspace.trajectory():
-                place = here.with_params(snapshot.params)
-                total += snapshot.rate * self._along(place, self._targets(place, "total"), "total")
-            return total, None
-        if name == "self-influence":
-            run = ranking(self.workspace, Target(), METHODS[name].estimator, self.compute, self.progress)
-            self.earlier = sum(run.json("provenance.json")["seconds"].values())
-            return self._constant(run.table("tasks.parquet")["score"].to_numpy()), run.json("solver.json")["residual"]
-        if name.startswith("trak-"):
-            return self._trak(), None
-        return self._baseline(name), None
-
-    def _baseline(self, name: str) -> np.ndarray:
-        project = self.loaded.project
-        if name == "ekfac":
-            from core.baselines.ekfac import ekfac_scores
-
-            self.note = f"its own classifier, {POOLED_EPOCHS} epochs"
-            return ekfac_scores(project.images, project.tasks.train, self.chosen, epochs=POOLED_EPOCHS, seed=0)
-        if name == "self-confidence":
-            from core.baselines.confidence import self_confidence
-
-            found = self_confidence(project.images, project.tasks.train, epochs=POOLED_EPOCHS, seed=0)
-            of = found.set_index(["image_id", "class"])["self_confidence"]
-            rows = project.tasks.train.rows
-            value = np.log(of.loc[list(zip(rows["image_id"], rows["class"], strict=True))].to_numpy().clip(1e-12))
-            mean = pd.Series(value).groupby(rows["task_id"].to_numpy(), sort=False).mean()
-            return self._constant(mean.to_numpy())
-        sign = 1 if name == "margin" else -1
-        return self._constant(sign * self._difficulty(name))
-
-    def _difficulty(self, name: str) -> np.ndarray:
-        self.progress.stage(f"{name} of the tasks", len(self.loaded.train))
-        return difficulty(self.loaded, self.progress)[("loss", "entropy", "margin").index(name)]
-
-    def _constant(self, values: np.ndarray) -> np.ndarray:
-        """The same for every target."""
-        return np.repeat(values[:, None], len(self.targets), 1)
-
-    def _later(self) -> list[Snapshot]:
-        trajectory = self.workspace.trajectory()
-        return trajectory[len(trajectory) // 2 :]
-
-    def _targets(self, loaded: Loaded, gradient: str, inner: str = "cg") -> Tensor:
-        """Gradients of the targets' losses ``(T, P)``."""
-        self.progress.stage("target gradients", len(self.targets))
-        model = configure_gradient(loaded.model, gradient, inner)
-        return task_gradients(model, loaded.params, loaded.episodes(self.chosen), on_chunk=self.progress.advance)
-
-    def _along(self, loaded: Loaded, directions: Tensor, gradient: str, inner: str = "cg") -> np.ndarray:
-        """Products ``(N, T)`` of the training tasks' gradients with ``(T, P)``."""
-        self.progress.stage("scores", len(loaded.train))
-        model = configure_gradient(loaded.model, gradient, inner)
-        found = gradient_products(model, loaded.params, loaded.train, directions, self.progress.advance)
-        return found.double().cpu().numpy()
-
-    def _influence(self, loaded: Loaded, estimator: Estimator) -> tuple[np.ndarray, float | None]:
-        v = self._targets(loaded, estimator.evaluation, estimator.inner)
-        if estimator.solve is None:
-            return self._along(loaded, v, estimator.gradient, estimator.inner), None
-        model = configure_gradient(loaded.model, estimator.gradient, estimator.inner)
-        solver = Solver(loaded, model, estimator.solve, self.run, self.progress)
-        solver.solve(v.mean(0))  # fixes the damping for all targets alike
-        solutions = [solver.solve(one) for one in v]
-        u = torch.stack([solution.x for solution in solutions])
-        return self._along(loaded, u, estimator.gradient, estimator.inner), max(
-            solution.residual for solution in solutions
-        )
-
-    def _trak(self) -> np.ndarray:
-        from core.baselines.trak import trak_scores
-
-        models: Sequence[Params] = self.models or [self.loaded.params]
-        train, heldout = self.loaded.train, self.loaded.episodes(self.chosen)
-        self.progress.stage("TRAK", len(models) * (len(train) + len(heldout)))
-        return trak_scores(
-            self.loaded.model,
-            models,
-            train,
-            heldout,
-            dimension=TRAK_DIMENSION,
-            on_step=self.progress.advance,
-        )
+    loaded = inputs.loaded
+    return ekfac_scores(loaded.images, loaded.tasks, inputs.targets, epochs=POOLED_EPOCHS, seed=_BASELINE_SEED)
 
 
-def standard(values: np.ndarray) -> np.ndarray:
-    """Each column in standard deviations from its mean."""
+def _self_confidence(loaded: Loaded) -> np.ndarray:
+    """Return the mean log-probability of the given labels per task, ``(N,)``."""
+    from core.baselines.confidence import self_confidence
+
+    table = self_confidence(loaded.images, loaded.tasks, epochs=POOLED_EPOCHS, seed=_BASELINE_SEED)
+    confidence = table.set_index(["image_id", "class"])["self_confidence"]
+    rows = loaded.tasks.rows
+    of_rows = confidence.loc[list(zip(rows["image_id"], rows["class"], strict=True))].to_numpy()
+    log_confidence = np.log(of_rows.clip(_SMALLEST_CONFIDENCE))
+    return pd.Series(log_confidence).groupby(rows["task_id"].to_numpy(), sort=False).mean().to_numpy()
+
+
+def _standardized(values: np.ndarray) -> np.ndarray:
+    """Return each column in standard deviations from its mean."""
     spread = values.std(0)
     return (values - values.mean(0)) / np.where(spread > 0, spread, 1)

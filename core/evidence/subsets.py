@@ -1,34 +1,37 @@
-"""Which training tasks a retraining keeps."""
+"""Subsets of the training tasks to retrain on."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from core.evidence.settings import PROTOCOLS
 from core.runtime.errors import UserError
 
-PROTOCOLS = ("half", "one")
+_FEWEST_SUBSETS = 3  # for a correlation over them
 
 
-def subsets(truth: str, tasks: int, count: int, seed: int = 0) -> np.ndarray:
-    """``(count, tasks)`` of bool: what each retraining keeps.
+def subset_masks(truth: str, tasks: int, count: int, seed: int = 0) -> np.ndarray:
+    """Return ``(count, tasks)`` of bool: the tasks that each retraining uses.
 
     Args:
-        truth: ``half`` keeps random halves (LDS, Park et al. 2023, section 5), ``one`` leaves one task out each time,
-            tasks drawn without replacement. The first ones are the same whatever the count.
+        truth: ``half`` draws random halves (LDS, Park et al. 2023, section 5), ``one`` leaves one task out each time,
+            drawn without replacement. The first subsets are the same whatever the count.
 
     Raises:
-        UserError: more are asked for than there are tasks to leave out, or fewer than 3.
+        UserError: fewer than 3 subsets, or more than there are tasks to leave out.
     """
     if truth not in PROTOCOLS:
-        raise UserError(f"There is no truth {truth!r}.", f"Use {' or '.join(PROTOCOLS)}.")
-    if count < 3:
-        raise UserError("A correlation needs 3 subsets at least.", "Use 20 or more.")
+        raise UserError(f"Unknown protocol {truth!r}.", f"Use {' or '.join(PROTOCOLS)}.")
+    if count < _FEWEST_SUBSETS:
+        raise UserError(f"A correlation needs at least {_FEWEST_SUBSETS} subsets, not {count}.", "Use 20 or more.")
     if truth == "one":
         if count > tasks:
-            raise UserError(f"There are only {tasks} tasks to leave out.", "Ask for fewer subsets.")
-        left_out = np.random.default_rng([1, seed]).permutation(tasks)[:count]
-        return np.arange(tasks)[None] != left_out[:, None]
+            raise UserError(
+                f"{count} subsets need as many tasks to leave out; there are {tasks}.", "Use fewer subsets."
+            )
+        excluded = np.random.default_rng([1, seed]).permutation(tasks)[:count]
+        return np.arange(tasks)[None] != excluded[:, None]
     if tasks < 4:
-        raise UserError(f"{tasks} tasks have no halves to compare.", "Use --truth one.")
+        raise UserError(f"{tasks} tasks are too few for halves.", "Use --truth one.")
     orders = [np.random.default_rng([2, seed, number]).permutation(tasks) for number in range(count)]
     return np.stack([np.isin(np.arange(tasks), order[: tasks // 2]) for order in orders])

@@ -1,89 +1,86 @@
-"""Appendix E: the tasks that influence ranks first and last, as pictures with their scores.
+"""Appendix E: the tasks that influence ranks first and last, as images with their scores.
 
 The tasks are the same for every seed; the model is trained from another seed each time, so that the spread of a score
-says how much of it is chance of the training.
+shows how much of it the seed of the training decides.
 """
 
 from __future__ import annotations
+
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
 from core.data import load_images
-from core.experiments.bench import RANKING, TRAINING, Bench
-from core.experiments.outcome import TITLES, Figures, Outcome, mean_sd
-from core.experiments.profiles import Profile
+from core.experiments.context import RANKING_WEIGHT, TRAINING_WEIGHT, ExperimentContext
+from core.experiments.formatting import mean_sd
+from core.experiments.profiles import DATA_TITLES, Profile
 from core.experiments.results import Grid, Picture, Table
+from core.experiments.summary import ExperimentSummary, Measurements, heading
 
-SHOWN = 4
+TASKS_PER_END = 4
+_NOTE = (
+    "Score: by how many nats the mean loss of the targets rises when the task is removed; positive is helpful. Mean ± "
+    "standard deviation over models trained from several seeds. The paper shows 0.0004 to 0.0009."
+)
 
 
 def weight(profile: Profile) -> int:
-    """A model and a ranking."""
-    return TRAINING + RANKING
+    """Return the work of a model and a ranking."""
+    return TRAINING_WEIGHT + RANKING_WEIGHT
 
 
-def measure(bench: Bench) -> pd.DataFrame:
-    """Rows of task_id, score, and of the tasks images and words."""
-    on = bench.problem("none", seed=0, model_seed=bench.unit.seed)
-    scores = bench.ranked(on, "task-if").table("tasks.parquet").set_index("task_id")["score"]
-    rows = on.loaded.project.tasks.train.rows
+def measure(context: ExperimentContext) -> pd.DataFrame:
+    """Return rows of task_id, score, and the images and classes (``words``) of each task."""
+    problem = context.problem("none", seed=0, model_seed=context.unit.seed)
+    scores = context.rank(problem, "task-if").table("tasks.parquet").set_index("task_id")["score"]
+    rows = problem.loaded.project.tasks.train.rows
     support = rows[rows["role"] == "support"].groupby("task_id", sort=False)
     images, words = support["image_id"].agg(list), support["class"].agg(lambda part: ", ".join(dict.fromkeys(part)))
     table = pd.DataFrame({"score": scores, "images": images.loc[scores.index], "words": words.loc[scores.index]})
     return table.reset_index(names="task_id")
 
 
-def conclude(figures: Figures) -> Outcome:
-    """Two grids and a table of every data set, and what they say."""
-    says, tables, grids = [], [], []
-    for data in figures.data:
-        by_seed = figures.of(data=data).pivot(index="task_id", columns="seed", values="score")
-        mean, sd = by_seed.mean(axis=1), by_seed.std(axis=1, ddof=1)
-        first = figures.of(data=data).drop_duplicates("task_id").set_index("task_id")
-        order = mean.sort_values(kind="stable").index
-        source = figures.images[data]
-        hash_ = load_images(source).hash
-        ends = {"helpful": list(order[::-1][:SHOWN]), "harmful": list(order[:SHOWN])}
-        for end, chosen in ends.items():
-            pictures = [
-                Picture(
-                    f"task {task}",
-                    list(first.loc[task, "images"]),
-                    str(first.loc[task, "words"]),
-                    float(mean[task]),
-                    None if np.isnan(sd[task]) else float(sd[task]),
-                )
-                for task in chosen
-            ]
-            title = f"{TITLES[data]}: most {end} training tasks (support images)"
-            grids.append(Grid(f"{data}-{end}", title, source, hash_, pictures))
+def summarize(measurements: Measurements) -> ExperimentSummary:
+    """Return two grids, a table and a finding per data set."""
+    findings, tables, grids = [], [], []
+    for data in measurements.data:
+        scores = measurements.select(data=data).pivot(index="task_id", columns="seed", values="score")
+        tasks = measurements.select(data=data).drop_duplicates("task_id").set_index("task_id")
+        order = scores.mean(axis=1).sort_values(kind="stable").index
+        ends = {"helpful": list(order[::-1][:TASKS_PER_END]), "harmful": list(order[:TASKS_PER_END])}
+        grids += [_grid(measurements, data, end, tasks.loc[shown], scores) for end, shown in ends.items()]
         rows = [
-            [end, task, str(first.loc[task, "words"]), mean_sd(by_seed.loc[task], "+.2e")]
-            for end, chosen in ends.items()
-            for task in chosen
+            [end, task, str(tasks.loc[task, "words"]), mean_sd(scores.loc[task], "+.2e")]
+            for end, shown in ends.items()
+            for task in shown
         ]
-        note = "Score: nats that the loss of all targets rises when the task is removed; positive helps. " + (
-            "Mean ± standard deviation over models trained from several seeds. The paper shows 0.0004 to 0.0009."
-        )
-        tables.append(Table(f"tasks-{data}", TITLES[data], ["end", "task", "classes", "score"], rows, note))
-        says.append(_says(data, by_seed, ends))
-    return Outcome(says, tables, [], grids)
+        tables.append(Table(f"tasks-{data}", DATA_TITLES[data], ["end", "task", "classes", "score"], rows, _NOTE))
+        findings.append(_finding(data, scores, scores.loc[[*ends["helpful"], *ends["harmful"]]]))
+    return ExperimentSummary(findings, tables, [], grids)
 
 
-def _says(data: str, by_seed: pd.DataFrame, ends: dict[str, list[str]]) -> str:
-    seeds = list(by_seed.columns)
-    pairs = [(a, b) for at, a in enumerate(seeds) for b in seeds[at + 1 :]]
-    said = f"**{TITLES[data]}.** "
+def _grid(measurements: Measurements, data: str, end: str, tasks: pd.DataFrame, scores: pd.DataFrame) -> Grid:
+    pictures = []
+    for task, row in tasks.iterrows():
+        mean, sd = float(scores.loc[task].mean()), float(scores.loc[task].std(ddof=1))
+        spread = None if np.isnan(sd) else sd
+        pictures.append(Picture(f"task {task}", list(row["images"]), str(row["words"]), mean, spread))
+    source = measurements.images[data]
+    title = f"{DATA_TITLES[data]}: most {end} training tasks (support images)"
+    return Grid(f"{data}-{end}", title, source, load_images(source).hash, pictures)
+
+
+def _finding(data: str, scores: pd.DataFrame, shown: pd.DataFrame) -> str:
+    pairs = list(combinations(scores.columns, 2))
     if not pairs:
-        return said + "One seed: how far the ranking is chance is not known."
-    agreement = [spearmanr(by_seed[a], by_seed[b]).statistic for a, b in pairs]
-    same = (
-        np.sign(by_seed.loc[[*ends["helpful"], *ends["harmful"]]]).abs().sum(axis=1)
-        == np.sign(by_seed.loc[[*ends["helpful"], *ends["harmful"]]]).sum(axis=1).abs()
-    )
-    return said + (
-        f"Rankings of models from two seeds agree with a rank correlation of {mean_sd(agreement, '.2f')}; "
-        f"{int(same.sum())} of the {len(same)} tasks shown have a score of the same sign with every seed."
+        return f"{heading(data)} With one seed, the effect of chance on the ranking is not known."
+    correlations = [spearmanr(scores[a], scores[b]).statistic for a, b in pairs]
+    signs = np.sign(shown)
+    same = (signs.abs().sum(axis=1) == signs.sum(axis=1).abs()).sum()
+    return (
+        f"{heading(data)} Rankings by models from two different seeds have a rank correlation of "
+        f"{mean_sd(correlations, '.2f')}; {int(same)} of the {len(shown)} tasks shown have a score of the same sign "
+        "for every seed."
     )

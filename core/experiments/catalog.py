@@ -2,116 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from core.experiments import appendix, figure1, figure2, instances, ladder, table1, truth
-from core.experiments.bench import Bench
-from core.experiments.outcome import Figures, Outcome
+from core.experiments import appendix, edit_methods, figure1, figure2, instances, ranking_validation, table1
+from core.experiments.context import ExperimentContext
 from core.experiments.profiles import DATA, MNIST, Profile
+from core.experiments.summary import ExperimentSummary, Measurements
 from core.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment.
+    """An experiment that measures, summarizes and knows how much work it is.
 
     Attributes:
-        words: One sentence on what it measures.
-        data: The paper's data sets that it is done on unless others are asked for.
-        measure: Figures of one repetition, a table with columns of its own.
-        conclude: What the figures of all repetitions say.
-        weight: About how much work one repetition is (:meth:`core.experiments.bench.Bench.piece`).
-        libraries: Methods of it that need a package beside the ordinary install.
-        version: Raised whenever what ``measure`` gives changes.
+        name: On the command line and in folder names.
+        description: One sentence on what it measures.
+        data: The paper's data sets that it uses unless others are given.
+        measure: Returns the measurements of one repetition, a table with columns of its own.
+        summarize: Returns what the measurements of all repetitions show.
+        weight: Amount of work of one repetition (:meth:`core.experiments.context.ExperimentContext.part`).
+        libraries: Its methods that need optional packages.
+        version: Raised whenever what ``measure`` returns changes.
     """
 
     name: str
     title: str
-    words: str
+    description: str
     data: tuple[str, ...]
-    measure: Callable[[Bench], pd.DataFrame]
-    conclude: Callable[[Figures], Outcome]
+    measure: Callable[[ExperimentContext], pd.DataFrame]
+    summarize: Callable[[Measurements], ExperimentSummary]
     weight: Callable[[Profile], int]
     libraries: tuple[str, ...] = ()
     version: int = 1
 
 
-_ALL: Sequence[Experiment] = (
-    Experiment(
+def _experiment(name: str, title: str, description: str, data: tuple[str, ...], module: Any, **more: Any) -> Experiment:
+    return Experiment(name, title, description, data, module.measure, module.summarize, module.weight, **more)
+
+
+_ALL = (
+    _experiment(
         "table1-tasks",
         "Table 1: tasks",
-        "40 % of the training tasks are removed, harmful ones or any: accuracy and time of retraining, of edits, of "
-        "removals chosen by other methods, and of doing nothing or merely training a little longer.",
+        "Remove 40 % of the training tasks, harmful or random ones, and compare accuracy and cost of retraining, of "
+        "the edits, of selections by other methods, and of two controls: no change, and training a little longer.",
         DATA,
-        table1.measure,
-        table1.conclude,
-        table1.weight,
-        ("trak-1", "ekfac"),
+        table1,
+        libraries=("trak-1", "ekfac"),
         version=3,
     ),
-    Experiment(
+    _experiment(
         "table1-instances",
         "Table 1: instances",
-        "40 % of the support or of the query images of 20 tasks are removed: retraining against the edits.",
+        "Remove 40 % of the support or query images of 20 tasks, and compare the edits with retraining.",
         DATA,
-        instances.measure,
-        instances.conclude,
-        instances.weight,
+        instances,
         version=3,
     ),
-    Experiment(
+    _experiment(
         "figure1",
-        "Figure 1: harmful data found",
-        "Wrong labels of four kinds: the share found and the accuracy after removal, against the share checked, by "
-        "influence, self-influence, loss, the review queue and at random.",
+        "Figure 1: finding harmful data",
+        "Inject four kinds of label noise, and measure how many errors are found and how accurate the model is after "
+        "removal, for each share checked, by influence, self-influence, loss, the review queue and at random.",
         (MNIST,),
-        figure1.measure,
-        figure1.conclude,
-        figure1.weight,
+        figure1,
         version=2,
     ),
-    Experiment(
+    _experiment(
         "figure2",
-        "Figure 2: helpful data removed",
-        "The most helpful tasks or instances are removed, or any: accuracy after retraining.",
+        "Figure 2: removing helpful data",
+        "Remove the most helpful tasks or instances, or random ones, and measure accuracy after retraining.",
         (MNIST,),
-        figure2.measure,
-        figure2.conclude,
-        figure2.weight,
+        figure2,
         version=2,
     ),
-    Experiment(
+    _experiment(
         "appendix-e",
         "Appendix E: most helpful and most harmful tasks",
-        "The tasks that influence ranks first and last, with their scores over models trained from several seeds.",
+        "Show the tasks that influence ranks first and last, with their scores over models trained from several seeds.",
         DATA,
-        appendix.measure,
-        appendix.conclude,
-        appendix.weight,
+        appendix,
     ),
-    Experiment(
+    _experiment(
         "truth",
-        "Against the truth",
-        "What every method foretells, held against retraining on random halves of the tasks (LDS) and without one "
-        "task (leave-one-out).",
+        "Rankings validated against retraining",
+        "Measure how well every method predicts the loss of models retrained on random halves of the tasks (LDS) and "
+        "without one task (leave-one-out).",
         DATA,
-        truth.measure,
-        truth.conclude,
-        truth.weight,
-        ("trak-1", "ekfac"),
+        ranking_validation,
+        libraries=("trak-1", "ekfac"),
         version=2,
     ),
-    Experiment(
+    _experiment(
         "ladder",
-        "The ladder of edits",
-        "From a linear edit to a full retraining: how much of what retraining gains each rung gets, at which cost.",
+        "Edit methods, compared by cost",
+        "Measure how much of the gain of retraining each edit method recovers, from a linear edit to retraining "
+        "itself, and at which cost.",
         DATA,
-        ladder.measure,
-        ladder.conclude,
-        ladder.weight,
+        edit_methods,
         version=4,
     ),
 )
@@ -119,7 +112,7 @@ EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in _ALL}
 
 
 def experiment_of(name: str) -> Experiment:
-    """The experiment of that name.
+    """Return the experiment of that name.
 
     Raises:
         UserError: there is none.

@@ -1,7 +1,7 @@
-"""Table 1, instance level: 40 % of the support or of the query images of 20 tasks are removed at random.
+"""Table 1, instance level: remove 40 % of the support or of the query images of 20 tasks, chosen at random.
 
-So little changes what retraining gives by less than another seed of it does, which is why the distance to a second
-retraining stands beside those of the edits.
+This changes the result of retraining by less than another seed does, so the difference of a second retraining is
+reported beside those of the edits.
 """
 
 from __future__ import annotations
@@ -9,117 +9,115 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from core.experiments.bench import EDIT, TRAINING, Bench
-from core.experiments.outcome import NEAR, SPREAD, TITLES, Difference, Figures, Outcome, dots, mean_sd, near_words
-from core.experiments.paper import printed
-from core.experiments.profiles import Profile
-from core.experiments.results import Plot, Table
-from core.experiments.table1 import accuracies, row
+from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, measure_edit
+from core.experiments.formatting import mean_sd, percent
+from core.experiments.paper import published_cells
+from core.experiments.profiles import DATA_TITLES, Profile
+from core.experiments.results import Table
+from core.experiments.summary import (
+    SPREAD_NOTE,
+    ExperimentSummary,
+    Measurements,
+    accuracy_by_method,
+    accuracy_plot,
+    differences,
+    equivalence_finding,
+    heading,
+    listed,
+    mean_curve,
+)
+from core.experiments.table1 import EDIT_LABELS
 from core.tasks.changes import Changes
 from core.tasks.tasklist import KEY, TaskList
 
-TASKS, SHARE = 20, 0.4
+TASKS, REMOVED_SHARE = 20, 0.4
 METHODS = {
-    "unedited": "No change",
-    "retrain": "Retraining",
+    "unedited": EDIT_LABELS["unedited"],
+    "retrain": EDIT_LABELS["retrain"],
     "retrain-again": "Retraining, another seed",
-    "instance-if-paper": "Instance-IF edit, as the paper has it",
+    "instance-if-paper": "Instance-IF edit, as published",
     "instance-if": "Instance-IF edit, Gauss-Newton",
     "instance-if-exact": "Instance-IF edit, exact Hessian",
-    "newton": "Newton step, trust region",
-    "finetune": "Short fine-tune on what is left",
-    "finetune-all": "Short fine-tune on everything",
+    "newton": EDIT_LABELS["newton"],
+    "finetune": EDIT_LABELS["finetune"],
+    "finetune-all": EDIT_LABELS["finetune-all"],
 }
-_PAPER = {"retrain": "retrain", "instance-if-paper": "instance-if"}
-ROLES = {"support": "support (the paper: training)", "query": "query (the paper: validation)"}
+_EDITS = ("instance-if-paper", "instance-if", "instance-if-exact", "newton")
+_PUBLISHED = {"retrain": "retrain", "instance-if-paper": "instance-if"}
+ROLES = {"support": "support (“training” in the paper)", "query": "query (“validation” in the paper)"}
 
 
 def weight(profile: Profile) -> int:
-    """A model, two retrainings and the edits of each role."""
-    return 5 * TRAINING + 2 * len(METHODS) * EDIT
+    """Return the work of a model, two retrainings per role, and the edits of each role."""
+    return 5 * TRAINING_WEIGHT + 2 * len(METHODS) * EDIT_WEIGHT
 
 
-def measure(bench: Bench) -> pd.DataFrame:
-    """Rows of role, method, accuracy, loss, seconds, cost."""
+def measure(context: ExperimentContext) -> pd.DataFrame:
+    """Return rows of role, method, accuracy, loss, seconds, cost."""
     rows = []
-    on = bench.problem("none")
+    problem = context.problem("none")
     for number, role in enumerate(ROLES):
-        rng = np.random.default_rng([bench.unit.seed, 41, number])
-        changes = Changes(instances=frozenset(some_rows(on.loaded.project.tasks.train, role, rng)))
-        made = {
-            "unedited": bench.unedited(on),
-            "retrain": bench.retrained(on, changes),
-            "retrain-again": bench.retrained(on, changes, seed=1),
-            "instance-if-paper": bench.linear(on, changes, "gamma"),
-            "instance-if": bench.linear(on, changes, "gauss-newton"),
-            "instance-if-exact": bench.linear(on, changes, "exact"),
-            "newton": bench.newton(on, changes),
-            "finetune": bench.finetuned(on, changes),
-            "finetune-all": bench.finetuned(on, Changes()),
-        }
-        rows += [row(on, role, method, edited) for method, edited in made.items()]
-    return pd.DataFrame(rows).rename(columns={"condition": "role"}).drop(columns=["found", "note"])
+        rng = np.random.default_rng([context.unit.seed, 41, number])
+        changes = Changes(instances=frozenset(sample_rows(problem.loaded.project.tasks.train, role, rng)))
+        for method in METHODS:
+            edit = context.edit(problem, changes, method.replace("instance-if", "task-if"))
+            rows.append(measure_edit(problem, edit, role=role, method=method))
+    return pd.DataFrame(rows)
 
 
-def some_rows(tasks: TaskList, role: str, rng: np.random.Generator) -> list[tuple[str, str, str]]:
-    """Keys of 40 % of the rows of ``role`` of 20 tasks; every class of a task keeps one row at least."""
-    chosen: list[tuple[str, str, str]] = []
-    rows = tasks.rows[tasks.rows["role"] == role]
+def sample_rows(tasks: TaskList, role: str, rng: np.random.Generator) -> list[tuple[str, str, str]]:
+    """Return the keys of 40 % of the rows of ``role`` in 20 tasks; every class of a task keeps at least one row."""
+    keys: list[tuple[str, str, str]] = []
+    candidates = tasks.rows[tasks.rows["role"] == role]
     ids = rng.choice(np.array(tasks.task_ids, dtype=object), min(TASKS, len(tasks)), replace=False)
     for task_id in ids:
-        here = rows[rows["task_id"] == task_id]
-        here = here.iloc[rng.permutation(len(here))]
-        spare = here[here.groupby("label").cumcount() > 0]
-        gone = spare.head(round(SHARE * len(here)))
-        chosen += list(gone[KEY].itertuples(index=False, name=None))
-    return chosen
+        rows = candidates[candidates["task_id"] == task_id]
+        rows = rows.iloc[rng.permutation(len(rows))]
+        spare = rows[rows.groupby("label").cumcount() > 0]
+        removed = spare.head(round(REMOVED_SHARE * len(rows)))
+        keys += list(removed[KEY].itertuples(index=False, name=None))
+    return keys
 
 
-def conclude(figures: Figures) -> Outcome:
-    """A table and a plot of every data set, and what they say."""
-    says, tables, plots = [], [], []
-    for data in figures.data:
-        tables.append(_table(figures, data))
+def summarize(measurements: Measurements) -> ExperimentSummary:
+    """Return a table, a plot and findings per data set."""
+    findings, tables, plots = [], [], []
+    for data in measurements.data:
+        tables.append(_table(measurements, data))
         series = [
-            dots(
-                words,
+            mean_curve(
+                name,
                 list(METHODS.values()),
-                [figures.of(data=data, role=role, method=name)["accuracy"] for name in METHODS],
+                [measurements.select(data=data, role=role, method=method)["accuracy"] for method in METHODS],
             )
-            for role, words in ROLES.items()
+            for role, name in ROLES.items()
         ]
-        title = f"{TITLES[data]}: accuracy after 40 % of the images of {TASKS} tasks are removed"
-        plots.append(
-            Plot(f"instances-{data}", title, "dots", "", "accuracy on new tasks", series, percent_y=True, note=SPREAD)
-        )
-        for role, words in ROLES.items():
-            of = accuracies(figures, data=data, role=role)
-            gaps = {name: Difference.of(of[name], of["retrain"]) for name in METHODS if name != "retrain"}
-            edits = ("instance-if-paper", "instance-if", "instance-if-exact", "newton")
-            far = "; ".join(f"{METHODS[name]} {gaps[name].apart_words}" for name in ("unedited", *edits))
-            says.append(
-                f"**{TITLES[data]}, {words}.** Distance from retraining ({mean_sd(of['retrain'])}), averaged over the "
-                f"seeds: {far}; a second retraining {gaps['retrain-again'].apart_words}. "
-                + near_words({METHODS[name]: gaps[name] for name in edits}, NEAR)
-            )
-    return Outcome(says, tables, plots)
+        title = f"{DATA_TITLES[data]}: accuracy after removing {percent(REMOVED_SHARE)} of the images of {TASKS} tasks"
+        plots.append(accuracy_plot(f"instances-{data}", title, series))
+        findings += [_finding(measurements, data, role) for role in ROLES]
+    return ExperimentSummary(findings, tables, plots)
 
 
-def _table(figures: Figures, data: str) -> Table:
+def _finding(measurements: Measurements, data: str, role: str) -> str:
+    accuracy = accuracy_by_method(measurements, data=data, role=role)
+    gaps = differences(accuracy, {name: METHODS[name] for name in ("unedited", *_EDITS, "retrain-again")}, "retrain")
+    edits = {METHODS[name]: gaps[METHODS[name]] for name in _EDITS}
+    return (
+        f"{heading(data, ROLES[role])} Mean absolute difference from retraining ({mean_sd(accuracy['retrain'])}): "
+        f"{listed({name: gap.mean_abs_text for name, gap in gaps.items()})}. {equivalence_finding(edits)}"
+    )
+
+
+def _table(measurements: Measurements, data: str) -> Table:
     rows = []
     for method, label in METHODS.items():
         cells = [label]
         for role in ROLES:
-            found = figures.of(data=data, role=role, method=method)
-            paper = printed(f"{_PAPER.get(method, '')}-{role}", data)
-            cells += [
-                mean_sd(found["accuracy"]),
-                mean_sd(found["seconds"], ".1f"),
-                paper.accuracy_words if paper else "",
-                paper.seconds_words if paper else "",
-            ]
+            measured = measurements.select(data=data, role=role, method=method)
+            cells += [mean_sd(measured["accuracy"]), mean_sd(measured["seconds"], ".1f")]
+            cells += published_cells(f"{_PUBLISHED.get(method, '')}-{role}", data)
         rows.append(cells)
     columns = ["method"] + [
         f"{role}: {what}" for role in ROLES for what in ("accuracy", "seconds", "paper's accuracy", "paper's seconds")
     ]
-    return Table(f"instances-{data}", TITLES[data], columns, rows, f"{SPREAD} Seconds of the processor.")
+    return Table(f"instances-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")

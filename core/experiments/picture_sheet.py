@@ -1,4 +1,4 @@
-"""A grid of pictures with scores as one image: a row a task or picture, with what is said of it beside it."""
+"""A grid of images with scores as one picture: one row per task or image, with text beside it."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.data import ImageSet, load_images
-from core.experiments.appearance import HARMS, HELPS
 from core.experiments.results import Grid, Picture
+from core.experiments.style import HARMS, HELPS
 from core.runtime.errors import UserError
 
 _WIDTH, _MARGIN, _TEXT, _GAP = 1400, 32, 400, 6
 _INNER = _WIDTH - 2 * _MARGIN
-_COLUMNS = 3  # of pictures that stand alone, which would leave a row empty
-_LARGE, _SMALL, _FEW = 112, 64, 8
-_MOST_IN_LINE = 30
-_INK, _QUIET, _RULE = "#1b2430", "#4b5563", "#d5dae1"
+_COLUMNS = 3  # for rows of a single image, which would leave the width empty
+_LARGE, _SMALL, _MAX_LARGE = 112, 64, 8
+_MAX_PER_LINE = 30
+_INK, _MUTED, _RULE = "#1b2430", "#4b5563", "#d5dae1"
 _FACES = {"": "DejaVuSans.ttf", "bold": "DejaVuSans-Bold.ttf"}
-_MOST_WORDS = 6
+_MAX_LINES = 6
 
 
 def picture_sheet(grid: Grid) -> Image.Image:
-    """Draw a grid, 1,400 pixels wide on white; the pictures come from the image set that it names.
+    """Draw a grid, 1,400 pixels wide on white, with the images of the set that it names.
 
     Raises:
-        UserError: the image set is not on this machine, or has none of the pictures.
+        UserError: the image set is not on this machine, or lacks one of the images.
     """
     images = load_images(grid.data, grid.data_hash)
     most = max((len(one.images) for one in grid.pictures), default=0)
-    side, columns = _LARGE if most <= _FEW else _SMALL, _COLUMNS if most == 1 else 1
+    side, columns = _LARGE if most <= _MAX_LARGE else _SMALL, _COLUMNS if most == 1 else 1
     rows = [_row(images, one, side, (_INNER - (columns - 1) * _MARGIN) // columns) for one in grid.pictures]
     lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
     head = _text_block(_wrapped(grid.title, 22, "bold", _INNER))
-    foot = _text_block(_wrapped(grid.note, 16, "", _INNER, _QUIET))
+    foot = _text_block(_wrapped(grid.note, 16, "", _INNER, _MUTED))
     parts = [[head], *lines, [foot]]
     sheet = Image.new("RGB", (_WIDTH, 2 * _MARGIN + sum(_height(part) for part in parts)), "white")
     drawing, top = ImageDraw.Draw(sheet), _MARGIN
@@ -54,31 +54,31 @@ def _height(part: list[Image.Image]) -> int:
     return max(block.height for block in part) + 2 * _GAP
 
 
-def score_words(picture: Picture) -> str:
-    """``+0.012 ± 0.003, helpful``."""
+def score_text(picture: Picture) -> str:
+    """Return ``+0.012 ± 0.003, helpful``."""
     spread = "" if picture.spread is None else f" ± {picture.spread:.2g}"
     effect = "helpful" if picture.score > 0 else "harmful" if picture.score < 0 else "no effect"
     return f"{picture.score:+.3g}{spread}, {effect}".replace("-", "−", 1 if picture.score < 0 else 0)
 
 
 def _row(images: ImageSet, picture: Picture, side: int, width: int) -> Image.Image:
-    """Words left, pictures right, and a stripe in the colour of the sign."""
-    colour = HELPS if picture.score > 0 else HARMS if picture.score < 0 else _QUIET
+    """Draw text at the left, images at the right, and a stripe in the colour of the sign."""
+    colour = HELPS if picture.score > 0 else HARMS if picture.score < 0 else _MUTED
     text = min(_TEXT, width - side - _GAP)
     wide = text - 3 * _GAP
-    words = _wrapped(picture.words, 16, "", wide, _QUIET)
-    if len(words) > _MOST_WORDS:
-        words = [*words[: _MOST_WORDS - 1], ("…", 16, "", _QUIET)]
-    scored = (score_words(picture), 18, "bold", colour)
-    said = _text_block([*_wrapped(picture.title, 18, "bold", wide), scored, *words], text)
+    words = _wrapped(picture.words, 16, "", wide, _MUTED)
+    if len(words) > _MAX_LINES:
+        words = [*words[: _MAX_LINES - 1], ("…", 16, "", _MUTED)]
+    scored = (score_text(picture), 18, "bold", colour)
+    block = _text_block([*_wrapped(picture.title, 18, "bold", wide), scored, *words], text)
     tiles = [_tile(images, name, side) for name in picture.images]
-    pitch, tall = (max((size + _GAP for size in sizes), default=side) for sizes in _sizes(tiles))
-    in_line = max(1, min(_MOST_IN_LINE, (width - text + _GAP) // pitch))
-    row = Image.new("RGB", (width, max(said.height, -(-len(tiles) // in_line) * tall)), "white")
-    row.paste(said, (2 * _GAP, 0))
+    pitch, height = (max((size + _GAP for size in sizes), default=side) for sizes in _sizes(tiles))
+    in_line = max(1, min(_MAX_PER_LINE, (width - text + _GAP) // pitch))
+    row = Image.new("RGB", (width, max(block.height, -(-len(tiles) // in_line) * height)), "white")
+    row.paste(block, (2 * _GAP, 0))
     ImageDraw.Draw(row).rectangle((0, 0, _GAP - 1, row.height), colour)
     for number, tile in enumerate(tiles):
-        row.paste(tile, (text + number % in_line * pitch, number // in_line * tall))
+        row.paste(tile, (text + number % in_line * pitch, number // in_line * height))
     return row
 
 
@@ -87,7 +87,7 @@ def _sizes(tiles: list[Image.Image]) -> tuple[list[int], list[int]]:
 
 
 def _tile(images: ImageSet, name: str, side: int) -> Image.Image:
-    """One picture: small ones enlarged by a whole factor, their pixels left square; large ones made smaller."""
+    """Return one image: small ones enlarged by a whole factor, so that pixels stay square; large ones reduced."""
     if name not in images.index:
         raise UserError(f"The image set {images.name!r} has no image {name!r}.", "Run the experiment again.")
     pixels = np.asarray(images.images[images.index[name]])
@@ -104,7 +104,7 @@ _Line = tuple[str, int, str, str]
 
 
 def _wrapped(text: str, size: int, face: str, width: int, colour: str = _INK) -> list[_Line]:
-    """The text in lines of at most ``width`` pixels."""
+    """Break text into lines of at most ``width`` pixels."""
     font = _font(size, face)
     most = max(8, int(width / max(1.0, font.getlength("abcdefghij ABCDE 0123") / 21)))
     found = textwrap.wrap(text, most)

@@ -1,8 +1,8 @@
-"""The models that experiments work on: tasks drawn, noise planted, a model trained, kept for every later experiment.
+"""The problems that experiments work on: tasks with injected label noise and a trained model, saved for reuse.
 
-Three parts of the images never meet: those of the training tasks, those of the held-out tasks that rankings are for
-(the *targets*), and those of the tasks that measure accuracy (the *tests*), so that no accuracy is measured on what a
-ranking has seen. Where images come with parts train, val and test, these are the parts.
+Three parts of the images are disjoint: those of the training tasks, those of the held-out tasks that rankings are for
+(the *targets*), and those of the tasks that measure accuracy (the *tests*), so that no accuracy is measured on images
+that a ranking has seen. Where the images have splits train, val and test, these are the parts.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ from core.maml.evaluation import Evaluation, evaluate
 from core.maml.training import TrainSettings
 from core.runtime.files import content_hash, disk_errors, library
 from core.runtime.progress import Progress
-from core.tasks.generate import TaskFolder, TaskSettings, draw_tasks, write_folder
+from core.tasks.generate import TaskFolder, TaskSettings, write_folder
+from core.tasks.generate import draw_tasks as draw_task_folder
 from core.tasks.sampling import pool_of, sample_tasks, split_classes, split_images, split_official
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks
 from core.workspace.workspace import Workspace, create
 
-_HELD = 0.3
+_HELDOUT_SHARE = 0.3
 _TESTS = "tests.parquet"
 Split = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def experiments_home() -> Path:
-    """Where models and results of experiments lie."""
+    """Return the folder of the models and results of experiments."""
     return library() / "experiments"
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A trained model with its tasks, and the tests."""
+    """A workspace with a trained model and its tasks that also has tests."""
 
     workspace: Workspace
     tests: TaskList
@@ -51,19 +52,20 @@ class Problem:
 
     @cached_property
     def loaded(self) -> Loaded:
+        """Model, tasks and images, in memory."""
         return Loaded(self.workspace.project(), self.compute)
 
     @cached_property
     def _episodes(self) -> Episodes:
         return self.loaded.episodes(self.tests)
 
-    def tested(self, params: Params) -> Evaluation:
-        """How good meta-parameters are on the tests."""
+    def evaluate_tests(self, params: Params) -> Evaluation:
+        """Return accuracy and loss of meta-parameters on every test."""
         return evaluate(self.loaded.model, self.loaded.place(params), self._episodes)
 
     @property
-    def spoilt_tasks(self) -> np.ndarray:
-        """``(N,)`` of bool: the training tasks with a planted wrong label."""
+    def noisy_tasks(self) -> np.ndarray:
+        """``(N,)`` of bool: the training tasks with an injected label error."""
         planted, train = self.loaded.project.tasks.planted, self.loaded.project.tasks.train
         if planted is None:
             return np.zeros(len(train.task_ids), dtype=bool)
@@ -75,10 +77,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a problem depends on.
+    """A description that determines a problem; its saved copy is found again by these fields.
 
     Attributes:
-        data: The paper's name of the data set; ``images`` is the image set that stands for it.
+        data: The paper's name of the data set; ``images`` is the image set used for it.
         seed: Of split, tasks and noise.
         model_seed: Of the initial parameters and of the order of the tasks.
     """
@@ -94,7 +96,7 @@ class Recipe:
     spec: ModelSpec
 
 
-def recipe(
+def make_recipe(
     profile: Profile,
     data: str,
     images: str,
@@ -104,7 +106,7 @@ def recipe(
     training: TrainSettings | None = None,
     model_seed: int | None = None,
 ) -> Recipe:
-    """What ``profile`` makes of a data set; the models are trained as ``training`` says, by default as the profile."""
+    """Return the recipe of a problem; ``training`` and ``model_seed`` default to the profile's and to ``seed``."""
     model_seed = seed if model_seed is None else model_seed
     return Recipe(
         data,
@@ -129,71 +131,71 @@ def recipe(
     )
 
 
-def problem(made_by: Recipe, compute: Compute, progress: Progress, command: str = "") -> Problem:
-    """The problem of a recipe, from the disk or made now; an interrupted training goes on.
+def build_problem(recipe: Recipe, compute: Compute, progress: Progress, command: str = "") -> Problem:
+    """Return the problem of a recipe, read from disk or built now; an interrupted training resumes.
 
     Raises:
-        UserError: the images are not here, or too few.
+        UserError: the images are not on this machine, or too few.
     """
-    images = load_images(made_by.images)
-    named = {**asdict(made_by), "spec": made_by.spec.model_dump(mode="json"), "dtype": compute.dtype}
+    images = load_images(recipe.images)
+    named = {**asdict(recipe), "spec": recipe.spec.model_dump(mode="json"), "dtype": compute.dtype}
     folder = experiments_home() / "problems" / content_hash({**named, "data_hash": images.hash})[:16]
 
     def make() -> None:
         if not (folder / "tasks" / "tasks.json").exists():
-            tasks, tests = draw(images, made_by)
+            tasks, tests = draw_tasks(images, recipe)
             tasks.description["command"] = command
             write_tasks(tests, folder / _TESTS)
             write_folder(tasks, folder / "tasks")
-        train_model(folder / "tasks", folder / "model", made_by.spec, made_by.training, compute, progress, command)
+        train_model(folder / "tasks", folder / "model", recipe.spec, recipe.training, compute, progress, command)
         create(folder / "workspace", folder / "tasks", folder / "model")
 
     if not (folder / "workspace" / "workspace.json").exists():
-        _alone(folder, make)
+        _locked(folder, make)
     return Problem(Workspace(folder / "workspace", waits=True), read_tasks(folder / _TESTS, images), compute)
 
 
-def draw(images: ImageSet, made_by: Recipe) -> tuple[TaskFolder, TaskList]:
-    """Tasks and tests of a recipe."""
-    rng = np.random.default_rng([made_by.seed, 1])
-    train, targets, tests = three_parts(images, made_by.data, rng)
-    folder = draw_tasks(images, made_by.tasks, train, targets)
-    shape = {"ways": WAYS, "shots": made_by.tasks.shots, "queries": made_by.tasks.queries}
-    pool = pool_of(images.labels, tests).without_small(made_by.tasks.shots + made_by.tasks.queries)
-    return folder, sample_tasks(images, pool, **shape, count=made_by.tests, prefix="e", rng=rng)
+def draw_tasks(images: ImageSet, recipe: Recipe) -> tuple[TaskFolder, TaskList]:
+    """Draw the tasks and the tests of a recipe."""
+    rng = np.random.default_rng([recipe.seed, 1])
+    train, targets, tests = split_three_ways(images, recipe.data, rng)
+    folder = draw_task_folder(images, recipe.tasks, train, targets)
+    shape = {"ways": WAYS, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
+    pool = pool_of(images.labels, tests).without_small(recipe.tasks.shots + recipe.tasks.queries)
+    return folder, sample_tasks(images, pool, **shape, count=recipe.tests, prefix="e", rng=rng)
 
 
-def three_parts(images: ImageSet, data: str, rng: np.random.Generator) -> Split:
-    """Positions of the images for training, targets and tests, no image in two of them.
+def split_three_ways(images: ImageSet, data: str, rng: np.random.Generator) -> Split:
+    """Return the positions of the images for training, targets and tests, three disjoint arrays.
 
-    The parts that the images come with, if they have train, val and test and these are parts of the classes; of
-    Omniglot otherwise classes are divided, of everything else the images of every class.
+    The images' own splits where they have train, val and test. Otherwise classes are divided for Omniglot and where
+    train and test share none, and the images of every class for everything else.
     """
-    parts = set() if images.splits is None else {str(part) for part in images.splits}
-    if {"train", "val", "test"} <= parts:
+    splits = set() if images.splits is None else {str(split) for split in images.splits}
+    if {"train", "val", "test"} <= splits:
         train, targets = split_official(images, "val")
         return train, targets, split_official(images, "test")[1]
-    by_classes = data == OMNIGLOT or ({"train", "test"} <= parts and _no_class_in_both(images))
+    by_classes = data == OMNIGLOT or ({"train", "test"} <= splits and _are_classes_disjoint(images))
     split = split_classes if by_classes else split_images
-    train, held = split(images, _HELD, rng)
-    of_class = images.labels[held]
+    train, heldout = split(images, _HELDOUT_SHARE, rng)
+    labels = images.labels[heldout]
     if by_classes:
-        classes = rng.permutation(np.unique(of_class))
-        first = np.isin(of_class, classes[: len(classes) // 2])
+        classes = rng.permutation(np.unique(labels))
+        is_target = np.isin(labels, classes[: len(classes) // 2])
     else:
-        first = np.zeros(len(held), dtype=bool)
-        for one in np.unique(of_class):
-            members = rng.permutation(np.flatnonzero(of_class == one))
-            first[members[: len(members) // 2]] = True
-    return train, held[first], held[~first]
+        is_target = np.zeros(len(heldout), dtype=bool)
+        for label in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == label))
+            is_target[members[: len(members) // 2]] = True
+    return train, heldout[is_target], heldout[~is_target]
 
 
-def _no_class_in_both(images: ImageSet) -> bool:
+def _are_classes_disjoint(images: ImageSet) -> bool:
     return not np.intersect1d(images.labels[images.splits == "train"], images.labels[images.splits == "test"]).size
 
 
-def _alone(folder: Path, make: Callable[[], None]) -> None:
-    """Keep another process, that may want the same problem, waiting until it is there."""
+def _locked(folder: Path, make: Callable[[], None]) -> None:
+    """Call ``make`` while other processes that need the same problem wait."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock:

@@ -1,10 +1,9 @@
-"""How large an experiment is: tasks, network, trainings and repetitions."""
+"""Profiles: the sizes of tasks, network, trainings and repetitions that all experiments share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from core.checkpoints.model import ModelSpec
 from core.influence.methods import SolveSettings
@@ -13,28 +12,30 @@ from core.runtime.errors import UserError
 
 OMNIGLOT, MNIST, MINI_IMAGENET, FC100 = DATA = ("omniglot", "mnist", "mini-imagenet", "fc100")
 """The paper's data sets, in the order of its Table 1."""
+DATA_TITLES = {OMNIGLOT: "Omniglot", MNIST: "MNIST", MINI_IMAGENET: "mini-ImageNet", FC100: "FC100"}
 WAYS = 5
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One size of all experiments.
+    """A size that all experiments can be run at; runs are found again by these fields.
 
     Attributes:
+        words: One sentence on the profile.
         seeds: Repetitions; each draws split, tasks, noise and initial parameters anew.
-        counts: Training tasks by data set; None means every combination of five classes.
-        targets, tests: Held-out tasks that rankings are for, and others, of other images, that measure accuracy.
+        counts: Training tasks per data set; None means every combination of five classes.
+        targets, tests: Held-out tasks that rankings are for, and tasks of other images that measure accuracy.
         filters: Of the four-block convolutional network.
-        training: Of every model but those of the ladder.
-        long: Of the models of the ladder.
-        finetune: The short fine-tunes.
-        refit: Of Figure 1: ``finetune`` or ``retrain`` on what is left.
-        checked: Shares of Figure 1 at which accuracy is measured.
-        removed: Shares of Figure 2.
-        solve: Of the linear edits; their curvature is chosen by the method.
+        training: Of every model except those that compare edit methods.
+        long: Of the models that compare edit methods.
+        finetune: Of the short fine-tunes.
+        refit: How Figure 1 updates the model on the remaining tasks: ``finetune`` or ``retrain``.
+        checked: Shares of the training data after which Figure 1 measures accuracy.
+        removed: Shares of the training data that Figure 2 removes.
+        solve: Of the linear edits; the method chooses their curvature.
         many: Rank of the eigenbasis where many targets are solved for.
-        subsets, subset_iterations: Random halves of LDS, each trained from two seeds, and their Adam steps.
-        left_out, left_iterations: Tasks left out one at a time, and the steps of those warm retrainings.
+        subsets, subset_iterations: Random halves for LDS, each trained from two seeds, and their Adam steps.
+        left_out, left_iterations: Tasks left out one at a time, and the Adam steps of those warm retrainings.
         rated: Targets of LDS and leave-one-out.
     """
 
@@ -62,18 +63,14 @@ class Profile:
     rated: int
 
     def spec(self, data: str) -> ModelSpec:
-        """The network, which is the literature's for each data set, with GELU for ReLU (:mod:`core.maml.backbone`)."""
+        """Return the literature's network for a data set, with GELU in place of ReLU (:mod:`core.maml.backbone`)."""
         pooling = "max" if data == MINI_IMAGENET else "stride"
         return ModelSpec(ways=WAYS, filters=self.filters, pooling=pooling)
-
-    def described(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return asdict(self)
 
 
 _SMALL = Profile(
     name="small",
-    words="Two cores, minutes to half an hour each: few tasks of few images, 8 filters, short trainings.",
+    words="Two CPU cores, minutes to half an hour per experiment: few tasks of few images, 8 filters, short trainings.",
     seeds=5,
     counts={OMNIGLOT: 200, MNIST: None, MINI_IMAGENET: 200, FC100: 200},
     shots=2,
@@ -97,7 +94,7 @@ _SMALL = Profile(
 )
 _TINY = Profile(
     name="tiny",
-    words="A minute: shows that it runs, and nothing else.",
+    words="One minute per experiment: shows that everything runs, nothing more.",
     seeds=2,
     counts={OMNIGLOT: 8, MNIST: 8, MINI_IMAGENET: 8, FC100: 8},
     shots=2,
@@ -147,7 +144,7 @@ PROFILES = {one.name: one for one in (_TINY, _SMALL, _FULL)}
 
 
 def profile_of(name: str) -> Profile:
-    """The profile of that name.
+    """Return the profile of that name.
 
     Raises:
         UserError: there is none.

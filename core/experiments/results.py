@@ -1,40 +1,44 @@
-"""What an experiment leaves behind, as one folder that the page, a notebook and a reader can open.
+"""The result folder of an experiment, which the page, a notebook and a reader can open.
 
 ::
 
     config.json          experiment, profile, image sets, seeds, command, versions
-    says.json            sentences that say what it shows
-    seeds.parquet        every figure of every seed
+    findings.json        sentences on what the result shows (says.json in earlier versions)
+    seeds.parquet        every measurement of every seed
     tables/NAME.csv      the tables as text, with NAME.json: title, columns, rows
-    plots/NAME.json      what is drawn, with NAME.png and NAME.svg
-    grids/NAME.json      pictures with scores, with NAME.png
-    README.md            all of it, to read
+    plots/NAME.json      data of the plots, with NAME.png and NAME.svg
+    grids/NAME.json      images with scores, with NAME.png
+    README.md            the whole result as one page
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
+from core.experiments.profiles import DATA_TITLES, WAYS
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, read_json, write_json, write_text_atomically
 
 KINDS = ("lines", "dots", "bars")
+LONG_TRAINED = ("ladder",)
+"""Experiments whose models are trained for longer (``Profile.long``)."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line, or one set of dots or bars, with a band or whiskers where ``low`` and ``high`` are given.
+    """A line, or a set of dots or bars, that has a band or error bars where ``low`` and ``high`` are given.
 
     Attributes:
-        x: Places; of ``dots`` and ``bars`` they may be words.
-        estimate: Drawn hollow or dashed: it is estimated, not measured.
-        reference: Drawn grey: chance, the unedited model, the figure of the paper.
+        x: Numbers, or labels of ``dots`` and ``bars``.
+        estimate: Drawn hollow or dashed, as it is estimated and not measured.
+        reference: Drawn grey, such as chance, the unedited model or the paper's value.
     """
 
     name: str
@@ -48,13 +52,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Plot:
-    """What a plot shows; drawn by :mod:`core.experiments.drawing` on disk and by the page for the browser.
+    """A plot that :mod:`core.experiments.drawing` draws on disk and the page draws in the browser.
 
     Attributes:
         name: Of its files.
         kind: One of :data:`KINDS`.
-        percent_x, percent_y: Values are shares, to be written in per cent.
-        note: What low and high are, and whatever a reader must know.
+        percent_x, percent_y: Values are shares, shown in per cent.
+        note: What low and high are, and what else a reader must know.
     """
 
     name: str
@@ -71,7 +75,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is printed: all cells are texts."""
+    """A table that is ready to print: all cells are text."""
 
     name: str
     title: str
@@ -82,12 +86,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """One row of a grid: the pictures of one task, or one picture.
+    """A row of a grid that shows the images of one task, or one image.
 
     Attributes:
         images: Ids, in the order shown.
-        words: What stands beside them, such as the classes.
-        score: Positive helps, negative harms; ``spread`` is its standard deviation over seeds, if there are several.
+        words: Text beside them, such as the classes.
+        score: Positive is helpful, negative harmful; ``spread`` is its standard deviation over several seeds.
     """
 
     title: str
@@ -99,7 +103,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Grid:
-    """Pictures with scores; ``data`` is the image set they are of, ``data_hash`` its content."""
+    """A grid that shows images with scores; ``data`` names their image set, ``data_hash`` is its content hash."""
 
     name: str
     title: str
@@ -110,11 +114,16 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Result:
-    """An experiment's outcome."""
+class ExperimentResult:
+    """A result that an experiment leaves behind.
+
+    Attributes:
+        config: Content of ``config.json``.
+        findings: Sentences on what the result shows; text between two pairs of stars is bold.
+    """
 
     config: dict[str, Any]
-    says: list[str]
+    findings: list[str]
     tables: list[Table] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
@@ -125,12 +134,13 @@ _KINDS: Mapping[str, TypeAdapter] = {
     "plots": TypeAdapter(Plot),
     "grids": TypeAdapter(Grid),
 }
-PARTS = ("config.json", "says.json", "seeds.parquet", "README.md", *_KINDS)
-"""What a result's folder holds."""
+FINDINGS, _OLD_FINDINGS = "findings.json", "says.json"
+PARTS = ("config.json", FINDINGS, _OLD_FINDINGS, "seeds.parquet", "README.md", *_KINDS)
+"""Files and folders of a result, those of earlier versions included."""
 
 
-def write_result(folder: Path, result: Result, seeds: pd.DataFrame) -> None:
-    """Write everything but pictures of plots and grids (:mod:`core.experiments.drawing`) into a new folder."""
+def write_result(folder: Path, result: ExperimentResult, seeds: pd.DataFrame) -> None:
+    """Write everything except pictures of plots and grids (:mod:`core.experiments.drawing`) into a new folder."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for kind in _KINDS:
@@ -141,15 +151,15 @@ def write_result(folder: Path, result: Result, seeds: pd.DataFrame) -> None:
             frame.to_csv(folder / "tables" / f"{table.name}.csv", index=False)
         seeds.to_parquet(folder / "seeds.parquet", index=False)
         write_text_atomically(folder / "README.md", as_markdown(result))
-        write_json(folder / "says.json", result.says)
+        write_json(folder / FINDINGS, result.findings)
         write_json(folder / "config.json", result.config)
 
 
-def read_result(folder: Path) -> Result:
-    """What :func:`write_result` wrote.
+def read_result(folder: Path) -> ExperimentResult:
+    """Read what :func:`write_result` of this or an earlier version wrote.
 
     Raises:
-        UserError: it is not there, or damaged.
+        UserError: it is missing or damaged.
     """
     parts: dict[str, list[Any]] = {}
     for kind, adapter in _KINDS.items():
@@ -159,41 +169,68 @@ def read_result(folder: Path) -> Result:
                 parts[kind].append(adapter.validate_python(read_json(path)))
             except ValidationError as error:
                 raise _damaged(path) from error
-    config, says = read_json(folder / "config.json"), read_json(folder / "says.json")
-    for file, wanted, value in (("config.json", dict, config), ("says.json", list, says)):
+    name = _OLD_FINDINGS if (folder / _OLD_FINDINGS).exists() and not (folder / FINDINGS).exists() else FINDINGS
+    config, findings = read_json(folder / "config.json"), read_json(folder / name)
+    for file, wanted, value in (("config.json", dict, config), (name, list, findings)):
         if not isinstance(value, wanted):
             raise _damaged(folder / file)
     for table in parts["tables"]:
-        wide = len(table.columns)
-        if len(set(table.columns)) < wide or any(len(row) != wide for row in table.rows):
+        width = len(table.columns)
+        if len(set(table.columns)) < width or any(len(row) != width for row in table.rows):
             raise _damaged(folder / "tables" / f"{table.name}.json")
     order = {name: at for at, name in enumerate(config.get("order", []))}
     for found in parts.values():
         found.sort(key=lambda part: order.get(part.name, len(order)))
-    return Result(config, says, **parts)
+    return ExperimentResult(config, findings, **parts)
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged.", "Run the experiment again; what was measured is kept.")
+    return UserError(f"{path} is damaged.", "Run the experiment again; measurements are kept.")
 
 
-def as_markdown(result: Result, plots: str = "plots", grids: str = "grids") -> str:
-    """All of it as Markdown; ``plots`` and ``grids`` are where its pictures lie."""
-    lines = [f"# {result.config['title']}", ""]
-    lines += [f"- {said}" for said in result.says]
-    lines += ["", f"Command: `{result.config['command']}`"]
-    for table in result.tables:
+def as_markdown(result: ExperimentResult, plots: str = "plots/", grids: str = "grids/") -> str:
+    """Return the whole result as one Markdown page; equal notes are printed once.
+
+    Args:
+        plots, grids: What precedes the file names of their pictures.
+    """
+    config = result.config
+    lines = [f"# {config['title']}", "", *([config["words"], ""] if config.get("words") else [])]
+    lines += [f"- {line}" for line in setup_lines(config)]
+    lines += ["", "## Findings", "", *(f"- {finding}" for finding in result.findings)]
+    for table, following in zip_longest(result.tables, result.tables[1:]):
         lines += ["", f"## {table.title}", "", *markdown_rows(table)]
-        lines += ["", table.note] if table.note else []
-    for plot in result.plots:
-        lines += ["", f"![{plot.title}]({plots}/{plot.name}.png)", *([plot.note] if plot.note else [])]
-    for grid in result.grids:
-        lines += ["", f"![{grid.title}]({grids}/{grid.name}.png)", *([grid.note] if grid.note else [])]
-    return "\n".join(lines) + "\n"
+        is_last_with_note = following is None or following.note != table.note
+        lines += ["", table.note] if table.note and is_last_with_note else []
+    pictures = [(plot, plots) for plot in result.plots] + [(grid, grids) for grid in result.grids]
+    lines += ["", "## Figures"] if pictures else []
+    for part, prefix in pictures:
+        lines += ["", f"![{part.title}]({prefix}{part.name}.png)"]
+    notes = dict.fromkeys(part.note for part, _ in pictures if part.note)
+    return "\n".join([*lines, *(line for note in notes for line in ("", note))]) + "\n"
+
+
+def setup_lines(config: Mapping[str, Any]) -> list[str]:
+    """Return what was run, as far as ``config.json`` tells: data, profile, sizes, seeds, time and command."""
+    lines, size = [], config.get("settings", {})
+    if images := config.get("images"):
+        lines.append(f"Data: {', '.join(DATA_TITLES.get(name, name) for name in images)}")
+    if size:
+        training = size["long" if config.get("experiment") in LONG_TRAINED else "training"]
+        lines.append(
+            f"Profile: `{config['profile']}` ({WAYS}-way tasks with {size['shots']} support and {size['queries']} "
+            f"query images per class, a network of {size['filters']} filters, {training['iterations']:,} Adam steps "
+            f"of {training['meta_batch']} tasks)"
+        )
+    if seeds := config.get("seeds"):
+        lines.append(f"Seeds: {seeds}")
+    if spent := config.get("processor_seconds"):
+        lines.append(f"Processor time: {spent / 60:.0f} minutes, not counting what other experiments had computed")
+    return [*lines, f"Command: `{config['command']}`"]
 
 
 def markdown_rows(table: Table) -> list[str]:
-    """The lines of a Markdown table."""
+    """Return the lines of a Markdown table."""
 
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

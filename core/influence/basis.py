@@ -1,4 +1,4 @@
-"""The low-rank eigenbasis of a curvature, kept as a run, so that no two questions compute it twice."""
+"""The low-rank eigenbasis of a curvature as a stored result, so that no two solves compute it twice."""
 
 from __future__ import annotations
 
@@ -11,64 +11,67 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from core.influence.probes import probe_vectors
 from core.influence.solvers import Basis, Product, low_rank
+from core.maml.storage import ResultStore, ResultWriter, StepWriter
 from core.runtime.errors import UserError
 from core.runtime.files import replacing
-from core.workspace.runs import Run, Runs, RunWriter
 
 KIND = "basis"
-ENGINE_VERSION = 3  # raised whenever the engine's answers change, so that older runs are not taken for newer ones
+ENGINE_VERSION = 3  # raised whenever the engine's results change, so that older runs are not mistaken for newer ones
 FILE = "basis.safetensors"
-_SHARES = (0.1, 0.001)  # the damping of edits and of rankings
+_RESIDUAL_DAMPINGS = (0.1, 0.001)  # shares of the largest eigenvalue: the defaults of edits and of rankings
+_RESIDUAL_SEED = 1
 
 
-def cached_basis(runs: Runs, question: dict[str, Any], compute: Callable[[RunWriter], tuple[Basis, Product]]) -> Run:
-    """The run with the basis that answers ``question``, from the store or computed now.
+def stored_basis(
+    store: ResultStore, question: dict[str, Any], compute: Callable[[StepWriter], tuple[Basis, Product]]
+) -> Path:
+    """Return the folder of the basis for a cache key, from the store or computed now.
 
-    The run holds ``basis.safetensors`` (vectors ``(r, P)``, values ``(r,)``) and ``report.json``: the values, and the
-    relative residuals of solves with it for a random vector, by damping as a share of the largest value.
+    The folder holds ``basis.safetensors`` (vectors ``(r, P)``, values ``(r,)``) and ``report.json``: the values, and
+    the relative residuals of solves for a random vector, by damping as a share of the largest value.
 
     Args:
-        compute: Makes the basis; gives with it the product with the curvature.
+        compute: Returns the basis and the product with its curvature.
     """
 
-    def work(run: RunWriter) -> None:
-        with run.timed("basis"):
-            basis, product = compute(run)
-        with run.timed("residuals"):
+    def work(writer: ResultWriter) -> None:
+        with writer.timed("basis"):
+            basis, product = compute(writer)
+        with writer.timed("residuals"):
             residuals = _residuals(basis, product)
-        run.write(lambda folder: _write(basis, folder))
-        run.write_json("report.json", {"values": basis.values.tolist(), "residuals": residuals})
+        writer.write(lambda folder: _write(basis, folder))
+        writer.write_json("report.json", {"values": basis.values.tolist(), "residuals": residuals})
 
-    return runs.get_or_compute(KIND, {**question, "engine": ENGINE_VERSION}, work)
+    return store.get_or_compute(KIND, {**question, "engine": ENGINE_VERSION}, work).folder
 
 
-def read_basis(run: Run, like: Tensor) -> Basis:
-    """The basis of a run, of the device and precision of ``like`` ``(P,)``.
+def read_basis(folder: Path, like: Tensor) -> Basis:
+    """Read the basis of :func:`stored_basis` onto the device and in the precision of ``like`` ``(P,)``.
 
     Raises:
-        UserError: the file is damaged, or of a model of another size.
+        UserError: the file is damaged, or belongs to a model of another size.
     """
-    path = run.folder / FILE
+    path = folder / FILE
     try:
-        kept = load_file(path)
-        vectors, values = kept["vectors"], kept["values"]
+        arrays = load_file(path)
+        vectors, values = arrays["vectors"], arrays["values"]
     except (SafetensorError, OSError, KeyError) as error:
-        raise UserError(f"{path} cannot be read: {error}.", "Delete the run and do it again.") from error
+        raise UserError(f"{path} cannot be read: {error}.", "Delete the run and repeat it.") from error
     if vectors.shape != (len(values), like.numel()):
-        raise UserError(f"{path} belongs to a model of another size.", "Delete the run and do it again.")
+        raise UserError(f"{path} belongs to a model of another size.", "Delete the run and repeat it.")
     return Basis(vectors.to(like), values.numpy())
 
 
-def random_vector(like: Tensor) -> Tensor:
-    """The vector that residuals are told of where nothing was asked yet."""
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+def residual_probe(like: Tensor) -> Tensor:
+    """Return the random vector ``(P,)`` that residuals are reported for where no target is known."""
+    return probe_vectors(like.shape, like, _RESIDUAL_SEED)
 
 
 def _residuals(basis: Basis, product: Product) -> dict[str, float]:
-    b, largest = random_vector(basis.vectors[0]), float(basis.values[-1])
-    shifts = {str(share): share * largest for share in _SHARES if basis.values[0] + share * largest > 0}
+    b, largest = residual_probe(basis.vectors[0]), float(basis.values[-1])
+    shifts = {str(share): share * largest for share in _RESIDUAL_DAMPINGS if basis.values[0] + share * largest > 0}
     return {share: low_rank(product, b, basis, shift=shift).residual for share, shift in shifts.items()}
 
 

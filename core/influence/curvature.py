@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.influence.settings import CURVATURES
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
 from core.maml.objective import Bilevel, Task
@@ -62,7 +63,6 @@ PRODUCTS: dict[str, ChunkProduct] = {
     "task-fisher": task_fisher_product,
 }
 GAMMA = "gamma"
-CURVATURES = (*PRODUCTS, GAMMA)
 
 
 class Curvature:

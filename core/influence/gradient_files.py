@@ -1,4 +1,4 @@
-"""Gradients kept as files that are read without loading them: one row a task, or one row a row of the task table."""
+"""Gradients as memory-mapped ``.npy`` files: one row per task, or one row per row of the task table."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from torch import Tensor
 from core.maml.episodes import Chunk, ChunkCache, Episodes, OnChunk, no_progress
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors
-from core.workspace.runs import Run
 
 MOST_BYTES = 1e9
-"""Of one file; gradients that would take more are computed when they are needed."""
+"""Size limit of one file; gradients that need more are not stored but computed on demand."""
 
 
 def fits(rows: int, size: int, dtype: torch.dtype) -> bool:
-    """Whether ``rows`` gradients of ``size`` parameters are kept."""
+    """Return whether ``rows`` gradients of ``size`` parameters stay below :data:`MOST_BYTES`."""
     return rows * size * dtype.itemsize <= MOST_BYTES
 
 
@@ -32,12 +31,12 @@ def write(
     memory: ChunkCache,
     on_chunk: OnChunk = no_progress,
 ) -> None:
-    """Write a ``.npy`` file of ``shape`` in the precision of ``episodes``, chunk by chunk; goes on where it stopped.
+    """Write a ``.npy`` file of ``shape`` in the precision of ``episodes``, chunk by chunk; resumes.
 
     Args:
-        of_chunk: The rows of a chunk's tasks, ``(rows, shape[1])``.
-        rows_of: From positions of tasks to the places of those rows, ascending.
-        memory: Keeps which chunks are in the file.
+        of_chunk: Returns the gradients of a chunk's tasks, ``(rows, shape[1])``.
+        rows_of: Returns, for positions of tasks, the row numbers of their gradients in the file, ascending.
+        memory: Records which chunks are in the file.
 
     Raises:
         UserError: the disk is full.
@@ -47,12 +46,12 @@ def write(
         start = _begin(path, shape, dtype)
 
     def write_chunk(chunk: Chunk) -> list[Tensor]:
-        found, places = of_chunk(chunk).cpu().numpy(), rows_of(chunk.positions)
-        # Written rather than mapped: where a mapped file meets a full disk the process is killed.
+        gradients, rows = of_chunk(chunk).cpu().numpy(), rows_of(chunk.positions)
+        # Written rather than mapped: writing to a mapped file on a full disk kills the process.
         with disk_errors(path), path.open("r+b") as file:
-            for run in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) != 1) + 1):
-                file.seek(start + int(places[run[0]]) * shape[1] * dtype.itemsize)
-                file.write(np.ascontiguousarray(found[run]).data)
+            for block in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+                file.seek(start + int(rows[block[0]]) * shape[1] * dtype.itemsize)
+                file.write(np.ascontiguousarray(gradients[block]).data)
         return [torch.from_numpy(chunk.positions)]
 
     for _ in episodes.collected(write_chunk, on_chunk=on_chunk, memory=memory):
@@ -60,7 +59,7 @@ def write(
 
 
 def _begin(path: Path, shape: tuple[int, int], dtype: np.dtype) -> int:
-    """Make the file with its header, if it is not there; returns where its numbers begin."""
+    """Create the file with its header unless it exists, and return the offset of its data."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         np.lib.format.open_memmap(path, "w+", dtype, shape)
@@ -70,19 +69,18 @@ def _begin(path: Path, shape: tuple[int, int], dtype: np.dtype) -> int:
         return file.tell()
 
 
-def read(run: Run, name: str, shape: tuple[int, int]) -> np.ndarray | None:
-    """Map such a file of a run; None where the run has none.
+def read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """Map a file of gradients; None if it does not exist.
 
     Raises:
-        UserError: it is damaged, or of another size.
+        UserError: the file is damaged or of another shape.
     """
-    path = run.folder / name
     if not path.exists():
         return None
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        gradients = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read: {error}.", "Delete the run and do it again.") from error
-    if found.shape != shape:
-        raise UserError(f"{path} belongs to another problem.", "Delete the run and do it again.")
-    return found
+        raise UserError(f"{path} cannot be read: {error}.", "Delete the run and repeat it.") from error
+    if gradients.shape != shape:
+        raise UserError(f"{path} belongs to another problem.", "Delete the run and repeat it.")
+    return gradients

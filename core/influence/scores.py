@@ -14,6 +14,8 @@ the sum of theirs. No gradient of a single instance is ever formed.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
@@ -30,7 +32,7 @@ from core.runtime.errors import UserError
 
 
 def inner_influence(model: Bilevel, params: Params, task: Task) -> tuple[Tensor, Tensor]:
-    """inner-IF of every support row of one task (Thm 4.6), and its effect P (Thm 4.7), per unit of its weight.
+    """Return the inner-IF of every support row of one task (Thm 4.6), and its effect P (Thm 4.7), per unit of weight.
 
     theta_k without row z, of weight 1, is about ``theta_k - inner-IF(z)``, which is ``d theta_k / d s_z``. The inner
     loss is a mean, so that a row's share of it is l / S.
@@ -50,11 +52,11 @@ def instance_table(
     on_chunk: OnChunk = no_progress,
     memory: ChunkCache | None = None,
 ) -> pd.DataFrame:
-    """Every row of the task table with its score and the adapted model's view of it.
+    """Return every row of the task table with its score and the adapted model's prediction.
 
     Args:
         u: ``(P,)``, the solution of the solve.
-        memory: Keeps what finished chunks gave, so that interrupted work goes on from there.
+        memory: Stores the results of finished chunks, so that an interrupted pass resumes.
 
     Returns:
         task_id, role, image_id, label, class, weight, score, effect (P of a support row, NaN for query rows), loss
@@ -82,43 +84,65 @@ def instance_table(
         columns["effect"][rows_s] = effect
         for rows, by, logits in ((rows_s, by_s, support), (rows_q, by_q, query)):
             columns["score"][rows] = by
-            view = prediction_stats(logits, label[rows])
-            columns["loss"][rows], columns["margin"][rows], columns["entropy"][rows], predicted[rows] = view
+            stats = prediction_stats(logits, label[rows])
+            columns["loss"][rows], columns["margin"][rows], columns["entropy"][rows], predicted[rows] = stats
     check_scores(columns["score"])
     table = episodes.tasks.rows.assign(**columns, predicted=predicted, confidence=np.exp(-columns["loss"]))
     return table.assign(predicted_class=class_of(table, table))
 
 
-def prediction_stats(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Loss, margin, entropy and predicted label from logits ``(..., ways)`` and labels ``(...)``."""
+class PredictionStats(NamedTuple):
+    """Statistics of predictions, arrays of one shape.
+
+    Attributes:
+        loss: Cross-entropy of the given label, in nats.
+        margin: Log-probability of the given label minus that of the best other: positive = the given label wins.
+        entropy: Of the prediction, in nats.
+        predicted: The label with the largest logit.
+    """
+
+    loss: np.ndarray
+    margin: np.ndarray
+    entropy: np.ndarray
+    predicted: np.ndarray
+
+
+def prediction_stats(logits: np.ndarray, label: np.ndarray) -> PredictionStats:
+    """Return statistics of predictions from logits ``(..., ways)`` and given labels ``(...)``."""
     log_probability = log_softmax(logits.astype(np.float64), -1)
-    own = np.take_along_axis(log_probability, label[..., None], -1)[..., 0]
+    given = np.take_along_axis(log_probability, label[..., None], -1)[..., 0]
     others = log_probability.copy()
     np.put_along_axis(others, label[..., None], -np.inf, -1)
     entropy = -(np.exp(log_probability) * log_probability).sum(-1)
-    return -own, own - others.max(-1), entropy, logits.argmax(-1)
+    return PredictionStats(-given, given - others.max(-1), entropy, logits.argmax(-1))
 
 
 def check_scores(scores: np.ndarray) -> None:
-    """Raise UserError where scores are not finite or all zero: they would rank nothing."""
-    if not np.isfinite(scores).all() or not scores.any():
-        what = "all zero" if np.isfinite(scores).all() else "not finite"
-        raise UserError(f"The scores are {what}; they would rank nothing.", "Raise the damping or check the model.")
+    """Raise UserError if scores are not finite or all zero: they would rank nothing."""
+    if fault := score_fault(scores):
+        raise UserError(f"The scores are {fault}, so they cannot rank.", "Raise the damping or check the model.")
+
+
+def score_fault(scores: np.ndarray) -> str:
+    """Return why scores cannot rank, ``not finite`` or ``all zero``; empty if they can."""
+    if not np.isfinite(scores).all():
+        return "not finite"
+    return "" if scores.any() else "all zero"
 
 
 def class_of(table: pd.DataFrame, predictions: pd.DataFrame) -> np.ndarray:
-    """The classes that predicted labels stand for: ``predictions`` has task_id and predicted, ``table`` the tasks."""
+    """Return the classes of predicted labels: ``predictions`` has task_id and predicted, ``table`` the tasks."""
     names = table.drop_duplicates(["task_id", "label"]).set_index(["task_id", "label"])["class"]
     return names.loc[list(zip(predictions["task_id"], predictions["predicted"], strict=True))].to_numpy()
 
 
 def task_table(instances: pd.DataFrame) -> pd.DataFrame:
-    """One row a task: score (the sum over its query rows, Thm 4.3), adapted loss and accuracy on its query rows."""
+    """Return one row per task: score (summed over its query rows, Thm 4.3), adapted loss and accuracy on them."""
     query = instances[instances["role"] == "query"]
-    query = query.assign(weighted=query["weight"] * query["score"], right=query["predicted"] == query["label"])
+    query = query.assign(weighted=query["weight"] * query["score"], correct=query["predicted"] == query["label"])
     grouped = query.groupby("task_id", sort=False)
     table = pd.DataFrame(
-        {"score": grouped["weighted"].sum(), "loss": grouped["loss"].mean(), "accuracy": grouped["right"].mean()}
+        {"score": grouped["weighted"].sum(), "loss": grouped["loss"].mean(), "accuracy": grouped["correct"].mean()}
     )
     classes = instances.drop_duplicates(["task_id", "label"]).sort_values("label", kind="stable")
     table["classes"] = classes.groupby("task_id", sort=False)["class"].agg(list)
@@ -126,12 +150,12 @@ def task_table(instances: pd.DataFrame) -> pd.DataFrame:
 
 
 def image_table(instances: pd.DataFrame) -> pd.DataFrame:
-    """One row an image: score (the sum over all its rows) and its parts, mean losses, and how often it occurs.
+    """Return one row per image: score (summed over all its rows) and its parts, mean losses, and occurrences.
 
     Returns:
-        image_id, class (as given most often), score, score_support, score_query, occurrences, loss (mean over its
-        query rows; over its support rows if it never is a query), disagree (share of its rows predicted otherwise),
-        predicted_class (predicted most often).
+        image_id, class (given most often), score, score_support, score_query, occurrences, loss (mean over its
+        query rows; over its support rows if it is never a query), disagree (share of its rows with another
+        prediction), predicted_class (predicted most often).
     """
     weighted = instances["score"] * instances["weight"]
     support = (instances["role"] == "support").to_numpy()

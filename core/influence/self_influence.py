@@ -1,35 +1,133 @@
-"""Self-influence: what an item's removal does to its own loss, ``g^T (C + shift I)^-1 g``, for every item at once.
+"""Self-influence: how much removing an item raises its own loss, ``g^T (C + shift I)^-1 g``, for every item at once.
 
-With ``B B^T = (C + shift I)^-1`` and random vectors r of independent unit variance, ``E (g . B r)^2`` is just that
+With ``B B^T = (C + shift I)^-1`` and random vectors r of independent unit variance, ``E (g . B r)^2`` is that value
 (Hutchinson 1989). One pass of scores along ``u = B r`` gives ``g . u`` of every task and row, so that no gradient of a
-row is ever formed or kept. B is made of a low-rank eigenbasis of C (:class:`core.influence.solvers.Basis`). What lies
-in the basis is taken exactly, one pass a vector; only the rest is sketched.
+row is ever formed. B is made of a low-rank eigenbasis of C (:class:`core.influence.solvers.Basis`): what lies in the
+basis is exact, one pass per vector; the rest is sketched.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from core.influence.solvers import Basis
+from core.influence.basis import residual_probe
+from core.influence.curvature import task_gradients
+from core.influence.gradients import training_model
+from core.influence.probes import probe_vectors
+from core.influence.ranking import Ranking, score_rows
+from core.influence.settings import Estimator
+from core.influence.solve import Solver
+from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank
+from core.maml.loaded import Loaded
+from core.maml.storage import ResultStore, StepWriter
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
+
+_CHECKED_TASKS, _CHECK_TOLERANCE, _CHECK_ITERATIONS = 4, 1e-3, 200
+_PASSES_PER_EXACT = 3  # one pass in three is exact along a vector of the basis; the others sketch what it leaves out
+
+
+def self_influence_ranking(
+    loaded: Loaded,
+    estimator: Estimator,
+    steps: StepWriter,
+    progress: Progress,
+    store: ResultStore | None = None,
+) -> Ranking:
+    """Rank by minus the self-influence, so that the most suspicious items come first.
+
+    The report holds the median relative errors of the sketch and of the basis, each measured on tasks.
+
+    Raises:
+        UserError: the solver is not ``low-rank``.
+    """
+    if estimator.solve is None or estimator.solve.solver != "low-rank":
+        raise UserError("Self-influence needs the low-rank solver.", "Use --solver low-rank.")
+    model, settings = training_model(loaded.model, estimator), estimator.solve
+    solver = Solver(loaded, model, settings, steps, progress, store)
+    basis = solver.basis()
+    solver.with_adaptive_damping(lambda: _probe_solution(basis, solver))
+    exact = min(len(basis.values), estimator.probes // _PASSES_PER_EXACT)
+    along = directions(basis, solver.shift, exact, estimator.probes - exact, settings.seed)
+    tables = [score_rows(loaded, model, direction, steps, progress) for direction in along]
+    products = np.stack([table["score"].to_numpy() for table in tables])
+    ranking = Ranking.from_instances(tables[0].assign(score=(products**2).sum(0)), {})
+    _square_sums(ranking.images, tables[0], products)
+    # A task's own gradient fits into memory chunk by chunk, so tasks need no sketch.
+    query = (tables[0]["role"] == "query").to_numpy()
+    sketched = squared_sums(products, tables[0], "task_id", query).loc[ranking.tasks["task_id"]].to_numpy()
+    progress.stage("gradients of the tasks", len(loaded.train))
+    gradients = task_gradients(model, loaded.params, loaded.train, on_chunk=progress.advance)
+    value = (gradients * basis.inverse(solver.shift)(gradients)).sum(1).cpu().numpy()
+    ranking.tasks["score"] = value
+    report = solver.report(_probe_solution(basis, solver)) | {
+        "sketch_error": relative_error(sketched, value),
+        "basis_error": _basis_error(solver, gradients, value, progress),
+        "probes": estimator.probes,
+    }
+    instances, tasks, images = map(_negated, ranking.tables.values())
+    return Ranking(instances, tasks, images, report)
 
 
 def directions(basis: Basis, shift: float, exact: int, probes: int, seed: int = 0) -> Tensor:
-    """``(exact + probes, P)``: squares of products with these rows add up to the self-influence.
+    """Return ``(exact + probes, P)``: the squared products of a gradient with these rows sum to its self-influence.
 
     Args:
         exact: How many vectors of the basis, those of largest eigenvalue, get a direction of their own.
         probes: Random directions for everything orthogonal to them.
     """
-    kept = basis.vectors[len(basis.values) - exact :]
+    vectors = basis.vectors[len(basis.values) - exact :]
     root = basis.inverse(shift, power=0.5)
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(probes, kept.shape[1], generator=generator, dtype=torch.float64).to(kept)
-    noise = noise - (noise @ kept.T) @ kept
-    return torch.cat([root(kept), root(noise) / max(probes, 1) ** 0.5])
+    noise = probe_vectors((probes, vectors.shape[1]), vectors, seed)
+    noise = noise - (noise @ vectors.T) @ vectors
+    return torch.cat([root(vectors), root(noise) / max(probes, 1) ** 0.5])
+
+
+def squared_sums(products: np.ndarray, instances: pd.DataFrame, key: str, included: np.ndarray) -> pd.Series:
+    """Return the self-influence of items that are several rows, by ``key``: products are summed before squaring.
+
+    Args:
+        products: ``(directions, rows)``.
+        included: ``(rows,)``, which rows count.
+    """
+    weighted = products * (instances["weight"].to_numpy() * included)
+    sums = pd.DataFrame(weighted.T).groupby(instances[key].to_numpy(), sort=False).sum()
+    return (sums**2).sum(axis=1)
 
 
 def relative_error(estimated: np.ndarray, exact: np.ndarray) -> float:
-    """Median over items of ``|estimated - exact| / exact``."""
+    """Return the median over items of ``|estimated - exact| / exact``."""
     return float(np.median(np.abs(estimated - exact) / exact))
+
+
+def _square_sums(images: pd.DataFrame, instances: pd.DataFrame, products: np.ndarray) -> None:
+    query = (instances["role"] == "query").to_numpy()
+    for column, included in (("score", np.ones_like(query)), ("score_query", query), ("score_support", ~query)):
+        images[column] = squared_sums(products, instances, "image_id", included).loc[images["image_id"]].to_numpy()
+
+
+def _basis_error(solver: Solver, gradients: Tensor, value: np.ndarray, progress: Progress) -> float:
+    """Return the error of the low-rank self-influence of a few tasks against conjugate gradients."""
+    chosen = np.linspace(0, len(gradients) - 1, _CHECKED_TASKS).astype(int)
+    progress.stage("check against exact solves", len(chosen))
+    exact = []
+    for g in gradients[torch.from_numpy(chosen)]:
+        solution = conjugate_gradients(
+            solver.product, g, shift=solver.shift, tolerance=_CHECK_TOLERANCE, iterations=_CHECK_ITERATIONS
+        )
+        exact.append(float(g @ solution.x))
+        progress.advance()
+    return relative_error(value[chosen], np.array(exact))
+
+
+def _negated(table: pd.DataFrame) -> pd.DataFrame:
+    columns = [column for column in ("score", "score_query", "score_support") if column in table]
+    return table.assign(**{column: -table[column] for column in columns})
+
+
+def _probe_solution(basis: Basis, solver: Solver) -> Solution:
+    """Solve with the basis for a random vector, which shows whether C is definite, and the residual."""
+    return low_rank(solver.product, residual_probe(basis.vectors[0]), basis, shift=solver.shift)

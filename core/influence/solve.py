@@ -1,21 +1,20 @@
-"""The inverse-curvature product for one question after another, with every curvature product remembered."""
+"""The damped inverse-curvature product of a loaded model, with every curvature product saved."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from core.actions.compute import Loaded
-from core.editing.cost import Cost
-from core.influence.basis import cached_basis, read_basis
+from core.influence.basis import read_basis, stored_basis
 from core.influence.curvature import GAMMA, Curvature, task_gradients
+from core.influence.difficulty import task_difficulty
 from core.influence.methods import SolveSettings
-from core.influence.scores import prediction_stats
 from core.influence.solvers import (
     Basis,
     IndefiniteError,
@@ -28,31 +27,36 @@ from core.influence.solvers import (
     low_rank,
     neumann,
 )
-from core.maml.episodes import Chunk
+from core.maml.cost import Cost
+from core.maml.loaded import Loaded
 from core.maml.objective import Bilevel
-from core.maml.passes import passes_of
+from core.maml.storage import ResultStore, StepWriter
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 from core.runtime.progress import Progress
-from core.workspace.runs import Run, Runs, RunWriter
 
+ITERATIONS_ADVICE = "Raise the damping or the number of iterations."
+LOW_RANK_ADVICE = "Raise the rank or the damping."
+ROUNDING_ADVICE = "Rounding keeps it there: compute in float64, or raise the damping or the tolerance."
 _DAMPING_TASKS, _DAMPING_STEPS, _MOST_RAISES = 16, 5, 8
 _MOST_BYTES = 4e9
 
 
 class Solver:
-    """``b -> (C + (delta + damping) I)^-1 b`` for a model as it was loaded.
-
-    The size of the curvature, its basis and its gradients are computed once, at the first need.
+    """A solver for ``b -> (C + (delta + damping) I)^-1 b`` that computes the size and the basis of C once.
 
     Attributes:
-        cost: Of all that was asked for so far, whether it was computed now or remembered.
+        cost: Passes over tasks so far, whether they were computed now or read from saved steps.
+        positions: Positions of the tasks that the curvature is averaged over; None means all.
+        tasks: Number of those tasks.
+        largest: Largest eigenvalue of C, estimated on a few tasks; damping is a share of it.
+        damping: Absolute damping; raised where the curvature turns out to be indefinite.
 
     Args:
-        model: The model whose curvature it is: ``loaded.model``, or its first-order reading for direct gradients.
-        run: Remembers every product.
-        runs: Where the basis of the curvature is kept for other questions; None keeps it nowhere.
+        model: The model whose curvature is meant: ``loaded.model`` or a variant (:func:`.ranking.configure_gradient`).
+        steps: Saves every product, so that an interrupted solve resumes.
+        store: Where the basis of the curvature is stored for other solves; None stores it nowhere.
     """
 
     def __init__(
@@ -60,18 +64,18 @@ class Solver:
         loaded: Loaded,
         model: Bilevel,
         settings: SolveSettings,
-        run: RunWriter,
+        steps: StepWriter,
         progress: Progress,
-        runs: Runs | None = None,
+        store: ResultStore | None = None,
     ) -> None:
-        self.loaded, self.settings, self._model, self._run, self._progress = loaded, settings, model, run, progress
-        self._runs, self.cost = runs, Cost()
+        self.loaded, self.settings, self._model, self._steps, self._progress = loaded, settings, model, steps, progress
+        self._store, self.cost = store, Cost()
         self._like = flatten(loaded.params)
         self.positions = self._positions()
         few = np.arange(len(loaded.train)) if self.positions is None else self.positions
         spread = few[:: -(-len(few) // _DAMPING_TASKS)]  # over the whole list, in whose order tasks may be alike
         progress.stage("size of the curvature", _DAMPING_STEPS)
-        with run.timed("damping"):
+        with steps.timed("damping"):
             product = self._counted(Curvature(settings.curvature, model, loaded.params, loaded.train, spread))
             self.largest = largest_eigenvalue(
                 product, self._like, iterations=_DAMPING_STEPS, on_iteration=lambda _: progress.advance()
@@ -90,25 +94,25 @@ class Solver:
     def basis(self) -> Basis:
         """The eigenbasis of the settings' rank, computed once for all questions where there is a place to keep it."""
         if self._basis is None:
-            with self._run.timed("basis"):
-                if self._runs is None:
+            with self._steps.timed("basis"):
+                if self._store is None:
                     self._basis = self._new_basis(self.product)
                 else:
-                    self._basis = read_basis(self.basis_run(), self._like)
+                    self._basis = read_basis(self.basis_folder(), self._like)
                     self.cost += Cost(products=len(self._basis.values) * self.tasks)
         return self._basis
 
-    def basis_run(self) -> Run:
-        """The run that keeps the basis."""
-        assert self._runs is not None
-        return cached_basis(self._runs, self._basis_question(), self._for_others)
+    def basis_folder(self) -> Path:
+        """Return the folder of the store that holds the basis; there must be a store."""
+        assert self._store is not None
+        return stored_basis(self._store, self.basis_key(), self._basis_to_store)
 
     def _new_basis(self, product: Product) -> Basis:
         self._progress.stage("basis of the curvature", self.settings.rank)
         return lanczos(product, self._like, self.settings.rank, on_iteration=lambda _: self._progress.advance())
 
     def _counted(self, curvature: Curvature) -> Product:
-        product, known = _remembered(curvature, self._run), False
+        product, known = _saved(curvature, self._steps), False
 
         def counted(p: Tensor) -> Tensor:
             nonlocal known
@@ -120,16 +124,16 @@ class Solver:
 
         return counted
 
-    def _for_others(self, run: RunWriter) -> tuple[Basis, Product]:
-        product = _remembered(self._curvature, run)
+    def _basis_to_store(self, steps: StepWriter) -> tuple[Basis, Product]:
+        product = _saved(self._curvature, steps)
         return self._new_basis(product), product
 
-    def _basis_question(self) -> dict[str, Any]:
-        """All that the basis depends on; the damping is not among it."""
-        hashes, adaptation = self.loaded.project.hashes, self._model.adaptation
+    def basis_key(self) -> dict[str, Any]:
+        """Return everything that the basis depends on; damping is not part of it."""
+        hashes, adaptation = self.loaded.hashes, self._model.adaptation
         return {
             **{name: hashes[name] for name in ("data", "tasks", "model")},
-            "parameters": content_hash(self._like.cpu().numpy()),  # not always those of the model as it was loaded
+            "parameters": content_hash(self._like.cpu().numpy()),  # not the model's after Loaded.with_params
             "curvature": self.settings.curvature,
             "positions": "all" if self.positions is None else content_hash(self.positions),
             "rank": self.settings.rank,
@@ -153,20 +157,21 @@ class Solver:
         Raises:
             UserError: the solve diverged, or did not reach its tolerance.
         """
-        with self._run.timed("solve"):
+        with self._steps.timed("solve"):
             solution = self.with_adaptive_damping(lambda: self._attempt(b))
         if not solution.converged:
-            advice = "Raise the rank or the damping." if self.settings.solver == "low-rank" else _ADVICE
+            advice = LOW_RANK_ADVICE if self.settings.solver == "low-rank" else ITERATIONS_ADVICE
             raise UserError(
                 f"The solve stopped at a relative residual of {solution.residual:.1e} after {solution.iterations} "
                 f"iterations; {self.settings.tolerance:.1e} was asked for.",
-                advice,
+                ROUNDING_ADVICE if solution.stagnated else advice,
             )
         return solution
 
     def report(self, solution: Solution) -> dict[str, Any]:
         """method, curvature, solver, tasks, damping (absolute and as a share of the largest eigenvalue), weight_decay,
-        iterations, residual, smallest and largest Ritz value, device, dtype.
+        iterations, products, residual, replacements, stagnated, smallest, largest (of :class:`Solution`), device,
+        dtype.
         """
         settings, asked = self.settings, self.settings.damping * max(self.largest, 0.0)
         return {
@@ -181,7 +186,10 @@ class Solver:
             "damping_raised": self.damping > asked,
             "weight_decay": self.loaded.model.delta,
             "iterations": solution.iterations,
+            "products": solution.products,
             "residual": solution.residual,
+            "replacements": solution.replacements,
+            "stagnated": solution.stagnated,
             "smallest": solution.smallest,
             "largest": solution.largest,
             "device": str(self.loaded.device),
@@ -225,7 +233,7 @@ class Solver:
                 )
                 return [found.cpu().numpy()]
 
-            (kept,) = self._run.save_step(gradients)
+            (kept,) = self._steps.save_step(gradients)
             self._gradients = torch.from_numpy(kept).to(b)
             self.cost += Cost(gradients=self.tasks)
         return dual(self._gradients, b, shift=self.shift, scale=len(self.loaded.train) / self.tasks)
@@ -238,35 +246,18 @@ class Solver:
         if settings.subsample == "random":
             return np.sort(np.random.default_rng(settings.seed).choice(n, settings.curvature_tasks, replace=False))
         self._progress.stage(f"{settings.subsample} of the tasks", n)
-        loss, entropy, _ = self._run.save_step(lambda: list(difficulty(self.loaded, self._progress)))
+        loss, entropy, _ = self._steps.save_step(lambda: list(task_difficulty(self.loaded, self._progress)))
         self.cost += Cost(evaluations=n)
         measure = loss if settings.subsample == "difficulty" else entropy
         return np.sort(np.argsort(-measure, kind="stable")[: settings.curvature_tasks])
 
 
-def _remembered(curvature: Product, run: RunWriter) -> Product:
+def _saved(curvature: Product, steps: StepWriter) -> Product:
     def product(p: Tensor) -> Tensor:
-        (kept,) = run.save_step(lambda: [curvature(p).cpu().numpy()])
-        return torch.from_numpy(kept).to(p)
+        (values,) = steps.save_step(lambda: [curvature(p).cpu().numpy()])
+        return torch.from_numpy(values).to(p)
 
     return product
-
-
-_ADVICE = "Raise the damping or the number of iterations."
-
-
-def difficulty(loaded: Loaded, progress: Progress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean adapted loss, predictive entropy and margin of every training task's query rows, ``(N,)`` each, in nats."""
-    found = np.zeros((3, len(loaded.train)))
-    passes = passes_of(loaded.model)
-
-    def of_chunk(chunk: Chunk) -> list[Tensor]:
-        return [passes.query_logits(loaded.params, chunk.task), chunk.task.yq]
-
-    for at, (logits, labels) in loaded.train.collected(of_chunk, on_chunk=progress.advance):
-        loss, margin, entropy, _ = prediction_stats(logits, labels)
-        found[:, at] = loss.mean(-1), entropy.mean(-1), margin.mean(-1)
-    return found[0], found[1], found[2]
 
 
 def _residual_progress(progress: Progress, tolerance: float) -> Any:

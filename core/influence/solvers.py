@@ -1,8 +1,8 @@
 """Damped inverse-curvature products by several solvers, with a report of how well they were solved.
 
 Every solver takes a symmetric ``C`` as its products and answers with a :class:`Solution` of
-``(C + shift I) x = b``; ``shift`` is weight decay plus damping. :func:`check_fits` says which solver fits
-which curvature.
+``(C + shift I) x = b``; ``shift`` is weight decay plus damping.
+:func:`core.influence.settings.check_fits` says which solver fits which curvature.
 """
 
 from __future__ import annotations
@@ -14,32 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.influence.probes import probe_vectors
+from core.maml.conjugate_gradients import solve_batch
 from core.runtime.errors import UserError
 
 Product = Callable[[Tensor], Tensor]
-SOLVERS = ("cg", "neumann", "low-rank", "dual")
-
-
-def check_fits(curvature: str, solver: str) -> None:
-    """Raise UserError where a solver makes no sense for a curvature, with the reason."""
-    if solver == "ekfac":
-        raise UserError(
-            "EK-FAC takes the layers for independent, but through the adaptation every layer of the total Hessian "
-            "depends on every other; it is there for the inner Hessian alone.",
-            "Use cg; for a model trained with --algorithm imaml, --inner ekfac.",
-        )
-    if solver not in SOLVERS:
-        raise UserError(f"There is no solver {solver!r}.", f"Known: {', '.join(SOLVERS)}.")
-    if solver == "dual" and curvature != "task-fisher":
-        raise UserError(
-            f"The dual solver needs a curvature that is a sum of one g g^T a task; {curvature} is not.",
-            "Use it with task-fisher, or use cg.",
-        )
-    if solver in ("low-rank", "neumann") and curvature == "gamma":
-        raise UserError(
-            "The gamma curvature is a multiple of the identity: it has no smaller basis and needs no series.",
-            "Use cg, which solves it in one step.",
-        )
 
 
 @dataclass(frozen=True)
@@ -48,11 +27,15 @@ class Solution:
 
     Attributes:
         x: ``(P,)``.
-        iterations: Products with C.
+        iterations: Iterations of the solver, those after a restart included.
         residual: ``|b - (C + shift I) x| / |b|``, computed afresh from ``x`` at the end.
         converged: Whether ``residual`` is at most the tolerance asked for.
         smallest, largest: Extreme Ritz values of C met on the way: the range of its eigenvalues as far as ``b``
             sees them. ``smallest`` below 0 says that C is indefinite.
+        products: Products with C, those that measure the residual included.
+        replacements: How often conjugate gradients restarted from the true residual, because the recursive one had
+            met the tolerance and the true one had not.
+        stagnated: Whether rounding keeps the true residual above the tolerance: the last restart did not lower it.
     """
 
     x: Tensor
@@ -61,6 +44,9 @@ class Solution:
     converged: bool
     smallest: float
     largest: float
+    products: int
+    replacements: int = 0
+    stagnated: bool = False
 
 
 class IndefiniteError(UserError):
@@ -93,61 +79,60 @@ def conjugate_gradients(
     precondition: Product | None = None,
     on_iteration: Callable[[int, float], None] = lambda iteration, residual: None,
 ) -> Solution:
-    """Solve ``(C + shift I) x = b`` for symmetric C (Hestenes and Stiefel 1952).
+    """Solve ``(C + shift I) x = b`` for symmetric C (:func:`core.maml.conjugate_gradients.solve_batch`).
 
     Args:
         product: ``v -> C v``.
         b: ``(P,)``.
         shift: Weight decay plus damping.
         tolerance: Relative residual to stop at.
-        iterations: Most products with C.
+        iterations: Most iterations, each of one product with C; products for true residuals come on top.
         precondition: ``v -> M v``, M positive definite and close to the inverse of C + shift I
-            (:meth:`Basis.inverse`). The Ritz values reported are then those of the preconditioned system, times
-            nothing; see ``smallest`` of the basis for those of C.
-        on_iteration: Told the number of products and the running relative residual.
+            (:meth:`Basis.inverse`). The extreme Ritz values are then Rayleigh quotients of C along the search
+            directions; see ``smallest`` of the basis for tighter ones.
+        on_iteration: Told the number of iterations and the recursive relative residual.
 
     Raises:
         IndefiniteError: a direction of curvature at most 0 was met.
         UserError: ``b`` or a product is not finite, or ``b`` is 0.
     """
-    norm = _norm(b)
-    x, r = torch.zeros_like(b), b.clone()
-    z = precondition(r) if precondition else r
-    p = z.clone()
-    rz = float(r @ z)
-    alphas: list[float] = []
-    betas: list[float] = []
-    quotients: list[float] = []
-    for iteration in range(1, iterations + 1):
-        ap = product(p) + shift * p
-        curvature = float(p @ ap)
-        if not np.isfinite(curvature):
-            raise UserError("A product with the curvature is not finite.", "Check the model; try float64.")
-        quotients.append(curvature / float(p @ p) - shift)
-        if curvature <= 0:
-            raise IndefiniteError(quotients[-1], shift)
-        alpha = rz / curvature
-        x += alpha * p
-        r -= alpha * ap
-        z = precondition(r) if precondition else r
-        new = float(r @ z)
-        alphas.append(alpha)
-        betas.append(new / rz)
-        p = z + (new / rz) * p
-        rz = new
-        running = float(r.norm()) / norm
-        on_iteration(iteration, running)
-        if running <= tolerance:
-            break
-    residual = float((b - product(x) - shift * x).norm()) / norm
+    _norm(b)
+    found = solve_batch(
+        lambda v: (product(v[0]) + shift * v[0])[None],
+        b[None],
+        tolerance=tolerance,
+        iterations=iterations,
+        precondition=precondition,
+        on_iteration=lambda iteration, residual: on_iteration(iteration, float(residual)),
+    )
+    quotients = np.array([float(quotient) for quotient in found.quotients]) - shift
+    if not np.isfinite(quotients).all():
+        raise UserError("A product with the curvature is not finite.", "Check the model; try float64.")
+    if bool(found.indefinite):
+        raise IndefiniteError(float(quotients[-1]), shift)
     # With a preconditioner the coefficients are those of another matrix; Rayleigh quotients are of C all the same.
-    ritz = np.sort(quotients) if precondition else np.linalg.eigvalsh(_lanczos_matrix(alphas, betas)) - shift
-    return Solution(x, len(alphas), residual, residual <= 1.1 * tolerance, float(ritz[0]), float(ritz[-1]))
+    ritz = (
+        np.sort(quotients) if precondition else np.linalg.eigvalsh(_lanczos_matrix(found.alphas, found.betas)) - shift
+    )
+    return Solution(
+        x=found.x[0],
+        iterations=len(found.alphas),
+        residual=float(found.residual),
+        converged=bool(found.converged),
+        smallest=float(ritz[0]),
+        largest=float(ritz[-1]),
+        products=found.products,
+        replacements=int(found.replacements),
+        stagnated=bool(found.stagnated),
+    )
 
 
-def _lanczos_matrix(alphas: list[float], betas: list[float]) -> np.ndarray:
-    """The tridiagonal matrix that the coefficients of conjugate gradients define (Saad 2003, section 6.7.3)."""
-    a, b = np.array(alphas), np.array(betas)
+def _lanczos_matrix(alphas: list[Tensor], betas: list[Tensor]) -> np.ndarray:
+    """The tridiagonal matrix that the coefficients of conjugate gradients define (Saad 2003, section 6.7.3).
+
+    A beta of 0, where the iteration restarted, makes it block diagonal: each run has its own block.
+    """
+    a, b = (np.array([float(one) for one in many]) for many in (alphas, betas))
     diagonal = 1 / a
     diagonal[1:] += b[:-1] / a[:-1]
     off = np.sqrt(b[:-1]) / a[:-1]
@@ -196,7 +181,7 @@ def neumann(
         if relative <= tolerance:
             break
     residual_now = float(residual.norm()) / norm
-    return Solution(x, done, residual_now, residual_now <= 1.1 * tolerance, min(quotients), max(quotients))
+    return Solution(x, done, residual_now, residual_now <= tolerance, min(quotients), max(quotients), products=done)
 
 
 @dataclass(frozen=True)
@@ -246,10 +231,7 @@ def lanczos(
     Raises:
         UserError: a product is not finite.
     """
-    if start is None:
-        generator = torch.Generator().manual_seed(0)
-        start = torch.randn(like.shape, generator=generator, dtype=torch.float64)
-    v = start.to(like)
+    v = probe_vectors(like.shape, like, 0) if start is None else start.to(like)
     rank = min(rank, v.numel())
     basis = [v / v.norm()]
     matrix = np.zeros((rank, rank))
@@ -286,7 +268,7 @@ def low_rank(product: Product, b: Tensor, basis: Basis, *, shift: float) -> Solu
     x = basis.inverse(shift)(b)
     residual = float((b - product(x) - shift * x).norm()) / norm
     smallest, largest = float(basis.values[0]), float(basis.values[-1])
-    return Solution(x, len(basis.values), residual, residual < 1, smallest, largest)
+    return Solution(x, len(basis.values), residual, residual < 1, smallest, largest, products=1)
 
 
 def residual_sketch(
@@ -301,7 +283,7 @@ def residual_sketch(
     rows = torch.empty(probes, basis.vectors.shape[1], dtype=basis.vectors.dtype, device=basis.vectors.device)
     values = torch.from_numpy(basis.values).to(rows)
     for row in range(probes):
-        w = torch.randn(rows.shape[1], generator=generator, dtype=torch.float64).to(rows)
+        w = probe_vectors(rows.shape[1:], rows, generator)
         rows[row] = product(w) - (basis.vectors @ w * values) @ basis.vectors
         on_iteration(row + 1)
     return rows
@@ -337,4 +319,4 @@ def dual(gradients: Tensor, b: Tensor, *, shift: float, scale: float = 1.0) -> S
     x = ((b64 - rows.T @ torch.linalg.solve(gram + shift * identity, rows @ b64)) / shift).to(b)
     residual = float((b64 - rows.T @ (rows @ x.double()) - shift * x.double()).norm()) / norm
     values = torch.linalg.eigvalsh(gram)
-    return Solution(x, 1, residual, residual <= 1e-4, float(values[0]), float(values[-1]))
+    return Solution(x, 1, residual, residual <= 1e-4, float(values[0]), float(values[-1]), products=0)

@@ -12,11 +12,11 @@ from core.maml import ekfac
 from core.maml.backbone import Network, Params, head_of
 from core.maml.objective import Task, inner_loss
 from core.maml.proximal import Proximal, inverse_product, proximal_optimum
+from core.maml.settings import INVERSES
 from core.runtime.errors import UserError
 
 RATES = "rates."
 ADAPTED = ("all", "head")
-INVERSES = ("cg", "ekfac")
 
 
 def network_part(params: Params) -> Params:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.maml.training import TrainSettings
+from core.maml.settings import TrainSettings
 
 PRODUCT = 2.0
 """Meta-gradients per curvature product: one more forward and backward pass each. Measured: 1.4 to 2."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,14 @@ class Evaluation:
     @property
     def mean_loss(self) -> Interval:
         return Interval.of(self.loss)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of a run's JSON file: accuracy and loss with their intervals, and the number of tasks."""
+        return {"accuracy": asdict(self.mean_accuracy), "loss": asdict(self.mean_loss), "tasks": len(self.accuracy)}
+
+    def heldout_table(self, task_ids: list[str]) -> pd.DataFrame:
+        """Return one row per task: task_id, accuracy, loss."""
+        return pd.DataFrame({"task_id": task_ids, "accuracy": self.accuracy, "loss": self.loss})
 
 
 def evaluate(model: Bilevel, params: Params, episodes: Episodes, on_chunk: OnChunk = no_progress) -> Evaluation:

@@ -4,61 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
-
-import torch
+from typing import Self
 
 from core.data import ImageSet
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel
 from core.maml.passes import default_chunk_size
-from core.runtime.errors import UserError
+from core.maml.settings import Compute
 from core.tasks.tasklist import TaskList
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass(frozen=True)
-class Compute:
-    """The device, the precision and the chunk size of a computation.
-
-    Attributes:
-        device: ``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: ``float32`` or ``float64``.
-        chunk: Tasks per batched pass; memory grows with it. 0 selects a size that suits the device
-            (:func:`core.maml.passes.default_chunk_size`).
-    """
-
-    device: str = "auto"
-    dtype: str = "float32"
-    chunk: int = 0
-
-    def torch_device(self) -> torch.device:
-        """Return the device, after checking that it can be used.
-
-        Raises:
-            UserError: the device does not exist or cannot be used.
-        """
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"The device {self.device!r} is not available.", "Use auto or cpu.") from error
-        return device
-
-    def torch_dtype(self) -> torch.dtype:
-        """Return the floating-point type.
-
-        Raises:
-            UserError: the precision is unknown.
-        """
-        if self.dtype not in DTYPES:
-            raise UserError(f"Unknown precision {self.dtype!r}.", f"Use {' or '.join(DTYPES)}.")
-        return DTYPES[self.dtype]
 
 
 class Loaded:
@@ -89,7 +44,7 @@ class Loaded:
         """Return the parameters on the device and in the precision of the computation."""
         return {name: value.to(self.device, self.compute.torch_dtype()) for name, value in params.items()}
 
-    def with_params(self, params: Params) -> Loaded:
+    def with_params(self, params: Params) -> Self:
         """Return a copy with other meta-parameters and the same hashes."""
         other = copy(self)
         other.params = self.place(params)

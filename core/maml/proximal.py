@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.func import grad, grad_and_value, vmap
 
 from core.maml.backbone import Network, Params
+from core.maml.conjugate_gradients import BatchProduct, solve_batch
 from core.maml.forward import jvp
 from core.maml.objective import Task, inner_loss
 from core.maml.vectors import flatten, unflatten
@@ -215,7 +216,15 @@ def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proxim
     for _ in range(_NEWTON_STEPS):
         if bool((residual <= problem.tolerance).all()):
             break
-        step = -_conjugate_gradients(slope, theta, xs, ys, s, problem, shapes, min(0.1, problem.tolerance**0.5))[0]
+        found = solve_batch(
+            _hessian(theta, xs, ys, s, problem, shapes),
+            slope,
+            tolerance=min(0.1, problem.tolerance**0.5),
+            iterations=_most_iterations(slope),
+            verify=False,  # the slope after the step says what it was good for
+        )
+        nowhere = (found.x == 0).all(-1, keepdim=True)  # negative curvature at once: downhill at least
+        step = -torch.where(nowhere, slope, found.x)
         size = torch.ones_like(value)
         foretold = (slope * step).sum(-1)
         for _ in range(_HALVINGS):
@@ -242,58 +251,33 @@ def _solve(
     vector: Tensor, theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes
 ) -> Tensor:
     tolerance = max(problem.tolerance, 20 * torch.finfo(vector.dtype).eps)
-    solution, residual, indefinite = _conjugate_gradients(vector, theta, xs, ys, s, problem, shapes, tolerance)
-    if bool(indefinite.any()):
+    found = solve_batch(
+        _hessian(theta, xs, ys, s, problem, shapes), vector, tolerance=tolerance, iterations=_most_iterations(vector)
+    )
+    if bool(found.indefinite.any()):
         raise UserError(
             "The inner Hessian of a task is not positive definite: its adaptation is not a minimum that moves "
             "smoothly with the meta-parameters.",
             "Raise the proximity.",
         )
-    if not bool((residual <= 10 * tolerance).all()):
+    if not bool((found.residual <= 10 * tolerance).all()):
         raise UserError(
-            f"A solve with the inner Hessian stopped at a residual of {float(residual.max()):.1e}: "
+            f"A solve with the inner Hessian stopped at a residual of {float(found.residual.max()):.1e}: "
             "it is nearly singular.",
             "Raise the proximity, or the inner tolerance.",
         )
-    return solution
+    return found.x
 
 
-def _conjugate_gradients(
-    b: Tensor,
-    theta: Tensor,
-    xs: Tensor,
-    ys: Tensor,
-    s: Tensor,
-    problem: Proximal,
-    shapes: _Shapes,
-    tolerance: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``H_in x = b`` for every task, ``(T, P)``; relative residuals ``(T,)``; where curvature at most 0 was met."""
+def _hessian(theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes) -> BatchProduct:
+    """``v -> H_in v`` of every task, ``(T, P)`` to ``(T, P)``."""
 
     def one(v: Tensor, at: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         return flatten(problem.hessian_product(shapes.cut(v), shapes.cut(at), _task(x, y, w)))
 
-    norm = b.norm(dim=-1)
-    x, r, p = torch.zeros_like(b), b, b
-    rr = (r * r).sum(-1)
-    active = rr > 0
-    indefinite = torch.zeros_like(active)
-    for iteration in range(2 * b.shape[-1] + 10):
-        if not bool(active.any()):
-            break
-        hp = vmap(one)(p, theta, xs, ys, s)
-        curvature = (p * hp).sum(-1)
-        bad = active & (curvature <= 0)
-        indefinite = indefinite | bad
-        if iteration == 0:  # downhill at least
-            x = torch.where(bad[:, None], b, x)
-        active = active & ~bad
-        alpha = torch.where(active, rr / torch.where(active, curvature, 1), 0)
-        x = x + alpha[:, None] * p
-        r = r - alpha[:, None] * hp
-        new = (r * r).sum(-1)
-        beta = torch.where(active, new / torch.where(active, rr, 1), 0)
-        p = torch.where(active[:, None], r + beta[:, None] * p, p)
-        rr = torch.where(active, new, rr)
-        active = active & (rr.sqrt() > tolerance * norm)
-    return x, rr.sqrt() / torch.where(norm > 0, norm, 1), indefinite
+    return lambda v: vmap(one)(v, theta, xs, ys, s)
+
+
+def _most_iterations(b: Tensor) -> int:
+    """P would do without rounding."""
+    return 2 * b.shape[-1] + 10

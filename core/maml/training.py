@@ -23,6 +23,7 @@ from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
+from core.maml.settings import TrainSettings
 from core.maml.vectors import flatten, unflatten
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
@@ -33,32 +34,6 @@ STATE_FILE = "state.safetensors"
 SNAPSHOTS = 8
 """Kept of a training."""
 _BLOCK = 10  # L-BFGS iterations between two looks at how far it is
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train; with the same tasks and seed, the same settings give the same model on the same machine.
-
-    Attributes:
-        iterations: Adam steps; their learning rate falls from ``learning_rate`` to 0 along a cosine.
-        meta_batch: Tasks an Adam step.
-        polish: Most full-batch L-BFGS iterations after that.
-        tolerance: The polish stops when ``Stationarity.ratio`` falls below this.
-        seed: Of the initial parameters and of the order of the tasks.
-    """
-
-    iterations: int = 1200
-    meta_batch: int = 12
-    learning_rate: float = 3e-3
-    polish: int = 0
-    tolerance: float = 1e-4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.iterations, self.meta_batch - 1, self.polish, self.tolerance, self.seed) < 0:
-            raise UserError("Iterations, polish, tolerance and seed must be 0 or more, a meta-batch 1 or more.")
-        if not 0 < self.learning_rate < np.inf:
-            raise UserError(f"The learning rate is {self.learning_rate}.", "It must be above 0.")
 
 
 @dataclass(frozen=True)

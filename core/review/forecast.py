@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,23 @@ class Forecast:
     remaining_low: np.ndarray
     remaining_high: np.ndarray
     probability: np.ndarray
+
+    def remaining_errors(self, errors_found: int) -> RemainingErrors:
+        """Return how many label errors nobody has found yet.
+
+        Args:
+            errors_found: Number of items found wrong, of those that the forecast was told.
+        """
+        ends = (self.remaining, self.remaining_low, self.remaining_high)
+        return RemainingErrors(*(max(0.0, float(curve[0]) - errors_found) for curve in ends))
+
+
+class RemainingErrors(NamedTuple):
+    """The estimated number of label errors that are left, with its 90 % interval."""
+
+    estimate: float
+    low: float
+    high: float
 
 
 def forecast(items: pd.DataFrame, decided: Mapping[int, bool] | None = None, seed: int = 0) -> Forecast | None:

@@ -52,7 +52,6 @@ from core.tasks.tasklist import TaskList
 
 FAST = ("loss", "margin", "classifier", "discriminant", "kernel", "neighbours", "support_loss")
 ROWS = ("task_loss", "others", "votes")
-SLOW = ("self_influence", "harm", "cross_validated")
 _DIRECTIONS = 6
 _FLOOR = -60.0  # of log-probabilities
 

@@ -1,10 +1,10 @@
-"""The one exception whose text is meant for the person at the screen."""
+"""Exceptions whose text is meant for the person at the screen."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something in the user's data, files or settings is wrong.
+    """An error in the user's data, files or settings.
 
     Args:
         what: What is wrong, naming the file, row or field.
@@ -20,11 +20,11 @@ class UserError(Exception):
 
 
 class TransientError(UserError):
-    """Something that does not hang on what was asked for: the disk is full, or another process is at it.
+    """An error that does not depend on the request: the disk is full, or another process is computing the same thing.
 
-    Nothing may keep it as the answer to a question.
+    It must never be stored as the result of a computation.
     """
 
 
 class Cancelled(Exception):
-    """The user cancelled the work; what was finished so far is kept and found again."""
+    """The user cancelled the work; finished steps are stored and reused by the next attempt."""

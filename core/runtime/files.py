@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk never leaves half of one, and naming content by its hash."""
+"""Write files so that a kill or a full disk never leaves half of one, and hash content."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ os.umask(_UMASK)
 
 
 def home() -> Path:
-    """Where workspaces and image sets lie: the environment variable TASKLENS_HOME, or the user's data folder."""
+    """Return the folder of workspaces and image sets: ``TASKLENS_HOME`` if set, else the user's data folder."""
     given = os.environ.get(HOME_VARIABLE)
     return Path(given).resolve() if given else platformdirs.user_data_path("tasklens")
 
 
 def library() -> Path:
-    """Where what workspaces are made of lies: image sets, and the tasks and models that the dashboard makes."""
+    """Return the folder of image sets and of the tasks and models that the dashboard makes."""
     return home() / "library"
 
 
-# No permission, or a file where a folder should be, or the other way round.
+# No permission, or a file where a folder should be, or a folder where a file should be.
 _NOT_WRITABLE = (
     errno.EACCES,
     errno.EPERM,
@@ -52,7 +52,7 @@ _NOT_WRITABLE = (
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Say in plain words that ``path`` could not be written.
+    """Convert an ``OSError`` about writing ``path`` to an error the user can act on.
 
     Raises:
         TransientError: the disk is full or the folder cannot be written.
@@ -72,10 +72,10 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it takes the place of ``path`` in one step.
+    """Yield a temporary path beside ``path`` that atomically replaces ``path`` on success.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; ``path`` is then as it was.
+        TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,14 +93,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path, ours: Container[str]) -> Iterator[Path]:
-    """Yield a new folder beside ``path``; on success it takes the place of ``path``, which may be there already.
+    """Yield a new folder beside ``path`` that replaces ``path`` on success, whether or not it exists already.
 
     Args:
         path: The folder.
-        ours: Names that a folder of this kind may have; whatever else lies in the older folder stays in it.
+        ours: Names of the files that a folder of this kind may have; all other files of the old folder are kept.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; ``path`` is then as it was.
+        TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def replacing_folder(path: Path, ours: Container[str]) -> Iterator[Path]:
             made.mkdir()
             yield made
             if path.exists():
-                path.rename(old)  # two folders cannot change places in one step; this way one of them is always whole
+                path.rename(old)  # two folders cannot be swapped atomically; this way one of them is always complete
             try:
                 made.rename(path)
             except OSError:
@@ -127,11 +127,13 @@ def replacing_folder(path: Path, ours: Container[str]) -> Iterator[Path]:
 
 
 def write_text_atomically(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a UTF-8 text file by replacing it as a whole."""
     with replacing(path, durable=durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, indented and with sorted keys, by replacing it as a whole."""
     write_text_atomically(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
@@ -147,12 +149,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist.", "Check the path.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    except (ValueError, RecursionError) as error:  # the latter of endless nesting
+    except (ValueError, RecursionError) as error:  # the latter for very deep nesting
         raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or make it again.") from error
 
 
 def content_hash(*parts: Any) -> str:
-    """SHA-256 (64 hex digits) of arrays, strings, bytes and JSON-serialisable values, in order."""
+    """Return the SHA-256 (64 hex digits) of arrays, strings, bytes and JSON-serialisable values, in order."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -172,7 +174,7 @@ def content_hash(*parts: Any) -> str:
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An array in C order at the end of a file, which :func:`content_hash` reads in blocks instead of whole."""
+    """A C-ordered array at the end of a file, which :func:`content_hash` reads in blocks rather than whole."""
 
     path: Path
     offset: int
@@ -180,6 +182,7 @@ class ArrayFile:
     shape: tuple[int, ...]
 
     def blocks(self) -> Iterator[bytes]:
+        """Yield the bytes of the array in blocks."""
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
             while block := stream.read(_BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""JSON files that are looked at on every rerun of a page, parsed once for as long as they are the same file."""
+"""Parse JSON files that pages read on every rerun only once, until the file changes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from core.runtime.files import read_json
 
 
 def read_json_cached(path: Path) -> Any:
-    """What :func:`core.runtime.files.read_json` gives; all callers share it, so it must not be changed.
+    """Return what :func:`core.runtime.files.read_json` returns; callers share the object and must not modify it.
 
-    Every writer here replaces a file whole (:func:`core.runtime.files.replacing`), so another content is another inode.
+    All writers replace files as a whole (:func:`core.runtime.files.replacing`), so new content has a new inode.
 
     Raises:
         UserError: the file is missing or is not JSON.
@@ -20,7 +20,7 @@ def read_json_cached(path: Path) -> Any:
     try:
         found = path.stat()
     except OSError:
-        return read_json(path)  # which says what is wrong
+        return read_json(path)  # raises the error
     return _read(path, (found.st_ino, found.st_mtime_ns, found.st_size))
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process holds while something runs, and that it does not fetch the same memory again."""
+"""Measure the memory of this process, and keep the allocator from returning memory that is needed again."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def disable_malloc_trim() -> None:
-    """Let the allocator keep what was freed for what is allocated next, instead of giving it back to the system.
+    """Let the allocator reuse freed memory instead of returning it to the operating system.
 
-    A pass over tasks allocates the same tensors again and again; fetched from the system, every page of each comes
-    with an interrupt, which took a fifth of the time of a pass. Only glibc has such a setting.
+    A pass over tasks allocates the same tensors again and again. Each page fetched from the system costs a page fault,
+    which together took a fifth of the time of a pass. Only glibc has this setting.
     """
     try:
         setting = ctypes.CDLL(None).mallopt
@@ -30,14 +30,14 @@ def disable_malloc_trim() -> None:
 
 @dataclass
 class Peak:
-    """Most memory held so far, in GB."""
+    """A peak of resident memory, in GB."""
 
     gb: float = 0.0
 
 
 @contextmanager
 def peak_memory() -> Iterator[Peak]:
-    """Watch the resident memory of this process, twenty times a second."""
+    """Measure the peak resident memory of this process during the block, 20 times per second."""
     process, peak, done = psutil.Process(), Peak(), threading.Event()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""How long work says how far it is: to a terminal on stderr, to a file that a page reads, or to nobody."""
+"""Report the progress of long work: to a terminal on stderr, to a file that a page reads, or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRESS_FILE_VARIABLE = "TASKLENS_PROGRESS"
 
 @dataclass(frozen=True)
 class ProgressState:
-    """What is known about running work: ``done`` of ``total`` units of ``stage``; times in seconds."""
+    """A snapshot of running work: ``done`` of ``total`` units of ``stage``; times in seconds."""
 
     stage: str
     done: int
@@ -28,20 +28,20 @@ class ProgressState:
 
 
 class Progress:
-    """Reports stages of work. The base class reports to nobody, so library code can always call it."""
+    """A reporter of stages of work. This base class discards its reports, so library code can always call it."""
 
     def __init__(self) -> None:
         self._stage, self._done, self._total, self._start, self._note = "", 0, 0, time.monotonic(), ""
         self._already = 0
 
     def stage(self, name: str, total: int, *, done: int = 0) -> None:
-        """Begin a stage of ``total`` units; ``done`` of them were finished by an earlier, interrupted run."""
+        """Begin a stage of ``total`` units, ``done`` of which an earlier, interrupted run finished."""
         self._stage, self._total, self._start, self._note = name, total, time.monotonic(), ""
         self._done = self._already = done
         self._report(force=True)
 
     def advance(self, units: int = 1, note: str = "") -> None:
-        """Record that ``units`` more are done; ``note`` is a short figure worth watching (a residual, a loss)."""
+        """Add ``units`` finished units; ``note`` is a short figure worth watching (a residual, a loss)."""
         self._done += units
         self._note = note or self._note
         self._report(force=self._done >= self._total)
@@ -53,11 +53,11 @@ class Progress:
         return ProgressState(self._stage, self._done, self._total, elapsed, left, self._note)
 
     def _report(self, force: bool) -> None:
-        """Nobody listens."""
+        """Discard the report."""
 
 
 class LiveProgress(Progress):
-    """Reports to a stream and, if given, to a JSON file; at most about ten times a second."""
+    """A reporter to a stream and, if given, to a JSON file, at most about ten times per second."""
 
     def __init__(self, stream: TextIO | None = None, file: Path | None = None) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class LiveProgress(Progress):
 
     @classmethod
     def from_environment(cls) -> LiveProgress:
-        """A job started by the dashboard finds the file to write to in its environment."""
+        """Return a reporter that also writes to the file named in the environment, as the dashboard's jobs do."""
         path = os.environ.get(PROGRESS_FILE_VARIABLE)
         return cls(file=Path(path) if path else None)
 
@@ -90,7 +90,7 @@ class LiveProgress(Progress):
 
 
 def format_duration(seconds: float) -> str:
-    """``75.0 -> '1 min 15 s'``."""
+    """Format seconds for people, for example ``75.0 -> '1 min 15 s'``."""
     if seconds < 1:
         return "1 s"
     if seconds < 60:
@@ -103,20 +103,20 @@ def format_duration(seconds: float) -> str:
 
 
 class SubProgress(Progress):
-    """A piece of work that counts as ``units`` of the running stage of another progress, whatever its own stages."""
+    """A reporter of one part of a larger stage: the part counts as ``units`` units there, whatever its own stages."""
 
     def __init__(self, outer: Progress, units: int) -> None:
         super().__init__()
-        self._outer, self._units, self._given = outer, units, 0
+        self._outer, self._units, self._reported = outer, units, 0
 
     def _report(self, force: bool) -> None:
         share = min(1.0, self._done / self._total) if self._total else 0.0
-        self._give(max(self._given, int(share * (self._units - 1))))
+        self._advance_outer(max(self._reported, int(share * (self._units - 1))))
 
     def finish(self, note: str = "") -> None:
-        """The piece is done."""
-        self._give(self._units, note)
+        """Mark this part as done."""
+        self._advance_outer(self._units, note)
 
-    def _give(self, units: int, note: str = "") -> None:
-        self._outer.advance(units - self._given, note or self._note)
-        self._given = units
+    def _advance_outer(self, units: int, note: str = "") -> None:
+        self._outer.advance(units - self._reported, note or self._note)
+        self._reported = units

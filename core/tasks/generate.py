@@ -19,38 +19,8 @@ from core.runtime.errors import UserError
 from core.runtime.files import read_json, replacing, write_json
 from core.tasks.noise import Noise, flip_labels, mislabel_images
 from core.tasks.sampling import pool_of, sample_tasks, split_classes, split_images, split_official
+from core.tasks.settings import TaskSettings
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks
-
-
-@dataclass(frozen=True)
-class TaskSettings:
-    """How to draw a folder of tasks; the same settings give the same tasks.
-
-    Attributes:
-        data: Name of the image source.
-        ways, shots, queries: Classes a task; support and query images a class.
-        count: Number of training tasks; None means every combination of classes once.
-        heldout: Number of held-out tasks.
-        split: ``official`` follows the split that the data set comes with, ``images`` holds out images of every
-            class, ``classes`` holds out whole classes; ``auto`` is official where there is one, else images.
-        heldout_split: Of ``official``: the part that held-out tasks are drawn from, ``test`` or ``val``.
-        heldout_share: Share of the images or classes held out.
-        noise: As :meth:`core.tasks.noise.Noise.parse` takes it; planted in the training tasks alone.
-        skip_small: Leave out classes with fewer images than a task takes, instead of refusing to draw.
-    """
-
-    data: str = "mnist5k"
-    ways: int = 5
-    shots: int = 5
-    queries: int = 10
-    count: int | None = None
-    heldout: int = 100
-    split: str = "auto"
-    heldout_split: str = "test"
-    heldout_share: float = 0.3
-    noise: str = "none"
-    seed: int = 0
-    skip_small: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,10 +51,6 @@ def generate(settings: TaskSettings) -> TaskFolder:
     images = load_images(settings.data)
     if settings.split == "auto":
         settings = replace(settings, split="images" if images.splits is None else "official")
-    if settings.split not in ("official", "images", "classes"):
-        raise UserError(f"There is no split {settings.split!r}.", "Use auto, official, images or classes.")
-    if not 0 < settings.heldout_share < 1:
-        raise UserError(f"The held-out share is {settings.heldout_share}.", "It must lie between 0 and 1.")
     if settings.split == "official":
         parts = split_official(images, settings.heldout_split)
     else:

@@ -9,15 +9,9 @@ import pandas as pd
 
 from core.data import ImageSet
 from core.runtime.errors import UserError
+from core.tasks.settings import PRESETS
 from core.tasks.tasklist import KEY, TaskList, from_rows
 
-PRESETS = {
-    "none": "none",
-    "easy": "tasks:0.4:0.8",
-    "hard": "tasks:0.15:0.3",
-    "image": "images:0.1",
-    "confusion": "lookalike:0.1",
-}
 KINDS = ("none", "tasks", "images", "lookalike")
 
 

@@ -1,8 +1,8 @@
-"""Long work as separate processes whose state is on disk only.
+"""Run long work as separate processes whose state is only on disk.
 
-A job is a folder: ``job.json`` (what it is), ``lock`` (held by its processes while they live), ``pid``,
-``progress.json``, ``stdout``, ``stderr``, ``cancel`` (somebody asked for it) and ``exit.json`` (how it ended).
-It survives the server that started it, and every session sees the same. POSIX only.
+A job is a folder: ``job.json`` (title and arguments), ``lock`` (held by its processes while they live), ``pid``,
+``progress.json``, ``stdout``, ``stderr``, ``cancel`` (present once cancelling was requested) and ``exit.json`` (exit
+code). A job outlives the server that started it, and every session sees the same state. POSIX only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TAIL_BYTES = 16_384
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of long work; every method looks at the disk afresh."""
+    """A piece of long work; every method reads its state from disk."""
 
     id: str
     title: str
@@ -51,50 +51,50 @@ class Job:
     folder: Path
 
     def status(self) -> Status:
-        """``lost``: its processes are gone and nobody recorded how it ended (killed, or the machine restarted)."""
-        alive = self._alive()  # asked first: once it is False, there is an exit code or there never will be
+        """Return its state; ``lost`` if its processes are gone without an exit code (killed, or a restart)."""
+        is_alive = self._is_alive()  # read first: once it is False, there is an exit code or there never will be
         code = self._exit_code()
         if code is not None:
             if code == 0:
                 return "done"
-            return "cancelled" if code in _CANCELLED_CODES or self._cancel_asked() else "failed"
-        if alive:
+            return "cancelled" if code in _CANCELLED_CODES or self._is_cancel_requested() else "failed"
+        if is_alive:
             return "running"
-        return "cancelled" if self._cancel_asked() else "lost"
+        return "cancelled" if self._is_cancel_requested() else "lost"
 
     def progress(self) -> ProgressState | None:
-        """How far it is; ``None`` if it has not said anything yet."""
+        """Return the latest progress, or ``None`` before the first report."""
         try:
             return ProgressState(**read_json(self.folder / _PROGRESS))
         except (UserError, TypeError):
             return None
 
     def results(self) -> list[str]:
-        """The lines of its standard output: the paths it made."""
+        """Return the lines of its standard output: the paths it wrote."""
         return [line for line in os.fsdecode(self._read(_STDOUT)).split("\n") if line]
 
     def error(self) -> str:
-        """Why it failed or was lost, in words for the user; empty for any other status."""
+        """Return why it failed or was lost, worded for the user; empty for any other status."""
         status = self.status()
         if status == "lost":
-            return "It ended without a word: it was killed, or the machine restarted. Start it again."
+            return "The job ended without an exit code: it was killed, or the machine restarted. Start it again."
         if status != "failed":
             return ""
         code = self._exit_code()
         if code == _KILLED_CODE:
-            return "It was killed by the system, most likely because memory ran out."
-        said: list[str] = []
+            return "The system killed the job, most likely because memory ran out."
+        message: list[str] = []
         for line in self._read(_STDERR)[-_TAIL_BYTES:].decode("utf-8", "replace").splitlines():
             if _PROGRESS_LINE.fullmatch(line) or line.startswith("Traceback (most recent call last)"):
-                said.clear()
+                message.clear()
             elif line.strip():
-                said.append(line)
-        # Of a traceback, only its last line is meant for people; its other lines are indented.
-        indented = [number for number, line in enumerate(said) if line.startswith("  ")]
-        said = said[indented[-1] + 1 :] if indented else said
-        return "\n".join(said) or f"It ended with code {code} and gave no reason."
+                message.append(line)
+        # Of a traceback, only the last line is meant for people; the lines before it are indented.
+        indented = [number for number, line in enumerate(message) if line.startswith("  ")]
+        message = message[indented[-1] + 1 :] if indented else message
+        return "\n".join(message) or f"The job ended with code {code} and gave no reason."
 
-    def _alive(self) -> bool:
+    def _is_alive(self) -> bool:
         try:
             with (self.folder / _LOCK).open() as stream:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -107,7 +107,7 @@ class Job:
     def _exit_code(self) -> int | None:
         return int(read_json_cached(self.folder / EXIT)["code"]) if (self.folder / EXIT).exists() else None
 
-    def _cancel_asked(self) -> bool:
+    def _is_cancel_requested(self) -> bool:
         return (self.folder / CANCEL).exists()
 
     def _read(self, name: str) -> bytes:
@@ -117,24 +117,24 @@ class Job:
 
 
 class Jobs:
-    """The jobs in ``folder``; each runs ``command`` followed by its own arguments, from the repository's root."""
+    """A collection of jobs in ``folder``; each runs ``command`` with its own arguments from the source root."""
 
     def __init__(self, folder: Path, command: Sequence[str] = (sys.executable, "-m", "core")) -> None:
         self.folder = folder.resolve()
         self.command = tuple(command)
 
     def start(self, title: str, args: Sequence[str]) -> Job:
-        """Start a job, or return the running one that has the very same arguments.
+        """Start a job, or return the running one that has the same arguments.
 
         Raises:
-            UserError: that one is just being cancelled, or the process cannot be started.
+            UserError: the running one is being cancelled, or the process cannot be started.
         """
         args = tuple(args)
         try:
-            with self._one_starter():
+            with self._start_lock():
                 for job in self.all():
                     if job.args == args and job.status() == "running":
-                        if job._cancel_asked():
+                        if job._is_cancel_requested():
                             raise UserError(f"“{job.title}” is still being cancelled.", "Try again in a few seconds.")
                         return job
                 return self._start(title, args)
@@ -145,32 +145,33 @@ class Jobs:
             ) from error
 
     def all(self) -> list[Job]:
-        """Every job, newest first."""
+        """Return every job, newest first."""
         ids = sorted((path.parent.name for path in self.folder.glob(f"*/{DESCRIPTION}")), reverse=True)
         return [self.get(job_id) for job_id in ids]
 
     def get(self, job_id: str) -> Job:
-        """The job of that id.
+        """Return the job of that id.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no such job.
         """
         folder = self.folder / job_id
         if not re.fullmatch(r"[\w-]+", job_id) or not (folder / DESCRIPTION).is_file():
             raise UserError(f"There is no job “{job_id}”.", "Choose one from the list of jobs.")
-        told = read_json_cached(folder / DESCRIPTION)
-        return Job(job_id, told["title"], tuple(told["args"]), told["started"], folder)
+        description = read_json_cached(folder / DESCRIPTION)
+        return Job(job_id, description["title"], tuple(description["args"]), description["started"], folder)
 
     def cancel(self, job_id: str) -> None:
-        """Ask a running job to stop; it is killed if it still runs after ``GRACE_SECONDS``. Does not wait."""
+        """Request a running job to stop, without waiting; it is killed if it still runs after ``GRACE_SECONDS``."""
         job = self.get(job_id)
         if job.status() != "running":
             return
         marker = job.folder / CANCEL
         if not marker.exists():
             write_text_atomically(marker, "", durable=False)
-        # While the lock is held, the id of the group cannot have passed to other processes. A job that has
-        # not written it yet looks for the marker next. Its runner sees to the kill; if that is gone, ask twice.
+        # While the lock is held, the system cannot have given the group's id to other processes. A job that has not
+        # written its id yet reads the marker next. Its runner does the kill; if the runner is gone, a second request
+        # does.
         overdue = time.time() - marker.stat().st_mtime > GRACE_SECONDS
         with suppress(FileNotFoundError, ProcessLookupError):
             os.killpg(int((job.folder / PID).read_text()), signal.SIGKILL if overdue else signal.SIGTERM)
@@ -179,11 +180,11 @@ class Jobs:
         now = datetime.now(UTC)
         folder = self.folder / f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
         folder.mkdir()
-        told = {
+        description = {
             "title": title,
             "args": args,
             "command": [*self.command, *args],
-            "started": now.isoformat(timespec="seconds"),
+            "started": now.isoformat(timespec="milliseconds"),
         }
         with (
             (folder / _LOCK).open("w+") as lock,
@@ -191,7 +192,7 @@ class Jobs:
             (folder / _STDERR).open("wb") as stderr,
         ):
             fcntl.flock(lock, fcntl.LOCK_EX)
-            write_json(folder / DESCRIPTION, told)
+            write_json(folder / DESCRIPTION, description)
             process = subprocess.Popen(
                 [sys.executable, "-m", "core.workspace.runner", str(folder)],
                 cwd=REPOSITORY,
@@ -205,8 +206,8 @@ class Jobs:
         return self.get(folder.name)
 
     @contextmanager
-    def _one_starter(self) -> Iterator[None]:
-        """Held by one thread of one process at a time."""
+    def _start_lock(self) -> Iterator[None]:
+        """Hold a lock that one thread of one process has at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".start.lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)

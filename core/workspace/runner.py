@@ -1,8 +1,8 @@
-"""Runs the command of one job and records how it ended, also when whoever started it is gone.
+"""Run the command of one job and record how it ended, even if the process that started it is gone.
 
 ``python -m core.workspace.runner <job folder>``, started by :mod:`core.workspace.jobs` as the leader of its own
-process group. Its standard input, which the command inherits, is the job's lock file: the lock is held for as
-long as any of them lives. It imports nothing but the standard library, to start quickly and stay small.
+process group. Its standard input, which the command inherits, is the job's lock file, so the lock is held as long
+as any process of the group lives. This module imports only the standard library, to start quickly and stay small.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CANCELLED_CODE = 128 + signal.SIGTERM
 def run(folder: Path) -> None:
     """Run the command in ``job.json``; write its exit code (128 + signal, as shells do) to ``exit.json``.
 
-    After a SIGTERM the command has ``GRACE_SECONDS`` to end, then the whole group is killed.
+    After SIGTERM the command has ``GRACE_SECONDS`` to end; then the whole group is killed.
     """
     stopped = False
 
@@ -33,14 +33,15 @@ def run(folder: Path) -> None:
 
     signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
     signal.signal(signal.SIGTERM, stop)
-    # Canceller: marker, then pid. Here: pid, then marker. So one of the two sees the other.
+    # Whoever cancels writes the marker, then reads the pid; here the pid is written, then the marker read. So at
+    # least one of the two notices the other.
     _write(folder / PID, str(os.getpid()))
     if (folder / CANCEL).exists():
         code = CANCELLED_CODE
     else:
         try:
             child = subprocess.Popen(json.loads((folder / DESCRIPTION).read_text())["command"])
-            if stopped:  # the signal may have come before there was a child to get it
+            if stopped:  # the signal may have arrived before the child existed
                 child.terminate()
             code = child.wait()
         except OSError as error:
@@ -48,7 +49,7 @@ def run(folder: Path) -> None:
             code = 127
     signal.alarm(0)
     _write(folder / EXIT, json.dumps({"code": code if code >= 0 else 128 - code}))
-    if stopped:  # the command is gone, its helpers may not be
+    if stopped:  # the command is gone, but its child processes may not be
         os.killpg(0, signal.SIGKILL)
 
 

@@ -1,11 +1,11 @@
-"""Results as folders, found again by what was asked, so that the same question is never computed twice.
+"""Store results as folders that are found by the hash of their parameters, so that nothing is computed twice.
 
-A finished run is ``runs/<kind>-<12 hex digits of the question's hash>/`` with ``config.json`` (the question),
-``provenance.json`` and what its kind writes. An unfinished one has a dot in front; what it remembers
-(:meth:`RunWriter.remember`) lets the next attempt go on where it stopped.
+A finished run is ``runs/<kind>-<12 hex digits of the cache key's hash>/`` with ``config.json`` (the cache key),
+``provenance.json`` and the files of its kind. The name of an unfinished run starts with a dot; the steps that it stored
+(:meth:`RunWriter.save_step`) let the next attempt resume.
 
-Where several processes work together, the disk of rank 0 is what counts (:mod:`core.runtime.distributed`); others keep
-only the parts of steps that they did (:meth:`RunWriter.memory`).
+In distributed work the disk of rank 0 decides (:mod:`core.runtime.distributed`); the other processes store only the
+parts of steps that they computed (:meth:`RunWriter.memory`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -27,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from core import __version__
+from core.runtime.clock import timestamp
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
 from core.runtime.files import content_hash, replacing, write_json
@@ -37,23 +37,30 @@ MEMORY = "memory"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: read-only results."""
+    """A finished run, whose files are read-only."""
 
     folder: Path
 
     @property
     def id(self) -> str:
+        """Return its id, the name of its folder."""
         return self.folder.name
 
     @property
     def kind(self) -> str:
+        """Return what was computed, for example ``rank``."""
         return self.id.rsplit("-", 1)[0]
 
     def json(self, name: str) -> Any:
-        """One of its JSON files; shared with other callers, so it must not be changed."""
+        """Return the content of one of its JSON files; callers share the object and must not modify it."""
         return read_json_cached(self.folder / name)
 
     def table(self, name: str) -> pd.DataFrame:
+        """Return one of its parquet tables.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
         try:
             return pd.read_parquet(self.folder / name)
         except (OSError, ValueError) as error:
@@ -63,29 +70,32 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
+        """Return its kind and cache key."""
         return self.json("config.json")
 
     @property
     def finished(self) -> str:
-        """UTC, ISO 8601."""
+        """Return when it was finished: UTC, ISO 8601 with milliseconds (whole seconds in runs of earlier versions)."""
         return self.json("provenance.json")["finished"]
 
     @property
     def processor_seconds(self) -> float:
-        """What the last attempt took of the processors of rank 0, which other work on the machine does not lengthen."""
+        """Return the processor time of rank 0 in the last attempt, which other load on the machine does not change."""
         return float(self.json("provenance.json").get("processor_seconds", float("nan")))
 
 
 @dataclass(frozen=True)
 class StepCache:
-    """What an interrupted attempt left of the parts of one step."""
+    """A store of the parts of one step, where an interrupted attempt left them."""
 
     folder: Path
 
     def get(self, key: str) -> list[np.ndarray] | None:
+        """Return the arrays stored under ``key``, or ``None``."""
         return _read(self.folder / f"{key}.npz")
 
     def put(self, key: str, arrays: list[np.ndarray]) -> None:
+        """Store arrays under ``key``."""
         _write(self.folder / f"{key}.npz", arrays)
 
 
@@ -93,10 +103,10 @@ def _read(path: Path) -> list[np.ndarray] | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            return [kept[name] for name in kept.files]
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays[name] for name in arrays.files]
     except (OSError, ValueError, EOFError, BadZipFile):
-        path.unlink()  # cut short by a power failure: it is done again
+        path.unlink()  # truncated by a power failure: computed again
         return None
 
 
@@ -106,52 +116,55 @@ def _write(path: Path, arrays: list[np.ndarray]) -> None:
 
 
 class RunWriter:
-    """A run in the making."""
+    """A writer of a run that is being computed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._steps, self.seconds = folder, 0, {}
 
     def save_step(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
-        """Do one step, or give back what it gave in an earlier, interrupted attempt.
+        """Compute and store one step, or return what an earlier, interrupted attempt stored.
 
-        Steps are known by their order, so the same steps must be asked for in the same order.
+        Steps are identified by their order, so every attempt must request the same steps in the same order.
         """
-        path, here = self.folder / MEMORY / f"{self._steps:06d}.npz", world()
+        path, group = self.folder / MEMORY / f"{self._steps:06d}.npz", world()
         self._steps += 1
-        kept = here.on_rank_zero(lambda: _read(path))
-        if kept is None:
-            computed = [np.asarray(value) for value in compute()]
-            here.on_rank_zero(lambda: _write(path, computed))
-            return computed
-        return kept
+        stored = group.on_rank_zero(lambda: _read(path))
+        if stored is not None:
+            return stored
+        computed = [np.asarray(value) for value in compute()]
+        group.on_rank_zero(lambda: _write(path, computed))
+        return computed
 
     def memory(self) -> StepCache:
-        """A place for the parts of one step, under names of their own.
+        """Return a store for the parts of one step, which are identified by keys.
 
-        Like those of :meth:`remember`, steps are known by their order.
+        Like those of :meth:`save_step`, steps are identified by their order.
         """
         self._steps += 1
         return StepCache(self.folder / MEMORY / f"{self._steps - 1:06d}")
 
     def clear_steps(self) -> None:
-        """Delete what was remembered."""
+        """Delete the stored steps."""
         shutil.rmtree(self.folder / MEMORY, ignore_errors=True)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Record the seconds of a stage for ``provenance.json``."""
+        """Add the seconds of the block to a stage in ``provenance.json``."""
         start = time.perf_counter()
         yield
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
 
     def write(self, write: Callable[[Path], None]) -> None:
-        """Have ``write`` put something into the folder it is given."""
+        """Call ``write`` with the folder of the run, on rank 0."""
         world().on_rank_zero(lambda: write(self.folder))
 
     def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file into the run."""
         self.write(lambda folder: write_json(folder / name, value))
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table into the run as parquet, without its index."""
+
         def write(folder: Path) -> None:
             with replacing(folder / name) as temporary:
                 table.to_parquet(temporary, index=False)
@@ -162,91 +175,92 @@ class RunWriter:
 
 
 class Runs:
-    """The runs of a workspace.
+    """A collection of the runs of a workspace.
 
     Args:
-        waits: Wait for another process that is at the same question, and take its answer, instead of refusing.
+        waits: Wait for another process that is computing the same run and return its result, instead of refusing.
     """
 
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
         self.folder, self._waits = folder, waits
 
-    def find(self, kind: str, question: Mapping[str, Any]) -> Run | None:
-        """The finished run that answers ``question``, if there is one."""
-        folder = self.folder / self._name(kind, question)
+    def find(self, kind: str, key: Mapping[str, Any]) -> Run | None:
+        """Return the finished run with this cache key, or ``None``."""
+        folder = self.folder / self._name(kind, key)
         return Run(folder) if folder.is_dir() else None
 
     def all(self, kind: str) -> list[Run]:
-        """Finished runs of a kind, newest first."""
+        """Return the finished runs of a kind, newest first."""
         found = [Run(folder) for folder in self.folder.glob(f"{kind}-*") if (folder / "provenance.json").exists()]
         return sorted((run for run in found if run.kind == kind), key=lambda run: run.finished, reverse=True)
 
     def get(self, run_id: str) -> Run:
+        """Return the finished run of that id.
+
+        Raises:
+            UserError: there is no such run.
+        """
         folder = self.folder / run_id
         if not run_id or Path(run_id).name != run_id or run_id.startswith(".") or not folder.is_dir():
             raise UserError(f"There is no run {run_id!r} in this workspace.", "See the ids in its folder runs.")
         return Run(folder)
 
     def collect_distributed(self, ids: Sequence[str]) -> list[Run]:
-        """Finished runs that processes did each by itself (:meth:`core.runtime.distributed.World.deal`)."""
+        """Return runs that single processes finished (:meth:`core.runtime.distributed.World.map_distributed`)."""
         world().share([self.folder / run_id for run_id in ids])
         return [self.get(run_id) for run_id in ids]
 
-    def get_or_compute(self, kind: str, question: Mapping[str, Any], compute: Callable[[RunWriter], None]) -> Run:
-        """The run that answers ``question``: from the store, or computed now.
+    def get_or_compute(self, kind: str, key: Mapping[str, Any], compute: Callable[[RunWriter], None]) -> Run:
+        """Return the run with this cache key: the stored one, or one computed now.
 
         Raises:
-            TransientError: another process is at the same question.
+            TransientError: another process is computing it.
         """
-        here, name = world(), self._name(kind, question)
-        folder, work = self.folder / name, RunWriter(self.folder / f".{name}")
-        with ExitStack() as held:
-            if not here.on_rank_zero(lambda: folder.is_dir() or self._claim(name, held)):
-                started, clock = _now(), time.process_time()
-                work.write_json("config.json", {"kind": kind, **question})
-                compute(work)
-                spent = time.process_time() - clock
-                here.on_rank_zero(lambda: self._finish(name, work, started, spent))
-        if here.rank:
-            work.clear_steps()
-            with suppress(OSError):  # not there, or not empty
-                work.folder.rmdir()
-        here.share([folder])
+        group, name = world(), self._name(kind, key)
+        folder, writer = self.folder / name, RunWriter(self.folder / f".{name}")
+        with ExitStack() as locks:
+            if not group.on_rank_zero(lambda: folder.is_dir() or self._claim(name, locks)):
+                started, clock = timestamp(), time.process_time()
+                writer.write_json("config.json", {"kind": kind, **key})
+                compute(writer)
+                seconds = time.process_time() - clock
+                group.on_rank_zero(lambda: self._finish(name, writer, started, seconds))
+        if group.rank:
+            writer.clear_steps()
+            with suppress(OSError):  # missing, or not empty
+                writer.folder.rmdir()
+        group.share([folder])
         return Run(folder)
 
-    def _claim(self, name: str, held: ExitStack) -> bool:
-        """Keep other processes from a question; whether one of them has answered it meanwhile."""
+    def _claim(self, name: str, locks: ExitStack) -> bool:
+        """Lock a run against other processes; return whether one of them has finished it in the meantime."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = held.enter_context((self.folder / f".{name}.lock").open("w"))
+        lock = locks.enter_context((self.folder / f".{name}.lock").open("w"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if self._waits else fcntl.LOCK_NB))
         except OSError as error:
             raise TransientError("This is being computed by another process.", "Wait for it to finish.") from error
         return (self.folder / name).is_dir()
 
-    def _finish(self, name: str, work: RunWriter, started: str, spent: float) -> None:
-        work.clear_steps()
-        write_json(work.folder / "provenance.json", _provenance(started, work.seconds, spent))
-        work.folder.rename(self.folder / name)
+    def _finish(self, name: str, writer: RunWriter, started: str, processor_seconds: float) -> None:
+        writer.clear_steps()
+        write_json(writer.folder / "provenance.json", _provenance(started, writer.seconds, processor_seconds))
+        writer.folder.rename(self.folder / name)
         (self.folder / f".{name}.lock").unlink(missing_ok=True)
 
-    def _name(self, kind: str, question: Mapping[str, Any]) -> str:
-        return f"{kind}-{content_hash({'kind': kind, **question})[:12]}"
+    def _name(self, kind: str, key: Mapping[str, Any]) -> str:
+        return f"{kind}-{content_hash({'kind': kind, **key})[:12]}"
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _provenance(started: str, seconds: dict[str, float], spent: float) -> dict[str, Any]:
+def _provenance(started: str, seconds: dict[str, float], processor_seconds: float) -> dict[str, Any]:
     import torch
 
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": started,
-        "finished": _now(),
+        "finished": timestamp(),
         "seconds": seconds,
-        "processor_seconds": round(spent, 3),
+        "processor_seconds": round(processor_seconds, 3),
         "versions": {"tasklens": __version__, "python": platform.python_version(), "torch": torch.__version__},
         "threads": torch.get_num_threads(),
         "processes": world().size,

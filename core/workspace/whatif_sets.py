@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
+from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, write_json
 from core.runtime.json_cache import read_json_cached
@@ -59,7 +59,7 @@ class Sets:
             if existing.changes.hash != changes.hash:
                 raise UserError(f"The set {name!r} exists with other changes.", "Choose another name or delete it.")
             return existing
-        at = datetime.now(UTC).isoformat(timespec="seconds")
+        at = timestamp()
         fields = {"format": FORMAT, "name": name, "who": who, "at": at, "note": note, "changes": changes.described()}
         write_json(self._file(name), fields)
         return NamedSet(name, changes, who, at, note)

@@ -1,4 +1,4 @@
-"""A workspace: one problem (tasks and a model), what was computed on it, and what reviewers decided.
+"""Open and create workspaces: one problem (tasks and a model), its results, and the decisions of its reviewers.
 
 ::
 
@@ -37,17 +37,17 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Project:
-    """The problem of a workspace, in memory and checked for fitting together."""
+    """A problem in memory: images, tasks and a model that fit together."""
 
     images: ImageSet
     tasks: TaskFolder
     model: Model
     snapshots: bool = False
-    """Whether those of the model's training were kept."""
+    """Whether snapshots of the model's training are stored."""
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """What every question about this problem begins with."""
+        """Return the content hashes that start every cache key of this problem."""
         return {
             "data": self.images.hash,
             "tasks": self.tasks.train.hash,
@@ -57,10 +57,10 @@ class Project:
 
 
 class Workspace:
-    """An existing workspace folder.
+    """A workspace folder that exists.
 
     Raises:
-        UserError: there is none at ``folder``, or it is of a newer format.
+        UserError: there is no workspace at ``folder``, or it has a newer format.
 
     Args:
         waits: See :class:`core.workspace.runs.Runs`.
@@ -78,7 +78,7 @@ class Workspace:
 
     @property
     def about(self) -> str:
-        """One sentence on the problem; may be empty."""
+        """Return a one-sentence description of the problem; may be empty."""
         return str(read_json(self.folder / "workspace.json").get("about", ""))
 
     def project(self) -> Project:
@@ -93,10 +93,10 @@ class Workspace:
         return Project(images, tasks, model, (self.folder / "model" / TRAJECTORY).is_file())
 
     def trajectory(self) -> list[Snapshot]:
-        """Snapshots of the model's training.
+        """Return the snapshots of the model's training.
 
         Raises:
-            UserError: none were kept.
+            UserError: no snapshots are stored.
         """
         folder = self.folder / "model"
         return load_trajectory(folder, load_model(folder).spec)
@@ -118,10 +118,10 @@ class Workspace:
         return DecisionLog(self.folder / "decisions.sqlite")
 
     def changes(self) -> Changes:
-        """What reviewers have decided to remove and to relabel; nothing on items that they are in conflict about.
+        """Return what reviewers decided to remove and to relabel, without the items on which they disagree.
 
         Raises:
-            UserError: an item was given a class that the images do not have.
+            UserError: an item was relabelled to a class that the images do not have.
         """
         contested = self.decisions.conflicts()
         decided = {item: entry for item, entry in self.decisions.current().items() if item not in contested}
@@ -146,7 +146,11 @@ class Workspace:
 
 
 def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
-    """Raise UserError if the model cannot run on the tasks."""
+    """Check that the model can run on the tasks.
+
+    Raises:
+        UserError: the number of classes or the shape of the images differs.
+    """
     if model.spec.ways != tasks.train.ways:
         raise UserError(
             f"The model is {model.spec.ways}-way, the tasks are {tasks.train.ways}-way.",
@@ -160,25 +164,25 @@ def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
 
 
 def library_jobs() -> Jobs:
-    """Long work that belongs to no workspace: reading images, drawing tasks, training a first model."""
+    """Return the jobs that belong to no workspace: importing images, drawing tasks, training a first model."""
     return Jobs(library() / "jobs")
 
 
 def locate(name: str) -> Path:
-    """The folder of a workspace: a path where ``name`` looks like one, else a folder in :func:`home`."""
+    """Return the folder of a workspace: ``name`` if it is a path, else the folder of that name in :func:`home`."""
     return Path(name) if "/" in name or name in (".", "..") else home() / name
 
 
 def all_workspaces() -> list[Path]:
-    """Workspaces in :func:`home`, by name."""
+    """Return the workspaces in :func:`home`, ordered by name."""
     return sorted(path.parent for path in home().glob("*/workspace.json"))
 
 
 def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | None = None) -> Workspace:
-    """Make a workspace from a folder of tasks and a model; both are copied, after being checked.
+    """Create a workspace from a folder of tasks and a model; both are checked, then copied.
 
     Raises:
-        UserError: they do not fit together, or ``folder`` already is a workspace of another problem, or cannot be one.
+        UserError: the model does not fit the tasks, or ``folder`` is a workspace of another problem or cannot be one.
     """
     if folder.resolve() == library().resolve():
         raise UserError(f"A workspace cannot be called {folder.name!r}.", "Choose another name.")

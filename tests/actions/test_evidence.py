@@ -18,11 +18,11 @@ from core.actions.evidence import KIND, EvidenceSettings, evidence, predicted_se
 from core.actions.train import train_model
 from core.checkpoints.model import ModelSpec
 from core.editing import retraining as retraining_module
-from core.editing.retraining import Retrain
+from core.editing.retraining import RetrainSettings
 from core.evidence.lds import lds, predicted_losses
-from core.evidence.method_scores import MethodScores
 from core.evidence.methods import ALL_METHODS
-from core.evidence.subsets import subsets
+from core.evidence.subsets import subset_masks
+from core.evidence.tables import MethodScores
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten
 from core.runtime.errors import TransientError, UserError
@@ -53,7 +53,7 @@ def methods(workspace: Workspace, settings: EvidenceSettings) -> pd.DataFrame:
 def test_the_table_is_the_lds_of_scores_against_models_trained_by_hand(workspace: Workspace) -> None:
     run = evidence(workspace, QUICK, COMPUTE, Progress())
     loaded = Loaded(workspace.project(), COMPUTE)
-    kept = subsets("half", 12, 5)
+    kept = subset_masks("half", 12, 5)
     ids = np.array(loaded.project.tasks.train.task_ids, dtype=object)
     measured = np.zeros((5, 2, 3))
     for number, mask in enumerate(kept):
@@ -153,7 +153,7 @@ def test_a_method_that_cannot_run_says_why_and_costs_the_others_nothing(workspac
 
 def test_what_passes_is_not_kept_as_an_answer(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(QUICK, methods=("dot", "loss"), seed=6)
-    real = evidence_module.scored
+    real = evidence_module.method_scores
 
     def full_disk(*args: Any) -> MethodScores:
         if args[2] == "loss":
@@ -161,7 +161,7 @@ def test_what_passes_is_not_kept_as_an_answer(workspace: Workspace, monkeypatch:
         return real(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(evidence_module, "scored", full_disk)
+        patched.setattr(evidence_module, "method_scores", full_disk)
         with pytest.raises(TransientError, match="disk is full"):
             methods(workspace, settings)
     assert methods(workspace, settings)["lds"].notna().all()
@@ -171,7 +171,7 @@ def test_a_method_is_tried_again_once_its_package_is_there(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(QUICK, methods=("dot", "self-confidence"), seed=7)
-    real = evidence_module.scored
+    real = evidence_module.method_scores
 
     def without(*args: Any) -> MethodScores:
         if args[2] == "self-confidence":
@@ -179,7 +179,7 @@ def test_a_method_is_tried_again_once_its_package_is_there(
         return real(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(evidence_module, "scored", without)
+        patched.setattr(evidence_module, "method_scores", without)
         patched.setattr(evidence_module, "missing", lambda names: ["cleanlab"])
         assert "cleanlab" in methods(workspace, settings).loc["self-confidence", "note"]
     assert np.isfinite(methods(workspace, settings).loc["self-confidence", "lds"])
@@ -202,13 +202,13 @@ def test_leaving_one_out_from_the_present_model(workspace: Workspace) -> None:
 
 def test_a_retraining_is_set_as_the_model_was(workspace: Workspace) -> None:
     model = workspace.project().model
-    assert Retrain().settings(model, 3) == TrainSettings(iterations=10, learning_rate=0.02, seed=3)
-    assert Retrain("warm").settings(model, 0) == TrainSettings(iterations=100, learning_rate=1e-3)
-    assert Retrain("fresh", 7).settings(model, 0).iterations == 7
-    with pytest.raises(UserError, match="does not say how it was trained"):
-        Retrain().settings(replace(model, story={}), 0)
+    assert RetrainSettings().settings(model, 3) == TrainSettings(iterations=10, learning_rate=0.02, seed=3)
+    assert RetrainSettings("warm").settings(model, 0) == TrainSettings(iterations=100, learning_rate=1e-3)
+    assert RetrainSettings("fresh", 7).settings(model, 0).iterations == 7
+    with pytest.raises(UserError, match=r"model\.json"):
+        RetrainSettings().settings(replace(model, story={}), 0)
     polished = replace(model, story={"training": {**model.story["training"], "polish": 20}})
-    assert Retrain("warm").settings(polished, 0).iterations == 0
+    assert RetrainSettings("warm").settings(polished, 0).iterations == 0
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 
 from core.actions.compute import Compute
 from core.actions.decide import mark
-from core.actions.queue import QueueSettings, decided, newest_queue, queue, queue_summary_text, remaining
+from core.actions.queue import QueueSettings, decisions_on, newest_queue, queue, queue_summary_text, remaining
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.review import cross_validation
-from core.review.member_scores import SLOW
+from core.review.settings import SLOW
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
@@ -65,7 +65,7 @@ def test_decisions_count_for_what_they_are_about(ready: tuple[Workspace, Run], t
     mark(workspace, images=[first], verdict="remove")
     mark(workspace, images=[second], verdict="keep")
     expected = {at: image == first for at, image in enumerate(items["image_id"]) if image in (first, second)}
-    assert decided(workspace, items) == expected
+    assert decisions_on(workspace, items).is_wrong == expected
     said = remaining(workspace, ready[1])
     assert said[0].startswith(f"{len(expected)} of {len(items)} items decided, {sum(expected.values())} of them wrong")
     assert "wrong labels left" in said[1]

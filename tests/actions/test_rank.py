@@ -18,14 +18,14 @@ from torch import Tensor
 from core.actions.compute import Compute, Loaded
 from core.actions.rank import ranking
 from core.actions.train import train_model
-from core.baselines.tracin import dattri_tracin
 from core.checkpoints.model import TRAJECTORY, ModelSpec
 from core.influence import solve
 from core.influence.curvature import CURVATURES, Curvature
 from core.influence.methods import METHODS, SolveSettings, estimator
 from core.influence.self_influence import directions
-from core.influence.solve import Solver
-from core.influence.solvers import SOLVERS, check_fits, lanczos
+from core.influence.settings import SOLVERS, check_fits
+from core.influence.solve import ITERATIONS_ADVICE, ROUNDING_ADVICE, Solver
+from core.influence.solvers import lanczos
 from core.influence.targets import Target
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
@@ -37,6 +37,7 @@ from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace, create
+from tests.baselines.second_opinions import dattri_tracin
 
 EXACT = Compute("cpu", "float64", chunk=6)
 TASKS, HELDOUT = 6, 4
@@ -131,7 +132,7 @@ def test_every_method_ranks_tasks_instances_and_images(workspace: Workspace, met
 def test_every_method_reports_what_it_did(workspace: Workspace, method: str) -> None:
     chosen, report = estimator(method), ranked(workspace, method).json("solver.json")
     assert report["method"] == method
-    assert report["words"] == METHODS[method].words
+    assert report["words"] == METHODS[method].description
     assert (report["gradient"], report["evaluation"]) == (chosen.gradient, chosen.evaluation)
     assert report["tasks"] == TASKS
     assert (report["device"], report["dtype"]) == ("cpu", "float64")
@@ -246,9 +247,22 @@ def test_cg_neumann_and_a_basis_of_full_rank_agree(workspace: Workspace) -> None
         for run in runs[1:]:
             close(scores(run, name), scores(runs[0], name), 1e-6)
     reports = [run.json("solver.json") for run in runs]
+    assert all(report["products"] > report["iterations"] + report["replacements"] for report in reports[:2])
+    assert not any(report["stagnated"] for report in reports)
     assert len({report["damping"] for report in reports}) == 1
     assert reports[1]["iterations"] < reports[0]["iterations"] < reports[2]["iterations"]
     assert all(report["residual"] <= 1e-8 for report in reports)
+
+
+def test_a_solve_that_rounding_ends_is_refused_with_what_helps(copy: Workspace) -> None:
+    single = Compute("cpu", "float32")
+    tight = {"tolerance": 1e-12, "iterations": 2000}  # far below the rounding of float32
+    with pytest.raises(UserError) as caught:
+        ranking(copy, Target.parse("all"), estimator("task-if", **tight), single, Progress())
+    assert caught.value.fix == ROUNDING_ADVICE
+    with pytest.raises(UserError) as caught:
+        ranked(copy, "task-if", tolerance=1e-12, iterations=2)
+    assert caught.value.fix == ITERATIONS_ADVICE
 
 
 def test_task_if_is_a_dense_solve(workspace: Workspace, loaded: Loaded) -> None:

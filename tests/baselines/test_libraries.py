@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from core.baselines.libraries import checked, require
+from core.baselines.libraries import checked_scores, require
 from core.runtime.errors import UserError
 
 
@@ -22,7 +22,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatc
 def test_no_library_is_imported_before_it_is_used() -> None:
     code = """
 import sys
-import core.baselines.trak, core.baselines.tracin, core.baselines.ekfac, core.baselines.confidence
+import core.baselines.trak, core.baselines.ekfac, core.baselines.confidence
 heavy = {"dattri", "kronfluence", "cleanlab", "curvlinops", "torchopt", "accelerate", "sklearn"}
 print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
 """
@@ -33,8 +33,8 @@ print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
 @pytest.mark.parametrize(("bad", "what"), [(np.nan, "not finite"), (np.inf, "not finite"), (0.0, "all zero")])
 def test_scores_that_rank_nothing_are_refused(bad: float, what: str) -> None:
     with pytest.raises(UserError, match=f"The TRAK scores are {what}"):
-        checked(np.array([[0.0, bad]]), "TRAK")
+        checked_scores(np.array([[0.0, bad]]), "TRAK")
 
 
 def test_scores_leave_as_float64() -> None:
-    assert checked(np.ones((2, 3), dtype=np.float32), "TRAK").dtype == np.float64
+    assert checked_scores(np.ones((2, 3), dtype=np.float32), "TRAK").dtype == np.float64

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from core.baselines.libraries import require
-from core.baselines.tracin import dattri_tracin
 from core.baselines.trak import projected_dimension, trak_scores
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList, from_rows
+from tests.baselines.second_opinions import dattri_tracin
 from tests.influence import reference
 from tests.problems import Problem, tiny_problem, tiny_tasks
 
@@ -57,12 +57,6 @@ def test_tracin_is_the_sum_of_gradient_products() -> None:
     )
     assert got.shape == (TRAIN, 4)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
-
-
-def test_a_task_helps_itself_by_tracin() -> None:
-    problem = tiny_problem(count=TRAIN)
-    own = dattri_tracin(problem.model, [problem.params], [1.0], problem.episodes, problem.episodes)
-    assert (np.diag(own) > 0).all()
 
 
 def trak_by_hand(
@@ -143,8 +137,6 @@ def test_tasks_of_unequal_shape_are_refused() -> None:
     uneven = episodes(problem, from_rows(mixed, source="test"))
     with pytest.raises(UserError, match=r"between 5 and 6 query rows"):
         trak_scores(problem.model, [problem.params], problem.episodes, uneven)
-    with pytest.raises(UserError, match=r"between 5 and 6 query rows"):
-        dattri_tracin(problem.model, [problem.params], [1.0], uneven, problem.episodes)
 
 
 def test_what_is_not_a_number_is_refused_and_not_taken_for_zero() -> None:
@@ -152,13 +144,9 @@ def test_what_is_not_a_number_is_refused_and_not_taken_for_zero() -> None:
     broken = {name: value * torch.nan for name, value in problem.params.items()}
     with pytest.raises(UserError, match="not finite"):
         trak_scores(problem.model, [broken], problem.episodes, problem.episodes)
-    with pytest.raises(UserError, match="not finite"):
-        dattri_tracin(problem.model, [broken], [1.0], problem.episodes, problem.episodes)
 
 
-def test_checkpoints_and_rates_must_agree_and_exist() -> None:
+def test_trak_needs_a_checkpoint() -> None:
     problem = tiny_problem()
-    with pytest.raises(UserError, match="1 checkpoints, but 2 learning rates"):
-        dattri_tracin(problem.model, [problem.params], [1.0, 1.0], problem.episodes, problem.episodes)
     with pytest.raises(UserError, match="no checkpoint"):
         trak_scores(problem.model, [], problem.episodes, problem.episodes)

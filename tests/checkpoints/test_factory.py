@@ -44,7 +44,7 @@ def test_what_is_a_factory() -> None:
 
 def test_nothing_is_imported_that_was_not_allowed(home: Path) -> None:
     name = write(home, f"open({str(home / 'ran')!r}, 'w')\nnet = lambda: nn.Linear(2, 2)")
-    with pytest.raises(UserError, match=rf"not allowed on this machine.*python -m core model --allow {name}:net"):
+    with pytest.raises(UserError, match=rf"not allowed on this machine.*tasklens model --allow {name}:net"):
         make(f"{name}:net", 4, SHAPE)
     assert not (home / "ran").exists()
     assert name not in sys.modules

@@ -1,4 +1,4 @@
-"""A hundred times ``kill -9``: what was acknowledged is in the log, and what is sent again is there once."""
+"""``kill -9`` again and again: what was acknowledged is in the log, and what is sent again is there once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from core.decisions.log import Decision, DecisionLog, Item, Operation
 
 ROOT = Path(__file__).parents[2]
-KILLS = 100
 
 # It forks a writer for each line it reads (a start of Python for each would take minutes) and says its number.
 # A writer sends the operations from a number on, in batches as a browser does, and says the last token that was saved.
@@ -53,13 +54,14 @@ def batch(number: int) -> list[Operation]:
     return [operation(number + step) for step in range(1 + number % 5)]
 
 
-def test_a_hundred_kills_lose_nothing_acknowledged_and_double_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_kills_lose_nothing_acknowledged_and_double_nothing(tmp_path: Path, kills: int) -> None:
     path, chance, sent_from, saved = tmp_path / "log.sqlite", random.Random(0), 0, 0
     command = [sys.executable, "-c", WRITERS, str(path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as writers:
         assert writers.stdin is not None
         assert writers.stdout is not None
-        for _ in range(KILLS):
+        for _ in range(kills):
             # As after a crash of the browser, some that were acknowledged are sent again too.
             sent_from = max(0, saved - chance.randrange(4))
             writers.stdin.write(f"{sent_from}\n".encode())
@@ -88,5 +90,5 @@ def test_a_hundred_kills_lose_nothing_acknowledged_and_double_nothing(tmp_path: 
     def story(told: DecisionLog) -> list[tuple]:
         return [(e.seq, e.group, e.item, e.said, e.reason, e.reviewer, e.by, e.undoes) for e in told.history()]
 
-    assert saved > KILLS
+    assert saved > kills
     assert story(log) == story(expected)

@@ -1,4 +1,7 @@
-"""Two processes under torchrun, by gloo: the same results as one, on two disks or one, through kills and errors."""
+"""Two processes by gloo: the same results as one, on two disks or one, through kills and errors.
+
+torchrun starts them where it is told apart by what it does; else they are forked (:mod:`tests.distributed.ranks`).
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,13 @@ from core.checkpoints.model import load_model
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import PROGRESS_FILE_VARIABLE
 from core.workspace.runs import Run
-from tests.test_cli import ROOT, SOLVE, TRAIN, Shell, made
+from tests.cli.shell import ROOT, SOLVE, TRAIN, Shell, made
 
 EXACT = ["--dtype", "float64", "--chunk", "1", "--device", "cpu"]
 LONG = ["--filters", "2", "--iterations", "2000", "--polish", "0", "--device", "cpu"]
 FEW = ["--subsets", "3", "--seeds", "1", "--targets", "2", "--iterations", "2"]
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts")
+FORKED = ("tests.distributed.ranks",)
 TRAINED = [*TRAIN, *EXACT, "--meta-batch", "3", "--polish", "2", "--tasks", "DISK/tasks", "--out", "DISK/again"]
 COMMANDS = [
     TRAINED,
@@ -45,8 +50,8 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def started(folder: Path, *args: str | Path, restarts: int = 0) -> subprocess.Popen[str]:
-    """A ``torchrun`` of two processes whose home and progress file lie in ``folder``."""
+def started(folder: Path, how: tuple[str, ...], *args: str | Path) -> subprocess.Popen[str]:
+    """Two processes whose home and progress file lie in ``folder``."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -54,14 +59,13 @@ def started(folder: Path, *args: str | Path, restarts: int = 0) -> subprocess.Po
         HOME_VARIABLE: str(folder / "home"),
         PROGRESS_FILE_VARIABLE: str(folder / "progress.json"),
     }
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*start, "--max-restarts", str(restarts), "-m", *map(str, args)]
+    command = [sys.executable, "-m", *how, *map(str, args)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def torchrun(folder: Path, *args: str | Path, restarts: int = 0) -> subprocess.CompletedProcess[str]:
-    process = started(folder, *args, restarts=restarts)
+def ended(folder: Path, how: tuple[str, ...], *args: str | Path) -> subprocess.CompletedProcess[str]:
+    process = started(folder, how, *args)
     out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -83,7 +87,7 @@ def assert_close(one: pd.DataFrame, two: pd.DataFrame) -> None:
 def test_two_machines_give_what_one_process_gives(ready: Path, tmp_path: Path) -> None:
     for name in ("rank0", "rank1", "alone"):
         shutil.copytree(ready, tmp_path / name)
-    done = torchrun(tmp_path, "tests.distributed.two_machines", tmp_path, json.dumps(COMMANDS))
+    done = ended(tmp_path, FORKED, "tests.distributed.two_machines", tmp_path, json.dumps(COMMANDS))
     assert done.returncode == 0, done.stderr
     shell = Shell(tmp_path / "alone")
     for command in COMMANDS:
@@ -122,7 +126,8 @@ def test_a_killed_worker_starts_again_and_no_finished_chunk_is_done_twice(ready:
     shutil.copytree(ready, tmp_path / "copy")
     log = tmp_path / "log"
     rank = ["rank", "-w", "mine", *SOLVE, *EXACT]
-    done = torchrun(tmp_path / "copy", "tests.distributed.dying", log, "killed", *rank, restarts=1)
+    dying = ["tests.distributed.dying", log, "killed", *rank]
+    done = ended(tmp_path / "copy", (*TORCHRUN, "1", "-m"), *dying)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in log.read_text().splitlines()]
     did = [[name for attempt, _, name in lines if attempt == number] for number in ("0", "1")]
@@ -142,10 +147,13 @@ def test_a_killed_worker_starts_again_and_no_finished_chunk_is_done_twice(ready:
     assert json.loads((tmp_path / "copy" / "progress.json").read_text())["done"] == 6
 
 
-def test_an_error_of_one_rank_is_told_once_and_ends_all(ready: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "how", [FORKED, pytest.param((*TORCHRUN, "0", "-m"), marks=pytest.mark.slow)], ids=["forked", "torchrun"]
+)
+def test_an_error_of_one_rank_is_told_once_and_ends_all(ready: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
     shutil.copytree(ready, tmp_path / "copy")
     dying = ["tests.distributed.dying", tmp_path / "log", "wrong", "rank", "-w", "mine", *SOLVE, *EXACT]
-    done = torchrun(tmp_path / "copy", *dying)
+    done = ended(tmp_path / "copy", how, *dying)
     assert done.stderr.count("The images of rank 1 are gone. Find them.") == 1
     # torchrun reports those that had ended when it looked.
     assert set(re.findall(r"exitcode +: (\S+)", done.stderr)) == {"2"}, done.stderr
@@ -154,10 +162,11 @@ def test_an_error_of_one_rank_is_told_once_and_ends_all(ready: Path, tmp_path: P
     assert [path.name for path in runs.glob("rank-*")] == []
 
 
+@pytest.mark.slow
 def test_cancelling_ends_both_and_keeps_what_was_finished(ready: Path, tmp_path: Path) -> None:
     shutil.copytree(ready, tmp_path / "copy")
     train = ["train", *LONG, "--tasks", ready / "tasks", "--out", tmp_path / "model"]
-    process = started(tmp_path / "copy", "core", *train)
+    process = started(tmp_path / "copy", (*TORCHRUN, "0", "-m"), "core", *train)
     state = tmp_path / "model" / "state.safetensors"
     while not state.exists():
         assert process.poll() is None, process.communicate()

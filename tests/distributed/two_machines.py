@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from core import cli
+from core.cli.app import run_app
+from core.cli.options import chosen_compute, open_workspace
 from core.runtime.distributed import exit_process, joined, world
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE, content_hash
@@ -27,7 +28,7 @@ def product_hash(workspace: str) -> str:
     from core.influence.curvature import Curvature
     from core.maml.vectors import flatten
 
-    loaded = Loaded(cli.open_workspace(workspace).project(), Compute("cpu", chunk=1))
+    loaded = Loaded(open_workspace(workspace).project(), Compute("cpu", chunk=1))
     curvature = Curvature("gauss-newton", loaded.model, loaded.params, loaded.train)
     return content_hash(curvature(torch.ones_like(flatten(loaded.params))).numpy())
 
@@ -38,11 +39,11 @@ def main() -> None:
     with joined():
         for command in json.loads(sys.argv[2]):
             sys.argv = ["core", *[part.replace("DISK", str(disk)) for part in command]]
-            code = cli._exit_code()
+            code = run_app()
             assert set(world().gather(code)) == {0}, command
         assert len(set(world().gather(product_hash("mine")))) == 1
         with pytest.raises(UserError, match="one device, but there are 2 processes"):
-            cli.chosen_compute("cuda:0", "float32", 8)
+            chosen_compute("cuda:0", "float32", 8)
     exit_process(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,12 +15,12 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playw
 from core.workspace.workspace import Workspace
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
 from tests.e2e.review_pages import make_workspace, open_review
-from tests.e2e.server import Server, start_server
+from tests.e2e.server import ROOT, Server, start_server
 
 HERE = Path(__file__).resolve().parent
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-_LOGS: dict[str, list[Path]] = {}
-"""Logs of the servers each test module has running."""
+_RUNNING: list[Server] = []
+"""Every server that runs now; their logs are shown with a test that fails."""
 
 Serve = Callable[..., str]
 
@@ -34,36 +35,52 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     if report.failed:
-        for log in _LOGS.get(item.nodeid.partition("::")[0], []):
+        for log in (server.log for server in _RUNNING):
             report.sections.append((f"server log {log.name}", log.read_text(errors="replace")[-8000:]))
     return report
 
 
 @pytest.fixture(scope="module")
-def serve(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """`serve(script, env=None, args=())` starts a Streamlit server and returns its base URL.
 
     The server lives until the next one is started or the test module ends, so a module can share one.
     """
-    running: list[Server] = []
-    logs = _LOGS.setdefault(request.node.nodeid, [])
-    folder = tmp_path_factory.mktemp("serve")
+    folder, held = tmp_path_factory.mktemp("serve"), ExitStack()
 
     def start(script: str | Path, env: dict[str, str] | None = None, args: tuple[str, ...] = ()) -> str:
-        while running:
-            running.pop().stop()
-        try:
-            server = start_server(script, folder, env, args)
-        except RuntimeError as error:
-            pytest.fail(str(error), pytrace=False)
-        running.append(server)
-        logs.append(server.log)
-        return server.url
+        held.close()
+        return held.enter_context(_served(script, folder, env, args)).url
 
-    yield start
-    for server in running:
+    with held:
+        yield start
+
+
+@contextmanager
+def _served(*asked: Any) -> Iterator[Server]:
+    try:
+        server = start_server(*asked)
+    except RuntimeError as error:
+        pytest.fail(str(error), pytrace=False)
+    _RUNNING.append(server)
+    try:
+        yield server
+    finally:
+        _RUNNING.remove(server)
         server.stop()
-    _LOGS.pop(request.node.nodeid, None)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the browser tests that share a server; its folder ``home`` holds their workspaces and image sets."""
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="session")
+def app(folder: Path) -> Iterator[str]:
+    """The address of the dashboard that they share."""
+    with _served(ROOT / "app.py", folder, {"TASKLENS_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -114,12 +131,6 @@ def page(browser: Browser) -> Iterator[Page]:
         pytest.fail("The browser saw:\n" + "\n".join(faults), pytrace=False)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the tests of the Review page: with a home of their workspaces."""
-    return tmp_path_factory.mktemp("review")
-
-
 @pytest.fixture
 def workspace(folder: Path, request: pytest.FixtureRequest) -> Workspace:
     """A small one with a queue, for one test."""
@@ -128,5 +139,5 @@ def workspace(folder: Path, request: pytest.FixtureRequest) -> Workspace:
 
 @pytest.fixture
 def review(page: Page, url: str, workspace: Workspace) -> Page:
-    """Its Review page; ``url`` is that of the module's server."""
+    """Its Review page, on the server that the module names ``url``."""
     return open_review(page, url, workspace)

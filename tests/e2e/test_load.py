@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.test_path import LONG, ROOT, go, heading, picture_loaded
+from tests.e2e.test_path import LONG, go, heading, picture_loaded
 from tests.e2e.widgets import choose, fill, press, unfold
 from tests.needs import cifar100_slice, mini_imagenet_like, omniglot_slice, real
 
@@ -51,24 +51,14 @@ def mini_imagenet(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def url(serve: Callable[..., str], home: Path) -> str:
-    return serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "1"})
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("data", [omniglot, fc100, mini_imagenet], ids=lambda make: make.__name__)
 def test_own_data_from_the_files_to_the_export(
-    page: Page, url: str, home: Path, tmp_path: Path, data: Callable[[Path], dict[str, str]]
+    page: Page, app: str, folder: Path, tmp_path: Path, data: Callable[[Path], dict[str, str]]
 ) -> None:
-    told, name = data(tmp_path), data.__name__
+    told, name, home = data(tmp_path), data.__name__, folder / "home"
     ways, shots, queries = told["shape"].split(",")
-    page.goto(f"{url}/load")
+    page.goto(f"{app}/load")
     heading(page, "Load")
 
     # 1 Images: looked at, then read.
@@ -145,10 +135,10 @@ def test_own_data_from_the_files_to_the_export(
 
 
 @pytest.mark.timeout(300)
-def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page, url: str, tmp_path: Path) -> None:
+def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page, app: str, tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "<img src=x onerror=alert(1)>.png").write_bytes(b"no picture")
-    page.goto(f"{url}/load")
+    page.goto(f"{app}/load")
     heading(page, "Load")
     unfold(page, "Add images")
     for path, said in (

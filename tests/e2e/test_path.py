@@ -1,4 +1,5 @@
-"""The whole path in a real browser, on the demo: rank, look, remove, edit, curve, export; and what must survive."""
+"""The whole path in a real browser, on the demo or a small problem in its place: rank, look, remove, edit, curve,
+export; and what must survive."""
 
 from __future__ import annotations
 
@@ -10,17 +11,31 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
+from core.actions.demo import ASSETS
+from core.tasks.generate import TaskSettings, generate, write_folder
 from core.ui.shell.navigation import TITLES
+from core.workspace.workspace import create
 from tests.e2e.widgets import fill
 
 ROOT = Path(__file__).resolve().parents[2]
+DEMO = "demo-noisy-tasks"
 LONG = 480_000
 """Milliseconds that a background job on a busy machine may take; a limit, not an expectation."""
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+@pytest.fixture(params=[12, pytest.param(252, marks=pytest.mark.slow)], ids=["small", "demo"])
+def tasks(request: pytest.FixtureRequest) -> int:
+    """How many training tasks the workspace has that opens by itself; the demo's own are 252."""
+    return int(request.param)
+
+
+@pytest.fixture
+def home(tasks: int, tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    if tasks != 252:
+        write_folder(generate(TaskSettings(count=tasks, heldout=10, noise="tasks:0.4:0.8")), tmp_path / "tasks")
+        create(folder / DEMO, tmp_path / "tasks", ASSETS / DEMO / "model")
+    return folder
 
 
 def heading(page: Page, text: str) -> None:
@@ -38,16 +53,16 @@ def picture_loaded(page: Page) -> None:
 
 
 @pytest.mark.timeout(1500)
-def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> None:
-    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "2"})
-    page.goto(url)
+def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path, tasks: int) -> None:
+    env = {"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "2"}
+    page.goto(serve(ROOT / "app.py", env=env))
     heading(page, "Overview")
     expect(page.get_by_text("Accuracy on held-out tasks")).to_be_visible(timeout=LONG)
 
     # Rank on all held-out tasks, in the background, with a smaller sample of the curvature than usual, for time; the
     # page comes back by itself.
     page.get_by_text("How it is computed", exact=True).click()
-    fill(page, re.compile("^Tasks for the curvature"), "16")
+    fill(page, re.compile("^Tasks for the curvature"), str(min(16, tasks)))
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.get_by_text("Rank again, on other held-out tasks")).to_be_visible(timeout=LONG)
 
@@ -102,20 +117,17 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path) -> No
     # Export.
     go(page, "Export")
     page.get_by_role("button", name="Write the export").click()
-    out = home / "demo-noisy-tasks" / "exports" / "cleaned"
+    out = home / DEMO / "exports" / "cleaned"
     expect(page.get_by_text("cleaned-tasks.parquet").first).to_be_visible(timeout=60_000)
     cleaned = pd.read_parquet(out / "cleaned-tasks.parquet")
-    assert cleaned["task_id"].nunique() == 251
+    assert cleaned["task_id"].nunique() == tasks - 1
     assert (cleaned.loc[cleaned["image_id"].isin(harmful), "weight"] == 0).all()
     removed = pd.read_csv(out / "removed.csv")
     assert set(removed["image_id"].dropna()) == set(harmful)
 
-
-@pytest.mark.timeout(300)
-def test_the_removal_survives_a_restart_of_the_server(page: Page, serve: Callable[..., str], home: Path) -> None:
-    """Runs after the path above, on a new server over the same folder, and opens a deep link first."""
-    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "2"})
-    page.goto(f"{url}/images")
+    # The removal survives a restart of the server; the first address that the new one is asked for is a deep link.
+    page.goto("about:blank")
+    page.goto(f"{serve(ROOT / 'app.py', env=env)}/images")
     expect(page.get_by_text("Decided: 1 task, 4 images removed")).to_be_visible(timeout=60_000)
 
 

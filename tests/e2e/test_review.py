@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -24,12 +22,11 @@ from tests.e2e.review_pages import (
     tiles,
     verdict,
 )
-from tests.e2e.server import ROOT
 
 
-@pytest.fixture(scope="module")
-def url(serve: Callable[..., str], folder: Path) -> str:
-    return serve(ROOT / "app.py", env={"TASKLENS_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"})
+@pytest.fixture
+def url(app: str) -> str:
+    return app
 
 
 def status(page: Page, text: str | re.Pattern[str]) -> None:
@@ -126,10 +123,11 @@ def test_fifty_keys_in_a_moment_lose_none(review: Page, workspace: Workspace) ->
     assert seconds < 5
 
 
-def test_going_back_at_once(review: Page) -> None:
-    """What was just seen comes back while the browser throws it away: the page lives on."""
+@pytest.mark.parametrize("steps", [8, pytest.param(40, marks=pytest.mark.slow)])
+def test_going_back_at_once(review: Page, steps: int) -> None:
+    """What was just seen comes back while the browser throws it away, after pauses as a person makes them."""
     place = 1
-    for step in range(40):
+    for step in range(steps):
         press(review, "right" if step % 4 < 2 else "left")
         place += 1 if step % 4 < 2 else -1
         review.wait_for_timeout(170 + 40 * (step % 7))

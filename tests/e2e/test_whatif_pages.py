@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,26 +18,23 @@ from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 from tests.e2e.widgets import fill, press, settled
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """With a small prepared workspace."""
+def workspace(folder: Path, tmp_path: Path) -> Workspace:
+    """A small one, prepared and evaluated."""
     tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=6, heldout=4))
     write_folder(tasks, tmp_path / "tasks")
     spec = ModelSpec(ways=3, filters=2)
     save_model(Model(spec, spec.init(0, torch.float64), {}), tmp_path / "model")
-    workspace = Workspace(create(tmp_path / "home" / "tiny", tmp_path / "tasks", tmp_path / "model").folder)
+    workspace = Workspace(create(folder / "home" / "tiny", tmp_path / "tasks", tmp_path / "model").folder)
     prepare(workspace, Compute("cpu"), Progress())
     evaluation(workspace, Compute("cpu"), Progress())
-    return tmp_path / "home"
+    return workspace
 
 
 @pytest.mark.timeout(300)
-def test_from_a_failure_to_a_measured_set(page: Page, serve: Callable[..., str], home: Path) -> None:
-    url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(home), "OMP_NUM_THREADS": "2"})
-    page.goto(f"{url}/why?workspace=tiny")  # a cold deep link
+def test_from_a_failure_to_a_measured_set(page: Page, app: str, workspace: Workspace) -> None:
+    page.goto(f"{app}/why?workspace=tiny")  # a cold deep link
     expect(page.get_by_role("heading", name="If the worst images were removed")).to_be_visible(timeout=60_000)
     settled(page)
     before = page.url
@@ -50,7 +46,7 @@ def test_from_a_failure_to_a_measured_set(page: Page, serve: Callable[..., str],
     chosen = tiles.first.get_attribute("data-id")
     page.get_by_role("button", name="Remove 1 selected").click()
     expect(page.get_by_text("Decided: 1 image removed")).to_be_visible()
-    assert Workspace(home / "tiny").changes().images == {chosen}
+    assert workspace.changes().images == {chosen}
 
     page.get_by_test_id("stSidebarNav").get_by_role("link", name="What if", exact=True).click()
     expect(page.get_by_text("There is no set yet")).to_be_visible()

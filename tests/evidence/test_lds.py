@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from core.evidence.lds import ceiling, correlations, difference, lds, predicted_losses
-from core.evidence.methods import ALL_METHODS, base, check, kind, words
-from core.evidence.subsets import subsets
+from core.evidence.lds import ceiling, correlations, lds, lds_difference, predicted_losses
+from core.evidence.methods import ALL_METHODS, base, check_method, describe, kind
+from core.evidence.subsets import subset_masks
 from core.runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -18,15 +18,15 @@ RNG = np.random.default_rng(0)
 
 @given(st.integers(4, 60), st.integers(3, 30), st.integers(0, 5))
 def test_halves_are_halves_and_more_of_them_begin_with_the_same(tasks: int, count: int, seed: int) -> None:
-    kept = subsets("half", tasks, count, seed)
+    kept = subset_masks("half", tasks, count, seed)
     assert kept.shape == (count, tasks)
     assert (kept.sum(1) == tasks // 2).all()
-    assert (subsets("half", tasks, count + 1, seed)[:count] == kept).all()
+    assert (subset_masks("half", tasks, count + 1, seed)[:count] == kept).all()
 
 
 @given(st.integers(3, 40), st.integers(0, 5))
 def test_leaving_one_out_leaves_another_one_out_each_time(tasks: int, seed: int) -> None:
-    kept = subsets("one", tasks, tasks, seed)
+    kept = subset_masks("one", tasks, tasks, seed)
     assert (kept.sum(1) == tasks - 1).all()
     assert (kept.sum(0) == tasks - 1).all()
 
@@ -42,7 +42,7 @@ def test_leaving_one_out_leaves_another_one_out_each_time(tasks: int, seed: int)
 )
 def test_subsets_that_make_no_sense_are_refused(given: tuple, match: str) -> None:
     with pytest.raises(UserError, match=match):
-        subsets(*given)
+        subset_masks(*given)
 
 
 def test_a_prediction_adds_up_the_scores_of_what_is_gone() -> None:
@@ -59,7 +59,7 @@ def test_correlations_are_those_of_scipy() -> None:
 
 
 def test_scores_that_tell_the_truth_get_all_and_their_opposite_the_contrary() -> None:
-    scores, kept = RNG.normal(size=(30, 4)), subsets("half", 30, 25)
+    scores, kept = RNG.normal(size=(30, 4)), subset_masks("half", 30, 25)
     measured = predicted_losses(scores, kept) + 7.0
     found = lds(predicted_losses(scores, kept), measured)
     assert (found.mean, found.low, found.high) == pytest.approx((1, 1, 1))
@@ -93,21 +93,21 @@ def test_the_ceiling_takes_an_odd_number_of_seeds() -> None:
 
 
 def test_a_difference_is_paired() -> None:
-    scores, kept = RNG.normal(size=(30, 4)), subsets("half", 30, 25)
+    scores, kept = RNG.normal(size=(30, 4)), subset_masks("half", 30, 25)
     truth = predicted_losses(scores, kept)
     worse = truth + 2 * RNG.normal(size=truth.shape)
-    gap = difference(truth, worse, truth)
+    gap = lds_difference(truth, worse, truth)
     assert gap.low > 0
-    assert difference(truth, truth, truth).high == 0
+    assert lds_difference(truth, truth, truth).high == 0
 
 
 def test_every_method_has_a_kind_and_words() -> None:
     assert {kind(name) for name in ALL_METHODS} == {"influence", "baseline", "combination"}
-    assert all(words(name) for name in ALL_METHODS)
+    assert all(describe(name) for name in ALL_METHODS)
     varied = "task-if:damping=0.01:solver=low-rank:rank=20"
-    check(varied)
+    check_method(varied)
     assert base(varied) == "task-if"
-    assert "damping=0.01" in words(varied)
+    assert "damping=0.01" in describe(varied)
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_every_method_has_a_kind_and_words() -> None:
 )
 def test_methods_that_are_none_are_refused(name: str, match: str) -> None:
     with pytest.raises(UserError, match=match):
-        check(name)
+        check_method(name)

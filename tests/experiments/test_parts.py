@@ -1,4 +1,4 @@
-"""What experiments are made of: images divided in three, rows that a task can spare, differences and their words."""
+"""Parts of experiments: images divided in three, rows that a task can spare, differences and curves."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from scipy import stats
 from core.actions.compute import Compute
 from core.data import ImageSet, load_images
 from core.experiments import figure2, instances, problems
-from core.experiments.outcome import Difference, Figures, dots, line, mean_sd
-from core.experiments.paper import printed
-from core.experiments.problems import Problem, draw, problem, recipe, three_parts
+from core.experiments.formatting import mean_sd, signed
+from core.experiments.paper import PUBLISHED, published_cells
+from core.experiments.problems import Problem, build_problem, draw_tasks, make_recipe, split_three_ways
 from core.experiments.profiles import DATA, MNIST, OMNIGLOT, PROFILES, profile_of
+from core.experiments.summary import Measurements, PairedDifference, column_curve, mean_curve
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
@@ -40,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def noisy(home: Path) -> Problem:
-    return problem(recipe(TINY, MNIST, "mnist5k", "easy", 0), Compute(device="cpu"), Progress())
+    return build_problem(make_recipe(TINY, MNIST, "mnist5k", "easy", 0), Compute(device="cpu"), Progress())
 
 
 def with_parts(images: ImageSet, parts: dict[int, str]) -> ImageSet:
@@ -48,8 +49,8 @@ def with_parts(images: ImageSet, parts: dict[int, str]) -> ImageSet:
     return replace(images, splits=np.array([parts[label] for label in images.labels], dtype=object))
 
 
-def assert_apart(images: ImageSet, data: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    parts = three_parts(images, data, np.random.default_rng(0))
+def assert_disjoint(images: ImageSet, data: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    parts = split_three_ways(images, data, np.random.default_rng(0))
     assert all(len(part) for part in parts)
     assert len(np.unique(np.concatenate(parts))) == sum(len(part) for part in parts)
     return parts
@@ -57,7 +58,7 @@ def assert_apart(images: ImageSet, data: str) -> tuple[np.ndarray, np.ndarray, n
 
 def test_images_are_divided_within_every_class() -> None:
     images = load_images("mnist5k")
-    train, targets, tests = assert_apart(images, MNIST)
+    train, targets, tests = assert_disjoint(images, MNIST)
     assert len(train) + len(targets) + len(tests) == len(images)
     for part in (train, targets, tests):
         assert set(images.labels[part]) == set(range(10))
@@ -66,7 +67,7 @@ def test_images_are_divided_within_every_class() -> None:
 
 def test_characters_are_divided_by_class() -> None:
     images = load_images("mnist5k")
-    train, targets, tests = assert_apart(images, OMNIGLOT)
+    train, targets, tests = assert_disjoint(images, OMNIGLOT)
     classes = [set(images.labels[part]) for part in (train, targets, tests)]
     assert not classes[0] & classes[1]
     assert not classes[0] & classes[2]
@@ -75,11 +76,11 @@ def test_characters_are_divided_by_class() -> None:
 
 def test_parts_that_images_come_with_are_kept() -> None:
     images = load_images("mnist5k")
-    told = with_parts(images, {label: ("train", "val", "test")[min(label // 4, 2)] for label in range(10)})
-    for part, name in zip(assert_apart(told, "fc100"), ("train", "val", "test"), strict=True):
-        assert set(told.splits[part]) == {name}
+    split = with_parts(images, {label: ("train", "val", "test")[min(label // 4, 2)] for label in range(10)})
+    for part, name in zip(assert_disjoint(split, "fc100"), ("train", "val", "test"), strict=True):
+        assert set(split.splits[part]) == {name}
     two = with_parts(images, {label: "train" if label < 6 else "test" for label in range(10)})
-    train, targets, tests = assert_apart(two, "fc100")
+    train, targets, tests = assert_disjoint(two, "fc100")
     assert not set(two.labels[train]) & set(two.labels[np.r_[targets, tests]])
 
 
@@ -92,8 +93,8 @@ def test_tests_share_no_image_with_tasks_and_targets_and_have_no_noise(noisy: Pr
     for rows in (tests, targets):
         assert (rows["class"].astype(str) == truth[rows["image_id"].map(project.images.index)]).all()
     wrong = train["class"].astype(str).to_numpy() != truth[train["image_id"].map(project.images.index)]
-    assert set(train.loc[wrong, "task_id"]) == set(np.array(project.tasks.train.task_ids)[noisy.spoilt_tasks])
-    assert noisy.spoilt_tasks.sum() == round(0.4 * len(project.tasks.train))
+    assert set(train.loc[wrong, "task_id"]) == set(np.array(project.tasks.train.task_ids)[noisy.noisy_tasks])
+    assert noisy.noisy_tasks.sum() == round(0.4 * len(project.tasks.train))
 
 
 def test_a_problem_is_made_once_and_again_the_same(noisy: Problem, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,27 +102,27 @@ def test_a_problem_is_made_once_and_again_the_same(noisy: Problem, home: Path, m
         raise AssertionError("trained again")
 
     monkeypatch.setattr(problems, "train_model", refuse)
-    again = problem(recipe(TINY, MNIST, "mnist5k", "easy", 0), Compute(device="cpu"), Progress())
+    again = build_problem(make_recipe(TINY, MNIST, "mnist5k", "easy", 0), Compute(device="cpu"), Progress())
     assert again.workspace.folder == noisy.workspace.folder
     assert again.tests.hash == noisy.tests.hash
     with pytest.raises(AssertionError, match="trained again"):
-        problem(recipe(TINY, MNIST, "mnist5k", "easy", 1), Compute(device="cpu"), Progress())
+        build_problem(make_recipe(TINY, MNIST, "mnist5k", "easy", 1), Compute(device="cpu"), Progress())
 
 
 def test_a_seed_draws_everything_and_a_model_seed_the_model_alone() -> None:
     images = load_images("mnist5k")
-    zero, one = (recipe(TINY, MNIST, "mnist5k", "none", seed) for seed in (0, 1))
-    assert draw(images, zero)[0].train.hash != draw(images, one)[0].train.hash
-    assert draw(images, zero)[1].hash != draw(images, one)[1].hash
-    other = recipe(TINY, MNIST, "mnist5k", "none", 0, model_seed=1)
-    assert draw(images, other)[0].train.hash == draw(images, zero)[0].train.hash
+    zero, one = (make_recipe(TINY, MNIST, "mnist5k", "none", seed) for seed in (0, 1))
+    assert draw_tasks(images, zero)[0].train.hash != draw_tasks(images, one)[0].train.hash
+    assert draw_tasks(images, zero)[1].hash != draw_tasks(images, one)[1].hash
+    other = make_recipe(TINY, MNIST, "mnist5k", "none", 0, model_seed=1)
+    assert draw_tasks(images, other)[0].train.hash == draw_tasks(images, zero)[0].train.hash
     assert (zero.training.seed, other.training.seed) == (0, 1)
 
 
 @pytest.mark.parametrize("role", ["support", "query"])
 def test_two_fifths_of_the_rows_of_some_tasks_go_and_every_class_stays(noisy: Problem, role: str) -> None:
     train = noisy.loaded.project.tasks.train
-    chosen = instances.some_rows(train, role, np.random.default_rng(0))
+    chosen = instances.sample_rows(train, role, np.random.default_rng(0))
     by_task = pd.Series([task for task, _, _ in chosen]).value_counts()
     assert len(by_task) == min(instances.TASKS, len(train))
     assert (by_task == 4).all()
@@ -146,7 +147,7 @@ def test_no_class_of_a_task_loses_its_last_support_row(data: st.DataObject) -> N
     tasks = TaskList(rows)
     order = rows.iloc[data.draw(st.permutations(range(len(rows))))]
     count = data.draw(st.integers(0, len(rows)))
-    taken = figure2.first_spared(tasks, order, count)
+    taken = figure2.removable_rows(tasks, order, count)
     assert len(taken) == min(count, len(rows) - 4), "exactly as many, as long as four rows can stay"
     gone = pd.MultiIndex.from_frame(rows[KEY]).isin(taken)
     support = rows["role"] == "support"
@@ -158,21 +159,22 @@ def test_no_class_of_a_task_loses_its_last_support_row(data: st.DataObject) -> N
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8), st.lists(st.floats(-1, 1), min_size=8, max_size=8))
-def test_differences_are_students(one: list[float], other: list[float]) -> None:
+def test_differences_have_students_interval(one: list[float], other: list[float]) -> None:
     other = other[: len(one)]
-    found = Difference.of(np.array(one), np.array(other))
+    found = PairedDifference.of(np.array(one), np.array(other))
     gaps = 100 * (np.array(one) - np.array(other))
     assert found.mean == pytest.approx(gaps.mean())
     if gaps.std() > 1e-9:
-        told = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
-        assert (found.low, found.high) == pytest.approx((told.low, told.high), rel=1e-6, abs=1e-9)
-    assert found.sure == (found.low > 0 or found.high < 0)
+        expected = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-6, abs=1e-9)
+    assert found.is_significant == (found.low > 0 or found.high < 0)
 
 
 def test_one_seed_settles_nothing() -> None:
-    found = Difference.of(np.array([0.9]), np.array([0.1]))
-    assert not found.sure
-    assert found.words == "+80.0 points (one seed)"
+    found = PairedDifference.of(np.array([0.9]), np.array([0.1]))
+    assert not found.is_significant
+    assert not np.isfinite(found.low)
+    assert found.text.startswith(signed(80))
 
 
 def test_means_are_printed_as_the_paper_does() -> None:
@@ -184,30 +186,28 @@ def test_means_are_printed_as_the_paper_does() -> None:
 
 def test_lines_and_dots_show_one_standard_deviation() -> None:
     frame = pd.DataFrame({"share": [0, 0, 1, 1], "value": [1.0, 3.0, 5.0, 5.0], "seed": [0, 1, 0, 1]})
-    drawn = line("a", frame, "share", "value")
+    drawn = column_curve("a", frame, "share", "value")
     assert (drawn.x, drawn.y) == ([0.0, 1.0], [2.0, 5.0])
     assert drawn.low == pytest.approx([2 - 2**0.5, 5])
     assert drawn.high == pytest.approx([2 + 2**0.5, 5])
-    alone = dots("b", ["one"], [pd.Series([0.5])])
+    alone = mean_curve("b", ["one"], [pd.Series([0.5])])
     assert alone.low == alone.high == alone.y == [0.5]
 
 
-def test_figures_are_found_by_what_they_are_of() -> None:
+def test_measurements_are_selected_by_value() -> None:
     table = pd.DataFrame({"data": ["fc100", "mnist", "mnist"], "seed": [0, 1, 0], "accuracy": [0.1, 0.2, 0.3]})
-    figures = Figures(table, TINY, {})
-    assert figures.data == ["mnist", "fc100"]
-    assert figures.of(data="mnist")["accuracy"].tolist() == [0.3, 0.2]
+    measurements = Measurements(table, TINY, {})
+    assert measurements.data == ["mnist", "fc100"]
+    assert measurements.select(data="mnist")["accuracy"].tolist() == [0.3, 0.2]
 
 
 def test_the_papers_figures_are_those_it_prints() -> None:
-    at = printed("retrain", "omniglot")
-    assert at is not None
-    assert (at.accuracy_words, at.seconds_words) == ("0.7908 ± 0.0061", "316.74 ± 8.45")
-    last = printed("instance-if-query", "fc100")
-    assert last is not None
-    assert last.accuracy == 0.3698
-    assert printed("newton", "mnist") is None
-    assert all(printed(method, data) for method in ("task-if", "direct-if", "ekfac", "trak", "tracin") for data in DATA)
+    assert published_cells("retrain", "omniglot") == ["0.7908 ± 0.0061", "316.74 ± 8.45"]
+    assert published_cells("newton", "omniglot") == ["", ""]
+    assert PUBLISHED["instance-if-query", "fc100"][0] == 0.3698
+    assert ("newton", "mnist") not in PUBLISHED
+    assert all((method, data) in PUBLISHED for method in ("task-if", "ekfac", "trak", "tracin") for data in DATA)
+    assert {len(numbers) for numbers in PUBLISHED.values()} == {4}
 
 
 def test_profiles_grow() -> None:
@@ -216,15 +216,15 @@ def test_profiles_grow() -> None:
     assert full.counts[OMNIGLOT] == 10_000
     assert full.counts[MNIST] is None
     assert full.seeds == small.seeds == 5
-    with pytest.raises(UserError, match="no profile 'huge'"):
+    with pytest.raises(UserError, match="'huge'"):
         profile_of("huge")
 
 
-def test_spoilt_tasks_are_those_with_a_mislabelled_image(home: Path) -> None:
+def test_noisy_tasks_are_those_with_a_mislabelled_image(home: Path) -> None:
     train = SimpleNamespace(task_ids=["t0", "t1"], rows=pd.DataFrame({"task_id": ["t0", "t1"], "image_id": ["a", "b"]}))
     tasks = SimpleNamespace(planted=pd.DataFrame({"image_id": ["b"]}), train=train)
     made = Problem(None, None, Compute())  # type: ignore[arg-type]
     made.__dict__["loaded"] = SimpleNamespace(project=SimpleNamespace(tasks=tasks))
-    assert made.spoilt_tasks.tolist() == [False, True]
+    assert made.noisy_tasks.tolist() == [False, True]
     tasks.planted = None
-    assert made.spoilt_tasks.tolist() == [False, False]
+    assert made.noisy_tasks.tolist() == [False, False]

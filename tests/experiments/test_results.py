@@ -1,4 +1,4 @@
-"""The result folder: what is written is read again, whatever the texts hold, and damage is named."""
+"""The result folder: what is written is read again, whatever the texts contain, and damage is named."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from core.experiments.results import (
     PARTS,
+    ExperimentResult,
     Grid,
     Picture,
     Plot,
-    Result,
     Series,
     Table,
     as_markdown,
@@ -73,7 +73,7 @@ def distinct(parts: st.SearchStrategy) -> st.SearchStrategy:
 @given(st.lists(texts, max_size=3), distinct(table()), distinct(plots), distinct(grids))
 def test_what_is_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory,
-    says: list[str],
+    findings: list[str],
     tables: list[Table],
     plots: list[Plot],
     grids: list[Grid],
@@ -81,9 +81,9 @@ def test_what_is_written_is_read_again(
     order = [part.name for kind in (tables, plots, grids) for part in kind]
     config = {"title": "Any | title", "command": "python -m core experiments truth", "order": order}
     folder = tmp_path_factory.mktemp("result")
-    write_result(folder, Result(config, says, tables, plots, grids), SEEDS)
+    write_result(folder, ExperimentResult(config, findings, tables, plots, grids), SEEDS)
     found = read_result(folder)
-    assert (found.config, found.says) == (config, says)
+    assert (found.config, found.findings) == (config, findings)
     # Names may occur in several kinds; the order is then that of the first.
     for written, read in ((tables, found.tables), (plots, found.plots), (grids, found.grids)):
         assert sorted(read, key=lambda part: part.name) == sorted(written, key=lambda part: part.name)
@@ -94,13 +94,15 @@ def small(folder: Path) -> Path:
     plot = Plot("line", "Line", "lines", "x", "y", [Series("s", [0.0, 1.0], [0.0, 1.0])])
     grid = Grid("rows", "Rows", "mnist5k", "0" * 64, [Picture("task", ["mnist5k-0000"], "0 1", 0.5)])
     config = {"title": "Title", "command": "python -m core experiments truth", "order": ["one", "line", "rows"]}
-    write_result(folder, Result(config, ["Said."], [shown], [plot], [grid]), SEEDS)
+    write_result(folder, ExperimentResult(config, ["A finding."], [shown], [plot], [grid]), SEEDS)
     return folder
 
 
 def test_the_order_of_parts_is_kept(tmp_path: Path) -> None:
     plots = [Plot(name, name, "lines", "x", "y", []) for name in ("c", "a", "b")]
-    write_result(tmp_path, Result({"title": "T", "command": "C", "order": ["c", "a", "b"]}, [], plots=plots), SEEDS)
+    write_result(
+        tmp_path, ExperimentResult({"title": "T", "command": "C", "order": ["c", "a", "b"]}, [], plots=plots), SEEDS
+    )
     assert [plot.name for plot in read_result(tmp_path).plots] == ["c", "a", "b"]
 
 
@@ -109,8 +111,8 @@ def test_parts_of_an_older_result_are_gone(tmp_path: Path) -> None:
     small(out)
     (out / "notes.txt").write_text("by hand")
     with replacing_folder(out, PARTS) as folder:
-        write_result(folder, Result({"title": "T", "command": "C"}, []), SEEDS)
-    assert read_result(out) == Result({"title": "T", "command": "C"}, [])
+        write_result(folder, ExperimentResult({"title": "T", "command": "C"}, []), SEEDS)
+    assert read_result(out) == ExperimentResult({"title": "T", "command": "C"}, [])
     assert not list(out.glob("plots/*"))
     assert (out / "notes.txt").read_text() == "by hand"
 
@@ -123,7 +125,7 @@ def test_figures_of_every_seed_and_tables_are_for_other_programs(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "damaged", ["config.json", "says.json", "tables/one.json", "plots/line.json", "grids/rows.json"]
+    "damaged", ["config.json", "findings.json", "tables/one.json", "plots/line.json", "grids/rows.json"]
 )
 @pytest.mark.parametrize("content", ["{", "\x00", '{"name": "'])
 def test_a_file_that_is_no_json_is_named(tmp_path: Path, damaged: str, content: str) -> None:
@@ -145,15 +147,25 @@ def test_a_folder_without_a_result_is_named(tmp_path: Path) -> None:
         read_result(tmp_path / "none")
 
 
+def test_findings_of_earlier_versions_are_read_and_replaced(tmp_path: Path) -> None:
+    out = small(tmp_path / "out")
+    (out / "findings.json").rename(out / "says.json")
+    assert read_result(out).findings == ["A finding."]
+    with replacing_folder(out, PARTS) as folder:
+        write_result(folder, ExperimentResult({"title": "T", "command": "C"}, ["A new one."]), SEEDS)
+    assert read_result(out).findings == ["A new one."]
+    assert not (out / "says.json").exists()
+
+
 def test_cells_with_pipes_stay_cells() -> None:
     shown = Table("one", "One", ["a|b", "c"], [["1 | 2", "3"]])
     assert markdown_rows(shown) == [r"| a\|b | c |", "|---|---|", r"| 1 \| 2 | 3 |"]
 
 
-def test_the_readable_form_has_everything(tmp_path: Path) -> None:
+def test_the_page_of_a_result_has_everything(tmp_path: Path) -> None:
     text = as_markdown(read_result(small(tmp_path)))
     assert (tmp_path / "README.md").read_text() == text
-    for said in ("# Title", "- Said.", "`python -m core experiments truth`", r"a \| b", "A note."):
-        assert said in text
+    for part in ("# Title", "- A finding.", "`python -m core experiments truth`", r"a \| b", "A note."):
+        assert part in text
     assert "![Line](plots/line.png)" in text
     assert "![Rows](grids/rows.png)" in text

@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from core.influence.curvature import CURVATURES
-from core.influence.methods import DEFAULT, GRADIENTS, METHODS, SUBSAMPLES, Estimator, SolveSettings, estimator
-from core.influence.solvers import SOLVERS
+from core.influence.methods import DEFAULT, METHODS, Estimator, SolveSettings, estimator
+from core.influence.settings import GRADIENTS, SOLVERS, SUBSAMPLES
 from core.runtime.errors import UserError
 
 SOLVED = [name for name, method in METHODS.items() if method.estimator.solve is not None]
@@ -40,11 +40,11 @@ def test_every_method_builds_as_it_is_listed(name: str) -> None:
     built = estimator(name)
     assert built == METHODS[name].estimator
     assert built.name == name
-    assert built.words == METHODS[name].words != ""
+    assert built.description == METHODS[name].description != ""
 
 
 def test_every_method_has_words_of_its_own_and_the_default_is_one() -> None:
-    assert len({method.words for method in METHODS.values()}) == len(METHODS)
+    assert len({method.description for method in METHODS.values()}) == len(METHODS)
     assert DEFAULT in METHODS
     assert set(UNSOLVED) == {"dot", "tracin"}
 
@@ -185,12 +185,12 @@ def estimators(draw: st.DrawFn) -> Estimator:
 
 @given(estimators(), estimators())
 def test_answers_are_named_alike_only_if_every_part_is(one: Estimator, other: Estimator) -> None:
-    assert (one.question() == other.question()) == (one == other)
+    assert (one.cache_key() == other.cache_key()) == (one == other)
 
 
 @given(estimators())
 def test_the_name_of_an_answer_is_plain_data(chosen: Estimator) -> None:
-    question = chosen.question()
+    question = chosen.cache_key()
     assert json.loads(json.dumps(question)) == question
     assert question["method"] == chosen.name
 
@@ -198,4 +198,4 @@ def test_the_name_of_an_answer_is_plain_data(chosen: Estimator) -> None:
 @pytest.mark.parametrize("name", SOLVED)
 @pytest.mark.parametrize("field", [field for field in OTHERS if field not in ("solver", "rank", "curvature")])
 def test_one_part_changed_is_another_question(name: str, field: str) -> None:
-    assert estimator(name, **{field: OTHERS[field]}).question() != estimator(name).question()
+    assert estimator(name, **{field: OTHERS[field]}).cache_key() != estimator(name).cache_key()

@@ -16,8 +16,8 @@ from core.data.images import ImageSet
 from core.tasks.exchange import write_foreign
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.workspace import Workspace
+from tests.cli.shell import Shell
 from tests.learn2learn.test_networks import l2l, models, small_resnet
-from tests.test_cli import Shell
 
 DOCS = Path(__file__).parents[2] / "docs" / "exchange.md"
 TASKS = ["tasks", "--count", "12", "--ways", "5", "--shots", "1", "--queries", "5", "--heldout", "20"]

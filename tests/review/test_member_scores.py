@@ -15,7 +15,8 @@ from core.maml.vectors import flatten
 from core.review import cross_validation
 from core.review import member_scores as members
 from core.review.image_labels import image_label_pairs
-from core.review.member_scores import FAST, ROWS, SLOW, ScoreSettings, ScoreTable, Source, features_of, score_labels
+from core.review.member_scores import FAST, ROWS, ScoreSettings, ScoreTable, Source, features_of, score_labels
+from core.review.settings import SLOW
 from core.runtime.progress import Progress
 from core.tasks.noise import Noise, flip_labels
 from core.tasks.tasklist import TaskList

@@ -19,10 +19,9 @@ from core.actions.decide import mark, worst_items
 from core.actions.edit import edit
 from core.actions.rank import ranking
 from core.checkpoints.model import Model, ModelSpec, save_model
-from core.editing.curves import CurveSettings
-from core.editing.methods import DEFAULT_EDIT_METHODS, FINETUNE, NEWTON, SOLVE, STEP_METHODS
-from core.editing.methods import FINETUNE as CURVE_FINETUNE
-from core.editing.newton import NewtonSettings
+from core.editing.methods import SOLVE
+from core.editing.settings import DEFAULT_EDIT_METHODS, FINETUNE, NEWTON, STEP_METHODS, CurveSettings, NewtonSettings
+from core.editing.settings import FINETUNE as CURVE_FINETUNE
 from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target
 from core.maml.training import TrainSettings
@@ -32,6 +31,7 @@ from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace, create
+from tests.conftest import MakeOnce
 
 ROOT = Path(__file__).resolve().parents[2]
 Open = Callable[[str], AppTest]
@@ -61,10 +61,8 @@ def make_edit(
     )
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A problem with nothing computed."""
-    folder = tmp_path_factory.mktemp("problem")
+def make_bare(folder: Path) -> None:
+    """A problem with nothing computed, in the workspace ``tiny``."""
     tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=6, heldout=4))
     write_folder(tasks, folder / "tasks")
     spec = ModelSpec(ways=3, filters=2)
@@ -72,22 +70,29 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "training": {"iterations": 2, "meta_batch": 2, "learning_rate": 1e-3, "polish": 0, "tolerance": 1e-4, "seed": 0}
     }
     save_model(Model(spec, spec.init(0, torch.float64), story), folder / "model")
-    return create(folder / "tiny", folder / "tasks", folder / "model").folder
+    create(folder / "tiny", folder / "tasks", folder / "model")
 
 
-@pytest.fixture(scope="module")
-def computed(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_computed(folder: Path) -> None:
     """The same with a ranking, the most harmful task marked (by somebody whose name is markup), edits, and a curve."""
-    folder = tmp_path_factory.mktemp("computed") / "tiny"
-    shutil.copytree(bare, folder)
-    workspace = Workspace(folder)
+    make_bare(folder)
+    workspace = Workspace(folder / "tiny")
     ranked = make_ranking(workspace)
     mark(workspace, worst_items(ranked, "tasks", 1), reviewer="![](http://evil.example/x.png)", source=ranked.id)
     for way in (*DEFAULT_EDIT_METHODS, *STEP_METHODS):
         make_edit(workspace, way)
     settings = CurveSettings(shares=(0.0, 0.4), seeds=2)
     curve(workspace, ranked, settings, replace(CURVE_FINETUNE, iterations=2), COMPUTE, Progress())
-    return folder
+
+
+@pytest.fixture(scope="session")
+def bare(make_once: MakeOnce) -> Path:
+    return make_once("bare", make_bare) / "tiny"
+
+
+@pytest.fixture(scope="session")
+def computed(make_once: MakeOnce) -> Path:
+    return make_once("computed", make_computed) / "tiny"
 
 
 @pytest.fixture

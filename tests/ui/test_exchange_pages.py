@@ -67,7 +67,7 @@ class TestCopies:
         assert "not looked for yet" in words(page)
         click(page, "duplicates_start")
         assert started == [["review", "duplicates", "--workspace", str(empty.folder)]]
-        assert page.code[0].value == "python -m core review duplicates --workspace tiny"
+        assert page.code[0].value == "tasklens review duplicates --workspace tiny"
 
     def test_one_of_each_pair_goes_but_of_no_contradiction(self, show: Open, searched: Workspace) -> None:
         page = copies_page(show)

@@ -13,15 +13,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import core.ui.experiments.panel
-from core.experiments.appearance import GREY, HARMS, HELPS
 from core.experiments.catalog import EXPERIMENTS
-from core.experiments.conduct import result_folder
 from core.experiments.profiles import PROFILES
 from core.experiments.results import Series, Table
+from core.experiments.run import result_folder
+from core.experiments.style import GREY, HARMS, HELPS
 from core.runtime.errors import UserError
 from core.ui.charts.experiments import plot_figure
 from core.ui.charts.scores import HARMFUL, HELPFUL, NEUTRAL
-from core.ui.experiments.results import marked, sentence
+from core.ui.experiments.panel import MISSING_IMAGES
+from core.ui.experiments.results import MISSING_PICTURE, NO_RESULT, PAPER_NOTE, finding_markdown, mark_paper_columns
 from core.ui.export.results import zip_files
 from core.ui.shell.navigation import TITLES
 from core.workspace.jobs import Job
@@ -52,10 +53,10 @@ class TestStarting:
         assert page.selectbox(key="experiment").options == [one.title for one in EXPERIMENTS.values()]
         for name, experiment in EXPERIMENTS.items():
             page.selectbox(key="experiment").set_value(name)
-            assert experiment.words in words(run_again(page))
+            assert experiment.description in words(run_again(page))
             click(page, "experiment_start")
             assert started[-1] == ["experiments", name, "--profile", "small"]
-            assert commands(page)[-1] == f"python -m core experiments {name} --profile small"
+            assert commands(page)[-1] == f"tasklens experiments {name} --profile small"
 
     def test_size_and_seeds_are_passed_on(self, show: Open, home: Path, started: list[list[str]]) -> None:
         page = show("experiments")
@@ -70,12 +71,12 @@ class TestStarting:
     def test_missing_image_sets_are_named_with_what_adds_them(self, show: Open, home: Path) -> None:
         page = show("experiments")
         assert "mnist (“mnist5k”)" in words(page)
-        assert "Not on this machine, so left out: omniglot, mini-imagenet, fc100." in words(page)
+        assert f"{MISSING_IMAGES}: omniglot, mini-imagenet, fc100." in words(page)
         adding = commands(page)[0].splitlines()
         assert adding == [
-            "python -m core data --format omniglot --path FOLDER --name omniglot --download",
-            "python -m core data --format mini-imagenet --path FOLDER --name mini-imagenet",
-            "python -m core data --format fc100 --path FOLDER --name fc100 --download",
+            "tasklens data --format omniglot --path FOLDER --name omniglot --download",
+            "tasklens data --format mini-imagenet --path FOLDER --name mini-imagenet",
+            "tasklens data --format fc100 --path FOLDER --name fc100 --download",
         ]
 
     def test_nothing_is_missing_where_all_are_here(
@@ -85,10 +86,12 @@ class TestStarting:
         monkeypatch.setattr(core.ui.experiments.panel, "image_sets", lambda: {name: f"my {name}" for name in data})
         page = show("experiments")
         assert "omniglot (“my omniglot”)" in words(page)
-        assert "Not on this machine" not in words(page)
+        assert MISSING_IMAGES not in words(page)
 
     @pytest.mark.parametrize(("code", "said"), [(130, "was cancelled"), (2, "did not finish")])
-    def test_what_stopped_goes_on(self, show: Open, home: Path, started: list[list[str]], code: int, said: str) -> None:
+    def test_a_stopped_experiment_can_be_resumed(
+        self, show: Open, home: Path, started: list[list[str]], code: int, said: str
+    ) -> None:
         args = ["experiments", "table1-tasks", "--profile", "tiny", "--seeds", "3"]
         job = put_job(home / "library" / "jobs", args, code)
         assert job.status() in ("cancelled", "failed")
@@ -97,7 +100,7 @@ class TestStarting:
         click(page, "experiment_resume")
         assert started == [args]
 
-    def test_what_ended_well_or_is_of_another_experiment_does_not_go_on(self, show: Open, home: Path) -> None:
+    def test_only_a_stopped_run_of_the_same_experiment_can_be_resumed(self, show: Open, home: Path) -> None:
         put_job(home / "library" / "jobs", ["experiments", "truth", "--profile", "tiny"], 2)
         page = show("experiments")
         assert "experiment_resume" not in [button.key for button in page.button]
@@ -120,7 +123,7 @@ class TestResult:
     def test_without_one_it_says_what_to_do(self, show: Open, home: Path) -> None:
         page = show("experiments")
         assert page.title[0].value == TITLES["experiments"]
-        assert "has no result on this machine yet. Choose a size above and start it" in words(page)
+        assert NO_RESULT in words(page)
         assert not page.table
 
     def test_sentences_tables_plots_and_pictures_are_shown(self, show: Open, home: Path) -> None:
@@ -133,7 +136,7 @@ class TestResult:
             "accuracy",
             ":gray[paper: accuracy]",
         ]
-        assert "Grey columns: as printed in the paper" in words(page)
+        assert PAPER_NOTE in words(page)
         assert len(page.get("plotly_chart")) == 3
         for said in (TABLE.note, LINES.note, LINES.title, DOTS.title):
             assert said in words(page)
@@ -167,7 +170,7 @@ class TestResult:
     def test_a_new_result_in_the_place_of_the_old_one_is_seen(self, show: Open, home: Path) -> None:
         folder = write_experiment()
         page = show("experiments")
-        (folder / "says.json").write_text('["Something else."]')
+        (folder / "findings.json").write_text('["Something else."]')
         os.utime(folder / "config.json", ns=(0, 10**18))
         assert "- Something else." in words(run_again(page))
 
@@ -176,7 +179,7 @@ class TestResult:
         [
             ("config.json", "[]"),
             ("config.json", "{"),
-            ("says.json", '{"a": 1}'),
+            ("findings.json", '{"a": 1}'),
             ("tables/tasks.json", '{"name": "tasks"}'),
             (
                 "tables/tasks.json",
@@ -205,7 +208,7 @@ class TestResult:
 
     def test_a_missing_picture_is_said(self, show: Open, home: Path) -> None:
         (write_experiment() / "grids" / "tasks.png").unlink()
-        assert "The picture of “Most helpful” is missing. Run the experiment again" in words(show("experiments"))
+        assert f"“Most helpful” {MISSING_PICTURE}" in words(show("experiments"))
 
     def test_the_archive_holds_the_folder(self, home: Path) -> None:
         folder = write_experiment()
@@ -219,15 +222,17 @@ def test_results_lie_where_the_command_puts_them(home: Path) -> None:
 
 
 def test_sentences_may_be_bold_and_nothing_else() -> None:
-    assert sentence("**MNIST.** Gains *more* [x](y)") == r"**MNIST\.** Gains \*more\* \[x\]\(y\)"
-    assert sentence("one ** alone") == r"one \*\* alone"
+    assert finding_markdown("**MNIST.** Gains *more* [x](y)") == r"**MNIST\.** Gains \*more\* \[x\]\(y\)"
+    assert finding_markdown("one ** alone") == r"one \*\* alone"
 
 
 def test_only_columns_of_the_paper_are_grey() -> None:
-    cells, papers = marked(Table("t", "T", ["method", "paper: AUC"], [["as the paper has it", "0.5"], ["a", ""]]))
+    cells, papers = mark_paper_columns(
+        Table("t", "T", ["method", "paper: AUC"], [["as the paper has it", "0.5"], ["a", ""]])
+    )
     assert papers
     assert cells.to_numpy().tolist() == [["as the paper has it", r":gray[0\.5]"], ["a", ""]]
-    _, papers = marked(replace(TABLE, columns=["a", "b", "c"]))
+    _, papers = mark_paper_columns(replace(TABLE, columns=["a", "b", "c"]))
     assert not papers
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.decisions.log import Entry, Item
+from core.decisions.queue_decisions import QueueDecisions
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 from core.ui.review.filters import STATES, Filters, chosen, from_params, simplified, within
@@ -44,10 +46,19 @@ def queue(level: str = "image") -> Queue:
 
 
 def decided(**positions: int) -> Decided:
-    verdict = np.zeros(N, dtype=np.int8)
-    for name, at in positions.items():
-        verdict[at] = ["", "keep", "remove", "relabel", "unsure"].index(name)
-    return Decided(0, 0, verdict, {}, {7: ()}, Counter([8]))
+    entries = {
+        at: Entry(
+            Item("image", image_id=f"image{at}"),
+            verdict,
+            0 if verdict == "relabel" else None,
+            seq=at,
+            at="",
+            group=at,
+            by="",
+        )
+        for verdict, at in positions.items()
+    }
+    return Decided(0, 0, N, QueueDecisions(entries, {7: ()}), Counter([8]))  # type: ignore[arg-type]
 
 
 def tasks() -> TaskList:

@@ -151,7 +151,7 @@ class TestTrust:
         assert "40 retrainings, roughly" in words(page)
         click(page, "trust_start")
         assert started == [["evidence", "--workspace", str(empty.folder), "--methods", ",".join(DEFAULT_METHODS)]]
-        assert page.code[0].value == f"python -m core evidence --workspace tiny --methods {','.join(DEFAULT_METHODS)}"
+        assert page.code[0].value == f"tasklens evidence --workspace tiny --methods {','.join(DEFAULT_METHODS)}"
 
     def test_only_what_differs_is_asked_for(self, show: Open, empty: Workspace, started: list[list[str]]) -> None:
         page = show("trust")

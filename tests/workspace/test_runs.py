@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -178,6 +179,16 @@ def test_runs_are_listed_by_kind_newest_first(runs: Runs) -> None:
     assert runs.all("edit-linear") == [made[2], made[0]]
     assert runs.all("edit-finetune") == [made[1]]
     assert runs.all("edit") == []
+
+
+def test_runs_that_finish_in_one_second_are_ordered_also_among_those_of_earlier_versions(runs: Runs) -> None:
+    made = [runs.answer("rank", {"n": number}, answer) for number in range(4)]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", made[0].finished)
+    times = ["2026-01-01T00:00:01+00:00", "2026-01-01T00:00:00.999+00:00", "2026-01-01T00:00:01.002+00:00"]
+    for run, finished in zip(made, [*times, "2026-01-01T00:00:01.001+00:00"], strict=True):
+        described = run.json("provenance.json") | {"finished": finished}
+        (run.folder / "provenance.json").write_text(json.dumps(described))
+    assert runs.all("rank") == [made[2], made[3], made[0], made[1]]
 
 
 @pytest.mark.parametrize("run_id", ["", ".", "..", "rank-000000000000", "../runs", "/etc", ".rank-0", "a\0b"])

@@ -8,7 +8,8 @@ from typing import Any
 from core.actions.compute import Compute
 from core.actions.edit import cache_key, run_kind, step_settings
 from core.actions.rank import ENGINE_VERSION
-from core.editing.methods import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON, SOLVE
+from core.editing.methods import SOLVE
+from core.editing.settings import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON
 from core.maml.evaluation import Interval
 from core.tasks.changes import Changes
 from core.ui.ranking.method_text import solve_differences

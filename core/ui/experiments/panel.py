@@ -1,15 +1,14 @@
-"""Choosing an experiment, starting it, and watching it."""
+"""Controls that choose an experiment, start it and show its progress."""
 
 from __future__ import annotations
-
-import shlex
 
 import streamlit as st
 
 from core.data.download import DOWNLOADABLE
 from core.experiments.catalog import EXPERIMENTS, Experiment
-from core.experiments.conduct import image_sets
 from core.experiments.profiles import PROFILES
+from core.experiments.run import image_sets
+from core.runtime.program import command_line
 from core.ui.load.shared import command, is_running, start_job
 from core.ui.shell.context import keep_widget_state
 from core.ui.shell.jobs import job_panel, jobs_of
@@ -17,11 +16,12 @@ from core.ui.shell.text import count, plain
 from core.workspace.workspace import library_jobs
 
 _CHOICE, _PROFILE = "experiment", "experiment_profile"
-_USUAL = "small"
+_DEFAULT_PROFILE = "small"
+MISSING_IMAGES = "Not on this machine and skipped"
 
 
 def experiment_panel() -> Experiment:
-    """The controls; returns the experiment that was chosen."""
+    """Show the controls and return the chosen experiment."""
     with st.container(border=True):
         if keep_widget_state(_CHOICE, next(iter(EXPERIMENTS))) not in EXPERIMENTS:
             st.session_state[_CHOICE] = next(iter(EXPERIMENTS))
@@ -30,7 +30,7 @@ def experiment_panel() -> Experiment:
             "Experiment", list(EXPERIMENTS), format_func=lambda one: EXPERIMENTS[one].title, key=_CHOICE
         )
         experiment = EXPERIMENTS[name]
-        keep_widget_state(_PROFILE, _USUAL)
+        keep_widget_state(_PROFILE, _DEFAULT_PROFILE)
         profile = str(middle.segmented_control("Size", list(PROFILES), key=_PROFILE, required=True))
         seeds = right.number_input(
             "Seeds",
@@ -40,7 +40,7 @@ def experiment_panel() -> Experiment:
             key=f"experiment_seeds_{profile}",
             help="Repetitions, each with its own split, tasks and initial parameters.",
         )
-        st.markdown(f"{plain(experiment.words)}  \n**{profile}**: {plain(PROFILES[profile].words)}")
+        st.markdown(f"{plain(experiment.description)}  \n**{profile}**: {plain(PROFILES[profile].words)}")
         usable = _images(experiment)
         args = ["experiments", name, "--profile", profile]
         args += ["--seeds", str(seeds)] if seeds != PROFILES[profile].seeds else []
@@ -50,39 +50,39 @@ def experiment_panel() -> Experiment:
 
 
 def _images(experiment: Experiment) -> bool:
-    """Which image sets it will use, and how to get those that are not here; returns whether there are any."""
-    here = image_sets()
-    used = [f"{plain(name)} (“{plain(here[name])}”)" for name in experiment.data if name in here]
-    missing = [name for name in experiment.data if name not in here]
+    """Show which image sets will be used and how to add missing ones; return whether there are any."""
+    stored = image_sets()
+    used = [f"{plain(name)} (“{plain(stored[name])}”)" for name in experiment.data if name in stored]
+    missing = [name for name in experiment.data if name not in stored]
     text = f"Image sets: {', '.join(used) or 'none'}."
     if missing:
-        text += f" Not on this machine, so left out: {plain(', '.join(missing))}."
+        text += f" {MISSING_IMAGES}: {plain(', '.join(missing))}."
     st.caption(text)
     if missing:
         with st.expander(f"Add {count(len(missing), 'image set')} of the paper"):
             st.caption(
-                "The Load page adds images too. In the place of FOLDER stands where the files lie, or shall lie."
+                "Or add them on the Load page. Replace FOLDER by the folder of the files, or the folder to download to."
             )
             st.code("\n".join(_adding(name) for name in missing), language="bash", wrap_lines=True)
     return bool(used)
 
 
 def _adding(name: str) -> str:
-    """The command that adds one of the paper's image sets."""
-    words = ["python", "-m", "core", "data", "--format", name, "--path", "FOLDER", "--name", name]
-    return shlex.join([*words, *(["--download"] if name in DOWNLOADABLE else [])])
+    """Return the command that adds one of the paper's image sets."""
+    words = ["data", "--format", name, "--path", "FOLDER", "--name", name]
+    return command_line([*words, *(["--download"] if name in DOWNLOADABLE else [])])
 
 
 def _start(experiment: Experiment, title: str, args: list[str], usable: bool) -> None:
-    """Buttons to start and to go on, and how far it is."""
+    """Show the buttons Start and Resume, and the progress."""
     of_this = f"experiments {experiment.name}"
-    go, again, _ = st.columns([2, 2, 4])
+    start, resume, _ = st.columns([2, 2, 4])
     blocked = is_running(of_this) or not usable
-    if go.button("Start", type="primary", disabled=blocked, key="experiment_start", width="stretch"):
+    if start.button("Start", type="primary", disabled=blocked, key="experiment_start", width="stretch"):
         start_job(title, args)
     newest = next(iter(jobs_of(library_jobs(), of_this)), None)
     stopped = newest is not None and newest.status() in ("cancelled", "failed", "lost")
-    if newest and stopped and again.button("Go on where it stopped", key="experiment_resume", width="stretch"):
+    if newest and stopped and resume.button("Resume", key="experiment_resume", width="stretch"):
         start_job(newest.title, newest.args)
     job_panel(library_jobs(), of_this)
     others = [job.title for job in jobs_of(library_jobs(), "experiments") if job.status() == "running"]

@@ -1,4 +1,4 @@
-"""Results of experiments on this machine, read once for all sessions and again when they have changed."""
+"""Results of experiments on this machine, read once for all sessions and again after a change."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from core.experiments.conduct import result_folder
 from core.experiments.profiles import PROFILES
-from core.experiments.results import Result, Table, read_result
+from core.experiments.results import ExperimentResult, Table, read_result
+from core.experiments.run import result_folder
 
 
 @dataclass(frozen=True)
-class Found:
-    """A result on the disk, not read yet; ``stamp`` changes when it does."""
+class StoredResult:
+    """A result on disk that has not been read yet; ``stamp`` changes with it."""
 
     folder: Path
     profile: str
@@ -29,33 +29,33 @@ class Found:
         return f"{self.profile} · {datetime.fromtimestamp(self.stamp / 1e9, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def results_of(name: str) -> dict[str, Found]:
-    """By profile, the newest first."""
+def results_of(name: str) -> dict[str, StoredResult]:
+    """Return the results of an experiment by profile, newest first."""
     found = []
     for profile in PROFILES:
         folder = result_folder(name, profile)
         if (stamp := _stamp(folder / "config.json")) is not None:
-            found.append(Found(folder, profile, stamp))
+            found.append(StoredResult(folder, profile, stamp))
     return {one.profile: one for one in sorted(found, key=lambda one: one.stamp, reverse=True)}
 
 
-def read(found: Found) -> Result:
-    """The result, shared by all sessions, so it must not be changed.
+def read(stored: StoredResult) -> ExperimentResult:
+    """Return the result, which all sessions share and nobody may change.
 
     Raises:
         UserError: it is damaged.
     """
-    return _read(str(found.folder), found.stamp)
+    return _read(str(stored.folder), stored.stamp)
 
 
 def frame_of(table: Table) -> pd.DataFrame:
-    """The table as it is, without markup."""
+    """Return the table as a frame, without markup."""
     return pd.DataFrame(table.rows, columns=pd.Index(table.columns))
 
 
-def sheet_of(found: Found, name: str) -> str | None:
-    """The picture of a grid as a data URI; None where it is missing."""
-    path = found.folder / "grids" / f"{name}.png"
+def sheet_of(stored: StoredResult, name: str) -> str | None:
+    """Return the picture of a grid as a data URI; None where it is missing."""
+    path = stored.folder / "grids" / f"{name}.png"
     stamp = _stamp(path)
     return None if stamp is None else _data_uri(str(path), stamp)
 
@@ -68,7 +68,7 @@ def _stamp(path: Path) -> int | None:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _read(folder: str, stamp: int) -> Result:
+def _read(folder: str, stamp: int) -> ExperimentResult:
     return read_result(Path(folder))
 
 

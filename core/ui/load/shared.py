@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import streamlit as st
 from core.actions.inspect import Inspection
 from core.runtime.errors import UserError
 from core.runtime.files import library
+from core.runtime.program import command_line
 from core.ui.shell.context import show_error
 from core.ui.shell.jobs import jobs_of
 from core.ui.shell.text import plain
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 
 def start_job(title: str, args: Sequence[str]) -> None:
-    """Start ``python -m core <args>`` as a process of its own, and run the page again."""
+    """Start ``tasklens <args>`` as a process of its own, and run the page again."""
     library_jobs().start(title, list(args))
     st.rerun()
 
@@ -63,5 +63,5 @@ def show_report(report: Inspection) -> None:
 def command(*commands: Sequence[str]) -> None:
     """Commands to copy, one a line."""
     st.caption("The same on the command line")
-    lines = "\n".join(shlex.join(["python", "-m", "core", *args]) for args in commands)
+    lines = "\n".join(map(command_line, commands))
     st.code(lines, language="bash", wrap_lines=True)

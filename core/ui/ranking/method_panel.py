@@ -8,8 +8,8 @@ from typing import Any
 import streamlit as st
 
 from core.influence.curvature import CURVATURES
-from core.influence.methods import DEFAULT, GRADIENTS, METHODS, SUBSAMPLES, SolveSettings, estimator
-from core.influence.solvers import SOLVERS
+from core.influence.methods import DEFAULT, METHODS, SolveSettings, estimator
+from core.influence.settings import GRADIENTS, SOLVERS, SUBSAMPLES
 from core.maml.adaptation import INVERSES
 from core.runtime.errors import UserError
 from core.ui.shell.context import Context
@@ -72,7 +72,7 @@ def choose_method(context: Context) -> Choice:
 
 
 def _named(method: str) -> str:
-    words = METHODS[method].words
+    words = METHODS[method].description
     return words if words.startswith(f"{method}:") else f"{method}: {words}"
 
 

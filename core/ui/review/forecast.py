@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from core.review.forecast import Forecast, forecast
 from core.ui.review.queue import Queue
-from core.ui.review.state import VERDICTS, Decided
+from core.ui.review.state import Decided
 
 DecisionState = tuple[str, str | None]
 _KEPT = 24
@@ -51,7 +51,7 @@ def latest(queue: Queue, decided: Decided, seen_by: str | None) -> ForecastState
     Args:
         seen_by: Whose decisions ``decided`` holds; None: everybody's.
     """
-    name, state = (str(queue.run.folder), seen_by), decided.verdict.tobytes()
+    name, state = (str(queue.run.folder), seen_by), decided.fingerprint
     with _lock:
         told = _known.get(name)
         if (told is None or told.state != state) and name not in _busy:
@@ -73,8 +73,7 @@ def forecast_words(queue: Queue, decided: Decided) -> str:
 
 def forecast_now(queue: Queue, decided: Decided, state: bytes = b"") -> ForecastState:
     """The forecast for the decisions as they are, worked out now."""
-    keep, unsure = VERDICTS.index("keep"), VERDICTS.index("unsure")
-    known = {at: code != keep for at, code in enumerate(decided.verdict.tolist()) if code not in (0, unsure)}
+    known = decided.on_items.is_wrong
     return ForecastState(forecast(queue.table, known), known, state)
 
 
@@ -94,9 +93,6 @@ def _work_out(queue: Queue, decided: Decided, name: DecisionState, state: bytes)
 def _words(told: ForecastState) -> str:
     if told.forecast is None:
         return ""
-    ahead = told.forecast
-    left, low, high = (
-        max(0, round(float(one[0]) - told.found))
-        for one in (ahead.remaining, ahead.remaining_low, ahead.remaining_high)
-    )
-    return f"about {left:,} wrong labels remain, {low:,} to {high:,} (90 % interval, estimate)"
+    left = told.forecast.remaining_errors(told.found)
+    about, low, high = (round(number) for number in left)
+    return f"about {about:,} wrong labels remain, {low:,} to {high:,} (90 % interval, estimate)"

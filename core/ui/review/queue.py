@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from core.decisions.log import Item
+from core.decisions.queue_decisions import QueuePositions, queue_items
 from core.ui.shell.context import Context, table
 from core.workspace.runs import Run
 
@@ -56,8 +57,7 @@ class Queue:
     @cached_property
     def items(self) -> list[Item]:
         """What a decision at each position is about."""
-        columns = (self.table[name].tolist() for name in ("level", "task_id", "role", "image_id"))
-        return [Item(*values) for values in zip(*columns, strict=True)]
+        return queue_items(self.table)
 
     @cached_property
     def believed(self) -> np.ndarray:
@@ -69,8 +69,9 @@ class Queue:
         return differs & (np.isnan(given) | (self.table["suggested_probability"].to_numpy(float) > given))
 
     @cached_property
-    def position(self) -> dict[Item, int]:
-        return {item: at for at, item in enumerate(self.items)}
+    def positions(self) -> QueuePositions:
+        """The positions that a decision applies to."""
+        return QueuePositions(self.items)
 
     @cached_property
     def scores(self) -> dict[str, str]:

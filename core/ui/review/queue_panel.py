@@ -10,7 +10,7 @@ import streamlit as st
 from core.actions.queue import KIND, QueueSettings
 from core.review.calibration import COMBINATION
 from core.review.forecast import Forecast
-from core.review.member_scores import SLOW
+from core.review.settings import SLOW
 from core.runtime.progress import format_duration
 from core.ui.charts.review import curves_figure, forecast_figure
 from core.ui.charts.scores import CONFIG

@@ -6,10 +6,12 @@ import threading
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 
 from core.decisions.log import DecisionLog, Entry
+from core.decisions.queue_decisions import QueueDecisions
 from core.ui.review.queue import Queue
 
 VERDICTS = ("", "keep", "remove", "relabel", "unsure")
@@ -24,23 +26,44 @@ class Decided:
     Attributes:
         pulse: :meth:`DecisionLog.pulse` when this was read.
         version: :meth:`DecisionLog.version` at that time; None in blind mode, where nothing of others is seen.
-        verdict: ``(n,)`` positions in :data:`VERDICTS`; 0: undecided.
-        entries: The decision by position.
-        conflicts: What each reviewer stands for, by position; empty in blind mode.
+        size: n.
+        on_items: Which items were found wrong, found right, or are open; in blind mode by his own decisions alone.
         comments: Number of comments by position; in blind mode of his own.
         recent: Time and reviewer of the newest decisions on the queue's items, for :meth:`active`.
     """
 
     pulse: int
     version: int | None
-    verdict: np.ndarray
-    entries: dict[int, Entry]
-    conflicts: dict[int, tuple[Entry, ...]]
+    size: int
+    on_items: QueueDecisions
     comments: Counter[int]
     recent: list[tuple[str, str]] = field(default_factory=list)
 
-    def count(self, verdict: str) -> int:
-        return int((self.verdict == VERDICTS.index(verdict)).sum())
+    @property
+    def entries(self) -> dict[int, Entry]:
+        """The decision that counts, by position."""
+        return self.on_items.entries
+
+    @property
+    def conflicts(self) -> dict[int, tuple[Entry, ...]]:
+        """What each reviewer stands for, by position; empty in blind mode."""
+        return self.on_items.conflicts
+
+    @cached_property
+    def verdict(self) -> np.ndarray:
+        """``(n,)`` positions in :data:`VERDICTS`; 0: undecided."""
+        codes = np.zeros(self.size, dtype=np.int8)
+        for at, entry in self.entries.items():
+            codes[at] = VERDICTS.index(entry.verdict)
+        return codes
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """Names which items were found wrong and which right."""
+        outcome = np.zeros(self.size, dtype=np.int8)
+        for at, wrong in self.on_items.is_wrong.items():
+            outcome[at] = 1 + wrong
+        return outcome.tobytes()
 
     @property
     def decided(self) -> int:
@@ -79,20 +102,15 @@ def decided(log: DecisionLog, queue: Queue, only: str | None) -> Decided:
 def _read(log: DecisionLog, queue: Queue, only: str | None, pulse: int) -> Decided:
     version = log.version() if only is None else None  # before the decisions: they may be newer, never older
     current = log.current() if only is None else log.own(only)
-    position = queue.position
-    verdict = np.zeros(len(queue), dtype=np.int8)
-    code = {name: at for at, name in enumerate(VERDICTS)}
-    entries = {position[item]: entry for item, entry in current.items() if item in position}
-    for at, entry in entries.items():
-        verdict[at] = code[entry.verdict]
-    conflicts = log.conflicts() if only is None else {}
+    position = queue.positions.of_item
+    on_items = queue.positions.decisions(current, log.conflicts() if only is None else {})
     since = (datetime.now(UTC) - _ACTIVE).isoformat(timespec="milliseconds")
+    newest = {entry.seq: (entry.at, entry.by) for entry in on_items.entries.values() if entry.at >= since}
     return Decided(
         pulse,
         version,
-        verdict,
-        entries,
-        {position[item]: said for item, said in conflicts.items() if item in position},
+        len(queue),
+        on_items,
         Counter(position[one.item] for one in log.comments() if one.item in position and only in (None, one.reviewer)),
-        [(entry.at, entry.by) for entry in entries.values() if entry.at >= since] if only is None else [],
+        list(newest.values()) if only is None else [],
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 import streamlit as st
 
+from core.runtime.program import command_line as program_command
 from core.ui.shell.context import Context
 
 GROUPS = ("review", "sets")
@@ -20,8 +20,8 @@ def with_workspace(args: Sequence[str], workspace: str) -> list[str]:
 
 
 def command_line(context: Context, args: Sequence[str]) -> str:
-    """``python -m core <args>`` on the workspace at hand, quoted for a shell."""
-    return shlex.join(["python", "-m", "core", *with_workspace(args, context.workspace.name)])
+    """``tasklens <args>`` on the workspace at hand, quoted for a shell."""
+    return program_command(with_workspace(args, context.workspace.name))
 
 
 def command_block(context: Context, *commands: Sequence[str]) -> None:

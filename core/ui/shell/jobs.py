@@ -17,7 +17,7 @@ from core.workspace.jobs import Job, Jobs
 def start_button(
     context: Context, label: str, title: str, args: Sequence[str], *, key: str, primary: bool = False
 ) -> None:
-    """A button that starts ``python -m core <args>`` on the workspace as a job of its own process."""
+    """A button that starts ``tasklens <args>`` on the workspace as a job of its own process."""
     if st.button(label, key=key, type="primary" if primary else "secondary"):
         start(context, title, args)
         st.rerun()

@@ -9,14 +9,14 @@ import streamlit as st
 
 from core.actions.evidence import EvidenceSettings, predicted_seconds
 from core.evidence.methods import ALL_METHODS, LIBRARIES, missing
-from core.evidence.subsets import PROTOCOLS as TRUTH_NAMES
-from core.evidence.subsets import subsets
+from core.evidence.subsets import PROTOCOLS as PROTOCOL_NAMES
+from core.evidence.subsets import subset_masks
 from core.runtime.errors import UserError
 from core.runtime.progress import format_duration
 from core.ui.shell.context import Context, show_error
 from core.ui.shell.jobs import job_panel, jobs_of, start
 from core.ui.shell.text import count, plain
-from core.ui.trust.evidence_results import KIND, STARTS, TRUTHS
+from core.ui.trust.evidence_results import KIND, PROTOCOLS, STARTS
 from core.workspace.workspace import Workspace
 
 _TRAJECTORY = ("tracin", "task-if-path")
@@ -77,9 +77,9 @@ def _settings(context: Context) -> EvidenceSettings:
     one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
     truth = one.segmented_control(
         "Each retraining keeps",
-        TRUTH_NAMES,
+        PROTOCOL_NAMES,
         default=usual.truth,
-        format_func=lambda name: TRUTHS[name],
+        format_func=lambda name: PROTOCOLS[name],
         key="trust_truth",
         required=True,
     )
@@ -117,8 +117,8 @@ def _settings(context: Context) -> EvidenceSettings:
 
 def _check(context: Context, settings: EvidenceSettings) -> None:
     """Raise UserError for what would fail later."""
-    subsets(settings.truth, len(context.project.tasks.train), settings.subsets)
-    settings.how.settings(context.project.model, 0)
+    subset_masks(settings.truth, len(context.project.tasks.train), settings.subsets)
+    settings.start.settings(context.project.model, 0)
     for name in settings.methods:
         if missing([name]):
             raise UserError(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.evidence.lds import correlations, difference
+from core.evidence.lds import correlations, lds_difference
 from core.ui.shell.context import Context, runs_of_problem, table
 from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
@@ -18,7 +18,7 @@ KIND = "evidence"
 CEILING = "ceiling"
 NOISY = 0.3
 """A ceiling below this says that retraining itself is mostly chance."""
-TRUTHS = {"half": "random halves of the training tasks", "one": "all training tasks but one"}
+PROTOCOLS = {"half": "random halves of the training tasks", "one": "all training tasks but one"}
 STARTS = {"fresh": "from initial parameters, as the model was", "warm": "from the present model"}
 MEASURES = {"lds": "each held-out task by itself", "lds_mean": "the mean loss of all of them"}
 """What a rank correlation is of, by the name of its column."""
@@ -193,7 +193,7 @@ def _paired(folder: str, one: str, other: str, measure: str) -> tuple[float, flo
     arrays = [mine, theirs, measured.mean(1)]
     if measure == "lds_mean":
         arrays = [values.mean(1, keepdims=True) for values in arrays]
-    found = difference(*arrays)
+    found = lds_difference(*arrays)
     return found.mean, found.low, found.high
 
 
@@ -209,7 +209,7 @@ def figures_table(methods: pd.DataFrame) -> pd.DataFrame:
 def settings_words(about: dict[str, Any]) -> str:
     """How the truth was made, in one sentence."""
     return (
-        f"{count(about['subsets'], 'subset')} ({TRUTHS[about['truth']]}), {count(about['seeds'], 'retraining')} of "
+        f"{count(about['subsets'], 'subset')} ({PROTOCOLS[about['truth']]}), {count(about['seeds'], 'retraining')} of "
         f"each {STARTS[about['retrain']]}, {count(about['iterations'], 'Adam step')}; "
         f"{count(len(about['targets']), 'held-out task')} as targets. The retrained models stop at a gradient ratio of "
         f"{about['ratio']:.1e}; their loss varies by {about['loss_spread']:.3f} over subsets. "

@@ -105,6 +105,8 @@ def solve_lines(report: dict[str, Any]) -> list[str]:
     )
     rank = f" of rank {report['rank']}" if report["rank"] else ""
     residual = f"relative residual {report['residual']:.1e}"
+    if replaced := report.get("replacements", 0):  # not in reports of earlier versions
+        residual += f", after {count(replaced, 'restart')} from the true residual because of rounding"
     if report["solver"] == "low-rank":
         residual = (
             f"relative residual {report['residual']:.0%}: what the rank leaves out. "

@@ -1,0 +1,135 @@
+"""The application: its commands, exit codes, and what several processes under ``torchrun`` do together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+from core.cli.data import data
+from core.cli.demo import demo
+from core.cli.edit import curve, edit
+from core.cli.evidence import evidence
+from core.cli.experiments import experiments
+from core.cli.export import export, remove
+from core.cli.inspect import inspect_command
+from core.cli.model import model_command, open_command
+from core.cli.rank import evaluate, rank_command
+from core.cli.review import review
+from core.cli.sets import sets
+from core.cli.tasks import tasks
+from core.cli.train import train
+from core.cli.whatif import whatif, why
+from core.runtime.distributed import (
+    PeerLostError,
+    exit_process,
+    is_distributed,
+    is_initialized,
+    is_last_attempt,
+    is_rank_zero,
+    joined,
+)
+from core.runtime.errors import Cancelled, UserError
+from core.runtime.memory import disable_malloc_trim
+
+app = typer.Typer(
+    help="TaskLens: find the training tasks and images that hurt a MAML few-shot classifier.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "data": data,
+    "tasks": tasks,
+    "train": train,
+    "model": model_command,
+    "inspect": inspect_command,
+    "open": open_command,
+    "evaluate": evaluate,
+    "rank": rank_command,
+    "evidence": evidence,
+    "edit": edit,
+    "whatif": whatif,
+    "why": why,
+    "curve": curve,
+    "remove": remove,
+    "export": export,
+    "demo": demo,
+    "experiments": experiments,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+app.add_typer(review, name="review")
+app.add_typer(sets, name="sets")
+
+DISTRIBUTED_COMMANDS = ("train", "evaluate", "rank", "evidence", "edit", "curve", "experiments")
+"""Commands that several processes can run together under torchrun."""
+
+RESUME = "Completed work is saved; run the command again to resume."
+CANCELLED = f"Cancelled. {RESUME}"
+
+
+def run_app() -> int:
+    """Run the command that ``sys.argv`` names; return its exit code."""
+    try:
+        app()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Print nothing unless this process is rank 0."""
+    if is_rank_zero():
+        yield
+        return
+    with Path(os.devnull).open("w") as null, redirect_stdout(null), redirect_stderr(null):
+        yield
+
+
+def _exit(text: str, code: int) -> NoReturn:
+    """Exit with one message, whatever the number of processes and attempts."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it once one process has ended
+    if is_rank_zero() and is_last_attempt():
+        print(text, file=sys.stderr)
+    if is_initialized():
+        exit_process(code)
+    raise SystemExit(code) from None
+
+
+def main() -> NoReturn:
+    """Run the command that ``sys.argv`` names and exit with its code; the entry point of the program."""
+
+    def cancel(number: int, _: object) -> None:
+        raise Cancelled(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, cancel)
+    # PyTorch's warnings about its own parts: users of the command line cannot act on them.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+    disable_malloc_trim()
+    try:
+        if is_distributed() and not {*DISTRIBUTED_COMMANDS, "--help"}.intersection(sys.argv[1:2]):
+            raise UserError(
+                f"Only {', '.join(DISTRIBUTED_COMMANDS)} can run in several processes.", "Start without torchrun."
+            )
+        with joined() as ranks, _quiet(), ranks.sync_errors():
+            code = run_app()
+    except UserError as error:
+        _exit(str(error), 2)
+    except Cancelled as cancelled:
+        _exit(CANCELLED, cancelled.args[0])
+    except PeerLostError as lost:
+        _exit(f"{lost} {RESUME}", 1)
+    if ranks.size > 1:
+        exit_process(code)
+    raise SystemExit(code)

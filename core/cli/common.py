@@ -1,0 +1,87 @@
+"""What the commands share: progress, messages, and how workspaces, rankings and devices are opened."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from core.runtime.distributed import is_rank_zero, world
+from core.runtime.errors import UserError
+from core.runtime.program import command_line
+from core.runtime.progress import LiveProgress, Progress
+
+if TYPE_CHECKING:
+    from core.maml.settings import Compute
+    from core.workspace.runs import Run
+    from core.workspace.workspace import Workspace
+
+
+def live_progress() -> Progress:
+    """Return the progress that this process shows: rank 0 only."""
+    return LiveProgress.from_environment() if is_rank_zero() else Progress()
+
+
+def open_workspace(name: str) -> Workspace:
+    """Open a workspace by name or folder; a demo is unpacked first.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    from core.actions.demo import DEMOS, open_demo
+    from core.workspace.workspace import Workspace, locate
+
+    return world().local_rank_zero_first(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))
+
+
+def announce_device(compute: Compute) -> Compute:
+    """Print the device and the precision to stderr, and return ``compute``.
+
+    Raises:
+        UserError: the device cannot be used, or one device is named for several processes.
+    """
+    if world().size > 1 and ":" in compute.device:
+        raise UserError(
+            f"{compute.device} is one device, but there are {world().size} processes.", "Use auto, cuda or cpu."
+        )
+    compute.torch_dtype()
+    message(f"device: {compute.torch_device()}, {compute.dtype}")
+    return compute
+
+
+def find_ranking(workspace: Workspace, name: str) -> Run:
+    """Return a rank run by its id, or the newest one; the same on every process.
+
+    Raises:
+        UserError: there is none.
+    """
+
+    def find() -> str:
+        if name != "newest":
+            return workspace.runs.get(name).id
+        runs = workspace.runs.all("rank")
+        if not runs:
+            raise UserError("This workspace has no ranking.", f"Run {command_line(['rank'])} first.")
+        return runs[0].id
+
+    (run,) = workspace.runs.collect_distributed([world().on_rank_zero(find)])
+    return run
+
+
+def message(line: str) -> None:
+    """Print a line for people, to stderr."""
+    print(line, file=sys.stderr)
+
+
+def this_command() -> str:
+    """Return the command that runs, as provenance records it."""
+    return command_line(sys.argv[1:])
+
+
+def accuracy_text(interval: dict[str, Any]) -> str:
+    """Write a mean with its 95 % interval: ``0.850 [0.840, 0.860]``."""
+    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def change_text(interval: dict[str, Any]) -> str:
+    """Write a signed mean with its 95 % interval: ``+0.010 [+0.002, +0.018]``."""
+    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"

@@ -1,0 +1,149 @@
+"""What the commands of ``review`` that read and write decisions share: options that name items, and printing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import typer
+
+from core.cli.options import metavar
+from core.decisions.log import Comment, Decision, DecisionLog, Entry, Item, Result, Snapshot
+from core.runtime.errors import UserError
+from core.runtime.program import command_line
+
+ItemOption = Annotated[
+    list[str] | None,
+    typer.Option("--item", help="Id of an image; with --task and --role, only where it occurs there. Repeatable."),
+]
+TaskOption = Annotated[
+    str, typer.Option("--task", help="Id of a task: the one of the items, or without --item the task itself.")
+]
+RoleOption = Annotated[
+    str, typer.Option("--role", help="Role of the items in --task.", metavar=metavar("support", "query"))
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON, with all fields.")]
+
+REVIEWER = "command line"
+
+
+def named_items(item: list[str] | None, task: str, role: str) -> list[Item]:
+    """Return the items that the three options name.
+
+    Raises:
+        UserError: the options do not go together.
+    """
+    if not item:
+        if role:
+            raise UserError("--role names an item only with --item and --task.", "Give all three.")
+        return [Item("task", task)] if task else []
+    if bool(task) != bool(role):
+        raise UserError("An image in a task needs both --task and --role.", "Give both, or neither.")
+    return [Item("instance", task, role, i) if task else Item("image", image_id=i) for i in item]
+
+
+def log_state(log: DecisionLog, named: str) -> int | str:
+    """Return what names a state: the name of a snapshot, or else the number of an entry."""
+    known = any(snapshot.name == named for snapshot in log.snapshots())
+    return int(named) if named.isdecimal() and not known else named
+
+
+def class_names(opened: Any) -> Callable[[Decision | None], str]:
+    """Return a function that describes a decision; the images are read only if a class has to be named."""
+    names: list[str] = []
+
+    def words(decision: Decision | None) -> str:
+        if decision is None:
+            return "nothing"
+        if decision.label is None:
+            return decision.verdict
+        if not names:
+            names.extend(map(str, opened.project().images.class_names))
+        known = 0 <= decision.label < len(names)
+        return f"relabel to {cell(names[decision.label]) if known else f'class number {decision.label}'}"
+
+    return words
+
+
+def item_text(item: Item) -> str:
+    """Write an item as its kind and its ids."""
+    return f"{item.kind} {cell('/'.join(filter(None, (item.task_id, item.role, item.image_id))))}"
+
+
+def cell(text: str) -> str:
+    """Escape text so that it stays in its cell of a table and cannot control a terminal."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def row(*cells: str | int) -> None:
+    """Print the cells separated by tabs."""
+    print(*cells, sep="\t")
+
+
+def entry_fields(entry: Entry, words: Callable[[Decision | None], str]) -> dict[str, Any]:
+    """Return an entry of the log for JSON."""
+    return {
+        "seq": entry.seq,
+        "at": entry.at,
+        "group": entry.group,
+        "undoes": entry.undoes,
+        "by": entry.by,
+        "reviewer": entry.reviewer,
+        **item_fields(entry.item),
+        "verdict": entry.verdict,
+        "class": words(entry).removeprefix("relabel to ") if entry.verdict == "relabel" else None,
+        "reason": entry.reason,
+        "source": entry.source,
+        "saw": entry.saw,
+    }
+
+
+def comment_fields(comment: Comment) -> dict[str, Any]:
+    """Return a comment for JSON."""
+    return {"at": comment.at, "reviewer": comment.reviewer, **item_fields(comment.item), "text": comment.text}
+
+
+def item_fields(item: Item) -> dict[str, str]:
+    """Return an item for JSON."""
+    return {"kind": item.kind, "task_id": item.task_id, "role": item.role, "image_id": item.image_id}
+
+
+def print_json(rows: Iterable[dict[str, Any]]) -> None:
+    """Print rows as a JSON list, in ASCII: file names that are not valid text survive any terminal."""
+    print(json.dumps(list(rows), indent=1))
+
+
+def print_reversal(opened: Any, result: Result, done: str, nothing: str) -> None:
+    """Print the decisions that were undone or redone, and those that another reviewer has changed since."""
+    words = class_names(opened)
+    if result.group is None:
+        print(nothing)
+    for entry in result.taken:
+        row(done, item_text(entry.item), words(entry))
+    for entry in result.kept:
+        row("unchanged", item_text(entry.item), f"{words(entry)}, decided by {cell(entry.reviewer)} since")
+
+
+def print_comment(comment: Comment) -> None:
+    """Print a comment as a line."""
+    row(comment.at, cell(comment.reviewer), item_text(comment.item), cell(comment.text))
+
+
+def print_snapshot(snapshot: Snapshot) -> None:
+    """Print a snapshot as a line."""
+    row(cell(snapshot.name), snapshot.at, cell(snapshot.reviewer), f"after entry {snapshot.seq}", cell(snapshot.note))
+
+
+def newest_queue_run(opened: Any) -> Any:
+    """Return the newest queue run of a workspace.
+
+    Raises:
+        UserError: there is none.
+    """
+    from core.actions.queue import newest_queue
+
+    queue = newest_queue(opened)
+    if queue is None:
+        raise UserError("This workspace has no review queue.", f"Run {command_line(['review', 'queue'])} first.")
+    return queue

@@ -1,0 +1,147 @@
+"""Options of the commands: built from the declared settings, and those that several commands share.
+
+A command takes settings as whole objects (``settings: TaskSettings``), or as a mapping of only what the user gave
+(``given: Annotated[Fields, Given(ModelSpec, "backbone", ...)]``) where the defaults depend on something else;
+:func:`with_settings` turns such a parameter into one option per field.
+
+cyclopts and tyro build options from dataclasses too. They were not taken: both frame errors in boxes, while the last
+line of stderr has to be the message (jobs show it); tyro reorders options and exits 2 without a command; neither can
+offer the fields of a class as optional without a second declaration; and both would need an adapter for our names, or
+their imports in engine code, all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Annotated, Any, get_args, get_type_hints
+
+import typer
+
+from core.runtime.settings import Declared, declared
+
+DEFAULT_WORKSPACE = "demo-noisy-tasks"
+Fields = dict[str, Any]
+"""Values of some fields of a settings class, by field."""
+
+
+class Given:
+    """An annotation: the values that the user gave for these fields of a settings class.
+
+    Args:
+        cls: The settings class.
+        fields: Its fields that become options; default: all.
+        with_defaults: Fields that were not given have the default of the class, which the help shows.
+    """
+
+    def __init__(self, cls: Any, *fields: str, with_defaults: bool = False) -> None:
+        self.cls, self.fields, self.with_defaults = cls, fields or tuple(declared(cls)), with_defaults
+
+
+class Without:
+    """An annotation of a settings object: fields that are no option here."""
+
+    def __init__(self, *fields: str) -> None:
+        self.fields = fields
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with its settings parameters replaced by one option per field.
+
+    The options stand where the parameter stands. Settings are checked as they are made, before the command runs.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[Parameter] = []
+    makers: dict[str, Callable[[Fields], Any]] = {}
+    for name, parameter in signature(command).parameters.items():
+        cls = hints[name]
+        metadata: tuple[Any, ...] = getattr(cls, "__metadata__", ())
+        if metadata:
+            cls = get_args(cls)[0]
+        given = next((one for one in metadata if isinstance(one, Given)), None)
+        if given is not None:
+            fields = [declared(given.cls)[key] for key in given.fields]
+            parameters += [
+                _option(f"{name}_{one.name}", one, one.default if given.with_defaults else None) for one in fields
+            ]
+            makers[name] = _collector(name, fields)
+        elif hasattr(cls, "__dataclass_fields__"):
+            left_out = {key for one in metadata if isinstance(one, Without) for key in one.fields}
+            fields = [one for key, one in declared(cls).items() if one.option is not None and key not in left_out]
+            parameters += [_option(f"{name}_{one.name}", one, one.default) for one in fields]
+            makers[name] = _constructor(cls, _collector(name, fields))
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        made = {name: make(values) for name, make in makers.items()}
+        command(**made, **values)
+
+    run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    del run.__dict__["__wrapped__"]  # typer would read the annotations of the command itself
+    return run
+
+
+def _collector(prefix: str, fields: list[Declared]) -> Callable[[Fields], Fields]:
+    def collect(values: Fields) -> Fields:
+        """Take the values of these options out, those that were given, as values of the fields."""
+        found = {}
+        for one in fields:
+            value = values.pop(f"{prefix}_{one.name}")
+            if value is not None:
+                found[one.name] = _field_value(one, value)
+        return found
+
+    return collect
+
+
+def _constructor(cls: Any, collect: Callable[[Fields], Fields]) -> Callable[[Fields], Any]:
+    return lambda values: cls(**collect(values))
+
+
+def _field_value(one: Declared, value: Any) -> Any:
+    if one.setting.repeat:
+        return tuple(value) or one.default
+    return one.parse(value) if _is_text(one) else value
+
+
+def _is_text(one: Declared) -> bool:
+    """Whether the option is read as text, and its value from that."""
+    return (one.is_tuple and not one.setting.repeat) or bool(one.setting.words)
+
+
+def _option(name: str, one: Declared, default: Any) -> Parameter:
+    """The option of a field; a ``default`` of None means that the field is left out unless it is given."""
+    kind: Any = str if _is_text(one) else one.kind
+    if one.setting.repeat:
+        kind, default = list[one.kind], None  # type: ignore[name-defined]
+    elif _is_text(one) and default is not None:
+        default = one.text(default) or None
+    flag = f"--{one.option}" + (f"/--no-{one.option}" if kind is bool and default else "")
+    bounds: dict[str, Any] = {}
+    if kind in (int, float):
+        bounds = {"min": one.minimum, "max": one.maximum}
+    option = typer.Option(
+        flag,
+        help=one.setting.help,
+        metavar=metavar(*one.choices, is_tuple=one.is_tuple and not one.setting.repeat) if one.choices else None,
+        show_default=default not in (None, ""),
+        **bounds,
+    )
+    value: Any = kind if default is not None else kind | None
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[value, option])
+
+
+def metavar(*choices: Any, is_tuple: bool = False) -> str:
+    """Return how ``--help`` shows a closed set of values: ``[a|b]``, or ``[a|b],...`` for a list with commas."""
+    return f"[{'|'.join(map(str, choices))}]" + (",..." if is_tuple else "")
+
+
+WorkspaceOption = Annotated[str, typer.Option("--workspace", "-w", help="Name of a workspace, or path of its folder.")]
+RankingOption = Annotated[str, typer.Option(help="Id of a rank run, or newest.")]
+ReviewerOption = Annotated[str, typer.Option(help="Name of the reviewer, recorded with the decision.")]
+ReasonOption = Annotated[str, typer.Option(help="Reason, recorded with the decision.")]
+TopOption = Annotated[int, typer.Option(min=1, help="Number of most harmful and of most helpful items to print.")]

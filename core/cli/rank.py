@@ -1,0 +1,55 @@
+"""The commands that evaluate a model and rank its training data."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from core.cli.common import accuracy_text, announce_device, live_progress, message, open_workspace
+from core.cli.options import DEFAULT_WORKSPACE, Fields, Given, WorkspaceOption, with_settings
+from core.influence.settings import Estimator, SolveSettings
+from core.maml.settings import Compute
+
+
+@with_settings
+def evaluate(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, compute: Compute) -> None:
+    """Measure the accuracy on the held-out tasks.
+
+    Also reports how close the model is to a stationary point.
+    """
+    from core.actions.evaluate import evaluation
+
+    run = evaluation(open_workspace(workspace), announce_device(compute), live_progress())
+    summary = run.json("summary.json")
+    message(
+        f"held-out accuracy {accuracy_text(summary['accuracy'])} over {summary['tasks']} tasks, "
+        f"gradient ratio {summary['stationarity']['ratio']:.1e}"
+    )
+    print(run.folder)
+
+
+@with_settings
+def rank_command(
+    *,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    target: Annotated[
+        str,
+        typer.Option(help="Target: all, ids of held-out tasks separated by commas, or a query image as TASK/IMAGE."),
+    ] = "all",
+    method: Annotated[Fields, Given(Estimator, "name", with_defaults=True)],
+    parts: Annotated[Fields, Given(Estimator, "gradient", "evaluation", "probes", "inner")],
+    solve: Annotated[Fields, Given(SolveSettings)],
+    compute: Compute,
+) -> None:
+    """Rank training tasks, instances and images by influence.
+
+    Positive scores help, negative scores harm. Options without a default take that of the method.
+    """
+    from core.actions.rank import ranking
+    from core.influence.methods import estimator
+    from core.influence.targets import Target
+
+    chosen = estimator(**method, **parts, **solve)
+    run = ranking(open_workspace(workspace), Target.parse(target), chosen, announce_device(compute), live_progress())
+    print(run.folder)

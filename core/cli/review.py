@@ -1,0 +1,355 @@
+"""The commands of the label review: ``tasklens review ...``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.cli.common import announce_device, live_progress, open_workspace
+from core.cli.decisions import (
+    REVIEWER,
+    ItemOption,
+    JsonOption,
+    RoleOption,
+    TaskOption,
+    cell,
+    class_names,
+    comment_fields,
+    entry_fields,
+    item_text,
+    log_state,
+    named_items,
+    newest_queue_run,
+    print_comment,
+    print_json,
+    print_reversal,
+    print_snapshot,
+    row,
+)
+from core.cli.options import DEFAULT_WORKSPACE, ReasonOption, ReviewerOption, WorkspaceOption, metavar, with_settings
+from core.maml.settings import Compute
+from core.review.settings import QueueSettings
+from core.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from core.decisions.log import Decision
+    from core.workspace.workspace import Workspace
+
+VERDICTS = ("keep", "remove", "relabel", "unsure", "clear")
+"""Those of :data:`core.decisions.records.Verdict`, which takes long to import."""
+BECOMES = ("unsure", "remove", "relabel")
+"""Those of :data:`core.decisions.cleanlab.BECOMES`."""
+
+review = typer.Typer(
+    help="Find label errors, decide on them, and export the decisions.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@review.command()
+@with_settings
+def queue(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, settings: QueueSettings, compute: Compute) -> None:
+    """Build the review queue: all labels, the most likely errors first; print its folder.
+
+    The score that ranks them is the one that finds injected label errors best.
+    """
+    from core.actions.queue import queue as build
+
+    run = build(open_workspace(workspace), settings, announce_device(compute), live_progress())
+    print(run.folder)
+
+
+@review.command()
+def show(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    top: Annotated[int, typer.Option(min=0, help="Number of items to print.")] = 20,
+) -> None:
+    """Describe the newest queue: how it ranks, how many errors are predicted to remain, and its first items."""
+    from core.actions.queue import queue_summary_text, remaining
+
+    opened = open_workspace(workspace)
+    run = newest_queue_run(opened)
+    for line in [*queue_summary_text(run), *remaining(opened, run)]:
+        print(line)
+    for item in run.table("items.parquet").head(top).itertuples():
+        where = "/".join(filter(None, (item.task_id, item.role, item.image_id)))
+        chance = "" if item.probability != item.probability else f"label error {item.probability:.0%}"
+        row(item.rank + 1, where, f"given {item[6]}", f"suggested {item.suggested}", chance)
+
+
+@review.command()
+def decide(
+    verdict: Annotated[str, typer.Option("--as", help="The decision.", metavar=metavar(*VERDICTS))],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    item: ItemOption = None,
+    task: TaskOption = "",
+    role: RoleOption = "",
+    first: Annotated[int, typer.Option(min=0, help="Decide on this many first items of the newest queue instead.")] = 0,
+    label: Annotated[
+        str | None,
+        typer.Option(help="New class for --as relabel. Default with --first: what the queue suggests."),
+    ] = None,
+    reason: ReasonOption = "",
+    reviewer: ReviewerOption = REVIEWER,
+    least_probability: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="For --task with --as relabel: least probability of a suggestion to accept."),
+    ] = 0.5,
+    seen: Annotated[
+        bool, typer.Option("--seen", help="Resolve conflicts: the decision is made knowing those of other reviewers.")
+    ] = False,
+) -> None:
+    """Decide on images, an image in one task, a task, or the first items of the queue; print the decisions.
+
+    Relabelling a whole task accepts what the queue suggests, except for rows that are decided already.
+    """
+    from core.actions.decide import check_known, class_number, first_of_queue, suggestions_of_task, undecided
+    from core.decisions.log import Decision
+
+    opened, items = open_workspace(workspace), named_items(item, task, role)
+    if bool(first) == bool(items):
+        raise UserError("There are no items to decide on.", "Give either --item or --task, or --first.")
+    if verdict == "relabel" and task and not item and label is None:
+        suggestions = suggestions_of_task(opened, newest_queue_run(opened), task, least_probability)
+        decisions = tuple(undecided(suggestions, opened.decisions.current()))
+        if not decisions:
+            print(f"nothing to relabel; {len(suggestions)} decided already")
+            return
+        _submit(opened, reviewer, decisions, seen)
+        return
+    chosen, source = [(one, label) for one in items], ""
+    if first:
+        run = newest_queue_run(opened)
+        source = run.id
+        is_suggested = verdict == "relabel" and label is None
+        chosen = [(one, class_name if is_suggested else label) for one, class_name in first_of_queue(run, first)]
+    project = opened.project()
+    numbers = {name: class_number(project.images, name) for _, name in chosen if name is not None}
+    decisions = tuple(
+        Decision(one, verdict, None if name is None else numbers[name], reason, reviewer, source)  # type: ignore[arg-type]
+        for one, name in chosen
+    )
+    check_known(project.tasks.train, [one for one, _ in chosen])
+    _submit(opened, reviewer, decisions, seen)
+
+
+def _submit(opened: Workspace, reviewer: str, decisions: tuple[Decision, ...], seen: bool) -> None:
+    """Append the decisions to the log as one group, and print them."""
+    from core.decisions.log import Operation
+
+    log = opened.decisions
+    log.submit([Operation("decide", reviewer, "", decisions, log.version() if seen else None)])
+    words = class_names(opened)
+    for decision in decisions:
+        row(item_text(decision.item), words(decision))
+
+
+@review.command()
+def undo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, reviewer: ReviewerOption = REVIEWER) -> None:
+    """Undo your last decisions; repeat to go further back."""
+    opened = open_workspace(workspace)
+    print_reversal(opened, opened.decisions.undo(reviewer), "undone", "Nothing to undo.")
+
+
+@review.command()
+def redo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, reviewer: ReviewerOption = REVIEWER) -> None:
+    """Redo what you undid last, unless you have decided something since."""
+    opened = open_workspace(workspace)
+    print_reversal(opened, opened.decisions.redo(reviewer), "redone", "Nothing to redo.")
+
+
+@review.command()
+def log(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
+    """Print the log of decisions, oldest first."""
+    opened = open_workspace(workspace)
+    words, history = class_names(opened), opened.decisions.history()
+    if as_json:
+        print_json(entry_fields(entry, words) for entry in history)
+        return
+    row("number", "time", "group", "undoes", "by", "reviewer", "item", "decision", "reason", "source")
+    for entry in history:
+        undoes = "" if entry.undoes is None else entry.undoes
+        people = cell(entry.by), cell(entry.reviewer)
+        why = cell(entry.reason), cell(entry.source)
+        row(entry.seq, entry.at, entry.group, undoes, *people, item_text(entry.item), words(entry), *why)
+
+
+@review.command()
+def conflicts(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+    """Print the conflicts: items that reviewers decided differently without seeing each other's decisions."""
+    opened = open_workspace(workspace)
+    words = class_names(opened)
+    for item, entries in opened.decisions.conflicts().items():
+        row(item_text(item), ", ".join(f"{cell(entry.reviewer)}: {words(entry)}" for entry in entries))
+
+
+@review.command()
+def comment(
+    text: Annotated[str, typer.Argument(help="The comment.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    item: ItemOption = None,
+    task: TaskOption = "",
+    role: RoleOption = "",
+    reviewer: ReviewerOption = REVIEWER,
+) -> None:
+    """Comment on an image, an image in one task, or a task."""
+    from core.actions.decide import check_known
+
+    opened, items = open_workspace(workspace), named_items(item, task, role)
+    if len(items) != 1:
+        raise UserError("A comment needs exactly one item.", "Give one --item, or --task.")
+    check_known(opened.project().tasks.train, items)
+    print_comment(opened.decisions.comment(items[0], reviewer, text))
+
+
+@review.command()
+def comments(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    item: ItemOption = None,
+    task: TaskOption = "",
+    role: RoleOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Print the comments on an item, or all comments."""
+    log, items = open_workspace(workspace).decisions, named_items(item, task, role)
+    found = [comment for one in items for comment in log.comments(one)] if items else log.comments()
+    if as_json:
+        print_json(comment_fields(comment) for comment in found)
+        return
+    for comment in found:
+        print_comment(comment)
+
+
+@review.command()
+def snapshot(
+    name: Annotated[str, typer.Argument(help="A new name.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    note: Annotated[str, typer.Option(help="Note, saved with the snapshot.")] = "",
+    reviewer: ReviewerOption = REVIEWER,
+) -> None:
+    """Save the current state of the decisions under a name."""
+    print_snapshot(open_workspace(workspace).decisions.snapshot(name, reviewer, note))
+
+
+@review.command()
+def snapshots(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+    """List the snapshots, oldest first."""
+    for found in open_workspace(workspace).decisions.snapshots():
+        print_snapshot(found)
+
+
+@review.command()
+def diff(
+    before: Annotated[str, typer.Argument(help="Name of a snapshot, or number of a log entry.")],
+    after: Annotated[str, typer.Argument(help="Another one. Default: now.")] = "",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Print the differences between the decisions of two states."""
+    opened = open_workspace(workspace)
+    decisions, words = opened.decisions, class_names(opened)
+    found = decisions.difference(log_state(decisions, before), log_state(decisions, after) if after else None)
+    for item, (old, new) in found.items():
+        row(item_text(item), words(old), words(new))
+
+
+@review.command()
+def restore(
+    name: Annotated[str, typer.Argument(help="Name of a snapshot.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    reviewer: ReviewerOption = REVIEWER,
+) -> None:
+    """Restore the decisions of a snapshot; can be undone."""
+    decisions = open_workspace(workspace).decisions
+    group = decisions.restore(name, reviewer).group
+    changed = sum(entry.group == group for entry in decisions.history())
+    print(f"decisions changed: {changed}")
+
+
+@review.command()
+def agreement(
+    one: Annotated[str, typer.Argument(help="A reviewer.")],
+    two: Annotated[str, typer.Argument(help="Another reviewer.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+) -> None:
+    """Print the agreement of two reviewers, and where they differ."""
+    from core.decisions.agreement import agreement as measured
+
+    opened = open_workspace(workspace)
+    found, words = measured(opened.decisions, one, two), class_names(opened)
+    print(f"items decided by both: {found.items}, in agreement: {found.equal:.1%}")
+    if found.kappa == found.kappa:
+        print(f"Cohen's kappa {found.kappa:.2f} [{found.low:.2f}, {found.high:.2f}]")
+    else:
+        print("Cohen's kappa is undefined, as both made the same decision on all items")
+    for first, second in found.differing:
+        row(item_text(first.item), f"{cell(one)}: {words(first)}", f"{cell(two)}: {words(second)}")
+
+
+@review.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Decisions, or a table of cleanlab, as csv, parquet or JSON.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    as_: Annotated[
+        str,
+        typer.Option(
+            "--as", help="Decision for each issue of cleanlab; unsure means to look at.", metavar=metavar(*BECOMES)
+        ),
+    ] = "unsure",
+    reviewer: Annotated[
+        str,
+        typer.Option(help="Reviewer of decisions that name none. Default: import, or cleanlab for its tables."),
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be imported, and import nothing.")
+    ] = False,
+) -> None:
+    """Import decisions from a file, all or none; report what is new and what is known."""
+    from core.actions.import_decisions import import_decisions, plan_import
+
+    act = plan_import if dry_run else import_decisions
+    print("\n".join(act(open_workspace(workspace), file, reviewer=reviewer, as_=as_).sentences))
+
+
+@review.command()
+def export(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. Default: exports/decisions of the workspace.")
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(help="Formats, separated by commas.", metavar=metavar("csv", "parquet", "json", is_tuple=True)),
+    ] = "csv,parquet,json",
+) -> None:
+    """Export decisions, conflicts, corrected labels and comments with their provenance; print the folder."""
+    from core.actions.export_decisions import export_decisions
+
+    opened = open_workspace(workspace)
+    folder = out or opened.folder / "exports" / "decisions"
+    print(export_decisions(opened, folder, formats=tuple(formats.split(","))))
+
+
+@review.command()
+def report(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: exports/review.html of the workspace.")
+    ] = None,
+) -> None:
+    """Write a report of the review as one HTML file with images, curves, figures and method; print its path."""
+    from core.actions.report import write_report
+
+    opened = open_workspace(workspace)
+    print(write_report(opened, out or opened.folder / "exports" / "review.html"))
+
+
+@review.command()
+def duplicates(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
+    """Find duplicate images, and leaks into the held-out tasks; print the findings and the folder of the run."""
+    from core.actions.duplicates import duplicates as search
+    from core.actions.duplicates import sentences
+
+    run = search(open_workspace(workspace), live_progress())
+    print("\n".join(sentences(run)))
+    print(run.folder)

@@ -1,0 +1,103 @@
+"""Which items of a review queue were found wrong, found right, or are open.
+
+The command line, the report and the Review page all take this from :meth:`QueuePositions.decisions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from core.decisions.records import Entry, Item
+
+
+@dataclass(frozen=True, eq=False)
+class QueueDecisions:
+    """What counts for the items of a queue, by position.
+
+    Attributes:
+        entries: The decision that counts for the item; of an item in conflict the newest one.
+        conflicts: What each reviewer stands for, where reviewers disagree.
+    """
+
+    entries: dict[int, Entry]
+    conflicts: dict[int, tuple[Entry, ...]]
+
+    @cached_property
+    def is_wrong(self) -> dict[int, bool]:
+        """By position, True: found wrong (remove or relabel); False: found right (keep); absent: open."""
+        final = ((at, entry) for at, entry in self.entries.items() if entry.is_final and at not in self.conflicts)
+        return {at: entry.verdict != "keep" for at, entry in final}
+
+    @property
+    def errors_found(self) -> int:
+        """Number of items that were found wrong."""
+        return sum(self.is_wrong.values())
+
+
+class QueuePositions:
+    """The positions of a queue's items, by what a decision can be about.
+
+    Args:
+        items: The items of the queue in its order, each once.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.of_item = {item: at for at, item in enumerate(items)}
+        self._of_image: dict[str, list[int]] = {}
+        for at, item in enumerate(items):
+            if item.kind == "instance":
+                self._of_image.setdefault(item.image_id, []).append(at)
+
+    @classmethod
+    def of_table(cls, items: pd.DataFrame) -> QueuePositions:
+        """Return the positions of the rows of ``items.parquet``."""
+        return cls(queue_items(items))
+
+    def decisions(self, current: Mapping[Item, Entry], conflicts: Mapping[Item, tuple[Entry, ...]]) -> QueueDecisions:
+        """Return which items were found wrong, which were found right, and which are open.
+
+        - **Wrong**: the decision that counts is to remove or to relabel. **Right**: it is to keep. Anything else is
+          **open**.
+        - A decision on the item itself counts first. In a queue of task rows, a decision on the image counts for every
+          row that shows it and has no final decision of its own, as the image is edited in every task. In a queue of
+          images, a decision on one row of a task says nothing about the image, and a removed task says nothing about
+          labels.
+        - On one item, the newest decision in force counts (:mod:`core.decisions.log`). "unsure" and "clear" are not
+          final: they leave an item open, and do not hide a decision on the image.
+        - An item in conflict is open until somebody resolves it; so are the rows of an image in conflict, except
+          those with a final decision of their own.
+
+        Args:
+            current: :meth:`DecisionLog.current`, or :meth:`DecisionLog.own` for one reviewer alone.
+            conflicts: :meth:`DecisionLog.conflicts`, or nothing for one reviewer alone.
+        """
+        entries: dict[int, Entry] = {}
+        contested: dict[int, tuple[Entry, ...]] = {}
+        for lookup in (self._rows_of, self._exact):  # the more specific decision comes second and takes precedence
+            for item, entry in current.items():
+                for at in lookup(item):
+                    if entry.is_final or at not in entries or not entries[at].is_final:
+                        entries[at] = entry
+                    if entry.is_final:
+                        contested.pop(at, None)
+            for item, opinions in conflicts.items():
+                for at in lookup(item):
+                    contested[at] = opinions
+        return QueueDecisions(entries, contested)
+
+    def _rows_of(self, item: Item) -> Iterable[int]:
+        return self._of_image.get(item.image_id, ()) if item.kind == "image" else ()
+
+    def _exact(self, item: Item) -> Iterable[int]:
+        at = self.of_item.get(item)
+        return () if at is None else (at,)
+
+
+def queue_items(items: pd.DataFrame) -> list[Item]:
+    """Return what a decision on each row of ``items.parquet`` is about."""
+    columns = (items[name].tolist() for name in ("level", "task_id", "role", "image_id"))
+    return [Item(*values) for values in zip(*columns, strict=True)]

@@ -1,0 +1,158 @@
+"""Settings of edits and of removal curves; importing them is light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from core.maml.settings import TrainSettings
+from core.runtime.errors import UserError
+from core.runtime.settings import Setting, check_settings
+
+if TYPE_CHECKING:
+    from core.maml.cost import Cost
+
+EDIT_METHODS = ("linear", "newton", "steps", "steps-all", "finetune", "finetune-all", "retrain")
+CONTROLS = ("steps-all", "finetune-all")
+"""Methods that ignore the changes: the gain of longer training alone."""
+DEFAULT_EDIT_METHODS = ("linear", "newton", "finetune", "finetune-all")
+"""Methods that take seconds."""
+STEP_METHODS = ("steps", "steps-all")
+STARTS = ("fresh", "warm")
+"""Where a retraining starts: at initial parameters as the model's training did, or at the present model."""
+ORDERS = ("harmful", "loss", "random")
+"""Orders in which removal curves remove items."""
+BY = ("tasks", "images")
+"""Kinds of items that a ranking orders and that are removed by it."""
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """The length of fine-tunes; their other settings are those of :data:`FINETUNE`."""
+
+    finetune_steps: Annotated[int, Ge(1), Setting("Adam steps of each fine-tune.", label="Fine-tune steps")] = 40
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def training(self) -> TrainSettings:
+        """Return the settings of the fine-tune."""
+        return TrainSettings(iterations=self.finetune_steps, learning_rate=1e-3, polish=0)
+
+
+FINETUNE = FinetuneSettings().training
+"""Default fine-tune of edits and removal curves."""
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """Which edits to make, and how far steps go."""
+
+    methods: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Edit method; repeat the option for several. Default: those that take seconds, which are "
+            f"{', '.join(DEFAULT_EDIT_METHODS)}.",
+            label="Edit methods",
+            option="how",
+            choices=EDIT_METHODS,
+            repeat=True,
+        ),
+    ] = DEFAULT_EDIT_METHODS
+    budget: Annotated[
+        float,
+        Gt(0),
+        Le(1),
+        Setting("Cost of steps, as a share of the cost of training the model; at least 40 steps are taken."),
+    ] = 0.02
+    rewind: Annotated[
+        bool,
+        Setting(
+            "Start steps at the training snapshot with the lowest loss on some held-out tasks, if snapshots were kept; "
+            "otherwise at the present model."
+        ),
+    ] = True
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class NewtonSettings:
+    """The sample sizes of a Newton step (:mod:`core.editing.newton`)."""
+
+    gradient_tasks: Annotated[
+        int,
+        Ge(0),
+        Setting("Tasks that newton averages the gradient and its trials over; 0 means all.", option="newton-tasks"),
+    ] = 64
+    curvature_tasks: Annotated[
+        int,
+        Ge(0),
+        Setting(
+            "Tasks that newton averages the curvature over; 0 means all.",
+            label="Newton curvature tasks",
+            option="newton-curvature-tasks",
+        ),
+    ] = 16
+    products: Annotated[
+        int,
+        Ge(1),
+        Setting(
+            "Curvature products of newton: the dimension of its Krylov space.",
+            label="Newton products",
+            option="newton-products",
+        ),
+    ] = 5
+    seed: Annotated[
+        int, Ge(0), Setting("Seed of the draw of tasks for newton.", label="Newton seed", option="newton-seed")
+    ] = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def cost(self, tasks: int) -> Cost:
+        """Return the cost of a step on ``tasks`` tasks."""
+        from core.editing.newton import SHARES
+        from core.maml.cost import Cost
+
+        gradients, curvature = (min(size or tasks, tasks) for size in (self.gradient_tasks, self.curvature_tasks))
+        return Cost(gradients, curvature * self.products, gradients * len(SHARES))
+
+
+NEWTON = NewtonSettings()
+"""Default Newton step."""
+
+
+@dataclass(frozen=True)
+class CurveSettings:
+    """What removal curves remove, and how much.
+
+    Attributes:
+        shares: Shares of all training tasks or images removed, each in [0, 1).
+        seeds: Number of repetitions; a seed draws the random part and the order of the fine-tune's tasks.
+    """
+
+    by: Annotated[str, Setting("What to remove.", label="Remove", choices=BY)] = "tasks"
+    shares: Annotated[
+        tuple[float, ...],
+        Ge(0),
+        Lt(1),
+        Setting("Shares to remove, separated by commas.", label="Shares removed"),
+    ] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+    orders: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Orders of removal, separated by commas: most harmful first, highest loss first, or random.",
+            choices=ORDERS,
+        ),
+    ] = ORDERS
+    seeds: Annotated[int, Ge(1), Setting("Repetitions, each with another seed.")] = 3
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if not self.shares or not self.orders:
+            raise UserError("A curve needs at least one share and one order.", "For example --shares 0,0.1,0.2.")

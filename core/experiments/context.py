@@ -1,0 +1,280 @@
+"""The context of one repetition on one data set: its problems, rankings of them, and timed edits of their models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import numpy as np
+import pandas as pd
+import torch
+
+from core.actions.compute import Compute, Loaded
+from core.actions.method_scores import method_scores
+from core.actions.rank import configure_gradient, ranking
+from core.actions.retraining import retrained_params, retraining
+from core.editing import methods
+from core.editing.retraining import RetrainSettings
+from core.editing.settings import EditSettings, NewtonSettings
+from core.editing.steps import REWIND_TASKS, StepSettings, select_snapshot
+from core.evidence.method_scores import POOLED_EPOCHS
+from core.experiments.problems import Problem, build_problem, make_recipe
+from core.experiments.profiles import WAYS, Profile
+from core.influence.methods import METHODS
+from core.influence.targets import Target
+from core.maml.backbone import Params
+from core.maml.cost import training_cost
+from core.maml.training import TrainSettings
+from core.maml.vectors import flatten, unflatten
+from core.runtime.progress import Progress, SubProgress
+from core.tasks.changes import Changes, cleaned
+from core.tasks.sampling import pool_of, sample_tasks
+from core.tasks.tasklist import TaskList
+from core.workspace.runs import MEMORY, Run, RunWriter, StepCache
+
+TRAINING_WEIGHT, RANKING_WEIGHT, EDIT_WEIGHT = 10, 8, 1
+"""Rough durations of a training, a ranking and an edit, for the progress bar alone."""
+_UNITS_PER_WEIGHT = 100
+_LINEAR_CURVATURES = {
+    "linear": "gauss-newton",
+    "task-if-paper": "gamma",
+    "task-if": "gauss-newton",
+    "task-if-exact": "exact",
+    "direct-if": "direct",
+}
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """A seed of an experiment on a data set; ``images`` is the image set used for the paper's ``data``."""
+
+    profile: Profile
+    data: str
+    images: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class TimedEdit:
+    """An edited model that knows its cost.
+
+    Attributes:
+        seconds: Processor time.
+        cost: In meta-gradients of one task; NaN where the edit is not made of passes over tasks.
+    """
+
+    params: Params
+    seconds: float
+    cost: float
+
+
+@dataclass(frozen=True, eq=False)
+class ExperimentContext:
+    """A repetition that has everything needed to measure it."""
+
+    unit: Repetition
+    compute: Compute
+    work: RunWriter
+    progress: Progress
+    command: str
+    _edits: Iterator[int] = field(default_factory=count)
+
+    def start_progress(self, name: str, weight: int) -> None:
+        """Announce the total amount of work, in the weights of :meth:`part`."""
+        self.progress.stage(name, _UNITS_PER_WEIGHT * weight)
+
+    @contextmanager
+    def part(self, weight: int) -> Iterator[Progress]:
+        """Provide the progress of a part of the work that takes about as long as ``weight`` quick edits."""
+        inner = SubProgress(self.progress, _UNITS_PER_WEIGHT * weight)
+        yield inner
+        inner.finish()
+
+    def problem(
+        self,
+        noise: str,
+        *,
+        seed: int | None = None,
+        model_seed: int | None = None,
+        training: TrainSettings | None = None,
+    ) -> Problem:
+        """Return the problem with some label noise; ``seed`` and ``training`` replace those of the repetition."""
+        unit, seed = self.unit, self.unit.seed if seed is None else seed
+        recipe = make_recipe(
+            unit.profile, unit.data, unit.images, noise, seed, training=training, model_seed=model_seed
+        )
+        with self.part(TRAINING_WEIGHT) as progress:
+            return build_problem(recipe, self.compute, progress, self.command)
+
+    def rank(self, problem: Problem, method: str) -> Run:
+        """Return the ranking of everything for all targets, solved as precisely as the profile says."""
+        estimator, size = METHODS[method].estimator, self.unit.profile.solve
+        if estimator.solve is not None and estimator.solve.solver == "cg":
+            solve = replace(estimator.solve, curvature_tasks=size.curvature_tasks, tolerance=size.tolerance)
+            estimator = replace(estimator, solve=solve)
+        with self.part(RANKING_WEIGHT) as progress:
+            return ranking(problem.workspace, Target(), estimator, self.compute, progress)
+
+    def task_scores(self, problem: Problem, method: str) -> tuple[np.ndarray, float]:
+        """Return ``(N,)`` scores of the training tasks for all targets, positive is helpful, and processor seconds."""
+        ids = problem.loaded.project.tasks.train.task_ids
+        if method in METHODS or method == "loss":
+            run = self.rank(problem, "task-if" if method == "loss" else method)
+            table = run.table("tasks.parquet").set_index("task_id").loc[ids]
+            score = -table["loss"] if method == "loss" else table["score"]
+            # The loss needs one evaluation of every task, not the ranking that it is read from.
+            return score.to_numpy(), 0.0 if method == "loss" else run.processor_seconds
+        if method == "ekfac":
+            return self._pooled_ekfac_scores(problem)
+        targets = np.arange(len(problem.loaded.heldout))
+        with self.part(RANKING_WEIGHT) as progress:
+            found = method_scores(
+                problem.workspace, problem.loaded, method, targets, lambda _: [], self.compute, progress
+            )
+        return found.scores.mean(1), found.processor_seconds
+
+    def _pooled_ekfac_scores(self, problem: Problem) -> tuple[np.ndarray, float]:
+        """Return the EK-FAC influence in a classifier of the pooled images (kronfluence), and processor seconds.
+
+        The classifier can score only classes of its own. Where the targets have others, it is given tasks of the
+        training classes instead, correctly labelled and, if enough are left, of images that no training task has: more
+        information than the other methods get.
+        """
+        from core.baselines.ekfac import ekfac_mean_scores
+
+        project = problem.loaded.project
+        targets = project.tasks.heldout
+        if not set(targets.rows["class"]) <= set(project.tasks.train.rows["class"]):
+            targets = _known_class_tasks(problem, self.unit)
+        cache_key = {**project.hashes, "targets": targets.hash, "epochs": POOLED_EPOCHS}
+
+        def work(run: RunWriter) -> None:
+            score = ekfac_mean_scores(project.images, project.tasks.train, targets, epochs=POOLED_EPOCHS, seed=0)
+            run.write_table("scores.parquet", pd.DataFrame({"score": score}))
+
+        with self.part(RANKING_WEIGHT):
+            run = problem.workspace.runs.get_or_compute("pooled-ekfac", cache_key, work)
+        return run.table("scores.parquet")["score"].to_numpy(), run.processor_seconds
+
+    def unedited(self, problem: Problem) -> TimedEdit:
+        """Return the model as it is."""
+        return TimedEdit(problem.loaded.params, 0.0, 0.0)
+
+    def retrain(self, problem: Problem, changes: Changes, seed: int = 0) -> TimedEdit:
+        """Train on the remaining tasks in the same way; ``seed`` counts from the model's own."""
+        tasks, how = cleaned(problem.loaded.project.tasks.train, changes), RetrainSettings()
+        with self.part(TRAINING_WEIGHT) as progress:
+            run = retraining(
+                problem.workspace, problem.loaded.project.model, problem.loaded, tasks, how, seed, progress
+            )
+        return TimedEdit(
+            retrained_params(run, problem.loaded), run.processor_seconds, self.retraining_cost(problem, changes)
+        )
+
+    def retraining_cost(self, problem: Problem, changes: Changes) -> float:
+        """Return the meta-gradients that retraining takes."""
+        project = problem.loaded.project
+        return training_cost(RetrainSettings().settings(project.model, 0), len(cleaned(project.tasks.train, changes)))
+
+    def linear(self, problem: Problem, changes: Changes, curvature: str, gradient: str = "total") -> TimedEdit:
+        """Edit linearly: subtract the influence functions of what changes."""
+        solve = replace(self.unit.profile.solve, curvature=curvature)
+        if curvature == "gamma":
+            solve = replace(solve, damping=0.0)
+        loaded, runs = copy(problem.loaded), problem.workspace.runs
+        loaded.model, loaded.train = configure_gradient(loaded.model, gradient), problem.loaded.train
+        return self._timed(
+            loaded,
+            lambda progress, work: methods.linear(loaded, changes, solve, work, progress, runs, predict=False),
+        )
+
+    def newton(self, problem: Problem, changes: Changes) -> TimedEdit:
+        """Take one Newton step on the objective of the remaining tasks, within a trust region."""
+        loaded, settings = problem.loaded, NewtonSettings(seed=self.unit.seed)
+        return self._timed(loaded, lambda progress, work: methods.newton(loaded, changes, settings, work, progress))
+
+    def best_snapshot(self, problem: Problem) -> TimedEdit:
+        """Return the training snapshot with the lowest loss on some targets, and the cost of choosing it."""
+        loaded, seed = problem.loaded, self.unit.seed
+
+        def choose(_: Progress, __: RunWriter) -> methods.EditedModel:
+            snapshots = [loaded.place(one.params) for one in problem.workspace.trajectory()]
+            chosen = select_snapshot(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, seed)
+            return methods.EditedModel(chosen.params, {}, chosen.cost.meta_gradients)
+
+        return self._timed(loaded, choose)
+
+    def steps(self, problem: Problem, changes: Changes, share: float, start: TimedEdit | None = None) -> TimedEdit:
+        """Take preconditioned steps on the remaining tasks, for a ``share`` of retraining's cost, start included."""
+        begun = start or self.unedited(problem)
+        budget = max(1, round(share * self.retraining_cost(problem, changes) - begun.cost))
+        loaded, settings = problem.loaded.with_params(begun.params), StepSettings(budget=budget, seed=self.unit.seed)
+        made = self._timed(loaded, lambda progress, work: methods.steps(loaded, changes, settings, [], work, progress))
+        return TimedEdit(made.params, made.seconds + begun.seconds, made.cost + begun.cost)
+
+    def finetune(self, problem: Problem, changes: Changes, settings: TrainSettings | None = None) -> TimedEdit:
+        """Train briefly on the remaining tasks."""
+        loaded, seeded = problem.loaded, replace(settings or self.unit.profile.finetune, seed=self.unit.seed)
+        return self._timed(loaded, lambda progress, work: methods.finetune(loaded, changes, seeded, work, progress))
+
+    def edit(self, problem: Problem, changes: Changes, method: str) -> TimedEdit:
+        """Edit by one of the methods that several experiments compare, in the settings of the profile."""
+        if method in _LINEAR_CURVATURES:
+            gradient = "direct" if method == "direct-if" else "total"
+            return self.linear(problem, changes, _LINEAR_CURVATURES[method], gradient)
+        methods: dict[str, Callable[[], TimedEdit]] = {
+            "unedited": lambda: self.unedited(problem),
+            "retrain": lambda: self.retrain(problem, changes),
+            "retrain-again": lambda: self.retrain(problem, changes, seed=1),
+            "newton": lambda: self.newton(problem, changes),
+            "steps": lambda: self.steps(problem, changes, EditSettings.budget),
+            "finetune": lambda: self.finetune(problem, changes),
+            "finetune-all": lambda: self.finetune(problem, Changes()),
+        }
+        return methods[method]()
+
+    def _timed(self, loaded: Loaded, edit: Callable[[Progress, RunWriter], methods.EditedModel]) -> TimedEdit:
+        """Edit and measure. A finished edit is kept; an interrupted one starts again, so that it is timed whole."""
+        work = RunWriter(self.work.folder / MEMORY / f"edit-{next(self._edits):03d}")
+        cache, like = StepCache(work.folder), loaded.params
+        work.clear_steps()
+        with self.part(EDIT_WEIGHT) as progress:
+            arrays = cache.get("made")
+            if arrays is None:
+                clock = time.process_time()
+                made = edit(progress, work)
+                spent = time.process_time() - clock
+                arrays = [flatten(made.params).cpu().numpy(), np.array([spent, made.meta_gradients])]
+                cache.put("made", arrays)
+        values, (seconds, cost) = arrays
+        return TimedEdit(unflatten(torch.from_numpy(values).to(flatten(like)), like), float(seconds), float(cost))
+
+
+def _known_class_tasks(problem: Problem, unit: Repetition) -> TaskList:
+    """Draw tasks of the training tasks' classes, of images that none of these has where enough are left."""
+    project, profile = problem.loaded.project, unit.profile
+    rows, images = project.tasks.train.rows, project.images
+    classes = np.isin(np.array(images.class_names, dtype=object)[images.labels], rows["class"].unique())
+    pools = [
+        pool_of(images.labels, np.flatnonzero(those)).without_small(profile.shots + profile.queries)
+        for those in (classes & ~np.isin(images.ids, rows["image_id"].unique()), classes)
+    ]
+    pool = next(pool for pool in pools if len(pool.by_class) >= WAYS)
+    shape = {"ways": WAYS, "shots": profile.shots, "queries": profile.queries, "count": profile.targets}
+    return sample_tasks(images, pool, **shape, prefix="k", rng=np.random.default_rng([unit.seed, 45]))
+
+
+def measure_edit(problem: Problem, edit: TimedEdit, **columns: object) -> dict[str, object]:
+    """Return one row of measurements: ``columns``, then accuracy and loss on the tests, seconds and cost."""
+    tested = problem.evaluate_tests(edit.params)
+    return {
+        **columns,
+        "accuracy": float(tested.accuracy.mean()),
+        "loss": float(tested.loss.mean()),
+        "seconds": edit.seconds,
+        "cost": edit.cost,
+    }

@@ -1,0 +1,262 @@
+"""The experiment ``ladder``: edit methods compared by cost, on models that were trained for long.
+
+Removed are the noisy tasks (``harmful``; which ones is known, so that finding them plays no part), or as many random
+tasks of a training without label noise (``random``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, TimedEdit, measure_edit
+from core.experiments.formatting import MISSING, PERCENT, mean_sd, percent
+from core.experiments.problems import Problem
+from core.experiments.profiles import DATA_TITLES, Profile
+from core.experiments.results import Plot, Table
+from core.experiments.summary import (
+    MET,
+    SPREAD_NOTE,
+    UNDECIDED,
+    ExperimentSummary,
+    GainShare,
+    Measurements,
+    PairedDifference,
+    accuracy_by_method,
+    accuracy_plot,
+    cost_shares,
+    differences,
+    equivalence_finding,
+    heading,
+    listed,
+    mean_curve,
+    no_gain_finding,
+)
+from core.experiments.table1 import (
+    CONDITION_NAMES,
+    CONDITIONS,
+    COST_GOAL,
+    COST_TOLERANCE,
+    EDIT_LABELS,
+    GAIN_GOAL,
+    REMOVED_SHARE,
+)
+from core.tasks.changes import Changes
+
+COST_SHARES = (0.02, 0.05, 0.1)
+"""Costs of the steps, as shares of retraining's."""
+CONTROL_SHARES = (0.02, 0.1)
+"""Those of them at which steps are also taken on all tasks."""
+BATCH_SHARES = (0.1, 0.2)
+"""Costs of the fine-tunes with the training's meta-batch size, which take fewer steps in less time."""
+METHODS = {
+    "unedited": EDIT_LABELS["unedited"],
+    "linear": "Linear edit, Gauss-Newton",
+    "newton": EDIT_LABELS["newton"],
+    **{f"newton+steps-{share}": f"Newton step, then steps: {percent(share)} in total" for share in COST_SHARES},
+    **{f"steps-{share}": f"Steps from the current model: {percent(share)}" for share in COST_SHARES},
+    **{f"steps-all-{share}": f"Steps on all tasks: {percent(share)} (control)" for share in CONTROL_SHARES},
+    "rewind": "Best training snapshot (control)",
+    **{f"rewind+steps-{share}": f"Steps from the best snapshot: {percent(share)} in total" for share in COST_SHARES},
+    **{
+        f"rewind+steps-all-{share}": f"Steps from the best snapshot on all tasks: {percent(share)} in total (control)"
+        for share in CONTROL_SHARES
+    },
+    **{f"finetune-{share}": f"Mini-batch fine-tune: {percent(share)}" for share in BATCH_SHARES},
+    "retrain": EDIT_LABELS["retrain"],
+    "retrain-again": "Retraining, another seed",
+}
+NO_METHOD = "no method"
+_CONTROLS = tuple(name for name in METHODS if "-all-" in name or name == "rewind")
+_EDITS = tuple(name for name in METHODS if name not in (*_CONTROLS, "unedited", "retrain", "retrain-again"))
+_EQUIVALENT = ("unedited", "linear", "newton", "steps-0.02", "rewind+steps-0.02", "finetune-0.1")
+_CURVES = (
+    ("newton+steps", "Newton step, then steps", COST_SHARES),
+    ("steps", "steps from the current model", COST_SHARES),
+    ("rewind+steps", "steps from the best snapshot", COST_SHARES),
+    ("steps-all", "steps on all tasks (control)", CONTROL_SHARES),
+    ("rewind+steps-all", "the same from the best snapshot (control)", CONTROL_SHARES),
+    ("finetune", "mini-batch fine-tune", BATCH_SHARES),
+)
+
+
+def weight(profile: Profile) -> int:
+    """Return the work of two models, two retrainings of each, and the edits."""
+    edits = 3 + 3 * len(COST_SHARES) + 2 * len(CONTROL_SHARES) + len(BATCH_SHARES)
+    return 6 * TRAINING_WEIGHT + 2 * edits * EDIT_WEIGHT
+
+
+def measure(context: ExperimentContext) -> pd.DataFrame:
+    """Return rows of condition, method, accuracy, loss, seconds, cost."""
+    rows = []
+    for condition, noise in CONDITIONS.items():
+        problem = context.problem(noise, training=context.unit.profile.long)
+        ids = np.array(problem.loaded.project.tasks.train.task_ids, dtype=object)
+        order = np.random.default_rng([context.unit.seed, 42]).permutation(len(ids))
+        removed = problem.noisy_tasks if condition == "harmful" else order < round(REMOVED_SHARE * len(ids))
+        edits = run_methods(context, problem, Changes(tasks=frozenset(ids[removed])))
+        rows += [measure_edit(problem, edit, condition=condition, method=method) for method, edit in edits.items()]
+    return pd.DataFrame(rows)
+
+
+def run_methods(context: ExperimentContext, problem: Problem, changes: Changes) -> dict[str, TimedEdit]:
+    """Return the model that each method gives, except those whose start alone costs more than their share."""
+    newton, whole = context.newton(problem, changes), context.retraining_cost(problem, changes)
+    edits = {name: context.edit(problem, changes, name) for name in ("unedited", "linear")} | {"newton": newton}
+    for share in COST_SHARES:
+        if newton.cost < share * whole:
+            edits[f"newton+steps-{share}"] = context.steps(problem, changes, share, newton)
+        edits[f"steps-{share}"] = context.steps(problem, changes, share)
+    for share in CONTROL_SHARES:
+        edits[f"steps-all-{share}"] = context.steps(problem, Changes(), share)
+    edits["rewind"] = start = context.best_snapshot(problem)
+    for share in COST_SHARES:
+        if start.cost < share * whole:
+            edits[f"rewind+steps-{share}"] = context.steps(problem, changes, share, start)
+    for share in CONTROL_SHARES:
+        if start.cost < share * whole:
+            edits[f"rewind+steps-all-{share}"] = context.steps(problem, Changes(), share, start)
+    profile, batch = context.unit.profile, context.unit.profile.long.meta_batch
+    for share in BATCH_SHARES:
+        short = replace(profile.finetune, meta_batch=batch, iterations=max(1, round(share * whole / batch)))
+        edits[f"finetune-{share}"] = context.finetune(problem, changes, short)
+    return edits | {name: context.edit(problem, changes, name) for name in ("retrain", "retrain-again")}
+
+
+def summarize(measurements: Measurements) -> ExperimentSummary:
+    """Return a table, a plot per condition and findings per data set."""
+    findings, tables, plots = [], [], []
+    for data in measurements.data:
+        tables.append(_table(measurements, data))
+        plots += [_plot(measurements, data, condition) for condition in CONDITIONS]
+        findings += _findings(measurements, data)
+    return ExperimentSummary(findings, tables, plots)
+
+
+def _table(measurements: Measurements, data: str) -> Table:
+    rows = []
+    random, harmful = (accuracy_by_method(measurements, data=data, condition=one) for one in CONDITIONS)
+    gain = PairedDifference.of(harmful["retrain"], harmful["unedited"])
+    for method, label in METHODS.items():
+        if method not in harmful:
+            continue
+        where = {"data": data, "condition": "harmful"}
+        measured = measurements.select(method=method, **where)
+        rows.append(
+            [
+                label,
+                mean_sd(measured["cost"], ".0f"),
+                mean_sd(cost_shares(measurements, method, **where), ".1f", PERCENT),
+                mean_sd(measured["seconds"], ".1f"),
+                mean_sd(harmful[method]),
+                _gain_share_text(harmful, method) if gain.low > 0 else MISSING,
+                mean_sd(random[method]),
+                mean_sd(random[method] - random["retrain"], "+.1f", PERCENT),
+            ]
+        )
+    columns = [
+        "method",
+        "meta-gradients",
+        "cost, % of retraining",
+        "seconds",
+        "accuracy, harmful removed",
+        "share of retraining's gain",
+        "accuracy, random removed",
+        "difference from retraining, points",
+    ]
+    return Table(f"ladder-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")
+
+
+def _plot(measurements: Measurements, data: str, condition: str) -> Plot:
+    where = {"data": data, "condition": condition}
+    accuracy = accuracy_by_method(measurements, **where)
+    series = []
+    for prefix, name, shares in _CURVES:
+        shown = [share for share in shares if f"{prefix}-{share}" in accuracy]
+        values = [accuracy[f"{prefix}-{share}"] for share in shown]
+        if shown:
+            series.append(mean_curve(name, shown, values, reference="all" in prefix))
+    for method in ("linear", "newton", "rewind"):
+        cost = float(cost_shares(measurements, method, **where).mean())
+        kinds = {"estimate": method == "linear", "reference": method == "rewind"}
+        series.append(mean_curve(METHODS[method], [cost], [accuracy[method]], **kinds))
+    for method in ("unedited", "retrain"):
+        series.append(mean_curve(METHODS[method], [min(COST_SHARES), 1.0], [accuracy[method]] * 2, reference=True))
+    title = f"{DATA_TITLES[data]}, {CONDITION_NAMES[condition]}: accuracy against cost"
+    x_label = "meta-gradients, share of retraining's"
+    return accuracy_plot(f"ladder-{data}-{condition}", title, series, x_label, log_x=True)
+
+
+def _gain_share(accuracy: dict[str, pd.Series], method: str) -> GainShare:
+    """Return the share of retraining's gain that a method recovers."""
+    return GainShare.of(accuracy[method] - accuracy["unedited"], accuracy["retrain"] - accuracy["unedited"])
+
+
+def _gain_share_text(accuracy: dict[str, pd.Series], method: str) -> str:
+    by_definition = {"unedited": percent(0), "retrain": percent(1)}
+    return by_definition.get(method) or _gain_share(accuracy, method).text
+
+
+def _findings(measurements: Measurements, data: str) -> list[str]:
+    random, harmful = (accuracy_by_method(measurements, data=data, condition=one) for one in CONDITIONS)
+    gain = PairedDifference.of(harmful["retrain"], harmful["unedited"])
+    again = PairedDifference.of(harmful["retrain-again"], harmful["retrain"])
+    findings = [
+        f"{heading(data, CONDITION_NAMES['harmful'])} Retraining without them changes accuracy by {gain.text}. Two "
+        f"retrainings from different seeds differ by {again.mean_abs_text} on average."
+    ]
+    if gain.low > 0:
+        findings += _gain_findings(measurements, data, harmful)
+    else:
+        findings.append(no_gain_finding(harmful, {name: METHODS[name] for name in _EDITS}))
+    started = [share for share in CONTROL_SHARES if f"rewind+steps-{share}" in harmful]
+    findings += [_start_finding(harmful, random, share) for share in started]
+    gaps = differences(random, {name: METHODS[name] for name in _EQUIVALENT}, "retrain")
+    again = PairedDifference.of(random["retrain-again"], random["retrain"])
+    texts = gaps | {METHODS["retrain-again"]: f"{again.text} (mean absolute difference {again.mean_abs_text})"}
+    findings.append(
+        f"{heading(data, CONDITION_NAMES['random'])} Difference from retraining: {listed(texts)}. "
+        f"{equivalence_finding(gaps)}"
+    )
+    return findings
+
+
+def _gain_findings(measurements: Measurements, data: str, accuracy: dict[str, pd.Series]) -> list[str]:
+    """Compare the shares of retraining's gain with the goal, at the goal's cost and at any cost."""
+    shares = {name: _gain_share(accuracy, name) for name in (*_EDITS, *_CONTROLS) if name in accuracy}
+    edits = {name: share for name, share in shares.items() if name in _EDITS}
+    texts = {
+        METHODS[name]: f"{share.text} (goal {share.reaches(GAIN_GOAL)})"
+        for name, share in edits.items()
+        if cost_shares(measurements, name, data=data, condition="harmful").mean() <= COST_TOLERANCE * COST_GOAL
+    }
+    texts |= {METHODS[name]: share.text for name, share in shares.items() if name in _CONTROLS}
+    verdicts = {
+        verdict: ", ".join(f"“{METHODS[name]}”" for name, share in edits.items() if share.reaches(GAIN_GOAL) == verdict)
+        for verdict in (MET, UNDECIDED)
+    }
+    undecided = f" ({UNDECIDED}: {verdicts[UNDECIDED]})" if verdicts[UNDECIDED] else ""
+    best = max(edits, key=lambda name: edits[name].mean)
+    return [
+        f"The goal is {percent(GAIN_GOAL)} of the gain for {percent(COST_GOAL)} of the cost: {listed(texts)}.",
+        f"At any cost, {percent(GAIN_GOAL)} of the gain are reached by: {verdicts[MET] or NO_METHOD}{undecided}. "
+        f"Largest share: {listed({METHODS[best]: edits[best].text})}.",
+    ]
+
+
+def _start_finding(harmful: dict[str, pd.Series], random: dict[str, pd.Series], share: float) -> str:
+    """Compare steps that begin at the best snapshot with those that begin at the current model."""
+    snapshot, current = f"rewind+steps-{share}", f"steps-{share}"
+    others = {
+        "steps from the current model": current,
+        "steps from the best snapshot on all tasks": f"rewind+steps-all-{share}",
+        "retraining": "retrain",
+    }
+    gaps = {name: PairedDifference.of(harmful[snapshot], harmful[method]) for name, method in others.items()}
+    own, other = (PairedDifference.of(random[name], random["unedited"]).text for name in (snapshot, current))
+    return (
+        f"Steps from the best snapshot, {percent(share)} of the cost in total, differ from: {listed(gaps)}. With "
+        f"random tasks removed they differ from the unedited model by {own}, steps from the current model by {other}."
+    )

@@ -1,0 +1,160 @@
+"""Run an experiment: every repetition on every data set, each in one process, then the result folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from core import __version__
+from core.actions.compute import Compute
+from core.data import load_images
+from core.data.store import stored_image_sets
+from core.evidence.methods import missing
+from core.experiments.catalog import Experiment, experiment_of
+from core.experiments.context import ExperimentContext, Repetition
+from core.experiments.drawing import draw_result
+from core.experiments.problems import experiments_home
+from core.experiments.profiles import DATA, DATA_TITLES, MNIST, profile_of
+from core.experiments.results import PARTS, ExperimentResult, write_result
+from core.experiments.summary import Measurements
+from core.influence.basis import ENGINE_VERSION
+from core.runtime.distributed import world
+from core.runtime.errors import UserError
+from core.runtime.files import read_json, replacing_folder
+from core.runtime.progress import Progress, SubProgress
+from core.workspace.runs import Runs, RunWriter
+
+_PROGRESS_UNITS = 1000  # per repetition on one data set
+SHIPPED_MNIST = "mnist5k"
+
+
+def result_folder(name: str, profile: str) -> Path:
+    """Return the folder of an experiment's results unless another is given."""
+    return experiments_home() / f"{name}-{profile}"
+
+
+def image_sets() -> dict[str, str]:
+    """Return the image sets on this machine named after the paper's data sets, and 5,000 MNIST images in any case."""
+    stored = {name.lower() for one in stored_image_sets() for name in one.names}
+    return {MNIST: SHIPPED_MNIST} | {name: name for name in DATA if name in stored}
+
+
+def run_experiment(
+    name: str,
+    profile_name: str,
+    images: Mapping[str, str],
+    seeds: int,
+    out: Path,
+    compute: Compute,
+    progress: Progress,
+    command: str,
+) -> Path:
+    """Measure what has not been measured yet and write the folder ``out``.
+
+    Args:
+        images: The image set to use for each of the paper's data sets.
+        seeds: Repetitions; 0 means as many as the profile has.
+
+    Raises:
+        UserError: experiment, profile, data set or image set is unknown, or ``out`` holds something else.
+    """
+    experiment, profile = experiment_of(name), profile_of(profile_name)
+    if seeds < 0 or not images:
+        raise UserError(
+            "An experiment needs at least one seed and one data set.", "For example --images mnist=mnist5k."
+        )
+    if unknown := sorted(set(images) - set(DATA)):
+        raise UserError(f"The paper has no data set {unknown[0]!r}.", f"It has: {', '.join(DATA)}.")
+    _check_folder(out, name, profile_name)
+    seeds = seeds or profile.seeds
+    hashes = {data: load_images(source).hash for data, source in images.items()}
+    # Seed by seed, so that a run that was cancelled half way has whole seeds of every data set.
+    units = [Repetition(profile, data, images[data], seed) for seed in range(seeds) for data in DATA if data in images]
+    runs, begun = Runs(experiments_home() / "runs", waits=True), time.perf_counter()
+    progress.stage(experiment.title, _PROGRESS_UNITS * len(units))
+
+    def measure(unit: Repetition, count: int) -> str:
+        within = SubProgress(progress, _PROGRESS_UNITS * count)
+        cache_key = _cache_key(experiment, unit, hashes[unit.data], compute)
+
+        def work(run: RunWriter) -> None:
+            context = ExperimentContext(unit, compute, run, within, command)
+            context.start_progress(experiment.title, experiment.weight(unit.profile))
+            run.write_table("figures.parquet", experiment.measure(context))
+
+        done = runs.get_or_compute(f"experiment-{name}", cache_key, work)
+        within.finish(f"{DATA_TITLES[unit.data]}, seed {unit.seed}")
+        return done.id
+
+    done = runs.collect_distributed(world().map_distributed(units, measure))
+    tables = [
+        run.table("figures.parquet").assign(data=unit.data, seed=unit.seed)
+        for run, unit in zip(done, units, strict=True)
+    ]
+    measurements = Measurements(pd.concat(tables, ignore_index=True), profile, dict(images))
+    config = {
+        "experiment": name,
+        "title": experiment.title,
+        "words": experiment.description,
+        "profile": profile_name,
+        "settings": asdict(profile),
+        "images": dict(images),
+        "hashes": hashes,
+        "seeds": seeds,
+        "dtype": compute.dtype,
+        "device": str(compute.torch_device()),
+        "processes": world().size,
+        "command": command,
+        "version": __version__,
+        "runs": [run.id for run in done],
+        "processor_seconds": round(sum(run.processor_seconds for run in done), 1),
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+    world().on_rank_zero(lambda: _write(out, experiment, measurements, config))
+    return out
+
+
+def _cache_key(experiment: Experiment, unit: Repetition, data_hash: str, compute: Compute) -> dict[str, Any]:
+    """Return what the measurements of a repetition depend on."""
+    missing_packages = missing(experiment.libraries)  # once they are installed, the experiment measures more
+    return {
+        "experiment": experiment.name,
+        "version": experiment.version,
+        "engine": ENGINE_VERSION,
+        "profile": asdict(replace(unit.profile, words="", seeds=0)),  # neither changes what one repetition measures
+        "data": unit.data,
+        "images": data_hash,
+        "seed": unit.seed,
+        "dtype": compute.dtype,
+        **({"without": missing_packages} if missing_packages else {}),
+    }
+
+
+def _write(out: Path, experiment: Experiment, measurements: Measurements, config: dict[str, Any]) -> None:
+    summary = experiment.summarize(measurements)
+    names = [part.name for kind in (summary.tables, summary.plots, summary.grids) for part in kind]
+    result = ExperimentResult(config | {"order": names}, summary.findings, summary.tables, summary.plots, summary.grids)
+    with replacing_folder(out, PARTS) as folder:  # complete or not at all, whenever it is interrupted
+        write_result(folder, result, _without_lists(measurements.table))
+        draw_result(folder, result)
+
+
+def _without_lists(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table without columns of lists, which CSV files and spreadsheets cannot hold."""
+    return table[[name for name in table if not table[name].map(lambda value: isinstance(value, list)).any()]]
+
+
+def _check_folder(out: Path, name: str, profile: str) -> None:
+    """Refuse to overwrite anything but an earlier result of the same experiment and profile."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if (out / "config.json").exists():
+        config = read_json(out / "config.json")
+        if isinstance(config, dict) and (config.get("experiment"), config.get("profile")) == (name, profile):
+            return
+    raise UserError(f"{out} holds something else.", "Choose another --out, or delete it.")

@@ -1,0 +1,247 @@
+"""What the measurements of all seeds say, and no more than they show: differences, shares, curves and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from core.experiments.formatting import PERCENT, percent, signed
+from core.experiments.profiles import DATA, DATA_TITLES, Profile
+from core.experiments.results import Grid, Plot, Series, Table
+
+SPREAD_NOTE = "Mean ± standard deviation over the seeds."
+EQUIVALENCE_POINTS = 0.5
+"""Percentage points from retraining that an edit should stay within where nothing harmful was removed."""
+MET, MISSED, UNDECIDED = "met", "missed", "undecided"
+"""Verdicts of a 95 % interval on a goal."""
+NO_GAIN = "This is not a significant gain, so that no share of it can be given."
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """A table of what all seeds measured, with columns ``data``, ``seed`` and those of the experiment.
+
+    Attributes:
+        images: The image set used for each of the paper's data sets.
+    """
+
+    table: pd.DataFrame
+    profile: Profile
+    images: Mapping[str, str]
+
+    @property
+    def data(self) -> list[str]:
+        """The data sets that were measured, in the paper's order."""
+        return [name for name in DATA if (self.table["data"] == name).any()]
+
+    def select(self, **where: object) -> pd.DataFrame:
+        """Return the rows with these values, by seed."""
+        rows = self.table
+        for column, value in where.items():
+            rows = rows[rows[column] == value]
+        return rows.sort_values("seed", kind="stable")
+
+
+@dataclass(frozen=True)
+class ExperimentSummary:
+    """A set of findings, tables, plots and grids that an experiment shows."""
+
+    findings: list[str]
+    tables: list[Table] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A difference of two measurements paired by seed, in percentage points.
+
+    Attributes:
+        mean: Signed, so that errors in both directions cancel.
+        low, high: 95 % interval of the mean (Student's t); infinite for fewer than two seeds.
+        mean_abs_diff: Mean of the absolute differences, which do not cancel.
+        seeds: How many seeds both measurements have.
+    """
+
+    mean: float
+    low: float
+    high: float
+    mean_abs_diff: float
+    seeds: int
+
+    @classmethod
+    def of(cls, one: pd.Series | np.ndarray, other: pd.Series | np.ndarray) -> PairedDifference:
+        """Return ``one - other``; seeds that one of them lacks are left out."""
+        both = pd.concat([pd.Series(one), pd.Series(other)], axis=1, join="inner").astype(float)
+        gaps = PERCENT * (both.iloc[:, 0] - both.iloc[:, 1]).to_numpy()
+        gaps = gaps[np.isfinite(gaps)]
+        n = len(gaps)
+        if not n:
+            return cls(float("nan"), float("-inf"), float("inf"), float("nan"), 0)
+        mean, mean_abs = float(gaps.mean()), float(np.abs(gaps).mean())
+        if n < 2:
+            return cls(mean, float("-inf"), float("inf"), mean_abs, n)
+        half = float(_student(n) * gaps.std(ddof=1) / n**0.5)
+        return cls(mean, mean - half, mean + half, mean_abs, n)
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def text(self) -> str:
+        """``+1.2 points [-0.3, +2.7]``."""
+        if not self.seeds:
+            return "not known"
+        if not np.isfinite(self.low):
+            return f"{signed(self.mean)} points (one seed)"
+        return f"{signed(self.mean)} points [{signed(self.low)}, {signed(self.high)}]"
+
+    @property
+    def mean_abs_text(self) -> str:
+        """``2.1 points``."""
+        return f"{self.mean_abs_diff:.1f} points" if self.seeds else "not known"
+
+    def within(self, points: float) -> str:
+        """Return the verdict on the goal that the difference is at most ``points`` in either direction."""
+        if -points <= self.low and self.high <= points:
+            return MET
+        return MISSED if self.low > points or self.high < -points else UNDECIDED
+
+
+@dataclass(frozen=True)
+class GainShare:
+    """A ratio of two gains that are paired by seed.
+
+    Attributes:
+        mean: Ratio of the mean gains.
+        low, high: 95 % interval by Fieller's theorem (Fieller 1954, "Some problems in interval estimation"); infinite
+            where the gain in the denominator is not significantly different from 0.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, part: pd.Series, whole: pd.Series) -> GainShare:
+        """Return ``part / whole``; seeds that one of them lacks are left out."""
+        both = pd.concat([part, whole], axis=1, join="inner").astype(float).dropna().to_numpy()
+        n = len(both)
+        if not n:
+            return cls(float("nan"), float("-inf"), float("inf"))
+        x, y = both.mean(0)
+        ratio = float(x / y) if y else float("nan")
+        if n < 2:
+            return cls(ratio, float("-inf"), float("inf"))
+        (xx, xy), (_, yy) = np.cov(both.T, ddof=1) / n
+        t = _student(n)
+        # Every ratio r whose x - r y is not significantly different from 0: a r^2 - 2 b r + c <= 0.
+        a, b, c = y**2 - t**2 * yy, x * y - t**2 * xy, x**2 - t**2 * xx
+        if a <= 0:
+            return cls(ratio, float("-inf"), float("inf"))
+        half = max(0.0, b**2 - a * c) ** 0.5
+        return cls(ratio, float((b - half) / a), float((b + half) / a))
+
+    @property
+    def text(self) -> str:
+        """``34 % [28, 41]``."""
+        if not np.isfinite(self.low):
+            return f"{percent(self.mean)} (unbounded interval)"
+        low, high = (round(PERCENT * bound) + 0 for bound in (self.low, self.high))
+        return f"{percent(self.mean)} [{low}, {high}]"
+
+    def reaches(self, goal: float) -> str:
+        """Return the verdict of the interval on the goal that the share is at least ``goal``."""
+        return MET if self.low >= goal else MISSED if self.high < goal else UNDECIDED
+
+
+def _student(n: int) -> float:
+    """Return the quantile of Student's t that bounds a two-sided interval over ``n`` seeds."""
+    return float(stats.t.ppf((1 + _CONFIDENCE) / 2, n - 1))
+
+
+def heading(data: str, condition: str = "") -> str:
+    """Return the bold beginning of a finding."""
+    return f"**{', '.join(filter(None, (DATA_TITLES.get(data, data), condition)))}.**"
+
+
+def equivalence_finding(gaps: Mapping[str, PairedDifference], points: float = EQUIVALENCE_POINTS) -> str:
+    """Return a sentence on which of the named differences from retraining are within ``points``."""
+    answers = {MET: "yes", MISSED: "no", UNDECIDED: UNDECIDED}
+    names: dict[str, list[str]] = {}
+    for name, gap in gaps.items():
+        names.setdefault(answers[gap.within(points)], []).append(f"“{name}”")
+    verdicts = (f"{answer} for {'all' if len(names) == 1 else ', '.join(those)}" for answer, those in names.items())
+    return f"Within {points} points of retraining on average (95 % interval): {'; '.join(verdicts)}."
+
+
+def differences(
+    accuracy: Mapping[str, pd.Series], labels: Mapping[str, str], reference: str
+) -> dict[str, PairedDifference]:
+    """Return by label the differences of the measured methods from the method ``reference``."""
+    measured = {label: accuracy[name] for name, label in labels.items() if name in accuracy}
+    return {label: PairedDifference.of(values, accuracy[reference]) for label, values in measured.items()}
+
+
+def listed(items: Mapping[str, str | PairedDifference]) -> str:
+    """Return ``“A” 1; “B” 2`` of a mapping from names to texts or differences."""
+    return "; ".join(f"“{name}” {item if isinstance(item, str) else item.text}" for name, item in items.items())
+
+
+def no_gain_finding(accuracy: Mapping[str, pd.Series], labels: Mapping[str, str]) -> str:
+    """Return a sentence on the differences from the unedited model where retraining does not gain."""
+    gaps = differences(accuracy, labels, "unedited")
+    return f"{NO_GAIN} Difference from the unedited model: {listed(gaps)}."
+
+
+def by_seed(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Return one column, indexed by seed."""
+    return rows.set_index("seed")[column]
+
+
+def accuracy_by_method(measurements: Measurements, **where: object) -> dict[str, pd.Series]:
+    """Return the accuracy by seed of every method that ran with every seed."""
+    rows = measurements.select(**where)
+    rows = rows[rows.groupby("method")["accuracy"].transform(lambda part: part.notna().all())]
+    return {str(name): by_seed(part, "accuracy") for name, part in rows.groupby("method", sort=False)}
+
+
+def cost_shares(measurements: Measurements, method: str, **where: object) -> pd.Series:
+    """Return the cost of a method as a share of retraining's, by seed."""
+    own, whole = (by_seed(measurements.select(method=name, **where), "cost") for name in (method, "retrain"))
+    return own / whole
+
+
+def mean_curve(
+    name: str,
+    x: Sequence[float] | Sequence[str],
+    values: Sequence[pd.Series | np.ndarray],
+    *,
+    estimate: bool = False,
+    reference: bool = False,
+) -> Series:
+    """Return the means of ``values`` over the seeds at each ``x``, with an interval of one standard deviation."""
+    means = [float(np.mean(each)) for each in values]
+    sds = [float(np.std(each, ddof=1)) if len(each) > 1 else 0.0 for each in values]
+    low, high = ([mean + sign * sd for mean, sd in zip(means, sds, strict=True)] for sign in (-1, 1))
+    return Series(name, list(x), means, low, high, estimate=estimate, reference=reference)  # type: ignore[arg-type]
+
+
+def column_curve(name: str, frame: pd.DataFrame, x: str, y: str, *, reference: bool = False) -> Series:
+    """Return the means of column ``y`` over the seeds at each value of column ``x``."""
+    groups = {float(at): part.to_numpy() for at, part in frame.groupby(x, sort=True)[y]}
+    return mean_curve(name, list(groups), list(groups.values()), reference=reference)
+
+
+def accuracy_plot(name: str, title: str, series: list[Series], x_label: str = "", *, log_x: bool = False) -> Plot:
+    """Return a plot of accuracies: lines over shares named by ``x_label``, or dots by method where it is empty."""
+    kind, y_label = "lines" if x_label else "dots", "accuracy on new tasks"
+    shares = bool(x_label)
+    return Plot(name, title, kind, x_label, y_label, series, shares, percent_y=True, log_x=log_x, note=SPREAD_NOTE)

@@ -1,0 +1,175 @@
+"""Settings of models, trainings and computing; importing them is light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict
+
+from core.runtime.errors import UserError
+from core.runtime.settings import Setting, check_settings
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "float64")
+INVERSES = ("cg", "ekfac")
+"""Of the inner Hessian, where adaptation is implicit."""
+Backbone = Literal["convnet", "mlp", "omniglot-cnn", "omniglot-fc", "cnn4", "resnet12", "module"]
+Algorithm = Literal["maml", "fomaml", "anil", "meta-sgd", "imaml"]
+
+
+class ModelFields(BaseModel):
+    """The fields of :class:`core.checkpoints.model.ModelSpec`: what a model is, apart from its parameters.
+
+    Attributes:
+        backbone: ``convnet`` and ``mlp`` of :mod:`core.maml.backbone`; ``omniglot-cnn``, ``omniglot-fc``, ``cnn4``
+            (also called ``mini-imagenet-cnn``) and ``resnet12`` of :mod:`core.maml.architectures`; ``module``, made by
+            :attr:`factory`.
+        algorithm: ``maml``; ``fomaml`` (first order: trained with the direct gradient); ``anil`` (only the head
+            adapts); ``meta-sgd`` (inner rates are learned, ``rate`` is where they start); ``imaml`` (the inner problem
+            is proximal and solved, :class:`core.maml.adaptation.Implicit`).
+        filters, blocks: Read by ``convnet``, ``omniglot-cnn`` and ``cnn4``.
+        hidden: Of ``mlp`` and ``omniglot-fc``, widths of the hidden layers (none make an ``mlp`` linear); of
+            ``resnet12``, filters of its four blocks.
+        activation: Read by ``convnet`` and ``mlp``; the others have ReLU.
+        factory: Of ``module``: ``package.module:factory`` (:mod:`core.checkpoints.factory`).
+        code: Of ``module``: names its code when the model was made.
+        steps, rate: Inner gradient steps and learning rate; ``imaml`` has none.
+        delta: Weight decay of the objective (a sum over tasks, :mod:`core.maml.objective`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: Annotated[
+        Backbone,
+        Setting(
+            "Network: convnet, mlp, learn2learn's omniglot-cnn, omniglot-fc, cnn4 (or mini-imagenet-cnn) or resnet12, "
+            "or your own as package.module:factory, the function that builds it.",
+            choices=(),
+        ),
+    ] = "convnet"
+    algorithm: Annotated[
+        Algorithm,
+        Setting(
+            "Meta-learning algorithm. fomaml: first order; anil: only the last layer adapts; meta-sgd: learned inner "
+            "rates; imaml: the inner problem is proximal and solved."
+        ),
+    ] = "maml"
+    ways: Annotated[int, Ge(2), Setting("Classes per task (N-way).", label="Ways")]
+    filters: Annotated[
+        int, Ge(1), Setting("Channels of every convolution block: 16, or 64 for learn2learn's networks.")
+    ] = 16
+    shape: Annotated[
+        tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)], Annotated[int, Ge(1)]],
+        Setting("Size of the images as HEIGHT,WIDTH,CHANNELS.", label="Image size"),
+    ] = (28, 28, 1)
+    pooling: Annotated[
+        str,
+        Setting(
+            "Downsampling: stride or max (convnet), max or stride (cnn4), mean or none (resnet12).",
+            choices=("stride", "max", "mean", "none"),
+        ),
+    ] = "stride"
+    blocks: Annotated[
+        int, Ge(1), Le(32), Setting("Convolution blocks: 4 (convnet, omniglot-cnn; cnn4 has at most 4).")
+    ] = 4
+    hidden: Annotated[
+        tuple[int, ...],
+        Setting(
+            "Layer widths of mlp (64, or none for a linear model), omniglot-fc or resnet12, separated by commas.",
+            words={"none": ()},
+        ),
+    ] = (64,)
+    shrink: Annotated[
+        int, Ge(1), Setting("Average-pool the images over squares of this side before the mlp (mlp only).")
+    ] = 1
+    activation: Annotated[
+        str,
+        Setting(
+            "Activation of convnet and mlp. relu is common in the literature, but its objective has no smooth minimum.",
+            choices=("gelu", "tanh", "relu"),
+        ),
+    ] = "gelu"
+    steps: Annotated[
+        int, Ge(1), Setting("Gradient steps of the adaptation.", label="Inner steps", option="inner-steps")
+    ] = 1
+    rate: Annotated[
+        float, Gt(0), Setting("Learning rate of the adaptation.", label="Inner rate", option="inner-rate")
+    ] = 0.4
+    proximity: Annotated[float, Gt(0), Setting("Weight of the proximal term (imaml only).")] = 1.0
+    inner_tolerance: Annotated[
+        float, Gt(0), Setting("Tolerance to which the inner problem is solved (imaml only).")
+    ] = 1e-5
+    delta: Annotated[
+        float, Ge(0), Setting("Weight decay of the meta-objective, which is a sum over tasks.", label="Weight decay")
+    ] = 0.1
+    factory: str | None = None
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; with the same tasks and seed, the same settings give the same model on the same machine.
+
+    Adam's learning rate falls from ``learning_rate`` to 0 along a cosine. The L-BFGS refinement that may follow stops
+    when ``Stationarity.ratio`` falls below ``tolerance``.
+    """
+
+    iterations: Annotated[int, Ge(0), Setting("Adam steps.", label="Training steps")] = 1200
+    meta_batch: Annotated[int, Ge(1), Setting("Tasks per Adam step (meta-batch size).", label="Meta-batch size")] = 12
+    learning_rate: Annotated[float, Gt(0), Setting("Initial learning rate of Adam; decays to 0 along a cosine.")] = 3e-3
+    polish: Annotated[
+        int,
+        Ge(0),
+        Setting("Maximum iterations of full-batch L-BFGS refinement after Adam.", label="L-BFGS refinement"),
+    ] = 0
+    tolerance: Annotated[
+        float, Ge(0), Setting("Gradient ratio at which the L-BFGS refinement stops.", label="Gradient ratio")
+    ] = 1e-4
+    seed: Annotated[int, Ge(0), Setting("Seed of the initial parameters and of the order of the tasks.")] = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how precisely to compute.
+
+    Attributes:
+        device: ``auto`` is CUDA where there is one.
+        chunk: 0 means as many as are fast here (:func:`core.maml.passes.default_chunk_size`).
+    """
+
+    device: Annotated[str, Setting("Device to compute on: auto, cpu, cuda or cuda:N.")] = "auto"
+    dtype: Annotated[str, Setting("Floating-point precision.", label="Precision", choices=DTYPES)] = "float32"
+    chunk: Annotated[int, Ge(0), Setting("Tasks computed at once; more take more memory. 0 chooses a fast number.")] = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def torch_device(self) -> torch.device:
+        """Return the device, after checking that it can be used.
+
+        Raises:
+            UserError: the device does not exist or cannot be used.
+        """
+        import torch
+
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"The device {self.device!r} is not available.", "Use auto or cpu.") from error
+        return device
+
+    def torch_dtype(self) -> torch.dtype:
+        """Return the floating-point type."""
+        import torch
+
+        return torch.float64 if self.dtype == "float64" else torch.float32

@@ -1,0 +1,85 @@
+"""Protocols for storing results and resuming: what engine code needs of a store, without a workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from core.maml.episodes import ChunkCache
+
+
+class StepWriter(Protocol):
+    """A computation in progress that saves its steps, so that it resumes after an interruption."""
+
+    def save_step(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
+        """Return the arrays of the next step, computed now or by an interrupted attempt; steps are known by order."""
+
+    def memory(self) -> ChunkCache:
+        """Return a cache for the chunks of the next step."""
+
+    def timed(self, stage: str) -> AbstractContextManager[None]:
+        """Record the seconds of a stage."""
+
+
+class ResultWriter(StepWriter, Protocol):
+    """A result in progress: steps that resume, and a folder for the files of the result."""
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the result."""
+
+    def write(self, write: Callable[[Path], None]) -> None:
+        """Call ``write`` with the folder, on one process only."""
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file."""
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write a Parquet file."""
+
+
+class StoredResult(Protocol):
+    """A finished result."""
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the result."""
+
+
+class ResultStore(Protocol):
+    """Finished results by kind and cache key."""
+
+    def get_or_compute(
+        self, kind: str, question: Mapping[str, Any], compute: Callable[[ResultWriter], None]
+    ) -> StoredResult:
+        """Return the result for a cache key, from the store or computed now."""
+
+
+class UnsavedSteps:
+    """A :class:`StepWriter` that saves nothing: an interrupted computation starts again."""
+
+    def save_step(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
+        """Return the arrays of a step."""
+        return [np.asarray(value) for value in compute()]
+
+    def memory(self) -> ChunkCache:
+        """Return a cache that holds nothing."""
+        return _NoCache()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Do nothing."""
+        yield
+
+
+class _NoCache:
+    def get(self, key: str) -> list[np.ndarray] | None:
+        return None
+
+    def put(self, key: str, arrays: list[np.ndarray]) -> None:
+        return

@@ -1,0 +1,231 @@
+"""Settings that are declared once, on the dataclass (or pydantic model) that holds them.
+
+A field is written ``ways: Annotated[int, Ge(2), Setting("Classes per task (N-way).")] = 5``. From that declaration come
+the option of the command line (:mod:`core.cli.options`), the widget of a page (:mod:`core.ui.settings_widgets`), the
+arguments of a job (:func:`arguments_of`), the reference in docs/commands.md, and the check of the value
+(:func:`check_settings`). Bounds are the standard markers of ``annotated_types``.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from core.runtime.errors import UserError
+
+_BOUNDS = {
+    Ge: ("ge", operator.ge, "at least"),
+    Gt: ("gt", operator.gt, "greater than"),
+    Le: ("le", operator.le, "at most"),
+    Lt: ("lt", operator.lt, "less than"),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A declaration of one setting: what people are told about it.
+
+    Attributes:
+        help: A sentence for ``--help``, the tooltip of the widget and the docs.
+        label: Name of the widget; default: the name of the field in words.
+        option: Name of the option without dashes; default: the name of the field with hyphens. None: the setting is
+            not an option, as it follows from others.
+        choices: All values that there are, or all elements of a tuple. None: those of a ``Literal`` type, or an open
+            set; empty: an open set.
+        words: Values that have a name on the command line, as ``none`` for an empty tuple.
+        repeat: A tuple is given by repeating the option, not as one value with commas.
+    """
+
+    help: str
+    label: str = ""
+    option: str | None = ""
+    choices: tuple[Any, ...] | None = None
+    words: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    repeat: bool = False
+
+
+class SettingError(UserError):
+    """A value that a setting does not allow; ``name`` is that of the option."""
+
+    def __init__(self, name: str, what: str, fix: str) -> None:
+        super().__init__(what, fix)
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A field of a settings class, read from its annotation.
+
+    Attributes:
+        kind: Type of the value without ``None``: ``int``, ``float``, ``str``, ``bool``, ``Path``, or of the elements.
+        is_tuple: The value is a tuple of them.
+        length: Of that tuple, where it is fixed.
+        optional: ``None`` is allowed.
+        default: ``MISSING`` where there is none.
+        bounds: Markers of ``annotated_types``.
+    """
+
+    name: str
+    kind: type
+    is_tuple: bool
+    length: int | None
+    optional: bool
+    default: Any
+    setting: Setting
+    choices: tuple[Any, ...]
+    bounds: tuple[Ge | Gt | Le | Lt, ...]
+
+    @property
+    def option(self) -> str | None:
+        """The option without dashes, None where the setting is none."""
+        return self.name.replace("_", "-") if self.setting.option == "" else self.setting.option
+
+    @property
+    def label(self) -> str:
+        return self.setting.label or self.name.replace("_", " ").capitalize()
+
+    @property
+    def minimum(self) -> Any:
+        """The smallest value; None where there is none, as above an exclusive bound."""
+        return next((one.ge for one in self.bounds if isinstance(one, Ge)), None)
+
+    @property
+    def maximum(self) -> Any:
+        """The largest value; None where there is none."""
+        return next((one.le for one in self.bounds if isinstance(one, Le)), None)
+
+    def parse(self, text: str) -> Any:
+        """Read a value that is given as text: a tuple, or a word that stands for a value.
+
+        Raises:
+            SettingError: it is not a value of this type.
+        """
+        if text in self.setting.words:
+            return self.setting.words[text]
+        parts = [part.strip() for part in text.split(",") if part.strip()] if self.is_tuple else [text]
+        try:
+            values = tuple(self.kind(part) for part in parts)
+        except ValueError as error:
+            numbers = "whole numbers" if self.kind is int else "numbers"
+            raise self._error(text, f"Use {numbers} separated by commas.") from error
+        if self.length is not None and len(values) != self.length:
+            raise self._error(text, f"Use {self.length} values separated by commas.")
+        return values if self.is_tuple else values[0]
+
+    def text(self, value: Any) -> str:
+        """Write a value as :meth:`parse` reads it."""
+        if value is None or value == ():
+            return next((word for word, meant in self.setting.words.items() if meant == value), "")
+        if self.is_tuple:
+            return ",".join(map(_number_or_text, value))
+        return _number_or_text(value)
+
+    def check(self, value: Any) -> None:
+        """Check the value, or every element of a tuple, against choices and bounds.
+
+        Raises:
+            SettingError: it is none of the choices or out of bounds.
+        """
+        if value is None and self.optional:
+            return
+        for one in value if self.is_tuple else (value,):
+            if self.choices and one not in self.choices:
+                raise self._error(one, f"Use {'' if self.is_tuple else 'one of '}{', '.join(map(str, self.choices))}.")
+            for bound in self.bounds:
+                name, holds, words = _BOUNDS[type(bound)]
+                limit = getattr(bound, name)
+                if not holds(one, limit):  # NaN holds nowhere
+                    raise self._error(one, f"It must be {words} {limit}.")
+
+    def _error(self, value: Any, fix: str) -> SettingError:
+        name = self.option or self.name
+        return SettingError(name, f"Invalid {name}: {value!r}.", fix)
+
+
+def _number_or_text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+@cache
+def declared(cls: Any) -> dict[str, Declared]:
+    """Return the settings of a class by field, in their order; fields without a :class:`Setting` are left out."""
+    hints = get_type_hints(cls, include_extras=True)
+    found = {}
+    for name, default in _defaults(cls).items():
+        hint = hints[name]
+        metadata = hint.__metadata__ if get_origin(hint) is Annotated else ()
+        setting = next((one for one in metadata if isinstance(one, Setting)), None)
+        if setting is None:
+            continue
+        bounds = tuple(one for one in metadata if isinstance(one, Ge | Gt | Le | Lt))
+        kind, is_tuple, length, optional, literal = _shape(get_args(hint)[0])
+        choices = literal if setting.choices is None else setting.choices
+        found[name] = Declared(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
+    return found
+
+
+def _defaults(cls: Any) -> dict[str, Any]:
+    if is_dataclass(cls):
+        return {one.name: one.default for one in fields(cls)}
+    return {name: MISSING if one.is_required() else one.default for name, one in cls.model_fields.items()}  # pydantic
+
+
+def _shape(hint: Any) -> tuple[type, bool, int | None, bool, tuple[Any, ...]]:
+    """Type of a value or element, whether it is a tuple and how long, whether None is allowed, values of a literal."""
+    optional = False
+    if get_origin(hint) in (Union, UnionType):
+        (hint,) = (part for part in get_args(hint) if part is not NoneType)
+        optional = True
+    if get_origin(hint) is Literal:
+        return str, False, None, optional, get_args(hint)
+    if get_origin(hint) is tuple:
+        element, *rest = get_args(hint)
+        return element, True, None if rest == [Ellipsis] else 1 + len(rest), optional, ()
+    return hint, False, None, optional, ()
+
+
+def check_settings(settings: Any) -> None:
+    """Check all fields of a settings object; for its ``__post_init__``.
+
+    Raises:
+        SettingError: names the option that is wrong.
+    """
+    for name, one in declared(settings.__class__).items():
+        one.check(getattr(settings, name))
+
+
+def arguments_of(settings: Any, *, always: Iterable[str] = (), without: Iterable[str] = ()) -> list[str]:
+    """Return the options of the command line that give these settings: those that differ from the defaults.
+
+    Args:
+        always: Fields to give even if they have their default.
+        without: Fields to leave out.
+    """
+    known = declared(settings.__class__)
+    values = {name: getattr(settings, name) for name in known if name not in set(without)}
+    return arguments(type(settings), values, always=always)
+
+
+def arguments(cls: Any, values: Mapping[str, Any], *, always: Iterable[str] = ()) -> list[str]:
+    """Return the options for some fields of a class, without those that have its default.
+
+    A flag that is on by default is switched off by ``--no-NAME``.
+    """
+    args: list[str] = []
+    for name, value in values.items():
+        one = declared(cls)[name]
+        if one.option is None or (value == one.default and name not in always) or value is None:
+            continue
+        if one.kind is bool and not one.is_tuple:
+            args.append(f"--{one.option}" if value else f"--no-{one.option}")
+        elif one.setting.repeat:
+            args += [part for element in value for part in (f"--{one.option}", str(element))]
+        else:
+            args += [f"--{one.option}", one.text(value)]
+    return args

@@ -1,0 +1,86 @@
+"""Settings of drawn tasks; importing them is light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Lt
+
+from core.runtime.settings import Setting, check_settings
+
+SPLITS = ("auto", "official", "images", "classes")
+HELDOUT_PARTS = ("test", "val")
+PRESETS = {
+    "none": "none",
+    "easy": "tasks:0.4:0.8",
+    "hard": "tasks:0.15:0.3",
+    "image": "images:0.1",
+    "confusion": "lookalike:0.1",
+}
+"""Label noise by name, as :meth:`core.tasks.noise.Noise.parse` takes it."""
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """How to draw a folder of tasks; the same settings give the same tasks.
+
+    Attributes:
+        count: Number of training tasks; None means every combination of classes once.
+        split: ``official`` follows the split that the data set comes with, ``images`` holds out images of every
+            class, ``classes`` holds out whole classes; ``auto`` is official where there is one, else images.
+        noise: As :meth:`core.tasks.noise.Noise.parse` takes it; injected into the training tasks only.
+    """
+
+    data: Annotated[
+        str, Setting("Image set: mnist5k, or the name or folder of an imported one.", label="Image set")
+    ] = "mnist5k"
+    ways: Annotated[int, Ge(2), Setting("Classes per task (N-way).")] = 5
+    shots: Annotated[int, Ge(1), Setting("Support images per class (K-shot).")] = 5
+    queries: Annotated[int, Ge(1), Setting("Query images per class.")] = 10
+    count: Annotated[
+        int | None,
+        Ge(1),
+        Setting(
+            "Training tasks; 0 (the default) means every combination of classes once.",
+            label="Training tasks",
+            words={"0": None},
+        ),
+    ] = None
+    heldout: Annotated[int, Ge(1), Setting("Held-out tasks.", label="Held-out tasks")] = 100
+    split: Annotated[
+        str,
+        Setting(
+            "What to hold out. official: the split that the images come with; images: images of every class; classes: "
+            "whole classes; auto: official if there is one, otherwise images.",
+            label="Hold out",
+            choices=SPLITS,
+        ),
+    ] = "auto"
+    heldout_split: Annotated[
+        str,
+        Setting("Part of the official split to draw held-out tasks from.", label="Part", choices=HELDOUT_PARTS),
+    ] = "test"
+    heldout_share: Annotated[
+        float, Gt(0), Lt(1), Setting("Share of the images or classes to hold out.", label="Share held out")
+    ] = 0.3
+    noise: Annotated[
+        str,
+        Setting(
+            "Label noise to inject into the training tasks: none, tasks:SHARE:LABELS, images:SHARE, lookalike:SHARE, "
+            "or the presets easy, hard, image, confusion. Injected errors are recorded in planted.parquet.",
+            label="Inject label noise",
+        ),
+    ] = "none"
+    seed: Annotated[int, Ge(0), Setting("Seed of the draw; the same seed gives the same tasks.")] = 0
+    skip_small: Annotated[
+        bool,
+        Setting(
+            "Leave out classes with fewer images than a task needs.",
+            label="Leave out classes that are too small",
+            option="skip-small-classes",
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        check_settings(self)

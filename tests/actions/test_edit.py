@@ -1,0 +1,300 @@
+"""The edit methods: their models, their cost, and that a killed edit resumes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.actions.compute import Compute, Loaded
+from core.actions.decide import mark
+from core.actions.edit import cache_key, edit, run_kind, step_settings
+from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
+from core.editing.methods import SOLVE
+from core.editing.newton import CURVATURE_STAGE, GRADIENT_STAGE, SHARES, TRIAL_STAGE, newton_edit
+from core.editing.settings import DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, NEWTON, STEP_METHODS
+from core.editing.steps import REWIND_TASKS, StepSettings, single_task_finetune, start_text
+from core.maml.evaluation import evaluate
+from core.maml.training import SNAPSHOTS, Snapshot, TrainSettings
+from core.maml.vectors import flatten
+from core.runtime.errors import Cancelled, UserError
+from core.runtime.progress import Progress
+from core.tasks.changes import Changes, cleaned
+from core.tasks.generate import TaskSettings, generate, write_folder
+from core.workspace.runs import Run
+from core.workspace.workspace import Workspace, create
+
+COMPUTE = Compute("cpu", "float64")
+TRAINED = TrainSettings(iterations=30, meta_batch=4, learning_rate=1e-3)
+TASKS, KEPT = 6, 5
+
+
+def workspace_at(folder: Path, story: dict[str, object]) -> Workspace:
+    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=4))
+    write_folder(tasks, folder / "tasks")
+    spec = ModelSpec(ways=3, filters=2)
+    save_model(Model(spec, spec.init(0, torch.float64), story), folder / "model")
+    made = create(folder / "tiny", folder / "tasks", folder / "model")
+    mark(made, tasks=made.project().tasks.train.task_ids[:1], reviewer="me")
+    return made
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return workspace_at(tmp_path_factory.mktemp("edit"), {"training": asdict(TRAINED)}).folder
+
+
+@pytest.fixture
+def workspace(ready: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(ready, tmp_path / "tiny")
+    return Workspace(tmp_path / "tiny")
+
+
+def made(
+    workspace: Workspace, method: str, progress: Progress | None = None, budget: float = 0.02, rewind: bool = True
+) -> Run:
+    return edit(
+        workspace,
+        method,
+        workspace.changes(),
+        solver=replace(SOLVE, curvature_tasks=0),
+        finetune=replace(FINETUNE, iterations=3),
+        budget=budget,
+        rewind=rewind,
+        compute=COMPUTE,
+        progress=progress or Progress(),
+    )
+
+
+def load_workspace(workspace: Workspace) -> Loaded:
+    return Loaded(workspace.project(), COMPUTE)
+
+
+def test_the_newton_run_is_the_step_on_the_changed_tasks(workspace: Workspace) -> None:
+    run, loaded = made(workspace, "newton"), load_workspace(workspace)
+    episodes = loaded.episodes(cleaned(loaded.project.tasks.train, workspace.changes()))
+    assert len(episodes) == KEPT
+    want = newton_edit(loaded.model, loaded.params, episodes)
+    have = load_model(run.folder / "model").params
+    assert torch.allclose(flatten(loaded.place(have)), flatten(want.params), rtol=1e-6, atol=1e-8)
+    figures = run.json("edit.json")
+    assert figures["newton"] == want.report
+    assert figures["newton"]["taken"]
+    assert figures["removed"] == {"tasks": 1, "images": 0, "instances": 0}
+    assert figures["cost"]["meta_gradients"] == want.cost.meta_gradients
+    assert len(run.table("heldout.parquet")) == 4
+
+
+def test_steps_begin_at_the_present_model(workspace: Workspace) -> None:
+    run = made(workspace, "steps")
+    assert not workspace.runs.all("edit-newton")
+    loaded = load_workspace(workspace)
+    changes = workspace.changes()
+    for method, found, cleared in (("steps", run, changes), ("steps-all", made(workspace, "steps-all"), Changes())):
+        episodes = loaded.episodes(cleaned(loaded.project.tasks.train, cleared))
+        want = single_task_finetune(loaded.model, loaded.params, episodes, StepSettings(40))
+        have = loaded.place(load_model(found.folder / "model").params)
+        assert torch.allclose(flatten(have), flatten(want), rtol=1e-6, atol=1e-8), method
+        assert found.json("edit.json")["cost"]["meta_gradients"] == 40
+
+
+def with_snapshots(workspace: Workspace) -> list[dict[str, torch.Tensor]]:
+    """Save snapshots of two models: one with a low held-out loss, one with chance accuracy."""
+    loaded = load_workspace(workspace)
+    better = single_task_finetune(
+        loaded.model, loaded.params, loaded.heldout, StepSettings(60)
+    )  # trained on the very tasks
+    worse = {name: 50 * value for name, value in loaded.params.items()}
+    save_trajectory([Snapshot(worse, 1e-3), Snapshot(better, 1e-3)], workspace.folder / "model")
+    return [loaded.place(one.params) for one in workspace.trajectory()]
+
+
+def test_steps_begin_at_the_snapshot_with_the_lowest_heldout_loss(workspace: Workspace) -> None:
+    _, better = with_snapshots(workspace)
+    settings = step_settings(workspace.project(), 0.9)
+    assert settings == StepSettings(round(0.9 * 120 - 0.5 * REWIND_TASKS * (SNAPSHOTS + 1)), rewind_tasks=REWIND_TASKS)
+    loaded = load_workspace(workspace)
+    for method, changes in (("steps", workspace.changes()), ("steps-all", Changes())):
+        run = made(workspace, method, budget=0.9)
+        figures = run.json("edit.json")
+        assert figures["start"]["number"] == 1
+        assert figures["start"]["losses"][2] == pytest.approx(
+            float(evaluate(loaded.model, loaded.params, loaded.heldout).loss.mean())
+        ), "the present model is the last candidate; all 4 held-out tasks chose"
+        assert re.findall(r"\d+ of \d+|\d+ held-out", start_text(figures)) == ["2 of 2", "4 held-out"]
+        assert figures["cost"]["meta_gradients"] == settings.budget + 0.5 * 4 * 3
+        episodes = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
+        want = single_task_finetune(loaded.model, better, episodes, settings)
+        have = loaded.place(load_model(run.folder / "model").params)
+        assert torch.allclose(flatten(have), flatten(want), rtol=1e-6, atol=1e-8), method
+
+
+def test_steps_from_the_present_model_are_a_different_run(workspace: Workspace) -> None:
+    before = made(workspace, "steps")
+    with_snapshots(workspace)
+    assert made(workspace, "steps") != before
+    again = made(workspace, "steps", rewind=False)
+    assert again == before
+    assert "start" not in again.json("edit.json")
+    assert start_text(again.json("edit.json")) == ""
+
+
+def test_steps_begin_at_the_present_model_where_no_snapshot_is_better(workspace: Workspace) -> None:
+    with_snapshots(workspace)
+    (worse, _), rate = workspace.trajectory(), 1e-3
+    broken = Snapshot({name: float("nan") * value for name, value in worse.params.items()}, rate)
+    save_trajectory([broken, worse], workspace.folder / "model")
+    figures = made(workspace, "steps").json("edit.json")
+    assert figures["start"]["number"] == 2
+    assert figures["start"]["losses"][0] is None
+    assert start_text(figures).startswith("the present model, ")
+
+
+def test_a_damaged_trajectory_is_named_in_the_error(workspace: Workspace) -> None:
+    (workspace.folder / "model" / TRAJECTORY).write_bytes(b"half")
+    with pytest.raises(UserError, match=re.escape(TRAJECTORY)):
+        made(workspace, "steps")
+    assert made(workspace, "steps", rewind=False).json("edit.json")["way"] == "steps"
+
+
+def test_every_method_reports_its_cost(workspace: Workspace) -> None:
+    found = {method: made(workspace, method).json("edit.json")["cost"] for method in EDIT_METHODS}
+    products = 5  # of the Krylov space
+    newton = KEPT + 2 * KEPT * products + 0.5 * KEPT * len(SHARES)
+    expected = {
+        "newton": newton,
+        "steps": 40,
+        "steps-all": 40,
+        "finetune": 3 * KEPT,
+        "finetune-all": 3 * TASKS,
+        "retrain": 30 * 4,
+    }
+    for method, cost in expected.items():
+        assert found[method]["meta_gradients"] == cost, method
+    report = workspace.runs.all("edit-linear")[0].json("edit.json")["solver"]
+    # The gradient of the task that leaves, with a tangent; the size of the curvature; a solve, and its residual afresh.
+    assert found["linear"]["meta_gradients"] == 2 + 2 * TASKS * 5 + 2 * TASKS * (report["iterations"] + 1)
+    for method in EDIT_METHODS:
+        assert found[method]["share_of_retraining"] == pytest.approx(found[method]["meta_gradients"] / 120), method
+
+
+def test_a_relabelled_task_costs_two_gradients(workspace: Workspace) -> None:
+    rows = workspace.project().tasks.train.rows
+    row = rows[rows["task_id"] == rows["task_id"].iloc[-1]].iloc[-1]
+    other = next(c for c in rows.loc[rows["task_id"] == row["task_id"], "class"].unique() if c != row["class"])
+    before = made(workspace, "linear").json("edit.json")
+    instance = (row["task_id"], row["role"], row["image_id"], other)
+    changes = Changes(tasks=workspace.changes().tasks, relabelled_instances=frozenset({instance}))
+    after = edit(
+        workspace,
+        "linear",
+        changes,
+        solver=replace(SOLVE, curvature_tasks=0),
+        finetune=FINETUNE,
+        compute=COMPUTE,
+        progress=Progress(),
+    ).json("edit.json")
+    more = after["solver"]["iterations"] - before["solver"]["iterations"]
+    assert after["cost"]["meta_gradients"] - before["cost"]["meta_gradients"] == 2 + 2 * TASKS * more
+
+
+def test_the_budget_is_a_share_of_training_and_part_of_the_cache_key(workspace: Workspace) -> None:
+    project = workspace.project()
+    assert step_settings(project) == StepSettings(40), "at least"
+    assert step_settings(project, 0.5) == StepSettings(60)
+    one, other = made(workspace, "steps"), made(workspace, "steps", budget=0.5)
+    assert one.folder != other.folder
+    assert other.json("edit.json")["settings"]["budget"] == 60
+    question = cache_key(project, "steps", workspace.changes(), SOLVE, FINETUNE, COMPUTE, NEWTON, 0.01)
+    assert workspace.runs.find(run_kind("steps"), question) == one, "as many steps are the same question"
+
+
+@pytest.mark.parametrize("budget", [0.0, -0.1, 1.5, float("nan")])
+def test_an_invalid_budget_is_refused_before_any_work(workspace: Workspace, budget: float) -> None:
+    with pytest.raises(UserError, match=f"{budget:g}"):
+        made(workspace, "steps", budget=budget)
+    assert not workspace.runs.all("evaluate")
+
+
+def test_a_model_without_training_settings_can_take_steps_but_not_be_retrained(tmp_path: Path) -> None:
+    workspace = workspace_at(tmp_path, {})
+    run = made(workspace, "steps")
+    figures = run.json("edit.json")
+    assert figures["settings"]["budget"] == 40
+    assert figures["cost"]["share_of_retraining"] is None
+    with pytest.raises(UserError, match=r"model\.json"):
+        made(workspace, "retrain")
+
+
+@pytest.mark.parametrize("method", ["newton", "steps"])
+def test_no_remaining_task_and_no_changes_are_refused(workspace: Workspace, method: str) -> None:
+    mark(workspace, tasks=workspace.project().tasks.train.task_ids, reviewer="me")
+    with pytest.raises(UserError, match="Nothing would be left"):
+        made(workspace, method)
+    mark(workspace, tasks=workspace.project().tasks.train.task_ids, verdict="clear", reviewer="me")
+    with pytest.raises(UserError, match="no changes"):
+        made(workspace, method)
+
+
+class Killed(Progress):
+    """Ends in the middle of a stage, and counts what was done in each."""
+
+    def __init__(self, stage: str = "", after: int = 0) -> None:
+        super().__init__()
+        self._where, self._after = stage, after
+        self.units: dict[str, int] = {}
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        super().advance(units, note)
+        self.units[self._stage] = self.units.get(self._stage, 0) + units
+        if self._stage == self._where and self.units[self._stage] >= self._after:
+            raise Cancelled
+
+
+CASES: list[tuple[str, str, int, Callable[[dict[str, int]], bool]]] = [
+    ("newton", CURVATURE_STAGE, 2 * KEPT + 1, lambda done: done[CURVATURE_STAGE] == 3 * KEPT),
+    ("newton", TRIAL_STAGE, 2 * KEPT + 1, lambda done: CURVATURE_STAGE not in done),
+    ("steps", "steps", 25, lambda done: done["steps"] <= 20),
+]
+
+
+@pytest.mark.parametrize(("method", "stage", "after", "repeated"), CASES, ids=["product", "trial", "step"])
+def test_a_killed_edit_resumes(
+    workspace: Workspace,
+    tmp_path: Path,
+    method: str,
+    stage: str,
+    after: int,
+    repeated: Callable[[dict[str, int]], bool],
+) -> None:
+    shutil.copytree(workspace.folder, tmp_path / "whole")
+    want = made(Workspace(tmp_path / "whole"), method)
+    with pytest.raises(Cancelled):
+        made(workspace, method, Killed(stage, after))
+    assert not workspace.runs.all(run_kind(method))
+    told = Killed()
+    have = made(workspace, method, told)
+    assert repeated(told.units), told.units
+    assert GRADIENT_STAGE not in told.units
+    assert have.id == want.id
+    one, other = (flatten(load_model(run.folder / "model").params) for run in (have, want))
+    assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
+    assert have.json("edit.json")["cost"] == want.json("edit.json")["cost"]
+    np.testing.assert_allclose(have.table("heldout.parquet")["loss"], want.table("heldout.parquet")["loss"], rtol=1e-6)
+
+
+def test_every_method_belongs_to_one_button() -> None:
+    assert sorted([*DEFAULT_EDIT_METHODS, *STEP_METHODS, "retrain"]) == sorted(EDIT_METHODS)
+
+
+def test_figures_of_edits_are_plain_json(workspace: Workspace) -> None:
+    for method in ("newton", "steps"):
+        text = (made(workspace, method).folder / "edit.json").read_text()
+        assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["way"] == method

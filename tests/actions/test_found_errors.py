@@ -1,0 +1,47 @@
+"""Command line, report and Review page give one number of items found wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from core.actions.decide import mark
+from core.actions.report import report
+from core.cli import app
+from core.ui.review.forecast import forecast_now
+from core.ui.review.queue import Queue
+from core.ui.review.state import decided
+from tests.actions.reviewed import small_workspace
+from tests.ui.queue_fixture import write_queue
+
+
+def test_command_line_report_and_page_agree_on_an_image_removal_and_a_conflict(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path)
+    run = write_queue(workspace, level="instance", planted=True)
+    items = run.table("items.parquet")
+    image = items["image_id"].value_counts().index[0]
+    removed = int((items["image_id"] == image).sum())
+    row = items[items["image_id"] != image].iloc[0]
+    mark(workspace, images=[image], reviewer="ann")
+    for reviewer, verdict in (("ann", "keep"), ("bob", "remove")):
+        where = (row["task_id"], row["role"], row["image_id"])
+        mark(workspace, instances=[where], verdict=verdict, reviewer=reviewer)  # type: ignore[arg-type]
+    assert len(workspace.decisions.conflicts()) == 1
+
+    printed = CliRunner().invoke(app, ["review", "show", "-w", str(workspace.folder), "--top", "0"]).output
+    by_command_line = re.search(r"([\d,]+) of them wrong", printed)
+    by_report = re.search(r"([\d,]+) of them wrong", " ".join(report(workspace).split()))
+    names = workspace.project().images.class_names
+    number = {name: at for at, name in enumerate(names)}
+    columns = (items[name].map(number).to_numpy() for name in ("class", "suggested"))
+    queue = Queue(run, items, *columns, names)
+    state = decided(workspace.decisions, queue, None)
+    assert by_command_line is not None
+    assert by_report is not None
+    assert int(by_command_line[1]) == removed
+    assert int(by_report[1]) == removed
+    assert forecast_now(queue, state).found == removed
+    assert sum(entry.verdict == "remove" for entry in state.entries.values()) == removed + 1
+    assert set(state.conflicts) == {int(row["rank"])}

@@ -1,0 +1,393 @@
+"""The command line from drawing tasks to the export, on a problem of seconds; and what it says to wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+
+from core.actions import preparation
+from core.checkpoints.model import load_model
+from core.cli.app import app
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import PROGRESS_FILE_VARIABLE
+from core.tasks.changes import cleaned
+from core.tasks.generate import read_folder
+from core.tasks.tasklist import read_tasks
+from core.workspace.workspace import Workspace
+from tests.cli.shell import ROOT, SOLVE, TASKS, TRAIN, Shell, made, workspace
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace with a ranking and an evaluation; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("ready")
+    made(folder).done("rank", "-w", "mine", *SOLVE)
+    return folder
+
+
+@pytest.fixture
+def shell(ready: Path, tmp_path: Path) -> Shell:
+    shutil.copytree(ready, tmp_path / "copy")
+    return Shell(tmp_path / "copy")
+
+
+def test_the_whole_path_from_tasks_to_export(shell: Shell) -> None:
+    opened = workspace(shell)
+    evaluated = shell.done("evaluate", "-w", "mine", "--device", "cpu")
+    assert "held-out accuracy" in evaluated.err
+    assert evaluated.path.parent == opened.folder / "runs"
+    removed = shell.done("remove", "-w", "mine", "--worst", "2", "--reason", "harmful", "--reviewer", "Ann")
+    tasks = opened.runs.all("rank")[0].table("tasks.parquet").sort_values("score")
+    assert removed.out == [f"task\t{name}" for name in sorted(tasks["task_id"].iloc[:2])]
+
+    ways = ["linear", "finetune", "finetune-all", "retrain"]
+    options = [part for way in ways for part in ("--how", way)]
+    edited = shell.done("edit", "-w", "mine", *options, "--finetune-steps", "2", *SOLVE)
+    assert [Path(line).name.rsplit("-", 1)[0] for line in edited.out] == [f"edit-{way}" for way in ways]
+    for line, way in zip(edited.out, ways, strict=True):
+        assert f"{way}: held-out accuracy" in edited.err
+        figures = json.loads((Path(line) / "edit.json").read_text())
+        assert figures["removed"] == {"tasks": 0 if way == "finetune-all" else 2, "images": 0, "instances": 0}
+        assert load_model(Path(line) / "model").hash != opened.project().model.hash
+
+    curve = ["curve", "-w", "mine", "--shares", "0,0.5", "--seeds", "1", "--finetune-steps", "1", "--device", "cpu"]
+    points = shell.done(*curve)
+    assert points.path.name.startswith("curve-")
+    table = opened.runs.all("curve")[0].table("points.parquet")
+    assert table["order"].tolist() == ["none", "harmful", "loss", "random"]
+    assert table["removed"].tolist() == [0, 3, 3, 3]
+
+    linear = Path(edited.out[0])
+    exported = shell.done("export", "-w", "mine", "--out", shell.folder / "out-folder", "--model", linear.name)
+    assert exported.path == shell.folder / "out-folder"
+    expected = cleaned(opened.project().tasks.train, opened.changes())
+    assert len(expected) == 4
+    for name in ("parquet", "csv", "json"):
+        assert read_tasks(exported.path / f"cleaned-tasks.{name}", opened.project().images).hash == expected.hash
+    assert load_model(exported.path / "model").hash == load_model(linear / "model").hash
+    assert "harmful,Ann,rank-" in (exported.path / "removed.csv").read_text()
+    assert json.loads((exported.path / "export.json").read_text())["tasks"] == {"before": 6, "after": 4}
+
+    assert shell.done("remove", "-w", "mine", "--undo", "--reviewer", "Ann").out == []
+    assert len(opened.changes()) == 0
+
+
+def test_images_are_marked_and_exported_in_both_forms(shell: Shell) -> None:
+    opened = workspace(shell)
+    images = opened.runs.all("rank")[0].table("images.parquet").sort_values("score", kind="stable")
+    marked = shell.done("remove", "-w", "mine", "--worst", "1", "--by", "images")
+    (image,) = images["image_id"].iloc[:1]
+    assert marked.out == [f"image\t{image}"]
+    for options, drop in (([], False), (["--drop-rows"], True)):
+        folder = shell.folder / f"export-{drop}"
+        result = shell("export", "-w", "mine", "--formats", "csv", "--out", folder, *options)
+        if result.code == 0:
+            expected = cleaned(opened.project().tasks.train, opened.changes(), drop_rows=drop)
+            assert read_tasks(folder / "cleaned-tasks.csv").hash == expected.hash
+            assert sorted(path.name for path in folder.iterdir()) == ["cleaned-tasks.csv", "export.json", "removed.csv"]
+        else:
+            assert drop
+            assert "would lose all support images of a class" in result.err
+
+
+def test_asking_twice_answers_from_the_store(shell: Shell) -> None:
+    shell.done("remove", "-w", "mine", "--worst", "1")
+    for command in (
+        ["rank", "-w", "mine", *SOLVE],
+        ["evaluate", "-w", "mine", "--device", "cpu"],
+        ["edit", "-w", "mine", "--how", "finetune", "--finetune-steps", "1", "--device", "cpu"],
+        ["curve", "-w", "mine", "--shares", "0", "--seeds", "1", "--finetune-steps", "1", "--device", "cpu"],
+    ):
+        first = shell.done(*command)
+        before = {path: path.stat().st_mtime_ns for path in first.path.rglob("*")}
+        second = shell.done(*command)
+        assert second.path == first.path
+        assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == before
+
+
+def test_training_again_reads_the_model_back(shell: Shell) -> None:
+    again = [*TRAIN, "--tasks", shell.folder / "tasks", "--out", shell.folder / "model"]
+    before = (shell.folder / "model" / "model.json").stat().st_mtime_ns
+    assert shell.done(*again).path == shell.folder / "model"
+    assert (shell.folder / "model" / "model.json").stat().st_mtime_ns == before
+    assert "holds a model of another training" in shell.refused(*again, "--seed", "1")
+
+
+def test_the_exact_curvature_and_double_precision_work(shell: Shell) -> None:
+    run = shell.done("rank", "-w", "mine", "--curvature", "exact", "--dtype", "float64", *SOLVE).path
+    report = json.loads((run / "solver.json").read_text())
+    assert (report["curvature"], report["dtype"], report["curvature_tasks"]) == ("exact", "float64", 6)
+    assert report["residual"] <= 0.011
+
+
+def test_rankings_are_held_against_retraining(shell: Shell) -> None:
+    sweep = ["--subsets", "3", "--seeds", "1", "--targets", "2", "--iterations", "2", "--device", "cpu"]
+    rated = shell.done("evidence", "-w", "mine", "--methods", "dot,loss,task-if:damping=0.5", *sweep)
+    assert rated.path.name.startswith("evidence-")
+    assert "task-if:damping=0.5" in rated.err
+    assert set(workspace(shell).runs.get(rated.path.name).table("methods.parquet")["method"]) == {
+        "dot",
+        "loss",
+        "task-if:damping=0.5",
+        "ceiling",
+    }
+    refused = shell.refused("evidence", "-w", "mine", "--methods", "guess", *sweep)
+    assert "There is no method 'guess'" in refused
+
+
+@pytest.mark.parametrize("method", ["direct-if", "task-if-paper", "dot", "tracin"])
+def test_methods_are_chosen_by_name(shell: Shell, method: str) -> None:
+    ranked = shell.done("rank", "-w", "mine", "--method", method, "--device", "cpu")
+    assert workspace(shell).runs.get(ranked.path.name).json("solver.json")["method"] == method
+
+
+def test_parts_of_a_method_are_chosen_and_those_that_do_not_fit_are_refused(shell: Shell) -> None:
+    low_rank = ["--solver", "low-rank", "--rank", "30", "--subsample", "difficulty", "--curvature-tasks", "3"]
+    ranked = shell.done("rank", "-w", "mine", *low_rank, "--device", "cpu")
+    report = workspace(shell).runs.get(ranked.path.name).json("solver.json")
+    assert (report["solver"], report["rank"], report["subsample"]) == ("low-rank", 30, "difficulty")
+    assert "EK-FAC takes the layers for independent" in shell.refused("rank", "-w", "mine", "--solver", "ekfac")
+    assert "dual solver needs a curvature" in shell.refused("rank", "-w", "mine", "--solver", "dual")
+    assert "adapts by gradient steps" in shell.refused("rank", "-w", "mine", "--inner", "ekfac", "--device", "cpu")
+
+
+@pytest.mark.parametrize("algorithm", ["fomaml", "anil", "meta-sgd", "imaml"])
+def test_every_algorithm_is_trained_and_ranked(shell: Shell, algorithm: str) -> None:
+    network = ["--backbone", "mlp", "--hidden", "4", "--shrink", "7", "--proximity", "1", "--dtype", "float64"]
+    folder = shell.folder
+    train = ["train", "--iterations", "3", "--device", "cpu", "--tasks", folder / "tasks", "--out", folder / algorithm]
+    shell.done(*train, "--algorithm", algorithm, *network)
+    shell.done("open", "--tasks", folder / "tasks", "--model", folder / algorithm, "-w", algorithm)
+    shell.done("rank", "-w", algorithm, *SOLVE, "--dtype", "float64")
+    if algorithm == "imaml":
+        paper = shell.done("rank", "-w", algorithm, *SOLVE, "--dtype", "float64", "--inner", "ekfac")
+        report = Workspace(folder / "home" / algorithm).runs.get(paper.path.name).json("solver.json")
+        assert report["inner_inverse"] == "ekfac"
+        assert report["inner"]["residual"] < 1e-3
+        assert not report["inner"]["nearly_singular"]
+
+
+def test_what_ifs_of_what_is_marked_of_a_named_set_and_of_a_target(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
+    ask = ("whatif", "-w", "mine", "--device", "cpu")
+    made = shell.done(*ask, "--prepare").path
+    assert made == shell.done(*ask, "--prepare").path
+    assert (made / "report.json").exists()
+    assert "no changes" in shell.refused(*ask)
+    shell.done("remove", "-w", "mine", "--worst", "2")
+    marked = shell.done(*ask).out
+    assert re.fullmatch(r"estimate by a basis of rank \d+, not a measurement; residual \d+%, \d+ ms", marked[0])
+    assert re.fullmatch(r"with 2 tasks removed: held-out accuracy 0\.\d+ \[.+, .+\]", marked[1])
+    assert [line.rsplit(" ", 3)[0] for line in marked[2:4]] == ["change of accuracy", "change of loss"]
+    named = ",".join(sorted(workspace(shell).changes().tasks))
+    assert shell.done(*ask, "--tasks", named).out[1:] == marked[1:]
+    scored = [line.split("\t") for line in shell.done(*ask, "--target", "h0", "--top", "2").out[1:]]
+    assert [row[0] for row in scored] == ["harmful"] * 2 + ["helpful"] * 2
+    values = [float(row[2]) for row in scored]
+    assert values[0] <= values[1] <= values[3] <= values[2]
+    assert "Give either --target" in shell.refused(*ask, "--target", "all", "--tasks", "t0")
+    assert "'t99' is not in the task list" in shell.refused(*ask, "--tasks", "t99")
+
+
+def test_sets_with_a_name_and_why_something_failed(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
+    at = ("-w", "mine")
+    rows = workspace(shell).project().tasks.train.rows
+    image, name = rows["image_id"].iloc[0], rows["class"].iloc[-1]
+    shell.done("remove", *at, "--task", "t1")
+    assert shell.done("sets", "save", "decided", *at, "--note", "as it is").out == ["1 task removed"]
+    shell.done("sets", "save", "labels", *at, "--relabel", f"{image}={name}", "--tasks", "t2")
+    assert "of other changes" in shell.refused("sets", "save", "labels", *at, "--tasks", "t3")
+    listed = [line.split("\t")[:2] for line in shell.done("sets", "list", *at).out]
+    assert listed == [["decided", "1 task removed"], ["labels", "1 task removed, 1 image relabelled"]]
+    assert shell.done("sets", "show", "labels", *at).out == ["task\tt2", f"image\t{image}\t{name}"]
+    said = "\n".join(shell.done("sets", "compare", "labels", *at, "--device", "cpu").out)
+    assert "estimate, not a measurement" in said
+    assert "not measured until retrained" in said
+    shell.done("edit", *at, "--set", "labels", "--how", "retrain", "--device", "cpu")
+    said = "\n".join(shell.done("sets", "compare", *at, "--device", "cpu").out)
+    assert "measured by retrain" in said
+    assert said.count("not measured until retrained") == 1
+    shell.done("sets", "delete", "labels", *at)
+    assert len(shell.done("sets", "list", *at).out) == 1
+
+    why = shell.done("why", *at, "--target", "h0", "--top", "1", "--remove", "2", "--device", "cpu").out
+    assert [line.split("\t")[:2] for line in why[1:5]] == [
+        [word, what] for what in ("task", "image") for word in ("harmful", "helpful")
+    ]
+    assert re.fullmatch(r"loss of h0: .+, then .+ \(.+ to first order\)", why[-1])
+
+
+def test_a_ranking_for_one_held_out_image(shell: Shell) -> None:
+    rows = workspace(shell).project().tasks.heldout.rows
+    image = rows.loc[(rows["task_id"] == "h1") & (rows["role"] == "query"), "image_id"].iloc[0]
+    run = shell.done("rank", "-w", "mine", "--target", f"h1/{image}", *SOLVE).path
+    assert json.loads((run / "solver.json").read_text())["target"] == f"h1/{image}"
+
+
+def test_tasks_are_written_as_asked(tmp_path: Path) -> None:
+    result = Shell(tmp_path).done(*TASKS, "--out", tmp_path / "tasks")
+    assert result.path == tmp_path / "tasks"
+    assert "6 training and 4 held-out tasks" in result.err
+    assert read_folder(tmp_path / "tasks").train.ways == 3
+
+
+WRONG: list[tuple[list[str], str]] = [
+    (["rank", "-w", "nothing"], "does not exist"),
+    (["evaluate", "-w", "./tasks/train.parquet"], "cannot be read"),
+    (["rank", "-w", "mine", "--curvature", "fisher"], "no curvature 'fisher'"),
+    (["rank", "-w", "mine", "--target", "h9"], "no task 'h9'"),
+    (["rank", "-w", "mine", "--target", "h0/cat"], "is not a query image"),
+    (["rank", "-w", "mine", "--damping", "-1"], "must be 0 or more"),
+    (["rank", "-w", "mine", "--solve-seed", "-1"], "must be 0 or more"),
+    (["rank", "-w", "mine", "--curvature-tasks", "0", "--solve-iterations", "1"], "The solve stopped"),
+    (["evaluate", "-w", "mine", "--device", "abacus"], "device 'abacus' cannot be used"),
+    (["evaluate", "-w", "mine", "--dtype", "float8"], "no precision 'float8'"),
+    (["edit", "-w", "mine", "--how", "pray"], "'pray'"),
+    (["edit", "-w", "mine", "--how", "linear"], "no changes"),
+    (["edit", "-w", "mine", "--set", "none"], "Unknown set 'none'"),
+    (["sets", "save", "x", "-w", "mine", "--relabel", "a"], "Use IMAGE=CLASS"),
+    (["sets", "save", "x", "-w", "mine", "--tasks", "t99"], "'t99' is not in the task list"),
+    (["sets", "delete", "../x", "-w", "mine"], "Unknown set"),
+    (["curve", "-w", "mine", "--shares", "a lot"], "are not numbers"),
+    (["curve", "-w", "mine", "--shares", "0,1"], r"must lie in [0, 1)"),
+    (["curve", "-w", "mine", "--orders", "best"], "Orders must be among"),
+    (["curve", "-w", "mine", "--by", "pixels"], "Nothing can be removed by 'pixels'"),
+    (["curve", "-w", "mine", "--seeds", "0"], "at least one seed"),
+    (["curve", "-w", "mine", "--ranking", "rank-0"], "no run 'rank-0'"),
+    (["curve", "-w", "mine", "--ranking", ""], "no run ''"),
+    (["remove", "-w", "mine"], "nothing to mark"),
+    (["remove", "-w", "mine", "--worst", "7"], "only 6 tasks"),
+    (["remove", "-w", "mine", "--task", "t9"], "'t9' is not in the training tasks"),
+    (["remove", "-w", "mine", "--image", "cat"], "'cat' is not in the training tasks"),
+    (["export", "-w", "mine", "--formats", "xls"], "no format 'xls'"),
+    (["export", "-w", "mine", "--model", "edit-0"], "no run 'edit-0'"),
+    (["export", "-w", "mine", "--model", "RANKING"], "holds no edited model"),
+    (["export", "-w", "mine", "--out", "tasks"], "not an earlier export"),
+    (["export", "-w", "mine", "--out", "tasks/tasks.json"], "is a file"),
+    ([*TASKS, "--out", "new", "--ways", "11"], "need 11 classes"),
+    ([*TASKS, "--out", "new", "--noise", "salt"], "'salt' is not understood"),
+    ([*TASKS, "--out", "new", "--seed", "-1"], "seed is -1"),
+    ([*TASKS, "--out", "tasks/tasks.json"], "cannot be written"),
+    ([*TRAIN, "--tasks", "nothing", "--out", "new"], "does not exist"),
+    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--filters", "0"], "filters"),
+    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--inner-rate", "-1"], "rate"),
+    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--learning-rate", "-1"], "learning rate is -1"),
+    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--learning-rate", "1e30"], "diverged"),
+    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--seed", "-1"], "seed must be 0 or more"),
+    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--pooling", "mean"], "no pooling 'mean'"),
+    (["open", "--tasks", "tasks", "--model", "tasks", "-w", "new"], "model.json does not exist"),
+    (["demo", "--only", "nothing"], "no demo 'nothing'"),
+]
+
+
+@pytest.mark.parametrize(("args", "what"), WRONG, ids=[" ".join(args) for args, _ in WRONG])
+def test_wrong_input_is_refused_in_plain_words(
+    ready: Path, args: list[str], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ready)
+    (ranking,) = Workspace(ready / "home" / "mine").runs.all("rank")
+    sentence = Shell(ready).refused(*[ranking.id if arg == "RANKING" else arg for arg in args])
+    assert what in sentence
+    assert len(Workspace(ready / "home" / "mine").changes()) == 0
+
+
+def test_a_workspace_without_a_ranking_says_so(tmp_path: Path) -> None:
+    shell = made(tmp_path)
+    for command in (["remove", "-w", "mine", "--worst", "1"], ["curve", "-w", "mine", "--device", "cpu"]):
+        assert "Run the rank command first" in shell.refused(*command)
+
+
+def test_every_command_explains_itself_and_its_options(tmp_path: Path) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert set(commands) >= {"tasks", "train", "open", "evaluate", "rank", "edit", "curve", "remove", "export", "demo"}
+    shell = Shell(tmp_path)
+    overview = "\n".join(shell.done("--help").out)
+    for name, command in commands.items():
+        assert name in overview
+        text = "\n".join(shell.done(name, "--help").out)
+        assert command.help.split("\n")[0][:40] in " ".join(text.split())
+        assert all(option.help for option in command.params), name
+
+
+def test_an_unknown_command_or_option_is_refused(tmp_path: Path) -> None:
+    assert "No such command" in Shell(tmp_path)("frobnicate").err
+    assert Shell(tmp_path)("frobnicate").code == 2
+    assert Shell(tmp_path)("rank", "--frobnicate").code == 2
+    assert Shell(tmp_path)(*TASKS, "--out", "new", "--heldout", "0").code == 2
+
+
+class Process:
+    """A real ``python -m core`` whose progress a test can wait for."""
+
+    def __init__(self, folder: Path, *args: str | Path) -> None:
+        self.progress = folder / "progress.json"
+        self.progress.unlink(missing_ok=True)
+        environment = {**os.environ, HOME_VARIABLE: str(folder / "home"), PROGRESS_FILE_VARIABLE: str(self.progress)}
+        command = [sys.executable, "-m", "core", *map(str, args)]
+        self.popen = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def wait_until(self, reached: Callable[[dict], bool]) -> None:
+        while self.popen.poll() is None:
+            if self.progress.exists() and reached(json.loads(self.progress.read_text())):
+                return
+            time.sleep(0.02)
+        pytest.fail(f"it ended before: {self.popen.communicate()[1].decode()}")
+
+    def ended(self, number: signal.Signals) -> tuple[int, str]:
+        self.popen.send_signal(number)
+        _, err = self.popen.communicate()
+        return self.popen.returncode, err.decode()
+
+
+LONG = ["--filters", "2", "--iterations", "40", "--polish", "0", "--device", "cpu"]
+
+
+def test_a_training_killed_outright_ends_at_the_same_model(ready: Path, tmp_path: Path) -> None:
+    train = ["train", *LONG, "--tasks", ready / "tasks", "--out"]
+    process = Process(tmp_path, *train, tmp_path / "killed")
+    process.wait_until(lambda state: state["done"] >= 10)
+    code, _ = process.ended(signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "model.json").exists()
+    assert (tmp_path / "killed" / "state.safetensors").exists()
+    shell = Shell(tmp_path)
+    models = [load_model(shell.done(*train, tmp_path / name).path) for name in ("killed", "whole")]
+    assert models[0].hash == models[1].hash
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir() if not path.name.startswith(".")) == [
+        "model.json",
+        "model.safetensors",
+        "trajectory.safetensors",
+    ]
+
+
+def test_a_cancelled_command_says_so_and_goes_on_later(shell: Shell) -> None:
+    curve = ["curve", "-w", "mine", "--seeds", "500", "--shares", "0", "--finetune-steps", "1", "--device", "cpu"]
+    process = Process(shell.folder, *curve)
+    process.wait_until(lambda state: state["done"] >= 3)
+    code, err = process.ended(signal.SIGTERM)
+    assert code == 143
+    assert err.splitlines()[-1].endswith("Cancelled; what was finished is kept.")
+    (partial,) = (shell.folder / "home" / "mine" / "runs").glob(".curve-*/memory")
+    kept = {path: path.stat().st_mtime_ns for path in partial.rglob("*.npz")}
+    assert len(kept) >= 3
+    again = Process(shell.folder, *curve)
+    again.wait_until(lambda state: state["done"] > len(kept))
+    assert again.ended(signal.SIGTERM)[0] == 143
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept

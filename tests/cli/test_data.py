@@ -1,0 +1,109 @@
+"""Own data on the command line: from files to a cleaned list that is trained on again; and answers to wrong input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.runtime.files import HOME_VARIABLE
+from core.tasks.changes import cleaned
+from core.tasks.generate import read_folder
+from core.workspace.workspace import Workspace
+from tests.cli.shell import SOLVE, Shell
+from tests.lookalikes import make_all
+
+SHAPE = ["--ways", "2", "--shots", "1", "--queries", "1", "--count", "4", "--heldout", "2"]
+SMALL = ["--filters", "2", "--iterations", "2", "--device", "cpu"]
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    make_all(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    return Shell(tmp_path)
+
+
+def test_from_files_to_a_cleaned_list_that_is_trained_on_again(shell: Shell) -> None:
+    images = shell.done("data", "--path", "data/split", "--name", "own")
+    assert "own: 24 images of 28 x 28 x 1, 6 classes" in images.err
+    shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
+    shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL)
+    shell.done("open", "--tasks", "tasks", "--model", "model", "-w", "mine")
+    shell.done("rank", "-w", "mine", *SOLVE)
+    shell.done("remove", "-w", "mine", "--worst", "1")
+    out = shell.done("export", "-w", "mine", "--formats", "parquet,learn2learn,torchmeta,easyfsl").path
+    opened = Workspace(shell.folder / "home" / "mine")
+    wanted = cleaned(opened.project().tasks.train, opened.changes()).hash
+    names = [
+        "cleaned-tasks.parquet",
+        *(f"cleaned-tasks.{name}.json" for name in ("learn2learn", "torchmeta", "easyfsl")),
+    ]
+    for number, name in enumerate(names):
+        lists = ["--train-list", out / name, "--heldout-list", "tasks/heldout.parquet"]
+        shell.done("tasks", "--data", "own", *lists, "--out", f"again{number}")
+        assert read_folder(shell.folder / f"again{number}").train.hash == wanted
+    shell.done("train", "--tasks", "again0", "--out", "retrained", *SMALL)
+
+
+def test_a_dry_run_trains_nothing_and_names_each_stage(shell: Shell) -> None:
+    shell.done("data", "--path", "data/split", "--name", "own")
+    shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
+    said = shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL, "--dry-run").out
+    assert [line.split()[0] for line in said[said.index("cost on this machine, measured on a few tasks:") + 1 :]] == [
+        *("Train", "Evaluate", "Rank", "Fine-tune"),
+    ]
+    assert not Path("model").exists()
+
+
+def test_what_is_inspected_can_be_read_by_programs(shell: Shell) -> None:
+    told = json.loads(shell.done("inspect", "--path", "data/broken", "--json").out[-1])
+    assert told["found"][0] == "broken: 7 images of 2 classes, 3 to 4 a class."
+    assert "cat/4.png: not a picture" in told["faults"][0]
+    assert told["costs"] == []
+
+
+def test_a_model_that_does_not_fit_is_a_finding_and_not_an_end(shell: Shell) -> None:
+    shell.done("data", "--path", "data/split", "--name", "own")
+    shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
+    shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL)
+    shell.done("tasks", "--data", "mnist5k", "--ways", "3", *SHAPE[2:], "--out", "digits")
+    said = shell.done("inspect", "--tasks", "digits", "--model", "model").out
+    assert said[said.index("does not fit:") + 1].strip().startswith("The model is 2-way, the tasks are 3-way.")
+
+
+def test_tasks_say_so_when_their_images_were_removed_from_this_machine(shell: Shell) -> None:
+    folder = shell.done("data", "--path", "data/split", "--name", "own").path
+    shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
+    folder.rename(shell.folder / "gone")
+    said = shell.refused("train", "--tasks", "tasks", "--out", "model", *SMALL)
+    assert "The images 'own' that these tasks were made of are not on this machine" in said
+    shell.done("data", "--path", "data/split", "--name", "another-name")  # the same content under another name
+    shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["data"], "There is no path of images."),
+        (["data", "--path", "nowhere"], "nowhere does not exist."),
+        (["data", "--path", "data/mine", "--format", "idx"], "There is no format 'idx'. Known: auto, folder"),
+        (["data", "--path", "data/mine", "--size", "8x8"], "'8x8' is no size."),
+        (["data", "--path", "data/mine", "--channels", "2"], "Images cannot have 2 channels."),
+        (["data", "--path", "data/mine", "--name", "../x"], "'../x' is no name for an image set."),
+        (["data", "--path", "data/latin/images.csv"], "--encoding"),
+        (["data", "--path", "data/cifar"], "Say which you want: --format cifar-fs or --format fc100."),
+        (["data", "--path", "data/broken"], "1 of 7 images cannot be read: cat/4.png"),
+        (["data", "--path", "new", "--format", "mini-imagenet", "--download"], "cannot be downloaded"),
+        (["inspect"], "There is nothing to inspect."),
+        (["tasks", "--data", "nobody", "--out", "t"], "There is no image set 'nobody'. Known: mnist5k."),
+        (["tasks", "--train-list", "a.csv", "--out", "t"], "Give both --train-list and --heldout-list."),
+        (["tasks", "--split", "official", "--out", "t"], "come without a split of their own"),
+        (["tasks", "--ways", "11", "--out", "t"], "11-way tasks need 11 classes, but there are 10"),
+        (["tasks", "--shots", "400", "--out", "t"], "400 shots and 10 queries need 410"),
+    ],
+)
+def test_wrong_input_is_one_sentence(shell: Shell, args: list[str], said: str) -> None:
+    assert said in shell.refused(*args)

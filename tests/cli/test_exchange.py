@@ -1,0 +1,56 @@
+"""Decisions in and out, the report and the search for copies on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from core.workspace.workspace import Workspace
+from tests.actions.reviewed import small_workspace, some_items
+from tests.cli.shell import Shell
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    made = small_workspace(tmp_path / "made")
+    (tmp_path / "home").mkdir()
+    made.folder.rename(tmp_path / "home" / "small")
+    return Shell(tmp_path)
+
+
+def test_in_and_out_and_a_report(shell: Shell, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "home" / "small")
+    images = [item.image_id for item in some_items(workspace)["image"][:2]]
+    file = tmp_path / "mine.csv"
+    pd.DataFrame({"image_id": images, "verdict": ["remove", "keep"]}).to_csv(file, index=False)
+    said = shell.done("review", "import", file, "-w", "small", "--dry-run").out
+    assert said == ["2 decisions on items that nobody has decided on"]
+    assert not workspace.decisions.history()
+    assert shell.done("review", "import", file, "-w", "small", "--reviewer", "Ann").out == said
+    assert workspace.changes().images == {images[0]}
+    out = shell.done("review", "export", "-w", "small", "--formats", "csv,json").path
+    assert out == workspace.folder / "exports" / "decisions"
+    assert pd.read_csv(out / "decisions.csv")["reviewer"].tolist() == ["Ann", "Ann"]
+    assert not (out / "decisions.parquet").exists()
+    page = shell.done("review", "report", "-w", "small", "--out", tmp_path / "review.html").path
+    assert "Label review of small" in page.read_text(encoding="utf-8")
+    again = shell.done("review", "import", out / "decisions.json", "-w", "small").out
+    assert again == ["2 decisions that are in the log already, so they are not written again"]
+
+
+def test_wrong_input_is_told(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("image_id,verdict\ngone,keep\n")
+    assert "mine.csv, row 1: image_id 'gone'" in shell.refused("review", "import", file, "-w", "small")
+    assert "does not exist" in shell.refused("review", "import", tmp_path / "no.csv", "-w", "small")
+    assert "no format 'xls'" in shell.refused("review", "export", "-w", "small", "--formats", "xls")
+    assert "Nothing was decided" in shell.refused("review", "report", "-w", "small")
+
+
+def test_copies(shell: Shell) -> None:
+    said = shell.done("review", "duplicates", "-w", "small").out
+    assert "images of the tasks" in said[0]
+    assert said[-2].startswith("near means")
+    assert (Path(said[-1]) / "pairs.parquet").exists()

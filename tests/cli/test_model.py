@@ -1,0 +1,148 @@
+"""Somebody's own model on the command line: brought in, ranked with, edited, handed back; and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.checkpoints.model import ModelSpec, load_model, spec_of
+from core.workspace.workspace import Workspace
+from tests.cli.shell import SOLVE, TASKS, Shell
+
+NETS = """
+import torch
+from torch import nn
+
+def small(ways, shape):
+    height, width, channels = shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 2, 3, stride=4), nn.BatchNorm2d(2), nn.ReLU(inplace=True), nn.Dropout(0.5),
+        nn.Flatten(), nn.Linear(2 * 7 * 7, ways),
+    )
+
+def random():
+    class Random(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1)) + torch.rand(())
+    return Random(784, 3)
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    (tmp_path / "nets_of_the_command_line.py").write_text(NETS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shell = Shell(tmp_path)
+    shell.done(*TASKS, "--out", tmp_path / "tasks")
+    return shell
+
+
+NET = "nets_of_the_command_line:small"
+STEPS = ["--inner-steps", "1", "--inner-rate", "0.5"]
+
+
+def checkpoint(folder: Path, backbone: str = "omniglot-cnn", **fields: object) -> Path:
+    spec = spec_of({"backbone": backbone, "ways": 3, "filters": 2, "shape": (28, 28, 1), **fields})
+    network = spec.network()
+    torch.save(
+        {f"module.{name}": value for name, value in network.state_dict(spec.init(0)).items()}, folder / "some.pt"
+    )
+    return folder / "some.pt"
+
+
+def test_a_checkpoint_from_elsewhere_goes_the_whole_way(shell: Shell) -> None:
+    folder = shell.folder
+    given = [
+        "model",
+        "--checkpoint",
+        checkpoint(folder),
+        *STEPS,
+        "--tasks",
+        folder / "tasks",
+        "--out",
+        folder / "model",
+    ]
+    made = shell.done(*given)
+    assert made.out == [str(folder / "model")]
+    assert "Batch normalisation (layers: 4) does not use running statistics" in made.err
+    assert "learn2learn's OmniglotCNN: 4 convolution blocks of 2 filters; maml, 1 inner step at rate 0.5" in made.err
+    assert shell.done(*given).out == made.out
+    story = load_model(folder / "model").story
+    assert story["origin"]["path"] == str(folder / "some.pt")
+    assert story["command"].startswith("python -m core model --checkpoint")
+    shell.done("open", "--tasks", folder / "tasks", "--model", folder / "model", "-w", "mine")
+    shell.done("rank", "-w", "mine", *SOLVE)
+    shell.done("remove", "-w", "mine", "--worst", "1")
+    edited = shell.done("edit", "-w", "mine", "--how", "finetune", "--finetune-steps", "1", *SOLVE)
+    assert "model.json" in shell.refused("edit", "-w", "mine", "--how", "retrain", *SOLVE)
+    shell.done("export", "-w", "mine", "--model", edited.path.name, "--out", folder / "out")
+    handed = torch.load(folder / "out" / "model" / "learn2learn.pt", weights_only=True)
+    kept = load_model(folder / "out" / "model").params
+    assert all(torch.equal(handed[name], value) for name, value in kept.items())
+    assert torch.equal(handed["features.1.0.conv.weight"], kept["base.0.conv.weight"])
+
+
+def test_a_checkpoint_that_does_not_fit_the_tasks_is_refused(shell: Shell) -> None:
+    folder = shell.folder
+    given = ["model", *STEPS, "--tasks", folder / "tasks", "--out", folder / "model", "--checkpoint"]
+    assert "its head has 5, the tasks are 3-way" in shell.refused(*given, checkpoint(folder, ways=5))
+    assert "has shape" in shell.refused(*given, checkpoint(folder, "cnn4", shape=(84, 84, 3)))
+    assert "does not exist" in shell.refused(*given, folder / "none.pt")
+    assert not (folder / "model").exists()
+    alone = ["model", "--checkpoint", checkpoint(folder, "cnn4"), *STEPS, "--out", folder / "model"]
+    for size in ("28,28", "0,28,1"):
+        assert "is not a size of images" in shell.refused(*alone, "--shape", size)
+    assert shell.done(*alone, "--shape", "28,28,1", "--delta", "0.5").out == [str(folder / "model")]
+    assert load_model(folder / "model").spec.delta == 0.5
+    assert "holds another model" in shell.refused(*alone, "--shape", "28,28,1")
+    assert "no checkpoint or no folder" in shell.refused("model", "--out", folder / "model")
+
+
+@pytest.mark.parametrize("algorithm", ["anil", "meta-sgd"])
+def test_a_network_of_ones_own_is_trained_and_ranked_with(shell: Shell, algorithm: str) -> None:
+    folder = shell.folder
+    train = ["train", "--tasks", folder / "tasks", "--iterations", "2", "--device", "cpu", "--algorithm", algorithm]
+    shell.done(*train, "--out", folder / "model", "--backbone", NET)
+    spec = ModelSpec.model_validate(json.loads((folder / "model" / "model.json").read_text())["spec"])
+    assert (spec.backbone, spec.factory, spec.algorithm) == ("module", NET, algorithm)
+    shell.done("open", "--tasks", folder / "tasks", "--model", folder / "model", "-w", "mine")
+    shell.done("rank", "-w", "mine", *SOLVE)
+    opened = Workspace(folder / "home" / "mine")
+    (opened.folder.parent / "factories.json").unlink()
+    assert f"python -m core model --allow {NET}" in shell.refused("evaluate", "-w", "mine", "--device", "cpu")
+    assert f"{NET} may be imported" in shell.done("model", "--allow", NET).err
+    shell.done("evaluate", "-w", "mine", "--device", "cpu")
+
+
+def test_a_network_that_cannot_be_used_is_refused_before_the_training(shell: Shell) -> None:
+    train = [
+        "train",
+        "--tasks",
+        shell.folder / "tasks",
+        "--out",
+        shell.folder / "model",
+        "--device",
+        "cpu",
+        "--backbone",
+    ]
+    assert "two runs on the same images differ" in shell.refused(*train, "nets_of_the_command_line:random")
+    assert "has no function 'none'" in shell.refused(*train, "nets_of_the_command_line:none")
+    assert "PYTHONPATH" in shell.refused(*train, "nowhere.at_all:net")
+    assert "does not name a factory" in shell.refused(*train, "nowhere at:all")
+    assert "backbone: " in shell.refused(*train, "resnet")
+    assert "Name a network of your own by its function" in shell.refused(*train, "module")
+    own = "A network of your own takes no --activation. Leave it out."
+    assert own in shell.refused(*train, NET, "--activation", "tanh")
+    assert "The backbone cnn4 takes no --hidden." in shell.refused(*train, "mini-imagenet-cnn", "--hidden", "4")
+    assert not (shell.folder / "model").exists()
+
+
+@pytest.mark.parametrize("options", [["--backbone", "cnn4", "--filters", "2"], ["--backbone", "mini-imagenet-cnn"]])
+def test_learn2learns_networks_are_trained_too(shell: Shell, options: list[str]) -> None:
+    train = ["train", "--tasks", shell.folder / "tasks", "--iterations", "1", "--device", "cpu"]
+    shell.done(*train, "--out", shell.folder / "model", *options)
+    spec = load_model(shell.folder / "model").spec
+    assert (spec.backbone, spec.filters, spec.pooling) == ("cnn4", 2 if "--filters" in options else 64, "max")

@@ -1,0 +1,224 @@
+"""The commands of reviewing that read and write decisions, and what they say to wrong input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from core.checkpoints.model import Model, ModelSpec, save_model
+from core.cli import review as review_commands
+from core.decisions.log import Decision, Item
+from core.tasks.generate import TaskSettings, generate, write_folder
+from core.workspace.workspace import Workspace, create
+from tests.cli.shell import Shell, workspace
+
+ANN, BOB = ("--reviewer", "Ann"), ("--reviewer", "Bob")
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose model was never trained; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("ready")
+    write_folder(generate(TaskSettings(ways=3, shots=1, queries=2, count=3, heldout=2)), folder / "tasks")
+    spec = ModelSpec(ways=3, filters=2)
+    save_model(Model(spec, spec.init(0), {"command": "by hand"}), folder / "model")
+    create(folder / "home" / "mine", folder / "tasks", folder / "model")
+    return folder
+
+
+@pytest.fixture
+def shell(ready: Path, tmp_path: Path) -> Shell:
+    shutil.copytree(ready, tmp_path / "copy")
+    return Shell(tmp_path / "copy")
+
+
+@pytest.fixture
+def opened(shell: Shell) -> Workspace:
+    return workspace(shell)
+
+
+def review(shell: Shell, command: str, *args: str) -> list[str]:
+    """What a command prints."""
+    return shell.done("review", command, "-w", "mine", *args).out
+
+
+def refused(shell: Shell, command: str, *args: str) -> str:
+    return shell.refused("review", command, "-w", "mine", *args)
+
+
+def test_deciding_on_a_task_an_image_and_an_instance(shell: Shell, opened: Workspace) -> None:
+    row = opened.project().tasks.train.rows.iloc[0]
+    image, where = row["image_id"], ("--task", row["task_id"], "--role", row["role"])
+    assert review(shell, "decide", "--as", "remove", "--task", row["task_id"], *ANN) == [
+        f"task {row['task_id']}\tremove"
+    ]
+    assert review(shell, "decide", "--as", "unsure", "--item", image, "--reason", "dark") == [f"image {image}\tunsure"]
+    instance = f"{row['task_id']}/{row['role']}/{image}"
+    said = review(shell, "decide", "--as", "relabel", "--label", "7", "--item", image, *where)
+    assert said == [f"instance {instance}\trelabel to 7"]
+    entries = list(opened.decisions.current().values())
+    assert [entry.item.kind for entry in entries] == ["task", "image", "instance"]
+    assert [entry.reviewer for entry in entries] == ["Ann", "command line", "command line"]
+    assert [entry.reason for entry in entries] == ["", "dark", ""]
+    assert opened.changes().relabelled_instances == {(row["task_id"], row["role"], image, "7")}
+    assert review(shell, "undo") == [f"taken back\tinstance {instance}\trelabel to 7"]
+    assert review(shell, "redo") == [f"put back\tinstance {instance}\trelabel to 7"]
+    assert review(shell, "redo") == ["Nothing to redo."]
+    assert review(shell, "undo", "--reviewer", "Cid") == ["Nothing to undo."]
+
+
+def test_deciding_on_the_first_of_the_queue(shell: Shell, opened: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = opened.project().tasks.train.rows.iloc[0]
+    whole = {"level": "image", "task_id": "", "role": "", "image_id": row["image_id"], "suggested": "3"}
+    single = {**row[["task_id", "role", "image_id"]], "level": "instance", "suggested": "4"}
+    table = pd.DataFrame([whole, single]).assign(rank=[0, 1])
+    queue = opened.runs.get_or_compute("queue", {}, lambda work: work.write_table("items.parquet", table))
+    monkeypatch.setattr(review_commands, "the_queue", lambda _: queue)
+    instance = f"instance {row['task_id']}/{row['role']}/{row['image_id']}"
+    assert review(shell, "decide", "--as", "relabel", "--first", "2") == [
+        f"image {row['image_id']}\trelabel to 3",
+        f"{instance}\trelabel to 4",
+    ]
+    assert {entry.source for entry in opened.decisions.current().values()} == {queue.id}
+    review(shell, "decide", "--as", "relabel", "--first", "2", "--label", "5")
+    assert {entry.label for entry in opened.decisions.current().values()} == {5}
+    assert review(shell, "decide", "--as", "keep", "--first", "1") == [f"image {row['image_id']}\tkeep"]
+    assert "only 2 items" in refused(shell, "decide", "--as", "keep", "--first", "3")
+
+
+def test_a_task_is_relabelled_as_the_queue_suggests(
+    shell: Shell, opened: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = opened.project().tasks.train.rows.iloc[0]
+    where = {**row[["task_id", "role", "image_id"]], "level": "instance"}
+    where["suggested"] = next(name for name in opened.project().images.class_names if name != row["class"])
+    table = pd.DataFrame([where]).assign(rank=0, suggested_probability=0.4)
+    queue = opened.runs.get_or_compute("queue", {"task": True}, lambda work: work.write_table("items.parquet", table))
+    monkeypatch.setattr(review_commands, "the_queue", lambda _: queue)
+    ask = ("decide", "--as", "relabel", "--task", row["task_id"])
+    assert review(shell, *ask) == ["nothing to relabel; 0 decided already"]
+    said = f"instance {row['task_id']}/{row['role']}/{row['image_id']}\trelabel to {where['suggested']}"
+    assert review(shell, *ask, "--least-probability", "0.4") == [said]
+    assert review(shell, *ask, "--least-probability", "0.4") == ["nothing to relabel; 1 decided already"]
+
+
+def test_conflicts_are_shown_and_settled(shell: Shell, opened: Workspace) -> None:
+    first, second = opened.project().tasks.train.rows["image_id"].unique()[:2]
+    review(shell, "decide", "--as", "remove", "--item", first, "--item", second, *ANN)
+    assert review(shell, "conflicts") == []
+    review(shell, "decide", "--as", "relabel", "--label", "2", "--item", first, *BOB)
+    review(shell, "decide", "--as", "remove", "--item", second, *BOB)
+    assert review(shell, "conflicts") == [f"image {first}\tAnn: remove, Bob: relabel to 2"]
+    assert review(shell, "agreement", "Ann", "Bob") == [
+        "items decided by both: 2, alike: 50.0%",
+        "Cohen's kappa 0.00 [0.00, 0.00]",
+        f"image {first}\tAnn: remove\tBob: relabel to 2",
+    ]
+    review(shell, "decide", "--as", "remove", "--item", first, "--seen", *ANN)
+    assert review(shell, "conflicts") == []
+    assert review(shell, "agreement", "Ann", "Bob")[0] == "items decided by both: 2, alike: 50.0%"
+    review(shell, "undo", *BOB)
+    assert review(shell, "undo", *BOB) == [
+        f"kept\timage {first}\tremove, which Ann decided since",
+    ]
+    assert "No item was decided by both" in refused(shell, "agreement", "Ann", "Bob")
+
+
+def test_agreement_on_everything(shell: Shell, opened: Workspace) -> None:
+    image = opened.project().tasks.train.rows["image_id"][0]
+    for who in (ANN, BOB):
+        review(shell, "decide", "--as", "keep", "--item", image, *who)
+    assert review(shell, "agreement", "Ann", "Bob") == [
+        "items decided by both: 1, alike: 100.0%",
+        "Cohen's kappa is not defined, as both said the same of all items",
+    ]
+
+
+def test_the_log_as_a_table_and_as_json(shell: Shell, opened: Workspace) -> None:
+    image = opened.project().tasks.train.rows["image_id"][0]
+    relabel = ("decide", "--as", "relabel", "--label", "7", "--item", image)
+    review(shell, *relabel, "--reason", "a tab\tand a \x1b[31mcolour", *ANN)
+    opened.decisions.append([Decision(Item("image", image_id="gone\udc80"), "relabel", 99, reviewer="Bob")])
+    review(shell, "undo", *ANN)
+    header, *lines = [line.split("\t") for line in review(shell, "log")]
+    assert header == ["number", "time", "group", "undoes", "by", "reviewer", "item", "decision", "reason", "source"]
+    assert [[line[0], *line[2:]] for line in lines] == [
+        ["1", "1", "", "Ann", "Ann", f"image {image}", "relabel to 7", "a tab\\tand a \\x1b[31mcolour", ""],
+        ["2", "2", "", "Bob", "Bob", "image gone\\udc80", "relabel to class number 99", "", ""],
+        ["3", "3", "1", "Ann", "Ann", f"image {image}", "clear", "", ""],
+    ]
+    told = json.loads("\n".join(review(shell, "log", "--json")))
+    assert [entry["class"] for entry in told] == ["7", "class number 99", None]
+    assert told[0]["reason"] == "a tab\tand a \x1b[31mcolour"
+    assert (told[1]["image_id"], told[2]["undoes"]) == ("gone\udc80", 1)
+
+
+def test_snapshots_from_making_to_restoring(shell: Shell, opened: Workspace) -> None:
+    first, second = opened.project().tasks.train.rows["image_id"].unique()[:2]
+    review(shell, "decide", "--as", "remove", "--item", first)
+    (made,) = review(shell, "snapshot", "noon", "--note", "half done", *ANN)
+    assert made.split("\t")[2:] == ["Ann", "after line 1", "half done"]
+    review(shell, "decide", "--as", "keep", "--item", first, "--item", second)
+    review(shell, "snapshot", "2")
+    assert review(shell, "snapshots")[0] == made
+    assert review(shell, "diff", "noon") == [f"image {first}\tremove\tkeep", f"image {second}\tnothing\tkeep"]
+    assert review(shell, "diff", "noon", "2") == review(shell, "diff", "1", "3")  # the name goes before the number
+    assert review(shell, "restore", "noon") == ["decisions changed: 2"]
+    assert [(item.image_id, entry.verdict) for item, entry in opened.decisions.current().items()] == [(first, "remove")]
+    assert review(shell, "restore", "noon") == ["decisions changed: 0"]
+    assert len(review(shell, "undo")) == 2
+    assert "“noon” already" in refused(shell, "snapshot", "noon")
+    assert "There are: noon, 2." in refused(shell, "restore", "night")
+    assert "no snapshot “night”" in refused(shell, "diff", "night")
+
+
+def test_comments(shell: Shell, opened: Workspace) -> None:
+    row = opened.project().tasks.train.rows.iloc[0]
+    (said,) = review(shell, "comment", "looks like a 7\nto me", "--item", row["image_id"], *ANN)
+    assert said.split("\t")[1:] == ["Ann", f"image {row['image_id']}", "looks like a 7\\nto me"]
+    review(shell, "comment", "odd task", "--task", row["task_id"], *BOB)
+    assert [line.split("\t")[3] for line in review(shell, "comments")] == ["looks like a 7\\nto me", "odd task"]
+    assert review(shell, "comments", "--item", row["image_id"]) == [said]
+    (told,) = json.loads("\n".join(review(shell, "comments", "--task", row["task_id"], "--json")))
+    assert (told["reviewer"], told["task_id"], told["text"]) == ("Bob", row["task_id"], "odd task")
+    assert "about one thing" in refused(shell, "comment", "hm")
+    assert "not in the training tasks" in refused(shell, "comment", "hm", "--item", "nothing")
+    assert "empty" in refused(shell, "comment", " ", "--task", row["task_id"])
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--as", "keep"], "not said what to decide on"),
+        (["--as", "keep", "--task", "t0", "--first", "1"], "not said what to decide on"),
+        (["--as", "drop", "--task", "train-0000"], "“drop” is not a verdict"),
+        (["--as", "keep", "--item", "nothing"], "'nothing' is not in the training tasks"),
+        (["--as", "keep", "--item", "a", "--task", "t"], "needs both --task and --role"),
+        (["--as", "keep", "--role", "query"], "--role alone"),
+        (["--as", "keep", "--item", "a", "--task", "t", "--role", "test"], "names nothing to decide on"),
+        (["--as", "relabel", "--item", "a"], "needs a new label"),
+        (["--as", "relabel", "--item", "a", "--label", "cow"], "no class 'cow'"),
+        (["--as", "keep", "--item", "a", "--label", "7"], "no other verdict has one"),
+        (["--as", "relabel", "--task", "t", "--label", "7"], "A task has no label"),
+    ],
+)
+def test_wrong_decisions_are_refused(shell: Shell, args: list[str], said: str) -> None:
+    assert said in refused(shell, "decide", *args)
+    assert workspace(shell).decisions.history() == []
+
+
+def test_making_and_showing_a_queue(shell: Shell) -> None:
+    assert "no review queue" in refused(shell, "show")
+    assert "no slow score 'fast'" in refused(shell, "queue", "--slow", "fast")
+    (folder,) = review(shell, "queue", "--rounds", "1", "--no-calibrate", "--device", "cpu")
+    items = pd.read_parquet(Path(folder) / "items.parquet")
+    said = review(shell, "show", "--top", "3")
+    assert len(said) == 2 + 3
+    assert "not calibrated" in said[0]
+    assert said[1].startswith("0 of")
+    for line, item in zip(said[2:], items.itertuples(), strict=False):
+        assert line.split("\t")[1:4] == [item.image_id, f"given {item[6]}", f"suggested {item.suggested}"]

@@ -1,0 +1,94 @@
+"""The one rule on which items of a queue were found wrong, found right, or are open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.decisions.log import Decision, DecisionLog, Item, Verdict
+from core.decisions.queue_decisions import QueueDecisions, QueuePositions
+
+IMAGE_A, IMAGE_B = Item("image", image_id="a"), Item("image", image_id="b")
+ROWS = [
+    Item("instance", "t0", "support", "a"),
+    Item("instance", "t1", "query", "a"),
+    Item("instance", "t1", "support", "b"),
+    Item("instance", "t2", "query", "c"),
+]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> DecisionLog:
+    return DecisionLog(tmp_path / "decisions.sqlite")
+
+
+def decide(log: DecisionLog, item: Item, verdict: Verdict, reviewer: str = "ann") -> None:
+    log.append([Decision(item, verdict, 1 if verdict == "relabel" else None, reviewer=reviewer)])
+
+
+def of_rows(log: DecisionLog) -> QueueDecisions:
+    return QueuePositions(ROWS).decisions(log.current(), log.conflicts())
+
+
+def test_final_verdicts_say_wrong_or_right_and_the_newest_counts(log: DecisionLog) -> None:
+    for row, verdict in zip(ROWS, ("keep", "remove", "relabel", "unsure"), strict=True):
+        decide(log, row, verdict)  # type: ignore[arg-type]
+    assert of_rows(log).is_wrong == {0: False, 1: True, 2: True}
+    assert of_rows(log).errors_found == 2
+    decide(log, ROWS[1], "keep")
+    decide(log, ROWS[2], "clear")
+    assert of_rows(log).is_wrong == {0: False, 1: False}
+
+
+def test_a_decision_on_an_image_counts_for_its_rows_without_a_final_decision(log: DecisionLog) -> None:
+    decide(log, IMAGE_A, "remove")
+    assert of_rows(log).is_wrong == {0: True, 1: True}
+    decide(log, ROWS[0], "keep")
+    decide(log, ROWS[1], "unsure")
+    assert of_rows(log).is_wrong == {0: False, 1: True}
+    assert of_rows(log).entries[1].item == IMAGE_A
+
+
+def test_an_older_decision_on_a_row_goes_before_a_newer_one_on_its_image(log: DecisionLog) -> None:
+    decide(log, ROWS[0], "keep")
+    decide(log, IMAGE_A, "remove")
+    assert of_rows(log).is_wrong == {0: False, 1: True}
+
+
+def test_rows_and_tasks_say_nothing_about_an_image_of_a_queue_of_images(log: DecisionLog) -> None:
+    decide(log, ROWS[0], "remove")
+    decide(log, Item("task", "t1"), "remove")
+    positions = QueuePositions([IMAGE_A, IMAGE_B])
+    assert positions.decisions(log.current(), log.conflicts()).is_wrong == {}
+    decide(log, IMAGE_B, "remove")
+    assert positions.decisions(log.current(), log.conflicts()).is_wrong == {1: True}
+    assert of_rows(log).is_wrong == {0: True, 2: True}, "the removed task says nothing about labels"
+
+
+def test_a_conflict_is_open_until_it_is_resolved(log: DecisionLog) -> None:
+    decide(log, ROWS[2], "keep", "ann")
+    decide(log, ROWS[2], "remove", "bob")
+    assert of_rows(log).is_wrong == {}
+    assert set(of_rows(log).conflicts) == {2}
+    decide(log, IMAGE_B, "remove")
+    assert of_rows(log).is_wrong == {}, "a decision on the image does not resolve what is said about the row"
+    decide(log, ROWS[2], "remove", "ann")
+    assert of_rows(log).is_wrong == {2: True}
+
+
+def test_a_conflict_on_an_image_leaves_rows_open_unless_they_have_a_final_decision(log: DecisionLog) -> None:
+    decide(log, IMAGE_A, "keep", "ann")
+    decide(log, IMAGE_A, "remove", "bob")
+    decide(log, ROWS[0], "relabel")
+    decide(log, ROWS[1], "unsure")
+    assert of_rows(log).is_wrong == {0: True}
+    assert set(of_rows(log).conflicts) == {1}
+
+
+def test_one_reviewer_alone(log: DecisionLog) -> None:
+    decide(log, ROWS[0], "keep", "ann")
+    decide(log, ROWS[0], "remove", "bob")
+    positions = QueuePositions(ROWS)
+    assert positions.decisions(log.own("ann"), {}).is_wrong == {0: False}
+    assert positions.decisions(log.own("bob"), {}).is_wrong == {0: True}

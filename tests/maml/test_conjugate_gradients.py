@@ -1,0 +1,87 @@
+"""Conjugate gradients for a batch of systems: every system is solved as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from core.maml.conjugate_gradients import solve_batch
+
+T, P = 5, 12
+EASY, COARSE, ZERO, INDEFINITE, ROUNDED = range(T)
+
+
+def matrices() -> Tensor:
+    """``(T, P, P)``, of condition 100; one is indefinite."""
+    draw = np.random.default_rng(0)
+    found = []
+    for system in range(T):
+        q, _ = np.linalg.qr(draw.normal(size=(P, P)))
+        values = np.linspace(0.1, 10, P)
+        values[0] = -1 if system == INDEFINITE else values[0]
+        found.append(q @ np.diag(values) @ q.T)
+    return torch.from_numpy(np.stack(found))
+
+
+def right_sides() -> Tensor:
+    b = torch.from_numpy(np.random.default_rng(1).normal(size=(T, P)))
+    b[ZERO] = 0
+    return b
+
+
+def product(a: Tensor, systems: list[int], counts: list[int]) -> Callable[[Tensor], Tensor]:
+    """Products of which the first three of COARSE are wrong by 1e-4 and all of ROUNDED are rounded to float32."""
+
+    def apply(v: Tensor) -> Tensor:
+        counts.append(len(v))
+        exact = torch.einsum("tij,tj->ti", a[systems], v)
+        for row, system in enumerate(systems):
+            if system == COARSE and len(counts) <= 3:
+                exact[row] += 1e-3 * v[row].roll(1)
+            if system == ROUNDED:
+                exact[row] = exact[row].float().double()
+        return exact
+
+    return apply
+
+
+def test_each_system_of_a_batch_ends_as_it_would_alone() -> None:
+    a, b, counts = matrices(), right_sides(), []
+    found = solve_batch(product(a, list(range(T)), counts), b, tolerance=1e-10, iterations=300)
+    assert found.converged.tolist() == [True, True, True, False, False]
+    assert found.indefinite.tolist() == [False, False, False, True, False]
+    assert found.stagnated.tolist() == [False, False, False, False, True]
+    assert found.replacements[[EASY, COARSE, ZERO, INDEFINITE]].tolist() == [0, 1, 0, 0]
+    assert found.replacements[ROUNDED] >= 1
+    assert found.products == len(counts) > len(found.alphas) == len(found.betas) == len(found.quotients)
+    assert found.residual[ZERO] == 0
+    assert not found.x[ZERO].any()
+    residual = (b - torch.einsum("tij,tj->ti", a, found.x)).norm(dim=-1)
+    for system in (EASY, COARSE):
+        assert residual[system] <= 1e-10 * b[system].norm()
+    for system in range(T):
+        alone = solve_batch(product(a, [system], []), b[[system]], tolerance=1e-10, iterations=300)
+        for name in ("converged", "indefinite", "stagnated"):
+            assert getattr(alone, name)[0] == getattr(found, name)[system]
+        if found.converged[system]:  # within twice the tolerance, times the condition
+            assert (alone.x[0] - found.x[system]).norm() <= 2e-10 * 100 * found.x[system].norm()
+
+
+def test_residuals_are_true_ones_and_only_computed_if_asked_for() -> None:
+    a, b = matrices(), right_sides()
+    counts: list[int] = []
+    alone = {"tolerance": 1e-10, "iterations": 300}
+    found = solve_batch(product(a, [COARSE], counts), b[[COARSE]], **alone, verify=False)
+    assert found.products == len(counts) == len(found.alphas)
+    assert found.replacements[0] == 0
+    true = (b[COARSE] - a[COARSE] @ found.x[0]).norm() / b[COARSE].norm()
+    assert found.residual[0] <= 1e-10 < 1e-6 < true
+    few = solve_batch(product(a, [EASY], []), b[[EASY]], tolerance=1e-10, iterations=4)
+    true = (b[EASY] - a[EASY] @ few.x[0]).norm() / b[EASY].norm()
+    assert float(few.residual[0]) == pytest.approx(float(true), rel=1e-9)
+    assert not few.converged[0]
+    assert not few.stagnated[0]
