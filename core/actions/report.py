@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from core.actions.duplicates import newest_duplicates, sentences
-from core.actions.edit import CONTROLS, EDIT_METHODS, kind_of
+from core.actions.edit import run_kind
 from core.actions.export_decisions import comment_table, decision_table, provenance
 from core.actions.queue import decisions_on, newest_queue
 from core.actions.rank import ENGINE_VERSION
 from core.actions.report_figures import COLOURS, Line, chart, thumbnail
+from core.editing.settings import CONTROLS, EDIT_METHODS
 from core.review.forecast import forecast
 from core.runtime.errors import UserError
 from core.runtime.files import write_text_atomically
@@ -202,7 +203,7 @@ def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
             belongs["removal"] = changes.hash
         if way == "linear":
             belongs["engine"] = ENGINE_VERSION
-        runs = [run for run in workspace.runs.all(kind_of(way)) if belongs.items() <= run.config.items()]
+        runs = [run for run in workspace.runs.all(run_kind(way)) if belongs.items() <= run.config.items()]
         if runs and len(changes):
             kind, words = _WORDS[way]
             figures = runs[0].json("edit.json")
