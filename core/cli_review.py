@@ -79,11 +79,11 @@ def show(
     top: Annotated[int, typer.Option(min=0, help="Items to print.")] = 20,
 ) -> None:
     """What the newest queue found: how it ranks, how many wrong labels are left, and the most suspicious items."""
-    from core.actions.queue import queue_summary_text, remaining
+    from core.actions.queue import queue_summary_text, remaining_errors_text
 
     opened = open_workspace(workspace)
     run = the_queue(opened)
-    for line in [*queue_summary_text(run), *remaining(opened, run)]:
+    for line in [*queue_summary_text(run), *remaining_errors_text(opened, run)]:
         print(line)
     for item in run.table("items.parquet").head(top).itertuples():
         where = "/".join(filter(None, (item.task_id, item.role, item.image_id)))
@@ -119,8 +119,10 @@ def decide(
 
     A task as a whole is relabelled as the queue suggests; rows that are decided already stay as they are.
     """
-    from core.actions.decide import check_known, class_number, first_of_queue, suggestions_of_task, undecided
+    from core.actions.decide import suggestions_of_task
+    from core.decisions.checks import check_known, class_number
     from core.decisions.log import Decision
+    from core.review.suggestions import first_items, undecided
 
     opened, items = open_workspace(workspace), named_items(item, task, role)
     if bool(first) == bool(items):
@@ -138,7 +140,10 @@ def decide(
         queue = the_queue(opened)
         source = queue.id
         suggests = verdict == "relabel" and label is None
-        chosen = [(one, class_name if suggests else label) for one, class_name in first_of_queue(queue, first)]
+        chosen = [
+            (one, class_name if suggests else label)
+            for one, class_name in first_items(queue.table("items.parquet"), first)
+        ]
     project = opened.project()
     numbers = {name: class_number(project.images, name) for _, name in chosen if name is not None}
     decisions = tuple(
@@ -209,7 +214,7 @@ def comment(
     reviewer: ReviewerOption = REVIEWER,
 ) -> None:
     """Say something about an image, an image in a task, or a task."""
-    from core.actions.decide import check_known
+    from core.decisions.checks import check_known
 
     opened, items = open_workspace(workspace), named_items(item, task, role)
     if len(items) != 1:
@@ -354,8 +359,8 @@ def report(
 def duplicates(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Look for images that occur twice, and for leaks; prints what was found and the folder of the run."""
     from core.actions.duplicates import duplicates as search
-    from core.actions.duplicates import sentences
+    from core.actions.duplicates import summary_text
 
     run = search(open_workspace(workspace), live_progress())
-    print("\n".join(sentences(run)))
+    print("\n".join(summary_text(run)))
     print(run.folder)

@@ -24,7 +24,7 @@ import pandas as pd
 from core.data import ImageSet
 from core.decisions.log import Decision, Item
 from core.runtime.errors import UserError
-from core.workspace.workspace import Project
+from core.tasks.tasklist import TaskList
 
 BECOMES = ("unsure", "remove", "relabel")
 _ISSUE, _SCORES = "is_label_issue", ("label_score", "label_quality")
@@ -36,19 +36,23 @@ def is_cleanlab(table: pd.DataFrame) -> bool:
     return _ISSUE in table.columns or _bare(table) is not None
 
 
-def proposals(
-    table: pd.DataFrame, source: str, project: Project, as_: str, reviewer: str
+def issue_decisions(
+    table: pd.DataFrame, source: str, images: ImageSet, tasks: TaskList, as_: str, reviewer: str
 ) -> tuple[list[Decision], list[str]]:
-    """What the issues in a table become, worst first, and what was left out, in words.
+    """Return the decisions that the issues in a table become, worst first, and sentences on what was left out.
+
+    Args:
+        source: Name of the file, for messages.
+        tasks: The training tasks; issues on images outside them are left out.
+        as_: The verdict, one of :data:`BECOMES`.
 
     Raises:
         UserError: a row names no image or no class, the table is in another order than the images, there is no
             predicted class to relabel to, or no issue at all.
     """
-    images = project.images
     table, positions, issue = _issues(table, source, images)
-    given = _classes(table, "given_label", source, project, positions)
-    predicted = _classes(table, "predicted_label", source, project, positions) if given is not None else None
+    given = _classes(table, "given_label", source, images, tasks, positions)
+    predicted = _classes(table, "predicted_label", source, images, tasks, positions) if given is not None else None
     if as_ == "relabel" and predicted is None:
         raise UserError(
             f"{source}: without the columns given_label and predicted_label there is no class to relabel to.",
@@ -58,7 +62,7 @@ def proposals(
     rows = np.flatnonzero(issue)
     if score is not None:
         rows = rows[np.argsort(score[rows], kind="stable")]
-    used = set(project.tasks.train.rows["image_id"])
+    used = set(tasks.rows["image_id"])
     inside = [row for row in rows if str(images.ids[positions[row]]) in used]
     decisions, unchanged = [], 0
     for row in inside:
@@ -180,19 +184,19 @@ def _whole(value: Any) -> int | None:
 
 
 def _classes(
-    table: pd.DataFrame, column: str, source: str, project: Project, positions: np.ndarray
+    table: pd.DataFrame, column: str, source: str, images: ImageSet, tasks: TaskList, positions: np.ndarray
 ) -> np.ndarray | None:
     """A column of classes as numbers, read as names or as numbers, whichever makes every given label right."""
     if column not in table.columns or "given_label" not in table.columns:
         return None
-    names = project.images.class_names
+    names = images.class_names
     by_name = {name: number for number, name in enumerate(names)}
     readings = {
         "names": lambda value: by_name.get(str(value), -1),
         "numbers": lambda value: number if (number := _whole(value)) is not None and 0 <= number < len(names) else -1,
     }
     right = {}
-    allowed = _allowed(project)
+    allowed = _allowed(images, tasks)
     for how, read in readings.items():
         given = np.array([read(value) for value in table["given_label"]], np.int64)
         right[how] = np.array(
@@ -204,24 +208,22 @@ def _classes(
         image = positions[row]
         raise UserError(
             f"{source}, row {row + 1}: given_label is {table['given_label'].iloc[row]!r}, but image "
-            f"{str(project.images.ids[image])!r} is {names[project.images.labels[image]]!r}.",
+            f"{str(images.ids[image])!r} is {names[images.labels[image]]!r}.",
             "The rows may be in another order than the image set: add a column image_id.",
         )
     found = np.array([readings[how](value) for value in table[column]], np.int64)
     if (found < 0).any():
         row = int(np.flatnonzero(found < 0)[0])
         raise UserError(
-            f"{source}, row {row + 1}: {column} is {table[column].iloc[row]!r}, which is not a class of "
-            f"{project.images.name}.",
+            f"{source}, row {row + 1}: {column} is {table[column].iloc[row]!r}, which is not a class of {images.name}.",
             "Use the names of its classes, or their numbers from 0.",
         )
     return found
 
 
-def _allowed(project: Project) -> set[tuple[int, int]]:
+def _allowed(images: ImageSet, tasks: TaskList) -> set[tuple[int, int]]:
     """(position, class number) of all classes that an image was given, in the image set or in a training task."""
-    images = project.images
     by_name = {name: number for number, name in enumerate(images.class_names)}
-    pairs = project.tasks.train.rows[["image_id", "class"]].drop_duplicates()
+    pairs = tasks.rows[["image_id", "class"]].drop_duplicates()
     given = {(images.index[image], by_name[name]) for image, name in pairs.itertuples(index=False)}
     return given | set(enumerate(images.labels.tolist()))

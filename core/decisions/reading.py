@@ -70,7 +70,7 @@ def state(connection: sqlite3.Connection, at: int | str | None) -> dict[Item, En
 
 def difference(before: dict[Item, Entry], after: dict[Item, Entry]) -> dict[Item, tuple[Entry | None, Entry | None]]:
     both = {item: (before.get(item), after.get(item)) for item in before | after}
-    return {item: (old, new) for item, (old, new) in both.items() if (old and old.said) != (new and new.said)}
+    return {item: (old, new) for item, (old, new) in both.items() if (old and old.outcome) != (new and new.outcome)}
 
 
 def last(connection: sqlite3.Connection, table: str, key: str = "id") -> int:

@@ -69,8 +69,8 @@ class Decision:
             raise UserError(f"{self.label} is not a class number.", "Choose an existing class.")
 
     @property
-    def said(self) -> tuple[Verdict, int | None]:
-        """The verdict and the label: what two decisions agree or differ in."""
+    def outcome(self) -> tuple[Verdict, int | None]:
+        """The verdict and the label: two decisions agree if these are equal."""
         return self.verdict, self.label
 
     @property

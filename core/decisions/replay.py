@@ -68,7 +68,7 @@ class Replay:
                 continue
             opinions = (self._own.get(reviewer, {}).get(item) for reviewer in reviewers)
             firm = sorted((entry for entry in opinions if entry and entry.is_final), key=attrgetter("seq"))
-            if any(entry.said != firm[-1].said and not self._has_seen(firm[-1], entry) for entry in firm):
+            if any(entry.outcome != firm[-1].outcome and not self._has_seen(firm[-1], entry) for entry in firm):
                 self.conflicts[item] = tuple(firm)
             else:
                 self.conflicts.pop(item, None)
@@ -78,4 +78,4 @@ class Replay:
         if newest.saw is None:
             return False
         then = self._opinion(other.reviewer, other.item, newest.saw)
-        return then is not None and then.said == other.said
+        return then is not None and then.outcome == other.outcome

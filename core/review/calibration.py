@@ -31,7 +31,7 @@ _EVEN, _TOP = 0.1, 0.7  # a kind counts so much, beside what the data seem to ho
 
 
 @dataclass(frozen=True, eq=False)
-class Copy:
+class ScoredCopy:
     """Scores of the items of a spoilt copy.
 
     Attributes:
@@ -93,7 +93,7 @@ def places(score: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return 1 - np.searchsorted(others, score[wrong], side="right") / len(others)
 
 
-def calibrate(copies: list[Copy], classes: int, seed: int = 0) -> Calibration:
+def calibrate(copies: list[ScoredCopy], classes: int, seed: int = 0) -> Calibration:
     """Rate every member and the combination on the copies, and choose.
 
     Args:
@@ -146,7 +146,7 @@ def uncalibrated(scores: pd.DataFrame) -> np.ndarray:
     return robust_scale(scores)[list(FIRST)].mean(axis=1).to_numpy()
 
 
-def evidence_by(classifier: pd.Series, classes: int) -> np.ndarray:
+def error_llr(classifier: pd.Series, classes: int) -> np.ndarray:
     """``(n,)``: log-likelihood ratio of a wrong label, which is any class but the right one, against a right one.
 
     Args:
@@ -158,11 +158,11 @@ def evidence_by(classifier: pd.Series, classes: int) -> np.ndarray:
 
 def _doubted(scores: pd.DataFrame, classes: int) -> np.ndarray:
     """``(n,)`` of bool: more likely wrong than right by one of the two classifiers."""
-    evidence = [evidence_by(scores[name], classes) for name in FIRST]
+    evidence = [error_llr(scores[name], classes) for name in FIRST]
     return np.any([probabilities(one) > 0.5 for one in evidence], 0)
 
 
-def _likely(scores: list[np.ndarray], copies: list[Copy]) -> np.ndarray:
+def _likely(scores: list[np.ndarray], copies: list[ScoredCopy]) -> np.ndarray:
     """``(copies,)``, of mean 1: how much each kind of error counts, by how much of it the data seem to hold.
 
     At the top of a queue hardly a label is right, so that the number of items down to a depth is that of wrong labels:

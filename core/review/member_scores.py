@@ -25,7 +25,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -59,20 +59,25 @@ _FLOOR = -60.0  # of log-probabilities
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What scores are computed from.
+    """The inputs of the scores.
 
     Attributes:
         heldout: Target of ``harm``.
-        features: ``(images of the set, d)`` of the model at ``params``; rows of images in no task are not used.
-        episodes_of: Makes a task list computable.
+        features: ``(images of the set, d)`` of the model at ``params`` (:func:`features_of`); rows of images in no
+            task are not used. None until they are computed.
+        episodes_of: Returns the episodes of a task list on the device.
     """
 
     images: ImageSet
     model: Bilevel
     params: Params
     heldout: TaskList
-    features: np.ndarray
+    features: np.ndarray | None
     episodes_of: Callable[[TaskList], Episodes]
+
+    def with_features(self, features: np.ndarray) -> Source:
+        """Return the same inputs with features."""
+        return replace(self, features=features)
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,7 @@ def _classified(source: Source, claims: ImageLabelPairs, progress: Progress) -> 
     main = np.flatnonzero(claims.main)
     main = main[np.argsort(claims.image[main])]
     images = claims.image[main]
+    assert source.features is not None
     given = Labelled(source.features[images], claims.label[main], len(claims.classes), claims.share[main])
     one, placed = discriminant(given)
     progress.advance()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from core.actions.decide import first_of_queue, mark, suggestions_of_task
+from core.actions.decide import mark, suggestions_of_task
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.decisions.log import Item
+from core.review.suggestions import first_items
 from core.runtime.errors import UserError
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run
@@ -139,10 +140,10 @@ def test_the_suggestions_of_a_task_become_decisions_on_its_rows(decided: Workspa
     assert suggestions_of_task(decided, queue, task, 0.95) == []
     with pytest.raises(UserError, match="no task"):
         suggestions_of_task(decided, queue, "t9", 0.5)
-    worst = first_of_queue(queue, 2)
+    worst = first_items(queue.table("items.parquet"), 2)
     assert worst == [
         (Item("image", image_id=mine["image_id"][0]), other[mine["class"][0]]),
         (Item("instance", task, mine["role"][1], mine["image_id"][1]), other[mine["class"][1]]),
     ]
     with pytest.raises(UserError, match="only 8 items"):
-        first_of_queue(queue, 9)
+        first_items(queue.table("items.parquet"), 9)

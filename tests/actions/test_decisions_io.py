@@ -13,16 +13,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from core.actions.export_decisions import (
-    FORMATS,
-    comment_table,
-    corrected_labels,
-    decision_table,
-    export_decisions,
-    provenance,
-)
+from core.actions.export_decisions import decision_table, export_decisions, provenance
 from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.queue import KIND
+from core.decisions.export_files import FORMATS
+from core.decisions.export_tables import comment_table, corrected_labels
 from core.decisions.log import Decision, DecisionLog, Item, Operation
 from core.decisions.table import escape_formulas, unescape_formulas
 from core.runtime.errors import UserError
@@ -68,7 +63,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def said(log: DecisionLog) -> dict[Item, tuple[Any, ...]]:
-    return {i: (*e.said, e.reason, e.reviewer, e.source) for i, e in log.current().items()}
+    return {i: (*e.outcome, e.reason, e.reviewer, e.source) for i, e in log.current().items()}
 
 
 class TestIn:
@@ -104,7 +99,7 @@ class TestIn:
         ]
         assert made.sentences == ["3 decisions on items that nobody has decided on", "2 comments"]
         again = import_decisions(workspace, path, reviewer="bob")
-        assert again.empty
+        assert again.is_empty
         assert again.sentences == ["3 decisions that are in the log already, so they are not written again"]
         assert len(workspace.decisions.history()) == 3
         workspace.decisions.undo("bob")
@@ -184,7 +179,7 @@ class TestIn:
         assert [x.item for x in said.new] == [e]
         assert [x.item for x in said.agreeing] == [c]
         assert [(x.item, was.reviewer) for x, was in said.changing] == [(b, "ann"), (d, "bob")]
-        assert (said.same, said.conflicts) == (1, 1)
+        assert (said.already_logged, said.conflicts) == (1, 1)
         assert len(said.sentences) == 5
         import_decisions(workspace, path)
         assert set(workspace.decisions.conflicts()) == {d}

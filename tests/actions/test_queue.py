@@ -10,7 +10,14 @@ import pytest
 
 from core.actions.compute import Compute
 from core.actions.decide import mark
-from core.actions.queue import QueueSettings, decisions_on, newest_queue, queue, queue_summary_text, remaining
+from core.actions.queue import (
+    QueueSettings,
+    decisions_on,
+    newest_queue,
+    queue,
+    queue_summary_text,
+    remaining_errors_text,
+)
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.review import cross_validation
 from core.review.member_scores import SLOW
@@ -66,7 +73,7 @@ def test_decisions_count_for_what_they_are_about(ready: tuple[Workspace, Run], t
     mark(workspace, images=[second], verdict="keep")
     expected = {at: image == first for at, image in enumerate(items["image_id"]) if image in (first, second)}
     assert decisions_on(workspace, items).is_wrong == expected
-    said = remaining(workspace, ready[1])
+    said = remaining_errors_text(workspace, ready[1])
     assert said[0].startswith(f"{len(expected)} of {len(items)} items decided, {sum(expected.values())} of them wrong")
     assert "wrong labels left" in said[1]
     assert "average precision on planted labels" in queue_summary_text(ready[1])[1]
@@ -82,7 +89,7 @@ def test_without_calibration_and_with_slow_scores(tmp_path: Path, monkeypatch: p
     assert np.isfinite(items[list(SLOW)].to_numpy()).all()
     assert items["probability"].isna().all()
     assert "not calibrated" in queue_summary_text(run)[0]
-    assert len(remaining(workspace, run)) == 1
+    assert len(remaining_errors_text(workspace, run)) == 1
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -208,7 +208,7 @@ def test_a_restored_snapshot_is_a_decision_in_sight_of_all(log: DecisionLog) -> 
         DOG: [None, "remove"],
     }
     log.restore("before lunch", "Cid")
-    assert {item: (e.said, e.reviewer, e.source) for item, e in log.current().items()} == {
+    assert {item: (e.outcome, e.reviewer, e.source) for item, e in log.current().items()} == {
         CAT: (("relabel", 1), "Cid", "snapshot before lunch")
     }
     assert in_conflict(log) == []

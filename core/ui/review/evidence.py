@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.actions.compute import Compute, Loaded
 from core.review.label_evidence import Evidence, evidence
-from core.ui.review.queue import Queue
+from core.review.review_queue import Queue
 from core.ui.shell.background import BackgroundCache
 from core.ui.shell.context import Context
 
@@ -19,7 +19,7 @@ _beside: BackgroundCache[tuple[str, str, int], list[str]] = BackgroundCache(
 
 def evidence_lines(context: Context, queue: Queue, position: int) -> list[str] | None:
     """Sentences of evidence; None while they are being worked out."""
-    key = (context.project.hashes["model"], str(queue.run.folder), position)
+    key = (context.project.hashes["model"], str(queue.folder), position)
     return _beside.get(key, lambda: _lines(context, queue, position))
 
 
