@@ -12,7 +12,7 @@ from core.decisions.queue_decisions import QueueDecisions, QueuePositions
 from core.influence.basis import ENGINE_VERSION
 from core.review.build_queue import QueueBuilder
 from core.review.forecast import forecast
-from core.review.member_scores import SLOW, ScoreSettings, Source
+from core.review.member_scores import SLOW, ScoreInputs, ScoreSettings
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
@@ -76,9 +76,9 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
 
     def build(run: RunWriter) -> None:
         loaded, tasks = Loaded(project, compute), project.tasks
-        source = Source(project.images, loaded.model, loaded.params, tasks.heldout, None, loaded.episodes)
+        inputs = ScoreInputs(project.images, loaded.model, loaded.params, tasks.heldout, None, loaded.episodes)
         scores = ScoreSettings(settings.slow, settings.rounds, settings.seed)
-        built = QueueBuilder(source, tasks.train, scores, progress).build(should_calibrate=settings.calibrate)
+        built = QueueBuilder(inputs, tasks.train, scores, progress).build(should_calibrate=settings.calibrate)
         run.write_table("items.parquet", built.items)
         run.write_table("map.parquet", built.map)
         run.write(lambda folder: np.save(folder / "features.npy", built.features, allow_pickle=False))

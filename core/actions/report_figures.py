@@ -54,7 +54,7 @@ _RULE = "#00fe00"
 
 @dataclass(frozen=True)
 class Section:
-    """A grid of images: data URI, alternative text, two lines, and details of each, and the number of those left out."""
+    """A grid of images: data URI, alternative text, two lines and details of each; ``more`` images are left out."""
 
     title: str
     tiles: list[tuple[str, str, str, str, str]]
@@ -77,7 +77,7 @@ def image_section(title: str, rows: pd.DataFrame, images: ImageSet) -> Section:
         reason = "; ".join(dict.fromkeys(filter(None, decisions["reason"])))
         alt_text = f"{image}, given {given}, {second}"
         details = f"{image} ({where}). {'; '.join(opinions)}{'. ' + reason if reason else ''}"
-        tiles.append((thumbnail(images.images[images.index[image]]), alt_text, f"given {given}", second, details))
+        tiles.append((thumbnail(images.images[images.index[str(image)]]), alt_text, f"given {given}", second, details))
     return Section(title, tiles, len(by_item) - len(tiles))
 
 

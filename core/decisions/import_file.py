@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
-from core.decisions.cleanlab import BECOMES, is_cleanlab, issue_decisions
+from core.decisions.cleanlab import ISSUE_VERDICTS, is_cleanlab, issue_decisions
 from core.decisions.records import Decision, Item, Verdict
 from core.decisions.table import COLUMNS, ITEM, VERDICTS, unescape_formulas
 from core.runtime.errors import UserError
@@ -64,7 +64,7 @@ def read_decision_file(
 
     Args:
         reviewer: Whose the decisions are that name no reviewer; empty: ``import``, or ``cleanlab`` for cleanlab's.
-        as_: The verdict for an issue of cleanlab's, one of :data:`core.decisions.cleanlab.BECOMES`.
+        as_: The verdict for an issue of cleanlab's, one of :data:`core.decisions.cleanlab.ISSUE_VERDICTS`.
 
     Raises:
         UserError: the file cannot be read, or one of its rows is invalid; the message names the first such row and
@@ -72,8 +72,8 @@ def read_decision_file(
     """
     contents = read_table(path, TABLE, None)
     table = _exported_rows(contents, path.name) if isinstance(contents, dict) else contents
-    if as_ not in BECOMES:
-        raise UserError(f"An issue cannot become {as_!r}.", f"Use one of {', '.join(BECOMES)}.")
+    if as_ not in ISSUE_VERDICTS:
+        raise UserError(f"An issue cannot become {as_!r}.", f"Use one of {', '.join(ISSUE_VERDICTS)}.")
     if is_cleanlab(table):
         decisions, notes = issue_decisions(table, path.name, images, tasks, as_, reviewer or "cleanlab")
         return DecisionFile(path.name, tuple(decisions), (), tuple(notes), are_proposals=True)

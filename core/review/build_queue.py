@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-from core.review.calibration import Calibration, ScoredCopy, calibrate, error_llr, suspicion, uncalibrated
+from core.review.calibration import Calibration, ScoredCopy, calibrate, default_suspicion, error_llr, suspicion
 from core.review.forecast import ERROR_LLR, forecast
 from core.review.image_labels import image_label_pairs
 from core.review.injected_noise import IMAGE_KINDS, ROW_KINDS, inject_label_noise
-from core.review.member_scores import ScoreSettings, ScoreTable, Source, features_of, score_labels
+from core.review.member_scores import ScoreInputs, ScoreSettings, ScoreTable, features_of, score_labels
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.tasklist import TaskList
@@ -48,7 +48,7 @@ class QueueBuilder:
     """A builder of the review queue of one task list.
 
     Args:
-        source: Its images, model and held-out tasks; its features are replaced.
+        inputs: Images, model and held-out tasks; features are computed here.
         tasks: The training tasks.
         settings: The scores to compute.
         progress: Told about every stage.
@@ -57,18 +57,18 @@ class QueueBuilder:
         UserError: there is one class only.
     """
 
-    def __init__(self, source: Source, tasks: TaskList, settings: ScoreSettings, progress: Progress) -> None:
-        self.pairs = image_label_pairs(tasks, source.images)
+    def __init__(self, inputs: ScoreInputs, tasks: TaskList, settings: ScoreSettings, progress: Progress) -> None:
+        self.pairs = image_label_pairs(tasks, inputs.images)
         if len(self.pairs.classes) < 2:
             raise UserError(
                 "The training tasks have a single class.", "Label errors can be detected with two classes or more."
             )
-        self.by_row = self.pairs.contradict
+        self.by_row = self.pairs.has_conflicting_labels
         self.tasks, self.settings, self.progress = tasks, settings, progress
         self.seconds: dict[str, float] = {}
         with self._timed("features"):
-            features = features_of(source.images, source.model, source.params, self.pairs, progress)
-        self.source = source.with_features(features)
+            features = features_of(inputs.images, inputs.model, inputs.params, self.pairs, progress)
+        self.inputs = inputs.with_features(features)
 
     def build(self, *, should_calibrate: bool) -> BuiltQueue:
         """Return the queue.
@@ -80,7 +80,7 @@ class QueueBuilder:
             UserError: too few classes or images to compare a label with others.
         """
         with self._timed("scores"):
-            scored = score_labels(self.source, self.pairs, self.tasks, self.by_row, self.settings, self.progress)
+            scored = score_labels(self.inputs, self.pairs, self.tasks, self.by_row, self.settings, self.progress)
         calibration = None
         if should_calibrate:
             with self._timed("planted labels"):
@@ -88,7 +88,7 @@ class QueueBuilder:
         items = self._items(scored, calibration)
         with self._timed("map"):
             plane = PCA(2, svd_solver="randomized", random_state=0).fit_transform(scored.placed)
-        ids = self.source.images.ids[scored.images]
+        ids = self.inputs.images.ids[scored.images]
         summary: dict[str, Any] = {
             "level": "instance" if self.by_row else "image",
             "items": len(items),
@@ -108,7 +108,7 @@ class QueueBuilder:
         return BuiltQueue(items, placed, scored.placed.astype(np.float16), calibration, summary)
 
     def _calibrate(self, scored: ScoreTable) -> Calibration:
-        pairs, images = self.pairs, self.source.images
+        pairs, images = self.pairs, self.inputs.images
         log_p = scored.log_p[np.searchsorted(scored.images, pairs.image)]
         rng = np.random.default_rng(self.settings.seed)
         group = pairs.image[pairs.of_row[pairs.of_row >= 0]] if self.by_row else pairs.image
@@ -116,8 +116,8 @@ class QueueBuilder:
         for kind in ROW_KINDS if self.by_row else IMAGE_KINDS:
             start = time.perf_counter()
             noisy = inject_label_noise(images, pairs, self.tasks, log_p, kind, self.by_row, rng)
-            again = score_labels(self.source, noisy.claims, noisy.tasks, self.by_row, self.settings, self.progress)
-            copies.append(ScoredCopy(kind, again.scores, noisy.wrong, group, time.perf_counter() - start))
+            again = score_labels(self.inputs, noisy.pairs, noisy.tasks, self.by_row, self.settings, self.progress)
+            copies.append(ScoredCopy(kind, again.scores, noisy.is_wrong, group, time.perf_counter() - start))
         return calibrate(copies, len(pairs.classes), self.settings.seed)
 
     def _items(self, scored: ScoreTable, calibration: Calibration | None) -> pd.DataFrame:
@@ -130,11 +130,11 @@ class QueueBuilder:
                 "level": "instance" if self.by_row else "image",
                 "task_id": rows.loc[in_use, "task_id"].to_numpy() if self.by_row else "",
                 "role": rows.loc[in_use, "role"].to_numpy() if self.by_row else "",
-                "image_id": self.source.images.ids[pairs.image[pair]],
+                "image_id": self.inputs.images.ids[pairs.image[pair]],
                 "class": names[pairs.label[pair]],
                 "suspicion": suspicion(scored.scores, calibration.ranking, calibration.weights)
                 if calibration
-                else uncalibrated(scored.scores),
+                else default_suspicion(scored.scores),
                 **suggestions(
                     scored.log_p[np.searchsorted(scored.images, pairs.image[pair])], pairs.label[pair], names
                 ),

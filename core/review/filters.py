@@ -151,7 +151,7 @@ def filtered_positions(
     if filters.find:
         passes &= _id_contains(items, filters.find)
     if (filters.low, filters.high) != (0, 100) and filters.score in queue.scores:
-        percentile = np.asarray(queue.percentiles[filters.score])
+        percentile = queue.percentiles[filters.score]
         passes &= (percentile >= filters.low) & (percentile <= filters.high)
     if filters.state:
         passes &= _has_state(queue, state, filters.state)

@@ -98,9 +98,10 @@ class Queue:
     def percentiles(self) -> dict[str, np.ndarray]:
         """``(n,)`` of each score: percent of the queue with a smaller value; NaN counts as the smallest."""
         last = max(1, len(self) - 1)
-        return {name: (self.table[name].fillna(-np.inf).rank() - 1) * 100 / last for name in self.scores}
+        return {name: (self.table[name].fillna(-np.inf).rank().to_numpy() - 1) * 100 / last for name in self.scores}
 
     @cached_property
     def positions_of_image(self) -> dict[str, np.ndarray]:
         """Positions of the items of each image."""
-        return {str(name): at for name, at in self.table.groupby("image_id", sort=False).indices.items()}
+        positions = self.table.groupby("image_id", sort=False).indices
+        return {str(name): np.asarray(at) for name, at in positions.items()}

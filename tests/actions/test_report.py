@@ -201,12 +201,12 @@ def test_a_calibrated_queue_gives_what_is_left_and_its_curves(
 def test_nothing_decided_and_places_that_cannot_be_written(
     problem: Workspace, workspace: Workspace, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="no decisions"):
+    with pytest.raises(UserError, match="decisions"):
         report_html(Logged(problem, tmp_path / "empty.sqlite"))
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match=str(tmp_path)):
         write_report(workspace, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"review\.html"):
         write_report(workspace, tmp_path / "file" / "review.html")
 
 

@@ -12,11 +12,11 @@ from core.review.calibration import (
     Calibration,
     ScoredCopy,
     calibrate,
+    default_suspicion,
     error_llr,
-    places,
     robust_scale,
+    share_above,
     suspicion,
-    uncalibrated,
 )
 
 MEMBERS = {"discriminant": 1.6, "kernel": 1.4, "loss": 1.5, "useless": 0.0, "reversed": -1.0}
@@ -91,7 +91,7 @@ def test_curves_go_from_nothing_to_everything() -> None:
 
 def test_places_count_the_others_above() -> None:
     score, wrong = np.array([5.0, 4.0, 3.0, 2.0, 1.0]), np.array([False, True, False, True, False])
-    np.testing.assert_allclose(places(score, wrong), [1 / 3, 2 / 3])
+    np.testing.assert_allclose(share_above(score, wrong), [1 / 3, 2 / 3])
     assert usual().planted == {"uniform": 60, "hardest": 60}
 
 
@@ -126,7 +126,7 @@ def test_suspicion_is_the_chosen_score() -> None:
     weights = {"loss": 0.5, "kernel": 2.0}
     expected = 0.5 * scaled["loss"] + 2 * scaled["kernel"]
     np.testing.assert_allclose(suspicion(table, COMBINATION, weights), expected)
-    np.testing.assert_allclose(uncalibrated(table), (scaled["discriminant"] + scaled["kernel"]) / 2)
+    np.testing.assert_allclose(default_suspicion(table), (scaled["discriminant"] + scaled["kernel"]) / 2)
 
 
 def test_constant_members_are_no_trouble() -> None:

@@ -18,7 +18,7 @@ from core.runtime.errors import UserError
 from core.ui.grid.atlas import jpeg_atlas
 from core.ui.grid.pictures import pixels
 from core.ui.review.effect import effect_lines
-from core.ui.review.evidence import evidence_lines
+from core.ui.review.explanation import explanation_lines
 from core.ui.review.grid import Sheet, sheet
 from core.ui.review.tiles import opinion
 from core.ui.shell.context import Context, rankings, table
@@ -51,7 +51,7 @@ def detail(context: Context, queue: Queue, state: ReviewState, position: int) ->
         (title, [_WAITING] if lines is None else lines)
         for title, lines in (
             ("Effect of a decision, estimated", effect_lines(context, queue, position)),
-            ("Evidence", evidence_lines(context, queue, position)),
+            ("Evidence", explanation_lines(context, queue, position)),
         )
         if lines is None or lines
     ]
@@ -123,7 +123,8 @@ def _occurrences(context: Context, image_id: str) -> list[str]:
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _by_image(folder: str, _run: Run) -> dict[str, pd.DataFrame]:
     columns = ["image_id", "task_id", "role", "predicted_class", "loss"]
-    return dict(iter(table(_run, "instances.parquet")[columns].groupby("image_id")))
+    by_image = table(_run, "instances.parquet")[columns].groupby("image_id")
+    return {str(image): rows for image, rows in by_image}
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

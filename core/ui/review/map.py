@@ -116,7 +116,7 @@ def chart(queue: Queue, state: ReviewState, places: pd.DataFrame, colour: str) -
         if (others := ~np.isin(given, most)).any():
             add("other classes", others, {"color": NEUTRAL})
     else:
-        rank = np.where(known, np.asarray(queue.percentiles["suspicion"])[at], 0.0)
+        rank = np.where(known, queue.percentiles["suspicion"][at], 0.0)
         add(
             "",
             np.ones(len(places), bool),
