@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 
 from core.actions.duplicates import newest_duplicates, summary_text
 from core.actions.edit import CONTROLS, EDIT_METHODS, kind_of
 from core.actions.export_decisions import decision_table, provenance
 from core.actions.queue import decisions_on, newest_queue
 from core.actions.rank import ENGINE_VERSION
-from core.actions.report_figures import calibration_charts, forecast_chart, image_section
 from core.decisions.export_tables import comment_table
 from core.review.forecast import forecast
+from core.review.report_figures import calibration_charts, decision_counts, forecast_chart, image_section
 from core.runtime.errors import UserError
 from core.runtime.files import write_text_atomically
 from core.workspace.runs import Run
@@ -65,7 +63,7 @@ def report_html(workspace: Workspace) -> str:
     values = {
         "about": provenance(workspace),
         "description": workspace.about,
-        "figures": _figures(decisions),
+        "figures": decision_counts(decisions),
         "forecast": _forecast(workspace, queue, summary),
         "calibration": _calibration(queue),
         "queue": summary,
@@ -85,21 +83,6 @@ def report_html(workspace: Workspace) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["share"] = _share
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
-
-
-def _figures(decisions: pd.DataFrame) -> list[tuple[str, str]]:
-    items = decisions.drop_duplicates(["kind", "task_id", "role", "image_id"], keep="last")
-    counted, tasks = items[items["standing"] == "counts"], items["kind"] == "task"
-    verdicts = Counter(counted.loc[~tasks[counted.index], "verdict"])
-    removed = int((counted.loc[tasks[counted.index], "verdict"] == "remove").sum())
-    return [
-        ("decided", f"{len(items):,}"),
-        ("label errors (removed or relabelled)", f"{verdicts['remove'] + verdicts['relabel']:,}"),
-        ("kept", f"{verdicts['keep']:,}"),
-        ("unsure", f"{verdicts['unsure']:,}"),
-        ("in conflict", f"{(items['standing'] == 'conflict').sum():,}"),
-        *([("tasks removed", f"{removed:,}")] if removed else []),
-    ]
 
 
 def _forecast(workspace: Workspace, queue: Run | None, summary: dict[str, Any]) -> dict[str, Any] | None:

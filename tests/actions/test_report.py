@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from core.actions import report as module
-from core.actions import report_figures
 from core.actions.queue import KIND
 from core.actions.report import report_html, write_report
-from core.actions.report_figures import Line, chart, thumbnail
 from core.decisions.log import Decision
+from core.review import report_figures
 from core.review.forecast import Forecast
+from core.review.report_figures import Line, chart, thumbnail
 from core.runtime.errors import UserError
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import queue_question, small_workspace, some_items

@@ -153,7 +153,7 @@ def test_of_the_fits_of_the_kernel_stays_which_finds_the_labels_likeliest(monkey
         with monkeypatch.context() as patch:
             patch.setattr(classifiers, "_PASSES", 1)
             first = kernel(spoilt)
-        p, before = (np.exp(log_p[spoilt.at, spoilt.labels]) for log_p in (found, first))
+        p, before = (np.exp(log_p[spoilt.rows, spoilt.labels]) for log_p in (found, first))
         assert np.log(0.9 * p + 0.1 / 3).mean() >= np.log(0.9 * before + 0.1 / 3).mean() - 1e-9
         later += bool((found != first).any())
     assert 0 < later < 6

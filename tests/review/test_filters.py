@@ -55,7 +55,7 @@ def decided(**positions: int) -> ReviewState:
         )
         for verdict, at in positions.items()
     }
-    return ReviewState(0, 0, N, QueueDecisions(entries, {7: ()}), Counter([8]))  # type: ignore[arg-type]
+    return ReviewState(0, 0, N, QueueDecisions(entries, {7: ()}), Counter([8]))
 
 
 def tasks() -> TaskList:
