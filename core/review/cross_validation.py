@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from core.baselines.pooled import cross_validated as probabilities_of
+from core.baselines.pooled import cross_validated_probabilities as probabilities_of
 from core.data import ImageSet
 from core.review.image_labels import ImageLabelPairs
 
