@@ -20,9 +20,10 @@ test-all: tests-need
 	$(PYTEST) -m slow
 
 # Libraries choose their kernels by the processor, and kernels round differently. These choose them by hand: SSE for
-# every library, then AVX2.
+# every library, then AVX2. The retraining of linear models, the longest of them by far, stays out: it allows for the
+# error of a finite difference, which is far above rounding.
 NUMERIC := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/influence tests/maml tests/editing tests/evidence \
-	-n 2 --dist worksteal -m "not slow"
+	--ignore tests/influence/test_linear_retraining.py -n 2 --dist worksteal -m "not slow"
 
 test-kernels: .venv/.test
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem $(NUMERIC)
