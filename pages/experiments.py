@@ -1,4 +1,4 @@
-"""Experiments: the paper's tables and figures measured again, and what goes beyond them."""
+"""The page that runs the paper's experiments, and two more, and shows their results."""
 
 import streamlit as st
 
@@ -8,8 +8,8 @@ from core.ui.shell.context import free_page, shown_errors
 
 with free_page("Experiments"):
     st.caption(
-        "The tables and figures of the paper, measured again on image sets of this machine, each over several seeds, "
-        "and two further questions. They work on problems of their own, not on the workspace at hand."
+        "Repeat the paper's tables and figures, and two further experiments, on image sets of this machine and over "
+        "several seeds. Experiments use tasks and models of their own, not the open workspace."
     )
     experiment = experiment_panel()
     with shown_errors():

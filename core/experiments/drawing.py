@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogFormatter
 
 from core.experiments.formatting import format_tick
 from core.experiments.picture_sheet import picture_sheet
-from core.experiments.results import Plot, Result, Series
+from core.experiments.results import ExperimentResult, Plot, Series
 from core.experiments.style import (
     BAND_OPACITY,
     ERROR_BAR_WIDTH,
@@ -66,7 +66,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw_result(folder: Path, result: Result) -> None:
+def draw_result(folder: Path, result: ExperimentResult) -> None:
     """Write ``plots/NAME.png``, ``plots/NAME.svg`` and ``grids/NAME.png`` of everything in a result.
 
     Raises:

@@ -114,7 +114,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Result:
+class ExperimentResult:
     """A result that an experiment leaves behind.
 
     Attributes:
@@ -139,7 +139,7 @@ PARTS = ("config.json", FINDINGS, _OLD_FINDINGS, "seeds.parquet", "README.md", *
 """Files and folders of a result, those of earlier versions included."""
 
 
-def write_result(folder: Path, result: Result, seeds: pd.DataFrame) -> None:
+def write_result(folder: Path, result: ExperimentResult, seeds: pd.DataFrame) -> None:
     """Write everything except pictures of plots and grids (:mod:`core.experiments.drawing`) into a new folder."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def write_result(folder: Path, result: Result, seeds: pd.DataFrame) -> None:
         write_json(folder / "config.json", result.config)
 
 
-def read_result(folder: Path) -> Result:
+def read_result(folder: Path) -> ExperimentResult:
     """Read what :func:`write_result` of this or an earlier version wrote.
 
     Raises:
@@ -181,14 +181,14 @@ def read_result(folder: Path) -> Result:
     order = {name: at for at, name in enumerate(config.get("order", []))}
     for found in parts.values():
         found.sort(key=lambda part: order.get(part.name, len(order)))
-    return Result(config, findings, **parts)
+    return ExperimentResult(config, findings, **parts)
 
 
 def _damaged(path: Path) -> UserError:
     return UserError(f"{path} is damaged.", "Run the experiment again; measurements are kept.")
 
 
-def as_markdown(result: Result, plots: str = "plots/", grids: str = "grids/") -> str:
+def as_markdown(result: ExperimentResult, plots: str = "plots/", grids: str = "grids/") -> str:
     """Return the whole result as one Markdown page; equal notes are printed once.
 
     Args:

@@ -20,7 +20,7 @@ from core.experiments.context import ExperimentContext, Repetition
 from core.experiments.drawing import draw_result
 from core.experiments.problems import experiments_home
 from core.experiments.profiles import DATA, DATA_TITLES, MNIST, profile_of
-from core.experiments.results import PARTS, Result, write_result
+from core.experiments.results import PARTS, ExperimentResult, write_result
 from core.experiments.summary import Measurements
 from core.influence.basis import ENGINE_VERSION
 from core.runtime.distributed import world
@@ -138,7 +138,7 @@ def _cache_key(experiment: Experiment, unit: Repetition, data_hash: str, compute
 def _write(out: Path, experiment: Experiment, measurements: Measurements, config: dict[str, Any]) -> None:
     summary = experiment.summarize(measurements)
     names = [part.name for kind in (summary.tables, summary.plots, summary.grids) for part in kind]
-    result = Result(config | {"order": names}, summary.findings, summary.tables, summary.plots, summary.grids)
+    result = ExperimentResult(config | {"order": names}, summary.findings, summary.tables, summary.plots, summary.grids)
     with replacing_folder(out, PARTS) as folder:  # complete or not at all, whenever it is interrupted
         write_result(folder, result, _without_lists(measurements.table))
         draw_result(folder, result)

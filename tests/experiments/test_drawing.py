@@ -17,7 +17,7 @@ from core.data import load_images
 from core.experiments.drawing import draw_result, plot_figure
 from core.experiments.formatting import format_value
 from core.experiments.picture_sheet import picture_sheet, score_text
-from core.experiments.results import Grid, Picture, Plot, Result, Series
+from core.experiments.results import ExperimentResult, Grid, Picture, Plot, Series
 from core.experiments.style import GREY, HARMS, HELPS, is_horizontal, is_log, series_styles
 from core.runtime.errors import UserError
 
@@ -68,12 +68,12 @@ PLOTS = [LINES, DOTS, WORDS, BARS]
 
 
 def drawn(folder: Path, *plots: Plot, grids: tuple[Grid, ...] = ()) -> Path:
-    draw_result(folder, Result({}, [], plots=list(plots), grids=list(grids)))
+    draw_result(folder, ExperimentResult({}, [], plots=list(plots), grids=list(grids)))
     return folder
 
 
-def words_of(path: Path) -> str:
-    """The words of an SVG, as a reader of the screen hears them."""
+def text_of(path: Path) -> str:
+    """Return the text of an SVG, as a screen reader reads it."""
     return " | ".join(text for node in ElementTree.parse(path).iter() if (text := (node.text or "").strip()))
 
 
@@ -93,13 +93,13 @@ class TestPlots:
             assert picture.info["dpi"] == pytest.approx((150, 150), abs=0.1)
             assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 20
 
-    def test_svg_says_everything_in_words(self, folder: Path, plot: Plot) -> None:
-        said = words_of(folder / "plots" / f"{plot.name}.svg")
+    def test_svg_has_all_texts(self, folder: Path, plot: Plot) -> None:
+        text = text_of(folder / "plots" / f"{plot.name}.svg")
         for word in (plot.title, plot.x_label, plot.y_label, plot.note):
-            assert word in said
+            assert word in text
         if len(plot.series) > 1:
             for series in plot.series:
-                assert f"{series.name} (estimate)" if series.estimate else series.name in said
+                assert f"{series.name} (estimate)" if series.estimate else series.name in text
 
     def test_svg_is_the_same_when_drawn_again(self, folder: Path, tmp_path: Path, plot: Plot) -> None:
         one, other = (place / "plots" / f"{plot.name}.svg" for place in (folder, drawn(tmp_path, plot)))
@@ -116,7 +116,7 @@ def test_estimates_are_dashed_and_hollow_and_references_grey() -> None:
     assert len({line.get_marker() for line in (measured, estimate, reference)}) == 3
 
 
-def test_bands_and_whiskers_are_from_low_to_high() -> None:
+def test_bands_and_error_bars_reach_from_low_to_high() -> None:
     (band,) = plot_figure(LINES).axes[0].collections
     assert band.get_datalim(plot_figure(LINES).axes[0].transData).height > 0
     (bars,) = plot_figure(DOTS).axes[0].containers
@@ -124,17 +124,17 @@ def test_bands_and_whiskers_are_from_low_to_high() -> None:
     assert ends == [pytest.approx([0.4, 0.6]), pytest.approx([0.5, 0.7])]
 
 
-def test_a_value_outside_its_whiskers_is_drawn() -> None:
+def test_a_value_outside_its_interval_is_drawn() -> None:
     odd = replace(DOTS, series=[Series("odd", [1.0], [0.5], [0.6], [float("nan")])])
     assert plot_figure(odd).axes[0].containers
 
 
-def test_one_point_of_a_line_has_whiskers_as_a_band_has_no_width() -> None:
+def test_a_line_of_one_point_has_error_bars() -> None:
     single = replace(LINES, series=[Series("once", [0.1], [0.5], [0.4], [0.6])])
     assert plot_figure(single).axes[0].containers
 
 
-def test_words_that_do_not_fit_beside_each_other_stand_below_each_other() -> None:
+def test_labels_that_do_not_fit_side_by_side_are_listed() -> None:
     assert not is_horizontal(WORDS)
     many = replace(WORDS, series=[Series("s", [f"a rather long name, number {n}" for n in range(9)], [0.5] * 9)])
     assert is_horizontal(many)
@@ -145,7 +145,7 @@ def test_words_that_do_not_fit_beside_each_other_stand_below_each_other() -> Non
     assert plot_figure(longer).get_figheight() > plot_figure(many).get_figheight()
 
 
-def test_bars_of_one_place_stand_beside_each_other() -> None:
+def test_bars_of_one_label_are_side_by_side() -> None:
     here, paper = plot_figure(BARS).axes[0].containers[-2:]
     boxes = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for group in (here, paper) for bar in group)
     assert all(one[1] <= two[0] for one, two in pairwise(boxes))
@@ -158,10 +158,10 @@ def test_an_axis_with_zero_is_not_logarithmic() -> None:
 
 
 def test_logarithmic_axes_are_labelled_in_numbers(folder: Path) -> None:
-    assert "| 100 |" in words_of(folder / "plots" / "cost.svg")
+    assert "| 100 |" in text_of(folder / "plots" / "cost.svg")
 
 
-def test_seven_series_can_be_told_apart_without_colours() -> None:
+def test_seven_series_differ_without_colours() -> None:
     found = series_styles([Series(str(n), [], []) for n in range(7)])
     assert len({look.marker for look in found}) == len({look.symbol for look in found}) == 7
     chance, unedited = series_styles([Series(one, [], [], reference=True) for one in ("chance", "unedited")])
@@ -173,7 +173,7 @@ def test_seven_series_can_be_told_apart_without_colours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "percent", "words"),
+    ("value", "as_percent", "text"),
     [
         (0.125, True, "12.5 %"),
         (0.0, False, "0"),
@@ -184,8 +184,8 @@ def test_seven_series_can_be_told_apart_without_colours() -> None:
         (float("nan"), True, "not known"),
     ],
 )
-def test_values_are_written_to_be_read(value: float, percent: bool, words: str) -> None:
-    assert format_value(value, percent) == words
+def test_values_are_formatted_to_be_read(value: float, as_percent: bool, text: str) -> None:
+    assert format_value(value, as_percent) == text
 
 
 def test_nothing_to_draw_is_drawn(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_nothing_to_draw_is_drawn(tmp_path: Path) -> None:
         replace(LINES, series=[Series("s", [0.0], [0.0], [0.0], [0.0, 1.0])]),
     ],
 )
-def test_what_cannot_be_drawn_is_named(tmp_path: Path, bad: Plot) -> None:
+def test_a_damaged_plot_is_named(tmp_path: Path, bad: Plot) -> None:
     with pytest.raises(UserError, match=LINES.title):
         drawn(tmp_path, bad)
 
@@ -233,7 +233,7 @@ class TestSheets:
         top, left = np.argwhere(sheet == 0).min(0)  # nothing else on a sheet is as dark as the ground of a digit
         assert (sheet[top : top + 112, left : left + 112] == wanted).all()
 
-    def test_many_pictures_go_on_in_the_next_line(self, grid: Grid) -> None:
+    def test_many_images_continue_on_the_next_line(self, grid: Grid) -> None:
         few, many = (replace(grid, pictures=[replace(grid.pictures[0], images=["mnist5k-0000"] * n)]) for n in (9, 90))
         assert picture_sheet(many).height > picture_sheet(few).height + 3 * 56
         assert picture_sheet(many).width == 1400
@@ -241,13 +241,11 @@ class TestSheets:
     def test_a_grid_without_pictures_is_its_title(self, grid: Grid) -> None:
         assert picture_sheet(replace(grid, pictures=[])).height < 200
 
-    def test_scores_say_their_sign_in_words(self) -> None:
+    def test_scores_name_their_effect(self) -> None:
         assert score_text(Picture("", [], "", 0.01234, 0.001)) == "+0.0123 ± 0.001, helpful"
         assert score_text(Picture("", [], "", -2e-7)) == "−2e-07, harmful"
 
-    def test_images_that_are_not_here_are_named(
-        self, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_missing_images_are_named(self, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TASKLENS_HOME", str(tmp_path))
         with pytest.raises(UserError, match="omniglot"):
             drawn(tmp_path, grids=(replace(grid, data="omniglot", data_hash="1" * 64),))
@@ -257,7 +255,7 @@ class TestSheets:
             drawn(tmp_path, grids=(replace(grid, pictures=[replace(grid.pictures[0], images=["no-such-image"])]),))
 
 
-def test_the_legend_names_what_is_drawn_so() -> None:
+def test_the_legend_matches_what_is_drawn() -> None:
     single = Series("one point", [0.1], [0.5], [0.4], [0.6])
     line, other = (Series(name, [0.0, 0.2], [0.3, 0.4], [0.2, 0.3], [0.4, 0.5]) for name in ("line", "other"))
     made = plot_figure(Plot("p", "Title", "lines", "x", "y", [single, line, other]))

@@ -13,10 +13,10 @@ from benchmarks.results import DOCS, write_page
 from core.experiments.catalog import EXPERIMENTS
 from core.experiments.drawing import draw_result
 from core.experiments.profiles import PROFILES
-from core.experiments.results import LONG_TRAINED, Plot, Result, Series, Table, setup_lines, write_result
+from core.experiments.results import LONG_TRAINED, ExperimentResult, Plot, Series, Table, setup_lines, write_result
 
 
-def result_of(name: str) -> Result:
+def result_of(name: str) -> ExperimentResult:
     config = {
         "experiment": name,
         "title": EXPERIMENTS[name].title,
@@ -30,7 +30,7 @@ def result_of(name: str) -> Result:
     }
     plot = Plot("curve", "A curve", "lines", "x", "y", [Series("s", [0.0, 1.0], [0.1, 0.2])], note="A note.")
     table = Table("t", "MNIST", ["method", "accuracy"], [["Retraining", "0.8"]], "About the table.")
-    return Result(config, ["**MNIST.** A finding."], [table], [plot])
+    return ExperimentResult(config, ["**MNIST.** A finding."], [table], [plot])
 
 
 def test_a_page_is_written_from_a_result_folder(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from core.experiments.results import (
     PARTS,
+    ExperimentResult,
     Grid,
     Picture,
     Plot,
-    Result,
     Series,
     Table,
     as_markdown,
@@ -81,7 +81,7 @@ def test_what_is_written_is_read_again(
     order = [part.name for kind in (tables, plots, grids) for part in kind]
     config = {"title": "Any | title", "command": "python -m core experiments truth", "order": order}
     folder = tmp_path_factory.mktemp("result")
-    write_result(folder, Result(config, findings, tables, plots, grids), SEEDS)
+    write_result(folder, ExperimentResult(config, findings, tables, plots, grids), SEEDS)
     found = read_result(folder)
     assert (found.config, found.findings) == (config, findings)
     # Names may occur in several kinds; the order is then that of the first.
@@ -94,13 +94,15 @@ def small(folder: Path) -> Path:
     plot = Plot("line", "Line", "lines", "x", "y", [Series("s", [0.0, 1.0], [0.0, 1.0])])
     grid = Grid("rows", "Rows", "mnist5k", "0" * 64, [Picture("task", ["mnist5k-0000"], "0 1", 0.5)])
     config = {"title": "Title", "command": "python -m core experiments truth", "order": ["one", "line", "rows"]}
-    write_result(folder, Result(config, ["A finding."], [shown], [plot], [grid]), SEEDS)
+    write_result(folder, ExperimentResult(config, ["A finding."], [shown], [plot], [grid]), SEEDS)
     return folder
 
 
 def test_the_order_of_parts_is_kept(tmp_path: Path) -> None:
     plots = [Plot(name, name, "lines", "x", "y", []) for name in ("c", "a", "b")]
-    write_result(tmp_path, Result({"title": "T", "command": "C", "order": ["c", "a", "b"]}, [], plots=plots), SEEDS)
+    write_result(
+        tmp_path, ExperimentResult({"title": "T", "command": "C", "order": ["c", "a", "b"]}, [], plots=plots), SEEDS
+    )
     assert [plot.name for plot in read_result(tmp_path).plots] == ["c", "a", "b"]
 
 
@@ -109,8 +111,8 @@ def test_parts_of_an_older_result_are_gone(tmp_path: Path) -> None:
     small(out)
     (out / "notes.txt").write_text("by hand")
     with replacing_folder(out, PARTS) as folder:
-        write_result(folder, Result({"title": "T", "command": "C"}, []), SEEDS)
-    assert read_result(out) == Result({"title": "T", "command": "C"}, [])
+        write_result(folder, ExperimentResult({"title": "T", "command": "C"}, []), SEEDS)
+    assert read_result(out) == ExperimentResult({"title": "T", "command": "C"}, [])
     assert not list(out.glob("plots/*"))
     assert (out / "notes.txt").read_text() == "by hand"
 
@@ -150,7 +152,7 @@ def test_findings_of_earlier_versions_are_read_and_replaced(tmp_path: Path) -> N
     (out / "findings.json").rename(out / "says.json")
     assert read_result(out).findings == ["A finding."]
     with replacing_folder(out, PARTS) as folder:
-        write_result(folder, Result({"title": "T", "command": "C"}, ["A new one."]), SEEDS)
+        write_result(folder, ExperimentResult({"title": "T", "command": "C"}, ["A new one."]), SEEDS)
     assert read_result(out).findings == ["A new one."]
     assert not (out / "says.json").exists()
 

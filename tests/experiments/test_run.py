@@ -18,7 +18,6 @@ import pytest
 
 from core.actions.compute import Compute
 from core.actions.edit import edit
-from core.editing.cost import training_cost
 from core.experiments import catalog, edit_methods, figure2
 from core.experiments.catalog import EXPERIMENTS, Experiment
 from core.experiments.context import ExperimentContext, Repetition
@@ -26,6 +25,7 @@ from core.experiments.profiles import MNIST, PROFILES, Profile
 from core.experiments.results import Table, read_result
 from core.experiments.run import image_sets, result_folder, run_experiment
 from core.experiments.summary import ExperimentSummary, Measurements
+from core.maml.cost import training_cost
 from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings
 from core.runtime.errors import UserError
@@ -249,7 +249,7 @@ def test_costs_are_counted_in_meta_gradients(context: ExperimentContext) -> None
     newton = context.newton(problem, changes)
     assert context.steps(problem, changes, (newton.cost + 3) / whole, newton).cost == newton.cost + 3
     gamma = context.linear(problem, changes, "gamma")
-    # The gradients of what leaves; its curvature is one number, found once to measure its size and once to solve.
+    # Gradients of the removed tasks; the curvature is one number, computed once to measure its size and once to solve.
     assert gamma.cost == 2 * 4 + 2 * context.unit.profile.solve.curvature_tasks
     assert context.unedited(problem).cost == 0
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from core.data import load_images
 from core.experiments.drawing import draw_result
-from core.experiments.results import Grid, Picture, Plot, Result, Series, Table, write_result
+from core.experiments.results import ExperimentResult, Grid, Picture, Plot, Series, Table, write_result
 from core.experiments.run import result_folder
 
 EVIL = "![x](http://evil.example/a.png) <b>$x$</b>"
@@ -47,7 +47,7 @@ DOTS = Plot(
 BARS = Plot("found", "Found", "bars", "image set", "share", [Series(EVIL, ["mnist", EVIL], [0.5, 0.25], estimate=True)])
 
 
-def result(name: str = "table1-tasks", profile: str = "small") -> Result:
+def result(name: str = "table1-tasks", profile: str = "small") -> ExperimentResult:
     images = load_images("mnist5k")
     ids = [str(one) for one in images.ids[:6]]
     grid = Grid("tasks", "Most helpful", images.name, images.hash, [Picture("Task 1", ids, EVIL, 0.5, 0.1)], "Scores.")
@@ -60,7 +60,7 @@ def result(name: str = "table1-tasks", profile: str = "small") -> Result:
         "order": ["tasks", "curve", "methods", "found"],
     }
     findings = ["**MNIST, harmful tasks.** Retraining gains +1.0 points.", f"Beware of {EVIL}."]
-    return Result(config, findings, [TABLE], [LINES, DOTS, BARS], [grid])
+    return ExperimentResult(config, findings, [TABLE], [LINES, DOTS, BARS], [grid])
 
 
 def write_experiment(name: str = "table1-tasks", profile: str = "small") -> Path:

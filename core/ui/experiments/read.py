@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from core.experiments.profiles import PROFILES
-from core.experiments.results import Result, Table, read_result
+from core.experiments.results import ExperimentResult, Table, read_result
 from core.experiments.run import result_folder
 
 
@@ -39,7 +39,7 @@ def results_of(name: str) -> dict[str, StoredResult]:
     return {one.profile: one for one in sorted(found, key=lambda one: one.stamp, reverse=True)}
 
 
-def read(stored: StoredResult) -> Result:
+def read(stored: StoredResult) -> ExperimentResult:
     """Return the result, which all sessions share and nobody may change.
 
     Raises:
@@ -68,7 +68,7 @@ def _stamp(path: Path) -> int | None:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _read(folder: str, stamp: int) -> Result:
+def _read(folder: str, stamp: int) -> ExperimentResult:
     return read_result(Path(folder))
 
 

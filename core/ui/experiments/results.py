@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.experiments.catalog import Experiment
 from core.experiments.picture_sheet import score_text
-from core.experiments.results import Grid, Plot, Result, Table
+from core.experiments.results import ExperimentResult, Grid, Plot, Table
 from core.runtime.progress import format_duration
 from core.ui.charts.experiments import plot_figure
 from core.ui.charts.scores import CONFIG
@@ -48,7 +48,7 @@ def results_panel(experiment: Experiment) -> None:
         _result(found[chosen], read(found[chosen]))
 
 
-def _result(stored: StoredResult, result: Result) -> None:
+def _result(stored: StoredResult, result: ExperimentResult) -> None:
     st.caption(plain(_provenance(result.config)))
     st.markdown("\n".join(f"- {finding_markdown(finding)}" for finding in result.findings))
     name = stored.folder.name
