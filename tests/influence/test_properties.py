@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.editing.linear import change_gradient, linear_edit, row_change, touched_tasks
+from core.editing.linear import change_gradient, row_change, touched_tasks
 from core.influence.curvature import Curvature
-from core.influence.scores import image_table, instance_table, task_table
+from core.influence.scores import ALL_ZERO, NOT_FINITE, ScoresError, image_table, instance_table, task_table
+from core.influence.solvers import conjugate_gradients
 from core.influence.targets import Target, target_gradient
 from core.maml.episodes import Episodes
 from core.maml.vectors import flatten
@@ -147,22 +148,25 @@ def test_a_gauss_newton_curvature_makes_a_task_helpful_for_itself() -> None:
     for task_id in problem.tasks.task_ids:
         target = Episodes(problem.tasks.select([task_id]), problem.images, dtype=torch.float64)
         v, _ = target_gradient(problem.model, problem.params, target)
-        _, solution = linear_edit(problem.params, curvature, v, shift=0.5, tolerance=1e-8, iterations=200)
+        solution = conjugate_gradients(curvature, v, shift=0.5, tolerance=1e-8, iterations=200)
         table = instance_table(problem.model, problem.params, solution.x, problem.episodes)
         assert task_table(table).set_index("task_id")["score"][task_id] == pytest.approx(float(v @ solution.x))
         assert float(v @ solution.x) > 0
 
 
-def test_scores_that_rank_nothing_are_refused(problem: Problem) -> None:
+def test_scores_that_cannot_rank_are_refused(problem: Problem) -> None:
     u = direction(problem)
-    for bad, what in ((0 * u, "all zero"), (u * float("nan"), "not finite")):
-        with pytest.raises(UserError, match=f"scores are {what}"):
+    for bad, fault in ((0 * u, ALL_ZERO), (u * float("nan"), NOT_FINITE)):
+        with pytest.raises(ScoresError) as caught:
             instance_table(problem.model, problem.params, bad, problem.episodes)
+        assert caught.value.fault == fault
 
 
 def test_an_unknown_curvature_is_refused(problem: Problem) -> None:
-    with pytest.raises(UserError, match=r"no curvature 'fisher'.*gauss-newton, exact"):
+    with pytest.raises(UserError) as caught:
         Curvature("fisher", problem.model, problem.params, problem.episodes)
+    assert "'fisher'" in caught.value.what
+    assert "gauss-newton, exact" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -185,14 +189,15 @@ def test_a_target_that_is_not_held_out_is_refused(problem: Problem) -> None:
     rows = tasks.rows[tasks.rows["task_id"] == "t0"]
     support = rows.loc[rows["role"] == "support", "image_id"].iloc[0]
     for text in ("t9", "t0,t9", "t9/a"):
-        with pytest.raises(UserError, match="no task 't9'"):
+        with pytest.raises(UserError, match="'t9'"):
             Target.parse(text).weighted(tasks)
     for text in (f"t0/{support}", "t0/cat"):
-        with pytest.raises(UserError, match="is not a query image of held-out task 't0'"):
+        with pytest.raises(UserError) as caught:
             Target.parse(text).weighted(tasks)
+        assert all(repr(name) in caught.value.what for name in text.split("/"))
 
 
 @pytest.mark.parametrize("text", ["", " , "])
-def test_a_target_that_names_nothing_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="names no held-out task"):
+def test_an_empty_target_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="TASK/IMAGE"):
         Target.parse(text)

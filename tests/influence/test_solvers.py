@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +14,16 @@ from torch import Tensor
 
 from core.influence.curvature import CURVATURES
 from core.influence.methods import SolveSettings
-from core.influence.settings import SOLVERS, check_fits
+from core.influence.settings import SOLVERS, FitError, check_fits
 from core.influence.solvers import (
+    DIVERGED,
+    NO_DAMPING,
+    NOT_FINITE,
+    RIGHT_HAND_SIDE,
     Basis,
     IndefiniteError,
     Product,
+    SolveError,
     conjugate_gradients,
     dual,
     lanczos,
@@ -25,7 +33,14 @@ from core.influence.solvers import (
     residual_sketch,
     sketched_residual,
 )
-from core.runtime.errors import UserError
+from core.runtime.settings import SettingError
+
+
+@contextmanager
+def fails(reason: str) -> Iterator[pytest.ExceptionInfo[SolveError]]:
+    with pytest.raises(SolveError) as caught:
+        yield caught
+    assert caught.value.reason == reason
 
 
 def symmetric(eigenvalues: list[float] | np.ndarray, seed: int = 0) -> Tensor:
@@ -176,7 +191,7 @@ def test_a_negative_eigenvalue_that_the_shift_lifts_is_reported() -> None:
 def test_an_indefinite_curvature_is_reported_with_a_value_it_takes(eigenvalues: list[float], seed: int) -> None:
     eigenvalues = [-3.0, *eigenvalues]
     c = symmetric(eigenvalues, seed)
-    with pytest.raises(IndefiniteError, match=r"indefinite.*Raise the damping above") as caught:
+    with pytest.raises(IndefiniteError) as caught:
         conjugate_gradients(times(c), vector(len(eigenvalues), seed), shift=0.5, tolerance=1e-13, iterations=200)
     assert min(eigenvalues) - 1e-8 <= caught.value.curvature <= -0.5 + 1e-8
 
@@ -195,18 +210,17 @@ def test_more_damping_than_reported_can_be_needed_but_the_reported_value_is_true
     assert met
 
 
-@pytest.mark.parametrize(
-    ("b", "what"), [(torch.zeros(3), "is zero"), (torch.tensor([1, float("nan"), 0]), "is not finite")]
-)
-def test_a_right_hand_side_of_nothing_is_refused(b: Tensor, what: str) -> None:
-    with pytest.raises(UserError, match=f"right-hand side of the solve {what}"):
+@pytest.mark.parametrize(("b", "what"), [(torch.zeros(3), "zero"), (torch.tensor([1, float("nan"), 0]), "not finite")])
+def test_a_zero_or_nan_right_hand_side_is_refused(b: Tensor, what: str) -> None:
+    with fails(RIGHT_HAND_SIDE) as caught:
         conjugate_gradients(lambda v: v, b, shift=1)
+    assert what in caught.value.what
 
 
 def test_a_product_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(UserError, match="product with the curvature is not finite"):
+    with fails(NOT_FINITE):
         conjugate_gradients(lambda v: v * float("nan"), torch.ones(3), shift=1)
-    with pytest.raises(UserError, match="product with the curvature is not finite"):
+    with fails(NOT_FINITE):
         largest_eigenvalue(lambda v: v * float("nan"), torch.ones(3))
 
 
@@ -281,23 +295,23 @@ def test_a_neumann_series_cut_short_says_so_and_measures_its_residual() -> None:
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.3])
-def test_a_neumann_series_diverges_aloud_where_the_largest_eigenvalue_is_understated(share: float) -> None:
+def test_a_neumann_series_reports_divergence_if_the_largest_eigenvalue_is_underestimated(share: float) -> None:
     c, b = symmetric(np.linspace(1, 30, 20)), vector(20)
-    with pytest.raises(UserError, match=r"Neumann series diverges: after \d+ terms.*Raise the damping, or use cg"):
+    with fails(DIVERGED):
         neumann(times(c), b, shift=0.1, largest=30 * share, iterations=500)
 
 
-def test_a_neumann_series_diverges_aloud_where_the_shift_does_not_lift_the_curvature() -> None:
+def test_a_neumann_series_reports_divergence_if_the_shifted_curvature_is_indefinite() -> None:
     c, b = symmetric([-1, 1, 2, 3]), vector(4)
-    with pytest.raises(UserError, match="Neumann series diverges"):
+    with fails(DIVERGED):
         neumann(times(c), b, shift=0.5, largest=3, tolerance=1e-6, iterations=500)
     assert neumann(times(c), b, shift=1.5, largest=3, tolerance=1e-6, iterations=500).converged
 
 
-def test_a_neumann_series_of_what_is_not_finite_is_refused() -> None:
-    with pytest.raises(UserError, match="Neumann series diverges"):
+def test_a_neumann_series_refuses_products_that_are_not_finite_and_a_zero_right_hand_side() -> None:
+    with fails(DIVERGED):
         neumann(lambda v: v * float("nan"), torch.ones(3), shift=1, largest=1)
-    with pytest.raises(UserError, match="right-hand side of the solve is zero"):
+    with fails(RIGHT_HAND_SIDE):
         neumann(lambda v: v, torch.zeros(3), shift=1, largest=1)
 
 
@@ -382,16 +396,17 @@ def test_a_basis_stops_where_the_matrix_has_nothing_more() -> None:
 def test_a_basis_with_a_value_that_is_not_lifted_is_refused() -> None:
     basis = full_basis(symmetric([-2.0, 1, 3]))
     for shift in (0.5, 1.99):
-        with pytest.raises(IndefiniteError, match=r"indefinite.*Raise the damping above 2") as caught:
+        with pytest.raises(IndefiniteError) as caught:
             basis.inverse(shift)
         assert caught.value.curvature == pytest.approx(-2)
+        assert "above 2" in caught.value.fix
     c, b = symmetric([-2.0, 1, 3]), vector(3)
     assert relative(basis.inverse(2.01)(b), dense_power(c, 2.01, 1) @ b) <= 1e-8
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.1])
 def test_a_basis_without_a_shift_is_refused(shift: float) -> None:
-    with pytest.raises(UserError, match=r"low-rank curvature needs damping.*Raise the damping"):
+    with fails(NO_DAMPING):
         full_basis(symmetric([1, 2, 3])).inverse(shift)
 
 
@@ -441,7 +456,7 @@ def test_nothing_is_left_out_by_a_basis_of_full_rank() -> None:
     assert told == list(range(1, 9))
     assert sketch.abs().max() <= 1e-9
     assert sketched_residual(sketch, basis.inverse(0.5)(b), b) <= 1e-9
-    with pytest.raises(UserError, match="right-hand side of the solve is zero"):
+    with fails(RIGHT_HAND_SIDE):
         sketched_residual(sketch, b, 0 * b)
 
 
@@ -503,34 +518,35 @@ def test_the_dual_keeps_the_precision_it_is_given() -> None:
 
 @pytest.mark.parametrize("shift", [0.0, -1.0])
 def test_the_dual_without_a_shift_is_refused(shift: float) -> None:
-    with pytest.raises(UserError, match=r"dual solver needs damping or weight decay.*Raise the damping"):
+    with fails(NO_DAMPING):
         dual(torch.ones(2, 3), torch.ones(3), shift=shift)
 
 
-REFUSED = {
-    **{(c, "dual"): rf"sum of one g g\^T a task; {c} is not" for c in CURVATURES if c != "task-fisher"},
-    ("gamma", "low-rank"): "multiple of the identity",
-    ("gamma", "neumann"): "multiple of the identity",
-}
+UNFIT = {(curvature, "dual") for curvature in CURVATURES if curvature != "task-fisher"}
+UNFIT |= {("gamma", "low-rank"), ("gamma", "neumann")}
 PAIRS = [(curvature, solver) for curvature in CURVATURES for solver in SOLVERS]
 
 
 @pytest.mark.parametrize(("curvature", "solver"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
 def test_a_solver_fits_a_curvature_or_is_refused_with_the_reason(curvature: str, solver: str) -> None:
     rank = 5 if solver == "low-rank" else 0
-    if (curvature, solver) not in REFUSED:
+    if (curvature, solver) not in UNFIT:
         check_fits(curvature, solver)
         assert SolveSettings(curvature=curvature, solver=solver, rank=rank).solver == solver
         return
     for refuse in (lambda: check_fits(curvature, solver), lambda: SolveSettings(curvature, solver, rank=rank)):
-        with pytest.raises(UserError, match=REFUSED[curvature, solver]) as caught:
+        with pytest.raises(FitError) as caught:
             refuse()
+        assert curvature in caught.value.what
         assert "cg" in caught.value.fix
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
 def test_ekfac_is_refused_for_the_outer_problem_with_the_reason(curvature: str) -> None:
-    with pytest.raises(UserError, match=r"through the adaptation every layer .* depends on every other.*--inner ekfac"):
+    with pytest.raises(FitError) as caught:
         check_fits(curvature, "ekfac")
-    with pytest.raises(UserError, match=r"no solver 'lu'.*cg, neumann, low-rank, dual"):
-        check_fits(curvature, "lu")
+    assert "--inner ekfac" in caught.value.fix
+    with pytest.raises(SettingError) as unknown:
+        SolveSettings(curvature, "lu")
+    assert unknown.value.name == "solver"
+    assert all(solver in unknown.value.fix for solver in SOLVERS)
