@@ -10,8 +10,9 @@ import streamlit as st
 from core.actions.decide import worst_items
 from core.actions.edit import CONTROLS, STEP_METHODS, step_settings
 from core.decisions.log import Item
-from core.editing.settings import DEFAULT_EDIT_METHODS
+from core.editing.settings import DEFAULT_EDIT_METHODS, EditSettings
 from core.runtime.progress import format_duration
+from core.runtime.settings import arguments
 from core.tasks.changes import Changes
 from core.ui.charts.edit import Dot, edit_figure
 from core.ui.charts.scores import CONFIG
@@ -38,8 +39,8 @@ from core.ui.whatif.panel import live_estimate
 from core.workspace.runs import Run
 
 _ESTIMATE, _STEPS, _RETRAIN = (
-    ["edit", *(part for way in ways for part in ("--how", way))]
-    for ways in (DEFAULT_EDIT_METHODS, STEP_METHODS, ["retrain"])
+    ["edit", *arguments(EditSettings, {"methods": methods}, always=("methods",))]
+    for methods in (DEFAULT_EDIT_METHODS, STEP_METHODS, ("retrain",))
 )
 _USUAL_COUNT = 20
 
