@@ -243,7 +243,7 @@ class Steps(Progress):
         self.seen.append(self._done)
 
 
-def test_a_piece_of_work_counts_as_its_units_whatever_it_reports() -> None:
+def test_a_sub_progress_advances_its_share_whatever_it_reports() -> None:
     steps = Steps()
     steps.stage("all", 20)
     for _ in range(2):
@@ -257,7 +257,7 @@ def test_a_piece_of_work_counts_as_its_units_whatever_it_reports() -> None:
     assert steps.state().done == 20
 
 
-def test_the_folder_of_a_run_is_whole(workspace: Workspace, tmp_path: Path) -> None:
+def test_the_folder_of_a_run_is_complete(workspace: Workspace, tmp_path: Path) -> None:
     run = evidence(workspace, QUICK, COMPUTE, Progress())
     names = {path.name for path in run.folder.iterdir()}
     assert names >= {"methods.parquet", "measured.parquet", "predicted.parquet", "evidence.json", "provenance.json"}

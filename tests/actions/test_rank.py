@@ -219,7 +219,7 @@ def test_tracin_is_the_sum_over_snapshots_by_hand(workspace: Workspace, loaded: 
     close(scores(ranked(workspace, "tracin")), want, 1e-5)
 
 
-def test_tracin_is_that_of_dattri(workspace: Workspace, loaded: Loaded) -> None:
+def test_tracin_equals_that_of_dattri(workspace: Workspace, loaded: Loaded) -> None:
     snapshots = workspace.trajectory()
     checkpoints, rates = [loaded.place(s.params) for s in snapshots], [s.rate for s in snapshots]
     theirs = dattri_tracin(loaded.model, checkpoints, rates, loaded.train, loaded.heldout)
@@ -256,7 +256,7 @@ def test_cg_neumann_and_a_basis_of_full_rank_agree(workspace: Workspace) -> None
     assert all(report["residual"] <= 1e-8 for report in reports)
 
 
-def test_a_solve_that_rounding_ends_is_refused_with_what_helps(copy: Workspace) -> None:
+def test_a_solve_that_stagnates_is_refused_with_advice(copy: Workspace) -> None:
     single = Compute("cpu", "float32")
     tight = {"tolerance": 1e-12, "iterations": 2000}  # far below the rounding of float32
     with pytest.raises(UserError) as caught:
@@ -336,7 +336,7 @@ def solver(workspace: Workspace, folder: Path, **settings: Any) -> Solver:
     return Solver(loaded, loaded.model, SolveSettings(**settings), RunWriter(folder), Progress())
 
 
-def test_a_subsample_takes_the_tasks_of_highest_loss_or_entropy(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_subsample_has_the_tasks_of_highest_loss_or_entropy(workspace: Workspace, tmp_path: Path) -> None:
     run = ranked(workspace, "task-if")
     rows = run.table("instances.parquet")
     entropy = rows[rows["role"] == "query"].groupby("task_id", sort=False)["entropy"].mean().to_numpy()
@@ -352,7 +352,7 @@ def test_a_subsample_takes_the_tasks_of_highest_loss_or_entropy(workspace: Works
     assert solver(workspace, tmp_path / "all", curvature_tasks=TASKS, subsample="difficulty").positions is None
 
 
-def test_a_random_subsample_follows_its_seed(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_random_subsample_depends_on_its_seed(workspace: Workspace, tmp_path: Path) -> None:
     drawn = [
         solver(workspace, tmp_path / f"{number}", curvature_tasks=3, seed=seed).positions
         for number, seed in enumerate((0, 0, 1, 2))

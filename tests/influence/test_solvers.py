@@ -59,7 +59,7 @@ def vector(n: int, seed: int = 1) -> Tensor:
 
 @settings(max_examples=40)
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=12), st.sampled_from([0.0, 0.5]), st.integers(0, 100))
-def test_a_solution_is_that_of_numpy(eigenvalues: list[float], shift: float, seed: int) -> None:
+def test_a_solution_equals_that_of_numpy(eigenvalues: list[float], shift: float, seed: int) -> None:
     c, b = symmetric(eigenvalues, seed), vector(len(eigenvalues), seed + 1)
     condition = (max(eigenvalues) + shift) / (min(eigenvalues) + shift)
     # A residual that is computed has an error of up to n eps |A| |x|, which is up to n eps condition |b| (Higham 2002,
@@ -138,7 +138,7 @@ def test_a_recursive_residual_below_the_tolerance_is_replaced_by_the_true_one_ab
     assert -0.1 <= found.smallest <= found.largest <= 50.1  # three products are wrong by 0.005 |v|
 
 
-def test_a_solve_that_rounding_ends_says_so_and_keeps_its_best_answer() -> None:
+def test_stagnation_is_reported_and_the_best_solution_returned() -> None:
     c, b = symmetric(np.logspace(-3, 0, 20)), vector(20)
     product = rounded(c)
     found = conjugate_gradients(product, b, shift=0, tolerance=1e-13, iterations=10_000)
@@ -166,7 +166,7 @@ def test_a_singular_system_is_not_solved_by_restarts(smallest: float) -> None:
     assert found.residual > 1e-10
 
 
-def test_ritz_values_lie_within_the_spectrum_and_reach_its_ends() -> None:
+def test_ritz_values_lie_within_the_spectrum_and_reach_its_extremes() -> None:
     eigenvalues = np.array([0.2, 1, 2, 5, 7, 11, 20, 31])
     c, b = symmetric(eigenvalues), vector(8)
     ends = [
@@ -179,7 +179,7 @@ def test_ritz_values_lie_within_the_spectrum_and_reach_its_ends() -> None:
     assert ends[2] == pytest.approx((0.2, 31), rel=1e-7)
 
 
-def test_a_negative_eigenvalue_that_the_shift_lifts_is_reported() -> None:
+def test_a_negative_eigenvalue_above_minus_the_shift_is_reported() -> None:
     c = symmetric([-0.5, 1, 2, 3])
     found = conjugate_gradients(times(c), vector(4), shift=1, tolerance=1e-12, iterations=50)
     assert found.converged
@@ -188,7 +188,7 @@ def test_a_negative_eigenvalue_that_the_shift_lifts_is_reported() -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=8), st.integers(0, 50))
-def test_an_indefinite_curvature_is_reported_with_a_value_it_takes(eigenvalues: list[float], seed: int) -> None:
+def test_an_indefinite_curvature_is_reported_with_one_of_its_values(eigenvalues: list[float], seed: int) -> None:
     eigenvalues = [-3.0, *eigenvalues]
     c = symmetric(eigenvalues, seed)
     with pytest.raises(IndefiniteError) as caught:
@@ -224,7 +224,7 @@ def test_a_product_that_is_not_finite_is_refused() -> None:
         largest_eigenvalue(lambda v: v * float("nan"), torch.ones(3))
 
 
-def test_the_arguments_are_left_as_they_were() -> None:
+def test_the_arguments_are_not_modified() -> None:
     b = vector(5)
     before = b.clone()
     conjugate_gradients(times(symmetric([1, 2, 3, 4, 5])), b, shift=0)
@@ -233,18 +233,18 @@ def test_the_arguments_are_left_as_they_were() -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.integers(0, 50))
-def test_the_largest_eigenvalue_is_found_in_as_many_steps_as_there_are(eigenvalues: list[float], seed: int) -> None:
+def test_as_many_steps_as_eigenvalues_give_the_largest_exactly(eigenvalues: list[float], seed: int) -> None:
     found = largest_eigenvalue(times(symmetric(eigenvalues, seed)), torch.zeros(len(eigenvalues), dtype=torch.float64))
     assert found == pytest.approx(max(eigenvalues), abs=1e-6 * max(1.0, *map(abs, eigenvalues)))
 
 
-def test_a_few_steps_come_near_the_largest_eigenvalue_from_below() -> None:
+def test_a_few_steps_approach_the_largest_eigenvalue_from_below() -> None:
     c = symmetric(np.r_[np.linspace(0, 10, 200), 50])
     found = largest_eigenvalue(times(c), torch.zeros(201, dtype=torch.float64), iterations=8)
     assert 49 < found <= 50 + 1e-9
 
 
-def test_the_largest_eigenvalue_of_nothing_is_0() -> None:
+def test_the_largest_eigenvalue_of_a_zero_matrix_is_0() -> None:
     assert largest_eigenvalue(lambda v: 0 * v, torch.zeros(4, dtype=torch.float64)) == 0
 
 
@@ -281,7 +281,7 @@ def test_the_neumann_series_is_numpys_solution(eigenvalues: list[float], shift: 
     assert min(eigenvalues) - 1e-8 <= found.smallest <= found.largest <= max(eigenvalues) + 1e-8
 
 
-def test_a_neumann_series_cut_short_says_so_and_measures_its_residual() -> None:
+def test_a_truncated_neumann_series_has_not_converged_and_measures_its_residual() -> None:
     c, b = Counted(symmetric(np.linspace(1, 30, 20))), vector(20)
     told: list[tuple[int, float]] = []
     found = neumann(
@@ -383,7 +383,7 @@ def test_a_basis_costs_as_many_products_as_its_rank(rank: int) -> None:
     assert told == list(range(1, rank + 1))
 
 
-def test_a_basis_stops_where_the_matrix_has_nothing_more() -> None:
+def test_a_basis_stops_when_the_krylov_space_is_exhausted() -> None:
     c = Counted(symmetric(np.r_[np.zeros(27), 2, 5, 9]))
     basis = lanczos(c, c.matrix[0], 30)
     assert c.count == len(basis.values) == 4  # and one for all that is 0
@@ -393,7 +393,7 @@ def test_a_basis_stops_where_the_matrix_has_nothing_more() -> None:
     assert len(lanczos(few, few.matrix[0], 10).values) == few.count == 2
 
 
-def test_a_basis_with_a_value_that_is_not_lifted_is_refused() -> None:
+def test_a_basis_with_an_eigenvalue_below_minus_the_shift_is_refused() -> None:
     basis = full_basis(symmetric([-2.0, 1, 3]))
     for shift in (0.5, 1.99):
         with pytest.raises(IndefiniteError) as caught:
@@ -418,7 +418,7 @@ def test_a_basis_works_row_by_row() -> None:
     assert relative(inverse(rows), torch.stack([inverse(row) for row in rows])) <= 1e-14
 
 
-def test_a_low_rank_solve_reports_what_the_rank_left_out() -> None:
+def test_a_low_rank_solve_reports_the_error_of_the_rank() -> None:
     c, b = symmetric(np.r_[np.linspace(0.1, 1, 40), 50, 90]), vector(42)
     whole = low_rank(times(c), b, full_basis(c), shift=0.5)
     assert whole.converged
@@ -436,7 +436,7 @@ def test_a_low_rank_solve_reports_what_the_rank_left_out() -> None:
 
 
 @pytest.mark.parametrize("shift", [0.05, 2.0, 30.0])
-def test_a_sketch_of_what_a_basis_leaves_out_tells_the_residual(shift: float) -> None:
+def test_a_residual_sketch_estimates_the_residual(shift: float) -> None:
     c = symmetric(np.r_[np.linspace(0.1, 1, 60), np.logspace(0.5, 2, 20)])
     counted = Counted(c)
     basis = lanczos(times(c), c[0], 12)
@@ -448,7 +448,7 @@ def test_a_sketch_of_what_a_basis_leaves_out_tells_the_residual(shift: float) ->
         assert sketched_residual(sketch, solved.x, b) == pytest.approx(solved.residual, rel=0.15)
 
 
-def test_nothing_is_left_out_by_a_basis_of_full_rank() -> None:
+def test_the_residual_sketch_of_a_basis_of_full_rank_is_0() -> None:
     c, b = symmetric(np.linspace(0.1, 9, 15)), vector(15)
     basis, told = full_basis(c), []
     sketch = residual_sketch(times(c), basis, 8, on_iteration=told.append)
@@ -475,7 +475,7 @@ def test_a_preconditioner_gives_the_same_solution_for_fewer_products() -> None:
     assert -1e-6 <= fast.smallest <= fast.largest <= 1e6 * (1 + 1e-9)
 
 
-def test_a_preconditioned_solve_still_says_that_the_curvature_is_indefinite() -> None:
+def test_a_preconditioned_solve_detects_an_indefinite_curvature() -> None:
     c = symmetric([-3, 1, 2, 50, 80])
     basis = Basis(*(part[-2:] for part in (full_basis(c).vectors, full_basis(c).values)))
     with pytest.raises(IndefiniteError) as caught:
@@ -493,7 +493,7 @@ def test_a_preconditioned_solve_still_says_that_the_curvature_is_indefinite() ->
     st.sampled_from([1.0, 2.5]),
     st.integers(0, 50),
 )
-def test_the_dual_is_the_dense_solution_and_woodburys(
+def test_the_dual_equals_the_dense_solution_and_woodburys(
     tasks: int, size: int, shift: float, scale: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -509,7 +509,7 @@ def test_the_dual_is_the_dense_solution_and_woodburys(
     assert found.largest == pytest.approx(np.linalg.norm(g, 2) ** 2)
 
 
-def test_the_dual_keeps_the_precision_it_is_given() -> None:
+def test_the_dual_keeps_the_precision_of_its_arguments() -> None:
     gradients, b = torch.ones(2, 3), torch.tensor([1.0, 2.0, 3.0])
     found = dual(gradients, b, shift=1.0)
     assert found.x.dtype == torch.float32
