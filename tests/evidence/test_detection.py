@@ -1,4 +1,4 @@
-"""How well scores find what was planted, on tables small enough to count by hand."""
+"""Detection of injected label noise, on tables small enough to count by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subsets, and the correlation of what scores foretell with what was measured."""
+"""Subsets, and the correlation of predicted with measured losses."""
 
 from __future__ import annotations
 

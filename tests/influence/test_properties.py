@@ -1,4 +1,4 @@
-"""What must hold of removal gradients and scores whatever the model and the tasks are."""
+"""Properties of removal gradients and scores that hold for any model and any tasks."""
 
 from __future__ import annotations
 
