@@ -24,12 +24,13 @@ import psutil
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from core.actions.compute import Compute
-from core.actions.curve import CurveSettings, curve
+from core.actions.curve import curve
 from core.actions.decide import mark, worst_items
 from core.actions.demo import open_demo
-from core.actions.edit import SOLVE, edit
+from core.actions.edit import edit
 from core.actions.rank import ranking
-from core.editing.settings import FINETUNE
+from core.editing.methods import SOLVE
+from core.editing.settings import FINETUNE, CurveSettings
 from core.influence.methods import estimator
 from core.influence.targets import Target
 from core.runtime.files import HOME_VARIABLE

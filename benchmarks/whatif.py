@@ -22,11 +22,12 @@ from torch import Tensor
 
 from core.actions.compute import Compute
 from core.actions.demo import open_demo
-from core.actions.edit import SOLVE
 from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
-from core.actions.whatif import WhatIfEstimator
+from core.actions.whatif import open_estimator
 from core.editing.linear import change_gradient
+from core.editing.methods import SOLVE
+from core.editing.whatif import WhatIfEstimator
 from core.influence.curvature import gradient_products
 from core.influence.methods import DEFAULT, METHODS
 from core.influence.solve import Solver
@@ -68,7 +69,7 @@ def _run(home: Path, count: int, peers: int) -> None:
     run = prepare(workspace, compute, LiveProgress())
     print(f"prepared in {time.perf_counter() - start:.0f} s: {run.json('provenance.json')['seconds']}")
     start = time.perf_counter()
-    instant = WhatIfEstimator(workspace, compute)
+    instant = open_estimator(workspace, compute)
     report = run.json("report.json")
     print(
         f"opened in {time.perf_counter() - start:.1f} s; {report['bytes'] / 1e6:.0f} MB kept; "

@@ -7,14 +7,15 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from core.actions.curve import CurveSettings, points
-from core.editing.settings import FINETUNE, FinetuneSettings
+from core.actions.pace import finetune_pace
+from core.editing.curves import points
+from core.editing.settings import FINETUNE, CurveSettings, FinetuneSettings
+from core.maml.cost import seconds_of, training_passes
 from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
 from core.ui.charts.edit import curve_figure
 from core.ui.charts.scores import CONFIG
 from core.ui.edit.curve_results import ORDER_NAMES, averages, curve_label, curves, observations
-from core.ui.edit.results import step_seconds
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, choose_ranking, load_table, page, ranking_label, table
@@ -83,11 +84,13 @@ def _form(context: Context, ranking: Run) -> list[str]:
 
 def _effort(context: Context, settings: CurveSettings, steps: int) -> str:
     """How much a curve asks for, with the time where the pace of fine-tuning is known."""
-    fits, pace = len(list(points(settings))), step_seconds(context)
+    fits, pace = len(list(points(settings))), finetune_pace(context.workspace, context.project)
     text = f"{count(fits, 'fine-tune')} of {count(steps, 'step')}, by the ranking in the sidebar"
     if pace is None:
         return text
-    return f"{text}; roughly {format_duration(fits * steps * FINETUNE.meta_batch * pace)}"
+    passes = training_passes(replace(FINETUNE, iterations=steps), len(context.project.tasks.train))
+    seconds = fits * seconds_of(passes, pace)
+    return f"{text}; roughly {format_duration(seconds)}"
 
 
 def _finished(context: Context) -> None:

@@ -8,9 +8,13 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.decide import worst_items
-from core.actions.edit import CONTROLS, STEP_METHODS, step_settings
+from core.actions.edit import step_settings
+from core.actions.pace import retraining_seconds
+from core.decisions.export_tables import changed_items
 from core.decisions.log import Item
-from core.editing.settings import DEFAULT_EDIT_METHODS, EditSettings
+from core.decisions.table import table_items
+from core.editing.retraining import training_settings
+from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS, EditSettings
 from core.runtime.progress import format_duration
 from core.runtime.settings import arguments
 from core.tasks.changes import Changes
@@ -24,12 +28,10 @@ from core.ui.edit.results import (
     options_words,
     outcomes,
     results_of_other_sets,
-    retrain_seconds,
 )
 from core.ui.ranking.method_panel import SELF
 from core.ui.ranking.panel import newest_evaluation
 from core.ui.review.decide import decide, removal_bar
-from core.ui.review.decided import decided_items, items_of
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, choose_ranking, page, table
 from core.ui.shell.jobs import job_panel, jobs_of, start, start_button
@@ -64,7 +66,7 @@ def main() -> None:
 
 def _marked(context: Context) -> None:
     """What is decided as a table, and the way to take items back."""
-    decided = decided_items(context)
+    decided = changed_items(context.workspace.decisions, context.project.images.class_names)
     st.subheader("Removed and relabelled")
     if decided.empty:
         st.info("Nothing is decided. Mark the most harmful here, or decide on single tasks and images on their pages.")
@@ -92,7 +94,7 @@ def _marked(context: Context) -> None:
 
 
 def _take_back(context: Context, decided: pd.DataFrame) -> None:
-    decide(context, items_of(decided), "clear", "")
+    decide(context, table_items(decided), "clear", "")
     st.rerun()
 
 
@@ -193,7 +195,7 @@ def _results(evaluated: Run, found: dict[str, EditOutcome]) -> None:
 def _buttons(context: Context, found: set[str]) -> None:
     """Start what is not there yet; not twice at once, as a job works on the set as it was at its start."""
     running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "edit"))
-    trained = isinstance(context.project.model.story.get("training"), dict)
+    trained = training_settings(context.project.model) is not None
     quick, steps, full = st.columns(3)
     note = st.container()
     for place, label, key, args, ways in (
@@ -212,7 +214,7 @@ def _buttons(context: Context, found: set[str]) -> None:
     elif not trained:
         note.caption("The model does not say how it was trained, so it cannot be retrained the same way.")
     elif "retrain" not in found:
-        seconds = retrain_seconds(context)
+        seconds = retraining_seconds(context.workspace, context.project)
         long = "as long as the training did" if seconds is None else f"roughly {format_duration(seconds)}"
         note.caption(
             f"Retraining runs the whole training again with the changes: {long}. A few steps are "

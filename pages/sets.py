@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.actions.pace import retraining_seconds
+from core.editing.retraining import training_settings
 from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
-from core.ui.edit.results import retrain_seconds
 from core.ui.review.decide import removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, page, shown_errors
@@ -55,14 +56,14 @@ def _compare(context: Context, names: list[str]) -> None:
         prepare_panel(context, "Then every set is estimated here at once.", key="sets_prepare")
     compared = compared_sets(context, instant, chosen)
     show_sets(context, instant, compared)
-    _act(context, chosen, {one.named.name: set(one.measured) for one in compared})
+    _act(context, chosen, {one.named.name: set(one.measurements) for one in compared})
 
 
 def _act(context: Context, names: list[str], measured: dict[str, set[str]]) -> None:
     """Measure a set, or delete it."""
     st.subheader("Measure or delete a set")
     running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "edit"))
-    trained = isinstance(context.project.model.story.get("training"), dict)
+    trained = training_settings(context.project.model) is not None
     which, full, quick, gone = st.columns([3, 2, 2, 2], vertical_alignment="bottom")
     name = which.selectbox("Set", names, key="sets_one")
     have = measured.get(name, set())
@@ -88,7 +89,7 @@ def _act(context: Context, names: list[str], measured: dict[str, set[str]]) -> N
     if not trained:
         st.caption("The model does not say how it was trained, so it cannot be retrained the same way.")
     elif "retrain" not in have:
-        seconds = retrain_seconds(context)
+        seconds = retraining_seconds(context.workspace, context.project)
         long = "as long as the training did" if seconds is None else f"roughly {format_duration(seconds)}"
         st.caption(f"Retraining runs the whole training again with the changes of the set: {long}.")
     job_panel(context.workspace.jobs, "edit")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.actions.whatif import WhatIfEstimator
 from core.decisions.log import Item, Verdict
+from core.editing.whatif import WhatIfEstimator
 from core.influence.targets import Target
 from core.tasks.changes import Changes
 from core.ui.grid.component import GridEvent, clear_selection
@@ -82,10 +82,10 @@ def _causes(context: Context, instant: WhatIfEstimator, target: Target, changes:
     left, right = st.columns(2, gap="large")
     for column, (word, part) in zip((left, right), tables.items(), strict=True):
         with column:
-            _end(context, target, changes, what, word, part, instant.run.id)
+            _end(context, target, changes, what, word, part, instant.prepared.id)
     remove = removal_panel(context, instant, target, what, scores.table)
     if remove:
-        decide(context, remove, "remove", instant.run.id, f"harms {target} most, by the estimate")
+        decide(context, remove, "remove", instant.prepared.id, f"harms {target} most, by the estimate")
         st.rerun()
 
 

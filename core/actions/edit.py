@@ -1,94 +1,64 @@
-"""Edited models: what a set of changes does to the model, estimated and measured.
+"""Edit the model for a set of changes and measure it, by one of the methods of :mod:`core.editing.methods`.
 
-Seven ways, from the cheapest to the one that the others stand for, each a run of its own with ``model/`` (the edited
-model), ``heldout.parquet`` (its accuracy and loss on every held-out task) and ``edit.json`` (the figures; differences
-to the unedited model are paired by task; cost in meta-gradients, :mod:`core.editing.cost`):
-
-- ``linear``: lambda minus the influence functions of what changes. An **estimate** of what retraining gives.
-- ``newton``: one step of Newton's method on the changed objective, within a trust region.
-- ``steps``: a few preconditioned steps from the snapshot of the training that some held-out tasks like best, or from
-  the present model where none were kept; begun at the Newton step they get no further and cost more (docs/results.md).
-- ``steps-all``: as many on everything, so that what training longer gains is not taken for a
-  gain of the changes.
-- ``finetune``: a short fine-tune of the present model on the changed tasks.
-- ``finetune-all``: the same on everything, for the same reason.
-- ``retrain``: from the same initial parameters with the same settings as the model, on the changed tasks.
+Each edit is a run of its own with ``model/`` (the edited model), ``heldout.parquet`` (its accuracy and loss on every
+held-out task) and ``edit.json`` (the figures; differences to the unedited model are paired by task; cost in
+meta-gradients, :mod:`core.maml.cost`). The result of ``linear`` is an **estimate** of what retraining gives; those of
+the other methods are measurements of the models that they train.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from core.actions.compute import Compute, Loaded
+import torch
+
+from core.actions.compute import Compute, load
 from core.actions.evaluate import evaluation
-from core.actions.rank import ENGINE_VERSION
 from core.checkpoints.model import Model, save_model
-from core.editing import methods as edit_ways
-from core.editing.cost import Cost
-from core.editing.methods import EditedModel, retraining_cost
-from core.editing.settings import CONTROLS, EDIT_METHODS, STEP_METHODS, EditSettings, NewtonSettings
-from core.editing.steps import StepSettings
+from core.editing import methods
+from core.editing.methods import SOLVE, EditedModel, measured_figures
+from core.editing.retraining import require_training_settings, training_settings
+from core.editing.settings import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON, STEP_METHODS, EditSettings, NewtonSettings
+from core.editing.steps import REWIND_TASKS, StepSettings
+from core.editing.steps import step_settings as steps_for
+from core.influence.basis import ENGINE_VERSION
 from core.influence.methods import SolveSettings
-from core.maml.evaluation import Interval, evaluate
-from core.maml.training import SNAPSHOTS, TrainSettings
+from core.maml.cost import training_cost
+from core.maml.evaluation import evaluate
+from core.maml.loaded import Loaded
+from core.maml.settings import TrainSettings
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
-SOLVE = SolveSettings(curvature_tasks=32, damping=0.1)
-"""Of the linear edit. It takes a far larger step than the removal of one thing that a ranking rates; with the damping
-of a ranking it overshoots (docs/method.md)."""
-NEWTON = NewtonSettings()
-REWIND_TASKS = 8
-"""Held-out tasks that choose the snapshot."""
-_LEAST_STEPS = 40
 
-
-def kind_of(way: str) -> str:
-    """The kind of the runs of one way of editing."""
-    return f"edit-{way}"
+def run_kind(method: str) -> str:
+    """Return the kind of the runs of an edit method."""
+    return f"edit-{method}"
 
 
 def step_settings(
     project: Project, budget: float = EditSettings.budget, rewind: bool = EditSettings.rewind
 ) -> StepSettings:
-    """The steps that are, with the choice of where they begin, a share ``budget`` of what training the model took.
-
-    They are 40 at least, and 40 where the model does not say how it was trained.
+    """Return the steps for a share ``budget`` of the cost of training the model.
 
     Args:
-        rewind: Begin at a snapshot of the training where such were kept, not at the present model.
+        rewind: Begin at a snapshot of the training where there are any, not at the present model.
 
     Raises:
-        UserError: the budget is no share.
+        UserError: the budget is not a share.
     """
-    if not 0 < budget <= 1:
-        raise UserError(f"The budget {budget:g} is no share of a retraining.", "Use more than 0 and at most 1.")
-    whole = retraining_cost(project.model, len(project.tasks.train)) or 0.0
     rewind_tasks = REWIND_TASKS if rewind and project.snapshots else 0
-    choice = Cost(evaluations=rewind_tasks * (SNAPSHOTS + 1)).meta_gradients
-    return StepSettings(max(_LEAST_STEPS, round(budget * whole - choice)), rewind_tasks=rewind_tasks)
-
-
-def start_text(figures: Mapping[str, Any]) -> str:
-    """Where steps began that chose among snapshots; empty of others."""
-    start = figures.get("start")
-    if start is None:
-        return ""
-    end = len(start["losses"]) - 1
-    where = (
-        "the present model" if start["number"] == end else f"snapshot {start['number'] + 1} of {end} of its training"
-    )
-    return f"{where}, which {start['tasks']} held-out tasks liked best"
+    return steps_for(training_settings(project.model), len(project.tasks.train), budget, rewind_tasks)
 
 
 def cache_key(
     project: Project,
-    way: str,
+    method: str,
     changes: Changes,
     solver: SolveSettings,
     finetune: TrainSettings,
@@ -97,91 +67,82 @@ def cache_key(
     budget: float = EditSettings.budget,
     rewind: bool = EditSettings.rewind,
 ) -> dict[str, Any]:
-    """What names the edit, as :class:`core.workspace.runs.Runs` takes it."""
-    question: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
-    if way == "linear":
-        question |= {"engine": ENGINE_VERSION, **asdict(solver)}
-    if way == "newton":
-        question |= {"newton": asdict(newton)}
-    if way in STEP_METHODS:
-        question |= {"steps": asdict(step_settings(project, budget, rewind))}
-    if way.startswith("finetune"):
-        question |= asdict(finetune)
-    return question | ({} if way in CONTROLS else {"removal": changes.hash})
+    """Return the cache key of an edit."""
+    key: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
+    if method == "linear":
+        key |= {"engine": ENGINE_VERSION, **asdict(solver)}
+    if method == "newton":
+        key |= {"newton": asdict(newton)}
+    if method in STEP_METHODS:
+        key |= {"steps": asdict(step_settings(project, budget, rewind))}
+    if method.startswith("finetune"):
+        key |= asdict(finetune)
+    return key | ({} if method in CONTROLS else {"removal": changes.hash})
 
 
 def edit(
     workspace: Workspace,
-    way: str,
+    method: str,
     changes: Changes,
     *,
-    solver: SolveSettings,
-    finetune: TrainSettings,
+    solver: SolveSettings = SOLVE,
+    finetune: TrainSettings = FINETUNE,
     newton: NewtonSettings = NEWTON,
     budget: float = EditSettings.budget,
     rewind: bool = EditSettings.rewind,
     compute: Compute,
     progress: Progress,
 ) -> Run:
-    """Edit the model of the workspace in one of :data:`EDIT_METHODS`.
+    """Edit the model of the workspace by one of :data:`core.editing.methods.EDIT_METHODS`, or find the run that did.
 
     Args:
-        budget, rewind: Of ``steps`` (:func:`step_settings`).
+        budget, rewind: Settings of ``steps`` (:func:`step_settings`).
 
     Raises:
-        UserError: there is no such way, nothing is changed, nothing would be left, or the budget is no share.
+        UserError: the method is unknown, there are no changes, no task would remain, the budget is not a share, or the
+            model is to be retrained and its metadata does not say how it was trained.
     """
-    if way not in EDIT_METHODS:
-        raise UserError(f"There is no way of editing {way!r}.", f"Use one of {', '.join(EDIT_METHODS)}.")
-    if not len(changes) and way not in CONTROLS:
-        raise UserError("Nothing is removed or relabelled.", "Decide on tasks or images first.")
+    if method not in EDIT_METHODS:
+        raise UserError(f"Unknown edit method {method!r}.", f"Use one of {', '.join(EDIT_METHODS)}.")
+    if not len(changes) and method not in CONTROLS:
+        raise UserError("There are no changes.", "Remove or relabel tasks or images first.")
     project = workspace.project()
-    changes = Changes() if way in CONTROLS else changes
+    changes = Changes() if method in CONTROLS else changes
 
-    def steps(loaded: Loaded, run: RunWriter) -> EditedModel:
+    def run_steps(loaded: Loaded, run: RunWriter) -> EditedModel:
         settings = step_settings(project, budget, rewind)
         snapshots = [one.params for one in workspace.trajectory()] if settings.rewind_tasks else []
-        return edit_ways.steps(loaded, changes, settings, snapshots, run, progress)
+        return methods.steps(loaded, changes, settings, snapshots, run, progress)
 
-    def fine_tuned(loaded: Loaded, run: RunWriter) -> EditedModel:
-        return edit_ways.finetune(loaded, changes, finetune, run, progress)
+    def run_retrain(loaded: Loaded, run: RunWriter) -> EditedModel:
+        settings = require_training_settings(project.model)
+        return methods.retrain(
+            loaded, changes, settings, project.model.spec.init(settings.seed, torch.float64), run, progress
+        )
 
-    editors: dict[str, Callable[[Loaded, RunWriter], EditedModel]] = {
-        "linear": lambda loaded, run: edit_ways.linear(loaded, changes, solver, run, progress, workspace.runs),
-        "newton": lambda loaded, run: edit_ways.newton(loaded, changes, newton, run, progress),
-        "steps": steps,
-        "steps-all": steps,
-        "finetune": fine_tuned,
-        "finetune-all": fine_tuned,
-        "retrain": lambda loaded, run: edit_ways.retrain(loaded, changes, run, progress),
+    functions: dict[str, Callable[[Loaded, RunWriter], EditedModel]] = {
+        "linear": lambda loaded, run: methods.linear(loaded, changes, solver, run, progress, workspace.runs),
+        "newton": lambda loaded, run: methods.newton(loaded, changes, newton, run, progress),
+        "steps": run_steps,
+        "finetune": lambda loaded, run: methods.finetune(loaded, changes, finetune, run, progress),
+        "retrain": run_retrain,
     }
 
     def work(run: RunWriter) -> None:
         before = evaluation(workspace, compute, progress).table("heldout.parquet")
-        loaded = Loaded(project, compute)
-        kept = cleaned(project.tasks.train, changes)  # says so if nothing is left, before anything long begins
-        made = editors[way](loaded, run)
+        loaded, training = load(project, compute), training_settings(project.model)
+        remaining = cleaned(project.tasks.train, changes)  # raises before long work if no task would remain
+        edited = functions[method.removesuffix("-all")](loaded, run)
         progress.stage("held-out tasks", len(loaded.heldout))
-        result = evaluate(loaded.model, made.params, loaded.heldout, progress.advance)
-        after = result.heldout_table(project.tasks.heldout.task_ids)
-        whole = retraining_cost(project.model, len(kept))
-        figures = made.figures | {
-            "way": way,
-            "removed": changes.removed,
-            "relabelled": changes.relabelled,
-            "cost": {
-                "meta_gradients": made.meta_gradients,
-                "share_of_retraining": made.meta_gradients / whole if whole else None,
-            },
-            **result.summary(),
-            "accuracy_change": asdict(Interval.of(after["accuracy"] - before["accuracy"])),
-            "loss_change": asdict(Interval.of(after["loss"] - before["loss"])),
-        }
-        story = {"edited_from": project.hashes["model"], "removal": changes.hash, "figures": figures}
-        edited = {name: value.cpu().float() for name, value in made.params.items()}
-        run.write(lambda folder: save_model(Model(project.model.spec, edited, story), folder / "model"))
-        run.write_table("heldout.parquet", after)
+        result = evaluate(loaded.model, edited.params, loaded.heldout, progress.advance)
+        whole = training_cost(training, len(remaining)) if training else None
+        description = {"way": method, "removed": changes.removed, "relabelled": changes.relabelled}
+        figures = edited.figures | description | measured_figures(edited, result, before, whole)
+        metadata = {"edited_from": project.hashes["model"], "removal": changes.hash, "figures": figures}
+        params = {name: value.cpu().float() for name, value in edited.params.items()}
+        run.write(lambda folder: save_model(Model(project.model.spec, params, metadata), folder / "model"))
+        run.write_table("heldout.parquet", result.heldout_table(project.tasks.heldout.task_ids))
         run.write_json("edit.json", figures)
 
-    question = cache_key(project, way, changes, solver, finetune, compute, newton, budget, rewind)
-    return workspace.runs.get_or_compute(kind_of(way), question, work)
+    key = cache_key(project, method, changes, solver, finetune, compute, newton, budget, rewind)
+    return workspace.runs.get_or_compute(run_kind(method), key, work)

@@ -11,7 +11,10 @@ import pandas as pd
 
 from core.actions.compute import Compute, Loaded, load
 from core.actions.method_scores import method_scores
-from core.editing.retraining import Retrain, retrained_params, retraining, retraining_seconds
+from core.actions.retraining import retrained_params, retraining
+from core.checkpoints.model import Model
+from core.editing.measured_cost import measure_pace
+from core.editing.retraining import RetrainSettings
 from core.evidence.detection import noisy_task_auc
 from core.evidence.lds import predicted_losses
 from core.evidence.methods import missing
@@ -20,6 +23,7 @@ from core.evidence.subsets import subset_masks
 from core.evidence.tables import ceiling_row, failed_row, long_table, method_row
 from core.influence.basis import ENGINE_VERSION
 from core.maml.backbone import Params
+from core.maml.cost import seconds_of, training_passes
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
 from core.runtime.progress import Progress, SubProgress
@@ -35,13 +39,13 @@ def predicted_seconds(workspace: Workspace, settings: EvidenceSettings) -> float
     project = workspace.project()
     loaded, training = load(project, Compute()), settings.start.settings(project.model, 0)
     tasks = len(loaded.train)
-    per_subset = retraining_seconds(loaded, training, tasks // 2 if settings.truth == "half" else tasks)
-    per_member = retraining_seconds(loaded, training, tasks)
+    subset, pace = tasks // 2 if settings.truth == "half" else tasks, measure_pace(loaded)
+    per_subset, per_member = (seconds_of(training_passes(training, count), pace) for count in (subset, tasks))
     return per_subset * settings.subsets * settings.seeds + per_member * settings.members
 
 
 def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute, progress: Progress) -> Run:
-    """Retrain on subsets, score by every method, and compare.
+    """RetrainSettings on subsets, score by every method, and compare.
 
     The run holds ``methods.parquet`` (method, words, kind, lds, lds_low, lds_high: mean over targets of Spearman's
     correlation over subsets, with its 95 % bootstrap interval; lds_mean, ...: for the targets' mean loss; auc of the
@@ -62,7 +66,7 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
         targets = np.arange(len(loaded.heldout))[: settings.targets or None]
         ids = [project.tasks.heldout.task_ids[position] for position in targets]
         masks = subset_masks(settings.truth, len(train), settings.subsets, settings.seed)
-        retrainings, members = _retrained(workspace, loaded, masks, settings, progress)
+        retrainings, members = _retrained(workspace, project.model, loaded, masks, settings, progress)
         losses = [[one.table("heldout.parquet")["loss"].to_numpy()[targets] for one in seeds] for seeds in retrainings]
         measured = np.array(losses)
         predicted: dict[str, np.ndarray] = {}
@@ -105,7 +109,12 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
 
 
 def _retrained(
-    workspace: Workspace, loaded: Loaded, masks: np.ndarray, settings: EvidenceSettings, progress: Progress
+    workspace: Workspace,
+    model: Model,
+    loaded: Loaded,
+    masks: np.ndarray,
+    settings: EvidenceSettings,
+    progress: Progress,
 ) -> tuple[list[list[Run]], Callable[[int], list[Params]]]:
     """Return the retrainings by subset and seed, and the first ensemble members; each is done by one process."""
     ids = np.array(loaded.tasks.task_ids, dtype=object)
@@ -118,11 +127,11 @@ def _retrained(
     distinct = list(dict.fromkeys(jobs))  # of a short list, the same half may be drawn twice
     progress.stage("retraining", _UNITS * len(distinct))
 
-    def run_job(job: tuple[bytes, Retrain, int], count: int) -> str:
+    def run_job(job: tuple[bytes, RetrainSettings, int], count: int) -> str:
         mask, start, seed = job
         inner = SubProgress(progress, _UNITS * count)
         tasks = loaded.tasks.select(ids[np.frombuffer(mask, dtype=bool)].tolist())
-        run = retraining(workspace, loaded, tasks, start, seed, inner)
+        run = retraining(workspace, model, loaded, tasks, start, seed, inner)
         inner.finish(f"held-out loss {run.json('retraining.json')['loss']['mean']:.3f}")
         return run.id
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.checkpoints.model import Model, ModelSpec, load_model, save_model, save_trajectory
 from core.maml.evaluation import evaluate
 from core.maml.module import ModuleNet, probe
-from core.maml.training import STATE_FILE, TrainSettings, check_finite, stationarity, train
+from core.maml.settings import TrainSettings
+from core.maml.training import STATE_FILE, check_finite, stationarity, train
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
@@ -23,13 +24,13 @@ from core.workspace.workspace import Project
 def train_model(
     tasks: Path, out: Path, spec: ModelSpec, settings: TrainSettings, compute: Compute, progress: Progress, command: str
 ) -> Model:
-    """Train, and write the model folder ``out``; an interrupted training goes on, a finished one is read back.
+    """Train, and write the model folder ``out``; an interrupted training resumes, a finished one is read.
 
     Args:
-        command: The command line, kept in the description.
+        command: The command line, recorded in the model's metadata.
 
     Raises:
-        UserError: ``out`` holds a model of another training.
+        UserError: ``out`` holds a model of another training, or the training diverged.
     """
     folder = read_folder(tasks)
     images = folder.images()
@@ -37,7 +38,7 @@ def train_model(
     network = spec.network()
     if isinstance(network, ModuleNet) and not network.own:
         probe(network)
-    story: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "command": command,
         "training": asdict(settings),
         "data": folder.data,
@@ -45,32 +46,31 @@ def train_model(
         "tasks_hash": folder.train.hash,
         "heldout_hash": folder.heldout.hash,
     }
-    here = world()
-    have = here.on_rank_zero(lambda: load_model(out) if (out / "model.json").exists() else None)
-    if have is not None:
-        asked = {key: story[key] for key in ("training", "data_hash", "tasks_hash")}
-        if have.spec != spec or any(have.story.get(key) != value for key, value in asked.items()):
+    ranks = world()
+    existing = ranks.on_rank_zero(lambda: load_model(out) if (out / "model.json").exists() else None)
+    if existing is not None:
+        identity = {key: metadata[key] for key in ("training", "data_hash", "tasks_hash")}
+        if existing.spec != spec or any(existing.story.get(key) != value for key, value in identity.items()):
             raise UserError(f"{out} holds a model of another training.", "Choose another output folder.")
-        return have
-    start = spec.init(settings.seed, torch.float64)
-    loaded = Loaded(Project(images, folder, Model(spec, start, story)), compute)
+        return existing
+    loaded = load(Project(images, folder, Model(spec, spec.init(settings.seed, torch.float64), metadata)), compute)
     trained = train(loaded.model, loaded.params, loaded.train, settings, folder=out, progress=progress)
     params = trained.params
-    reached = stationarity(loaded.model, params, loaded.train, progress)
-    check_finite(reached)
+    report = stationarity(loaded.model, params, loaded.train, progress)
+    check_finite(report)
     result = evaluate(loaded.model, params, loaded.heldout)
-    story["report"] = {
-        "stationarity": asdict(reached),
+    metadata["report"] = {
+        "stationarity": asdict(report),
         "heldout_accuracy": asdict(result.mean_accuracy),
         "heldout_loss": asdict(result.mean_loss),
     }
-    model = Model(spec, {name: value.cpu().float() for name, value in params.items()}, story)
-    story["history"] = trained.history
+    metadata["history"] = trained.history
+    model = Model(spec, {name: value.cpu().float() for name, value in params.items()}, metadata)
 
     def write() -> None:
         save_trajectory(trained.trajectory, out)
         save_model(model, out)
         (out / STATE_FILE).unlink(missing_ok=True)
 
-    here.on_rank_zero(write)
+    ranks.on_rank_zero(write)
     return model

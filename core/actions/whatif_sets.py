@@ -1,4 +1,4 @@
-"""Named what-if sets side by side: estimates at once, and measurements where the set has been trained on."""
+"""Compare named sets of changes: estimates, and measurements where the model was edited with the set."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute
-from core.actions.edit import SOLVE, cache_key, kind_of
+from core.actions.edit import cache_key, run_kind
 from core.actions.evaluate import KIND as EVALUATION
-from core.actions.evaluate import cache_key as evaluation_question
-from core.actions.whatif import WhatIf, WhatIfEstimator
+from core.actions.evaluate import cache_key as evaluation_key
+from core.editing.methods import SOLVE
 from core.editing.settings import FINETUNE
+from core.editing.whatif import WhatIf, WhatIfEstimator
 from core.maml.evaluation import Interval
 from core.runtime.errors import UserError
 from core.workspace.runs import Run
 from core.workspace.whatif_sets import NamedSet
 from core.workspace.workspace import Project, Workspace
 
-Table = Callable[[Run, str], pd.DataFrame]
-MEASURED = ("retrain", "finetune")
-"""Ways of editing that measure what a set does, the one that an estimate is of first."""
+ReadTable = Callable[[Run, str], pd.DataFrame]
+MEASURING_METHODS = ("retrain", "finetune")
+"""Edit methods that measure the effect of a set; an estimate predicts the first."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a finished edit of a set measured on the held-out tasks.
+class Measurement:
+    """The measured effect of a set of changes on the held-out tasks, by a finished edit.
 
     Attributes:
-        accuracy_change: Against the unedited model, paired by task.
-        better, worse: Tasks whose accuracy rose and fell; None where the unedited model was not evaluated.
+        method: The edit method.
+        accuracy: Held-out accuracy of the edited model.
+        accuracy_change: Difference to the unedited model, paired by task.
+        better, worse: Number of tasks whose accuracy rose and fell; None where the unedited model was not evaluated.
     """
 
-    way: str
+    method: str
     run: Run
     accuracy: Interval
     accuracy_change: Interval
@@ -43,91 +46,90 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A set beside others.
+class SetComparison:
+    """A named set with its estimate and its measurements.
 
     Attributes:
         estimate: None where nothing is prepared, or the set does not fit the problem.
-        measured: By way of editing; with the usual options only.
-        fault: Why there is no estimate although it is prepared.
+        measurements: By edit method, for edits with the default options only.
+        fault: Why there is no estimate although the estimator is prepared.
     """
 
     named: NamedSet
     estimate: WhatIf | None
-    measured: dict[str, Measured]
+    measurements: dict[str, Measurement]
     fault: UserError | None = None
-
-    @property
-    def better(self) -> int:
-        """Held-out tasks whose estimated accuracy rises."""
-        return sum(task.after > task.before for task in self.estimate.tasks) if self.estimate else 0
-
-    @property
-    def worse(self) -> int:
-        return sum(task.after < task.before for task in self.estimate.tasks) if self.estimate else 0
 
 
 def compare(
     workspace: Workspace,
-    instant: WhatIfEstimator | None,
+    estimator: WhatIfEstimator | None,
     compute: Compute,
     names: Sequence[str] = (),
-    table: Table = Run.table,
-) -> list[Compared]:
-    """The sets of these names (all, if none is given), in their order.
+    read_table: ReadTable = Run.table,
+) -> list[SetComparison]:
+    """Compare the sets of these names (all, if there are none), in their order.
 
     Args:
-        instant: Gives the estimates; None: there are none.
-        table: How a run's table is read.
+        estimator: Source of the estimates; None: no estimates.
+        read_table: Reads a table of a run, for callers with a cache.
 
     Raises:
-        UserError: there is no such set.
+        UserError: a set does not exist.
     """
-    project, found = workspace.project(), []
+    project, comparisons = workspace.project(), []
     for name in names or workspace.sets.names():
         named = workspace.sets.get(name)
-        measured = {way: one for way in MEASURED if (one := _measured(workspace, project, named, way, compute, table))}
+        measurements = {
+            method: one
+            for method in MEASURING_METHODS
+            if (one := _measurement(workspace, project, named, method, compute, read_table))
+        }
         estimate, fault = None, None
-        if instant is not None:
+        if estimator is not None:
             try:
-                estimate = instant.changes(named.changes)
-            except UserError as error:  # of another task list, say; the others are shown all the same
+                estimate = estimator.changes(named.changes)
+            except UserError as error:  # for example of another task list; the other sets are still compared
                 fault = error
-        found.append(Compared(named, estimate, measured, fault))
-    return found
+        comparisons.append(SetComparison(named, estimate, measurements, fault))
+    return comparisons
 
 
-def _measured(
-    workspace: Workspace, project: Project, named: NamedSet, way: str, compute: Compute, table: Table
-) -> Measured | None:
-    run = workspace.runs.find(kind_of(way), cache_key(project, way, named.changes, SOLVE, FINETUNE, compute))
+def _measurement(
+    workspace: Workspace, project: Project, named: NamedSet, method: str, compute: Compute, read_table: ReadTable
+) -> Measurement | None:
+    key = cache_key(project, method, named.changes, SOLVE, FINETUNE, compute)
+    run = workspace.runs.find(run_kind(method), key)
     if run is None:
         return None
     figures = run.json("edit.json")
-    change = _by_task(workspace, project, run, compute, table)
+    change = _accuracy_changes(workspace, project, run, compute, read_table)
     better, worse = (None, None) if change is None else (int((change > 0).sum()), int((change < 0).sum()))
     accuracy, difference = (Interval(**figures[name]) for name in ("accuracy", "accuracy_change"))
-    return Measured(way, run, accuracy, difference, better, worse)
+    return Measurement(method, run, accuracy, difference, better, worse)
 
 
-def _by_task(workspace: Workspace, project: Project, run: Run, compute: Compute, table: Table) -> np.ndarray | None:
-    evaluated = workspace.runs.find(EVALUATION, evaluation_question(project, compute))
-    if evaluated is None:
+def _accuracy_changes(
+    workspace: Workspace, project: Project, run: Run, compute: Compute, read_table: ReadTable
+) -> np.ndarray | None:
+    """Return the change of accuracy per held-out task, ``(tasks,)``; None where the unedited model has no figures."""
+    unedited = workspace.runs.find(EVALUATION, evaluation_key(project, compute))
+    if unedited is None:
         return None
-    after, before = (table(one, "heldout.parquet").set_index("task_id")["accuracy"] for one in (run, evaluated))
+    after, before = (read_table(one, "heldout.parquet").set_index("task_id")["accuracy"] for one in (run, unedited))
     return (after - before).to_numpy()
 
 
-def class_table(compared: Sequence[Compared]) -> pd.DataFrame:
-    """Estimated accuracy a class: class, rows, unedited, and one column a set, by its name."""
-    estimates = {one.named.name: one.estimate for one in compared if one.estimate is not None}
+def class_table(comparisons: Sequence[SetComparison]) -> pd.DataFrame:
+    """Return the estimated accuracy per class: class, rows, unedited, and one column per set, by its name."""
+    estimates = {one.named.name: one.estimate for one in comparisons if one.estimate is not None}
     if not estimates:
         return pd.DataFrame(columns=["class", "rows", "unedited"])
-    first = next(iter(estimates.values()))
+    classes = next(iter(estimates.values())).classes
     columns = {
-        "class": [one.name for one in first.classes],
-        "rows": [one.rows for one in first.classes],
-        "unedited": [one.before for one in first.classes],
+        "class": [one.name for one in classes],
+        "rows": [one.rows for one in classes],
+        "unedited": [one.before for one in classes],
     }
-    columns |= {name: [one.after for one in found.classes] for name, found in estimates.items()}
+    columns |= {name: [one.after for one in estimate.classes] for name, estimate in estimates.items()}
     return pd.DataFrame(columns)

@@ -11,7 +11,7 @@ from core.cli.common import accuracy_text, change_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from core.actions.whatif import WhatIfEstimator
+    from core.editing.whatif import WhatIfEstimator
     from core.influence.targets import Target
     from core.tasks.changes import Changes
     from core.workspace.workspace import Workspace

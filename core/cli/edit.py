@@ -45,8 +45,8 @@ def edit(
     Each edited model is measured on the held-out tasks. The options of the solve are those of linear; their defaults
     are in docs/method.md.
     """
-    from core.actions.edit import SOLVE
     from core.actions.edit import edit as edit_model
+    from core.editing.methods import SOLVE
 
     opened = open_workspace(workspace)
     changes, progress = world().on_rank_zero(lambda: workspace_changes(opened, named_set)), live_progress()
@@ -70,7 +70,7 @@ def edit(
 
 def _summary(run: Run) -> str:
     """Accuracy, its change and the cost of an edit; edits of earlier versions have no cost."""
-    from core.actions.edit import start_text
+    from core.editing.steps import start_text
 
     figures: dict[str, Any] = run.json("edit.json")
     parts = [

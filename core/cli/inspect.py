@@ -16,7 +16,7 @@ from core.maml.settings import Compute, ModelFields
 from core.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from core.actions.inspect import Report
+    from core.actions.inspect import Inspection
 
 FOUND, FAULTS, COSTS = "found:", "does not fit:", "cost on this machine, measured on a few tasks:"
 """Headings of a report."""
@@ -43,14 +43,15 @@ def inspect_command(
 
     Reports what the inputs hold, what does not fit, and what the work would cost on this machine.
     """
-    from core.actions.inspect import Report, inspect_checkpoint_file, inspect_images, inspect_problem
+    from core.actions.inspect import Inspection, inspect_checkpoint_file, inspect_problem
+    from core.actions.inspect_images import inspect_images
 
     if workspace:
         folder = open_workspace(workspace).folder
         tasks, model = folder / "tasks", folder / "model"
     if not (path or checkpoint or tasks):
         raise UserError("There is nothing to inspect.", "Give --path, --checkpoint, --tasks or --workspace.")
-    report = Report()
+    report = Inspection()
     if path:
         report += inspect_images(path, options)[0]
     if checkpoint:
@@ -63,7 +64,7 @@ def inspect_command(
     print_report(report, as_json)
 
 
-def print_report(report: Report, as_json: bool = False) -> None:
+def print_report(report: Inspection, as_json: bool = False) -> None:
     """Print a report to stdout."""
     if as_json:
         from json import dumps

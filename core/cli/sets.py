@@ -67,7 +67,7 @@ def compare(
     The first call prepares the estimates, which takes longer.
     """
     from core.actions.preparation import prepare
-    from core.actions.whatif import WhatIfEstimator
+    from core.actions.whatif import open_estimator
     from core.actions.whatif_sets import class_table
     from core.actions.whatif_sets import compare as compare_sets
 
@@ -77,7 +77,7 @@ def compare(
         print("There are no sets.")
         return
     prepare(opened, compute, live_progress())
-    results = compare_sets(opened, WhatIfEstimator(opened, compute), compute, names or [])
+    results = compare_sets(opened, open_estimator(opened, compute), compute, names or [])
     for result in results:
         _print_result(result)
     table = class_table(results)
@@ -96,11 +96,11 @@ def _print_result(result: Any) -> None:
             f"change {change_text(vars(estimate.accuracy_change))}; "
             f"{estimate.better} tasks better, {estimate.worse} worse; residual {estimate.residual:.0%}"
         )
-    for method, measured in result.measured.items():
+    for method, measured in result.measurements.items():
         tasks = "" if measured.better is None else f"; {measured.better} tasks better, {measured.worse} worse"
         print(
             f"  measured by {method}: accuracy {accuracy_text(vars(measured.accuracy))}, "
             f"change {change_text(vars(measured.accuracy_change))}{tasks}"
         )
-    if "retrain" not in result.measured:
+    if "retrain" not in result.measurements:
         print("  not measured until retrained")

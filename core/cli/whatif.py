@@ -44,7 +44,7 @@ def whatif(
     With --target, print the tasks that matter most for it instead. The first call takes longer, to prepare.
     """
     from core.actions.preparation import prepare as prepare_estimates
-    from core.actions.whatif import WhatIfEstimator
+    from core.actions.whatif import open_estimator
     from core.influence.targets import Target
 
     if target and (tasks or images or relabel):
@@ -55,7 +55,7 @@ def whatif(
     if prepare:
         print(run.folder)
         return
-    estimator = WhatIfEstimator(opened, compute)
+    estimator = open_estimator(opened, compute)
     if target:
         scores = estimator.target(Target.parse(target))
         print(estimate_text(estimator.report, scores.residual, scores.seconds))
@@ -82,17 +82,17 @@ def why(
     Prints the training tasks and images that harm and help a held-out task or image most.
     """
     from core.actions.preparation import prepare
-    from core.actions.whatif import WhatIfEstimator
-    from core.actions.why import worst
+    from core.actions.whatif import open_estimator
+    from core.actions.why import most_harmful
     from core.influence.targets import Target
 
     opened, wanted = open_workspace(workspace), Target.parse(target)
     announce_device(compute)
     prepare(opened, compute, live_progress())
-    estimator = WhatIfEstimator(opened, compute)
+    estimator = open_estimator(opened, compute)
     tasks, images = estimator.target(wanted), estimator.images(wanted)
     print(estimate_text(estimator.report, images.residual, tasks.seconds + images.seconds))
     print_extremes(tasks.table, "task_id", top, "task")
     print_extremes(images.table, "image_id", top, "image")
     if remove:
-        print_whatif(estimator, worst(images.table, "images", remove), wanted)
+        print_whatif(estimator, most_harmful(images.table, "images", remove), wanted)

@@ -1,4 +1,4 @@
-"""What the work on a problem will cost on this machine, measured on a few of its tasks before anything long begins."""
+"""Time and memory of the work on a problem on this machine, measured on a few of its tasks before long work begins."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ from functools import partial
 
 import torch
 
-from core.actions.compute import Loaded
 from core.editing.settings import FINETUNE
 from core.influence.curvature import Curvature
 from core.influence.methods import METHODS, SolveSettings
 from core.influence.scores import instance_table
+from core.maml.cost import Cost, Pace, seconds_of, training_passes
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
-from core.maml.training import TrainSettings, objective
+from core.maml.loaded import Loaded
+from core.maml.settings import TrainSettings
+from core.maml.training import objective
 from core.maml.vectors import flatten
 from core.runtime.memory import peak_memory
 from core.runtime.progress import Progress, format_duration
 
-_CHUNKS = 2  # of every thread, so that what a chunk begins with is a share of the time as in the real work
-_MOST_RUNS, _SETTLED = 6, 0.8  # runs of one pass; the last is not clearly faster than the one before
-_USUAL_PRODUCTS = (40, 85)
-"""Curvature products of a solve at the usual damping and tolerance. At a condition number of 1,000 conjugate gradients
-need 84 at most to a residual of 1e-2 (Saad 2003, equation 6.128); those measured took 45 to 75."""
-_LOADING = 2.5  # seconds until a command has PyTorch, the task table and the images
-_ROW_BYTES = 600  # of the table of scores, a row of the task list, while it is made and written
+_CHUNKS = 2  # per thread, so that the overhead of a chunk is the same share of the time as in the real work
+_MAX_REPEATS, _SPEEDUP = 6, 0.8  # a pass is repeated while it takes less than this share of the fastest before
+_SOLVE_PRODUCTS = (40, 85)
+"""Curvature products of a solve at the default damping and tolerance. At a condition number of 1,000 conjugate
+gradients need at most 84 to a residual of 1e-2 (Saad 2003, equation 6.128); those measured took 45 to 75."""
+_STARTUP_SECONDS = 2.5  # until a command has loaded PyTorch, the task table and the images
+_ROW_BYTES = 600  # of memory per row of the task list, while the table of scores is computed and written
 
 
 @dataclass(frozen=True)
 class WorkEstimate:
-    """Of one stage.
+    """The predicted time and memory of one stage of the work.
 
     Attributes:
-        stage: What is done.
-        how_much: Of what it is made, in words.
+        stage: The name of the stage.
+        how_much: Its amount of work, in words (the name in the JSON of the inspect command).
         low, high: Seconds; they differ where the work depends on how fast a solve converges.
-        gb: Most memory of the process meanwhile.
+        gb: Peak memory of the process.
     """
 
     stage: str
@@ -49,104 +51,112 @@ class WorkEstimate:
 
     @property
     def time(self) -> str:
-        """In words."""
+        """Return the time, in words."""
         low, high = format_duration(self.low), format_duration(self.high)
         return f"about {low}" if low == high else f"{low} to {high}"
 
 
 @dataclass(frozen=True)
-class _Pace:
-    """Seconds a task, seconds that the first run takes longer, and the most memory of the process meanwhile, in GB."""
+class PassTime:
+    """The measured time and memory of one kind of pass.
+
+    Attributes:
+        seconds: Per task.
+        warmup: Additional seconds of the first run.
+        gb: Peak memory of the process.
+    """
 
     seconds: float
-    start: float
+    warmup: float
     gb: float
 
 
-def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) -> list[WorkEstimate]:
-    """Time and memory of each stage on the problem, with the settings that commands and pages use by default.
+def measure_pace(loaded: Loaded) -> Pace:
+    """Measure the seconds per meta-gradient on a few training tasks."""
+    few = _few_tasks(loaded)
+    return Pace(_pass_time(lambda: objective(loaded.model, loaded.params, few), len(few), loaded.device).seconds)
 
-    Runs each kind of pass on a few chunks of tasks a few times, and multiplies.
+
+def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) -> list[WorkEstimate]:
+    """Predict time and memory of each stage of the work, with the default settings of commands and pages.
 
     Args:
         training: How the model is (to be) trained; None leaves that stage out.
     """
     solve = METHODS["task-if"].estimator.solve or SolveSettings()
-    model, params, train = loaded.model, loaded.params, loaded.train
-    here = train.same_shape_positions(
-        _CHUNKS * train.chunk * (torch.get_num_threads() if loaded.device.type == "cpu" else 1)
-    )
-    few = Episodes(
-        train.tasks.select([train.tasks.task_ids[position] for position in here]),
-        loaded.project.images,
-        device=loaded.device,
-        dtype=train.dtype,
-        chunk=train.chunk,
-    )
+    model, params, few = loaded.model, loaded.params, _few_tasks(loaded)
     direction = torch.ones_like(flatten(params))
     product = Curvature(solve.curvature, model, params, few, None)
     passes: dict[str, Callable[[], object]] = {
-        "forward": lambda: evaluate(model, params, few),
+        "evaluation": lambda: evaluate(model, params, few),
         "gradient": lambda: objective(model, params, few),
         "product": partial(product, direction),
         "scores": lambda: instance_table(model, params, direction, few),
     }
-    progress.stage("trying each kind of pass on a few tasks", len(passes))
-    pace = {}
+    progress.stage("measuring each kind of pass on a few tasks", len(passes))
+    times = {}
     for name, run in passes.items():
-        pace[name] = _pace(run, len(few), loaded.device)
+        times[name] = _pass_time(run, len(few), loaded.device)
         progress.advance()
-    n, heldout = len(train), len(loaded.heldout)
-    curved = min(solve.curvature_tasks or n, n)
-    gradient, scored = pace["gradient"], pace["scores"]
-    per_product = pace["product"].seconds * curved
-    once = gradient.seconds * heldout + scored.seconds * n + gradient.start + pace["product"].start + scored.start
-    once += _LOADING
-    most = max(gradient.gb, scored.gb, pace["product"].gb) + _ROW_BYTES * len(train.tasks.rows) / 1e9
-    steps, batch = FINETUNE.iterations, min(FINETUNE.meta_batch, n)
-    found = [
-        _cost(
+    evaluation, gradient, products, scores = times.values()
+    pace = Pace(gradient.seconds, products.seconds, evaluation.seconds)
+    n, heldout, rows = len(loaded.train), len(loaded.heldout), len(loaded.tasks.rows)
+    curvature_tasks = min(solve.curvature_tasks or n, n)
+    rank_low, rank_high = (
+        _STARTUP_SECONDS
+        + seconds_of(Cost(gradients=heldout, products=count * curvature_tasks), pace)
+        + scores.seconds * n
+        + sum(one.warmup for one in (gradient, products, scores))
+        for count in _SOLVE_PRODUCTS
+    )
+    estimates = [
+        _estimate(
             "Evaluate",
             f"{heldout:,} held-out tasks, gradients of {n:,} tasks",
-            pace["forward"].seconds * heldout + gradient.seconds * n + pace["forward"].start + gradient.start,
+            seconds_of(Cost(gradients=n, evaluations=heldout), pace) + evaluation.warmup + gradient.warmup,
             gradient.gb,
         ),
         WorkEstimate(
             "Rank",
-            f"scores of {n:,} tasks and {len(train.tasks.rows):,} rows, a solve over {curved} tasks",
-            once + _USUAL_PRODUCTS[0] * per_product,
-            once + _USUAL_PRODUCTS[1] * per_product,
-            most,
+            f"scores of {n:,} tasks and {rows:,} rows, a solve over {curvature_tasks} tasks",
+            rank_low,
+            rank_high,
+            max(one.gb for one in (gradient, products, scores)) + _ROW_BYTES * rows / 1e9,
         ),
-        _cost(
-            "Fine-tune",
-            f"{steps} steps of {batch} tasks",
-            gradient.seconds * steps * batch + gradient.start,
-            gradient.gb,
-        ),
+        _training_estimate("Fine-tune", FINETUNE, n, pace, gradient),
     ]
-    if training is not None:
-        batch = min(training.meta_batch, n)
-        seconds = gradient.seconds * (training.iterations * batch + training.polish * n) + gradient.start
-        polish = f", {training.polish} passes over all tasks" if training.polish else ""
-        found.insert(0, _cost("Train", f"{training.iterations:,} steps of {batch} tasks{polish}", seconds, gradient.gb))
-    return found
+    return estimates if training is None else [_training_estimate("Train", training, n, pace, gradient), *estimates]
 
 
-def _cost(stage: str, how_much: str, seconds: float, gb: float) -> WorkEstimate:
-    return WorkEstimate(stage, how_much, _LOADING + seconds, _LOADING + seconds, gb)
+def _training_estimate(stage: str, settings: TrainSettings, tasks: int, pace: Pace, gradient: PassTime) -> WorkEstimate:
+    refinement = f", {settings.polish} L-BFGS iterations on all tasks" if settings.polish else ""
+    amount = f"{settings.iterations:,} steps of {min(settings.meta_batch, tasks)} tasks{refinement}"
+    return _estimate(stage, amount, seconds_of(training_passes(settings, tasks), pace) + gradient.warmup, gradient.gb)
 
 
-def _pace(run: Callable[[], object], tasks: int, device: torch.device) -> _Pace:
-    """The fastest of several runs: the first two or three of a kind also compile and fill caches."""
-    took: list[float] = []
+def _estimate(stage: str, amount: str, seconds: float, gb: float) -> WorkEstimate:
+    return WorkEstimate(stage, amount, _STARTUP_SECONDS + seconds, _STARTUP_SECONDS + seconds, gb)
+
+
+def _few_tasks(loaded: Loaded) -> Episodes:
+    """Return training tasks of one shape, a few chunks per thread."""
+    train = loaded.train
+    threads = torch.get_num_threads() if loaded.device.type == "cpu" else 1
+    ids = train.tasks.task_ids
+    few = train.tasks.select([ids[at] for at in train.same_shape_positions(_CHUNKS * train.chunk * threads)])
+    return Episodes(few, loaded.images, device=loaded.device, dtype=train.dtype, chunk=train.chunk)
+
+
+def _pass_time(run: Callable[[], object], tasks: int, device: torch.device) -> PassTime:
+    """Measure the fastest of several runs: the first two or three of a kind also compile and fill caches."""
+    seconds: list[float] = []
     with peak_memory() as peak:
-        while len(took) < 2 or (len(took) < _MOST_RUNS and took[-1] < _SETTLED * min(took[:-1])):
+        while len(seconds) < 2 or (len(seconds) < _MAX_REPEATS and seconds[-1] < _SPEEDUP * min(seconds[:-1])):
             start = time.perf_counter()
             run()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            took.append(time.perf_counter() - start)
-    best = min(took)
-    on_card = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
-    return _Pace(best / tasks, took[0] - best, max(peak.gb, on_card))
+            seconds.append(time.perf_counter() - start)
+    best = min(seconds)
+    cuda_gb = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
+    return PassTime(best / tasks, seconds[0] - best, max(peak.gb, cuda_gb))

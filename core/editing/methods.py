@@ -1,4 +1,16 @@
-"""The ways of editing a model, one function each: the edited parameters, figures about them, and what they took."""
+"""The methods that edit a model, one function each: the edited parameters, figures about them, and their cost.
+
+From the cheapest to the one that the others approximate:
+
+- ``linear``: lambda minus the influence functions of what changes; an **estimate** of what retraining gives.
+- ``newton``: one step of Newton's method on the changed objective, within a trust region.
+- ``steps``: a few preconditioned steps from the snapshot of the training with the lowest loss on some held-out tasks,
+  or from the present model where there are no snapshots.
+- ``steps-all``: the same number of steps on the unchanged tasks: the control for ``steps``.
+- ``finetune``: a short fine-tune of the present model on the changed tasks.
+- ``finetune-all``: the same on the unchanged tasks: the control for ``finetune``.
+- ``retrain``: the model's training again, on the changed tasks.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +19,40 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
+import pandas as pd
 
-from core.actions.compute import Loaded
-from core.checkpoints.model import Model
-from core.editing.cost import Cost, training_cost
 from core.editing.linear import change_gradient, row_change, touched_tasks
-from core.editing.newton import NewtonSettings, newton_edit
+from core.editing.newton import newton_edit
+from core.editing.settings import NewtonSettings
 from core.editing.steps import StepSettings, select_snapshot, single_task_finetune
 from core.influence.methods import SolveSettings
 from core.influence.solve import Solver
 from core.influence.targets import target_gradient
 from core.maml.backbone import Params
-from core.maml.training import TrainSettings, stationarity, train
+from core.maml.cost import Cost, training_cost
+from core.maml.episodes import Episodes
+from core.maml.evaluation import Evaluation, Interval
+from core.maml.loaded import Loaded
+from core.maml.settings import TrainSettings
+from core.maml.storage import ResultStore, ResultWriter
+from core.maml.training import stationarity, train
 from core.maml.vectors import flatten, unflatten
-from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
-from core.workspace.runs import Runs, RunWriter
+
+SOLVE = SolveSettings(curvature_tasks=32, damping=0.1)
+"""Default solve of the linear edit. Its step is far longer than the removal of one item that a ranking scores; with the
+damping of a ranking it overshoots (docs/method.md)."""
 
 
 @dataclass(frozen=True)
 class EditedModel:
-    """What a way of editing gives.
+    """The result of an edit.
 
     Attributes:
-        meta_gradients: What it took (:mod:`core.editing.cost`).
+        params: The edited meta-parameters.
+        figures: JSON-serialisable figures about the edit.
+        meta_gradients: Its cost (:mod:`core.maml.cost`).
     """
 
     params: Params
@@ -40,63 +60,63 @@ class EditedModel:
     meta_gradients: float
 
 
-def trained_with(model: Model) -> TrainSettings | None:
-    """How a model was trained; None where it does not say so."""
-    try:
-        return TrainSettings(**model.story["training"])
-    except (KeyError, TypeError, UserError):
-        return None
+def changed_episodes(loaded: Loaded, changes: Changes) -> Episodes:
+    """Return the tensors of the training tasks after the changes.
 
-
-def retraining_cost(model: Model, tasks: int) -> float | None:
-    """Meta-gradients of training it again on that many tasks; None where it does not say how it was trained."""
-    settings = trained_with(model)
-    return None if settings is None else training_cost(settings, tasks)
+    Raises:
+        UserError: something in the changes is not in the task list, or no task would remain.
+    """
+    return loaded.episodes(cleaned(loaded.tasks, changes))
 
 
 def linear(
     loaded: Loaded,
     changes: Changes,
     settings: SolveSettings,
-    run: RunWriter,
+    writer: ResultWriter,
     progress: Progress,
-    runs: Runs,
+    store: ResultStore | None = None,
     *,
     predict: bool = True,
 ) -> EditedModel:
-    """Return lambda minus the influence functions of what changes.
+    """Subtract the influence functions of what changes from the parameters.
 
     Args:
-        predict: Also predict how the held-out loss changes, which takes one gradient of every held-out task.
+        store: Where the eigenbasis of the curvature is stored for other solves; None: nowhere.
+        predict: Also predict the change of the held-out loss, which takes one gradient per held-out task.
+
+    Raises:
+        UserError: the solve did not converge.
     """
-    after, tasks = changes.applied(loaded.project.tasks.train), loaded.train
-    change = row_change(tasks, after.weights, after.labels)
-    touched = len(touched_tasks(tasks, change))
-    progress.stage("gradient of what changes", touched)
-    with run.timed("gradient"):
-        gradient = change_gradient(loaded.model, loaded.params, tasks, after.weights, after.labels, progress.advance)
-    solver = Solver(loaded, loaded.model, settings, run, progress, runs)
+    after = changes.applied(loaded.tasks)
+    touched = len(touched_tasks(loaded.train, row_change(loaded.train, after.weights, after.labels)))
+    progress.stage("gradient of the changes", touched)
+    with writer.timed("gradient"):
+        gradient = change_gradient(
+            loaded.model, loaded.params, loaded.train, after.weights, after.labels, progress.advance
+        )
+    solver = Solver(loaded, loaded.model, settings, writer, progress, store)
     solution = solver.solve(gradient)
-    edited = unflatten(flatten(loaded.params) + solution.x, loaded.params)
+    start = flatten(loaded.params)
     figures: dict[str, Any] = {"solver": solver.report(solution)}
     if predict:
-        with run.timed("target gradient"):
-            v, _ = target_gradient(loaded.model, loaded.params, loaded.heldout)
-        figures["predicted_loss_change"] = float(v @ solution.x)
-    figures["relative_step"] = float(solution.x.norm() / flatten(loaded.params).norm())
-    # Of a task that loses something a gradient with a tangent; of a relabelled one two, before and after.
+        with writer.timed("target gradient"):
+            target, _ = target_gradient(loaded.model, loaded.params, loaded.heldout)
+        figures["predicted_loss_change"] = float(target @ solution.x)
+    figures["relative_step"] = float(solution.x.norm() / start.norm())
+    # A removal takes a gradient with a tangent per task; a relabelled task two gradients, before and after.
     cost = solver.cost + Cost(products=touched)
-    return EditedModel(edited, figures, cost.meta_gradients)
+    return EditedModel(unflatten(start + solution.x, loaded.params), figures, cost.meta_gradients)
 
 
 def newton(
-    loaded: Loaded, changes: Changes, settings: NewtonSettings, run: RunWriter, progress: Progress
+    loaded: Loaded, changes: Changes, settings: NewtonSettings, writer: ResultWriter, progress: Progress
 ) -> EditedModel:
-    """One step of Newton's method on the changed objective, within a trust region."""
-    kept = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
-    with run.timed("newton"):
-        made = newton_edit(loaded.model, loaded.params, kept, settings, progress, run.save_step)
-    return EditedModel(made.params, {"newton": made.report}, made.cost.meta_gradients)
+    """Take one Newton step on the changed objective, within a trust region."""
+    episodes = changed_episodes(loaded, changes)
+    with writer.timed("newton"):
+        edit = newton_edit(loaded.model, loaded.params, episodes, settings, progress, writer.save_step)
+    return EditedModel(edit.params, {"newton": edit.report}, edit.cost.meta_gradients)
 
 
 def steps(
@@ -104,45 +124,69 @@ def steps(
     changes: Changes,
     settings: StepSettings,
     snapshots: Sequence[Params],
-    run: RunWriter,
+    writer: ResultWriter,
     progress: Progress,
 ) -> EditedModel:
-    """A few preconditioned steps from the present model, or from one of the snapshots of its training before it."""
-    kept = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
+    """Take a few preconditioned steps from the present model, or from one of the snapshots of its training.
+
+    Args:
+        snapshots: Candidates to begin at, beside the present model; unused if ``settings.rewind_tasks`` is 0.
+    """
+    episodes = changed_episodes(loaded, changes)
     candidates = [*map(loaded.place, snapshots), loaded.params]
     figures: dict[str, Any] = {"settings": asdict(settings)}
     start, cost = loaded.params, settings.cost
-    with run.timed("steps"):
+    with writer.timed("steps"):
         if settings.rewind_tasks:
-            chosen = select_snapshot(loaded.model, candidates, loaded.heldout, settings.rewind_tasks, settings.seed)
-            start, cost = chosen.params, cost + chosen.cost
-            losses = [loss if math.isfinite(loss) else None for loss in chosen.losses]
-            figures["start"] = {"number": chosen.number, "losses": losses, "tasks": chosen.tasks}
-        params = single_task_finetune(loaded.model, start, kept, settings, progress, run.folder / "memory")
+            choice = select_snapshot(loaded.model, candidates, loaded.heldout, settings.rewind_tasks, settings.seed)
+            start, cost = choice.params, cost + choice.cost
+            losses = [loss if math.isfinite(loss) else None for loss in choice.losses]
+            figures["start"] = {"number": choice.number, "losses": losses, "tasks": choice.tasks}
+        params = single_task_finetune(loaded.model, start, episodes, settings, progress, writer.folder / "memory")
     return EditedModel(params, figures, cost.meta_gradients)
 
 
 def finetune(
-    loaded: Loaded, changes: Changes, settings: TrainSettings, run: RunWriter, progress: Progress
+    loaded: Loaded, changes: Changes, settings: TrainSettings, writer: ResultWriter, progress: Progress
 ) -> EditedModel:
-    """A short training from the present model."""
-    left = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
-    with run.timed("fine-tune"):
-        params = train(loaded.model, loaded.params, left, settings, progress=progress, name="fine-tune").params
-    return EditedModel(params, {"settings": asdict(settings)}, training_cost(settings, len(left)))
+    """Train briefly from the present model."""
+    episodes = changed_episodes(loaded, changes)
+    with writer.timed("fine-tune"):
+        params = train(loaded.model, loaded.params, episodes, settings, progress=progress, name="fine-tune").params
+    return EditedModel(params, {"settings": asdict(settings)}, training_cost(settings, len(episodes)))
 
 
-def retrain(loaded: Loaded, changes: Changes, run: RunWriter, progress: Progress) -> EditedModel:
-    """The training of the model again, on the changed tasks."""
-    settings = trained_with(loaded.project.model)
-    if settings is None:
-        raise UserError(
-            "The model's description does not say how it was trained, so it cannot be retrained the same way.",
-            "Train it with the train command.",
-        )
-    left = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
-    start = loaded.place(loaded.project.model.spec.init(settings.seed, torch.float64))
-    with run.timed("retrain"):
-        params = train(loaded.model, start, left, settings, folder=run.folder / "memory", progress=progress).params
-    figures = {"settings": asdict(settings), "stationarity": asdict(stationarity(loaded.model, params, left))}
-    return EditedModel(params, figures, training_cost(settings, len(left)))
+def retrain(
+    loaded: Loaded,
+    changes: Changes,
+    settings: TrainSettings,
+    initial: Params,
+    writer: ResultWriter,
+    progress: Progress,
+) -> EditedModel:
+    """Train from the initial parameters ``initial``, with the settings that the model was trained with."""
+    episodes = changed_episodes(loaded, changes)
+    start, folder = loaded.place(initial), writer.folder / "memory"
+    with writer.timed("retrain"):
+        params = train(loaded.model, start, episodes, settings, folder=folder, progress=progress).params
+    figures = {"settings": asdict(settings), "stationarity": asdict(stationarity(loaded.model, params, episodes))}
+    return EditedModel(params, figures, training_cost(settings, len(episodes)))
+
+
+def measured_figures(
+    edited: EditedModel, result: Evaluation, before: pd.DataFrame, retraining_cost: float | None
+) -> dict[str, Any]:
+    """Return the cost of an edit, and its accuracy and loss with their changes, paired by held-out task.
+
+    Args:
+        result: The evaluation of the edited model.
+        before: Accuracy and loss per held-out task of the unedited model, in the same order.
+        retraining_cost: Meta-gradients of retraining; None: not known.
+    """
+    share = edited.meta_gradients / retraining_cost if retraining_cost else None
+    return {
+        "cost": {"meta_gradients": edited.meta_gradients, "share_of_retraining": share},
+        **result.summary(),
+        "accuracy_change": asdict(Interval.of(result.accuracy - before["accuracy"].to_numpy())),
+        "loss_change": asdict(Interval.of(result.loss - before["loss"].to_numpy())),
+    }

@@ -1,11 +1,11 @@
-"""Newton's method on the objective of the changed task list, from the present parameters, within a trust region.
+"""One step of Newton's method on the objective of the changed tasks, within a trust region.
 
-With f the mean query loss of the tasks that are kept, as they are after the changes, plus their share of the weight
-decay, the step is ``-(C + delta / N I + mu I)^-1 g``: g the gradient of f, C its Gauss-Newton curvature without the
-decay. mu is the multiplier of a trust region (Moré and Sorensen 1983): every mu gives the minimiser of the quadratic
-model within some radius, and the larger mu, the smaller the radius. One Lanczos recurrence from g answers for all mu at
-once (:mod:`core.editing.krylov`); which of them is taken is decided by f itself, not by the model, and if none lowers f
-there is no step.
+With f the mean query loss of the remaining tasks after the changes, plus their share of the weight decay, the step is
+``-(C + delta / N I + mu I)^-1 g``: g the gradient of f, C its Gauss-Newton curvature without the decay. mu is the
+multiplier of a trust region (Moré and Sorensen 1983): every mu gives the minimiser of the quadratic model within some
+radius, and a larger mu gives a smaller radius. One Lanczos recurrence from g serves all mu
+(:mod:`core.editing.krylov`). The step that
+lowers f most is taken; if none lowers f, the parameters stay as they are.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.editing.cost import Cost
 from core.editing.krylov import Krylov
 from core.editing.settings import NewtonSettings
 from core.influence.curvature import Curvature
 from core.maml.backbone import Params
+from core.maml.cost import Cost
 from core.maml.episodes import Chunk, Episodes, OnChunk
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
@@ -34,23 +34,29 @@ from core.runtime.progress import Progress
 
 SHARES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Multipliers that are tried, as shares of the largest Ritz value; together they span all useful radii."""
+GRADIENT_STAGE, CURVATURE_STAGE, TRIAL_STAGE = (
+    "gradient of the changed tasks",
+    "curvature of the changed tasks",
+    "trial steps",
+)
+"""Stages of the progress."""
 
-Remember = Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]]
-"""Do one step, or return what an interrupted attempt stored (:meth:`core.workspace.runs.RunWriter.save_step`)."""
+SaveStep = Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]]
+"""Run a computation and store its arrays, or return those that an interrupted attempt stored."""
 
 
 @dataclass(frozen=True)
 class NewtonEdit:
-    """What a step gives.
+    """The result of a Newton step.
 
     Attributes:
-        params: The meta-parameters after it.
-        report: taken (False: nothing lowered the objective, the parameters are as they were), share (mu over the
+        params: The meta-parameters after the step.
+        report: taken (False: no trial lowered the objective, the parameters are unchanged), share (mu over the
             largest Ritz value), shift (mu), relative_step (norm of the step over that of the parameters), objective
             (before), predicted and actual (decrease, by the quadratic model and by f), ratio (actual over predicted),
             gradient_norm, smallest and largest (Ritz values), products, gradient_tasks, curvature_tasks, tried (share,
             relative_step, predicted, actual of every trial; an actual decrease of None is not finite).
-        cost: Passes that it took.
+        cost: The passes that it took.
     """
 
     params: Params
@@ -58,73 +64,75 @@ class NewtonEdit:
     cost: Cost
 
 
-def _at_once(compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
+def _compute_only(compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
     return list(compute())
 
 
 def newton_edit(
     model: Bilevel,
     params: Params,
-    kept: Episodes,
+    episodes: Episodes,
     settings: NewtonSettings | None = None,
     progress: Progress | None = None,
-    remember: Remember = _at_once,
+    save_step: SaveStep = _compute_only,
 ) -> NewtonEdit:
-    """One step from ``params`` on the objective of the tasks ``kept``, whose weights and labels are those wanted.
+    """Take one step from ``params`` on the objective of ``episodes``, the tasks after the changes.
 
     Args:
-        remember: Keeps the gradient, every product and every trial, so that an interrupted step goes on from there.
+        save_step: Stores the gradient, every product and every trial, so that an interrupted step resumes.
 
     Raises:
         UserError: the gradient or a product is not finite.
     """
     settings, progress = settings or NewtonSettings(), progress or Progress()
-    lam, n = flatten(params), len(kept)
+    lam, n = flatten(params), len(episodes)
     decay = model.delta / n
-    measured, curved = (_drawn(n, m, settings.seed) for m in (settings.gradient_tasks, settings.curvature_tasks))
+    sampled, curvature_sample = (
+        _sample(n, size, settings.seed) for size in (settings.gradient_tasks, settings.curvature_tasks)
+    )
 
-    progress.stage("gradient of what is kept", len(measured))
+    progress.stage(GRADIENT_STAGE, len(sampled))
 
-    def first() -> list[np.ndarray]:
-        slope, loss = _mean_gradient(model, params, kept, measured, progress.advance)
+    def gradient_and_loss() -> list[np.ndarray]:
+        slope, loss = _mean_gradient(model, params, episodes, sampled, progress.advance)
         return [slope.cpu().numpy(), np.array(loss)]
 
-    slope, loss = remember(first)
+    slope, loss = save_step(gradient_and_loss)
     gradient = torch.from_numpy(slope).to(lam) + decay * lam
     before, norm = float(loss) + _weight_decay_term(decay, lam), float(gradient.norm())
     if not np.isfinite([before, norm]).all():
-        raise UserError("The gradient of what is kept is not finite.", "Check the model; try float64.")
+        raise UserError("The gradient of the changed tasks is not finite.", "Check the model; try float64.")
     report: dict[str, Any] = {
         **asdict(settings),
-        "gradient_tasks": len(measured),
-        "curvature_tasks": len(curved),
+        "gradient_tasks": len(sampled),
+        "curvature_tasks": len(curvature_sample),
         "objective": before,
         "gradient_norm": norm,
     }
     if norm == 0:
-        return NewtonEdit(params, report | _no_step([], 0, 0.0, 0.0), Cost(gradients=len(measured)))
+        return NewtonEdit(params, report | _empty_step_report([], 0, 0.0, 0.0), Cost(gradients=len(sampled)))
 
-    progress.stage("curvature of what is kept", settings.products * len(curved))
-    curvature = Curvature("gauss-newton", model, params, kept, curved, progress.advance)
+    progress.stage(CURVATURE_STAGE, settings.products * len(curvature_sample))
+    curvature = Curvature("gauss-newton", model, params, episodes, curvature_sample, progress.advance)
 
     def product(v: Tensor) -> Tensor:
-        (made,) = remember(lambda: [(curvature(v) / n).cpu().numpy()])
-        return torch.from_numpy(made).to(v)
+        (values,) = save_step(lambda: [(curvature(v) / n).cpu().numpy()])
+        return torch.from_numpy(values).to(v)
 
     space = Krylov(product, gradient, settings.products)
-    made = len(space.basis.values)
-    cost = Cost(len(measured), made * len(curved))
-    if space.largest <= 0:  # nothing says how long a step may be
-        return NewtonEdit(params, report | _no_step([], made, space.smallest, space.largest), cost)
+    products = len(space.basis.values)
+    cost = Cost(len(sampled), products * len(curvature_sample))
+    if space.largest <= 0:  # no positive curvature bounds the length of a step
+        return NewtonEdit(params, report | _empty_step_report([], products, space.smallest, space.largest), cost)
 
-    progress.stage("trial steps", len(SHARES) * len(measured))
-    tried: list[dict[str, Any]] = []
+    progress.stage(TRIAL_STAGE, len(SHARES) * len(sampled))
+    trials: list[dict[str, Any]] = []
     for share in SHARES:
         step = space.step(share * space.largest + decay)
-        there = unflatten(lam + step, params)
-        (value,) = remember(partial(_trial, model, there, kept, measured, progress.advance))
+        trial_params = unflatten(lam + step, params)
+        (value,) = save_step(partial(_trial, model, trial_params, episodes, sampled, progress.advance))
         actual = before - (float(value) + _weight_decay_term(decay, lam + step))
-        tried.append(
+        trials.append(
             {
                 "share": share,
                 "relative_step": float(step.norm() / lam.norm()),
@@ -132,9 +140,9 @@ def newton_edit(
                 "actual": actual if np.isfinite(actual) else None,
             }
         )
-    cost += Cost(evaluations=len(SHARES) * len(measured))
-    report |= _no_step(tried, made, space.smallest, space.largest)
-    best = max(tried, key=lambda one: -np.inf if one["actual"] is None else one["actual"])
+    cost += Cost(evaluations=len(SHARES) * len(sampled))
+    report |= _empty_step_report(trials, products, space.smallest, space.largest)
+    best = max(trials, key=lambda trial: -np.inf if trial["actual"] is None else trial["actual"])
     if best["actual"] is None or best["actual"] <= 0:
         return NewtonEdit(params, report, cost)
     shift = best["share"] * space.largest
@@ -145,7 +153,7 @@ def newton_edit(
 def _trial(
     model: Bilevel, params: Params, episodes: Episodes, positions: np.ndarray, on_chunk: OnChunk
 ) -> list[np.ndarray]:
-    """:func:`mean_loss` as an array; infinite where the step leads to parameters from which tasks cannot adapt."""
+    """Return :func:`mean_loss` as an array; infinite where the adaptation fails from these parameters."""
     try:
         return [np.array(mean_loss(model, params, episodes, positions, on_chunk))]
     except UserError:
@@ -153,7 +161,7 @@ def _trial(
 
 
 def mean_loss(model: Bilevel, params: Params, episodes: Episodes, positions: np.ndarray, on_chunk: OnChunk) -> float:
-    """Mean query loss of the tasks at ``positions`` after adaptation, without weight decay."""
+    """Return the mean query loss of the tasks at ``positions`` after adaptation, in nats, without weight decay."""
     passes = passes_of(model)
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
@@ -167,7 +175,7 @@ def mean_loss(model: Bilevel, params: Params, episodes: Episodes, positions: np.
 def _mean_gradient(
     model: Bilevel, params: Params, episodes: Episodes, positions: np.ndarray, on_chunk: OnChunk
 ) -> tuple[Tensor, float]:
-    """Mean gradient ``(P,)`` of the tasks at ``positions`` and their mean query loss, without weight decay."""
+    """Return the mean gradient ``(P,)`` and query loss of the tasks at ``positions``, without weight decay."""
     passes = passes_of(model)
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
@@ -179,18 +187,18 @@ def _mean_gradient(
 
 
 def _weight_decay_term(decay: float, lam: Tensor) -> float:
-    """The share of the weight decay in the mean objective."""
+    """Return the weight decay's term of the mean objective."""
     return decay / 2 * float(lam.double().square().sum())
 
 
-def _drawn(n: int, size: int, seed: int) -> np.ndarray:
-    """Positions of ``size`` of n tasks, all for 0; the smaller of two draws with one seed lies within the larger."""
+def _sample(n: int, size: int, seed: int) -> np.ndarray:
+    """Return positions of ``size`` of n tasks, all for 0; of two samples with one seed, the larger has the smaller."""
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[:size] if size else order)
 
 
-def _no_step(tried: list[dict[str, Any]], products: int, smallest: float, largest: float) -> dict[str, Any]:
-    """The report of staying where one is."""
+def _empty_step_report(trials: list[dict[str, Any]], products: int, smallest: float, largest: float) -> dict[str, Any]:
+    """Return the report of a step of length 0."""
     return {
         "taken": False,
         "share": None,
@@ -202,5 +210,5 @@ def _no_step(tried: list[dict[str, Any]], products: int, smallest: float, larges
         "products": products,
         "smallest": smallest,
         "largest": largest,
-        "tried": tried,
+        "tried": trials,
     }

@@ -12,25 +12,25 @@ from core.runtime.errors import UserError
 from core.runtime.settings import Setting, check_settings
 
 if TYPE_CHECKING:
-    from core.editing.cost import Cost
+    from core.maml.cost import Cost
 
 EDIT_METHODS = ("linear", "newton", "steps", "steps-all", "finetune", "finetune-all", "retrain")
 CONTROLS = ("steps-all", "finetune-all")
-"""Those that know nothing of the changes."""
+"""Methods that ignore the changes: the gain of longer training alone."""
 DEFAULT_EDIT_METHODS = ("linear", "newton", "finetune", "finetune-all")
-"""Those that take seconds."""
+"""Methods that take seconds."""
 STEP_METHODS = ("steps", "steps-all")
 STARTS = ("fresh", "warm")
-"""Of a retraining: initial parameters as the model was trained, or the present model."""
+"""Where a retraining starts: at initial parameters as the model's training did, or at the present model."""
 ORDERS = ("harmful", "loss", "random")
-"""In which removal curves remove items."""
+"""Orders in which removal curves remove items."""
 BY = ("tasks", "images")
-"""What a ranking orders, and what is removed by it."""
+"""Kinds of items that a ranking orders and that are removed by it."""
 
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How long fine-tunes are; their other settings are those of :data:`FINETUNE`."""
+    """The length of fine-tunes; their other settings are those of :data:`FINETUNE`."""
 
     finetune_steps: Annotated[int, Ge(1), Setting("Adam steps of each fine-tune.", label="Fine-tune steps")] = 40
 
@@ -39,10 +39,12 @@ class FinetuneSettings:
 
     @property
     def training(self) -> TrainSettings:
+        """Return the settings of the fine-tune."""
         return TrainSettings(iterations=self.finetune_steps, learning_rate=1e-3, polish=0)
 
 
 FINETUNE = FinetuneSettings().training
+"""Default fine-tune of edits and removal curves."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class EditSettings:
 
 @dataclass(frozen=True)
 class NewtonSettings:
-    """How precisely a Newton step is computed (:mod:`core.editing.newton`)."""
+    """The sample sizes of a Newton step (:mod:`core.editing.newton`)."""
 
     gradient_tasks: Annotated[
         int,
@@ -113,12 +115,16 @@ class NewtonSettings:
         check_settings(self)
 
     def cost(self, tasks: int) -> Cost:
-        """Return the cost of a step on that many kept tasks."""
-        from core.editing.cost import Cost
+        """Return the cost of a step on ``tasks`` tasks."""
         from core.editing.newton import SHARES
+        from core.maml.cost import Cost
 
-        gradients, curved = (min(m or tasks, tasks) for m in (self.gradient_tasks, self.curvature_tasks))
-        return Cost(gradients, curved * self.products, gradients * len(SHARES))
+        gradients, curvature = (min(size or tasks, tasks) for size in (self.gradient_tasks, self.curvature_tasks))
+        return Cost(gradients, curvature * self.products, gradients * len(SHARES))
+
+
+NEWTON = NewtonSettings()
+"""Default Newton step."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class CurveSettings:
 
     Attributes:
         shares: Shares of all training tasks or images removed, each in [0, 1).
-        seeds: How many repetitions; a seed draws the random part and the order of the fine-tune's tasks.
+        seeds: Number of repetitions; a seed draws the random part and the order of the fine-tune's tasks.
     """
 
     by: Annotated[str, Setting("What to remove.", label="Remove", choices=BY)] = "tasks"

@@ -1,39 +1,46 @@
-"""A few preconditioned steps: Adam, of one task each, on the tasks as they are after the changes.
+"""A few preconditioned steps: Adam, with one task per step, on the tasks after the changes.
 
-The diagonal of Adam is the preconditioner. One task a step makes the most steps of a number of meta-gradients; in
+The diagonal of Adam is the preconditioner. One task per step makes the most steps of a number of meta-gradients; in
 seconds larger batches are cheaper.
 
-They may begin at an earlier snapshot of the training. What is wrong in the tasks is learned by heart later than what is
-right (Arpit et al. 2017, "A Closer Look at Memorization in Deep Networks"), so that less of it must be unlearned there.
+The steps may begin at an earlier snapshot of the training. Wrong labels are memorised later than right ones are learned
+(Arpit et al. 2017, "A Closer Look at Memorization in Deep Networks"), so less of them must be unlearned there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from core.editing.cost import Cost
 from core.editing.newton import mean_loss
+from core.editing.settings import EditSettings
 from core.maml.backbone import Params
+from core.maml.cost import Cost, training_cost
 from core.maml.episodes import Episodes, no_progress
 from core.maml.objective import Bilevel
-from core.maml.training import TrainSettings, train
+from core.maml.settings import TrainSettings
+from core.maml.training import SNAPSHOTS, train
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
+
+REWIND_TASKS = 8
+"""Held-out tasks that select the snapshot by default."""
+_MIN_STEPS = 40
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """How many steps.
+    """The number of steps and where they begin.
 
     Attributes:
         budget: Steps, each of one meta-gradient.
-        rate: Of Adam at first; it falls to 0 along a cosine.
-        seed: Of the order of the tasks, and of which held-out ones choose.
-        rewind_tasks: Held-out tasks that choose the snapshot to begin at; 0: begin at the present model.
+        rate: Initial learning rate of Adam; it falls to 0 along a cosine.
+        seed: Seed of the order of the tasks and of the draw of the held-out tasks that select the snapshot.
+        rewind_tasks: Held-out tasks that select the snapshot to begin at; 0: begin at the present model.
     """
 
     budget: int
@@ -43,23 +50,50 @@ class StepSettings:
 
     def __post_init__(self) -> None:
         if self.budget < 1:
-            raise UserError(f"A budget of {self.budget} steps is none.", "Use 1 or more.")
+            raise UserError(f"The budget is {self.budget} steps.", "Use 1 or more.")
         if not 0 < self.rate < np.inf or min(self.seed, self.rewind_tasks) < 0:
-            raise UserError("The rate of the steps must be above 0, their seed and the tasks that choose 0 or more.")
+            raise UserError(
+                f"The learning rate is {self.rate}, the seed {self.seed}, the number of tasks that select the snapshot "
+                f"{self.rewind_tasks}.",
+                "Use a rate above 0, and 0 or more for the others.",
+            )
 
     @property
     def cost(self) -> Cost:
+        """Return the cost of the steps, without the selection of the snapshot."""
         return Cost(gradients=self.budget)
 
 
+def step_settings(
+    training: TrainSettings | None, tasks: int, budget: float = EditSettings.budget, rewind_tasks: int = 0
+) -> StepSettings:
+    """Return the steps that cost a share ``budget`` of the model's training, including the selection of the snapshot.
+
+    There are at least 40 steps, and 40 where it is not known how the model was trained.
+
+    Args:
+        training: How the model was trained; None: not known.
+        tasks: Number of training tasks.
+
+    Raises:
+        UserError: the budget is not a share.
+    """
+    if not 0 < budget <= 1:
+        raise UserError(f"The budget {budget:g} is not a share of a retraining.", "Use more than 0 and at most 1.")
+    whole = 0.0 if training is None else training_cost(training, tasks)
+    selection = Cost(evaluations=rewind_tasks * (SNAPSHOTS + 1)).meta_gradients
+    return StepSettings(max(_MIN_STEPS, round(budget * whole - selection)), rewind_tasks=rewind_tasks)
+
+
 @dataclass(frozen=True)
-class Start:
-    """Where steps begin.
+class SnapshotChoice:
+    """The candidate that steps begin at.
 
     Attributes:
-        number: Of the candidate that was chosen, from 0.
-        losses: ``(candidates,)`` mean loss of the held-out tasks that chose.
-        tasks: How many of these there were.
+        params: Its meta-parameters.
+        number: Its position among the candidates, from 0.
+        losses: Mean loss per candidate on the held-out tasks that selected, in nats.
+        tasks: The number of these tasks.
     """
 
     params: Params
@@ -69,37 +103,53 @@ class Start:
 
     @property
     def cost(self) -> Cost:
+        """Return the cost of the selection."""
         return Cost(evaluations=self.tasks * len(self.losses))
 
 
 def select_snapshot(
     model: Bilevel, candidates: Sequence[Params], heldout: Episodes, tasks: int, seed: int = 0
-) -> Start:
-    """The candidate that has the lowest mean query loss on ``tasks`` of the held-out tasks, the earliest of equals.
+) -> SnapshotChoice:
+    """Return the candidate with the lowest mean query loss on ``tasks`` held-out tasks, the earliest of equals.
 
-    What these tasks measure afterwards is chosen by them a little: it is one choice of few, and of few tasks.
+    Later measurements on these tasks are slightly optimistic: they selected one of few candidates.
     """
-    some = np.sort(np.random.default_rng([seed, 47]).permutation(len(heldout))[:tasks])
-    losses = [mean_loss(model, one, heldout, some, no_progress) for one in candidates]
+    sample = np.sort(np.random.default_rng([seed, 47]).permutation(len(heldout))[:tasks])
+    losses = [mean_loss(model, params, heldout, sample, no_progress) for params in candidates]
     best = int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
-    return Start(candidates[best], best, losses, len(some))
+    return SnapshotChoice(candidates[best], best, losses, len(sample))
+
+
+def start_text(figures: Mapping[str, Any]) -> str:
+    """Return where steps began that selected a snapshot, in words; empty for other edits.
+
+    Args:
+        figures: The ``edit.json`` of an edit.
+    """
+    start = figures.get("start")
+    if start is None:
+        return ""
+    end = len(start["losses"]) - 1
+    number = start["number"]
+    place = "the present model" if number == end else f"snapshot {number + 1} of {end} of its training"
+    return f"{place}, which has the lowest loss on {start['tasks']} held-out tasks"
 
 
 def single_task_finetune(
     model: Bilevel,
     params: Params,
-    kept: Episodes,
+    episodes: Episodes,
     settings: StepSettings,
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> Params:
-    """``params`` after the steps on the tasks ``kept``.
+    """Return ``params`` after the steps on ``episodes``.
 
     Args:
-        folder: Where to keep the state; steps that were interrupted go on from there.
+        folder: Where to store the state; interrupted steps resume from there.
 
     Raises:
         UserError: the loss became NaN or infinite.
     """
     adam = TrainSettings(settings.budget, meta_batch=1, learning_rate=settings.rate, polish=0, seed=settings.seed)
-    return train(model, params, kept, adam, folder=folder, progress=progress, name="steps").params
+    return train(model, params, episodes, adam, folder=folder, progress=progress, name="steps").params

@@ -13,7 +13,7 @@ from core.runtime.errors import UserError
 from core.runtime.settings import Setting, check_settings
 
 if TYPE_CHECKING:
-    from core.editing.retraining import Retrain
+    from core.editing.retraining import RetrainSettings
 
 PROTOCOLS = ("half", "one")
 
@@ -27,7 +27,7 @@ class EvidenceSettings:
             :func:`core.influence.methods.parse`.
         truth: ``half`` (LDS) or ``one`` (leave one task out).
         subsets, seeds: The number of retrainings is their product; with 2 seeds or more the ceiling is known.
-        retrain, iterations: :class:`core.editing.retraining.Retrain`.
+        retrain, iterations: :class:`core.editing.retraining.RetrainSettings`.
         targets: How many held-out tasks are targets, the first ones; 0 means all.
     """
 
@@ -75,11 +75,11 @@ class EvidenceSettings:
         check_settings(self)
 
     @property
-    def start(self) -> Retrain:
+    def start(self) -> RetrainSettings:
         """Return where and for how long a retraining runs."""
-        from core.editing.retraining import Retrain
+        from core.editing.retraining import RetrainSettings
 
-        return Retrain(self.retrain, self.iterations)
+        return RetrainSettings(self.retrain, self.iterations)
 
     @property
     def members(self) -> int:

@@ -14,21 +14,20 @@ import pandas as pd
 import torch
 
 from core.actions.compute import Compute, Loaded
-from core.actions.edit import REWIND_TASKS
 from core.actions.method_scores import method_scores
 from core.actions.rank import configure_gradient, ranking
-from core.editing import methods as edit_ways
-from core.editing.cost import training_cost
-from core.editing.newton import NewtonSettings
-from core.editing.retraining import Retrain, retrained_params, retraining
-from core.editing.settings import EditSettings
-from core.editing.steps import StepSettings, select_snapshot
+from core.actions.retraining import retrained_params, retraining
+from core.editing import methods
+from core.editing.retraining import RetrainSettings
+from core.editing.settings import EditSettings, NewtonSettings
+from core.editing.steps import REWIND_TASKS, StepSettings, select_snapshot
 from core.evidence.method_scores import POOLED_EPOCHS
 from core.experiments.problems import Problem, build_problem, make_recipe
 from core.experiments.profiles import WAYS, Profile
 from core.influence.methods import METHODS
 from core.influence.targets import Target
 from core.maml.backbone import Params
+from core.maml.cost import training_cost
 from core.maml.training import TrainSettings
 from core.maml.vectors import flatten, unflatten
 from core.runtime.progress import Progress, SubProgress
@@ -167,9 +166,11 @@ class ExperimentContext:
 
     def retrain(self, problem: Problem, changes: Changes, seed: int = 0) -> TimedEdit:
         """Train on the remaining tasks in the same way; ``seed`` counts from the model's own."""
-        tasks, how = cleaned(problem.loaded.project.tasks.train, changes), Retrain()
+        tasks, how = cleaned(problem.loaded.project.tasks.train, changes), RetrainSettings()
         with self.part(TRAINING_WEIGHT) as progress:
-            run = retraining(problem.workspace, problem.loaded, tasks, how, seed, progress)
+            run = retraining(
+                problem.workspace, problem.loaded.project.model, problem.loaded, tasks, how, seed, progress
+            )
         return TimedEdit(
             retrained_params(run, problem.loaded), run.processor_seconds, self.retraining_cost(problem, changes)
         )
@@ -177,7 +178,7 @@ class ExperimentContext:
     def retraining_cost(self, problem: Problem, changes: Changes) -> float:
         """Return the meta-gradients that retraining takes."""
         project = problem.loaded.project
-        return training_cost(Retrain().settings(project.model, 0), len(cleaned(project.tasks.train, changes)))
+        return training_cost(RetrainSettings().settings(project.model, 0), len(cleaned(project.tasks.train, changes)))
 
     def linear(self, problem: Problem, changes: Changes, curvature: str, gradient: str = "total") -> TimedEdit:
         """Edit linearly: subtract the influence functions of what changes."""
@@ -188,22 +189,22 @@ class ExperimentContext:
         loaded.model, loaded.train = configure_gradient(loaded.model, gradient), problem.loaded.train
         return self._timed(
             loaded,
-            lambda progress, work: edit_ways.linear(loaded, changes, solve, work, progress, runs, predict=False),
+            lambda progress, work: methods.linear(loaded, changes, solve, work, progress, runs, predict=False),
         )
 
     def newton(self, problem: Problem, changes: Changes) -> TimedEdit:
         """Take one Newton step on the objective of the remaining tasks, within a trust region."""
         loaded, settings = problem.loaded, NewtonSettings(seed=self.unit.seed)
-        return self._timed(loaded, lambda progress, work: edit_ways.newton(loaded, changes, settings, work, progress))
+        return self._timed(loaded, lambda progress, work: methods.newton(loaded, changes, settings, work, progress))
 
     def best_snapshot(self, problem: Problem) -> TimedEdit:
         """Return the training snapshot with the lowest loss on some targets, and the cost of choosing it."""
         loaded, seed = problem.loaded, self.unit.seed
 
-        def choose(_: Progress, __: RunWriter) -> edit_ways.EditedModel:
+        def choose(_: Progress, __: RunWriter) -> methods.EditedModel:
             snapshots = [loaded.place(one.params) for one in problem.workspace.trajectory()]
             chosen = select_snapshot(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, seed)
-            return edit_ways.EditedModel(chosen.params, {}, chosen.cost.meta_gradients)
+            return methods.EditedModel(chosen.params, {}, chosen.cost.meta_gradients)
 
         return self._timed(loaded, choose)
 
@@ -212,15 +213,13 @@ class ExperimentContext:
         begun = start or self.unedited(problem)
         budget = max(1, round(share * self.retraining_cost(problem, changes) - begun.cost))
         loaded, settings = problem.loaded.with_params(begun.params), StepSettings(budget=budget, seed=self.unit.seed)
-        made = self._timed(
-            loaded, lambda progress, work: edit_ways.steps(loaded, changes, settings, [], work, progress)
-        )
+        made = self._timed(loaded, lambda progress, work: methods.steps(loaded, changes, settings, [], work, progress))
         return TimedEdit(made.params, made.seconds + begun.seconds, made.cost + begun.cost)
 
     def finetune(self, problem: Problem, changes: Changes, settings: TrainSettings | None = None) -> TimedEdit:
         """Train briefly on the remaining tasks."""
         loaded, seeded = problem.loaded, replace(settings or self.unit.profile.finetune, seed=self.unit.seed)
-        return self._timed(loaded, lambda progress, work: edit_ways.finetune(loaded, changes, seeded, work, progress))
+        return self._timed(loaded, lambda progress, work: methods.finetune(loaded, changes, seeded, work, progress))
 
     def edit(self, problem: Problem, changes: Changes, method: str) -> TimedEdit:
         """Edit by one of the methods that several experiments compare, in the settings of the profile."""
@@ -238,7 +237,7 @@ class ExperimentContext:
         }
         return methods[method]()
 
-    def _timed(self, loaded: Loaded, edit: Callable[[Progress, RunWriter], edit_ways.EditedModel]) -> TimedEdit:
+    def _timed(self, loaded: Loaded, edit: Callable[[Progress, RunWriter], methods.EditedModel]) -> TimedEdit:
         """Edit and measure. A finished edit is kept; an interrupted one starts again, so that it is timed whole."""
         work = RunWriter(self.work.folder / MEMORY / f"edit-{next(self._edits):03d}")
         cache, like = StepCache(work.folder), loaded.params

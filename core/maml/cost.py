@@ -1,31 +1,33 @@
-"""What an edit costs, in meta-gradients: gradients of one task through its adaptation.
+"""The cost of trainings and edits: in meta-gradients, and in seconds at a measured pace.
 
-Seconds depend on the machine and on what else it does; passes over tasks do not. What one pass costs in gradients is
-kept here and nowhere else.
+A meta-gradient is the gradient of one task through its adaptation. Seconds depend on the machine and its load; the
+number of passes over tasks does not. Every prediction of a duration is :func:`seconds_of` a :class:`Cost`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.maml.training import TrainSettings
+from core.maml.settings import TrainSettings
 
 PRODUCT = 2.0
-"""A curvature product runs forward and backward once more each; written out it takes 1.4 to 2 gradients."""
+"""Meta-gradients per curvature product: one more forward and backward pass each. Measured: 1.4 to 2."""
 EVALUATION = 0.5
-"""Adapting and the query loss, without the way back."""
+"""Meta-gradients per evaluation: adaptation and query loss without the backward pass."""
 LINE_SEARCH = 1.3
-"""Gradients of all tasks that an iteration of L-BFGS takes, trials of its line search included."""
+"""Full-batch gradients per L-BFGS iteration, including the trials of its line search, as measured."""
+SUPPORT_ROW, QUERY_ROW = 3.2, 1.1
+"""Meta-gradients per row gradient (core.editing.rows), as measured."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Passes over single tasks.
+    """A number of passes over single tasks.
 
     Attributes:
-        gradients: With the derivative of the query loss.
-        products: With a product of the task's curvature and a vector.
-        evaluations: With the query loss alone.
+        gradients: Passes with the derivative of the query loss.
+        products: Passes with a product of the task's curvature and a vector.
+        evaluations: Passes with the query loss alone.
     """
 
     gradients: float = 0
@@ -34,7 +36,7 @@ class Cost:
 
     @property
     def meta_gradients(self) -> float:
-        """All of them, in gradients."""
+        """Return the total, in meta-gradients."""
         return self.gradients + PRODUCT * self.products + EVALUATION * self.evaluations
 
     def __add__(self, other: Cost) -> Cost:
@@ -45,6 +47,34 @@ class Cost:
         )
 
 
+@dataclass(frozen=True)
+class Pace:
+    """The seconds per pass over one task on this machine.
+
+    Attributes:
+        gradient: Seconds per meta-gradient.
+        product, evaluation: Seconds per pass of the other kinds; None: derived from ``gradient`` by :data:`PRODUCT`
+            and :data:`EVALUATION`.
+    """
+
+    gradient: float
+    product: float | None = None
+    evaluation: float | None = None
+
+
+def seconds_of(cost: Cost, pace: Pace) -> float:
+    """Return the seconds that ``cost`` takes at ``pace``."""
+    product = PRODUCT * pace.gradient if pace.product is None else pace.product
+    evaluation = EVALUATION * pace.gradient if pace.evaluation is None else pace.evaluation
+    return cost.gradients * pace.gradient + cost.products * product + cost.evaluations * evaluation
+
+
+def training_passes(settings: TrainSettings, tasks: int) -> Cost:
+    """Return the cost of training on ``tasks`` tasks, if the L-BFGS refinement uses all its iterations."""
+    adam = settings.iterations * min(settings.meta_batch, tasks)
+    return Cost(gradients=adam + settings.polish * LINE_SEARCH * tasks)
+
+
 def training_cost(settings: TrainSettings, tasks: int) -> float:
-    """Meta-gradients of training on that many tasks, if the polish runs to its end."""
-    return settings.iterations * min(settings.meta_batch, tasks) + settings.polish * LINE_SEARCH * tasks
+    """Return :func:`training_passes` in meta-gradients."""
+    return training_passes(settings, tasks).meta_gradients

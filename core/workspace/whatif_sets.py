@@ -1,6 +1,6 @@
-"""Named sets of changes, kept to be compared: one JSON file each in the folder ``sets`` of a workspace.
+"""Named sets of changes, for comparison: one JSON file each in the folder ``sets`` of a workspace.
 
-A set never changes; it can be deleted, and then its name is free again.
+A set never changes; after it is deleted its name can be used again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ _NAME = re.compile(r"[\w][\w .,()+-]{0,59}")
 
 @dataclass(frozen=True)
 class NamedSet:
-    """A set of changes with its name, who saved it and when (UTC, ISO 8601), and a note."""
+    """A named set of changes.
+
+    Attributes:
+        who: The reviewer who saved it.
+        at: The time it was saved (UTC, ISO 8601).
+        note: A comment.
+    """
 
     name: str
     changes: Changes
@@ -31,66 +37,69 @@ class NamedSet:
 
 
 class Sets:
-    """The named sets in one folder."""
+    """A folder of named sets."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save(self, name: str, changes: Changes, *, who: str = "", note: str = "") -> NamedSet:
-        """Keep ``changes`` under ``name``; the same changes once more are no fault, and leave the set as it was.
+        """Save ``changes`` under ``name``; an existing set with the same changes stays as it is.
 
         Raises:
-            UserError: the name cannot be one, is used for other changes, or there is nothing to keep.
+            UserError: the name is invalid or used for other changes, or there are no changes.
         """
         if not _NAME.fullmatch(name) or name != name.strip():
             raise UserError(
-                f"A set cannot be called {name!r}.", "Use up to 60 letters, digits, blanks and . , ( ) + - _"
+                f"{name!r} is not a valid name of a set.", "Use up to 60 letters, digits, blanks and . , ( ) + - _"
             )
         if not len(changes):
-            raise UserError("Nothing is removed or relabelled.", "Decide on tasks or images first.")
+            raise UserError("There are no changes.", "Remove or relabel tasks or images first.")
         if self._file(name).exists():
-            kept = self.get(name)
-            if kept.changes.hash != changes.hash:
-                raise UserError(f"There is a set {name!r} of other changes.", "Choose another name or delete it.")
-            return kept
-        made = NamedSet(name, changes, who, timestamp(), note)
-        told = {"format": FORMAT, "name": name, "who": who, "at": made.at, "note": note, "changes": changes.described()}
-        write_json(self._file(name), told)
-        return made
+            existing = self.get(name)
+            if existing.changes.hash != changes.hash:
+                raise UserError(f"The set {name!r} exists with other changes.", "Choose another name or delete it.")
+            return existing
+        at = timestamp()
+        fields = {"format": FORMAT, "name": name, "who": who, "at": at, "note": note, "changes": changes.described()}
+        write_json(self._file(name), fields)
+        return NamedSet(name, changes, who, at, note)
 
     def get(self, name: str) -> NamedSet:
-        """One set.
+        """Read one set.
 
         Raises:
-            UserError: there is none of this name, or its file is damaged.
+            UserError: the set does not exist, or its file is damaged.
         """
-        path = self._file(name)
-        if not path.exists():
-            raise UserError(f"There is no set {name!r}.", f"There is {', '.join(self.names()) or 'none yet'}.")
-        told = read_json_cached(path)
-        if not isinstance(told, dict) or told.get("format") != FORMAT or not isinstance(told.get("changes"), dict):
+        path = self._existing_file(name)
+        fields = read_json_cached(path)
+        if (
+            not isinstance(fields, dict)
+            or fields.get("format") != FORMAT
+            or not isinstance(fields.get("changes"), dict)
+        ):
             raise UserError(f"{path} is not a set of changes.", "Restore the file or delete it.")
-        who, at, note = (str(told.get(key, "")) for key in ("who", "at", "note"))
-        return NamedSet(name, Changes.from_described(told["changes"]), who, at, note)
+        who, at, note = (str(fields.get(key, "")) for key in ("who", "at", "note"))
+        return NamedSet(name, Changes.from_described(fields["changes"]), who, at, note)
 
     def names(self) -> list[str]:
-        """Names of all sets, oldest first."""
+        """Return the names of all sets, oldest first."""
         files = [path for path in self.folder.glob("*.json") if not path.name.startswith(".")]
         return [path.stem for path in sorted(files, key=lambda path: (path.stat().st_mtime, path.stem))]
 
     def delete(self, name: str) -> None:
-        """Forget a set.
+        """Delete a set.
 
         Raises:
-            UserError: there is none of this name.
+            UserError: the set does not exist.
         """
-        path = self._file(name)
-        if not path.exists():
-            raise UserError(f"There is no set {name!r}.", f"There is {', '.join(self.names()) or 'none yet'}.")
+        path = self._existing_file(name)
         with disk_errors(path):
             path.unlink()
 
+    def _existing_file(self, name: str) -> Path:
+        if not _NAME.fullmatch(name) or not self._file(name).exists():
+            raise UserError(f"Unknown set {name!r}.", f"Known: {', '.join(self.names()) or 'none'}.")
+        return self._file(name)
+
     def _file(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise UserError(f"There is no set {name!r}.", f"There is {', '.join(self.names()) or 'none yet'}.")
         return self.folder / f"{name}.json"

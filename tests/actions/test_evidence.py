@@ -18,7 +18,7 @@ from core.actions.evidence import KIND, EvidenceSettings, evidence, predicted_se
 from core.actions.train import train_model
 from core.checkpoints.model import ModelSpec
 from core.editing import retraining as retraining_module
-from core.editing.retraining import Retrain
+from core.editing.retraining import RetrainSettings
 from core.evidence.lds import lds, predicted_losses
 from core.evidence.methods import ALL_METHODS
 from core.evidence.subsets import subset_masks
@@ -204,13 +204,13 @@ def test_leave_one_out_from_the_present_model(workspace: Workspace) -> None:
 
 def test_a_retraining_has_the_settings_of_the_model(workspace: Workspace) -> None:
     model = workspace.project().model
-    assert Retrain().settings(model, 3) == TrainSettings(iterations=10, learning_rate=0.02, seed=3)
-    assert Retrain("warm").settings(model, 0) == TrainSettings(iterations=100, learning_rate=1e-3)
-    assert Retrain("fresh", 7).settings(model, 0).iterations == 7
-    with pytest.raises(UserError):
-        Retrain().settings(replace(model, story={}), 0)
+    assert RetrainSettings().settings(model, 3) == TrainSettings(iterations=10, learning_rate=0.02, seed=3)
+    assert RetrainSettings("warm").settings(model, 0) == TrainSettings(iterations=100, learning_rate=1e-3)
+    assert RetrainSettings("fresh", 7).settings(model, 0).iterations == 7
+    with pytest.raises(UserError, match=r"model\.json"):
+        RetrainSettings().settings(replace(model, story={}), 0)
     polished = replace(model, story={"training": {**model.story["training"], "polish": 20}})
-    assert Retrain("warm").settings(polished, 0).iterations == 0
+    assert RetrainSettings("warm").settings(polished, 0).iterations == 0
 
 
 @pytest.mark.parametrize(

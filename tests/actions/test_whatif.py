@@ -1,7 +1,8 @@
-"""What-ifs of a tiny workspace: against the long way round, with and without what is kept."""
+"""What-if estimates of a tiny workspace against the linear edit, with and without stored gradients."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,26 +13,20 @@ import pandas as pd
 import pytest
 import torch
 
-from core.actions import preparation, whatif
+from core.actions import preparation
 from core.actions.compute import Compute, Loaded
 from core.actions.edit import edit
-from core.actions.preparation import (
-    HELDOUT,
-    ROWS,
-    SKETCH,
-    TASKS,
-    prepare,
-    prepare_bytes,
-    prepare_seconds,
-    prepared,
-)
+from core.actions.preparation import find_preparation, prepare, prepare_bytes, prepare_cost
 from core.actions.rank import ranking
 from core.actions.train import train_model
-from core.actions.whatif import WhatIf, WhatIfEstimator
+from core.actions.whatif import open_estimator
 from core.checkpoints.model import ModelSpec
+from core.editing import prepared, whatif
 from core.editing.linear import change_gradient, row_change
+from core.editing.prepared import HELDOUT, ROWS, SKETCH, TASKS
 from core.editing.rows import row_gradients
 from core.editing.settings import FINETUNE
+from core.editing.whatif import WhatIf
 from core.influence import gradient_files as gradients
 from core.influence.basis import FILE, read_basis
 from core.influence.basis import KIND as BASIS
@@ -126,7 +121,7 @@ def relabels(rows: pd.DataFrame, task: str, role: str) -> frozenset[tuple[str, s
     return frozenset((task, role, row["image_id"], new["class"]) for row, new in pairs)
 
 
-def timeless(found: WhatIf) -> WhatIf:
+def without_seconds(found: WhatIf) -> WhatIf:
     return replace(found, seconds=0.0)
 
 
@@ -135,44 +130,44 @@ def close(have: torch.Tensor, want: torch.Tensor, tolerance: float = 1e-10) -> N
 
 
 def drop(workspace: Workspace, *names: str) -> None:
-    """As if gradients had been too large to be kept."""
-    run = prepared(workspace, EXACT)
+    """Delete files of gradients, as if they had been too large to be stored."""
+    run = find_preparation(workspace, EXACT)
     assert run is not None
     for name in names:
         (run.folder / name).unlink()
 
 
 @pytest.mark.parametrize("algorithm", ["maml", "fomaml", "anil", "meta-sgd"])
-def test_gradients_of_rows_add_up_to_change_gradients_whatever_the_weights(algorithm: str) -> None:
+def test_row_gradients_add_up_to_change_gradients_for_any_weights(algorithm: str) -> None:
     problem, rng = tiny_problem(count=2, steps=2, algorithm=algorithm), np.random.default_rng(0)
     rows = len(problem.tasks.rows)
     model, params, uneven = problem.model, problem.params, problem.episodes.with_weights(rng.uniform(0.2, 2, rows))
     left = uneven.tasks.rows["weight"].to_numpy() * rng.choice([0.0, 0.4, 1.0], rows)
     kept = [row_gradients(model, params, Task(*(part[[k]] for part in uneven.at(np.arange(2))))) for k in range(2)]
-    summed = torch.from_numpy(row_change(uneven, left).lost) @ torch.cat(kept)
+    summed = torch.from_numpy(row_change(uneven, left).decrease) @ torch.cat(kept)
     close(summed, change_gradient(model, params, uneven, left))
 
 
-@pytest.mark.parametrize("dropped", [(), (ROWS,), (ROWS, TASKS)], ids=["all kept", "no rows", "nothing kept"])
-def test_change_gradients_are_those_of_the_long_way(
+@pytest.mark.parametrize("dropped", [(), (ROWS,), (ROWS, TASKS)], ids=["all stored", "no rows", "nothing stored"])
+def test_change_gradients_equal_those_computed_without_stored_gradients(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
-    instant, loaded = WhatIfEstimator(copy, EXACT), Loaded(copy.project(), EXACT)
+    opened, loaded = open_estimator(copy, EXACT), Loaded(copy.project(), EXACT)
     for removal in sets:
         after = removal.applied(loaded.train.tasks)
         long = change_gradient(loaded.model, loaded.params, loaded.train, after.weights, after.labels)
-        close(instant.change_gradient(removal), long)
+        close(opened.change_gradient(removal), long)
 
 
-@pytest.mark.parametrize("dropped", [(), (ROWS,)], ids=["all kept", "no rows"])
-def test_a_what_if_is_the_linear_edit_with_the_same_basis(
+@pytest.mark.parametrize("dropped", [(), (ROWS,)], ids=["all stored", "no rows"])
+def test_an_estimate_equals_the_linear_edit_with_the_same_basis(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
-    instant = WhatIfEstimator(copy, EXACT)
+    opened = open_estimator(copy, EXACT)
     for removal in (*sets[:4], *sets[6:]):
-        found = instant.changes(removal)
+        found = opened.changes(removal)
         long = edit(
             copy, "linear", removal, solver=SETTINGS, finetune=FINETUNE, compute=EXACT, progress=Progress()
         ).json("edit.json")
@@ -185,60 +180,61 @@ def test_a_what_if_is_the_linear_edit_with_the_same_basis(
         assert found.relabelled == long["relabelled"]
         assert long["solver"]["residual"] > 1e-3
         assert found.residual == pytest.approx(long["solver"]["residual"], rel=0.5)
-    assert len(copy.runs.all(BASIS)) == 1, "the edits found the basis of the what-ifs"
+    assert len(copy.runs.all(BASIS)) == 1, "the edits reuse the basis of the estimates"
 
 
-@pytest.mark.parametrize("dropped", [(), (ROWS,), (ROWS, TASKS)], ids=["all kept", "no rows", "nothing kept"])
-def test_decisions_and_undos_change_no_bit_of_an_answer(
+@pytest.mark.parametrize("dropped", [(), (ROWS,), (ROWS, TASKS)], ids=["all stored", "no rows", "nothing stored"])
+def test_earlier_estimates_do_not_change_an_estimate(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
     rows = copy.project().tasks.train.rows
     series = [Changes(images=frozenset(rows["image_id"].unique()[:count])) for count in (1, 2, 5, 2)]
     series += [sets[3], sets[0], sets[5], sets[6], sets[7], series[2], sets[6]]
-    one = WhatIfEstimator(copy, EXACT)
+    one = open_estimator(copy, EXACT)
     for removal in series:
-        fresh = WhatIfEstimator(copy, EXACT)
+        fresh = open_estimator(copy, EXACT)
         assert torch.equal(one.change_gradient(removal), fresh.change_gradient(removal))
-        assert timeless(one.changes(removal)) == timeless(fresh.changes(removal))
+        assert without_seconds(one.changes(removal)) == without_seconds(fresh.changes(removal))
 
 
-def test_one_more_decision_costs_only_the_tasks_it_touches(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_more_removal_computes_only_the_tasks_it_touches(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     drop(copy, ROWS)
-    instant, computed = WhatIfEstimator(copy, EXACT), []
-    collected = instant._single.collected
+    opened, computed = open_estimator(copy, EXACT), []
+    collected = opened._episodes.collected
 
     def counted(function: object, positions: np.ndarray) -> object:
         computed.append(positions.tolist())
         return collected(function, positions)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(instant._single, "collected", counted)
+    monkeypatch.setattr(opened._episodes, "collected", counted)
     rows = copy.project().tasks.train.rows
     position = {name: at for at, name in enumerate(dict.fromkeys(rows["task_id"]))}
     touched = {image: sorted(position[t] for t in set(some["task_id"])) for image, some in rows.groupby("image_id")}
     one, other = list(touched)[:2]
-    instant.changes(Changes(images=frozenset({one})))
-    instant.changes(Changes(images=frozenset({one, other})))
-    instant.changes(Changes(images=frozenset({one})))
+    opened.changes(Changes(images=frozenset({one})))
+    opened.changes(Changes(images=frozenset({one, other})))
+    opened.changes(Changes(images=frozenset({one})))
     assert computed == [touched[one], touched[other]]
 
 
-def test_what_is_kept_in_memory_has_an_end(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_results_in_memory_are_bounded(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     drop(copy, ROWS)
-    monkeypatch.setattr(whatif, "_PIECE_BYTES", 1.0)
-    monkeypatch.setattr(whatif, "_ANSWERS", 2)
-    instant = WhatIfEstimator(copy, EXACT)
+    monkeypatch.setattr(whatif, "CACHED_GRADIENT_BYTES", 1.0)
+    monkeypatch.setattr(whatif, "CACHED_ESTIMATES", 2)
+    opened = open_estimator(copy, EXACT)
     images = copy.project().tasks.train.rows["image_id"].unique()
     for image in images[:4]:
-        instant.changes(Changes(images=frozenset({image})))
-    assert len(instant._answers) == 2
+        opened.changes(Changes(images=frozenset({image})))
+    assert len(opened._estimates) == 2
     touched = copy.project().tasks.train.rows.query("image_id == @images[3]")["task_id"].nunique()
-    assert len(instant._pieces) == touched
+    assert len(opened._pieces) == 1
+    assert len(opened._last_pieces) == touched
 
 
 @pytest.mark.parametrize("text", ["all", "h0", "h1,h3"])
-def test_a_new_target_is_scored_as_a_ranking_with_the_same_basis_scores_it(copy: Workspace, text: str) -> None:
-    found = WhatIfEstimator(copy, EXACT).target(Target.parse(text))
+def test_target_scores_equal_a_ranking_with_the_same_basis(copy: Workspace, text: str) -> None:
+    found = open_estimator(copy, EXACT).target(Target.parse(text))
     parts = {"solver": "low-rank", "rank": SETTINGS.rank, "damping": SETTINGS.damping}
     chosen = estimator("task-if", curvature_tasks=SETTINGS.curvature_tasks, **parts)
     long = ranking(copy, Target.parse(text), chosen, EXACT, Progress()).table("tasks.parquet").set_index("task_id")
@@ -247,21 +243,21 @@ def test_a_new_target_is_scored_as_a_ranking_with_the_same_basis_scores_it(copy:
     assert len(copy.runs.all(BASIS)) == 1
 
 
-def test_a_query_image_is_a_target_too(copy: Workspace) -> None:
+def test_a_query_image_can_be_a_target(copy: Workspace) -> None:
     heldout = copy.project().tasks.heldout.rows
     image = heldout[(heldout["task_id"] == "h2") & (heldout["role"] == "query")]["image_id"].iloc[0]
-    kept = WhatIfEstimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
+    kept = open_estimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
     drop(copy, TASKS)
-    computed = WhatIfEstimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
+    computed = open_estimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
     np.testing.assert_allclose(kept.table["score"], computed.table["score"], rtol=1e-9)
     with pytest.raises(UserError, match="no task 'nowhere'"):
-        WhatIfEstimator(copy, EXACT).target(Target.parse("nowhere"))
+        open_estimator(copy, EXACT).target(Target.parse("nowhere"))
 
 
-def test_the_basis_from_the_disk_is_the_basis_in_memory(ready: Workspace, tmp_path: Path) -> None:
+def test_the_stored_basis_equals_the_computed_basis(ready: Workspace, tmp_path: Path) -> None:
     loaded = Loaded(ready.project(), EXACT)
     (run,) = ready.runs.all(BASIS)
-    kept = read_basis(run, WhatIfEstimator(ready, EXACT)._params)
+    kept = read_basis(run.folder, open_estimator(ready, EXACT)._params)
     made = Solver(loaded, loaded.model, SETTINGS, RunWriter(tmp_path), Progress()).basis()
     assert torch.equal(kept.vectors, made.vectors)
     assert np.array_equal(kept.values, made.values)
@@ -270,7 +266,7 @@ def test_the_basis_from_the_disk_is_the_basis_in_memory(ready: Workspace, tmp_pa
     assert 0 <= report["residuals"]["0.1"] < 1
 
 
-def test_questions_that_share_a_curvature_share_its_basis(empty: Workspace, tmp_path: Path) -> None:
+def test_solves_with_the_same_curvature_share_its_basis(empty: Workspace, tmp_path: Path) -> None:
     usual = SolveSettings(rank=3, damping=0.3)
 
     def asked(settings: SolveSettings, compute: Compute = EXACT, *, first_order: bool = False) -> int:
@@ -290,14 +286,14 @@ def test_questions_that_share_a_curvature_share_its_basis(empty: Workspace, tmp_
         assert asked(replace(usual, **other)) == number
 
 
-def test_another_model_or_other_tasks_never_meet_an_old_basis(copy: Workspace, bare: Path, tmp_path: Path) -> None:
+def test_another_model_or_other_tasks_do_not_reuse_a_basis(copy: Workspace, bare: Path, tmp_path: Path) -> None:
     loaded = Loaded(copy.project(), EXACT)
 
     def question(at: Loaded) -> dict[str, object]:
         return Solver(at, at.model, SETTINGS, RunWriter(tmp_path), Progress(), copy.runs).basis_key()
 
     moved = loaded.with_params({name: value + 0.01 for name, value in loaded.params.items()})
-    assert question(moved) != question(loaded), "parameters on the way of the training are not the model's"
+    assert question(moved) != question(loaded), "parameters of a training snapshot are not those of the model"
     for name in ("model", "tasks"):
         assert question(loaded)[name] == copy.project().hashes[name]
     settings = TrainSettings(iterations=5, meta_batch=2, learning_rate=0.01)
@@ -305,16 +301,16 @@ def test_another_model_or_other_tasks_never_meet_an_old_basis(copy: Workspace, b
     train_model(bare / "tasks", tmp_path / "model", spec, settings, Compute("cpu"), Progress(), "by a test")
     shutil.rmtree(copy.folder / "model")
     shutil.copytree(tmp_path / "model", copy.folder / "model")
-    assert prepared(copy, EXACT) is None
-    with pytest.raises(UserError, match=r"Nothing is prepared .*whatif --prepare"):
-        WhatIfEstimator(copy, EXACT)
+    assert find_preparation(copy, EXACT) is None
+    with pytest.raises(UserError, match="whatif --prepare"):
+        open_estimator(copy, EXACT)
     prepare(copy, EXACT, Progress())
     assert len(copy.runs.all(BASIS)) == 2
 
 
 @pytest.mark.parametrize("name", [FILE, TASKS, ROWS, SKETCH])
 @pytest.mark.parametrize("damage", ["cut", "noise", "other size"])
-def test_a_damaged_file_is_refused_by_its_path(copy: Workspace, name: str, damage: str) -> None:
+def test_a_damaged_file_is_named_in_the_error(copy: Workspace, name: str, damage: str) -> None:
     (run,) = copy.runs.all(BASIS if name == FILE else preparation.KIND)
     path = run.folder / name
     if damage == "cut":
@@ -327,14 +323,14 @@ def test_a_damaged_file_is_refused_by_its_path(copy: Workspace, name: str, damag
         save_file({"vectors": torch.zeros(3, 2), "values": torch.zeros(3, dtype=torch.float64)}, path)
     else:
         np.save(path, np.zeros((3, 2)))
-    with pytest.raises(UserError, match=rf"{name}.*Delete the run"):
-        WhatIfEstimator(copy, EXACT)
+    with pytest.raises(UserError, match=re.escape(name)):
+        open_estimator(copy, EXACT)
 
 
-def test_interrupted_preparation_goes_on_where_it_stopped(
+def test_an_interrupted_preparation_resumes(
     empty: Workspace, ready: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, asked = preparation.row_gradients, []
+    original, asked = prepared.row_gradients, []
 
     def stops(*args: object) -> torch.Tensor:
         asked.append(args)
@@ -342,20 +338,20 @@ def test_interrupted_preparation_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return original(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(preparation, "row_gradients", stops)
+    monkeypatch.setattr(prepared, "row_gradients", stops)
     with pytest.raises(KeyboardInterrupt):
         prepare(empty, EXACT, Progress())
-    assert prepared(empty, EXACT) is None
+    assert find_preparation(empty, EXACT) is None
     prepare(empty, EXACT, Progress())
-    assert len(asked) == N + 1, "three were done, one broke off"
+    assert len(asked) == N + 1, "three were stored, one was interrupted"
     for name in (TASKS, ROWS, SKETCH):
-        here, there = (prepared(one, EXACT) for one in (empty, ready))
+        here, there = (find_preparation(one, EXACT) for one in (empty, ready))
         assert here is not None
         assert there is not None
         np.testing.assert_array_equal(np.load(here.folder / name), np.load(there.folder / name))
 
 
-def test_gradients_that_would_take_too_much_are_not_kept(
+def test_gradients_above_the_size_limit_are_not_stored(
     empty: Workspace, ready: Workspace, sets: list[Changes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = sum(value.numel() for value in empty.project().model.params.values())
@@ -363,25 +359,25 @@ def test_gradients_that_would_take_too_much_are_not_kept(
     run = prepare(empty, EXACT, Progress())
     assert (run.folder / TASKS).exists()
     assert not (run.folder / ROWS).exists()
-    here, there = WhatIfEstimator(empty, EXACT).changes(sets[1]), WhatIfEstimator(ready, EXACT).changes(sets[1])
+    here, there = open_estimator(empty, EXACT).changes(sets[1]), open_estimator(ready, EXACT).changes(sets[1])
     assert here.predicted_loss_change == pytest.approx(there.predicted_loss_change, rel=1e-8)
-    smaller = prepare_seconds(empty.project(), 1.0, EXACT)
+    smaller = prepare_cost(empty.project(), EXACT).meta_gradients
     monkeypatch.undo()
-    assert prepare_seconds(empty.project(), 1.0, EXACT) > smaller
+    assert prepare_cost(empty.project(), EXACT).meta_gradients > smaller
 
 
-def test_what_cannot_be_removed_is_refused(ready: Workspace) -> None:
-    instant = WhatIfEstimator(ready, EXACT)
-    with pytest.raises(UserError, match="Nothing is removed"):
-        instant.changes(Changes())
+def test_invalid_changes_are_refused(ready: Workspace) -> None:
+    opened = open_estimator(ready, EXACT)
+    with pytest.raises(UserError, match="no changes"):
+        opened.changes(Changes())
     with pytest.raises(UserError, match="'nowhere' is not in the task list"):
-        instant.changes(Changes(frozenset({"nowhere"})))
-    with pytest.raises(UserError, match="Nothing would be left"):
-        instant.changes(Changes(frozenset(ready.project().tasks.train.task_ids)))
+        opened.changes(Changes(frozenset({"nowhere"})))
+    with pytest.raises(UserError, match="every task"):
+        opened.changes(Changes(frozenset(ready.project().tasks.train.task_ids)))
 
 
-def test_the_report_says_how_good_the_basis_is(ready: Workspace) -> None:
-    run = prepared(ready, EXACT)
+def test_the_report_holds_residuals_and_sizes(ready: Workspace) -> None:
+    run = find_preparation(ready, EXACT)
     assert isinstance(run, Run)
     report = run.json("report.json")
     assert set(report["residuals"]) == {"random", "mean target"}
@@ -391,8 +387,8 @@ def test_the_report_says_how_good_the_basis_is(ready: Workspace) -> None:
     assert report["shift"] == pytest.approx(report["damping"] + ready.project().model.spec.delta)
 
 
-def test_an_answer_says_which_classes_and_tasks_change(ready: Workspace, sets: list[Changes]) -> None:
-    found, loaded = WhatIfEstimator(ready, EXACT).changes(sets[0]), Loaded(ready.project(), EXACT)
+def test_an_estimate_lists_changes_per_class_and_task(ready: Workspace, sets: list[Changes]) -> None:
+    found, loaded = open_estimator(ready, EXACT).changes(sets[0]), Loaded(ready.project(), EXACT)
     query = loaded.heldout.tasks.rows.query("role == 'query'")
     assert {one.name: one.rows for one in found.classes} == query["class"].value_counts().to_dict()
     assert {task.task_id for task in found.tasks} == set(loaded.heldout.tasks.task_ids)
@@ -404,28 +400,28 @@ def test_an_answer_says_which_classes_and_tasks_change(ready: Workspace, sets: l
 
 
 @pytest.mark.parametrize("text", ["all", "h1", "h0,h2"])
-def test_a_target_of_a_change_is_predicted_by_its_score(ready: Workspace, text: str) -> None:
-    instant, target = WhatIfEstimator(ready, EXACT), Target.parse(text)
-    scores = instant.target(target).table.set_index("task_id")["score"]
+def test_the_predicted_loss_of_a_target_equals_its_score(ready: Workspace, text: str) -> None:
+    opened, target = open_estimator(ready, EXACT), Target.parse(text)
+    scores = opened.target(target).table.set_index("task_id")["score"]
     changes = Changes(frozenset({"t3"}))
-    one = instant.changes(changes, target).target
+    one = opened.changes(changes, target).target
     assert one is not None
     assert one.loss_predicted - one.loss == pytest.approx(scores["t3"], rel=1e-7)
-    after = instant._evaluated(instant._params + instant.solve(instant.change_gradient(changes))[0])
-    chosen = [name in target.tasks or not target.tasks for name in instant.loaded.heldout.tasks.task_ids]
+    after = opened._evaluate(opened._params + opened.solve(opened.change_gradient(changes))[0])
+    chosen = [name in target.tasks or not target.tasks for name in opened.loaded.heldout.tasks.task_ids]
     assert one.loss_after == pytest.approx(after.loss[chosen].mean())
     assert one.probability is one.probability_after is None
 
 
 def test_a_query_image_has_a_probability(ready: Workspace) -> None:
-    instant, heldout = WhatIfEstimator(ready, EXACT), ready.project().tasks.heldout.rows
+    opened, heldout = open_estimator(ready, EXACT), ready.project().tasks.heldout.rows
     image = heldout[(heldout["task_id"] == "h2") & (heldout["role"] == "query")]["image_id"].iloc[0]
     target = Target.parse(f"h2/{image}")
-    image_scores = instant.images(target).table.set_index("image_id")
+    image_scores = opened.images(target).table.set_index("image_id")
     worst = image_scores.index[0]
-    one = instant.changes(Changes(images=frozenset({worst})), target).target
+    one = opened.changes(Changes(images=frozenset({worst})), target).target
     assert one is not None
-    rows = instant.unedited.rows
+    rows = opened.unedited.rows
     before = rows[(rows["task_id"] == "h2") & (rows["image_id"] == image)]["confidence"].iloc[0]
     assert one.probability == pytest.approx(before)
     assert one.loss_predicted - one.loss == pytest.approx(image_scores["score"][worst], rel=1e-7)
@@ -434,10 +430,10 @@ def test_a_query_image_has_a_probability(ready: Workspace) -> None:
 
 
 @pytest.mark.parametrize("text", ["all", "h1"])
-def test_images_are_scored_as_a_ranking_scores_them_kept_or_not(copy: Workspace, text: str) -> None:
-    kept = WhatIfEstimator(copy, EXACT).images(Target.parse(text)).table
+def test_image_scores_equal_a_ranking_with_and_without_stored_gradients(copy: Workspace, text: str) -> None:
+    kept = open_estimator(copy, EXACT).images(Target.parse(text)).table
     drop(copy, ROWS)
-    computed = WhatIfEstimator(copy, EXACT).images(Target.parse(text)).table
+    computed = open_estimator(copy, EXACT).images(Target.parse(text)).table
     pd.testing.assert_frame_equal(kept, computed, rtol=1e-9)
     parts = {"solver": "low-rank", "rank": SETTINGS.rank, "damping": SETTINGS.damping}
     chosen = estimator("task-if", curvature_tasks=SETTINGS.curvature_tasks, **parts)

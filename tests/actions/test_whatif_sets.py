@@ -11,12 +11,13 @@ import pytest
 
 from core.actions import preparation
 from core.actions.compute import Compute
-from core.actions.edit import SOLVE, edit
+from core.actions.edit import edit
 from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
-from core.actions.whatif import WhatIfEstimator
+from core.actions.whatif import open_estimator
 from core.actions.whatif_sets import class_table, compare
-from core.actions.why import failing_images, failing_tasks, worst
+from core.actions.why import failing_images, failing_tasks, most_harmful
+from core.editing.methods import SOLVE
 from core.editing.settings import FINETUNE
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
@@ -50,11 +51,11 @@ def ready(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:  #
 
 
 def test_estimates_stand_beside_measurements_of_the_very_same_changes(ready: Workspace) -> None:
-    instant = WhatIfEstimator(ready, COMPUTE)
+    instant = open_estimator(ready, COMPUTE)
     before = {one.named.name: one for one in compare(ready, instant, COMPUTE)}
     assert list(before) == ["tasks", "labels", "stale"]
     assert before["tasks"].estimate == instant.changes(Changes(frozenset({"t0"})))
-    assert not any(one.measured for one in before.values())
+    assert not any(one.measurements for one in before.values())
     assert before["stale"].estimate is None
     assert "'nowhere' is not in the task list" in str(before["stale"].fault)
     run = edit(
@@ -68,19 +69,19 @@ def test_estimates_stand_beside_measurements_of_the_very_same_changes(ready: Wor
     )
     evaluation(ready, COMPUTE, Progress())
     other, one = compare(ready, instant, COMPUTE, ["tasks", "labels"])
-    assert not other.measured
-    assert one.measured["retrain"].run.id == run.id
-    assert one.measured["retrain"].accuracy.mean == run.json("edit.json")["accuracy"]["mean"]
-    assert one.measured["retrain"].better is not None
+    assert not other.measurements
+    assert one.measurements["retrain"].run.id == run.id
+    assert one.measurements["retrain"].accuracy.mean == run.json("edit.json")["accuracy"]["mean"]
+    assert one.measurements["retrain"].better is not None
     (unprepared,) = compare(ready, None, COMPUTE, ["labels"])
     assert unprepared.estimate is None
-    assert set(unprepared.measured) == {"retrain"}
-    with pytest.raises(UserError, match="There is no set 'none'"):
+    assert set(unprepared.measurements) == {"retrain"}
+    with pytest.raises(UserError, match="'none'"):
         compare(ready, instant, COMPUTE, ["none"])
 
 
 def test_classes_are_a_column_a_set(ready: Workspace) -> None:
-    compared = compare(ready, WhatIfEstimator(ready, COMPUTE), COMPUTE)
+    compared = compare(ready, open_estimator(ready, COMPUTE), COMPUTE)
     table = class_table(compared)
     assert list(table.columns) == ["class", "rows", "unedited", "tasks", "labels"]
     assert compared[0].estimate is not None
@@ -105,7 +106,7 @@ def test_what_fails_comes_worst_first() -> None:
 
 def test_only_what_harms_is_among_the_worst() -> None:
     table = pd.DataFrame({"image_id": ["x", "y", "z"], "score": [-2.0, -1.0, 1.0]})
-    assert worst(table, "images", 1) == Changes(images=frozenset({"x"}))
-    assert worst(table, "images", 3) == Changes(images=frozenset({"x", "y"}))
-    with pytest.raises(UserError, match="None of the images"):
-        worst(table.tail(1), "images", 3)
+    assert most_harmful(table, "images", 1) == Changes(images=frozenset({"x"}))
+    assert most_harmful(table, "images", 3) == Changes(images=frozenset({"x", "y"}))
+    with pytest.raises(UserError, match="images"):
+        most_harmful(table.tail(1), "images", 3)

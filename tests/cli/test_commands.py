@@ -259,7 +259,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["evaluate", "-w", "mine", "--device", "abacus"], "'abacus'"),
     (["evaluate", "-w", "mine", "--dtype", "float8"], "dtype: 'float8'"),
     (["edit", "-w", "mine", "--how", "pray"], "how: 'pray'"),
-    (["edit", "-w", "mine", "--how", "linear"], "removed"),
+    (["edit", "-w", "mine", "--how", "linear"], "changes"),
     (["edit", "-w", "mine", "--set", "none"], "'none'"),
     (["sets", "save", "x", "-w", "mine", "--relabel", "a"], "IMAGE=CLASS"),
     (["sets", "save", "x", "-w", "mine", "--tasks", "t99"], "'t99'"),

@@ -1,4 +1,4 @@
-"""What is foretold follows from the pace of each pass and the size of the problem."""
+"""Predicted times follow from the measured passes and the size of the problem."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from core.actions.compute import Compute, Loaded
 from core.checkpoints.model import Model, ModelSpec
 from core.editing import measured_cost as cost
-from core.maml.training import TrainSettings
+from core.maml.cost import LINE_SEARCH, Cost, Pace, seconds_of, training_cost, training_passes
+from core.maml.settings import TrainSettings
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate
 from core.workspace.workspace import Project
@@ -24,39 +25,50 @@ def loaded(tmp_path: Path) -> Loaded:
     return Loaded(Project(tasks.images(), tasks, Model(spec, spec.init(0, torch.float64), {})), Compute("cpu"))
 
 
-def test_costs_are_paces_times_sizes(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predicted_times_are_paces_times_sizes(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     paces = iter(
         [
-            cost._Pace(0.01, 1.0, 0.5),  # forward
-            cost._Pace(0.1, 2.0, 0.6),  # gradient
-            cost._Pace(0.2, 3.0, 0.9),  # product
-            cost._Pace(0.3, 4.0, 0.8),  # scores
+            cost.PassTime(0.01, 1.0, 0.5),  # forward
+            cost.PassTime(0.1, 2.0, 0.6),  # gradient
+            cost.PassTime(0.2, 3.0, 0.9),  # product
+            cost.PassTime(0.3, 4.0, 0.8),  # scores
         ]
     )
-    monkeypatch.setattr(cost, "_pace", lambda run, tasks, device: next(paces))
+    monkeypatch.setattr(cost, "_pass_time", lambda run, tasks, device: next(paces))
     settings = TrainSettings(iterations=50, meta_batch=4, polish=3)
     found = {one.stage: one for one in cost.estimate_costs(loaded, settings, Progress())}
     assert list(found) == ["Train", "Evaluate", "Rank", "Fine-tune"]
-    assert found["Train"].low == pytest.approx(0.1 * (50 * 4 + 3 * 100) + 2 + cost._LOADING)
+    assert found["Train"].low == pytest.approx(0.1 * (50 * 4 + 3 * LINE_SEARCH * 100) + 2 + cost._STARTUP_SECONDS)
     assert (
-        found["Evaluate"].low == found["Evaluate"].high == pytest.approx(0.01 * 10 + 0.1 * 100 + 1 + 2 + cost._LOADING)
+        found["Evaluate"].low
+        == found["Evaluate"].high
+        == pytest.approx(0.01 * 10 + 0.1 * 100 + 1 + 2 + cost._STARTUP_SECONDS)
     )
-    once, product = 0.1 * 10 + 0.3 * 100 + 2 + 3 + 4 + cost._LOADING, 0.2 * 64
+    once, product = 0.1 * 10 + 0.3 * 100 + 2 + 3 + 4 + cost._STARTUP_SECONDS, 0.2 * 64
     assert found["Rank"].low == pytest.approx(once + 40 * product)
     assert found["Rank"].high == pytest.approx(once + 85 * product)
     assert found["Rank"].gb == pytest.approx(0.9 + 600 * 600 / 1e9)
-    assert found["Fine-tune"].low == pytest.approx(0.1 * 40 * 12 + 2 + cost._LOADING)
+    assert found["Fine-tune"].low == pytest.approx(0.1 * 40 * 12 + 2 + cost._STARTUP_SECONDS)
 
 
-def test_a_pass_is_run_until_it_gets_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_is_repeated_until_it_gets_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 8.0, 10.0, 12.0, 20.0, 21.0, 30.0, 31.0])  # runs of 8, 2, 1 and 1 seconds
     monkeypatch.setattr(cost.time, "perf_counter", lambda: next(clock))
-    pace = cost._pace(lambda: None, 4, torch.device("cpu"))
+    pace = cost._pass_time(lambda: None, 4, torch.device("cpu"))
     assert pace.seconds == 0.25
-    assert pace.start == 7.0
+    assert pace.warmup == 7.0
 
 
-def test_every_pass_really_runs(loaded: Loaded) -> None:
+def test_every_pass_runs(loaded: Loaded) -> None:
     found = cost.estimate_costs(loaded, None, Progress())
     assert [one.stage for one in found] == ["Evaluate", "Rank", "Fine-tune"]
     assert all(0 < one.low <= one.high and one.gb > 0.05 for one in found)
+
+
+def test_a_measured_pace_predicts_every_kind_of_pass(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_pass_time", lambda run, tasks, device: cost.PassTime(0.1, 1.0, 0.5))
+    pace = cost.measure_pace(loaded)
+    assert seconds_of(Cost(3, 5, 7), pace) == pytest.approx(0.1 * Cost(3, 5, 7).meta_gradients)
+    assert seconds_of(Cost(3, 5, 7), Pace(1, 10, 100)) == 3 + 50 + 700
+    settings = TrainSettings(iterations=10, meta_batch=4, polish=2)
+    assert seconds_of(training_passes(settings, 100), pace) == pytest.approx(0.1 * training_cost(settings, 100))

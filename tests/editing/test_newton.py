@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.editing.cost import Cost, training_cost
 from core.editing.krylov import Krylov
-from core.editing.newton import SHARES, NewtonSettings, mean_loss, newton_edit
+from core.editing.newton import SHARES, mean_loss, newton_edit
+from core.editing.settings import NewtonSettings
 from core.editing.steps import StepSettings, single_task_finetune
 from core.influence.curvature import Curvature
+from core.maml.cost import Cost, training_cost
 from core.maml.episodes import Episodes, no_progress
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
+from core.runtime.settings import SettingError
 from core.tasks.changes import Changes, cleaned
 from tests.influence import reference
 from tests.problems import Problem, tiny_problem
@@ -89,7 +92,7 @@ def damped(matrix: Tensor, gradient: Tensor, shift: float) -> Tensor:
     return -torch.linalg.solve(matrix + shift * torch.eye(len(matrix), dtype=torch.float64), gradient)
 
 
-def test_a_krylov_space_of_full_size_answers_for_every_shift(problem: Problem) -> None:
+def test_a_full_krylov_space_solves_for_every_shift(problem: Problem) -> None:
     gradient, matrix, _ = dense(problem)
     curvature = Curvature("gauss-newton", problem.model, problem.params, problem.episodes)
     space = Krylov(lambda v: curvature(v) / len(problem.episodes), gradient, len(gradient))
@@ -99,7 +102,7 @@ def test_a_krylov_space_of_full_size_answers_for_every_shift(problem: Problem) -
         close(space.step(shift), damped(matrix, gradient, shift))
 
 
-def test_a_small_krylov_space_answers_for_every_shift_as_conjugate_gradients_do() -> None:
+def test_a_small_krylov_space_gives_the_minimiser_for_every_shift() -> None:
     """k products: the minimiser of the quadratic model over the space, built here by plain powers."""
     rng = np.random.default_rng(3)
     root = torch.from_numpy(rng.normal(size=(30, 30)))
@@ -147,7 +150,7 @@ def test_the_edit_is_the_best_dense_step_of_the_changed_objective(problem: Probl
     assert made.report["largest"] == pytest.approx(largest, rel=1e-7)
 
 
-def test_changes_change_the_step() -> None:
+def test_the_step_depends_on_the_changes() -> None:
     problem = uneven(tiny_problem())
     one = newton_edit(problem.model, problem.params, problem.episodes, ALL)
     of = changed(problem)
@@ -155,7 +158,7 @@ def test_changes_change_the_step() -> None:
     assert float((flatten(one.params) - flatten(other.params)).norm()) > 1e-3
 
 
-def test_it_lowers_the_objective_and_says_by_how_much() -> None:
+def test_the_step_lowers_the_objective_by_the_reported_amount() -> None:
     problem = tiny_problem()
     made = newton_edit(problem.model, problem.params, problem.episodes, ALL)
     assert made.report["taken"]
@@ -164,7 +167,7 @@ def test_it_lowers_the_objective_and_says_by_how_much() -> None:
     assert made.report["objective"] - value_at(problem, flat) == pytest.approx(made.report["actual"], rel=1e-8)
 
 
-def test_where_the_problem_is_quadratic_the_model_is_right() -> None:
+def test_the_quadratic_model_is_exact_for_tiny_steps() -> None:
     """Close to where it is, every problem is: with so much damping that the step is tiny, the ratio is 1."""
     problem = tiny_problem()
     gradient, matrix, decay = dense(problem)
@@ -196,7 +199,7 @@ def test_a_trial_that_is_not_finite_is_never_taken(monkeypatch: pytest.MonkeyPat
     assert report["share"] in SHARES[2:]
 
 
-def test_nothing_moves_at_a_stationary_point() -> None:
+def test_a_stationary_point_is_not_moved() -> None:
     problem = tiny_problem()
     still = replace(problem.model, delta=0.0)
     none = problem.episodes.with_weights(np.zeros(len(problem.tasks.rows)))
@@ -223,7 +226,7 @@ class Counting(Progress):
         super().advance(units, note)
 
 
-def test_the_cost_is_what_was_run() -> None:
+def test_the_cost_equals_the_passes_that_ran() -> None:
     problem = tiny_problem(count=5)
     settings, told = NewtonSettings(gradient_tasks=3, curvature_tasks=2, products=4), Counting()
     made = newton_edit(problem.model, problem.params, problem.episodes, settings, told)
@@ -241,17 +244,17 @@ def test_the_cost_of_training_counts_tasks() -> None:
     assert training_cost(TrainSettings(iterations=10, meta_batch=2, polish=10), 100) == 20 + 1300
 
 
-def test_an_interrupted_step_repeats_nothing() -> None:
+def test_an_interrupted_step_repeats_no_work() -> None:
     problem = tiny_problem()
     kept: list[list[np.ndarray]] = []
 
-    def remember(compute: Any) -> list[np.ndarray]:
+    def save_step(compute: Any) -> list[np.ndarray]:
         kept.append([np.asarray(value) for value in compute()])
         return kept[-1]
 
-    made = newton_edit(problem.model, problem.params, problem.episodes, remember=remember)
+    made = newton_edit(problem.model, problem.params, problem.episodes, save_step=save_step)
     left, told = list(kept), Counting()
-    again = newton_edit(problem.model, problem.params, problem.episodes, progress=told, remember=lambda _: left.pop(0))
+    again = newton_edit(problem.model, problem.params, problem.episodes, progress=told, save_step=lambda _: left.pop(0))
     assert not told.done
     assert not left
     assert again.report == made.report
@@ -268,20 +271,29 @@ def test_single_precision_comes_close() -> None:
     close(flatten(other.params).double(), flatten(one.params), 1e-3)
 
 
-def test_what_is_not_finite_is_refused() -> None:
+def test_a_gradient_that_is_not_finite_is_refused() -> None:
     problem = tiny_problem()
     broken = unflatten(flatten(problem.params) * float("nan"), problem.params)
     with pytest.raises(UserError, match="not finite"):
         newton_edit(problem.model, broken, problem.episodes)
 
 
-@pytest.mark.parametrize("wrong", [{"products": 0}, {"gradient_tasks": -1}, {"curvature_tasks": -1}, {"seed": -1}])
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="Newton step"):
+@pytest.mark.parametrize(
+    ("wrong", "option"),
+    [
+        ({"products": 0}, "newton-products"),
+        ({"gradient_tasks": -1}, "newton-tasks"),
+        ({"curvature_tasks": -1}, "newton-curvature-tasks"),
+        ({"seed": -1}, "newton-seed"),
+    ],
+)
+def test_invalid_newton_settings_are_refused(wrong: dict[str, int], option: str) -> None:
+    with pytest.raises(SettingError) as caught:
         NewtonSettings(**wrong)
+    assert caught.value.name == option
 
 
-def test_few_steps_are_adam_of_one_task_each() -> None:
+def test_steps_are_adam_with_one_task_per_step() -> None:
     problem = tiny_problem()
     settings = StepSettings(budget=6, rate=3e-3, seed=2)
     made = single_task_finetune(problem.model, problem.params, problem.episodes, settings)
@@ -291,7 +303,7 @@ def test_few_steps_are_adam_of_one_task_each() -> None:
     assert settings.cost.meta_gradients == 6
 
 
-def test_few_steps_lower_the_objective() -> None:
+def test_steps_lower_the_objective() -> None:
     problem = tiny_problem()
     every = np.arange(4)
     after = single_task_finetune(problem.model, problem.params, problem.episodes, StepSettings(budget=40))
@@ -301,7 +313,10 @@ def test_few_steps_lower_the_objective() -> None:
     assert now < before
 
 
-@pytest.mark.parametrize("wrong", [{"budget": 0}, {"budget": 4, "rate": 0.0}, {"budget": 4, "seed": -1}])
-def test_steps_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="steps"):
+@pytest.mark.parametrize(
+    ("wrong", "value"),
+    [({"budget": 0}, "0 steps"), ({"budget": 4, "rate": 0.0}, "rate is 0.0"), ({"budget": 4, "seed": -1}, "seed -1")],
+)
+def test_invalid_step_settings_are_refused(wrong: dict[str, Any], value: str) -> None:
+    with pytest.raises(UserError, match=re.escape(value)):
         StepSettings(**wrong)

@@ -18,7 +18,6 @@ import pytest
 
 from core.actions.compute import Compute
 from core.actions.edit import edit
-from core.editing.cost import training_cost
 from core.experiments import catalog, edit_methods, figure2
 from core.experiments.catalog import EXPERIMENTS, Experiment
 from core.experiments.context import ExperimentContext, Repetition
@@ -26,6 +25,7 @@ from core.experiments.profiles import MNIST, PROFILES, Profile
 from core.experiments.results import Table, read_result
 from core.experiments.run import image_sets, result_folder, run_experiment
 from core.experiments.summary import ExperimentSummary, Measurements
+from core.maml.cost import training_cost
 from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings
 from core.runtime.errors import UserError

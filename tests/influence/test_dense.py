@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.func import grad
 
-from core.editing.linear import change_gradient, linear_edit
+from core.editing.linear import change_gradient
 from core.influence.curvature import CURVATURES, Curvature
 from core.influence.scores import image_table, instance_table, task_table
 from core.influence.solvers import conjugate_gradients
@@ -158,27 +158,6 @@ def test_predictions_of_the_adapted_model(problem: Problem) -> None:
             assert rows["predicted"].tolist() == log_probability.argmax(-1).tolist()
             names = dict(zip(rows["label"], rows["class"], strict=True))
             assert rows["predicted_class"].tolist() == [names[i] for i in rows["predicted"]]
-
-
-def test_linear_edit_is_the_sum_of_the_influence_functions(problem: Problem) -> None:
-    """Whole tasks, query rows and support rows removed together."""
-    rows = problem.tasks.rows
-    ids = problem.tasks.task_ids
-    weights = rows["weight"].to_numpy().copy()
-    expected = torch.zeros(len(reference.flat_params(problem)), dtype=torch.float64)
-    gone_query = np.flatnonzero((rows["task_id"] == ids[0]) & (rows["role"] == "query"))[-1]
-    gone_support = np.flatnonzero((rows["task_id"] == ids[0]) & (rows["role"] == "support"))[0]
-    weights[[gone_query, gone_support]] = 0
-    expected += reference.query_row_gradients(problem, ids[0])[-1] + reference.support_row_gradients(problem, ids[0])[0]
-    if len(ids) > 1:
-        weights[(rows["task_id"] == ids[-1]).to_numpy()] = 0
-        expected += reference.gradient(problem, ids[-1])
-    gradient = change_gradient(problem.model, problem.params, problem.episodes, weights)
-    close(gradient, expected)
-    dense = reference.dense_gauss_newton(problem, ids) + 0.7 * torch.eye(len(expected), dtype=torch.float64)
-    operator = Curvature("gauss-newton", problem.model, problem.params, problem.episodes)
-    edited, _ = linear_edit(problem.params, operator, gradient, shift=0.7, tolerance=1e-13, iterations=500)
-    close(flatten(edited) - reference.flat_params(problem), torch.linalg.solve(dense, expected))
 
 
 def test_removal_matches_the_objective_without_the_rows(problem: Problem) -> None:

@@ -14,13 +14,13 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from core.actions.compute import Compute
-from core.actions.curve import CurveSettings, curve
+from core.actions.curve import curve
 from core.actions.decide import mark, worst_items
-from core.actions.edit import NEWTON, SOLVE, STEP_METHODS, edit
+from core.actions.edit import edit
 from core.actions.rank import ranking
 from core.checkpoints.model import Model, ModelSpec, save_model
-from core.editing.newton import NewtonSettings
-from core.editing.settings import DEFAULT_EDIT_METHODS, FINETUNE
+from core.editing.methods import SOLVE
+from core.editing.settings import DEFAULT_EDIT_METHODS, FINETUNE, NEWTON, STEP_METHODS, CurveSettings, NewtonSettings
 from core.editing.settings import FINETUNE as CURVE_FINETUNE
 from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target

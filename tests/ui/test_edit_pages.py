@@ -15,14 +15,15 @@ import pytest
 from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.decide import mark
-from core.actions.edit import CONTROLS, EDIT_METHODS, SOLVE, STEP_METHODS
 from core.actions.export import export
 from core.actions.preparation import prepare
-from core.actions.whatif import WhatIfEstimator
+from core.actions.whatif import open_estimator
 from core.checkpoints.model import save_trajectory
 from core.decisions.log import Item
-from core.editing.newton import NewtonSettings
-from core.editing.settings import DEFAULT_EDIT_METHODS, FINETUNE
+from core.editing.methods import SOLVE
+from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, STEP_METHODS, NewtonSettings
+from core.editing.steps import start_text
+from core.editing.whatif import WhatIfEstimator
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
 from core.runtime.files import read_json, write_json
@@ -179,8 +180,7 @@ class TestEdit:
             "start": {"number": 2, "losses": [1.2, 1.1, 0.9, 1], "tasks": 8}
         }
         write_json(run.folder / "edit.json", figures)
-        said = "They began at snapshot 3 of 3 of its training, which 8 held-out tasks liked best."
-        assert said in words(show("edit"))
+        assert f"They began at {start_text(figures)}." in words(show("edit"))
 
     def test_edits_of_earlier_versions_are_shown_without_a_cost(self, show: Open, full: Workspace) -> None:
         for way in ("newton", "steps", "steps-all"):
@@ -239,7 +239,7 @@ class TestEdit:
         )
         page = show("edit")
         said = words(page)
-        found = WhatIfEstimator(full, Compute()).changes(full.changes())
+        found = open_estimator(full, Compute()).changes(full.changes())
         assert asked == [full.changes()] * 2, "one here, one on the page"
         assert f"Held-out accuracy ≈ *{in_points(found.accuracy_change)}*" in said
         assert f"residual of the solve {found.residual:.0%}" in said

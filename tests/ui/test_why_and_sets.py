@@ -13,8 +13,8 @@ from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
-from core.actions.whatif import WhatIfEstimator
-from core.actions.why import worst
+from core.actions.whatif import open_estimator
+from core.actions.why import most_harmful
 from core.decisions.log import Decision, Item
 from core.influence.targets import Target
 from core.runtime.progress import Progress
@@ -83,9 +83,9 @@ class TestWhy:
     def test_what_removing_the_worst_would_do_is_the_instant_answer(self, show: Open, ready: Workspace) -> None:
         page = show("why")
         target = Target.parse(page.selectbox(key="why_target").value)
-        instant = WhatIfEstimator(ready, Compute())
+        instant = open_estimator(ready, Compute())
         count = int(page.number_input(key="why_count_images").value)
-        changes = worst(instant.images(target).table, "images", count)
+        changes = most_harmful(instant.images(target).table, "images", count)
         found = instant.changes(changes, target)
         assert found.target is not None
         shown = page.dataframe[0].value.iloc[0].tolist()
@@ -124,7 +124,7 @@ class TestSets:
         page.text_input(key="sets_note").set_value("why not")
         click(page, "sets_save")
         assert ready.sets.get("mine").changes == ready.changes()
-        found = WhatIfEstimator(ready, Compute()).changes(ready.changes())
+        found = open_estimator(ready, Compute()).changes(ready.changes())
         row = page.dataframe[0].value.iloc[0]
         assert row["what changes"] == "1 instance relabelled"
         assert row["accuracy, estimated"] == in_points(found.accuracy_change)

@@ -28,7 +28,7 @@ def test_what_is_saved_is_read_back(sets: Sets) -> None:
 def test_a_set_never_changes(sets: Sets) -> None:
     made = sets.save("first", ONE, who="me")
     assert sets.save("first", ONE, who="you") == made
-    with pytest.raises(UserError, match="of other changes"):
+    with pytest.raises(UserError, match="other changes"):
         sets.save("first", Changes(frozenset({"t1"})))
     sets.delete("first")
     assert sets.names() == []
@@ -37,15 +37,15 @@ def test_a_set_never_changes(sets: Sets) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", " a", "a ", "-x", "<b>", "x" * 61, "a\nb"])
 def test_names_that_are_no_files_here_are_refused(sets: Sets, name: str) -> None:
-    with pytest.raises(UserError, match="cannot be called"):
+    with pytest.raises(UserError, match="not a valid name"):
         sets.save(name, ONE)
     for ask in (sets.get, sets.delete):
-        with pytest.raises(UserError, match="There is no set"):
+        with pytest.raises(UserError, match="Unknown set"):
             ask(name)
 
 
 def test_nothing_is_no_set(sets: Sets) -> None:
-    with pytest.raises(UserError, match="Nothing is removed"):
+    with pytest.raises(UserError, match="no changes"):
         sets.save("first", Changes())
 
 

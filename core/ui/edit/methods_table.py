@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from core.actions.edit import start_text
+from core.editing.steps import start_text
 from core.maml.evaluation import Interval
 from core.ui.edit.results import EditOutcome, direction, in_points, steps_effect
 from core.ui.shell.context import table

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.actions.compute import Compute
-from core.actions.edit import CONTROLS, EDIT_METHODS, NEWTON, SOLVE, cache_key, kind_of, step_settings
+from core.actions.edit import cache_key, run_kind, step_settings
 from core.actions.rank import ENGINE_VERSION
-from core.editing.settings import FINETUNE
+from core.editing.methods import SOLVE
+from core.editing.settings import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON
 from core.maml.evaluation import Interval
 from core.tasks.changes import Changes
 from core.ui.ranking.method_text import solve_differences
@@ -75,7 +76,7 @@ def has_default_options(context: Context, changes: Changes) -> set[str]:
     """The ways whose edit for these changes, with the command line's default settings, is finished."""
     found = context.workspace.runs.find
     questions = {way: cache_key(context.project, way, changes, SOLVE, FINETUNE, Compute()) for way in EDIT_METHODS}
-    return {way for way, question in questions.items() if found(kind_of(way), question)}
+    return {way for way, question in questions.items() if found(run_kind(way), question)}
 
 
 def _edits(context: Context, way: str, changes: Changes) -> list[Run]:
@@ -85,7 +86,7 @@ def _edits(context: Context, way: str, changes: Changes) -> list[Run]:
         belongs["removal"] = changes.hash
     if way == "linear":
         belongs["engine"] = ENGINE_VERSION
-    return [run for run in context.workspace.runs.all(kind_of(way)) if belongs.items() <= run.config.items()]
+    return [run for run in context.workspace.runs.all(run_kind(way)) if belongs.items() <= run.config.items()]
 
 
 def _outcome(context: Context, way: str, run: Run) -> EditOutcome:
@@ -131,7 +132,7 @@ def options_words(found: dict[str, EditOutcome]) -> str:
 def results_of_other_sets(context: Context, changes: Changes) -> int:
     """How many finished edits of this problem belong to other changes."""
     model = context.project.hashes["model"]
-    configs = [run.config for way in EDIT_METHODS for run in context.workspace.runs.all(kind_of(way))]
+    configs = [run.config for way in EDIT_METHODS for run in context.workspace.runs.all(run_kind(way))]
     return sum(one["model"] == model and one.get("removal", changes.hash) != changes.hash for one in configs)
 
 
@@ -155,25 +156,6 @@ def _against_control(found: dict[str, EditOutcome], way: str) -> Interval | None
         return None
     one, other = (table(found[name].run, "heldout.parquet").set_index("task_id")["accuracy"] for name in (way, control))
     return Interval.of((one - other).to_numpy())
-
-
-def step_seconds(context: Context) -> float | None:
-    """Seconds that fine-tuning took per task and step on this problem; None before any fine-tune."""
-    for way in ("finetune-all", "finetune"):
-        for run in context.workspace.runs.all(kind_of(way)):
-            config, seconds = run.config, run.json("provenance.json")["seconds"].get("fine-tune")
-            if seconds and config["model"] == context.project.hashes["model"]:
-                return seconds / (config["iterations"] * config["meta_batch"])
-    return None
-
-
-def retrain_seconds(context: Context) -> float | None:
-    """How long retraining takes if it polishes to the end, at the pace of the fine-tunes; None where not known."""
-    settings, pace = context.project.model.story.get("training"), step_seconds(context)
-    if not isinstance(settings, dict) or pace is None:
-        return None
-    full_batches = settings["polish"] * len(context.project.tasks.train)
-    return pace * (settings["iterations"] * settings["meta_batch"] + full_batches)
 
 
 def in_points(interval: dict[str, float] | Interval) -> str:

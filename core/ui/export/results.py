@@ -8,8 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.actions.edit import CONTROLS, EDIT_METHODS
 from core.actions.export import FILES
+from core.editing.settings import CONTROLS, EDIT_METHODS
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.tasks.changes import Changes, cleaned

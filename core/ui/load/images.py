@@ -8,7 +8,8 @@ import streamlit as st
 
 from core.actions.image_settings import FORMATS
 from core.actions.images import ImportOptions
-from core.actions.inspect import Preview, Report, inspect_images
+from core.actions.inspect import Inspection
+from core.actions.inspect_images import Preview, inspect_images
 from core.data import SOURCES
 from core.data.download import DOWNLOADABLE
 from core.data.store import StoredImages, damaged_image_sets, stored_image_sets
@@ -140,12 +141,12 @@ def _options(wishes: ImportOptions, name: str) -> list[str]:
     return [*(["--name", name] if name else []), *arguments_of(wishes)]
 
 
-def _inspected(path: Path, wishes: ImportOptions) -> tuple[Report, Preview | None]:
+def _inspected(path: Path, wishes: ImportOptions) -> tuple[Inspection, Preview | None]:
     with st.spinner("Looking"):
         return inspect_images(path, wishes)
 
 
-def _show(report: Report, preview: Preview | None) -> None:
+def _show(report: Inspection, preview: Preview | None) -> None:
     show_report(report)
     if preview is not None:
         pixels = preview.pixels[..., 0] if preview.pixels.shape[-1] == 1 else preview.pixels

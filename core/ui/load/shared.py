@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.actions.inspect import Report
+from core.actions.inspect import Inspection
 from core.runtime.errors import UserError
 from core.runtime.files import library
 from core.runtime.program import command_line
@@ -53,7 +53,7 @@ def place_for(kind: str, name: str) -> Path:
     return library() / kind / name
 
 
-def show_report(report: Report) -> None:
+def show_report(report: Inspection) -> None:
     """What an inspection found, and what does not fit."""
     st.markdown("\n".join(f"- {plain(line)}" for line in report.found))
     for fault in report.faults:

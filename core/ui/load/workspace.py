@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from core.actions.inspect import Report
+from core.actions.inspect import Inspection
 from core.editing.measured_cost import WorkEstimate
 from core.runtime.errors import UserError
 from core.ui.load.shared import command, show_report, start_job
@@ -41,7 +41,7 @@ def workspace_step(tasks: Path, model: Path) -> None:
 
 def _report(told: dict) -> None:
     costs = tuple(WorkEstimate(**cost) for cost in told["costs"])
-    show_report(Report(tuple(told["found"]), tuple(told["faults"]), costs))
+    show_report(Inspection(tuple(told["found"]), tuple(told["faults"]), costs))
     if costs:
         rows = [
             {"stage": cost.stage, "time": cost.time, "memory": f"{cost.gb:.1f} GB", "what": cost.how_much}

@@ -6,12 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.compute import Compute
-from core.actions.preparation import prepare_bytes, prepare_seconds, prepared
-from core.actions.whatif import WhatIf, WhatIfEstimator
+from core.actions.pace import preparation_seconds
+from core.actions.preparation import find_preparation, prepare_bytes
+from core.actions.whatif import open_estimator
+from core.editing.whatif import WhatIf, WhatIfEstimator
 from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
 from core.ui.edit.results import direction, in_points
-from core.ui.ranking.panel import newest_evaluation
 from core.ui.shell.context import Context, shown_errors
 from core.ui.shell.jobs import job_panel, jobs_of, start
 from core.ui.shell.text import count
@@ -38,14 +39,14 @@ def opened_instant(context: Context) -> WhatIfEstimator | None:
     Raises:
         UserError: what was prepared is damaged.
     """
-    run = prepared(context.workspace, Compute())
+    run = find_preparation(context.workspace, Compute())
     return None if run is None else _instant(str(run.folder), context.workspace)
 
 
 @st.cache_resource(max_entries=2, show_spinner="Opening the live estimate")
 def _instant(run_folder: str, _workspace: Workspace) -> WhatIfEstimator:
     """Opened once for all sessions; another problem has another run."""
-    return WhatIfEstimator(_workspace, Compute())
+    return open_estimator(_workspace, Compute())
 
 
 def estimate_words(residual: float, rank: int) -> str:
@@ -129,8 +130,7 @@ def prepare_panel(context: Context, promise: str, key: str = "edit_prepare") -> 
 
 def _predicted(context: Context) -> str:
     """How long the preparation takes, at the pace of the evaluation's gradients."""
-    evaluated, tasks = newest_evaluation(context), len(context.project.tasks.train)
-    seconds = evaluated.json("provenance.json")["seconds"].get("stationarity") if evaluated else None
-    if not seconds:
-        return f"some minutes for {count(tasks, 'task')}"
-    return f"about {format_duration(prepare_seconds(context.project, seconds / tasks, Compute()))}"
+    seconds = preparation_seconds(context.workspace, context.project, Compute())
+    if seconds is None:
+        return f"some minutes for {count(len(context.project.tasks.train), 'task')}"
+    return f"about {format_duration(seconds)}"

@@ -9,8 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.compute import Compute
-from core.actions.whatif import TaskChange, WhatIfEstimator
-from core.actions.whatif_sets import Compared, Measured, class_table, compare
+from core.actions.whatif_sets import Measurement, SetComparison, class_table, compare
+from core.editing.whatif import TaskChange, WhatIfEstimator
 from core.maml.evaluation import Interval
 from core.ui.charts.edit import Dot, edit_figure
 from core.ui.charts.scores import CONFIG
@@ -24,12 +24,12 @@ NOT_MEASURED = "not measured until retrained"
 _ENDS = 5
 
 
-def compared_sets(context: Context, instant: WhatIfEstimator | None, names: Sequence[str]) -> list[Compared]:
+def compared_sets(context: Context, instant: WhatIfEstimator | None, names: Sequence[str]) -> list[SetComparison]:
     """The sets with what is known of them."""
     return compare(context.workspace, instant, Compute(), names, table)
 
 
-def overview_table(compared: Sequence[Compared]) -> pd.DataFrame:
+def overview_table(compared: Sequence[SetComparison]) -> pd.DataFrame:
     """One row a set, in words."""
     rows = []
     for one in compared:
@@ -39,9 +39,9 @@ def overview_table(compared: Sequence[Compared]) -> pd.DataFrame:
                 "set": one.named.name,
                 "what changes": one.named.changes.words,
                 "accuracy, estimated": in_points(guess.accuracy_change) if guess else "",
-                "tasks better / worse, estimated": f"{one.better} / {one.worse}" if guess else "",
-                "accuracy, retrained": _measured_words(one.measured.get("retrain")) or NOT_MEASURED,
-                "accuracy, fine-tuned": _measured_words(one.measured.get("finetune")) or "not measured",
+                "tasks better / worse, estimated": f"{guess.better} / {guess.worse}" if guess else "",
+                "accuracy, retrained": _measured_words(one.measurements.get("retrain")) or NOT_MEASURED,
+                "accuracy, fine-tuned": _measured_words(one.measurements.get("finetune")) or "not measured",
                 "who": one.named.who,
                 "when (UTC)": one.named.at[:16].replace("T", " "),
                 "note": one.named.note,
@@ -50,27 +50,27 @@ def overview_table(compared: Sequence[Compared]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _measured_words(one: Measured | None) -> str:
+def _measured_words(one: Measurement | None) -> str:
     if one is None:
         return ""
     tasks = "" if one.better is None else f"; tasks {one.better} better / {one.worse} worse"
     return in_points(one.accuracy_change) + tasks
 
 
-def dots(unedited: Interval, compared: Sequence[Compared]) -> list[Dot]:
+def dots(unedited: Interval, compared: Sequence[SetComparison]) -> list[Dot]:
     """The unedited model, and of every set its estimate and what was measured."""
     found = [Dot("Unedited model", asdict(unedited), None)]
     for one in compared:
         if (guess := one.estimate) is not None:
             label = f"{one.named.name} · estimate"
             found.append(Dot(label, asdict(guess.accuracy), asdict(guess.accuracy_change), estimate=True))
-        for way, measured in one.measured.items():
+        for way, measured in one.measurements.items():
             label = f"{one.named.name} · {WAYS[way]}"
             found.append(Dot(label, asdict(measured.accuracy), asdict(measured.accuracy_change)))
     return found
 
 
-def show_sets(context: Context, instant: WhatIfEstimator | None, compared: Sequence[Compared]) -> None:
+def show_sets(context: Context, instant: WhatIfEstimator | None, compared: Sequence[SetComparison]) -> None:
     """Everything side by side."""
     st.dataframe(overview_table(compared), hide_index=True, key="sets_table")
     for one in compared:
@@ -94,7 +94,7 @@ def show_sets(context: Context, instant: WhatIfEstimator | None, compared: Seque
         _tasks(estimated)
 
 
-def _chart(context: Context, instant: WhatIfEstimator | None, compared: Sequence[Compared]) -> None:
+def _chart(context: Context, instant: WhatIfEstimator | None, compared: Sequence[SetComparison]) -> None:
     unedited = instant.unedited.mean_accuracy if instant is not None else None
     if unedited is None and (evaluated := newest_evaluation(context)) is not None:
         unedited = Interval(**evaluated.json("summary.json")["accuracy"])
@@ -105,7 +105,7 @@ def _chart(context: Context, instant: WhatIfEstimator | None, compared: Sequence
         st.plotly_chart(edit_figure(shown), config=CONFIG, key="sets_chart")
 
 
-def _classes(compared: Sequence[Compared]) -> None:
+def _classes(compared: Sequence[SetComparison]) -> None:
     st.markdown("**Accuracy by class, estimated, %**")
     found = class_table(compared)
     names = list(found.columns[2:])
@@ -115,13 +115,14 @@ def _classes(compared: Sequence[Compared]) -> None:
     st.dataframe(found, hide_index=True, height=390, column_config=columns, key="sets_classes")
 
 
-def _tasks(compared: Sequence[Compared]) -> None:
+def _tasks(compared: Sequence[SetComparison]) -> None:
     st.markdown("**Held-out tasks that gain and lose most, estimated**")
     named = {one.named.name: one for one in compared}
     name = st.selectbox("Of the set", list(named), key="sets_tasks_of", label_visibility="collapsed")
     one = named.get(name) or compared[0]
     assert one.estimate is not None
-    tasks = one.estimate.tasks
+    estimate = one.estimate
+    tasks = estimate.tasks
     shown = [*_rows("gains", tasks[:_ENDS]), *_rows("loses", tasks[-_ENDS:][::-1])]
     frame = pd.DataFrame(shown, columns=["", "task", "before", "after", "loss"])
     percent = "%.0f %%"
@@ -137,8 +138,8 @@ def _tasks(compared: Sequence[Compared]) -> None:
         key="sets_tasks",
     )
     st.caption(
-        f"{plain(one.named.name)}: {count(one.better, 'task')} better, {one.worse} worse by accuracy, "
-        f"{len(tasks) - one.better - one.worse} the same; {direction(one.estimate.accuracy_change)} on the whole."
+        f"{plain(one.named.name)}: {count(estimate.better, 'task')} better, {estimate.worse} worse by accuracy, "
+        f"{len(tasks) - estimate.better - estimate.worse} the same; {direction(estimate.accuracy_change)} on the whole."
     )
 
 

@@ -7,9 +7,9 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from core.actions.whatif import TargetChange, WhatIfEstimator
-from core.actions.why import failing_images, failing_tasks, worst
+from core.actions.why import failing_images, failing_tasks, most_harmful
 from core.decisions.log import Item
+from core.editing.whatif import TargetChange, WhatIfEstimator
 from core.influence.targets import Target
 from core.ui.edit.results import direction, in_points
 from core.ui.shell.context import Context, shown_errors, table
@@ -88,7 +88,7 @@ def removal_panel(
     most = min(harmful, max(1, len(scores) // 2))
     number, button = st.columns([2, 6], vertical_alignment="bottom")
     wanted = number.number_input(f"How many {by}", 1, most, min(10, most), key=f"why_count_{by}")
-    changes = worst(scores, by, int(wanted))
+    changes = most_harmful(scores, by, int(wanted))
     with shown_errors():
         found = instant.changes(changes, target)
         assert found.target is not None

@@ -1,8 +1,9 @@
-"""What relabelled rows change in the gradient of the objective, against plain autograd on the changed tasks."""
+"""The linear edit and the gradient of its changes, in double precision against plain autograd and dense matrices."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,16 @@ import torch
 from torch import Tensor
 
 from core.editing.linear import change_gradient, row_change, touched_tasks
+from core.editing.methods import linear
+from core.influence.methods import SolveSettings
 from core.maml.episodes import Episodes
+from core.maml.loaded import Compute, Loaded
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten
+from core.runtime.progress import Progress
+from core.tasks.changes import Changes
 from core.tasks.tasklist import TaskList
+from core.workspace.runs import RunWriter
 from tests.influence import reference
 from tests.influence.test_implicit import implicit_problem
 from tests.problems import Problem, tiny_problem
@@ -76,12 +83,12 @@ def changed(problem: Problem, after: After) -> Tensor:
 
 
 @pytest.mark.parametrize("roles", [("support",), ("query",), ("support", "query")], ids="-".join)
-def test_it_is_the_change_of_the_objectives_gradient(problem: Problem, roles: tuple[str, ...]) -> None:
+def test_relabelling_changes_the_gradient_of_the_objective(problem: Problem, roles: tuple[str, ...]) -> None:
     after = relabelled(problem, roles)
     close(changed(problem, after), objective_gradient(problem) - objective_gradient(problem, after))
 
 
-def test_removals_in_other_tasks_count_as_they_do_alone(problem: Problem) -> None:
+def test_removals_in_other_tasks_are_independent_of_relabels(problem: Problem) -> None:
     weights, labels = relabelled(problem)
     before = problem.tasks.rows["label"].to_numpy()
     gone = weights.copy()
@@ -91,25 +98,25 @@ def test_removals_in_other_tasks_count_as_they_do_alone(problem: Problem) -> Non
     close(changed(problem, (gone, labels)), changed(problem, (weights, labels)) + changed(problem, (alone, before)))
 
 
-def test_nothing_relabelled_is_a_removal_to_the_bit(problem: Problem) -> None:
+def test_unchanged_labels_give_exactly_the_removal_gradient(problem: Problem) -> None:
     weights, _ = relabelled(problem)
     same = problem.tasks.rows["label"].to_numpy()
     one = change_gradient(problem.model, problem.params, problem.episodes, weights)
     assert torch.equal(one, changed(problem, (weights, same)))
 
 
-def test_a_task_that_leaves_counts_whole_whatever_its_labels(problem: Problem) -> None:
+def test_a_removed_task_contributes_its_total_gradient_for_any_labels(problem: Problem) -> None:
     weights, labels = relabelled(problem)
     weights[rows_of(problem, 0, "query")] = 0
     change = row_change(problem.episodes, weights, labels)
-    assert not change.moved.any()
+    assert not change.relabelled.any()
     assert touched_tasks(problem.episodes, change).tolist() == [0]
     close(changed(problem, (weights, labels)), reference.gradient(problem, problem.tasks.task_ids[0]))
 
 
 @pytest.mark.parametrize("inverse", ["cg", "ekfac"])
 @pytest.mark.parametrize("backbone", ["mlp", "convnet"])
-def test_implicit_adaptation_too(backbone: str, inverse: str) -> None:
+def test_relabelling_with_implicit_adaptation(backbone: str, inverse: str) -> None:
     problem = implicit_problem(backbone, inverse)
     after = relabelled(problem)
     table = TaskList(problem.tasks.rows.assign(weight=after[0], label=after[1]))
@@ -122,7 +129,7 @@ def test_implicit_adaptation_too(backbone: str, inverse: str) -> None:
     close(changed(problem, after), gradient(problem.episodes) - gradient(episodes), 1e-6)
 
 
-def test_chunks_change_nothing() -> None:
+def test_the_chunk_size_does_not_matter() -> None:
     problem = uneven(tiny_problem(ways=3, shots=2, queries=2, count=4))
     rows = problem.tasks.rows
     labels = np.where(np.arange(len(rows)) % 5 == 0, (rows["label"] + 1) % 3, rows["label"])
@@ -132,3 +139,32 @@ def test_chunks_change_nothing() -> None:
         change_gradient(problem.model, problem.params, e, weights, labels) for e in (problem.episodes, single)
     )
     close(one, other, 1e-12)
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape["shots"] > 1], ids=str)
+def test_the_linear_edit_is_the_sum_of_the_influence_functions(shape: dict[str, Any], tmp_path: Path) -> None:
+    """A whole task, a query row and a support row removed together."""
+    problem = tiny_problem(**shape)
+    ids, rows = problem.tasks.task_ids, problem.tasks.rows[["task_id", "role", "image_id"]]
+    instances = {
+        tuple(rows.iloc[rows_of(problem, 0, "query")[-1]]),
+        tuple(rows.iloc[rows_of(problem, 0, "support")[0]]),
+    }
+    changes = Changes(tasks=frozenset({ids[-1]}), instances=frozenset(instances))
+    compute = Compute("cpu", "float64")
+    loaded = Loaded(problem.model, problem.params, problem.images, problem.tasks, problem.tasks, compute, {})
+    settings = SolveSettings(curvature_tasks=0, damping=0.3, tolerance=1e-12, iterations=500)
+    edit = linear(loaded, changes, settings, RunWriter(tmp_path), Progress())
+
+    gradient = reference.query_row_gradients(problem, ids[0])[-1] + reference.support_row_gradients(problem, ids[0])[0]
+    gradient = gradient + reference.gradient(problem, ids[-1])
+    shift = edit.figures["solver"]["damping"] + problem.model.delta
+    matrix = reference.dense_gauss_newton(problem, ids) + shift * torch.eye(len(gradient), dtype=torch.float64)
+    step = torch.linalg.solve(matrix, gradient)
+    close(flatten(edit.params) - reference.flat_params(problem), step, 1e-7)
+    target = objective_gradient(problem) / len(ids)
+    assert edit.figures["predicted_loss_change"] == pytest.approx(float(target @ step), rel=1e-6)
+    assert edit.figures["relative_step"] == pytest.approx(float(step.norm() / reference.flat_params(problem).norm()))
+    quick = linear(loaded, changes, settings, RunWriter(tmp_path / "quick"), Progress(), predict=False)
+    assert torch.equal(flatten(quick.params), flatten(edit.params))
+    assert "predicted_loss_change" not in quick.figures

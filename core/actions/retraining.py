@@ -1,0 +1,76 @@
+"""Models retrained on other tasks or from other seeds: the ground truth that rankings are compared with.
+
+Each is a run of its own, so that all methods, numbers of subsets and later evaluations share them, and an interrupted
+sweep resumes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from core.checkpoints.model import Model, load_model, save_model
+from core.editing.retraining import RetrainSettings
+from core.maml.backbone import Params
+from core.maml.evaluation import evaluate
+from core.maml.loaded import Loaded
+from core.maml.training import check_finite, stationarity, train
+from core.runtime.files import content_hash
+from core.runtime.progress import Progress
+from core.tasks.tasklist import TaskList
+from core.workspace.runs import Run, RunWriter
+from core.workspace.workspace import Workspace
+
+KIND = "retraining"
+
+
+def retraining(
+    workspace: Workspace,
+    model: Model,
+    loaded: Loaded,
+    tasks: TaskList,
+    how: RetrainSettings,
+    seed: int,
+    progress: Progress,
+) -> Run:
+    """Train ``model`` again on ``tasks`` and measure it on the held-out tasks, or find the run that did.
+
+    The run holds ``model/``, ``heldout.parquet`` (task_id, accuracy, loss) and ``retraining.json`` (accuracy, loss,
+    stationarity, seconds).
+
+    Raises:
+        UserError: the model's metadata does not say how it was trained, or the training diverged.
+    """
+    settings = how.settings(model, seed)
+    start = how.initial_params(model, loaded, settings)
+    key = {
+        **loaded.hashes,
+        "tasks": tasks.hash,
+        "start": content_hash(*(value.cpu().numpy() for value in start.values())),
+        "spec": model.spec.model_dump(mode="json", exclude_defaults=True),
+        **asdict(settings),
+        "dtype": loaded.compute.dtype,
+    }
+    if how.start == "fresh":
+        key["model"] = ""  # a fresh start does not depend on the present model
+
+    def work(run: RunWriter) -> None:
+        begin = time.perf_counter()
+        episodes = loaded.episodes(tasks)
+        params = train(loaded.model, start, episodes, settings, folder=run.folder / "memory", progress=progress).params
+        report = stationarity(loaded.model, params, episodes)
+        check_finite(report)
+        result = evaluate(loaded.model, params, loaded.heldout)
+        new = Model(model.spec, {name: value.cpu() for name, value in params.items()}, {"training": asdict(settings)})
+        run.write(lambda folder: save_model(new, folder / "model"))
+        run.write_table("heldout.parquet", result.heldout_table(loaded.heldout_tasks.task_ids))
+        figures: dict[str, Any] = result.summary() | {"stationarity": asdict(report)}
+        run.write_json("retraining.json", figures | {"seconds": time.perf_counter() - begin})
+
+    return workspace.runs.get_or_compute(KIND, key, work)
+
+
+def retrained_params(run: Run, loaded: Loaded) -> Params:
+    """Return the parameters of a finished retraining, on the device of ``loaded``."""
+    return loaded.place(load_model(run.folder / "model").params)
