@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.actions.rank import ranking
 from core.actions.train import train_model
 from core.checkpoints.model import TRAJECTORY, ModelSpec
@@ -29,6 +29,7 @@ from core.influence.solvers import DIVERGED, NOT_CONVERGED, SolveError, lanczos
 from core.influence.targets import Target
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
+from core.maml.loaded import Loaded
 from core.maml.objective import Task
 from core.maml.training import TrainSettings
 from core.maml.vectors import flatten, unflatten
@@ -78,7 +79,7 @@ def scores(run: Run, name: str = "tasks") -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def loaded(workspace: Workspace) -> Loaded:
-    return Loaded(workspace.project(), EXACT)
+    return load(workspace.project(), EXACT)
 
 
 def tasks_of(episodes: Episodes) -> list[Task]:
@@ -92,7 +93,7 @@ def adapted(loaded: Loaded, leaves: Params, task: Task) -> Params:
     """One step of plain MAML by torch.autograd."""
     loss = F.cross_entropy(loaded.model.network(leaves, task.xs), task.ys)
     slopes = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
-    rate = loaded.project.model.spec.rate
+    rate = loaded.model.adaptation.rate
     return {name: value - rate * slope for (name, value), slope in zip(leaves.items(), slopes, strict=True)}
 
 
@@ -224,7 +225,7 @@ def test_tracin_equals_that_of_dattri(workspace: Workspace, loaded: Loaded) -> N
     checkpoints, rates = [loaded.place(s.params) for s in snapshots], [s.rate for s in snapshots]
     theirs = dattri_tracin(loaded.model, checkpoints, rates, loaded.train, loaded.heldout)
     close(scores(ranked(workspace, "tracin")), theirs.mean(1), 1e-4)
-    one = loaded.project.tasks.heldout.task_ids[1]
+    one = loaded.heldout_tasks.task_ids[1]
     close(scores(ranked(workspace, "tracin", target=one)), theirs[:, 1], 1e-4)
 
 
@@ -331,7 +332,7 @@ def test_direct_if_by_hand(workspace: Workspace, loaded: Loaded) -> None:
 
 
 def solver(workspace: Workspace, folder: Path, **settings: Any) -> Solver:
-    loaded = Loaded(workspace.project(), EXACT)
+    loaded = load(workspace.project(), EXACT)
     folder.mkdir()
     return Solver(loaded, loaded.model, SolveSettings(**settings), RunWriter(folder), Progress())
 
@@ -395,7 +396,7 @@ def row_products(loaded: Loaded, way: Params) -> np.ndarray:
         leaves = {name: value.clone().requires_grad_() for name, value in loaded.params.items()}
         inner = (s * F.cross_entropy(loaded.model.network(leaves, task.xs), task.ys, reduction="none")).mean()
         slopes = torch.autograd.grad(inner, list(leaves.values()), create_graph=True)
-        rate = loaded.project.model.spec.rate
+        rate = loaded.model.adaptation.rate
         theta = {name: value - rate * slope for (name, value), slope in zip(leaves.items(), slopes, strict=True)}
         outer = (q * F.cross_entropy(loaded.model.network(theta, task.xq), task.yq, reduction="none")).mean()
         total = torch.autograd.grad(outer, list(leaves.values()), create_graph=True)
