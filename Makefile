@@ -1,13 +1,14 @@
 # make run   sets everything up and opens the dashboard on the offline demo
 # make test  sets everything up and runs the tests, the browser's included, but for the long and rare ones
 # make test-all  runs the long and rare ones, which make test leaves out: kill sweeps, all experiments, the full demo
+# make test-kernels  repeats the numeric tests with the arithmetic of older and of newer processors
 # make bench  prints speed and memory beside the usual ways, in under 20 minutes (docs/performance.md)
 # make learn2learn  installs learn2learn 0.2.0, which TaskLens does not need, beside it
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist worksteal
 
-.PHONY: run test test-all tests-need lint demo bench learn2learn clean
+.PHONY: run test test-all test-kernels tests-need lint demo bench learn2learn clean
 
 run: .venv/.run
 	$(BIN)/python -m streamlit run app.py
@@ -17,6 +18,15 @@ test: tests-need
 
 test-all: tests-need
 	$(PYTEST) -m slow
+
+# Libraries choose their kernels by the processor, and kernels round differently. These choose them by hand: SSE for
+# every library, then AVX2.
+NUMERIC := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/influence tests/maml tests/editing tests/evidence \
+	-n 2 --dist worksteal -m "not slow"
+
+test-kernels: .venv/.test
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem $(NUMERIC)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2 OPENBLAS_CORETYPE=Haswell $(NUMERIC)
 
 tests-need: .venv/.test
 	$(BIN)/python -m tests.e2e.browser

@@ -9,12 +9,14 @@ import streamlit as st
 
 from core.actions.pace import finetune_pace
 from core.editing.curves import points
-from core.editing.settings import FINETUNE, ORDERS, CurveSettings
+from core.editing.settings import FINETUNE, CurveSettings, FinetuneSettings
 from core.maml.cost import seconds_of, training_passes
 from core.runtime.progress import format_duration
+from core.runtime.settings import arguments_of
 from core.ui.charts.edit import curve_figure
 from core.ui.charts.scores import CONFIG
 from core.ui.edit.curve_results import ORDER_NAMES, averages, curve_label, curves, observations
+from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, choose_ranking, load_table, page, ranking_label, table
 from core.ui.shell.jobs import job_panel, jobs_of, start, start_button
@@ -47,29 +49,33 @@ def main() -> None:
 
 def _form(context: Context, ranking: Run) -> list[str]:
     """Choose a curve and start it; returns its command."""
-    default = CurveSettings()
     with st.container(border=True):
         how, order = st.columns(2)
         what, repeats, steps, go = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
-        by = what.segmented_control("Remove", ["tasks", "images"], default=default.by, key="curve_by", required=True)
-        shares = how.multiselect(
-            "Shares removed, %", _SHARES, [round(100 * share) for share in default.shares], key="curve_shares"
+        by = widgets.segments(what, CurveSettings, "by", key="curve_by")
+        shares = widgets.several(
+            how,
+            CurveSettings,
+            "shares",
+            key="curve_shares",
+            label="Shares removed, %",
+            choices=_SHARES,
+            value=[round(100 * share) for share in CurveSettings.shares],
         )
-        orders = order.multiselect(
-            "Orders", ORDERS, default.orders, format_func=lambda name: ORDER_NAMES[name], key="curve_orders"
+        orders = widgets.several(
+            order, CurveSettings, "orders", key="curve_orders", format_func=lambda name: ORDER_NAMES[name]
         )
-        seeds = repeats.number_input("Seeds", 1, 20, default.seeds, key="curve_seeds")
-        length = steps.number_input("Fine-tune steps", 1, 2000, FINETUNE.iterations, key="curve_steps")
+        seeds = widgets.number(repeats, CurveSettings, "seeds", key="curve_seeds")
+        length = widgets.number(steps, FinetuneSettings, "finetune_steps", key="curve_steps")
         running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "curve"))
         ready = bool(shares and orders)
-        args = ["curve", "--ranking", ranking.id, "--by", by]
+        settings = CurveSettings(by, seeds=seeds)
         if ready:
-            settings = CurveSettings(by, tuple(s / 100 for s in sorted(shares)), tuple(orders), int(seeds))
-            args += ["--shares", ",".join(f"{share:g}" for share in settings.shares), "--orders", ",".join(orders)]
-            st.caption(_effort(context, settings, int(length)))
+            settings = replace(settings, shares=tuple(share / 100 for share in sorted(shares)), orders=tuple(orders))
+            st.caption(_effort(context, settings, length))
         else:
             st.caption("Choose at least one share and one order.")
-        args += ["--seeds", str(seeds), "--finetune-steps", str(length)]
+        args = ["curve", "--ranking", ranking.id, *arguments_of(settings), *arguments_of(FinetuneSettings(length))]
         if go.button("Measure", type="primary", disabled=running or not ready, key="curve_start", width="stretch"):
             start(context, f"Removal curve by {by}", args)
             st.rerun()

@@ -12,8 +12,9 @@ from core.actions.edit import step_settings
 from core.actions.pace import retraining_seconds
 from core.decisions.log import Item
 from core.editing.retraining import training_settings
-from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS
+from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS, EditSettings
 from core.runtime.progress import format_duration
+from core.runtime.settings import arguments
 from core.tasks.changes import Changes
 from core.ui.charts.edit import Dot, edit_figure
 from core.ui.charts.scores import CONFIG
@@ -39,8 +40,8 @@ from core.ui.whatif.panel import live_estimate
 from core.workspace.runs import Run
 
 _ESTIMATE, _STEPS, _RETRAIN = (
-    ["edit", *(part for way in ways for part in ("--how", way))]
-    for ways in (DEFAULT_EDIT_METHODS, STEP_METHODS, ["retrain"])
+    ["edit", *arguments(EditSettings, {"methods": methods}, always=("methods",))]
+    for methods in (DEFAULT_EDIT_METHODS, STEP_METHODS, ("retrain",))
 )
 _USUAL_COUNT = 20
 

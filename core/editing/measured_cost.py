@@ -102,7 +102,7 @@ def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Pro
     pace = Pace(gradient.seconds, products.seconds, evaluation.seconds)
     n, heldout, rows = len(loaded.train), len(loaded.heldout), len(loaded.tasks.rows)
     curvature_tasks = min(solve.curvature_tasks or n, n)
-    low, high = (
+    rank_low, rank_high = (
         _STARTUP_SECONDS
         + seconds_of(Cost(gradients=heldout, products=count * curvature_tasks), pace)
         + scores.seconds * n
@@ -119,8 +119,8 @@ def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Pro
         WorkEstimate(
             "Rank",
             f"scores of {n:,} tasks and {rows:,} rows, a solve over {curvature_tasks} tasks",
-            low,
-            high,
+            rank_low,
+            rank_high,
             max(one.gb for one in (gradient, products, scores)) + _ROW_BYTES * rows / 1e9,
         ),
         _training_estimate("Fine-tune", FINETUNE, n, pace, gradient),

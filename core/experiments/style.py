@@ -126,7 +126,7 @@ def is_horizontal(plot: Plot) -> bool:
 
 def _label_width(labels: Sequence[str]) -> int:
     """Return how many characters of each label fit side by side."""
-    return max(4, min(_LINE_CHARACTERS, _AXIS_CHARACTERS // len(labels)))
+    return max(4, min(_LINE_CHARACTERS, _AXIS_CHARACTERS // max(1, len(labels))))
 
 
 def bar_width(plot: Plot) -> float:

@@ -90,14 +90,14 @@ def conjugate_gradients(
         precondition: ``v -> M v``, M positive definite and close to the inverse of C + shift I
             (:meth:`Basis.inverse`). The extreme Ritz values are then Rayleigh quotients of C along the search
             directions; see ``smallest`` of the basis for tighter ones.
-        on_iteration: Told the number of iterations and the recursive relative residual.
+        on_iteration: Called with the number of iterations and the recursive relative residual.
 
     Raises:
         IndefiniteError: a direction of curvature at most 0 was met.
         UserError: ``b`` or a product is not finite, or ``b`` is 0.
     """
     _norm(b)
-    found = solve_batch(
+    solution = solve_batch(
         lambda v: (product(v[0]) + shift * v[0])[None],
         b[None],
         tolerance=tolerance,
@@ -105,25 +105,25 @@ def conjugate_gradients(
         precondition=precondition,
         on_iteration=lambda iteration, residual: on_iteration(iteration, float(residual)),
     )
-    quotients = np.array([float(quotient) for quotient in found.quotients]) - shift
+    quotients = np.array([float(quotient) for quotient in solution.quotients]) - shift
     if not np.isfinite(quotients).all():
         raise UserError("A product with the curvature is not finite.", "Check the model; try float64.")
-    if bool(found.indefinite):
+    if bool(solution.indefinite):
         raise IndefiniteError(float(quotients[-1]), shift)
-    # With a preconditioner the coefficients are those of another matrix; Rayleigh quotients are of C all the same.
-    ritz = (
-        np.sort(quotients) if precondition else np.linalg.eigvalsh(_lanczos_matrix(found.alphas, found.betas)) - shift
-    )
+    if precondition:  # the coefficients are those of another matrix, but Rayleigh quotients are of C all the same
+        ritz = np.sort(quotients)
+    else:
+        ritz = np.linalg.eigvalsh(_lanczos_matrix(solution.alphas, solution.betas)) - shift
     return Solution(
-        x=found.x[0],
-        iterations=len(found.alphas),
-        residual=float(found.residual),
-        converged=bool(found.converged),
+        x=solution.x[0],
+        iterations=len(solution.alphas),
+        residual=float(solution.residual),
+        converged=bool(solution.converged),
         smallest=float(ritz[0]),
         largest=float(ritz[-1]),
-        products=found.products,
-        replacements=int(found.replacements),
-        stagnated=bool(found.stagnated),
+        products=solution.products,
+        replacements=int(solution.replacements),
+        stagnated=bool(solution.stagnated),
     )
 
 

@@ -65,7 +65,7 @@ def solve_batch(
         tolerance: Relative residual to stop at.
         iterations: Most iterations; the products for true residuals come on top.
         precondition: ``v -> M v``, M positive definite and close to the inverse of A.
-        verify: Whether to compute true residuals. Off for a caller that measures by itself what x is good for.
+        verify: Whether to compute true residuals. Off for a caller that only needs a descent direction.
         on_iteration: Called with the number of iterations and the recursive relative residuals ``(T,)``.
     """
     norm = b.norm(dim=-1)
@@ -79,20 +79,22 @@ def solve_batch(
         on_iteration(iteration, size / scale)
 
     while True:
-        correction, recursive, bad = _iterate(product, precondition, r, active, target, iterations, record, report)
-        indefinite = indefinite | bad
+        step, recursive_size, is_indefinite = _iterate(
+            product, precondition, r, active, target, iterations, record, report
+        )
+        indefinite = indefinite | is_indefinite
         if not verify or bool(indefinite.all()):
-            x, size = x + correction, torch.where(active, recursive, size)
+            x, size = x + step, torch.where(active, recursive_size, size)
             break
-        corrected = x + correction
-        residual = b - product(corrected)
+        next_x = x + step
+        next_r = b - product(next_x)
         checks += 1
-        better = residual.norm(dim=-1) < size if checks > 1 else torch.ones_like(active)
-        met = active & (recursive <= target)
-        stagnated = stagnated | (met & ~better)
-        x, r = torch.where(better[:, None], corrected, x), torch.where(better[:, None], residual, r)
+        falls = next_r.norm(dim=-1) < size if checks > 1 else torch.ones_like(active)
+        meets_target = active & (recursive_size <= target)
+        stagnated = stagnated | (meets_target & ~falls)
+        x, r = torch.where(falls[:, None], next_x, x), torch.where(falls[:, None], next_r, r)
         size = r.norm(dim=-1)
-        active = met & better & (size > target)
+        active = meets_target & falls & (size > target)
         if not bool(active.any()) or len(record.alphas) >= iterations:
             break
         replacements = replacements + active
@@ -130,7 +132,7 @@ def _iterate(
     record: _Record,
     on_iteration: Callable[[int, Tensor], None],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the recurrence of Hestenes and Stiefel (1952) for ``A x = r`` where ``active``, from x = 0.
+    """Run conjugate gradients (Hestenes and Stiefel 1952) for ``A x = r`` where ``active``, from x = 0.
 
     It ends where the norm of the recursive residual is at most ``target``, ``(T,)``, where curvature at most 0 is met,
     or after ``iterations``, those already on ``record`` included.

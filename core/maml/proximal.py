@@ -216,15 +216,15 @@ def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proxim
     for _ in range(_NEWTON_STEPS):
         if bool((residual <= problem.tolerance).all()):
             break
-        found = solve_batch(
+        newton = solve_batch(
             _hessian(theta, xs, ys, s, problem, shapes),
             slope,
             tolerance=min(0.1, problem.tolerance**0.5),
             iterations=_most_iterations(slope),
-            verify=False,  # the slope after the step says what it was good for
+            verify=False,  # the next gradient measures the step
         )
-        nowhere = (found.x == 0).all(-1, keepdim=True)  # negative curvature at once: downhill at least
-        step = -torch.where(nowhere, slope, found.x)
+        is_zero = (newton.x == 0).all(-1, keepdim=True)  # the first curvature was negative: descend the gradient
+        step = -torch.where(is_zero, slope, newton.x)
         size = torch.ones_like(value)
         foretold = (slope * step).sum(-1)
         for _ in range(_HALVINGS):
@@ -251,26 +251,26 @@ def _solve(
     vector: Tensor, theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes
 ) -> Tensor:
     tolerance = max(problem.tolerance, 20 * torch.finfo(vector.dtype).eps)
-    found = solve_batch(
+    solution = solve_batch(
         _hessian(theta, xs, ys, s, problem, shapes), vector, tolerance=tolerance, iterations=_most_iterations(vector)
     )
-    if bool(found.indefinite.any()):
+    if bool(solution.indefinite.any()):
         raise UserError(
             "The inner Hessian of a task is not positive definite: its adaptation is not a minimum that moves "
             "smoothly with the meta-parameters.",
             "Raise the proximity.",
         )
-    if not bool((found.residual <= 10 * tolerance).all()):
+    if not bool((solution.residual <= 10 * tolerance).all()):
         raise UserError(
-            f"A solve with the inner Hessian stopped at a residual of {float(found.residual.max()):.1e}: "
+            f"A solve with the inner Hessian stopped at a residual of {float(solution.residual.max()):.1e}: "
             "it is nearly singular.",
             "Raise the proximity, or the inner tolerance.",
         )
-    return found.x
+    return solution.x
 
 
 def _hessian(theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes) -> BatchProduct:
-    """``v -> H_in v`` of every task, ``(T, P)`` to ``(T, P)``."""
+    """Return ``v -> H_in v`` of every task, ``(T, P)`` to ``(T, P)``."""
 
     def one(v: Tensor, at: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         return flatten(problem.hessian_product(shapes.cut(v), shapes.cut(at), _task(x, y, w)))
@@ -279,5 +279,5 @@ def _hessian(theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal
 
 
 def _most_iterations(b: Tensor) -> int:
-    """P would do without rounding."""
+    """Return the iterations allowed: twice the P that exact arithmetic needs, and a few for small P."""
     return 2 * b.shape[-1] + 10

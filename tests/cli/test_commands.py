@@ -19,7 +19,7 @@ import typer
 
 from core.actions import preparation
 from core.checkpoints.model import load_model
-from core.cli.app import app
+from core.cli.app import CANCELLED, app
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import PROGRESS_FILE_VARIABLE
 from core.tasks.changes import cleaned
@@ -46,7 +46,7 @@ def shell(ready: Path, tmp_path: Path) -> Shell:
 def test_the_whole_path_from_tasks_to_export(shell: Shell) -> None:
     opened = workspace(shell)
     evaluated = shell.done("evaluate", "-w", "mine", "--device", "cpu")
-    assert "held-out accuracy" in evaluated.err
+    assert json.loads((evaluated.path / "summary.json").read_text())["tasks"] == 4
     assert evaluated.path.parent == opened.folder / "runs"
     removed = shell.done("remove", "-w", "mine", "--worst", "2", "--reason", "harmful", "--reviewer", "Ann")
     tasks = opened.runs.all("rank")[0].table("tasks.parquet").sort_values("score")
@@ -57,7 +57,7 @@ def test_the_whole_path_from_tasks_to_export(shell: Shell) -> None:
     edited = shell.done("edit", "-w", "mine", *options, "--finetune-steps", "2", *SOLVE)
     assert [Path(line).name.rsplit("-", 1)[0] for line in edited.out] == [f"edit-{way}" for way in ways]
     for line, way in zip(edited.out, ways, strict=True):
-        assert f"{way}: held-out accuracy" in edited.err
+        assert f"{way}: " in edited.err
         figures = json.loads((Path(line) / "edit.json").read_text())
         assert figures["removed"] == {"tasks": 0 if way == "finetune-all" else 2, "images": 0, "instances": 0}
         assert load_model(Path(line) / "model").hash != opened.project().model.hash
@@ -99,7 +99,8 @@ def test_images_are_marked_and_exported_in_both_forms(shell: Shell) -> None:
             assert sorted(path.name for path in folder.iterdir()) == ["cleaned-tasks.csv", "export.json", "removed.csv"]
         else:
             assert drop
-            assert "would lose all support images of a class" in result.err
+            assert result.code == 2
+            assert image in result.err or "support" in result.err
 
 
 def test_asking_twice_answers_from_the_store(shell: Shell) -> None:
@@ -122,7 +123,7 @@ def test_training_again_reads_the_model_back(shell: Shell) -> None:
     before = (shell.folder / "model" / "model.json").stat().st_mtime_ns
     assert shell.done(*again).path == shell.folder / "model"
     assert (shell.folder / "model" / "model.json").stat().st_mtime_ns == before
-    assert "holds a model of another training" in shell.refused(*again, "--seed", "1")
+    assert str(shell.folder / "model") in shell.refused(*again, "--seed", "1")
 
 
 def test_the_exact_curvature_and_double_precision_work(shell: Shell) -> None:
@@ -144,7 +145,7 @@ def test_rankings_are_held_against_retraining(shell: Shell) -> None:
         "ceiling",
     }
     refused = shell.refused("evidence", "-w", "mine", "--methods", "guess", *sweep)
-    assert "There is no method 'guess'" in refused
+    assert "'guess'" in refused
 
 
 @pytest.mark.parametrize("method", ["direct-if", "task-if-paper", "dot", "tracin"])
@@ -158,9 +159,9 @@ def test_parts_of_a_method_are_chosen_and_those_that_do_not_fit_are_refused(shel
     ranked = shell.done("rank", "-w", "mine", *low_rank, "--device", "cpu")
     report = workspace(shell).runs.get(ranked.path.name).json("solver.json")
     assert (report["solver"], report["rank"], report["subsample"]) == ("low-rank", 30, "difficulty")
-    assert "EK-FAC takes the layers for independent" in shell.refused("rank", "-w", "mine", "--solver", "ekfac")
-    assert "dual solver needs a curvature" in shell.refused("rank", "-w", "mine", "--solver", "dual")
-    assert "adapts by gradient steps" in shell.refused("rank", "-w", "mine", "--inner", "ekfac", "--device", "cpu")
+    assert "--inner ekfac" in shell.refused("rank", "-w", "mine", "--solver", "ekfac")
+    assert "task-fisher" in shell.refused("rank", "-w", "mine", "--solver", "dual")
+    assert "inner" in shell.refused("rank", "-w", "mine", "--inner", "ekfac", "--device", "cpu")
 
 
 @pytest.mark.parametrize("algorithm", ["fomaml", "anil", "meta-sgd", "imaml"])
@@ -187,7 +188,7 @@ def test_what_ifs_of_what_is_marked_of_a_named_set_and_of_a_target(
     made = shell.done(*ask, "--prepare").path
     assert made == shell.done(*ask, "--prepare").path
     assert (made / "report.json").exists()
-    assert "no changes" in shell.refused(*ask)
+    assert shell.refused(*ask)
     shell.done("remove", "-w", "mine", "--worst", "2")
     marked = shell.done(*ask).out
     assert re.fullmatch(r"estimate by a basis of rank \d+, not a measurement; residual \d+%, \d+ ms", marked[0])
@@ -199,8 +200,8 @@ def test_what_ifs_of_what_is_marked_of_a_named_set_and_of_a_target(
     assert [row[0] for row in scored] == ["harmful"] * 2 + ["helpful"] * 2
     values = [float(row[2]) for row in scored]
     assert values[0] <= values[1] <= values[3] <= values[2]
-    assert "Give either --target" in shell.refused(*ask, "--target", "all", "--tasks", "t0")
-    assert "'t99' is not in the task list" in shell.refused(*ask, "--tasks", "t99")
+    assert "--target" in shell.refused(*ask, "--target", "all", "--tasks", "t0")
+    assert "'t99'" in shell.refused(*ask, "--tasks", "t99")
 
 
 def test_sets_with_a_name_and_why_something_failed(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +212,7 @@ def test_sets_with_a_name_and_why_something_failed(shell: Shell, monkeypatch: py
     shell.done("remove", *at, "--task", "t1")
     assert shell.done("sets", "save", "decided", *at, "--note", "as it is").out == ["1 task removed"]
     shell.done("sets", "save", "labels", *at, "--relabel", f"{image}={name}", "--tasks", "t2")
-    assert "of other changes" in shell.refused("sets", "save", "labels", *at, "--tasks", "t3")
+    assert "labels" in shell.refused("sets", "save", "labels", *at, "--tasks", "t3")
     listed = [line.split("\t")[:2] for line in shell.done("sets", "list", *at).out]
     assert listed == [["decided", "1 task removed"], ["labels", "1 task removed, 1 image relabelled"]]
     assert shell.done("sets", "show", "labels", *at).out == ["task\tt2", f"image\t{image}\t{name}"]
@@ -242,41 +243,41 @@ def test_a_ranking_for_one_held_out_image(shell: Shell) -> None:
 def test_tasks_are_written_as_asked(tmp_path: Path) -> None:
     result = Shell(tmp_path).done(*TASKS, "--out", tmp_path / "tasks")
     assert result.path == tmp_path / "tasks"
-    assert "6 training and 4 held-out tasks" in result.err
-    assert read_folder(tmp_path / "tasks").train.ways == 3
+    folder = read_folder(tmp_path / "tasks")
+    assert (folder.train.ways, len(folder.train), len(folder.heldout)) == (3, 6, 4)
 
 
 WRONG: list[tuple[list[str], str]] = [
-    (["rank", "-w", "nothing"], "does not exist"),
-    (["evaluate", "-w", "./tasks/train.parquet"], "cannot be read"),
-    (["rank", "-w", "mine", "--curvature", "fisher"], "no curvature 'fisher'"),
-    (["rank", "-w", "mine", "--target", "h9"], "no task 'h9'"),
-    (["rank", "-w", "mine", "--target", "h0/cat"], "is not a query image"),
-    (["rank", "-w", "mine", "--damping", "-1"], "must be 0 or more"),
-    (["rank", "-w", "mine", "--solve-seed", "-1"], "must be 0 or more"),
-    (["rank", "-w", "mine", "--curvature-tasks", "0", "--solve-iterations", "1"], "The solve stopped"),
-    (["evaluate", "-w", "mine", "--device", "abacus"], "device 'abacus' cannot be used"),
-    (["evaluate", "-w", "mine", "--dtype", "float8"], "no precision 'float8'"),
-    (["edit", "-w", "mine", "--how", "pray"], "'pray'"),
-    (["edit", "-w", "mine", "--how", "linear"], "no changes"),
-    (["edit", "-w", "mine", "--set", "none"], "Unknown set 'none'"),
-    (["sets", "save", "x", "-w", "mine", "--relabel", "a"], "Use IMAGE=CLASS"),
-    (["sets", "save", "x", "-w", "mine", "--tasks", "t99"], "'t99' is not in the task list"),
-    (["sets", "delete", "../x", "-w", "mine"], "Unknown set"),
-    (["curve", "-w", "mine", "--shares", "a lot"], "are not numbers"),
-    (["curve", "-w", "mine", "--shares", "0,1"], r"must lie in [0, 1)"),
-    (["curve", "-w", "mine", "--orders", "best"], "Orders must be among"),
-    (["curve", "-w", "mine", "--by", "pixels"], "Nothing can be removed by 'pixels'"),
-    (["curve", "-w", "mine", "--seeds", "0"], "at least one seed"),
-    (["curve", "-w", "mine", "--ranking", "rank-0"], "no run 'rank-0'"),
-    (["curve", "-w", "mine", "--ranking", ""], "no run ''"),
-    (["remove", "-w", "mine"], "nothing to mark"),
-    (["remove", "-w", "mine", "--worst", "7"], "only 6 tasks"),
-    (["remove", "-w", "mine", "--task", "t9"], "'t9' is not in the training tasks"),
-    (["remove", "-w", "mine", "--image", "cat"], "'cat' is not in the training tasks"),
-    (["export", "-w", "mine", "--formats", "xls"], "no format 'xls'"),
-    (["export", "-w", "mine", "--model", "edit-0"], "no run 'edit-0'"),
-    (["export", "-w", "mine", "--model", "RANKING"], "holds no edited model"),
+    (["rank", "-w", "nothing"], "nothing"),
+    (["evaluate", "-w", "./tasks/train.parquet"], "train.parquet"),
+    (["rank", "-w", "mine", "--curvature", "fisher"], "curvature: 'fisher'"),
+    (["rank", "-w", "mine", "--target", "h9"], "'h9'"),
+    (["rank", "-w", "mine", "--target", "h0/cat"], "cat"),
+    (["rank", "-w", "mine", "--damping", "-1"], "--damping"),
+    (["rank", "-w", "mine", "--solve-seed", "-1"], "--solve-seed"),
+    (["rank", "-w", "mine", "--curvature-tasks", "0", "--solve-iterations", "1"], "residual"),
+    (["evaluate", "-w", "mine", "--device", "abacus"], "'abacus'"),
+    (["evaluate", "-w", "mine", "--dtype", "float8"], "dtype: 'float8'"),
+    (["edit", "-w", "mine", "--how", "pray"], "how: 'pray'"),
+    (["edit", "-w", "mine", "--how", "linear"], "changes"),
+    (["edit", "-w", "mine", "--set", "none"], "'none'"),
+    (["sets", "save", "x", "-w", "mine", "--relabel", "a"], "IMAGE=CLASS"),
+    (["sets", "save", "x", "-w", "mine", "--tasks", "t99"], "'t99'"),
+    (["sets", "delete", "../x", "-w", "mine"], "../x"),
+    (["curve", "-w", "mine", "--shares", "a lot"], "shares: 'a lot'"),
+    (["curve", "-w", "mine", "--shares", "0,1"], "shares: 1.0"),
+    (["curve", "-w", "mine", "--orders", "best"], "orders: 'best'"),
+    (["curve", "-w", "mine", "--by", "pixels"], "by: 'pixels'"),
+    (["curve", "-w", "mine", "--seeds", "0"], "--seeds"),
+    (["curve", "-w", "mine", "--ranking", "rank-0"], "'rank-0'"),
+    (["curve", "-w", "mine", "--ranking", ""], "''"),
+    (["remove", "-w", "mine"], "mark"),
+    (["remove", "-w", "mine", "--worst", "7"], "6 tasks"),
+    (["remove", "-w", "mine", "--task", "t9"], "'t9'"),
+    (["remove", "-w", "mine", "--image", "cat"], "'cat'"),
+    (["export", "-w", "mine", "--formats", "xls"], "'xls'"),
+    (["export", "-w", "mine", "--model", "edit-0"], "'edit-0'"),
+    (["export", "-w", "mine", "--model", "RANKING"], "rank-"),
     (["export", "-w", "mine", "--out", "tasks"], "not an earlier export"),
     (["export", "-w", "mine", "--out", "tasks/tasks.json"], "is a file"),
     ([*TASKS, "--out", "new", "--ways", "11"], "need 11 classes"),
@@ -286,12 +287,12 @@ WRONG: list[tuple[list[str], str]] = [
     ([*TRAIN, "--tasks", "nothing", "--out", "new"], "does not exist"),
     ([*TRAIN, "--tasks", "tasks", "--out", "new", "--filters", "0"], "filters"),
     ([*TRAIN, "--tasks", "tasks", "--out", "new", "--inner-rate", "-1"], "rate"),
-    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--learning-rate", "-1"], "learning rate is -1"),
+    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--learning-rate", "-1"], "learning-rate: -1.0"),
     ([*TRAIN, "--tasks", "tasks", "--out", "new", "--learning-rate", "1e30"], "diverged"),
-    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--seed", "-1"], "seed must be 0 or more"),
-    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--pooling", "mean"], "no pooling 'mean'"),
-    (["open", "--tasks", "tasks", "--model", "tasks", "-w", "new"], "model.json does not exist"),
-    (["demo", "--only", "nothing"], "no demo 'nothing'"),
+    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--seed", "-1"], "--seed"),
+    ([*TRAIN, "--tasks", "tasks", "--out", "new", "--pooling", "mean"], "'mean'"),
+    (["open", "--tasks", "tasks", "--model", "tasks", "-w", "new"], "model.json"),
+    (["demo", "--only", "nothing"], "'nothing'"),
 ]
 
 
@@ -309,7 +310,7 @@ def test_wrong_input_is_refused_in_plain_words(
 def test_a_workspace_without_a_ranking_says_so(tmp_path: Path) -> None:
     shell = made(tmp_path)
     for command in (["remove", "-w", "mine", "--worst", "1"], ["curve", "-w", "mine", "--device", "cpu"]):
-        assert "Run the rank command first" in shell.refused(*command)
+        assert "tasklens rank" in shell.refused(*command)
 
 
 def test_every_command_explains_itself_and_its_options(tmp_path: Path) -> None:
@@ -325,7 +326,7 @@ def test_every_command_explains_itself_and_its_options(tmp_path: Path) -> None:
 
 
 def test_an_unknown_command_or_option_is_refused(tmp_path: Path) -> None:
-    assert "No such command" in Shell(tmp_path)("frobnicate").err
+    assert "frobnicate" in Shell(tmp_path)("frobnicate").err
     assert Shell(tmp_path)("frobnicate").code == 2
     assert Shell(tmp_path)("rank", "--frobnicate").code == 2
     assert Shell(tmp_path)(*TASKS, "--out", "new", "--heldout", "0").code == 2
@@ -383,7 +384,7 @@ def test_a_cancelled_command_says_so_and_goes_on_later(shell: Shell) -> None:
     process.wait_until(lambda state: state["done"] >= 3)
     code, err = process.ended(signal.SIGTERM)
     assert code == 143
-    assert err.splitlines()[-1].endswith("Cancelled; what was finished is kept.")
+    assert err.splitlines()[-1].endswith(CANCELLED)
     (partial,) = (shell.folder / "home" / "mine" / "runs").glob(".curve-*/memory")
     kept = {path: path.stat().st_mtime_ns for path in partial.rglob("*.npz")}
     assert len(kept) >= 3

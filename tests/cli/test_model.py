@@ -72,7 +72,7 @@ def test_a_checkpoint_from_elsewhere_goes_the_whole_way(shell: Shell) -> None:
     assert shell.done(*given).out == made.out
     story = load_model(folder / "model").story
     assert story["origin"]["path"] == str(folder / "some.pt")
-    assert story["command"].startswith("python -m core model --checkpoint")
+    assert story["command"].startswith("tasklens model --checkpoint")
     shell.done("open", "--tasks", folder / "tasks", "--model", folder / "model", "-w", "mine")
     shell.done("rank", "-w", "mine", *SOLVE)
     shell.done("remove", "-w", "mine", "--worst", "1")
@@ -94,11 +94,11 @@ def test_a_checkpoint_that_does_not_fit_the_tasks_is_refused(shell: Shell) -> No
     assert not (folder / "model").exists()
     alone = ["model", "--checkpoint", checkpoint(folder, "cnn4"), *STEPS, "--out", folder / "model"]
     for size in ("28,28", "0,28,1"):
-        assert "is not a size of images" in shell.refused(*alone, "--shape", size)
+        assert "shape: " in shell.refused(*alone, "--shape", size)
     assert shell.done(*alone, "--shape", "28,28,1", "--delta", "0.5").out == [str(folder / "model")]
     assert load_model(folder / "model").spec.delta == 0.5
     assert "holds another model" in shell.refused(*alone, "--shape", "28,28,1")
-    assert "no checkpoint or no folder" in shell.refused("model", "--out", folder / "model")
+    assert "--checkpoint" in shell.refused("model", "--out", folder / "model")
 
 
 @pytest.mark.parametrize("algorithm", ["anil", "meta-sgd"])
@@ -112,7 +112,7 @@ def test_a_network_of_ones_own_is_trained_and_ranked_with(shell: Shell, algorith
     shell.done("rank", "-w", "mine", *SOLVE)
     opened = Workspace(folder / "home" / "mine")
     (opened.folder.parent / "factories.json").unlink()
-    assert f"python -m core model --allow {NET}" in shell.refused("evaluate", "-w", "mine", "--device", "cpu")
+    assert f"tasklens model --allow {NET}" in shell.refused("evaluate", "-w", "mine", "--device", "cpu")
     assert f"{NET} may be imported" in shell.done("model", "--allow", NET).err
     shell.done("evaluate", "-w", "mine", "--device", "cpu")
 
@@ -129,7 +129,7 @@ def test_a_network_that_cannot_be_used_is_refused_before_the_training(shell: She
         "--backbone",
     ]
     assert "two runs on the same images differ" in shell.refused(*train, "nets_of_the_command_line:random")
-    assert "has no function 'none'" in shell.refused(*train, "nets_of_the_command_line:none")
+    assert "'none'" in shell.refused(*train, "nets_of_the_command_line:none")
     assert "PYTHONPATH" in shell.refused(*train, "nowhere.at_all:net")
     assert "does not name a factory" in shell.refused(*train, "nowhere at:all")
     assert "backbone: " in shell.refused(*train, "resnet")

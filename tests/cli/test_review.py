@@ -65,8 +65,8 @@ def test_deciding_on_a_task_an_image_and_an_instance(shell: Shell, opened: Works
     assert [entry.reviewer for entry in entries] == ["Ann", "command line", "command line"]
     assert [entry.reason for entry in entries] == ["", "dark", ""]
     assert opened.changes().relabelled_instances == {(row["task_id"], row["role"], image, "7")}
-    assert review(shell, "undo") == [f"taken back\tinstance {instance}\trelabel to 7"]
-    assert review(shell, "redo") == [f"put back\tinstance {instance}\trelabel to 7"]
+    assert review(shell, "undo") == [f"undone\tinstance {instance}\trelabel to 7"]
+    assert review(shell, "redo") == [f"redone\tinstance {instance}\trelabel to 7"]
     assert review(shell, "redo") == ["Nothing to redo."]
     assert review(shell, "undo", "--reviewer", "Cid") == ["Nothing to undo."]
 
@@ -77,7 +77,7 @@ def test_deciding_on_the_first_of_the_queue(shell: Shell, opened: Workspace, mon
     single = {**row[["task_id", "role", "image_id"]], "level": "instance", "suggested": "4"}
     table = pd.DataFrame([whole, single]).assign(rank=[0, 1])
     queue = opened.runs.get_or_compute("queue", {}, lambda work: work.write_table("items.parquet", table))
-    monkeypatch.setattr(review_commands, "the_queue", lambda _: queue)
+    monkeypatch.setattr(review_commands, "newest_queue_run", lambda _: queue)
     instance = f"instance {row['task_id']}/{row['role']}/{row['image_id']}"
     assert review(shell, "decide", "--as", "relabel", "--first", "2") == [
         f"image {row['image_id']}\trelabel to 3",
@@ -90,7 +90,7 @@ def test_deciding_on_the_first_of_the_queue(shell: Shell, opened: Workspace, mon
     assert "only 2 items" in refused(shell, "decide", "--as", "keep", "--first", "3")
 
 
-def test_a_task_is_relabelled_as_the_queue_suggests(
+def test_a_task_is_relabelled_as_newest_queue_run_suggests(
     shell: Shell, opened: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = opened.project().tasks.train.rows.iloc[0]
@@ -98,7 +98,7 @@ def test_a_task_is_relabelled_as_the_queue_suggests(
     where["suggested"] = next(name for name in opened.project().images.class_names if name != row["class"])
     table = pd.DataFrame([where]).assign(rank=0, suggested_probability=0.4)
     queue = opened.runs.get_or_compute("queue", {"task": True}, lambda work: work.write_table("items.parquet", table))
-    monkeypatch.setattr(review_commands, "the_queue", lambda _: queue)
+    monkeypatch.setattr(review_commands, "newest_queue_run", lambda _: queue)
     ask = ("decide", "--as", "relabel", "--task", row["task_id"])
     assert review(shell, *ask) == ["nothing to relabel; 0 decided already"]
     said = f"instance {row['task_id']}/{row['role']}/{row['image_id']}\trelabel to {where['suggested']}"
@@ -114,16 +114,16 @@ def test_conflicts_are_shown_and_settled(shell: Shell, opened: Workspace) -> Non
     review(shell, "decide", "--as", "remove", "--item", second, *BOB)
     assert review(shell, "conflicts") == [f"image {first}\tAnn: remove, Bob: relabel to 2"]
     assert review(shell, "agreement", "Ann", "Bob") == [
-        "items decided by both: 2, alike: 50.0%",
+        "items decided by both: 2, in agreement: 50.0%",
         "Cohen's kappa 0.00 [0.00, 0.00]",
         f"image {first}\tAnn: remove\tBob: relabel to 2",
     ]
     review(shell, "decide", "--as", "remove", "--item", first, "--seen", *ANN)
     assert review(shell, "conflicts") == []
-    assert review(shell, "agreement", "Ann", "Bob")[0] == "items decided by both: 2, alike: 50.0%"
+    assert review(shell, "agreement", "Ann", "Bob")[0] == "items decided by both: 2, in agreement: 50.0%"
     review(shell, "undo", *BOB)
     assert review(shell, "undo", *BOB) == [
-        f"kept\timage {first}\tremove, which Ann decided since",
+        f"unchanged\timage {first}\tremove, decided by Ann since",
     ]
     assert "No item was decided by both" in refused(shell, "agreement", "Ann", "Bob")
 
@@ -133,8 +133,8 @@ def test_agreement_on_everything(shell: Shell, opened: Workspace) -> None:
     for who in (ANN, BOB):
         review(shell, "decide", "--as", "keep", "--item", image, *who)
     assert review(shell, "agreement", "Ann", "Bob") == [
-        "items decided by both: 1, alike: 100.0%",
-        "Cohen's kappa is not defined, as both said the same of all items",
+        "items decided by both: 1, in agreement: 100.0%",
+        "Cohen's kappa is undefined, as both made the same decision on all items",
     ]
 
 
@@ -161,7 +161,7 @@ def test_snapshots_from_making_to_restoring(shell: Shell, opened: Workspace) -> 
     first, second = opened.project().tasks.train.rows["image_id"].unique()[:2]
     review(shell, "decide", "--as", "remove", "--item", first)
     (made,) = review(shell, "snapshot", "noon", "--note", "half done", *ANN)
-    assert made.split("\t")[2:] == ["Ann", "after line 1", "half done"]
+    assert made.split("\t")[2:] == ["Ann", "after entry 1", "half done"]
     review(shell, "decide", "--as", "keep", "--item", first, "--item", second)
     review(shell, "snapshot", "2")
     assert review(shell, "snapshots")[0] == made
@@ -185,7 +185,7 @@ def test_comments(shell: Shell, opened: Workspace) -> None:
     assert review(shell, "comments", "--item", row["image_id"]) == [said]
     (told,) = json.loads("\n".join(review(shell, "comments", "--task", row["task_id"], "--json")))
     assert (told["reviewer"], told["task_id"], told["text"]) == ("Bob", row["task_id"], "odd task")
-    assert "about one thing" in refused(shell, "comment", "hm")
+    assert "--item" in refused(shell, "comment", "hm")
     assert "not in the training tasks" in refused(shell, "comment", "hm", "--item", "nothing")
     assert "empty" in refused(shell, "comment", " ", "--task", row["task_id"])
 
@@ -193,12 +193,12 @@ def test_comments(shell: Shell, opened: Workspace) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--as", "keep"], "not said what to decide on"),
-        (["--as", "keep", "--task", "t0", "--first", "1"], "not said what to decide on"),
+        (["--as", "keep"], "--first"),
+        (["--as", "keep", "--task", "t0", "--first", "1"], "--first"),
         (["--as", "drop", "--task", "train-0000"], "“drop” is not a verdict"),
         (["--as", "keep", "--item", "nothing"], "'nothing' is not in the training tasks"),
-        (["--as", "keep", "--item", "a", "--task", "t"], "needs both --task and --role"),
-        (["--as", "keep", "--role", "query"], "--role alone"),
+        (["--as", "keep", "--item", "a", "--task", "t"], "--role"),
+        (["--as", "keep", "--role", "query"], "--role"),
         (["--as", "keep", "--item", "a", "--task", "t", "--role", "test"], "names nothing to decide on"),
         (["--as", "relabel", "--item", "a"], "needs a new label"),
         (["--as", "relabel", "--item", "a", "--label", "cow"], "no class 'cow'"),
@@ -212,8 +212,8 @@ def test_wrong_decisions_are_refused(shell: Shell, args: list[str], said: str) -
 
 
 def test_making_and_showing_a_queue(shell: Shell) -> None:
-    assert "no review queue" in refused(shell, "show")
-    assert "no slow score 'fast'" in refused(shell, "queue", "--slow", "fast")
+    assert "tasklens review queue" in refused(shell, "show")
+    assert "slow: 'fast'" in refused(shell, "queue", "--slow", "fast")
     (folder,) = review(shell, "queue", "--rounds", "1", "--no-calibrate", "--device", "cpu")
     items = pd.read_parquet(Path(folder) / "items.parquet")
     said = review(shell, "show", "--top", "3")

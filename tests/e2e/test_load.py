@@ -88,7 +88,7 @@ def test_own_data_from_the_files_to_the_export(
     expect(page.get_by_text("There is no model for these tasks yet.")).to_be_visible(timeout=LONG)
 
     # 3 Model: what it would cost, then trained.
-    for label, value in (("Filters", "4"), ("Training steps", "2"), ("Tasks a step", "2")):
+    for label, value in (("Filters", "4"), ("Training steps", "2"), ("Meta-batch size", "2")):
         fill(page, label, value)
     press(page, "Train")
     expect(page.get_by_role("heading", name="4 · Check and open")).to_be_visible(timeout=LONG)

@@ -6,21 +6,24 @@ from pathlib import Path
 
 import streamlit as st
 
+from core.actions.image_settings import FORMATS
 from core.actions.images import ImportOptions
 from core.actions.inspect import Inspection
 from core.actions.inspect_images import Preview, inspect_images
 from core.data import SOURCES
 from core.data.download import DOWNLOADABLE
-from core.data.readers import READERS
 from core.data.store import StoredImages, damaged_image_sets, stored_image_sets
+from core.runtime.settings import arguments_of
 from core.ui.grid.component import Tile, image_grid
 from core.ui.load.shared import command, finished, show_report, start_job
+from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.context import keep_widget_state, shown_errors
 from core.ui.shell.jobs import job_panel
 from core.ui.shell.text import count, plain, shortened
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import library_jobs
 
+_CHANNEL_NAMES = {0: "as they are", 1: "grayscale", 3: "color"}
 _CHOICE, _SEEN = "load_images", "_load_images_seen"
 _PLACES = ("A path on this machine", "An upload", "A public data set")
 
@@ -114,45 +117,28 @@ def _wishes(download: str) -> tuple[ImportOptions, str]:
     """How to read what lies there; what is downloaded is of one format."""
     one, two, three = st.columns([2, 2, 3])
     name = one.text_input("Name of the image set", key="load_name", placeholder="as found", max_chars=64).strip()
-    formats = [download] if download else ["auto", *READERS]
-    format = two.selectbox("Format", formats, key=f"load_format_{download}")
-    splits = three.text_input(
-        "Folder of split lists",
-        key="load_splits",
-        placeholder="beside the images, if anywhere",
-        help="train, val and test lists, where they do not lie beside the images.",
-    ).strip()
-    one, two, three, four = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
-    size = one.text_input("Size", key="load_size", placeholder="as they are", help="One side, or height,width.").strip()
-    channels = two.selectbox(
-        "Channels", (0, 1, 3), format_func=("as they are", "grey", "", "colour").__getitem__, key="load_channels"
+    formats = [download] if download else FORMATS
+    format = widgets.select(two, ImportOptions, "format", key=f"load_format_{download}", choices=formats)
+    splits = widgets.text(
+        three, ImportOptions, "splits", key="load_splits", placeholder="beside the images, if anywhere"
     )
-    encoding = three.text_input("Manifest encoding", key="load_encoding", placeholder="UTF-8").strip()
+    one, two, three, four = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
+    size = widgets.text(one, ImportOptions, "size", key="load_size", placeholder="as they are")
+    channels = widgets.select(
+        two, ImportOptions, "channels", key="load_channels", format_func=_CHANNEL_NAMES.__getitem__
+    )
+    encoding = widgets.text(three, ImportOptions, "encoding", key="load_encoding", placeholder="UTF-8")
     with four:
-        invert = st.checkbox("Invert: dark on bright becomes bright on dark", key="load_invert")
-        rotations = st.checkbox("Turned classes as further classes", key="load_rotations")
-        skip = st.checkbox("Leave out what cannot be read", key="load_skip")
+        invert = widgets.checkbox(st, ImportOptions, "invert", key="load_invert")
+        rotations = widgets.checkbox(st, ImportOptions, "rotations", key="load_rotations")
+        skip = widgets.checkbox(st, ImportOptions, "skip_unreadable", key="load_skip")
     folder = Path(splits).expanduser() if splits else None
     return ImportOptions(format, folder, size, channels, invert, rotations, encoding, skip), name
 
 
 def _options(wishes: ImportOptions, name: str) -> list[str]:
-    """The wishes as options of the data command."""
-    given = {
-        "--name": name,
-        "--format": wishes.format if wishes.format != "auto" else "",
-        "--splits": str(wishes.splits or ""),
-        "--size": wishes.size,
-        "--channels": str(wishes.channels or ""),
-        "--encoding": wishes.encoding,
-    }
-    flags = {
-        "--invert": wishes.invert,
-        "--rotations": wishes.rotations,
-        "--skip-unreadable": wishes.skip_unreadable,
-    }
-    values = [part for option, value in given.items() if value for part in (option, value)]
-    return values + [flag for flag, on in flags.items() if on]
+    """The options of the data command."""
+    return [*(["--name", name] if name else []), *arguments_of(wishes)]
 
 
 def _inspected(path: Path, wishes: ImportOptions) -> tuple[Inspection, Preview | None]:

@@ -10,11 +10,14 @@ import streamlit as st
 from core.actions.inspect import inspect_checkpoint_file
 from core.checkpoints.model import READS, Model, ModelSpec, load_model
 from core.data import ImageSet
-from core.maml.training import STATE_FILE, TrainSettings
+from core.maml.settings import Backbone, TrainSettings
+from core.maml.training import STATE_FILE
 from core.runtime.errors import UserError
 from core.runtime.files import library
+from core.runtime.settings import arguments, arguments_of, declared
 from core.tasks.generate import TaskFolder, read_folder
 from core.ui.load.shared import command, finished, is_running, place_for, show_report, start_job
+from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.context import keep_widget_state, shown_errors
 from core.ui.shell.jobs import job_panel, jobs_of
 from core.ui.shell.text import plain
@@ -22,12 +25,12 @@ from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import check_fit, library_jobs
 
 _CHOICE = "load_model"
-_GUESS = "find out"
+_GUESS = "auto-detect"
 _WAYS = ("Train one", "Use my checkpoint")
 _PLACES = ("A path on this machine", "An upload")
-_UNSAID = "Of the adaptation. A checkpoint does not say it; a wrong one makes every figure wrong."
-_ALGORITHMS = get_args(ModelSpec.model_fields["algorithm"].annotation)
-_BACKBONES = [name for name in get_args(ModelSpec.model_fields["backbone"].annotation) if name != "module"]
+_UNSAID = "Of the adaptation. Checkpoints do not record it, and a wrong value makes all results wrong."
+_ALGORITHMS = declared(ModelSpec)["algorithm"].choices
+_BACKBONES = [name for name in get_args(Backbone) if name != "module"]
 
 
 def model_step(tasks: Path) -> Path | None:
@@ -88,32 +91,34 @@ def _model(folder: str, stamp: float) -> Model:
 
 
 def _train(tasks: Path) -> None:
-    default, spec = TrainSettings(), ModelSpec(ways=2)
     one, two, three, four = st.columns(4)
-    algorithm = one.selectbox("Algorithm", _ALGORITHMS, key="load_algorithm")
-    backbone = two.selectbox("Backbone", _BACKBONES, key="load_backbone")
-    filters = three.number_input(
-        "Filters",
-        1,
-        1024,
-        ModelSpec(ways=2, backbone=backbone).filters,
+    algorithm = widgets.select(one, ModelSpec, "algorithm", key="load_algorithm")
+    backbone = widgets.select(two, ModelSpec, "backbone", key="load_backbone", choices=_BACKBONES)
+    of_backbone = ModelSpec(ways=2, backbone=backbone)
+    filters = widgets.number(
+        three,
+        ModelSpec,
+        "filters",
         key=f"load_filters_{backbone}",
+        value=of_backbone.filters,
         disabled="filters" not in READS[backbone],
-        help="Channels of every block, of a convolutional backbone.",
     )
-    steps = four.number_input("Inner steps", 1, 50, spec.steps, key="load_steps")
+    steps = widgets.number(four, ModelSpec, "steps", key="load_steps")
     one, two, three, four = st.columns(4)
-    rate = one.number_input("Inner rate", 0.0001, 10.0, spec.rate, format="%g", key="load_rate")
-    iterations = two.number_input("Training steps", 1, 1_000_000, default.iterations, key="load_iterations")
-    batch = three.number_input("Tasks a step", 1, 1000, default.meta_batch, key="load_batch")
-    learning = four.number_input("Learning rate", 0.00001, 1.0, default.learning_rate, format="%g", key="load_learning")
+    rate = widgets.number(one, ModelSpec, "rate", key="load_rate")
+    training = TrainSettings(
+        iterations=widgets.number(two, TrainSettings, "iterations", key="load_iterations"),
+        meta_batch=widgets.number(three, TrainSettings, "meta_batch", key="load_batch"),
+        learning_rate=widgets.number(four, TrainSettings, "learning_rate", key="load_learning"),
+    )
     usual = f"{tasks.name}-{algorithm}"[-64:].lstrip(".-_")
     name = st.text_input("Name of the model", usual, key=f"load_train_name_{usual}").strip()
     place = place_for("models", name)
-    args = ["train", "--tasks", tasks, "--algorithm", algorithm, "--backbone", backbone]
-    args += ["--filters", filters] if "filters" in READS[backbone] else []
-    args += ["--inner-steps", steps, "--inner-rate", f"{rate:g}", "--iterations", iterations, "--meta-batch", batch]
-    args += ["--learning-rate", f"{learning:g}", "--out", place]
+    spec = {"algorithm": algorithm, "backbone": backbone, "steps": steps, "rate": rate}
+    if filters != of_backbone.filters:
+        spec["filters"] = filters
+    args = ["train", "--tasks", tasks, *arguments(ModelSpec, spec, always=("algorithm", "backbone", "filters"))]
+    args += [*arguments_of(training), "--out", place]
     line = [str(part) for part in args]
     there, running = (place / "model.json").exists(), is_running("train")
     ask, go, _ = st.columns([2, 2, 5])
@@ -147,18 +152,14 @@ def _checkpoint(tasks: Path) -> None:
         upload = st.file_uploader("Checkpoint", type=["safetensors", "pt", "pth"], key="load_checkpoint_upload")
         file = save_upload(upload) if upload else None
     one, two, three, four = st.columns(4)
-    backbone = one.selectbox("Backbone", [_GUESS, *_BACKBONES], key="load_check_backbone")
-    algorithm = two.selectbox("Algorithm", [_GUESS, *_ALGORITHMS], key="load_check_algorithm")
-    steps = three.number_input("Inner steps", 1, 50, None, key="load_check_steps", help=_UNSAID)
-    rate = four.number_input(
-        "Inner rate",
-        0.0001,
-        10.0,
-        None,
-        format="%g",
-        key="load_check_rate",
-        help=_UNSAID,
+    backbone = widgets.select(
+        one, ModelSpec, "backbone", key="load_check_backbone", value=_GUESS, choices=[_GUESS, *_BACKBONES]
     )
+    algorithm = widgets.select(
+        two, ModelSpec, "algorithm", key="load_check_algorithm", value=_GUESS, choices=[_GUESS, *_ALGORITHMS]
+    )
+    steps = widgets.number(three, ModelSpec, "steps", key="load_check_steps", value=None, help=_UNSAID)
+    rate = widgets.number(four, ModelSpec, "rate", key="load_check_rate", value=None, help=_UNSAID)
     st.caption(
         "A network of your own (package.module:factory) is imported on the command line, where you say that its code "
         "may run: docs/models.md."
@@ -169,10 +170,8 @@ def _checkpoint(tasks: Path) -> None:
     name = st.text_input("Name of the model", usual, key=f"load_check_name_{usual}").strip()
     out = place_for("models", name)
     line = ["model", "--checkpoint", str(file), "--tasks", str(tasks)]
-    for option, value in (("--backbone", backbone), ("--algorithm", algorithm)):
-        line += [option, value] if value != _GUESS else []
-    line += ["--inner-steps", str(steps)] if steps else []
-    line += ["--inner-rate", f"{rate:g}"] if rate else []
+    hints = {"backbone": backbone, "algorithm": algorithm, "steps": steps, "rate": rate}
+    line += arguments(ModelSpec, {name: value for name, value in hints.items() if value != _GUESS}, always=hints)
     line += ["--out", str(out)]
     look, go, _ = st.columns([2, 2, 5])
     there = (out / "model.json").exists()

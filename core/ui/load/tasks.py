@@ -9,9 +9,10 @@ import streamlit as st
 from core.data import load_images
 from core.runtime.errors import UserError
 from core.runtime.files import library, read_json
-from core.tasks.generate import TaskSettings
-from core.tasks.noise import PRESETS
+from core.runtime.settings import arguments_of
+from core.tasks.settings import HELDOUT_PARTS, PRESETS, TaskSettings
 from core.ui.load.shared import command, finished, is_running, place_for, start_job
+from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.context import keep_widget_state, shown_errors
 from core.ui.shell.jobs import job_panel
 from core.ui.shell.text import plain
@@ -78,43 +79,43 @@ def _words(settings: object) -> str:
 
 
 def _draw(images: str) -> None:
-    opened, default = load_images(images), TaskSettings()
+    opened = load_images(images)
     official = opened.splits is not None
-    parts = [] if opened.splits is None else [part for part in ("test", "val") if (opened.splits == part).any()]
+    parts = [] if opened.splits is None else [part for part in HELDOUT_PARTS if (opened.splits == part).any()]
     one, two, three, four, five = st.columns(5)
     most = max(2, len(opened.class_names))
-    ways = one.number_input("Ways", 2, most, min(default.ways, most), key=f"load_ways_{images}", help="Classes a task.")
-    shots = two.number_input(
-        "Shots", 1, 500, 1 if official else default.shots, key=f"load_shots_{images}", help="Support images a class."
+    ways = widgets.number(
+        one, TaskSettings, "ways", key=f"load_ways_{images}", value=min(TaskSettings.ways, most), maximum=most
     )
-    queries = three.number_input(
-        "Queries",
-        1,
-        500,
-        5 if official else default.queries,
-        key=f"load_queries_{images}",
-        help="Query images a class.",
+    usual: dict[str, int] = {"shots": 1, "queries": 5, "count": 1000} if official else {"count": 200}
+    shots, queries, count, heldout = (
+        widgets.number(place, TaskSettings, field, key=f"load_{field}_{images}", **_begin(usual, field))
+        for place, field in ((two, "shots"), (three, "queries"), (four, "count"), (five, "heldout"))
     )
-    number = four.number_input("Training tasks", 1, 1_000_000, 1000 if official else 200, key=f"load_count_{images}")
-    heldout = five.number_input("Held-out tasks", 1, 100_000, default.heldout, key=f"load_heldout_{images}")
     one, two, three, four = st.columns([3, 2, 2, 1])
     splits = [name for name in _SPLITS if name != "official" or parts]
-    split = one.selectbox("Held out", splits, format_func=_SPLITS.__getitem__, key=f"load_split_{images}")
-    share, part = default.heldout_share, ""
-    if split == "official":
-        part = two.selectbox("Part", parts, key=f"load_part_{images}")
-    else:
-        share = two.number_input("Share held out", 0.05, 0.95, share, key=f"load_share_{images}")
-    noise = three.selectbox(
-        "Plant label noise", list(PRESETS), key="load_noise", help="To practise on; what was planted is recorded."
+    split = widgets.select(
+        one, TaskSettings, "split", key=f"load_split_{images}", choices=splits, format_func=_SPLITS.__getitem__
     )
-    seed = four.number_input("Seed", 0, 2**31, default.seed, key="load_seed")
+    given = {"split": split}
+    if split == "official":
+        given["heldout_split"] = widgets.select(
+            two, TaskSettings, "heldout_split", key=f"load_part_{images}", choices=parts
+        )
+    else:
+        given["heldout_share"] = widgets.number(two, TaskSettings, "heldout_share", key=f"load_share_{images}")
+    noise = widgets.select(three, TaskSettings, "noise", key="load_noise", choices=list(PRESETS))
+    seed = widgets.number(four, TaskSettings, "seed", key="load_seed")
     name = _name(f"{images}-{ways}way-{shots}shot")
-    args = ["tasks", "--data", images, "--ways", ways, "--shots", shots, "--queries", queries, "--count", number]
-    args += ["--heldout", heldout, "--split", split, "--seed", seed, "--noise", noise]
-    args += ["--heldout-split", part] if part else ["--heldout-share", share]
-    args += ["--skip-small-classes"] if st.checkbox("Leave out classes that are too small", key="load_small") else []
-    _make(name, [str(part) for part in args])
+    small = widgets.checkbox(st, TaskSettings, "skip_small", key="load_small")
+    settings = TaskSettings(
+        images, ways, shots, queries, count, heldout, noise=noise, seed=seed, skip_small=small, **given
+    )
+    _make(name, ["tasks", *arguments_of(settings, always=("data", "ways", "shots"))])
+
+
+def _begin(usual: dict[str, int], field: str) -> dict[str, int]:
+    return {"value": usual[field]} if field in usual else {}
 
 
 def _own(images: str) -> None:

@@ -7,16 +7,17 @@ from typing import Any
 
 import streamlit as st
 
-from core.influence.curvature import CURVATURES
-from core.influence.methods import DEFAULT, METHODS, SolveSettings, estimator
-from core.influence.settings import GRADIENTS, SOLVERS, SUBSAMPLES
-from core.maml.adaptation import INVERSES
+from core.influence.methods import DEFAULT, METHODS, estimator
+from core.influence.settings import Estimator, SolveSettings
 from core.runtime.errors import UserError
+from core.runtime.settings import arguments, declared
+from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.context import Context
 
 SELF = "self-influence"
 _TRAJECTORY = "tracin"
-_OPTIONS = {"iterations": "solve-iterations"}
+LEAST_PROBES = 3
+"""Fewer passes of the sketch say nothing of its error."""
 _RANKED = {"low-rank": 60, "cg": 0}
 """Solvers that have a rank, with the one that they begin with."""
 
@@ -41,13 +42,7 @@ class Choice:
 
 def choose_method(context: Context) -> Choice:
     """Draw the controls: every method by name, and below it the parts that it has."""
-    method = st.selectbox(
-        "Method",
-        list(METHODS),
-        list(METHODS).index(DEFAULT),
-        format_func=_named,
-        key="rank_method",
-    )
+    method = widgets.select(st, Estimator, "name", key="rank_method", format_func=_named)
     own = METHODS[method].estimator
     given: dict[str, Any] = {}
     if own.solve is not None:
@@ -57,12 +52,7 @@ def choose_method(context: Context) -> Choice:
     if method != _TRAJECTORY:
         given |= _gradients(method)
         if context.project.model.spec.algorithm == "imaml":
-            given["inner"] = st.selectbox(
-                "Inverse of the inner Hessian",
-                INVERSES,
-                key=f"rank_inner_{method}",
-                help="cg solves with the exact inner Hessian; ekfac is the paper's approximation of it.",
-            )
+            given["inner"] = widgets.select(st, Estimator, "inner", key=f"rank_inner_{method}")
     try:
         if method == _TRAJECTORY:
             context.workspace.trajectory()
@@ -87,9 +77,12 @@ def _arguments(method: str, given: dict[str, Any]) -> list[str]:
     changed = {key: value for key, value in given.items() if value != usual[key]}
     if estimator(method, **changed) != wanted:  # one part would draw another after it
         changed = given
-    options = {_OPTIONS.get(key, key).replace("_", "-"): value for key, value in changed.items()}
     named = [] if method == DEFAULT else ["--method", method]
-    return named + [part for option, value in options.items() for part in (f"--{option}", str(value))]
+    args = [
+        arguments(cls, {key: value for key, value in changed.items() if key in declared(cls)}, always=changed)
+        for cls in (SolveSettings, Estimator)
+    ]
+    return named + [part for some in args for part in some]
 
 
 def _solve(method: str, own: SolveSettings) -> dict[str, Any]:
@@ -98,69 +91,38 @@ def _solve(method: str, own: SolveSettings) -> dict[str, Any]:
     def key(part: str) -> str:
         return f"rank_{part}_{method}"
 
-    one, two, three = st.columns(3)
-    given: dict[str, Any] = {
-        "curvature": one.selectbox(
-            "Curvature", CURVATURES, CURVATURES.index(own.curvature), key=key("curvature"), help=_CURVATURE_HELP
+    def number(place: Any, field: str, **options: Any) -> Any:
+        return widgets.number(
+            place, SolveSettings, field, **{"key": key(field), "value": getattr(own, field), **options}
         )
-    }
+
+    def select(place: Any, field: str, **options: Any) -> Any:
+        return widgets.select(place, SolveSettings, field, key=key(field), value=getattr(own, field), **options)
+
+    one, two, three = st.columns(3)
+    given: dict[str, Any] = {"curvature": select(one, "curvature")}
     if method == SELF:
-        solver = own.solver
-        two.selectbox("Solver", [solver], disabled=True, key=key("solver"), help="Self-influence needs its basis.")
+        solver = select(two, "solver", choices=[own.solver], disabled=True, help="Self-influence needs its basis.")
     else:
-        solver = two.selectbox("Solver", SOLVERS, SOLVERS.index(own.solver), key=key("solver"), help=_SOLVER_HELP)
-        given["solver"] = solver
-    given["damping"] = float(
-        three.number_input(
-            "Damping",
-            0.0,
-            100.0,
-            own.damping,
-            step=0.001,
-            format="%.4f",
-            key=key("damping"),
-            help="A share of the largest eigenvalue of the curvature. More is steadier and closer to plain gradients.",
-        )
-    )
+        solver = given["solver"] = select(two, "solver")
+    given["damping"] = number(three, "damping", step=0.001, format="%.4f")
     one, two, three = st.columns(3)
-    tasks = int(
-        one.number_input(
-            "Tasks for the curvature", 0, 100_000, own.curvature_tasks, key=key("curvature_tasks"), help="0 means all."
-        )
-    )
-    given["curvature_tasks"] = tasks
-    drawn = two.selectbox(
-        "Which tasks",
-        SUBSAMPLES,
-        SUBSAMPLES.index(own.subsample),
-        disabled=not tasks,
-        key=key("subsample"),
-        help="Drawn at random, those of highest adapted loss (difficulty), or of highest entropy (uncertainty).",
-    )
-    given["subsample"] = drawn if tasks else own.subsample
+    tasks = given["curvature_tasks"] = number(one, "curvature_tasks")
+    subsample = select(two, "subsample", disabled=not tasks)
+    given["subsample"] = subsample if tasks else own.subsample
     if solver in _RANKED:
-        given["rank"] = int(
-            three.number_input(
-                "Rank" if solver == "low-rank" else "Rank of the preconditioner",
-                1 if solver == "low-rank" else 0,
-                5000,
-                own.rank if solver == own.solver else _RANKED[solver],
-                key=key(f"rank_{solver}"),
-                help="Eigenvectors of the curvature that are kept."
-                if solver == "low-rank"
-                else "Eigenvectors that make the iterations fewer; 0 means none.",
-            )
+        given["rank"] = number(
+            three,
+            "rank",
+            label="Rank" if solver == "low-rank" else "Rank of the preconditioner",
+            minimum=1 if solver == "low-rank" else 0,
+            value=own.rank if solver == own.solver else _RANKED[solver],
+            key=key(f"rank_{solver}"),
         )
     if solver in ("cg", "neumann"):
         one, two, _ = st.columns(3)
-        given["tolerance"] = float(
-            one.number_input(
-                "Residual to reach", 1e-8, 1.0, own.tolerance, format="%.0e", step=1e-3, key=key("tolerance")
-            )
-        )
-        given["iterations"] = int(
-            two.number_input("Most iterations", 1, 100_000, own.iterations, key=key("iterations"))
-        )
+        given["tolerance"] = number(one, "tolerance", format="%.0e", step=1e-3)
+        given["iterations"] = number(two, "iterations")
     return given
 
 
@@ -168,36 +130,13 @@ def _gradients(method: str) -> dict[str, Any]:
     """Of the training data and of the target's loss; the probes of self-influence."""
     own = METHODS[method].estimator
     one, two, _ = st.columns(3)
-    given: dict[str, Any] = {
-        "gradient": one.selectbox(
-            "Gradient of the training data",
-            GRADIENTS,
-            GRADIENTS.index(own.gradient),
-            key=f"rank_gradient_{method}",
-            help="Total: through the adaptation. Direct: as if the adapted parameters did not move.",
-        )
-    }
+    fields = {"gradient": own.gradient}
     if method == SELF:
-        probes = two.number_input(
-            "Probes", 3, 1000, own.probes, key="rank_probes", help="Passes of the sketch; more make it exacter."
-        )
-        return given | {"probes": int(probes)}
-    given["evaluation"] = two.selectbox(
-        "Gradient of the target's loss",
-        GRADIENTS,
-        GRADIENTS.index(own.evaluation),
-        key=f"rank_evaluation_{method}",
-        help="Total: through the adaptation. Direct: the shortened score of the paper.",
-    )
-    return given
-
-
-_CURVATURE_HELP = (
-    "gauss-newton never is indefinite. exact is the total Hessian, raised by damping where it is indefinite. "
-    "direct ignores the adaptation. task-fisher is a sum of one g g^T a task. gamma is a multiple of the identity, "
-    "the paper's approximation."
-)
-_SOLVER_HELP = (
-    "cg: conjugate gradients. neumann: the series of the literature, slower. low-rank: a few eigenvectors only, "
-    "which leaves something out. dual: for task-fisher alone."
-)
+        probes = widgets.number(two, Estimator, "probes", key="rank_probes", value=own.probes, minimum=LEAST_PROBES)
+    else:
+        fields["evaluation"] = own.evaluation
+    given = {
+        field: widgets.select(place, Estimator, field, key=f"rank_{field}_{method}", value=value)
+        for place, (field, value) in zip((one, two), fields.items(), strict=False)
+    }
+    return given | ({"probes": probes} if method == SELF else {})

@@ -10,13 +10,14 @@ import streamlit as st
 from core.actions.queue import KIND, QueueSettings
 from core.review.calibration import COMBINATION
 from core.review.forecast import Forecast
-from core.review.settings import SLOW
 from core.runtime.progress import format_duration
+from core.runtime.settings import arguments_of
 from core.ui.charts.review import curves_figure, forecast_figure
 from core.ui.charts.scores import CONFIG
 from core.ui.review.forecast import latest
 from core.ui.review.live import decided_now
 from core.ui.review.queue import SCORES, Queue
+from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, table
 from core.ui.shell.jobs import jobs_of, start_button
@@ -223,20 +224,9 @@ def candidate_table(candidates: pd.DataFrame) -> pd.DataFrame:
 
 def _another(context: Context, summary: dict[str, Any]) -> None:
     one, two, three = st.columns([3, 1, 2], vertical_alignment="bottom")
-    slow = one.multiselect(
-        "Slow scores",
-        SLOW,
-        key="review_slow",
-        format_func=_named,
-        placeholder="None",
-        help="They help where the fast ones do badly; each is worked out again for every planted copy.",
-    )
-    rounds = int(
-        two.number_input("Rounds", 1, 64, 4, key="review_rounds", help="Times that drawn tasks rate every label.")
-    )
-    planting = three.checkbox(
-        "Plant wrong labels", True, key="review_calibrate", help="Chooses the ranking and foretells what is left."
-    )
+    slow = widgets.several(one, QueueSettings, "slow", key="review_slow", format_func=_named, placeholder="None")
+    rounds = widgets.number(two, QueueSettings, "rounds", key="review_rounds")
+    planting = widgets.checkbox(three, QueueSettings, "calibrate", key="review_calibrate")
     settings = QueueSettings(tuple(slow), rounds, planting)
     args = queue_args(settings)
     running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "review queue"))
@@ -249,14 +239,8 @@ def _another(context: Context, summary: dict[str, Any]) -> None:
 
 
 def queue_args(settings: QueueSettings) -> list[str]:
-    """Arguments of the command line; only what differs from the default."""
-    usual = QueueSettings()
-    args = ["review", "queue"]
-    if settings.slow:
-        args += ["--slow", ",".join(settings.slow)]
-    if settings.rounds != usual.rounds:
-        args += ["--rounds", str(settings.rounds)]
-    return args if settings.calibrate else [*args, "--no-calibrate"]
+    """Return the command that builds a queue of these settings."""
+    return ["review", "queue", *arguments_of(settings)]
 
 
 def time_words(seconds: float, settings: QueueSettings, planted: bool) -> str:

@@ -9,10 +9,11 @@ import streamlit as st
 
 from core.actions.evidence import EvidenceSettings, predicted_seconds
 from core.evidence.methods import ALL_METHODS, LIBRARIES, missing
-from core.evidence.subsets import PROTOCOLS as PROTOCOL_NAMES
 from core.evidence.subsets import subset_masks
 from core.runtime.errors import UserError
 from core.runtime.progress import format_duration
+from core.runtime.settings import arguments_of
+from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.context import Context, show_error
 from core.ui.shell.jobs import job_panel, jobs_of, start
 from core.ui.shell.text import count, plain
@@ -56,13 +57,7 @@ def evidence_panel(context: Context) -> list[str]:
 
 def arguments(settings: EvidenceSettings) -> list[str]:
     """The command that asks for this; what is as usual is left out, but the methods."""
-    usual = EvidenceSettings()
-    options = {name: getattr(settings, name) for name in _OPTIONS if getattr(settings, name) != getattr(usual, name)}
-    named = ["evidence", "--methods", ",".join(settings.methods)]
-    return named + [part for name, value in options.items() for part in (f"--{name}", str(value))]
-
-
-_OPTIONS = ("truth", "subsets", "seeds", "retrain", "iterations", "targets")
+    return ["evidence", *arguments_of(settings, always=("methods",))]
 
 
 def _settings(context: Context) -> EvidenceSettings:
@@ -71,47 +66,29 @@ def _settings(context: Context) -> EvidenceSettings:
     Raises:
         UserError: no method is chosen.
     """
-    usual, tasks = EvidenceSettings(), context.project.tasks
+    tasks = context.project.tasks
     words = "\n".join(f"- **{plain(name)}** {plain(text)}" for name, text in ALL_METHODS.items())
-    chosen = st.multiselect("Methods", list(ALL_METHODS), usual.methods, key="trust_methods", help=words)
-    one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
-    truth = one.segmented_control(
-        "Each retraining keeps",
-        PROTOCOL_NAMES,
-        default=usual.truth,
-        format_func=lambda name: PROTOCOLS[name],
-        key="trust_truth",
-        required=True,
-    )
-    number = two.number_input("Subsets", 3, 10_000, usual.subsets, key="trust_subsets")
-    seeds = three.number_input(
-        "Seeds", 1, 100, usual.seeds, key="trust_seeds", help="Retrainings of each subset; 2 or more to know a ceiling."
+    chosen = widgets.several(
+        st, EvidenceSettings, "methods", key="trust_methods", choices=list(ALL_METHODS), help=words
     )
     one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
-    retrain = one.segmented_control(
-        "Retrained",
-        list(STARTS),
-        default=usual.retrain,
-        format_func=lambda name: STARTS[name],
-        key="trust_retrain",
-        required=True,
-        help="From the present model is quicker and less noisy, and sees less of what a real retraining would change.",
-    )
-    iterations = two.number_input(
-        "Adam steps", 0, 1_000_000, usual.iterations, key="trust_iterations", help="0: as the model was trained."
-    )
+    truth = widgets.segments(one, EvidenceSettings, "truth", key="trust_truth", format_func=PROTOCOLS.__getitem__)
+    subset_count = widgets.number(two, EvidenceSettings, "subsets", key="trust_subsets")
+    seeds = widgets.number(three, EvidenceSettings, "seeds", key="trust_seeds")
+    one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
+    retrain = widgets.segments(one, EvidenceSettings, "retrain", key="trust_retrain", format_func=STARTS.__getitem__)
+    iterations = widgets.number(two, EvidenceSettings, "iterations", key="trust_iterations")
     everything = len(tasks.heldout)
-    targets = three.number_input(
-        "Held-out tasks", 0, everything, min(usual.targets, everything), key="trust_targets", help="Targets; 0: all."
-    )
+    usual = min(EvidenceSettings.targets, everything)
+    targets = widgets.number(three, EvidenceSettings, "targets", key="trust_targets", value=usual, maximum=everything)
     return EvidenceSettings(
-        tuple(name for name in ALL_METHODS if name in chosen),  # in one order, so that the same question has one name
-        str(truth),
-        int(number),
-        int(seeds),
-        str(retrain),
-        int(iterations),
-        usual.targets if targets == min(usual.targets, everything) else int(targets),
+        tuple(name for name in ALL_METHODS if name in chosen),  # in one order, so that equal choices share a run
+        truth,
+        subset_count,
+        seeds,
+        retrain,
+        iterations,
+        EvidenceSettings.targets if targets == usual else targets,
     )
 
 

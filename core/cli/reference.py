@@ -1,0 +1,74 @@
+"""The reference of all commands and their options, as docs/commands.md holds it.
+
+``python -m core.cli.reference`` writes it anew; a test compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from core.cli.app import app
+from core.runtime.program import PROGRAM
+
+FILE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
+_INTRODUCTION = f"""# Commands
+
+Everything the pages do can be done by commands: `{PROGRAM} COMMAND`, or `python -m core COMMAND`. Progress goes to
+stderr, paths of results to stdout. Exit codes: 0 done; 2 wrong input, explained on the last line of stderr; 130 or 143
+cancelled, with completed work saved; 1 anything else. `{PROGRAM} COMMAND --help` prints what is below.
+
+<!-- Written by `python -m core.cli.reference`; edit the declarations of the settings instead. -->
+"""
+
+
+def commands() -> dict[str, Any]:
+    """Return every command by its words, ``review queue`` for example, in the order of the help."""
+
+    def walk(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from walk(f"{prefix}{name} ", command)
+            else:
+                yield prefix + name, command
+
+    return dict(walk("", typer.main.get_command(app)))
+
+
+def reference() -> str:
+    """Return the reference as Markdown: per command its help and a table of its options."""
+    return "\n".join([_INTRODUCTION, *(_section(name, command) for name, command in commands().items())])
+
+
+def _section(name: str, command: Any) -> str:
+    arguments = [one.name.upper() for one in command.params if one.param_type_name == "argument"]
+    rows = [_row(parameter) for parameter in command.params]
+    table = ["| option | values | default | |", "|---|---|---|---|", *rows] if rows else []
+    paragraphs = [" ".join(part.split()) for part in command.help.strip().split("\n\n")]
+    return "\n".join([f"## {' '.join([name, *arguments])}\n", *(f"{part}\n" for part in paragraphs), *table, ""])
+
+
+def _row(parameter: Any) -> str:
+    """A row of the table; only what all versions of typer agree on."""
+    is_argument = parameter.param_type_name == "argument"
+    names = parameter.name.upper() if is_argument else ", ".join([*parameter.opts, *parameter.secondary_opts])
+    default = parameter.default
+    if parameter.required:
+        shown = "required"
+    elif default is True:
+        shown = "on"
+    else:
+        shown = "" if default is None or default is False or default == "" else f"`{default}`"
+    values = (parameter.metavar or "").strip("[]").removesuffix("],...").replace("|", ", ")
+    return " | ".join([f"| `{names}`", values, shown, f"{_cell(parameter.help or '')} |"])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    FILE.write_text(reference(), encoding="utf-8")
