@@ -16,6 +16,9 @@ import torch
 from core.actions.compute import Compute, load
 from core.actions.decide import mark
 from core.actions.edit import cache_key, edit, run_kind, step_settings
+from core.actions.evaluate import evaluation
+from core.actions.pace import finetune_pace, preparation_seconds, retraining_seconds
+from core.actions.preparation import prepare_cost
 from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
 from core.editing.methods import SOLVE
 from core.editing.newton import CURVATURE_STAGE, GRADIENT_STAGE, SHARES, TRIAL_STAGE, newton_edit
@@ -289,6 +292,20 @@ def test_a_killed_edit_resumes(
     assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
     assert have.json("edit.json")["cost"] == want.json("edit.json")["cost"]
     np.testing.assert_allclose(have.table("heldout.parquet")["loss"], want.table("heldout.parquet")["loss"], rtol=1e-6)
+
+
+def test_durations_are_predicted_at_the_pace_of_finished_runs(workspace: Workspace) -> None:
+    project = workspace.project()
+    assert retraining_seconds(workspace, project) is preparation_seconds(workspace, project, COMPUTE) is None
+    run = made(workspace, "finetune-all")
+    pace = finetune_pace(workspace, project)
+    assert pace is not None
+    seconds = run.json("provenance.json")["seconds"]["fine-tune"]
+    assert pace.gradient == pytest.approx(seconds / run.json("edit.json")["cost"]["meta_gradients"])
+    assert retraining_seconds(workspace, project) == pytest.approx(pace.gradient * 120)
+    seconds = evaluation(workspace, Compute(), Progress()).json("provenance.json")["seconds"]["stationarity"]
+    predicted = prepare_cost(project, COMPUTE).meta_gradients * seconds / TASKS
+    assert preparation_seconds(workspace, project, COMPUTE) == pytest.approx(predicted)
 
 
 def test_every_method_belongs_to_one_button() -> None:

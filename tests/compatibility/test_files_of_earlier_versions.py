@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tests.test_cli import Shell
 
 from tests.compatibility import recording
-from tests.test_cli import Shell
 
 HERE = Path(__file__).parent
 VERSIONS = sorted(path.stem for path in HERE.glob("version-*.zip"))
