@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.decisions.queue_decisions import QueueDecisions, QueuePositions
 from core.influence.basis import ENGINE_VERSION
 from core.review.build_queue import QueueBuilder
@@ -49,7 +49,7 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     }
 
     def build(run: RunWriter) -> None:
-        loaded, tasks = Loaded(project, compute), project.tasks
+        loaded, tasks = load(project, compute), project.tasks
         inputs = ScoreInputs(project.images, loaded.model, loaded.params, tasks.heldout, None, loaded.episodes)
         scores = ScoreSettings(settings.slow, settings.rounds, settings.seed)
         built = QueueBuilder(inputs, tasks.train, scores, progress).build(should_calibrate=settings.calibrate)
@@ -65,7 +65,11 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
 
 
 def decisions_on(workspace: Workspace, items: pd.DataFrame) -> QueueDecisions:
-    """Return which items of a queue were found wrong, found right, or are open."""
+    """Return which items of a queue were found wrong, found right, or are open.
+
+    Args:
+        items: ``items.parquet`` of the queue.
+    """
     log = workspace.decisions
     return QueuePositions.of_table(items).decisions(log.current(), log.conflicts())
 
@@ -80,7 +84,7 @@ def remaining_errors_text(workspace: Workspace, run: Run) -> list[str]:
     if expected is not None:
         left = expected.remaining_errors(errors)
         lines.append(
-            f"estimate: {left.estimate:,.0f} wrong labels left [{left.low:,.0f}, {left.high:,.0f}] (90 % interval)"
+            f"estimate: {left.estimate:,.0f} label errors left [{left.low:,.0f}, {left.high:,.0f}] (90 % interval)"
         )
     return lines
 
@@ -90,11 +94,11 @@ def queue_summary_text(run: Run) -> list[str]:
     summary = run.json("summary.json")
     kind = "images" if summary["level"] == "image" else "rows of tasks"
     if not summary["calibrated"]:
-        return [f"{summary['items']:,} {kind}, ranked by {summary['ranking']}; not calibrated on planted labels"]
+        return [f"{summary['items']:,} {kind}, ranked by {summary['ranking']}; not calibrated on injected errors"]
     table = run.table("candidates.parquet")
     means = table.groupby("candidate")["average_precision"].mean()
     best = ", ".join(f"{name} {value:.3f}" for name, value in means.sort_values(ascending=False).head(4).items())
     return [
         f"{summary['items']:,} {kind}, ranked by {summary['ranking']}",
-        f"average precision on planted labels: {best}",
+        f"average precision on injected errors: {best}",
     ]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from typer.testing import CliRunner
-
 from core.actions.decide import mark
 from core.actions.report import report_html
-from core.cli import app
 from core.review.review_queue import Queue
 from core.review.review_state import read_state
 from core.ui.review.forecast import forecast_now
 from tests.actions.reviewed import small_workspace
+from tests.cli.shell import Shell
 from tests.ui.queue_fixture import write_queue
 
 
@@ -30,8 +28,8 @@ def test_command_line_report_and_page_agree_on_an_image_removal_and_a_conflict(t
         mark(workspace, instances=[where], verdict=verdict, reviewer=reviewer)  # type: ignore[arg-type]
     assert len(workspace.decisions.conflicts()) == 1
 
-    printed = CliRunner().invoke(app, ["review", "show", "-w", str(workspace.folder), "--top", "0"]).output
-    by_command_line = re.search(r"([\d,]+) of them wrong", printed)
+    printed = Shell(tmp_path).done("review", "show", "-w", str(workspace.folder), "--top", "0").out
+    by_command_line = re.search(r"([\d,]+) of them wrong", " ".join(printed))
     by_report = re.search(r"([\d,]+) of them wrong", " ".join(report_html(workspace).split()))
     queue = Queue.of_table(run.folder, items, workspace.project().images.class_names)
     state = read_state(workspace.decisions, queue, None)

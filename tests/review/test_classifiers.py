@@ -65,7 +65,7 @@ def test_kernel_equals_refits_without_the_image(trusted: bool, monkeypatch: pyte
         caught.append(logits)
         return logits, 0.0
 
-    monkeypatch.setattr(classifiers, "_tempered", caught_logits)
+    monkeypatch.setattr(classifiers, "_calibrated", caught_logits)
     given = blobs(40)
     if trusted:
         given = replace(given, trust=np.random.default_rng(1).uniform(0.2, 1, 40))

@@ -131,7 +131,7 @@ def test_one_shot_tasks_have_no_left_out_losses() -> None:
 
 
 def test_the_sketch_of_self_influence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members, "_DIRECTIONS", 100)
+    monkeypatch.setattr(members, "_PROBES", 100)
     problem = tiny_problem(count=2)
     found = members._gradient_norms(
         replace(inputs(problem.tasks), params=problem.params), problem.episodes, 0, Progress()

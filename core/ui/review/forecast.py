@@ -63,7 +63,7 @@ def forecast_now(queue: Queue, state: ReviewState) -> ForecastState:
     return ForecastState(forecast(queue.table, state.on_items.is_wrong), state.on_items, state.fingerprint)
 
 
-def remaining_errors_text(queue: Queue, state: ReviewState, seen_by: str | None) -> str:
+def latest_forecast_text(queue: Queue, state: ReviewState, seen_by: str | None) -> str:
     """Return :func:`forecast_text` of the newest forecast that is ready; empty where there is none."""
     newest = latest_forecast(queue, state, seen_by)
     return "" if newest is None else forecast_text(newest)

@@ -24,7 +24,7 @@ from core.review.review_state import ReviewState, read_state
 from core.runtime.errors import UserError
 from core.ui.review.acknowledgements import ack_text
 from core.ui.review.detail import detail
-from core.ui.review.forecast import remaining_errors_text
+from core.ui.review.forecast import latest_forecast_text
 from core.ui.review.grid import Report, Sheet, last_report, mount_grid, mount_packet, packet
 from core.ui.review.queue import open_queue
 from core.ui.review.tiles import notice, page_data, page_sheet, page_state
@@ -105,7 +105,7 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
     place = st.container()
     mount_packet(live.pictures, key=PICTURES)
     mount_packet(live.details, key=DETAILS)
-    left = remaining_errors_text(queue, now, context.reviewer if blind else None)
+    left = latest_forecast_text(queue, now, context.reviewer if blind else None)
     data = {
         "workspace": context.workspace.name,
         "reviewer": context.reviewer,

@@ -65,8 +65,8 @@ def queue_panels(context: Context, queue: Queue, blind: bool) -> None:
 def _forecast(context: Context, queue: Queue, blind: bool) -> None:
     if not Run(queue.folder).json("summary.json")["calibrated"]:
         st.info(
-            "This queue is not calibrated: nothing was planted when it was made, so that nobody knows how many wrong "
-            "labels it holds. Make another below, with planting."
+            "This queue is not calibrated: it was built without injected errors, so the number of label errors is "
+            "unknown. Build another queue below, with injected errors."
         )
         return
     told = latest_forecast(queue, current_state(context, queue, blind), context.reviewer if blind else None)
@@ -74,7 +74,7 @@ def _forecast(context: Context, queue: Queue, blind: bool) -> None:
         st.caption("Being worked out …")
         return
     if told.forecast is None:
-        st.info("This queue holds no planted labels, so that nothing can be foretold.")
+        st.info("This queue has no injected errors, so there is no forecast.")
         return
     n = len(queue)
     key = f"review_forecast_depth_{queue.run_id}"
