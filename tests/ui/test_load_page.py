@@ -85,7 +85,7 @@ def test_a_path_is_looked_at_and_imported_by_the_command(
     page.text_input(key="load_size").set_value("14")
     page.checkbox(key="load_skip").set_value(True)
     click(run_again(page), "load_look")
-    assert "pets: 6 images of 2 classes, 3 a class." in words(page)
+    assert "pets: 6 images of 2 classes, 3 per class." in words(page)
     assert "Brought to 14 x 14, grey" in words(page)
     click(page, "load_import")
     assert started == [
@@ -244,5 +244,5 @@ def test_the_cost_is_shown_once_it_was_measured(show: Open, home: Path, tasks: P
         time.sleep(0.01)
     assert job.status() == "done", job.error()
     page = show("load")
-    assert "Tasks: 4 for training, 2 held out; 2-way, 1-shot, 1 queries a class, over own." in words(page)
+    assert "Tasks: 4 for training, 2 held out; 2-way, 1-shot, 1 queries per class, over own." in words(page)
     assert page.dataframe[0].value["stage"].tolist() == ["Evaluate", "Rank", "Fine-tune"]
