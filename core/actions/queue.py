@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.decisions.queue_decisions import QueueDecisions, QueuePositions
 from core.influence.basis import ENGINE_VERSION
 from core.review.build_queue import QueueBuilder
@@ -49,7 +49,7 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     }
 
     def build(run: RunWriter) -> None:
-        loaded, tasks = Loaded(project, compute), project.tasks
+        loaded, tasks = load(project, compute), project.tasks
         inputs = ScoreInputs(project.images, loaded.model, loaded.params, tasks.heldout, None, loaded.episodes)
         scores = ScoreSettings(settings.slow, settings.rounds, settings.seed)
         built = QueueBuilder(inputs, tasks.train, scores, progress).build(should_calibrate=settings.calibrate)

@@ -118,7 +118,7 @@ def conjugate_gradients(
         SolveError: ``b`` or a product is not finite, or ``b`` is 0.
     """
     _norm(b)
-    result = solve_batch(
+    solution = solve_batch(
         lambda v: (product(v[0]) + shift * v[0])[None],
         b[None],
         tolerance=tolerance,
@@ -126,25 +126,25 @@ def conjugate_gradients(
         precondition=precondition,
         on_iteration=lambda iteration, residual: on_iteration(iteration, float(residual)),
     )
-    quotients = np.array([float(quotient) for quotient in result.quotients]) - shift
+    quotients = np.array([float(quotient) for quotient in solution.quotients]) - shift
     if not np.isfinite(quotients).all():
         raise _not_finite()
-    if bool(result.indefinite):
+    if bool(solution.indefinite):
         raise IndefiniteError(float(quotients[-1]), shift)
-    # With a preconditioner the coefficients belong to another matrix; Rayleigh quotients still belong to C.
-    ritz = (
-        np.sort(quotients) if precondition else np.linalg.eigvalsh(_lanczos_matrix(result.alphas, result.betas)) - shift
-    )
+    if precondition:  # whose coefficients belong to another matrix; Rayleigh quotients still belong to C
+        ritz = np.sort(quotients)
+    else:
+        ritz = np.linalg.eigvalsh(_lanczos_matrix(solution.alphas, solution.betas)) - shift
     return Solution(
-        x=result.x[0],
-        iterations=len(result.alphas),
-        residual=float(result.residual),
-        converged=bool(result.converged),
+        x=solution.x[0],
+        iterations=len(solution.alphas),
+        residual=float(solution.residual),
+        converged=bool(solution.converged),
         smallest=float(ritz[0]),
         largest=float(ritz[-1]),
-        products=result.products,
-        replacements=int(result.replacements),
-        stagnated=bool(result.stagnated),
+        products=solution.products,
+        replacements=int(solution.replacements),
+        stagnated=bool(solution.stagnated),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.func import grad
 
 from core.actions import evidence as evidence_module
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.actions.evidence import KIND, EvidenceSettings, evidence, predicted_seconds
 from core.actions.train import train_model
 from core.checkpoints.model import ModelSpec
@@ -53,15 +53,15 @@ def methods(workspace: Workspace, settings: EvidenceSettings) -> pd.DataFrame:
 
 def test_the_table_is_the_lds_of_scores_against_models_trained_by_hand(workspace: Workspace) -> None:
     run = evidence(workspace, QUICK, COMPUTE, Progress())
-    loaded = Loaded(workspace.project(), COMPUTE)
+    loaded = load(workspace.project(), COMPUTE)
     kept = subset_masks("half", 12, 5)
-    ids = np.array(loaded.project.tasks.train.task_ids, dtype=object)
+    ids = np.array(loaded.tasks.task_ids, dtype=object)
     measured = np.zeros((5, 2, 3))
     for number, mask in enumerate(kept):
         for seed in range(2):
             settings = TrainSettings(iterations=10, learning_rate=0.02, seed=seed)
-            episodes = loaded.episodes(loaded.project.tasks.train.select(ids[mask].tolist()))
-            start = loaded.project.model.spec.init(seed, torch.float64)
+            episodes = loaded.episodes(loaded.tasks.select(ids[mask].tolist()))
+            start = workspace.project().model.spec.init(seed, torch.float64)
             params = train(loaded.model, start, episodes, settings).params
             for chunk in loaded.heldout.chunks(np.arange(3)):
                 task_losses = torch.stack(
@@ -243,7 +243,7 @@ class Steps(Progress):
         self.seen.append(self._done)
 
 
-def test_a_piece_of_work_counts_as_its_units_whatever_it_reports() -> None:
+def test_a_sub_progress_advances_its_share_whatever_it_reports() -> None:
     steps = Steps()
     steps.stage("all", 20)
     for _ in range(2):
@@ -257,7 +257,7 @@ def test_a_piece_of_work_counts_as_its_units_whatever_it_reports() -> None:
     assert steps.state().done == 20
 
 
-def test_the_folder_of_a_run_is_whole(workspace: Workspace, tmp_path: Path) -> None:
+def test_the_folder_of_a_run_is_complete(workspace: Workspace, tmp_path: Path) -> None:
     run = evidence(workspace, QUICK, COMPUTE, Progress())
     names = {path.name for path in run.folder.iterdir()}
     assert names >= {"methods.parquet", "measured.parquet", "predicted.parquet", "evidence.json", "provenance.json"}

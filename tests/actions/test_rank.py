@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.actions.rank import ranking
 from core.actions.train import train_model
 from core.checkpoints.model import TRAJECTORY, ModelSpec
@@ -29,6 +29,7 @@ from core.influence.solvers import DIVERGED, NOT_CONVERGED, SolveError, lanczos
 from core.influence.targets import Target
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
+from core.maml.loaded import Loaded
 from core.maml.objective import Task
 from core.maml.training import TrainSettings
 from core.maml.vectors import flatten, unflatten
@@ -78,7 +79,7 @@ def scores(run: Run, name: str = "tasks") -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def loaded(workspace: Workspace) -> Loaded:
-    return Loaded(workspace.project(), EXACT)
+    return load(workspace.project(), EXACT)
 
 
 def tasks_of(episodes: Episodes) -> list[Task]:
@@ -92,7 +93,7 @@ def adapted(loaded: Loaded, leaves: Params, task: Task) -> Params:
     """One step of plain MAML by torch.autograd."""
     loss = F.cross_entropy(loaded.model.network(leaves, task.xs), task.ys)
     slopes = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
-    rate = loaded.project.model.spec.rate
+    rate = loaded.model.adaptation.rate
     return {name: value - rate * slope for (name, value), slope in zip(leaves.items(), slopes, strict=True)}
 
 
@@ -219,12 +220,12 @@ def test_tracin_is_the_sum_over_snapshots_by_hand(workspace: Workspace, loaded: 
     close(scores(ranked(workspace, "tracin")), want, 1e-5)
 
 
-def test_tracin_is_that_of_dattri(workspace: Workspace, loaded: Loaded) -> None:
+def test_tracin_equals_that_of_dattri(workspace: Workspace, loaded: Loaded) -> None:
     snapshots = workspace.trajectory()
     checkpoints, rates = [loaded.place(s.params) for s in snapshots], [s.rate for s in snapshots]
     theirs = dattri_tracin(loaded.model, checkpoints, rates, loaded.train, loaded.heldout)
     close(scores(ranked(workspace, "tracin")), theirs.mean(1), 1e-4)
-    one = loaded.project.tasks.heldout.task_ids[1]
+    one = loaded.heldout_tasks.task_ids[1]
     close(scores(ranked(workspace, "tracin", target=one)), theirs[:, 1], 1e-4)
 
 
@@ -256,7 +257,7 @@ def test_cg_neumann_and_a_basis_of_full_rank_agree(workspace: Workspace) -> None
     assert all(report["residual"] <= 1e-8 for report in reports)
 
 
-def test_a_solve_that_rounding_ends_is_refused_with_what_helps(copy: Workspace) -> None:
+def test_a_solve_that_stagnates_is_refused_with_advice(copy: Workspace) -> None:
     single = Compute("cpu", "float32")
     tight = {"tolerance": 1e-12, "iterations": 2000}  # far below the rounding of float32
     with pytest.raises(UserError) as caught:
@@ -331,12 +332,12 @@ def test_direct_if_by_hand(workspace: Workspace, loaded: Loaded) -> None:
 
 
 def solver(workspace: Workspace, folder: Path, **settings: Any) -> Solver:
-    loaded = Loaded(workspace.project(), EXACT)
+    loaded = load(workspace.project(), EXACT)
     folder.mkdir()
     return Solver(loaded, loaded.model, SolveSettings(**settings), RunWriter(folder), Progress())
 
 
-def test_a_subsample_takes_the_tasks_of_highest_loss_or_entropy(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_subsample_has_the_tasks_of_highest_loss_or_entropy(workspace: Workspace, tmp_path: Path) -> None:
     run = ranked(workspace, "task-if")
     rows = run.table("instances.parquet")
     entropy = rows[rows["role"] == "query"].groupby("task_id", sort=False)["entropy"].mean().to_numpy()
@@ -352,7 +353,7 @@ def test_a_subsample_takes_the_tasks_of_highest_loss_or_entropy(workspace: Works
     assert solver(workspace, tmp_path / "all", curvature_tasks=TASKS, subsample="difficulty").positions is None
 
 
-def test_a_random_subsample_follows_its_seed(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_random_subsample_depends_on_its_seed(workspace: Workspace, tmp_path: Path) -> None:
     drawn = [
         solver(workspace, tmp_path / f"{number}", curvature_tasks=3, seed=seed).positions
         for number, seed in enumerate((0, 0, 1, 2))
@@ -395,7 +396,7 @@ def row_products(loaded: Loaded, way: Params) -> np.ndarray:
         leaves = {name: value.clone().requires_grad_() for name, value in loaded.params.items()}
         inner = (s * F.cross_entropy(loaded.model.network(leaves, task.xs), task.ys, reduction="none")).mean()
         slopes = torch.autograd.grad(inner, list(leaves.values()), create_graph=True)
-        rate = loaded.project.model.spec.rate
+        rate = loaded.model.adaptation.rate
         theta = {name: value - rate * slope for (name, value), slope in zip(leaves.items(), slopes, strict=True)}
         outer = (q * F.cross_entropy(loaded.model.network(theta, task.xq), task.yq, reduction="none")).mean()
         total = torch.autograd.grad(outer, list(leaves.values()), create_graph=True)

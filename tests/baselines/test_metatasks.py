@@ -97,7 +97,7 @@ def test_trak_follows_its_formula(checkpoints: int) -> None:
     assert sum(steps) == checkpoints * (TRAIN + 4)
 
 
-def test_a_task_helps_itself_by_trak_and_its_double_gets_the_same_score() -> None:
+def test_trak_scores_a_task_as_helpful_for_itself_and_its_copy_equally() -> None:
     problem = tiny_problem(count=TRAIN)
     first = problem.tasks.rows[problem.tasks.rows["task_id"] == problem.tasks.task_ids[0]]
     tasks = from_rows(pd.concat([problem.tasks.rows, first.assign(task_id="double")]), source="test")

@@ -32,7 +32,7 @@ def problem() -> tuple[ImageSet, TaskList, TaskList]:
     return images, train, tiny_tasks(images, ways=3, shots=1, queries=2, count=3, seed=4)
 
 
-def test_rows_are_pooled_once_and_without_the_removed(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
+def test_rows_are_pooled_once_and_removed_rows_excluded(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
     _, train, _ = problem
     rows = distinct_rows(train)
     assert len(rows) == len(set(zip(train.rows["image_id"], train.rows["class"], strict=True)))
@@ -49,7 +49,7 @@ def test_the_pooled_net_takes_images_of_any_size(shape: tuple[int, int, int]) ->
     assert PooledNet(channels, 5)(torch.rand(2, channels, height, width)).shape == (2, 5)
 
 
-def test_training_learns_depends_on_the_seed_alone_and_leaves_the_global_generator() -> None:
+def test_training_learns_depends_on_the_seed_only_and_leaves_the_global_generator() -> None:
     images = digits(3, 40)
     x = pixels(images, pd.Series(images.ids))
     before = torch.get_rng_state()
@@ -124,7 +124,7 @@ def test_ekfac_of_all_targets_together_is_their_mean(problem: tuple[ImageSet, Ta
     np.testing.assert_allclose(together, factor * each, rtol=1e-4, atol=1e-6 * np.abs(together).max())
 
 
-def test_ekfac_is_the_same_again(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
+def test_ekfac_is_reproducible(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
     images, train, heldout = problem
     first, again = (ekfac_scores(images, train, heldout, epochs=2, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)

@@ -16,7 +16,7 @@ from core.editing.newton import SHARES, mean_loss, newton_edit
 from core.editing.settings import NewtonSettings
 from core.editing.steps import StepSettings, single_task_finetune
 from core.influence.curvature import Curvature
-from core.maml.cost import Cost, training_cost
+from core.maml.cost import Cost
 from core.maml.episodes import Episodes, no_progress
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten, unflatten
@@ -236,12 +236,6 @@ def test_the_cost_equals_the_passes_that_ran() -> None:
     assert made.cost.meta_gradients == 3 + 2 * 8 + 0.5 * 18
     assert (made.cost + Cost(1, 1, 2)).meta_gradients == made.cost.meta_gradients + 4
     assert NewtonSettings().cost(10) == Cost(10, 50, 60), "never more tasks than there are"
-
-
-def test_the_cost_of_training_counts_tasks() -> None:
-    assert training_cost(TrainSettings(iterations=10, meta_batch=12), 100) == 120
-    assert training_cost(TrainSettings(iterations=10, meta_batch=12), 5) == 50
-    assert training_cost(TrainSettings(iterations=10, meta_batch=2, polish=10), 100) == 20 + 1300
 
 
 def test_an_interrupted_step_repeats_no_work() -> None:

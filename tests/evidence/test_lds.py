@@ -1,4 +1,4 @@
-"""Subsets, and the correlation of what scores foretell with what was measured."""
+"""Subsets, and the correlation of predicted with measured losses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 
 @given(st.integers(4, 60), st.integers(3, 30), st.integers(0, 5))
-def test_halves_are_halves_and_more_of_them_begin_with_the_same(tasks: int, count: int, seed: int) -> None:
+def test_halves_have_half_the_tasks_and_do_not_depend_on_the_count(tasks: int, count: int, seed: int) -> None:
     kept = subset_masks("half", tasks, count, seed)
     assert kept.shape == (count, tasks)
     assert (kept.sum(1) == tasks // 2).all()
@@ -25,7 +25,7 @@ def test_halves_are_halves_and_more_of_them_begin_with_the_same(tasks: int, coun
 
 
 @given(st.integers(3, 40), st.integers(0, 5))
-def test_leaving_one_out_leaves_another_one_out_each_time(tasks: int, seed: int) -> None:
+def test_leave_one_out_excludes_each_task_once(tasks: int, seed: int) -> None:
     kept = subset_masks("one", tasks, tasks, seed)
     assert (kept.sum(1) == tasks - 1).all()
     assert (kept.sum(0) == tasks - 1).all()
@@ -59,7 +59,7 @@ def test_correlations_are_those_of_scipy() -> None:
     assert (correlations(a * 0, b) == 0).all()
 
 
-def test_scores_that_tell_the_truth_get_all_and_their_opposite_the_contrary() -> None:
+def test_true_scores_have_an_lds_of_1_and_their_negatives_of_minus_1() -> None:
     scores, kept = RNG.normal(size=(30, 4)), subset_masks("half", 30, 25)
     measured = predicted_losses(scores, kept) + 7.0
     found = lds(predicted_losses(scores, kept), measured)
@@ -67,7 +67,7 @@ def test_scores_that_tell_the_truth_get_all_and_their_opposite_the_contrary() ->
     assert lds(predicted_losses(-scores, kept), measured).mean == pytest.approx(-1)
 
 
-def test_the_interval_covers_nothing_for_noise_and_shrinks_with_more_subsets() -> None:
+def test_the_interval_includes_0_for_noise_and_shrinks_with_more_subsets() -> None:
     widths = []
     for count in (10, 160):
         rng = np.random.default_rng(3)

@@ -160,7 +160,7 @@ def test_inner_influence_and_its_effect(problem: Problem, truth: list[Dense]) ->
     close(support["effect"].to_numpy(), truth[1].effect / len(want))
 
 
-def test_a_step_in_lambda_or_in_a_weight_moves_the_loss_as_derived(problem: Problem) -> None:
+def test_a_step_in_lambda_or_in_a_weight_changes_the_loss_as_derived(problem: Problem) -> None:
     """Finite differences of the whole, inner problem solved anew each time."""
     (chunk,) = problem.episodes.chunks(np.array([0]))
     task = type(chunk.task)(*(value[0] for value in chunk.task))
@@ -227,7 +227,7 @@ def test_invalid_settings_are_refused(values: tuple, named: str) -> None:
     assert named in caught.value.what
 
 
-def test_the_inner_report_says_how_well_it_is_solved_and_how_near_singular_it_is() -> None:
+def test_the_inner_report_has_the_residual_and_the_conditioning() -> None:
     problem = implicit_problem("mlp")
     dense_values = [torch.linalg.eigvalsh(dense(problem, t).inner_hessian) for t in problem.tasks.task_ids]
     report = inner_report(problem.model, problem.params, problem.episodes)

@@ -166,7 +166,7 @@ def test_a_gradient_that_a_method_does_not_use_is_refused(name: str, part: str) 
     assert estimator(name, **{part: "total"}) == estimator(name)
 
 
-def test_a_new_solver_comes_with_its_own_rank() -> None:
+def test_changing_the_solver_sets_its_default_rank() -> None:
     assert solved(estimator("task-if", solver="low-rank")).rank == 60
     assert solved(estimator("task-if", solver="low-rank", rank=7)).rank == 7
     assert solved(estimator("task-if", rank=20)).rank == 20
@@ -176,12 +176,12 @@ def test_a_new_solver_comes_with_its_own_rank() -> None:
 
 
 @pytest.mark.parametrize("curvature", [name for name in CURVATURES if name != "task-fisher"])
-def test_the_dual_is_left_when_the_curvature_is_no_longer_its_own(curvature: str) -> None:
+def test_another_curvature_replaces_the_dual_solver_by_cg(curvature: str) -> None:
     changed = solved(estimator("task-if-fisher", curvature=curvature))
     assert (changed.curvature, changed.solver, changed.curvature_tasks) == (curvature, "cg", 0)
 
 
-def test_the_dual_stays_where_it_fits_and_cg_where_it_was() -> None:
+def test_a_solver_that_fits_is_unchanged() -> None:
     assert solved(estimator("task-if-fisher", curvature="task-fisher")).solver == "dual"
     assert solved(estimator("task-if-fisher", solver="cg")).solver == "cg"
     assert solved(estimator("task-if", curvature="task-fisher")).solver == "cg"

@@ -1,4 +1,4 @@
-"""What must hold of removal gradients and scores whatever the model and the tasks are."""
+"""Properties of removal gradients and scores that hold for any model and any tasks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_removing_two_things_is_the_sum_of_removing_each(problem: Problem, one: 
     assert both.norm() > 1e-6
 
 
-def test_removing_a_task_row_by_row_or_as_a_whole_is_the_same(problem: Problem) -> None:
+def test_removing_all_rows_of_a_task_equals_removing_the_task(problem: Problem) -> None:
     rows = problem.tasks.rows
     task = (rows["task_id"] == "t1").to_numpy()
     query = task & (rows["role"] == "query").to_numpy()
@@ -86,7 +86,7 @@ def test_removal_is_linear_in_the_weight(problem: Problem) -> None:
     assert torch.allclose(2 * half, removed(problem, row), atol=1e-12)
 
 
-def test_scores_are_change_gradients_seen_from_the_target(problem: Problem) -> None:
+def test_scores_are_products_of_change_gradients_with_the_target(problem: Problem) -> None:
     table, u = scored(problem), direction(problem)
     for name, mask in masks(problem).items():
         if "row" in name:
@@ -110,7 +110,7 @@ def test_image_scores_sum_to_the_sum_of_all_rows(problem: Problem) -> None:
     np.testing.assert_allclose(images["score"], images["score_support"] + images["score_query"], atol=1e-12)
 
 
-def test_a_task_that_occurs_twice_scores_the_same_twice(problem: Problem) -> None:
+def test_two_copies_of_a_task_have_equal_scores(problem: Problem) -> None:
     rows = problem.tasks.rows
     copy = rows[rows["task_id"] == "t2"].assign(task_id="copy")
     table = scored(problem, pd.concat([rows, copy]))
@@ -119,7 +119,7 @@ def test_a_task_that_occurs_twice_scores_the_same_twice(problem: Problem) -> Non
     np.testing.assert_allclose(table["score"].iloc[: len(rows)], scored(problem)["score"], rtol=1e-12)
 
 
-def test_the_order_of_the_tasks_and_rows_is_the_order_of_the_scores(problem: Problem) -> None:
+def test_scores_follow_the_order_of_tasks_and_rows(problem: Problem) -> None:
     shuffled = problem.tasks.rows.sample(frac=1, random_state=3)
     key = ["task_id", "role", "image_id"]
     have, want = (scored(problem, rows).set_index(key).sort_index() for rows in (shuffled, None))
@@ -179,7 +179,7 @@ def test_an_unknown_curvature_is_refused(problem: Problem) -> None:
         ("h1/dir/a.png", Target(("h1",), "dir/a.png")),
     ],
 )
-def test_targets_are_read_from_text_and_written_back(text: str, target: Target) -> None:
+def test_targets_round_trip_through_text(text: str, target: Target) -> None:
     assert Target.parse(text) == target
     assert Target.parse(str(target)) == target
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
+from core.maml.loaded import Loaded
 from core.review.label_explanation import LabelExplanation, explain_label
 from core.review.review_queue import Queue
 from core.ui.shell.background import BackgroundCache
@@ -61,4 +62,4 @@ def sentences(found: LabelExplanation | None) -> list[str]:
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _loaded(problem: str, _context: Context) -> Loaded:
-    return Loaded(_context.project, Compute())
+    return load(_context.project, Compute())
