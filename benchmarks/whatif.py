@@ -167,7 +167,7 @@ def _peer_removal(instant: WhatIfEstimator, solver: Solver, before: np.ndarray, 
 def _peer_target(instant: WhatIfEstimator, solver: Solver, target: Target) -> Peer:
     loaded, quick = instant.loaded, instant.target(target)
     start = time.perf_counter()
-    heldout = loaded.episodes(target.weighted(loaded.project.tasks.heldout))
+    heldout = loaded.episodes(target.weighted(loaded.heldout_tasks))
     solution = solver.solve(target_gradient(loaded.model, loaded.params, heldout)[0])
     found = gradient_products(loaded.model, loaded.params, loaded.train, solution.x[None])[:, 0].cpu().numpy()
     seconds = time.perf_counter() - start

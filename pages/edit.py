@@ -10,7 +10,9 @@ import streamlit as st
 from core.actions.decide import worst_items
 from core.actions.edit import step_settings
 from core.actions.pace import retraining_seconds
+from core.decisions.export_tables import changed_items
 from core.decisions.log import Item
+from core.decisions.table import table_items
 from core.editing.retraining import training_settings
 from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS, EditSettings
 from core.runtime.progress import format_duration
@@ -30,7 +32,6 @@ from core.ui.edit.results import (
 from core.ui.ranking.method_panel import SELF
 from core.ui.ranking.panel import newest_evaluation
 from core.ui.review.decide import decide, removal_bar
-from core.ui.review.decided import decided_items, items_of
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, choose_ranking, page, table
 from core.ui.shell.jobs import job_panel, jobs_of, start, start_button
@@ -65,7 +66,7 @@ def main() -> None:
 
 def _marked(context: Context) -> None:
     """What is decided as a table, and the way to take items back."""
-    decided = decided_items(context)
+    decided = changed_items(context.workspace.decisions, context.project.images.class_names)
     st.subheader("Removed and relabelled")
     if decided.empty:
         st.info("Nothing is decided. Mark the most harmful here, or decide on single tasks and images on their pages.")
@@ -93,7 +94,7 @@ def _marked(context: Context) -> None:
 
 
 def _take_back(context: Context, decided: pd.DataFrame) -> None:
-    decide(context, items_of(decided), "clear", "")
+    decide(context, table_items(decided), "clear", "")
     st.rerun()
 
 

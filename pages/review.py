@@ -7,7 +7,7 @@ import streamlit as st
 from core.actions.queue import newest_queue
 from core.ui.review.decide import show_message
 from core.ui.review.filter_panel import filter_panel, use
-from core.ui.review.live import decided_now, live_grid
+from core.ui.review.live import current_state, live_grid
 from core.ui.review.map import drawn_area, has_map
 from core.ui.review.queue import open_queue
 from core.ui.review.queue_panel import queue_panels
@@ -42,7 +42,7 @@ with page("Review") as context:
     above = st.container()
     if st.session_state.get("review_map") and has_map(queue):
         with above:
-            drawn = drawn_area(queue, decided_now(context, queue, blind), context)
+            drawn = drawn_area(queue, current_state(context, queue, blind), context)
         if drawn is not None and drawn != st.session_state.get("_review_drawn"):
             st.session_state["_review_drawn"] = drawn
             use(replace(filters, lasso=drawn))

@@ -1,32 +1,26 @@
-"""A project's tensors on a device."""
+"""A project's model and tasks on a device."""
 
 from __future__ import annotations
 
-from core.maml import loaded as engine
-from core.maml.loaded import Compute
-from core.maml.settings import DTYPES
+from core.maml.loaded import Compute, Loaded
 from core.workspace.workspace import Project
 
-__all__ = ["DTYPES", "Compute", "Loaded", "load"]
-
-
-class Loaded(engine.Loaded):
-    """A project's tensors, for callers that have not moved to :func:`load` yet."""
-
-    def __init__(self, project: Project, compute: Compute) -> None:
-        self.project = project
-        model, tasks = project.model, project.tasks
-        super().__init__(
-            model.spec.bilevel(),
-            model.params,
-            project.images,
-            tasks.train,
-            tasks.heldout,
-            compute,
-            project.hashes,
-        )
+__all__ = ["Compute", "load"]
 
 
 def load(project: Project, compute: Compute) -> Loaded:
-    """Place a project's model and tasks on a device."""
-    return Loaded(project, compute)
+    """Place a project's model and tasks on a device.
+
+    Raises:
+        UserError: the device or the precision does not exist.
+    """
+    tasks = project.tasks
+    return Loaded(
+        project.model.spec.bilevel(),
+        project.model.params,
+        project.images,
+        tasks.train,
+        tasks.heldout,
+        compute,
+        project.hashes,
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.actions.compute import Compute, Loaded, load
+from core.actions.compute import Compute, load
 from core.actions.method_scores import method_scores
 from core.actions.retraining import retrained_params, retraining
 from core.checkpoints.model import Model
@@ -24,6 +24,7 @@ from core.evidence.tables import ceiling_row, failed_row, long_table, method_row
 from core.influence.basis import ENGINE_VERSION
 from core.maml.backbone import Params
 from core.maml.cost import seconds_of, training_passes
+from core.maml.loaded import Loaded
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
 from core.runtime.progress import Progress, SubProgress

@@ -1,17 +1,15 @@
-"""Hand over the work: a cleaned task list, what was removed and why, and an edited model."""
+"""Export the results: a cleaned task list, what was removed and why, and an edited model."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
-
 from core import __version__
-from core.actions.export_decisions import corrected_labels
+from core.actions.export_decisions import decision_table
 from core.checkpoints.foreign import write_state
 from core.checkpoints.model import load_model
+from core.decisions.export_tables import corrected_labels, removed_items
 from core.decisions.table import escape_formulas
 from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
@@ -28,18 +26,6 @@ FILES = {name: f"cleaned-tasks.{name}" for name in FORMATS} | {name: f"cleaned-t
 _OURS = {*FILES.values(), "removed.csv", "relabelled.csv", "model", "export.json"}
 
 
-def removed_items(workspace: Workspace) -> pd.DataFrame:
-    """What is removed, by whom, when and why: one row a decision; nothing that reviewers are in conflict about."""
-    contested = workspace.decisions.conflicts()
-    columns = ["kind", "task_id", "role", "image_id", "reason", "reviewer", "source", "at"]
-    rows = [
-        {**asdict(item), **{name: getattr(entry, name) for name in columns[4:]}}
-        for item, entry in workspace.decisions.current().items()
-        if entry.verdict == "remove" and item not in contested
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
 def export(
     workspace: Workspace,
     out: Path,
@@ -50,7 +36,7 @@ def export(
 ) -> Path:
     """Write ``cleaned-tasks.*``, ``removed.csv``, ``export.json`` and, if ``edited`` is given, ``model/`` into ``out``.
 
-    Where labels were corrected, ``relabelled.csv`` lists them (:func:`core.actions.export_decisions.corrected_labels`).
+    Where labels were corrected, ``relabelled.csv`` lists them (:func:`core.decisions.export_tables.corrected_labels`).
     ``removed.csv`` and it are for people and spreadsheets: text there that a spreadsheet would take for a formula
     begins with an apostrophe. The task list is for programs; names in it are as they are. Beside a model of
     learn2learn's networks or of the user's own lies a state dict for them
@@ -104,8 +90,8 @@ def _write(workspace: Workspace, folder: Path, tasks: TaskList, formats: tuple[s
             write_foreign(tasks, workspace.project().images, name, folder / FILES[name])
         else:
             write_tasks(tasks, folder / FILES[name])
-    escape_formulas(removed_items(workspace)).to_csv(folder / "removed.csv", index=False)
-    relabelled = corrected_labels(workspace)
+    escape_formulas(removed_items(workspace.decisions)).to_csv(folder / "removed.csv", index=False)
+    relabelled = corrected_labels(decision_table(workspace))
     if len(relabelled):
         escape_formulas(relabelled).to_csv(folder / "relabelled.csv", index=False)
     if edited is not None:

@@ -1,4 +1,4 @@
-"""Train a model on a folder of tasks."""
+"""Train a model on tasks, in memory or as a folder."""
 
 from __future__ import annotations
 
@@ -10,15 +10,56 @@ import torch
 
 from core.actions.compute import Compute, load
 from core.checkpoints.model import Model, ModelSpec, load_model, save_model, save_trajectory
+from core.data import ImageSet
 from core.maml.evaluation import evaluate
 from core.maml.module import ModuleNet, probe
 from core.maml.settings import TrainSettings
-from core.maml.training import STATE_FILE, check_finite, stationarity, train
+from core.maml.training import STATE_FILE, Snapshot, check_finite, stationarity, train
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
-from core.tasks.generate import read_folder
+from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.workspace import Project
+
+
+def fit_model(
+    images: ImageSet,
+    tasks: TaskFolder,
+    spec: ModelSpec,
+    settings: TrainSettings,
+    compute: Compute,
+    progress: Progress,
+    *,
+    command: str = "",
+    folder: Path | None = None,
+) -> tuple[Model, list[Snapshot]]:
+    """Train a model on tasks over ``images`` and evaluate it on the held-out tasks.
+
+    Args:
+        spec: The network and its adaptation; classes per task and image size are taken from the tasks.
+        command: The command line, recorded in the model's metadata.
+        folder: Where the state of an interrupted training is stored; None: nowhere.
+
+    Returns:
+        The model, and the snapshots of its training.
+
+    Raises:
+        UserError: the training diverged.
+    """
+    spec, metadata = _fitted_spec(spec, images, tasks), _metadata(images, tasks, settings, command)
+    loaded = load(Project(images, tasks, Model(spec, spec.init(settings.seed, torch.float64), metadata)), compute)
+    trained = train(loaded.model, loaded.params, loaded.train, settings, folder=folder, progress=progress)
+    distance = stationarity(loaded.model, trained.params, loaded.train, progress)
+    check_finite(distance)
+    result = evaluate(loaded.model, trained.params, loaded.heldout)
+    metadata["report"] = {
+        "stationarity": asdict(distance),
+        "heldout_accuracy": asdict(result.mean_accuracy),
+        "heldout_loss": asdict(result.mean_loss),
+    }
+    metadata["history"] = trained.history
+    params = {name: value.cpu().float() for name, value in trained.params.items()}
+    return Model(spec, params, metadata), trained.trajectory
 
 
 def train_model(
@@ -33,44 +74,41 @@ def train_model(
         UserError: ``out`` holds a model of another training, or the training diverged.
     """
     folder = read_folder(tasks)
-    images = folder.images()
-    spec = spec.model_copy(update={"ways": folder.train.ways, "shape": images.shape}).pinned()
-    network = spec.network()
-    if isinstance(network, ModuleNet) and not network.own:
-        probe(network)
-    metadata: dict[str, Any] = {
-        "command": command,
-        "training": asdict(settings),
-        "data": folder.data,
-        "data_hash": images.hash,
-        "tasks_hash": folder.train.hash,
-        "heldout_hash": folder.heldout.hash,
-    }
-    ranks = world()
+    images, ranks = folder.images(), world()
     existing = ranks.on_rank_zero(lambda: load_model(out) if (out / "model.json").exists() else None)
     if existing is not None:
+        metadata = _metadata(images, folder, settings, command)
         identity = {key: metadata[key] for key in ("training", "data_hash", "tasks_hash")}
-        if existing.spec != spec or any(existing.story.get(key) != value for key, value in identity.items()):
+        is_same = all(existing.story.get(key) == value for key, value in identity.items())
+        if existing.spec != _fitted_spec(spec, images, folder) or not is_same:
             raise UserError(f"{out} holds a model of another training.", "Choose another output folder.")
         return existing
-    loaded = load(Project(images, folder, Model(spec, spec.init(settings.seed, torch.float64), metadata)), compute)
-    trained = train(loaded.model, loaded.params, loaded.train, settings, folder=out, progress=progress)
-    params = trained.params
-    report = stationarity(loaded.model, params, loaded.train, progress)
-    check_finite(report)
-    result = evaluate(loaded.model, params, loaded.heldout)
-    metadata["report"] = {
-        "stationarity": asdict(report),
-        "heldout_accuracy": asdict(result.mean_accuracy),
-        "heldout_loss": asdict(result.mean_loss),
-    }
-    metadata["history"] = trained.history
-    model = Model(spec, {name: value.cpu().float() for name, value in params.items()}, metadata)
+    model, trajectory = fit_model(images, folder, spec, settings, compute, progress, command=command, folder=out)
 
     def write() -> None:
-        save_trajectory(trained.trajectory, out)
+        save_trajectory(trajectory, out)
         save_model(model, out)
         (out / STATE_FILE).unlink(missing_ok=True)
 
     ranks.on_rank_zero(write)
     return model
+
+
+def _fitted_spec(spec: ModelSpec, images: ImageSet, tasks: TaskFolder) -> ModelSpec:
+    """Return the specification with the classes per task and the image size of the tasks, its network checked."""
+    spec = spec.model_copy(update={"ways": tasks.train.ways, "shape": images.shape}).pinned()
+    network = spec.network()
+    if isinstance(network, ModuleNet) and not network.own:
+        probe(network)
+    return spec
+
+
+def _metadata(images: ImageSet, tasks: TaskFolder, settings: TrainSettings, command: str) -> dict[str, Any]:
+    return {
+        "command": command,
+        "training": asdict(settings),
+        "data": tasks.data,
+        "data_hash": images.hash,
+        "tasks_hash": tasks.train.hash,
+        "heldout_hash": tasks.heldout.hash,
+    }

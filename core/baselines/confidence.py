@@ -1,5 +1,5 @@
 """Confident learning (Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels") by
-cleanlab: how probable a model that has not seen an image finds the class it was given.
+cleanlab: the probability of an image's given class under a model that was not trained on the image.
 """
 
 from __future__ import annotations
@@ -7,18 +7,18 @@ from __future__ import annotations
 import pandas as pd
 
 from core.baselines.libraries import checked_scores, require
-from core.baselines.pooled import codes, cross_validated, distinct_rows
+from core.baselines.pooled import codes, cross_validated_probabilities, distinct_rows
 from core.data import ImageSet
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
 
 def self_confidence(images: ImageSet, tasks: TaskList, *, folds: int = 5, epochs: int, seed: int) -> pd.DataFrame:
-    """Cross-validated probability of the given class under the pooled model.
+    """Return the cross-validated probability of the given class under the pooled model.
 
     Args:
-        folds: Parts of the cross-validation, 2 or more.
-        epochs, seed: Of the training of the pooled models; ``seed`` also draws the folds.
+        folds: Number of folds of the cross-validation, 2 or more.
+        epochs, seed: Training of the pooled models; ``seed`` also draws the folds.
 
     Returns:
         image_id, class (as given), self_confidence in [0, 1] (low is suspicious); one row for each distinct
@@ -33,13 +33,13 @@ def self_confidence(images: ImageSet, tasks: TaskList, *, folds: int = 5, epochs
     counts = rows["class"].value_counts()
     if len(counts) < 2 or not 2 <= folds <= counts.min():
         raise UserError(
-            f"{folds} folds need 2 classes of {max(folds, 2)} images each at least; "
-            f"{counts.index[-1]!r} of {len(counts)} classes has {counts.min()}.",
-            "Use at least 2 folds and no more than there are images in the smallest class.",
+            f"{folds} folds need at least 2 classes of at least {max(folds, 2)} images each; "
+            f"the smallest of {len(counts)}, {counts.index[-1]!r}, has {counts.min()}.",
+            "Use at least 2 folds, and at most as many as the smallest class has images.",
         )
     classes = sorted(counts.index)
     labels = codes(rows["class"], classes)
-    probabilities = cross_validated(images, rows, classes, folds=folds, epochs=epochs, seed=seed)
-    checked_scores(probabilities, "self-confidence")  # before cleanlab, whose own message is not for the user
+    probabilities = cross_validated_probabilities(images, rows, classes, folds=folds, epochs=epochs, seed=seed)
+    checked_scores(probabilities, "self-confidence")  # before cleanlab, whose message would not help the user
     scores = rank.get_label_quality_scores(labels, probabilities, method="self_confidence")
     return rows.assign(self_confidence=checked_scores(scores, "self-confidence"))

@@ -1,9 +1,9 @@
 """EK-FAC influence (Grosse et al. 2023, "Studying Large Language Model Generalization with Influence Functions",
 section 3) of the pooled model, by kronfluence, summed to tasks.
 
-For a training row z and a held-out query row q, kronfluence gives ``D l(q)^T G^-1 D l(z)`` with G the
-eigenvalue-corrected Kronecker-factored Gauss-Newton matrix, damped by a tenth of its mean eigenvalue: in
-proportion to the rise of q's loss when z is removed, so positive is helpful as it stands.
+For a training row z and a held-out query row q, kronfluence returns ``D l(q)^T G^-1 D l(z)`` with G the
+eigenvalue-corrected Kronecker-factored Gauss-Newton matrix, damped by a tenth of its mean eigenvalue. This is
+proportional to the increase of q's loss when z is removed, so positive is helpful without a change of sign.
 """
 
 from __future__ import annotations
@@ -24,54 +24,57 @@ from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
 Batch = tuple[Tensor, Tensor]
-_MOST_CORRECTED = 500  # rows that eigenvalues are corrected on
+_CORRECTION_ROWS = 500  # rows that the eigenvalues are fitted on if query gradients are summed
 
 
 def ekfac_scores(images: ImageSet, train: TaskList, heldout: TaskList, *, epochs: int, seed: int) -> np.ndarray:
-    """EK-FAC scores ``(N, T)``, positive is helpful, up to one positive factor.
+    """Return EK-FAC scores ``(N, T)``, positive = helpful, up to one positive factor.
 
-    A pair is the sum over the training task's rows, support and query, of the mean over the held-out task's query
-    rows. The pooled model sees a row once however many tasks it is in; each of them is credited with it in full.
+    The score of a pair is the sum over the training task's rows, support and query, of the mean over the held-out
+    task's query rows. The pooled model is trained on a row once, however many tasks it is in; each of these tasks is
+    credited with it in full.
 
     Args:
-        epochs, seed: Of the training of the pooled model; ``seed`` also draws the labels of the Fisher matrix.
+        epochs, seed: Training of the pooled model; ``seed`` also draws the labels of the Fisher matrix.
 
     Raises:
-        UserError: held-out tasks with classes that no training task has, all rows of weight 0, or scores that
-            rank nothing.
+        UserError: held-out tasks have classes that no training task has, all rows have weight 0, or the scores
+            cannot rank.
     """
     queries = heldout.rows[heldout.rows["role"] == "query"]
-    asked = distinct_rows(TaskList(queries))
-    asked_labels = codes(asked["class"], sorted(set(distinct_rows(train)["class"])))  # before anything long begins
+    query_rows = distinct_rows(TaskList(queries))
+    # Fails before the long training if a class is unknown.
+    query_labels = codes(query_rows["class"], sorted(set(distinct_rows(train)["class"])))
     net, known, labels, x, _ = _pooled(images, train, epochs=epochs, seed=seed)
     pairs = row_scores(
         net,
         TensorDataset(x, torch.from_numpy(labels)),
-        TensorDataset(pixels(images, asked["image_id"]), torch.from_numpy(asked_labels)),
+        TensorDataset(pixels(images, query_rows["image_id"]), torch.from_numpy(query_labels)),
         seed=seed,
     )
     sizes = queries.groupby("task_id").size()
-    mean = _membership(queries.assign(weight=queries["weight"] / queries["task_id"].map(sizes)), heldout, asked)
+    mean = _membership(queries.assign(weight=queries["weight"] / queries["task_id"].map(sizes)), heldout, query_rows)
     return checked_scores(_membership(train.rows, train, known) @ pairs @ mean.T, "EK-FAC")
 
 
 def ekfac_mean_scores(images: ImageSet, train: TaskList, heldout: TaskList, *, epochs: int, seed: int) -> np.ndarray:
-    """What :func:`ekfac_scores` gives for all held-out query rows together, ``(N,)``, up to one positive factor.
+    """Return the EK-FAC scores for the loss of all held-out query rows together, ``(N,)``, up to a positive factor.
 
-    Their gradients are added up before they meet those of the training rows, so that the work does not grow with the
-    product of the two, and the eigenvalues are corrected on 500 rows: with hundreds of classes, many minutes less.
+    The query gradients are summed before their products with those of the training rows, so that the cost does not
+    grow with the number of pairs, and the eigenvalues are fitted on 500 rows: with hundreds of classes this saves many
+    minutes over :func:`ekfac_scores`.
     """
     net, known, labels, x, classes = _pooled(images, train, epochs=epochs, seed=seed)
     queries = heldout.rows[(heldout.rows["role"] == "query") & (heldout.rows["weight"] > 0)]
-    asked = TensorDataset(pixels(images, queries["image_id"]), torch.from_numpy(codes(queries["class"], classes)))
-    pairs = row_scores(net, TensorDataset(x, torch.from_numpy(labels)), asked, seed=seed, together=True)
+    query_data = TensorDataset(pixels(images, queries["image_id"]), torch.from_numpy(codes(queries["class"], classes)))
+    pairs = row_scores(net, TensorDataset(x, torch.from_numpy(labels)), query_data, seed=seed, sum_queries=True)
     return checked_scores(_membership(train.rows, train, known) @ pairs, "EK-FAC")[:, 0]
 
 
 def _pooled(
     images: ImageSet, train: TaskList, *, epochs: int, seed: int
 ) -> tuple[nn.Module, pd.DataFrame, np.ndarray, Tensor, list[str]]:
-    """The classifier of the pooled rows, these rows, their labels and pixels, and its classes."""
+    """Return the classifier of the pooled rows, these rows, their labels and pixels, and its classes."""
     known = distinct_rows(train)
     classes = sorted(set(known["class"]))
     labels, x = codes(known["class"], classes), pixels(images, known["image_id"])
@@ -82,15 +85,15 @@ def _pooled(
 
 
 def row_scores(
-    net: nn.Module, train: TensorDataset, query: TensorDataset, *, seed: int, together: bool = False
+    net: nn.Module, train: TensorDataset, query: TensorDataset, *, seed: int, sum_queries: bool = False
 ) -> np.ndarray:
-    """kronfluence's pairwise scores of training rows and query rows, ``(rows, queries)`` float64.
+    """Return kronfluence's pairwise scores of training rows and query rows, ``(rows, queries)`` float64.
 
     Args:
-        net: A classifier of linear and convolutional layers; it is changed and good for nothing afterwards.
+        net: A classifier of linear and convolutional layers; it is modified and cannot be used afterwards.
         train, query: Images and labels.
-        seed: Of the labels that are drawn from the model for its Fisher matrix.
-        together: The queries as one, whose loss is the sum of theirs: ``(rows, 1)``.
+        seed: Seed of the labels drawn from the model for its Fisher matrix.
+        sum_queries: Treat the queries as one, whose loss is the sum of theirs: ``(rows, 1)``.
     """
     require("kronfluence")
     from kronfluence.analyzer import Analyzer, prepare_model
@@ -98,7 +101,7 @@ def row_scores(
     from kronfluence.task import Task
 
     class CrossEntropy(Task):
-        """Its measurement is the loss itself, so that scores speak of the loss."""
+        """A kronfluence task whose measurement is the loss, so that scores are in units of the loss."""
 
         def compute_train_loss(self, batch: Batch, model: nn.Module, sample: bool = False) -> Tensor:
             logits, label = model(batch[0]), batch[1]
@@ -113,19 +116,19 @@ def row_scores(
     with TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         analyzer = Analyzer("pooled", prepare_model(net, task), task, cpu=True, disable_tqdm=True, output_dir=folder)
-        factors = FactorArguments(strategy="ekfac", lambda_max_examples=_MOST_CORRECTED if together else None)
+        factors = FactorArguments(strategy="ekfac", lambda_max_examples=_CORRECTION_ROWS if sum_queries else None)
         analyzer.fit_all_factors("factors", train, per_device_batch_size=BATCH, factor_args=factors)
-        # Damping of None is a tenth of the mean eigenvalue.
-        heuristic = ScoreArguments(damping_factor=None, aggregate_query_gradients=together)
+        # A damping factor of None is a tenth of the mean eigenvalue.
+        arguments = ScoreArguments(damping_factor=None, aggregate_query_gradients=sum_queries)
         analyzer.compute_pairwise_scores(
-            "scores", "factors", query, train, BATCH, per_device_train_batch_size=BATCH, score_args=heuristic
+            "scores", "factors", query, train, BATCH, per_device_train_batch_size=BATCH, score_args=arguments
         )
         scores = analyzer.load_pairwise_scores("scores")["all_modules"]  # (queries, rows)
     return scores.T.double().numpy()
 
 
 def _membership(rows: pd.DataFrame, tasks: TaskList, distinct: pd.DataFrame) -> np.ndarray:
-    """Sums of the weights of each distinct (image, class) in each task, ``(tasks, distinct rows)``."""
+    """Return the total weight of each distinct (image, class) in each task, ``(tasks, distinct rows)``."""
     column = pd.Series(distinct.index, pd.MultiIndex.from_frame(distinct))
     row = pd.Series(range(len(tasks)), tasks.task_ids)
     used = rows[rows["weight"] > 0]

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from core.influence.scores import score_fault
+from core.influence.scores import ScoresError, score_fault
 from core.runtime.errors import UserError
 
 
@@ -34,12 +34,9 @@ def checked_scores(scores: np.ndarray, name: str) -> np.ndarray:
         name: Name of the baseline in the error.
 
     Raises:
-        UserError: a score is not finite, or all are zero.
+        ScoresError: a score is not finite, or all are zero.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if fault := score_fault(scores):
-        raise UserError(
-            f"The {name} scores are {fault}, so they cannot rank.",
-            "Check that the model's training converged and that its loss is finite.",
-        )
+        raise ScoresError(fault, "Check that the model's training converged and that its loss is finite.", name)
     return scores

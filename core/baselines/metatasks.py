@@ -1,4 +1,4 @@
-"""The bilevel model in the terms of dattri: one data point is one whole task, the inner loop is part of its loss."""
+"""Adapters from the bilevel model to dattri: a data point is a whole task, and the inner loop is part of its loss."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Batch = tuple[Tensor, ...]
 
 
 class _Holder(nn.Module):
-    """Parameters and nothing else: dattri reads names, order and shapes from a module.
+    """A module of parameters only, from which dattri reads their names, order and shapes.
 
-    A module's parameters cannot have dots in their names, so they are called by their position.
+    Names of a module's parameters cannot contain dots, so the parameters are named by position.
     """
 
     def __init__(self, params: Params) -> None:
@@ -33,7 +33,7 @@ class _Holder(nn.Module):
 
 
 class _Tasks(Dataset):
-    """A task list that hands out whole batches, so that memory follows the batch and not the list."""
+    """A dataset of tasks that returns whole batches, so that memory grows with the batch and not with the list."""
 
     def __init__(self, episodes: Episodes) -> None:
         self._episodes = episodes
@@ -46,44 +46,44 @@ class _Tasks(Dataset):
 
 
 def quiet(name: str) -> Any:
-    """A module of dattri without its progress bars, which would run across ours."""
+    """Import a module of dattri and disable its progress bars."""
     module: Any = require(name)
     module.tqdm = lambda batches, **settings: batches
     return module
 
 
 def task_loader(episodes: Episodes) -> DataLoader:
-    """The tasks in list order as a loader of ``(xs, ys, s, xq, yq, q)``, ``episodes.chunk`` tasks at once.
+    """Return a loader of ``(xs, ys, s, xq, yq, q)`` in list order, ``episodes.chunk`` tasks per batch.
 
     Raises:
-        UserError: the tasks differ in the number of support or query rows, which dattri cannot batch.
+        UserError: tasks differ in the number of support or query rows, which dattri cannot batch.
     """
     rows = episodes.tasks.rows
     for role, part in rows.groupby("role"):
         sizes = part.groupby("task_id").size()
         if sizes.nunique() > 1:
             raise UserError(
-                f"The tasks have between {sizes.min()} and {sizes.max()} {role} rows; dattri needs equal ones.",
-                "Sample tasks of one shape for this baseline.",
+                f"Tasks have between {sizes.min()} and {sizes.max()} {role} rows; dattri needs equal numbers.",
+                "Use tasks of one shape for this baseline.",
             )
     return DataLoader(_Tasks(episodes), batch_size=episodes.chunk, collate_fn=tuple)
 
 
 def attribution_task(value: TaskValue, checkpoints: Sequence[Params]) -> Any:
-    """dattri's ``AttributionTask`` for a value of (parameters, task), at one or several checkpoints.
+    """Return dattri's ``AttributionTask`` for a value of (parameters, task), at one or several checkpoints.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: there are no checkpoints.
     """
     if not checkpoints:
-        raise UserError("The baseline has no checkpoint to work at.", "Train with checkpoints first.")
+        raise UserError("The baseline needs at least one checkpoint.", "Train with checkpoints first.")
     states = [_Holder(params).state_dict() for params in checkpoints]
     model = _Holder(checkpoints[0])
-    return require("dattri.task").AttributionTask(named(value, checkpoints[0]), model, states)
+    return require("dattri.task").AttributionTask(with_dattri_arguments(value, checkpoints[0]), model, states)
 
 
-def named(value: TaskValue, like: Params) -> Callable[[Params, Batch], Tensor]:
-    """The same value with dattri's arguments: parameters called by position, a task without a name."""
+def with_dattri_arguments(value: TaskValue, like: Params) -> Callable[[Params, Batch], Tensor]:
+    """Return the value as a function of dattri's arguments: parameters named by position, and a plain tuple."""
 
     def function(params: Params, data: Batch) -> Tensor:
         return value(dict(zip(like, params.values(), strict=True)), Task(*data))
@@ -91,13 +91,13 @@ def named(value: TaskValue, like: Params) -> Callable[[Params, Batch], Tensor]:
     return function
 
 
-def guarded(
+def check_gradient(
     gradient: Callable[[Tensor, Batch], Tensor], on_step: Callable[[int], None] = lambda tasks: None
 ) -> Callable[[Tensor, Batch], Tensor]:
-    """One of dattri's gradients ``(P,), batch -> (tasks, P)``, refused if not finite: dattri would put 0 for NaN.
+    """Wrap one of dattri's gradients ``(P,), batch -> (tasks, P)``: raise if not finite, since dattri maps NaN to 0.
 
-    It is float64 whatever the model's type, since dattri computes in the type of the gradients and TRAK inverts
-    their Gram matrix, which squares their condition.
+    The result is float64 whatever the model's precision, since dattri computes in that of the gradients and TRAK
+    inverts their Gram matrix, which squares their condition number.
 
     Args:
         on_step: Called with the number of tasks after each batch, for progress and cancelling.
@@ -107,8 +107,8 @@ def guarded(
         out = gradient(params, data)
         if not torch.isfinite(out).all():
             raise UserError(
-                "The gradient of a task's loss is not finite; its score would rank nothing.",
-                "Check that the training converged, and that no task is without weight.",
+                "The gradient of a task's loss is not finite, so the task cannot be scored.",
+                "Check that the training converged, and that no task has zero weight.",
             )
         on_step(len(out))
         return out.double()

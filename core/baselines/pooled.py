@@ -1,7 +1,7 @@
-"""The pooled single-level model: one ordinary classifier over all classes, blind to tasks.
+"""The pooled single-level model: one ordinary classifier over all classes, trained without tasks.
 
-It is what the methods for single-level models (EK-FAC influence, confident learning) need to work on, and so the
-baseline that shows what the bilevel view adds.
+Methods for single-level models (EK-FAC influence, confident learning) need it; comparing with them shows what the
+bilevel view adds.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
 BATCH = 64
-RATE = 2e-3
+LEARNING_RATE = 2e-3
+_EVALUATION_BATCH = 4096
 
 
 class PooledNet(nn.Module):
-    """Two strided convolutions, a mean over a 4 x 4 grid of places, and a linear head.
+    """A classifier of two strided convolutions, average pooling to 4 x 4, and a linear head.
 
-    Only layers that kronfluence can take apart; no batch normalisation, which has no loss of a single row. The
-    grid keeps the head small for images of any size.
+    All layers are supported by kronfluence; there is no batch normalisation, since with it a single row has no loss.
+    Pooling keeps the head small for images of any size.
 
     Args:
-        channels: Of the images.
+        channels: Channels of the images.
         classes: Width of the head.
     """
 
@@ -41,40 +42,40 @@ class PooledNet(nn.Module):
         self.head = nn.Linear(32 * 16, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` of images ``(n, channels, height, width)`` in [0, 1]."""
+        """Return logits ``(n, classes)`` of images ``(n, channels, height, width)`` in [0, 1]."""
         x = torch.relu(self.conv2(torch.relu(self.conv1(x))))
         return self.head(self.pool(x).flatten(1))
 
 
 def distinct_rows(tasks: TaskList) -> pd.DataFrame:
-    """Every distinct (image, given class) of support and query rows once: image_id, class; rows of weight 0 left out.
+    """Return every distinct (image, given class) of rows with positive weight: image_id, class.
 
     Raises:
         UserError: all rows have weight 0.
     """
     rows = tasks.rows[tasks.rows["weight"] > 0]
     if rows.empty:
-        raise UserError("All rows of the tasks have weight 0.", "A pooled model needs rows to train on.")
+        raise UserError("All rows of the tasks have weight 0.", "A pooled model needs rows with positive weight.")
     return rows[["image_id", "class"]].drop_duplicates().reset_index(drop=True)
 
 
 def pixels(images: ImageSet, image_ids: pd.Series) -> Tensor:
-    """The images with these ids, ``(n, channels, height, width)`` float32 in [0, 1]."""
+    """Return the images with these ids, ``(n, channels, height, width)`` float32 in [0, 1]."""
     positions = image_ids.map(images.index).to_numpy()
     return torch.from_numpy(images.images[positions]).permute(0, 3, 1, 2).float() / 255
 
 
 def codes(given: pd.Series, classes: list[str]) -> np.ndarray:
-    """Positions of class names in ``classes``, ``(n,)`` int64.
+    """Return positions of class names in ``classes``, ``(n,)`` int64.
 
     Raises:
-        UserError: a class is not among them.
+        UserError: a class is not in ``classes``.
     """
     unknown = sorted(set(given) - set(classes))
     if unknown:
         raise UserError(
             f"The held-out tasks have the class {unknown[0]!r}, which no training task has: "
-            "a pooled model cannot rate other classes than its own.",
+            "a pooled model can only score classes that it was trained on.",
             "Use this baseline with held-out tasks of the training classes.",
         )
     position = {name: code for code, name in enumerate(classes)}
@@ -84,7 +85,7 @@ def codes(given: pd.Series, classes: list[str]) -> np.ndarray:
 def train_pooled(
     images: Tensor, labels: np.ndarray, classes: int, *, epochs: int, seed: int, device: torch.device | str
 ) -> PooledNet:
-    """Train by Adam on the mean cross-entropy of batches of 64; the same on the CPU whenever the seed is the same.
+    """Train by Adam on the mean cross-entropy of batches of 64; on the CPU, equal seeds give equal models.
 
     Args:
         images: ``(n, channels, height, width)`` in [0, 1].
@@ -94,7 +95,7 @@ def train_pooled(
         torch.manual_seed(seed)
         net = PooledNet(images.shape[1], classes).to(device)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
     target = torch.from_numpy(labels)
     for _ in range(epochs):
         for batch in torch.randperm(len(images), generator=generator).split(BATCH):
@@ -105,7 +106,7 @@ def train_pooled(
     return net.eval()
 
 
-def cross_validated(
+def cross_validated_probabilities(
     images: ImageSet,
     rows: pd.DataFrame,
     classes: list[str],
@@ -115,10 +116,10 @@ def cross_validated(
     seed: int,
     on_fold: Callable[[int], None] = lambda folds: None,
 ) -> np.ndarray:
-    """Probabilities ``(n, classes)`` of the classes for every row under models that were not trained on its image.
+    """Return class probabilities ``(n, classes)`` of every row under models that were not trained on its image.
 
-    The folds are stratified by class. An image that was given several classes is in one fold with all its rows:
-    a model that learnt one of them by heart would call the others wrong.
+    The folds are stratified by class. All rows of an image with several given classes are in one fold: a model that
+    memorised one of the classes would reject the others.
 
     Args:
         rows: image_id, class; one row for each distinct pair.
@@ -128,10 +129,10 @@ def cross_validated(
     labels, x = codes(rows["class"], classes), pixels(images, rows["image_id"])
     probabilities = np.zeros((len(rows), len(classes)))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for learn, judge in splitter.split(labels, labels, rows["image_id"].to_numpy()):
-        net = train_pooled(x[learn], labels[learn], len(classes), epochs=epochs, seed=seed, device="cpu")
+    for training, test in splitter.split(labels, labels, rows["image_id"].to_numpy()):
+        net = train_pooled(x[training], labels[training], len(classes), epochs=epochs, seed=seed, device="cpu")
         with torch.no_grad():
-            logits = torch.cat([net(some) for some in x[judge].split(4096)]).double()
-        probabilities[judge] = F.softmax(logits, -1).numpy()
+            logits = torch.cat([net(batch) for batch in x[test].split(_EVALUATION_BATCH)]).double()
+        probabilities[test] = F.softmax(logits, -1).numpy()
         on_fold(1)
     return probabilities

@@ -1,9 +1,9 @@
 """TRAK (Park et al. 2023, "TRAK: Attributing Model Behavior at Scale", equations 13 to 15) by dattri.
 
 With p the probability of being right, f = log(p / (1 - p)) the margin and phi = R^T D_lambda f the projected
-gradient, the score of training task k for held-out task t is ``phi_t^T (Phi^T Phi)^-1 phi_k (1 - p_k)``: how much
-the margin of t owes to k in a logistic regression on the features phi. Here a data point is a whole task, and
-``p = exp(-L_O)``, the geometric mean of the probabilities that the adapted model gives to the query labels.
+gradient, the score of training task k for held-out task t is ``phi_t^T (Phi^T Phi)^-1 phi_k (1 - p_k)``: the
+contribution of k to the margin of t in a logistic regression on the features phi. Here a data point is a whole task,
+and ``p = exp(-L_O)``, the geometric mean of the probabilities that the adapted model gives to the query labels.
 """
 
 from __future__ import annotations
@@ -15,24 +15,31 @@ import torch
 from torch import Tensor
 
 from core.baselines.libraries import checked_scores
-from core.baselines.metatasks import attribution_task, guarded, named, quiet, task_loader
+from core.baselines.metatasks import attribution_task, check_gradient, quiet, task_loader, with_dattri_arguments
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel, Task
 from core.runtime.errors import UserError
 
-LOST_DIGITS = 1e-3
-LOW_RANK = (
-    "The features of TRAK have too low a rank to be inverted.",
-    "Lower the dimension or use more, and more different, training tasks.",
-)
+LARGEST_ERROR = 1e-3
+"""Largest relative rounding error of the inverse Gram matrix."""
+
+
+class RankError(UserError):
+    """An error for features whose Gram matrix cannot be inverted."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The rank of TRAK's features is too low for their Gram matrix to be inverted.",
+            "Use a smaller dimension, or more and more diverse training tasks.",
+        )
 
 
 def projected_dimension(dimension: int, tasks: int, parameters: int) -> int:
-    """The width of the features: as asked for, but at most half of the tasks and half of the parameters.
+    """Return the width of the features: ``dimension``, but at most half the tasks and half the parameters.
 
-    Beyond that ``Phi^T Phi`` is singular or nearly so: it has the rank of the tasks at most, and the head has
-    directions that no loss depends on (adding one vector to the weights of all classes).
+    Beyond that ``Phi^T Phi`` is singular or nearly so: its rank is at most the number of tasks, and the loss does not
+    depend on some directions of the head (adding one vector to the weights of all classes).
     """
     return max(1, min(dimension, tasks // 2, parameters // 2))
 
@@ -47,21 +54,22 @@ def trak_scores(
     seed: int = 0,
     on_step: Callable[[int], None] = lambda tasks: None,
 ) -> np.ndarray:
-    """TRAK scores ``(N, T)``, positive is helpful; in units of the margin (nats).
+    """Return TRAK scores ``(N, T)``, positive = helpful, in units of the margin (nats).
 
     Args:
         checkpoints: Meta-parameters of independent trainings, whose scores are averaged: TRAK-1, -5, -10.
         dimension: Width of the random projection; see :func:`projected_dimension`.
-        seed: Of the projection, which is another one for each checkpoint.
-        on_step: Called with the number of tasks of each batch; in all ``len(checkpoints) * (N + T)``.
+        seed: Seed of the projections, which differ between checkpoints.
+        on_step: Called with the number of tasks of each batch, ``len(checkpoints) * (N + T)`` in total.
 
     Raises:
-        UserError: tasks of unequal shape, features of too low a rank, or scores that rank nothing.
+        RankError: the features have too low a rank.
+        UserError: tasks have unequal shapes, or the scores cannot rank.
     """
 
     def margin(params: Params, task: Task) -> Tensor:
         loss = model.task_loss(params, task)
-        return -loss - torch.log(-torch.expm1(-loss))  # expm1 keeps 1 - p of a nearly perfect task
+        return -loss - torch.log(-torch.expm1(-loss))  # expm1 keeps the digits of 1 - p if p is close to 1
 
     def correct(params: Params, task: Task) -> Tensor:
         return torch.exp(-model.task_loss(params, task))
@@ -71,8 +79,8 @@ def trak_scores(
     parameters = sum(value.numel() for value in checkpoints[0].values())
     attributor = quiet("dattri.algorithm.trak").TRAKAttributor(
         task,
-        correct_probability_func=named(correct, checkpoints[0]),
-        # Every setting is given: dattri keeps those of the last caller as the defaults of the next.
+        correct_probability_func=with_dattri_arguments(correct, checkpoints[0]),
+        # All settings are passed, since dattri keeps those of the last call as defaults of the next.
         projector_kwargs={
             "proj_dim": projected_dimension(dimension, len(train), parameters),
             "proj_max_batch_size": 32,
@@ -82,21 +90,21 @@ def trak_scores(
         },
         device=str(train.device),
     )
-    attributor.grad_loss_func = guarded(attributor.grad_loss_func, on_step)
-    attributor.grad_target_func = guarded(attributor.grad_target_func, on_step)
+    attributor.grad_loss_func = check_gradient(attributor.grad_loss_func, on_step)
+    attributor.grad_target_func = check_gradient(attributor.grad_target_func, on_step)
     try:
         with torch.no_grad():
             attributor.cache(train_loader)
             _check_rank(attributor.inv_XTX_XT_list)
             scores = attributor.attribute(heldout_loader)
     except torch.linalg.LinAlgError as error:
-        raise UserError(*LOW_RANK) from error
+        raise RankError from error
     return checked_scores(scores.cpu().numpy(), "TRAK")
 
 
 def _check_rank(inverses: list[Tensor]) -> None:
-    """Refuse features whose Gram matrix could be inverted in name only; ``(Phi^T Phi)^-1 Phi^T`` of each checkpoint."""
+    """Raise RankError if rounding dominates an inverse; ``inverses`` are ``(Phi^T Phi)^-1 Phi^T`` per checkpoint."""
     for inverse in inverses:
         condition = float(torch.linalg.cond(inverse))
-        if not condition**2 * torch.finfo(torch.float64).eps < LOST_DIGITS:
-            raise UserError(*LOW_RANK)
+        if not condition**2 * torch.finfo(torch.float64).eps < LARGEST_ERROR:
+            raise RankError

@@ -103,9 +103,13 @@ def _constructor(cls: Any, collect: Callable[[Fields], Fields]) -> Callable[[Fie
 
 
 def _field_value(one: Declared, value: Any) -> Any:
+    """Return the value of a field; text is checked here, as not every taker of a field checks it again."""
     if one.setting.repeat:
         return tuple(value) or one.default
-    return one.parse(value) if _is_text(one) else value
+    if _is_text(one):
+        value = one.parse(value)
+        one.check(value)
+    return value
 
 
 def _is_text(one: Declared) -> bool:
@@ -144,4 +148,3 @@ WorkspaceOption = Annotated[str, typer.Option("--workspace", "-w", help="Name of
 RankingOption = Annotated[str, typer.Option(help="Id of a rank run, or newest.")]
 ReviewerOption = Annotated[str, typer.Option(help="Name of the reviewer, recorded with the decision.")]
 ReasonOption = Annotated[str, typer.Option(help="Reason, recorded with the decision.")]
-TopOption = Annotated[int, typer.Option(min=1, help="Number of most harmful and of most helpful items to print.")]

@@ -66,11 +66,11 @@ def show(
     top: Annotated[int, typer.Option(min=0, help="Number of items to print.")] = 20,
 ) -> None:
     """Describe the newest queue: how it ranks, how many errors are predicted to remain, and its first items."""
-    from core.actions.queue import queue_summary_text, remaining
+    from core.actions.queue import queue_summary_text, remaining_errors_text
 
     opened = open_workspace(workspace)
     run = newest_queue_run(opened)
-    for line in [*queue_summary_text(run), *remaining(opened, run)]:
+    for line in [*queue_summary_text(run), *remaining_errors_text(opened, run)]:
         print(line)
     for item in run.table("items.parquet").head(top).itertuples():
         where = "/".join(filter(None, (item.task_id, item.role, item.image_id)))
@@ -104,8 +104,10 @@ def decide(
 
     Relabelling a whole task accepts what the queue suggests, except for rows that are decided already.
     """
-    from core.actions.decide import check_known, class_number, first_of_queue, suggestions_of_task, undecided
+    from core.actions.decide import suggestions_of_task
+    from core.decisions.checks import check_known, class_number
     from core.decisions.log import Decision
+    from core.review.suggestions import first_items, undecided
 
     opened, items = open_workspace(workspace), named_items(item, task, role)
     if bool(first) == bool(items):
@@ -123,7 +125,10 @@ def decide(
         run = newest_queue_run(opened)
         source = run.id
         is_suggested = verdict == "relabel" and label is None
-        chosen = [(one, class_name if is_suggested else label) for one, class_name in first_of_queue(run, first)]
+        chosen = [
+            (one, class_name if is_suggested else label)
+            for one, class_name in first_items(run.table("items.parquet"), first)
+        ]
     project = opened.project()
     numbers = {name: class_number(project.images, name) for _, name in chosen if name is not None}
     decisions = tuple(
@@ -194,7 +199,7 @@ def comment(
     reviewer: ReviewerOption = REVIEWER,
 ) -> None:
     """Comment on an image, an image in one task, or a task."""
-    from core.actions.decide import check_known
+    from core.decisions.checks import check_known
 
     opened, items = open_workspace(workspace), named_items(item, task, role)
     if len(items) != 1:
@@ -348,8 +353,8 @@ def report(
 def duplicates(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Find duplicate images, and leaks into the held-out tasks; print the findings and the folder of the run."""
     from core.actions.duplicates import duplicates as search
-    from core.actions.duplicates import sentences
+    from core.actions.duplicates import summary_text
 
     run = search(open_workspace(workspace), live_progress())
-    print("\n".join(sentences(run)))
+    print("\n".join(summary_text(run)))
     print(run.folder)

@@ -1,9 +1,12 @@
-"""How far two reviewers agree."""
+"""How far reviewers agree: shares and Cohen's kappa."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
@@ -11,20 +14,21 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix
 from core.decisions.log import DecisionLog, Entry
 from core.runtime.errors import UserError
 
-DRAWS = 2_000
-LEVEL = 0.95
+BOOTSTRAP_DRAWS = 2_000
+"""Enough for the ends of the interval to vary by less than 0.01 between seeds."""
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of the items that both decided firmly (keep, remove, or relabel to a class).
+    """The agreement of two reviewers on the items that both made a final decision on (keep, remove, relabel).
 
     Attributes:
         one: A reviewer.
         two: The other.
-        items: How many items both decided.
-        equal: Share of them on which they say the same.
-        kappa: Cohen's kappa: 1 is full agreement, 0 what chance would give; NaN where both said one thing of all.
+        items: Number of items that both decided on.
+        equal: Share of them with the same decision.
+        kappa: Cohen's kappa: 1 is full agreement, 0 what chance would give; NaN where every decision is the same.
         low: Lower end of its 95 % interval; NaN where kappa is.
         high: Upper end.
         differing: The pairs of decisions that differ, ``one``'s first.
@@ -41,44 +45,63 @@ class Agreement:
 
 
 def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
-    """Agreement of what two reviewers stand for, each counted by his own decisions (:meth:`DecisionLog.own`).
+    """Return how far the decisions of two reviewers agree, each by :meth:`DecisionLog.own`.
 
     Relabelling to different classes is disagreement. "unsure" is no judgement, so such items are left out.
     Kappa is that of Cohen, J. (1960), A coefficient of agreement for nominal scales. Its interval is the percentile
     bootstrap over items; with few items, or none that differ, it is too narrow.
 
     Raises:
-        UserError: a reviewer is compared with himself, or no item was decided by both.
+        UserError: the two are the same reviewer, or there is no item that both decided on.
     """
     if one == two:
-        raise UserError(f"“{one}” cannot be compared with himself.", "Name two reviewers.")
+        raise UserError(f"“{one}” cannot be compared with the same reviewer.", "Name two reviewers.")
     first, second = log.own(one), log.own(two)
     pairs = [(entry, second[item]) for item, entry in first.items() if item in second]
     pairs = [(a, b) for a, b in pairs if a.is_final and b.is_final]
     if not pairs:
         raise UserError(f"No item was decided by both “{one}” and “{two}”.", "Let both decide on some of the same.")
-    said = [[_word(entry) for entry in side] for side in zip(*pairs, strict=True)]
-    differing = tuple((a, b) for a, b in pairs if a.said != b.said)
-    if len({word for side in said for word in side}) == 1:
+    outcomes = [[_category(entry) for entry in side] for side in zip(*pairs, strict=True)]
+    differing = tuple((a, b) for a, b in pairs if a.outcome != b.outcome)
+    if len({category for side in outcomes for category in side}) == 1:
         return Agreement(one, two, len(pairs), 1.0, math.nan, math.nan, math.nan, differing)
-    low, high = _interval(confusion_matrix(*said))
+    low, high = _interval(confusion_matrix(*outcomes))
     equal = 1 - len(differing) / len(pairs)
-    return Agreement(one, two, len(pairs), equal, float(cohen_kappa_score(*said)), low, high, differing)
+    return Agreement(one, two, len(pairs), equal, float(cohen_kappa_score(*outcomes)), low, high, differing)
 
 
-def _word(entry: Entry) -> str:
+def pairwise_agreement(log: DecisionLog, reviewers: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the agreement of every two reviewers who made a final decision on some of the same items, for JSON."""
+    final = {name: {item for item, entry in log.own(name).items() if entry.is_final} for name in reviewers}
+    rows = []
+    for one, two in combinations(reviewers, 2):
+        if final[one] & final[two]:
+            figures = agreement(log, one, two)
+            numbers = {name: getattr(figures, name) for name in ("equal", "kappa", "low", "high")}
+            finite = {name: None if math.isnan(value) else value for name, value in numbers.items()}
+            rows.append({"reviewers": [one, two], "items": figures.items, **finite})
+    return rows
+
+
+def _category(entry: Entry) -> str:
     return entry.verdict if entry.label is None else f"relabel {entry.label}"
 
 
 def _interval(table: np.ndarray) -> tuple[float, float]:
-    """Percentile interval of kappa over resampled items: resampling items is drawing their table of counts."""
+    """Return the percentile interval of kappa over resampled items.
+
+    Resampling items means drawing their table of counts from a multinomial distribution.
+    """
     n, size = int(table.sum()), len(table)
-    drawn = np.random.default_rng(0).multinomial(n, table.ravel() / n, DRAWS).reshape(DRAWS, size, size) / n
+    drawn = (
+        np.random.default_rng(0).multinomial(n, table.ravel() / n, BOOTSTRAP_DRAWS).reshape(BOOTSTRAP_DRAWS, size, size)
+        / n
+    )
     observed = np.trace(drawn, axis1=1, axis2=2)
     expected = (drawn.sum(1) * drawn.sum(2)).sum(1)
-    certain = expected == 1  # one word for all drawn items: agreement that says nothing
-    kappa = (observed - expected)[~certain] / (1 - expected[~certain])
+    undefined = expected == 1  # every drawn item has the same decision
+    kappa = (observed - expected)[~undefined] / (1 - expected[~undefined])
     if not len(kappa):
         return math.nan, math.nan
-    low, high = np.quantile(kappa, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(kappa, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -1,6 +1,6 @@
-"""What cleanlab found, as proposals to look at or as decisions.
+"""Read the label issues of cleanlab as decisions or as proposals to review.
 
-Read as they are saved with ``to_csv`` or ``to_parquet`` (cleanlab 2.9):
+The tables are read as ``to_csv`` or ``to_parquet`` saves them (cleanlab 2.9):
 
 - ``Datalab.get_issues("label")``: is_label_issue, label_score, given_label, predicted_label (class names).
 - ``CleanLearning.get_label_issues()`` and ``find_label_issues()``: is_label_issue, label_quality, given_label,
@@ -10,7 +10,7 @@ Read as they are saved with ``to_csv`` or ``to_parquet`` (cleanlab 2.9):
 
 A column ``image_id`` names the images; else an index of text does; else an index of whole numbers is the position in
 the image set; else the rows are the image set's, in its order. ``given_label`` must be the class that the image has, in
-the image set or in a training task, in every row: so a table in another order is refused instead of believed.
+the image set or in a training task, in every row, so that a table in another order is refused.
 """
 
 from __future__ import annotations
@@ -24,31 +24,35 @@ import pandas as pd
 from core.data import ImageSet
 from core.decisions.log import Decision, Item
 from core.runtime.errors import UserError
-from core.workspace.workspace import Project
+from core.tasks.tasklist import TaskList
 
-BECOMES = ("unsure", "remove", "relabel")
+ISSUE_VERDICTS = ("unsure", "remove", "relabel")
 _ISSUE, _SCORES = "is_label_issue", ("label_score", "label_quality")
 _TRUE, _FALSE = {"true", "1"}, {"false", "0"}
 
 
 def is_cleanlab(table: pd.DataFrame) -> bool:
-    """Whether this is a table of cleanlab's, and none of decisions."""
-    return _ISSUE in table.columns or _bare(table) is not None
+    """Return whether this is a table by cleanlab rather than one of decisions."""
+    return _ISSUE in table.columns or _unnamed_column(table) is not None
 
 
-def proposals(
-    table: pd.DataFrame, source: str, project: Project, as_: str, reviewer: str
+def issue_decisions(
+    table: pd.DataFrame, source: str, images: ImageSet, tasks: TaskList, as_: str, reviewer: str
 ) -> tuple[list[Decision], list[str]]:
-    """What the issues in a table become, worst first, and what was left out, in words.
+    """Return the decisions that the issues in a table become, worst first, and sentences on what was left out.
+
+    Args:
+        source: Name of the file, for messages.
+        tasks: The training tasks; issues on images outside them are left out.
+        as_: The verdict, one of :data:`ISSUE_VERDICTS`.
 
     Raises:
         UserError: a row names no image or no class, the table is in another order than the images, there is no
             predicted class to relabel to, or no issue at all.
     """
-    images = project.images
     table, positions, issue = _issues(table, source, images)
-    given = _classes(table, "given_label", source, project, positions)
-    predicted = _classes(table, "predicted_label", source, project, positions) if given is not None else None
+    given = _classes(table, "given_label", source, images, tasks, positions)
+    predicted = _classes(table, "predicted_label", source, images, tasks, positions) if given is not None else None
     if as_ == "relabel" and predicted is None:
         raise UserError(
             f"{source}: without the columns given_label and predicted_label there is no class to relabel to.",
@@ -58,7 +62,7 @@ def proposals(
     rows = np.flatnonzero(issue)
     if score is not None:
         rows = rows[np.argsort(score[rows], kind="stable")]
-    used = set(project.tasks.train.rows["image_id"])
+    used = set(tasks.rows["image_id"])
     inside = [row for row in rows if str(images.ids[positions[row]]) in used]
     decisions, unchanged = [], 0
     for row in inside:
@@ -73,8 +77,17 @@ def proposals(
         if seen is not None:
             reason.append(f"predicted {images.class_names[seen]}")
         item = Item("image", image_id=str(images.ids[positions[row]]))
-        said = cast(Literal["unsure", "remove", "relabel"], verdict)
-        decisions.append(Decision(item, said, label, ", ".join(reason), reviewer, f"cleanlab:{source}"))
+        issue_verdict = cast(Literal["unsure", "remove", "relabel"], verdict)
+        decisions.append(
+            Decision(
+                item,
+                issue_verdict,
+                label,
+                ", ".join(reason),
+                reviewer,
+                f"cleanlab:{source}",
+            )
+        )
     notes = []
     if len(rows) > len(inside):
         notes.append(f"{len(rows) - len(inside):,} issues on images that are in no training task: left out")
@@ -83,8 +96,8 @@ def proposals(
     return decisions, notes
 
 
-def _bare(table: pd.DataFrame) -> str | None:
-    """The one column of a mask or of positions saved without a name."""
+def _unnamed_column(table: pd.DataFrame) -> str | None:
+    """Return the single column of a mask or of positions that was saved without a name; None if there is none."""
     columns = [name for name in table.columns if not _is_index(name)]
     return (
         str(columns[0]) if len(columns) == 1 and str(columns[0]) in ("0", "index", "indices", "label_issues") else None
@@ -96,19 +109,19 @@ def _is_index(name: object) -> bool:
 
 
 def _issues(table: pd.DataFrame, source: str, images: ImageSet) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """The table, the position of every row in the image set, and whether it is an issue."""
+    """Return the table, the position of every row in the image set, and whether it is an issue."""
     table = table.rename(columns=str)
     if _ISSUE in table.columns:
-        return table, _positions(table, source, images), _truth(table[_ISSUE], source, _ISSUE)
-    bare = cast(str, _bare(table))
+        return table, _positions(table, source, images), _as_bools(table[_ISSUE], source, _ISSUE)
+    bare = cast(str, _unnamed_column(table))
     words = {str(value).lower() for value in table[bare]}
     if words <= {"true", "false"}:
-        return table, _positions(table, source, images), _truth(table[bare], source, bare)
-    positions = _numbers(table[bare], source, bare, len(images))
+        return table, _positions(table, source, images), _as_bools(table[bare], source, bare)
+    positions = _positions_of_numbers(table[bare], source, bare, len(images))
     return table, positions, np.ones(len(positions), bool)
 
 
-def _truth(column: pd.Series, source: str, name: str) -> np.ndarray:
+def _as_bools(column: pd.Series, source: str, name: str) -> np.ndarray:
     words = column.map(lambda value: str(value).lower()).to_numpy(object)
     bad = [row for row, word in enumerate(words) if word not in _TRUE | _FALSE]
     if bad:
@@ -119,7 +132,7 @@ def _truth(column: pd.Series, source: str, name: str) -> np.ndarray:
 def _positions(table: pd.DataFrame, source: str, images: ImageSet) -> np.ndarray:
     unnamed = next((name for name in table.columns if _is_index(name)), None)
     if "image_id" in table.columns:
-        return _named(table["image_id"], source, "image_id", images)
+        return _positions_of_ids(table["image_id"], source, "image_id", images)
     if unnamed is not None:
         index = table[unnamed]
     elif not isinstance(table.index, pd.RangeIndex):
@@ -128,39 +141,39 @@ def _positions(table: pd.DataFrame, source: str, images: ImageSet) -> np.ndarray
         return np.arange(len(images))
     else:
         raise UserError(
-            f"{source} has {len(table):,} rows and {images.name} has {len(images):,} images, and no row says which.",
+            f"{source} has {len(table):,} rows but {images.name} has {len(images):,} images, and no column names them.",
             "Add a column image_id, or save the table with its index.",
         )
-    if all(_whole(value) is not None for value in index):
-        return _numbers(index, source, "index", len(images))
-    return _named(index, source, "index", images)
+    if all(_as_integer(value) is not None for value in index):
+        return _positions_of_numbers(index, source, "index", len(images))
+    return _positions_of_ids(index, source, "index", images)
 
 
-def _named(column: Iterable[Any], source: str, what: str, images: ImageSet) -> np.ndarray:
+def _positions_of_ids(column: Iterable[Any], source: str, what: str, images: ImageSet) -> np.ndarray:
     found = np.empty(len(list(column)), np.int64)
     for row, value in enumerate(column):
         position = images.index.get(str(value))
         if position is None:
             raise UserError(
                 f"{source}, row {row + 1}: {what} {str(value)!r} is not in the image set {images.name}.",
-                "Check the ids, or take the row out.",
+                "Check the ids, or delete the row.",
             )
         found[row] = position
-    return _once(found, source, what)
+    return _check_unique(found, source, what)
 
 
-def _numbers(column: Iterable[Any], source: str, what: str, most: int) -> np.ndarray:
-    values = [_whole(value) for value in column]
+def _positions_of_numbers(column: Iterable[Any], source: str, what: str, most: int) -> np.ndarray:
+    values = [_as_integer(value) for value in column]
     for row, value in enumerate(values):
         if value is None or not 0 <= value < most:
             raise UserError(
                 f"{source}, row {row + 1}: {what} is not a position in the image set, which has {most:,} images.",
                 "Add a column image_id.",
             )
-    return _once(np.array(values, np.int64), source, what)
+    return _check_unique(np.array(values, np.int64), source, what)
 
 
-def _once(positions: np.ndarray, source: str, what: str) -> np.ndarray:
+def _check_unique(positions: np.ndarray, source: str, what: str) -> np.ndarray:
     order = np.argsort(positions, kind="stable")
     twice = np.flatnonzero(np.diff(positions[order]) == 0)
     if twice.size:
@@ -171,7 +184,7 @@ def _once(positions: np.ndarray, source: str, what: str) -> np.ndarray:
     return positions
 
 
-def _whole(value: Any) -> int | None:
+def _as_integer(value: Any) -> int | None:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -180,19 +193,21 @@ def _whole(value: Any) -> int | None:
 
 
 def _classes(
-    table: pd.DataFrame, column: str, source: str, project: Project, positions: np.ndarray
+    table: pd.DataFrame, column: str, source: str, images: ImageSet, tasks: TaskList, positions: np.ndarray
 ) -> np.ndarray | None:
-    """A column of classes as numbers, read as names or as numbers, whichever makes every given label right."""
+    """Return a column of classes as numbers, read as names or as numbers, whichever makes every given label right."""
     if column not in table.columns or "given_label" not in table.columns:
         return None
-    names = project.images.class_names
+    names = images.class_names
     by_name = {name: number for number, name in enumerate(names)}
     readings = {
         "names": lambda value: by_name.get(str(value), -1),
-        "numbers": lambda value: number if (number := _whole(value)) is not None and 0 <= number < len(names) else -1,
+        "numbers": lambda value: (
+            number if (number := _as_integer(value)) is not None and 0 <= number < len(names) else -1
+        ),
     }
     right = {}
-    allowed = _allowed(project)
+    allowed = _given_pairs(images, tasks)
     for how, read in readings.items():
         given = np.array([read(value) for value in table["given_label"]], np.int64)
         right[how] = np.array(
@@ -204,24 +219,22 @@ def _classes(
         image = positions[row]
         raise UserError(
             f"{source}, row {row + 1}: given_label is {table['given_label'].iloc[row]!r}, but image "
-            f"{str(project.images.ids[image])!r} is {names[project.images.labels[image]]!r}.",
+            f"{str(images.ids[image])!r} is {names[images.labels[image]]!r}.",
             "The rows may be in another order than the image set: add a column image_id.",
         )
     found = np.array([readings[how](value) for value in table[column]], np.int64)
     if (found < 0).any():
         row = int(np.flatnonzero(found < 0)[0])
         raise UserError(
-            f"{source}, row {row + 1}: {column} is {table[column].iloc[row]!r}, which is not a class of "
-            f"{project.images.name}.",
+            f"{source}, row {row + 1}: {column} is {table[column].iloc[row]!r}, which is not a class of {images.name}.",
             "Use the names of its classes, or their numbers from 0.",
         )
     return found
 
 
-def _allowed(project: Project) -> set[tuple[int, int]]:
-    """(position, class number) of all classes that an image was given, in the image set or in a training task."""
-    images = project.images
+def _given_pairs(images: ImageSet, tasks: TaskList) -> set[tuple[int, int]]:
+    """Return (position, class number) of every class of every image, in the image set or in a training task."""
     by_name = {name: number for number, name in enumerate(images.class_names)}
-    pairs = project.tasks.train.rows[["image_id", "class"]].drop_duplicates()
+    pairs = tasks.rows[["image_id", "class"]].drop_duplicates()
     given = {(images.index[image], by_name[name]) for image, name in pairs.itertuples(index=False)}
     return given | set(enumerate(images.labels.tolist()))

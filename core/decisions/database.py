@@ -1,4 +1,4 @@
-"""The file of the decision log: opening it, transactions, and its errors in plain words."""
+"""The file of the decision log: connections, transactions, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from core.decisions.schema import SCHEMA_VERSION, found_version, upgrade
+from core.decisions.schema import SCHEMA_VERSION, file_version, upgrade
 from core.runtime.errors import UserError
 
 
 class LogFile:
-    """The SQLite file ``path``, made or brought to the present schema where needed.
+    """The SQLite file ``path``, created or upgraded to the present schema where needed.
 
-    Every call has a connection of its own, so any number of threads and processes may use the file at once, and
-    between two calls all that was written is in this one file.
+    Every call has its own connection, so any number of threads and processes may use the file at once, and between two
+    calls everything written is in this one file.
 
     Raises:
         UserError: the file is locked for longer than ``busy_seconds``, full, damaged or of a newer version.
@@ -24,16 +24,16 @@ class LogFile:
 
     def __init__(self, path: Path, busy_seconds: float) -> None:
         self.path, self.busy_seconds = path, busy_seconds
-        with self._plain_words():
+        with self._user_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._connected() as connection:
-                # Where somebody else is at work just now, the next opening switches over.
+                # If another process is writing, the next opening switches the mode.
                 with suppress(sqlite3.OperationalError):
                     connection.execute("PRAGMA journal_mode = WAL")
-                if found_version(connection) == SCHEMA_VERSION:
+                if file_version(connection) == SCHEMA_VERSION:
                     return
                 connection.execute("BEGIN IMMEDIATE")
-                if (found := found_version(connection)) > SCHEMA_VERSION:
+                if (found := file_version(connection)) > SCHEMA_VERSION:
                     raise UserError(
                         f"{path} was written by a newer version of TaskLens (format {found}, "
                         f"this one reads up to {SCHEMA_VERSION}).",
@@ -44,30 +44,30 @@ class LogFile:
 
     @contextmanager
     def transaction(self, mode: Literal["", "IMMEDIATE"] = "") -> Iterator[sqlite3.Connection]:
-        """All that is done inside is on the disk when it ends, or nothing of it after an error."""
-        with self._plain_words(), self._connected() as connection:
+        """Run a transaction: it is on disk when the block ends, or rolled back after an error."""
+        with self._user_errors(), self._connected() as connection:
             connection.execute(f"BEGIN {mode}")
             yield connection
             connection.execute("COMMIT")
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one call; what was not committed when it closes is rolled back."""
+        """Open a connection for one call; what is not committed when it closes is rolled back."""
         with closing(sqlite3.connect(self.path, timeout=self.busy_seconds, isolation_level=None)) as connection:
             connection.text_factory = lambda raw: raw.decode("utf-8", "surrogatepass")
             connection.execute("PRAGMA synchronous = FULL")
             yield connection
 
     @contextmanager
-    def _plain_words(self) -> Iterator[None]:
+    def _user_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise UserError(*self._explained(error)) from error
+            raise UserError(*self._explanation(error)) from error
         except OSError as error:
             raise UserError(f"{self.path} cannot be used: {error.strerror}.", "Choose another folder.") from error
 
-    def _explained(self, error: sqlite3.Error) -> tuple[str, str]:
+    def _explanation(self, error: sqlite3.Error) -> tuple[str, str]:
         match getattr(error, "sqlite_errorcode", 0) & 0xFF:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return (
@@ -92,5 +92,5 @@ class LogFile:
 
 
 def encode_text(value: str) -> bytes:
-    """Any Python string, for ``CAST(? AS TEXT)``: SQLite's own binding refuses the names of undecodable files."""
+    """Return any string as bytes for ``CAST(? AS TEXT)``; SQLite's text binding refuses names of undecodable files."""
     return value.encode("utf-8", "surrogatepass")

@@ -1,30 +1,30 @@
-"""What reviewers decided, kept for good: an append-only log in SQLite that several people may write at once.
+"""The decision log: an append-only record in SQLite of what reviewers decided, which several people may write at once.
 
-**Groups.** What a reviewer decides at once is one *group*. It is *in force* until its reviewer undoes it, and again
-once he redoes it. Everybody undoes his own groups only. Undo and redo append a group of their own that writes down
-the outcome; the latest entry of an item is therefore always its present state.
+**Groups.** The decisions that a reviewer makes at once are one *group*. It is *in force* until its reviewer undoes it,
+and again after a redo. Reviewers undo only their own groups. Undo and redo append a group that records the outcome, so
+the latest entry of an item is always its present state.
 
 **The decision on an item is the newest one in force, whoever made it** (:meth:`DecisionLog.current`), so an undo
-never overwrites what somebody else has decided since. A redo puts a decision back at its old place: newer decisions
-of others stay in front of it.
+never overwrites what somebody else has decided since. A redo puts a decision back in its old place, behind newer
+decisions of others.
 
-**What one reviewer stands for** on an item is his own newest decision in force (:meth:`DecisionLog.own`). "clear" is
-no decision: it takes his earlier ones back, and the item has none for everybody until somebody decides again.
+**What a reviewer stands for** on an item is that reviewer's newest decision in force (:meth:`DecisionLog.own`). "clear"
+is no decision: it withdraws the reviewer's earlier ones, and the item has none for everybody until somebody decides
+again.
 
-**Conflicts** (:meth:`DecisionLog.conflicts`). Only firm decisions count (keep, remove, relabel): "unsure" contradicts
-nobody and settles nothing. Of the firm decisions that reviewers stand for, look at the newest. The item is in
-conflict if another one says something else (verdict or label) and the newest was made without having seen that: its
-reviewer saw nothing of others (``saw`` is None), or what he saw was from before the other stood for it. So whoever
-decides with all the others on his screen settles the item, and so does whoever undoes, clears or changes his own
-decision until the rest agree; and an undone settlement opens the conflict again. A redo does not make its reviewer
-see more than he saw when he decided.
+**Conflicts** (:meth:`DecisionLog.conflicts`). Only final decisions count (keep, remove, relabel): "unsure" contradicts
+nobody and resolves nothing. An item is in conflict if the newest of the final decisions that reviewers stand for
+differs from another one (in verdict or label) that its reviewer had not seen: decisions of others were hidden (``saw``
+is None), or the version on the screen was older. So deciding with all other decisions on the screen resolves a
+conflict, and so does undoing, clearing or changing one's own decision until the rest agree; undoing a resolution opens
+the conflict again. A redo does not count as having seen more than the original decision.
 
-**Snapshots** name a state. Restoring one is a new group of decisions by whoever restores, made in the sight of all
-(it settles conflicts on the items it changes), with "clear" for what the snapshot did not have; it can be undone like
-any other.
+**Snapshots** name a state. Restoring one is a new group of decisions by the reviewer who restores, made with all
+decisions on the screen (it resolves conflicts on the items that it changes), with "clear" for items without a decision
+in the snapshot. It can be undone like any other group.
 
-**Tokens.** An operation with a token is done once, however often it is sent, and its result is said again; so a
-browser may send again whatever was not acknowledged.
+**Tokens.** An operation with a token is done once, however often it is sent, and returns the same result each time, so
+a browser can resend whatever was not acknowledged.
 """
 
 from __future__ import annotations
@@ -71,16 +71,17 @@ __all__ = [
 ]
 
 BUSY_SECONDS = 10.0
+"""How long a call waits for other writers before it fails."""
 
 T = TypeVar("T")
 
 
 class DecisionLog:
-    """The log in the file ``path``, made if absent. Any number of threads and processes may use it at once.
+    """The log in the file ``path``, created if absent. Any number of threads and processes may use it at once.
 
     Args:
         path: The file.
-        busy_seconds: How long a call waits for others who are writing.
+        busy_seconds: How long a call waits for other writers.
 
     Raises:
         UserError: the file is locked, full, damaged or of a newer version; so does every method.
@@ -92,9 +93,9 @@ class DecisionLog:
         self._replay, self._reading = Replay(), threading.Lock()
 
     def submit(self, operations: Sequence[Operation]) -> list[Result]:
-        """Do operations in their order, all or none, and return once they are on the disk.
+        """Apply operations in their order, all or none, and return their results once they are on disk.
 
-        An operation whose token is known is not done again; its result is what it was the first time.
+        An operation whose token is known is not applied again; its result is that of the first time.
         """
         if not operations:
             return []
@@ -102,7 +103,7 @@ class DecisionLog:
             return [writing.apply_idempotent(connection, operation) for operation in operations]
 
     def append(self, decisions: Sequence[Decision]) -> int:
-        """Add one reviewer's decisions as one group, all or none, and return its id once they are on disk."""
+        """Append one reviewer's decisions as one group and return its id once they are on disk."""
         reviewer = decisions[0].reviewer if decisions else ""
         if any(decision.reviewer != reviewer for decision in decisions):
             raise ValueError("the decisions of one group must be of one reviewer")
@@ -111,78 +112,78 @@ class DecisionLog:
         return result.group
 
     def undo(self, reviewer: str) -> Result:
-        """Take back the reviewer's latest group that is in force; his earlier ones follow at further calls."""
+        """Undo the reviewer's latest group in force; further calls undo earlier ones."""
         return self.submit([Operation("undo", reviewer)])[0]
 
     def redo(self, reviewer: str) -> Result:
-        """Put back what the reviewer undid last, unless he has decided something new since."""
+        """Redo what the reviewer undid last, unless the reviewer has decided something since."""
         return self.submit([Operation("redo", reviewer)])[0]
 
     def current(self) -> dict[Item, Entry]:
-        """The decision on each item, oldest first; items without one, or cleared, are absent.
+        """Return the decision on each item, oldest first, without cleared ones.
 
-        Like :meth:`own` and :meth:`conflicts`, it reads only what anybody, here or in another process, has written
-        since the last call.
+        Like :meth:`own` and :meth:`conflicts`, it reads only what was written, here or in another process, since the
+        last call.
         """
         return self._replayed(lambda replay: dict(replay.current))
 
     def own(self, reviewer: str) -> dict[Item, Entry]:
-        """What one reviewer stands for on each item, whatever others decided: all that blind mode shows."""
+        """Return what one reviewer stands for on each item, whatever others decided: all that blind mode shows."""
         return self._replayed(lambda replay: replay.own(reviewer))
 
     def conflicts(self) -> dict[Item, tuple[Entry, ...]]:
-        """Items on which reviewers differ unknowingly, with what each firmly stands for, oldest first."""
+        """Return the items in conflict with the final decisions that reviewers stand for, oldest first."""
         return self._replayed(lambda replay: dict(replay.conflicts))
 
     def history(self, item: Item | None = None) -> list[Entry]:
-        """Everything ever decided, on one item or on all, oldest first."""
+        """Return every entry of the log, on one item or on all, oldest first."""
         with self._file.transaction() as connection:
             return reading.entries_on(connection, item)
 
     def version(self) -> int:
-        """The newest group: a number that grows whenever anybody decides, undoes or redoes."""
+        """Return the id of the newest group, which grows with every decision, undo and redo."""
         with self._file.transaction() as connection:
-            return reading.last(connection, "groups")
+            return reading.newest_id(connection, "groups")
 
     def change_counter(self) -> int:
-        """A number that grows whenever anybody writes anything, comments and snapshots too; cheap to ask for."""
+        """Return a number that grows with everything written, comments and snapshots included; fast to read."""
         with self._file.transaction() as connection:
-            return sum(reading.last(connection, table) for table in ("groups", "comments", "snapshots"))
+            return sum(reading.newest_id(connection, table) for table in ("groups", "comments", "snapshots"))
 
     def comment(self, item: Item, reviewer: str, text: str, token: str = "") -> Comment:
-        """Say something about an item; with a token known from before, the comment of then is returned.
+        """Add a comment on an item and return it; for a known token, return the comment written under it.
 
         Raises:
             UserError: there is no text.
         """
         if not text.strip():
-            raise UserError("The comment is empty.", "Write something first.")
+            raise UserError("The comment is empty.", "Enter some text.")
         with self._file.transaction("IMMEDIATE") as connection:
             return writing.comment(connection, item, reviewer, text, token)
 
     def comments(self, item: Item | None = None) -> list[Comment]:
-        """What was said about one item, or about all, oldest first."""
+        """Return the comments on one item, or on all, oldest first."""
         with self._file.transaction() as connection:
             return reading.comments_on(connection, item)
 
     def snapshot(self, name: str, reviewer: str, note: str = "", token: str = "") -> Snapshot:
-        """Give the present state a name; with a token known from before, the snapshot of then is returned.
+        """Save the present state under a name; for a known token, return the snapshot saved under it.
 
         Raises:
             UserError: the name is empty or taken.
         """
         if not name.strip():
-            raise UserError("The snapshot has no name.", "Give it one.")
+            raise UserError("The snapshot has no name.", "Enter a name.")
         with self._file.transaction("IMMEDIATE") as connection:
             return writing.snapshot(connection, name, reviewer, note, token)
 
     def snapshots(self) -> list[Snapshot]:
-        """Every snapshot, oldest first."""
+        """Return every snapshot, oldest first."""
         with self._file.transaction() as connection:
             return reading.snapshots(connection, "ORDER BY id")
 
     def state(self, at: int | str) -> dict[Item, Entry]:
-        """The decision on each item as it was after the entry ``at`` (a number) or in the snapshot of that name.
+        """Return the decision on each item after the entry with the number ``at``, or in the snapshot of that name.
 
         Raises:
             UserError: there is no such snapshot.
@@ -193,7 +194,7 @@ class DecisionLog:
     def difference(
         self, before: int | str, after: int | str | None = None
     ) -> dict[Item, tuple[Entry | None, Entry | None]]:
-        """Where two states say something else (verdict or label), with both decisions; without ``after``, it is now.
+        """Return the items whose decision differs between two states, with both; without ``after``, up to now.
 
         Raises:
             UserError: there is no such snapshot.
@@ -202,7 +203,7 @@ class DecisionLog:
             return reading.difference(reading.state(connection, before), reading.state(connection, after))
 
     def restore(self, name: str, reviewer: str, token: str = "") -> Result:
-        """Decide everything as it was in a snapshot; ``group`` is None where nothing differs.
+        """Append decisions that restore a snapshot; ``group`` is None if nothing differs.
 
         Raises:
             UserError: there is no such snapshot.
@@ -210,26 +211,25 @@ class DecisionLog:
         with self._file.transaction("IMMEDIATE") as connection:
             return writing.restore(connection, name, reviewer, token)
 
-    def _replayed(self, answer: Callable[[Replay], T]) -> T:
-        # The transaction begins to read at its first question, so inside the lock no older state than the known one
-        # is read.
+    def _replayed(self, query: Callable[[Replay], T]) -> T:
+        # The transaction reads from its first query on, so inside the lock it sees no older state than the known one.
         with self._file.transaction() as connection, self._reading:
             newest = self._replay.newest
             if newest is not None:
                 found = connection.execute("SELECT id, at FROM groups WHERE id = ?", newest[:1]).fetchone()
-                if found != newest:  # another file lies in the place of the known one
+                if found != newest:  # another file has replaced the known one
                     self._replay = Replay()
             _catch_up(connection, self._replay)
-            return answer(self._replay)
+            return query(self._replay)
 
 
 def _catch_up(connection: sqlite3.Connection, replay: Replay) -> None:
-    known = replay.newest[0] if replay.newest else 0
+    newest = replay.newest[0] if replay.newest else 0
     written: dict[int, list[Entry]] = {}
-    groups = connection.execute("SELECT id, root, at FROM groups WHERE id > ? ORDER BY id", (known,)).fetchall()
+    groups = connection.execute("SELECT id, root, at FROM groups WHERE id > ? ORDER BY id", (newest,)).fetchall()
     if not groups:
         return
-    for entry in reading.entries(connection, "WHERE e.group_id > ? ORDER BY e.seq", (known,)):
+    for entry in reading.entries(connection, "WHERE e.group_id > ? ORDER BY e.seq", (newest,)):
         written.setdefault(entry.group, []).append(entry)
     for group, root, at in groups:
         replay.add(group, root, at, written.get(group, []))

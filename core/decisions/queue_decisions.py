@@ -12,6 +12,7 @@ from functools import cached_property
 import pandas as pd
 
 from core.decisions.records import Entry, Item
+from core.decisions.table import table_items
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,5 +100,4 @@ class QueuePositions:
 
 def queue_items(items: pd.DataFrame) -> list[Item]:
     """Return what a decision on each row of ``items.parquet`` is about."""
-    columns = (items[name].tolist() for name in ("level", "task_id", "role", "image_id"))
-    return [Item(*values) for values in zip(*columns, strict=True)]
+    return table_items(items.rename(columns={"level": "kind"}))

@@ -1,4 +1,4 @@
-"""Questions to the tables of the decision log."""
+"""Queries on the tables of the decision log."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ FROM entries e JOIN groups g ON g.id = e.group_id
 def entries(
     connection: sqlite3.Connection, where: str, values: Sequence[Any] | Mapping[str, Any] = (), prefix: str = ""
 ) -> list[Entry]:
+    """Return the entries that a WHERE or ORDER BY clause selects; ``prefix`` is a WITH clause."""
     rows = connection.execute(f"{prefix} {_SELECT} {where}", values)
     return [
         Entry(Item(*row[:4]), *row[4:9], seq=seq, at=at, group=group, by=by, undoes=undoes, saw=saw)
@@ -31,36 +32,38 @@ def entries(
 
 
 def entries_on(connection: sqlite3.Connection, item: Item | None) -> list[Entry]:
-    """Those on one item, or all, oldest first."""
+    """Return the entries on one item, or on all, oldest first."""
     if item is None:
         return entries(connection, "ORDER BY e.seq")
-    return entries(connection, f"WHERE ({ITEM}) = ({texts(4)}) ORDER BY e.seq", item_values(item))
+    return entries(connection, f"WHERE ({ITEM}) = ({text_placeholders(4)}) ORDER BY e.seq", item_values(item))
 
 
 def comments(connection: sqlite3.Connection, where: str, values: Sequence[bytes | int | None] = ()) -> list[Comment]:
+    """Return the comments that a WHERE or ORDER BY clause selects."""
     rows = connection.execute(f"SELECT id, {ITEM}, reviewer, text, at FROM comments {where}", values)
     return [Comment(number, Item(*item), reviewer, text, at) for number, *item, reviewer, text, at in rows]
 
 
 def comments_on(connection: sqlite3.Connection, item: Item | None) -> list[Comment]:
-    """Those on one item, or all, oldest first."""
+    """Return the comments on one item, or on all, oldest first."""
     if item is None:
         return comments(connection, "ORDER BY id")
-    return comments(connection, f"WHERE ({ITEM}) = ({texts(4)}) ORDER BY id", item_values(item))
+    return comments(connection, f"WHERE ({ITEM}) = ({text_placeholders(4)}) ORDER BY id", item_values(item))
 
 
 def snapshots(connection: sqlite3.Connection, where: str, values: Sequence[bytes | int | None] = ()) -> list[Snapshot]:
+    """Return the snapshots that a WHERE or ORDER BY clause selects."""
     query = f"SELECT id, name, reviewer, note, at, seq, group_id FROM snapshots {where}"
     return [Snapshot(*row) for row in connection.execute(query, values)]
 
 
 def state(connection: sqlite3.Connection, at: int | str | None) -> dict[Item, Entry]:
-    """The decision on each item after an entry, in a snapshot, or (None) now."""
+    """Return the decision on each item after an entry, in a snapshot, or (None) now."""
     if isinstance(at, str):
         found = snapshots(connection, "WHERE name = CAST(? AS TEXT)", (encode_text(at),))
         if not found:
             names = ", ".join(snapshot.name for snapshot in snapshots(connection, "ORDER BY id"))
-            raise UserError(f"There is no snapshot “{at}”.", f"There are: {names}." if names else "Make one first.")
+            raise UserError(f"There is no snapshot “{at}”.", f"There are: {names}." if names else "Save one first.")
         at = found[0].seq
     upto = "" if at is None else "WHERE seq <= ?"
     latest = f"SELECT max(seq) FROM entries {upto} GROUP BY {ITEM}"
@@ -69,18 +72,21 @@ def state(connection: sqlite3.Connection, at: int | str | None) -> dict[Item, En
 
 
 def difference(before: dict[Item, Entry], after: dict[Item, Entry]) -> dict[Item, tuple[Entry | None, Entry | None]]:
+    """Return the items whose decision differs between two states, with both decisions."""
     both = {item: (before.get(item), after.get(item)) for item in before | after}
-    return {item: (old, new) for item, (old, new) in both.items() if (old and old.said) != (new and new.said)}
+    return {item: (old, new) for item, (old, new) in both.items() if (old and old.outcome) != (new and new.outcome)}
 
 
-def last(connection: sqlite3.Connection, table: str, key: str = "id") -> int:
+def newest_id(connection: sqlite3.Connection, table: str, key: str = "id") -> int:
+    """Return the largest id of a table; 0 if it is empty."""
     return int(connection.execute(f"SELECT coalesce(max({key}), 0) FROM {table}").fetchone()[0])
 
 
-def texts(count: int) -> str:
-    """Places for values of :func:`stored`."""
+def text_placeholders(count: int) -> str:
+    """Return SQL placeholders for values of :func:`core.decisions.database.encode_text`."""
     return ", ".join(["CAST(? AS TEXT)"] * count)
 
 
 def item_values(item: Item) -> tuple[bytes, ...]:
+    """Return the values of an item's columns."""
     return tuple(map(encode_text, (item.kind, item.task_id, item.role, item.image_id)))

@@ -1,4 +1,4 @@
-"""What the decision log (:mod:`core.decisions.log`) takes and gives back."""
+"""The records of the decision log (:mod:`core.decisions.log`): items, decisions, operations, comments, snapshots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Verdict = Literal["keep", "remove", "relabel", "unsure", "clear"]
 Act = Literal["decide", "undo", "redo"]
 
 _VERDICTS = get_args(Verdict)
-# Of an item: its kind, whether it has a task_id, its role, whether it has an image_id.
+# Of an item: kind, whether it has a task_id, role, whether it has an image_id.
 _SHAPES = {
     ("task", True, "", False),
     ("instance", True, "support", True),
@@ -23,10 +23,10 @@ _SHAPES = {
 
 @dataclass(frozen=True)
 class Item:
-    """What a decision is about: a whole task, one image in one role of a task, or an image wherever it occurs.
+    """The subject of a decision: a task, one image in one role of a task (an instance), or an image in all tasks.
 
     Raises:
-        UserError: a field that the kind needs is empty, or one that it does not have is given.
+        UserError: a field that the kind needs is empty, or one that it does not have is set.
     """
 
     kind: Kind
@@ -37,7 +37,7 @@ class Item:
     def __post_init__(self) -> None:
         if (self.kind, bool(self.task_id), self.role, bool(self.image_id)) not in _SHAPES:
             raise UserError(
-                f"This names nothing to decide on: {self}.",
+                f"This is not an item: {self}.",
                 "A task has a task_id; an instance a task_id, the role support or query, and an image_id; "
                 "an image only an image_id.",
             )
@@ -45,10 +45,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a reviewer decided about an item; ``source`` names the ranking or run that brought it up.
+    """A reviewer's decision on an item; ``source`` names the ranking or run that listed it.
 
     Raises:
-        UserError: an unknown verdict, or a label where there must be none, or none where there must be one.
+        UserError: the verdict is unknown, or a relabel has no label, or another verdict has one.
     """
 
     item: Item
@@ -64,18 +64,18 @@ class Decision:
         if (self.verdict == "relabel") != (self.label is not None):
             raise UserError("“relabel” needs a new label, and no other verdict has one.", "Choose the new class.")
         if self.verdict == "relabel" and self.item.kind == "task":
-            raise UserError("A task has no label of its own.", "Relabel an image.")
+            raise UserError("A task has no label.", "Relabel an image.")
         if self.label is not None and not -(2**63) <= self.label < 2**63:
             raise UserError(f"{self.label} is not a class number.", "Choose an existing class.")
 
     @property
-    def said(self) -> tuple[Verdict, int | None]:
-        """The verdict and the label: what two decisions agree or differ in."""
+    def outcome(self) -> tuple[Verdict, int | None]:
+        """The verdict and the label: two decisions agree if these are equal."""
         return self.verdict, self.label
 
     @property
     def is_final(self) -> bool:
-        """Whether it says what is to be done with the item."""
+        """Whether it settles what happens to the item: keep, remove and relabel do, unsure and clear do not."""
         return self.verdict not in ("unsure", "clear")
 
 
@@ -83,9 +83,13 @@ class Decision:
 class Entry(Decision):
     """One line of the log.
 
-    ``by`` wrote it; it differs from ``reviewer`` where an undo by one brought back the decision of another.
-    ``undoes`` is the group that this entry's group takes back: a decision's (undo) or an undo's (redo).
-    ``saw`` is the newest group that was on the screen of ``by``; None if he saw nothing of others.
+    Attributes:
+        seq: Number of the entry.
+        at: Time, UTC.
+        group: Id of its group.
+        by: Who wrote it; differs from ``reviewer`` where an undo restored another reviewer's decision.
+        undoes: The group that this entry's group reverses: of a decision (undo) or of an undo (redo).
+        saw: The newest group that was on the screen of ``by``; None if decisions of others were hidden.
     """
 
     seq: int
@@ -98,15 +102,18 @@ class Entry(Decision):
 
 @dataclass(frozen=True)
 class Operation:
-    """One act of a reviewer.
+    """One operation of a reviewer.
 
-    ``token`` names the operation, so that it is done once however often it is sent; empty, it is done each time.
-    ``saw`` is the :meth:`DecisionLog.version` that was on his screen; None if he saw nothing of what others decided.
-    The decisions become his, whatever reviewer they name (but it may not be another).
+    Attributes:
+        act: decide, undo or redo.
+        reviewer: Whose operation it is; the decisions name this reviewer or none.
+        token: Names the operation, so that it is applied once however often it is sent; empty: it is applied each time.
+        decisions: Of "decide".
+        saw: The :meth:`DecisionLog.version` on the reviewer's screen; None if decisions of others were hidden.
 
     Raises:
-        UserError: there is nothing to decide.
-        ValueError: an undo or redo with decisions, or decisions of somebody else.
+        UserError: "decide" has no decisions.
+        ValueError: an undo or redo has decisions, or a decision is of another reviewer.
     """
 
     act: Act
@@ -128,10 +135,12 @@ class Operation:
 
 @dataclass(frozen=True)
 class Result:
-    """What an operation did.
+    """The effect of an operation.
 
-    ``group`` is None if there was nothing to undo or redo. Of an undo or redo, ``taken`` are the decisions taken back
-    (or put back), and ``kept`` the newer decisions of others that stay in place of the rest.
+    Attributes:
+        group: The group that it appended; None if there was nothing to undo or redo.
+        taken: Of an undo or redo, the decisions that it reversed.
+        kept: Of an undo or redo, the newer decisions of others that stay.
     """
 
     group: int | None = None
@@ -141,7 +150,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Comment:
-    """What somebody said about an item."""
+    """A reviewer's comment on an item."""
 
     id: int
     item: Item

@@ -1,4 +1,4 @@
-"""The decision log in memory: read once, then kept up with what is appended."""
+"""The decision log in memory: read once, then updated with what is appended."""
 
 from __future__ import annotations
 
@@ -10,30 +10,37 @@ from core.decisions.records import Entry, Item
 
 
 class Replay:
-    """What the groups given to :meth:`add`, in their order, amount to. The rules stand in core.decisions.log."""
+    """The state that the groups passed to :meth:`add` lead to, by the rules in :mod:`core.decisions.log`."""
 
     def __init__(self) -> None:
         self.newest: tuple[int, str] | None = None
         """Id and time of the last group that was added."""
         self.current: dict[Item, Entry] = {}
-        """The decision on each item, oldest first; without cleared ones."""
+        """The decision on each item, oldest first, without cleared ones."""
         self.conflicts: dict[Item, tuple[Entry, ...]] = {}
         self._own: dict[str, dict[Item, Entry]] = {}
-        self._made: dict[Item, list[Entry]] = {}
-        """Every decision ever made on an item, in force or not; what an undo or redo wrote down is not among them."""
+        self._decisions: dict[Item, list[Entry]] = {}
+        """Every decision on an item, in force or not, without the entries that undo and redo wrote."""
         self._groups: dict[int, Sequence[Entry]] = {}
-        self._turns: dict[int, list[int]] = {}
-        """Of a group of decisions: itself, then the groups that undid and redid it."""
+        self._reversals: dict[int, list[int]] = {}
+        """Of a group of decisions: its id, then those of the groups that undid and redid it."""
 
     def own(self, reviewer: str) -> dict[Item, Entry]:
-        """The reviewer's newest decision in force on each item, oldest first; without cleared ones."""
+        """Return the reviewer's newest decision in force on each item, oldest first, without cleared ones."""
         entries = sorted(self._own.get(reviewer, {}).values(), key=attrgetter("seq"))
         return {entry.item: entry for entry in entries}
 
     def add(self, group: int, root: int, at: str, entries: Sequence[Entry]) -> None:
-        """Take in the next group."""
+        """Apply the next group.
+
+        Args:
+            group: Its id.
+            root: The group of decisions that it is, undoes or redoes.
+            at: Time, UTC.
+            entries: Its entries.
+        """
         self.newest = group, at
-        self._turns.setdefault(root, []).append(group)
+        self._reversals.setdefault(root, []).append(group)
         for entry in entries:
             self.current.pop(entry.item, None)
             if entry.verdict != "clear":
@@ -41,7 +48,7 @@ class Replay:
         if group == root:
             self._groups[group] = entries
             for entry in entries:
-                self._made.setdefault(entry.item, []).append(entry)
+                self._decisions.setdefault(entry.item, []).append(entry)
         for entry in self._groups[root]:
             opinion = self._opinion(entry.reviewer, entry.item, group)
             own = self._own.setdefault(entry.reviewer, {})
@@ -49,33 +56,33 @@ class Replay:
                 own.pop(entry.item, None)
             else:
                 own[entry.item] = opinion
-        self._judge(entry.item for entry in self._groups[root])
+        self._update_conflicts(entry.item for entry in self._groups[root])
 
     def _opinion(self, reviewer: str, item: Item, version: int) -> Entry | None:
-        """What the reviewer stood for when ``version`` was the newest group."""
-        for entry in reversed(self._made[item]):
-            # An odd number of turns: made, or made, undone and redone.
-            if entry.reviewer == reviewer and bisect_right(self._turns[entry.group], version) % 2:
+        """Return what the reviewer stood for when ``version`` was the newest group."""
+        for entry in reversed(self._decisions[item]):
+            # In force: its group and an even number of undos and redos.
+            if entry.reviewer == reviewer and bisect_right(self._reversals[entry.group], version) % 2:
                 return None if entry.verdict == "clear" else entry
         return None
 
-    def _judge(self, items: Iterable[Item]) -> None:
-        """Find out whether items are in conflict."""
+    def _update_conflicts(self, items: Iterable[Item]) -> None:
+        """Update which of the items are in conflict."""
         for item in items:
-            made = self._made[item]
-            reviewers = {entry.reviewer for entry in made}
+            decisions = self._decisions[item]
+            reviewers = {entry.reviewer for entry in decisions}
             if len(reviewers) == 1:
                 continue
             opinions = (self._own.get(reviewer, {}).get(item) for reviewer in reviewers)
-            firm = sorted((entry for entry in opinions if entry and entry.is_final), key=attrgetter("seq"))
-            if any(entry.said != firm[-1].said and not self._has_seen(firm[-1], entry) for entry in firm):
-                self.conflicts[item] = tuple(firm)
+            final = sorted((entry for entry in opinions if entry and entry.is_final), key=attrgetter("seq"))
+            if any(entry.outcome != final[-1].outcome and not self._has_seen(final[-1], entry) for entry in final):
+                self.conflicts[item] = tuple(final)
             else:
                 self.conflicts.pop(item, None)
 
     def _has_seen(self, newest: Entry, other: Entry) -> bool:
-        """Whether ``newest`` was decided with what ``other`` says on the screen as the view of its reviewer."""
+        """Return whether the decision ``other`` was on the screen when ``newest`` was made."""
         if newest.saw is None:
             return False
-        then = self._opinion(other.reviewer, other.item, newest.saw)
-        return then is not None and then.said == other.said
+        seen = self._opinion(other.reviewer, other.item, newest.saw)
+        return seen is not None and seen.outcome == other.outcome

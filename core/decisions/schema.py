@@ -1,11 +1,11 @@
-"""The tables of the decision log, and how older files come to them.
+"""The tables of the decision log, and the upgrade of older files.
 
 =========== ==========================================================================================================
-groups      one row an act: what was decided at once, or an undo or redo
-entries     one row an item of a group: the decision on it from then on
-tokens      which operations, comments and snapshots have been done; ``id`` is NULL where there was nothing to undo
-comments    what people said about items
-snapshots   names for states
+groups      one row per operation: decisions made at once, or an undo or redo
+entries     one row per item of a group: the decision on it from then on
+tokens      the operations, comments and snapshots that were applied; ``id`` is NULL if there was nothing to undo
+comments    comments on items
+snapshots   names of states
 =========== ==========================================================================================================
 
 ``root`` of a group is the group of decisions that it is, undoes or redoes. One group with that root: in force; two:
@@ -21,7 +21,7 @@ SCHEMA_VERSION = 2
 
 
 def _append_only(table: str, same: str) -> str:
-    """Triggers that keep what was written; ``same`` finds a row that an INSERT OR REPLACE would overwrite."""
+    """Return triggers that forbid changes of rows; ``same`` finds a row that an INSERT OR REPLACE would overwrite."""
     return "".join(
         f"CREATE TRIGGER {table}_{event} BEFORE {event} ON {table} {when} "
         "BEGIN SELECT RAISE(ABORT, 'decisions are append-only'); END;\n"
@@ -66,20 +66,21 @@ CREATE TABLE snapshots (
 _STEPS = (_VERSION_1, _VERSION_2)
 
 
-def found_version(connection: sqlite3.Connection) -> int:
+def file_version(connection: sqlite3.Connection) -> int:
+    """Return the schema version of a file; 0 if it is new."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
     """Bring a new or older file to the present schema, inside the caller's transaction."""
-    for step in _STEPS[found_version(connection) :]:
+    for step in _STEPS[file_version(connection) :]:
         for statement in _statements(step):
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one (``executescript`` would end the transaction)."""
+    """Yield the statements of a script one by one (``executescript`` would end the transaction)."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -1,4 +1,4 @@
-"""Decisions as rows of a table, which people may write by hand and spreadsheets may open.
+"""Decisions as rows of a table that people can write by hand and spreadsheets can open.
 
 ========= ==================================================================================================
 column    meaning
@@ -11,9 +11,9 @@ image_id  the image, as the image set names it; empty for a task
 verdict   ``keep``, ``remove``, ``relabel`` or ``unsure``; empty where the row is a comment and nothing else
 label     the new class of a ``relabel``, by its name; else empty
 reason    why; optional
-reviewer  who decided; optional, default whoever reads the file in
+reviewer  who decided; optional, default the reviewer who imports the file
 source    the ranking or run that brought the item up; optional, default the file's name
-comment   something said about the item, apart from the decision; optional
+comment   a comment on the item, independent of the decision; optional
 ========= ==================================================================================================
 """
 
@@ -23,34 +23,42 @@ from collections import Counter
 
 import pandas as pd
 
-from core.decisions.log import Item
+from core.decisions.records import Item
 
 ITEM = ("kind", "task_id", "role", "image_id")
 COLUMNS = (*ITEM, "verdict", "label", "reason", "reviewer", "source", "comment")
 VERDICTS = ("keep", "remove", "relabel", "unsure")
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"
-_GUARDED = r"^'('*[=+\-@\t\r\n])"
+_ESCAPED = r"^'('*[=+\-@\t\r\n])"
 
 
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for a csv file: text that a spreadsheet would take for a formula begins with one apostrophe more."""
+    """Return a table for csv: text that a spreadsheet would take for a formula gets an apostrophe in front."""
     return table.replace(_FORMULA, r"'\1", regex=True)
 
 
 def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """What :func:`escape_formulas` was given, of a table of text."""
-    return table.replace(_GUARDED, r"\1", regex=True)
+    """Return the table of text that :func:`escape_formulas` escaped."""
+    return table.replace(_ESCAPED, r"\1", regex=True)
 
 
 def given_classes(rows: pd.DataFrame) -> dict[Item, str]:
-    """The class that every image and every instance of a task table was given; an image's is its most frequent one."""
-    seen: dict[str, Counter[str]] = {}
-    found: dict[Item, str] = {}
+    """Return the given class of every image and every instance of a task table.
+
+    Of an image with several classes it is the most frequent one, of equally frequent ones the first by name.
+    """
+    counts_of_image: dict[str, Counter[str]] = {}
+    given: dict[Item, str] = {}
     for task, role, image, name in rows[["task_id", "role", "image_id", "class"]].itertuples(index=False):
-        found[Item("instance", task, role, image)] = name
-        seen.setdefault(image, Counter())[name] += 1
-    for image, counts in seen.items():
+        given[Item("instance", task, role, image)] = name
+        counts_of_image.setdefault(image, Counter())[name] += 1
+    for image, counts in counts_of_image.items():
         most = max(counts.values())
-        found[Item("image", image_id=image)] = min(name for name, count in counts.items() if count == most)
-    return found
+        given[Item("image", image_id=image)] = min(name for name, count in counts.items() if count == most)
+    return given
+
+
+def table_items(table: pd.DataFrame) -> list[Item]:
+    """Return the item of every row of a table with the columns kind, task_id, role and image_id."""
+    return [Item(*key) for key in table[list(ITEM)].itertuples(index=False, name=None)]

@@ -1,11 +1,21 @@
-"""What each operation appends to the tables of the decision log, inside the caller's transaction."""
+"""Append operations to the tables of the decision log, inside the caller's transaction."""
 
 from __future__ import annotations
 
 import sqlite3
 
 from core.decisions.database import encode_text
-from core.decisions.reading import ITEM, comments, difference, entries, item_values, last, snapshots, state, texts
+from core.decisions.reading import (
+    ITEM,
+    comments,
+    difference,
+    entries,
+    item_values,
+    newest_id,
+    snapshots,
+    state,
+    text_placeholders,
+)
 from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot
 from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
@@ -39,11 +49,11 @@ _ENTRY_COLUMNS = f"group_id, {ITEM}, verdict, label, reason, reviewer, source"
 
 
 def apply_idempotent(connection: sqlite3.Connection, operation: Operation) -> Result:
-    """Do an operation unless it has been done; its result."""
-    known, group = _done(connection, "group", operation.token)
+    """Apply an operation unless its token is known, and return its result."""
+    known, group = _token_result(connection, "group", operation.token)
     if not known:
         group = _decide(connection, operation) if operation.act == "decide" else _reverse(connection, operation)
-        _remember(connection, "group", operation.token, group)
+        _save_token(connection, "group", operation.token, group)
     return _result(connection, group)
 
 
@@ -51,7 +61,7 @@ def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
     group = _add_group(connection, operation)
     reviewer = encode_text(operation.reviewer)
     connection.executemany(
-        f"INSERT INTO entries ({_ENTRY_COLUMNS}) VALUES (?, {texts(4)}, ?, ?, {texts(3)})",
+        f"INSERT INTO entries ({_ENTRY_COLUMNS}) VALUES (?, {text_placeholders(4)}, ?, ?, {text_placeholders(3)})",
         (
             (
                 group,
@@ -87,7 +97,7 @@ def _reverse(connection: sqlite3.Connection, operation: Operation) -> int | None
 
 
 def _result(connection: sqlite3.Connection, group: int | None) -> Result:
-    """What the operation that wrote ``group`` did, now or long ago."""
+    """Return the effect of the operation that wrote ``group``."""
     if group is None:
         return Result()
     (root,) = connection.execute("SELECT root FROM groups WHERE id = ?", (group,)).fetchone()
@@ -106,12 +116,13 @@ def _result(connection: sqlite3.Connection, group: int | None) -> Result:
 
 
 def restore(connection: sqlite3.Connection, name: str, reviewer: str, token: str) -> Result:
-    known, group = _done(connection, "group", token)
+    """Append decisions that restore a snapshot."""
+    known, group = _token_result(connection, "group", token)
     if known:
         return _result(connection, group)
     wanted = difference(state(connection, None), state(connection, name))
     if not wanted:
-        _remember(connection, "group", token, None)
+        _save_token(connection, "group", token, None)
         return Result()
     source = f"snapshot {name}"
     decisions = tuple(
@@ -120,34 +131,39 @@ def restore(connection: sqlite3.Connection, name: str, reviewer: str, token: str
         else Decision(item, "clear", None, "", reviewer, source)
         for item, (_, then) in wanted.items()
     )
-    return apply_idempotent(connection, Operation("decide", reviewer, token, decisions, saw=last(connection, "groups")))
+    return apply_idempotent(
+        connection, Operation("decide", reviewer, token, decisions, saw=newest_id(connection, "groups"))
+    )
 
 
 def comment(connection: sqlite3.Connection, item: Item, reviewer: str, text: str, token: str) -> Comment:
-    known, number = _done(connection, "comment", token)
+    """Append a comment, unless its token is known, and return it."""
+    known, number = _token_result(connection, "comment", token)
     if not known:
-        number = last(connection, "comments") + 1
+        number = newest_id(connection, "comments") + 1
         connection.execute(
-            f"INSERT INTO comments (id, {ITEM}, reviewer, text, at) VALUES (?, {texts(6)}, ?)",
+            f"INSERT INTO comments (id, {ITEM}, reviewer, text, at) VALUES (?, {text_placeholders(6)}, ?)",
             (number, *item_values(item), encode_text(reviewer), encode_text(text), timestamp()),
         )
-        _remember(connection, "comment", token, number)
+        _save_token(connection, "comment", token, number)
     (made,) = comments(connection, "WHERE id = ?", (number,))
     return made
 
 
 def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str, token: str) -> Snapshot:
-    known, number = _done(connection, "snapshot", token)
+    """Append a snapshot, unless its token is known, and return it."""
+    known, number = _token_result(connection, "snapshot", token)
     if not known:
         if snapshots(connection, "WHERE name = CAST(? AS TEXT)", (encode_text(name),)):
-            raise UserError(f"There is a snapshot “{name}” already.", "Choose another name.")
-        number = last(connection, "snapshots") + 1
-        seq, group = last(connection, "entries", "seq"), last(connection, "groups")
+            raise UserError(f"A snapshot “{name}” exists already.", "Choose another name.")
+        number = newest_id(connection, "snapshots") + 1
+        seq, group = newest_id(connection, "entries", "seq"), newest_id(connection, "groups")
         connection.execute(
-            f"INSERT INTO snapshots (id, name, reviewer, note, at, seq, group_id) VALUES (?, {texts(3)}, ?, ?, ?)",
+            "INSERT INTO snapshots (id, name, reviewer, note, at, seq, group_id) "
+            f"VALUES (?, {text_placeholders(3)}, ?, ?, ?)",
             (number, encode_text(name), encode_text(reviewer), encode_text(note), timestamp(), seq, group),
         )
-        _remember(connection, "snapshot", token, number)
+        _save_token(connection, "snapshot", token, number)
     (made,) = snapshots(connection, "WHERE id = ?", (number,))
     return made
 
@@ -155,9 +171,9 @@ def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str
 def _add_group(
     connection: sqlite3.Connection, operation: Operation, root: int | None = None, undoes: int | None = None
 ) -> int:
-    newest = last(connection, "groups")
+    newest = newest_id(connection, "groups")
     group = newest + 1
-    # Nobody has seen what is not written yet: a page may have seen the log that a backup has replaced.
+    # A page may show a newer version than the log has, if a backup has replaced the log.
     saw = None if operation.saw is None else min(operation.saw, newest)
     connection.execute(
         "INSERT INTO groups (id, root, undoes, at, reviewer, saw) VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)",
@@ -166,8 +182,8 @@ def _add_group(
     return group
 
 
-def _done(connection: sqlite3.Connection, kind: str, token: str) -> tuple[bool, int | None]:
-    """Whether a token is known, and the id of what was written under it."""
+def _token_result(connection: sqlite3.Connection, kind: str, token: str) -> tuple[bool, int | None]:
+    """Return whether a token is known, and the id of what was written under it."""
     if not token:
         return False, None
     query = "SELECT id FROM tokens WHERE kind = ? AND token = CAST(? AS TEXT)"
@@ -175,7 +191,7 @@ def _done(connection: sqlite3.Connection, kind: str, token: str) -> tuple[bool, 
     return found is not None, found[0] if found else None
 
 
-def _remember(connection: sqlite3.Connection, kind: str, token: str, number: int | None) -> None:
+def _save_token(connection: sqlite3.Connection, kind: str, token: str, number: int | None) -> None:
     if token:
         connection.execute(
             "INSERT INTO tokens (kind, token, id) VALUES (?, CAST(? AS TEXT), ?)", (kind, encode_text(token), number)

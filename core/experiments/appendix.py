@@ -35,7 +35,7 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of task_id, score, and the images and classes (``words``) of each task."""
     problem = context.problem("none", seed=0, model_seed=context.unit.seed)
     scores = context.rank(problem, "task-if").table("tasks.parquet").set_index("task_id")["score"]
-    rows = problem.loaded.project.tasks.train.rows
+    rows = problem.project.tasks.train.rows
     support = rows[rows["role"] == "support"].groupby("task_id", sort=False)
     images, words = support["image_id"].agg(list), support["class"].agg(lambda part: ", ".join(dict.fromkeys(part)))
     table = pd.DataFrame({"score": scores, "images": images.loc[scores.index], "words": words.loc[scores.index]})

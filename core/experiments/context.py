@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute
 from core.actions.method_scores import method_scores
 from core.actions.rank import configure_gradient, ranking
 from core.actions.retraining import retrained_params, retraining
@@ -28,6 +28,7 @@ from core.influence.methods import METHODS
 from core.influence.targets import Target
 from core.maml.backbone import Params
 from core.maml.cost import training_cost
+from core.maml.loaded import Loaded
 from core.maml.training import TrainSettings
 from core.maml.vectors import flatten, unflatten
 from core.runtime.progress import Progress, SubProgress
@@ -121,7 +122,7 @@ class ExperimentContext:
 
     def task_scores(self, problem: Problem, method: str) -> tuple[np.ndarray, float]:
         """Return ``(N,)`` scores of the training tasks for all targets, positive is helpful, and processor seconds."""
-        ids = problem.loaded.project.tasks.train.task_ids
+        ids = problem.project.tasks.train.task_ids
         if method in METHODS or method == "loss":
             run = self.rank(problem, "task-if" if method == "loss" else method)
             table = run.table("tasks.parquet").set_index("task_id").loc[ids]
@@ -146,7 +147,7 @@ class ExperimentContext:
         """
         from core.baselines.ekfac import ekfac_mean_scores
 
-        project = problem.loaded.project
+        project = problem.project
         targets = project.tasks.heldout
         if not set(targets.rows["class"]) <= set(project.tasks.train.rows["class"]):
             targets = _known_class_tasks(problem, self.unit)
@@ -166,18 +167,16 @@ class ExperimentContext:
 
     def retrain(self, problem: Problem, changes: Changes, seed: int = 0) -> TimedEdit:
         """Train on the remaining tasks in the same way; ``seed`` counts from the model's own."""
-        tasks, how = cleaned(problem.loaded.project.tasks.train, changes), RetrainSettings()
+        tasks, how = cleaned(problem.project.tasks.train, changes), RetrainSettings()
         with self.part(TRAINING_WEIGHT) as progress:
-            run = retraining(
-                problem.workspace, problem.loaded.project.model, problem.loaded, tasks, how, seed, progress
-            )
+            run = retraining(problem.workspace, problem.project.model, problem.loaded, tasks, how, seed, progress)
         return TimedEdit(
             retrained_params(run, problem.loaded), run.processor_seconds, self.retraining_cost(problem, changes)
         )
 
     def retraining_cost(self, problem: Problem, changes: Changes) -> float:
         """Return the meta-gradients that retraining takes."""
-        project = problem.loaded.project
+        project = problem.project
         return training_cost(RetrainSettings().settings(project.model, 0), len(cleaned(project.tasks.train, changes)))
 
     def linear(self, problem: Problem, changes: Changes, curvature: str, gradient: str = "total") -> TimedEdit:
@@ -256,7 +255,7 @@ class ExperimentContext:
 
 def _known_class_tasks(problem: Problem, unit: Repetition) -> TaskList:
     """Draw tasks of the training tasks' classes, of images that none of these has where enough are left."""
-    project, profile = problem.loaded.project, unit.profile
+    project, profile = problem.project, unit.profile
     rows, images = project.tasks.train.rows, project.images
     classes = np.isin(np.array(images.class_names, dtype=object)[images.labels], rows["class"].unique())
     pools = [

@@ -93,7 +93,7 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
     rows = []
     for condition, noise in CONDITIONS.items():
         problem = context.problem(noise, training=context.unit.profile.long)
-        ids = np.array(problem.loaded.project.tasks.train.task_ids, dtype=object)
+        ids = np.array(problem.project.tasks.train.task_ids, dtype=object)
         order = np.random.default_rng([context.unit.seed, 42]).permutation(len(ids))
         removed = problem.noisy_tasks if condition == "harmful" else order < round(REMOVED_SHARE * len(ids))
         edits = run_methods(context, problem, Changes(tasks=frozenset(ids[removed])))

@@ -87,7 +87,7 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
 
 
 def _is_noise_by_task(problem: Problem) -> bool:
-    planted = problem.loaded.project.tasks.planted
+    planted = problem.project.tasks.planted
     return planted is not None and "task_id" in planted
 
 
@@ -106,7 +106,7 @@ def suspicion_scores(
     table = f"{key.removesuffix('_id')}s.parquet"
     influence = context.rank(problem, "task-if").table(table).set_index(key)
     ids = np.array(sorted(influence.index), dtype=object)
-    planted = problem.loaded.project.tasks.planted
+    planted = problem.project.tasks.planted
     assert planted is not None
     wrong = np.isin(ids, planted[key].unique())
     self_influence = context.rank(problem, "self-influence").table(table).set_index(key)

@@ -60,7 +60,7 @@ def _changes(problem: Problem, level: str, table: pd.DataFrame, sequence: np.nda
     ordered, count = table.iloc[sequence], round(share * len(table))
     if level == "tasks":
         return Changes(tasks=frozenset(ordered["task_id"][:count]))
-    return Changes(instances=frozenset(removable_rows(problem.loaded.project.tasks.train, ordered, count)))
+    return Changes(instances=frozenset(removable_rows(problem.project.tasks.train, ordered, count)))
 
 
 def removable_rows(tasks: TaskList, ordered: pd.DataFrame, count: int) -> list[tuple[str, str, str]]:

@@ -58,7 +58,7 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
     problem = context.problem("none")
     for number, role in enumerate(ROLES):
         rng = np.random.default_rng([context.unit.seed, 41, number])
-        changes = Changes(instances=frozenset(sample_rows(problem.loaded.project.tasks.train, role, rng)))
+        changes = Changes(instances=frozenset(sample_rows(problem.project.tasks.train, role, rng)))
         for method in METHODS:
             edit = context.edit(problem, changes, method.replace("instance-if", "task-if"))
             rows.append(measure_edit(problem, edit, role=role, method=method))

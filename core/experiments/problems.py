@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.actions.train import train_model
 from core.checkpoints.model import ModelSpec
 from core.data import ImageSet, load_images
@@ -23,6 +23,7 @@ from core.experiments.profiles import OMNIGLOT, WAYS, Profile
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.evaluation import Evaluation, evaluate
+from core.maml.loaded import Loaded
 from core.maml.training import TrainSettings
 from core.runtime.files import content_hash, disk_errors, library
 from core.runtime.progress import Progress
@@ -30,7 +31,7 @@ from core.tasks.generate import TaskFolder, TaskSettings, write_folder
 from core.tasks.generate import draw_tasks as draw_task_folder
 from core.tasks.sampling import pool_of, sample_tasks, split_classes, split_images, split_official
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks
-from core.workspace.workspace import Workspace, create
+from core.workspace.workspace import Project, Workspace, create
 
 _HELDOUT_SHARE = 0.3
 _TESTS = "tests.parquet"
@@ -51,9 +52,14 @@ class Problem:
     compute: Compute
 
     @cached_property
+    def project(self) -> Project:
+        """Return the model, tasks and images."""
+        return self.workspace.project()
+
+    @cached_property
     def loaded(self) -> Loaded:
-        """Model, tasks and images, in memory."""
-        return Loaded(self.workspace.project(), self.compute)
+        """Return the model and its tasks on the device."""
+        return load(self.project, self.compute)
 
     @cached_property
     def _episodes(self) -> Episodes:
@@ -66,7 +72,7 @@ class Problem:
     @property
     def noisy_tasks(self) -> np.ndarray:
         """``(N,)`` of bool: the training tasks with an injected label error."""
-        planted, train = self.loaded.project.tasks.planted, self.loaded.project.tasks.train
+        planted, train = self.project.tasks.planted, self.project.tasks.train
         if planted is None:
             return np.zeros(len(train.task_ids), dtype=bool)
         if "task_id" in planted:

@@ -92,7 +92,7 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
     rows = []
     for condition, noise in CONDITIONS.items():
         problem = context.problem(noise)
-        ids = np.array(problem.loaded.project.tasks.train.task_ids, dtype=object)
+        ids = np.array(problem.project.tasks.train.task_ids, dtype=object)
         count = round(REMOVED_SHARE * len(ids))
         if condition == "random":
             order = np.random.default_rng([context.unit.seed, 40]).permutation(len(ids))

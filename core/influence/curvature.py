@@ -1,4 +1,4 @@
-"""Curvature of the objective as an operator: products with a vector ``(P,)``, no matrix is ever built.
+"""Curvature of the objective as an operator: products with a vector ``(P,)``, without building a matrix.
 
 Every curvature is a sum over tasks (:mod:`core.maml.objective`) without weight decay and damping, which the
 solver adds. Estimated on a subsample of m of N tasks, the sum is scaled by N / m.
@@ -26,32 +26,34 @@ ChunkProduct = Callable[[Bilevel, Params, Params, Task], Params]
 
 
 def exact_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
-    """``sum_k D_lambda D_lambda L_O^k v`` through the adaptation.
+    """Return ``sum_k D_lambda D_lambda L_O^k v`` through the adaptation.
 
-    This is the total Hessian of Def. 4.2; nothing is approximated. It is indefinite in general.
+    This is the total Hessian of Def. 4.2 without approximation. It is indefinite in general.
     """
     return passes_of(model).hessian(params, v, chunk)
 
 
 def gauss_newton_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
-    """``sum_k J_k^T A_k J_k v``: J_k the derivative of task k's query logits by lambda, through the adaptation,
-    and A_k the Hessian of its query loss by the logits. Positive semi-definite.
+    """Return ``sum_k J_k^T A_k J_k v``.
+
+    J_k is the derivative of task k's query logits by lambda, through the adaptation, and A_k the Hessian of its query
+    loss by the logits. Positive semi-definite.
     """
     return passes_of(model).gauss_newton(params, v, chunk)
 
 
 def direct_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
-    """``sum_k d2 L_O^k / d theta2 v`` at theta_k: the Hessian that ignores the adaptation (eq. 3). Indefinite."""
+    """Return ``sum_k d2 L_O^k / d theta2 v`` at theta_k: the Hessian without the adaptation (eq. 3). Indefinite."""
     return exact_product(replace(model, first_order=True), params, v, chunk)
 
 
 def task_fisher_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
-    """``sum_k g_k g_k^T v`` with g_k the gradient of task k's query loss. Positive semi-definite, of rank N at most."""
+    """Return ``sum_k g_k g_k^T v`` with g_k the gradient of task k's query loss. Positive semi-definite, rank <= N."""
     return passes_of(model).fisher(params, v, chunk)
 
 
 def gamma(model: Bilevel, params: Params, chunk: Task) -> Tensor:
-    """``sum_k | d L_O^k / d theta |_1`` at theta_k (Thm 5.1), a scalar."""
+    """Return ``sum_k | d L_O^k / d theta |_1`` at theta_k (Thm 5.1), a scalar."""
     direct, _ = passes_of(replace(model, first_order=True)).gradients(params, chunk)
     return torch.stack([value.abs().sum() for value in direct.values()]).sum()
 
@@ -66,7 +68,7 @@ GAMMA = "gamma"
 
 
 class Curvature:
-    """``v -> C v`` for one of :data:`CURVATURES`.
+    """An operator ``v -> C v`` for one of :data:`CURVATURES`.
 
     ``gamma`` is the approximation of the total Hessian by a multiple of the identity (Thm 5.1).
 
@@ -86,22 +88,22 @@ class Curvature:
         on_chunk: OnChunk = no_progress,
     ) -> None:
         if name not in CURVATURES:
-            raise UserError(f"There is no curvature {name!r}.", f"Known: {', '.join(CURVATURES)}.")
+            raise UserError(f"Unknown curvature {name!r}.", f"Use one of {', '.join(CURVATURES)}.")
         self.name, self.positions = name, positions
         self._model, self._params, self._episodes, self._on_chunk = model, params, episodes, on_chunk
 
     @property
     def tasks(self) -> int:
-        """Tasks a product runs through."""
+        """Return the number of tasks in a product."""
         return self._episodes.count(self.positions)
 
     @property
     def scale(self) -> float:
-        """N / m."""
+        """Return N / m."""
         return len(self._episodes) / self.tasks
 
     def __call__(self, v: Tensor) -> Tensor:
-        """``C v`` for ``v`` of shape ``(P,)``."""
+        """Return ``C v`` for ``v`` of shape ``(P,)``."""
         if self.name == GAMMA:
             return self._gamma * v
         direction = unflatten(v, self._params)
@@ -117,8 +119,8 @@ class Curvature:
         def of_chunk(chunk: Chunk) -> list[Tensor]:
             return [gamma(self._model, self._params, chunk.task)]
 
-        (whole,) = self._episodes.summed(of_chunk, self.positions, self._on_chunk)
-        return float(whole) * self.scale
+        (total,) = self._episodes.summed(of_chunk, self.positions, self._on_chunk)
+        return float(total) * self.scale
 
 
 def task_gradients(
@@ -128,8 +130,10 @@ def task_gradients(
     positions: np.ndarray | None = None,
     on_chunk: OnChunk = no_progress,
 ) -> Tensor:
-    """Total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1); all in memory."""
-    return _rows(model, params, episodes, lambda gradients: gradients, flatten(params).numel(), positions, on_chunk)
+    """Return the total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1)."""
+    return _map_gradients(
+        model, params, episodes, lambda gradients: gradients, flatten(params).numel(), positions, on_chunk
+    )
 
 
 def gradient_products(
@@ -139,28 +143,29 @@ def gradient_products(
     directions: Tensor,
     on_chunk: OnChunk = no_progress,
 ) -> Tensor:
-    """``g_k . u_t`` for every task and every row u_t of ``directions`` ``(T, P)``: ``(tasks, T)``, no gradient kept."""
-    return _rows(model, params, episodes, lambda g: g @ directions.T, len(directions), None, on_chunk)
+    """Return ``g_k . u_t`` for every task and every row u_t of ``directions`` ``(T, P)``: ``(tasks, T)``."""
+    return _map_gradients(model, params, episodes, lambda g: g @ directions.T, len(directions), None, on_chunk)
 
 
-def _rows(
+def _map_gradients(
     model: Bilevel,
     params: Params,
     episodes: Episodes,
-    of: Callable[[Tensor], Tensor],
+    function: Callable[[Tensor], Tensor],
     width: int,
     positions: np.ndarray | None,
     on_chunk: OnChunk,
 ) -> Tensor:
-    """``of(gradients of a chunk)`` for all chunks, ``(tasks, width)``."""
-    where = np.arange(len(episodes)) if positions is None else np.sort(positions)
-    out = torch.empty(len(where), width, device=episodes.device, dtype=episodes.dtype)
+    """Return ``function(gradients of a chunk)`` for all chunks, ``(tasks, width)``; no gradient is stored."""
+    sorted_positions = np.arange(len(episodes)) if positions is None else np.sort(positions)
+    out = torch.empty(len(sorted_positions), width, device=episodes.device, dtype=episodes.dtype)
     passes = passes_of(model)
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
         gradients, _ = passes.gradients(params, chunk.task)
-        return [of(torch.cat([value.flatten(1) for value in gradients.values()], 1))]
+        return [function(torch.cat([value.flatten(1) for value in gradients.values()], 1))]
 
-    for at, (rows,) in episodes.collected(of_chunk, positions, on_chunk):
-        out[torch.from_numpy(np.searchsorted(where, at)).to(out.device)] = torch.from_numpy(rows).to(out)
+    for chunk_positions, (rows,) in episodes.collected(of_chunk, positions, on_chunk):
+        index = np.searchsorted(sorted_positions, chunk_positions)
+        out[torch.from_numpy(index).to(out.device)] = torch.from_numpy(rows).to(out)
     return out

@@ -30,6 +30,16 @@ from core.maml.passes import RowScores, passes_of
 from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
 
+NOT_FINITE, ALL_ZERO = "not finite", "all zero"
+
+
+class ScoresError(UserError):
+    """An error for scores that cannot rank; ``fault`` is :data:`NOT_FINITE` or :data:`ALL_ZERO`."""
+
+    def __init__(self, fault: str, fix: str, name: str = "") -> None:
+        super().__init__(f"The {name + ' ' if name else ''}scores are {fault}, so they cannot rank.", fix)
+        self.fault = fault
+
 
 def inner_influence(model: Bilevel, params: Params, task: Task) -> tuple[Tensor, Tensor]:
     """Return the inner-IF of every support row of one task (Thm 4.6), and its effect P (Thm 4.7), per unit of weight.
@@ -65,7 +75,7 @@ def instance_table(
         the task table.
 
     Raises:
-        UserError: a score is not finite, or all are zero.
+        ScoresError: a score is not finite, or all are zero.
     """
     direction = unflatten(u, params)
     n = len(episodes.tasks.rows)
@@ -118,16 +128,16 @@ def prediction_stats(logits: np.ndarray, label: np.ndarray) -> PredictionStats:
 
 
 def check_scores(scores: np.ndarray) -> None:
-    """Raise UserError if scores are not finite or all zero: they would rank nothing."""
+    """Raise ScoresError if scores are not finite or all zero."""
     if fault := score_fault(scores):
-        raise UserError(f"The scores are {fault}, so they cannot rank.", "Raise the damping or check the model.")
+        raise ScoresError(fault, "Raise the damping or check the model.")
 
 
 def score_fault(scores: np.ndarray) -> str:
-    """Return why scores cannot rank, ``not finite`` or ``all zero``; empty if they can."""
+    """Return why scores cannot rank, :data:`NOT_FINITE` or :data:`ALL_ZERO`; empty if they can."""
     if not np.isfinite(scores).all():
-        return "not finite"
-    return "" if scores.any() else "all zero"
+        return NOT_FINITE
+    return "" if scores.any() else ALL_ZERO
 
 
 def class_of(table: pd.DataFrame, predictions: pd.DataFrame) -> np.ndarray:

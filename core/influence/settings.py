@@ -105,21 +105,25 @@ class SolveSettings:
             raise UserError(f"The solver {self.solver} takes no rank.", "Leave it at 0.")
 
 
+class FitError(UserError):
+    """An error for a solver that does not fit a curvature."""
+
+
 def check_fits(curvature: str, solver: str) -> None:
-    """Raise UserError if the solver does not fit the curvature, with the reason."""
+    """Raise FitError if the solver does not fit the curvature, with the reason."""
     if solver == "ekfac":
-        raise UserError(
+        raise FitError(
             "EK-FAC assumes that layers are independent, but through the adaptation every layer of the total Hessian "
             "depends on every other; it is only available for the inner Hessian.",
             "Use cg; for a model trained with --algorithm imaml, --inner ekfac.",
         )
     if solver == "dual" and curvature != "task-fisher":
-        raise UserError(
+        raise FitError(
             f"The dual solver needs a curvature that is a sum of one g g^T per task; {curvature} is not.",
             "Use it with task-fisher, or use cg.",
         )
     if solver in ("low-rank", "neumann") and curvature == "gamma":
-        raise UserError(
+        raise FitError(
             "The gamma curvature is a multiple of the identity: it has no smaller basis and needs no series.",
             "Use cg, which solves it in one step.",
         )

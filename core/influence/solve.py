@@ -16,10 +16,13 @@ from core.influence.curvature import GAMMA, Curvature, task_gradients
 from core.influence.difficulty import task_difficulty
 from core.influence.methods import SolveSettings
 from core.influence.solvers import (
+    INDEFINITE,
+    NOT_CONVERGED,
     Basis,
     IndefiniteError,
     Product,
     Solution,
+    SolveError,
     conjugate_gradients,
     dual,
     lanczos,
@@ -38,9 +41,10 @@ from core.runtime.progress import Progress
 
 ITERATIONS_ADVICE = "Raise the damping or the number of iterations."
 LOW_RANK_ADVICE = "Raise the rank or the damping."
-ROUNDING_ADVICE = "Rounding keeps it there: compute in float64, or raise the damping or the tolerance."
-_DAMPING_TASKS, _DAMPING_STEPS, _MOST_RAISES = 16, 5, 8
-_MOST_BYTES = 4e9
+ROUNDING_ADVICE = "Rounding errors limit it: compute in float64, or raise the damping or the tolerance."
+_SCALE_TASKS, _SCALE_STEPS = 16, 5  # tasks and Lanczos steps of the estimate of the largest eigenvalue
+_MOST_RAISES = 8  # of the damping
+_DUAL_BYTES = 4e9  # size limit of the task gradients of the dual solver
 
 
 class Solver:
@@ -54,7 +58,7 @@ class Solver:
         damping: Absolute damping; raised where the curvature turns out to be indefinite.
 
     Args:
-        model: The model whose curvature is meant: ``loaded.model`` or a variant (:func:`.ranking.configure_gradient`).
+        model: The model whose curvature is C: ``loaded.model`` or a variant of it (:mod:`core.influence.gradients`).
         steps: Saves every product, so that an interrupted solve resumes.
         store: Where the basis of the curvature is stored for other solves; None stores it nowhere.
     """
@@ -72,27 +76,28 @@ class Solver:
         self._store, self.cost = store, Cost()
         self._like = flatten(loaded.params)
         self.positions = self._positions()
-        few = np.arange(len(loaded.train)) if self.positions is None else self.positions
-        spread = few[:: -(-len(few) // _DAMPING_TASKS)]  # over the whole list, in whose order tasks may be alike
-        progress.stage("size of the curvature", _DAMPING_STEPS)
+        positions = np.arange(len(loaded.train)) if self.positions is None else self.positions
+        spread = positions[:: -(-len(positions) // _SCALE_TASKS)]  # neighbours in the list may resemble each other
+        progress.stage("size of the curvature", _SCALE_STEPS)
         with steps.timed("damping"):
             product = self._counted(Curvature(settings.curvature, model, loaded.params, loaded.train, spread))
             self.largest = largest_eigenvalue(
-                product, self._like, iterations=_DAMPING_STEPS, on_iteration=lambda _: progress.advance()
+                product, self._like, iterations=_SCALE_STEPS, on_iteration=lambda _: progress.advance()
             )
         self.damping = settings.damping * max(self.largest, 0.0)
         self._curvature = Curvature(settings.curvature, model, loaded.params, loaded.train, self.positions)
         self.product = self._counted(self._curvature)
-        self.tasks = len(few)
+        self.tasks = len(positions)
         self._basis: Basis | None = None
         self._gradients: Tensor | None = None
 
     @property
     def shift(self) -> float:
+        """Return weight decay plus damping."""
         return self.loaded.model.delta + self.damping
 
     def basis(self) -> Basis:
-        """The eigenbasis of the settings' rank, computed once for all questions where there is a place to keep it."""
+        """Return the eigenbasis of the settings' rank, from the store if there is one, else computed once."""
         if self._basis is None:
             with self._steps.timed("basis"):
                 if self._store is None:
@@ -112,14 +117,14 @@ class Solver:
         return lanczos(product, self._like, self.settings.rank, on_iteration=lambda _: self._progress.advance())
 
     def _counted(self, curvature: Curvature) -> Product:
-        product, known = _saved(curvature, self._steps), False
+        product, gamma_is_known = _saved(curvature, self._steps), False
 
         def counted(p: Tensor) -> Tensor:
-            nonlocal known
+            nonlocal gamma_is_known
             if curvature.name != GAMMA:
                 self.cost += Cost(products=curvature.tasks)
-            elif not known:  # one number, found with the first product by first-order gradients
-                known, self.cost = True, self.cost + Cost(gradients=curvature.tasks)
+            elif not gamma_is_known:  # one number, computed by first-order gradients with the first product
+                gamma_is_known, self.cost = True, self.cost + Cost(gradients=curvature.tasks)
             return product(p)
 
         return counted
@@ -143,37 +148,47 @@ class Solver:
         }
 
     def with_adaptive_damping(self, attempt: Callable[[], Solution]) -> Solution:
-        """Try, with the damping raised until the curvature is positive definite."""
+        """Call ``attempt``, raising the damping until the curvature is positive definite.
+
+        Raises:
+            SolveError: it is still indefinite after 8 raises.
+        """
         for _ in range(_MOST_RAISES):
             try:
                 return attempt()
             except IndefiniteError as error:
                 self.damping = max(2 * self.damping, -2 * error.curvature)
-        raise UserError("The curvature stays indefinite however much it is damped.", "Use gauss-newton.")
+        raise SolveError(
+            INDEFINITE,
+            f"The curvature is still indefinite with a damping of {self.damping:.3g}, after {_MOST_RAISES} increases.",
+            "Use gauss-newton.",
+        )
 
     def solve(self, b: Tensor) -> Solution:
         """Solve for ``b`` ``(P,)``.
 
         Raises:
-            UserError: the solve diverged, or did not reach its tolerance.
+            SolveError: the solve diverged, or did not reach its tolerance.
         """
         with self._steps.timed("solve"):
             solution = self.with_adaptive_damping(lambda: self._attempt(b))
         if not solution.converged:
             advice = LOW_RANK_ADVICE if self.settings.solver == "low-rank" else ITERATIONS_ADVICE
-            raise UserError(
+            raise SolveError(
+                NOT_CONVERGED,
                 f"The solve stopped at a relative residual of {solution.residual:.1e} after {solution.iterations} "
-                f"iterations; {self.settings.tolerance:.1e} was asked for.",
+                f"iterations, above the tolerance of {self.settings.tolerance:.1e}.",
                 ROUNDING_ADVICE if solution.stagnated else advice,
             )
         return solution
 
     def report(self, solution: Solution) -> dict[str, Any]:
-        """method, curvature, solver, tasks, damping (absolute and as a share of the largest eigenvalue), weight_decay,
-        iterations, products, residual, replacements, stagnated, smallest, largest (of :class:`Solution`), device,
-        dtype.
+        """Return the settings and diagnostics of a solve, as ``solver.json`` holds them.
+
+        ``damping`` is absolute, ``damping_share`` relative to the largest eigenvalue; iterations, products, residual,
+        replacements, stagnated, smallest and largest are those of :class:`Solution`.
         """
-        settings, asked = self.settings, self.settings.damping * max(self.largest, 0.0)
+        settings, initial_damping = self.settings, self.settings.damping * max(self.largest, 0.0)
         return {
             "curvature": settings.curvature,
             "solver": settings.solver,
@@ -183,7 +198,7 @@ class Solver:
             "tasks": len(self.loaded.train),
             "damping": self.damping,
             "damping_share": self.damping / self.largest if self.largest > 0 else 0.0,
-            "damping_raised": self.damping > asked,
+            "damping_raised": self.damping > initial_damping,
             "weight_decay": self.loaded.model.delta,
             "iterations": solution.iterations,
             "products": solution.products,
@@ -202,7 +217,7 @@ class Solver:
             return low_rank(self.product, b, self.basis(), shift=shift)
         if settings.solver == "dual":
             return self._dual(b)
-        told = _residual_progress(self._progress, settings.tolerance)
+        on_iteration = _residual_progress(self._progress, settings.tolerance)
         iterate = (
             partial(neumann, largest=self.largest)
             if settings.solver == "neumann"
@@ -214,32 +229,32 @@ class Solver:
             shift=shift,
             tolerance=settings.tolerance,
             iterations=settings.iterations,
-            on_iteration=told,
+            on_iteration=on_iteration,
         )
 
     def _dual(self, b: Tensor) -> Solution:
         if self._gradients is None:
             size = self.tasks * b.numel() * 8
-            if size > _MOST_BYTES:
+            if size > _DUAL_BYTES:
                 raise UserError(
-                    f"The dual solver keeps one gradient a task: {size / 1e9:.0f} GB for {self.tasks} tasks.",
+                    f"The dual solver stores one gradient per task: {size / 1e9:.0f} GB for {self.tasks} tasks.",
                     "Use fewer curvature tasks, or the solver cg.",
                 )
             self._progress.stage("gradients of the tasks", self.tasks)
 
-            def gradients() -> list[np.ndarray]:
-                found = task_gradients(
+            def compute() -> list[np.ndarray]:
+                gradients = task_gradients(
                     self._model, self.loaded.params, self.loaded.train, self.positions, self._progress.advance
                 )
-                return [found.cpu().numpy()]
+                return [gradients.cpu().numpy()]
 
-            (kept,) = self._steps.save_step(gradients)
-            self._gradients = torch.from_numpy(kept).to(b)
+            (gradients,) = self._steps.save_step(compute)
+            self._gradients = torch.from_numpy(gradients).to(b)
             self.cost += Cost(gradients=self.tasks)
         return dual(self._gradients, b, shift=self.shift, scale=len(self.loaded.train) / self.tasks)
 
     def _positions(self) -> np.ndarray | None:
-        """Positions of the tasks that the curvature is averaged over; None means all."""
+        """Return the positions of the tasks that the curvature is averaged over; None means all."""
         settings, n = self.settings, len(self.loaded.train)
         if not 0 < settings.curvature_tasks < n:
             return None
@@ -261,14 +276,15 @@ def _saved(curvature: Product, steps: StepWriter) -> Product:
 
 
 def _residual_progress(progress: Progress, tolerance: float) -> Any:
-    """A solve is as far as its residual has fallen, in per cent on a logarithmic scale."""
+    """Return a callback that reports a solve's progress: the decrease of its residual, on a logarithmic scale."""
     progress.stage("solve", 100)
-    reached = 0
+    percent = 0
 
     def report(iteration: int, residual: float) -> None:
-        nonlocal reached
-        now = min(100, max(reached, round(100 * np.log(max(residual, 1e-300)) / np.log(min(tolerance, 0.999)))))
-        progress.advance(now - reached, note=f"iteration {iteration}, residual {residual:.1e}")
-        reached = now
+        nonlocal percent
+        decrease = np.log(max(residual, 1e-300)) / np.log(min(tolerance, 0.999))
+        current = min(100, max(percent, round(100 * decrease)))
+        progress.advance(current - percent, note=f"iteration {iteration}, residual {residual:.1e}")
+        percent = current
 
     return report

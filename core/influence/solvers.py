@@ -1,6 +1,6 @@
-"""Damped inverse-curvature products by several solvers, with a report of how well they were solved.
+"""Solvers for damped inverse-curvature products.
 
-Every solver takes a symmetric ``C`` as its products and answers with a :class:`Solution` of
+Every solver takes a symmetric ``C`` as a product ``v -> C v`` and returns a :class:`Solution` of
 ``(C + shift I) x = b``; ``shift`` is weight decay plus damping.
 :func:`core.influence.settings.check_fits` says which solver fits which curvature.
 """
@@ -19,19 +19,26 @@ from core.maml.conjugate_gradients import solve_batch
 from core.runtime.errors import UserError
 
 Product = Callable[[Tensor], Tensor]
+RIGHT_HAND_SIDE, NOT_FINITE, INDEFINITE = "right-hand side", "not finite", "indefinite"
+DIVERGED, NOT_CONVERGED, NO_DAMPING = "diverged", "not converged", "no damping"
+_NEUMANN_MARGIN = 1.1  # over the estimate of the largest eigenvalue, which is a lower bound
+_NEUMANN_GROWTH = 2  # of the residual over the best so far, beyond which the series counts as divergent
+_BREAKDOWN = 1e-10  # norm of a new Lanczos vector, relative to the matrix, below which the space is exhausted
+_DUAL_TOLERANCE = 1e-4  # of a direct solve in float64
+_LANCZOS_SEED, _SKETCH_SEED = 0, 2
 
 
 @dataclass(frozen=True)
 class Solution:
-    """``x`` with ``(C + shift I) x = b``, and what is known of it.
+    """A solution of ``(C + shift I) x = b`` with its diagnostics.
 
     Attributes:
         x: ``(P,)``.
         iterations: Iterations of the solver, those after a restart included.
-        residual: ``|b - (C + shift I) x| / |b|``, computed afresh from ``x`` at the end.
-        converged: Whether ``residual`` is at most the tolerance asked for.
-        smallest, largest: Extreme Ritz values of C met on the way: the range of its eigenvalues as far as ``b``
-            sees them. ``smallest`` below 0 says that C is indefinite.
+        residual: ``|b - (C + shift I) x| / |b|``, computed from the final ``x``.
+        converged: Whether ``residual`` is at most the tolerance.
+        smallest, largest: Extreme Ritz values of C: the range of its eigenvalues in the space that ``b`` spans.
+            ``smallest`` below 0 shows that C is indefinite.
         products: Products with C, those that measure the residual included.
         replacements: How often conjugate gradients restarted from the true residual, because the recursive one had
             met the tolerance and the true one had not.
@@ -49,13 +56,22 @@ class Solution:
     stagnated: bool = False
 
 
-class IndefiniteError(UserError):
-    """C + shift I is not positive definite; ``curvature`` is a value of x^T C x / x^T x that was met."""
+class SolveError(UserError):
+    """A solve that failed; ``reason`` is one of the constants of this module."""
+
+    def __init__(self, reason: str, what: str, fix: str) -> None:
+        super().__init__(what, fix)
+        self.reason = reason
+
+
+class IndefiniteError(SolveError):
+    """An error for C + shift I not positive definite; ``curvature`` is x^T C x / x^T x of one direction."""
 
     def __init__(self, curvature: float, shift: float) -> None:
         super().__init__(
-            f"The curvature is indefinite: a direction with curvature {curvature:.3g} was met, "
-            f"which {shift:.3g} of weight decay and damping does not lift above 0.",
+            INDEFINITE,
+            f"The curvature is indefinite: one direction has curvature {curvature:.3g}, "
+            f"which weight decay and damping of {shift:.3g} do not raise above 0.",
             f"Raise the damping above {-curvature:.3g}, or use the Gauss-Newton curvature.",
         )
         self.curvature = curvature
@@ -65,8 +81,13 @@ def _norm(b: Tensor) -> float:
     norm = float(b.norm())
     if not np.isfinite(norm) or norm == 0:
         what = "zero" if norm == 0 else "not finite"
-        raise UserError(f"The right-hand side of the solve is {what}.", "Check the model and the evaluation target.")
+        advice = "Check the model and the evaluation target."
+        raise SolveError(RIGHT_HAND_SIDE, f"The right-hand side of the solve is {what}.", advice)
     return norm
+
+
+def _not_finite() -> SolveError:
+    return SolveError(NOT_FINITE, "A product with the curvature is not finite.", "Check the model; try float64.")
 
 
 def conjugate_gradients(
@@ -86,15 +107,15 @@ def conjugate_gradients(
         b: ``(P,)``.
         shift: Weight decay plus damping.
         tolerance: Relative residual to stop at.
-        iterations: Most iterations, each of one product with C; products for true residuals come on top.
+        iterations: Maximum number of iterations, each of one product with C; products for true residuals are extra.
         precondition: ``v -> M v``, M positive definite and close to the inverse of C + shift I
             (:meth:`Basis.inverse`). The extreme Ritz values are then Rayleigh quotients of C along the search
             directions; see ``smallest`` of the basis for tighter ones.
         on_iteration: Called with the number of iterations and the recursive relative residual.
 
     Raises:
-        IndefiniteError: a direction of curvature at most 0 was met.
-        UserError: ``b`` or a product is not finite, or ``b`` is 0.
+        IndefiniteError: a direction has a curvature of at most 0.
+        SolveError: ``b`` or a product is not finite, or ``b`` is 0.
     """
     _norm(b)
     solution = solve_batch(
@@ -107,10 +128,10 @@ def conjugate_gradients(
     )
     quotients = np.array([float(quotient) for quotient in solution.quotients]) - shift
     if not np.isfinite(quotients).all():
-        raise UserError("A product with the curvature is not finite.", "Check the model; try float64.")
+        raise _not_finite()
     if bool(solution.indefinite):
         raise IndefiniteError(float(quotients[-1]), shift)
-    if precondition:  # the coefficients are those of another matrix, but Rayleigh quotients are of C all the same
+    if precondition:  # whose coefficients belong to another matrix; Rayleigh quotients still belong to C
         ritz = np.sort(quotients)
     else:
         ritz = np.linalg.eigvalsh(_lanczos_matrix(solution.alphas, solution.betas)) - shift
@@ -128,11 +149,11 @@ def conjugate_gradients(
 
 
 def _lanczos_matrix(alphas: list[Tensor], betas: list[Tensor]) -> np.ndarray:
-    """The tridiagonal matrix that the coefficients of conjugate gradients define (Saad 2003, section 6.7.3).
+    """Return the tridiagonal matrix of the coefficients of conjugate gradients (Saad 2003, section 6.7.3).
 
-    A beta of 0, where the iteration restarted, makes it block diagonal: each run has its own block.
+    A beta of 0, where the iteration restarted, makes it block diagonal.
     """
-    a, b = (np.array([float(one) for one in many]) for many in (alphas, betas))
+    a, b = (np.array([float(value) for value in values]) for values in (alphas, betas))
     diagonal = 1 / a
     diagonal[1:] += b[:-1] / a[:-1]
     off = np.sqrt(b[:-1]) / a[:-1]
@@ -149,7 +170,7 @@ def neumann(
     iterations: int = 100,
     on_iteration: Callable[[int, float], None] = lambda iteration, residual: None,
 ) -> Solution:
-    """The Neumann series of the paper (Alg 4, with the sign of the appendix corrected), scaled so that it converges.
+    """Solve by the Neumann series of the paper (Alg 4, with the sign of the appendix corrected), scaled to converge.
 
     ``x <- x + w (b - (C + shift I) x)`` from ``x = w b`` is the series of ``(w (C + shift I))^-1`` times w; w is
     ``1 / (1.1 largest + shift)``, so that all eigenvalues of ``w (C + shift I)`` lie below 1.
@@ -158,51 +179,54 @@ def neumann(
         largest: Largest eigenvalue of C (:func:`largest_eigenvalue`).
 
     Raises:
-        UserError: the series diverges, or ``b`` is 0 or not finite.
+        SolveError: the series diverges, or ``b`` is 0 or not finite.
     """
     norm = _norm(b)
-    step = 1 / (1.1 * max(largest, 0.0) + shift)
+    step = 1 / (_NEUMANN_MARGIN * max(largest, 0.0) + shift)
     x, residual, best = torch.zeros_like(b), b.clone(), 1.0
     quotients: list[float] = []
-    done = 0
-    for done in range(1, iterations + 1):
+    terms = 0
+    for terms in range(1, iterations + 1):
         x = x + step * residual
         cx = product(x)
         residual = b - cx - shift * x
         relative = float(residual.norm()) / norm
-        if not np.isfinite(relative) or relative > 2 * max(best, 1.0):
-            raise UserError(
-                f"The Neumann series diverges: after {done} terms its residual is {relative:.1e}.",
-                "Raise the damping, or use cg, which says how indefinite the curvature is.",
+        if not np.isfinite(relative) or relative > _NEUMANN_GROWTH * max(best, 1.0):
+            raise SolveError(
+                DIVERGED,
+                f"The Neumann series diverges: after {terms} terms its residual is {relative:.1e}.",
+                "Raise the damping, or use cg, which reports how indefinite the curvature is.",
             )
         best = min(best, relative)
         quotients.append(float(x @ cx) / float(x @ x))
-        on_iteration(done, relative)
+        on_iteration(terms, relative)
         if relative <= tolerance:
             break
-    residual_now = float(residual.norm()) / norm
-    return Solution(x, done, residual_now, residual_now <= tolerance, min(quotients), max(quotients), products=done)
+    final = float(residual.norm()) / norm
+    return Solution(x, terms, final, final <= tolerance, min(quotients), max(quotients), products=terms)
 
 
 @dataclass(frozen=True)
 class Basis:
     """A low-rank eigenbasis of C: orthonormal ``vectors`` ``(r, P)`` with eigenvalues ``values`` ``(r,)``, ascending.
 
-    Where it stands for C, what is orthogonal to it has curvature 0, so that ``shift`` alone damps it.
+    As a substitute for C it has curvature 0 in every direction orthogonal to the vectors, which ``shift`` alone damps.
     """
 
     vectors: Tensor
     values: np.ndarray
 
     def inverse(self, shift: float, power: float = 1.0) -> Product:
-        """``v -> (C + shift I)^-power v`` for ``(P,)`` or, row by row, ``(n, P)``.
+        """Return ``v -> (C + shift I)^-power v`` for ``(P,)`` or, row by row, ``(n, P)``.
 
         Raises:
-            IndefiniteError: a value is not lifted above 0.
-            UserError: there is no shift at all.
+            IndefiniteError: the shift does not raise every eigenvalue above 0.
+            SolveError: the shift is 0.
         """
         if shift <= 0:
-            raise UserError("A low-rank curvature needs damping or weight decay.", "Raise the damping.")
+            raise SolveError(
+                NO_DAMPING, "A low-rank curvature needs damping or weight decay above 0.", "Raise the damping."
+            )
         if self.values[0] + shift <= 0:
             raise IndefiniteError(float(self.values[0]), shift)
         inside = (self.values + shift) ** -power - shift**-power
@@ -222,16 +246,16 @@ def lanczos(
     start: Tensor | None = None,
     on_iteration: Callable[[int], None] = lambda done: None,
 ) -> Basis:
-    """Ritz pairs of symmetric C after ``rank`` steps from a vector (Lanczos 1950).
+    """Return the Ritz pairs of symmetric C after ``rank`` steps (Lanczos 1950), with full reorthogonalisation.
 
     Args:
-        like: ``(P,)``, of the device and precision wanted; its values do not matter.
-        start: The vector, not 0, which the basis then holds whole; None: a fixed random one.
+        like: ``(P,)``, on the device and in the precision to compute in; its values do not matter.
+        start: The start vector, not 0, which then lies in the span of the basis; None: a fixed random one.
 
     Raises:
-        UserError: a product is not finite.
+        SolveError: a product is not finite.
     """
-    v = probe_vectors(like.shape, like, 0) if start is None else start.to(like)
+    v = probe_vectors(like.shape, like, _LANCZOS_SEED) if start is None else start.to(like)
     rank = min(rank, v.numel())
     basis = [v / v.norm()]
     matrix = np.zeros((rank, rank))
@@ -242,10 +266,10 @@ def lanczos(
         inside = stacked @ w
         matrix[: step + 1, step] = matrix[step, : step + 1] = inside.double().cpu().numpy()
         if not np.isfinite(matrix).all():
-            raise UserError("A product with the curvature is not finite.", "Check the model; try float64.")
+            raise _not_finite()
         w = w - inside @ stacked
-        w = w - (stacked @ w) @ stacked  # once more, or rounding brings old directions back
-        if step == rank - 1 or float(w.norm()) <= 1e-10 * max(np.abs(matrix).max(), 1e-300):
+        w = w - (stacked @ w) @ stacked  # twice, or rounding reintroduces earlier directions
+        if step == rank - 1 or float(w.norm()) <= _BREAKDOWN * max(np.abs(matrix).max(), 1e-300):
             matrix = matrix[: step + 1, : step + 1]
             break
         basis.append(w / w.norm())
@@ -256,13 +280,15 @@ def lanczos(
 def largest_eigenvalue(
     product: Product, like: Tensor, *, iterations: int = 8, on_iteration: Callable[[int], None] = lambda done: None
 ) -> float:
-    """Largest Ritz value of symmetric C after a few steps of :func:`lanczos`."""
+    """Return the largest Ritz value of symmetric C after a few steps of :func:`lanczos`, a lower bound."""
     return float(lanczos(product, like, iterations, on_iteration=on_iteration).values[-1])
 
 
 def low_rank(product: Product, b: Tensor, basis: Basis, *, shift: float) -> Solution:
-    """Solve with :class:`Basis` in the place of C. The residual is of C itself, so it says what the rank left out;
-    ``converged`` is whether that is below 1, better than nothing.
+    """Solve with a :class:`Basis` in place of C.
+
+    The residual is that of C itself, so that it shows the error of the low rank; ``converged`` is whether it is below
+    1, that of the solution 0.
     """
     norm = _norm(b)
     x = basis.inverse(shift)(b)
@@ -274,12 +300,11 @@ def low_rank(product: Product, b: Tensor, basis: Basis, *, shift: float) -> Solu
 def residual_sketch(
     product: Product, basis: Basis, probes: int, *, on_iteration: Callable[[int], None] = lambda done: None
 ) -> Tensor:
-    """``(probes, P)``: what a basis leaves out of C, times random vectors w of unit variance.
+    """Return ``(probes, P)``: C minus its low-rank approximation, times random vectors w of unit variance.
 
-    Kept with a basis it says at once how far any later solve is off (:func:`sketched_residual`), where a residual
-    afresh would cost a product with C.
+    Stored with a basis, it gives the residual of any later solve (:func:`sketched_residual`) without a product with C.
     """
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(_SKETCH_SEED)
     rows = torch.empty(probes, basis.vectors.shape[1], dtype=basis.vectors.dtype, device=basis.vectors.device)
     values = torch.from_numpy(basis.values).to(rows)
     for row in range(probes):
@@ -290,28 +315,31 @@ def residual_sketch(
 
 
 def sketched_residual(sketch: Tensor, x: Tensor, b: Tensor) -> float:
-    """The relative residual of ``x``, which solves for ``b`` with a basis, from its :func:`residual_sketch`.
+    """Estimate the relative residual of ``x``, a low-rank solution for ``b``, from a :func:`residual_sketch`.
 
-    With D what is left out, the residual is ``-D x``, and ``E (w . D x)^2 = |D x|^2``. From m probes its error is
-    about ``1 / sqrt(2 m)`` of it.
+    With D the error of the low-rank approximation, the residual is ``-D x``, and ``E (w . D x)^2 = |D x|^2``. The
+    relative standard error with m probes is about ``1 / sqrt(2 m)``.
 
     Raises:
-        UserError: ``b`` is 0 or not finite.
+        SolveError: ``b`` is 0 or not finite.
     """
     along = (sketch @ x).double()
     return float(along.square().mean().sqrt()) / _norm(b)
 
 
 def dual(gradients: Tensor, b: Tensor, *, shift: float, scale: float = 1.0) -> Solution:
-    """Solve with ``C = scale sum_k g_k g_k^T`` through the m x m matrix of the products of the g_k (Woodbury).
+    """Solve with ``C = scale sum_k g_k g_k^T`` through the m x m Gram matrix of the g_k (Woodbury).
 
     Args:
         gradients: ``(m, P)``.
-        scale: N / m where the m tasks stand for N.
+        scale: N / m if the m tasks are a sample of N.
+
+    Raises:
+        SolveError: the shift is 0, or ``b`` is 0 or not finite.
     """
     norm = _norm(b)
     if shift <= 0:
-        raise UserError("The dual solver needs damping or weight decay.", "Raise the damping.")
+        raise SolveError(NO_DAMPING, "The dual solver needs damping or weight decay above 0.", "Raise the damping.")
     rows = gradients.double() * scale**0.5
     gram = rows @ rows.T
     identity = torch.eye(len(rows), dtype=torch.float64, device=rows.device)
@@ -319,4 +347,4 @@ def dual(gradients: Tensor, b: Tensor, *, shift: float, scale: float = 1.0) -> S
     x = ((b64 - rows.T @ torch.linalg.solve(gram + shift * identity, rows @ b64)) / shift).to(b)
     residual = float((b64 - rows.T @ (rows @ x.double()) - shift * x.double()).norm()) / norm
     values = torch.linalg.eigvalsh(gram)
-    return Solution(x, 1, residual, residual <= 1e-4, float(values[0]), float(values[-1]), products=0)
+    return Solution(x, 1, residual, residual <= _DUAL_TOLERANCE, float(values[0]), float(values[-1]), products=0)

@@ -1,4 +1,4 @@
-"""What influence is measured on: all held-out tasks, some of them, or one query image."""
+"""Evaluation targets of influence: all held-out tasks, some of them, or one query image."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Target:
         """Read ``all``, ``TASK,TASK,...`` or ``TASK/IMAGE``.
 
         Raises:
-            UserError: nothing is named.
+            UserError: the text names no task.
         """
         if text == "all":
             return cls()
@@ -50,10 +50,10 @@ class Target:
         return (",".join(self.tasks) + (f"/{self.image}" if self.image else "")) or "all"
 
     def weighted(self, heldout: TaskList) -> TaskList:
-        """The tasks of the target with weights such that their mean query loss is the loss of the target.
+        """Return the tasks of the target with weights such that their mean query loss is the loss of the target.
 
         Raises:
-            UserError: a task or the image is not among the held-out ones.
+            UserError: a task is not held out, or the image is not among its query images.
         """
         tasks = heldout.select(list(self.tasks)) if self.tasks else heldout
         if not self.image:
@@ -69,9 +69,9 @@ class Target:
 def target_gradient(
     model: Bilevel, params: Params, target: Episodes, on_chunk: OnChunk = no_progress
 ) -> tuple[Tensor, float]:
-    """Total gradient ``(P,)`` of the target's loss by lambda, through the adaptation, and the loss itself.
+    """Return the total gradient ``(P,)`` of the target's loss by lambda, through the adaptation, and the loss.
 
-    The exact form of Def. 5.2 (the paper drops the derivative of the adaptation here).
+    This is the exact form of Def. 5.2; the paper drops the derivative of the adaptation here.
     """
     passes = passes_of(model)
 

@@ -1,1 +1,1 @@
-"""Finding wrong labels: what looks wrong, how sure that is, and what reviewers make of it."""
+"""Detect label errors: scores, their calibration, the review queue, and the forecast of what remains."""

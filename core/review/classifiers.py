@@ -1,11 +1,11 @@
-"""Classifiers of all classes at once on what the model sees, in closed form, each image left out in turn.
+"""Closed-form classifiers of all classes on the features of images, with leave-one-out predictions.
 
-Where cross-validation trains a network a fold, a linear head has its leave-one-out answers for the price of one fit.
-What they say of an image therefore never comes from its own label.
+Cross-validation trains one network per fold; a linear classifier has its leave-one-out predictions for the cost of one
+fit. So no prediction for an image depends on its own label.
 
-- :func:`discriminant`: linear discriminant analysis, robust to wrong labels; good for many classes of few images.
-- :func:`kernel`: kernel ridge regression on Nystroem features (Williams & Seeger 2001); better where classes are few
-  and images many.
+- :func:`discriminant`: linear discriminant analysis, robust to label errors; better for many classes of few images.
+- :func:`kernel`: kernel ridge regression on Nystroem features (Williams & Seeger 2001); better for few classes of many
+  images.
 - :func:`neighbours`: the nearest other images.
 """
 
@@ -19,19 +19,33 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.kernel_approximation import Nystroem
 
-_SHRINKS = (0.1, 1.0)
+_SHRINKAGES = (0.1, 1.0)
+"""Identity added to the covariance, relative to its mean variance; predictions are averaged over both."""
 _RIDGES = (0.01, 0.1, 1.0)
-_PASSES = 2  # fits; the later ones trust images the less, the worse their label looked before
-_PRIOR = 0.1  # share of wrong labels that is reckoned with
+"""Ridge penalties relative to the mean diagonal of the Gram matrix; the one of highest likelihood is used."""
+_PASSES = 2
+"""Fits; later ones weight images by the probability that their label is right."""
+_LABEL_NOISE = 0.1
+"""Assumed share of label errors."""
 _LANDMARKS = 1000
-_TRIED = 3000  # images that temperatures are fitted to
+"""Components of the Nystroem approximation, and images that the kernel width is computed from."""
+_TEMPERATURE_IMAGES = 3000
+"""Images that temperatures are fitted to."""
 _NEIGHBOURS = 3
+_BLOCK = 2000
+"""Rows of the distance matrix in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
-    """Images and the classes they are given: features ``(n, d)``, labels ``(n,)`` among ``classes``, and how much each
-    label is trusted at first, ``(n,)`` in (0, 1]."""
+class LabelledFeatures:
+    """n images with given classes.
+
+    Attributes:
+        features: ``(n, d)``.
+        labels: ``(n,)``, below ``classes``.
+        classes: Number of classes.
+        trust: ``(n,)`` initial weight of each label, in (0, 1].
+    """
 
     features: np.ndarray
     labels: np.ndarray
@@ -39,36 +53,36 @@ class Labelled:
     trust: np.ndarray
 
     @property
-    def at(self) -> np.ndarray:
+    def rows(self) -> np.ndarray:
+        """``(n,)``: 0 ... n - 1, to index one entry per row."""
         return np.arange(len(self.labels))
 
 
-def discriminant(given: Labelled) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities ``(n, classes)``, each row from a fit without it, NaN for the only image of a class; and the
-    images in the metric of the covariance within classes, ``(n, d)``.
+def discriminant(given: LabelledFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """Return leave-one-out log-probabilities ``(n, classes)``, and the images in the covariance's metric ``(n, d)``.
 
-    The log-probabilities are means over two strengths of shrinking.
+    The row of the only image of a class is NaN. Log-probabilities are means over two strengths of shrinkage.
     """
     found, placed = [], given.features
-    for shrink in _SHRINKS:
+    for shrink in _SHRINKAGES:
         weights = given.trust.astype(np.float64)
         for _ in range(_PASSES):
             distances, placed = _distances(given, weights, shrink)
-            log_p = _tempered(-distances / 2, given)[0]
-            own = np.exp(log_p[given.at, given.labels])
-            weights = given.trust * _right(np.nan_to_num(own, nan=1.0), given.classes)
+            log_p = _calibrated(-distances / 2, given)[0]
+            own = np.exp(log_p[given.rows, given.labels])
+            weights = given.trust * _probability_right(np.nan_to_num(own, nan=1.0), given.classes)
         found.append(log_p)
     return log_softmax(np.mean(found, 0), 1), placed
 
 
-def kernel(given: Labelled) -> np.ndarray:
-    """Log-probabilities ``(n, classes)``, each row from a fit without it.
+def kernel(given: LabelledFeatures) -> np.ndarray:
+    """Return leave-one-out log-probabilities ``(n, classes)``.
 
-    The later fits trust images the less, the worse their label looked before. That helps where the classes are told
-    apart well and misleads where they are not: of the fits, that stays which finds the labels likeliest.
+    Later fits weight images by the probability that their label is right. That helps if the classes are well separated
+    and misleads if they are not, so the fit of highest likelihood is returned.
     """
     x = given.features
-    some = x[np.random.default_rng(0).permutation(len(x))[:1000]]
+    some = x[np.random.default_rng(0).permutation(len(x))[:_LANDMARKS]]
     squares = (some**2).sum(1)
     width = float(np.median(squares[:, None] + squares - 2 * some @ some.T)) or 1.0
     mapped = Nystroem(kernel="rbf", gamma=1 / width, n_components=min(_LANDMARKS, len(x)), random_state=0)
@@ -80,40 +94,44 @@ def kernel(given: Labelled) -> np.ndarray:
         if likelihood <= highest:
             break
         best, highest = log_p, likelihood
-        own = np.nan_to_num(np.exp(log_p[given.at, given.labels]), nan=1.0)
-        trust = given.trust * _right(own, given.classes)
+        own = np.nan_to_num(np.exp(log_p[given.rows, given.labels]), nan=1.0)
+        trust = given.trust * _probability_right(own, given.classes)
     return best
 
 
-def neighbours(placed: np.ndarray, given: Labelled) -> np.ndarray:
-    """``(n,)``: by how much the nearest other images of the own class are farther off than those of other classes.
+def neighbours(placed: np.ndarray, given: LabelledFeatures) -> np.ndarray:
+    """Return ``(n,)``: the distance to the nearest other images of the own class minus that to other classes.
 
     Args:
-        placed: ``(n, d)``: the images in a metric in which distances tell classes apart.
+        placed: ``(n, d)``: the images in a metric that separates classes.
     """
     squares = (placed**2).sum(1)
     further = np.zeros(len(placed))
-    for here in np.array_split(given.at, -(-len(placed) // 2000)):
-        distance = squares[here, None] + squares - 2 * placed[here] @ placed.T
-        distance[np.arange(len(here)), here] = np.inf
-        same = given.labels[here, None] == given.labels
-        own, other = (_nearest(np.where(which, distance, np.inf)) for which in (same, ~same))
-        further[here] = own - other
+    for block in np.array_split(given.rows, -(-len(placed) // _BLOCK)):
+        distance = squares[block, None] + squares - 2 * placed[block] @ placed.T
+        distance[np.arange(len(block)), block] = np.inf
+        same = given.labels[block, None] == given.labels
+        own, other = (_mean_nearest(np.where(which, distance, np.inf)) for which in (same, ~same))
+        further[block] = own - other
     return further
 
 
-def _nearest(distance: np.ndarray) -> np.ndarray:
-    """Mean of the few smallest finite distances of every row; NaN where there is none."""
+def _mean_nearest(distance: np.ndarray) -> np.ndarray:
+    """Return the mean of the smallest finite distances of every row; NaN if there is none."""
     few = np.partition(distance, _NEIGHBOURS - 1, 1)[:, :_NEIGHBOURS]
     finite = np.isfinite(few)
     with np.errstate(invalid="ignore"):
         return np.where(finite, few, 0).sum(1) / finite.sum(1)
 
 
-def _distances(given: Labelled, weights: np.ndarray, shrink: float) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances ``(n, classes)`` to the class means in the metric of the covariance within classes, the own
-    mean without the image; by ``1 + 1 / size`` less, as a mean of few images lies off by itself."""
-    x, y, at = given.features, given.labels, given.at
+def _distances(given: LabelledFeatures, weights: np.ndarray, shrink: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return squared distances ``(n, classes)`` to the class means, and the images ``(n, d)``, in the metric of the
+    within-class covariance.
+
+    The mean of the own class excludes the image. Distances are divided by ``1 + 1 / size``, the variance of the
+    difference to a mean of that many images.
+    """
+    x, y, rows = given.features, given.labels, given.rows
     size = np.bincount(y, weights, given.classes)
     sums = np.zeros((given.classes, x.shape[1]))
     np.add.at(sums, y, weights[:, None] * x)
@@ -130,15 +148,17 @@ def _distances(given: Labelled, weights: np.ndarray, shrink: float) -> tuple[np.
     own = (size[y][:, None] * m[y] - weights[:, None] * u) / np.maximum(others, 1e-12)[:, None]
     own_distance = ((u - own) ** 2).sum(1) / (1 + 1 / np.maximum(others, 1e-3))
     distances[:, size < 1e-6] = np.inf
-    distances[at, y] = np.where(others > 1e-6, own_distance, np.nan)
+    distances[rows, y] = np.where(others > 1e-6, own_distance, np.nan)
     return distances, u
 
 
-def _ridge(z: np.ndarray, trust: np.ndarray, given: Labelled) -> tuple[np.ndarray, float]:
-    """Log-probabilities by ridge regression of the classes on ``z``, each row left out, and how well they suit: of the
-    ridges that suits best."""
+def _ridge(z: np.ndarray, trust: np.ndarray, given: LabelledFeatures) -> tuple[np.ndarray, float]:
+    """Return leave-one-out log-probabilities by ridge regression of the classes on ``z``, and their log-likelihood.
+
+    The penalty is the one of highest likelihood.
+    """
     target = np.zeros((len(z), given.classes), np.float32)
-    target[given.at, given.labels] = 1
+    target[given.rows, given.labels] = 1
     weighted = z * trust[:, None].astype(np.float32)
     gram, moment = (weighted.T @ z).astype(np.float64), (weighted.T @ target).astype(np.float64)
     fits = []
@@ -147,21 +167,23 @@ def _ridge(z: np.ndarray, trust: np.ndarray, given: Labelled) -> tuple[np.ndarra
         half = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
         fitted = half @ solve_triangular(root, moment, lower=True).astype(np.float32)
         lever = ((half**2).sum(1) * trust)[:, None]
-        fits.append(_tempered((fitted - lever * target) / (1 - lever), given))
+        fits.append(_calibrated((fitted - lever * target) / (1 - lever), given))
     return max(fits, key=lambda fit: fit[1])
 
 
-def _tempered(logits: np.ndarray, given: Labelled) -> tuple[np.ndarray, float]:
-    """Log-probabilities at the temperature that suits the labels best, and how well it does.
+def _calibrated(logits: np.ndarray, given: LabelledFeatures) -> tuple[np.ndarray, float]:
+    """Return log-probabilities at the temperature of highest likelihood, and that mean log-likelihood.
 
-    A share of wrong labels is reckoned with, so that these do not flatten the rest.
+    A share of label errors is assumed, so that they do not flatten the probabilities of the rest.
     """
-    known = np.flatnonzero(np.isfinite(logits[given.at, given.labels]))
-    some = np.random.default_rng(0).permutation(known)[:_TRIED]
+    known = np.flatnonzero(np.isfinite(logits[given.rows, given.labels]))
+    some = np.random.default_rng(0).permutation(known)[:_TEMPERATURE_IMAGES]
 
     def likelihood(log_scale: float, here: np.ndarray) -> float:
         p = np.exp(log_softmax(np.exp(log_scale) * logits[here], 1)[np.arange(len(here)), given.labels[here]])
-        return float(np.average(np.log((1 - _PRIOR) * p + _PRIOR / given.classes), weights=given.trust[here]))
+        return float(
+            np.average(np.log((1 - _LABEL_NOISE) * p + _LABEL_NOISE / given.classes), weights=given.trust[here])
+        )
 
     if not len(some):
         return np.full_like(logits, np.nan), -np.inf
@@ -169,6 +191,6 @@ def _tempered(logits: np.ndarray, given: Labelled) -> tuple[np.ndarray, float]:
     return log_softmax(np.exp(found.x) * logits, 1), -float(found.fun)
 
 
-def _right(own: np.ndarray, classes: int) -> np.ndarray:
-    """Probability that a label is right, where the classifier gives it the probability ``own``."""
-    return (1 - _PRIOR) * own / ((1 - _PRIOR) * own + _PRIOR / classes)
+def _probability_right(own: np.ndarray, classes: int) -> np.ndarray:
+    """Return the probability that a label is right if the classifier gives it the probability ``own``."""
+    return (1 - _LABEL_NOISE) * own / ((1 - _LABEL_NOISE) * own + _LABEL_NOISE / classes)

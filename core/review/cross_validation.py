@@ -1,6 +1,6 @@
-"""Confident learning (Northcutt et al. 2021): how probable a network that has not seen an image finds its class.
+"""Confident learning (Northcutt et al. 2021): the probability of every image's class by networks trained without it.
 
-It sees nothing of the meta-learned model, which makes it the slow, independent member of the queue.
+It is independent of the meta-learned model, and slow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from core.baselines.pooled import cross_validated as probabilities_of
+from core.baselines.pooled import cross_validated_probabilities as probabilities_of
 from core.data import ImageSet
 from core.review.image_labels import ImageLabelPairs
 
@@ -19,10 +19,10 @@ EPOCHS = 20
 
 
 def cross_validated(
-    images: ImageSet, claims: ImageLabelPairs, seed: int, on_fold: Callable[[int], None] = lambda folds: None
+    images: ImageSet, pairs: ImageLabelPairs, seed: int, on_fold: Callable[[int], None] = lambda folds: None
 ) -> np.ndarray:
-    """``(n,)``: log-probability of every claim's class under networks trained without its image."""
-    names = np.array(claims.classes, dtype=object)
-    rows = pd.DataFrame({"image_id": images.ids[claims.image], "class": names[claims.label]})
-    found = probabilities_of(images, rows, list(claims.classes), folds=FOLDS, epochs=EPOCHS, seed=seed, on_fold=on_fold)
-    return np.log(found[np.arange(len(claims)), claims.label] + 1e-300)
+    """Return ``(n,)`` log-probabilities of every pair's class under networks trained without its image."""
+    names = np.array(pairs.classes, dtype=object)
+    rows = pd.DataFrame({"image_id": images.ids[pairs.image], "class": names[pairs.label]})
+    found = probabilities_of(images, rows, list(pairs.classes), folds=FOLDS, epochs=EPOCHS, seed=seed, on_fold=on_fold)
+    return np.log(found[np.arange(len(pairs)), pairs.label] + 1e-300)

@@ -85,13 +85,13 @@ def find_duplicates(
     ratios, threshold, power = np.empty(0), 0.0, float("nan")
     advance(len(positions) - len(different))
     if len(different) >= FEWEST:
-        pictures = _small(images, positions[different], advance)
+        pictures = _thumbnails(images, positions[different], advance)
         candidates = _candidates(pictures)
         distances = _distances(pictures, candidates, advance)
         ratio = _ratios(distances, candidates)
         ratios = ratio.min(1)
         threshold, power = threshold_of(ratios)
-        tables.append(_near(distances, ratio, candidates, different, threshold))
+        tables.append(_near_pairs(distances, ratio, candidates, different, threshold))
     pairs = pd.concat(tables, ignore_index=True).astype({"one": np.int64, "other": np.int64, "exact": bool})
     pairs = pairs.sort_values(["distance", "one", "other"], kind="stable", ignore_index=True)
     return Duplicates(pairs, first, _groups(pairs, len(positions)), ratios, threshold, power)
@@ -104,7 +104,7 @@ def threshold_of(ratios: np.ndarray) -> tuple[float, float]:
         ratios: Of every picture that of its nearest neighbour.
     """
     depth = -np.log(np.maximum(ratios, 1e-9))
-    end = _split(np.minimum(depth, _DEEP))
+    end = _otsu_split(np.minimum(depth, _DEEP))
     for _ in range(100):
         ordinary = depth[depth <= end]
         middle, deep = np.quantile(ordinary, [0.5, 0.75])
@@ -116,7 +116,7 @@ def threshold_of(ratios: np.ndarray) -> tuple[float, float]:
     return float(np.exp(-end)), float(1 / scale)
 
 
-def _split(depth: np.ndarray) -> float:
+def _otsu_split(depth: np.ndarray) -> float:
     """Where two heaps part best (Otsu 1979), to begin from: above most copies where there are any."""
     ordered = np.sort(depth)
     total, left = np.cumsum(ordered), np.arange(1, len(ordered))
@@ -141,7 +141,7 @@ def _blocks(n: int) -> Iterator[np.ndarray]:
     yield from (np.arange(start, min(n, start + _BLOCK)) for start in range(0, n, _BLOCK))
 
 
-def _small(images: np.ndarray, positions: np.ndarray, advance: Callable[[int], None]) -> torch.Tensor:
+def _thumbnails(images: np.ndarray, positions: np.ndarray, advance: Callable[[int], None]) -> torch.Tensor:
     """``(m, channels, height, width)`` float32, at most :data:`SIDE` pixels a side."""
     size = (min(SIDE, images.shape[1]), min(SIDE, images.shape[2]))
     parts = []
@@ -152,7 +152,7 @@ def _small(images: np.ndarray, positions: np.ndarray, advance: Callable[[int], N
     return torch.cat(parts)
 
 
-def _unit(pictures: torch.Tensor) -> torch.Tensor:
+def _normalised(pictures: torch.Tensor) -> torch.Tensor:
     """Without brightness and contrast: mean 0, length 1 in the last dimension; a blank picture is 0."""
     centred = pictures - pictures.mean(-1, keepdim=True)
     return centred / centred.norm(dim=-1, keepdim=True).clamp_min(1e-6)
@@ -163,7 +163,7 @@ def _candidates(pictures: torch.Tensor) -> np.ndarray:
     blurred = F.adaptive_avg_pool2d(_blurred(pictures), min(_EMBEDDED, *pictures.shape[2:]))
     low = torch.fft.rfft2(pictures - pictures.mean((2, 3), keepdim=True), norm="ortho").abs()
     low = torch.cat([low[:, :, :_FREQUENCIES, :_FREQUENCIES], low[:, :, 1 - _FREQUENCIES :, :_FREQUENCIES]], 2)
-    by_pixels, by_frequency = (_nearest(_unit(x.flatten(1)).numpy()) for x in (blurred, low))
+    by_pixels, by_frequency = (_nearest(_normalised(x.flatten(1)).numpy()) for x in (blurred, low))
     by_frequency[(by_frequency[:, :, None] == by_pixels[:, None, :]).any(2)] = -1
     return np.concatenate([by_pixels, by_frequency], 1)
 
@@ -190,12 +190,12 @@ def _nearest(x: np.ndarray) -> np.ndarray:
 def _distances(pictures: torch.Tensor, candidates: np.ndarray, advance: Callable[[int], None]) -> np.ndarray:
     """``(m, 2 k)`` distances at the best shift; infinite where there is no candidate."""
     height, width = pictures.shape[2:]
-    flat, padded = _unit(pictures.flatten(1)), F.pad(pictures, (1, 1, 1, 1), mode="replicate")
+    flat, padded = _normalised(pictures.flatten(1)), F.pad(pictures, (1, 1, 1, 1), mode="replicate")
     found = np.empty(candidates.shape, np.float32)
     for block in _blocks(len(pictures)):
         here = padded[block]
         shifted = [here[:, :, y : y + height, x : x + width].flatten(1) for y in range(3) for x in range(3)]
-        cosine = torch.einsum("bsd,bkd->bsk", _unit(torch.stack(shifted, 1)), flat[candidates[block]]).amax(1)
+        cosine = torch.einsum("bsd,bkd->bsk", _normalised(torch.stack(shifted, 1)), flat[candidates[block]]).amax(1)
         found[block] = (2 - 2 * cosine).clamp_min(0).sqrt().numpy()
         advance(len(block))
     found[candidates < 0] = np.inf
@@ -209,7 +209,7 @@ def _ratios(distances: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     return distances / np.minimum(local[:, None], local[candidates])
 
 
-def _near(
+def _near_pairs(
     distances: np.ndarray, ratio: np.ndarray, candidates: np.ndarray, different: np.ndarray, threshold: float
 ) -> pd.DataFrame:
     row, column = np.nonzero(ratio < threshold)

@@ -1,7 +1,7 @@
-"""What the model sees in an image: the inputs of its layers at the meta-parameters, which it shares between all tasks.
+"""Features of images: the inputs of the network's layers at the meta-parameters, which all tasks share.
 
-Few-shot networks have narrow last layers made to tell a few classes apart; what earlier layers see, taken over a coarse
-grid of places, tells many classes apart, and costs nothing more. Means over small shifts of the image leave out what a
+Few-shot networks have narrow last layers that separate a few classes; the inputs of earlier layers, pooled over a
+coarse grid, separate many classes at no extra cost. Averaging over small shifts of the image removes detail that a
 class does not depend on.
 """
 
@@ -19,11 +19,16 @@ from core.data import ImageSet
 from core.maml.backbone import Layered, Network, Params
 from core.maml.module import ModuleNet
 
-_BATCH = 256  # images of all classes; the network may normalise by their statistics
+_BATCH = 256
+"""Images of all classes at random, as the network may normalise by the statistics of the batch."""
 _GRID = 4
-_LAYERS, _MOST = 4, 1024  # the last ones; columns of each, more are projected at random
-_SHIFT = 2 / 28  # of the side
+"""Feature maps are pooled to this many cells per side."""
+_LAYERS, _MAX_COLUMNS = 4, 1024
+"""The last layers that are used; wider ones are projected at random to so many columns."""
+_SHIFT = 2 / 28
+"""Shift of the image as a share of its side."""
 SHIFTS = 9
+"""Shifted copies of an image: -1, 0 and 1 times the shift in both directions."""
 
 
 def image_features(
@@ -33,11 +38,11 @@ def image_features(
     positions: np.ndarray,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> np.ndarray:
-    """``(n, d)`` float32; every column has mean 0, every layer's columns variances that add up to 1.
+    """Return features ``(n, d)`` float32 of mean 0; the variances of each layer's columns add up to 1.
 
     Args:
         positions: ``(n,)`` of the images in the image set; they are read in random batches.
-        on_batch: Told the images done so far, each ``SHIFTS`` times.
+        on_batch: Called after each batch with its number of images times ``SHIFTS``.
     """
     order = np.random.default_rng(0).permutation(len(positions))
     like = next(iter(params.values()))
@@ -48,37 +53,37 @@ def image_features(
         for here in np.array_split(order, -(-len(order) // _BATCH)):
             pixels = torch.from_numpy(images.images[positions[here]]).to(like.device)
             x = pixels.permute(0, 3, 1, 2).to(like.dtype) / 255
-            seen = [_seen(network, params, x.roll(shift, (2, 3))) for shift in shifts]
-            parts.append([torch.stack(layer).mean(0).cpu().numpy() for layer in zip(*seen, strict=True)])
+            inputs = [_layer_features(network, params, x.roll(shift, (2, 3))) for shift in shifts]
+            parts.append([torch.stack(layer).mean(0).cpu().numpy() for layer in zip(*inputs, strict=True)])
             on_batch(len(here) * SHIFTS)
     back = np.argsort(order)
-    return np.concatenate([_scaled(np.concatenate(layer)[back]) for layer in zip(*parts, strict=True)], 1)
+    return np.concatenate([_standardised(np.concatenate(layer)[back]) for layer in zip(*parts, strict=True)], 1)
 
 
-def _scaled(layer: np.ndarray) -> np.ndarray:
+def _standardised(layer: np.ndarray) -> np.ndarray:
     layer = layer - layer.mean(0)
     return layer / max(float(np.sqrt((layer**2).mean(0).sum())), 1e-12)
 
 
-def _seen(network: Network, params: Params, x: Tensor) -> list[Tensor]:
+def _layer_features(network: Network, params: Params, x: Tensor) -> list[Tensor]:
     found = _layer_inputs(network, params, x)[1:] or [x]
-    return [_coarse(layer).float() for layer in found[-_LAYERS:]]
+    return [_pooled(layer).float() for layer in found[-_LAYERS:]]
 
 
-def _coarse(seen: Tensor) -> Tensor:
-    """``(n, d)`` of what goes into a layer: of maps ``(n, channels, height, width)`` means over a 4 x 4 grid."""
-    if seen.dim() == 4 and min(seen.shape[2:]) > _GRID:
-        seen = F.adaptive_avg_pool2d(seen, _GRID)
-    flat = seen.flatten(1)
-    if flat.shape[1] <= _MOST:
+def _pooled(layer: Tensor) -> Tensor:
+    """Return ``(n, d)`` inputs of a layer; maps ``(n, channels, height, width)`` are averaged over a 4 x 4 grid."""
+    if layer.dim() == 4 and min(layer.shape[2:]) > _GRID:
+        layer = F.adaptive_avg_pool2d(layer, _GRID)
+    flat = layer.flatten(1)
+    if flat.shape[1] <= _MAX_COLUMNS:
         return flat
     generator = torch.Generator().manual_seed(flat.shape[1])
-    projection = torch.randn(flat.shape[1], _MOST, generator=generator) / _MOST**0.5
+    projection = torch.randn(flat.shape[1], _MAX_COLUMNS, generator=generator) / _MAX_COLUMNS**0.5
     return flat @ projection.to(flat)
 
 
 def _layer_inputs(network: Network, params: Params, x: Tensor) -> list[Tensor]:
-    """What goes into every convolution and linear layer, in order."""
+    """Return the inputs of every convolution and linear layer, in order."""
     if isinstance(network, Layered):
         return list(network.traced(params, x, {})[1].values())
     if not isinstance(network, ModuleNet):

@@ -1,14 +1,14 @@
-"""How many wrong labels are still in there, at every depth of the queue, and how sure is that?
+"""Estimate the number of label errors remaining at each depth of the queue, with 90 % intervals.
 
-**Before anything is decided.** A classifier that has not seen a label says how likely it is, if it is right; if it is
-wrong, it may be any other class. The share of wrong labels under which all of them are likeliest says how many there
-are.
+**Before any decision.** A classifier that has not seen a label gives its probability if the label is right; a wrong
+label may be any other class. The error rate is the one of highest likelihood (expectation maximisation of Saerens et
+al. 2002), and Bayes' rule then gives every item's probability of being an error.
 
-**Once items are decided.** That curve may be wrong about how many wrong labels there are, and about how sharply they
-and the right ones part: it may be stretched along the logarithm of the depth, and its logits multiplied. What the
-reviewer found says by how much (Bayes on a grid). Some wrong labels look right to every score and lie anywhere; every
-label that was found right makes more of them less likely (gamma and Poisson). The intervals hold what is left open, and
-the chance of the single items.
+**With decisions.** That curve may be wrong about the number of errors, and about how sharply errors and right labels
+are separated: it may be stretched along the logarithm of the depth, and its logits may be scaled. A posterior on a grid
+of stretches and scales is computed from the decisions. Some errors look right to every score and lie at any depth;
+every label found right makes more of them less likely (gamma-Poisson). The intervals are over draws of all of these and
+of each item.
 """
 
 from __future__ import annotations
@@ -22,25 +22,51 @@ import pandas as pd
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-EVIDENCE = "evidence"
-"""Column of the queue: log-likelihood ratio of a wrong label against a right one."""
-LEVEL = 90  # percent, of the intervals
-_STRETCH, _SHARPEN = 0.25, 0.5
-"""Prior standard deviations of the logarithms of the stretch and of the factor of the logits."""
-_OUTLIER_RATE = 0.1
-"""Share of decisions that say nothing of the curve, so that one right label high up does not flatten it."""
-_DECISION_WEIGHT = 0.5
-"""Of a decision, in decisions that were independent and of a curve that is quite right."""
-_UNSEEN_ERROR_RATE, _SHAPE = 0.01, 0.5
-"""Share of the wrong labels that no score sees, on average, and the shape of the gamma distribution of it."""
-_FINE, _GRID, _DRAWS, _LEAST, _STEPS = 41, 11, 300, 1e-4, 500
+ERROR_LLR = "evidence"
+"""Column of the queue: log-likelihood ratio of a wrong label against a right one (its name in files is older)."""
+INTERVAL_PERCENT = 90
+DRAWS = 300
+"""Posterior draws: the 5 % and 95 % quantiles then rest on 15 draws each."""
+
+# The next four are judgements, not estimates. docs/review.md ("Wrong labels left") gives how often the intervals that
+# they lead to held the truth; tests/review/test_forecast.py checks it on simulated queues.
+STRETCH_SD = 0.25
+"""Prior standard deviation of the logarithm of the stretch: the number of errors is known to about 25 %."""
+LOGIT_SCALE_SD = 0.5
+"""Prior standard deviation of the logarithm of the scale of the logits."""
+OUTLIER_RATE = 0.1
+"""Share of decisions that are unrelated to the curve, so that one right label high in the queue does not flatten it."""
+UNSEEN_ERROR_RATE = 0.01
+"""Prior mean of the share of the errors that no score detects."""
+DECISION_WEIGHT = 0.5
+"""Power of the likelihood of a decision: below 1, as decisions are not independent and the curve is misspecified
+(Grünwald & van Ommen 2017, "Inconsistency of Bayesian inference for misspecified linear models")."""
+UNSEEN_SHAPE = 0.5
+"""Shape of the gamma prior of the undetected errors: that of Jeffreys' prior for a Poisson rate."""
+PROBABILITY_FLOOR = 1e-4
+"""Probabilities and rates are kept this far from 0 and 1, where logits are infinite."""
+_GRID_SDS = 2.5
+"""The grid spans this many prior standard deviations on both sides."""
+_STRETCHES, _SCALES = 41, 11
+"""Points of the grid; finer in the stretch, which the number of errors depends on."""
+_FIRST_ERROR_RATE, _EM_STEPS, _EM_TOLERANCE = 0.1, 500, 1e-6
+
+
+class RemainingErrors(NamedTuple):
+    """The estimated number of label errors that nobody has found, with its 90 % interval."""
+
+    estimate: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """By depth d = 0 ... n: wrong labels among the first d items, and after them, with 90 % intervals.
+    """Label errors by depth d = 0 ... n: among the first d items (found) and after them (remaining).
 
     Attributes:
+        found, found_low, found_high: ``(n + 1,)`` expected number and 90 % interval.
+        remaining, remaining_low, remaining_high: ``(n + 1,)`` expected number and 90 % interval.
         probability: ``(n,)``: that an item's label is wrong; 0 or 1 where it was decided.
     """
 
@@ -53,96 +79,98 @@ class Forecast:
     probability: np.ndarray
 
     def remaining_errors(self, errors_found: int) -> RemainingErrors:
-        """Return how many label errors nobody has found yet.
+        """Return the number of label errors that nobody has found.
 
         Args:
-            errors_found: Number of items found wrong, of those that the forecast was told.
+            errors_found: Number of items found wrong, among the decisions that the forecast was made from.
         """
-        ends = (self.remaining, self.remaining_low, self.remaining_high)
-        return RemainingErrors(*(max(0.0, float(curve[0]) - errors_found) for curve in ends))
+        curves = (self.remaining, self.remaining_low, self.remaining_high)
+        return RemainingErrors(*(max(0.0, float(curve[0]) - errors_found) for curve in curves))
 
 
-class RemainingErrors(NamedTuple):
-    """The estimated number of label errors that are left, with its 90 % interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-def forecast(items: pd.DataFrame, decided: Mapping[int, bool] | None = None, seed: int = 0) -> Forecast | None:
-    """The forecast for a queue; None where it was not calibrated.
+def forecast(items: pd.DataFrame, is_wrong: Mapping[int, bool] | None = None, seed: int = 0) -> Forecast | None:
+    """Return the forecast for a queue; None if it was not calibrated.
 
     Args:
-        items: Of a queue, most suspicious first.
-        decided: By position in the queue: was the label wrong?
+        items: The queue's items with the column :data:`ERROR_LLR`, most suspicious first.
+        is_wrong: By position in the queue, for decided items: was the label wrong?
+            (:attr:`core.decisions.queue_decisions.QueueDecisions.is_wrong`)
+        seed: Random seed of the draws.
     """
-    if EVIDENCE not in items or not len(items):
+    if ERROR_LLR not in items or not len(items):
         return None
     n = len(items)
-    each = probabilities(items[EVIDENCE].to_numpy(dtype=np.float64))
-    # None is likelier wrong than one before it.
-    falling = IsotonicRegression(increasing=False).fit_transform(np.arange(n), each)
-    prior = np.clip(falling, _LEAST, 1 - _LEAST)
+    unordered = probabilities(items[ERROR_LLR].to_numpy(dtype=np.float64))
+    # An item is at most as likely an error as those before it.
+    decreasing = IsotonicRegression(increasing=False).fit_transform(np.arange(n), unordered)
+    prior = np.clip(decreasing, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     known = np.full(n, np.nan)
-    for position, wrong in (decided or {}).items():
+    for position, wrong in (is_wrong or {}).items():
         known[position] = wrong
-    stretch, factor, weight = _posterior(logit(prior), known)
+    stretch, scale, weight = _posterior(logit(prior), known)
     rng = np.random.default_rng(seed)
-    p = np.empty((_DRAWS, n))
-    for number, which in enumerate(rng.choice(len(weight), _DRAWS, p=weight)):
-        p[number] = _curve(logit(prior), np.arange(n), stretch[which], factor[which])
-    kept = int((known == 0).sum())
-    rate = _SHAPE / (_UNSEEN_ERROR_RATE * prior.mean()) + kept
-    hidden = rng.gamma(_SHAPE, 1 / rate, _DRAWS)[:, None]
-    p = np.where(np.isnan(known), p + (1 - p) * np.minimum(hidden, 1), np.nan_to_num(known))
-    below = np.zeros((_DRAWS, n + 1))
-    below[:, 1:] = np.cumsum(rng.random(p.shape) < p, 1)
-    left = below[:, -1:] - below
-    low, high = 50 - LEVEL / 2, 50 + LEVEL / 2
-    found_low, found_high = np.percentile(below, [low, high], axis=0)
-    left_low, left_high = np.percentile(left, [low, high], axis=0)
-    found = np.r_[0.0, np.cumsum(p.mean(0))]
-    return Forecast(found, found_low, found_high, found[-1] - found, left_low, left_high, p.mean(0))
+    p = np.empty((DRAWS, n))
+    for number, point in enumerate(rng.choice(len(weight), DRAWS, p=weight)):
+        p[number] = _curve(logit(prior), np.arange(n), stretch[point], scale[point])
+    found_right = int((known == 0).sum())
+    rate = UNSEEN_SHAPE / (UNSEEN_ERROR_RATE * prior.mean()) + found_right
+    unseen = rng.gamma(UNSEEN_SHAPE, 1 / rate, DRAWS)[:, None]
+    p = np.where(np.isnan(known), p + (1 - p) * np.minimum(unseen, 1), np.nan_to_num(known))
+    found = np.zeros((DRAWS, n + 1))
+    found[:, 1:] = np.cumsum(rng.random(p.shape) < p, 1)
+    remaining = found[:, -1:] - found
+    ends = [50 - INTERVAL_PERCENT / 2, 50 + INTERVAL_PERCENT / 2]
+    found_low, found_high = np.percentile(found, ends, axis=0)
+    remaining_low, remaining_high = np.percentile(remaining, ends, axis=0)
+    expected = np.r_[0.0, np.cumsum(p.mean(0))]
+    return Forecast(expected, found_low, found_high, expected[-1] - expected, remaining_low, remaining_high, p.mean(0))
 
 
-def share_wrong(evidence: np.ndarray) -> float:
-    """The share of wrong labels under which the evidence is likeliest (Saerens et al. 2002, "Adjusting the outputs of
-    a classifier to new a priori probabilities").
+def error_rate(error_llr: np.ndarray) -> float:
+    """Return the share of label errors under which the log-likelihood ratios are most likely.
+
+    The algorithm is that of Saerens et al. (2002), "Adjusting the outputs of a classifier to new a priori
+    probabilities".
 
     Args:
-        evidence: ``(n,)``: log-likelihood ratio of wrong against right, of every item.
+        error_llr: ``(n,)``: log-likelihood ratio of a wrong label against a right one, of every item.
     """
-    share = 0.1
-    for _ in range(_STEPS):
-        before, share = share, float(np.clip(expit(evidence + logit(share)).mean(), _LEAST, 1 - _LEAST))
-        if abs(share - before) < 1e-6:
+    rate = _FIRST_ERROR_RATE
+    for _ in range(_EM_STEPS):
+        mean = float(expit(error_llr + logit(rate)).mean())
+        before, rate = rate, float(np.clip(mean, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
+        if abs(rate - before) < _EM_TOLERANCE:
             break
-    return share
+    return rate
 
 
-def probabilities(evidence: np.ndarray) -> np.ndarray:
-    """``(n,)``: that the label of every item is wrong."""
-    return np.asarray(expit(evidence + logit(share_wrong(evidence))), dtype=np.float64)
+def probabilities(error_llr: np.ndarray) -> np.ndarray:
+    """Return ``(n,)`` probabilities that the labels are wrong, by Bayes' rule with :func:`error_rate` as the prior."""
+    return np.asarray(expit(error_llr + logit(error_rate(error_llr))), dtype=np.float64)
 
 
-def _curve(logits: np.ndarray, at: np.ndarray, stretch: float, factor: float) -> np.ndarray:
-    """The probabilities at positions ``at``, of the curve stretched and sharpened."""
+def _curve(logits: np.ndarray, at: np.ndarray, stretch: float, scale: float) -> np.ndarray:
+    """Return the probabilities at the positions ``at`` of the stretched curve with scaled logits."""
     depth = np.arange(1, len(logits) + 1)
-    return expit(factor * np.interp((at + 1) / stretch, depth, logits))
+    return expit(scale * np.interp((at + 1) / stretch, depth, logits))
 
 
 def _posterior(logits: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A grid of stretches and factors, and how probable each is: ``(grid,)`` three times."""
-    steps = (np.linspace(-2.5, 2.5, many) for many in (_FINE, _GRID))
-    one, two = (part.ravel() for part in np.meshgrid(*steps))
-    stretch, factor = np.exp(_STRETCH * one), np.exp(_SHARPEN * two)
-    at = np.flatnonzero(~np.isnan(known))
-    score = -(one**2 + two**2) / 2
-    if len(at):
-        wrong = known[at]
-        for number in range(len(score)):
-            p = _OUTLIER_RATE + (1 - 2 * _OUTLIER_RATE) * _curve(logits, at, stretch[number], factor[number])
-            score[number] += _DECISION_WEIGHT * float(np.log(np.where(wrong > 0, p, 1 - p)).sum())
-    weight = np.exp(score - score.max())
-    return stretch, factor, weight / weight.sum()
+    """Return a grid of stretches and scales with their posterior probabilities: ``(grid,)`` three times.
+
+    Args:
+        known: ``(n,)``: 1 where the label was found wrong, 0 where right, NaN where undecided.
+    """
+    axes = (np.linspace(-_GRID_SDS, _GRID_SDS, points) for points in (_STRETCHES, _SCALES))
+    z_stretch, z_scale = (part.ravel() for part in np.meshgrid(*axes))
+    stretch, scale = np.exp(STRETCH_SD * z_stretch), np.exp(LOGIT_SCALE_SD * z_scale)
+    log_weight = -(z_stretch**2 + z_scale**2) / 2
+    decided = np.flatnonzero(~np.isnan(known))
+    if len(decided):
+        wrong = known[decided]
+        for point in range(len(log_weight)):
+            p = _curve(logits, decided, stretch[point], scale[point])
+            p = OUTLIER_RATE + (1 - 2 * OUTLIER_RATE) * p
+            log_weight[point] += DECISION_WEIGHT * float(np.log(np.where(wrong > 0, p, 1 - p)).sum())
+    weight = np.exp(log_weight - log_weight.max())
+    return stretch, scale, weight / weight.sum()

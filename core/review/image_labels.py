@@ -1,7 +1,7 @@
-"""What a task list claims about images: every distinct pair of an image and the class it was given, once.
+"""The distinct pairs of an image and a class that a task list contains.
 
-Where labels were spoilt before tasks were drawn, an image makes one claim in all its tasks; where they were spoilt
-within tasks, an image makes several, of which one at most is right.
+If labels were corrupted before tasks were sampled, an image has one class in all its tasks; if they were corrupted
+within tasks, an image has several, of which at most one is right.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from core.tasks.tasklist import TaskList
 
 @dataclass(frozen=True, eq=False)
 class ImageLabelPairs:
-    """The n claims of a task list; rows of weight 0 make none.
+    """The n distinct pairs of an image and a class in a task list, without rows of weight 0.
 
     Attributes:
         image: ``(n,)`` positions in the image set.
         label: ``(n,)`` positions in ``classes``.
-        count: ``(n,)``: rows of the task list that make the claim.
+        count: ``(n,)``: rows of the task list with the pair.
         classes: Class names, sorted.
-        of_row: ``(rows,)``: the claim of every row of the task list; -1 for rows of weight 0.
+        of_row: ``(rows,)``: the pair of every row of the task list; -1 for rows of weight 0.
     """
 
     image: np.ndarray
@@ -38,13 +38,13 @@ class ImageLabelPairs:
         return len(self.image)
 
     @property
-    def contradict(self) -> bool:
-        """Whether some image was given several classes, so that labels are a matter of rows and not of images."""
+    def has_conflicting_labels(self) -> bool:
+        """Whether some image has several classes, so that a label error is one of a row and not of an image."""
         return len(np.unique(self.image)) < len(self)
 
     @cached_property
-    def main(self) -> np.ndarray:
-        """``(n,)`` of bool: the claim that most rows of its image make; of equals the first."""
+    def is_main(self) -> np.ndarray:
+        """``(n,)`` of bool: the most frequent class of its image; of equally frequent ones the first."""
         order = np.lexsort((np.arange(len(self)), -self.count, self.image))
         first = np.r_[True, self.image[order][1:] != self.image[order][:-1]]
         chosen = np.zeros(len(self), dtype=bool)
@@ -53,19 +53,19 @@ class ImageLabelPairs:
 
     @cached_property
     def share(self) -> np.ndarray:
-        """``(n,)``: share of the rows of its image that make the claim."""
+        """``(n,)``: share of the rows of its image that have the pair's class."""
         total = np.bincount(self.image, self.count)
         return self.count / total[self.image]
 
 
 def image_label_pairs(tasks: TaskList, images: ImageSet) -> ImageLabelPairs:
-    """The claims of ``tasks``, in the order in which they first occur."""
+    """Return the pairs of ``tasks`` in the order in which they first occur."""
     rows = tasks.rows
-    alive = (rows["weight"] > 0).to_numpy()
+    in_use = (rows["weight"] > 0).to_numpy()
     image = rows["image_id"].map(images.index).to_numpy()
-    classes = tuple(sorted(rows.loc[alive, "class"].unique()))
+    classes = tuple(sorted(rows.loc[in_use, "class"].unique()))
     label = pd.Categorical(rows["class"], categories=classes).codes.astype(np.int64)
     of_row = np.full(len(rows), -1, dtype=np.int64)
-    codes, first = pd.factorize(image[alive] * len(classes) + label[alive])
-    of_row[alive] = codes
+    codes, first = pd.factorize(image[in_use] * len(classes) + label[in_use])
+    of_row[in_use] = codes
     return ImageLabelPairs(first // len(classes), first % len(classes), np.bincount(codes), classes, of_row)

@@ -42,22 +42,22 @@ def find_leaks(found: Duplicates, ids: np.ndarray, train: pd.DataFrame, heldout:
         contradiction (the two given classes differ), tasks (list of ids of the tasks of the first), other_tasks.
         Of support-query, one row a task.
     """
-    near = _linked(found)
+    near = _linked_images(found)
     place = pd.Series(np.arange(len(ids)), index=ids)
     tables = []
     for part, rows in (("training", train), ("held-out", heldout)):
         rows = _occurrences(rows, place, found)
         support, query = (rows[rows["role"] == role] for role in ("support", "query"))
-        tables.append(_joined(support, query, near, ["task_id"]).assign(kind="support-query", part=part))
-    one, two = (_once(_occurrences(rows, place, found)) for rows in (train, heldout))
-    tables.append(_joined(one, two, near, []).assign(kind="train-heldout", part=""))
+        tables.append(_pairs_across(support, query, near, ["task_id"]).assign(kind="support-query", part=part))
+    one, two = (_unique_images(_occurrences(rows, place, found)) for rows in (train, heldout))
+    tables.append(_pairs_across(one, two, near, []).assign(kind="train-heldout", part=""))
     leaks = pd.concat(tables, ignore_index=True)
     leaks["contradiction"] = leaks["class"] != leaks["other_class"]
     leaks["exact"] = leaks["exact"].astype(bool)
     return leaks[list(COLUMNS)].sort_values(["kind", "distance"], kind="stable", ignore_index=True)
 
 
-def _linked(found: Duplicates) -> pd.DataFrame:
+def _linked_images(found: Duplicates) -> pd.DataFrame:
     """Which different pictures (:attr:`Duplicates.first`) are copies of which, both ways and of themselves."""
     pairs = found.pairs[~found.pairs["exact"]][["one", "other", "distance"]]
     back = pairs.rename(columns={"one": "other", "other": "one"})
@@ -71,14 +71,14 @@ def _occurrences(rows: pd.DataFrame, place: pd.Series, found: Duplicates) -> pd.
     return rows[["task_id", "role", "image_id", "class"]].assign(first=at)
 
 
-def _once(rows: pd.DataFrame) -> pd.DataFrame:
+def _unique_images(rows: pd.DataFrame) -> pd.DataFrame:
     """One row an image and class, with all its tasks."""
     keys = ["image_id", "class", "first"]
     tasks = rows.groupby(keys, sort=False)["task_id"].agg(lambda ids: list(dict.fromkeys(ids)))
     return tasks.rename("tasks").reset_index()
 
 
-def _joined(one: pd.DataFrame, two: pd.DataFrame, near: pd.DataFrame, same: list[str]) -> pd.DataFrame:
+def _pairs_across(one: pd.DataFrame, two: pd.DataFrame, near: pd.DataFrame, same: list[str]) -> pd.DataFrame:
     """Rows of ``one`` beside rows of ``two`` that show a copy, where the columns ``same`` are equal."""
     copied = set(near.loc[near["first"] != near["other_first"], "first"])
     twice = set(one["first"]) & (copied | set(two["first"]))  # most are neither

@@ -1,21 +1,22 @@
-"""The scores that a review queue is made of: each says by itself how wrong the label of every item looks.
+"""The member scores of the review queue: each one rates how suspicious the label of every item is.
 
-An item is an image, where every image was given one class in all its tasks, else a row of the task list. All scores are
-**larger the more suspicious**.
+An item is an image if every image has one class in all its tasks, else a row of the task list. For all scores, **larger
+is more suspicious**.
 
 ================= ==========================================================================================
-loss, margin      of the adapted model, the image being a query of tasks drawn for scoring (:mod:`.scoring`)
-classifier        minus the log-probability of the given class by :func:`classifiers.discriminant` and
-                  :func:`classifiers.kernel` together, each image left out
-discriminant      by the first of these alone
-kernel            by the second alone
-neighbours        nearest images of the own class against those of others, in the metric of the discriminant
+loss              of the adapted model, the image being a query of scoring tasks (:mod:`.scoring`)
+margin            the negative margin of the same: largest logit of another class minus the own
+classifier        minus the log-probability of the given class by the logarithmic pool of the next two
+discriminant      by :func:`classifiers.discriminant`, each image left out
+kernel            by :func:`classifiers.kernel`, each image left out
+neighbours        distance to the nearest images of the own class minus that of other classes, in the metric of the
+                  discriminant
 support_loss      loss of a support image under its own tasks adapted without it (of rows, in their own task)
 task_loss         rows only: loss of a query row in its own task
 others            rows only: mean of ``classifier`` over the other rows of the task
 votes             rows only: share of the image's rows that give it another class
-self_influence    squared norm of the gradient of the row's loss by the meta-parameters, by random directions
-harm              minus the influence on the held-out loss, by gradients alone (``dot``)
+self_influence    log of the squared norm of the gradient of the row's loss by the meta-parameters, by random probes
+harm              minus the influence on the held-out loss, by the dot product of gradients
 cross_validated   minus the log-probability by five-fold cross-validation of a small network (slow)
 ================= ==========================================================================================
 """
@@ -25,7 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -42,46 +43,55 @@ from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
 from core.maml.objective import Bilevel
 from core.maml.vectors import flatten
-from core.review.classifiers import Labelled, discriminant, kernel, neighbours
+from core.review.classifiers import LabelledFeatures, discriminant, kernel, neighbours
 from core.review.cross_validation import cross_validated
 from core.review.features import SHIFTS, image_features
 from core.review.image_labels import ImageLabelPairs
-from core.review.scoring import score_pairs, shape_of
+from core.review.scoring import score_pairs, task_shape
 from core.runtime.progress import Progress
 from core.tasks.tasklist import TaskList
 
 FAST = ("loss", "margin", "classifier", "discriminant", "kernel", "neighbours", "support_loss")
 ROWS = ("task_loss", "others", "votes")
-_DIRECTIONS = 6
-_FLOOR = -60.0  # of log-probabilities
+_PROBES = 6
+"""Random directions of the Hutchinson estimate; its relative error is about (2 / probes)^0.5, enough to rank by."""
+_LOG_P_FLOOR = -60.0
+"""Log-probabilities below are cut off, as float32 underflows near them."""
+_LABEL_NOISE = 0.1
+"""Share of label errors assumed when the pool of the classifiers is fitted."""
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """What scores are computed from.
+class ScoreInputs:
+    """The inputs of the scores.
 
     Attributes:
         heldout: Target of ``harm``.
-        features: ``(images of the set, d)`` of the model at ``params``; rows of images in no task are not used.
-        episodes_of: Makes a task list computable.
+        features: ``(images of the set, d)`` of the model at ``params`` (:func:`features_of`); rows of images in no
+            task are not used. None until they are computed.
+        episodes_of: Returns the episodes of a task list on the device.
     """
 
     images: ImageSet
     model: Bilevel
     params: Params
     heldout: TaskList
-    features: np.ndarray
+    features: np.ndarray | None
     episodes_of: Callable[[TaskList], Episodes]
+
+    def with_features(self, features: np.ndarray) -> ScoreInputs:
+        """Return the same inputs with features."""
+        return replace(self, features=features)
 
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """What to compute.
+    """The scores to compute.
 
     Attributes:
-        members: Of ``SLOW``, those to compute too.
-        rounds: Of scoring tasks.
-        seed: Of all that is random.
+        members: Slow scores to add, of :data:`SLOW`.
+        rounds: Rounds of scoring tasks.
+        seed: Random seed.
     """
 
     members: tuple[str, ...] = ()
@@ -91,13 +101,13 @@ class ScoreSettings:
 
 @dataclass(frozen=True, eq=False)
 class ScoreTable:
-    """Scores of n items.
+    """The scores of n items.
 
     Attributes:
-        scores: ``(n,)`` a column; what could not be computed of an item is the median.
-        log_p: Log-probability of every class for every image of the claims by the classifiers, ``(images, classes)``.
+        scores: One column per score, ``(n,)`` each; the median where a score could not be computed for an item.
+        log_p: Log-probability of every class for every image by the classifiers, ``(images, classes)``.
         images: ``(images,)`` positions in the image set, sorted: the rows of ``log_p`` and ``placed``.
-        placed: ``(images, d)``: in the metric of the discriminant.
+        placed: ``(images, d)`` features in the metric of the discriminant.
         seconds: By stage.
     """
 
@@ -109,11 +119,11 @@ class ScoreTable:
 
 
 def features_of(
-    images: ImageSet, model: Bilevel, params: Params, claims: ImageLabelPairs, progress: Progress
+    images: ImageSet, model: Bilevel, params: Params, pairs: ImageLabelPairs, progress: Progress
 ) -> np.ndarray:
-    """Features of every image of the claims, at its place in the image set; zeros elsewhere."""
-    some = np.unique(claims.image)
-    progress.stage("what the model sees", len(some) * SHIFTS)
+    """Return features of every image of the pairs, ``(images of the set, d)``; zeros for other images."""
+    some = np.unique(pairs.image)
+    progress.stage("features", len(some) * SHIFTS)
     found = image_features(model.network, params, images, some, progress.advance)
     every = np.zeros((len(images), found.shape[1]), np.float32)
     every[some] = found
@@ -121,12 +131,17 @@ def features_of(
 
 
 def score_labels(
-    source: Source, claims: ImageLabelPairs, tasks: TaskList, by_row: bool, settings: ScoreSettings, progress: Progress
+    inputs: ScoreInputs,
+    pairs: ImageLabelPairs,
+    tasks: TaskList,
+    by_row: bool,
+    settings: ScoreSettings,
+    progress: Progress,
 ) -> ScoreTable:
-    """Scores of every item: of every claim, or with ``by_row`` of every row of ``tasks`` that makes one.
+    """Return the scores of every item: of every pair, or with ``by_row`` of every row of ``tasks`` in use.
 
     Args:
-        tasks: Tasks whose rows make these claims; without ``by_row`` not necessarily all of them.
+        tasks: Tasks with these pairs; without ``by_row`` not necessarily all of them.
     """
     seconds: dict[str, float] = {}
 
@@ -138,76 +153,77 @@ def score_labels(
 
     with timed("classifiers"):
         progress.stage("classifiers", 3)
-        found = _classified(source, claims, progress)
-    scores: dict[str, np.ndarray] = dict(found.scores)
+        found = _classifier_scores(inputs, pairs, progress)
+    scores = {str(name): score.to_numpy() for name, score in found.scores.items()}
     with timed("scoring tasks"):
-        shape = shape_of(tasks)
-        progress.stage("scoring tasks", settings.rounds * -(-len(claims) // (shape.ways * shape.queries)))
-        seen = score_pairs(
-            source.model,
-            source.params,
-            claims,
+        shape = task_shape(tasks)
+        progress.stage("scoring tasks", settings.rounds * -(-len(pairs) // (shape.ways * shape.queries)))
+        stats = score_pairs(
+            inputs.model,
+            inputs.params,
+            pairs,
             shape,
-            source.episodes_of,
-            source.images.ids,
+            inputs.episodes_of,
+            inputs.images.ids,
             rounds=settings.rounds,
             seed=settings.seed,
             on_chunk=progress.advance,
         )
-    scores |= {"loss": seen.mean_loss, "margin": seen.mean_margin}
+    scores |= {"loss": stats.mean_loss, "margin": stats.mean_negative_margin}
     if "cross_validated" in settings.members:
         with timed("cross-validation"):
             progress.stage("cross-validation", 5)
             scores["cross_validated"] = -np.maximum(
-                cross_validated(source.images, claims, settings.seed, progress.advance), _FLOOR
+                cross_validated(inputs.images, pairs, settings.seed, progress.advance), _LOG_P_FLOOR
             )
     table = pd.DataFrame(scores)
-    rows = _row_scores(source, tasks, settings, progress, timed)
-    of_row = _claim_of_row(claims, tasks, source.images)
-    made = of_row >= 0
+    rows = _row_scores(inputs, tasks, settings, progress, timed)
+    of_row = _pair_of_row(pairs, tasks, inputs.images)
+    in_use = of_row >= 0
     if by_row:
-        table = table.iloc[of_row[made]].reset_index(drop=True)
-        table = pd.concat([table, rows[made].reset_index(drop=True)], axis=1)
-        table["votes"] = 1 - claims.share[of_row[made]]
-        table["others"] = _others(table["classifier"], tasks.rows["task_id"][made])
-        # Of a row that is no query, or no support, its own task says the one thing that it can.
+        table = table.iloc[of_row[in_use]].reset_index(drop=True)
+        table = pd.concat([table, rows[in_use].reset_index(drop=True)], axis=1)
+        table["votes"] = 1 - pairs.share[of_row[in_use]]
+        table["others"] = _mean_of_other_rows(table["classifier"], tasks.rows["task_id"][in_use])
+        # A row has one of the two losses in its own task, by its role; it stands for both.
         own = table["task_loss"].fillna(table["support_loss"])
         table["task_loss"], table["support_loss"] = own, table["support_loss"].fillna(table["task_loss"])
     else:
-        means = rows.drop(columns="task_loss")[made].groupby(of_row[made]).mean()
-        table = pd.concat([table, means.reindex(range(len(claims)))], axis=1)
+        means = rows.drop(columns="task_loss")[in_use].groupby(of_row[in_use]).mean()
+        table = pd.concat([table, means.reindex(range(len(pairs)))], axis=1)
     table = table.fillna(table.median()).fillna(0.0)
     return ScoreTable(table, found.log_p, found.images, found.placed, seconds)
 
 
-def _classified(source: Source, claims: ImageLabelPairs, progress: Progress) -> ScoreTable:
-    main = np.flatnonzero(claims.main)
-    main = main[np.argsort(claims.image[main])]
-    images = claims.image[main]
-    given = Labelled(source.features[images], claims.label[main], len(claims.classes), claims.share[main])
+def _classifier_scores(inputs: ScoreInputs, pairs: ImageLabelPairs, progress: Progress) -> ScoreTable:
+    main = np.flatnonzero(pairs.is_main)
+    main = main[np.argsort(pairs.image[main])]
+    images = pairs.image[main]
+    assert inputs.features is not None
+    given = LabelledFeatures(inputs.features[images], pairs.label[main], len(pairs.classes), pairs.share[main])
     one, placed = discriminant(given)
     progress.advance()
     two = kernel(given)
     progress.advance()
     near = neighbours(placed, given)
     progress.advance()
-    both = _pooled(one, two, given)
-    at = np.searchsorted(images, claims.image)
+    both = _log_pool(one, two, given)
+    at = np.searchsorted(images, pairs.image)
     scores = {
-        name: -np.maximum(log_p[at, claims.label], _FLOOR)
+        name: -np.maximum(log_p[at, pairs.label], _LOG_P_FLOOR)
         for name, log_p in (("classifier", both), ("discriminant", one), ("kernel", two))
     }
-    # An image's neighbours speak of its main class alone; of its other classes the opposite.
-    scores["neighbours"] = np.where(claims.main, near[at], -near[at])
+    # Neighbours rate the main class of an image; its other classes get the opposite.
+    scores["neighbours"] = np.where(pairs.is_main, near[at], -near[at])
     return ScoreTable(pd.DataFrame(scores), both, images, placed)
 
 
-def _pooled(one: np.ndarray, two: np.ndarray, given: Labelled) -> np.ndarray:
-    """The logarithmic pool of two classifiers that finds the given labels likeliest, wrong ones reckoned with."""
+def _log_pool(one: np.ndarray, two: np.ndarray, given: LabelledFeatures) -> np.ndarray:
+    """Return the logarithmic pool of two classifiers with the weight of highest likelihood under label noise."""
 
     def likelihood(weight: float) -> float:
         p = np.exp(log_softmax((1 - weight) * one[known] + weight * two[known], 1)[np.arange(len(known)), labels])
-        return float(np.log(0.9 * p + 0.1 / given.classes).mean())
+        return float(np.log((1 - _LABEL_NOISE) * p + _LABEL_NOISE / given.classes).mean())
 
     known = np.flatnonzero(np.isfinite(one).all(1) & np.isfinite(two).all(1))
     labels = given.labels[known]
@@ -216,37 +232,39 @@ def _pooled(one: np.ndarray, two: np.ndarray, given: Labelled) -> np.ndarray:
 
 
 def _row_scores(
-    source: Source,
+    inputs: ScoreInputs,
     tasks: TaskList,
     settings: ScoreSettings,
     progress: Progress,
     timed: Callable[[str], AbstractContextManager[None]],
 ) -> pd.DataFrame:
-    """What own tasks say of the rows: one row a row of the task table."""
-    episodes = source.episodes_of(tasks)
+    """Return the scores of rows in their own tasks: one row per row of the task table."""
+    episodes = inputs.episodes_of(tasks)
     table = pd.DataFrame(index=range(len(tasks.rows)))
     query = (tasks.rows["role"] == "query").to_numpy()
     with timed("own tasks"):
         progress.stage("own tasks", len(tasks))
-        found = evaluate(source.model, source.params, episodes, progress.advance)
+        found = evaluate(inputs.model, inputs.params, episodes, progress.advance)
         table.loc[query, "task_loss"] = found.rows["loss"].to_numpy()
-        table["support_loss"] = left_out_losses(source, tasks, progress)
+        table["support_loss"] = left_out_support_losses(inputs, tasks, progress)
     if "self_influence" in settings.members:
         with timed("self-influence"):
-            table["self_influence"] = _gradient_norms(source, episodes, settings.seed, progress)
+            table["self_influence"] = _gradient_norms(inputs, episodes, settings.seed, progress)
     if "harm" in settings.members:
         with timed("harm"):
-            heldout = source.episodes_of(source.heldout)
-            v, _ = target_gradient(source.model, source.params, heldout)
+            heldout = inputs.episodes_of(inputs.heldout)
+            v, _ = target_gradient(inputs.model, inputs.params, heldout)
             progress.stage("harm", len(tasks))
-            scored = instance_table(source.model, source.params, v, episodes, progress.advance)
+            scored = instance_table(inputs.model, inputs.params, v, episodes, progress.advance)
             table["harm"] = -scored["score"].to_numpy()
     return table
 
 
-def left_out_losses(source: Source, tasks: TaskList, progress: Progress) -> np.ndarray:
-    """``(rows,)``: loss of every support row under its task adapted without it and one other row of every class;
-    NaN for query rows, and where a class would have no support left."""
+def left_out_support_losses(inputs: ScoreInputs, tasks: TaskList, progress: Progress) -> np.ndarray:
+    """Return ``(rows,)`` losses of support rows under their tasks adapted without them and a row of every other class.
+
+    NaN for query rows, and where a class would have no support left.
+    """
     rows = tasks.rows
     support = rows[(rows["role"] == "support") & (rows["weight"] > 0)]
     turn = support.groupby(["task_id", "label"], sort=False).cumcount().to_numpy()
@@ -262,37 +280,37 @@ def left_out_losses(source: Source, tasks: TaskList, progress: Progress) -> np.n
         gone = out[np.searchsorted(support.index, here.index)]
         split = here.assign(role=np.where(gone, "query", "support"))
         split = split.iloc[np.lexsort((gone, pd.factorize(split["task_id"])[0]))]
-        found = evaluate(source.model, source.params, source.episodes_of(TaskList(split.reset_index(drop=True))))
+        found = evaluate(inputs.model, inputs.params, inputs.episodes_of(TaskList(split.reset_index(drop=True))))
         losses[split.index[split["role"] == "query"]] = found.rows["loss"].to_numpy()
         progress.advance(0)
     return losses
 
 
-def _gradient_norms(source: Source, episodes: Episodes, seed: int, progress: Progress) -> np.ndarray:
-    """``(rows,)``: ``E (g . r)^2`` over random r of independent unit variance (Hutchinson 1989), as a logarithm."""
-    size = flatten(source.params)
+def _gradient_norms(inputs: ScoreInputs, episodes: Episodes, seed: int, progress: Progress) -> np.ndarray:
+    """Return ``(rows,)`` logarithms of ``E (g . r)^2`` over random r of independent unit variance (Hutchinson 1989)."""
+    size = flatten(inputs.params)
     generator = torch.Generator().manual_seed(seed)
-    progress.stage("self-influence", _DIRECTIONS * len(episodes))
+    progress.stage("self-influence", _PROBES * len(episodes))
     total = np.zeros(len(episodes.tasks.rows))
-    for _ in range(_DIRECTIONS):
+    for _ in range(_PROBES):
         direction: Tensor = torch.randn(size.shape, generator=generator, dtype=torch.float64).to(size)
-        table = instance_table(source.model, source.params, direction, episodes, progress.advance)
+        table = instance_table(inputs.model, inputs.params, direction, episodes, progress.advance)
         total += table["score"].to_numpy() ** 2
-    return np.log(total / _DIRECTIONS + 1e-300)
+    return np.log(total / _PROBES + 1e-300)
 
 
-def _claim_of_row(claims: ImageLabelPairs, tasks: TaskList, images: ImageSet) -> np.ndarray:
-    """``(rows,)``: the claim that every row makes; -1 for none."""
+def _pair_of_row(pairs: ImageLabelPairs, tasks: TaskList, images: ImageSet) -> np.ndarray:
+    """Return ``(rows,)``: the pair of every row; -1 for none."""
     rows = tasks.rows
-    code = {name: number for number, name in enumerate(claims.classes)}
+    code = {name: number for number, name in enumerate(pairs.classes)}
     image = rows["image_id"].map(images.index).to_numpy()
     label = rows["class"].map(code).fillna(-1).to_numpy().astype(np.int64)
-    known = pd.Series(np.arange(len(claims)), index=claims.image * len(claims.classes) + claims.label)
-    found = known.reindex(image * len(claims.classes) + label).fillna(-1).to_numpy().astype(np.int64)
+    known = pd.Series(np.arange(len(pairs)), index=pairs.image * len(pairs.classes) + pairs.label)
+    found = known.reindex(image * len(pairs.classes) + label).fillna(-1).to_numpy().astype(np.int64)
     return np.where((label >= 0) & (rows["weight"] > 0).to_numpy(), found, -1)
 
 
-def _others(score: pd.Series, task_id: pd.Series) -> np.ndarray:
+def _mean_of_other_rows(score: pd.Series, task_id: pd.Series) -> np.ndarray:
     groups = score.groupby(task_id.to_numpy(), sort=False)
     size = groups.transform("size")
     return ((groups.transform("sum") - score) / np.maximum(size - 1, 1)).to_numpy()

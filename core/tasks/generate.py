@@ -42,13 +42,16 @@ class TaskFolder:
         return load_images(self.data, self.description.get("data_hash", ""))
 
 
-def generate(settings: TaskSettings) -> TaskFolder:
+def generate(settings: TaskSettings, images: ImageSet | None = None) -> TaskFolder:
     """Draw the tasks of ``settings``.
+
+    Args:
+        images: The images to draw from; None: those that ``settings.data`` names.
 
     Raises:
         UserError: the settings ask for more than the images hold.
     """
-    images = load_images(settings.data)
+    images = load_images(settings.data) if images is None else images
     if settings.split == "auto":
         settings = replace(settings, split="images" if images.splits is None else "official")
     if settings.split == "official":

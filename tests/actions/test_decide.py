@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from core.actions.decide import first_of_queue, mark, suggestions_of_task
+from core.actions.decide import mark, suggestions_of_task
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.decisions.log import Item
+from core.review.suggestions import first_items
 from core.runtime.errors import UserError
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run
@@ -64,11 +65,11 @@ def test_relabelling_is_by_the_name_of_the_class(decided: Workspace) -> None:
     mark(decided, instances=[(row["task_id"], row["role"], row["image_id"])], verdict="relabel", label=names[5])
     (entry,) = decided.decisions.current().values()
     assert (entry.verdict, entry.label) == ("relabel", 5)
-    with pytest.raises(UserError, match="no class 'eleven'"):
+    with pytest.raises(UserError, match="'eleven'"):
         mark(decided, images=[row["image_id"]], verdict="relabel", label="eleven")
-    with pytest.raises(UserError, match="needs a new label"):
+    with pytest.raises(UserError, match="relabel"):
         mark(decided, images=[row["image_id"]], verdict="relabel")
-    with pytest.raises(UserError, match="no label of its own"):
+    with pytest.raises(UserError, match="task"):
         mark(decided, tasks=[row["task_id"]], verdict="relabel", label=names[5])
 
 
@@ -82,9 +83,10 @@ def test_what_is_not_in_the_tasks_is_refused(decided: Workspace) -> None:
         {"tasks": [row["image_id"]]},
         {"instances": [(row["task_id"], other, row["image_id"])]},
     ):
-        with pytest.raises(UserError, match="is not in the training tasks"):
+        (named,) = (name if isinstance(name, str) else "/".join(name) for (name,) in wrong.values())
+        with pytest.raises(UserError, match=named):
             mark(decided, **wrong)
-    with pytest.raises(UserError, match="nothing to mark"):
+    with pytest.raises(UserError):
         mark(decided)
     assert decided.decisions.history() == []
 
@@ -137,12 +139,12 @@ def test_the_suggestions_of_a_task_become_decisions_on_its_rows(decided: Workspa
     assert found(0.5) == sure
     assert found(0).keys() == {*sure, mine["image_id"][4], mine["image_id"][5]}
     assert suggestions_of_task(decided, queue, task, 0.95) == []
-    with pytest.raises(UserError, match="no task"):
+    with pytest.raises(UserError, match="'t9'"):
         suggestions_of_task(decided, queue, "t9", 0.5)
-    worst = first_of_queue(queue, 2)
+    worst = first_items(queue.table("items.parquet"), 2)
     assert worst == [
         (Item("image", image_id=mine["image_id"][0]), other[mine["class"][0]]),
         (Item("instance", task, mine["role"][1], mine["image_id"][1]), other[mine["class"][1]]),
     ]
-    with pytest.raises(UserError, match="only 8 items"):
-        first_of_queue(queue, 9)
+    with pytest.raises(UserError, match="8"):
+        first_items(queue.table("items.parquet"), 9)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.actions.duplicates import duplicates, newest_duplicates, sentences
+from core.actions.duplicates import duplicates, newest_duplicates, summary_text
 from core.data import ImageSet
 from core.runtime.progress import Progress
 from core.workspace.workspace import Project, Workspace
@@ -69,6 +69,6 @@ def test_pairs_and_leaks_of_a_workspace(problem: Workspace, tmp_path: Path) -> N
     assert support["image_id"] in set(across["image_id"])
     assert all("t0" in set(np.ravel(tasks)) or len(tasks) for tasks in across["tasks"])
     assert sum(summary["histogram"]["counts"]) <= summary["images"]
-    assert sentences(run)[0].startswith(f"{summary['images']} images of the tasks: {summary['pairs']} pairs")
+    assert str(summary["pairs"]) in summary_text(run)[0]
     assert newest_duplicates(workspace, workspace.project()) == run
     assert newest_duplicates(problem, problem.project()) is None, "another data set is another question"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.actions.decide import mark
 from core.actions.edit import cache_key, edit, run_kind, step_settings
 from core.actions.evaluate import evaluation
@@ -25,6 +25,7 @@ from core.editing.newton import CURVATURE_STAGE, GRADIENT_STAGE, SHARES, TRIAL_S
 from core.editing.settings import DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, NEWTON, STEP_METHODS
 from core.editing.steps import REWIND_TASKS, StepSettings, single_task_finetune, start_text
 from core.maml.evaluation import evaluate
+from core.maml.loaded import Loaded
 from core.maml.training import SNAPSHOTS, Snapshot, TrainSettings
 from core.maml.vectors import flatten
 from core.runtime.errors import Cancelled, UserError
@@ -77,12 +78,12 @@ def made(
 
 
 def load_workspace(workspace: Workspace) -> Loaded:
-    return Loaded(workspace.project(), COMPUTE)
+    return load(workspace.project(), COMPUTE)
 
 
 def test_the_newton_run_is_the_step_on_the_changed_tasks(workspace: Workspace) -> None:
     run, loaded = made(workspace, "newton"), load_workspace(workspace)
-    episodes = loaded.episodes(cleaned(loaded.project.tasks.train, workspace.changes()))
+    episodes = loaded.episodes(cleaned(loaded.tasks, workspace.changes()))
     assert len(episodes) == KEPT
     want = newton_edit(loaded.model, loaded.params, episodes)
     have = load_model(run.folder / "model").params
@@ -101,7 +102,7 @@ def test_steps_begin_at_the_present_model(workspace: Workspace) -> None:
     loaded = load_workspace(workspace)
     changes = workspace.changes()
     for method, found, cleared in (("steps", run, changes), ("steps-all", made(workspace, "steps-all"), Changes())):
-        episodes = loaded.episodes(cleaned(loaded.project.tasks.train, cleared))
+        episodes = loaded.episodes(cleaned(loaded.tasks, cleared))
         want = single_task_finetune(loaded.model, loaded.params, episodes, StepSettings(40))
         have = loaded.place(load_model(found.folder / "model").params)
         assert torch.allclose(flatten(have), flatten(want), rtol=1e-6, atol=1e-8), method
@@ -133,7 +134,7 @@ def test_steps_begin_at_the_snapshot_with_the_lowest_heldout_loss(workspace: Wor
         ), "the present model is the last candidate; all 4 held-out tasks chose"
         assert re.findall(r"\d+ of \d+|\d+ held-out", start_text(figures)) == ["2 of 2", "4 held-out"]
         assert figures["cost"]["meta_gradients"] == settings.budget + 0.5 * 4 * 3
-        episodes = loaded.episodes(cleaned(loaded.project.tasks.train, changes))
+        episodes = loaded.episodes(cleaned(loaded.tasks, changes))
         want = single_task_finetune(loaded.model, better, episodes, settings)
         have = loaded.place(load_model(run.folder / "model").params)
         assert torch.allclose(flatten(have), flatten(want), rtol=1e-6, atol=1e-8), method

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from typer.testing import CliRunner
-
 from core.actions.decide import mark
-from core.actions.report import report
-from core.cli import app
+from core.actions.report import report_html
+from core.review.review_queue import Queue
+from core.review.review_state import read_state
 from core.ui.review.forecast import forecast_now
-from core.ui.review.queue import Queue
-from core.ui.review.state import decided
 from tests.actions.reviewed import small_workspace
+from tests.cli.shell import Shell
 from tests.ui.queue_fixture import write_queue
 
 
@@ -30,18 +28,15 @@ def test_command_line_report_and_page_agree_on_an_image_removal_and_a_conflict(t
         mark(workspace, instances=[where], verdict=verdict, reviewer=reviewer)  # type: ignore[arg-type]
     assert len(workspace.decisions.conflicts()) == 1
 
-    printed = CliRunner().invoke(app, ["review", "show", "-w", str(workspace.folder), "--top", "0"]).output
-    by_command_line = re.search(r"([\d,]+) of them wrong", printed)
-    by_report = re.search(r"([\d,]+) of them wrong", " ".join(report(workspace).split()))
-    names = workspace.project().images.class_names
-    number = {name: at for at, name in enumerate(names)}
-    columns = (items[name].map(number).to_numpy() for name in ("class", "suggested"))
-    queue = Queue(run, items, *columns, names)
-    state = decided(workspace.decisions, queue, None)
+    printed = Shell(tmp_path).done("review", "show", "-w", str(workspace.folder), "--top", "0").out
+    by_command_line = re.search(r"([\d,]+) of them wrong", " ".join(printed))
+    by_report = re.search(r"([\d,]+) of them wrong", " ".join(report_html(workspace).split()))
+    queue = Queue.of_table(run.folder, items, workspace.project().images.class_names)
+    state = read_state(workspace.decisions, queue, None)
     assert by_command_line is not None
     assert by_report is not None
     assert int(by_command_line[1]) == removed
     assert int(by_report[1]) == removed
-    assert forecast_now(queue, state).found == removed
+    assert forecast_now(queue, state).on_items.errors_found == removed
     assert sum(entry.verdict == "remove" for entry in state.entries.values()) == removed + 1
     assert set(state.conflicts) == {int(row["rank"])}

@@ -1,4 +1,4 @@
-"""Rankings of a tiny workspace by every method, against what the methods say by hand."""
+"""Rankings of a tiny workspace by every method, against the methods written out by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.actions.rank import ranking
 from core.actions.train import train_model
 from core.checkpoints.model import TRAJECTORY, ModelSpec
@@ -25,10 +25,11 @@ from core.influence.methods import METHODS, SolveSettings, estimator
 from core.influence.self_influence import directions
 from core.influence.settings import SOLVERS, check_fits
 from core.influence.solve import ITERATIONS_ADVICE, ROUNDING_ADVICE, Solver
-from core.influence.solvers import lanczos
+from core.influence.solvers import DIVERGED, NOT_CONVERGED, SolveError, lanczos
 from core.influence.targets import Target
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
+from core.maml.loaded import Loaded
 from core.maml.objective import Task
 from core.maml.training import TrainSettings
 from core.maml.vectors import flatten, unflatten
@@ -78,7 +79,7 @@ def scores(run: Run, name: str = "tasks") -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def loaded(workspace: Workspace) -> Loaded:
-    return Loaded(workspace.project(), EXACT)
+    return load(workspace.project(), EXACT)
 
 
 def tasks_of(episodes: Episodes) -> list[Task]:
@@ -92,7 +93,7 @@ def adapted(loaded: Loaded, leaves: Params, task: Task) -> Params:
     """One step of plain MAML by torch.autograd."""
     loss = F.cross_entropy(loaded.model.network(leaves, task.xs), task.ys)
     slopes = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
-    rate = loaded.project.model.spec.rate
+    rate = loaded.model.adaptation.rate
     return {name: value - rate * slope for (name, value), slope in zip(leaves.items(), slopes, strict=True)}
 
 
@@ -129,7 +130,7 @@ def test_every_method_ranks_tasks_instances_and_images(workspace: Workspace, met
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_reports_what_it_did(workspace: Workspace, method: str) -> None:
+def test_every_method_reports_its_settings_and_diagnostics(workspace: Workspace, method: str) -> None:
     chosen, report = estimator(method), ranked(workspace, method).json("solver.json")
     assert report["method"] == method
     assert report["words"] == METHODS[method].description
@@ -184,8 +185,9 @@ def test_every_solver_ranks_with_every_curvature_that_it_fits(
 ) -> None:
     """The series alone cannot tell how much damping an indefinite curvature needs."""
     if solver == "neumann" and curvature in ("exact", "direct"):
-        with pytest.raises(UserError, match=r"Neumann series diverges.*Raise the damping, or use cg"):
+        with pytest.raises(SolveError) as caught:
             ranked(workspace, "task-if", curvature=curvature, solver=solver, curvature_tasks=3)
+        assert caught.value.reason == DIVERGED
         return
     rank = 20 if solver == "low-rank" else 0
     run = ranked(workspace, "task-if", curvature=curvature, solver=solver, curvature_tasks=3, rank=rank)
@@ -218,19 +220,20 @@ def test_tracin_is_the_sum_over_snapshots_by_hand(workspace: Workspace, loaded: 
     close(scores(ranked(workspace, "tracin")), want, 1e-5)
 
 
-def test_tracin_is_that_of_dattri(workspace: Workspace, loaded: Loaded) -> None:
+def test_tracin_equals_that_of_dattri(workspace: Workspace, loaded: Loaded) -> None:
     snapshots = workspace.trajectory()
     checkpoints, rates = [loaded.place(s.params) for s in snapshots], [s.rate for s in snapshots]
     theirs = dattri_tracin(loaded.model, checkpoints, rates, loaded.train, loaded.heldout)
     close(scores(ranked(workspace, "tracin")), theirs.mean(1), 1e-4)
-    one = loaded.project.tasks.heldout.task_ids[1]
+    one = loaded.heldout_tasks.task_ids[1]
     close(scores(ranked(workspace, "tracin", target=one)), theirs[:, 1], 1e-4)
 
 
 def test_a_model_without_snapshots_has_no_tracin(copy: Workspace) -> None:
     (copy.folder / "model" / TRAJECTORY).unlink()
-    with pytest.raises(UserError, match=r"without snapshots.*Train it with the train command, or use another method"):
+    with pytest.raises(UserError) as caught:
         ranked(copy, "tracin")
+    assert "train" in caught.value.fix
     assert len(copy.runs.all("rank")) == 0
     assert len(scores(ranked(copy, "dot"))) == TASKS
 
@@ -254,7 +257,7 @@ def test_cg_neumann_and_a_basis_of_full_rank_agree(workspace: Workspace) -> None
     assert all(report["residual"] <= 1e-8 for report in reports)
 
 
-def test_a_solve_that_rounding_ends_is_refused_with_what_helps(copy: Workspace) -> None:
+def test_a_solve_that_stagnates_is_refused_with_advice(copy: Workspace) -> None:
     single = Compute("cpu", "float32")
     tight = {"tolerance": 1e-12, "iterations": 2000}  # far below the rounding of float32
     with pytest.raises(UserError) as caught:
@@ -329,12 +332,12 @@ def test_direct_if_by_hand(workspace: Workspace, loaded: Loaded) -> None:
 
 
 def solver(workspace: Workspace, folder: Path, **settings: Any) -> Solver:
-    loaded = Loaded(workspace.project(), EXACT)
+    loaded = load(workspace.project(), EXACT)
     folder.mkdir()
     return Solver(loaded, loaded.model, SolveSettings(**settings), RunWriter(folder), Progress())
 
 
-def test_a_subsample_takes_the_tasks_of_highest_loss_or_entropy(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_subsample_has_the_tasks_of_highest_loss_or_entropy(workspace: Workspace, tmp_path: Path) -> None:
     run = ranked(workspace, "task-if")
     rows = run.table("instances.parquet")
     entropy = rows[rows["role"] == "query"].groupby("task_id", sort=False)["entropy"].mean().to_numpy()
@@ -350,7 +353,7 @@ def test_a_subsample_takes_the_tasks_of_highest_loss_or_entropy(workspace: Works
     assert solver(workspace, tmp_path / "all", curvature_tasks=TASKS, subsample="difficulty").positions is None
 
 
-def test_a_random_subsample_follows_its_seed(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_random_subsample_depends_on_its_seed(workspace: Workspace, tmp_path: Path) -> None:
     drawn = [
         solver(workspace, tmp_path / f"{number}", curvature_tasks=3, seed=seed).positions
         for number, seed in enumerate((0, 0, 1, 2))
@@ -393,7 +396,7 @@ def row_products(loaded: Loaded, way: Params) -> np.ndarray:
         leaves = {name: value.clone().requires_grad_() for name, value in loaded.params.items()}
         inner = (s * F.cross_entropy(loaded.model.network(leaves, task.xs), task.ys, reduction="none")).mean()
         slopes = torch.autograd.grad(inner, list(leaves.values()), create_graph=True)
-        rate = loaded.project.model.spec.rate
+        rate = loaded.model.adaptation.rate
         theta = {name: value - rate * slope for (name, value), slope in zip(leaves.items(), slopes, strict=True)}
         outer = (q * F.cross_entropy(loaded.model.network(theta, task.xq), task.yq, reduction="none")).mean()
         total = torch.autograd.grad(outer, list(leaves.values()), create_graph=True)
@@ -402,7 +405,7 @@ def row_products(loaded: Loaded, way: Params) -> np.ndarray:
     return np.concatenate(found)
 
 
-def test_self_influence_names_no_target_and_puts_the_suspicious_first(workspace: Workspace) -> None:
+def test_self_influence_has_no_target_and_suspicious_items_come_first(workspace: Workspace) -> None:
     run = ranked(workspace, "self-influence")
     assert ranked(workspace, "self-influence", target="h1").id == run.id
     for name in ("tasks", "instances", "images"):
@@ -415,7 +418,7 @@ def test_self_influence_by_a_basis_of_full_rank_is_that_of_exact_solves(workspac
     report = ranked(workspace, "self-influence", rank=10_000, probes=12).json("solver.json")
     assert report["basis_error"] < 1e-3
     assert report["sketch_error"] < 0.7
-    with pytest.raises(UserError, match=r"needs the low-rank solver"):
+    with pytest.raises(UserError, match="low-rank"):
         ranked(workspace, "self-influence", solver="cg")
 
 
@@ -467,7 +470,7 @@ def counted(products: list[str], work: Callable[[], object]) -> int:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_interrupted_ranking_goes_on_where_it_was(
+def test_an_interrupted_ranking_resumes(
     copy: Workspace, products: list[str], stage: str, method: str, parts: dict[str, Any]
 ) -> None:
     chosen, compute = estimator(method, **parts), Compute("cpu", "float64", chunk=3)
@@ -491,15 +494,15 @@ def test_an_interrupted_ranking_goes_on_where_it_was(
     np.testing.assert_array_equal(have, scores(copy.runs.all("rank")[0], "instances"))
 
 
-def test_a_ranking_asked_again_computes_nothing(workspace: Workspace, products: list[str]) -> None:
+def test_a_repeated_ranking_computes_nothing(workspace: Workspace, products: list[str]) -> None:
     first = ranked(workspace, "task-if")
     assert counted(products, lambda: ranked(workspace, "task-if")) == 0
     assert ranked(workspace, "task-if").id == first.id != ranked(workspace, "task-if-exact").id
 
 
-def test_a_solve_that_stops_early_is_no_ranking(copy: Workspace) -> None:
-    with pytest.raises(UserError, match=r"solve stopped at a relative residual of .* after 2 iterations"):
-        ranked(copy, "task-if", iterations=2, tolerance=1e-6)
-    with pytest.raises(UserError, match="solve stopped at a relative residual"):
-        ranked(copy, "task-if", solver="neumann", iterations=2, tolerance=1e-6)
+def test_a_solve_that_stops_early_gives_no_ranking(copy: Workspace) -> None:
+    for solver in ("cg", "neumann"):
+        with pytest.raises(SolveError, match=r"\b2\b") as caught:
+            ranked(copy, "task-if", solver=solver, iterations=2, tolerance=1e-6)
+        assert caught.value.reason == NOT_CONVERGED
     assert copy.runs.all("rank") == []

@@ -14,10 +14,11 @@ import pytest
 
 from core.actions import report as module
 from core.actions.queue import KIND
-from core.actions.report import report, write_report
-from core.actions.report_figures import Line, chart, thumbnail
+from core.actions.report import report_html, write_report
 from core.decisions.log import Decision
+from core.review import report_figures
 from core.review.forecast import Forecast
+from core.review.report_figures import Line, chart, thumbnail
 from core.runtime.errors import UserError
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import queue_question, small_workspace, some_items
@@ -98,15 +99,15 @@ def test_one_file_that_loads_nothing_and_runs_nothing(workspace: Workspace, tmp_
 
 
 def test_what_it_says(workspace: Workspace) -> None:
-    page = Page(report(workspace))
+    page = Page(report_html(workspace))
     for words in (
         "5 decided",
-        "2 wrong labels (removed or relabelled)",
+        "2 label errors (removed or relabelled)",
         "1 tasks removed",
         "0 kept",
         "1 unsure",
         "1 in conflict",
-        "no review queue of this problem",
+        "There is no review queue of this problem",
         "Relabelled (1)",
         "→ 7",
         "Removed (1)",
@@ -114,9 +115,9 @@ def test_what_it_says(workspace: Workspace) -> None:
         "mixed up",
         "Conflicts (1)",
         "keep / remove",
-        "No edit of the model for exactly these changes has been run",
+        "No edit of the model with exactly these changes has been run",
         "Comments (1)",
-        "both decided on 1 items and say the same on 0 %",
+        "both decided on 1 items and agree on 0 %",
         workspace.project().hashes["data"],
     ):
         assert words in page.text, words
@@ -126,8 +127,8 @@ def test_what_it_says(workspace: Workspace) -> None:
 def test_the_rest_of_many_pictures_is_counted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     images = some_items(workspace)["image"][3:9]
     workspace.decisions.append([Decision(image, "remove", reviewer="ann") for image in images])
-    monkeypatch.setattr(module, "MOST_TILES", 4)
-    page = Page(report(workspace))
+    monkeypatch.setattr(report_figures, "MAX_TILES", 4)
+    page = Page(report_html(workspace))
     assert "Removed (7)" in page.text
     assert "3 more are in the exported tables" in page.text
 
@@ -146,12 +147,12 @@ def test_measured_and_estimated_effects_stand_apart(workspace: Workspace, monkey
             )
         )
     try:
-        text = Page(report(workspace)).text
+        text = Page(report_html(workspace)).text
     finally:
         for run in made:
             shutil.rmtree(run.folder)
-    assert "measured Fine-tuned for a short time on the changed tasks. 90.0 [88.0, 92.0] +1.2 [-0.1, +2.5]" in text
-    assert "estimate Linear edit: what influence functions expect of a full retrain. Nothing was trained. 90.0" in text
+    assert "measured Fine-tuned briefly on the changed tasks. 90.0 [88.0, 92.0] +1.2 [-0.1, +2.5]" in text
+    assert "estimate Linear edit: the full retrain as influence functions predict it. Nothing was trained. 90.0" in text
     assert text.index("measured Fine-tuned") < text.index("estimate Linear edit")
 
 
@@ -186,13 +187,13 @@ def test_a_calibrated_queue_gives_what_is_left_and_its_curves(
 
     run = workspace.runs.get_or_compute(KIND, queue_question(workspace), work)
     try:
-        page = Page(report(workspace))
+        page = Page(report_html(workspace))
     finally:
         shutil.rmtree(run.folder)
     assert f"Of the {n} items in the review queue 2 were firmly decided" in page.text
-    assert "5 wrong labels expected to be left, 90 % interval 4 to 6" in page.text
+    assert "5 label errors expected to remain, 90 % interval 4 to 6" in page.text
     assert page.seen.count("svg") == 2
-    assert "by the score “loss”, one image an item" in page.text
+    assert "by the score “loss”, one image per item" in page.text
     assert "0.800 to 0.950" in page.text
     assert f"{EVIL} chance" in page.text.replace("  ", " ")
 
@@ -200,12 +201,12 @@ def test_a_calibrated_queue_gives_what_is_left_and_its_curves(
 def test_nothing_decided_and_places_that_cannot_be_written(
     problem: Workspace, workspace: Workspace, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="Nothing was decided"):
-        report(Logged(problem, tmp_path / "empty.sqlite"))
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match="decisions"):
+        report_html(Logged(problem, tmp_path / "empty.sqlite"))
+    with pytest.raises(UserError, match=str(tmp_path)):
         write_report(workspace, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"review\.html"):
         write_report(workspace, tmp_path / "file" / "review.html")
 
 

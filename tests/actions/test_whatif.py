@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from core.actions import preparation
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.actions.edit import edit
 from core.actions.preparation import find_preparation, prepare, prepare_bytes, prepare_cost
 from core.actions.rank import ranking
@@ -33,6 +33,7 @@ from core.influence.basis import KIND as BASIS
 from core.influence.methods import SolveSettings, estimator
 from core.influence.solve import Solver
 from core.influence.targets import Target
+from core.maml.loaded import Loaded
 from core.maml.objective import Task
 from core.maml.training import TrainSettings
 from core.runtime.errors import UserError
@@ -153,7 +154,7 @@ def test_change_gradients_equal_those_computed_without_stored_gradients(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
     drop(copy, *dropped)
-    opened, loaded = open_estimator(copy, EXACT), Loaded(copy.project(), EXACT)
+    opened, loaded = open_estimator(copy, EXACT), load(copy.project(), EXACT)
     for removal in sets:
         after = removal.applied(loaded.train.tasks)
         long = change_gradient(loaded.model, loaded.params, loaded.train, after.weights, after.labels)
@@ -255,7 +256,7 @@ def test_a_query_image_can_be_a_target(copy: Workspace) -> None:
 
 
 def test_the_stored_basis_equals_the_computed_basis(ready: Workspace, tmp_path: Path) -> None:
-    loaded = Loaded(ready.project(), EXACT)
+    loaded = load(ready.project(), EXACT)
     (run,) = ready.runs.all(BASIS)
     kept = read_basis(run.folder, open_estimator(ready, EXACT)._params)
     made = Solver(loaded, loaded.model, SETTINGS, RunWriter(tmp_path), Progress()).basis()
@@ -271,7 +272,7 @@ def test_solves_with_the_same_curvature_share_its_basis(empty: Workspace, tmp_pa
 
     def asked(settings: SolveSettings, compute: Compute = EXACT, *, first_order: bool = False) -> int:
         """How many bases there are after a question."""
-        loaded = Loaded(empty.project(), compute)
+        loaded = load(empty.project(), compute)
         model = replace(loaded.model, first_order=first_order)
         Solver(loaded, model, settings, RunWriter(tmp_path / "work"), Progress(), empty.runs).basis()
         shutil.rmtree(tmp_path / "work")
@@ -287,7 +288,7 @@ def test_solves_with_the_same_curvature_share_its_basis(empty: Workspace, tmp_pa
 
 
 def test_another_model_or_other_tasks_do_not_reuse_a_basis(copy: Workspace, bare: Path, tmp_path: Path) -> None:
-    loaded = Loaded(copy.project(), EXACT)
+    loaded = load(copy.project(), EXACT)
 
     def question(at: Loaded) -> dict[str, object]:
         return Solver(at, at.model, SETTINGS, RunWriter(tmp_path), Progress(), copy.runs).basis_key()
@@ -388,7 +389,7 @@ def test_the_report_holds_residuals_and_sizes(ready: Workspace) -> None:
 
 
 def test_an_estimate_lists_changes_per_class_and_task(ready: Workspace, sets: list[Changes]) -> None:
-    found, loaded = open_estimator(ready, EXACT).changes(sets[0]), Loaded(ready.project(), EXACT)
+    found, loaded = open_estimator(ready, EXACT).changes(sets[0]), load(ready.project(), EXACT)
     query = loaded.heldout.tasks.rows.query("role == 'query'")
     assert {one.name: one.rows for one in found.classes} == query["class"].value_counts().to_dict()
     assert {task.task_id for task in found.tasks} == set(loaded.heldout.tasks.task_ids)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from core.baselines.metatasks import attribution_task, guarded, quiet, task_loader
+from core.baselines.metatasks import attribution_task, check_gradient, quiet, task_loader
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel
@@ -24,7 +24,7 @@ def dattri_tracin(
         device=str(train.device),
     )
     attributor.projector_kwargs = None  # the constructor reads None as its default, a random projection
-    attributor.grad_loss_func = guarded(attributor.grad_loss_func)
-    attributor.grad_target_func = guarded(attributor.grad_target_func)
+    attributor.grad_loss_func = check_gradient(attributor.grad_loss_func)
+    attributor.grad_target_func = check_gradient(attributor.grad_target_func)
     with torch.no_grad():
         return attributor.attribute(task_loader(train), task_loader(heldout)).cpu().numpy()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.baselines.libraries import require
-from core.baselines.trak import projected_dimension, trak_scores
+from core.baselines.trak import RankError, projected_dimension, trak_scores
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.runtime.errors import UserError
@@ -97,7 +97,7 @@ def test_trak_follows_its_formula(checkpoints: int) -> None:
     assert sum(steps) == checkpoints * (TRAIN + 4)
 
 
-def test_a_task_helps_itself_by_trak_and_its_double_gets_the_same_score() -> None:
+def test_trak_scores_a_task_as_helpful_for_itself_and_its_copy_equally() -> None:
     problem = tiny_problem(count=TRAIN)
     first = problem.tasks.rows[problem.tasks.rows["task_id"] == problem.tasks.task_ids[0]]
     tasks = from_rows(pd.concat([problem.tasks.rows, first.assign(task_id="double")]), source="test")
@@ -118,7 +118,7 @@ def test_copies_of_a_task_do_not_count_as_features() -> None:
     problem = tiny_problem(count=1)
     copies = [problem.tasks.rows.assign(task_id=f"copy {copy}") for copy in range(TRAIN)]
     train = episodes(problem, from_rows(pd.concat(copies), source="test"))
-    with pytest.raises(UserError, match="too low a rank"):
+    with pytest.raises(RankError):
         trak_scores(problem.model, [problem.params], train, train)
 
 
@@ -135,18 +135,20 @@ def test_tasks_of_unequal_shape_are_refused() -> None:
     problem = tiny_problem()
     mixed = problem.tasks.rows.drop(index=len(problem.tasks.rows) - 1)
     uneven = episodes(problem, from_rows(mixed, source="test"))
-    with pytest.raises(UserError, match=r"between 5 and 6 query rows"):
+    with pytest.raises(UserError) as caught:
         trak_scores(problem.model, [problem.params], problem.episodes, uneven)
+    assert all(value in caught.value.what for value in ("5", "6", "query"))
 
 
-def test_what_is_not_a_number_is_refused_and_not_taken_for_zero() -> None:
+def test_gradients_that_are_not_finite_are_refused_and_not_replaced_by_zero() -> None:
     problem = tiny_problem()
     broken = {name: value * torch.nan for name, value in problem.params.items()}
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError) as caught:
         trak_scores(problem.model, [broken], problem.episodes, problem.episodes)
+    assert caught.type is UserError  # neither RankError nor ScoresError, as zeros would give
 
 
 def test_trak_needs_a_checkpoint() -> None:
     problem = tiny_problem()
-    with pytest.raises(UserError, match="no checkpoint"):
+    with pytest.raises(UserError):
         trak_scores(problem.model, [], problem.episodes, problem.episodes)

@@ -32,14 +32,14 @@ def problem() -> tuple[ImageSet, TaskList, TaskList]:
     return images, train, tiny_tasks(images, ways=3, shots=1, queries=2, count=3, seed=4)
 
 
-def test_rows_are_pooled_once_and_without_the_removed(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
+def test_rows_are_pooled_once_and_removed_rows_excluded(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
     _, train, _ = problem
     rows = distinct_rows(train)
     assert len(rows) == len(set(zip(train.rows["image_id"], train.rows["class"], strict=True)))
     gone = train.rows["task_id"] == train.task_ids[0]
     left = distinct_rows(TaskList(train.rows.assign(weight=np.where(gone, 0.0, 1.0))))
     assert set(left["image_id"]) == set(train.rows.loc[~gone, "image_id"])
-    with pytest.raises(UserError, match="weight 0"):
+    with pytest.raises(UserError):
         distinct_rows(TaskList(train.rows.assign(weight=0.0)))
 
 
@@ -49,7 +49,7 @@ def test_the_pooled_net_takes_images_of_any_size(shape: tuple[int, int, int]) ->
     assert PooledNet(channels, 5)(torch.rand(2, channels, height, width)).shape == (2, 5)
 
 
-def test_training_learns_depends_on_the_seed_alone_and_leaves_the_global_generator() -> None:
+def test_training_learns_depends_on_the_seed_only_and_leaves_the_global_generator() -> None:
     images = digits(3, 40)
     x = pixels(images, pd.Series(images.ids))
     before = torch.get_rng_state()
@@ -124,16 +124,16 @@ def test_ekfac_of_all_targets_together_is_their_mean(problem: tuple[ImageSet, Ta
     np.testing.assert_allclose(together, factor * each, rtol=1e-4, atol=1e-6 * np.abs(together).max())
 
 
-def test_ekfac_is_the_same_again(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
+def test_ekfac_is_reproducible(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
     images, train, heldout = problem
     first, again = (ekfac_scores(images, train, heldout, epochs=2, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
-def test_a_pooled_model_cannot_rate_other_classes(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
+def test_a_pooled_model_cannot_score_other_classes(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
     images, train, heldout = problem
     other = TaskList(heldout.rows.assign(**{"class": heldout.rows["class"].replace("3", "9")}))
-    with pytest.raises(UserError, match="cannot rate other classes"):
+    with pytest.raises(UserError, match="'9'"):
         ekfac_scores(images, train, other, epochs=1, seed=0)
 
 
@@ -180,5 +180,5 @@ def test_an_image_with_two_classes_has_a_row_for_each(problem: tuple[ImageSet, T
 @pytest.mark.parametrize("folds", [1, 100])
 def test_folds_must_fit_the_smallest_class(problem: tuple[ImageSet, TaskList, TaskList], folds: int) -> None:
     images, train, _ = problem
-    with pytest.raises(UserError, match=f"{folds} folds need"):
+    with pytest.raises(UserError, match=f"{folds} folds"):
         self_confidence(images, train, folds=folds, epochs=1, seed=0)

@@ -11,9 +11,11 @@ from typing import Annotated, Any, get_args
 import pytest
 import typer
 from annotated_types import Ge, Gt, Le
+from typer.testing import CliRunner
 
 from core.actions.image_settings import FORMATS, ImportOptions
 from core.cli import review
+from core.cli.app import app
 from core.cli.options import Fields, Given, with_settings
 from core.cli.reference import FILE, commands, reference
 from core.data.readers import READERS
@@ -69,14 +71,21 @@ def test_every_command_and_option_has_help(name: str) -> None:
 
 
 @pytest.mark.parametrize(("cls", "command", "field"), FIELDS)
-def test_every_setting_is_one_option_with_its_help_range_and_choices(cls: Any, command: str, field: str) -> None:
+def test_every_setting_is_one_option_with_its_help_and_choices(cls: Any, command: str, field: str) -> None:
     one = declared(cls)[field]
     parameter = option(command, one)
     assert parameter.help == one.setting.help
     if one.choices:
         assert all(str(choice) in parameter.metavar for choice in one.choices)
-    elif not one.setting.words and one.kind in (int, float) and not one.is_tuple:
-        assert (parameter.type.min, parameter.type.max) == (one.minimum, one.maximum)
+
+
+@pytest.mark.parametrize(("cls", "command", "field"), FIELDS)
+def test_an_option_refuses_what_its_setting_does_not_allow(cls: Any, command: str, field: str) -> None:
+    one = declared(cls)[field]
+    if one.minimum is not None and not one.is_tuple and not one.setting.words:
+        result = CliRunner().invoke(app, [*command.split(), f"--{one.option}", str(one.minimum - 1)])
+        assert result.exit_code == 2
+        assert f"--{one.option}" in result.output
 
 
 @pytest.mark.parametrize(
@@ -161,10 +170,10 @@ def test_arguments_give_the_settings_back(settings: Any) -> None:
         read.append(settings)
 
     command.__annotations__["settings"] = cls
-    app = typer.Typer()
-    app.command()(with_settings(command))
+    program = typer.Typer()
+    program.command()(with_settings(command))
     for one in (settings, cls()):
-        typer.main.get_command(app)(arguments_of(one), standalone_mode=False)
+        typer.main.get_command(program)(arguments_of(one), standalone_mode=False)
     assert read == [settings, cls()]
     assert arguments_of(cls()) == []
     names = {name.removeprefix("--").removeprefix("no-") for name in arguments_of(settings) if name.startswith("--")}
@@ -177,10 +186,10 @@ def test_only_what_the_user_gave_is_collected() -> None:
     def command(*, solve: Annotated[Fields, Given(SolveSettings, "damping", "rank", "curvature")]) -> None:
         read.append(solve)
 
-    app = typer.Typer()
-    app.command()(with_settings(command))
+    program = typer.Typer()
+    program.command()(with_settings(command))
     for args in ([], ["--rank", "0"], ["--curvature", "exact", "--damping", "0.5"]):
-        typer.main.get_command(app)(args, standalone_mode=False)
+        typer.main.get_command(program)(args, standalone_mode=False)
     assert read == [{}, {"rank": 0}, {"curvature": "exact", "damping": 0.5}]
 
 

@@ -81,7 +81,7 @@ def test_the_same_word_for_all_has_no_kappa(log: DecisionLog) -> None:
 
 def test_nothing_in_common_is_said(log: DecisionLog) -> None:
     decide(log, "Ann", ["keep"])
-    with pytest.raises(UserError, match="both “Ann” and “Bob”"):
+    with pytest.raises(UserError, match=r"“Ann” .*“Bob”"):
         agreement(log, "Ann", "Bob")
-    with pytest.raises(UserError, match="Name two"):
+    with pytest.raises(UserError, match="“Ann”"):
         agreement(log, "Ann", "Ann")

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from core.decisions import log as module
 from core.decisions.log import Decision, DecisionLog, Entry, Item
 from core.runtime.errors import UserError
+from tests.decisions.sqlite_errors import sqlite_code
 
 ROOT = Path(__file__).parents[2]
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # for property tests: what counts there is not the disk
@@ -227,7 +228,7 @@ def test_nonsense_is_refused(make: Callable[[], object]) -> None:
 
 
 def test_an_empty_group_is_refused_and_a_mixed_one_is_a_mistake_of_the_caller(log: DecisionLog) -> None:
-    with pytest.raises(UserError, match="Select at least one"):
+    with pytest.raises(UserError, match="decision"):
         log.append([])
     with pytest.raises(ValueError, match="one reviewer"):
         log.append([Decision(CAT, "keep", reviewer="Ann"), Decision(DOG, "keep", reviewer="Bob")])
@@ -329,8 +330,9 @@ def test_a_full_disk_is_reported_and_keeps_the_old_state(log: DecisionLog, monke
     bulk = [Decision(Item("image", image_id="x" * 500 + str(number)), "keep") for number in range(500)]
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", on_a_full_disk)
-        with pytest.raises(UserError, match=r"disk is full.*Nothing saved earlier is lost"):
+        with pytest.raises(UserError) as refused:
             log.append(bulk)
+        assert sqlite_code(refused.value) == sqlite3.SQLITE_FULL
         assert log.history() == before
     log.append(bulk)
     assert len(log.current()) == 501
@@ -340,8 +342,9 @@ def test_a_locked_log_is_reported(log: DecisionLog) -> None:
     log = DecisionLog(log.path, busy_seconds=0.05)
     with closing(sqlite3.connect(log.path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(UserError, match=r"in use by another program.*Try again"):
+        with pytest.raises(UserError) as refused:
             log.append([Decision(CAT, "keep")])
+        assert sqlite_code(refused.value) == sqlite3.SQLITE_BUSY
     log.append([Decision(CAT, "keep")])
     assert len(log.history()) == 1
 
@@ -350,8 +353,9 @@ def test_a_damaged_log_is_reported_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
     path.write_bytes(b"not a database at all" * 500)
     before = path.read_bytes()
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=str(path)) as refused:
         DecisionLog(path)
+    assert sqlite_code(refused.value) == sqlite3.SQLITE_NOTADB
     assert path.read_bytes() == before
 
 
@@ -361,7 +365,7 @@ def test_a_log_damaged_in_the_middle_is_reported(log: DecisionLog) -> None:
     with log.path.open("r+b") as stream:
         stream.seek(4096)
         stream.write(os.urandom(size - 4096))
-    with pytest.raises(UserError, match=r"damaged|cannot be used"):
+    with pytest.raises(UserError, match=str(log.path)):
         log.current()
 
 
@@ -369,15 +373,15 @@ def test_a_newer_format_is_refused_untouched(log: DecisionLog) -> None:
     log.append([Decision(CAT, "keep")])
     with closing(sqlite3.connect(log.path)) as connection:
         connection.execute(f"PRAGMA user_version = {module.SCHEMA_VERSION + 1}")
-    with pytest.raises(UserError, match="newer version of TaskLens"):
+    with pytest.raises(UserError, match=f"{module.SCHEMA_VERSION + 1}"):
         DecisionLog(log.path)
     assert len(log.history()) == 1
 
 
 def test_a_folder_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match=r"log\.sqlite"):
         DecisionLog(tmp_path / "file" / "log.sqlite")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match=str(tmp_path / "folder")):
         DecisionLog(tmp_path / "folder")

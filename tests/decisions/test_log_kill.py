@@ -88,7 +88,7 @@ def test_kills_lose_nothing_acknowledged_and_double_nothing(tmp_path: Path, kill
     expected.submit([operation(number) for number in range(len(tokens))])
 
     def story(told: DecisionLog) -> list[tuple]:
-        return [(e.seq, e.group, e.item, e.said, e.reason, e.reviewer, e.by, e.undoes) for e in told.history()]
+        return [(e.seq, e.group, e.item, e.outcome, e.reason, e.reviewer, e.by, e.undoes) for e in told.history()]
 
     assert saved > kills
     assert story(log) == story(expected)

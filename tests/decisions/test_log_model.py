@@ -44,7 +44,7 @@ class Machine(RuleBasedStateMachine):
         self.undone: dict[str, list[int]] = {name: [] for name in REVIEWERS}
         self.sent: list[tuple[Operation, Result]] = []
         self.states: dict[str, dict[Item, Said]] = {}
-        self.said: list[tuple[Item, str, str]] = []
+        self.outcome: list[tuple[Item, str, str]] = []
         self.open()
 
     @rule()
@@ -96,10 +96,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(item=st.sampled_from(ITEMS), reviewer=st.sampled_from(REVIEWERS), sent=st.sampled_from(["", "again"]))
     def comment(self, item: Item, reviewer: str, sent: str) -> None:
-        before, token = self.log.change_counter(), sent and f"comment {len(self.said)}"
-        text = f"{reviewer} {len(self.said)}"
+        before, token = self.log.change_counter(), sent and f"comment {len(self.outcome)}"
+        text = f"{reviewer} {len(self.outcome)}"
         comment = self.log.comment(item, reviewer, text, token)
-        self.said.append((item, reviewer, text))
+        self.outcome.append((item, reviewer, text))
         assert self.log.change_counter() > before
         if token:
             assert self.log.comment(item, reviewer, text, token) == comment
@@ -144,12 +144,12 @@ class Machine(RuleBasedStateMachine):
             if operation.reviewer == reviewer and sum(turn <= version for turn in self.turns[root]) % 2:
                 for place, decision in enumerate(operation.decisions):
                     if decision.item == item:
-                        view = None if decision.verdict == "clear" else (root, place, decision.said)
+                        view = None if decision.verdict == "clear" else (root, place, decision.outcome)
         return view
 
     def now(self) -> dict[Item, Said]:
         last = {d.item: d for r, made in self.made.items() if len(self.turns[r]) % 2 for d in made.decisions}
-        return {item: decision.said for item, decision in last.items() if decision.verdict != "clear"}
+        return {item: decision.outcome for item, decision in last.items() if decision.verdict != "clear"}
 
     def conflict(self, item: Item) -> list[tuple[str, Said]]:
         """Who says what, oldest first, if they differ unknowingly."""
@@ -168,7 +168,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         def said(entries: dict[Item, Entry]) -> dict[Item, Said]:
-            return {item: entry.said for item, entry in entries.items()}
+            return {item: entry.outcome for item, entry in entries.items()}
 
         current = self.log.current()
         assert (self.log.version(), said(current)) == (self.version, self.now())
@@ -179,18 +179,19 @@ class Machine(RuleBasedStateMachine):
             assert said(own) == {item: view[2] for item, view in views.items() if view}
             assert all(entry.reviewer == entry.by == name and entry.undoes is None for entry in own.values())
         conflicts = {
-            item: [(entry.reviewer, entry.said) for entry in entries] for item, entries in self.log.conflicts().items()
+            item: [(entry.reviewer, entry.outcome) for entry in entries]
+            for item, entries in self.log.conflicts().items()
         }
         assert conflicts == {item: found for item in ITEMS if (found := self.conflict(item))}
         for name, then in self.states.items():
             assert said(self.log.state(name)) == then
-            changes = {i: tuple(e and e.said for e in pair) for i, pair in self.log.difference(name).items()}
+            changes = {i: tuple(e and e.outcome for e in pair) for i, pair in self.log.difference(name).items()}
             now = self.now()
             both = {item: (then.get(item), now.get(item)) for item in then | now}
             assert changes == {item: pair for item, pair in both.items() if pair[0] != pair[1]}
-        assert [(c.item, c.reviewer, c.text) for c in self.log.comments()] == self.said
+        assert [(c.item, c.reviewer, c.text) for c in self.log.comments()] == self.outcome
         on = [(c.item, c.reviewer, c.text) for c in self.log.comments(ITEMS[0])]
-        assert on == [comment for comment in self.said if comment[0] == ITEMS[0]]
+        assert on == [comment for comment in self.outcome if comment[0] == ITEMS[0]]
 
 
 TestMachine = Machine.TestCase

@@ -24,11 +24,11 @@ def product_hash(workspace: str) -> str:
     """Of a curvature product whose every chunk is summed by one of the ranks."""
     import torch
 
-    from core.actions.compute import Compute, Loaded
+    from core.actions.compute import Compute, load
     from core.influence.curvature import Curvature
     from core.maml.vectors import flatten
 
-    loaded = Loaded(open_workspace(workspace).project(), Compute("cpu", chunk=1))
+    loaded = load(open_workspace(workspace).project(), Compute("cpu", chunk=1))
     curvature = Curvature("gauss-newton", loaded.model, loaded.params, loaded.train)
     return content_hash(curvature(torch.ones_like(flatten(loaded.params))).numpy())
 

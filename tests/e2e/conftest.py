@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from core.workspace.workspace import Workspace
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
@@ -19,6 +19,15 @@ from tests.e2e.server import ROOT, Server, start_server
 
 HERE = Path(__file__).resolve().parent
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_NO_OTHER_MACHINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
+"""Rather than Playwright's routes, which switch the cache off."""
+_FORGET = """
+try {
+    if (!sessionStorage.getItem("begun")) localStorage.clear();
+    sessionStorage.setItem("begun", "1");
+} catch {}  // about:blank has neither
+"""
+"""Run before anything else in a page: the first of a tab finds an empty store."""
 _RUNNING: list[Server] = []
 """Every server that runs now; their logs are shown with a test that fails."""
 
@@ -89,9 +98,19 @@ def browser() -> Iterator[Browser]:
     if path is None:
         pytest.fail(NO_CHROMIUM, pytrace=False)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_ARGS))
+        chromium = playwright.chromium.launch(executable_path=path, args=[*CHROMIUM_ARGS, _NO_OTHER_MACHINE])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def profile(browser: Browser) -> Iterator[BrowserContext]:
+    """The browser profile of all pages: what it has cached makes the next page quick, what it stored is forgotten."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(20_000)
+    context.add_init_script(_FORGET)
+    yield context
+    context.close()
 
 
 def _leaves(url: str) -> bool:
@@ -107,18 +126,12 @@ def _is_fault(said: ConsoleMessage) -> bool:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def page(profile: BrowserContext) -> Iterator[Page]:
     """A fresh page, 1400 x 900. Console errors, page errors and requests to elsewhere fail the test."""
     faults: list[str] = []
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    context.set_default_timeout(20_000)
-
-    def guard(route: Route) -> None:
-        faults.append(f"request to {route.request.url}")
-        route.abort()
-
-    context.route(_leaves, guard)
-    tab = context.new_page()
+    profile.clear_cookies()
+    tab = profile.new_page()
+    tab.on("request", lambda asked: faults.append(f"request to {asked.url}") if _leaves(asked.url) else None)
     tab.on(
         "console",
         lambda said: faults.append(f"console: {said.text} {said.location.get('url', '')}") if _is_fault(said) else None,
@@ -126,7 +139,7 @@ def page(browser: Browser) -> Iterator[Page]:
     tab.on("pageerror", lambda error: faults.append(f"page error: {error}"))
     tab.on("websocket", lambda ws: faults.append(f"websocket to {ws.url}") if _leaves(ws.url) else None)
     yield tab
-    context.close()
+    tab.close()
     if faults:
         pytest.fail("The browser saw:\n" + "\n".join(faults), pytrace=False)
 

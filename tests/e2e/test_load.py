@@ -52,7 +52,11 @@ def mini_imagenet(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("data", [omniglot, fc100, mini_imagenet], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "data",
+    [pytest.param(omniglot, marks=pytest.mark.slow), pytest.param(fc100, marks=pytest.mark.slow), mini_imagenet],
+    ids=["omniglot", "fc100", "mini_imagenet"],
+)
 def test_own_data_from_the_files_to_the_export(
     page: Page, app: str, folder: Path, tmp_path: Path, data: Callable[[Path], dict[str, str]]
 ) -> None:

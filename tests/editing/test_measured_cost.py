@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.actions.compute import Compute, Loaded
+from core.actions.compute import Compute, load
 from core.checkpoints.model import Model, ModelSpec
 from core.editing import measured_cost as cost
 from core.maml.cost import LINE_SEARCH, Pace
+from core.maml.loaded import Loaded
 from core.maml.settings import TrainSettings
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate
@@ -22,7 +23,7 @@ def loaded(tmp_path: Path) -> Loaded:
     """100 training and 10 held-out tasks of two ways, one shot and two queries."""
     tasks = generate(TaskSettings(ways=2, shots=1, queries=2, count=100, heldout=10))
     spec = ModelSpec(ways=2, filters=2)
-    return Loaded(Project(tasks.images(), tasks, Model(spec, spec.init(0, torch.float64), {})), Compute("cpu"))
+    return load(Project(tasks.images(), tasks, Model(spec, spec.init(0, torch.float64), {})), Compute("cpu"))
 
 
 def test_predicted_times_are_paces_times_sizes(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""How well scores find what was planted, on tables small enough to count by hand."""
+"""Detection of injected label noise, on tables small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def figures(table: pd.DataFrame, level: str, score: str) -> tuple[float, float]:
 MISLABELLED = pd.DataFrame({"image_id": ["a", "b", "not drawn"], "given": list("123"), "true": list("456")})
 
 
-def test_mislabelled_images_are_rated_by_every_score_of_an_image() -> None:
+def test_mislabelled_images_are_evaluated_for_every_score_of_an_image() -> None:
     scores = {"score": [-4, -1, -2, 3], "score_query": [-4, -3, 1, 2], "score_support": [1, 2, 3, 4]}
     found = detection(MISLABELLED, pd.DataFrame(), pd.DataFrame(), images(**scores))
     assert set(found["level"]) == {"images"}
@@ -40,7 +40,7 @@ def test_mislabelled_images_are_rated_by_every_score_of_an_image() -> None:
 FLIPPED = pd.DataFrame({"task_id": ["t1", "t1"], "role": ["query", "support"], "image_id": ["c", "a"]})
 
 
-def test_flips_are_rated_by_task_and_by_row_of_each_role() -> None:
+def test_flips_are_evaluated_by_task_and_by_row_of_each_role() -> None:
     tasks = pd.DataFrame({"task_id": ["t0", "t1", "t2"], "score": [2, -1, -3], "loss": [0.1, 0.9, 0.2]})
     rows = instances(
         [
@@ -63,7 +63,7 @@ def test_flips_are_rated_by_task_and_by_row_of_each_role() -> None:
 
 
 @pytest.mark.parametrize(("planted", "share"), [([], 0.0), (list("abcd"), 1.0)])
-def test_where_all_or_none_is_bad_only_chance_is_left(planted: list[str], share: float) -> None:
+def test_if_all_or_none_is_bad_only_chance_remains(planted: list[str], share: float) -> None:
     truth = pd.DataFrame({"image_id": planted})
     found = detection(truth, pd.DataFrame(), pd.DataFrame(), images(score=[1, 2, 3, 4]))
     assert found["score"].tolist() == ["chance"]

@@ -1,4 +1,4 @@
-"""Subsets, and the correlation of what scores foretell with what was measured."""
+"""Subsets, and the correlation of predicted with measured losses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 
 @given(st.integers(4, 60), st.integers(3, 30), st.integers(0, 5))
-def test_halves_are_halves_and_more_of_them_begin_with_the_same(tasks: int, count: int, seed: int) -> None:
+def test_halves_have_half_the_tasks_and_do_not_depend_on_the_count(tasks: int, count: int, seed: int) -> None:
     kept = subset_masks("half", tasks, count, seed)
     assert kept.shape == (count, tasks)
     assert (kept.sum(1) == tasks // 2).all()
@@ -25,27 +25,28 @@ def test_halves_are_halves_and_more_of_them_begin_with_the_same(tasks: int, coun
 
 
 @given(st.integers(3, 40), st.integers(0, 5))
-def test_leaving_one_out_leaves_another_one_out_each_time(tasks: int, seed: int) -> None:
+def test_leave_one_out_excludes_each_task_once(tasks: int, seed: int) -> None:
     kept = subset_masks("one", tasks, tasks, seed)
     assert (kept.sum(1) == tasks - 1).all()
     assert (kept.sum(0) == tasks - 1).all()
 
 
 @pytest.mark.parametrize(
-    ("given", "match"),
+    ("values", "named"),
     [
-        (("third", 10, 5), "no truth 'third'"),
-        (("half", 10, 2), "3 subsets"),
-        (("half", 3, 5), "no halves"),
-        (("one", 5, 6), "only 5 tasks"),
+        (("third", 10, 5), ("'third'",)),
+        (("half", 10, 2), ("3 subsets", "2")),
+        (("half", 3, 5), ("3 tasks",)),
+        (("one", 5, 6), ("5", "6 subsets")),
     ],
 )
-def test_subsets_that_make_no_sense_are_refused(given: tuple, match: str) -> None:
-    with pytest.raises(UserError, match=match):
-        subset_masks(*given)
+def test_impossible_subsets_are_refused(values: tuple, named: tuple[str, ...]) -> None:
+    with pytest.raises(UserError) as caught:
+        subset_masks(*values)
+    assert all(value in caught.value.what for value in named)
 
 
-def test_a_prediction_adds_up_the_scores_of_what_is_gone() -> None:
+def test_a_prediction_sums_the_scores_of_excluded_tasks() -> None:
     scores = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
     kept = np.array([[True, False, False], [True, True, True]])
     np.testing.assert_allclose(predicted_losses(scores, kept), [[6.0, 60.0], [0.0, 0.0]])
@@ -58,7 +59,7 @@ def test_correlations_are_those_of_scipy() -> None:
     assert (correlations(a * 0, b) == 0).all()
 
 
-def test_scores_that_tell_the_truth_get_all_and_their_opposite_the_contrary() -> None:
+def test_true_scores_have_an_lds_of_1_and_their_negatives_of_minus_1() -> None:
     scores, kept = RNG.normal(size=(30, 4)), subset_masks("half", 30, 25)
     measured = predicted_losses(scores, kept) + 7.0
     found = lds(predicted_losses(scores, kept), measured)
@@ -66,7 +67,7 @@ def test_scores_that_tell_the_truth_get_all_and_their_opposite_the_contrary() ->
     assert lds(predicted_losses(-scores, kept), measured).mean == pytest.approx(-1)
 
 
-def test_the_interval_covers_nothing_for_noise_and_shrinks_with_more_subsets() -> None:
+def test_the_interval_includes_0_for_noise_and_shrinks_with_more_subsets() -> None:
     widths = []
     for count in (10, 160):
         rng = np.random.default_rng(3)
@@ -101,7 +102,7 @@ def test_a_difference_is_paired() -> None:
     assert lds_difference(truth, truth, truth).high == 0
 
 
-def test_every_method_has_a_kind_and_words() -> None:
+def test_every_method_has_a_kind_and_a_description() -> None:
     assert {kind(name) for name in ALL_METHODS} == {"influence", "baseline", "combination"}
     assert all(describe(name) for name in ALL_METHODS)
     varied = "task-if:damping=0.01:solver=low-rank:rank=20"
@@ -111,15 +112,16 @@ def test_every_method_has_a_kind_and_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "match"),
+    ("name", "named"),
     [
-        ("guess", "no method 'guess'"),
-        ("loss:damping=1", "loss has no parts"),
-        ("task-if:colour=red", "no part 'colour'"),
-        ("task-if:rank=many", "no int"),
-        ("task-if:solver=dual", "dual solver needs"),
+        ("guess", "'guess'"),
+        ("loss:damping=1", "loss"),
+        ("task-if:colour=red", "'colour'"),
+        ("task-if:rank=many", "'many'"),
+        ("task-if:solver=dual", "dual"),
     ],
 )
-def test_methods_that_are_none_are_refused(name: str, match: str) -> None:
-    with pytest.raises(UserError, match=match):
+def test_unknown_methods_and_parts_are_refused(name: str, named: str) -> None:
+    with pytest.raises(UserError) as caught:
         check_method(name)
+    assert named in caught.value.what

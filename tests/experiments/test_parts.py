@@ -85,7 +85,7 @@ def test_parts_that_images_come_with_are_kept() -> None:
 
 
 def test_tests_share_no_image_with_tasks_and_targets_and_have_no_noise(noisy: Problem) -> None:
-    project = noisy.loaded.project
+    project = noisy.project
     train, targets = project.tasks.train.rows, project.tasks.heldout.rows
     tests = noisy.tests.rows
     assert not set(tests["image_id"]) & (set(train["image_id"]) | set(targets["image_id"]))
@@ -121,7 +121,7 @@ def test_a_seed_draws_everything_and_a_model_seed_the_model_alone() -> None:
 
 @pytest.mark.parametrize("role", ["support", "query"])
 def test_two_fifths_of_the_rows_of_some_tasks_go_and_every_class_stays(noisy: Problem, role: str) -> None:
-    train = noisy.loaded.project.tasks.train
+    train = noisy.project.tasks.train
     chosen = instances.sample_rows(train, role, np.random.default_rng(0))
     by_task = pd.Series([task for task, _, _ in chosen]).value_counts()
     assert len(by_task) == min(instances.TASKS, len(train))

@@ -212,7 +212,7 @@ def context(shell: Shell) -> Iterator[ExperimentContext]:
 
 def test_edits_are_those_of_the_edit_command(context: ExperimentContext) -> None:
     problem = context.problem("easy")
-    noisy = np.array(problem.loaded.project.tasks.train.task_ids)[problem.noisy_tasks]
+    noisy = np.array(problem.project.tasks.train.task_ids)[problem.noisy_tasks]
     changes = Changes(tasks=frozenset(noisy))
     finetune = TrainSettings(iterations=2, meta_batch=4, learning_rate=1e-2)
     methods = {
@@ -240,7 +240,7 @@ def test_edits_are_those_of_the_edit_command(context: ExperimentContext) -> None
 
 def test_costs_are_counted_in_meta_gradients(context: ExperimentContext) -> None:
     problem = context.problem("none")
-    ids = problem.loaded.project.tasks.train.task_ids
+    ids = problem.project.tasks.train.task_ids
     changes = Changes(tasks=frozenset(ids[:4]))
     whole = context.retraining_cost(problem, changes)
     assert whole == training_cost(context.unit.profile.training, len(ids) - 4) == 8 * 4
@@ -256,7 +256,7 @@ def test_costs_are_counted_in_meta_gradients(context: ExperimentContext) -> None
 
 def test_direct_gradients_give_another_linear_edit(context: ExperimentContext) -> None:
     problem = context.problem("easy")
-    changes = Changes(tasks=frozenset(problem.loaded.project.tasks.train.task_ids[:2]))
+    changes = Changes(tasks=frozenset(problem.project.tasks.train.task_ids[:2]))
     before = problem.loaded.model
     total, direct = (context.linear(problem, changes, "gauss-newton", gradient) for gradient in ("total", "direct"))
     assert any((total.params[name] != direct.params[name]).any() for name in total.params)

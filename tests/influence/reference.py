@@ -1,4 +1,4 @@
-"""The engine written a second time, slowly and plainly: torch.autograd, one task after another, dense matrices."""
+"""A slow, plain second implementation of the engine: torch.autograd, one task at a time, dense matrices."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def forward(problem: Problem, flat: Tensor, x: Tensor) -> Tensor:
         return x @ parts["head.weight"].T + parts["head.bias"]
     for b in range(net.blocks):
         x = F.conv2d(x, parts[f"blocks.{b}.conv.weight"], stride=2 if net.pooling == "stride" else 1, padding=1)
-        # PyTorch's own batch norm has no third derivative; tests/maml/test_backbone.py holds ours against it.
+        # PyTorch's own batch norm has no third derivative; tests/maml/test_backbone.py compares ours with it.
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
         scale, shift = parts[f"blocks.{b}.norm.weight"], parts[f"blocks.{b}.norm.bias"]
         x = (x - mean) / torch.sqrt(variance + 1e-5) * scale[:, None, None] + shift[:, None, None]

@@ -145,7 +145,7 @@ def test_scores_of_tasks_instances_and_images(weighted: Problem, name: str) -> N
         assert images.loc[image_id, "score"] == pytest.approx(total_score, rel=1e-8, abs=1e-13)
 
 
-def test_what_the_adapted_model_sees(problem: Problem) -> None:
+def test_predictions_of_the_adapted_model(problem: Problem) -> None:
     u = torch.ones(len(reference.flat_params(problem)), dtype=torch.float64)
     table = instance_table(problem.model, problem.params, u, problem.episodes)
     for task_id in problem.tasks.task_ids:
@@ -160,7 +160,7 @@ def test_what_the_adapted_model_sees(problem: Problem) -> None:
             assert rows["predicted_class"].tolist() == [names[i] for i in rows["predicted"]]
 
 
-def test_removal_matches_the_objective_with_the_rows_gone(problem: Problem) -> None:
+def test_removal_matches_the_objective_without_the_rows(problem: Problem) -> None:
     """A whole task removed: the gradient of the objective falls by exactly its removal gradient."""
     weights = problem.tasks.rows["weight"].to_numpy().copy()
     weights[(problem.tasks.rows["task_id"] == problem.tasks.task_ids[0]).to_numpy()] = 0

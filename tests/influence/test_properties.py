@@ -1,4 +1,4 @@
-"""What must hold of removal gradients and scores whatever the model and the tasks are."""
+"""Properties of removal gradients and scores that hold for any model and any tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.editing.linear import change_gradient, row_change, touched_tasks
 from core.influence.curvature import Curvature
-from core.influence.scores import image_table, instance_table, task_table
+from core.influence.scores import ALL_ZERO, NOT_FINITE, ScoresError, image_table, instance_table, task_table
 from core.influence.solvers import conjugate_gradients
 from core.influence.targets import Target, target_gradient
 from core.maml.episodes import Episodes
@@ -64,7 +64,7 @@ def test_removing_two_things_is_the_sum_of_removing_each(problem: Problem, one: 
     assert both.norm() > 1e-6
 
 
-def test_removing_a_task_row_by_row_or_as_a_whole_is_the_same(problem: Problem) -> None:
+def test_removing_all_rows_of_a_task_equals_removing_the_task(problem: Problem) -> None:
     rows = problem.tasks.rows
     task = (rows["task_id"] == "t1").to_numpy()
     query = task & (rows["role"] == "query").to_numpy()
@@ -86,7 +86,7 @@ def test_removal_is_linear_in_the_weight(problem: Problem) -> None:
     assert torch.allclose(2 * half, removed(problem, row), atol=1e-12)
 
 
-def test_scores_are_change_gradients_seen_from_the_target(problem: Problem) -> None:
+def test_scores_are_products_of_change_gradients_with_the_target(problem: Problem) -> None:
     table, u = scored(problem), direction(problem)
     for name, mask in masks(problem).items():
         if "row" in name:
@@ -110,7 +110,7 @@ def test_image_scores_sum_to_the_sum_of_all_rows(problem: Problem) -> None:
     np.testing.assert_allclose(images["score"], images["score_support"] + images["score_query"], atol=1e-12)
 
 
-def test_a_task_that_occurs_twice_scores_the_same_twice(problem: Problem) -> None:
+def test_two_copies_of_a_task_have_equal_scores(problem: Problem) -> None:
     rows = problem.tasks.rows
     copy = rows[rows["task_id"] == "t2"].assign(task_id="copy")
     table = scored(problem, pd.concat([rows, copy]))
@@ -119,7 +119,7 @@ def test_a_task_that_occurs_twice_scores_the_same_twice(problem: Problem) -> Non
     np.testing.assert_allclose(table["score"].iloc[: len(rows)], scored(problem)["score"], rtol=1e-12)
 
 
-def test_the_order_of_the_tasks_and_rows_is_the_order_of_the_scores(problem: Problem) -> None:
+def test_scores_follow_the_order_of_tasks_and_rows(problem: Problem) -> None:
     shuffled = problem.tasks.rows.sample(frac=1, random_state=3)
     key = ["task_id", "role", "image_id"]
     have, want = (scored(problem, rows).set_index(key).sort_index() for rows in (shuffled, None))
@@ -154,16 +154,19 @@ def test_a_gauss_newton_curvature_makes_a_task_helpful_for_itself() -> None:
         assert float(v @ solution.x) > 0
 
 
-def test_scores_that_rank_nothing_are_refused(problem: Problem) -> None:
+def test_scores_that_cannot_rank_are_refused(problem: Problem) -> None:
     u = direction(problem)
-    for bad, what in ((0 * u, "all zero"), (u * float("nan"), "not finite")):
-        with pytest.raises(UserError, match=f"scores are {what}"):
+    for bad, fault in ((0 * u, ALL_ZERO), (u * float("nan"), NOT_FINITE)):
+        with pytest.raises(ScoresError) as caught:
             instance_table(problem.model, problem.params, bad, problem.episodes)
+        assert caught.value.fault == fault
 
 
 def test_an_unknown_curvature_is_refused(problem: Problem) -> None:
-    with pytest.raises(UserError, match=r"no curvature 'fisher'.*gauss-newton, exact"):
+    with pytest.raises(UserError) as caught:
         Curvature("fisher", problem.model, problem.params, problem.episodes)
+    assert "'fisher'" in caught.value.what
+    assert "gauss-newton, exact" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_an_unknown_curvature_is_refused(problem: Problem) -> None:
         ("h1/dir/a.png", Target(("h1",), "dir/a.png")),
     ],
 )
-def test_targets_are_read_from_text_and_written_back(text: str, target: Target) -> None:
+def test_targets_round_trip_through_text(text: str, target: Target) -> None:
     assert Target.parse(text) == target
     assert Target.parse(str(target)) == target
 
@@ -186,14 +189,15 @@ def test_a_target_that_is_not_held_out_is_refused(problem: Problem) -> None:
     rows = tasks.rows[tasks.rows["task_id"] == "t0"]
     support = rows.loc[rows["role"] == "support", "image_id"].iloc[0]
     for text in ("t9", "t0,t9", "t9/a"):
-        with pytest.raises(UserError, match="no task 't9'"):
+        with pytest.raises(UserError, match="'t9'"):
             Target.parse(text).weighted(tasks)
     for text in (f"t0/{support}", "t0/cat"):
-        with pytest.raises(UserError, match="is not a query image of held-out task 't0'"):
+        with pytest.raises(UserError) as caught:
             Target.parse(text).weighted(tasks)
+        assert all(repr(name) in caught.value.what for name in text.split("/"))
 
 
 @pytest.mark.parametrize("text", ["", " , "])
-def test_a_target_that_names_nothing_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="names no held-out task"):
+def test_an_empty_target_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="TASK/IMAGE"):
         Target.parse(text)

@@ -96,7 +96,7 @@ def test_probes_are_right_on_average(known: Known, items: str, exact: int) -> No
     assert relative_error(have, want) < 3 * (2 / PROBES) ** 0.5
 
 
-def test_exact_directions_are_taken_out_of_the_noise(known: Known) -> None:
+def test_probes_are_orthogonal_to_exact_directions(known: Known) -> None:
     """With all vectors exact, probes add nothing; with some, they lie across them."""
     whole = directions(known.basis, SHIFT, len(known.basis.values), 5)
     products = known.query @ whole.T
@@ -115,7 +115,7 @@ def test_a_basis_of_low_rank_damps_the_rest_by_the_shift_alone(known: Known) -> 
     np.testing.assert_allclose(have, want, rtol=4 * (2 / 4000) ** 0.5)
 
 
-def test_more_probes_come_nearer(known: Known) -> None:
+def test_more_probes_are_more_accurate(known: Known) -> None:
     errors = [
         relative_error(((known.query @ directions(known.basis, SHIFT, 0, n).T) ** 2).sum(1).numpy(), want)
         for want in (known.exact(known.query),)

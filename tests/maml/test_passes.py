@@ -23,7 +23,16 @@ from core.maml.vectors import flatten
 from tests.problems import tiny_problem
 
 TASKS, WAYS = 3, 3
-PASSES = ("query_logits", "gradients", "gradient", "hessian", "gauss_newton", "fisher", "removals", "row_scores")
+PASSES = (
+    "query_logits",
+    "gradients",
+    "gradient",
+    "hessian",
+    "gauss_newton",
+    "fisher",
+    "weight_change_gradients",
+    "row_scores",
+)
 
 
 def chunk_of(shape: tuple[int, int, int], dtype: torch.dtype, support: int = 6, query: int = 9) -> Task:
@@ -63,7 +72,7 @@ def results(passes: Passes, name: str, params: Params, v: Params, chunk: Task) -
         "query_logits": (chunk,),
         "gradients": (chunk,),
         "gradient": (chunk,),
-        "removals": (chunk, change),
+        "weight_change_gradients": (chunk, change),
         "row_scores": (v, chunk),
     }.get(name, (v, chunk))
     found = getattr(passes, name)(params, *arguments)

@@ -10,19 +10,19 @@ import pandas as pd
 from core.review.calibration import (
     COMBINATION,
     Calibration,
-    Copy,
+    ScoredCopy,
     calibrate,
-    evidence_by,
-    places,
+    default_suspicion,
+    error_llr,
     robust_scale,
+    share_above,
     suspicion,
-    uncalibrated,
 )
 
 MEMBERS = {"discriminant": 1.6, "kernel": 1.4, "loss": 1.5, "useless": 0.0, "reversed": -1.0}
 
 
-def copies(n: int = 800, scale: float = 1.0, members: dict[str, float] = MEMBERS) -> list[Copy]:
+def copies(n: int = 800, scale: float = 1.0, members: dict[str, float] = MEMBERS) -> list[ScoredCopy]:
     """Members see a wrong label by so many standard deviations, each with an error of its own."""
     rng, made = np.random.default_rng(0), []
     noise = rng.normal(size=(n, len(members)))
@@ -30,7 +30,7 @@ def copies(n: int = 800, scale: float = 1.0, members: dict[str, float] = MEMBERS
         wrong = np.isin(np.arange(n), rng.permutation(n)[:60])
         scores = noise + 0.3 * rng.normal(size=noise.shape) + power * wrong[:, None] * np.array(list(members.values()))
         table = pd.DataFrame(scores, columns=list(members))
-        made.append(Copy(kind, table.assign(loss=scale * table["loss"]), wrong, np.arange(n)))
+        made.append(ScoredCopy(kind, table.assign(loss=scale * table["loss"]), wrong, np.arange(n)))
     return made
 
 
@@ -69,7 +69,7 @@ def test_the_combination_is_rated_out_of_fold() -> None:
     names = ["discriminant", "kernel", *(f"noise {number}" for number in range(30))]
     wrong = np.isin(np.arange(n), rng.permutation(n)[:40])
     table = pd.DataFrame(rng.normal(size=(n, len(names))), columns=names)
-    found = calibrate([Copy("uniform", table, wrong, np.arange(n))], 10)
+    found = calibrate([ScoredCopy("uniform", table, wrong, np.arange(n))], 10)
     combined = np.flatnonzero(found.curves["candidate"] == COMBINATION)
     curve = found.curves.iloc[combined]
     area = np.trapezoid(curve["found"], curve["checked"])
@@ -91,7 +91,7 @@ def test_curves_go_from_nothing_to_everything() -> None:
 
 def test_places_count_the_others_above() -> None:
     score, wrong = np.array([5.0, 4.0, 3.0, 2.0, 1.0]), np.array([False, True, False, True, False])
-    np.testing.assert_allclose(places(score, wrong), [1 / 3, 2 / 3])
+    np.testing.assert_allclose(share_above(score, wrong), [1 / 3, 2 / 3])
     assert usual().planted == {"uniform": 60, "hardest": 60}
 
 
@@ -105,15 +105,15 @@ def test_a_member_is_not_blamed_for_wrong_labels_that_the_data_hold() -> None:
         seen = planted[:, None] * rng.uniform([0.5, 1.0], [4.0, 4.5], (n, 2))
         seen[own, 1] += 8.0
         table = pd.DataFrame(usual_loss + seen, columns=["discriminant", "kernel"])
-        made.append(Copy(kind, table, planted, np.arange(n)))
+        made.append(ScoredCopy(kind, table, planted, np.arange(n)))
     found = calibrate(made, 10)
     assert found.classifier == "kernel"
     mean = found.candidates.groupby("candidate")["average_precision"].mean()
     assert mean["kernel"] > mean["discriminant"] > 0.8
 
 
-def test_evidence_by_hand() -> None:
-    found = evidence_by(pd.Series([-np.log(0.1), -np.log(0.9), 0.0]), 10)
+def test_error_llr_hand() -> None:
+    found = error_llr(pd.Series([-np.log(0.1), -np.log(0.9), 0.0]), 10)
     np.testing.assert_allclose(found[:2], [0.0, np.log(0.1 / 9 / 0.9)], atol=1e-12)  # of even odds; of a likely label
     assert np.isfinite(found[2])
     assert found[2] < -15
@@ -126,7 +126,7 @@ def test_suspicion_is_the_chosen_score() -> None:
     weights = {"loss": 0.5, "kernel": 2.0}
     expected = 0.5 * scaled["loss"] + 2 * scaled["kernel"]
     np.testing.assert_allclose(suspicion(table, COMBINATION, weights), expected)
-    np.testing.assert_allclose(uncalibrated(table), (scaled["discriminant"] + scaled["kernel"]) / 2)
+    np.testing.assert_allclose(default_suspicion(table), (scaled["discriminant"] + scaled["kernel"]) / 2)
 
 
 def test_constant_members_are_no_trouble() -> None:

@@ -11,19 +11,19 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.metrics import roc_auc_score
 
 from core.review import classifiers
-from core.review.classifiers import Labelled, discriminant, kernel, neighbours
+from core.review.classifiers import LabelledFeatures, discriminant, kernel, neighbours
 
 
-def blobs(n: int = 60, classes: int = 3, d: int = 5, apart: float = 2.0, seed: int = 0) -> Labelled:
+def blobs(n: int = 60, classes: int = 3, d: int = 5, apart: float = 2.0, seed: int = 0) -> LabelledFeatures:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
     features = apart * rng.normal(size=(classes, d))[labels] + rng.normal(size=(n, d))
-    return Labelled((features - features.mean(0)).astype(np.float32), labels, classes, np.ones(n))
+    return LabelledFeatures((features - features.mean(0)).astype(np.float32), labels, classes, np.ones(n))
 
 
-def without(given: Labelled, at: int) -> Labelled:
+def without(given: LabelledFeatures, at: int) -> LabelledFeatures:
     keep = np.arange(len(given.labels)) != at
-    return Labelled(given.features[keep], given.labels[keep], given.classes, given.trust[keep])
+    return LabelledFeatures(given.features[keep], given.labels[keep], given.classes, given.trust[keep])
 
 
 @pytest.mark.parametrize("trusted", [False, True])
@@ -61,11 +61,11 @@ def test_kernel_equals_refits_without_the_image(trusted: bool, monkeypatch: pyte
     monkeypatch.setattr(classifiers, "_RIDGES", (0.1,))
     caught: list[np.ndarray] = []
 
-    def caught_logits(logits: np.ndarray, given: Labelled) -> tuple[np.ndarray, float]:
+    def caught_logits(logits: np.ndarray, given: LabelledFeatures) -> tuple[np.ndarray, float]:
         caught.append(logits)
         return logits, 0.0
 
-    monkeypatch.setattr(classifiers, "_tempered", caught_logits)
+    monkeypatch.setattr(classifiers, "_calibrated", caught_logits)
     given = blobs(40)
     if trusted:
         given = replace(given, trust=np.random.default_rng(1).uniform(0.2, 1, 40))
@@ -113,7 +113,7 @@ def test_wrong_labels_in_blobs_are_found(ask: object) -> None:
 def test_nothing_is_said_of_the_only_image_of_a_class() -> None:
     given = blobs(40)
     labels = np.r_[3, given.labels[1:]]
-    lonely = Labelled(given.features, labels, 4, given.trust)
+    lonely = LabelledFeatures(given.features, labels, 4, given.trust)
     log_p, placed = discriminant(lonely)
     assert np.isnan(log_p[0]).all()
     assert np.isfinite(np.exp(log_p[1:])).all()
@@ -137,7 +137,7 @@ def test_distrusted_labels_pull_less() -> None:
     wrong = np.flatnonzero(given.labels == 0)[:15]
     labels = given.labels.copy()
     labels[wrong] = 1
-    blind = Labelled(given.features, labels, 2, np.ones(80))
+    blind = LabelledFeatures(given.features, labels, 2, np.ones(80))
     told = replace(blind, trust=np.where(np.isin(np.arange(80), wrong), 0.05, 1.0))
     for ask in (lambda g: discriminant(g)[0], kernel):
         assert np.exp(ask(told)[wrong, 0]).mean() >= np.exp(ask(blind)[wrong, 0]).mean()  # type: ignore[no-untyped-call]
@@ -153,7 +153,7 @@ def test_of_the_fits_of_the_kernel_stays_which_finds_the_labels_likeliest(monkey
         with monkeypatch.context() as patch:
             patch.setattr(classifiers, "_PASSES", 1)
             first = kernel(spoilt)
-        p, before = (np.exp(log_p[spoilt.at, spoilt.labels]) for log_p in (found, first))
+        p, before = (np.exp(log_p[spoilt.rows, spoilt.labels]) for log_p in (found, first))
         assert np.log(0.9 * p + 0.1 / 3).mean() >= np.log(0.9 * before + 0.1 / 3).mean() - 1e-9
         later += bool((found != first).any())
     assert 0 < later < 6
@@ -162,6 +162,6 @@ def test_of_the_fits_of_the_kernel_stays_which_finds_the_labels_likeliest(monkey
 def test_temperature_suits_the_labels() -> None:
     given = blobs(200)
     logits = log_softmax(np.random.default_rng(0).normal(size=(200, 3)) + 1.5 * np.eye(3)[given.labels], 1)
-    log_p = classifiers._tempered(logits, given)[0]
-    again = classifiers._tempered(7 * logits, given)[0]
+    log_p = classifiers._calibrated(logits, given)[0]
+    again = classifiers._calibrated(7 * logits, given)[0]
     np.testing.assert_allclose(log_p, again, atol=0.02)

@@ -46,11 +46,11 @@ def test_alike_images_have_equal_features_and_small_shifts_change_little() -> No
 
 def test_wide_layers_are_projected_and_distances_kept() -> None:
     seen = torch.randn(20, 5000, generator=torch.Generator().manual_seed(0))
-    narrow = features._coarse(seen)
+    narrow = features._pooled(seen)
     assert narrow.shape == (20, 1024)
     torch.testing.assert_close(torch.pdist(narrow), torch.pdist(seen), rtol=0.15, atol=0.0)
-    assert features._coarse(torch.ones(2, 3, 9, 9)).shape == (2, 3 * 16)
-    torch.testing.assert_close(narrow, features._coarse(seen))  # the same every time
+    assert features._pooled(torch.ones(2, 3, 9, 9)).shape == (2, 3 * 16)
+    torch.testing.assert_close(narrow, features._pooled(seen))  # the same every time
 
 
 def test_networks_of_others() -> None:

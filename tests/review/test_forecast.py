@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from core.review.calibration import evidence_by
-from core.review.forecast import EVIDENCE, Forecast, forecast, probabilities, share_wrong
+from core.review.calibration import error_llr
+from core.review.forecast import ERROR_LLR, Forecast, error_rate, forecast, probabilities
 
 CLASSES = 10
 
@@ -23,9 +23,9 @@ def simulated(seed: int, n: int = 500) -> tuple[pd.DataFrame, np.ndarray]:
     true = (p.cumsum(1) < rng.random((n, 1))).sum(1).clip(max=CLASSES - 1)
     wrong = rng.random(n) < share
     given = np.where(wrong, (true + rng.integers(1, CLASSES, n)) % CLASSES, true)
-    evidence = evidence_by(pd.Series(-np.log(p[np.arange(n), given])), CLASSES)
+    evidence = error_llr(pd.Series(-np.log(p[np.arange(n), given])), CLASSES)
     order = np.argsort(-evidence)
-    return pd.DataFrame({EVIDENCE: evidence[order]}), wrong[order]
+    return pd.DataFrame({ERROR_LLR: evidence[order]}), wrong[order]
 
 
 def check(told: Forecast, n: int, decided: dict[int, bool]) -> None:
@@ -51,7 +51,7 @@ def check(told: Forecast, n: int, decided: dict[int, bool]) -> None:
 
 def test_nothing_is_foretold_of_a_queue_that_was_not_calibrated() -> None:
     assert forecast(pd.DataFrame({"suspicion": [2.0, 1.0]})) is None
-    assert forecast(pd.DataFrame({EVIDENCE: np.zeros(0)})) is None
+    assert forecast(pd.DataFrame({ERROR_LLR: np.zeros(0)})) is None
 
 
 @given(
@@ -60,7 +60,7 @@ def test_nothing_is_foretold_of_a_queue_that_was_not_calibrated() -> None:
 )
 @settings(max_examples=25)
 def test_forecasts_are_possible_curves(evidence: list[float], verdicts: list[tuple[int, bool]]) -> None:
-    items, n = pd.DataFrame({EVIDENCE: evidence}), len(evidence)
+    items, n = pd.DataFrame({ERROR_LLR: evidence}), len(evidence)
     decided = {at: wrong for at, wrong in verdicts if at < n}
     told = forecast(items, decided)
     assert told is not None
@@ -78,10 +78,10 @@ def test_probabilities_are_some_and_grow_with_the_evidence(evidence: list[float]
 def test_the_share_of_wrong_labels_is_the_likeliest() -> None:
     for seed in range(5):
         items, _ = simulated(seed, n=2000)
-        evidence = items[EVIDENCE].to_numpy()
+        evidence = items[ERROR_LLR].to_numpy()
         tried = np.linspace(0.001, 0.6, 600)
         likelihood = np.log1p(np.expm1(evidence) * tried[:, None]).sum(1)
-        assert share_wrong(evidence) == pytest.approx(tried[likelihood.argmax()], abs=0.002)
+        assert error_rate(evidence) == pytest.approx(tried[likelihood.argmax()], abs=0.002)
 
 
 def test_as_many_are_foretold_as_are_wrong() -> None:

@@ -43,23 +43,23 @@ def test_every_pair_of_image_and_class_is_one_claim() -> None:
             ("b", "query", 3, "1", 0, 1.0),
         ]
     )
-    claims = image_label_pairs(tasks, IMAGES)
-    assert claims.classes == ("0", "1", "2")
-    assert list(zip(claims.image, claims.label, strict=True)) == [(5, 1), (3, 0), (5, 0), (8, 2), (3, 1)]
-    np.testing.assert_array_equal(claims.count, [2, 1, 1, 1, 1])
-    np.testing.assert_array_equal(claims.of_row, [0, 1, 2, -1, 0, 3, 4])
-    assert claims.contradict
-    np.testing.assert_array_equal(claims.main, [True, True, False, True, False])  # of equals the first
-    np.testing.assert_allclose(claims.share, [2 / 3, 1 / 2, 1 / 3, 1, 1 / 2])
+    pairs = image_label_pairs(tasks, IMAGES)
+    assert pairs.classes == ("0", "1", "2")
+    assert list(zip(pairs.image, pairs.label, strict=True)) == [(5, 1), (3, 0), (5, 0), (8, 2), (3, 1)]
+    np.testing.assert_array_equal(pairs.count, [2, 1, 1, 1, 1])
+    np.testing.assert_array_equal(pairs.of_row, [0, 1, 2, -1, 0, 3, 4])
+    assert pairs.has_conflicting_labels
+    np.testing.assert_array_equal(pairs.is_main, [True, True, False, True, False])  # of equals the first
+    np.testing.assert_allclose(pairs.share, [2 / 3, 1 / 2, 1 / 3, 1, 1 / 2])
 
 
 def test_labels_spoilt_before_the_draw_do_not_contradict() -> None:
     tasks = tiny_tasks(IMAGES, ways=3, shots=2, queries=2, count=20)
-    claims = image_label_pairs(tasks, IMAGES)
-    assert not claims.contradict
-    assert claims.main.all()
-    assert len(claims) == tasks.rows["image_id"].nunique()
-    assert claims.count.sum() == len(tasks.rows)
+    pairs = image_label_pairs(tasks, IMAGES)
+    assert not pairs.has_conflicting_labels
+    assert pairs.is_main.all()
+    assert len(pairs) == tasks.rows["image_id"].nunique()
+    assert pairs.count.sum() == len(tasks.rows)
     rows = tasks.rows
-    np.testing.assert_array_equal(IMAGES.ids[claims.image[claims.of_row]], rows["image_id"])
-    np.testing.assert_array_equal(np.array(claims.classes)[claims.label[claims.of_row]], rows["class"])
+    np.testing.assert_array_equal(IMAGES.ids[pairs.image[pairs.of_row]], rows["image_id"])
+    np.testing.assert_array_equal(np.array(pairs.classes)[pairs.label[pairs.of_row]], rows["class"])

@@ -7,7 +7,7 @@ import pytest
 
 from core.data import ImageSet
 from core.review.image_labels import ImageLabelPairs, image_label_pairs
-from core.review.injected_noise import IMAGE_KINDS, LEAST, ROW_KINDS, SHARE, NoisyCopy, inject_label_noise
+from core.review.injected_noise import ERROR_SHARE, IMAGE_KINDS, MIN_ERRORS, ROW_KINDS, NoisyCopy, inject_label_noise
 from core.tasks.noise import Noise, flip_labels
 from core.tasks.tasklist import TaskList, from_rows
 from tests.problems import tiny_images, tiny_tasks
@@ -20,65 +20,65 @@ SPOILT = flip_labels(TASKS, Noise.parse("tasks:0.3:0.3"), np.random.default_rng(
 def planted(
     tasks: TaskList, kind: str, by_row: bool, images: ImageSet = IMAGES
 ) -> tuple[ImageLabelPairs, np.ndarray, NoisyCopy]:
-    claims, rng = image_label_pairs(tasks, images), np.random.default_rng(1)
-    log_p = np.random.default_rng(2).normal(size=(len(claims), len(claims.classes)))
+    pairs, rng = image_label_pairs(tasks, images), np.random.default_rng(1)
+    log_p = np.random.default_rng(2).normal(size=(len(pairs), len(pairs.classes)))
     log_p[::7] = np.nan  # as of images that are the only ones of their class
-    before = tasks.rows.copy(), claims.label.copy(), claims.of_row.copy(), log_p.copy(), images.labels.copy()
-    found = inject_label_noise(images, claims, tasks, log_p, kind, by_row, rng)
+    before = tasks.rows.copy(), pairs.label.copy(), pairs.of_row.copy(), log_p.copy(), images.labels.copy()
+    found = inject_label_noise(images, pairs, tasks, log_p, kind, by_row, rng)
     assert before[0].equals(tasks.rows)  # the original is as it was
-    np.testing.assert_array_equal(before[1], claims.label)
-    np.testing.assert_array_equal(before[2], claims.of_row)
+    np.testing.assert_array_equal(before[1], pairs.label)
+    np.testing.assert_array_equal(before[2], pairs.of_row)
     np.testing.assert_array_equal(before[3], log_p)
     np.testing.assert_array_equal(before[4], images.labels)
     assert found.kind == kind
-    return claims, log_p, found
+    return pairs, log_p, found
 
 
 @pytest.mark.parametrize("kind", IMAGE_KINDS)
 def test_images(kind: str) -> None:
-    claims, log_p, found = planted(TASKS, kind, by_row=False)
-    wrong = found.wrong
-    assert len(wrong) == len(claims)
-    assert wrong.sum() == max(LEAST, round(SHARE * len(claims)))
-    np.testing.assert_array_equal(found.claims.label != claims.label, wrong)
-    np.testing.assert_array_equal(found.claims.image, claims.image)
+    pairs, log_p, found = planted(TASKS, kind, by_row=False)
+    wrong = found.is_wrong
+    assert len(wrong) == len(pairs)
+    assert wrong.sum() == max(MIN_ERRORS, round(ERROR_SHARE * len(pairs)))
+    np.testing.assert_array_equal(found.pairs.label != pairs.label, wrong)
+    np.testing.assert_array_equal(found.pairs.image, pairs.image)
     from_rows(found.tasks.rows, source="copy", images=IMAGES)
-    said = dict(zip(IMAGES.ids[claims.image], np.array(claims.classes)[found.claims.label], strict=True))
+    said = dict(zip(IMAGES.ids[pairs.image], np.array(pairs.classes)[found.pairs.label], strict=True))
     assert (found.tasks.rows["image_id"].map(said) == found.tasks.rows["class"]).all()  # drawn over the copy's labels
-    label = found.claims.label[wrong]
+    label = found.pairs.label[wrong]
     if kind == "uniform":
-        assert len(set(zip(claims.label[wrong], label, strict=True))) == 4 * 3
+        assert len(set(zip(pairs.label[wrong], label, strict=True))) == 4 * 3
     if kind == "hardest":
         odds = np.nan_to_num(log_p[wrong], nan=-1e9)
-        odds[np.arange(len(label)), claims.label[wrong]] = -np.inf
+        odds[np.arange(len(label)), pairs.label[wrong]] = -np.inf
         np.testing.assert_array_equal(label, odds.argmax(1))
     if kind == "look-alike":  # as core.tasks.noise: the nearest mean image of another class
         pixels = IMAGES.images.reshape(len(IMAGES), -1).astype(np.float64)
-        means = np.stack([pixels[claims.image[claims.label == c]].mean(0) for c in range(4)])
-        away = ((pixels[claims.image[wrong], None] - means) ** 2).sum(-1)
-        away[np.arange(len(label)), claims.label[wrong]] = np.inf
+        means = np.stack([pixels[pairs.image[pairs.label == c]].mean(0) for c in range(4)])
+        away = ((pixels[pairs.image[wrong], None] - means) ** 2).sum(-1)
+        away[np.arange(len(label)), pairs.label[wrong]] = np.inf
         np.testing.assert_array_equal(label, away.argmin(1))
 
 
 def test_few_items_are_spoilt_by_half_at_most() -> None:
     tasks = tiny_tasks(tiny_images(), ways=3, shots=2, queries=3, count=2)
-    claims, _, found = planted(tasks, "uniform", by_row=False, images=tiny_images())
-    assert found.wrong.sum() == len(claims) // 2
+    pairs, _, found = planted(tasks, "uniform", by_row=False, images=tiny_images())
+    assert found.is_wrong.sum() == len(pairs) // 2
     assert len(found.tasks) >= 1
 
 
 @pytest.mark.parametrize("kind", ROW_KINDS)
 def test_rows(kind: str) -> None:
-    claims, log_p, found = planted(SPOILT, kind, by_row=True)
-    rows, before, wrong = found.tasks.rows, SPOILT.rows, found.wrong
+    pairs, log_p, found = planted(SPOILT, kind, by_row=True)
+    rows, before, wrong = found.tasks.rows, SPOILT.rows, found.is_wrong
     assert len(wrong) == len(before)
-    assert wrong.sum() == round(SHARE * len(before))
+    assert wrong.sum() == round(ERROR_SHARE * len(before))
     np.testing.assert_array_equal((rows["label"] != before["label"]).to_numpy(), wrong)
     again = from_rows(rows, source="copy", images=IMAGES)  # every class keeps a support row
     assert again.rows.astype(object).equals(rows.astype(object))
     assert rows.drop(columns=["label", "class"]).equals(before.drop(columns=["label", "class"]))
     remade = image_label_pairs(found.tasks, IMAGES)
-    np.testing.assert_array_equal(remade.of_row, found.claims.of_row)
+    np.testing.assert_array_equal(remade.of_row, found.pairs.of_row)
     tasks = rows["task_id"][wrong].value_counts()
     if kind == "within tasks":  # of few tasks, half of the labels of each
         assert len(tasks) <= 2 * wrong.sum() / (0.5 * 12)
@@ -90,11 +90,11 @@ def test_rows(kind: str) -> None:
         odds = np.nan_to_num(log_p, nan=-1e9)
         for at in np.flatnonzero(wrong)[:20]:
             others = [
-                odds[claims.of_row[at], claims.classes.index(names[before["task_id"][at], label])]
+                odds[pairs.of_row[at], pairs.classes.index(names[before["task_id"][at], label])]
                 for label in range(3)
                 if label != before["label"][at]
             ]
-            chosen = odds[claims.of_row[at], claims.classes.index(rows["class"][at])]
+            chosen = odds[pairs.of_row[at], pairs.classes.index(rows["class"][at])]
             assert chosen == max(others)
 
 
@@ -104,7 +104,7 @@ def test_rows_of_weight_0_are_left_alone(kind: str) -> None:
     weight[5::3] = 0.0
     tasks = TaskList(SPOILT.rows.assign(weight=weight))
     _, _, found = planted(tasks, kind, by_row=True)
-    assert len(found.wrong) == (weight > 0).sum()
+    assert len(found.is_wrong) == (weight > 0).sum()
     changed = (found.tasks.rows["label"] != tasks.rows["label"]).to_numpy()
     assert not changed[weight == 0].any()
-    np.testing.assert_array_equal(changed[weight > 0], found.wrong)
+    np.testing.assert_array_equal(changed[weight > 0], found.is_wrong)

@@ -15,7 +15,15 @@ from core.maml.vectors import flatten
 from core.review import cross_validation
 from core.review import member_scores as members
 from core.review.image_labels import image_label_pairs
-from core.review.member_scores import FAST, ROWS, ScoreSettings, ScoreTable, Source, features_of, score_labels
+from core.review.member_scores import (
+    FAST,
+    ROWS,
+    ScoreInputs,
+    ScoreSettings,
+    ScoreTable,
+    features_of,
+    score_labels,
+)
 from core.review.settings import SLOW
 from core.runtime.progress import Progress
 from core.tasks.noise import Noise, flip_labels
@@ -31,31 +39,31 @@ def episodes_of(tasks: TaskList) -> Episodes:
     return Episodes(tasks, PROBLEM.images, dtype=torch.float64, chunk=4)
 
 
-def source(tasks: TaskList) -> Source:
-    claims = image_label_pairs(tasks, PROBLEM.images)
-    features = features_of(PROBLEM.images, PROBLEM.model, PROBLEM.params, claims, Progress())
-    return Source(PROBLEM.images, PROBLEM.model, PROBLEM.params, PROBLEM.tasks, features, episodes_of)
+def inputs(tasks: TaskList) -> ScoreInputs:
+    pairs = image_label_pairs(tasks, PROBLEM.images)
+    features = features_of(PROBLEM.images, PROBLEM.model, PROBLEM.params, pairs, Progress())
+    return ScoreInputs(PROBLEM.images, PROBLEM.model, PROBLEM.params, PROBLEM.tasks, features, episodes_of)
 
 
 def rated(tasks: TaskList, by_row: bool, slow: tuple[str, ...] = ()) -> ScoreTable:
-    claims = image_label_pairs(tasks, PROBLEM.images)
-    return score_labels(source(tasks), claims, tasks, by_row, ScoreSettings(slow, rounds=2), Progress())
+    pairs = image_label_pairs(tasks, PROBLEM.images)
+    return score_labels(inputs(tasks), pairs, tasks, by_row, ScoreSettings(slow, rounds=2), Progress())
 
 
 def test_scores_of_images() -> None:
-    claims = image_label_pairs(CLEAN, PROBLEM.images)
+    pairs = image_label_pairs(CLEAN, PROBLEM.images)
     found = rated(CLEAN, by_row=False)
     assert set(found.scores.columns) == set(FAST)
-    assert len(found.scores) == len(claims)
+    assert len(found.scores) == len(pairs)
     assert np.isfinite(found.scores.to_numpy()).all()
-    np.testing.assert_array_equal(found.images, np.unique(claims.image))
-    assert found.log_p.shape == (len(claims), 4)
-    assert len(found.placed) == len(claims)
-    at = np.searchsorted(found.images, claims.image)
-    np.testing.assert_allclose(found.scores["classifier"], -found.log_p[at, claims.label], rtol=1e-5)
+    np.testing.assert_array_equal(found.images, np.unique(pairs.image))
+    assert found.log_p.shape == (len(pairs), 4)
+    assert len(found.placed) == len(pairs)
+    at = np.searchsorted(found.images, pairs.image)
+    np.testing.assert_allclose(found.scores["classifier"], -found.log_p[at, pairs.label], rtol=1e-5)
     assert set(found.seconds) >= {"classifiers", "scoring tasks", "own tasks"}
-    lost = members.left_out_losses(source(CLEAN), CLEAN, Progress())
-    often = claims.of_row[np.isfinite(lost)]
+    lost = members.left_out_support_losses(inputs(CLEAN), CLEAN, Progress())
+    often = pairs.of_row[np.isfinite(lost)]
     first = often[0]
     mean = lost[np.isfinite(lost)][often == first].mean()
     assert found.scores["support_loss"][first] == pytest.approx(mean)
@@ -63,8 +71,8 @@ def test_scores_of_images() -> None:
 
 def test_scores_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_validation, "EPOCHS", 1)
-    claims = image_label_pairs(SPOILT, PROBLEM.images)
-    assert claims.contradict
+    pairs = image_label_pairs(SPOILT, PROBLEM.images)
+    assert pairs.has_conflicting_labels
     found = rated(SPOILT, by_row=True, slow=SLOW).scores
     rows = SPOILT.rows
     assert set(found.columns) == {*FAST, *ROWS, *SLOW}
@@ -75,7 +83,7 @@ def test_scores_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(found["task_loss"][query], own)
     np.testing.assert_allclose(found["support_loss"][query], own)  # a query row has no other of its own
     for name in ("classifier", "loss", "cross_validated"):  # one of every claim
-        assert found[name].groupby(claims.of_row).nunique().max() == 1
+        assert found[name].groupby(pairs.of_row).nunique().max() == 1
     at = int(np.argmax(found["votes"]))
     alike = rows[rows["image_id"] == rows["image_id"][at]]
     assert 0 < found["votes"][at] == (alike["class"] != rows["class"][at]).mean()
@@ -97,7 +105,7 @@ def test_rows_of_weight_0_are_no_items() -> None:
 
 def test_left_out_losses_are_those_of_tasks_adapted_by_hand() -> None:
     problem = PROBLEM
-    found = members.left_out_losses(source(problem.tasks), problem.tasks, Progress())
+    found = members.left_out_support_losses(inputs(problem.tasks), problem.tasks, Progress())
     rows = problem.tasks.rows
     assert np.isnan(found[rows["role"] == "query"]).all()
     (chunk,) = Episodes(problem.tasks, problem.images, dtype=torch.float64, chunk=9).chunks()
@@ -117,16 +125,16 @@ def test_left_out_losses_are_those_of_tasks_adapted_by_hand() -> None:
 
 def test_one_shot_tasks_have_no_left_out_losses() -> None:
     tasks = tiny_tasks(PROBLEM.images, ways=3, shots=1, queries=2, count=6)
-    assert np.isnan(members.left_out_losses(source(tasks), tasks, Progress())).all()
+    assert np.isnan(members.left_out_support_losses(inputs(tasks), tasks, Progress())).all()
     found = rated(tasks, by_row=False).scores
     assert np.isfinite(found.to_numpy()).all()
 
 
 def test_the_sketch_of_self_influence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members, "_DIRECTIONS", 100)
+    monkeypatch.setattr(members, "_PROBES", 100)
     problem = tiny_problem(count=2)
     found = members._gradient_norms(
-        replace(source(problem.tasks), params=problem.params), problem.episodes, 0, Progress()
+        replace(inputs(problem.tasks), params=problem.params), problem.episodes, 0, Progress()
     )
     rows = problem.tasks.rows
     (chunk,) = problem.episodes.chunks()

@@ -9,7 +9,7 @@ import pandas as pd
 
 from core.actions.queue import VERSION
 from core.influence.basis import ENGINE_VERSION
-from core.review.forecast import EVIDENCE
+from core.review.forecast import ERROR_LLR
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
@@ -74,7 +74,7 @@ def write_queue(
         **{name: rng.normal(suspicion, 0.2) for name in SCORES},
     )
     if planted:
-        items[EVIDENCE] = np.linspace(4, -8, n)
+        items[ERROR_LLR] = np.linspace(4, -8, n)
     images = sorted(set(items["image_id"]))
     features = rng.normal(size=(len(images), 8))
     places = pd.DataFrame({"image_id": images, "x": features[:, 0], "y": features[:, 1]})

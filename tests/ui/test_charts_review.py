@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from core.review.forecast import EVIDENCE, Forecast, forecast
+from core.review.forecast import ERROR_LLR, Forecast, forecast
 from core.ui.charts.review import curves_figure, forecast_figure, precision, sensible_reach, so_far
 from core.ui.review.queue_panel import candidate_table, depth_words
 from tests.ui.queue_fixture import candidates, curves
@@ -14,7 +14,7 @@ N = 400
 
 
 def told(known: dict[int, bool] | None = None) -> Forecast:
-    found = forecast(pd.DataFrame({EVIDENCE: np.linspace(4, -8, N)}), known)
+    found = forecast(pd.DataFrame({ERROR_LLR: np.linspace(4, -8, N)}), known)
     assert found is not None
     return found
 

@@ -45,7 +45,7 @@ class TestEdit:
         page = show("edit")
         assert "Nothing is decided" in words(page)
         assert "no ranking" in words(page)
-        assert "core remove --workspace tiny" in page.code[0].value
+        assert "tasklens remove --workspace tiny" in page.code[0].value
         click(page, "edit_rank")
         assert started == [["rank", "--workspace", str(empty.folder), "--target", "all"]]
 
@@ -285,8 +285,7 @@ class TestCurves:
         assert "3 fine-tunes of 40 steps" in words(page)
         click(page, "curve_start")
         (ranked,) = full.runs.all("rank")
-        options = ["--ranking", ranked.id, "--by", "tasks", "--shares", "0,0.5", "--orders", "harmful,random"]
-        options += ["--seeds", "1", "--finetune-steps", "40"]
+        options = ["--ranking", ranked.id, "--shares", "0,0.5", "--orders", "harmful,random", "--seeds", "1"]
         assert started == [["curve", "--workspace", str(full.folder), *options]]
         assert page.code[0].value == f"tasklens curve --workspace tiny {' '.join(options)}"
 

@@ -35,7 +35,7 @@ COSTLY: dict[str, tuple[Any, str]] = {
     "an atlas encoded": (core.ui.grid.component, "jpeg_atlas"),
     "a ranking held against planted noise": (core.actions.demo, "detection"),
     "a table pivoted": (core.ui.trust.evidence_results, "grids"),
-    "a bootstrap": (core.ui.trust.evidence_results, "difference"),
+    "a bootstrap": (core.ui.trust.evidence_results, "lds_difference"),
     "a cost tried": (core.ui.trust.evidence_panel, "predicted_seconds"),
     "a task list cleaned": (core.ui.export.results, "cleaned"),
     "an experiment's result read": (core.ui.experiments.read, "read_result"),

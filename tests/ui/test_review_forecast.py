@@ -7,27 +7,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.review.forecast import EVIDENCE
-from core.ui.review.forecast import forecast_words, remaining_words
-from core.ui.review.queue import Queue
-from tests.ui.test_review_filters import N, decided, queue
+from core.review.forecast import ERROR_LLR
+from core.review.review_queue import Queue
+from core.ui.review.forecast import forecast_now, forecast_text, latest_forecast_text
+from tests.review.test_filters import N, decided, queue
 
 
 def calibrated() -> Queue:
     plain = queue()
-    return replace(plain, table=plain.table.assign(**{EVIDENCE: np.linspace(3, -5, N)}))
+    return replace(plain, table=plain.table.assign(**{ERROR_LLR: np.linspace(3, -5, N)}))
 
 
 def test_nothing_is_said_where_nothing_was_calibrated() -> None:
-    assert forecast_words(queue(), decided()) == ""
-    assert remaining_words(queue(), decided(), None) == ""
+    assert forecast_text(forecast_now(queue(), decided())) == ""
+    assert latest_forecast_text(queue(), decided(), None) == ""
 
 
 def test_what_was_found_is_not_counted_again() -> None:
     def numbers(**positions: int) -> list[int]:
-        words = forecast_words(calibrated(), decided(**positions))
-        assert "wrong labels remain" in words
-        return [int(one) for one in re.findall(r"\d+", words)][:3]
+        words = forecast_text(forecast_now(calibrated(), decided(**positions)))
+        return [int(number) for number in re.findall(r"\d+", words)][:3]
 
     before, low, high = numbers()
     assert low <= before <= high <= N

@@ -168,7 +168,7 @@ class TestTrust:
 
     def test_what_cannot_run_is_explained(self, show: Open, empty: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         page = show("trust")
-        for methods, said in (([], "no method to rate"), (["tracin"], "without snapshots")):
+        for methods, said in (([], ", ".join(ALL_METHODS)), (["tracin"], "without snapshots")):
             page.multiselect(key="trust_methods").set_value(methods)
             run_again(page)
             assert said in words(page)

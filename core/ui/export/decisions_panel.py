@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from core.actions.export_decisions import FORMATS, PROVENANCE, export_decisions
+from core.actions.export_decisions import export_decisions
 from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.report import write_report
-from core.decisions.cleanlab import BECOMES
+from core.decisions.cleanlab import ISSUE_VERDICTS
+from core.decisions.export_files import FORMATS, PROVENANCE
 from core.decisions.table import COLUMNS
 from core.ui.export.results import zip_files
 from core.ui.shell.command import command_block
@@ -50,8 +51,8 @@ def _in(context: Context) -> None:
     )
     as_ = st.segmented_control(
         "An issue of cleanlab's becomes",
-        BECOMES,
-        default=BECOMES[0],
+        ISSUE_VERDICTS,
+        default=ISSUE_VERDICTS[0],
         format_func=lambda one: _WORDS[one],
         key="decisions_as",
     )
@@ -63,7 +64,7 @@ def _in(context: Context) -> None:
         )
         return
     path = save_upload(upload)
-    made = plan_import(context.workspace, path, as_=as_ or BECOMES[0])
+    made = plan_import(context.workspace, path, as_=as_ or ISSUE_VERDICTS[0])
     st.markdown("\n".join(f"- {plain(sentence)}" for sentence in made.sentences))
     if made.changing:
         with st.expander(f"What it changes ({len(made.changing):,})"):
@@ -78,9 +79,9 @@ def _in(context: Context) -> None:
                 ],
                 hide_index=True,
             )
-    if st.button("Bring it in", type="primary", disabled=made.empty, key="decisions_bring_in"):
-        done = import_decisions(context.workspace, path, as_=as_ or BECOMES[0])
-        said = count(len(done.ordered), "decision")
+    if st.button("Bring it in", type="primary", disabled=made.is_empty, key="decisions_bring_in"):
+        done = import_decisions(context.workspace, path, as_=as_ or ISSUE_VERDICTS[0])
+        said = count(len(done.decisions), "decision")
         st.session_state[_DONE] = f"{said} of {plain(done.source)} brought in. Undo takes back those of one reviewer."
         st.rerun()
 

@@ -111,7 +111,7 @@ def _draw(images: str) -> None:
     settings = TaskSettings(
         images, ways, shots, queries, count, heldout, noise=noise, seed=seed, skip_small=small, **given
     )
-    _make(name, ["tasks", *arguments_of(settings, always=("data", "ways", "shots"))])
+    _make(name, ["tasks", *arguments_of(settings, always=("data", "ways", "shots", *given))])
 
 
 def _begin(usual: dict[str, int], field: str) -> dict[str, int]:

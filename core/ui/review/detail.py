@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
+from cachetools import LRUCache, cached
 
 from core.actions.duplicates import newest_duplicates
+from core.review.review_queue import SCORES, Queue
+from core.review.review_state import ReviewState
 from core.runtime.errors import UserError
 from core.ui.grid.atlas import jpeg_atlas
 from core.ui.grid.pictures import pixels
 from core.ui.review.effect import effect_lines
-from core.ui.review.evidence import evidence_lines
+from core.ui.review.explanation import explanation_lines
 from core.ui.review.grid import Sheet, sheet
-from core.ui.review.queue import SCORES, Queue
-from core.ui.review.state import Decided
 from core.ui.review.tiles import opinion
 from core.ui.shell.context import Context, rankings, table
 from core.workspace.runs import Run
@@ -28,7 +28,7 @@ LARGE_PX, SMALL_PX = 320, 64
 _NEIGHBOURS, _COPIES, _TASKS, _LINES = 6, 6, 6, 8
 _COPY_DISTANCE = 0.02
 """Cosine distance of features below which two images are called near-duplicates."""
-_KEPT = 64
+_CACHED_DETAILS = 64
 _WAITING = "being worked out …"
 
 
@@ -44,33 +44,27 @@ class Detail:
     sheets: tuple[Sheet, ...]
 
 
-_kept: OrderedDict[tuple[str, int, int, str], Detail] = OrderedDict()
-_lock = threading.Lock()
-
-
-def detail(context: Context, queue: Queue, decided: Decided, position: int) -> Detail:
-    """Everything about the item at a position; what the log says of it is remembered until somebody writes into it."""
-    name = (str(queue.run.folder), position, decided.pulse, "" if decided.version is not None else context.reviewer)
-    with _lock:
-        known = _kept.get(name)
-    if known is None:
-        known = _detail(context, queue, decided, position)
-        with _lock:
-            _kept[name] = known
-            while len(_kept) > _KEPT:
-                _kept.popitem(last=False)
+def detail(context: Context, queue: Queue, state: ReviewState, position: int) -> Detail:
+    """Return everything about the item at a position; what the log says is cached until somebody writes to it."""
+    known = _detail(context, queue, state, position)
     worked_out = [
         (title, [_WAITING] if lines is None else lines)
         for title, lines in (
             ("Effect of a decision, estimated", effect_lines(context, queue, position)),
-            ("Evidence", evidence_lines(context, queue, position)),
+            ("Evidence", explanation_lines(context, queue, position)),
         )
         if lines is None or lines
     ]
     return Detail(known.data | {"sections": [*worked_out, *known.data["sections"]]}, known.sheets)
 
 
-def _detail(context: Context, queue: Queue, decided: Decided, position: int) -> Detail:
+def _detail_key(context: Context, queue: Queue, state: ReviewState, position: int) -> tuple[object, ...]:
+    seen_by = context.reviewer if state.version is None else ""
+    return str(queue.folder), position, state.change_counter, seen_by
+
+
+@cached(LRUCache(_CACHED_DETAILS), key=_detail_key, lock=threading.Lock())
+def _detail(context: Context, queue: Queue, state: ReviewState, position: int) -> Detail:
     row, item = queue.table.iloc[position], queue.items[position]
     large = sheet(jpeg_atlas(pixels(context, [item.image_id]), tile_px=LARGE_PX))
     strips, pictures = _strips(context, queue, position)
@@ -78,8 +72,8 @@ def _detail(context: Context, queue: Queue, decided: Decided, position: int) -> 
         ("Why it is here", _reasons(queue, position)),
         ("Leak: what is measured here may be memory", _leaks(context, item.image_id)),
         ("Where it occurs", _occurrences(context, item.image_id)),
-        ("Comments", _comments(context, queue, decided, position)),
-        ("Decisions", _history(context, queue, decided, position)),
+        ("Comments", _comments(context, queue, state, position)),
+        ("Decisions", _history(context, queue, state, position)),
     ]
     facts = [("Image", item.image_id), ("Rank", f"{position + 1:,} of {len(queue):,}")]
     if item.kind == "instance":
@@ -104,7 +98,7 @@ def _reasons(queue: Queue, position: int) -> list[str]:
     lines = []
     for name in queue.scores:
         if name not in ("suspicion", "probability"):
-            rank = float(queue.ranks[name][position])
+            rank = float(queue.percentiles[name][position])
             lines.append((rank, f"{SCORES[name]}: higher than that of {rank:.0f} % of the queue"))
     return [text for _, text in sorted(lines, reverse=True)[:_LINES]]
 
@@ -129,7 +123,8 @@ def _occurrences(context: Context, image_id: str) -> list[str]:
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _by_image(folder: str, _run: Run) -> dict[str, pd.DataFrame]:
     columns = ["image_id", "task_id", "role", "predicted_class", "loss"]
-    return dict(iter(table(_run, "instances.parquet")[columns].groupby("image_id")))
+    by_image = table(_run, "instances.parquet")[columns].groupby("image_id")
+    return {str(image): rows for image, rows in by_image}
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
@@ -141,16 +136,16 @@ def _places(tasks: str, _context: Context) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def _comments(context: Context, queue: Queue, decided: Decided, position: int) -> list[str]:
-    blind, all_said = decided.version is None, context.workspace.decisions.comments(queue.items[position])
+def _comments(context: Context, queue: Queue, state: ReviewState, position: int) -> list[str]:
+    blind, all_said = state.version is None, context.workspace.decisions.comments(queue.items[position])
     said = [one for one in all_said if not blind or one.reviewer == context.reviewer]
     return [f"{one.reviewer}, {_time(one.at)}: {one.text}" for one in said[-_LINES:]]
 
 
-def _history(context: Context, queue: Queue, decided: Decided, position: int) -> list[str]:
+def _history(context: Context, queue: Queue, state: ReviewState, position: int) -> list[str]:
     """Who decided what, newest first; in blind mode only what the reviewer himself stands for."""
-    if decided.version is None:
-        entries = [decided.entries[position]] if position in decided.entries else []
+    if state.version is None:
+        entries = [state.entries[position]] if position in state.entries else []
     else:
         entries = context.workspace.decisions.history(queue.items[position])
     told = []
@@ -176,10 +171,10 @@ class Features:
 
 def features(queue: Queue) -> Features | None:
     """What the queue run kept of its features; None if nothing."""
-    folder = queue.run.folder
+    folder = queue.folder
     if not (folder / "features.npy").exists() or not (folder / "map.parquet").exists():
         return None
-    return _features(str(folder), queue.run)
+    return _features(str(folder), Run(folder))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
@@ -251,13 +246,13 @@ def _leaks(context: Context, image: str) -> list[str]:
 
 def _classes(queue: Queue, found: Features) -> np.ndarray:
     """``(m,)``: the given class of each image with features, -1 for those that are not in the queue."""
-    return _classes_of(str(queue.run.folder), queue, found)
+    return _classes_of(str(queue.folder), queue, found)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _classes_of(folder: str, _queue: Queue, _found: Features) -> np.ndarray:
     classes = np.full(len(_found.ids), -1, dtype=np.int32)
-    for name, positions in _queue.image.items():
+    for name, positions in _queue.positions_of_image.items():
         if name in _found.place:
             classes[_found.place[name]] = _queue.given[positions[0]]
     return classes

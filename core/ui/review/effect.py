@@ -8,10 +8,10 @@ from __future__ import annotations
 from core.actions.compute import Compute
 from core.actions.preparation import find_preparation
 from core.editing.whatif import WhatIfEstimator
+from core.review.review_queue import Queue
 from core.runtime.errors import UserError
 from core.tasks.changes import Changes
 from core.ui.edit.results import in_points
-from core.ui.review.queue import Queue
 from core.ui.shell.background import BackgroundCache
 from core.ui.shell.context import Context
 from core.ui.whatif.panel import opened_instant
@@ -26,7 +26,7 @@ def effect_lines(context: Context, queue: Queue, position: int) -> list[str] | N
     run = find_preparation(context.workspace, Compute())
     if run is None:
         return []
-    return _beside.get((str(run.folder), queue.run.id, position), lambda: _work_out(context, queue, position))
+    return _beside.get((str(run.folder), queue.run_id, position), lambda: _work_out(context, queue, position))
 
 
 def _work_out(context: Context, queue: Queue, position: int) -> list[str]:

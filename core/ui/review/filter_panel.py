@@ -7,10 +7,10 @@ from dataclasses import fields, replace
 import streamlit as st
 
 from core.actions.duplicates import newest_duplicates
-from core.ui.review.filters import NAMES, SIZES, STATES, Filters, from_params
+from core.review.filters import PAGE_SIZES, PARAMETERS, STATES, Filters, from_params
+from core.review.review_queue import Queue
+from core.review.saved_views import delete_view, save_view, saved_views
 from core.ui.review.live import choose_again
-from core.ui.review.queue import Queue
-from core.ui.review.views import all_views, delete_view, save_view
 from core.ui.shell.context import Context, shown_errors
 from core.ui.shell.text import plain
 
@@ -31,7 +31,7 @@ _ROLE_WORDS = {"": "any", "support": "support", "query": "query"}
 def current_filters() -> Filters:
     """The filters at hand: of this session, or of the address that opened it."""
     if _KEPT not in st.session_state:
-        st.session_state[_KEPT] = from_params({name: st.query_params.get_all(name) for name in NAMES})
+        st.session_state[_KEPT] = from_params({name: st.query_params.get_all(name) for name in PARAMETERS})
     return st.session_state[_KEPT]
 
 
@@ -65,7 +65,7 @@ def filter_panel(context: Context, queue: Queue) -> Filters:
         left.selectbox("Score", list(scores), key=_WIDGET + "score", format_func=scores.__getitem__)
         right.slider("Its percentile", 0, 100, key=_WIDGET + "range", help="100: the most suspicious by this score.")
         left.selectbox("Role", list(_ROLE_WORDS), key=_WIDGET + "role", format_func=_ROLE_WORDS.__getitem__)
-        right.selectbox("A page", SIZES, key=_WIDGET + "size", format_func=lambda size: f"{size} tiles")
+        right.selectbox("A page", PAGE_SIZES, key=_WIDGET + "size", format_func=lambda size: f"{size} tiles")
         tasks = ["", *context.project.tasks.train.task_ids]
         left.selectbox("Task", tasks, key=_WIDGET + "task", format_func=lambda task: task or "any")
         right.text_input("Part of an id", key=_WIDGET + "find", max_chars=200)
@@ -106,7 +106,7 @@ def _chosen() -> Filters:
 
 def _to_address(filters: Filters) -> None:
     wanted = filters.to_params()
-    for name in NAMES:
+    for name in PARAMETERS:
         if name not in wanted:
             st.query_params.pop(name, None)
         elif st.query_params.get_all(name) != wanted[name]:
@@ -122,11 +122,11 @@ def _views(context: Context, filters: Filters) -> None:
         key="review_all",
         on_click=use,
         args=(Filters(size=filters.size),),
-        disabled=filters.narrowing == Filters(),
+        disabled=filters.selection == Filters(),
     )
     bar.button("Filter again", on_click=choose_again, help="What was decided since no longer stands in your way.")
     with bar.popover("Views"), shown_errors():
-        views = all_views(folder)
+        views = saved_views(folder)
         for name, view in views.items():
             open_, away = st.columns([4, 1])
             open_.button(plain(name), key=f"review_view_{name}", on_click=use, args=(view,), width="stretch")

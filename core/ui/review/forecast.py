@@ -1,98 +1,87 @@
-"""How many wrong labels are still in there, worked out beside the page.
+"""The forecast of remaining label errors, computed in the background.
 
-A forecast takes tenths of a second for ten thousand items, and keys must not wait for it: until a new one is there the
-one before stands.
+A forecast takes tenths of a second for ten thousand items, and key presses must not wait for it: until a new one is
+ready, the page shows the previous one.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from core.review.forecast import Forecast, forecast
-from core.ui.review.queue import Queue
-from core.ui.review.state import Decided
+from cachetools import LRUCache
 
-DecisionState = tuple[str, str | None]
-_KEPT = 24
+from core.decisions.queue_decisions import QueueDecisions
+from core.review.forecast import Forecast, forecast
+from core.review.review_queue import Queue
+from core.review.review_state import ReviewState
+
+ForecastKey = tuple[str, str | None]
+"""Folder of the queue, and the reviewer whose decisions count (None: everybody's)."""
+_CACHED_FORECASTS = 24
 
 
 @dataclass(frozen=True, eq=False)
 class ForecastState:
-    """A forecast and what it was worked out from.
+    """A forecast and the decisions that it was computed from.
 
     Attributes:
-        forecast: None where the queue is not calibrated.
-        known: By position: was the label found wrong? An unsure decision says nothing about it.
-        state: Of the decisions; another one asks for another forecast.
+        forecast: None where the queue is not calibrated, or where the computation failed.
+        on_items: Which items were found wrong, found right, or are open.
+        fingerprint: :attr:`ReviewState.fingerprint` of these decisions.
     """
 
     forecast: Forecast | None
-    known: dict[int, bool]
-    state: bytes = b""
-
-    @property
-    def found(self) -> int:
-        """Wrong labels found so far."""
-        return sum(self.known.values())
+    on_items: QueueDecisions
+    fingerprint: bytes = b""
 
 
 _worker = ThreadPoolExecutor(1, thread_name_prefix="forecast")
 _lock = threading.Lock()
-_known: OrderedDict[DecisionState, ForecastState] = OrderedDict()
-_busy: set[DecisionState] = set()
+_states: LRUCache[ForecastKey, ForecastState] = LRUCache(_CACHED_FORECASTS)
+_running: set[ForecastKey] = set()
 
 
-def latest(queue: Queue, decided: Decided, seen_by: str | None) -> ForecastState | None:
-    """The newest forecast that is there; None if there is none yet. One for the decisions as they are is begun.
+def latest_forecast(queue: Queue, state: ReviewState, seen_by: str | None) -> ForecastState | None:
+    """Return the newest forecast that is ready, or None; start one for the present decisions where it is older.
 
     Args:
-        seen_by: Whose decisions ``decided`` holds; None: everybody's.
+        seen_by: The reviewer whose decisions ``state`` holds; None: everybody's.
     """
-    name, state = (str(queue.run.folder), seen_by), decided.fingerprint
+    key = (str(queue.folder), seen_by)
     with _lock:
-        told = _known.get(name)
-        if (told is None or told.state != state) and name not in _busy:
-            _busy.add(name)
-            _worker.submit(_work_out, queue, decided, name, state)
-    return told
+        newest = _states.get(key)
+        if (newest is None or newest.fingerprint != state.fingerprint) and key not in _running:
+            _running.add(key)
+            _worker.submit(_compute, queue, state, key)
+    return newest
 
 
-def remaining_words(queue: Queue, decided: Decided, seen_by: str | None) -> str:
-    """``about 37 wrong labels remain, 28 to 49 (90 % interval, estimate)``; empty where the queue is not calibrated."""
-    told = latest(queue, decided, seen_by)
-    return "" if told is None else _words(told)
+def forecast_now(queue: Queue, state: ReviewState) -> ForecastState:
+    """Return the forecast for the present decisions, computed in this thread."""
+    return ForecastState(forecast(queue.table, state.on_items.is_wrong), state.on_items, state.fingerprint)
 
 
-def forecast_words(queue: Queue, decided: Decided) -> str:
-    """The same, worked out now."""
-    return _words(forecast_now(queue, decided))
+def latest_forecast_text(queue: Queue, state: ReviewState, seen_by: str | None) -> str:
+    """Return :func:`forecast_text` of the newest forecast that is ready; empty where there is none."""
+    newest = latest_forecast(queue, state, seen_by)
+    return "" if newest is None else forecast_text(newest)
 
 
-def forecast_now(queue: Queue, decided: Decided, state: bytes = b"") -> ForecastState:
-    """The forecast for the decisions as they are, worked out now."""
-    known = decided.on_items.is_wrong
-    return ForecastState(forecast(queue.table, known), known, state)
+def forecast_text(state: ForecastState) -> str:
+    """Return ``about 37 label errors remain, 28 to 49 (90 % interval, estimate)``; empty where there is no forecast."""
+    if state.forecast is None:
+        return ""
+    about, low, high = (round(number) for number in state.forecast.remaining_errors(state.on_items.errors_found))
+    return f"about {about:,} label errors remain, {low:,} to {high:,} (90 % interval, estimate)"
 
 
-def _work_out(queue: Queue, decided: Decided, name: DecisionState, state: bytes) -> None:
-    told = ForecastState(None, {}, state)
+def _compute(queue: Queue, state: ReviewState, key: ForecastKey) -> None:
+    computed = ForecastState(None, state.on_items, state.fingerprint)
     try:
-        told = forecast_now(queue, decided, state)
+        computed = forecast_now(queue, state)
     finally:
         with _lock:
-            _known[name] = told
-            _known.move_to_end(name)
-            while len(_known) > _KEPT:
-                _known.popitem(last=False)
-            _busy.discard(name)
-
-
-def _words(told: ForecastState) -> str:
-    if told.forecast is None:
-        return ""
-    left = told.forecast.remaining_errors(told.found)
-    about, low, high = (round(number) for number in left)
-    return f"about {about:,} wrong labels remain, {low:,} to {high:,} (90 % interval, estimate)"
+            _states[key] = computed
+            _running.discard(key)

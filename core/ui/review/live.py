@@ -1,4 +1,4 @@
-"""The part of the Review page that lives: it takes decisions, shows those of others, and turns pages.
+"""The part of the Review page that is redrawn often: it writes decisions, shows those of others, and turns pages.
 
 It runs as a fragment of its own after every report of the browser and twice a second; when nothing has changed it sends
 nothing. Decisions are written before anything is drawn, so a rerun that is cut short loses none.
@@ -17,16 +17,19 @@ import streamlit as st
 
 from core.actions.duplicates import newest_duplicates
 from core.decisions.log import DecisionLog
+from core.review.browser_operations import OperationAck, encode_positions, submit
+from core.review.filters import Filters, filtered_positions
+from core.review.review_queue import Queue
+from core.review.review_state import ReviewState, read_state
 from core.runtime.errors import UserError
+from core.ui.review.acknowledgements import ack_text
 from core.ui.review.detail import detail
-from core.ui.review.filters import Filters, chosen
-from core.ui.review.forecast import remaining_words
+from core.ui.review.forecast import latest_forecast_text
 from core.ui.review.grid import Report, Sheet, last_report, mount_grid, mount_packet, packet
-from core.ui.review.operations import OperationAck, pack, submit
-from core.ui.review.queue import Queue, open_queue
-from core.ui.review.state import Decided, decided
+from core.ui.review.queue import open_queue
 from core.ui.review.tiles import notice, page_data, page_sheet, page_state
 from core.ui.shell.context import Context, table
+from core.workspace.runs import Run
 
 GRID, PICTURES, DETAILS = "review_grid", "review_pictures", "review_details"
 EVERY_SECONDS = 0.4
@@ -44,7 +47,7 @@ class GridState:
         shown: Positions in the queue, in order; what is decided meanwhile stays where it is.
         page: Number of the page, from 0.
         turned, at, reply: The request for another page that was answered last, where the focus goes, and words.
-        heard, told, fault: The report of decisions that was answered last, and how.
+        heard, acks, fault: The report of decisions that was answered last, and how.
         stamp, pictures: The page that was drawn last, and its packet.
         detailed, details: The pictures of details that were drawn last, and their packet.
     """
@@ -57,7 +60,7 @@ class GridState:
     at: int | str | None = None
     reply: str = ""
     heard: str = ""
-    told: list[OperationAck] = field(default_factory=list)
+    acks: list[OperationAck] = field(default_factory=list)
     fault: UserError | None = None
     stamp: str = ""
     pictures: bytes = b""
@@ -78,8 +81,9 @@ def choose_again() -> None:
     memory().fresh += 1
 
 
-def decided_now(context: Context, queue: Queue, blind: bool) -> Decided:
-    return decided(context.workspace.decisions, queue, context.reviewer if blind else None)
+def current_state(context: Context, queue: Queue, blind: bool) -> ReviewState:
+    """Return the decisions as this reviewer may see them."""
+    return read_state(context.workspace.decisions, queue, context.reviewer if blind else None)
 
 
 @st.fragment(run_every=EVERY_SECONDS)
@@ -87,7 +91,7 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
     """Draw the grid and do what it asks for."""
     live, report = memory(), last_report(GRID)
     _apply_browser_operations(live, context, queue, report, blind)
-    now = decided_now(context, queue, blind)
+    now = current_state(context, queue, blind)
     _choose(live, context, queue, now, filters, blind)
     _turn(live, queue, now, report, filters.size)
     _draw_page(live, context, queue, filters.size)
@@ -101,18 +105,18 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
     place = st.container()
     mount_packet(live.pictures, key=PICTURES)
     mount_packet(live.details, key=DETAILS)
-    left = remaining_words(queue, now, context.reviewer if blind else None)
+    left = latest_forecast_text(queue, now, context.reviewer if blind else None)
     data = {
         "workspace": context.workspace.name,
         "reviewer": context.reviewer,
         "stamp": live.stamp,
         "version": now.version,
         "state": page_state(queue, now, positions.tolist()),
-        "progress": [now.decided, len(queue), left],
+        "progress": [len(now.entries), len(queue), left],
         "notice": notice(now, context.reviewer),
         "blind": blind,
         "heard": live.heard,
-        "acked": [[one.token, one.text, one.lost] for one in live.told],
+        "acked": [[ack.token, ack_text(ack), ack.is_lost] for ack in live.acks],
         "error": [live.fault.what, live.fault.fix] if live.fault else None,
         "turned": live.turned,
         "at": live.at,
@@ -131,12 +135,12 @@ def _apply_browser_operations(live: GridState, context: Context, queue: Queue, r
     writer = _writer(str(log.path), log.path.stat().st_ino if log.path.exists() else 0)
 
     def queue_of(run_id: str) -> Queue:
-        return queue if run_id == queue.run.id else open_queue(context, context.workspace.runs.get(run_id))
+        return queue if run_id == queue.run_id else open_queue(context, context.workspace.runs.get(run_id))
 
     try:
-        live.told, live.fault = submit(writer, report.log, context.reviewer, blind, queue_of), None
+        live.acks, live.fault = submit(writer, report.log, context.reviewer, blind, queue_of), None
     except UserError as error:
-        live.told, live.fault = [], error
+        live.acks, live.fault = [], error
     live.heard = report.name
 
 
@@ -146,23 +150,23 @@ def _writer(path: str, file: int) -> DecisionLog:
     return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
 
 
-def _choose(live: GridState, context: Context, queue: Queue, now: Decided, filters: Filters, blind: bool) -> None:
+def _choose(live: GridState, context: Context, queue: Queue, now: ReviewState, filters: Filters, blind: bool) -> None:
     """Choose the items anew where the filter has changed; a decision alone moves nothing."""
     seen_by = context.reviewer if blind else None
-    key = (context.workspace.name, queue.run.id, filters.narrowing, filters.size, seen_by, live.fresh)
+    key = (context.workspace.name, queue.run_id, filters.selection, filters.size, seen_by, live.fresh)
     if key == live.key:
         return
-    places = table(queue.run, "map.parquet") if filters.lasso else None
+    places = table(Run(queue.folder), "map.parquet") if filters.lasso else None
     search = newest_duplicates(context.workspace, context.project) if filters.copies else None
     pairs = table(search, "pairs.parquet") if search else None
-    live.shown = chosen(queue, now, filters, context.project.tasks.train, places, pairs)
-    live.packed = pack(live.shown, len(queue))
+    live.shown = filtered_positions(queue, now, filters, context.project.tasks.train, places, pairs)
+    live.packed = encode_positions(live.shown, len(queue))
     undecided = np.flatnonzero(now.verdict[live.shown] == 0)
     live.key, live.page = key, int(undecided[0]) // filters.size if len(undecided) else 0
     live.stamp = ""
 
 
-def _turn(live: GridState, queue: Queue, now: Decided, report: Report, size: int) -> None:
+def _turn(live: GridState, queue: Queue, now: ReviewState, report: Report, size: int) -> None:
     """Go to the page that the browser asks for, once per request."""
     view = report.view or {}
     name = view.get("name")
@@ -172,7 +176,7 @@ def _turn(live: GridState, queue: Queue, now: Decided, report: Report, size: int
     last = max(0, (len(live.shown) - 1) // size)
     page, wanted = view.get("page"), view.get("find")
     if isinstance(wanted, str) and wanted:
-        place, live.reply = found(queue, live.shown, wanted)
+        place, live.reply = find_item(queue, live.shown, wanted)
         if place is not None:
             page, live.at = place // size, int(live.shown[place])
     elif view.get("at") == "undecided" and isinstance(page, int):
@@ -183,10 +187,10 @@ def _turn(live: GridState, queue: Queue, now: Decided, report: Report, size: int
         live.page, live.stamp = page, ""
 
 
-def found(queue: Queue, shown: np.ndarray, text: str) -> tuple[int | None, str]:
-    """The place in ``shown`` meant by a position (from 1) or an image's id, and what to say; None: there is none."""
+def find_item(queue: Queue, shown: np.ndarray, text: str) -> tuple[int | None, str]:
+    """Return the place in ``shown`` of a position (from 1) or an image's id, or None, and what to announce."""
     text = text.strip()
-    positions = queue.image.get(text)
+    positions = queue.positions_of_image.get(text)
     if positions is None:
         number = text.replace(",", "")
         if number.isdigit():

@@ -10,12 +10,13 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from core.review.filters import Point, simplify_lasso
+from core.review.review_queue import Queue
+from core.review.review_state import VERDICTS, ReviewState
 from core.ui.charts.scores import HARMFUL, HELPFUL, NEUTRAL
 from core.ui.review.detail import features
-from core.ui.review.filters import Point, simplified
-from core.ui.review.queue import Queue
-from core.ui.review.state import VERDICTS, Decided
 from core.ui.shell.context import Context, table
+from core.workspace.runs import Run
 
 MOST_POINTS = 20_000
 _COLOURS = {"": NEUTRAL, "keep": HELPFUL, "remove": HARMFUL, "relabel": "#1d63d8", "unsure": "#a37700"}
@@ -35,10 +36,10 @@ KEY = "review_map_chart"
 
 
 def has_map(queue: Queue) -> bool:
-    return (queue.run.folder / "map.parquet").exists()
+    return (queue.folder / "map.parquet").exists()
 
 
-def drawn_area(queue: Queue, decided: Decided, context: Context) -> tuple[Point, ...] | None:
+def drawn_area(queue: Queue, state: ReviewState, context: Context) -> tuple[Point, ...] | None:
     """Draw the map; the area that was drawn around just now, or None."""
     left, right, words = st.columns([1.4, 1.4, 4], vertical_alignment="bottom")
     colour = left.selectbox("Colour", ["suspicion", "decision", "given class"], key="review_map_colour")
@@ -50,7 +51,7 @@ def drawn_area(queue: Queue, decided: Decided, context: Context) -> tuple[Point,
         places = places.iloc[np.random.default_rng(0).permutation(len(places))[:MOST_POINTS]]
     else:
         words.caption(f"{len(places):,} images by their features. Draw around some to see only them.")
-    figure = chart(queue, decided, places, colour)
+    figure = chart(queue, state, places, colour)
     event = st.plotly_chart(
         figure, key=f"{KEY}_{way}", on_select="rerun", selection_mode=("lasso", "box"), config={"displaylogo": False}
     )
@@ -66,8 +67,8 @@ _UMAP_HELP = (
 def points(queue: Queue, way: str = "PCA") -> pd.DataFrame:
     """``image_id``, ``x``, ``y``."""
     if way == "UMAP":
-        return _umap(str(queue.run.folder), queue)
-    return table(queue.run, "map.parquet")
+        return _umap(str(queue.folder), queue)
+    return table(Run(queue.folder), "map.parquet")
 
 
 @st.cache_resource(max_entries=2, show_spinner="Laying out the map")
@@ -76,14 +77,14 @@ def _umap(folder: str, _queue: Queue) -> pd.DataFrame:
 
     found = features(_queue)
     if found is None:
-        return table(_queue.run, "map.parquet")
+        return table(Run(_queue.folder), "map.parquet")
     x, y = np.asarray(UMAP(random_state=0, metric="cosine").fit_transform(found.values)).T
     return pd.DataFrame({"image_id": found.ids, "x": x, "y": y})
 
 
-def chart(queue: Queue, decided: Decided, places: pd.DataFrame, colour: str) -> go.Figure:
+def chart(queue: Queue, state: ReviewState, places: pd.DataFrame, colour: str) -> go.Figure:
     """A point an image; an image of several items has the colour of its most suspicious one."""
-    first = {name: int(at[0]) for name, at in queue.image.items()}
+    first = {name: int(at[0]) for name, at in queue.positions_of_image.items()}
     at = places["image_id"].map(first).fillna(-1).to_numpy(dtype=int)
     known = at >= 0
     traces = []
@@ -103,7 +104,7 @@ def chart(queue: Queue, decided: Decided, places: pd.DataFrame, colour: str) -> 
         )
 
     if colour == "decision":
-        verdict = np.where(known, decided.verdict[at], 0)
+        verdict = np.where(known, state.verdict[at], 0)
         for code, name in enumerate(VERDICTS):
             if (verdict == code).any():
                 add(name or "undecided", verdict == code, {"color": _COLOURS[name]})
@@ -115,7 +116,7 @@ def chart(queue: Queue, decided: Decided, places: pd.DataFrame, colour: str) -> 
         if (others := ~np.isin(given, most)).any():
             add("other classes", others, {"color": NEUTRAL})
     else:
-        rank = np.where(known, np.asarray(queue.ranks["suspicion"])[at], 0.0)
+        rank = np.where(known, queue.percentiles["suspicion"][at], 0.0)
         add(
             "",
             np.ones(len(places), bool),
@@ -140,8 +141,8 @@ def area(event: Any) -> tuple[Point, ...] | None:
     for one in reversed(selection.get("lasso", [])):
         corners = list(zip(one["x"], one["y"], strict=True))
         if len(corners) >= 3:
-            return simplified(corners)
+            return simplify_lasso(corners)
     for one in reversed(selection.get("box", [])):
         (x1, x2), (y1, y2) = one["x"], one["y"]
-        return simplified([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
+        return simplify_lasso([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
     return None

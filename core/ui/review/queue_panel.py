@@ -10,13 +10,13 @@ import streamlit as st
 from core.actions.queue import KIND, QueueSettings
 from core.review.calibration import COMBINATION
 from core.review.forecast import Forecast
+from core.review.review_queue import SCORES, Queue
 from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
 from core.ui.charts.review import curves_figure, forecast_figure
 from core.ui.charts.scores import CONFIG
-from core.ui.review.forecast import latest
-from core.ui.review.live import decided_now
-from core.ui.review.queue import SCORES, Queue
+from core.ui.review.forecast import latest_forecast
+from core.ui.review.live import current_state
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, table
@@ -58,31 +58,33 @@ def queue_panels(context: Context, queue: Queue, blind: bool) -> None:
     made = st.expander("How this queue was made, and making another", key="review_open_queue", on_change="rerun")
     if made.open:
         with made:
-            _made(context, queue.run)
+            _made(context, Run(queue.folder))
 
 
 @st.fragment(run_every=_EVERY_SECONDS)
 def _forecast(context: Context, queue: Queue, blind: bool) -> None:
-    if not queue.run.json("summary.json")["calibrated"]:
+    if not Run(queue.folder).json("summary.json")["calibrated"]:
         st.info(
-            "This queue is not calibrated: nothing was planted when it was made, so that nobody knows how many wrong "
-            "labels it holds. Make another below, with planting."
+            "This queue is not calibrated: it was built without injected errors, so the number of label errors is "
+            "unknown. Build another queue below, with injected errors."
         )
         return
-    told = latest(queue, decided_now(context, queue, blind), context.reviewer if blind else None)
+    told = latest_forecast(queue, current_state(context, queue, blind), context.reviewer if blind else None)
     if told is None:
         st.caption("Being worked out …")
         return
     if told.forecast is None:
-        st.info("This queue holds no planted labels, so that nothing can be foretold.")
+        st.info("This queue has no injected errors, so there is no forecast.")
         return
     n = len(queue)
-    key = f"review_forecast_depth_{queue.run.id}"
+    key = f"review_forecast_depth_{queue.run_id}"
     st.session_state.setdefault(key, min(n, max(1, round(float(told.forecast.found[-1])))))
     ask, words = st.columns([1, 4], vertical_alignment="bottom")
     depth = int(ask.number_input("If I check the first", 1, n, step=10, key=key))
-    words.markdown(depth_words(told.forecast, depth, told.found))
-    st.plotly_chart(forecast_figure(told.forecast, told.known, depth), config=CONFIG, key="review_forecast_chart")
+    words.markdown(depth_words(told.forecast, depth, told.on_items.errors_found))
+    st.plotly_chart(
+        forecast_figure(told.forecast, told.on_items.is_wrong, depth), config=CONFIG, key="review_forecast_chart"
+    )
     st.caption(
         "Dotted: estimates with 90 % intervals, from how likely a classifier that has not seen them finds the labels, "
         "corrected by what has been decided. Solid: wrong labels (removed or relabelled) found down to each depth, as "

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.actions.decide import suggestions_of_task, undecided
+from core.actions.decide import suggestions_of_task
 from core.actions.queue import newest_queue
 from core.decisions.log import Decision
+from core.review.suggestions import undecided
 from core.ui.review.decide import relabel_each
 from core.ui.shell.context import Context, OpenWorkspace
 from core.ui.shell.navigation import page as link

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from core.decisions.log import Entry
+from core.review.review_queue import Queue
+from core.review.review_state import ReviewState
 from core.ui.grid.component import cached_atlas
 from core.ui.grid.pictures import pixels
 from core.ui.review.grid import Sheet, sheet
-from core.ui.review.queue import Queue
-from core.ui.review.state import Decided
 from core.ui.shell.context import Context
 from core.ui.shell.text import count
 
@@ -54,7 +54,7 @@ def page_data(
         "sheet": pictures.name,
         "side": TILE_PX,
         "label": f"Review queue, page {page + 1}",
-        "run": queue.run.id,
+        "run": queue.run_id,
         "names": list(queue.names),
         "classes": class_keys(queue, shown),
         "tiles": [_tile(queue, int(at)) for at in positions],
@@ -74,7 +74,7 @@ def _tile(queue: Queue, at: int) -> list[Any]:
     note += f"; {item.role} of task {item.task_id}" if item.kind == "instance" else ""
     return [
         at, item.kind, item.task_id, item.role, item.image_id,
-        int(queue.given[at]), int(queue.suggested[at]), sure, note, bool(queue.believed[at]),
+        int(queue.given[at]), int(queue.suggested[at]), sure, note, bool(queue.has_likelier_class[at]),
     ]  # fmt: skip
 
 
@@ -83,11 +83,11 @@ def _share(value: object) -> float | None:
     return round(number, 3) if math.isfinite(number) else None
 
 
-def page_state(queue: Queue, decided: Decided, positions: Sequence[int]) -> dict[int, list[Any]]:
+def page_state(queue: Queue, review: ReviewState, positions: Sequence[int]) -> dict[int, list[Any]]:
     """``{position: [verdict, label, reviewer, [[reviewer, opinion], ...] or null, number of comments]}``."""
     state = {}
     for at in positions:
-        entry, said, remarks = decided.entries.get(at), decided.conflicts.get(at), decided.comments.get(at, 0)
+        entry, said, remarks = review.entries.get(at), review.conflicts.get(at), review.comments.get(at, 0)
         if entry or said or remarks:
             state[at] = [
                 entry.verdict if entry else "",
@@ -107,7 +107,7 @@ def opinion(queue: Queue, entry: Entry) -> str:
     return f"relabel to {queue.names[entry.label] if known and entry.label is not None else entry.label}"
 
 
-def notice(decided: Decided, reviewer: str) -> str:
+def notice(state: ReviewState, reviewer: str) -> str:
     """Who else is at work."""
-    others = sorted(decided.active(reviewer).items(), key=lambda one: -one[1])
+    others = sorted(state.active_reviewers(reviewer).items(), key=lambda one: -one[1])
     return "; ".join(f"{name} decided {count(number, 'item')} in the last 5 minutes" for name, number in others[:3])

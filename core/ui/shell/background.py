@@ -1,54 +1,53 @@
-"""Work that no page waits for: done beside it, for what was asked for last, and shown by a later look."""
+"""Computations that no page waits for: done one at a time in a thread, shown by a later rerun."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-_KEPT = 512
+from cachetools import LRUCache
+
+_CACHED_VALUES = 512
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
 class BackgroundCache(Generic[Key, Value]):
-    """One thread, and what it found lately. Of the questions that wait, only the last is answered.
+    """A thread with a cache of its results. Of the requests that wait, only the last one is computed.
 
     Args:
-        name: Of the thread.
-        failed: The answer where one could not be worked out; it is not tried again.
+        name: Name of the thread.
+        failed: Returns the value that stands for an exception; the computation is not tried again.
     """
 
     def __init__(self, name: str, failed: Callable[[Exception], Value]) -> None:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._failed, self._lock = failed, threading.Lock()
-        self._known: OrderedDict[Key, Value] = OrderedDict()
-        self._wanted: Key | None = None
+        self._values: LRUCache[Key, Value] = LRUCache(_CACHED_VALUES)
+        self._requested: Key | None = None
 
-    def get(self, key: Key, work: Callable[[], Value]) -> Value | None:
-        """The answer to a question; None while it is being worked out."""
+    def get(self, key: Key, compute: Callable[[], Value]) -> Value | None:
+        """Return the value for a key; None while it is being computed."""
         with self._lock:
-            if key in self._known:
-                return self._known[key]
-            if self._wanted != key:
-                self._wanted = key
-                self._worker.submit(self._work_out, key, work)
+            if key in self._values:
+                return self._values[key]
+            if self._requested != key:
+                self._requested = key
+                self._worker.submit(self._compute, key, compute)
         return None
 
-    def _work_out(self, key: Key, work: Callable[[], Value]) -> None:
+    def _compute(self, key: Key, compute: Callable[[], Value]) -> None:
         with self._lock:
-            if self._wanted != key:
+            if self._requested != key:
                 return
         try:
-            found = work()
-        except Exception as error:  # of a thread that nobody waits for
-            found = self._failed(error)
+            value = compute()
+        except Exception as error:  # nobody waits for the thread, so it would be lost
+            value = self._failed(error)
         with self._lock:
-            self._known[key] = found
-            while len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-            if self._wanted == key:
-                self._wanted = None
+            self._values[key] = value
+            if self._requested == key:
+                self._requested = None

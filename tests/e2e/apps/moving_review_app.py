@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from core.actions.queue import newest_queue
-from core.ui.review.filters import Filters
+from core.review.filters import Filters
 from core.ui.review.live import live_grid
 from core.ui.review.queue import open_queue
 from core.ui.shell.context import page

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 from core.decisions.log import DecisionLog, Item
+from core.review.browser_operations import (
+    SUGGESTION_ACCEPTED,
+    OperationAck,
+    decode_positions,
+    encode_positions,
+    submit,
+)
+from core.review.review_queue import Queue
 from core.runtime.errors import UserError
-from core.ui.review.operations import ACCEPTED, OperationAck, pack, submit, unpack
-from core.ui.review.queue import Queue
-from tests.ui.test_review_filters import N, queue
+from tests.review.test_filters import N, queue
 
 
 @pytest.fixture
@@ -40,8 +46,11 @@ def verdicts(log: DecisionLog) -> dict[str, tuple[str, int | None]]:
 
 def test_what_is_sent_twice_is_done_once(log: DecisionLog) -> None:
     first = decide("a-1", (0, "keep", None), (1, "relabel", 2))
-    assert send(log, first) == [OperationAck("a-1")]
-    assert send(log, first, decide("a-2", (3, "remove", None))) == [OperationAck("a-1"), OperationAck("a-2")]
+    assert send(log, first) == [OperationAck("a-1", "decide")]
+    assert send(log, first, decide("a-2", (3, "remove", None))) == [
+        OperationAck("a-1", "decide"),
+        OperationAck("a-2", "decide"),
+    ]
     assert verdicts(log) == {"image0": ("keep", None), "image1": ("relabel", 2), "image3": ("remove", None)}
     assert len(log.history()) == 3
     assert {entry.source for entry in log.history()} == {"queue-0"}
@@ -49,20 +58,26 @@ def test_what_is_sent_twice_is_done_once(log: DecisionLog) -> None:
 
 def test_undo_and_redo_are_said(log: DecisionLog) -> None:
     send(log, decide("1", (0, "keep", None)), decide("2", (0, "remove", None), (1, "remove", None)))
-    assert send(log, {"token": "3", "act": "undo"}) == [OperationAck("3", "Undone: 2 decisions.")]
+
+    def reversal(token: str, act: str) -> tuple[str, str, int | None, int]:
+        (ack,) = send(log, {"token": token, "act": act})
+        assert ack.result is not None
+        return ack.token, ack.act, ack.result.group, len(ack.result.taken)
+
+    assert reversal("3", "undo") == ("3", "undo", 3, 2)
     assert verdicts(log) == {"image0": ("keep", None)}
-    assert send(log, {"token": "4", "act": "redo"}) == [OperationAck("4", "Done again: 2 decisions.")]
-    assert send(log, {"token": "5", "act": "redo"}) == [OperationAck("5", "There is nothing to redo.")]
+    assert reversal("4", "redo") == ("4", "redo", 4, 2)
+    assert reversal("5", "redo") == ("5", "redo", None, 0)
 
 
 def test_all_that_is_filtered(log: DecisionLog) -> None:
-    packed = pack(np.array([1, 4, 7]), N)
+    packed = encode_positions(np.array([1, 4, 7]), N)
     op = {"token": "1", "act": "decide", "run": "queue-0", "set": packed}
     send(log, {**op, "verdict": "relabel", "label": 1})
     assert verdicts(log) == dict.fromkeys(("image1", "image4", "image7"), ("keep", None))  # their class already
     send(log, {**op, "token": "2", "verdict": "accept", "label": None})
     assert verdicts(log) == {"image1": ("relabel", 0), "image4": ("relabel", 0), "image7": ("keep", None)}
-    assert log.current()[Item("image", image_id="image1")].reason == ACCEPTED
+    assert log.current()[Item("image", image_id="image1")].reason == SUGGESTION_ACCEPTED
     send(log, {**op, "token": "3", "verdict": "clear", "label": None})
     assert verdicts(log) == {}
 
@@ -77,7 +92,7 @@ def test_what_was_seen_settles_a_conflict(log: DecisionLog) -> None:
 
 def test_comments(log: DecisionLog) -> None:
     said = {"token": "1", "act": "comment", "text": "half a seven", "items": [["image", "", "", "image0"]]}
-    assert send(log, said) == send(log, said) == [OperationAck("1")]
+    assert send(log, said) == send(log, said) == [OperationAck("1", "comment")]
     assert [(one.reviewer, one.text) for one in log.comments()] == [("Ana", "half a seven")]
 
 
@@ -86,26 +101,32 @@ def test_comments(log: DecisionLog) -> None:
     [
         {"token": "1", "act": "decide"},
         {"token": "1", "act": "burn"},
-        {"token": "1", "act": "decide", "verdict": "keep", "run": "gone-0", "set": pack(np.array([1]), N)},
+        {"token": "1", "act": "decide", "verdict": "keep", "run": "gone-0", "set": encode_positions(np.array([1]), N)},
         {"token": "1", "act": "decide", "verdict": "keep", "run": "queue-0", "set": "12.!!"},
-        {"token": "1", "act": "decide", "verdict": "keep", "run": "queue-0", "set": pack(np.array([N]), N + 1)},
+        {
+            "token": "1",
+            "act": "decide",
+            "verdict": "keep",
+            "run": "queue-0",
+            "set": encode_positions(np.array([N]), N + 1),
+        },
         decide("1", (0, "eat", None)),
         decide("1", (0, "relabel", None)),
         {**decide("1"), "items": [["image"]]},
     ],
 )
 def test_nonsense_is_left_out_and_said_and_the_rest_is_done(log: DecisionLog, bad: dict[str, Any]) -> None:
-    told = send(log, bad, 7, {"act": "undo"}, decide("2", (0, "keep", None)))
-    assert [(one.token, one.lost) for one in told] == [("1", True), ("2", False)]
-    assert "left out" in told[0].text
+    acks = send(log, bad, 7, {"act": "undo"}, decide("2", (0, "keep", None)))
+    assert [(ack.token, ack.is_lost) for ack in acks] == [("1", True), ("2", False)]
+    assert acks[0].error
     assert list(verdicts(log)) == ["image0"]
 
 
 def test_a_set_of_positions_is_small_and_comes_back() -> None:
     rng = np.random.default_rng(0)
     some = np.flatnonzero(rng.random(10_000) < 0.5)
-    assert np.array_equal(unpack(pack(some, 10_000)), some)
-    assert len(pack(np.arange(10_000), 10_000)) < 100
-    assert len(pack(some, 10_000)) < 2_000
+    assert np.array_equal(decode_positions(encode_positions(some, 10_000)), some)
+    assert len(encode_positions(np.arange(10_000), 10_000)) < 100
+    assert len(encode_positions(some, 10_000)) < 2_000
     with pytest.raises(UserError):
-        unpack("999999999999.eJw=")
+        decode_positions("999999999999.eJw=")

@@ -1,4 +1,4 @@
-"""Why one label looks wrong: the task that says so loudest, and the support images that pull the image away."""
+"""Explain why a label looks wrong: its task of highest loss, and the support images that influence it there."""
 
 from __future__ import annotations
 
@@ -19,60 +19,64 @@ from core.tasks.tasklist import TaskList
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """What the task says in which the label looks worst.
+class LabelExplanation:
+    """The prediction for an image in the task in which its label looks worst.
 
     Attributes:
         task_id, loss: The task in which the image, a query, has the highest adapted loss (nats).
-        given, seen: The class that it was given there and the one that the adapted model sees.
+        given, predicted: Its given class there, and the class that the adapted model predicts.
         confidence: Probability of the given class.
-        pulls: Support rows of that task: image_id, class, pull; the largest first. The pull is what the row adds, to
-            first order in its weight, to the logit of the class seen against that of the class given.
+        support_influence: Support rows of that task, largest influence first: image_id, class, influence. The influence
+            is the derivative by the row's weight of the logit of the predicted class minus that of the given class.
     """
 
     task_id: str
     loss: float
     given: str
-    seen: str
+    predicted: str
     confidence: float
     support_influence: pd.DataFrame
 
 
-def evidence(
+def explain_label(
     model: Bilevel,
     params: Params,
     tasks: TaskList,
     episodes_of: Callable[[TaskList], Episodes],
     image_id: str,
     given: str,
-) -> Evidence | None:
-    """The evidence on one image with its class as given; None where it is a query of no task.
+) -> LabelExplanation | None:
+    """Return the explanation for an image with its given class; None if it is not a query of any task.
 
     Args:
-        episodes_of: Makes a task list computable.
+        episodes_of: Returns the episodes of a task list on the device.
+        image_id: The image.
+        given: Its class.
     """
     rows = tasks.rows
-    here = rows[(rows["image_id"] == image_id) & (rows["class"] == given) & (rows["role"] == "query")]
-    if here.empty:
+    queries = rows[(rows["image_id"] == image_id) & (rows["class"] == given) & (rows["role"] == "query")]
+    if queries.empty:
         return None
-    chosen = tasks.select(list(here["task_id"].unique()))
-    seen = evaluate(model, params, episodes_of(chosen)).rows
-    own = seen[(seen["image_id"] == image_id) & (seen["class"] == given)]
-    worst = own.loc[own["loss"].idxmax()]
+    chosen = tasks.select(list(queries["task_id"].unique()))
+    predictions = evaluate(model, params, episodes_of(chosen)).rows
+    own = predictions[(predictions["image_id"] == image_id) & (predictions["class"] == given)]
+    worst = own.iloc[int(own["loss"].to_numpy().argmax())]
     only = tasks.select([worst["task_id"]])
     names = only.rows.drop_duplicates("label").set_index("label")["class"]
-    pulls = _pulls(model, params, only, episodes_of, image_id, int(worst["label"]), int(worst["predicted"]))
-    return Evidence(
+    influence = _support_influence(
+        model, params, only, episodes_of, image_id, int(worst["label"]), int(worst["predicted"])
+    )
+    return LabelExplanation(
         str(worst["task_id"]),
         float(worst["loss"]),
         given,
         str(names[int(worst["predicted"])]),
         float(worst["confidence"]),
-        pulls,
+        influence,
     )
 
 
-def _pulls(
+def _support_influence(
     model: Bilevel,
     params: Params,
     only: TaskList,
@@ -84,16 +88,16 @@ def _pulls(
     rows = only.rows
     support, query = rows[rows["role"] == "support"], rows[rows["role"] == "query"].reset_index(drop=True)
     at = int(np.flatnonzero(query["image_id"] == image_id)[0])
-    if predicted == label:  # it is right here: what pulls is what comes next
+    if predicted == label:  # the label looks right: compare it with another class
         predicted = (label + 1) % only.ways
     (chunk,) = episodes_of(only).chunks()
     task = Task(*(value[0] for value in chunk.task))
 
-    def against(s: Tensor) -> Tensor:
+    def logit_gap(s: Tensor) -> Tensor:
         logits = model.query_logits(params, task._replace(s=s))[at]
         return logits[predicted] - logits[label]
 
     with torch.enable_grad():
-        pull = grad(against)(task.s).cpu().numpy()
-    table = support[["image_id", "class"]].assign(pull=pull)
-    return table.sort_values("pull", ascending=False, kind="stable", ignore_index=True)
+        influence = grad(logit_gap)(task.s).cpu().numpy()
+    table = support[["image_id", "class"]].assign(influence=influence)
+    return table.sort_values("influence", ascending=False, kind="stable", ignore_index=True)

@@ -12,14 +12,13 @@ import pytest
 
 from core.decisions.log import Entry, Item
 from core.decisions.queue_decisions import QueueDecisions
+from core.review.filters import STATES, Filters, filtered_positions, from_params, points_inside, simplify_lasso
+from core.review.review_queue import Queue
+from core.review.review_state import ReviewState
+from core.review.saved_views import delete_view, save_view, saved_views
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
-from core.ui.review.filters import STATES, Filters, chosen, from_params, simplified, within
-from core.ui.review.live import found
-from core.ui.review.queue import Queue
-from core.ui.review.state import Decided
-from core.ui.review.views import all_views, delete_view, save_view
-from core.workspace.runs import Run
+from core.ui.review.live import find_item
 
 N = 12
 NAMES = ("a", "b", "c")
@@ -40,12 +39,10 @@ def queue(level: str = "image") -> Queue:
             "loss": [np.nan, *range(N - 1)],
         }
     )
-    number = {name: at for at, name in enumerate(NAMES)}
-    given, suggested = (table[column].map(number).to_numpy() for column in ("class", "suggested"))
-    return Queue(Run(Path("queue-0")), table, given, suggested, NAMES)
+    return Queue.of_table(Path("queue-0"), table, NAMES)
 
 
-def decided(**positions: int) -> Decided:
+def decided(**positions: int) -> ReviewState:
     entries = {
         at: Entry(
             Item("image", image_id=f"image{at}"),
@@ -58,7 +55,7 @@ def decided(**positions: int) -> Decided:
         )
         for verdict, at in positions.items()
     }
-    return Decided(0, 0, N, QueueDecisions(entries, {7: ()}), Counter([8]))  # type: ignore[arg-type]
+    return ReviewState(0, 0, N, QueueDecisions(entries, {7: ()}), Counter([8]))
 
 
 def tasks() -> TaskList:
@@ -68,7 +65,7 @@ def tasks() -> TaskList:
 
 
 def pick(filters: Filters, level: str = "image", places: pd.DataFrame | None = None, **positions: int) -> list[int]:
-    return chosen(queue(level), decided(**positions), filters, tasks(), places).tolist()
+    return filtered_positions(queue(level), decided(**positions), filters, tasks(), places).tolist()
 
 
 def test_everything_in_the_order_of_the_queue() -> None:
@@ -87,7 +84,7 @@ def test_each_filter() -> None:
     assert pick(Filters(task="t1"), "instance") == [1, 3, 5, 7, 9, 11]
     assert pick(Filters(role="query"), "instance") == [0, 3, 6, 9]
     pairs = pd.DataFrame({"image_id": ["image2"], "other": ["image7"]})
-    assert chosen(queue(), decided(), Filters(copies=True), tasks(), None, pairs).tolist() == [2, 7]
+    assert filtered_positions(queue(), decided(), Filters(copies=True), tasks(), None, pairs).tolist() == [2, 7]
     assert pick(Filters(low=50)) == [0, 1, 2, 3, 4, 5]
     assert pick(Filters(score="loss", low=0, high=20)) == [0, 1, 2]
 
@@ -95,8 +92,8 @@ def test_each_filter() -> None:
 def test_a_suggestion_is_believed_where_it_is_likelier_than_the_given_class() -> None:
     plain = queue()
     known = plain.table.assign(probability=[0.9] * 2 + [0.3] * 2 + [np.nan] * 8, suggested_probability=0.5)
-    assert np.flatnonzero(plain.believed).tolist() == [1, 2, 4, 5]
-    assert np.flatnonzero(replace(plain, table=known).believed).tolist() == [1, 4, 5]
+    assert np.flatnonzero(plain.has_likelier_class).tolist() == [1, 2, 4, 5]
+    assert np.flatnonzero(replace(plain, table=known).has_likelier_class).tolist() == [1, 4, 5]
 
 
 def test_orders_put_what_has_no_score_last() -> None:
@@ -109,8 +106,8 @@ def test_the_lasso() -> None:
     places = pd.DataFrame({"image_id": [f"image{i}" for i in range(N)], "x": range(N), "y": 0.0})
     assert pick(Filters(lasso=((2.5, -1), (6.5, -1), (6.5, 1), (2.5, 1))), places=places) == [3, 4, 5, 6]
     star = np.array([(0.0, 0.0), (3.0, 0.0), (0.0, 2.0)])
-    assert within(star, [(-1, -1), (1, -1), (1, 1), (-1, 1)]).tolist() == [True, False, False]
-    assert len(simplified([(i / 3, 1.0) for i in range(5000)])) <= 80
+    assert points_inside(star, [(-1, -1), (1, -1), (1, 1), (-1, 1)]).tolist() == [True, False, False]
+    assert len(simplify_lasso([(i / 3, 1.0) for i in range(5000)])) <= 80
 
 
 @pytest.mark.parametrize(
@@ -138,21 +135,21 @@ def test_views_are_kept_and_damaged_ones_left_out(tmp_path: Path) -> None:
     save_view(tmp_path, "other", replace(one, state=STATES))
     (tmp_path / "views" / "broken.json").write_text("{")
     (tmp_path / "views" / "newer.json").write_text('{"format": 99}')
-    assert all_views(tmp_path) == {"Mine: a/../b": one, "other": replace(one, state=STATES)}
+    assert saved_views(tmp_path) == {"Mine: a/../b": one, "other": replace(one, state=STATES)}
     assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path / "views"}
     delete_view(tmp_path, "other")
-    assert list(all_views(tmp_path)) == ["Mine: a/../b"]
-    with pytest.raises(UserError, match="needs a name"):
+    assert list(saved_views(tmp_path)) == ["Mine: a/../b"]
+    with pytest.raises(UserError):
         save_view(tmp_path, "  ", one)
 
 
 def test_going_to_an_item() -> None:
     shown = np.array([4, 2, 9])
-    assert found(queue(), shown, "2") == (1, "Position 2")
-    assert found(queue(), shown, " image9 ") == (2, "Image image9")
-    assert found(queue(), shown, "7")[0] is None
-    assert found(queue(), shown, "image5") == (
+    assert find_item(queue(), shown, "2") == (1, "Position 2")
+    assert find_item(queue(), shown, " image9 ") == (2, "Image image9")
+    assert find_item(queue(), shown, "7")[0] is None
+    assert find_item(queue(), shown, "image5") == (
         None,
         "Image image5 has rank 6 of the queue, but does not pass the filter.",
     )
-    assert found(queue(), shown, "nobody")[0] is None
+    assert find_item(queue(), shown, "nobody")[0] is None

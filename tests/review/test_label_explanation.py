@@ -1,4 +1,4 @@
-"""What pulls an image away from its class does so when its weight is changed."""
+"""Support influence is the derivative by the weight of a support image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
-from core.review.label_evidence import evidence
+from core.review.label_explanation import explain_label
 from core.tasks.tasklist import TaskList
 from tests.problems import tiny_problem
 
@@ -19,13 +19,13 @@ def episodes_of(tasks: TaskList) -> Episodes:
     return Episodes(tasks, PROBLEM.images, dtype=torch.float64)
 
 
-def test_the_task_that_says_it_loudest_and_its_pulls() -> None:
+def test_the_task_of_highest_loss_and_its_support_influence() -> None:
     rows = evaluate(PROBLEM.model, PROBLEM.params, PROBLEM.episodes).rows
     wrong = rows[rows["predicted"] != rows["label"]].sort_values("loss", ascending=False)
     assert len(wrong) >= 3
     for at in wrong.index[:3]:
         image, given = rows["image_id"][at], rows["class"][at]
-        found = evidence(PROBLEM.model, PROBLEM.params, PROBLEM.tasks, episodes_of, image, given)
+        found = explain_label(PROBLEM.model, PROBLEM.params, PROBLEM.tasks, episodes_of, image, given)
         assert found is not None
         own = rows[(rows["image_id"] == image) & (rows["class"] == given)]
         worst = own.loc[own["loss"].idxmax()]
@@ -34,8 +34,8 @@ def test_the_task_that_says_it_loudest_and_its_pulls() -> None:
         assert found.confidence == pytest.approx(np.exp(-found.loss))
         only = PROBLEM.tasks.select([found.task_id]).rows
         names = only.drop_duplicates("label").set_index("label")["class"]
-        assert found.seen == names[worst["predicted"]] != given
-        assert found.support_influence["pull"].is_monotonic_decreasing
+        assert found.predicted == names[worst["predicted"]] != given
+        assert found.support_influence["influence"].is_monotonic_decreasing
         assert len(found.support_influence) == (only["role"] == "support").sum()
 
         query = only[only["role"] == "query"].reset_index(drop=True)
@@ -49,24 +49,26 @@ def test_the_task_that_says_it_loudest_and_its_pulls() -> None:
             found = PROBLEM.model.query_logits(PROBLEM.params, task)[place]
             return float(found[worst["predicted"]] - found[worst["label"]])
 
-        for _, pull in found.support_influence.iterrows():
-            (row,) = np.flatnonzero((only["role"] == "support") & (only["image_id"] == pull["image_id"]))
+        for _, row_influence in found.support_influence.iterrows():
+            (row,) = np.flatnonzero((only["role"] == "support") & (only["image_id"] == row_influence["image_id"]))
             slope = (logits(row, 1e-4) - logits(row, -1e-4)) / 2e-4
-            assert pull["pull"] == pytest.approx(slope, rel=1e-5, abs=1e-7)
+            assert row_influence["influence"] == pytest.approx(slope, rel=1e-5, abs=1e-7)
 
 
-def test_an_image_that_is_seen_right_is_pulled_too() -> None:
+def test_a_correctly_predicted_image_has_support_influence_too() -> None:
     rows = evaluate(PROBLEM.model, PROBLEM.params, PROBLEM.episodes).rows
     single = rows[~rows["image_id"].duplicated(keep=False) & (rows["predicted"] == rows["label"])].iloc[0]
-    found = evidence(PROBLEM.model, PROBLEM.params, PROBLEM.tasks, episodes_of, single["image_id"], single["class"])
+    found = explain_label(
+        PROBLEM.model, PROBLEM.params, PROBLEM.tasks, episodes_of, single["image_id"], single["class"]
+    )
     assert found is not None
-    assert found.seen == found.given == single["class"]
-    assert found.support_influence["pull"].abs().max() > 0
+    assert found.predicted == found.given == single["class"]
+    assert found.support_influence["influence"].abs().max() > 0
 
 
-def test_what_is_no_query_has_no_evidence() -> None:
+def test_an_image_that_is_no_query_has_no_explanation() -> None:
     rows = PROBLEM.tasks.rows
     query = rows[rows["role"] == "query"].iloc[0]
     support = (set(rows["image_id"]) - set(rows.loc[rows["role"] == "query", "image_id"])).pop()
     for image, given in ((support, "0"), (query["image_id"], "another")):
-        assert evidence(PROBLEM.model, PROBLEM.params, PROBLEM.tasks, episodes_of, image, given) is None
+        assert explain_label(PROBLEM.model, PROBLEM.params, PROBLEM.tasks, episodes_of, image, given) is None

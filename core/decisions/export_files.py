@@ -1,0 +1,76 @@
+"""Write the tables of decisions as csv, parquet and JSON files with their provenance."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from core.decisions.table import escape_formulas
+from core.runtime.errors import UserError
+from core.runtime.files import replacing_folder, write_json
+
+FORMATS = ("csv", "parquet", "json")
+TABLES = ("decisions", "conflicts", "corrected-labels", "comments")
+PROVENANCE = "provenance.json"
+_FILES = {f"{table}.{ending}" for table in TABLES for ending in FORMATS} | {PROVENANCE}
+
+
+def check_target(out: Path, formats: Sequence[str]) -> None:
+    """Raise UserError if a format is unknown, or if ``out`` is a file or holds something other than an export."""
+    for name in formats:
+        if name not in FORMATS:
+            raise UserError(f"There is no format {name!r}.", f"Use {', '.join(FORMATS)}.")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file.", "Choose a folder.")
+    if out.exists() and any(out.iterdir()) and not (out / PROVENANCE).exists():
+        raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
+
+
+def write_decision_files(
+    tables: Mapping[str, pd.DataFrame], provenance: Mapping[str, Any], out: Path, formats: Sequence[str]
+) -> None:
+    """Write tables into the folder ``out``; an earlier export there is replaced as a whole.
+
+    csv and parquet: one file per table; json: all tables in ``decisions.json``. In csv, text that a spreadsheet would
+    take for a formula begins with an apostrophe (:func:`core.decisions.table.escape_formulas`), which importing the
+    file removes.
+
+    Args:
+        tables: By name, one of :data:`TABLES`.
+
+    Raises:
+        UserError: the folder cannot be written; an earlier export there is then as it was.
+    """
+    with replacing_folder(out, _FILES) as folder:
+        for name, table in tables.items():
+            if "csv" in formats:
+                clean = escape_formulas(_encodable(table))
+                # Every text is quoted: a carriage return outside quotes would end the row.
+                clean.to_csv(folder / f"{name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
+            if "parquet" in formats:
+                _encodable(table).to_parquet(folder / f"{name}.parquet", index=False)
+        if "json" in formats:
+            lists = {name.replace("-", "_"): _records(table) for name, table in tables.items()}
+            with (folder / "decisions.json").open("w", encoding="utf-8") as stream:
+                json.dump({"provenance": provenance, **lists}, stream, indent=1)
+        write_json(folder / PROVENANCE, provenance)
+
+
+def _encodable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with escapes for what UTF-8 cannot encode, as in the names of undecodable files."""
+
+    def clean(value: Any) -> Any:
+        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+    return table.map(clean)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows for JSON, which has no NaN."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(column): value for column, value in row.items()} for row in rows]

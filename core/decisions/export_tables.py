@@ -1,0 +1,166 @@
+"""Tables of what reviewers decided: decisions, conflicts, corrected labels, comments, and what was changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from core.decisions.log import DecisionLog
+from core.decisions.records import Entry, Item
+from core.decisions.table import ITEM
+from core.runtime.errors import UserError
+
+_QUEUE_COLUMNS = ("rank", "suspicion", "probability", "suggested")
+
+
+def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[Item, str]) -> pd.DataFrame:
+    """Return every decision that counts, and beside it those of other reviewers that agree or conflict with it.
+
+    Args:
+        class_names: Of the image set, by label.
+        given: :func:`core.decisions.table.given_classes` of the training tasks.
+
+    Returns:
+        One row per decision; rows on one item stand together, the present decision last. kind, task_id, role,
+        image_id, given (class), verdict, label (new class), reason, reviewer, source, at (UTC), standing (``counts``,
+        ``agrees``, or ``conflict``: then the item is left unchanged until somebody resolves it).
+
+    Raises:
+        UserError: an item was relabelled to a class that the images do not have.
+    """
+    current, conflicts = log.current(), log.conflicts()
+    own = {reviewer: log.own(reviewer) for reviewer in {entry.reviewer for entry in log.history()}}
+    entries: list[Entry] = []
+    for item, entry in current.items():
+        others = [
+            opinions[item] for reviewer, opinions in own.items() if reviewer != entry.reviewer and item in opinions
+        ]
+        shown = {other for other in others if other.outcome == entry.outcome}
+        shown |= {other for other in conflicts.get(item, ()) if other.reviewer != entry.reviewer}
+        entries += [*sorted(shown, key=lambda other: other.seq), entry]
+    records = [
+        {
+            **asdict(entry.item),
+            "given": given.get(entry.item, ""),
+            "verdict": entry.verdict,
+            "label": "" if entry.label is None else class_name(class_names, entry.label),
+            "reason": entry.reason,
+            "reviewer": entry.reviewer,
+            "source": entry.source,
+            "at": entry.at,
+            "standing": _standing(entry, current[entry.item], conflicts),
+        }
+        for entry in entries
+    ]
+    columns = [*ITEM, "given", "verdict", "label", "reason", "reviewer", "source", "at", "standing"]
+    return pd.DataFrame(records, columns=columns, dtype=object)
+
+
+def with_queue(table: pd.DataFrame, run_id: str, items: pd.DataFrame | None) -> pd.DataFrame:
+    """Return a decision table with what the review queue says: queue (run), rank, suspicion, probability, suggested.
+
+    Args:
+        run_id: The queue's run; empty without one.
+        items: Its ``items.parquet``; None without one.
+    """
+    if items is None:
+        return table.assign(queue="", rank=np.nan, suspicion=np.nan, probability=np.nan, suggested="")
+    items = items.rename(columns={"level": "kind"})
+    columns = items[[*ITEM, *(name for name in _QUEUE_COLUMNS if name in items)]]
+    merged = table.merge(columns.drop_duplicates(list(ITEM)), how="left", on=list(ITEM))
+    in_queue = merged["rank"].notna()
+    merged.insert(len(table.columns), "queue", np.where(in_queue, run_id, ""))
+    merged["suggested"] = merged["suggested"].astype(object).where(in_queue, "")
+    return merged
+
+
+def conflict_table(decisions: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a decision table that are in conflict."""
+    return decisions[decisions["standing"] == "conflict"].reset_index(drop=True)
+
+
+def corrected_labels(decisions: pd.DataFrame) -> pd.DataFrame:
+    """Return the corrected labels: image_id, given, corrected; task_id and role where only one task is meant."""
+    relabelled = decisions[(decisions["standing"] == "counts") & (decisions["verdict"] == "relabel")]
+    relabelled = relabelled.rename(columns={"label": "corrected"})
+    return relabelled[["image_id", "given", "corrected", "task_id", "role"]].reset_index(drop=True)
+
+
+def comment_table(log: DecisionLog) -> pd.DataFrame:
+    """Return the comments on items: kind, task_id, role, image_id, reviewer, comment, at."""
+    rows = [
+        {**asdict(comment.item), "reviewer": comment.reviewer, "comment": comment.text, "at": comment.at}
+        for comment in log.comments()
+    ]
+    return pd.DataFrame(rows, columns=[*ITEM, "reviewer", "comment", "at"], dtype=object)
+
+
+def removed_items(log: DecisionLog) -> pd.DataFrame:
+    """Return what is removed, by whom, when and why: one row per decision, without items in conflict."""
+    conflicts = log.conflicts()
+    columns = ["reason", "reviewer", "source", "at"]
+    rows = [
+        {**asdict(item), **{name: getattr(entry, name) for name in columns}}
+        for item, entry in log.current().items()
+        if entry.verdict == "remove" and item not in conflicts
+    ]
+    return pd.DataFrame(rows, columns=[*ITEM, *columns])
+
+
+def changed_items(log: DecisionLog, class_names: Sequence[str]) -> pd.DataFrame:
+    """Return every removed or relabelled item, newest first, in words; items in conflict are marked.
+
+    Returns:
+        kind, task_id, role, image_id, decision (in words), reviewer, at, reason, source.
+    """
+    conflicts, names = log.conflicts(), dict(enumerate(class_names))
+    rows = []
+    for item, entry in log.current().items():
+        if entry.verdict not in ("remove", "relabel"):
+            continue
+        new = "?" if entry.label is None else names.get(entry.label, "?")
+        words = "removed" if entry.verdict == "remove" else f"→ {new}"
+        if item in conflicts:
+            words += " (in conflict: left out)"
+        key = (item.kind, item.task_id, item.role, item.image_id)
+        rows.append((*key, words, entry.reviewer, entry.at, entry.reason, entry.source))
+    return pd.DataFrame(rows[::-1], columns=[*ITEM, "decision", "reviewer", "at", "reason", "source"])
+
+
+def reviewer_table(log: DecisionLog) -> list[dict[str, Any]]:
+    """Return every reviewer with the number of decisions made, the first and the last time (UTC), by name."""
+    by_reviewer: dict[str, list[Entry]] = {}
+    for entry in log.history():
+        if entry.undoes is None and entry.verdict != "clear":
+            by_reviewer.setdefault(entry.reviewer, []).append(entry)
+    return [
+        {"reviewer": reviewer, "decisions": len(entries), "first": entries[0].at, "last": entries[-1].at}
+        for reviewer, entries in sorted(by_reviewer.items())
+    ]
+
+
+def verdict_counts(log: DecisionLog) -> dict[str, int]:
+    """Return the number of present decisions by verdict."""
+    return dict(sorted(Counter(entry.verdict for entry in log.current().values()).items()))
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+    """Return the name of a class.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    if not 0 <= label < len(names):
+        raise UserError(f"There is no class number {label}.", "Undo the relabelling, or choose an existing class.")
+    return names[label]
+
+
+def _standing(entry: Entry, present: Entry, conflicts: Mapping[Item, tuple[Entry, ...]]) -> str:
+    if entry.item in conflicts:
+        return "conflict"
+    return "counts" if entry is present else "agrees"

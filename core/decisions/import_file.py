@@ -1,0 +1,205 @@
+"""Read a file of decisions, written by people, by this program or by cleanlab, and check it against a review's tasks.
+
+The table is that of :mod:`core.decisions.table`, as csv, parquet or JSON (a list of rows, or what
+:func:`core.decisions.export_files.write_decision_files` wrote), or one of cleanlab's (:mod:`core.decisions.cleanlab`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from core.data import ImageSet
+from core.decisions.cleanlab import ISSUE_VERDICTS, is_cleanlab, issue_decisions
+from core.decisions.records import Decision, Item, Verdict
+from core.decisions.table import COLUMNS, ITEM, VERDICTS, unescape_formulas
+from core.runtime.errors import UserError
+from core.tasks.tables import read_table
+from core.tasks.tasklist import TaskList
+
+TABLE = "table of decisions"
+"""What error messages call the file."""
+
+
+@dataclass(frozen=True)
+class ImportedComment:
+    """A comment on an item, as a file has it."""
+
+    item: Item
+    reviewer: str
+    text: str
+
+
+@dataclass(frozen=True)
+class DecisionFile:
+    """The contents of a file of decisions.
+
+    Attributes:
+        source: Name of the file.
+        decisions: In the order of the file.
+        comments: In the order of the file.
+        notes: What was left out and why, in sentences.
+        are_proposals: The decisions are a program's: they do not apply to items that somebody has decided on.
+    """
+
+    source: str
+    decisions: tuple[Decision, ...]
+    comments: tuple[ImportedComment, ...] = ()
+    notes: tuple[str, ...] = ()
+    are_proposals: bool = False
+
+
+def read_decision_file(
+    path: Path, images: ImageSet, tasks: TaskList, *, reviewer: str = "", as_: str = "unsure"
+) -> DecisionFile:
+    """Read the decisions and comments in a file, checked against the images and the training tasks.
+
+    Args:
+        reviewer: Whose the decisions are that name no reviewer; empty: ``import``, or ``cleanlab`` for cleanlab's.
+        as_: The verdict for an issue of cleanlab's, one of :data:`core.decisions.cleanlab.ISSUE_VERDICTS`.
+
+    Raises:
+        UserError: the file cannot be read, or one of its rows is invalid; the message names the first such row and
+            its field.
+    """
+    contents = read_table(path, TABLE, None)
+    table = _exported_rows(contents, path.name) if isinstance(contents, dict) else contents
+    if as_ not in ISSUE_VERDICTS:
+        raise UserError(f"An issue cannot become {as_!r}.", f"Use one of {', '.join(ISSUE_VERDICTS)}.")
+    if is_cleanlab(table):
+        decisions, notes = issue_decisions(table, path.name, images, tasks, as_, reviewer or "cleanlab")
+        return DecisionFile(path.name, tuple(decisions), (), tuple(notes), are_proposals=True)
+    if path.suffix == ".csv":
+        table = unescape_formulas(table)
+    return _RowReader(table, path.name, images, tasks, reviewer or "import").read()
+
+
+def _exported_rows(exported: Mapping[str, Any], source: str) -> pd.DataFrame:
+    """Return the rows of ``decisions.json``."""
+    rows = [*exported.get("decisions", ()), *exported.get("comments", ())] if "decisions" in exported else None
+    if rows is None or not all(isinstance(row, dict) for row in rows):
+        raise UserError(
+            f"{source} holds an object without a list of decisions.",
+            "Use a list of row objects, or a file that the export of decisions wrote.",
+        )
+    return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+
+
+class _RowReader:
+    """A reader of one table, row by row; rows are counted from 1."""
+
+    def __init__(self, table: pd.DataFrame, source: str, images: ImageSet, tasks: TaskList, reviewer: str) -> None:
+        if not len(table):
+            raise UserError(f"{source}: the table has no rows.", f"A {TABLE} has the columns {', '.join(COLUMNS)}.")
+        for either in (("verdict", "comment"), ("task_id", "image_id")):
+            if not set(either) & set(table.columns):
+                raise UserError(
+                    f"{source}: the table has neither a column {either[0]!r} nor a column {either[1]!r}.",
+                    f"A {TABLE} has the columns {', '.join(COLUMNS)}; see docs/review.md.",
+                )
+        self.table, self.source, self.images, self.tasks, self.reviewer = table, source, images, tasks, reviewer
+        self.classes = {name: number for number, name in enumerate(images.class_names)}
+
+    @cached_property
+    def known_items(self) -> set[Item]:
+        """Every item of the training tasks."""
+        rows = self.tasks.rows
+        instances = {Item("instance", *key) for key in rows[list(ITEM[1:])].itertuples(index=False)}
+        tasks = {Item("task", task) for task in rows["task_id"].unique()}
+        return instances | tasks | {Item("image", image_id=image) for image in rows["image_id"].unique()}
+
+    def read(self) -> DecisionFile:
+        decisions, comments, row_of = [], [], dict[tuple[Item, str], int]()
+        columns = [name for name in COLUMNS if name in self.table.columns]
+        for number, values in enumerate(self.table[columns].itertuples(index=False, name=None), 1):
+            row = {name: self._text(number, name, value) for name, value in zip(columns, values, strict=True)}
+            item = self._item(number, row)
+            reviewer = row.get("reviewer", "")
+            reviewer = reviewer if reviewer.strip() else self.reviewer
+            if comment := row.get("comment", ""):
+                comments.append(ImportedComment(item, reviewer, comment))
+            decision = self._decision(number, row, item, reviewer)
+            if decision is None:
+                if not comment:
+                    raise self._error(number, "verdict", "is empty", f"Use one of {', '.join(VERDICTS)}.")
+                continue
+            if (first := row_of.setdefault((item, reviewer), number)) != number:
+                raise self._error(
+                    number, "verdict", f"is {reviewer}'s second on the item of row {first}", "Keep one of the rows."
+                )
+            decisions.append(decision)
+        return DecisionFile(self.source, tuple(decisions), tuple(comments))
+
+    def _error(self, number: int, column: str, problem: str, fix: str) -> UserError:
+        return UserError(f"{self.source}, row {number}: {column} {problem}.", fix)
+
+    def _text(self, number: int, column: str, value: Any) -> str:
+        """Return a cell as text; programs write names like 007 as numbers, and nothing as NaN."""
+        if isinstance(value, str):
+            return value
+        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+            return ""
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            return str(int(value))
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))  # a column of whole numbers with gaps
+        raise self._error(number, column, f"is {value!r}, which is not text", "Correct it.")
+
+    def _item(self, number: int, row: Mapping[str, str]) -> Item:
+        kind, task, role, image = (row.get(name, "") for name in ITEM)
+        implied = "image" if not task else "instance" if image else "task"
+        if kind and kind not in ("task", "instance", "image"):
+            raise self._error(number, "kind", f"is {kind!r}", "Use task, instance or image, or leave it empty.")
+        if not task and not image:
+            raise self._error(number, "image_id", "is empty, and so is task_id", "Name an image, a task or both.")
+        if kind and kind != implied:
+            has = {"task": "only a task_id", "image": "only an image_id", "instance": "a task_id and an image_id"}[kind]
+            problem = f"is {kind!r}, but the row names an item of kind {implied}"
+            raise self._error(number, "kind", problem, f"A row of kind {kind} has {has}.")
+        if implied == "instance" and role not in ("support", "query"):
+            fix = "Use support or query where a row names a task and an image."
+            raise self._error(number, "role", f"is {role!r}", fix)
+        if implied != "instance" and role:
+            problem = f"is {role!r}, but the row names an item of kind {implied}"
+            raise self._error(number, "role", problem, "Leave it empty.")
+        item = Item(implied, task, role, image)  # type: ignore[arg-type]  # one of the three
+        if item not in self.known_items:
+            column = "task_id" if implied == "task" else "image_id"
+            where = f" as {role} of task {task!r}" if implied == "instance" else ""
+            raise self._error(
+                number,
+                column,
+                f"{(image or task)!r} is not in the training tasks{where}",
+                "Check the ids, or delete the row: only items of the training tasks can be decided on.",
+            )
+        return item
+
+    def _decision(self, number: int, row: Mapping[str, str], item: Item, reviewer: str) -> Decision | None:
+        verdict, name = row.get("verdict", ""), row.get("label", "")
+        if not verdict and not name:
+            return None
+        if verdict not in VERDICTS:
+            raise self._error(number, "verdict", f"is {verdict!r}", f"Use one of {', '.join(VERDICTS)}.")
+        if verdict != "relabel" and name:
+            problem = f"is {name!r}, but the verdict is {verdict}"
+            raise self._error(number, "label", problem, "Leave it empty or use relabel.")
+        label = None
+        if verdict == "relabel":
+            if item.kind == "task":
+                raise self._error(number, "verdict", "is relabel, but a task has no label", "Relabel its images.")
+            if name not in self.classes:
+                near = difflib.get_close_matches(name, self.classes, 3) or list(self.classes)[:3]
+                problem = f"{name!r} is not a class of {self.images.name}" if name else "is empty"
+                fix = f"A relabel needs the name of a class, for example {', '.join(near)}."
+                raise self._error(number, "label", problem, fix)
+            label = self.classes[name]
+        source = row.get("source", "") or f"import:{self.source}"
+        return Decision(item, cast(Verdict, verdict), label, row.get("reason", ""), reviewer, source)

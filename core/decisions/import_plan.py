@@ -1,0 +1,128 @@
+"""What importing a file of decisions changes in the log: shown first, then written in full or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.decisions.import_file import DecisionFile, ImportedComment
+from core.decisions.log import DecisionLog
+from core.decisions.records import Decision, Entry, Item, Operation
+from core.decisions.table import ITEM
+from core.runtime.files import content_hash
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """The effect that importing a file has on the log as it is.
+
+    Attributes:
+        source: Name of the file.
+        decisions: All decisions to write, in the order of the file.
+        new: Those on items that nobody has decided on.
+        agreeing: Those that agree with another reviewer's decision.
+        changing: Those that differ from the present decision, with that decision.
+        already_logged: Number of decisions that their reviewer has made already; they are not written again.
+        comments: Comments that the log does not have.
+        notes: What was left out and why, in sentences.
+    """
+
+    source: str
+    decisions: tuple[Decision, ...] = ()
+    new: tuple[Decision, ...] = ()
+    agreeing: tuple[Decision, ...] = ()
+    changing: tuple[tuple[Decision, Entry], ...] = ()
+    already_logged: int = 0
+    comments: tuple[ImportedComment, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.decisions and not self.comments
+
+    @property
+    def conflicts(self) -> int:
+        """Number of items whose decision in the file contradicts another reviewer's; both stay, as a conflict."""
+        return sum(
+            before.reviewer != decision.reviewer and before.is_final and decision.is_final
+            for decision, before in self.changing
+        )
+
+    @property
+    def sentences(self) -> list[str]:
+        """The plan in words."""
+        counts = (
+            (len(self.new), "on items that nobody has decided on"),
+            (len(self.agreeing), "that agree with another reviewer's"),
+            (len(self.changing) - self.conflicts, "that replace the present one"),
+            (self.conflicts, "that contradict another reviewer's: both are kept and shown as a conflict"),
+            (self.already_logged, "that are in the log already and are not written again"),
+        )
+        lines = [f"{number:,} {'decision' if number == 1 else 'decisions'} {what}" for number, what in counts if number]
+        if self.comments:
+            lines.append(f"{len(self.comments):,} {'comment' if len(self.comments) == 1 else 'comments'}")
+        return [*(lines or ["nothing new"]), *self.notes]
+
+
+def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
+    """Return what importing a file would write to the log."""
+    current = log.current()
+    own = {reviewer: log.own(reviewer) for reviewer in {decision.reviewer for decision in file.decisions}}
+    new, agreeing, changing, to_write, already_logged, already_decided = [], [], [], [], 0, 0
+    for decision in file.decisions:
+        mine, before = own[decision.reviewer].get(decision.item), current.get(decision.item)
+        if mine is not None and mine.outcome == decision.outcome and before is not None:
+            already_logged += 1
+            continue
+        if file.are_proposals and before is not None:
+            already_decided += 1
+            continue
+        to_write.append(decision)
+        if before is None:
+            new.append(decision)
+        elif before.outcome == decision.outcome:
+            agreeing.append(decision)
+        else:
+            changing.append((decision, before))
+    notes = list(file.notes)
+    if already_decided:
+        notes.append(f"{already_decided:,} issues on images that somebody has decided on: left out")
+    known = {(one.item, one.reviewer, one.text) for one in log.comments()} if file.comments else set()
+    return ImportPlan(
+        file.source,
+        tuple(to_write),
+        tuple(new),
+        tuple(agreeing),
+        tuple(changing),
+        already_logged,
+        tuple(one for one in file.comments if (one.item, one.reviewer, one.text) not in known),
+        tuple(notes),
+    )
+
+
+def write_import(log: DecisionLog, plan: ImportPlan) -> None:
+    """Write a plan to the log: its decisions in one transaction, then its comments.
+
+    Decisions are written as made without having seen those of others, so what differs from theirs is a conflict until
+    somebody resolves it. A comment is written once, however often its file is imported.
+
+    Raises:
+        UserError: the log cannot be written; no decision is then written.
+    """
+    log.submit(_operations(plan.decisions))
+    for comment in plan.comments:
+        token = content_hash("import", *(getattr(comment.item, name) for name in ITEM), comment.reviewer, comment.text)
+        log.comment(comment.item, comment.reviewer, comment.text, token)
+
+
+def _operations(decisions: Sequence[Decision]) -> list[Operation]:
+    """Return one group per reviewer, or more where several rows are on one item and must keep their order."""
+    later: dict[Item, int] = {}
+    groups: dict[tuple[int, str], list[Decision]] = {}
+    for decision in reversed(decisions):
+        level = later.get(decision.item, 0)
+        later[decision.item] = level + 1
+        groups.setdefault((level, decision.reviewer), []).append(decision)
+    ordered = sorted(groups.items(), key=lambda group: -group[0][0])
+    return [Operation("decide", reviewer, decisions=tuple(reversed(of_group))) for (_, reviewer), of_group in ordered]

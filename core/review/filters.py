@@ -1,0 +1,212 @@
+"""Filters of the review queue: which items are shown and in which order, as the parameters of a page's address."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pandas as pd
+
+from core.review.review_queue import Queue
+from core.review.review_state import VERDICTS, ReviewState
+from core.tasks.tasklist import TaskList
+
+STATES = ("undecided", "keep", "remove", "relabel", "unsure", "conflict", "commented")
+ROLES = ("", "support", "query")
+PAGE_SIZES = (60, 120, 200, 500)
+_LASSO_CORNERS = 80
+"""An address of that many corners is shorter than 2,000 characters, which every browser and proxy accepts."""
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """A selection of queue items and their order; the defaults show everything, most suspicious first.
+
+    Attributes:
+        given, suggested: Class names; none means all.
+        state: Some of :data:`STATES`; none means all, several mean any of them.
+        differ: Only items with a likelier class than the given one (:attr:`Queue.has_likelier_class`).
+        copies: Only images that have a near-duplicate.
+        role: ``support`` or ``query``: only items that occur in that role.
+        task: Only items that occur in that task.
+        find: A part of an image's or task's id.
+        score, low, high: Only items whose score is within these percentiles (0 to 100) of the queue.
+        lasso: Corners of a polygon on the map; empty means everywhere.
+        order, ascending: The score to order by; smallest first or largest first.
+        size: Tiles per page, one of :data:`PAGE_SIZES`.
+    """
+
+    given: tuple[str, ...] = ()
+    suggested: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
+    differ: bool = False
+    copies: bool = False
+    role: str = ""
+    task: str = ""
+    find: str = ""
+    score: str = "suspicion"
+    low: int = 0
+    high: int = 100
+    lasso: tuple[Point, ...] = ()
+    order: str = "suspicion"
+    ascending: bool = False
+    size: int = 120
+
+    def to_params(self) -> dict[str, list[str]]:
+        """Return what differs from the defaults as the parameters of an address."""
+        default = Filters()
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: _to_texts(value) for name, value in values.items() if value != getattr(default, name)}
+
+    @property
+    def selection(self) -> Filters:
+        """The same filters with the default page size: they select the same items in the same order."""
+        return replace(self, size=Filters.size)
+
+
+PARAMETERS = tuple(field.name for field in fields(Filters))
+"""Names of the parameters in an address."""
+
+
+def from_params(params: Mapping[str, Sequence[str]]) -> Filters:
+    """Return the filters in an address; invalid parameters are left at their defaults."""
+    valid: dict[str, object] = {}
+    for name in PARAMETERS:
+        if values := list(params.get(name, [])):
+            try:
+                valid[name] = _from_texts(name, values)
+            except ValueError:
+                continue
+    return Filters(**valid)  # type: ignore[arg-type]
+
+
+def _to_texts(value: object) -> list[str]:
+    if isinstance(value, bool):
+        return ["1" if value else "0"]
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return [";".join(f"{x:.4g},{y:.4g}" for x, y in value)]
+    return [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
+
+
+def _from_texts(name: str, values: list[str]) -> object:
+    value, default = values[0], getattr(Filters(), name)
+    if name == "lasso":
+        corners = [corner.split(",") for corner in value.split(";")][:_LASSO_CORNERS]
+        polygon = tuple((float(x), float(y)) for x, y in corners)
+        if len(polygon) < 3 or not all(math.isfinite(x) for corner in polygon for x in corner):
+            raise ValueError(value)
+        return polygon
+    if name == "state":
+        return tuple(state for state in values if state in STATES)
+    if isinstance(default, tuple):
+        return tuple(values)
+    if isinstance(default, bool):
+        return value == "1"
+    if isinstance(default, int):
+        number = int(value)
+        allowed = number in PAGE_SIZES if name == "size" else 0 <= number <= 100
+        if not allowed:
+            raise ValueError(value)
+        return number
+    if name == "role" and value not in ROLES:
+        raise ValueError(value)
+    return value
+
+
+def simplify_lasso(corners: Sequence[Point]) -> tuple[Point, ...]:
+    """Return a drawn line with so few corners, of four digits, that it passes into an address."""
+    step = max(1, -(-len(corners) // _LASSO_CORNERS))
+    return tuple((float(f"{x:.4g}"), float(f"{y:.4g}")) for x, y in corners[::step])
+
+
+def filtered_positions(
+    queue: Queue,
+    state: ReviewState,
+    filters: Filters,
+    tasks: TaskList,
+    places: pd.DataFrame | None = None,
+    pairs: pd.DataFrame | None = None,
+) -> np.ndarray:
+    """Return the positions of the items that pass the filters, ``(items,)`` int32, in their order.
+
+    Args:
+        tasks: The training tasks, for roles and tasks in a queue of images.
+        places: ``map.parquet`` (image_id, x, y), for the lasso; None if there is no map.
+        pairs: Near-duplicates (image_id, other); None if they were not searched.
+    """
+    items, passes = queue.table, np.ones(len(queue), dtype=bool)
+    for classes, column in ((filters.given, "class"), (filters.suggested, "suggested")):
+        if classes:
+            passes &= items[column].isin(classes).to_numpy()
+    if filters.differ:
+        passes &= queue.has_likelier_class
+    if filters.copies and pairs is not None:
+        passes &= items["image_id"].isin({*pairs["image_id"], *pairs["other"]}).to_numpy()
+    if filters.role or filters.task:
+        passes &= _occurs_in(queue, tasks, filters)
+    if filters.find:
+        passes &= _id_contains(items, filters.find)
+    if (filters.low, filters.high) != (0, 100) and filters.score in queue.scores:
+        percentile = queue.percentiles[filters.score]
+        passes &= (percentile >= filters.low) & (percentile <= filters.high)
+    if filters.state:
+        passes &= _has_state(queue, state, filters.state)
+    if filters.lasso and places is not None:
+        inside = points_inside(places[["x", "y"]].to_numpy(float), filters.lasso)
+        passes &= items["image_id"].isin(places["image_id"][inside]).to_numpy()
+    positions = np.flatnonzero(passes)
+    if filters.order in queue.scores and (filters.order != "suspicion" or filters.ascending):
+        values = items[filters.order].to_numpy(float)[positions]
+        values = np.nan_to_num(values if filters.ascending else -values, nan=np.inf)
+        positions = positions[np.argsort(values, kind="stable")]
+    return positions.astype(np.int32)
+
+
+def _id_contains(items: pd.DataFrame, text: str) -> np.ndarray:
+    in_image = items["image_id"].str.contains(text, case=False, regex=False)
+    return (in_image | items["task_id"].str.contains(text, case=False, regex=False)).to_numpy()
+
+
+def _occurs_in(queue: Queue, tasks: TaskList, filters: Filters) -> np.ndarray:
+    if queue.level == "instance":
+        items = queue.table
+        passes = np.ones(len(queue), dtype=bool)
+        for column, value in (("role", filters.role), ("task_id", filters.task)):
+            if value:
+                passes &= (items[column] == value).to_numpy()
+        return passes
+    rows = tasks.rows
+    for column, value in (("role", filters.role), ("task_id", filters.task)):
+        if value:
+            rows = rows[rows[column] == value]
+    return queue.table["image_id"].isin(rows["image_id"]).to_numpy()
+
+
+def _has_state(queue: Queue, review: ReviewState, states: Sequence[str]) -> np.ndarray:
+    passes = np.zeros(len(queue), dtype=bool)
+    for state in states:
+        match state:
+            case "undecided":
+                passes |= review.verdict == 0
+            case "conflict":
+                passes[list(review.conflicts)] = True
+            case "commented":
+                passes[list(review.comments)] = True
+            case _:
+                passes |= review.verdict == VERDICTS.index(state)
+    return passes
+
+
+def points_inside(points: np.ndarray, polygon: Sequence[Point]) -> np.ndarray:
+    """Return ``(n,)`` of bool: which of the points ``(n, 2)`` are inside the polygon (even-odd rule)."""
+    x, y = points[:, 0], points[:, 1]
+    inside = np.zeros(len(points), dtype=bool)
+    for (x1, y1), (x2, y2) in zip(polygon, (*polygon[1:], polygon[0]), strict=True):
+        if y1 != y2:
+            crosses = (y1 > y) != (y2 > y)
+            inside ^= crosses & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+    return inside

@@ -1,0 +1,108 @@
+"""What reviewers have decided on a queue, by position; read again only when somebody has written to the log."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+import numpy as np
+from cachetools import LRUCache
+
+from core.decisions.log import DecisionLog, Entry
+from core.decisions.queue_decisions import QueueDecisions
+from core.review.review_queue import Queue
+
+VERDICTS = ("", "keep", "remove", "relabel", "unsure")
+"""Verdicts by code; 0: undecided."""
+ACTIVE_WINDOW = timedelta(minutes=5)
+"""A reviewer counts as at work for this long after a decision."""
+_CACHED_STATES = 12
+"""A few queues, each for all reviewers together and for some in blind mode."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReviewState:
+    """The decisions on a queue of n items, as one reviewer may see them.
+
+    Attributes:
+        change_counter: :meth:`DecisionLog.change_counter` when this was read.
+        version: :meth:`DecisionLog.version` at that time; None in blind mode, where nothing of others is shown.
+        size: n.
+        on_items: Which items were found wrong, found right, or are open; in blind mode by the reviewer's own decisions.
+        comments: Number of comments by position; in blind mode the reviewer's own.
+        recent: Time and reviewer of the newest decisions on the queue's items, for :meth:`active_reviewers`.
+    """
+
+    change_counter: int
+    version: int | None
+    size: int
+    on_items: QueueDecisions
+    comments: Counter[int]
+    recent: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def entries(self) -> dict[int, Entry]:
+        """The decision that counts, by position."""
+        return self.on_items.entries
+
+    @property
+    def conflicts(self) -> dict[int, tuple[Entry, ...]]:
+        """What each reviewer stands for, by position; empty in blind mode."""
+        return self.on_items.conflicts
+
+    @cached_property
+    def verdict(self) -> np.ndarray:
+        """``(n,)`` positions in :data:`VERDICTS`."""
+        codes = np.zeros(self.size, dtype=np.int8)
+        for at, entry in self.entries.items():
+            codes[at] = VERDICTS.index(entry.verdict)
+        return codes
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """Bytes that differ whenever the items found wrong or right differ."""
+        outcome = np.zeros(self.size, dtype=np.int8)
+        for at, is_wrong in self.on_items.is_wrong.items():
+            outcome[at] = 1 + is_wrong
+        return outcome.tobytes()
+
+    def active_reviewers(self, reviewer: str) -> dict[str, int]:
+        """Return how many of the newest decisions each other reviewer made in the last five minutes."""
+        since = (datetime.now(UTC) - ACTIVE_WINDOW).isoformat(timespec="milliseconds")
+        return dict(Counter(by for at, by in self.recent if at >= since and by != reviewer))
+
+
+_states: LRUCache[tuple[str, str, str | None], ReviewState] = LRUCache(_CACHED_STATES)
+_lock = threading.Lock()
+
+
+def read_state(log: DecisionLog, queue: Queue, only: str | None) -> ReviewState:
+    """Return the decisions as they are now.
+
+    Args:
+        only: The reviewer whose own decisions are shown (blind mode); None: everybody's.
+    """
+    key, counter = (str(log.path), queue.run_id, only), log.change_counter()
+    with _lock:
+        cached = _states.get(key)
+    if cached is not None and cached.change_counter == counter:
+        return cached
+    state = _read(log, queue, only, counter)
+    with _lock:
+        _states[key] = state
+    return state
+
+
+def _read(log: DecisionLog, queue: Queue, only: str | None, counter: int) -> ReviewState:
+    version = log.version() if only is None else None  # before the decisions: they may be newer, never older
+    current, conflicts = (log.current(), log.conflicts()) if only is None else (log.own(only), {})
+    on_items, position = queue.positions.decisions(current, conflicts), queue.positions.of_item
+    comments = Counter(
+        position[one.item] for one in log.comments() if one.item in position and only in (None, one.reviewer)
+    )
+    since = (datetime.now(UTC) - ACTIVE_WINDOW).isoformat(timespec="milliseconds")
+    newest = {entry.seq: (entry.at, entry.by) for entry in on_items.entries.values() if entry.at >= since}
+    return ReviewState(counter, version, len(queue), on_items, comments, list(newest.values()) if only is None else [])
