@@ -37,9 +37,10 @@ lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 demo: .venv/.run
-	$(BIN)/python -m core demo
+	$(BIN)/tasklens demo
 
 bench: .venv/.test
 	$(BIN)/python -m benchmarks.engine
@@ -52,10 +53,10 @@ bench: .venv/.test
 learn2learn: .venv/.run
 	$(BIN)/python -m tests.learn2learn.install
 
-.venv/.run: requirements.txt
+.venv/.run: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TaskLens needs Python 3.11 or newer; name one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
 .venv/.test: requirements-dev.txt requirements-baselines.txt .venv/.run
