@@ -76,11 +76,11 @@ from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes
-from core.tasks.generate import TaskFolder, generate, read_folder
+from core.tasks.generate import TaskFolder, generate, read_folder, write_folder
 from core.tasks.settings import TaskSettings
 from core.tasks.tasklist import FORMATS
 from core.workspace.runs import Run
-from core.workspace.workspace import Project, check_fit, locate
+from core.workspace.workspace import Project, check_fit, create, locate
 from core.workspace.workspace import Workspace as StoredWorkspace
 
 __all__ = [
@@ -93,6 +93,7 @@ __all__ = [
     "Tasks",
     "UserError",
     "Workspace",
+    "create_workspace",
     "draw_tasks",
     "edit",
     "evaluate",
@@ -558,6 +559,24 @@ def review_queue(
         builder = QueueBuilder(inputs, tasks.folder.train, scores, reporter)
         built = builder.build(should_calibrate=chosen.calibrate)
     return ReviewQueue(built.items, built.summary, tasks.images)
+
+
+def create_workspace(name: str | Path, tasks: Tasks, model: Model) -> Workspace:
+    """Create a workspace of tasks and a model, which the dashboard and the command line open too.
+
+    Args:
+        name: Its name, or a folder.
+        tasks: Tasks over an image set that is stored on this machine (:func:`load_images`), not over arrays in memory.
+        model: The model.
+
+    Raises:
+        UserError: the model does not fit, the images are not stored, or a workspace of another problem has that name.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        task_folder, model_folder = Path(folder) / "tasks", Path(folder) / "model"
+        write_folder(tasks.folder, task_folder)
+        save_model(model.stored, model_folder)
+        return Workspace(create(locate(str(name)), task_folder, model_folder))
 
 
 def open_workspace(name: str | Path) -> Workspace:

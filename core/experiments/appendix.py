@@ -64,7 +64,7 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
 def _grid(measurements: Measurements, data: str, end: str, tasks: pd.DataFrame, scores: pd.DataFrame) -> Grid:
     pictures = []
     for task, row in tasks.iterrows():
-        by_seed = scores.loc[str(task)].to_numpy(float)
+        by_seed = scores.loc[str(task)].dropna().to_numpy(float)
         mean, sd = by_seed.mean(), np.std(by_seed, ddof=1) if len(by_seed) > 1 else np.nan
         spread = None if np.isnan(sd) else float(sd)
         pictures.append(Picture(f"task {task}", list(row["images"]), str(row["words"]), float(mean), spread))
@@ -79,7 +79,7 @@ def _finding(data: str, scores: pd.DataFrame, shown: pd.DataFrame) -> str:
         return f"{heading(data)} With one seed, the effect of chance on the ranking is not known."
     correlations = [spearmanr(scores[a], scores[b]).statistic for a, b in pairs]
     signs = np.sign(shown.to_numpy(float))
-    same = (np.abs(signs).sum(axis=1) == np.abs(signs.sum(axis=1))).sum()
+    same = (np.nansum(np.abs(signs), axis=1) == np.abs(np.nansum(signs, axis=1))).sum()
     return (
         f"{heading(data)} Rankings by models from two different seeds have a rank correlation of "
         f"{mean_sd(correlations, '.2f')}; {int(same)} of the {len(shown)} tasks shown have a score of the same sign "

@@ -1,0 +1,154 @@
+"""The Python API: the documented page and notebook run, and results equal those of a workspace."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from core import api
+from core.runtime.files import HOME_VARIABLE
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "python.md"
+NOTEBOOK = ROOT / "docs" / "python.ipynb"
+TASKS = {"count": 6, "heldout": 3, "queries": 3, "noise": "easy"}
+SOLVE = {"curvature_tasks": 4, "damping": 0.1}
+
+
+@pytest.fixture(scope="module")
+def tasks() -> api.Tasks:
+    return api.draw_tasks(api.load_images("mnist5k"), **TASKS)
+
+
+@pytest.fixture(scope="module")
+def model(tasks: api.Tasks) -> api.Model:
+    return api.train(tasks, network={"filters": 2}, iterations=6, meta_batch=2, device="cpu")
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    names: dict[str, object] = {}
+    for block in blocks():
+        exec(compile(block, str(PAGE), "exec"), names)
+    assert isinstance(names["edited"], api.EditedModel)
+    assert (tmp_path / "cleaned" / "cleaned-tasks.csv").stat().st_size > 100
+    assert "remove" in capsys.readouterr().out
+
+
+def test_the_notebook_has_the_code_of_the_page() -> None:
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells
+    assert [cell.source.strip() for cell in cells if cell.cell_type == "code"] == [block.strip() for block in blocks()]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=250, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("EditedModel" in output.get("text", "") for output in outputs)
+
+
+def test_a_workspace_gives_the_ranking_of_objects_in_memory(tmp_path: Path, tasks: api.Tasks, model: api.Model) -> None:
+    workspace = api.create_workspace(tmp_path / "made", tasks, model)
+    stored = workspace.rank(device="cpu", **SOLVE)
+    direct = api.rank(tasks, model, device="cpu", **SOLVE)
+    pd.testing.assert_frame_equal(stored.tasks, direct.tasks)
+    pd.testing.assert_frame_equal(api.open_workspace(tmp_path / "made").scores().images, direct.images)
+    assert len(list((tmp_path / "made" / "runs").glob("rank-*"))) == 1
+
+
+@pytest.mark.parametrize("method", ["linear", "finetune", "finetune-all", "retrain"])
+def test_edits_are_measured_on_the_held_out_tasks(tasks: api.Tasks, model: api.Model, method: str) -> None:
+    changes = api.Changes.named(tasks=list(tasks.train["task_id"].unique()[:2]))
+    edited = api.edit(tasks, model, changes, method=method, device="cpu")
+    before, after = (api.evaluate(tasks, one, device="cpu").accuracy for one in (model, edited.model))
+    assert edited.accuracy_change.mean == pytest.approx((after - before).mean(), abs=1e-6)
+    assert any((edited.model.params[name] != value).any() for name, value in model.params.items())
+
+
+def test_a_decision_that_is_wrong_writes_nothing(tmp_path: Path, tasks: api.Tasks, model: api.Model) -> None:
+    workspace = api.create_workspace(tmp_path / "made", tasks, model)
+    images = list(tasks.train["image_id"].unique()[:2])
+    good = pd.DataFrame({"kind": "image", "image_id": images, "verdict": "remove"})
+    with pytest.raises(api.UserError, match="nobody"):
+        workspace.decide(good.assign(image_id=[images[0], "nobody"]), reviewer="ann")
+    assert workspace.decisions().empty
+    assert workspace.decide(good, reviewer="ann") == 2
+    assert set(workspace.decisions()["image_id"]) == set(images)
+    assert len(workspace.changes()) == 2
+
+
+def test_arrays_in_memory_are_images(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    images = api.images_from_arrays(pixels, ["b", "a", "c"] * 20)
+    assert images.shape == (8, 8, 1)
+    assert [images.class_names[label] for label in images.labels[:3]] == ["b", "a", "c"]
+    drawn = api.draw_tasks(images, ways=3, shots=2, queries=2, count=3, heldout=2)
+    assert drawn.injected is None
+    assert drawn.train["task_id"].nunique() == 3
+    with pytest.raises(api.UserError):
+        api.images_from_arrays(pixels.astype(float), ["a"] * 60)
+
+
+def test_what_a_notebook_draws_holds_no_markup_of_the_data(tasks: api.Tasks) -> None:
+    grid = api.ImageGrid(tasks.images.images[:2], ("<img src=x onerror=alert(1)>", "plain"))
+    assert "<img src=x" not in grid._repr_html_()
+    assert grid._repr_html_().count("data:image/png;base64,") == 2
+
+
+def test_queue_and_ranking_draw_their_images(tasks: api.Tasks, model: api.Model) -> None:
+    queue = api.review_queue(tasks, model, rounds=1, calibrate=False, device="cpu")
+    assert queue.items["suspicion"].is_monotonic_decreasing
+    assert len(queue.show(5).captions) == 5
+    ranking = api.rank(tasks, model, method="dot", device="cpu")
+    worst = ranking.images.nsmallest(3, "score")["image_id"]
+    assert [caption.split(":")[0] for caption in ranking.show(3).captions] == list(worst)
+    with pytest.raises(api.UserError):
+        ranking.show(most="average")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda tasks, model: api.rank(tasks, model, method="nonsense"),
+        lambda tasks, model: api.rank(tasks, model, method="tracin"),
+        lambda tasks, model: api.edit(tasks, model, api.Changes()),
+        lambda tasks, model: api.edit(tasks, model, api.Changes(), method="nonsense"),
+        lambda tasks, model: api.load_model("nowhere.pt"),
+        lambda tasks, model: api.train(tasks, network={"filters": 0}),
+        lambda tasks, model: api.open_workspace("./nowhere"),
+    ],
+)
+def test_wrong_input_is_a_user_error(tasks: api.Tasks, model: api.Model, call: object) -> None:
+    with pytest.raises(api.UserError):
+        call(tasks, model)  # type: ignore[operator]
+
+
+def test_a_model_is_saved_and_loaded(tmp_path: Path, tasks: api.Tasks, model: api.Model) -> None:
+    again = api.load_model(model.save(tmp_path / "model"))
+    assert again.stored.hash == model.stored.hash
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["report"] == again.report
+
+
+def test_progress_is_written_only_when_asked(
+    tasks: api.Tasks, model: api.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.evaluate(tasks, model, device="cpu")
+    assert capsys.readouterr().err == ""
+    api.evaluate(tasks, model, device="cpu", progress=True)
+    assert "held-out tasks" in capsys.readouterr().err
