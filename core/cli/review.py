@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 VERDICTS = ("keep", "remove", "relabel", "unsure", "clear")
 """Those of :data:`core.decisions.records.Verdict`, which takes long to import."""
-BECOMES = ("unsure", "remove", "relabel")
-"""Those of :data:`core.decisions.cleanlab.BECOMES`."""
+ISSUE_VERDICTS = ("unsure", "remove", "relabel")
+"""Those of :data:`core.decisions.cleanlab.ISSUE_VERDICTS`."""
 
 review = typer.Typer(
     help="Find label errors, decide on them, and export the decisions.", no_args_is_help=True, rich_markup_mode=None
@@ -298,7 +298,9 @@ def import_(
     as_: Annotated[
         str,
         typer.Option(
-            "--as", help="Decision for each issue of cleanlab; unsure means to look at.", metavar=metavar(*BECOMES)
+            "--as",
+            help="Decision for each issue of cleanlab; unsure means to look at.",
+            metavar=metavar(*ISSUE_VERDICTS),
         ),
     ] = "unsure",
     reviewer: Annotated[

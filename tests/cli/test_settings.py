@@ -19,7 +19,7 @@ from core.cli.app import app
 from core.cli.options import Fields, Given, with_settings
 from core.cli.reference import FILE, commands, reference
 from core.data.readers import READERS
-from core.decisions.cleanlab import BECOMES
+from core.decisions.cleanlab import ISSUE_VERDICTS
 from core.decisions.records import Verdict
 from core.editing.settings import CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
 from core.evidence.settings import EvidenceSettings
@@ -227,7 +227,7 @@ def test_names_that_are_written_apart_from_what_they_name_agree() -> None:
     assert (*PRODUCTS, GAMMA) == CURVATURES
     assert tuple(METHODS) == METHOD_NAMES
     assert get_args(Verdict) == review.VERDICTS
-    assert review.BECOMES == BECOMES
+    assert review.ISSUE_VERDICTS == ISSUE_VERDICTS
 
 
 def test_the_reference_in_the_docs_is_up_to_date() -> None:

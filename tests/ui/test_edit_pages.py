@@ -233,9 +233,9 @@ class TestEdit:
         monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
         prepare(full, Compute(), Progress())
         asked: list[Changes] = []
-        compute = WhatIfEstimator._changes
+        compute = WhatIfEstimator._estimate
         monkeypatch.setattr(
-            WhatIfEstimator, "_changes", lambda self, changes: asked.append(changes) or compute(self, changes)
+            WhatIfEstimator, "_estimate", lambda self, changes: asked.append(changes) or compute(self, changes)
         )
         page = show("edit")
         said = words(page)
