@@ -20,9 +20,10 @@ test-all: tests-need
 	$(PYTEST) -m slow
 
 # Libraries choose their kernels by the processor, and kernels round differently. These choose them by hand: SSE for
-# every library, then AVX2.
+# every library, then AVX2. The retraining of linear models, the longest of them by far, stays out: it allows for the
+# error of a finite difference, which is far above rounding.
 NUMERIC := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/influence tests/maml tests/editing tests/evidence \
-	-n 2 --dist worksteal -m "not slow"
+	--ignore tests/influence/test_linear_retraining.py -n 2 --dist worksteal -m "not slow"
 
 test-kernels: .venv/.test
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem $(NUMERIC)
@@ -36,9 +37,10 @@ lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 demo: .venv/.run
-	$(BIN)/python -m core demo
+	$(BIN)/tasklens demo
 
 bench: .venv/.test
 	$(BIN)/python -m benchmarks.engine
@@ -51,10 +53,10 @@ bench: .venv/.test
 learn2learn: .venv/.run
 	$(BIN)/python -m tests.learn2learn.install
 
-.venv/.run: requirements.txt
+.venv/.run: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TaskLens needs Python 3.11 or newer; name one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
 .venv/.test: requirements-dev.txt requirements-baselines.txt .venv/.run

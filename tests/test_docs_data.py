@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", DOCS, re.DOTALL)
 IN_DOCS = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
-TABLE = re.findall(r"^\|.*\| `(python -m core data [^`]*)` \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+TABLE = re.findall(r"^\|.*\| `(tasklens data [^`]*)` \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
 
 
 @pytest.fixture

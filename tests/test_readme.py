@@ -11,15 +11,15 @@ from tests.documented import ROOT, Documented
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 LINES = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
-ELSEWHERE = {"make run": "Makefile", "make test": "Makefile", "python -m core demo": ".ci/run"}
+ELSEWHERE = {"make run": "Makefile", "make test": "Makefile", "tasklens demo": ".ci/run"}
 """Commands run by .ci/run rather than here, and where they stand."""
 
 
 def test_every_command_is_known() -> None:
-    assert [line for line in LINES if not line.startswith("python -m core ") and line not in ELSEWHERE] == []
+    assert [line for line in LINES if not line.startswith("tasklens ") and line not in ELSEWHERE] == []
     for line, file in ELSEWHERE.items():
         assert line in LINES
-        assert line.removeprefix("make ").removeprefix("python -m ") in (ROOT / file).read_text(encoding="utf-8")
+        assert line.removeprefix("make ") in (ROOT / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.timeout(900)

@@ -54,10 +54,10 @@ class ImportPlan:
         """The plan in words."""
         counts = (
             (len(self.new), "on items that nobody has decided on"),
-            (len(self.agreeing), "that agree with another reviewer's"),
-            (len(self.changing) - self.conflicts, "that replace the present one"),
-            (self.conflicts, "that contradict another reviewer's: both are kept and shown as a conflict"),
-            (self.already_logged, "that are in the log already and are not written again"),
+            (len(self.agreeing), "agreeing with another reviewer's"),
+            (len(self.changing) - self.conflicts, "replacing the present one"),
+            (self.conflicts, "contradicting another reviewer's: both are kept and shown as a conflict"),
+            (self.already_logged, "already in the log: not written again"),
         )
         lines = [f"{number:,} {'decision' if number == 1 else 'decisions'} {what}" for number, what in counts if number]
         if self.comments:

@@ -64,9 +64,10 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
 def _grid(measurements: Measurements, data: str, end: str, tasks: pd.DataFrame, scores: pd.DataFrame) -> Grid:
     pictures = []
     for task, row in tasks.iterrows():
-        mean, sd = float(scores.loc[task].mean()), float(scores.loc[task].std(ddof=1))
-        spread = None if np.isnan(sd) else sd
-        pictures.append(Picture(f"task {task}", list(row["images"]), str(row["words"]), mean, spread))
+        by_seed = scores.loc[str(task)].to_numpy(float)
+        mean, sd = by_seed.mean(), np.std(by_seed, ddof=1) if len(by_seed) > 1 else np.nan
+        spread = None if np.isnan(sd) else float(sd)
+        pictures.append(Picture(f"task {task}", list(row["images"]), str(row["words"]), float(mean), spread))
     source = measurements.images[data]
     title = f"{DATA_TITLES[data]}: most {end} training tasks (support images)"
     return Grid(f"{data}-{end}", title, source, load_images(source).hash, pictures)
@@ -77,8 +78,8 @@ def _finding(data: str, scores: pd.DataFrame, shown: pd.DataFrame) -> str:
     if not pairs:
         return f"{heading(data)} With one seed, the effect of chance on the ranking is not known."
     correlations = [spearmanr(scores[a], scores[b]).statistic for a, b in pairs]
-    signs = np.sign(shown)
-    same = (signs.abs().sum(axis=1) == signs.sum(axis=1).abs()).sum()
+    signs = np.sign(shown.to_numpy(float))
+    same = (np.abs(signs).sum(axis=1) == np.abs(signs.sum(axis=1))).sum()
     return (
         f"{heading(data)} Rankings by models from two different seeds have a rank correlation of "
         f"{mean_sd(correlations, '.2f')}; {int(same)} of the {len(shown)} tasks shown have a score of the same sign "

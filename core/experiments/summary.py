@@ -236,7 +236,7 @@ def mean_curve(
 
 def column_curve(name: str, frame: pd.DataFrame, x: str, y: str, *, reference: bool = False) -> Series:
     """Return the means of column ``y`` over the seeds at each value of column ``x``."""
-    groups = {float(at): part.to_numpy() for at, part in frame.groupby(x, sort=True)[y]}
+    groups = {float(str(at)): part.to_numpy() for at, part in frame.groupby(x, sort=True)[y]}
     return mean_curve(name, list(groups), list(groups.values()), reference=reference)
 
 

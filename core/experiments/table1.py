@@ -166,7 +166,7 @@ def _table(measurements: Measurements, data: str, labels: dict[str, str]) -> Tab
     ]
     failed = measurements.select(data=data)
     failed = failed[failed["accuracy"].isna()].drop_duplicates("method")
-    reasons = " ".join(f"{labels[row.method]}: {row.note}" for row in failed.itertuples())
+    reasons = " ".join(f"{labels[str(row.method)]}: {row.note}" for row in failed.itertuples())
     note = (
         f"{SPREAD_NOTE} Processor seconds; those of “tasks selected by” include scoring, except for the loss, which is "
         "read off. Retraining and all edits remove the tasks that task-IF selects; the ranking is not included in "

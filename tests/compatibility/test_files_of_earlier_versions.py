@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tests.test_cli import Shell
 
+from tests.cli.shell import Shell
 from tests.compatibility import recording
 
 HERE = Path(__file__).parent
@@ -61,7 +61,6 @@ def test_a_workspace_opens_as_it_was(opened: Shell, recorded: dict[str, Any], wo
     known, folder = recorded[workspace], opened.folder / "home" / workspace
     assert recording.problem(opened, workspace) == known["problem"]
     assert recording.decisions(opened, workspace) == known["decisions"]
-    assert recording.queue(opened, workspace) == known["queue"]
     assert recording.views(folder) == known["views"]
     assert recording.jobs(folder) == known["jobs"]
 
@@ -77,20 +76,22 @@ def test_every_run_is_found_again_by_its_command(opened: Shell, recorded: dict[s
     """No result that a user waited for is computed a second time."""
     home = opened.folder / "home"
     assert recording.run_ids(opened.folder) == recorded["runs"]
-    provenance = [json.loads((home / run / "provenance.json").read_text()) for run in recorded["runs"]]
-    commands = sorted({tuple(one["command"][1:]) for one in provenance})
+    commands = {
+        run: tuple(json.loads((home / run / "provenance.json").read_text(encoding="utf-8"))["command"][1:])
+        for run in recorded["runs"]
+    }
     before = {run: _written(home / run) for run in recorded["runs"]}
     found: set[str] = set()
-    for command in commands:
+    for command in sorted(set(commands.values())):
         found |= {Path(line).relative_to(home).as_posix() for line in opened.done(*command).out if "/runs/" in line}
-    assert found == {run for run in recorded["runs"] if not _is_part(run)}
+    assert found == {run for run, command in commands.items() if _prints(command, run)}
     assert recording.run_ids(opened.folder) == recorded["runs"]
     assert {run: _written(home / run) for run in recorded["runs"]} == before
 
 
-def _is_part(run: str) -> bool:
-    """Of other runs or of a folder of results: no command prints it."""
-    return run.rsplit("/", 1)[1].startswith(("basis-", "retraining-", "scores-", "experiment-"))
+def _prints(command: tuple[str, ...], run: str) -> bool:
+    """Whether a command made a run as its result, and not as a part of it."""
+    return run.rsplit("/", 1)[1].split("-")[0] in command[:2]
 
 
 def _written(run: Path) -> dict[str, int]:
@@ -119,6 +120,11 @@ def test_a_snapshot_of_the_log_is_restored(shell: Shell, recorded: dict[str, Any
     assert shell.done("review", "diff", "plain", "-w", "rows").out == []
 
 
+@pytest.mark.parametrize("workspace", recording.WORKSPACES)
+def test_the_queue_opens_with_the_same_counts(shell: Shell, recorded: dict[str, Any], workspace: str) -> None:
+    assert recording.queue(shell, workspace) == recorded[workspace]["queue"]
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "json"])
 def test_exported_decisions_are_imported(shell: Shell, recorded: dict[str, Any], suffix: str) -> None:
     home = shell.folder / "home"
@@ -128,9 +134,8 @@ def test_exported_decisions_are_imported(shell: Shell, recorded: dict[str, Any],
     for path in (home / "rows").glob("decisions.sqlite*"):
         path.unlink()
     shell.done("review", "import", "-w", "rows", exported)
-    known = recorded["rows"]["decisions"]
-    made = recording.decisions(shell, "rows")
-    assert sorted(map(str, made["current"])) == sorted(map(str, known["current"]))
+    made, known = recording.current(shell, "rows"), recorded["rows"]["decisions"]["current"]
+    assert sorted(made, key=str) == sorted(known, key=str)
 
 
 def test_an_interrupted_training_goes_on(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

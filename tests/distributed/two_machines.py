@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from core.cli.app import run_app
-from core.cli.options import chosen_compute, open_workspace
+from core.cli.common import announce_device, open_workspace
+from core.maml.settings import Compute
 from core.runtime.distributed import exit_process, joined, world
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE, content_hash
@@ -24,7 +25,7 @@ def product_hash(workspace: str) -> str:
     """Of a curvature product whose every chunk is summed by one of the ranks."""
     import torch
 
-    from core.actions.compute import Compute, load
+    from core.actions.compute import load
     from core.influence.curvature import Curvature
     from core.maml.vectors import flatten
 
@@ -43,7 +44,7 @@ def main() -> None:
             assert set(world().gather(code)) == {0}, command
         assert len(set(world().gather(product_hash("mine")))) == 1
         with pytest.raises(UserError, match="one device, but there are 2 processes"):
-            chosen_compute("cuda:0", "float32", 8)
+            announce_device(Compute("cuda:0"))
     exit_process(0)
 
 

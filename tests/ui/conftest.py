@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from core.actions.compute import Compute
@@ -83,6 +84,15 @@ def make_computed(folder: Path) -> None:
         make_edit(workspace, way)
     settings = CurveSettings(shares=(0.0, 0.4), seeds=2)
     curve(workspace, ranked, settings, replace(CURVE_FINETUNE, iterations=2), COMPUTE, Progress())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _components_found_once() -> Iterator[None]:
+    """Have Streamlit scan the installed packages for components once, not for every page that is run: a second each."""
+    found = manifest_scanner.scan_component_manifests()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", lambda *args, **kwargs: found)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ class TestDecisions:
         image = str(empty.project().tasks.train.rows["image_id"].iloc[0])
         empty.decisions.append([Decision(Item("image", image_id=image), "keep", reviewer="![](http://evil.example)")])
         self.upload(page, "mine.csv", f"image_id,verdict,reviewer\n{image},remove,ann\n")
-        assert "1 decision that contradict" in words(page)
+        assert "1 decision contradicting" in words(page)
         assert len(empty.decisions.history()) == 1
         click(page, "decisions_bring_in")
         assert "1 decision of mine.csv brought in" in words(page)

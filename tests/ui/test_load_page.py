@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,9 @@ from core.data.listing import Listing, TargetFormat, table_of
 from core.data.store import store_images
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.tasks.tasklist import read_tasks, write_tasks
+from core.workspace.jobs import Jobs
 from core.workspace.workspace import Workspace, library_jobs
+from tests.cli.shell import Shell
 from tests.ui.conftest import Open, click, run_again, words
 
 
@@ -81,7 +85,7 @@ def test_a_path_is_looked_at_and_imported_by_the_command(
     page.text_input(key="load_size").set_value("14")
     page.checkbox(key="load_skip").set_value(True)
     click(run_again(page), "load_look")
-    assert "pets: 6 images of 2 classes, 3 a class." in words(page)
+    assert "pets: 6 images of 2 classes, 3 per class." in words(page)
     assert "Brought to 14 x 14, grey" in words(page)
     click(page, "load_import")
     assert started == [
@@ -232,10 +236,13 @@ def test_a_name_that_is_none_for_a_workspace_is_refused(show: Open, home: Path, 
 def test_the_cost_is_shown_once_it_was_measured(show: Open, home: Path, tasks: Path) -> None:
     model = save(home, "good")
     line = ["inspect", "--tasks", str(tasks), "--model", str(model), "--json"]
-    job = library_jobs().start("Try a few tasks", line)
+    # A job that prints what the command printed here, rather than a new process of the command.
+    said = Shell(home.parent).done(*line).out
+    jobs = library_jobs()
+    job = Jobs(jobs.folder, [sys.executable, "-c", f"print({chr(10).join(said)!r})"]).start("Try a few tasks", line)
     while job.status() == "running":
-        pass
+        time.sleep(0.01)
     assert job.status() == "done", job.error()
     page = show("load")
-    assert "Tasks: 4 for training, 2 held out; 2-way, 1-shot, 1 queries a class, over own." in words(page)
+    assert "Tasks: 4 for training, 2 held out; 2-way, 1-shot, 1 queries per class, over own." in words(page)
     assert page.dataframe[0].value["stage"].tolist() == ["Evaluate", "Rank", "Fine-tune"]

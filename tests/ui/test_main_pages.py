@@ -15,6 +15,7 @@ from tests.ui.conftest import COMPUTE, Open, click, run_again, words
 
 
 class TestOverview:
+    @pytest.mark.slow  # the walk in the browser begins with it
     def test_evaluates_by_itself_when_nothing_is_known(self, show: Open, empty: Workspace) -> None:
         show("overview")
         (job,) = empty.jobs.all()

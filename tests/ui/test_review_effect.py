@@ -11,7 +11,7 @@ import pytest
 
 from core.tasks.changes import Changes
 from core.ui.review import effect as review_effect
-from tests.ui.test_review_filters import queue
+from tests.review.test_filters import queue
 
 
 def test_what_is_estimated() -> None:

@@ -57,7 +57,7 @@ def observations(points: pd.DataFrame) -> list[str]:
 
 def _best(points: pd.DataFrame) -> str:
     means = averages(points)
-    top = means.loc[means["accuracy"].idxmax()]
+    top = means.iloc[int(means["accuracy"].to_numpy().argmax())]
     flattering = f"the best of {count(len(means), 'average')}, so a little flattering"
     if top["order"] == _START:
         return f"Nothing that was removed gave more than the {top['accuracy']:.1%} of removing nothing ({flattering})."

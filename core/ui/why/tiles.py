@@ -23,7 +23,9 @@ def heldout_tiles(context: Context, rows: pd.DataFrame, focus: str, key: str, la
     for row in rows.to_dict("records"):
         seen = row.get("predicted_class")
         wrong = isinstance(seen, str) and seen != row["class"]
-        caption = f"{shortened(row['class'], 8)} · seen {shortened(seen, 8)}" if wrong else shortened(row["class"], 16)
+        caption = (
+            f"{shortened(row['class'], 8)} · seen {shortened(str(seen), 8)}" if wrong else shortened(row["class"], 16)
+        )
         told = f"{row['image_id']}: is {row['class']}"
         if isinstance(seen, str):
             told += f", seen as {seen}; probability of its class {row['confidence']:.0%}, loss {row['loss']:.2f}"
