@@ -163,8 +163,11 @@ def declared(cls: Any) -> dict[str, Declared]:
         setting = next((one for one in metadata if isinstance(one, Setting)), None)
         if setting is None:
             continue
-        bounds = tuple(one for one in metadata if isinstance(one, Ge | Gt | Le | Lt))
         kind, is_tuple, length, optional, literal = _shape(get_args(hint)[0])
+        if get_origin(kind) is Annotated:  # pydantic takes the bounds of elements there, and not at the tuple
+            kind, *of_elements = get_args(kind)
+            metadata = (*metadata, *of_elements)
+        bounds = tuple(one for one in metadata if isinstance(one, Ge | Gt | Le | Lt))
         choices = literal if setting.choices is None else setting.choices
         found[name] = Declared(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
     return found
