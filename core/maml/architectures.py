@@ -53,6 +53,11 @@ def _conv_blocks(channels: int, filters: int, blocks: int, *, factor: int, max_p
     return nn.Sequential(*(ConvBlock(number, filters, factor=factor, max_pool=max_pool) for number in inputs))
 
 
+def conv_blocks(stack: nn.Sequential) -> list[ConvBlock]:
+    """Return the convolution blocks of a stack, first to last."""
+    return [block for block in stack if isinstance(block, ConvBlock)]
+
+
 class OmniglotCNN(nn.Module):
     """Four convolutions of stride 2 and the mean over what is left (Finn et al. 2017, for Omniglot).
 
@@ -87,7 +92,7 @@ class CNN4(nn.Module):
             raise UserError(f"CNN4 cannot have {blocks} blocks.", "Use 1 to 4.")
         self.features = _conv_blocks(shape[2], filters, blocks, factor=2 * (4 // blocks), max_pool=pooling == "max")
         sides = list(shape[:2])
-        for block in self.features:
+        for block in conv_blocks(self.features):
             sides = [block.side(side) for side in sides]
         self.classifier = nn.Linear(filters * _places(sides, f"CNN4 of {blocks} blocks", shape), ways)
         _xavier(self.classifier)
@@ -185,6 +190,7 @@ def _normal(weight: Tensor, spread: float) -> None:
 
 
 def _xavier(layer: nn.Conv2d | nn.Linear) -> None:
+    assert layer.bias is not None
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
 

@@ -19,7 +19,7 @@ Network = Callable[[Params, Tensor], Tensor]
 
 HEAD = "head"
 BATCH_NORM_EPSILON = 1e-5
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}
 
 
 def head_of(network: Network | None) -> str:
@@ -161,7 +161,7 @@ class ConvNet:
             inputs[name] = x
             x = _shifted(F.conv2d(x, params[f"{name}.weight"], stride=self._stride, padding=1), name, shifts)
             x = batch_norm(x, params[f"blocks.{block}.norm.weight"], params[f"blocks.{block}.norm.bias"])
-            x = _ACTIVATIONS[self.activation](x)
+            x = ACTIVATIONS[self.activation](x)
             if self.pooling == "max":
                 x = F.max_pool2d(x, 2)
         inputs["head"] = x = x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)
@@ -244,14 +244,14 @@ class MLP:
             name = f"layers.{index}"
             inputs[name] = x
             x = _shifted(F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"]), name, shifts)
-            x = _ACTIVATIONS[self.activation](x)
+            x = ACTIVATIONS[self.activation](x)
         inputs["head"] = x
         return _shifted(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
 
 
 def _check_activation(activation: str) -> None:
-    if activation not in _ACTIVATIONS:
-        raise UserError(f"There is no activation {activation!r}.", f"Use {' or '.join(_ACTIVATIONS)}.")
+    if activation not in ACTIVATIONS:
+        raise UserError(f"There is no activation {activation!r}.", f"Use {' or '.join(ACTIVATIONS)}.")
 
 
 def _shifted(x: Tensor, name: str, shifts: Params) -> Tensor:

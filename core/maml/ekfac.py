@@ -93,7 +93,7 @@ def _layer_blocks(network: Layered, theta: Params, x: Tensor, weights: Tensor, s
     """The inverse of each layer's block, from and to that layer's share of the parameters."""
     inputs = network.traced(theta, x, {})[1]
     zeros = {layer.name: _no_shift(layer, theta[layer.weight], inputs[layer.name]) for layer in network.layers}
-    logs, back = vjp(lambda shifts: -F.log_softmax(network.traced(theta, x, shifts)[0], -1), zeros)
+    logs, back = vjp(lambda shifts: -F.log_softmax(network.traced(theta, x, shifts)[0], -1), zeros)[:2]
     ways = logs.shape[-1]
     classes = torch.eye(ways, dtype=logs.dtype, device=logs.device)
     (gradients,) = vmap(back)(classes[:, None].expand(ways, *logs.shape))
@@ -141,7 +141,7 @@ def _diagonal(network: Layered, theta: Params, x: Tensor, weights: Tensor) -> Pa
     others = {name: value for name, value in theta.items() if name not in taken}
     if not others:
         return {}
-    logs, back = vjp(lambda some: -F.log_softmax(network({**theta, **some}, x), -1), others)
+    logs, back = vjp(lambda values: -F.log_softmax(network({**theta, **values}, x), -1), others)[:2]
     ones = torch.eye(logs.numel(), dtype=logs.dtype, device=logs.device).view(-1, *logs.shape)
     # The classes of one row at a time, to keep the memory of the layers' blocks.
     (gradients,) = vmap(back, chunk_size=logs.shape[-1])(ones)

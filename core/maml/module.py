@@ -187,7 +187,7 @@ def prepare(module: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
             for buffer in RUNNING:
                 setattr(part, buffer, None)
         if getattr(part, "inplace", False) is True:
-            part.inplace = False
+            vars(part)["inplace"] = False
     left = [buffer for buffer, _ in module.named_buffers() if buffer.rsplit(".", 1)[-1] in RUNNING]
     if left:
         raise _no(name, f"{left[0]!r} is a running statistic of a layer that is not PyTorch's own BatchNorm")

@@ -237,7 +237,8 @@ def _polish(
     def closure() -> Tensor:
         values = {key: leaf.detach() for key, leaf in leaves.items()}
         summed, loss = objective(model, values, episodes)
-        decay = model.delta / 2 * sum((value**2).sum() for value in values.values())
+        squares = [(value**2).sum() for value in values.values()]
+        decay = model.delta / 2 * sum(squares, start=torch.zeros_like(squares[0]))
         for key, leaf in leaves.items():
             leaf.grad = (model.delta * values[key] + summed[key]) / n
         return (loss + decay) / n

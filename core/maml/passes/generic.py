@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import torch.nn.functional as F
 from torch import Tensor, ones_like, zeros_like
@@ -12,6 +13,10 @@ from core.maml.backbone import Params
 from core.maml.episodes import batched, total
 from core.maml.forward import jvp
 from core.maml.objective import Bilevel, Task
+
+_Pair = tuple[Tensor, Tensor]
+_VjpWithLogits = tuple[_Pair, Callable[[_Pair], _Pair], _Pair]
+"""What vjp returns with ``has_aux``: the values, the vector-Jacobian product, and here the logits."""
 
 
 class RowScores(NamedTuple):
@@ -106,8 +111,8 @@ class GenericPasses:
             value, phi, logits = jvp(loss, (params,), (u,), has_aux=True)
             return (phi, value), logits
 
-        (phi, _), pull, (support, query) = vjp(losses, task.s, task.q, has_aux=True)
-        one, none = ones_like(phi), zeros_like(phi)
-        by_s, by_q = pull((one, none))
-        effect, _ = pull((none, -one))
+        (phi, _), back, (support, query) = cast(_VjpWithLogits, vjp(losses, task.s, task.q, has_aux=True))
+        one, zero = ones_like(phi), zeros_like(phi)
+        by_s, by_q = back((one, zero))
+        effect, _ = back((zero, -one))
         return RowScores(by_s, by_q, effect, support, query)

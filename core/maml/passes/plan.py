@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.maml.architectures import CNN4, OmniglotCNN
+from core.maml.architectures import CNN4, OmniglotCNN, conv_blocks
 from core.maml.backbone import ConvNet, Network
 from core.maml.module import ModuleNet
 
@@ -68,7 +68,7 @@ def plan_of(network: Network) -> Plan | None:
                 block.conv.stride[0],
                 block.pool,
             )
-            for block in (module.base if isinstance(module, OmniglotCNN) else module.features)
+            for block in conv_blocks(module.base if isinstance(module, OmniglotCNN) else module.features)
         )
         mean = isinstance(module, OmniglotCNN)
         filters = network.shapes[blocks[0].conv][0]

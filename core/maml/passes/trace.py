@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.maml.backbone import BATCH_NORM_EPSILON, Params
+from core.maml.backbone import ACTIVATIONS, BATCH_NORM_EPSILON, Params
 from core.maml.passes.plan import Block, Plan
 
 VALUE, A, B, AB = 0, 1, 2, 3
@@ -175,7 +175,7 @@ class Activation:
     def forward(self, component: int, u: Tensor | None) -> Tensor | None:
         put(self.u, component, u)
         if component == VALUE:
-            self._kept[0] = {"relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}[self.name](self.u[VALUE])
+            self._kept[0] = ACTIVATIONS[self.name](self.u[VALUE])
             return self._kept[0]
         if self.name == "relu":
             return None if u is None else torch.ops.aten.threshold_backward(u, self.u[VALUE], 0)
