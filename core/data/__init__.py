@@ -1,4 +1,4 @@
-"""Images with labels: one form for all of them, the formats they are read from, and where they are kept."""
+"""Load labelled images, read the supported file formats and store image sets on disk."""
 
 from core.data.images import ImageSet
 from core.data.sources import SOURCES, load_images

@@ -1,4 +1,4 @@
-"""A folder or a zip archive as a set of named files that are read in place; nothing is ever unpacked onto the disk."""
+"""Read a folder or a zip archive as a set of named files, in place, without unpacking anything to disk."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ from core.data.decode import MOST_BYTES, Unreadable
 from core.runtime.errors import UserError
 
 MOST_FILES = 5_000_000
-MOST_UNPACKED = 500_000_000_000  # bytes that all files of an archive may have together
-MOST_RATIO = 200  # unpacked size to archive size; pictures are compressed already
-_ALWAYS_ALLOWED = 200_000_000  # bytes that a small archive may unpack to whatever its ratio
-_SHOWN = 200  # characters of a name in an error
+MOST_UNPACKED = 500_000_000_000  # maximum total size of an archive's files, in bytes
+MOST_RATIO = 200  # maximum ratio of unpacked to archive size; pictures are already compressed
+_ALWAYS_ALLOWED = 200_000_000  # bytes that a small archive may unpack to at any ratio
+_SHOWN = 200  # maximum characters of a name in an error
 _NOISE = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 class Tree(Protocol):
-    """Files by relative name with forward slashes."""
+    """A set of files with relative names and forward slashes."""
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Return the path of the folder or archive."""
 
     @property
     def files(self) -> list[str]:
-        """Every file but hidden ones and what operating systems leave behind, sorted."""
+        """Return the sorted names of all files except hidden ones and operating-system leftovers."""
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """The content of a file.
+        """Return the content of a file.
 
         Raises:
-            Unreadable: it cannot be read, or has more than ``most`` bytes; the text says why.
+            Unreadable: the file cannot be read or has more than ``most`` bytes; the text says why.
         """
 
     def stamp(self) -> Any:
-        """JSON-serialisable; changes when the files do."""
+        """Return a JSON-serialisable value that changes when the files change."""
 
 
 def open_tree(path: Path) -> Tree:
-    """A folder or a zip archive.
+    """Open a folder or a zip archive.
 
     Raises:
-        UserError: there is nothing, or something else, at ``path``, or the archive is not to be trusted.
+        UserError: ``path`` does not exist or is neither of the two, or the archive is unsafe.
     """
     kind = mode_of(path)
     if stat.S_ISDIR(kind):
         return FolderTree(path)
-    if stat.S_ISREG(kind) and zipfile.is_zipfile(path):  # of a pipe, one could wait for ever
+    if stat.S_ISREG(kind) and zipfile.is_zipfile(path):  # opening a pipe could block forever
         return ZipTree(path)
     raise UserError(f"{path} is neither a folder nor a zip archive.", "Unpack it, or pack it as zip.")
 
 
 def mode_of(path: Path) -> int:
-    """What is at ``path``, as :mod:`stat` tells it.
+    """Return the file mode of ``path``, as in :mod:`stat`.
 
     Raises:
-        UserError: there is nothing, or one may not look.
+        UserError: ``path`` does not exist or cannot be accessed.
     """
     try:
         return path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with NUL
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a NUL character
         raise UserError(f"{path} does not exist.", "Check the path.") from error
     except OSError as error:
         raise UserError(f"{_cut(str(path))} cannot be read: {error.strerror}.", "Check the path.") from error
@@ -75,19 +75,22 @@ def mode_of(path: Path) -> int:
 
 @dataclass(frozen=True)
 class FolderTree:
-    """The files below a folder.
+    """A folder whose files, at any depth, form the tree.
 
-    Links are followed. A folder that several lead to is listed once: where it really is, or else by the first link. A
-    link that leads nowhere is a file that cannot be read; pipes, sockets and devices are left out.
+    Symbolic links are followed. A folder reachable by several paths is listed once: at its real path if that lies in
+    the tree, else at its first link. A broken link is listed as an unreadable file. Pipes, sockets and devices are
+    ignored.
     """
 
     path: Path
 
     @cached_property
     def _found(self) -> dict[str, tuple[int, int]]:
-        """Size and time of modification of every file."""
+        """Return the size and modification time of every file."""
         found: dict[str, tuple[int, int]] = {}
-        waiting: list[tuple[bool, str]] = [(False, "")]  # whether a link leads there, the name with a slash behind it
+        waiting: list[tuple[bool, str]] = [
+            (False, "")
+        ]  # (whether it is reached by a link, the name with a trailing slash)
         seen = set()
         while waiting:
             _, above = heapq.heappop(waiting)
@@ -117,9 +120,11 @@ class FolderTree:
 
     @property
     def files(self) -> list[str]:
+        """Return the sorted names of all files except hidden ones and operating-system leftovers."""
         return list(self._found)
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+        """Return the content of a file; see :meth:`Tree.read`."""
         file = self.path / name
         try:
             _refuse_large(file.stat().st_size, most)
@@ -128,15 +133,16 @@ class FolderTree:
             raise Unreadable(error.strerror or str(error)) from error
 
     def stamp(self) -> Any:
+        """Return the name, size and modification time of every file."""
         return [[name, *told] for name, told in self._found.items()]
 
 
 class ZipTree:
-    """The files in a zip archive.
+    """A zip archive whose files form the tree.
 
     Raises:
-        UserError: it is damaged, encrypted, packed by another method than deflate, names a file outside of itself or
-            the same file twice, or would unpack to far more than it is.
+        UserError: the archive is damaged, encrypted, compressed by a method other than deflate, contains a path outside
+            itself or a duplicate name, or unpacks to far more than its own size.
     """
 
     def __init__(self, path: Path) -> None:
@@ -172,7 +178,7 @@ class ZipTree:
                 )
             if not parts or any(_is_noise(part) for part in parts):
                 continue
-            name = "/".join(parts)  # without "./" and "//"
+            name = "/".join(parts)  # remove "./" and "//"
             if name in self._members:
                 raise UserError(f"{path.name} holds {_cut(name)!r} twice.", "Pack it again.")
             self._members[name] = info
@@ -180,19 +186,22 @@ class ZipTree:
 
     @property
     def files(self) -> list[str]:
+        """Return the sorted names of all files except hidden ones and operating-system leftovers."""
         return list(self._members)
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+        """Return the content of a file; see :meth:`Tree.read`."""
         info = self._members[name]
         _refuse_large(info.file_size, most)
         try:
             with self._archive.open(info) as stream:
-                # By its size: read() alone unpacks all there is before it looks at what was declared.
+                # Limit the read: read() without a size unpacks everything before it checks the declared size.
                 return stream.read(info.file_size + 1)
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
             raise Unreadable(f"cannot be unpacked ({error})") from error
 
     def stamp(self) -> Any:
+        """Return the name, size and modification time of the archive."""
         told = self.path.stat()
         return [self.path.name, told.st_size, told.st_mtime_ns]
 
@@ -203,7 +212,7 @@ def _refuse_large(size: int, most: int) -> None:
 
 
 def _stat_of_link(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Of what the link leads to; None if it leads nowhere, to itself, or where one may not look."""
+    """Return the status of the link's target, or None if the link is broken, circular or inaccessible."""
     try:
         return entry.stat()
     except OSError:

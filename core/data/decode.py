@@ -1,4 +1,4 @@
-"""One picture: from the bytes of a file, which may be anything, to pixels of the wanted form."""
+"""Decode one picture from the bytes of an untrusted file to pixels of the requested format."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 MOST_PIXELS = 50_000_000
 MOST_BYTES = 256_000_000
-# Of too many pixels, which is an error below, and of damaged metadata. Not where pictures are opened: filters are those
-# of the whole process, and pictures are opened by several threads.
+# Warnings about too many pixels, which raise an error below, and about damaged metadata. They are filtered at import
+# because filters apply to the whole process and pictures are opened from several threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
 
 
 class Unreadable(Exception):
-    """This one picture cannot be read; the text says why."""
+    """An error that says why a single picture cannot be read."""
 
 
 class ImageSpec(NamedTuple):
-    """What every picture of a set is brought to: the arguments of :func:`decode`, in its order."""
+    """A pixel format for every picture of a set: the arguments of :func:`decode`, in the same order."""
 
     height: int
     width: int
@@ -38,7 +38,7 @@ class ImageSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header of a picture says: sizes in pixels, and whether it is grey."""
+    """A picture's header: its size in pixels, and whether it is greyscale."""
 
     height: int
     width: int
@@ -46,10 +46,10 @@ class ImageHeader:
 
 
 def read_header(raw: Raw) -> ImageHeader:
-    """Read the header alone.
+    """Read the header without decoding the pixels.
 
     Raises:
-        Unreadable: it is no picture, or too large.
+        Unreadable: the bytes are not a picture, or the picture is too large.
     """
     if isinstance(raw, np.ndarray):
         return ImageHeader(raw.shape[0], raw.shape[1], raw.ndim == 2)
@@ -58,18 +58,18 @@ def read_header(raw: Raw) -> ImageHeader:
 
 
 def decode(raw: Raw, height: int, width: int, channels: int, invert: bool = False, turn: int = 0) -> np.ndarray:
-    """Pixels ``(height, width, channels)`` uint8.
+    """Return the pixels ``(height, width, channels)`` as uint8.
 
-    A picture of other proportions is scaled to cover the size and cropped around its centre; transparency is put on
-    white, 16-bit grey is scaled down to 8, the camera's orientation is followed, and of an animation the first frame
-    counts.
+    A picture with a different aspect ratio is scaled to cover the size and centre-cropped. Transparency is composited
+    on white, 16-bit grey is scaled to 8 bits, the EXIF orientation is applied, and only the first frame of an animation
+    is used.
 
     Args:
         invert: Replace every value v by 255 - v.
-        turn: Quarter turns counter-clockwise, last of all.
+        turn: Number of counter-clockwise quarter turns, applied last.
 
     Raises:
-        Unreadable: it is no picture, cut short, or too large.
+        Unreadable: the bytes are not a picture, are truncated, or the picture is too large.
     """
     if isinstance(raw, np.ndarray):
         picture: Image.Image = Image.fromarray(raw)
@@ -80,7 +80,7 @@ def decode(raw: Raw, height: int, width: int, channels: int, invert: bool = Fals
                 picture = ImageOps.exif_transpose(opened)
         except Unreadable:
             raise
-        except Exception as error:  # Pillow's decoders raise what they like on damaged files; all mean the same
+        except Exception as error:  # Pillow's decoders raise arbitrary exceptions on damaged files
             raise Unreadable(f"damaged or cut short ({error})") from error
     picture = _plain_mode(picture).convert("L" if channels == 1 else "RGB")
     if picture.size != (width, height):
@@ -100,7 +100,7 @@ def _opened(raw: bytes) -> Image.Image:
         raise Unreadable("not a picture, whatever its name says") from error
     except Image.DecompressionBombError as error:
         raise Unreadable(f"too large ({error})") from error
-    except Exception as error:  # as above
+    except Exception as error:  # see decode
         raise Unreadable(f"damaged ({error})") from error
     if picture.width * picture.height > MOST_PIXELS:
         raise Unreadable(
@@ -110,12 +110,12 @@ def _opened(raw: bytes) -> Image.Image:
 
 
 def _plain_mode(picture: Image.Image) -> Image.Image:
-    """Modes that ``convert`` would clip or misread, brought to 8 bits without transparency."""
+    """Convert to 8 bits without transparency from modes that ``convert`` would clip or misread."""
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
         values = np.asarray(picture, dtype=np.float64)
-        # Pillow opens 16-bit grey PNG as I: what exceeds a byte is on the scale of two.
+        # Pillow opens 16-bit grey PNG as mode I: values above 255 mean a 16-bit scale.
         scale = 257.0 if np.nanmax(values, initial=0) > 255 else 1.0
         return Image.fromarray(np.clip(np.nan_to_num(values) / scale, 0, 255).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:

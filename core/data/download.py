@@ -1,7 +1,7 @@
-"""Fetching the data sets that may be fetched, from the addresses and with the checksums that torchvision keeps.
+"""Download data sets, with the URLs and checksums that torchvision provides.
 
-Only the files are fetched; they are read by :mod:`core.data.readers` like any others. The classes of torchvision that
-would read them are never made, because some unpickle what they fetched.
+Files are only downloaded; :mod:`core.data.readers` reads them like any other files. torchvision's dataset classes are
+never instantiated, because some of them unpickle their downloads.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _BY_HAND = {
 class _File:
     name: str
     md5: str
-    urls: tuple[str, ...]  # the first that answers counts
+    urls: tuple[str, ...]  # mirrors, tried in order
 
 
 def download(format: str, folder: Path, progress: Progress | None = None) -> Path:
-    """Put the original files of a data set into ``folder``; what is there already, and whole, is not fetched again.
+    """Download the original files of a data set into ``folder``, skipping those that are already there and intact.
 
     Args:
         format: One of :data:`DOWNLOADABLE`.
@@ -44,8 +44,8 @@ def download(format: str, folder: Path, progress: Progress | None = None) -> Pat
         The folder, ready for :func:`core.data.readers.read_listing` with the same format.
 
     Raises:
-        UserError: the data set cannot be fetched by programs, the network or the server does not answer, or what
-            came has another checksum; the text says what to put where by hand.
+        UserError: the data set cannot be downloaded automatically, the network or server does not respond, or a file
+            has the wrong checksum; the text says which files to place where manually.
     """
     if format in _BY_HAND:
         raise UserError(f"{format} cannot be downloaded here.", _BY_HAND[format])
@@ -61,7 +61,7 @@ def download(format: str, folder: Path, progress: Progress | None = None) -> Pat
 
 
 def _files(format: str) -> list[_File]:
-    from torchvision.datasets import CIFAR100, MNIST, Omniglot  # takes seconds; only those who download wait for it
+    from torchvision.datasets import CIFAR100, MNIST, Omniglot  # takes seconds, so it is imported only for downloads
 
     match format:
         case "omniglot":
@@ -86,11 +86,11 @@ def _fetch(file: _File, folder: Path) -> None:
     failures = []
     for url in file.urls:
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # where torchvision draws a bar of its own
+            with contextlib.redirect_stderr(io.StringIO()):  # hide torchvision's own progress bar
                 download_url(url, folder, filename=part.name, md5=file.md5)
             part.replace(target)
             return
-        except (URLError, HTTPException, OSError, RuntimeError, ValueError) as error:  # RuntimeError: another checksum
+        except (URLError, HTTPException, OSError, RuntimeError, ValueError) as error:  # RuntimeError: wrong checksum
             failures.append(f"{url}: {error}")
         finally:
             part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The in-memory form of an image data set."""
+"""Represent an image data set in memory."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from core.runtime.files import content_hash
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images of one size.
+    """A set of labelled images of one size.
 
     Attributes:
-        name: The source they came from, as :func:`core.data.load_images` takes it.
-        images: ``(n, height, width, channels)`` uint8; channels is 1 or 3; ink is bright. May be a memory map, so
-            take rows out of it and never a copy of it all.
+        name: Source of the images, as :func:`core.data.load_images` accepts it.
+        images: ``(n, height, width, channels)`` uint8; channels is 1 or 3; foreground is bright. May be a memory map, so
+            index rows and never copy the whole array.
         labels: ``(n,)`` int64 index into ``class_names``.
-        class_names: One name a class.
+        class_names: One name per class.
         ids: ``(n,)`` strings; an id names the same image in every session and on every machine.
-        splits: ``(n,)`` strings, ``train``, ``val`` or ``test``, of the data set's own split; None where it has none.
+        splits: ``(n,)`` strings, ``train``, ``val`` or ``test``, of the data set's own split; None if it has none.
         groups: ``(n,)`` strings; images of one group (one writer, one patient) belong on the same side of any split.
-        known_hash: What :attr:`hash` is, where it was computed when the images were stored.
+        known_hash: Value of :attr:`hash` if it was computed when the images were stored.
 
     Raises:
         UserError: shapes disagree, a label is out of range, or an id occurs twice.
@@ -67,18 +67,18 @@ class ImageSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
+        """Return the height, width and channels of every image."""
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Position of every image id."""
+        """Return the position of every image id."""
         return {str(image_id): position for position, image_id in enumerate(self.ids)}
 
     @cached_property
     def hash(self) -> str:
-        """Names this content: pixels, labels, class names and ids."""
+        """Return a hash of the content: pixels, labels, class names and ids."""
         if self.known_hash:
             return self.known_hash
         return content_hash(self.images, self.labels, list(self.class_names), [str(i) for i in self.ids])

@@ -1,4 +1,4 @@
-"""What a reader finds in somebody's files, before a single image is decoded."""
+"""Describe the images that a reader finds, before any image is decoded."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MOST_CHARACTERS = 1000
 
 @dataclass(frozen=True)
 class TargetFormat:
-    """What images are brought to.
+    """A pixel format that images are converted to.
 
     Attributes:
-        size: Height and width; None leaves them as they are, which they must then all have in common.
-        channels: 1 (grey) or 3 (colour); None: grey if the images looked at are.
-        invert: Turn dark on bright into bright on dark: ink is bright in this product.
+        size: Height and width; None leaves the images as they are, which requires one common size.
+        channels: 1 (grey) or 3 (colour); None: grey if the sampled images are.
+        invert: Invert dark-on-bright images to bright-on-dark: foreground is bright in this product.
     """
 
     size: tuple[int, int] | None = None
@@ -34,16 +34,16 @@ class TargetFormat:
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """Images by name and class, and how to get at each.
+    """A list of images with their names and classes, and a function that reads each.
 
     Attributes:
-        name: What to call the image set where the user does not say.
-        table: One row an image, in the order of the image set; text columns id (unique), class, split (``train``,
-            ``val``, ``test``; ``""``: none) and group (``""``: none), and turn (quarter turns, counter-clockwise).
-        read: Encoded bytes, or the pixels, of the image in a row of the table, by position. Called from several
+        name: Default name of the image set.
+        table: One row per image, in the order of the image set; text columns id (unique), class, split (``train``,
+            ``val``, ``test``; ``""``: none) and group (``""``: none), and turn (counter-clockwise quarter turns).
+        read: Returns the encoded bytes, or the pixels, of the image in the table row at a position. Called from several
             threads. Raises :class:`core.data.decode.Unreadable`.
-        stamp: JSON-serialisable; changes when the files do (names, sizes, times of modification).
-        form: What these images are brought to where the user does not say.
+        stamp: JSON-serialisable; changes when the files change (names, sizes, modification times).
+        form: Default pixel format.
         notes: Sentences for the user on how the files were read.
     """
 
@@ -73,7 +73,7 @@ class Listing:
 
 
 def _refuse_unusable(name: str, column: str, values: list[str]) -> None:
-    """Names that no file of this product, and no other program, could hold."""
+    """Raise a UserError for names that cannot be stored in this product's files or read by other programs."""
     for value in dict.fromkeys(values):
         if not value and column != "group":
             raise UserError(f"{name}: the {column} of an image is empty.", "Give it a name.")
@@ -100,7 +100,7 @@ def _is_text(value: str) -> bool:
 def table_of(
     ids: list[str], classes: list[str], splits: list[str] | None = None, groups: list[str] | None = None
 ) -> pd.DataFrame:
-    """The table of a listing from its columns; missing ones are empty."""
+    """Return the table of a listing built from its columns; missing ones are empty."""
     none = [""] * len(ids)
     columns = {"id": ids, "class": classes, "split": splits or none, "group": groups or none}
     table = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
@@ -108,13 +108,13 @@ def table_of(
 
 
 def with_rotations(listing: Listing) -> Listing:
-    """Every class four times: as it is, and turned by 90, 180 and 270 degrees as classes of their own.
+    """Add copies of every class rotated by 90, 180 and 270 degrees, each as a separate class.
 
-    The custom on Omniglot (Santoro et al. 2016; Vinyals et al. 2016). A turned class stays in the split of its
-    original.
+    This is standard practice on Omniglot (Santoro et al. 2016; Vinyals et al. 2016). A rotated class stays in the split of
+    its original.
 
     Raises:
-        UserError: there is a class already that is called like a turned one.
+        UserError: a rotated class would have the name of an existing class.
     """
     n = len(listing)
     classes = set(listing.table["class"])
@@ -141,11 +141,11 @@ def with_rotations(listing: Listing) -> Listing:
 
 
 def class_sizes(table: pd.DataFrame) -> pd.Series:
-    """Images a class, smallest first."""
+    """Return the number of images per class, in ascending order."""
     return table.groupby("class").size().sort_values(kind="stable")
 
 
 def labels_of(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels ``(n,)`` int64 and the class names, which are in alphabetical order."""
+    """Return the labels ``(n,)`` as int64 and the class names in alphabetical order."""
     labels, names = pd.factorize(table["class"], sort=True)
     return labels.astype(np.int64), tuple(str(name) for name in names)

@@ -1,7 +1,7 @@
-"""The formats that images are read from: what people have on their disks.
+"""Read the image file formats that users have on disk.
 
-A reader takes a path and options and returns a :class:`core.data.listing.Listing`; it opens what it needs to know
-names and classes and decodes nothing.
+A reader takes a path and options and returns a :class:`core.data.listing.Listing`. It opens only what it needs to
+determine names and classes, and decodes nothing.
 """
 
 from core.data.readers.options import Reader, ReadOptions

@@ -1,6 +1,6 @@
-"""CIFAR-100's images (Krizhevsky 2009), pooled over their official parts, from whatever form they are in.
+"""Read CIFAR-100's images (Krizhevsky 2009), pooled over their official parts, from any supported layout.
 
-Few-shot learning divides the classes anew, in two ways: see :mod:`core.data.readers.cifar_fs` and
+Few-shot learning splits the classes anew, in two ways: see :mod:`core.data.readers.cifar_fs` and
 :mod:`core.data.readers.fc100`.
 """
 
@@ -58,12 +58,14 @@ PICKLES = re.compile(r"(?:^|/)(CIFAR_FS|FC100)_(train|val|test)\.pickle$")
 """What MetaOptNet and learn2learn call their files."""
 
 _SIZE = 32
-_FULL = 600  # images a class
+_FULL = 600  # images per class
 _PYTHON = "cifar-100-python"
 _TARS = (f"{_PYTHON}.tar.gz", f"{_PYTHON}.tgz", f"{_PYTHON}.tar")
 _MEMBERS = ("train", "test", "meta")
 _MOST_MEMBER = 400_000_000
-_MOST_UNPACKED = 1_000_000_000  # bytes of all members; those of the official archive have 187 million
+_MOST_UNPACKED = (
+    1_000_000_000  # maximum total size of the members, in bytes; those of the official archive have 187 million
+)
 _MOST_MEMBERS = 100
 _AGAIN = "Download it again."
 _WANTED = (
@@ -74,15 +76,15 @@ _WANTED = (
 
 @dataclass(frozen=True)
 class Pool:
-    """CIFAR-100's images, whatever they were read from, sorted by class and id.
+    """A collection of CIFAR-100's images from any source, sorted by class and id.
 
     Attributes:
         ids: ``train/apple/apple_s_000022.png``, or the path in the archive of pictures.
-        classes: One of :data:`CLASSES` an image.
-        read: By position.
-        stamp: Changes when the files do.
-        tree: The folder or archive that has the pictures; None where they come from arrays.
-        own_splits: The split of every class where the pictures are sorted into splits that have no class in common.
+        classes: One of :data:`CLASSES` for every image.
+        read: Reads the image at a position.
+        stamp: Changes when the files change.
+        tree: Folder or archive of the pictures; None if they come from arrays.
+        own_splits: Split of every class, if the pictures are sorted into splits that share no class.
     """
 
     ids: list[str]
@@ -97,7 +99,7 @@ def read_pool(path: Path) -> Pool:
     """Find and list the images.
 
     Raises:
-        UserError: there are none at ``path``, or a file is damaged.
+        UserError: there are no images at ``path``, or a file is damaged.
     """
     parts = _python_parts(path)
     if parts is not None:
@@ -109,7 +111,7 @@ def read_pool(path: Path) -> Pool:
 
 
 def listing(name: str, pool: Pool, splits: dict[str, str], notes: list[str]) -> Listing:
-    """Those images whose class has a split.
+    """List the images whose class has a split.
 
     Raises:
         UserError: there are none.
@@ -132,25 +134,25 @@ def listing(name: str, pool: Pool, splits: dict[str, str], notes: list[str]) -> 
 
 
 def is_python_archive(names: list[str]) -> bool:
-    """Whether files of these names are the official pickles, packed or not."""
+    """Return whether files with these names are the official pickles, packed or not."""
     files = set(names)
     unpacked = any({f"{folder}train", f"{folder}test", f"{folder}meta"} <= files for folder in ("", f"{_PYTHON}/"))
     return unpacked or any(tar in files for tar in _TARS)
 
 
 def has_class_folders(names: list[str]) -> bool:
-    """Whether most of CIFAR-100's classes are there as folders of pictures."""
+    """Return whether most of CIFAR-100's classes are present as folders of pictures."""
     folders = {name.split("/")[-2] for name in names if name.count("/") and is_picture(name)}
     return len(folders & set(CLASSES)) > 50
 
 
 def read_split_pickles(path: Path, prefix: str, name: str) -> Listing | None:
-    """The three files ``FC100_train.pickle`` or ``CIFAR_FS_train.pickle`` and so on; None where there are none.
+    """Read ``FC100_train.pickle``, ``CIFAR_FS_train.pickle`` and so on; return None if there are no such files.
 
-    They name no classes, only numbers: classes are called ``train 00`` and so on, ids ``train/00000``.
+    The files contain class numbers without names: classes are called ``train 00`` and so on, ids ``train/00000``.
 
     Raises:
-        UserError: a file holds no images and labels.
+        UserError: a file contains no images and labels.
     """
     if not path.is_dir():
         return None
@@ -191,7 +193,7 @@ def _labels(values: Any, name: str) -> list[int]:
 
 
 def _python_parts(path: Path) -> tuple[dict[str, Any], Any] | None:
-    """The content of the official pickles by member name, and their stamp."""
+    """Return the content of the official pickles by member name, and their stamp."""
     for folder in (path, path / _PYTHON):
         files = {member: folder / member for member in _MEMBERS if (folder / member).is_file()}
         if "meta" in files and len(files) > 1:
@@ -213,7 +215,7 @@ def _unpacked(path: Path) -> dict[str, Any]:
             bounded: Any = _Bounded(stream)
             with tarfile.open(fileobj=bounded) as archive:
                 unpacked = 0
-                # One by one: a size is looked at before anything behind it is unpacked.
+                # Iterate lazily: check each size before unpacking anything after it.
                 for _ in range(_MOST_MEMBERS):
                     member = archive.next()
                     if member is None:
@@ -226,7 +228,7 @@ def _unpacked(path: Path) -> dict[str, Any]:
                     if inside is not None:
                         contents[name] = parse_plain(inside.read(), f"{path.name}: {name}")
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        # RecursionError: of headers about headers, without end
+        # RecursionError: an unbounded chain of headers
         raise UserError(f"{path.name} is damaged, or no tar archive: {error}.", _AGAIN) from error
     if "meta" not in contents or len(contents) < 2:
         raise UserError(f"{path.name} is not CIFAR-100: it lacks {_PYTHON}/meta, train or test.", _AGAIN)
@@ -234,7 +236,7 @@ def _unpacked(path: Path) -> dict[str, Any]:
 
 
 class _Bounded:
-    """A file for ``tarfile``, which reads as much at once as a header claims."""
+    """A file wrapper that bounds reads, because ``tarfile`` reads as much at once as a header claims."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -286,7 +288,7 @@ def _from_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
 
 
 def _plain_dict(content: Any, name: str, dataset: str) -> dict[str, Any]:
-    """With text keys, also where an old pickle was written again with keys of bytes."""
+    """Return the dictionary with text keys, decoding byte keys of re-saved old pickles."""
     if not isinstance(content, dict):
         raise UserError(f"{name} is not a part of {dataset}.", _AGAIN)
     return {key.decode("latin-1") if isinstance(key, bytes) else str(key): _as_text(v) for key, v in content.items()}
@@ -305,7 +307,7 @@ def _picture_sources(path: Path) -> list[Path]:
 
 
 def _from_pictures(tree: Tree) -> Pool | None:
-    """Pictures in folders of the names of the classes."""
+    """List pictures in folders named after the classes."""
     known = set(CLASSES)
     by_folder: dict[str, list[tuple[str, str]]] = {}
     for file in tree.files:
@@ -314,7 +316,7 @@ def _from_pictures(tree: Tree) -> Pool | None:
             by_folder.setdefault("/".join(above), []).append((folder, file))
     if not by_folder:
         return None
-    # Archives of CIFAR-FS, once used, hold every picture twice: as packed and sorted into splits.
+    # Archives of CIFAR-FS that have been used contain every picture twice: as packed and sorted into splits.
     whole = [name for name in by_folder if name.endswith("/data")]
     rows = sorted(row for name in whole or by_folder for row in by_folder[name])
     return Pool(

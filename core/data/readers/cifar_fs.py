@@ -1,4 +1,4 @@
-"""CIFAR-FS (Bertinetto et al. 2019): CIFAR-100's classes divided at random, 64 / 16 / 20."""
+"""Read CIFAR-FS (Bertinetto et al. 2019): CIFAR-100's classes split at random, 64 / 16 / 20."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LISTS_IN_ARCHIVE = "splits/bertinetto/"
 
 
 def read_cifar_fs(path: Path, options: ReadOptions) -> Listing:
-    """CIFAR-100's images (:func:`core.data.readers.cifar100.read_pool`) under the lists of CIFAR-FS.
+    """Read CIFAR-100's images (:func:`core.data.readers.cifar100.read_pool`) with the class lists of CIFAR-FS.
 
-    The lists are those of ``options.splits``, of the authors' archive (``splits/bertinetto/train.txt``), or beside the
-    data: ``train.json``, ``val.json``, ``test.json`` with ``["fish", "ray"]`` or ``"ray"`` for each class, or ``.txt``
-    with a class a line. Pictures already sorted into ``processed/train/<class>`` say their split themselves.
+    The lists come from ``options.splits``, from the authors' archive (``splits/bertinetto/train.txt``), or from files
+    beside the data: ``train.json``, ``val.json``, ``test.json`` with ``["fish", "ray"]`` or ``"ray"`` for each class, or
+    ``.txt`` with one class per line. Pictures already sorted into ``processed/train/<class>`` need no lists.
 
     Raises:
         UserError: there are no images, or no lists.
@@ -37,7 +37,7 @@ def read_cifar_fs(path: Path, options: ReadOptions) -> Listing:
 
 
 def is_cifar_fs(names: list[str]) -> bool:
-    """Whether files of these names are CIFAR-FS and not only CIFAR-100."""
+    """Return whether files with these names are CIFAR-FS rather than plain CIFAR-100."""
     return any(
         _LISTS_IN_ARCHIVE in name or ((match := PICKLES.search(name)) is not None and match[1] == "CIFAR_FS")
         for name in names
@@ -62,7 +62,7 @@ def _lists(path: Path, pool: Pool, options: ReadOptions) -> SplitLists:
 
 
 def _members(content: Any, file: str) -> list[str]:
-    """Names of classes; torchmeta's lists have pairs of superclass and class."""
+    """Return the class names in a list; torchmeta's lists contain pairs of superclass and class."""
     if isinstance(content, list):
         content = [one[1] if isinstance(one, list) and len(one) == 2 else one for one in content]
     names = texts(content, file)

@@ -1,4 +1,4 @@
-"""Columns of Arrow and parquet files, of which a small one may claim to hold more than fits into memory."""
+"""Read columns of Arrow and parquet files, where a small file may expand to more than fits into memory."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import pyarrow as pa
 
 
 def is_text(kind: pa.DataType) -> bool:
+    """Return whether a type is one of Arrow's string types."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Of the values, where they are kept in a dictionary."""
+    """Return the value type of a dictionary-encoded type, and any other type unchanged."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def values_of(column: pa.ChunkedArray) -> list[Any]:
-    """As ``to_pylist``, but rows with the same entry of a dictionary share one object."""
+    """Return the values as ``to_pylist`` does, but share one object between rows with the same dictionary entry."""
     values: list[Any] = []
     for chunk in column.chunks:
         if pa.types.is_dictionary(chunk.type):

@@ -1,4 +1,4 @@
-"""FC100 (Oreshkin et al. 2018, TADAM): CIFAR-100's classes divided by superclass, 60 / 20 / 20."""
+"""Read FC100 (Oreshkin et al. 2018, TADAM): CIFAR-100's classes split by superclass, 60 / 20 / 20."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SUPERCLASS_NUMBERS = {
 
 
 def read_fc100(path: Path, options: ReadOptions) -> Listing:
-    """CIFAR-100's images (:func:`core.data.readers.cifar100.read_pool`) under the split of FC100.
+    """Read CIFAR-100's images (:func:`core.data.readers.cifar100.read_pool`) with the split of FC100.
 
     The split is built in; ``options.splits`` overrides it with lists of superclasses or classes. The pickles
-    ``FC100_train.pickle``, ``FC100_val.pickle`` and ``FC100_test.pickle`` have it in them.
+    ``FC100_train.pickle``, ``FC100_val.pickle`` and ``FC100_test.pickle`` define their own split.
 
     Raises:
         UserError: there are no images.
@@ -34,14 +34,14 @@ def read_fc100(path: Path, options: ReadOptions) -> Listing:
     if options.splits is None:
         return listing("fc100", pool, _published(), ["Split by superclass as published with FC100."])
     lists = find_split_lists(path, options.splits, "fc100")
-    assert lists is not None  # given lists are found or refused
+    assert lists is not None  # a given folder is found or raises an error
     splits = lists.assignment(_members)
     notes = [f"Split by the lists in {lists.where}.", *in_neither(pool.classes, splits, lists.where)]
     return listing("fc100", pool, splits, notes)
 
 
 def is_fc100(names: list[str]) -> bool:
-    """Whether files of these names are FC100 and not only CIFAR-100."""
+    """Return whether files with these names are FC100 rather than plain CIFAR-100."""
     return any((match := PICKLES.search(name)) is not None and match[1] == "FC100" for name in names)
 
 

@@ -1,4 +1,4 @@
-"""A folder a class, or such folders below ``train``, ``val`` and ``test``; on the disk or in a zip."""
+"""Read class folders, or class folders below ``train``, ``val`` and ``test``, from disk or from a zip archive."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LAYOUT = "Make a folder a class and put its pictures inside: cats/1.png, dogs/1.
 
 
 def read_folder(path: Path, options: ReadOptions) -> Listing:
-    """``root/<class>/**/<picture>`` or ``root/<split>/<class>/**/<picture>``.
+    """Read ``root/<class>/**/<picture>`` or ``root/<split>/<class>/**/<picture>``.
 
-    Ids are paths below the root, which is the folder or archive itself or the one folder in it. Rows are in the order
+    Ids are paths below the root, which is the folder or archive itself or the only folder in it. Rows are in the order
     of torchvision's ``ImageFolder``; train comes before val before test.
 
     Raises:
-        UserError: there are no pictures, they lie in no class folders, or in a single one.
+        UserError: there are no pictures, they are not in class folders, or there is only one class.
     """
     tree = open_tree(path)
     pictures = [name for name in tree.files if is_picture(name)]
@@ -50,19 +50,19 @@ def read_folder(path: Path, options: ReadOptions) -> Listing:
 
 @dataclass(frozen=True)
 class _Row:
-    file: str  # below the root
+    file: str  # relative to the root
     split: str
-    name: str  # of the class
+    name: str  # class name
 
     @property
     def order(self) -> tuple[int, str, str, str]:
-        """ImageFolder sorts the folders of a class as whole paths, then the files in each."""
+        """Return the sort key of ImageFolder, which sorts the folders of a class as whole paths, then the files in each."""
         folder, _, file = self.file.rpartition("/")
         return SPLITS.index(self.split) if self.split else 0, self.name, folder, file
 
 
 def _root(pictures: list[str]) -> str:
-    """What to leave off in front: the one folder that an archive often has around everything."""
+    """Return the prefix to strip: the single top-level folder that archives often have."""
     tops = {name.partition("/")[0] for name in pictures}
     if len(tops) != 1 or min(name.count("/") for name in pictures) < 2:
         return ""
@@ -74,7 +74,7 @@ def _root(pictures: list[str]) -> str:
 
 
 def _rows(files: list[str], path: Path) -> tuple[list[_Row], list[str]]:
-    """The pictures in class folders in order, and those that lie in none."""
+    """Return the sorted pictures in class folders, and the pictures outside of them."""
     parts = {file: file.split("/") for file in files}
     tops = {part[0] for part in parts.values() if len(part) > 1}
     split_tops = {top for top in tops if top.lower() in SPLIT_WORDS}
@@ -117,10 +117,10 @@ def _notes(tree: Tree, root: str, rows: list[_Row], loose: list[str], others: in
 
 
 def _class_folders(tree: Tree, root: str, depth: int) -> set[str]:
-    """Folders where those of classes lie, with pictures or without."""
+    """Return the folders at the depth of class folders, with or without pictures."""
     inside = [name.removeprefix(root) for name in tree.files if name.startswith(root)]
     found = {_start(name, depth) for name in inside if name.count("/") >= depth}
-    if isinstance(tree, FolderTree):  # the only one that can tell of a folder without any file
+    if isinstance(tree, FolderTree):  # only folders on disk can be empty
         base = tree.path / root
         pattern = "/".join(["*"] * depth)
         found |= {

@@ -1,4 +1,4 @@
-"""A folder that the ``datasets`` library wrote with ``save_to_disk``, read from its Arrow files alone."""
+"""Read a folder that the ``datasets`` library wrote with ``save_to_disk``, using its Arrow files only."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _AGAIN = "Save it again with save_to_disk."
 
 
 def read_huggingface(path: Path, options: ReadOptions) -> Listing:
-    """A ``Dataset`` or ``DatasetDict`` with one column of images and one of labels.
+    """Read a ``Dataset`` or ``DatasetDict`` with one column of images and one of labels.
 
-    Where there are several, those called ``image`` or ``img``, and ``label``, ``labels``, ``fine_label``, ``class`` or
-    ``target`` are taken. Ids are ``train/00000`` by split and row, ``00000`` in a dataset without splits; classes are
-    the names of the ``ClassLabel``, or the values. Rows whose label is -1 (none) are left out. The Arrow files stay on
-    the disk, mapped into memory.
+    If there are several candidates, columns called ``image`` or ``img``, and ``label``, ``labels``, ``fine_label``,
+    ``class`` or ``target`` are used. Ids are ``train/00000`` by split and row, ``00000`` in a dataset without splits;
+    classes are the names of the ``ClassLabel``, or the values. Rows with label -1 (none) are skipped. The Arrow files stay
+    on disk and are memory-mapped.
 
     Raises:
-        UserError: a file is missing or damaged, or columns are missing or not obvious; the text names them.
+        UserError: a file is missing or damaged, or columns are missing or ambiguous; the text names them.
     """
     parts = {name: _part(folder) for name, folder in _folders(path).items()}
     rows: list[tuple[_Part, int]] = []
@@ -67,7 +67,7 @@ def read_huggingface(path: Path, options: ReadOptions) -> Listing:
 
 
 def is_huggingface(names: list[str]) -> bool:
-    """Whether files of these names are for :func:`read_huggingface`."""
+    """Return whether files with these names are for :func:`read_huggingface`."""
     return "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= set(names)
 
 
@@ -78,7 +78,7 @@ class _Part:
     label: str
     labels: list[str | None]
     chunks: list[pa.Array]
-    ends: list[int]  # rows up to the end of each chunk
+    ends: list[int]  # cumulative number of rows at the end of each chunk
     stamp: Any
 
     @property
@@ -89,7 +89,7 @@ class _Part:
         chunk = bisect_right(self.ends, row)
         value = self.chunks[chunk][row - (self.ends[chunk - 1] if chunk else 0)].as_py()
         content, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-        if isinstance(content, str):  # what the oldest versions wrote
+        if isinstance(content, str):  # written by the oldest versions
             content, name = None, content
         if content is not None:
             return content
@@ -152,13 +152,13 @@ def _part(folder: Path) -> _Part:
 
 
 def _description(file: Path) -> Any:
-    if not file.is_file():  # of a pipe, one could wait for ever
+    if not file.is_file():  # reading a pipe could block forever
         raise UserError(f"{file} does not exist, or is no file.", _AGAIN)
     return read_json(file)
 
 
 def _columns(features: dict[str, Any], folder: Path) -> tuple[str, str, list[str] | None]:
-    """The column of images, that of labels, and the names of classes if it has some."""
+    """Return the image column, the label column, and the class names if there are any."""
     kinds = {name: told.get("_type") for name, told in features.items() if isinstance(told, dict)}
     image = _one([name for name, kind in kinds.items() if kind == "Image"], IMAGE_NAMES, "images", folder, kinds)
     labelled = [name for name, kind in kinds.items() if kind == "ClassLabel"]
@@ -189,7 +189,7 @@ def _one(found: list[str], obvious: tuple[str, ...], what: str, folder: Path, ki
 
 
 def _arrow(file: Path, image: str, label: str) -> tuple[list[pa.Array], list[Any]]:
-    """The chunks of the column of images, and all labels."""
+    """Return the chunks of the image column, and all labels."""
     if not file.is_file():
         raise UserError(f"{file} is not there, or no file.", _AGAIN)
     try:
@@ -201,11 +201,11 @@ def _arrow(file: Path, image: str, label: str) -> tuple[list[pa.Array], list[Any
                 schema = reader.schema
             places = [_place(schema, image, _is_of_images, file), _place(schema, label, _is_of_labels, file)]
             source.seek(0)
-            # Other columns stay unread: their types may make any size of nothing.
+            # Read only these columns: others may have types that expand to any size.
             wanted = pa.ipc.IpcReadOptions(included_fields=places)
             with pa.ipc.open_stream(source, options=wanted) as reader:
                 table = reader.read_all()
-        table.validate(full=True)  # its offsets may say anything
+        table.validate(full=True)  # offsets of an untrusted file may be out of range
         return list(table.column(image).chunks), values_of(table.column(label))
     except (pa.ArrowException, OSError, ValueError, struct.error) as error:
         raise UserError(f"{file} is damaged or no Arrow file: {str(error)[:200]}.", _AGAIN) from error
@@ -222,7 +222,7 @@ def _place(schema: pa.Schema, column: str, fits: Callable[[pa.DataType], bool], 
 
 
 def _is_of_images(kind: pa.DataType) -> bool:
-    """Encoded pictures, paths of them, or both beside each other."""
+    """Return whether a column type can store images: encoded pictures, paths to them, or a struct of both."""
     if not pa.types.is_struct(kind):
         return _is_bytes(kind) or is_text(kind)
     fields = {field.name: field.type for field in kind}
@@ -241,9 +241,9 @@ def _is_of_labels(kind: pa.DataType) -> bool:
 
 
 def _is_packed(message: pa.ipc.Message) -> bool:
-    """Whether the body is compressed, when a few bytes may stand for any number of them.
+    """Return whether the body is compressed, so that a few bytes may expand to any size.
 
-    PyArrow does not tell, so the tables of its Message.fbs are followed: Message.header, DictionaryBatch.data,
+    PyArrow does not expose this, so follow the tables of its Message.fbs: Message.header, DictionaryBatch.data,
     RecordBatch.compression.
     """
     if message.type not in ("record batch", "dictionary"):
@@ -251,7 +251,7 @@ def _is_packed(message: pa.ipc.Message) -> bool:
     told = message.metadata.to_pybytes()
 
     def field(table: int, number: int) -> int:
-        """Where the field lies; 0 if it is not there."""
+        """Return the offset of the field; 0 if it is absent."""
         directory = table - struct.unpack_from("<i", told, table)[0]
         if 4 + 2 * number >= struct.unpack_from("<H", told, directory)[0]:
             return 0
