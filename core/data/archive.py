@@ -88,9 +88,8 @@ class FolderTree:
     def _found(self) -> dict[str, tuple[int, int]]:
         """Return the size and modification time of every file."""
         found: dict[str, tuple[int, int]] = {}
-        waiting: list[tuple[bool, str]] = [
-            (False, "")
-        ]  # (whether it is reached by a link, the name with a trailing slash)
+        # (whether the folder is reached by a link, its name with a trailing slash)
+        waiting: list[tuple[bool, str]] = [(False, "")]
         seen = set()
         while waiting:
             _, above = heapq.heappop(waiting)

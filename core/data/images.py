@@ -17,8 +17,8 @@ class ImageSet:
 
     Attributes:
         name: Source of the images, as :func:`core.data.load_images` accepts it.
-        images: ``(n, height, width, channels)`` uint8; channels is 1 or 3; foreground is bright. May be a memory map, so
-            index rows and never copy the whole array.
+        images: ``(n, height, width, channels)`` uint8; channels is 1 or 3; foreground is bright. May be a memory map,
+            so index rows and never copy the whole array.
         labels: ``(n,)`` int64 index into ``class_names``.
         class_names: One name per class.
         ids: ``(n,)`` strings; an id names the same image in every session and on every machine.

@@ -110,8 +110,8 @@ def table_of(
 def with_rotations(listing: Listing) -> Listing:
     """Add copies of every class rotated by 90, 180 and 270 degrees, each as a separate class.
 
-    This is standard practice on Omniglot (Santoro et al. 2016; Vinyals et al. 2016). A rotated class stays in the split of
-    its original.
+    This is standard practice on Omniglot (Santoro et al. 2016; Vinyals et al. 2016). A rotated class stays in the split
+    of its original.
 
     Raises:
         UserError: a rotated class would have the name of an existing class.

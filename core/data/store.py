@@ -1,12 +1,12 @@
-"""Image sets on disk: every picture is decoded once, and what is opened later is a memory map.
+"""Store image sets on disk: decode every picture once, then open the result as a memory map.
 
-One image set is a folder ``<home>/library/images/<key>/``, named by its content:
+An image set is a folder ``<home>/library/images/<key>/``, named by its content:
 
 - ``pixels.npy``: ``(n, height, width, channels)`` uint8; ``numpy.load(..., mmap_mode="r")`` opens it.
-- ``images.parquet``: one row an image: id, class, split, group.
-- ``images.json``: names that users gave it, shape, hash, where it came from, what could not be read.
+- ``images.parquet``: one row per image: id, class, split, group.
+- ``images.json``: names given by users, shape, hash, source, and the pictures that could not be read.
 
-While pictures are decoded, the same lies in ``.<stamp>/``, so an import that was killed goes on where it stopped.
+While pictures are decoded, the same files are in ``.<stamp>/``, so an interrupted import can resume.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from core.runtime.progress import Progress
 FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
 _PROGRESS, _UNREADABLE = "progress.json", "unreadable.csv"
-_HEADER = 128  # bytes of a .npy header of four axes
-_BLOCK = 512  # pictures between two reports of how far it is
-_PIECE = 32  # pictures for one thread at once: more threads than that only wait for each other on small pictures
-_NOTED_EVERY = 1.0  # seconds between two notes on the disk of how far it is
+_HEADER = 128  # bytes of a .npy header for four axes
+_BLOCK = 512  # pictures between two progress reports
+_PIECE = 32  # pictures per thread task: with small pictures, more threads only wait for each other
+_NOTED_EVERY = 1.0  # seconds between two progress records on disk
 _LOOKED_AT = 64
 _THREADS = 4
 _SHOWN = 5
@@ -51,16 +51,16 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 @dataclass(frozen=True)
 class StoredImages:
-    """An image set on disk, not opened.
+    """An image set on disk that is not opened.
 
     Attributes:
-        folder: Where it lies.
-        names: What users called it, newest last.
-        count, classes: Of images and classes.
+        folder: Folder of the image set.
+        names: Names given by users, newest last.
+        count, classes: Number of images and of classes.
         shape: Height, width, channels.
-        hash: Of :class:`core.data.images.ImageSet`.
-        unreadable: Pictures that were left out.
-        story: Format, path, notes, command.
+        hash: Value of :attr:`core.data.images.ImageSet.hash`.
+        unreadable: Number of pictures that were skipped.
+        story: Metadata: format, path, notes, command.
     """
 
     folder: Path
@@ -76,21 +76,22 @@ class StoredImages:
 
     @property
     def name(self) -> str:
+        """Return the newest name."""
         return self.names[-1]
 
 
 def images_home() -> Path:
-    """Where image sets lie."""
+    """Return the folder of all image sets."""
     return library() / "images"
 
 
 def stored_image_sets() -> list[StoredImages]:
-    """Every image set that is whole, the newest first."""
+    """Return every intact image set, newest first."""
     return sorted(_scanned()[0], key=lambda one: one.added, reverse=True)
 
 
 def damaged_image_sets() -> list[str]:
-    """What is wrong with the image sets that are not whole, a sentence each."""
+    """Return one sentence per damaged image set that says what is wrong with it."""
     return _scanned()[1]
 
 
@@ -106,7 +107,7 @@ def _scanned() -> tuple[list[StoredImages], list[str]]:
 
 
 def find(name: str, hash: str = "") -> StoredImages | None:
-    """The image set of that hash; without one, the newest of that name, key or folder."""
+    """Return the image set with that hash; without a hash, the newest with that name, key or folder."""
     if not hash and Path(name).joinpath(DESCRIPTION).is_file():
         return _stored(Path(name).resolve())
     for one in stored_image_sets():
@@ -116,7 +117,7 @@ def find(name: str, hash: str = "") -> StoredImages | None:
 
 
 def open_stored(stored: StoredImages) -> ImageSet:
-    """Open it as a memory map; the same object while nobody changes it.
+    """Open an image set as a memory map; return the same object until the files change.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -145,9 +146,9 @@ def _open(folder: Path, name: str) -> ImageSet:
 
 
 def resolve_format(listing: Listing, wanted: TargetFormat) -> ImageSpec:
-    """The form that pictures are brought to, decided where neither the user nor the format does.
+    """Return the pixel format for the pictures, inferring what neither the user nor the format specifies.
 
-    Looks at the headers of up to 64 pictures, spread over the listing.
+    Reads the headers of up to 64 pictures, spread over the listing.
 
     Raises:
         UserError: none of them can be read, or they differ in size and no size was given.
@@ -186,16 +187,16 @@ def store_images(
     story: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> StoredImages:
-    """Decode every picture of ``listing`` and keep the result, or find it where that was done before.
+    """Decode every picture of ``listing`` and store the result, or return the stored result of an earlier import.
 
     Args:
-        name: What to call the image set; default: as the listing is called.
-        form: TargetFormat; see :func:`resolve_format`.
-        skip_unreadable: Leave out what cannot be read, instead of refusing the whole.
+        name: Name of the image set; default: the name of the listing.
+        form: Target format; see :func:`resolve_format`.
+        skip_unreadable: Skip unreadable pictures instead of raising an error.
 
     Raises:
-        UserError: a name that is none; pictures that cannot be read; no room on the disk. What was decoded until then
-            is kept for the next attempt.
+        UserError: the name is invalid, pictures cannot be read, or the disk is full. Pictures decoded before the error
+            are reused by the next attempt.
     """
     name = name or re.sub(r"[^\w.-]+", "-", listing.name).strip("-.") or "images"
     if not _NAME.fullmatch(name):
@@ -218,7 +219,7 @@ def store_images(
 
 
 def _decode(listing: Listing, frame: ImageSpec, partial: Path, progress: Progress) -> tuple[ArrayFile, dict[int, str]]:
-    """Write the pixels of all readable pictures; returns them and why the others, by position, could not be read."""
+    """Write the pixels of all readable pictures; return them and, by position, why the others could not be read."""
     shape = (frame.height, frame.width, frame.channels)
     size, n = math.prod(shape), len(listing)
     done, bad = _begun(listing, frame, partial)
@@ -263,7 +264,10 @@ def _decode(listing: Listing, frame: ImageSpec, partial: Path, progress: Progres
 
 
 def _begun(listing: Listing, frame: ImageSpec, partial: Path) -> tuple[int, dict[int, str]]:
-    """Up to where an earlier attempt came, and what it could not read; where that can be read now, up to there."""
+    """Return the position to resume from and the pictures that could not be read before it.
+
+    If such a picture has become readable, resume from there.
+    """
     if not (partial / _PROGRESS).exists():
         return 0, {}
     state = read_json(partial / _PROGRESS)
@@ -275,7 +279,7 @@ def _begun(listing: Listing, frame: ImageSpec, partial: Path) -> tuple[int, dict
 
 
 def _is_mended(one: StoredImages, listing: Listing, frame: ImageSpec) -> bool:
-    """Whether a picture that was left out can be read now, as after a change of permissions, which no stamp tells."""
+    """Return whether a skipped picture has become readable, for example by new permissions, which no stamp reflects."""
     left_out = {told["id"] for told in read_json(one.folder / DESCRIPTION)["unreadable"]}
     return _first_readable(listing, frame, np.flatnonzero(listing.table["id"].isin(left_out)).tolist()) is not None
 
@@ -285,7 +289,7 @@ def _first_readable(listing: Listing, frame: ImageSpec, positions: list[int]) ->
 
 
 def _pixels(listing: Listing, frame: ImageSpec, position: int, turn: int) -> np.ndarray | str:
-    """Pixels ``(height, width, channels)`` uint8, or why there are none."""
+    """Return the pixels ``(height, width, channels)`` as uint8, or the reason why there are none."""
     try:
         return decode(listing.read(position), *frame, turn)
     except Unreadable as error:
@@ -329,7 +333,7 @@ def _finish(
     if any(one.folder == folder for one in stored_image_sets()):
         shutil.rmtree(partial)
         return _named(_stored(folder), name, stamp)
-    shutil.rmtree(folder, ignore_errors=True)  # of a damaged description
+    shutil.rmtree(folder, ignore_errors=True)  # left from a damaged description
     with replacing(partial / TABLE) as temporary:
         table.to_parquet(temporary, index=False)
     described = {
@@ -353,7 +357,7 @@ def _finish(
 
 
 def _named(one: StoredImages, name: str, stamp: str) -> StoredImages:
-    """The image set with one more name and stamp, and now the newest of that name."""
+    """Add a name and a stamp to the image set, and make it the newest of that name."""
     described = read_json(one.folder / DESCRIPTION)
     described["names"] = [*(have for have in described["names"] if have != name), name]
     described["stamps"] = sorted({*described["stamps"], stamp})
@@ -386,7 +390,7 @@ def _stored(folder: Path) -> StoredImages:
 
 
 def _sweep() -> None:
-    """Take away what imports left behind that nobody went on with for a month."""
+    """Delete the remains of imports that were not resumed for a month."""
     for partial in images_home().glob(".*"):
         if (partial / "lock").is_file() and time.time() - (partial / "lock").stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(partial, ignore_errors=True)

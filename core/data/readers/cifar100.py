@@ -63,9 +63,7 @@ _PYTHON = "cifar-100-python"
 _TARS = (f"{_PYTHON}.tar.gz", f"{_PYTHON}.tgz", f"{_PYTHON}.tar")
 _MEMBERS = ("train", "test", "meta")
 _MOST_MEMBER = 400_000_000
-_MOST_UNPACKED = (
-    1_000_000_000  # maximum total size of the members, in bytes; those of the official archive have 187 million
-)
+_MOST_UNPACKED = 1_000_000_000  # maximum bytes of all members; those of the official archive have 187 million
 _MOST_MEMBERS = 100
 _AGAIN = "Download it again."
 _WANTED = (

@@ -19,8 +19,8 @@ def read_cifar_fs(path: Path, options: ReadOptions) -> Listing:
     """Read CIFAR-100's images (:func:`core.data.readers.cifar100.read_pool`) with the class lists of CIFAR-FS.
 
     The lists come from ``options.splits``, from the authors' archive (``splits/bertinetto/train.txt``), or from files
-    beside the data: ``train.json``, ``val.json``, ``test.json`` with ``["fish", "ray"]`` or ``"ray"`` for each class, or
-    ``.txt`` with one class per line. Pictures already sorted into ``processed/train/<class>`` need no lists.
+    beside the data: ``train.json``, ``val.json``, ``test.json`` with ``["fish", "ray"]`` or ``"ray"`` for each class,
+    or ``.txt`` with one class per line. Pictures already sorted into ``processed/train/<class>`` need no lists.
 
     Raises:
         UserError: there are no images, or no lists.

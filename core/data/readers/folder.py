@@ -56,7 +56,7 @@ class _Row:
 
     @property
     def order(self) -> tuple[int, str, str, str]:
-        """Return the sort key of ImageFolder, which sorts the folders of a class as whole paths, then the files in each."""
+        """Return ImageFolder's sort key: the folders of a class are sorted as whole paths, then the files in each."""
         folder, _, file = self.file.rpartition("/")
         return SPLITS.index(self.split) if self.split else 0, self.name, folder, file
 

@@ -31,8 +31,8 @@ def read_huggingface(path: Path, options: ReadOptions) -> Listing:
 
     If there are several candidates, columns called ``image`` or ``img``, and ``label``, ``labels``, ``fine_label``,
     ``class`` or ``target`` are used. Ids are ``train/00000`` by split and row, ``00000`` in a dataset without splits;
-    classes are the names of the ``ClassLabel``, or the values. Rows with label -1 (none) are skipped. The Arrow files stay
-    on disk and are memory-mapped.
+    classes are the names of the ``ClassLabel``, or the values. Rows with label -1 (none) are skipped. The Arrow files
+    stay on disk and are memory-mapped.
 
     Raises:
         UserError: a file is missing or damaged, or columns are missing or ambiguous; the text names them.

@@ -1,4 +1,4 @@
-"""A table of pictures and labels, csv or parquet, beside the pictures or with them in one zip."""
+"""Read a csv or parquet table of pictures and labels, with the pictures beside it or in the same zip archive."""
 
 from __future__ import annotations
 
@@ -33,20 +33,22 @@ _ALIKE = 'The columns are path, label and, if you like, split (train, val, test)
 
 
 def read_manifest(path: Path, options: ReadOptions) -> Listing:
-    """``path,label`` and optionally ``split``, ``group``, ``id``; ``filename`` is another word for ``path``.
+    """Read a table with columns ``path,label`` and optionally ``split``, ``group``, ``id``.
 
-    Paths are relative to the table. ``path`` may be the table, or a folder or zip with this one table in it. Rows are
-    in the order of the table; ids are the column ``id``, or else the paths. A file that is missing is an image that
-    cannot be read, unless all of them are.
+    The column ``path`` may also be called ``filename``.
 
-    Raises:
-        UserError: names the line of a csv, or the row of a parquet counted from 1, and the column.
+        Paths are relative to the table. ``path`` may be the table itself, or a folder or zip that contains exactly this one
+        table. Rows are in the order of the table; ids come from the column ``id``, else from the paths. A missing file
+        counts as an unreadable image, unless all files are missing.
+
+        Raises:
+            UserError: names the line of a csv, or the row of a parquet counted from 1, and the column.
     """
     if path.suffix.lower() in SUFFIXES:
         if not path.is_file():
             raise UserError(f"{path} {'is a folder' if path.exists() else 'does not exist'}.", "Check the path.")
         is_local = True
-        tree: Tree = FolderTree(path.parent)  # which lists nothing until it is asked for all files
+        tree: Tree = FolderTree(path.parent)  # lists nothing until all file names are requested
         inner = path.name
     else:
         is_local = False
@@ -100,7 +102,7 @@ def _only_table(tree: Tree, path: Path) -> str:
 
 
 def has_manifest(tree: Tree) -> bool:
-    """Whether this is a folder or archive for :func:`read_manifest`: pictures, and one table with its columns."""
+    """Return whether a folder or archive is for :func:`read_manifest`: pictures and one table with its columns."""
     tables = [name for name in tree.files if name.lower().endswith(SUFFIXES)]
     if len(tables) != 1 or not any(is_picture(name) for name in tree.files):
         return False
@@ -138,7 +140,7 @@ def _read_rows(tree: Tree, name: str, encoding: str | None) -> list[_Row]:
 
 
 def _header(names: Sequence[str], name: str) -> list[str]:
-    """The columns by their names here; others are kept and never looked at."""
+    """Return the canonical column names; unknown columns keep their names and are ignored."""
     plain = [str(column).strip().lower() for column in names]
     if "path" not in plain:
         plain = ["path" if column == "filename" else column for column in plain]
@@ -177,7 +179,7 @@ def _text(content: bytes, name: str, encoding: str | None) -> str:
 
 
 def _csv(text: str, name: str) -> tuple[dict[str, list[str]], list[str]]:
-    """Columns and what to call each row; the separator is a comma, semicolon or tab."""
+    """Return the columns and an error label for each row; the separator is a comma, semicolon or tab."""
     first = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
     rows: list[list[str]] = []
@@ -186,7 +188,7 @@ def _csv(text: str, name: str) -> tuple[dict[str, list[str]], list[str]]:
         header = _header(next(reader, []), name)
         line = reader.line_num
         for row in reader:
-            where, line = f"{name}, line {line + 1}", reader.line_num  # a row in quotes may take several
+            where, line = f"{name}, line {line + 1}", reader.line_num  # a quoted row may span several lines
             if not row:
                 continue
             if len(row) != len(header):
@@ -233,12 +235,12 @@ def _texts(column: pa.ChunkedArray, name: str, called_: str) -> list[str]:
     kind = plain_type(column.type)
     if not (is_text(kind) or pa.types.is_integer(kind)):
         raise UserError(f"{name}: the column {called_} holds {kind}.", "Store it as text or whole numbers.")
-    column.validate(full=True)  # its places in a dictionary may say anything
+    column.validate(full=True)  # dictionary indices of an untrusted file may be out of range
     return ["" if value is None else str(value) for value in values_of(column)]
 
 
 class _Files:
-    """The pictures that a table names."""
+    """A lookup of the pictures that a table names."""
 
     def __init__(self, tree: Tree, table: str, is_local: bool) -> None:
         self._tree, self._is_local = tree, is_local
@@ -246,7 +248,7 @@ class _Files:
         self._known = set() if is_local else set(tree.files)
 
     def name(self, row: _Row) -> str:
-        """A picture's name in the tree; an absolute path stays one."""
+        """Return a picture's name in the tree; an absolute path outside the folder stays absolute."""
         if "\0" in row.path:
             raise UserError(f"{row.where}: path holds a NUL character.", "Correct it.")
         slashed = row.path.replace("\\", "/")
@@ -266,20 +268,21 @@ class _Files:
         return f"{self._folder}/{plain}" if self._folder else plain
 
     def look(self, name: str) -> tuple[int, int] | None:
-        """Size and time of modification, as far as they are needed; None if there is no such file."""
+        """Return the size and modification time of a file ((0, 0) in an archive), or None if there is no such file."""
         if not self._is_local:
             return (0, 0) if name in self._known else None
         return self.stamp(name) or None
 
     def stamp(self, name: str) -> tuple[int, int] | tuple[()]:
+        """Return the size and modification time of a file on disk, or an empty tuple if there is none."""
         try:
-            told = os.stat(os.path.join(self._tree.path, name))  # noqa: PTH116, PTH118 - of as many as there are rows
-        except (OSError, ValueError):  # of names that no file can have
+            told = os.stat(os.path.join(self._tree.path, name))  # noqa: PTH116, PTH118 - faster, and called for every row
+        except (OSError, ValueError):  # invalid file names
             return ()
         return (told.st_size, told.st_mtime_ns) if stat.S_ISREG(told.st_mode) else ()
 
 
-_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # also those of Windows
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # includes Windows paths
 _INSIDE = "Put the table above or beside its pictures and write paths that begin there."
 
 

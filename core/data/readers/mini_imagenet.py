@@ -1,4 +1,4 @@
-"""mini-ImageNet (Vinyals et al. 2016) in the split of Ravi and Larochelle (2017)."""
+"""Read mini-ImageNet (Vinyals et al. 2016) in the split of Ravi and Larochelle (2017)."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _WANTED = (
 
 
 def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
-    """The csv layout, in a folder or zip, or the pickled caches of learn2learn and others.
+    """Read the csv layout, in a folder or zip, or the pickled caches of learn2learn and others.
 
-    With csv files (``filename,label``): pictures are found by their names, in ``images`` first; ids are the file
-    names, classes the labels (WordNet numbers), rows in the order of the files. The csv files may lie in
-    ``options.splits`` or in a folder ``mini_imagenet`` or ``splits/mini_imagenet`` beside the data. With caches
-    (``image_data``, ``class_dict``): ids are ``train/00000``. Only the splits whose file is there are read.
+    With csv files (``filename,label``): pictures are found by name, first in ``images``; ids are the file names,
+    classes the labels (WordNet ids), rows in the order of the files. The csv files may be in ``options.splits`` or in a folder
+    ``mini_imagenet`` or ``splits/mini_imagenet`` beside the data. With caches (``image_data``, ``class_dict``): ids are
+    ``train/00000``. Splits without a file are skipped.
 
     Raises:
-        UserError: there is neither, a row is wrong, or no picture at all is found.
+        UserError: there is neither, a row is invalid, or no picture is found.
     """
     if caches := _caches(path):
         return _from_caches(caches)
@@ -73,7 +73,9 @@ def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
 
 
 def is_mini_imagenet(tree: Tree) -> bool:
-    """Whether this folder or archive is for :func:`read_mini_imagenet`."""
+    """Return whether this folder or archive is for :func:`read_mini_imagenet`.
+    Return the name and content of the csv file of each split.
+    """
     if any(name.startswith("mini-imagenet-cache-") and name.endswith(".pkl") for name in tree.files):
         return True
     names = [name for name in tree.files if name.rpartition("/")[2] in {f"{split}.csv" for split in SPLITS}]
@@ -131,7 +133,7 @@ def _decoded(content: bytes, name: str) -> str:
 
 
 def _rows(content: str, name: str, seen: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """File name and label of every row; ``seen`` says where a file name was before."""
+    """Yield the file name and label of every row; ``seen`` maps a file name to the place of its earlier occurrence."""
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
     try:
         header = [column.strip().lower() for column in next(reader, [])]
@@ -154,7 +156,7 @@ def _rows(content: str, name: str, seen: dict[str, str]) -> Iterator[tuple[str, 
 
 
 def _places(tree: Tree, wanted: list[str]) -> dict[str, str]:
-    """Where the pictures of these names are: in a folder images, or else anywhere, but once."""
+    """Return the location of each picture: in a folder ``images``, else anywhere if its name is unique."""
     by_name: dict[str, list[str]] = {}
     for name in filter(is_picture, tree.files):
         by_name.setdefault(name.rpartition("/")[2], []).append(name)
@@ -175,7 +177,7 @@ def _absent(there: set[str]) -> list[str]:
 
 
 def _shared(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """A note on classes that are in more than one split, given the split and class of every image."""
+    """Return a note on classes that occur in more than one split, from the split and class of every image."""
     splits: dict[str, set[str]] = {}
     for split, name in rows:
         splits.setdefault(name, set()).add(split)
@@ -216,7 +218,7 @@ def _from_caches(caches: dict[str, Path]) -> Listing:
 
 
 def _cache(content: Any, name: str) -> tuple[np.ndarray, list[str]]:
-    """Images ``(n, height, width, 3)`` and the class of each."""
+    """Return the images ``(n, height, width, 3)`` and the class of each."""
     wrong = UserError(
         f"{name} does not hold image_data, pictures in colour, and class_dict, their places by class.",
         "Download it again.",

@@ -1,4 +1,4 @@
-"""MNIST's four idx files, which Fashion-MNIST and Kuzushiji-MNIST share."""
+"""Read MNIST's four idx files, a format that Fashion-MNIST and Kuzushiji-MNIST share."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ CLASSES = 10
 
 _KINDS = ("images-idx3", "labels-idx1")
 _BYTE_TYPE = 8
-_MOST_GZIP_RATIO = 1100  # deflate cannot do better
+_MOST_GZIP_RATIO = 1100  # above the maximum that deflate can reach
 _FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
 _AGAIN = "Download it again."
 
 
 def read_mnist(path: Path, options: ReadOptions) -> Listing:
-    """The pair of images and labels of the training part, of the test part, or both; each plain or ``.gz``.
+    """Read the image and label files of the training part, of the test part, or of both; each plain or ``.gz``.
 
-    They lie in the folder or, as torchvision puts them, in ``MNIST/raw`` below it. Ids are ``train-00000`` and
-    ``test-00000``; the split is the official one, in which every class is on both sides. Images are kept in memory,
-    one byte a pixel.
+    The files are in the folder or, as torchvision places them, in ``MNIST/raw`` below it. Ids are ``train-00000`` and
+    ``test-00000``; the split is the official one, in which both sides contain every class. Images stay in memory, at
+    one byte per pixel.
 
     Raises:
         UserError: a file of a pair is missing, or its header, length or labels are wrong; the text names it.
@@ -75,7 +75,7 @@ def read_mnist(path: Path, options: ReadOptions) -> Listing:
 
 
 def is_mnist(names: list[str]) -> bool:
-    """Whether files of these names are for :func:`read_mnist`."""
+    """Return whether files with these names are for :func:`read_mnist`."""
     files = {name.rpartition("/")[2].removesuffix(".gz") for name in names}
     return any(all(f"{start}-{kind}-ubyte" in files for kind in _KINDS) for start in PARTS.values())
 
@@ -136,7 +136,7 @@ def _read_pair(split: str, images: Path, labels: Path) -> _Part:
 
 
 def _idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
-    """An array of bytes and the MD5 of the uncompressed file; nothing is allocated before the header is checked."""
+    """Return an array of bytes and the MD5 of the uncompressed file, checking the header before allocating memory."""
     size = path.stat().st_size
     is_packed = path.suffix == ".gz"
     head_bytes = 4 * (1 + dimensions)

@@ -1,4 +1,4 @@
-"""Words and name endings that several formats share."""
+"""Share file extensions and text formatting between the readers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "va
 
 
 def is_picture(name: str) -> bool:
-    """Whether the name ends as those of pictures do; what is in the file is another question."""
+    """Return whether the name has a picture's extension, without checking the content."""
     return name.lower().endswith(SUFFIXES)
 
 
 def called(path: Path) -> str:
-    """The name of a folder or file without its ending, also of ``.``."""
+    """Return the name of a folder or file without its extension, also for ``.``."""
     path = path.resolve()
     return path.name if path.is_dir() else path.stem
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """``'a', 'b', 'c' and 4 more``; long names are cut."""
+    """Return text like ``'a', 'b', 'c' and 4 more``; long names are truncated."""
     shown = ", ".join(repr(name if len(name) <= 80 else name[:77] + "...") for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 
 def counted(count: int, singular: str, plural: str = "") -> str:
-    """``1 picture``, ``2,000 pictures``."""
+    """Return a count with its noun, such as ``1 picture`` or ``2,000 pictures``."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

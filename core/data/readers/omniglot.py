@@ -1,4 +1,4 @@
-"""Omniglot (Lake et al. 2015): the official archives, unpacked or not, wherever other libraries put them."""
+"""Read Omniglot (Lake et al. 2015): the official archives, unpacked or not, wherever other libraries place them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ PARTS = {"images_background": 964, "images_evaluation": 659}
 DRAWERS = 20
 FORM = TargetFormat(size=(28, 28), channels=1, invert=True)
 
-_FOLDERS = ("", "omniglot-py", "omniglot")  # torchvision and learn2learn make the second
+_FOLDERS = ("", "omniglot-py", "omniglot")  # torchvision and learn2learn create the second
 _IMAGE = re.compile(r"(?:^|/)(images_(?:background|evaluation))/([^/]+)/(character\d+)/(\d+_(\d+)\.png)$")
 _WANTED = "Put images_background.zip and images_evaluation.zip, or the folders of the same names, into it."
 
 
 def read_omniglot(path: Path, options: ReadOptions) -> Listing:
-    """A folder with the two archives or folders, the same in ``omniglot-py``, or a single archive.
+    """Read a folder with the two archives or folders, the same in ``omniglot-py``, or a single archive.
 
     Classes are ``Alphabet/characterNN``; ids ``images_background/Alphabet/characterNN/0001_01.png``; groups are the
-    drawers 01 to 20. Rows are sorted by id, part by part. The split is that of lists in torchmeta's form
-    (``{"background": {"Greek": ["character01", ...]}}``) where there are some, else background for training and
+    drawers 01 to 20. Rows are sorted by id within each part. The split comes from lists in torchmeta's format
+    (``{"background": {"Greek": ["character01", ...]}}``) if there are any; otherwise background is for training and
     evaluation for testing (Lake et al. 2015).
 
     Raises:
-        UserError: neither part is there, or a list is not of that form.
+        UserError: neither part is found, or a list has another format.
     """
     trees = [open_tree(source) for source in _sources(path)]
     images = _images(trees)
@@ -66,7 +66,7 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
 
 
 def is_omniglot(names: list[str]) -> bool:
-    """Whether files of these names are for :func:`read_omniglot`."""
+    """Return whether files with these names are for :func:`read_omniglot`."""
     archives = {f"{folder}/{part}.zip".lstrip("/") for folder in _FOLDERS for part in PARTS}
     return any(name in archives or _IMAGE.search(name) for name in names)
 
@@ -91,7 +91,7 @@ class _Image:
 
 
 def _sources(path: Path) -> list[Path]:
-    """The archives or folders to look into; of a part that is there twice, the archive, which is never half done."""
+    """Return the archives or folders to read; prefer a part's archive, because its folder may be half unpacked."""
     if not path.is_dir():
         return [path]
     found = []
@@ -107,7 +107,7 @@ def _sources(path: Path) -> list[Path]:
 def _images(trees: list[Tree]) -> list[_Image]:
     found: dict[str, _Image] = {}
     for tree in trees:
-        # An unpacked part is opened by its own folder, whose name is the first part of what is looked for.
+        # An unpacked part is opened as a folder of its own, so its name becomes the first component of the paths.
         above = f"{tree.path.name}/" if tree.path.name in PARTS else ""
         for file in tree.files:
             if match := _IMAGE.search(above + file):

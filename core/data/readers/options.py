@@ -1,4 +1,4 @@
-"""What the user may say about how files are read."""
+"""Define the options that control how files are read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from core.data.listing import Listing
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Attributes:
-    splits: Folder with the lists of which class is in which split; None: the one beside the data, or the usual one.
-    encoding: How the text of a manifest is encoded; None: UTF-8, or UTF-16 where its first two bytes say so.
+    """A set of user options for the readers.
+
+    Attributes:
+        splits: Folder with the lists of the classes in each split; None: the one beside the data, or the standard one.
+        encoding: Text encoding of a manifest; None: UTF-8, or UTF-16 if the file starts with its byte order mark.
     """
 
     splits: Path | None = None

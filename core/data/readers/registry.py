@@ -1,4 +1,4 @@
-"""Every format by name, and which one somebody's files are of."""
+"""Register every format by name and auto-detect the format of files."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ READERS: dict[str, Reader] = {
 
 
 def read_listing(path: Path, format: str = AUTO, options: ReadOptions | None = None) -> Listing:
-    """Names and classes of the images at ``path``; nothing is decoded.
+    """Return the names and classes of the images at ``path`` without decoding any image.
 
     Args:
         format: A name in :data:`READERS`, or ``auto``.
 
     Raises:
-        UserError: there is no such format, the files are of none or of several, or something is wrong with them.
+        UserError: the format is unknown, the files match none or several, or the files are invalid.
     """
     mode_of(path)
     if format == AUTO:
@@ -51,10 +51,10 @@ def read_listing(path: Path, format: str = AUTO, options: ReadOptions | None = N
 
 
 def detect(path: Path) -> str:
-    """The format of the files at ``path``.
+    """Return the format of the files at ``path``.
 
     Raises:
-        UserError: they are of no known format, and what was found instead; or they can be read in two ways.
+        UserError: the files have no known format (the text says what was found), or match two formats.
     """
     is_file = stat.S_ISREG(mode_of(path))
     if is_file and path.suffix.lower() in SUFFIXES:
@@ -62,7 +62,7 @@ def detect(path: Path) -> str:
     if is_file and cifar100.is_python_archive([path.name]):
         raise _either("cifar-fs", "fc100")
     tree = open_tree(path)
-    # A part of Omniglot is known by the name of its folder, which is not among the names inside.
+    # A part of Omniglot is identified by the name of its folder, which is not among the names inside.
     inside = [f"{path.name}/{name}" for name in tree.files] if path.is_dir() else tree.files
     signs = {
         "huggingface": is_huggingface(tree.files),

@@ -1,4 +1,4 @@
-"""Lists of which class is in which split, as few-shot papers and their code publish them."""
+"""Read lists of the classes in each split, as few-shot papers and their code publish them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ ENDINGS = (".json", ".txt")
 
 @dataclass(frozen=True)
 class SplitLists:
-    """The content of the lists.
+    """A set of class lists, one per split.
 
     Attributes:
-        where: What notes and errors call their folder.
-        lists: By split, what the JSON file holds, or the lines of the text file; splits without a list are left out.
+        where: Name of their folder in notes and errors.
+        lists: Maps each split to the content of its JSON file or the lines of its text file; splits without a list are
+            omitted.
     """
 
     where: str
     lists: dict[str, Any]
 
     def file(self, split: str) -> str:
+        """Return the name of a split's list for errors."""
         return f"{self.where}: the list of {split}"
 
     def assignment(self, members: Callable[[Any, str], Iterable[str]]) -> dict[str, str]:
-        """The split of every class; ``members(content, file)`` takes class names out of one list.
+        """Return the split of every class; ``members(content, file)`` extracts the class names from one list.
 
         Raises:
             UserError: a class is in two of them.
@@ -50,10 +52,10 @@ class SplitLists:
 
 
 def find_split_lists(path: Path, given: Path | None, key: str) -> SplitLists | None:
-    """The lists in ``given``, or else those beside the data at ``path``: in ``splits`` or ``key``, there or above.
+    """Find the lists in ``given``, else beside the data at ``path``: in ``splits`` or ``key``, in its folder or above.
 
     Raises:
-        UserError: there are none in ``given``, or a list is no JSON.
+        UserError: ``given`` contains no lists, or a list is not valid JSON.
     """
     if given is not None:
         for folder in (given, given / key):
@@ -71,10 +73,10 @@ def find_split_lists(path: Path, given: Path | None, key: str) -> SplitLists | N
 
 
 def lists_in(tree: Tree, folder: str) -> SplitLists | None:
-    """Text lists that lie in the archive of the data itself.
+    """Return the text lists inside the archive of the data.
 
     Raises:
-        UserError: one of them is no text.
+        UserError: a list is not text.
     """
     lists = {}
     for split in SPLITS:
@@ -88,7 +90,7 @@ def lists_in(tree: Tree, folder: str) -> SplitLists | None:
 
 
 def texts(content: Any, file: str) -> list[str]:
-    """A list of texts.
+    """Return the content as a list of strings.
 
     Raises:
         UserError: it is something else.
@@ -99,7 +101,7 @@ def texts(content: Any, file: str) -> list[str]:
 
 
 def in_neither(found: Iterable[str], listed: Iterable[str], where: str) -> list[str]:
-    """Notes on classes that are only in the data or only in the lists."""
+    """Return notes on classes that are only in the data or only in the lists."""
     have, want = set(found), set(listed)
     notes = []
     if extra := sorted(have - want):
