@@ -51,8 +51,8 @@ def read_plain(path: Path) -> Any:
 
     Returns:
         None, bool, int, float, str, bytes, NumPy arrays of numbers, and tuples, lists and dictionaries of these.
-        Strings of Python 2 are decoded as Latin-1. Bytes, and strings of Python 2, of 64 KiB or more are memory views. Keys of
-        dictionaries are strings, bytes or integers.
+        Strings of Python 2 are decoded as Latin-1. Bytes, and strings of Python 2, of 64 KiB or more are memory
+        views. Keys of dictionaries are strings, bytes or integers.
 
     Raises:
         UserError: the file is missing, damaged, or contains anything else; the text names it.

@@ -1,1 +1,1 @@
-"""Few-shot task lists: their file form, sampling, planted noise, and cleaning."""
+"""Sample, read, write, corrupt and clean few-shot task lists."""

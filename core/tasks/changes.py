@@ -1,4 +1,4 @@
-"""A set of changes (what is removed, what is relabelled), and what a task list looks like with it."""
+"""Define a set of changes (removals and relabels) and apply it to a task list."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from core.runtime.files import content_hash
 from core.tasks.tasklist import KEY, TaskList
 
 Instance = tuple[str, str, str]
-"""Task id, role, image id."""
+"""A task id, a role and an image id."""
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The columns of the task table that a set of changes sets anew.
+    """A set of task-table columns that a set of changes replaces.
 
     Attributes:
         weights: ``(rows,)``; 0 where a row is removed.
         labels: ``(rows,)`` int64, within the task.
-        classes: ``(rows,)`` of the class that the label stands for.
+        classes: ``(rows,)``, the class that the label stands for.
     """
 
     weights: np.ndarray
@@ -35,11 +35,11 @@ class Applied:
 
 @dataclass(frozen=True)
 class Changes:
-    """What is to be removed and relabelled.
+    """A set of removals and relabels.
 
-    A removal of the task beats a decision on an instance, which beats one on the image. A new class that a task does
-    not have removes the row there; so does one whose old class would lose its last support row of positive weight by
-    it, as a task needs support rows of every class (the row then keeps its old label).
+    Removing a task overrides a decision on an instance, which overrides one on the image. A row is removed if its task
+    does not contain the new class. It is also removed if relabelling would leave its old class without a support row of
+    positive weight, because a task needs support rows of every class; such a row keeps its old label.
 
     Attributes:
         tasks: Task ids.
@@ -49,7 +49,7 @@ class Changes:
         relabelled_instances: (task id, role, image id, new class).
 
     Raises:
-        UserError: something is to be both removed and relabelled, or relabelled twice.
+        UserError: something is both removed and relabelled, or relabelled twice.
     """
 
     tasks: frozenset[str] = field(default_factory=frozenset)
@@ -74,7 +74,7 @@ class Changes:
 
     @property
     def hash(self) -> str:
-        """Names this content; without relabels as before there were any, so that kept results are found again."""
+        """Return a hash of the content; without relabels it keeps its earlier value, so saved results stay valid."""
         relabelled = sorted(self.relabelled_images), sorted(self.relabelled_instances)
         return content_hash(
             sorted(self.tasks), sorted(self.images), sorted(self.instances), *(relabelled if any(relabelled) else ())
@@ -82,17 +82,17 @@ class Changes:
 
     @property
     def removed(self) -> dict[str, int]:
-        """How many tasks, images and instances are removed."""
+        """Return the number of removed tasks, images and instances."""
         return {kind: len(getattr(self, kind)) for kind in ("tasks", "images", "instances")}
 
     @property
     def relabelled(self) -> dict[str, int]:
-        """How many images and instances are relabelled."""
+        """Return the number of relabelled images and instances."""
         return {"images": len(self.relabelled_images), "instances": len(self.relabelled_instances)}
 
     @property
     def words(self) -> str:
-        """``1 task, 4 images removed, 2 images relabelled``; ``nothing`` where nothing is."""
+        """Return a summary such as ``1 task, 4 images removed, 2 images relabelled``, or ``nothing`` if empty."""
         parts = []
         for done, numbers in (("removed", self.removed), ("relabelled", self.relabelled)):
             named = [f"{number:,} {kind if number > 1 else kind[:-1]}" for kind, number in numbers.items() if number]
@@ -100,16 +100,16 @@ class Changes:
         return ", ".join(parts) or "nothing"
 
     def described(self) -> dict[str, list[Any]]:
-        """As JSON takes it, sorted; :meth:`from_described` reads it."""
+        """Return the changes as sorted JSON-serialisable lists, which :meth:`from_described` reads."""
         names = ("tasks", "images", "instances", "relabelled_images", "relabelled_instances")
         return {name: [_listed(one) for one in sorted(getattr(self, name))] for name in names}
 
     @classmethod
     def from_described(cls, described: Mapping[str, Any]) -> Changes:
-        """From what :meth:`described` gave.
+        """Build the changes from the output of :meth:`described`.
 
         Raises:
-            UserError: it is something else.
+            UserError: the input has another format.
         """
         shapes = {"tasks": 0, "images": 0, "instances": 3, "relabelled_images": 2, "relabelled_instances": 4}
         read: dict[str, Any] = {}
@@ -122,10 +122,10 @@ class Changes:
 
     @classmethod
     def named(cls, tasks: Sequence[str] = (), images: Sequence[str] = (), relabel: Sequence[str] = ()) -> Changes:
-        """From ids of tasks and images to remove, and ``IMAGE=CLASS`` to relabel; the last ``=`` counts.
+        """Build the changes from ids of tasks and images to remove, and ``IMAGE=CLASS`` (last ``=``) to relabel.
 
         Raises:
-            UserError: a relabel names no image or no class.
+            UserError: a relabel has no image or no class.
         """
         pairs = []
         for text in relabel:
@@ -136,10 +136,10 @@ class Changes:
         return cls(frozenset(tasks), frozenset(images), relabelled_images=frozenset(pairs))
 
     def applied(self, tasks: TaskList) -> Applied:
-        """The columns of the task table after the changes.
+        """Return the columns of the task table after the changes.
 
         Raises:
-            UserError: something in the set is not in the task list.
+            UserError: a task, image or instance of the set is not in the task list.
         """
         rows = tasks.rows
         keys = pd.MultiIndex.from_frame(rows[KEY])
@@ -154,7 +154,7 @@ class Changes:
             named = dict(self.relabelled_images)
             at = np.flatnonzero(rows["image_id"].isin(named))
             new[at] = rows["image_id"].iloc[at].map(named)
-        if instances:  # they beat the images
+        if instances:  # instances override images
             by_image[keys.isin(list(instances))] = False
             new[keys.isin(list(self.instances))] = None
         if self.relabelled_instances:
@@ -167,7 +167,7 @@ class Changes:
         return _relabelled(rows, weights, new)
 
     def weights(self, tasks: TaskList) -> np.ndarray:
-        """``(rows,)``: the weights of the task table after the changes."""
+        """Return the weights ``(rows,)`` of the task table after the changes."""
         return self.applied(tasks).weights
 
 
@@ -188,14 +188,14 @@ def _refuse_unknown(kind: str, wanted: Iterable[Any], known: Iterable[Any]) -> N
 
 
 def _relabelled(rows: pd.DataFrame, weights: np.ndarray, new: np.ndarray) -> Applied:
-    """Give rows a new class where their task has it, else weight 0; ``new`` is ``(rows,)`` of class names or None."""
+    """Relabel rows to ``new`` if their task has the class, else set weight 0; ``new`` is ``(rows,)``, names or None."""
     labels, classes = rows["label"].to_numpy(), rows["class"].to_numpy()
     weights, after, names = weights.copy(), labels.copy(), classes.copy()
     asked = np.flatnonzero(pd.notna(new))
     asked = asked[(weights[asked] > 0) & (new[asked] != classes[asked])]
     if not len(asked):
         return Applied(weights, after, names)
-    task_of, _ = pd.factorize(rows["task_id"])  # rows of a task stand together, so that these ascend
+    task_of, _ = pd.factorize(rows["task_id"])  # ascending, because the rows of a task are contiguous
     known = pd.DataFrame({"task": task_of, "class": classes, "label": labels}).drop_duplicates(["task", "class"])
     label_of = {(task, name): label for task, name, label in known.itertuples(index=False)}
     for row in asked:
@@ -214,10 +214,10 @@ def _relabelled(rows: pd.DataFrame, weights: np.ndarray, new: np.ndarray) -> App
 
 
 def _keep_every_class(support: np.ndarray, weights: np.ndarray, labels: np.ndarray, after: np.ndarray) -> None:
-    """Take back relabels that leave a class of one task without support rows of positive weight: such a row is removed.
+    """Undo and remove relabelled rows that leave a class of one task without support rows of positive weight.
 
-    Of several rows that leave a class together the last one is taken back. That may leave the class it went to without
-    one, so it goes on until nothing changes.
+    If several rows leave a class, the last one is undone. That may empty the class it was moved to, so this is repeated
+    until nothing changes.
     """
     settled: set[int] = set()
     while True:
@@ -231,14 +231,14 @@ def _keep_every_class(support: np.ndarray, weights: np.ndarray, labels: np.ndarr
 
 
 def cleaned(tasks: TaskList, changes: Changes, *, drop_rows: bool = False) -> TaskList:
-    """The task list with ``changes``.
+    """Return the task list with ``changes`` applied.
 
-    Tasks without any query row of positive weight are left out whole. Other removed rows stay with weight 0,
-    which is exactly what the edits measure; with ``drop_rows`` they are taken out of the table, for tools that
-    know no weights (means over what is left then have smaller denominators).
+    Tasks without a query row of positive weight are dropped. Other removed rows stay with weight 0, which is exactly
+    what the edits measure. With ``drop_rows`` they are dropped from the table, for tools that do not support weights
+    (means over the remaining rows then have smaller denominators).
 
     Raises:
-        UserError: nothing would be left, or with ``drop_rows`` a task would lose a whole class.
+        UserError: no task would remain, or with ``drop_rows`` a task would lose a whole class.
     """
     after = changes.applied(tasks)
     classes = pd.Series(after.classes, tasks.rows.index).astype(tasks.rows["class"].dtype)

@@ -1,7 +1,7 @@
-"""Task lists for other libraries: written from ours, and read back as the same episodes.
+"""Write task lists for other libraries, and read them back as the same episodes.
 
-A file is JSON: ``{"format": "tasklens/LIBRARY-tasks/1", "image_set": NAME, "tasks": [...]}``, one task a line, each as
-:mod:`core.tasks.libraries` has it. What a file is follows from ``format`` and never from its name.
+A file is JSON: ``{"format": "tasklens/LIBRARY-tasks/1", "image_set": NAME, "tasks": [...]}``, with one task per line in
+the form that :mod:`core.tasks.libraries` defines. The type of a file is determined by ``format``, never by its name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LIBRARY_OF = {value: library for library, value in _FORMAT_OF.items()}
 
 
 def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -> None:
-    """Write ``tasks`` for ``library``, without rows of weight 0; order and labels of the others stay.
+    """Write ``tasks`` for ``library``, without rows of weight 0; the order and labels of the other rows are preserved.
 
     Args:
         images: The set whose order the positions in the file refer to.
@@ -47,14 +47,14 @@ def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -
 
 
 def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | None) -> TaskList:
-    """The task list in a parsed JSON object that :func:`write_foreign` wrote.
+    """Return the task list in a parsed JSON object that :func:`write_foreign` wrote.
 
     Args:
-        source: What errors call the document, usually the file name.
+        source: Name of the document in errors, usually the file name.
         images: The set that the positions in it refer to.
 
     Raises:
-        UserError: names the first task, row or field that is not as it should be.
+        UserError: names the first invalid task, row or field.
     """
     named = document.get("format")
     if not isinstance(named, str) or named not in _LIBRARY_OF:
@@ -117,7 +117,7 @@ def _refuse_weights(tasks: TaskList, library: str) -> None:
 
 
 def _check(episode: Episode, source: str, images: ImageSet) -> None:
-    """Positions and ids agree with the image set, labels with the classes; ``from_rows`` checks all else."""
+    """Check that positions and ids match the image set and labels the classes; ``from_rows`` checks everything else."""
     for row in [*episode.support, *episode.query]:
         where = f"{source}, task {episode.task_id!r}, {row.name}"
         if not 0 <= row.label < len(episode.classes):
@@ -144,7 +144,7 @@ def _check(episode: Episode, source: str, images: ImageSet) -> None:
 
 
 def _first_of(error: ValidationError, where: str) -> str:
-    """The first thing that is wrong with the shape of a task."""
+    """Return the first validation error of a task."""
     first = error.errors(include_url=False)[0]
     place = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
     return f"{place} is missing." if first["type"] == "missing" else f"{place}: {first['msg']}."

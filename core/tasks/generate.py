@@ -1,8 +1,8 @@
-"""One folder of tasks: what a model trains on, what it is judged on, and the truth about planted noise.
+"""Generate, write and read a folder of tasks: for training, for evaluation, and the truth about injected label noise.
 
 ``train.parquet`` and ``heldout.parquet`` are task lists (:mod:`core.tasks.tasklist`); no image occurs in
-both. ``planted.parquet`` is there when noise was planted: image_id, given, true and, for flips within tasks,
-task_id and role. ``tasks.json`` says how all of it was made.
+both. ``planted.parquet`` exists if label noise was injected: image_id, given, true and, for flips within tasks,
+task_id and role. ``tasks.json`` records how the tasks were generated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from core.tasks.tasklist import TaskList, read_tasks, write_tasks
 
 @dataclass(frozen=True)
 class TaskFolder:
-    """What lies in a folder of tasks; ``planted`` is None where no noise was planted or nobody recorded it."""
+    """A folder of tasks; ``planted`` is None if no label noise was injected or recorded."""
 
     data: str
     train: TaskList
@@ -34,22 +34,22 @@ class TaskFolder:
     description: dict
 
     def images(self) -> ImageSet:
-        """The images that the tasks were made of.
+        """Return the images that the tasks refer to.
 
         Raises:
-            UserError: they are not here, or have become others.
+            UserError: the images are missing, or their content has changed.
         """
         return load_images(self.data, self.description.get("data_hash", ""))
 
 
 def generate(settings: TaskSettings, images: ImageSet | None = None) -> TaskFolder:
-    """Draw the tasks of ``settings``.
+    """Draw the tasks defined by ``settings``.
 
     Args:
         images: The images to draw from; None: those that ``settings.data`` names.
 
     Raises:
-        UserError: the settings ask for more than the images hold.
+        UserError: the images cannot provide what the settings ask for.
     """
     images = load_images(settings.data) if images is None else images
     if settings.split == "auto":
@@ -65,10 +65,10 @@ def generate(settings: TaskSettings, images: ImageSet | None = None) -> TaskFold
 def draw_tasks(
     images: ImageSet, settings: TaskSettings, train_positions: np.ndarray, heldout_positions: np.ndarray
 ) -> TaskFolder:
-    """Tasks of ``settings``, their split apart, from images at these positions of the image set.
+    """Draw tasks from the images at these positions of the image set, by all ``settings`` except the split.
 
     Raises:
-        UserError: the settings ask for more than the images hold.
+        UserError: the images cannot provide what the settings ask for.
     """
     noise = Noise.parse(settings.noise)
     _, train_rng, heldout_rng, noise_rng = _streams(settings)
@@ -88,9 +88,9 @@ def draw_tasks(
 
 
 def _streams(settings: TaskSettings) -> list[np.random.Generator]:
-    """Of the split, the training tasks, the held-out tasks and the noise.
+    """Return the random generators of the split, the training tasks, the held-out tasks and the noise.
 
-    One stream a purpose: more held-out tasks or other noise must not change which training tasks are drawn.
+    Each has its own stream, so that more held-out tasks or other noise do not change which training tasks are drawn.
     """
     if settings.seed < 0:
         raise UserError(f"The seed is {settings.seed}.", "It must be 0 or more.")
@@ -98,10 +98,10 @@ def _streams(settings: TaskSettings) -> list[np.random.Generator]:
 
 
 def from_lists(data: str, train: Path, heldout: Path) -> TaskFolder:
-    """A folder of tasks out of the user's own lists, in any form that :func:`core.tasks.tasklist.read_tasks` reads.
+    """Build a folder of tasks from a user's lists, in any format that :func:`core.tasks.tasklist.read_tasks` reads.
 
     Raises:
-        UserError: a list is invalid, or the two do not go together.
+        UserError: a list is invalid, or the two are incompatible.
     """
     images = load_images(data)
     lists = read_tasks(train, images), read_tasks(heldout, images)
@@ -140,10 +140,10 @@ def _check_parts(folder: TaskFolder, name: str) -> None:
 
 
 def write_folder(tasks: TaskFolder, folder: Path) -> None:
-    """Write the folder; ``tasks.json`` comes last, so a folder that has one is whole."""
+    """Write the folder; ``tasks.json`` is written last, so its presence marks a complete folder."""
     write_tasks(tasks.train, folder / "train.parquet")
     write_tasks(tasks.heldout, folder / "heldout.parquet")
-    (folder / "planted.parquet").unlink(missing_ok=True)  # of other tasks that were here before
+    (folder / "planted.parquet").unlink(missing_ok=True)  # left from tasks written earlier
     if tasks.planted is not None:
         with replacing(folder / "planted.parquet") as temporary:
             tasks.planted.to_parquet(temporary, index=False)

@@ -1,12 +1,12 @@
-"""How a fixed episode is written for learn2learn, torchmeta and easyfsl.
+"""Define the format of a fixed episode for learn2learn, torchmeta and easyfsl.
 
-None of them has a file of its own for tasks, so each form here is the smallest that the library's own classes take
-as it stands: the fields are named after the arguments and attributes that they become (``docs/exchange.md`` has the
-lines that do it). All three name an image by its position in a data set. Beside the position stands the image id,
-which tells whether that is the same data set.
+None of these libraries has a task file format, so each format is the smallest that the library's own classes accept
+unchanged: the fields are named after the arguments and attributes that they become (``docs/exchange.md`` shows the code
+to load them). All three identify an image by its position in a data set. The image id is stored beside the position,
+to check that the data set is the same.
 
-They know no weights, and their own samplers give an image the label of its class. Here a label is that of the row,
-because a task list may say otherwise.
+The libraries do not support weights, and their own samplers label an image by its class. These files store the label of
+the row, because a task list may assign another one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from core.runtime.errors import UserError
 
 
 class Row(NamedTuple):
-    """One image in one role of a task.
+    """A row: one image in one role of a task.
 
     Attributes:
-        position: Of the image in the image set.
-        image_id: The same image by its id.
+        position: Position of the image in the image set.
+        image_id: Id of the same image.
         label: 0 ... ways - 1.
-        name: What an error calls this row of a file.
+        name: Name of this row in errors.
     """
 
     position: int
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Episode:
-    """A task as every library sees it; ``classes[label]`` is the name of a class."""
+    """A task in a form common to all libraries; ``classes[label]`` is the name of a class."""
 
     task_id: str
     classes: list[str]
@@ -48,16 +48,17 @@ class Episode:
 
 
 class _Form(BaseModel):
-    """Values are taken as they are: no text for a number, no fraction for a whole number. Other fields are ignored."""
+    """A model that validates strictly: no strings for numbers, no fractions for integers. Other fields are ignored."""
 
     model_config = ConfigDict(strict=True)
 
 
 class Learn2LearnTask(_Form):
-    """``indices`` become the ``DataDescription``s of a ``Taskset``; ``adaptation_indices`` are places among them.
+    """A task for learn2learn.
 
-    Support and query rows take turns as long as there are both: where there are as many queries as support rows,
-    that is what the examples of learn2learn expect (``adaptation_indices[np.arange(shots * ways) * 2] = True``).
+    ``indices`` become the ``DataDescription``s of a ``Taskset``; ``adaptation_indices`` are positions in this list.
+    Support and query rows alternate while both remain: with as many query as support rows, this is the order that the
+    examples of learn2learn expect (``adaptation_indices[np.arange(shots * ways) * 2] = True``).
     """
 
     task_id: str
@@ -69,6 +70,7 @@ class Learn2LearnTask(_Form):
 
     @classmethod
     def of(cls, episode: Episode, images: ImageSet) -> Self:
+        """Build the task from an episode."""
         pairs = zip_longest([(row, True) for row in episode.support], [(row, False) for row in episode.query])
         order = [entry for pair in pairs for entry in pair if entry is not None]
         return cls(
@@ -81,6 +83,11 @@ class Learn2LearnTask(_Form):
         )
 
     def episode(self, source: str, images: ImageSet) -> Episode:
+        """Return the episode of this task.
+
+        Raises:
+            UserError: the lists differ in length, or an adaptation index is out of range or out of order.
+        """
         where = f"{source}, task {self.task_id!r}"
         rows = _rows(where, "", self.indices, self.labels, self.image_ids)
         places = self.adaptation_indices
@@ -95,7 +102,7 @@ class Learn2LearnTask(_Form):
 
 
 class TorchmetaSplit(_Form):
-    """``indices`` are those of a ``SubsetTask``; ``labels`` are its targets."""
+    """A support or query set for torchmeta: ``indices`` are those of a ``SubsetTask``, ``labels`` its targets."""
 
     indices: list[int]
     labels: list[int]
@@ -103,6 +110,7 @@ class TorchmetaSplit(_Form):
 
     @classmethod
     def of(cls, rows: list[Row]) -> Self:
+        """Build the set from rows of an episode."""
         return cls(
             indices=[row.position for row in rows],
             labels=[row.label for row in rows],
@@ -111,7 +119,7 @@ class TorchmetaSplit(_Form):
 
 
 class TorchmetaTask(_Form):
-    """``train`` and ``test`` are the keys of the ``OrderedDict`` that is a task there."""
+    """A task for torchmeta; ``train`` and ``test`` are the keys of the ``OrderedDict`` that represents a task there."""
 
     task_id: str
     classes: list[str]
@@ -120,10 +128,16 @@ class TorchmetaTask(_Form):
 
     @classmethod
     def of(cls, episode: Episode, images: ImageSet) -> Self:
+        """Build the task from an episode."""
         support, query = (TorchmetaSplit.of(rows) for rows in (episode.support, episode.query))
         return cls(task_id=episode.task_id, classes=episode.classes, train=support, test=query)
 
     def episode(self, source: str, images: ImageSet) -> Episode:
+        """Return the episode of this task.
+
+        Raises:
+            UserError: the lists of a set differ in length.
+        """
         where = f"{source}, task {self.task_id!r}"
         support, query = (
             _rows(where, f"{name} ", split.indices, split.labels, split.image_ids)
@@ -133,7 +147,7 @@ class TorchmetaTask(_Form):
 
 
 class EasyfslTask(_Form):
-    """The five parts of what ``TaskSampler.episodic_collate_fn`` returns, with positions in the place of images.
+    """A task for easyfsl: the five outputs of ``TaskSampler.episodic_collate_fn``, with positions instead of images.
 
     ``true_class_ids[label]`` is the number of a class in the image set.
     """
@@ -150,6 +164,7 @@ class EasyfslTask(_Form):
 
     @classmethod
     def of(cls, episode: Episode, images: ImageSet) -> Self:
+        """Build the task from an episode."""
         return cls(
             task_id=episode.task_id,
             classes=episode.classes,
@@ -163,6 +178,11 @@ class EasyfslTask(_Form):
         )
 
     def episode(self, source: str, images: ImageSet) -> Episode:
+        """Return the episode of this task.
+
+        Raises:
+            UserError: the lists differ in length, or ``true_class_ids`` do not match ``classes``.
+        """
         where = f"{source}, task {self.task_id!r}"
         known = dict(enumerate(images.class_names))
         if [known.get(number) for number in self.true_class_ids] != self.classes:
@@ -181,7 +201,7 @@ LIBRARIES = tuple(FORMS)
 
 
 def _rows(where: str, part: str, positions: list[int], labels: list[int], image_ids: list[str]) -> list[Row]:
-    """The rows of lists that stand side by side; errors count rows from 1."""
+    """Return the rows of parallel lists; errors count rows from 1."""
     if not len(positions) == len(labels) == len(image_ids):
         raise UserError(
             f"{where}: its {part}rows have {len(positions)} positions, {len(labels)} labels and "

@@ -1,4 +1,4 @@
-"""Planted label noise to practise on. What was planted is recorded apart; the engine never sees it."""
+"""Inject label noise for practice and evaluation; the truth is recorded separately and the engine never sees it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = ("none", "tasks", "images", "lookalike")
 
 @dataclass(frozen=True)
 class Noise:
-    """What to plant.
+    """A specification of the label noise to inject.
 
     Attributes:
         kind: ``tasks`` flips labels within a share of the tasks, after the tasks are drawn; ``images``
@@ -33,10 +33,10 @@ class Noise:
 
     @classmethod
     def parse(cls, text: str) -> Noise:
-        """Read ``none``, ``tasks:SHARE:LABELS``, ``images:SHARE``, ``lookalike:SHARE`` or a preset's name.
+        """Parse ``none``, ``tasks:SHARE:LABELS``, ``images:SHARE``, ``lookalike:SHARE`` or the name of a preset.
 
         Raises:
-            UserError: anything else, or a share outside (0, 1].
+            UserError: the text is anything else, or a share is outside (0, 1].
         """
         kind, *numbers = PRESETS.get(text, text).split(":")
         wanted = {"none": 0, "tasks": 2}.get(kind, 1)
@@ -62,10 +62,10 @@ def mislabel_images(
     """Mislabel a share of the images at ``positions``.
 
     Returns:
-        Given labels ``(n,)`` of the whole image set, and the truth: image_id, given, true (class names).
+        The given labels ``(n,)`` of the whole image set, and the truth: image_id, given, true (class names).
 
     Raises:
-        UserError: the images at ``positions`` are of one class.
+        UserError: the images at ``positions`` all belong to one class.
     """
     given = images.labels.copy()
     chosen = np.sort(rng.choice(positions, round(noise.share * positions.size), replace=False))
@@ -90,9 +90,9 @@ def mislabel_images(
 
 
 def class_distances(images: ImageSet, positions: np.ndarray, classes: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Squared distance ``(len(chosen), len(classes))`` of images to the mean images of the classes at ``positions``.
+    """Return squared distances ``(len(chosen), len(classes))`` of images to the classes' mean images at ``positions``.
 
-    The images may be far more than fit into memory, so they are read class by class and in blocks.
+    The images may exceed the memory, so they are read class by class and in blocks.
     """
 
     def pixels(here: np.ndarray) -> np.ndarray:
@@ -112,8 +112,8 @@ def class_distances(images: ImageSet, positions: np.ndarray, classes: np.ndarray
 def flip_labels(tasks: TaskList, noise: Noise, rng: np.random.Generator) -> tuple[TaskList, pd.DataFrame]:
     """Flip ``noise.labels`` of the labels, support and query, in ``noise.share`` of the tasks.
 
-    A flipped row gets another label of its task, drawn uniformly. At least one right support label of every
-    class of a task is kept, so that each class still has a support image.
+    A flipped row gets another label of its task, drawn uniformly. At least one correct support label of every class of
+    a task is left unchanged, so that each class still has a support image.
 
     Returns:
         The noisy tasks, and the truth: task_id, role, image_id, given, true (class names).

@@ -1,4 +1,4 @@
-"""Drawing few-shot tasks from an image set."""
+"""Draw few-shot tasks from an image set."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MOST_COMBINATIONS = 100_000
 
 @dataclass(frozen=True)
 class Pool:
-    """Images that tasks may be drawn from: positions in the image set, by given class index."""
+    """A pool of images that tasks may be drawn from: positions in the image set, by given class index."""
 
     by_class: dict[int, np.ndarray]
 
     def without_small(self, images: int) -> Pool:
-        """The same without classes of fewer images."""
+        """Return the pool without the classes that have fewer than ``images`` images."""
         return Pool({c: members for c, members in self.by_class.items() if len(members) >= images})
 
 
 def split_images(images: ImageSet, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Hold out ``share`` of the images of every class; where images have groups, whole groups instead.
+    """Hold out ``share`` of the images of every class, or whole groups if the images have groups.
 
     Returns:
         Positions of the training and of the held-out images, both sorted.
@@ -49,17 +49,17 @@ def split_images(images: ImageSet, share: float, rng: np.random.Generator) -> tu
 
 
 def split_classes(images: ImageSet, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Hold out ``share`` of the classes with all their images; returns positions as :func:`split_images`."""
+    """Hold out ``share`` of the classes with all their images; return positions as :func:`split_images` does."""
     order = rng.permutation(len(images.class_names))
     held = np.isin(images.labels, order[: round(share * len(order))])
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def split_official(images: ImageSet, heldout: str) -> tuple[np.ndarray, np.ndarray]:
-    """The data set's own split: ``train`` and the part called ``heldout``; returns positions as :func:`split_images`.
+    """Return the data set's own split, ``train`` and the part named ``heldout``, as :func:`split_images` does.
 
     Raises:
-        UserError: it has no split, or no such part.
+        UserError: the data set has no split, or no such part.
     """
     if images.splits is None:
         raise UserError(f"The images {images.name!r} come without a split of their own.", "Use images or classes.")
@@ -78,10 +78,10 @@ def pool_of(given: np.ndarray, positions: np.ndarray) -> Pool:
 
 
 def class_sets(classes: list[int], ways: int, count: int | None, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Which classes each task has, the order being the task's labels.
+    """Choose the classes of each task; their order defines the task's labels.
 
-    Every combination of ``ways`` classes occurs equally often (up to one) where there are at most as many as
-    tasks; otherwise combinations are drawn at random. ``count=None`` means each combination once.
+    If there are at most as many combinations of ``ways`` classes as tasks, all combinations occur equally often (up to
+    one); otherwise combinations are drawn at random. ``count=None`` means each combination once.
     """
     total = comb(len(classes), ways)
     if count is None or total <= count:
@@ -113,12 +113,12 @@ def sample_tasks(
 
     Args:
         pool: The images to draw from, by given class.
-        shots, queries: Images a class in the support and the query set.
+        shots, queries: Images per class in the support and the query set.
         count: Number of tasks; None means every combination of ``ways`` classes once.
         prefix: First part of the task ids.
 
     Raises:
-        UserError: too few classes, or a class with too few images.
+        UserError: there are too few classes, or a class has too few images.
     """
     if min(ways - 1, shots, queries, 1 if count is None else count) < 1:
         raise UserError("A task needs 2 ways, 1 shot and 1 query at least, and there must be a task to draw.")

@@ -1,4 +1,4 @@
-"""Settings of drawn tasks; importing them is light."""
+"""Define the settings for drawing tasks; this module imports quickly."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ PRESETS = {
     "image": "images:0.1",
     "confusion": "lookalike:0.1",
 }
-"""Label noise by name, as :meth:`core.tasks.noise.Noise.parse` takes it."""
+"""Presets of label noise by name, in the format of :meth:`core.tasks.noise.Noise.parse`."""
 
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """How to draw a folder of tasks; the same settings give the same tasks.
+    """A set of parameters for drawing a folder of tasks; the same settings give the same tasks.
 
     Attributes:
         count: Number of training tasks; None means every combination of classes once.
-        split: ``official`` follows the split that the data set comes with, ``images`` holds out images of every
-            class, ``classes`` holds out whole classes; ``auto`` is official where there is one, else images.
-        noise: As :meth:`core.tasks.noise.Noise.parse` takes it; injected into the training tasks only.
+        split: ``official`` uses the data set's own split, ``images`` holds out images of every class, ``classes`` holds
+            out whole classes; ``auto`` means official if there is one, else images.
+        noise: As :meth:`core.tasks.noise.Noise.parse` accepts it; injected into the training tasks only.
     """
 
     data: Annotated[

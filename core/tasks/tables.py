@@ -1,4 +1,4 @@
-"""The rows of a task list as they stand in a file, before anything is known about them."""
+"""Read the rows of a task list from a file, before they are validated."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TEXT = ("task_id", "role", "image_id", "class")
 
 
 def read_table(path: Path, what: str = "task list", text: Sequence[str] | None = TEXT) -> pd.DataFrame | dict[str, Any]:
-    """The table in a ``.parquet``, ``.csv`` or ``.json`` file, or the object where JSON holds no list of rows.
+    """Read the table in a ``.parquet``, ``.csv`` or ``.json`` file, or the object if JSON contains no list of rows.
 
     Args:
-        what: What errors call such a table.
-        text: Columns of a csv file that are text even where they look like numbers; None: all of them.
+        what: Name of such a table in errors.
+        text: Columns of a csv file that are text even if they look like numbers; None: all of them.
 
     Raises:
-        UserError: the file is missing, of another format, of another encoding than UTF-8, damaged, or no table.
+        UserError: the file is missing, has another format or an encoding other than UTF-8, is damaged, or is no table.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist.", f"Give the path of a {what}.")
@@ -41,13 +41,13 @@ def read_table(path: Path, what: str = "task list", text: Sequence[str] | None =
                 return _parquet(path)
     except UserError:
         raise
-    except Exception as error:  # every reader has its own exceptions; all mean: this is not such a file
+    except Exception as error:  # readers raise different exceptions, which all mean that the file is invalid
         said = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{path.name} cannot be read as {path.suffix[1:]}: {said}.", "Write it again.") from error
 
 
 def no_format(path: Path, what: str = "task list") -> UserError:
-    """What to say to a file name whose extension means no task list."""
+    """Return the error for a file name whose extension is not that of a task list."""
     return UserError(
         f"{path.name}: {path.suffix or 'no extension'} is not a {what} format.",
         f"Use one of: {', '.join(READERS)}.",
@@ -65,7 +65,7 @@ def _csv(path: Path, text_columns: Sequence[str] | None) -> pd.DataFrame:
     if len(header) == 1 and (between := {";", "\t"} & set(header[0])):
         raise UserError(f"{path.name}: its columns are separated by {min(between)!r}.", "Save it with commas instead.")
     _refuse_twice(path, header)
-    # Names are text even where they look like numbers, and "NA" is a name like any other.
+    # Names are text even if they look like numbers, and "NA" is an ordinary name.
     types = str if text_columns is None else dict.fromkeys(text_columns, str)
     return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, float_precision="round_trip")
 
@@ -79,7 +79,7 @@ def _json(path: Path, what: str) -> pd.DataFrame | dict[str, Any]:
     for number, row in enumerate(value, 1):
         if not isinstance(row, dict):
             raise UserError(f"{path.name}, row {number} is {_kind(row)}.", "Every row is an object, a field a column.")
-    return pd.DataFrame(value, dtype=object)  # else pandas itself stumbles over what the rows are checked for later
+    return pd.DataFrame(value, dtype=object)  # other dtypes raise in pandas itself on values that the row checks report
 
 
 READERS = ("parquet", "csv", "json")

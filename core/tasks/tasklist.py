@@ -1,19 +1,19 @@
-"""A list of few-shot tasks and its table form, which people may write by hand.
+"""Define a list of few-shot tasks and its table format, which users may write by hand.
 
 One row is one image in one role of one task:
 
 ========= ======= ==========================================================================
 column    type    meaning
 ========= ======= ==========================================================================
-task_id   string  names the task; rows of one task stand together
+task_id   string  names the task; rows of one task are contiguous
 role      string  ``support`` (the model adapts to it) or ``query`` (its loss is measured)
-image_id  string  the image, as the image set names it; at most once in each role of a task
+image_id  string  id of the image in the image set; at most once in each role of a task
 label     int     class within the task, 0 ... ways - 1, the same number of ways in all tasks
-class     string  the class that this label stands for in this task, as given (maybe wrongly)
+class     string  the class that this label stands for in this task, as given (possibly wrong)
 weight    float   weight of this row's loss; 1 as trained, 0 removed; optional, default 1
 ========= ======= ==========================================================================
 
-Losses are means over the rows of a role, **rows of weight 0 counted** (see :mod:`core.maml.objective`), so
+Losses are means over the rows of a role, **including rows of weight 0** (see :mod:`core.maml.objective`), so
 a removed row that stays in the table with weight 0 is the exact counterpart of what the engine predicts.
 """
 
@@ -43,7 +43,7 @@ FORMATS = READERS
 
 @dataclass(frozen=True, eq=False)
 class TaskList:
-    """Validated tasks. Build it with :func:`from_rows` or :func:`read_tasks`.
+    """A validated list of tasks. Build it with :func:`from_rows` or :func:`read_tasks`.
 
     Attributes:
         rows: The table above; rows of a task are contiguous, support before query.
@@ -53,23 +53,24 @@ class TaskList:
 
     @cached_property
     def task_ids(self) -> list[str]:
-        """Every task id once, in the order of the table."""
+        """Return every task id once, in the order of the table."""
         return list(dict.fromkeys(self.rows["task_id"]))
 
     @cached_property
     def ways(self) -> int:
+        """Return the number of classes per task."""
         return int(self.rows["label"].max()) + 1
 
     @cached_property
     def hash(self) -> str:
-        """Names this content."""
+        """Return a hash of the content."""
         return content_hash(*(self.rows[column].tolist() for column in COLUMNS))
 
     def __len__(self) -> int:
         return len(self.task_ids)
 
     def select(self, task_ids: list[str]) -> TaskList:
-        """The tasks with these ids, in their present order.
+        """Return the tasks with these ids, in their present order.
 
         Raises:
             UserError: an id is not in the list.
@@ -83,13 +84,13 @@ class TaskList:
 def from_rows(
     rows: pd.DataFrame, *, source: str, images: ImageSet | None = None, row_names: Sequence[str] = ()
 ) -> TaskList:
-    """Validate a table and bring it into the standard form.
+    """Validate a table and convert it to the standard form.
 
     Args:
         rows: The columns above, in any order; others are dropped.
-        source: What errors call the table, usually the file name.
+        source: Name of the table in errors, usually the file name.
         images: If given, image ids and class names are checked against it.
-        row_names: What errors call each row; left out, they count rows from 1, without the header.
+        row_names: Names of the rows in errors; by default rows are counted from 1, without the header.
 
     Raises:
         UserError: names the first offending row and field.
@@ -129,7 +130,7 @@ def from_rows(
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where a table comes from, for errors."""
+    """A table's origin, for errors."""
 
     source: str
     row_names: Sequence[str]
@@ -139,9 +140,9 @@ class _Origin:
 
 
 def _column(name: str, given: pd.Series, of: _Origin) -> pd.Series:
-    """One column in its standard type, or an error that names the row."""
+    """Return one column in its standard type, or raise an error that names the row."""
     if name in ("label", "weight"):
-        scalar = given.astype(object).where(given.map(np.isscalar))  # JSON has lists and objects too
+        scalar = given.astype(object).where(given.map(np.isscalar))  # JSON may contain lists and objects
         number = pd.Series(pd.to_numeric(scalar, errors="coerce").to_numpy(np.float64, na_value=np.nan))
         bad = number.isna() | ((name == "label") & (np.isinf(number) | (number % 1 != 0)))
         if bad.any():
@@ -163,7 +164,7 @@ def _column(name: str, given: pd.Series, of: _Origin) -> pd.Series:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether this names something: text that UTF-8 can hold, or a number, which tools make of names like 007."""
+    """Return whether a value is a name: text that UTF-8 can encode, or a number, which tools make of names like 007."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -180,7 +181,7 @@ def _refuse(bad: pd.Series, table: pd.DataFrame, of: _Origin, column: str, what:
 
 
 def _plain(value: Any) -> Any:
-    """The value as Python's own type, which people can read in an error."""
+    """Return the value as a Python built-in type, which is readable in an error."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -220,7 +221,7 @@ def read_tasks(path: Path, images: ImageSet | None = None) -> TaskList:
     Raises:
         UserError: the file is missing, of another format, unreadable, or does not hold a valid task list.
     """
-    from core.tasks.exchange import from_foreign  # it builds on this module
+    from core.tasks.exchange import from_foreign  # avoids a circular import
 
     table = read_table(path)
     if isinstance(table, dict):
@@ -229,13 +230,13 @@ def read_tasks(path: Path, images: ImageSet | None = None) -> TaskList:
 
 
 def write_tasks(tasks: TaskList, path: Path) -> None:
-    """Write a task list in the format of the file name's extension; readable again by :func:`read_tasks`."""
+    """Write a task list in the format of the file name's extension; :func:`read_tasks` reads it back."""
     with replacing(path) as temporary:
         match path.suffix:
             case ".parquet":
                 tasks.rows.to_parquet(temporary, index=False)
             case ".csv":
-                # Every text is quoted: a carriage return outside quotes would end the row.
+                # Quote every text: an unquoted carriage return would end the row.
                 tasks.rows.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC)
             case ".json":
                 rows = tasks.rows.to_dict(orient="records")  # DataFrame.to_json rounds the weights

@@ -50,12 +50,12 @@ SUPERCLASSES = {
     "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
     "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
 }
-"""The 20 superclasses in the order of their numbers, and the 5 classes of each."""
+"""The 20 superclasses in numerical order, with the 5 classes of each."""
 CLASSES = tuple(sorted(name for names in SUPERCLASSES.values() for name in names))
-"""The 100 classes in the order of their numbers."""
+"""The 100 classes in numerical order."""
 FORM = TargetFormat(size=(32, 32), channels=3)
 PICKLES = re.compile(r"(?:^|/)(CIFAR_FS|FC100)_(train|val|test)\.pickle$")
-"""What MetaOptNet and learn2learn call their files."""
+"""File names that MetaOptNet and learn2learn use."""
 
 _SIZE = 32
 _FULL = 600  # images per class

@@ -16,7 +16,7 @@ SUPERCLASS_NUMBERS = {
     "val": (8, 11, 13, 16),
     "test": (0, 7, 12, 14),
 }
-"""The paper's supplement, section 1.1; numbers count the superclasses in alphabetical order."""
+"""The split in section 1.1 of the paper's supplement; numbers index the superclasses in alphabetical order."""
 
 
 def read_fc100(path: Path, options: ReadOptions) -> Listing:

@@ -37,12 +37,12 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
 
     The column ``path`` may also be called ``filename``.
 
-        Paths are relative to the table. ``path`` may be the table itself, or a folder or zip that contains exactly this one
-        table. Rows are in the order of the table; ids come from the column ``id``, else from the paths. A missing file
-        counts as an unreadable image, unless all files are missing.
+    Paths are relative to the table. ``path`` may be the table itself, or a folder or zip that contains exactly this one
+    table. Rows are in the order of the table; ids come from the column ``id``, else from the paths. A missing file
+    counts as an unreadable image, unless all files are missing.
 
-        Raises:
-            UserError: names the line of a csv, or the row of a parquet counted from 1, and the column.
+    Raises:
+        UserError: names the line of a csv, or the row of a parquet counted from 1, and the column.
     """
     if path.suffix.lower() in SUFFIXES:
         if not path.is_file():

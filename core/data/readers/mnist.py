@@ -20,12 +20,12 @@ from core.data.readers.options import ReadOptions
 from core.runtime.errors import UserError
 
 PARTS = {"train": "train", "test": "t10k"}
-"""How the files of each split begin."""
+"""File name prefixes of each split."""
 MD5 = {
     "train": ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624"),
     "test": ("2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
 }
-"""Of the uncompressed images and labels (LeCun, Cortes and Burges)."""
+"""MD5 of the uncompressed image and label files (LeCun, Cortes and Burges)."""
 MOST_BYTES = 2_000_000_000
 CLASSES = 10
 

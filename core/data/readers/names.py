@@ -8,7 +8,7 @@ from pathlib import Path
 from core.data.decode import SUFFIXES
 
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""What a split may be called (in lower case), and what it is called here."""
+"""Accepted names of a split (in lower case), mapped to its standard name."""
 
 
 def is_picture(name: str) -> bool:

@@ -16,7 +16,7 @@ from core.data.readers.split_lists import find_split_lists, in_neither
 from core.runtime.errors import UserError
 
 PARTS = {"images_background": 964, "images_evaluation": 659}
-"""The two official archives and how many characters each has."""
+"""The two official archives and the number of characters in each."""
 DRAWERS = 20
 FORM = TargetFormat(size=(28, 28), channels=1, invert=True)
 

@@ -23,4 +23,4 @@ class ReadOptions:
 
 
 Reader = Callable[[Path, ReadOptions], Listing]
-"""Raises UserError where the files are not of its format."""
+"""A function that reads one format; raises UserError if the files have another format."""
