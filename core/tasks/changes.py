@@ -74,7 +74,7 @@ class Changes:
 
     @property
     def hash(self) -> str:
-        """Return a hash of the content; without relabels it keeps its earlier value, so saved results stay valid."""
+        """Return a hash of the content; relabels are hashed only if present, so that older saved results stay valid."""
         relabelled = sorted(self.relabelled_images), sorted(self.relabelled_instances)
         return content_hash(
             sorted(self.tasks), sorted(self.images), sorted(self.instances), *(relabelled if any(relabelled) else ())
