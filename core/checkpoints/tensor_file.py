@@ -225,9 +225,7 @@ def _state_dicts(
     if {"state", "param_groups"} <= content.keys():  # the state of an optimizer
         return
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if any(
-        value.dim() for value in tensors.values()
-    ):  # ignore dictionaries that contain only scalars, such as metadata
+    if any(value.dim() for value in tensors.values()):  # ignore dictionaries of scalars only
         yield where, tensors
     if len(where) < _DEPTH:
         for name, value in content.items():
