@@ -1,4 +1,4 @@
-"""Adaptation to a task: unrolled gradient steps from the meta-parameters, or the solution of a proximal problem."""
+"""Adapt to tasks by unrolled gradient steps from the meta-parameters, or by solving a proximal inner problem."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proxim
             iterations=_most_iterations(slope),
             verify=False,  # the next gradient shows how good the step was
         )
-        is_zero = (newton.x == 0).all(-1, keepdim=True)  # negative curvature at once: use steepest descent
+        is_zero = (newton.x == 0).all(-1, keepdim=True)  # first direction had negative curvature
         step = -torch.where(is_zero, slope, newton.x)
         size = torch.ones_like(value)
         foretold = (slope * step).sum(-1)
