@@ -1,7 +1,8 @@
-"""The user's own network, named as ``package.module:factory``.
+"""Load user-defined networks that are named as ``package.module:factory``.
 
-A model folder names its factory, and importing runs code. So a factory is imported only if somebody at this machine
-has named it on the command line before: those names are kept in ``factories.json`` in the TaskLens folder.
+A model folder names its factory, and importing a module runs its code. A factory is therefore imported only if a user
+of this machine has allowed it on the command line. The allowed names are stored in ``factories.json`` in the TaskLens
+folder.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_factory(name: str) -> bool:
-    """Whether ``name`` is meant as a factory and not as a backbone of TaskLens."""
+    """Return whether ``name`` refers to a factory and not to a built-in backbone."""
     return ":" in name
 
 
@@ -33,7 +34,7 @@ def _list() -> Path:
 
 
 def allowed() -> tuple[str, ...]:
-    """Factories that may be imported on this machine.
+    """Return the names of the factories that may be imported on this machine.
 
     Raises:
         UserError: the list is damaged.
@@ -47,10 +48,10 @@ def allowed() -> tuple[str, ...]:
 
 
 def allow(name: str) -> None:
-    """Let ``name`` be imported from now on.
+    """Allow ``name`` to be imported on this machine.
 
     Raises:
-        UserError: it is not of the form ``package.module:factory``.
+        UserError: the name is not of the form ``package.module:factory``.
     """
     _check(name)
     names = allowed()
@@ -59,10 +60,13 @@ def allow(name: str) -> None:
 
 
 def make(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
-    """Import the factory and call it, with ``ways`` and ``shape`` (height, width, channels) where it takes them.
+    """Import the factory, call it and return the network.
+
+    ``ways`` and ``shape`` (height, width, channels) are passed if the factory has parameters of these names.
 
     Raises:
-        UserError: it is not allowed here, cannot be imported or called, or makes something else than a module.
+        UserError: the factory is not allowed on this machine, cannot be imported or called, or does not return a
+            module.
     """
     factory = _factory(name)
     given = {"ways": ways, "shape": shape}
@@ -84,9 +88,9 @@ def make(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
             "Name a function that takes nothing, or ways and shape (height, width, channels).",
         )
     try:
-        # A copy, as it may hand out the same module every time, and modules are changed.
+        # Copy the module, because the factory may return the same object every time and the caller modifies it.
         made = deepcopy(factory(**{key: value for key, value in given.items() if key in known}))
-    except Exception as error:  # the user's code, which may raise anything
+    except Exception as error:  # user code may raise any exception
         raise UserError(f"{name} failed: {type(error).__name__}: {error}.", "Correct it.") from error
     if not isinstance(made, nn.Module):
         raise UserError(f"{name} made a {type(made).__name__}, not a torch.nn.Module.", "Let it return the network.")
@@ -94,10 +98,13 @@ def make(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
 
 
 def fingerprint(name: str, ways: int, shape: tuple[int, int, int]) -> str:
-    """Names the code behind a factory: the files that define it and the classes of its parts, PyTorch's apart.
+    """Return a hash of the code of a factory.
 
-    A model of one code is not taken for a model of another, nor are results computed with it. Errors as in
-    :func:`make`.
+    It covers the files that define the factory and the classes of its submodules, except those of PyTorch. Models and
+    cached results are tied to this hash, so a change of the code invalidates them.
+
+    Raises:
+        UserError: as in :func:`make`.
     """
     made = make(name, ways, shape)
     makers = {name.split(":")[0], *(type(part).__module__ for part in made.modules())}
@@ -123,7 +130,7 @@ def _factory(name: str) -> Callable[..., object]:
     module, attribute = name.split(":")
     try:
         found = getattr(importlib.import_module(module), attribute, None)
-    except Exception as error:  # importing runs the user's code, which may raise anything
+    except Exception as error:  # importing runs user code, which may raise any exception
         raise UserError(
             f"{module} cannot be imported: {type(error).__name__}: {error}.",
             "Install it, or put the folder that holds it into PYTHONPATH.",

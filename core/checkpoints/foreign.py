@@ -1,4 +1,4 @@
-"""Checkpoints made elsewhere: what is in one, a model of it (:mod:`core.checkpoints.matching`), and the way back."""
+"""Inspect, import and export checkpoints of other libraries (see :mod:`core.checkpoints.matching`)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from core.runtime.files import replacing
 
 @dataclass(frozen=True)
 class Found:
-    """What a checkpoint holds.
+    """A summary of the content of a checkpoint.
 
     Attributes:
-        kind: What kind of file it is, in words.
-        tensors: What the file declares, in its order.
-        spec: The model it is of; inner steps and rate are those asked for, or stand-ins. None where there are faults.
-        notes: Sentences on what was inferred, left out or converted.
-        faults: Sentences on why no model can be made of it, each with what to do.
+        kind: Description of the file type.
+        tensors: Tensors that the file declares, in file order.
+        spec: Specification of the matching model, or None if there are faults. Inner steps and rate are the requested
+            values or placeholders.
+        notes: Sentences about what was inferred, omitted or converted.
+        faults: Sentences about why the checkpoint cannot be imported, each with a remedy.
     """
 
     path: Path
@@ -49,10 +50,13 @@ def inspect_checkpoint(
     ways: int | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Found:
-    """Look into a checkpoint: a file, or a model folder of ours. Arguments as in :class:`Ask`.
+    """Inspect a checkpoint: a file or a TaskLens model folder.
+
+    The arguments are those of :class:`core.checkpoints.matching.CheckpointHints`.
 
     Raises:
-        UserError: it cannot be read at all. What can be read and does not fit is in :attr:`Found.faults`.
+        UserError: the checkpoint cannot be read. If it can be read but does not match a network, the reason is in
+            :attr:`Found.faults`.
     """
     folder = _own_folder(path, backbone)
     file = open_tensors(folder / "model.safetensors" if folder else path)
@@ -70,12 +74,13 @@ def inspect_checkpoint(
 
 
 def import_checkpoint(path: Path, ask: CheckpointHints) -> Model:
-    """Make a model of a checkpoint: a file, or a model folder of ours.
+    """Import a checkpoint, which is a file or a TaskLens model folder, as a model.
 
-    Its story says where it comes from: path, kind, SHA-256 of the file, notes.
+    The metadata of a model that is imported from a file records its origin: path, kind, SHA-256 of the file and notes.
 
     Raises:
-        UserError: it cannot be read, does not fit, or something is not said that is not in it either.
+        UserError: the checkpoint cannot be read, does not match a network, or lacks a value that ``ask`` does not give
+            either.
     """
     folder = _own_folder(path, ask.backbone)
     if folder:
@@ -94,16 +99,17 @@ def import_checkpoint(path: Path, ask: CheckpointHints) -> Model:
 
 
 def export_state(model: Model, *, wrapped: bool = False) -> dict[str, Tensor]:
-    """A state dict that learn2learn's network (or the user's own module) takes strictly.
+    """Return a state dict that the learn2learn network or the user module loads with ``strict=True``.
 
-    Running statistics of batch normalisation, which such a state dict must have, are as fresh: no one uses them here.
+    Such a state dict must contain the running statistics of batch normalisation. They have their initial values,
+    because TaskLens does not use them.
 
     Args:
-        wrapped: For ``MAML(network)`` or ``GBML(network)`` instead of the network alone: every name begins with
-            ``module.``. A ``meta-sgd`` model always is, for ``MetaSGD(network)``, and holds its rates as ``lrs``.
+        wrapped: Prefix every name with ``module.``, as required by ``MAML(network)`` and ``GBML(network)``. The state
+            of a ``meta-sgd`` model always has this form, for ``MetaSGD(network)``, with its rates as ``lrs``.
 
     Raises:
-        UserError: the network is TaskLens's own.
+        UserError: the network is a built-in TaskLens network.
     """
     network = model.spec.network()
     if not isinstance(network, ModuleNet):
@@ -118,10 +124,12 @@ def export_state(model: Model, *, wrapped: bool = False) -> dict[str, Tensor]:
 
 
 def write_state(model: Model, folder: Path) -> Path | None:
-    """Write :func:`export_state` beside a model: ``learn2learn.pt``, or ``state_dict.pt`` for the user's own module.
+    """Write the result of :func:`export_state` to the model folder.
+
+    The file is ``learn2learn.pt``, or ``state_dict.pt`` for a user-defined module.
 
     Returns:
-        The file, or None for TaskLens's own networks.
+        The path of the file, or None for built-in TaskLens networks.
     """
     if model.spec.backbone in ("convnet", "mlp"):
         return None
@@ -132,14 +140,14 @@ def write_state(model: Model, folder: Path) -> Path | None:
 
 
 def _own_folder(path: Path, backbone: str | None) -> Path | None:
-    """The model folder that ``path`` names, unless the user says that its tensors are of another network."""
+    """Return the model folder that ``path`` names, or None if there is none or the user names another network."""
     folder = path if path.is_dir() else path.parent
     named = path.is_dir() or path.name == "model.safetensors"
     return folder if named and backbone is None and (folder / "model.json").is_file() else None
 
 
 def _retold(model: Model, ask: CheckpointHints) -> Model:
-    """A model of ours with another way of adapting."""
+    """Return a TaskLens model with the adaptation settings of ``ask``."""
     learned = model.spec.algorithm == "meta-sgd"
     if ask.algorithm and (ask.algorithm == "meta-sgd") != learned:
         raise UserError(
@@ -156,7 +164,7 @@ def _retold(model: Model, ask: CheckpointHints) -> Model:
     spec = spec_of(model.spec.model_dump() | {name: value for name, value in given.items() if value is not None})
     if spec == model.spec:
         return model
-    # What was measured of it was measured with the other adaptation.
+    # The report and the history were measured with the previous adaptation, so they no longer apply.
     story = {name: value for name, value in model.story.items() if name not in ("report", "history")}
     return Model(spec, model.params, story)
 
@@ -171,7 +179,10 @@ def _refuse_unsaid(spec: ModelSpec, ask: CheckpointHints) -> None:
 
 
 def _numbers(file: TensorFile, understood: MatchedCheckpoint) -> tuple[Params, list[str]]:
-    """Read the meta-parameters, checked; half precision becomes float32, which holds each of its numbers exactly."""
+    """Read and check the meta-parameters, and return them with notes.
+
+    Half precision is converted to float32, which represents all of its values exactly.
+    """
     where, notes = understood.where, []
     pairs = [at for pair in understood.same for at in pair]
     read = file.load(list({*where.values(), *pairs, *understood.constants}))

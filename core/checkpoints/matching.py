@@ -1,9 +1,9 @@
-"""Which network a file of tensors is of, by names and shapes alone: everything that these tell is taken from them.
+"""Identify the network of a checkpoint from the names and shapes of its tensors.
 
-Names are read as they stand, and with what every name begins with (``module.``, ``model.``) and learn2learn's wrappers
-taken off. Of the wrappers, ``MAML`` only adds a prefix; ``MetaSGD`` also holds one rate a parameter, ``lrs.0`` and so
-on in the order of ``module.parameters()``, which become our ``rates.<name>``; ``GBML`` holds the weights of its
-transforms where they learn, and an update by learned transforms is none of ours, so those are refused.
+Names are tried unchanged, and then without common prefixes (``module.``, ``model.``) and the wrappers of learn2learn.
+``MAML`` only adds a prefix. ``MetaSGD`` also stores one rate per parameter, ``lrs.0`` and so on in the order of
+``module.parameters()``; these become ``rates.<name>`` in TaskLens. ``GBML`` stores the weights of learned transforms.
+TaskLens does not implement updates by learned transforms, so such checkpoints are rejected.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ from core.maml.module import RUNNING, ModuleNet
 from core.runtime.errors import UserError
 
 WIDENED = ("float16", "bfloat16")
-"""Taken, and made float32."""
+"""Data types that are accepted and converted to float32."""
 _TAKEN = ("float32", "float64", *WIDENED)
 _UNDECAYED = {"delta": 0.0}
-"""Training elsewhere, as in learn2learn's examples, has no weight decay unless the user says so."""
+"""Defaults of imported models: the examples of learn2learn train without weight decay."""
 _USUAL_SIDES = (28, 32, 84)
 
 
 @dataclass(frozen=True)
 class CheckpointHints:
-    """What the user says about a checkpoint; None leaves it to the file.
+    """A set of user-specified properties of a checkpoint; None means that the file determines the value.
 
     Attributes:
-        backbone: One of :class:`core.checkpoints.model.ModelSpec`, or ``package.module:factory``.
+        backbone: A backbone of :class:`core.checkpoints.model.ModelSpec`, or ``package.module:factory``.
+        algorithm: An algorithm of :class:`core.checkpoints.model.ModelSpec`.
         shape: Height, width and channels of the images.
-        ways: Classes a task.
-        steps, rate: Of the adaptation.
-        more: Further fields of the description, as ``pooling`` and ``delta``.
+        ways: Classes per task.
+        steps, rate: Number of inner steps and inner learning rate.
+        more: Further fields of the model specification, such as ``pooling`` and ``delta``.
     """
 
     backbone: str | None = None
@@ -57,11 +58,14 @@ class CheckpointHints:
 
 @dataclass(frozen=True)
 class MatchedCheckpoint:
-    """A file that fits: its model, and for every meta-parameter where in the file it is.
+    """A mapping between a model and the tensors of a matching checkpoint.
 
     Attributes:
-        same: Pairs of places that must hold the same numbers.
-        constants: Places of buffers, and the numbers that the network has there.
+        spec: The model specification.
+        where: Tensor name in the file for every meta-parameter.
+        same: Pairs of tensor names in the file that must have equal values.
+        constants: Expected values of buffers, by tensor name in the file.
+        notes: Sentences about what was inferred, omitted or converted.
     """
 
     spec: ModelSpec
@@ -73,9 +77,11 @@ class MatchedCheckpoint:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read the names of a file: tensors by name without prefix, and the rates of a MetaSGD by position.
+    """An interpretation of the names in a file.
 
-    Both say where in the file; ``shapes`` are those of the tensors.
+    Attributes:
+        tensors: Tensor name in the file for every name without prefix.
+        rates: Tensor name in the file for every MetaSGD rate, by position.
     """
 
     file: TensorFile
@@ -91,7 +97,7 @@ class _Reading:
 
 
 def _readings(file: TensorFile) -> Iterator[_Reading]:
-    """The names as they stand, then with one shared beginning after another taken off."""
+    """Yield the names unchanged, then with one common prefix after another removed."""
     reading = _Reading(file, {name: name for name in file.tensors}, {})
     while True:
         yield reading
@@ -119,7 +125,7 @@ _LANDMARKS = {
     "convnet": ("blocks.0.conv.weight", "head.weight"),
     "mlp": ("layers.0.weight", "head.weight"),
 }
-"""Tensors that tell a backbone: its first and its last weight."""
+"""Tensors that identify a backbone: its first and its last weight."""
 _FIRST = {
     "omniglot-cnn": r"base\.\d+\.conv\.weight",
     "omniglot-fc": r"features\.1\.\d+\.linear\.weight",
@@ -128,29 +134,29 @@ _FIRST = {
     "convnet": r"blocks\.\d+\.conv\.weight",
     "mlp": r"layers\.\d+\.weight",
 }
-"""The weight of every block; how many there are and what they put out are numbers of the network."""
+"""Patterns of the weight of every block; their count and output widths are hyperparameters of the network."""
 
 
 class _HeadUnfit(UserError):
-    """Everything fits but the head, which follows from the size of the images."""
+    """An error that is raised if only the head, whose shape depends on the image size, does not match."""
 
 
 def _is_of(backbone: str, names: Mapping[str, Any]) -> bool:
     if backbone == "mlp" and {name for name in names if not name.startswith(RATES)} == {"head.weight", "head.bias"}:
-        return True  # the linear one
+        return True  # the linear model has no hidden layers
     return all(name in names for name in _LANDMARKS[backbone])
 
 
 def match_checkpoint(file: TensorFile, ask: CheckpointHints) -> MatchedCheckpoint:
-    """Match a file to the network that it is of.
+    """Match a file to its network.
 
     Raises:
-        UserError: it fits none, or not the one that was asked for; names the tensor.
+        UserError: the file matches no network, or not the requested one. The message names the tensor.
     """
     if not file.tensors:
         raise UserError(f"{file.path} holds no tensors.", "Name a file of weights.")
     for tensor in file.tensors.values():
-        if 0 in tensor.shape:  # such a one may claim any size on its other axes
+        if 0 in tensor.shape:  # the other axes of an empty tensor may declare any size
             raise UserError(f"{file.path}: {tensor.name!r} of shape {tensor.shape} holds no numbers.", "Save it again.")
     if ask.backbone is not None and is_factory(ask.backbone):
         return _match_module(file, ask)
@@ -221,7 +227,7 @@ def _numbers_in(name: str) -> list[int]:
 
 
 def _noted(first: MatchedCheckpoint, ask: CheckpointHints, unsure: bool, learned: bool) -> MatchedCheckpoint:
-    """The same with sentences on what was not said; ``unsure``: other poolings fit as well."""
+    """Return the match with notes on inferred values; ``unsure`` means that other poolings match as well."""
     spec = first.spec
     notes = []
     if ask.backbone is None:
@@ -293,7 +299,11 @@ def _refuse_other_classes(path: Path, classes: int, ask: CheckpointHints) -> Non
 
 
 def _matched(reading: _Reading, spec: ModelSpec, ask: CheckpointHints | None = None) -> MatchedCheckpoint:
-    """Every meta-parameter of ``spec`` and its place in the file, and nothing left over."""
+    """Match every meta-parameter of ``spec`` with a tensor of the file.
+
+    Raises:
+        UserError: a tensor is missing, unexpected, or has another shape or an unsupported data type.
+    """
     network, path = spec.network(), reading.file.path
     expected = network.shapes
     aliases = network.aliases if isinstance(network, ModuleNet) else {}
@@ -347,7 +357,7 @@ def _refuse_shape(
     spec: ModelSpec,
     ask: CheckpointHints | None,
 ) -> None:
-    """Say which tensor is of another shape, and what that means where it is the head alone."""
+    """Raise an error that names the tensor of wrong shape, with the likely cause if only the head is affected."""
     have = reading.file.tensors[where[wrong[0]]].shape
     want = network.shapes[wrong[0]]
     head = network.last_linear if isinstance(network, ModuleNet) else network.head
@@ -363,7 +373,10 @@ def _refuse_shape(
 
 
 def _rates(reading: _Reading, expected: Shapes) -> dict[str, str]:
-    """Place of the rate of every parameter: by name (ours), or by position in ``module.parameters()`` (MetaSGD)."""
+    """Return the tensor name in the file of the rate of every parameter.
+
+    Rates are found by name in TaskLens models, and by position in ``module.parameters()`` in MetaSGD checkpoints.
+    """
     path = reading.file.path
     if not reading.rates:
         named = {name: reading.tensors.get(f"{RATES}{name}") for name in expected}

@@ -1,5 +1,7 @@
-"""A trained model on disk: ``model.safetensors`` (the meta-parameters), ``model.json`` (what they belong to) and, where
-the training kept them, ``trajectory.safetensors`` (meta-parameters on the way).
+"""Save and load trained models.
+
+A model folder contains ``model.safetensors`` (the meta-parameters), ``model.json`` (the model specification and
+metadata) and, if the training saved them, ``trajectory.safetensors`` (snapshots of the meta-parameters).
 """
 
 from __future__ import annotations
@@ -35,17 +37,17 @@ READS: dict[str, tuple[str, ...]] = {
     "mlp": ("hidden", "shrink", "activation"),
     "module": (),
 } | {name: tuple(known.defaults) for name, known in ARCHITECTURES.items()}
-"""Fields of a description that a backbone reads beside ways and shape."""
+"""Fields of a model specification that each backbone uses in addition to ways and shape."""
 NETWORK_FIELDS = frozenset(field for fields in READS.values() for field in fields)
 
 
 class ModelSpec(ModelFields):
-    """What a model is, apart from its parameters; the fields are those of :class:`core.maml.settings.ModelFields`."""
+    """A model specification without parameters, with the fields of :class:`core.maml.settings.ModelFields`."""
 
     @model_validator(mode="before")
     @classmethod
     def _own_defaults(cls, given: Any) -> Any:
-        """Networks of learn2learn have the sizes that learn2learn gives them, where nothing else is said."""
+        """Fill in the default sizes of learn2learn for its networks."""
         if not isinstance(given, dict):
             return given
         backbone = given.get("backbone")
@@ -61,20 +63,20 @@ class ModelSpec(ModelFields):
 
     @property
     def backbone_name(self) -> str:
-        """The backbone as the command line names it."""
+        """Return the name of the backbone on the command line."""
         return self.factory or self.backbone
 
     def pinned(self) -> ModelSpec:
-        """The same with the code of its factory, if it has one, as it is now."""
+        """Return a copy that records the current code hash of the factory, if there is one."""
         if self.factory is None:
             return self
         return self.model_copy(update={"code": fingerprint(self.factory, self.ways, self.shape)})
 
     def network(self) -> ConvNet | MLP | ModuleNet:
-        """The network.
+        """Return the network.
 
         Raises:
-            UserError: the numbers do not make one, or the factory cannot be used or is not what it was.
+            UserError: the fields do not define a valid network, or the factory cannot be used or has changed.
         """
         if self.backbone == "mlp":
             return MLP(self.ways, self.hidden, self.shape, self.shrink, self.activation)
@@ -95,20 +97,26 @@ class ModelSpec(ModelFields):
         return ModuleNet(name, self.ways, self.shape, build, own=True)
 
     def adaptation(self) -> Unrolled | Implicit:
+        """Return the adaptation that the algorithm uses."""
         if self.algorithm == "imaml":
             return Implicit(self.proximity, self.inner_tolerance)
         adapted = "head" if self.algorithm == "anil" else "all"
         return Unrolled(self.steps, self.rate, adapted, self.algorithm == "meta-sgd")
 
     def bilevel(self) -> Bilevel:
+        """Return the bilevel model.
+
+        Raises:
+            UserError: as in :meth:`network`, or the algorithm is ``anil`` and the network has no head.
+        """
         network = self.network()
         if self.algorithm == "anil":
-            head_of(network)  # says so if it has none, before anything long begins
+            head_of(network)  # fail early if the network has no head
         return Bilevel(network, self.adaptation(), self.delta, first_order=self.algorithm == "fomaml")
 
     @property
     def words(self) -> str:
-        """The network and the way it adapts, in a line."""
+        """Return a one-line description of the network and its adaptation."""
         steps = "1 inner step" if self.steps == 1 else f"{self.steps} inner steps"
         if self.algorithm == "imaml":
             adapts = f"proximal inner problem of proximity {self.proximity:g}"
@@ -118,7 +126,7 @@ class ModelSpec(ModelFields):
 
     @property
     def network_words(self) -> str:
-        """The network alone, in a line."""
+        """Return a one-line description of the network."""
         blocks = f"{self.blocks} convolution blocks of {self.filters} filters"
         widths = ", ".join(map(str, self.hidden))
         hidden = f"hidden layers of {widths}" if self.hidden else "no hidden layer (linear)"
@@ -135,23 +143,23 @@ class ModelSpec(ModelFields):
         return own[self.backbone]
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-        """Fresh meta-parameters on the CPU."""
+        """Return initial meta-parameters on the CPU."""
         network, adaptation = self.network(), self.adaptation()
         params = network.init(seed, dtype)
         return params | (adaptation.rates(params, network) if isinstance(adaptation, Unrolled) else {})
 
     def shapes(self) -> Shapes:
-        """Of every meta-parameter, without memory for one (a module's own factory apart)."""
+        """Return the shape of every meta-parameter, without allocating them unless the network has a user factory."""
         shapes = self.network().shapes
         rated = self.algorithm == "meta-sgd"
         return shapes | ({f"{RATES}{name}": shape for name, shape in shapes.items()} if rated else {})
 
 
 def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
-    """A description from fields that the user gave.
+    """Return a model specification from user-specified fields.
 
     Raises:
-        UserError: names the field that is wrong.
+        UserError: a field is invalid; the message names it.
     """
     try:
         return ModelSpec.model_validate(dict(fields))
@@ -161,13 +169,13 @@ def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
 
 
 def _first(error: ValidationError) -> tuple[str, str, Any]:
-    """Field, fault and value of the first of the faults."""
+    """Return the field, the message and the value of the first validation error."""
     first = error.errors()[0]
     return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, "), first["input"]
 
 
 def check_unused_fields(backbone: str, given: Iterable[str]) -> None:
-    """Raise UserError if the user gave a field of a network that ``backbone`` does not read."""
+    """Raise UserError if the user specified a network field that ``backbone`` does not use."""
     name = OTHER_NAMES.get(backbone, backbone)
     for field in sorted(NETWORK_FIELDS & set(given)):
         if name in READS and field not in READS[name]:
@@ -177,10 +185,12 @@ def check_unused_fields(backbone: str, given: Iterable[str]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model with its meta-parameters (on the CPU, as stored) and the story of its training.
+    """A model with its meta-parameters (on the CPU, as stored) and the metadata of its training.
 
     Attributes:
-        story: JSON-serialisable: hashes of data and tasks, training settings, command, final report.
+        spec: The model specification.
+        params: The meta-parameters.
+        story: JSON-serialisable metadata: hashes of data and tasks, training settings, command, final report.
     """
 
     spec: ModelSpec
@@ -189,17 +199,18 @@ class Model:
 
     @cached_property
     def hash(self) -> str:
-        """Names this content: the spec and the parameters."""
+        """Return the content hash of the specification and the parameters."""
         arrays = [part for name in sorted(self.params) for part in (name, self.params[name].numpy())]
         return content_hash(self.spec.model_dump(exclude_defaults=True), *arrays)
 
     @property
     def size(self) -> int:
+        """Return the number of meta-parameters (scalars)."""
         return sum(value.numel() for value in self.params.values())
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Write both files, the description last."""
+    """Write ``model.safetensors``, then ``model.json``."""
     with replacing(folder / "model.safetensors") as temporary:
         save_file({name: value.contiguous() for name, value in model.params.items()}, temporary)
     write_json(
@@ -211,7 +222,7 @@ def load_model(folder: Path) -> Model:
     """Read and check a model.
 
     Raises:
-        UserError: a file is missing or damaged, a tensor is missing, too many, of another shape, or not finite.
+        UserError: a file is missing or damaged, or a tensor is missing, unexpected, of another shape or not finite.
     """
     path = folder / "model.json"
     described = read_json(path)
@@ -228,7 +239,10 @@ def load_model(folder: Path) -> Model:
 
 
 def save_trajectory(trajectory: list[Snapshot], folder: Path) -> None:
-    """Write the snapshots of a training beside its model, which TracIn reads and steps may begin at."""
+    """Write the snapshots of a training to the model folder.
+
+    TracIn uses these snapshots, and edits can start from them.
+    """
     tensors = {
         f"{number}.{name}": value.cpu().float().contiguous()
         for number, snapshot in enumerate(trajectory)
@@ -240,10 +254,10 @@ def save_trajectory(trajectory: list[Snapshot], folder: Path) -> None:
 
 
 def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
-    """Read what :func:`save_trajectory` wrote.
+    """Read the snapshots that :func:`save_trajectory` wrote.
 
     Raises:
-        UserError: there is none, or it is damaged or of another network.
+        UserError: the file is missing, damaged or of another network.
     """
     path = folder / TRAJECTORY
     if not path.is_file():
@@ -265,9 +279,12 @@ def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
 
 
 def load_params(path: Path, spec: ModelSpec) -> Params:
-    """Read the meta-parameters of ``spec`` from a safetensors file; errors as in :func:`load_model`.
+    """Read the meta-parameters of ``spec`` from a safetensors file.
 
-    Nothing is read before every name, shape and precision is what ``spec`` asks for.
+    All names, shapes and data types are checked before any values are read.
+
+    Raises:
+        UserError: as in :func:`load_model`.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist.", "A model folder holds model.safetensors and model.json.")

@@ -1,9 +1,9 @@
-"""Files of named tensors: names, shapes and precisions first, without memory for a single one; the numbers when asked.
+"""Read files of named tensors: first names, shapes and data types without allocating memory, then values on demand.
 
-Two kinds are read, told apart by their content: safetensors, and what ``torch.save`` writes of a state dict. The
-second is a zip of one pickle and raw numbers. What the pickle names is looked at without running it; then it is only
-ever given to ``torch.load(weights_only=True)``, which builds tensors and plain containers and nothing else: first with
-no memory behind the tensors, and for real only once what they claim fits into the file.
+Two formats are supported and distinguished by content: safetensors, and state dicts written by ``torch.save``. The
+latter are zip files of one pickle and raw values. The names in the pickle are checked without running it. It is then
+only loaded by ``torch.load(weights_only=True)``, which builds nothing but tensors and plain containers: first without
+memory for the tensors, and with memory only after their declared sizes have been checked against the file size.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from torch import Tensor
 from core.runtime.errors import UserError
 
 _SAVE = "Save its weights alone: torch.save(model.state_dict(), 'model.pt')."
-_PICKLE_BYTES = 4 << 20  # of names and shapes; some 28,000 tensors
-_SHARED = 16  # times the size of the file that tensors may take which share their numbers
-_DEPTH = 4  # of dictionaries within dictionaries that are looked into
+_PICKLE_BYTES = 4 << 20  # maximum size of the pickle of names and shapes; enough for about 28,000 tensors
+_SHARED = 16  # maximum total size of tensors with shared storage, as a multiple of the file size
+_DEPTH = 4  # maximum nesting of dictionaries that are searched
 _HARMLESS = re.compile(
     r"collections\.(OrderedDict|defaultdict|Counter)|torch\._utils\._rebuild_(tensor_v2|parameter)"
     r"|torch\.\w+Storage|torch\.(Size|device|b?float\d*|double|half|u?int\d+|long|bool|strided)"
@@ -38,7 +38,7 @@ _SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "
 
 @dataclass(frozen=True)
 class Declared:
-    """A tensor as its file declares it; ``dtype`` is PyTorch's name where it has one for it."""
+    """A tensor that a file declares; ``dtype`` is the PyTorch name of the data type, if there is one."""
 
     name: str
     shape: tuple[int, ...]
@@ -47,12 +47,12 @@ class Declared:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """An opened file.
+    """A file of tensors that has been opened and checked.
 
     Attributes:
-        kind: What it is, in words.
-        tensors: What it declares, by name, in its order; checked against the size of the file.
-        load: Reads tensors by name, into memory of their own on the CPU.
+        kind: Description of the file type.
+        tensors: Declared tensors by name, in file order, checked against the file size.
+        load: Function that reads tensors by name into separate CPU memory.
     """
 
     path: Path
@@ -62,10 +62,11 @@ class TensorFile:
 
 
 def open_tensors(path: Path) -> TensorFile:
-    """Open a file of either kind.
+    """Open a file of either format.
 
     Raises:
-        UserError: it is neither, is damaged, declares more than it holds, or holds more than tensors.
+        UserError: the file has neither format, is damaged, declares more data than it contains, or contains objects
+            other than tensors.
     """
     start = _start(path)
     if start[:4] == b"PK\x03\x04":
@@ -81,7 +82,11 @@ def open_tensors(path: Path) -> TensorFile:
 
 
 def read_safetensors(path: Path) -> TensorFile:
-    """Open a safetensors file; errors as in :func:`open_tensors`."""
+    """Open a safetensors file.
+
+    Raises:
+        UserError: as in :func:`open_tensors`.
+    """
 
     def load(names: list[str]) -> dict[str, Tensor]:
         with _safetensors(path) as stream:
@@ -100,7 +105,7 @@ def read_safetensors(path: Path) -> TensorFile:
 
 
 def sha256(path: Path) -> str:
-    """Of the file's bytes, 64 hex digits."""
+    """Return the SHA-256 of the file as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -144,7 +149,10 @@ def _read_state_dict(path: Path) -> TensorFile:
 
 
 def _pickle_of(path: Path) -> bytes:
-    """The pickle in a zip that PyTorch wrote; compressed or overlapping records, which grow when read, are refused."""
+    """Return the pickle in a zip file that PyTorch wrote.
+
+    Compressed or overlapping records are rejected, because they can expand to any size.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
@@ -169,13 +177,13 @@ def _pickle_of(path: Path) -> bytes:
 
 
 def _check_pickle(path: Path, pickle: bytes) -> None:
-    """Read the pickle's operations without running them: what it names must be what state dicts are made of.
+    """Check, without running the pickle, that it names only objects that state dicts consist of.
 
-    ``torch.load(weights_only=True)`` alone would still let it make arrays of any size.
+    ``torch.load(weights_only=True)`` alone would still allow it to allocate arrays of any size.
     """
     try:
         named = [str(given).replace(" ", ".") for code, given, _ in pickletools.genops(pickle) if code.name == "GLOBAL"]
-    except Exception as error:  # it raises all sorts on damaged bytes
+    except Exception as error:  # damaged bytes raise many exception types
         raise UserError(f"{path} is damaged: {error}.", "Get it again, or save it again.") from error
     for name in named:
         if not _HARMLESS.fullmatch(name):
@@ -187,15 +195,15 @@ def _check_pickle(path: Path, pickle: bytes) -> None:
 
 def _torch_load(path: Path, where: str) -> Any:
     try:
-        # Mapped, so that a record is never copied by the size that the pickle claims for it.
+        # Memory-map the file, so that no record is copied with the size that the pickle declares for it.
         return torch.load(path, map_location=where, weights_only=True, mmap=True)
-    except Exception as error:  # it raises all sorts on a damaged file
+    except Exception as error:  # a damaged file raises many exception types
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read as a state dict: {said}.", _SAVE) from error
 
 
 def _only_state_dict(path: Path, content: Any) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """The one dictionary of tensors in ``content`` and the names that lead to it."""
+    """Return the path of keys to the only dictionary of tensors in ``content``, and that dictionary."""
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict.", _SAVE)
     found = list(_state_dicts(content, (), set()))
@@ -213,11 +221,11 @@ def _only_state_dict(path: Path, content: Any) -> tuple[tuple[str, ...], dict[st
 def _state_dicts(
     content: dict[Any, Any], where: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    seen.add(id(content))  # a pickle can name one dictionary in many places, and in itself
-    if {"state", "param_groups"} <= content.keys():  # an optimizer's
+    seen.add(id(content))  # a pickle can refer to one dictionary several times, even recursively
+    if {"state", "param_groups"} <= content.keys():  # the state of an optimizer
         return
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if any(value.dim() for value in tensors.values()):  # single numbers are notes beside the weights
+    if any(value.dim() for value in tensors.values()):  # ignore dictionaries of scalars only
         yield where, tensors
     if len(where) < _DEPTH:
         for name, value in content.items():

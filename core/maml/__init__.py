@@ -1,1 +1,1 @@
-"""The bilevel model: backbone, adaptation, weighted objective, training, checkpoints."""
+"""Implement the bilevel model: backbones, adaptation, the weighted objective and training."""

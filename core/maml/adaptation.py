@@ -1,4 +1,4 @@
-"""The two ways of adapting to a task: gradient steps from the meta-parameters, or a proximal inner problem solved."""
+"""Adapt to tasks by unrolled gradient steps from the meta-parameters, or by solving a proximal inner problem."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ ADAPTED = ("all", "head")
 
 
 def network_part(params: Params) -> Params:
-    """Meta-parameters without learned inner rates: those that the network takes."""
+    """Return the meta-parameters that the network takes, without the learned inner rates."""
     return {name: value for name, value in params.items() if not name.startswith(RATES)}
 
 
 @dataclass(frozen=True)
 class Unrolled:
-    """K gradient steps on the inner loss (MAML, Finn et al. 2017, equation 1), differentiable to any order.
+    """An adaptation by K gradient steps on the inner loss (MAML, Finn et al. 2017, equation 1).
+
+    It is differentiable to any order.
 
     Attributes:
         steps: K.
-        rate: Inner learning rate; where rates are learned, what they start from.
+        rate: Inner learning rate, or the initial value of learned rates.
         adapted: ``all`` parameters, or only those of the ``head`` (ANIL, Raghu et al. 2020).
-        learned_rates: One rate a parameter, itself a meta-parameter ``rates.<name>`` (Meta-SGD, Li et al. 2017).
+        learned_rates: Whether every parameter has its own rate, which is the meta-parameter ``rates.<name>``
+            (Meta-SGD, Li et al. 2017).
     """
 
     steps: int
@@ -45,7 +48,7 @@ class Unrolled:
             raise UserError(f"Nothing adapts {self.adapted!r}.", f"Use {' or '.join(ADAPTED)}.")
 
     def rates(self, network_params: Params, network: Network | None = None) -> Params:
-        """The meta-parameters that learned rates add, at their start; ``network`` says which layer is its head."""
+        """Return the initial learned rates, empty if rates are not learned; ``network`` defines the head layer."""
         moved = self._moving(network_params, network) if self.learned_rates else {}
         return {f"{RATES}{name}": torch.full_like(value, self.rate) for name, value in moved.items()}
 
@@ -56,6 +59,7 @@ class Unrolled:
         return {name: value for name, value in theta.items() if name.startswith(head)}
 
     def __call__(self, network: Network, params: Params, task: Task) -> Params:
+        """Return the network parameters after the inner steps on the support set of ``task``."""
         theta = network_part(params)
         for _ in range(self.steps):
             resting = theta
@@ -72,22 +76,25 @@ class Unrolled:
 
 @dataclass(frozen=True)
 class Implicit:
-    """The proximal inner problem of the paper (section 3; iMAML, Rajeswaran et al. 2019):
+    """An adaptation that solves the proximal inner problem (section 3 of the paper; iMAML, Rajeswaran et al. 2019).
+
+    The problem is::
 
         theta_k(lambda) = argmin over theta of L_I(theta) + proximity / 2 |theta - lambda|^2
 
-    With ``g(theta, lambda, s)`` the gradient of that by theta and ``M = (H_in)^-1``, ``H_in = d g / d theta``,
-    held constant at the optimum theta*, two steps ``theta <- theta - M g(theta, lambda, s)`` from the constant theta*
-    change no value and have the exact first and second derivatives of theta_k by lambda and s: the error of a step
-    of a quasi-Newton iteration is one order higher than the one before. Each product with M is one inner solve.
+    Let ``g(theta, lambda, s)`` be the gradient of this objective with respect to theta, and ``M = (H_in)^-1`` with
+    ``H_in = d g / d theta``, constant at the optimum theta*. Two steps ``theta <- theta - M g(theta, lambda, s)``
+    from the constant theta* do not change the value, but have the exact first and second derivatives of theta_k with
+    respect to lambda and s, because each quasi-Newton step raises the order of the error by one. Each product with M
+    is one inner solve.
 
     Attributes:
         proximity: delta_in, above 0.
-        tolerance: Of the inner problem: norm of g against that of the terms it is the sum of; and of the products
-            with M: relative residual.
-        inverse: ``cg`` solves with the exact inner Hessian. ``ekfac`` is the paper's approximation of it
-            (:mod:`core.maml.ekfac`); then only one step by lambda is taken and ``d theta / d lambda`` is
-            ``proximity M``, the inner-IF of a support row z is ``-M grad l(z)``, as the paper writes them.
+        tolerance: Tolerance of the inner problem (the norm of g relative to the norms of the terms that add up to
+            it) and of the products with M (relative residual).
+        inverse: ``cg`` solves with the exact inner Hessian. ``ekfac`` is the approximation of the paper
+            (:mod:`core.maml.ekfac`): only one step with respect to lambda is taken, ``d theta / d lambda`` is
+            ``proximity M``, and the inner influence of a support row z is ``-M grad l(z)``, as in the paper.
     """
 
     proximity: float
@@ -103,8 +110,13 @@ class Implicit:
             raise UserError(f"There is no inverse {self.inverse!r} of the inner Hessian.", "Use cg or ekfac.")
 
     def __call__(self, network: Network, params: Params, task: Task) -> Params:
+        """Return the optimum of the inner problem of ``task``, with its derivatives.
+
+        Raises:
+            UserError: the inverse is ``ekfac`` and the network does not support it.
+        """
         if self.inverse == "ekfac":
-            ekfac.layered(network)  # says so if it cannot, before the inner problem is solved
+            ekfac.layered(network)  # fail before the expensive inner solve
         problem = Proximal(network, self.proximity, self.tolerance)
         fixed = {name: value.detach() for name, value in params.items()}
         still = task._replace(s=task.s.detach())

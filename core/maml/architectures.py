@@ -1,10 +1,10 @@
-"""The networks of learn2learn 0.2.0, written again: the same parameter names, shapes, computation and fresh weights.
+"""Reimplement the networks of learn2learn 0.2.0 with the same parameter names, shapes, computation and initialisation.
 
-A state dict of learn2learn's own class fits these, and the other way round; learn2learn need not be installed. They
-are plain PyTorch; :class:`core.maml.module.ModuleNet` makes pure functions of them, which is also where the running
-statistics of their batch normalisation and every kind of dropout are left out. learn2learn's ResNet12 comes with
-DropBlock of rate 0.1; with random masks the objective would be another function at every call and have no derivative
-to speak of, so here its rate is 0.
+State dicts are interchangeable with those of the learn2learn classes; learn2learn need not be installed. The classes
+are plain PyTorch modules. :class:`core.maml.module.ModuleNet` turns them into pure functions, and also disables the
+running statistics of batch normalisation and all dropout. ResNet12 in learn2learn uses DropBlock with rate 0.1. Random
+masks would make the objective a different function at every call, without a meaningful derivative, so this
+implementation omits DropBlock.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from torch import Tensor, nn
 from core.runtime.errors import UserError
 
 RESNET12_WIDTHS = (64, 160, 320, 640)
-"""learn2learn's default (``wider=True``, Lee et al. 2019); ``wider=False`` is (64, 128, 256, 512)."""
+"""Default widths of learn2learn (``wider=True``, Lee et al. 2019); ``wider=False`` is (64, 128, 256, 512)."""
 RESNET12_POOL = 5
 OMNIGLOT_SHAPE = (28, 28, 1)
 
 
 class ConvBlock(nn.Module):
-    """A 3 x 3 convolution, batch normalisation, ReLU; halved (or more) by max-pooling or by the convolution's stride.
+    """A block of a 3 x 3 convolution, batch normalisation and ReLU, downsampled by max-pooling or by stride.
 
-    The normalisation is registered before the convolution, as in learn2learn: Meta-SGD's rates follow that order.
+    The normalisation is registered before the convolution, as in learn2learn, because the Meta-SGD rates follow the
+    order of registration.
     """
 
     def __init__(self, channels: int, filters: int, *, factor: int, max_pool: bool) -> None:
@@ -40,11 +41,12 @@ class ConvBlock(nn.Module):
         _xavier(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the feature maps ``(n, filters, height, width)`` of ``x`` ``(n, channels, height, width)``."""
         x = F.relu(self.normalize(self.conv(x)))
         return F.max_pool2d(x, self.pool) if self.pool > 1 else x
 
     def side(self, side: int) -> int:
-        """What is left of a side of that many pixels."""
+        """Return the output side length, in pixels, for an input of ``side`` pixels."""
         return side // self.pool if self.pool > 1 else (side - 1) // self.conv.stride[0] + 1
 
 
@@ -54,14 +56,14 @@ def _conv_blocks(channels: int, filters: int, blocks: int, *, factor: int, max_p
 
 
 def conv_blocks(stack: nn.Sequential) -> list[ConvBlock]:
-    """Return the convolution blocks of a stack, first to last."""
+    """Return the convolution blocks of a stack in order."""
     return [block for block in stack if isinstance(block, ConvBlock)]
 
 
 class OmniglotCNN(nn.Module):
-    """Four convolutions of stride 2 and the mean over what is left (Finn et al. 2017, for Omniglot).
+    """A network of four stride-2 convolutions and a spatial mean (Finn et al. 2017, for Omniglot).
 
-    learn2learn registers the convolutions twice, as ``base`` and as ``features.1``; a state dict holds both.
+    learn2learn registers the convolutions twice, as ``base`` and as ``features.1``, so a state dict contains both.
     """
 
     def __init__(self, ways: int, shape: tuple[int, int, int], filters: int, blocks: int) -> None:
@@ -75,13 +77,15 @@ class OmniglotCNN(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits ``(n, ways)`` of images ``(n, 1, 28, 28)``."""
         return self.classifier(self.features(x).mean((2, 3)))
 
 
 class CNN4(nn.Module):
-    """Four convolutions, each followed by 2 x 2 max-pooling (Ravi and Larochelle 2017); also called MiniImagenetCNN.
+    """A network of four convolutions with 2 x 2 max-pooling (Ravi and Larochelle 2017), also named MiniImagenetCNN.
 
-    Fewer blocks pool more each (learn2learn's ``max_pool_factor``, ``4 // blocks``), so more than four cannot be.
+    With fewer blocks, each block pools more (``max_pool_factor`` in learn2learn, ``4 // blocks``), so four is the
+    maximum.
     """
 
     def __init__(self, ways: int, shape: tuple[int, int, int], filters: int, blocks: int, pooling: str) -> None:
@@ -98,11 +102,12 @@ class CNN4(nn.Module):
         _xavier(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)``."""
         return self.classifier(self.features(x).flatten(1))
 
 
 class LinearBlock(nn.Module):
-    """A linear layer, batch normalisation and ReLU."""
+    """A block of a linear layer, batch normalisation and ReLU."""
 
     def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
@@ -111,11 +116,12 @@ class LinearBlock(nn.Module):
         _small(self.linear)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the features ``(n, units)`` of ``x`` ``(n, inputs)``."""
         return F.relu(self.normalize(self.linear(x)))
 
 
 class OmniglotFC(nn.Module):
-    """Linear layers of (256, 128, 64, 64) units (Santoro et al. 2016)."""
+    """A fully connected network, by default with hidden layers of (256, 128, 64, 64) units (Santoro et al. 2016)."""
 
     def __init__(self, ways: int, shape: tuple[int, int, int], hidden: tuple[int, ...]) -> None:
         super().__init__()
@@ -128,11 +134,12 @@ class OmniglotFC(nn.Module):
         _small(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)``."""
         return self.classifier(self.features(x))
 
 
 class ResidualBlock(nn.Module):
-    """Three 3 x 3 convolutions beside a 1 x 1 one, added, and 2 x 2 max-pooling."""
+    """A block of three 3 x 3 convolutions with a 1 x 1 convolution as shortcut, followed by 2 x 2 max-pooling."""
 
     def __init__(self, channels: int, filters: int) -> None:
         super().__init__()
@@ -142,6 +149,7 @@ class ResidualBlock(nn.Module):
         self.downsample = nn.Sequential(_conv(channels, filters, side=1), nn.BatchNorm2d(filters))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return feature maps ``(n, filters, height // 2, width // 2)`` of ``x`` ``(n, channels, height, width)``."""
         out = F.leaky_relu(self.bn1(self.conv1(x)), 0.1)
         out = F.leaky_relu(self.bn2(self.conv2(out)), 0.1)
         out = self.bn3(self.conv3(out)) + self.downsample(x)
@@ -149,9 +157,10 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet12(nn.Module):
-    """Four residual blocks (Lee et al. 2019; Oreshkin et al. 2018), then a 5 x 5 mean where ``pooling`` is "mean".
+    """A network of four residual blocks (Lee et al. 2019; Oreshkin et al. 2018) with optional 5 x 5 mean pooling.
 
-    learn2learn's ``avg_pool=True`` is "mean", made for images of 84 x 84; ``avg_pool=False`` is "none".
+    ``pooling="mean"`` is ``avg_pool=True`` in learn2learn, designed for images of 84 x 84; ``"none"`` is
+    ``avg_pool=False``.
     """
 
     def __init__(self, ways: int, shape: tuple[int, int, int], hidden: tuple[int, ...], pooling: str) -> None:
@@ -172,6 +181,7 @@ class ResNet12(nn.Module):
         self.classifier = nn.Linear(hidden[-1] * places, ways)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)``."""
         for layer in self.features.values():
             x = layer(x)
         x = F.avg_pool2d(x, RESNET12_POOL, stride=1) if self.mean else x
@@ -180,12 +190,12 @@ class ResNet12(nn.Module):
 
 def _conv(channels: int, filters: int, side: int = 3) -> nn.Conv2d:
     conv = nn.Conv2d(channels, filters, side, padding=side // 2, bias=False)
-    _normal(conv.weight, (2 / (filters * side**2)) ** 0.5)  # He et al. 2015, by what goes out
+    _normal(conv.weight, (2 / (filters * side**2)) ** 0.5)  # He et al. 2015, fan-out mode
     return conv
 
 
 def _normal(weight: Tensor, spread: float) -> None:
-    if not weight.is_meta:  # PyTorch would import its compiler to draw nothing, which takes more than a second
+    if not weight.is_meta:  # on meta tensors PyTorch imports its compiler, which takes over a second
         nn.init.normal_(weight, std=spread)
 
 
@@ -213,12 +223,12 @@ def _size(shape: tuple[int, int, int]) -> str:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One of the networks.
+    """An entry that describes one of the networks.
 
     Attributes:
-        make: Makes it of ways, shape and the fields below.
-        title: learn2learn's name for it.
-        defaults: The fields of a model's description that it reads, with learn2learn's own values.
+        make: Builds the network from ways, shape and the fields in ``defaults``.
+        title: Name of the network in learn2learn.
+        defaults: Model specification fields that the network uses, with the defaults of learn2learn.
     """
 
     make: Callable[..., nn.Module]
@@ -233,4 +243,4 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet12": Architecture(ResNet12, "ResNet12", {"hidden": RESNET12_WIDTHS, "pooling": "mean"}),
 }
 OTHER_NAMES = {"mini-imagenet-cnn": "cnn4"}
-"""learn2learn 0.2.0 has ``MiniImagenetCNN = CNN4``."""
+"""Alternative names; learn2learn 0.2.0 defines ``MiniImagenetCNN = CNN4``."""

@@ -1,4 +1,4 @@
-"""Backbones: pure functions of (parameters, images). Parameters are one flat dictionary of tensors."""
+"""Define backbones as pure functions of (parameters, images), with parameters in one flat dictionary of tensors."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.
 
 
 def head_of(network: Network | None) -> str:
-    """Name of the layer that gives the logits, which is what ANIL adapts; ``head`` where the network names none."""
+    """Return the name of the layer that outputs the logits, which ANIL adapts; ``head`` if the network names none."""
     return getattr(network, "head", HEAD)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Where a linear or convolution layer finds its parameters.
+    """A linear or convolution layer that is described by the names of its parameters.
 
     Attributes:
-        name: Names its input and its shift in :meth:`Layered.traced`.
-        weight: Name of its weight; of four axes for a convolution, of two for a linear layer.
+        name: Key of its input and its shift in :meth:`Layered.traced`.
+        weight: Name of its weight, with four axes for a convolution and two for a linear layer.
         bias: Name of its bias, or None.
-        stride, padding: Of a convolution, the same for both sides.
+        stride, padding: Stride and padding of a convolution, equal for height and width.
     """
 
     name: str
@@ -47,38 +47,39 @@ class Layer:
 
 @runtime_checkable
 class Layered(Protocol):
-    """A network that shows what goes into each of its linear and convolution layers."""
+    """A network that exposes the input of each of its linear and convolution layers."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Every linear and convolution layer, first to last."""
+        """Return every linear and convolution layer in order."""
 
     def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
-        """The logits and, by name, the input of every layer of :attr:`layers`.
+        """Return the logits and the input of every layer of :attr:`layers`, by layer name.
 
-        ``shifts[name]``, broadcastable to what layer ``name`` puts out, is added to that (before normalisation and
-        activation), so the gradient by the shift is the gradient by the output; a missing name adds nothing.
+        ``shifts[name]``, broadcastable to the output of layer ``name``, is added to that output before normalisation
+        and activation, so the gradient with respect to the shift is the gradient with respect to the output. Layers
+        without a shift are unchanged.
         """
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
-        """The logits alone."""
+        """Return only the logits."""
 
 
 @dataclass(frozen=True)
 class ConvNet:
-    """The four-block convolutional network of the MAML literature (Finn et al. 2017, section 5.2).
+    """A convolutional network of, by default, four blocks from the MAML literature (Finn et al. 2017, section 5.2).
 
-    Each block is a 3 x 3 convolution, batch normalisation with the statistics of the batch at hand (no running
-    state, as is the custom in MAML), an activation, and a halving of the sides: by stride 2 (``pooling="stride"``,
-    their choice for Omniglot) or by 2 x 2 max-pooling (``"max"``, their choice for mini-ImageNet). With ``"stride"``
-    the head reads the mean over the remaining places, with ``"max"`` all of them.
+    Each block is a 3 x 3 convolution, batch normalisation with the statistics of the current batch (no running
+    statistics, as is usual in MAML), an activation, and a halving of height and width: by stride 2
+    (``pooling="stride"``, used by Finn et al. for Omniglot) or by 2 x 2 max-pooling (``"max"``, used for
+    mini-ImageNet). With ``"stride"`` the head reads the mean over the remaining positions, with ``"max"`` all of them.
 
-    The activation of the literature is ``"relu"``. The default is ``"gelu"``: with ReLU the inner gradient, and so
-    the adapted loss, jumps wherever a unit crosses its kink, and the objective then has no stationary point to
-    train to, which is where influence functions are derivatives (measured in docs/method.md).
+    The activation in the literature is ``"relu"``. The default is ``"gelu"`` because with ReLU the inner gradient, and
+    therefore the adapted loss, jumps wherever a unit crosses its kink. The objective then has no stationary point to
+    converge to, but influence functions are derivatives at a stationary point (measured in docs/method.md).
 
     Attributes:
-        ways: Classes a task, the width of the head.
+        ways: Classes per task, the width of the head.
         filters: Channels of every block.
         shape: Height, width and channels of the images.
     """
@@ -111,12 +112,13 @@ class ConvNet:
 
     @property
     def features(self) -> int:
+        """Return the number of inputs of the head."""
         places = 1 if self.pooling == "stride" else self._side(self.shape[0]) * self._side(self.shape[1])
         return self.filters * places
 
     @property
     def shapes(self) -> Shapes:
-        """Of every parameter, in their order."""
+        """Return the shape of every parameter in order."""
         out: Shapes = {}
         channels = self.shape[2]
         for block in range(self.blocks):
@@ -126,7 +128,10 @@ class ConvNet:
         return out | {"head.weight": (self.ways, self.features), "head.bias": (self.ways,)}
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-        """Fresh parameters on the CPU: He-normal convolutions, a head of standard deviation 0.1, zero biases."""
+        """Return new parameters on the CPU.
+
+        Convolutions are He-normal, the head is normal with standard deviation 0.1, and biases are zero.
+        """
         generator = torch.Generator().manual_seed(seed)
         params: Params = {}
         channels = self.shape[2]
@@ -142,19 +147,20 @@ class ConvNet:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
+        """Return the convolutions and the head in order."""
         blocks = [f"blocks.{block}.conv" for block in range(self.blocks)]
         convolutions = [Layer(name, f"{name}.weight", None, self._stride, padding=1) for name in blocks]
         return (*convolutions, Layer("head", "head.weight", "head.bias"))
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
-        """Logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1].
+        """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1].
 
-        A convolution bias would be cancelled by the normalisation that follows, so there is none.
+        Convolutions have no bias, because the normalisation that follows would cancel it.
         """
         return self.traced(params, x, {})[0]
 
     def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
-        """See :class:`Layered`."""
+        """Return the logits and the layer inputs; see :meth:`Layered.traced`."""
         inputs: Params = {}
         for block in range(self.blocks):
             name = f"blocks.{block}.conv"
@@ -170,15 +176,15 @@ class ConvNet:
 
 @dataclass(frozen=True)
 class MLP:
-    """Linear layers with an activation between them; without hidden layers, multinomial logistic regression.
+    """A multilayer perceptron, or a multinomial logistic regression if it has no hidden layers.
 
-    The images of a set do not meet in it (there is no batch normalisation).
+    The images of a set do not interact, because there is no batch normalisation.
 
     Attributes:
-        ways: Classes a task, the width of the head.
-        hidden: Widths of the hidden layers, first to last; ``()`` is the linear model.
+        ways: Classes per task, the width of the head.
+        hidden: Widths of the hidden layers in order; ``()`` is the linear model.
         shape: Height, width and channels of the images.
-        shrink: Images are averaged over squares of this side first.
+        shrink: Side, in pixels, of the squares over which images are averaged first.
     """
 
     ways: int
@@ -202,17 +208,18 @@ class MLP:
 
     @property
     def features(self) -> int:
-        """Numbers that the first layer reads."""
+        """Return the number of inputs of the first layer."""
         return self.shape[0] * self.shape[1] * self.shape[2] // self.shrink**2
 
     @property
     def layers(self) -> tuple[Layer, ...]:
+        """Return the hidden layers and the head in order."""
         names = [*(f"layers.{index}" for index in range(len(self.hidden))), "head"]
         return tuple(Layer(name, f"{name}.weight", f"{name}.bias") for name in names)
 
     @property
     def shapes(self) -> Shapes:
-        """Of every parameter, in their order."""
+        """Return the shape of every parameter in order."""
         out: Shapes = {}
         width = self.features
         for layer, units in zip(self.layers, (*self.hidden, self.ways), strict=True):
@@ -221,7 +228,10 @@ class MLP:
         return out
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-        """Fresh parameters on the CPU: He-normal hidden layers, a head of standard deviation 0.1, zero biases."""
+        """Return new parameters on the CPU.
+
+        Hidden layers are He-normal, the head is normal with standard deviation 0.1, and biases are zero.
+        """
         generator = torch.Generator().manual_seed(seed)
         params: Params = {}
         width = self.features
@@ -233,11 +243,11 @@ class MLP:
         return {name: value.to(dtype) for name, value in params.items()}
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
-        """Logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
+        """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
         return self.traced(params, x, {})[0]
 
     def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
-        """See :class:`Layered`."""
+        """Return the logits and the layer inputs; see :meth:`Layered.traced`."""
         x = x.unflatten(3, (-1, self.shrink)).unflatten(2, (-1, self.shrink)).mean((3, 5)).flatten(1)
         inputs: Params = {}
         for index in range(len(self.hidden)):
@@ -259,8 +269,9 @@ def _shifted(x: Tensor, name: str, shifts: Params) -> Tensor:
 
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float = BATCH_NORM_EPSILON) -> Tensor:
-    """Batch normalisation with the statistics of the batch at hand, spelt out: the fused kernel has no fast forward
-    derivative of its backward.
+    """Normalise ``x`` with the statistics of the current batch.
+
+    The operation is written out because the fused kernel has no fast forward-mode derivative of its backward pass.
 
     Args:
         x: ``(n, channels, ...)``.

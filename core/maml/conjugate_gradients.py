@@ -1,10 +1,10 @@
-"""Conjugate gradients for a batch of symmetric systems, with residual replacement.
+"""Solve a batch of symmetric systems by conjugate gradients with residual replacement.
 
-The recurrence of conjugate gradients updates the residual without looking at x. In finite precision it departs from the
-true residual ``b - A x`` by about the rounding error of ``A x`` (Greenbaum 1997) and can fall below any tolerance while
-the true one does not. Therefore the true residual decides: where it is still above the tolerance when the recursive
-residual has met it, it replaces the recursive one and the iteration restarts from it (van der Vorst and Ye 2000), until
-it meets the tolerance or no longer falls.
+The recurrence of conjugate gradients updates the residual without using x. In finite precision it deviates from the
+true residual ``b - A x`` by about the rounding error of ``A x`` (Greenbaum 1997), and can fall below any tolerance
+while the true residual does not. The true residual therefore decides convergence: if it is above the tolerance when the
+recursive residual is not, it replaces the recursive residual and the iteration restarts (van der Vorst and Ye 2000),
+until it meets the tolerance or no longer decreases.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ BatchProduct = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class BatchSolution:
-    """Solutions of T systems with P unknowns each, and how well they are solved.
+    """A batch of solutions of T systems with P unknowns each, with convergence diagnostics.
 
     Attributes:
         x: ``(T, P)``.
         residual: ``|b - A x| / |b|``, ``(T,)``, 0 where b is 0; the recursive one if the solve was not verified.
         converged: Whether ``residual`` is at most the tolerance, ``(T,)``.
-        indefinite: Whether a direction of curvature at most 0 was met, which ended the solve of that system, ``(T,)``.
+        indefinite: Whether a direction of nonpositive curvature was found, which ends the solve of that system,
+            ``(T,)``.
         stagnated: Whether rounding keeps the residual above the tolerance, ``(T,)``: the last restart from the true
             residual met the tolerance by its recursive residual, but did not lower the true one.
         replacements: Restarts from the true residual, ``(T,)``.
@@ -63,9 +64,9 @@ def solve_batch(
         product: ``v -> A v``, ``(T, P)`` to ``(T, P)``.
         b: ``(T, P)``.
         tolerance: Relative residual to stop at.
-        iterations: Most iterations; the products for true residuals come on top.
+        iterations: Maximum number of iterations, not counting the products for true residuals.
         precondition: ``v -> M v``, M positive definite and close to the inverse of A.
-        verify: Whether to compute true residuals. Off for a caller that only needs a descent direction.
+        verify: Whether to compute true residuals. False suffices if only a descent direction is needed.
         on_iteration: Called with the number of iterations and the recursive relative residuals ``(T,)``.
     """
     norm = b.norm(dim=-1)
@@ -115,7 +116,7 @@ def solve_batch(
 
 @dataclass(frozen=True)
 class _Record:
-    """``alphas``, ``betas`` and ``quotients`` of :class:`BatchSolution`, over all restarts."""
+    """A record of ``alphas``, ``betas`` and ``quotients`` of :class:`BatchSolution` over all restarts."""
 
     alphas: list[Tensor]
     betas: list[Tensor]
@@ -134,12 +135,12 @@ def _iterate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run conjugate gradients (Hestenes and Stiefel 1952) for ``A x = r`` where ``active``, from x = 0.
 
-    It ends where the norm of the recursive residual is at most ``target``, ``(T,)``, where curvature at most 0 is met,
-    or after ``iterations``, those already on ``record`` included.
+    A system ends if the norm of its recursive residual is at most ``target``, ``(T,)``, or if nonpositive curvature is
+    found. All systems end after ``iterations`` iterations, including those already in ``record``.
 
     Returns:
-        x ``(T, P)``, 0 where not active; norms of the recursive residuals ``(T,)``; where curvature at most 0 was met
-        ``(T,)``.
+        x ``(T, P)``, 0 where not active; norms of the recursive residuals ``(T,)``; whether nonpositive curvature was
+        found ``(T,)``.
     """
     x, size, indefinite = torch.zeros_like(r), r.norm(dim=-1), torch.zeros_like(active)
     p = z = precondition(r) if precondition else r

@@ -1,7 +1,7 @@
-"""The cost of trainings and edits: in meta-gradients, and in seconds at a measured pace.
+"""Compute the cost of trainings and edits in meta-gradients, and in seconds at a measured pace.
 
-A meta-gradient is the gradient of one task through its adaptation. Seconds depend on the machine and its load; the
-number of passes over tasks does not. Every prediction of a duration is :func:`seconds_of` a :class:`Cost`.
+A meta-gradient is the gradient of one task through its adaptation. Seconds depend on the machine and its load, but the
+number of passes over tasks does not. Every predicted duration is computed by :func:`seconds_of` from a :class:`Cost`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from core.maml.settings import TrainSettings
 
 PRODUCT = 2.0
-"""Meta-gradients per curvature product: one more forward and backward pass each. Measured: 1.4 to 2."""
+"""Meta-gradients per curvature product, which takes a second forward and backward pass. Measured: 1.4 to 2."""
 EVALUATION = 0.5
 """Meta-gradients per evaluation: adaptation and query loss without the backward pass."""
 LINE_SEARCH = 1.3
@@ -22,7 +22,7 @@ SUPPORT_ROW, QUERY_ROW = 3.2, 1.1
 
 @dataclass(frozen=True)
 class Cost:
-    """A number of passes over single tasks.
+    """A count of passes over single tasks.
 
     Attributes:
         gradients: Passes with the derivative of the query loss.
@@ -49,12 +49,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Pace:
-    """The seconds per pass over one task on this machine.
+    """A measurement of the seconds per pass over one task on this machine.
 
     Attributes:
         gradient: Seconds per meta-gradient.
-        product, evaluation: Seconds per pass of the other kinds; None: derived from ``gradient`` by :data:`PRODUCT`
-            and :data:`EVALUATION`.
+        product, evaluation: Seconds per pass of the other kinds. If None, they are derived from ``gradient`` by
+            :data:`PRODUCT` and :data:`EVALUATION`.
     """
 
     gradient: float
@@ -70,11 +70,11 @@ def seconds_of(cost: Cost, pace: Pace) -> float:
 
 
 def training_passes(settings: TrainSettings, tasks: int) -> Cost:
-    """Return the cost of training on ``tasks`` tasks, if the L-BFGS refinement uses all its iterations."""
+    """Return the cost of training on ``tasks`` tasks, assuming that the L-BFGS refinement uses all its iterations."""
     adam = settings.iterations * min(settings.meta_batch, tasks)
     return Cost(gradients=adam + settings.polish * LINE_SEARCH * tasks)
 
 
 def training_cost(settings: TrainSettings, tasks: int) -> float:
-    """Return :func:`training_passes` in meta-gradients."""
+    """Return the cost of :func:`training_passes` in meta-gradients."""
     return training_passes(settings, tasks).meta_gradients

@@ -1,29 +1,29 @@
-"""EK-FAC: an inverse of the inner problem's curvature that is built once and then costs a few small products.
+"""Approximate the inverse curvature of the inner problem by EK-FAC, which is built once and then cheap to apply.
 
-The curvature is the Fisher matrix of the inner loss of one task (:mod:`core.maml.objective`), which for the
-cross-entropy is its Gauss-Newton matrix,
+The curvature is the Fisher matrix of the inner loss of one task (:mod:`core.maml.objective`), which equals the
+Gauss-Newton matrix for the cross-entropy,
 
     ``F = (1 / S) sum_z s_z sum_c p_c(z) g_zc g_zc^T``,
 
-with p_c(z) the model's own probability of class c for row z and g_zc the gradient of -log p_c(z) by the
-parameters. The sum over classes is taken in full; nothing is sampled. The approximation (George et al. 2018, "Fast
-approximate natural gradient descent in a Kronecker-factored eigenbasis") keeps one block per layer and, in it, the
-diagonal in the basis that K-FAC would use:
+where p_c(z) is the predicted probability of class c for row z, and g_zc is the gradient of -log p_c(z) with respect to
+the parameters. The sum over classes is exact, without sampling. The approximation (George et al. 2018, "Fast
+approximate natural gradient descent in a Kronecker-factored eigenbasis") has one block per layer, which is diagonal in
+the eigenbasis of K-FAC:
 
-- The gradient of row z by a layer's weight is ``sum_t g_t a_t^T``: a_t the layer's input at place t, with a 1 below
-  it where there is a bias, g_t the gradient by the layer's output there. A linear layer has one place, a
-  convolution one for every patch (Grosse and Martens 2016, KFC).
+- The gradient of row z with respect to the weight of a layer is ``sum_t g_t a_t^T``, where a_t is the layer input at
+  position t (with a 1 appended if there is a bias) and g_t is the gradient with respect to the layer output at t. A
+  linear layer has one position, a convolution has one per patch (Grosse and Martens 2016, KFC).
 - U_A and U_G are the eigenvectors of the weighted sums of ``a_t a_t^T`` and ``g_t g_t^T`` over rows, classes and
-  places. KFC's scalings (1 / number of places, homogeneity) move eigenvalues only, and those are not used.
+  positions. The scalings of KFC (1 / number of positions, homogeneity) change only the eigenvalues, which are not used.
 - The eigenvalue of the pair (i, j) is the second moment itself:
   ``(1 / S) sum_z s_z sum_c p_c(z) ((U_G^T (sum_t g_t a_t^T) U_A)_ij)^2``.
 
-Parameters of no layer (scale and shift of a batch normalisation) get the diagonal of F, exactly.
+For parameters outside these layers (scale and shift of batch normalisation), the exact diagonal of F is used.
 
-Batch normalisation makes the logits of one row depend on all rows. For the blocks of the layers, rows are treated as
-independent, as is usual: for each class c the gradient of ``sum_z -log p_c(z)`` is taken by all outputs of a layer,
-and what falls on the outputs of row z counts as the gradient of row z. Where the rows do not meet, as in
-:class:`core.maml.backbone.MLP`, that is exact. The diagonal of the other parameters makes no such assumption.
+Batch normalisation makes the logits of one row depend on all rows. The layer blocks treat rows as independent, as is
+usual: for each class c, the gradient of ``sum_z -log p_c(z)`` with respect to all outputs of a layer is computed, and
+its part at the outputs of row z is used as the gradient of row z. This is exact if rows do not interact, as in
+:class:`core.maml.backbone.MLP`. The diagonal of the other parameters does not make this assumption.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ Apply = Callable[[Params], Params]
 
 
 def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tensor, shift: float | Tensor) -> Apply:
-    """``v -> (EKFAC(F) + shift I)^-1 v`` for one task; with vmap over (theta, x, weights, v), for several.
+    """Return the function ``v -> (EKFAC(F) + shift I)^-1 v`` of one task.
 
-    Memory is that of ``ways`` backward passes through the S rows. Time is that of ``ways`` passes, or of
-    ``(S + 1) ways`` if there are parameters of no layer.
+    Use vmap over (theta, x, weights, v) for several tasks. The memory is that of ``ways`` backward passes through the
+    S rows. The time is that of ``ways`` passes, or of ``(S + 1) ways`` passes if some parameters belong to no layer.
 
     Args:
         network: A :class:`Layered` network.
-        theta: Where F is taken: the adapted parameters.
+        theta: Adapted parameters, at which F is evaluated.
         x: Support images ``(S, channels, height, width)``.
-        weights: s, ``(S,)``, none negative.
-        shift: Added to F; positive. A tensor may be one number per task under vmap; where that is not positive the
-            result is NaN, as vmap cannot raise.
+        weights: Nonnegative weights s, ``(S,)``.
+        shift: Positive number that is added to the diagonal of F. It can be a tensor with one value per task under
+            vmap; values that are not positive then yield NaN, because code under vmap cannot raise.
 
     Returns:
-        A function of a dictionary with the names and shapes of ``theta``, to another such.
+        A function that maps a dictionary with the names and shapes of ``theta`` to another one.
 
     Raises:
         UserError: the network is not :class:`Layered`, or the number ``shift`` is not positive.
@@ -79,7 +79,11 @@ def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tenso
 
 
 def layered(network: Network | Layered) -> Layered:
-    """The same network; errors as in :func:`inverse`."""
+    """Return ``network`` if it is layered.
+
+    Raises:
+        UserError: the network is not :class:`Layered`.
+    """
     if isinstance(network, Layered):
         return network
     raise UserError(
@@ -90,7 +94,7 @@ def layered(network: Network | Layered) -> Layered:
 
 
 def _layer_blocks(network: Layered, theta: Params, x: Tensor, weights: Tensor, shift: float | Tensor) -> list[Apply]:
-    """The inverse of each layer's block, from and to that layer's share of the parameters."""
+    """Return the inverse of the block of each layer, as a function of the parameters of that layer."""
     inputs = network.traced(theta, x, {})[1]
     zeros = {layer.name: _no_shift(layer, theta[layer.weight], inputs[layer.name]) for layer in network.layers}
     logs, back = vjp(lambda shifts: -F.log_softmax(network.traced(theta, x, shifts)[0], -1), zeros)[:2]
@@ -107,11 +111,11 @@ def _layer_blocks(network: Layered, theta: Params, x: Tensor, weights: Tensor, s
 def _block(
     layer: Layer, weight: Tensor, inputs: Tensor, gradients: Tensor, mass: Tensor, shift: float | Tensor
 ) -> Apply:
-    """One layer's inverse.
+    """Return the inverse of the block of one layer.
 
     Args:
-        inputs: ``(S, ...)``.
-        gradients: By the layer's output, ``(ways, S, ...)``.
+        inputs: Layer inputs ``(S, ...)``.
+        gradients: Gradients with respect to the layer output, ``(ways, S, ...)``.
         mass: s_z p_c(z) / S, ``(ways, S)``.
     """
     a = _places(layer, weight, inputs)
@@ -120,7 +124,7 @@ def _block(
     u_g = _eigenvectors((mass.sqrt()[..., None, None] * g).mT.flatten(0, 2))
     rotated = (u_g.mT @ g) @ (u_a.mT @ a).mT
     eigenvalues = torch.einsum("cz,czij->ij", mass, rotated * rotated)
-    # Both bases may be thin: F is 0 on all that they leave out, where the inverse is 1 / shift.
+    # Both bases may be thin: F is 0 on their orthogonal complement, where the inverse is 1 / shift.
     change = 1 / (eigenvalues + shift) - 1 / shift
 
     def apply(v: Params) -> Params:
@@ -136,26 +140,26 @@ def _block(
 
 
 def _diagonal(network: Layered, theta: Params, x: Tensor, weights: Tensor) -> Params:
-    """The diagonal of F for the parameters of no layer, exactly: one backward pass per row and class."""
+    """Return the exact diagonal of F for parameters outside the layers, with one backward pass per row and class."""
     taken = {name for layer in network.layers for name in (layer.weight, layer.bias)}
     others = {name: value for name, value in theta.items() if name not in taken}
     if not others:
         return {}
     logs, back = vjp(lambda values: -F.log_softmax(network({**theta, **values}, x), -1), others)[:2]
     ones = torch.eye(logs.numel(), dtype=logs.dtype, device=logs.device).view(-1, *logs.shape)
-    # The classes of one row at a time, to keep the memory of the layers' blocks.
+    # Process the classes of one row at a time, so that the memory does not exceed that of the layer blocks.
     (gradients,) = vmap(back, chunk_size=logs.shape[-1])(ones)
     mass = _mass(logs, weights).flatten()
     return {name: torch.einsum("k,k...->...", mass, value * value) for name, value in gradients.items()}
 
 
 def _mass(logs: Tensor, weights: Tensor) -> Tensor:
-    """s_z p_c(z) / S, ``(S, ways)``, of -log p."""
+    """Return s_z p_c(z) / S, ``(S, ways)``, from -log p."""
     return torch.exp(-logs) * weights[:, None] / len(weights)
 
 
 def _no_shift(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
-    """Zeros of the shape of the layer's output."""
+    """Return zeros of the shape of the layer output."""
     sides = [
         (n + 2 * layer.padding - k) // layer.stride + 1 for n, k in zip(inputs.shape[2:], weight.shape[2:], strict=True)
     ]
@@ -163,7 +167,7 @@ def _no_shift(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _places(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
-    """What the layer multiplies its weight with: ``(S, columns of the weight, places)``, a 1 below for a bias."""
+    """Return the factors of the layer weight, ``(S, columns of the weight, positions)``, with a row of 1 for a bias."""
     a = inputs[..., None]
     if weight.dim() == 4:
         a = F.unfold(inputs, tuple(weight.shape[2:]), padding=layer.padding, stride=layer.stride)
@@ -171,9 +175,9 @@ def _places(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _eigenvectors(rows: Tensor) -> Tensor:
-    """Orthonormal eigenvectors ``(d, r)`` of ``rows^T rows`` for ``rows`` of shape ``(m, d)``; r = min(m, d).
+    """Return the orthonormal eigenvectors ``(d, r)`` of ``rows^T rows``, for ``rows`` ``(m, d)`` and r = min(m, d).
 
-    Fewer rows than columns (few images, many pixels) have a thin singular basis at a fraction of the cost.
+    With fewer rows than columns (few images, many pixels), a thin singular value decomposition is much cheaper.
     """
     if len(rows) < rows.shape[1]:
         return torch.linalg.svd(rows, full_matrices=False).Vh.mT

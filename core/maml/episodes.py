@@ -1,4 +1,4 @@
-"""From task lists to tensors: tasks of equal shape are stacked into chunks that one batched program runs."""
+"""Convert task lists to tensors, with tasks of equal shape stacked into chunks for batched computation."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from core.tasks.tasklist import TaskList
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Some tasks of equal shape.
+    """A chunk of T tasks of equal shape.
 
     Attributes:
-        positions: ``(T,)`` positions of these tasks in the task list.
+        positions: Positions of the tasks in the task list, ``(T,)``.
         task: Tensors with a first axis of length T.
     """
 
@@ -37,25 +37,25 @@ class Chunk:
 
 Out = TypeVar("Out")
 OnChunk = Callable[[int], None]
-"""Told the number of tasks after each chunk, for progress and cancelling."""
+"""A callback that receives the number of tasks after each chunk, for progress and cancellation."""
 
 
 def no_progress(tasks: int) -> None:
-    """Who wants to know of no chunk."""
+    """Ignore the progress."""
 
 
 class ChunkCache(Protocol):
-    """Keeps what chunks gave, so that interrupted work goes on from there."""
+    """A cache of chunk results, so that interrupted work resumes without recomputing them."""
 
     def get(self, key: str) -> list[np.ndarray] | None:
-        """What was kept under a name."""
+        """Return the arrays that are stored for a key, or None."""
 
     def put(self, key: str, arrays: list[np.ndarray]) -> None:
-        """Keep something."""
+        """Store arrays for a key."""
 
 
 def get_or_compute(memory: ChunkCache, key: str, compute: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
-    """What was kept under a name, else what ``compute`` gives, which is kept."""
+    """Return the arrays that are stored for a key, or compute and store them."""
     kept = memory.get(key)
     if kept is None:
         kept = compute()
@@ -65,7 +65,13 @@ def get_or_compute(memory: ChunkCache, key: str, compute: Callable[[], list[np.n
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Tasks of equal shape: positions ``(T,)``; rows of the table, image positions, labels, weights ``(T, S + Q)``."""
+    """A group of T tasks of equal shape.
+
+    Attributes:
+        positions: Positions of the tasks in the task list, ``(T,)``.
+        rows, images, labels, weights: Rows of the task table, image positions, labels and weights, ``(T, S + Q)``.
+        support: Number of support rows, S.
+    """
 
     positions: np.ndarray
     rows: np.ndarray
@@ -75,9 +81,9 @@ class _Group:
     support: int
 
 
-_ROUNDS = 8  # of chunks between two exchanges: fewer, and processes wait for each other; more, and memory grows
+_ROUNDS = 8  # rounds of chunks between two exchanges; fewer make processes wait, more take more memory
 _Piece = tuple[_Group, np.ndarray]
-"""A group, and which of its tasks."""
+"""A group and the indices of some of its tasks."""
 
 
 def _tasks(pieces: Sequence[_Piece]) -> int:
@@ -85,18 +91,19 @@ def _tasks(pieces: Sequence[_Piece]) -> int:
 
 
 class Episodes:
-    """The tensors of a task list, made chunk by chunk, so that memory follows the chunk and not the list.
+    """A dataset that builds the tensors of a task list chunk by chunk, so that memory depends on the chunk size only.
 
-    This is also the one place that runs through tasks: everything else says what to do with a chunk (:meth:`summed`,
-    :meth:`collected`). On a CPU every thread that PyTorch may use takes chunks of its own: threads that share every
-    single operation wait for each other at each, which on a machine with other work to do costs more than the work.
-    So does every process of :func:`core.runtime.distributed.world`; all of them then have the results of all chunks.
+    All iteration over tasks takes place in this class; callers only define what to compute for a chunk
+    (:meth:`summed`, :meth:`collected`). On a CPU, every PyTorch thread processes separate chunks. If all threads shared
+    every operation instead, they would wait for each other at each one, which costs more than the work itself on a busy
+    machine. Every process of :func:`core.runtime.distributed.world` also processes separate chunks; afterwards all
+    processes have the results of all chunks.
 
     Args:
-        tasks: The tasks; only rows of positive or zero weight as they stand, none is dropped.
-        images: The images they name.
-        device, dtype: Where and how precisely to compute.
-        chunk: Tasks run at once.
+        tasks: The tasks. Rows of weight 0 are kept.
+        images: The images that the tasks refer to.
+        device, dtype: Device and floating-point type of the computation.
+        chunk: Maximum number of tasks per chunk.
     """
 
     def __init__(
@@ -109,19 +116,22 @@ class Episodes:
         chunk: int = 8,
     ) -> None:
         self.tasks, self.device, self.dtype, self.chunk = tasks, torch.device(device), dtype, chunk
-        self._images = images.images  # maybe a memory map: what a chunk needs is read when it is made
+        self._images = images.images  # possibly a memory map, so images are read only when a chunk is built
         self._groups = _group(tasks, images)
 
     def __len__(self) -> int:
         return len(self.tasks)
 
     def chunks(self, positions: np.ndarray | None = None) -> Iterator[Chunk]:
-        """All tasks, or those at ``positions``, in chunks of one shape; on every process all of them."""
+        """Yield all tasks, or those at ``positions``, in chunks of equal shape; every process receives all chunks."""
         for piece in self._pieces(positions):
             yield self._tensors(*piece)
 
     def _pieces(self, positions: np.ndarray | None, workers: int = 1) -> list[_Piece]:
-        """What makes a chunk each; about equally many tasks, and as many chunks for every worker."""
+        """Return the pieces that become chunks.
+
+        They have about the same number of tasks, and their number is a multiple of ``workers`` if possible.
+        """
         pieces = []
         for group in self._groups:
             here = np.arange(len(group.positions))
@@ -136,13 +146,13 @@ class Episodes:
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def _rounds(self, positions: np.ndarray | None) -> list[Sequence[_Piece]]:
-        """Pieces in rounds of one a process."""
+        """Return the pieces in rounds, with one piece per process in each round."""
         return world().rounds(self._pieces(positions, self._threads() * world().size))
 
     def _each(self, function: Callable[[Chunk], Out], rounds: list[Sequence[_Piece]]) -> Iterator[Out]:
-        """What ``function`` gives for this process's chunk of every round, in order.
+        """Yield the result of ``function`` for the chunk of this process in every round, in order.
 
-        On a CPU several threads call ``function`` at once.
+        On a CPU several threads call ``function`` concurrently.
         """
         workers, rank = self._threads(), world().rank
         pieces = [pieces[rank] for pieces in rounds if rank < len(pieces)]
@@ -154,7 +164,7 @@ class Episodes:
         try:
             for piece in pieces:
                 waiting.append(_pool(workers).submit(lambda at: function(self._tensors(*at)), piece))
-                if len(waiting) > workers:  # not further ahead, so that memory does not follow the number of tasks
+                if len(waiting) > workers:  # bound the queue, so that memory does not grow with the tasks
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -168,13 +178,13 @@ class Episodes:
         positions: np.ndarray | None = None,
         on_chunk: OnChunk = no_progress,
     ) -> list[Tensor]:
-        """Sums over all chunks of what ``function`` gives for each, added up in their order."""
+        """Return the sums of the results of ``function`` over all chunks, added in chunk order."""
         here, rounds, sums = world(), self._rounds(positions), list[Tensor]()
         with here.sync_errors():
             for parts, pieces in zip(self._each(function, rounds), rounds, strict=False):
                 sums = [one + two for one, two in zip(sums, parts, strict=True)] if sums else list(parts)
                 on_chunk(_tasks(pieces))
-        if rounds and len(rounds[0]) < here.size:  # some had nothing to do
+        if rounds and len(rounds[0]) < here.size:  # some processes had no chunk
             shapes = here.broadcast([(part.shape, part.dtype) for part in sums])
             sums = sums or [torch.zeros(shape, dtype=dtype, device=self.device) for shape, dtype in shapes]
         return here.sum(sums)
@@ -186,7 +196,10 @@ class Episodes:
         on_chunk: OnChunk = no_progress,
         memory: ChunkCache | None = None,
     ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-        """What ``function`` gives for every chunk, as arrays that have its tasks as their first axis."""
+        """Yield the positions of the tasks of every chunk and the results of ``function`` as arrays.
+
+        The first axis of every array is that of the tasks. With ``memory``, results are read from it or stored in it.
+        """
 
         def arrays(chunk: Chunk) -> list[np.ndarray]:
             def compute() -> list[np.ndarray]:
@@ -208,26 +221,26 @@ class Episodes:
                     yield group.positions[part], shares[rank][turn]
 
     def same_shape_positions(self, count: int) -> np.ndarray:
-        """Positions of at most that many tasks of the most frequent shape."""
+        """Return the positions of at most ``count`` tasks of the most frequent shape."""
         return max((group.positions for group in self._groups), key=len)[:count]
 
     def count(self, positions: np.ndarray | None = None) -> int:
-        """How many tasks :meth:`chunks` will yield in all; the unit of progress."""
+        """Return the total number of tasks that :meth:`chunks` yields, which is the unit of progress."""
         return len(self) if positions is None else len(positions)
 
     def rows(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the task table that belong to the tasks of one chunk: support ``(T, S)`` and query ``(T, Q)``."""
+        """Return the rows of the task table of the tasks of one chunk: support ``(T, S)`` and query ``(T, Q)``."""
         group = next(g for g in self._groups if np.isin(positions, g.positions).all())
         rows = group.rows[np.searchsorted(group.positions, positions)]
         return rows[:, : group.support], rows[:, group.support :]
 
     def at(self, positions: np.ndarray) -> Task:
-        """The tensors of tasks of one shape."""
+        """Return the tensors of the tasks at ``positions``, which must have the same shape."""
         (group,) = (g for g in self._groups if np.isin(positions[0], g.positions))
         return self._tensors(group, np.searchsorted(group.positions, positions)).task
 
     def with_weights(self, weights: np.ndarray) -> Episodes:
-        """The same tasks with other weights; ``weights`` is ``(rows of the table,)``."""
+        """Return the same tasks with other weights, ``(rows of the table,)``."""
         table = self.tasks.rows.assign(weight=weights)
         other = object.__new__(Episodes)
         other.tasks, other.device, other.dtype, other.chunk = TaskList(table), self.device, self.dtype, self.chunk
@@ -267,10 +280,10 @@ def _group(tasks: TaskList, images: ImageSet) -> list[_Group]:
 
 @lru_cache(maxsize=1)
 def _pool(workers: int) -> ThreadPoolExecutor:
-    """Threads that compute each on its own, without helpers."""
+    """Return a pool of threads that each run PyTorch operations on a single thread."""
     pool = ThreadPoolExecutor(workers, "chunk", initializer=lambda: torch.set_num_threads(1))
     list(pool.map(lambda _: None, range(workers)))
-    torch.set_num_threads(workers)  # what one thread sets becomes the rule for those that PyTorch has yet to meet
+    torch.set_num_threads(workers)  # undo the default that the workers set for threads new to PyTorch
     return pool
 
 
@@ -278,12 +291,12 @@ Tensors = TypeVar("Tensors")
 
 
 def batched(function: Callable[[Params, Tensors], Out]) -> Callable[[Params, Tensors], Out]:
-    """Lift ``function(params, task)`` to chunks: parameters shared, everything else along the first axis."""
+    """Return ``function(params, task)`` vectorised over the first axis of a chunk, with shared parameters."""
     return vmap(function, in_dims=(None, 0))
 
 
 def total(function: Callable[[Params, Tensors], Tensor]) -> Callable[[Params, Tensors], Tensor]:
-    """``function(params, task)`` summed over the tasks of a chunk."""
+    """Return ``function(params, task)`` summed over the tasks of a chunk."""
 
     def summed(params: Params, chunk: Tensors) -> Tensor:
         return batched(function)(params, chunk).sum(0)

@@ -1,4 +1,4 @@
-"""How good a model is on held-out tasks."""
+"""Evaluate a model on held-out tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from core.maml.passes import passes_of
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over tasks with its 95 % confidence interval (Student's t; tasks are the sample)."""
+    """A mean over tasks with its 95 % confidence interval (Student's t, with tasks as the sample)."""
 
     mean: float
     low: float
@@ -28,7 +28,7 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float] | np.ndarray) -> Interval:
-        """The interval of the mean of ``values``; of no width where there is only one."""
+        """Return the interval of the mean of ``values``; its width is 0 for a single value."""
         array = np.asarray(values, dtype=np.float64)
         mean = float(array.mean())
         if len(array) < 2:
@@ -39,12 +39,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model makes of the query images after adaptation.
+    """A set of predictions and metrics on the query images after adaptation.
 
     Attributes:
-        rows: One row a query row of the task list: task_id, image_id, label, class, loss (nats), predicted (label),
-            confidence (probability of ``label``).
-        accuracy, loss: ``(T,)``: share right and mean loss, in the order of the task list.
+        rows: Table with one row per query row of the task list: task_id, image_id, label, class, loss (nats),
+            predicted (label), confidence (probability of ``label``).
+        accuracy, loss: Accuracy and mean loss (nats) per task, ``(T,)``, in the order of the task list.
     """
 
     rows: pd.DataFrame
@@ -53,10 +53,12 @@ class Evaluation:
 
     @property
     def mean_accuracy(self) -> Interval:
+        """Return the mean accuracy over tasks with its interval."""
         return Interval.of(self.accuracy)
 
     @property
     def mean_loss(self) -> Interval:
+        """Return the mean loss over tasks, in nats, with its interval."""
         return Interval.of(self.loss)
 
     def summary(self) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class Evaluation:
 
 
 def evaluate(model: Bilevel, params: Params, episodes: Episodes, on_chunk: OnChunk = no_progress) -> Evaluation:
-    """Adapt to every task's support set and measure on its query set, every query row counting the same."""
+    """Adapt to the support set of every task and evaluate on its query set, with equal weight for every query row."""
     table = episodes.tasks.rows
     label = table["label"].to_numpy()
     loss, predicted = np.zeros(len(table)), np.zeros(len(table), dtype=np.int64)

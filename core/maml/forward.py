@@ -1,9 +1,9 @@
-"""Forward-mode derivatives that several threads may ask for at once.
+"""Compute forward-mode derivatives safely from several threads.
 
-PyTorch counts the levels of forward mode once for the whole process, in plain globals. Two threads that are in it at
-the same time pair each other's levels, and one of them fails with "Trying to access a forward AD level with an invalid
-index". The threads of :class:`core.maml.episodes.Episodes` therefore take turns here; reverse mode knows no such levels
-and stays parallel.
+PyTorch counts the levels of forward mode in global variables of the process. If two threads use forward mode at the
+same time, their levels get mixed up, and one of them fails with "Trying to access a forward AD level with an invalid
+index". A lock therefore serialises the threads of :class:`core.maml.episodes.Episodes` in this module. Reverse mode has
+no such levels and stays parallel.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_turn = RLock()  # again by the same thread: an adaptation may be in forward mode inside a pass that is
+_turn = RLock()  # reentrant, because an adaptation can use forward mode within a pass that does
 
 
 def jvp(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...], **options: Any) -> Any:
-    """:func:`torch.func.jvp`, one thread at a time."""
+    """Compute :func:`torch.func.jvp`, one thread at a time."""
     with _alone(primals[0]):
         return torch.func.jvp(function, primals, tangents, **options)
 
 
 def jacfwd(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """:func:`torch.func.jacfwd`, one thread at a time."""
+    """Return the function of :func:`torch.func.jacfwd`, which runs one thread at a time."""
 
     def jacobian(at: Tensor) -> Tensor:
         with _alone(at):
@@ -36,8 +36,10 @@ def jacfwd(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 def _alone(at: Tensor | dict[str, Tensor]) -> AbstractContextManager[Any]:
-    """The lock, on a CPU alone: only there are there several threads of tasks, and only there a backward pass inside
-    runs on the thread that waits for it. On a GPU it has a thread of its own, which would wait for the lock forever.
+    """Return the lock for CPU tensors, and a null context for other devices.
+
+    Tasks run on several threads on a CPU only. A backward pass inside the locked section also runs on the calling
+    thread on a CPU only; on a GPU it has a separate thread, which would wait for the lock forever.
     """
     first = next(iter(at.values())) if isinstance(at, dict) else at
     return _turn if first.device.type == "cpu" else nullcontext()

@@ -1,4 +1,4 @@
-"""A model and its tasks as tensors, on one device and in one precision."""
+"""Provide a model and its tasks as tensors on one device and in one precision."""
 
 from __future__ import annotations
 

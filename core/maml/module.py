@@ -1,8 +1,8 @@
-"""Any network made of PyTorch modules, as a pure function of (parameters, images).
+"""Convert PyTorch modules to pure functions of (parameters, images).
 
-The engine differentiates twice through the adaptation, over many tasks at once, so what a module does must follow
-from its parameters and its input alone. What can be made so is (:func:`prepare`, with a sentence on each change);
-what cannot is refused with the reason, here or by the trial run of :func:`probe`.
+The engine differentiates twice through the adaptation, over many tasks at once, so the output of a module must depend
+only on its parameters and its input. :func:`prepare` changes modules accordingly where possible and describes each
+change. Other modules are rejected with the reason, either by this function or by the trial run of :func:`probe`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from core.maml.objective import Bilevel, Task
 from core.runtime.errors import UserError
 
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
-"""Names of the buffers that batch normalisation keeps."""
+"""Names of the buffers of batch normalisation."""
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _TURNS = RLock()
 _ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
@@ -40,28 +40,29 @@ Out = TypeVar("Out")
 
 
 class BatchStatistics(nn.Module):
-    """Takes the place of a batch normalisation: statistics of the batch at hand, whatever the mode; no state."""
+    """A stateless batch normalisation that uses the statistics of the current batch in every mode."""
 
     def __init__(self, like: _BatchNorm) -> None:
         super().__init__()
         self.weight, self.bias, self.epsilon = like.weight, like.bias, like.eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised ``x``, ``(n, channels, ...)``."""
         return batch_norm(x, self.weight, self.bias, self.epsilon)
 
 
 @dataclass(frozen=True)
 class ModuleNet:
-    """A network by its PyTorch module.
+    """A network that is defined by a PyTorch module.
 
     Attributes:
-        name: Says which network with which numbers: two of one name compute the same.
-        ways: Classes a task, the width of the logits.
+        name: Name with all hyperparameters; networks of equal name and code compute the same function.
+        ways: Classes per task, the width of the logits.
         shape: Height, width and channels of the images.
-        build: Makes the module anew, with fresh parameters from PyTorch's global random numbers.
-        code: Names the code of a factory, so that networks of the same name before and after a change differ.
-        own: The module is one of :mod:`core.maml.architectures`, which hold no constants, so that its shapes can be
-            had without memory for its weights.
+        build: Function that returns a new module, initialised with the global random number generator of PyTorch.
+        code: Hash of the code of a factory, which distinguishes networks of the same name before and after a change.
+        own: Whether the module is one of :mod:`core.maml.architectures`. These have no constants, so their shapes can
+            be determined without memory for the weights.
     """
 
     name: str
@@ -72,7 +73,7 @@ class ModuleNet:
     own: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._prepared  # noqa: B018  # now, as fresh weights cannot be drawn while PyTorch differentiates
+        self._prepared  # noqa: B018  # prepare now, because weights cannot be initialised during differentiation
 
     @cached_property
     def _prepared(self) -> tuple[nn.Module, tuple[str, ...]]:
@@ -83,67 +84,67 @@ class ModuleNet:
 
     @property
     def module(self) -> nn.Module:
-        """The module, prepared."""
+        """Return the prepared module."""
         return self._prepared[0]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was changed to make the module a function, a sentence each."""
+        """Return one sentence per change that made the module a pure function."""
         return self._prepared[1]
 
     @property
     def shapes(self) -> Shapes:
-        """Of every parameter, in the order of ``module.parameters()``."""
+        """Return the shape of every parameter, in the order of ``module.parameters()``."""
         return {name: tuple(value.shape) for name, value in self.module.named_parameters()}
 
     @property
     def aliases(self) -> dict[str, str]:
-        """Further names of shared parameters in a state dict, and the name that :attr:`shapes` has for each."""
+        """Return the further names of shared parameters in a state dict, with the name of each in :attr:`shapes`."""
         first = {id(value): name for name, value in self.module.named_parameters()}
         every = self.module.named_parameters(remove_duplicate=False)
         return {name: first[id(value)] for name, value in every if first[id(value)] != name}
 
     @property
     def constants(self) -> Params:
-        """Buffers that the module reads and never changes."""
+        """Return the buffers, which the module reads but never changes."""
         return dict(self.module.named_buffers())
 
     @cached_property
     def last_linear(self) -> str | None:
-        """Name of the last linear layer by registration."""
+        """Return the name of the last linear layer in registration order, or None."""
         return next((name for name, part in reversed([*self.module.named_modules()]) if _is_linear(name, part)), None)
 
     @property
     def head(self) -> str:
-        """:attr:`last_linear`, which is what ANIL adapts.
+        """Return :attr:`last_linear`, the layer that ANIL adapts.
 
         Raises:
-            UserError: there is none.
+            UserError: the network has no linear layer.
         """
         if self.last_linear is None:
             raise UserError(f"{self.name} has no linear layer, so anil has no head to adapt.", "Use maml.")
         return self.last_linear
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-        """Fresh parameters on the CPU."""
+        """Return new parameters on the CPU."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             module = self.build()
         return {name: value.detach().to(dtype).clone() for name, value in module.named_parameters()}
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
-        """Logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
+        """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
         constants = {
             name: value.to(x.device, x.dtype if value.is_floating_point() else value.dtype)
             for name, value in self.constants.items()
         }
-        # A module is lent its parameters while it runs, so threads take turns. The kernels of attention that are left
-        # out have no forward derivative.
+        # functional_call replaces the parameters of the module while it runs, so only one thread can run it at a time.
+        # The other attention kernels have no forward-mode derivative.
         with _TURNS, sdpa_kernel(SDPBackend.MATH):
             return functional_call(self.module, params | constants, (x,), strict=True)
 
     def state_dict(self, params: Params) -> Params:
-        """A state dict that the module as it was built takes strictly: every name, running statistics as fresh."""
+        """Return a state dict that a new module loads with ``strict=True``; running statistics are initial values."""
         module = self.build().to(next(iter(params.values())).dtype)
         module.load_state_dict(params, strict=False)
         return {name: value.detach().contiguous() for name, value in module.state_dict().items()}
@@ -154,13 +155,13 @@ def _is_linear(name: str, part: nn.Module) -> bool:
 
 
 def prepare(module: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """Change ``module`` in place so that its output follows from parameters and input alone.
+    """Change ``module`` in place so that its output depends only on parameters and input.
 
     Returns:
-        The module, in evaluation mode but for its attention, and a sentence on each kind of change.
+        The module, in evaluation mode except for attention layers, and one sentence per kind of change.
 
     Raises:
-        UserError: it has a part that cannot be made so.
+        UserError: a part of the module cannot be changed accordingly.
     """
     _refuse(module, name)
     notes = []
@@ -178,7 +179,7 @@ def prepare(module: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
         notes.append(f"Dropout is off (layers: {drops}): the loss must be one function of the parameters.")
     module.eval()
     for part in module.modules():
-        if isinstance(part, _ATTENTION):  # in evaluation mode it takes a kernel that has no derivatives
+        if isinstance(part, _ATTENTION):  # evaluation mode would use a kernel without derivatives
             part.training = True
         if isinstance(part, nn.MultiheadAttention):
             part.dropout = 0.0
@@ -228,7 +229,7 @@ def _no(name: str, why: str, fix: str = "Change that part, or use another networ
 
 
 def _replace_batch_norms(module: nn.Module) -> int:
-    """Put :class:`BatchStatistics` in their places; returns how many kept running statistics."""
+    """Replace batch normalisations by :class:`BatchStatistics` and return how many tracked running statistics."""
     made: dict[int, BatchStatistics] = {}
     kept = 0
     for parent in list(module.modules()):
@@ -242,10 +243,10 @@ def _replace_batch_norms(module: nn.Module) -> int:
 
 
 def probe(network: ModuleNet) -> None:
-    """Run the module as the engine will: forward, and forward-over-reverse through one adaptation, two tasks at once.
+    """Run the module as the engine does: forward, and forward-over-reverse through one adaptation of two tasks.
 
     Raises:
-        UserError: it cannot do what the engine needs; says what.
+        UserError: the module does not support an operation that the engine needs; the message says which.
     """
     params = network.init(0)
     generator = torch.Generator().manual_seed(0)
@@ -296,6 +297,6 @@ def _tried(name: str, what: str, function: Callable[[], Out]) -> Out:
         return function()
     except UserError:
         raise
-    except Exception as error:  # the user's code, which may raise anything
+    except Exception as error:  # user code may raise any exception
         said = (str(error).strip().splitlines() or [""])[0]
         raise _no(name, f"{what} ({type(error).__name__}: {said})") from error

@@ -1,13 +1,13 @@
-"""The bilevel objective, and the one place that says what is summed and what is averaged.
+"""Define the bilevel objective, including which terms are sums and which are means.
 
 - Inner loss of task k:  ``L_I(theta) = (1 / S_k) sum_z s_z l(z; theta)`` over the S_k rows of its support set.
 - Outer loss of task k:  ``L_O(lambda) = (1 / Q_k) sum_z q_z l(z; theta_k(lambda))`` over its Q_k query rows.
 - Objective:             ``L(lambda) = sum_k L_O^k(lambda) + delta / 2 |lambda|^2``.
 
-``l`` is the cross-entropy. ``S_k`` and ``Q_k`` count **all** rows, those of weight 0 too: taking something away
-sets its weight to 0 and leaves every other term as it was, which is what the influence estimates are derivatives
-of. The weights act on losses alone; a row of weight 0 still takes part in the batch statistics of its set. Sums
-instead of means are the same thing with all weights multiplied by ``S_k`` and ``Q_k``.
+``l`` is the cross-entropy. ``S_k`` and ``Q_k`` count **all** rows, including those of weight 0: removing a row sets its
+weight to 0 and leaves all other terms unchanged, which is the change that influence estimates differentiate. Weights
+apply to losses only, so a row of weight 0 still contributes to the batch statistics of its set. Using sums instead of
+means is equivalent to multiplying all weights by ``S_k`` and ``Q_k``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from core.maml.backbone import Network, Params
 
 
 class Task(NamedTuple):
-    """The tensors of one task, or of several stacked along a new first axis.
+    """A tuple of the tensors of one task, or of several tasks stacked along a new first axis.
 
     Attributes:
         xs, xq: Support and query images, ``(S, channels, height, width)`` and ``(Q, ...)``.
@@ -39,34 +39,35 @@ class Task(NamedTuple):
 
 
 def row_losses(network: Network, params: Params, x: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of each image, ``(n,)``, in nats."""
+    """Return the cross-entropy of each image, ``(n,)``, in nats."""
     return F.cross_entropy(network(params, x), y, reduction="none")
 
 
 def inner_loss(network: Network, theta: Params, task: Task) -> Tensor:
-    """L_I(theta), a scalar."""
+    """Return the inner loss L_I(theta), a scalar."""
     return (task.s * row_losses(network, theta, task.xs, task.ys)).mean()
 
 
 class Adaptation(Protocol):
-    """How the parameters of a task are reached from the meta-parameters (:mod:`core.maml.adaptation`)."""
+    """An adaptation that maps meta-parameters to the parameters of a task (:mod:`core.maml.adaptation`)."""
 
     def __call__(self, network: Network, params: Params, task: Task) -> Params:
-        """theta_k(lambda), differentiable by ``params`` and ``task.s``; has the parameters of the network alone."""
+        """Return theta_k(lambda), only network parameters, differentiable with respect to ``params`` and ``task.s``."""
         ...
 
 
 @dataclass(frozen=True)
 class Bilevel:
-    """A network with the way it adapts.
+    """A bilevel model of a network and its adaptation.
 
     Attributes:
-        network: Logits from (parameters, images).
-        adaptation: theta_k(lambda).
-        delta: Weight decay of the objective above (which is a sum over tasks).
-        first_order: Take ``d theta_k / d lambda`` as the identity. Values stay as they are; gradients by lambda become
-            the direct gradients of the paper (eq. 2-3), which are the update of first-order MAML (Finn et al. 2017,
-            section 5.2), and second derivatives the direct Hessian. Derivatives by support weights stay whole.
+        network: Function of (parameters, images) that returns logits.
+        adaptation: Function that returns theta_k(lambda).
+        delta: Weight decay of the objective, which is a sum over tasks.
+        first_order: Whether to replace ``d theta_k / d lambda`` by the identity. Values do not change. Gradients with
+            respect to lambda become the direct gradients of the paper (eq. 2-3), which are the update of first-order
+            MAML (Finn et al. 2017, section 5.2), and second derivatives become the direct Hessian. Derivatives with
+            respect to support weights remain exact.
     """
 
     network: Network
@@ -75,7 +76,7 @@ class Bilevel:
     first_order: bool = False
 
     def adapt(self, params: Params, task: Task) -> Params:
-        """theta_k(lambda): parameters after adaptation to the support set."""
+        """Return theta_k(lambda), the parameters after adaptation to the support set."""
         if not self.first_order:
             return self.adaptation(self.network, params, task)
         fixed = {name: value.detach() for name, value in params.items()}
@@ -83,9 +84,9 @@ class Bilevel:
         return {name: params[name] + (value - fixed[name]) for name, value in moved.items()}
 
     def query_logits(self, params: Params, task: Task) -> Tensor:
-        """Logits ``(Q, ways)`` of the query images after adaptation."""
+        """Return the logits ``(Q, ways)`` of the query images after adaptation."""
         return self.network(self.adapt(params, task), task.xq)
 
     def task_loss(self, params: Params, task: Task) -> Tensor:
-        """L_O^k(lambda), a scalar."""
+        """Return the outer loss L_O^k(lambda), a scalar."""
         return (task.q * F.cross_entropy(self.query_logits(params, task), task.yq, reduction="none")).mean()

@@ -1,8 +1,8 @@
-"""The proximal inner problem: its optimum, and products with the inverse of its Hessian, many tasks at once.
+"""Solve the proximal inner problem and apply its inverse Hessian, for many tasks at once.
 
-Both are iterations that stop when every task at hand is solved, which code under ``vmap`` cannot ask. They are
-therefore functions whose ``vmap`` rule calls them again with one axis more in front, until their ``forward`` gets the
-plain tensors of the whole chunk.
+Both operations iterate until every task of the chunk is solved, and code under ``vmap`` cannot branch on such a
+condition. They are therefore autograd functions whose ``vmap`` rule adds a leading axis and calls them again, until
+``forward`` receives the plain tensors of the whole chunk.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ _NEWTON_STEPS, _HALVINGS = 50, 20
 
 @dataclass(frozen=True)
 class Proximal:
-    """``L_I(theta) + proximity / 2 |theta - lambda|^2`` of one task.
+    """An inner problem that minimises ``L_I(theta) + proximity / 2 |theta - lambda|^2`` for one task.
 
     Attributes:
-        tolerance: To which the optimum and the inverse products are found.
+        network: The network of the inner loss.
+        proximity: Weight of the proximal term.
+        tolerance: Relative tolerance of the optimum and of products with the inverse Hessian.
     """
 
     network: Network
@@ -40,35 +42,36 @@ class Proximal:
     tolerance: float
 
     def value(self, theta: Params, params: Params, task: Task) -> Tensor:
+        """Return the objective at ``theta``, a scalar, with lambda = ``params``."""
         distance = torch.stack([((theta[name] - params[name]) ** 2).sum() for name in theta]).sum()
         return inner_loss(self.network, theta, task) + self.proximity / 2 * distance
 
     def gradient(self, theta: Params, params: Params, task: Task) -> Params:
-        """g(theta, lambda, s), by theta."""
+        """Return g(theta, lambda, s), the gradient with respect to theta."""
         slope = grad(lambda at: inner_loss(self.network, at, task))(theta)
         return {name: slope[name] + self.proximity * (theta[name] - params[name]) for name in theta}
 
     def hessian_product(self, vector: Params, theta: Params, task: Task) -> Params:
-        """H_in v, with the exact Hessian of the inner loss."""
+        """Return H_in v, with the exact Hessian of the inner loss."""
         slope = grad(lambda at: inner_loss(self.network, at, task))
         curved = jvp(slope, (theta,), (vector,))[1]
         return {name: curved[name] + self.proximity * vector[name] for name in theta}
 
 
 def proximal_optimum(problem: Proximal, params: Params, task: Task) -> Params:
-    """argmin over theta, a constant: no derivative passes through it.
+    """Return the minimiser theta as a constant, through which no derivative propagates.
 
     Raises:
-        UserError: it was not found to the tolerance.
+        UserError: the solver did not reach the tolerance.
     """
     return unflatten(_Optimum.apply(flatten(params), task.xs, task.ys, task.s, problem, _Shapes.of(params)), params)
 
 
 def inverse_product(problem: Proximal, vector: Params, theta: Params, task: Task) -> Params:
-    """``(H_in)^-1 v``, linear in v; ``theta`` and ``task`` are constants to every derivative.
+    """Return ``(H_in)^-1 v``, which is differentiable in v only; ``theta`` and ``task`` are treated as constants.
 
     Raises:
-        UserError: the inner Hessian is not positive definite, or the solve misses the tolerance.
+        UserError: the inner Hessian is not positive definite, or the solver did not reach the tolerance.
     """
     flat = _Inverse.apply(flatten(vector), flatten(theta), task.xs, task.ys, task.s, problem, _Shapes.of(theta))
     return unflatten(flat, theta)
@@ -76,7 +79,7 @@ def inverse_product(problem: Proximal, vector: Params, theta: Params, task: Task
 
 @dataclass(frozen=True)
 class _Shapes:
-    """Names and shapes of parameters, to cut a vector by where no tensors are at hand."""
+    """A list of parameter names and shapes that splits a vector without the parameter tensors."""
 
     names: tuple[str, ...]
     sizes: tuple[tuple[int, ...], ...]
@@ -91,14 +94,14 @@ class _Shapes:
 
 
 def _task(xs: Tensor, ys: Tensor, s: Tensor) -> Task:
-    """A task of which only the support set matters."""
+    """Return a task in which only the support set is used."""
     return Task(xs, ys, s, xs, ys, s)
 
 
 class _Memory:
-    """The last tensors that were put in, up to a number of bytes; the threads of a process share it.
+    """A least-recently-used cache of tensors that is limited by bytes and shared by the threads of a process.
 
-    Every curvature product, gradient and score of a chunk begins with the same optimum, which costs most of them.
+    Every curvature product, gradient and score of a chunk starts from the same optimum, which takes most of the time.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -113,7 +116,7 @@ class _Memory:
             return self._kept.get(key)
 
     def put(self, key: str, value: Tensor) -> Tensor:
-        """Keep ``value``; returns what is kept, which another thread may have put in before."""
+        """Store ``value`` and return the stored tensor, which another thread may have stored before."""
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = value
@@ -148,7 +151,10 @@ class _Optimum(torch.autograd.Function):
 
 
 class _Inverse(torch.autograd.Function):
-    """Symmetric and linear in its first argument, which is all that its derivatives say."""
+    """An autograd function that applies the inverse Hessian, which is symmetric and linear in the first argument.
+
+    Its derivatives therefore apply the same function.
+    """
 
     @staticmethod
     def forward(
@@ -179,24 +185,24 @@ class _Inverse(torch.autograd.Function):
 
 
 def _move_batch_dim_first(size: int, dims: tuple[int | None, ...], tensors: list[Tensor]) -> list[Tensor]:
-    """The axis that vmap hides in front of every tensor, made where there is none."""
+    """Return the tensors with the vmap axis in front, expanded where a tensor has none."""
     given = zip(tensors, dims, strict=False)
     return [t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0) for t, dim in given]
 
 
 def _rows(axes: int, *tensors: Tensor) -> list[Tensor]:
-    """Leading ``axes`` made one, which is made where there are none."""
+    """Return the tensors with their leading ``axes`` merged into one, or with a new axis if ``axes`` is 0."""
     return [t.flatten(0, axes - 1) if axes else t[None] for t in tensors]
 
 
 def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes) -> Tensor:
-    """Newton's method with steps by conjugate gradients (Steihaug's stop at negative curvature) and halvings.
+    """Minimise by Newton's method, with conjugate gradients (Steihaug's stop at negative curvature) and backtracking.
 
     Args:
-        params: ``(T, P)``; the others with a first axis T too.
+        params: ``(T, P)``; the other tensors have a first axis T as well.
 
     Returns:
-        ``(T, P)``.
+        The optima, ``(T, P)``.
     """
 
     def one(theta: Tensor, lam: Tensor, x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,9 +227,9 @@ def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proxim
             slope,
             tolerance=min(0.1, problem.tolerance**0.5),
             iterations=_most_iterations(slope),
-            verify=False,  # the next gradient measures the step
+            verify=False,  # the next gradient shows how good the step was
         )
-        is_zero = (newton.x == 0).all(-1, keepdim=True)  # the first curvature was negative: descend the gradient
+        is_zero = (newton.x == 0).all(-1, keepdim=True)  # first direction had negative curvature
         step = -torch.where(is_zero, slope, newton.x)
         size = torch.ones_like(value)
         foretold = (slope * step).sum(-1)
@@ -236,7 +242,7 @@ def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proxim
         moving = residual > problem.tolerance
         theta = torch.where(moving[:, None], theta + size[:, None] * step, theta)
         value, slope, residual = many(theta)
-    # In float32 the gradient has a floor of rounding; ten tolerances or that floor are still a solution.
+    # In float32 rounding limits the gradient from below, so accept ten times the tolerance or that limit.
     allowed = max(10 * problem.tolerance, 200 * rounding)
     if not bool((residual <= allowed).all()):
         raise UserError(
@@ -279,5 +285,5 @@ def _hessian(theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal
 
 
 def _most_iterations(b: Tensor) -> int:
-    """Return the iterations allowed: twice the P that exact arithmetic needs, and a few for small P."""
+    """Return the maximum number of iterations: twice the P of exact arithmetic, plus a few for small P."""
     return 2 * b.shape[-1] + 10

@@ -1,4 +1,4 @@
-"""Settings of models, trainings and computing; importing them is light."""
+"""Define the settings of models, training and computation, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64")
 INVERSES = ("cg", "ekfac")
-"""Of the inner Hessian, where adaptation is implicit."""
+"""Methods for the inverse of the inner Hessian, used by implicit adaptation."""
 Backbone = Literal["convnet", "mlp", "omniglot-cnn", "omniglot-fc", "cnn4", "resnet12", "module"]
 Algorithm = Literal["maml", "fomaml", "anil", "meta-sgd", "imaml"]
 
 
 class ModelFields(BaseModel):
-    """The fields of :class:`core.checkpoints.model.ModelSpec`: what a model is, apart from its parameters.
+    """A base model with the fields of :class:`core.checkpoints.model.ModelSpec`.
 
     Attributes:
         backbone: ``convnet`` and ``mlp`` of :mod:`core.maml.backbone`; ``omniglot-cnn``, ``omniglot-fc``, ``cnn4``
-            (also called ``mini-imagenet-cnn``) and ``resnet12`` of :mod:`core.maml.architectures`; ``module``, made by
-            :attr:`factory`.
-        algorithm: ``maml``; ``fomaml`` (first order: trained with the direct gradient); ``anil`` (only the head
-            adapts); ``meta-sgd`` (inner rates are learned, ``rate`` is where they start); ``imaml`` (the inner problem
-            is proximal and solved, :class:`core.maml.adaptation.Implicit`).
-        filters, blocks: Read by ``convnet``, ``omniglot-cnn`` and ``cnn4``.
-        hidden: Of ``mlp`` and ``omniglot-fc``, widths of the hidden layers (none make an ``mlp`` linear); of
-            ``resnet12``, filters of its four blocks.
-        activation: Read by ``convnet`` and ``mlp``; the others have ReLU.
-        factory: Of ``module``: ``package.module:factory`` (:mod:`core.checkpoints.factory`).
-        code: Of ``module``: names its code when the model was made.
-        steps, rate: Inner gradient steps and learning rate; ``imaml`` has none.
+            (also named ``mini-imagenet-cnn``) and ``resnet12`` of :mod:`core.maml.architectures`; or ``module``, which
+            is built by :attr:`factory`.
+        algorithm: ``maml``; ``fomaml`` (first order, trained with the direct gradient); ``anil`` (only the head
+            adapts); ``meta-sgd`` (inner rates are learned, with ``rate`` as the initial value); ``imaml`` (the proximal
+            inner problem is solved, :class:`core.maml.adaptation.Implicit`).
+        filters, blocks: Used by ``convnet``, ``omniglot-cnn`` and ``cnn4``.
+        hidden: Widths of the hidden layers of ``mlp`` and ``omniglot-fc`` (an ``mlp`` without hidden layers is
+            linear), or filters of the four blocks of ``resnet12``.
+        activation: Used by ``convnet`` and ``mlp``; ResNet12 uses leaky ReLU and the other built-in networks use ReLU.
+        factory: ``package.module:factory`` (:mod:`core.checkpoints.factory`), for ``module`` only.
+        code: Hash of the factory code when the model was created, for ``module`` only.
+        steps, rate: Number of inner gradient steps and inner learning rate; not used by ``imaml``.
         delta: Weight decay of the objective (a sum over tasks, :mod:`core.maml.objective`).
     """
 
@@ -112,10 +112,10 @@ class ModelFields(BaseModel):
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train; with the same tasks and seed, the same settings give the same model on the same machine.
+    """A set of training settings that, for the same tasks and machine, always produces the same model.
 
-    Adam's learning rate falls from ``learning_rate`` to 0 along a cosine. The L-BFGS refinement that may follow stops
-    when ``Stationarity.ratio`` falls below ``tolerance``.
+    The learning rate of Adam decays from ``learning_rate`` to 0 along a cosine. The optional L-BFGS refinement stops
+    when ``Stationarity.ratio`` is below ``tolerance``.
     """
 
     iterations: Annotated[int, Ge(0), Setting("Adam steps.", label="Training steps")] = 1200
@@ -137,11 +137,12 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how precisely to compute.
+    """A set of computation settings that selects the device, the precision and the chunk size.
 
     Attributes:
-        device: ``auto`` is CUDA where there is one.
-        chunk: 0 means as many as are fast here (:func:`core.maml.passes.default_chunk_size`).
+        device: Device name; ``auto`` selects CUDA if it is available.
+        dtype: Floating-point type.
+        chunk: Tasks per chunk; 0 selects a fast number (:func:`core.maml.passes.default_chunk_size`).
     """
 
     device: Annotated[str, Setting("Device to compute on: auto, cpu, cuda or cuda:N.")] = "auto"

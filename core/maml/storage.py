@@ -1,4 +1,4 @@
-"""Protocols for storing results and resuming: what engine code needs of a store, without a workspace."""
+"""Define the storage protocols of the engine for results and resumable steps, independent of a workspace."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ class StepWriter(Protocol):
     """A computation in progress that saves its steps, so that it resumes after an interruption."""
 
     def save_step(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
-        """Return the arrays of the next step, computed now or by an interrupted attempt; steps are known by order."""
+        """Return the arrays of the next step, computed now or by an interrupted attempt.
+
+        Steps are identified by their order.
+        """
 
     def memory(self) -> ChunkCache:
         """Return a cache for the chunks of the next step."""
 
     def timed(self, stage: str) -> AbstractContextManager[None]:
-        """Record the seconds of a stage."""
+        """Record the duration of a stage, in seconds."""
 
 
 class ResultWriter(StepWriter, Protocol):
-    """A result in progress: steps that resume, and a folder for the files of the result."""
+    """A writer of a result in progress, with resumable steps and a folder for the files of the result."""
 
     @property
     def folder(self) -> Path:
@@ -52,16 +55,16 @@ class StoredResult(Protocol):
 
 
 class ResultStore(Protocol):
-    """Finished results by kind and cache key."""
+    """A store of finished results by kind and cache key."""
 
     def get_or_compute(
         self, kind: str, question: Mapping[str, Any], compute: Callable[[ResultWriter], None]
     ) -> StoredResult:
-        """Return the result for a cache key, from the store or computed now."""
+        """Return the result of a cache key from the store, or compute and store it."""
 
 
 class UnsavedSteps:
-    """A :class:`StepWriter` that saves nothing: an interrupted computation starts again."""
+    """A :class:`StepWriter` that saves nothing, so an interrupted computation restarts from the beginning."""
 
     def save_step(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
         """Return the arrays of a step."""

@@ -1,9 +1,9 @@
-"""Second-order meta-training: Adam on tasks drawn without replacement, then, if asked for, full-batch L-BFGS.
+"""Train by second-order meta-learning: Adam on tasks drawn without replacement, then optionally full-batch L-BFGS.
 
-The influence estimates are derivatives at a minimum of the objective, and Adam alone, however small its last steps,
-leaves a gradient; L-BFGS takes it away where the problem is small or smooth enough (docs/method.md says what was seen
-on the demo). Everything needed to go on lies in ``state.safetensors`` in the output folder after every checkpoint,
-and a run that finds it goes on from there.
+Influence estimates are derivatives at a minimum of the objective. Adam alone leaves a nonzero gradient, even with very
+small final steps. L-BFGS removes it if the problem is small or smooth enough (docs/method.md reports measurements on
+the demo). The complete state is saved to ``state.safetensors`` in the output folder at every checkpoint, and a run that
+finds this file resumes from it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from core.runtime.progress import Progress
 
 STATE_FILE = "state.safetensors"
 SNAPSHOTS = 8
-"""Kept of a training."""
-_BLOCK = 10  # L-BFGS iterations between two looks at how far it is
+"""Number of snapshots that are saved during training."""
+_BLOCK = 10  # L-BFGS iterations between two convergence checks
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Meta-parameters on the way, and the learning rate of the Adam step they stand at."""
+    """A snapshot of the meta-parameters during training, with the learning rate of the Adam step."""
 
     params: Params
     rate: float
@@ -46,12 +46,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives.
+    """A result of a training run.
 
     Attributes:
         params: The final meta-parameters.
-        history: What was measured on the way: phase, done, loss or the fields of :class:`Stationarity`.
-        trajectory: Snapshots of the Adam phase, evenly spaced, the last one at its end.
+        history: Measurements during training: phase, done, and the loss or the fields of :class:`Stationarity`.
+        trajectory: Evenly spaced snapshots of the Adam phase, including its end.
     """
 
     params: Params
@@ -61,13 +61,13 @@ class Trained:
 
 @dataclass(frozen=True)
 class Stationarity:
-    """How far parameters are from a stationary point of the objective.
+    """A measure of the distance of parameters from a stationary point of the objective.
 
     Attributes:
         objective: L(lambda), a sum over tasks (:mod:`core.maml.objective`).
         gradient_norm: Euclidean norm of its gradient.
-        ratio: ``|sum_k g_k + delta lambda| / (sum_k |g_k| + |delta lambda|)``, in [0, 1]: what is left of the
-            tasks' gradients after they cancel. 0 at a stationary point.
+        ratio: ``|sum_k g_k + delta lambda| / (sum_k |g_k| + |delta lambda|)``, in [0, 1]: the fraction of the task
+            gradients that remains after cancellation. It is 0 at a stationary point.
     """
 
     objective: float
@@ -76,7 +76,7 @@ class Stationarity:
 
 
 def stationarity(model: Bilevel, params: Params, episodes: Episodes, progress: Progress | None = None) -> Stationarity:
-    """Measure it on all tasks of ``episodes``."""
+    """Measure the stationarity of ``params`` on all tasks of ``episodes``."""
     progress = progress or Progress()
     progress.stage("gradient of every task", len(episodes))
     passes = passes_of(model)
@@ -96,7 +96,10 @@ def stationarity(model: Bilevel, params: Params, episodes: Episodes, progress: P
 def objective(
     model: Bilevel, params: Params, episodes: Episodes, positions: np.ndarray | None = None
 ) -> tuple[Params, float]:
-    """Sum of the gradients of the tasks, all or those at ``positions``, and of their losses, without weight decay."""
+    """Return the sums of the task gradients and of the task losses, without weight decay.
+
+    The sums are over all tasks, or over those at ``positions``.
+    """
     passes = passes_of(model)
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
@@ -108,7 +111,7 @@ def objective(
 
 
 def check_finite(report: Stationarity) -> None:
-    """Raise UserError where the objective or its gradient is not finite."""
+    """Raise UserError if the objective or its gradient is not finite."""
     if not np.isfinite([report.objective, report.gradient_norm]).all():
         raise UserError(f"The training diverged: its objective is {report.objective}.", "Lower the learning rate.")
 
@@ -123,17 +126,19 @@ def train(
     progress: Progress | None = None,
     name: str = "meta-training",
 ) -> Trained:
-    """Minimise the objective from ``start``; with :attr:`Bilevel.first_order`, follow the direct gradients instead.
+    """Minimise the objective from ``start``; with :attr:`Bilevel.first_order`, use the direct gradients instead.
 
     Args:
+        model: The bilevel model.
         start: Initial parameters (not changed).
         episodes: The training tasks.
-        folder: Where to keep the state; a run that was killed goes on from there.
-        progress: Told of every step.
-        name: What the progress calls it.
+        settings: The training settings.
+        folder: Folder of the training state, from which an interrupted run resumes.
+        progress: Progress that is updated at every step.
+        name: Name of the progress stage.
 
     Raises:
-        UserError: the loss became NaN or infinite, or the folder holds the state of another training.
+        UserError: the loss became NaN or infinite, or the folder contains the state of another training.
     """
     progress = progress or Progress()
     store = _Store(folder, _question(model, start, episodes, settings))
@@ -147,7 +152,7 @@ def train(
 
 @dataclass
 class _State:
-    """Where a training is; ``done`` counts Adam steps and then iterations of the polish."""
+    """A training state; ``done`` is the number of Adam steps plus L-BFGS iterations."""
 
     params: Params
     moments: dict[str, Tensor]
@@ -212,7 +217,10 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def _draw(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
-    """Positions of the tasks of one step: passes over shuffled tasks, each determined by (seed, pass) alone."""
+    """Return the positions of the tasks of one step.
+
+    Steps iterate over shuffled tasks; the order of each pass depends only on the seed and the number of the pass.
+    """
     per_pass = n // size
     order = np.random.default_rng([seed, iteration // per_pass]).permutation(n)
     at = iteration % per_pass * size
@@ -222,7 +230,7 @@ def _draw(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
 def _polish(
     model: Bilevel, state: _State, episodes: Episodes, settings: TrainSettings, store: _Store, progress: Progress
 ) -> None:
-    """L-BFGS with strong Wolfe line searches on the whole objective, divided by the number of tasks."""
+    """Refine by L-BFGS with strong Wolfe line search on the full objective, divided by the number of tasks."""
     n = len(episodes)
     leaves = {key: value.clone().requires_grad_() for key, value in state.params.items()}
     optimiser = torch.optim.LBFGS(
@@ -260,13 +268,13 @@ def _polish(
 
 
 def _question(model: Bilevel, start: Params, episodes: Episodes, settings: TrainSettings) -> str:
-    """Names a training, so that the state of another one is never taken for this one's."""
+    """Return a key that identifies a training, so that the state of another training is never resumed."""
     arrays = [start[name].cpu().numpy() for name in sorted(start)]
     return content_hash(repr(model), asdict(settings), episodes.tasks.hash, *arrays)
 
 
 class _Store:
-    """What a training keeps on disk: ``state.safetensors``, written about twenty times a run, by rank 0."""
+    """A store of the training state in ``state.safetensors``, which rank 0 writes about 20 times per run."""
 
     def __init__(self, folder: Path | None, question: str) -> None:
         self.folder, self.question = folder, question
@@ -290,7 +298,7 @@ class _Store:
         path = self.folder / STATE_FILE
 
         def write() -> None:
-            # One file, so that a kill between two writes cannot pair old tensors with a new count.
+            # Write a single file, so that an interruption between two writes cannot mix old tensors with a new count.
             with replacing(path) as temporary:
                 kept = {name: value.cpu().contiguous() for name, value in tensors.items()}
                 save_file(kept, temporary, metadata={"state": json.dumps(described)})

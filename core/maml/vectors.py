@@ -1,4 +1,4 @@
-"""Between the dictionary of parameters that networks take and the one vector that linear algebra takes."""
+"""Convert between dictionaries of parameters, as used by networks, and vectors, as used by linear algebra."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from core.maml.backbone import Params
 
 
 def flatten(params: Params) -> Tensor:
-    """All parameters in one vector ``(P,)``, in the order of the dictionary."""
+    """Return all parameters as one vector ``(P,)``, in dictionary order."""
     return torch.cat([value.reshape(-1) for value in params.values()])
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
-    """The inverse of :func:`flatten`, with the names and shapes of ``like``."""
+    """Return the dictionary with the names and shapes of ``like``; the inverse of :func:`flatten`."""
     parts = vector.split([value.numel() for value in like.values()])
     return {name: part.view(value.shape) for (name, value), part in zip(like.items(), parts, strict=True)}

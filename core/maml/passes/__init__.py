@@ -1,4 +1,4 @@
-"""What everything that runs over tasks is made of: passes over one chunk of them, in the way that is fastest."""
+"""Provide the passes over a chunk of tasks on which all computations are built, in the fastest implementation."""
 
 from __future__ import annotations
 
@@ -17,46 +17,54 @@ __all__ = ["GenericPasses", "Passes", "RowScores", "UnrolledPasses", "default_ch
 
 
 _USUAL = 8
-_CPU_BYTES, _CPU_MOST = 30_000_000, 16  # of the largest tensor of a chunk; of tasks. Larger chunks were no faster.
-_GPU_TENSORS, _GPU_MOST = 100, 256  # as many of the largest tensor fit into the memory: a pass keeps about forty
+_CPU_BYTES, _CPU_MOST = 30_000_000, 16  # limits of the largest tensor and of the tasks; larger chunks were not faster
+_GPU_TENSORS, _GPU_MOST = 100, 256  # the largest tensor must fit 100 times into memory; a pass stores about 40
 
 
 class Passes(Protocol):
-    """Passes over a chunk of T tasks at meta-parameters ``params``; sums over the chunk where nothing else is said."""
+    """A set of passes over a chunk of T tasks at meta-parameters ``params``.
+
+    Results are sums over the chunk unless stated otherwise.
+    """
 
     def query_logits(self, params: Params, chunk: Task) -> Tensor:
-        """Logits ``(T, Q, ways)`` of the query images after adaptation."""
+        """Return the logits ``(T, Q, ways)`` of the query images after adaptation."""
 
     def gradients(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
-        """Total gradients g_k of every task ``(T, ...)`` (Thm 4.1) and its query loss ``(T,)``."""
+        """Return the total gradient g_k of every task ``(T, ...)`` (Thm 4.1) and its query loss ``(T,)``."""
 
     def gradient(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
-        """Their sum, and the query losses ``(T,)``."""
+        """Return the sum of the total gradients over the tasks, and the query losses ``(T,)``."""
 
     def hessian(self, params: Params, v: Params, chunk: Task) -> Params:
-        """``sum_k D_lambda D_lambda L_O^k v`` through the adaptation (Def. 4.2): nothing is approximated."""
+        """Return ``sum_k D_lambda D_lambda L_O^k v`` through the adaptation (Def. 4.2), without approximation."""
 
     def gauss_newton(self, params: Params, v: Params, chunk: Task) -> Params:
-        """``sum_k J_k^T A_k J_k v``: J_k the derivative of task k's query logits by lambda, through the adaptation,
-        and A_k the Hessian of its query loss by the logits."""
+        """Return ``sum_k J_k^T A_k J_k v``.
+
+        J_k is the derivative of the query logits of task k with respect to lambda, through the adaptation, and A_k is
+        the Hessian of its query loss with respect to the logits.
+        """
 
     def fisher(self, params: Params, v: Params, chunk: Task) -> Params:
-        """``sum_k g_k g_k^T v``."""
+        """Return ``sum_k g_k g_k^T v``."""
 
     def weight_change_gradients(self, params: Params, chunk: Task, change: Task) -> Params:
-        """D_lambda of the derivative of each L_O^k along a change of its weights, the s and q of ``change``:
-        ``(T, ...)``."""
+        """Return D_lambda of the derivative of each L_O^k along a change of its weights, ``(T, ...)``.
+
+        The change is given by s and q of ``change``.
+        """
 
     def row_scores(self, params: Params, u: Params, chunk: Task) -> RowScores:
-        """Scores of every row along u (:mod:`core.influence.scores`), and what the adapted models say of them."""
+        """Return the scores of every row along u (:mod:`core.influence.scores`), and the logits after adaptation."""
 
 
 def default_chunk_size(
     model: Bilevel, shape: tuple[int, int, int], rows: int, device: torch.device, dtype: torch.dtype
 ) -> int:
-    """Tasks of ``rows`` images of ``shape`` that are best run at once.
+    """Return the recommended number of tasks per chunk, for tasks of ``rows`` images of ``shape``.
 
-    On a CPU few, for the sake of its cache and of memory; on a GPU as many as fill it.
+    It is small on a CPU, to fit the cache and to limit memory, and large on a GPU, to use it fully.
     """
     plan = plan_of(model.network)
     if plan is None:
@@ -71,5 +79,5 @@ def default_chunk_size(
 
 
 def passes_of(model: Bilevel) -> Passes:
-    """Written-out derivatives where the network and its adaptation allow, else PyTorch's own."""
+    """Return passes with explicit derivatives if the network and its adaptation allow, else with automatic ones."""
     return UnrolledPasses.of(model) or GenericPasses(model)

@@ -1,4 +1,4 @@
-"""Every pass over a chunk of tasks for any network and any adaptation, by PyTorch's own derivatives under ``vmap``."""
+"""Implement the passes for any network and adaptation, with automatic differentiation under ``vmap``."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from core.maml.objective import Bilevel, Task
 
 _Pair = tuple[Tensor, Tensor]
 _VjpWithLogits = tuple[_Pair, Callable[[_Pair], _Pair], _Pair]
-"""What vjp returns with ``has_aux``: the values, the vector-Jacobian product, and here the logits."""
+"""The result of vjp with ``has_aux``: the values, the vector-Jacobian product and the logits."""
 
 
 class RowScores(NamedTuple):
-    """What the rows of several tasks get from one direction u (:mod:`core.influence.scores`).
+    """A tuple of the scores of the rows of several tasks along one direction u (:mod:`core.influence.scores`).
 
     Attributes:
         by_s, by_q: ``d phi / d s`` ``(T, S)`` and ``d phi / d q`` ``(T, Q)``.
-        effect: P(z) of every support row, ``(T, S)``: the change of the own task's query loss when it leaves (Thm 4.7).
+        effect: P(z) of every support row, ``(T, S)``: the change of the query loss of its task if it is removed
+            (Thm 4.7).
         support, query: Logits after adaptation, ``(T, S, ways)`` and ``(T, Q, ways)``.
     """
 
@@ -36,25 +37,32 @@ class RowScores(NamedTuple):
 
 
 def logit_curvature(logits: Tensor, change: Tensor, weights: Tensor) -> Tensor:
-    """The Hessian of a weighted mean cross-entropy by the logits, times a change of them; all ``(T, n, ways)``."""
+    """Return the Hessian of a weighted mean cross-entropy with respect to the logits, times a change of the logits.
+
+    The logits, the change and the result are ``(T, n, ways)``; the weights are ``(T, n)``.
+    """
     probability = logits.softmax(-1)
     curved = probability * (change - (probability * change).sum(-1, keepdim=True))
     return curved * (weights / weights.shape[-1])[..., None]
 
 
 class GenericPasses:
-    """See :class:`core.maml.passes.Passes`."""
+    """An implementation of :class:`core.maml.passes.Passes` by automatic differentiation."""
 
     def __init__(self, model: Bilevel) -> None:
         self._model = model
 
     def query_logits(self, params: Params, chunk: Task) -> Tensor:
+        """Return the logits ``(T, Q, ways)`` of the query images after adaptation."""
         return batched(self._model.query_logits)(params, chunk)
 
     def gradients(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
+        """Return the total gradient of every task ``(T, ...)`` and its query loss ``(T,)``."""
         return batched(grad_and_value(self._model.task_loss))(params, chunk)
 
     def gradient(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
+        """Return the sum of the total gradients over the tasks, and the query losses ``(T,)``."""
+
         def losses(p: Params) -> tuple[Tensor, Tensor]:
             each = batched(self._model.task_loss)(p, chunk)
             return each.sum(), each
@@ -62,9 +70,12 @@ class GenericPasses:
         return grad(losses, has_aux=True)(params)
 
     def hessian(self, params: Params, v: Params, chunk: Task) -> Params:
+        """Return the product of the summed Hessian of the tasks with ``v``."""
         return jvp(lambda p: grad(total(self._model.task_loss))(p, chunk), (params,), (v,))[1]
 
     def gauss_newton(self, params: Params, v: Params, chunk: Task) -> Params:
+        """Return the product of the summed Gauss-Newton matrix of the tasks with ``v``."""
+
         def logits(p: Params) -> Tensor:
             return batched(self._model.query_logits)(p, chunk)
 
@@ -72,6 +83,8 @@ class GenericPasses:
         return vjp(logits, params)[1](logit_curvature(out, change, chunk.q))[0]
 
     def fisher(self, params: Params, v: Params, chunk: Task) -> Params:
+        """Return the product of the summed outer products of the task gradients with ``v``."""
+
         def losses(p: Params) -> Tensor:
             return batched(self._model.task_loss)(p, chunk)
 
@@ -79,8 +92,10 @@ class GenericPasses:
         return vjp(losses, params)[1](change)[0]
 
     def weight_change_gradients(self, params: Params, chunk: Task, change: Task) -> Params:
+        """Return the gradient of the derivative of every task loss along a change of its weights, ``(T, ...)``."""
+
         def directional(p: Params, pair: tuple[Task, Task]) -> Tensor:
-            """d L_O^k along the change of weights."""
+            """Return the derivative of L_O^k along the change of weights."""
             task, difference = pair
 
             def loss(s: Tensor, q: Tensor) -> Tensor:
@@ -91,6 +106,8 @@ class GenericPasses:
         return batched(grad(directional))(params, (chunk, change))
 
     def row_scores(self, params: Params, u: Params, chunk: Task) -> RowScores:
+        """Return the scores of every row along u, and the logits after adaptation."""
+
         def of_task(p: Params, task: Task) -> RowScores:
             return self._task_scores(p, u, task)
 

@@ -1,4 +1,4 @@
-"""What the written-out derivatives need to know of a convolutional network: which parameters are used where."""
+"""Describe the structure of convolutional networks for the explicit derivatives."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from core.maml.module import ModuleNet
 
 @dataclass(frozen=True)
 class Block:
-    """A 3 x 3 convolution with padding 1, normalisation by the statistics of the batch, activation, max-pooling.
+    """A block of a 3 x 3 convolution with padding 1, batch normalisation, activation and max-pooling.
 
-    A bias of the convolution is cancelled by the normalisation: all its derivatives are exactly 0.
+    The normalisation cancels a bias of the convolution, so all derivatives with respect to it are exactly 0.
 
     Attributes:
         conv, scale, shift: Names of the parameters.
-        stride: Of the convolution.
-        pool: Side of the max-pooling, 1 for none.
+        stride: Stride of the convolution.
+        pool: Side of the max-pooling window, 1 for no pooling.
     """
 
     conv: str
@@ -30,13 +30,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """A network of such blocks with a linear layer on top.
+    """A description of a network of such blocks with a linear head.
 
     Attributes:
+        blocks: The blocks in order.
         filters: Channels of every block.
         activation: ``relu``, ``gelu`` or ``tanh``.
-        mean: The head reads the mean over places; else all of them, channel by channel.
-        weight, bias: Names of the head's parameters.
+        mean: Whether the head reads the mean over positions; otherwise it reads all positions, channel by channel.
+        weight, bias: Names of the parameters of the head.
     """
 
     blocks: tuple[Block, ...]
@@ -48,7 +49,7 @@ class Plan:
 
 
 def plan_of(network: Network) -> Plan | None:
-    """How a network is made of blocks; None where it is made otherwise."""
+    """Return the plan of a network, or None if it does not consist of such blocks."""
     if isinstance(network, ConvNet):
         strided = network.pooling == "stride"
         stride, pool = (2, 1) if strided else (1, 2)

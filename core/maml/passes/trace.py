@@ -1,14 +1,14 @@
-"""A convolutional network on many tasks at once, with its loss, its gradient, and their derivatives written out.
+"""Evaluate a convolutional network on many tasks at once, with explicit derivatives of its loss and gradient.
 
-Values are hyper-dual numbers (Fike and Alonso 2011): with two directions a and b whose squares are 0, every quantity
-is ``x + x_a e_a + x_b e_b + x_ab e_a e_b``. Put into the gradient of a loss they give, exactly and without a graph:
-the gradient itself, its derivative along a (a Hessian product), and the derivative of that along b (a third
-derivative). A component needs only those of its subsets, so that one can be added when its direction becomes known,
-and nothing that is there already is computed again.
+Values are hyper-dual numbers (Fike and Alonso 2011): with two directions a and b whose units have square 0, every
+quantity is ``x + x_a e_a + x_b e_b + x_ab e_a e_b``. Evaluating the gradient of a loss on them yields, exactly and
+without a graph, the gradient itself, its derivative along a (a Hessian product), and the derivative of that along b (a
+third derivative). A component depends only on the components of its subsets. It can therefore be added when its
+direction becomes known, without recomputing the existing components.
 
-The tasks of a chunk lie side by side as groups of channels, ``(images, places, tasks x channels)`` in memory: a
-convolution with its own weights for every task is then one grouped convolution, which on a CPU runs as fast as an
-ordinary one, and everything between convolutions is one operation for all tasks.
+The tasks of a chunk are stored side by side as groups of channels, ``(images, positions, tasks x channels)``. A
+convolution with separate weights per task is then one grouped convolution, which on a CPU is as fast as an ordinary
+one, and everything between convolutions is one operation for all tasks.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ VALUE, A, B, AB = 0, 1, 2, 3
 """Components of a hyper-dual number."""
 
 Hyper = dict[int, Tensor]
-"""A hyper-dual number by components; one that is missing is 0."""
-_CACHE = 1 << 20  # bytes that stay close to a core
+"""A hyper-dual number as a dictionary of components; missing components are 0."""
+_CACHE = 1 << 20  # bytes that fit into the cache of a core
 
 
 def _parts(left: Hyper, right: Hyper, component: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The pairs whose products make a component of a product."""
+    """Yield the pairs whose products sum to a component of a product."""
     for part in (VALUE, A, B, AB):
         if part & component == part and part in left and component ^ part in right:
             yield left[part], right[component ^ part]
 
 
 def _sum(terms: Iterator[Tensor]) -> Tensor | None:
-    """Their sum, in the place of the first."""
+    """Return the sum of the terms, which overwrites the first one, or None if there are no terms."""
     whole = None
     for term in terms:
         whole = term if whole is None else whole.add_(term)
@@ -48,12 +48,12 @@ def _sum(terms: Iterator[Tensor]) -> Tensor | None:
 def product(
     left: Hyper, right: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor] = torch.mul
 ) -> Tensor | None:
-    """A component of a product that is linear in both; None where it is 0."""
+    """Return a component of a bilinear product, or None if it is 0."""
     return _sum(times(x, y) for x, y in _parts(left, right, component))
 
 
 def squared(x: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
-    """A component of the product of ``x`` with itself, for symmetric ``times``: every pair is computed once."""
+    """Return a component of the product of ``x`` with itself, for symmetric ``times``; each pair is computed once."""
     if component == VALUE:
         return times(x[VALUE], x[VALUE])
     lower = {part: value for part, value in x.items() if part < component ^ part}
@@ -62,7 +62,10 @@ def squared(x: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor])
 
 
 def composed(first: Callable[[], Tensor], second: Callable[[], Tensor], u: Hyper, component: int) -> Tensor | None:
-    """A component other than the value of ``f(u)``, elementwise, from the first two derivatives of f at the value."""
+    """Return a component (other than the value) of the elementwise ``f(u)``.
+
+    ``first`` and ``second`` return the first two derivatives of f at the value of u.
+    """
     whole = first() * u[component] if component in u else None
     if component == AB and A in u and B in u:
         bent = second() * u[A] * u[B]
@@ -71,12 +74,13 @@ def composed(first: Callable[[], Tensor], second: Callable[[], Tensor], u: Hyper
 
 
 def put(into: Hyper, component: int, value: Tensor | None) -> None:
+    """Store a component, unless it is None and thus 0."""
     if value is not None:
         into[component] = value
 
 
 class NormScale:
-    """``k = scale / sqrt(v + epsilon)`` of every channel, and its backward; of any shape."""
+    """An operation that computes ``k = scale / sqrt(v + epsilon)`` for tensors of any shape, with its backward."""
 
     def __init__(self) -> None:
         self.k: Hyper = {}
@@ -89,12 +93,13 @@ class NormScale:
         self._odd: list[Tensor] = []
 
     def _power(self, n: int) -> Tensor:
-        """``(v + epsilon)^(-(2 n + 1) / 2)`` at the value."""
+        """Return ``(v + epsilon)^(-(2 n + 1) / 2)`` at the value of v."""
         while len(self._odd) <= n:
             self._odd.append(self._odd[-1] * self._r[VALUE] ** 2 if self._odd else self._r[VALUE])
         return self._odd[n]
 
     def forward(self, component: int, v: Tensor | None, scale: Tensor | None) -> None:
+        """Compute a component of :attr:`k`."""
         put(self._v, component, v)
         put(self._scale, component, scale)
         if component == VALUE:
@@ -108,17 +113,18 @@ class NormScale:
         put(self.k, component, product(self._r, self._scale, component))
 
     def backward(self, component: int, dk: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """A component of the derivatives by scale and by v."""
+        """Return a component of the derivatives with respect to scale and v."""
         put(self._dk, component, dk)
         put(self._dr, component, product(self._dk, self._scale, component))
         return product(self._dk, self._r, component), product(self._dr, self._slope, component)
 
 
 class Normalised:
-    """``(z - mean z) (v + epsilon)^(-1/2) scale + shift``, v the variance of z over the batch, and its backward.
+    """A batch normalisation ``(z - mean z) (v + epsilon)^(-1/2) scale + shift``, with its backward.
 
-    Big tensors are ``(places, channels)``. The normalised value is ``c k + shift`` with c the centred z: whatever
-    bends lies in the small tensors of :class:`NormScale`.
+    v is the variance of z over the batch. Large tensors are ``(positions, channels)``. The normalised value is
+    ``c k + shift``, where c is the centred z, so the nonlinear part only involves the small tensors of
+    :class:`NormScale`.
     """
 
     def __init__(self) -> None:
@@ -129,7 +135,7 @@ class Normalised:
         self._e: Hyper = {}
 
     def forward(self, component: int, z: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
-        """A component of the result; takes ``z`` over."""
+        """Return a component of the result; ``z`` is overwritten."""
         if z is not None:
             self.c[component] = z.sub_(z.mean(0))
         v = squared(self.c, component, lambda x, y: (x * y).mean(0))
@@ -145,14 +151,14 @@ class Normalised:
         return out
 
     def backward(self, component: int, dy: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """A component of the derivatives by z, scale and shift; keeps ``dy``."""
+        """Return a component of the derivatives with respect to z, scale and shift; ``dy`` is stored."""
         places = len(self.c[VALUE])
         if dy is not None:
             self._dy[component], self._dshift[component] = dy, dy.sum(0)
         dk = product(self._dy, self.c, component, lambda x, y: (x * y).sum(0))
         dscale, dv = self._gain.backward(component, dk)
         put(self._e, component, None if dv is None else dv * (2 / places))
-        centre = product(self._gain.k, self._dshift, component)  # takes the mean of the result away
+        centre = product(self._gain.k, self._dshift, component)  # subtracts the mean of the result
         out: Tensor | None = None
         for big, small in (*_parts(self._dy, self._gain.k, component), *_parts(self.c, self._e, component)):
             if out is None:
@@ -163,7 +169,7 @@ class Normalised:
 
 
 class Activation:
-    """An activation, elementwise, and its backward."""
+    """An elementwise activation, with its backward."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -173,6 +179,7 @@ class Activation:
         self._kept: dict[int, Tensor] = {}
 
     def forward(self, component: int, u: Tensor | None) -> Tensor | None:
+        """Return a component of the output."""
         put(self.u, component, u)
         if component == VALUE:
             self._kept[0] = ACTIVATIONS[self.name](self.u[VALUE])
@@ -182,6 +189,7 @@ class Activation:
         return composed(lambda: self._derivative(1), lambda: self._derivative(2), self.u, component)
 
     def backward(self, component: int, dout: Tensor | None) -> Tensor | None:
+        """Return a component of the derivative with respect to the input."""
         if self.name == "relu":
             return None if dout is None else torch.ops.aten.threshold_backward(dout, self.u[VALUE], 0)
         put(self.dout, component, dout)
@@ -193,7 +201,7 @@ class Activation:
         return product(self.slope, self.dout, component)
 
     def _derivative(self, order: int) -> Tensor:
-        """The derivative of that order at the value."""
+        """Return the derivative of an order from 1 to 3 at the value of the input."""
         if order not in self._kept:
             u, f = self.u[VALUE], self._kept[0]
             if self.name == "tanh":
@@ -209,7 +217,7 @@ class Activation:
 
 
 class _Pool:
-    """Max-pooling of ``(images, height, width, channels)``: which places win is settled by the value."""
+    """A max-pooling of ``(images, height, width, channels)``, in which the value determines the selected positions."""
 
     def __init__(self, side: int) -> None:
         self._side = side
@@ -237,17 +245,17 @@ class _Pool:
 
 
 def _flat(image: Tensor) -> Tensor:
-    """``(images, height, width, channels)`` as ``(places, channels)``."""
+    """Return ``(images, height, width, channels)`` as ``(positions, channels)``."""
     return image.reshape(-1, image.shape[-1])
 
 
 def _rises(activation: str) -> bool:
-    """Whether an activation never falls: then it commutes with the maximum, and costs less after it."""
+    """Return whether an activation is nondecreasing; it then commutes with max-pooling and is cheaper after it."""
     return activation != "gelu"
 
 
 class _Activated:
-    """Activation and max-pooling, in the cheaper order; images ``(images, height, width, channels)``."""
+    """An activation with max-pooling, in the cheaper order, for tensors ``(images, height, width, channels)``."""
 
     def __init__(self, activation: str, pool: int) -> None:
         self._pool, self._act, self._pool_first = _Pool(pool), Activation(activation), _rises(activation)
@@ -267,19 +275,28 @@ class _Activated:
 
 
 class _First:
-    """The block that reads the images. As these have no derivatives, its convolution, its normalisation and the places
-    of its maxima need no tensor of the size of its output to be kept, and few passes over one.
+    """A first block, which reads the images.
 
-    With p the patch under the kernel and a 1 below it, the normalised convolution is linear in p: its weights are
-    ``k w`` and ``shift - k w . mean p``, and the variance over the batch is ``w . Cov(p) w``, where mean and covariance
-    belong to the images alone. Everything that bends is of the size of the weights.
+    Images have no derivatives. The convolution, the normalisation and the positions of the maxima therefore need not
+    store tensors of the size of the output, and take few passes over such tensors.
+
+    For the patch p under the kernel, with a 1 appended, the normalised convolution is linear in p. Its weights are
+    ``k w`` and ``shift - k w . mean p``, and the variance over the batch is ``w . Cov(p) w``, where the mean and the
+    covariance depend on the images only. All nonlinear operations act on tensors of the size of the weights.
     """
 
     def __init__(self, block: Block, activation: str, x: Tensor, filters: int) -> None:
-        """``x``: ``(T, n, channels, height, width)``; ``filters``: channels of the output."""
+        """Build the patches of the images.
+
+        Args:
+            block: The structure of the block.
+            activation: Name of the activation.
+            x: Images ``(T, n, channels, height, width)``.
+            filters: Channels of the output.
+        """
         self._block, self._tasks, self._images = block, x.shape[0], x.shape[1]
         step = block.stride
-        # Grey that is the same everywhere changes nothing after normalisation; without it nothing cancels below.
+        # Subtract the mean brightness, which the normalisation removes anyway, to avoid cancellation below.
         padded = F.pad(x, (1, 1, 1, 1)) - x.mean((1, 2, 3, 4), keepdim=True)
         patches = padded.unfold(3, 3, step).unfold(4, 3, step).permute(0, 1, 3, 4, 2, 5, 6)
         self._height, self._width = patches.shape[2:4]
@@ -293,7 +310,7 @@ class _First:
         self._dv: Hyper = {}
         self._g: Hyper = {}
         self._gain = NormScale()
-        # Blocks of images that stay in the cache between two operations.
+        # Process blocks of images that stay in the cache between two operations.
         blocks = self._images
         if x.device.type == "cpu" and block.pool > 1 and _rises(activation):
             blocks = max(1, _CACHE // (self._height * self._width * self._tasks * filters * x.element_size()))
@@ -301,7 +318,7 @@ class _First:
         self._parts = [(slice(at, min(at + blocks, self._images)), _Activated(activation, block.pool)) for at in starts]
 
     def forward(self, component: int, theta: Params) -> Tensor | None:
-        """A component of the block's output, ``(n, height, width, T x channels)``."""
+        """Return a component of the block output, ``(n, height, width, T x channels)``."""
         weight = theta.get(self._block.conv)
         put(self._w, component, None if weight is None else weight.flatten(2))
         v = squared(self._w, component, lambda x, y: ((x @ self._covariance) * y).sum(-1))
@@ -319,7 +336,7 @@ class _First:
         return self._joined([part.forward(component, self._seen(images, both)) for images, part in self._parts])
 
     def backward(self, component: int, dout: Tensor | None) -> Params:
-        """A component of the derivatives by the parameters."""
+        """Return a component of the derivatives with respect to the parameters."""
         moved: Tensor | None = None
         for images, part in self._parts:
             du = part.backward(component, None if dout is None else dout[images])
@@ -327,7 +344,7 @@ class _First:
                 parts = self._rows(images).mT @ du.reshape(-1, self._tasks, du.shape[-1] // self._tasks).transpose(0, 1)
                 moved = parts if moved is None else moved.add_(parts)
         dshift = None if moved is None else moved[:, -1]
-        # By the linear weights, the constant's share of them taken into account.
+        # The derivative with respect to the linear weights, including their effect through the constant.
         put(
             self._g,
             component,
@@ -352,7 +369,7 @@ class _First:
         return self._patches[:, images.start * places : images.stop * places]
 
     def _seen(self, images: slice, weights: Tensor) -> Tensor:
-        """Patches times ``weights`` ``(T, patch, channels)``, side by side."""
+        """Return the patches times ``weights`` ``(T, patch, channels)``, with the tasks side by side."""
         rows, channels = self._rows(images), weights.shape[-1]
         out = rows.new_empty(rows.shape[1], self._tasks, channels)
         torch.bmm(rows, weights, out=out.transpose(0, 1))
@@ -365,7 +382,7 @@ class _First:
 
 
 class _Layer:
-    """Any further block."""
+    """A block after the first one."""
 
     def __init__(self, block: Block, activation: str, tasks: int) -> None:
         self._block, self._tasks = block, tasks
@@ -375,7 +392,7 @@ class _Layer:
         self._dz: Hyper = {}
 
     def forward(self, component: int, x: Tensor | None, theta: Params) -> Tensor | None:
-        """A component of the output; images ``(n, height, width, T x channels)``."""
+        """Return a component of the output; input and output are ``(n, height, width, T x channels)``."""
         put(self._x, component, None if x is None else x.permute(0, 3, 1, 2))
         weight = theta.get(self._block.conv)
         if weight is not None:
@@ -391,7 +408,7 @@ class _Layer:
         return self._end.forward(component, None if y is None else y.view(self._shape))
 
     def backward(self, component: int, dout: Tensor | None) -> tuple[Tensor | None, Params]:
-        """A component of the derivatives by the input and by the parameters."""
+        """Return a component of the derivatives with respect to the input and the parameters."""
         dy = self._end.backward(component, dout)
         dz, dscale, dshift = self._norm.backward(component, None if dy is None else _flat(dy))
         put(self._dz, component, None if dz is None else dz.view(self._shape).permute(0, 3, 1, 2))
@@ -420,12 +437,13 @@ class _Layer:
 
 
 class Trace:
-    """The network at one point a task, on one set of images a task, and the loss of the images.
+    """An evaluation of the network and its loss, with one set of parameters and one set of images per task.
 
     Args:
-        x: ``(T, n, channels, height, width)``.
+        plan: The structure of the network.
+        x: Images ``(T, n, channels, height, width)``.
         y: Labels ``(T, n)``.
-        weights: Of the rows' losses, ``(T, n)`` by components: the loss is their weighted sum over n.
+        weights: Components of the weights of the row losses, ``(T, n)``; the loss is the weighted sum over n.
     """
 
     def __init__(self, plan: Plan, x: Tensor, y: Tensor, weights: Hyper) -> None:
@@ -442,10 +460,11 @@ class Trace:
         self.gradient: dict[int, Params] = {}
 
     def forward(self, component: int, theta: Params) -> None:
-        """Make a component of the logits ``(T, n, ways)`` and of the rows' losses ``(T, n)``.
+        """Compute a component of the logits ``(T, n, ways)`` and of the row losses ``(T, n)``.
 
         Args:
-            theta: That component of the parameters, each with a first axis T; those missing are 0.
+            component: The component to compute.
+            theta: This component of the parameters, each with a first axis T; missing parameters are 0.
         """
         x = self._first.forward(component, theta)
         for layer in self._layers:
@@ -473,7 +492,7 @@ class Trace:
             if component in o:
                 change = o[component] - (p[VALUE] * o[component]).sum(-1, keepdim=True)
             if component == AB and A in o and B in o:
-                # The second derivative of -logsumexp: minus the covariance of the two changes.
+                # The second derivative of -logsumexp is minus the covariance of the two changes.
                 mixed = -(p[VALUE] * self._log_probability[A] * self._log_probability[B]).sum(-1, keepdim=True)
                 change = mixed.expand_as(o[VALUE]) if change is None else change + mixed
             put(self._log_probability, component, change)
@@ -484,14 +503,15 @@ class Trace:
             self.rows[component] = -chosen
 
     def loss(self, component: int) -> Tensor | None:
-        """A component of the loss, ``(T,)``."""
+        """Return a component of the loss, ``(T,)``."""
         return product(self.rows, self._weights, component, lambda rows, w: (rows * w).sum(1))
 
     def backward(self, component: int, dlogits: Tensor | None = None) -> Params:
-        """Make a component of the gradient of the loss by the parameters, each ``(T, ...)``.
+        """Compute a component of the gradient of the loss with respect to the parameters, each ``(T, ...)``.
 
         Args:
-            dlogits: Take this ``(T, n, ways)`` for the derivative by the logits, instead of that of the loss.
+            component: The component to compute.
+            dlogits: Derivative with respect to the logits ``(T, n, ways)``, used instead of that of the loss.
         """
         if dlogits is None:
             residual = {VALUE: self._probability[VALUE] - F.one_hot(self._y, self._probability[VALUE].shape[-1])}
@@ -515,7 +535,7 @@ class Trace:
         return found
 
     def _spread(self, by_features: Tensor) -> Tensor:
-        """From the features ``(T, n, features)`` back to the last image."""
+        """Return the derivative with respect to the last feature maps from that of ``(T, n, features)``."""
         images, height, width, channels = self._shape
         d = by_features.transpose(0, 1)
         if self._plan.mean:

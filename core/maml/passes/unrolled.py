@@ -1,10 +1,10 @@
-"""Every pass over a chunk of tasks for convolutional networks that adapt by gradient steps, on :class:`Trace`.
+"""Implement the passes for convolutional networks that adapt by gradient steps, based on :class:`Trace`.
 
-A step is ``theta_{j+1} = theta_j - rate * G_j(theta_j)``, G the gradient of the inner loss. Going forward, each step
-is a trace of the support set with its gradient, and, where a direction ``v`` is asked for, that trace's component a.
-Going back from the query set with its gradient ``q`` (and the derivative r of q along v), each step needs the product
-of its Hessian with q: component b of the same trace, and component ab for the derivative of that along v. Nothing of
-the support set is computed twice.
+A step is ``theta_{j+1} = theta_j - rate * G_j(theta_j)``, where G_j is the gradient of the inner loss. In the forward
+direction, each step is a trace of the support set with its gradient and, for a direction ``v``, component a of that
+trace. The backward direction starts with the gradient ``q`` of the query set (and the derivative r of q along v). Each
+step then needs the product of its Hessian with q, which is component b of the same trace, and the derivative of that
+product along v, which is component ab. No computation on the support set is repeated.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from core.maml.passes.trace import AB, VALUE, A, B, Hyper, Trace
 
 
 def _times(left: Params, right: Params) -> Params:
-    """Elementwise, of the names that both have."""
+    """Return the elementwise product for the names that both have."""
     return {name: value * right[name] for name, value in left.items() if name in right}
 
 
 def _plus(left: Params, right: Params) -> Params:
-    """Elementwise; a name that is missing is 0."""
+    """Return the elementwise sum; missing names are 0."""
     both = {name: value + right[name] if name in right else value for name, value in left.items()}
     return both | {name: value for name, value in right.items() if name not in left}
 
@@ -41,11 +41,11 @@ def _minus(left: Params, right: Params) -> Params:
 
 @dataclass
 class _Adapted:
-    """The adaptation of a chunk.
+    """An adaptation of the tasks of a chunk.
 
     Attributes:
-        steps: A trace of the support sets a step.
-        theta: Components of the adapted parameters: the value, and a where there is a direction.
+        steps: One trace of the support sets per step.
+        theta: Components of the adapted parameters: the value, and component a if there is a direction.
     """
 
     steps: list[Trace]
@@ -53,14 +53,14 @@ class _Adapted:
 
 
 class UnrolledPasses:
-    """See :class:`core.maml.passes.Passes`."""
+    """An implementation of :class:`core.maml.passes.Passes` by explicit derivatives."""
 
     def __init__(self, plan: Plan, adaptation: Unrolled, head: str | None, first_order: bool) -> None:
         self._plan, self._adaptation, self._head, self._first_order = plan, adaptation, head, first_order
 
     @classmethod
     def of(cls, model: Bilevel) -> UnrolledPasses | None:
-        """The passes of a model; None where it is not of this kind."""
+        """Return the passes of a model, or None if it is not supported."""
         plan, adaptation = plan_of(model.network), model.adaptation
         if plan is None or not isinstance(adaptation, Unrolled):
             return None
@@ -68,27 +68,33 @@ class UnrolledPasses:
         return cls(plan, adaptation, head, model.first_order)
 
     def query_logits(self, params: Params, chunk: Task) -> Tensor:
+        """Return the logits ``(T, Q, ways)`` of the query images after adaptation."""
         query = self._query(chunk)
         query.forward(VALUE, self._adapt(params, chunk).theta[VALUE])
         return query.logits[VALUE]
 
     def gradients(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
+        """Return the total gradient of every task ``(T, ...)`` and its query loss ``(T,)``."""
         gradient, query = self._gradient(params, chunk)
         loss = query.loss(VALUE)
         assert loss is not None
         return gradient[VALUE], loss
 
     def gradient(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
+        """Return the sum of the total gradients over the tasks, and the query losses ``(T,)``."""
         gradients, losses = self.gradients(params, chunk)
         return _summed(gradients), losses
 
     def hessian(self, params: Params, v: Params, chunk: Task) -> Params:
+        """Return the product of the summed Hessian of the tasks with ``v``."""
         return _summed(self._gradient(params, chunk, v)[0][A])
 
     def weight_change_gradients(self, params: Params, chunk: Task, change: Task) -> Params:
+        """Return the gradient of the derivative of every task loss along a change of its weights, ``(T, ...)``."""
         return self._gradient(params, chunk, change=change)[0][A]
 
     def gauss_newton(self, params: Params, v: Params, chunk: Task) -> Params:
+        """Return the product of the summed Gauss-Newton matrix of the tasks with ``v``."""
         adapted = self._adapt(params, chunk, v)
         query = self._query(chunk)
         query.forward(VALUE, adapted.theta[VALUE])
@@ -98,11 +104,13 @@ class UnrolledPasses:
         return _summed(self._ordered(self._back(adapted, gradient, params)[VALUE], params, chunk))
 
     def fisher(self, params: Params, v: Params, chunk: Task) -> Params:
+        """Return the product of the summed outer products of the task gradients with ``v``."""
         gradients, _ = self.gradients(params, chunk)
         along = torch.stack([torch.einsum("t...,...->t", g, v[name]) for name, g in gradients.items()]).sum(0)
         return {name: torch.tensordot(along, g, 1) for name, g in gradients.items()}
 
     def row_scores(self, params: Params, u: Params, chunk: Task) -> RowScores:
+        """Return the scores of every row along u, and the logits after adaptation."""
         adapted = self._adapt(params, chunk, u)
         query = self._query(chunk)
         for component in (VALUE, A):
@@ -111,7 +119,7 @@ class UnrolledPasses:
         by_s, effect = torch.zeros_like(chunk.s), torch.zeros_like(chunk.s)
         rows = chunk.s.shape[-1]
         for step in self._steps_back(adapted, query.gradient, params, u, to_start=False):
-            # The derivative of a step by s_z is minus the rated gradient of row z, over the number of rows.
+            # The derivative of a step with respect to s_z is -rate times the gradient of row z / the number of rows.
             effect.add_(step.rows[B] / rows)
             by_s.sub_(step.rows[AB] / rows)
         support = Trace(self._plan, chunk.xs, chunk.ys, {})
@@ -122,8 +130,10 @@ class UnrolledPasses:
     def _gradient(
         self, params: Params, chunk: Task, v: Params | None = None, change: Task | None = None
     ) -> tuple[dict[int, Params], Trace]:
-        """Gradients by the meta-parameters, ``(T, ...)`` each; as component a their derivatives along ``v`` or along
-        a change of the weights."""
+        """Return the gradients with respect to the meta-parameters, ``(T, ...)``, and the trace of the query sets.
+
+        Component a of the gradients is their derivative along ``v`` or along a change of the weights.
+        """
         adapted = self._adapt(params, chunk, v, change)
         query = self._query(chunk, change)
         for component, theta in adapted.theta.items():
@@ -155,14 +165,17 @@ class UnrolledPasses:
                     moved = _plus(moved, _times(gradient, self._rates(v)))
                 direction = _minus(direction, moved)
             steps.append(step)
-        if v is not None and self._first_order:  # the steps are constants to it
+        if v is not None and self._first_order:  # the steps do not depend on the direction
             direction = _each(network_part(v), tasks)
         return _Adapted(steps, {VALUE: theta} | ({} if direction is None else {A: direction}))
 
     def _back(
         self, adapted: _Adapted, gradient: dict[int, Params], params: Params, v: Params | None = None
     ) -> dict[int, Params]:
-        """From the gradient by the adapted parameters to that by the meta-parameters, component by component."""
+        """Return the components of the gradient with respect to the meta-parameters.
+
+        ``gradient`` contains those of the gradient with respect to the adapted parameters.
+        """
         if self._first_order:
             return gradient
         found = dict(gradient)
@@ -173,10 +186,11 @@ class UnrolledPasses:
     def _steps_back(
         self, adapted: _Adapted, gradient: dict[int, Params], params: Params, v: Params | None, *, to_start: bool
     ) -> Iterator[Trace]:
-        """Go back through the steps, last to first, and leave the gradient by what was before them in ``gradient``.
+        """Yield the steps from last to first, and update ``gradient`` to refer to the parameters before each step.
 
-        Yields each step once its rows have their components b and ab, before its gradient is made; without
-        ``to_start`` that of the first step, which only the gradient at the start needs, is not made.
+        Each step is yielded after components b and ab of its rows, but before its gradient, are computed. Without
+        ``to_start``, the gradient of the first step is not computed, because only the gradient with respect to the
+        initial parameters needs it.
         """
         rates = {} if v is None or self._first_order else self._rates(v)
         for step in reversed(adapted.steps):
@@ -199,23 +213,23 @@ class UnrolledPasses:
                     gradient[component] = _minus(gradient[component], named)
 
     def _moving(self, params: Params) -> Params:
-        """Those of the parameters that the adaptation moves."""
+        """Return the parameters that the adaptation changes."""
         return {n: value for n, value in params.items() if self._head is None or n.startswith(self._head)}
 
     def _rated(self, gradient: Params, params: Params) -> Params:
-        """Times the inner learning rate."""
+        """Return the gradient times the inner learning rate."""
         if self._adaptation.learned_rates:
             return _times(gradient, self._rates(params))
         return {name: value * self._adaptation.rate for name, value in gradient.items()}
 
     @staticmethod
     def _rates(params: Params) -> Params:
-        """The learned rates by the names of their parameters."""
+        """Return the learned rates by the names of their parameters."""
         return {name.removeprefix(RATES): value for name, value in params.items() if name.startswith(RATES)}
 
     @staticmethod
     def _ordered(found: Params, params: Params, chunk: Task) -> Params:
-        """In the order of the meta-parameters, each ``(T, ...)``; those missing are 0."""
+        """Return the tensors in the order of the meta-parameters, each ``(T, ...)``; missing ones are 0."""
         tasks = len(chunk.ys)
         return {n: found[n] if n in found else p.new_zeros(tasks, *p.shape) for n, p in params.items()}
 
