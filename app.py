@@ -1,4 +1,4 @@
-"""The dashboard's entry: ``streamlit run app.py``."""
+"""Entry point of the dashboard: ``streamlit run app.py``."""
 
 from core.ui.shell.navigation import route
 

@@ -1,1 +1,1 @@
-"""Measurements that take too long for a test, each a command that prints a table."""
+"""Measure what takes too long for a test; each module is a command that prints a table."""

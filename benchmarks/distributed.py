@@ -1,10 +1,10 @@
-"""Passes over tasks by two processes beside one, in one run: ``python -m benchmarks.distributed``.
+"""Compare passes over tasks by two processes with those by one, in one run: ``python -m benchmarks.distributed``.
 
-Starts two processes of one thread each under ``torchrun`` (gloo). In turn, one works alone while the other waits, both
-work together, and both work apart, each on all the tasks, which is what the machine itself has for two. Tasks are
-five-way five-shot with ten queries a class, images of 28 x 28, one second-order inner step. Tasks a second are of the
-fastest of the turns. What goes over the wire is counted as it is handed to torch.distributed: sums are all-reduced,
-scores are gathered by all.
+Starts two processes of one thread each under ``torchrun`` (gloo). In turn, one process works while the other waits,
+both share the tasks, and both process all the tasks independently, which shows the limit of the machine. Tasks are
+5-way 5-shot with 10 queries per class, images of 28 x 28, one second-order inner step. Tasks per second are from the
+fastest turn. Communication is counted in bytes passed to torch.distributed: sums are all-reduced, scores are gathered
+by all ranks.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ WAYS, SHOTS, QUERIES = 5, 5, 10
 
 @dataclass
 class Wire:
-    """Bytes that a process hands to torch.distributed."""
+    """A counter of the bytes that a process passes to torch.distributed."""
 
     reduced: int = 0
     gathered: int = 0
 
     def watch(self) -> None:
+        """Wrap the collectives of torch.distributed so that their bytes are counted."""
         reduce, gather = dist.all_reduce, dist.all_gather_object
 
         def all_reduce(tensor: torch.Tensor, *args: Any, **more: Any) -> Any:
@@ -64,10 +65,12 @@ class Wire:
         dist.all_reduce, dist.all_gather_object = all_reduce, all_gather_object
 
     def clear(self) -> None:
+        """Reset the counts to zero."""
         self.reduced = self.gathered = 0
 
 
 def images_of(count: int = 400) -> ImageSet:
+    """Return a set of random 28 x 28 images in 20 classes."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), dtype=np.uint8)
     labels = np.arange(count) % 20
     names, ids = tuple(f"class {n}" for n in range(20)), np.array([f"image-{n}" for n in range(count)], dtype=object)
@@ -75,7 +78,7 @@ def images_of(count: int = 400) -> ImageSet:
 
 
 def problems() -> dict[str, tuple[Bilevel, Params, int]]:
-    """Models, parameters, and how many tasks are run."""
+    """Return models, parameters, and the number of tasks to run, by name."""
     network = ConvNet(WAYS, 32, (28, 28, 1), "max", 4, "relu")
     demo = load_model(ROOT / "assets" / "demo" / "demo-noisy-tasks" / "model")
     return {
@@ -85,6 +88,7 @@ def problems() -> dict[str, tuple[Bilevel, Params, int]]:
 
 
 def steps(model: Bilevel, params: Params, tasks: int) -> dict[str, Callable[[], object]]:
+    """Return the steps to time, by name."""
     images = images_of()
     drawn = sample_tasks(
         images,
@@ -109,7 +113,7 @@ def steps(model: Bilevel, params: Params, tasks: int) -> dict[str, Callable[[], 
 
 
 def timed(step: Callable[[], object]) -> float:
-    """Seconds from when both are ready until both are done."""
+    """Return the seconds from when all ranks are ready until all are done."""
     world().agree(None)
     begun = time.perf_counter()
     step()
@@ -118,7 +122,7 @@ def timed(step: Callable[[], object]) -> float:
 
 
 def by_itself(step: Callable[[], object], ranks: int) -> Callable[[], None]:
-    """The whole step by each of that many ranks."""
+    """Return a function that runs the whole step independently on each of the first ``ranks`` ranks."""
 
     def run() -> None:
         if world().rank < ranks:
@@ -129,6 +133,7 @@ def by_itself(step: Callable[[], object], ranks: int) -> Callable[[], None]:
 
 
 def work() -> None:
+    """Time all steps on this rank; rank 0 prints the table."""
     disable_malloc_trim()
     with joined() as here:
         wire = Wire()
@@ -153,6 +158,7 @@ def work() -> None:
 
 
 def main() -> None:
+    """Start the two processes, or do the work of one of them."""
     if "WORLD_SIZE" in os.environ:
         work()
         return

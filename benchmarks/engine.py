@@ -1,17 +1,17 @@
-"""Passes over tasks beside the usual ways, in one run: ``python -m benchmarks.engine``.
+"""Compare passes over tasks with other implementations, in one run: ``python -m benchmarks.engine``.
 
-Tasks a second on this machine's processor (or GPU), for five-way five-shot tasks with ten queries a class of 28 x 28
+Tasks per second on this machine's processor (or GPU), for 5-way 5-shot tasks with 10 queries per class of 28 x 28
 images, one second-order inner step:
 
-- ``plain``: a loop over tasks on torch.autograd, the network in PyTorch's own layers;
+- ``plain``: a loop over tasks with torch.autograd, the network made of PyTorch's layers;
 - ``plain, kept memory``: the same with the allocator set as TaskLens sets it
   (:func:`core.runtime.memory.disable_malloc_trim`);
-- ``learn2learn``: the same loop with its MAML, where it is installed;
-- ``vmap``: what TaskLens does for networks that it has not written out, by torch.func;
+- ``learn2learn``: the same loop with its MAML, if it is installed;
+- ``vmap``: the torch.func implementation that TaskLens uses for networks without hand-written passes;
 - ``ours``: :mod:`core.maml.passes` as commands and pages run it.
 
-Each is a process of its own, twice, in turn; the better median counts. The share of the peak is that of the fastest
-convolution of the network's second layer that was measured in the same run.
+Each runs twice in a separate process, in turn; the better median counts. The share of the peak is relative to the
+fastest convolution of the network's second layer that was measured in the same run.
 """
 
 from __future__ import annotations
@@ -64,16 +64,21 @@ class Problem:
 
     @property
     def words(self) -> str:
+        """Return the network in words."""
         return f"{self.filters} filters, {self.pooling}, {self.activation}"
 
     @property
     def bilevel(self) -> Bilevel:
+        """Return the bilevel problem of the network."""
         network = ConvNet(WAYS, self.filters, (28, 28, 1), self.pooling, 4, self.activation)
         return Bilevel(network, Unrolled(1, RATE), 0.1)
 
     def flops(self) -> float:
-        """Of the convolutions of one second-order gradient: of the support set 9 a layer (3 forward and back, 6 for
-        the product with its Hessian), of the query set 3; none by the images, so 6 and 2 of the first layer."""
+        """Return the FLOP of the convolutions of one second-order gradient.
+
+        Per layer the support set counts 9 times (3 forward and backward, 6 for the product with its Hessian) and the
+        query set 3 times; no gradient with respect to the images is needed, so 6 and 2 times in the first layer.
+        """
         side, channels, whole = 28, 1, 0.0
         for layer in range(4):
             out = side if self.pooling == "max" else -(-side // 2)
@@ -88,7 +93,7 @@ PROBLEMS = (Problem(32, "max", "relu"), Problem(64, "stride", "relu"), Problem(1
 
 
 def rate(step: Callable[[], object], tasks: int, device: torch.device) -> float:
-    """Tasks a second: the median over steps."""
+    """Return tasks per second: the median over steps."""
 
     def timed() -> float:
         begun = time.perf_counter()
@@ -106,6 +111,7 @@ def rate(step: Callable[[], object], tasks: int, device: torch.device) -> float:
 
 
 def images_of(count: int = 400) -> ImageSet:
+    """Return a set of random 28 x 28 images in 20 classes."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), dtype=np.uint8)
     labels = np.arange(count) % 20
     names, ids = tuple(f"class {n}" for n in range(20)), np.array([f"image-{n}" for n in range(count)], dtype=object)
@@ -113,6 +119,7 @@ def images_of(count: int = 400) -> ImageSet:
 
 
 def ours(problem: Problem, device: torch.device, *, generic: bool = False) -> dict[str, float]:
+    """Return the tasks per second of TaskLens; ``generic`` selects its torch.func implementation."""
     model, dtype, images = problem.bilevel, torch.float32, images_of()
     assert isinstance(model.network, ConvNet)
     params = {name: value.to(device) for name, value in model.network.init(0).items()}
@@ -147,7 +154,7 @@ def ours(problem: Problem, device: torch.device, *, generic: bool = False) -> di
 
 
 class Strided(nn.Module):
-    """The network with stride 2 and the mean, in PyTorch's own layers."""
+    """A network with stride 2 and mean pooling, made of PyTorch's layers."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
@@ -158,19 +165,21 @@ class Strided(nn.Module):
         self.head = nn.Linear(problem.filters, WAYS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = self.act(norm(convolution(x)))
         return self.head(x.mean((2, 3)))
 
 
 def module_of(problem: Problem) -> nn.Module:
+    """Return the network of a problem, made of PyTorch's layers."""
     if problem.pooling == "max":
         return CNN4(WAYS, (28, 28, 1), problem.filters, 4, "max")
     return Strided(problem)
 
 
 def usual(problem: Problem, device: torch.device, learner: str) -> dict[str, float]:
-    """A loop over tasks, as one writes it."""
+    """Return the tasks per second of a straightforward loop over tasks."""
     torch.manual_seed(0)
     module = module_of(problem).to(device)
     xs, xq = torch.rand(SUPPORT, 1, 28, 28, device=device), torch.rand(QUERY, 1, 28, 28, device=device)
@@ -204,7 +213,7 @@ def usual(problem: Problem, device: torch.device, learner: str) -> dict[str, flo
 
 
 def peak(problem: Problem, device: torch.device) -> float:
-    """FLOP a second of the convolution of the second layer, forward, the better of both memory formats."""
+    """Return the FLOP per second of the second layer's forward convolution, the better of both memory formats."""
     side, stride = (14, 1) if problem.pooling == "max" else (14, 2)
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
@@ -222,6 +231,7 @@ def peak(problem: Problem, device: torch.device) -> float:
 
 
 def measure(rival: str, device: torch.device) -> list[dict[str, float]]:
+    """Return the measurements of one implementation for every problem."""
     if rival in ("plain, kept memory", "vmap", "ours"):
         disable_malloc_trim()
     rows = []
@@ -236,7 +246,7 @@ def measure(rival: str, device: torch.device) -> list[dict[str, float]]:
 
 
 def in_turn(device: str) -> dict[str, list[dict[str, float]]]:
-    """All rivals, each in a process of its own, round after round."""
+    """Run every implementation in a separate process, round after round."""
     found: dict[str, list[dict[str, float]]] = {}
     for _ in range(ROUNDS):
         for rival in RIVALS:
@@ -255,6 +265,7 @@ def in_turn(device: str) -> dict[str, list[dict[str, float]]]:
 
 
 def show(found: dict[str, list[dict[str, float]]]) -> None:
+    """Print the table."""
     if "learn2learn" not in found:
         print("learn2learn is not installed: make learn2learn")
     for number, problem in enumerate(PROBLEMS):
@@ -277,6 +288,7 @@ def show(found: dict[str, list[dict[str, float]]]) -> None:
 
 
 def main() -> None:
+    """Run the benchmark, or one implementation in its own process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rival", choices=RIVALS)

@@ -1,18 +1,18 @@
-"""How faithful is each method? ``python -m benchmarks.fidelity --out FOLDER`` prints one table for MNIST.
+"""Measure how faithful each method is: ``python -m benchmarks.fidelity --out FOLDER`` prints one table for MNIST.
 
-For every seed (it draws tasks, noise, initial parameters and subsets) small models are trained, and every method is
-held against retraining and against planted noise:
+For every seed (it determines tasks, noise, initial parameters and subsets) small models are trained, and every method
+is validated against retraining and against injected noise:
 
-- **LDS**: 100 five-way five-shot tasks with noise b, an MLP trained by 600 Adam steps; 20 random halves, retrained
-  from 2 seeds each; 20 held-out targets. The ceiling is how well the two retrainings agree.
-- **Leave one out**: a smaller problem trained to an optimum in float64, where single removals are no noise; 20 tasks
-  are left out one after another and training goes on to the new optimum. Methods that follow the training, or are
-  models of their own, are not part of it.
-- **Noise**: area under ROC of finding the bad tasks (a: 40 % of the tasks, 80 % of their labels; b: 15 %, 30 %) or
-  the mislabelled images (c: 10 % uniformly, d: 10 % as look-alikes) first.
+- **LDS**: 100 5-way 5-shot tasks with noise b, an MLP trained by 600 Adam steps; 20 random halves, retrained
+  from 2 seeds each; 20 held-out targets. The ceiling is the agreement of the two retrainings.
+- **Leave one out**: a smaller problem trained to an optimum in float64, where the effect of a single removal is not
+  noise; 20 tasks are left out in turn and training continues to the new optimum. Methods that follow the training, or
+  train models themselves, are not part of it.
+- **Noise**: area under ROC of ranking the noisy tasks (a: 40 % of the tasks, 80 % of their labels; b: 15 %, 30 %) or
+  the mislabelled images (c: 10 % uniformly, d: 10 % as similar classes) first.
 
-Everything goes through the product's own actions, so an interrupted benchmark goes on where it was. Seconds and memory
-are those of the LDS scores: 100 tasks, 20 targets.
+Everything uses the product's actions, so an interrupted benchmark resumes. Seconds and memory are those of the LDS
+scores: 100 tasks, 20 targets.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from core.workspace.workspace import Workspace, create
 
 LOW_RANK = "solver=low-rank:curvature_tasks=0"
 RANKS = {0.1: 100, 0.01: 100, 0.003: 150, 0.001: 200}
-"""The rank that leaves little out, by damping."""
+"""The rank at which the low-rank error is small, by damping."""
 
 
 def varied(name: str, *shares: float) -> tuple[str, ...]:
-    """A method at several dampings, on the curvature of all tasks."""
+    """Return the names of a method at several dampings, with the curvature of all tasks."""
     return tuple(f"{name}:{LOW_RANK}:rank={RANKS[share]}:damping={share}" for share in shares)
 
 
@@ -88,7 +88,7 @@ METHODS_RATED = (
     "margin",
     "entropy",
 )
-# At an optimum of a small problem the curvature is that of all tasks, and hardly any damping is needed.
+# At an optimum of a small problem the curvature of all tasks is used, and hardly any damping is needed.
 LEFT_OUT = (
     *(f"{name}:curvature_tasks=0" for name in ("task-if", "task-if-exact", "direct-if")),
     "task-if-exact:curvature_tasks=0:damping=0.0001:tolerance=0.001",
@@ -109,7 +109,7 @@ EXACT = Compute("cpu", "float64", chunk=30)
 def workspace(
     folder: Path, noise: str, seed: int, spec: ModelSpec, training: TrainSettings, compute: Compute, count: int = 100
 ) -> Workspace:
-    """Tasks, a trained model, and a workspace of them."""
+    """Return a workspace with sampled tasks and a trained model."""
     if not (folder / "tasks" / "tasks.json").exists():
         write_folder(generate(TaskSettings(count=count, heldout=60, noise=noise, seed=seed)), folder / "tasks")
     settings = replace(training, seed=1000 * seed)
@@ -118,7 +118,7 @@ def workspace(
 
 
 def lds_rows(folder: Path, seed: int, subsets: int) -> pd.DataFrame:
-    """LDS, seconds and memory of every method, and its AUC on protocol b."""
+    """Return LDS, seconds and memory of every method, and its AUC on protocol b."""
     opened = workspace(folder / "b", PROTOCOLS["b"], seed, MLP, TRAINING, COMPUTE)
     settings = EvidenceSettings(METHODS_RATED, subsets=subsets, seeds=2, targets=20, seed=seed)
     run = evidence(opened, settings, COMPUTE, LiveProgress())
@@ -126,7 +126,7 @@ def lds_rows(folder: Path, seed: int, subsets: int) -> pd.DataFrame:
 
 
 def left_out_rows(folder: Path, seed: int, count: int) -> pd.Series:
-    """Spearman of leaving one task out, against the mean held-out loss, by method."""
+    """Return Spearman's correlation of leaving one task out with the mean held-out loss, by method."""
     opened = workspace(folder / "one", PROTOCOLS["b"], seed, SMALL, TO_OPTIMUM, EXACT, count=60)
     settings = EvidenceSettings(LEFT_OUT, "one", count, seeds=1, retrain="warm", targets=5, seed=seed)
     run = evidence(opened, settings, EXACT, LiveProgress())
@@ -137,7 +137,7 @@ def left_out_rows(folder: Path, seed: int, count: int) -> pd.Series:
 
 
 def noise_rows(folder: Path, seed: int, protocol: str) -> pd.Series:
-    """AUC of finding what protocol a, c or d planted, by method: tasks in a, images in c and d."""
+    """Return the AUC of finding the noise of protocol a, c or d by method: tasks in a, images in c and d."""
     opened = workspace(folder / protocol, PROTOCOLS[protocol], seed, MLP, TRAINING, COMPUTE)
     out: dict[str, float] = {}
     for name in SHIPPED:
@@ -164,7 +164,7 @@ def noise_rows(folder: Path, seed: int, protocol: str) -> pd.Series:
 
 
 def one_seed(folder: Path, seed: int, subsets: int, left_out: int) -> pd.DataFrame:
-    """One row a method."""
+    """Return one row per method."""
     place = folder / f"seed-{seed}"
     table = lds_rows(place, seed, subsets).set_index("method").rename(columns={"auc": "auc_b"})
     alone = left_out_rows(place, seed, left_out) if left_out else pd.Series(dtype=float)
@@ -175,7 +175,7 @@ def one_seed(folder: Path, seed: int, subsets: int, left_out: int) -> pd.DataFra
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds; the interval of the LDS is that of the mean over seeds (Student's t)."""
+    """Return means over seeds; the interval of the LDS is that of the mean over seeds (Student's t)."""
     from scipy import stats
 
     grouped = rows.groupby("method", sort=False)
@@ -189,7 +189,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table for docs/method.md."""
+    """Return the table for docs/method.md."""
     head = "| method | kind | leave-one-out | LDS [95 %] | LDS of the mean loss | AUC a | b | c | d | seconds | GB |"
     lines = [head, "|---" * 11 + "|"]
 
@@ -211,7 +211,7 @@ def main(
     subsets: Annotated[int, typer.Option(help="Random halves a seed.")] = 20,
     left_out: Annotated[int, typer.Option(help="Tasks left out a seed; 0 leaves that column out.")] = 20,
 ) -> None:
-    """Run the seeds, then print the table of all seeds that the folder holds."""
+    """Run the seeds, then print the table of all seeds in the folder."""
     for seed in (int(part) for part in seeds.split(",") if part):
         done = out / f"seed-{seed}.json"
         if not done.exists():

@@ -1,9 +1,9 @@
-"""Leaving one thing out at an optimum: ``python -m benchmarks.left_out`` prints Spearman's correlations over seeds.
+"""Leave one item out at an optimum: ``python -m benchmarks.left_out`` prints Spearman's correlations over seeds.
 
 The problem is that of ``tests/influence/test_retraining.py``: 24 small tasks whose labels name three digits, float64,
 exact curvature without damping, Newton's method to the optimum before and after. Every task, every 6th query row and
-every 8th support row is taken away, whole and, for support rows, by half too. A seed draws the tasks and the initial
-parameters. Where Newton's method finds no optimum, the seed is said to have none and is not counted.
+every 8th support row is removed, entirely and, for support rows, also by half. A seed determines the tasks and the
+initial parameters. A seed for which Newton's method finds no optimum is reported as such and not counted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLUMNS = ("tasks", "query rows", "support rows, half", "support rows")
 
 
 def optimum(name: str, seed: int) -> Optimum:
-    """The trained problem of one seed."""
+    """Return the trained problem of one seed."""
     network = NETWORKS[name]()
     model = Bilevel(network, Unrolled(1, 0.3), delta=0.6)
     episodes, heldout = episodes_of(24, queries=3, seed=seed), episodes_of(4, queries=4, seed=seed + 900)
@@ -52,7 +52,7 @@ def optimum(name: str, seed: int) -> Optimum:
 
 
 def correlations(found: Optimum) -> list[float]:
-    """One figure a column of :data:`COLUMNS`."""
+    """Return one value per column of :data:`COLUMNS`."""
     tasks, scores = task_table(found.instances), found.instances["score"].to_numpy()
     masks = [(found.instances["task_id"] == task).to_numpy() for task in tasks["task_id"]]
     out = [(found.changes(masks), tasks["score"].to_numpy())]
@@ -66,14 +66,14 @@ def main(
     networks: Annotated[str, typer.Option(help="With commas.")] = ",".join(NETWORKS),
     seeds: Annotated[int, typer.Option(help="How many.")] = 5,
 ) -> None:
-    """Print a table: one row a network and seed, then the mean over seeds."""
+    """Print a table: one row per network and seed, then the mean over seeds."""
     print("| network | seed | " + " | ".join(COLUMNS) + " |\n" + "|---" * (2 + len(COLUMNS)) + "|", flush=True)
     for name in networks.split(","):
         rows = []
         for seed in range(seeds):
             try:
                 rows.append(correlations(optimum(name, seed)))
-            except (AssertionError, IndefiniteError) as error:  # what minimise says where there is no optimum
+            except (AssertionError, IndefiniteError) as error:  # minimise raises these where there is no optimum
                 print(f"| {name} | {seed} | no optimum: {str(error).splitlines()[0]} |" + " |" * 3, flush=True)
                 continue
             print(f"| {name} | {seed} | " + " | ".join(f"{value:.3f}" for value in rows[-1]) + " |", flush=True)

@@ -1,10 +1,10 @@
-"""Time and memory of a ranking against the number of tasks: ``python -m benchmarks.memory --counts 100,1000,10000``.
+"""Measure time and memory of a ranking by number of tasks: ``python -m benchmarks.memory --counts 100,1000,10000``.
 
-Five-way five-shot tasks with five queries a class, drawn from the digits that come with a package, and a network of
-four blocks of 64 filters (112,000 parameters, fresh: what a ranking costs does not depend on how good the model is).
-For each number of tasks, ``inspect`` foretells, then ``evaluate`` and ``rank`` run with their usual settings, each a
-process of its own. Processor seconds are those of all threads, and do not grow when others work beside. The tensors of
-all tasks at once, which no chunk ever is, are shown for scale.
+5-way 5-shot tasks with 5 queries per class, sampled from the digits that are included in a package, and a network of
+four blocks of 64 filters (112,000 parameters, untrained: the cost of a ranking does not depend on the accuracy).
+For each number of tasks, ``inspect`` predicts the cost, then ``evaluate`` and ``rank`` run with their default settings,
+each in a separate process. Processor seconds are those of all threads, and are not increased by other processes. The
+size of the tensors of all tasks at once, which no chunk reaches, is shown for scale.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROWS = 50
 
 
 def prepared(folder: Path, count: int) -> Path:
-    """A workspace of that many training tasks."""
+    """Return a workspace with ``count`` training tasks."""
     tasks, model = folder / f"tasks-{count}", folder / f"model-{count}"
     write_folder(generate(TaskSettings(ways=5, shots=5, queries=5, count=count, heldout=20)), tasks)
     save_model(Model(SPEC, SPEC.init(0, torch.float32), {}), model)
@@ -38,7 +38,7 @@ def prepared(folder: Path, count: int) -> Path:
 
 
 def run(*command: str) -> tuple[str, float, float, float]:
-    """Standard output, seconds, processor seconds, and the most memory held, in GB."""
+    """Run a command; return its standard output, seconds, processor seconds, and peak memory in GB."""
     begun = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as told:
         process = subprocess.Popen([sys.executable, "-m", "core", *command], stdout=out, stderr=told)
@@ -51,11 +51,13 @@ def run(*command: str) -> tuple[str, float, float, float]:
 
 
 def foretold(workspace: Path) -> dict[str, Any]:
+    """Return the predicted costs by stage."""
     said = json.loads(run("inspect", "--workspace", str(workspace), "--json")[0])
     return {cost["stage"]: cost for cost in said["costs"]}
 
 
 def main() -> None:
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--counts", default="100,1000")
     counts = [int(count) for count in parser.parse_args().counts.split(",")]

@@ -1,7 +1,8 @@
-"""Many images: how long reading them once takes, and how much memory opening them takes.
+"""Measure how long reading many images takes, and how much memory opening them takes.
 
 ``python -m benchmarks.open_images --count 100000`` writes that many random 84 x 84 JPEGs into class folders, reads them
-into an image set and opens it, each in a process of its own, beside the usual way: all of them in one array in memory.
+into an image set and opens it, each in a separate process, and compares with loading all of them into one array in
+memory.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def _write(job: tuple[str, int, int]) -> None:
 
 
 def main() -> None:
+    """Run the benchmark and print the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=100_000)
     count = parser.parse_args().count

@@ -1,6 +1,6 @@
 """Write the pages of docs/results from result folders: ``python -m benchmarks.results [--profile small]``.
 
-Each experiment has one generated page, docs/results/NAME.md, with its pictures in docs/pictures/results. The summary
+Each experiment has one generated page, docs/results/NAME.md, with its images in docs/pictures/results. The summary
 docs/results.md is written by hand.
 """
 
@@ -21,7 +21,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def write_page(folder: Path, docs: Path = DOCS) -> Path:
-    """Write the page of the result in ``folder`` and copy its pictures; return the page's path.
+    """Write the page of the result in ``folder`` and copy its images; return the page's path.
 
     Raises:
         UserError: the result is missing or damaged.

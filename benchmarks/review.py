@@ -1,17 +1,18 @@
-"""How well does the review queue find wrong labels? ``python -m benchmarks.review --out FOLDER`` prints the tables.
+"""Measure how well the review queue finds label errors: ``python -m benchmarks.review --out FOLDER`` prints the tables.
 
-For every seed, noise (:mod:`core.tasks.noise`) is planted in the training tasks before a model is trained on them.
+For every seed, noise (:mod:`core.tasks.noise`) is injected into the training tasks before a model is trained on them.
 MNIST: (a) easy, 40 % of the tasks with 80 % of their labels flipped; (b) hard, 15 % with 30 %; (c) image, 10 % of the
-images mislabelled uniformly; (d) confusion, 10 % as their look-alikes. Omniglot, with ``--omniglot ZIP``: image. Items
+images mislabelled uniformly; (d) confusion, 10 % as similar classes. Omniglot, with ``--omniglot ZIP``: image. Items
 are rows of tasks for (a) and (b), images for the others.
 
-- **queue**: the ranking that the product chooses by planting labels of its own; it knows nothing of those planted here.
-- its single scores; the slow ones are computed apart.
+- **queue**: the ranking that the product selects by injecting label errors itself; it does not know the errors injected
+  by this benchmark.
+- its individual scores; the slow ones are computed separately.
 - **cleanlab**: self-confidence (cleanlab.rank) of five-fold cross-validated probabilities of a small network.
-- **remaining**: whether the 90 % interval of the number of wrong labels left covers the truth, before anything is
-  decided, and when the first items are (as many as a quarter, one half, once and one and a half times the wrong ones).
+- **remaining**: whether the 90 % interval of the number of remaining label errors covers the truth, before any
+  decision, and after the first items are decided (as many as 0.25, 0.5, 1 and 1.5 times the number of errors).
 
-Everything goes through the product's own actions, so an interrupted benchmark goes on where it was.
+Everything uses the product's actions, so an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ ITERATIONS = 600
 
 
 def problem(out: Path, data: str, protocol: str, seed: int) -> Workspace:
-    """A workspace with a model trained on noisy tasks."""
+    """Return a workspace with a model trained on noisy tasks."""
     folder = out / f"{data}-{protocol}-{seed}"
     if data == OMNIGLOT:
         settings = TaskSettings(
@@ -68,7 +69,7 @@ def problem(out: Path, data: str, protocol: str, seed: int) -> Workspace:
 
 
 def wrong_items(workspace: Workspace, items: pd.DataFrame) -> np.ndarray:
-    """``(n,)`` of bool: the items whose labels were planted."""
+    """Return which items have injected label errors, ``(n,)`` of bool."""
     planted = workspace.project().tasks.planted
     assert planted is not None
     if "task_id" not in planted:
@@ -77,7 +78,10 @@ def wrong_items(workspace: Workspace, items: pd.DataFrame) -> np.ndarray:
 
 
 def figures(wrong: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """Average precision, and the share of wrong ones among as many first items as there are wrong."""
+    """Return the average precision, and the share of label errors among as many first items as there are errors.
+
+    ``k`` is the number of label errors.
+    """
     found = wrong[np.argsort(-score, kind="stable")]
     return {
         "average_precision": float(average_precision_score(wrong, score)),
@@ -86,7 +90,7 @@ def figures(wrong: np.ndarray, score: np.ndarray) -> dict[str, float]:
 
 
 def by_cleanlab(workspace: Workspace, items: pd.DataFrame) -> tuple[np.ndarray, float]:
-    """Suspicion of the items, and the seconds it took."""
+    """Return the suspicion of the items, and the seconds it took."""
     project, start = workspace.project(), time.perf_counter()
     found = self_confidence(project.images, project.tasks.train, epochs=EPOCHS, seed=0)
     seconds = time.perf_counter() - start
@@ -95,7 +99,7 @@ def by_cleanlab(workspace: Workspace, items: pd.DataFrame) -> tuple[np.ndarray, 
 
 
 def one(out: Path, data: str, protocol: str, seed: int) -> dict[str, Any]:
-    """All figures of one problem, from the folder or measured now."""
+    """Return all figures of one problem, read from the folder or measured now."""
     kept = out / f"{data}-{protocol}-{seed}" / "figures.json"
     if kept.exists():
         return json.loads(kept.read_text("utf-8"))
@@ -138,6 +142,7 @@ def one(out: Path, data: str, protocol: str, seed: int) -> dict[str, Any]:
 
 
 def mean_and_spread(values: list[float]) -> str:
+    """Return the mean and the spread of some values as text."""
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1 if len(values) > 1 else 0):.3f}"
 
 
@@ -175,6 +180,7 @@ def main(
     protocols: Annotated[str, typer.Option(help="Of MNIST, with commas.")] = ",".join(PROTOCOLS),
     omniglot: Annotated[Path | None, typer.Option(help="images_background.zip; without it no Omniglot.")] = None,
 ) -> None:
+    """Run all problems and print the tables."""
     disable_malloc_trim()
     os.environ.setdefault(HOME_VARIABLE, str((out / "home").resolve()))
     problems = [("mnist5k", protocol) for protocol in protocols.split(",") if protocol]

@@ -1,8 +1,8 @@
-"""How fast the Review page answers at 10,000 images: ``python -m benchmarks.review_page`` prints a table.
+"""Measure how fast the Review page responds at 10,000 images: ``python -m benchmarks.review_page`` prints a table.
 
-Measured inside a real browser on a workspace of its own, made of MNIST's digits with a little noise, with a queue of
+Measured inside a real browser on a separate workspace, made of MNIST's digits with a little noise, with a queue of
 10,000 images and a page of 120 tiles. A page flip ends with the frame in which the other page's tiles are drawn; a
-decision is saved when the browser has forgotten it, which it does when Python says that it is on the disk.
+decision is saved when the browser has dropped it, which it does once Python reports that it is on the disk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.ui.queue_fixture import write_queue
 ITEMS = 10_000
 NAME = "bench"
 FLIP, FRAME, SAVED, BULK = 0.3, 0.034, 0.3, 1.0
-"""Targets in seconds. A highlight is there with the next frame, which is up to two frames of 60 a second away."""
+"""Targets in seconds. A highlight appears with the next frame, which is up to two frames away at 60 per second."""
 
 SCRIPT = """
 window.bench = (() => {
@@ -96,7 +96,7 @@ window.bench = (() => {
 
 
 def prepare(home: Path) -> Workspace:
-    """A workspace of 20,000 pictures, 10,000 of them in the queue."""
+    """Return a workspace of 20,000 images, 10,000 of them in the queue."""
     raw = home / "raw"
     raw.mkdir(parents=True)
     x, y = mnist_data()
@@ -119,12 +119,14 @@ def prepare(home: Path) -> Workspace:
 
 
 def row(what: str, seconds: list[float], target: float | None = None) -> None:
+    """Print one row of the table; ``target`` applies to the 95th percentile."""
     middle, high = np.median(seconds), np.percentile(seconds, 95)
     met = "" if target is None else f"{1000 * target:>9.0f}   {'met' if high <= target else 'MISSED'}"
     print(f"{what:<52}{len(seconds):>5}{1000 * middle:>9.0f}{1000 * high:>9.0f}{met}", flush=True)
 
 
 def measure(page: Page, workspace: Workspace, repeats: int) -> None:
+    """Measure the page in the browser and print the rows."""
     print(f"{'milliseconds':<52}{'n':>5}{'median':>9}{'p95':>9}{'target':>9}", flush=True)
     page.evaluate("bench.ready()")
     page.wait_for_timeout(2000)
@@ -145,6 +147,7 @@ def measure(page: Page, workspace: Workspace, repeats: int) -> None:
 
 
 def main() -> None:
+    """Run the benchmark and print the table."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--repeats", type=int, default=20)
     repeats = arguments.parse_args().repeats

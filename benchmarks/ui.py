@@ -1,10 +1,10 @@
-"""How fast the dashboard answers: ``python -m benchmarks.ui`` prints a table, measured in a real browser.
+"""Measure how fast the dashboard responds: ``python -m benchmarks.ui`` prints a table, measured in a real browser.
 
-A server of its own opens a temporary folder whose ``demo-noisy-tasks`` holds a finished evaluation, a ranking, a
-fine-tune, a curve and evidence (cheap ones: what the pages draw is as large as after long ones). Times are taken inside
-the browser, from the click, or from the navigation that opens a tab, until the page's title and what the page is about
-(grid, chart, table) are on the screen and not greyed out as old. Browser and server share the machine, so with
-eight tabs it is mostly the browser that is measured: below the table stands whose processor time it was.
+A separate server opens a temporary folder whose ``demo-noisy-tasks`` holds a finished evaluation, a ranking, a
+fine-tune, a curve and evidence (from cheap settings: what the pages draw is as large as after long runs). Times are
+taken inside the browser, from the click, or from the navigation that opens a tab, until the page's title and main
+content (grid, chart, table) are on the screen and not greyed out as stale. Browser and server share the machine, so
+with eight tabs the times are mostly those of the browser: the processor times of both are printed below the table.
 
 Cold: the first tab after the server has started, and every page's first visit. Warm: everything else.
 """
@@ -58,7 +58,7 @@ CONTENT = {
     "curves": [".st-key-curve_start button", "[class*=st-key-curve_chart] .main-svg"],
     "export": [".st-key-export_write button", "[data-testid=stDataFrame] canvas"],
 }
-"""What must be on the screen, by page, as CSS; the grids lie in shadow roots."""
+"""CSS selectors of what must be on the screen, by page; the grids are in shadow roots."""
 
 SCRIPT = """
 window.bench = (() => {
@@ -140,7 +140,7 @@ window.bench = (() => {
 
 
 def prepare(home: Path) -> None:
-    """The demo with something on every page, by the cheapest way to it."""
+    """Create the demo with content on every page, with the cheapest settings."""
     workspace, compute, progress = open_demo(DEMO, home), Compute(), Progress()
     ranked = ranking(workspace, Target(), estimator("dot"), compute, progress)
     short = replace(FINETUNE, iterations=1)
@@ -151,13 +151,13 @@ def prepare(home: Path) -> None:
 
 
 class Measured:
-    """Seconds by what took them, printed as the rows of a table."""
+    """A table of durations in seconds, printed row by row."""
 
     def __init__(self) -> None:
         print(f"{'':<52}{'n':>5}{'median':>9}{'p95':>9}{'target':>9}", flush=True)
 
     def row(self, what: str, seconds: list[float], target: float | None = None) -> None:
-        """``target`` is of the 95th percentile."""
+        """Print and record one row; ``target`` applies to the 95th percentile."""
         middle, high = np.median(seconds), np.percentile(seconds, 95)
         met = "" if target is None else f"{target:>9.1f}   {'met' if high <= target else 'MISSED'}"
         print(f"{what:<52}{len(seconds):>5}{middle:>9.2f}{high:>9.2f}{met}", flush=True)
@@ -165,7 +165,7 @@ class Measured:
 
 @contextmanager
 def profile(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser profile with nothing in its cache."""
+    """Yield a browser profile with an empty cache."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     context.set_default_timeout(60_000)
     context.add_init_script(SCRIPT)
@@ -174,7 +174,7 @@ def profile(browser: Browser) -> Iterator[BrowserContext]:
 
 
 def opened(context: BrowserContext, server: Server, name: str = "overview") -> tuple[Page, float]:
-    """A new tab on a page, and the seconds since its navigation began."""
+    """Return a new tab on a page, and the seconds since its navigation began."""
     page = context.new_page()
     page.goto(f"{server.url}/{'' if name == 'overview' else name}?workspace={DEMO}", wait_until="commit")
     seconds = page.evaluate("([title, content]) => bench.page(title, content)", [name.capitalize(), CONTENT[name]])
@@ -183,11 +183,12 @@ def opened(context: BrowserContext, server: Server, name: str = "overview") -> t
 
 
 def walk(page: Page, names: list[str], pause: float = 0.2) -> list[float]:
+    """Switch through the pages and return the seconds of each switch."""
     return list(page.evaluate("([path, pause]) => bench.walk(path, pause)", [steps(names), pause]))
 
 
 def rerun(page: Page, number: int) -> float:
-    """A rerun that changes nothing on the page: another name in the sidebar for who decides."""
+    """Return the seconds of a rerun that changes nothing on the page: another reviewer name in the sidebar."""
     page.get_by_role("textbox", name="Reviewer").fill(f"reviewer {number}")
     page.evaluate("() => { window.ran = bench.rerun() }")
     page.keyboard.press("Enter")
@@ -195,11 +196,12 @@ def rerun(page: Page, number: int) -> float:
 
 
 def steps(names: list[str]) -> list[tuple[str, list[str]]]:
+    """Return the page switches as (title, CSS selectors of the content)."""
     return [(name.capitalize(), CONTENT[name]) for name in names]
 
 
 def together(pages: list[Page]) -> list[float]:
-    """Page switches with all tabs at work at once, every tab beginning at another page."""
+    """Return the seconds of page switches with all tabs active at once, each starting on another page."""
     names = list(CONTENT)
     for at, page in enumerate(pages):
         path = [names[(at + step) % len(names)] for step in range(1, len(names) + 1)]
@@ -208,6 +210,7 @@ def together(pages: list[Page]) -> list[float]:
 
 
 def main() -> None:
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--starts", type=int, default=2, help="how often the server is started")
     parser.add_argument("--repeats", type=int, default=5, help="of everything else")
@@ -236,7 +239,7 @@ def main() -> None:
 
 
 def measure(measured: Measured, browser: Browser, server: Server, page: Page, repeats: int) -> None:
-    """Everything on a running server, of which ``page`` is the first tab."""
+    """Measure everything on a running server, of which ``page`` is the first tab."""
     names = list(CONTENT)
     measured.row("cold: first visit of a page, by a click", walk(page, names[1:]))
     fresh, known = [], []
@@ -281,7 +284,7 @@ def measure(measured: Measured, browser: Browser, server: Server, page: Page, re
 
 
 def processor_seconds(server: Server) -> tuple[float, float]:
-    """What the server, and what the browser (with its driver) has used."""
+    """Return the processor seconds used by the server, and by the browser with its driver."""
 
     def used(process: psutil.Process) -> float:
         times = process.cpu_times()

@@ -1,9 +1,9 @@
-"""How fast what-ifs are answered, and how near to conjugate gradients: ``python -m benchmarks.whatif`` prints a table.
+"""Measure the speed of what-ifs and their agreement with conjugate gradients: ``python -m benchmarks.whatif``.
 
-On the demo ``demo-noisy-tasks``, in a temporary folder: the preparation first, timed, then random what-ifs of each
-kind. Every answer to a change contains the evaluation of the 100 held-out tasks. Beside them stands the peer: the same
-question by conjugate gradients from nothing, removal gradient and evaluation included, with the same curvature and
-damping. ``--home`` keeps the preparation for another run.
+On the demo ``demo-noisy-tasks``, in a temporary folder: first the preparation, timed, then random what-ifs of each
+kind, printed as a table. Every estimate for a change includes the evaluation of the 100 held-out tasks. The peer is the
+same what-if by conjugate gradients from a zero start, removal gradient and evaluation included, with the same curvature
+and damping. ``--home`` keeps the preparation for another run.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from core.workspace.runs import RunWriter
 
 DEMO = "demo-noisy-tasks"
 TARGET = 0.3
-"""Seconds that 95 of 100 answers may take."""
+"""Target in seconds for the 95th percentile of the estimates."""
 MANY = 100
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Seconds of conjugate gradients from nothing, their products, and how the instant answer compares with theirs."""
+    """A measurement of conjugate gradients from a zero start: seconds, products, and the agreement of the estimate."""
 
     seconds: float
     products: int
@@ -54,6 +54,7 @@ class Peer:
 
 
 def main() -> None:
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, help="Folder of the workspace; default: a temporary one.")
     parser.add_argument("--count", type=int, default=40, help="What-ifs of each kind.")
@@ -83,7 +84,7 @@ def _run(home: Path, count: int, peers: int) -> None:
         print(f"{'what if':<28}{'p50':>6}{'p95':>6}{'most':>6}{'CG, s':>8}{'products':>10}  agreement with CG")
         for name, ask in _removals(instant, np.random.default_rng(0)).items():
             asked = [next(ask) for _ in range(count + 1)]
-            instant.changes(asked[0])  # what was there before the first of them
+            instant.changes(asked[0])  # untimed: the state before the first timed change
             took = [_timed(lambda one=one: instant.changes(one)) for one in asked[1:]]
             _line(name, took, [_peer_removal(instant, solver, before, one) for one in asked[1 : 1 + peers]])
         targets = _targets(instant, count, np.random.default_rng(1))
@@ -132,7 +133,7 @@ def _removals(instant: WhatIfEstimator, rng: np.random.Generator) -> dict[str, I
 
 
 def _targets(instant: WhatIfEstimator, count: int, rng: np.random.Generator) -> list[Target]:
-    """Subsets of the held-out tasks; every fourth is one query image."""
+    """Return subsets of the held-out tasks; every fourth target is one query image."""
     heldout = instant.loaded.heldout.tasks
     query = heldout.rows[heldout.rows["role"] == "query"]
     found = []
@@ -184,7 +185,7 @@ def _cosine(one: Tensor, other: Tensor) -> float:
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    """Relative to the other."""
+    """Return the norm of the difference relative to ``other``."""
     return float((one - other).norm() / other.norm())
 
 

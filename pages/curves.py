@@ -1,4 +1,4 @@
-"""Curves: accuracy on held-out tasks as more and more of the training data is removed."""
+"""Curves: accuracy on held-out tasks as an increasing share of the training data is removed."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _SHARES = tuple(range(0, 95, 5))
 
 
 def main() -> None:
+    """Draw the page."""
     with page("Curves") as context:
         st.caption(
             "At every share, the most harmful part of a ranking, the part with the highest loss, and a random part of "
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def _form(context: Context, ranking: Run) -> list[str]:
-    """Choose a curve and start it; returns its command."""
+    """Draw the controls for a curve and start it; return its command."""
     with st.container(border=True):
         how, order = st.columns(2)
         what, repeats, steps, go = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
@@ -83,7 +84,7 @@ def _form(context: Context, ranking: Run) -> list[str]:
 
 
 def _effort(context: Context, settings: CurveSettings, steps: int) -> str:
-    """How much a curve asks for, with the time where the pace of fine-tuning is known."""
+    """Return the amount of work of a curve, with the time where the pace of fine-tuning is known."""
     fits, pace = len(list(points(settings))), finetune_pace(context.workspace, context.project)
     text = f"{count(fits, 'fine-tune')} of {count(steps, 'step')}, by the ranking in the sidebar"
     if pace is None:
@@ -94,7 +95,7 @@ def _effort(context: Context, settings: CurveSettings, steps: int) -> str:
 
 
 def _finished(context: Context) -> None:
-    """A finished curve, chosen by the user: chart, what is seen, and the figures."""
+    """Show a finished curve chosen by the user: chart, findings and figures."""
     found = curves(context)
     if not found:
         st.caption("No curve has been measured for this problem yet.")
@@ -125,13 +126,13 @@ def _finished(context: Context) -> None:
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _seen(run_folder: str) -> tuple[list[str], pd.DataFrame]:
-    """What a curve shows, in sentences and as averages over seeds."""
+    """Return the findings of a curve as sentences, and its averages over seeds."""
     measured = load_table(run_folder, "points.parquet")
     return observations(measured), averages(measured)
 
 
 def _ranked_by(context: Context, run: Run) -> str:
-    """The ranking that a curve removed by."""
+    """Return the label of the ranking that a curve removed by."""
     known = {one.id: one for one in context.workspace.runs.all("rank")}
     ranking = known.get(run.config["ranking"])
     return f"Ranking: {plain(ranking_label(ranking) if ranking else run.config['ranking'])}."

@@ -1,4 +1,4 @@
-"""Edit: what is removed and relabelled, and what that does to the model, estimated and measured."""
+"""Edit: the present removals and relabels, and their estimated and measured effect on the model."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ _USUAL_COUNT = 20
 
 
 def main() -> None:
+    """Draw the page."""
     with page("Edit") as context:
         ranking = choose_ranking(context)
         changes = removal_bar(context)
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def _marked(context: Context) -> None:
-    """What is decided as a table, and the way to take items back."""
+    """Show the decisions as a table, with a button that undoes the selected ones."""
     decided = changed_items(context.workspace.decisions, context.project.images.class_names)
     st.subheader("Removed and relabelled")
     if decided.empty:
@@ -82,7 +83,7 @@ def _marked(context: Context) -> None:
             "source": decided["source"],
         }
     )
-    # The key changes with the log, so that a selection never stays on rows that moved.
+    # The key changes with the log, so that a selection never remains on rows that moved.
     key = f"edit_marked_{context.workspace.decisions.version()}"
     event = st.dataframe(shown, on_select="rerun", selection_mode="multi-row", hide_index=True, height=246, key=key)
     chosen = decided.iloc[event["selection"]["rows"]]
@@ -99,7 +100,7 @@ def _take_back(context: Context, decided: pd.DataFrame) -> None:
 
 
 def _mark_worst(context: Context, ranking: Run | None) -> list[list[str]]:
-    """Mark the most harmful of the ranking that the sidebar shows; returns the commands that do so."""
+    """Mark the most harmful items of the ranking in the sidebar; return the commands that do so."""
     st.subheader("Mark the most harmful")
     if ranking is None:
         st.info("There is no ranking of this problem yet. That of the demo takes about a minute.")
@@ -143,7 +144,7 @@ def _nothing_marked(context: Context) -> None:
 
 
 def _effects(context: Context, changes: Changes) -> None:
-    """What is known of the present changes, and buttons for what is not."""
+    """Show the known effects of the present changes, and buttons for the missing ones."""
     live_estimate(context, changes)
     found = outcomes(context, changes)
     _buttons(context, has_default_options(context, changes))
@@ -154,7 +155,7 @@ def _effects(context: Context, changes: Changes) -> None:
             "to come back when they do; sets with a name stand side by side on the page What if."
         )
     evaluated = newest_evaluation(context)
-    if not found.keys() - set(CONTROLS):  # they know no changes; alone they say nothing about these
+    if not found.keys() - set(CONTROLS):  # controls do not use the changes, so alone they show nothing about them
         unedited = f" The unedited model: {percent(evaluated.json('summary.json')['accuracy'])}." if evaluated else ""
         st.info(
             f"No results for these changes yet.{unedited} “Estimate and fine-tune” takes about a minute on the demo."
@@ -168,7 +169,7 @@ def _effects(context: Context, changes: Changes) -> None:
 
 
 def _results(evaluated: Run, found: dict[str, EditOutcome]) -> None:
-    """Findings, chart and figures."""
+    """Show findings, chart and figures."""
     before = evaluated.json("summary.json")
     said = [*findings(found), *filter(None, [ladder_sentence(found)])]
     st.markdown("\n".join(f"- {sentence}" for sentence in said))
@@ -193,7 +194,10 @@ def _results(evaluated: Run, found: dict[str, EditOutcome]) -> None:
 
 
 def _buttons(context: Context, found: set[str]) -> None:
-    """Start what is not there yet; not twice at once, as a job works on the set as it was at its start."""
+    """Draw buttons that start the missing edits.
+
+    Only one edit runs at a time, as a job works on the changes as they were when it started.
+    """
     running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "edit"))
     trained = training_settings(context.project.model) is not None
     quick, steps, full = st.columns(3)
@@ -223,7 +227,7 @@ def _buttons(context: Context, found: set[str]) -> None:
 
 
 def _solve_report(linear: EditOutcome) -> None:
-    """How the linear edit was solved."""
+    """Show how the linear edit was solved."""
     report, figures = linear.figures["solver"], linear.figures
     with st.expander(
         f"How the linear edit was solved · residual {report['residual']:.0e} · "
@@ -241,7 +245,7 @@ def _solve_report(linear: EditOutcome) -> None:
 
 
 def _newton_report(stepped: EditOutcome) -> None:
-    """How the Newton step was chosen."""
+    """Show how the Newton step was chosen."""
     report = stepped.figures["newton"]
     if not report["taken"]:
         st.caption("No Newton step lowered the loss of the changed tasks, however short; it left the model as it was.")

@@ -1,4 +1,4 @@
-"""The page that runs the paper's experiments, and two more, and shows their results."""
+"""Experiments: run the paper's experiments and two further ones, and show their results."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""Export: the cleaned task list, what was removed and why, and an edited model."""
+"""Export: the cleaned task list, the removed items with reasons, and an edited model."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _PREVIEW_ROWS = 50
 
 
 def main() -> None:
+    """Draw the page."""
     with page("Export") as context:
         removal = context.workspace.changes()
         if not len(removal):
@@ -38,7 +39,7 @@ def main() -> None:
 
 
 def _choices(context: Context, removal: Changes) -> tuple[list[str], bool, str | None]:
-    """Formats, whether removed rows are dropped, and the run whose model goes along."""
+    """Return the formats, whether removed rows are dropped, and the run whose model is included."""
     models = edited_models(context, removal)
     with st.container(border=True):
         left, right = st.columns(2, gap="large")
@@ -62,7 +63,7 @@ def _choices(context: Context, removal: Changes) -> tuple[list[str], bool, str |
 
 
 def _summary(context: Context, removal: Changes, tasks: TaskList) -> None:
-    """Tasks and rows before and after, and what is removed by kind."""
+    """Show tasks and rows before and after, and the removals by kind."""
     train = context.project.tasks.train
     used, used_after = int((train.rows["weight"] > 0).sum()), int((tasks.rows["weight"] > 0).sum())
     figures = (
@@ -80,7 +81,7 @@ def _summary(context: Context, removal: Changes, tasks: TaskList) -> None:
 def _write(
     context: Context, removal: Changes, tasks: TaskList, formats: list[str], drop_rows: bool, model: str | None
 ) -> None:
-    """Write the export, and offer what lies there for download if it is the present one."""
+    """Write the export, and offer the existing files for download if they are up to date."""
     folder = folder_of(context)
     if st.button("Write the export", type="primary", disabled=not formats, key="export_write"):
         edited = context.workspace.runs.get(model) if model else None

@@ -1,4 +1,4 @@
-"""Images: the most helpful and the most harmful training images in a grid; one opened with all its tasks."""
+"""Images: the most helpful and the most harmful training images in a grid; a selected one with all its tasks."""
 
 import streamlit as st
 
@@ -81,7 +81,7 @@ with page("Images") as context:
         page_number.number_input(f"Page of {last + 1}", 1, last + 1, number, key="images_page")
 
     def details(image_id: str) -> None:
-        """The image large, with every task it occurs in."""
+        """Show the image enlarged, with every task that contains it."""
         facts = images[images["image_id"] == image_id].iloc[0]
         picture, words = st.columns([1, 2])
         picture.image(pixels(context, [image_id])[0], width=260, caption=plain(image_id))

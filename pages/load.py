@@ -1,4 +1,4 @@
-"""Load: one's own images, tasks and model, step by step, into a workspace."""
+"""Load: import images, tasks and a model into a workspace, step by step."""
 
 import streamlit as st
 

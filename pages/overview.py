@@ -1,4 +1,4 @@
-"""Overview: what is loaded, how good the model is, how far from stationary, what to do next."""
+"""Overview: the loaded problem, the accuracy of the model, its distance from stationarity, and the next steps."""
 
 import streamlit as st
 

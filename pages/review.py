@@ -1,4 +1,4 @@
-"""Review: suspicious labels in a grid, most suspicious first, one key each."""
+"""Review: suspected label errors in a grid, most suspicious first, with one key per decision."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ MAKE = ["review", "queue"]
 with page("Review") as context:
     run = newest_queue(context.workspace)
     show_message()
-    with st.container():  # below it all stays in its place when a job comes or goes
+    with st.container():  # a container, so that everything below remains in place when a job appears or ends
         job_panel(context.workspace.jobs, "review")
     if run is None:
         st.markdown(

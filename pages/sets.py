@@ -20,6 +20,7 @@ _SAVED = "_sets_message"
 
 
 def main() -> None:
+    """Draw the page."""
     with page("What if") as context:
         changes = removal_bar(context)
         _save(context, changes)
@@ -60,7 +61,7 @@ def _compare(context: Context, names: list[str]) -> None:
 
 
 def _act(context: Context, names: list[str], measured: dict[str, set[str]]) -> None:
-    """Measure a set, or delete it."""
+    """Measure or delete a set."""
     st.subheader("Measure or delete a set")
     running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "edit"))
     trained = training_settings(context.project.model) is not None

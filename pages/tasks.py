@@ -1,4 +1,4 @@
-"""Tasks: the ranking of training tasks, its distribution, and one task opened."""
+"""Tasks: the ranking of training tasks, the distribution of scores, and the details of one task."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""Trust: how well each ranking foretells what retraining does, and what it costs."""
+"""Trust: how well each ranking predicts the effect of retraining, and its cost."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ _ALL = "mean of all targets"
 
 
 def main() -> None:
+    """Draw the page."""
     with page("Trust") as context:
         st.caption(
             "Models are trained again on other tasks. A method is trusted as far as the loss that its scores foretell "
@@ -57,7 +58,7 @@ def _chosen(found: dict[str, Run]) -> Run:
 
 
 def _result(run: Run) -> None:
-    """What is seen, the chart, the figures, and one method against the measurement."""
+    """Show findings, chart and figures, and one method's predictions against the measurements."""
     methods, about = table(run, "methods.parquet"), run.json("evidence.json")
     measure = st.segmented_control(
         "Rank correlation over",

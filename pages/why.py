@@ -1,4 +1,4 @@
-"""Why did this fail? A failing held-out task or image, and the training data that harms and helps it most."""
+"""Why: a failing held-out task or image, and the training data that harm and help it most."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _SHOWN = (24, 60, 120)
 
 
 def main() -> None:
+    """Draw the page."""
     with page("Why") as context:
         changes = removal_bar(context)
         evaluated = newest_evaluation(context)
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def _failing(context: Context, evaluated: Run, target: Target) -> None:
-    """The task that failed: what the model adapted to, and what it made of the query images."""
+    """Show the failing task: the support set that the model adapted to, and its predictions for the query images."""
     st.markdown(target_words(target, evaluated))
     task = target.tasks[0]
     heldout = context.project.tasks.heldout.rows
@@ -92,7 +93,7 @@ def _causes(context: Context, instant: WhatIfEstimator, target: Target, changes:
 def _end(
     context: Context, target: Target, changes: Changes, what: str, word: str, part: pd.DataFrame, source: str
 ) -> None:
-    """The most harmful or the most helpful, with buttons."""
+    """Show the most harmful or the most helpful items, with buttons."""
     st.markdown(f"**Most {word} {what}**")
     if part.empty:
         st.caption(f"None of the {what} is {word} to it, by the estimate.")

@@ -1,1 +1,1 @@
-"""What a person asks of a workspace. The command line and the pages call these and nothing below them."""
+"""Implement the actions on a workspace; the command line and the pages call these and no lower layer."""

@@ -1,4 +1,4 @@
-"""A project's model and tasks on a device."""
+"""Place a project's model and tasks on a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo: two workspaces made from the data in ``assets/``, and the whole workflow on each in one command."""
+"""Create the two demo workspaces from the data in ``assets/``, and run the whole workflow on each in one command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from core.workspace.runs import Run
 from core.workspace.workspace import Workspace, create
 
 QUICK: dict[str, Any] = {"curvature_tasks": 16, "damping": 0.003}
-"""A small sample of the curvature, so that the workflow takes minutes; the dashboard's default takes longer."""
+"""Settings with a small sample of the curvature: the workflow takes minutes, the dashboard's default longer."""
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "demo"
 DEMOS = {
     "demo-noisy-tasks": "40 % of the training tasks have 80 % of their labels flipped",

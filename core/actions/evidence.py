@@ -46,7 +46,7 @@ def predicted_seconds(workspace: Workspace, settings: EvidenceSettings) -> float
 
 
 def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute, progress: Progress) -> Run:
-    """RetrainSettings on subsets, score by every method, and compare.
+    """Retrain on subsets, score by every method, and compare.
 
     The run holds ``methods.parquet`` (method, words, kind, lds, lds_low, lds_high: mean over targets of Spearman's
     correlation over subsets, with its 95 % bootstrap interval; lds_mean, ...: for the targets' mean loss; auc of the

@@ -1,4 +1,4 @@
-"""Settings of the import of images; importing them is light."""
+"""Settings for the import of images, in a module without heavy imports."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LARGEST_SIDE = 2048
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """How images are to be read.
+    """Options for reading images.
 
     Attributes:
         splits: Folder of split lists.
         size: ``SIDE``, ``HEIGHT,WIDTH`` or empty.
-        encoding: Of a manifest; empty: UTF-8, or UTF-16 with its mark.
+        encoding: Encoding of a manifest; empty: UTF-8, or UTF-16 with its byte order mark.
     """
 
     format: Annotated[str, Setting("Format of the images; see docs/data.md.", choices=FORMATS)] = "auto"
@@ -59,10 +59,10 @@ class ImportOptions:
 
     @property
     def form(self) -> TargetFormat:
-        """What the images are to be brought to.
+        """Return the format to which the images are converted.
 
         Raises:
-            UserError: the size is none.
+            UserError: the size is invalid.
         """
         from core.data.listing import TargetFormat
 

@@ -1,4 +1,4 @@
-"""People's own images: from the files they have to an image set that tasks can be drawn from."""
+"""Import a user's images into an image set from which tasks can be sampled."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from core.runtime.progress import Progress
 
 
 def listing_of(path: Path, wishes: ImportOptions) -> Listing:
-    """What lies at ``path``, not decoded.
+    """Return a listing of the images at ``path``, without decoding them.
 
     Raises:
-        UserError: it is nothing that can be read.
+        UserError: nothing there can be read.
     """
     listing = read_listing(path, wishes.format, ReadOptions(splits=wishes.splits, encoding=wishes.encoding or None))
     return with_rotations(listing) if wishes.rotations else listing
@@ -25,10 +25,10 @@ def listing_of(path: Path, wishes: ImportOptions) -> Listing:
 def add_images(
     path: Path, wishes: ImportOptions, *, name: str = "", command: str = "", progress: Progress
 ) -> StoredImages:
-    """Read the images at ``path`` into an image set, or find the one that they were read into before.
+    """Read the images at ``path`` into an image set, or find the set from an earlier import of the same images.
 
     Raises:
-        UserError: they cannot be read; what was read until then is kept for the next attempt.
+        UserError: the images cannot be read; what was read so far is stored for the next attempt.
     """
     form = wishes.form
     progress.stage("looking at the files", 1)
@@ -40,6 +40,6 @@ def add_images(
 
 
 def known_images() -> list[tuple[str, ...]]:
-    """Every image set there is: name, images, classes, folder."""
+    """Return every image set as (name, images, classes, folder)."""
     own = ((one.name, f"{one.count} images", f"{one.classes} classes", str(one.folder)) for one in stored_image_sets())
     return [*((name, "built in") for name in SOURCES), *own]

@@ -1,4 +1,4 @@
-"""Bring a checkpoint made elsewhere in as a model folder, and hand an edited model back."""
+"""Import a checkpoint from another program as a model folder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from core.workspace.workspace import check_fit
 
 
 def import_model(checkpoint: Path, out: Path, ask: CheckpointHints, tasks: Path | None, command: str) -> Model:
-    """Write the model folder ``out``; the same import again finds it there.
+    """Write the model folder ``out``; repeating the same import finds it there.
 
     Args:
-        tasks: A folder of tasks that the model is for: they give the size of the images and the number of classes.
-        command: The command line, kept in the description.
+        tasks: A folder of tasks for the model: they determine the image size and the number of classes.
+        command: The command line, recorded in the metadata.
 
     Raises:
         UserError: the checkpoint or its network cannot be used, does not fit the tasks, or ``out`` holds another model.

@@ -28,7 +28,7 @@ from core.workspace.workspace import Workspace
 
 KIND = "scores"
 Members = Callable[[int], list[Params]]
-"""Returns the first models of an ensemble that is trained on all tasks from separate seeds."""
+"""A function that returns the first models of an ensemble trained on all tasks from separate seeds."""
 
 
 def method_scores(

@@ -20,9 +20,10 @@ _ROW_PX, _FRAME_PX = 46, 100
 
 @dataclass(frozen=True)
 class Dot:
-    """One row of :func:`edit_figure`; intervals as ``{mean, low, high}`` of shares, ``change`` None for the reference.
+    """A row of :func:`edit_figure`.
 
-    An ``estimate`` is drawn hollow and dashed.
+    Intervals are ``{mean, low, high}`` of shares; ``change`` is None for the reference. An ``estimate`` is drawn hollow
+    and dashed.
     """
 
     label: str
@@ -32,7 +33,10 @@ class Dot:
 
 
 def edit_figure(dots: list[Dot]) -> go.Figure:
-    """Accuracy left, change against the first dot (the unedited model) right; dots with 95 % intervals."""
+    """Return a figure with the accuracy on the left and its change on the right, as dots with 95 % intervals.
+
+    The change is relative to the first dot, the unedited model.
+    """
     figure = make_subplots(
         cols=2,
         shared_yaxes=True,
@@ -91,7 +95,9 @@ def _interval(figure: go.Figure, dot: Dot, interval: dict[str, float], column: i
 
 
 def curve_figure(points: pd.DataFrame, means: pd.DataFrame, by: str) -> go.Figure:
-    """Accuracy against the share removed: a line an order (mean over seeds), lowest to highest seed as a band.
+    """Return a figure of accuracy against the share removed: one line per order, with a band over the seeds.
+
+    The line is the mean over seeds; the band reaches from the lowest to the highest seed.
 
     Args:
         means: :func:`core.ui.edit.curve_results.averages` of ``points``.
@@ -152,5 +158,6 @@ def _curve(figure: go.Figure, order: str, points: pd.DataFrame, means: pd.DataFr
 
 
 def faint(colour: str, alpha: float) -> str:
+    """Return the colour with the given opacity, as ``rgba(...)``."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {alpha})"

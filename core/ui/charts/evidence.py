@@ -1,4 +1,4 @@
-"""Plotly charts of how well rankings foretell retraining."""
+"""Plotly charts of how well rankings predict retraining."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ _ROW_PX, _FRAME_PX = 34, 140
 
 
 def methods_figure(rated: pd.DataFrame, ceiling: Measured | None, measure: str) -> go.Figure:
-    """A dot with its 95 % interval a method, in the order given from the top; the ceiling as a band.
+    """Return a figure with one dot and its 95 % interval per method, in the given order from the top.
+
+    The ceiling is drawn as a band.
 
     Args:
-        measure: The column that holds the figure, ``<measure>_low`` and ``<measure>_high`` its interval.
+        measure: Name of the column with the value; ``<measure>_low`` and ``<measure>_high`` are its interval.
     """
     figure = go.Figure()
     for kind, (name, colour, symbol) in _KINDS.items():
@@ -88,7 +90,10 @@ def _dots(part: pd.DataFrame, measure: str, name: str, colour: str, symbol: str)
 
 
 def agreement_figure(points: pd.DataFrame, kind: str) -> go.Figure:
-    """Predicted against measured loss, a dot a subset, with the range over seeds (:func:`evidence_results.points`)."""
+    """Return a figure of predicted against measured loss: one dot per subset, with the range over seeds.
+
+    The points are those of :func:`evidence_results.points`.
+    """
     _, colour, symbol = _KINDS[kind]
     figure = go.Figure(
         go.Scatter(

@@ -1,4 +1,4 @@
-"""Plotly charts of how well the scores of a queue find planted labels, and of how many wrong labels are left."""
+"""Plotly charts of how well the scores of a queue find injected label errors, and of how many errors remain."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ _AXIS = {"fixedrange": True, "gridcolor": GRID, "zeroline": False}
 
 
 def curves_figure(curves: pd.DataFrame, candidates: Sequence[str], chosen: str, names: Mapping[str, str]) -> go.Figure:
-    """Share of the planted labels found against the share checked: a line a candidate, the chosen one bold.
+    """Return a figure of the share of injected errors found against the share checked, one line per candidate.
+
+    The line of the chosen candidate is bold.
 
     Args:
-        curves: candidate, checked, found (shares) of one kind of planted labels.
-        candidates: Those drawn.
-        names: Of all candidates, in words; a candidate keeps its colour whichever are drawn.
+        curves: candidate, checked, found (shares) for one kind of injected errors.
+        candidates: The candidates to draw.
+        names: Display names of all candidates; a candidate's colour does not depend on which others are drawn.
     """
     figure = go.Figure()
     others = [name for name in names if name != chosen]
-    for name in sorted(candidates, key=lambda one: one == chosen):  # the chosen one lies on top
+    for name in sorted(candidates, key=lambda one: one == chosen):  # the chosen candidate is drawn on top
         part = curves[curves["candidate"] == name]
         colour = MEASURED if name == chosen else _PALETTE[others.index(name) % len(_PALETTE)]
         figure.add_trace(
@@ -64,10 +66,10 @@ def curves_figure(curves: pd.DataFrame, candidates: Sequence[str], chosen: str, 
 
 
 def so_far(known: Mapping[int, bool], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Depths, and how many of the items down to each were found wrong; up to the deepest decided one.
+    """Return depths and the number of items found wrong down to each, up to the deepest decided item.
 
     Args:
-        known: By position in the queue of n items: was the label wrong?
+        known: Whether the label was wrong, by position in the queue of ``n`` items.
     """
     if not known:
         return np.zeros(0, int), np.zeros(0, int)
@@ -79,23 +81,25 @@ def so_far(known: Mapping[int, bool], n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def precision(told: Forecast) -> np.ndarray:
-    """``(n,)``: expected share of wrong labels among the first 1 ... n items."""
+    """Return the expected share of label errors among the first 1 ... n items, ``(n,)``."""
     return told.found[1:] / np.arange(1, len(told.found))
 
 
 def sensible_reach(told: Forecast, least: int = 0) -> int:
-    """How deep to draw: to where little is left, and to ``least`` at least."""
+    """Return the depth to draw: where few errors remain, but at least ``least``."""
     n = len(told.found) - 1
     nearly = int(np.searchsorted(told.found, 0.95 * told.found[-1]))
     return min(n, max(round(1.5 * nearly), round(1.15 * least), 20))
 
 
 def forecast_figure(told: Forecast, known: Mapping[int, bool], depth: int) -> go.Figure:
-    """Wrong labels found and left against the depth, estimates dotted with 90 % bands, what was found solid.
+    """Return a figure of label errors found and remaining against the depth.
+
+    Estimates are dotted with 90 % bands; what was found is solid.
 
     Args:
-        known: By position: was the label found wrong?
-        depth: Marked by a line.
+        known: Whether the label was found wrong, by position.
+        depth: Depth marked by a line.
     """
     n = len(told.found) - 1
     reach = sensible_reach(told, max([depth, *(at + 1 for at in known)]))

@@ -1,4 +1,4 @@
-"""Plotly charts of scores. Colours are colour-blind safe and the same everywhere."""
+"""Plotly charts of scores, in the same colour-blind safe colours everywhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONFIG = {"displayModeBar": False}
 def score_histogram(
     scores: np.ndarray, what: str, marked: float | None = None, ends: tuple[str, str] = ("harmful", "helpful")
 ) -> go.Figure:
-    """How scores are distributed, negative left, positive right; ``marked`` draws a line at one score."""
+    """Return a histogram of scores, negative left, positive right; ``marked`` draws a line at one score."""
     edges = np.histogram_bin_edges(scores, bins=min(60, max(10, int(len(scores) ** 0.5) * 2)))
     counts, _ = np.histogram(scores, edges)
     middle = (edges[:-1] + edges[1:]) / 2

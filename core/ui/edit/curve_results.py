@@ -1,4 +1,4 @@
-"""Finished removal curves, and what can be said of one."""
+"""Read finished removal curves and summarise them in sentences."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _START = "none"
 
 
 def curves(context: Context) -> dict[str, Run]:
-    """Finished curves of the problem as it now is, by id, newest first."""
+    """Return the finished curves of the present problem by run id, newest first."""
     now = context.project.hashes
     found = context.workspace.runs.all(KIND)
     return {run.id: run for run in found if all(run.config[key] == now[key] for key in now)}
 
 
 def curve_label(run: Run) -> str:
-    """``tasks · harmful, random · up to 40 % · 3 seeds · 40 steps · 2026-01-31 12:00 UTC``."""
+    """Return ``tasks · harmful, random · up to 40 % · 3 seeds · 40 steps · 2026-01-31 12:00 UTC``."""
     config = run.config
     return (
         f"{config['by']} · {', '.join(config['orders'])} · up to {max(config['shares']):.0%} · "
@@ -31,12 +31,15 @@ def curve_label(run: Run) -> str:
 
 
 def with_start(points: pd.DataFrame, order: str) -> pd.DataFrame:
-    """The points of one order; share 0, where nothing is removed, is the start of every order's line."""
+    """Return the points of one order and the point at share 0.
+
+    At share 0 nothing is removed, so every order's line starts there.
+    """
     return points[points["order"].isin([order, _START])]
 
 
 def averages(points: pd.DataFrame) -> pd.DataFrame:
-    """Mean, lowest and highest accuracy over seeds, a row an order and share."""
+    """Return mean, lowest and highest accuracy over seeds, one row per order and share."""
     grouped = points.groupby(["order", "share"], sort=False)
     return grouped.agg(
         removed=("removed", "first"),
@@ -49,7 +52,7 @@ def averages(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def observations(points: pd.DataFrame) -> list[str]:
-    """What is seen, in sentences that claim no more than the points show."""
+    """Return sentences on the results that claim no more than the points show."""
     return [
         text for text in (_best(points), _harmful_against(points, "random"), _harmful_against(points, "loss")) if text
     ]
@@ -68,7 +71,10 @@ def _best(points: pd.DataFrame) -> str:
 
 
 def _harmful_against(points: pd.DataFrame, other: str) -> str:
-    """Most harmful first against another order at the largest share, seed by seed; empty if one was not measured."""
+    """Compare "most harmful first" with another order at the largest share, seed by seed.
+
+    Empty if one of them was not measured.
+    """
     last = points[(points["share"] == points["share"].max()) & (points["order"] != _START)]
     by_seed = last.pivot_table(index="seed", columns="order", values="accuracy")
     if not {"harmful", other} <= set(by_seed.columns):

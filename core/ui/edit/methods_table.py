@@ -1,4 +1,4 @@
-"""The ladder of edits: what each gained, what it cost, and how close it came to retraining where that was done."""
+"""Compare edit methods: what each gained, what it cost, and how close it came to a measured retraining."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ COST_WORDS = (
 
 @dataclass(frozen=True)
 class ShareOfRetraining:
-    """How close an edit came to retraining.
+    """A comparison of an edit with retraining.
 
     Attributes:
-        share: Its change of accuracy over that of retraining; None where the latter is not clearly different from 0.
-        word: ``gain`` or ``loss``, of retraining.
-        apart: Its accuracy less that of retraining, paired by held-out task.
+        share: The edit's change of accuracy over that of retraining; None where the latter is not clearly different
+            from 0.
+        word: ``gain`` or ``loss``: the direction of retraining's change.
+        apart: Accuracy of the edit minus that of retraining, paired by held-out task.
     """
 
     share: float | None
@@ -34,13 +35,13 @@ class ShareOfRetraining:
 
     @property
     def words(self) -> str:
-        """``91 % of retraining's gain, -0.3 points [-0.9, +0.2] from it``."""
+        """Return ``91 % of retraining's gain, -0.3 points [-0.9, +0.2] from it``."""
         share = "" if self.share is None else f"{100 * self.share:.0f} % of retraining's {self.word}, "
         return f"{share}{in_points(self.apart)} from it"
 
 
 def share_of_retraining(one: EditOutcome, retrained: EditOutcome) -> ShareOfRetraining:
-    """Held against a retraining, on the same held-out tasks."""
+    """Compare an edit with a retraining on the same held-out tasks."""
     whole, change = (found.figures["accuracy_change"] for found in (retrained, one))
     have, want = (table(found.run, "heldout.parquet").set_index("task_id")["accuracy"] for found in (one, retrained))
     clear = whole["low"] > 0 or whole["high"] < 0
@@ -49,7 +50,11 @@ def share_of_retraining(one: EditOutcome, retrained: EditOutcome) -> ShareOfRetr
 
 
 def ladder_table(found: dict[str, EditOutcome]) -> pd.DataFrame:
-    """One row an edit, as texts: changes against the unedited model with 95 % intervals, closeness, cost, seconds."""
+    """Return one row of texts per edit.
+
+    The columns are the changes against the unedited model with 95 % intervals, closeness to retraining, cost and
+    seconds.
+    """
     rows = []
     for way, outcome in found.items():
         figures = outcome.figures
@@ -78,8 +83,8 @@ def _closeness_words(way: str, found: dict[str, EditOutcome]) -> str:
 
 
 def cost_words(outcome: EditOutcome) -> tuple[str, str]:
-    """Meta-gradients, and their share of a retraining's; empty where that is not known."""
-    cost = outcome.figures.get("cost")  # edits of earlier versions have none
+    """Return the meta-gradients, and their share of a retraining's; empty where that is unknown."""
+    cost = outcome.figures.get("cost")  # edits of earlier versions have no cost
     if cost is None:
         return "", ""
     share = cost["share_of_retraining"]
@@ -87,7 +92,10 @@ def cost_words(outcome: EditOutcome) -> tuple[str, str]:
 
 
 def ladder_sentence(found: dict[str, EditOutcome]) -> str | None:
-    """What the highest rung below retraining gave, for what, and how far that can be trusted; None without one."""
+    """Return a sentence on the best method below retraining: its gain, its cost and how far it can be trusted.
+
+    None if there is no such edit.
+    """
     rung = next((found[way] for way in ("steps", "newton") if way in found), None)
     if rung is None:
         return None

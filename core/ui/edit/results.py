@@ -1,4 +1,4 @@
-"""Edits of the model that belong to one set of changes, and what can be said of them."""
+"""Read the finished edits for one set of changes and summarise them in sentences."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ LABELS = {
     "retrain": "Retrained in full with the changes",
 }
 _POINT = 100
-"""Shares are shown in per cent, their differences in percentage points."""
+"""Factor that turns shares into per cent and their differences into percentage points."""
 
 
 @dataclass(frozen=True)
 class EditOutcome:
-    """One finished edit.
+    """A finished edit.
 
     Attributes:
         way: One of :data:`core.actions.edit.EDIT_METHODS`.
-        figures: Its ``edit.json``.
-        seconds: How long the computing took.
-        options: What was chosen otherwise than usual, in words.
+        figures: Contents of its ``edit.json``.
+        seconds: Duration of the computation.
+        options: Options that differ from the defaults, in words.
     """
 
     way: str
@@ -49,18 +49,19 @@ class EditOutcome:
 
     @property
     def label(self) -> str:
+        """Return the display name of the edit method."""
         return LABELS[self.way]
 
     @property
     def estimate(self) -> bool:
-        """An estimate of retraining, not a measurement of it."""
+        """Return whether the result is an estimate of retraining rather than a measurement of it."""
         return self.way == "linear"
 
 
 def outcomes(context: Context, changes: Changes) -> dict[str, EditOutcome]:
-    """The newest finished edit of each way for exactly these changes, whatever its options.
+    """Return the newest finished edit by each method for exactly these changes, whatever its options.
 
-    Of a control that one is taken which has the options of what it is held against, if there is one.
+    Of a control, the run with the same options as the edit that it is compared with is preferred.
     """
     found = {way: runs for way in EDIT_METHODS if (runs := _edits(context, way, changes))}
     newest = {way: runs[0] for way, runs in found.items()}
@@ -73,14 +74,14 @@ def outcomes(context: Context, changes: Changes) -> dict[str, EditOutcome]:
 
 
 def has_default_options(context: Context, changes: Changes) -> set[str]:
-    """The ways whose edit for these changes, with the command line's default settings, is finished."""
+    """Return the methods whose edit for these changes with the command line's default settings is finished."""
     found = context.workspace.runs.find
     questions = {way: cache_key(context.project, way, changes, SOLVE, FINETUNE, Compute()) for way in EDIT_METHODS}
     return {way for way, question in questions.items() if found(run_kind(way), question)}
 
 
 def _edits(context: Context, way: str, changes: Changes) -> list[Run]:
-    """Finished edits of one way that belong to the changes, newest first."""
+    """Return the finished edits by one method that belong to the changes, newest first."""
     belongs: dict[str, Any] = dict(context.project.hashes)
     if way not in CONTROLS:
         belongs["removal"] = changes.hash
@@ -95,7 +96,7 @@ def _outcome(context: Context, way: str, run: Run) -> EditOutcome:
 
 
 def _options(context: Context, way: str, config: dict[str, Any]) -> list[str]:
-    """What an edit has otherwise than usual."""
+    """Return the options of an edit that differ from the defaults."""
     changed = [] if config["dtype"] == Compute().dtype else [str(config["dtype"])]
     if way == "linear":
         changed = solve_differences(config, asdict(SOLVE)) + changed
@@ -117,40 +118,43 @@ def _differing(config: dict[str, Any], usual: dict[str, Any]) -> list[str]:
 
 
 def _same_options(one: Run, other: Run) -> bool:
-    """Of two fine-tunes, or of two runs of steps."""
+    """Return whether two fine-tunes, or two runs of steps, have the same options."""
     keys = ("dtype", "steps", *asdict(FINETUNE))
     first, second = one.config, other.config
     return all(first.get(key) == second.get(key) for key in keys)
 
 
 def options_words(found: dict[str, EditOutcome]) -> str:
-    """Which edits were not made with the usual options; empty where all were."""
+    """Return a sentence on the edits with options other than the defaults; empty if there are none."""
     named = [f"{plain(one.label)}: {plain(', '.join(one.options))}" for one in found.values() if one.options]
     return f"Not the usual options. {'; '.join(named)}." if named else ""
 
 
 def results_of_other_sets(context: Context, changes: Changes) -> int:
-    """How many finished edits of this problem belong to other changes."""
+    """Return the number of finished edits of this problem that belong to other changes."""
     model = context.project.hashes["model"]
     configs = [run.config for way in EDIT_METHODS for run in context.workspace.runs.all(run_kind(way))]
     return sum(one["model"] == model and one.get("removal", changes.hash) != changes.hash for one in configs)
 
 
 def changes_effect(found: dict[str, EditOutcome]) -> Interval | None:
-    """What the changes themselves gained in accuracy: fine-tuned with them against fine-tuned without them.
+    """Return the gain in accuracy due to the changes alone: fine-tuned with them against fine-tuned without them.
 
-    Paired by held-out task; None until both are measured, with the same options.
+    Paired by held-out task; None until both are measured with the same options.
     """
     return _against_control(found, "finetune")
 
 
 def steps_effect(found: dict[str, EditOutcome]) -> Interval | None:
-    """The same of the steps: with the changes against as many without them."""
+    """Return the same for steps: with the changes against the same number of steps without them."""
     return _against_control(found, "steps")
 
 
 def _against_control(found: dict[str, EditOutcome], way: str) -> Interval | None:
-    """Difference of accuracies, paired by held-out task; None without a control that has the same options."""
+    """Return the difference of accuracies to the control, paired by held-out task.
+
+    None without a control that has the same options.
+    """
     control = f"{way}-all"
     if not {way, control} <= found.keys() or not _same_options(found[way].run, found[control].run):
         return None
@@ -159,14 +163,14 @@ def _against_control(found: dict[str, EditOutcome], way: str) -> Interval | None
 
 
 def in_points(interval: dict[str, float] | Interval) -> str:
-    """``+1.2 points [+0.3, +2.1]`` from a difference of shares."""
+    """Return ``+1.2 points [+0.3, +2.1]`` for a difference of shares."""
     values = asdict(interval) if isinstance(interval, Interval) else interval
     mean, low, high = (_POINT * values[key] for key in ("mean", "low", "high"))
     return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 def direction(interval: dict[str, float] | Interval) -> str:
-    """``higher``, ``lower`` or ``not clearly different``, by whether the interval holds 0."""
+    """Return ``higher``, ``lower`` or ``not clearly different``, by whether the interval includes 0."""
     values = asdict(interval) if isinstance(interval, Interval) else interval
     if values["low"] > 0:
         return "higher"
@@ -174,7 +178,7 @@ def direction(interval: dict[str, float] | Interval) -> str:
 
 
 def findings(found: dict[str, EditOutcome]) -> list[str]:
-    """What the results say, in sentences that claim no more than the intervals do."""
+    """Return sentences on the results that claim no more than the intervals do."""
     said = []
     if (effect := changes_effect(found)) is not None:
         said.append(

@@ -1,4 +1,4 @@
-"""Controls that choose an experiment, start it and show its progress."""
+"""Draw the controls that choose an experiment, start it and show its progress."""
 
 from __future__ import annotations
 

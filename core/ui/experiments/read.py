@@ -1,4 +1,4 @@
-"""Results of experiments on this machine, read once for all sessions and again after a change."""
+"""Read the results of experiments on this machine, once for all sessions and again after a change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StoredResult:
 
     @property
     def label(self) -> str:
-        """``small · 2026-01-31 12:00 UTC``."""
+        """Return ``small · 2026-01-31 12:00 UTC``."""
         return f"{self.profile} · {datetime.fromtimestamp(self.stamp / 1e9, UTC):%Y-%m-%d %H:%M} UTC"
 
 

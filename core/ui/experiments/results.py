@@ -1,4 +1,4 @@
-"""A result of an experiment on the page: findings, tables, plots, images, and the download."""
+"""Show the result of an experiment: findings, tables, plots, images, and the download."""
 
 from __future__ import annotations
 

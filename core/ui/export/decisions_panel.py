@@ -1,4 +1,4 @@
-"""Decisions in and out on a page: from files and from cleanlab, to files and to a report."""
+"""Import decisions from files and from cleanlab; export them to files and to a report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WORDS = {
 
 
 def decisions_panel(context: Context) -> None:
-    """Two halves: what comes in, and what goes out."""
+    """Draw the import and the export of decisions side by side."""
     left, right = st.columns(2, gap="large")
     with left, st.container(border=True, height="stretch"):
         st.subheader("Bring decisions in")

@@ -1,4 +1,4 @@
-"""An export on disk: whether it is the present one, and its files to download."""
+"""Find an export on disk, check whether it is up to date, and offer its files for download."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ _MIME = {
 
 
 def folder_of(context: Context) -> Path:
+    """Return the folder of the workspace's export."""
     return context.workspace.folder / "exports" / "cleaned"
 
 
 def cleaned_tasks(context: Context, removal: Changes, drop_rows: bool) -> TaskList:
-    """The cleaned task list, made once for a task list and removal set."""
+    """Return the cleaned task list, computed once per task list and removal set."""
     return _cleaned(context.project.tasks.train, context.project.hashes["tasks"], removal, removal.hash, drop_rows)
 
 
@@ -39,7 +40,10 @@ def _cleaned(_tasks: TaskList, tasks_hash: str, _removal: Changes, removal_hash:
 
 
 def edited_models(context: Context, removal: Changes) -> dict[str, EditOutcome]:
-    """Finished edits of the present removal set by run id; the control, trained on everything, is none of them."""
+    """Return the finished edits of the present removal set by run id.
+
+    The control, which is trained on everything, is not among them.
+    """
     if not len(removal):
         return {}
     found = outcomes(context, removal)
@@ -49,7 +53,7 @@ def edited_models(context: Context, removal: Changes) -> dict[str, EditOutcome]:
 def written_at(
     context: Context, folder: Path, tasks: TaskList, removal: Changes, formats: list[str], model: str | None
 ) -> str | None:
-    """When the export in ``folder`` was written; None unless it is what would be written now."""
+    """Return when the export in ``folder`` was written; None unless it equals what would be written now."""
     try:
         written = read_json(folder / "export.json")
     except UserError:
@@ -62,16 +66,17 @@ def written_at(
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of an export; the cleaned list first."""
+    """Return the files of an export, the cleaned task list first."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
 
 
 def mime_of(path: Path) -> str:
+    """Return the MIME type of a file by its suffix."""
     return _MIME.get(path.suffix, "application/octet-stream")
 
 
 def zip_files(folder: Path) -> bytes:
-    """All files of an export in one archive."""
+    """Return all files of an export as a ZIP archive."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files_of(folder):

@@ -1,4 +1,4 @@
-"""Many small pictures in one JPEG, so that a page of tiles is one download."""
+"""Draw many small images into one JPEG, so that a page of tiles is a single download."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from PIL import Image
 
 _BLOCK_PX = 8
-"""JPEG codes 8 x 8 blocks. Cells are whole blocks, so no tile bleeds into its neighbour."""
+"""Side of a JPEG block, in pixels. Cells are whole blocks, so that no tile bleeds into its neighbour."""
 _MAX_SIDE_PX = 16_384
-"""Chromium does not draw larger pictures reliably (JPEG itself stops at 65,535)."""
+"""Largest side in pixels that Chromium draws reliably (the limit of JPEG is 65,535)."""
 _MARGIN_GREY = 127
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """One JPEG with `columns` x `rows` cells, filled row by row.
+    """A JPEG with `columns` x `rows` cells, filled row by row.
 
-    Picture `i` starts at pixel `(i % columns * pitch_px, i // columns * pitch_px)` and is `tile_px`
-    square. Cells are `pitch_px` apart: `tile_px` rounded up to whole JPEG blocks.
+    Image `i` starts at pixel `(i % columns * pitch_px, i // columns * pitch_px)` and is `tile_px` square. Cells are
+    `pitch_px` apart: `tile_px` rounded up to whole JPEG blocks.
     """
 
     jpeg: bytes
@@ -31,7 +31,7 @@ class Atlas:
 
     @property
     def pitch_px(self) -> int:
-        """Distance between the starts of two neighbouring cells, in pixels."""
+        """Return the distance between the starts of two neighbouring cells, in pixels."""
         return _pitch(self.tile_px)
 
 
@@ -40,10 +40,10 @@ def _pitch(tile_px: int) -> int:
 
 
 def _fit(pictures: np.ndarray, tile_px: int) -> np.ndarray:
-    """Scale (n, H, W[, 3]) so that the longer side is `tile_px`, keeping the shape of the picture.
+    """Scale (n, H, W[, 3]) so that the longer side is `tile_px`, with the aspect ratio unchanged.
 
-    Small pictures are first enlarged by a whole number of times with nearest neighbour, so that each of
-    their pixels stays a sharp square; Lanczos does what is left.
+    Small images are first enlarged by an integer factor with nearest neighbour, so that each pixel stays a sharp
+    square; Lanczos does the remaining scaling.
     """
     height, width = pictures.shape[1:3]
     times = max(1, -(-tile_px // max(height, width))) if max(height, width) * 2 <= tile_px else 1
@@ -58,15 +58,14 @@ def _fit(pictures: np.ndarray, tile_px: int) -> np.ndarray:
 
 
 def jpeg_atlas(pictures: np.ndarray, *, tile_px: int) -> Atlas:
-    """Draw all pictures into one JPEG.
+    """Draw all images into one JPEG.
 
     Args:
-        pictures: uint8, (n, H, W) grey or (n, H, W, 3) RGB; n may be 0. Pictures that are not square are
-            centred on grey.
+        pictures: uint8, (n, H, W) grey or (n, H, W, 3) RGB; n may be 0. Images that are not square are centred on grey.
         tile_px: Side of a tile in the atlas, in pixels.
 
     Returns:
-        The atlas. With no pictures it has no columns, no rows and an empty `jpeg`.
+        The atlas. Without images it has no columns, no rows and an empty `jpeg`.
 
     Raises:
         ValueError: The array has another type or shape, or the atlas would be too large to show.

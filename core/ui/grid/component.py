@@ -1,13 +1,13 @@
-"""A fast grid of pictures with selection, as an inline Streamlit component (assets/grid.js).
+"""Show a grid of images with selection, as an inline Streamlit component (assets/grid.js).
 
 One JPEG atlas and a small header go to the browser as one bytes payload. The payload depends only on the
-tiles, never on what is selected, so Streamlit's message cache sends it once. The browser highlights at
-once and reports {session, epoch, seq, selected, opened} as state: the whole selection each time, so a
+tiles, never on the selection, so Streamlit's message cache sends it once. The browser highlights
+immediately and reports {session, epoch, seq, selected, opened} as state: the whole selection each time, so that a
 report that Streamlit merges with a later one loses nothing.
 
 An *epoch* is the time between two changes of the selection made from Python (other tiles, or
-`clear_selection`). A report of an older epoch is ignored here; the browser replays on top of the new
-epoch the clicks that Python had not seen when it began.
+`clear_selection`). Python ignores a report of an older epoch; the browser replays on top of the new
+epoch the clicks that Python had not received when it began.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from core.ui.grid.atlas import Atlas, jpeg_atlas
 
 _ASSETS = Path(__file__).resolve().parents[3] / "assets"
 _STATE = "grid"
-"""Name of the component's one state value."""
+"""Name of the component's only state value."""
 _MARKS = ("", "removed", "alert")
 _CACHED_ATLASES = 16
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What is shown with one picture. All texts are shown as plain text.
+    """The text and marks shown with one image. All text is shown as plain text.
 
     Attributes:
         id: Unique within the grid.
-        caption: Short text under the picture ("given 3 · seen as 8").
+        caption: Short text below the image ("given 3 · seen as 8").
         score: Positive is helpful, negative is harmful; None or not finite shows no colour.
         score_text: The score as shown; a sign is put in front if it has none. Empty: made from `score`.
-        mark: "", "removed" (dimmed and crossed) or "alert" (for example: the prediction disagrees).
-        tooltip: Longer text on hover.
+        mark: "", "removed" (dimmed and crossed out) or "alert" (for example: the prediction disagrees).
+        tooltip: Longer text shown on hover.
     """
 
     id: str
@@ -58,12 +58,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class GridEvent:
-    """What the user did.
+    """A user's selection and request to open a tile.
 
     Attributes:
         selected: Ids selected now, in tile order.
-        opened: Id the user has just asked to see large (double click or Enter), in one run only. Keep it
-            in session state at once if the page must remember it. Of two requests that arrive together
+        opened: Id of the tile that the user asked to enlarge (double click or Enter), in one run only. Store it
+            in session state immediately if the page must remember it. Of two requests that arrive together
             the later one counts.
     """
 
@@ -73,24 +73,25 @@ class GridEvent:
 
 @dataclass
 class _Memory:
-    """What this session knows of one grid; kept outside the widget, so it survives a change of page."""
+    """A session's state of one grid, stored outside the widget so that it survives a change of page."""
 
     ids: frozenset[str]
     session: str = field(default_factory=lambda: secrets.token_hex(8))
     epoch: str = field(default_factory=lambda: secrets.token_hex(8))
     base: tuple[str, ...] = ()
-    """Selected when the epoch began."""
+    """Selection when the epoch began."""
     ack: int | None = None
-    """Last `seq` seen when the epoch began: later clicks are replayed. None: replay nothing."""
+    """Last `seq` received when the epoch began: later clicks are replayed. None: replay nothing."""
     selected: tuple[str, ...] = ()
     seq: int = 0
     opened: object = None
-    """Token of the last request to open that was passed on."""
+    """Token of the last request to open that was returned to the page."""
     clear: bool = False
     stale: object = None
     """The report that was current when the epoch began (for reports without an epoch: AppTest)."""
 
     def begin(self, base: tuple[str, ...], ack: int | None, report: object) -> None:
+        """Begin a new epoch."""
         self.epoch = secrets.token_hex(8)
         self.base = self.selected = base
         self.ack, self.stale, self.clear = ack, report, False
@@ -101,10 +102,10 @@ def _slot(key: str) -> str:
 
 
 def clear_selection(key: str) -> None:
-    """Empty the selection of the grid with this key, here and in the browser.
+    """Clear the selection of the grid with this key, in Python and in the browser.
 
-    Takes effect at the next `image_grid` call: call it before the grid (in a button's `on_click`, say) or
-    follow it with `st.rerun()`. Clicks made since the page last read the selection are kept.
+    Takes effect at the next `image_grid` call: call it before the grid (for example in a button's `on_click`) or
+    follow it with `st.rerun()`. Clicks made since the page last read the selection are preserved.
     """
     memory: _Memory | None = st.session_state.get(_slot(key))
     if memory is not None:
@@ -112,7 +113,7 @@ def clear_selection(key: str) -> None:
 
 
 def _score(tile: Tile) -> tuple[int, str]:
-    """Sign (-1, 0 or 1) and text of the score's pill; the text is empty if there is none."""
+    """Return the sign (-1, 0 or 1) and text of the score's pill; the text is empty if there is no score."""
     if tile.score is None or not math.isfinite(tile.score):
         return 0, tile.score_text
     sign = (tile.score > 0) - (tile.score < 0)
@@ -127,9 +128,9 @@ _atlases_lock = threading.Lock()
 
 
 def cached_atlas(pictures: np.ndarray, tile_px: int) -> Atlas:
-    """`jpeg_atlas`, remembered for the last few sets of pictures, as a page reruns on every click.
+    """Return `jpeg_atlas`, cached for the last few sets of images, as a page reruns on every click.
 
-    (`st.cache_data` is no use here: it hashes a sample of a large array.)
+    `st.cache_data` is unsuitable: it hashes only a sample of a large array.
     """
     digest = hashlib.blake2b(np.ascontiguousarray(pictures).data, digest_size=16)
     digest.update(f"{pictures.shape} {pictures.dtype}".encode())
@@ -147,9 +148,9 @@ def cached_atlas(pictures: np.ndarray, tile_px: int) -> Atlas:
 
 
 def _packet(header: Mapping[str, Any], jpeg: bytes) -> bytes:
-    """Length of the header (4 bytes, big-endian), header as ASCII JSON, JPEG.
+    """Return the length of the header (4 bytes, big-endian), the header as ASCII JSON, and the JPEG.
 
-    One bytes value because Components v2 passes bytes only at the top level of `data`.
+    One bytes value, because Components v2 passes bytes only at the top level of `data`.
     """
     text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
     return len(text).to_bytes(4, "big") + text + jpeg
@@ -163,7 +164,7 @@ _component = st.components.v2.component(
 
 
 def _report(value: object) -> Mapping[str, Any]:
-    """The browser's report out of the component's value; empty if there is none."""
+    """Return the browser's report from the component's value; empty if there is none."""
     report = value.get(_STATE) if isinstance(value, Mapping) else None
     return report if isinstance(report, Mapping) else {}
 
@@ -177,24 +178,24 @@ def image_grid(
     selectable: bool = True,
     label: str,
 ) -> GridEvent:
-    """Show pictures as a grid of tiles that can be selected and opened.
+    """Show images as a grid of tiles that can be selected and opened.
 
-    The selection survives reruns, other orders and other captions, and leaving the page and coming back.
-    It is emptied when the set of tile ids changes.
+    The selection survives reruns, other orders and other captions, and leaving the page and returning.
+    It is cleared when the set of tile ids changes.
 
     Args:
         pictures: uint8, (n, H, W) or (n, H, W, 3).
-        tiles: The n tiles, in the order of the pictures.
+        tiles: The n tiles, in the order of the images.
         key: Unique name of the grid within the app.
-        tile_px: Side of a picture on the screen, in CSS pixels.
+        tile_px: Side of an image on the screen, in CSS pixels.
         selectable: False: tiles can only be opened.
-        label: What the grid shows, for screen readers.
+        label: Description of the grid for screen readers.
 
     Returns:
         The selection and a request to open.
 
     Raises:
-        ValueError: Pictures and tiles differ in number, two tiles have one id, or a mark is unknown.
+        ValueError: The numbers of images and tiles differ, two tiles have the same id, or a mark is unknown.
     """
     if len(pictures) != len(tiles):
         raise ValueError(f"{len(pictures)} pictures but {len(tiles)} tiles.")
@@ -208,7 +209,7 @@ def image_grid(
     in_order = {name: place for place, name in enumerate(order)}
 
     def known(names: object) -> tuple[str, ...]:
-        """Those of `names` that are tiles, once each, in tile order."""
+        """Return those of `names` that are tiles, once each, in tile order."""
         if not selectable or not isinstance(names, list | tuple):
             return ()
         return tuple(sorted(ids.intersection(n for n in names if isinstance(n, str)), key=in_order.__getitem__))
@@ -222,7 +223,7 @@ def image_grid(
         memory.begin((), None, before)
     elif memory.clear:
         memory.begin((), memory.seq, before)
-    elif not mounted:  # the user left the page and came back
+    elif not mounted:  # the user left the page and returned
         memory.begin(memory.selected, memory.seq, None)
     memory.ids, memory.clear = ids, False
 
@@ -244,7 +245,7 @@ def image_grid(
     }
     result = _component(key=key, data=_packet(header, atlas.jpeg), on_grid_change=lambda: None)
 
-    # From here to the return nothing talks to Streamlit, so no other rerun can cut in between.
+    # No call to Streamlit follows before the return, so no other rerun can interrupt this part.
     report = _report(result)
     if "epoch" in report:
         current = report["epoch"] == memory.epoch

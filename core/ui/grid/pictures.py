@@ -1,4 +1,4 @@
-"""Image grids of training data."""
+"""Draw image grids of training data."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from core.ui.shell.text import shortened
 
 
 def pixels(context: Context, image_ids: pd.Series | list[str]) -> np.ndarray:
-    """``(n, height, width)`` or ``(n, height, width, 3)`` uint8."""
+    """Return the images as ``(n, height, width)`` or ``(n, height, width, 3)`` uint8."""
     index = context.project.images.index
     images = context.project.images.images[[index[i] for i in image_ids]]
     return images[..., 0] if images.shape[-1] == 1 else images
 
 
 def image_tiles(context: Context, table: pd.DataFrame, removal: Changes, score: str, key: str) -> GridEvent:
-    """A grid of images: one row of ``table`` (:func:`core.influence.scores.image_table`) a tile."""
+    """Draw a grid of images, one tile per row of ``table`` (:func:`core.influence.scores.image_table`)."""
     tiles = [
         Tile(
             id=row["image_id"],
@@ -38,7 +38,7 @@ def image_tiles(context: Context, table: pd.DataFrame, removal: Changes, score: 
 
 
 def row_tiles(context: Context, rows: pd.DataFrame, removal: Changes, key: str, label: str) -> GridEvent:
-    """A grid of one role of one task; the tiles' ids are image ids."""
+    """Draw a grid of one role of one task; the ids of the tiles are image ids."""
     tiles = []
     for row in rows.to_dict("records"):
         gone = (
@@ -62,12 +62,12 @@ def row_tiles(context: Context, rows: pd.DataFrame, removal: Changes, key: str, 
 
 
 def _effect(effect: float) -> str:
-    """Of support rows; query rows have none."""
+    """Return the effect of a support row as text; query rows have none."""
     return "" if math.isnan(effect) else f"; its leaving would add {effect:+.1e} to its own task's loss, an estimate"
 
 
 def _caption(given: str, seen: str) -> str:
-    """Two short lines under a picture; the tooltip has the names whole."""
+    """Return two short lines for below an image; the tooltip holds the full names."""
     if given == seen:
         return f"given {shortened(given, 16)}"
     return f"given {shortened(given, 9)} · seen {shortened(seen, 9)}"

@@ -1,4 +1,4 @@
-"""Step 1 of the Load page: an image set, one that is there or one that is read now."""
+"""Step 1 of the Load page: choose an existing image set, or import one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PLACES = ("A path on this machine", "An upload", "A public data set")
 
 
 def images_step() -> str | None:
-    """Choose or add an image set; returns its name."""
+    """Choose or add an image set; return its name."""
     st.subheader("1 · Images")
     sets = _newest()
     if new := finished("data"):
@@ -56,7 +56,7 @@ def images_step() -> str | None:
 
 
 def _newest() -> dict[str, StoredImages]:
-    """By name, the newest of that name."""
+    """Return the newest image set of each name."""
     found: dict[str, StoredImages] = {}
     for one in stored_image_sets():
         found.setdefault(one.name, one)
@@ -92,7 +92,7 @@ def _add() -> None:
 
 
 def _path(place: str) -> tuple[Path | None, str]:
-    """Where the images lie, and which data set is to be downloaded there first."""
+    """Return the location of the images, and the data set to download there first, if any."""
     if place == _PLACES[0]:
         given = st.text_input(
             "Folder, zip archive, or manifest (csv, parquet)",
@@ -114,7 +114,7 @@ def _path(place: str) -> tuple[Path | None, str]:
 
 
 def _wishes(download: str) -> tuple[ImportOptions, str]:
-    """How to read what lies there; what is downloaded is of one format."""
+    """Return the import options for the images and their format; downloaded data sets have a fixed format."""
     one, two, three = st.columns([2, 2, 3])
     name = one.text_input("Name of the image set", key="load_name", placeholder="as found", max_chars=64).strip()
     formats = [download] if download else FORMATS
@@ -137,7 +137,7 @@ def _wishes(download: str) -> tuple[ImportOptions, str]:
 
 
 def _options(wishes: ImportOptions, name: str) -> list[str]:
-    """The options of the data command."""
+    """Return the options of the data command."""
     return [*(["--name", name] if name else []), *arguments_of(wishes)]
 
 

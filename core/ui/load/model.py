@@ -1,4 +1,4 @@
-"""Step 3 of the Load page: a model for the tasks, from a checkpoint or trained now."""
+"""Step 3 of the Load page: a model for the tasks, imported from a checkpoint or trained."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BACKBONES = [name for name in get_args(Backbone) if name != "module"]
 
 
 def model_step(tasks: Path) -> Path | None:
-    """Choose, import or train a model that fits the tasks; returns its folder."""
+    """Choose, import or train a model that fits the tasks; return its folder."""
     st.subheader("3 · Model")
     fitting, others = _models(tasks)
     for made in ("train", "model"):
@@ -65,7 +65,10 @@ def model_step(tasks: Path) -> Path | None:
 
 
 def _models(tasks: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Names of models that fit the tasks, newest first, with what they are; and the others, with why not."""
+    """Return the models that fit the tasks and those that do not.
+
+    The first dictionary has descriptions by name, newest first; the second has the reason why each does not fit.
+    """
     found = sorted((library() / "models").glob("*/model.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     folder, images = _tasks(str(tasks), (tasks / "tasks.json").stat().st_mtime)
     fitting, others = {}, {}
@@ -134,7 +137,7 @@ def _train(tasks: Path) -> None:
 
 
 def _costs(line: list[str]) -> None:
-    """What an earlier dry run of the same command printed."""
+    """Show the output of an earlier dry run of the same command."""
     for job in jobs_of(library_jobs(), "train"):
         if list(job.args) == line and job.status() == "done":
             st.code("\n".join(job.results()), language=None, wrap_lines=True)

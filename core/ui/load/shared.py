@@ -1,4 +1,4 @@
-"""What the steps of the Load page share: jobs of no workspace, their results, and commands to copy."""
+"""Provide the parts that all steps of the Load page share: jobs without a workspace, results, and commands."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 
 def start_job(title: str, args: Sequence[str]) -> None:
-    """Start ``tasklens <args>`` as a process of its own, and run the page again."""
+    """Start ``tasklens <args>`` as a separate process and rerun the page."""
     library_jobs().start(title, list(args))
     st.rerun()
 
 
 def finished(command: str) -> str:
-    """The result (the last line of stdout) of a job that ended well since this was last asked; else empty."""
+    """Return the result of a job that succeeded since the last call; empty if there is none.
+
+    The result is the last line of its stdout.
+    """
     done = [job for job in jobs_of(library_jobs(), command) if job.status() == "done"]
     if not done:
         return ""
@@ -39,14 +42,15 @@ def finished(command: str) -> str:
 
 
 def is_running(command: str) -> bool:
+    """Return whether a job of this command is running."""
     return any(job.status() == "running" for job in jobs_of(library_jobs(), command))
 
 
 def place_for(kind: str, name: str) -> Path:
-    """Where tasks (``tasks``) or a model (``models``) of that name are to be made.
+    """Return the folder in which to create tasks (``tasks``) or a model (``models``) of that name.
 
     Raises:
-        UserError: the name is none for a folder.
+        UserError: the name is not valid for a folder.
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name.", "Use up to 64 letters, digits, '.', '_' and '-'.")
@@ -54,14 +58,14 @@ def place_for(kind: str, name: str) -> Path:
 
 
 def show_report(report: Inspection) -> None:
-    """What an inspection found, and what does not fit."""
+    """Show the contents found by an inspection and the problems with them."""
     st.markdown("\n".join(f"- {plain(line)}" for line in report.found))
     for fault in report.faults:
         show_error(UserError(fault))
 
 
 def command(*commands: Sequence[str]) -> None:
-    """Commands to copy, one a line."""
+    """Show commands to copy, one per line."""
     st.caption("The same on the command line")
     lines = "\n".join(map(command_line, commands))
     st.code(lines, language="bash", wrap_lines=True)

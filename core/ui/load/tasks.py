@@ -1,4 +1,4 @@
-"""Step 2 of the Load page: training and held-out tasks, drawn from the images or the user's own."""
+"""Step 2 of the Load page: training and held-out tasks, sampled from the images or provided by the user."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SPLITS = {
 
 
 def tasks_step(images: str) -> Path | None:
-    """Choose or make a folder of tasks over the image set; returns it."""
+    """Choose or create a folder of tasks over the image set; return it."""
     st.subheader("2 · Tasks")
     folders = _folders(load_images(images).hash)
     if (new := Path(finished("tasks") or ".")).name in folders:
@@ -52,7 +52,7 @@ def tasks_step(images: str) -> Path | None:
 
 
 def _folders(data_hash: str) -> dict[str, str]:
-    """Folders of tasks over the images of that hash, newest first, each with what it holds."""
+    """Return the folders of tasks over the images of that hash, newest first, each with a description."""
     found = sorted((library() / "tasks").glob("*/tasks.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     words = {}
     for path in found:
@@ -67,7 +67,7 @@ def _folders(data_hash: str) -> dict[str, str]:
 
 
 def _words(settings: object) -> str:
-    """What the tasks are, as far as their description says it."""
+    """Return a description of the tasks from their recorded settings."""
     match settings:
         case {"ways": ways, "shots": shots, "count": count, "noise": noise}:
             number = f"{count:,} tasks" if isinstance(count, int) else "every combination of classes"
@@ -136,7 +136,10 @@ def _own(images: str) -> None:
 
 
 def _name(usual: str) -> str:
-    """The name of the tasks; a new usual name takes the place of what was typed for another."""
+    """Draw the input for the name of the tasks and return the name.
+
+    A new default name replaces a name that was entered for another default.
+    """
     usual = usual[-64:].lstrip(".-_")
     return st.text_input("Name of the tasks", usual, key=f"load_tasks_name_{usual}").strip()
 

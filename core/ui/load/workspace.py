@@ -1,4 +1,4 @@
-"""Step 4 of the Load page: whether it fits, what it will cost, and the workspace."""
+"""Step 4 of the Load page: check the fit, predict the cost, and create the workspace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from core.workspace.workspace import create, library_jobs, locate
 
 
 def workspace_step(tasks: Path, model: Path) -> None:
-    """What the problem will cost, and a button that makes a workspace of it."""
+    """Show the predicted cost of the problem, and a button that creates a workspace for it."""
     st.subheader("4 · Check and open")
     line = ["inspect", "--tasks", str(tasks), "--model", str(model), "--json"]
     jobs = jobs_of(library_jobs(), "inspect")

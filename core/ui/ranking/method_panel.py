@@ -1,4 +1,4 @@
-"""Choosing a method of ranking and the parts of it."""
+"""Draw the controls for a ranking method and its parts."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from core.ui.shell.context import Context
 SELF = "self-influence"
 _TRAJECTORY = "tracin"
 LEAST_PROBES = 3
-"""Fewer passes of the sketch say nothing of its error."""
+"""Minimum number of passes of the sketch; with fewer its error cannot be estimated."""
 _RANKED = {"low-rank": 60, "cg": 0}
-"""Solvers that have a rank, with the one that they begin with."""
+"""Default rank of each solver that has one."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A method as it is chosen on a page.
+    """A ranking method as chosen on a page.
 
     Attributes:
-        args: Its options for the command line; only what differs from the default.
-        fault: Why it cannot run; None if it can.
+        args: Its options for the command line; only those that differ from the defaults.
+        fault: Reason why it cannot run; None if it can.
     """
 
     method: str
@@ -37,11 +37,12 @@ class Choice:
 
     @property
     def has_target(self) -> bool:
+        """Return whether the method has an evaluation target."""
         return self.method != SELF
 
 
 def choose_method(context: Context) -> Choice:
-    """Draw the controls: every method by name, and below it the parts that it has."""
+    """Draw the controls: every method by name, followed by its parts; return the choice."""
     method = widgets.select(st, Estimator, "name", key="rank_method", format_func=_named)
     own = METHODS[method].estimator
     given: dict[str, Any] = {}
@@ -67,15 +68,15 @@ def _named(method: str) -> str:
 
 
 def _arguments(method: str, given: dict[str, Any]) -> list[str]:
-    """Options that make of the method what is ``given``.
+    """Return the options that set the method to the values in ``given``.
 
     Raises:
-        UserError: the parts do not fit together.
+        UserError: the parts are incompatible.
     """
     wanted, own = estimator(method, **given), asdict(METHODS[method].estimator)
     usual = own | (own["solve"] or {})
     changed = {key: value for key, value in given.items() if value != usual[key]}
-    if estimator(method, **changed) != wanted:  # one part would draw another after it
+    if estimator(method, **changed) != wanted:  # changing one part would change another
         changed = given
     named = [] if method == DEFAULT else ["--method", method]
     args = [
@@ -86,7 +87,10 @@ def _arguments(method: str, given: dict[str, Any]) -> list[str]:
 
 
 def _solve(method: str, own: SolveSettings) -> dict[str, Any]:
-    """The inverse-curvature product; the controls begin with the method's own settings."""
+    """Draw the controls of the inverse-curvature product and return their values.
+
+    The initial values are the method's default settings.
+    """
 
     def key(part: str) -> str:
         return f"rank_{part}_{method}"
@@ -127,7 +131,10 @@ def _solve(method: str, own: SolveSettings) -> dict[str, Any]:
 
 
 def _gradients(method: str) -> dict[str, Any]:
-    """Of the training data and of the target's loss; the probes of self-influence."""
+    """Draw the controls of the gradients and return their values.
+
+    They are those of the training data and of the target's loss, and the probes of self-influence.
+    """
     own = METHODS[method].estimator
     one, two, _ = st.columns(3)
     fields = {"gradient": own.gradient}

@@ -1,4 +1,4 @@
-"""How a method was set, in words: only what differs from its own settings."""
+"""Describe the settings of a method in words: only those that differ from its defaults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER_WORDS = {"gradient": "{} gradient", "evaluation": "{} evaluation", "probe
 
 
 def differences(question: Mapping[str, Any]) -> list[str]:
-    """What a ranking's question has otherwise than its method: ``["exact", "damping 0.3"]``."""
+    """Return how a ranking's cache key differs from its method: ``["exact", "damping 0.3"]``."""
     method = METHODS.get(question.get("method", ""))
     if method is None:
         return []
@@ -33,7 +33,7 @@ def differences(question: Mapping[str, Any]) -> list[str]:
 
 
 def solve_differences(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
-    """What one solve has otherwise than another."""
+    """Return how the settings of one solve differ from those of another."""
     return _differences(settings, usual, _SOLVE_WORDS)
 
 

@@ -1,4 +1,4 @@
-"""Starting a ranking."""
+"""Draw the controls that start a ranking."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _TARGETS = ("All held-out tasks", "Some held-out tasks", "One query image")
 
 
 def newest_evaluation(context: Context) -> Run | None:
-    """The evaluation of the problem as it now is."""
+    """Return the newest evaluation of the present problem, or None."""
     return context.workspace.runs.find(KIND, cache_key(context.project, Compute()))
 
 
 def rank_panel(context: Context) -> None:
-    """Choose the method and what influence is measured on, start the ranking, and watch it."""
+    """Draw the controls for the method and the evaluation target, start the ranking, and show its progress."""
     evaluated = newest_evaluation(context)
     with st.container(border=True):
         st.markdown("**Rank the training data by influence**")
@@ -53,10 +53,12 @@ def rank_panel(context: Context) -> None:
 
 
 def ranked(context: Context, what: str) -> Run:
-    """The ranking that the sidebar shows, with what is known of it; offers one and stops the page if there is none.
+    """Return the ranking chosen in the sidebar and show how far it can be trusted.
+
+    If there is none, draw the controls that start one and stop the page.
 
     Args:
-        what: What the page shows, for the sentence that says it is not ranked: "tasks" or "images".
+        what: The items that the page shows, for the message that they are not ranked: "tasks" or "images".
     """
     run = choose_ranking(context)
     if run is None:

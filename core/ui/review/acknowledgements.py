@@ -1,4 +1,4 @@
-"""Acknowledgements of the browser's operations in words."""
+"""Describe acknowledgements of the browser's operations in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from core.ui.shell.text import count
 
 
 def ack_text(ack: OperationAck) -> str:
-    """Return what the page announces about an operation; a decision that is done needs no words."""
+    """Return the page's announcement for an operation; a saved decision needs none."""
     if ack.is_lost:
         return f"One decision was not understood and was left out. {ack.error}"
     if ack.result is None:

@@ -1,4 +1,4 @@
-"""Deciding on things from a page, and taking it back."""
+"""Make decisions from a page, and undo them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from core.ui.shell.text import count, plain
 
 _MESSAGE = "_review_message"
 _SHOWN, _SEEN = "_review_shown", "_review_seen"
-"""Version of the log that this run shows, and that the run before showed: what a reviewer saw when he clicked."""
+"""Keys of the log versions shown by this run and by the previous one, which the reviewer saw when clicking."""
 
 
 def decide(context: Context, items: Sequence[Item], verdict: Verdict, source: str, reason: str = "") -> None:
-    """Append decisions; the message shows after the rerun."""
+    """Append decisions; the message is shown after the rerun."""
     mark(
         context.workspace,
         items,
@@ -33,28 +33,35 @@ def decide(context: Context, items: Sequence[Item], verdict: Verdict, source: st
 
 
 def relabel_each(context: Context, decisions: Sequence[Decision]) -> None:
-    """Append decisions that give each item a class of its own, as one group; the message shows after the rerun."""
+    """Append decisions with a separate class for each item, as one group.
+
+    The message is shown after the rerun.
+    """
     context.workspace.decisions.submit([Operation("decide", context.reviewer, "", tuple(decisions), seen())])
     st.session_state[_MESSAGE] = f"{count(len(decisions), 'row')} relabelled"
 
 
 def announce(message: str) -> None:
-    """Show a message after the next rerun, on whatever page."""
+    """Show a message after the next rerun, on any page."""
     st.session_state[_MESSAGE] = message
 
 
 def show_message() -> None:
+    """Show the message that :func:`announce` stored, once."""
     if message := st.session_state.pop(_MESSAGE, ""):
         st.toast(plain(message))
 
 
 def seen() -> int | None:
-    """The version of the log that was on the screen when the button of this run was pressed; after removal_bar."""
+    """Return the version of the log that was on the screen when the user pressed the button of this run.
+
+    Call it after :func:`removal_bar`.
+    """
     return st.session_state.get(_SEEN)
 
 
 def removal_bar(context: Context) -> Changes:
-    """What is removed and relabelled by now, undo and redo; returns the changes."""
+    """Show the present removals and relabels with undo and redo buttons; return the changes."""
     version = context.workspace.decisions.version()
     st.session_state[_SEEN], st.session_state[_SHOWN] = st.session_state.get(_SHOWN, version), version
     removal = context.workspace.changes()

@@ -1,4 +1,4 @@
-"""The details of one item: read when the focus rests on it, so that keys never wait for them."""
+"""Read the details of one item when the focus rests on it, so that key presses never wait for them."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from core.workspace.runs import Run
 LARGE_PX, SMALL_PX = 320, 64
 _NEIGHBOURS, _COPIES, _TASKS, _LINES = 6, 6, 6, 8
 _COPY_DISTANCE = 0.02
-"""Cosine distance of features below which two images are called near-duplicates."""
+"""Cosine distance of features below which two images are near-duplicates."""
 _CACHED_DETAILS = 64
 _WAITING = "being worked out …"
 
 
 Strip = tuple[str, list[int], list[str]]
-"""Title, cells of the sheet, captions."""
+"""Title, cells of the sheet, and captions."""
 
 
 @dataclass(frozen=True)
 class Detail:
-    """What is sent about one item, and its pictures (the item large, the strips small)."""
+    """The details of one item that are sent to the browser, with its images (the item large, the strips small)."""
 
     data: dict[str, Any]
     sheets: tuple[Sheet, ...]
 
 
 def detail(context: Context, queue: Queue, state: ReviewState, position: int) -> Detail:
-    """Return everything about the item at a position; what the log says is cached until somebody writes to it."""
+    """Return all details of the item at a position; those from the log are cached until the log changes."""
     known = _detail(context, queue, state, position)
     worked_out = [
         (title, [_WAITING] if lines is None else lines)
@@ -94,7 +94,7 @@ def _detail(context: Context, queue: Queue, state: ReviewState, position: int) -
 
 
 def _reasons(queue: Queue, position: int) -> list[str]:
-    """The member scores in words, the most telling first."""
+    """Return the member scores in words, the most informative first."""
     lines = []
     for name in queue.scores:
         if name not in ("suspicion", "probability"):
@@ -104,7 +104,7 @@ def _reasons(queue: Queue, position: int) -> list[str]:
 
 
 def _occurrences(context: Context, image_id: str) -> list[str]:
-    """The tasks of an image; with a ranking, those first in which it looks worst."""
+    """Return the tasks of an image; with a ranking, those where its score is worst come first."""
     if ranked := next(iter(rankings(context)), None):
         instances = _by_image(str(ranked.folder), ranked).get(image_id)
         if instances is not None:
@@ -143,7 +143,7 @@ def _comments(context: Context, queue: Queue, state: ReviewState, position: int)
 
 
 def _history(context: Context, queue: Queue, state: ReviewState, position: int) -> list[str]:
-    """Who decided what, newest first; in blind mode only what the reviewer himself stands for."""
+    """Return who decided what, newest first; in blind mode only the decisions of the present reviewer."""
     if state.version is None:
         entries = [state.entries[position]] if position in state.entries else []
     else:
@@ -162,7 +162,7 @@ def _time(at: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Unit features ``(m, d)`` of the images ``ids``, and the place of each."""
+    """The unit features ``(m, d)`` of the images ``ids``, with the row of each image."""
 
     values: np.ndarray
     ids: np.ndarray
@@ -170,7 +170,7 @@ class Features:
 
 
 def features(queue: Queue) -> Features | None:
-    """What the queue run kept of its features; None if nothing."""
+    """Return the features that the queue run stored, or None."""
     folder = queue.folder
     if not (folder / "features.npy").exists() or not (folder / "map.parquet").exists():
         return None
@@ -190,7 +190,10 @@ def _features(folder: str, _run: Run) -> Features:
 
 
 def _strips(context: Context, queue: Queue, position: int) -> tuple[list[Strip], Sheet | None]:
-    """Neighbours of the given and of the suggested class, and near-duplicates: title, cells, captions."""
+    """Return strips of neighbours in the given and the suggested class, and of near-duplicates.
+
+    Each is a title, cells of the sheet, and captions.
+    """
     found = features(queue)
     image = queue.items[position].image_id
     if found is None or image not in found.place:
@@ -224,7 +227,7 @@ def _strips(context: Context, queue: Queue, position: int) -> tuple[list[Strip],
 
 
 def _copies(context: Context, found: Features, image: str) -> tuple[np.ndarray, bool]:
-    """Places of an image's copies as the search for duplicates found them, and whether there was one."""
+    """Return the rows of an image's duplicates, and whether a search for duplicates was made."""
     run = newest_duplicates(context.workspace, context.project)
     if run is None:
         return np.zeros(0, int), False
@@ -234,7 +237,7 @@ def _copies(context: Context, found: Features, image: str) -> tuple[np.ndarray, 
 
 
 def _leaks(context: Context, image: str) -> list[str]:
-    """Where copies of an image lie on both sides of what is measured."""
+    """Return sentences on leaks: duplicates of an image on both sides of a split."""
     run = newest_duplicates(context.workspace, context.project)
     if run is None:
         return []
@@ -245,7 +248,7 @@ def _leaks(context: Context, image: str) -> list[str]:
 
 
 def _classes(queue: Queue, found: Features) -> np.ndarray:
-    """``(m,)``: the given class of each image with features, -1 for those that are not in the queue."""
+    """Return the given class of each image with features, ``(m,)``; -1 for images that are not in the queue."""
     return _classes_of(str(queue.folder), queue, found)
 
 

@@ -1,4 +1,4 @@
-"""Copies and leaks on a page: pairs side by side, what to do with them, and where they lie on both sides of a line."""
+"""Show duplicates and leaks: pairs side by side, actions on them, and the splits that they cross."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHOW = ("All", "Different given classes", "Identical", "Nearly the same", "Undec
 
 
 def duplicates_panel(context: Context) -> None:
-    """The search for copies: made on request, then shown."""
+    """Draw the search for duplicates: a button that starts it, then its results."""
     run = newest_duplicates(context.workspace, context.project)
     job_panel(context.workspace.jobs, " ".join(COMMAND))
     if run is None:
@@ -111,7 +111,7 @@ def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
 
 
 def _grid(context: Context, part: pd.DataFrame) -> Sequence[str]:
-    """The pairs, two tiles each; returns the ids of the tiles that are selected: ``row:image id``."""
+    """Draw the pairs, two tiles each; return the ids of the selected tiles, ``row:image id``."""
     removed = context.workspace.changes().images
     tiles, images = [], []
     for row, pair in zip(part.index, part.to_dict("records"), strict=True):
@@ -141,7 +141,10 @@ def _training(part: pd.DataFrame, selected: Sequence[str]) -> list[Item]:
 
 
 def _second_of(shown: pd.DataFrame, context: Context) -> list[Item]:
-    """Of each pair of one class the one that goes: the second in training tasks; none where one is gone already."""
+    """Return the item to remove from each pair of the same class: the second image in the training tasks.
+
+    Pairs of which one image is already removed are skipped.
+    """
     removed, going = context.workspace.changes().images, dict[str, None]()
     for pair in shown[~shown["contradiction"]].to_dict("records"):
         ends = [(pair["other"], pair["other_training"]), (pair["image_id"], pair["training"])]

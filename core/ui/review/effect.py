@@ -1,6 +1,6 @@
-"""What removing or relabelling one item would do, where what-ifs are prepared.
+"""Estimate the effect of removing or relabelling one item, where what-ifs are prepared.
 
-An answer takes a few tenths of a second, and keys must not wait for it.
+An estimate takes a few tenths of a second, and key presses must not wait for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _beside: BackgroundCache[tuple[str, str, int], list[str]] = BackgroundCache(
 
 
 def effect_lines(context: Context, queue: Queue, position: int) -> list[str] | None:
-    """Sentences on what each decision would do; none where nothing is prepared, None while it is being worked out."""
+    """Return sentences on the estimated effect of each decision.
+
+    Empty where nothing is prepared, None while the estimate is being computed.
+    """
     run = find_preparation(context.workspace, Compute())
     if run is None:
         return []
@@ -35,7 +38,7 @@ def _work_out(context: Context, queue: Queue, position: int) -> list[str]:
 
 
 def choices(queue: Queue, position: int) -> list[tuple[str, Changes]]:
-    """The decisions worth an estimate: to remove it, and to give it the suggested class."""
+    """Return the decisions to estimate: removal, and relabelling to the suggested class."""
     item, to = queue.items[position], int(queue.suggested[position])
     instance = (item.task_id, item.role, item.image_id)
     whole = item.kind == "image"
@@ -53,7 +56,7 @@ def choices(queue: Queue, position: int) -> list[tuple[str, Changes]]:
 
 
 def line(instant: WhatIfEstimator, what: str, changes: Changes) -> str:
-    """``Removed: held-out loss -0.0012 [...], accuracy +0.1 points [...]``."""
+    """Return ``Removed: held-out loss -0.0012 [...], accuracy +0.1 points [...]``."""
     try:
         found = instant.changes(changes)
     except UserError as error:

@@ -1,4 +1,7 @@
-"""Why one item looks wrong: the task in which it looks worst, and the support images that influence it there."""
+"""Explain why an item is suspicious.
+
+The explanation is the task in which its score is worst, and the support images that influence it there.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _beside: BackgroundCache[tuple[str, str, int], list[str]] = BackgroundCache(
 
 
 def explanation_lines(context: Context, queue: Queue, position: int) -> list[str] | None:
-    """Return sentences of explanation; None while they are computed."""
+    """Return sentences of explanation; None while they are being computed."""
     key = (context.project.hashes["model"], str(queue.folder), position)
     return _beside.get(key, lambda: _lines(context, queue, position))
 

@@ -1,4 +1,4 @@
-"""The filters of the Review page as widgets; what is chosen stands in the address, and can be kept under a name."""
+"""Draw the filters of the Review page; the filters are stored in the URL and can be saved under a name."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _ROLE_WORDS = {"": "any", "support": "support", "query": "query"}
 
 
 def current_filters() -> Filters:
-    """The filters at hand: of this session, or of the address that opened it."""
+    """Return the present filters: from this session, or from the URL that opened it."""
     if _KEPT not in st.session_state:
         st.session_state[_KEPT] = from_params({name: st.query_params.get_all(name) for name in PARAMETERS})
     return st.session_state[_KEPT]
 
 
 def use(filters: Filters) -> None:
-    """Take over other filters; to be called before the widgets are drawn, as in a callback."""
+    """Replace the filters; call it before the widgets are drawn, for example in a callback."""
     st.session_state[_KEPT] = filters
     for one in fields(Filters):
         st.session_state.pop(_WIDGET + one.name, None)
@@ -45,7 +45,7 @@ def use(filters: Filters) -> None:
 
 
 def filter_panel(context: Context, queue: Queue) -> Filters:
-    """Draw the filters and return what is chosen."""
+    """Draw the filters and return the chosen ones."""
     have = _fitting(current_filters(), queue)
     _fill(have)
     one, two, three, four, five = st.columns([2, 1.6, 1.6, 1.7, 1], vertical_alignment="bottom")
@@ -77,7 +77,7 @@ def filter_panel(context: Context, queue: Queue) -> Filters:
 
 
 def _fitting(filters: Filters, queue: Queue) -> Filters:
-    """Without what this queue does not have, as a link or view of another one may ask for it."""
+    """Return the filters without values absent from this queue, as a link may come from another queue."""
     scores = queue.scores
     classes, suggested = set(queue.table["class"]), set(queue.table["suggested"])
     return replace(
@@ -90,7 +90,7 @@ def _fitting(filters: Filters, queue: Queue) -> Filters:
 
 
 def _fill(filters: Filters) -> None:
-    """Give the widgets their values where they have none: on the first run, and after the page was left."""
+    """Initialise widgets that have no value: on the first run, and after the user left the page."""
     for one in fields(Filters):
         value = getattr(filters, one.name)
         st.session_state.setdefault(_WIDGET + one.name, list(value) if isinstance(value, tuple) else value)
@@ -114,7 +114,7 @@ def _to_address(filters: Filters) -> None:
 
 
 def _views(context: Context, filters: Filters) -> None:
-    """The way back to all, views with names, and looking again at what has been decided."""
+    """Draw the buttons that clear the filters, the saved views, and the button that applies the filters again."""
     folder = context.workspace.folder
     bar = st.container(horizontal=True, vertical_alignment="center")
     bar.button(

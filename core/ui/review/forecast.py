@@ -18,7 +18,7 @@ from core.review.review_queue import Queue
 from core.review.review_state import ReviewState
 
 ForecastKey = tuple[str, str | None]
-"""Folder of the queue, and the reviewer whose decisions count (None: everybody's)."""
+"""Folder of the queue, and the reviewer whose decisions count (None: those of all reviewers)."""
 _CACHED_FORECASTS = 24
 
 
@@ -47,7 +47,7 @@ def latest_forecast(queue: Queue, state: ReviewState, seen_by: str | None) -> Fo
     """Return the newest forecast that is ready, or None; start one for the present decisions where it is older.
 
     Args:
-        seen_by: The reviewer whose decisions ``state`` holds; None: everybody's.
+        seen_by: The reviewer whose decisions ``state`` holds; None: all reviewers.
     """
     key = (str(queue.folder), seen_by)
     with _lock:

@@ -1,10 +1,10 @@
-"""The review grid as an inline Streamlit component (assets/review*.js).
+"""Mount the review grid as an inline Streamlit component (assets/review*.js).
 
-Two mounts of one component share a module in the browser. One takes *packets*: pictures, and what never changes about
-a page of tiles. The other takes a small JSON of what changes: decisions, acknowledgements, details. So a decision of
-another reviewer moves no picture. The browser reports two values as state: ``ops`` (its whole log of what was not
-acknowledged, so that a report that is merged with a later one loses nothing) and ``view`` (the page it wants, and what
-lies under the focus).
+Two mounts of one component share a module in the browser. One takes *packets*: images, and the constant data of a page
+of tiles. The other takes a small JSON of what changes: decisions, acknowledgements, details. So a decision of
+another reviewer transfers no image. The browser reports two values as state: ``ops`` (its whole log of unacknowledged
+operations, so that a report that is merged with a later one loses nothing) and ``view`` (the page it requests, and the
+item under the focus).
 """
 
 from __future__ import annotations
@@ -33,25 +33,27 @@ _component = st.components.v2.component(
 
 @dataclass(frozen=True)
 class Sheet:
-    """A JPEG of pictures with a name made of its content."""
+    """A JPEG of images with a name derived from its content."""
 
     name: str
     atlas: Atlas
 
 
 def sheet(atlas: Atlas) -> Sheet:
+    """Return the sheet of an atlas."""
     return Sheet(hashlib.blake2b(atlas.jpeg, digest_size=8).hexdigest(), atlas)
 
 
 def packet(kind: str, sheets: Sequence[Sheet], page: Mapping[str, Any] | None = None) -> bytes:
-    """Length of the header (4 bytes, big-endian), header as ASCII JSON, the JPEGs.
+    """Return the length of the header (4 bytes, big-endian), the header as ASCII JSON, and the JPEGs.
 
-    No two are equal: Streamlit refers to a large message that it believes a browser to have, and one that the browser
-    has just thrown away leaves the page dead (see ``maxCachedMessageAge`` in .streamlit/config.toml).
+    No two packets are equal: Streamlit sends only a reference to a large message that it believes a browser has cached,
+    and if the browser has just dropped it, the page stops working (see ``maxCachedMessageAge`` in
+    .streamlit/config.toml).
 
     Args:
-        kind: ``page`` or ``detail``; the browser keeps some of each.
-        page: What is fixed about a page of tiles.
+        kind: ``page`` or ``detail``; the browser caches some of each.
+        page: Constant data of a page of tiles.
     """
     told = [
         {
@@ -70,18 +72,19 @@ def packet(kind: str, sheets: Sequence[Sheet], page: Mapping[str, Any] | None = 
 
 
 def mount_packet(data: bytes, *, key: str) -> None:
+    """Send a packet to the browser."""
     _component(key=key, data=data, height=1)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the browser last said.
+    """A report that the browser sent last.
 
     Attributes:
-        name: Names the report of decisions; a new one each time it is sent.
-        scope: ``<workspace>/<reviewer>``: whose decisions they are.
-        log: Decisions that it has not got acknowledged.
-        view: The page it wants (``name``, ``page``, ``at``, ``find``) and what lies under the ``focus``.
+        name: Name of the report of decisions; a new one each time it is sent.
+        scope: ``<workspace>/<reviewer>`` of the decisions.
+        log: Decisions that have not been acknowledged.
+        view: The requested page (``name``, ``page``, ``at``, ``find``) and the item under the ``focus``.
     """
 
     name: str = ""
@@ -91,7 +94,7 @@ class Report:
 
 
 def last_report(key: str) -> Report:
-    """What the browser last said through the grid of this key; empty before it is drawn."""
+    """Return the browser's last report through the grid of this key; empty before the grid is drawn."""
     value = st.session_state.get(key)
     if not isinstance(value, Mapping):
         return Report()

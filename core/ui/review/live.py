@@ -1,7 +1,7 @@
-"""The part of the Review page that is redrawn often: it writes decisions, shows those of others, and turns pages.
+"""Redraw the part of the Review page that changes often: write decisions, show those of others, and turn pages.
 
-It runs as a fragment of its own after every report of the browser and twice a second; when nothing has changed it sends
-nothing. Decisions are written before anything is drawn, so a rerun that is cut short loses none.
+It runs as a separate fragment after every report of the browser and twice a second; when nothing has changed it sends
+nothing. Decisions are written before anything is drawn, so a rerun that is interrupted loses none.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from core.workspace.runs import Run
 GRID, PICTURES, DETAILS = "review_grid", "review_pictures", "review_details"
 EVERY_SECONDS = 0.4
 _BUSY_SECONDS = 1.0
-"""How long a decision waits for another writer before the reviewer is told; the browser tries again by itself."""
+"""How long a decision waits for another writer before the reviewer is notified; the browser retries by itself."""
 _SLOT = "_review_live"
 
 
 @dataclass
 class GridState:
-    """What a session knows of its grid.
+    """A session's state of its grid.
 
     Attributes:
-        key: What the shown items were chosen by.
-        shown: Positions in the queue, in order; what is decided meanwhile stays where it is.
+        key: The key of the selection of the shown items.
+        shown: Positions in the queue, in order; items that are decided meanwhile stay in place.
         page: Number of the page, from 0.
-        turned, at, reply: The request for another page that was answered last, where the focus goes, and words.
-        heard, acks, fault: The report of decisions that was answered last, and how.
-        stamp, pictures: The page that was drawn last, and its packet.
-        detailed, details: The pictures of details that were drawn last, and their packet.
+        turned, at, reply: The last answered request for another page, the new place of the focus, and the message.
+        heard, acks, fault: The last answered report of decisions, and the answer.
+        stamp, pictures: The last page that was drawn, and its packet.
+        detailed, details: The last images of details that were drawn, and their packet.
     """
 
     key: tuple[Any, ...] = ()
@@ -70,14 +70,14 @@ class GridState:
 
 
 def memory() -> GridState:
-    """This session's."""
+    """Return the grid state of this session."""
     if _SLOT not in st.session_state:
         st.session_state[_SLOT] = GridState()
     return st.session_state[_SLOT]
 
 
 def choose_again() -> None:
-    """Let the filter look at the decisions once more: what no longer passes goes away."""
+    """Apply the filter again: items that no longer pass disappear."""
     memory().fresh += 1
 
 
@@ -128,7 +128,7 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
 
 
 def _apply_browser_operations(live: GridState, context: Context, queue: Queue, report: Report, blind: bool) -> None:
-    """Write what the browser has not got acknowledged."""
+    """Write the operations that the browser has not had acknowledged."""
     if not report.name or report.name == live.heard or report.scope != f"{context.workspace.name}/{context.reviewer}":
         return
     log = context.workspace.decisions
@@ -146,12 +146,15 @@ def _apply_browser_operations(live: GridState, context: Context, queue: Queue, r
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _writer(path: str, file: int) -> DecisionLog:
-    """The log in that very file, for writing only: it gives up soon, as the browser asks again."""
+    """Return the log in exactly this file, for writing only.
+
+    It waits only briefly for a lock, as the browser retries.
+    """
     return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
 
 
 def _choose(live: GridState, context: Context, queue: Queue, now: ReviewState, filters: Filters, blind: bool) -> None:
-    """Choose the items anew where the filter has changed; a decision alone moves nothing."""
+    """Select the items again where the filter has changed; a decision alone moves nothing."""
     seen_by = context.reviewer if blind else None
     key = (context.workspace.name, queue.run_id, filters.selection, filters.size, seen_by, live.fresh)
     if key == live.key:
@@ -167,7 +170,7 @@ def _choose(live: GridState, context: Context, queue: Queue, now: ReviewState, f
 
 
 def _turn(live: GridState, queue: Queue, now: ReviewState, report: Report, size: int) -> None:
-    """Go to the page that the browser asks for, once per request."""
+    """Go to the page that the browser requests, once per request."""
     view = report.view or {}
     name = view.get("name")
     if not isinstance(name, str) or name == live.turned:
@@ -180,7 +183,7 @@ def _turn(live: GridState, queue: Queue, now: ReviewState, report: Report, size:
         if place is not None:
             page, live.at = place // size, int(live.shown[place])
     elif view.get("at") == "undecided" and isinstance(page, int):
-        # The next undecided one may be pages away.
+        # The next undecided item may be pages away.
         ahead = np.flatnonzero(now.verdict[live.shown[max(0, page) * size :]] == 0)
         page = page + int(ahead[0]) // size if len(ahead) else page
     if isinstance(page, int) and 0 <= page <= last and page != live.page:

@@ -1,4 +1,4 @@
-"""The images of a queue on a map of their features; what is drawn around filters the grid."""
+"""Draw the images of a queue on a map of their features; a drawn selection filters the grid."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ KEY = "review_map_chart"
 
 
 def has_map(queue: Queue) -> bool:
+    """Return whether the queue has a map."""
     return (queue.folder / "map.parquet").exists()
 
 
 def drawn_area(queue: Queue, state: ReviewState, context: Context) -> tuple[Point, ...] | None:
-    """Draw the map; the area that was drawn around just now, or None."""
+    """Draw the map; return the area that the user has just drawn, or None."""
     left, right, words = st.columns([1.4, 1.4, 4], vertical_alignment="bottom")
     colour = left.selectbox("Colour", ["suspicion", "decision", "given class"], key="review_map_colour")
     ways = ["PCA", "UMAP"] if find_spec("umap") else ["PCA"]
@@ -65,7 +66,7 @@ _UMAP_HELP = (
 
 
 def points(queue: Queue, way: str = "PCA") -> pd.DataFrame:
-    """``image_id``, ``x``, ``y``."""
+    """Return ``image_id``, ``x``, ``y``."""
     if way == "UMAP":
         return _umap(str(queue.folder), queue)
     return table(Run(queue.folder), "map.parquet")
@@ -83,7 +84,10 @@ def _umap(folder: str, _queue: Queue) -> pd.DataFrame:
 
 
 def chart(queue: Queue, state: ReviewState, places: pd.DataFrame, colour: str) -> go.Figure:
-    """A point an image; an image of several items has the colour of its most suspicious one."""
+    """Return the map with one point per image.
+
+    An image of several items has the colour of its most suspicious one.
+    """
     first = {name: int(at[0]) for name, at in queue.positions_of_image.items()}
     at = places["image_id"].map(first).fillna(-1).to_numpy(dtype=int)
     known = at >= 0
@@ -136,7 +140,7 @@ def chart(queue: Queue, state: ReviewState, places: pd.DataFrame, colour: str) -
 
 
 def area(event: Any) -> tuple[Point, ...] | None:
-    """Corners of the last lasso or box in what ``st.plotly_chart`` reports; None where nothing was drawn."""
+    """Return the corners of the last lasso or box that ``st.plotly_chart`` reports; None if nothing was drawn."""
     selection = event.get("selection", {}) if hasattr(event, "get") else {}
     for one in reversed(selection.get("lasso", [])):
         corners = list(zip(one["x"], one["y"], strict=True))

@@ -1,4 +1,4 @@
-"""The review queue as the page opens it."""
+"""Open the review queue for the pages."""
 
 from __future__ import annotations
 

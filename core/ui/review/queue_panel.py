@@ -1,4 +1,4 @@
-"""How a queue was made, how far to trust it, how many wrong labels it foretells, and making another."""
+"""Show how a queue was made, how reliable it is and how many label errors it predicts; start a new one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = {
     "votes": "Other tasks' labels",
     **{name: words for name, words in SCORES.items() if name not in ("classifier", "suspicion", "probability")},
 }
-"""Candidates in plain words."""
+"""Display names of the candidates."""
 _PLANTED = {
     "uniform": "any other class",
     "look-alike": "the class that looks most alike",
@@ -50,7 +50,7 @@ _MEASURED_ON = (
 
 
 def queue_panels(context: Context, queue: Queue, blind: bool) -> None:
-    """The forecast, and how the queue was made; each is worked out only while it is open."""
+    """Draw the forecast and how the queue was made; each is computed only while it is open."""
     forecast = st.expander("How many wrong labels are left", key="review_open_forecast", on_change="rerun")
     if forecast.open:
         with forecast:
@@ -93,7 +93,7 @@ def _forecast(context: Context, queue: Queue, blind: bool) -> None:
 
 
 def depth_words(told: Forecast, depth: int, found: int) -> str:
-    """``… about 310 of them are wrong [290, 330], and 46 [30, 66] wrong labels remain below.``"""
+    """Return ``… about 310 of them are wrong [290, 330], and 46 [30, 66] wrong labels remain below.``"""
 
     def span(middle: Any, low: Any, high: Any) -> str:
         return f"**{middle[depth]:,.0f}** [{low[depth]:,.0f}, {high[depth]:,.0f}]"
@@ -116,7 +116,7 @@ def _made(context: Context, run: Run) -> None:
 
 
 def method_lines(run: Run) -> list[str]:
-    """How the queue was made, in sentences for Markdown."""
+    """Return sentences, as Markdown, on how the queue was made."""
     summary, config = run.json("summary.json"), run.config
     unit = "image" if summary["level"] == "image" else "row"
     why = (
@@ -163,7 +163,7 @@ def _seconds(summary: dict[str, Any]) -> float:
 
 
 def _candidates(run: Run) -> None:
-    """What each score finds of the planted labels, as a table and as curves."""
+    """Show how well each score finds the injected label errors, as a table and as curves."""
     curves = table(run, "curves.parquet")
     shown = _candidate_table(str(run.folder), run)
     st.dataframe(
@@ -205,7 +205,9 @@ def _candidate_table(folder: str, _run: Run) -> pd.DataFrame:
 
 
 def candidate_table(candidates: pd.DataFrame) -> pd.DataFrame:
-    """A line a candidate, the best on average first: ranks (a tick), mean, and by kind precision and recall as text.
+    """Return one row per candidate, the best on average first.
+
+    The columns are whether it ranks the queue (a tick), the mean, and precision and recall by kind as text.
 
     Args:
         candidates: See :class:`core.review.calibration.Calibration`.
@@ -241,12 +243,12 @@ def _another(context: Context, summary: dict[str, Any]) -> None:
 
 
 def queue_args(settings: QueueSettings) -> list[str]:
-    """Return the command that builds a queue of these settings."""
+    """Return the command that builds a queue with these settings."""
     return ["review", "queue", *arguments_of(settings)]
 
 
 def time_words(seconds: float, settings: QueueSettings, planted: bool) -> str:
-    """How long it may take, by what the last one took."""
+    """Return the expected duration, based on that of the last queue."""
     if not seconds:
         return "How long it takes is not known: the last one does not say."
     words = f"The present queue took {format_duration(seconds)} {'with' if planted else 'without'} planting"

@@ -1,4 +1,4 @@
-"""Relabelling the rows of a task as the review queue suggests."""
+"""Relabel the rows of a task as the review queue suggests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from core.workspace.runs import Run
 
 
 def relabel_panel(context: Context, task_id: str) -> None:
-    """A button that relabels every undecided row for which the queue is sure enough of another class."""
+    """Draw a button that relabels every undecided row with a confident suggestion.
+
+    A suggestion is confident if the queue gives the other class a high enough probability.
+    """
     queue = newest_queue(context.workspace)
     if queue is None:
         st.page_link(link("review"), label="Relabel as suggested: this needs a review queue, which Review makes")

@@ -1,4 +1,4 @@
-"""States of the review with names, what changed since, and what the reviewers say: conflicts, agreement, comments."""
+"""Show named snapshots of the review, the changes since, and conflicts, agreement and comments of reviewers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TABS = ("Snapshots", "Conflicts", "Agreement", "Comments")
 
 
 def snapshots_panel(context: Context, blind: bool) -> None:
-    """Drawn only while it is open. In blind mode nothing of what others decided is shown."""
+    """Draw the panel while it is open; in blind mode it shows nothing of other reviewers' decisions."""
     panel = st.expander("Snapshots, conflicts, agreement and comments", key="review_open_snapshots", on_change="rerun")
     if not panel.open:
         return
@@ -80,7 +80,7 @@ def _listed(log: DecisionLog, known: list[Snapshot], with_number: bool = True) -
 
 @st.cache_resource(max_entries=512, show_spinner=False)
 def _number(path: str, number: int, at: str, _log: DecisionLog, _name: str) -> int:
-    """Of decisions in a snapshot, which never changes."""
+    """Return the number of decisions in a snapshot, which never changes."""
     return len(_log.state(_name))
 
 
@@ -107,7 +107,7 @@ def _changed(path: str, pulse: int, before: str, after: str | None, _log: Decisi
 
 
 def difference_table(found: Differing, words: Callable[[Entry | None], str]) -> pd.DataFrame:
-    """item, then, now: a line an item, :data:`MOST_ROWS` at most."""
+    """Return the columns item, then, now: one row per item, at most :data:`MOST_ROWS`."""
     rows = [(named(item), words(old), words(new)) for item, (old, new) in list(found.items())[:MOST_ROWS]]
     return pd.DataFrame(rows, columns=["item", "then", "now"])
 
@@ -167,7 +167,7 @@ def _agreement(context: Context) -> None:
 
 
 def agreement_words(found: Agreement) -> str:
-    """``37 items decided by both, 92 % alike. Cohen's kappa 0.83 [0.64, 0.97] (95 % interval).``"""
+    """Return ``37 items decided by both, 92 % alike. Cohen's kappa 0.83 [0.64, 0.97] (95 % interval).``"""
     said = f"{count(found.items, 'item')} decided by both, **{found.equal:.0%}** alike. "
     if found.kappa != found.kappa:
         return said + "Cohen's kappa is not defined, as both said the same of all items."
@@ -195,13 +195,16 @@ def _comments(context: Context, only: str | None) -> None:
 
 
 def named(item: Item) -> str:
-    """``image 12``, ``task t3 / query / 12``."""
+    """Return ``image 12``, ``task t3 / query / 12``."""
     where = " / ".join(filter(None, (item.task_id, item.role, item.image_id)))
     return f"image {where}" if item.kind == "image" else f"task {where}"
 
 
 def opinions(names: tuple[str, ...]) -> Callable[[Entry | None], str]:
-    """A function that says a decision in words: ``remove``, ``relabel to 7``, ``undecided``."""
+    """Return a function that describes a decision in words.
+
+    For example ``remove``, ``relabel to 7``, ``undecided``.
+    """
 
     def words(entry: Entry | None) -> str:
         if entry is None:

@@ -1,4 +1,4 @@
-"""One page of the review grid: what is fixed about it, and what others may change."""
+"""Build one page of the review grid: its constant data, and the decisions that may change."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _KEYS = "1234567890"
 
 
 def page_sheet(context: Context, queue: Queue, positions: np.ndarray) -> Sheet:
-    """The pictures of a page."""
+    """Return the images of a page."""
     ids = queue.table["image_id"].to_numpy(dtype=object)[positions]
     return sheet(cached_atlas(pixels(context, list(ids)), TILE_PX))
 
 
 def class_keys(queue: Queue, shown: np.ndarray) -> list[tuple[str, int]]:
-    """Which digit relabels to which class, the same on all pages of a filter.
+    """Return which digit key relabels to which class, the same on all pages of a filter.
 
-    Up to ten classes: all of them, a class whose name is a digit on that digit. More: those suggested or given most
-    often among what is shown.
+    With at most ten classes: all of them, with a class whose name is a digit on that digit. With more: the classes
+    suggested or given most often among the shown items.
     """
     used = Counter(queue.suggested[shown][queue.suggested[shown] >= 0].tolist())
     used.update(queue.given[shown][queue.given[shown] >= 0].tolist())
@@ -47,7 +47,7 @@ def class_keys(queue: Queue, shown: np.ndarray) -> list[tuple[str, int]]:
 def page_data(
     queue: Queue, shown: np.ndarray, packed: str, page: int, size: int, stamp: str, pictures: Sheet
 ) -> dict[str, Any]:
-    """What is fixed about page number ``page`` of the items ``shown``."""
+    """Return the constant data of page number ``page`` of the items ``shown``."""
     positions = shown[page * size : (page + 1) * size]
     return {
         "stamp": stamp,
@@ -67,7 +67,7 @@ def page_data(
 
 
 def _tile(queue: Queue, at: int) -> list[Any]:
-    """``[position, kind, task, role, image, given, suggested, probability of it, note, believed]``."""
+    """Return ``[position, kind, task, role, image, given, suggested, its probability, note, believed]``."""
     row, item = queue.table.iloc[at], queue.items[at]
     wrong, sure = _share(row.get("probability")), _share(row.get("suggested_probability"))
     note = f"rank {at + 1:,}" + ("" if wrong is None else f"; wrong with probability {100 * wrong:.0f} %, by the queue")
@@ -84,7 +84,7 @@ def _share(value: object) -> float | None:
 
 
 def page_state(queue: Queue, review: ReviewState, positions: Sequence[int]) -> dict[int, list[Any]]:
-    """``{position: [verdict, label, reviewer, [[reviewer, opinion], ...] or null, number of comments]}``."""
+    """Return ``{position: [verdict, label, reviewer, [[reviewer, opinion], ...] or null, number of comments]}``."""
     state = {}
     for at in positions:
         entry, said, remarks = review.entries.get(at), review.conflicts.get(at), review.comments.get(at, 0)
@@ -100,7 +100,7 @@ def page_state(queue: Queue, review: ReviewState, positions: Sequence[int]) -> d
 
 
 def opinion(queue: Queue, entry: Entry) -> str:
-    """``keep``, ``relabel to 7``."""
+    """Return ``keep`` or ``relabel to 7``."""
     if entry.verdict != "relabel":
         return entry.verdict
     known = entry.label is not None and 0 <= entry.label < len(queue.names)
@@ -108,6 +108,6 @@ def opinion(queue: Queue, entry: Entry) -> str:
 
 
 def notice(state: ReviewState, reviewer: str) -> str:
-    """Who else is at work."""
+    """Return a message on who else is reviewing."""
     others = sorted(state.active_reviewers(reviewer).items(), key=lambda one: -one[1])
     return "; ".join(f"{name} decided {count(number, 'item')} in the last 5 minutes" for name, number in others[:3])

@@ -1,4 +1,4 @@
-"""Computations that no page waits for: done one at a time in a thread, shown by a later rerun."""
+"""Run computations that no page waits for: one at a time in a thread, shown by a later rerun."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every page begins with: the guard, the workspace at hand, the reviewer, and errors in the user's language."""
+"""Provide what every page starts with: the guard, the open workspace, the reviewer, and error messages."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ from core.workspace.workspace import Project, Workspace, all_workspaces
 WORKSPACE, REVIEWER, RANKING = "workspace", "reviewer", "ranking"
 _KEPT, _NEXT = "_kept_", "_next_workspace"
 _BUSY_SECONDS = 1.5
-"""How long a page waits for another writer before it says that the log is locked."""
+"""How long a page waits for another writer before it reports that the log is locked."""
 
 
 class OpenWorkspace(Workspace):
-    """A workspace of which all sessions share what was read; it is read again when it has changed on the disk."""
+    """A workspace whose data all sessions share; the data are read again when they change on disk."""
 
     def project(self) -> Project:
+        """Return the problem, shared by all sessions."""
         return load_project(str(self.folder), _stamp(self.folder))
 
     @cached_property
     def decisions(self) -> DecisionLog:
+        """Return the decision log, shared by all sessions."""
         path = self.folder / "decisions.sqlite"
         if not path.exists():
             return DecisionLog(path)
@@ -43,7 +45,7 @@ class OpenWorkspace(Workspace):
 
 @dataclass(frozen=True)
 class Context:
-    """What a page works on."""
+    """A page's workspace, problem and reviewer."""
 
     workspace: Workspace
     project: Project
@@ -54,7 +56,7 @@ class Context:
 def page(title: str) -> Iterator[Context]:
     """Begin a page: ``with page("Tasks") as context: ...``.
 
-    A :class:`UserError` inside is shown as a red box with what to do; what was loaded before stays loaded.
+    A :class:`UserError` inside is shown as a red box with what to do; what was drawn before it stays on the page.
     """
     guard()
     try:
@@ -70,7 +72,7 @@ def page(title: str) -> Iterator[Context]:
 
 @contextmanager
 def free_page(title: str) -> Iterator[None]:
-    """Begin a page that is about no workspace; it opens even where the one at hand is broken."""
+    """Begin a page that needs no workspace; it opens even where the present workspace is broken."""
     guard()
     with shown_errors():
         _sidebar()
@@ -81,7 +83,7 @@ def free_page(title: str) -> Iterator[None]:
 
 @contextmanager
 def shown_errors() -> Iterator[None]:
-    """Show a :class:`UserError` where it happens, and go on after it."""
+    """Show a :class:`UserError` where it happens, and continue after it."""
     try:
         yield
     except UserError as error:
@@ -89,14 +91,15 @@ def shown_errors() -> Iterator[None]:
 
 
 def show_error(error: UserError) -> None:
+    """Show an error with what to do."""
     st.error(f"{plain(error.what)}  \n{plain(error.fix)}", icon="⚠️")
 
 
 def keep_widget_state(key: str, default: str) -> str:
-    """A choice that survives going to another page; call it before the widget with this key is drawn.
+    """Preserve a widget's value across pages and return it; call it before the widget with this key is drawn.
 
-    Streamlit forgets a widget's value when its page is left, and gives the same key on the next page its first
-    option; a value that was assigned, even to itself, stays.
+    Streamlit drops a widget's value when the user leaves its page, and gives the same key on the next page its first
+    option; a value that was assigned, even to itself, remains.
     """
     value = st.session_state.get(key, st.session_state.get(_KEPT + key, default))
     st.session_state[key] = st.session_state[_KEPT + key] = value
@@ -104,14 +107,14 @@ def keep_widget_state(key: str, default: str) -> str:
 
 
 def open_next(workspace: str) -> None:
-    """Make a workspace the one at hand from the next run on."""
+    """Open a workspace from the next run on."""
     st.session_state[_NEXT] = workspace
 
 
 def _login() -> str:
-    """The name of whoever has logged in; empty where the server asks nobody to (no ``[auth]`` in secrets.toml).
+    """Return the name of the user who has logged in; empty where no login is required.
 
-    Where it does, nothing else is shown to others.
+    Login is required where secrets.toml has ``[auth]``; nothing else is then shown to users who are not logged in.
     """
     if st.user.get("is_logged_in"):
         return str(st.user.get("name") or st.user.get("email") or "")
@@ -154,7 +157,7 @@ def _sidebar() -> tuple[OpenWorkspace, str]:
 
 
 def _stamp(folder: Path) -> float:
-    """Changes when the problem of a workspace does."""
+    """Return a value that changes when the problem of a workspace does."""
     return max(
         (path.stat().st_mtime for path in folder.glob("*/*.json") if path.parent.name in ("tasks", "model")), default=0
     )
@@ -162,43 +165,47 @@ def _stamp(folder: Path) -> float:
 
 @st.cache_resource(max_entries=4, show_spinner="Reading tasks and images")
 def load_project(folder: str, stamp: float) -> Project:
-    """The problem of a workspace, read once for all sessions."""
+    """Return the problem of a workspace, read once for all sessions."""
     return Workspace(Path(folder)).project()
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _decision_log(path: str, file: int) -> DecisionLog:
-    """The log in that very file (its inode), opened once; what others write is seen, as every call asks the disk."""
+    """Return the log in exactly this file (by its inode), opened once.
+
+    What others write is visible, as every call reads from the disk.
+    """
     return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
 
 
 @st.cache_resource(max_entries=48, show_spinner=False)
 def load_table(run_folder: str, name: str) -> pd.DataFrame:
-    """A table of a finished run; runs never change.
+    """Return a table of a finished run; runs never change.
 
-    All sessions share it, as unpickling a copy of 18,900 rows on every rerun takes longer than all else on a page; so
-    it must not be changed in place.
+    All sessions share the table, as unpickling a copy of 18,900 rows on every rerun takes longer than the rest of a
+    page; so it must not be changed in place.
     """
     return Run(Path(run_folder)).table(name)
 
 
 def table(run: Run, name: str) -> pd.DataFrame:
+    """Return a table of a finished run; it is shared and must not be changed in place."""
     return load_table(str(run.folder), name)
 
 
 def runs_of_problem(context: Context, kind: str) -> list[Run]:
-    """Runs of the problem as it now is, by the engine as it now is, newest first."""
+    """Return the runs for the present problem by the present engine version, newest first."""
     now = {**context.project.hashes, "engine": ENGINE_VERSION}
     return [run for run in context.workspace.runs.all(kind) if now.items() <= run.config.items()]
 
 
 def rankings(context: Context) -> list[Run]:
-    """Rankings of the problem as it now is, newest first."""
+    """Return the rankings of the present problem, newest first."""
     return runs_of_problem(context, KIND)
 
 
 def choose_ranking(context: Context) -> Run | None:
-    """The ranking that the pages show, chosen in the sidebar; None if there is none yet."""
+    """Return the ranking chosen in the sidebar, which the pages show; None if there is none yet."""
     runs = {run.id: run for run in rankings(context)}
     if not runs:
         return None
@@ -211,7 +218,7 @@ def choose_ranking(context: Context) -> Run | None:
 
 
 def ranking_label(run: Run) -> str:
-    """``all held-out tasks · task-if, exact, damping 0.3 · 3f2a1b``."""
+    """Return ``all held-out tasks · task-if, exact, damping 0.3 · 3f2a1b``."""
     config = run.config
     target = {"all": "all held-out tasks", "": "no target"}.get(config["target"], config["target"])
     method = config.get("method", "an older version")

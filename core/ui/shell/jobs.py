@@ -1,4 +1,4 @@
-"""Long work on a page: a button that starts it, and a panel that shows how far it is."""
+"""Draw a button that starts a job, and a panel with its progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.workspace.jobs import Job, Jobs
 def start_button(
     context: Context, label: str, title: str, args: Sequence[str], *, key: str, primary: bool = False
 ) -> None:
-    """A button that starts ``tasklens <args>`` on the workspace as a job of its own process."""
+    """Draw a button that starts ``tasklens <args>`` on the workspace as a separate process."""
     if st.button(label, key=key, type="primary" if primary else "secondary"):
         start(context, title, args)
         st.rerun()
@@ -29,13 +29,16 @@ def start(context: Context, title: str, args: Sequence[str]) -> Job:
 
 
 def jobs_of(jobs: Jobs, command: str) -> list[Job]:
-    """Jobs of one command of the command line (``rank``, ``review queue``) or group (``review``), newest first."""
+    """Return the jobs of a command or a group of commands, newest first.
+
+    A command is for example ``rank`` or ``review queue``; a group is for example ``review``.
+    """
     words = tuple(command.split())
     return [job for job in jobs.all() if job.args[: len(words)] == words]
 
 
 def job_panel(jobs: Jobs, command: str) -> None:
-    """Progress, time left and a cancel button for running jobs; why the newest one failed, if it did.
+    """Show progress, time left and a cancel button for running jobs, and why the newest job failed, if it did.
 
     The page is run again once a job ends.
     """

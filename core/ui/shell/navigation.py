@@ -1,4 +1,4 @@
-"""The page registry, and the guard that every page begins with."""
+"""Register the pages, and provide the guard that every page begins with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TITLES = {
 
 
 def pages() -> list[StreamlitPage]:
-    """Every page, in the order of the work."""
+    """Return every page, in the order of the workflow."""
     return [
         st.Page(_ROOT / "pages" / f"{name}.py", title=title, url_path=name, default=name == "overview")
         for name, title in TITLES.items()
@@ -35,12 +35,12 @@ def pages() -> list[StreamlitPage]:
 
 
 def page(name: str) -> StreamlitPage:
-    """One page, to link or switch to."""
+    """Return one page, to link or switch to."""
     return next(one for one in pages() if one.title == TITLES[name])
 
 
 def route() -> None:
-    """Run the page that the address asks for."""
+    """Run the page that the URL requests."""
     st.set_page_config(page_title="TaskLens", page_icon=ICON, layout="wide")
     chosen = st.navigation(pages())
     st.html(_ROOT / "assets" / "style.css")
@@ -51,8 +51,8 @@ def route() -> None:
 def guard() -> None:
     """Make sure that ``app.py`` routed this run.
 
-    On a fresh server Streamlit runs the file of a deep link (``/tasks``) by itself, without ``app.py``, because the
-    files lie in ``pages/``; then the registry is made known here and the run begins again, the ordinary way.
+    On a fresh server Streamlit runs the file of a deep link (``/tasks``) directly, without ``app.py``, because the
+    files are in ``pages/``; in that case the registry is declared and the run starts again through ``app.py``.
     """
     if st.session_state.pop(_ROUTED, False):
         return

@@ -1,7 +1,7 @@
-"""Widgets of declared settings: label, help, default, bounds and choices come from the declaration.
+"""Draw widgets for declared settings: label, help, default, bounds and choices come from the declaration.
 
 Each takes the place to draw in (``st`` or a column), the settings class, its field, and a key. A page may narrow bounds
-and choices to what its data allow, and begin with another value; it never widens them.
+and choices to what its data allow, and may set another initial value; it never widens them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def number(
     """Draw a number input and return its value; None where ``value`` is None and nothing was entered.
 
     Args:
-        value: To begin with; default: that of the class.
+        value: Initial value; default: that of the class.
         minimum, maximum: Narrower bounds.
-        options: Further arguments of ``st.number_input``, as ``label`` and ``help``.
+        options: Further arguments of ``st.number_input``, such as ``label`` and ``help``.
     """
     one = declared(cls)[field]
     low, high = bounds_of(one)
@@ -71,7 +71,7 @@ def select(
 
 
 def segments(place: Any, cls: Any, field: str, *, key: str, **options: Any) -> Any:
-    """Draw a segmented control of all choices and return the one that is chosen."""
+    """Draw a segmented control of all choices and return the chosen one."""
     one = declared(cls)[field]
     return place.segmented_control(
         _label(one, options),
@@ -86,7 +86,7 @@ def segments(place: Any, cls: Any, field: str, *, key: str, **options: Any) -> A
 def several(
     place: Any, cls: Any, field: str, *, key: str, choices: Sequence[Any] = (), value: Any = MISSING, **options: Any
 ) -> list[Any]:
-    """Draw a multiselect and return what is chosen, for a setting that is a tuple."""
+    """Draw a multiselect and return the chosen values, for a setting that is a tuple."""
     one = declared(cls)[field]
     begin = one.default if value is MISSING else value
     chosen = place.multiselect(

@@ -1,4 +1,4 @@
-"""Strings from data, files and people are shown as text, never as markup."""
+"""Show strings from data, files and users as text, never as markup."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~:$&^=\"'])")
 
 
 def plain(text: object) -> str:
-    """``text`` such that Streamlit's Markdown shows it to the letter, on one line."""
+    """Return ``text`` escaped so that Streamlit's Markdown shows it literally, on one line."""
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
 
 
 def shortened(name: str, most: int) -> str:
-    """A name of at most ``most`` characters; of a longer one both ends, as names of classes often differ at the end."""
+    """Return a name of at most ``most`` characters.
+
+    Of a longer name both ends are shown, as class names often differ at the end.
+    """
     if len(name) <= most:
         return name
     end = (most - 1) // 2
@@ -21,11 +24,11 @@ def shortened(name: str, most: int) -> str:
 
 
 def percent(interval: dict[str, float], sign: str = "") -> str:
-    """``93.1 % [92.0, 94.2]`` from an interval of shares; ``sign="+"`` for differences."""
+    """Return ``93.1 % [92.0, 94.2]`` for an interval of shares; ``sign="+"`` for differences."""
     mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
     return f"{mean:{sign}.1f} % [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """``1 task``, ``2 tasks``."""
+    """Return ``1 task``, ``2 tasks``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

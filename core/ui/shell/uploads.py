@@ -1,4 +1,4 @@
-"""What a browser sends, kept as files by content, so that a job of its own process can read it."""
+"""Store uploads as files named by content, so that a separate process can read them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from core.runtime.files import content_hash, library, replacing
 
 
 def save_upload(upload: UploadedFile) -> Path:
-    """The file of an upload; the same content is kept once.
+    """Return the file of an upload; the same content is stored once.
 
     Raises:
-        UserError: there is no room on the disk.
+        UserError: the disk is full.
     """
     content = upload.getvalue()
     name = re.sub(r"[^\w.-]+", "-", Path(upload.name).name).strip("-.")[-80:] or "upload"

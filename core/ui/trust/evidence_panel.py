@@ -1,4 +1,4 @@
-"""Starting the measurement of how well rankings foretell retraining."""
+"""Draw the controls that measure how well rankings predict retraining."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TRAJECTORY = ("tracin", "task-if-path")
 
 
 def evidence_panel(context: Context) -> list[str]:
-    """Choose what is held against what, start it, and watch it; returns its command."""
+    """Draw the controls for the comparison, start it and show its progress; return its command."""
     with st.container(border=True):
         st.markdown("**Measure how well rankings foretell retraining**")
         try:
@@ -47,7 +47,7 @@ def evidence_panel(context: Context) -> list[str]:
             st.rerun()
         newest = next(iter(jobs_of(context.workspace.jobs, KIND)), None)
         if newest is not None and newest.status() in ("cancelled", "failed", "lost"):
-            told = newest.args[:1] + newest.args[3:]  # the workspace is put in again
+            told = newest.args[:1] + newest.args[3:]  # the workspace is inserted again
             if again.button("Go on where it stopped", key="trust_resume", width="stretch"):
                 start(context, newest.title, told)
                 st.rerun()
@@ -56,12 +56,12 @@ def evidence_panel(context: Context) -> list[str]:
 
 
 def arguments(settings: EvidenceSettings) -> list[str]:
-    """The command that asks for this; what is as usual is left out, but the methods."""
+    """Return the command for these settings; defaults are omitted, except for the methods."""
     return ["evidence", *arguments_of(settings, always=("methods",))]
 
 
 def _settings(context: Context) -> EvidenceSettings:
-    """The controls.
+    """Draw the controls and return their values.
 
     Raises:
         UserError: no method is chosen.
@@ -82,7 +82,7 @@ def _settings(context: Context) -> EvidenceSettings:
     usual = min(EvidenceSettings.targets, everything)
     targets = widgets.number(three, EvidenceSettings, "targets", key="trust_targets", value=usual, maximum=everything)
     return EvidenceSettings(
-        tuple(name for name in ALL_METHODS if name in chosen),  # in one order, so that equal choices share a run
+        tuple(name for name in ALL_METHODS if name in chosen),  # in a fixed order, so that equal choices share a run
         truth,
         subset_count,
         seeds,
@@ -93,7 +93,7 @@ def _settings(context: Context) -> EvidenceSettings:
 
 
 def _check(context: Context, settings: EvidenceSettings) -> None:
-    """Raise UserError for what would fail later."""
+    """Raise UserError for settings that would fail later."""
     subset_masks(settings.truth, len(context.project.tasks.train), settings.subsets)
     settings.start.settings(context.project.model, 0)
     for name in settings.methods:
@@ -107,7 +107,7 @@ def _check(context: Context, settings: EvidenceSettings) -> None:
 
 
 def _effort(context: Context, settings: EvidenceSettings) -> None:
-    """How much is asked for, and how long it takes as soon as that is known."""
+    """Show the amount of work, and the time once it is known."""
     number = count(settings.subsets * settings.seeds + settings.members, "retraining")
     seconds = _seconds(str(context.workspace.folder), context.project.hashes["model"], settings)
     if not seconds.done():
@@ -123,7 +123,7 @@ def _effort(context: Context, settings: EvidenceSettings) -> None:
 
 @st.fragment(run_every=1.0)
 def _trying(number: str, seconds: Future[float | None]) -> None:
-    """Shown until the time is known; then the page is run again."""
+    """Show a message until the time is known, then run the page again."""
     if seconds.done():
         st.rerun()
     st.caption(f"{number}; how long they take on this machine is being tried.")
@@ -131,9 +131,12 @@ def _trying(number: str, seconds: Future[float | None]) -> None:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _seconds(workspace: str, model: str, settings: EvidenceSettings) -> Future[float | None]:
-    """Tried in a thread of its own, for all sessions: it takes seconds, and no page must wait for it."""
+    """Return the predicted seconds, computed in a separate thread for all sessions.
+
+    The trial takes seconds, and no page must wait for it.
+    """
     return _TRIALS.submit(predicted_seconds, Workspace(Path(workspace)), settings)
 
 
 _TRIALS = ThreadPoolExecutor(1, "trial")
-"""One trial at a time, as two at once would measure each other."""
+"""A single worker, as two trials at once would distort each other's timings."""

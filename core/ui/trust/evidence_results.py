@@ -1,4 +1,4 @@
-"""Finished evidence: how well rankings foretold retraining, and what can be said of that."""
+"""Read finished evidence on how well rankings predict retraining, and summarise it in sentences."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from core.workspace.runs import Run
 KIND = "evidence"
 CEILING = "ceiling"
 NOISY = 0.3
-"""A ceiling below this says that retraining itself is mostly chance."""
+"""A ceiling below this means that the differences between retrainings are mostly chance."""
 PROTOCOLS = {"half": "random halves of the training tasks", "one": "all training tasks but one"}
 STARTS = {"fresh": "from initial parameters, as the model was", "warm": "from the present model"}
 MEASURES = {"lds": "each held-out task by itself", "lds_mean": "the mean loss of all of them"}
-"""What a rank correlation is of, by the name of its column."""
+"""The quantity that is rank-correlated, by the name of the column."""
 
 
 class Measured(NamedTuple):
@@ -36,12 +36,12 @@ class Measured(NamedTuple):
 
 
 def evidence_runs(context: Context) -> dict[str, Run]:
-    """Finished evidence of the problem as it now is, by id, newest first."""
+    """Return the finished evidence of the present problem by run id, newest first."""
     return {run.id: run for run in runs_of_problem(context, KIND)}
 
 
 def evidence_label(run: Run) -> str:
-    """``half · 20 subsets · 2 seeds · fresh · 6 methods · 2026-01-31 12:00 UTC · 3f2a1b``."""
+    """Return ``half · 20 subsets · 2 seeds · fresh · 6 methods · 2026-01-31 12:00 UTC · 3f2a1b``."""
     config = run.config
     return (
         f"{config['truth']} · {count(config['subsets'], 'subset')} · {count(config['seeds'], 'seed')} · "
@@ -51,17 +51,18 @@ def evidence_label(run: Run) -> str:
 
 
 def figure_of(row: pd.Series, measure: str) -> Measured:
+    """Return a figure of a method's row with its interval."""
     return Measured(*(float(row[name]) for name in (measure, f"{measure}_low", f"{measure}_high")))
 
 
 def ranked_methods(methods: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """All that ran, without the ceiling, best first."""
+    """Return all methods that ran, without the ceiling, the best first."""
     rated = methods[(methods["kind"] != CEILING) & methods[measure].notna()]
     return rated.sort_values(measure, ascending=False, kind="stable").reset_index(drop=True)
 
 
 def ceiling_of(methods: pd.DataFrame, measure: str) -> Measured | None:
-    """How well independent retrainings of the same subsets agree; None where that is not known."""
+    """Return how well independent retrainings of the same subsets agree; None where that is unknown."""
     found = methods[methods["kind"] == CEILING]
     if found.empty or found[measure].isna().iloc[0]:
         return None
@@ -69,7 +70,10 @@ def ceiling_of(methods: pd.DataFrame, measure: str) -> Measured | None:
 
 
 def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted ``(M, T)`` of one method, and measured ``(M, R, T)`` losses; targets in the order of the run."""
+    """Return predicted losses ``(M, T)`` of one method and measured losses ``(M, R, T)``.
+
+    Targets are in the order of the run.
+    """
     targets = run.json("evidence.json")["targets"]
     measured = table(run, "measured.parquet").pivot(index=["subset", "seed"], columns="target", values="loss")
     seeds = measured.index.get_level_values("seed").nunique()
@@ -79,7 +83,10 @@ def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def points(run: Run, method: str, target: str | None) -> pd.DataFrame:
-    """A row a subset: predicted, measured (mean over seeds), lowest and highest seed; mean over targets if None."""
+    """Return one row per subset: predicted, measured (mean over seeds), lowest and highest seed.
+
+    If ``target`` is None, losses are means over the targets.
+    """
     return _points(str(run.folder), method, target)
 
 
@@ -102,11 +109,12 @@ def _points(folder: str, method: str, target: str | None) -> pd.DataFrame:
 
 
 def spearman(shown: pd.DataFrame) -> float:
+    """Return Spearman's rank correlation of the predicted and measured losses."""
     return float(correlations(shown[["predicted"]].to_numpy(), shown[["measured"]].to_numpy())[0])
 
 
 def measured_trust(context: Context, method: str) -> str | None:
-    """What the newest evidence with this method says of it, in one sentence; None if there is none."""
+    """Return a sentence on this method from the newest evidence that includes it; None if there is none."""
     for run in evidence_runs(context).values():
         methods = table(run, "methods.parquet")
         found = methods[(methods["method"] == method) & methods["lds"].notna()]
@@ -122,7 +130,7 @@ def measured_trust(context: Context, method: str) -> str | None:
 
 
 def findings(run: Run, measure: str) -> list[str]:
-    """What the evidence shows, in sentences that claim no more than the intervals do."""
+    """Return sentences on the evidence that claim no more than the intervals do."""
     methods = table(run, "methods.parquet")
     rated, top = ranked_methods(methods, measure), ceiling_of(methods, measure)
     if rated.empty:
@@ -147,7 +155,7 @@ def findings(run: Run, measure: str) -> list[str]:
 
 
 def advice(run: Run, measure: str) -> str:
-    """What to do where retraining itself is too noisy to judge any method; empty where it is not."""
+    """Return what to do where retraining itself is too noisy to judge any method; empty where it is not."""
     top = ceiling_of(table(run, "methods.parquet"), measure)
     if top is None or top.mean >= NOISY:
         return ""
@@ -183,7 +191,7 @@ def _reach(figure: Measured, top: Measured) -> str:
 
 
 def paired(run: Run, one: str, other: str, measure: str) -> tuple[float, float, float]:
-    """The difference of two methods' rank correlations with its bootstrap interval over subsets."""
+    """Return the difference of two methods' rank correlations with its bootstrap interval over subsets."""
     return _paired(str(run.folder), one, other, measure)
 
 
@@ -198,7 +206,7 @@ def _paired(folder: str, one: str, other: str, measure: str) -> tuple[float, flo
 
 
 def figures_table(methods: pd.DataFrame) -> pd.DataFrame:
-    """All figures, best method first, the ceiling last; columns that nothing is known of left out."""
+    """Return all figures, best method first, the ceiling last; columns without any values are omitted."""
     ordered = pd.concat([ranked_methods(methods, "lds"), methods[methods["kind"] == CEILING]], ignore_index=True)
     columns = ["method", "kind", "lds", "lds_low", "lds_high", "lds_mean", "lds_mean_low", "lds_mean_high"]
     columns += ["auc", "seconds", "memory_gb", "residual", "note", "words"]
@@ -207,7 +215,7 @@ def figures_table(methods: pd.DataFrame) -> pd.DataFrame:
 
 
 def settings_words(about: dict[str, Any]) -> str:
-    """How the truth was made, in one sentence."""
+    """Return a sentence on how the ground truth was measured."""
     return (
         f"{count(about['subsets'], 'subset')} ({PROTOCOLS[about['truth']]}), {count(about['seeds'], 'retraining')} of "
         f"each {STARTS[about['retrain']]}, {count(about['iterations'], 'Adam step')}; "

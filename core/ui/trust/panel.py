@@ -1,4 +1,4 @@
-"""How far a ranking can be trusted: how it was computed, how well it was solved, and what retraining says of it."""
+"""Show how a ranking was computed, how accurate its solve is, and how it compares with retraining."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EFFECT_HELP = (
 
 
 def trust_panel(context: Context, run: Run) -> None:
-    """Method, solve, distance from stationarity, and what is known of how well the ranking works."""
+    """Show method, solve, distance from stationarity, and how well the ranking is known to work."""
     report = run.json("solver.json")
     solved = f", residual {report['residual']:.0e}" if "residual" in report else ""
     with st.expander(f"How far to trust this ranking · {plain(report['method'])}{solved}"):
@@ -56,14 +56,14 @@ def trust_panel(context: Context, run: Run) -> None:
 
 
 def score_words(run: Run, what: str) -> str:
-    """What a score of this ranking says, in one sentence; ``what`` is "image" or "task"."""
+    """Return a sentence on the meaning of a score of this ranking; ``what`` is "image" or "task"."""
     if run.config["method"] == SELF:
         return f"Scores: minus what removing the {what} would add to its own loss, an estimate."
     return f"Scores: what removing the {what} would add to the loss, an estimate."
 
 
 def score_ends(run: Run) -> tuple[str, str]:
-    """What the lowest and the highest scores mean."""
+    """Return the meanings of the lowest and the highest scores."""
     return ("suspicious", "plain") if run.config["method"] == SELF else ("harmful", "helpful")
 
 
@@ -97,7 +97,7 @@ def _solve(report: dict[str, Any]) -> list[str]:
 
 
 def solve_lines(report: dict[str, Any]) -> list[str]:
-    """Curvature, damping and solve of a report of :meth:`core.influence.solve.Solver.report`."""
+    """Return curvature, damping and solve from a report of :meth:`core.influence.solve.Solver.report`."""
     raised = " (raised, because the curvature is indefinite)" if report["damping_raised"] else ""
     used, tasks = report["curvature_tasks"], count(report["tasks"], "task")
     drawn = (
@@ -132,7 +132,10 @@ def _sketch(report: dict[str, Any]) -> list[str]:
 
 
 def inner_lines(report: dict[str, Any]) -> list[str]:
-    """How well the inner problem of implicit adaptation is solved; nothing where adaptation is by gradient steps."""
+    """Return how accurately the inner problem of implicit adaptation is solved.
+
+    Empty where adaptation is by gradient steps.
+    """
     inner = report.get("inner")
     if not inner:
         return []
@@ -174,7 +177,7 @@ def _meaning(report: dict[str, Any]) -> str:
 
 
 def _measured(context: Context, run: Run) -> list[str]:
-    """What evidence runs say of this ranking's method."""
+    """Return sentences from evidence runs on this ranking's method."""
     known = measured_trust(context, run.config["method"])
     if known is None:
         return ["Against retraining: **nobody has measured this ranking yet.**"]

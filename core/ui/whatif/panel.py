@@ -1,4 +1,4 @@
-"""Estimates at once: what the present changes would do, at every rerun, once that was prepared."""
+"""Show estimates of the effect of the present changes at every rerun, once they are prepared."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from core.workspace.workspace import Workspace
 
 PREPARE = ["whatif", "--prepare"]
 _ENDS = 5
-"""Held-out tasks shown of those that gain and of those that lose."""
+"""Number of held-out tasks shown of those that gain and of those that lose."""
 
 
 def live_estimate(context: Context, changes: Changes) -> None:
-    """The estimate for ``changes``, or the button that prepares for it."""
+    """Show the estimate for ``changes``, or the button that prepares estimates."""
     with shown_errors():
         instant = opened_instant(context)
         if instant is None:
@@ -34,10 +34,10 @@ def live_estimate(context: Context, changes: Changes) -> None:
 
 
 def opened_instant(context: Context) -> WhatIfEstimator | None:
-    """What answers what-ifs about the problem as it now is; None where nothing is prepared.
+    """Return the estimator for the present problem; None where nothing is prepared.
 
     Raises:
-        UserError: what was prepared is damaged.
+        UserError: the prepared data are damaged.
     """
     run = find_preparation(context.workspace, Compute())
     return None if run is None else _instant(str(run.folder), context.workspace)
@@ -45,12 +45,12 @@ def opened_instant(context: Context) -> WhatIfEstimator | None:
 
 @st.cache_resource(max_entries=2, show_spinner="Opening the live estimate")
 def _instant(run_folder: str, _workspace: Workspace) -> WhatIfEstimator:
-    """Opened once for all sessions; another problem has another run."""
+    """Return the estimator, opened once for all sessions; another problem has another run."""
     return open_estimator(_workspace, Compute())
 
 
 def estimate_words(residual: float, rank: int) -> str:
-    """How an estimate was solved."""
+    """Return a sentence on how an estimate was solved."""
     return f"by a kept basis of the curvature, rank {rank}, residual of the solve {residual:.0%}"
 
 
@@ -79,7 +79,10 @@ def _show(found: WhatIf, rank: int) -> None:
 
 
 def class_frame(found: WhatIf) -> pd.DataFrame:
-    """Accuracy a class of held-out query images, in per cent: before, estimated after, and the change in points."""
+    """Return the accuracy of held-out query images per class, in per cent.
+
+    The columns are the accuracy before, the estimated accuracy after, and the change in points.
+    """
     rows = [
         (one.name, one.rows, 100 * one.before, 100 * one.after, 100 * (one.after - one.before)) for one in found.classes
     ]
@@ -87,7 +90,7 @@ def class_frame(found: WhatIf) -> pd.DataFrame:
 
 
 def task_frame(found: WhatIf) -> pd.DataFrame:
-    """The held-out tasks that gain most, and then those that lose most, accuracy in per cent."""
+    """Return the held-out tasks that gain most, then those that lose most, with accuracy in per cent."""
     better = [task for task in found.tasks if task.loss_change < 0][:_ENDS]
     worse = [task for task in found.tasks if task.loss_change > 0][-_ENDS:][::-1]
     rows = [
@@ -112,10 +115,10 @@ _TASK_COLUMNS = {
 
 
 def prepare_panel(context: Context, promise: str, key: str = "edit_prepare") -> None:
-    """A button that prepares estimates, with what it costs, and its progress.
+    """Draw a button that prepares estimates, with its cost and progress.
 
     Args:
-        promise: What there will be then.
+        promise: What will be available afterwards.
     """
     running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "whatif"))
     button, note = st.columns([2, 6], vertical_alignment="center")
@@ -129,7 +132,7 @@ def prepare_panel(context: Context, promise: str, key: str = "edit_prepare") -> 
 
 
 def _predicted(context: Context) -> str:
-    """How long the preparation takes, at the pace of the evaluation's gradients."""
+    """Return how long the preparation takes, at the pace of the evaluation's gradients."""
     seconds = preparation_seconds(context.workspace, context.project, Compute())
     if seconds is None:
         return f"some minutes for {count(len(context.project.tasks.train), 'task')}"

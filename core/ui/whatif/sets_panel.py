@@ -1,4 +1,4 @@
-"""Named what-if sets side by side: table, chart, classes and tasks."""
+"""Show named what-if sets side by side: table, chart, classes and tasks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _ENDS = 5
 
 
 def compared_sets(context: Context, instant: WhatIfEstimator | None, names: Sequence[str]) -> list[SetComparison]:
-    """The sets with what is known of them."""
+    """Return the sets with their estimates and measurements."""
     return compare(context.workspace, instant, Compute(), names, table)
 
 
 def overview_table(compared: Sequence[SetComparison]) -> pd.DataFrame:
-    """One row a set, in words."""
+    """Return one row per set, as text."""
     rows = []
     for one in compared:
         guess = one.estimate
@@ -58,7 +58,7 @@ def _measured_words(one: Measurement | None) -> str:
 
 
 def dots(unedited: Interval, compared: Sequence[SetComparison]) -> list[Dot]:
-    """The unedited model, and of every set its estimate and what was measured."""
+    """Return dots for the unedited model and for each set's estimate and measurements."""
     found = [Dot("Unedited model", asdict(unedited), None)]
     for one in compared:
         if (guess := one.estimate) is not None:
@@ -71,7 +71,7 @@ def dots(unedited: Interval, compared: Sequence[SetComparison]) -> list[Dot]:
 
 
 def show_sets(context: Context, instant: WhatIfEstimator | None, compared: Sequence[SetComparison]) -> None:
-    """Everything side by side."""
+    """Show the sets side by side."""
     st.dataframe(overview_table(compared), hide_index=True, key="sets_table")
     for one in compared:
         if one.fault is not None:

@@ -1,4 +1,4 @@
-"""Parts of the Why page: choosing what failed, and what removing the worst would do."""
+"""Draw parts of the Why page: the choice of a failure, and the effect of removing the most harmful items."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _KIND, _CHOSEN = "why_kind", "why_target"
 
 
 def choose_target(evaluated: Run) -> Target | None:
-    """What failed, worst first, with Previous and Next; None if nothing did."""
+    """Draw the choice of a failure, worst first, with Previous and Next, and return the chosen one.
+
+    None if nothing failed.
+    """
     tasks, rows = table(evaluated, "heldout.parquet"), table(evaluated, "rows.parquet")
     targets = {KINDS[0]: failing_tasks(tasks), KINDS[1]: failing_images(rows)}
     _from_link(targets)
@@ -55,7 +58,7 @@ def _choose(name: str) -> None:
 
 
 def _from_link(targets: dict[str, list[Target]]) -> None:
-    """The target in the address, the first time."""
+    """Choose the target in the URL, on the first run only."""
     asked = st.query_params.get("target", "")
     if not asked or _CHOSEN in st.session_state:
         return
@@ -79,7 +82,7 @@ def _labels(kind: str, tasks: pd.DataFrame, rows: pd.DataFrame) -> dict[str, str
 def removal_panel(
     context: Context, instant: WhatIfEstimator, target: Target, by: str, scores: pd.DataFrame
 ) -> list[Item]:
-    """What removing the worst would do to the target and to all; returns them if they are to be removed."""
+    """Show what removing the most harmful items would do; return them if the user removes them."""
     harmful = int((scores["score"] < 0).sum())
     st.subheader(f"If the worst {by} were removed")
     if not harmful:
@@ -122,7 +125,7 @@ def _target_rows(one: TargetChange) -> list[tuple[str, str, str, str]]:
 
 
 def target_words(target: Target, evaluated: Run) -> str:
-    """What the adapted model makes of the target."""
+    """Return the adapted model's prediction for the target in words."""
     task = target.tasks[0]
     tasks = table(evaluated, "heldout.parquet").set_index("task_id")
     words = (

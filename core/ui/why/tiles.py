@@ -1,4 +1,4 @@
-"""Grids of the Why page: a held-out task, and training tasks and images with their scores for it."""
+"""Draw the grids of the Why page: a held-out task, and training tasks and images with their scores for it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from core.ui.grid.pictures import pixels
 from core.ui.shell.context import Context
 from core.ui.shell.text import shortened
 
-_MOST_PARTS = 9  # pictures that stand for a task
-_SMALL_PX = 48  # of the pictures of the held-out task, so that all of it is seen at once
+_MOST_PARTS = 9  # images that represent a task
+_SMALL_PX = 48  # size of the images of the held-out task, so that the whole task is visible
 
 
 def heldout_tiles(context: Context, rows: pd.DataFrame, focus: str, key: str, label: str) -> None:
-    """Images of one role of a held-out task; of query rows with predicted_class, loss and confidence."""
+    """Draw the images of one role of a held-out task.
+
+    Query rows are shown with predicted_class, loss and confidence.
+    """
     tiles = []
     for row in rows.to_dict("records"):
         seen = row.get("predicted_class")
@@ -41,7 +44,7 @@ def heldout_tiles(context: Context, rows: pd.DataFrame, focus: str, key: str, la
 
 
 def scored_images(context: Context, scores: pd.DataFrame, changes: Changes, key: str, label: str) -> GridEvent:
-    """Training images with their scores for the target, estimates."""
+    """Draw training images with their scores for the target, which are estimates."""
     relabelled = dict(changes.relabelled_images)
     tiles = []
     for row in scores.to_dict("records"):
@@ -63,7 +66,10 @@ def scored_images(context: Context, scores: pd.DataFrame, changes: Changes, key:
 
 
 def scored_tasks(context: Context, scores: pd.DataFrame, changes: Changes, key: str, label: str) -> GridEvent:
-    """Training tasks with their scores for the target; one support image of every class stands for a task."""
+    """Draw training tasks with their scores for the target.
+
+    One support image of every class represents a task.
+    """
     rows = context.project.tasks.train.rows
     rows = rows[rows["task_id"].isin(scores["task_id"]) & (rows["role"] == "support")]
     first = rows.drop_duplicates(["task_id", "label"])
@@ -86,7 +92,7 @@ def scored_tasks(context: Context, scores: pd.DataFrame, changes: Changes, key: 
 
 
 def _mosaic(pictures: np.ndarray) -> np.ndarray:
-    """Pictures ``(n, height, width, ...)`` in a square, the rest of it empty."""
+    """Return images ``(n, height, width, ...)`` arranged in a square; the rest of it is empty."""
     side = math.ceil(len(pictures) ** 0.5)
     height, width = pictures.shape[1:3]
     whole = np.zeros((side * height, side * width, *pictures.shape[3:]), dtype=pictures.dtype)
