@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from core import cli
+from core.cli.app import app
 from tests.cli.shell import Shell
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ def check_options(line: str) -> None:
     capture = _CAPTURE.fullmatch(line)
     own = _OWN.search(capture[2] if capture else line)
     assert own, line
-    words, command = shlex.split(own.string[own.end() :], comments=True), typer.main.get_command(cli.app)
+    words, command = shlex.split(own.string[own.end() :], comments=True), typer.main.get_command(app)
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
     command.make_context(command.name, words)

@@ -39,7 +39,11 @@ def test_the_blocks_run_in_their_order(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_sentences_are_those_of_the_code() -> None:
     """Every quoted sentence, up to what is filled in, stands in the source."""
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "core" / "maml").glob("*.py"))
+    source = "".join(
+        path.read_text(encoding="utf-8")
+        for part in ("maml", "checkpoints")
+        for path in (ROOT / "core" / part).glob("*.py")
+    )
     source = re.sub(r'"\n\s*f?"', "", source).replace("{what} takes no", "The backbone cnn4 takes no")
     section = TEXT[TEXT.index("## What else is refused") : TEXT.index("## How far")]
     quoted = re.findall(r"\| `([^`|]+)` \|\n", section)

@@ -134,7 +134,14 @@ def experiments(folder: Path) -> list[Any]:
     found = sorted((folder / "home" / "library" / "experiments").glob("*/config.json"))
     results = [read_result(path.parent) for path in found]
     return [
-        [one.config["experiment"], one.config["runs"], len(one.says), len(one.tables), len(one.plots), len(one.grids)]
+        [
+            one.config["experiment"],
+            one.config["runs"],
+            len(one.findings),
+            len(one.tables),
+            len(one.plots),
+            len(one.grids),
+        ]
         for one in results
     ]
 

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 
 from core.checkpoints.model import load_model
+from core.cli.app import CANCELLED
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import PROGRESS_FILE_VARIABLE
 from core.workspace.runs import Run
@@ -173,7 +174,7 @@ def test_cancelling_ends_both_and_keeps_what_was_finished(ready: Path, tmp_path:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
-    assert err.count("Cancelled; what was finished is kept.") == 1
+    assert err.count(CANCELLED) == 1
     assert "SIGKILL" not in err
     assert state.exists()
     assert not (tmp_path / "model" / "model.json").exists()

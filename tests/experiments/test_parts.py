@@ -224,7 +224,7 @@ def test_noisy_tasks_are_those_with_a_mislabelled_image(home: Path) -> None:
     train = SimpleNamespace(task_ids=["t0", "t1"], rows=pd.DataFrame({"task_id": ["t0", "t1"], "image_id": ["a", "b"]}))
     tasks = SimpleNamespace(planted=pd.DataFrame({"image_id": ["b"]}), train=train)
     made = Problem(None, None, Compute())  # type: ignore[arg-type]
-    made.__dict__["loaded"] = SimpleNamespace(project=SimpleNamespace(tasks=tasks))
+    made.__dict__["project"] = SimpleNamespace(tasks=tasks)
     assert made.noisy_tasks.tolist() == [False, True]
     tasks.planted = None
     assert made.noisy_tasks.tolist() == [False, False]

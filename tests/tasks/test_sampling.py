@@ -140,16 +140,16 @@ def test_a_task_needs_two_ways_a_shot_and_a_query(field: dict[str, int]) -> None
 @pytest.mark.parametrize(
     ("field", "what"),
     [
-        ({"split": "tasks"}, "no split 'tasks'"),
-        ({"heldout_share": 0.0}, "held-out share is 0.0"),
-        ({"heldout_share": 1.0}, "held-out share is 1.0"),
-        ({"heldout_share": float("nan")}, "held-out share is nan"),
+        ({"split": "tasks"}, "split: 'tasks'"),
+        ({"heldout_share": 0.0}, "heldout-share: 0.0"),
+        ({"heldout_share": 1.0}, "heldout-share: 1.0"),
+        ({"heldout_share": float("nan")}, "heldout-share: nan"),
         ({"heldout_share": 1e-6}, "there are 0 to draw from"),
         ({"noise": "salt"}, "'salt' is not understood"),
         ({"data": "cifar"}, "no image set 'cifar'"),
         ({"ways": 6, "split": "classes", "heldout_share": 0.5}, "6-way tasks need 6 classes, but there are 5"),
         ({"split": "classes", "heldout_share": 0.9, "noise": "images:0.5"}, "one class"),
-        ({"seed": -1}, "seed is -1"),
+        ({"seed": -1}, "seed: -1"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(field: dict[str, object], what: str) -> None:

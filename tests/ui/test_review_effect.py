@@ -35,7 +35,7 @@ def test_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
         return what
 
     context: Any = SimpleNamespace(workspace=None)
-    monkeypatch.setattr(review_effect, "prepared", lambda *_: SimpleNamespace(folder="whatif-test"))
+    monkeypatch.setattr(review_effect, "find_preparation", lambda *_: SimpleNamespace(folder="whatif-test"))
     monkeypatch.setattr(review_effect, "opened_instant", lambda _: object())
     monkeypatch.setattr(review_effect, "line", slow)
     for position in (0, 3, 6):  # the reviewer moves on: of those that wait, only the last is worked out
@@ -51,6 +51,6 @@ def test_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_said_where_nothing_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(review_effect, "prepared", lambda *_: None)
+    monkeypatch.setattr(review_effect, "find_preparation", lambda *_: None)
     context: Any = SimpleNamespace(workspace=None)
     assert review_effect.effect_lines(context, queue(), 0) == []

@@ -178,7 +178,8 @@ class TestTrust:
         assert "is not installed" in words(run_again(page))
         page.multiselect(key="trust_methods").set_value(["dot"])
         page.segmented_control(key="trust_truth").set_value("one")
-        assert "only 6 tasks to leave out" in words(run_again(page))
+        assert "there are 6." in words(run_again(page))
+        assert page.button(key="trust_start").disabled
 
     def test_an_interrupted_measurement_goes_on(self, show: Open, empty: Workspace, started: list[list[str]]) -> None:
         from core.workspace.jobs import Job, Jobs

@@ -148,7 +148,8 @@ class TestSets:
         page = show("sets")
         page.text_input(key="sets_name").set_value("mine")
         click(page, "sets_save")
-        assert "of other changes" in page.error[0].value
+        assert "mine" in page.error[0].value
+        assert ready.sets.get("mine").changes == Changes(frozenset({"t0"}))
 
     def test_a_set_of_another_problem_hides_no_other(self, show: Open, ready: Workspace) -> None:
         ready.sets.save("stale", Changes(frozenset({"nowhere"})))
