@@ -1,6 +1,6 @@
 """Edit the model for a set of changes and measure it, by one of the methods of :mod:`core.editing.methods`.
 
-Each edit is a run of its own with ``model/`` (the edited model), ``heldout.parquet`` (its accuracy and loss on every
+Each edit is a separate run with ``model/`` (the edited model), ``heldout.parquet`` (its accuracy and loss on every
 held-out task) and ``edit.json`` (the figures; differences to the unedited model are paired by task; cost in
 meta-gradients, :mod:`core.maml.cost`). The result of ``linear`` is an **estimate** of what retraining gives; those of
 the other methods are measurements of the models that they train.
@@ -93,7 +93,7 @@ def edit(
     compute: Compute,
     progress: Progress,
 ) -> Run:
-    """Edit the model of the workspace by one of :data:`core.editing.methods.EDIT_METHODS`, or find the run that did.
+    """Edit the model of the workspace by one of :data:`core.editing.methods.EDIT_METHODS`, or find the earlier run.
 
     Args:
         budget, rewind: Settings of ``steps`` (:func:`step_settings`).

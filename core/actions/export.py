@@ -38,8 +38,8 @@ def export(
 
     Where labels were corrected, ``relabelled.csv`` lists them (:func:`core.decisions.export_tables.corrected_labels`).
     ``removed.csv`` and it are for people and spreadsheets: text there that a spreadsheet would take for a formula
-    begins with an apostrophe. The task list is for programs; names in it are as they are. Beside a model of
-    learn2learn's networks or of the user's own lies a state dict for them
+    begins with an apostrophe. The task list is for programs; names in it are unchanged. A model of
+    learn2learn's networks or of a user's network is exported with a state dict for that network
     (:func:`core.checkpoints.foreign.write_state`).
 
     Args:

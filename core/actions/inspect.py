@@ -22,7 +22,7 @@ from core.workspace.workspace import Project, check_fit
 
 @dataclass(frozen=True)
 class Inspection:
-    """The result of an inspection.
+    """A result of an inspection.
 
     Attributes:
         found: Sentences on the contents.

@@ -1,4 +1,4 @@
-"""Scores of every training task for every target by any method; each is a run, shared by all evidence."""
+"""Score every training task for every target by any method; each is a run, shared by all evidence."""
 
 from __future__ import annotations
 

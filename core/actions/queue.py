@@ -1,4 +1,4 @@
-"""The review queue: every item that may be a label error, most suspicious first, and how many errors are left."""
+"""Build the review queue: every suspected label error, most suspicious first, and how many errors remain."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ MEASURING_METHODS = ("retrain", "finetune")
 
 @dataclass(frozen=True)
 class Measurement:
-    """The measured effect of a set of changes on the held-out tasks, by a finished edit.
+    """A measured effect of a set of changes on the held-out tasks, by a finished edit.
 
     Attributes:
         method: The edit method.

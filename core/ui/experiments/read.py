@@ -54,7 +54,7 @@ def frame_of(table: Table) -> pd.DataFrame:
 
 
 def sheet_of(stored: StoredResult, name: str) -> str | None:
-    """Return the picture of a grid as a data URI; None where it is missing."""
+    """Return the image of a grid as a data URI; None where it is missing."""
     path = stored.folder / "grids" / f"{name}.png"
     stamp = _stamp(path)
     return None if stamp is None else _data_uri(str(path), stamp)

@@ -37,7 +37,7 @@ _CACHED_ATLASES = 16
 
 @dataclass(frozen=True)
 class Tile:
-    """The text and marks shown with one image. All text is shown as plain text.
+    """A tile that shows one image with text and marks. All text is shown as plain text.
 
     Attributes:
         id: Unique within the grid.
@@ -58,7 +58,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class GridEvent:
-    """A user's selection and request to open a tile.
+    """An event that holds the user's selection and request to open a tile.
 
     Attributes:
         selected: Ids selected now, in tile order.

@@ -38,7 +38,10 @@ Strip = tuple[str, list[int], list[str]]
 
 @dataclass(frozen=True)
 class Detail:
-    """The details of one item that are sent to the browser, with its images (the item large, the strips small)."""
+    """A message with the details of one item and its images.
+
+    The item is large, the strips are small.
+    """
 
     data: dict[str, Any]
     sheets: tuple[Sheet, ...]
@@ -162,7 +165,7 @@ def _time(at: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The unit features ``(m, d)`` of the images ``ids``, with the row of each image."""
+    """A matrix of unit features ``(m, d)`` of the images ``ids``, with the row of each image."""
 
     values: np.ndarray
     ids: np.ndarray

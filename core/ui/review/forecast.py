@@ -1,4 +1,4 @@
-"""The forecast of remaining label errors, computed in the background.
+"""Compute the forecast of remaining label errors in the background.
 
 A forecast takes tenths of a second for ten thousand items, and key presses must not wait for it: until a new one is
 ready, the page shows the previous one.

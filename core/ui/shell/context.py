@@ -28,7 +28,7 @@ _BUSY_SECONDS = 1.5
 
 
 class OpenWorkspace(Workspace):
-    """A workspace whose data all sessions share; the data are read again when they change on disk."""
+    """A workspace that shares its data among all sessions and reads them again when they change on disk."""
 
     def project(self) -> Project:
         """Return the problem, shared by all sessions."""
@@ -45,7 +45,7 @@ class OpenWorkspace(Workspace):
 
 @dataclass(frozen=True)
 class Context:
-    """A page's workspace, problem and reviewer."""
+    """A container of a page's workspace, problem and reviewer."""
 
     workspace: Workspace
     project: Project
