@@ -118,7 +118,7 @@ def _is_text(one: Declared) -> bool:
 
 
 def _option(name: str, one: Declared, default: Any) -> Parameter:
-    """The option of a field; a ``default`` of None means that the field is left out unless it is given."""
+    """Return the option of a field; a ``default`` of None leaves the field out unless the user gives it."""
     kind: Any = str if _is_text(one) else one.kind
     if one.setting.repeat:
         kind, default = list[one.kind], None  # type: ignore[name-defined]

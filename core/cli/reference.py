@@ -52,7 +52,7 @@ def _section(name: str, command: Any) -> str:
 
 
 def _row(parameter: Any) -> str:
-    """A row of the table; only what all versions of typer agree on."""
+    """Return a row of the table, limited to what all versions of typer agree on."""
     is_argument = parameter.param_type_name == "argument"
     names = parameter.name.upper() if is_argument else ", ".join([*parameter.opts, *parameter.secondary_opts])
     default = parameter.default

@@ -98,7 +98,7 @@ def find_duplicates(
 
 
 def threshold_of(ratios: np.ndarray) -> tuple[float, float]:
-    """The ratio below which one picture is expected by chance, and the power D that the chance falls with.
+    """Return the ratio below which one picture is expected by chance, and the power D with which chance falls.
 
     Args:
         ratios: Of every picture that of its nearest neighbour.

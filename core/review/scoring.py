@@ -159,10 +159,12 @@ class QueryStats:
 
     @property
     def mean_loss(self) -> np.ndarray:
+        """Return the mean loss per pair, in nats."""
         return self.loss / np.maximum(self.times, 1)
 
     @property
     def mean_negative_margin(self) -> np.ndarray:
+        """Return the mean negative margin per pair."""
         return self.negative_margin / np.maximum(self.times, 1)
 
 

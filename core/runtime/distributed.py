@@ -144,6 +144,7 @@ class Processes(World):
         self.rank, self.size = rank, size
 
     def agree(self, error: UserError | None) -> None:
+        """Raise on every process if any of them has an error."""
         import torch
         import torch.distributed as dist
 
@@ -155,6 +156,7 @@ class Processes(World):
             raise CollectiveError(*next(message for message in messages if message)) from error
 
     def sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sums over processes, reduced in one exchange."""
         import torch
         import torch.distributed as dist
 
@@ -165,6 +167,7 @@ class Processes(World):
         return [total.reshape(part.shape) for total, part in zip(sums, parts, strict=True)]
 
     def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, ordered by rank."""
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
@@ -173,6 +176,7 @@ class Processes(World):
         return values
 
     def broadcast(self, value: T, source: int = 0) -> T:
+        """Return the value of process ``source`` on every process."""
         import torch.distributed as dist
 
         values = [value]

@@ -47,6 +47,7 @@ class Progress:
         self._report(force=self._done >= self._total)
 
     def state(self) -> ProgressState:
+        """Return the present stage, its progress, and the estimated seconds left."""
         elapsed = time.monotonic() - self._start
         new = self._done - self._already
         left = elapsed / new * (self._total - self._done) if new > 0 else None

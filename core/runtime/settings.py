@@ -88,6 +88,7 @@ class Declared:
 
     @property
     def label(self) -> str:
+        """Return the label of the page widget."""
         return self.setting.label or self.name.replace("_", " ").capitalize()
 
     @property

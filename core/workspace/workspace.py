@@ -74,6 +74,7 @@ class Workspace:
 
     @property
     def name(self) -> str:
+        """Return its name, that of its folder."""
         return self.folder.name
 
     @property
@@ -103,18 +104,22 @@ class Workspace:
 
     @property
     def runs(self) -> Runs:
+        """Return its stored results."""
         return Runs(self.folder / "runs", waits=self._waits)
 
     @property
     def sets(self) -> Sets:
+        """Return its named sets of changes."""
         return Sets(self.folder / "sets")
 
     @property
     def jobs(self) -> Jobs:
+        """Return its jobs."""
         return Jobs(self.folder / "jobs")
 
     @cached_property
     def decisions(self) -> DecisionLog:
+        """Return its decision log."""
         return DecisionLog(self.folder / "decisions.sqlite")
 
     def changes(self) -> Changes:
