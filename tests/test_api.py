@@ -142,7 +142,7 @@ def test_wrong_input_is_a_user_error(tasks: api.Tasks, model: api.Model, call: o
 def test_a_model_is_saved_and_loaded(tmp_path: Path, tasks: api.Tasks, model: api.Model) -> None:
     again = api.load_model(model.save(tmp_path / "model"))
     assert again.stored.hash == model.stored.hash
-    assert json.loads((tmp_path / "model" / "model.json").read_text())["report"] == again.report
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["story"]["report"] == again.report
 
 
 def test_progress_is_written_only_when_asked(

@@ -28,8 +28,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
 
 def arguments(line: str) -> list[str]:
     words = shlex.split(line)
-    assert words[:3] == ["python", "-m", "core"], line
-    return words[3:]
+    assert words[0] == "tasklens", line
+    return words[1:]
 
 
 def test_the_commands_of_the_documentation_run_in_their_order(shell: Shell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ ELSEWHERE = "make learn2learn\n"
 def test_the_blocks_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learn2learn()
     documented = Documented(tmp_path, monkeypatch)
+    (tmp_path / "code").mkdir()  # an import of a command that runs before would remember that there is no such folder
     monkeypatch.syspath_prepend(str(tmp_path / "code"))
     ran = []
     for language, block in BLOCKS:
@@ -27,6 +29,7 @@ def test_the_blocks_run_in_their_order(tmp_path: Path, monkeypatch: pytest.Monke
         if file := re.match(r"# (\S+\.py)\n", block):
             Path(file[1]).parent.mkdir(exist_ok=True)
             Path(file[1]).write_text(block)
+            importlib.invalidate_caches()
         elif language == "python":
             exec(compile(block, "docs/models.md", "exec"), {})
         else:
