@@ -1,4 +1,4 @@
-"""docs/models.md does what it says: its blocks run here in their order, and its sentences are those of the code."""
+"""docs/models.md does what it says: its blocks run here in their order."""
 
 from __future__ import annotations
 
@@ -38,19 +38,3 @@ def test_the_blocks_run_in_their_order(tmp_path: Path, monkeypatch: pytest.Monke
     assert (ran.count("python"), ran.count("bash")) == (4, 3)
     assert ("bash", ELSEWHERE) in BLOCKS
     assert "\nlearn2learn:" in (ROOT / "Makefile").read_text(encoding="utf-8")
-
-
-def test_the_sentences_are_those_of_the_code() -> None:
-    """Every quoted sentence, up to what is filled in, stands in the source."""
-    source = "".join(
-        path.read_text(encoding="utf-8")
-        for part in ("maml", "checkpoints")
-        for path in (ROOT / "core" / part).glob("*.py")
-    )
-    source = re.sub(r'"\n\s*f?"', "", source).replace("{what} takes no", "The backbone cnn4 takes no")
-    section = TEXT[TEXT.index("## What else is refused") : TEXT.index("## How far")]
-    quoted = re.findall(r"\| `([^`|]+)` \|\n", section)
-    assert len(quoted) >= 8
-    for sentence in quoted:
-        start = re.split(r" \.\.\.| \d+|: '|--activation", sentence)[0]
-        assert start in source, sentence
