@@ -28,8 +28,8 @@ INTERVAL_PERCENT = 90
 DRAWS = 300
 """Posterior draws: the 5 % and 95 % quantiles then rest on 15 draws each."""
 
-# The next four are judgements, not estimates. docs/review.md ("Wrong labels left") gives how often the intervals that
-# they lead to held the truth; tests/review/test_forecast.py checks it on simulated queues.
+# The next four are judgements, not estimates. docs/review.md ("How many label errors remain?") gives the coverage of
+# the resulting intervals; tests/review/test_forecast.py checks it on simulated queues.
 STRETCH_SD = 0.25
 """Prior standard deviation of the logarithm of the stretch: the number of errors is known to about 25 %."""
 LOGIT_SCALE_SD = 0.5
