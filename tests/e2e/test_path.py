@@ -133,9 +133,8 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path, tasks
     expect(page.get_by_text("Decided: 1 task, 4 images removed")).to_be_visible(timeout=60_000)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "review" else pytest.mark.slow) for name in TITLES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TITLES)
 @pytest.mark.timeout(300)
 def test_cold_deep_link(page: Page, serve: Callable[..., str], tmp_path: Path, name: str) -> None:
     """On a fresh server the first address asked for is a page's; navigation and page are there."""
