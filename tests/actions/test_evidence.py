@@ -187,6 +187,7 @@ def test_a_method_runs_once_its_package_is_installed(workspace: Workspace, monke
     assert np.isfinite(methods(workspace, settings).loc["self-confidence", "lds"])
 
 
+@pytest.mark.slow
 def test_every_method_can_be_evaluated(workspace: Workspace) -> None:
     table = methods(workspace, replace(QUICK, methods=tuple(ALL_METHODS), subsets=3, seeds=1))
     assert set(table.index) == {*ALL_METHODS, "ceiling"}

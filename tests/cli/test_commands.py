@@ -360,6 +360,7 @@ class Process:
 LONG = ["--filters", "2", "--iterations", "40", "--polish", "0", "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_a_training_killed_outright_ends_at_the_same_model(ready: Path, tmp_path: Path) -> None:
     train = ["train", *LONG, "--tasks", ready / "tasks", "--out"]
     process = Process(tmp_path, *train, tmp_path / "killed")

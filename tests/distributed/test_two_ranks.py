@@ -123,6 +123,7 @@ def test_two_machines_give_what_one_process_gives(ready: Path, tmp_path: Path) -
     np.testing.assert_allclose(both[0]["lds"], both[1]["lds"])
 
 
+@pytest.mark.slow
 def test_a_killed_worker_starts_again_and_no_finished_chunk_is_done_twice(ready: Path, tmp_path: Path) -> None:
     shutil.copytree(ready, tmp_path / "copy")
     log = tmp_path / "log"

@@ -106,6 +106,9 @@ def test_own_data_from_the_files_to_the_export(
     heading(page, "Overview")
     expect(page.get_by_text("Accuracy on held-out tasks")).to_be_visible(timeout=LONG)
 
+    if data is mini_imagenet:
+        return  # test_path.py goes on from here with a workspace like this one
+
     # The main path: rank, look, remove, estimate, export.
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.get_by_text("Rank again, on other held-out tasks")).to_be_visible(timeout=LONG)
@@ -122,10 +125,9 @@ def test_own_data_from_the_files_to_the_export(
     tiles.nth(0).click()
     press(page, "Remove 1 selected")
     expect(page.get_by_text("Decided: 1 image removed")).to_be_visible()
-    if data is not mini_imagenet:
-        go(page, "Edit")
-        press(page, "Estimate and fine-tune")
-        expect(page.get_by_text("Estimated effect of retraining")).to_be_visible(timeout=LONG)
+    go(page, "Edit")
+    press(page, "Estimate and fine-tune")
+    expect(page.get_by_text("Estimated effect of retraining")).to_be_visible(timeout=LONG)
     go(page, "Export")
     press(page, "Write the export")
     expect(page.get_by_text("cleaned-tasks.parquet").first).to_be_visible(timeout=60_000)

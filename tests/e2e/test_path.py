@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from core.actions.demo import ASSETS
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.ui.shell.navigation import TITLES
 from core.workspace.workspace import create
+from tests.cli.shell import Shell
 from tests.e2e.widgets import fill
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,9 @@ def home(tasks: int, tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     if tasks != 252:
         write_folder(generate(TaskSettings(count=tasks, heldout=10, noise="tasks:0.4:0.8")), tmp_path / "tasks")
-        create(folder / DEMO, tmp_path / "tasks", ASSETS / DEMO / "model")
+        few = ["--filters", "4", "--iterations", "20", "--polish", "0", "--device", "cpu"]
+        Shell(tmp_path).done("train", *few, "--tasks", tmp_path / "tasks", "--out", tmp_path / "model")
+        create(folder / DEMO, tmp_path / "tasks", tmp_path / "model")
     return folder
 
 
@@ -131,9 +133,8 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path, tasks
     expect(page.get_by_text("Decided: 1 task, 4 images removed")).to_be_visible(timeout=60_000)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in ("overview", "review") else pytest.mark.slow) for name in TITLES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TITLES)
 @pytest.mark.timeout(300)
 def test_cold_deep_link(page: Page, serve: Callable[..., str], tmp_path: Path, name: str) -> None:
     """On a fresh server the first address asked for is a page's; navigation and page are there."""

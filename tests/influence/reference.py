@@ -100,7 +100,7 @@ def dense_hessian(problem: Problem, task_ids: list[str]) -> Tensor:
     def loss(p: Tensor, task_id: str) -> Tensor:
         return task_loss(problem, p.requires_grad_(), task_id)
 
-    parts = [torch.autograd.functional.hessian(lambda p, t=t: loss(p, t), flat) for t in task_ids]
+    parts = [torch.autograd.functional.hessian(lambda p, t=t: loss(p, t), flat, vectorize=True) for t in task_ids]
     return torch.stack(parts).sum(0)
 
 
@@ -112,7 +112,7 @@ def dense_gauss_newton(problem: Problem, task_ids: list[str]) -> Tensor:
         def logits(p: Tensor, task_id: str = task_id, ws: Tensor = ws, xq: Tensor = xq) -> Tensor:
             return forward(problem, adapted(problem, p.requires_grad_(), task_id, ws), xq)
 
-        jacobian = torch.autograd.functional.jacobian(logits, flat_params(problem))
+        jacobian = torch.autograd.functional.jacobian(logits, flat_params(problem), vectorize=True)
         z = logits(flat_params(problem)).detach()
         for row in range(len(q)):
             a = torch.autograd.functional.hessian(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -73,12 +74,14 @@ def dense(problem: Problem, task_id: str) -> Dense:
     def query(theta: Tensor) -> Tensor:
         return q * F.cross_entropy(forward(problem, theta, xq), yq, reduction="none") / len(q)
 
-    hessian_of = torch.autograd.functional.hessian
-    jacobian_of = torch.autograd.functional.jacobian
+    hessian_of = partial(torch.autograd.functional.hessian, vectorize=True)
+    jacobian_of = partial(torch.autograd.functional.jacobian, vectorize=True)
     theta = lam.clone()
     for _ in range(60):  # Newton's method, from lambda
         slope = jacobian_of(inner, theta) + delta * (theta - lam)
         theta = theta - torch.linalg.solve(hessian_of(inner, theta) + delta * identity, slope)
+        if slope.norm() < 1e-14:
+            break
     assert slope.norm() < 1e-12
     inner_hessian = hessian_of(inner, theta) + delta * identity
     j = delta * torch.linalg.inv(inner_hessian)
@@ -134,9 +137,9 @@ def test_total_gradients(problem: Problem, truth: list[Dense]) -> None:
 def test_the_exact_total_hessian(problem: Problem, truth: list[Dense]) -> None:
     product = Curvature("exact", problem.model, problem.params, problem.episodes)
     size = len(truth[0].theta)
-    columns = [product(e) for e in torch.eye(size, dtype=torch.float64)[:: max(1, size // 4)]]
+    columns = [product(e) for e in torch.eye(size, dtype=torch.float64)[:: size // 2]]
     want = torch.stack([one.hessian for one in truth]).sum(0)
-    close(torch.stack(columns), want[:: max(1, size // 4)])
+    close(torch.stack(columns), want[:: size // 2])
 
 
 def test_scores_of_tasks_query_rows_and_support_rows(problem: Problem, truth: list[Dense]) -> None:

@@ -21,7 +21,7 @@ from tests.influence.optima import TOLERANCE, Optimum, agrees, episodes_of, opti
 CASES = {"unrolled": (Unrolled(2, 0.5), 20, TOLERANCE), "implicit": (Implicit(1.0, 1e-11), 12, 1e-6)}
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=["unrolled", pytest.param("implicit", marks=pytest.mark.slow)])
 def optimum(request: pytest.FixtureRequest) -> Optimum:
     adaptation, tasks, tolerance = CASES[request.param]
     model = Bilevel(MLP(3, hidden=(), shape=(4, 4, 1)), adaptation, delta=0.3)

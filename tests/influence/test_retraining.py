@@ -59,6 +59,7 @@ def test_retraining_with_a_support_row_at_half_its_weight_changes_the_loss_as_sc
     agrees(optimum.changes(optimum.one_row(rows), share=0.5), optimum.instances["score"].to_numpy()[rows])
 
 
+@pytest.mark.slow
 def test_retraining_with_a_relabelled_query_row_changes_the_loss_as_the_edit_predicts(optimum: Optimum) -> None:
     """Rows whose retraining reaches an optimum: another choice (every 14th) includes one that does not in 60 steps.
 
