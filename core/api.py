@@ -46,7 +46,6 @@ from core.actions.image_settings import ImportOptions
 from core.actions.images import add_images
 from core.actions.import_decisions import import_decisions
 from core.actions.queue import newest_queue, queue
-from core.actions.rank import KIND as RANK
 from core.actions.rank import ranking as rank_workspace
 from core.actions.train import fit_model
 from core.checkpoints.foreign import import_checkpoint
@@ -80,7 +79,7 @@ from core.tasks.generate import TaskFolder, generate, read_folder, write_folder
 from core.tasks.settings import TaskSettings
 from core.tasks.tasklist import FORMATS
 from core.workspace.runs import Run
-from core.workspace.workspace import Project, check_fit, create, locate
+from core.workspace.workspace import Project, check_fit, create, locate, newest_ranking
 from core.workspace.workspace import Workspace as StoredWorkspace
 
 __all__ = [
@@ -639,8 +638,7 @@ class Workspace:
         """
         if ranking:
             return self._ranking(self.stored.runs.get(ranking))
-        hashes = self._project.hashes.items()
-        newest = next((run for run in self.stored.runs.all(RANK) if hashes <= run.config.items()), None)
+        newest = newest_ranking(self.stored)
         if newest is None:
             raise UserError(f"The workspace {self.stored.name} has no ranking.", "Compute one: .rank().")
         return self._ranking(newest)

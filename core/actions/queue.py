@@ -16,7 +16,7 @@ from core.review.member_scores import ScoreInputs, ScoreSettings
 from core.review.settings import QueueSettings
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
-from core.workspace.workspace import Workspace
+from core.workspace.workspace import Workspace, runs_of_problem
 
 KIND = "queue"
 VERSION = 2
@@ -25,8 +25,7 @@ VERSION = 2
 
 def newest_queue(workspace: Workspace) -> Run | None:
     """Return the newest finished queue for the problem as it is, or None."""
-    key = {**workspace.project().hashes, "engine": ENGINE_VERSION, "version": VERSION}
-    return next((run for run in workspace.runs.all(KIND) if key.items() <= run.config.items()), None)
+    return next(iter(runs_of_problem(workspace, KIND, version=VERSION)), None)
 
 
 def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progress: Progress) -> Run:

@@ -23,13 +23,14 @@ from typing import Any
 from core.checkpoints.model import TRAJECTORY, Model, load_model, load_trajectory
 from core.data import ImageSet
 from core.decisions.log import DecisionLog
+from core.influence.basis import ENGINE_VERSION
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, home, library, read_json, write_json
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.jobs import Jobs
-from core.workspace.runs import Runs
+from core.workspace.runs import Run, Runs
 from core.workspace.whatif_sets import Sets
 
 FORMAT = 1
@@ -148,6 +149,21 @@ class Workspace:
         if label is None or not 0 <= label < len(names):
             raise UserError(f"There is no class number {label}.", "Undo the relabelling, or choose an existing class.")
         return str(names[label])
+
+
+def runs_of_problem(workspace: Workspace, kind: str, **key: Any) -> list[Run]:
+    """Return the runs of a kind for the present problem by the present engine version, newest first.
+
+    Args:
+        key: Further entries that their cache keys must have.
+    """
+    wanted = {**workspace.project().hashes, "engine": ENGINE_VERSION, **key}
+    return [run for run in workspace.runs.all(kind) if wanted.items() <= run.config.items()]
+
+
+def newest_ranking(workspace: Workspace) -> Run | None:
+    """Return the newest ranking of the present problem by the present engine version; None if there is none."""
+    return next(iter(runs_of_problem(workspace, "rank")), None)
 
 
 def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
