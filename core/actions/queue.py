@@ -10,13 +10,13 @@ import pandas as pd
 from core.actions.compute import Compute, load
 from core.decisions.queue_decisions import QueueDecisions, QueuePositions
 from core.influence.basis import ENGINE_VERSION
-from core.review.build_queue import QueueBuilder
+from core.review.build_queue import BuiltQueue, QueueBuilder
 from core.review.forecast import forecast
 from core.review.member_scores import ScoreInputs, ScoreSettings
 from core.review.settings import QueueSettings
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
-from core.workspace.workspace import Workspace, runs_of_problem
+from core.workspace.workspace import Project, Workspace, runs_of_problem
 
 KIND = "queue"
 VERSION = 2
@@ -28,6 +28,18 @@ def newest_queue(workspace: Workspace) -> Run | None:
     return next(iter(runs_of_problem(workspace, KIND, version=VERSION)), None)
 
 
+def build_queue(project: Project, settings: QueueSettings, compute: Compute, progress: Progress) -> BuiltQueue:
+    """Build the review queue of a problem.
+
+    Raises:
+        UserError: too few classes or images to compare a label with others.
+    """
+    loaded, tasks = load(project, compute), project.tasks
+    inputs = ScoreInputs(project.images, loaded.model, loaded.params, tasks.heldout, None, loaded.episodes)
+    scores = ScoreSettings(settings.slow, settings.rounds, settings.seed)
+    return QueueBuilder(inputs, tasks.train, scores, progress).build(should_calibrate=settings.calibrate)
+
+
 def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progress: Progress) -> Run:
     """Build the review queue, or return the run of one with the same settings.
 
@@ -36,7 +48,7 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     ``curves.parquet`` (:class:`core.review.calibration.Calibration`).
 
     Raises:
-        UserError: too few classes or images to compare a label with others.
+        UserError: as for :func:`build_queue`.
     """
     project = workspace.project()
     cache_key = {
@@ -48,10 +60,7 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     }
 
     def build(run: RunWriter) -> None:
-        loaded, tasks = load(project, compute), project.tasks
-        inputs = ScoreInputs(project.images, loaded.model, loaded.params, tasks.heldout, None, loaded.episodes)
-        scores = ScoreSettings(settings.slow, settings.rounds, settings.seed)
-        built = QueueBuilder(inputs, tasks.train, scores, progress).build(should_calibrate=settings.calibrate)
+        built = build_queue(project, settings, compute, progress)
         run.write_table("items.parquet", built.items)
         run.write_table("map.parquet", built.map)
         run.write(lambda folder: np.save(folder / "features.npy", built.features, allow_pickle=False))
