@@ -1,46 +1,49 @@
-"""What the commands of ``review`` that read and write decisions share: options that name items, and printing."""
+"""Options and printing that the commands of ``review`` share."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
-from core.cli.options import metavar
 from core.decisions.log import Comment, Decision, DecisionLog, Entry, Item, Result, Snapshot
 from core.runtime.errors import UserError
 from core.runtime.program import command_line
+from core.runtime.settings import Setting
 
-ItemOption = Annotated[
-    list[str] | None,
-    typer.Option("--item", help="Id of an image; with --task and --role, only where it occurs there. Repeatable."),
-]
-TaskOption = Annotated[
-    str, typer.Option("--task", help="Id of a task: the one of the items, or without --item the task itself.")
-]
-RoleOption = Annotated[
-    str, typer.Option("--role", help="Role of the items in --task.", metavar=metavar("support", "query"))
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON, with all fields.")]
-
 REVIEWER = "command line"
 
 
-def named_items(item: list[str] | None, task: str, role: str) -> list[Item]:
-    """Return the items that the three options name.
+@dataclass(frozen=True)
+class ItemOptions:
+    """The options that name items of decisions and comments."""
 
-    Raises:
-        UserError: the options do not go together.
-    """
-    if not item:
-        if role:
-            raise UserError("--role names an item only with --item and --task.", "Give all three.")
-        return [Item("task", task)] if task else []
-    if bool(task) != bool(role):
-        raise UserError("An image in a task needs both --task and --role.", "Give both, or neither.")
-    return [Item("instance", task, role, i) if task else Item("image", image_id=i) for i in item]
+    item: Annotated[
+        tuple[str, ...],
+        Setting("Id of an image; with --task and --role, only where it occurs there. Repeatable.", repeat=True),
+    ] = ()
+    task: Annotated[str, Setting("Id of a task: the one of the items, or without --item the task itself.")] = ""
+    role: Annotated[str, Setting("Role of the items in --task.", choices=("support", "query"))] = ""
+
+    def items(self) -> list[Item]:
+        """Return the items.
+
+        Raises:
+            UserError: some of the options are missing.
+        """
+        if not self.item:
+            if self.role:
+                raise UserError("--role names an item only with --item and --task.", "Give all three.")
+            return [Item("task", self.task)] if self.task else []
+        if bool(self.task) != bool(self.role):
+            raise UserError("An image in a task needs both --task and --role.", "Give both, or neither.")
+        return [
+            Item("instance", self.task, self.role, i) if self.task else Item("image", image_id=i) for i in self.item
+        ]
 
 
 def log_state(log: DecisionLog, named: str) -> int | str:

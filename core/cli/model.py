@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from core.cli.common import message, this_command
-from core.cli.options import Fields, Given, WorkspaceOption, with_settings
+from core.cli.options import Fields, SelectedFields, WorkspaceOption, with_settings
 from core.maml.settings import ModelFields
 from core.runtime.errors import UserError
 
@@ -27,7 +27,7 @@ def model_command(
     tasks: Annotated[
         Path | None, typer.Option(help="Folder written by the tasks command; gives --ways and --shape.")
     ] = None,
-    hints: Annotated[Fields, Given(ModelFields, *_HINTS, *_FURTHER)],
+    hints: Annotated[Fields, SelectedFields(ModelFields, *_HINTS, *_FURTHER)],
     allow: Annotated[
         str,
         typer.Option(help="Allow this package.module:factory to be imported on this machine; runs its code."),

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from core.cli.common import announce_device, live_progress, open_workspace
 from core.cli.decisions import (
     REVIEWER,
-    ItemOption,
+    ItemOptions,
     JsonOption,
-    RoleOption,
-    TaskOption,
     cell,
     class_names,
     comment_fields,
     entry_fields,
     item_text,
     log_state,
-    named_items,
     newest_queue_run,
     print_comment,
     print_json,
@@ -29,6 +26,7 @@ from core.cli.decisions import (
     row,
 )
 from core.cli.options import DEFAULT_WORKSPACE, ReasonOption, ReviewerOption, WorkspaceOption, metavar, with_settings
+from core.decisions.records import ISSUE_VERDICTS, Verdict
 from core.maml.settings import Compute
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
@@ -36,11 +34,6 @@ from core.runtime.errors import UserError
 if TYPE_CHECKING:
     from core.decisions.log import Decision
     from core.workspace.workspace import Workspace
-
-VERDICTS = ("keep", "remove", "relabel", "unsure", "clear")
-"""Those of :data:`core.decisions.records.Verdict`, which takes long to import."""
-ISSUE_VERDICTS = ("unsure", "remove", "relabel")
-"""Those of :data:`core.decisions.cleanlab.ISSUE_VERDICTS`."""
 
 review = typer.Typer(
     help="Find label errors, decide on them, and export the decisions.", no_args_is_help=True, rich_markup_mode=None
@@ -79,12 +72,12 @@ def show(
 
 
 @review.command()
+@with_settings
 def decide(
-    verdict: Annotated[str, typer.Option("--as", help="The decision.", metavar=metavar(*VERDICTS))],
+    *,
+    verdict: Annotated[str, typer.Option("--as", help="The decision.", metavar=metavar(*get_args(Verdict)))],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    item: ItemOption = None,
-    task: TaskOption = "",
-    role: RoleOption = "",
+    named: ItemOptions,
     first: Annotated[int, typer.Option(min=0, help="Decide on this many first items of the newest queue instead.")] = 0,
     label: Annotated[
         str | None,
@@ -109,11 +102,11 @@ def decide(
     from core.decisions.log import Decision
     from core.review.suggestions import first_items, undecided
 
-    opened, items = open_workspace(workspace), named_items(item, task, role)
+    opened, items = open_workspace(workspace), named.items()
     if bool(first) == bool(items):
         raise UserError("There are no items to decide on.", "Give either --item or --task, or --first.")
-    if verdict == "relabel" and task and not item and label is None:
-        suggestions = suggestions_of_task(opened, newest_queue_run(opened), task, least_probability)
+    if verdict == "relabel" and named.task and not named.item and label is None:
+        suggestions = suggestions_of_task(opened, newest_queue_run(opened), named.task, least_probability)
         decisions = tuple(undecided(suggestions, opened.decisions.current()))
         if not decisions:
             print(f"nothing to relabel; {len(suggestions)} decided already")
@@ -190,18 +183,18 @@ def conflicts(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
 
 
 @review.command()
+@with_settings
 def comment(
+    *,
     text: Annotated[str, typer.Argument(help="The comment.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    item: ItemOption = None,
-    task: TaskOption = "",
-    role: RoleOption = "",
+    named: ItemOptions,
     reviewer: ReviewerOption = REVIEWER,
 ) -> None:
     """Comment on an image, an image in one task, or a task."""
     from core.decisions.checks import check_known
 
-    opened, items = open_workspace(workspace), named_items(item, task, role)
+    opened, items = open_workspace(workspace), named.items()
     if len(items) != 1:
         raise UserError("A comment needs exactly one item.", "Give one --item, or --task.")
     check_known(opened.project().tasks.train, items)
@@ -209,15 +202,15 @@ def comment(
 
 
 @review.command()
+@with_settings
 def comments(
+    *,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    item: ItemOption = None,
-    task: TaskOption = "",
-    role: RoleOption = "",
+    named: ItemOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Print the comments on an item, or all comments."""
-    log, items = open_workspace(workspace).decisions, named_items(item, task, role)
+    log, items = open_workspace(workspace).decisions, named.items()
     found = [comment for one in items for comment in log.comments(one)] if items else log.comments()
     if as_json:
         print_json(comment_fields(comment) for comment in found)

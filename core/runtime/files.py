@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,27 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     except (ValueError, RecursionError) as error:  # the latter for very deep nesting
         raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or make it again.") from error
+
+
+def read_json_cached(path: Path) -> Any:
+    """Return what :func:`read_json` returns, parsed only once until the file changes.
+
+    Callers share the object and must not modify it. All writers replace files as a whole (:func:`replacing`), so new
+    content has a new inode.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        state = path.stat()
+    except OSError:
+        return read_json(path)  # raises the error
+    return _read_json_version(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=8192)
+def _read_json_version(path: Path, version: tuple[int, int, int]) -> Any:
+    return read_json(path)
 
 
 def content_hash(*parts: Any) -> str:

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.runtime.errors import UserError
-from core.runtime.files import read_json, write_json, write_text_atomically
-from core.runtime.json_cache import read_json_cached
+from core.runtime.files import read_json, read_json_cached, write_json, write_text_atomically
 from core.runtime.progress import PROGRESS_FILE_VARIABLE, ProgressState
 from core.workspace.runner import CANCEL, DESCRIPTION, EXIT, GRACE_SECONDS, PID
 

@@ -29,8 +29,7 @@ from core import __version__
 from core.runtime.clock import timestamp
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
-from core.runtime.files import content_hash, replacing, write_json
-from core.runtime.json_cache import read_json_cached
+from core.runtime.files import content_hash, read_json_cached, replacing, write_json
 
 MEMORY = "memory"
 

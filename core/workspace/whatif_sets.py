@@ -11,8 +11,7 @@ from pathlib import Path
 
 from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
-from core.runtime.files import disk_errors, write_json
-from core.runtime.json_cache import read_json_cached
+from core.runtime.files import disk_errors, read_json_cached, write_json
 from core.tasks.changes import Changes
 
 FORMAT = 1
