@@ -23,7 +23,7 @@ from core.workspace.workspace import Workspace
 
 FILES = {name: f"cleaned-tasks.{name}" for name in FORMATS} | {name: f"cleaned-tasks.{name}.json" for name in LIBRARIES}
 """The file of the task list in every format."""
-_OURS = {*FILES.values(), "removed.csv", "relabelled.csv", "model", "export.json"}
+_EXPORT_NAMES = {*FILES.values(), "removed.csv", "relabelled.csv", "model", "export.json"}
 
 
 def export(
@@ -63,7 +63,7 @@ def export(
         raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
     project, removal = workspace.project(), workspace.changes()
     tasks = cleaned(project.tasks.train, removal, drop_rows=drop_rows)
-    with replacing_folder(out, _OURS) as folder:
+    with replacing_folder(out, _EXPORT_NAMES) as folder:
         _write(workspace, folder, tasks, formats, edited)
         write_json(
             folder / "export.json",

@@ -58,7 +58,7 @@ class ImportOptions:
         check_settings(self)
 
     @property
-    def form(self) -> TargetFormat:
+    def target_format(self) -> TargetFormat:
         """Return the format to which the images are converted.
 
         Raises:

@@ -62,7 +62,7 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
     """
     project = workspace.project()
     target.weighted(project.tasks.heldout)  # check the target before anything long begins
-    question = {
+    key = {
         **project.hashes,
         "engine": ENGINE_VERSION,
         "target": "" if estimator.name == "self-influence" else str(target),
@@ -90,4 +90,4 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
         }
         run.write_json("solver.json", report)
 
-    return workspace.runs.get_or_compute(KIND, question, work)
+    return workspace.runs.get_or_compute(KIND, key, work)

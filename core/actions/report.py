@@ -58,7 +58,6 @@ def report_html(workspace: Workspace) -> str:
     project, queue = workspace.project(), newest_queue(workspace)
     counts = decisions[decisions["standing"] == "counts"]
     removed = counts[counts["verdict"] == "remove"]
-    removed = counts[counts["verdict"] == "remove"]
     duplicates = newest_duplicates(workspace, project)
     summary = queue.json("summary.json") if queue else {}
     values = {

@@ -26,7 +26,7 @@ class ItemOptions:
         tuple[str, ...],
         Setting("Id of an image; with --task and --role, only where it occurs there. Repeatable.", repeat=True),
     ] = ()
-    task: Annotated[str, Setting("Id of a task: the one of the items, or without --item the task itself.")] = ""
+    task: Annotated[str, Setting("Id of the task that contains the items; without --item, the task itself.")] = ""
     role: Annotated[str, Setting("Role of the items in --task.", choices=("support", "query"))] = ""
 
     def items(self) -> list[Item]:
@@ -46,27 +46,27 @@ class ItemOptions:
         ]
 
 
-def log_state(log: DecisionLog, named: str) -> int | str:
-    """Return what names a state: the name of a snapshot, or else the number of an entry."""
-    known = any(snapshot.name == named for snapshot in log.snapshots())
-    return int(named) if named.isdecimal() and not known else named
+def log_state(log: DecisionLog, name: str) -> int | str:
+    """Return the name of a snapshot, or the number of a log entry if no snapshot has that name."""
+    is_snapshot = any(snapshot.name == name for snapshot in log.snapshots())
+    return int(name) if name.isdecimal() and not is_snapshot else name
 
 
-def class_names(opened: Any) -> Callable[[Decision | None], str]:
+def decision_formatter(opened: Any) -> Callable[[Decision | None], str]:
     """Return a function that describes a decision; the images are read only if a class has to be named."""
     names: list[str] = []
 
-    def words(decision: Decision | None) -> str:
+    def describe(decision: Decision | None) -> str:
         if decision is None:
             return "nothing"
         if decision.label is None:
             return decision.verdict
         if not names:
             names.extend(map(str, opened.project().images.class_names))
-        known = 0 <= decision.label < len(names)
-        return f"relabel to {cell(names[decision.label]) if known else f'class number {decision.label}'}"
+        is_class = 0 <= decision.label < len(names)
+        return f"relabel to {cell(names[decision.label]) if is_class else f'class number {decision.label}'}"
 
-    return words
+    return describe
 
 
 def item_text(item: Item) -> str:
@@ -84,7 +84,7 @@ def row(*cells: str | int) -> None:
     print(*cells, sep="\t")
 
 
-def entry_fields(entry: Entry, words: Callable[[Decision | None], str]) -> dict[str, Any]:
+def entry_fields(entry: Entry, describe: Callable[[Decision | None], str]) -> dict[str, Any]:
     """Return an entry of the log for JSON."""
     return {
         "seq": entry.seq,
@@ -95,7 +95,7 @@ def entry_fields(entry: Entry, words: Callable[[Decision | None], str]) -> dict[
         "reviewer": entry.reviewer,
         **item_fields(entry.item),
         "verdict": entry.verdict,
-        "class": words(entry).removeprefix("relabel to ") if entry.verdict == "relabel" else None,
+        "class": describe(entry).removeprefix("relabel to ") if entry.verdict == "relabel" else None,
         "reason": entry.reason,
         "source": entry.source,
         "saw": entry.saw,
@@ -119,13 +119,13 @@ def print_json(rows: Iterable[dict[str, Any]]) -> None:
 
 def print_reversal(opened: Any, result: Result, done: str, nothing: str) -> None:
     """Print the decisions that were undone or redone, and those that another reviewer has changed since."""
-    words = class_names(opened)
+    describe = decision_formatter(opened)
     if result.group is None:
         print(nothing)
     for entry in result.taken:
-        row(done, item_text(entry.item), words(entry))
+        row(done, item_text(entry.item), describe(entry))
     for entry in result.kept:
-        row("unchanged", item_text(entry.item), f"{words(entry)}, decided by {cell(entry.reviewer)} since")
+        row("unchanged", item_text(entry.item), f"{describe(entry)}, decided by {cell(entry.reviewer)} since")
 
 
 def print_comment(comment: Comment) -> None:

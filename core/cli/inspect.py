@@ -41,7 +41,7 @@ def inspect_command(
 ) -> None:
     """Check inputs and estimate costs before long work starts.
 
-    Reports what the inputs hold, what does not fit, and what the work would cost on this machine.
+    Reports what the inputs contain, what does not fit, and what the work would cost on this machine.
     """
     from core.actions.inspect import Inspection, inspect_checkpoint_file, inspect_problem
     from core.actions.inspect_images import inspect_images

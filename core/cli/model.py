@@ -25,7 +25,7 @@ def model_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
     tasks: Annotated[
-        Path | None, typer.Option(help="Folder written by the tasks command; gives --ways and --shape.")
+        Path | None, typer.Option(help="Folder written by the tasks command; sets --ways and --shape.")
     ] = None,
     hints: Annotated[Fields, SelectedFields(ModelFields, *_HINTS, *_FURTHER)],
     allow: Annotated[
@@ -35,8 +35,8 @@ def model_command(
 ) -> None:
     """Import a checkpoint that was trained elsewhere.
 
-    It can be one of learn2learn, or a state dict of your own network. Options that describe the model
-    are read from the checkpoint where it has them. --delta is 0 unless given.
+    The checkpoint can come from learn2learn, or be a state dict of your own network. Options that describe the model
+    are read from the checkpoint if it contains them. --delta defaults to 0.
     """
     from core.actions.import_model import import_model
     from core.checkpoints.factory import allow as allow_factory

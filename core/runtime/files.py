@@ -93,12 +93,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path, ours: Container[str]) -> Iterator[Path]:
+def replacing_folder(path: Path, replaced_names: Container[str]) -> Iterator[Path]:
     """Yield a new folder beside ``path`` that replaces ``path`` on success, whether or not it exists already.
 
     Args:
         path: The folder.
-        ours: Names of the files that a folder of this kind may have; all other files of the old folder are kept.
+        replaced_names: Names that a folder of this kind may have; all other files of the old folder are kept.
 
     Raises:
         TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
@@ -106,23 +106,23 @@ def replacing_folder(path: Path, ours: Container[str]) -> Iterator[Path]:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         mark = secrets.token_hex(6)
-        made, old = path.parent / f".{path.name}.{mark}", path.parent / f".{path.name}.{mark}.old"
+        new, old = path.parent / f".{path.name}.{mark}", path.parent / f".{path.name}.{mark}.old"
         try:
-            made.mkdir()
-            yield made
+            new.mkdir()
+            yield new
             if path.exists():
                 path.rename(old)  # two folders cannot be swapped atomically; this way one of them is always complete
             try:
-                made.rename(path)
+                new.rename(path)
             except OSError:
                 if old.exists():
                     old.rename(path)
                 raise
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
         if old.exists():
             for other in old.iterdir():
-                if other.name not in ours:
+                if other.name not in replaced_names:
                     other.rename(path / other.name)
             shutil.rmtree(old, ignore_errors=True)
 

@@ -9,7 +9,7 @@ arguments of a job (:func:`arguments_of`), the reference in docs/commands.md, an
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -29,7 +29,7 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A declaration of one setting: what people are told about it.
+    """A declaration of one setting: its help, label, option and choices.
 
     Attributes:
         help: A sentence for ``--help``, the tooltip of the widget and the docs.
@@ -83,7 +83,7 @@ class Declared:
 
     @property
     def option(self) -> str | None:
-        """The option without dashes, None where the setting is none."""
+        """Return the name of the option without dashes; None if the setting is not an option."""
         return self.name.replace("_", "-") if self.setting.option == "" else self.setting.option
 
     @property
@@ -93,12 +93,12 @@ class Declared:
 
     @property
     def minimum(self) -> Any:
-        """The smallest value; None where there is none, as above an exclusive bound."""
+        """Return the smallest value; None if there is none, for example because the bound is exclusive."""
         return next((one.ge for one in self.bounds if isinstance(one, Ge)), None)
 
     @property
     def maximum(self) -> Any:
-        """The largest value; None where there is none."""
+        """Return the largest value; None if there is none."""
         return next((one.le for one in self.bounds if isinstance(one, Le)), None)
 
     def parse(self, text: str) -> Any:
@@ -181,7 +181,7 @@ def _defaults(cls: Any) -> dict[str, Any]:
 
 
 def _shape(hint: Any) -> tuple[type, bool, int | None, bool, tuple[Any, ...]]:
-    """Type of a value or element, whether it is a tuple and how long, whether None is allowed, values of a literal."""
+    """Return the type of a value or element, is_tuple, the length of the tuple, optional, and the literal values."""
     optional = False
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
@@ -204,19 +204,20 @@ def check_settings(settings: Any) -> None:
         one.check(getattr(settings, name))
 
 
-def arguments_of(settings: Any, *, always: Iterable[str] = (), without: Iterable[str] = ()) -> list[str]:
+def arguments_of(settings: Any, *, always: Container[str] = (), without: Container[str] = ()) -> list[str]:
     """Return the options of the command line that give these settings: those that differ from the defaults.
 
     Args:
         always: Fields to give even if they have their default.
         without: Fields to leave out.
     """
-    known = declared(settings.__class__)
-    values = {name: getattr(settings, name) for name in known if name not in set(without)}
-    return arguments(type(settings), values, always=always)
+    cls = type(settings)
+    return arguments(
+        cls, {name: getattr(settings, name) for name in declared(cls) if name not in without}, always=always
+    )
 
 
-def arguments(cls: Any, values: Mapping[str, Any], *, always: Iterable[str] = ()) -> list[str]:
+def arguments(cls: Any, values: Mapping[str, Any], *, always: Container[str] = ()) -> list[str]:
     """Return the options for some fields of a class, without those that have its default.
 
     A flag that is on by default is switched off by ``--no-NAME``.

@@ -118,7 +118,8 @@ class RunWriter:
     """A writer of a run that is being computed."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._steps, self.seconds = folder, 0, {}
+        self.folder, self._steps = folder, 0
+        self.seconds: dict[str, float] = {}
 
     def save_step(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
         """Compute and store one step, or return what an earlier, interrupted attempt stored.
@@ -170,8 +171,6 @@ class RunWriter:
 
         self.write(write)
 
-    seconds: dict[str, float]
-
 
 class Runs:
     """A collection of the runs of a workspace.
@@ -190,8 +189,8 @@ class Runs:
 
     def all(self, kind: str) -> list[Run]:
         """Return the finished runs of a kind, newest first."""
-        found = [Run(folder) for folder in self.folder.glob(f"{kind}-*") if (folder / "provenance.json").exists()]
-        return sorted((run for run in found if run.kind == kind), key=lambda run: run.finished, reverse=True)
+        runs = [Run(folder) for folder in self.folder.glob(f"{kind}-*") if (folder / "provenance.json").exists()]
+        return sorted((run for run in runs if run.kind == kind), key=lambda run: run.finished, reverse=True)
 
     def get(self, run_id: str) -> Run:
         """Return the finished run of that id.

@@ -207,16 +207,13 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
     """
     if folder.resolve() == library().resolve():
         raise UserError(f"A workspace cannot be called {folder.name!r}.", "Choose another name.")
-    read, loaded = read_folder(tasks), load_model(model)
-    check_fit(read.images(), read, loaded)
+    task_folder, loaded_model = read_folder(tasks), load_model(model)
+    images = task_folder.images()
+    check_fit(images, task_folder, loaded_model)
     if (folder / "workspace.json").exists():
         workspace = Workspace(folder)
-        have = workspace.project()
-        if (have.tasks.train.hash, have.tasks.heldout.hash, have.model.hash) != (
-            read.train.hash,
-            read.heldout.hash,
-            loaded.hash,
-        ):
+        wanted, existing = Project(images, task_folder, loaded_model).hashes, workspace.project().hashes
+        if any(wanted[name] != existing[name] for name in ("tasks", "heldout", "model")):
             raise UserError(f"{folder} already is a workspace of another problem.", "Choose another name.")
         return workspace
     try:
@@ -225,10 +222,10 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
                 shutil.copytree(
                     source, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.*", ".*")
                 )
-    except shutil.Error as error:  # a list of what could not be copied, without an error number
+    except shutil.Error as error:  # lists the files that could not be copied, without an error number
         *_, why = error.args[0][0]
         raise UserError(
-            f"The workspace {folder} could not be made: {why}.", "Free some space and try again."
+            f"The workspace {folder} could not be created: {why}.", "Free some space and try again."
         ) from error
     write_json(folder / "workspace.json", {"format": FORMAT, **(about or {})})
     return Workspace(folder)

@@ -189,7 +189,7 @@ def test_a_disk_that_fills_up_leaves_no_workspace_and_is_said(tmp_path: Path, mo
     made, by = tasks(tmp_path / "tasks"), model(tmp_path / "model")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", full)
-        with pytest.raises(UserError, match=r"could not be made: .*No space left on device"):
+        with pytest.raises(UserError, match="No space left on device"):
             create(tmp_path / "mine", made, by)
     with pytest.raises(UserError, match="does not exist"):
         Workspace(tmp_path / "mine")
