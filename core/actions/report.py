@@ -22,7 +22,7 @@ from core.workspace.runs import Run
 from core.workspace.workspace import Project, Workspace
 
 _TEMPLATE = Path(__file__).resolve().parents[2] / "assets" / "report.html.j2"
-_METHOD_NOTES = {
+METHOD_NOTES = {
     "linear": ("estimate", "Linear edit: the full retrain as influence functions predict it. Nothing was trained."),
     "newton": ("measured", "One damped Newton step on the changed tasks, accepted only if it lowers their loss."),
     "steps": ("measured", "A few gradient steps on the changed tasks."),
@@ -126,7 +126,7 @@ def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
             key["engine"] = ENGINE_VERSION
         runs = [run for run in workspace.runs.all(run_kind(method)) if key.items() <= run.config.items()]
         if runs and len(changes):
-            kind, words = _METHOD_NOTES[method]
+            kind, words = METHOD_NOTES[method]
             effects.append({"kind": kind, "words": words, "run": runs[0].id, **runs[0].json("edit.json")})
     return effects if any(effect["way"] not in CONTROLS for effect in effects) else []
 
