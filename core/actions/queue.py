@@ -16,7 +16,7 @@ from core.review.member_scores import ScoreInputs, ScoreSettings
 from core.review.settings import QueueSettings
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
-from core.workspace.workspace import Project, Workspace, runs_of_problem
+from core.workspace.workspace import Project, Workspace
 
 KIND = "queue"
 VERSION = 2
@@ -25,7 +25,8 @@ VERSION = 2
 
 def newest_queue(workspace: Workspace) -> Run | None:
     """Return the newest finished queue for the problem as it is, or None."""
-    return next(iter(runs_of_problem(workspace, KIND, version=VERSION)), None)
+    key = {**workspace.project().hashes, "engine": ENGINE_VERSION, "version": VERSION}
+    return next(iter(workspace.runs.all(KIND, key)), None)
 
 
 def build_queue(project: Project, settings: QueueSettings, compute: Compute, progress: Progress) -> BuiltQueue:

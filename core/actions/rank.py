@@ -17,11 +17,11 @@ from core.maml.storage import ResultStore, StepWriter
 from core.maml.training import Snapshot
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
-from core.workspace.workspace import Workspace
+from core.workspace.workspace import RANKING_KIND, Workspace
 
 __all__ = ["ENGINE_VERSION", "KIND", "configure_gradient", "ranking", "scores"]
 
-KIND = "rank"
+KIND = RANKING_KIND
 
 
 def scores(

@@ -124,8 +124,8 @@ def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
             key["removal"] = changes.hash
         if method == "linear":
             key["engine"] = ENGINE_VERSION
-        runs = [run for run in workspace.runs.all(run_kind(method)) if key.items() <= run.config.items()]
-        if runs and len(changes):
+        runs = workspace.runs.all(run_kind(method), key) if len(changes) else []
+        if runs:
             kind, words = METHOD_NOTES[method]
             effects.append({"kind": kind, "words": words, "run": runs[0].id, **runs[0].json("edit.json")})
     return effects if any(effect["way"] not in CONTROLS for effect in effects) else []

@@ -110,7 +110,7 @@ class Workspace:
         Raises:
             UserError: there is no such ranking, or none of the present tasks and model.
         """
-        run = self.stored.runs.get(ranking) if ranking else newest_ranking(self.stored)
+        run = self.stored.runs.get(ranking) if ranking else newest_ranking(self.stored, self._project)
         if run is None:
             raise UserError(f"The workspace {self.stored.name} has no ranking.", "Compute one: .rank().")
         return self._ranking(run)

@@ -58,7 +58,7 @@ def find_ranking(workspace: Workspace, name: str) -> Run:
     from core.workspace.workspace import newest_ranking
 
     def find() -> str:
-        run = newest_ranking(workspace) if name == "newest" else workspace.runs.get(name)
+        run = newest_ranking(workspace, workspace.project()) if name == "newest" else workspace.runs.get(name)
         if run is None:
             raise UserError("This workspace has no ranking.", f"Run {command_line(['rank'])} first.")
         return run.id

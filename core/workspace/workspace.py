@@ -34,6 +34,8 @@ from core.workspace.runs import Run, Runs
 from core.workspace.whatif_sets import Sets
 
 FORMAT = 1
+RANKING_KIND = "rank"
+"""The kind of the runs that hold a ranking."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,21 +153,6 @@ class Workspace:
         return str(names[label])
 
 
-def runs_of_problem(workspace: Workspace, kind: str, **key: Any) -> list[Run]:
-    """Return the runs of a kind for the present problem by the present engine version, newest first.
-
-    Args:
-        key: Further entries that their cache keys must have.
-    """
-    wanted = {**workspace.project().hashes, "engine": ENGINE_VERSION, **key}
-    return [run for run in workspace.runs.all(kind) if wanted.items() <= run.config.items()]
-
-
-def newest_ranking(workspace: Workspace) -> Run | None:
-    """Return the newest ranking of the present problem by the present engine version; None if there is none."""
-    return next(iter(runs_of_problem(workspace, "rank")), None)
-
-
 def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
     """Check that the model can run on the tasks.
 
@@ -182,6 +169,20 @@ def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
             f"The model takes images of shape {tuple(model.spec.shape)}, {images.name} has {images.shape}.",
             "Use the images that the model was trained on.",
         )
+
+
+def runs_of_problem(workspace: Workspace, project: Project, kind: str) -> list[Run]:
+    """Return the runs of a kind that the present engine computed for the workspace's present problem, newest first.
+
+    Args:
+        project: The result of ``workspace.project()``.
+    """
+    return workspace.runs.all(kind, {**project.hashes, "engine": ENGINE_VERSION})
+
+
+def newest_ranking(workspace: Workspace, project: Project) -> Run | None:
+    """Return the newest ranking of the workspace's present problem, or None."""
+    return next(iter(runs_of_problem(workspace, project, RANKING_KIND)), None)
 
 
 def library_jobs() -> Jobs:
