@@ -14,7 +14,7 @@ from typing import Any
 from core.actions.compute import Compute, load
 from core.actions.evaluate import evaluation
 from core.checkpoints.model import save_model
-from core.editing.methods import SOLVE, applied_changes, edit_model
+from core.editing.methods import SOLVE, MethodSettings, applied_changes, edit_model
 from core.editing.retraining import training_settings
 from core.editing.settings import CONTROLS, FINETUNE, NEWTON, EditSettings, NewtonSettings
 from core.editing.steps import REWIND_TASKS, StepSettings
@@ -51,13 +51,14 @@ def step_settings(
 def method_settings(
     project: Project,
     method: str,
+    *,
     solver: SolveSettings = SOLVE,
     finetune: TrainSettings = FINETUNE,
     newton: NewtonSettings = NEWTON,
     budget: float = EditSettings.budget,
     rewind: bool = EditSettings.rewind,
-) -> SolveSettings | NewtonSettings | StepSettings | TrainSettings | None:
-    """Return the settings that an edit method uses; None for ``retrain``, which repeats the training of the model."""
+) -> MethodSettings:
+    """Return those of the settings that an edit method uses."""
     match method.removesuffix("-all"):
         case "linear":
             return solver
@@ -71,21 +72,12 @@ def method_settings(
 
 
 def cache_key(
-    project: Project,
-    method: str,
-    changes: Changes,
-    solver: SolveSettings,
-    finetune: TrainSettings,
-    compute: Compute,
-    newton: NewtonSettings = NEWTON,
-    budget: float = EditSettings.budget,
-    rewind: bool = EditSettings.rewind,
+    project: Project, method: str, changes: Changes, settings: MethodSettings, compute: Compute
 ) -> dict[str, Any]:
-    """Return the cache key of an edit."""
+    """Return the cache key of an edit with the settings of :func:`method_settings`."""
     key: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
     if method == "linear":
         key["engine"] = ENGINE_VERSION
-    settings = method_settings(project, method, solver, finetune, newton, budget, rewind)
     if isinstance(settings, NewtonSettings | StepSettings):
         key[method.removesuffix("-all")] = asdict(settings)
     elif settings is not None:
@@ -116,27 +108,21 @@ def edit(
             model is to be retrained and its metadata does not say how it was trained.
     """
     changes, project = applied_changes(method, changes), workspace.project()
-    settings = method_settings(project, method, solver, finetune, newton, budget, rewind)
+    settings = method_settings(
+        project, method, solver=solver, finetune=finetune, newton=newton, budget=budget, rewind=rewind
+    )
 
     def work(run: RunWriter) -> None:
         before = evaluation(workspace, compute, progress).table("heldout.parquet")
         is_rewound = isinstance(settings, StepSettings) and settings.rewind_tasks
         snapshots = [one.params for one in workspace.trajectory()] if is_rewound else []
-        model, result, figures = edit_model(
-            method,
-            settings,
-            load(project, compute),
-            project.model,
-            changes,
-            before,
-            run,
-            progress,
-            workspace.runs,
-            snapshots,
+        loaded, model = load(project, compute), project.model
+        edited, result, figures = edit_model(
+            method, settings, loaded, model, changes, before, run, progress, workspace.runs, snapshots
         )
-        run.write(lambda folder: save_model(model, folder / "model"))
+        run.write(lambda folder: save_model(edited, folder / "model"))
         run.write_table("heldout.parquet", result.heldout_table(project.tasks.heldout.task_ids))
         run.write_json("edit.json", figures)
 
-    key = cache_key(project, method, changes, solver, finetune, compute, newton, budget, rewind)
+    key = cache_key(project, method, changes, settings, compute)
     return workspace.runs.get_or_compute(run_kind(method), key, work)

@@ -30,11 +30,7 @@ def newest_queue(workspace: Workspace) -> Run | None:
 
 
 def build_queue(project: Project, settings: QueueSettings, compute: Compute, progress: Progress) -> BuiltQueue:
-    """Build the review queue of a problem.
-
-    Raises:
-        UserError: too few classes or images to compare a label with others.
-    """
+    """Build the review queue as :func:`queue` does, without storing it."""
     loaded, tasks = load(project, compute), project.tasks
     inputs = ScoreInputs(project.images, loaded.model, loaded.params, tasks.heldout, None, loaded.episodes)
     scores = ScoreSettings(settings.slow, settings.rounds, settings.seed)
@@ -49,7 +45,7 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     ``curves.parquet`` (:class:`core.review.calibration.Calibration`).
 
     Raises:
-        UserError: as for :func:`build_queue`.
+        UserError: too few classes or images to compare a label with others.
     """
     project = workspace.project()
     cache_key = {

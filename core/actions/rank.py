@@ -33,15 +33,7 @@ def scores(
     store: ResultStore | None = None,
     trajectory: Sequence[Snapshot] = (),
 ) -> Ranking:
-    """Score the training data by any method, without storing the scores.
-
-    Args:
-        store: Where the eigenbasis of the curvature is stored for other solves; None: nowhere.
-        trajectory: The snapshots of the training, which ``tracin`` needs.
-
-    Raises:
-        UserError: as for :func:`ranking`.
-    """
+    """Score the training data as :func:`ranking` does, without storing the scores; ``tracin`` needs a trajectory."""
     if estimator.name == "self-influence":
         return self_influence_ranking(loaded, estimator, steps, progress, store)
     if estimator.name == "tracin":

@@ -49,6 +49,8 @@ from core.tasks.changes import Changes, cleaned
 SOLVE = SolveSettings(curvature_tasks=32, damping=0.1)
 """Default solve of the linear edit. Its step is far longer than the removal of one item that a ranking scores; with the
 damping of a ranking it overshoots (docs/method.md)."""
+MethodSettings = SolveSettings | NewtonSettings | StepSettings | TrainSettings | None
+"""Settings of an edit method; None for ``retrain``, which repeats the training of the model."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def applied_changes(method: str, changes: Changes) -> Changes:
 
 def edit_model(
     method: str,
-    settings: SolveSettings | NewtonSettings | StepSettings | TrainSettings | None,
+    settings: MethodSettings,
     loaded: Loaded,
     model: Model,
     changes: Changes,
@@ -206,18 +208,13 @@ def edit_model(
     store: ResultStore | None = None,
     snapshots: Sequence[Params] = (),
 ) -> tuple[Model, Evaluation, dict[str, Any]]:
-    """Edit a model and measure it on the held-out tasks.
+    """Edit a model; return it with its evaluation on the held-out tasks and the figures of the edit.
 
     Args:
-        settings: Those of the method; None for ``retrain``, which repeats the training of the model.
         loaded: ``model`` and its tasks on a device.
         changes: Those of :func:`applied_changes`.
         before: Accuracy and loss per held-out task of the unedited model.
-        store: As for :func:`linear`.
-        snapshots: As for :func:`steps`.
-
-    Returns:
-        The edited model, its evaluation, and the figures of the edit.
+        store, snapshots: As for :func:`linear` and :func:`steps`.
 
     Raises:
         UserError: no task would remain, the edit failed, or the model is to be retrained and its metadata does not say

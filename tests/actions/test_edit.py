@@ -15,14 +15,14 @@ import torch
 
 from core.actions.compute import Compute, load
 from core.actions.decide import mark
-from core.actions.edit import cache_key, edit, run_kind, step_settings
+from core.actions.edit import cache_key, edit, method_settings, run_kind, step_settings
 from core.actions.evaluate import evaluation
 from core.actions.pace import finetune_pace, preparation_seconds, retraining_seconds
 from core.actions.preparation import prepare_cost
 from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
 from core.editing.methods import SOLVE
 from core.editing.newton import CURVATURE_STAGE, GRADIENT_STAGE, SHARES, TRIAL_STAGE, newton_edit
-from core.editing.settings import DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, NEWTON, STEP_METHODS
+from core.editing.settings import DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, STEP_METHODS
 from core.editing.steps import REWIND_TASKS, StepSettings, single_task_finetune, start_text
 from core.maml.evaluation import evaluate
 from core.maml.loaded import Loaded
@@ -216,7 +216,7 @@ def test_the_budget_is_a_share_of_training_and_part_of_the_cache_key(workspace: 
     one, other = made(workspace, "steps"), made(workspace, "steps", budget=0.5)
     assert one.folder != other.folder
     assert other.json("edit.json")["settings"]["budget"] == 60
-    key = cache_key(project, "steps", workspace.changes(), SOLVE, FINETUNE, COMPUTE, NEWTON, 0.01)
+    key = cache_key(project, "steps", workspace.changes(), method_settings(project, "steps", budget=0.01), COMPUTE)
     assert workspace.runs.find(run_kind("steps"), key) == one, "the same number of steps has the same key"
 
 
