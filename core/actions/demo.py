@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,7 @@ def run_demo(name: str, folder: Path, compute: Compute, progress: Progress, repo
         )
     rows = [("unedited model, measured", before["accuracy"], None)]
     for edit_method, label in _EDITS:
-
-        def run_edit(edit_method: str = edit_method) -> Run:
-            return edit(workspace, edit_method, removal, compute=compute, progress=progress)
-
+        run_edit = partial(edit, workspace, edit_method, removal, compute=compute, progress=progress)
         figures = timed(edit_method, run_edit).json("edit.json")
         rows.append((label, figures["accuracy"], figures["accuracy_change"]))
     report(f"\nheld-out accuracy with 95 % intervals, {len(items)} most harmful {by} removed:")

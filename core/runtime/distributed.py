@@ -141,47 +141,40 @@ class Processes(World):
     """A group of several processes; objects travel over gloo, tensors over the backend of their device."""
 
     def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+        import torch
+        import torch.distributed
+
+        self.rank, self.size, self._torch = rank, size, torch
 
     def agree(self, error: UserError | None) -> None:
         """Raise on every process if any of them has an error."""
-        import torch
-        import torch.distributed as dist
-
-        failed = torch.tensor([error is not None], dtype=torch.int32)
+        failed = self._torch.tensor([error is not None], dtype=self._torch.int32)
         with _collective_errors():
-            dist.all_reduce(failed)
+            self._torch.distributed.all_reduce(failed)
         if failed.item():
             messages = self.gather(None if error is None else (error.what, error.fix))
             raise CollectiveError(*next(message for message in messages if message)) from error
 
     def sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Return the sums over processes, reduced in one exchange."""
-        import torch
-        import torch.distributed as dist
-
-        whole = torch.cat([part.reshape(-1) for part in parts])
+        whole = self._torch.cat([part.reshape(-1) for part in parts])
         with _collective_errors():
-            dist.all_reduce(whole)
+            self._torch.distributed.all_reduce(whole)
         sums = whole.split([part.numel() for part in parts])
         return [total.reshape(part.shape) for total, part in zip(sums, parts, strict=True)]
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes, ordered by rank."""
-        import torch.distributed as dist
-
         values: list[Any] = [None] * self.size
         with _collective_errors():
-            dist.all_gather_object(values, value)
+            self._torch.distributed.all_gather_object(values, value)
         return values
 
     def broadcast(self, value: T, source: int = 0) -> T:
         """Return the value of process ``source`` on every process."""
-        import torch.distributed as dist
-
         values = [value]
         with _collective_errors():
-            dist.broadcast_object_list(values, source)
+            self._torch.distributed.broadcast_object_list(values, source)
         return values[0]
 
 

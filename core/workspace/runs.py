@@ -85,33 +85,26 @@ class Run:
 
 @dataclass(frozen=True)
 class StepCache:
-    """A store of the parts of one step, where an interrupted attempt left them."""
+    """A folder of arrays by key, which an interrupted attempt leaves for the next one."""
 
     folder: Path
 
     def get(self, key: str) -> list[np.ndarray] | None:
         """Return the arrays stored under ``key``, or ``None``."""
-        return _read(self.folder / f"{key}.npz")
+        path = self.folder / f"{key}.npz"
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return [arrays[name] for name in arrays.files]
+        except (OSError, ValueError, EOFError, BadZipFile):
+            path.unlink()  # truncated by a power failure: computed again
+            return None
 
     def put(self, key: str, arrays: list[np.ndarray]) -> None:
         """Store arrays under ``key``."""
-        _write(self.folder / f"{key}.npz", arrays)
-
-
-def _read(path: Path) -> list[np.ndarray] | None:
-    if not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [arrays[name] for name in arrays.files]
-    except (OSError, ValueError, EOFError, BadZipFile):
-        path.unlink()  # truncated by a power failure: computed again
-        return None
-
-
-def _write(path: Path, arrays: list[np.ndarray]) -> None:
-    with replacing(path, durable=False) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, *arrays)
+        with replacing(self.folder / f"{key}.npz", durable=False) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, *arrays)
 
 
 class RunWriter:
@@ -126,13 +119,13 @@ class RunWriter:
 
         Steps are identified by their order, so every attempt must request the same steps in the same order.
         """
-        path, group = self.folder / MEMORY / f"{self._steps:06d}.npz", world()
+        steps, key, group = StepCache(self.folder / MEMORY), f"{self._steps:06d}", world()
         self._steps += 1
-        stored = group.on_rank_zero(lambda: _read(path))
+        stored = group.on_rank_zero(lambda: steps.get(key))
         if stored is not None:
             return stored
         computed = [np.asarray(value) for value in compute()]
-        group.on_rank_zero(lambda: _write(path, computed))
+        group.on_rank_zero(lambda: steps.put(key, computed))
         return computed
 
     def memory(self) -> StepCache:
