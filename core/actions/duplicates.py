@@ -24,7 +24,7 @@ def cache_key(project: Project) -> dict[str, Any]:
 
 
 def newest_duplicates(workspace: Workspace, project: Project) -> Run | None:
-    """Return the finished search for the problem as it is, or None."""
+    """Return the finished search for the present problem, or None."""
     return workspace.runs.find(KIND, cache_key(project))
 
 

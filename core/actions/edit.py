@@ -39,7 +39,7 @@ def step_settings(
     """Return the steps for a share ``budget`` of the cost of training the model.
 
     Args:
-        rewind: Begin at a snapshot of the training where there are any, not at the present model.
+        rewind: Begin at a snapshot of the training if there are any, else at the present model.
 
     Raises:
         UserError: the budget is not a share.

@@ -37,10 +37,9 @@ def export(
     """Write ``cleaned-tasks.*``, ``removed.csv``, ``export.json`` and, if ``edited`` is given, ``model/`` into ``out``.
 
     Where labels were corrected, ``relabelled.csv`` lists them (:func:`core.decisions.export_tables.corrected_labels`).
-    ``removed.csv`` and it are for people and spreadsheets: text there that a spreadsheet would take for a formula
-    begins with an apostrophe. The task list is for programs; names in it are unchanged. A model of
-    learn2learn's networks or of a user's network is exported with a state dict for that network
-    (:func:`core.checkpoints.foreign.write_state`).
+    Both are for spreadsheets: text that a spreadsheet would interpret as a formula is preceded by an apostrophe. The
+    task list is for programs; its names are unchanged. A model of a network of learn2learn or of the user is exported
+    with a state dict for that network (:func:`core.checkpoints.foreign.write_state`).
 
     Args:
         formats: Of the task list: parquet, csv, json, learn2learn, torchmeta, easyfsl.
@@ -50,7 +49,7 @@ def export(
 
     Raises:
         UserError: a format is unknown, nothing would be left, a list for another library cannot do without the
-            removed rows, or ``out`` holds something else or cannot be written; an earlier export is then as it was.
+            removed rows, or ``out`` holds something else or cannot be written; an earlier export is then unchanged.
     """
     for name in formats:
         if name not in FILES:

@@ -31,7 +31,7 @@ class ImportOptions:
     splits: Annotated[
         Path | None,
         Setting(
-            "Folder of split lists (train, val, test), if they are not beside the images.",
+            "Folder of split lists (train, val, test), if they are not next to the images.",
             label="Folder of split lists",
         ),
     ] = None

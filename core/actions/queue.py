@@ -24,7 +24,7 @@ VERSION = 2
 
 
 def newest_queue(workspace: Workspace) -> Run | None:
-    """Return the newest finished queue for the problem as it is, or None."""
+    """Return the newest finished queue for the present problem, or None."""
     key = {**workspace.project().hashes, "engine": ENGINE_VERSION, "version": VERSION}
     return next(iter(workspace.runs.all(KIND, key)), None)
 

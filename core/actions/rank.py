@@ -47,7 +47,7 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
     The run holds ``instances.parquet``, ``tasks.parquet``, ``images.parquet`` (:mod:`core.influence.scores`) and
     ``solver.json`` (:attr:`core.influence.ranking.Ranking.report`, the method, the target, and the stationarity of the
     model). ``tracin`` has no solve, ``self-influence`` no target; its scores are minus the self-influence, so that
-    the most suspicious items come first, as everywhere.
+    the most suspicious items come first.
 
     Raises:
         UserError: the target is not held out, the method does not fit the model, or the scores rank nothing.

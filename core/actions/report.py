@@ -36,12 +36,12 @@ METHOD_NOTES = {
 def write_report(workspace: Workspace, path: Path) -> Path:
     """Write the report and return its path.
 
-    It gives what was reviewed and by whom, how many label errors were found, and how many are expected to be left if
+    It states what was reviewed and by whom, how many label errors were found, and how many are expected to be left if
     the queue is calibrated. It shows removed and relabelled images and conflicts. It lists duplicates and leaks if they
-    were searched, the effect on accuracy (measurements and estimates apart), the method and the provenance.
+    were searched, the effect on accuracy (measurements separate from estimates), the method and the provenance.
 
     Raises:
-        UserError: there are no decisions, or the file cannot be written; an earlier one there is then as it was.
+        UserError: there are no decisions, or the file cannot be written; an earlier one there is then unchanged.
     """
     text = report_html(workspace)
     if path.is_dir():

@@ -36,7 +36,7 @@ class ProgressBars(Progress):
         self._bar: tqdm = tqdm(disable=True)
 
     def stage(self, name: str, total: int, *, done: int = 0) -> None:
-        """Begin a stage, with a bar of its own."""
+        """Begin a stage with a new bar."""
         self.close()
         self._bar = tqdm(desc=name, total=total, initial=done, disable=self._is_hidden)
         super().stage(name, total, done=done)

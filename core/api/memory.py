@@ -66,7 +66,7 @@ class Tasks:
 
     @property
     def injected(self) -> pd.DataFrame | None:
-        """Return the injected label errors, or None where there are none: image_id, given, true (and task_id, role)."""
+        """Return the injected label errors, or None if there are none: image_id, given, true (and task_id, role)."""
         return self.folder.planted
 
     def __repr__(self) -> str:

@@ -68,7 +68,7 @@ def find_ranking(workspace: Workspace, name: str) -> Run:
 
 
 def message(line: str) -> None:
-    """Print a line for people, to stderr."""
+    """Print a line to stderr."""
     print(line, file=sys.stderr)
 
 

@@ -48,7 +48,7 @@ class ExcludedFields:
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with its settings parameters replaced by one option per field.
 
-    The options stand where the parameter stands. Settings are checked as they are made, before the command runs.
+    The options take the position of the parameter. Settings are checked before the command runs.
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[Parameter] = []

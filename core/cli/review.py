@@ -133,7 +133,6 @@ def decide(
 
 
 def _submit(opened: Workspace, reviewer: str, decisions: tuple[Decision, ...], seen: bool) -> None:
-    """Append the decisions to the log as one group, and print them."""
     from core.decisions.log import Operation
 
     log = opened.decisions
@@ -168,9 +167,9 @@ def log(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = Fa
     row("number", "time", "group", "undoes", "by", "reviewer", "item", "decision", "reason", "source")
     for entry in history:
         undoes = "" if entry.undoes is None else entry.undoes
-        people = cell(entry.by), cell(entry.reviewer)
-        why = cell(entry.reason), cell(entry.source)
-        row(entry.seq, entry.at, entry.group, undoes, *people, item_text(entry.item), describe(entry), *why)
+        names = cell(entry.by), cell(entry.reviewer)
+        origin = cell(entry.reason), cell(entry.source)
+        row(entry.seq, entry.at, entry.group, undoes, *names, item_text(entry.item), describe(entry), *origin)
 
 
 @review.command()

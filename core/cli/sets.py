@@ -86,7 +86,6 @@ def compare(
 
 
 def _print_result(result: Any) -> None:
-    """Print the estimate and the measurements of one set."""
     print(f"{result.named.name}: {result.named.changes.words}")
     if result.fault is not None:
         print(f"  no estimate: {result.fault}")

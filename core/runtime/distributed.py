@@ -7,7 +7,7 @@ ones and prints. Every machine needs the images, the tasks and the model, and no
 
 What keeps them in step: work that may fail on one process runs inside :meth:`World.sync_errors`, or on rank 0 for all
 (:meth:`World.on_rank_zero`). Every exchange first checks whether any process failed, so an error on one is raised on
-all of them at the same place, and none waits for a process that is gone.
+all of them at the same place, and none waits for a process that has exited.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CollectiveError(UserError):
 
 
 class PeerLostError(Exception):
-    """Another process is gone; finished steps are stored and reused by the next attempt."""
+    """Another process has exited; finished steps are stored and reused by the next attempt."""
 
 
 class World:
@@ -252,13 +252,13 @@ def joined() -> Iterator[World]:
         yield world()
     finally:
         _WORLD.reset(token)
-    dist.destroy_process_group()  # not after an error, when the other processes may be gone
+    dist.destroy_process_group()  # not after an error, when the other processes may have exited
 
 
 def _attempt(store: Store, rank: int, size: int) -> str:
     """Return a name for this attempt that all its processes agree on.
 
-    When ``torchrun`` restarts processes it keeps its store, with the addresses of those that are gone. So rank 0
+    When ``torchrun`` restarts processes it keeps its store, with the addresses of those that have exited. So rank 0
     publishes a name, and each other process accepts it once rank 0 has acknowledged the token posted under it.
     """
     token = secrets.token_hex(8)
@@ -282,4 +282,4 @@ def _collective_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLostError(f"Another process of this job is gone ({error}).") from error
+        raise PeerLostError(f"Another process of this job has exited ({error}).") from error

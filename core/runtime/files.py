@@ -151,7 +151,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     except (ValueError, RecursionError) as error:  # the latter for very deep nesting
-        raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or make it again.") from error
+        raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or create it again.") from error
 
 
 def read_json_cached(path: Path) -> Any:

@@ -102,7 +102,7 @@ class Declared:
         return next((one.le for one in self.bounds if isinstance(one, Le)), None)
 
     def parse(self, text: str) -> Any:
-        """Read a value that is given as text: a tuple, or a word that stands for a value.
+        """Parse the text of a value: of a tuple, or a word that names a value.
 
         Raises:
             SettingError: it is not a value of this type.

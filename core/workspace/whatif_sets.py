@@ -42,7 +42,7 @@ class Sets:
         self.folder = folder
 
     def save(self, name: str, changes: Changes, *, who: str = "", note: str = "") -> NamedSet:
-        """Save ``changes`` under ``name``; an existing set with the same changes stays as it is.
+        """Save ``changes`` under ``name``; an existing set with the same changes is unchanged.
 
         Raises:
             UserError: the name is invalid or used for other changes, or there are no changes.
