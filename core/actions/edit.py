@@ -86,43 +86,31 @@ def cache_key(
 
 
 def edit(
-    workspace: Workspace,
-    method: str,
-    changes: Changes,
-    *,
-    solver: SolveSettings = SOLVE,
-    finetune: TrainSettings = FINETUNE,
-    newton: NewtonSettings = NEWTON,
-    budget: float = EditSettings.budget,
-    rewind: bool = EditSettings.rewind,
-    compute: Compute,
-    progress: Progress,
+    workspace: Workspace, method: str, changes: Changes, *, compute: Compute, progress: Progress, **settings: Any
 ) -> Run:
     """Edit the model of the workspace by one of :data:`core.editing.settings.EDIT_METHODS`, or find the earlier run.
 
     Args:
-        budget, rewind: Settings of ``steps`` (:func:`step_settings`).
+        settings: As for :func:`method_settings`.
 
     Raises:
         UserError: the method is unknown, there are no changes, no task would remain, the budget is not a share, or the
             model is to be retrained and its metadata does not say how it was trained.
     """
     changes, project = applied_changes(method, changes), workspace.project()
-    settings = method_settings(
-        project, method, solver=solver, finetune=finetune, newton=newton, budget=budget, rewind=rewind
-    )
+    chosen = method_settings(project, method, **settings)
 
     def work(run: RunWriter) -> None:
         before = evaluation(workspace, compute, progress).table("heldout.parquet")
-        is_rewound = isinstance(settings, StepSettings) and settings.rewind_tasks
+        is_rewound = isinstance(chosen, StepSettings) and chosen.rewind_tasks
         snapshots = [one.params for one in workspace.trajectory()] if is_rewound else []
         loaded, model = load(project, compute), project.model
         edited, result, figures = edit_model(
-            method, settings, loaded, model, changes, before, run, progress, workspace.runs, snapshots
+            method, chosen, loaded, model, changes, before, run, progress, workspace.runs, snapshots
         )
         run.write(lambda folder: save_model(edited, folder / "model"))
         run.write_table("heldout.parquet", result.heldout_table(project.tasks.heldout.task_ids))
         run.write_json("edit.json", figures)
 
-    key = cache_key(project, method, changes, settings, compute)
+    key = cache_key(project, method, changes, chosen, compute)
     return workspace.runs.get_or_compute(run_kind(method), key, work)

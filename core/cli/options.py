@@ -52,7 +52,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[Parameter] = []
-    makers: dict[str, Callable[[Fields], Any]] = {}
+    makers: dict[str, tuple[Callable[..., Any], list[Declared]]] = {}
     for name, parameter in signature(command).parameters.items():
         cls = hints[name]
         metadata: tuple[Any, ...] = getattr(cls, "__metadata__", ())
@@ -64,18 +64,18 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             parameters += [
                 _option(f"{name}_{one.name}", one, one.default if selected.with_defaults else None) for one in fields
             ]
-            makers[name] = _collector(name, fields)
+            makers[name] = dict, fields
         elif hasattr(cls, "__dataclass_fields__"):
             excluded = {key for one in metadata if isinstance(one, ExcludedFields) for key in one.fields}
             fields = [one for key, one in declared(cls).items() if one.option is not None and key not in excluded]
             parameters += [_option(f"{name}_{one.name}", one, one.default) for one in fields]
-            makers[name] = _constructor(cls, _collector(name, fields))
+            makers[name] = cls, fields
         else:
             parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
 
     @wraps(command)
     def run(**values: Any) -> None:
-        made = {name: make(values) for name, make in makers.items()}
+        made = {name: make(**_collect(name, fields, values)) for name, (make, fields) in makers.items()}
         command(**made, **values)
 
     run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -84,17 +84,10 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _collector(prefix: str, fields: list[Declared]) -> Callable[[Fields], Fields]:
-    def collect(values: Fields) -> Fields:
-        """Remove the options from ``values`` and return the fields that the user gave."""
-        given = {one: values.pop(f"{prefix}_{one.name}") for one in fields}
-        return {one.name: _field_value(one, value) for one, value in given.items() if value is not None}
-
-    return collect
-
-
-def _constructor(cls: Any, collect: Callable[[Fields], Fields]) -> Callable[[Fields], Any]:
-    return lambda values: cls(**collect(values))
+def _collect(prefix: str, fields: list[Declared], values: Fields) -> Fields:
+    """Remove the options from ``values`` and return the fields that the user gave."""
+    given = [(one, values.pop(f"{prefix}_{one.name}")) for one in fields]
+    return {one.name: _field_value(one, value) for one, value in given if value is not None}
 
 
 def _field_value(one: Declared, value: Any) -> Any:
