@@ -57,7 +57,7 @@ def export(
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file.", "Choose a folder.")
     if edited is not None and not (edited.folder / "model").is_dir():
-        raise UserError(f"The run {edited.id} holds no edited model.", "Give the id of an edit run.")
+        raise UserError(f"The run {edited.id} contains no edited model.", "Give the id of an edit run.")
     if out.exists() and any(out.iterdir()) and not (out / "export.json").exists():
         raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
     project, removal = workspace.project(), workspace.changes()

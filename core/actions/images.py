@@ -31,7 +31,7 @@ def add_images(
         UserError: the images cannot be read; what was read so far is stored for the next attempt.
     """
     target_format = options.target_format
-    progress.stage("looking at the files", 1)
+    progress.stage("listing files", 1)
     listing = listing_of(path, options)
     story = {"path": str(path), "command": command}
     return store_images(

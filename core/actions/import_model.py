@@ -22,7 +22,7 @@ def import_model(checkpoint: Path, out: Path, hints: CheckpointHints, tasks: Pat
         command: The command line, recorded in the metadata.
 
     Raises:
-        UserError: the checkpoint or its network cannot be used, does not fit the tasks, or ``out`` holds another model.
+        UserError: the checkpoint or its network cannot be used, does not fit the tasks, or ``out`` has another model.
     """
     folder = read_folder(tasks) if tasks else None
     if folder:
@@ -36,7 +36,7 @@ def import_model(checkpoint: Path, out: Path, hints: CheckpointHints, tasks: Pat
     if (out / "model.json").exists():
         existing = load_model(out)
         if existing.hash != model.hash:
-            raise UserError(f"{out} holds another model.", "Choose another output folder.")
+            raise UserError(f"{out} already contains another model.", "Choose another output folder.")
         return existing
     model.story["command"] = command
     save_model(model, out)

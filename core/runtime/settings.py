@@ -59,7 +59,7 @@ class SettingError(UserError):
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredSetting:
     """A field of a settings class, read from its annotation.
 
     Attributes:
@@ -154,7 +154,7 @@ def _number_or_text(value: Any) -> str:
 
 
 @cache
-def declared(cls: Any) -> dict[str, Declared]:
+def declared(cls: Any) -> dict[str, DeclaredSetting]:
     """Return the settings of a class by field, in their order; fields without a :class:`Setting` are left out."""
     hints = get_type_hints(cls, include_extras=True)
     found = {}
@@ -170,7 +170,7 @@ def declared(cls: Any) -> dict[str, Declared]:
             metadata = (*metadata, *of_elements)
         bounds = tuple(one for one in metadata if isinstance(one, Ge | Gt | Le | Lt))
         choices = literal if setting.choices is None else setting.choices
-        found[name] = Declared(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
+        found[name] = DeclaredSetting(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
     return found
 
 

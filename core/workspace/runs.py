@@ -64,7 +64,7 @@ class Run:
             return pd.read_parquet(self.folder / name)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{self.folder / name} cannot be read: {error}.", "Delete the run and do it again."
+                f"{self.folder / name} cannot be read: {error}.", "Delete the run and compute it again."
             ) from error
 
     @property
@@ -194,7 +194,9 @@ class Runs:
         """
         folder = self.folder / run_id
         if not run_id or Path(run_id).name != run_id or run_id.startswith(".") or not folder.is_dir():
-            raise UserError(f"There is no run {run_id!r} in this workspace.", "See the ids in its folder runs.")
+            raise UserError(
+                f"There is no run {run_id!r} in this workspace.", "Use the name of a folder in runs/."
+            )
         return Run(folder)
 
     def collect_distributed(self, ids: Sequence[str]) -> list[Run]:

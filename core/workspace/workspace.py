@@ -215,7 +215,7 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
         workspace = Workspace(folder)
         wanted, existing = Project(images, task_folder, loaded_model).hashes, workspace.project().hashes
         if any(wanted[name] != existing[name] for name in ("tasks", "heldout", "model")):
-            raise UserError(f"{folder} already is a workspace of another problem.", "Choose another name.")
+            raise UserError(f"{folder} is already a workspace of another problem.", "Choose another name.")
         return workspace
     try:
         with disk_errors(folder):
