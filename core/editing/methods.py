@@ -54,7 +54,7 @@ MethodSettings = SolveSettings | NewtonSettings | StepSettings | TrainSettings |
 
 
 @dataclass(frozen=True)
-class EditResult:
+class EditedModel:
     """The result of an edit.
 
     Attributes:
@@ -86,7 +86,7 @@ def linear(
     store: ResultStore | None = None,
     *,
     predict: bool = True,
-) -> EditResult:
+) -> EditedModel:
     """Subtract the influence functions of what changes from the parameters.
 
     Args:
@@ -114,17 +114,17 @@ def linear(
     figures["relative_step"] = float(solution.x.norm() / start.norm())
     # A removal takes a gradient with a tangent per task; a relabelled task two gradients, before and after.
     cost = solver.cost + Cost(products=touched)
-    return EditResult(unflatten(start + solution.x, loaded.params), figures, cost.meta_gradients)
+    return EditedModel(unflatten(start + solution.x, loaded.params), figures, cost.meta_gradients)
 
 
 def newton(
     loaded: Loaded, changes: Changes, settings: NewtonSettings, writer: ResultWriter, progress: Progress
-) -> EditResult:
+) -> EditedModel:
     """Take one Newton step on the changed objective, within a trust region."""
     episodes = changed_episodes(loaded, changes)
     with writer.timed("newton"):
         edit = newton_edit(loaded.model, loaded.params, episodes, settings, progress, writer.save_step)
-    return EditResult(edit.params, {"newton": edit.report}, edit.cost.meta_gradients)
+    return EditedModel(edit.params, {"newton": edit.report}, edit.cost.meta_gradients)
 
 
 def steps(
@@ -134,7 +134,7 @@ def steps(
     snapshots: Sequence[Params],
     writer: ResultWriter,
     progress: Progress,
-) -> EditResult:
+) -> EditedModel:
     """Take a few preconditioned steps from the present model, or from one of the snapshots of its training.
 
     Args:
@@ -151,17 +151,17 @@ def steps(
             losses = [loss if math.isfinite(loss) else None for loss in choice.losses]
             figures["start"] = {"number": choice.number, "losses": losses, "tasks": choice.tasks}
         params = single_task_finetune(loaded.model, start, episodes, settings, progress, writer.folder / "memory")
-    return EditResult(params, figures, cost.meta_gradients)
+    return EditedModel(params, figures, cost.meta_gradients)
 
 
 def finetune(
     loaded: Loaded, changes: Changes, settings: TrainSettings, writer: ResultWriter, progress: Progress
-) -> EditResult:
+) -> EditedModel:
     """Train briefly from the present model."""
     episodes = changed_episodes(loaded, changes)
     with writer.timed("fine-tune"):
         params = train(loaded.model, loaded.params, episodes, settings, progress=progress, name="fine-tune").params
-    return EditResult(params, {"settings": asdict(settings)}, training_cost(settings, len(episodes)))
+    return EditedModel(params, {"settings": asdict(settings)}, training_cost(settings, len(episodes)))
 
 
 def retrain(
@@ -171,14 +171,14 @@ def retrain(
     initial: Params,
     writer: ResultWriter,
     progress: Progress,
-) -> EditResult:
+) -> EditedModel:
     """Train from the initial parameters ``initial``, with the settings that the model was trained with."""
     episodes = changed_episodes(loaded, changes)
     start, folder = loaded.place(initial), writer.folder / "memory"
     with writer.timed("retrain"):
         params = train(loaded.model, start, episodes, settings, folder=folder, progress=progress).params
     figures = {"settings": asdict(settings), "stationarity": asdict(stationarity(loaded.model, params, episodes))}
-    return EditResult(params, figures, training_cost(settings, len(episodes)))
+    return EditedModel(params, figures, training_cost(settings, len(episodes)))
 
 
 def applied_changes(method: str, changes: Changes) -> Changes:
@@ -245,7 +245,7 @@ def edit_model(
 
 
 def _measured_figures(
-    edited: EditResult, result: Evaluation, before: pd.DataFrame, retraining_cost: float | None
+    edited: EditedModel, result: Evaluation, before: pd.DataFrame, retraining_cost: float | None
 ) -> dict[str, Any]:
     """Return the cost of an edit, and its accuracy and loss with their changes, paired by held-out task.
 

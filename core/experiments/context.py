@@ -200,10 +200,10 @@ class ExperimentContext:
         """Return the training snapshot with the lowest loss on some targets, and the cost of choosing it."""
         loaded, seed = problem.loaded, self.unit.seed
 
-        def choose(_: Progress, __: RunWriter) -> methods.EditResult:
+        def choose(_: Progress, __: RunWriter) -> methods.EditedModel:
             snapshots = [loaded.place(one.params) for one in problem.workspace.trajectory()]
             chosen = select_snapshot(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, seed)
-            return methods.EditResult(chosen.params, {}, chosen.cost.meta_gradients)
+            return methods.EditedModel(chosen.params, {}, chosen.cost.meta_gradients)
 
         return self._timed(loaded, choose)
 
@@ -236,7 +236,7 @@ class ExperimentContext:
         }
         return methods[method]()
 
-    def _timed(self, loaded: Loaded, edit: Callable[[Progress, RunWriter], methods.EditResult]) -> TimedEdit:
+    def _timed(self, loaded: Loaded, edit: Callable[[Progress, RunWriter], methods.EditedModel]) -> TimedEdit:
         """Edit and measure. A finished edit is kept; an interrupted one starts again, so that it is timed whole."""
         work = RunWriter(self.work.folder / MEMORY / f"edit-{next(self._edits):03d}")
         cache, like = StepCache(work.folder), loaded.params

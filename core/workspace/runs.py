@@ -194,9 +194,7 @@ class Runs:
         """
         folder = self.folder / run_id
         if not run_id or Path(run_id).name != run_id or run_id.startswith(".") or not folder.is_dir():
-            raise UserError(
-                f"There is no run {run_id!r} in this workspace.", "Use the name of a folder in runs/."
-            )
+            raise UserError(f"There is no run {run_id!r} in this workspace.", "Use the name of a folder in runs/.")
         return Run(folder)
 
     def collect_distributed(self, ids: Sequence[str]) -> list[Run]:
