@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -93,7 +93,7 @@ def entry_fields(entry: Entry, describe: Callable[[Decision | None], str]) -> di
         "undoes": entry.undoes,
         "by": entry.by,
         "reviewer": entry.reviewer,
-        **item_fields(entry.item),
+        **asdict(entry.item),
         "verdict": entry.verdict,
         "class": describe(entry).removeprefix("relabel to ") if entry.verdict == "relabel" else None,
         "reason": entry.reason,
@@ -104,12 +104,7 @@ def entry_fields(entry: Entry, describe: Callable[[Decision | None], str]) -> di
 
 def comment_fields(comment: Comment) -> dict[str, Any]:
     """Return a comment for JSON."""
-    return {"at": comment.at, "reviewer": comment.reviewer, **item_fields(comment.item), "text": comment.text}
-
-
-def item_fields(item: Item) -> dict[str, str]:
-    """Return an item for JSON."""
-    return {"kind": item.kind, "task_id": item.task_id, "role": item.role, "image_id": item.image_id}
+    return {"at": comment.at, "reviewer": comment.reviewer, **asdict(comment.item), "text": comment.text}
 
 
 def print_json(rows: Iterable[dict[str, Any]]) -> None:
