@@ -34,12 +34,11 @@ class Setting:
     Attributes:
         help: A sentence for ``--help``, the tooltip of the widget and the docs.
         label: Name of the widget; default: the name of the field in words.
-        option: Name of the option without dashes; default: the name of the field with hyphens. None: the setting is
-            not an option, as it follows from others.
-        choices: All values that there are, or all elements of a tuple. None: those of a ``Literal`` type, or an open
-            set; empty: an open set.
-        words: Values that have a name on the command line, as ``none`` for an empty tuple.
-        repeat: A tuple is given by repeating the option, not as one value with commas.
+        option: Name of the option without dashes; default: the name of the field with hyphens. None: not an option, as
+            the value follows from other settings.
+        choices: All allowed values, or elements of a tuple. None: those of a ``Literal`` type; empty: any value.
+        words: Values by their names on the command line, such as ``none`` for an empty tuple.
+        repeat: Whether a tuple is given by repeating the option, instead of one value with commas.
     """
 
     help: str
@@ -51,7 +50,7 @@ class Setting:
 
 
 class SettingError(UserError):
-    """A value that a setting does not allow; ``name`` is that of the option."""
+    """An error about a value that a setting does not allow; ``name`` is the name of the option."""
 
     def __init__(self, name: str, what: str, fix: str) -> None:
         super().__init__(what, fix)
@@ -64,10 +63,10 @@ class DeclaredSetting:
 
     Attributes:
         kind: Type of the value without ``None``: ``int``, ``float``, ``str``, ``bool``, ``Path``, or of the elements.
-        is_tuple: The value is a tuple of them.
-        length: Of that tuple, where it is fixed.
-        optional: ``None`` is allowed.
-        default: ``MISSING`` where there is none.
+        is_tuple: Whether the value is a tuple.
+        length: The length of the tuple, if it is fixed.
+        optional: Whether ``None`` is allowed.
+        default: ``MISSING`` if there is none.
         bounds: Markers of ``annotated_types``.
     """
 
@@ -157,7 +156,7 @@ def _number_or_text(value: Any) -> str:
 def declared(cls: Any) -> dict[str, DeclaredSetting]:
     """Return the settings of a class by field, in their order; fields without a :class:`Setting` are left out."""
     hints = get_type_hints(cls, include_extras=True)
-    found = {}
+    settings = {}
     for name, default in _defaults(cls).items():
         hint = hints[name]
         metadata = hint.__metadata__ if get_origin(hint) is Annotated else ()
@@ -170,8 +169,8 @@ def declared(cls: Any) -> dict[str, DeclaredSetting]:
             metadata = (*metadata, *of_elements)
         bounds = tuple(one for one in metadata if isinstance(one, Ge | Gt | Le | Lt))
         choices = literal if setting.choices is None else setting.choices
-        found[name] = DeclaredSetting(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
-    return found
+        settings[name] = DeclaredSetting(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
+    return settings
 
 
 def _defaults(cls: Any) -> dict[str, Any]:
