@@ -12,11 +12,11 @@ from core.influence.settings import Estimator
 from core.influence.targets import Target
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
-from core.workspace.workspace import Workspace
+from core.workspace.workspace import RANKING_KIND, Workspace
 
 __all__ = ["ENGINE_VERSION", "KIND", "configure_gradient", "ranking"]
 
-KIND = "rank"
+KIND = RANKING_KIND
 
 
 def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute: Compute, progress: Progress) -> Run:

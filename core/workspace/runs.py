@@ -189,10 +189,11 @@ class Runs:
         folder = self.folder / self._name(kind, key)
         return Run(folder) if folder.is_dir() else None
 
-    def all(self, kind: str) -> list[Run]:
-        """Return the finished runs of a kind, newest first."""
-        found = [Run(folder) for folder in self.folder.glob(f"{kind}-*") if (folder / "provenance.json").exists()]
-        return sorted((run for run in found if run.kind == kind), key=lambda run: run.finished, reverse=True)
+    def all(self, kind: str, key: Mapping[str, Any] | None = None) -> list[Run]:
+        """Return the finished runs of a kind whose cache keys have all the entries of ``key``, newest first."""
+        folders = [folder for folder in self.folder.glob(f"{kind}-*") if (folder / "provenance.json").exists()]
+        runs = [run for run in map(Run, folders) if run.kind == kind and (not key or key.items() <= run.config.items())]
+        return sorted(runs, key=lambda run: run.finished, reverse=True)
 
     def get(self, run_id: str) -> Run:
         """Return the finished run of that id.

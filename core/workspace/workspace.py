@@ -23,16 +23,19 @@ from typing import Any
 from core.checkpoints.model import TRAJECTORY, Model, load_model, load_trajectory
 from core.data import ImageSet
 from core.decisions.log import DecisionLog
+from core.influence.basis import ENGINE_VERSION
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, home, library, read_json, write_json
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.jobs import Jobs
-from core.workspace.runs import Runs
+from core.workspace.runs import Run, Runs
 from core.workspace.whatif_sets import Sets
 
 FORMAT = 1
+RANKING_KIND = "rank"
+"""The kind of the runs that hold a ranking."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +169,20 @@ def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
             f"The model takes images of shape {tuple(model.spec.shape)}, {images.name} has {images.shape}.",
             "Use the images that the model was trained on.",
         )
+
+
+def runs_of_problem(workspace: Workspace, project: Project, kind: str) -> list[Run]:
+    """Return the runs of a kind that the present engine computed for the workspace's present problem, newest first.
+
+    Args:
+        project: The result of ``workspace.project()``.
+    """
+    return workspace.runs.all(kind, {**project.hashes, "engine": ENGINE_VERSION})
+
+
+def newest_ranking(workspace: Workspace, project: Project) -> Run | None:
+    """Return the newest ranking of the workspace's present problem, or None."""
+    return next(iter(runs_of_problem(workspace, project, RANKING_KIND)), None)
 
 
 def library_jobs() -> Jobs:
