@@ -72,16 +72,23 @@ def method_settings(
 
 
 def cache_key(
-    project: Project, method: str, changes: Changes, settings: MethodSettings, compute: Compute
+    project: Project,
+    method: str,
+    changes: Changes,
+    solver: SolveSettings = SOLVE,
+    finetune: TrainSettings = FINETUNE,
+    compute: Compute = Compute(),
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Return the cache key of an edit with the settings of :func:`method_settings`."""
+    """Return the cache key of an edit; the further settings are those of :func:`method_settings`."""
     key: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
     if method == "linear":
         key["engine"] = ENGINE_VERSION
-    if isinstance(settings, NewtonSettings | StepSettings):
-        key[method.removesuffix("-all")] = asdict(settings)
-    elif settings is not None:
-        key |= asdict(settings)
+    chosen = method_settings(project, method, solver=solver, finetune=finetune, **settings)
+    if isinstance(chosen, NewtonSettings | StepSettings):
+        key[method.removesuffix("-all")] = asdict(chosen)
+    elif chosen is not None:
+        key |= asdict(chosen)
     return key | ({} if method in CONTROLS else {"removal": changes.hash})
 
 
@@ -112,5 +119,5 @@ def edit(
         run.write_table("heldout.parquet", result.heldout_table(project.tasks.heldout.task_ids))
         run.write_json("edit.json", figures)
 
-    key = cache_key(project, method, changes, chosen, compute)
+    key = cache_key(project, method, changes, compute=compute, **settings)
     return workspace.runs.get_or_compute(run_kind(method), key, work)

@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from core.runtime.settings import DeclaredSetting, declared
+from core.runtime.settings import Declared, declared
 
 DEFAULT_WORKSPACE = "demo-noisy-tasks"
 Fields = dict[str, Any]
@@ -52,7 +52,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[Parameter] = []
-    makers: dict[str, tuple[Callable[..., Any], list[DeclaredSetting]]] = {}
+    makers: dict[str, tuple[Callable[..., Any], list[Declared]]] = {}
     for name, parameter in signature(command).parameters.items():
         cls = hints[name]
         metadata: tuple[Any, ...] = getattr(cls, "__metadata__", ())
@@ -84,13 +84,13 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _collect(prefix: str, fields: list[DeclaredSetting], values: Fields) -> Fields:
+def _collect(prefix: str, fields: list[Declared], values: Fields) -> Fields:
     """Remove the options from ``values`` and return the fields that the user gave."""
     given = [(one, values.pop(f"{prefix}_{one.name}")) for one in fields]
     return {one.name: _field_value(one, value) for one, value in given if value is not None}
 
 
-def _field_value(one: DeclaredSetting, value: Any) -> Any:
+def _field_value(one: Declared, value: Any) -> Any:
     """Return the value of a field; parsed text is checked, as not every user of a field checks it again."""
     if one.setting.repeat:
         return tuple(value) or one.default
@@ -100,12 +100,12 @@ def _field_value(one: DeclaredSetting, value: Any) -> Any:
     return value
 
 
-def _is_text(one: DeclaredSetting) -> bool:
+def _is_text(one: Declared) -> bool:
     """Return whether the option is text from which the value is parsed."""
     return (one.is_tuple and not one.setting.repeat) or bool(one.setting.words)
 
 
-def _option(name: str, one: DeclaredSetting, default: Any) -> Parameter:
+def _option(name: str, one: Declared, default: Any) -> Parameter:
     """Return the option of a field; a ``default`` of None leaves the field out unless the user gives it."""
     kind: Any = str if _is_text(one) else one.kind
     if one.setting.repeat:

@@ -58,7 +58,7 @@ class SettingError(UserError):
 
 
 @dataclass(frozen=True)
-class DeclaredSetting:
+class Declared:
     """A field of a settings class, read from its annotation.
 
     Attributes:
@@ -153,7 +153,7 @@ def _number_or_text(value: Any) -> str:
 
 
 @cache
-def declared(cls: Any) -> dict[str, DeclaredSetting]:
+def declared(cls: Any) -> dict[str, Declared]:
     """Return the settings of a class by field, in their order; fields without a :class:`Setting` are left out."""
     hints = get_type_hints(cls, include_extras=True)
     settings = {}
@@ -169,7 +169,7 @@ def declared(cls: Any) -> dict[str, DeclaredSetting]:
             metadata = (*metadata, *of_elements)
         bounds = tuple(one for one in metadata if isinstance(one, Ge | Gt | Le | Lt))
         choices = literal if setting.choices is None else setting.choices
-        settings[name] = DeclaredSetting(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
+        settings[name] = Declared(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
     return settings
 
 

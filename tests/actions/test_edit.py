@@ -15,7 +15,7 @@ import torch
 
 from core.actions.compute import Compute, load
 from core.actions.decide import mark
-from core.actions.edit import cache_key, edit, method_settings, run_kind, step_settings
+from core.actions.edit import cache_key, edit, run_kind, step_settings
 from core.actions.evaluate import evaluation
 from core.actions.pace import finetune_pace, preparation_seconds, retraining_seconds
 from core.actions.preparation import prepare_cost
@@ -216,7 +216,7 @@ def test_the_budget_is_a_share_of_training_and_part_of_the_cache_key(workspace: 
     one, other = made(workspace, "steps"), made(workspace, "steps", budget=0.5)
     assert one.folder != other.folder
     assert other.json("edit.json")["settings"]["budget"] == 60
-    key = cache_key(project, "steps", workspace.changes(), method_settings(project, "steps", budget=0.01), COMPUTE)
+    key = cache_key(project, "steps", workspace.changes(), compute=COMPUTE, budget=0.01)
     assert workspace.runs.find(run_kind("steps"), key) == one, "the same number of steps has the same key"
 
 

@@ -25,7 +25,7 @@ from core.influence.methods import METHODS
 from core.influence.settings import CURVATURES, METHOD_NAMES, Estimator, SolveSettings
 from core.maml.settings import Compute, ModelFields, TrainSettings
 from core.review.settings import QueueSettings
-from core.runtime.settings import DeclaredSetting, Setting, SettingError, arguments_of, check_settings, declared
+from core.runtime.settings import Declared, Setting, SettingError, arguments_of, check_settings, declared
 from core.tasks.settings import TaskSettings
 from core.ui.shell import settings_widgets as widgets
 
@@ -55,7 +55,7 @@ FIELDS = [
 COMMANDS = commands()
 
 
-def option(command: str, one: DeclaredSetting) -> Any:
+def option(command: str, one: Declared) -> Any:
     """The one option of a command for a setting."""
     (found,) = (parameter for parameter in COMMANDS[command].params if f"--{one.option}" in parameter.opts)
     return found

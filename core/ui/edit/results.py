@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.actions.compute import Compute
-from core.actions.edit import cache_key, method_settings, run_kind, step_settings
+from core.actions.edit import cache_key, run_kind, step_settings
 from core.actions.rank import ENGINE_VERSION
 from core.editing.methods import SOLVE
 from core.editing.settings import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON
@@ -76,9 +76,8 @@ def outcomes(context: Context, changes: Changes) -> dict[str, EditOutcome]:
 def has_default_options(context: Context, changes: Changes) -> set[str]:
     """Return the methods whose edit for these changes with the command line's default settings is finished."""
     found = context.workspace.runs.find
-    project = context.project
-    keys = {way: cache_key(project, way, changes, method_settings(project, way), Compute()) for way in EDIT_METHODS}
-    return {way for way, key in keys.items() if found(run_kind(way), key)}
+    questions = {way: cache_key(context.project, way, changes, SOLVE, FINETUNE, Compute()) for way in EDIT_METHODS}
+    return {way for way, question in questions.items() if found(run_kind(way), question)}
 
 
 def _edits(context: Context, way: str, changes: Changes) -> list[Run]:

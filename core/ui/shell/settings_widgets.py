@@ -12,7 +12,7 @@ from typing import Any
 
 from annotated_types import Gt, Lt
 
-from core.runtime.settings import DeclaredSetting, declared
+from core.runtime.settings import Declared, declared
 
 _MARGIN = 1e-8
 """Distance from a bound that is exclusive; Streamlit's bounds are inclusive."""
@@ -47,7 +47,7 @@ def number(
     return None if entered is None else one.kind(entered)
 
 
-def bounds_of(one: DeclaredSetting) -> tuple[Any, Any]:
+def bounds_of(one: Declared) -> tuple[Any, Any]:
     """Return the smallest and the largest value of a widget; None where there is none."""
     low: Any = one.minimum
     high: Any = one.maximum
@@ -108,9 +108,9 @@ def text(place: Any, cls: Any, field: str, *, key: str, **options: Any) -> str:
     return str(entered).strip()
 
 
-def _label(one: DeclaredSetting, options: dict[str, Any]) -> str:
+def _label(one: Declared, options: dict[str, Any]) -> str:
     return str(options.pop("label", one.label))
 
 
-def _help(one: DeclaredSetting, options: dict[str, Any]) -> dict[str, Any]:
+def _help(one: Declared, options: dict[str, Any]) -> dict[str, Any]:
     return {"help": one.setting.help, **options}
