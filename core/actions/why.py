@@ -46,4 +46,4 @@ def most_harmful(table: pd.DataFrame, by: str, count: int) -> Changes:
     harmful = table[table["score"] < 0].head(count)
     if harmful.empty:
         raise UserError(f"No {by} have a harmful score for this target.", "There is nothing to remove.")
-    return Changes.named(**{by: harmful[f"{by[:-1]}_id"]})
+    return Changes.named(**{by: list(harmful[f"{by[:-1]}_id"])})
