@@ -83,7 +83,7 @@ class TestImport:
                 "image_id": instance.image_id,
                 "verdict": "unsure",
             },
-            {"image_id": items["image"][1].image_id, "comment": "only said"},
+            {"image_id": items["image"][1].image_id, "comment": "only a comment"},
         ]
         columns = dict.fromkeys(name for row in rows for name in row)
         path = write(tmp_path / f"some.{ending}", [{name: row.get(name, "") for name in columns} for row in rows])
@@ -95,7 +95,7 @@ class TestImport:
         }
         assert [(c.item.image_id, c.reviewer, c.text) for c in workspace.decisions.comments()] == [
             (image.image_id, "bob", "look"),
-            (items["image"][1].image_id, "bob", "only said"),
+            (items["image"][1].image_id, "bob", "only a comment"),
         ]
         assert (len(made.new), len(made.comments), len(made.sentences)) == (3, 2, 2)
         again = import_decisions(workspace, path, reviewer="bob")

@@ -74,10 +74,10 @@ def test_decisions_count_for_their_items(ready: tuple[Workspace, Run], tmp_path:
     mark(workspace, images=[second], verdict="keep")
     expected = {at: image == first for at, image in enumerate(items["image_id"]) if image in (first, second)}
     assert decisions_on(workspace, items).is_wrong == expected
-    said = remaining_errors_text(workspace, ready[1])
+    lines = remaining_errors_text(workspace, ready[1])
     counts = [len(expected), len(items), sum(expected.values())]
-    assert [int(number) for number in re.findall(r"\d+", said[0].replace(",", ""))][:3] == counts
-    assert len(said) == 2, "decisions and the estimate"
+    assert [int(number) for number in re.findall(r"\d+", lines[0].replace(",", ""))][:3] == counts
+    assert len(lines) == 2, "decisions and the estimate"
     assert ready[1].json("summary.json")["ranking"] in queue_summary_text(ready[1])[0]
 
 

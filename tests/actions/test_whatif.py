@@ -144,8 +144,8 @@ def test_row_gradients_add_up_to_change_gradients_for_any_weights(algorithm: str
     rows = len(problem.tasks.rows)
     model, params, uneven = problem.model, problem.params, problem.episodes.with_weights(rng.uniform(0.2, 2, rows))
     left = uneven.tasks.rows["weight"].to_numpy() * rng.choice([0.0, 0.4, 1.0], rows)
-    kept = [row_gradients(model, params, Task(*(part[[k]] for part in uneven.at(np.arange(2))))) for k in range(2)]
-    summed = torch.from_numpy(row_change(uneven, left).decrease) @ torch.cat(kept)
+    stored = [row_gradients(model, params, Task(*(part[[k]] for part in uneven.at(np.arange(2))))) for k in range(2)]
+    summed = torch.from_numpy(row_change(uneven, left).decrease) @ torch.cat(stored)
     close(summed, change_gradient(model, params, uneven, left))
 
 
@@ -247,10 +247,10 @@ def test_target_scores_equal_a_ranking_with_the_same_basis(copy: Workspace, text
 def test_a_query_image_can_be_a_target(copy: Workspace) -> None:
     heldout = copy.project().tasks.heldout.rows
     image = heldout[(heldout["task_id"] == "h2") & (heldout["role"] == "query")]["image_id"].iloc[0]
-    kept = open_estimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
+    stored = open_estimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
     drop(copy, TASKS)
     computed = open_estimator(copy, EXACT).target(Target.parse(f"h2/{image}"))
-    np.testing.assert_allclose(kept.table["score"], computed.table["score"], rtol=1e-9)
+    np.testing.assert_allclose(stored.table["score"], computed.table["score"], rtol=1e-9)
     with pytest.raises(UserError, match="'nowhere'"):
         open_estimator(copy, EXACT).target(Target.parse("nowhere"))
 
@@ -258,19 +258,19 @@ def test_a_query_image_can_be_a_target(copy: Workspace) -> None:
 def test_the_stored_basis_equals_the_computed_basis(ready: Workspace, tmp_path: Path) -> None:
     loaded = load(ready.project(), EXACT)
     (run,) = ready.runs.all(BASIS)
-    kept = read_basis(run.folder, open_estimator(ready, EXACT)._params)
+    stored = read_basis(run.folder, open_estimator(ready, EXACT)._params)
     made = Solver(loaded, loaded.model, SETTINGS, RunWriter(tmp_path), Progress()).basis()
-    assert torch.equal(kept.vectors, made.vectors)
-    assert np.array_equal(kept.values, made.values)
+    assert torch.equal(stored.vectors, made.vectors)
+    assert np.array_equal(stored.values, made.values)
     report = run.json("report.json")
-    assert report["values"] == kept.values.tolist()
+    assert report["values"] == stored.values.tolist()
     assert 0 <= report["residuals"]["0.1"] < 1
 
 
 def test_solves_with_the_same_curvature_share_its_basis(empty: Workspace, tmp_path: Path) -> None:
     usual = SolveSettings(rank=3, damping=0.3)
 
-    def asked(settings: SolveSettings, compute: Compute = EXACT, *, first_order: bool = False) -> int:
+    def count_bases(settings: SolveSettings, compute: Compute = EXACT, *, first_order: bool = False) -> int:
         """Return the number of stored bases after a solve."""
         loaded = load(empty.project(), compute)
         model = replace(loaded.model, first_order=first_order)
@@ -278,13 +278,13 @@ def test_solves_with_the_same_curvature_share_its_basis(empty: Workspace, tmp_pa
         shutil.rmtree(tmp_path / "work")
         return len(empty.runs.all(BASIS))
 
-    assert asked(usual) == 1
+    assert count_bases(usual) == 1
     for same in (replace(usual, damping=0.1), replace(usual, solver="low-rank"), replace(usual, tolerance=0.5)):
-        assert asked(same) == 1
-    assert asked(usual, replace(EXACT, dtype="float32")) == 2
-    assert asked(usual, first_order=True) == 3
+        assert count_bases(same) == 1
+    assert count_bases(usual, replace(EXACT, dtype="float32")) == 2
+    assert count_bases(usual, first_order=True) == 3
     for number, other in enumerate(({"rank": 4}, {"curvature": "exact"}, {"curvature_tasks": 3}), 4):
-        assert asked(replace(usual, **other)) == number
+        assert count_bases(replace(usual, **other)) == number
 
 
 def test_another_model_or_other_tasks_do_not_reuse_a_basis(copy: Workspace, bare: Path, tmp_path: Path) -> None:
@@ -331,11 +331,11 @@ def test_a_damaged_file_is_named_in_the_error(copy: Workspace, name: str, damage
 def test_an_interrupted_preparation_resumes(
     empty: Workspace, ready: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, asked = prepared.row_gradients, []
+    original, calls = prepared.row_gradients, []
 
     def stops(*args: object) -> torch.Tensor:
-        asked.append(args)
-        if len(asked) == 4:
+        calls.append(args)
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return original(*args)  # type: ignore[arg-type]
 
@@ -344,7 +344,7 @@ def test_an_interrupted_preparation_resumes(
         prepare(empty, EXACT, Progress())
     assert find_preparation(empty, EXACT) is None
     prepare(empty, EXACT, Progress())
-    assert len(asked) == N + 1, "three were stored, one was interrupted"
+    assert len(calls) == N + 1, "three were stored, one was interrupted"
     for name in (TASKS, ROWS, SKETCH):
         here, there = (find_preparation(one, EXACT) for one in (empty, ready))
         assert here is not None
@@ -432,13 +432,13 @@ def test_a_query_image_has_a_probability(ready: Workspace) -> None:
 
 @pytest.mark.parametrize("text", ["all", "h1"])
 def test_image_scores_equal_a_ranking_with_and_without_stored_gradients(copy: Workspace, text: str) -> None:
-    kept = open_estimator(copy, EXACT).images(Target.parse(text)).table
+    stored = open_estimator(copy, EXACT).images(Target.parse(text)).table
     drop(copy, ROWS)
     computed = open_estimator(copy, EXACT).images(Target.parse(text)).table
-    pd.testing.assert_frame_equal(kept, computed, rtol=1e-9)
+    pd.testing.assert_frame_equal(stored, computed, rtol=1e-9)
     parts = {"solver": "low-rank", "rank": SETTINGS.rank, "damping": SETTINGS.damping}
     chosen = estimator("task-if", curvature_tasks=SETTINGS.curvature_tasks, **parts)
     long = ranking(copy, Target.parse(text), chosen, EXACT, Progress()).table("images.parquet").set_index("image_id")
     for name in ("score", "score_support", "score_query", "occurrences"):
-        np.testing.assert_allclose(kept[name], long.loc[kept["image_id"], name], rtol=1e-6, atol=1e-12)
-    assert kept["score"].is_monotonic_increasing
+        np.testing.assert_allclose(stored[name], long.loc[stored["image_id"], name], rtol=1e-6, atol=1e-12)
+    assert stored["score"].is_monotonic_increasing

@@ -214,13 +214,13 @@ def test_named_sets_and_explanations_of_failures(shell: Shell, monkeypatch: pyte
     listed = [line.split("\t")[:2] for line in shell.done("sets", "list", *at).out]
     assert listed == [["decided", "1 task removed"], ["labels", "1 task removed, 1 image relabelled"]]
     assert shell.done("sets", "show", "labels", *at).out == ["task\tt2", f"image\t{image}\t{name}"]
-    said = "\n".join(shell.done("sets", "compare", "labels", *at, "--device", "cpu").out)
-    assert "estimate, not a measurement" in said
-    assert "not measured until retrained" in said
+    printed = "\n".join(shell.done("sets", "compare", "labels", *at, "--device", "cpu").out)
+    assert "estimate, not a measurement" in printed
+    assert "not measured until retrained" in printed
     shell.done("edit", *at, "--set", "labels", "--how", "retrain", "--device", "cpu")
-    said = "\n".join(shell.done("sets", "compare", *at, "--device", "cpu").out)
-    assert "measured by retrain" in said
-    assert said.count("not measured until retrained") == 1
+    printed = "\n".join(shell.done("sets", "compare", *at, "--device", "cpu").out)
+    assert "measured by retrain" in printed
+    assert printed.count("not measured until retrained") == 1
     shell.done("sets", "delete", "labels", *at)
     assert len(shell.done("sets", "list", *at).out) == 1
 
@@ -384,9 +384,9 @@ def test_a_cancelled_command_resumes(shell: Shell) -> None:
     assert code == 143
     assert err.splitlines()[-1].endswith(CANCELLED)
     (partial,) = (shell.folder / "home" / "mine" / "runs").glob(".curve-*/memory")
-    kept = {path: path.stat().st_mtime_ns for path in partial.rglob("*.npz")}
-    assert len(kept) >= 3
+    stored = {path: path.stat().st_mtime_ns for path in partial.rglob("*.npz")}
+    assert len(stored) >= 3
     again = Process(shell.folder, *curve)
-    again.wait_until(lambda state: state["done"] > len(kept))
+    again.wait_until(lambda state: state["done"] > len(stored))
     assert again.ended(signal.SIGTERM)[0] == 143
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored
