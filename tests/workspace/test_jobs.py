@@ -304,7 +304,7 @@ def test_no_zombie_process_remains(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("job_id", ["", "..", "nothing", "../jobs", "a\0b"])
 def test_an_unknown_job_is_refused(jobs: Jobs, job_id: str) -> None:
-    with pytest.raises(UserError, match=re.escape(job_id)):
+    with pytest.raises(UserError, match=re.escape(f"“{job_id}”")):
         jobs.get(job_id)
 
 
