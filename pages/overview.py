@@ -4,12 +4,13 @@ import streamlit as st
 
 from core.runtime.program import command_line
 from core.ui.ranking.panel import newest_evaluation, rank_panel
-from core.ui.shell.context import page, rankings
+from core.ui.shell.context import page
 from core.ui.shell.jobs import job_panel, jobs_of, start
 from core.ui.shell.navigation import page as link
 from core.ui.shell.text import count, plain
 from core.ui.trust.evidence_results import evidence_runs
 from core.ui.trust.panel import STATIONARY, inner_lines
+from core.workspace.workspace import newest_ranking
 
 with page("Overview") as context:
     project, workspace = context.project, context.workspace
@@ -17,7 +18,7 @@ with page("Overview") as context:
     if workspace.about:
         st.caption(plain(f"{workspace.name}: {workspace.about}"))
     evaluated = newest_evaluation(context)
-    ranked = rankings(context)
+    ranked = newest_ranking(workspace, project)
     removal = workspace.changes()
 
     if evaluated is None:

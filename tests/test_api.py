@@ -81,7 +81,7 @@ def test_edits_are_measured_on_the_held_out_tasks(tasks: api.Tasks, model: api.M
     assert any((edited.model.params[name] != value).any() for name, value in model.params.items())
 
 
-def test_a_decision_that_is_wrong_writes_nothing(tmp_path: Path, tasks: api.Tasks, model: api.Model) -> None:
+def test_an_invalid_decision_writes_nothing(tmp_path: Path, tasks: api.Tasks, model: api.Model) -> None:
     workspace = api.create_workspace(tmp_path / "made", tasks, model)
     images = list(tasks.train["image_id"].unique()[:2])
     good = pd.DataFrame({"kind": "image", "image_id": images, "verdict": "remove"})
@@ -105,13 +105,13 @@ def test_arrays_in_memory_are_images(tmp_path: Path) -> None:
         api.images_from_arrays(pixels.astype(float), ["a"] * 60)
 
 
-def test_what_a_notebook_draws_holds_no_markup_of_the_data(tasks: api.Tasks) -> None:
+def test_image_grids_escape_captions(tasks: api.Tasks) -> None:
     grid = api.ImageGrid(tasks.images.images[:2], ("<img src=x onerror=alert(1)>", "plain"))
     assert "<img src=x" not in grid._repr_html_()
     assert grid._repr_html_().count("data:image/png;base64,") == 2
 
 
-def test_queue_and_ranking_draw_their_images(tasks: api.Tasks, model: api.Model) -> None:
+def test_queues_and_rankings_show_their_images(tasks: api.Tasks, model: api.Model) -> None:
     queue = api.review_queue(tasks, model, rounds=1, calibrate=False, device="cpu")
     assert queue.items["suspicion"].is_monotonic_decreasing
     assert len(queue.show(5).captions) == 5
@@ -134,7 +134,7 @@ def test_queue_and_ranking_draw_their_images(tasks: api.Tasks, model: api.Model)
         lambda tasks, model: api.open_workspace("./nowhere"),
     ],
 )
-def test_wrong_input_is_a_user_error(tasks: api.Tasks, model: api.Model, call: object) -> None:
+def test_invalid_input_is_a_user_error(tasks: api.Tasks, model: api.Model, call: object) -> None:
     with pytest.raises(api.UserError):
         call(tasks, model)  # type: ignore[operator]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from core.decisions.checks import check_known, class_number
 from core.decisions.log import Decision, Item, Operation, Result, Verdict
 from core.review.suggestions import suggested_relabels
@@ -28,7 +26,7 @@ def worst_items(ranking: Run, by: str, count: int) -> list[Item]:
     table = ranking.table(f"{by}.parquet")
     if count > len(table):
         raise UserError(f"The ranking has only {len(table)} {by}.", "Use a smaller number.")
-    chosen = table.iloc[np.argsort(table["score"].to_numpy(), kind="stable")[:count]]
+    chosen = table.sort_values("score", kind="stable").head(count)
     if by == "tasks":
         return [Item("task", task_id=i) for i in chosen["task_id"]]
     return [Item("image", image_id=i) for i in chosen["image_id"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def detection_of(workspace: Workspace, run: Run) -> pd.DataFrame | None:
     return detection(planted, run.table("tasks.parquet"), run.table("instances.parquet"), run.table("images.parquet"))
 
 
-def walk(name: str, folder: Path, compute: Compute, progress: Progress, say: Callable[[str], None]) -> Path:
+def run_demo(name: str, folder: Path, compute: Compute, progress: Progress, report: Callable[[str], None]) -> Path:
     """Evaluate, rank, compare the ranking with the injected noise, remove the most harmful, edit, export.
 
     Removes as many items as have injected noise, by influence, under the reviewer name ``demo``.
@@ -78,13 +79,13 @@ def walk(name: str, folder: Path, compute: Compute, progress: Progress, say: Cal
         return run
 
     workspace, method = open_demo(name, folder), estimator(DEFAULT, **QUICK)
-    say(f"\n{name}: {DEMOS[name]}")
+    report(f"\n{name}: {DEMOS[name]}")
     before = timed("evaluate", lambda: evaluation(workspace, compute, progress)).json("summary.json")
     ranked = timed("rank", lambda: ranking(workspace, Target(), method, compute, progress))
     table, planted = detection_of(workspace, ranked), workspace.project().tasks.planted
     if table is None or planted is None:
         raise UserError(f"The demo {name} has no planted.parquet.", "Install TaskLens again.")
-    say(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    report(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     by = "tasks" if "task_id" in planted.columns else "images"
     scores = ranked.table(f"{by}.parquet")
     count = planted["task_id" if by == "tasks" else "image_id"].nunique()
@@ -97,18 +98,15 @@ def walk(name: str, folder: Path, compute: Compute, progress: Progress, say: Cal
         )
     rows = [("unedited model, measured", before["accuracy"], None)]
     for edit_method, label in _EDITS:
-
-        def run_edit(edit_method: str = edit_method) -> Run:
-            return edit(workspace, edit_method, removal, compute=compute, progress=progress)
-
+        run_edit = partial(edit, workspace, edit_method, removal, compute=compute, progress=progress)
         figures = timed(edit_method, run_edit).json("edit.json")
         rows.append((label, figures["accuracy"], figures["accuracy_change"]))
-    say(f"\nheld-out accuracy with 95 % intervals, {len(items)} most harmful {by} removed:")
+    report(f"\nheld-out accuracy with 95 % intervals, {len(items)} most harmful {by} removed:")
     for label, level, change in rows:
         gain = "" if change is None else f"   change {_percent(change, '+')}"
-        say(f"  {label:<44} {_percent(level)}{gain}")
+        report(f"  {label:<44} {_percent(level)}{gain}")
     out = export(workspace, workspace.folder / "exports" / "demo")
-    say("\nseconds: " + ", ".join(f"{stage} {duration:.0f}" for stage, duration in seconds.items()))
+    report("\nseconds: " + ", ".join(f"{stage} {duration:.0f}" for stage, duration in seconds.items()))
     return out
 
 

@@ -24,7 +24,7 @@ def cache_key(project: Project) -> dict[str, Any]:
 
 
 def newest_duplicates(workspace: Workspace, project: Project) -> Run | None:
-    """Return the finished search for the problem as it is, or None."""
+    """Return the finished search for the present problem, or None."""
     return workspace.runs.find(KIND, cache_key(project))
 
 
@@ -43,32 +43,32 @@ def duplicates(workspace: Workspace, progress: Progress) -> Run:
         positions = np.array(sorted(images.index[image] for image in used), np.int64)
         progress.stage("searching for duplicates", 3 * len(positions))
         with run.timed("duplicates"):
-            found = find_duplicates(images.images, positions, progress.advance)
+            duplicates = find_duplicates(images.images, positions, progress.advance)
         ids = images.ids[positions].astype(object)
         with run.timed("leaks"):
-            leaks = find_leaks(found, ids, train, heldout)
-        pairs = pair_table(found, ids, train, heldout)
+            leaks = find_leaks(duplicates, ids, train, heldout)
+        pairs = pair_table(duplicates, ids, train, heldout)
         run.write_table("pairs.parquet", pairs)
         run.write_table("leaks.parquet", leaks)
-        run.write_json("summary.json", duplicate_summary(found, pairs, leaks))
+        run.write_json("summary.json", duplicate_summary(duplicates, pairs, leaks))
 
     return workspace.runs.get_or_compute(KIND, cache_key(project), search)
 
 
 def summary_text(run: Run) -> list[str]:
     """Return sentences on what a search found."""
-    found = run.json("summary.json")
-    leaks = found["leaks"]
+    summary = run.json("summary.json")
+    leaks = summary["leaks"]
     return [
-        f"{found['images']:,} images of the tasks: {found['pairs']:,} pairs of duplicates in "
-        f"{found['groups']:,} groups, {found['exact']:,} identical and {found['near']:,} nearly identical",
-        f"{found['contradictions']:,} pairs with different given classes",
+        f"{summary['images']:,} images of the tasks: {summary['pairs']:,} pairs of duplicates in "
+        f"{summary['groups']:,} groups, {summary['exact']:,} identical and {summary['near']:,} nearly identical",
+        f"{summary['contradictions']:,} pairs with different given classes",
         f"leaks: {leaks['support-query']:,} between support and query of a training task, "
         f"{leaks['support-query, held out']:,} of a held-out task, "
         f"{leaks['train-heldout']:,} between training and held-out tasks; "
-        f"{found['leaks_with_different_classes']:,} of them with different given classes",
-        f"near means closer than {found['threshold']:.2f} of the distance to the eighth neighbour; by chance, one "
+        f"{summary['leaks_with_different_classes']:,} of them with different given classes",
+        f"near means closer than {summary['threshold']:.2f} of the distance to the eighth neighbour; by chance, one "
         "image in the whole set is expected to be that close"
-        if found["threshold"]
+        if summary["threshold"]
         else "too few images for near-duplicates: only identical ones were searched",
     ]

@@ -8,30 +8,22 @@ the other methods are measurements of the models that they train.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from core.actions.compute import Compute, load
 from core.actions.evaluate import evaluation
-from core.checkpoints.model import Model, save_model
-from core.editing import methods
-from core.editing.methods import SOLVE, EditedModel, measured_figures
-from core.editing.retraining import require_training_settings, training_settings
-from core.editing.settings import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON, STEP_METHODS, EditSettings, NewtonSettings
+from core.checkpoints.model import save_model
+from core.editing.methods import SOLVE, MethodSettings, applied_changes, edit_model
+from core.editing.retraining import training_settings
+from core.editing.settings import CONTROLS, FINETUNE, NEWTON, EditSettings, NewtonSettings
 from core.editing.steps import REWIND_TASKS, StepSettings
 from core.editing.steps import step_settings as steps_for
 from core.influence.basis import ENGINE_VERSION
 from core.influence.methods import SolveSettings
-from core.maml.cost import training_cost
-from core.maml.evaluation import evaluate
-from core.maml.loaded import Loaded
 from core.maml.settings import TrainSettings
-from core.runtime.errors import UserError
 from core.runtime.progress import Progress
-from core.tasks.changes import Changes, cleaned
+from core.tasks.changes import Changes
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
@@ -47,7 +39,7 @@ def step_settings(
     """Return the steps for a share ``budget`` of the cost of training the model.
 
     Args:
-        rewind: Begin at a snapshot of the training where there are any, not at the present model.
+        rewind: Begin at a snapshot of the training if there are any, else at the present model.
 
     Raises:
         UserError: the budget is not a share.
@@ -56,93 +48,76 @@ def step_settings(
     return steps_for(training_settings(project.model), len(project.tasks.train), budget, rewind_tasks)
 
 
-def cache_key(
+def method_settings(
     project: Project,
     method: str,
-    changes: Changes,
-    solver: SolveSettings,
-    finetune: TrainSettings,
-    compute: Compute,
-    newton: NewtonSettings = NEWTON,
-    budget: float = EditSettings.budget,
-    rewind: bool = EditSettings.rewind,
-) -> dict[str, Any]:
-    """Return the cache key of an edit."""
-    key: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
-    if method == "linear":
-        key |= {"engine": ENGINE_VERSION, **asdict(solver)}
-    if method == "newton":
-        key |= {"newton": asdict(newton)}
-    if method in STEP_METHODS:
-        key |= {"steps": asdict(step_settings(project, budget, rewind))}
-    if method.startswith("finetune"):
-        key |= asdict(finetune)
-    return key | ({} if method in CONTROLS else {"removal": changes.hash})
-
-
-def edit(
-    workspace: Workspace,
-    method: str,
-    changes: Changes,
     *,
     solver: SolveSettings = SOLVE,
     finetune: TrainSettings = FINETUNE,
     newton: NewtonSettings = NEWTON,
     budget: float = EditSettings.budget,
     rewind: bool = EditSettings.rewind,
-    compute: Compute,
-    progress: Progress,
+) -> MethodSettings:
+    """Return those of the settings that an edit method uses."""
+    match method.removesuffix("-all"):
+        case "linear":
+            return solver
+        case "newton":
+            return newton
+        case "steps":
+            return step_settings(project, budget, rewind)
+        case "finetune":
+            return finetune
+    return None
+
+
+def cache_key(
+    project: Project,
+    method: str,
+    changes: Changes,
+    solver: SolveSettings = SOLVE,
+    finetune: TrainSettings = FINETUNE,
+    compute: Compute = Compute(),
+    **settings: Any,
+) -> dict[str, Any]:
+    """Return the cache key of an edit; the further settings are those of :func:`method_settings`."""
+    key: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
+    if method == "linear":
+        key["engine"] = ENGINE_VERSION
+    chosen = method_settings(project, method, solver=solver, finetune=finetune, **settings)
+    if isinstance(chosen, NewtonSettings | StepSettings):
+        key[method.removesuffix("-all")] = asdict(chosen)
+    elif chosen is not None:
+        key |= asdict(chosen)
+    return key | ({} if method in CONTROLS else {"removal": changes.hash})
+
+
+def edit(
+    workspace: Workspace, method: str, changes: Changes, *, compute: Compute, progress: Progress, **settings: Any
 ) -> Run:
-    """Edit the model of the workspace by one of :data:`core.editing.methods.EDIT_METHODS`, or find the earlier run.
+    """Edit the model of the workspace by one of :data:`core.editing.settings.EDIT_METHODS`, or find the earlier run.
 
     Args:
-        budget, rewind: Settings of ``steps`` (:func:`step_settings`).
+        settings: As for :func:`method_settings`.
 
     Raises:
         UserError: the method is unknown, there are no changes, no task would remain, the budget is not a share, or the
             model is to be retrained and its metadata does not say how it was trained.
     """
-    if method not in EDIT_METHODS:
-        raise UserError(f"Unknown edit method {method!r}.", f"Use one of {', '.join(EDIT_METHODS)}.")
-    if not len(changes) and method not in CONTROLS:
-        raise UserError("There are no changes.", "Remove or relabel tasks or images first.")
-    project = workspace.project()
-    changes = Changes() if method in CONTROLS else changes
-
-    def run_steps(loaded: Loaded, run: RunWriter) -> EditedModel:
-        settings = step_settings(project, budget, rewind)
-        snapshots = [one.params for one in workspace.trajectory()] if settings.rewind_tasks else []
-        return methods.steps(loaded, changes, settings, snapshots, run, progress)
-
-    def run_retrain(loaded: Loaded, run: RunWriter) -> EditedModel:
-        settings = require_training_settings(project.model)
-        return methods.retrain(
-            loaded, changes, settings, project.model.spec.init(settings.seed, torch.float64), run, progress
-        )
-
-    functions: dict[str, Callable[[Loaded, RunWriter], EditedModel]] = {
-        "linear": lambda loaded, run: methods.linear(loaded, changes, solver, run, progress, workspace.runs),
-        "newton": lambda loaded, run: methods.newton(loaded, changes, newton, run, progress),
-        "steps": run_steps,
-        "finetune": lambda loaded, run: methods.finetune(loaded, changes, finetune, run, progress),
-        "retrain": run_retrain,
-    }
+    changes, project = applied_changes(method, changes), workspace.project()
+    chosen = method_settings(project, method, **settings)
 
     def work(run: RunWriter) -> None:
         before = evaluation(workspace, compute, progress).table("heldout.parquet")
-        loaded, training = load(project, compute), training_settings(project.model)
-        remaining = cleaned(project.tasks.train, changes)  # raises before long work if no task would remain
-        edited = functions[method.removesuffix("-all")](loaded, run)
-        progress.stage("held-out tasks", len(loaded.heldout))
-        result = evaluate(loaded.model, edited.params, loaded.heldout, progress.advance)
-        whole = training_cost(training, len(remaining)) if training else None
-        description = {"way": method, "removed": changes.removed, "relabelled": changes.relabelled}
-        figures = edited.figures | description | measured_figures(edited, result, before, whole)
-        metadata = {"edited_from": project.hashes["model"], "removal": changes.hash, "figures": figures}
-        params = {name: value.cpu().float() for name, value in edited.params.items()}
-        run.write(lambda folder: save_model(Model(project.model.spec, params, metadata), folder / "model"))
+        is_rewound = isinstance(chosen, StepSettings) and chosen.rewind_tasks
+        snapshots = [one.params for one in workspace.trajectory()] if is_rewound else []
+        loaded, model = load(project, compute), project.model
+        edited, result, figures = edit_model(
+            method, chosen, loaded, model, changes, before, run, progress, workspace.runs, snapshots
+        )
+        run.write(lambda folder: save_model(edited, folder / "model"))
         run.write_table("heldout.parquet", result.heldout_table(project.tasks.heldout.task_ids))
         run.write_json("edit.json", figures)
 
-    key = cache_key(project, method, changes, solver, finetune, compute, newton, budget, rewind)
+    key = cache_key(project, method, changes, compute=compute, **settings)
     return workspace.runs.get_or_compute(run_kind(method), key, work)

@@ -58,9 +58,9 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
         UserError: the model cannot be retrained, or no method could run.
     """
     project = workspace.project()
-    question = {**project.hashes, "engine": ENGINE_VERSION, **asdict(settings), "dtype": compute.dtype}
+    key = {**project.hashes, "engine": ENGINE_VERSION, **asdict(settings), "dtype": compute.dtype}
     if without := missing(settings.methods):  # the key changes once they are installed
-        question["without"] = without
+        key["without"] = without
 
     def work(run: RunWriter) -> None:
         loaded, train = load(project, compute), project.tasks.train
@@ -106,7 +106,7 @@ def evidence(workspace: Workspace, settings: EvidenceSettings, compute: Compute,
         }
         run.write_json("evidence.json", figures)
 
-    return workspace.runs.get_or_compute(KIND, question, work)
+    return workspace.runs.get_or_compute(KIND, key, work)
 
 
 def _retrained(

@@ -23,7 +23,7 @@ from core.workspace.workspace import Workspace
 
 FILES = {name: f"cleaned-tasks.{name}" for name in FORMATS} | {name: f"cleaned-tasks.{name}.json" for name in LIBRARIES}
 """The file of the task list in every format."""
-_OURS = {*FILES.values(), "removed.csv", "relabelled.csv", "model", "export.json"}
+_EXPORT_NAMES = {*FILES.values(), "removed.csv", "relabelled.csv", "model", "export.json"}
 
 
 def export(
@@ -37,10 +37,9 @@ def export(
     """Write ``cleaned-tasks.*``, ``removed.csv``, ``export.json`` and, if ``edited`` is given, ``model/`` into ``out``.
 
     Where labels were corrected, ``relabelled.csv`` lists them (:func:`core.decisions.export_tables.corrected_labels`).
-    ``removed.csv`` and it are for people and spreadsheets: text there that a spreadsheet would take for a formula
-    begins with an apostrophe. The task list is for programs; names in it are unchanged. A model of
-    learn2learn's networks or of a user's network is exported with a state dict for that network
-    (:func:`core.checkpoints.foreign.write_state`).
+    Both are for spreadsheets: text that a spreadsheet would interpret as a formula is preceded by an apostrophe. The
+    task list is for programs; its names are unchanged. A model of a network of learn2learn or of the user is exported
+    with a state dict for that network (:func:`core.checkpoints.foreign.write_state`).
 
     Args:
         formats: Of the task list: parquet, csv, json, learn2learn, torchmeta, easyfsl.
@@ -50,7 +49,7 @@ def export(
 
     Raises:
         UserError: a format is unknown, nothing would be left, a list for another library cannot do without the
-            removed rows, or ``out`` holds something else or cannot be written; an earlier export is then as it was.
+            removed rows, or ``out`` holds something else or cannot be written; an earlier export is then unchanged.
     """
     for name in formats:
         if name not in FILES:
@@ -58,12 +57,12 @@ def export(
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file.", "Choose a folder.")
     if edited is not None and not (edited.folder / "model").is_dir():
-        raise UserError(f"The run {edited.id} holds no edited model.", "Give the id of an edit run.")
+        raise UserError(f"The run {edited.id} contains no edited model.", "Give the id of an edit run.")
     if out.exists() and any(out.iterdir()) and not (out / "export.json").exists():
         raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
     project, removal = workspace.project(), workspace.changes()
     tasks = cleaned(project.tasks.train, removal, drop_rows=drop_rows)
-    with replacing_folder(out, _OURS) as folder:
+    with replacing_folder(out, _EXPORT_NAMES) as folder:
         _write(workspace, folder, tasks, formats, edited)
         write_json(
             folder / "export.json",

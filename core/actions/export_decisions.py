@@ -68,7 +68,7 @@ def export_decisions(workspace: Workspace, out: Path, *, formats: Sequence[str] 
 
     Raises:
         UserError: a format is unknown, ``out`` holds something else, or it cannot be written; an earlier export there
-            is then as it was.
+            is then unchanged.
     """
     check_target(out, formats)
     decisions = decision_table(workspace)

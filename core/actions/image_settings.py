@@ -31,7 +31,7 @@ class ImportOptions:
     splits: Annotated[
         Path | None,
         Setting(
-            "Folder of split lists (train, val, test), if they are not beside the images.",
+            "Folder of split lists (train, val, test), if they are not next to the images.",
             label="Folder of split lists",
         ),
     ] = None
@@ -58,7 +58,7 @@ class ImportOptions:
         check_settings(self)
 
     @property
-    def form(self) -> TargetFormat:
+    def target_format(self) -> TargetFormat:
         """Return the format to which the images are converted.
 
         Raises:

@@ -12,30 +12,30 @@ from core.data.store import StoredImages, store_images, stored_image_sets
 from core.runtime.progress import Progress
 
 
-def listing_of(path: Path, wishes: ImportOptions) -> Listing:
+def listing_of(path: Path, options: ImportOptions) -> Listing:
     """Return a listing of the images at ``path``, without decoding them.
 
     Raises:
         UserError: nothing there can be read.
     """
-    listing = read_listing(path, wishes.format, ReadOptions(splits=wishes.splits, encoding=wishes.encoding or None))
-    return with_rotations(listing) if wishes.rotations else listing
+    listing = read_listing(path, options.format, ReadOptions(splits=options.splits, encoding=options.encoding or None))
+    return with_rotations(listing) if options.rotations else listing
 
 
 def add_images(
-    path: Path, wishes: ImportOptions, *, name: str = "", command: str = "", progress: Progress
+    path: Path, options: ImportOptions, *, name: str = "", command: str = "", progress: Progress
 ) -> StoredImages:
     """Read the images at ``path`` into an image set, or find the set from an earlier import of the same images.
 
     Raises:
         UserError: the images cannot be read; what was read so far is stored for the next attempt.
     """
-    form = wishes.form
-    progress.stage("looking at the files", 1)
-    listing = listing_of(path, wishes)
+    target_format = options.target_format
+    progress.stage("listing files", 1)
+    listing = listing_of(path, options)
     story = {"path": str(path), "command": command}
     return store_images(
-        listing, name=name, form=form, skip_unreadable=wishes.skip_unreadable, story=story, progress=progress
+        listing, name=name, form=target_format, skip_unreadable=options.skip_unreadable, story=story, progress=progress
     )
 
 

@@ -24,7 +24,7 @@ def import_decisions(workspace: Workspace, path: Path, *, reviewer: str = "", as
     """Write the decisions and comments of a file to the log, and return what was written.
 
     Raises:
-        UserError: as :func:`plan_import`, or the log cannot be written; it is then as it was.
+        UserError: as :func:`plan_import`, or the log cannot be written; it is then unchanged.
     """
     plan = plan_import(workspace, path, reviewer=reviewer, as_=as_)
     write_import(workspace.decisions, plan)

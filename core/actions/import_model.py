@@ -14,7 +14,7 @@ from core.tasks.generate import read_folder
 from core.workspace.workspace import check_fit
 
 
-def import_model(checkpoint: Path, out: Path, ask: CheckpointHints, tasks: Path | None, command: str) -> Model:
+def import_model(checkpoint: Path, out: Path, hints: CheckpointHints, tasks: Path | None, command: str) -> Model:
     """Write the model folder ``out``; repeating the same import finds it there.
 
     Args:
@@ -22,22 +22,22 @@ def import_model(checkpoint: Path, out: Path, ask: CheckpointHints, tasks: Path 
         command: The command line, recorded in the metadata.
 
     Raises:
-        UserError: the checkpoint or its network cannot be used, does not fit the tasks, or ``out`` holds another model.
+        UserError: the checkpoint or its network cannot be used, does not fit the tasks, or ``out`` has another model.
     """
     folder = read_folder(tasks) if tasks else None
     if folder:
-        ask = replace(ask, shape=folder.images().shape, ways=folder.train.ways)
-    model = import_checkpoint(checkpoint, ask)
+        hints = replace(hints, shape=folder.images().shape, ways=folder.train.ways)
+    model = import_checkpoint(checkpoint, hints)
     network = model.spec.bilevel().network
     if isinstance(network, ModuleNet) and not network.own:
         probe(network)
     if folder:
         check_fit(folder.images(), folder, model)
     if (out / "model.json").exists():
-        have = load_model(out)
-        if have.hash != model.hash:
-            raise UserError(f"{out} holds another model.", "Choose another output folder.")
-        return have
+        existing = load_model(out)
+        if existing.hash != model.hash:
+            raise UserError(f"{out} already contains another model.", "Choose another output folder.")
+        return existing
     model.story["command"] = command
     save_model(model, out)
     return model

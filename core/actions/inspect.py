@@ -1,4 +1,4 @@
-"""Inspect a checkpoint or a problem before long work begins: its contents, its faults, and the cost of each stage."""
+"""Inspect a checkpoint or a problem before long work begins: its contents, errors in it, and the cost of each stage."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def inspect_images(path: Path, options: ImportOptions) -> tuple[Inspection, Prev
             "and one query image per class. Remove these classes or add images."
         )
     try:
-        frame = resolve_format(listing, options.form)
+        frame = resolve_format(listing, options.target_format)
     except UserError as error:
         return Inspection(tuple(facts), (*faults, str(error))), None
     pixels, classes, unreadable = [], [], []

@@ -48,7 +48,7 @@ def method_scores(
         UserError: the method cannot run, or its scores cannot rank.
     """
     models = members(ENSEMBLE_SIZES.get(name, 0))
-    question = {
+    key = {
         **loaded.hashes,
         "engine": ENGINE_VERSION,
         "method": name,
@@ -56,7 +56,7 @@ def method_scores(
         "members": [content_hash(*(value.cpu().numpy() for value in params.values())) for params in models],
         "dtype": loaded.compute.dtype,
     }
-    question |= parse(name).cache_key() if base(name) in METHODS else {}
+    key |= parse(name).cache_key() if base(name) in METHODS else {}
     ids = [loaded.heldout_tasks.task_ids[position] for position in targets]
     inputs = ScoringInputs(loaded, loaded.heldout_tasks.select(ids), models, workspace.trajectory)
 
@@ -83,7 +83,7 @@ def method_scores(
         figures = {"seconds": seconds, "memory_gb": peak.gb, "residual": result.residual, "note": result.note}
         run.write_json("scores.json", figures)
 
-    run = workspace.runs.get_or_compute(KIND, question, work)
+    run = workspace.runs.get_or_compute(KIND, key, work)
     figures = run.json("scores.json")
     return MethodScores(
         run.table("scores.parquet").to_numpy(),

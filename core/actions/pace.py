@@ -18,10 +18,9 @@ from core.workspace.workspace import Project, Workspace
 def finetune_pace(workspace: Workspace, project: Project) -> Pace | None:
     """Return the seconds per meta-gradient of the newest fine-tune of the model; None before any fine-tune."""
     for method in ("finetune-all", "finetune"):
-        for run in workspace.runs.all(run_kind(method)):
-            config, seconds = run.config, run.json("provenance.json")["seconds"].get("fine-tune")
-            if seconds and config["model"] == project.hashes["model"]:
-                settings = TrainSettings(**{field.name: config[field.name] for field in fields(TrainSettings)})
+        for run in workspace.runs.all(run_kind(method), {"model": project.hashes["model"]}):
+            if seconds := run.json("provenance.json")["seconds"].get("fine-tune"):
+                settings = TrainSettings(**{field.name: run.config[field.name] for field in fields(TrainSettings)})
                 return Pace(seconds / training_cost(settings, len(project.tasks.train)))
     return None
 

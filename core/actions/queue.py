@@ -10,13 +10,13 @@ import pandas as pd
 from core.actions.compute import Compute, load
 from core.decisions.queue_decisions import QueueDecisions, QueuePositions
 from core.influence.basis import ENGINE_VERSION
-from core.review.build_queue import QueueBuilder
+from core.review.build_queue import BuiltQueue, QueueBuilder
 from core.review.forecast import forecast
 from core.review.member_scores import ScoreInputs, ScoreSettings
 from core.review.settings import QueueSettings
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
-from core.workspace.workspace import Workspace
+from core.workspace.workspace import Project, Workspace
 
 KIND = "queue"
 VERSION = 2
@@ -24,9 +24,17 @@ VERSION = 2
 
 
 def newest_queue(workspace: Workspace) -> Run | None:
-    """Return the newest finished queue for the problem as it is, or None."""
+    """Return the newest finished queue for the present problem, or None."""
     key = {**workspace.project().hashes, "engine": ENGINE_VERSION, "version": VERSION}
-    return next((run for run in workspace.runs.all(KIND) if key.items() <= run.config.items()), None)
+    return next(iter(workspace.runs.all(KIND, key)), None)
+
+
+def build_queue(project: Project, settings: QueueSettings, compute: Compute, progress: Progress) -> BuiltQueue:
+    """Build the review queue as :func:`queue` does, without storing it."""
+    loaded, tasks = load(project, compute), project.tasks
+    inputs = ScoreInputs(project.images, loaded.model, loaded.params, tasks.heldout, None, loaded.episodes)
+    scores = ScoreSettings(settings.slow, settings.rounds, settings.seed)
+    return QueueBuilder(inputs, tasks.train, scores, progress).build(should_calibrate=settings.calibrate)
 
 
 def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progress: Progress) -> Run:
@@ -49,10 +57,7 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     }
 
     def build(run: RunWriter) -> None:
-        loaded, tasks = load(project, compute), project.tasks
-        inputs = ScoreInputs(project.images, loaded.model, loaded.params, tasks.heldout, None, loaded.episodes)
-        scores = ScoreSettings(settings.slow, settings.rounds, settings.seed)
-        built = QueueBuilder(inputs, tasks.train, scores, progress).build(should_calibrate=settings.calibrate)
+        built = build_queue(project, settings, compute, progress)
         run.write_table("items.parquet", built.items)
         run.write_table("map.parquet", built.map)
         run.write(lambda folder: np.save(folder / "features.npy", built.features, allow_pickle=False))

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from core.actions.compute import Compute, load
 from core.actions.evaluate import evaluation
 from core.influence.basis import ENGINE_VERSION
 from core.influence.gradients import configure_gradient
-from core.influence.ranking import influence_ranking, tracin_ranking
+from core.influence.ranking import Ranking, influence_ranking, tracin_ranking
 from core.influence.self_influence import self_influence_ranking
 from core.influence.settings import Estimator
 from core.influence.targets import Target
+from core.maml.loaded import Loaded
+from core.maml.storage import ResultStore, StepWriter
+from core.maml.training import Snapshot
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
-from core.workspace.workspace import Workspace
+from core.workspace.workspace import RANKING_KIND, Workspace
 
-__all__ = ["ENGINE_VERSION", "KIND", "configure_gradient", "ranking"]
+__all__ = ["ENGINE_VERSION", "KIND", "configure_gradient", "ranking", "scores"]
 
-KIND = "rank"
+KIND = RANKING_KIND
+
+
+def scores(
+    loaded: Loaded,
+    target: Target,
+    estimator: Estimator,
+    steps: StepWriter,
+    progress: Progress,
+    store: ResultStore | None = None,
+    trajectory: Sequence[Snapshot] = (),
+) -> Ranking:
+    """Score the training data as :func:`ranking` does, without storing the scores; ``tracin`` needs a trajectory."""
+    if estimator.name == "self-influence":
+        return self_influence_ranking(loaded, estimator, steps, progress, store)
+    if estimator.name == "tracin":
+        return tracin_ranking(loaded, target, trajectory, steps, progress)
+    return influence_ranking(loaded, target, estimator, steps, progress, store)
 
 
 def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute: Compute, progress: Progress) -> Run:
@@ -25,14 +47,14 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
     The run holds ``instances.parquet``, ``tasks.parquet``, ``images.parquet`` (:mod:`core.influence.scores`) and
     ``solver.json`` (:attr:`core.influence.ranking.Ranking.report`, the method, the target, and the stationarity of the
     model). ``tracin`` has no solve, ``self-influence`` no target; its scores are minus the self-influence, so that
-    the most suspicious items come first, as everywhere.
+    the most suspicious items come first.
 
     Raises:
         UserError: the target is not held out, the method does not fit the model, or the scores rank nothing.
     """
     project = workspace.project()
     target.weighted(project.tasks.heldout)  # check the target before anything long begins
-    question = {
+    key = {
         **project.hashes,
         "engine": ENGINE_VERSION,
         "target": "" if estimator.name == "self-influence" else str(target),
@@ -44,12 +66,7 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
     def work(run: RunWriter) -> None:
         summary = evaluation(workspace, compute, progress).json("summary.json")
         loaded = load(project, compute)
-        if estimator.name == "self-influence":
-            result = self_influence_ranking(loaded, estimator, run, progress, workspace.runs)
-        elif estimator.name == "tracin":
-            result = tracin_ranking(loaded, target, trajectory, run, progress)
-        else:
-            result = influence_ranking(loaded, target, estimator, run, progress, workspace.runs)
+        result = scores(loaded, target, estimator, run, progress, workspace.runs, trajectory)
         for name, table in result.tables.items():
             run.write_table(f"{name}.parquet", table)
         report = {
@@ -65,4 +82,4 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
         }
         run.write_json("solver.json", report)
 
-    return workspace.runs.get_or_compute(KIND, question, work)
+    return workspace.runs.get_or_compute(KIND, key, work)

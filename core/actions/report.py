@@ -22,7 +22,7 @@ from core.workspace.runs import Run
 from core.workspace.workspace import Project, Workspace
 
 _TEMPLATE = Path(__file__).resolve().parents[2] / "assets" / "report.html.j2"
-_METHOD_NOTES = {
+METHOD_NOTES = {
     "linear": ("estimate", "Linear edit: the full retrain as influence functions predict it. Nothing was trained."),
     "newton": ("measured", "One damped Newton step on the changed tasks, accepted only if it lowers their loss."),
     "steps": ("measured", "A few gradient steps on the changed tasks."),
@@ -36,12 +36,12 @@ _METHOD_NOTES = {
 def write_report(workspace: Workspace, path: Path) -> Path:
     """Write the report and return its path.
 
-    It gives what was reviewed and by whom, how many label errors were found, and how many are expected to be left if
+    It states what was reviewed and by whom, how many label errors were found, and how many are expected to be left if
     the queue is calibrated. It shows removed and relabelled images and conflicts. It lists duplicates and leaks if they
-    were searched, the effect on accuracy (measurements and estimates apart), the method and the provenance.
+    were searched, the effect on accuracy (measurements separate from estimates), the method and the provenance.
 
     Raises:
-        UserError: there are no decisions, or the file cannot be written; an earlier one there is then as it was.
+        UserError: there are no decisions, or the file cannot be written; an earlier one there is then unchanged.
     """
     text = report_html(workspace)
     if path.is_dir():
@@ -57,7 +57,6 @@ def report_html(workspace: Workspace) -> str:
         raise UserError("There are no decisions to report.", "Decide on some items first.")
     project, queue = workspace.project(), newest_queue(workspace)
     counts = decisions[decisions["standing"] == "counts"]
-    removed = counts[counts["verdict"] == "remove"]
     removed = counts[counts["verdict"] == "remove"]
     duplicates = newest_duplicates(workspace, project)
     summary = queue.json("summary.json") if queue else {}
@@ -125,9 +124,9 @@ def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
             key["removal"] = changes.hash
         if method == "linear":
             key["engine"] = ENGINE_VERSION
-        runs = [run for run in workspace.runs.all(run_kind(method)) if key.items() <= run.config.items()]
-        if runs and len(changes):
-            kind, words = _METHOD_NOTES[method]
+        runs = workspace.runs.all(run_kind(method), key) if len(changes) else []
+        if runs:
+            kind, words = METHOD_NOTES[method]
             effects.append({"kind": kind, "words": words, "run": runs[0].id, **runs[0].json("edit.json")})
     return effects if any(effect["way"] not in CONTROLS for effect in effects) else []
 

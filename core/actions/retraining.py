@@ -30,7 +30,7 @@ def retraining(
     model: Model,
     loaded: Loaded,
     tasks: TaskList,
-    how: RetrainSettings,
+    options: RetrainSettings,
     seed: int,
     progress: Progress,
 ) -> Run:
@@ -42,8 +42,8 @@ def retraining(
     Raises:
         UserError: the model's metadata does not say how it was trained, or the training diverged.
     """
-    settings = how.settings(model, seed)
-    start = how.initial_params(model, loaded, settings)
+    settings = options.settings(model, seed)
+    start = options.initial_params(model, loaded, settings)
     key = {
         **loaded.hashes,
         "tasks": tasks.hash,
@@ -52,7 +52,7 @@ def retraining(
         **asdict(settings),
         "dtype": loaded.compute.dtype,
     }
-    if how.start == "fresh":
+    if options.start == "fresh":
         key["model"] = ""  # a fresh start does not depend on the present model
 
     def work(run: RunWriter) -> None:

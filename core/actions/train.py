@@ -81,7 +81,7 @@ def train_model(
         identity = {key: metadata[key] for key in ("training", "data_hash", "tasks_hash")}
         is_same = all(existing.story.get(key) == value for key, value in identity.items())
         if existing.spec != _fitted_spec(spec, images, folder) or not is_same:
-            raise UserError(f"{out} holds a model of another training.", "Choose another output folder.")
+            raise UserError(f"{out} already contains a model of another training.", "Choose another output folder.")
         return existing
     model, trajectory = fit_model(images, folder, spec, settings, compute, progress, command=command, folder=out)
 

@@ -12,8 +12,6 @@ from core.actions.compute import Compute
 from core.actions.edit import cache_key, run_kind
 from core.actions.evaluate import KIND as EVALUATION
 from core.actions.evaluate import cache_key as evaluation_key
-from core.editing.methods import SOLVE
-from core.editing.settings import FINETUNE
 from core.editing.whatif import WhatIf, WhatIfEstimator
 from core.maml.evaluation import Interval
 from core.runtime.errors import UserError
@@ -98,7 +96,7 @@ def compare(
 def _measurement(
     workspace: Workspace, project: Project, named: NamedSet, method: str, compute: Compute, read_table: ReadTable
 ) -> Measurement | None:
-    key = cache_key(project, method, named.changes, SOLVE, FINETUNE, compute)
+    key = cache_key(project, method, named.changes, compute=compute)
     run = workspace.runs.find(run_kind(method), key)
     if run is None:
         return None

@@ -46,5 +46,4 @@ def most_harmful(table: pd.DataFrame, by: str, count: int) -> Changes:
     harmful = table[table["score"] < 0].head(count)
     if harmful.empty:
         raise UserError(f"No {by} have a harmful score for this target.", "There is nothing to remove.")
-    ids = frozenset(harmful[f"{by[:-1]}_id"])
-    return Changes(tasks=ids) if by == "tasks" else Changes(images=ids)
+    return Changes.named(**{by: list(harmful[f"{by[:-1]}_id"])})

@@ -1,4 +1,4 @@
-"""What the commands about what-ifs share: options that name changes, and how results are printed."""
+"""Options that name changes, and the printing of results, which the commands about what-ifs share."""
 
 from __future__ import annotations
 

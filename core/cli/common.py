@@ -1,4 +1,4 @@
-"""What the commands share: progress, messages, and how workspaces, rankings and devices are opened."""
+"""Functions that the commands share: progress, messages, and opening workspaces, rankings and devices."""
 
 from __future__ import annotations
 
@@ -55,20 +55,20 @@ def find_ranking(workspace: Workspace, name: str) -> Run:
         UserError: there is none.
     """
 
+    from core.workspace.workspace import newest_ranking
+
     def find() -> str:
-        if name != "newest":
-            return workspace.runs.get(name).id
-        runs = workspace.runs.all("rank")
-        if not runs:
+        run = newest_ranking(workspace, workspace.project()) if name == "newest" else workspace.runs.get(name)
+        if run is None:
             raise UserError("This workspace has no ranking.", f"Run {command_line(['rank'])} first.")
-        return runs[0].id
+        return run.id
 
     (run,) = workspace.runs.collect_distributed([world().on_rank_zero(find)])
     return run
 
 
 def message(line: str) -> None:
-    """Print a line for people, to stderr."""
+    """Print a line to stderr."""
     print(line, file=sys.stderr)
 
 

@@ -1,69 +1,72 @@
-"""What the commands of ``review`` that read and write decisions share: options that name items, and printing."""
+"""Options and printing that the commands of ``review`` share."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
 
-from core.cli.options import metavar
 from core.decisions.log import Comment, Decision, DecisionLog, Entry, Item, Result, Snapshot
 from core.runtime.errors import UserError
 from core.runtime.program import command_line
+from core.runtime.settings import Setting
 
-ItemOption = Annotated[
-    list[str] | None,
-    typer.Option("--item", help="Id of an image; with --task and --role, only where it occurs there. Repeatable."),
-]
-TaskOption = Annotated[
-    str, typer.Option("--task", help="Id of a task: the one of the items, or without --item the task itself.")
-]
-RoleOption = Annotated[
-    str, typer.Option("--role", help="Role of the items in --task.", metavar=metavar("support", "query"))
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON, with all fields.")]
-
 REVIEWER = "command line"
 
 
-def named_items(item: list[str] | None, task: str, role: str) -> list[Item]:
-    """Return the items that the three options name.
+@dataclass(frozen=True)
+class ItemOptions:
+    """The options that name items of decisions and comments."""
 
-    Raises:
-        UserError: the options do not go together.
-    """
-    if not item:
-        if role:
-            raise UserError("--role names an item only with --item and --task.", "Give all three.")
-        return [Item("task", task)] if task else []
-    if bool(task) != bool(role):
-        raise UserError("An image in a task needs both --task and --role.", "Give both, or neither.")
-    return [Item("instance", task, role, i) if task else Item("image", image_id=i) for i in item]
+    item: Annotated[
+        tuple[str, ...],
+        Setting("Id of an image; with --task and --role, only where it occurs there. Repeatable.", repeat=True),
+    ] = ()
+    task: Annotated[str, Setting("Id of the task that contains the items; without --item, the task itself.")] = ""
+    role: Annotated[str, Setting("Role of the items in --task.", choices=("support", "query"))] = ""
+
+    def items(self) -> list[Item]:
+        """Return the items.
+
+        Raises:
+            UserError: some of the options are missing.
+        """
+        if not self.item:
+            if self.role:
+                raise UserError("--role names an item only with --item and --task.", "Give all three.")
+            return [Item("task", self.task)] if self.task else []
+        if bool(self.task) != bool(self.role):
+            raise UserError("An image in a task needs both --task and --role.", "Give both, or neither.")
+        return [
+            Item("instance", self.task, self.role, i) if self.task else Item("image", image_id=i) for i in self.item
+        ]
 
 
-def log_state(log: DecisionLog, named: str) -> int | str:
-    """Return what names a state: the name of a snapshot, or else the number of an entry."""
-    known = any(snapshot.name == named for snapshot in log.snapshots())
-    return int(named) if named.isdecimal() and not known else named
+def log_state(log: DecisionLog, name: str) -> int | str:
+    """Return the name of a snapshot, or the number of a log entry if no snapshot has that name."""
+    is_snapshot = any(snapshot.name == name for snapshot in log.snapshots())
+    return int(name) if name.isdecimal() and not is_snapshot else name
 
 
-def class_names(opened: Any) -> Callable[[Decision | None], str]:
+def decision_formatter(opened: Any) -> Callable[[Decision | None], str]:
     """Return a function that describes a decision; the images are read only if a class has to be named."""
     names: list[str] = []
 
-    def words(decision: Decision | None) -> str:
+    def describe(decision: Decision | None) -> str:
         if decision is None:
             return "nothing"
         if decision.label is None:
             return decision.verdict
         if not names:
             names.extend(map(str, opened.project().images.class_names))
-        known = 0 <= decision.label < len(names)
-        return f"relabel to {cell(names[decision.label]) if known else f'class number {decision.label}'}"
+        is_class = 0 <= decision.label < len(names)
+        return f"relabel to {cell(names[decision.label]) if is_class else f'class number {decision.label}'}"
 
-    return words
+    return describe
 
 
 def item_text(item: Item) -> str:
@@ -81,7 +84,7 @@ def row(*cells: str | int) -> None:
     print(*cells, sep="\t")
 
 
-def entry_fields(entry: Entry, words: Callable[[Decision | None], str]) -> dict[str, Any]:
+def entry_fields(entry: Entry, describe: Callable[[Decision | None], str]) -> dict[str, Any]:
     """Return an entry of the log for JSON."""
     return {
         "seq": entry.seq,
@@ -90,9 +93,9 @@ def entry_fields(entry: Entry, words: Callable[[Decision | None], str]) -> dict[
         "undoes": entry.undoes,
         "by": entry.by,
         "reviewer": entry.reviewer,
-        **item_fields(entry.item),
+        **asdict(entry.item),
         "verdict": entry.verdict,
-        "class": words(entry).removeprefix("relabel to ") if entry.verdict == "relabel" else None,
+        "class": describe(entry).removeprefix("relabel to ") if entry.verdict == "relabel" else None,
         "reason": entry.reason,
         "source": entry.source,
         "saw": entry.saw,
@@ -101,12 +104,7 @@ def entry_fields(entry: Entry, words: Callable[[Decision | None], str]) -> dict[
 
 def comment_fields(comment: Comment) -> dict[str, Any]:
     """Return a comment for JSON."""
-    return {"at": comment.at, "reviewer": comment.reviewer, **item_fields(comment.item), "text": comment.text}
-
-
-def item_fields(item: Item) -> dict[str, str]:
-    """Return an item for JSON."""
-    return {"kind": item.kind, "task_id": item.task_id, "role": item.role, "image_id": item.image_id}
+    return {"at": comment.at, "reviewer": comment.reviewer, **asdict(comment.item), "text": comment.text}
 
 
 def print_json(rows: Iterable[dict[str, Any]]) -> None:
@@ -116,13 +114,13 @@ def print_json(rows: Iterable[dict[str, Any]]) -> None:
 
 def print_reversal(opened: Any, result: Result, done: str, nothing: str) -> None:
     """Print the decisions that were undone or redone, and those that another reviewer has changed since."""
-    words = class_names(opened)
+    describe = decision_formatter(opened)
     if result.group is None:
         print(nothing)
     for entry in result.taken:
-        row(done, item_text(entry.item), words(entry))
+        row(done, item_text(entry.item), describe(entry))
     for entry in result.kept:
-        row("unchanged", item_text(entry.item), f"{words(entry)}, decided by {cell(entry.reviewer)} since")
+        row("unchanged", item_text(entry.item), f"{describe(entry)}, decided by {cell(entry.reviewer)} since")
 
 
 def print_comment(comment: Comment) -> None:

@@ -17,9 +17,9 @@ from core.maml.settings import Compute
 @with_settings
 def demo(
     *,
-    only: Annotated[str, typer.Option(help="Only this demo: demo-noisy-tasks or demo-noisy-images.")] = "",
+    only: Annotated[str, typer.Option(help="Run only this demo: demo-noisy-tasks or demo-noisy-images.")] = "",
     home: Annotated[
-        Path | None, typer.Option(help="Folder for the workspaces. Default: where the dashboard looks.")
+        Path | None, typer.Option(help="Folder for the workspaces. Default: that of the dashboard.")
     ] = None,
     compute: Compute,
 ) -> None:
@@ -27,13 +27,13 @@ def demo(
 
     Ranks, compares with the injected noise, removes, edits and exports.
     """
-    from core.actions.demo import DEMOS, walk
+    from core.actions.demo import DEMOS, run_demo
     from core.runtime.files import home as default_home
 
     start = time.perf_counter()
     announce_device(compute)
     for name in [only] if only else DEMOS:
-        print(walk(name, home or default_home(), compute, live_progress(), message))
+        print(run_demo(name, home or default_home(), compute, live_progress(), message))
     message(f"total: {time.perf_counter() - start:.0f} s, peak memory {_peak_memory():.1f} GB")
 
 

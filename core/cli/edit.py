@@ -17,7 +17,7 @@ from core.cli.common import (
     message,
     open_workspace,
 )
-from core.cli.options import DEFAULT_WORKSPACE, Fields, Given, RankingOption, WorkspaceOption, with_settings
+from core.cli.options import DEFAULT_WORKSPACE, Fields, RankingOption, SelectedFields, WorkspaceOption, with_settings
 from core.editing.settings import CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
 from core.influence.settings import SolveSettings
 from core.maml.settings import Compute
@@ -37,7 +37,7 @@ def edit(
     settings: EditSettings,
     finetune: FinetuneSettings,
     newton: NewtonSettings,
-    solve: Annotated[Fields, Given(SolveSettings)],
+    solve: Annotated[Fields, SelectedFields(SolveSettings)],
     compute: Compute,
 ) -> None:
     """Edit the model for removed and relabelled data.
@@ -69,7 +69,7 @@ def edit(
 
 
 def _summary(run: Run) -> str:
-    """Accuracy, its change and the cost of an edit; edits of earlier versions have no cost."""
+    """Return the accuracy, its change and the cost of an edit; edits of earlier versions have no cost."""
     from core.editing.steps import start_text
 
     figures: dict[str, Any] = run.json("edit.json")

@@ -11,7 +11,7 @@ import typer
 from core.actions.image_settings import ImportOptions
 from core.cli.common import announce_device, live_progress, open_workspace
 from core.cli.model import backbone_fields
-from core.cli.options import Fields, Given, Without, with_settings
+from core.cli.options import ExcludedFields, Fields, SelectedFields, with_settings
 from core.maml.settings import Compute, ModelFields
 from core.runtime.errors import UserError
 
@@ -26,9 +26,9 @@ FOUND, FAULTS, COSTS = "found:", "does not fit:", "cost on this machine, measure
 def inspect_command(
     *,
     path: Annotated[Path | None, typer.Option(help="Images to import, as for the data command.")] = None,
-    options: Annotated[ImportOptions, Without("skip_unreadable")],
+    options: Annotated[ImportOptions, ExcludedFields("skip_unreadable")],
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint to import, as for the model command.")] = None,
-    hints: Annotated[Fields, Given(ModelFields, "backbone")],
+    hints: Annotated[Fields, SelectedFields(ModelFields, "backbone")],
     tasks: Annotated[Path | None, typer.Option(help="Folder written by the tasks command.")] = None,
     model: Annotated[
         Path | None, typer.Option(help="Folder written by the train or model command; needs --tasks.")
@@ -41,7 +41,7 @@ def inspect_command(
 ) -> None:
     """Check inputs and estimate costs before long work starts.
 
-    Reports what the inputs hold, what does not fit, and what the work would cost on this machine.
+    Reports what the inputs contain, what does not fit, and what the work would cost on this machine.
     """
     from core.actions.inspect import Inspection, inspect_checkpoint_file, inspect_problem
     from core.actions.inspect_images import inspect_images

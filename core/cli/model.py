@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from core.cli.common import message, this_command
-from core.cli.options import Fields, Given, WorkspaceOption, with_settings
+from core.cli.options import Fields, SelectedFields, WorkspaceOption, with_settings
 from core.maml.settings import ModelFields
 from core.runtime.errors import UserError
 
@@ -25,9 +25,9 @@ def model_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
     tasks: Annotated[
-        Path | None, typer.Option(help="Folder written by the tasks command; gives --ways and --shape.")
+        Path | None, typer.Option(help="Folder written by the tasks command; sets --ways and --shape.")
     ] = None,
-    hints: Annotated[Fields, Given(ModelFields, *_HINTS, *_FURTHER)],
+    hints: Annotated[Fields, SelectedFields(ModelFields, *_HINTS, *_FURTHER)],
     allow: Annotated[
         str,
         typer.Option(help="Allow this package.module:factory to be imported on this machine; runs its code."),
@@ -35,8 +35,8 @@ def model_command(
 ) -> None:
     """Import a checkpoint that was trained elsewhere.
 
-    It can be one of learn2learn, or a state dict of your own network. Options that describe the model
-    are read from the checkpoint where it has them. --delta is 0 unless given.
+    The checkpoint can come from learn2learn, or be a state dict of your own network. Options that describe the model
+    are read from the checkpoint if it contains them. --delta defaults to 0.
     """
     from core.actions.import_model import import_model
     from core.checkpoints.factory import allow as allow_factory

@@ -1,13 +1,12 @@
 """Options of the commands: built from the declared settings, and those that several commands share.
 
 A command takes settings as whole objects (``settings: TaskSettings``), or as a mapping of only what the user gave
-(``given: Annotated[Fields, Given(ModelSpec, "backbone", ...)]``) where the defaults depend on something else;
+(``fields: Annotated[Fields, SelectedFields(ModelSpec, "backbone", ...)]``) where the defaults depend on something else;
 :func:`with_settings` turns such a parameter into one option per field.
 
-cyclopts and tyro build options from dataclasses too. They were not taken: both frame errors in boxes, while the last
-line of stderr has to be the message (jobs show it); tyro reorders options and exits 2 without a command; neither can
-offer the fields of a class as optional without a second declaration; and both would need an adapter for our names, or
-their imports in engine code, all the same.
+cyclopts and tyro also build options from dataclasses. Both frame errors in boxes, while jobs show the last line of
+stderr as the message; tyro reorders options and exits 2 without a command; neither can make all fields of a class
+optional without a second declaration.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ Fields = dict[str, Any]
 """Values of some fields of a settings class, by field."""
 
 
-class Given:
-    """An annotation: the values that the user gave for these fields of a settings class.
+class SelectedFields:
+    """An annotation of a mapping: the fields of a settings class that become options.
 
     Args:
         cls: The settings class.
-        fields: Its fields that become options; default: all.
-        with_defaults: Fields that were not given have the default of the class, which the help shows.
+        fields: The names of the fields. Default: all.
+        with_defaults: Fields that the user does not give have the default of the class; else they are left out.
     """
 
     def __init__(self, cls: Any, *fields: str, with_defaults: bool = False) -> None:
         self.cls, self.fields, self.with_defaults = cls, fields or tuple(declared(cls)), with_defaults
 
 
-class Without:
-    """An annotation of a settings object: fields that are no option here."""
+class ExcludedFields:
+    """An annotation of a settings object: the fields that do not become options."""
 
     def __init__(self, *fields: str) -> None:
         self.fields = fields
@@ -49,34 +48,34 @@ class Without:
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with its settings parameters replaced by one option per field.
 
-    The options stand where the parameter stands. Settings are checked as they are made, before the command runs.
+    The options take the position of the parameter. Settings are checked before the command runs.
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[Parameter] = []
-    makers: dict[str, Callable[[Fields], Any]] = {}
+    makers: dict[str, tuple[Callable[..., Any], list[Declared]]] = {}
     for name, parameter in signature(command).parameters.items():
         cls = hints[name]
         metadata: tuple[Any, ...] = getattr(cls, "__metadata__", ())
         if metadata:
             cls = get_args(cls)[0]
-        given = next((one for one in metadata if isinstance(one, Given)), None)
-        if given is not None:
-            fields = [declared(given.cls)[key] for key in given.fields]
+        selected = next((one for one in metadata if isinstance(one, SelectedFields)), None)
+        if selected is not None:
+            fields = [declared(selected.cls)[key] for key in selected.fields]
             parameters += [
-                _option(f"{name}_{one.name}", one, one.default if given.with_defaults else None) for one in fields
+                _option(f"{name}_{one.name}", one, one.default if selected.with_defaults else None) for one in fields
             ]
-            makers[name] = _collector(name, fields)
+            makers[name] = dict, fields
         elif hasattr(cls, "__dataclass_fields__"):
-            left_out = {key for one in metadata if isinstance(one, Without) for key in one.fields}
-            fields = [one for key, one in declared(cls).items() if one.option is not None and key not in left_out]
+            excluded = {key for one in metadata if isinstance(one, ExcludedFields) for key in one.fields}
+            fields = [one for key, one in declared(cls).items() if one.option is not None and key not in excluded]
             parameters += [_option(f"{name}_{one.name}", one, one.default) for one in fields]
-            makers[name] = _constructor(cls, _collector(name, fields))
+            makers[name] = cls, fields
         else:
             parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
 
     @wraps(command)
     def run(**values: Any) -> None:
-        made = {name: make(values) for name, make in makers.items()}
+        made = {name: make(**_collect(name, fields, values)) for name, (make, fields) in makers.items()}
         command(**made, **values)
 
     run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -85,25 +84,14 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _collector(prefix: str, fields: list[Declared]) -> Callable[[Fields], Fields]:
-    def collect(values: Fields) -> Fields:
-        """Take the values of these options out, those that were given, as values of the fields."""
-        found = {}
-        for one in fields:
-            value = values.pop(f"{prefix}_{one.name}")
-            if value is not None:
-                found[one.name] = _field_value(one, value)
-        return found
-
-    return collect
-
-
-def _constructor(cls: Any, collect: Callable[[Fields], Fields]) -> Callable[[Fields], Any]:
-    return lambda values: cls(**collect(values))
+def _collect(prefix: str, fields: list[Declared], values: Fields) -> Fields:
+    """Remove the options from ``values`` and return the fields that the user gave."""
+    given = [(one, values.pop(f"{prefix}_{one.name}")) for one in fields]
+    return {one.name: _field_value(one, value) for one, value in given if value is not None}
 
 
 def _field_value(one: Declared, value: Any) -> Any:
-    """Return the value of a field; text is checked here, as not every taker of a field checks it again."""
+    """Return the value of a field; parsed text is checked, as not every user of a field checks it again."""
     if one.setting.repeat:
         return tuple(value) or one.default
     if _is_text(one):
@@ -113,7 +101,7 @@ def _field_value(one: Declared, value: Any) -> Any:
 
 
 def _is_text(one: Declared) -> bool:
-    """Whether the option is read as text, and its value from that."""
+    """Return whether the option is text from which the value is parsed."""
     return (one.is_tuple and not one.setting.repeat) or bool(one.setting.words)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from core.cli.common import accuracy_text, announce_device, live_progress, message, open_workspace
-from core.cli.options import DEFAULT_WORKSPACE, Fields, Given, WorkspaceOption, with_settings
+from core.cli.options import DEFAULT_WORKSPACE, Fields, SelectedFields, WorkspaceOption, with_settings
 from core.influence.settings import Estimator, SolveSettings
 from core.maml.settings import Compute
 
@@ -37,9 +37,9 @@ def rank_command(
         str,
         typer.Option(help="Target: all, ids of held-out tasks separated by commas, or a query image as TASK/IMAGE."),
     ] = "all",
-    method: Annotated[Fields, Given(Estimator, "name", with_defaults=True)],
-    parts: Annotated[Fields, Given(Estimator, "gradient", "evaluation", "probes", "inner")],
-    solve: Annotated[Fields, Given(SolveSettings)],
+    method: Annotated[Fields, SelectedFields(Estimator, "name", with_defaults=True)],
+    parts: Annotated[Fields, SelectedFields(Estimator, "gradient", "evaluation", "probes", "inner")],
+    solve: Annotated[Fields, SelectedFields(SolveSettings)],
     compute: Compute,
 ) -> None:
     """Rank training tasks, instances and images by influence.

@@ -1,6 +1,6 @@
 """The reference of all commands and their options, as docs/commands.md holds it.
 
-``python -m core.cli.reference`` writes it anew; a test compares.
+``python -m core.cli.reference`` rewrites it; a test checks that it is up to date.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ FILE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
 _INTRODUCTION = f"""# Commands
 
 Everything the pages do can be done by commands: `{PROGRAM} COMMAND`, or `python -m core COMMAND`. Progress goes to
-stderr, paths of results to stdout. Exit codes: 0 done; 2 wrong input, explained on the last line of stderr; 130 or 143
-cancelled, with completed work saved; 1 anything else. `{PROGRAM} COMMAND --help` prints what is below.
+stderr, paths of results to stdout. Exit codes: 0 done; 2 invalid input, explained on the last line of stderr; 130 or
+143 cancelled, with completed work saved; 1 anything else. `{PROGRAM} COMMAND --help` prints the tables below.
 
 <!-- Written by `python -m core.cli.reference`; edit the declarations of the settings instead. -->
 """

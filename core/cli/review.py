@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from core.cli.common import announce_device, live_progress, open_workspace
 from core.cli.decisions import (
     REVIEWER,
-    ItemOption,
+    ItemOptions,
     JsonOption,
-    RoleOption,
-    TaskOption,
     cell,
-    class_names,
     comment_fields,
+    decision_formatter,
     entry_fields,
     item_text,
     log_state,
-    named_items,
     newest_queue_run,
     print_comment,
     print_json,
@@ -29,6 +26,7 @@ from core.cli.decisions import (
     row,
 )
 from core.cli.options import DEFAULT_WORKSPACE, ReasonOption, ReviewerOption, WorkspaceOption, metavar, with_settings
+from core.decisions.records import Verdict
 from core.maml.settings import Compute
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
@@ -37,10 +35,8 @@ if TYPE_CHECKING:
     from core.decisions.log import Decision
     from core.workspace.workspace import Workspace
 
-VERDICTS = ("keep", "remove", "relabel", "unsure", "clear")
-"""Those of :data:`core.decisions.records.Verdict`, which takes long to import."""
 ISSUE_VERDICTS = ("unsure", "remove", "relabel")
-"""Those of :data:`core.decisions.cleanlab.ISSUE_VERDICTS`."""
+"""Those of :data:`core.decisions.cleanlab.ISSUE_VERDICTS`, which takes long to import."""
 
 review = typer.Typer(
     help="Find label errors, decide on them, and export the decisions.", no_args_is_help=True, rich_markup_mode=None
@@ -79,16 +75,16 @@ def show(
 
 
 @review.command()
+@with_settings
 def decide(
-    verdict: Annotated[str, typer.Option("--as", help="The decision.", metavar=metavar(*VERDICTS))],
+    *,
+    verdict: Annotated[str, typer.Option("--as", help="The decision.", metavar=metavar(*get_args(Verdict)))],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    item: ItemOption = None,
-    task: TaskOption = "",
-    role: RoleOption = "",
+    named: ItemOptions,
     first: Annotated[int, typer.Option(min=0, help="Decide on this many first items of the newest queue instead.")] = 0,
     label: Annotated[
         str | None,
-        typer.Option(help="New class for --as relabel. Default with --first: what the queue suggests."),
+        typer.Option(help="New class for --as relabel. Default with --first: the suggestion of the queue."),
     ] = None,
     reason: ReasonOption = "",
     reviewer: ReviewerOption = REVIEWER,
@@ -97,7 +93,7 @@ def decide(
         typer.Option(min=0, max=1, help="For --task with --as relabel: least probability of a suggestion to accept."),
     ] = 0.5,
     seen: Annotated[
-        bool, typer.Option("--seen", help="Resolve conflicts: the decision is made knowing those of other reviewers.")
+        bool, typer.Option("--seen", help="Resolve conflicts: you have seen the decisions of the other reviewers.")
     ] = False,
 ) -> None:
     """Decide on images, an image in one task, a task, or the first items of the queue; print the decisions.
@@ -109,11 +105,11 @@ def decide(
     from core.decisions.log import Decision
     from core.review.suggestions import first_items, undecided
 
-    opened, items = open_workspace(workspace), named_items(item, task, role)
+    opened, items = open_workspace(workspace), named.items()
     if bool(first) == bool(items):
         raise UserError("There are no items to decide on.", "Give either --item or --task, or --first.")
-    if verdict == "relabel" and task and not item and label is None:
-        suggestions = suggestions_of_task(opened, newest_queue_run(opened), task, least_probability)
+    if verdict == "relabel" and named.task and not named.item and label is None:
+        suggestions = suggestions_of_task(opened, newest_queue_run(opened), named.task, least_probability)
         decisions = tuple(undecided(suggestions, opened.decisions.current()))
         if not decisions:
             print(f"nothing to relabel; {len(suggestions)} decided already")
@@ -140,14 +136,13 @@ def decide(
 
 
 def _submit(opened: Workspace, reviewer: str, decisions: tuple[Decision, ...], seen: bool) -> None:
-    """Append the decisions to the log as one group, and print them."""
     from core.decisions.log import Operation
 
     log = opened.decisions
     log.submit([Operation("decide", reviewer, "", decisions, log.version() if seen else None)])
-    words = class_names(opened)
+    describe = decision_formatter(opened)
     for decision in decisions:
-        row(item_text(decision.item), words(decision))
+        row(item_text(decision.item), describe(decision))
 
 
 @review.command()
@@ -168,40 +163,40 @@ def redo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, reviewer: ReviewerOptio
 def log(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = False) -> None:
     """Print the log of decisions, oldest first."""
     opened = open_workspace(workspace)
-    words, history = class_names(opened), opened.decisions.history()
+    describe, history = decision_formatter(opened), opened.decisions.history()
     if as_json:
-        print_json(entry_fields(entry, words) for entry in history)
+        print_json(entry_fields(entry, describe) for entry in history)
         return
     row("number", "time", "group", "undoes", "by", "reviewer", "item", "decision", "reason", "source")
     for entry in history:
         undoes = "" if entry.undoes is None else entry.undoes
-        people = cell(entry.by), cell(entry.reviewer)
-        why = cell(entry.reason), cell(entry.source)
-        row(entry.seq, entry.at, entry.group, undoes, *people, item_text(entry.item), words(entry), *why)
+        names = cell(entry.by), cell(entry.reviewer)
+        origin = cell(entry.reason), cell(entry.source)
+        row(entry.seq, entry.at, entry.group, undoes, *names, item_text(entry.item), describe(entry), *origin)
 
 
 @review.command()
 def conflicts(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """Print the conflicts: items that reviewers decided differently without seeing each other's decisions."""
     opened = open_workspace(workspace)
-    words = class_names(opened)
+    describe = decision_formatter(opened)
     for item, entries in opened.decisions.conflicts().items():
-        row(item_text(item), ", ".join(f"{cell(entry.reviewer)}: {words(entry)}" for entry in entries))
+        row(item_text(item), ", ".join(f"{cell(entry.reviewer)}: {describe(entry)}" for entry in entries))
 
 
 @review.command()
+@with_settings
 def comment(
+    *,
     text: Annotated[str, typer.Argument(help="The comment.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    item: ItemOption = None,
-    task: TaskOption = "",
-    role: RoleOption = "",
+    named: ItemOptions,
     reviewer: ReviewerOption = REVIEWER,
 ) -> None:
     """Comment on an image, an image in one task, or a task."""
     from core.decisions.checks import check_known
 
-    opened, items = open_workspace(workspace), named_items(item, task, role)
+    opened, items = open_workspace(workspace), named.items()
     if len(items) != 1:
         raise UserError("A comment needs exactly one item.", "Give one --item, or --task.")
     check_known(opened.project().tasks.train, items)
@@ -209,20 +204,20 @@ def comment(
 
 
 @review.command()
+@with_settings
 def comments(
+    *,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    item: ItemOption = None,
-    task: TaskOption = "",
-    role: RoleOption = "",
+    named: ItemOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Print the comments on an item, or all comments."""
-    log, items = open_workspace(workspace).decisions, named_items(item, task, role)
-    found = [comment for one in items for comment in log.comments(one)] if items else log.comments()
+    log, items = open_workspace(workspace).decisions, named.items()
+    selected = [comment for one in items for comment in log.comments(one)] if items else log.comments()
     if as_json:
-        print_json(comment_fields(comment) for comment in found)
+        print_json(comment_fields(comment) for comment in selected)
         return
-    for comment in found:
+    for comment in selected:
         print_comment(comment)
 
 
@@ -240,8 +235,8 @@ def snapshot(
 @review.command()
 def snapshots(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     """List the snapshots, oldest first."""
-    for found in open_workspace(workspace).decisions.snapshots():
-        print_snapshot(found)
+    for one in open_workspace(workspace).decisions.snapshots():
+        print_snapshot(one)
 
 
 @review.command()
@@ -252,10 +247,10 @@ def diff(
 ) -> None:
     """Print the differences between the decisions of two states."""
     opened = open_workspace(workspace)
-    decisions, words = opened.decisions, class_names(opened)
-    found = decisions.difference(log_state(decisions, before), log_state(decisions, after) if after else None)
-    for item, (old, new) in found.items():
-        row(item_text(item), words(old), words(new))
+    decisions, describe = opened.decisions, decision_formatter(opened)
+    changed = decisions.difference(log_state(decisions, before), log_state(decisions, after) if after else None)
+    for item, (old, new) in changed.items():
+        row(item_text(item), describe(old), describe(new))
 
 
 @review.command()
@@ -278,28 +273,28 @@ def agreement(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Print the agreement of two reviewers, and where they differ."""
-    from core.decisions.agreement import agreement as measured
+    from core.decisions.agreement import agreement as agreement_of
 
     opened = open_workspace(workspace)
-    found, words = measured(opened.decisions, one, two), class_names(opened)
-    print(f"items decided by both: {found.items}, in agreement: {found.equal:.1%}")
-    if found.kappa == found.kappa:
-        print(f"Cohen's kappa {found.kappa:.2f} [{found.low:.2f}, {found.high:.2f}]")
+    measured, describe = agreement_of(opened.decisions, one, two), decision_formatter(opened)
+    print(f"items decided by both: {measured.items}, in agreement: {measured.equal:.1%}")
+    if measured.kappa == measured.kappa:
+        print(f"Cohen's kappa {measured.kappa:.2f} [{measured.low:.2f}, {measured.high:.2f}]")
     else:
         print("Cohen's kappa is undefined, as both made the same decision on all items")
-    for first, second in found.differing:
-        row(item_text(first.item), f"{cell(one)}: {words(first)}", f"{cell(two)}: {words(second)}")
+    for first, second in measured.differing:
+        row(item_text(first.item), f"{cell(one)}: {describe(first)}", f"{cell(two)}: {describe(second)}")
 
 
 @review.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="Decisions, or a table of cleanlab, as csv, parquet or JSON.")],
+    file: Annotated[Path, typer.Argument(help="Table of decisions or of cleanlab, as csv, parquet or JSON.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_: Annotated[
         str,
         typer.Option(
             "--as",
-            help="Decision for each issue of cleanlab; unsure means to look at.",
+            help="Decision for each issue of cleanlab; unsure marks it for review.",
             metavar=metavar(*ISSUE_VERDICTS),
         ),
     ] = "unsure",
@@ -311,7 +306,7 @@ def import_(
         bool, typer.Option("--dry-run", help="Report what would be imported, and import nothing.")
     ] = False,
 ) -> None:
-    """Import decisions from a file, all or none; report what is new and what is known."""
+    """Import decisions from a file, all or none; report how many are new and how many exist already."""
     from core.actions.import_decisions import import_decisions, plan_import
 
     act = plan_import if dry_run else import_decisions

@@ -10,7 +10,7 @@ import typer
 from core.cli.common import accuracy_text, announce_device, live_progress, message, this_command
 from core.cli.inspect import print_report
 from core.cli.model import backbone_fields
-from core.cli.options import Fields, Given, with_settings
+from core.cli.options import Fields, SelectedFields, with_settings
 from core.maml.settings import Compute, ModelFields, TrainSettings
 from core.runtime.distributed import single_process
 
@@ -23,10 +23,13 @@ def train(
     *,
     tasks: Annotated[Path, typer.Option(help="Folder written by the tasks command.")],
     out: Annotated[Path, typer.Option(help="Folder to write; an interrupted training in it is resumed.")],
-    model: Annotated[Fields, Given(ModelFields, "algorithm", "backbone", with_defaults=True)],
-    network: Annotated[Fields, Given(ModelFields, "filters", "blocks", "pooling", "hidden", "shrink", "activation")],
+    model: Annotated[Fields, SelectedFields(ModelFields, "algorithm", "backbone", with_defaults=True)],
+    network: Annotated[
+        Fields, SelectedFields(ModelFields, "filters", "blocks", "pooling", "hidden", "shrink", "activation")
+    ],
     adaptation: Annotated[
-        Fields, Given(ModelFields, "steps", "rate", "proximity", "inner_tolerance", "delta", with_defaults=True)
+        Fields,
+        SelectedFields(ModelFields, "steps", "rate", "proximity", "inner_tolerance", "delta", with_defaults=True),
     ],
     settings: TrainSettings,
     dry_run: Annotated[

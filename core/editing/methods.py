@@ -1,5 +1,7 @@
 """The methods that edit a model, one function each: the edited parameters, figures about them, and their cost.
 
+:func:`edit_model` applies any of them and measures the edited model.
+
 From the cheapest to the one that the others approximate:
 
 - ``linear``: lambda minus the influence functions of what changes; an **estimate** of what retraining gives.
@@ -20,10 +22,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
+import torch
 
+from core.checkpoints.model import Model
 from core.editing.linear import change_gradient, row_change, touched_tasks
 from core.editing.newton import newton_edit
-from core.editing.settings import NewtonSettings
+from core.editing.retraining import require_training_settings, training_settings
+from core.editing.settings import CONTROLS, EDIT_METHODS, NewtonSettings
 from core.editing.steps import StepSettings, select_snapshot, single_task_finetune
 from core.influence.methods import SolveSettings
 from core.influence.solve import Solver
@@ -31,18 +36,21 @@ from core.influence.targets import target_gradient
 from core.maml.backbone import Params
 from core.maml.cost import Cost, training_cost
 from core.maml.episodes import Episodes
-from core.maml.evaluation import Evaluation, Interval
+from core.maml.evaluation import Evaluation, Interval, evaluate
 from core.maml.loaded import Loaded
 from core.maml.settings import TrainSettings
 from core.maml.storage import ResultStore, ResultWriter
 from core.maml.training import stationarity, train
 from core.maml.vectors import flatten, unflatten
+from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 
 SOLVE = SolveSettings(curvature_tasks=32, damping=0.1)
 """Default solve of the linear edit. Its step is far longer than the removal of one item that a ranking scores; with the
 damping of a ranking it overshoots (docs/method.md)."""
+MethodSettings = SolveSettings | NewtonSettings | StepSettings | TrainSettings | None
+"""Settings of an edit method; None for ``retrain``, which repeats the training of the model."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,70 @@ def retrain(
     return EditedModel(params, figures, training_cost(settings, len(episodes)))
 
 
-def measured_figures(
+def applied_changes(method: str, changes: Changes) -> Changes:
+    """Return the changes that a method applies: none for a control.
+
+    Raises:
+        UserError: the method is unknown, or there are no changes and it is not a control.
+    """
+    if method not in EDIT_METHODS:
+        raise UserError(f"Unknown edit method {method!r}.", f"Use one of {', '.join(EDIT_METHODS)}.")
+    if method in CONTROLS:
+        return Changes()
+    if not len(changes):
+        raise UserError("There are no changes.", "Remove or relabel tasks or images first.")
+    return changes
+
+
+def edit_model(
+    method: str,
+    settings: MethodSettings,
+    loaded: Loaded,
+    model: Model,
+    changes: Changes,
+    before: pd.DataFrame,
+    writer: ResultWriter,
+    progress: Progress,
+    store: ResultStore | None = None,
+    snapshots: Sequence[Params] = (),
+) -> tuple[Model, Evaluation, dict[str, Any]]:
+    """Edit a model; return it with its evaluation on the held-out tasks and the figures of the edit.
+
+    Args:
+        loaded: ``model`` and its tasks on a device.
+        changes: Those of :func:`applied_changes`.
+        before: Accuracy and loss per held-out task of the unedited model.
+        store, snapshots: As for :func:`linear` and :func:`steps`.
+
+    Raises:
+        UserError: no task would remain, the edit failed, or the model is to be retrained and its metadata does not say
+            how it was trained.
+    """
+    remaining = cleaned(loaded.tasks, changes)  # raises before long work if no task would remain
+    match settings:
+        case SolveSettings():
+            edited = linear(loaded, changes, settings, writer, progress, store)
+        case NewtonSettings():
+            edited = newton(loaded, changes, settings, writer, progress)
+        case StepSettings():
+            edited = steps(loaded, changes, settings, snapshots, writer, progress)
+        case TrainSettings():
+            edited = finetune(loaded, changes, settings, writer, progress)
+        case None:
+            training = require_training_settings(model)
+            initial = model.spec.init(training.seed, torch.float64)
+            edited = retrain(loaded, changes, training, initial, writer, progress)
+    progress.stage("held-out tasks", len(loaded.heldout))
+    result = evaluate(loaded.model, edited.params, loaded.heldout, progress.advance)
+    whole = training_settings(model)
+    figures = edited.figures | {"way": method, "removed": changes.removed, "relabelled": changes.relabelled}
+    figures |= _measured_figures(edited, result, before, training_cost(whole, len(remaining)) if whole else None)
+    params = {name: value.cpu().float() for name, value in edited.params.items()}
+    metadata = {"edited_from": model.hash, "removal": changes.hash, "figures": figures}
+    return Model(model.spec, params, metadata), result, figures
+
+
+def _measured_figures(
     edited: EditedModel, result: Evaluation, before: pd.DataFrame, retraining_cost: float | None
 ) -> dict[str, Any]:
     """Return the cost of an edit, and its accuracy and loss with their changes, paired by held-out task.

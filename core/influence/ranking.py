@@ -22,7 +22,7 @@ from core.maml.training import Snapshot
 from core.runtime.progress import Progress
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """Scores by level and a report on how they were computed.
 

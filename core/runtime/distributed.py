@@ -7,7 +7,7 @@ ones and prints. Every machine needs the images, the tasks and the model, and no
 
 What keeps them in step: work that may fail on one process runs inside :meth:`World.sync_errors`, or on rank 0 for all
 (:meth:`World.on_rank_zero`). Every exchange first checks whether any process failed, so an error on one is raised on
-all of them at the same place, and none waits for a process that is gone.
+all of them at the same place, and none waits for a process that has exited.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CollectiveError(UserError):
 
 
 class PeerLostError(Exception):
-    """Another process is gone; finished steps are stored and reused by the next attempt."""
+    """Another process has exited; finished steps are stored and reused by the next attempt."""
 
 
 class World:
@@ -141,47 +141,40 @@ class Processes(World):
     """A group of several processes; objects travel over gloo, tensors over the backend of their device."""
 
     def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+        import torch
+        import torch.distributed
+
+        self.rank, self.size, self._torch = rank, size, torch
 
     def agree(self, error: UserError | None) -> None:
         """Raise on every process if any of them has an error."""
-        import torch
-        import torch.distributed as dist
-
-        failed = torch.tensor([error is not None], dtype=torch.int32)
+        failed = self._torch.tensor([error is not None], dtype=self._torch.int32)
         with _collective_errors():
-            dist.all_reduce(failed)
+            self._torch.distributed.all_reduce(failed)
         if failed.item():
             messages = self.gather(None if error is None else (error.what, error.fix))
             raise CollectiveError(*next(message for message in messages if message)) from error
 
     def sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Return the sums over processes, reduced in one exchange."""
-        import torch
-        import torch.distributed as dist
-
-        whole = torch.cat([part.reshape(-1) for part in parts])
+        whole = self._torch.cat([part.reshape(-1) for part in parts])
         with _collective_errors():
-            dist.all_reduce(whole)
+            self._torch.distributed.all_reduce(whole)
         sums = whole.split([part.numel() for part in parts])
         return [total.reshape(part.shape) for total, part in zip(sums, parts, strict=True)]
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes, ordered by rank."""
-        import torch.distributed as dist
-
         values: list[Any] = [None] * self.size
         with _collective_errors():
-            dist.all_gather_object(values, value)
+            self._torch.distributed.all_gather_object(values, value)
         return values
 
     def broadcast(self, value: T, source: int = 0) -> T:
         """Return the value of process ``source`` on every process."""
-        import torch.distributed as dist
-
         values = [value]
         with _collective_errors():
-            dist.broadcast_object_list(values, source)
+            self._torch.distributed.broadcast_object_list(values, source)
         return values[0]
 
 
@@ -259,13 +252,13 @@ def joined() -> Iterator[World]:
         yield world()
     finally:
         _WORLD.reset(token)
-    dist.destroy_process_group()  # not after an error, when the other processes may be gone
+    dist.destroy_process_group()  # not after an error, when the other processes may have exited
 
 
 def _attempt(store: Store, rank: int, size: int) -> str:
     """Return a name for this attempt that all its processes agree on.
 
-    When ``torchrun`` restarts processes it keeps its store, with the addresses of those that are gone. So rank 0
+    When ``torchrun`` restarts processes it keeps its store, with the addresses of those that have exited. So rank 0
     publishes a name, and each other process accepts it once rank 0 has acknowledged the token posted under it.
     """
     token = secrets.token_hex(8)
@@ -289,4 +282,4 @@ def _collective_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLostError(f"Another process of this job is gone ({error}).") from error
+        raise PeerLostError(f"Another process of this job has exited ({error}).") from error

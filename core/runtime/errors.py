@@ -1,4 +1,4 @@
-"""Exceptions whose text is meant for the person at the screen."""
+"""Exceptions whose text is shown to the user."""
 
 from __future__ import annotations
 

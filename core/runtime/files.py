@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path, ours: Container[str]) -> Iterator[Path]:
+def replacing_folder(path: Path, replaced_names: Container[str]) -> Iterator[Path]:
     """Yield a new folder beside ``path`` that replaces ``path`` on success, whether or not it exists already.
 
     Args:
         path: The folder.
-        ours: Names of the files that a folder of this kind may have; all other files of the old folder are kept.
+        replaced_names: Names that a folder of this kind may have; all other files of the old folder are kept.
 
     Raises:
         TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
@@ -105,23 +106,23 @@ def replacing_folder(path: Path, ours: Container[str]) -> Iterator[Path]:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         mark = secrets.token_hex(6)
-        made, old = path.parent / f".{path.name}.{mark}", path.parent / f".{path.name}.{mark}.old"
+        new, old = path.parent / f".{path.name}.{mark}", path.parent / f".{path.name}.{mark}.old"
         try:
-            made.mkdir()
-            yield made
+            new.mkdir()
+            yield new
             if path.exists():
                 path.rename(old)  # two folders cannot be swapped atomically; this way one of them is always complete
             try:
-                made.rename(path)
+                new.rename(path)
             except OSError:
                 if old.exists():
                     old.rename(path)
                 raise
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
         if old.exists():
             for other in old.iterdir():
-                if other.name not in ours:
+                if other.name not in replaced_names:
                     other.rename(path / other.name)
             shutil.rmtree(old, ignore_errors=True)
 
@@ -150,7 +151,28 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     except (ValueError, RecursionError) as error:  # the latter for very deep nesting
-        raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or make it again.") from error
+        raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or create it again.") from error
+
+
+def read_json_cached(path: Path) -> Any:
+    """Return what :func:`read_json` returns, parsed only once until the file changes.
+
+    Callers share the object and must not modify it. All writers replace files as a whole (:func:`replacing`), so new
+    content has a new inode.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        state = path.stat()
+    except OSError:
+        return read_json(path)  # raises the error
+    return _read_json_version(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=8192)
+def _read_json_version(path: Path, version: tuple[int, int, int]) -> Any:
+    return read_json(path)
 
 
 def content_hash(*parts: Any) -> str:

@@ -91,7 +91,7 @@ class LiveProgress(Progress):
 
 
 def format_duration(seconds: float) -> str:
-    """Format seconds for people, for example ``75.0 -> '1 min 15 s'``."""
+    """Format a duration, for example ``75.0 -> '1 min 15 s'``."""
     if seconds < 1:
         return "1 s"
     if seconds < 60:

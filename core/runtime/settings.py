@@ -9,7 +9,7 @@ arguments of a job (:func:`arguments_of`), the reference in docs/commands.md, an
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -29,17 +29,16 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A declaration of one setting: what people are told about it.
+    """A declaration of one setting: its help, label, option and choices.
 
     Attributes:
         help: A sentence for ``--help``, the tooltip of the widget and the docs.
         label: Name of the widget; default: the name of the field in words.
-        option: Name of the option without dashes; default: the name of the field with hyphens. None: the setting is
-            not an option, as it follows from others.
-        choices: All values that there are, or all elements of a tuple. None: those of a ``Literal`` type, or an open
-            set; empty: an open set.
-        words: Values that have a name on the command line, as ``none`` for an empty tuple.
-        repeat: A tuple is given by repeating the option, not as one value with commas.
+        option: Name of the option without dashes; default: the name of the field with hyphens. None: not an option, as
+            the value follows from other settings.
+        choices: All allowed values, or elements of a tuple. None: those of a ``Literal`` type; empty: any value.
+        words: Values by their names on the command line, such as ``none`` for an empty tuple.
+        repeat: Whether a tuple is given by repeating the option, instead of one value with commas.
     """
 
     help: str
@@ -51,7 +50,7 @@ class Setting:
 
 
 class SettingError(UserError):
-    """A value that a setting does not allow; ``name`` is that of the option."""
+    """An error about a value that a setting does not allow; ``name`` is the name of the option."""
 
     def __init__(self, name: str, what: str, fix: str) -> None:
         super().__init__(what, fix)
@@ -64,10 +63,10 @@ class Declared:
 
     Attributes:
         kind: Type of the value without ``None``: ``int``, ``float``, ``str``, ``bool``, ``Path``, or of the elements.
-        is_tuple: The value is a tuple of them.
-        length: Of that tuple, where it is fixed.
-        optional: ``None`` is allowed.
-        default: ``MISSING`` where there is none.
+        is_tuple: Whether the value is a tuple.
+        length: The length of the tuple, if it is fixed.
+        optional: Whether ``None`` is allowed.
+        default: ``MISSING`` if there is none.
         bounds: Markers of ``annotated_types``.
     """
 
@@ -83,7 +82,7 @@ class Declared:
 
     @property
     def option(self) -> str | None:
-        """The option without dashes, None where the setting is none."""
+        """Return the name of the option without dashes; None if the setting is not an option."""
         return self.name.replace("_", "-") if self.setting.option == "" else self.setting.option
 
     @property
@@ -93,16 +92,16 @@ class Declared:
 
     @property
     def minimum(self) -> Any:
-        """The smallest value; None where there is none, as above an exclusive bound."""
+        """Return the smallest value; None if there is none, for example because the bound is exclusive."""
         return next((one.ge for one in self.bounds if isinstance(one, Ge)), None)
 
     @property
     def maximum(self) -> Any:
-        """The largest value; None where there is none."""
+        """Return the largest value; None if there is none."""
         return next((one.le for one in self.bounds if isinstance(one, Le)), None)
 
     def parse(self, text: str) -> Any:
-        """Read a value that is given as text: a tuple, or a word that stands for a value.
+        """Parse the text of a value: of a tuple, or a word that names a value.
 
         Raises:
             SettingError: it is not a value of this type.
@@ -157,7 +156,7 @@ def _number_or_text(value: Any) -> str:
 def declared(cls: Any) -> dict[str, Declared]:
     """Return the settings of a class by field, in their order; fields without a :class:`Setting` are left out."""
     hints = get_type_hints(cls, include_extras=True)
-    found = {}
+    settings = {}
     for name, default in _defaults(cls).items():
         hint = hints[name]
         metadata = hint.__metadata__ if get_origin(hint) is Annotated else ()
@@ -170,8 +169,8 @@ def declared(cls: Any) -> dict[str, Declared]:
             metadata = (*metadata, *of_elements)
         bounds = tuple(one for one in metadata if isinstance(one, Ge | Gt | Le | Lt))
         choices = literal if setting.choices is None else setting.choices
-        found[name] = Declared(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
-    return found
+        settings[name] = Declared(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
+    return settings
 
 
 def _defaults(cls: Any) -> dict[str, Any]:
@@ -181,7 +180,7 @@ def _defaults(cls: Any) -> dict[str, Any]:
 
 
 def _shape(hint: Any) -> tuple[type, bool, int | None, bool, tuple[Any, ...]]:
-    """Type of a value or element, whether it is a tuple and how long, whether None is allowed, values of a literal."""
+    """Return the type of a value or element, is_tuple, the length of the tuple, optional, and the literal values."""
     optional = False
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
@@ -204,19 +203,20 @@ def check_settings(settings: Any) -> None:
         one.check(getattr(settings, name))
 
 
-def arguments_of(settings: Any, *, always: Iterable[str] = (), without: Iterable[str] = ()) -> list[str]:
+def arguments_of(settings: Any, *, always: Container[str] = (), without: Container[str] = ()) -> list[str]:
     """Return the options of the command line that give these settings: those that differ from the defaults.
 
     Args:
         always: Fields to give even if they have their default.
         without: Fields to leave out.
     """
-    known = declared(settings.__class__)
-    values = {name: getattr(settings, name) for name in known if name not in set(without)}
-    return arguments(type(settings), values, always=always)
+    cls = type(settings)
+    return arguments(
+        cls, {name: getattr(settings, name) for name in declared(cls) if name not in without}, always=always
+    )
 
 
-def arguments(cls: Any, values: Mapping[str, Any], *, always: Iterable[str] = ()) -> list[str]:
+def arguments(cls: Any, values: Mapping[str, Any], *, always: Container[str] = ()) -> list[str]:
     """Return the options for some fields of a class, without those that have its default.
 
     A flag that is on by default is switched off by ``--no-NAME``.

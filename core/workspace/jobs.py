@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.runtime.errors import UserError
-from core.runtime.files import read_json, write_json, write_text_atomically
-from core.runtime.json_cache import read_json_cached
+from core.runtime.files import read_json, read_json_cached, write_json, write_text_atomically
 from core.runtime.progress import PROGRESS_FILE_VARIABLE, ProgressState
 from core.workspace.runner import CANCEL, DESCRIPTION, EXIT, GRACE_SECONDS, PID
 
@@ -51,7 +50,7 @@ class Job:
     folder: Path
 
     def status(self) -> Status:
-        """Return its state; ``lost`` if its processes are gone without an exit code (killed, or a restart)."""
+        """Return its state; ``lost`` if its processes ended without an exit code (killed, or a restart)."""
         is_alive = self._is_alive()  # read first: once it is False, there is an exit code or there never will be
         code = self._exit_code()
         if code is not None:
@@ -89,7 +88,7 @@ class Job:
                 message.clear()
             elif line.strip():
                 message.append(line)
-        # Of a traceback, only the last line is meant for people; the lines before it are indented.
+        # Of a traceback, only the last line is meant for users; the lines before it are indented.
         indented = [number for number, line in enumerate(message) if line.startswith("  ")]
         message = message[indented[-1] + 1 :] if indented else message
         return "\n".join(message) or f"The job ended with code {code} and gave no reason."
@@ -207,7 +206,6 @@ class Jobs:
 
     @contextmanager
     def _start_lock(self) -> Iterator[None]:
-        """Hold a lock that one thread of one process has at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".start.lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Run the command of one job and record how it ended, even if the process that started it is gone.
+"""Run the command of one job and record how it ended, even if the process that started it has ended.
 
 ``python -m core.workspace.runner <job folder>``, started by :mod:`core.workspace.jobs` as the leader of its own
 process group. Its standard input, which the command inherits, is the job's lock file, so the lock is held as long
@@ -49,7 +49,7 @@ def run(folder: Path) -> None:
             code = 127
     signal.alarm(0)
     _write(folder / EXIT, json.dumps({"code": code if code >= 0 else 128 - code}))
-    if stopped:  # the command is gone, but its child processes may not be
+    if stopped:  # the command has ended, but its child processes may not have
         os.killpg(0, signal.SIGKILL)
 
 

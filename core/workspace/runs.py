@@ -29,8 +29,7 @@ from core import __version__
 from core.runtime.clock import timestamp
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
-from core.runtime.files import content_hash, replacing, write_json
-from core.runtime.json_cache import read_json_cached
+from core.runtime.files import content_hash, read_json_cached, replacing, write_json
 
 MEMORY = "memory"
 
@@ -65,7 +64,7 @@ class Run:
             return pd.read_parquet(self.folder / name)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{self.folder / name} cannot be read: {error}.", "Delete the run and do it again."
+                f"{self.folder / name} cannot be read: {error}.", "Delete the run and compute it again."
             ) from error
 
     @property
@@ -86,53 +85,47 @@ class Run:
 
 @dataclass(frozen=True)
 class StepCache:
-    """A store of the parts of one step, where an interrupted attempt left them."""
+    """A folder of arrays by key, which an interrupted attempt leaves for the next one."""
 
     folder: Path
 
     def get(self, key: str) -> list[np.ndarray] | None:
         """Return the arrays stored under ``key``, or ``None``."""
-        return _read(self.folder / f"{key}.npz")
+        path = self.folder / f"{key}.npz"
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return [arrays[name] for name in arrays.files]
+        except (OSError, ValueError, EOFError, BadZipFile):
+            path.unlink()  # truncated by a power failure: computed again
+            return None
 
     def put(self, key: str, arrays: list[np.ndarray]) -> None:
         """Store arrays under ``key``."""
-        _write(self.folder / f"{key}.npz", arrays)
-
-
-def _read(path: Path) -> list[np.ndarray] | None:
-    if not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [arrays[name] for name in arrays.files]
-    except (OSError, ValueError, EOFError, BadZipFile):
-        path.unlink()  # truncated by a power failure: computed again
-        return None
-
-
-def _write(path: Path, arrays: list[np.ndarray]) -> None:
-    with replacing(path, durable=False) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, *arrays)
+        with replacing(self.folder / f"{key}.npz", durable=False) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, *arrays)
 
 
 class RunWriter:
     """A writer of a run that is being computed."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._steps, self.seconds = folder, 0, {}
+        self.folder, self._steps = folder, 0
+        self.seconds: dict[str, float] = {}
 
     def save_step(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
         """Compute and store one step, or return what an earlier, interrupted attempt stored.
 
         Steps are identified by their order, so every attempt must request the same steps in the same order.
         """
-        path, group = self.folder / MEMORY / f"{self._steps:06d}.npz", world()
+        steps, key, group = StepCache(self.folder / MEMORY), f"{self._steps:06d}", world()
         self._steps += 1
-        stored = group.on_rank_zero(lambda: _read(path))
+        stored = group.on_rank_zero(lambda: steps.get(key))
         if stored is not None:
             return stored
         computed = [np.asarray(value) for value in compute()]
-        group.on_rank_zero(lambda: _write(path, computed))
+        group.on_rank_zero(lambda: steps.put(key, computed))
         return computed
 
     def memory(self) -> StepCache:
@@ -171,8 +164,6 @@ class RunWriter:
 
         self.write(write)
 
-    seconds: dict[str, float]
-
 
 class Runs:
     """A collection of the runs of a workspace.
@@ -189,10 +180,11 @@ class Runs:
         folder = self.folder / self._name(kind, key)
         return Run(folder) if folder.is_dir() else None
 
-    def all(self, kind: str) -> list[Run]:
-        """Return the finished runs of a kind, newest first."""
-        found = [Run(folder) for folder in self.folder.glob(f"{kind}-*") if (folder / "provenance.json").exists()]
-        return sorted((run for run in found if run.kind == kind), key=lambda run: run.finished, reverse=True)
+    def all(self, kind: str, key: Mapping[str, Any] | None = None) -> list[Run]:
+        """Return the finished runs of a kind whose cache keys have all the entries of ``key``, newest first."""
+        folders = [folder for folder in self.folder.glob(f"{kind}-*") if (folder / "provenance.json").exists()]
+        runs = [run for run in map(Run, folders) if run.kind == kind and (not key or key.items() <= run.config.items())]
+        return sorted(runs, key=lambda run: run.finished, reverse=True)
 
     def get(self, run_id: str) -> Run:
         """Return the finished run of that id.
@@ -202,7 +194,7 @@ class Runs:
         """
         folder = self.folder / run_id
         if not run_id or Path(run_id).name != run_id or run_id.startswith(".") or not folder.is_dir():
-            raise UserError(f"There is no run {run_id!r} in this workspace.", "See the ids in its folder runs.")
+            raise UserError(f"There is no run {run_id!r} in this workspace.", "Use the name of a folder in runs/.")
         return Run(folder)
 
     def collect_distributed(self, ids: Sequence[str]) -> list[Run]:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
-from core.runtime.files import disk_errors, write_json
-from core.runtime.json_cache import read_json_cached
+from core.runtime.files import disk_errors, read_json_cached, write_json
 from core.tasks.changes import Changes
 
 FORMAT = 1
@@ -43,7 +42,7 @@ class Sets:
         self.folder = folder
 
     def save(self, name: str, changes: Changes, *, who: str = "", note: str = "") -> NamedSet:
-        """Save ``changes`` under ``name``; an existing set with the same changes stays as it is.
+        """Save ``changes`` under ``name``; an existing set with the same changes is unchanged.
 
         Raises:
             UserError: the name is invalid or used for other changes, or there are no changes.

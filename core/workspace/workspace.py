@@ -23,16 +23,19 @@ from typing import Any
 from core.checkpoints.model import TRAJECTORY, Model, load_model, load_trajectory
 from core.data import ImageSet
 from core.decisions.log import DecisionLog
+from core.influence.basis import ENGINE_VERSION
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, home, library, read_json, write_json
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.jobs import Jobs
-from core.workspace.runs import Runs
+from core.workspace.runs import Run, Runs
 from core.workspace.whatif_sets import Sets
 
 FORMAT = 1
+RANKING_KIND = "rank"
+"""The kind of the runs that hold a ranking."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +171,20 @@ def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
         )
 
 
+def runs_of_problem(workspace: Workspace, project: Project, kind: str) -> list[Run]:
+    """Return the runs of a kind that the present engine computed for the workspace's present problem, newest first.
+
+    Args:
+        project: The result of ``workspace.project()``.
+    """
+    return workspace.runs.all(kind, {**project.hashes, "engine": ENGINE_VERSION})
+
+
+def newest_ranking(workspace: Workspace, project: Project) -> Run | None:
+    """Return the newest ranking of the workspace's present problem, or None."""
+    return next(iter(runs_of_problem(workspace, project, RANKING_KIND)), None)
+
+
 def library_jobs() -> Jobs:
     """Return the jobs that belong to no workspace: importing images, drawing tasks, training a first model."""
     return Jobs(library() / "jobs")
@@ -191,17 +208,14 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
     """
     if folder.resolve() == library().resolve():
         raise UserError(f"A workspace cannot be called {folder.name!r}.", "Choose another name.")
-    read, loaded = read_folder(tasks), load_model(model)
-    check_fit(read.images(), read, loaded)
+    task_folder, loaded_model = read_folder(tasks), load_model(model)
+    images = task_folder.images()
+    check_fit(images, task_folder, loaded_model)
     if (folder / "workspace.json").exists():
         workspace = Workspace(folder)
-        have = workspace.project()
-        if (have.tasks.train.hash, have.tasks.heldout.hash, have.model.hash) != (
-            read.train.hash,
-            read.heldout.hash,
-            loaded.hash,
-        ):
-            raise UserError(f"{folder} already is a workspace of another problem.", "Choose another name.")
+        wanted, existing = Project(images, task_folder, loaded_model).hashes, workspace.project().hashes
+        if any(wanted[name] != existing[name] for name in ("tasks", "heldout", "model")):
+            raise UserError(f"{folder} is already a workspace of another problem.", "Choose another name.")
         return workspace
     try:
         with disk_errors(folder):
@@ -209,10 +223,10 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
                 shutil.copytree(
                     source, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.*", ".*")
                 )
-    except shutil.Error as error:  # a list of what could not be copied, without an error number
+    except shutil.Error as error:  # lists the files that could not be copied, without an error number
         *_, why = error.args[0][0]
         raise UserError(
-            f"The workspace {folder} could not be made: {why}.", "Free some space and try again."
+            f"The workspace {folder} could not be created: {why}.", "Free some space and try again."
         ) from error
     write_json(folder / "workspace.json", {"format": FORMAT, **(about or {})})
     return Workspace(folder)

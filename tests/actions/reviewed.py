@@ -1,4 +1,4 @@
-"""A small workspace to decide in."""
+"""A small workspace for tests of reviews."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from core.workspace.workspace import Workspace, create
 
 
 def small_workspace(folder: Path, count: int = 5, heldout: int = 3) -> Workspace:
-    """3-way tasks of one support and two query digits a class, and an untrained model."""
+    """Return a workspace of 3-way tasks with one support and two query images per class, and an untrained model."""
     write_folder(generate(TaskSettings(ways=3, shots=1, queries=2, count=count, heldout=heldout)), folder / "tasks")
     spec = ModelSpec(ways=3, filters=2)
     save_model(Model(spec, spec.init(0, torch.float64), {"command": "by hand"}), folder / "model")
@@ -33,6 +33,6 @@ def some_items(workspace: Workspace) -> dict[str, list[Item]]:
     }
 
 
-def queue_question(workspace: Workspace) -> dict[str, Any]:
-    """Enough of the question of a queue for it to be found again."""
+def queue_key(workspace: Workspace) -> dict[str, Any]:
+    """Return the part of the cache key by which the newest queue is found."""
     return {**workspace.project().hashes, "engine": ENGINE_VERSION, "version": VERSION}

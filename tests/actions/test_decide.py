@@ -1,4 +1,4 @@
-"""Decisions by the names of things: on tasks, images and instances, and those that a queue suggests."""
+"""Decisions on tasks, images and instances by their ids, and those that a queue suggests."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def decided(workspace: Workspace) -> Workspace:
 
 def a_queue(workspace: Workspace, rows: list[dict]) -> Run:
     table = pd.DataFrame({"rank": range(len(rows)), **pd.DataFrame(rows)})[::-1]
-    question = {"rows": rows}
-    return workspace.runs.get_or_compute("queue", question, lambda work: work.write_table("items.parquet", table))
+    key = {"rows": rows}
+    return workspace.runs.get_or_compute("queue", key, lambda work: work.write_table("items.parquet", table))
 
 
 def test_marking_by_ids_is_one_group(decided: Workspace) -> None:
@@ -73,7 +73,7 @@ def test_relabelling_is_by_the_name_of_the_class(decided: Workspace) -> None:
         mark(decided, tasks=[row["task_id"]], verdict="relabel", label=names[5])
 
 
-def test_what_is_not_in_the_tasks_is_refused(decided: Workspace) -> None:
+def test_unknown_items_are_refused(decided: Workspace) -> None:
     rows = decided.project().tasks.train.rows
     row = rows.iloc[0]
     other = "query" if row["role"] == "support" else "support"

@@ -1,4 +1,4 @@
-"""Decisions in and out: every bad row named, nothing half written, and what goes out comes in again the same."""
+"""Import and export of decisions: errors name the row, nothing is written in part, and exports import unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from core.decisions.table import VERDICTS, escape_formulas, unescape_formulas
 from core.runtime.errors import UserError
 from core.runtime.files import read_json, replacing_folder
 from core.workspace.workspace import Workspace
-from tests.actions.reviewed import queue_question, small_workspace, some_items
+from tests.actions.reviewed import queue_key, small_workspace, some_items
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 class Logged(Workspace):
-    """The same problem, read once, with a log of its own."""
+    """A workspace of a problem in memory, with a separate log."""
 
     def __init__(self, problem: Workspace, log: Path) -> None:
         super().__init__(problem.folder)
@@ -62,13 +62,13 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def said(log: DecisionLog) -> dict[Item, tuple[Any, ...]]:
+def logged(log: DecisionLog) -> dict[Item, tuple[Any, ...]]:
     return {i: (*e.outcome, e.reason, e.reviewer, e.source) for i, e in log.current().items()}
 
 
-class TestIn:
+class TestImport:
     @pytest.mark.parametrize("ending", FORMATS)
-    def test_every_kind_of_row(
+    def test_every_kind_of_row_is_imported(
         self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path, ending: str
     ) -> None:
         task, image, instance = items["task"][0], items["image"][0], items["instance"][1]
@@ -83,19 +83,19 @@ class TestIn:
                 "image_id": instance.image_id,
                 "verdict": "unsure",
             },
-            {"image_id": items["image"][1].image_id, "comment": "only said"},
+            {"image_id": items["image"][1].image_id, "comment": "only a comment"},
         ]
         columns = dict.fromkeys(name for row in rows for name in row)
         path = write(tmp_path / f"some.{ending}", [{name: row.get(name, "") for name in columns} for row in rows])
         made = import_decisions(workspace, path, reviewer="bob")
-        assert said(workspace.decisions) == {
+        assert logged(workspace.decisions) == {
             task: ("remove", None, "=odd", "ann", f"import:some.{ending}"),
             image: ("relabel", 4, "", "bob", f"import:some.{ending}"),
             instance: ("unsure", None, "", "bob", f"import:some.{ending}"),
         }
         assert [(c.item.image_id, c.reviewer, c.text) for c in workspace.decisions.comments()] == [
             (image.image_id, "bob", "look"),
-            (items["image"][1].image_id, "bob", "only said"),
+            (items["image"][1].image_id, "bob", "only a comment"),
         ]
         assert (len(made.new), len(made.comments), len(made.sentences)) == (3, 2, 2)
         again = import_decisions(workspace, path, reviewer="bob")
@@ -103,7 +103,7 @@ class TestIn:
         assert (again.already_logged, len(again.sentences)) == (3, 1)
         assert len(workspace.decisions.history()) == 3
         workspace.decisions.undo("bob")
-        assert set(workspace.decisions.current()) == {task}, "each reviewer takes back his own, at once"
+        assert set(workspace.decisions.current()) == {task}, "an undo affects one reviewer, all at once"
 
     @pytest.mark.parametrize(
         ("row", "column", "value", "choices"),
@@ -123,7 +123,7 @@ class TestIn:
             ({"verdict": "keep", "image_id": "FIRST"}, "verdict", "row 1", ()),
         ],
     )
-    def test_a_bad_row_is_named_and_nothing_is_written(
+    def test_an_invalid_row_is_named_and_nothing_is_written(
         self,
         workspace: Workspace,
         items: dict[str, list[Item]],
@@ -146,7 +146,7 @@ class TestIn:
         assert all(choice in refused.value.fix for choice in choices)
         assert workspace.decisions.history() == []
 
-    def test_tables_that_are_none(self, workspace: Workspace, tmp_path: Path) -> None:
+    def test_files_without_decisions_are_refused(self, workspace: Workspace, tmp_path: Path) -> None:
         for rows, what in (
             ([{"image_id": "a"}], "'verdict'"),
             ([{"verdict": "keep"}], "'task_id'"),
@@ -164,9 +164,7 @@ class TestIn:
             with pytest.raises(UserError, match=what):
                 plan_import(workspace, tmp_path / name)
 
-    def test_what_it_would_do_is_said_and_not_done(
-        self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path
-    ) -> None:
+    def test_a_plan_writes_nothing(self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path) -> None:
         a, b, c, d, e = items["image"][:5]
         workspace.decisions.append([Decision(one, "remove", reviewer="ann") for one in (a, b)])
         workspace.decisions.append([Decision(c, "remove", reviewer="bob"), Decision(d, "keep", reviewer="bob")])
@@ -184,7 +182,7 @@ class TestIn:
         assert set(workspace.decisions.conflicts()) == {d}
         assert workspace.changes().images == {a.image_id, c.image_id}
 
-    def test_ids_and_classes_that_look_like_numbers(
+    def test_classes_stored_as_numbers(
         self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path
     ) -> None:
         image = items["image"][0].image_id
@@ -205,7 +203,7 @@ NASTY = st.one_of(
 class TestRoundTrip:
     @settings(max_examples=8, phases=(Phase.explicit, Phase.generate))  # shrinking takes minutes with a disk in it
     @given(data=st.data())
-    def test_what_goes_out_comes_in_the_same(self, problem: Workspace, data: st.DataObject) -> None:
+    def test_an_export_imports_unchanged(self, problem: Workspace, data: st.DataObject) -> None:
         folder = problem.folder / "round"
         shutil.rmtree(folder, ignore_errors=True)
         one = Logged(problem, folder / "one.sqlite")
@@ -222,7 +220,7 @@ class TestRoundTrip:
             if text.strip():
                 one.decisions.comment(pool[0], who, text)
         out = export_decisions(one, folder / "out")
-        comments = {(said.item, said.reviewer, said.text) for said in one.decisions.comments()}
+        comments = {(c.item, c.reviewer, c.text) for c in one.decisions.comments()}
         for ending in FORMATS:
             two = Logged(problem, folder / f"{ending}.sqlite")
             files = ["decisions"] if ending == "json" else ["decisions", "comments"]
@@ -230,7 +228,7 @@ class TestRoundTrip:
                 table = decision_table(one) if name == "decisions" else comment_table(one.decisions)
                 if len(table) and not (ending == "json" and decision_table(one).empty):
                     import_decisions(two, out / f"{name}.{ending}", reviewer="nobody")
-            assert said(two.decisions) == said(one.decisions)
+            assert logged(two.decisions) == logged(one.decisions)
             assert set(two.decisions.conflicts()) == set(one.decisions.conflicts())
             assert two.changes() == one.changes()
             if not (ending == "json" and decision_table(one).empty):
@@ -244,14 +242,14 @@ class TestRoundTrip:
         return Decision(item, verdict, label, data.draw(NASTY), who, f"s{data.draw(NASTY)}")
 
     @given(st.lists(NASTY, min_size=1))
-    def test_the_guard_against_formulas_comes_off_again(self, values: list[str]) -> None:
+    def test_escaped_formulas_are_unescaped(self, values: list[str]) -> None:
         table = pd.DataFrame({"text": values}, dtype=object)
         safe = escape_formulas(table)
         assert not safe["text"].str.match(r"[=+\-@\t\r\n]").any()
         assert unescape_formulas(safe)["text"].tolist() == values
 
 
-class TestOut:
+class TestExport:
     @pytest.fixture
     def decided(self, workspace: Workspace, items: dict[str, list[Item]]) -> Workspace:
         a, b, c = items["image"][:3]
@@ -265,7 +263,7 @@ class TestOut:
         log.comment(a, "bob", "@all: yes")
         return workspace
 
-    def test_the_tables(self, decided: Workspace, items: dict[str, list[Item]], tmp_path: Path) -> None:
+    def test_tables_of_an_export(self, decided: Workspace, items: dict[str, list[Item]], tmp_path: Path) -> None:
         out = export_decisions(decided, tmp_path / "out")
         assert {path.name for path in out.iterdir()} == {
             "decisions.json",
@@ -296,7 +294,7 @@ class TestOut:
         assert labels["given"][0] in ([given] if isinstance(given, str) else list(given))
         assert c in table["image_id"].tolist()
 
-    def test_where_it_comes_from(self, decided: Workspace, tmp_path: Path) -> None:
+    def test_provenance_of_an_export(self, decided: Workspace, tmp_path: Path) -> None:
         about = read_json(export_decisions(decided, tmp_path / "out", formats=("json",)) / "provenance.json")
         assert about["hashes"] == {**decided.project().hashes, "changes": decided.changes().hash}
         assert about["counts"] == {"keep": 2, "relabel": 2}
@@ -306,7 +304,7 @@ class TestOut:
         assert about["queue"] is None
         assert read_json(tmp_path / "out" / "decisions.json")["provenance"] == about
 
-    def test_suspicion_and_probability_of_the_queue(self, decided: Workspace, items: dict[str, list[Item]]) -> None:
+    def test_scores_of_the_queue_are_exported(self, decided: Workspace, items: dict[str, list[Item]]) -> None:
         a = items["image"][0].image_id
         table = pd.DataFrame(
             {"rank": [0], "level": ["image"], "task_id": [""], "role": [""], "image_id": [a], "class": ["0"]}
@@ -316,7 +314,7 @@ class TestOut:
             run.write_table("items.parquet", table)
             run.write_json("summary.json", {"ranking": "loss", "calibrated": True})
 
-        run = decided.runs.get_or_compute(KIND, queue_question(decided), work)
+        run = decided.runs.get_or_compute(KIND, queue_key(decided), work)
         try:
             shown = decision_table(decided).set_index("image_id").loc[a]
             assert (shown["queue"], shown["rank"], shown["suspicion"], shown["probability"]) == (run.id, 0, 2.5, 0.75)
@@ -324,7 +322,7 @@ class TestOut:
         finally:
             shutil.rmtree(run.folder)
 
-    def test_a_folder_of_something_else_is_left_alone(self, decided: Workspace, tmp_path: Path) -> None:
+    def test_a_folder_with_other_files_is_refused(self, decided: Workspace, tmp_path: Path) -> None:
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "thesis.txt").write_text("dear")
         with pytest.raises(UserError, match=str(tmp_path / "mine")):
@@ -336,7 +334,7 @@ class TestOut:
             export_decisions(decided, tmp_path / "new", formats=("xls",))
 
     @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EACCES])
-    def test_a_full_disk_leaves_the_older_export_whole(
+    def test_a_full_disk_keeps_the_older_export(
         self, decided: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
     ) -> None:
         out = export_decisions(decided, tmp_path / "out")
@@ -354,7 +352,7 @@ class TestOut:
         assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["out"]
 
 
-def test_a_folder_takes_the_place_of_another_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replacing_a_folder_succeeds_or_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "place"
     for text in ("one", "two"):
         with replacing_folder(place, {"file"}) as folder:
@@ -369,7 +367,7 @@ def test_a_folder_takes_the_place_of_another_or_stays(tmp_path: Path, monkeypatc
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(UserError, match="cannot be written"), replacing_folder(place, {"file"}) as folder:
+    with pytest.raises(UserError, match=str(place)), replacing_folder(place, {"file"}) as folder:
         (folder / "file").write_text("three")
     assert (place / "file").read_text() == "two"
     assert (place / "mine.txt").read_text() == "kept"

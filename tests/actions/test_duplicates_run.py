@@ -1,4 +1,4 @@
-"""The search for copies as a run of a workspace."""
+"""The search for duplicates as a run of a workspace."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def test_pairs_and_leaks_of_a_workspace(problem: Workspace, tmp_path: Path) -> N
     assert inside[query["image_id"]]
     assert summary["exact"] == 3
     assert summary["contradictions"] >= 1
-    told = {(row.image_id, row.other) for row in leaks.itertuples() if row.kind == "support-query" and row.exact}
-    assert {(support["image_id"], query["image_id"]), (support["image_id"], other["image_id"])} <= told
+    found = {(row.image_id, row.other) for row in leaks.itertuples() if row.kind == "support-query" and row.exact}
+    assert {(support["image_id"], query["image_id"]), (support["image_id"], other["image_id"])} <= found
     across = leaks[(leaks["kind"] == "train-heldout") & (leaks["other"] == away)]
     assert support["image_id"] in set(across["image_id"])
     assert all("t0" in set(np.ravel(tasks)) or len(tasks) for tasks in across["tasks"])
     assert sum(summary["histogram"]["counts"]) <= summary["images"]
     assert str(summary["pairs"]) in summary_text(run)[0]
     assert newest_duplicates(workspace, workspace.project()) == run
-    assert newest_duplicates(problem, problem.project()) is None, "another data set is another question"
+    assert newest_duplicates(problem, problem.project()) is None, "another data set has another key"

@@ -22,7 +22,7 @@ from core.actions.preparation import prepare_cost
 from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
 from core.editing.methods import SOLVE
 from core.editing.newton import CURVATURE_STAGE, GRADIENT_STAGE, SHARES, TRIAL_STAGE, newton_edit
-from core.editing.settings import DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, NEWTON, STEP_METHODS
+from core.editing.settings import DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, STEP_METHODS
 from core.editing.steps import REWIND_TASKS, StepSettings, single_task_finetune, start_text
 from core.maml.evaluation import evaluate
 from core.maml.loaded import Loaded
@@ -216,8 +216,8 @@ def test_the_budget_is_a_share_of_training_and_part_of_the_cache_key(workspace: 
     one, other = made(workspace, "steps"), made(workspace, "steps", budget=0.5)
     assert one.folder != other.folder
     assert other.json("edit.json")["settings"]["budget"] == 60
-    question = cache_key(project, "steps", workspace.changes(), SOLVE, FINETUNE, COMPUTE, NEWTON, 0.01)
-    assert workspace.runs.find(run_kind("steps"), question) == one, "as many steps are the same question"
+    key = cache_key(project, "steps", workspace.changes(), compute=COMPUTE, budget=0.01)
+    assert workspace.runs.find(run_kind("steps"), key) == one, "the same number of steps has the same key"
 
 
 @pytest.mark.parametrize("budget", [0.0, -0.1, 1.5, float("nan")])
@@ -238,12 +238,12 @@ def test_a_model_without_training_settings_can_take_steps_but_not_be_retrained(t
 
 
 @pytest.mark.parametrize("method", ["newton", "steps"])
-def test_no_remaining_task_and_no_changes_are_refused(workspace: Workspace, method: str) -> None:
+def test_edits_without_remaining_tasks_or_changes_are_refused(workspace: Workspace, method: str) -> None:
     mark(workspace, tasks=workspace.project().tasks.train.task_ids, reviewer="me")
-    with pytest.raises(UserError, match="Nothing would be left"):
+    with pytest.raises(UserError, match="left"):
         made(workspace, method)
     mark(workspace, tasks=workspace.project().tasks.train.task_ids, verdict="clear", reviewer="me")
-    with pytest.raises(UserError, match="no changes"):
+    with pytest.raises(UserError, match="changes"):
         made(workspace, method)
 
 
@@ -283,10 +283,10 @@ def test_a_killed_edit_resumes(
     with pytest.raises(Cancelled):
         made(workspace, method, Killed(stage, after))
     assert not workspace.runs.all(run_kind(method))
-    told = Killed()
-    have = made(workspace, method, told)
-    assert repeated(told.units), told.units
-    assert GRADIENT_STAGE not in told.units
+    progress = Killed()
+    have = made(workspace, method, progress)
+    assert repeated(progress.units), progress.units
+    assert GRADIENT_STAGE not in progress.units
     assert have.id == want.id
     one, other = (flatten(load_model(run.folder / "model").params) for run in (have, want))
     assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)

@@ -54,10 +54,10 @@ def methods(workspace: Workspace, settings: EvidenceSettings) -> pd.DataFrame:
 def test_the_table_is_the_lds_of_scores_against_models_trained_by_hand(workspace: Workspace) -> None:
     run = evidence(workspace, QUICK, COMPUTE, Progress())
     loaded = load(workspace.project(), COMPUTE)
-    kept = subset_masks("half", 12, 5)
+    masks = subset_masks("half", 12, 5)
     ids = np.array(loaded.tasks.task_ids, dtype=object)
     measured = np.zeros((5, 2, 3))
-    for number, mask in enumerate(kept):
+    for number, mask in enumerate(masks):
         for seed in range(2):
             settings = TrainSettings(iterations=10, learning_rate=0.02, seed=seed)
             episodes = loaded.episodes(loaded.tasks.select(ids[mask].tolist()))
@@ -82,7 +82,7 @@ def test_the_table_is_the_lds_of_scores_against_models_trained_by_hand(workspace
         return np.stack([flatten(gradient(loaded.params, task)).numpy() for task in tasks])
 
     scores = gradients(loaded.train, 12) @ gradients(loaded.heldout, 3).T
-    want = lds(predicted_losses(scores, kept), measured.mean(1))
+    want = lds(predicted_losses(scores, masks), measured.mean(1))
     row = run.table("methods.parquet").set_index("method").loc["dot"]
     assert (row.lds, row.lds_low, row.lds_high) == pytest.approx((want.mean, want.low, want.high), abs=1e-9)
 
@@ -97,10 +97,10 @@ def test_the_contents_of_a_run(workspace: Workspace) -> None:
     assert (table["seconds"] > 0).all()
     assert (table["memory_gb"].drop("ceiling") > 0.1).all()
     run = workspace.runs.all(KIND)[0]
-    told = run.json("evidence.json")
-    assert told["targets"] == workspace.project().tasks.heldout.task_ids[:3]
-    assert 0 < told["ratio"] <= 1
-    assert told["iterations"] == 10
+    figures = run.json("evidence.json")
+    assert figures["targets"] == workspace.project().tasks.heldout.task_ids[:3]
+    assert 0 < figures["ratio"] <= 1
+    assert figures["iterations"] == 10
     predicted = run.table("predicted.parquet")
     assert len(predicted) == 3 * 5 * 3
     assert set(predicted["method"]) == {"dot", "loss", "task-if"}

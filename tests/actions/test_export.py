@@ -1,4 +1,4 @@
-"""The export of a cleaned task list: whole or not at all, and without what is in conflict."""
+"""The export of a cleaned task list: complete or unchanged, and without conflicting decisions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def workspace(problem: Workspace, tmp_path: Path) -> Workspace:
     return made
 
 
-def test_removed_and_relabelled_apart_and_conflicts_in_neither(workspace: Workspace, tmp_path: Path) -> None:
+def test_conflicts_are_neither_removed_nor_relabelled(workspace: Workspace, tmp_path: Path) -> None:
     out = export(workspace, tmp_path / "out", formats=("csv",))
     a, _, c = (item.image_id for item in some_items(workspace)["image"][:3])
     removed = pd.read_csv(out / "removed.csv")
@@ -51,7 +51,7 @@ def test_removed_and_relabelled_apart_and_conflicts_in_neither(workspace: Worksp
 
 
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EACCES])
-def test_a_full_disk_leaves_the_older_export_whole(
+def test_a_full_disk_keeps_the_older_export(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
 ) -> None:
     out = export(workspace, tmp_path / "out")

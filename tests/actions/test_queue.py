@@ -1,4 +1,4 @@
-"""A queue holds every label once, answers a question once, and says what is left."""
+"""A review queue lists every label once, is stored, and counts the remaining errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make(workspace: Workspace, settings: QueueSettings) -> Run:
     return queue(workspace, settings, Compute("cpu"), Progress())
 
 
-def test_every_label_is_an_item_once(ready: tuple[Workspace, Run]) -> None:
+def test_every_label_is_one_item(ready: tuple[Workspace, Run]) -> None:
     workspace, run = ready
     items, summary = run.table("items.parquet"), run.json("summary.json")
     rows = workspace.project().tasks.train.rows
@@ -66,7 +66,7 @@ def test_every_label_is_an_item_once(ready: tuple[Workspace, Run]) -> None:
     assert newest_queue(workspace).id == make(workspace, QueueSettings(rounds=1)).id == run.id  # type: ignore[union-attr]
 
 
-def test_decisions_count_for_what_they_are_about(ready: tuple[Workspace, Run], tmp_path: Path) -> None:
+def test_decisions_count_for_their_items(ready: tuple[Workspace, Run], tmp_path: Path) -> None:
     shutil.copytree(ready[0].folder, tmp_path / "mine")
     workspace, items = Workspace(tmp_path / "mine"), ready[1].table("items.parquet")
     first, second = items["image_id"].drop_duplicates().head(2)
@@ -74,10 +74,10 @@ def test_decisions_count_for_what_they_are_about(ready: tuple[Workspace, Run], t
     mark(workspace, images=[second], verdict="keep")
     expected = {at: image == first for at, image in enumerate(items["image_id"]) if image in (first, second)}
     assert decisions_on(workspace, items).is_wrong == expected
-    said = remaining_errors_text(workspace, ready[1])
+    lines = remaining_errors_text(workspace, ready[1])
     counts = [len(expected), len(items), sum(expected.values())]
-    assert [int(number) for number in re.findall(r"\d+", said[0].replace(",", ""))][:3] == counts
-    assert len(said) == 2, "decisions and the estimate"
+    assert [int(number) for number in re.findall(r"\d+", lines[0].replace(",", ""))][:3] == counts
+    assert len(lines) == 2, "decisions and the estimate"
     assert ready[1].json("summary.json")["ranking"] in queue_summary_text(ready[1])[0]
 
 
@@ -95,7 +95,7 @@ def test_without_calibration_and_with_slow_scores(tmp_path: Path, monkeypatch: p
     assert len(remaining_errors_text(workspace, run)) == 1
 
 
-def test_wrong_settings_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(UserError, match="'fast'"):
         QueueSettings(("fast",))
     with pytest.raises(UserError, match="rounds"):

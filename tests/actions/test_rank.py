@@ -47,7 +47,7 @@ TIGHT: dict[str, Any] = {"tolerance": 1e-9, "iterations": 1000}
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A trained model with its snapshots; rankings of it are kept for the module."""
+    """A trained model with its snapshots; its rankings are shared by the module."""
     folder = tmp_path_factory.mktemp("problem")
     tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=HELDOUT, noise="tasks:0.5:0.5"))
     write_folder(tasks, folder / "tasks")

@@ -50,7 +50,7 @@ def ready(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:  #
     return workspace
 
 
-def test_estimates_stand_beside_measurements_of_the_very_same_changes(ready: Workspace) -> None:
+def test_sets_have_estimates_and_measurements_of_the_same_changes(ready: Workspace) -> None:
     instant = open_estimator(ready, COMPUTE)
     before = {one.named.name: one for one in compare(ready, instant, COMPUTE)}
     assert list(before) == ["tasks", "labels", "stale"]
@@ -80,7 +80,7 @@ def test_estimates_stand_beside_measurements_of_the_very_same_changes(ready: Wor
         compare(ready, instant, COMPUTE, ["none"])
 
 
-def test_classes_are_a_column_a_set(ready: Workspace) -> None:
+def test_the_class_table_has_a_column_per_set(ready: Workspace) -> None:
     compared = compare(ready, open_estimator(ready, COMPUTE), COMPUTE)
     table = class_table(compared)
     assert list(table.columns) == ["class", "rows", "unedited", "tasks", "labels"]
@@ -89,7 +89,7 @@ def test_classes_are_a_column_a_set(ready: Workspace) -> None:
     assert class_table(compare(ready, None, COMPUTE)).empty
 
 
-def test_what_fails_comes_worst_first() -> None:
+def test_failures_are_ordered_worst_first() -> None:
     heldout = pd.DataFrame({"task_id": ["a", "b", "c"], "accuracy": [0.5, 0.2, 0.2], "loss": [1.0, 1.0, 2.0]})
     assert [str(target) for target in failing_tasks(heldout)] == ["c", "b", "a"]
     rows = pd.DataFrame(
@@ -104,7 +104,7 @@ def test_what_fails_comes_worst_first() -> None:
     assert [str(target) for target in failing_images(rows)] == ["b/i", "a/i"]
 
 
-def test_only_what_harms_is_among_the_worst() -> None:
+def test_only_items_with_harmful_scores_are_removed() -> None:
     table = pd.DataFrame({"image_id": ["x", "y", "z"], "score": [-2.0, -1.0, 1.0]})
     assert most_harmful(table, "images", 1) == Changes(images=frozenset({"x"}))
     assert most_harmful(table, "images", 3) == Changes(images=frozenset({"x", "y"}))

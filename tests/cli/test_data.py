@@ -1,4 +1,4 @@
-"""Own data on the command line: from files to a cleaned list that is trained on again; and answers to wrong input."""
+"""User data on the command line: from image files to training on the cleaned list, and errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     return Shell(tmp_path)
 
 
-def test_from_files_to_a_cleaned_list_that_is_trained_on_again(shell: Shell) -> None:
+def test_imported_images_are_cleaned_and_trained_on_again(shell: Shell) -> None:
     images = shell.done("data", "--path", "data/split", "--name", "own")
     assert "own: 24 images of 28 x 28 x 1, 6 classes" in images.err
     shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
@@ -49,7 +49,7 @@ def test_from_files_to_a_cleaned_list_that_is_trained_on_again(shell: Shell) -> 
     shell.done("train", "--tasks", "again0", "--out", "retrained", *SMALL)
 
 
-def test_a_dry_run_trains_nothing_and_names_each_stage(shell: Shell) -> None:
+def test_a_dry_run_estimates_each_stage(shell: Shell) -> None:
     shell.done("data", "--path", "data/split", "--name", "own")
     shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
     lines = shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL, "--dry-run").out
@@ -59,35 +59,35 @@ def test_a_dry_run_trains_nothing_and_names_each_stage(shell: Shell) -> None:
     assert not Path("model").exists()
 
 
-def test_what_is_inspected_can_be_read_by_programs(shell: Shell) -> None:
-    told = json.loads(shell.done("inspect", "--path", "data/broken", "--json").out[-1])
-    assert told["found"][0].startswith("broken: 7 images of 2 classes, 3 to 4 ")
-    assert "cat/4.png: not a picture" in told["faults"][0]
-    assert told["costs"] == []
+def test_an_inspection_as_json(shell: Shell) -> None:
+    report = json.loads(shell.done("inspect", "--path", "data/broken", "--json").out[-1])
+    assert report["found"][0].startswith("broken: 7 images of 2 classes, 3 to 4 ")
+    assert "cat/4.png" in report["faults"][0]
+    assert report["costs"] == []
 
 
-def test_a_model_that_does_not_fit_is_a_finding_and_not_an_end(shell: Shell) -> None:
+def test_inspect_reports_a_model_that_does_not_fit(shell: Shell) -> None:
     shell.done("data", "--path", "data/split", "--name", "own")
     shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
     shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL)
     shell.done("tasks", "--data", "mnist5k", "--ways", "3", *SHAPE[2:], "--out", "digits")
-    said = shell.done("inspect", "--tasks", "digits", "--model", "model").out
-    assert "2-way" in said[said.index(FAULTS) + 1]
-    assert "3-way" in said[said.index(FAULTS) + 1]
+    lines = shell.done("inspect", "--tasks", "digits", "--model", "model").out
+    assert "2-way" in lines[lines.index(FAULTS) + 1]
+    assert "3-way" in lines[lines.index(FAULTS) + 1]
 
 
-def test_tasks_say_so_when_their_images_were_removed_from_this_machine(shell: Shell) -> None:
+def test_tasks_whose_images_are_missing_name_them(shell: Shell) -> None:
     folder = shell.done("data", "--path", "data/split", "--name", "own").path
     shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
     folder.rename(shell.folder / "gone")
-    said = shell.refused("train", "--tasks", "tasks", "--out", "model", *SMALL)
-    assert "'own'" in said
+    error = shell.refused("train", "--tasks", "tasks", "--out", "model", *SMALL)
+    assert "'own'" in error
     shell.done("data", "--path", "data/split", "--name", "another-name")  # the same content under another name
     shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL)
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "value"),
     [
         (["data"], "--path"),
         (["data", "--path", "nowhere"], "nowhere"),
@@ -107,5 +107,5 @@ def test_tasks_say_so_when_their_images_were_removed_from_this_machine(shell: Sh
         (["tasks", "--shots", "400", "--out", "t"], "410"),
     ],
 )
-def test_wrong_input_is_one_sentence(shell: Shell, args: list[str], said: str) -> None:
-    assert said in shell.refused(*args)
+def test_invalid_input_names_the_value(shell: Shell, args: list[str], value: str) -> None:
+    assert value in shell.refused(*args)

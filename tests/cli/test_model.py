@@ -1,4 +1,4 @@
-"""Somebody's own model on the command line: brought in, ranked with, edited, handed back; and what is refused."""
+"""External checkpoints and user networks on the command line: imported, ranked, edited, exported; and errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def checkpoint(folder: Path, backbone: str = "omniglot-cnn", **fields: object) -
     return folder / "some.pt"
 
 
-def test_a_checkpoint_from_elsewhere_goes_the_whole_way(shell: Shell) -> None:
+def test_an_external_checkpoint_from_import_to_export(shell: Shell) -> None:
     folder = shell.folder
     given = [
         "model",
@@ -67,8 +67,8 @@ def test_a_checkpoint_from_elsewhere_goes_the_whole_way(shell: Shell) -> None:
     ]
     made = shell.done(*given)
     assert made.out == [str(folder / "model")]
-    assert "Batch normalisation (layers: 4) does not use running statistics" in made.err
-    assert "learn2learn's OmniglotCNN: 4 convolution blocks of 2 filters; maml, 1 inner step at rate 0.5" in made.err
+    assert "layers: 4" in made.err
+    assert load_model(folder / "model").spec.words in made.err
     assert shell.done(*given).out == made.out
     story = load_model(folder / "model").story
     assert story["origin"]["path"] == str(folder / "some.pt")
@@ -79,30 +79,30 @@ def test_a_checkpoint_from_elsewhere_goes_the_whole_way(shell: Shell) -> None:
     edited = shell.done("edit", "-w", "mine", "--how", "finetune", "--finetune-steps", "1", *SOLVE)
     assert "model.json" in shell.refused("edit", "-w", "mine", "--how", "retrain", *SOLVE)
     shell.done("export", "-w", "mine", "--model", edited.path.name, "--out", folder / "out")
-    handed = torch.load(folder / "out" / "model" / "learn2learn.pt", weights_only=True)
-    kept = load_model(folder / "out" / "model").params
-    assert all(torch.equal(handed[name], value) for name, value in kept.items())
-    assert torch.equal(handed["features.1.0.conv.weight"], kept["base.0.conv.weight"])
+    exported = torch.load(folder / "out" / "model" / "learn2learn.pt", weights_only=True)
+    params = load_model(folder / "out" / "model").params
+    assert all(torch.equal(exported[name], value) for name, value in params.items())
+    assert torch.equal(exported["features.1.0.conv.weight"], params["base.0.conv.weight"])
 
 
 def test_a_checkpoint_that_does_not_fit_the_tasks_is_refused(shell: Shell) -> None:
     folder = shell.folder
     given = ["model", *STEPS, "--tasks", folder / "tasks", "--out", folder / "model", "--checkpoint"]
-    assert "its head has 5, the tasks are 3-way" in shell.refused(*given, checkpoint(folder, ways=5))
-    assert "has shape" in shell.refused(*given, checkpoint(folder, "cnn4", shape=(84, 84, 3)))
-    assert "does not exist" in shell.refused(*given, folder / "none.pt")
+    assert "3-way" in shell.refused(*given, checkpoint(folder, ways=5))
+    assert "shape" in shell.refused(*given, checkpoint(folder, "cnn4", shape=(84, 84, 3)))
+    assert "none.pt" in shell.refused(*given, folder / "none.pt")
     assert not (folder / "model").exists()
     alone = ["model", "--checkpoint", checkpoint(folder, "cnn4"), *STEPS, "--out", folder / "model"]
     for size in ("28,28", "0,28,1"):
         assert "shape" in shell.refused(*alone, "--shape", size)
     assert shell.done(*alone, "--shape", "28,28,1", "--delta", "0.5").out == [str(folder / "model")]
     assert load_model(folder / "model").spec.delta == 0.5
-    assert "holds another model" in shell.refused(*alone, "--shape", "28,28,1")
+    assert str(folder / "model") in shell.refused(*alone, "--shape", "28,28,1")
     assert "--checkpoint" in shell.refused("model", "--out", folder / "model")
 
 
 @pytest.mark.parametrize("algorithm", ["anil", "meta-sgd"])
-def test_a_network_of_ones_own_is_trained_and_ranked_with(shell: Shell, algorithm: str) -> None:
+def test_a_user_network_is_trained_and_ranked(shell: Shell, algorithm: str) -> None:
     folder = shell.folder
     train = ["train", "--tasks", folder / "tasks", "--iterations", "2", "--device", "cpu", "--algorithm", algorithm]
     shell.done(*train, "--out", folder / "model", "--backbone", NET)
@@ -117,7 +117,7 @@ def test_a_network_of_ones_own_is_trained_and_ranked_with(shell: Shell, algorith
     shell.done("evaluate", "-w", "mine", "--device", "cpu")
 
 
-def test_a_network_that_cannot_be_used_is_refused_before_the_training(shell: Shell) -> None:
+def test_an_unusable_network_is_refused_before_training(shell: Shell) -> None:
     train = [
         "train",
         "--tasks",
@@ -128,20 +128,19 @@ def test_a_network_that_cannot_be_used_is_refused_before_the_training(shell: She
         "cpu",
         "--backbone",
     ]
-    assert "two runs on the same images differ" in shell.refused(*train, "nets_of_the_command_line:random")
+    assert "nets_of_the_command_line:random" in shell.refused(*train, "nets_of_the_command_line:random")
     assert "'none'" in shell.refused(*train, "nets_of_the_command_line:none")
     assert "PYTHONPATH" in shell.refused(*train, "nowhere.at_all:net")
-    assert "does not name a factory" in shell.refused(*train, "nowhere at:all")
+    assert "nowhere at:all" in shell.refused(*train, "nowhere at:all")
     assert "backbone: " in shell.refused(*train, "resnet")
-    assert "Name a network of your own by its function" in shell.refused(*train, "module")
-    own = "A network of your own takes no --activation. Leave it out."
-    assert own in shell.refused(*train, NET, "--activation", "tanh")
-    assert "The backbone cnn4 takes no --hidden." in shell.refused(*train, "mini-imagenet-cnn", "--hidden", "4")
+    assert "package.module:factory" in shell.refused(*train, "module")
+    assert "--activation" in shell.refused(*train, NET, "--activation", "tanh")
+    assert "--hidden" in shell.refused(*train, "mini-imagenet-cnn", "--hidden", "4")
     assert not (shell.folder / "model").exists()
 
 
 @pytest.mark.parametrize("options", [["--backbone", "cnn4", "--filters", "2"], ["--backbone", "mini-imagenet-cnn"]])
-def test_learn2learns_networks_are_trained_too(shell: Shell, options: list[str]) -> None:
+def test_networks_of_learn2learn_are_trained(shell: Shell, options: list[str]) -> None:
     train = ["train", "--tasks", shell.folder / "tasks", "--iterations", "1", "--device", "cpu"]
     shell.done(*train, "--out", shell.folder / "model", *options)
     spec = load_model(shell.folder / "model").spec

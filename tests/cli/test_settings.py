@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -16,11 +16,10 @@ from typer.testing import CliRunner
 from core.actions.image_settings import FORMATS, ImportOptions
 from core.cli import review
 from core.cli.app import app
-from core.cli.options import Fields, Given, with_settings
+from core.cli.options import Fields, SelectedFields, with_settings
 from core.cli.reference import FILE, commands, reference
 from core.data.readers import READERS
 from core.decisions.cleanlab import ISSUE_VERDICTS
-from core.decisions.records import Verdict
 from core.editing.settings import CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
 from core.evidence.settings import EvidenceSettings
 from core.influence.curvature import GAMMA, PRODUCTS
@@ -80,7 +79,7 @@ def test_every_setting_is_one_option_with_its_help_and_choices(cls: Any, command
 
 
 @pytest.mark.parametrize(("cls", "command", "field"), FIELDS)
-def test_an_option_refuses_what_its_setting_does_not_allow(cls: Any, command: str, field: str) -> None:
+def test_an_option_refuses_values_out_of_bounds(cls: Any, command: str, field: str) -> None:
     one = declared(cls)[field]
     if one.minimum is not None and not one.is_tuple and not one.setting.words:
         result = CliRunner().invoke(app, [*command.split(), f"--{one.option}", str(one.minimum - 1)])
@@ -162,7 +161,7 @@ CHANGED = [
 
 
 @pytest.mark.parametrize("settings", CHANGED, ids=lambda one: type(one).__name__)
-def test_arguments_give_the_settings_back(settings: Any) -> None:
+def test_arguments_reproduce_the_settings(settings: Any) -> None:
     cls = type(settings)
     read: list[Any] = []
 
@@ -180,10 +179,10 @@ def test_arguments_give_the_settings_back(settings: Any) -> None:
     assert names == {one.option for one in declared(cls).values()}
 
 
-def test_only_what_the_user_gave_is_collected() -> None:
+def test_only_options_that_the_user_gave_are_collected() -> None:
     read: list[Fields] = []
 
-    def command(*, solve: Annotated[Fields, Given(SolveSettings, "damping", "rank", "curvature")]) -> None:
+    def command(*, solve: Annotated[Fields, SelectedFields(SolveSettings, "damping", "rank", "curvature")]) -> None:
         read.append(solve)
 
     program = typer.Typer()
@@ -207,26 +206,24 @@ class Example:
     ("field", "value", "name"),
     [("share", 0.0, "share"), ("share", 1.5, "share"), ("share", float("nan"), "share"), ("names", ("a", "c"), "name")],
 )
-def test_a_value_that_is_not_allowed_names_its_option(field: str, value: Any, name: str) -> None:
+def test_an_invalid_value_names_its_option(field: str, value: Any, name: str) -> None:
     with pytest.raises(SettingError) as error:
         replace(Example(), **{field: value})
     assert error.value.name == name
 
 
 @pytest.mark.parametrize("text", ["1", "1,2,3", "1,x"])
-def test_text_that_is_no_value_names_its_option(text: str) -> None:
+def test_unparsable_text_names_its_option(text: str) -> None:
     with pytest.raises(SettingError) as error:
         declared(Example)["numbers"].parse(text)
     assert error.value.name == "numbers"
     assert declared(Example)["numbers"].parse("3, 4") == (3, 4)
 
 
-def test_names_that_are_written_apart_from_what_they_name_agree() -> None:
-    """They stand in modules that are light to import, and what they name does not."""
+def test_constants_in_light_modules_match_the_heavy_modules() -> None:
     assert ("auto", *READERS) == FORMATS
     assert (*PRODUCTS, GAMMA) == CURVATURES
     assert tuple(METHODS) == METHOD_NAMES
-    assert get_args(Verdict) == review.VERDICTS
     assert review.ISSUE_VERDICTS == ISSUE_VERDICTS
 
 

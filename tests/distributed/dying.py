@@ -1,4 +1,4 @@
-"""``python -m core`` whose rank 1 comes to grief, and that writes down every chunk and step as it is computed.
+"""Run ``python -m core`` with a rank 1 that fails, and log every chunk and step as it is computed.
 
 Run by ``torchrun`` with the file to write to, and how it ends: ``killed`` after two chunks of scores in the first
 attempt, or ``wrong``, with an error of the user's that no other rank has.
@@ -18,24 +18,24 @@ from core.workspace import runs
 
 LOG, END = Path(sys.argv[1]), sys.argv[2]
 RANK, ATTEMPT = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
-write = runs._write
+put = runs.StepCache.put
 chunks = 0
 
 
-def told(path: Path, arrays: list[Any]) -> None:
-    """Remember a step or a chunk, and write it down."""
+def log_and_put(steps: runs.StepCache, key: str, arrays: list[Any]) -> None:
+    """Store a step or a chunk, and log it."""
     global chunks
-    chunk = path.parent.name != runs.MEMORY
+    chunk = steps.folder.name != runs.MEMORY
     if RANK == "1" and END == "wrong":
         raise UserError("The images of rank 1 are gone.", "Find them.")
-    write(path, arrays)
+    put(steps, key, arrays)
     with LOG.open("a") as log:
-        log.write(f"{ATTEMPT} {RANK} {path.parent.name}/{path.name}\n")
+        log.write(f"{ATTEMPT} {RANK} {steps.folder.name}/{key}.npz\n")
     chunks += chunk
     if RANK == "1" and END == "killed" and ATTEMPT == "0" and chunks == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-runs._write = told  # type: ignore[assignment]
+runs.StepCache.put = log_and_put  # type: ignore[method-assign]
 sys.argv = ["core", *sys.argv[3:]]
 main()

@@ -12,7 +12,7 @@ import pytest
 
 import core.actions.demo
 import core.decisions.reading
-import core.runtime.json_cache
+import core.runtime.files
 import core.ui.experiments.read
 import core.ui.export.results
 import core.ui.grid.component
@@ -30,7 +30,7 @@ COSTLY: dict[str, tuple[Any, str]] = {
     "a parquet file read": (pd, "read_parquet"),
     "a problem loaded": (core.workspace.workspace, "read_folder"),
     "a model loaded": (core.workspace.workspace, "load_model"),
-    "a run's or job's JSON read": (core.runtime.json_cache, "read_json"),
+    "a run's or job's JSON read": (core.runtime.files, "read_json"),
     "a decision read": (core.decisions.reading, "entries"),
     "an atlas encoded": (core.ui.grid.component, "jpeg_atlas"),
     "a ranking held against planted noise": (core.actions.demo, "detection"),

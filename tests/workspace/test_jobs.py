@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,17 +61,17 @@ def group_of(job: Job) -> int:
 
 
 def members(group: int) -> list[psutil.Process]:
-    found = []
+    running = []
     for process in psutil.process_iter(["status"]):
         try:
             if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                running.append(process)
         except ProcessLookupError:
             pass
-    return found
+    return running
 
 
-def test_done_with_results(jobs: Jobs) -> None:
+def test_a_finished_job_has_results(jobs: Jobs) -> None:
     job = jobs.start("Two files", ["print('runs/a.json'); print('runs/b.json'); print(os.getcwd(), file=sys.stderr)"])
     assert ended(job) == "done"
     assert job.results() == ["runs/a.json", "runs/b.json"]
@@ -79,43 +80,43 @@ def test_done_with_results(jobs: Jobs) -> None:
     assert jobs.get(job.id) == job
 
 
-def test_failed_shows_the_message_without_the_progress_before_it(jobs: Jobs) -> None:
+def test_the_error_of_a_failed_job_leaves_out_progress(jobs: Jobs) -> None:
     text = "sys.stderr.write('Train: 3/10, about 5 s left  loss 0.3\\nbad.csv: row 3.\\nMend it.\\n'); sys.exit(2)"
     job = jobs.start("Fails", [text])
     assert ended(job) == "failed"
     assert job.error() == "bad.csv: row 3.\nMend it."
 
 
-def test_failed_with_a_traceback_shows_its_last_line(jobs: Jobs) -> None:
+def test_the_error_of_a_traceback_is_its_last_line(jobs: Jobs) -> None:
     job = jobs.start("Fails", ["try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise ValueError('no such thing')"])
     assert ended(job) == "failed"
     assert job.error() == "ValueError: no such thing"
 
 
-def test_failed_in_silence_still_says_something(jobs: Jobs) -> None:
+def test_a_silent_failure_reports_its_exit_code(jobs: Jobs) -> None:
     job = jobs.start("Fails", ["sys.exit(3)"])
     assert ended(job) == "failed"
     assert "code 3" in job.error()
 
 
-def test_a_command_killed_alone_failed_for_want_of_memory(jobs: Jobs) -> None:
+def test_a_killed_command_probably_ran_out_of_memory(jobs: Jobs) -> None:
     job = jobs.start("Grows", ["os.kill(os.getpid(), 9)"])
     assert ended(job) == "failed"
     assert "memory" in job.error()
 
 
-def test_a_command_that_does_not_exist_failed(tmp_path: Path) -> None:
+def test_a_missing_command_fails(tmp_path: Path) -> None:
     job = Jobs(tmp_path, ["/no/such/command"]).start("Nothing", [])
     assert ended(job) == "failed"
-    assert "could not be started" in job.error()
+    assert "/no/such/command" in job.error()
 
 
 @pytest.mark.parametrize("code", [130, 143])
-def test_the_codes_of_an_interrupted_command_mean_cancelled(jobs: Jobs, code: int) -> None:
+def test_exit_codes_of_signals_mean_cancelled(jobs: Jobs, code: int) -> None:
     assert ended(jobs.start("Interrupted", [f"sys.exit({code})"])) == "cancelled"
 
 
-def test_cancel_stops_the_command_and_its_helpers(jobs: Jobs) -> None:
+def test_cancel_stops_the_command_and_its_children(jobs: Jobs) -> None:
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('helps', flush=True)"
     helper = f"import subprocess; subprocess.Popen([sys.executable, '-c', {stubborn + '; time.sleep(600)'!r}]);"
     job = begun(jobs.start("Long", [helper + FOREVER]))
@@ -127,7 +128,7 @@ def test_cancel_stops_the_command_and_its_helpers(jobs: Jobs) -> None:
     until(lambda: not members(group))
 
 
-def test_cancel_lets_the_command_tidy_up(jobs: Jobs) -> None:
+def test_cancel_lets_the_command_clean_up(jobs: Jobs) -> None:
     tidy = "import signal; signal.signal(signal.SIGTERM, lambda *_: (print('tidied', flush=True), sys.exit(1)));"
     job = begun(jobs.start("Long", [tidy + FOREVER]))
     jobs.cancel(job.id)
@@ -135,18 +136,18 @@ def test_cancel_lets_the_command_tidy_up(jobs: Jobs) -> None:
     assert job.results() == ["begun", "tidied"]
 
 
-def test_cancel_kills_a_command_that_will_not_stop(jobs: Jobs) -> None:
+def test_cancel_kills_a_command_that_ignores_signals(jobs: Jobs) -> None:
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
     job = begun(jobs.start("Stubborn", [stubborn + FOREVER]))
     group = group_of(job)
     jobs.cancel(job.id)
-    with pytest.raises(UserError, match="still being cancelled"):
+    with pytest.raises(UserError, match="Stubborn"):
         jobs.start("Stubborn", job.args)
     assert ended(job) == "cancelled"
     until(lambda: not members(group))
 
 
-def test_cancel_at_the_very_start(jobs: Jobs) -> None:
+def test_cancel_just_after_the_start(jobs: Jobs) -> None:
     for number in range(8):
         job = jobs.start("Long", [FOREVER + f"#{number}"])
         time.sleep(0.01 * number)
@@ -154,14 +155,14 @@ def test_cancel_at_the_very_start(jobs: Jobs) -> None:
         assert ended(job) == "cancelled"
 
 
-def test_a_job_cancelled_before_its_runner_woke_never_runs(tmp_path: Path) -> None:
+def test_a_job_cancelled_before_its_runner_starts_never_runs(tmp_path: Path) -> None:
     (tmp_path / runner.DESCRIPTION).write_text('{"command": ["/no/such/command"]}')
     (tmp_path / runner.CANCEL).touch()
     subprocess.run([sys.executable, "-m", "core.workspace.runner", str(tmp_path)], cwd=REPOSITORY, check=True)
     assert (tmp_path / runner.EXIT).read_text() == '{"code": 143}'
 
 
-def test_a_signal_that_comes_just_before_the_command_starts_reaches_it(tmp_path: Path) -> None:
+def test_a_signal_just_before_the_command_starts_reaches_it(tmp_path: Path) -> None:
     (tmp_path / runner.DESCRIPTION).write_text('{"command": ["sleep", "600"]}')
     text = f"""
 import os, subprocess
@@ -176,7 +177,7 @@ runner.run(Path({str(tmp_path)!r}))
     assert (tmp_path / runner.EXIT).read_text() == '{"code": 143}'
 
 
-def test_cancel_of_a_job_that_has_ended_changes_nothing(jobs: Jobs) -> None:
+def test_cancelling_an_ended_job_changes_nothing(jobs: Jobs) -> None:
     done, failed = jobs.start("Done", ["pass"]), jobs.start("Failed", ["sys.exit(2)"])
     assert (ended(done), ended(failed)) == ("done", "failed")
     jobs.cancel(done.id)
@@ -184,7 +185,7 @@ def test_cancel_of_a_job_that_has_ended_changes_nothing(jobs: Jobs) -> None:
     assert (done.status(), failed.status()) == ("done", "failed")
 
 
-def test_cancel_that_comes_while_the_job_finishes_well_leaves_it_done(jobs: Jobs) -> None:
+def test_a_job_that_finishes_during_cancel_is_done(jobs: Jobs) -> None:
     finishing = "import signal; signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), os._exit(0)));"
     job = begun(jobs.start("Nearly done", [finishing + FOREVER]))
     jobs.cancel(job.id)
@@ -192,7 +193,7 @@ def test_cancel_that_comes_while_the_job_finishes_well_leaves_it_done(jobs: Jobs
     assert job.results() == ["begun", "saved"]
 
 
-def test_lost_after_kill_9_of_everything(jobs: Jobs) -> None:
+def test_a_job_whose_processes_are_killed_is_lost(jobs: Jobs) -> None:
     job = begun(jobs.start("Long", [FOREVER]))
     os.killpg(group_of(job), signal.SIGKILL)
     assert ended(job) == "lost"
@@ -201,7 +202,7 @@ def test_lost_after_kill_9_of_everything(jobs: Jobs) -> None:
     assert again.id != job.id
 
 
-def test_another_process_with_the_same_id_does_not_bring_a_lost_job_back(jobs: Jobs) -> None:
+def test_a_lost_job_stays_lost_if_its_process_id_is_reused(jobs: Jobs) -> None:
     job = begun(jobs.start("Long", [FOREVER]))
     os.killpg(group_of(job), signal.SIGKILL)
     assert ended(job) == "lost"
@@ -210,7 +211,7 @@ def test_another_process_with_the_same_id_does_not_bring_a_lost_job_back(jobs: J
     jobs.cancel(job.id)  # or this test would end here
 
 
-def test_a_command_that_outlives_its_runner_still_runs_and_can_be_cancelled(jobs: Jobs) -> None:
+def test_a_command_without_its_runner_can_be_cancelled(jobs: Jobs) -> None:
     job = begun(jobs.start("Long", [FOREVER]))
     os.kill(group_of(job), signal.SIGKILL)
     until(lambda: len(members(group_of(job))) == 1)
@@ -219,7 +220,7 @@ def test_a_command_that_outlives_its_runner_still_runs_and_can_be_cancelled(jobs
     assert ended(job) == "cancelled"
 
 
-def test_the_same_arguments_start_once_even_from_two_sessions_at_once(jobs: Jobs) -> None:
+def test_concurrent_sessions_start_the_same_arguments_once(jobs: Jobs) -> None:
     started: list[Job] = []
 
     def session() -> None:
@@ -236,7 +237,7 @@ def test_the_same_arguments_start_once_even_from_two_sessions_at_once(jobs: Jobs
     assert [job.id for job in jobs.all()] == [other.id, started[0].id]
 
 
-def test_arguments_of_a_job_that_has_ended_start_a_new_one(jobs: Jobs) -> None:
+def test_arguments_of_an_ended_job_start_a_new_one(jobs: Jobs) -> None:
     first = jobs.start("Short", ["pass"])
     assert ended(first) == "done"
     second = jobs.start("Short", ["pass"])
@@ -244,7 +245,7 @@ def test_arguments_of_a_job_that_has_ended_start_a_new_one(jobs: Jobs) -> None:
     assert [job.id for job in jobs.all()] == [second.id, first.id]
 
 
-def test_a_job_survives_the_kill_of_its_starter(jobs: Jobs, tmp_path: Path) -> None:
+def test_a_job_outlives_the_process_that_started_it(jobs: Jobs, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     waits = f"gate = Path({str(gate)!r})\nwhile not gate.exists(): time.sleep(0.01)\nprint('through')"
     starter = f"""
@@ -263,7 +264,7 @@ os.kill(os.getpid(), 9)
     assert job.results() == ["through"]
 
 
-def test_progress_is_whole_whenever_it_is_read(jobs: Jobs) -> None:
+def test_progress_is_never_half_written(jobs: Jobs) -> None:
     text = """
 sys.path.insert(0, os.getcwd())
 from core.runtime.progress import LiveProgress
@@ -288,13 +289,13 @@ for part in range(300):
     assert parts == sorted(parts)
 
 
-def test_no_progress_yet(jobs: Jobs) -> None:
+def test_a_job_without_reports_has_no_progress(jobs: Jobs) -> None:
     job = jobs.start("Quiet", ["pass"])
     assert ended(job) == "done"
     assert job.progress() is None
 
 
-def test_no_zombie_is_left(jobs: Jobs) -> None:
+def test_no_zombie_process_remains(jobs: Jobs) -> None:
     job = jobs.start("Short", ["pass"])
     group = group_of(job)
     assert ended(job) == "done"
@@ -303,17 +304,17 @@ def test_no_zombie_is_left(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("job_id", ["", "..", "nothing", "../jobs", "a\0b"])
 def test_an_unknown_job_is_refused(jobs: Jobs, job_id: str) -> None:
-    with pytest.raises(UserError, match="no job"):
+    with pytest.raises(UserError, match=re.escape(f"“{job_id}”")):
         jobs.get(job_id)
 
 
-def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="could not be started"):
+    with pytest.raises(UserError, match="Anything"):
         Jobs(tmp_path / "file", PYTHON).start("Anything", [])
 
 
-def test_the_runner_is_light() -> None:
+def test_the_runner_imports_nothing_heavy() -> None:
     text = "import sys, core.workspace.runner; print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", text], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

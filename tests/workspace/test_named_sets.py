@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,17 @@ def sets(tmp_path: Path) -> Sets:
     return Sets(tmp_path / "sets")
 
 
-def test_what_is_saved_is_read_back(sets: Sets) -> None:
+def test_a_saved_set_is_read_back(sets: Sets) -> None:
     made = sets.save("first (2)", ONE, who="me", note="because")
     assert sets.get("first (2)") == made
     assert (made.changes, made.who, made.note) == (ONE, "me", "because")
     assert sets.names() == ["first (2)"]
 
 
-def test_a_set_never_changes(sets: Sets) -> None:
+def test_a_name_is_not_reused_for_other_changes(sets: Sets) -> None:
     made = sets.save("first", ONE, who="me")
     assert sets.save("first", ONE, who="you") == made
-    with pytest.raises(UserError, match="other changes"):
+    with pytest.raises(UserError, match="'first'"):
         sets.save("first", Changes(frozenset({"t1"})))
     sets.delete("first")
     assert sets.names() == []
@@ -36,21 +37,21 @@ def test_a_set_never_changes(sets: Sets) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", " a", "a ", "-x", "<b>", "x" * 61, "a\nb"])
-def test_names_that_are_no_files_here_are_refused(sets: Sets, name: str) -> None:
-    with pytest.raises(UserError, match="not a valid name"):
+def test_invalid_names_are_refused(sets: Sets, name: str) -> None:
+    with pytest.raises(UserError, match=re.escape(repr(name))):
         sets.save(name, ONE)
-    for ask in (sets.get, sets.delete):
-        with pytest.raises(UserError, match="Unknown set"):
-            ask(name)
+    for action in (sets.get, sets.delete):
+        with pytest.raises(UserError, match=re.escape(repr(name))):
+            action(name)
 
 
-def test_nothing_is_no_set(sets: Sets) -> None:
-    with pytest.raises(UserError, match="no changes"):
+def test_a_set_needs_changes(sets: Sets) -> None:
+    with pytest.raises(UserError, match="changes"):
         sets.save("first", Changes())
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 9}', '{"format": 1, "changes": {"tasks": 1}}'])
-def test_a_damaged_file_is_named(sets: Sets, text: str) -> None:
+def test_a_damaged_file_is_refused(sets: Sets, text: str) -> None:
     sets.folder.mkdir()
     (sets.folder / "first.json").write_text(text)
     with pytest.raises(UserError):

@@ -1,4 +1,4 @@
-"""Workspaces: made from tasks and a model that fit together, and never taken for another one's."""
+"""Workspaces: created from tasks and a model that fit together."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_a_workspace_holds_copies_of_its_tasks_and_model(workspace: Workspace, t
     assert workspace.name == "mine"
 
 
-def test_opening_the_same_problem_again_keeps_what_was_decided(workspace: Workspace, tmp_path: Path) -> None:
+def test_creating_the_same_workspace_again_keeps_the_decisions(workspace: Workspace, tmp_path: Path) -> None:
     workspace.decisions.append([Decision(Item("task", task_id="t0"), "remove")])
     again = create(tmp_path / "mine", tmp_path / "tasks", tmp_path / "model")
     assert again.changes().tasks == {"t0"}
 
 
-def test_what_reviewers_decided_to_remove(workspace: Workspace) -> None:
+def test_decisions_to_remove_become_changes(workspace: Workspace) -> None:
     rows = [
         Decision(Item("task", task_id="t0"), "remove"),
         Decision(Item("task", task_id="t1"), "keep"),
@@ -68,7 +68,7 @@ def test_what_reviewers_decided_to_remove(workspace: Workspace) -> None:
     assert len(workspace.changes()) == 2
 
 
-def test_what_reviewers_decided_to_relabel(workspace: Workspace) -> None:
+def test_decisions_to_relabel_become_changes(workspace: Workspace) -> None:
     names = workspace.project().images.class_names
     rows = [
         Decision(Item("image", image_id="a"), "relabel", label=1),
@@ -81,23 +81,23 @@ def test_what_reviewers_decided_to_relabel(workspace: Workspace) -> None:
     assert changes.relabelled_instances == {("t2", "query", "c", names[0])}
     assert changes.images == {"b"}
     workspace.decisions.append([Decision(Item("image", image_id="a"), "relabel", label=99)])
-    with pytest.raises(UserError, match="no class number 99"):
+    with pytest.raises(UserError, match="99"):
         workspace.changes()
 
 
-def test_what_reviewers_are_in_conflict_about_is_left_out_until_it_is_settled(workspace: Workspace) -> None:
+def test_conflicts_are_no_changes_until_resolved(workspace: Workspace) -> None:
     item, other = Item("image", image_id="a"), Item("image", image_id="b")
     log = workspace.decisions
     log.append([Decision(item, "remove", reviewer="one"), Decision(other, "remove", reviewer="one")])
     log.append([Decision(item, "relabel", label=1, reviewer="two")])
     assert set(log.conflicts()) == {item}
     assert workspace.changes() == Changes(images=frozenset({"b"}))
-    settled = (Decision(item, "remove", reviewer="three"),)
-    log.submit([Operation("decide", "three", decisions=settled, saw=log.version())])
+    resolution = (Decision(item, "remove", reviewer="three"),)
+    log.submit([Operation("decide", "three", decisions=resolution, saw=log.version())])
     assert workspace.changes().images == {"a", "b"}
 
 
-def test_another_problem_is_refused_in_the_same_place(workspace: Workspace, tmp_path: Path) -> None:
+def test_another_problem_cannot_replace_a_workspace(workspace: Workspace, tmp_path: Path) -> None:
     before = workspace.project().hashes
     others = [
         (tasks(tmp_path / "other-tasks", replace(SETTINGS, seed=1)), tmp_path / "model"),
@@ -105,7 +105,7 @@ def test_another_problem_is_refused_in_the_same_place(workspace: Workspace, tmp_
         (tmp_path / "tasks", model(tmp_path / "other-model", seed=1)),
     ]
     for other_tasks, other_model in others:
-        with pytest.raises(UserError, match="already is a workspace of another problem"):
+        with pytest.raises(UserError, match=str(tmp_path / "mine")):
             create(tmp_path / "mine", other_tasks, other_model)
     assert Workspace(tmp_path / "mine").project().hashes == before
 
@@ -113,14 +113,14 @@ def test_another_problem_is_refused_in_the_same_place(workspace: Workspace, tmp_
 @pytest.mark.parametrize(
     ("spec", "what"),
     [
-        (SPEC.model_copy(update={"ways": 5}), "The model is 5-way, the tasks are 3-way"),
+        (SPEC.model_copy(update={"ways": 5}), "5-way.*3-way"),
         (
             SPEC.model_copy(update={"shape": (28, 28, 3)}),
-            r"takes images of shape \(28, 28, 3\), mnist5k has",
+            r"\(28, 28, 3\).*mnist5k",
         ),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused_and_nothing_is_made(tmp_path: Path, spec: ModelSpec, what: str) -> None:
+def test_a_model_that_does_not_fit_creates_no_workspace(tmp_path: Path, spec: ModelSpec, what: str) -> None:
     with pytest.raises(UserError, match=what):
         create(tmp_path / "mine", tasks(tmp_path / "tasks"), model(tmp_path / "model", spec))
     assert not (tmp_path / "mine").exists()
@@ -129,14 +129,14 @@ def test_a_model_that_does_not_fit_is_refused_and_nothing_is_made(tmp_path: Path
 @pytest.mark.parametrize(
     ("part", "content", "what"),
     [
-        ("tasks/train.parquet", None, r"train\.parquet does not exist"),
-        ("tasks/train.parquet", b"", r"train\.parquet cannot be read"),
-        ("tasks/tasks.json", None, r"tasks\.json does not exist"),
-        ("model/model.json", b"{", r"model\.json is not valid JSON"),
-        ("model/model.safetensors", b"", "is not a safetensors file"),
+        ("tasks/train.parquet", None, r"train\.parquet"),
+        ("tasks/train.parquet", b"", r"train\.parquet"),
+        ("tasks/tasks.json", None, r"tasks\.json"),
+        ("model/model.json", b"{", r"model\.json"),
+        ("model/model.safetensors", b"", r"model\.safetensors"),
     ],
 )
-def test_a_damaged_workspace_is_refused_by_file(
+def test_a_damaged_file_is_named_in_the_error(
     workspace: Workspace, part: str, content: bytes | None, what: str
 ) -> None:
     path = workspace.folder / part
@@ -151,14 +151,14 @@ def test_a_damaged_workspace_is_refused_by_file(
 @pytest.mark.parametrize("text", ['{"format": 2}', "[]", "{}"])
 def test_a_workspace_of_another_format_is_refused(workspace: Workspace, text: str) -> None:
     (workspace.folder / "workspace.json").write_text(text)
-    with pytest.raises(UserError, match="another format"):
+    with pytest.raises(UserError, match="format"):
         Workspace(workspace.folder)
 
 
-def test_a_place_without_a_workspace_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_workspace_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "nothing", tmp_path / "file", tmp_path / ("long" * 100)):
-        with pytest.raises(UserError, match=r"workspace\.json (does not exist|cannot be read)"):
+        with pytest.raises(UserError, match=r"workspace\.json"):
             Workspace(place)
 
 
@@ -182,21 +182,23 @@ def test_the_home_of_workspaces_follows_the_environment(
     assert home().is_absolute()
 
 
-def test_a_disk_that_fills_up_leaves_no_workspace_and_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: object, target: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    made, by = tasks(tmp_path / "tasks"), model(tmp_path / "model")
+    task_folder, model_folder = tasks(tmp_path / "tasks"), model(tmp_path / "model")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", full)
-        with pytest.raises(UserError, match=r"could not be made: .*No space left on device"):
-            create(tmp_path / "mine", made, by)
-    with pytest.raises(UserError, match="does not exist"):
+        with pytest.raises(UserError, match="No space left on device"):
+            create(tmp_path / "mine", task_folder, model_folder)
+    with pytest.raises(UserError, match=r"workspace\.json"):
         Workspace(tmp_path / "mine")
-    assert create(tmp_path / "mine", made, by).project().tasks.train.hash == generate(SETTINGS).train.hash
+    assert (
+        create(tmp_path / "mine", task_folder, model_folder).project().tasks.train.hash == generate(SETTINGS).train.hash
+    )
 
 
-def test_the_library_is_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_not_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
-    with pytest.raises(UserError, match="cannot be called 'library'"):
+    with pytest.raises(UserError, match="'library'"):
         create(locate("library"), tasks(tmp_path / "tasks"), model(tmp_path / "model"))

@@ -15,9 +15,7 @@ _START = "none"
 
 def curves(context: Context) -> dict[str, Run]:
     """Return the finished curves of the present problem by run id, newest first."""
-    now = context.project.hashes
-    found = context.workspace.runs.all(KIND)
-    return {run.id: run for run in found if all(run.config[key] == now[key] for key in now)}
+    return {run.id: run for run in context.workspace.runs.all(KIND, context.project.hashes)}
 
 
 def curve_label(run: Run) -> str:

@@ -87,7 +87,7 @@ def _edits(context: Context, way: str, changes: Changes) -> list[Run]:
         belongs["removal"] = changes.hash
     if way == "linear":
         belongs["engine"] = ENGINE_VERSION
-    return [run for run in context.workspace.runs.all(run_kind(way)) if belongs.items() <= run.config.items()]
+    return context.workspace.runs.all(run_kind(way), belongs)
 
 
 def _outcome(context: Context, way: str, run: Run) -> EditOutcome:

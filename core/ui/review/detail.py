@@ -21,8 +21,9 @@ from core.ui.review.effect import effect_lines
 from core.ui.review.explanation import explanation_lines
 from core.ui.review.grid import Sheet, sheet
 from core.ui.review.tiles import opinion
-from core.ui.shell.context import Context, rankings, table
+from core.ui.shell.context import Context, table
 from core.workspace.runs import Run
+from core.workspace.workspace import newest_ranking
 
 LARGE_PX, SMALL_PX = 320, 64
 _NEIGHBOURS, _COPIES, _TASKS, _LINES = 6, 6, 6, 8
@@ -108,7 +109,7 @@ def _reasons(queue: Queue, position: int) -> list[str]:
 
 def _occurrences(context: Context, image_id: str) -> list[str]:
     """Return the tasks of an image; with a ranking, those where its score is worst come first."""
-    if ranked := next(iter(rankings(context)), None):
+    if ranked := newest_ranking(context.workspace, context.project):
         instances = _by_image(str(ranked.folder), ranked).get(image_id)
         if instances is not None:
             rows = instances.sort_values("loss", ascending=False, kind="stable")

@@ -12,14 +12,13 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.demo import DEMOS, open_demo
-from core.actions.rank import ENGINE_VERSION, KIND
 from core.decisions.log import DecisionLog
 from core.runtime.errors import UserError
 from core.ui.ranking.method_text import differences
 from core.ui.shell.navigation import guard
 from core.ui.shell.text import plain
 from core.workspace.runs import Run
-from core.workspace.workspace import Project, Workspace, all_workspaces
+from core.workspace.workspace import RANKING_KIND, Project, Workspace, all_workspaces, runs_of_problem
 
 WORKSPACE, REVIEWER, RANKING = "workspace", "reviewer", "ranking"
 _KEPT, _NEXT = "_kept_", "_next_workspace"
@@ -193,20 +192,9 @@ def table(run: Run, name: str) -> pd.DataFrame:
     return load_table(str(run.folder), name)
 
 
-def runs_of_problem(context: Context, kind: str) -> list[Run]:
-    """Return the runs for the present problem by the present engine version, newest first."""
-    now = {**context.project.hashes, "engine": ENGINE_VERSION}
-    return [run for run in context.workspace.runs.all(kind) if now.items() <= run.config.items()]
-
-
-def rankings(context: Context) -> list[Run]:
-    """Return the rankings of the present problem, newest first."""
-    return runs_of_problem(context, KIND)
-
-
 def choose_ranking(context: Context) -> Run | None:
     """Return the ranking chosen in the sidebar, which the pages show; None if there is none yet."""
-    runs = {run.id: run for run in rankings(context)}
+    runs = {run.id: run for run in runs_of_problem(context.workspace, context.project, RANKING_KIND)}
     if not runs:
         return None
     labels = {run_id: ranking_label(run) for run_id, run in runs.items()}

@@ -10,9 +10,10 @@ import pandas as pd
 import streamlit as st
 
 from core.evidence.lds import correlations, lds_difference
-from core.ui.shell.context import Context, runs_of_problem, table
+from core.ui.shell.context import Context, table
 from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
+from core.workspace.workspace import runs_of_problem
 
 KIND = "evidence"
 CEILING = "ceiling"
@@ -37,7 +38,7 @@ class Measured(NamedTuple):
 
 def evidence_runs(context: Context) -> dict[str, Run]:
     """Return the finished evidence of the present problem by run id, newest first."""
-    return {run.id: run for run in runs_of_problem(context, KIND)}
+    return {run.id: run for run in runs_of_problem(context.workspace, context.project, KIND)}
 
 
 def evidence_label(run: Run) -> str:

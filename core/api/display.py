@@ -1,0 +1,209 @@
+"""The results of the Python API as notebooks and terminals show them, and progress bars."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from core.checkpoints.model import Model as StoredModel
+from core.checkpoints.model import save_model
+from core.data import ImageSet
+from core.influence.ranking import Ranking as Scores
+from core.maml.evaluation import Interval
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
+
+_THUMBNAIL = 56  # pixels
+
+
+class ProgressBars(Progress):
+    """A reporter that draws one tqdm bar per stage; without ``is_shown`` it draws nothing."""
+
+    def __init__(self, is_shown: bool) -> None:
+        super().__init__()
+        self._is_hidden = not is_shown
+        self._bar: tqdm = tqdm(disable=True)
+
+    def stage(self, name: str, total: int, *, done: int = 0) -> None:
+        """Begin a stage with a new bar."""
+        self.close()
+        self._bar = tqdm(desc=name, total=total, initial=done, disable=self._is_hidden)
+        super().stage(name, total, done=done)
+
+    def close(self) -> None:
+        """Finish the bar of the stage."""
+        self._bar.close()
+
+    def _report(self, force: bool) -> None:
+        if self._note:
+            self._bar.set_postfix_str(self._note, refresh=False)
+        self._bar.update(self._done - self._bar.n)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGrid:
+    """A grid of captioned images, drawn by notebooks.
+
+    Attributes:
+        images: ``(n, height, width, channels)`` uint8.
+        captions: One per image.
+    """
+
+    images: np.ndarray
+    captions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, images: ImageSet, rows: pd.DataFrame, captions: Sequence[str]) -> ImageGrid:
+        """Return a grid of the images that the rows of a table name."""
+        positions = [images.index[image_id] for image_id in rows["image_id"]]
+        return cls(np.asarray(images.images[positions]), tuple(captions))
+
+    def __repr__(self) -> str:
+        return "\n".join(self.captions)
+
+    def _repr_html_(self) -> str:
+        tiles = "".join(
+            f'<figure style="margin:0;width:120px"><img src="{_png(pixels)}" width="{_THUMBNAIL}" '
+            f'height="{_THUMBNAIL}" style="image-rendering:pixelated">'
+            f'<figcaption style="font-size:11px;overflow-wrap:anywhere">{html.escape(caption)}</figcaption></figure>'
+            for pixels, caption in zip(self.images, self.captions, strict=True)
+        )
+        return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{tiles}</div>'
+
+
+def _png(pixels: np.ndarray) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def interval_text(interval: Interval, form: str = ".1%") -> str:
+    """Write a mean with its 95 % interval: ``85.0% [84.0%, 86.0%]``."""
+    return f"{interval.mean:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A meta-trained model.
+
+    Attributes:
+        stored: Its specification, meta-parameters and metadata.
+    """
+
+    stored: StoredModel
+
+    @property
+    def params(self) -> dict[str, torch.Tensor]:
+        """Return the meta-parameters by name, on the CPU."""
+        return self.stored.params
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Return how training ended: stationarity, held-out accuracy and loss; empty for imported models."""
+        return self.stored.story.get("report", {})
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model as a folder that :func:`load_model` and every command read."""
+        save_model(self.stored, Path(folder))
+        return Path(folder)
+
+    def __repr__(self) -> str:
+        accuracy = self.report.get("heldout_accuracy")
+        text = f", held-out accuracy {interval_text(Interval(**accuracy))}" if accuracy else ""
+        return f"Model({self.stored.spec.words}, {self.stored.size:,} parameters{text})"
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking(Scores):
+    """Influence scores of training data on a target: positive = helpful, negative = harmful, in nats.
+
+    Attributes:
+        instances: One row per support or query row of a training task (:mod:`core.influence.scores`).
+        tasks: One row per training task.
+        images: One row per training image, its score the sum over its rows.
+        report: Solver, damping, residual and the loss of the target.
+        pixels: The images that the tables name.
+    """
+
+    pixels: ImageSet
+
+    def show(self, count: int = 12, *, most: str = "harmful") -> ImageGrid:
+        """Return a grid of the most harmful or most helpful images.
+
+        Raises:
+            UserError: ``most`` is neither ``harmful`` nor ``helpful``.
+        """
+        if most not in ("harmful", "helpful"):
+            raise UserError(f"Invalid most: {most!r}.", "Use harmful or helpful.")
+        chosen = self.images.sort_values("score", ascending=most == "harmful").head(count)
+        pairs = zip(chosen["image_id"], chosen["score"], strict=True)
+        return ImageGrid.of(self.pixels, chosen, [f"{name}: {1000 * score:+.3g} mnat" for name, score in pairs])
+
+    def __repr__(self) -> str:
+        solver, residual = self.report.get("solver"), self.report.get("residual")
+        accuracy = f", residual {residual:.1e}" if isinstance(residual, float) else ""
+        return f"Ranking({len(self.tasks)} tasks, {len(self.images):,} images, solver {solver}{accuracy})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}, most harmful images:</p>{self.show()._repr_html_()}"
+
+
+@dataclass(frozen=True, eq=False)
+class ReviewQueue:
+    """Suspected label errors, most suspicious first.
+
+    Attributes:
+        items: The table of :class:`core.review.build_queue.BuiltQueue`.
+        summary: How the queue was made.
+        pixels: The images that the table names.
+    """
+
+    items: pd.DataFrame
+    summary: dict[str, Any]
+    pixels: ImageSet
+
+    def show(self, count: int = 12) -> ImageGrid:
+        """Return a grid of the most suspicious items with their given and suggested classes."""
+        chosen = self.items.head(count)
+        texts = zip(chosen["image_id"], chosen["class"], chosen["suggested"], strict=True)
+        return ImageGrid.of(self.pixels, chosen, [f"{name}: {given} → {better}?" for name, given, better in texts])
+
+    def __repr__(self) -> str:
+        return f"ReviewQueue({len(self.items):,} items, ranked by {self.summary.get('ranking')})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{self.show()._repr_html_()}"
+
+
+@dataclass(frozen=True, eq=False)
+class EditedModel:
+    """A model after an edit, measured on the held-out tasks.
+
+    Attributes:
+        model: The edited model.
+        method: One of :data:`core.editing.settings.EDIT_METHODS`.
+        figures: All figures about the edit (cost, accuracy, loss, changes).
+    """
+
+    model: Model
+    method: str
+    figures: dict[str, Any]
+
+    @property
+    def accuracy_change(self) -> Interval:
+        """Return the mean change of the held-out accuracy with its 95 % confidence interval, paired by task."""
+        return Interval(**self.figures["accuracy_change"])
+
+    def __repr__(self) -> str:
+        return f"EditedModel({self.method}: held-out accuracy {interval_text(self.accuracy_change, '+.1%')})"

@@ -1,0 +1,186 @@
+"""Workspaces in the Python API: the results that the dashboard and the command line compute and show."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from core.actions import edit as edit_action
+from core.actions import rank as ranking_action
+from core.actions.compute import Compute
+from core.actions.decide import mark
+from core.actions.evaluate import evaluation
+from core.actions.export import export
+from core.actions.export_decisions import decision_table
+from core.actions.import_decisions import import_decisions
+from core.actions.queue import newest_queue, queue
+from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue
+from core.api.memory import Tasks
+from core.checkpoints.model import load_model, save_model
+from core.influence.methods import estimator
+from core.influence.targets import Target
+from core.review.settings import QueueSettings
+from core.runtime.errors import UserError
+from core.tasks.changes import Changes
+from core.tasks.generate import write_folder
+from core.tasks.tasklist import FORMATS
+from core.workspace import workspace as stored_workspace
+from core.workspace.runs import Run
+from core.workspace.workspace import Project, create, locate, newest_ranking
+
+
+def create_workspace(name: str | Path, tasks: Tasks, model: Model) -> Workspace:
+    """Create a workspace of tasks and a model, which the dashboard and the command line open too.
+
+    Args:
+        name: Its name, or a folder.
+        tasks: Tasks over an image set that is stored on this machine (:func:`load_images`), not over arrays in memory.
+        model: The model.
+
+    Raises:
+        UserError: the model does not fit, the images are not stored, or a workspace of another problem has that name.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        task_folder, model_folder = Path(folder) / "tasks", Path(folder) / "model"
+        write_folder(tasks.folder, task_folder)
+        save_model(model.stored, model_folder)
+        return Workspace(create(locate(str(name)), task_folder, model_folder))
+
+
+def open_workspace(name: str | Path) -> Workspace:
+    """Open a workspace by name or folder.
+
+    Raises:
+        UserError: there is no such workspace.
+    """
+    return Workspace(stored_workspace.Workspace(locate(str(name))))
+
+
+class Workspace:
+    """A workspace: its tasks and model, results and decisions.
+
+    Results are stored and reused, so nothing is computed twice.
+    """
+
+    def __init__(self, stored: stored_workspace.Workspace) -> None:
+        self.stored = stored
+
+    @cached_property
+    def _project(self) -> Project:
+        return self.stored.project()
+
+    @property
+    def tasks(self) -> Tasks:
+        """Return its tasks."""
+        return Tasks(self._project.images, self._project.tasks)
+
+    @property
+    def model(self) -> Model:
+        """Return its model."""
+        return Model(self._project.model)
+
+    def evaluate(self, *, device: str = "auto", progress: bool = False) -> pd.DataFrame:
+        """Return accuracy and loss of the model on every held-out task."""
+        with closing(ProgressBars(progress)) as bars:
+            return evaluation(self.stored, Compute(device=device), bars).table("heldout.parquet")
+
+    def rank(
+        self,
+        *,
+        method: str = "task-if",
+        target: str = "all",
+        device: str = "auto",
+        progress: bool = False,
+        **options: Any,
+    ) -> Ranking:
+        """Rank as :func:`core.api.rank` does, and store the ranking in the workspace."""
+        chosen, compute = estimator(method, **options), Compute(device=device)
+        with closing(ProgressBars(progress)) as bars:
+            return self._ranking(ranking_action.ranking(self.stored, Target.parse(target), chosen, compute, bars))
+
+    def scores(self, ranking: str = "") -> Ranking:
+        """Return a stored ranking by its run id. Default: the newest one.
+
+        Raises:
+            UserError: there is no such ranking, or none of the present tasks and model.
+        """
+        run = self.stored.runs.get(ranking) if ranking else newest_ranking(self.stored, self._project)
+        if run is None:
+            raise UserError(f"The workspace {self.stored.name} has no ranking.", "Compute one: .rank().")
+        return self._ranking(run)
+
+    def review_queue(self, *, device: str = "auto", progress: bool = False, **settings: Any) -> ReviewQueue:
+        """Return the review queue with these settings; without settings, the newest one if there is one."""
+        run = None if settings else newest_queue(self.stored)
+        if run is None:
+            with closing(ProgressBars(progress)) as bars:
+                run = queue(self.stored, QueueSettings(**settings), Compute(device=device), bars)
+        return ReviewQueue(run.table("items.parquet"), run.json("summary.json"), self._project.images)
+
+    def decide(self, decisions: pd.DataFrame, *, reviewer: str) -> int:
+        """Write decisions to the log, all of them or none, and return how many.
+
+        Args:
+            decisions: Columns as in an export of decisions: kind (task, image or instance), task_id, role, image_id,
+                verdict (remove, relabel, keep, unsure), label (the new class), reason.
+            reviewer: The reviewer of rows that name none.
+
+        Raises:
+            UserError: a row is invalid; the message names the first such row and its field, and nothing is written.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "decisions.json"
+            decisions.to_json(path, orient="records")
+            import_decisions(self.stored, path, reviewer=reviewer)
+        return len(decisions)
+
+    def remove(self, *, tasks: Sequence[str] = (), images: Sequence[str] = (), reviewer: str, reason: str = "") -> None:
+        """Decide to remove tasks and images.
+
+        Raises:
+            UserError: an id is not in the training tasks.
+        """
+        mark(self.stored, tasks=tasks, images=images, reviewer=reviewer, reason=reason)
+
+    def decisions(self) -> pd.DataFrame:
+        """Return every decision that counts, and those that conflict with it."""
+        return decision_table(self.stored)
+
+    def changes(self) -> Changes:
+        """Return what the decisions remove and relabel."""
+        return self.stored.changes()
+
+    def edit(self, method: str = "finetune", *, device: str = "auto", progress: bool = False) -> EditedModel:
+        """Edit the model for the decided changes and measure it; the result is stored in the workspace.
+
+        Raises:
+            UserError: no changes are decided, or the method is unknown or does not fit.
+        """
+        compute = Compute(device=device)
+        with closing(ProgressBars(progress)) as bars:
+            run = edit_action.edit(self.stored, method, self.stored.changes(), compute=compute, progress=bars)
+        return EditedModel(Model(load_model(run.folder / "model")), method, run.json("edit.json"))
+
+    def export(self, folder: str | Path, *, formats: Sequence[str] = FORMATS) -> Path:
+        """Write the cleaned task list and what was removed and relabelled.
+
+        Args:
+            formats: parquet, csv, json, learn2learn, torchmeta, easyfsl.
+
+        Raises:
+            UserError: a format is unknown, or ``folder`` holds something else.
+        """
+        return export(self.stored, Path(folder), formats=tuple(formats))
+
+    def _ranking(self, run: Run) -> Ranking:
+        tables = {name: run.table(f"{name}.parquet") for name in ("instances", "tasks", "images")}
+        return Ranking(**tables, report=run.json("solver.json"), pixels=self._project.images)
+
+    def __repr__(self) -> str:
+        return f"Workspace({self.stored.name}: {self.tasks!r}, {self.model!r})"
