@@ -10,7 +10,7 @@ import numpy as np
 
 from core.actions.images import ImportOptions, listing_of
 from core.actions.inspect import Inspection, span
-from core.data.decode import Unreadable, decode
+from core.data.decode import UnreadableError, decode
 from core.data.listing import SPLITS, Listing, class_sizes
 from core.data.store import resolve_format
 from core.runtime.errors import UserError
@@ -60,7 +60,7 @@ def inspect_images(path: Path, options: ImportOptions) -> tuple[Inspection, Prev
         row = listing.table.iloc[position]
         try:
             image = decode(listing.read(position), *frame, int(row["turn"]))
-        except Unreadable as error:
+        except UnreadableError as error:
             unreadable.append(f"{row['id']}: {error}")
             continue
         pixels.append(image)

@@ -12,15 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from core.data.decode import MOST_BYTES, Unreadable
+from core.data.decode import MAX_BYTES, UnreadableError
 from core.runtime.errors import UserError
 
-MOST_FILES = 5_000_000
-MOST_UNPACKED = 500_000_000_000  # maximum total size of an archive's files, in bytes
-MOST_RATIO = 200  # maximum ratio of unpacked to archive size; pictures are already compressed
+MAX_FILES = 5_000_000
+MAX_UNPACKED = 500_000_000_000  # maximum total size of an archive's files, in bytes
+MAX_RATIO = 200  # maximum ratio of unpacked to archive size; images are already compressed
 _ALWAYS_ALLOWED = 200_000_000  # bytes that a small archive may unpack to at any ratio
 _SHOWN = 200  # maximum characters of a name in an error
-_NOISE = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 class Tree(Protocol):
@@ -34,11 +34,11 @@ class Tree(Protocol):
     def files(self) -> list[str]:
         """Return the sorted names of all files except hidden ones and operating-system leftovers."""
 
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+    def read(self, name: str, most: int = MAX_BYTES) -> bytes:
         """Return the content of a file.
 
         Raises:
-            Unreadable: the file cannot be read or has more than ``most`` bytes; the text says why.
+            UnreadableError: the file cannot be read or has more than ``most`` bytes; the text says why.
         """
 
     def stamp(self) -> Any:
@@ -51,7 +51,7 @@ def open_tree(path: Path) -> Tree:
     Raises:
         UserError: ``path`` does not exist or is neither of the two, or the archive is unsafe.
     """
-    kind = mode_of(path)
+    kind = file_mode(path)
     if stat.S_ISDIR(kind):
         return FolderTree(path)
     if stat.S_ISREG(kind) and zipfile.is_zipfile(path):  # opening a pipe could block forever
@@ -59,7 +59,7 @@ def open_tree(path: Path) -> Tree:
     raise UserError(f"{path} is neither a folder nor a zip archive.", "Unpack it, or pack it as zip.")
 
 
-def mode_of(path: Path) -> int:
+def file_mode(path: Path) -> int:
     """Return the file mode of ``path``, as in :mod:`stat`.
 
     Raises:
@@ -70,7 +70,7 @@ def mode_of(path: Path) -> int:
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a NUL character
         raise UserError(f"{path} does not exist.", "Check the path.") from error
     except OSError as error:
-        raise UserError(f"{_cut(str(path))} cannot be read: {error.strerror}.", "Check the path.") from error
+        raise UserError(f"{_shorten(str(path))} cannot be read: {error.strerror}.", "Check the path.") from error
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class FolderTree:
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         name, is_link = above + entry.name, entry.is_symlink()
-                        if _is_noise(entry.name):
+                        if _is_ignored(entry.name):
                             continue
                         told = _stat_of_link(entry) if is_link else entry.stat()
                         if told is None:
@@ -113,7 +113,8 @@ class FolderTree:
                             found[name] = (told.st_size, told.st_mtime_ns)
             except OSError as error:
                 raise UserError(
-                    f"{_cut(str(folder))} cannot be read: {error.strerror}.", "Check its permissions, or move it away."
+                    f"{_shorten(str(folder))} cannot be read: {error.strerror}.",
+                    "Check its permissions, or move it away.",
                 ) from error
         return dict(sorted(found.items()))
 
@@ -122,14 +123,14 @@ class FolderTree:
         """Return the sorted names of all files except hidden ones and operating-system leftovers."""
         return list(self._found)
 
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+    def read(self, name: str, most: int = MAX_BYTES) -> bytes:
         """Return the content of a file; see :meth:`Tree.read`."""
         file = self.path / name
         try:
-            _refuse_large(file.stat().st_size, most)
+            _check_size(file.stat().st_size, most)
             return file.read_bytes()
         except OSError as error:
-            raise Unreadable(error.strerror or str(error)) from error
+            raise UnreadableError(error.strerror or str(error)) from error
 
     def stamp(self) -> Any:
         """Return the name, size and modification time of every file."""
@@ -151,13 +152,13 @@ class ZipTree:
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise UserError(f"{path.name} is a damaged zip archive: {error}.", "Download or pack it again.") from error
         members = [info for info in self._archive.infolist() if not info.filename.endswith("/")]
-        if len(members) > MOST_FILES:
-            raise UserError(f"{path.name} holds {len(members):,} files.", f"The most is {MOST_FILES:,}.")
+        if len(members) > MAX_FILES:
+            raise UserError(f"{path.name} holds {len(members):,} files.", f"The most is {MAX_FILES:,}.")
         unpacked, packed = sum(info.file_size for info in members), path.stat().st_size
-        if unpacked > MOST_UNPACKED or unpacked > max(MOST_RATIO * packed, _ALWAYS_ALLOWED):
+        if unpacked > MAX_UNPACKED or unpacked > max(MAX_RATIO * packed, _ALWAYS_ALLOWED):
             raise UserError(
                 f"{path.name} has {packed / 1e6:.1f} MB and would unpack to {unpacked / 1e9:.1f} GB.",
-                "This is no archive of pictures; unpack it yourself if you trust it.",
+                "This is no archive of images; unpack it yourself if you trust it.",
             )
         self._members: dict[str, zipfile.ZipInfo] = {}
         for info in members:
@@ -165,7 +166,7 @@ class ZipTree:
             parts = [part for part in name.split("/") if part not in ("", ".")]
             if name.startswith("/") or ".." in parts or (parts and parts[0].endswith(":")):
                 raise UserError(
-                    f"{path.name} holds {_cut(info.filename)!r}, which lies outside of the archive.",
+                    f"{path.name} holds {_shorten(info.filename)!r}, which lies outside of the archive.",
                     "It was made to write over other files; do not unpack it.",
                 )
             if info.flag_bits & 1:
@@ -175,11 +176,11 @@ class ZipTree:
                     f"{path.name} is packed by a method that cannot be read safely ({_method(info)}).",
                     "Pack it again as an ordinary zip (deflate).",
                 )
-            if not parts or any(_is_noise(part) for part in parts):
+            if not parts or any(_is_ignored(part) for part in parts):
                 continue
             name = "/".join(parts)  # remove "./" and "//"
             if name in self._members:
-                raise UserError(f"{path.name} holds {_cut(name)!r} twice.", "Pack it again.")
+                raise UserError(f"{path.name} holds {_shorten(name)!r} twice.", "Pack it again.")
             self._members[name] = info
         self._members = dict(sorted(self._members.items()))
 
@@ -188,16 +189,16 @@ class ZipTree:
         """Return the sorted names of all files except hidden ones and operating-system leftovers."""
         return list(self._members)
 
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
+    def read(self, name: str, most: int = MAX_BYTES) -> bytes:
         """Return the content of a file; see :meth:`Tree.read`."""
         info = self._members[name]
-        _refuse_large(info.file_size, most)
+        _check_size(info.file_size, most)
         try:
             with self._archive.open(info) as stream:
                 # Limit the read: read() without a size unpacks everything before it checks the declared size.
                 return stream.read(info.file_size + 1)
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
-            raise Unreadable(f"cannot be unpacked ({error})") from error
+            raise UnreadableError(f"cannot be unpacked ({error})") from error
 
     def stamp(self) -> Any:
         """Return the name, size and modification time of the archive."""
@@ -205,9 +206,9 @@ class ZipTree:
         return [self.path.name, told.st_size, told.st_mtime_ns]
 
 
-def _refuse_large(size: int, most: int) -> None:
+def _check_size(size: int, most: int) -> None:
     if size > most:
-        raise Unreadable(f"it has {size / 1e6:.0f} MB; the most is {most / 1e6:.0f}")
+        raise UnreadableError(f"it has {size / 1e6:.0f} MB; the most is {most / 1e6:.0f}")
 
 
 def _stat_of_link(entry: os.DirEntry[str]) -> os.stat_result | None:
@@ -222,9 +223,9 @@ def _method(info: zipfile.ZipInfo) -> str:
     return zipfile.compressor_names.get(info.compress_type, f"number {info.compress_type}")  # type: ignore[attr-defined]
 
 
-def _cut(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
 
 
-def _is_noise(name: str) -> bool:
-    return name.startswith(".") or name in _NOISE
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name in _IGNORED

@@ -14,7 +14,7 @@ from core.runtime.errors import UserError
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("id", "class", "split", "group", "turn")
-MOST_CHARACTERS = 1000
+MAX_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Listing:
         table: One row per image, in the order of the image set; text columns id (unique), class, split (``train``,
             ``val``, ``test``; ``""``: none) and group (``""``: none), and turn (counter-clockwise quarter turns).
         read: Returns the encoded bytes, or the pixels, of the image in the table row at a position. Called from several
-            threads. Raises :class:`core.data.decode.Unreadable`.
+            threads. Raises :class:`core.data.decode.UnreadableError`.
         stamp: JSON-serialisable; changes when the files change (names, sizes, modification times).
         form: Default pixel format.
         notes: Sentences for the user on how the files were read.
@@ -60,7 +60,7 @@ class Listing:
         if self.table.empty:
             raise UserError(f"{self.name}: there are no images in it.", "Check the path and the format.")
         for column in ("id", "class", "group"):
-            _refuse_unusable(self.name, column, self.table[column].tolist())
+            _check_names(self.name, column, self.table[column].tolist())
         twice = self.table["id"].duplicated()
         if twice.any():
             raise UserError(
@@ -72,15 +72,15 @@ class Listing:
         return len(self.table)
 
 
-def _refuse_unusable(name: str, column: str, values: list[str]) -> None:
+def _check_names(name: str, column: str, values: list[str]) -> None:
     """Raise a UserError for names that cannot be stored in this product's files or read by other programs."""
     for value in dict.fromkeys(values):
         if not value and column != "group":
             raise UserError(f"{name}: the {column} of an image is empty.", "Give it a name.")
-        if len(value) > MOST_CHARACTERS:
+        if len(value) > MAX_CHARACTERS:
             raise UserError(
                 f"{name}: the {column} that begins with {value[:40]!r} has {len(value):,} characters.",
-                f"Shorten it; the most is {MOST_CHARACTERS:,}.",
+                f"Shorten it; the most is {MAX_CHARACTERS:,}.",
             )
         if "\0" in value or not _is_text(value):
             raise UserError(
@@ -97,7 +97,7 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def table_of(
+def make_table(
     ids: list[str], classes: list[str], splits: list[str] | None = None, groups: list[str] | None = None
 ) -> pd.DataFrame:
     """Return the table of a listing built from its columns; missing ones are empty."""
@@ -145,7 +145,7 @@ def class_sizes(table: pd.DataFrame) -> pd.Series:
     return table.groupby("class").size().sort_values(kind="stable")
 
 
-def labels_of(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
+def encode_labels(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the labels ``(n,)`` as int64 and the class names in alphabetical order."""
     labels, names = pd.factorize(table["class"], sort=True)
     return labels.astype(np.int64), tuple(str(name) for name in names)

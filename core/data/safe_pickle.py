@@ -22,11 +22,11 @@ import numpy as np
 
 from core.runtime.errors import UserError
 
-MOST_OPERATIONS = 5_000_000  # a list of a million names takes three million
-MOST_DEPTH = 32  # nested containers
+MAX_OPERATIONS = 5_000_000  # a list of a million names takes three million
+MAX_DEPTH = 32  # nested containers
 _MAPPED_FROM = 1 << 16  # bytes; shorter values are copied from the map
-_MOST_DIMENSIONS = 8
-_MOST_KEY = 1 << 31
+_MAX_DIMENSIONS = 8
+_MAX_KEY = 1 << 31
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 _MARK = object()
 _OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
@@ -148,7 +148,7 @@ class _Machine:
         except _Refused as refused:
             raise UserError(
                 f"{self._name} holds {refused}, which is no plain data.",
-                "Nothing in it was run. Use the file of the data set's own authors, or pictures instead.",
+                "Nothing in it was run. Use the file of the data set's own authors, or images instead.",
             ) from None
         except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
             raise UserError(
@@ -160,7 +160,7 @@ class _Machine:
     def _follow(self) -> Any:
         stream = _Stream(self._content)
         typed: Any = stream  # the disassembler's readers are annotated for files but call only read and readline
-        for _ in range(MOST_OPERATIONS):
+        for _ in range(MAX_OPERATIONS):
             code = stream.read(1).decode("latin-1")
             if code not in _OPCODES:
                 raise ValueError("it is cut short" if not code else f"there is no opcode {code!r}")
@@ -174,7 +174,7 @@ class _Machine:
                 self._stack.append(str(short, "latin-1") if is_text else short)
             else:
                 self._step(opcode.name, None if opcode.arg is None else opcode.arg.reader(typed))
-        raise _Refused(f"more than {MOST_OPERATIONS:,} values")
+        raise _Refused(f"more than {MAX_OPERATIONS:,} values")
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self._stack
@@ -273,7 +273,7 @@ class _Machine:
             raise ValueError("a key without a value")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             # Other keys could make hashing arbitrarily slow: nested tuples, integers with one common hash.
-            if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < _MOST_KEY):
+            if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < _MAX_KEY):
                 raise _Refused(f"a dictionary whose keys are {_kind(key)}")
             target[key] = value
 
@@ -330,7 +330,7 @@ class _Machine:
             content = self._encoded(content)
         if not isinstance(content, (bytes, memoryview)):
             raise _Refused(f"an array of {_kind(content)}")
-        if type(shape) is not tuple or len(shape) > _MOST_DIMENSIONS:
+        if type(shape) is not tuple or len(shape) > _MAX_DIMENSIONS:
             raise _Refused("an array of no shape")
         if any(type(size) is not int or not 0 <= size <= len(self._content) for size in shape):
             raise ValueError("the shape of an array is impossible")
@@ -377,8 +377,8 @@ def _check(result: Any) -> None:
         if left:
             open_.discard(name)
             depths[name] = 1 + max((depths.get(id(part), 0) for part in _inside(value)), default=0)
-            if depths[name] > MOST_DEPTH:
-                raise _Refused(f"lists in lists, more than {MOST_DEPTH} deep")
+            if depths[name] > MAX_DEPTH:
+                raise _Refused(f"lists in lists, more than {MAX_DEPTH} deep")
         elif name in open_:
             raise _Refused("a list that contains itself")
         elif name not in depths:

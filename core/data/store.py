@@ -1,12 +1,12 @@
-"""Store image sets on disk: decode every picture once, then open the result as a memory map.
+"""Store image sets on disk: decode every image once, then open the result as a memory map.
 
 An image set is a folder ``<home>/library/images/<key>/``, named by its content:
 
 - ``pixels.npy``: ``(n, height, width, channels)`` uint8; ``numpy.load(..., mmap_mode="r")`` opens it.
 - ``images.parquet``: one row per image: id, class, split, group.
-- ``images.json``: names given by users, shape, hash, source, and the pictures that could not be read.
+- ``images.json``: names given by users, shape, hash, source, and the images that could not be read.
 
-While pictures are decoded, the same files are in ``.<stamp>/``, so an interrupted import can resume.
+While images are decoded, the same files are in ``.<stamp>/``, so an interrupted import can resume.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.data.decode import ImageSpec, Unreadable, decode, read_header
+from core.data.decode import ImageSpec, UnreadableError, decode, read_header
 from core.data.images import ImageSet
-from core.data.listing import Listing, TargetFormat, labels_of
+from core.data.listing import Listing, TargetFormat, encode_labels
 from core.runtime.errors import UserError
 from core.runtime.files import ArrayFile, content_hash, disk_errors, library, read_json, replacing, write_json
 from core.runtime.progress import Progress
@@ -39,8 +39,8 @@ FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
 _PROGRESS, _UNREADABLE = "progress.json", "unreadable.csv"
 _HEADER = 128  # bytes of a .npy header for four axes
-_BLOCK = 512  # pictures between two progress reports
-_PIECE = 32  # pictures per thread task: with small pictures, more threads only wait for each other
+_BLOCK = 512  # images between two progress reports
+_PIECE = 32  # images per thread task: with small images, more threads only wait for each other
 _NOTED_EVERY = 1.0  # seconds between two progress records on disk
 _LOOKED_AT = 64
 _THREADS = 4
@@ -59,7 +59,7 @@ class StoredImages:
         count, classes: Number of images and of classes.
         shape: Height, width, channels.
         hash: Value of :attr:`core.data.images.ImageSet.hash`.
-        unreadable: Number of pictures that were skipped.
+        unreadable: Number of images that were skipped.
         story: Metadata: format, path, notes, command.
     """
 
@@ -134,7 +134,7 @@ def _open(folder: Path, name: str) -> ImageSet:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"The image set in {folder} is damaged: {error}.", advice) from error
     told = read_json(folder / DESCRIPTION)
-    labels, names = labels_of(table)
+    labels, names = encode_labels(table)
 
     def column(which: str) -> np.ndarray | None:
         values = table[which].to_numpy(dtype=object)
@@ -146,9 +146,9 @@ def _open(folder: Path, name: str) -> ImageSet:
 
 
 def resolve_format(listing: Listing, wanted: TargetFormat) -> ImageSpec:
-    """Return the pixel format for the pictures, inferring what neither the user nor the format specifies.
+    """Return the pixel format for the images, inferring what neither the user nor the format specifies.
 
-    Reads the headers of up to 64 pictures, spread over the listing.
+    Reads the headers of up to 64 images, spread over the listing.
 
     Raises:
         UserError: none of them can be read, or they differ in size and no size was given.
@@ -161,16 +161,16 @@ def resolve_format(listing: Listing, wanted: TargetFormat) -> ImageSpec:
     for position in np.unique(np.linspace(0, len(listing) - 1, min(_LOOKED_AT, len(listing))).astype(int)):
         try:
             seen.append((position, read_header(listing.read(int(position)))))
-        except Unreadable as error:
+        except UnreadableError as error:
             why = f"{listing.table['id'].iloc[position]}: {error}"
     if not seen:
-        raise UserError(f"{listing.name}: none of the pictures looked at can be read ({why}).", "Check the files.")
+        raise UserError(f"{listing.name}: none of the images looked at can be read ({why}).", "Check the files.")
     (first, one), sizes = seen[0], {(look.height, look.width) for _, look in seen}
     if not size and len(sizes) > 1:
         other, two = next((at, look) for at, look in seen if (look.height, look.width) != (one.height, one.width))
         ids = listing.table["id"]
         raise UserError(
-            f"{listing.name}: pictures differ in size: {ids.iloc[first]} has {one.width} x {one.height}, "
+            f"{listing.name}: images differ in size: {ids.iloc[first]} has {one.width} x {one.height}, "
             f"{ids.iloc[other]} has {two.width} x {two.height}.",
             "Say to which size they should be brought, for example --size 84.",
         )
@@ -187,15 +187,15 @@ def store_images(
     story: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> StoredImages:
-    """Decode every picture of ``listing`` and store the result, or return the stored result of an earlier import.
+    """Decode every image of ``listing`` and store the result, or return the stored result of an earlier import.
 
     Args:
         name: Name of the image set; default: the name of the listing.
         form: Target format; see :func:`resolve_format`.
-        skip_unreadable: Skip unreadable pictures instead of raising an error.
+        skip_unreadable: Skip unreadable images instead of raising an error.
 
     Raises:
-        UserError: the name is invalid, pictures cannot be read, or the disk is full. Pictures decoded before the error
+        UserError: the name is invalid, images cannot be read, or the disk is full. Images decoded before the error
             are reused by the next attempt.
     """
     name = name or re.sub(r"[^\w.-]+", "-", listing.name).strip("-.") or "images"
@@ -219,7 +219,7 @@ def store_images(
 
 
 def _decode(listing: Listing, frame: ImageSpec, partial: Path, progress: Progress) -> tuple[ArrayFile, dict[int, str]]:
-    """Write the pixels of all readable pictures; return them and, by position, why the others could not be read."""
+    """Write the pixels of all readable images; return them and, by position, why the others could not be read."""
     shape = (frame.height, frame.width, frame.channels)
     size, n = math.prod(shape), len(listing)
     done, bad = _begun(listing, frame, partial)
@@ -264,9 +264,9 @@ def _decode(listing: Listing, frame: ImageSpec, partial: Path, progress: Progres
 
 
 def _begun(listing: Listing, frame: ImageSpec, partial: Path) -> tuple[int, dict[int, str]]:
-    """Return the position to resume from and the pictures that could not be read before it.
+    """Return the position to resume from and the images that could not be read before it.
 
-    If such a picture has become readable, resume from there.
+    If such an image has become readable, resume from there.
     """
     if not (partial / _PROGRESS).exists():
         return 0, {}
@@ -279,7 +279,7 @@ def _begun(listing: Listing, frame: ImageSpec, partial: Path) -> tuple[int, dict
 
 
 def _is_mended(one: StoredImages, listing: Listing, frame: ImageSpec) -> bool:
-    """Return whether a skipped picture has become readable, for example by new permissions, which no stamp reflects."""
+    """Return whether a skipped image has become readable, for example by new permissions, which no stamp reflects."""
     left_out = {told["id"] for told in read_json(one.folder / DESCRIPTION)["unreadable"]}
     return _first_readable(listing, frame, np.flatnonzero(listing.table["id"].isin(left_out)).tolist()) is not None
 
@@ -292,7 +292,7 @@ def _pixels(listing: Listing, frame: ImageSpec, position: int, turn: int) -> np.
     """Return the pixels ``(height, width, channels)`` as uint8, or the reason why there are none."""
     try:
         return decode(listing.read(position), *frame, turn)
-    except Unreadable as error:
+    except UnreadableError as error:
         return str(error)
 
 
@@ -326,7 +326,7 @@ def _finish(
         raise UserError(
             f"{listing.name}: no image of class {lost[0]!r} can be read.", "Mend its images, or remove the class."
         )
-    labels, names = labels_of(table)
+    labels, names = encode_labels(table)
     found = content_hash(pixels, labels, list(names), table["id"].tolist())
     key = content_hash(found, table["split"].tolist(), table["group"].tolist())[:16]
     folder = images_home() / key

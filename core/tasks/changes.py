@@ -145,9 +145,9 @@ class Changes:
         keys = pd.MultiIndex.from_frame(rows[KEY])
         instances = self.instances | {(task, role, image) for task, role, image, _ in self.relabelled_instances}
         images = self.images | {image for image, _ in self.relabelled_images}
-        _refuse_unknown("task", self.tasks, rows["task_id"])
-        _refuse_unknown("image", images, rows["image_id"])
-        _refuse_unknown("instance", instances, keys if instances else ())
+        _check_known("task", self.tasks, rows["task_id"])
+        _check_known("image", images, rows["image_id"])
+        _check_known("instance", instances, keys if instances else ())
         by_image = rows["image_id"].isin(self.images).to_numpy(copy=True)
         new = np.full(len(rows), None, dtype=object)
         if self.relabelled_images:
@@ -181,7 +181,7 @@ def _is_shaped(one: Any, length: int) -> bool:
     return isinstance(one, list) and len(one) == length and all(isinstance(part, str) for part in one)
 
 
-def _refuse_unknown(kind: str, wanted: Iterable[Any], known: Iterable[Any]) -> None:
+def _check_known(kind: str, wanted: Iterable[Any], known: Iterable[Any]) -> None:
     wanted = set(wanted)
     if wanted and (unknown := sorted(wanted - set(known))):
         raise UserError(f"The {kind} {unknown[0]!r} is not in the task list.", "Check what is removed or relabelled.")

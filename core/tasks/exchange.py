@@ -37,7 +37,7 @@ def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -
     """
     if library not in LIBRARIES:
         raise UserError(f"There is no format {library!r}.", f"Use {', '.join(LIBRARIES)}.")
-    _refuse_weights(tasks, library)
+    _check_weights(tasks, library)
     form = FORMS[library]
     known = from_rows(tasks.rows, source="the task list", images=images)
     episodes = [form.of(episode, images) for episode in _episodes(cleaned(known, Changes(), drop_rows=True), images)]
@@ -105,7 +105,7 @@ def _episodes(tasks: TaskList, images: ImageSet) -> list[Episode]:
     return found
 
 
-def _refuse_weights(tasks: TaskList, library: str) -> None:
+def _check_weights(tasks: TaskList, library: str) -> None:
     odd = np.flatnonzero(~tasks.rows["weight"].isin([0.0, 1.0]))
     if odd.size:
         row = tasks.rows.iloc[odd[0]]

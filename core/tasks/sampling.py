@@ -13,7 +13,7 @@ from core.data import ImageSet
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList, from_rows
 
-MOST_COMBINATIONS = 100_000
+MAX_COMBINATIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def class_sets(classes: list[int], ways: int, count: int | None, rng: np.random.
     """
     total = comb(len(classes), ways)
     if count is None or total <= count:
-        if total > MOST_COMBINATIONS:
+        if total > MAX_COMBINATIONS:
             raise UserError(f"There are {total:,} combinations of {ways} classes.", "Give a number of tasks.")
         every = list(combinations(classes, ways))
         count = count or total

@@ -30,7 +30,7 @@ def read_table(path: Path, what: str = "task list", text: Sequence[str] | None =
     if not path.is_file():
         raise UserError(f"{path} does not exist.", f"Give the path of a {what}.")
     if path.suffix[1:] not in READERS:
-        raise no_format(path, what)
+        raise unknown_format_error(path, what)
     try:
         match path.suffix:
             case ".csv":
@@ -46,7 +46,7 @@ def read_table(path: Path, what: str = "task list", text: Sequence[str] | None =
         raise UserError(f"{path.name} cannot be read as {path.suffix[1:]}: {said}.", "Write it again.") from error
 
 
-def no_format(path: Path, what: str = "task list") -> UserError:
+def unknown_format_error(path: Path, what: str = "task list") -> UserError:
     """Return the error for a file name whose extension is not that of a task list."""
     return UserError(
         f"{path.name}: {path.suffix or 'no extension'} is not a {what} format.",

@@ -33,7 +33,7 @@ import pandas as pd
 from core.data import ImageSet
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash, replacing
-from core.tasks.tables import READERS, no_format, read_table
+from core.tasks.tables import READERS, read_table, unknown_format_error
 
 COLUMNS = ("task_id", "role", "image_id", "label", "class", "weight")
 ROLES = ("support", "query")
@@ -242,4 +242,4 @@ def write_tasks(tasks: TaskList, path: Path) -> None:
                 rows = tasks.rows.to_dict(orient="records")  # DataFrame.to_json rounds the weights
                 temporary.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
             case _:
-                raise no_format(path)
+                raise unknown_format_error(path)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.data.decode import Unreadable, decode
+from core.data.decode import UnreadableError, decode
 from core.data.listing import Listing
 from core.data.readers import ReadOptions, read_listing
 from core.runtime.errors import UserError
@@ -90,7 +90,7 @@ def read_or_refused(path: Path, format: str, options: ReadOptions | None = None)
     except UserError:
         return None
     for position in range(len(listing)):
-        with contextlib.suppress(Unreadable):
+        with contextlib.suppress(UnreadableError):
             decode(listing.read(position), 4, 4, 3)
     return listing
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from core.data import archive
 from core.data.archive import FolderTree, Tree, open_tree
-from core.data.decode import Unreadable
+from core.data.decode import UnreadableError
 from core.runtime.errors import UserError
 from tests.data.pictures import little_memory, picture, write_files, write_zip
 
@@ -36,7 +36,7 @@ def test_files_are_listed_sorted_and_read(tree: Tree) -> None:
 
 
 def test_a_file_that_is_too_large_is_not_read(tree: Tree) -> None:
-    with pytest.raises(Unreadable, match="MB"):
+    with pytest.raises(UnreadableError, match="MB"):
         tree.read("b/2.png", most=10)
 
 
@@ -66,7 +66,7 @@ def test_links_that_lead_nowhere_are_files_that_cannot_be_read(tmp_path: Path) -
     tree = open_tree(tmp_path)
     assert tree.files == ["a/1.png", "a/gone.png", "a/self.png"]
     for name in tree.files[1:]:
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadableError):
             tree.read(name)
 
 
@@ -101,7 +101,7 @@ def test_a_file_that_may_not_be_read_is_unreadable(tmp_path: Path, monkeypatch: 
         return allowed(file)
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
-    with pytest.raises(Unreadable, match="Permission denied"):
+    with pytest.raises(UnreadableError, match="Permission denied"):
         tree.read("a/1.png")
     assert tree.read("a/2.png") == picture(1)
 
@@ -184,7 +184,7 @@ def test_a_bomb_is_refused_by_what_it_would_become(tmp_path: Path) -> None:
 
 
 def test_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MOST_FILES", 2)
+    monkeypatch.setattr(archive, "MAX_FILES", 2)
     with pytest.raises(UserError, match="holds 3 files"):
         open_tree(write_zip(tmp_path / "x.zip", ["1.png", "2.png", "3.png"]))
 
@@ -209,7 +209,7 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_larger_than_it_says_is_unreadable(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", {"a/1.png": b"a" * 1000})
     changed(path, struct.pack("<I", 1000), struct.pack("<I", 10))
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableError):
         open_tree(path).read("a/1.png")
 
 
@@ -225,7 +225,7 @@ def test_a_member_that_is_a_bomb_takes_no_memory(says: int, tmp_path: Path) -> N
     path = write_zip(tmp_path / "x.zip", {"a/1.png": b"\0" * 150_000_000})
     changed(path, struct.pack("<I", 150_000_000), struct.pack("<I", says))
     tree = open_tree(path)
-    with little_memory(5), pytest.raises(Unreadable, match="CRC"):
+    with little_memory(5), pytest.raises(UnreadableError, match="CRC"):
         tree.read("a/1.png")
 
 
@@ -243,7 +243,7 @@ def test_a_place_beyond_the_end_is_unreadable(tmp_path: Path) -> None:
     last = content.rindex(b"PK\x01\x02")
     content[last + 42 : last + 46] = struct.pack("<I", len(content) - 4)
     path.write_bytes(content)
-    with pytest.raises(Unreadable, match="cannot be unpacked"):
+    with pytest.raises(UnreadableError, match="cannot be unpacked"):
         open_tree(path).read("b/2.png")
 
 
@@ -282,5 +282,5 @@ def test_damaged_archives_are_refused_or_read(tmp_path_factory: pytest.TempPathF
     with contextlib.suppress(UserError):
         tree = open_tree(path)
         for name in tree.files:
-            with contextlib.suppress(Unreadable):
+            with contextlib.suppress(UnreadableError):
                 tree.read(name)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.data.decode import ImageHeader, Unreadable, decode, read_header
+from core.data.decode import ImageHeader, UnreadableError, decode, read_header
 from tests.data.pictures import picture
 
 # As core.data.decode asks of the whole process, which pytest undoes.
@@ -134,14 +134,14 @@ def test_the_header_tells_size_and_colour() -> None:
 def test_a_file_cut_short_is_refused(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     raw = encoded(Image.fromarray(noise), kind)
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableError):
         decode(raw[: len(raw) // 2], 8, 8, 3)
 
 
 @pytest.mark.parametrize("raw", [b"", b"path,label\na.png,cat\n", b"<svg onload=alert(1)>", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_picture_is_refused(raw: bytes) -> None:
     for attempt in (read_header, lambda raw: decode(raw, 2, 2, 1)):
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadableError):
             attempt(raw)
 
 
@@ -153,7 +153,7 @@ def test_a_header_of_a_hundred_megapixels_is_refused_without_decoding() -> None:
         header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
         raw = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
         for attempt in (read_header, lambda raw: decode(raw, 2, 2, 1)):
-            with pytest.raises(Unreadable, match=r"too many|too large"):
+            with pytest.raises(UnreadableError, match=r"too many|too large"):
                 attempt(raw)
 
 
@@ -163,7 +163,7 @@ def test_damaged_pictures_are_read_or_refused(kind: str, data: st.DataObject) ->
     for _ in range(data.draw(st.integers(1, 6))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(raw[: data.draw(st.integers(0, len(raw)))])
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(UnreadableError):
         assert decode(cut, 4, 4, 3).shape == (4, 4, 3)
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(UnreadableError):
         read_header(cut)

@@ -160,11 +160,11 @@ def test_tar_bombs_are_refused_before_they_are_unpacked(tmp_path: Path, monkeypa
         path.write_bytes(gzip.compress(head + b"\0" * 100_000))
         with little_memory(10), pytest.raises(UserError, match=r"1,099,511,6\d\d,\d\d\d bytes"):
             read_listing(path, "fc100")
-    monkeypatch.setattr(cifar100, "_MOST_UNPACKED", 3_000_000)
+    monkeypatch.setattr(cifar100, "_MAX_UNPACKED", 3_000_000)
     path.write_bytes(tarred({f"{number}": b"\0" * 1_000_000 for number in range(5)}))
     with little_memory(10), pytest.raises(UserError, match="holds '3' of 1,000,000 bytes"):
         read_listing(path, "fc100")
-    monkeypatch.setattr(cifar100, "_MOST_MEMBERS", 2)
+    monkeypatch.setattr(cifar100, "_MAX_MEMBERS", 2)
     path.write_bytes(tarred({"a": b"", "b": b"", **official()}))
     with pytest.raises(UserError, match="it lacks"):
         read_listing(path, "fc100")

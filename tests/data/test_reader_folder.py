@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
-from core.data.decode import Unreadable, decode
+from core.data.decode import UnreadableError, decode
 from core.data.listing import Listing
 from core.data.readers import ReadOptions
 from core.data.readers.folder import read_folder
@@ -131,7 +131,7 @@ def test_a_picture_that_is_none_is_found_out_when_it_is_read(tmp_path: Path) -> 
     (tmp_path / "b/gone.png").unlink()
     assert len(listing) == 3
     for position in range(3):
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadableError):
             decode(listing.read(position), 4, 4, 1)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.decode import Unreadable
+from core.data.decode import UnreadableError
 from core.data.listing import Listing
 from core.data.readers import detect, read_listing
 from core.runtime.errors import UserError
@@ -120,7 +120,7 @@ def test_paths_instead_of_bytes(is_struct: bool, tmp_path: Path) -> None:
     listing = read(write_files(folder, ["a.png"]))
     assert listing.read(0) == listing.read(1) == picture(0)
     for position, said in enumerate(["cannot be read", "no file", "no file", "no image", "cannot be read"], start=2):
-        with pytest.raises(Unreadable, match=said):
+        with pytest.raises(UnreadableError, match=said):
             listing.read(position)
 
 

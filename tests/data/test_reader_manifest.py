@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.decode import Unreadable
+from core.data.decode import UnreadableError
 from core.data.listing import Listing
 from core.data.readers import ReadOptions
 from core.data.readers.manifest import read_manifest
@@ -178,14 +178,14 @@ def test_missing_files_are_counted_and_unreadable(tmp_path: Path) -> None:
     assert listing.notes[0].startswith("4 files of 7 missing: 'gone/d.png', 'http:/x/e.png', 'yyy")
     assert listing.read(0) == picture(0)
     for position in range(3, 7):
-        with pytest.raises(Unreadable, match="missing"):
+        with pytest.raises(UnreadableError, match="missing"):
             listing.read(position)
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/stdin"])
 def test_devices_are_not_read(device: str, tmp_path: Path) -> None:
     listing = read(manifest(tmp_path, f"{ROWS}{device},cat\n"))
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableError):
         listing.read(3)
 
 
@@ -292,5 +292,5 @@ def read_or_refused(path: Path, raw: bytes) -> None:
     for position in range(len(listing)):
         try:
             assert isinstance(listing.read(position), bytes)
-        except Unreadable:
+        except UnreadableError:
             continue

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.decode import Unreadable
+from core.data.decode import UnreadableError
 from core.data.listing import Listing
 from core.data.readers import ReadOptions, detect, read_listing
 from core.runtime.errors import UserError
@@ -44,7 +44,7 @@ def test_csv_lists_in_a_folder_and_a_zip(tmp_path: Path) -> None:
         assert column(listing, "class") == ["n1", "n2", "n3", "n3"]
         assert column(listing, "split") == ["train", "train", "test", "test"]
         assert listing.read(2) == picture(2, kind="JPEG")
-        with pytest.raises(Unreadable, match="missing"):
+        with pytest.raises(UnreadableError, match="missing"):
             listing.read(3)
         assert listing.notes[1:] == (
             "There is no list of val, so no such images.",

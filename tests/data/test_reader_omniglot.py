@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.decode import Unreadable
+from core.data.decode import UnreadableError
 from core.data.listing import Listing
 from core.data.readers import ReadOptions, detect, read_listing
 from core.runtime.errors import UserError
@@ -145,7 +145,7 @@ def test_lists_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytes
 def test_an_image_that_goes_missing_is_unreadable(tmp_path: Path) -> None:
     listing = read(write_files(tmp_path, GREEK))
     (tmp_path / GREEK[1]).unlink()
-    with pytest.raises(Unreadable, match="No such file"):
+    with pytest.raises(UnreadableError, match="No such file"):
         listing.read(1)
 
 

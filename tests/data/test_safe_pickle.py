@@ -197,7 +197,7 @@ def test_a_length_beyond_the_end_takes_no_memory(opcode: bytes) -> None:
 
 def test_lists_that_multiply_themselves_end_at_once() -> None:
     lists: list[Any] = []
-    for _ in range(safe_pickle.MOST_DEPTH - 2):
+    for _ in range(safe_pickle.MAX_DEPTH - 2):
         lists = [lists, lists]
     started = time.monotonic()
     parse_plain(pickle.dumps(lists), "x.pkl")
@@ -220,7 +220,7 @@ def test_encoding_one_text_again_and_again_is_refused() -> None:
 
 
 def test_too_many_values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe_pickle, "MOST_OPERATIONS", 50)
+    monkeypatch.setattr(safe_pickle, "MAX_OPERATIONS", 50)
     with pytest.raises(UserError, match="more than 50 values"):
         parse_plain(b"]" * 100, "x.pkl")
 

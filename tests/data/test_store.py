@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from core.data import ImageSet, load_images, store
-from core.data.decode import Raw, Unreadable
-from core.data.listing import Listing, TargetFormat, table_of, with_rotations
+from core.data.decode import Raw, UnreadableError
+from core.data.listing import Listing, TargetFormat, make_table, with_rotations
 from core.data.store import (
     damaged_image_sets,
     find,
@@ -56,14 +56,14 @@ def a_listing(pictures: list[Raw | None], **changes: object) -> Listing:
     def read(position: int) -> Raw:
         found = pictures[position]
         if found is None:
-            raise Unreadable("eaten by the dog")
+            raise UnreadableError("eaten by the dog")
         return found
 
     n = len(pictures)
     ids = [f"{position:03d}.png" for position in range(n)]
     fields = {
         "name": "mine",
-        "table": table_of(ids, [f"c{position % 3}" for position in range(n)]),
+        "table": make_table(ids, [f"c{position % 3}" for position in range(n)]),
         "read": read,
         "stamp": "v1",
     }
@@ -289,13 +289,13 @@ def test_classes_that_are_turned_already_are_not_turned_again() -> None:
 
 
 def test_images_and_classes_without_a_name_are_refused() -> None:
-    for table, what in ((table_of(["", "b"], ["x", "y"]), "id"), (table_of(["a", "b"], ["x", ""]), "class")):
+    for table, what in ((make_table(["", "b"], ["x", "y"]), "id"), (make_table(["a", "b"], ["x", ""]), "class")):
         with pytest.raises(UserError, match=f"the {what} of an image is empty"):
             a_listing([picture(1)] * 2, table=table)
 
 
 def _split_table() -> object:
-    return table_of(["000.png", "001.png", "002.png"], ["c0", "c1", "c0"], ["train", "test", "train"])
+    return make_table(["000.png", "001.png", "002.png"], ["c0", "c1", "c0"], ["train", "test", "train"])
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a b", ".hidden", "x" * 65])
@@ -330,7 +330,7 @@ def test_opening_reads_no_pixels(tmp_path: Path) -> None:
     big = tmp_path / "big"
     shutil.copytree(folder, big)
     np.lib.format.open_memmap(big / "pixels.npy", "w+", np.uint8, shape).flush()
-    table_of([f"i{n}" for n in range(shape[0])], [f"c{n % 100:02d}" for n in range(shape[0])]).drop(
+    make_table([f"i{n}" for n in range(shape[0])], [f"c{n % 100:02d}" for n in range(shape[0])]).drop(
         columns="turn"
     ).to_parquet(big / "images.parquet")
     text = f"""

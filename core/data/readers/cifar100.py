@@ -23,8 +23,8 @@ import numpy as np
 
 from core.data.archive import Tree, open_tree
 from core.data.decode import Raw
-from core.data.listing import SPLITS, Listing, TargetFormat, table_of
-from core.data.readers.names import SPLIT_WORDS, counted, is_picture
+from core.data.listing import SPLITS, Listing, TargetFormat, make_table
+from core.data.readers.common import SPLIT_WORDS, format_count, is_image
 from core.data.safe_pickle import parse_plain, read_plain
 from core.runtime.errors import UserError
 
@@ -62,12 +62,12 @@ _FULL = 600  # images per class
 _PYTHON = "cifar-100-python"
 _TARS = (f"{_PYTHON}.tar.gz", f"{_PYTHON}.tgz", f"{_PYTHON}.tar")
 _MEMBERS = ("train", "test", "meta")
-_MOST_MEMBER = 400_000_000
-_MOST_UNPACKED = 1_000_000_000  # maximum bytes of all members; those of the official archive have 187 million
-_MOST_MEMBERS = 100
+_MAX_MEMBER = 400_000_000
+_MAX_UNPACKED = 1_000_000_000  # maximum bytes of all members; those of the official archive have 187 million
+_MAX_MEMBERS = 100
 _AGAIN = "Download it again."
 _WANTED = (
-    f"It must hold the folder {_PYTHON} (train, test, meta), {_TARS[0]}, or a folder of pictures for every class, "
+    f"It must hold the folder {_PYTHON} (train, test, meta), {_TARS[0]}, or a folder of images for every class, "
     "named as in CIFAR-100, on the disk or in a zip."
 )
 
@@ -77,12 +77,12 @@ class Pool:
     """A collection of CIFAR-100's images from any source, sorted by class and id.
 
     Attributes:
-        ids: ``train/apple/apple_s_000022.png``, or the path in the archive of pictures.
+        ids: ``train/apple/apple_s_000022.png``, or the path in the archive of images.
         classes: One of :data:`CLASSES` for every image.
         read: Reads the image at a position.
         stamp: Changes when the files change.
-        tree: Folder or archive of the pictures; None if they come from arrays.
-        own_splits: Split of every class, if the pictures are sorted into splits that share no class.
+        tree: Folder or archive of the images; None if they come from arrays.
+        own_splits: Split of every class, if the images are sorted into splits that share no class.
     """
 
     ids: list[str]
@@ -102,7 +102,7 @@ def read_pool(path: Path) -> Pool:
     parts = _python_parts(path)
     if parts is not None:
         return _from_arrays(*parts)
-    pools = [pool for source in _picture_sources(path) if (pool := _from_pictures(open_tree(source)))]
+    pools = [pool for source in _image_sources(path) if (pool := _from_images(open_tree(source)))]
     if not pools:
         raise UserError(f"There are no images of CIFAR-100 in {path}.", _WANTED)
     return pools[0] if len(pools) == 1 else _joined(pools)
@@ -123,9 +123,9 @@ def listing(name: str, pool: Pool, splits: dict[str, str], notes: list[str]) -> 
         spread = f"{min(sizes.values()):,}" if len(set(sizes.values())) == 1 else _range(sizes)
         notes = [
             *notes,
-            f"{counted(len(sizes), 'class', 'classes')} with {spread} images each; the full data set has {_FULL}.",
+            f"{format_count(len(sizes), 'class', 'classes')} with {spread} images each; the full data set has {_FULL}.",
         ]
-    table = table_of([pool.ids[position] for position in kept], classes, [splits[one] for one in classes])
+    table = make_table([pool.ids[position] for position in kept], classes, [splits[one] for one in classes])
     return Listing(
         name, table, lambda position: pool.read(kept[position]), [pool.stamp, splits], form=FORM, notes=tuple(notes)
     )
@@ -139,8 +139,8 @@ def is_python_archive(names: list[str]) -> bool:
 
 
 def has_class_folders(names: list[str]) -> bool:
-    """Return whether most of CIFAR-100's classes are present as folders of pictures."""
-    folders = {name.split("/")[-2] for name in names if name.count("/") and is_picture(name)}
+    """Return whether most of CIFAR-100's classes are present as folders of images."""
+    folders = {name.split("/")[-2] for name in names if name.count("/") and is_image(name)}
     return len(folders & set(CLASSES)) > 50
 
 
@@ -174,7 +174,7 @@ def read_split_pickles(path: Path, prefix: str, name: str) -> Listing | None:
     notes += [f"{file.name} is not there." for file in files.values() if not file.is_file()]
     stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in there.values()]
     return Listing(
-        name, table_of(ids, classes, splits), lambda position: images[position], stamp, form=FORM, notes=tuple(notes)
+        name, make_table(ids, classes, splits), lambda position: images[position], stamp, form=FORM, notes=tuple(notes)
     )
 
 
@@ -214,12 +214,12 @@ def _unpacked(path: Path) -> dict[str, Any]:
             with tarfile.open(fileobj=bounded) as archive:
                 unpacked = 0
                 # Iterate lazily: check each size before unpacking anything after it.
-                for _ in range(_MOST_MEMBERS):
+                for _ in range(_MAX_MEMBERS):
                     member = archive.next()
                     if member is None:
                         break
                     unpacked += member.size
-                    if not 0 <= member.size <= _MOST_MEMBER or unpacked > _MOST_UNPACKED:
+                    if not 0 <= member.size <= _MAX_MEMBER or unpacked > _MAX_UNPACKED:
                         raise UserError(f"{path.name} holds {member.name[:80]!r} of {member.size:,} bytes.", _AGAIN)
                     name = member.name.rpartition("/")[2]
                     inside = archive.extractfile(member) if member.isreg() and name in _MEMBERS else None
@@ -241,7 +241,7 @@ class _Bounded:
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, count: int) -> bytes:
-        if count > _MOST_MEMBER:
+        if count > _MAX_MEMBER:
             raise ValueError(f"{count:,} bytes in one piece")
         return self._stream.read(count)
 
@@ -298,23 +298,23 @@ def _as_text(value: Any) -> Any:
     return value
 
 
-def _picture_sources(path: Path) -> list[Path]:
+def _image_sources(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     return [path, *sorted(file for file in path.glob("*.zip") if file.is_file())]
 
 
-def _from_pictures(tree: Tree) -> Pool | None:
-    """List pictures in folders named after the classes."""
+def _from_images(tree: Tree) -> Pool | None:
+    """List images in folders named after the classes."""
     known = set(CLASSES)
     by_folder: dict[str, list[tuple[str, str]]] = {}
     for file in tree.files:
         *above, folder, _ = ["", *file.split("/")]
-        if folder in known and is_picture(file):
+        if folder in known and is_image(file):
             by_folder.setdefault("/".join(above), []).append((folder, file))
     if not by_folder:
         return None
-    # Archives of CIFAR-FS that have been used contain every picture twice: as packed and sorted into splits.
+    # Archives of CIFAR-FS that have been used contain every image twice: as packed and sorted into splits.
     whole = [name for name in by_folder if name.endswith("/data")]
     rows = sorted(row for name in whole or by_folder for row in by_folder[name])
     return Pool(

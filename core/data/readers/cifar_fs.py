@@ -8,8 +8,8 @@ from typing import Any
 
 from core.data.listing import Listing
 from core.data.readers.cifar100 import CLASSES, PICKLES, Pool, listing, read_pool, read_split_pickles
-from core.data.readers.options import ReadOptions
-from core.data.readers.split_lists import SplitLists, find_split_lists, in_neither, lists_in, texts
+from core.data.readers.common import ReadOptions
+from core.data.readers.split_lists import SplitLists, find_split_lists, lists_in_archive, texts, unmatched_notes
 from core.runtime.errors import UserError
 
 _LISTS_IN_ARCHIVE = "splits/bertinetto/"
@@ -20,7 +20,7 @@ def read_cifar_fs(path: Path, options: ReadOptions) -> Listing:
 
     The lists come from ``options.splits``, from the authors' archive (``splits/bertinetto/train.txt``), or from files
     beside the data: ``train.json``, ``val.json``, ``test.json`` with ``["fish", "ray"]`` or ``"ray"`` for each class,
-    or ``.txt`` with one class per line. Pictures already sorted into ``processed/train/<class>`` need no lists.
+    or ``.txt`` with one class per line. Images already sorted into ``processed/train/<class>`` need no lists.
 
     Raises:
         UserError: there are no images, or no lists.
@@ -32,7 +32,7 @@ def read_cifar_fs(path: Path, options: ReadOptions) -> Listing:
         return listing("cifar-fs", pool, pool.own_splits, ["The split is that of the folders."])
     lists = _lists(path, pool, options)
     splits = lists.assignment(_members)
-    notes = [f"Split by the lists in {lists.where}.", *in_neither(pool.classes, splits, lists.where)]
+    notes = [f"Split by the lists in {lists.where}.", *unmatched_notes(pool.classes, splits, lists.where)]
     return listing("cifar-fs", pool, splits, notes)
 
 
@@ -48,7 +48,7 @@ def _lists(path: Path, pool: Pool, options: ReadOptions) -> SplitLists:
     if options.splits is None and pool.tree is not None:
         folders = {name.rpartition("/")[0] for name in pool.tree.files if _LISTS_IN_ARCHIVE in name}
         for folder in sorted(folders):
-            if lists := lists_in(pool.tree, folder):
+            if lists := lists_in_archive(pool.tree, folder):
                 return lists
     lists = find_split_lists(path, options.splits, "cifar_fs")
     if lists is None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from core.data.listing import Listing
 from core.data.readers.cifar100 import CLASSES, PICKLES, SUPERCLASSES, listing, read_pool, read_split_pickles
-from core.data.readers.options import ReadOptions
-from core.data.readers.split_lists import find_split_lists, in_neither, texts
+from core.data.readers.common import ReadOptions
+from core.data.readers.split_lists import find_split_lists, texts, unmatched_notes
 from core.runtime.errors import UserError
 
 SUPERCLASS_NUMBERS = {
@@ -36,7 +36,7 @@ def read_fc100(path: Path, options: ReadOptions) -> Listing:
     lists = find_split_lists(path, options.splits, "fc100")
     assert lists is not None  # a given folder is found or raises an error
     splits = lists.assignment(_members)
-    notes = [f"Split by the lists in {lists.where}.", *in_neither(pool.classes, splits, lists.where)]
+    notes = [f"Split by the lists in {lists.where}.", *unmatched_notes(pool.classes, splits, lists.where)]
     return listing("fc100", pool, splits, notes)
 
 

@@ -13,11 +13,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from core.data.decode import MOST_BYTES, Raw, Unreadable
-from core.data.listing import Listing, table_of
-from core.data.readers.columns import is_text, plain_type, values_of
-from core.data.readers.names import SPLIT_WORDS, called, counted, some
-from core.data.readers.options import ReadOptions
+from core.data.decode import MAX_BYTES, Raw, UnreadableError
+from core.data.listing import Listing, make_table
+from core.data.readers.common import (
+    SPLIT_WORDS,
+    ReadOptions,
+    column_values,
+    format_count,
+    format_names,
+    is_text,
+    source_name,
+    value_type,
+)
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 
@@ -54,16 +61,16 @@ def read_huggingface(path: Path, options: ReadOptions) -> Listing:
     notes = [f"Images are in the column {first.image!r}, classes in {first.label!r}."]
     unknown = [name for name in parts if name and name.lower() not in SPLIT_WORDS]
     if unknown:
-        notes.append(f"Of no split, because they are not called train, validation or test: {some(unknown)}.")
+        notes.append(f"Of no split, because they are not called train, validation or test: {format_names(unknown)}.")
     if unlabelled:
-        notes.append(f"{counted(unlabelled, 'image')} without a label (-1) left out.")
+        notes.append(f"{format_count(unlabelled, 'image')} without a label (-1) left out.")
 
     def read(position: int) -> Raw:
         part, row = rows[position]
         return part.read(row)
 
     stamp = [[name, part.stamp] for name, part in parts.items()]
-    return Listing(called(path), table_of(ids, classes, splits), read, stamp, notes=tuple(notes))
+    return Listing(source_name(path), make_table(ids, classes, splits), read, stamp, notes=tuple(notes))
 
 
 def is_huggingface(names: list[str]) -> bool:
@@ -94,15 +101,15 @@ class _Part:
         if content is not None:
             return content
         if not name:
-            raise Unreadable("the row has no image")
+            raise UnreadableError("the row has no image")
         try:
             file = self.folder / name
             told = file.stat()
-            if not stat.S_ISREG(told.st_mode) or told.st_size > MOST_BYTES:
-                raise Unreadable(f"{name!r} is no file of an image")
+            if not stat.S_ISREG(told.st_mode) or told.st_size > MAX_BYTES:
+                raise UnreadableError(f"{name!r} is no file of an image")
             return file.read_bytes()
         except (OSError, ValueError) as error:
-            raise Unreadable(f"{name!r} cannot be read: {error}") from error
+            raise UnreadableError(f"{name!r} cannot be read: {error}") from error
 
 
 def _folders(path: Path) -> dict[str, Path]:
@@ -115,11 +122,11 @@ def _folders(path: Path) -> dict[str, Path]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path / 'dataset_dict.json'} names no splits.", _AGAIN)
     for name in names:
-        _refuse_outside(name, path / "dataset_dict.json")
+        _check_inside(name, path / "dataset_dict.json")
     return {name: path / name for name in names}
 
 
-def _refuse_outside(name: Any, file: Path) -> None:
+def _check_inside(name: Any, file: Path) -> None:
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
     if not parts or ".." in parts or parts[0] == "/" or "\0" in name:
         raise UserError(f"{file} names {name!r}, which is no file of the dataset.", _AGAIN)
@@ -138,7 +145,7 @@ def _part(folder: Path) -> _Part:
     files = []
     for one in listed:
         name = one.get("filename") if isinstance(one, dict) else None
-        _refuse_outside(name, folder / "state.json")
+        _check_inside(name, folder / "state.json")
         files.append(folder / str(name))
     image, label, names = _columns(features, folder)
     chunks, values = [], []
@@ -178,10 +185,10 @@ def _one(found: list[str], obvious: tuple[str, ...], what: str, folder: Path, ki
             return name
     if found:
         raise UserError(
-            f"{folder} has several columns of {what}: {some(found, 10)}.",
+            f"{folder} has several columns of {what}: {format_names(found, 10)}.",
             f"Call the right one {obvious[0]!r} with rename_column and save again.",
         )
-    told = some([f"{name} ({kind})" for name, kind in kinds.items()], 10) if kinds else "none"
+    told = format_names([f"{name} ({kind})" for name, kind in kinds.items()], 10) if kinds else "none"
     raise UserError(
         f"{folder} has no column of {what}; its columns: {told}.",
         f"Cast or rename the right one to {obvious[0]!r} and save again.",
@@ -206,7 +213,7 @@ def _arrow(file: Path, image: str, label: str) -> tuple[list[pa.Array], list[Any
             with pa.ipc.open_stream(source, options=wanted) as reader:
                 table = reader.read_all()
         table.validate(full=True)  # offsets of an untrusted file may be out of range
-        return list(table.column(image).chunks), values_of(table.column(label))
+        return list(table.column(image).chunks), column_values(table.column(label))
     except (pa.ArrowException, OSError, ValueError, struct.error) as error:
         raise UserError(f"{file} is damaged or no Arrow file: {str(error)[:200]}.", _AGAIN) from error
 
@@ -216,13 +223,13 @@ def _place(schema: pa.Schema, column: str, fits: Callable[[pa.DataType], bool], 
     if place < 0:
         raise UserError(f"{file} has no column {column!r}, which dataset_info.json names.", _AGAIN)
     kind = schema.field(place).type
-    if not fits(plain_type(kind)):
+    if not fits(value_type(kind)):
         raise UserError(f"{file}: the column {column!r} holds {str(kind)[:80]}.", _AGAIN)
     return place
 
 
 def _is_of_images(kind: pa.DataType) -> bool:
-    """Return whether a column type can store images: encoded pictures, paths to them, or a struct of both."""
+    """Return whether a column type can store images: encoded images, paths to them, or a struct of both."""
     if not pa.types.is_struct(kind):
         return _is_bytes(kind) or is_text(kind)
     fields = {field.name: field.type for field in kind}

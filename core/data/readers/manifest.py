@@ -1,4 +1,4 @@
-"""Read a csv or parquet table of pictures and labels, with the pictures beside it or in the same zip archive."""
+"""Read a csv or parquet table of images and labels, with the images beside it or in the same zip archive."""
 
 from __future__ import annotations
 
@@ -17,18 +17,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.data.archive import FolderTree, Tree, open_tree
-from core.data.decode import Raw, Unreadable
-from core.data.listing import Listing, table_of
-from core.data.readers.columns import is_text, plain_type, values_of
-from core.data.readers.names import SPLIT_WORDS, called, counted, is_picture, some
-from core.data.readers.options import ReadOptions
+from core.data.decode import Raw, UnreadableError
+from core.data.listing import Listing, make_table
+from core.data.readers.common import (
+    SPLIT_WORDS,
+    ReadOptions,
+    column_values,
+    format_count,
+    format_names,
+    is_image,
+    is_text,
+    source_name,
+    value_type,
+)
 from core.runtime.errors import UserError
 
 COLUMNS = ("path", "label", "split", "group", "id")
 PATH_NAMES = ("path", "filename")
 SUFFIXES = (".csv", ".parquet")
-MOST_ROWS = 10_000_000
-MOST_TABLE_BYTES = 2_000_000_000
+MAX_ROWS = 10_000_000
+MAX_TABLE_BYTES = 2_000_000_000
 _ALIKE = 'The columns are path, label and, if you like, split (train, val, test), group and id: "path,label".'
 
 
@@ -61,10 +69,12 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
     missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
     if len(missing) == len(names):
         raise UserError(
-            f"None of the {counted(len(names), 'file')} that {inner} names exists; the first is {names[0]!r}.",
+            f"None of the {format_count(len(names), 'file')} that {inner} names exists; the first is {names[0]!r}.",
             f"Paths are relative to the folder of {inner}.",
         )
-    notes = [f"{counted(len(missing), 'file')} of {len(names):,} missing: {some(missing)}."] if missing else []
+    notes = (
+        [f"{format_count(len(missing), 'file')} of {len(names):,} missing: {format_names(missing)}."] if missing else []
+    )
     ids = [row.id or name for row, name in zip(rows, names, strict=True)]
     if is_local and any(_is_absolute(name) for name in ids):
         notes.append("Some ids are absolute paths, which differ between machines: add a column id.")
@@ -72,15 +82,15 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
 
     def read(position: int) -> Raw:
         if sizes[position] is None:
-            raise Unreadable("the file is missing")
+            raise UnreadableError("the file is missing")
         return tree.read(names[position])
 
-    table = table_of(ids, [row.label for row in rows], [row.split for row in rows], [row.group for row in rows])
+    table = make_table(ids, [row.label for row in rows], [row.split for row in rows], [row.group for row in rows])
     if is_local:
         stamp: Any = [inner, *files.stamp(inner), [list(size or ()) for size in sizes]]
     else:
         stamp = tree.stamp()
-    return Listing(called(path), table, read, stamp, notes=tuple(notes))
+    return Listing(source_name(path), table, read, stamp, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -97,20 +107,20 @@ def _only_table(tree: Tree, path: Path) -> str:
     tables = [name for name in tree.files if name.lower().endswith(SUFFIXES)]
     if len(tables) == 1:
         return tables[0]
-    found = f"found: {some(tables)}" if tables else "there is none"
-    raise UserError(f"{path} must hold one table of pictures, csv or parquet; {found}.", "Give the table itself.")
+    found = f"found: {format_names(tables)}" if tables else "there is none"
+    raise UserError(f"{path} must hold one table of images, csv or parquet; {found}.", "Give the table itself.")
 
 
 def has_manifest(tree: Tree) -> bool:
-    """Return whether a folder or archive is for :func:`read_manifest`: pictures and one table with its columns."""
+    """Return whether a folder or archive is for :func:`read_manifest`: images and one table with its columns."""
     tables = [name for name in tree.files if name.lower().endswith(SUFFIXES)]
-    if len(tables) != 1 or not any(is_picture(name) for name in tree.files):
+    if len(tables) != 1 or not any(is_image(name) for name in tree.files):
         return False
     if tables[0].lower().endswith(".parquet"):
         return True
     try:
         first = tree.read(tables[0]).split(b"\n", 1)[0].replace(b"\0", b"").lower()
-    except Unreadable:
+    except UnreadableError:
         return False
     return b"label" in first and any(word.encode() in first for word in PATH_NAMES)
 
@@ -118,7 +128,7 @@ def has_manifest(tree: Tree) -> bool:
 def _read_rows(tree: Tree, name: str, encoding: str | None) -> list[_Row]:
     try:
         content = tree.read(name)
-    except Unreadable as unreadable:
+    except UnreadableError as unreadable:
         raise UserError(f"{name} cannot be read: {unreadable}.", "Check the file.") from unreadable
     is_parquet = name.lower().endswith(".parquet")
     columns, wheres = _parquet(content, name) if is_parquet else _csv(_text(content, name, encoding), name)
@@ -146,7 +156,7 @@ def _header(names: Sequence[str], name: str) -> list[str]:
         plain = ["path" if column == "filename" else column for column in plain]
     for column in ("path", "label"):
         if column not in plain:
-            raise UserError(f"{name} has no column {column}; its columns are {some(list(names), 10)}.", _ALIKE)
+            raise UserError(f"{name} has no column {column}; its columns are {format_names(list(names), 10)}.", _ALIKE)
     twice = [column for column in COLUMNS if plain.count(column) > 1]
     if twice:
         raise UserError(f"{name} has the column {twice[0]} twice.", "Keep one of them.")
@@ -193,15 +203,15 @@ def _csv(text: str, name: str) -> tuple[dict[str, list[str]], list[str]]:
                 continue
             if len(row) != len(header):
                 raise UserError(
-                    f"{where} has {counted(len(row), 'field')}, but there are {len(header)} columns.",
+                    f"{where} has {format_count(len(row), 'field')}, but there are {len(header)} columns.",
                     "Put values with commas in quotes.",
                 )
             rows.append(row)
             wheres.append(where)
     except csv.Error as error:
         raise UserError(f"{name}, line {reader.line_num} cannot be read: {error}.", "Correct the quotes.") from error
-    if len(rows) > MOST_ROWS:
-        raise UserError(f"{name} has {len(rows):,} rows.", f"The most is {MOST_ROWS:,}.")
+    if len(rows) > MAX_ROWS:
+        raise UserError(f"{name} has {len(rows):,} rows.", f"The most is {MAX_ROWS:,}.")
     return {column: list(values) for column, values in zip(header, zip(*rows, strict=True), strict=False)}, wheres
 
 
@@ -212,10 +222,8 @@ def _parquet(content: bytes, name: str) -> tuple[dict[str, list[str]], list[str]
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=shared)
         told = file.metadata
         held = sum(told.row_group(group).total_byte_size for group in range(told.num_row_groups))
-        if told.num_rows > MOST_ROWS or held > MOST_TABLE_BYTES:
-            raise UserError(
-                f"{name} has {told.num_rows:,} rows and {held:,} bytes.", f"The most is {MOST_ROWS:,} rows."
-            )
+        if told.num_rows > MAX_ROWS or held > MAX_TABLE_BYTES:
+            raise UserError(f"{name} has {told.num_rows:,} rows and {held:,} bytes.", f"The most is {MAX_ROWS:,} rows.")
         names = list(file.schema_arrow.names)
         header = _header(names, name)
         columns = {}
@@ -232,15 +240,15 @@ def _parquet(content: bytes, name: str) -> tuple[dict[str, list[str]], list[str]
 
 
 def _texts(column: pa.ChunkedArray, name: str, called_: str) -> list[str]:
-    kind = plain_type(column.type)
+    kind = value_type(column.type)
     if not (is_text(kind) or pa.types.is_integer(kind)):
         raise UserError(f"{name}: the column {called_} holds {kind}.", "Store it as text or whole numbers.")
     column.validate(full=True)  # dictionary indices of an untrusted file may be out of range
-    return ["" if value is None else str(value) for value in values_of(column)]
+    return ["" if value is None else str(value) for value in column_values(column)]
 
 
 class _Files:
-    """A lookup of the pictures that a table names."""
+    """A lookup of the images that a table names."""
 
     def __init__(self, tree: Tree, table: str, is_local: bool) -> None:
         self._tree, self._is_local = tree, is_local
@@ -248,7 +256,7 @@ class _Files:
         self._known = set() if is_local else set(tree.files)
 
     def name(self, row: _Row) -> str:
-        """Return a picture's name in the tree; an absolute path outside the folder stays absolute."""
+        """Return an image's name in the tree; an absolute path outside the folder stays absolute."""
         if "\0" in row.path:
             raise UserError(f"{row.where}: path holds a NUL character.", "Correct it.")
         slashed = row.path.replace("\\", "/")
@@ -283,7 +291,7 @@ class _Files:
 
 
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # includes Windows paths
-_INSIDE = "Put the table above or beside its pictures and write paths that begin there."
+_INSIDE = "Put the table above or beside its images and write paths that begin there."
 
 
 def _is_absolute(path: str) -> bool:

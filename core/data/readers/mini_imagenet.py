@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from core.data.archive import Tree, open_tree
-from core.data.decode import Raw, Unreadable
-from core.data.listing import SPLITS, Listing, TargetFormat, table_of
-from core.data.readers.names import counted, is_picture, some
-from core.data.readers.options import ReadOptions
+from core.data.decode import Raw, UnreadableError
+from core.data.listing import SPLITS, Listing, TargetFormat, make_table
+from core.data.readers.common import ReadOptions, format_count, format_names, is_image
 from core.data.safe_pickle import read_plain
 from core.runtime.errors import UserError
 
@@ -23,7 +22,7 @@ COLUMNS = ("filename", "label")
 
 _CACHE_WORDS = {"train": ("train",), "val": ("validation", "val"), "test": ("test",)}
 _WANTED = (
-    "It must hold the pictures (in images/) and train.csv, val.csv, test.csv with the columns filename and label, "
+    "It must hold the images (in images/) and train.csv, val.csv, test.csv with the columns filename and label, "
     "or mini-imagenet-cache-train.pkl, -validation.pkl and -test.pkl."
 )
 
@@ -31,13 +30,13 @@ _WANTED = (
 def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
     """Read the csv layout, in a folder or zip, or the pickled caches of learn2learn and others.
 
-    With csv files (``filename,label``): pictures are found by name, first in ``images``; ids are the file names,
+    With csv files (``filename,label``): images are found by name, first in ``images``; ids are the file names,
     classes the labels (WordNet ids), rows in the order of the files. The csv files may be in
     ``options.splits`` or in a folder ``mini_imagenet`` or ``splits/mini_imagenet`` beside the data. With caches
     (``image_data``, ``class_dict``): ids are ``train/00000``. Splits without a file are skipped.
 
     Raises:
-        UserError: there is neither, a row is invalid, or no picture is found.
+        UserError: there is neither, a row is invalid, or no image is found.
     """
     if caches := _caches(path):
         return _from_caches(caches)
@@ -53,23 +52,23 @@ def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
     missing = [file for _, file, _ in rows if file not in where]
     if len(missing) == len(rows):
         raise UserError(
-            f"None of the {len(rows):,} pictures in the csv files is in {path}; the first is {some(missing[:1])}.",
+            f"None of the {len(rows):,} images in the csv files is in {path}; the first is {format_names(missing[:1])}.",
             "Put them into a folder images beside the csv files.",
         )
     notes = [f"Split by {', '.join(name for name, _ in lists.values())}."]
     notes += [*_absent(set(lists)), *_shared((split, label) for split, _, label in rows)]
     if missing:
-        notes.append(f"{counted(len(missing), 'picture')} of {len(rows):,} missing: {some(missing)}.")
+        notes.append(f"{format_count(len(missing), 'image')} of {len(rows):,} missing: {format_names(missing)}.")
 
     def read(position: int) -> Raw:
         file = where.get(rows[position][1])
         if file is None:
-            raise Unreadable("the file is missing")
+            raise UnreadableError("the file is missing")
         return tree.read(file)
 
     splits, files, labels = (list(column) for column in zip(*rows, strict=True))
     stamp = [tree.stamp(), [content for _, content in lists.values()]]
-    return Listing("mini-imagenet", table_of(files, labels, splits), read, stamp, form=FORM, notes=tuple(notes))
+    return Listing("mini-imagenet", make_table(files, labels, splits), read, stamp, form=FORM, notes=tuple(notes))
 
 
 def is_mini_imagenet(tree: Tree) -> bool:
@@ -79,11 +78,11 @@ def is_mini_imagenet(tree: Tree) -> bool:
     if any(name.startswith("mini-imagenet-cache-") and name.endswith(".pkl") for name in tree.files):
         return True
     names = [name for name in tree.files if name.rpartition("/")[2] in {f"{split}.csv" for split in SPLITS}]
-    if not names or not any(is_picture(name) for name in tree.files):
+    if not names or not any(is_image(name) for name in tree.files):
         return False
     try:
         return tree.read(names[0])[:15].replace(b" ", b"").lower().startswith(b"filename,label")
-    except Unreadable:
+    except UnreadableError:
         return False
 
 
@@ -100,7 +99,7 @@ def _lists(tree: Tree, path: Path, given: Path | None) -> dict[str, tuple[str, s
         if names:
             try:
                 inside[split] = (names[0], _decoded(tree.read(names[0]), names[0]))
-            except Unreadable as unreadable:
+            except UnreadableError as unreadable:
                 raise UserError(f"{names[0]} cannot be read: {unreadable}.", "Download it again.") from unreadable
     if inside:
         return inside
@@ -156,9 +155,9 @@ def _rows(content: str, name: str, seen: dict[str, str]) -> Iterator[tuple[str, 
 
 
 def _places(tree: Tree, wanted: list[str]) -> dict[str, str]:
-    """Return the location of each picture: in a folder ``images``, else anywhere if its name is unique."""
+    """Return the location of each image: in a folder ``images``, else anywhere if its name is unique."""
     by_name: dict[str, list[str]] = {}
-    for name in filter(is_picture, tree.files):
+    for name in filter(is_image, tree.files):
         by_name.setdefault(name.rpartition("/")[2], []).append(name)
     found = {}
     for file in wanted:
@@ -166,7 +165,7 @@ def _places(tree: Tree, wanted: list[str]) -> dict[str, str]:
         if len(hits) > 1:
             hits = [name for name in hits if f"/{name}".endswith(f"/images/{file}")] or hits
         if len(hits) > 1:
-            raise UserError(f"{tree.path} has several pictures {file!r}: {some(hits)}.", "Keep one of them.")
+            raise UserError(f"{tree.path} has several images {file!r}: {format_names(hits)}.", "Keep one of them.")
         if hits:
             found[file] = hits[0]
     return found
@@ -184,7 +183,7 @@ def _shared(rows: Iterable[tuple[str, str]]) -> list[str]:
     shared = sorted(name for name, its in splits.items() if len(its) > 1)
     if not shared:
         return []
-    return [f"{counted(len(shared), 'class', 'classes')} in more than one split: {some(shared)}."]
+    return [f"{format_count(len(shared), 'class', 'classes')} in more than one split: {format_names(shared)}."]
 
 
 def _caches(path: Path) -> dict[str, Path]:
@@ -213,14 +212,14 @@ def _from_caches(caches: dict[str, Path]) -> Listing:
     stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in caches.values()]
     notes = [f"Split by {', '.join(file.name for file in caches.values())}.", *_absent(set(caches))]
     notes += _shared((split, name) for split, _, name in rows)
-    table = table_of(ids, [name for _, _, name in rows], [split for split, _, _ in rows])
+    table = make_table(ids, [name for _, _, name in rows], [split for split, _, _ in rows])
     return Listing("mini-imagenet", table, read, stamp, form=FORM, notes=tuple(notes))
 
 
 def _cache(content: Any, name: str) -> tuple[np.ndarray, list[str]]:
     """Return the images ``(n, height, width, 3)`` and the class of each."""
     wrong = UserError(
-        f"{name} does not hold image_data, pictures in colour, and class_dict, their places by class.",
+        f"{name} does not hold image_data, images in colour, and class_dict, their places by class.",
         "Download it again.",
     )
     if not isinstance(content, dict):

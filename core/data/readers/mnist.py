@@ -14,9 +14,8 @@ import numpy as np
 
 from core.data.archive import FolderTree
 from core.data.decode import Raw
-from core.data.listing import Listing, TargetFormat, table_of
-from core.data.readers.names import called
-from core.data.readers.options import ReadOptions
+from core.data.listing import Listing, TargetFormat, make_table
+from core.data.readers.common import ReadOptions, source_name
 from core.runtime.errors import UserError
 
 PARTS = {"train": "train", "test": "t10k"}
@@ -26,12 +25,12 @@ MD5 = {
     "test": ("2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
 }
 """MD5 of the uncompressed image and label files (LeCun, Cortes and Burges)."""
-MOST_BYTES = 2_000_000_000
+MAX_BYTES = 2_000_000_000
 CLASSES = 10
 
 _KINDS = ("images-idx3", "labels-idx1")
 _BYTE_TYPE = 8
-_MOST_GZIP_RATIO = 1100  # above the maximum that deflate can reach
+_MAX_GZIP_RATIO = 1100  # above the maximum that deflate can reach
 _FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
 _AGAIN = "Download it again."
 
@@ -70,8 +69,10 @@ def read_mnist(path: Path, options: ReadOptions) -> Listing:
     stamp = [
         [file.name, file.stat().st_size, file.stat().st_mtime_ns] for pair in pairs.values() if pair for file in pair
     ]
-    name = "mnist" if folder.name == "raw" and folder.parent.name == "MNIST" else called(path)
-    return Listing(name, table_of(ids, labels, splits), read, stamp, form=TargetFormat(channels=1), notes=tuple(notes))
+    name = "mnist" if folder.name == "raw" and folder.parent.name == "MNIST" else source_name(path)
+    return Listing(
+        name, make_table(ids, labels, splits), read, stamp, form=TargetFormat(channels=1), notes=tuple(notes)
+    )
 
 
 def is_mnist(names: list[str]) -> bool:
@@ -149,7 +150,7 @@ def _idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
             expected = prod(shape)
             if not expected:
                 raise UserError(f"{path.name} has no content: its shape is {shape}.", _AGAIN)
-            most = min(MOST_BYTES, (size * _MOST_GZIP_RATIO if is_packed else size) + 1)
+            most = min(MAX_BYTES, (size * _MAX_GZIP_RATIO if is_packed else size) + 1)
             if expected > most:
                 raise UserError(f"{path.name} claims {expected:,} bytes, more than {size:,} bytes can hold.", _AGAIN)
             content = stream.read(expected + 1)

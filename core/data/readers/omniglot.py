@@ -9,10 +9,9 @@ from typing import Any
 
 from core.data.archive import Tree, open_tree
 from core.data.decode import Raw
-from core.data.listing import Listing, TargetFormat, table_of
-from core.data.readers.names import counted
-from core.data.readers.options import ReadOptions
-from core.data.readers.split_lists import find_split_lists, in_neither
+from core.data.listing import Listing, TargetFormat, make_table
+from core.data.readers.common import ReadOptions, format_count
+from core.data.readers.split_lists import find_split_lists, unmatched_notes
 from core.runtime.errors import UserError
 
 PARTS = {"images_background": 964, "images_evaluation": 659}
@@ -47,7 +46,10 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
         splits = {image.name: "train" if image.part == "images_background" else "test" for image in images}
     else:
         splits = lists.assignment(_members)
-        notes += [f"Split by the lists in {lists.where}.", *in_neither({i.name for i in images}, splits, lists.where)]
+        notes += [
+            f"Split by the lists in {lists.where}.",
+            *unmatched_notes({i.name for i in images}, splits, lists.where),
+        ]
         images = [image for image in images if image.name in splits]
         if not images:
             raise UserError(f"None of the characters is in the lists in {lists.where}.", "Use lists for Omniglot.")
@@ -55,7 +57,7 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
     def read(position: int) -> Raw:
         return images[position].tree.read(images[position].file)
 
-    table = table_of(
+    table = make_table(
         [image.id for image in images],
         [image.name for image in images],
         [splits[image.name] for image in images],
@@ -125,7 +127,7 @@ def _completeness(images: list[_Image]) -> list[str]:
             notes.append(f"{part} is not there; the official data set has {characters} more characters in it.")
         elif (classes, len(here)) != (characters, characters * DRAWERS):
             notes.append(
-                f"{part} has {counted(classes, 'character')} and {counted(len(here), 'image')}; "
+                f"{part} has {format_count(classes, 'character')} and {format_count(len(here), 'image')}; "
                 f"the official one has {characters} and {characters * DRAWERS:,}."
             )
     return notes

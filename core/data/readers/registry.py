@@ -5,19 +5,18 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from core.data.archive import Tree, mode_of, open_tree
+from core.data.archive import Tree, file_mode, open_tree
 from core.data.listing import Listing
 from core.data.readers import cifar100
 from core.data.readers.cifar_fs import is_cifar_fs, read_cifar_fs
+from core.data.readers.common import Reader, ReadOptions, format_names, is_image
 from core.data.readers.fc100 import is_fc100, read_fc100
 from core.data.readers.folder import read_folder
 from core.data.readers.huggingface import is_huggingface, read_huggingface
 from core.data.readers.manifest import SUFFIXES, has_manifest, read_manifest
 from core.data.readers.mini_imagenet import is_mini_imagenet, read_mini_imagenet
 from core.data.readers.mnist import is_mnist, read_mnist
-from core.data.readers.names import is_picture, some
 from core.data.readers.omniglot import is_omniglot, read_omniglot
-from core.data.readers.options import Reader, ReadOptions
 from core.runtime.errors import UserError
 
 AUTO = "auto"
@@ -42,7 +41,7 @@ def read_listing(path: Path, format: str = AUTO, options: ReadOptions | None = N
     Raises:
         UserError: the format is unknown, the files match none or several, or the files are invalid.
     """
-    mode_of(path)
+    file_mode(path)
     if format == AUTO:
         format = detect(path)
     if format not in READERS:
@@ -56,7 +55,7 @@ def detect(path: Path) -> str:
     Raises:
         UserError: the files have no known format (the text says what was found), or match two formats.
     """
-    is_file = stat.S_ISREG(mode_of(path))
+    is_file = stat.S_ISREG(file_mode(path))
     if is_file and path.suffix.lower() in SUFFIXES:
         return "manifest"
     if is_file and cifar100.is_python_archive([path.name]):
@@ -85,14 +84,14 @@ def detect(path: Path) -> str:
         return "manifest"
     if cifar100.has_class_folders(tree.files):
         raise _either("cifar-fs", "fc100", "folder")
-    if any(is_picture(name) for name in tree.files):
+    if any(is_image(name) for name in tree.files):
         return "folder"
     raise UserError(f"{path} is in no known format. {_found(tree)}", _advice(tree))
 
 
 _PACKED = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _LOOKED_FOR = (
-    "a folder of pictures for every class; one csv or parquet table with the columns path and label; "
+    "a folder of images for every class; one csv or parquet table with the columns path and label; "
     "images_background.zip or images_evaluation.zip (omniglot); train-images-idx3-ubyte and its labels (mnist); "
     "cifar-100-python, CIFAR_FS_train.pickle or FC100_train.pickle; train.csv with filename and label, or "
     "mini-imagenet-cache-train.pkl (mini-imagenet); dataset_dict.json or state.json (huggingface)"
@@ -104,9 +103,9 @@ def _advice(tree: Tree) -> str:
     if len(zips) == 1:
         return f"Give the archive itself: {tree.path / zips[0]}."
     if zips:
-        return f"Give one of the archives itself: {some(zips)}."
+        return f"Give one of the archives itself: {format_names(zips)}."
     packed = [name for name in tree.files if name.lower().endswith(_PACKED)]
-    return f"Unpack {some(packed)}, or pack it as zip." if packed else f"Looked for {_LOOKED_FOR}."
+    return f"Unpack {format_names(packed)}, or pack it as zip." if packed else f"Looked for {_LOOKED_FOR}."
 
 
 def _either(*names: str) -> UserError:
@@ -115,4 +114,4 @@ def _either(*names: str) -> UserError:
 
 
 def _found(tree: Tree) -> str:
-    return f"It holds {some(tree.files)}." if tree.files else "There is no file in it."
+    return f"It holds {format_names(tree.files)}." if tree.files else "There is no file in it."

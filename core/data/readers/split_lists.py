@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from core.data.archive import Tree
-from core.data.decode import Unreadable
+from core.data.decode import UnreadableError
 from core.data.listing import SPLITS
-from core.data.readers.names import counted, some
+from core.data.readers.common import format_count, format_names
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 
@@ -72,7 +72,7 @@ def find_split_lists(path: Path, given: Path | None, key: str) -> SplitLists | N
     return None
 
 
-def lists_in(tree: Tree, folder: str) -> SplitLists | None:
+def lists_in_archive(tree: Tree, folder: str) -> SplitLists | None:
     """Return the text lists inside the archive of the data.
 
     Raises:
@@ -84,7 +84,7 @@ def lists_in(tree: Tree, folder: str) -> SplitLists | None:
         if name in tree.files:
             try:
                 lists[split] = tree.read(name).decode().split()
-            except (Unreadable, UnicodeDecodeError) as error:
+            except (UnreadableError, UnicodeDecodeError) as error:
                 raise UserError(f"{name} in {tree.path} cannot be read: {error}.", "Download it again.") from error
     return SplitLists(folder, lists) if lists else None
 
@@ -100,16 +100,16 @@ def texts(content: Any, file: str) -> list[str]:
     return content
 
 
-def in_neither(found: Iterable[str], listed: Iterable[str], where: str) -> list[str]:
+def unmatched_notes(found: Iterable[str], listed: Iterable[str], where: str) -> list[str]:
     """Return notes on classes that are only in the data or only in the lists."""
     have, want = set(found), set(listed)
     notes = []
     if extra := sorted(have - want):
-        classes = counted(len(extra), "class is", "classes are")
-        notes.append(f"{classes} in none of the lists in {where} and left out: {some(extra)}.")
+        classes = format_count(len(extra), "class is", "classes are")
+        notes.append(f"{classes} in none of the lists in {where} and left out: {format_names(extra)}.")
     if absent := sorted(want - have):
-        classes = counted(len(absent), "class", "classes")
-        notes.append(f"There are no images of {classes} of the lists in {where}: {some(absent)}.")
+        classes = format_count(len(absent), "class", "classes")
+        notes.append(f"There are no images of {classes} of the lists in {where}: {format_names(absent)}.")
     return notes
 
 
