@@ -53,11 +53,11 @@ def read_header(raw: Raw) -> ImageHeader:
     """
     if isinstance(raw, np.ndarray):
         return ImageHeader(raw.shape[0], raw.shape[1], raw.ndim == 2)
-    with _opened(raw) as image:
+    with _open(raw) as image:
         return ImageHeader(image.height, image.width, image.mode in _GREY_MODES)
 
 
-def decode(raw: Raw, height: int, width: int, channels: int, invert: bool = False, turn: int = 0) -> np.ndarray:
+def decode(raw: Raw, height: int, width: int, channels: int, invert: bool = False, turns: int = 0) -> np.ndarray:
     """Return the pixels ``(height, width, channels)`` as uint8.
 
     An image with a different aspect ratio is scaled to cover the size and centre-cropped. Transparency is composited
@@ -66,7 +66,7 @@ def decode(raw: Raw, height: int, width: int, channels: int, invert: bool = Fals
 
     Args:
         invert: Replace every value v by 255 - v.
-        turn: Number of counter-clockwise quarter turns, applied last.
+        turns: Number of counter-clockwise quarter turns, applied last.
 
     Raises:
         UnreadableError: the bytes are not an image, are truncated, or the image is too large.
@@ -75,41 +75,41 @@ def decode(raw: Raw, height: int, width: int, channels: int, invert: bool = Fals
         image: Image.Image = Image.fromarray(raw)
     else:
         try:
-            with _opened(raw) as opened:
+            with _open(raw) as opened:
                 opened.load()
                 image = ImageOps.exif_transpose(opened)
         except UnreadableError:
             raise
         except Exception as error:  # Pillow's decoders raise arbitrary exceptions on damaged files
-            raise UnreadableError(f"damaged or cut short ({error})") from error
-    image = _plain_mode(image).convert("L" if channels == 1 else "RGB")
+            raise UnreadableError(f"damaged or truncated ({error})") from error
+    image = _to_8_bit(image).convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
-    return np.rot90(255 - pixels if invert else pixels, turn)
+    return np.rot90(255 - pixels if invert else pixels, turns)
 
 
-def _opened(raw: bytes) -> Image.Image:
+def _open(raw: bytes) -> Image.Image:
     if not raw:
         raise UnreadableError("the file is empty")
     if len(raw) > MAX_BYTES:
-        raise UnreadableError(f"the file has {len(raw) / 1e6:.0f} MB; the most is {MAX_BYTES / 1e6:.0f}")
+        raise UnreadableError(f"the file has {len(raw) / 1e6:.0f} MB; the maximum is {MAX_BYTES / 1e6:.0f} MB")
     try:
         image = Image.open(io.BytesIO(raw), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise UnreadableError("not an image, whatever its name says") from error
+        raise UnreadableError("not an image, despite its name") from error
     except Image.DecompressionBombError as error:
         raise UnreadableError(f"too large ({error})") from error
     except Exception as error:  # see decode
         raise UnreadableError(f"damaged ({error})") from error
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableError(
-            f"{image.width} x {image.height} pixels are too many; the most is {MAX_PIXELS / 1e6:.0f} million"
+            f"{image.width} x {image.height} pixels are too many; the maximum is {MAX_PIXELS / 1e6:.0f} million"
         )
     return image
 
 
-def _plain_mode(image: Image.Image) -> Image.Image:
+def _to_8_bit(image: Image.Image) -> Image.Image:
     """Convert to 8 bits without transparency from modes that ``convert`` would clip or misread."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -9,7 +9,13 @@ from typing import Any
 from core.data.listing import Listing
 from core.data.readers.cifar100 import CLASSES, PICKLES, Pool, listing, read_pool, read_split_pickles
 from core.data.readers.common import ReadOptions
-from core.data.readers.split_lists import SplitLists, find_split_lists, lists_in_archive, texts, unmatched_notes
+from core.data.readers.split_lists import (
+    SplitLists,
+    check_class_names,
+    find_split_lists,
+    lists_in_archive,
+    unmatched_notes,
+)
 from core.runtime.errors import UserError
 
 _LISTS_IN_ARCHIVE = "splits/bertinetto/"
@@ -29,9 +35,9 @@ def read_cifar_fs(path: Path, options: ReadOptions) -> Listing:
         return pickled
     pool = read_pool(path)
     if options.splits is None and pool.own_splits:
-        return listing("cifar-fs", pool, pool.own_splits, ["The split is that of the folders."])
+        return listing("cifar-fs", pool, pool.own_splits, ["Split by folder."])
     lists = _lists(path, pool, options)
-    splits = lists.assignment(_members)
+    splits = lists.assignment(_class_names)
     notes = [f"Split by the lists in {lists.where}.", *unmatched_notes(pool.classes, splits, lists.where)]
     return listing("cifar-fs", pool, splits, notes)
 
@@ -53,22 +59,21 @@ def _lists(path: Path, pool: Pool, options: ReadOptions) -> SplitLists:
     lists = find_split_lists(path, options.splits, "cifar_fs")
     if lists is None:
         raise UserError(
-            "CIFAR-FS needs the lists of which class is in which split, and there are none beside the images.",
+            "CIFAR-FS needs lists of the classes in each split, and there are none beside the images.",
             "Put train.json, val.json and test.json (from torchmeta, torchmeta/datasets/assets/cifar100/cifar-fs) or "
-            "train.txt, val.txt and test.txt (from the authors' archive, splits/bertinetto) into a folder cifar_fs "
-            "beside the images, or name their folder with --splits.",
+            "train.txt, val.txt and test.txt (from the authors' archive, splits/bertinetto) in a folder cifar_fs "
+            "beside the images, or specify their folder with --splits.",
         )
     return lists
 
 
-def _members(content: Any, file: str) -> list[str]:
+def _class_names(content: Any, file: str) -> list[str]:
     """Return the class names in a list; torchmeta's lists contain pairs of superclass and class."""
     if isinstance(content, list):
-        content = [one[1] if isinstance(one, list) and len(one) == 2 else one for one in content]
-    names = texts(content, file)
-    unknown = sorted(set(names) - set(CLASSES))
-    if unknown:
+        content = [item[1] if isinstance(item, list) and len(item) == 2 else item for item in content]
+    names = check_class_names(content, file)
+    if unknown := sorted(set(names) - set(CLASSES)):
         raise UserError(
-            f"{file} names {json.dumps(unknown[0])}, which is no class of CIFAR-100.", "Use CIFAR-FS's lists."
+            f"{file} contains {json.dumps(unknown[0])}, which is not a class of CIFAR-100.", "Use the CIFAR-FS lists."
         )
     return names

@@ -14,6 +14,7 @@ from core.data.listing import Listing
 
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Accepted names of a split (in lower case), mapped to its standard name."""
+DOWNLOAD_AGAIN = "Download it again."
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,6 @@ Reader = Callable[[Path, ReadOptions], Listing]
 def is_image(name: str) -> bool:
     """Return whether the name has the extension of an image file, without checking the content."""
     return name.lower().endswith(SUFFIXES)
-
-
-def file_stamp(path: Path) -> list[Any]:
-    """Return the name, size and modification time of a file."""
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
 
 
 def source_name(path: Path) -> str:

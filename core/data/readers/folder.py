@@ -11,7 +11,7 @@ from core.data.listing import SPLITS, Listing, make_table
 from core.data.readers.common import SPLIT_WORDS, ReadOptions, format_count, format_names, is_image, source_name
 from core.runtime.errors import UserError
 
-LAYOUT = "Make a folder a class and put its images inside: cats/1.png, dogs/1.png; or train/cats/1.png, and so on."
+LAYOUT = "Make one folder per class and put its images in it: cats/1.png, dogs/1.png; or train/cats/1.png, and so on."
 
 
 def read_folder(path: Path, options: ReadOptions) -> Listing:
@@ -32,8 +32,8 @@ def read_folder(path: Path, options: ReadOptions) -> Listing:
     rows, loose = _rows([name.removeprefix(root) for name in images], path)
     classes = {row.name for row in rows}
     if len(classes) < 2:
-        where = f"in one folder, {rows[0].name!r}" if rows else "in no class folder"
-        raise UserError(f"The images of {path} all lie {where}; two classes are the least.", LAYOUT)
+        where = f"in one folder, {rows[0].name!r}" if rows else "outside class folders"
+        raise UserError(f"The images of {path} are all {where}; at least two classes are required.", LAYOUT)
 
     def read(position: int) -> Raw:
         return tree.read(root + rows[position].file)
@@ -86,8 +86,9 @@ def _rows(files: list[str], path: Path) -> tuple[list[_Row], list[str]]:
         rows = [_Row(file, SPLIT_WORDS[part[0].lower()], part[1]) for file, part in parts.items() if len(part) > 2]
     elif len({SPLIT_WORDS[top.lower()] for top in split_tops}) > 1:
         raise UserError(
-            f"Beside the splits {format_names(sorted(split_tops))}, {path} has folders {format_names(sorted(tops - split_tops))}.",
-            "Put the class folders into the splits, or the splits into a folder of their own.",
+            f"{path} has both the splits {format_names(sorted(split_tops))} and the folders "
+            f"{format_names(sorted(tops - split_tops))}.",
+            "Move the class folders into the splits, or import a folder that contains only the splits.",
         )
     else:
         loose = [file for file, part in parts.items() if len(part) < 2]
@@ -97,38 +98,29 @@ def _rows(files: list[str], path: Path) -> tuple[list[_Row], list[str]]:
 
 def _notes(tree: Tree, root: str, rows: list[_Row], loose: list[str], others: int) -> tuple[str, ...]:
     notes = []
-    has_splits = bool(rows[0].split)
-    depth = 2 if has_splits else 1
-    if has_splits:
+    depth = 2 if rows[0].split else 1
+    if rows[0].split:
         parts = [f"{format_count(sum(row.split == split for row in rows), 'image')} in {split}" for split in SPLITS]
-        notes.append(f"The split is that of the folders: {', '.join(parts)}.")
+        notes.append(f"Split by folder: {', '.join(parts)}.")
     if loose:
-        notes.append(f"{format_count(len(loose), 'image')} outside of class folders left out: {format_names(loose)}.")
+        notes.append(f"{format_count(len(loose), 'image')} outside class folders skipped: {format_names(loose)}.")
     if others:
-        notes.append(
-            f"{format_count(others, 'file')} left out that by the name {'is' if others == 1 else 'are'} no image."
-        )
-    full = {_start(row.file, depth) for row in rows}
-    empty = sorted(_class_folders(tree, root, depth) - full)
-    if empty:
-        notes.append(f"{format_count(len(empty), 'class folder')} without an image: {format_names(empty)}.")
+        notes.append(f"{format_count(others, 'file')} skipped whose name is not that of an image.")
+    if empty := sorted(_class_folders(tree, root, depth) - {_top_folders(row.file, depth) for row in rows}):
+        notes.append(f"{format_count(len(empty), 'class folder')} without images: {format_names(empty)}.")
     return tuple(notes)
 
 
 def _class_folders(tree: Tree, root: str, depth: int) -> set[str]:
     """Return the folders at the depth of class folders, with or without images."""
     inside = [name.removeprefix(root) for name in tree.files if name.startswith(root)]
-    found = {_start(name, depth) for name in inside if name.count("/") >= depth}
+    found = {_top_folders(name, depth) for name in inside if name.count("/") >= depth}
     if isinstance(tree, FolderTree):  # only folders on disk can be empty
         base = tree.path / root
-        pattern = "/".join(["*"] * depth)
-        found |= {
-            folder.relative_to(base).as_posix()
-            for folder in base.glob(pattern)
-            if folder.is_dir() and not any(part.startswith(".") for part in folder.relative_to(base).parts)
-        }
+        folders = [folder.relative_to(base) for folder in base.glob("/".join("*" * depth)) if folder.is_dir()]
+        found |= {folder.as_posix() for folder in folders if not any(part.startswith(".") for part in folder.parts)}
     return found
 
 
-def _start(name: str, depth: int) -> str:
+def _top_folders(name: str, depth: int) -> str:
     return "/".join(name.split("/", depth)[:depth])

@@ -21,7 +21,7 @@ FORM = TargetFormat(size=(28, 28), channels=1, invert=True)
 
 _FOLDERS = ("", "omniglot-py", "omniglot")  # torchvision and learn2learn create the second
 _IMAGE = re.compile(r"(?:^|/)(images_(?:background|evaluation))/([^/]+)/(character\d+)/(\d+_(\d+)\.png)$")
-_WANTED = "Put images_background.zip and images_evaluation.zip, or the folders of the same names, into it."
+_EXPECTED = "Put images_background.zip and images_evaluation.zip, or the folders of the same names, in it."
 
 
 def read_omniglot(path: Path, options: ReadOptions) -> Listing:
@@ -38,21 +38,23 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
     trees = [open_tree(source) for source in _sources(path)]
     images = _images(trees)
     if not images:
-        raise UserError(f"There is no Omniglot in {path}.", _WANTED)
-    notes = _completeness(images)
+        raise UserError(f"There is no Omniglot in {path}.", _EXPECTED)
+    notes = _completeness_notes(images)
     lists = find_split_lists(path, options.splits, "omniglot_vinyals")
     if lists is None:
         notes.append("Split: the background alphabets for training, the evaluation alphabets for testing.")
         splits = {image.name: "train" if image.part == "images_background" else "test" for image in images}
     else:
-        splits = lists.assignment(_members)
+        splits = lists.assignment(_class_names)
         notes += [
             f"Split by the lists in {lists.where}.",
             *unmatched_notes({i.name for i in images}, splits, lists.where),
         ]
         images = [image for image in images if image.name in splits]
         if not images:
-            raise UserError(f"None of the characters is in the lists in {lists.where}.", "Use lists for Omniglot.")
+            raise UserError(
+                f"None of the characters is in the lists in {lists.where}.", "Use lists of Omniglot's characters."
+            )
 
     def read(position: int) -> Raw:
         return images[position].tree.read(images[position].file)
@@ -109,33 +111,33 @@ def _sources(path: Path) -> list[Path]:
 def _images(trees: list[Tree]) -> list[_Image]:
     found: dict[str, _Image] = {}
     for tree in trees:
-        # An unpacked part is opened as a folder of its own, so its name becomes the first component of the paths.
-        above = f"{tree.path.name}/" if tree.path.name in PARTS else ""
+        # A part that is opened as a folder lacks its own name in the paths.
+        prefix = f"{tree.path.name}/" if tree.path.name in PARTS else ""
         for file in tree.files:
-            if match := _IMAGE.search(above + file):
+            if match := _IMAGE.search(prefix + file):
                 image = _Image(tree, file, *match.groups())
                 found.setdefault(image.id, image)
     return [found[name] for name in sorted(found, key=lambda name: name.split("/"))]
 
 
-def _completeness(images: list[_Image]) -> list[str]:
+def _completeness_notes(images: list[_Image]) -> list[str]:
     notes = []
     for part, characters in PARTS.items():
-        here = [image for image in images if image.part == part]
-        classes = len({image.name for image in here})
-        if not here:
-            notes.append(f"{part} is not there; the official data set has {characters} more characters in it.")
-        elif (classes, len(here)) != (characters, characters * DRAWERS):
+        members = [image for image in images if image.part == part]
+        classes = len({image.name for image in members})
+        if not members:
+            notes.append(f"{part} is missing; the official data set has {characters} more characters in it.")
+        elif (classes, len(members)) != (characters, characters * DRAWERS):
             notes.append(
-                f"{part} has {format_count(classes, 'character')} and {format_count(len(here), 'image')}; "
+                f"{part} has {format_count(classes, 'character')} and {format_count(len(members), 'image')}; "
                 f"the official one has {characters} and {characters * DRAWERS:,}."
             )
     return notes
 
 
-def _members(content: Any, file: str) -> list[str]:
+def _class_names(content: Any, file: str) -> list[str]:
     wrong = UserError(
-        f"{file} does not name characters by part and alphabet.",
+        f"{file} does not list characters by part and alphabet.",
         'It must look like {"background": {"Greek": ["character01"]}, "evaluation": {}}.',
     )
     if not isinstance(content, dict):
