@@ -86,7 +86,7 @@ def test_removing_nothing_changes_nothing(tasks: TaskList) -> None:
 
 def test_other_weights_than_0_and_1_survive(tasks: TaskList) -> None:
     heavy = TaskList(tasks.rows.assign(weight=np.linspace(0.5, 2, len(tasks.rows))))
-    weights = Changes(tasks=frozenset({"t0"})).weights(heavy)
+    weights = Changes(tasks=frozenset({"t0"})).apply(heavy).weights
     gone = (tasks.rows["task_id"] == "t0").to_numpy()
     assert (weights[gone] == 0).all()
     assert np.array_equal(weights[~gone], heavy.rows["weight"].to_numpy()[~gone])
@@ -209,9 +209,9 @@ def test_changes_survive_json() -> None:
         frozenset({("j", "x=y")}),
         frozenset({("t", "support", "j", "z")}),
     )
-    assert Changes.from_described(json.loads(json.dumps(one.described()))) == one
+    assert Changes.from_json(json.loads(json.dumps(one.to_json()))) == one
     assert one.words == "1 task, 2 images, 1 instance removed, 1 image, 1 instance relabelled"
     assert Changes.named(["t"], ["i"], ["a=b=c"]).relabelled_images == {("a=b", "c")}
     for wrong in ({"tasks": [1]}, {"instances": [["a", "b"]]}, {"images": "i"}):
         with pytest.raises(UserError, match="not a list of changes"):
-            Changes.from_described(wrong)
+            Changes.from_json(wrong)

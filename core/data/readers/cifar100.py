@@ -149,8 +149,6 @@ def read_split_pickles(path: Path, prefix: str, name: str) -> Listing | None:
     Raises:
         UserError: a file contains no images and labels.
     """
-    if not path.is_dir():
-        return None
     files = {split: path / f"{prefix}_{split}.pickle" for split in ("train", "val", "test")}
     found = {split: file for split, file in files.items() if file.is_file()}
     if not found:

@@ -65,16 +65,16 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
     rows = _read_rows(tree, inner, options.encoding)
     files = _Files(tree, inner, is_local)
     names = [files.name(row) for row in rows]
-    sizes = [files.look(name) for name in names]
+    sizes = [files.size_and_time(name) for name in names]
     missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
     if len(missing) == len(names):
         raise UserError(
             f"None of the {format_count(len(names), 'file')} listed in {inner} exists; the first is {names[0]!r}.",
             f"Paths are relative to the folder of {inner}.",
         )
-    notes = (
-        [f"{format_count(len(missing), 'file')} of {len(names):,} missing: {format_names(missing)}."] if missing else []
-    )
+    notes = []
+    if missing:
+        notes.append(f"{format_count(len(missing), 'file')} of {len(names):,} missing: {format_names(missing)}.")
     ids = [row.id or name for row, name in zip(rows, names, strict=True)]
     if is_local and any(_is_absolute(name) for name in ids):
         notes.append("Some ids are absolute paths, which differ between machines: add a column id.")
@@ -266,14 +266,14 @@ class _Files:
             folder = self._tree.path.absolute().as_posix().rstrip("/") + "/"
             return row.path.removeprefix(folder)
         as_written = self._below(row.path)
-        is_from_windows = "\\" in row.path and self.look(as_written) is None
+        is_from_windows = "\\" in row.path and self.size_and_time(as_written) is None
         return self._below(slashed) if is_from_windows else as_written
 
     def _below(self, path: str) -> str:
         plain = "/".join(part for part in path.split("/") if part not in ("", ".")) or "."
         return f"{self._folder}/{plain}" if self._folder else plain
 
-    def look(self, name: str) -> tuple[int, int] | None:
+    def size_and_time(self, name: str) -> tuple[int, int] | None:
         """Return the size and modification time of a file ((0, 0) in an archive), or None if there is no such file."""
         if not self._is_local:
             return (0, 0) if name in self._known else None
