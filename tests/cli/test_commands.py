@@ -281,7 +281,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["export", "-w", "mine", "--out", "tasks"], "not an earlier export"),
     (["export", "-w", "mine", "--out", "tasks/tasks.json"], "is a file"),
     ([*TASKS, "--out", "new", "--ways", "11"], "need 11 classes"),
-    ([*TASKS, "--out", "new", "--noise", "salt"], "'salt' is not understood"),
+    ([*TASKS, "--out", "new", "--noise", "salt"], "'salt'"),
     ([*TASKS, "--out", "new", "--seed", "-1"], "--seed"),
     ([*TASKS, "--out", "tasks/tasks.json"], "cannot be written"),
     ([*TRAIN, "--tasks", "nothing", "--out", "new"], "does not exist"),

@@ -94,7 +94,7 @@ def test_other_weights_than_0_and_1_survive(tasks: TaskList) -> None:
 
 def test_nothing_left_is_refused(tasks: TaskList) -> None:
     for removal in (Changes(tasks=frozenset(tasks.task_ids)), Changes(images=frozenset(tasks.rows["image_id"]))):
-        with pytest.raises(UserError, match="Nothing would be left"):
+        with pytest.raises(UserError, match="every task"):
             cleaned(tasks, removal)
 
 
