@@ -274,12 +274,12 @@ def test_rows_in_any_order_and_without_weights(tmp_path: Path) -> None:
 def test_a_csv_from_a_spreadsheet_reads(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_bytes(b"\xef\xbb\xbf" + table().to_csv(index=False, lineterminator="\r\n").encode())
-    assert read_tasks(path).hash == from_rows(table(), source="here").hash
+    assert read_tasks(path).hash == from_rows(table(), source="test").hash
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_formulas_and_markup_are_kept_exactly(name: str, tmp_path: Path) -> None:
-    odd = from_rows(table(task_id=[name] * 4 + ["t1"] * 4, image_id=[name, *"bcd"] * 2), source="here")
+    odd = from_rows(table(task_id=[name] * 4 + ["t1"] * 4, image_id=[name, *"bcd"] * 2), source="test")
     write_tasks(odd, tmp_path / "list.csv")
     assert pd.read_csv(tmp_path / "list.csv")["image_id"].iloc[0] == name, "for other programs too"
     assert read_tasks(tmp_path / "list.csv").hash == odd.hash
@@ -355,7 +355,7 @@ def test_truncated_parquet_file_is_rejected(tmp_path: Path) -> None:
 def test_json_with_a_byte_order_mark_reads(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(table().to_json(orient="records"), encoding="utf-8-sig")
-    assert read_tasks(path).hash == from_rows(table(), source="here").hash
+    assert read_tasks(path).hash == from_rows(table(), source="test").hash
 
 
 def test_csv_with_more_cells_than_columns_is_rejected(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_unknown_format_is_rejected_for_reading_and_writing(tmp_path: Path, name
     with pytest.raises(UserError, match=", ".join(FORMATS)):
         read_tasks(tmp_path / name)
     with pytest.raises(UserError, match=", ".join(FORMATS)):
-        write_tasks(from_rows(table(), source="here"), tmp_path / f"new-{name}")
+        write_tasks(from_rows(table(), source="test"), tmp_path / f"new-{name}")
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -388,6 +388,6 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_labels_as_floats_and_text() -> None:
-    want = from_rows(table(), source="here").hash
+    want = from_rows(table(), source="test").hash
     for labels in ([0.0, 1.0] * 4, ["0", "1"] * 4, np.array([0, 1] * 4, dtype=np.uint8)):
-        assert from_rows(table(label=labels), source="here").hash == want
+        assert from_rows(table(label=labels), source="test").hash == want

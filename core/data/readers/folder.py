@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.archive import FolderTree, Tree, open_tree
-from core.data.decode import Raw
 from core.data.listing import SPLITS, Listing, make_table
 from core.data.readers.common import SPLIT_WORDS, ReadOptions, format_count, format_names, is_image, source_name
 from core.runtime.errors import UserError
@@ -34,14 +33,10 @@ def read_folder(path: Path, options: ReadOptions) -> Listing:
     if len(classes) < 2:
         where = f"in one folder, {rows[0].name!r}" if rows else "outside class folders"
         raise UserError(f"The images of {path} are all {where}; at least two classes are required.", LAYOUT)
-
-    def read(position: int) -> Raw:
-        return tree.read(root + rows[position].file)
-
     return Listing(
         source_name(path),
         make_table([row.file for row in rows], [row.name for row in rows], [row.split for row in rows]),
-        read,
+        lambda position: tree.read(root + rows[position].file),
         tree.stamp(),
         notes=_notes(tree, root, rows, loose, len(tree.files) - len(images)),
     )
@@ -73,16 +68,15 @@ def _root(images: list[str]) -> str:
 
 
 def _rows(files: list[str], path: Path) -> tuple[list[_Row], list[str]]:
-    """Return the sorted images in class folders, and the images outside of them."""
+    """Return the sorted images in class folders, and the images outside them."""
     parts = {file: file.split("/") for file in files}
     tops = {part[0] for part in parts.values() if len(part) > 1}
     split_tops = {top for top in tops if top.lower() in SPLIT_WORDS}
     if split_tops == tops:
         loose = [file for file, part in parts.items() if len(part) < 3]
         if tops and len(loose) == len(files):
-            raise UserError(
-                f"The images in the folders {format_names(sorted(tops))} of {path} have no class folders.", LAYOUT
-            )
+            shown = format_names(sorted(tops))
+            raise UserError(f"The images in the folders {shown} of {path} are not in class folders.", LAYOUT)
         rows = [_Row(file, SPLIT_WORDS[part[0].lower()], part[1]) for file, part in parts.items() if len(part) > 2]
     elif len({SPLIT_WORDS[top.lower()] for top in split_tops}) > 1:
         raise UserError(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from core.data.archive import Tree, open_tree
-from core.data.decode import Raw
 from core.data.listing import Listing, TargetFormat, make_table
 from core.data.readers.common import ReadOptions, format_count
 from core.data.readers.split_lists import find_split_lists, unmatched_notes
@@ -21,6 +22,7 @@ FORM = TargetFormat(size=(28, 28), channels=1, invert=True)
 
 _FOLDERS = ("", "omniglot-py", "omniglot")  # torchvision and learn2learn create the second
 _IMAGE = re.compile(r"(?:^|/)(images_(?:background|evaluation))/([^/]+)/(character\d+)/(\d+_(\d+)\.png)$")
+_LISTS = TypeAdapter(dict[str, dict[str, list[str]]])
 _EXPECTED = "Put images_background.zip and images_evaluation.zip, or the folders of the same names, in it."
 
 
@@ -46,27 +48,25 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
         splits = {image.name: "train" if image.part == "images_background" else "test" for image in images}
     else:
         splits = lists.assignment(_class_names)
-        notes += [
-            f"Split by the lists in {lists.where}.",
-            *unmatched_notes({i.name for i in images}, splits, lists.where),
-        ]
+        notes.append(f"Split by the lists in {lists.where}.")
+        notes += unmatched_notes({image.name for image in images}, splits, lists.where)
         images = [image for image in images if image.name in splits]
         if not images:
-            raise UserError(
-                f"None of the characters is in the lists in {lists.where}.", "Use lists of Omniglot's characters."
-            )
-
-    def read(position: int) -> Raw:
-        return images[position].tree.read(images[position].file)
-
+            raise UserError(f"The lists in {lists.where} contain no character of {path}.", "Use lists of Omniglot.")
     table = make_table(
         [image.id for image in images],
         [image.name for image in images],
         [splits[image.name] for image in images],
         [image.drawer for image in images],
     )
-    stamp: list[Any] = [tree.stamp() for tree in trees]
-    return Listing("omniglot", table, read, [stamp, lists.lists if lists else None], form=FORM, notes=tuple(notes))
+    return Listing(
+        "omniglot",
+        table,
+        lambda position: images[position].tree.read(images[position].file),
+        [[tree.stamp() for tree in trees], lists.lists if lists else None],
+        form=FORM,
+        notes=tuple(notes),
+    )
 
 
 def is_omniglot(names: list[str]) -> bool:
@@ -136,18 +136,12 @@ def _completeness_notes(images: list[_Image]) -> list[str]:
 
 
 def _class_names(content: Any, file: str) -> list[str]:
-    wrong = UserError(
-        f"{file} does not list characters by part and alphabet.",
-        'It must look like {"background": {"Greek": ["character01"]}, "evaluation": {}}.',
-    )
-    if not isinstance(content, dict):
-        raise wrong
-    names = []
-    for alphabets in content.values():
-        if not isinstance(alphabets, dict):
-            raise wrong
-        for alphabet, characters in alphabets.items():
-            if not isinstance(characters, list) or not all(isinstance(character, str) for character in characters):
-                raise wrong
-            names += [f"{alphabet}/{character}" for character in characters]
-    return names
+    try:
+        parts = _LISTS.validate_python(content, strict=True)
+    except ValidationError as error:
+        raise UserError(
+            f"{file} does not list characters by part and alphabet.",
+            'It must look like {"background": {"Greek": ["character01"]}, "evaluation": {}}.',
+        ) from error
+    members = [item for alphabets in parts.values() for item in alphabets.items()]
+    return [f"{alphabet}/{character}" for alphabet, characters in members for character in characters]
