@@ -139,7 +139,7 @@ def _open(folder: Path, name: str) -> ImageSet:
     return ImageSet(name, pixels, labels, names, ids, splits, groups, hash)
 
 
-def resolve_format(listing: Listing, wanted: TargetFormat) -> ImageSpec:
+def resolve_format(listing: Listing, requested: TargetFormat) -> ImageSpec:
     """Return the pixel format for the images, inferring what neither the user nor the format specifies.
 
     Reads the headers of up to 64 images, spread over the listing.
@@ -148,8 +148,8 @@ def resolve_format(listing: Listing, wanted: TargetFormat) -> ImageSpec:
         UserError: none of them can be read, or they differ in size and no size was given.
     """
     default, ids = listing.form, listing.table["id"]
-    size, channels = wanted.size or default.size, wanted.channels or default.channels
-    invert = wanted.invert or default.invert
+    size, channels = requested.size or default.size, requested.channels or default.channels
+    invert = requested.invert or default.invert
     if size and channels:
         return ImageSpec(*size, channels, invert)
     sizes: dict[tuple[int, int], str] = {}  # with the id of the first image of this size

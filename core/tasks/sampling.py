@@ -69,9 +69,9 @@ def split_official(images: ImageSet, heldout: str) -> tuple[np.ndarray, np.ndarr
     return np.flatnonzero(images.splits == "train"), np.flatnonzero(images.splits == heldout)
 
 
-def pool_of(given: np.ndarray, positions: np.ndarray) -> Pool:
-    """Group ``positions`` by their given class; ``given`` is ``(n,)`` over the whole image set."""
-    return Pool({int(c): positions[given[positions] == c] for c in np.unique(given[positions])})
+def pool_of(labels: np.ndarray, positions: np.ndarray) -> Pool:
+    """Group ``positions`` by their class; ``labels`` is ``(n,)`` over the whole image set."""
+    return Pool({int(c): positions[labels[positions] == c] for c in np.unique(labels[positions])})
 
 
 def class_sets(classes: list[int], ways: int, count: int | None, rng: np.random.Generator) -> list[tuple[int, ...]]:

@@ -176,7 +176,7 @@ def _labels(values: Any, name: str) -> list[int]:
     if isinstance(values, np.ndarray) and values.ndim == 1:
         values = values.tolist()
     if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
-        raise UserError(f"{name}: the labels are not a list of whole numbers.", DOWNLOAD_AGAIN)
+        raise UserError(f"{name}: the labels are not a list of unsplit numbers.", DOWNLOAD_AGAIN)
     return values
 
 
@@ -308,15 +308,15 @@ def _pool_of_files(tree: Tree) -> Pool | None:
     if not by_folder:
         return None
     # Archives of CIFAR-FS that have been used contain every image twice: as packed and sorted into splits.
-    whole = [name for name in by_folder if name.endswith("/data")]
-    rows = sorted(row for name in whole or by_folder for row in by_folder[name])
+    unsplit = [name for name in by_folder if name.endswith("/data")]
+    rows = sorted(row for name in unsplit or by_folder for row in by_folder[name])
     return Pool(
         [file for _, file in rows],
         [name for name, _ in rows],
         lambda position: tree.read(rows[position][1]),
         tree.stamp(),
         tree,
-        _splits_of_folders(by_folder) if not whole else {},
+        _splits_of_folders(by_folder) if not unsplit else {},
     )
 
 

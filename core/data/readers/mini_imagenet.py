@@ -92,15 +92,15 @@ def is_mini_imagenet(tree: Tree) -> bool:
         return False
 
 
-def _find_lists(tree: Tree, path: Path, given: Path | None) -> dict[str, tuple[str, str]]:
+def _find_lists(tree: Tree, path: Path, option: Path | None) -> dict[str, tuple[str, str]]:
     """Return the name and content of the csv file of each split."""
-    if given is None and (lists := _lists_in_tree(tree)):
+    if option is None and (lists := _lists_in_tree(tree)):
         return lists
-    for folder in list_folders(path, given, "mini_imagenet"):
+    for folder in list_folders(path, option, "mini_imagenet"):
         if lists := _read_lists(folder):
             return lists
-    if given is not None:
-        raise UserError(f"There are no csv files of splits in {given}.", "Put train.csv, val.csv or test.csv there.")
+    if option is not None:
+        raise UserError(f"There are no csv files of splits in {option}.", "Put train.csv, val.csv or test.csv there.")
     return {}
 
 
@@ -158,13 +158,13 @@ def _rows(content: str, name: str, seen: dict[str, str]) -> Iterator[tuple[str, 
         raise UserError(what, "Use the published file.") from error
 
 
-def _locate(tree: Tree, wanted: list[str]) -> dict[str, str]:
+def _locate(tree: Tree, files: list[str]) -> dict[str, str]:
     """Return the location of each image: in a folder ``images``, else anywhere if its name is unique."""
     by_name: dict[str, list[str]] = {}
     for name in filter(is_image, tree.files):
         by_name.setdefault(name.rpartition("/")[2], []).append(name)
     found = {}
-    for file in wanted:
+    for file in files:
         hits = [name for name in by_name.get(file.rpartition("/")[2], ()) if f"/{name}".endswith(f"/{file}")]
         if len(hits) > 1:
             hits = [name for name in hits if f"/{name}".endswith(f"/images/{file}")] or hits

@@ -50,28 +50,28 @@ class SplitLists:
         return found
 
 
-def list_folders(path: Path, given: Path | None, key: str) -> list[Path]:
-    """Return where to look for lists: in ``given``, or else beside the data at ``path``, in ``splits`` or ``key``."""
-    if given is not None:
-        return [given, given / key]
+def list_folders(path: Path, option: Path | None, key: str) -> list[Path]:
+    """Return where to look for lists: in ``option``, or else beside the data at ``path``, in ``splits`` or ``key``."""
+    if option is not None:
+        return [option, option / key]
     base = path if path.is_dir() else path.parent
     parents = (base, base.absolute().parent)
     return [folder for up in parents for folder in (up / "splits" / key, up / key, up / "splits")]
 
 
-def find_split_lists(path: Path, given: Path | None, key: str) -> SplitLists | None:
+def find_split_lists(path: Path, option: Path | None, key: str) -> SplitLists | None:
     """Read the lists in the first folder of :func:`list_folders` that contains any.
 
     Raises:
-        UserError: ``given`` contains no lists, or a list is not valid JSON.
+        UserError: ``option`` contains no lists, or a list is not valid JSON.
     """
-    for folder in list_folders(path, given, key):
+    for folder in list_folders(path, option, key):
         if lists := _read(folder):
             return SplitLists(str(folder), lists)
-    if given is not None:
+    if option is not None:
         files = ", ".join(f"{split}.json" for split in SPLITS)
         raise UserError(
-            f"There are no lists of splits in {given}.",
+            f"There are no lists of splits in {option}.",
             f"It must contain {files} (or .txt), with the names of classes.",
         )
     return None
