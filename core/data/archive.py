@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from core.data.decode import MAX_BYTES, UnreadableError
 from core.runtime.errors import UserError
@@ -21,28 +21,6 @@ MAX_RATIO = 200  # maximum ratio of unpacked to archive size; images are already
 _ALWAYS_ALLOWED = 200_000_000  # bytes that a small archive may unpack to at any ratio
 _MAX_SHOWN = 200  # characters of a name in an error
 _IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
-
-
-class Tree(Protocol):
-    """A set of files with relative names and forward slashes."""
-
-    @property
-    def path(self) -> Path:
-        """Return the path of the folder or archive."""
-
-    @property
-    def files(self) -> list[str]:
-        """Return the sorted names of all files except hidden ones and operating-system leftovers."""
-
-    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
-        """Return the content of a file.
-
-        Raises:
-            UnreadableError: the file cannot be read or is larger than ``max_bytes``; the text says why.
-        """
-
-    def stamp(self) -> Any:
-        """Return a JSON-serialisable value that changes when the files change."""
 
 
 def open_tree(path: Path) -> Tree:
@@ -128,7 +106,11 @@ class FolderTree:
         return list(self._sizes_and_times)
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
-        """Return the content of a file; see :meth:`Tree.read`."""
+        """Return the content of a file.
+
+        Raises:
+            UnreadableError: the file cannot be read or is larger than ``max_bytes``; the text says why.
+        """
         file = self.path / name
         try:
             _check_size(file.stat().st_size, max_bytes)
@@ -137,7 +119,7 @@ class FolderTree:
             raise UnreadableError(error.strerror or str(error)) from error
 
     def stamp(self) -> Any:
-        """Return the name, size and modification time of every file."""
+        """Return the name, size and modification time of every file, as a JSON-serialisable value."""
         return [[name, *size_and_time] for name, size_and_time in self._sizes_and_times.items()]
 
 
@@ -194,7 +176,7 @@ class ZipTree:
         return list(self._members)
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
-        """Return the content of a file; see :meth:`Tree.read`."""
+        """Return the content of a file; see :meth:`FolderTree.read`."""
         info = self._members[name]
         _check_size(info.file_size, max_bytes)
         try:
@@ -207,6 +189,10 @@ class ZipTree:
     def stamp(self) -> Any:
         """Return the name, size and modification time of the archive."""
         return file_stamp(self.path)
+
+
+Tree = FolderTree | ZipTree
+"""A set of files with relative names and forward slashes."""
 
 
 def _check_size(size: int, max_bytes: int) -> None:

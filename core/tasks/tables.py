@@ -39,7 +39,8 @@ def read_table(path: Path, what: str = "task list", text: Sequence[str] | None =
             case ".json":
                 return _read_json(path, what)
             case _:
-                return _read_parquet(path)
+                _check_duplicates(path, pq.read_schema(path).names)
+                return pd.read_parquet(path)
     except UserError:
         raise
     except Exception as error:  # readers raise different exceptions, which all mean that the file is invalid
@@ -53,11 +54,6 @@ def unknown_format_error(path: Path, what: str = "task list") -> UserError:
         f"{path.name}: {path.suffix or 'no extension'} is not a {what} format.",
         f"Use one of: {', '.join(FORMATS)}.",
     )
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    _check_duplicates(path, pq.read_schema(path).names)
-    return pd.read_parquet(path)
 
 
 def _read_csv(path: Path, text_columns: Sequence[str] | None) -> pd.DataFrame:

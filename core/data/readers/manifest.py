@@ -87,7 +87,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
 
     table = make_table(ids, [row.label for row in rows], [row.split for row in rows], [row.group for row in rows])
     if is_local:
-        stamp: Any = [inner, *files.stamp(inner), [list(size or ()) for size in sizes]]
+        stamp: Any = [inner, *(files.size_and_time(inner) or ()), [list(size or ()) for size in sizes]]
     else:
         stamp = tree.stamp()
     return Listing(source_name(path), table, read, stamp, notes=tuple(notes))
@@ -277,15 +277,11 @@ class _Files:
         """Return the size and modification time of a file ((0, 0) in an archive), or None if there is no such file."""
         if not self._is_local:
             return (0, 0) if name in self._known else None
-        return self.stamp(name) or None
-
-    def stamp(self, name: str) -> tuple[int, int] | tuple[()]:
-        """Return the size and modification time of a file on disk, or an empty tuple if there is none."""
         try:
             status = os.stat(os.path.join(self._tree.path, name))  # noqa: PTH116, PTH118 - faster, and called for every row
         except (OSError, ValueError):  # invalid file names
-            return ()
-        return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else ()
+            return None
+        return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # includes Windows paths

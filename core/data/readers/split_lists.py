@@ -31,10 +31,6 @@ class SplitLists:
     where: str
     lists: dict[str, Any]
 
-    def file(self, split: str) -> str:
-        """Return the name of a split's list for errors."""
-        return f"{self.where}: the list of {split}"
-
     def assignment(self, class_names: Callable[[Any, str], Iterable[str]]) -> dict[str, str]:
         """Return the split of every class; ``class_names(content, file)`` extracts the class names from one list.
 
@@ -43,7 +39,7 @@ class SplitLists:
         """
         found: dict[str, str] = {}
         for split, content in self.lists.items():
-            for name in class_names(content, self.file(split)):
+            for name in class_names(content, f"{self.where}: the list of {split}"):
                 if found.setdefault(name, split) != split:
                     what = f"{self.where}: {name!r} is in the lists of {found[name]} and of {split}."
                     raise UserError(what, "Keep it in one of them.")
