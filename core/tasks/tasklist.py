@@ -141,6 +141,8 @@ class _Checker:
             value = values.iloc[row]
             shown = value.item() if isinstance(value, np.generic) else value
             place = self.row_names[row] if self.row_names else f"row {row + 1}"
+            if value is None or (np.isscalar(value) and pd.isna(value)):
+                raise UserError(f"{self.source}, {place}: {values.name} is missing.", "Fill it in.")
             raise UserError(f"{self.source}, {place}: {values.name} {shown!r} {problem}.", fix)
 
 
