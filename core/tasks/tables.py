@@ -26,7 +26,7 @@ def read_table(path: Path, what: str = "task list", text: Sequence[str] | None =
         text: Columns of a csv file that are text even if they look like numbers; None: all of them.
 
     Raises:
-        UserError: the file is missing, has another format or an encoding other than UTF-8, is damaged, or is not a table.
+        UserError: the file is missing, is not a table, has another format or encoding than UTF-8, or is damaged.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist.", f"Specify the path of a {what}.")
