@@ -150,7 +150,7 @@ def _targets(instant: WhatIfEstimator, count: int, rng: np.random.Generator) -> 
 def _peer_removal(instant: WhatIfEstimator, solver: Solver, before: np.ndarray, removal: Changes) -> Peer:
     loaded, quick = instant.loaded, instant.changes(removal)
     start = time.perf_counter()
-    after = removal.applied(loaded.train.tasks)
+    after = removal.apply(loaded.train.tasks)
     gradient = change_gradient(loaded.model, loaded.params, loaded.train, after.weights, after.labels)
     solution = solver.solve(gradient)
     flat = flatten(loaded.params)

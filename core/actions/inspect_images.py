@@ -10,8 +10,8 @@ import numpy as np
 
 from core.actions.images import ImportOptions, listing_of
 from core.actions.inspect import Inspection, span
-from core.data.decode import Unreadable, decode
-from core.data.listing import SPLITS, Listing, class_sizes
+from core.data.decode import UnreadableError, decode
+from core.data.listing import SPLITS, Listing
 from core.data.store import resolve_format
 from core.runtime.errors import UserError
 
@@ -38,7 +38,7 @@ def inspect_images(path: Path, options: ImportOptions) -> tuple[Inspection, Prev
         UserError: nothing at ``path`` can be read.
     """
     listing = listing_of(path, options)
-    sizes = class_sizes(listing.table)
+    sizes = listing.table.groupby("class").size().sort_values(kind="stable")
     facts = [
         f"{listing.name}: {len(listing):,} images of {len(sizes):,} classes, {span(sizes)} per class.",
         *_split_text(listing),
@@ -60,7 +60,7 @@ def inspect_images(path: Path, options: ImportOptions) -> tuple[Inspection, Prev
         row = listing.table.iloc[position]
         try:
             image = decode(listing.read(position), *frame, int(row["turn"]))
-        except Unreadable as error:
+        except UnreadableError as error:
             unreadable.append(f"{row['id']}: {error}")
             continue
         pixels.append(image)

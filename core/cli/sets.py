@@ -29,7 +29,7 @@ def save(
     """Save the reviewers' decisions, or the changes that the options name, as a set; sets never change."""
     opened = open_workspace(workspace)
     changes = named_changes(tasks, images, relabel) or opened.changes()
-    changes.applied(opened.project().tasks.train)  # raises if an item is not in the task list
+    changes.apply(opened.project().tasks.train)  # raises if an item is not in the task list
     print(opened.sets.save(name, changes, who=reviewer, note=note).changes.words)
 
 

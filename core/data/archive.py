@@ -10,39 +10,17 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from core.data.decode import MOST_BYTES, Unreadable
+from core.data.decode import MAX_BYTES, UnreadableError
 from core.runtime.errors import UserError
 
-MOST_FILES = 5_000_000
-MOST_UNPACKED = 500_000_000_000  # maximum total size of an archive's files, in bytes
-MOST_RATIO = 200  # maximum ratio of unpacked to archive size; pictures are already compressed
+MAX_FILES = 5_000_000
+MAX_UNPACKED = 500_000_000_000  # maximum total size of an archive's files, in bytes
+MAX_RATIO = 200  # maximum ratio of unpacked to archive size; images are already compressed
 _ALWAYS_ALLOWED = 200_000_000  # bytes that a small archive may unpack to at any ratio
-_SHOWN = 200  # maximum characters of a name in an error
-_NOISE = ("__MACOSX", "Thumbs.db", "desktop.ini")
-
-
-class Tree(Protocol):
-    """A set of files with relative names and forward slashes."""
-
-    @property
-    def path(self) -> Path:
-        """Return the path of the folder or archive."""
-
-    @property
-    def files(self) -> list[str]:
-        """Return the sorted names of all files except hidden ones and operating-system leftovers."""
-
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Return the content of a file.
-
-        Raises:
-            Unreadable: the file cannot be read or has more than ``most`` bytes; the text says why.
-        """
-
-    def stamp(self) -> Any:
-        """Return a JSON-serialisable value that changes when the files change."""
+_MAX_SHOWN = 200  # characters of a name in an error
+_IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 def open_tree(path: Path) -> Tree:
@@ -51,15 +29,15 @@ def open_tree(path: Path) -> Tree:
     Raises:
         UserError: ``path`` does not exist or is neither of the two, or the archive is unsafe.
     """
-    kind = mode_of(path)
-    if stat.S_ISDIR(kind):
+    mode = file_mode(path)
+    if stat.S_ISDIR(mode):
         return FolderTree(path)
-    if stat.S_ISREG(kind) and zipfile.is_zipfile(path):  # opening a pipe could block forever
+    if stat.S_ISREG(mode) and zipfile.is_zipfile(path):  # opening a pipe could block forever
         return ZipTree(path)
-    raise UserError(f"{path} is neither a folder nor a zip archive.", "Unpack it, or pack it as zip.")
+    raise UserError(f"{path} is neither a folder nor a zip archive.", "Unpack it, or repack it as a zip archive.")
 
 
-def mode_of(path: Path) -> int:
+def file_mode(path: Path) -> int:
     """Return the file mode of ``path``, as in :mod:`stat`.
 
     Raises:
@@ -70,7 +48,13 @@ def mode_of(path: Path) -> int:
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a NUL character
         raise UserError(f"{path} does not exist.", "Check the path.") from error
     except OSError as error:
-        raise UserError(f"{_cut(str(path))} cannot be read: {error.strerror}.", "Check the path.") from error
+        raise UserError(f"{_shorten(str(path))} cannot be read: {error.strerror}.", "Check the path.") from error
+
+
+def file_stamp(path: Path) -> list[Any]:
+    """Return the name, size and modification time of a file."""
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
 
 
 @dataclass(frozen=True)
@@ -85,55 +69,58 @@ class FolderTree:
     path: Path
 
     @cached_property
-    def _found(self) -> dict[str, tuple[int, int]]:
+    def _sizes_and_times(self) -> dict[str, tuple[int, int]]:
         """Return the size and modification time of every file."""
         found: dict[str, tuple[int, int]] = {}
         # (whether the folder is reached by a link, its name with a trailing slash)
-        waiting: list[tuple[bool, str]] = [(False, "")]
-        seen = set()
-        while waiting:
-            _, above = heapq.heappop(waiting)
-            folder = self.path / above
+        folders: list[tuple[bool, str]] = [(False, "")]
+        visited = set()
+        while folders:
+            _, prefix = heapq.heappop(folders)
+            folder = self.path / prefix
             try:
-                here = folder.stat()
-                if (here.st_dev, here.st_ino) in seen:
+                status = folder.stat()
+                if (status.st_dev, status.st_ino) in visited:
                     continue
-                seen.add((here.st_dev, here.st_ino))
+                visited.add((status.st_dev, status.st_ino))
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        name, is_link = above + entry.name, entry.is_symlink()
-                        if _is_noise(entry.name):
+                        if _is_ignored(entry.name):
                             continue
-                        told = _stat_of_link(entry) if is_link else entry.stat()
-                        if told is None:
+                        name, is_link = prefix + entry.name, entry.is_symlink()
+                        target = _stat_of_link(entry) if is_link else entry.stat()
+                        if target is None:
                             found[name] = (0, 0)
-                        elif stat.S_ISDIR(told.st_mode):
-                            heapq.heappush(waiting, (is_link, f"{name}/"))
-                        elif stat.S_ISREG(told.st_mode):
-                            found[name] = (told.st_size, told.st_mtime_ns)
+                        elif stat.S_ISDIR(target.st_mode):
+                            heapq.heappush(folders, (is_link, f"{name}/"))
+                        elif stat.S_ISREG(target.st_mode):
+                            found[name] = (target.st_size, target.st_mtime_ns)
             except OSError as error:
-                raise UserError(
-                    f"{_cut(str(folder))} cannot be read: {error.strerror}.", "Check its permissions, or move it away."
-                ) from error
+                what = f"{_shorten(str(folder))} cannot be read: {error.strerror}."
+                raise UserError(what, "Check its permissions, or move it elsewhere.") from error
         return dict(sorted(found.items()))
 
     @property
     def files(self) -> list[str]:
         """Return the sorted names of all files except hidden ones and operating-system leftovers."""
-        return list(self._found)
+        return list(self._sizes_and_times)
 
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Return the content of a file; see :meth:`Tree.read`."""
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            UnreadableError: the file cannot be read or is larger than ``max_bytes``; the text says why.
+        """
         file = self.path / name
         try:
-            _refuse_large(file.stat().st_size, most)
+            _check_size(file.stat().st_size, max_bytes)
             return file.read_bytes()
         except OSError as error:
-            raise Unreadable(error.strerror or str(error)) from error
+            raise UnreadableError(error.strerror or str(error)) from error
 
     def stamp(self) -> Any:
-        """Return the name, size and modification time of every file."""
-        return [[name, *told] for name, told in self._found.items()]
+        """Return the name, size and modification time of every file, as a JSON-serialisable value."""
+        return [[name, *size_and_time] for name, size_and_time in self._sizes_and_times.items()]
 
 
 class ZipTree:
@@ -141,7 +128,7 @@ class ZipTree:
 
     Raises:
         UserError: the archive is damaged, encrypted, compressed by a method other than deflate, contains a path outside
-            itself or a duplicate name, or unpacks to far more than its own size.
+            it or a duplicate name, or unpacks to far more than its own size.
     """
 
     def __init__(self, path: Path) -> None:
@@ -149,15 +136,15 @@ class ZipTree:
         try:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise UserError(f"{path.name} is a damaged zip archive: {error}.", "Download or pack it again.") from error
+            raise UserError(f"{path.name} is a damaged zip archive: {error}.", "Download or repack it.") from error
         members = [info for info in self._archive.infolist() if not info.filename.endswith("/")]
-        if len(members) > MOST_FILES:
-            raise UserError(f"{path.name} holds {len(members):,} files.", f"The most is {MOST_FILES:,}.")
+        if len(members) > MAX_FILES:
+            raise UserError(f"{path.name} contains {len(members):,} files.", f"The maximum is {MAX_FILES:,}.")
         unpacked, packed = sum(info.file_size for info in members), path.stat().st_size
-        if unpacked > MOST_UNPACKED or unpacked > max(MOST_RATIO * packed, _ALWAYS_ALLOWED):
+        if unpacked > MAX_UNPACKED or unpacked > max(MAX_RATIO * packed, _ALWAYS_ALLOWED):
             raise UserError(
                 f"{path.name} has {packed / 1e6:.1f} MB and would unpack to {unpacked / 1e9:.1f} GB.",
-                "This is no archive of pictures; unpack it yourself if you trust it.",
+                "An archive of images does not; if you trust it, unpack it yourself and use the folder.",
             )
         self._members: dict[str, zipfile.ZipInfo] = {}
         for info in members:
@@ -165,21 +152,21 @@ class ZipTree:
             parts = [part for part in name.split("/") if part not in ("", ".")]
             if name.startswith("/") or ".." in parts or (parts and parts[0].endswith(":")):
                 raise UserError(
-                    f"{path.name} holds {_cut(info.filename)!r}, which lies outside of the archive.",
-                    "It was made to write over other files; do not unpack it.",
+                    f"{path.name} contains {_shorten(info.filename)!r}, a path outside the archive.",
+                    "Do not unpack it: such archives are made to overwrite other files.",
                 )
             if info.flag_bits & 1:
-                raise UserError(f"{path.name} is encrypted.", "Pack it again without a password.")
+                raise UserError(f"{path.name} is encrypted.", "Repack it without a password.")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise UserError(
-                    f"{path.name} is packed by a method that cannot be read safely ({_method(info)}).",
-                    "Pack it again as an ordinary zip (deflate).",
+                    f"{path.name} uses a compression method that cannot be read safely ({_method(info)}).",
+                    "Repack it as an ordinary zip archive (deflate).",
                 )
-            if not parts or any(_is_noise(part) for part in parts):
+            if not parts or any(_is_ignored(part) for part in parts):
                 continue
             name = "/".join(parts)  # remove "./" and "//"
             if name in self._members:
-                raise UserError(f"{path.name} holds {_cut(name)!r} twice.", "Pack it again.")
+                raise UserError(f"{path.name} contains {_shorten(name)!r} twice.", "Repack it without the duplicate.")
             self._members[name] = info
         self._members = dict(sorted(self._members.items()))
 
@@ -188,26 +175,29 @@ class ZipTree:
         """Return the sorted names of all files except hidden ones and operating-system leftovers."""
         return list(self._members)
 
-    def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """Return the content of a file; see :meth:`Tree.read`."""
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
+        """Return the content of a file; see :meth:`FolderTree.read`."""
         info = self._members[name]
-        _refuse_large(info.file_size, most)
+        _check_size(info.file_size, max_bytes)
         try:
             with self._archive.open(info) as stream:
                 # Limit the read: read() without a size unpacks everything before it checks the declared size.
                 return stream.read(info.file_size + 1)
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
-            raise Unreadable(f"cannot be unpacked ({error})") from error
+            raise UnreadableError(f"cannot be unpacked ({error})") from error
 
     def stamp(self) -> Any:
         """Return the name, size and modification time of the archive."""
-        told = self.path.stat()
-        return [self.path.name, told.st_size, told.st_mtime_ns]
+        return file_stamp(self.path)
 
 
-def _refuse_large(size: int, most: int) -> None:
-    if size > most:
-        raise Unreadable(f"it has {size / 1e6:.0f} MB; the most is {most / 1e6:.0f}")
+Tree = FolderTree | ZipTree
+"""A set of files with relative names and forward slashes."""
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise UnreadableError(f"it has {size / 1e6:.0f} MB; the maximum is {max_bytes / 1e6:.0f} MB")
 
 
 def _stat_of_link(entry: os.DirEntry[str]) -> os.stat_result | None:
@@ -222,9 +212,9 @@ def _method(info: zipfile.ZipInfo) -> str:
     return zipfile.compressor_names.get(info.compress_type, f"number {info.compress_type}")  # type: ignore[attr-defined]
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}..."
 
 
-def _is_noise(name: str) -> bool:
-    return name.startswith(".") or name in _NOISE
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name in _IGNORED

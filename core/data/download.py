@@ -17,14 +17,11 @@ from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 
 DOWNLOADABLE = ("omniglot", "mnist", "cifar-fs", "fc100")
-
-_BY_HAND = {
-    "mini-imagenet": (
-        "The images are under ImageNet's terms, which every user accepts for themselves at https://image-net.org. "
-        "Put them as images/ beside Ravi and Larochelle's train.csv, val.csv and test.csv into one folder, or the "
-        "mini-imagenet-cache-*.pkl files of learn2learn, and give that folder."
-    )
-}
+_MINI_IMAGENET = (
+    "The images are under ImageNet's terms, which you accept at https://image-net.org. Put them in a folder images "
+    "beside Ravi and Larochelle's train.csv, val.csv and test.csv, or use the mini-imagenet-cache-*.pkl files of "
+    "learn2learn, and import the folder that contains them."
+)
 
 
 @dataclass(frozen=True)
@@ -47,10 +44,10 @@ def download(format: str, folder: Path, progress: Progress | None = None) -> Pat
         UserError: the data set cannot be downloaded automatically, the network or server does not respond, or a file
             has the wrong checksum; the text says which files to place where manually.
     """
-    if format in _BY_HAND:
-        raise UserError(f"{format} cannot be downloaded here.", _BY_HAND[format])
+    if format == "mini-imagenet":
+        raise UserError(f"{format} cannot be downloaded automatically.", _MINI_IMAGENET)
     if format not in DOWNLOADABLE:
-        raise UserError(f"There is no download for {format!r}.", f"There is one for {', '.join(DOWNLOADABLE)}.")
+        raise UserError(f"There is no download for {format!r}.", f"Use one of: {', '.join(DOWNLOADABLE)}.")
     files = _files(format)
     report = progress or Progress()
     report.stage(f"downloading {format}", len(files))
@@ -96,5 +93,5 @@ def _fetch(file: _File, folder: Path) -> None:
             part.unlink(missing_ok=True)
     raise UserError(
         f"{file.name} could not be downloaded ({'; '.join(failures)}).",
-        f"Check the network, or download it by hand from {file.urls[0]} (MD5 {file.md5}) and put it into {folder}.",
+        f"Check the network, or download it manually from {file.urls[0]} (MD5 {file.md5}) and put it in {folder}.",
     )

@@ -46,10 +46,10 @@ class ImageSet:
                 f"{self.name}: images must be uint8 of shape (n, height, width, 1 or 3), "
                 f"not {self.images.dtype} of shape {self.images.shape}."
             )
-        for what in ("labels", "ids", "splits", "groups"):
-            column = getattr(self, what)
+        for field in ("labels", "ids", "splits", "groups"):
+            column = getattr(self, field)
             if column is not None and column.shape != (n,):
-                raise UserError(f"{self.name}: {n} images, but {len(column)} {what}.")
+                raise UserError(f"{self.name}: {n} images, but {len(column)} {field}.")
         bad = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
         if bad.size:
             raise UserError(
@@ -59,8 +59,8 @@ class ImageSet:
             )
         if len(self.index) != n:
             unique, counts = np.unique(self.ids, return_counts=True)
-            twice = str(unique[counts > 1][0])
-            raise UserError(f"{self.name}: the image id {twice!r} occurs twice.", "Give every image its own id.")
+            duplicate = str(unique[counts > 1][0])
+            raise UserError(f"{self.name}: the image id {duplicate!r} occurs twice.", "Give every image its own id.")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,8 @@ from core.runtime.errors import UserError
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("id", "class", "split", "group", "turn")
-MOST_CHARACTERS = 1000
+MAX_CHARACTERS = 1000
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and what UTF-8 cannot encode
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class TargetFormat:
     Attributes:
         size: Height and width; None leaves the images as they are, which requires one common size.
         channels: 1 (grey) or 3 (colour); None: grey if the sampled images are.
-        invert: Invert dark-on-bright images to bright-on-dark: foreground is bright in this product.
+        invert: Invert dark-on-bright images to bright-on-dark: TaskLens expects a bright foreground.
     """
 
     size: tuple[int, int] | None = None
@@ -41,7 +43,7 @@ class Listing:
         table: One row per image, in the order of the image set; text columns id (unique), class, split (``train``,
             ``val``, ``test``; ``""``: none) and group (``""``: none), and turn (counter-clockwise quarter turns).
         read: Returns the encoded bytes, or the pixels, of the image in the table row at a position. Called from several
-            threads. Raises :class:`core.data.decode.Unreadable`.
+            threads. Raises :class:`core.data.decode.UnreadableError`.
         stamp: JSON-serialisable; changes when the files change (names, sizes, modification times).
         form: Default pixel format.
         notes: Sentences for the user on how the files were read.
@@ -60,49 +62,39 @@ class Listing:
         if self.table.empty:
             raise UserError(f"{self.name}: there are no images in it.", "Check the path and the format.")
         for column in ("id", "class", "group"):
-            _refuse_unusable(self.name, column, self.table[column].tolist())
-        twice = self.table["id"].duplicated()
-        if twice.any():
+            _check_names(self.name, column, self.table[column].tolist())
+        duplicates = self.table["id"][self.table["id"].duplicated()]
+        if len(duplicates):
             raise UserError(
-                f"{self.name}: the image id {self.table['id'][twice].iloc[0]!r} occurs twice.",
-                "Give every image its own id.",
+                f"{self.name}: the image id {duplicates.iloc[0]!r} occurs twice.", "Give every image its own id."
             )
 
     def __len__(self) -> int:
         return len(self.table)
 
 
-def _refuse_unusable(name: str, column: str, values: list[str]) -> None:
-    """Raise a UserError for names that cannot be stored in this product's files or read by other programs."""
+def _check_names(name: str, column: str, values: list[str]) -> None:
+    """Raise a UserError for names that cannot be stored or that other programs cannot read."""
     for value in dict.fromkeys(values):
         if not value and column != "group":
             raise UserError(f"{name}: the {column} of an image is empty.", "Give it a name.")
-        if len(value) > MOST_CHARACTERS:
+        if len(value) > MAX_CHARACTERS:
             raise UserError(
                 f"{name}: the {column} that begins with {value[:40]!r} has {len(value):,} characters.",
-                f"Shorten it; the most is {MOST_CHARACTERS:,}.",
+                f"Shorten it to at most {MAX_CHARACTERS:,}.",
             )
-        if "\0" in value or not _is_text(value):
+        if _NOT_TEXT.search(value):
             raise UserError(
-                f"{name}: the {column} {value[:80]!r} holds characters that are no text.",
-                "Rename it; file names must be in UTF-8.",
+                f"{name}: the {column} {value[:80]!r} is not valid UTF-8 text.", "Rename it; names must be UTF-8."
             )
 
 
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def table_of(
+def make_table(
     ids: list[str], classes: list[str], splits: list[str] | None = None, groups: list[str] | None = None
 ) -> pd.DataFrame:
     """Return the table of a listing built from its columns; missing ones are empty."""
-    none = [""] * len(ids)
-    columns = {"id": ids, "class": classes, "split": splits or none, "group": groups or none}
+    empty = [""] * len(ids)
+    columns = {"id": ids, "class": classes, "split": splits or empty, "group": groups or empty}
     table = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     return table.assign(turn=0)
 
@@ -118,34 +110,27 @@ def with_rotations(listing: Listing) -> Listing:
     """
     n = len(listing)
     classes = set(listing.table["class"])
-    taken = sorted(classes & {f"{name} @{90 * turn}" for name in classes for turn in (1, 2, 3)})
-    if taken:
+    existing = sorted(classes & {f"{name} @{90 * turns}" for name in classes for turns in (1, 2, 3)})
+    if existing:
         raise UserError(
-            f"{listing.name}: there is a class {taken[0]!r} already.", "Its images seem to be turned: do not turn them."
+            f"{listing.name}: the class {existing[0]!r} exists already.",
+            "The classes seem to be rotated already: import them without rotations.",
         )
-    parts = [
-        listing.table.assign(
-            id=listing.table["id"] + f"@{90 * turn}", turn=turn, **{"class": listing.table["class"] + f" @{90 * turn}"}
-        )
-        if turn
-        else listing.table
-        for turn in range(4)
+    table = listing.table
+    rotated = [
+        table.assign(id=table["id"] + f"@{90 * n}", turn=n, **{"class": table["class"] + f" @{90 * n}"})
+        for n in (1, 2, 3)
     ]
     return replace(
         listing,
-        table=pd.concat(parts, ignore_index=True),
+        table=pd.concat([table, *rotated], ignore_index=True),
         read=lambda position: listing.read(position % n),
         stamp=[listing.stamp, "turns"],
-        notes=(*listing.notes, "Every class also occurs turned by 90, 180 and 270 degrees, as classes of their own."),
+        notes=(*listing.notes, "Copies of every class rotated by 90, 180 and 270 degrees are added as classes."),
     )
 
 
-def class_sizes(table: pd.DataFrame) -> pd.Series:
-    """Return the number of images per class, in ascending order."""
-    return table.groupby("class").size().sort_values(kind="stable")
-
-
-def labels_of(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
+def encode_labels(table: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the labels ``(n,)`` as int64 and the class names in alphabetical order."""
     labels, names = pd.factorize(table["class"], sort=True)
     return labels.astype(np.int64), tuple(str(name) for name in names)

@@ -12,7 +12,7 @@ import mmap
 import pickletools
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -22,17 +22,27 @@ import numpy as np
 
 from core.runtime.errors import UserError
 
-MOST_OPERATIONS = 5_000_000  # a list of a million names takes three million
-MOST_DEPTH = 32  # nested containers
-_MAPPED_FROM = 1 << 16  # bytes; shorter values are copied from the map
-_MOST_DIMENSIONS = 8
-_MOST_KEY = 1 << 31
+MAX_OPERATIONS = 5_000_000  # a list of a million names takes three million
+MAX_DEPTH = 32  # nested containers
+_MIN_VIEW_BYTES = 1 << 16  # shorter values are copied from the mapped file
+_MAX_DIMENSIONS = 8
+_MAX_KEY = 1 << 31
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 _MARK = object()
+_PLAIN = (bool, int, float, str, bytes, bytearray, memoryview, np.ndarray, type(None))
 _OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "MARK": lambda: _MARK,
+}
 _LENGTH_BYTES = {"BINSTRING": 4, "BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8}
 
-_NAMES = {
+_GLOBALS = {
     **{f"numpy.{core}.multiarray _reconstruct": "array" for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray scalar": "scalar" for core in ("core", "_core")},
     **{f"numpy.{core}.numeric _frombuffer": "buffer" for core in ("core", "_core")},
@@ -47,7 +57,7 @@ _NAMES = {
 def read_plain(path: Path) -> Any:
     """Read the plain data in a pickle file.
 
-    Large arrays are views of the mapped file: they use no memory until they are accessed, and are read-only.
+    Large arrays are read-only views of the mapped file, which use no memory until they are accessed.
 
     Returns:
         None, bool, int, float, str, bytes, NumPy arrays of numbers, and tuples, lists and dictionaries of these.
@@ -72,45 +82,45 @@ def parse_plain(content: bytes | memoryview, name: str) -> Any:
     return _Machine(memoryview(content), name).run()
 
 
-class _Refused(Exception):
-    """An error whose text says what was found."""
+class _NotPlainError(Exception):
+    """An error whose text says what the file contains that is not plain data."""
 
 
 class _Stream:
     """A stream that the opcodes read from, which never allocates more than the remaining content."""
 
     def __init__(self, content: memoryview) -> None:
-        self._content, self._at = content, 0
+        self._content, self._position = content, 0
 
     def read(self, count: int) -> bytes:
-        part = bytes(self._content[self._at : self._at + count])
-        self._at += len(part)
+        part = bytes(self._content[self._position : self._position + count])
+        self._position += len(part)
         return part
 
     def readline(self) -> bytes:
-        start, step = self._at, 1 << 12
-        while self._at < len(self._content):
-            block = bytes(self._content[self._at : self._at + step])
+        start, step = self._position, 1 << 12
+        while self._position < len(self._content):
+            block = bytes(self._content[self._position : self._position + step])
             end = block.find(b"\n")
-            self._at += len(block) if end < 0 else end + 1
+            self._position += len(block) if end < 0 else end + 1
             if end >= 0:
                 break
             step *= 2
-        return bytes(self._content[start : self._at])
+        return bytes(self._content[start : self._position])
 
     def view(self, length_bytes: int) -> memoryview:
         """Return a length-prefixed value."""
         length = self.read(length_bytes)
         count = int.from_bytes(length, "little")
-        if len(length) < length_bytes or count > len(self._content) - self._at:
-            raise ValueError("it is cut short")
-        self._at += count
-        return self._content[self._at - count : self._at]
+        if len(length) < length_bytes or count > len(self._content) - self._position:
+            raise ValueError("it is truncated")
+        self._position += count
+        return self._content[self._position - count : self._position]
 
 
 @dataclass(frozen=True)
-class _Named:
-    """A reference to one of the few global names that plain data needs."""
+class _Global:
+    """A reference to one of the few functions and classes that plain data needs; ``kind`` is what it stands for."""
 
     kind: str
 
@@ -121,15 +131,12 @@ class _Dtype:
 
     code: str
 
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.code)
-
 
 @dataclass
-class _Empty:
+class _PendingArray:
     """An array that is not filled yet, with its positions in the memo."""
 
-    places: list[int] = field(default_factory=list)
+    memo_keys: list[int] = field(default_factory=list)
 
 
 class _Machine:
@@ -139,74 +146,64 @@ class _Machine:
         self._content, self._name = content, name
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
-        self._left_to_copy = len(content)
+        self._copy_budget = len(content)
 
     def run(self) -> Any:
         try:
-            result = self._follow()
+            result = self._execute()
             _check(result)
-        except _Refused as refused:
+        except _NotPlainError as error:
             raise UserError(
-                f"{self._name} holds {refused}, which is no plain data.",
-                "Nothing in it was run. Use the file of the data set's own authors, or pictures instead.",
+                f"{self._name} contains {error}, which is not plain data.",
+                "Nothing in it was executed. Use the file that the authors of the data set published, or image files.",
             ) from None
         except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
             raise UserError(
-                f"{self._name} is not a pickle file, or a damaged one: {str(error)[:200] or type(error).__name__}.",
+                f"{self._name} is damaged or not a pickle file: {str(error)[:200] or type(error).__name__}.",
                 "Download it again.",
             ) from error
         return result
 
-    def _follow(self) -> Any:
+    def _execute(self) -> Any:
         stream = _Stream(self._content)
         typed: Any = stream  # the disassembler's readers are annotated for files but call only read and readline
-        for _ in range(MOST_OPERATIONS):
+        for _ in range(MAX_OPERATIONS):
             code = stream.read(1).decode("latin-1")
             if code not in _OPCODES:
-                raise ValueError("it is cut short" if not code else f"there is no opcode {code!r}")
+                raise ValueError("it is truncated" if not code else f"there is no opcode {code!r}")
             opcode = _OPCODES[code]
             if opcode.name == "STOP":
                 return self._pop()
             if opcode.name in _LENGTH_BYTES:
                 view = stream.view(_LENGTH_BYTES[opcode.name])
-                short = bytes(view) if len(view) < _MAPPED_FROM else view
+                short = bytes(view) if len(view) < _MIN_VIEW_BYTES else view
                 is_text = opcode.name == "BINSTRING" and isinstance(short, bytes)
                 self._stack.append(str(short, "latin-1") if is_text else short)
             else:
                 self._step(opcode.name, None if opcode.arg is None else opcode.arg.reader(typed))
-        raise _Refused(f"more than {MOST_OPERATIONS:,} values")
+        raise _NotPlainError(f"more than {MAX_OPERATIONS:,} values")
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self._stack
         match name:
             case "PROTO" | "FRAME":
                 pass
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(name == "NEWTRUE")
+            case _ if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name]())
             case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4":
                 if not -(1 << 63) <= argument < 1 << 64:
-                    raise _Refused("an integer of more than 64 bits")
+                    raise _NotPlainError("an integer of more than 64 bits")
                 stack.append(argument)
             case "FLOAT" | "BINFLOAT" | "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
                 stack.append(argument)
             case "STRING" | "SHORT_BINSTRING" | "SHORT_BINBYTES":
                 stack.append(argument)
-            case "MARK":
-                stack.append(_MARK)
             case "POP":
                 stack.pop()
             case "POP_MARK":
                 self._since_mark()
             case "DUP":
                 stack.append(stack[-1])
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "EMPTY_DICT":
-                stack.append({})
             case "LIST":
                 stack.append(self._since_mark())
             case "TUPLE":
@@ -226,24 +223,22 @@ class _Machine:
             case "SETITEMS":
                 self._set(self._since_mark())
             case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self._note_down(argument)
+                self._memoize(argument)
             case "MEMOIZE":
-                self._note_down(len(self._memo))
+                self._memoize(len(self._memo))
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(self._memo[argument])
             case "GLOBAL":
-                stack.append(_named(argument))
+                stack.append(_global(argument))
             case "STACK_GLOBAL":
                 module, attribute = self._pops(2)
-                stack.append(_named(f"{module} {attribute}"))
+                stack.append(_global(f"{module} {attribute}"))
             case "REDUCE":
-                called, arguments = self._pops(2)
-                stack.append(self._reduced(called, arguments))
+                stack.append(self._reduce(*self._pops(2)))
             case "BUILD":
-                built, state = self._pops(2)
-                stack.append(self._built(built, state))
+                stack.append(self._build(*self._pops(2)))
             case _:
-                raise _Refused(f"an object that only Python can make ({name})")
+                raise _NotPlainError(f"an object that only Python can create ({name})")
 
     def _pop(self) -> Any:
         value = self._stack.pop()
@@ -262,79 +257,79 @@ class _Machine:
 
     def _extend(self, values: list[Any]) -> None:
         if type(self._stack[-1]) is not list:
-            raise _Refused(f"something appended to {_kind(self._stack[-1])}")
+            raise _NotPlainError(f"an append to {_kind(self._stack[-1])}")
         self._stack[-1].extend(values)
 
     def _set(self, pairs: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not dict:
-            raise _Refused(f"something set in {_kind(target)}")
+            raise _NotPlainError(f"an item assignment to {_kind(target)}")
         if len(pairs) % 2:
             raise ValueError("a key without a value")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             # Other keys could make hashing arbitrarily slow: nested tuples, integers with one common hash.
-            if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < _MOST_KEY):
-                raise _Refused(f"a dictionary whose keys are {_kind(key)}")
+            if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < _MAX_KEY):
+                raise _NotPlainError(f"a dictionary whose keys are {_kind(key)}")
             target[key] = value
 
-    def _note_down(self, place: int) -> None:
+    def _memoize(self, key: int) -> None:
         value = self._stack[-1]
         if value is _MARK:
             raise ValueError("a value is missing")
-        self._memo[place] = value
-        if isinstance(value, _Empty):
-            value.places.append(place)
+        self._memo[key] = value
+        if isinstance(value, _PendingArray):
+            value.memo_keys.append(key)
 
-    def _reduced(self, called: Any, arguments: Any) -> Any:
-        if not isinstance(called, _Named) or type(arguments) is not tuple:
-            raise _Refused(f"a call of {_kind(called)}")
-        match called.kind, arguments:
-            case "array", (_Named(kind="class of arrays"), (0,), _):
-                return _Empty()
+    def _reduce(self, function: Any, arguments: Any) -> Any:
+        if not isinstance(function, _Global) or type(arguments) is not tuple:
+            raise _NotPlainError(f"a call of {_kind(function)}")
+        match function.kind, arguments:
+            case "array", (_Global(kind="class of arrays"), (0,), _):
+                return _PendingArray()
             case "scalar", (_Dtype() as element, content):
                 return self._array(element, (), content, False)[()].item()
             case "buffer", (content, _Dtype() as element, shape, order):
                 return self._array(element, shape, content, order == "F")
             case "dtype", (str(code), *_):
                 if not _DTYPE.fullmatch(code):
-                    raise _Refused(f"an array of {code[:40]!r}")
+                    raise _NotPlainError(f"an array of {code[:40]!r}")
                 return _Dtype(code)
             case "encode", (str(text), "latin1" | "latin-1"):
-                return self._encoded(text)
+                return self._encode(text)
             case "bytes", ():
                 return b""
-        raise _Refused(f"an unusual {called.kind}")
+        raise _NotPlainError(f"unsupported arguments of {function.kind}")
 
-    def _built(self, built: Any, state: Any) -> Any:
-        match built, state:
-            case _Empty(), (int(), tuple(shape), _Dtype() as element, fortran, content):
+    def _build(self, target: Any, state: Any) -> Any:
+        match target, state:
+            case _PendingArray(), (int(), tuple(shape), _Dtype() as element, fortran, content):
                 array = self._array(element, shape, content, bool(fortran))
-                for place in built.places:
-                    if self._memo.get(place) is built:
-                        self._memo[place] = array
+                for key in target.memo_keys:
+                    if self._memo.get(key) is target:
+                        self._memo[key] = array
                 return array
             case _Dtype(), (int(), "<" | ">" | "|" | "=" as order, None, None, None, -1, -1, 0, *_):
                 # The memo refers to this object, so it is filled in place.
-                built.code = order + built.code.lstrip("<>|=")
-                return built
-        raise _Refused(f"the state of {_kind(built)}")
+                target.code = order + target.code.lstrip("<>|=")
+                return target
+        raise _NotPlainError(f"the state of {_kind(target)}")
 
-    def _encoded(self, text: str) -> bytes:
-        self._left_to_copy -= len(text)
-        if self._left_to_copy < 0:
-            raise _Refused("more bytes than the file has")
+    def _encode(self, text: str) -> bytes:
+        self._copy_budget -= len(text)
+        if self._copy_budget < 0:
+            raise _NotPlainError("more bytes than the file has")
         return text.encode("latin-1")
 
     def _array(self, element: _Dtype, shape: Any, content: Any, fortran: bool) -> np.ndarray:
         if isinstance(content, str):  # a string of Python 2
-            content = self._encoded(content)
+            content = self._encode(content)
         if not isinstance(content, (bytes, memoryview)):
-            raise _Refused(f"an array of {_kind(content)}")
-        if type(shape) is not tuple or len(shape) > _MOST_DIMENSIONS:
-            raise _Refused("an array of no shape")
+            raise _NotPlainError(f"an array of {_kind(content)}")
+        if type(shape) is not tuple or len(shape) > _MAX_DIMENSIONS:
+            raise _NotPlainError("an array without a valid shape")
         if any(type(size) is not int or not 0 <= size <= len(self._content) for size in shape):
-            raise ValueError("the shape of an array is impossible")
-        dtype = element.dtype()
+            raise ValueError("an array has a dimension larger than the file")
+        dtype = np.dtype(element.code)
         if prod(shape) * dtype.itemsize != len(content):
             raise ValueError(f"an array of shape {shape} does not take {len(content)} bytes")
         values = np.frombuffer(content, dtype) if len(content) else np.empty(0, dtype)
@@ -343,49 +338,40 @@ class _Machine:
         return values
 
 
-def _named(name: str) -> _Named:
-    if name not in _NAMES:
-        raise _Refused(f"a call of {name.replace(' ', '.', 1)[:80]!r}")
-    return _Named(_NAMES[name])
+def _global(name: str) -> _Global:
+    if name not in _GLOBALS:
+        raise _NotPlainError(f"a call of {name.replace(' ', '.', 1)[:80]!r}")
+    return _Global(_GLOBALS[name])
 
 
 def _kind(value: Any) -> str:
-    return "an unfinished array" if isinstance(value, _Empty) else f"a value of type {type(value).__name__.strip('_')}"
+    return (
+        "an unfinished array"
+        if isinstance(value, _PendingArray)
+        else f"a value of type {type(value).__name__.strip('_')}"
+    )
 
 
 def _check(result: Any) -> None:
     """Raise an error for values that are not plain, contain themselves, or are nested too deeply; without recursion."""
     depths: dict[int, int] = {}
-    open_: set[int] = set()
-    waiting: list[tuple[Any, bool]] = [(result, False)]
-    while waiting:
-        value, left = waiting.pop()
+    ancestors: set[int] = set()
+    stack: list[tuple[Any, bool]] = [(result, False)]
+    while stack:
+        value, is_visited = stack.pop()
         if type(value) not in (list, tuple, dict):
-            if value is not None and type(value) not in (
-                bool,
-                int,
-                float,
-                str,
-                bytes,
-                bytearray,
-                memoryview,
-                np.ndarray,
-            ):
-                raise _Refused(_kind(value))
+            if not isinstance(value, _PLAIN):
+                raise _NotPlainError(_kind(value))
             continue
-        name = id(value)
-        if left:
-            open_.discard(name)
-            depths[name] = 1 + max((depths.get(id(part), 0) for part in _inside(value)), default=0)
-            if depths[name] > MOST_DEPTH:
-                raise _Refused(f"lists in lists, more than {MOST_DEPTH} deep")
-        elif name in open_:
-            raise _Refused("a list that contains itself")
-        elif name not in depths:
-            open_.add(name)
-            waiting.append((value, True))
-            waiting.extend((part, False) for part in _inside(value))
-
-
-def _inside(container: Any) -> Iterable[Any]:
-    return container.values() if type(container) is dict else container
+        key, items = id(value), value.values() if type(value) is dict else value
+        if is_visited:
+            ancestors.discard(key)
+            depths[key] = 1 + max((depths.get(id(item), 0) for item in items), default=0)
+            if depths[key] > MAX_DEPTH:
+                raise _NotPlainError(f"lists nested more than {MAX_DEPTH} deep")
+        elif key in ancestors:
+            raise _NotPlainError("a list that contains itself")
+        elif key not in depths:
+            ancestors.add(key)
+            stack.append((value, True))
+            stack.extend((item, False) for item in items)

@@ -34,19 +34,20 @@ def load_images(source: str, hash: str = "") -> ImageSet:
     Raises:
         UserError: no image set has this name, or its content has changed.
     """
-    if read := SOURCES.get(source):
-        found = read()
-        if hash and found.hash != hash:
-            raise UserError(f"The images {source!r} are not those that these tasks were made of.", "Make them again.")
-        return found
+    if load := SOURCES.get(source):
+        images = load()
+        if hash and images.hash != hash:
+            raise UserError(f"The images {source!r} are not those that the tasks were drawn from.", "Redraw the tasks.")
+        return images
     if stored := find(source, hash):
         return open_stored(stored)
     if hash:
         raise UserError(
-            f"The images {source!r} that these tasks were made of are not on this machine (content {hash[:12]}).",
+            f"The images {source!r} that the tasks were drawn from are not on this machine (content {hash[:12]}).",
             "Import them again with the data command; the tasks find them by their content.",
         )
-    known = [*SOURCES, *dict.fromkeys(name for one in stored_image_sets() for name in one.names)]
+    names = [*SOURCES, *dict.fromkeys(name for stored in stored_image_sets() for name in stored.names)]
     raise UserError(
-        f"There is no image set {source!r}.", f"Known: {', '.join(known)}. The data command imports your own."
+        f"There is no image set {source!r}.",
+        f"Use one of {', '.join(names)}, or import your own with the data command.",
     )

@@ -96,7 +96,7 @@ def linear(
     Raises:
         UserError: the solve did not converge.
     """
-    after = changes.applied(loaded.tasks)
+    after = changes.apply(loaded.tasks)
     touched = len(touched_tasks(loaded.train, row_change(loaded.train, after.weights, after.labels)))
     progress.stage("gradient of the changes", touched)
     with writer.timed("gradient"):

@@ -290,7 +290,7 @@ class WhatIfEstimator:
         Raises:
             UserError: something in the changes is not in the task list, or no task would remain.
         """
-        applied = changes.applied(self.loaded.tasks)
+        applied = changes.apply(self.loaded.tasks)
         alive = np.bincount(self._task_of, self._query & (applied.weights > 0)) > 0
         if not alive.any():
             raise UserError("The changes remove every task.", "Remove less.")

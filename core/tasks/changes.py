@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
@@ -19,8 +20,8 @@ Instance = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Applied:
-    """A set of task-table columns that a set of changes replaces.
+class ChangedColumns:
+    """A set of task-table columns after a set of changes.
 
     Attributes:
         weights: ``(rows,)``; 0 where a row is removed.
@@ -60,12 +61,12 @@ class Changes:
 
     def __post_init__(self) -> None:
         images = [image for image, _ in self.relabelled_images]
-        instances = ["/".join(where) for *where, _ in self.relabelled_instances]
-        removed = {"image": self.images, "instance": {"/".join(where) for where in self.instances}}
-        for kind, names in (("image", images), ("instance", instances)):
-            if twice := sorted(name for name, often in Counter(names).items() if often > 1):
+        instances = ["/".join(key) for *key, _ in self.relabelled_instances]
+        removed_instances = {"/".join(key) for key in self.instances}
+        for kind, relabelled, removed in (("image", images, self.images), ("instance", instances, removed_instances)):
+            if twice := sorted(name for name, count in Counter(relabelled).items() if count > 1):
                 raise UserError(f"The {kind} {twice[0]!r} has two new classes.", "Choose one of them.")
-            if both := sorted(removed[kind] & set(names)):
+            if both := sorted(removed & set(relabelled)):
                 raise UserError(f"The {kind} {both[0]!r} is both removed and relabelled.", "Choose one of the two.")
 
     def __len__(self) -> int:
@@ -94,31 +95,27 @@ class Changes:
     def words(self) -> str:
         """Return a summary such as ``1 task, 4 images removed, 2 images relabelled``, or ``nothing`` if empty."""
         parts = []
-        for done, numbers in (("removed", self.removed), ("relabelled", self.relabelled)):
-            named = [f"{number:,} {kind if number > 1 else kind[:-1]}" for kind, number in numbers.items() if number]
-            parts += [f"{', '.join(named)} {done}"] if named else []
+        for verb, counts in (("removed", self.removed), ("relabelled", self.relabelled)):
+            items = [f"{count:,} {kind if count > 1 else kind[:-1]}" for kind, count in counts.items() if count]
+            parts += [f"{', '.join(items)} {verb}"] if items else []
         return ", ".join(parts) or "nothing"
 
-    def described(self) -> dict[str, list[Any]]:
-        """Return the changes as sorted JSON-serialisable lists, which :meth:`from_described` reads."""
-        names = ("tasks", "images", "instances", "relabelled_images", "relabelled_instances")
-        return {name: [_listed(one) for one in sorted(getattr(self, name))] for name in names}
+    def to_json(self) -> dict[str, list[Any]]:
+        """Return the changes as sorted JSON-serialisable lists, which :meth:`from_json` reads."""
+        return {field.name: sorted(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def from_described(cls, described: Mapping[str, Any]) -> Changes:
-        """Build the changes from the output of :meth:`described`.
+    def from_json(cls, value: Any) -> Changes:
+        """Build the changes from the output of :meth:`to_json`, also after a round trip through a JSON file.
 
         Raises:
             UserError: the input has another format.
         """
-        shapes = {"tasks": 0, "images": 0, "instances": 3, "relabelled_images": 2, "relabelled_instances": 4}
-        read: dict[str, Any] = {}
-        for name, length in shapes.items():
-            given = described.get(name, [])
-            if not isinstance(given, list) or not all(_is_shaped(one, length) for one in given):
-                raise UserError(f"{name!r} is not a list of changes.", "Restore the file or save the set again.")
-            read[name] = frozenset(tuple(one) if length else one for one in given)
-        return cls(**read)
+        try:
+            return TypeAdapter(cls).validate_python(value)
+        except ValidationError as error:
+            name = next(iter(error.errors()[0]["loc"]), "changes")
+            raise UserError(f"{name!r} is not a list of changes.", "Restore the file or save the set again.") from error
 
     @classmethod
     def named(cls, tasks: Sequence[str] = (), images: Sequence[str] = (), relabel: Sequence[str] = ()) -> Changes:
@@ -131,11 +128,11 @@ class Changes:
         for text in relabel:
             image, _, name = text.rpartition("=")
             if not image or not name:
-                raise UserError(f"{text!r} does not say which image gets which class.", "Use IMAGE=CLASS.")
+                raise UserError(f"{text!r} does not name an image and its new class.", "Use IMAGE=CLASS.")
             pairs.append((image, name))
         return cls(frozenset(tasks), frozenset(images), relabelled_images=frozenset(pairs))
 
-    def applied(self, tasks: TaskList) -> Applied:
+    def apply(self, tasks: TaskList) -> ChangedColumns:
         """Return the columns of the task table after the changes.
 
         Raises:
@@ -145,89 +142,77 @@ class Changes:
         keys = pd.MultiIndex.from_frame(rows[KEY])
         instances = self.instances | {(task, role, image) for task, role, image, _ in self.relabelled_instances}
         images = self.images | {image for image, _ in self.relabelled_images}
-        _refuse_unknown("task", self.tasks, rows["task_id"])
-        _refuse_unknown("image", images, rows["image_id"])
-        _refuse_unknown("instance", instances, keys if instances else ())
-        by_image = rows["image_id"].isin(self.images).to_numpy(copy=True)
-        new = np.full(len(rows), None, dtype=object)
+        _check_known("task", self.tasks, rows["task_id"])
+        _check_known("image", images, rows["image_id"])
+        _check_known("instance", instances, keys if instances else ())
+        is_removed = rows["image_id"].isin(self.images).to_numpy(copy=True)
+        new_classes = np.full(len(rows), None, dtype=object)
         if self.relabelled_images:
-            named = dict(self.relabelled_images)
-            at = np.flatnonzero(rows["image_id"].isin(named))
-            new[at] = rows["image_id"].iloc[at].map(named)
+            class_of = dict(self.relabelled_images)
+            relabelled = np.flatnonzero(rows["image_id"].isin(class_of))
+            new_classes[relabelled] = rows["image_id"].iloc[relabelled].map(class_of)
         if instances:  # instances override images
-            by_image[keys.isin(list(instances))] = False
-            new[keys.isin(list(self.instances))] = None
-        if self.relabelled_instances:
-            where, classes = zip(*(((*key,), name) for *key, name in self.relabelled_instances), strict=True)
-            new[keys.get_indexer(pd.MultiIndex.from_tuples(where))] = classes
-        gone = rows["task_id"].isin(self.tasks).to_numpy() | by_image
+            is_removed[keys.isin(list(instances))] = False
         if self.instances:
-            gone |= keys.isin(list(self.instances))
-        weights = np.where(gone, 0.0, rows["weight"].to_numpy())
-        return _relabelled(rows, weights, new)
-
-    def weights(self, tasks: TaskList) -> np.ndarray:
-        """Return the weights ``(rows,)`` of the task table after the changes."""
-        return self.applied(tasks).weights
-
-
-def _listed(one: Any) -> Any:
-    return list(one) if isinstance(one, tuple) else one
+            removed = keys.isin(list(self.instances))
+            is_removed[removed], new_classes[removed] = True, None
+        if self.relabelled_instances:
+            changed, classes = zip(*(((*key,), name) for *key, name in self.relabelled_instances), strict=True)
+            new_classes[keys.get_indexer(pd.MultiIndex.from_tuples(changed))] = classes
+        is_removed |= rows["task_id"].isin(self.tasks).to_numpy()
+        return _relabel(rows, np.where(is_removed, 0.0, rows["weight"].to_numpy()), new_classes)
 
 
-def _is_shaped(one: Any, length: int) -> bool:
-    if not length:
-        return isinstance(one, str)
-    return isinstance(one, list) and len(one) == length and all(isinstance(part, str) for part in one)
+def _check_known(kind: str, ids: Iterable[Any], known: Iterable[Any]) -> None:
+    ids = set(ids)
+    if ids and (unknown := sorted(ids - set(known))):
+        raise UserError(f"The {kind} {unknown[0]!r} is not in the task list.", "Check what you remove or relabel.")
 
 
-def _refuse_unknown(kind: str, wanted: Iterable[Any], known: Iterable[Any]) -> None:
-    wanted = set(wanted)
-    if wanted and (unknown := sorted(wanted - set(known))):
-        raise UserError(f"The {kind} {unknown[0]!r} is not in the task list.", "Check what is removed or relabelled.")
+def _relabel(rows: pd.DataFrame, weights: np.ndarray, new_classes: np.ndarray) -> ChangedColumns:
+    """Relabel rows whose task has their new class, and set the weight of the others to 0.
 
-
-def _relabelled(rows: pd.DataFrame, weights: np.ndarray, new: np.ndarray) -> Applied:
-    """Relabel rows to ``new`` if their task has the class, else set weight 0; ``new`` is ``(rows,)``, names or None."""
+    Args:
+        weights: ``(rows,)``, modified in place.
+        new_classes: ``(rows,)``, class names, or None for rows that are not relabelled.
+    """
     labels, classes = rows["label"].to_numpy(), rows["class"].to_numpy()
-    weights, after, names = weights.copy(), labels.copy(), classes.copy()
-    asked = np.flatnonzero(pd.notna(new))
-    asked = asked[(weights[asked] > 0) & (new[asked] != classes[asked])]
-    if not len(asked):
-        return Applied(weights, after, names)
+    new_labels = labels.copy()
+    relabelled = np.flatnonzero(pd.notna(new_classes))
+    relabelled = relabelled[(weights[relabelled] > 0) & (new_classes[relabelled] != classes[relabelled])]
+    if not len(relabelled):
+        return ChangedColumns(weights, new_labels, classes.copy())
     task_of, _ = pd.factorize(rows["task_id"])  # ascending, because the rows of a task are contiguous
     known = pd.DataFrame({"task": task_of, "class": classes, "label": labels}).drop_duplicates(["task", "class"])
     label_of = {(task, name): label for task, name, label in known.itertuples(index=False)}
-    for row in asked:
-        label = label_of.get((task_of[row], new[row]))
+    for row in relabelled:
+        label = label_of.get((task_of[row], new_classes[row]))
         if label is None:
             weights[row] = 0.0
         else:
-            after[row], names[row] = label, new[row]
+            new_labels[row] = label
     support = (rows["role"] == "support").to_numpy()
-    for task in np.unique(task_of[asked[support[asked]]]):
-        here = np.arange(*np.searchsorted(task_of, [task, task + 1]))
-        _keep_every_class(here[support[here]], weights, labels, after)
-    back = after == labels
-    names[back] = classes[back]
-    return Applied(weights, after, names)
+    for task in np.unique(task_of[relabelled[support[relabelled]]]):
+        members = np.arange(*np.searchsorted(task_of, [task, task + 1]))
+        _keep_every_class(members[support[members]], weights, labels, new_labels)
+    return ChangedColumns(weights, new_labels, np.where(new_labels == labels, classes, new_classes))
 
 
-def _keep_every_class(support: np.ndarray, weights: np.ndarray, labels: np.ndarray, after: np.ndarray) -> None:
+def _keep_every_class(support: np.ndarray, weights: np.ndarray, labels: np.ndarray, new_labels: np.ndarray) -> None:
     """Undo and remove relabelled rows that leave a class of one task without support rows of positive weight.
 
     If several rows leave a class, the last one is undone. That may empty the class it was moved to, so this is repeated
     until nothing changes.
     """
-    settled: set[int] = set()
+    restored: set[int] = set()
     while True:
-        left = sorted(set(labels[support[after[support] != labels[support]]]) - settled)
-        bare = [label for label in left if not (weights[support[after[support] == label]] > 0).any()]
-        if not bare:
+        left = sorted(set(labels[support[new_labels[support] != labels[support]]]) - restored)
+        empty = [label for label in left if not (weights[support[new_labels[support] == label]] > 0).any()]
+        if not empty:
             return
-        row = support[(labels[support] == bare[0]) & (after[support] != bare[0])][-1]
-        after[row], weights[row] = labels[row], 0.0
-        settled.add(bare[0])
+        row = support[(labels[support] == empty[0]) & (new_labels[support] != empty[0])][-1]
+        new_labels[row], weights[row] = labels[row], 0.0
+        restored.add(empty[0])
 
 
 def cleaned(tasks: TaskList, changes: Changes, *, drop_rows: bool = False) -> TaskList:
@@ -240,13 +225,13 @@ def cleaned(tasks: TaskList, changes: Changes, *, drop_rows: bool = False) -> Ta
     Raises:
         UserError: no task would remain, or with ``drop_rows`` a task would lose a whole class.
     """
-    after = changes.applied(tasks)
-    classes = pd.Series(after.classes, tasks.rows.index).astype(tasks.rows["class"].dtype)
-    rows = tasks.rows.assign(weight=after.weights, label=after.labels, **{"class": classes})
-    alive = rows.loc[(rows["role"] == "query") & (rows["weight"] > 0), "task_id"]
-    rows = rows[rows["task_id"].isin(alive)]
+    changed = changes.apply(tasks)
+    classes = pd.Series(changed.classes, tasks.rows.index).astype(tasks.rows["class"].dtype)
+    rows = tasks.rows.assign(weight=changed.weights, label=changed.labels, **{"class": classes})
+    with_query = rows.loc[(rows["role"] == "query") & (rows["weight"] > 0), "task_id"]
+    rows = rows[rows["task_id"].isin(with_query)]
     if rows.empty:
-        raise UserError("Nothing would be left of the task list.", "Remove less.")
+        raise UserError("The changes remove every task.", "Remove less.")
     if drop_rows:
         rows = rows[rows["weight"] > 0]
         support = rows[rows["role"] == "support"].groupby("task_id")["label"].nunique()

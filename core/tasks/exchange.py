@@ -37,11 +37,10 @@ def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -
     """
     if library not in LIBRARIES:
         raise UserError(f"There is no format {library!r}.", f"Use {', '.join(LIBRARIES)}.")
-    _refuse_weights(tasks, library)
-    form = FORMS[library]
-    known = from_rows(tasks.rows, source="the task list", images=images)
-    episodes = [form.of(episode, images) for episode in _episodes(cleaned(known, Changes(), drop_rows=True), images)]
-    lines = ",\n".join(json.dumps(episode.model_dump(), ensure_ascii=False) for episode in episodes)
+    _check_weights(tasks, library)
+    checked = from_rows(tasks.rows, source="the task list", images=images)
+    entries = [FORMS[library].of(e, images) for e in _episodes(cleaned(checked, Changes(), drop_rows=True), images)]
+    lines = ",\n".join(json.dumps(entry.model_dump(), ensure_ascii=False) for entry in entries)
     head = f'"format": "{_FORMAT_OF[library]}", "image_set": {json.dumps(images.name)}'
     write_text_atomically(path, f'{{{head}, "tasks": [\n{lines}\n]}}\n')
 
@@ -56,29 +55,30 @@ def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | No
     Raises:
         UserError: names the first invalid task, row or field.
     """
-    named = document.get("format")
-    if not isinstance(named, str) or named not in _LIBRARY_OF:
+    format = document.get("format")
+    if not isinstance(format, str) or format not in _LIBRARY_OF:
         raise UserError(
-            f"{source} is a JSON object "
-            + (f"of the format {named!r}." if "format" in document else "without a format."),
+            f"{source} is a JSON object " + (f"of format {format!r}." if "format" in document else "without a format."),
             f"A task list is a list of row objects, or an object whose format is one of: {', '.join(_LIBRARY_OF)}.",
         )
+    library = _LIBRARY_OF[format]
     if images is None:
         raise UserError(
-            f"{source} is a task list for {_LIBRARY_OF[named]}, which names images by position.",
-            "Read it together with its images.",
+            f"{source} is a task list for {library}, which refers to images by position.", "Specify its images too."
         )
-    given = document.get("tasks")
-    if not isinstance(given, list):
+    entries = document.get("tasks")
+    if not isinstance(entries, list):
         raise UserError(f"{source}: tasks is not a list.", "Write the file again.")
     seen: set[str] = set()
     columns: dict[str, list[Any]] = {"task_id": [], "role": [], "image_id": [], "label": [], "class": []}
     names: list[str] = []
-    for number, task in enumerate(given):
+    for number, entry in enumerate(entries):
         try:
-            episode = FORMS[_LIBRARY_OF[named]].model_validate(task).episode(source, images)
+            episode = FORMS[library].model_validate(entry).episode(source, images)
         except ValidationError as error:
-            raise UserError(_first_of(error, f"{source}: tasks[{number}]"), "Correct it or write it again.") from error
+            raise UserError(
+                _error_text(error, f"{source}: tasks[{number}]"), "Correct it or write it again."
+            ) from error
         if episode.task_id in seen:
             raise UserError(f"{source}: the task {episode.task_id!r} occurs twice.", "Give every task its own id.")
         seen.add(episode.task_id)
@@ -94,25 +94,25 @@ def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | No
 
 
 def _episodes(tasks: TaskList, images: ImageSet) -> list[Episode]:
-    found = []
+    episodes = []
     for task_id, rows in tasks.rows.groupby("task_id", sort=False):
-        of_label = dict(zip(rows["label"].tolist(), rows["class"], strict=True))
+        class_of = dict(zip(rows["label"].tolist(), rows["class"], strict=True))
         parts = [
             [Row(images.index[i], i, n) for i, n in zip(part["image_id"], part["label"].tolist(), strict=True)]
             for part in (rows[rows["role"] == "support"], rows[rows["role"] == "query"])
         ]
-        found.append(Episode(str(task_id), [of_label[label] for label in sorted(of_label)], *parts))
-    return found
+        episodes.append(Episode(str(task_id), [class_of[label] for label in sorted(class_of)], *parts))
+    return episodes
 
 
-def _refuse_weights(tasks: TaskList, library: str) -> None:
-    odd = np.flatnonzero(~tasks.rows["weight"].isin([0.0, 1.0]))
-    if odd.size:
-        row = tasks.rows.iloc[odd[0]]
+def _check_weights(tasks: TaskList, library: str) -> None:
+    fractional = np.flatnonzero(~tasks.rows["weight"].isin([0.0, 1.0]))
+    if fractional.size:
+        row = tasks.rows.iloc[fractional[0]]
         raise UserError(
-            f"Row {odd[0] + 1} of the task list (task {row['task_id']!r}, {row['role']}, image {row['image_id']!r}) "
-            f"has weight {row['weight']}, but {library} knows no weights.",
-            "Use 0 and 1 alone, or write parquet, csv or json.",
+            f"Row {fractional[0] + 1} of the task list (task {row['task_id']!r}, {row['role']}, image "
+            f"{row['image_id']!r}) has weight {row['weight']}, but {library} does not support weights.",
+            "Use only weights 0 and 1, or write parquet, csv or json.",
         )
 
 
@@ -122,29 +122,29 @@ def _check(episode: Episode, source: str, images: ImageSet) -> None:
         where = f"{source}, task {episode.task_id!r}, {row.name}"
         if not 0 <= row.label < len(episode.classes):
             raise UserError(
-                f"{where}: label {row.label} is none of its {len(episode.classes)} classes.", "Labels count from 0."
+                f"{where}: label {row.label} is not below {len(episode.classes)}, the number of classes.",
+                "Labels count from 0.",
             )
         if not 0 <= row.position < len(images):
             raise UserError(
                 f"{where}: position {row.position} is not in the image set {images.name}, which has {len(images)}.",
-                "Load the images that the file was made for.",
+                "Load the images that the file was written for.",
             )
-        if (here := str(images.ids[row.position])) != row.image_id:
+        if (image_id := str(images.ids[row.position])) != row.image_id:
             raise UserError(
-                f"{where}: position {row.position} of {images.name} is image {here!r}, "
-                f"but the file says {row.image_id!r}.",
-                "Load the images that the file was made for, in the same order.",
+                f"{where}: position {row.position} of {images.name} is image {image_id!r}, "
+                f"but the file names {row.image_id!r}.",
+                "Load the images that the file was written for, in the same order.",
             )
-    lacking = set(range(len(episode.classes))) - {row.label for row in episode.support}
-    if lacking:
+    if missing := set(range(len(episode.classes))) - {row.label for row in episode.support}:
         raise UserError(
-            f"{source}, task {episode.task_id!r}: label {min(lacking)} has no support image.",
-            "Every class of a task needs one.",
+            f"{source}, task {episode.task_id!r}: label {min(missing)} has no support image.",
+            "Every class of a task needs at least one.",
         )
 
 
-def _first_of(error: ValidationError, where: str) -> str:
-    """Return the first validation error of a task."""
+def _error_text(error: ValidationError, where: str) -> str:
+    """Return the text of the first validation error of a task."""
     first = error.errors(include_url=False)[0]
     place = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
     return f"{place} is missing." if first["type"] == "missing" else f"{place}: {first['msg']}."

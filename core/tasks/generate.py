@@ -73,17 +73,17 @@ def draw_tasks(
     noise = Noise.parse(settings.noise)
     _, train_rng, heldout_rng, noise_rng = _streams(settings)
     planted: pd.DataFrame | None = None
-    given = images.labels
+    given_labels = images.labels
     if noise.kind in ("images", "lookalike"):
-        given, planted = mislabel_images(images, train_positions, noise, noise_rng)
+        given_labels, planted = mislabel_images(images, train_positions, noise, noise_rng)
     shape = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
-    least = settings.shots + settings.queries if settings.skip_small else 0
-    drawn_from = pool_of(given, train_positions).without_small(least)
-    judged_on = pool_of(images.labels, heldout_positions).without_small(least)
-    train = sample_tasks(images, drawn_from, **shape, count=settings.count, prefix="t", rng=train_rng)
+    min_images = settings.shots + settings.queries if settings.skip_small else 0
+    train_pool = pool_of(given_labels, train_positions).without_small(min_images)
+    heldout_pool = pool_of(images.labels, heldout_positions).without_small(min_images)
+    train = sample_tasks(images, train_pool, **shape, count=settings.count, prefix="t", rng=train_rng)
     if noise.kind == "tasks":
         train, planted = flip_labels(train, noise, noise_rng)
-    heldout = sample_tasks(images, judged_on, **shape, count=settings.heldout, prefix="h", rng=heldout_rng)
+    heldout = sample_tasks(images, heldout_pool, **shape, count=settings.heldout, prefix="h", rng=heldout_rng)
     return _folder(images, settings.data, train, heldout, planted, asdict(settings))
 
 
@@ -122,21 +122,22 @@ def _folder(
         "train_hash": train.hash,
         "heldout_hash": heldout.hash,
     }
-    made = TaskFolder(data, train, heldout, planted, description)
-    _check_parts(made, "The tasks")
-    return made
+    return _checked(TaskFolder(data, train, heldout, planted, description), "The tasks")
 
 
-def _check_parts(folder: TaskFolder, name: str) -> None:
+def _checked(folder: TaskFolder, name: str) -> TaskFolder:
     train, heldout = folder.train, folder.heldout
-    shared = set(train.rows["image_id"]) & set(heldout.rows["image_id"])
-    if shared:
+    if shared := set(train.rows["image_id"]) & set(heldout.rows["image_id"]):
         raise UserError(
             f"{name}: image {min(shared)!r} occurs in training and in held-out tasks.",
-            "Held-out tasks must be made of images no training task uses.",
+            "Held-out tasks must use other images than the training tasks.",
         )
     if train.ways != heldout.ways:
-        raise UserError(f"{name}: training tasks are {train.ways}-way, held-out tasks {heldout.ways}-way.")
+        raise UserError(
+            f"{name}: training tasks are {train.ways}-way, held-out tasks {heldout.ways}-way.",
+            "Use the same number of classes per task in both.",
+        )
+    return folder
 
 
 def write_folder(tasks: TaskFolder, folder: Path) -> None:
@@ -160,10 +161,9 @@ def read_folder(folder: Path) -> TaskFolder:
     try:
         data = description["settings"]["data"]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'tasks.json'} does not name the data.", "Make the tasks again.") from error
+        raise UserError(f"{folder / 'tasks.json'} does not name the image set.", "Redraw the tasks.") from error
     images = load_images(data, str(description.get("data_hash", "")))
     train, heldout = (read_tasks(folder / f"{part}.parquet", images) for part in ("train", "heldout"))
     planted = folder / "planted.parquet"
-    made = TaskFolder(data, train, heldout, pd.read_parquet(planted) if planted.exists() else None, description)
-    _check_parts(made, str(folder))
-    return made
+    noise = pd.read_parquet(planted) if planted.exists() else None
+    return _checked(TaskFolder(data, train, heldout, noise, description), str(folder))

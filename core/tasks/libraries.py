@@ -78,7 +78,7 @@ class Learn2LearnTask(_Form):
             classes=episode.classes,
             indices=[row.position for row, _ in order],
             labels=[row.label for row, _ in order],
-            adaptation_indices=[place for place, (_, adapts) in enumerate(order) if adapts],
+            adaptation_indices=[position for position, (_, is_support) in enumerate(order) if is_support],
             image_ids=[row.image_id for row, _ in order],
         )
 
@@ -90,15 +90,15 @@ class Learn2LearnTask(_Form):
         """
         where = f"{source}, task {self.task_id!r}"
         rows = _rows(where, "", self.indices, self.labels, self.image_ids)
-        places = self.adaptation_indices
-        if places != sorted(set(places)) or (places and not 0 <= places[0] <= places[-1] < len(rows)):
+        positions = self.adaptation_indices
+        if positions != sorted(set(positions)) or (positions and not 0 <= positions[0] <= positions[-1] < len(rows)):
             raise UserError(
-                f"{where}: adaptation_indices are not places among its {len(rows)} rows, in rising order.",
-                "They count from 0.",
+                f"{where}: adaptation_indices are not ascending positions of its {len(rows)} rows.",
+                "Positions count from 0.",
             )
-        adapts = set(places)
-        support, query = ([row for at, row in enumerate(rows) if (at in adapts) == kind] for kind in (True, False))
-        return Episode(self.task_id, self.classes, support, query)
+        in_support = set(positions)
+        query = [row for position, row in enumerate(rows) if position not in in_support]
+        return Episode(self.task_id, self.classes, [rows[position] for position in positions], query)
 
 
 class TorchmetaSplit(_Form):
@@ -129,8 +129,8 @@ class TorchmetaTask(_Form):
     @classmethod
     def of(cls, episode: Episode, images: ImageSet) -> Self:
         """Build the task from an episode."""
-        support, query = (TorchmetaSplit.of(rows) for rows in (episode.support, episode.query))
-        return cls(task_id=episode.task_id, classes=episode.classes, train=support, test=query)
+        train, test = TorchmetaSplit.of(episode.support), TorchmetaSplit.of(episode.query)
+        return cls(task_id=episode.task_id, classes=episode.classes, train=train, test=test)
 
     def episode(self, source: str, images: ImageSet) -> Episode:
         """Return the episode of this task.
@@ -184,11 +184,11 @@ class EasyfslTask(_Form):
             UserError: the lists differ in length, or ``true_class_ids`` do not match ``classes``.
         """
         where = f"{source}, task {self.task_id!r}"
-        known = dict(enumerate(images.class_names))
-        if [known.get(number) for number in self.true_class_ids] != self.classes:
+        class_of = dict(enumerate(images.class_names))
+        if [class_of.get(number) for number in self.true_class_ids] != self.classes:
             raise UserError(
                 f"{where}: true_class_ids {self.true_class_ids} are not the classes {self.classes} of {images.name}.",
-                "Load the images that the file was made for.",
+                "Load the images that the file was written for.",
             )
         support = _rows(where, "support ", self.support_images, self.support_labels, self.support_image_ids)
         query = _rows(where, "query ", self.query_images, self.query_labels, self.query_image_ids)

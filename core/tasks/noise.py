@@ -39,14 +39,14 @@ class Noise:
             UserError: the text is anything else, or a share is outside (0, 1].
         """
         kind, *numbers = PRESETS.get(text, text).split(":")
-        wanted = {"none": 0, "tasks": 2}.get(kind, 1)
+        expected = {"none": 0, "tasks": 2}.get(kind, 1)
         try:
             values = [float(number) for number in numbers]
         except ValueError:
             values = [-1.0]
-        if kind not in KINDS or len(numbers) != wanted or not all(0 < value <= 1 for value in values):
+        if kind not in KINDS or len(numbers) != expected or not all(0 < value <= 1 for value in values):
             raise UserError(
-                f"The noise {text!r} is not understood.",
+                f"{text!r} is not a valid label noise.",
                 "Use none, tasks:SHARE:LABELS, images:SHARE or lookalike:SHARE with shares above 0 and up to 1, "
                 f"or one of {', '.join(PRESETS)}.",
             )
@@ -71,21 +71,17 @@ def mislabel_images(
     chosen = np.sort(rng.choice(positions, round(noise.share * positions.size), replace=False))
     classes = np.unique(images.labels[positions])
     if classes.size < 2:
-        raise UserError("Images of one class alone cannot be mislabelled.", "Hold out fewer classes.")
+        raise UserError("Images of a single class cannot be mislabelled.", "Hold out fewer classes.")
+    true = np.searchsorted(classes, images.labels[chosen])
     if noise.kind == "images":
         shift = rng.integers(1, classes.size, chosen.size)
-        own = np.searchsorted(classes, images.labels[chosen])
-        given[chosen] = classes[(own + shift) % classes.size]
+        given[chosen] = classes[(true + shift) % classes.size]
     else:
         distance = class_distances(images, positions, classes, chosen)
-        distance[np.arange(chosen.size), np.searchsorted(classes, images.labels[chosen])] = np.inf
+        distance[np.arange(chosen.size), true] = np.inf
         given[chosen] = classes[distance.argmin(1)]
     names = np.array(images.class_names, dtype=object)
-    truth = {
-        "image_id": images.ids[chosen],
-        "given": names[given[chosen]],
-        "true": names[images.labels[chosen]],
-    }
+    truth = {"image_id": images.ids[chosen], "given": names[given[chosen]], "true": names[images.labels[chosen]]}
     return given, pd.DataFrame(truth)
 
 
@@ -95,18 +91,14 @@ def class_distances(images: ImageSet, positions: np.ndarray, classes: np.ndarray
     The images may exceed the memory, so they are read class by class and in blocks.
     """
 
-    def pixels(here: np.ndarray) -> np.ndarray:
-        return images.images[here].reshape(len(here), -1).astype(np.float32)
+    def pixels(block: np.ndarray) -> np.ndarray:
+        return images.images[block].reshape(len(block), -1).astype(np.float32)
 
     labels = images.labels[positions]
-    means = np.stack([pixels(positions[labels == c]).mean(0) for c in classes])
-    blocks = np.array_split(chosen, max(1, len(chosen) // 256))
-    squared = (means.astype(np.float64) ** 2).sum(1)
-    rows = [
-        (x**2).sum(1, keepdims=True) - 2 * x @ means.astype(np.float64).T + squared
-        for x in (pixels(block).astype(np.float64) for block in blocks)
-    ]
-    return np.concatenate(rows)
+    means = np.stack([pixels(positions[labels == c]).mean(0) for c in classes]).astype(np.float64)
+    blocks = (pixels(block).astype(np.float64) for block in np.array_split(chosen, max(1, len(chosen) // 256)))
+    squared = (means**2).sum(1)
+    return np.concatenate([(x**2).sum(1, keepdims=True) - 2 * x @ means.T + squared for x in blocks])
 
 
 def flip_labels(tasks: TaskList, noise: Noise, rng: np.random.Generator) -> tuple[TaskList, pd.DataFrame]:
@@ -119,19 +111,19 @@ def flip_labels(tasks: TaskList, noise: Noise, rng: np.random.Generator) -> tupl
         The noisy tasks, and the truth: task_id, role, image_id, given, true (class names).
     """
     rows = tasks.rows.copy()
-    bad_tasks = rng.choice(tasks.task_ids, round(noise.share * len(tasks)), replace=False)
+    noisy_tasks = rng.choice(tasks.task_ids, round(noise.share * len(tasks)), replace=False)
     true = rows["class"].to_numpy().copy()
     labels = rows["label"].to_numpy().copy()
     classes = rows["class"].to_numpy().copy()
-    for task_id in bad_tasks:
-        here = np.flatnonzero(rows["task_id"] == task_id)
-        of_label = dict(zip(labels[here], classes[here], strict=True))
-        support = here[(rows["role"].iloc[here] == "support").to_numpy()]
-        keep = [int(rng.choice(support[labels[support] == label])) for label in of_label]
-        free = np.setdiff1d(here, keep)
-        flipped = rng.choice(free, min(round(noise.labels * here.size), free.size), replace=False)
+    for task_id in noisy_tasks:
+        members = np.flatnonzero(rows["task_id"] == task_id)
+        class_of = dict(zip(labels[members], classes[members], strict=True))
+        support = members[(rows["role"].iloc[members] == "support").to_numpy()]
+        unchanged = [int(rng.choice(support[labels[support] == label])) for label in class_of]
+        candidates = np.setdiff1d(members, unchanged)
+        flipped = rng.choice(candidates, min(round(noise.labels * members.size), candidates.size), replace=False)
         labels[flipped] = (labels[flipped] + rng.integers(1, tasks.ways, flipped.size)) % tasks.ways
-        classes[flipped] = [of_label[label] for label in labels[flipped]]
+        classes[flipped] = [class_of[label] for label in labels[flipped]]
     rows["label"], rows["class"] = labels, classes
     changed = rows["class"].to_numpy() != true
     truth = rows.loc[changed, KEY].assign(given=classes[changed], true=true[changed]).reset_index(drop=True)

@@ -13,7 +13,7 @@ from core.data import ImageSet
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList, from_rows
 
-MOST_COMBINATIONS = 100_000
+MAX_COMBINATIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,22 @@ def split_images(images: ImageSet, share: float, rng: np.random.Generator) -> tu
         Positions of the training and of the held-out images, both sorted.
     """
     if images.groups is not None:
-        names, sizes = np.unique(images.groups.astype(str), return_counts=True)
+        names, group_of, sizes = np.unique(images.groups.astype(str), return_inverse=True, return_counts=True)
         order = rng.permutation(len(names))
         before = np.cumsum(sizes[order]) - sizes[order]
-        held_names = names[order[before < round(share * len(images))]]
-        held_mask = np.isin(images.groups.astype(str), held_names)
-        return np.flatnonzero(~held_mask), np.flatnonzero(held_mask)
-    held = [
-        rng.permutation(np.flatnonzero(images.labels == c))[: round(share * int((images.labels == c).sum()))]
-        for c in range(len(images.class_names))
-    ]
-    heldout = np.sort(np.concatenate(held))
+        is_heldout = np.isin(group_of, order[before < round(share * len(images))])
+        return np.flatnonzero(~is_heldout), np.flatnonzero(is_heldout)
+    by_class = [np.flatnonzero(images.labels == c) for c in range(len(images.class_names))]
+    parts = [rng.permutation(members)[: round(share * len(members))] for members in by_class]
+    heldout = np.sort(np.concatenate(parts))
     return np.setdiff1d(np.arange(len(images)), heldout), heldout
 
 
 def split_classes(images: ImageSet, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Hold out ``share`` of the classes with all their images; return positions as :func:`split_images` does."""
     order = rng.permutation(len(images.class_names))
-    held = np.isin(images.labels, order[: round(share * len(order))])
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    is_heldout = np.isin(images.labels, order[: round(share * len(order))])
+    return np.flatnonzero(~is_heldout), np.flatnonzero(is_heldout)
 
 
 def split_official(images: ImageSet, heldout: str) -> tuple[np.ndarray, np.ndarray]:
@@ -62,19 +59,19 @@ def split_official(images: ImageSet, heldout: str) -> tuple[np.ndarray, np.ndarr
         UserError: the data set has no split, or no such part.
     """
     if images.splits is None:
-        raise UserError(f"The images {images.name!r} come without a split of their own.", "Use images or classes.")
+        raise UserError(f"The image set {images.name!r} has no official split.", "Hold out images or classes instead.")
     for part in ("train", heldout):
         if part == "" or not (images.splits == part).any():
-            have = ", ".join(sorted({str(name) for name in images.splits} - {""}))
-            raise UserError(f"The images {images.name!r} have no part {part!r}.", f"They have: {have}.")
+            existing = ", ".join(sorted({str(name) for name in images.splits} - {""}))
+            raise UserError(f"The image set {images.name!r} has no part {part!r}.", f"Its parts: {existing}.")
     if heldout == "train":
-        raise UserError("Held-out tasks cannot come from the part train.", "Use val or test.")
+        raise UserError("Held-out tasks cannot be drawn from the part train.", "Use val or test.")
     return np.flatnonzero(images.splits == "train"), np.flatnonzero(images.splits == heldout)
 
 
-def pool_of(given: np.ndarray, positions: np.ndarray) -> Pool:
-    """Group ``positions`` by their given class; ``given`` is ``(n,)`` over the whole image set."""
-    return Pool({int(c): positions[given[positions] == c] for c in np.unique(given[positions])})
+def pool_of(labels: np.ndarray, positions: np.ndarray) -> Pool:
+    """Group ``positions`` by their class; ``labels`` is ``(n,)`` over the whole image set."""
+    return Pool({int(c): positions[labels[positions] == c] for c in np.unique(labels[positions])})
 
 
 def class_sets(classes: list[int], ways: int, count: int | None, rng: np.random.Generator) -> list[tuple[int, ...]]:
@@ -85,17 +82,17 @@ def class_sets(classes: list[int], ways: int, count: int | None, rng: np.random.
     """
     total = comb(len(classes), ways)
     if count is None or total <= count:
-        if total > MOST_COMBINATIONS:
-            raise UserError(f"There are {total:,} combinations of {ways} classes.", "Give a number of tasks.")
-        every = list(combinations(classes, ways))
+        if total > MAX_COMBINATIONS:
+            raise UserError(f"There are {total:,} combinations of {ways} classes.", "Specify the number of tasks.")
+        all_sets = list(combinations(classes, ways))
         count = count or total
         chosen: list[tuple[int, ...]] = []
         while len(chosen) < count:
-            chosen += [every[i] for i in rng.permutation(total)] if count > total else every
+            chosen += [all_sets[i] for i in rng.permutation(total)] if count > total else all_sets
         chosen = chosen[:count]
     else:
         chosen = [tuple(rng.choice(classes, ways, replace=False).tolist()) for _ in range(count)]
-    return [tuple(rng.permutation(np.array(one)).tolist()) for one in chosen]
+    return [tuple(rng.permutation(np.array(labels)).tolist()) for labels in chosen]
 
 
 def sample_tasks(
@@ -121,25 +118,28 @@ def sample_tasks(
         UserError: there are too few classes, or a class has too few images.
     """
     if min(ways - 1, shots, queries, 1 if count is None else count) < 1:
-        raise UserError("A task needs 2 ways, 1 shot and 1 query at least, and there must be a task to draw.")
+        raise UserError(
+            f"ways {ways}, shots {shots}, queries {queries}, count {count}: a value is too small.",
+            "Use at least 2 ways, 1 shot, 1 query and 1 task.",
+        )
     if len(pool.by_class) < ways:
         raise UserError(
             f"{ways}-way tasks need {ways} classes, but there are {len(pool.by_class)} to draw from.",
-            "Lower the ways or change the split.",
+            "Reduce the ways or change the split.",
         )
     for c, members in pool.by_class.items():
         if len(members) < shots + queries:
             raise UserError(
                 f"Class {images.class_names[c]!r} has {len(members)} images to draw from, "
                 f"but {shots} shots and {queries} queries need {shots + queries}.",
-                "Lower the shots or queries, change the split, or leave such classes out with --skip-small-classes.",
+                "Reduce the shots or queries, change the split, or skip such classes with --skip-small-classes.",
             )
     chosen = class_sets(sorted(pool.by_class), ways, count, rng)
     width = len(str(len(chosen) - 1))
     tables = []
     for number, classes in enumerate(chosen):
-        drawn = np.stack([rng.choice(pool.by_class[c], shots + queries, replace=False) for c in classes])
-        for role, part in (("support", drawn[:, :shots]), ("query", drawn[:, shots:])):
+        positions = np.stack([rng.choice(pool.by_class[c], shots + queries, replace=False) for c in classes])
+        for role, part in (("support", positions[:, :shots]), ("query", positions[:, shots:])):
             labels = np.repeat(np.arange(ways), part.shape[1])
             tables.append(
                 {

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from core.runtime.errors import UserError
 
+FORMATS = ("parquet", "csv", "json")
 TEXT = ("task_id", "role", "image_id", "class")
 
 
@@ -25,67 +26,60 @@ def read_table(path: Path, what: str = "task list", text: Sequence[str] | None =
         text: Columns of a csv file that are text even if they look like numbers; None: all of them.
 
     Raises:
-        UserError: the file is missing, has another format or an encoding other than UTF-8, is damaged, or is no table.
+        UserError: the file is missing, is not a table, has another format or encoding than UTF-8, or is damaged.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist.", f"Give the path of a {what}.")
-    if path.suffix[1:] not in READERS:
-        raise no_format(path, what)
+        raise UserError(f"{path} does not exist.", f"Specify the path of a {what}.")
+    if path.suffix[1:] not in FORMATS:
+        raise unknown_format_error(path, what)
     try:
         match path.suffix:
             case ".csv":
-                return _csv(path, text)
+                return _read_csv(path, text)
             case ".json":
-                return _json(path, what)
+                return _read_json(path, what)
             case _:
-                return _parquet(path)
+                _check_duplicates(path, pq.read_schema(path).names)
+                return pd.read_parquet(path)
     except UserError:
         raise
     except Exception as error:  # readers raise different exceptions, which all mean that the file is invalid
-        said = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"{path.name} cannot be read as {path.suffix[1:]}: {said}.", "Write it again.") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{path.name} cannot be read as {path.suffix[1:]}: {reason}.", "Write it again.") from error
 
 
-def no_format(path: Path, what: str = "task list") -> UserError:
+def unknown_format_error(path: Path, what: str = "task list") -> UserError:
     """Return the error for a file name whose extension is not that of a task list."""
     return UserError(
         f"{path.name}: {path.suffix or 'no extension'} is not a {what} format.",
-        f"Use one of: {', '.join(READERS)}.",
+        f"Use one of: {', '.join(FORMATS)}.",
     )
 
 
-def _parquet(path: Path) -> pd.DataFrame:
-    _refuse_twice(path, pq.read_schema(path).names)
-    return pd.read_parquet(path)
-
-
-def _csv(path: Path, text_columns: Sequence[str] | None) -> pd.DataFrame:
-    text = _text(path)
+def _read_csv(path: Path, text_columns: Sequence[str] | None) -> pd.DataFrame:
+    text = _decode_text(path)
     header = next(csv.reader(io.StringIO(text)), [])
-    if len(header) == 1 and (between := {";", "\t"} & set(header[0])):
-        raise UserError(f"{path.name}: its columns are separated by {min(between)!r}.", "Save it with commas instead.")
-    _refuse_twice(path, header)
+    if len(header) == 1 and (separators := {";", "\t"} & set(header[0])):
+        raise UserError(f"{path.name}: columns are separated by {min(separators)!r}.", "Save it with commas instead.")
+    _check_duplicates(path, header)
     # Names are text even if they look like numbers, and "NA" is an ordinary name.
     types = str if text_columns is None else dict.fromkeys(text_columns, str)
     return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, float_precision="round_trip")
 
 
-def _json(path: Path, what: str) -> pd.DataFrame | dict[str, Any]:
-    value = json.loads(_text(path))
+def _read_json(path: Path, what: str) -> pd.DataFrame | dict[str, Any]:
+    value = json.loads(_decode_text(path))
     if isinstance(value, dict):
         return value
     if not isinstance(value, list):
-        raise UserError(f"{path.name} holds {_kind(value)}.", f"A {what} in JSON is a list of row objects.")
+        raise UserError(f"{path.name} contains {_kind(value)}.", f"A {what} in JSON is a list of row objects.")
     for number, row in enumerate(value, 1):
         if not isinstance(row, dict):
-            raise UserError(f"{path.name}, row {number} is {_kind(row)}.", "Every row is an object, a field a column.")
+            raise UserError(f"{path.name}, row {number} is {_kind(row)}.", "Every row is an object with the columns.")
     return pd.DataFrame(value, dtype=object)  # other dtypes raise in pandas itself on values that the row checks report
 
 
-READERS = ("parquet", "csv", "json")
-
-
-def _text(path: Path) -> str:
+def _decode_text(path: Path) -> str:
     content = path.read_bytes()
     if b"\x00" in content[:4] or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UserError(f"{path.name} is not UTF-8 text; it looks like UTF-16.", "Save it as UTF-8.")
@@ -98,10 +92,9 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _refuse_twice(path: Path, columns: Sequence[str]) -> None:
-    twice = [name for position, name in enumerate(columns) if name in columns[:position]]
-    if twice:
-        raise UserError(f"{path.name}: the column {twice[0]!r} occurs twice.", "Keep one of them.")
+def _check_duplicates(path: Path, columns: Sequence[str]) -> None:
+    if duplicates := [name for position, name in enumerate(columns) if name in columns[:position]]:
+        raise UserError(f"{path.name}: the column {duplicates[0]!r} occurs twice.", "Keep one of them.")
 
 
 def _kind(value: Any) -> str:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,12 +34,13 @@ import pandas as pd
 from core.data import ImageSet
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash, replacing
-from core.tasks.tables import READERS, no_format, read_table
+from core.tasks.tables import FORMATS as FORMATS
+from core.tasks.tables import read_table, unknown_format_error
 
 COLUMNS = ("task_id", "role", "image_id", "label", "class", "weight")
 ROLES = ("support", "query")
 KEY = ["task_id", "role", "image_id"]
-FORMATS = READERS
+_SURROGATE = re.compile("[\ud800-\udfff]")  # what UTF-8 cannot encode
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,26 +103,24 @@ def from_rows(
     if missing:
         raise UserError(f"{source}: the column {missing[0]!r} is missing.", f"A task list has: {', '.join(COLUMNS)}.")
     table = pd.DataFrame(index=pd.RangeIndex(len(rows)))
-    of = _Origin(source, row_names)
+    checker = _Checker(source, row_names)
     for column in COLUMNS:
-        given = rows[column].reset_index(drop=True) if column in rows.columns else pd.Series(1.0, table.index)
-        table[column] = _column(column, given, of)
-    _refuse(table["task_id"].str.strip() == "", table, of, "task_id", "is empty", "Name every task.")
-    unknown_role = ~table["role"].isin(ROLES)
-    _refuse(unknown_role, table, of, "role", "is not a role", "Use 'support' or 'query'.")
-    _refuse(table["label"] < 0, table, of, "label", "is negative", "Labels count from 0.")
-    too_large = table["label"] >= len(table)  # every task has support images of all labels
-    _refuse(too_large, table, of, "label", "is not below the number of rows", "Labels count from 0.")
-    bad_weight = ~np.isfinite(table["weight"]) | (table["weight"] < 0)
-    _refuse(bad_weight, table, of, "weight", "is not a weight", "Use a number, 0 or more.")
-    twice = table.duplicated(KEY)
-    _refuse(twice, table, of, "image_id", "occurs twice in one role of its task", "Keep one of the rows.")
+        default = pd.Series(1.0, table.index, name=column)
+        values = rows[column].reset_index(drop=True) if column in rows.columns else default
+        table[column] = _convert(values, checker)
+    task_id, role, image_id, label, class_, weight = (table[column] for column in COLUMNS)
+    check = checker.check
+    check(task_id.str.strip() == "", task_id, "is empty", "Name every task.")
+    check(~role.isin(ROLES), role, "is not a role", "Use 'support' or 'query'.")
+    check(label < 0, label, "is negative", "Labels count from 0.")
+    # Every task has support images of all labels.
+    check(label >= len(table), label, "is not below the number of rows", "Labels count from 0.")
+    check(~np.isfinite(weight) | (weight < 0), weight, "is not a weight", "Use a number, 0 or more.")
+    check(table.duplicated(KEY), image_id, "occurs twice in one role of its task", "Keep one of the rows.")
     if images is not None:
-        unknown_image = ~table["image_id"].isin(images.index)
-        where = f"is not in the image set {images.name}"
-        _refuse(unknown_image, table, of, "image_id", where, "Check the ids or load the images they name.")
-        unknown_class = ~table["class"].isin(images.class_names)
-        _refuse(unknown_class, table, of, "class", f"is not a class of {images.name}", "Check its spelling.")
+        unknown = f"is not in the image set {images.name}"
+        check(~image_id.isin(images.index), image_id, unknown, "Check the id, or load the images it belongs to.")
+        check(~class_.isin(images.class_names), class_, f"is not a class of {images.name}", "Check its spelling.")
     order = {task_id: position for position, task_id in enumerate(dict.fromkeys(table["task_id"]))}
     rank = table["task_id"].map(order) * 2 + (table["role"] == "query")
     table = table.iloc[np.argsort(rank.to_numpy(), kind="stable")].reset_index(drop=True)
@@ -129,60 +129,41 @@ def from_rows(
 
 
 @dataclass(frozen=True)
-class _Origin:
-    """A table's origin, for errors."""
+class _Checker:
+    """A check of columns whose errors name the table, the row and the value."""
 
     source: str
     row_names: Sequence[str]
 
-    def row(self, position: int) -> str:
-        return f"{self.source}, {self.row_names[position] if self.row_names else f'row {position + 1}'}"
-
-
-def _column(name: str, given: pd.Series, of: _Origin) -> pd.Series:
-    """Return one column in its standard type, or raise an error that names the row."""
-    if name in ("label", "weight"):
-        scalar = given.astype(object).where(given.map(np.isscalar))  # JSON may contain lists and objects
-        number = pd.Series(pd.to_numeric(scalar, errors="coerce").to_numpy(np.float64, na_value=np.nan))
-        bad = number.isna() | ((name == "label") & (np.isinf(number) | (number % 1 != 0)))
+    def check(self, bad: pd.Series, values: pd.Series, problem: str, fix: str) -> None:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
-            kind = "whole number" if name == "label" else "number"
-            raise UserError(
-                f"{of.row(row)}: {name} is {_plain(given.iloc[row])!r}, which is not a {kind}.",
-                "Correct it.",
-            )
-        return number.astype(np.int64 if name == "label" else np.float64)
-    if given.isna().any():
-        row = int(np.flatnonzero(given.isna())[0])
-        raise UserError(f"{of.row(row)}: {name} is missing.", "Fill it in.")
-    bad = ~given.astype(object).map(_is_text)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise UserError(f"{of.row(row)}: {name} is {given.iloc[row]!r}, which is not text.", "Correct it.")
-    return given.map(str).astype(object)
+            value = values.iloc[row]
+            shown = value.item() if isinstance(value, np.generic) else value
+            place = self.row_names[row] if self.row_names else f"row {row + 1}"
+            if value is None or (np.isscalar(value) and pd.isna(value)):
+                raise UserError(f"{self.source}, {place}: {values.name} is missing.", "Fill it in.")
+            raise UserError(f"{self.source}, {place}: {values.name} {shown!r} {problem}.", fix)
 
 
-def _is_text(value: Any) -> bool:
+def _convert(values: pd.Series, checker: _Checker) -> pd.Series:
+    """Return one column in its standard type."""
+    if values.name in ("label", "weight"):
+        is_label = values.name == "label"
+        scalar = values.astype(object).where(values.map(np.isscalar))  # JSON may contain lists and objects
+        number = pd.Series(pd.to_numeric(scalar, errors="coerce").to_numpy(np.float64, na_value=np.nan))
+        bad = number.isna() | (is_label & (np.isinf(number) | (number % 1 != 0)))
+        checker.check(bad, values, f"is not a {'whole number' if is_label else 'number'}", "Correct it.")
+        return number.astype(np.int64 if is_label else np.float64)
+    checker.check(values.isna() | ~values.astype(object).map(_is_name), values, "is not text", "Correct it.")
+    return values.map(str).astype(object)
+
+
+def _is_name(value: Any) -> bool:
     """Return whether a value is a name: text that UTF-8 can encode, or a number, which tools make of names like 007."""
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return False
-        return True
+        return _SURROGATE.search(value) is None
     return isinstance(value, int | float | np.generic)
-
-
-def _refuse(bad: pd.Series, table: pd.DataFrame, of: _Origin, column: str, what: str, fix: str) -> None:
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise UserError(f"{of.row(row)}: {column} {_plain(table[column].iloc[row])!r} {what}.", fix)
-
-
-def _plain(value: Any) -> Any:
-    """Return the value as a Python built-in type, which is readable in an error."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_tasks(table: pd.DataFrame, source: str) -> None:
@@ -193,20 +174,19 @@ def _check_tasks(table: pd.DataFrame, source: str) -> None:
         names = table[(table["task_id"] == task_id) & (table["label"] == label)]["class"].unique()
         raise UserError(
             f"{source}, task {task_id!r}: label {label} stands for both {names[0]!r} and {names[1]!r}.",
-            "Within a task a label stands for one class.",
+            "Within a task, every label stands for one class.",
         )
-    seen = table.groupby("task_id", sort=False)["role"].nunique()
-    for task_id in seen.index[seen < len(ROLES)]:
-        has = table.loc[table["task_id"] == task_id, "role"].iloc[0]
-        other = "query" if has == "support" else "support"
-        raise UserError(f"{source}, task {task_id!r} has no {other} rows.", "A task needs both roles.")
+    roles = table.groupby("task_id", sort=False)["role"].nunique()
+    for task_id in roles.index[roles < len(ROLES)]:
+        existing = table.loc[table["task_id"] == task_id, "role"].iloc[0]
+        missing = "query" if existing == "support" else "support"
+        raise UserError(f"{source}, task {task_id!r} has no {missing} rows.", "A task needs both roles.")
     support = table[table["role"] == "support"].groupby("task_id", sort=False)["label"].nunique()
     if (support < ways).any():
         task_id = support.index[int(np.flatnonzero(support < ways)[0])]
-        have = set(table[(table["task_id"] == task_id) & (table["role"] == "support")]["label"])
-        lacking = min(set(range(ways)) - have)
+        labels = table[(table["task_id"] == task_id) & (table["role"] == "support")]["label"]
         raise UserError(
-            f"{source}, task {task_id!r}: label {lacking} has no support image.",
+            f"{source}, task {task_id!r}: label {min(set(range(ways)) - set(labels))} has no support image.",
             f"Every task needs support images of all {ways} classes.",
         )
 
@@ -242,4 +222,4 @@ def write_tasks(tasks: TaskList, path: Path) -> None:
                 rows = tasks.rows.to_dict(orient="records")  # DataFrame.to_json rounds the weights
                 temporary.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
             case _:
-                raise no_format(path)
+                raise unknown_format_error(path)

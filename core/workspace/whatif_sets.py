@@ -59,7 +59,7 @@ class Sets:
                 raise UserError(f"The set {name!r} exists with other changes.", "Choose another name or delete it.")
             return existing
         at = timestamp()
-        fields = {"format": FORMAT, "name": name, "who": who, "at": at, "note": note, "changes": changes.described()}
+        fields = {"format": FORMAT, "name": name, "who": who, "at": at, "note": note, "changes": changes.to_json()}
         write_json(self._file(name), fields)
         return NamedSet(name, changes, who, at, note)
 
@@ -78,7 +78,7 @@ class Sets:
         ):
             raise UserError(f"{path} is not a set of changes.", "Restore the file or delete it.")
         who, at, note = (str(fields.get(key, "")) for key in ("who", "at", "note"))
-        return NamedSet(name, Changes.from_described(fields["changes"]), who, at, note)
+        return NamedSet(name, Changes.from_json(fields["changes"]), who, at, note)
 
     def names(self) -> list[str]:
         """Return the names of all sets, oldest first."""

@@ -240,7 +240,7 @@ def test_a_model_without_training_settings_can_take_steps_but_not_be_retrained(t
 @pytest.mark.parametrize("method", ["newton", "steps"])
 def test_edits_without_remaining_tasks_or_changes_are_refused(workspace: Workspace, method: str) -> None:
     mark(workspace, tasks=workspace.project().tasks.train.task_ids, reviewer="me")
-    with pytest.raises(UserError, match="left"):
+    with pytest.raises(UserError, match="every task"):
         made(workspace, method)
     mark(workspace, tasks=workspace.project().tasks.train.task_ids, verdict="clear", reviewer="me")
     with pytest.raises(UserError, match="changes"):

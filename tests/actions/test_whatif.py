@@ -156,7 +156,7 @@ def test_change_gradients_equal_those_computed_without_stored_gradients(
     drop(copy, *dropped)
     opened, loaded = open_estimator(copy, EXACT), load(copy.project(), EXACT)
     for removal in sets:
-        after = removal.applied(loaded.train.tasks)
+        after = removal.apply(loaded.train.tasks)
         long = change_gradient(loaded.model, loaded.params, loaded.train, after.weights, after.labels)
         close(opened.change_gradient(removal), long)
 

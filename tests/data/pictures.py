@@ -1,4 +1,4 @@
-"""Small pictures, folders and zips of them, and what the tests of all readers share."""
+"""Small pictures, folders and zip archives of them, and helpers that the tests of all readers share."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pyarrow as pa
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.data.decode import Unreadable, decode
+from core.data.decode import UnreadableError, decode
 from core.data.listing import Listing
 from core.data.readers import ReadOptions, read_listing
 from core.runtime.errors import UserError
 
 
 def picture(value: int = 7, size: tuple[int, int] = (6, 5), mode: str = "L", kind: str = "PNG", **save: Any) -> bytes:
-    """An encoded picture of one colour."""
+    """Return an encoded picture of one colour."""
     stream = io.BytesIO()
     colour: Any = value if mode in ("1", "L", "I", "F", "I;16") else (value, *[255] * (len(mode) - 1))
     Image.new(mode, size, colour).save(stream, kind, **save)
@@ -29,7 +29,7 @@ def picture(value: int = 7, size: tuple[int, int] = (6, 5), mode: str = "L", kin
 
 
 def write_files(root: Path, files: Mapping[str, bytes] | Iterable[str]) -> Path:
-    """Files below ``root``; names alone get a picture each."""
+    """Write files below ``root``; names without content get a picture each."""
     for name, content in with_content(files).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
@@ -63,41 +63,41 @@ ODD_NAMES = (
     "NA",
     "x" * 180,
 )
-"""Markup, formulas, emoji, right-to-left, what tables take for nothing, and length."""
+"""Markup, formulas, emoji, right-to-left text, a missing-value marker, and a long name."""
 
 
 def mutated(data: st.DataObject, raw: bytes) -> bytes:
-    """Some bytes changed, put in, taken out, or the end cut off."""
+    """Change, insert or delete some bytes, or truncate."""
     content = bytearray(raw)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, max(0, len(content) - 1)))
-        match data.draw(st.sampled_from(["change", "put in", "take out", "cut"])):
+        match data.draw(st.sampled_from(["change", "insert", "delete", "truncate"])):
             case "change":
                 content[at : at + 1] = bytes([data.draw(st.integers(0, 255))])
-            case "put in":
+            case "insert":
                 content[at:at] = data.draw(st.binary(max_size=8))
-            case "take out":
+            case "delete":
                 del content[at : at + data.draw(st.integers(1, 8))]
             case _:
                 del content[at:]
     return bytes(content)
 
 
-def read_or_refused(path: Path, format: str, options: ReadOptions | None = None) -> Listing | None:
-    """The listing, with every image of it tried; None where the files are refused. Nothing else may come out."""
+def read_or_rejected(path: Path, format: str, options: ReadOptions | None = None) -> Listing | None:
+    """Return the listing after trying to decode every image, or None if the files are rejected."""
     try:
         listing = read_listing(path, format, options)
     except UserError:
         return None
     for position in range(len(listing)):
-        with contextlib.suppress(Unreadable):
+        with contextlib.suppress(UnreadableError):
             decode(listing.read(position), 4, 4, 3)
     return listing
 
 
 @contextlib.contextmanager
 def little_memory(megabytes: float = 20) -> Iterator[None]:
-    """What runs inside never holds more than that at once, in Python or Arrow."""
+    """Check that the block never uses more memory than that, in Python or Arrow."""
     pool = pa.default_memory_pool()
     before = pool.max_memory()
     tracemalloc.start()

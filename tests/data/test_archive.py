@@ -1,10 +1,11 @@
-"""Folders and zips are read in place; a zip that is a trap is refused before anything of it is unpacked."""
+"""Folders and zip archives are read in place; malicious archives are rejected before anything is unpacked."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import re
 import socket
 import struct
 import zipfile
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from core.data import archive
 from core.data.archive import FolderTree, Tree, open_tree
-from core.data.decode import Unreadable
+from core.data.decode import UnreadableError
 from core.runtime.errors import UserError
 from tests.data.pictures import little_memory, picture, write_files, write_zip
 
@@ -35,12 +36,12 @@ def test_files_are_listed_sorted_and_read(tree: Tree) -> None:
     assert tree.read("b/2.png") == picture(0)
 
 
-def test_a_file_that_is_too_large_is_not_read(tree: Tree) -> None:
-    with pytest.raises(Unreadable, match="MB"):
-        tree.read("b/2.png", most=10)
+def test_large_files_are_not_read(tree: Tree) -> None:
+    with pytest.raises(UnreadableError, match="MB"):
+        tree.read("b/2.png", max_bytes=10)
 
 
-def test_what_operating_systems_leave_behind_is_not_seen(tmp_path: Path) -> None:
+def test_operating_system_leftovers_are_ignored(tmp_path: Path) -> None:
     noise = [".DS_Store", "__MACOSX/a/1.png", "a/.hidden.png", "a/Thumbs.db", ".git/x.png"]
     assert open_tree(write_files(tmp_path / "data", ["a/1.png", *noise])).files == ["a/1.png"]
     assert open_tree(write_zip(tmp_path / "data.zip", ["a/1.png", *noise])).files == ["a/1.png"]
@@ -53,24 +54,24 @@ def test_the_stamp_changes_with_a_file(tmp_path: Path) -> None:
     assert open_tree(tmp_path).stamp() != before
 
 
-def test_a_folder_that_leads_back_into_itself_ends(tmp_path: Path) -> None:
+def test_link_to_a_parent_folder_is_not_followed_forever(tmp_path: Path) -> None:
     write_files(tmp_path, ["a/1.png"])
     (tmp_path / "a/loop").symlink_to(tmp_path)
     assert FolderTree(tmp_path).files == ["a/1.png"]
 
 
-def test_links_that_lead_nowhere_are_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_broken_links_are_unreadable_files(tmp_path: Path) -> None:
     write_files(tmp_path, ["a/1.png"])
     (tmp_path / "a/self.png").symlink_to("self.png")
     (tmp_path / "a/gone.png").symlink_to("/nowhere/2.png")
     tree = open_tree(tmp_path)
     assert tree.files == ["a/1.png", "a/gone.png", "a/self.png"]
     for name in tree.files[1:]:
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadableError):
             tree.read(name)
 
 
-def test_a_folder_under_several_names_is_listed_where_it_is(tmp_path: Path) -> None:
+def test_linked_folder_is_listed_once(tmp_path: Path) -> None:
     write_files(tmp_path, ["data/z/1.png"])
     for name in ("a", "b"):
         (tmp_path / "data" / name).symlink_to("z")
@@ -78,7 +79,7 @@ def test_a_folder_under_several_names_is_listed_where_it_is(tmp_path: Path) -> N
     assert FolderTree(tmp_path / "data").files == ["outside-a/2.png", "z/1.png"]
 
 
-def test_pipes_sockets_and_devices_are_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_sockets_and_devices_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path, ["a/1.png"])
     os.mkfifo(tmp_path / "a/pipe.png")
     (tmp_path / "a/zero.png").symlink_to("/dev/zero")
@@ -87,11 +88,11 @@ def test_pipes_sockets_and_devices_are_passed_by(tmp_path: Path, monkeypatch: py
         bound.bind("socket.png")
         assert open_tree(tmp_path).files == ["a/1.png"]
     for path in (tmp_path / "a/pipe.png", Path("/dev/zero"), Path("/dev/null")):
-        with pytest.raises(UserError, match="neither a folder nor a zip"):
+        with pytest.raises(UserError, match=path.name):
             open_tree(path)
 
 
-def test_a_file_that_may_not_be_read_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_without_permission_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = open_tree(write_files(tmp_path, ["a/1.png", "a/2.png"]))
     allowed = Path.read_bytes
 
@@ -101,13 +102,13 @@ def test_a_file_that_may_not_be_read_is_unreadable(tmp_path: Path, monkeypatch: 
         return allowed(file)
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
-    with pytest.raises(Unreadable, match="Permission denied"):
+    with pytest.raises(UnreadableError, match="Permission denied"):
         tree.read("a/1.png")
     assert tree.read("a/2.png") == picture(1)
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_a_folder_that_may_not_be_entered_is_named(link: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_without_permission_is_named(link: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path, ["data/a/1.png", "b/2.png"])
     if link:
         (tmp_path / "data/b").symlink_to("../b")
@@ -119,21 +120,21 @@ def test_a_folder_that_may_not_be_entered_is_named(link: bool, tmp_path: Path, m
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    with pytest.raises(UserError, match=rf"{closed} cannot be read: Permission denied\. Check its permissions"):
+    with pytest.raises(UserError, match=rf"{closed} .*Permission denied"):
         open_tree(tmp_path / "data").files  # noqa: B018
 
 
-def test_paths_that_no_disk_can_hold_are_refused(tmp_path: Path) -> None:
+def test_invalid_paths_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="File name too long"):
         open_tree(tmp_path / ("x" * 5000))
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="a\0b"):
         open_tree(tmp_path / "a\0b")
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UserError, match="levels of symbolic links"):
         open_tree(tmp_path / "loop")
 
 
-def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
+def test_too_deep_folders_are_rejected(tmp_path: Path) -> None:
     home = Path.cwd()
     try:
         os.chdir(tmp_path)
@@ -142,50 +143,50 @@ def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
             os.chdir("d" * 200)
     finally:
         os.chdir(home)
-    with pytest.raises(UserError, match=r"d\.\.\. cannot be read: File name too long\. .*move it away") as refused:
+    with pytest.raises(UserError, match=r"d\.\.\. .*File name too long") as error:
         open_tree(tmp_path).files  # noqa: B018
-    assert len(str(refused.value)) < 500
+    assert len(str(error.value)) < 500
 
 
-def test_what_is_neither_folder_nor_zip_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist"):
+def test_other_files_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="absent"):
         open_tree(tmp_path / "absent")
     (tmp_path / "x.zip").write_bytes(b"Rar!")
-    with pytest.raises(UserError, match="neither a folder nor a zip"):
+    with pytest.raises(UserError, match=r"x\.zip"):
         open_tree(tmp_path / "x.zip")
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "a/../../evil.png", "/etc/evil.png", "..\\evil.png", "C:\\evil.png"])
-def test_a_name_that_leads_out_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="outside of the archive"):
+def test_names_outside_the_archive_are_rejected(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"x\.zip .*{re.escape(repr(name))}"):
         open_tree(write_zip(tmp_path / "x.zip", ["a/1.png", name]))
 
 
-def test_dots_and_double_slashes_in_names_do_not_matter(tmp_path: Path) -> None:
+def test_names_are_normalised(tmp_path: Path) -> None:
     tree = open_tree(write_zip(tmp_path / "x.zip", ["./a/1.png", "a//2.png", "b\\3.png"]))
     assert tree.files == ["a/1.png", "a/2.png", "b/3.png"]
     assert tree.read("a/2.png") == picture(1)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_the_same_name_twice_is_refused(tmp_path: Path) -> None:
+def test_duplicate_names_are_rejected(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as written:
         written.writestr("a/1.png", b"one")
         written.writestr("a/1.png", b"two")
-    with pytest.raises(UserError, match=r"'a/1\.png' twice"):
+    with pytest.raises(UserError, match=r"x\.zip .*'a/1\.png'"):
         open_tree(tmp_path / "x.zip")
 
 
-def test_a_bomb_is_refused_by_what_it_would_become(tmp_path: Path) -> None:
+def test_zip_bomb_is_rejected_by_its_declared_size(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as written:
         written.writestr("a/1.png", b"\0" * 300_000_000)
-    with pytest.raises(UserError, match=r"would unpack to 0\.3 GB"):
+    with pytest.raises(UserError, match=r"0\.3 GB"):
         open_tree(tmp_path / "bomb.zip")
 
 
-def test_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MOST_FILES", 2)
-    with pytest.raises(UserError, match="holds 3 files"):
+def test_too_many_files_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_FILES", 2)
+    with pytest.raises(UserError, match=r"\b3\b"):
         open_tree(write_zip(tmp_path / "x.zip", ["1.png", "2.png", "3.png"]))
 
 
@@ -196,7 +197,7 @@ def changed(path: Path, old: bytes, new: bytes) -> Path:
     return path
 
 
-def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
+def test_encrypted_archive_is_rejected(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", ["a/1.png"])
     content = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -206,70 +207,70 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
         open_tree(path)
 
 
-def test_a_file_that_is_larger_than_it_says_is_unreadable(tmp_path: Path) -> None:
+def test_member_larger_than_declared_is_unreadable(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", {"a/1.png": b"a" * 1000})
     changed(path, struct.pack("<I", 1000), struct.pack("<I", 10))
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableError):
         open_tree(path).read("a/1.png")
 
 
-def test_a_huge_declared_size_takes_no_memory(tmp_path: Path) -> None:
+def test_huge_declared_size_takes_no_memory(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", {"a/1.png": b"a" * 1000})
     changed(path, struct.pack("<I", 1000), struct.pack("<I", 0xFFFFFFF0))
-    with pytest.raises(UserError, match="would unpack"):
+    with pytest.raises(UserError, match=r"\bGB\b"):
         open_tree(path)
 
 
-@pytest.mark.parametrize("says", [10, 1_000_000])
-def test_a_member_that_is_a_bomb_takes_no_memory(says: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("declared", [10, 1_000_000])
+def test_member_bomb_takes_no_memory(declared: int, tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", {"a/1.png": b"\0" * 150_000_000})
-    changed(path, struct.pack("<I", 150_000_000), struct.pack("<I", says))
+    changed(path, struct.pack("<I", 150_000_000), struct.pack("<I", declared))
     tree = open_tree(path)
-    with little_memory(5), pytest.raises(Unreadable, match="CRC"):
+    with little_memory(5), pytest.raises(UnreadableError, match="CRC"):
         tree.read("a/1.png")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_methods_that_unpack_without_bounds_are_refused(method: int, tmp_path: Path) -> None:
+def test_unbounded_compression_methods_are_rejected(method: int, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as written:
         written.writestr("a/1.png", b"\0" * 1000)
-    with pytest.raises(UserError, match=r"cannot be read safely \((bzip2|lzma)\)"):
+    with pytest.raises(UserError, match=r"bzip2|lzma"):
         open_tree(tmp_path / "x.zip")
 
 
-def test_a_place_beyond_the_end_is_unreadable(tmp_path: Path) -> None:
+def test_member_beyond_the_end_is_unreadable(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", {"a/1.png": b"a", "b/2.png": b"b"})
     content = bytearray(path.read_bytes())
     last = content.rindex(b"PK\x01\x02")
     content[last + 42 : last + 46] = struct.pack("<I", len(content) - 4)
     path.write_bytes(content)
-    with pytest.raises(Unreadable, match="cannot be unpacked"):
+    with pytest.raises(UnreadableError):
         open_tree(path).read("b/2.png")
 
 
-def test_a_member_without_a_name_is_passed_by(tmp_path: Path) -> None:
+def test_member_without_a_name_is_ignored(tmp_path: Path) -> None:
     path = changed(write_zip(tmp_path / "x.zip", ["a/1.png", "b"]), b"b", b"\0")
     assert open_tree(path).files == ["a/1.png"]
 
 
-def test_names_in_a_zip_that_are_not_what_they_say(tmp_path: Path) -> None:
-    """Marked as UTF-8 without being it; and of an old program, which is read as code page 437."""
+def test_names_with_wrong_encodings(tmp_path: Path) -> None:
+    """A name marked as UTF-8 that is not UTF-8, and a name in code page 437 as old programs write it."""
     path = write_zip(tmp_path / "x.zip", ["a/\xe4.png", "b/1.png"])
-    with pytest.raises(UserError, match="damaged zip archive"):
+    with pytest.raises(UserError, match=r"x\.zip"):
         open_tree(changed(path, "\xe4".encode(), b"\xff\xff"))
     old = write_zip(tmp_path / "old.zip", ["a/1.png"])
     assert open_tree(changed(old, b"a/1.png", b"a/\x84.png")).files == ["a/\xe4.png"]
 
 
-def test_an_archive_cut_short_is_refused(tmp_path: Path) -> None:
+def test_truncated_archive_is_rejected(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", NAMES)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(UserError, match="zip"):
+    with pytest.raises(UserError, match=r"x\.zip"):
         open_tree(path)
 
 
 @given(st.data())
-def test_damaged_archives_are_refused_or_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_damaged_archives_are_rejected_or_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as written:
         for name in NAMES[:3]:
@@ -282,5 +283,5 @@ def test_damaged_archives_are_refused_or_read(tmp_path_factory: pytest.TempPathF
     with contextlib.suppress(UserError):
         tree = open_tree(path)
         for name in tree.files:
-            with contextlib.suppress(Unreadable):
+            with contextlib.suppress(UnreadableError):
                 tree.read(name)

@@ -1,4 +1,4 @@
-"""The shipped image set is what it says it is, and a wrong one is refused by naming what is wrong."""
+"""The bundled image set is correct, and errors in an image set are named."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def a_set(**changes: Any) -> ImageSet:
     return ImageSet(**{**fields, **changes})
 
 
-def test_mnist5k_is_what_the_package_itself_reads() -> None:
+def test_mnist5k_equals_what_the_package_reads() -> None:
     images = load_images("mnist5k")
     pixels, labels = mnist_data()
     assert np.array_equal(images.images.reshape(5000, 784), pixels)
@@ -40,19 +40,19 @@ def test_mnist5k_has_500_grey_images_of_every_digit_and_unique_ids() -> None:
     assert images.index["mnist5k-4999"] == 4999
 
 
-def test_ink_is_bright() -> None:
+def test_foreground_is_bright() -> None:
     images = load_images("mnist5k").images
     assert np.median(images[:, 0, 0]) == 0
     assert images.max() == 255
 
 
-def test_an_unknown_source_is_refused_with_the_known_ones() -> None:
+def test_unknown_source_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"'cifar'.*mnist5k"):
         load_images("cifar")
     assert list(SOURCES) == ["mnist5k"]
 
 
-def test_the_hash_follows_the_content_alone() -> None:
+def test_hash_depends_only_on_the_content() -> None:
     assert a_set().hash == a_set(name="renamed").hash
     pixels = np.zeros((3, 7, 7, 1), dtype=np.uint8)
     pixels[1, 2, 3] = 1
@@ -66,13 +66,13 @@ def test_the_hash_follows_the_content_alone() -> None:
 
 
 @pytest.mark.parametrize("label", [2, -1])
-def test_a_label_without_a_class_is_refused_by_the_id_of_its_image(label: int) -> None:
-    with pytest.raises(UserError, match=rf"b\.png has label {label}, but there are 2 classes.*between 0 and 1"):
+def test_label_without_a_class_is_rejected_with_the_image_id(label: int) -> None:
+    with pytest.raises(UserError, match=rf"b\.png .*label {label}\b"):
         a_set(labels=np.array([0, label, 0]))
 
 
-def test_an_id_that_occurs_twice_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"'c\.png' occurs twice"):
+def test_duplicate_id_is_named() -> None:
+    with pytest.raises(UserError, match=r"'c\.png'"):
         a_set(ids=np.array(["a.png", "c.png", "c.png"]))
 
 
@@ -84,12 +84,12 @@ def test_an_id_that_occurs_twice_is_refused_by_name() -> None:
         np.zeros((3, 7, 7, 1), dtype=np.float32),
     ],
 )
-def test_other_pixels_than_grey_or_colour_bytes_are_refused(images: np.ndarray) -> None:
-    with pytest.raises(UserError, match="must be uint8 of shape"):
+def test_other_pixel_types_are_rejected(images: np.ndarray) -> None:
+    with pytest.raises(UserError, match="uint8"):
         a_set(images=images)
 
 
 @pytest.mark.parametrize("changes", [{"labels": np.zeros(2, dtype=np.int64)}, {"ids": np.array(["a", "b"])}])
-def test_a_label_or_id_for_some_images_only_is_refused(changes: dict[str, np.ndarray]) -> None:
-    with pytest.raises(UserError, match="3 images, but"):
+def test_columns_of_another_length_are_rejected(changes: dict[str, np.ndarray]) -> None:
+    with pytest.raises(UserError, match=rf"\b{next(iter(changes))}\b"):
         a_set(**changes)

@@ -1,4 +1,4 @@
-"""Omniglot in every place and form that other libraries leave it in, and lists of splits that may be wrong."""
+"""Omniglot in every layout that other libraries use, and lists of splits that may be invalid."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.decode import Unreadable
+from core.data.decode import UnreadableError
 from core.data.listing import Listing
 from core.data.readers import ReadOptions, detect, read_listing
 from core.runtime.errors import UserError
-from tests.data.pictures import ODD_NAMES, column, mutated, picture, read_or_refused, write_files, write_zip
+from tests.data.pictures import ODD_NAMES, column, mutated, picture, read_or_rejected, write_files, write_zip
 
 GREEK = [f"images_background/Greek/character0{one}/000{one}_{drawer}.png" for one in (1, 2) for drawer in ("01", "02")]
 LATIN = ["images_evaluation/Latin/character01/0100_20.png"]
@@ -30,11 +30,11 @@ def read(path: Path, splits: Path | None = None) -> Listing:
 
 
 def with_lists(folder: Path, **lists: Any) -> Path:
-    return write_files(folder, {f"{split}.json": json.dumps(told).encode() for split, told in lists.items()})
+    return write_files(folder, {f"{split}.json": json.dumps(content).encode() for split, content in lists.items()})
 
 
 @pytest.mark.parametrize("below", ["", "omniglot-py/", "omniglot/"])
-def test_unpacked_where_other_libraries_put_it(below: str, tmp_path: Path) -> None:
+def test_unpacked_where_other_libraries_place_it(below: str, tmp_path: Path) -> None:
     write_files(tmp_path, [f"{below}{name}" for name in [*LATIN, *GREEK]])
     assert detect(tmp_path) == "omniglot"
     listing = read(tmp_path)
@@ -42,10 +42,10 @@ def test_unpacked_where_other_libraries_put_it(below: str, tmp_path: Path) -> No
     assert column(listing, "class") == ["Greek/character01"] * 2 + ["Greek/character02"] * 2 + ["Latin/character01"]
     assert column(listing, "group") == ["01", "02", "01", "02", "20"]
     assert column(listing, "split") == ["train"] * 4 + ["test"]
-    assert "images_background has 2 characters and 4 images; the official one has 964 and 19,280." in listing.notes
+    assert any("images_background has 2 characters and 4 images" in note for note in listing.notes)
 
 
-def test_zips_folders_and_single_parts_are_the_same(tmp_path: Path) -> None:
+def test_zips_folders_and_single_parts(tmp_path: Path) -> None:
     write_zip(tmp_path / "images_background.zip", GREEK)
     write_files(tmp_path, ["images_background/Greek/character01/0001_01.png"])  # half unpacked: the archive counts
     write_files(tmp_path, LATIN)
@@ -56,13 +56,13 @@ def test_zips_folders_and_single_parts_are_the_same(tmp_path: Path) -> None:
     assert read(tmp_path / "x.zip").read(0) == picture(0)
 
 
-def test_what_is_not_omniglot_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_rejected(tmp_path: Path) -> None:
     for names in (["a/1.png"], ["images_background/Greek/letter01/0001_01.png"], []):
-        with pytest.raises(UserError, match=r"There is no Omniglot in .*Put images_background\.zip"):
+        with pytest.raises(UserError, match=r"Omniglot .*images_background\.zip"):
             read(write_zip(tmp_path / "x.zip", names))
 
 
-def test_alphabets_of_any_name_come_through_to_the_letter(tmp_path: Path) -> None:
+def test_odd_alphabet_names_are_kept_exactly(tmp_path: Path) -> None:
     names = sorted(f"images_background/{name}/character01/0001_01.png" for name in ODD_NAMES)
     for path in (write_zip(tmp_path / "x.zip", names), write_files(tmp_path, names)):
         assert sorted(column(read(path), "class")) == sorted(f"{name}/character01" for name in ODD_NAMES)
@@ -76,28 +76,29 @@ def test_lists_beside_the_data_are_found(place: str, tmp_path: Path) -> None:
     assert column(read(data, tmp_path / place), "split") == ["train", "train", "val", "val", "test"]
 
 
-def test_absent_and_unlisted_characters_are_told(tmp_path: Path) -> None:
+def test_missing_and_unlisted_characters_are_reported(tmp_path: Path) -> None:
     data = write_files(tmp_path / "data", [*GREEK, *LATIN])
     lists = with_lists(tmp_path / "mine", train={"background": {"Greek": ["character01"], "Elvish": ["character09"]}})
     listing = read(data, lists)
     assert column(listing, "class") == ["Greek/character01"] * 2
-    assert listing.notes[-2:] == (
-        f"2 classes are in none of the lists in {lists} and left out: 'Greek/character02', 'Latin/character01'.",
-        f"There are no images of 1 class of the lists in {lists}: 'Elvish/character09'.",
-    )
-    with pytest.raises(UserError, match="None of the characters is in the lists"):
+    unlisted, missing = listing.notes[-2:]
+    assert f"{lists}" in unlisted
+    assert "'Greek/character02', 'Latin/character01'" in unlisted
+    assert f"{lists}" in missing
+    assert "'Elvish/character09'" in missing
+    with pytest.raises(UserError, match=str(tmp_path / "none")):
         read(data, with_lists(tmp_path / "none", train={"background": {"Elvish": ["character09"]}}))
 
 
-def test_a_character_in_two_lists_is_refused(tmp_path: Path) -> None:
+def test_character_in_two_lists_is_rejected(tmp_path: Path) -> None:
     data = write_files(tmp_path / "data", GREEK)
     lists = with_lists(tmp_path / "mine", train=LISTS["train"], test=LISTS["train"])
-    with pytest.raises(UserError, match="'Greek/character01' is in the lists of train and of test"):
+    with pytest.raises(UserError, match=r"'Greek/character01' .*train .*test"):
         read(data, lists)
 
 
 @pytest.mark.parametrize(
-    "told",
+    "content",
     [
         ["Greek/character01"],
         "Greek",
@@ -110,25 +111,25 @@ def test_a_character_in_two_lists_is_refused(tmp_path: Path) -> None:
         {"Greek": ["character01"]},
     ],
 )
-def test_lists_of_another_form_are_refused_with_an_example(told: Any, tmp_path: Path) -> None:
+def test_lists_in_another_format_are_rejected_with_an_example(content: Any, tmp_path: Path) -> None:
     data = write_files(tmp_path / "data", GREEK)
-    with pytest.raises(UserError, match=r"the list of val does not name characters.*It must look like \{"):
-        read(data, with_lists(tmp_path / "mine", val=told))
+    with pytest.raises(UserError, match=r"the list of val .*\{\"background\": "):
+        read(data, with_lists(tmp_path / "mine", val=content))
 
 
-def test_lists_that_are_no_json_or_no_lists(tmp_path: Path) -> None:
+def test_lists_that_cannot_be_parsed_are_rejected(tmp_path: Path) -> None:
     data = write_files(tmp_path / "data", GREEK)
-    with pytest.raises(UserError, match=r"train\.json is not valid JSON"):
+    with pytest.raises(UserError, match=r"train\.json .*JSON"):
         read(data, write_files(tmp_path / "mine", {"train.json": b'{"background": '}))
-    with pytest.raises(UserError, match=r"no lists of splits in .*It must hold train\.json"):
+    with pytest.raises(UserError, match=r"absent.*train\.json"):
         read(data, tmp_path / "absent")
-    with pytest.raises(UserError, match="the list of test does not name characters"):
+    with pytest.raises(UserError, match="the list of test"):
         read(data, write_files(tmp_path / "text", {"test.txt": b"Greek/character01\n"}))
-    with pytest.raises(UserError, match=r"test\.txt cannot be read: .*Save it as UTF-8"):
+    with pytest.raises(UserError, match=r"test\.txt .*UTF-8"):
         read(data, write_files(tmp_path / "text", {"test.txt": b"\xff"}))
 
 
-def test_lists_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_without_permission_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_files(tmp_path / "data", GREEK)
     lists, allowed = with_lists(tmp_path / "mine", **LISTS), Path.is_file
 
@@ -138,30 +139,28 @@ def test_lists_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytes
         return allowed(path)
 
     monkeypatch.setattr(Path, "is_file", is_file)
-    with pytest.raises(UserError, match="mine cannot be read: Permission denied"):
+    with pytest.raises(UserError, match=r"mine .*Permission denied"):
         read(data, lists)
 
 
-def test_an_image_that_goes_missing_is_unreadable(tmp_path: Path) -> None:
+def test_deleted_image_is_unreadable(tmp_path: Path) -> None:
     listing = read(write_files(tmp_path, GREEK))
     (tmp_path / GREEK[1]).unlink()
-    with pytest.raises(Unreadable, match="No such file"):
+    with pytest.raises(UnreadableError, match="No such file"):
         listing.read(1)
 
 
 @given(st.data())
-def test_any_change_of_a_list_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_mutated_list_is_read_or_rejected(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = write_files(tmp_path_factory.getbasetemp() / "omniglot", [*GREEK, *LATIN])
     raw = mutated(data, json.dumps(LISTS["train"]).encode())
     lists = with_lists(folder / "lists", **LISTS)
-    listing = read_or_refused(folder, "omniglot", ReadOptions(splits=write_files(lists, {"train.json": raw})))
+    listing = read_or_rejected(folder, "omniglot", ReadOptions(splits=write_files(lists, {"train.json": raw})))
     assert listing is None or len(listing) <= len([*GREEK, *LATIN])
 
 
 @given(st.data())
-def test_any_change_of_an_archive_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_mutated_archive_is_read_or_rejected(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = write_zip(tmp_path_factory.getbasetemp() / "images_background.zip", GREEK)
     path.write_bytes(mutated(data, path.read_bytes()))
-    read_or_refused(path, "omniglot")
+    read_or_rejected(path, "omniglot")

@@ -1,4 +1,4 @@
-"""Which format somebody's files are of, and that one bad picture among good ones is found in every format."""
+"""Formats are detected, and one unreadable image among good ones is found in every format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.data.test_reader_huggingface import saved
 from tests.data.test_reader_omniglot import GREEK, LATIN
 
 
-def test_formats_are_recognised(tmp_path: Path) -> None:
+def test_formats_are_detected(tmp_path: Path) -> None:
     assert detect(write_zip(tmp_path / "a.ZIP", ["cats/1.PNG", "dogs/1.Jpeg"])) == "folder"
     assert detect(write_zip(tmp_path / "b.zip", {"m.CSV": b"path,label\na.png,x\n", "a.png": b""})) == "manifest"
     assert detect(write_files(tmp_path / "c", {"M.Csv": b"PATH;Label\na.png;x\n", "a.png": b""})) == "manifest"
@@ -30,33 +30,33 @@ def test_formats_are_recognised(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "expected"),
     [
-        ([], r"There is no file in it\. Looked for a folder of pictures"),
-        (["notes.txt"], r"It holds 'notes\.txt'\. Looked for"),
-        ([".hidden.png", "__MACOSX/a/1.png"], "There is no file in it"),
-        (["cats.zip"], r"Give the archive itself: .*cats\.zip\."),
-        (["cats.zip", "dogs.ZIP"], r"Give one of the archives itself: 'cats\.zip', 'dogs\.ZIP'\."),
-        (["cats.tar.gz", "b.RAR"], r"Unpack 'b\.RAR', 'cats\.tar\.gz', or pack it as zip"),
-        ([f"{n}.txt" for n in range(9)], r"It holds '0\.txt', '1\.txt', '2\.txt' and 6 more"),
-        (["x" * 250], r"It holds 'x{77}\.\.\.'"),
+        ([], "no files"),
+        (["notes.txt"], r"'notes\.txt'"),
+        ([".hidden.png", "__MACOSX/a/1.png"], "no files"),
+        (["cats.zip"], r"mine/cats\.zip"),
+        (["cats.zip", "dogs.ZIP"], r"one of .*'cats\.zip', 'dogs\.ZIP'"),
+        (["cats.tar.gz", "b.RAR"], r"Unpack 'b\.RAR', 'cats\.tar\.gz'"),
+        ([f"{n}.txt" for n in range(9)], r"'0\.txt', '1\.txt', '2\.txt' and 6 more"),
+        (["x" * 250], r"'x{77}\.\.\.'"),
     ],
 )
-def test_odd_folders_are_told_what_is_in_them_and_what_to_do(files: list[str], said: str, tmp_path: Path) -> None:
+def test_unknown_format_error_lists_contents_and_advice(files: list[str], expected: str, tmp_path: Path) -> None:
     write_files(tmp_path / "mine", files).mkdir(exist_ok=True)
-    with pytest.raises(UserError, match=rf"mine is in no known format\. .*{said}"):
+    with pytest.raises(UserError, match=rf"{tmp_path / 'mine'} .*format.*{expected}"):
         detect(tmp_path / "mine")
 
 
-def test_a_name_that_is_no_text_is_shown_as_far_as_it_can_be(tmp_path: Path) -> None:
+def test_undecodable_name_is_escaped(tmp_path: Path) -> None:
     (tmp_path / b"\xff.txt".decode("utf-8", "surrogateescape")).touch()
-    with pytest.raises(UserError, match=r"It holds '\\udcff\.txt'") as refused:
+    with pytest.raises(UserError, match=r"'\\udcff\.txt'") as error:
         detect(tmp_path)
-    str(refused.value).encode()
+    str(error.value).encode()
 
 
 @pytest.mark.parametrize("format", ["auto", *READERS])
-def test_what_is_no_file_is_refused_in_every_format(format: str, tmp_path: Path) -> None:
+def test_missing_and_special_files_are_rejected_in_every_format(format: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for name in ("absent", "loop", "pipe", "x" * 300, "a\0b"):
@@ -71,13 +71,13 @@ def test_what_is_no_file_is_refused_in_every_format(format: str, tmp_path: Path)
         read_listing(tmp_path / "nothing", format)
 
 
-def test_a_format_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"Known: auto, {', '.join(READERS)}"):
+def test_unknown_format_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"'idx'.*auto, {', '.join(READERS)}"):
         read_listing(tmp_path, "idx", ReadOptions())
 
 
 def test_mini_imagenet_is_not_downloaded(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="ImageNet's terms"):
+    with pytest.raises(UserError, match=r"image-net\.org"):
         download("mini-imagenet", tmp_path)
 
 
@@ -131,11 +131,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("huggingface", a_huggingface, "00003", 3),
     ],
 )
-def test_one_bad_picture_among_good_ones_is_listed_counted_and_left_out_on_request(
+def test_unreadable_image_is_listed_and_skipped_on_request(
     format: str, make: Callable[[Path], Path], bad: str, left: int, tmp_path: Path
 ) -> None:
     listing = read_listing(make(tmp_path / "data"), format)
-    with pytest.raises(UserError, match=f"1 of {left + 1} images cannot be read: {bad}: .*--skip-unreadable"):
+    with pytest.raises(UserError, match=f"1 of {left + 1} .*{bad}: .*--skip-unreadable"):
         store_images(listing)
     (listed,) = images_home().glob("*/unreadable.csv")
     assert listed.read_text().splitlines()[1].startswith(f"{bad},")
@@ -144,16 +144,16 @@ def test_one_bad_picture_among_good_ones_is_listed_counted_and_left_out_on_reque
     assert open_stored(stored).ids.tolist() == [one for one in column(listing, "id") if one != bad]
 
 
-def test_formats_of_arrays_have_no_bad_pictures(tmp_path: Path) -> None:
-    """What holds pixels is whole, or refused when it is listed."""
+def test_array_formats_have_no_unreadable_images(tmp_path: Path) -> None:
+    """Formats that store pixels are checked when they are listed."""
     content = {"image_data": np.ones((2, 84, 84, 3), np.uint8), "class_dict": {"n1": [0], "n2": [1]}}
     listing = read_listing(write_files(tmp_path, {"mini-imagenet-cache-train.pkl": pickle.dumps(content)}))
     assert store_images(listing).unreadable == 0
 
 
-def test_a_folder_of_several_data_sets_is_taken_for_none_of_them(tmp_path: Path) -> None:
+def test_folder_with_several_data_sets_is_rejected(tmp_path: Path) -> None:
     write_files(tmp_path, ["omniglot/images_background/Greek/character01/0001_01.png"])
     write_files(tmp_path, {"mini/train.csv": b"filename,label\na.jpg,n1\n", "mini/images/a.jpg": picture(kind="JPEG")})
     write_files(tmp_path, {"state.json": b"{}", "dataset_info.json": b"{}"})
-    with pytest.raises(UserError, match="holds several data sets: huggingface, omniglot"):
+    with pytest.raises(UserError, match="huggingface, omniglot"):
         detect(tmp_path)

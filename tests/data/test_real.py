@@ -1,4 +1,4 @@
-"""The readers on the real data sets, wherever they are kept (see tests/needs.py)."""
+"""The readers on the real data sets; tests/needs.py says where these are."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_omniglot() -> None:
 def test_a_single_part_of_omniglot(part: str, characters: int) -> None:
     listing = read_listing(real("omniglot") / f"{part}.zip")
     assert listing.table["class"].nunique() <= characters
-    assert any("is not there" in note for note in listing.notes)
+    assert any("is missing" in note for note in listing.notes)
 
 
 def test_mnist() -> None:

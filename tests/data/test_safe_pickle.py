@@ -1,4 +1,4 @@
-"""Plain data comes out of pickles of every age; whatever else they ask for is named, and never done."""
+"""Plain data is read from pickles of every protocol; everything else is named and never executed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def assert_equal(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("protocol", BOTH_KINDS)
-def test_plain_data_of_every_protocol_comes_out_equal(protocol: int, tmp_path: Path) -> None:
+def test_plain_data_of_every_protocol_is_equal(protocol: int, tmp_path: Path) -> None:
     path = tmp_path / "train"
     path.write_bytes(pickle.dumps(cifar_like(), protocol))
     assert_equal(cifar_like(), read_plain(path))
@@ -86,7 +86,7 @@ def python_2(pixels: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("rows", [2, 30])
-def test_pickles_of_python_2_are_read(rows: int) -> None:
+def test_python_2_pickles_are_read(rows: int) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (rows, 3072), dtype=np.uint8)
     raw = python_2(pixels)
     assert np.array_equal(pickle.loads(raw, encoding="latin1")["data"], pixels)
@@ -95,7 +95,7 @@ def test_pickles_of_python_2_are_read(rows: int) -> None:
     assert found["filenames"] == ["a.png"]
 
 
-def test_large_arrays_stay_in_the_file(tmp_path: Path) -> None:
+def test_large_arrays_are_views_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "big.pkl"
     path.write_bytes(pickle.dumps({"image_data": np.ones((100, 84, 84, 3), dtype=np.uint8)}, 4))
     array = read_plain(path)["image_data"]
@@ -119,10 +119,10 @@ class Made:
 
 @pytest.mark.parametrize("protocol", BOTH_KINDS)
 @pytest.mark.parametrize("function", [os.system, eval, exec, open, __import__, getattr])
-def test_calls_are_refused_by_name_and_nothing_runs(function: Any, protocol: int, tmp_path: Path) -> None:
+def test_calls_are_rejected_by_name_and_not_executed(function: Any, protocol: int, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     raw = pickle.dumps(["fine", Call(function, (f"touch {trace}",))], protocol)
-    with pytest.raises(UserError, match=rf"bad\.pkl holds a call of '.*{function.__name__}'.*Nothing in it was run"):
+    with pytest.raises(UserError, match=rf"bad\.pkl .*'.*{function.__name__}'"):
         parse_plain(raw, "bad.pkl")
     assert not trace.exists()
 
@@ -150,12 +150,12 @@ def test_calls_are_refused_by_name_and_nothing_runs(function: Any, protocol: int
         {2.5: 3},
     ],
 )
-def test_anything_but_plain_data_is_refused(value: Any, protocol: int) -> None:
-    with pytest.raises(UserError, match="which is no plain data"):
+def test_other_data_is_rejected(value: Any, protocol: int) -> None:
+    with pytest.raises(UserError, match=r"x\.pkl .*plain data"):
         parse_plain(pickle.dumps(value, protocol), "x.pkl")
 
 
-def test_the_arguments_of_allowed_names_are_no_way_around() -> None:
+def test_allowed_names_with_other_arguments_are_rejected() -> None:
     evil = [
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncposix\nsystem\nK\x00\x85U\x01b\x87R.",
         b"\x80\x02c_codecs\nencode\nX\x02\x00\x00\x00idU\x03hex\x86R.",
@@ -175,29 +175,29 @@ def test_the_arguments_of_allowed_names_are_no_way_around() -> None:
 
 
 @pytest.mark.parametrize("shape", [(10**9,), (3, 10**9, 10**9), (4,), (-1,), (2,) * 30])
-def test_an_array_is_never_larger_than_its_bytes(shape: tuple[int, ...]) -> None:
+def test_array_larger_than_its_bytes_is_rejected(shape: tuple[int, ...]) -> None:
     call = np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), (1, shape, np.dtype("u1"), False, b"abc")
     with pytest.raises(UserError):
         parse_plain(pickle.dumps(Call(*call)), "x.pkl")
 
 
-def test_no_dimension_is_longer_than_the_file() -> None:
+def test_dimension_larger_than_the_file_is_rejected() -> None:
     call = np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), (1, (0, 10**12), np.dtype("u1"), False, b"")
-    with pytest.raises(UserError, match="impossible"):
+    with pytest.raises(UserError, match="dimension"):
         parse_plain(pickle.dumps(Call(*call)), "x.pkl")
 
 
 @pytest.mark.parametrize(
     "opcode", [b"B\xff\xff\xff\x7f", b"\x8e" + b"\xff" * 7 + b"\x0f", b"T\xff\xff\xff\x7f", b"\x8d" + b"\xff" * 8]
 )
-def test_a_length_beyond_the_end_takes_no_memory(opcode: bytes) -> None:
+def test_length_beyond_the_end_takes_no_memory(opcode: bytes) -> None:
     with pytest.raises(UserError):
         parse_plain(b"\x80\x04" + opcode + b"abc.", "x.pkl")
 
 
-def test_lists_that_multiply_themselves_end_at_once() -> None:
+def test_exponentially_shared_lists_are_fast() -> None:
     lists: list[Any] = []
-    for _ in range(safe_pickle.MOST_DEPTH - 2):
+    for _ in range(safe_pickle.MAX_DEPTH - 2):
         lists = [lists, lists]
     started = time.monotonic()
     parse_plain(pickle.dumps(lists), "x.pkl")
@@ -206,38 +206,38 @@ def test_lists_that_multiply_themselves_end_at_once() -> None:
         parse_plain(pickle.dumps([[[[lists]]]]), "x.pkl")
 
 
-def test_a_list_in_itself_is_refused() -> None:
+def test_list_that_contains_itself_is_rejected() -> None:
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(UserError, match="contains itself"):
         parse_plain(pickle.dumps(endless), "x.pkl")
 
 
-def test_encoding_one_text_again_and_again_is_refused() -> None:
+def test_repeated_encoding_of_one_text_is_rejected() -> None:
     head = b"\x80\x02c_codecs\nencode\nq\x00X\xe8\x03\x00\x00" + b"a" * 1000 + b"q\x01X\x06\x00\x00\x00latin1q\x02"
     with pytest.raises(UserError, match="more bytes than the file has"):
         parse_plain(head + b"h\x00h\x01h\x02\x86R" * 1000 + b".", "x.pkl")
 
 
-def test_too_many_values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe_pickle, "MOST_OPERATIONS", 50)
+def test_too_many_values_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safe_pickle, "MAX_OPERATIONS", 50)
     with pytest.raises(UserError, match="more than 50 values"):
         parse_plain(b"]" * 100, "x.pkl")
 
 
-def test_a_missing_an_empty_and_a_foreign_file_are_refused(tmp_path: Path) -> None:
+def test_missing_empty_and_other_files_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         read_plain(tmp_path / "absent")
     (tmp_path / "empty").touch()
-    with pytest.raises(UserError, match="empty is empty"):
+    with pytest.raises(UserError, match="empty"):
         read_plain(tmp_path / "empty")
     (tmp_path / "text").write_text("path,label\n")
-    with pytest.raises(UserError, match="not a pickle file"):
+    with pytest.raises(UserError, match="pickle file"):
         read_plain(tmp_path / "text")
 
 
 @given(st.binary(max_size=200))
-def test_random_bytes_are_refused_or_read(raw: bytes) -> None:
+def test_random_bytes_are_rejected_or_read(raw: bytes) -> None:
     with contextlib.suppress(UserError):
         parse_plain(raw, "x.pkl")
 
@@ -246,13 +246,13 @@ OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
 
 
 @given(st.lists(st.one_of(st.sampled_from(OPCODES), st.binary(min_size=1, max_size=3)), max_size=60))
-def test_random_programs_are_refused_or_read(parts: list[bytes]) -> None:
+def test_random_programs_are_rejected_or_read(parts: list[bytes]) -> None:
     with contextlib.suppress(UserError):
         parse_plain(b"".join(parts) + b".", "x.pkl")
 
 
 @given(st.sampled_from(list(PROTOCOLS)), st.data())
-def test_mutated_pickles_are_refused_or_read(protocol: int, data: st.DataObject) -> None:
+def test_mutated_pickles_are_rejected_or_read(protocol: int, data: st.DataObject) -> None:
     small = {
         "data": np.arange(12, dtype=np.uint8).reshape(3, 4),
         "labels": [1, 2, 3],
@@ -279,7 +279,7 @@ plain = st.recursive(
 
 
 @given(plain, st.sampled_from(list(PROTOCOLS)))
-def test_whatever_is_plain_comes_out_equal(value: Any, protocol: int) -> None:
+def test_any_plain_data_is_equal(value: Any, protocol: int) -> None:
     stream = io.BytesIO()
     pickle.dump(value, stream, protocol)
     assert parse_plain(stream.getvalue(), "x.pkl") == value

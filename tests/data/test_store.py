@@ -1,4 +1,4 @@
-"""Pictures are decoded once, whatever interrupts it, and what is opened is a memory map of the same content."""
+"""Images are decoded once, despite interruptions, and opened as a memory map of the same content."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,8 +20,8 @@ import pytest
 from PIL import Image
 
 from core.data import ImageSet, load_images, store
-from core.data.decode import Raw, Unreadable
-from core.data.listing import Listing, TargetFormat, table_of, with_rotations
+from core.data.decode import Raw, UnreadableError
+from core.data.listing import Listing, TargetFormat, make_table, with_rotations
 from core.data.store import (
     damaged_image_sets,
     find,
@@ -38,9 +39,9 @@ from core.runtime.progress import Progress
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
-    monkeypatch.setattr(store, "_BLOCK", 4)
-    monkeypatch.setattr(store, "_PIECE", 2)
-    monkeypatch.setattr(store, "_NOTED_EVERY", 0.0)
+    monkeypatch.setattr(store, "_BLOCK_IMAGES", 4)
+    monkeypatch.setattr(store, "_JOB_IMAGES", 2)
+    monkeypatch.setattr(store, "_SAVE_SECONDS", 0.0)
     return tmp_path / "home"
 
 
@@ -51,19 +52,19 @@ def picture(value: int, size: tuple[int, int] = (6, 5), mode: str = "L") -> byte
 
 
 def a_listing(pictures: list[Raw | None], **changes: object) -> Listing:
-    """Ten classes of one or more pictures; None is one that cannot be read."""
+    """Return a listing of three classes; None stands for an unreadable image."""
 
     def read(position: int) -> Raw:
         found = pictures[position]
         if found is None:
-            raise Unreadable("eaten by the dog")
+            raise UnreadableError("eaten by the dog")
         return found
 
     n = len(pictures)
     ids = [f"{position:03d}.png" for position in range(n)]
     fields = {
         "name": "mine",
-        "table": table_of(ids, [f"c{position % 3}" for position in range(n)]),
+        "table": make_table(ids, [f"c{position % 3}" for position in range(n)]),
         "read": read,
         "stamp": "v1",
     }
@@ -74,7 +75,7 @@ def ten() -> list[Raw | None]:
     return [picture(10 * value) for value in range(10)]
 
 
-def test_what_is_opened_is_what_was_stored_and_its_hash_is_that_of_the_same_set_in_memory() -> None:
+def test_opened_set_equals_the_stored_one() -> None:
     opened = open_stored(store_images(a_listing(ten())))
     assert isinstance(opened.images, np.memmap)
     assert opened.images.shape == (10, 5, 6, 1)
@@ -116,53 +117,51 @@ def test_the_same_files_are_decoded_once() -> None:
     assert len(stored_image_sets()) == 1
 
 
-def test_names_find_the_newest_and_hashes_the_very_content() -> None:
+def test_names_find_the_newest_set_and_hashes_the_content() -> None:
     old = store_images(a_listing(ten()))
     new = store_images(a_listing([picture(7)] * 10, stamp="v2"))
     assert load_images("mine").hash == new.hash
     assert load_images("mine", old.hash).hash == old.hash
     assert load_images(str(old.folder)).hash == old.hash
     assert find(old.folder.name) == old
-    store_images(a_listing(ten()))  # asked for again, it is the newest
+    store_images(a_listing(ten()))  # an import of the same images makes it the newest
     assert load_images("mine").hash == old.hash
 
 
-def test_what_is_not_here_is_said_with_what_there_is() -> None:
+def test_missing_set_is_rejected_with_the_existing_ones() -> None:
     store_images(a_listing(ten()))
-    with pytest.raises(UserError, match=r"no image set 'other'.*mnist5k, mine"):
+    with pytest.raises(UserError, match=r"'other'.*mnist5k, mine"):
         load_images("other")
-    with pytest.raises(UserError, match=r"'mine' that these tasks were made of are not on this machine"):
+    with pytest.raises(UserError, match=rf"'mine' .*{'f' * 12}"):
         load_images("mine", "f" * 64)
-    with pytest.raises(UserError, match="not those that these tasks were made of"):
+    with pytest.raises(UserError, match="'mnist5k'"):
         load_images("mnist5k", "f" * 64)
 
 
-def test_what_cannot_be_read_is_counted_listed_and_left_out_on_request() -> None:
+def test_unreadable_images_are_listed_and_skipped_on_request() -> None:
     pictures = ten()
     pictures[2] = pictures[9] = None
     pictures[5] = b"no picture"
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         store_images(a_listing(pictures))
-    assert "3 of 10 images cannot be read: 002.png: eaten by the dog; 005.png: not a picture" in refused.value.what
-    assert "--skip-unreadable" in refused.value.fix
+    assert re.search(r"3 of 10 .*002\.png: eaten by the dog; 005\.png: ", error.value.what)
+    assert "--skip-unreadable" in error.value.fix
     (listed,) = images_home().glob("*/unreadable.csv")
-    assert listed.read_text().splitlines()[1:] == [
-        "002.png,eaten by the dog",
-        '005.png,"not a picture, whatever its name says"',
-        "009.png,eaten by the dog",
-    ]
+    first, second, third = listed.read_text().splitlines()[1:]
+    assert (first, third) == ("002.png,eaten by the dog", "009.png,eaten by the dog")
+    assert second.startswith("005.png,")
     stored = store_images(a_listing(pictures), skip_unreadable=True)
     opened = open_stored(stored)
     assert stored.unreadable == 3
     assert [str(i) for i in opened.ids] == [f"00{n}.png" for n in (0, 1, 3, 4, 6, 7, 8)]
     assert [int(image[0, 0, 0]) for image in opened.images] == [0, 10, 30, 40, 60, 70, 80]
-    with pytest.raises(UserError, match="3 of 10 images"):  # and one who did not ask for it is still told
+    with pytest.raises(UserError, match="3 of 10 images"):  # without the option it is still an error
         store_images(a_listing(pictures))
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_what_was_mended_without_a_trace_is_read(skip: bool) -> None:
-    """As after a change of permissions, which leaves names, sizes and times of modification as they were."""
+def test_images_that_became_readable_are_read(skip: bool) -> None:
+    """For example after a change of permissions, which leaves names, sizes and modification times unchanged."""
     pictures = ten()
     pictures[2] = pictures[5] = pictures[9] = None
     if skip:
@@ -180,14 +179,14 @@ def test_what_was_mended_without_a_trace_is_read(skip: bool) -> None:
     assert load_images("mine").hash == opened.hash
 
 
-def test_a_class_of_which_nothing_can_be_read_is_refused_by_name() -> None:
+def test_class_without_readable_images_is_named() -> None:
     pictures = ten()
     pictures[1] = pictures[4] = pictures[7] = None
-    with pytest.raises(UserError, match="no image of class 'c1' can be read"):
+    with pytest.raises(UserError, match="class 'c1'"):
         store_images(a_listing(pictures), skip_unreadable=True)
 
 
-def test_an_interrupted_import_goes_on_where_it_was() -> None:
+def test_interrupted_import_resumes() -> None:
     class Stop(Progress):
         def advance(self, units: int = 1, note: str = "") -> None:
             super().advance(units, note)
@@ -209,11 +208,11 @@ def test_an_interrupted_import_goes_on_where_it_was() -> None:
     assert stored_image_sets() == []
     seen.clear()
     opened = open_stored(store_images(a_listing(pictures, read=read), form=form, skip_unreadable=True))
-    assert sorted(seen) == [1, 8, 9]  # what could not be read is tried again
+    assert sorted(seen) == [1, 8, 9]  # unreadable images are tried again
     assert [int(image[0, 0, 0]) for image in opened.images] == [0, *range(20, 100, 10)]
 
 
-def test_a_full_disk_is_said_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     before = store_images(a_listing(ten()))
     real = store.write_json
 
@@ -225,17 +224,17 @@ def test_a_full_disk_is_said_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch
     other = a_listing([picture(3)] * 10, stamp="v2")
     with monkeypatch.context() as patch:
         patch.setattr(store, "write_json", full)
-        with pytest.raises(UserError, match="The disk is full"):
+        with pytest.raises(UserError, match="disk is full"):
             store_images(other)
     assert [one.folder for one in stored_image_sets()] == [before.folder]
     assert load_images("mine").hash == before.hash
     assert open_stored(store_images(other)).images.max() == 3
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"need 0\.0 GB .* 0\.0 GB are free.*TASKLENS_HOME"):
+    with pytest.raises(UserError, match=HOME_VARIABLE):
         store_images(a_listing([picture(4)] * 10, stamp="v3"))
 
 
-def test_two_at_once_do_not_write_into_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_imports_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     inside, go = threading.Event(), threading.Event()
 
     def read(position: int) -> Raw:
@@ -249,7 +248,7 @@ def test_two_at_once_do_not_write_into_each_other(monkeypatch: pytest.MonkeyPatc
     thread.start()
     inside.wait(10)
     try:
-        with pytest.raises(UserError, match="being read by another process"):
+        with pytest.raises(UserError, match="Another process"):
             store_images(slow, form=form)
     finally:
         go.set()
@@ -257,20 +256,20 @@ def test_two_at_once_do_not_write_into_each_other(monkeypatch: pytest.MonkeyPatc
     assert len(stored_image_sets()) == 1
 
 
-def test_sizes_that_differ_need_a_size() -> None:
+def test_different_sizes_require_a_size() -> None:
     mixed = [picture(1), picture(2, (9, 9)), picture(3)]
     with pytest.raises(UserError, match=r"000\.png has 6 x 5, 001\.png has 9 x 9.*--size"):
         store_images(a_listing(mixed))
     assert store_images(a_listing(mixed), form=TargetFormat((4, 4))).shape == (4, 4, 1)
 
 
-def test_one_picture_in_colour_makes_the_set_colour() -> None:
+def test_one_colour_image_makes_the_set_colour() -> None:
     assert resolve_format(a_listing([picture(1), picture(2, mode="RGB")]), TargetFormat()).channels == 3
     assert resolve_format(a_listing([picture(1), picture(2)]), TargetFormat()).channels == 1
     assert resolve_format(a_listing([picture(1), picture(2)]), TargetFormat(channels=3)).channels == 3
 
 
-def test_turned_classes_are_classes_of_their_own() -> None:
+def test_rotated_classes_are_separate_classes() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
     square = np.ascontiguousarray(image[:, :3])
     listing = with_rotations(a_listing([square, square.T.copy(), square], table=_split_table()))
@@ -283,54 +282,54 @@ def test_turned_classes_are_classes_of_their_own() -> None:
     assert opened.splits[at] == "train"
 
 
-def test_classes_that_are_turned_already_are_not_turned_again() -> None:
-    with pytest.raises(UserError, match="there is a class 'c0 @180' already"):
+def test_rotated_classes_are_not_rotated_again() -> None:
+    with pytest.raises(UserError, match="'c0 @180'"):
         with_rotations(with_rotations(a_listing(ten())))
 
 
-def test_images_and_classes_without_a_name_are_refused() -> None:
-    for table, what in ((table_of(["", "b"], ["x", "y"]), "id"), (table_of(["a", "b"], ["x", ""]), "class")):
-        with pytest.raises(UserError, match=f"the {what} of an image is empty"):
+def test_empty_ids_and_class_names_are_rejected() -> None:
+    for table, what in ((make_table(["", "b"], ["x", "y"]), "id"), (make_table(["a", "b"], ["x", ""]), "class")):
+        with pytest.raises(UserError, match=f"the {what} of an image"):
             a_listing([picture(1)] * 2, table=table)
 
 
 def _split_table() -> object:
-    return table_of(["000.png", "001.png", "002.png"], ["c0", "c1", "c0"], ["train", "test", "train"])
+    return make_table(["000.png", "001.png", "002.png"], ["c0", "c1", "c0"], ["train", "test", "train"])
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a b", ".hidden", "x" * 65])
-def test_names_that_could_not_be_a_folder_are_refused(name: str) -> None:
+def test_invalid_set_names_are_rejected(name: str) -> None:
     if name:
-        with pytest.raises(UserError, match="no name for an image set"):
+        with pytest.raises(UserError, match=re.escape(repr(name))):
             store_images(a_listing(ten()), name=name)
     else:
         assert store_images(a_listing(ten(), name="my data/of <b>today</b>")).name == "my-data-of-b-today-b"
 
 
-def test_a_damaged_image_set_is_said_to_be_and_hides_no_other() -> None:
+def test_damaged_set_is_reported_and_hides_no_other() -> None:
     stored, other = store_images(a_listing(ten())), store_images(a_listing([picture(7)] * 10, stamp="v2"))
     store._open.cache_clear()
     (stored.folder / "pixels.npy").write_bytes(b"\x93NUMPY\x01\x00")
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match=str(stored.folder)):
         open_stored(stored)
     described = stored.folder / "images.json"
     described.write_text(json.dumps({"format": 1}))
     assert stored_image_sets() == [other]
     (fault,) = damaged_image_sets()
-    assert "images.json is damaged. Delete" in fault
+    assert str(described) in fault
     store._open.cache_clear()
     assert open_stored(store_images(a_listing(ten()))).images.max() == 90
     assert damaged_image_sets() == []
 
 
 def test_opening_reads_no_pixels(tmp_path: Path) -> None:
-    """400 MB of pixels, opened and drawn from in a process of its own, which stays small."""
+    """Opening 400 MB of pixels in a separate process takes little memory."""
     folder = store_images(a_listing(ten())).folder
     shape = (100_000, 64, 64, 1)
     big = tmp_path / "big"
     shutil.copytree(folder, big)
     np.lib.format.open_memmap(big / "pixels.npy", "w+", np.uint8, shape).flush()
-    table_of([f"i{n}" for n in range(shape[0])], [f"c{n % 100:02d}" for n in range(shape[0])]).drop(
+    make_table([f"i{n}" for n in range(shape[0])], [f"c{n % 100:02d}" for n in range(shape[0])]).drop(
         columns="turn"
     ).to_parquet(big / "images.parquet")
     text = f"""
@@ -346,11 +345,11 @@ print((psutil.Process().memory_info().rss - before) / 1e6)
     assert float(done.stdout) < 150
 
 
-def test_what_was_begun_and_left_for_a_month_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_abandoned_import_is_deleted_after_a_month(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = ten()
     pictures[2] = None
     for stamp in ("old", "new"):
-        with pytest.raises(UserError, match="cannot be read"):
+        with pytest.raises(UserError, match=r"1 of 10 .*002\.png"):
             store_images(a_listing(pictures, stamp=stamp))
     old, new = sorted(images_home().glob(".*"), key=lambda folder: folder.stat().st_mtime_ns)
     month_ago = time.time() - 31 * 24 * 3600

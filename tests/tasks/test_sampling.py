@@ -1,4 +1,4 @@
-"""Drawn tasks: every combination once, nothing twice, and one random stream a purpose."""
+"""Drawn tasks: every combination once, no duplicates, and one random stream per purpose."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.problems import tiny_images, tiny_tasks
 SMALL = TaskSettings(ways=3, shots=2, queries=3, count=20, heldout=6, seed=4)
 
 
-def test_by_default_each_of_the_252_combinations_of_5_digits_comes_once() -> None:
+def test_default_is_each_of_the_252_combinations_of_5_digits_once() -> None:
     rows = generate(TaskSettings(heldout=1)).train.rows
     combinations = rows.groupby("task_id")["class"].agg(frozenset)
     assert len(combinations) == 252
@@ -28,7 +28,7 @@ def test_by_default_each_of_the_252_combinations_of_5_digits_comes_once() -> Non
     assert (combinations.map(len) == 5).all()
 
 
-def test_a_task_has_the_shape_asked_for() -> None:
+def test_tasks_have_the_requested_shape() -> None:
     folder = generate(SMALL)
     for tasks, count, prefix in ((folder.train, 20, "t"), (folder.heldout, 6, "h")):
         assert len(tasks) == count
@@ -41,7 +41,7 @@ def test_a_task_has_the_shape_asked_for() -> None:
     assert (folder.train.rows["weight"] == 1).all()
 
 
-def test_no_image_occurs_twice_in_a_task_and_every_label_is_right() -> None:
+def test_no_image_occurs_twice_in_a_task_and_labels_are_correct() -> None:
     rows = generate(SMALL).train.rows
     assert not rows.duplicated(["task_id", "image_id"]).any()
     images = load_images("mnist5k")
@@ -49,7 +49,7 @@ def test_no_image_occurs_twice_in_a_task_and_every_label_is_right() -> None:
     assert rows["class"].tolist() == true
 
 
-def test_the_order_of_the_classes_is_drawn_too() -> None:
+def test_order_of_classes_is_random() -> None:
     rows = generate(replace(SMALL, count=60)).train.rows
     first = rows[rows["label"] == 0].groupby("task_id")["class"].first().astype(int)
     last = rows[rows["label"] == 2].groupby("task_id")["class"].first().astype(int)
@@ -74,7 +74,7 @@ def test_splits_divide_all_images() -> None:
     assert np.bincount(images.labels[held]).tolist() == [150] * 10
 
 
-def test_the_same_seed_draws_the_same_tasks_and_another_seed_others() -> None:
+def test_seed_determines_the_tasks() -> None:
     once, again, other = generate(SMALL), generate(SMALL), generate(replace(SMALL, seed=5))
     assert once.train.hash == again.train.hash != other.train.hash
     assert once.heldout.hash == again.heldout.hash != other.heldout.hash
@@ -93,13 +93,13 @@ def test_noise_within_tasks_changes_no_image_and_no_held_out_task() -> None:
 
 
 @pytest.mark.parametrize("noise", ["images:0.2", "lookalike:0.2"])
-def test_noise_on_images_changes_no_held_out_task_and_not_which_images_may_be_drawn(noise: str) -> None:
+def test_noise_on_images_changes_neither_held_out_tasks_nor_the_split(noise: str) -> None:
     clean, noisy = generate(SMALL), generate(replace(SMALL, noise=noise))
     assert clean.heldout.hash == noisy.heldout.hash
     assert not set(noisy.train.rows["image_id"]) & set(generate(replace(SMALL, heldout=60)).heldout.rows["image_id"])
 
 
-def test_combinations_repeat_evenly_where_more_tasks_are_asked_for_than_there_are() -> None:
+def test_combinations_repeat_evenly() -> None:
     drawn = class_sets([0, 1, 2, 3], 2, 15, np.random.default_rng(0))
     counts = pd.Series([tuple(sorted(one)) for one in drawn]).value_counts()
     assert len(drawn) == 15
@@ -107,33 +107,33 @@ def test_combinations_repeat_evenly_where_more_tasks_are_asked_for_than_there_ar
     assert set(counts) <= {2, 3}
 
 
-def test_too_many_combinations_to_list_are_refused() -> None:
-    with pytest.raises(UserError, match=r"combinations of 20 classes.*Give a number of tasks"):
+def test_too_many_combinations_are_rejected() -> None:
+    with pytest.raises(UserError, match="combinations of 20 classes"):
         class_sets(list(range(40)), 20, None, np.random.default_rng(0))
 
 
-def test_task_ids_sort_as_they_were_drawn() -> None:
+def test_task_ids_sort_in_drawing_order() -> None:
     tasks = tiny_tasks(tiny_images(), ways=2, shots=1, queries=1, count=12)
     assert tasks.task_ids == sorted(tasks.task_ids)
 
 
 def test_a_class_with_too_few_images_is_named() -> None:
     images = tiny_images(per_class=4)
-    with pytest.raises(UserError, match=r"Class '0' has 4 images to draw from, but 2 shots and 3 queries need 5"):
+    with pytest.raises(UserError, match=r"'0' has 4 images .*2 shots and 3 queries"):
         tiny_tasks(images, ways=2, shots=2, queries=3, count=1)
 
 
-def test_more_ways_than_classes_are_refused() -> None:
-    with pytest.raises(UserError, match="5-way tasks need 5 classes, but there are 4"):
+def test_more_ways_than_classes_are_rejected() -> None:
+    with pytest.raises(UserError, match=r"5-way .*\b4\b"):
         tiny_tasks(tiny_images(), ways=5, shots=1, queries=1, count=1)
 
 
 @pytest.mark.parametrize("field", [{"ways": 1}, {"shots": 0}, {"queries": 0}, {"count": 0}])
-def test_a_task_needs_two_ways_a_shot_and_a_query(field: dict[str, int]) -> None:
+def test_minimum_ways_shots_queries_and_count(field: dict[str, int]) -> None:
     images = tiny_images()
     pool = pool_of(images.labels, np.arange(len(images)))
     shape = {"ways": 2, "shots": 1, "queries": 1, "count": 1, **field}
-    with pytest.raises(UserError, match="needs 2 ways, 1 shot and 1 query"):
+    with pytest.raises(UserError, match=" ".join(f"{name} {value}" for name, value in field.items())):
         sample_tasks(images, pool, **shape, prefix="t", rng=np.random.default_rng(0))
 
 
@@ -144,21 +144,21 @@ def test_a_task_needs_two_ways_a_shot_and_a_query(field: dict[str, int]) -> None
         ({"heldout_share": 0.0}, "heldout-share: 0.0"),
         ({"heldout_share": 1.0}, "heldout-share: 1.0"),
         ({"heldout_share": float("nan")}, "heldout-share: nan"),
-        ({"heldout_share": 1e-6}, "there are 0 to draw from"),
-        ({"noise": "salt"}, "'salt' is not understood"),
-        ({"data": "cifar"}, "no image set 'cifar'"),
-        ({"ways": 6, "split": "classes", "heldout_share": 0.5}, "6-way tasks need 6 classes, but there are 5"),
-        ({"split": "classes", "heldout_share": 0.9, "noise": "images:0.5"}, "one class"),
+        ({"heldout_share": 1e-6}, r"3-way .*\b0\b"),
+        ({"noise": "salt"}, "'salt'"),
+        ({"data": "cifar"}, "'cifar'"),
+        ({"ways": 6, "split": "classes", "heldout_share": 0.5}, r"6-way .*\b5\b"),
+        ({"split": "classes", "heldout_share": 0.9, "noise": "images:0.5"}, "class"),
         ({"seed": -1}, "seed: -1"),
     ],
 )
-def test_settings_that_cannot_be_met_are_refused(field: dict[str, object], what: str) -> None:
+def test_impossible_settings_are_rejected(field: dict[str, object], what: str) -> None:
     with pytest.raises(UserError, match=what):
         generate(replace(SMALL, **field))
 
 
 @pytest.mark.parametrize("noise", ["none", "easy", "image"])
-def test_a_folder_reads_back_as_it_was_written(tmp_path: Path, noise: str) -> None:
+def test_folder_round_trips(tmp_path: Path, noise: str) -> None:
     made = generate(replace(SMALL, noise=noise))
     write_folder(made, tmp_path / "tasks")
     read = read_folder(tmp_path / "tasks")
@@ -170,38 +170,38 @@ def test_a_folder_reads_back_as_it_was_written(tmp_path: Path, noise: str) -> No
         assert read.planted.astype(str).equals(made.planted.astype(str))
 
 
-def test_a_folder_whose_held_out_tasks_use_a_training_image_is_refused(tmp_path: Path) -> None:
+def test_held_out_tasks_with_a_training_image_are_rejected(tmp_path: Path) -> None:
     made = generate(SMALL)
     write_folder(made, tmp_path)
     write_tasks(made.train, tmp_path / "heldout.parquet")
-    with pytest.raises(UserError, match=r"image 'mnist5k-\d{4}' occurs in training and in held-out tasks"):
+    with pytest.raises(UserError, match=r"image 'mnist5k-\d{4}'"):
         read_folder(tmp_path)
 
 
-def test_a_folder_of_training_and_held_out_tasks_of_other_ways_is_refused(tmp_path: Path) -> None:
+def test_different_ways_of_training_and_held_out_tasks_are_rejected(tmp_path: Path) -> None:
     write_folder(generate(SMALL), tmp_path)
     write_tasks(generate(replace(SMALL, ways=2)).heldout, tmp_path / "heldout.parquet")
-    with pytest.raises(UserError, match="training tasks are 3-way, held-out tasks 2-way"):
+    with pytest.raises(UserError, match=r"3-way.*2-way"):
         read_folder(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"settings": 3}'])
-def test_a_description_without_the_data_is_refused(tmp_path: Path, text: str) -> None:
+def test_description_without_the_image_set_is_rejected(tmp_path: Path, text: str) -> None:
     write_folder(generate(SMALL), tmp_path)
     (tmp_path / "tasks.json").write_text(text)
-    with pytest.raises(UserError, match=r"tasks\.json does not name the data"):
+    with pytest.raises(UserError, match=r"tasks\.json"):
         read_folder(tmp_path)
 
 
-def test_a_folder_without_its_description_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"tasks\.json does not exist"):
+def test_folder_without_its_description_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tasks\.json"):
         read_folder(tmp_path)
 
 
-def test_selecting_keeps_the_order_and_refuses_unknown_ids() -> None:
+def test_select_keeps_the_order_and_rejects_unknown_ids() -> None:
     tasks: TaskList = generate(SMALL).train
     assert tasks.select(["t07", "t02"]).task_ids == ["t02", "t07"]
-    with pytest.raises(UserError, match=r"no task 'x'.*'t00'"):
+    with pytest.raises(UserError, match=r"'x'.*'t00'"):
         tasks.select(["t07", "x"])
 
 
@@ -210,7 +210,7 @@ def with_columns(**columns: list[str]) -> ImageSet:
     return replace(tiny_images(), **{name: np.array(values, dtype=object) for name, values in columns.items()})
 
 
-def test_the_official_split_is_followed_and_auto_takes_it_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_official_split_is_used_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = ["train", "train", "val", "test"]
     images = with_columns(splits=[parts[position % 4] for position in range(80)])
     monkeypatch.setattr(generating, "load_images", lambda name: images)
@@ -224,19 +224,19 @@ def test_the_official_split_is_followed_and_auto_takes_it_where_there_is_one(mon
 @pytest.mark.parametrize(
     ("splits", "part", "what"),
     [
-        (None, "test", "without a split of their own"),
-        (["train"] * 80, "test", "no part 'test'.*They have: train"),
-        (["test"] * 40 + [""] * 40, "test", "no part 'train'.*They have: test"),
-        (["train"] * 80, "train", "cannot come from the part train"),
+        (None, "test", "'tiny' .*split"),
+        (["train"] * 80, "test", "'test'.*: train"),
+        (["test"] * 40 + [""] * 40, "test", "'train'.*: test"),
+        (["train"] * 80, "train", "part train"),
     ],
 )
-def test_an_official_split_that_is_not_there_is_refused(splits: list[str] | None, part: str, what: str) -> None:
+def test_missing_official_split_is_rejected(splits: list[str] | None, part: str, what: str) -> None:
     images = with_columns(splits=splits) if splits else tiny_images()
     with pytest.raises(UserError, match=what):
         split_official(images, part)
 
 
-def test_images_of_one_group_stay_on_one_side() -> None:
+def test_groups_are_not_split() -> None:
     images = with_columns(groups=[f"writer {position % 10}" for position in range(80)])
     train, held = split_images(images, 0.3, np.random.default_rng(0))
     assert np.array_equal(np.sort(np.concatenate([train, held])), np.arange(80))
@@ -244,18 +244,18 @@ def test_images_of_one_group_stay_on_one_side() -> None:
     assert not set(images.groups[train]) & set(images.groups[held])
 
 
-def test_classes_that_are_too_small_are_left_out_on_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_classes_are_skipped_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     full = tiny_images()
     keep = np.flatnonzero((full.labels != 2) | (np.arange(80) % 20 < 4))  # 4 images of the digit 2
     images = ImageSet("tiny", full.images[keep], full.labels[keep], full.class_names, full.ids[keep])
     monkeypatch.setattr(generating, "load_images", lambda name: images)
-    with pytest.raises(UserError, match=r"Class '2' has 3 images .*--skip-small-classes"):
+    with pytest.raises(UserError, match=r"'2' has 3 images .*--skip-small-classes"):
         generate(replace(SMALL, data="tiny"))
     made = generate(replace(SMALL, data="tiny", skip_small=True))
     assert set(made.train.rows["class"]) == {"0", "1", "3"}
 
 
-def test_own_lists_become_a_folder_of_tasks(tmp_path: Path) -> None:
+def test_folder_from_lists(tmp_path: Path) -> None:
     made = generate(SMALL)
     write_tasks(made.train, tmp_path / "mine.csv")
     write_tasks(made.heldout, tmp_path / "judge.json")
@@ -263,19 +263,19 @@ def test_own_lists_become_a_folder_of_tasks(tmp_path: Path) -> None:
     write_folder(own, tmp_path / "tasks")
     read = read_folder(tmp_path / "tasks")
     assert (read.train.hash, read.heldout.hash) == (made.train.hash, made.heldout.hash)
-    with pytest.raises(UserError, match="occurs in training and in held-out tasks"):
+    with pytest.raises(UserError, match=r"image 'mnist5k-\d{4}'"):
         from_lists("mnist5k", tmp_path / "mine.csv", tmp_path / "mine.csv")
 
 
-def test_tasks_over_images_that_have_become_others_are_refused(tmp_path: Path) -> None:
+def test_tasks_whose_images_changed_are_rejected(tmp_path: Path) -> None:
     made = generate(SMALL)
     made.description["data_hash"] = "f" * 64
     write_folder(made, tmp_path)
-    with pytest.raises(UserError, match="not those that these tasks were made of"):
+    with pytest.raises(UserError, match="'mnist5k'"):
         read_folder(tmp_path)
 
 
-def test_what_was_planted_in_earlier_tasks_does_not_stay(tmp_path: Path) -> None:
+def test_record_of_earlier_noise_is_deleted(tmp_path: Path) -> None:
     write_folder(generate(replace(SMALL, noise="easy")), tmp_path)
     write_folder(generate(SMALL), tmp_path)
     assert read_folder(tmp_path).planted is None

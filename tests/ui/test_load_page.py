@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.data import load_images
-from core.data.listing import Listing, TargetFormat, table_of
+from core.data.listing import Listing, TargetFormat, make_table
 from core.data.store import store_images
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.tasks.tasklist import read_tasks, write_tasks
@@ -37,7 +37,7 @@ def own(home: Path) -> str:
     """An image set of the user's: four classes of six, half of them training classes, one name that is markup."""
     classes = ["![](http://evil.example/x.png)", "b", "c", "d"]
     ids = [f"{kind}/{number}.png" for kind in "abcd" for number in range(6)]
-    table = table_of(ids, [classes[n // 6] for n in range(24)], ["train"] * 12 + ["test"] * 12)
+    table = make_table(ids, [classes[n // 6] for n in range(24)], ["train"] * 12 + ["test"] * 12)
     store_images(Listing("own", table, lambda position: picture(position * 9), "v1"), form=TargetFormat())
     return "own"
 

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from core.data.archive import Tree, open_tree
+from core.data.archive import Tree, file_stamp, open_tree
 from core.data.decode import Raw
-from core.data.listing import SPLITS, Listing, TargetFormat, table_of
-from core.data.readers.names import SPLIT_WORDS, counted, is_picture
+from core.data.listing import SPLITS, Listing, TargetFormat, make_table
+from core.data.readers.common import DOWNLOAD_AGAIN, SPLIT_WORDS, format_count, is_image
 from core.data.safe_pickle import parse_plain, read_plain
 from core.runtime.errors import UserError
 
@@ -58,17 +58,16 @@ PICKLES = re.compile(r"(?:^|/)(CIFAR_FS|FC100)_(train|val|test)\.pickle$")
 """File names that MetaOptNet and learn2learn use."""
 
 _SIZE = 32
-_FULL = 600  # images per class
+_CLASS_SIZE = 600  # images per class
 _PYTHON = "cifar-100-python"
 _TARS = (f"{_PYTHON}.tar.gz", f"{_PYTHON}.tgz", f"{_PYTHON}.tar")
 _MEMBERS = ("train", "test", "meta")
-_MOST_MEMBER = 400_000_000
-_MOST_UNPACKED = 1_000_000_000  # maximum bytes of all members; those of the official archive have 187 million
-_MOST_MEMBERS = 100
-_AGAIN = "Download it again."
-_WANTED = (
-    f"It must hold the folder {_PYTHON} (train, test, meta), {_TARS[0]}, or a folder of pictures for every class, "
-    "named as in CIFAR-100, on the disk or in a zip."
+_MAX_MEMBER = 400_000_000
+_MAX_UNPACKED = 1_000_000_000  # bytes of all members; the official archive has 187 million
+_MAX_MEMBERS = 100
+_EXPECTED = (
+    f"It must contain the folder {_PYTHON} (train, test, meta), {_TARS[0]}, or one folder of images per class, named "
+    "as in CIFAR-100, on disk or in a zip archive."
 )
 
 
@@ -77,12 +76,12 @@ class Pool:
     """A collection of CIFAR-100's images from any source, sorted by class and id.
 
     Attributes:
-        ids: ``train/apple/apple_s_000022.png``, or the path in the archive of pictures.
+        ids: ``train/apple/apple_s_000022.png``, or the path in the archive of images.
         classes: One of :data:`CLASSES` for every image.
         read: Reads the image at a position.
         stamp: Changes when the files change.
-        tree: Folder or archive of the pictures; None if they come from arrays.
-        own_splits: Split of every class, if the pictures are sorted into splits that share no class.
+        tree: Folder or archive of the image files; None if the images come from arrays.
+        own_splits: Split of every class, if the image files are sorted into splits that share no class.
     """
 
     ids: list[str]
@@ -99,13 +98,12 @@ def read_pool(path: Path) -> Pool:
     Raises:
         UserError: there are no images at ``path``, or a file is damaged.
     """
-    parts = _python_parts(path)
-    if parts is not None:
-        return _from_arrays(*parts)
-    pools = [pool for source in _picture_sources(path) if (pool := _from_pictures(open_tree(source)))]
+    if files := _read_python_files(path):
+        return _pool_of_arrays(*files)
+    pools = [pool for source in _image_sources(path) if (pool := _pool_of_files(open_tree(source)))]
     if not pools:
-        raise UserError(f"There are no images of CIFAR-100 in {path}.", _WANTED)
-    return pools[0] if len(pools) == 1 else _joined(pools)
+        raise UserError(f"There are no images of CIFAR-100 in {path}.", _EXPECTED)
+    return pools[0] if len(pools) == 1 else _join(pools)
 
 
 def listing(name: str, pool: Pool, splits: dict[str, str], notes: list[str]) -> Listing:
@@ -114,20 +112,19 @@ def listing(name: str, pool: Pool, splits: dict[str, str], notes: list[str]) -> 
     Raises:
         UserError: there are none.
     """
-    kept = [position for position, one in enumerate(pool.classes) if one in splits]
-    classes = [pool.classes[position] for position in kept]
-    if not kept:
+    positions = [position for position, class_name in enumerate(pool.classes) if class_name in splits]
+    if not positions:
         raise UserError(f"{name}: no class of the images is in the lists of splits.", "Use the published lists.")
-    sizes = Counter(classes)
-    if set(sizes.values()) != {_FULL}:
-        spread = f"{min(sizes.values()):,}" if len(set(sizes.values())) == 1 else _range(sizes)
-        notes = [
-            *notes,
-            f"{counted(len(sizes), 'class', 'classes')} with {spread} images each; the full data set has {_FULL}.",
-        ]
-    table = table_of([pool.ids[position] for position in kept], classes, [splits[one] for one in classes])
+    classes = [pool.classes[position] for position in positions]
+    counts = Counter(classes)
+    sizes = sorted(set(counts.values()))
+    if sizes != [_CLASS_SIZE]:
+        spread = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+        number = format_count(len(counts), "class", "classes")
+        notes = [*notes, f"{number} with {spread} images each; the full data set has {_CLASS_SIZE}."]
+    table = make_table([pool.ids[n] for n in positions], classes, [splits[class_name] for class_name in classes])
     return Listing(
-        name, table, lambda position: pool.read(kept[position]), [pool.stamp, splits], form=FORM, notes=tuple(notes)
+        name, table, lambda row: pool.read(positions[row]), [pool.stamp, splits], form=FORM, notes=tuple(notes)
     )
 
 
@@ -139,8 +136,8 @@ def is_python_archive(names: list[str]) -> bool:
 
 
 def has_class_folders(names: list[str]) -> bool:
-    """Return whether most of CIFAR-100's classes are present as folders of pictures."""
-    folders = {name.split("/")[-2] for name in names if name.count("/") and is_picture(name)}
+    """Return whether most of CIFAR-100's classes are present as folders of images."""
+    folders = {name.split("/")[-2] for name in names if name.count("/") and is_image(name)}
     return len(folders & set(CLASSES)) > 50
 
 
@@ -152,88 +149,81 @@ def read_split_pickles(path: Path, prefix: str, name: str) -> Listing | None:
     Raises:
         UserError: a file contains no images and labels.
     """
-    if not path.is_dir():
-        return None
     files = {split: path / f"{prefix}_{split}.pickle" for split in ("train", "val", "test")}
-    there = {split: file for split, file in files.items() if file.is_file()}
-    if not there:
+    found = {split: file for split, file in files.items() if file.is_file()}
+    if not found:
         return None
     images: list[np.ndarray] = []
     ids, classes, splits = [], [], []
-    for split, file in there.items():
+    for split, file in found.items():
         content = _plain_dict(read_plain(file), file.name, prefix)
         pixels, labels = content.get("data"), _labels(content.get("labels"), file.name)
         shape = (len(labels), _SIZE, _SIZE, 3)
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != shape:
-            raise UserError(f"{file.name} does not hold images of 32 x 32 pixels in colour and a label each.", _AGAIN)
+            what = f"{file.name} does not contain 'data', colour images of 32 x 32 pixels, with one of 'labels' each."
+            raise UserError(what, DOWNLOAD_AGAIN)
         images.extend(pixels)
         ids += [f"{split}/{position:05d}" for position in range(len(labels))]
         classes += [f"{split} {label:02d}" for label in labels]
         splits += [split] * len(labels)
-    notes = [f"The split is that of the files; {prefix} pickles name no classes, so these are called by number."]
-    notes += [f"{file.name} is not there." for file in files.values() if not file.is_file()]
-    stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in there.values()]
-    return Listing(
-        name, table_of(ids, classes, splits), lambda position: images[position], stamp, form=FORM, notes=tuple(notes)
-    )
-
-
-def _range(sizes: Counter[str]) -> str:
-    return f"{min(sizes.values()):,} to {max(sizes.values()):,}"
+    notes = [f"Split by file; {prefix} pickles contain no class names, so the classes are numbered."]
+    notes += [f"{file.name} is missing." for file in files.values() if not file.is_file()]
+    stamp = [file_stamp(file) for file in found.values()]
+    return Listing(name, make_table(ids, classes, splits), images.__getitem__, stamp, form=FORM, notes=tuple(notes))
 
 
 def _labels(values: Any, name: str) -> list[int]:
     if isinstance(values, np.ndarray) and values.ndim == 1:
         values = values.tolist()
     if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
-        raise UserError(f"{name}: the labels are no list of whole numbers.", _AGAIN)
+        raise UserError(f"{name}: the labels are not a list of unsplit numbers.", DOWNLOAD_AGAIN)
     return values
 
 
-def _python_parts(path: Path) -> tuple[dict[str, Any], Any] | None:
+def _read_python_files(path: Path) -> tuple[dict[str, Any], Any] | None:
     """Return the content of the official pickles by member name, and their stamp."""
     for folder in (path, path / _PYTHON):
         files = {member: folder / member for member in _MEMBERS if (folder / member).is_file()}
         if "meta" in files and len(files) > 1:
-            stamp = [[name, file.stat().st_size, file.stat().st_mtime_ns] for name, file in files.items()]
-            return {name: read_plain(file) for name, file in files.items()}, stamp
+            return {name: read_plain(file) for name, file in files.items()}, [*map(file_stamp, files.values())]
     tars = [path] if path.is_file() and not zipfile.is_zipfile(path) else [path / name for name in _TARS]
     for tar in tars:
         if tar.is_file():
-            return _unpacked(tar), [tar.name, tar.stat().st_size, tar.stat().st_mtime_ns]
+            return _read_tar(tar), file_stamp(tar)
     return None
 
 
-def _unpacked(path: Path) -> dict[str, Any]:
+def _read_tar(path: Path) -> dict[str, Any]:
     contents: dict[str, Any] = {}
     try:
-        with path.open("rb") as file:
-            is_packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if is_packed else path.open("rb") as stream:
-            bounded: Any = _Bounded(stream)
+        with path.open("rb") as start:
+            is_gzip = start.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if is_gzip else path.open("rb") as stream:
+            bounded: Any = _BoundedReader(stream)
             with tarfile.open(fileobj=bounded) as archive:
                 unpacked = 0
                 # Iterate lazily: check each size before unpacking anything after it.
-                for _ in range(_MOST_MEMBERS):
+                for _ in range(_MAX_MEMBERS):
                     member = archive.next()
                     if member is None:
                         break
                     unpacked += member.size
-                    if not 0 <= member.size <= _MOST_MEMBER or unpacked > _MOST_UNPACKED:
-                        raise UserError(f"{path.name} holds {member.name[:80]!r} of {member.size:,} bytes.", _AGAIN)
+                    if not 0 <= member.size <= _MAX_MEMBER or unpacked > _MAX_UNPACKED:
+                        what = f"{path.name} contains {member.name[:80]!r} of {member.size:,} bytes."
+                        raise UserError(what, DOWNLOAD_AGAIN)
                     name = member.name.rpartition("/")[2]
-                    inside = archive.extractfile(member) if member.isreg() and name in _MEMBERS else None
-                    if inside is not None:
-                        contents[name] = parse_plain(inside.read(), f"{path.name}: {name}")
+                    file = archive.extractfile(member) if member.isreg() and name in _MEMBERS else None
+                    if file is not None:
+                        contents[name] = parse_plain(file.read(), f"{path.name}: {name}")
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         # RecursionError: an unbounded chain of headers
-        raise UserError(f"{path.name} is damaged, or no tar archive: {error}.", _AGAIN) from error
+        raise UserError(f"{path.name} is damaged or not a tar archive: {error}.", DOWNLOAD_AGAIN) from error
     if "meta" not in contents or len(contents) < 2:
-        raise UserError(f"{path.name} is not CIFAR-100: it lacks {_PYTHON}/meta, train or test.", _AGAIN)
+        raise UserError(f"{path.name} is not CIFAR-100: it lacks {_PYTHON}/meta, train or test.", DOWNLOAD_AGAIN)
     return contents
 
 
-class _Bounded:
+class _BoundedReader:
     """A file wrapper that bounds reads, because ``tarfile`` reads as much at once as a header claims."""
 
     def __init__(self, stream: Any) -> None:
@@ -241,16 +231,16 @@ class _Bounded:
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, count: int) -> bytes:
-        if count > _MOST_MEMBER:
-            raise ValueError(f"{count:,} bytes in one piece")
+        if count > _MAX_MEMBER:
+            raise ValueError(f"a header claims {count:,} bytes")
         return self._stream.read(count)
 
 
-def _from_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
+def _pool_of_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
     meta = _plain_dict(parts["meta"], "meta", "CIFAR-100")
     names = meta.get("fine_label_names")
-    if not isinstance(names, list) or len(names) != len(CLASSES) or not all(isinstance(one, str) for one in names):
-        raise UserError("meta does not name CIFAR-100's 100 classes.", _AGAIN)
+    if not isinstance(names, list) or len(names) != len(CLASSES) or not all(isinstance(name, str) for name in names):
+        raise UserError("meta does not contain the names of CIFAR-100's 100 classes.", DOWNLOAD_AGAIN)
     rows: list[tuple[str, str, np.ndarray]] = []
     for part in ("test", "train"):
         if part not in parts:
@@ -263,10 +253,13 @@ def _from_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
             or pixels.dtype != np.uint8
             or pixels.shape != (len(labels), 3 * _SIZE**2)
         ):
-            raise UserError(f"{part} does not hold 3,072 bytes for each of its {len(labels):,} labels.", _AGAIN)
+            what = f"{part} does not contain 3,072 bytes of 'data' for each of its {len(labels):,} labels."
+            raise UserError(what, DOWNLOAD_AGAIN)
         if any(label >= len(names) for label in labels):
-            raise UserError(f"{part}: label {max(labels)} is too large; there are {len(names)} classes.", _AGAIN)
-        if not isinstance(files, list) or not all(isinstance(one, str) for one in files) or len(files) != len(labels):
+            raise UserError(
+                f"{part}: label {max(labels)} is too large; there are {len(names)} classes.", DOWNLOAD_AGAIN
+            )
+        if not isinstance(files, list) or len(files) != len(labels) or not all(isinstance(file, str) for file in files):
             files = [f"{position:05d}.png" for position in range(len(labels))]
         rows += [
             (names[label], f"{part}/{names[label]}/{file}", row)
@@ -275,9 +268,9 @@ def _from_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
     rows.sort(key=lambda row: row[:2])
     seen: Counter[str] = Counter()
     ids = []
-    for _, one, _ in rows:
-        ids.append(f"{one}#{seen[one]}" if seen[one] else one)
-        seen[one] += 1
+    for _, image_id, _ in rows:
+        ids.append(f"{image_id}#{seen[image_id]}" if seen[image_id] else image_id)
+        seen[image_id] += 1
 
     def read(position: int) -> Raw:
         return np.ascontiguousarray(rows[position][2].reshape(3, _SIZE, _SIZE).transpose(1, 2, 0))
@@ -288,46 +281,46 @@ def _from_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
 def _plain_dict(content: Any, name: str, dataset: str) -> dict[str, Any]:
     """Return the dictionary with text keys, decoding byte keys of re-saved old pickles."""
     if not isinstance(content, dict):
-        raise UserError(f"{name} is not a part of {dataset}.", _AGAIN)
+        raise UserError(f"{name} is not a file of {dataset}.", DOWNLOAD_AGAIN)
     return {key.decode("latin-1") if isinstance(key, bytes) else str(key): _as_text(v) for key, v in content.items()}
 
 
 def _as_text(value: Any) -> Any:
     if isinstance(value, list):
-        return [str(one, "latin-1") if isinstance(one, bytes) else one for one in value]
+        return [str(item, "latin-1") if isinstance(item, bytes) else item for item in value]
     return value
 
 
-def _picture_sources(path: Path) -> list[Path]:
+def _image_sources(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     return [path, *sorted(file for file in path.glob("*.zip") if file.is_file())]
 
 
-def _from_pictures(tree: Tree) -> Pool | None:
-    """List pictures in folders named after the classes."""
+def _pool_of_files(tree: Tree) -> Pool | None:
+    """List images in folders named after the classes."""
     known = set(CLASSES)
     by_folder: dict[str, list[tuple[str, str]]] = {}
     for file in tree.files:
         *above, folder, _ = ["", *file.split("/")]
-        if folder in known and is_picture(file):
+        if folder in known and is_image(file):
             by_folder.setdefault("/".join(above), []).append((folder, file))
     if not by_folder:
         return None
-    # Archives of CIFAR-FS that have been used contain every picture twice: as packed and sorted into splits.
-    whole = [name for name in by_folder if name.endswith("/data")]
-    rows = sorted(row for name in whole or by_folder for row in by_folder[name])
+    # Archives of CIFAR-FS that have been used contain every image twice: as packed and sorted into splits.
+    unsplit = [name for name in by_folder if name.endswith("/data")]
+    rows = sorted(row for name in unsplit or by_folder for row in by_folder[name])
     return Pool(
         [file for _, file in rows],
         [name for name, _ in rows],
         lambda position: tree.read(rows[position][1]),
         tree.stamp(),
         tree,
-        _own_splits(by_folder) if not whole else {},
+        _splits_of_folders(by_folder) if not unsplit else {},
     )
 
 
-def _own_splits(by_folder: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
+def _splits_of_folders(by_folder: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
     splits: dict[str, str] = {}
     for folder, rows in by_folder.items():
         split = SPLIT_WORDS.get(folder.rpartition("/")[2].lower())
@@ -337,17 +330,17 @@ def _own_splits(by_folder: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
     return splits if set(splits.values()) == set(SPLITS) else {}
 
 
-def _joined(pools: list[Pool]) -> Pool:
+def _join(pools: list[Pool]) -> Pool:
     rows = sorted(
         (
-            (one, image, partial(pool.read, position))
+            (class_name, image_id, partial(pool.read, position))
             for pool in pools
-            for position, (one, image) in enumerate(zip(pool.classes, pool.ids, strict=True))
+            for position, (class_name, image_id) in enumerate(zip(pool.classes, pool.ids, strict=True))
         ),
         key=lambda row: row[:2],
     )
-    for (one, image, _), (other, again, _) in pairwise(rows):
-        if (one, image) == (other, again):
-            raise UserError(f"Two archives beside each other hold {image!r}.", "Keep one of them, or give it alone.")
-    joined = Pool([row[1] for row in rows], [row[0] for row in rows], lambda position: rows[position][2](), None)
-    return replace(joined, stamp=[pool.stamp for pool in pools])
+    for row, following in pairwise(rows):
+        if row[:2] == following[:2]:
+            raise UserError(f"Two archives in the folder contain {row[1]!r}.", "Keep one of them, or import it alone.")
+    stamp = [pool.stamp for pool in pools]
+    return Pool([row[1] for row in rows], [row[0] for row in rows], lambda position: rows[position][2](), stamp)

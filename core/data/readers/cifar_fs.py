@@ -8,8 +8,14 @@ from typing import Any
 
 from core.data.listing import Listing
 from core.data.readers.cifar100 import CLASSES, PICKLES, Pool, listing, read_pool, read_split_pickles
-from core.data.readers.options import ReadOptions
-from core.data.readers.split_lists import SplitLists, find_split_lists, in_neither, lists_in, texts
+from core.data.readers.common import ReadOptions
+from core.data.readers.split_lists import (
+    SplitLists,
+    check_class_names,
+    find_split_lists,
+    lists_in_archive,
+    unmatched_notes,
+)
 from core.runtime.errors import UserError
 
 _LISTS_IN_ARCHIVE = "splits/bertinetto/"
@@ -20,7 +26,7 @@ def read_cifar_fs(path: Path, options: ReadOptions) -> Listing:
 
     The lists come from ``options.splits``, from the authors' archive (``splits/bertinetto/train.txt``), or from files
     beside the data: ``train.json``, ``val.json``, ``test.json`` with ``["fish", "ray"]`` or ``"ray"`` for each class,
-    or ``.txt`` with one class per line. Pictures already sorted into ``processed/train/<class>`` need no lists.
+    or ``.txt`` with one class per line. Images already sorted into ``processed/train/<class>`` need no lists.
 
     Raises:
         UserError: there are no images, or no lists.
@@ -29,10 +35,10 @@ def read_cifar_fs(path: Path, options: ReadOptions) -> Listing:
         return pickled
     pool = read_pool(path)
     if options.splits is None and pool.own_splits:
-        return listing("cifar-fs", pool, pool.own_splits, ["The split is that of the folders."])
+        return listing("cifar-fs", pool, pool.own_splits, ["Split by folder."])
     lists = _lists(path, pool, options)
-    splits = lists.assignment(_members)
-    notes = [f"Split by the lists in {lists.where}.", *in_neither(pool.classes, splits, lists.where)]
+    splits = lists.assignment(_class_names)
+    notes = [f"Split by the lists in {lists.where}.", *unmatched_notes(pool.classes, splits, lists.where)]
     return listing("cifar-fs", pool, splits, notes)
 
 
@@ -48,27 +54,26 @@ def _lists(path: Path, pool: Pool, options: ReadOptions) -> SplitLists:
     if options.splits is None and pool.tree is not None:
         folders = {name.rpartition("/")[0] for name in pool.tree.files if _LISTS_IN_ARCHIVE in name}
         for folder in sorted(folders):
-            if lists := lists_in(pool.tree, folder):
+            if lists := lists_in_archive(pool.tree, folder):
                 return lists
     lists = find_split_lists(path, options.splits, "cifar_fs")
     if lists is None:
         raise UserError(
-            "CIFAR-FS needs the lists of which class is in which split, and there are none beside the images.",
+            "CIFAR-FS needs lists of the classes in each split, and there are none beside the images.",
             "Put train.json, val.json and test.json (from torchmeta, torchmeta/datasets/assets/cifar100/cifar-fs) or "
-            "train.txt, val.txt and test.txt (from the authors' archive, splits/bertinetto) into a folder cifar_fs "
-            "beside the images, or name their folder with --splits.",
+            "train.txt, val.txt and test.txt (from the authors' archive, splits/bertinetto) in a folder cifar_fs "
+            "beside the images, or specify their folder with --splits.",
         )
     return lists
 
 
-def _members(content: Any, file: str) -> list[str]:
+def _class_names(content: Any, file: str) -> list[str]:
     """Return the class names in a list; torchmeta's lists contain pairs of superclass and class."""
     if isinstance(content, list):
-        content = [one[1] if isinstance(one, list) and len(one) == 2 else one for one in content]
-    names = texts(content, file)
-    unknown = sorted(set(names) - set(CLASSES))
-    if unknown:
+        content = [item[1] if isinstance(item, list) and len(item) == 2 else item for item in content]
+    names = check_class_names(content, file)
+    if unknown := sorted(set(names) - set(CLASSES)):
         raise UserError(
-            f"{file} names {json.dumps(unknown[0])}, which is no class of CIFAR-100.", "Use CIFAR-FS's lists."
+            f"{file} contains {json.dumps(unknown[0])}, which is not a class of CIFAR-100.", "Use the CIFAR-FS lists."
         )
     return names

@@ -7,8 +7,8 @@ from typing import Any
 
 from core.data.listing import Listing
 from core.data.readers.cifar100 import CLASSES, PICKLES, SUPERCLASSES, listing, read_pool, read_split_pickles
-from core.data.readers.options import ReadOptions
-from core.data.readers.split_lists import find_split_lists, in_neither, texts
+from core.data.readers.common import ReadOptions
+from core.data.readers.split_lists import check_class_names, find_split_lists, unmatched_notes
 from core.runtime.errors import UserError
 
 SUPERCLASS_NUMBERS = {
@@ -32,11 +32,11 @@ def read_fc100(path: Path, options: ReadOptions) -> Listing:
         return pickled
     pool = read_pool(path)
     if options.splits is None:
-        return listing("fc100", pool, _published(), ["Split by superclass as published with FC100."])
+        return listing("fc100", pool, _published_splits(), ["Split by superclass as published with FC100."])
     lists = find_split_lists(path, options.splits, "fc100")
     assert lists is not None  # a given folder is found or raises an error
-    splits = lists.assignment(_members)
-    notes = [f"Split by the lists in {lists.where}.", *in_neither(pool.classes, splits, lists.where)]
+    splits = lists.assignment(_class_names)
+    notes = [f"Split by the lists in {lists.where}.", *unmatched_notes(pool.classes, splits, lists.where)]
     return listing("fc100", pool, splits, notes)
 
 
@@ -45,7 +45,7 @@ def is_fc100(names: list[str]) -> bool:
     return any((match := PICKLES.search(name)) is not None and match[1] == "FC100" for name in names)
 
 
-def _published() -> dict[str, str]:
+def _published_splits() -> dict[str, str]:
     superclasses = list(SUPERCLASSES)
     return {
         name: split
@@ -55,10 +55,10 @@ def _published() -> dict[str, str]:
     }
 
 
-def _members(content: Any, file: str) -> list[str]:
+def _class_names(content: Any, file: str) -> list[str]:
     names: list[str] = []
-    for one in texts(content, file):
-        if one not in SUPERCLASSES and one not in CLASSES:
-            raise UserError(f"{file} names {one!r}, which is no class of CIFAR-100.", "Use FC100's lists.")
-        names += SUPERCLASSES.get(one, (one,))
+    for name in check_class_names(content, file):
+        if name not in SUPERCLASSES and name not in CLASSES:
+            raise UserError(f"{file} contains {name!r}, which is not a class of CIFAR-100.", "Use the FC100 lists.")
+        names += SUPERCLASSES.get(name, (name,))
     return names

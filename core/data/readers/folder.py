@@ -6,45 +6,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.archive import FolderTree, Tree, open_tree
-from core.data.decode import Raw
-from core.data.listing import SPLITS, Listing, table_of
-from core.data.readers.names import SPLIT_WORDS, called, counted, is_picture, some
-from core.data.readers.options import ReadOptions
+from core.data.listing import SPLITS, Listing, make_table
+from core.data.readers.common import SPLIT_WORDS, ReadOptions, format_count, format_names, is_image, source_name
 from core.runtime.errors import UserError
 
-LAYOUT = "Make a folder a class and put its pictures inside: cats/1.png, dogs/1.png; or train/cats/1.png, and so on."
+LAYOUT = "Make one folder per class and put its images in it: cats/1.png, dogs/1.png; or train/cats/1.png, and so on."
 
 
 def read_folder(path: Path, options: ReadOptions) -> Listing:
-    """Read ``root/<class>/**/<picture>`` or ``root/<split>/<class>/**/<picture>``.
+    """Read ``root/<class>/**/<image>`` or ``root/<split>/<class>/**/<image>``.
 
     Ids are paths below the root, which is the folder or archive itself or the only folder in it. Rows are in the order
     of torchvision's ``ImageFolder``; train comes before val before test.
 
     Raises:
-        UserError: there are no pictures, they are not in class folders, or there is only one class.
+        UserError: there are no images, they are not in class folders, or there is only one class.
     """
     tree = open_tree(path)
-    pictures = [name for name in tree.files if is_picture(name)]
-    if not pictures:
-        found = some(tree.files) if tree.files else "nothing"
-        raise UserError(f"There are no pictures in {path}; found: {found}.", LAYOUT)
-    root = _root(pictures)
-    rows, loose = _rows([name.removeprefix(root) for name in pictures], path)
+    images = [name for name in tree.files if is_image(name)]
+    if not images:
+        found = format_names(tree.files) if tree.files else "nothing"
+        raise UserError(f"There are no images in {path}; found: {found}.", LAYOUT)
+    root = _root(images)
+    rows, loose = _rows([name.removeprefix(root) for name in images], path)
     classes = {row.name for row in rows}
     if len(classes) < 2:
-        where = f"in one folder, {rows[0].name!r}" if rows else "in no class folder"
-        raise UserError(f"The pictures of {path} all lie {where}; two classes are the least.", LAYOUT)
-
-    def read(position: int) -> Raw:
-        return tree.read(root + rows[position].file)
-
+        where = f"in one folder, {rows[0].name!r}" if rows else "outside class folders"
+        raise UserError(f"The images of {path} are all {where}; at least two classes are required.", LAYOUT)
     return Listing(
-        called(path),
-        table_of([row.file for row in rows], [row.name for row in rows], [row.split for row in rows]),
-        read,
+        source_name(path),
+        make_table([row.file for row in rows], [row.name for row in rows], [row.split for row in rows]),
+        lambda position: tree.read(root + rows[position].file),
         tree.stamp(),
-        notes=_notes(tree, root, rows, loose, len(tree.files) - len(pictures)),
+        notes=_notes(tree, root, rows, loose, len(tree.files) - len(images)),
     )
 
 
@@ -61,34 +55,34 @@ class _Row:
         return SPLITS.index(self.split) if self.split else 0, self.name, folder, file
 
 
-def _root(pictures: list[str]) -> str:
+def _root(images: list[str]) -> str:
     """Return the prefix to strip: the single top-level folder that archives often have."""
-    tops = {name.partition("/")[0] for name in pictures}
-    if len(tops) != 1 or min(name.count("/") for name in pictures) < 2:
+    tops = {name.partition("/")[0] for name in images}
+    if len(tops) != 1 or min(name.count("/") for name in images) < 2:
         return ""
     (top,) = tops
-    inner = {name.split("/", 2)[1] for name in pictures}
+    inner = {name.split("/", 2)[1] for name in images}
     if top.lower() in SPLIT_WORDS and not all(word.lower() in SPLIT_WORDS for word in inner):
         return ""
     return f"{top}/"
 
 
 def _rows(files: list[str], path: Path) -> tuple[list[_Row], list[str]]:
-    """Return the sorted pictures in class folders, and the pictures outside of them."""
+    """Return the sorted images in class folders, and the images outside them."""
     parts = {file: file.split("/") for file in files}
     tops = {part[0] for part in parts.values() if len(part) > 1}
     split_tops = {top for top in tops if top.lower() in SPLIT_WORDS}
     if split_tops == tops:
         loose = [file for file, part in parts.items() if len(part) < 3]
         if tops and len(loose) == len(files):
-            raise UserError(
-                f"The pictures in the folders {some(sorted(tops))} of {path} have no class folders.", LAYOUT
-            )
+            shown = format_names(sorted(tops))
+            raise UserError(f"The images in the folders {shown} of {path} are not in class folders.", LAYOUT)
         rows = [_Row(file, SPLIT_WORDS[part[0].lower()], part[1]) for file, part in parts.items() if len(part) > 2]
     elif len({SPLIT_WORDS[top.lower()] for top in split_tops}) > 1:
         raise UserError(
-            f"Beside the splits {some(sorted(split_tops))}, {path} has folders {some(sorted(tops - split_tops))}.",
-            "Put the class folders into the splits, or the splits into a folder of their own.",
+            f"{path} has both the splits {format_names(sorted(split_tops))} and the folders "
+            f"{format_names(sorted(tops - split_tops))}.",
+            "Move the class folders into the splits, or import a folder that contains only the splits.",
         )
     else:
         loose = [file for file, part in parts.items() if len(part) < 2]
@@ -98,38 +92,29 @@ def _rows(files: list[str], path: Path) -> tuple[list[_Row], list[str]]:
 
 def _notes(tree: Tree, root: str, rows: list[_Row], loose: list[str], others: int) -> tuple[str, ...]:
     notes = []
-    has_splits = bool(rows[0].split)
-    depth = 2 if has_splits else 1
-    if has_splits:
-        parts = [f"{counted(sum(row.split == split for row in rows), 'picture')} in {split}" for split in SPLITS]
-        notes.append(f"The split is that of the folders: {', '.join(parts)}.")
+    depth = 2 if rows[0].split else 1
+    if rows[0].split:
+        parts = [f"{format_count(sum(row.split == split for row in rows), 'image')} in {split}" for split in SPLITS]
+        notes.append(f"Split by folder: {', '.join(parts)}.")
     if loose:
-        notes.append(f"{counted(len(loose), 'picture')} outside of class folders left out: {some(loose)}.")
+        notes.append(f"{format_count(len(loose), 'image')} outside class folders skipped: {format_names(loose)}.")
     if others:
-        notes.append(
-            f"{counted(others, 'file')} left out that by the name {'is' if others == 1 else 'are'} no picture."
-        )
-    full = {_start(row.file, depth) for row in rows}
-    empty = sorted(_class_folders(tree, root, depth) - full)
-    if empty:
-        notes.append(f"{counted(len(empty), 'class folder')} without a picture: {some(empty)}.")
+        notes.append(f"{format_count(others, 'file')} skipped whose name is not that of an image.")
+    if empty := sorted(_class_folders(tree, root, depth) - {_top_folders(row.file, depth) for row in rows}):
+        notes.append(f"{format_count(len(empty), 'class folder')} without images: {format_names(empty)}.")
     return tuple(notes)
 
 
 def _class_folders(tree: Tree, root: str, depth: int) -> set[str]:
-    """Return the folders at the depth of class folders, with or without pictures."""
+    """Return the folders at the depth of class folders, with or without images."""
     inside = [name.removeprefix(root) for name in tree.files if name.startswith(root)]
-    found = {_start(name, depth) for name in inside if name.count("/") >= depth}
+    found = {_top_folders(name, depth) for name in inside if name.count("/") >= depth}
     if isinstance(tree, FolderTree):  # only folders on disk can be empty
         base = tree.path / root
-        pattern = "/".join(["*"] * depth)
-        found |= {
-            folder.relative_to(base).as_posix()
-            for folder in base.glob(pattern)
-            if folder.is_dir() and not any(part.startswith(".") for part in folder.relative_to(base).parts)
-        }
+        folders = [folder.relative_to(base) for folder in base.glob("/".join("*" * depth)) if folder.is_dir()]
+        found |= {folder.as_posix() for folder in folders if not any(part.startswith(".") for part in folder.parts)}
     return found
 
 
-def _start(name: str, depth: int) -> str:
+def _top_folders(name: str, depth: int) -> str:
     return "/".join(name.split("/", depth)[:depth])

@@ -13,17 +13,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from core.data.decode import MOST_BYTES, Raw, Unreadable
-from core.data.listing import Listing, table_of
-from core.data.readers.columns import is_text, plain_type, values_of
-from core.data.readers.names import SPLIT_WORDS, called, counted, some
-from core.data.readers.options import ReadOptions
+from core.data.archive import file_stamp
+from core.data.decode import MAX_BYTES, Raw, UnreadableError
+from core.data.listing import Listing, make_table
+from core.data.readers.common import (
+    SPLIT_WORDS,
+    ReadOptions,
+    column_values,
+    format_count,
+    format_names,
+    is_text,
+    source_name,
+    value_type,
+)
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
-_AGAIN = "Save it again with save_to_disk."
+_SAVE_AGAIN = "Save it again with save_to_disk."
 
 
 def read_huggingface(path: Path, options: ReadOptions) -> Listing:
@@ -37,7 +45,7 @@ def read_huggingface(path: Path, options: ReadOptions) -> Listing:
     Raises:
         UserError: a file is missing or damaged, or columns are missing or ambiguous; the text names them.
     """
-    parts = {name: _part(folder) for name, folder in _folders(path).items()}
+    parts = {name: _read_part(folder) for name, folder in _part_folders(path).items()}
     rows: list[tuple[_Part, int]] = []
     ids, classes, splits, unlabelled = [], [], [], 0
     for name, part in parts.items():
@@ -54,16 +62,18 @@ def read_huggingface(path: Path, options: ReadOptions) -> Listing:
     notes = [f"Images are in the column {first.image!r}, classes in {first.label!r}."]
     unknown = [name for name in parts if name and name.lower() not in SPLIT_WORDS]
     if unknown:
-        notes.append(f"Of no split, because they are not called train, validation or test: {some(unknown)}.")
+        notes.append(
+            f"Without a split, because they are not called train, validation or test: {format_names(unknown)}."
+        )
     if unlabelled:
-        notes.append(f"{counted(unlabelled, 'image')} without a label (-1) left out.")
+        notes.append(f"{format_count(unlabelled, 'image')} without a label (-1) skipped.")
 
     def read(position: int) -> Raw:
         part, row = rows[position]
         return part.read(row)
 
     stamp = [[name, part.stamp] for name, part in parts.items()]
-    return Listing(called(path), table_of(ids, classes, splits), read, stamp, notes=tuple(notes))
+    return Listing(source_name(path), make_table(ids, classes, splits), read, stamp, notes=tuple(notes))
 
 
 def is_huggingface(names: list[str]) -> bool:
@@ -94,135 +104,135 @@ class _Part:
         if content is not None:
             return content
         if not name:
-            raise Unreadable("the row has no image")
+            raise UnreadableError("the row has no image")
         try:
             file = self.folder / name
-            told = file.stat()
-            if not stat.S_ISREG(told.st_mode) or told.st_size > MOST_BYTES:
-                raise Unreadable(f"{name!r} is no file of an image")
+            status = file.stat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+                raise UnreadableError(f"{name!r} is not an image file")
             return file.read_bytes()
         except (OSError, ValueError) as error:
-            raise Unreadable(f"{name!r} cannot be read: {error}") from error
+            raise UnreadableError(f"{name!r} cannot be read: {error}") from error
 
 
-def _folders(path: Path) -> dict[str, Path]:
+def _part_folders(path: Path) -> dict[str, Path]:
     if not path.is_dir():
-        raise UserError(f"{path} is no folder.", "Give the folder that save_to_disk wrote, unpacked.")
+        raise UserError(f"{path} is not a folder.", "Use the unpacked folder that save_to_disk wrote.")
     if not (path / "dataset_dict.json").is_file():
         return {"": path}
-    told = read_json(path / "dataset_dict.json")
-    names = told.get("splits") if isinstance(told, dict) else None
+    description = read_json(path / "dataset_dict.json")
+    names = description.get("splits") if isinstance(description, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path / 'dataset_dict.json'} names no splits.", _AGAIN)
+        raise UserError(f"{path / 'dataset_dict.json'} does not list the splits.", _SAVE_AGAIN)
     for name in names:
-        _refuse_outside(name, path / "dataset_dict.json")
+        _check_inside(name, path / "dataset_dict.json")
     return {name: path / name for name in names}
 
 
-def _refuse_outside(name: Any, file: Path) -> None:
+def _check_inside(name: Any, file: Path) -> None:
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
     if not parts or ".." in parts or parts[0] == "/" or "\0" in name:
-        raise UserError(f"{file} names {name!r}, which is no file of the dataset.", _AGAIN)
+        raise UserError(f"{file} refers to {name!r}, which is outside the dataset.", _SAVE_AGAIN)
 
 
-def _part(folder: Path) -> _Part:
-    state, info = _description(folder / "state.json"), _description(folder / "dataset_info.json")
+def _read_part(folder: Path) -> _Part:
+    state, info = _read_description(folder / "state.json"), _read_description(folder / "dataset_info.json")
     features = info.get("features") if isinstance(info, dict) else None
     listed = state.get("_data_files") if isinstance(state, dict) else None
     if not isinstance(features, dict) or not isinstance(listed, list) or not listed:
-        raise UserError(f"{folder}: state.json and dataset_info.json do not tell of files and columns.", _AGAIN)
+        raise UserError(f"{folder}: state.json or dataset_info.json lists no files or no columns.", _SAVE_AGAIN)
     if state.get("_indices_data_files"):
-        raise UserError(
-            f"{folder} is a selection of the rows of another file.", "Call flatten_indices() and save again."
-        )
+        raise UserError(f"{folder} contains indices into another file.", "Call flatten_indices() and save it again.")
     files = []
-    for one in listed:
-        name = one.get("filename") if isinstance(one, dict) else None
-        _refuse_outside(name, folder / "state.json")
+    for entry in listed:
+        name = entry.get("filename") if isinstance(entry, dict) else None
+        _check_inside(name, folder / "state.json")
         files.append(folder / str(name))
     image, label, names = _columns(features, folder)
     chunks, values = [], []
     for file in files:
-        images, labels = _arrow(file, image, label)
+        images, labels = _read_arrow(file, image, label)
         chunks += images
         values += labels
-    stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    stamp = [file_stamp(file) for file in files]
     ends = list(accumulate(len(chunk) for chunk in chunks))
-    return _Part(folder, image, label, _labels(values, names, folder, label), chunks, ends, [stamp, features])
+    return _Part(folder, image, label, _label_names(values, names, folder, label), chunks, ends, [stamp, features])
 
 
-def _description(file: Path) -> Any:
+def _read_description(file: Path) -> Any:
     if not file.is_file():  # reading a pipe could block forever
-        raise UserError(f"{file} does not exist, or is no file.", _AGAIN)
+        raise UserError(f"{file} does not exist or is not a file.", _SAVE_AGAIN)
     return read_json(file)
 
 
 def _columns(features: dict[str, Any], folder: Path) -> tuple[str, str, list[str] | None]:
     """Return the image column, the label column, and the class names if there are any."""
-    kinds = {name: told.get("_type") for name, told in features.items() if isinstance(told, dict)}
-    image = _one([name for name, kind in kinds.items() if kind == "Image"], IMAGE_NAMES, "images", folder, kinds)
+    kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
+    image = _choose_column(
+        [name for name, kind in kinds.items() if kind == "Image"], IMAGE_NAMES, "images", folder, kinds
+    )
     labelled = [name for name, kind in kinds.items() if kind == "ClassLabel"]
     plain = [name for name, kind in kinds.items() if kind == "Value" and name.lower() in LABEL_NAMES]
-    label = _one(labelled or plain, LABEL_NAMES, "labels", folder, kinds)
+    label = _choose_column(labelled or plain, LABEL_NAMES, "labels", folder, kinds)
     names = features[label].get("names")
     if label in labelled and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
-        raise UserError(f"{folder / 'dataset_info.json'}: the column {label!r} has no names of classes.", _AGAIN)
+        raise UserError(f"{folder / 'dataset_info.json'}: the column {label!r} has no class names.", _SAVE_AGAIN)
     return image, label, names if label in labelled else None
 
 
-def _one(found: list[str], obvious: tuple[str, ...], what: str, folder: Path, kinds: dict[str, Any]) -> str:
+def _choose_column(found: list[str], default: tuple[str, ...], what: str, folder: Path, kinds: dict[str, Any]) -> str:
     if len(found) == 1:
         return found[0]
-    for name in obvious:
+    for name in default:
         if name in found:
             return name
     if found:
         raise UserError(
-            f"{folder} has several columns of {what}: {some(found, 10)}.",
-            f"Call the right one {obvious[0]!r} with rename_column and save again.",
+            f"{folder} has several columns of {what}: {format_names(found, 10)}.",
+            f"Rename the right one to {default[0]!r} with rename_column and save again.",
         )
-    told = some([f"{name} ({kind})" for name, kind in kinds.items()], 10) if kinds else "none"
+    columns = format_names([f"{name} ({kind})" for name, kind in kinds.items()], 10) if kinds else "none"
     raise UserError(
-        f"{folder} has no column of {what}; its columns: {told}.",
-        f"Cast or rename the right one to {obvious[0]!r} and save again.",
+        f"{folder} has no column of {what}; its columns: {columns}.",
+        f"Cast or rename the right one to {default[0]!r} and save again.",
     )
 
 
-def _arrow(file: Path, image: str, label: str) -> tuple[list[pa.Array], list[Any]]:
+def _read_arrow(file: Path, image: str, label: str) -> tuple[list[pa.Array], list[Any]]:
     """Return the chunks of the image column, and all labels."""
     if not file.is_file():
-        raise UserError(f"{file} is not there, or no file.", _AGAIN)
+        raise UserError(f"{file} does not exist or is not a file.", _SAVE_AGAIN)
     try:
         with pa.memory_map(str(file)) as source:
-            if any(_is_packed(message) for message in pa.ipc.MessageReader.open_stream(source)):
-                raise UserError(f"{file} is compressed, which save_to_disk never does.", _AGAIN)
+            if any(_is_compressed(message) for message in pa.ipc.MessageReader.open_stream(source)):
+                raise UserError(f"{file} is compressed, which save_to_disk never does.", _SAVE_AGAIN)
             source.seek(0)
             with pa.ipc.open_stream(source) as reader:
                 schema = reader.schema
-            places = [_place(schema, image, _is_of_images, file), _place(schema, label, _is_of_labels, file)]
+            columns = ((image, _holds_images), (label, _holds_labels))
+            fields = [_field_index(schema, column, fits, file) for column, fits in columns]
             source.seek(0)
             # Read only these columns: others may have types that expand to any size.
-            wanted = pa.ipc.IpcReadOptions(included_fields=places)
-            with pa.ipc.open_stream(source, options=wanted) as reader:
+            with pa.ipc.open_stream(source, options=pa.ipc.IpcReadOptions(included_fields=fields)) as reader:
                 table = reader.read_all()
         table.validate(full=True)  # offsets of an untrusted file may be out of range
-        return list(table.column(image).chunks), values_of(table.column(label))
+        return list(table.column(image).chunks), column_values(table.column(label))
     except (pa.ArrowException, OSError, ValueError, struct.error) as error:
-        raise UserError(f"{file} is damaged or no Arrow file: {str(error)[:200]}.", _AGAIN) from error
+        raise UserError(f"{file} is damaged or not an Arrow file: {str(error)[:200]}.", _SAVE_AGAIN) from error
 
 
-def _place(schema: pa.Schema, column: str, fits: Callable[[pa.DataType], bool], file: Path) -> int:
-    place = schema.get_field_index(column)
-    if place < 0:
-        raise UserError(f"{file} has no column {column!r}, which dataset_info.json names.", _AGAIN)
-    kind = schema.field(place).type
-    if not fits(plain_type(kind)):
-        raise UserError(f"{file}: the column {column!r} holds {str(kind)[:80]}.", _AGAIN)
-    return place
+def _field_index(schema: pa.Schema, column: str, fits: Callable[[pa.DataType], bool], file: Path) -> int:
+    position = schema.get_field_index(column)
+    if position < 0:
+        raise UserError(f"{file} has no column {column!r}, which dataset_info.json lists.", _SAVE_AGAIN)
+    kind = schema.field(position).type
+    if not fits(value_type(kind)):
+        raise UserError(f"{file}: the column {column!r} has type {str(kind)[:80]}.", _SAVE_AGAIN)
+    return position
 
 
-def _is_of_images(kind: pa.DataType) -> bool:
-    """Return whether a column type can store images: encoded pictures, paths to them, or a struct of both."""
+def _holds_images(kind: pa.DataType) -> bool:
+    """Return whether a column type can store images: encoded images, paths to them, or a struct of both."""
     if not pa.types.is_struct(kind):
         return _is_bytes(kind) or is_text(kind)
     fields = {field.name: field.type for field in kind}
@@ -236,11 +246,11 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _is_of_labels(kind: pa.DataType) -> bool:
+def _holds_labels(kind: pa.DataType) -> bool:
     return is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
 
 
-def _is_packed(message: pa.ipc.Message) -> bool:
+def _is_compressed(message: pa.ipc.Message) -> bool:
     """Return whether the body is compressed, so that a few bytes may expand to any size.
 
     PyArrow does not expose this, so follow the tables of its Message.fbs: Message.header, DictionaryBatch.data,
@@ -248,19 +258,19 @@ def _is_packed(message: pa.ipc.Message) -> bool:
     """
     if message.type not in ("record batch", "dictionary"):
         return False
-    told = message.metadata.to_pybytes()
+    metadata = message.metadata.to_pybytes()
 
     def field(table: int, number: int) -> int:
         """Return the offset of the field; 0 if it is absent."""
-        directory = table - struct.unpack_from("<i", told, table)[0]
-        if 4 + 2 * number >= struct.unpack_from("<H", told, directory)[0]:
+        directory = table - struct.unpack_from("<i", metadata, table)[0]
+        if 4 + 2 * number >= struct.unpack_from("<H", metadata, directory)[0]:
             return 0
-        offset: int = struct.unpack_from("<H", told, directory + 4 + 2 * number)[0]
+        offset: int = struct.unpack_from("<H", metadata, directory + 4 + 2 * number)[0]
         return table + offset if offset else 0
 
-    def inner(place: int) -> int:
-        place += struct.unpack_from("<I", told, place)[0]
-        return place
+    def inner(position: int) -> int:
+        position += struct.unpack_from("<I", metadata, position)[0]
+        return position
 
     batch = inner(field(inner(0), 2))
     if message.type == "dictionary":
@@ -268,7 +278,7 @@ def _is_packed(message: pa.ipc.Message) -> bool:
     return field(batch, 3) > 0
 
 
-def _labels(values: list[Any], names: list[str] | None, folder: Path, column: str) -> list[str | None]:
+def _label_names(values: list[Any], names: list[str] | None, folder: Path, column: str) -> list[str | None]:
     labels: list[str | None] = []
     for row, value in enumerate(values):
         if value is None or (names is not None and value == -1):
@@ -276,11 +286,13 @@ def _labels(values: list[Any], names: list[str] | None, folder: Path, column: st
         elif names is None:
             if not isinstance(value, str | int) or value == "":
                 raise UserError(
-                    f"{folder}, row {row}: {column} is {str(value)[:80]!r}, which names no class.", "Correct it."
+                    f"{folder}, row {row}: {column} is {str(value)[:80]!r}, which is not a class name.", "Correct it."
                 )
             labels.append(str(value))
         elif type(value) is int and 0 <= value < len(names):
             labels.append(names[value])
         else:
-            raise UserError(f"{folder}, row {row}: {column} is {value!r}, but there are {len(names)} classes.", _AGAIN)
+            raise UserError(
+                f"{folder}, row {row}: {column} is {value!r}, but there are {len(names)} classes.", _SAVE_AGAIN
+            )
     return labels

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.data.archive import Tree, open_tree
-from core.data.decode import Raw, Unreadable
-from core.data.listing import SPLITS, Listing, TargetFormat, table_of
-from core.data.readers.names import counted, is_picture, some
-from core.data.readers.options import ReadOptions
+from core.data.archive import Tree, file_stamp, open_tree
+from core.data.decode import Raw, UnreadableError
+from core.data.listing import SPLITS, Listing, TargetFormat, make_table
+from core.data.readers.common import DOWNLOAD_AGAIN, ReadOptions, format_count, format_names, is_image
+from core.data.readers.split_lists import list_folders
 from core.data.safe_pickle import read_plain
 from core.runtime.errors import UserError
 
 FORM = TargetFormat(size=(84, 84), channels=3)
 COLUMNS = ("filename", "label")
 
-_CACHE_WORDS = {"train": ("train",), "val": ("validation", "val"), "test": ("test",)}
-_WANTED = (
-    "It must hold the pictures (in images/) and train.csv, val.csv, test.csv with the columns filename and label, "
+_CACHE_WORDS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}  # the last one found counts
+_EXPECTED = (
+    "It must contain the images (in images/) and train.csv, val.csv, test.csv with the columns filename and label, "
     "or mini-imagenet-cache-train.pkl, -validation.pkl and -test.pkl."
 )
 
@@ -31,92 +31,96 @@ _WANTED = (
 def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
     """Read the csv layout, in a folder or zip, or the pickled caches of learn2learn and others.
 
-    With csv files (``filename,label``): pictures are found by name, first in ``images``; ids are the file names,
+    With csv files (``filename,label``): images are found by name, first in ``images``; ids are the file names,
     classes the labels (WordNet ids), rows in the order of the files. The csv files may be in
     ``options.splits`` or in a folder ``mini_imagenet`` or ``splits/mini_imagenet`` beside the data. With caches
     (``image_data``, ``class_dict``): ids are ``train/00000``. Splits without a file are skipped.
 
     Raises:
-        UserError: there is neither, a row is invalid, or no picture is found.
+        UserError: there is neither, a row is invalid, or no image is found.
     """
-    if caches := _caches(path):
-        return _from_caches(caches)
+    caches = {
+        split: file
+        for split, words in _CACHE_WORDS.items()
+        for word in words
+        if (file := path / f"mini-imagenet-cache-{word}.pkl").is_file()
+    }
+    if caches:
+        return _read_caches(caches)
     tree = open_tree(path)
-    lists = _lists(tree, path, options.splits)
+    lists = _find_lists(tree, path, options.splits)
     if not lists:
-        raise UserError(f"There is no mini-ImageNet in {path}.", _WANTED)
+        raise UserError(f"There is no mini-ImageNet in {path}.", _EXPECTED)
     seen: dict[str, str] = {}
     rows = [(split, *row) for split, (name, content) in lists.items() for row in _rows(content, name, seen)]
     if not rows:
         raise UserError(f"The csv files in {path} have no rows.", "Use the published files.")
-    where = _places(tree, [file for _, file, _ in rows])
+    where = _locate(tree, [file for _, file, _ in rows])
     missing = [file for _, file, _ in rows if file not in where]
     if len(missing) == len(rows):
         raise UserError(
-            f"None of the {len(rows):,} pictures in the csv files is in {path}; the first is {some(missing[:1])}.",
-            "Put them into a folder images beside the csv files.",
+            f"None of the {format_count(len(rows), 'image')} listed in the csv files is in {path}; "
+            f"the first is {format_names(missing[:1])}.",
+            "Put them in a folder images beside the csv files.",
         )
     notes = [f"Split by {', '.join(name for name, _ in lists.values())}."]
-    notes += [*_absent(set(lists)), *_shared((split, label) for split, _, label in rows)]
+    notes += [*_missing_splits(lists), *_shared_classes((split, label) for split, _, label in rows)]
     if missing:
-        notes.append(f"{counted(len(missing), 'picture')} of {len(rows):,} missing: {some(missing)}.")
+        notes.append(f"{format_count(len(missing), 'image')} of {len(rows):,} missing: {format_names(missing)}.")
 
     def read(position: int) -> Raw:
         file = where.get(rows[position][1])
         if file is None:
-            raise Unreadable("the file is missing")
+            raise UnreadableError("the file is missing")
         return tree.read(file)
 
     splits, files, labels = (list(column) for column in zip(*rows, strict=True))
     stamp = [tree.stamp(), [content for _, content in lists.values()]]
-    return Listing("mini-imagenet", table_of(files, labels, splits), read, stamp, form=FORM, notes=tuple(notes))
+    return Listing("mini-imagenet", make_table(files, labels, splits), read, stamp, form=FORM, notes=tuple(notes))
 
 
 def is_mini_imagenet(tree: Tree) -> bool:
-    """Return whether this folder or archive is for :func:`read_mini_imagenet`.
-    Return the name and content of the csv file of each split.
-    """
+    """Return whether this folder or archive is for :func:`read_mini_imagenet`."""
     if any(name.startswith("mini-imagenet-cache-") and name.endswith(".pkl") for name in tree.files):
         return True
     names = [name for name in tree.files if name.rpartition("/")[2] in {f"{split}.csv" for split in SPLITS}]
-    if not names or not any(is_picture(name) for name in tree.files):
+    if not names or not any(is_image(name) for name in tree.files):
         return False
     try:
         return tree.read(names[0])[:15].replace(b" ", b"").lower().startswith(b"filename,label")
-    except Unreadable:
+    except UnreadableError:
         return False
 
 
-def _lists(tree: Tree, path: Path, given: Path | None) -> dict[str, tuple[str, str]]:
-    """Name and content of the csv file of each split."""
-    if given is not None:
-        for folder in (given, given / "mini_imagenet"):
-            if lists := _lists_in(folder):
-                return lists
-        raise UserError(f"There are no csv files of splits in {given}.", "It must hold train.csv, val.csv or test.csv.")
-    inside = {}
+def _find_lists(tree: Tree, path: Path, option: Path | None) -> dict[str, tuple[str, str]]:
+    """Return the name and content of the csv file of each split."""
+    if option is None and (lists := _lists_in_tree(tree)):
+        return lists
+    for folder in list_folders(path, option, "mini_imagenet"):
+        if lists := _read_lists(folder):
+            return lists
+    if option is not None:
+        raise UserError(f"There are no csv files of splits in {option}.", "Put train.csv, val.csv or test.csv there.")
+    return {}
+
+
+def _lists_in_tree(tree: Tree) -> dict[str, tuple[str, str]]:
+    lists = {}
     for split in SPLITS:
         names = sorted((n for n in tree.files if n.rpartition("/")[2] == f"{split}.csv"), key=lambda n: n.count("/"))
         if names:
             try:
-                inside[split] = (names[0], _decoded(tree.read(names[0]), names[0]))
-            except Unreadable as unreadable:
-                raise UserError(f"{names[0]} cannot be read: {unreadable}.", "Download it again.") from unreadable
-    if inside:
-        return inside
-    base = path if path.is_dir() else path.parent
-    for above in (base, base.absolute().parent):
-        for folder in (above / "splits" / "mini_imagenet", above / "mini_imagenet", above / "splits"):
-            if lists := _lists_in(folder):
-                return lists
-    return {}
+                lists[split] = (names[0], _decode_text(tree.read(names[0]), names[0]))
+            except UnreadableError as error:
+                raise UserError(f"{names[0]} cannot be read: {error}.", DOWNLOAD_AGAIN) from error
+    return lists
 
 
-def _lists_in(folder: Path) -> dict[str, tuple[str, str]]:
+def _read_lists(folder: Path) -> dict[str, tuple[str, str]]:
     files = {split: folder / f"{split}.csv" for split in SPLITS}
     try:
         return {
-            split: (str(file), _decoded(file.read_bytes(), str(file)))
+            split: (str(file), _decode_text(file.read_bytes(), str(file)))
             for split, file in files.items()
             if file.is_file()
         }
@@ -124,12 +128,12 @@ def _lists_in(folder: Path) -> dict[str, tuple[str, str]]:
         raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
 
 
-def _decoded(content: bytes, name: str) -> str:
+def _decode_text(content: bytes, name: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{name}, line {line} is no UTF-8 text.", "Use the published file.") from error
+        raise UserError(f"{name}, line {line} is not UTF-8 text.", "Use the published file.") from error
 
 
 def _rows(content: str, name: str, seen: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -144,65 +148,52 @@ def _rows(content: str, name: str, seen: dict[str, str]) -> Iterator[tuple[str, 
                 continue
             where = f"{name}, line {reader.line_num}"
             if len(row) != len(header) or not row[0].strip() or not row[1].strip():
-                raise UserError(f"{where} is no file name and label: {str(row)[:200]}.", "Correct it.")
-            if before := seen.get(row[0]):
-                raise UserError(f"{where}: {row[0][:200]!r} was there before, in {before}.", "Keep one of the rows.")
+                raise UserError(f"{where} is not a file name and a label: {str(row)[:200]}.", "Correct it.")
+            if first := seen.get(row[0]):
+                raise UserError(f"{where}: {row[0][:200]!r} occurs already in {first}.", "Keep one of the rows.")
             seen[row[0]] = where
             yield row[0], row[1]
     except csv.Error as error:
-        raise UserError(
-            f"{name}, line {reader.line_num} cannot be read: {error}.", "Use the published file."
-        ) from error
+        what = f"{name}, line {reader.line_num} cannot be read: {error}."
+        raise UserError(what, "Use the published file.") from error
 
 
-def _places(tree: Tree, wanted: list[str]) -> dict[str, str]:
-    """Return the location of each picture: in a folder ``images``, else anywhere if its name is unique."""
+def _locate(tree: Tree, files: list[str]) -> dict[str, str]:
+    """Return the location of each image: in a folder ``images``, else anywhere if its name is unique."""
     by_name: dict[str, list[str]] = {}
-    for name in filter(is_picture, tree.files):
+    for name in filter(is_image, tree.files):
         by_name.setdefault(name.rpartition("/")[2], []).append(name)
     found = {}
-    for file in wanted:
+    for file in files:
         hits = [name for name in by_name.get(file.rpartition("/")[2], ()) if f"/{name}".endswith(f"/{file}")]
         if len(hits) > 1:
             hits = [name for name in hits if f"/{name}".endswith(f"/images/{file}")] or hits
         if len(hits) > 1:
-            raise UserError(f"{tree.path} has several pictures {file!r}: {some(hits)}.", "Keep one of them.")
+            raise UserError(f"{tree.path} has several images {file!r}: {format_names(hits)}.", "Keep one of them.")
         if hits:
             found[file] = hits[0]
     return found
 
 
-def _absent(there: set[str]) -> list[str]:
-    return [f"There is no list of {split}, so no such images." for split in SPLITS if split not in there]
+def _missing_splits(found: Collection[str]) -> list[str]:
+    return [f"The split {split} has no list and no images." for split in SPLITS if split not in found]
 
 
-def _shared(rows: Iterable[tuple[str, str]]) -> list[str]:
+def _shared_classes(rows: Iterable[tuple[str, str]]) -> list[str]:
     """Return a note on classes that occur in more than one split, from the split and class of every image."""
     splits: dict[str, set[str]] = {}
     for split, name in rows:
         splits.setdefault(name, set()).add(split)
-    shared = sorted(name for name, its in splits.items() if len(its) > 1)
-    if not shared:
-        return []
-    return [f"{counted(len(shared), 'class', 'classes')} in more than one split: {some(shared)}."]
+    if shared := sorted(name for name, found in splits.items() if len(found) > 1):
+        return [f"{format_count(len(shared), 'class', 'classes')} in more than one split: {format_names(shared)}."]
+    return []
 
 
-def _caches(path: Path) -> dict[str, Path]:
-    if not path.is_dir():
-        return {}
-    found = {}
-    for split, words in _CACHE_WORDS.items():
-        files = [path / f"mini-imagenet-cache-{word}.pkl" for word in words]
-        if there := [file for file in files if file.is_file()]:
-            found[split] = there[0]
-    return found
-
-
-def _from_caches(caches: dict[str, Path]) -> Listing:
+def _read_caches(caches: dict[str, Path]) -> Listing:
     images: dict[str, np.ndarray] = {}
     rows: list[tuple[str, int, str]] = []
     for split, file in caches.items():
-        images[split], classes = _cache(read_plain(file), file.name)
+        images[split], classes = _check_cache(read_plain(file), file.name)
         rows += [(split, position, name) for position, name in enumerate(classes)]
 
     def read(position: int) -> Raw:
@@ -210,41 +201,40 @@ def _from_caches(caches: dict[str, Path]) -> Listing:
         return images[split][number]
 
     ids = [f"{split}/{number:05d}" for split, number, _ in rows]
-    stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in caches.values()]
-    notes = [f"Split by {', '.join(file.name for file in caches.values())}.", *_absent(set(caches))]
-    notes += _shared((split, name) for split, _, name in rows)
-    table = table_of(ids, [name for _, _, name in rows], [split for split, _, _ in rows])
+    stamp = [file_stamp(file) for file in caches.values()]
+    notes = [f"Split by {', '.join(file.name for file in caches.values())}.", *_missing_splits(caches)]
+    notes += _shared_classes((split, name) for split, _, name in rows)
+    table = make_table(ids, [name for _, _, name in rows], [split for split, _, _ in rows])
     return Listing("mini-imagenet", table, read, stamp, form=FORM, notes=tuple(notes))
 
 
-def _cache(content: Any, name: str) -> tuple[np.ndarray, list[str]]:
+def _check_cache(content: Any, name: str) -> tuple[np.ndarray, list[str]]:
     """Return the images ``(n, height, width, 3)`` and the class of each."""
-    wrong = UserError(
-        f"{name} does not hold image_data, pictures in colour, and class_dict, their places by class.",
-        "Download it again.",
-    )
+    what = f"{name} does not contain image_data (colour images) and class_dict (their positions by class)."
+    wrong = UserError(what, DOWNLOAD_AGAIN)
     if not isinstance(content, dict):
         raise wrong
-    images, places = content.get("image_data"), content.get("class_dict")
+    images, positions = content.get("image_data"), content.get("class_dict")
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise wrong
     if not images.size:
-        raise UserError(f"{name} holds no images.", "Download it again.")
-    if not isinstance(places, dict):
+        raise UserError(f"{name} contains no images.", DOWNLOAD_AGAIN)
+    if not isinstance(positions, dict):
         raise wrong
     classes = [""] * len(images)
-    for one, members in places.items():
+    for class_name, members in positions.items():
         numbers = members.tolist() if isinstance(members, np.ndarray) and members.ndim == 1 else members
-        if not isinstance(one, str) or not isinstance(numbers, list | tuple):
+        if not isinstance(class_name, str) or not isinstance(numbers, list | tuple):
             raise wrong
         for number in numbers:
             if type(number) is not int or not 0 <= number < len(images):
-                raise UserError(
-                    f"{name}: class {one!r} names image {number!r}, which is not there.", "Download it again."
-                )
-            if classes[number]:
-                raise UserError(f"{name}: image {number} is in {classes[number]!r} and {one!r}.", "Download it again.")
-            classes[number] = one
+                what = f"class {class_name!r} contains image {number!r}, but there are {len(images)} images"
+            elif classes[number]:
+                what = f"image {number} is in {classes[number]!r} and {class_name!r}"
+            else:
+                classes[number] = class_name
+                continue
+            raise UserError(f"{name}: {what}.", DOWNLOAD_AGAIN)
     if "" in classes:
-        raise UserError(f"{name}: image {classes.index('')} is in no class.", "Download it again.")
+        raise UserError(f"{name}: image {classes.index('')} is in no class.", DOWNLOAD_AGAIN)
     return images, classes

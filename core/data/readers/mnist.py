@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.archive import FolderTree
-from core.data.decode import Raw
-from core.data.listing import Listing, TargetFormat, table_of
-from core.data.readers.names import called
-from core.data.readers.options import ReadOptions
+from core.data.archive import FolderTree, file_stamp
+from core.data.listing import Listing, TargetFormat, make_table
+from core.data.readers.common import DOWNLOAD_AGAIN, ReadOptions, source_name
 from core.runtime.errors import UserError
 
 PARTS = {"train": "train", "test": "t10k"}
@@ -26,14 +24,13 @@ MD5 = {
     "test": ("2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
 }
 """MD5 of the uncompressed image and label files (LeCun, Cortes and Burges)."""
-MOST_BYTES = 2_000_000_000
+MAX_BYTES = 2_000_000_000
 CLASSES = 10
 
 _KINDS = ("images-idx3", "labels-idx1")
 _BYTE_TYPE = 8
-_MOST_GZIP_RATIO = 1100  # above the maximum that deflate can reach
+_MAX_GZIP_RATIO = 1100  # above the maximum that deflate can reach
 _FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
-_AGAIN = "Download it again."
 
 
 def read_mnist(path: Path, options: ReadOptions) -> Listing:
@@ -47,37 +44,32 @@ def read_mnist(path: Path, options: ReadOptions) -> Listing:
         UserError: a file of a pair is missing, or its header, length or labels are wrong; the text names it.
     """
     folder = _folder(path)
-    pairs = {split: _pair(folder, start) for split, start in PARTS.items()}
+    pairs = {split: _pair(folder, prefix) for split, prefix in PARTS.items()}
     parts = {split: _read_pair(split, *pair) for split, pair in pairs.items() if pair}
     (first, *others) = parts.values()
     for other in others:
         if other.images.shape[1:] != first.images.shape[1:]:
-            raise UserError(f"{folder}: training and test images differ in size.", "They belong to two data sets.")
+            raise UserError(f"{folder}: training and test images differ in size.", "Use files of one data set.")
     images = [image for part in parts.values() for image in part.images]
     labels = [str(label) for part in parts.values() for label in part.labels]
     ids = [f"{split}-{number:05d}" for split, part in parts.items() for number in range(len(part.labels))]
     splits = [split for split, part in parts.items() for _ in part.labels]
-    notes = [f"Only the {split} part is there." for split in parts if len(parts) == 1]
+    notes = [f"Only the {split} part was found." for split in parts if len(parts) == 1]
     if not all(part.is_original for part in parts.values()):
         notes.append(
-            "These are not the original MNIST digits (their checksums differ); other data sets come in files of the "
-            "same names. Classes are called 0 to 9."
+            "These are not the original MNIST digits (their checksums differ); other data sets use the same file "
+            "names. The classes are called 0 to 9."
         )
-
-    def read(position: int) -> Raw:
-        return images[position]
-
-    stamp = [
-        [file.name, file.stat().st_size, file.stat().st_mtime_ns] for pair in pairs.values() if pair for file in pair
-    ]
-    name = "mnist" if folder.name == "raw" and folder.parent.name == "MNIST" else called(path)
-    return Listing(name, table_of(ids, labels, splits), read, stamp, form=TargetFormat(channels=1), notes=tuple(notes))
+    stamp = [file_stamp(file) for pair in pairs.values() if pair for file in pair]
+    name = "mnist" if folder.name == "raw" and folder.parent.name == "MNIST" else source_name(path)
+    table, form = make_table(ids, labels, splits), TargetFormat(channels=1)
+    return Listing(name, table, images.__getitem__, stamp, form=form, notes=tuple(notes))
 
 
 def is_mnist(names: list[str]) -> bool:
     """Return whether files with these names are for :func:`read_mnist`."""
     files = {name.rpartition("/")[2].removesuffix(".gz") for name in names}
-    return any(all(f"{start}-{kind}-ubyte" in files for kind in _KINDS) for start in PARTS.values())
+    return any(all(f"{prefix}-{kind}-ubyte" in files for kind in _KINDS) for prefix in PARTS.values())
 
 
 @dataclass(frozen=True)
@@ -89,75 +81,76 @@ class _Part:
 
 def _folder(path: Path) -> Path:
     if not path.is_dir():
-        raise UserError(f"{path} is no folder.", f"Give the folder, unpacked, that holds {_FILES}.")
-    if any(_pair(path, start) for start in PARTS.values()):
+        raise UserError(f"{path} is not a folder.", f"Use the unpacked folder that contains {_FILES}.")
+    if any(_pair(path, prefix) for prefix in PARTS.values()):
         return path
-    known = {f"{start}-{kind}-ubyte" for start in PARTS.values() for kind in _KINDS}
+    known = {f"{prefix}-{kind}-ubyte" for prefix in PARTS.values() for kind in _KINDS}
     found = [path / name for name in FolderTree(path).files]
     below = {file.parent for file in found if file.name.removesuffix(".gz") in known}
     if len(below) > 1:
         listed = ", ".join(str(folder) for folder in sorted(below))
-        raise UserError(f"There are idx files in several folders below {path}: {listed}.", "Give one of them.")
+        raise UserError(f"There are idx files in several folders below {path}: {listed}.", "Use one of them.")
     if not below:
-        raise UserError(f"There are no MNIST files in {path}.", f"It must hold {_FILES}, with .gz or without.")
+        raise UserError(f"There are no MNIST files in {path}.", f"It must contain {_FILES}, with or without .gz.")
     return below.pop()
 
 
-def _pair(folder: Path, start: str) -> tuple[Path, Path] | None:
+def _pair(folder: Path, prefix: str) -> tuple[Path, Path] | None:
     files = []
     for kind in _KINDS:
-        plain = folder / f"{start}-{kind}-ubyte"
+        plain = folder / f"{prefix}-{kind}-ubyte"
         files.append(next((file for file in (plain, plain.with_name(f"{plain.name}.gz")) if file.is_file()), None))
     images, labels = files
     if images and labels:
         return images, labels
     if images or labels:
-        there = images or labels
-        lacking = "labels-idx1" if images else "images-idx3"
-        raise UserError(f"{there} is there, but not {start}-{lacking}-ubyte.", "Put both into the folder.")
+        missing = "labels-idx1" if images else "images-idx3"
+        raise UserError(f"{images or labels} exists, but not {prefix}-{missing}-ubyte.", "Put both in the folder.")
     return None
 
 
 def _read_pair(split: str, images: Path, labels: Path) -> _Part:
-    pixels, pixels_md5 = _idx(images, 3)
-    classes, classes_md5 = _idx(labels, 1)
+    pixels, pixels_md5 = _read_idx(images, 3)
+    classes, classes_md5 = _read_idx(labels, 1)
     if len(pixels) != len(classes):
         raise UserError(
-            f"{images.name} has {len(pixels):,} images, but {labels.name} has {len(classes):,} labels.",
-            _AGAIN,
+            f"{images.name} has {len(pixels):,} images, but {labels.name} has {len(classes):,} labels.", DOWNLOAD_AGAIN
         )
     bad = np.flatnonzero(classes >= CLASSES)
     if bad.size:
         raise UserError(
             f"{labels.name}: label {bad[0]} (counted from 0) is {classes[bad[0]]}, but there are {CLASSES} classes.",
-            "Give images of other classes as a folder a class, or with a table of paths and labels.",
+            "Import data with other classes as one folder per class, or as a table of paths and labels.",
         )
     return _Part(pixels, classes, (pixels_md5, classes_md5) == MD5[split])
 
 
-def _idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
+def _read_idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
     """Return an array of bytes and the MD5 of the uncompressed file, checking the header before allocating memory."""
     size = path.stat().st_size
-    is_packed = path.suffix == ".gz"
+    is_gzip = path.suffix == ".gz"
     head_bytes = 4 * (1 + dimensions)
     try:
-        with gzip.open(path) if is_packed else path.open("rb") as stream:
+        with gzip.open(path) if is_gzip else path.open("rb") as stream:
             head = stream.read(head_bytes)
             if len(head) < head_bytes or head[:4] != bytes((0, 0, _BYTE_TYPE, dimensions)):
-                raise UserError(f"{path.name} is no idx file of {dimensions} dimensions of bytes.", _AGAIN)
+                raise UserError(
+                    f"{path.name} is not an idx file of bytes with {dimensions} dimensions.", DOWNLOAD_AGAIN
+                )
             shape = struct.unpack(f">{dimensions}I", head[4:])
             expected = prod(shape)
             if not expected:
-                raise UserError(f"{path.name} has no content: its shape is {shape}.", _AGAIN)
-            most = min(MOST_BYTES, (size * _MOST_GZIP_RATIO if is_packed else size) + 1)
-            if expected > most:
-                raise UserError(f"{path.name} claims {expected:,} bytes, more than {size:,} bytes can hold.", _AGAIN)
+                raise UserError(f"{path.name} is empty: its shape is {shape}.", DOWNLOAD_AGAIN)
+            if expected > min(MAX_BYTES, (size * _MAX_GZIP_RATIO if is_gzip else size) + 1):
+                raise UserError(
+                    f"{path.name} claims {expected:,} bytes, more than {size:,} bytes can hold.", DOWNLOAD_AGAIN
+                )
             content = stream.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path.name} is damaged or cut short: {error}.", _AGAIN) from error
+        raise UserError(f"{path.name} is damaged or truncated: {error}.", DOWNLOAD_AGAIN) from error
     if len(content) != expected:
         more = "more" if len(content) > expected else f"{len(content):,}"
-        raise UserError(f"{path.name} should hold {expected:,} bytes after its header, but has {more}.", _AGAIN)
+        raise UserError(f"{path.name} should have {expected:,} bytes after its header, but has {more}.", DOWNLOAD_AGAIN)
     digest = hashlib.md5(head, usedforsecurity=False)
     digest.update(content)
     return np.frombuffer(content, np.uint8).reshape(shape), digest.hexdigest()

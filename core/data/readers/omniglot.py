@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from core.data.archive import Tree, open_tree
-from core.data.decode import Raw
-from core.data.listing import Listing, TargetFormat, table_of
-from core.data.readers.names import counted
-from core.data.readers.options import ReadOptions
-from core.data.readers.split_lists import find_split_lists, in_neither
+from core.data.listing import Listing, TargetFormat, make_table
+from core.data.readers.common import ReadOptions, format_count
+from core.data.readers.split_lists import find_split_lists, unmatched_notes
 from core.runtime.errors import UserError
 
 PARTS = {"images_background": 964, "images_evaluation": 659}
@@ -22,7 +22,8 @@ FORM = TargetFormat(size=(28, 28), channels=1, invert=True)
 
 _FOLDERS = ("", "omniglot-py", "omniglot")  # torchvision and learn2learn create the second
 _IMAGE = re.compile(r"(?:^|/)(images_(?:background|evaluation))/([^/]+)/(character\d+)/(\d+_(\d+)\.png)$")
-_WANTED = "Put images_background.zip and images_evaluation.zip, or the folders of the same names, into it."
+_LISTS = TypeAdapter(dict[str, dict[str, list[str]]])
+_EXPECTED = "Put images_background.zip and images_evaluation.zip, or the folders of the same names, in it."
 
 
 def read_omniglot(path: Path, options: ReadOptions) -> Listing:
@@ -39,30 +40,33 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
     trees = [open_tree(source) for source in _sources(path)]
     images = _images(trees)
     if not images:
-        raise UserError(f"There is no Omniglot in {path}.", _WANTED)
-    notes = _completeness(images)
+        raise UserError(f"There is no Omniglot in {path}.", _EXPECTED)
+    notes = _completeness_notes(images)
     lists = find_split_lists(path, options.splits, "omniglot_vinyals")
     if lists is None:
         notes.append("Split: the background alphabets for training, the evaluation alphabets for testing.")
         splits = {image.name: "train" if image.part == "images_background" else "test" for image in images}
     else:
-        splits = lists.assignment(_members)
-        notes += [f"Split by the lists in {lists.where}.", *in_neither({i.name for i in images}, splits, lists.where)]
+        splits = lists.assignment(_class_names)
+        notes.append(f"Split by the lists in {lists.where}.")
+        notes += unmatched_notes({image.name for image in images}, splits, lists.where)
         images = [image for image in images if image.name in splits]
         if not images:
-            raise UserError(f"None of the characters is in the lists in {lists.where}.", "Use lists for Omniglot.")
-
-    def read(position: int) -> Raw:
-        return images[position].tree.read(images[position].file)
-
-    table = table_of(
+            raise UserError(f"The lists in {lists.where} contain no character of {path}.", "Use lists of Omniglot.")
+    table = make_table(
         [image.id for image in images],
         [image.name for image in images],
         [splits[image.name] for image in images],
         [image.drawer for image in images],
     )
-    stamp: list[Any] = [tree.stamp() for tree in trees]
-    return Listing("omniglot", table, read, [stamp, lists.lists if lists else None], form=FORM, notes=tuple(notes))
+    return Listing(
+        "omniglot",
+        table,
+        lambda position: images[position].tree.read(images[position].file),
+        [[tree.stamp() for tree in trees], lists.lists if lists else None],
+        form=FORM,
+        notes=tuple(notes),
+    )
 
 
 def is_omniglot(names: list[str]) -> bool:
@@ -107,43 +111,37 @@ def _sources(path: Path) -> list[Path]:
 def _images(trees: list[Tree]) -> list[_Image]:
     found: dict[str, _Image] = {}
     for tree in trees:
-        # An unpacked part is opened as a folder of its own, so its name becomes the first component of the paths.
-        above = f"{tree.path.name}/" if tree.path.name in PARTS else ""
+        # A part that is opened as a folder lacks its own name in the paths.
+        prefix = f"{tree.path.name}/" if tree.path.name in PARTS else ""
         for file in tree.files:
-            if match := _IMAGE.search(above + file):
+            if match := _IMAGE.search(prefix + file):
                 image = _Image(tree, file, *match.groups())
                 found.setdefault(image.id, image)
     return [found[name] for name in sorted(found, key=lambda name: name.split("/"))]
 
 
-def _completeness(images: list[_Image]) -> list[str]:
+def _completeness_notes(images: list[_Image]) -> list[str]:
     notes = []
     for part, characters in PARTS.items():
-        here = [image for image in images if image.part == part]
-        classes = len({image.name for image in here})
-        if not here:
-            notes.append(f"{part} is not there; the official data set has {characters} more characters in it.")
-        elif (classes, len(here)) != (characters, characters * DRAWERS):
+        members = [image for image in images if image.part == part]
+        classes = len({image.name for image in members})
+        if not members:
+            notes.append(f"{part} is missing; the official data set has {characters} more characters in it.")
+        elif (classes, len(members)) != (characters, characters * DRAWERS):
             notes.append(
-                f"{part} has {counted(classes, 'character')} and {counted(len(here), 'image')}; "
+                f"{part} has {format_count(classes, 'character')} and {format_count(len(members), 'image')}; "
                 f"the official one has {characters} and {characters * DRAWERS:,}."
             )
     return notes
 
 
-def _members(content: Any, file: str) -> list[str]:
-    wrong = UserError(
-        f"{file} does not name characters by part and alphabet.",
-        'It must look like {"background": {"Greek": ["character01"]}, "evaluation": {}}.',
-    )
-    if not isinstance(content, dict):
-        raise wrong
-    names = []
-    for alphabets in content.values():
-        if not isinstance(alphabets, dict):
-            raise wrong
-        for alphabet, characters in alphabets.items():
-            if not isinstance(characters, list) or not all(isinstance(character, str) for character in characters):
-                raise wrong
-            names += [f"{alphabet}/{character}" for character in characters]
-    return names
+def _class_names(content: Any, file: str) -> list[str]:
+    try:
+        parts = _LISTS.validate_python(content, strict=True)
+    except ValidationError as error:
+        raise UserError(
+            f"{file} does not list characters by part and alphabet.",
+            'It must look like {"background": {"Greek": ["character01"]}, "evaluation": {}}.',
+        ) from error
+    members = [item for alphabets in parts.values() for item in alphabets.items()]
+    return [f"{alphabet}/{character}" for alphabet, characters in members for character in characters]

@@ -5,19 +5,18 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from core.data.archive import Tree, mode_of, open_tree
+from core.data.archive import Tree, file_mode, open_tree
 from core.data.listing import Listing
 from core.data.readers import cifar100
 from core.data.readers.cifar_fs import is_cifar_fs, read_cifar_fs
+from core.data.readers.common import Reader, ReadOptions, format_names, is_image
 from core.data.readers.fc100 import is_fc100, read_fc100
 from core.data.readers.folder import read_folder
 from core.data.readers.huggingface import is_huggingface, read_huggingface
 from core.data.readers.manifest import SUFFIXES, has_manifest, read_manifest
 from core.data.readers.mini_imagenet import is_mini_imagenet, read_mini_imagenet
 from core.data.readers.mnist import is_mnist, read_mnist
-from core.data.readers.names import is_picture, some
 from core.data.readers.omniglot import is_omniglot, read_omniglot
-from core.data.readers.options import Reader, ReadOptions
 from core.runtime.errors import UserError
 
 AUTO = "auto"
@@ -42,11 +41,11 @@ def read_listing(path: Path, format: str = AUTO, options: ReadOptions | None = N
     Raises:
         UserError: the format is unknown, the files match none or several, or the files are invalid.
     """
-    mode_of(path)
+    file_mode(path)
     if format == AUTO:
         format = detect(path)
     if format not in READERS:
-        raise UserError(f"There is no format {format!r}.", f"Known: {AUTO}, {', '.join(READERS)}.")
+        raise UserError(f"There is no format {format!r}.", f"Use one of: {AUTO}, {', '.join(READERS)}.")
     return READERS[format](path, options or ReadOptions())
 
 
@@ -56,15 +55,15 @@ def detect(path: Path) -> str:
     Raises:
         UserError: the files have no known format (the text says what was found), or match two formats.
     """
-    is_file = stat.S_ISREG(mode_of(path))
+    is_file = stat.S_ISREG(file_mode(path))
     if is_file and path.suffix.lower() in SUFFIXES:
         return "manifest"
     if is_file and cifar100.is_python_archive([path.name]):
-        raise _either("cifar-fs", "fc100")
+        raise _ambiguous("cifar-fs", "fc100")
     tree = open_tree(path)
     # A part of Omniglot is identified by the name of its folder, which is not among the names inside.
     inside = [f"{path.name}/{name}" for name in tree.files] if path.is_dir() else tree.files
-    signs = {
+    matches = {
         "huggingface": is_huggingface(tree.files),
         "omniglot": is_omniglot(tree.files) or is_omniglot(inside),
         "mnist": path.is_dir() and is_mnist(tree.files),
@@ -72,27 +71,27 @@ def detect(path: Path) -> str:
         "cifar-fs": is_cifar_fs(tree.files),
         "fc100": is_fc100(tree.files),
     }
-    found = [name for name, is_it in signs.items() if is_it]
+    found = [name for name, is_match in matches.items() if is_match]
     if len(found) > 1:
-        raise UserError(
-            f"{path} holds several data sets: {', '.join(found)}.", "Give the folder of one, or say which by --format."
-        )
+        what = f"{path} contains several data sets: {', '.join(found)}."
+        raise UserError(what, "Use the folder of one of them, or choose one with --format.")
     if found:
         return found[0]
     if cifar100.is_python_archive(tree.files):
-        raise _either("cifar-fs", "fc100")
+        raise _ambiguous("cifar-fs", "fc100")
     if has_manifest(tree):
         return "manifest"
     if cifar100.has_class_folders(tree.files):
-        raise _either("cifar-fs", "fc100", "folder")
-    if any(is_picture(name) for name in tree.files):
+        raise _ambiguous("cifar-fs", "fc100", "folder")
+    if any(is_image(name) for name in tree.files):
         return "folder"
-    raise UserError(f"{path} is in no known format. {_found(tree)}", _advice(tree))
+    contents = f"It contains {format_names(tree.files)}." if tree.files else "It contains no files."
+    raise UserError(f"{path} is not in a known format. {contents}", _advice(tree))
 
 
-_PACKED = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
-_LOOKED_FOR = (
-    "a folder of pictures for every class; one csv or parquet table with the columns path and label; "
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+_KNOWN_LAYOUTS = (
+    "one folder of images per class; one csv or parquet table with the columns path and label; "
     "images_background.zip or images_evaluation.zip (omniglot); train-images-idx3-ubyte and its labels (mnist); "
     "cifar-100-python, CIFAR_FS_train.pickle or FC100_train.pickle; train.csv with filename and label, or "
     "mini-imagenet-cache-train.pkl (mini-imagenet); dataset_dict.json or state.json (huggingface)"
@@ -102,17 +101,15 @@ _LOOKED_FOR = (
 def _advice(tree: Tree) -> str:
     zips = [name for name in tree.files if name.lower().endswith(".zip")]
     if len(zips) == 1:
-        return f"Give the archive itself: {tree.path / zips[0]}."
+        return f"Import the archive itself: {tree.path / zips[0]}."
     if zips:
-        return f"Give one of the archives itself: {some(zips)}."
-    packed = [name for name in tree.files if name.lower().endswith(_PACKED)]
-    return f"Unpack {some(packed)}, or pack it as zip." if packed else f"Looked for {_LOOKED_FOR}."
+        return f"Import one of the archives itself: {format_names(zips)}."
+    packed = [name for name in tree.files if name.lower().endswith(_ARCHIVES)]
+    if packed:
+        return f"Unpack {format_names(packed)}, or repack as a zip archive."
+    return f"Known layouts: {_KNOWN_LAYOUTS}."
 
 
-def _either(*names: str) -> UserError:
-    fix = f"Say which you want: --format {' or --format '.join(names)}."
-    return UserError("These are CIFAR-100's images, which can be read in more than one way.", fix)
-
-
-def _found(tree: Tree) -> str:
-    return f"It holds {some(tree.files)}." if tree.files else "There is no file in it."
+def _ambiguous(*names: str) -> UserError:
+    fix = f"Choose one: --format {' or --format '.join(names)}."
+    return UserError("These are CIFAR-100's images, which several formats can read.", fix)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.data.archive import Tree
-from core.data.decode import Unreadable
+from core.data.decode import UnreadableError
 from core.data.listing import SPLITS
-from core.data.readers.names import counted, some
+from core.data.readers.common import DOWNLOAD_AGAIN, format_count, format_names
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 
@@ -31,48 +31,49 @@ class SplitLists:
     where: str
     lists: dict[str, Any]
 
-    def file(self, split: str) -> str:
-        """Return the name of a split's list for errors."""
-        return f"{self.where}: the list of {split}"
-
-    def assignment(self, members: Callable[[Any, str], Iterable[str]]) -> dict[str, str]:
-        """Return the split of every class; ``members(content, file)`` extracts the class names from one list.
+    def assignment(self, class_names: Callable[[Any, str], Iterable[str]]) -> dict[str, str]:
+        """Return the split of every class; ``class_names(content, file)`` extracts the class names from one list.
 
         Raises:
-            UserError: a class is in two of them.
+            UserError: a class is in two lists.
         """
         found: dict[str, str] = {}
         for split, content in self.lists.items():
-            for name in members(content, self.file(split)):
+            for name in class_names(content, f"{self.where}: the list of {split}"):
                 if found.setdefault(name, split) != split:
-                    raise UserError(
-                        f"{self.where}: {name!r} is in the lists of {found[name]} and of {split}.", "Keep one of them."
-                    )
+                    what = f"{self.where}: {name!r} is in the lists of {found[name]} and of {split}."
+                    raise UserError(what, "Keep it in one of them.")
         return found
 
 
-def find_split_lists(path: Path, given: Path | None, key: str) -> SplitLists | None:
-    """Find the lists in ``given``, else beside the data at ``path``: in ``splits`` or ``key``, in its folder or above.
+def list_folders(path: Path, option: Path | None, key: str) -> list[Path]:
+    """Return where to look for lists: in ``option``, or else beside the data at ``path``, in ``splits`` or ``key``."""
+    if option is not None:
+        return [option, option / key]
+    base = path if path.is_dir() else path.parent
+    parents = (base, base.absolute().parent)
+    return [folder for up in parents for folder in (up / "splits" / key, up / key, up / "splits")]
+
+
+def find_split_lists(path: Path, option: Path | None, key: str) -> SplitLists | None:
+    """Read the lists in the first folder of :func:`list_folders` that contains any.
 
     Raises:
-        UserError: ``given`` contains no lists, or a list is not valid JSON.
+        UserError: ``option`` contains no lists, or a list is not valid JSON.
     """
-    if given is not None:
-        for folder in (given, given / key):
-            if lists := _read(folder):
-                return SplitLists(str(folder), lists)
+    for folder in list_folders(path, option, key):
+        if lists := _read(folder):
+            return SplitLists(str(folder), lists)
+    if option is not None:
+        files = ", ".join(f"{split}.json" for split in SPLITS)
         raise UserError(
-            f"There are no lists of splits in {given}.", f"It must hold {_wanted()}, with the names of classes."
+            f"There are no lists of splits in {option}.",
+            f"It must contain {files} (or .txt), with the names of classes.",
         )
-    base = path if path.is_dir() else path.parent
-    for above in (base, base.absolute().parent):
-        for folder in (above / "splits" / key, above / key, above / "splits"):
-            if lists := _read(folder):
-                return SplitLists(str(folder), lists)
     return None
 
 
-def lists_in(tree: Tree, folder: str) -> SplitLists | None:
+def lists_in_archive(tree: Tree, folder: str) -> SplitLists | None:
     """Return the text lists inside the archive of the data.
 
     Raises:
@@ -84,32 +85,31 @@ def lists_in(tree: Tree, folder: str) -> SplitLists | None:
         if name in tree.files:
             try:
                 lists[split] = tree.read(name).decode().split()
-            except (Unreadable, UnicodeDecodeError) as error:
-                raise UserError(f"{name} in {tree.path} cannot be read: {error}.", "Download it again.") from error
+            except (UnreadableError, UnicodeDecodeError) as error:
+                raise UserError(f"{name} in {tree.path} cannot be read: {error}.", DOWNLOAD_AGAIN) from error
     return SplitLists(folder, lists) if lists else None
 
 
-def texts(content: Any, file: str) -> list[str]:
-    """Return the content as a list of strings.
+def check_class_names(content: Any, file: str) -> list[str]:
+    """Return the content if it is a list of strings.
 
     Raises:
         UserError: it is something else.
     """
-    if not isinstance(content, list) or not all(isinstance(one, str) for one in content):
-        raise UserError(f"{file} is no list of class names: {json.dumps(content)[:80]}.", "Use the published files.")
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise UserError(f"{file} is not a list of class names: {json.dumps(content)[:80]}.", "Use the published files.")
     return content
 
 
-def in_neither(found: Iterable[str], listed: Iterable[str], where: str) -> list[str]:
+def unmatched_notes(found: Collection[str], listed: Collection[str], where: str) -> list[str]:
     """Return notes on classes that are only in the data or only in the lists."""
-    have, want = set(found), set(listed)
     notes = []
-    if extra := sorted(have - want):
-        classes = counted(len(extra), "class is", "classes are")
-        notes.append(f"{classes} in none of the lists in {where} and left out: {some(extra)}.")
-    if absent := sorted(want - have):
-        classes = counted(len(absent), "class", "classes")
-        notes.append(f"There are no images of {classes} of the lists in {where}: {some(absent)}.")
+    if unlisted := sorted(set(found) - set(listed)):
+        classes = format_count(len(unlisted), "class is", "classes are")
+        notes.append(f"{classes} not in the lists in {where} and skipped: {format_names(unlisted)}.")
+    if missing := sorted(set(listed) - set(found)):
+        classes = format_count(len(missing), "class", "classes")
+        notes.append(f"{classes} in the lists in {where} without images: {format_names(missing)}.")
     return notes
 
 
@@ -119,20 +119,16 @@ def _read(folder: Path) -> dict[str, Any]:
         for ending in ENDINGS:
             file = folder / f"{split}{ending}"
             try:
-                is_there = file.is_file()
+                is_file = file.is_file()
             except OSError as error:
                 raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
-            if split not in lists and is_there:
-                lists[split] = read_json(file) if ending == ".json" else _lines(file)
+            if split not in lists and is_file:
+                lists[split] = read_json(file) if ending == ".json" else _read_lines(file)
     return lists
 
 
-def _lines(file: Path) -> list[str]:
+def _read_lines(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}.", "Save it as UTF-8, a class name a line.") from error
-
-
-def _wanted() -> str:
-    return ", ".join(f"{split}.json" for split in SPLITS) + " (or .txt)"
+        raise UserError(f"{file} cannot be read: {error}.", "Save it as UTF-8, one class name per line.") from error
