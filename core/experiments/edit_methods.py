@@ -1,4 +1,4 @@
-"""The experiment ``ladder``: edit methods compared by cost, on models that were trained for long.
+"""The experiment ``edit-methods``: edit methods compared by cost, on models that were trained for long.
 
 Removed are the noisy tasks (``harmful``; which ones is known, so that finding them plays no part), or as many random
 tasks of a training without label noise (``random``).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, TimedEdit, measure_edit
@@ -41,7 +40,7 @@ from core.experiments.table1 import (
     COST_TOLERANCE,
     EDIT_LABELS,
     GAIN_GOAL,
-    REMOVED_SHARE,
+    removal_problems,
 )
 from core.tasks.changes import Changes
 
@@ -91,11 +90,8 @@ def weight(profile: Profile) -> int:
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of condition, method, accuracy, loss, seconds, cost."""
     rows = []
-    for condition, noise in CONDITIONS.items():
-        problem = context.problem(noise, training=context.unit.profile.long)
-        ids = np.array(problem.project.tasks.train.task_ids, dtype=object)
-        order = np.random.default_rng([context.unit.seed, 42]).permutation(len(ids))
-        removed = problem.noisy_tasks if condition == "harmful" else order < round(REMOVED_SHARE * len(ids))
+    for condition, problem, ids, order, count in removal_problems(context, 42, context.unit.profile.long):
+        removed = problem.noisy_tasks if condition == "harmful" else order < count
         edits = run_methods(context, problem, Changes(tasks=frozenset(ids[removed])))
         rows += [measure_edit(problem, edit, condition=condition, method=method) for method, edit in edits.items()]
     return pd.DataFrame(rows)
@@ -166,7 +162,7 @@ def _table(measurements: Measurements, data: str) -> Table:
         "accuracy, random removed",
         "difference from retraining, points",
     ]
-    return Table(f"ladder-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")
+    return Table(f"methods-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")
 
 
 def _plot(measurements: Measurements, data: str, condition: str) -> Plot:
@@ -186,7 +182,7 @@ def _plot(measurements: Measurements, data: str, condition: str) -> Plot:
         series.append(mean_curve(METHODS[method], [min(COST_SHARES), 1.0], [accuracy[method]] * 2, reference=True))
     title = f"{DATA_TITLES[data]}, {CONDITION_NAMES[condition]}: accuracy against cost"
     x_label = "meta-gradients, share of retraining's"
-    return accuracy_plot(f"ladder-{data}-{condition}", title, series, x_label, log_x=True)
+    return accuracy_plot(f"accuracy-{data}-{condition}", title, series, x_label, log_x=True)
 
 
 def _gain_share(accuracy: dict[str, pd.Series], method: str) -> GainShare:

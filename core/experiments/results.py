@@ -27,8 +27,8 @@ from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, read_json, write_json, write_text_atomically
 
 KINDS = ("lines", "dots", "bars")
-LONG_TRAINED = ("ladder",)
-"""Experiments whose models are trained for longer (``Profile.long``)."""
+LONG_TRAINED = ("edit-methods", "ladder")
+"""Names of the experiment whose models are trained for longer (``Profile.long``), the former one included."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from core.experiments.catalog import EXPERIMENTS
 from tests.cli.shell import Shell
 
 ASK = ("--profile", "tiny", "--seeds", "1", "--device", "cpu")
@@ -23,11 +24,13 @@ def recorded(name: str) -> Path:
 def measure(name: str, shell: Shell) -> Path:
     """The same table as measured now, or found again."""
     shell.done("experiments", name, *ASK, "--images", "mnist=mnist5k")
-    (table,) = shell.folder.glob(f"home/library/experiments/runs/experiment-{name}-*/figures.parquet")
+    (table,) = shell.folder.glob(
+        f"home/library/experiments/runs/experiment-{EXPERIMENTS[name].stored_name}-*/figures.parquet"
+    )
     return table
 
 
 if __name__ == "__main__":
-    for asked in sys.argv[1:]:
+    for name in sys.argv[1:]:
         with tempfile.TemporaryDirectory() as folder:
-            shutil.copy(measure(asked, Shell(Path(folder))), recorded(asked))
+            shutil.copy(measure(name, Shell(Path(folder))), recorded(name))

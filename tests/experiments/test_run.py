@@ -19,7 +19,7 @@ import pytest
 from core.actions.compute import Compute
 from core.actions.edit import edit
 from core.experiments import catalog, edit_methods, figure2
-from core.experiments.catalog import EXPERIMENTS, Experiment
+from core.experiments.catalog import EXPERIMENTS, Experiment, experiment_of
 from core.experiments.context import ExperimentContext, Repetition
 from core.experiments.profiles import MNIST, PROFILES, Profile
 from core.experiments.results import Table, read_result
@@ -102,6 +102,16 @@ def test_recorded_figures_have_the_form_of_measured_ones(shell: Shell, home: Pat
 def test_list_says_what_there_is(shell: Shell) -> None:
     listed = shell.done("experiments", "--list").out
     assert [line.split("\t")[0] for line in listed] == list(EXPERIMENTS)
+
+
+def test_results_under_a_former_name_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    assert experiment_of("ladder") is EXPERIMENTS["edit-methods"]
+    folder = result_folder("ladder", "tiny")
+    assert folder.name == "edit-methods-tiny"
+    former = folder.with_name("ladder-tiny")
+    former.mkdir(parents=True)
+    assert result_folder("edit-methods", "tiny") == former
 
 
 def test_the_second_time_nothing_is_measured(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +274,7 @@ def test_direct_gradients_give_another_linear_edit(context: ExperimentContext) -
 
 
 def test_noisy_tasks_are_removed_to_compare_edit_methods(context: ExperimentContext) -> None:
-    table = edit_methods.measure(replace(context, work=RunWriter(context.work.folder / "ladder")))
+    table = edit_methods.measure(replace(context, work=RunWriter(context.work.folder / "edit-methods")))
     harmful = table[table["condition"] == "harmful"].set_index("method")
     assert {"unedited", "linear", "newton", "retrain", "retrain-again", "steps-0.02"} <= set(harmful.index)
     assert harmful.loc["unedited", "cost"] == 0
