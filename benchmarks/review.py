@@ -35,9 +35,8 @@ from core.actions.train import train_model
 from core.baselines.confidence import self_confidence
 from core.checkpoints.model import ModelSpec
 from core.maml.training import TrainSettings
-from core.review.cross_validation import EPOCHS
 from core.review.forecast import forecast
-from core.review.member_scores import FAST, ROWS
+from core.review.member_scores import EPOCHS, FAST, ROWS
 from core.runtime.files import HOME_VARIABLE, write_json
 from core.runtime.memory import disable_malloc_trim
 from core.runtime.progress import LiveProgress

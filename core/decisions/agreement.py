@@ -24,13 +24,11 @@ class Agreement:
     """The agreement of two reviewers on the items that both made a final decision on (keep, remove, relabel).
 
     Attributes:
-        one: A reviewer.
-        two: The other.
+        one, two: The reviewers.
         items: Number of items that both decided on.
         equal: Share of them with the same decision.
         kappa: Cohen's kappa: 1 is full agreement, 0 what chance would give; NaN where every decision is the same.
-        low: Lower end of its 95 % interval; NaN where kappa is.
-        high: Upper end.
+        low, high: Its 95 % interval; NaN where kappa is.
         differing: The pairs of decisions that differ, ``one``'s first.
     """
 
@@ -93,12 +91,12 @@ def _interval(table: np.ndarray) -> tuple[float, float]:
     Resampling items means drawing their table of counts from a multinomial distribution.
     """
     n, size = int(table.sum()), len(table)
-    drawn = (
+    tables = (
         np.random.default_rng(0).multinomial(n, table.ravel() / n, BOOTSTRAP_DRAWS).reshape(BOOTSTRAP_DRAWS, size, size)
         / n
     )
-    observed = np.trace(drawn, axis1=1, axis2=2)
-    expected = (drawn.sum(1) * drawn.sum(2)).sum(1)
+    observed = np.trace(tables, axis1=1, axis2=2)
+    expected = (tables.sum(1) * tables.sum(2)).sum(1)
     undefined = expected == 1  # every drawn item has the same decision
     kappa = (observed - expected)[~undefined] / (1 - expected[~undefined])
     if not len(kappa):

@@ -19,8 +19,8 @@ def class_number(images: ImageSet, name: str) -> int:
     try:
         return images.class_names.index(name)
     except ValueError:
-        some = ", ".join(images.class_names[:5])
-        raise UserError(f"{images.name} has no class {name!r}.", f"Its classes are, for example, {some}.") from None
+        examples = ", ".join(images.class_names[:5])
+        raise UserError(f"{images.name} has no class {name!r}.", f"Its classes are, for example, {examples}.") from None
 
 
 def check_known(tasks: TaskList, items: Sequence[Item]) -> None:

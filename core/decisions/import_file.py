@@ -44,8 +44,7 @@ class DecisionFile:
 
     Attributes:
         source: Name of the file.
-        decisions: In the order of the file.
-        comments: In the order of the file.
+        decisions, comments: In the order of the file.
         notes: What was left out and why, in sentences.
         are_proposals: The decisions are a program's: they do not apply to items that somebody has decided on.
     """
@@ -131,9 +130,9 @@ class _RowReader:
                 if not comment:
                     raise self._error(number, "verdict", "is empty", f"Use one of {', '.join(VERDICTS)}.")
                 continue
-            if (first := row_of.setdefault((item, reviewer), number)) != number:
+            if (first_row := row_of.setdefault((item, reviewer), number)) != number:
                 raise self._error(
-                    number, "verdict", f"is {reviewer}'s second on the item of row {first}", "Keep one of the rows."
+                    number, "verdict", f"is {reviewer}'s second on the item of row {first_row}", "Keep one of the rows."
                 )
             decisions.append(decision)
         return DecisionFile(self.source, tuple(decisions), tuple(comments))
@@ -161,9 +160,9 @@ class _RowReader:
         if not task and not image:
             raise self._error(number, "image_id", "is empty, and so is task_id", "Name an image, a task or both.")
         if kind and kind != implied:
-            has = {"task": "only a task_id", "image": "only an image_id", "instance": "a task_id and an image_id"}[kind]
+            ids = {"task": "only a task_id", "image": "only an image_id", "instance": "a task_id and an image_id"}[kind]
             problem = f"is {kind!r}, but the row names an item of kind {implied}"
-            raise self._error(number, "kind", problem, f"A row of kind {kind} has {has}.")
+            raise self._error(number, "kind", problem, f"A row of kind {kind} has {ids}.")
         if implied == "instance" and role not in ("support", "query"):
             fix = "Use support or query where a row names a task and an image."
             raise self._error(number, "role", f"is {role!r}", fix)
@@ -173,11 +172,11 @@ class _RowReader:
         item = Item(implied, task, role, image)  # type: ignore[arg-type]  # one of the three
         if item not in self.known_items:
             column = "task_id" if implied == "task" else "image_id"
-            where = f" as {role} of task {task!r}" if implied == "instance" else ""
+            place = f" as {role} of task {task!r}" if implied == "instance" else ""
             raise self._error(
                 number,
                 column,
-                f"{(image or task)!r} is not in the training tasks{where}",
+                f"{(image or task)!r} is not in the training tasks{place}",
                 "Check the ids, or delete the row: only items of the training tasks can be decided on.",
             )
         return item
@@ -196,9 +195,9 @@ class _RowReader:
             if item.kind == "task":
                 raise self._error(number, "verdict", "is relabel, but a task has no label", "Relabel its images.")
             if name not in self.classes:
-                near = difflib.get_close_matches(name, self.classes, 3) or list(self.classes)[:3]
+                suggestions = difflib.get_close_matches(name, self.classes, 3) or list(self.classes)[:3]
                 problem = f"{name!r} is not a class of {self.images.name}" if name else "is empty"
-                fix = f"A relabel needs the name of a class, for example {', '.join(near)}."
+                fix = f"A relabel needs the name of a class, for example {', '.join(suggestions)}."
                 raise self._error(number, "label", problem, fix)
             label = self.classes[name]
         source = row.get("source", "") or f"import:{self.source}"

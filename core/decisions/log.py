@@ -216,8 +216,8 @@ class DecisionLog:
         with self._file.transaction() as connection, self._reading:
             newest = self._replay.newest
             if newest is not None:
-                found = connection.execute("SELECT id, at FROM groups WHERE id = ?", newest[:1]).fetchone()
-                if found != newest:  # another file has replaced the known one
+                stored = connection.execute("SELECT id, at FROM groups WHERE id = ?", newest[:1]).fetchone()
+                if stored != newest:  # another file has replaced the known one
                     self._replay = Replay()
             _catch_up(connection, self._replay)
             return query(self._replay)
@@ -225,11 +225,11 @@ class DecisionLog:
 
 def _catch_up(connection: sqlite3.Connection, replay: Replay) -> None:
     newest = replay.newest[0] if replay.newest else 0
-    written: dict[int, list[Entry]] = {}
+    entries_of: dict[int, list[Entry]] = {}
     groups = connection.execute("SELECT id, root, at FROM groups WHERE id > ? ORDER BY id", (newest,)).fetchall()
     if not groups:
         return
     for entry in reading.entries(connection, "WHERE e.group_id > ? ORDER BY e.seq", (newest,)):
-        written.setdefault(entry.group, []).append(entry)
+        entries_of.setdefault(entry.group, []).append(entry)
     for group, root, at in groups:
-        replay.add(group, root, at, written.get(group, []))
+        replay.add(group, root, at, entries_of.get(group, []))

@@ -46,15 +46,17 @@ def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def lds(predicted: np.ndarray, measured: np.ndarray, seed: int = 0) -> Score:
     """Return the mean over targets of the correlation of ``(M, T)`` with ``(M, T)``, with its bootstrap interval."""
-    drawn = _resamples(len(predicted), seed)
-    means = correlations(predicted[drawn], measured[drawn]).mean(-1)
+    resamples = _resamples(len(predicted), seed)
+    means = correlations(predicted[resamples], measured[resamples]).mean(-1)
     return _score(correlations(predicted, measured).mean(), means)
 
 
 def lds_difference(a: np.ndarray, b: np.ndarray, measured: np.ndarray, seed: int = 0) -> Score:
     """Return the LDS of method a minus that of method b, with the paired bootstrap interval over subsets."""
-    drawn = _resamples(len(a), seed)
-    means = correlations(a[drawn], measured[drawn]).mean(-1) - correlations(b[drawn], measured[drawn]).mean(-1)
+    resamples = _resamples(len(a), seed)
+    means = correlations(a[resamples], measured[resamples]).mean(-1) - correlations(
+        b[resamples], measured[resamples]
+    ).mean(-1)
     return _score(correlations(a, measured).mean() - correlations(b, measured).mean(), means)
 
 
@@ -78,8 +80,8 @@ def ceiling(measured: np.ndarray) -> Score | None:
     order = np.random.default_rng(0).permutation(len(halves))[:_MOST_SPLITS]
     scores = []
     for half in (halves[number] for number in order):
-        other = [seed for seed in range(count) if seed not in half][: len(half)]
-        scores.append(lds(measured[:, list(half)].mean(1), measured[:, other].mean(1)))
+        other_half = [seed for seed in range(count) if seed not in half][: len(half)]
+        scores.append(lds(measured[:, list(half)].mean(1), measured[:, other_half].mean(1)))
     return Score(*(float(np.mean([getattr(score, part) for score in scores])) for part in ("mean", "low", "high")))
 
 

@@ -30,7 +30,7 @@ _BASELINE_SEED = 0
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """What methods score with.
+    """The inputs of the methods.
 
     Attributes:
         targets: The held-out tasks that are targets.

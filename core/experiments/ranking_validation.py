@@ -89,9 +89,8 @@ def _values(measurements: Measurements, data: str, protocol: str, method: str, q
 
 
 def _by_method(measurements: Measurements, data: str, protocol: str, quantity: str) -> dict[str, pd.Series]:
-    """Return the values by seed of the methods that have any."""
-    found = {name: _values(measurements, data, protocol, name, quantity) for name in METHODS}
-    return {name: values for name, values in found.items() if len(values)}
+    by_method = {name: _values(measurements, data, protocol, name, quantity) for name in METHODS}
+    return {name: values for name, values in by_method.items() if len(values)}
 
 
 def _plot(measurements: Measurements, data: str, quantity: str) -> Plot:

@@ -63,7 +63,7 @@ def run_experiment(
         seeds: Repetitions; 0 means as many as the profile has.
 
     Raises:
-        UserError: experiment, profile, data set or image set is unknown, or ``out`` holds something else.
+        UserError: experiment, profile, data set or image set is unknown, or ``out`` contains something else.
     """
     experiment, profile = experiment_of(name), profile_of(profile_name)
     if seeds < 0 or not images:
@@ -77,7 +77,7 @@ def run_experiment(
     hashes = {data: load_images(source).hash for data, source in images.items()}
     # Seed by seed, so that a run that was cancelled half way has whole seeds of every data set.
     units = [Repetition(profile, data, images[data], seed) for seed in range(seeds) for data in DATA if data in images]
-    runs, begun = Runs(experiments_home() / "runs", waits=True), time.perf_counter()
+    runs, start = Runs(experiments_home() / "runs", waits=True), time.perf_counter()
     progress.stage(experiment.title, _PROGRESS_UNITS * len(units))
 
     def measure(unit: Repetition, count: int) -> str:
@@ -89,14 +89,14 @@ def run_experiment(
             context.start_progress(experiment.title, experiment.weight(unit.profile))
             run.write_table("figures.parquet", experiment.measure(context))
 
-        done = runs.get_or_compute(f"experiment-{experiment.stored_name}", cache_key, work)
+        finished = runs.get_or_compute(f"experiment-{experiment.stored_name}", cache_key, work)
         within.finish(f"{DATA_TITLES[unit.data]}, seed {unit.seed}")
-        return done.id
+        return finished.id
 
-    done = runs.collect_distributed(world().map_distributed(units, measure))
+    finished = runs.collect_distributed(world().map_distributed(units, measure))
     tables = [
         run.table("figures.parquet").assign(data=unit.data, seed=unit.seed)
-        for run, unit in zip(done, units, strict=True)
+        for run, unit in zip(finished, units, strict=True)
     ]
     measurements = Measurements(pd.concat(tables, ignore_index=True), profile, dict(images))
     config = {
@@ -113,9 +113,9 @@ def run_experiment(
         "processes": world().size,
         "command": command,
         "version": __version__,
-        "runs": [run.id for run in done],
-        "processor_seconds": round(sum(run.processor_seconds for run in done), 1),
-        "seconds": round(time.perf_counter() - begun, 1),
+        "runs": [run.id for run in finished],
+        "processor_seconds": round(sum(run.processor_seconds for run in finished), 1),
+        "seconds": round(time.perf_counter() - start, 1),
     }
     world().on_rank_zero(lambda: _write(out, experiment, measurements, config))
     return out
@@ -160,4 +160,4 @@ def _check_folder(out: Path, experiment: Experiment, profile: str) -> None:
         names = (experiment.name, experiment.stored_name)
         if isinstance(config, dict) and config.get("experiment") in names and config.get("profile") == profile:
             return
-    raise UserError(f"{out} holds something else.", "Choose another --out, or delete it.")
+    raise UserError(f"{out} contains something else.", "Choose another --out, or delete it.")

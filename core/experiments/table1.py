@@ -144,8 +144,10 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
         series = []
         for condition, name in CONDITION_NAMES.items():
             accuracy = accuracy_by_method(measurements, data=data, condition=condition)
-            shown = [method for method in labels if method in accuracy]
-            series.append(mean_curve(name, [labels[one] for one in shown], [accuracy[one] for one in shown]))
+            available = [method for method in labels if method in accuracy]
+            series.append(
+                mean_curve(name, [labels[method] for method in available], [accuracy[method] for method in available])
+            )
         title = f"{DATA_TITLES[data]}: accuracy after removing {percent(REMOVED_SHARE)} of the tasks"
         plots.append(accuracy_plot(f"accuracy-{data}", title, series))
         findings += [*_harmful_findings(measurements, data), _random_finding(measurements, data)]
@@ -155,7 +157,9 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
 def _table(measurements: Measurements, data: str, labels: dict[str, str]) -> Table:
     rows = []
     for method, label in labels.items():
-        random, harmful = (measurements.select(data=data, condition=one, method=method) for one in CONDITIONS)
+        random, harmful = (
+            measurements.select(data=data, condition=condition, method=method) for condition in CONDITIONS
+        )
         rows.append(
             [
                 label,
@@ -234,7 +238,6 @@ def _finetune_finding(accuracy: dict[str, pd.Series]) -> str:
 
 
 def _selection_findings(accuracy: dict[str, pd.Series]) -> list[str]:
-    """Compare retraining after each method's selection with retraining after task-IF's."""
     gaps = differences(accuracy, _SELECTORS, "retrain")
     verdicts = {
         "higher accuracy": {name: gap for name, gap in gaps.items() if gap.low > 0},
@@ -242,9 +245,9 @@ def _selection_findings(accuracy: dict[str, pd.Series]) -> list[str]:
         "no significant difference": {name: gap for name, gap in gaps.items() if not gap.is_significant},
     }
     return [
-        f"Retraining after selection by another method than task-IF, {verdict}: {listed(those)}."
-        for verdict, those in verdicts.items()
-        if those
+        f"Retraining after selection by another method than task-IF, {verdict}: {listed(by_selector)}."
+        for verdict, by_selector in verdicts.items()
+        if by_selector
     ]
 
 

@@ -104,8 +104,8 @@ class QueueBuilder:
                 "planted": calibration.planted,
                 "wrong": float(items["probability"].sum()),
             }
-        placed = pd.DataFrame({"image_id": ids, "x": plane[:, 0], "y": plane[:, 1]})
-        return BuiltQueue(items, placed, scored.placed.astype(np.float16), calibration, summary)
+        places = pd.DataFrame({"image_id": ids, "x": plane[:, 0], "y": plane[:, 1]})
+        return BuiltQueue(items, places, scored.placed.astype(np.float16), calibration, summary)
 
     def _calibrate(self, scored: ScoreTable) -> Calibration:
         pairs, images = self.pairs, self.inputs.images
@@ -116,8 +116,8 @@ class QueueBuilder:
         for kind in ROW_KINDS if self.by_row else IMAGE_KINDS:
             start = time.perf_counter()
             noisy = inject_label_noise(images, pairs, self.tasks, log_p, kind, self.by_row, rng)
-            again = score_labels(self.inputs, noisy.pairs, noisy.tasks, self.by_row, self.settings, self.progress)
-            copies.append(ScoredCopy(kind, again.scores, noisy.is_wrong, group, time.perf_counter() - start))
+            rescored = score_labels(self.inputs, noisy.pairs, noisy.tasks, self.by_row, self.settings, self.progress)
+            copies.append(ScoredCopy(kind, rescored.scores, noisy.is_wrong, group, time.perf_counter() - start))
         return calibrate(copies, len(pairs.classes), self.settings.seed)
 
     def _items(self, scored: ScoreTable, calibration: Calibration | None) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from core.review.duplicates import Duplicates
 HISTOGRAM_BINS = 60
 
 
-def pair_table(found: Duplicates, ids: np.ndarray, train: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
+def pair_table(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs of duplicates, nearest first.
 
     Args:
@@ -33,25 +33,23 @@ def pair_table(found: Duplicates, ids: np.ndarray, train: pd.DataFrame, heldout:
         item = Item("image", image_id=image)
         return (of_training[item], True) if item in of_training else (of_heldout[item], False)
 
-    one, two = (ids[found.pairs[name].to_numpy()] for name in ("one", "other"))
-    first, second = [class_and_part(image) for image in one], [class_and_part(image) for image in two]
-    table = pd.DataFrame({"image_id": one, "other": two}, dtype=object)
-    table = table.assign(**{name: found.pairs[name].to_numpy() for name in ("distance", "ratio", "exact")})
-    table["class"], table["training"] = [name for name, _ in first], [is_training for _, is_training in first]
-    table["other_class"], table["other_training"] = (
-        [name for name, _ in second],
-        [is_training for _, is_training in second],
-    )
+    first_id, second_id = (ids[duplicates.pairs[name].to_numpy()] for name in ("one", "other"))
+    table = pd.DataFrame({"image_id": first_id, "other": second_id}, dtype=object)
+    table = table.assign(**{name: duplicates.pairs[name].to_numpy() for name in ("distance", "ratio", "exact")})
+    for prefix, ids in (("", first_id), ("other_", second_id)):
+        info = [class_and_part(image) for image in ids]
+        table[f"{prefix}class"] = [name for name, _ in info]
+        table[f"{prefix}training"] = [is_training for _, is_training in info]
     table["contradiction"] = table["class"] != table["other_class"]
-    _, table["group"] = np.unique(found.group[found.pairs["one"].to_numpy()], return_inverse=True)
+    _, table["group"] = np.unique(duplicates.group[duplicates.pairs["one"].to_numpy()], return_inverse=True)
     return table
 
 
-def duplicate_summary(found: Duplicates, pairs: pd.DataFrame, leaks: pd.DataFrame) -> dict[str, Any]:
+def duplicate_summary(duplicates: Duplicates, pairs: pd.DataFrame, leaks: pd.DataFrame) -> dict[str, Any]:
     """Return the numbers of images, pairs and leaks, the threshold, and a histogram of the ratios, for JSON."""
-    counts, edges = np.histogram(found.ratios, HISTOGRAM_BINS, (0.0, 1.0))
+    counts, edges = np.histogram(duplicates.ratios, HISTOGRAM_BINS, (0.0, 1.0))
     return {
-        "images": len(found.first),
+        "images": len(duplicates.first),
         "pairs": len(pairs),
         "exact": int(pairs["exact"].sum()),
         "near": int((~pairs["exact"]).sum()),
@@ -63,7 +61,7 @@ def duplicate_summary(found: Duplicates, pairs: pd.DataFrame, leaks: pd.DataFram
             "train-heldout": int((leaks["kind"] == "train-heldout").sum()),
         },
         "leaks_with_different_classes": int(leaks["contradiction"].sum()),
-        "threshold": found.threshold,
-        "power": None if np.isnan(found.power) else found.power,
+        "threshold": duplicates.threshold,
+        "power": None if np.isnan(duplicates.power) else duplicates.power,
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
     }

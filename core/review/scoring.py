@@ -74,14 +74,18 @@ def draw_round(
     batches = {label: _query_batches(members[label], shape.queries, rng) for label in usable}
     support, query = [], []
     while any(batches.values()):
-        left = sorted(usable, key=lambda label: (-len(batches[label]), rng.random()))[: shape.ways]
-        chosen = [
-            batches[label].pop() if batches[label] else _repeated_members(members[label], shape, rng) for label in left
+        labels = sorted(usable, key=lambda label: (-len(batches[label]), rng.random()))[: shape.ways]
+        query_pairs = [
+            batches[label].pop() if batches[label] else _repeated_members(members[label], shape, rng)
+            for label in labels
         ]
-        query.append(np.stack(chosen))
+        query.append(np.stack(query_pairs))
         support.append(
             np.stack(
-                [_support_pairs(pools[at], q, shape.shots, pairs, rng) for at, q in zip(left, chosen, strict=True)]
+                [
+                    _support_pairs(pools[label], q, shape.shots, pairs, rng)
+                    for label, q in zip(labels, query_pairs, strict=True)
+                ]
             )
         )
     return ScoringTasks(np.stack(support), np.stack(query))
@@ -92,14 +96,14 @@ def _support_pools(pairs: ImageLabelPairs, shape: TaskShape, suspicion: np.ndarr
     for label in range(len(pairs.classes)):
         pool = np.flatnonzero((pairs.label == label) & pairs.is_main)
         if suspicion is not None:
-            least = min(len(pool), shape.shots + 1)
-            pool = pool[np.argsort(suspicion[pool], kind="stable")[: max(least, round(SUPPORT_SHARE * len(pool)))]]
+            minimum = min(len(pool), shape.shots + 1)
+            pool = pool[np.argsort(suspicion[pool], kind="stable")[: max(minimum, round(SUPPORT_SHARE * len(pool)))]]
         pools.append(pool)
     return pools
 
 
 def _query_batches(members: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return the members in random batches of ``size``; the last one is filled up with members of others."""
+    """Return the members in random batches of ``size``; the last one is filled with random members."""
     order = rng.permutation(members)
     order = np.r_[order, rng.choice(members, -len(order) % size)]
     return list(order.reshape(-1, size))
@@ -121,14 +125,14 @@ def _support_pairs(
 
 def task_list(sampled: ScoringTasks, pairs: ImageLabelPairs, image_ids: np.ndarray) -> TaskList:
     """Return scoring tasks as a task list; unlike elsewhere, an image may occur several times in one task."""
-    both = np.concatenate([sampled.support, sampled.query], 2)
-    tasks, ways, each = both.shape
+    pairs_of_class = np.concatenate([sampled.support, sampled.query], 2)
+    tasks, ways, per_class = pairs_of_class.shape
     shots = sampled.support.shape[2]
     flat = np.concatenate([sampled.support.reshape(tasks, -1), sampled.query.reshape(tasks, -1)], 1).ravel()
-    labels = np.r_[np.repeat(np.arange(ways), shots), np.repeat(np.arange(ways), each - shots)]
+    labels = np.r_[np.repeat(np.arange(ways), shots), np.repeat(np.arange(ways), per_class - shots)]
     rows = {
-        "task_id": np.repeat([f"s{number}" for number in range(tasks)], ways * each),
-        "role": np.tile(np.repeat(["support", "query"], [ways * shots, ways * (each - shots)]), tasks),
+        "task_id": np.repeat([f"s{number}" for number in range(tasks)], ways * per_class),
+        "role": np.tile(np.repeat(["support", "query"], [ways * shots, ways * (per_class - shots)]), tasks),
         "image_id": image_ids[pairs.image[flat]],
         "label": np.tile(labels, tasks),
         "class": np.array(pairs.classes, dtype=object)[pairs.label[flat]],
@@ -200,11 +204,11 @@ def score_pairs(
                 return _loss_and_gap(passes.query_logits(params, chunk.task), chunk.task.yq)
 
         loss, negative_margin, times = (np.zeros(len(pairs)) for _ in range(3))
-        for at, (losses, gaps) in episodes.collected(of_chunk, on_chunk=on_chunk):
-            which = sampled.query[at].reshape(-1)
-            np.add.at(loss, which, losses.reshape(-1))
-            np.add.at(negative_margin, which, gaps.reshape(-1))
-            np.add.at(times, which, 1)
+        for positions, (losses, gaps) in episodes.collected(of_chunk, on_chunk=on_chunk):
+            queried = sampled.query[positions].reshape(-1)
+            np.add.at(loss, queried, losses.reshape(-1))
+            np.add.at(negative_margin, queried, gaps.reshape(-1))
+            np.add.at(times, queried, 1)
         of_round = QueryStats(loss, negative_margin, times)
         total = of_round if total is None else total + of_round
     assert total is not None
@@ -212,8 +216,8 @@ def score_pairs(
 
 
 def _loss_and_gap(logits: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return the losses of queries and the gaps of their largest other logit to the own, ``(T, Q)`` each."""
-    own = logits.gather(-1, labels[..., None])
-    loss = torch.logsumexp(logits, -1) - own[..., 0]
+    """Return the losses and negative margins of queries, ``(T, Q)`` each."""
+    own_logit = logits.gather(-1, labels[..., None])
+    loss = torch.logsumexp(logits, -1) - own_logit[..., 0]
     others = logits.scatter(-1, labels[..., None], -torch.inf).amax(-1)
-    return [loss, others - own[..., 0]]
+    return [loss, others - own_logit[..., 0]]
