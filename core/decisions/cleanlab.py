@@ -140,16 +140,14 @@ def _positions(table: pd.DataFrame, source: str, images: ImageSet) -> np.ndarray
 
 
 def _positions_of_ids(column: Iterable[Any], source: str, what: str, images: ImageSet) -> np.ndarray:
-    positions = np.empty(len(list(column)), np.int64)
-    for row, value in enumerate(column):
-        position = images.index.get(str(value))
-        if position is None:
+    ids = [str(value) for value in column]
+    for row, image_id in enumerate(ids, 1):
+        if image_id not in images.index:
             raise UserError(
-                f"{source}, row {row + 1}: {what} {str(value)!r} is not in the image set {images.name}.",
+                f"{source}, row {row}: {what} {image_id!r} is not in the image set {images.name}.",
                 "Check the ids, or delete the row.",
             )
-        positions[row] = position
-    return _check_unique(positions, source, what)
+    return _check_unique(np.array([images.index[image_id] for image_id in ids], np.int64), source, what)
 
 
 def _positions_of_numbers(column: Iterable[Any], source: str, what: str, most: int) -> np.ndarray:

@@ -7,6 +7,7 @@ over subsets, which are the sample; within each resample, targets are averaged.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -46,18 +47,16 @@ def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def lds(predicted: np.ndarray, measured: np.ndarray, seed: int = 0) -> Score:
     """Return the mean over targets of the correlation of ``(M, T)`` with ``(M, T)``, with its bootstrap interval."""
-    resamples = _resamples(len(predicted), seed)
-    means = correlations(predicted[resamples], measured[resamples]).mean(-1)
-    return _score(correlations(predicted, measured).mean(), means)
+    return _bootstrap(lambda rows: correlations(predicted[rows], measured[rows]).mean(-1), len(predicted), seed)
 
 
 def lds_difference(a: np.ndarray, b: np.ndarray, measured: np.ndarray, seed: int = 0) -> Score:
     """Return the LDS of method a minus that of method b, with the paired bootstrap interval over subsets."""
-    resamples = _resamples(len(a), seed)
-    means = correlations(a[resamples], measured[resamples]).mean(-1) - correlations(
-        b[resamples], measured[resamples]
-    ).mean(-1)
-    return _score(correlations(a, measured).mean() - correlations(b, measured).mean(), means)
+
+    def difference(rows: np.ndarray) -> np.ndarray:
+        return correlations(a[rows], measured[rows]).mean(-1) - correlations(b[rows], measured[rows]).mean(-1)
+
+    return _bootstrap(difference, len(a), seed)
 
 
 def ceiling(measured: np.ndarray) -> Score | None:
@@ -85,10 +84,7 @@ def ceiling(measured: np.ndarray) -> Score | None:
     return Score(*(float(np.mean([getattr(score, part) for score in scores])) for part in ("mean", "low", "high")))
 
 
-def _resamples(subsets: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, subsets, (_RESAMPLES, subsets))
-
-
-def _score(mean: float, resampled: np.ndarray) -> Score:
-    low, high = np.quantile(resampled, _QUANTILES)
-    return Score(float(mean), float(low), float(high))
+def _bootstrap(statistic: Callable[[np.ndarray], np.ndarray], subsets: int, seed: int) -> Score:
+    resamples = np.random.default_rng(seed).integers(0, subsets, (_RESAMPLES, subsets))
+    low, high = np.quantile(statistic(resamples), _QUANTILES)
+    return Score(float(statistic(np.arange(subsets))), float(low), float(high))

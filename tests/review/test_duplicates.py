@@ -1,4 +1,4 @@
-"""Copies that are planted are found, what is no copy is not, and leaks are told with their tasks."""
+"""Duplicates are found and other images are not; leaks are listed with their tasks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from core.data import load_images
+from core.review.duplicate_tables import find_leaks
 from core.review.duplicates import Duplicates, find_duplicates, threshold_of
-from core.review.leaks import find_leaks
 
 N = 1000
 
