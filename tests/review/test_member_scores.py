@@ -1,4 +1,4 @@
-"""Every score stands with its item, and says what its name says."""
+"""Every score is in the row of its item and equals its definition."""
 
 from __future__ import annotations
 
@@ -82,16 +82,16 @@ def test_scores_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     own = evaluate(PROBLEM.model, PROBLEM.params, episodes_of(SPOILT)).rows["loss"]
     np.testing.assert_allclose(found["task_loss"][query], own)
     np.testing.assert_allclose(found["support_loss"][query], own)  # a query row has no other of its own
-    for name in ("classifier", "loss", "cross_validated"):  # one of every claim
+    for name in ("classifier", "loss", "cross_validated"):  # one per pair
         assert found[name].groupby(pairs.of_row).nunique().max() == 1
     at = int(np.argmax(found["votes"]))
-    alike = rows[rows["image_id"] == rows["image_id"][at]]
-    assert 0 < found["votes"][at] == (alike["class"] != rows["class"][at]).mean()
-    here = (rows["task_id"] == rows["task_id"][at]).to_numpy() & (np.arange(len(rows)) != at)
-    assert found["others"][at] == pytest.approx(found["classifier"][here].mean())
+    same_image = rows[rows["image_id"] == rows["image_id"][at]]
+    assert 0 < found["votes"][at] == (same_image["class"] != rows["class"][at]).mean()
+    other_rows = (rows["task_id"] == rows["task_id"][at]).to_numpy() & (np.arange(len(rows)) != at)
+    assert found["others"][at] == pytest.approx(found["classifier"][other_rows].mean())
 
 
-def test_rows_of_weight_0_are_no_items() -> None:
+def test_rows_of_weight_0_are_not_items() -> None:
     weight = np.ones(len(SPOILT.rows))
     weight[[2, 7, 31]] = 0.0
     tasks = TaskList(SPOILT.rows.assign(weight=weight))
@@ -103,7 +103,7 @@ def test_rows_of_weight_0_are_no_items() -> None:
     np.testing.assert_allclose(found["task_loss"][query[weight > 0]], own[weight[query] > 0])
 
 
-def test_left_out_losses_are_those_of_tasks_adapted_by_hand() -> None:
+def test_left_out_losses_match_tasks_adapted_by_hand() -> None:
     problem = PROBLEM
     found = members.left_out_support_losses(inputs(problem.tasks), problem.tasks, Progress())
     rows = problem.tasks.rows
@@ -112,11 +112,16 @@ def test_left_out_losses_are_those_of_tasks_adapted_by_hand() -> None:
     for number in (0, 3):
         task = type(chunk.task)(*(value[number] for value in chunk.task))
         at = np.flatnonzero((rows["task_id"] == f"t{number}") & (rows["role"] == "support"))
-        turn = torch.tensor(rows.iloc[at].groupby("label").cumcount().to_numpy())
+        fold = torch.tensor(rows.iloc[at].groupby("label").cumcount().to_numpy())
         for one in range(3):
-            out, kept = turn == one, turn != one
+            out, remaining = fold == one, fold != one
             held = task._replace(
-                xs=task.xs[kept], ys=task.ys[kept], s=task.s[kept], xq=task.xs[out], yq=task.ys[out], q=task.s[out]
+                xs=task.xs[remaining],
+                ys=task.ys[remaining],
+                s=task.s[remaining],
+                xq=task.xs[out],
+                yq=task.ys[out],
+                q=task.s[out],
             )
             logits = problem.model.query_logits(problem.params, held)
             loss = torch.nn.functional.cross_entropy(logits, held.yq, reduction="none")
