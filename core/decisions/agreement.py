@@ -91,10 +91,8 @@ def _interval(table: np.ndarray) -> tuple[float, float]:
     Resampling items means drawing their table of counts from a multinomial distribution.
     """
     n, size = int(table.sum()), len(table)
-    tables = (
-        np.random.default_rng(0).multinomial(n, table.ravel() / n, BOOTSTRAP_DRAWS).reshape(BOOTSTRAP_DRAWS, size, size)
-        / n
-    )
+    counts = np.random.default_rng(0).multinomial(n, table.ravel() / n, BOOTSTRAP_DRAWS)
+    tables = counts.reshape(-1, size, size) / n
     observed = np.trace(tables, axis1=1, axis2=2)
     expected = (tables.sum(1) * tables.sum(2)).sum(1)
     undefined = expected == 1  # every drawn item has the same decision

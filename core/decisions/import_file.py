@@ -10,7 +10,6 @@ import difflib
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
+from core.decisions.checks import known_keys
 from core.decisions.cleanlab import ISSUE_VERDICTS, is_cleanlab, issue_decisions
 from core.decisions.records import Decision, Item, Verdict
 from core.decisions.table import COLUMNS, ITEM, VERDICTS, unescape_formulas
@@ -104,16 +104,9 @@ class _RowReader:
                     f"{source}: the table has neither a column {either[0]!r} nor a column {either[1]!r}.",
                     f"A {TABLE} has the columns {', '.join(COLUMNS)}; see docs/review.md.",
                 )
-        self.table, self.source, self.images, self.tasks, self.reviewer = table, source, images, tasks, reviewer
+        self.table, self.source, self.images, self.reviewer = table, source, images, reviewer
+        self.known = known_keys(tasks)
         self.classes = {name: number for number, name in enumerate(images.class_names)}
-
-    @cached_property
-    def known_items(self) -> set[Item]:
-        """Every item of the training tasks."""
-        rows = self.tasks.rows
-        instances = {Item("instance", *key) for key in rows[list(ITEM[1:])].itertuples(index=False)}
-        tasks = {Item("task", task) for task in rows["task_id"].unique()}
-        return instances | tasks | {Item("image", image_id=image) for image in rows["image_id"].unique()}
 
     def read(self) -> DecisionFile:
         decisions, comments, row_of = [], [], dict[tuple[Item, str], int]()
@@ -169,8 +162,7 @@ class _RowReader:
         if implied != "instance" and role:
             problem = f"is {role!r}, but the row names an item of kind {implied}"
             raise self._error(number, "role", problem, "Leave it empty.")
-        item = Item(implied, task, role, image)  # type: ignore[arg-type]  # one of the three
-        if item not in self.known_items:
+        if (implied, task, role, image) not in self.known:
             column = "task_id" if implied == "task" else "image_id"
             place = f" as {role} of task {task!r}" if implied == "instance" else ""
             raise self._error(
@@ -179,7 +171,7 @@ class _RowReader:
                 f"{(image or task)!r} is not in the training tasks{place}",
                 "Check the ids, or delete the row: only items of the training tasks can be decided on.",
             )
-        return item
+        return Item(implied, task, role, image)  # type: ignore[arg-type]  # one of the three
 
     def _decision(self, number: int, row: Mapping[str, str], item: Item, reviewer: str) -> Decision | None:
         verdict, name = row.get("verdict", ""), row.get("label", "")

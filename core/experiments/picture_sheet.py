@@ -72,7 +72,7 @@ def _row(images: ImageSet, picture: Picture, side: int, width: int) -> Image.Ima
     score_line = (score_text(picture), 18, "bold", colour)
     block = _text_block([*_wrapped(picture.title, 18, "bold", wide), score_line, *words], text)
     tiles = [_tile(images, name, side) for name in picture.images]
-    pitch, height = (max((size + _GAP for size in sizes), default=side) for sizes in _sizes(tiles))
+    pitch, height = (max((tile.size[axis] + _GAP for tile in tiles), default=side) for axis in (0, 1))
     in_line = max(1, min(_MAX_PER_LINE, (width - text + _GAP) // pitch))
     row = Image.new("RGB", (width, max(block.height, -(-len(tiles) // in_line) * height)), "white")
     row.paste(block, (2 * _GAP, 0))
@@ -80,10 +80,6 @@ def _row(images: ImageSet, picture: Picture, side: int, width: int) -> Image.Ima
     for number, tile in enumerate(tiles):
         row.paste(tile, (text + number % in_line * pitch, number // in_line * height))
     return row
-
-
-def _sizes(tiles: list[Image.Image]) -> tuple[list[int], list[int]]:
-    return [tile.width for tile in tiles], [tile.height for tile in tiles]
 
 
 def _tile(images: ImageSet, name: str, side: int) -> Image.Image:

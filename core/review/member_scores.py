@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -121,6 +121,14 @@ class ScoreTable:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Record the duration of a block in ``seconds``."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 2)
+
+
 def features_of(
     images: ImageSet, model: Bilevel, params: Params, pairs: ImageLabelPairs, progress: Progress
 ) -> np.ndarray:
@@ -147,18 +155,11 @@ def score_labels(
         tasks: Tasks with these pairs; without ``by_row`` not necessarily all of them.
     """
     seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        seconds[name] = time.perf_counter() - start
-
-    with timed("classifiers"):
+    with timed(seconds, "classifiers"):
         progress.stage("classifiers", 3)
         classified = _classifier_scores(inputs, pairs, progress)
     scores = {str(name): score.to_numpy() for name, score in classified.scores.items()}
-    with timed("scoring tasks"):
+    with timed(seconds, "scoring tasks"):
         shape = task_shape(tasks)
         progress.stage("scoring tasks", settings.rounds * -(-len(pairs) // (shape.ways * shape.queries)))
         stats = score_pairs(
@@ -174,11 +175,11 @@ def score_labels(
         )
     scores |= {"loss": stats.mean_loss, "margin": stats.mean_negative_margin}
     if "cross_validated" in settings.members:
-        with timed("cross-validation"):
+        with timed(seconds, "cross-validation"):
             progress.stage("cross-validation", FOLDS)
             scores["cross_validated"] = _cross_validated_scores(inputs.images, pairs, settings.seed, progress)
     table = pd.DataFrame(scores)
-    rows = _row_scores(inputs, tasks, settings, progress, timed)
+    rows = _row_scores(inputs, tasks, settings, progress, seconds)
     of_row = _pair_of_row(pairs, tasks, inputs.images)
     in_use = of_row >= 0
     if by_row:
@@ -244,26 +245,22 @@ def _log_pool(a: np.ndarray, b: np.ndarray, data: LabelledFeatures) -> np.ndarra
 
 
 def _row_scores(
-    inputs: ScoreInputs,
-    tasks: TaskList,
-    settings: ScoreSettings,
-    progress: Progress,
-    timed: Callable[[str], AbstractContextManager[None]],
+    inputs: ScoreInputs, tasks: TaskList, settings: ScoreSettings, progress: Progress, seconds: dict[str, float]
 ) -> pd.DataFrame:
     """Return the scores of every row of the task table in its own task."""
     episodes = inputs.episodes_of(tasks)
     table = pd.DataFrame(index=range(len(tasks.rows)))
     query = (tasks.rows["role"] == "query").to_numpy()
-    with timed("own tasks"):
+    with timed(seconds, "own tasks"):
         progress.stage("own tasks", len(tasks))
         evaluation = evaluate(inputs.model, inputs.params, episodes, progress.advance)
         table.loc[query, "task_loss"] = evaluation.rows["loss"].to_numpy()
         table["support_loss"] = left_out_support_losses(inputs, tasks, progress)
     if "self_influence" in settings.members:
-        with timed("self-influence"):
+        with timed(seconds, "self-influence"):
             table["self_influence"] = _gradient_norms(inputs, episodes, settings.seed, progress)
     if "harm" in settings.members:
-        with timed("harm"):
+        with timed(seconds, "harm"):
             heldout = inputs.episodes_of(inputs.heldout)
             v, _ = target_gradient(inputs.model, inputs.params, heldout)
             progress.stage("harm", len(tasks))

@@ -156,11 +156,6 @@ class QueryStats:
     negative_margin: np.ndarray
     times: np.ndarray
 
-    def __add__(self, other: QueryStats) -> QueryStats:
-        return QueryStats(
-            self.loss + other.loss, self.negative_margin + other.negative_margin, self.times + other.times
-        )
-
     @property
     def mean_loss(self) -> np.ndarray:
         """Return the mean loss per pair, in nats."""
@@ -194,24 +189,20 @@ def score_pairs(
     """
     rng = np.random.default_rng(seed)
     passes = passes_of(model)
-    total: QueryStats | None = None
-    for _ in range(rounds):
-        sampled = draw_round(pairs, shape, None if total is None else total.mean_loss, rng)
+    total = QueryStats(*(np.zeros(len(pairs)) for _ in range(3)))
+    for number in range(rounds):
+        sampled = draw_round(pairs, shape, total.mean_loss if number else None, rng)
         episodes = episodes_of(task_list(sampled, pairs, image_ids))
 
         def of_chunk(chunk: Chunk) -> list[Tensor]:
             with torch.no_grad():
                 return _loss_and_gap(passes.query_logits(params, chunk.task), chunk.task.yq)
 
-        loss, negative_margin, times = (np.zeros(len(pairs)) for _ in range(3))
         for positions, (losses, gaps) in episodes.collected(of_chunk, on_chunk=on_chunk):
             queried = sampled.query[positions].reshape(-1)
-            np.add.at(loss, queried, losses.reshape(-1))
-            np.add.at(negative_margin, queried, gaps.reshape(-1))
-            np.add.at(times, queried, 1)
-        of_round = QueryStats(loss, negative_margin, times)
-        total = of_round if total is None else total + of_round
-    assert total is not None
+            np.add.at(total.loss, queried, losses.reshape(-1))
+            np.add.at(total.negative_margin, queried, gaps.reshape(-1))
+            np.add.at(total.times, queried, 1)
     return total
 
 
