@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
-from core.decisions.log import Decision, Item, Verdict
+from core.decisions.records import Decision, Item, Verdict
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 

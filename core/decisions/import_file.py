@@ -82,7 +82,6 @@ def read_decision_file(
 
 
 def _exported_rows(exported: Mapping[str, Any], source: str) -> pd.DataFrame:
-    """Return the rows of ``decisions.json``."""
     rows = [*exported.get("decisions", ()), *exported.get("comments", ())] if "decisions" in exported else None
     if rows is None or not all(isinstance(row, dict) for row in rows):
         raise UserError(

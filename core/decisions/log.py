@@ -35,40 +35,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from core.decisions import reading as reading
-from core.decisions import writing as writing
+from core.decisions import reading, writing
 from core.decisions.database import LogFile
-from core.decisions.records import (
-    Act,
-    Comment,
-    Decision,
-    Entry,
-    Item,
-    Kind,
-    Operation,
-    Result,
-    Snapshot,
-    Verdict,
-)
+from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot
+from core.decisions.records import Verdict as Verdict
 from core.decisions.replay import Replay
-from core.decisions.schema import SCHEMA_VERSION
 from core.runtime.errors import UserError
-
-__all__ = [
-    "BUSY_SECONDS",
-    "SCHEMA_VERSION",
-    "Act",
-    "Comment",
-    "Decision",
-    "DecisionLog",
-    "Entry",
-    "Item",
-    "Kind",
-    "Operation",
-    "Result",
-    "Snapshot",
-    "Verdict",
-]
 
 BUSY_SECONDS = 10.0
 """How long a call waits for other writers before it fails."""

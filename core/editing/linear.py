@@ -53,7 +53,6 @@ def touched_tasks(episodes: Episodes, change: RowChange) -> np.ndarray:
 
 
 def _positions(episodes: Episodes, rows: np.ndarray) -> np.ndarray:
-    """Return the positions of the tasks that the marked rows belong to."""
     touched = set(episodes.tasks.rows.loc[rows, "task_id"])
     return np.array([i for i, task_id in enumerate(episodes.tasks.task_ids) if task_id in touched], dtype=np.int64)
 

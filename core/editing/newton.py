@@ -87,9 +87,8 @@ def newton_edit(
     settings, progress = settings or NewtonSettings(), progress or Progress()
     lam, n = flatten(params), len(episodes)
     decay = model.delta / n
-    sampled, curvature_sample = (
-        _sample(n, size, settings.seed) for size in (settings.gradient_tasks, settings.curvature_tasks)
-    )
+    sampled = _sample(n, settings.gradient_tasks, settings.seed)
+    curvature_sample = _sample(n, settings.curvature_tasks, settings.seed)
 
     progress.stage(GRADIENT_STAGE, len(sampled))
 
@@ -197,7 +196,6 @@ def _sample(n: int, size: int, seed: int) -> np.ndarray:
 
 
 def _empty_step_report(trials: list[dict[str, Any]], products: int, smallest: float, largest: float) -> dict[str, Any]:
-    """Return the report of a step of length 0."""
     return {
         "taken": False,
         "share": None,

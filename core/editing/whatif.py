@@ -378,15 +378,9 @@ def _correct(rows: pd.DataFrame) -> np.ndarray:
 
 def _task_changes(task_ids: list[str], before: Evaluation, after: Evaluation) -> tuple[TaskChange, ...]:
     change = after.loss - before.loss
-    return tuple(
-        TaskChange(
-            task_ids[position],
-            float(before.accuracy[position]),
-            float(after.accuracy[position]),
-            float(change[position]),
-        )
-        for position in np.argsort(change, kind="stable")
-    )
+    rows = zip(task_ids, before.accuracy.tolist(), after.accuracy.tolist(), change.tolist(), strict=True)
+    changes = [TaskChange(*row) for row in rows]
+    return tuple(changes[position] for position in np.argsort(change, kind="stable"))
 
 
 def _target_loss(target: Target, evaluated: Evaluation, task_ids: list[str]) -> float:

@@ -242,7 +242,6 @@ def _gain_findings(measurements: Measurements, data: str, accuracy: dict[str, pd
 
 
 def _start_finding(harmful: dict[str, pd.Series], random: dict[str, pd.Series], share: float) -> str:
-    """Compare steps that begin at the best snapshot with those that begin at the current model."""
     snapshot, current = f"rewind+steps-{share}", f"steps-{share}"
     others = {
         "steps from the current model": current,

@@ -165,7 +165,6 @@ def _finding(measurements: Measurements, data: str) -> str:
 
 
 def _best(values: dict[str, pd.Series]) -> str:
-    """Return the best method and how far task-IF is behind."""
     best = max(values, key=lambda name: values[name].mean())
     text = f"best is {METHODS[best]} with {mean_sd(values[best], '.2f')}"
     if best == "task-if":

@@ -19,7 +19,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from core.decisions.log import Act, Decision, DecisionLog, Item, Operation, Result, Verdict
+from core.decisions.log import DecisionLog
+from core.decisions.records import Act, Decision, Item, Operation, Result, Verdict
 from core.review.review_queue import Queue
 from core.runtime.errors import UserError
 

@@ -247,7 +247,6 @@ def _log_pool(a: np.ndarray, b: np.ndarray, data: LabelledFeatures) -> np.ndarra
 def _row_scores(
     inputs: ScoreInputs, tasks: TaskList, settings: ScoreSettings, progress: Progress, seconds: dict[str, float]
 ) -> pd.DataFrame:
-    """Return the scores of every row of the task table in its own task."""
     episodes = inputs.episodes_of(tasks)
     table = pd.DataFrame(index=range(len(tasks.rows)))
     query = (tasks.rows["role"] == "query").to_numpy()

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from core.decisions import log as module
 from core.decisions.log import Decision, DecisionLog, Entry, Item
+from core.decisions.schema import SCHEMA_VERSION
 from core.runtime.errors import UserError
 from tests.decisions.sqlite_errors import sqlite_code
 
@@ -372,8 +372,8 @@ def test_a_log_damaged_in_the_middle_is_reported(log: DecisionLog) -> None:
 def test_a_newer_format_is_refused_and_unchanged(log: DecisionLog) -> None:
     log.append([Decision(CAT, "keep")])
     with closing(sqlite3.connect(log.path)) as connection:
-        connection.execute(f"PRAGMA user_version = {module.SCHEMA_VERSION + 1}")
-    with pytest.raises(UserError, match=f"{module.SCHEMA_VERSION + 1}"):
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(UserError, match=f"{SCHEMA_VERSION + 1}"):
         DecisionLog(log.path)
     assert len(log.history()) == 1
 
