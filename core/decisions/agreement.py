@@ -58,7 +58,7 @@ def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
     pairs = [(entry, second[item]) for item, entry in first.items() if item in second]
     pairs = [(a, b) for a, b in pairs if a.is_final and b.is_final]
     if not pairs:
-        raise UserError(f"No item was decided by both “{one}” and “{two}”.", "Let both decide on some of the same.")
+        raise UserError(f"No item was decided by both “{one}” and “{two}”.", "Let both decide on the same items.")
     outcomes = [[_category(entry) for entry in side] for side in zip(*pairs, strict=True)]
     differing = tuple((a, b) for a, b in pairs if a.outcome != b.outcome)
     if len({category for side in outcomes for category in side}) == 1:

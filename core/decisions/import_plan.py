@@ -45,8 +45,8 @@ class ImportPlan:
     def conflicts(self) -> int:
         """Number of items whose decision in the file contradicts another reviewer's; both stay, as a conflict."""
         return sum(
-            before.reviewer != decision.reviewer and before.is_final and decision.is_final
-            for decision, before in self.changing
+            present.reviewer != decision.reviewer and present.is_final and decision.is_final
+            for decision, present in self.changing
         )
 
     @property

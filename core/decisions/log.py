@@ -8,14 +8,13 @@ the latest entry of an item is always its present state.
 never overwrites what somebody else has decided since. A redo puts a decision back in its old place, behind newer
 decisions of others.
 
-**What a reviewer stands for** on an item is that reviewer's newest decision in force (:meth:`DecisionLog.own`). "clear"
-is no decision: it withdraws the reviewer's earlier ones, and the item has none for everybody until somebody decides
-again.
+**A reviewer's own decision** on an item is the newest one in force by that reviewer (:meth:`DecisionLog.own`). "clear"
+withdraws a reviewer's earlier decisions, and leaves the item undecided until the next decision on it.
 
-**Conflicts** (:meth:`DecisionLog.conflicts`). Only final decisions count (keep, remove, relabel): "unsure" contradicts
-nobody and resolves nothing. An item is in conflict if the newest of the final decisions that reviewers stand for
-differs from another one (in verdict or label) that its reviewer had not seen: decisions of others were hidden (``saw``
-is None), or the version on the screen was older. So deciding with all other decisions on the screen resolves a
+**Conflicts** (:meth:`DecisionLog.conflicts`). Only final decisions count (keep, remove, relabel): "unsure" neither
+contradicts nor resolves. An item is in conflict if the newest of the reviewers' own final decisions differs from
+another one (in verdict or label) that its reviewer had not seen: decisions of others were hidden (``saw`` is None), or
+the version on the screen was older. So deciding with all other decisions on the screen resolves a
 conflict, and so does undoing, clearing or changing one's own decision until the rest agree; undoing a resolution opens
 the conflict again. A redo does not count as having seen more than the original decision.
 
@@ -100,11 +99,11 @@ class DecisionLog:
         return self._replayed(lambda replay: dict(replay.current))
 
     def own(self, reviewer: str) -> dict[Item, Entry]:
-        """Return what one reviewer stands for on each item, whatever others decided: all that blind mode shows."""
+        """Return one reviewer's own decision on each item, which is all that blind mode shows."""
         return self._replayed(lambda replay: replay.own(reviewer))
 
     def conflicts(self) -> dict[Item, tuple[Entry, ...]]:
-        """Return the items in conflict with the final decisions that reviewers stand for, oldest first."""
+        """Return the items in conflict with the reviewers' own final decisions, oldest first."""
         return self._replayed(lambda replay: dict(replay.conflicts))
 
     def history(self, item: Item | None = None) -> list[Entry]:

@@ -21,7 +21,7 @@ class QueueDecisions:
 
     Attributes:
         entries: The decision that counts for the item; of an item in conflict the newest one.
-        conflicts: What each reviewer stands for, where reviewers disagree.
+        conflicts: The reviewers' own final decisions, where they conflict.
     """
 
     entries: dict[int, Entry]

@@ -59,7 +59,7 @@ class Replay:
         self._update_conflicts(entry.item for entry in self._groups[root])
 
     def _opinion(self, reviewer: str, item: Item, version: int) -> Entry | None:
-        """Return what the reviewer stood for when ``version`` was the newest group."""
+        """Return the reviewer's own decision when ``version`` was the newest group."""
         for entry in reversed(self._decisions[item]):
             # In force: its group and an even number of undos and redos.
             if entry.reviewer == reviewer and bisect_right(self._reversals[entry.group], version) % 2:

@@ -87,8 +87,8 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
 
 
 def _is_noise_by_task(problem: Problem) -> bool:
-    planted = problem.project.tasks.planted
-    return planted is not None and "task_id" in planted
+    injected = problem.project.tasks.planted
+    return injected is not None and "task_id" in injected
 
 
 def _refitted_accuracy(context: ExperimentContext, problem: Problem, changes: Changes) -> float:
@@ -106,9 +106,9 @@ def suspicion_scores(
     table = f"{key.removesuffix('_id')}s.parquet"
     influence = context.rank(problem, "task-if").table(table).set_index(key)
     ids = np.array(sorted(influence.index), dtype=object)
-    planted = problem.project.tasks.planted
-    assert planted is not None
-    wrong = np.isin(ids, planted[key].unique())
+    injected = problem.project.tasks.planted
+    assert injected is not None
+    wrong = np.isin(ids, injected[key].unique())
     self_influence = context.rank(problem, "self-influence").table(table).set_index(key)
     with context.part(RANKING_WEIGHT) as progress:
         items = queue(problem.workspace, QueueSettings(), context.compute, progress).table("items.parquet")

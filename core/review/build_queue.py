@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class QueueBuilder:
         self.seconds: dict[str, float] = {}
         with timed(self.seconds, "features"):
             features = features_of(inputs.images, inputs.model, inputs.params, self.pairs, progress)
-        self.inputs = inputs.with_features(features)
+        self.inputs = replace(inputs, features=features)
 
     def build(self, *, should_calibrate: bool) -> BuiltQueue:
         """Return the queue.

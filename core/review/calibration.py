@@ -114,38 +114,29 @@ def calibrate(copies: list[ScoredCopy], classes: int, seed: int = 0) -> Calibrat
     wrong = [copy.is_wrong[mask] for copy, mask in zip(copies, usable, strict=True)]
     group = np.concatenate([copy.group[mask] for copy, mask in zip(copies, usable, strict=True)])
     truth = np.concatenate(wrong).astype(np.float64)
-    sample_weight = np.repeat(kind_weights, [len(wrong_in_copy) for wrong_in_copy in wrong])
+    sizes = [len(is_wrong) for is_wrong in wrong]
+    sample_weight = np.repeat(kind_weights, sizes)
     weights = dict(zip(members, map(float, _fit_weights(x, truth, sample_weight)), strict=True))
     scores = np.c_[x, _out_of_fold(x, truth, sample_weight, group)]
     rows, curves, rng = [], [], np.random.default_rng(seed)
-    for copy, wrong_in_copy, copy_scores in zip(
-        copies, wrong, np.split(scores, np.cumsum([len(wrong_in_copy) for wrong_in_copy in wrong])[:-1]), strict=True
-    ):
-        depths = np.unique(np.linspace(0, len(wrong_in_copy), _CURVE_POINTS + 1).astype(int))
+    for copy, is_wrong, copy_scores in zip(copies, wrong, np.split(scores, np.cumsum(sizes)[:-1]), strict=True):
+        depths = np.unique(np.linspace(0, len(is_wrong), _CURVE_POINTS + 1).astype(int))
         for name, score in zip([*members, COMBINATION], copy_scores.T, strict=True):
-            low, high = _precision_interval(wrong_in_copy, score, rng)
-            found = np.r_[0, np.cumsum(wrong_in_copy[np.argsort(-score, kind="stable")])] / wrong_in_copy.sum()
+            low, high = _precision_interval(is_wrong, score, rng)
+            found = np.r_[0, np.cumsum(is_wrong[np.argsort(-score, kind="stable")])] / is_wrong.sum()
             rows.append(
                 {
                     "candidate": name,
                     "planted": copy.kind,
-                    "average_precision": float(average_precision_score(wrong_in_copy, score)),
+                    "average_precision": float(average_precision_score(is_wrong, score)),
                     "low": low,
                     "high": high,
-                    "recall": float(found[wrong_in_copy.sum()]),
+                    "recall": float(found[is_wrong.sum()]),
                     "seconds": copy.seconds,
                 }
             )
-            curves.append(
-                pd.DataFrame(
-                    {
-                        "candidate": name,
-                        "planted": copy.kind,
-                        "checked": depths / len(wrong_in_copy),
-                        "found": found[depths],
-                    }
-                )
-            )
+            curve = {"checked": depths / len(is_wrong), "found": found[depths]}
+            curves.append(pd.DataFrame({"candidate": name, "planted": copy.kind, **curve}))
     candidates = pd.DataFrame(rows)
     weight = candidates["planted"].map(dict(zip((copy.kind for copy in copies), kind_weights, strict=True)))
     mean = (weight * candidates["average_precision"]).groupby(candidates["candidate"], sort=False).sum()

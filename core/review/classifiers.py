@@ -164,9 +164,9 @@ def _ridge(z: np.ndarray, trust: np.ndarray, data: LabelledFeatures) -> tuple[np
     fits = []
     for ridge in _RIDGES:
         root = cholesky(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)), lower=True)
-        half = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
-        fitted = half @ solve_triangular(root, moment, lower=True).astype(np.float32)
-        lever = ((half**2).sum(1) * trust)[:, None]
+        whitened = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
+        fitted = whitened @ solve_triangular(root, moment, lower=True).astype(np.float32)
+        lever = ((whitened**2).sum(1) * trust)[:, None]
         fits.append(_calibrated((fitted - lever * target) / (1 - lever), data))
     return max(fits, key=lambda fit: fit[1])
 

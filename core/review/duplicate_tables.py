@@ -28,7 +28,7 @@ def pair_table(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, hel
     """Return the pairs of duplicates, nearest first.
 
     Args:
-        found: Duplicates among the images ``ids``.
+        duplicates: Duplicates among the images ``ids``.
         train: Rows of the training tasks.
         heldout: Rows of the held-out tasks.
 
@@ -46,8 +46,8 @@ def pair_table(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, hel
     first_id, second_id = (ids[duplicates.pairs[name].to_numpy()] for name in ("one", "other"))
     table = pd.DataFrame({"image_id": first_id, "other": second_id}, dtype=object)
     table = table.assign(**{name: duplicates.pairs[name].to_numpy() for name in ("distance", "ratio", "exact")})
-    for prefix, ids in (("", first_id), ("other_", second_id)):
-        info = [class_and_part(image) for image in ids]
+    for prefix, image_ids in (("", first_id), ("other_", second_id)):
+        info = [class_and_part(image) for image in image_ids]
         table[f"{prefix}class"] = [name for name, _ in info]
         table[f"{prefix}training"] = [is_training for _, is_training in info]
     table["contradiction"] = table["class"] != table["other_class"]
@@ -81,7 +81,7 @@ def find_leaks(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, hel
     """Return the pairs of duplicates on both sides of a split.
 
     Args:
-        found: Duplicates among the images ``ids``.
+        duplicates: Duplicates among the images ``ids``.
         train: Rows of the training tasks (:mod:`core.tasks.tasklist`).
         heldout: Rows of the held-out tasks.
 

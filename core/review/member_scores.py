@@ -27,7 +27,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -81,10 +81,6 @@ class ScoreInputs:
     heldout: TaskList
     features: np.ndarray | None
     episodes_of: Callable[[TaskList], Episodes]
-
-    def with_features(self, features: np.ndarray) -> ScoreInputs:
-        """Return the same inputs with features."""
-        return replace(self, features=features)
 
 
 @dataclass(frozen=True)
@@ -187,7 +183,7 @@ def score_labels(
         table = pd.concat([table, rows[in_use].reset_index(drop=True)], axis=1)
         table["votes"] = 1 - pairs.share[of_row[in_use]]
         table["others"] = _mean_of_other_rows(table["classifier"], tasks.rows["task_id"][in_use])
-        # A row has one of the two losses in its own task, by its role; it stands for both.
+        # A row has one of the two losses in its own task, by its role, which is used for both.
         loss = table["task_loss"].fillna(table["support_loss"])
         table["task_loss"], table["support_loss"] = loss, table["support_loss"].fillna(table["task_loss"])
     else:

@@ -18,12 +18,12 @@ SCORES = {
     "probability": "Probability of a label error",
     "loss": "Loss after adaptation",
     "margin": "Margin of another class",
-    "classifier": "Doubt of a classifier on the features",
-    "neighbours": "Neighbours of other classes",
+    "classifier": "Classifier on the features",
+    "neighbours": "Nearest neighbours",
     "support_loss": "Loss when left out of the support",
-    "self_influence": "Influence on itself",
-    "harm": "Harm to the target",
-    "cross_validated": "Doubt of cross-validated networks",
+    "self_influence": "Self-influence",
+    "harm": "Harm to the held-out loss",
+    "cross_validated": "Cross-validated networks",
 }
 """Columns of ``items.parquet`` that can be ordered by, with their names; larger is more suspicious."""
 

@@ -1,4 +1,4 @@
-"""What reviewers have decided on a queue, by position; read again only when somebody has written to the log."""
+"""The decisions on a queue, by position; read again only after a change of the log."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ReviewState:
 
     @property
     def conflicts(self) -> dict[int, tuple[Entry, ...]]:
-        """What each reviewer stands for, by position; empty in blind mode."""
+        """The reviewers' own final decisions on items in conflict, by position; empty in blind mode."""
         return self.on_items.conflicts
 
     @cached_property

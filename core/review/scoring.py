@@ -1,7 +1,7 @@
 """Sample tasks that score labels: every pair is a query once per round, each time with other support images.
 
 Tasks are sampled from the given labels in the shape of the training tasks, so that the model adapts as it was trained
-to. A support image stands for its most frequent class; after the first round, the most suspicious images of every class
+to. A support image has its most frequent class; after the first round, the most suspicious images of every class
 are no longer used as support.
 """
 

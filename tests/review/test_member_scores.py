@@ -32,7 +32,7 @@ from tests.problems import tiny_problem, tiny_tasks
 
 PROBLEM = tiny_problem(shots=3)
 CLEAN = tiny_tasks(PROBLEM.images, ways=3, shots=2, queries=3, count=12)
-SPOILT = flip_labels(CLEAN, Noise.parse("tasks:0.5:0.5"), np.random.default_rng(0))[0]
+NOISY = flip_labels(CLEAN, Noise.parse("tasks:0.5:0.5"), np.random.default_rng(0))[0]
 
 
 def episodes_of(tasks: TaskList) -> Episodes:
@@ -45,14 +45,14 @@ def inputs(tasks: TaskList) -> ScoreInputs:
     return ScoreInputs(PROBLEM.images, PROBLEM.model, PROBLEM.params, PROBLEM.tasks, features, episodes_of)
 
 
-def rated(tasks: TaskList, by_row: bool, slow: tuple[str, ...] = ()) -> ScoreTable:
+def score(tasks: TaskList, by_row: bool, slow: tuple[str, ...] = ()) -> ScoreTable:
     pairs = image_label_pairs(tasks, PROBLEM.images)
     return score_labels(inputs(tasks), pairs, tasks, by_row, ScoreSettings(slow, rounds=2), Progress())
 
 
 def test_scores_of_images() -> None:
     pairs = image_label_pairs(CLEAN, PROBLEM.images)
-    found = rated(CLEAN, by_row=False)
+    found = score(CLEAN, by_row=False)
     assert set(found.scores.columns) == set(FAST)
     assert len(found.scores) == len(pairs)
     assert np.isfinite(found.scores.to_numpy()).all()
@@ -71,15 +71,15 @@ def test_scores_of_images() -> None:
 
 def test_scores_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_validation, "EPOCHS", 1)
-    pairs = image_label_pairs(SPOILT, PROBLEM.images)
+    pairs = image_label_pairs(NOISY, PROBLEM.images)
     assert pairs.has_conflicting_labels
-    found = rated(SPOILT, by_row=True, slow=SLOW).scores
-    rows = SPOILT.rows
+    found = score(NOISY, by_row=True, slow=SLOW).scores
+    rows = NOISY.rows
     assert set(found.columns) == {*FAST, *ROWS, *SLOW}
     assert len(found) == len(rows)
     assert np.isfinite(found.to_numpy()).all()
     query = (rows["role"] == "query").to_numpy()
-    own = evaluate(PROBLEM.model, PROBLEM.params, episodes_of(SPOILT)).rows["loss"]
+    own = evaluate(PROBLEM.model, PROBLEM.params, episodes_of(NOISY)).rows["loss"]
     np.testing.assert_allclose(found["task_loss"][query], own)
     np.testing.assert_allclose(found["support_loss"][query], own)  # a query row has no other of its own
     for name in ("classifier", "loss", "cross_validated"):  # one per pair
@@ -92,11 +92,11 @@ def test_scores_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_of_weight_0_are_not_items() -> None:
-    weight = np.ones(len(SPOILT.rows))
+    weight = np.ones(len(NOISY.rows))
     weight[[2, 7, 31]] = 0.0
-    tasks = TaskList(SPOILT.rows.assign(weight=weight))
-    found = rated(tasks, by_row=True).scores
-    assert len(found) == len(SPOILT.rows) - 3
+    tasks = TaskList(NOISY.rows.assign(weight=weight))
+    found = score(tasks, by_row=True).scores
+    assert len(found) == len(NOISY.rows) - 3
     assert np.isfinite(found.to_numpy()).all()
     query = (tasks.rows["role"] == "query").to_numpy()
     own = evaluate(PROBLEM.model, PROBLEM.params, episodes_of(tasks)).rows["loss"].to_numpy()
@@ -131,7 +131,7 @@ def test_left_out_losses_match_tasks_adapted_by_hand() -> None:
 def test_one_shot_tasks_have_no_left_out_losses() -> None:
     tasks = tiny_tasks(PROBLEM.images, ways=3, shots=1, queries=2, count=6)
     assert np.isnan(members.left_out_support_losses(inputs(tasks), tasks, Progress())).all()
-    found = rated(tasks, by_row=False).scores
+    found = score(tasks, by_row=False).scores
     assert np.isfinite(found.to_numpy()).all()
 
 
