@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 SIDE = 28
 NEIGHBOURS = 8
-FEWEST = 24
+MIN_IMAGES = 24
 """With fewer distinct images the distribution of ratios cannot be estimated, so only exact duplicates are found."""
 _EMBEDDED, _PRINCIPAL, _FREQUENCIES = 10, 64, 8
 _BLUR = 1.5
@@ -83,7 +83,7 @@ def find_duplicates(
     tables = [pd.DataFrame({"one": first[exact], "other": exact, "distance": 0.0, "ratio": np.nan, "exact": True})]
     ratios, threshold, power = np.empty(0), 0.0, float("nan")
     advance(len(positions) - len(different))
-    if len(different) >= FEWEST:
+    if len(different) >= MIN_IMAGES:
         pictures = _thumbnails(images, positions[different], advance)
         candidates = _candidates(pictures)
         distances = _distances(pictures, candidates, advance)

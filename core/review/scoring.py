@@ -75,19 +75,13 @@ def draw_round(
     support, query = [], []
     while any(batches.values()):
         labels = sorted(usable, key=lambda label: (-len(batches[label]), rng.random()))[: shape.ways]
-        query_pairs = [
+        queries = [
             batches[label].pop() if batches[label] else _repeated_members(members[label], shape, rng)
             for label in labels
         ]
-        query.append(np.stack(query_pairs))
-        support.append(
-            np.stack(
-                [
-                    _support_pairs(pools[label], q, shape.shots, pairs, rng)
-                    for label, q in zip(labels, query_pairs, strict=True)
-                ]
-            )
-        )
+        query.append(np.stack(queries))
+        per_class = zip(labels, queries, strict=True)
+        support.append(np.stack([_support_pairs(pools[label], q, shape.shots, pairs, rng) for label, q in per_class]))
     return ScoringTasks(np.stack(support), np.stack(query))
 
 
@@ -125,14 +119,12 @@ def _support_pairs(
 
 def task_list(sampled: ScoringTasks, pairs: ImageLabelPairs, image_ids: np.ndarray) -> TaskList:
     """Return scoring tasks as a task list; unlike elsewhere, an image may occur several times in one task."""
-    pairs_of_class = np.concatenate([sampled.support, sampled.query], 2)
-    tasks, ways, per_class = pairs_of_class.shape
-    shots = sampled.support.shape[2]
+    (tasks, ways, shots), queries = sampled.support.shape, sampled.query.shape[2]
     flat = np.concatenate([sampled.support.reshape(tasks, -1), sampled.query.reshape(tasks, -1)], 1).ravel()
-    labels = np.r_[np.repeat(np.arange(ways), shots), np.repeat(np.arange(ways), per_class - shots)]
+    labels = np.r_[np.repeat(np.arange(ways), shots), np.repeat(np.arange(ways), queries)]
     rows = {
-        "task_id": np.repeat([f"s{number}" for number in range(tasks)], ways * per_class),
-        "role": np.tile(np.repeat(["support", "query"], [ways * shots, ways * (per_class - shots)]), tasks),
+        "task_id": np.repeat([f"s{number}" for number in range(tasks)], ways * (shots + queries)),
+        "role": np.tile(np.repeat(["support", "query"], [ways * shots, ways * queries]), tasks),
         "image_id": image_ids[pairs.image[flat]],
         "label": np.tile(labels, tasks),
         "class": np.array(pairs.classes, dtype=object)[pairs.label[flat]],
