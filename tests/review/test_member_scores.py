@@ -12,7 +12,6 @@ from torch.func import grad
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
 from core.maml.vectors import flatten
-from core.review import cross_validation
 from core.review import member_scores as members
 from core.review.image_labels import image_label_pairs
 from core.review.member_scores import (
@@ -70,7 +69,7 @@ def test_scores_of_images() -> None:
 
 
 def test_scores_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_validation, "EPOCHS", 1)
+    monkeypatch.setattr(members, "EPOCHS", 1)
     pairs = image_label_pairs(NOISY, PROBLEM.images)
     assert pairs.has_conflicting_labels
     found = score(NOISY, by_row=True, slow=SLOW).scores
