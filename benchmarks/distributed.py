@@ -1,10 +1,10 @@
 """Compare passes over tasks by two processes with those by one, in one run: ``python -m benchmarks.distributed``.
 
-Starts two processes of one thread each under ``torchrun`` (gloo). In turn, one process works while the other waits,
+Starts two processes of one thread each under ``torchrun`` (gloo). Alternately, one process works while the other waits,
 both share the tasks, and both process all the tasks independently, which shows the limit of the machine. Tasks are
 5-way 5-shot with 10 queries per class, images of 28 x 28, one second-order inner step. Tasks per second are from the
-fastest turn. Communication is counted in bytes passed to torch.distributed: sums are all-reduced, scores are gathered
-by all ranks.
+fastest repetition. Communication is counted in bytes passed to torch.distributed: sums are all-reduced, scores are
+gathered by all ranks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from core.runtime.memory import disable_malloc_trim
 from core.tasks.sampling import pool_of, sample_tasks
 
 ROOT = Path(__file__).parents[1]
-TURNS = 4
+REPETITIONS = 4
 WAYS, SHOTS, QUERIES = 5, 5, 10
 
 
@@ -90,7 +90,7 @@ def problems() -> dict[str, tuple[Bilevel, Params, int]]:
 def steps(model: Bilevel, params: Params, tasks: int) -> dict[str, Callable[[], object]]:
     """Return the steps to time, by name."""
     images = images_of()
-    drawn = sample_tasks(
+    sampled = sample_tasks(
         images,
         pool_of(images.labels, np.arange(len(images))),
         ways=WAYS,
@@ -102,7 +102,7 @@ def steps(model: Bilevel, params: Params, tasks: int) -> dict[str, Callable[[], 
     )
     rows = WAYS * (SHOTS + QUERIES)
     chunk = default_chunk_size(model, images.shape, rows, torch.device("cpu"), torch.float32)
-    episodes = Episodes(drawn, images, chunk=chunk)
+    episodes = Episodes(sampled, images, chunk=chunk)
     v = torch.randn(len(flatten(params)), generator=torch.Generator().manual_seed(0))
     return {
         "gradient": lambda: objective(model, params, episodes),
@@ -115,10 +115,10 @@ def steps(model: Bilevel, params: Params, tasks: int) -> dict[str, Callable[[], 
 def timed(step: Callable[[], object]) -> float:
     """Return the seconds from when all ranks are ready until all are done."""
     world().agree(None)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     step()
     world().agree(None)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def by_itself(step: Callable[[], object], ranks: int) -> Callable[[], None]:
@@ -135,30 +135,31 @@ def by_itself(step: Callable[[], object], ranks: int) -> Callable[[], None]:
 def work() -> None:
     """Time all steps on this rank; rank 0 prints the table."""
     disable_malloc_trim()
-    with joined() as here:
+    with joined() as process:
         wire = Wire()
         wire.watch()
-        say = print if here.rank == 0 else lambda *_: None
-        heads = ("one", 8), ("two", 8), ("ratio", 7), ("apart", 8), ("ratio", 7), ("reduced", 11), ("gathered", 11)
-        say(f"{'tasks a second':<26}" + "".join(f"{word:>{width}}" for word, width in heads))
+        print_row = print if process.rank == 0 else lambda *_: None
+        heads = ("one", 8), ("two", 8), ("ratio", 7), ("separate", 10), ("ratio", 7), ("reduced", 11), ("gathered", 11)
+        print_row(f"{'tasks per second':<26}" + "".join(f"{word:>{width}}" for word, width in heads))
         for name, (model, params, tasks) in problems().items():
             size = len(flatten(params))
-            whole = torch.ones(size)
-            reduce = min(timed(lambda w=whole: dist.all_reduce(w)) for _ in range(20))  # type: ignore[misc]
-            say(f"{name}: {size:,} parameters, all-reduced in {1e3 * reduce:.1f} ms; {tasks} tasks")
+            vector = torch.ones(size)
+            reduce = min(timed(lambda v=vector: dist.all_reduce(v)) for _ in range(20))  # type: ignore[misc]
+            print_row(f"{name}: {size:,} parameters, all-reduced in {1e3 * reduce:.1f} ms; {tasks} tasks")
             for kind, step in steps(model, params, tasks).items():
-                turn = by_itself(step, 1), step, by_itself(step, 2)
-                took = np.array([[timed(one) for one in turn] for _ in range(TURNS + 1)])[1:].min(0)
+                variants = by_itself(step, 1), step, by_itself(step, 2)
+                took = np.array([[timed(variant) for variant in variants] for _ in range(REPETITIONS + 1)])[1:].min(0)
                 wire.clear()
                 step()
-                one, two, apart = tasks / took * (1, 1, 2)
+                single, shared, separate = tasks / took * (1, 1, 2)
+                rates = f"{single:>8.1f}{shared:>8.1f}{shared / single:>7.2f}{separate:>10.1f}{separate / single:>7.2f}"
                 kb = f"{wire.reduced / 1e3:>8.1f} kB{wire.gathered / 1e3:>8.1f} kB"
-                say(f"  {kind:<24}{one:>8.1f}{two:>8.1f}{two / one:>7.2f}{apart:>8.1f}{apart / one:>7.2f}{kb}")
-        say("Bytes are what each process hands over in one pass over the tasks.")
+                print_row(f"  {kind:<24}{rates}{kb}")
+        print_row("Bytes are those that each process sends in one pass over the tasks.")
 
 
 def main() -> None:
-    """Start the two processes, or do the work of one of them."""
+    """Start the two processes, or run one of them."""
     if "WORLD_SIZE" in os.environ:
         work()
         return

@@ -4,13 +4,13 @@ Tasks per second on this machine's processor (or GPU), for 5-way 5-shot tasks wi
 images, one second-order inner step:
 
 - ``plain``: a loop over tasks with torch.autograd, the network made of PyTorch's layers;
-- ``plain, kept memory``: the same with the allocator set as TaskLens sets it
+- ``plain, no malloc trim``: the same with the allocator set as TaskLens sets it
   (:func:`core.runtime.memory.disable_malloc_trim`);
 - ``learn2learn``: the same loop with its MAML, if it is installed;
 - ``vmap``: the torch.func implementation that TaskLens uses for networks without hand-written passes;
 - ``ours``: :mod:`core.maml.passes` as commands and pages run it.
 
-Each runs twice in a separate process, in turn; the better median counts. The share of the peak is relative to the
+Each runs twice in a separate process, alternately; the better median counts. The share of the peak is relative to the
 fastest convolution of the network's second layer that was measured in the same run.
 """
 
@@ -49,7 +49,7 @@ from core.tasks.sampling import pool_of, sample_tasks
 
 WAYS, SHOTS, QUERIES, RATE = 5, 5, 10, 0.4
 SUPPORT, QUERY = WAYS * SHOTS, WAYS * QUERIES
-RIVALS = ("plain", "plain, kept memory", "learn2learn", "vmap", "ours")
+IMPLEMENTATIONS = ("plain", "plain, no malloc trim", "learn2learn", "vmap", "ours")
 MEASURED = ("gradient", "training", "Gauss-Newton product", "exact product", "scores", "evaluation")
 SECONDS, ROUNDS = 0.8, 2
 
@@ -79,14 +79,14 @@ class Problem:
         Per layer the support set counts 9 times (3 forward and backward, 6 for the product with its Hessian) and the
         query set 3 times; no gradient with respect to the images is needed, so 6 and 2 times in the first layer.
         """
-        side, channels, whole = 28, 1, 0.0
+        side, channels, total = 28, 1, 0.0
         for layer in range(4):
-            out = side if self.pooling == "max" else -(-side // 2)
-            one = 2.0 * out * out * 9 * channels * self.filters
+            output_side = side if self.pooling == "max" else -(-side // 2)
+            forward = 2.0 * output_side * output_side * 9 * channels * self.filters
             support, query = (6, 2) if layer == 0 else (9, 3)
-            whole += one * (support * SUPPORT + query * QUERY)
+            total += forward * (support * SUPPORT + query * QUERY)
             side, channels = -(-side // 2) if self.pooling == "stride" else side // 2, self.filters
-        return whole
+        return total
 
 
 PROBLEMS = (Problem(32, "max", "relu"), Problem(64, "stride", "relu"), Problem(16, "stride", "gelu"))
@@ -96,11 +96,11 @@ def rate(step: Callable[[], object], tasks: int, device: torch.device) -> float:
     """Return tasks per second: the median over steps."""
 
     def timed() -> float:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
     for _ in range(2):
         timed()
@@ -126,11 +126,11 @@ def ours(problem: Problem, device: torch.device, *, generic: bool = False) -> di
     chunk = 8 if generic else default_chunk_size(model, images.shape, SUPPORT + QUERY, device, dtype)
     rng = np.random.default_rng(0)
     pool = pool_of(images.labels, np.arange(len(images)))
-    several = 2 * chunk * (torch.get_num_threads() if device.type == "cpu" else 1)
-    tasks = sample_tasks(images, pool, ways=WAYS, shots=SHOTS, queries=QUERIES, count=several, prefix="t", rng=rng)
+    count = 2 * chunk * (torch.get_num_threads() if device.type == "cpu" else 1)
+    tasks = sample_tasks(images, pool, ways=WAYS, shots=SHOTS, queries=QUERIES, count=count, prefix="t", rng=rng)
     episodes = Episodes(tasks, images, device=device, dtype=dtype, chunk=chunk)
     v = torch.randn(len(flatten(params)), generator=torch.Generator().manual_seed(0)).to(device)
-    found = {}
+    rates = {}
     if generic:
         passes = GenericPasses(model)
         parts = [part.task for part in episodes.chunks()]
@@ -146,11 +146,11 @@ def ours(problem: Problem, device: torch.device, *, generic: bool = False) -> di
             "scores": lambda: instance_table(model, params, v, episodes),
             "evaluation": lambda: evaluate(model, params, episodes),
         }
-        settings = TrainSettings(iterations=10, meta_batch=min(12, several))
-        found["training"] = rate(
+        settings = TrainSettings(iterations=10, meta_batch=min(12, count))
+        rates["training"] = rate(
             lambda: train(model, params, episodes, settings), settings.iterations * settings.meta_batch, device
         )
-    return found | {name: rate(step, several, device) for name, step in steps.items()}
+    return rates | {name: rate(step, count, device) for name, step in steps.items()}
 
 
 class Strided(nn.Module):
@@ -178,7 +178,7 @@ def module_of(problem: Problem) -> nn.Module:
     return Strided(problem)
 
 
-def usual(problem: Problem, device: torch.device, learner: str) -> dict[str, float]:
+def plain_loop(problem: Problem, device: torch.device, learner: str) -> dict[str, float]:
     """Return the tasks per second of a straightforward loop over tasks."""
     torch.manual_seed(0)
     module = module_of(problem).to(device)
@@ -215,70 +215,76 @@ def usual(problem: Problem, device: torch.device, learner: str) -> dict[str, flo
 def peak(problem: Problem, device: torch.device) -> float:
     """Return the FLOP per second of the second layer's forward convolution, the better of both memory formats."""
     side, stride = (14, 1) if problem.pooling == "max" else (14, 2)
-    found = []
+    rates = []
     for layout in (torch.contiguous_format, torch.channels_last):
         x = torch.rand(QUERY, problem.filters, side, side, device=device).to(memory_format=layout)
         w = torch.rand(problem.filters, problem.filters, 3, 3, device=device).to(memory_format=layout)
-        out = F.conv2d(x, w, stride=stride, padding=1)
-        flops = 2.0 * out.numel() * 9 * problem.filters
+        output = F.conv2d(x, w, stride=stride, padding=1)
+        flops = 2.0 * output.numel() * 9 * problem.filters
 
-        def several(x: Tensor = x, w: Tensor = w) -> None:
+        def convolutions(x: Tensor = x, w: Tensor = w) -> None:
             for _ in range(20):
                 F.conv2d(x, w, stride=stride, padding=1)
 
-        found.append(rate(several, 20, device) * flops)
-    return max(found)
+        rates.append(rate(convolutions, 20, device) * flops)
+    return max(rates)
 
 
-def measure(rival: str, device: torch.device) -> list[dict[str, float]]:
+def measure(implementation: str, device: torch.device) -> list[dict[str, float]]:
     """Return the measurements of one implementation for every problem."""
-    if rival in ("plain, kept memory", "vmap", "ours"):
+    if implementation in ("plain, no malloc trim", "vmap", "ours"):
         disable_malloc_trim()
     rows = []
     for problem in PROBLEMS:
-        if rival in ("ours", "vmap"):
+        if implementation in ("ours", "vmap"):
             with torch.no_grad():
-                found = ours(problem, device, generic=rival == "vmap")
+                rates = ours(problem, device, generic=implementation == "vmap")
         else:
-            found = usual(problem, device, rival)
-        rows.append(found | ({"peak": peak(problem, device)} if rival == "ours" else {}))
+            rates = plain_loop(problem, device, implementation)
+        rows.append(rates | ({"peak": peak(problem, device)} if implementation == "ours" else {}))
     return rows
 
 
-def in_turn(device: str) -> dict[str, list[dict[str, float]]]:
+def run_all(device: str) -> dict[str, list[dict[str, float]]]:
     """Run every implementation in a separate process, round after round."""
-    found: dict[str, list[dict[str, float]]] = {}
+    results: dict[str, list[dict[str, float]]] = {}
     for _ in range(ROUNDS):
-        for rival in RIVALS:
-            command = [sys.executable, "-W", "ignore", "-m", "benchmarks.engine", "--device", device, "--rival", rival]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                if rival != "learn2learn":
-                    raise SystemExit(done.stderr)
+        for implementation in IMPLEMENTATIONS:
+            command = [sys.executable, "-W", "ignore", "-m", "benchmarks.engine"]
+            command += ["--device", device, "--implementation", implementation]
+            process = subprocess.run(command, capture_output=True, text=True)
+            if process.returncode:
+                if implementation != "learn2learn":
+                    raise SystemExit(process.stderr)
                 continue
-            rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-            before = found.get(rival, [{} for _ in rows])
-            found[rival] = [
-                {k: max(v, b.get(k, 0.0)) for k, v in row.items()} for row, b in zip(rows, before, strict=True)
+            rows: list[dict[str, Any]] = json.loads(process.stdout.splitlines()[-1])
+            best = results.get(implementation, [{} for _ in rows])
+            results[implementation] = [
+                {k: max(v, b.get(k, 0.0)) for k, v in row.items()} for row, b in zip(rows, best, strict=True)
             ]
-    return found
+    return results
 
 
-def show(found: dict[str, list[dict[str, float]]]) -> None:
+def show(results: dict[str, list[dict[str, float]]]) -> None:
     """Print the table."""
-    if "learn2learn" not in found:
+    if "learn2learn" not in results:
         print("learn2learn is not installed: make learn2learn")
     for number, problem in enumerate(PROBLEMS):
-        rows = {rival: by_problem[number] for rival, by_problem in found.items()}
+        rows = {implementation: by_problem[number] for implementation, by_problem in results.items()}
         best = rows["ours"]
         share = best["gradient"] * problem.flops() / best["peak"]
-        print(f"\n{problem.words}: {problem.flops() / 1e9:.2f} GFLOP a gradient; peak {best['peak'] / 1e9:.0f} GFLOP/s")
-        print(f"{'tasks a second':<24}{'gradient':>10}{'ours is':>10}{'training':>10}{'ours is':>10}{'of peak':>10}")
-        for rival, row in rows.items():
-            ratios = [f"{best[name] / row[name]:.2f} x" if name in row else "" for name in ("gradient", "training")]
+        print(
+            f"\n{problem.words}: {problem.flops() / 1e9:.2f} GFLOP per gradient; peak {best['peak'] / 1e9:.0f} GFLOP/s"
+        )
+        print(f"{'tasks per second':<24}{'gradient':>10}{'ours is':>10}{'training':>10}{'ours is':>10}{'of peak':>10}")
+        for name, row in rows.items():
+            ratios = [
+                f"{best[pass_name] / row[pass_name]:.2f} x" if pass_name in row else ""
+                for pass_name in ("gradient", "training")
+            ]
             training = f"{row['training']:.1f}" if "training" in row else ""
             of_peak = f"{share * row['gradient'] / best['gradient']:.0%}"
-            print(f"{rival:<24}{row['gradient']:>10.1f}{ratios[0]:>10}{training:>10}{ratios[1]:>10}{of_peak:>10}")
+            print(f"{name:<24}{row['gradient']:>10.1f}{ratios[0]:>10}{training:>10}{ratios[1]:>10}{of_peak:>10}")
         gradient, product = best["gradient"], best["Gauss-Newton product"]
         print(
             f"cost in gradients: Gauss-Newton product {gradient / product:.2f}, exact product "
@@ -291,13 +297,13 @@ def main() -> None:
     """Run the benchmark, or one implementation in its own process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rival", choices=RIVALS)
-    given = parser.parse_args()
-    if given.rival:
-        print(json.dumps(measure(given.rival, torch.device(given.device))))
+    parser.add_argument("--implementation", choices=IMPLEMENTATIONS)
+    arguments = parser.parse_args()
+    if arguments.implementation:
+        print(json.dumps(measure(arguments.implementation, torch.device(arguments.device))))
         return
-    print(f"{given.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    show(in_turn(given.device))
+    print(f"{arguments.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    show(run_all(arguments.device))
 
 
 if __name__ == "__main__":

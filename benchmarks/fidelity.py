@@ -63,7 +63,7 @@ SHIPPED = (
     "tracin",
     "self-influence",
 )
-METHODS_RATED = (
+METHODS = (
     "task-if",
     "task-if:curvature_tasks=32:damping=0.003",
     *varied("task-if", 0.1, 0.01, 0.001),
@@ -120,7 +120,7 @@ def workspace(
 def lds_rows(folder: Path, seed: int, subsets: int) -> pd.DataFrame:
     """Return LDS, seconds and memory of every method, and its AUC on protocol b."""
     opened = workspace(folder / "b", PROTOCOLS["b"], seed, MLP, TRAINING, COMPUTE)
-    settings = EvidenceSettings(METHODS_RATED, subsets=subsets, seeds=2, targets=20, seed=seed)
+    settings = EvidenceSettings(METHODS, subsets=subsets, seeds=2, targets=20, seed=seed)
     run = evidence(opened, settings, COMPUTE, LiveProgress())
     return run.table("methods.parquet").assign(ratio=run.json("evidence.json")["ratio"])
 
@@ -139,38 +139,38 @@ def left_out_rows(folder: Path, seed: int, count: int) -> pd.Series:
 def noise_rows(folder: Path, seed: int, protocol: str) -> pd.Series:
     """Return the AUC of finding the noise of protocol a, c or d by method: tasks in a, images in c and d."""
     opened = workspace(folder / protocol, PROTOCOLS[protocol], seed, MLP, TRAINING, COMPUTE)
-    out: dict[str, float] = {}
+    aucs: dict[str, float] = {}
     for name in SHIPPED:
         run = ranking(opened, Target(), parse(name), COMPUTE, LiveProgress())
         table = detection_of(opened, run)
         level = "tasks" if protocol == "a" else "images"
         if table is None:
-            raise UserError("The planted noise is not recorded.")
+            raise UserError("The injected noise is not recorded.")
         auc = table[table["level"] == level].set_index("score")["auc"]
-        out[name], out["loss"] = auc["influence"], auc["adapted loss"]
+        aucs[name], aucs["loss"] = auc["influence"], auc["adapted loss"]
     if protocol != "a":
         project = opened.project()
-        found = self_confidence(project.images, project.tasks.train, epochs=16, seed=0)
-        bad = found["image_id"].isin(project.tasks.planted["image_id"])
-        out["self-confidence"] = float(roc_auc_score(bad, -found["self_confidence"]))
+        confidence = self_confidence(project.images, project.tasks.train, epochs=16, seed=0)
+        bad = confidence["image_id"].isin(project.tasks.planted["image_id"])
+        aucs["self-confidence"] = float(roc_auc_score(bad, -confidence["self_confidence"]))
         instances = run.table("instances.parquet")
         query = instances[instances["role"] == "query"].groupby("image_id")[["margin", "entropy"]].mean()
         bad = query.index.isin(project.tasks.planted["image_id"])
-        out |= {
+        aucs |= {
             "margin": float(roc_auc_score(bad, -query["margin"])),
             "entropy": float(roc_auc_score(bad, query["entropy"])),
         }
-    return pd.Series(out)
+    return pd.Series(aucs)
 
 
 def one_seed(folder: Path, seed: int, subsets: int, left_out: int) -> pd.DataFrame:
     """Return one row per method."""
-    place = folder / f"seed-{seed}"
-    table = lds_rows(place, seed, subsets).set_index("method").rename(columns={"auc": "auc_b"})
-    alone = left_out_rows(place, seed, left_out) if left_out else pd.Series(dtype=float)
-    table = table.join(alone.rename("leave_one_out"), how="outer")
+    seed_folder = folder / f"seed-{seed}"
+    table = lds_rows(seed_folder, seed, subsets).set_index("method").rename(columns={"auc": "auc_b"})
+    leave_one_out = left_out_rows(seed_folder, seed, left_out) if left_out else pd.Series(dtype=float)
+    table = table.join(leave_one_out.rename("leave_one_out"), how="outer")
     for protocol in ("a", "c", "d"):
-        table[f"auc_{protocol}"] = noise_rows(place, seed, protocol)
+        table[f"auc_{protocol}"] = noise_rows(seed_folder, seed, protocol)
     return table.reset_index().assign(seed=seed)
 
 
@@ -182,9 +182,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     names = ["leave_one_out", "lds", "lds_mean", "auc_a", "auc_b", "auc_c", "auc_d", "seconds", "memory_gb"]
     table = grouped[names].mean()
     n = grouped["seed"].nunique()
-    half = stats.t.ppf(0.975, (n - 1).clip(lower=1)) * grouped["lds"].std(ddof=1) / np.sqrt(n)
-    table.insert(2, "lds_low", table["lds"] - half)
-    table.insert(3, "lds_high", table["lds"] + half)
+    half_width = stats.t.ppf(0.975, (n - 1).clip(lower=1)) * grouped["lds"].std(ddof=1) / np.sqrt(n)
+    table.insert(2, "lds_low", table["lds"] - half_width)
+    table.insert(3, "lds_high", table["lds"] + half_width)
     return table.sort_values("lds", ascending=False)
 
 
@@ -206,17 +206,17 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the problems and results; an interrupted benchmark goes on.")],
-    seeds: Annotated[str, typer.Option(help="Seeds to run, with commas.")] = "0,1,2,3,4",
-    subsets: Annotated[int, typer.Option(help="Random halves a seed.")] = 20,
-    left_out: Annotated[int, typer.Option(help="Tasks left out a seed; 0 leaves that column out.")] = 20,
+    out: Annotated[Path, typer.Option(help="Folder of the problems and results; an interrupted benchmark resumes.")],
+    seeds: Annotated[str, typer.Option(help="Seeds to run, separated by commas.")] = "0,1,2,3,4",
+    subsets: Annotated[int, typer.Option(help="Random halves per seed.")] = 20,
+    left_out: Annotated[int, typer.Option(help="Tasks left out per seed; 0 omits that column.")] = 20,
 ) -> None:
     """Run the seeds, then print the table of all seeds in the folder."""
     for seed in (int(part) for part in seeds.split(",") if part):
-        done = out / f"seed-{seed}.json"
-        if not done.exists():
+        results = out / f"seed-{seed}.json"
+        if not results.exists():
             table = one_seed(out, seed, subsets, left_out)
-            done.write_text(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
+            results.write_text(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
     rows = pd.concat([pd.read_json(path) for path in sorted(out.glob("seed-*.json"))], ignore_index=True)
     print(f"{rows['seed'].nunique()} seeds")
     print(markdown(summary(rows)))

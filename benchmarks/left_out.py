@@ -25,7 +25,7 @@ from core.maml.backbone import MLP, ConvNet
 from core.maml.objective import Bilevel
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten, unflatten
-from tests.influence.test_retraining import Optimum, episodes_of, gradient_of, hessian_at, minimise
+from tests.influence.optima import Optimum, episodes_of, gradient_of, hessian_at, minimise
 
 NETWORKS: dict[str, Callable[[], ConvNet | MLP]] = {
     "linear": lambda: MLP(3, hidden=(), shape=(7, 7, 1)),
@@ -51,20 +51,20 @@ def optimum(name: str, seed: int) -> Optimum:
     return Optimum(model, params, episodes, heldout, inverse, loss, instances)
 
 
-def correlations(found: Optimum) -> list[float]:
+def correlations(trained: Optimum) -> list[float]:
     """Return one value per column of :data:`COLUMNS`."""
-    tasks, scores = task_table(found.instances), found.instances["score"].to_numpy()
-    masks = [(found.instances["task_id"] == task).to_numpy() for task in tasks["task_id"]]
-    out = [(found.changes(masks), tasks["score"].to_numpy())]
-    for role, every, share in (("query", 6, 1.0), ("support", 8, 0.5), ("support", 8, 1.0)):
-        rows = found.rows(role, every)
-        out.append((found.changes(found.one_row(rows), share), scores[rows]))
-    return [float(spearmanr(*pair).statistic) for pair in out]
+    tasks, scores = task_table(trained.instances), trained.instances["score"].to_numpy()
+    masks = [(trained.instances["task_id"] == task).to_numpy() for task in tasks["task_id"]]
+    pairs = [(trained.changes(masks), tasks["score"].to_numpy())]
+    for role, step, share in (("query", 6, 1.0), ("support", 8, 0.5), ("support", 8, 1.0)):
+        rows = trained.rows(role, step)
+        pairs.append((trained.changes(trained.one_row(rows), share), scores[rows]))
+    return [float(spearmanr(*pair).statistic) for pair in pairs]
 
 
 def main(
-    networks: Annotated[str, typer.Option(help="With commas.")] = ",".join(NETWORKS),
-    seeds: Annotated[int, typer.Option(help="How many.")] = 5,
+    networks: Annotated[str, typer.Option(help="Names, separated by commas.")] = ",".join(NETWORKS),
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 5,
 ) -> None:
     """Print a table: one row per network and seed, then the mean over seeds."""
     print("| network | seed | " + " | ".join(COLUMNS) + " |\n" + "|---" * (2 + len(COLUMNS)) + "|", flush=True)

@@ -29,7 +29,7 @@ SPEC = ModelSpec(backbone="convnet", ways=5, filters=64, activation="relu")
 ROWS = 50
 
 
-def prepared(folder: Path, count: int) -> Path:
+def prepare(folder: Path, count: int) -> Path:
     """Return a workspace with ``count`` training tasks."""
     tasks, model = folder / f"tasks-{count}", folder / f"model-{count}"
     write_folder(generate(TaskSettings(ways=5, shots=5, queries=5, count=count, heldout=20)), tasks)
@@ -39,21 +39,21 @@ def prepared(folder: Path, count: int) -> Path:
 
 def run(*command: str) -> tuple[str, float, float, float]:
     """Run a command; return its standard output, seconds, processor seconds, and peak memory in GB."""
-    begun = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as told:
-        process = subprocess.Popen([sys.executable, "-m", "core", *command], stdout=out, stderr=told)
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begun
-        out.seek(0), told.seek(0)
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen([sys.executable, "-m", "core", *command], stdout=output, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        output.seek(0), errors.seek(0)
         if status:
-            raise SystemExit(told.read())
-        return out.read(), seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e6
+            raise SystemExit(errors.read())
+        return output.read(), seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
 
 
-def foretold(workspace: Path) -> dict[str, Any]:
+def predicted_costs(workspace: Path) -> dict[str, Any]:
     """Return the predicted costs by stage."""
-    said = json.loads(run("inspect", "--workspace", str(workspace), "--json")[0])
-    return {cost["stage"]: cost for cost in said["costs"]}
+    report = json.loads(run("inspect", "--workspace", str(workspace), "--json")[0])
+    return {cost["stage"]: cost for cost in report["costs"]}
 
 
 def main() -> None:
@@ -61,21 +61,21 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--counts", default="100,1000")
     counts = [int(count) for count in parser.parse_args().counts.split(",")]
-    head = f"{'seconds':>9}{'foretold':>14}{'processor s':>13}{'ms a task':>11}{'GB':>7}{'foretold':>10}"
+    head = f"{'seconds':>9}{'predicted':>14}{'processor s':>13}{'ms per task':>13}{'GB':>7}{'predicted':>11}"
     print(f"{'tasks':>7}  {'stage':<10}{head}")
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["TASKLENS_HOME"] = temporary
         for count in counts:
-            workspace = prepared(Path(temporary), count)
-            costs = foretold(workspace)
+            workspace = prepare(Path(temporary), count)
+            costs = predicted_costs(workspace)
             for stage in ("Evaluate", "Rank"):
                 _, seconds, busy, gb = run(stage.lower(), "--workspace", str(workspace))
                 cost = costs[stage]
-                said = (
+                prediction = (
                     f"{cost['low']:.0f} to {cost['high']:.0f}" if cost["low"] < cost["high"] else f"{cost['low']:.0f}"
                 )
-                row = f"{seconds:>9.1f}{said:>14}{busy:>13.1f}{1e3 * busy / count:>11.1f}{gb:>7.2f}{cost['gb']:>10.2f}"
-                print(f"{count:>7,}  {stage:<10}{row}", flush=True)
+                times = f"{seconds:>9.1f}{prediction:>14}{busy:>13.1f}{1e3 * busy / count:>13.1f}"
+                print(f"{count:>7,}  {stage:<10}{times}{gb:>7.2f}{cost['gb']:>11.2f}", flush=True)
             pixels = count * ROWS * 28 * 28 * 4 / 1e9
             print(
                 f"{'':>9}all pixels of all tasks as float32: {pixels:.2f} GB; first layer of all: {pixels * 16:.1f} GB"

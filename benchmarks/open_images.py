@@ -66,18 +66,19 @@ def main() -> None:
         environment = {**os.environ, "TASKLENS_HOME": str(home)}
 
         def run(*args: str) -> str:
-            done = subprocess.run([sys.executable, *args], env=environment, capture_output=True, text=True, check=True)
-            return done.stdout.strip()
+            command = [sys.executable, *args]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
         start = time.perf_counter()
         run("-m", "core", "data", "--path", str(pictures), "--name", "many")
-        once, held = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        import_seconds = time.perf_counter() - start
+        import_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
         opened, plain = run("-c", OPEN).split(), run("-c", PLAIN, str(pictures)).split()
     print(f"{count:,} images of {SIDE} x {SIDE} x 3")
     print(f"{'':<44}{'seconds':>9}{'GB':>7}")
-    print(f"{'read once into an image set':<44}{once:>9.1f}{held:>7.2f}")
-    print(f"{'open it, and draw 100 tasks':<44}{opened[0]:>9}{opened[1]:>7}")
-    print(f"{'all decoded into one array, at every start':<44}{plain[0]:>9}{plain[1]:>7}")
+    print(f"{'import into an image set':<44}{import_seconds:>9.1f}{import_gb:>7.2f}")
+    print(f"{'open the set and draw 100 tasks':<44}{opened[0]:>9}{opened[1]:>7}")
+    print(f"{'decode all into one array, at every start':<44}{plain[0]:>9}{plain[1]:>7}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from core.experiments.catalog import EXPERIMENTS
+from core.experiments.catalog import EXPERIMENTS, experiment_of
 from core.experiments.results import as_markdown, read_result
 from core.experiments.run import result_folder
 from core.runtime.files import write_text_atomically
@@ -27,7 +27,7 @@ def write_page(folder: Path, docs: Path = DOCS) -> Path:
         UserError: the result is missing or damaged.
     """
     result = read_result(folder)
-    name, pictures = result.config["experiment"], docs / "pictures" / "results"
+    name, pictures = experiment_of(result.config["experiment"]).name, docs / "pictures" / "results"
     pictures.mkdir(parents=True, exist_ok=True)
     for kind, parts in (("plots", result.plots), ("grids", result.grids)):
         for part in parts:

@@ -35,9 +35,8 @@ from core.actions.train import train_model
 from core.baselines.confidence import self_confidence
 from core.checkpoints.model import ModelSpec
 from core.maml.training import TrainSettings
-from core.review.cross_validation import EPOCHS
 from core.review.forecast import forecast
-from core.review.member_scores import FAST, ROWS
+from core.review.member_scores import EPOCHS, FAST, ROWS
 from core.runtime.files import HOME_VARIABLE, write_json
 from core.runtime.memory import disable_malloc_trim
 from core.runtime.progress import LiveProgress
@@ -92,42 +91,42 @@ def figures(wrong: np.ndarray, score: np.ndarray) -> dict[str, float]:
 def by_cleanlab(workspace: Workspace, items: pd.DataFrame) -> tuple[np.ndarray, float]:
     """Return the suspicion of the items, and the seconds it took."""
     project, start = workspace.project(), time.perf_counter()
-    found = self_confidence(project.images, project.tasks.train, epochs=EPOCHS, seed=0)
+    confidence = self_confidence(project.images, project.tasks.train, epochs=EPOCHS, seed=0)
     seconds = time.perf_counter() - start
-    by_claim = found.set_index(["image_id", "class"])["self_confidence"]
-    return -by_claim.loc[list(zip(items["image_id"], items["class"], strict=True))].to_numpy(), seconds
+    by_pair = confidence.set_index(["image_id", "class"])["self_confidence"]
+    return -by_pair.loc[list(zip(items["image_id"], items["class"], strict=True))].to_numpy(), seconds
 
 
-def one(out: Path, data: str, protocol: str, seed: int) -> dict[str, Any]:
+def measure_problem(out: Path, data: str, protocol: str, seed: int) -> dict[str, Any]:
     """Return all figures of one problem, read from the folder or measured now."""
-    kept = out / f"{data}-{protocol}-{seed}" / "figures.json"
-    if kept.exists():
-        return json.loads(kept.read_text("utf-8"))
+    path = out / f"{data}-{protocol}-{seed}" / "figures.json"
+    if path.exists():
+        return json.loads(path.read_text("utf-8"))
     workspace, compute = problem(out, data, protocol, seed), Compute()
-    made = queue(workspace, QueueSettings(), compute, LiveProgress())
-    items, summary = made.table("items.parquet"), made.json("summary.json")
+    built = queue(workspace, QueueSettings(), compute, LiveProgress())
+    items, summary = built.table("items.parquet"), built.json("summary.json")
     wrong = wrong_items(workspace, items)
     scores = {"queue": -items["rank"].to_numpy(dtype=float)}
     scores |= {name: items[name].to_numpy() for name in (*FAST, *ROWS) if name in items}
     slow = queue(workspace, QueueSettings(slow=SLOW, calibrate=False), compute, LiveProgress()).table("items.parquet")
-    also = slow.set_index(KEY).loc[list(items[KEY].itertuples(index=False, name=None))]
-    scores |= {name: also[name].to_numpy() for name in SLOW}
+    aligned = slow.set_index(KEY).loc[list(items[KEY].itertuples(index=False, name=None))]
+    scores |= {name: aligned[name].to_numpy() for name in SLOW}
     scores["cleanlab"], seconds = by_cleanlab(workspace, items)
     scores["chance"] = np.random.default_rng(seed).random(len(items))
     remaining = []
     for share in DECIDED:
         depth = min(round(share * wrong.sum()), len(items))
-        told = forecast(items, {at: bool(wrong[at]) for at in range(depth)})
-        assert told is not None
-        low, high = told.remaining_low[depth], told.remaining_high[depth]
-        remaining.append([share, int(wrong[depth:].sum()), told.remaining[depth], low, high])
+        expected = forecast(items, {at: bool(wrong[at]) for at in range(depth)})
+        assert expected is not None
+        low, high = expected.remaining_low[depth], expected.remaining_high[depth]
+        remaining.append([share, int(wrong[depth:].sum()), expected.remaining[depth], low, high])
     clock = summary["seconds"]
     planted = workspace.project().tasks.planted
     assert planted is not None
     true = planted.set_index(KEY if "task_id" in planted else "image_id")["true"]
-    spoilt = items[wrong].set_index(list(true.index.names))["suggested"]
+    mislabelled = items[wrong].set_index(list(true.index.names))["suggested"]
     result = {
-        "suggested": float((spoilt == true.loc[spoilt.index]).mean()),
+        "suggested": float((mislabelled == true.loc[mislabelled.index]).mean()),
         "scores": {name: figures(wrong, score) for name, score in scores.items()},
         "ranking": summary["ranking"],
         "seconds": {
@@ -137,7 +136,7 @@ def one(out: Path, data: str, protocol: str, seed: int) -> dict[str, Any]:
         },
         "remaining": [[float(value) for value in row] for row in remaining],
     }
-    write_json(kept, result)
+    write_json(path, result)
     return result
 
 
@@ -152,32 +151,33 @@ def report(name: str, results: list[dict[str, Any]]) -> None:
         f"\n### {name}, {len(results)} seeds\n\n| score | average precision | recall at the noise rate |\n|---|---|---|"
     )
     scores = results[0]["scores"]
-    mean = {score: np.mean([one["scores"][score]["average_precision"] for one in results]) for score in scores}
+    mean = {score: np.mean([result["scores"][score]["average_precision"] for result in results]) for score in scores}
     for score in sorted(scores, key=lambda score: (score != "queue", -mean[score])):
         cells = [
-            mean_and_spread([one["scores"][score][figure] for one in results])
+            mean_and_spread([result["scores"][score][figure] for result in results])
             for figure in ("average_precision", "recall")
         ]
         bold = "**" if score == "queue" else ""
         print(f"| {bold}{score.replace('_', ' ')}{bold} | {' | '.join(cells)} |")
-    seconds = {key: np.mean([one["seconds"][key] for one in results]) for key in results[0]["seconds"]}
-    share = np.mean([one["seconds"]["scores"] / one["seconds"]["cleanlab"] for one in results])
+    seconds = {key: np.mean([result["seconds"][key] for result in results]) for key in results[0]["seconds"]}
+    share = np.mean([result["seconds"]["scores"] / result["seconds"]["cleanlab"] for result in results])
     print("\nseconds: " + ", ".join(f"{key} {value:.1f}" for key, value in seconds.items()), end="")
     print(
-        f"; true class suggested for {np.mean([one['suggested'] for one in results]):.3f} of the wrong labels", end=""
+        f"; true class suggested for {np.mean([result['suggested'] for result in results]):.3f} of the label errors",
+        end="",
     )
-    print(f"; scores in {share:.2f} of cleanlab's time; ranked by {', '.join(one['ranking'] for one in results)}")
+    print(f"; scores in {share:.2f} of cleanlab's time; ranked by {', '.join(result['ranking'] for result in results)}")
     for place, share in enumerate(DECIDED):
-        rows = [one["remaining"][place] for one in results]
+        rows = [result["remaining"][place] for result in results]
         inside = sum(low <= truth <= high for _, truth, _, low, high in rows)
-        told = "; ".join(f"{mean:.0f} [{low:.0f}, {high:.0f}] of {truth:.0f}" for _, truth, mean, low, high in rows)
-        print(f"- remaining when {share:.0%} as many are decided as are wrong: {inside} of {len(rows)} covered: {told}")
+        texts = "; ".join(f"{mean:.0f} [{low:.0f}, {high:.0f}] of {truth:.0f}" for _, truth, mean, low, high in rows)
+        print(f"- remaining, {share:.0%} as many decisions as errors: {inside} of {len(rows)} covered: {texts}")
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the problems and results; an interrupted benchmark goes on.")],
-    seeds: Annotated[str, typer.Option(help="Seeds to run, with commas.")] = "0,1,2,3,4",
-    protocols: Annotated[str, typer.Option(help="Of MNIST, with commas.")] = ",".join(PROTOCOLS),
+    out: Annotated[Path, typer.Option(help="Folder of the problems and results; an interrupted benchmark resumes.")],
+    seeds: Annotated[str, typer.Option(help="Seeds to run, separated by commas.")] = "0,1,2,3,4",
+    protocols: Annotated[str, typer.Option(help="Noise for MNIST, separated by commas.")] = ",".join(PROTOCOLS),
     omniglot: Annotated[Path | None, typer.Option(help="images_background.zip; without it no Omniglot.")] = None,
 ) -> None:
     """Run all problems and print the tables."""
@@ -188,7 +188,7 @@ def main(
         add_images(omniglot, ImportOptions(format="omniglot", size="28"), name=OMNIGLOT, progress=LiveProgress())
         problems.append((OMNIGLOT, "image"))
     for data, protocol in problems:
-        report(f"{data}, {protocol}", [one(out, data, protocol, int(seed)) for seed in seeds.split(",")])
+        report(f"{data}, {protocol}", [measure_problem(out, data, protocol, int(seed)) for seed in seeds.split(",")])
 
 
 if __name__ == "__main__":

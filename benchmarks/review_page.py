@@ -111,18 +111,18 @@ def prepare(home: Path) -> Workspace:
     settings = TaskSettings(data="many-digits", ways=10, shots=5, queries=15, count=150, heldout=4, split="images")
     write_folder(generate(settings), home / "tasks")
     spec = ModelSpec(ways=10, filters=2)
-    told = {"iterations": 2, "meta_batch": 2, "learning_rate": 1e-3, "polish": 0, "tolerance": 1e-4, "seed": 0}
-    save_model(Model(spec, spec.init(0, torch.float64), {"training": told}), home / "model")
+    training = {"iterations": 2, "meta_batch": 2, "learning_rate": 1e-3, "polish": 0, "tolerance": 1e-4, "seed": 0}
+    save_model(Model(spec, spec.init(0, torch.float64), {"training": training}), home / "model")
     workspace = create(home / NAME, home / "tasks", home / "model")
     write_queue(workspace, most=ITEMS)
     return workspace
 
 
-def row(what: str, seconds: list[float], target: float | None = None) -> None:
+def row(name: str, seconds: list[float], target: float | None = None) -> None:
     """Print one row of the table; ``target`` applies to the 95th percentile."""
     middle, high = np.median(seconds), np.percentile(seconds, 95)
     met = "" if target is None else f"{1000 * target:>9.0f}   {'met' if high <= target else 'MISSED'}"
-    print(f"{what:<52}{len(seconds):>5}{1000 * middle:>9.0f}{1000 * high:>9.0f}{met}", flush=True)
+    print(f"{name:<52}{len(seconds):>5}{1000 * middle:>9.0f}{1000 * high:>9.0f}{met}", flush=True)
 
 
 def measure(page: Page, workspace: Workspace, repeats: int) -> None:

@@ -41,7 +41,7 @@ from tests.ui.evidence import write_evidence
 
 DEMO = "demo-noisy-tasks"
 TABS = 8
-PAINT, SWITCH, TOGETHER = 1.5, 0.5, 1.0
+PAINT, SWITCH, ALL_TABS = 1.5, 0.5, 1.0
 """Targets in seconds."""
 CONTENT = {
     "overview": ["[data-testid=stMetric]", "[data-testid=stPageLink]", "[data-testid=stExpander]"],
@@ -150,17 +150,17 @@ def prepare(home: Path) -> None:
     write_evidence(workspace)
 
 
-class Measured:
+class Table:
     """A table of durations in seconds, printed row by row."""
 
     def __init__(self) -> None:
         print(f"{'':<52}{'n':>5}{'median':>9}{'p95':>9}{'target':>9}", flush=True)
 
-    def row(self, what: str, seconds: list[float], target: float | None = None) -> None:
+    def row(self, name: str, seconds: list[float], target: float | None = None) -> None:
         """Print and record one row; ``target`` applies to the 95th percentile."""
         middle, high = np.median(seconds), np.percentile(seconds, 95)
         met = "" if target is None else f"{target:>9.1f}   {'met' if high <= target else 'MISSED'}"
-        print(f"{what:<52}{len(seconds):>5}{middle:>9.2f}{high:>9.2f}{met}", flush=True)
+        print(f"{name:<52}{len(seconds):>5}{middle:>9.2f}{high:>9.2f}{met}", flush=True)
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def profile(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
-def opened(context: BrowserContext, server: Server, name: str = "overview") -> tuple[Page, float]:
+def open_tab(context: BrowserContext, server: Server, name: str = "overview") -> tuple[Page, float]:
     """Return a new tab on a page, and the seconds since its navigation began."""
     page = context.new_page()
     page.goto(f"{server.url}/{'' if name == 'overview' else name}?workspace={DEMO}", wait_until="commit")
@@ -200,11 +200,11 @@ def steps(names: list[str]) -> list[tuple[str, list[str]]]:
     return [(name.capitalize(), CONTENT[name]) for name in names]
 
 
-def together(pages: list[Page]) -> list[float]:
+def switch_together(pages: list[Page]) -> list[float]:
     """Return the seconds of page switches with all tabs active at once, each starting on another page."""
     names = list(CONTENT)
-    for at, page in enumerate(pages):
-        path = [names[(at + step) % len(names)] for step in range(1, len(names) + 1)]
+    for start, page in enumerate(pages):
+        path = [names[(start + step) % len(names)] for step in range(1, len(names) + 1)]
         page.evaluate("(path) => { window.walking = bench.walk(path, 0) }", steps(path))
     return [seconds for page in pages for seconds in page.evaluate("window.walking")]
 
@@ -212,9 +212,9 @@ def together(pages: list[Page]) -> list[float]:
 def main() -> None:
     """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--starts", type=int, default=2, help="how often the server is started")
-    parser.add_argument("--repeats", type=int, default=5, help="of everything else")
-    given = parser.parse_args()
+    parser.add_argument("--starts", type=int, default=2, help="server starts")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of everything else")
+    arguments = parser.parse_args()
     path = chromium_path()
     if path is None:
         raise SystemExit(NO_CHROMIUM)
@@ -223,76 +223,78 @@ def main() -> None:
         prepare(home)
         print(f"demo prepared in {time.perf_counter() - start:.0f} s; seconds, over n repetitions:\n", flush=True)
         browser = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_ARGS))
-        measured, firsts = Measured(), []
-        for number in range(given.starts):
+        table, first_tabs = Table(), []
+        for number in range(arguments.starts):
             server = start_server(ROOT / "app.py", logs, {HOME_VARIABLE: str(home)})
             try:
                 with profile(browser) as context:
-                    page, seconds = opened(context, server)
-                    firsts.append(seconds)
-                    if number + 1 == given.starts:
-                        measured.row("cold: first tab after the server's start", firsts)
-                        measure(measured, browser, server, page, given.repeats)
+                    page, seconds = open_tab(context, server)
+                    first_tabs.append(seconds)
+                    if number + 1 == arguments.starts:
+                        table.row("cold: first tab after the server's start", first_tabs)
+                        measure(table, browser, server, page, arguments.repeats)
             finally:
                 server.stop()
-    print(f"\n{time.perf_counter() - start:.0f} s in all")
+    print(f"\n{time.perf_counter() - start:.0f} s in total")
 
 
-def measure(measured: Measured, browser: Browser, server: Server, page: Page, repeats: int) -> None:
+def measure(table: Table, browser: Browser, server: Server, page: Page, repeats: int) -> None:
     """Measure everything on a running server, of which ``page`` is the first tab."""
     names = list(CONTENT)
-    measured.row("cold: first visit of a page, by a click", walk(page, names[1:]))
-    fresh, known = [], []
+    table.row("cold: first visit of a page, by a click", walk(page, names[1:]))
+    new_profile, second_tab = [], []
     for _ in range(repeats):
         with profile(browser) as context:
-            fresh.append(opened(context, server)[1])
-            known.append(opened(context, server)[1])
-    measured.row("first paint, a browser that was never here", fresh, PAINT)
-    measured.row("first paint, another tab", known, PAINT)
+            new_profile.append(open_tab(context, server)[1])
+            second_tab.append(open_tab(context, server)[1])
+    table.row("first paint, empty browser cache", new_profile, PAINT)
+    table.row("first paint, another tab", second_tab, PAINT)
     links = []
     for name in 2 * names:
-        link, seconds = opened(page.context, server, name)
+        link, seconds = open_tab(page.context, server, name)
         links.append(seconds)
         link.close()
-    measured.row("first paint, a deep link to each page", links, PAINT)
+    table.row("first paint, a deep link to each page", links, PAINT)
     switches = np.array([walk(page, names) for _ in range(repeats + 1)][1:])
     for name, seconds in zip(names, switches.T, strict=True):
-        measured.row(f"page switch to {name.capitalize()}", list(seconds), SWITCH)
-    measured.row("page switch, all", list(switches.flat), SWITCH)
+        table.row(f"page switch to {name.capitalize()}", list(seconds), SWITCH)
+    table.row("page switch, all", list(switches.flat), SWITCH)
     reruns = []
     for name in names:
         walk(page, [name])
         reruns += [rerun(page, number) for number in range(repeats)]
-    measured.row("a rerun that changes nothing, all pages", reruns)
+    table.row("a rerun that changes nothing, all pages", reruns)
     walk(page, ["images"])
     selects, decisions = [], []
     for _ in range(2 * repeats):
         selects.append(page.evaluate("bench.select(3, 1)"))
         decisions.append(page.evaluate("bench.press('images_remove', 'Decided: 20 tasks, 1 image removed')"))
         page.evaluate("bench.press('review_Undo', 'Decided: 20 tasks removed')")
-    measured.row("grid: from a click to Python's answer", selects)
-    measured.row("a decision: Remove 1 selected", decisions)
+    table.row("grid: from a click to the response", selects)
+    table.row("a decision: Remove 1 selected", decisions)
     with profile(browser) as context:
-        pages = [opened(context, server, names[at % len(names)])[0] for at in range(TABS)]
+        pages = [open_tab(context, server, names[at % len(names)])[0] for at in range(TABS)]
         before = processor_seconds(server)
-        clicks = together(pages)
-        served, drawn = (
+        clicks = switch_together(pages)
+        server_seconds, browser_seconds = (
             (now - then) / len(clicks) for now, then in zip(processor_seconds(server), before, strict=True)
         )
-    measured.row(f"{TABS} tabs at once, each clicking without a pause", clicks, TOGETHER)
-    print(f"\nprocessor seconds a switch with {TABS} tabs: {served:.2f} the server's, {drawn:.2f} the browser's")
+    table.row(f"{TABS} tabs at once, each clicking without a pause", clicks, ALL_TABS)
+    print(
+        f"\nprocessor seconds per switch with {TABS} tabs: {server_seconds:.2f} server, {browser_seconds:.2f} browser"
+    )
 
 
 def processor_seconds(server: Server) -> tuple[float, float]:
     """Return the processor seconds used by the server, and by the browser with its driver."""
 
-    def used(process: psutil.Process) -> float:
+    def processor_time(process: psutil.Process) -> float:
         times = process.cpu_times()
         return float(times.user + times.system)
 
     children = psutil.Process().children(recursive=True)
-    browser = sum(used(one) for one in children if one.pid != server.process.pid)
-    return used(psutil.Process(server.process.pid)), browser
+    browser = sum(processor_time(child) for child in children if child.pid != server.process.pid)
+    return processor_time(psutil.Process(server.process.pid)), browser
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 On the demo ``demo-noisy-tasks``, in a temporary folder: first the preparation, timed, then random what-ifs of each
 kind, printed as a table. Every estimate for a change includes the evaluation of the 100 held-out tasks. The peer is the
 same what-if by conjugate gradients from a zero start, removal gradient and evaluation included, with the same curvature
-and damping. ``--home`` keeps the preparation for another run.
+and damping. ``--home`` stores the preparation for another run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from core.workspace.runs import RunWriter
 DEMO = "demo-noisy-tasks"
 TARGET = 0.3
 """Target in seconds for the 95th percentile of the estimates."""
-MANY = 100
+SET_SIZE = 100
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def main() -> None:
     """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, help="Folder of the workspace; default: a temporary one.")
-    parser.add_argument("--count", type=int, default=40, help="What-ifs of each kind.")
-    parser.add_argument("--peers", type=int, default=3, help="Of them also by conjugate gradients.")
-    given = parser.parse_args()
+    parser.add_argument("--count", type=int, default=40, help="Number of what-ifs of each kind.")
+    parser.add_argument("--peers", type=int, default=3, help="Number of them also computed by conjugate gradients.")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        _run(given.home or Path(temporary), given.count, given.peers)
+        _run(arguments.home or Path(temporary), arguments.count, arguments.peers)
 
 
 def _run(home: Path, count: int, peers: int) -> None:
@@ -73,7 +73,7 @@ def _run(home: Path, count: int, peers: int) -> None:
     instant = open_estimator(workspace, compute)
     report = run.json("report.json")
     print(
-        f"opened in {time.perf_counter() - start:.1f} s; {report['bytes'] / 1e6:.0f} MB kept; "
+        f"opened in {time.perf_counter() - start:.1f} s; {report['bytes'] / 1e6:.0f} MB stored; "
         f"basis of rank {report['rank']}, residual "
         + ", ".join(f"{value:.2f} for {name}" for name, value in report["residuals"].items())
     )
@@ -81,23 +81,23 @@ def _run(home: Path, count: int, peers: int) -> None:
     before = evaluation(workspace, compute, Progress()).table("heldout.parquet")["accuracy"].to_numpy()
     with tempfile.TemporaryDirectory() as scratch:
         solver = Solver(instant.loaded, instant.loaded.model, SOLVE, RunWriter(Path(scratch)), Progress())
-        print(f"{'what if':<28}{'p50':>6}{'p95':>6}{'most':>6}{'CG, s':>8}{'products':>10}  agreement with CG")
-        for name, ask in _removals(instant, np.random.default_rng(0)).items():
-            asked = [next(ask) for _ in range(count + 1)]
-            instant.changes(asked[0])  # untimed: the state before the first timed change
-            took = [_timed(lambda one=one: instant.changes(one)) for one in asked[1:]]
-            _line(name, took, [_peer_removal(instant, solver, before, one) for one in asked[1 : 1 + peers]])
+        print(f"{'what if':<28}{'p50':>6}{'p95':>6}{'max':>6}{'CG, s':>8}{'products':>10}  agreement with CG")
+        for name, generator in _removals(instant, np.random.default_rng(0)).items():
+            what_ifs = [next(generator) for _ in range(count + 1)]
+            instant.changes(what_ifs[0])  # untimed: the state before the first timed change
+            seconds = [_timed(lambda one=one: instant.changes(one)) for one in what_ifs[1:]]
+            _line(name, seconds, [_peer_removal(instant, solver, before, one) for one in what_ifs[1 : 1 + peers]])
         targets = _targets(instant, count, np.random.default_rng(1))
-        took = [_timed(lambda one=one: instant.target(one)) for one in targets]
-        _line("another target", took, [_peer_target(instant, solver, one) for one in targets[:peers]])
+        seconds = [_timed(lambda one=one: instant.target(one)) for one in targets]
+        _line("another target", seconds, [_peer_target(instant, solver, one) for one in targets[:peers]])
     with tempfile.TemporaryDirectory() as scratch:
-        usual = METHODS[DEFAULT].estimator.solve
-        assert usual is not None
-        solver = Solver(instant.loaded, instant.loaded.model, usual, RunWriter(Path(scratch)), Progress())
+        solve = METHODS[DEFAULT].estimator.solve
+        assert solve is not None
+        solver = Solver(instant.loaded, instant.loaded.model, solve, RunWriter(Path(scratch)), Progress())
         peer = _peer_target(instant, solver, targets[0])
         print(
-            f"\nThe default ranking ({usual.curvature_tasks} tasks, damping {usual.damping:g}) of the first target: "
-            f"{peer.seconds:.1f} s, {peer.products} products, {peer.agreement}"
+            f"\nThe default ranking ({solve.curvature_tasks} tasks, damping {solve.damping:g}) of the first "
+            f"target: {peer.seconds:.1f} s, {peer.products} products, {peer.agreement}"
         )
 
 
@@ -107,12 +107,12 @@ def _removals(instant: WhatIfEstimator, rng: np.random.Generator) -> dict[str, I
 
     def growing(ids: np.ndarray, make: Callable[[frozenset[str]], Changes]) -> Iterator[Changes]:
         order = rng.permutation(ids)
-        for number in range(MANY, len(ids)):
+        for number in range(SET_SIZE, len(ids)):
             yield make(frozenset(order[:number]))
 
     def new(ids: np.ndarray, make: Callable[[frozenset[str]], Changes]) -> Iterator[Changes]:
         while True:
-            yield make(frozenset(rng.choice(ids, MANY, replace=False)))
+            yield make(frozenset(rng.choice(ids, SET_SIZE, replace=False)))
 
     def of_images(ids: frozenset[str]) -> Changes:
         return Changes(images=ids)
@@ -127,8 +127,8 @@ def _removals(instant: WhatIfEstimator, rng: np.random.Generator) -> dict[str, I
         "one more task": growing(tasks, Changes),
         "one more image": growing(images, of_images),
         "one more image relabelled": growing(images, of_labels),
-        f"a new set of {MANY} tasks": new(tasks, Changes),
-        f"a new set of {MANY} images": new(images, of_images),
+        f"a new set of {SET_SIZE} tasks": new(tasks, Changes),
+        f"a new set of {SET_SIZE} images": new(images, of_images),
     }
 
 
@@ -136,22 +136,22 @@ def _targets(instant: WhatIfEstimator, count: int, rng: np.random.Generator) -> 
     """Return subsets of the held-out tasks; every fourth target is one query image."""
     heldout = instant.loaded.heldout.tasks
     query = heldout.rows[heldout.rows["role"] == "query"]
-    found = []
+    targets = []
     for number in range(count):
         if number % 4 == 3:
             row = query.iloc[int(rng.integers(len(query)))]
-            found.append(Target((row["task_id"],), row["image_id"]))
+            targets.append(Target((row["task_id"],), row["image_id"]))
         else:
-            some = rng.choice(heldout.task_ids, int(rng.integers(1, len(heldout))), replace=False)
-            found.append(Target(tuple(some)))
-    return found
+            chosen_ids = rng.choice(heldout.task_ids, int(rng.integers(1, len(heldout))), replace=False)
+            targets.append(Target(tuple(chosen_ids)))
+    return targets
 
 
 def _peer_removal(instant: WhatIfEstimator, solver: Solver, before: np.ndarray, removal: Changes) -> Peer:
     loaded, quick = instant.loaded, instant.changes(removal)
     start = time.perf_counter()
-    after = removal.apply(loaded.train.tasks)
-    gradient = change_gradient(loaded.model, loaded.params, loaded.train, after.weights, after.labels)
+    changed = removal.apply(loaded.train.tasks)
+    gradient = change_gradient(loaded.model, loaded.params, loaded.train, changed.weights, changed.labels)
     solution = solver.solve(gradient)
     flat = flatten(loaded.params)
     result = evaluate(loaded.model, unflatten(flat + solution.x, loaded.params), loaded.heldout)
@@ -170,37 +170,37 @@ def _peer_target(instant: WhatIfEstimator, solver: Solver, target: Target) -> Pe
     start = time.perf_counter()
     heldout = loaded.episodes(target.weighted(loaded.heldout_tasks))
     solution = solver.solve(target_gradient(loaded.model, loaded.params, heldout)[0])
-    found = gradient_products(loaded.model, loaded.params, loaded.train, solution.x[None])[:, 0].cpu().numpy()
+    scores = gradient_products(loaded.model, loaded.params, loaded.train, solution.x[None])[:, 0].cpu().numpy()
     seconds = time.perf_counter() - start
-    have = quick.table.set_index("task_id").loc[loaded.train.tasks.task_ids, "score"].to_numpy()
+    estimated = quick.table.set_index("task_id").loc[loaded.train.tasks.task_ids, "score"].to_numpy()
     agreement = (
-        f"scores of tasks: Pearson {np.corrcoef(have, found)[0, 1]:.3f}, Spearman {spearmanr(have, found)[0]:.3f}; "
-        f"residual {quick.residual:.2f}"
+        f"scores of tasks: Pearson {np.corrcoef(estimated, scores)[0, 1]:.3f}, "
+        f"Spearman {spearmanr(estimated, scores)[0]:.3f}; residual {quick.residual:.2f}"
     )
     return Peer(seconds, solution.iterations, agreement)
 
 
-def _cosine(one: Tensor, other: Tensor) -> float:
-    return float(one @ other / (one.norm() * other.norm()))
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / (a.norm() * b.norm()))
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
-    """Return the norm of the difference relative to ``other``."""
-    return float((one - other).norm() / other.norm())
+def _difference(a: Tensor, b: Tensor) -> float:
+    """Return the norm of the difference relative to ``b``."""
+    return float((a - b).norm() / b.norm())
 
 
-def _timed(ask: Callable[[], object]) -> float:
+def _timed(run: Callable[[], object]) -> float:
     start = time.perf_counter()
-    ask()
+    run()
     return time.perf_counter() - start
 
 
 def _line(name: str, took: list[float], peers: list[Peer]) -> None:
-    half, most, worst = (1000 * float(np.quantile(took, share)) for share in (0.5, 0.95, 1.0))
-    missed = "" if most <= 1000 * TARGET else "  (target missed)"
+    median, p95, maximum = (1000 * float(np.quantile(took, share)) for share in (0.5, 0.95, 1.0))
+    missed = "" if p95 <= 1000 * TARGET else "  (target missed)"
     seconds = float(np.median([peer.seconds for peer in peers])) if peers else float("nan")
     products = max((peer.products for peer in peers), default=0)
-    print(f"{name:<28}{half:>6.0f}{most:>6.0f}{worst:>6.0f}{seconds:>8.1f}{products:>10}{missed}")
+    print(f"{name:<28}{median:>6.0f}{p95:>6.0f}{maximum:>6.0f}{seconds:>8.1f}{products:>10}{missed}")
     for peer in peers:
         print(f"{'':<66}{peer.agreement}")
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from core.review.duplicate_tables import duplicate_summary, pair_table
+from core.review.duplicate_tables import duplicate_summary, find_leaks, pair_table
 from core.review.duplicates import find_duplicates
-from core.review.leaks import find_leaks
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
@@ -32,8 +31,8 @@ def duplicates(workspace: Workspace, progress: Progress) -> Run:
     """Search the images of the training and held-out tasks.
 
     The run holds ``pairs.parquet`` (:func:`core.review.duplicate_tables.pair_table`), ``leaks.parquet``
-    (:func:`core.review.leaks.find_leaks`) and ``summary.json`` (images, pairs, exact, near, contradictions, groups,
-    leaks by kind, threshold, power, and a histogram of the ratios with edges and counts).
+    (:func:`core.review.duplicate_tables.find_leaks`) and ``summary.json`` (images, pairs, exact, near, contradictions,
+    groups, leaks by kind, threshold, power, and a histogram of the ratios with edges and counts).
     """
     project = workspace.project()
 

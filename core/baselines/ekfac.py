@@ -131,8 +131,8 @@ def _membership(rows: pd.DataFrame, tasks: TaskList, distinct: pd.DataFrame) -> 
     """Return the total weight of each distinct (image, class) in each task, ``(tasks, distinct rows)``."""
     column = pd.Series(distinct.index, pd.MultiIndex.from_frame(distinct))
     row = pd.Series(range(len(tasks)), tasks.task_ids)
-    used = rows[rows["weight"] > 0]
-    out = np.zeros((len(tasks), len(distinct)))
-    where = (row[used["task_id"]].to_numpy(), column[pd.MultiIndex.from_frame(used[list(distinct)])].to_numpy())
-    np.add.at(out, where, used["weight"].to_numpy())
-    return out
+    weighted = rows[rows["weight"] > 0]
+    membership = np.zeros((len(tasks), len(distinct)))
+    cells = (row[weighted["task_id"]].to_numpy(), column[pd.MultiIndex.from_frame(weighted[list(distinct)])].to_numpy())
+    np.add.at(membership, cells, weighted["weight"].to_numpy())
+    return membership

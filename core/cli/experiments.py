@@ -19,7 +19,7 @@ def experiments(
     name: Annotated[
         str,
         typer.Argument(
-            help="table1-tasks, table1-instances, figure1, figure2, appendix-e, truth or ladder; see --list."
+            help="table1-tasks, table1-instances, figure1, figure2, appendix-e, truth or edit-methods; see --list."
         ),
     ] = "",
     profile: Annotated[
@@ -62,7 +62,7 @@ def experiments(
         for data in experiment.data:
             if data not in chosen:
                 message(f"{data} is left out: there is no image set of that name (docs/data.md).")
-    folder = out or result_folder(name, profile)
+    folder = out or result_folder(experiment.name, profile)
     announce_device(compute)
     print(run_experiment(name, profile, chosen, seeds, folder, compute, live_progress(), this_command()))
 

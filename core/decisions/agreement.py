@@ -24,13 +24,11 @@ class Agreement:
     """The agreement of two reviewers on the items that both made a final decision on (keep, remove, relabel).
 
     Attributes:
-        one: A reviewer.
-        two: The other.
+        one, two: The reviewers.
         items: Number of items that both decided on.
         equal: Share of them with the same decision.
         kappa: Cohen's kappa: 1 is full agreement, 0 what chance would give; NaN where every decision is the same.
-        low: Lower end of its 95 % interval; NaN where kappa is.
-        high: Upper end.
+        low, high: Its 95 % interval; NaN where kappa is.
         differing: The pairs of decisions that differ, ``one``'s first.
     """
 
@@ -60,7 +58,7 @@ def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
     pairs = [(entry, second[item]) for item, entry in first.items() if item in second]
     pairs = [(a, b) for a, b in pairs if a.is_final and b.is_final]
     if not pairs:
-        raise UserError(f"No item was decided by both “{one}” and “{two}”.", "Let both decide on some of the same.")
+        raise UserError(f"No item was decided by both “{one}” and “{two}”.", "Let both decide on the same items.")
     outcomes = [[_category(entry) for entry in side] for side in zip(*pairs, strict=True)]
     differing = tuple((a, b) for a, b in pairs if a.outcome != b.outcome)
     if len({category for side in outcomes for category in side}) == 1:
@@ -93,12 +91,10 @@ def _interval(table: np.ndarray) -> tuple[float, float]:
     Resampling items means drawing their table of counts from a multinomial distribution.
     """
     n, size = int(table.sum()), len(table)
-    drawn = (
-        np.random.default_rng(0).multinomial(n, table.ravel() / n, BOOTSTRAP_DRAWS).reshape(BOOTSTRAP_DRAWS, size, size)
-        / n
-    )
-    observed = np.trace(drawn, axis1=1, axis2=2)
-    expected = (drawn.sum(1) * drawn.sum(2)).sum(1)
+    counts = np.random.default_rng(0).multinomial(n, table.ravel() / n, BOOTSTRAP_DRAWS)
+    tables = counts.reshape(-1, size, size) / n
+    observed = np.trace(tables, axis1=1, axis2=2)
+    expected = (tables.sum(1) * tables.sum(2)).sum(1)
     undefined = expected == 1  # every drawn item has the same decision
     kappa = (observed - expected)[~undefined] / (1 - expected[~undefined])
     if not len(kappa):

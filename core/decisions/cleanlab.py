@@ -16,13 +16,13 @@ the image set or in a training task, in every row, so that a table in another or
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
-from core.decisions.log import Decision, Item
+from core.decisions.records import Decision, Item, Verdict
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
@@ -66,27 +66,19 @@ def issue_decisions(
     inside = [row for row in rows if str(images.ids[positions[row]]) in used]
     decisions, unchanged = [], 0
     for row in inside:
-        verdict, label, seen = as_, None, None if predicted is None else int(predicted[row])
-        if as_ == "relabel" and given is not None and seen == given[row]:
+        verdict, label, predicted_label = as_, None, None if predicted is None else int(predicted[row])
+        if as_ == "relabel" and given is not None and predicted_label == given[row]:
             verdict, unchanged = "unsure", unchanged + 1
         elif as_ == "relabel":
-            label = seen
+            label = predicted_label
         reason = ["cleanlab: label issue"]
         if score is not None:
             reason.append(f"quality {score[row]:.3g}")
-        if seen is not None:
-            reason.append(f"predicted {images.class_names[seen]}")
+        if predicted_label is not None:
+            reason.append(f"predicted {images.class_names[predicted_label]}")
         item = Item("image", image_id=str(images.ids[positions[row]]))
-        issue_verdict = cast(Literal["unsure", "remove", "relabel"], verdict)
         decisions.append(
-            Decision(
-                item,
-                issue_verdict,
-                label,
-                ", ".join(reason),
-                reviewer,
-                f"cleanlab:{source}",
-            )
+            Decision(item, cast(Verdict, verdict), label, ", ".join(reason), reviewer, f"cleanlab:{source}")
         )
     notes = []
     if len(rows) > len(inside):
@@ -98,10 +90,8 @@ def issue_decisions(
 
 def _unnamed_column(table: pd.DataFrame) -> str | None:
     """Return the single column of a mask or of positions that was saved without a name; None if there is none."""
-    columns = [name for name in table.columns if not _is_index(name)]
-    return (
-        str(columns[0]) if len(columns) == 1 and str(columns[0]) in ("0", "index", "indices", "label_issues") else None
-    )
+    columns = [str(name) for name in table.columns if not _is_index(name)]
+    return columns[0] if len(columns) == 1 and columns[0] in ("0", "index", "indices", "label_issues") else None
 
 
 def _is_index(name: object) -> bool:
@@ -150,16 +140,14 @@ def _positions(table: pd.DataFrame, source: str, images: ImageSet) -> np.ndarray
 
 
 def _positions_of_ids(column: Iterable[Any], source: str, what: str, images: ImageSet) -> np.ndarray:
-    found = np.empty(len(list(column)), np.int64)
-    for row, value in enumerate(column):
-        position = images.index.get(str(value))
-        if position is None:
+    ids = [str(value) for value in column]
+    for row, image_id in enumerate(ids, 1):
+        if image_id not in images.index:
             raise UserError(
-                f"{source}, row {row + 1}: {what} {str(value)!r} is not in the image set {images.name}.",
+                f"{source}, row {row}: {what} {image_id!r} is not in the image set {images.name}.",
                 "Check the ids, or delete the row.",
             )
-        found[row] = position
-    return _check_unique(found, source, what)
+    return _check_unique(np.array([images.index[image_id] for image_id in ids], np.int64), source, what)
 
 
 def _positions_of_numbers(column: Iterable[Any], source: str, what: str, most: int) -> np.ndarray:
@@ -208,28 +196,28 @@ def _classes(
     }
     right = {}
     allowed = _given_pairs(images, tasks)
-    for how, read in readings.items():
+    for reading, read in readings.items():
         given = np.array([read(value) for value in table["given_label"]], np.int64)
-        right[how] = np.array(
+        right[reading] = np.array(
             [(position, label) in allowed for position, label in zip(positions, given, strict=True)], bool
         )
-    how = max(right, key=lambda one: int(right[one].sum()))
-    if not right[how].all():
-        row = int(np.flatnonzero(~right[how])[0])
+    reading = max(right, key=lambda name: int(right[name].sum()))
+    if not right[reading].all():
+        row = int(np.flatnonzero(~right[reading])[0])
         image = positions[row]
         raise UserError(
             f"{source}, row {row + 1}: given_label is {table['given_label'].iloc[row]!r}, but image "
             f"{str(images.ids[image])!r} is {names[images.labels[image]]!r}.",
             "The rows may be in another order than the image set: add a column image_id.",
         )
-    found = np.array([readings[how](value) for value in table[column]], np.int64)
-    if (found < 0).any():
-        row = int(np.flatnonzero(found < 0)[0])
+    labels = np.array([readings[reading](value) for value in table[column]], np.int64)
+    if (labels < 0).any():
+        row = int(np.flatnonzero(labels < 0)[0])
         raise UserError(
             f"{source}, row {row + 1}: {column} is {table[column].iloc[row]!r}, which is not a class of {images.name}.",
             "Use the names of its classes, or their numbers from 0.",
         )
-    return found
+    return labels
 
 
 def _given_pairs(images: ImageSet, tasks: TaskList) -> set[tuple[int, int]]:

@@ -33,9 +33,9 @@ class LogFile:
                 if file_version(connection) == SCHEMA_VERSION:
                     return
                 connection.execute("BEGIN IMMEDIATE")
-                if (found := file_version(connection)) > SCHEMA_VERSION:
+                if (version := file_version(connection)) > SCHEMA_VERSION:
                     raise UserError(
-                        f"{path} was written by a newer version of TaskLens (format {found}, "
+                        f"{path} was written by a newer version of TaskLens (format {version}, "
                         f"this one reads up to {SCHEMA_VERSION}).",
                         "Update TaskLens; the decisions in it are untouched.",
                     )

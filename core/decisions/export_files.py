@@ -63,11 +63,9 @@ def write_decision_files(
 
 def _encodable(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with escapes for what UTF-8 cannot encode, as in the names of undecodable files."""
-
-    def clean(value: Any) -> Any:
-        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-    return table.map(clean)
+    return table.map(
+        lambda value: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    )
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

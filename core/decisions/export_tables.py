@@ -34,25 +34,19 @@ def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[
         UserError: an item was relabelled to a class that the images do not have.
     """
     current, conflicts = log.current(), log.conflicts()
-    own = {reviewer: log.own(reviewer) for reviewer in {entry.reviewer for entry in log.history()}}
+    by_reviewer = {reviewer: log.own(reviewer) for reviewer in {entry.reviewer for entry in log.history()}}
     entries: list[Entry] = []
     for item, entry in current.items():
-        others = [
-            opinions[item] for reviewer, opinions in own.items() if reviewer != entry.reviewer and item in opinions
-        ]
+        others = [own[item] for reviewer, own in by_reviewer.items() if reviewer != entry.reviewer and item in own]
         shown = {other for other in others if other.outcome == entry.outcome}
         shown |= {other for other in conflicts.get(item, ()) if other.reviewer != entry.reviewer}
         entries += [*sorted(shown, key=lambda other: other.seq), entry]
     records = [
         {
             **asdict(entry.item),
+            **asdict(entry),
             "given": given.get(entry.item, ""),
-            "verdict": entry.verdict,
             "label": "" if entry.label is None else class_name(class_names, entry.label),
-            "reason": entry.reason,
-            "reviewer": entry.reviewer,
-            "source": entry.source,
-            "at": entry.at,
             "standing": _standing(entry, current[entry.item], conflicts),
         }
         for entry in entries
@@ -93,23 +87,19 @@ def corrected_labels(decisions: pd.DataFrame) -> pd.DataFrame:
 
 def comment_table(log: DecisionLog) -> pd.DataFrame:
     """Return the comments on items: kind, task_id, role, image_id, reviewer, comment, at."""
-    rows = [
-        {**asdict(comment.item), "reviewer": comment.reviewer, "comment": comment.text, "at": comment.at}
-        for comment in log.comments()
-    ]
+    rows = [asdict(comment.item) | asdict(comment) | {"comment": comment.text} for comment in log.comments()]
     return pd.DataFrame(rows, columns=[*ITEM, "reviewer", "comment", "at"], dtype=object)
 
 
 def removed_items(log: DecisionLog) -> pd.DataFrame:
     """Return what is removed, by whom, when and why: one row per decision, without items in conflict."""
     conflicts = log.conflicts()
-    columns = ["reason", "reviewer", "source", "at"]
     rows = [
-        {**asdict(item), **{name: getattr(entry, name) for name in columns}}
+        asdict(item) | asdict(entry)
         for item, entry in log.current().items()
         if entry.verdict == "remove" and item not in conflicts
     ]
-    return pd.DataFrame(rows, columns=[*ITEM, *columns])
+    return pd.DataFrame(rows, columns=[*ITEM, "reason", "reviewer", "source", "at"])
 
 
 def changed_items(log: DecisionLog, class_names: Sequence[str]) -> pd.DataFrame:
@@ -127,8 +117,7 @@ def changed_items(log: DecisionLog, class_names: Sequence[str]) -> pd.DataFrame:
         words = "removed" if entry.verdict == "remove" else f"→ {new}"
         if item in conflicts:
             words += " (in conflict: left out)"
-        key = (item.kind, item.task_id, item.role, item.image_id)
-        rows.append((*key, words, entry.reviewer, entry.at, entry.reason, entry.source))
+        rows.append(asdict(item) | asdict(entry) | {"decision": words})
     return pd.DataFrame(rows[::-1], columns=[*ITEM, "decision", "reviewer", "at", "reason", "source"])
 
 

@@ -10,7 +10,6 @@ import difflib
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
+from core.decisions.checks import known_keys
 from core.decisions.cleanlab import ISSUE_VERDICTS, is_cleanlab, issue_decisions
 from core.decisions.records import Decision, Item, Verdict
 from core.decisions.table import COLUMNS, ITEM, VERDICTS, unescape_formulas
@@ -44,8 +44,7 @@ class DecisionFile:
 
     Attributes:
         source: Name of the file.
-        decisions: In the order of the file.
-        comments: In the order of the file.
+        decisions, comments: In the order of the file.
         notes: What was left out and why, in sentences.
         are_proposals: The decisions are a program's: they do not apply to items that somebody has decided on.
     """
@@ -83,7 +82,6 @@ def read_decision_file(
 
 
 def _exported_rows(exported: Mapping[str, Any], source: str) -> pd.DataFrame:
-    """Return the rows of ``decisions.json``."""
     rows = [*exported.get("decisions", ()), *exported.get("comments", ())] if "decisions" in exported else None
     if rows is None or not all(isinstance(row, dict) for row in rows):
         raise UserError(
@@ -105,16 +103,9 @@ class _RowReader:
                     f"{source}: the table has neither a column {either[0]!r} nor a column {either[1]!r}.",
                     f"A {TABLE} has the columns {', '.join(COLUMNS)}; see docs/review.md.",
                 )
-        self.table, self.source, self.images, self.tasks, self.reviewer = table, source, images, tasks, reviewer
+        self.table, self.source, self.images, self.reviewer = table, source, images, reviewer
+        self.known = known_keys(tasks)
         self.classes = {name: number for number, name in enumerate(images.class_names)}
-
-    @cached_property
-    def known_items(self) -> set[Item]:
-        """Every item of the training tasks."""
-        rows = self.tasks.rows
-        instances = {Item("instance", *key) for key in rows[list(ITEM[1:])].itertuples(index=False)}
-        tasks = {Item("task", task) for task in rows["task_id"].unique()}
-        return instances | tasks | {Item("image", image_id=image) for image in rows["image_id"].unique()}
 
     def read(self) -> DecisionFile:
         decisions, comments, row_of = [], [], dict[tuple[Item, str], int]()
@@ -131,9 +122,9 @@ class _RowReader:
                 if not comment:
                     raise self._error(number, "verdict", "is empty", f"Use one of {', '.join(VERDICTS)}.")
                 continue
-            if (first := row_of.setdefault((item, reviewer), number)) != number:
+            if (first_row := row_of.setdefault((item, reviewer), number)) != number:
                 raise self._error(
-                    number, "verdict", f"is {reviewer}'s second on the item of row {first}", "Keep one of the rows."
+                    number, "verdict", f"is {reviewer}'s second on the item of row {first_row}", "Keep one of the rows."
                 )
             decisions.append(decision)
         return DecisionFile(self.source, tuple(decisions), tuple(comments))
@@ -161,26 +152,25 @@ class _RowReader:
         if not task and not image:
             raise self._error(number, "image_id", "is empty, and so is task_id", "Name an image, a task or both.")
         if kind and kind != implied:
-            has = {"task": "only a task_id", "image": "only an image_id", "instance": "a task_id and an image_id"}[kind]
+            ids = {"task": "only a task_id", "image": "only an image_id", "instance": "a task_id and an image_id"}[kind]
             problem = f"is {kind!r}, but the row names an item of kind {implied}"
-            raise self._error(number, "kind", problem, f"A row of kind {kind} has {has}.")
+            raise self._error(number, "kind", problem, f"A row of kind {kind} has {ids}.")
         if implied == "instance" and role not in ("support", "query"):
             fix = "Use support or query where a row names a task and an image."
             raise self._error(number, "role", f"is {role!r}", fix)
         if implied != "instance" and role:
             problem = f"is {role!r}, but the row names an item of kind {implied}"
             raise self._error(number, "role", problem, "Leave it empty.")
-        item = Item(implied, task, role, image)  # type: ignore[arg-type]  # one of the three
-        if item not in self.known_items:
+        if (implied, task, role, image) not in self.known:
             column = "task_id" if implied == "task" else "image_id"
-            where = f" as {role} of task {task!r}" if implied == "instance" else ""
+            place = f" as {role} of task {task!r}" if implied == "instance" else ""
             raise self._error(
                 number,
                 column,
-                f"{(image or task)!r} is not in the training tasks{where}",
+                f"{(image or task)!r} is not in the training tasks{place}",
                 "Check the ids, or delete the row: only items of the training tasks can be decided on.",
             )
-        return item
+        return Item(implied, task, role, image)  # type: ignore[arg-type]  # one of the three
 
     def _decision(self, number: int, row: Mapping[str, str], item: Item, reviewer: str) -> Decision | None:
         verdict, name = row.get("verdict", ""), row.get("label", "")
@@ -196,9 +186,9 @@ class _RowReader:
             if item.kind == "task":
                 raise self._error(number, "verdict", "is relabel, but a task has no label", "Relabel its images.")
             if name not in self.classes:
-                near = difflib.get_close_matches(name, self.classes, 3) or list(self.classes)[:3]
+                suggestions = difflib.get_close_matches(name, self.classes, 3) or list(self.classes)[:3]
                 problem = f"{name!r} is not a class of {self.images.name}" if name else "is empty"
-                fix = f"A relabel needs the name of a class, for example {', '.join(near)}."
+                fix = f"A relabel needs the name of a class, for example {', '.join(suggestions)}."
                 raise self._error(number, "label", problem, fix)
             label = self.classes[name]
         source = row.get("source", "") or f"import:{self.source}"

@@ -45,8 +45,8 @@ class ImportPlan:
     def conflicts(self) -> int:
         """Number of items whose decision in the file contradicts another reviewer's; both stay, as a conflict."""
         return sum(
-            before.reviewer != decision.reviewer and before.is_final and decision.is_final
-            for decision, before in self.changing
+            present.reviewer != decision.reviewer and present.is_final and decision.is_final
+            for decision, present in self.changing
         )
 
     @property
@@ -59,7 +59,7 @@ class ImportPlan:
             (self.conflicts, "contradicting another reviewer's: both are kept and shown as a conflict"),
             (self.already_logged, "already in the log: not written again"),
         )
-        lines = [f"{number:,} {'decision' if number == 1 else 'decisions'} {what}" for number, what in counts if number]
+        lines = [f"{number:,} {'decision' if number == 1 else 'decisions'} {text}" for number, text in counts if number]
         if self.comments:
             lines.append(f"{len(self.comments):,} {'comment' if len(self.comments) == 1 else 'comments'}")
         return [*(lines or ["nothing new"]), *self.notes]
@@ -68,27 +68,27 @@ class ImportPlan:
 def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
     """Return what importing a file would write to the log."""
     current = log.current()
-    own = {reviewer: log.own(reviewer) for reviewer in {decision.reviewer for decision in file.decisions}}
+    by_reviewer = {reviewer: log.own(reviewer) for reviewer in {decision.reviewer for decision in file.decisions}}
     new, agreeing, changing, to_write, already_logged, already_decided = [], [], [], [], 0, 0
     for decision in file.decisions:
-        mine, before = own[decision.reviewer].get(decision.item), current.get(decision.item)
-        if mine is not None and mine.outcome == decision.outcome and before is not None:
+        previous, present = by_reviewer[decision.reviewer].get(decision.item), current.get(decision.item)
+        if previous is not None and previous.outcome == decision.outcome and present is not None:
             already_logged += 1
             continue
-        if file.are_proposals and before is not None:
+        if file.are_proposals and present is not None:
             already_decided += 1
             continue
         to_write.append(decision)
-        if before is None:
+        if present is None:
             new.append(decision)
-        elif before.outcome == decision.outcome:
+        elif present.outcome == decision.outcome:
             agreeing.append(decision)
         else:
-            changing.append((decision, before))
+            changing.append((decision, present))
     notes = list(file.notes)
     if already_decided:
         notes.append(f"{already_decided:,} issues on images that somebody has decided on: left out")
-    known = {(one.item, one.reviewer, one.text) for one in log.comments()} if file.comments else set()
+    existing = {(comment.item, comment.reviewer, comment.text) for comment in (log.comments() if file.comments else ())}
     return ImportPlan(
         file.source,
         tuple(to_write),
@@ -96,7 +96,7 @@ def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
         tuple(agreeing),
         tuple(changing),
         already_logged,
-        tuple(one for one in file.comments if (one.item, one.reviewer, one.text) not in known),
+        tuple(comment for comment in file.comments if (comment.item, comment.reviewer, comment.text) not in existing),
         tuple(notes),
     )
 

@@ -8,14 +8,13 @@ the latest entry of an item is always its present state.
 never overwrites what somebody else has decided since. A redo puts a decision back in its old place, behind newer
 decisions of others.
 
-**What a reviewer stands for** on an item is that reviewer's newest decision in force (:meth:`DecisionLog.own`). "clear"
-is no decision: it withdraws the reviewer's earlier ones, and the item has none for everybody until somebody decides
-again.
+**A reviewer's own decision** on an item is the newest one in force by that reviewer (:meth:`DecisionLog.own`). "clear"
+withdraws a reviewer's earlier decisions, and leaves the item undecided until the next decision on it.
 
-**Conflicts** (:meth:`DecisionLog.conflicts`). Only final decisions count (keep, remove, relabel): "unsure" contradicts
-nobody and resolves nothing. An item is in conflict if the newest of the final decisions that reviewers stand for
-differs from another one (in verdict or label) that its reviewer had not seen: decisions of others were hidden (``saw``
-is None), or the version on the screen was older. So deciding with all other decisions on the screen resolves a
+**Conflicts** (:meth:`DecisionLog.conflicts`). Only final decisions count (keep, remove, relabel): "unsure" neither
+contradicts nor resolves. An item is in conflict if the newest of the reviewers' own final decisions differs from
+another one (in verdict or label) that its reviewer had not seen: decisions of others were hidden (``saw`` is None), or
+the version on the screen was older. So deciding with all other decisions on the screen resolves a
 conflict, and so does undoing, clearing or changing one's own decision until the rest agree; undoing a resolution opens
 the conflict again. A redo does not count as having seen more than the original decision.
 
@@ -35,40 +34,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from core.decisions import reading as reading
-from core.decisions import writing as writing
+from core.decisions import reading, writing
 from core.decisions.database import LogFile
-from core.decisions.records import (
-    Act,
-    Comment,
-    Decision,
-    Entry,
-    Item,
-    Kind,
-    Operation,
-    Result,
-    Snapshot,
-    Verdict,
-)
+from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot
+from core.decisions.records import Verdict as Verdict
 from core.decisions.replay import Replay
-from core.decisions.schema import SCHEMA_VERSION
 from core.runtime.errors import UserError
-
-__all__ = [
-    "BUSY_SECONDS",
-    "SCHEMA_VERSION",
-    "Act",
-    "Comment",
-    "Decision",
-    "DecisionLog",
-    "Entry",
-    "Item",
-    "Kind",
-    "Operation",
-    "Result",
-    "Snapshot",
-    "Verdict",
-]
 
 BUSY_SECONDS = 10.0
 """How long a call waits for other writers before it fails."""
@@ -128,11 +99,11 @@ class DecisionLog:
         return self._replayed(lambda replay: dict(replay.current))
 
     def own(self, reviewer: str) -> dict[Item, Entry]:
-        """Return what one reviewer stands for on each item, whatever others decided: all that blind mode shows."""
+        """Return one reviewer's own decision on each item, which is all that blind mode shows."""
         return self._replayed(lambda replay: replay.own(reviewer))
 
     def conflicts(self) -> dict[Item, tuple[Entry, ...]]:
-        """Return the items in conflict with the final decisions that reviewers stand for, oldest first."""
+        """Return the items in conflict with the reviewers' own final decisions, oldest first."""
         return self._replayed(lambda replay: dict(replay.conflicts))
 
     def history(self, item: Item | None = None) -> list[Entry]:
@@ -216,8 +187,8 @@ class DecisionLog:
         with self._file.transaction() as connection, self._reading:
             newest = self._replay.newest
             if newest is not None:
-                found = connection.execute("SELECT id, at FROM groups WHERE id = ?", newest[:1]).fetchone()
-                if found != newest:  # another file has replaced the known one
+                stored = connection.execute("SELECT id, at FROM groups WHERE id = ?", newest[:1]).fetchone()
+                if stored != newest:  # another file has replaced the known one
                     self._replay = Replay()
             _catch_up(connection, self._replay)
             return query(self._replay)
@@ -225,11 +196,11 @@ class DecisionLog:
 
 def _catch_up(connection: sqlite3.Connection, replay: Replay) -> None:
     newest = replay.newest[0] if replay.newest else 0
-    written: dict[int, list[Entry]] = {}
+    entries_of: dict[int, list[Entry]] = {}
     groups = connection.execute("SELECT id, root, at FROM groups WHERE id > ? ORDER BY id", (newest,)).fetchall()
     if not groups:
         return
     for entry in reading.entries(connection, "WHERE e.group_id > ? ORDER BY e.seq", (newest,)):
-        written.setdefault(entry.group, []).append(entry)
+        entries_of.setdefault(entry.group, []).append(entry)
     for group, root, at in groups:
-        replay.add(group, root, at, written.get(group, []))
+        replay.add(group, root, at, entries_of.get(group, []))

@@ -21,7 +21,7 @@ class QueueDecisions:
 
     Attributes:
         entries: The decision that counts for the item; of an item in conflict the newest one.
-        conflicts: What each reviewer stands for, where reviewers disagree.
+        conflicts: The reviewers' own final decisions, where they conflict.
     """
 
     entries: dict[int, Entry]
@@ -30,8 +30,12 @@ class QueueDecisions:
     @cached_property
     def is_wrong(self) -> dict[int, bool]:
         """By position, True: found wrong (remove or relabel); False: found right (keep); absent: open."""
-        final = ((at, entry) for at, entry in self.entries.items() if entry.is_final and at not in self.conflicts)
-        return {at: entry.verdict != "keep" for at, entry in final}
+        final = (
+            (position, entry)
+            for position, entry in self.entries.items()
+            if entry.is_final and position not in self.conflicts
+        )
+        return {position: entry.verdict != "keep" for position, entry in final}
 
     @property
     def errors_found(self) -> int:
@@ -47,11 +51,11 @@ class QueuePositions:
     """
 
     def __init__(self, items: Sequence[Item]) -> None:
-        self.of_item = {item: at for at, item in enumerate(items)}
+        self.of_item = {item: position for position, item in enumerate(items)}
         self._of_image: dict[str, list[int]] = {}
-        for at, item in enumerate(items):
+        for position, item in enumerate(items):
             if item.kind == "instance":
-                self._of_image.setdefault(item.image_id, []).append(at)
+                self._of_image.setdefault(item.image_id, []).append(position)
 
     @classmethod
     def of_table(cls, items: pd.DataFrame) -> QueuePositions:
@@ -80,22 +84,22 @@ class QueuePositions:
         contested: dict[int, tuple[Entry, ...]] = {}
         for lookup in (self._rows_of, self._exact):  # the more specific decision comes second and takes precedence
             for item, entry in current.items():
-                for at in lookup(item):
-                    if entry.is_final or at not in entries or not entries[at].is_final:
-                        entries[at] = entry
+                for position in lookup(item):
+                    if entry.is_final or position not in entries or not entries[position].is_final:
+                        entries[position] = entry
                     if entry.is_final:
-                        contested.pop(at, None)
+                        contested.pop(position, None)
             for item, opinions in conflicts.items():
-                for at in lookup(item):
-                    contested[at] = opinions
+                for position in lookup(item):
+                    contested[position] = opinions
         return QueueDecisions(entries, contested)
 
     def _rows_of(self, item: Item) -> Iterable[int]:
         return self._of_image.get(item.image_id, ()) if item.kind == "image" else ()
 
     def _exact(self, item: Item) -> Iterable[int]:
-        at = self.of_item.get(item)
-        return () if at is None else (at,)
+        position = self.of_item.get(item)
+        return () if position is None else (position,)
 
 
 def queue_items(items: pd.DataFrame) -> list[Item]:

@@ -60,11 +60,11 @@ def snapshots(connection: sqlite3.Connection, where: str, values: Sequence[bytes
 def state(connection: sqlite3.Connection, at: int | str | None) -> dict[Item, Entry]:
     """Return the decision on each item after an entry, in a snapshot, or (None) now."""
     if isinstance(at, str):
-        found = snapshots(connection, "WHERE name = CAST(? AS TEXT)", (encode_text(at),))
-        if not found:
+        named = snapshots(connection, "WHERE name = CAST(? AS TEXT)", (encode_text(at),))
+        if not named:
             names = ", ".join(snapshot.name for snapshot in snapshots(connection, "ORDER BY id"))
             raise UserError(f"There is no snapshot “{at}”.", f"There are: {names}." if names else "Save one first.")
-        at = found[0].seq
+        at = named[0].seq
     upto = "" if at is None else "WHERE seq <= ?"
     latest = f"SELECT max(seq) FROM entries {upto} GROUP BY {ITEM}"
     where = f"WHERE e.seq IN ({latest}) AND e.verdict != 'clear' ORDER BY e.seq"
@@ -73,8 +73,8 @@ def state(connection: sqlite3.Connection, at: int | str | None) -> dict[Item, En
 
 def difference(before: dict[Item, Entry], after: dict[Item, Entry]) -> dict[Item, tuple[Entry | None, Entry | None]]:
     """Return the items whose decision differs between two states, with both decisions."""
-    both = {item: (before.get(item), after.get(item)) for item in before | after}
-    return {item: (old, new) for item, (old, new) in both.items() if (old and old.outcome) != (new and new.outcome)}
+    pairs = {item: (before.get(item), after.get(item)) for item in before | after}
+    return {item: (old, new) for item, (old, new) in pairs.items() if (old and old.outcome) != (new and new.outcome)}
 
 
 def newest_id(connection: sqlite3.Connection, table: str, key: str = "id") -> int:

@@ -51,15 +51,15 @@ class Replay:
                 self._decisions.setdefault(entry.item, []).append(entry)
         for entry in self._groups[root]:
             opinion = self._opinion(entry.reviewer, entry.item, group)
-            own = self._own.setdefault(entry.reviewer, {})
+            opinions = self._own.setdefault(entry.reviewer, {})
             if opinion is None:
-                own.pop(entry.item, None)
+                opinions.pop(entry.item, None)
             else:
-                own[entry.item] = opinion
+                opinions[entry.item] = opinion
         self._update_conflicts(entry.item for entry in self._groups[root])
 
     def _opinion(self, reviewer: str, item: Item, version: int) -> Entry | None:
-        """Return what the reviewer stood for when ``version`` was the newest group."""
+        """Return the reviewer's own decision when ``version`` was the newest group."""
         for entry in reversed(self._decisions[item]):
             # In force: its group and an even number of undos and redos.
             if entry.reviewer == reviewer and bisect_right(self._reversals[entry.group], version) % 2:
@@ -67,7 +67,6 @@ class Replay:
         return None
 
     def _update_conflicts(self, items: Iterable[Item]) -> None:
-        """Update which of the items are in conflict."""
         for item in items:
             decisions = self._decisions[item]
             reviewers = {entry.reviewer for entry in decisions}
@@ -84,5 +83,5 @@ class Replay:
         """Return whether the decision ``other`` was on the screen when ``newest`` was made."""
         if newest.saw is None:
             return False
-        seen = self._opinion(other.reviewer, other.item, newest.saw)
-        return seen is not None and seen.outcome == other.outcome
+        opinion = self._opinion(other.reviewer, other.item, newest.saw)
+        return opinion is not None and opinion.outcome == other.outcome

@@ -54,8 +54,8 @@ def given_classes(rows: pd.DataFrame) -> dict[Item, str]:
         given[Item("instance", task, role, image)] = name
         counts_of_image.setdefault(image, Counter())[name] += 1
     for image, counts in counts_of_image.items():
-        most = max(counts.values())
-        given[Item("image", image_id=image)] = min(name for name, count in counts.items() if count == most)
+        highest = max(counts.values())
+        given[Item("image", image_id=image)] = min(name for name, count in counts.items() if count == highest)
     return given
 
 

@@ -80,10 +80,10 @@ def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
 
 def _reverse(connection: sqlite3.Connection, operation: Operation) -> int | None:
     values: dict[str, bytes | int] = {"reviewer": encode_text(operation.reviewer)}
-    found = connection.execute(_TARGET[operation.act], values).fetchone()
-    if found is None:
+    target = connection.execute(_TARGET[operation.act], values).fetchone()
+    if target is None:
         return None
-    root, latest = found
+    root, latest = target
     group = _add_group(connection, operation, root, latest)
     connection.execute(
         f"""{_OUTCOME} INSERT INTO entries ({_ENTRY_COLUMNS})
@@ -104,14 +104,14 @@ def _result(connection: sqlite3.Connection, group: int | None) -> Result:
     if root == group:
         return Result(group)
 
-    def chosen(which: str) -> tuple[Entry, ...]:
-        where = f"WHERE e.seq IN (SELECT {which}) ORDER BY e.seq"
+    def entries_by(selection: str) -> tuple[Entry, ...]:
+        where = f"WHERE e.seq IN (SELECT {selection}) ORDER BY e.seq"
         return tuple(entries(connection, where, {"root": root, "group": group}, _OUTCOME))
 
     return Result(
         group,
-        taken=chosen("taken FROM outcome WHERE coalesce(winner, 0) <= taken"),
-        kept=chosen("winner FROM outcome WHERE winner > taken"),
+        taken=entries_by("taken FROM outcome WHERE coalesce(winner, 0) <= taken"),
+        kept=entries_by("winner FROM outcome WHERE winner > taken"),
     )
 
 
@@ -120,16 +120,16 @@ def restore(connection: sqlite3.Connection, name: str, reviewer: str, token: str
     known, group = _token_result(connection, "group", token)
     if known:
         return _result(connection, group)
-    wanted = difference(state(connection, None), state(connection, name))
-    if not wanted:
+    changes = difference(state(connection, None), state(connection, name))
+    if not changes:
         _save_token(connection, "group", token, None)
         return Result()
     source = f"snapshot {name}"
     decisions = tuple(
-        Decision(item, then.verdict, then.label, then.reason, reviewer, source)
-        if then
+        Decision(item, restored.verdict, restored.label, restored.reason, reviewer, source)
+        if restored
         else Decision(item, "clear", None, "", reviewer, source)
-        for item, (_, then) in wanted.items()
+        for item, (_, restored) in changes.items()
     )
     return apply_idempotent(
         connection, Operation("decide", reviewer, token, decisions, saw=newest_id(connection, "groups"))
@@ -146,8 +146,8 @@ def comment(connection: sqlite3.Connection, item: Item, reviewer: str, text: str
             (number, *item_values(item), encode_text(reviewer), encode_text(text), timestamp()),
         )
         _save_token(connection, "comment", token, number)
-    (made,) = comments(connection, "WHERE id = ?", (number,))
-    return made
+    (written,) = comments(connection, "WHERE id = ?", (number,))
+    return written
 
 
 def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str, token: str) -> Snapshot:
@@ -164,8 +164,8 @@ def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str
             (number, encode_text(name), encode_text(reviewer), encode_text(note), timestamp(), seq, group),
         )
         _save_token(connection, "snapshot", token, number)
-    (made,) = snapshots(connection, "WHERE id = ?", (number,))
-    return made
+    (saved,) = snapshots(connection, "WHERE id = ?", (number,))
+    return saved
 
 
 def _add_group(
@@ -187,8 +187,8 @@ def _token_result(connection: sqlite3.Connection, kind: str, token: str) -> tupl
     if not token:
         return False, None
     query = "SELECT id FROM tokens WHERE kind = ? AND token = CAST(? AS TEXT)"
-    found = connection.execute(query, (kind, encode_text(token))).fetchone()
-    return found is not None, found[0] if found else None
+    row = connection.execute(query, (kind, encode_text(token))).fetchone()
+    return row is not None, row[0] if row else None
 
 
 def _save_token(connection: sqlite3.Connection, kind: str, token: str, number: int | None) -> None:

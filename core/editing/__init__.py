@@ -1,1 +1,1 @@
-"""From a removal set to an edited model: linear edit, fine-tune, retrain, and removal curves."""
+"""Edit methods, from a linear edit to retraining; what-if estimates and removal curves."""

@@ -40,11 +40,11 @@ def row_change(episodes: Episodes, weights: np.ndarray, labels: np.ndarray | Non
     """Return the change of the task table to ``weights`` and ``labels`` (None: unchanged), ``(rows,)`` each."""
     rows = episodes.tasks.rows
     query = rows["role"] == "query"
-    alive = rows["task_id"].isin(rows.loc[query & (weights > 0), "task_id"]).to_numpy()
-    old = rows["label"].to_numpy()
-    new = old if labels is None else labels
-    decrease = np.where(query | alive, rows["weight"].to_numpy() - weights, 0.0)
-    return RowChange(decrease, weights, new, (new != old) & (weights > 0) & alive)
+    is_kept = rows["task_id"].isin(rows.loc[query & (weights > 0), "task_id"]).to_numpy()
+    old_labels = rows["label"].to_numpy()
+    new_labels = old_labels if labels is None else labels
+    decrease = np.where(query | is_kept, rows["weight"].to_numpy() - weights, 0.0)
+    return RowChange(decrease, weights, new_labels, (new_labels != old_labels) & (weights > 0) & is_kept)
 
 
 def touched_tasks(episodes: Episodes, change: RowChange) -> np.ndarray:
@@ -53,7 +53,6 @@ def touched_tasks(episodes: Episodes, change: RowChange) -> np.ndarray:
 
 
 def _positions(episodes: Episodes, rows: np.ndarray) -> np.ndarray:
-    """Return the positions of the tasks that the marked rows belong to."""
     touched = set(episodes.tasks.rows.loc[rows, "task_id"])
     return np.array([i for i, task_id in enumerate(episodes.tasks.task_ids) if task_id in touched], dtype=np.int64)
 
@@ -79,14 +78,14 @@ def change_gradient(
     """
     change = row_change(episodes, weights, labels)
     relabelled = _positions(episodes, change.relabelled)
-    others = np.setdiff1d(touched_tasks(episodes, change), relabelled)
+    reweighted = np.setdiff1d(touched_tasks(episodes, change), relabelled)
     passes, total = passes_of(model), torch.zeros_like(flatten(params))
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
         gradients = chunk_gradients(passes, params, chunk, episodes.rows(chunk.positions), change)
         return [flatten({name: value.sum(0) for name, value in gradients.items()})]
 
-    for positions in (others, relabelled):
+    for positions in (reweighted, relabelled):
         if len(positions):
             total = total + episodes.summed(of_chunk, positions, on_chunk)[0]
     return total

@@ -73,8 +73,8 @@ class PassTime:
 
 def measure_pace(loaded: Loaded) -> Pace:
     """Measure the seconds per meta-gradient on a few training tasks."""
-    few = _few_tasks(loaded)
-    return Pace(_pass_time(lambda: objective(loaded.model, loaded.params, few), len(few), loaded.device).seconds)
+    sample = _few_tasks(loaded)
+    return Pace(_pass_time(lambda: objective(loaded.model, loaded.params, sample), len(sample), loaded.device).seconds)
 
 
 def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) -> list[WorkEstimate]:
@@ -84,19 +84,19 @@ def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Pro
         training: How the model is (to be) trained; None leaves that stage out.
     """
     solve = METHODS["task-if"].estimator.solve or SolveSettings()
-    model, params, few = loaded.model, loaded.params, _few_tasks(loaded)
+    model, params, sample = loaded.model, loaded.params, _few_tasks(loaded)
     direction = torch.ones_like(flatten(params))
-    product = Curvature(solve.curvature, model, params, few, None)
+    product = Curvature(solve.curvature, model, params, sample, None)
     passes: dict[str, Callable[[], object]] = {
-        "evaluation": lambda: evaluate(model, params, few),
-        "gradient": lambda: objective(model, params, few),
+        "evaluation": lambda: evaluate(model, params, sample),
+        "gradient": lambda: objective(model, params, sample),
         "product": partial(product, direction),
-        "scores": lambda: instance_table(model, params, direction, few),
+        "scores": lambda: instance_table(model, params, direction, sample),
     }
     progress.stage("measuring each kind of pass on a few tasks", len(passes))
     times = {}
     for name, run in passes.items():
-        times[name] = _pass_time(run, len(few), loaded.device)
+        times[name] = _pass_time(run, len(sample), loaded.device)
         progress.advance()
     evaluation, gradient, products, scores = times.values()
     pace = Pace(gradient.seconds, products.seconds, evaluation.seconds)
@@ -106,7 +106,7 @@ def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Pro
         _STARTUP_SECONDS
         + seconds_of(Cost(gradients=heldout, products=count * curvature_tasks), pace)
         + scores.seconds * n
-        + sum(one.warmup for one in (gradient, products, scores))
+        + sum(pass_time.warmup for pass_time in (gradient, products, scores))
         for count in _SOLVE_PRODUCTS
     )
     estimates = [
@@ -121,7 +121,7 @@ def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Pro
             f"scores of {n:,} tasks and {rows:,} rows, a solve over {curvature_tasks} tasks",
             rank_low,
             rank_high,
-            max(one.gb for one in (gradient, products, scores)) + _ROW_BYTES * rows / 1e9,
+            max(pass_time.gb for pass_time in (gradient, products, scores)) + _ROW_BYTES * rows / 1e9,
         ),
         _training_estimate("Fine-tune", FINETUNE, n, pace, gradient),
     ]
@@ -139,11 +139,13 @@ def _estimate(stage: str, amount: str, seconds: float, gb: float) -> WorkEstimat
 
 
 def _few_tasks(loaded: Loaded) -> Episodes:
-    """Return training tasks of one shape, a few chunks per thread."""
+    """Return training tasks of one shape, two chunks per thread."""
     train = loaded.train
     threads = torch.get_num_threads() if loaded.device.type == "cpu" else 1
     ids = train.tasks.task_ids
-    few = train.tasks.select([ids[at] for at in train.same_shape_positions(_CHUNKS * train.chunk * threads)])
+    few = train.tasks.select(
+        [ids[position] for position in train.same_shape_positions(_CHUNKS * train.chunk * threads)]
+    )
     return Episodes(few, loaded.images, device=loaded.device, dtype=train.dtype, chunk=train.chunk)
 
 

@@ -96,12 +96,12 @@ def linear(
     Raises:
         UserError: the solve did not converge.
     """
-    after = changes.apply(loaded.tasks)
-    touched = len(touched_tasks(loaded.train, row_change(loaded.train, after.weights, after.labels)))
+    changed = changes.apply(loaded.tasks)
+    touched = len(touched_tasks(loaded.train, row_change(loaded.train, changed.weights, changed.labels)))
     progress.stage("gradient of the changes", touched)
     with writer.timed("gradient"):
         gradient = change_gradient(
-            loaded.model, loaded.params, loaded.train, after.weights, after.labels, progress.advance
+            loaded.model, loaded.params, loaded.train, changed.weights, changed.labels, progress.advance
         )
     solver = Solver(loaded, loaded.model, settings, writer, progress, store)
     solution = solver.solve(gradient)

@@ -4,8 +4,8 @@ With f the mean query loss of the remaining tasks after the changes, plus their 
 ``-(C + delta / N I + mu I)^-1 g``: g the gradient of f, C its Gauss-Newton curvature without the decay. mu is the
 multiplier of a trust region (Moré and Sorensen 1983): every mu gives the minimiser of the quadratic model within some
 radius, and a larger mu gives a smaller radius. One Lanczos recurrence from g serves all mu
-(:mod:`core.editing.krylov`). The step that
-lowers f most is taken; if none lowers f, the parameters stay as they are.
+(:mod:`core.editing.krylov`). The step that lowers
+f most is taken; if none lowers f, the parameters stay as they are.
 """
 
 from __future__ import annotations
@@ -87,9 +87,8 @@ def newton_edit(
     settings, progress = settings or NewtonSettings(), progress or Progress()
     lam, n = flatten(params), len(episodes)
     decay = model.delta / n
-    sampled, curvature_sample = (
-        _sample(n, size, settings.seed) for size in (settings.gradient_tasks, settings.curvature_tasks)
-    )
+    sampled = _sample(n, settings.gradient_tasks, settings.seed)
+    curvature_sample = _sample(n, settings.curvature_tasks, settings.seed)
 
     progress.stage(GRADIENT_STAGE, len(sampled))
 
@@ -99,14 +98,14 @@ def newton_edit(
 
     slope, loss = save_step(gradient_and_loss)
     gradient = torch.from_numpy(slope).to(lam) + decay * lam
-    before, norm = float(loss) + _weight_decay_term(decay, lam), float(gradient.norm())
-    if not np.isfinite([before, norm]).all():
+    objective_before, norm = float(loss) + _weight_decay_term(decay, lam), float(gradient.norm())
+    if not np.isfinite([objective_before, norm]).all():
         raise UserError("The gradient of the changed tasks is not finite.", "Check the model; try float64.")
     report: dict[str, Any] = {
         **asdict(settings),
         "gradient_tasks": len(sampled),
         "curvature_tasks": len(curvature_sample),
-        "objective": before,
+        "objective": objective_before,
         "gradient_norm": norm,
     }
     if norm == 0:
@@ -131,7 +130,7 @@ def newton_edit(
         step = space.step(share * space.largest + decay)
         trial_params = unflatten(lam + step, params)
         (value,) = save_step(partial(_trial, model, trial_params, episodes, sampled, progress.advance))
-        actual = before - (float(value) + _weight_decay_term(decay, lam + step))
+        actual = objective_before - (float(value) + _weight_decay_term(decay, lam + step))
         trials.append(
             {
                 "share": share,
@@ -187,7 +186,6 @@ def _mean_gradient(
 
 
 def _weight_decay_term(decay: float, lam: Tensor) -> float:
-    """Return the weight decay's term of the mean objective."""
     return decay / 2 * float(lam.double().square().sum())
 
 
@@ -198,7 +196,6 @@ def _sample(n: int, size: int, seed: int) -> np.ndarray:
 
 
 def _empty_step_report(trials: list[dict[str, Any]], products: int, smallest: float, largest: float) -> dict[str, Any]:
-    """Return the report of a step of length 0."""
     return {
         "taken": False,
         "share": None,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core.editing.methods import SOLVE
-from core.editing.rows import row_gradients
+from core.editing.rows import flatten_each, row_gradients
 from core.influence import gradient_files as gradients
 from core.influence.basis import read_basis, residual_probe
 from core.influence.methods import SolveSettings
@@ -155,8 +155,7 @@ def _store_gradients(loaded: Loaded, writer: ResultWriter, progress: Progress) -
     size, passes = flatten(params).numel(), passes_of(model)
 
     def of_tasks(chunk: Chunk) -> Tensor:
-        task_gradients, _ = passes.gradients(params, chunk.task)
-        return torch.cat([value.flatten(1) for value in task_gradients.values()], 1)
+        return flatten_each(passes.gradients(params, chunk.task)[0])
 
     def of_rows(chunk: Chunk) -> Tensor:
         return row_gradients(model, params, chunk.task)

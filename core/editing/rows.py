@@ -22,30 +22,22 @@ def row_gradients(model: Bilevel, params: Params, chunk: Task) -> Tensor:
     Args:
         chunk: One task, with a first axis of length 1.
     """
-    return torch.cat([_support(model, params, chunk), _query(model, params, chunk)])
-
-
-def _support(model: Bilevel, params: Params, chunk: Task) -> Tensor:
     passes, parts = passes_of(model), []
     for weights in torch.eye(chunk.s.shape[-1]).to(chunk.s).split(_COPIES):
         copies = _repeat(chunk, len(weights))
         change = copies._replace(s=weights, q=torch.zeros_like(copies.q))
-        parts.append(_flat_rows(passes.weight_change_gradients(params, copies, change)))
-    return torch.cat(parts)
-
-
-def _query(model: Bilevel, params: Params, chunk: Task) -> Tensor:
-    """Return the gradient of each row's share of the loss: that of a task where no other row has any weight."""
-    passes, parts = passes_of(model), []
+        parts.append(flatten_each(passes.weight_change_gradients(params, copies, change)))
     for weights in torch.eye(chunk.q.shape[-1]).to(chunk.q).split(_COPIES):
+        # A query row's share of the loss is the loss of the task in which no other query row has any weight.
         gradients, _ = passes.gradients(params, _repeat(chunk, len(weights))._replace(q=weights))
-        parts.append(_flat_rows(gradients))
+        parts.append(flatten_each(gradients))
     return torch.cat(parts)
+
+
+def flatten_each(gradients: Params) -> Tensor:
+    """Return gradients ``(n, ...)`` per parameter as ``(n, P)``."""
+    return torch.cat([value.flatten(1) for value in gradients.values()], 1)
 
 
 def _repeat(chunk: Task, times: int) -> Task:
     return Task(*(value.expand(times, *value.shape[1:]) for value in chunk))
-
-
-def _flat_rows(gradients: Params) -> Tensor:
-    return torch.cat([value.flatten(1) for value in gradients.values()], 1)

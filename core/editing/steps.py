@@ -80,9 +80,9 @@ def step_settings(
     """
     if not 0 < budget <= 1:
         raise UserError(f"The budget {budget:g} is not a share of a retraining.", "Use more than 0 and at most 1.")
-    whole = 0.0 if training is None else training_cost(training, tasks)
+    training_meta_gradients = 0.0 if training is None else training_cost(training, tasks)
     selection = Cost(evaluations=rewind_tasks * (SNAPSHOTS + 1)).meta_gradients
-    return StepSettings(max(_MIN_STEPS, round(budget * whole - selection)), rewind_tasks=rewind_tasks)
+    return StepSettings(max(_MIN_STEPS, round(budget * training_meta_gradients - selection)), rewind_tasks=rewind_tasks)
 
 
 @dataclass(frozen=True)

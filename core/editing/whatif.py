@@ -291,8 +291,8 @@ class WhatIfEstimator:
             UserError: something in the changes is not in the task list, or no task would remain.
         """
         applied = changes.apply(self.loaded.tasks)
-        alive = np.bincount(self._task_of, self._query & (applied.weights > 0)) > 0
-        if not alive.any():
+        has_query = np.bincount(self._task_of, self._query & (applied.weights > 0)) > 0
+        if not has_query.any():
             raise UserError("The changes remove every task.", "Remove less.")
         change = row_change(self.loaded.train, applied.weights, applied.labels)
         relabelled = np.bincount(self._task_of, change.relabelled) > 0
@@ -300,8 +300,8 @@ class WhatIfEstimator:
         total = np.zeros(len(self._params))
         if self._tasks is not None:
             # The whole of a removed task's part, and of a relabelled task's the half before the change.
-            total += self._tasks[(touched & ~alive) | relabelled].sum(0, dtype=np.float64)
-            touched &= alive
+            total += self._tasks[(touched & ~has_query) | relabelled].sum(0, dtype=np.float64)
+            touched &= has_query
         if self._rows is not None:
             rows = np.flatnonzero((change.decrease != 0) & touched[self._task_of])
             for block in np.split(rows, range(_READ_ROWS, len(rows), _READ_ROWS)):
@@ -316,9 +316,9 @@ class WhatIfEstimator:
 
         For tasks with relabelled rows this is only the part after the change where the part before is stored.
         """
-        keys = [(int(at), self._change_bytes(int(at), change)) for at in positions]
+        keys = [(int(position), self._change_bytes(int(position), change)) for position in positions]
         pieces = {key: self._last_pieces[key] if key in self._last_pieces else self._pieces.get(key) for key in keys}
-        missing = {at: (at, content) for (at, content), piece in pieces.items() if piece is None}
+        missing = {position: (position, content) for (position, content), piece in pieces.items() if piece is None}
         if missing:
             loaded, episodes, passes = self.loaded, self._episodes, passes_of(self.loaded.model)
 
@@ -328,14 +328,13 @@ class WhatIfEstimator:
                     return [-flatten(changed_gradients(passes, loaded.params, chunk, rows, change))[None]]
                 return [flatten(chunk_gradients(passes, loaded.params, chunk, rows, change))[None]]
 
-            for at, (piece,) in episodes.collected(of_chunk, np.array(list(missing), dtype=np.int64)):
-                pieces[missing[int(at[0])]] = piece[0]
+            for position, (piece,) in episodes.collected(of_chunk, np.array(list(missing), dtype=np.int64)):
+                pieces[missing[int(position[0])]] = piece[0]
         self._last_pieces = {key: piece for key, piece in pieces.items() if piece is not None}
         self._pieces.update(self._last_pieces)
         return [self._last_pieces[key] for key in keys]
 
     def _change_bytes(self, position: int, change: RowChange) -> bytes:
-        """Return the change of one task as bytes."""
         rows = slice(self._ends[position], self._ends[position + 1])
         labels = change.labels[rows] if change.relabelled[rows].any() else change.labels[:0]
         return change.decrease[rows].tobytes() + labels.tobytes()
@@ -363,7 +362,7 @@ class WhatIfEstimator:
         if target.image or self._heldout is None:
             return target_gradient(loaded.model, loaded.params, loaded.episodes(tasks))[0]
         ids = set(tasks.task_ids)
-        positions = [at for at, task_id in enumerate(loaded.heldout_tasks.task_ids) if task_id in ids]
+        positions = [position for position, task_id in enumerate(loaded.heldout_tasks.task_ids) if task_id in ids]
         return torch.from_numpy(self._heldout[positions].mean(0)).to(self._params)
 
 
@@ -379,10 +378,9 @@ def _correct(rows: pd.DataFrame) -> np.ndarray:
 
 def _task_changes(task_ids: list[str], before: Evaluation, after: Evaluation) -> tuple[TaskChange, ...]:
     change = after.loss - before.loss
-    return tuple(
-        TaskChange(task_ids[at], float(before.accuracy[at]), float(after.accuracy[at]), float(change[at]))
-        for at in np.argsort(change, kind="stable")
-    )
+    rows = zip(task_ids, before.accuracy.tolist(), after.accuracy.tolist(), change.tolist(), strict=True)
+    changes = [TaskChange(*row) for row in rows]
+    return tuple(changes[position] for position in np.argsort(change, kind="stable"))
 
 
 def _target_loss(target: Target, evaluated: Evaluation, task_ids: list[str]) -> float:
@@ -390,5 +388,5 @@ def _target_loss(target: Target, evaluated: Evaluation, task_ids: list[str]) -> 
         rows = evaluated.rows
         is_target = (rows["task_id"] == target.tasks[0]) & (rows["image_id"] == target.image)
         return float(rows.loc[is_target, "loss"].mean())
-    positions = [at for at, task_id in enumerate(task_ids) if not target.tasks or task_id in target.tasks]
+    positions = [position for position, task_id in enumerate(task_ids) if not target.tasks or task_id in target.tasks]
     return float(evaluated.loss[positions].mean())

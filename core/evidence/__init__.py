@@ -1,1 +1,1 @@
-"""Can a ranking be trusted? Measured against what is known."""
+"""How well rankings predict retraining and detect injected label noise."""

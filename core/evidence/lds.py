@@ -7,6 +7,7 @@ over subsets, which are the sample; within each resample, targets are averaged.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -46,16 +47,16 @@ def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def lds(predicted: np.ndarray, measured: np.ndarray, seed: int = 0) -> Score:
     """Return the mean over targets of the correlation of ``(M, T)`` with ``(M, T)``, with its bootstrap interval."""
-    drawn = _resamples(len(predicted), seed)
-    means = correlations(predicted[drawn], measured[drawn]).mean(-1)
-    return _score(correlations(predicted, measured).mean(), means)
+    return _bootstrap(lambda rows: correlations(predicted[rows], measured[rows]).mean(-1), len(predicted), seed)
 
 
 def lds_difference(a: np.ndarray, b: np.ndarray, measured: np.ndarray, seed: int = 0) -> Score:
     """Return the LDS of method a minus that of method b, with the paired bootstrap interval over subsets."""
-    drawn = _resamples(len(a), seed)
-    means = correlations(a[drawn], measured[drawn]).mean(-1) - correlations(b[drawn], measured[drawn]).mean(-1)
-    return _score(correlations(a, measured).mean() - correlations(b, measured).mean(), means)
+
+    def difference(rows: np.ndarray) -> np.ndarray:
+        return correlations(a[rows], measured[rows]).mean(-1) - correlations(b[rows], measured[rows]).mean(-1)
+
+    return _bootstrap(difference, len(a), seed)
 
 
 def ceiling(measured: np.ndarray) -> Score | None:
@@ -78,15 +79,12 @@ def ceiling(measured: np.ndarray) -> Score | None:
     order = np.random.default_rng(0).permutation(len(halves))[:_MOST_SPLITS]
     scores = []
     for half in (halves[number] for number in order):
-        other = [seed for seed in range(count) if seed not in half][: len(half)]
-        scores.append(lds(measured[:, list(half)].mean(1), measured[:, other].mean(1)))
+        other_half = [seed for seed in range(count) if seed not in half][: len(half)]
+        scores.append(lds(measured[:, list(half)].mean(1), measured[:, other_half].mean(1)))
     return Score(*(float(np.mean([getattr(score, part) for score in scores])) for part in ("mean", "low", "high")))
 
 
-def _resamples(subsets: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, subsets, (_RESAMPLES, subsets))
-
-
-def _score(mean: float, resampled: np.ndarray) -> Score:
-    low, high = np.quantile(resampled, _QUANTILES)
-    return Score(float(mean), float(low), float(high))
+def _bootstrap(statistic: Callable[[np.ndarray], np.ndarray], subsets: int, seed: int) -> Score:
+    resamples = np.random.default_rng(seed).integers(0, subsets, (_RESAMPLES, subsets))
+    low, high = np.quantile(statistic(resamples), _QUANTILES)
+    return Score(float(statistic(np.arange(subsets))), float(low), float(high))

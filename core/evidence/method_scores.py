@@ -30,7 +30,7 @@ _BASELINE_SEED = 0
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """What methods score with.
+    """The inputs of the methods.
 
     Attributes:
         targets: The held-out tasks that are targets.
@@ -64,7 +64,10 @@ def compute_scores(name: str, inputs: ScoringInputs, steps: StepWriter, progress
     if name.startswith("trak-"):
         return TaskScores(_trak(inputs, progress))
     if name == "ekfac":
-        return TaskScores(_ekfac(inputs), note=f"its own classifier, {POOLED_EPOCHS} epochs")
+        from core.baselines.ekfac import ekfac_scores
+
+        scores = ekfac_scores(loaded.images, loaded.tasks, targets, epochs=POOLED_EPOCHS, seed=_BASELINE_SEED)
+        return TaskScores(scores, note=f"its own classifier, {POOLED_EPOCHS} epochs")
     if name == "self-confidence":
         return TaskScores(inputs.constant(_self_confidence(loaded)))
     return TaskScores(difficulty_scores(name, inputs, progress))
@@ -109,13 +112,6 @@ def _trak(inputs: ScoringInputs, progress: Progress) -> np.ndarray:
     )
 
 
-def _ekfac(inputs: ScoringInputs) -> np.ndarray:
-    from core.baselines.ekfac import ekfac_scores
-
-    loaded = inputs.loaded
-    return ekfac_scores(loaded.images, loaded.tasks, inputs.targets, epochs=POOLED_EPOCHS, seed=_BASELINE_SEED)
-
-
 def _self_confidence(loaded: Loaded) -> np.ndarray:
     """Return the mean log-probability of the given labels per task, ``(N,)``."""
     from core.baselines.confidence import self_confidence
@@ -129,6 +125,5 @@ def _self_confidence(loaded: Loaded) -> np.ndarray:
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:
-    """Return each column in standard deviations from its mean."""
     spread = values.std(0)
     return (values - values.mean(0)) / np.where(spread > 0, spread, 1)

@@ -1,4 +1,4 @@
-"""Tables of measured trust: one row per method, and measured or predicted losses in long form."""
+"""Tables of the evidence: one row per method, and measured or predicted losses in long form."""
 
 from __future__ import annotations
 

@@ -79,9 +79,9 @@ def _finding(data: str, scores: pd.DataFrame, shown: pd.DataFrame) -> str:
         return f"{heading(data)} With one seed, the effect of chance on the ranking is not known."
     correlations = [spearmanr(scores[a], scores[b]).statistic for a, b in pairs]
     signs = np.sign(shown.to_numpy(float))
-    same = (np.nansum(np.abs(signs), axis=1) == np.abs(np.nansum(signs, axis=1))).sum()
+    stable = (np.nansum(np.abs(signs), axis=1) == np.abs(np.nansum(signs, axis=1))).sum()
     return (
         f"{heading(data)} Rankings by models from two different seeds have a rank correlation of "
-        f"{mean_sd(correlations, '.2f')}; {int(same)} of the {len(shown)} tasks shown have a score of the same sign "
+        f"{mean_sd(correlations, '.2f')}; {int(stable)} of the {len(shown)} tasks shown have a score of the same sign "
         "for every seed."
     )

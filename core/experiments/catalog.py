@@ -28,6 +28,7 @@ class Experiment:
         weight: Amount of work of one repetition (:meth:`core.experiments.context.ExperimentContext.part`).
         libraries: Its methods that need optional packages.
         version: Raised whenever what ``measure`` returns changes.
+        former_name: Its name in earlier versions, which still selects it and identifies its stored repetitions.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Experiment:
     weight: Callable[[Profile], int]
     libraries: tuple[str, ...] = ()
     version: int = 1
+    former_name: str = ""
+
+    @property
+    def stored_name(self) -> str:
+        """The name in the keys of stored repetitions."""
+        return self.former_name or self.name
 
 
 def _experiment(name: str, title: str, description: str, data: tuple[str, ...], module: Any, **more: Any) -> Experiment:
@@ -99,24 +106,26 @@ _ALL = (
         version=2,
     ),
     _experiment(
-        "ladder",
+        "edit-methods",
         "Edit methods, compared by cost",
         "Measure how much of the gain of retraining each edit method recovers, from a linear edit to retraining "
         "itself, and at which cost.",
         DATA,
         edit_methods,
         version=4,
+        former_name="ladder",
     ),
 )
-EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in _ALL}
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
 
 
 def experiment_of(name: str) -> Experiment:
-    """Return the experiment of that name.
+    """Return the experiment with this name or former name.
 
     Raises:
         UserError: there is none.
     """
-    if name not in EXPERIMENTS:
-        raise UserError(f"There is no experiment {name!r}.", f"There are: {', '.join(EXPERIMENTS)}.")
-    return EXPERIMENTS[name]
+    for experiment in EXPERIMENTS.values():
+        if name and name in (experiment.name, experiment.former_name):
+            return experiment
+    raise UserError(f"There is no experiment {name!r}.", f"There are: {', '.join(EXPERIMENTS)}.")

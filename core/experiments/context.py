@@ -75,7 +75,7 @@ class TimedEdit:
 
 @dataclass(frozen=True, eq=False)
 class ExperimentContext:
-    """A repetition that has everything needed to measure it."""
+    """A repetition with everything that is needed to measure it."""
 
     unit: Repetition
     compute: Compute
@@ -112,7 +112,7 @@ class ExperimentContext:
             return build_problem(recipe, self.compute, progress, self.command)
 
     def rank(self, problem: Problem, method: str) -> Run:
-        """Return the ranking of everything for all targets, solved as precisely as the profile says."""
+        """Return the ranking for all targets, solved as precisely as the profile says."""
         estimator, size = METHODS[method].estimator, self.unit.profile.solve
         if estimator.solve is not None and estimator.solve.solver == "cg":
             solve = replace(estimator.solve, curvature_tasks=size.curvature_tasks, tolerance=size.tolerance)
@@ -133,16 +133,16 @@ class ExperimentContext:
             return self._pooled_ekfac_scores(problem)
         targets = np.arange(len(problem.loaded.heldout))
         with self.part(RANKING_WEIGHT) as progress:
-            found = method_scores(
+            result = method_scores(
                 problem.workspace, problem.loaded, method, targets, lambda _: [], self.compute, progress
             )
-        return found.scores.mean(1), found.processor_seconds
+        return result.scores.mean(1), result.processor_seconds
 
     def _pooled_ekfac_scores(self, problem: Problem) -> tuple[np.ndarray, float]:
         """Return the EK-FAC influence in a classifier of the pooled images (kronfluence), and processor seconds.
 
-        The classifier can score only classes of its own. Where the targets have others, it is given tasks of the
-        training classes instead, correctly labelled and, if enough are left, of images that no training task has: more
+        The classifier can score only the training classes. For targets of other classes, it gets tasks of the training
+        classes instead, correctly labelled and, if there are enough, of images that no training task has: more
         information than the other methods get.
         """
         from core.baselines.ekfac import ekfac_mean_scores
@@ -167,9 +167,9 @@ class ExperimentContext:
 
     def retrain(self, problem: Problem, changes: Changes, seed: int = 0) -> TimedEdit:
         """Train on the remaining tasks in the same way; ``seed`` counts from the model's own."""
-        tasks, how = cleaned(problem.project.tasks.train, changes), RetrainSettings()
+        tasks, settings = cleaned(problem.project.tasks.train, changes), RetrainSettings()
         with self.part(TRAINING_WEIGHT) as progress:
-            run = retraining(problem.workspace, problem.project.model, problem.loaded, tasks, how, seed, progress)
+            run = retraining(problem.workspace, problem.project.model, problem.loaded, tasks, settings, seed, progress)
         return TimedEdit(
             retrained_params(run, problem.loaded), run.processor_seconds, self.retraining_cost(problem, changes)
         )
@@ -201,19 +201,19 @@ class ExperimentContext:
         loaded, seed = problem.loaded, self.unit.seed
 
         def choose(_: Progress, __: RunWriter) -> methods.EditedModel:
-            snapshots = [loaded.place(one.params) for one in problem.workspace.trajectory()]
-            chosen = select_snapshot(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, seed)
-            return methods.EditedModel(chosen.params, {}, chosen.cost.meta_gradients)
+            snapshots = [loaded.place(snapshot.params) for snapshot in problem.workspace.trajectory()]
+            choice = select_snapshot(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, seed)
+            return methods.EditedModel(choice.params, {}, choice.cost.meta_gradients)
 
         return self._timed(loaded, choose)
 
     def steps(self, problem: Problem, changes: Changes, share: float, start: TimedEdit | None = None) -> TimedEdit:
         """Take preconditioned steps on the remaining tasks, for a ``share`` of retraining's cost, start included."""
-        begun = start or self.unedited(problem)
-        budget = max(1, round(share * self.retraining_cost(problem, changes) - begun.cost))
-        loaded, settings = problem.loaded.with_params(begun.params), StepSettings(budget=budget, seed=self.unit.seed)
-        made = self._timed(loaded, lambda progress, work: methods.steps(loaded, changes, settings, [], work, progress))
-        return TimedEdit(made.params, made.seconds + begun.seconds, made.cost + begun.cost)
+        start = start or self.unedited(problem)
+        budget = max(1, round(share * self.retraining_cost(problem, changes) - start.cost))
+        loaded, settings = problem.loaded.with_params(start.params), StepSettings(budget=budget, seed=self.unit.seed)
+        edit = self._timed(loaded, lambda progress, work: methods.steps(loaded, changes, settings, [], work, progress))
+        return TimedEdit(edit.params, edit.seconds + start.seconds, edit.cost + start.cost)
 
     def finetune(self, problem: Problem, changes: Changes, settings: TrainSettings | None = None) -> TimedEdit:
         """Train briefly on the remaining tasks."""
@@ -237,7 +237,7 @@ class ExperimentContext:
         return methods[method]()
 
     def _timed(self, loaded: Loaded, edit: Callable[[Progress, RunWriter], methods.EditedModel]) -> TimedEdit:
-        """Edit and measure. A finished edit is kept; an interrupted one starts again, so that it is timed whole."""
+        """Edit and measure. A finished edit is stored; an interrupted one starts again, so that all its time counts."""
         work = RunWriter(self.work.folder / MEMORY / f"edit-{next(self._edits):03d}")
         cache, like = StepCache(work.folder), loaded.params
         work.clear_steps()
@@ -245,22 +245,22 @@ class ExperimentContext:
             arrays = cache.get("made")
             if arrays is None:
                 clock = time.process_time()
-                made = edit(progress, work)
-                spent = time.process_time() - clock
-                arrays = [flatten(made.params).cpu().numpy(), np.array([spent, made.meta_gradients])]
+                edited = edit(progress, work)
+                seconds_used = time.process_time() - clock
+                arrays = [flatten(edited.params).cpu().numpy(), np.array([seconds_used, edited.meta_gradients])]
                 cache.put("made", arrays)
         values, (seconds, cost) = arrays
         return TimedEdit(unflatten(torch.from_numpy(values).to(flatten(like)), like), float(seconds), float(cost))
 
 
 def _known_class_tasks(problem: Problem, unit: Repetition) -> TaskList:
-    """Draw tasks of the training tasks' classes, of images that none of these has where enough are left."""
+    """Draw tasks of the training classes, from images that no training task has if there are enough."""
     project, profile = problem.project, unit.profile
     rows, images = project.tasks.train.rows, project.images
     classes = np.isin(np.array(images.class_names, dtype=object)[images.labels], rows["class"].unique())
     pools = [
-        pool_of(images.labels, np.flatnonzero(those)).without_small(profile.shots + profile.queries)
-        for those in (classes & ~np.isin(images.ids, rows["image_id"].unique()), classes)
+        pool_of(images.labels, np.flatnonzero(mask)).without_small(profile.shots + profile.queries)
+        for mask in (classes & ~np.isin(images.ids, rows["image_id"].unique()), classes)
     ]
     pool = next(pool for pool in pools if len(pool.by_class) >= WAYS)
     shape = {"ways": WAYS, "shots": profile.shots, "queries": profile.queries, "count": profile.targets}
@@ -268,12 +268,12 @@ def _known_class_tasks(problem: Problem, unit: Repetition) -> TaskList:
 
 
 def measure_edit(problem: Problem, edit: TimedEdit, **columns: object) -> dict[str, object]:
-    """Return one row of measurements: ``columns``, then accuracy and loss on the tests, seconds and cost."""
-    tested = problem.evaluate_tests(edit.params)
+    """Return one row of measurements: ``columns``, accuracy and loss on the tests, seconds and cost."""
+    evaluation = problem.evaluate_tests(edit.params)
     return {
         **columns,
-        "accuracy": float(tested.accuracy.mean()),
-        "loss": float(tested.loss.mean()),
+        "accuracy": float(evaluation.accuracy.mean()),
+        "loss": float(evaluation.loss.mean()),
         "seconds": edit.seconds,
         "cost": edit.cost,
     }

@@ -107,9 +107,9 @@ def plot_figure(plot: Plot) -> Figure:
     figure.suptitle("\n".join(title), x=0.01, ha="left", fontsize=14, fontweight="bold")
     if rows:
         # Matplotlib lists lines before dots with error bars, whatever was drawn first.
-        drawn = {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+        handles = {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
         axes.legend(
-            [drawn[f"series {number}"] for number in range(len(plot.series))],
+            [handles[f"series {number}"] for number in range(len(plot.series))],
             [legend_label(series) for series in plot.series],
             ncols=max(len(row) for row in rows),
             loc="lower left",
@@ -156,11 +156,11 @@ def _draw_dots(axes: Axes, plot: Plot, number: int, series: Series, style: Serie
         "label": f"series {number}",
     }
     options |= _marker(series, style, 9)
-    at, lengths = positions(plot, number), error_lengths(series)
+    places, lengths = positions(plot, number), error_lengths(series)
     if is_horizontal(plot):
-        axes.errorbar(series.y, at, xerr=lengths, linestyle="none", **options)
+        axes.errorbar(series.y, places, xerr=lengths, linestyle="none", **options)
     else:
-        axes.errorbar(at, series.y, yerr=lengths, linestyle="none", **options)
+        axes.errorbar(places, series.y, yerr=lengths, linestyle="none", **options)
 
 
 def _draw_bars(axes: Axes, plot: Plot, number: int, series: Series, style: SeriesStyle) -> None:
@@ -174,11 +174,11 @@ def _draw_bars(axes: Axes, plot: Plot, number: int, series: Series, style: Serie
         "linestyle": "--" if series.estimate else "-",
         "label": f"series {number}",
     }
-    at, lengths = positions(plot, number), error_lengths(series)
+    places, lengths = positions(plot, number), error_lengths(series)
     if is_horizontal(plot):
-        axes.barh(at, series.y, bar_width(plot), xerr=lengths, **options)
+        axes.barh(places, series.y, bar_width(plot), xerr=lengths, **options)
     else:
-        axes.bar(at, series.y, bar_width(plot), yerr=lengths, **options)
+        axes.bar(places, series.y, bar_width(plot), yerr=lengths, **options)
 
 
 def _marker(series: Series, style: SeriesStyle, size: float = 7.5) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The experiment ``ladder``: edit methods compared by cost, on models that were trained for long.
+"""The experiment ``edit-methods``: edit methods compared by cost, on models that were trained for long.
 
 Removed are the noisy tasks (``harmful``; which ones is known, so that finding them plays no part), or as many random
 tasks of a training without label noise (``random``).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, TimedEdit, measure_edit
@@ -41,7 +40,7 @@ from core.experiments.table1 import (
     COST_TOLERANCE,
     EDIT_LABELS,
     GAIN_GOAL,
-    REMOVED_SHARE,
+    removal_problems,
 )
 from core.tasks.changes import Changes
 
@@ -91,11 +90,8 @@ def weight(profile: Profile) -> int:
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of condition, method, accuracy, loss, seconds, cost."""
     rows = []
-    for condition, noise in CONDITIONS.items():
-        problem = context.problem(noise, training=context.unit.profile.long)
-        ids = np.array(problem.project.tasks.train.task_ids, dtype=object)
-        order = np.random.default_rng([context.unit.seed, 42]).permutation(len(ids))
-        removed = problem.noisy_tasks if condition == "harmful" else order < round(REMOVED_SHARE * len(ids))
+    for condition, problem, ids, order, count in removal_problems(context, 42, context.unit.profile.long):
+        removed = problem.noisy_tasks if condition == "harmful" else order < count
         edits = run_methods(context, problem, Changes(tasks=frozenset(ids[removed])))
         rows += [measure_edit(problem, edit, condition=condition, method=method) for method, edit in edits.items()]
     return pd.DataFrame(rows)
@@ -103,24 +99,24 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
 
 def run_methods(context: ExperimentContext, problem: Problem, changes: Changes) -> dict[str, TimedEdit]:
     """Return the model that each method gives, except those whose start alone costs more than their share."""
-    newton, whole = context.newton(problem, changes), context.retraining_cost(problem, changes)
+    newton, retraining_cost = context.newton(problem, changes), context.retraining_cost(problem, changes)
     edits = {name: context.edit(problem, changes, name) for name in ("unedited", "linear")} | {"newton": newton}
     for share in COST_SHARES:
-        if newton.cost < share * whole:
+        if newton.cost < share * retraining_cost:
             edits[f"newton+steps-{share}"] = context.steps(problem, changes, share, newton)
         edits[f"steps-{share}"] = context.steps(problem, changes, share)
     for share in CONTROL_SHARES:
         edits[f"steps-all-{share}"] = context.steps(problem, Changes(), share)
     edits["rewind"] = start = context.best_snapshot(problem)
     for share in COST_SHARES:
-        if start.cost < share * whole:
+        if start.cost < share * retraining_cost:
             edits[f"rewind+steps-{share}"] = context.steps(problem, changes, share, start)
     for share in CONTROL_SHARES:
-        if start.cost < share * whole:
+        if start.cost < share * retraining_cost:
             edits[f"rewind+steps-all-{share}"] = context.steps(problem, Changes(), share, start)
     profile, batch = context.unit.profile, context.unit.profile.long.meta_batch
     for share in BATCH_SHARES:
-        short = replace(profile.finetune, meta_batch=batch, iterations=max(1, round(share * whole / batch)))
+        short = replace(profile.finetune, meta_batch=batch, iterations=max(1, round(share * retraining_cost / batch)))
         edits[f"finetune-{share}"] = context.finetune(problem, changes, short)
     return edits | {name: context.edit(problem, changes, name) for name in ("retrain", "retrain-again")}
 
@@ -137,19 +133,19 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
 
 def _table(measurements: Measurements, data: str) -> Table:
     rows = []
-    random, harmful = (accuracy_by_method(measurements, data=data, condition=one) for one in CONDITIONS)
+    random, harmful = (accuracy_by_method(measurements, data=data, condition=condition) for condition in CONDITIONS)
     gain = PairedDifference.of(harmful["retrain"], harmful["unedited"])
     for method, label in METHODS.items():
         if method not in harmful:
             continue
         where = {"data": data, "condition": "harmful"}
-        measured = measurements.select(method=method, **where)
+        selected = measurements.select(method=method, **where)
         rows.append(
             [
                 label,
-                mean_sd(measured["cost"], ".0f"),
+                mean_sd(selected["cost"], ".0f"),
                 mean_sd(cost_shares(measurements, method, **where), ".1f", PERCENT),
-                mean_sd(measured["seconds"], ".1f"),
+                mean_sd(selected["seconds"], ".1f"),
                 mean_sd(harmful[method]),
                 _gain_share_text(harmful, method) if gain.low > 0 else MISSING,
                 mean_sd(random[method]),
@@ -166,7 +162,7 @@ def _table(measurements: Measurements, data: str) -> Table:
         "accuracy, random removed",
         "difference from retraining, points",
     ]
-    return Table(f"ladder-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")
+    return Table(f"methods-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")
 
 
 def _plot(measurements: Measurements, data: str, condition: str) -> Plot:
@@ -174,10 +170,10 @@ def _plot(measurements: Measurements, data: str, condition: str) -> Plot:
     accuracy = accuracy_by_method(measurements, **where)
     series = []
     for prefix, name, shares in _CURVES:
-        shown = [share for share in shares if f"{prefix}-{share}" in accuracy]
-        values = [accuracy[f"{prefix}-{share}"] for share in shown]
-        if shown:
-            series.append(mean_curve(name, shown, values, reference="all" in prefix))
+        available = [share for share in shares if f"{prefix}-{share}" in accuracy]
+        values = [accuracy[f"{prefix}-{share}"] for share in available]
+        if available:
+            series.append(mean_curve(name, available, values, reference="all" in prefix))
     for method in ("linear", "newton", "rewind"):
         cost = float(cost_shares(measurements, method, **where).mean())
         kinds = {"estimate": method == "linear", "reference": method == "rewind"}
@@ -186,11 +182,10 @@ def _plot(measurements: Measurements, data: str, condition: str) -> Plot:
         series.append(mean_curve(METHODS[method], [min(COST_SHARES), 1.0], [accuracy[method]] * 2, reference=True))
     title = f"{DATA_TITLES[data]}, {CONDITION_NAMES[condition]}: accuracy against cost"
     x_label = "meta-gradients, share of retraining's"
-    return accuracy_plot(f"ladder-{data}-{condition}", title, series, x_label, log_x=True)
+    return accuracy_plot(f"accuracy-{data}-{condition}", title, series, x_label, log_x=True)
 
 
 def _gain_share(accuracy: dict[str, pd.Series], method: str) -> GainShare:
-    """Return the share of retraining's gain that a method recovers."""
     return GainShare.of(accuracy[method] - accuracy["unedited"], accuracy["retrain"] - accuracy["unedited"])
 
 
@@ -200,12 +195,12 @@ def _gain_share_text(accuracy: dict[str, pd.Series], method: str) -> str:
 
 
 def _findings(measurements: Measurements, data: str) -> list[str]:
-    random, harmful = (accuracy_by_method(measurements, data=data, condition=one) for one in CONDITIONS)
+    random, harmful = (accuracy_by_method(measurements, data=data, condition=condition) for condition in CONDITIONS)
     gain = PairedDifference.of(harmful["retrain"], harmful["unedited"])
-    again = PairedDifference.of(harmful["retrain-again"], harmful["retrain"])
+    seed_gap = PairedDifference.of(harmful["retrain-again"], harmful["retrain"])
     findings = [
         f"{heading(data, CONDITION_NAMES['harmful'])} Retraining without them changes accuracy by {gain.text}. Two "
-        f"retrainings from different seeds differ by {again.mean_abs_text} on average."
+        f"retrainings from different seeds differ by {seed_gap.mean_abs_text} on average."
     ]
     if gain.low > 0:
         findings += _gain_findings(measurements, data, harmful)
@@ -214,8 +209,8 @@ def _findings(measurements: Measurements, data: str) -> list[str]:
     started = [share for share in CONTROL_SHARES if f"rewind+steps-{share}" in harmful]
     findings += [_start_finding(harmful, random, share) for share in started]
     gaps = differences(random, {name: METHODS[name] for name in _EQUIVALENT}, "retrain")
-    again = PairedDifference.of(random["retrain-again"], random["retrain"])
-    texts = gaps | {METHODS["retrain-again"]: f"{again.text} (mean absolute difference {again.mean_abs_text})"}
+    seed_gap = PairedDifference.of(random["retrain-again"], random["retrain"])
+    texts = gaps | {METHODS["retrain-again"]: f"{seed_gap.text} (mean absolute difference {seed_gap.mean_abs_text})"}
     findings.append(
         f"{heading(data, CONDITION_NAMES['random'])} Difference from retraining: {listed(texts)}. "
         f"{equivalence_finding(gaps)}"
@@ -247,7 +242,6 @@ def _gain_findings(measurements: Measurements, data: str, accuracy: dict[str, pd
 
 
 def _start_finding(harmful: dict[str, pd.Series], random: dict[str, pd.Series], share: float) -> str:
-    """Compare steps that begin at the best snapshot with those that begin at the current model."""
     snapshot, current = f"rewind+steps-{share}", f"steps-{share}"
     others = {
         "steps from the current model": current,
@@ -255,8 +249,11 @@ def _start_finding(harmful: dict[str, pd.Series], random: dict[str, pd.Series], 
         "retraining": "retrain",
     }
     gaps = {name: PairedDifference.of(harmful[snapshot], harmful[method]) for name, method in others.items()}
-    own, other = (PairedDifference.of(random[name], random["unedited"]).text for name in (snapshot, current))
+    from_snapshot, from_current = (
+        PairedDifference.of(random[name], random["unedited"]).text for name in (snapshot, current)
+    )
     return (
         f"Steps from the best snapshot, {percent(share)} of the cost in total, differ from: {listed(gaps)}. With "
-        f"random tasks removed they differ from the unedited model by {own}, steps from the current model by {other}."
+        f"random tasks removed they differ from the unedited model by {from_snapshot}, steps from the current model by "
+        f"{from_current}."
     )

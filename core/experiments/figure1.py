@@ -87,12 +87,12 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
 
 
 def _is_noise_by_task(problem: Problem) -> bool:
-    planted = problem.project.tasks.planted
-    return planted is not None and "task_id" in planted
+    injected = problem.project.tasks.planted
+    return injected is not None and "task_id" in injected
 
 
 def _refitted_accuracy(context: ExperimentContext, problem: Problem, changes: Changes) -> float:
-    """Return the accuracy of the model after the update on the remaining tasks that the profile asks for."""
+    """Return the accuracy after retraining or fine-tuning on the remaining tasks, as the profile says."""
     refit = context.finetune if context.unit.profile.refit == "finetune" else context.retrain
     params: Params = refit(problem, changes).params
     return float(problem.evaluate_tests(params).accuracy.mean())
@@ -106,9 +106,9 @@ def suspicion_scores(
     table = f"{key.removesuffix('_id')}s.parquet"
     influence = context.rank(problem, "task-if").table(table).set_index(key)
     ids = np.array(sorted(influence.index), dtype=object)
-    planted = problem.project.tasks.planted
-    assert planted is not None
-    wrong = np.isin(ids, planted[key].unique())
+    injected = problem.project.tasks.planted
+    assert injected is not None
+    wrong = np.isin(ids, injected[key].unique())
     self_influence = context.rank(problem, "self-influence").table(table).set_index(key)
     with context.part(RANKING_WEIGHT) as progress:
         items = queue(problem.workspace, QueueSettings(), context.compute, progress).table("items.parquet")
@@ -164,11 +164,11 @@ def _plot(measurements: Measurements, data: str, noise: str, quantity: str) -> P
 def _table(measurements: Measurements, data: str) -> Table:
     rows = []
     shares = sorted(measurements.select(data=data, quantity="accuracy")["share"].unique())
-    asked = [("auc", 0.0), ("ap", 0.0)]
-    asked += [("found", share) for share in _TABLE_SHARES] + [("accuracy", share) for share in shares]
+    cell_keys = [("auc", 0.0), ("ap", 0.0)]
+    cell_keys += [("found", share) for share in _TABLE_SHARES] + [("accuracy", share) for share in shares]
     for (noise, label), (order, name) in product(NOISE_LABELS.items(), ORDERS.items()):
         where = {"data": data, "protocol": noise, "order": order}
-        cells = [measurements.select(quantity=quantity, share=share, **where)["value"] for quantity, share in asked]
+        cells = [measurements.select(quantity=quantity, share=share, **where)["value"] for quantity, share in cell_keys]
         rows.append([label.split(":")[0], name, *(mean_sd(values, ".3f") for values in cells)])
     columns = ["noise", "order", "AUC", "average precision", *(f"found at {percent(share)}" for share in _TABLE_SHARES)]
     columns += [f"accuracy, {percent(share)} removed" for share in shares]
@@ -192,11 +192,11 @@ def _finding(measurements: Measurements, data: str, noise: str) -> str:
         finding += f"The best exceeds influence by {gap.mean / PERCENT:.2f} ({verdict}). "
     accuracy = measurements.select(quantity="accuracy", **where)
     share = max(accuracy["share"])
-    last = {order: by_seed(part, "value") for order, part in accuracy[accuracy["share"] == share].groupby("order")}
-    winner = max(last, key=lambda order: last[order].mean())
-    texts = {ORDERS[order]: mean_sd(last[order], ".3f") for order in dict.fromkeys((winner, "influence", "random"))}
-    nothing = by_seed(accuracy[(accuracy["share"] == 0) & (accuracy["order"] == winner)], "value")
+    after = {order: by_seed(part, "value") for order, part in accuracy[accuracy["share"] == share].groupby("order")}
+    winner = max(after, key=lambda order: after[order].mean())
+    texts = {ORDERS[order]: mean_sd(after[order], ".3f") for order in dict.fromkeys((winner, "influence", "random"))}
+    before = by_seed(accuracy[(accuracy["share"] == 0) & (accuracy["order"] == winner)], "value")
     return finding + (
-        f"Accuracy with {percent(share)} removed: {listed(texts)}; with nothing removed: {mean_sd(nothing, '.3f')}. "
-        f"The best of these differs from removing nothing by {PairedDifference.of(last[winner], nothing).text}."
+        f"Accuracy with {percent(share)} removed: {listed(texts)}; with nothing removed: {mean_sd(before, '.3f')}. "
+        f"The best of these differs from removing nothing by {PairedDifference.of(after[winner], before).text}."
     )

@@ -113,11 +113,13 @@ def _table(measurements: Measurements, data: str) -> Table:
     for method, label in METHODS.items():
         cells = [label]
         for role in ROLES:
-            measured = measurements.select(data=data, role=role, method=method)
-            cells += [mean_sd(measured["accuracy"]), mean_sd(measured["seconds"], ".1f")]
+            selected = measurements.select(data=data, role=role, method=method)
+            cells += [mean_sd(selected["accuracy"]), mean_sd(selected["seconds"], ".1f")]
             cells += published_cells(f"{_PUBLISHED.get(method, '')}-{role}", data)
         rows.append(cells)
     columns = ["method"] + [
-        f"{role}: {what}" for role in ROLES for what in ("accuracy", "seconds", "paper's accuracy", "paper's seconds")
+        f"{role}: {quantity}"
+        for role in ROLES
+        for quantity in ("accuracy", "seconds", "paper's accuracy", "paper's seconds")
     ]
     return Table(f"instances-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")

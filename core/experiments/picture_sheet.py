@@ -32,9 +32,9 @@ def picture_sheet(grid: Grid) -> Image.Image:
         UserError: the image set is not on this machine, or lacks one of the images.
     """
     images = load_images(grid.data, grid.data_hash)
-    most = max((len(one.images) for one in grid.pictures), default=0)
-    side, columns = _LARGE if most <= _MAX_LARGE else _SMALL, _COLUMNS if most == 1 else 1
-    rows = [_row(images, one, side, (_INNER - (columns - 1) * _MARGIN) // columns) for one in grid.pictures]
+    max_images = max((len(picture.images) for picture in grid.pictures), default=0)
+    side, columns = _LARGE if max_images <= _MAX_LARGE else _SMALL, _COLUMNS if max_images == 1 else 1
+    rows = [_row(images, picture, side, (_INNER - (columns - 1) * _MARGIN) // columns) for picture in grid.pictures]
     lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
     head = _text_block(_wrapped(grid.title, 22, "bold", _INNER))
     foot = _text_block(_wrapped(grid.note, 16, "", _INNER, _MUTED))
@@ -69,10 +69,10 @@ def _row(images: ImageSet, picture: Picture, side: int, width: int) -> Image.Ima
     words = _wrapped(picture.words, 16, "", wide, _MUTED)
     if len(words) > _MAX_LINES:
         words = [*words[: _MAX_LINES - 1], ("…", 16, "", _MUTED)]
-    scored = (score_text(picture), 18, "bold", colour)
-    block = _text_block([*_wrapped(picture.title, 18, "bold", wide), scored, *words], text)
+    score_line = (score_text(picture), 18, "bold", colour)
+    block = _text_block([*_wrapped(picture.title, 18, "bold", wide), score_line, *words], text)
     tiles = [_tile(images, name, side) for name in picture.images]
-    pitch, height = (max((size + _GAP for size in sizes), default=side) for sizes in _sizes(tiles))
+    pitch, height = (max((tile.size[axis] + _GAP for tile in tiles), default=side) for axis in (0, 1))
     in_line = max(1, min(_MAX_PER_LINE, (width - text + _GAP) // pitch))
     row = Image.new("RGB", (width, max(block.height, -(-len(tiles) // in_line) * height)), "white")
     row.paste(block, (2 * _GAP, 0))
@@ -80,10 +80,6 @@ def _row(images: ImageSet, picture: Picture, side: int, width: int) -> Image.Ima
     for number, tile in enumerate(tiles):
         row.paste(tile, (text + number % in_line * pitch, number // in_line * height))
     return row
-
-
-def _sizes(tiles: list[Image.Image]) -> tuple[list[int], list[int]]:
-    return [tile.width for tile in tiles], [tile.height for tile in tiles]
 
 
 def _tile(images: ImageSet, name: str, side: int) -> Image.Image:
@@ -106,12 +102,12 @@ _Line = tuple[str, int, str, str]
 def _wrapped(text: str, size: int, face: str, width: int, colour: str = _INK) -> list[_Line]:
     """Break text into lines of at most ``width`` pixels."""
     font = _font(size, face)
-    most = max(8, int(width / max(1.0, font.getlength("abcdefghij ABCDE 0123") / 21)))
-    found = textwrap.wrap(text, most)
-    while most > 8 and any(font.getlength(line) > width for line in found):
-        most -= 1
-        found = textwrap.wrap(text, most)
-    return [(line, size, face, colour) for line in found]
+    characters = max(8, int(width / max(1.0, font.getlength("abcdefghij ABCDE 0123") / 21)))
+    lines = textwrap.wrap(text, characters)
+    while characters > 8 and any(font.getlength(line) > width for line in lines):
+        characters -= 1
+        lines = textwrap.wrap(text, characters)
+    return [(line, size, face, colour) for line in lines]
 
 
 def _text_block(lines: list[_Line], width: int = _INNER) -> Image.Image:

@@ -8,7 +8,8 @@ that a ranking has seen. Where the images have splits train, val and test, these
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -147,17 +148,15 @@ def build_problem(recipe: Recipe, compute: Compute, progress: Progress, command:
     named = {**asdict(recipe), "spec": recipe.spec.model_dump(mode="json"), "dtype": compute.dtype}
     folder = experiments_home() / "problems" / content_hash({**named, "data_hash": images.hash})[:16]
 
-    def make() -> None:
-        if not (folder / "tasks" / "tasks.json").exists():
-            tasks, tests = draw_tasks(images, recipe)
-            tasks.description["command"] = command
-            write_tasks(tests, folder / _TESTS)
-            write_folder(tasks, folder / "tasks")
-        train_model(folder / "tasks", folder / "model", recipe.spec, recipe.training, compute, progress, command)
-        create(folder / "workspace", folder / "tasks", folder / "model")
-
     if not (folder / "workspace" / "workspace.json").exists():
-        _locked(folder, make)
+        with _locked(folder):
+            if not (folder / "tasks" / "tasks.json").exists():
+                tasks, tests = draw_tasks(images, recipe)
+                tasks.description["command"] = command
+                write_tasks(tests, folder / _TESTS)
+                write_folder(tasks, folder / "tasks")
+            train_model(folder / "tasks", folder / "model", recipe.spec, recipe.training, compute, progress, command)
+            create(folder / "workspace", folder / "tasks", folder / "model")
     return Problem(Workspace(folder / "workspace", waits=True), read_tasks(folder / _TESTS, images), compute)
 
 
@@ -200,10 +199,11 @@ def _are_classes_disjoint(images: ImageSet) -> bool:
     return not np.intersect1d(images.labels[images.splits == "train"], images.labels[images.splits == "test"]).size
 
 
-def _locked(folder: Path, make: Callable[[], None]) -> None:
-    """Call ``make`` while other processes that need the same problem wait."""
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make other processes that need the same problem wait."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            make()
+            yield

@@ -89,9 +89,8 @@ def _values(measurements: Measurements, data: str, protocol: str, method: str, q
 
 
 def _by_method(measurements: Measurements, data: str, protocol: str, quantity: str) -> dict[str, pd.Series]:
-    """Return the values by seed of the methods that have any."""
-    found = {name: _values(measurements, data, protocol, name, quantity) for name in METHODS}
-    return {name: values for name, values in found.items() if len(values)}
+    by_method = {name: _values(measurements, data, protocol, name, quantity) for name in METHODS}
+    return {name: values for name, values in by_method.items() if len(values)}
 
 
 def _plot(measurements: Measurements, data: str, quantity: str) -> Plot:
@@ -166,7 +165,6 @@ def _finding(measurements: Measurements, data: str) -> str:
 
 
 def _best(values: dict[str, pd.Series]) -> str:
-    """Return the best method and how far task-IF is behind."""
     best = max(values, key=lambda name: values[name].mean())
     text = f"best is {METHODS[best]} with {mean_sd(values[best], '.2f')}"
     if best == "task-if":

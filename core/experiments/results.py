@@ -27,8 +27,8 @@ from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, read_json, write_json, write_text_atomically
 
 KINDS = ("lines", "dots", "bars")
-LONG_TRAINED = ("ladder",)
-"""Experiments whose models are trained for longer (``Profile.long``)."""
+LONG_TRAINED = ("edit-methods", "ladder")
+"""Names of the experiment whose models are trained for longer (``Profile.long``), the former one included."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """A result that an experiment leaves behind.
+    """The result of an experiment.
 
     Attributes:
         config: Content of ``config.json``.
@@ -171,21 +171,21 @@ def read_result(folder: Path) -> ExperimentResult:
                 raise _damaged(path) from error
     name = _OLD_FINDINGS if (folder / _OLD_FINDINGS).exists() and not (folder / FINDINGS).exists() else FINDINGS
     config, findings = read_json(folder / "config.json"), read_json(folder / name)
-    for file, wanted, value in (("config.json", dict, config), (name, list, findings)):
-        if not isinstance(value, wanted):
+    for file, expected_type, value in (("config.json", dict, config), (name, list, findings)):
+        if not isinstance(value, expected_type):
             raise _damaged(folder / file)
     for table in parts["tables"]:
         width = len(table.columns)
         if len(set(table.columns)) < width or any(len(row) != width for row in table.rows):
             raise _damaged(folder / "tables" / f"{table.name}.json")
-    order = {name: at for at, name in enumerate(config.get("order", []))}
-    for found in parts.values():
-        found.sort(key=lambda part: order.get(part.name, len(order)))
+    order = {name: position for position, name in enumerate(config.get("order", []))}
+    for same_kind in parts.values():
+        same_kind.sort(key=lambda part: order.get(part.name, len(order)))
     return ExperimentResult(config, findings, **parts)
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged.", "Run the experiment again; measurements are kept.")
+    return UserError(f"{path} is damaged.", "Run the experiment again; its measurements are stored.")
 
 
 def as_markdown(result: ExperimentResult, plots: str = "plots/", grids: str = "grids/") -> str:
@@ -211,21 +211,21 @@ def as_markdown(result: ExperimentResult, plots: str = "plots/", grids: str = "g
 
 
 def setup_lines(config: Mapping[str, Any]) -> list[str]:
-    """Return what was run, as far as ``config.json`` tells: data, profile, sizes, seeds, time and command."""
-    lines, size = [], config.get("settings", {})
+    """Return what was run, as far as ``config.json`` says: data, profile, sizes, seeds, time and command."""
+    lines, sizes = [], config.get("settings", {})
     if images := config.get("images"):
         lines.append(f"Data: {', '.join(DATA_TITLES.get(name, name) for name in images)}")
-    if size:
-        training = size["long" if config.get("experiment") in LONG_TRAINED else "training"]
+    if sizes:
+        training = sizes["long" if config.get("experiment") in LONG_TRAINED else "training"]
         lines.append(
-            f"Profile: `{config['profile']}` ({WAYS}-way tasks with {size['shots']} support and {size['queries']} "
-            f"query images per class, a network of {size['filters']} filters, {training['iterations']:,} Adam steps "
+            f"Profile: `{config['profile']}` ({WAYS}-way tasks with {sizes['shots']} support and {sizes['queries']} "
+            f"query images per class, a network of {sizes['filters']} filters, {training['iterations']:,} Adam steps "
             f"of {training['meta_batch']} tasks)"
         )
     if seeds := config.get("seeds"):
         lines.append(f"Seeds: {seeds}")
-    if spent := config.get("processor_seconds"):
-        lines.append(f"Processor time: {spent / 60:.0f} minutes, not counting what other experiments had computed")
+    if seconds := config.get("processor_seconds"):
+        lines.append(f"Processor time: {seconds / 60:.0f} minutes, not counting what other experiments had computed")
     return [*lines, f"Command: `{config['command']}`"]
 
 

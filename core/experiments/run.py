@@ -34,8 +34,10 @@ SHIPPED_MNIST = "mnist5k"
 
 
 def result_folder(name: str, profile: str) -> Path:
-    """Return the folder of an experiment's results unless another is given."""
-    return experiments_home() / f"{name}-{profile}"
+    """Return the default folder of an experiment's results; one under its former name is used until it is deleted."""
+    experiment = experiment_of(name)
+    folder, former = (experiments_home() / f"{each}-{profile}" for each in (experiment.name, experiment.stored_name))
+    return former if former.exists() and not folder.exists() else folder
 
 
 def image_sets() -> dict[str, str]:
@@ -61,7 +63,7 @@ def run_experiment(
         seeds: Repetitions; 0 means as many as the profile has.
 
     Raises:
-        UserError: experiment, profile, data set or image set is unknown, or ``out`` holds something else.
+        UserError: experiment, profile, data set or image set is unknown, or ``out`` contains something else.
     """
     experiment, profile = experiment_of(name), profile_of(profile_name)
     if seeds < 0 or not images:
@@ -70,12 +72,12 @@ def run_experiment(
         )
     if unknown := sorted(set(images) - set(DATA)):
         raise UserError(f"The paper has no data set {unknown[0]!r}.", f"It has: {', '.join(DATA)}.")
-    _check_folder(out, name, profile_name)
+    _check_folder(out, experiment, profile_name)
     seeds = seeds or profile.seeds
     hashes = {data: load_images(source).hash for data, source in images.items()}
     # Seed by seed, so that a run that was cancelled half way has whole seeds of every data set.
     units = [Repetition(profile, data, images[data], seed) for seed in range(seeds) for data in DATA if data in images]
-    runs, begun = Runs(experiments_home() / "runs", waits=True), time.perf_counter()
+    runs, start = Runs(experiments_home() / "runs", waits=True), time.perf_counter()
     progress.stage(experiment.title, _PROGRESS_UNITS * len(units))
 
     def measure(unit: Repetition, count: int) -> str:
@@ -87,18 +89,18 @@ def run_experiment(
             context.start_progress(experiment.title, experiment.weight(unit.profile))
             run.write_table("figures.parquet", experiment.measure(context))
 
-        done = runs.get_or_compute(f"experiment-{name}", cache_key, work)
+        finished = runs.get_or_compute(f"experiment-{experiment.stored_name}", cache_key, work)
         within.finish(f"{DATA_TITLES[unit.data]}, seed {unit.seed}")
-        return done.id
+        return finished.id
 
-    done = runs.collect_distributed(world().map_distributed(units, measure))
+    finished = runs.collect_distributed(world().map_distributed(units, measure))
     tables = [
         run.table("figures.parquet").assign(data=unit.data, seed=unit.seed)
-        for run, unit in zip(done, units, strict=True)
+        for run, unit in zip(finished, units, strict=True)
     ]
     measurements = Measurements(pd.concat(tables, ignore_index=True), profile, dict(images))
     config = {
-        "experiment": name,
+        "experiment": experiment.name,
         "title": experiment.title,
         "words": experiment.description,
         "profile": profile_name,
@@ -111,9 +113,9 @@ def run_experiment(
         "processes": world().size,
         "command": command,
         "version": __version__,
-        "runs": [run.id for run in done],
-        "processor_seconds": round(sum(run.processor_seconds for run in done), 1),
-        "seconds": round(time.perf_counter() - begun, 1),
+        "runs": [run.id for run in finished],
+        "processor_seconds": round(sum(run.processor_seconds for run in finished), 1),
+        "seconds": round(time.perf_counter() - start, 1),
     }
     world().on_rank_zero(lambda: _write(out, experiment, measurements, config))
     return out
@@ -123,7 +125,7 @@ def _cache_key(experiment: Experiment, unit: Repetition, data_hash: str, compute
     """Return what the measurements of a repetition depend on."""
     missing_packages = missing(experiment.libraries)  # once they are installed, the experiment measures more
     return {
-        "experiment": experiment.name,
+        "experiment": experiment.stored_name,
         "version": experiment.version,
         "engine": ENGINE_VERSION,
         "profile": asdict(replace(unit.profile, words="", seeds=0)),  # neither changes what one repetition measures
@@ -149,12 +151,13 @@ def _without_lists(table: pd.DataFrame) -> pd.DataFrame:
     return table[[name for name in table if not table[name].map(lambda value: isinstance(value, list)).any()]]
 
 
-def _check_folder(out: Path, name: str, profile: str) -> None:
+def _check_folder(out: Path, experiment: Experiment, profile: str) -> None:
     """Refuse to overwrite anything but an earlier result of the same experiment and profile."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if (out / "config.json").exists():
         config = read_json(out / "config.json")
-        if isinstance(config, dict) and (config.get("experiment"), config.get("profile")) == (name, profile):
+        names = (experiment.name, experiment.stored_name)
+        if isinstance(config, dict) and config.get("experiment") in names and config.get("profile") == profile:
             return
-    raise UserError(f"{out} holds something else.", "Choose another --out, or delete it.")
+    raise UserError(f"{out} contains something else.", "Choose another --out, or delete it.")

@@ -72,10 +72,15 @@ def check_plot(plot: Plot) -> None:
         UserError: its kind is unknown, or the lengths of a series differ.
     """
     intact = plot.kind in KINDS and all(
-        len(bound) == len(one.y) for one in plot.series for bound in (one.x, one.low, one.high) if bound is not None
+        len(bound) == len(series.y)
+        for series in plot.series
+        for bound in (series.x, series.low, series.high)
+        if bound is not None
     )
     if not intact:
-        raise UserError(f"The plot “{plot.title}” is damaged.", "Run the experiment again; measurements are kept.")
+        raise UserError(
+            f"The plot “{plot.title}” is damaged.", "Run the experiment again; its measurements are stored."
+        )
 
 
 def mark_kind(plot: Plot, series: Series) -> str:
@@ -88,8 +93,8 @@ def tick_labels(plot: Plot) -> list[str]:
 
     Bars always have a categorical axis, with numbers written out.
     """
-    categorical = plot.kind == "bars" or any(isinstance(x, str) for one in plot.series for x in one.x)
-    return list(dict.fromkeys(tick_label(plot, x) for one in plot.series for x in one.x)) if categorical else []
+    categorical = plot.kind == "bars" or any(isinstance(x, str) for series in plot.series for x in series.x)
+    return list(dict.fromkeys(tick_label(plot, x) for series in plot.series for x in series.x)) if categorical else []
 
 
 def tick_label(plot: Plot, x: float | str) -> str:
@@ -99,7 +104,7 @@ def tick_label(plot: Plot, x: float | str) -> str:
 
 def positions(plot: Plot, number: int) -> list[float]:
     """Return the coordinates of series ``number``: its values, or places beside the other series of the same label."""
-    series, index = plot.series[number], {label: at for at, label in enumerate(tick_labels(plot))}
+    series, index = plot.series[number], {label: position for position, label in enumerate(tick_labels(plot))}
     if not index:
         return [float(x) for x in series.x]
     step = 0.0 if plot.kind == "lines" else _GROUP_WIDTH / len(plot.series)
@@ -141,7 +146,7 @@ def has_legend(plot: Plot) -> bool:
 
 def is_log(plot: Plot) -> bool:
     """Return whether the axis is logarithmic, which needs positive numbers."""
-    return plot.log_x and not tick_labels(plot) and not any(float(x) <= 0 for one in plot.series for x in one.x)
+    return plot.log_x and not tick_labels(plot) and not any(float(x) <= 0 for series in plot.series for x in series.x)
 
 
 def interval_bounds(series: Series) -> tuple[list[float], list[float]] | None:

@@ -77,8 +77,8 @@ class PairedDifference:
     @classmethod
     def of(cls, one: pd.Series | np.ndarray, other: pd.Series | np.ndarray) -> PairedDifference:
         """Return ``one - other``; seeds that one of them lacks are left out."""
-        both = pd.concat([pd.Series(one), pd.Series(other)], axis=1, join="inner").astype(float)
-        gaps = PERCENT * (both.iloc[:, 0] - both.iloc[:, 1]).to_numpy()
+        pairs = pd.concat([pd.Series(one), pd.Series(other)], axis=1, join="inner").astype(float)
+        gaps = PERCENT * (pairs.iloc[:, 0] - pairs.iloc[:, 1]).to_numpy()
         gaps = gaps[np.isfinite(gaps)]
         n = len(gaps)
         if not n:
@@ -86,8 +86,8 @@ class PairedDifference:
         mean, mean_abs = float(gaps.mean()), float(np.abs(gaps).mean())
         if n < 2:
             return cls(mean, float("-inf"), float("inf"), mean_abs, n)
-        half = float(_student(n) * gaps.std(ddof=1) / n**0.5)
-        return cls(mean, mean - half, mean + half, mean_abs, n)
+        half_width = float(_student(n) * gaps.std(ddof=1) / n**0.5)
+        return cls(mean, mean - half_width, mean + half_width, mean_abs, n)
 
     @property
     def is_significant(self) -> bool:
@@ -132,22 +132,22 @@ class GainShare:
     @classmethod
     def of(cls, part: pd.Series, whole: pd.Series) -> GainShare:
         """Return ``part / whole``; seeds that one of them lacks are left out."""
-        both = pd.concat([part, whole], axis=1, join="inner").astype(float).dropna().to_numpy()
-        n = len(both)
+        pairs = pd.concat([part, whole], axis=1, join="inner").astype(float).dropna().to_numpy()
+        n = len(pairs)
         if not n:
             return cls(float("nan"), float("-inf"), float("inf"))
-        x, y = both.mean(0)
+        x, y = pairs.mean(0)
         ratio = float(x / y) if y else float("nan")
         if n < 2:
             return cls(ratio, float("-inf"), float("inf"))
-        (xx, xy), (_, yy) = np.cov(both.T, ddof=1) / n
+        (xx, xy), (_, yy) = np.cov(pairs.T, ddof=1) / n
         t = _student(n)
         # Every ratio r whose x - r y is not significantly different from 0: a r^2 - 2 b r + c <= 0.
         a, b, c = y**2 - t**2 * yy, x * y - t**2 * xy, x**2 - t**2 * xx
         if a <= 0:
             return cls(ratio, float("-inf"), float("inf"))
-        half = max(0.0, b**2 - a * c) ** 0.5
-        return cls(ratio, float((b - half) / a), float((b + half) / a))
+        half_width = max(0.0, b**2 - a * c) ** 0.5
+        return cls(ratio, float((b - half_width) / a), float((b + half_width) / a))
 
     @property
     def text(self) -> str:
@@ -178,7 +178,7 @@ def equivalence_finding(gaps: Mapping[str, PairedDifference], points: float = EQ
     names: dict[str, list[str]] = {}
     for name, gap in gaps.items():
         names.setdefault(answers[gap.within(points)], []).append(f"“{name}”")
-    verdicts = (f"{answer} for {'all' if len(names) == 1 else ', '.join(those)}" for answer, those in names.items())
+    verdicts = (f"{answer} for {'all' if len(names) == 1 else ', '.join(labels)}" for answer, labels in names.items())
     return f"Within {points} points of retraining on average (95 % interval): {'; '.join(verdicts)}."
 
 
@@ -209,14 +209,14 @@ def by_seed(rows: pd.DataFrame, column: str) -> pd.Series:
 def accuracy_by_method(measurements: Measurements, **where: object) -> dict[str, pd.Series]:
     """Return the accuracy by seed of every method that ran with every seed."""
     rows = measurements.select(**where)
-    rows = rows[rows.groupby("method")["accuracy"].transform(lambda part: part.notna().all())]
-    return {str(name): by_seed(part, "accuracy") for name, part in rows.groupby("method", sort=False)}
+    rows = rows[rows.groupby("method")["accuracy"].transform(lambda group: group.notna().all())]
+    return {str(name): by_seed(group, "accuracy") for name, group in rows.groupby("method", sort=False)}
 
 
 def cost_shares(measurements: Measurements, method: str, **where: object) -> pd.Series:
     """Return the cost of a method as a share of retraining's, by seed."""
-    own, whole = (by_seed(measurements.select(method=name, **where), "cost") for name in (method, "retrain"))
-    return own / whole
+    cost, retraining_cost = (by_seed(measurements.select(method=name, **where), "cost") for name in (method, "retrain"))
+    return cost / retraining_cost
 
 
 def mean_curve(
@@ -228,15 +228,15 @@ def mean_curve(
     reference: bool = False,
 ) -> Series:
     """Return the means of ``values`` over the seeds at each ``x``, with an interval of one standard deviation."""
-    means = [float(np.mean(each)) for each in values]
-    sds = [float(np.std(each, ddof=1)) if len(each) > 1 else 0.0 for each in values]
+    means = [float(np.mean(group)) for group in values]
+    sds = [float(np.std(group, ddof=1)) if len(group) > 1 else 0.0 for group in values]
     low, high = ([mean + sign * sd for mean, sd in zip(means, sds, strict=True)] for sign in (-1, 1))
     return Series(name, list(x), means, low, high, estimate=estimate, reference=reference)  # type: ignore[arg-type]
 
 
 def column_curve(name: str, frame: pd.DataFrame, x: str, y: str, *, reference: bool = False) -> Series:
     """Return the means of column ``y`` over the seeds at each value of column ``x``."""
-    groups = {float(str(at)): part.to_numpy() for at, part in frame.groupby(x, sort=True)[y]}
+    groups = {float(str(value)): group.to_numpy() for value, group in frame.groupby(x, sort=True)[y]}
     return mean_curve(name, list(groups), list(groups.values()), reference=reference)
 
 

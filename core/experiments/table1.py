@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -21,6 +23,7 @@ from core.experiments.context import (
 )
 from core.experiments.formatting import PERCENT, mean_sd, percent
 from core.experiments.paper import published_cells
+from core.experiments.problems import Problem
 from core.experiments.profiles import DATA_TITLES, Profile
 from core.experiments.results import Table
 from core.experiments.summary import (
@@ -38,6 +41,7 @@ from core.experiments.summary import (
     mean_curve,
     no_gain_finding,
 )
+from core.maml.training import TrainSettings
 from core.runtime.errors import TransientError, UserError
 from core.tasks.changes import Changes
 
@@ -87,16 +91,27 @@ def weight(profile: Profile) -> int:
     return (4 + selections) * TRAINING_WEIGHT + (1 + selections) * RANKING_WEIGHT + 2 * len(EDIT_LABELS) * EDIT_WEIGHT
 
 
+def removal_problems(
+    context: ExperimentContext, stream: int, training: TrainSettings | None = None
+) -> Iterator[tuple[str, Problem, np.ndarray, np.ndarray, int]]:
+    """Yield each condition with its problem, the ids ``(N,)`` of its training tasks, a random order, and how many go.
+
+    Args:
+        stream: Second part of the seed of the order, so that each experiment draws its own.
+        training: Replaces the training of the profile.
+    """
+    for condition, noise in CONDITIONS.items():
+        problem = context.problem(noise, training=training)
+        ids = np.array(problem.project.tasks.train.task_ids, dtype=object)
+        order = np.random.default_rng([context.unit.seed, stream]).permutation(len(ids))
+        yield condition, problem, ids, order, round(REMOVED_SHARE * len(ids))
+
+
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of condition, method, accuracy, loss, seconds, cost, found (noisy share of what is removed), note."""
     rows = []
-    for condition, noise in CONDITIONS.items():
-        problem = context.problem(noise)
-        ids = np.array(problem.project.tasks.train.task_ids, dtype=object)
-        count = round(REMOVED_SHARE * len(ids))
-        if condition == "random":
-            order = np.random.default_rng([context.unit.seed, 40]).permutation(len(ids))
-        else:
+    for condition, problem, ids, order, count in removal_problems(context, 40):
+        if condition == "harmful":
             order = np.argsort(context.task_scores(problem, "task-if")[0], kind="stable")
         removed = order[:count]
         found = float(problem.noisy_tasks[removed].mean())
@@ -129,8 +144,10 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
         series = []
         for condition, name in CONDITION_NAMES.items():
             accuracy = accuracy_by_method(measurements, data=data, condition=condition)
-            shown = [method for method in labels if method in accuracy]
-            series.append(mean_curve(name, [labels[one] for one in shown], [accuracy[one] for one in shown]))
+            available = [method for method in labels if method in accuracy]
+            series.append(
+                mean_curve(name, [labels[method] for method in available], [accuracy[method] for method in available])
+            )
         title = f"{DATA_TITLES[data]}: accuracy after removing {percent(REMOVED_SHARE)} of the tasks"
         plots.append(accuracy_plot(f"accuracy-{data}", title, series))
         findings += [*_harmful_findings(measurements, data), _random_finding(measurements, data)]
@@ -140,7 +157,9 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
 def _table(measurements: Measurements, data: str, labels: dict[str, str]) -> Table:
     rows = []
     for method, label in labels.items():
-        random, harmful = (measurements.select(data=data, condition=one, method=method) for one in CONDITIONS)
+        random, harmful = (
+            measurements.select(data=data, condition=condition, method=method) for condition in CONDITIONS
+        )
         rows.append(
             [
                 label,
@@ -219,7 +238,6 @@ def _finetune_finding(accuracy: dict[str, pd.Series]) -> str:
 
 
 def _selection_findings(accuracy: dict[str, pd.Series]) -> list[str]:
-    """Compare retraining after each method's selection with retraining after task-IF's."""
     gaps = differences(accuracy, _SELECTORS, "retrain")
     verdicts = {
         "higher accuracy": {name: gap for name, gap in gaps.items() if gap.low > 0},
@@ -227,9 +245,9 @@ def _selection_findings(accuracy: dict[str, pd.Series]) -> list[str]:
         "no significant difference": {name: gap for name, gap in gaps.items() if not gap.is_significant},
     }
     return [
-        f"Retraining after selection by another method than task-IF, {verdict}: {listed(those)}."
-        for verdict, those in verdicts.items()
-        if those
+        f"Retraining after selection by another method than task-IF, {verdict}: {listed(by_selector)}."
+        for verdict, by_selector in verdicts.items()
+        if by_selector
     ]
 
 

@@ -19,7 +19,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from core.decisions.log import Act, Decision, DecisionLog, Item, Operation, Result, Verdict
+from core.decisions.log import DecisionLog
+from core.decisions.records import Act, Decision, Item, Operation, Result, Verdict
 from core.review.review_queue import Queue
 from core.runtime.errors import UserError
 
@@ -106,8 +107,8 @@ def submit(
             else:
                 operations.append(_operation(message, reviewer, is_blind, queue_of))
         except (UserError, LookupError, TypeError, ValueError) as error:
-            why = str(error) if isinstance(error, UserError) else "It is malformed."
-            acks[token] = OperationAck(token, act, error=why)
+            reason = str(error) if isinstance(error, UserError) else "It is malformed."
+            acks[token] = OperationAck(token, act, error=reason)
     for operation, result in zip(operations, log.submit(operations), strict=True):
         reverses = operation.act != "decide"
         acks[operation.token] = OperationAck(operation.token, operation.act, result if reverses else None)
@@ -146,12 +147,12 @@ def _same_decision(
     if len(positions) and positions[-1] >= len(queue):
         raise UserError("The selection is of another queue.", "Select the items again.")
 
-    def decision(at: int) -> Decision:
+    def decision(position: int) -> Decision:
         item_verdict, to = cast(Verdict, verdict), label
         if verdict == "accept":
-            item_verdict, to = "relabel", int(queue.suggested[at]) if queue.has_likelier_class[at] else -1
-        if item_verdict == "relabel" and to in (-1, int(queue.given[at])):
+            item_verdict, to = "relabel", int(queue.suggested[position]) if queue.has_likelier_class[position] else -1
+        if item_verdict == "relabel" and to in (-1, int(queue.given[position])):
             item_verdict, to = "keep", None
-        return Decision(queue.items[at], item_verdict, to, reason, reviewer, queue.run_id)
+        return Decision(queue.items[position], item_verdict, to, reason, reviewer, queue.run_id)
 
-    return tuple(decision(int(at)) for at in positions)
+    return tuple(decision(int(position)) for position in positions)

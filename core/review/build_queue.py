@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from core.review.calibration import Calibration, ScoredCopy, calibrate, default_
 from core.review.forecast import ERROR_LLR, forecast
 from core.review.image_labels import image_label_pairs
 from core.review.injected_noise import IMAGE_KINDS, ROW_KINDS, inject_label_noise
-from core.review.member_scores import ScoreInputs, ScoreSettings, ScoreTable, features_of, score_labels
+from core.review.member_scores import ScoreInputs, ScoreSettings, ScoreTable, features_of, score_labels, timed
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.tasklist import TaskList
@@ -24,7 +22,7 @@ from core.tasks.tasklist import TaskList
 
 @dataclass(frozen=True, eq=False)
 class BuiltQueue:
-    """A review queue and how it was made.
+    """A review queue and how it was built.
 
     Attributes:
         items: rank, level, task_id, role, image_id, class, suspicion, probability that the label is wrong, suggested,
@@ -51,7 +49,7 @@ class QueueBuilder:
         inputs: Images, model and held-out tasks; features are computed here.
         tasks: The training tasks.
         settings: The scores to compute.
-        progress: Told about every stage.
+        progress: Reports every stage.
 
     Raises:
         UserError: there is one class only.
@@ -66,9 +64,9 @@ class QueueBuilder:
         self.by_row = self.pairs.has_conflicting_labels
         self.tasks, self.settings, self.progress = tasks, settings, progress
         self.seconds: dict[str, float] = {}
-        with self._timed("features"):
+        with timed(self.seconds, "features"):
             features = features_of(inputs.images, inputs.model, inputs.params, self.pairs, progress)
-        self.inputs = inputs.with_features(features)
+        self.inputs = replace(inputs, features=features)
 
     def build(self, *, should_calibrate: bool) -> BuiltQueue:
         """Return the queue.
@@ -79,14 +77,14 @@ class QueueBuilder:
         Raises:
             UserError: too few classes or images to compare a label with others.
         """
-        with self._timed("scores"):
+        with timed(self.seconds, "scores"):
             scored = score_labels(self.inputs, self.pairs, self.tasks, self.by_row, self.settings, self.progress)
         calibration = None
         if should_calibrate:
-            with self._timed("planted labels"):
+            with timed(self.seconds, "planted labels"):
                 calibration = self._calibrate(scored)
         items = self._items(scored, calibration)
-        with self._timed("map"):
+        with timed(self.seconds, "map"):
             plane = PCA(2, svd_solver="randomized", random_state=0).fit_transform(scored.placed)
         ids = self.inputs.images.ids[scored.images]
         summary: dict[str, Any] = {
@@ -104,8 +102,8 @@ class QueueBuilder:
                 "planted": calibration.planted,
                 "wrong": float(items["probability"].sum()),
             }
-        placed = pd.DataFrame({"image_id": ids, "x": plane[:, 0], "y": plane[:, 1]})
-        return BuiltQueue(items, placed, scored.placed.astype(np.float16), calibration, summary)
+        places = pd.DataFrame({"image_id": ids, "x": plane[:, 0], "y": plane[:, 1]})
+        return BuiltQueue(items, places, scored.placed.astype(np.float16), calibration, summary)
 
     def _calibrate(self, scored: ScoreTable) -> Calibration:
         pairs, images = self.pairs, self.inputs.images
@@ -116,8 +114,8 @@ class QueueBuilder:
         for kind in ROW_KINDS if self.by_row else IMAGE_KINDS:
             start = time.perf_counter()
             noisy = inject_label_noise(images, pairs, self.tasks, log_p, kind, self.by_row, rng)
-            again = score_labels(self.inputs, noisy.pairs, noisy.tasks, self.by_row, self.settings, self.progress)
-            copies.append(ScoredCopy(kind, again.scores, noisy.is_wrong, group, time.perf_counter() - start))
+            rescored = score_labels(self.inputs, noisy.pairs, noisy.tasks, self.by_row, self.settings, self.progress)
+            copies.append(ScoredCopy(kind, rescored.scores, noisy.is_wrong, group, time.perf_counter() - start))
         return calibrate(copies, len(pairs.classes), self.settings.seed)
 
     def _items(self, scored: ScoreTable, calibration: Calibration | None) -> pd.DataFrame:
@@ -152,12 +150,6 @@ class QueueBuilder:
             items["suggested_probability"] *= items["probability"]
         items.insert(0, "rank", np.arange(len(items)))
         return items
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = round(time.perf_counter() - start, 2)
 
 
 def suggestions(log_p: np.ndarray, label: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,9 +1,9 @@
 """Measure on injected label errors which score finds them best on these data, and choose the ranking by it.
 
 The candidates are the single scores and their **combination**: a logistic regression with non-negative weights that
-separates wrong items from right ones. It is evaluated on images that it was not fitted to.
+separates label errors from correct labels. It is evaluated on images that it was not fitted to.
 
-The unchanged items include the data's own label errors, which nobody knows; a score that ranks them first must not be
+The unchanged items include unknown label errors of the data itself; a score that ranks them first must not be
 penalised. So items that either of the two classifiers doubts are excluded, and injected errors are compared with the
 rest.
 
@@ -62,8 +62,8 @@ class Calibration:
     Attributes:
         ranking: The chosen score, a member or ``combination``.
         weights: Of the members in the combination.
-        candidates: candidate, planted (kind of error), average_precision, low, high (95 %), recall (at as many checked
-            items as there are injected errors), seconds, chosen.
+        candidates: candidate, planted (kind of error), average_precision, low, high (95 %), recall (when as many items
+            are checked as there are injected errors), seconds, chosen.
         curves: candidate, planted, checked, found: share of the injected errors found against the share checked.
         classifier: The better of :data:`CLASSIFIERS`.
         planted: Number of injected errors by kind.
@@ -81,8 +81,8 @@ def robust_scale(scores: pd.DataFrame) -> pd.DataFrame:
     """Return scores on one scale: ``sign(z) log(1 + |z|)`` of the distance z from the median in quartile ranges."""
     middle, quarters = scores.median(), scores.quantile([0.25, 0.75])
     spread = (quarters.loc[0.75] - quarters.loc[0.25]).replace(0.0, np.nan)
-    away = (scores - middle) / spread.fillna(scores.std(ddof=0)).replace(0.0, 1.0)
-    return pd.DataFrame(np.sign(away) * np.log1p(away.abs()))
+    z = (scores - middle) / spread.fillna(scores.std(ddof=0)).replace(0.0, 1.0)
+    return pd.DataFrame(np.sign(z) * np.log1p(z.abs()))
 
 
 def suspicion(scores: pd.DataFrame, ranking: str, weights: dict[str, float]) -> np.ndarray:
@@ -108,39 +108,37 @@ def calibrate(copies: list[ScoredCopy], classes: int, seed: int = 0) -> Calibrat
     """
     members = list(copies[0].scores.columns)
     scaled = [robust_scale(copy.scores) for copy in copies]
-    likely = _kind_weights([table[list(CLASSIFIERS)].mean(axis=1).to_numpy() for table in scaled], copies)
-    kept = [copy.is_wrong | ~_is_doubted(copy.scores, classes) for copy in copies]
-    x = np.concatenate([table.to_numpy()[rest] for table, rest in zip(scaled, kept, strict=True)])
-    wrong = [copy.is_wrong[rest] for copy, rest in zip(copies, kept, strict=True)]
-    group = np.concatenate([copy.group[rest] for copy, rest in zip(copies, kept, strict=True)])
+    kind_weights = _kind_weights([table[list(CLASSIFIERS)].mean(axis=1).to_numpy() for table in scaled], copies)
+    usable = [copy.is_wrong | ~_is_doubted(copy.scores, classes) for copy in copies]
+    x = np.concatenate([table.to_numpy()[mask] for table, mask in zip(scaled, usable, strict=True)])
+    wrong = [copy.is_wrong[mask] for copy, mask in zip(copies, usable, strict=True)]
+    group = np.concatenate([copy.group[mask] for copy, mask in zip(copies, usable, strict=True)])
     truth = np.concatenate(wrong).astype(np.float64)
-    heavy = np.repeat(likely, [len(one) for one in wrong])
-    weights = dict(zip(members, map(float, _fit_weights(x, truth, heavy)), strict=True))
-    scores = np.c_[x, _out_of_fold(x, truth, heavy, group)]
+    sizes = [len(is_wrong) for is_wrong in wrong]
+    sample_weight = np.repeat(kind_weights, sizes)
+    weights = dict(zip(members, map(float, _fit_weights(x, truth, sample_weight)), strict=True))
+    scores = np.c_[x, _out_of_fold(x, truth, sample_weight, group)]
     rows, curves, rng = [], [], np.random.default_rng(seed)
-    for copy, one, here in zip(
-        copies, wrong, np.split(scores, np.cumsum([len(one) for one in wrong])[:-1]), strict=True
-    ):
-        at = np.unique(np.linspace(0, len(one), _CURVE_POINTS + 1).astype(int))
-        for name, score in zip([*members, COMBINATION], here.T, strict=True):
-            low, high = _precision_interval(one, score, rng)
-            found = np.r_[0, np.cumsum(one[np.argsort(-score, kind="stable")])] / one.sum()
+    for copy, is_wrong, copy_scores in zip(copies, wrong, np.split(scores, np.cumsum(sizes)[:-1]), strict=True):
+        depths = np.unique(np.linspace(0, len(is_wrong), _CURVE_POINTS + 1).astype(int))
+        for name, score in zip([*members, COMBINATION], copy_scores.T, strict=True):
+            low, high = _precision_interval(is_wrong, score, rng)
+            found = np.r_[0, np.cumsum(is_wrong[np.argsort(-score, kind="stable")])] / is_wrong.sum()
             rows.append(
                 {
                     "candidate": name,
                     "planted": copy.kind,
-                    "average_precision": float(average_precision_score(one, score)),
+                    "average_precision": float(average_precision_score(is_wrong, score)),
                     "low": low,
                     "high": high,
-                    "recall": float(found[one.sum()]),
+                    "recall": float(found[is_wrong.sum()]),
                     "seconds": copy.seconds,
                 }
             )
-            curves.append(
-                pd.DataFrame({"candidate": name, "planted": copy.kind, "checked": at / len(one), "found": found[at]})
-            )
+            curve = {"checked": depths / len(is_wrong), "found": found[depths]}
+            curves.append(pd.DataFrame({"candidate": name, "planted": copy.kind, **curve}))
     candidates = pd.DataFrame(rows)
-    weight = candidates["planted"].map(dict(zip((copy.kind for copy in copies), likely, strict=True)))
+    weight = candidates["planted"].map(dict(zip((copy.kind for copy in copies), kind_weights, strict=True)))
     mean = (weight * candidates["average_precision"]).groupby(candidates["candidate"], sort=False).sum()
     ranking, classifier = str(mean.idxmax()), str(mean[list(CLASSIFIERS)].idxmax())
     candidates["chosen"] = candidates["candidate"] == ranking
@@ -183,37 +181,37 @@ def _kind_weights(scores: list[np.ndarray], copies: list[ScoredCopy]) -> np.ndar
         [_shares_above(n, share_above(score, copy.is_wrong)) for score, copy in zip(scores, copies, strict=True)]
     )
     # From the top to the depth of half of all injected errors, and not beyond most of the estimated errors.
-    reach, found = float(np.searchsorted(above.mean(0), 0.5)), np.zeros(len(above))
+    reach, counts = float(np.searchsorted(above.mean(0), 0.5)), np.zeros(len(above))
     for _ in range(3):
         depth = np.unique(np.linspace(1, max(reach, 1), 64).round().astype(int))
         weight = 1 / np.sqrt(depth)  # of Poisson counts
-        found, _ = nnls(above[:, depth - 1].T * weight[:, None] * n, depth * weight)
-        found *= min(1.0, 1 / max(found.sum(), 1e-12))
-        reach = min(reach, _FITTED_SHARE * found.sum() * n)
-    likely = found + _BASE_WEIGHT * max(found.sum(), 1e-3)
-    return likely / likely.mean()
+        counts, _ = nnls(above[:, depth - 1].T * weight[:, None] * n, depth * weight)
+        counts *= min(1.0, 1 / max(counts.sum(), 1e-12))
+        reach = min(reach, _FITTED_SHARE * counts.sum() * n)
+    weights = counts + _BASE_WEIGHT * max(counts.sum(), 1e-3)
+    return weights / weights.mean()
 
 
-def _shares_above(n: int, where: np.ndarray) -> np.ndarray:
-    """Return ``(n,)``: the share of the injected errors that rank no lower than each of n items."""
-    ordered = np.sort(where)
+def _shares_above(n: int, fractions: np.ndarray) -> np.ndarray:
+    """Return ``(n,)``: the share of the injected errors that rank at least as high as each of n items."""
+    ordered = np.sort(fractions)
     return np.searchsorted(ordered, np.arange(1, n + 1) / n, side="right") / len(ordered)
 
 
-def _out_of_fold(x: np.ndarray, truth: np.ndarray, heavy: np.ndarray, group: np.ndarray) -> np.ndarray:
+def _out_of_fold(x: np.ndarray, truth: np.ndarray, sample_weight: np.ndarray, group: np.ndarray) -> np.ndarray:
     score = np.zeros(len(truth))
-    for fit, judge in GroupKFold(_FOLDS).split(x, truth, group):
-        score[judge] = x[judge] @ _fit_weights(x[fit], truth[fit], heavy[fit])
+    for training, test in GroupKFold(_FOLDS).split(x, truth, group):
+        score[test] = x[test] @ _fit_weights(x[training], truth[training], sample_weight[training])
     return score
 
 
-def _fit_weights(x: np.ndarray, truth: np.ndarray, heavy: np.ndarray) -> np.ndarray:
+def _fit_weights(x: np.ndarray, truth: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
     """Return the weights of a logistic regression with an intercept, a ridge penalty and weights of 0 or more."""
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         z = x @ w[:-1] + w[-1]
-        value = heavy @ (np.logaddexp(0, z) - truth * z) + _RIDGE / 2 * (w[:-1] ** 2).sum()
-        error = heavy * (expit(z) - truth)
+        value = sample_weight @ (np.logaddexp(0, z) - truth * z) + _RIDGE / 2 * (w[:-1] ** 2).sum()
+        error = sample_weight * (expit(z) - truth)
         return float(value), np.r_[x.T @ error + _RIDGE * w[:-1], error.sum()]
 
     start = np.r_[np.full(x.shape[1], 0.1), -2.0]

@@ -1,7 +1,7 @@
 """Closed-form classifiers of all classes on the features of images, with leave-one-out predictions.
 
-Cross-validation trains one network per fold; a linear classifier has its leave-one-out predictions for the cost of one
-fit. So no prediction for an image depends on its own label.
+The leave-one-out predictions of a linear classifier cost one fit, and no prediction for an image depends on its own
+label.
 
 - :func:`discriminant`: linear discriminant analysis, robust to label errors; better for many classes of few images.
 - :func:`kernel`: kernel ridge regression on Nystroem features (Williams & Seeger 2001); better for few classes of many
@@ -58,139 +58,137 @@ class LabelledFeatures:
         return np.arange(len(self.labels))
 
 
-def discriminant(given: LabelledFeatures) -> tuple[np.ndarray, np.ndarray]:
+def discriminant(data: LabelledFeatures) -> tuple[np.ndarray, np.ndarray]:
     """Return leave-one-out log-probabilities ``(n, classes)``, and the images in the covariance's metric ``(n, d)``.
 
     The row of the only image of a class is NaN. Log-probabilities are means over two strengths of shrinkage.
     """
-    found, placed = [], given.features
+    by_shrinkage, placed = [], data.features
     for shrink in _SHRINKAGES:
-        weights = given.trust.astype(np.float64)
+        weights = data.trust.astype(np.float64)
         for _ in range(_PASSES):
-            distances, placed = _distances(given, weights, shrink)
-            log_p = _calibrated(-distances / 2, given)[0]
-            own = np.exp(log_p[given.rows, given.labels])
-            weights = given.trust * _probability_right(np.nan_to_num(own, nan=1.0), given.classes)
-        found.append(log_p)
-    return log_softmax(np.mean(found, 0), 1), placed
+            distances, placed = _distances(data, weights, shrink)
+            log_p = _calibrated(-distances / 2, data)[0]
+            p_given = np.exp(log_p[data.rows, data.labels])
+            weights = data.trust * _probability_right(np.nan_to_num(p_given, nan=1.0), data.classes)
+        by_shrinkage.append(log_p)
+    return log_softmax(np.mean(by_shrinkage, 0), 1), placed
 
 
-def kernel(given: LabelledFeatures) -> np.ndarray:
+def kernel(data: LabelledFeatures) -> np.ndarray:
     """Return leave-one-out log-probabilities ``(n, classes)``.
 
-    Later fits weight images by the probability that their label is right. That helps if the classes are well separated
-    and misleads if they are not, so the fit of highest likelihood is returned.
+    Later fits weight images by the probability that their label is right. That helps only if the classes are well
+    separated, so the fit of highest likelihood is returned.
     """
-    x = given.features
-    some = x[np.random.default_rng(0).permutation(len(x))[:_LANDMARKS]]
-    squares = (some**2).sum(1)
-    width = float(np.median(squares[:, None] + squares - 2 * some @ some.T)) or 1.0
+    x = data.features
+    landmarks = x[np.random.default_rng(0).permutation(len(x))[:_LANDMARKS]]
+    squares = (landmarks**2).sum(1)
+    width = float(np.median(squares[:, None] + squares - 2 * landmarks @ landmarks.T)) or 1.0
     mapped = Nystroem(kernel="rbf", gamma=1 / width, n_components=min(_LANDMARKS, len(x)), random_state=0)
     z = mapped.fit_transform(x).astype(np.float32)
     z = np.c_[z, np.ones((len(z), 1), np.float32)]
-    best, highest, trust = np.full((len(x), given.classes), np.nan), -np.inf, given.trust
+    best, highest, trust = np.full((len(x), data.classes), np.nan), -np.inf, data.trust
     for _ in range(_PASSES):
-        log_p, likelihood = _ridge(z, trust, given)
+        log_p, likelihood = _ridge(z, trust, data)
         if likelihood <= highest:
             break
         best, highest = log_p, likelihood
-        own = np.nan_to_num(np.exp(log_p[given.rows, given.labels]), nan=1.0)
-        trust = given.trust * _probability_right(own, given.classes)
+        p_given = np.nan_to_num(np.exp(log_p[data.rows, data.labels]), nan=1.0)
+        trust = data.trust * _probability_right(p_given, data.classes)
     return best
 
 
-def neighbours(placed: np.ndarray, given: LabelledFeatures) -> np.ndarray:
-    """Return ``(n,)``: the distance to the nearest other images of the own class minus that to other classes.
+def neighbours(placed: np.ndarray, data: LabelledFeatures) -> np.ndarray:
+    """Return ``(n,)``: the distance to the nearest other images of the given class minus that to other classes.
 
     Args:
         placed: ``(n, d)``: the images in a metric that separates classes.
     """
     squares = (placed**2).sum(1)
-    further = np.zeros(len(placed))
-    for block in np.array_split(given.rows, -(-len(placed) // _BLOCK)):
+    excess = np.zeros(len(placed))
+    for block in np.array_split(data.rows, -(-len(placed) // _BLOCK)):
         distance = squares[block, None] + squares - 2 * placed[block] @ placed.T
         distance[np.arange(len(block)), block] = np.inf
-        same = given.labels[block, None] == given.labels
-        own, other = (_mean_nearest(np.where(which, distance, np.inf)) for which in (same, ~same))
-        further[block] = own - other
-    return further
+        same = data.labels[block, None] == data.labels
+        to_same, to_other = (_mean_nearest(np.where(mask, distance, np.inf)) for mask in (same, ~same))
+        excess[block] = to_same - to_other
+    return excess
 
 
 def _mean_nearest(distance: np.ndarray) -> np.ndarray:
     """Return the mean of the smallest finite distances of every row; NaN if there is none."""
-    few = np.partition(distance, _NEIGHBOURS - 1, 1)[:, :_NEIGHBOURS]
-    finite = np.isfinite(few)
+    nearest = np.partition(distance, _NEIGHBOURS - 1, 1)[:, :_NEIGHBOURS]
+    finite = np.isfinite(nearest)
     with np.errstate(invalid="ignore"):
-        return np.where(finite, few, 0).sum(1) / finite.sum(1)
+        return np.where(finite, nearest, 0).sum(1) / finite.sum(1)
 
 
-def _distances(given: LabelledFeatures, weights: np.ndarray, shrink: float) -> tuple[np.ndarray, np.ndarray]:
+def _distances(data: LabelledFeatures, weights: np.ndarray, shrink: float) -> tuple[np.ndarray, np.ndarray]:
     """Return squared distances ``(n, classes)`` to the class means, and the images ``(n, d)``, in the metric of the
     within-class covariance.
 
-    The mean of the own class excludes the image. Distances are divided by ``1 + 1 / size``, the variance of the
+    The mean of the given class excludes the image. Distances are divided by ``1 + 1 / size``, the variance of the
     difference to a mean of that many images.
     """
-    x, y, rows = given.features, given.labels, given.rows
-    size = np.bincount(y, weights, given.classes)
-    sums = np.zeros((given.classes, x.shape[1]))
+    x, y, rows = data.features, data.labels, data.rows
+    size = np.bincount(y, weights, data.classes)
+    sums = np.zeros((data.classes, x.shape[1]))
     np.add.at(sums, y, weights[:, None] * x)
     means = (sums / np.maximum(size, 1e-12)[:, None]).astype(np.float32)
     residual = (x - means[y]) * np.sqrt(weights)[:, None].astype(np.float32)
     scatter = (residual.T @ residual).astype(np.float64)
     scatter += (shrink * np.trace(scatter) / len(scatter) + 1e-12) * np.eye(len(scatter))
-    scatter /= max(weights.sum() - given.classes, 1.0)
+    scatter /= max(weights.sum() - data.classes, 1.0)
     root = cholesky(scatter, lower=True)
     u, m = (solve_triangular(root, part.T, lower=True).T.astype(np.float32) for part in (x, means))
     distances = (u**2).sum(1)[:, None] + (m**2).sum(1) - 2 * u @ m.T
     distances /= (1 + 1 / np.maximum(size, 1e-3))[None].astype(np.float32)
     others = size[y] - weights
-    own = (size[y][:, None] * m[y] - weights[:, None] * u) / np.maximum(others, 1e-12)[:, None]
-    own_distance = ((u - own) ** 2).sum(1) / (1 + 1 / np.maximum(others, 1e-3))
+    own_means = (size[y][:, None] * m[y] - weights[:, None] * u) / np.maximum(others, 1e-12)[:, None]
+    own_distance = ((u - own_means) ** 2).sum(1) / (1 + 1 / np.maximum(others, 1e-3))
     distances[:, size < 1e-6] = np.inf
     distances[rows, y] = np.where(others > 1e-6, own_distance, np.nan)
     return distances, u
 
 
-def _ridge(z: np.ndarray, trust: np.ndarray, given: LabelledFeatures) -> tuple[np.ndarray, float]:
+def _ridge(z: np.ndarray, trust: np.ndarray, data: LabelledFeatures) -> tuple[np.ndarray, float]:
     """Return leave-one-out log-probabilities by ridge regression of the classes on ``z``, and their log-likelihood.
 
     The penalty is the one of highest likelihood.
     """
-    target = np.zeros((len(z), given.classes), np.float32)
-    target[given.rows, given.labels] = 1
+    target = np.zeros((len(z), data.classes), np.float32)
+    target[data.rows, data.labels] = 1
     weighted = z * trust[:, None].astype(np.float32)
     gram, moment = (weighted.T @ z).astype(np.float64), (weighted.T @ target).astype(np.float64)
     fits = []
     for ridge in _RIDGES:
         root = cholesky(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)), lower=True)
-        half = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
-        fitted = half @ solve_triangular(root, moment, lower=True).astype(np.float32)
-        lever = ((half**2).sum(1) * trust)[:, None]
-        fits.append(_calibrated((fitted - lever * target) / (1 - lever), given))
+        whitened = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
+        fitted = whitened @ solve_triangular(root, moment, lower=True).astype(np.float32)
+        lever = ((whitened**2).sum(1) * trust)[:, None]
+        fits.append(_calibrated((fitted - lever * target) / (1 - lever), data))
     return max(fits, key=lambda fit: fit[1])
 
 
-def _calibrated(logits: np.ndarray, given: LabelledFeatures) -> tuple[np.ndarray, float]:
+def _calibrated(logits: np.ndarray, data: LabelledFeatures) -> tuple[np.ndarray, float]:
     """Return log-probabilities at the temperature of highest likelihood, and that mean log-likelihood.
 
     A share of label errors is assumed, so that they do not flatten the probabilities of the rest.
     """
-    known = np.flatnonzero(np.isfinite(logits[given.rows, given.labels]))
-    some = np.random.default_rng(0).permutation(known)[:_TEMPERATURE_IMAGES]
+    predicted = np.flatnonzero(np.isfinite(logits[data.rows, data.labels]))
+    sample = np.random.default_rng(0).permutation(predicted)[:_TEMPERATURE_IMAGES]
 
-    def likelihood(log_scale: float, here: np.ndarray) -> float:
-        p = np.exp(log_softmax(np.exp(log_scale) * logits[here], 1)[np.arange(len(here)), given.labels[here]])
-        return float(
-            np.average(np.log((1 - _LABEL_NOISE) * p + _LABEL_NOISE / given.classes), weights=given.trust[here])
-        )
+    def likelihood(log_scale: float, rows: np.ndarray) -> float:
+        p = np.exp(log_softmax(np.exp(log_scale) * logits[rows], 1)[np.arange(len(rows)), data.labels[rows]])
+        return float(np.average(np.log((1 - _LABEL_NOISE) * p + _LABEL_NOISE / data.classes), weights=data.trust[rows]))
 
-    if not len(some):
+    if not len(sample):
         return np.full_like(logits, np.nan), -np.inf
-    found = minimize_scalar(lambda s: -likelihood(s, some), bounds=(-6.0, 6.0), method="bounded")
-    return log_softmax(np.exp(found.x) * logits, 1), -float(found.fun)
+    optimum = minimize_scalar(lambda s: -likelihood(s, sample), bounds=(-6.0, 6.0), method="bounded")
+    return log_softmax(np.exp(optimum.x) * logits, 1), -float(optimum.fun)
 
 
-def _probability_right(own: np.ndarray, classes: int) -> np.ndarray:
-    """Return the probability that a label is right if the classifier gives it the probability ``own``."""
-    return (1 - _LABEL_NOISE) * own / ((1 - _LABEL_NOISE) * own + _LABEL_NOISE / classes)
+def _probability_right(p_given: np.ndarray, classes: int) -> np.ndarray:
+    """Return the probability that a label is right if the classifier gives it the probability ``p_given``."""
+    return (1 - _LABEL_NOISE) * p_given / ((1 - _LABEL_NOISE) * p_given + _LABEL_NOISE / classes)

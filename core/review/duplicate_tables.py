@@ -1,4 +1,12 @@
-"""Tables of the duplicates among the images of tasks, and their summary."""
+"""Tables of the duplicates among the images of tasks, of the leaks that they cause, and their summary.
+
+A leak is a pair of duplicates on both sides of a split that evaluation relies on:
+
+- ``support-query``: an image in the support set of a task and a duplicate in its query set, so that the task's loss
+  measures memorisation. The same image id in both roles counts too.
+- ``train-heldout``: an image in a training task and a duplicate in a held-out task, so that held-out accuracy measures
+  memorisation.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +20,15 @@ from core.decisions.table import given_classes
 from core.review.duplicates import Duplicates
 
 HISTOGRAM_BINS = 60
+LEAK_COLUMNS = ["kind", "part", "image_id", "class", "other", "other_class"]
+LEAK_COLUMNS += ["distance", "exact", "contradiction", "tasks", "other_tasks"]
 
 
-def pair_table(found: Duplicates, ids: np.ndarray, train: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
+def pair_table(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs of duplicates, nearest first.
 
     Args:
-        found: Duplicates among the images ``ids``.
+        duplicates: Duplicates among the images ``ids``.
         train: Rows of the training tasks.
         heldout: Rows of the held-out tasks.
 
@@ -33,25 +43,23 @@ def pair_table(found: Duplicates, ids: np.ndarray, train: pd.DataFrame, heldout:
         item = Item("image", image_id=image)
         return (of_training[item], True) if item in of_training else (of_heldout[item], False)
 
-    one, two = (ids[found.pairs[name].to_numpy()] for name in ("one", "other"))
-    first, second = [class_and_part(image) for image in one], [class_and_part(image) for image in two]
-    table = pd.DataFrame({"image_id": one, "other": two}, dtype=object)
-    table = table.assign(**{name: found.pairs[name].to_numpy() for name in ("distance", "ratio", "exact")})
-    table["class"], table["training"] = [name for name, _ in first], [is_training for _, is_training in first]
-    table["other_class"], table["other_training"] = (
-        [name for name, _ in second],
-        [is_training for _, is_training in second],
-    )
+    first_id, second_id = (ids[duplicates.pairs[name].to_numpy()] for name in ("one", "other"))
+    table = pd.DataFrame({"image_id": first_id, "other": second_id}, dtype=object)
+    table = table.assign(**{name: duplicates.pairs[name].to_numpy() for name in ("distance", "ratio", "exact")})
+    for prefix, image_ids in (("", first_id), ("other_", second_id)):
+        info = [class_and_part(image) for image in image_ids]
+        table[f"{prefix}class"] = [name for name, _ in info]
+        table[f"{prefix}training"] = [is_training for _, is_training in info]
     table["contradiction"] = table["class"] != table["other_class"]
-    _, table["group"] = np.unique(found.group[found.pairs["one"].to_numpy()], return_inverse=True)
+    _, table["group"] = np.unique(duplicates.group[duplicates.pairs["one"].to_numpy()], return_inverse=True)
     return table
 
 
-def duplicate_summary(found: Duplicates, pairs: pd.DataFrame, leaks: pd.DataFrame) -> dict[str, Any]:
+def duplicate_summary(duplicates: Duplicates, pairs: pd.DataFrame, leaks: pd.DataFrame) -> dict[str, Any]:
     """Return the numbers of images, pairs and leaks, the threshold, and a histogram of the ratios, for JSON."""
-    counts, edges = np.histogram(found.ratios, HISTOGRAM_BINS, (0.0, 1.0))
+    counts, edges = np.histogram(duplicates.ratios, HISTOGRAM_BINS, (0.0, 1.0))
     return {
-        "images": len(found.first),
+        "images": len(duplicates.first),
         "pairs": len(pairs),
         "exact": int(pairs["exact"].sum()),
         "near": int((~pairs["exact"]).sum()),
@@ -63,7 +71,73 @@ def duplicate_summary(found: Duplicates, pairs: pd.DataFrame, leaks: pd.DataFram
             "train-heldout": int((leaks["kind"] == "train-heldout").sum()),
         },
         "leaks_with_different_classes": int(leaks["contradiction"].sum()),
-        "threshold": found.threshold,
-        "power": None if np.isnan(found.power) else found.power,
+        "threshold": duplicates.threshold,
+        "power": None if np.isnan(duplicates.power) else duplicates.power,
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
     }
+
+
+def find_leaks(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs of duplicates on both sides of a split.
+
+    Args:
+        duplicates: Duplicates among the images ``ids``.
+        train: Rows of the training tasks (:mod:`core.tasks.tasklist`).
+        heldout: Rows of the held-out tasks.
+
+    Returns:
+        kind (above), part (``training`` or ``held-out`` task of a support-query leak; else empty), image_id, class (in
+        support, or in training), other, other_class (in query, or held out), distance, exact, contradiction (the two
+        given classes differ), tasks (ids of the tasks of the first), other_tasks. One row per task for support-query.
+    """
+    near = _linked_images(duplicates)
+    position = pd.Series(np.arange(len(ids)), index=ids)
+    tables = []
+    for part, rows in (("training", train), ("held-out", heldout)):
+        rows = _occurrences(rows, position, duplicates)
+        support, query = (rows[rows["role"] == role] for role in ("support", "query"))
+        tables.append(_pairs_across(support, query, near, ["task_id"]).assign(kind="support-query", part=part))
+    one, two = (_unique_images(_occurrences(rows, position, duplicates)) for rows in (train, heldout))
+    tables.append(_pairs_across(one, two, near, []).assign(kind="train-heldout", part=""))
+    leaks = pd.concat(tables, ignore_index=True)
+    leaks["contradiction"] = leaks["class"] != leaks["other_class"]
+    leaks["exact"] = leaks["exact"].astype(bool)
+    return leaks[LEAK_COLUMNS].sort_values(["kind", "distance"], kind="stable", ignore_index=True)
+
+
+def _linked_images(duplicates: Duplicates) -> pd.DataFrame:
+    """Return the pairs of duplicates among distinct images (:attr:`Duplicates.first`), symmetric and reflexive."""
+    pairs = duplicates.pairs[~duplicates.pairs["exact"]][["one", "other", "distance"]]
+    reversed_pairs = pairs.rename(columns={"one": "other", "other": "one"})
+    unique = np.unique(duplicates.first)
+    identical = pd.DataFrame({"one": unique, "other": unique, "distance": 0.0})
+    return pd.concat([identical, pairs, reversed_pairs], ignore_index=True).rename(
+        columns={"one": "first", "other": "other_first"}
+    )
+
+
+def _occurrences(rows: pd.DataFrame, position: pd.Series, duplicates: Duplicates) -> pd.DataFrame:
+    first = duplicates.first[position.loc[rows["image_id"]].to_numpy()]
+    return rows[["task_id", "role", "image_id", "class"]].assign(first=first)
+
+
+def _unique_images(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per image and class, with all its tasks."""
+    keys = ["image_id", "class", "first"]
+    tasks = rows.groupby(keys, sort=False)["task_id"].agg(lambda ids: list(dict.fromkeys(ids)))
+    return tasks.rename("tasks").reset_index()
+
+
+def _pairs_across(one: pd.DataFrame, two: pd.DataFrame, near: pd.DataFrame, same: list[str]) -> pd.DataFrame:
+    """Join rows of ``one`` with rows of ``two`` that show a duplicate, where the columns ``same`` are equal."""
+    with_copies = set(near.loc[near["first"] != near["other_first"], "first"])
+    candidates = set(one["first"]) & (with_copies | set(two["first"]))  # few images are
+    left = one[one["first"].isin(candidates)].merge(near, on="first")
+    right = two.rename(columns={"image_id": "other", "class": "other_class", "first": "other_first"})
+    if same:
+        joined = left.merge(right.drop(columns="role"), on=["other_first", *same])
+        lists = joined["task_id"].map(lambda task: [task])
+        joined = joined.assign(tasks=lists, other_tasks=lists)
+    else:
+        joined = left.merge(right.rename(columns={"tasks": "other_tasks"}), on="other_first")
+    return joined.assign(exact=joined["first"] == joined["other_first"])

@@ -50,14 +50,16 @@ def image_features(
     shifts = list(product((-by[0], 0, by[0]), (-by[1], 0, by[1])))
     parts: list[list[np.ndarray]] = []
     with torch.no_grad():
-        for here in np.array_split(order, -(-len(order) // _BATCH)):
-            pixels = torch.from_numpy(images.images[positions[here]]).to(like.device)
+        for batch in np.array_split(order, -(-len(order) // _BATCH)):
+            pixels = torch.from_numpy(images.images[positions[batch]]).to(like.device)
             x = pixels.permute(0, 3, 1, 2).to(like.dtype) / 255
             inputs = [_layer_features(network, params, x.roll(shift, (2, 3))) for shift in shifts]
             parts.append([torch.stack(layer).mean(0).cpu().numpy() for layer in zip(*inputs, strict=True)])
-            on_batch(len(here) * SHIFTS)
-    back = np.argsort(order)
-    return np.concatenate([_standardised(np.concatenate(layer)[back]) for layer in zip(*parts, strict=True)], 1)
+            on_batch(len(batch) * SHIFTS)
+    original_order = np.argsort(order)
+    return np.concatenate(
+        [_standardised(np.concatenate(layer)[original_order]) for layer in zip(*parts, strict=True)], 1
+    )
 
 
 def _standardised(layer: np.ndarray) -> np.ndarray:
@@ -66,8 +68,8 @@ def _standardised(layer: np.ndarray) -> np.ndarray:
 
 
 def _layer_features(network: Network, params: Params, x: Tensor) -> list[Tensor]:
-    found = _layer_inputs(network, params, x)[1:] or [x]
-    return [_pooled(layer).float() for layer in found[-_LAYERS:]]
+    inputs = _layer_inputs(network, params, x)[1:] or [x]
+    return [_pooled(layer).float() for layer in inputs[-_LAYERS:]]
 
 
 def _pooled(layer: Tensor) -> Tensor:
@@ -83,17 +85,16 @@ def _pooled(layer: Tensor) -> Tensor:
 
 
 def _layer_inputs(network: Network, params: Params, x: Tensor) -> list[Tensor]:
-    """Return the inputs of every convolution and linear layer, in order."""
     if isinstance(network, Layered):
         return list(network.traced(params, x, {})[1].values())
     if not isinstance(network, ModuleNet):
         return [x]
-    found: list[Tensor] = []
+    inputs: list[Tensor] = []
     layers = [module for module in network.module.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [module.register_forward_pre_hook(lambda _, given: found.append(given[0].detach())) for module in layers]
+    hooks = [module.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach())) for module in layers]
     try:
         network(params, x)
     finally:
         for hook in hooks:
             hook.remove()
-    return found or [x]
+    return inputs or [x]

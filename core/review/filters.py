@@ -172,18 +172,12 @@ def _id_contains(items: pd.DataFrame, text: str) -> np.ndarray:
 
 
 def _occurs_in(queue: Queue, tasks: TaskList, filters: Filters) -> np.ndarray:
-    if queue.level == "instance":
-        items = queue.table
-        passes = np.ones(len(queue), dtype=bool)
-        for column, value in (("role", filters.role), ("task_id", filters.task)):
-            if value:
-                passes &= (items[column] == value).to_numpy()
-        return passes
-    rows = tasks.rows
+    rows = queue.table if queue.level == "instance" else tasks.rows
+    passes = np.ones(len(rows), dtype=bool)
     for column, value in (("role", filters.role), ("task_id", filters.task)):
         if value:
-            rows = rows[rows[column] == value]
-    return queue.table["image_id"].isin(rows["image_id"]).to_numpy()
+            passes &= (rows[column] == value).to_numpy()
+    return passes if queue.level == "instance" else queue.table["image_id"].isin(rows["image_id"][passes]).to_numpy()
 
 
 def _has_state(queue: Queue, review: ReviewState, states: Sequence[str]) -> np.ndarray:

@@ -104,18 +104,18 @@ def forecast(items: pd.DataFrame, is_wrong: Mapping[int, bool] | None = None, se
     # An item is at most as likely an error as those before it.
     decreasing = IsotonicRegression(increasing=False).fit_transform(np.arange(n), unordered)
     prior = np.clip(decreasing, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    known = np.full(n, np.nan)
+    is_error = np.full(n, np.nan)
     for position, wrong in (is_wrong or {}).items():
-        known[position] = wrong
-    stretch, scale, weight = _posterior(logit(prior), known)
+        is_error[position] = wrong
+    stretch, scale, weight = _posterior(logit(prior), is_error)
     rng = np.random.default_rng(seed)
     p = np.empty((DRAWS, n))
     for number, point in enumerate(rng.choice(len(weight), DRAWS, p=weight)):
         p[number] = _curve(logit(prior), np.arange(n), stretch[point], scale[point])
-    found_right = int((known == 0).sum())
-    rate = UNSEEN_SHAPE / (UNSEEN_ERROR_RATE * prior.mean()) + found_right
+    right_labels = int((is_error == 0).sum())
+    rate = UNSEEN_SHAPE / (UNSEEN_ERROR_RATE * prior.mean()) + right_labels
     unseen = rng.gamma(UNSEEN_SHAPE, 1 / rate, DRAWS)[:, None]
-    p = np.where(np.isnan(known), p + (1 - p) * np.minimum(unseen, 1), np.nan_to_num(known))
+    p = np.where(np.isnan(is_error), p + (1 - p) * np.minimum(unseen, 1), np.nan_to_num(is_error))
     found = np.zeros((DRAWS, n + 1))
     found[:, 1:] = np.cumsum(rng.random(p.shape) < p, 1)
     remaining = found[:, -1:] - found
@@ -138,8 +138,8 @@ def error_rate(error_llr: np.ndarray) -> float:
     rate = _FIRST_ERROR_RATE
     for _ in range(_EM_STEPS):
         mean = float(expit(error_llr + logit(rate)).mean())
-        before, rate = rate, float(np.clip(mean, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
-        if abs(rate - before) < _EM_TOLERANCE:
+        previous, rate = rate, float(np.clip(mean, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
+        if abs(rate - previous) < _EM_TOLERANCE:
             break
     return rate
 
@@ -149,13 +149,13 @@ def probabilities(error_llr: np.ndarray) -> np.ndarray:
     return np.asarray(expit(error_llr + logit(error_rate(error_llr))), dtype=np.float64)
 
 
-def _curve(logits: np.ndarray, at: np.ndarray, stretch: float, scale: float) -> np.ndarray:
+def _curve(logits: np.ndarray, positions: np.ndarray, stretch: float, scale: float) -> np.ndarray:
     """Return the probabilities at the positions ``at`` of the stretched curve with scaled logits."""
     depth = np.arange(1, len(logits) + 1)
-    return expit(scale * np.interp((at + 1) / stretch, depth, logits))
+    return expit(scale * np.interp((positions + 1) / stretch, depth, logits))
 
 
-def _posterior(logits: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _posterior(logits: np.ndarray, is_error: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a grid of stretches and scales with their posterior probabilities: ``(grid,)`` three times.
 
     Args:
@@ -165,9 +165,9 @@ def _posterior(logits: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.nd
     z_stretch, z_scale = (part.ravel() for part in np.meshgrid(*axes))
     stretch, scale = np.exp(STRETCH_SD * z_stretch), np.exp(LOGIT_SCALE_SD * z_scale)
     log_weight = -(z_stretch**2 + z_scale**2) / 2
-    decided = np.flatnonzero(~np.isnan(known))
+    decided = np.flatnonzero(~np.isnan(is_error))
     if len(decided):
-        wrong = known[decided]
+        wrong = is_error[decided]
         for point in range(len(log_weight)):
             p = _curve(logits, decided, stretch[point], scale[point])
             p = OUTLIER_RATE + (1 - 2 * OUTLIER_RATE) * p

@@ -47,9 +47,9 @@ class ImageLabelPairs:
         """``(n,)`` of bool: the most frequent class of its image; of equally frequent ones the first."""
         order = np.lexsort((np.arange(len(self)), -self.count, self.image))
         first = np.r_[True, self.image[order][1:] != self.image[order][:-1]]
-        chosen = np.zeros(len(self), dtype=bool)
-        chosen[order[first]] = True
-        return chosen
+        is_main = np.zeros(len(self), dtype=bool)
+        is_main[order[first]] = True
+        return is_main
 
     @cached_property
     def share(self) -> np.ndarray:

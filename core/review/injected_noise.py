@@ -1,7 +1,7 @@
 """Inject known label errors into a copy of the labels, to measure on these data how well every score finds them.
 
 The model's meta-parameters stay as they are; everything else that a score is computed from (classifiers, scoring tasks,
-the items' own tasks) is in_use again from the copy.
+the items' own tasks) is computed again from the copy.
 """
 
 from __future__ import annotations
@@ -92,20 +92,20 @@ def _corrupt_images(
 
 def _distances(images: ImageSet, pairs: ImageLabelPairs, wrong: np.ndarray) -> np.ndarray:
     """Return ``(wrong, classes)`` distances of the pixels to the mean image of every class."""
-    given = replace(images, labels=images.labels.copy())
+    relabelled = replace(images, labels=images.labels.copy())
     place = {name: number for number, name in enumerate(images.class_names)}
-    given.labels[pairs.image] = [place[pairs.classes[label]] for label in pairs.label]
+    relabelled.labels[pairs.image] = [place[pairs.classes[label]] for label in pairs.label]
     classes = np.array([place[name] for name in pairs.classes])
-    return class_distances(given, pairs.image, classes, pairs.image[wrong])
+    return class_distances(relabelled, pairs.image, classes, pairs.image[wrong])
 
 
 def _resampled_tasks(images: ImageSet, pairs: ImageLabelPairs, tasks: TaskList, rng: np.random.Generator) -> TaskList:
     """Return tasks sampled from the copy's labels; the original ones if its classes have become too small."""
     shape = task_shape(tasks)
     place = {name: number for number, name in enumerate(images.class_names)}
-    given = np.full(len(images), -1, dtype=np.int64)
-    given[pairs.image] = [place[pairs.classes[label]] for label in pairs.label]
-    pool = pool_of(given, np.sort(pairs.image)).without_small(shape.shots + shape.queries)
+    labels = np.full(len(images), -1, dtype=np.int64)
+    labels[pairs.image] = [place[pairs.classes[label]] for label in pairs.label]
+    pool = pool_of(labels, np.sort(pairs.image)).without_small(shape.shots + shape.queries)
     try:
         return sample_tasks(
             images,
@@ -131,22 +131,24 @@ def _corrupt_rows(
     flippable = np.flatnonzero(in_use & ~_anchor_rows(rows))
     count = _error_count(int(in_use.sum()))
     if kind == "within tasks":
-        turn = rng.permutation(task.max() + 1)
-        half = flippable[rng.random(len(flippable)) < NOISY_TASK_SHARE]
-        chosen = half[np.argsort(turn[task[half]], kind="stable")][:count]  # of one task after another
+        task_order = rng.permutation(task.max() + 1)
+        candidates = flippable[rng.random(len(flippable)) < NOISY_TASK_SHARE]
+        chosen = candidates[np.argsort(task_order[task[candidates]], kind="stable")][
+            :count
+        ]  # of one task after another
     else:
         chosen = rng.permutation(flippable)[:count]
     class_of = np.full((task.max() + 1, tasks.ways), "", dtype=object)
     class_of[task, label] = names
     code = {name: number for number, name in enumerate(pairs.classes)}
-    for at in chosen:
-        others = np.delete(np.arange(tasks.ways), label[at])
+    for row in chosen:
+        other_labels = np.delete(np.arange(tasks.ways), label[row])
         if kind == "hardest":
-            odds = [log_p[pairs.of_row[at], code[c]] if c in code else -1e9 for c in class_of[task[at], others]]
-            label[at] = others[int(np.argmax(np.nan_to_num(odds, nan=-1e9)))]
+            odds = [log_p[pairs.of_row[row], code[c]] if c in code else -1e9 for c in class_of[task[row], other_labels]]
+            label[row] = other_labels[int(np.argmax(np.nan_to_num(odds, nan=-1e9)))]
         else:
-            label[at] = rng.choice(others)
-        names[at] = class_of[task[at], label[at]]
+            label[row] = rng.choice(other_labels)
+        names[row] = class_of[task[row], label[row]]
     wrong = np.zeros(len(rows), dtype=bool)
     wrong[chosen] = True
     corrupted = TaskList(rows.assign(label=label, **{"class": names}))

@@ -57,14 +57,14 @@ def explain_label(
     queries = rows[(rows["image_id"] == image_id) & (rows["class"] == given) & (rows["role"] == "query")]
     if queries.empty:
         return None
-    chosen = tasks.select(list(queries["task_id"].unique()))
-    predictions = evaluate(model, params, episodes_of(chosen)).rows
-    own = predictions[(predictions["image_id"] == image_id) & (predictions["class"] == given)]
-    worst = own.iloc[int(own["loss"].to_numpy().argmax())]
-    only = tasks.select([worst["task_id"]])
-    names = only.rows.drop_duplicates("label").set_index("label")["class"]
+    candidates = tasks.select(list(queries["task_id"].unique()))
+    predictions = evaluate(model, params, episodes_of(candidates)).rows
+    of_image = predictions[(predictions["image_id"] == image_id) & (predictions["class"] == given)]
+    worst = of_image.iloc[int(of_image["loss"].to_numpy().argmax())]
+    task = tasks.select([worst["task_id"]])
+    names = task.rows.drop_duplicates("label").set_index("label")["class"]
     influence = _support_influence(
-        model, params, only, episodes_of, image_id, int(worst["label"]), int(worst["predicted"])
+        model, params, task, episodes_of, image_id, int(worst["label"]), int(worst["predicted"])
     )
     return LabelExplanation(
         str(worst["task_id"]),
@@ -79,22 +79,22 @@ def explain_label(
 def _support_influence(
     model: Bilevel,
     params: Params,
-    only: TaskList,
+    tasks: TaskList,
     episodes_of: Callable[[TaskList], Episodes],
     image_id: str,
     label: int,
     predicted: int,
 ) -> pd.DataFrame:
-    rows = only.rows
+    rows = tasks.rows
     support, query = rows[rows["role"] == "support"], rows[rows["role"] == "query"].reset_index(drop=True)
-    at = int(np.flatnonzero(query["image_id"] == image_id)[0])
+    query_row = int(np.flatnonzero(query["image_id"] == image_id)[0])
     if predicted == label:  # the label looks right: compare it with another class
-        predicted = (label + 1) % only.ways
-    (chunk,) = episodes_of(only).chunks()
+        predicted = (label + 1) % tasks.ways
+    (chunk,) = episodes_of(tasks).chunks()
     task = Task(*(value[0] for value in chunk.task))
 
     def logit_gap(s: Tensor) -> Tensor:
-        logits = model.query_logits(params, task._replace(s=s))[at]
+        logits = model.query_logits(params, task._replace(s=s))[query_row]
         return logits[predicted] - logits[label]
 
     with torch.enable_grad():

@@ -5,19 +5,20 @@ is more suspicious**.
 
 ================= ==========================================================================================
 loss              of the adapted model, the image being a query of scoring tasks (:mod:`.scoring`)
-margin            the negative margin of the same: largest logit of another class minus the own
+margin            the negative margin of the same: largest logit of another class minus that of the given class
 classifier        minus the log-probability of the given class by the logarithmic pool of the next two
 discriminant      by :func:`classifiers.discriminant`, each image left out
 kernel            by :func:`classifiers.kernel`, each image left out
-neighbours        distance to the nearest images of the own class minus that of other classes, in the metric of the
+neighbours        distance to the nearest images of the given class minus that of other classes, in the metric of the
                   discriminant
 support_loss      loss of a support image under its own tasks adapted without it (of rows, in their own task)
 task_loss         rows only: loss of a query row in its own task
 others            rows only: mean of ``classifier`` over the other rows of the task
 votes             rows only: share of the image's rows that give it another class
-self_influence    log of the squared norm of the gradient of the row's loss by the meta-parameters, by random probes
+self_influence    log of the squared norm of the meta-gradient of the row's loss, by random probes
 harm              minus the influence on the held-out loss, by the dot product of gradients
-cross_validated   minus the log-probability by five-fold cross-validation of a small network (slow)
+cross_validated   minus the log-probability by five-fold cross-validation of a small network, independent of the
+                  meta-learned model (Northcutt et al. 2021; slow)
 ================= ==========================================================================================
 """
 
@@ -25,8 +26,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from torch import Tensor
 
+from core.baselines.pooled import cross_validated_probabilities
 from core.data import ImageSet
 from core.influence.scores import instance_table
 from core.influence.targets import target_gradient
@@ -44,7 +46,6 @@ from core.maml.evaluation import evaluate
 from core.maml.objective import Bilevel
 from core.maml.vectors import flatten
 from core.review.classifiers import LabelledFeatures, discriminant, kernel, neighbours
-from core.review.cross_validation import cross_validated
 from core.review.features import SHIFTS, image_features
 from core.review.image_labels import ImageLabelPairs
 from core.review.scoring import score_pairs, task_shape
@@ -53,6 +54,8 @@ from core.tasks.tasklist import TaskList
 
 FAST = ("loss", "margin", "classifier", "discriminant", "kernel", "neighbours", "support_loss")
 ROWS = ("task_loss", "others", "votes")
+FOLDS, EPOCHS = 5, 20
+"""Folds and epochs of the networks of ``cross_validated``."""
 _PROBES = 6
 """Random directions of the Hutchinson estimate; its relative error is about (2 / probes)^0.5, enough to rank by."""
 _LOG_P_FLOOR = -60.0
@@ -78,10 +81,6 @@ class ScoreInputs:
     heldout: TaskList
     features: np.ndarray | None
     episodes_of: Callable[[TaskList], Episodes]
-
-    def with_features(self, features: np.ndarray) -> ScoreInputs:
-        """Return the same inputs with features."""
-        return replace(self, features=features)
 
 
 @dataclass(frozen=True)
@@ -118,16 +117,24 @@ class ScoreTable:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Record the duration of a block in ``seconds``."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 2)
+
+
 def features_of(
     images: ImageSet, model: Bilevel, params: Params, pairs: ImageLabelPairs, progress: Progress
 ) -> np.ndarray:
     """Return features of every image of the pairs, ``(images of the set, d)``; zeros for other images."""
-    some = np.unique(pairs.image)
-    progress.stage("features", len(some) * SHIFTS)
-    found = image_features(model.network, params, images, some, progress.advance)
-    every = np.zeros((len(images), found.shape[1]), np.float32)
-    every[some] = found
-    return every
+    positions = np.unique(pairs.image)
+    progress.stage("features", len(positions) * SHIFTS)
+    features = image_features(model.network, params, images, positions, progress.advance)
+    all_features = np.zeros((len(images), features.shape[1]), np.float32)
+    all_features[positions] = features
+    return all_features
 
 
 def score_labels(
@@ -144,18 +151,11 @@ def score_labels(
         tasks: Tasks with these pairs; without ``by_row`` not necessarily all of them.
     """
     seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        seconds[name] = time.perf_counter() - start
-
-    with timed("classifiers"):
+    with timed(seconds, "classifiers"):
         progress.stage("classifiers", 3)
-        found = _classifier_scores(inputs, pairs, progress)
-    scores = {str(name): score.to_numpy() for name, score in found.scores.items()}
-    with timed("scoring tasks"):
+        classified = _classifier_scores(inputs, pairs, progress)
+    scores = {str(name): score.to_numpy() for name, score in classified.scores.items()}
+    with timed(seconds, "scoring tasks"):
         shape = task_shape(tasks)
         progress.stage("scoring tasks", settings.rounds * -(-len(pairs) // (shape.ways * shape.queries)))
         stats = score_pairs(
@@ -171,13 +171,11 @@ def score_labels(
         )
     scores |= {"loss": stats.mean_loss, "margin": stats.mean_negative_margin}
     if "cross_validated" in settings.members:
-        with timed("cross-validation"):
-            progress.stage("cross-validation", 5)
-            scores["cross_validated"] = -np.maximum(
-                cross_validated(inputs.images, pairs, settings.seed, progress.advance), _LOG_P_FLOOR
-            )
+        with timed(seconds, "cross-validation"):
+            progress.stage("cross-validation", FOLDS)
+            scores["cross_validated"] = _cross_validated_scores(inputs.images, pairs, settings.seed, progress)
     table = pd.DataFrame(scores)
-    rows = _row_scores(inputs, tasks, settings, progress, timed)
+    rows = _row_scores(inputs, tasks, settings, progress, seconds)
     of_row = _pair_of_row(pairs, tasks, inputs.images)
     in_use = of_row >= 0
     if by_row:
@@ -185,14 +183,23 @@ def score_labels(
         table = pd.concat([table, rows[in_use].reset_index(drop=True)], axis=1)
         table["votes"] = 1 - pairs.share[of_row[in_use]]
         table["others"] = _mean_of_other_rows(table["classifier"], tasks.rows["task_id"][in_use])
-        # A row has one of the two losses in its own task, by its role; it stands for both.
-        own = table["task_loss"].fillna(table["support_loss"])
-        table["task_loss"], table["support_loss"] = own, table["support_loss"].fillna(table["task_loss"])
+        # A row has one of the two losses in its own task, by its role, which is used for both.
+        loss = table["task_loss"].fillna(table["support_loss"])
+        table["task_loss"], table["support_loss"] = loss, table["support_loss"].fillna(table["task_loss"])
     else:
         means = rows.drop(columns="task_loss")[in_use].groupby(of_row[in_use]).mean()
         table = pd.concat([table, means.reindex(range(len(pairs)))], axis=1)
     table = table.fillna(table.median()).fillna(0.0)
-    return ScoreTable(table, found.log_p, found.images, found.placed, seconds)
+    return ScoreTable(table, classified.log_p, classified.images, classified.placed, seconds)
+
+
+def _cross_validated_scores(images: ImageSet, pairs: ImageLabelPairs, seed: int, progress: Progress) -> np.ndarray:
+    names = np.array(pairs.classes, dtype=object)
+    rows = pd.DataFrame({"image_id": images.ids[pairs.image], "class": names[pairs.label]})
+    p = cross_validated_probabilities(
+        images, rows, list(pairs.classes), folds=FOLDS, epochs=EPOCHS, seed=seed, on_fold=progress.advance
+    )
+    return -np.maximum(np.log(p[np.arange(len(pairs)), pairs.label] + 1e-300), _LOG_P_FLOOR)
 
 
 def _classifier_scores(inputs: ScoreInputs, pairs: ImageLabelPairs, progress: Progress) -> ScoreTable:
@@ -200,63 +207,60 @@ def _classifier_scores(inputs: ScoreInputs, pairs: ImageLabelPairs, progress: Pr
     main = main[np.argsort(pairs.image[main])]
     images = pairs.image[main]
     assert inputs.features is not None
-    given = LabelledFeatures(inputs.features[images], pairs.label[main], len(pairs.classes), pairs.share[main])
-    one, placed = discriminant(given)
+    data = LabelledFeatures(inputs.features[images], pairs.label[main], len(pairs.classes), pairs.share[main])
+    by_discriminant, placed = discriminant(data)
     progress.advance()
-    two = kernel(given)
+    by_kernel = kernel(data)
     progress.advance()
-    near = neighbours(placed, given)
+    by_neighbours = neighbours(placed, data)
     progress.advance()
-    both = _log_pool(one, two, given)
-    at = np.searchsorted(images, pairs.image)
+    pooled = _log_pool(by_discriminant, by_kernel, data)
+    rows = np.searchsorted(images, pairs.image)
     scores = {
-        name: -np.maximum(log_p[at, pairs.label], _LOG_P_FLOOR)
-        for name, log_p in (("classifier", both), ("discriminant", one), ("kernel", two))
+        name: -np.maximum(log_p[rows, pairs.label], _LOG_P_FLOOR)
+        for name, log_p in (("classifier", pooled), ("discriminant", by_discriminant), ("kernel", by_kernel))
     }
     # Neighbours rate the main class of an image; its other classes get the opposite.
-    scores["neighbours"] = np.where(pairs.is_main, near[at], -near[at])
-    return ScoreTable(pd.DataFrame(scores), both, images, placed)
+    scores["neighbours"] = np.where(pairs.is_main, by_neighbours[rows], -by_neighbours[rows])
+    return ScoreTable(pd.DataFrame(scores), pooled, images, placed)
 
 
-def _log_pool(one: np.ndarray, two: np.ndarray, given: LabelledFeatures) -> np.ndarray:
+def _log_pool(a: np.ndarray, b: np.ndarray, data: LabelledFeatures) -> np.ndarray:
     """Return the logarithmic pool of two classifiers with the weight of highest likelihood under label noise."""
 
     def likelihood(weight: float) -> float:
-        p = np.exp(log_softmax((1 - weight) * one[known] + weight * two[known], 1)[np.arange(len(known)), labels])
-        return float(np.log((1 - _LABEL_NOISE) * p + _LABEL_NOISE / given.classes).mean())
+        p = np.exp(
+            log_softmax((1 - weight) * a[predicted] + weight * b[predicted], 1)[np.arange(len(predicted)), labels]
+        )
+        return float(np.log((1 - _LABEL_NOISE) * p + _LABEL_NOISE / data.classes).mean())
 
-    known = np.flatnonzero(np.isfinite(one).all(1) & np.isfinite(two).all(1))
-    labels = given.labels[known]
-    found = minimize_scalar(lambda w: -likelihood(w), bounds=(0.0, 1.0), method="bounded", options={"xatol": 0.02})
-    return log_softmax((1 - found.x) * one + found.x * two, 1)
+    predicted = np.flatnonzero(np.isfinite(a).all(1) & np.isfinite(b).all(1))
+    labels = data.labels[predicted]
+    optimum = minimize_scalar(lambda w: -likelihood(w), bounds=(0.0, 1.0), method="bounded", options={"xatol": 0.02})
+    return log_softmax((1 - optimum.x) * a + optimum.x * b, 1)
 
 
 def _row_scores(
-    inputs: ScoreInputs,
-    tasks: TaskList,
-    settings: ScoreSettings,
-    progress: Progress,
-    timed: Callable[[str], AbstractContextManager[None]],
+    inputs: ScoreInputs, tasks: TaskList, settings: ScoreSettings, progress: Progress, seconds: dict[str, float]
 ) -> pd.DataFrame:
-    """Return the scores of rows in their own tasks: one row per row of the task table."""
     episodes = inputs.episodes_of(tasks)
     table = pd.DataFrame(index=range(len(tasks.rows)))
     query = (tasks.rows["role"] == "query").to_numpy()
-    with timed("own tasks"):
+    with timed(seconds, "own tasks"):
         progress.stage("own tasks", len(tasks))
-        found = evaluate(inputs.model, inputs.params, episodes, progress.advance)
-        table.loc[query, "task_loss"] = found.rows["loss"].to_numpy()
+        evaluation = evaluate(inputs.model, inputs.params, episodes, progress.advance)
+        table.loc[query, "task_loss"] = evaluation.rows["loss"].to_numpy()
         table["support_loss"] = left_out_support_losses(inputs, tasks, progress)
     if "self_influence" in settings.members:
-        with timed("self-influence"):
+        with timed(seconds, "self-influence"):
             table["self_influence"] = _gradient_norms(inputs, episodes, settings.seed, progress)
     if "harm" in settings.members:
-        with timed("harm"):
+        with timed(seconds, "harm"):
             heldout = inputs.episodes_of(inputs.heldout)
             v, _ = target_gradient(inputs.model, inputs.params, heldout)
             progress.stage("harm", len(tasks))
-            scored = instance_table(inputs.model, inputs.params, v, episodes, progress.advance)
-            table["harm"] = -scored["score"].to_numpy()
+            influence = instance_table(inputs.model, inputs.params, v, episodes, progress.advance)
+            table["harm"] = -influence["score"].to_numpy()
     return table
 
 
@@ -267,21 +271,21 @@ def left_out_support_losses(inputs: ScoreInputs, tasks: TaskList, progress: Prog
     """
     rows = tasks.rows
     support = rows[(rows["role"] == "support") & (rows["weight"] > 0)]
-    turn = support.groupby(["task_id", "label"], sort=False).cumcount().to_numpy()
+    fold = support.groupby(["task_id", "label"], sort=False).cumcount().to_numpy()
     size = support.groupby(["task_id", "label"], sort=False)["weight"].transform("size").to_numpy()
     losses = np.full(len(rows), np.nan)
-    least = pd.Series(size).groupby(support["task_id"].to_numpy(), sort=False).min()
-    able = support["task_id"].map(least).to_numpy() > 1
-    for number in range(int(turn.max()) + 1):
-        out = able & (turn == number)
-        if not out.any():
+    smallest = pd.Series(size).groupby(support["task_id"].to_numpy(), sort=False).min()
+    is_usable = support["task_id"].map(smallest).to_numpy() > 1
+    for number in range(int(fold.max()) + 1):
+        held_out = is_usable & (fold == number)
+        if not held_out.any():
             continue
-        here = support[able & np.isin(support["task_id"], support["task_id"][out])]
-        gone = out[np.searchsorted(support.index, here.index)]
-        split = here.assign(role=np.where(gone, "query", "support"))
-        split = split.iloc[np.lexsort((gone, pd.factorize(split["task_id"])[0]))]
-        found = evaluate(inputs.model, inputs.params, inputs.episodes_of(TaskList(split.reset_index(drop=True))))
-        losses[split.index[split["role"] == "query"]] = found.rows["loss"].to_numpy()
+        rows_of_tasks = support[is_usable & np.isin(support["task_id"], support["task_id"][held_out])]
+        is_held_out = held_out[np.searchsorted(support.index, rows_of_tasks.index)]
+        split = rows_of_tasks.assign(role=np.where(is_held_out, "query", "support"))
+        split = split.iloc[np.lexsort((is_held_out, pd.factorize(split["task_id"])[0]))]
+        evaluation = evaluate(inputs.model, inputs.params, inputs.episodes_of(TaskList(split.reset_index(drop=True))))
+        losses[split.index[split["role"] == "query"]] = evaluation.rows["loss"].to_numpy()
         progress.advance(0)
     return losses
 
@@ -305,9 +309,9 @@ def _pair_of_row(pairs: ImageLabelPairs, tasks: TaskList, images: ImageSet) -> n
     code = {name: number for number, name in enumerate(pairs.classes)}
     image = rows["image_id"].map(images.index).to_numpy()
     label = rows["class"].map(code).fillna(-1).to_numpy().astype(np.int64)
-    known = pd.Series(np.arange(len(pairs)), index=pairs.image * len(pairs.classes) + pairs.label)
-    found = known.reindex(image * len(pairs.classes) + label).fillna(-1).to_numpy().astype(np.int64)
-    return np.where((label >= 0) & (rows["weight"] > 0).to_numpy(), found, -1)
+    pair_by_key = pd.Series(np.arange(len(pairs)), index=pairs.image * len(pairs.classes) + pairs.label)
+    pair = pair_by_key.reindex(image * len(pairs.classes) + label).fillna(-1).to_numpy().astype(np.int64)
+    return np.where((label >= 0) & (rows["weight"] > 0).to_numpy(), pair, -1)
 
 
 def _mean_of_other_rows(score: pd.Series, task_id: pd.Series) -> np.ndarray:

@@ -122,8 +122,8 @@ def calibration_charts(curves: pd.DataFrame, candidates: pd.DataFrame | None) ->
     if candidates is not None:
         means = candidates.groupby("candidate")["average_precision"].mean()
         chosen = list(candidates.loc[candidates["chosen"], "candidate"].unique())
-        best = [*chosen, *means.sort_values(ascending=False, kind="stable").index, *names]
-        names = [name for name in dict.fromkeys(best) if name in set(names)]
+        preferred = [*chosen, *means.sort_values(ascending=False, kind="stable").index, *names]
+        names = [name for name in dict.fromkeys(preferred) if name in set(names)]
     names = names[: COLOURS - 1]
     charts = []
     for kind, of_kind in curves[curves["candidate"].isin(names)].groupby("planted", sort=True):
@@ -175,12 +175,12 @@ def chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str, perc
         figure = Figure(_SIZE_INCHES, layout="constrained")
         axes = figure.add_subplot()
         for number, line in enumerate(lines):
-            colour, at = _PLACEHOLDER.format(number % COLOURS), _thinned(len(line.x))
+            colour, points = _PLACEHOLDER.format(number % COLOURS), _thinned(len(line.x))
             if line.low is not None and line.high is not None:
-                around = np.r_[line.x[at], line.x[at][::-1]], np.r_[line.low[at], line.high[at][::-1]]
+                around = np.r_[line.x[points], line.x[points][::-1]], np.r_[line.low[points], line.high[points][::-1]]
                 axes.fill(*around, color=colour, alpha=0.18, linewidth=0, clip_on=False)
             dashes = (0, (5, 4)) if line.is_dashed else "solid"
-            axes.plot(line.x[at], line.y[at], color=colour, linewidth=2, linestyle=dashes, clip_on=False)
+            axes.plot(line.x[points], line.y[points], color=colour, linewidth=2, linestyle=dashes, clip_on=False)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.set_xlim(0, 1 if percent else None)

@@ -18,12 +18,12 @@ SCORES = {
     "probability": "Probability of a label error",
     "loss": "Loss after adaptation",
     "margin": "Margin of another class",
-    "classifier": "Doubt of a classifier on the features",
-    "neighbours": "Neighbours of other classes",
+    "classifier": "Classifier on the features",
+    "neighbours": "Nearest neighbours",
     "support_loss": "Loss when left out of the support",
-    "self_influence": "Influence on itself",
-    "harm": "Harm to the target",
-    "cross_validated": "Doubt of cross-validated networks",
+    "self_influence": "Self-influence",
+    "harm": "Harm to the held-out loss",
+    "cross_validated": "Cross-validated networks",
 }
 """Columns of ``items.parquet`` that can be ordered by, with their names; larger is more suspicious."""
 
@@ -50,7 +50,7 @@ class Queue:
     def of_table(cls, folder: Path, items: pd.DataFrame, names: Sequence[str]) -> Queue:
         """Return the queue of an ``items.parquet``."""
         items = items.sort_values("rank", kind="stable").reset_index(drop=True)
-        number = {name: at for at, name in enumerate(names)}
+        number = {name: position for position, name in enumerate(names)}
         given, suggested = (
             items[column].map(number).fillna(-1).to_numpy(dtype=np.int32) for column in ("class", "suggested")
         )
@@ -103,5 +103,5 @@ class Queue:
     @cached_property
     def positions_of_image(self) -> dict[str, np.ndarray]:
         """Positions of the items of each image."""
-        positions = self.table.groupby("image_id", sort=False).indices
-        return {str(name): np.asarray(at) for name, at in positions.items()}
+        groups = self.table.groupby("image_id", sort=False).indices
+        return {str(image_id): np.asarray(positions) for image_id, positions in groups.items()}

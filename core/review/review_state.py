@@ -1,4 +1,4 @@
-"""What reviewers have decided on a queue, by position; read again only when somebody has written to the log."""
+"""The decisions on a queue, by position; read again only after a change of the log."""
 
 from __future__ import annotations
 
@@ -50,29 +50,29 @@ class ReviewState:
 
     @property
     def conflicts(self) -> dict[int, tuple[Entry, ...]]:
-        """What each reviewer stands for, by position; empty in blind mode."""
+        """The reviewers' own final decisions on items in conflict, by position; empty in blind mode."""
         return self.on_items.conflicts
 
     @cached_property
     def verdict(self) -> np.ndarray:
         """``(n,)`` positions in :data:`VERDICTS`."""
         codes = np.zeros(self.size, dtype=np.int8)
-        for at, entry in self.entries.items():
-            codes[at] = VERDICTS.index(entry.verdict)
+        for position, entry in self.entries.items():
+            codes[position] = VERDICTS.index(entry.verdict)
         return codes
 
     @cached_property
     def fingerprint(self) -> bytes:
         """Bytes that differ whenever the items found wrong or right differ."""
         outcome = np.zeros(self.size, dtype=np.int8)
-        for at, is_wrong in self.on_items.is_wrong.items():
-            outcome[at] = 1 + is_wrong
+        for position, is_wrong in self.on_items.is_wrong.items():
+            outcome[position] = 1 + is_wrong
         return outcome.tobytes()
 
     def active_reviewers(self, reviewer: str) -> dict[str, int]:
         """Return how many of the newest decisions each other reviewer made in the last five minutes."""
         since = (datetime.now(UTC) - ACTIVE_WINDOW).isoformat(timespec="milliseconds")
-        return dict(Counter(by for at, by in self.recent if at >= since and by != reviewer))
+        return dict(Counter(name for time, name in self.recent if time >= since and name != reviewer))
 
 
 _states: LRUCache[tuple[str, str, str | None], ReviewState] = LRUCache(_CACHED_STATES)

@@ -1,7 +1,7 @@
 """Sample tasks that score labels: every pair is a query once per round, each time with other support images.
 
 Tasks are sampled from the given labels in the shape of the training tasks, so that the model adapts as it was trained
-to. A support image stands for its most frequent class; after the first round, the most suspicious images of every class
+to. A support image has its most frequent class; after the first round, the most suspicious images of every class
 are no longer used as support.
 """
 
@@ -74,16 +74,14 @@ def draw_round(
     batches = {label: _query_batches(members[label], shape.queries, rng) for label in usable}
     support, query = [], []
     while any(batches.values()):
-        left = sorted(usable, key=lambda label: (-len(batches[label]), rng.random()))[: shape.ways]
-        chosen = [
-            batches[label].pop() if batches[label] else _repeated_members(members[label], shape, rng) for label in left
+        labels = sorted(usable, key=lambda label: (-len(batches[label]), rng.random()))[: shape.ways]
+        queries = [
+            batches[label].pop() if batches[label] else _repeated_members(members[label], shape, rng)
+            for label in labels
         ]
-        query.append(np.stack(chosen))
-        support.append(
-            np.stack(
-                [_support_pairs(pools[at], q, shape.shots, pairs, rng) for at, q in zip(left, chosen, strict=True)]
-            )
-        )
+        query.append(np.stack(queries))
+        per_class = zip(labels, queries, strict=True)
+        support.append(np.stack([_support_pairs(pools[label], q, shape.shots, pairs, rng) for label, q in per_class]))
     return ScoringTasks(np.stack(support), np.stack(query))
 
 
@@ -92,14 +90,14 @@ def _support_pools(pairs: ImageLabelPairs, shape: TaskShape, suspicion: np.ndarr
     for label in range(len(pairs.classes)):
         pool = np.flatnonzero((pairs.label == label) & pairs.is_main)
         if suspicion is not None:
-            least = min(len(pool), shape.shots + 1)
-            pool = pool[np.argsort(suspicion[pool], kind="stable")[: max(least, round(SUPPORT_SHARE * len(pool)))]]
+            minimum = min(len(pool), shape.shots + 1)
+            pool = pool[np.argsort(suspicion[pool], kind="stable")[: max(minimum, round(SUPPORT_SHARE * len(pool)))]]
         pools.append(pool)
     return pools
 
 
 def _query_batches(members: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return the members in random batches of ``size``; the last one is filled up with members of others."""
+    """Return the members in random batches of ``size``; the last one is filled with random members."""
     order = rng.permutation(members)
     order = np.r_[order, rng.choice(members, -len(order) % size)]
     return list(order.reshape(-1, size))
@@ -121,14 +119,12 @@ def _support_pairs(
 
 def task_list(sampled: ScoringTasks, pairs: ImageLabelPairs, image_ids: np.ndarray) -> TaskList:
     """Return scoring tasks as a task list; unlike elsewhere, an image may occur several times in one task."""
-    both = np.concatenate([sampled.support, sampled.query], 2)
-    tasks, ways, each = both.shape
-    shots = sampled.support.shape[2]
+    (tasks, ways, shots), queries = sampled.support.shape, sampled.query.shape[2]
     flat = np.concatenate([sampled.support.reshape(tasks, -1), sampled.query.reshape(tasks, -1)], 1).ravel()
-    labels = np.r_[np.repeat(np.arange(ways), shots), np.repeat(np.arange(ways), each - shots)]
+    labels = np.r_[np.repeat(np.arange(ways), shots), np.repeat(np.arange(ways), queries)]
     rows = {
-        "task_id": np.repeat([f"s{number}" for number in range(tasks)], ways * each),
-        "role": np.tile(np.repeat(["support", "query"], [ways * shots, ways * (each - shots)]), tasks),
+        "task_id": np.repeat([f"s{number}" for number in range(tasks)], ways * (shots + queries)),
+        "role": np.tile(np.repeat(["support", "query"], [ways * shots, ways * queries]), tasks),
         "image_id": image_ids[pairs.image[flat]],
         "label": np.tile(labels, tasks),
         "class": np.array(pairs.classes, dtype=object)[pairs.label[flat]],
@@ -151,11 +147,6 @@ class QueryStats:
     loss: np.ndarray
     negative_margin: np.ndarray
     times: np.ndarray
-
-    def __add__(self, other: QueryStats) -> QueryStats:
-        return QueryStats(
-            self.loss + other.loss, self.negative_margin + other.negative_margin, self.times + other.times
-        )
 
     @property
     def mean_loss(self) -> np.ndarray:
@@ -190,30 +181,26 @@ def score_pairs(
     """
     rng = np.random.default_rng(seed)
     passes = passes_of(model)
-    total: QueryStats | None = None
-    for _ in range(rounds):
-        sampled = draw_round(pairs, shape, None if total is None else total.mean_loss, rng)
+    total = QueryStats(*(np.zeros(len(pairs)) for _ in range(3)))
+    for number in range(rounds):
+        sampled = draw_round(pairs, shape, total.mean_loss if number else None, rng)
         episodes = episodes_of(task_list(sampled, pairs, image_ids))
 
         def of_chunk(chunk: Chunk) -> list[Tensor]:
             with torch.no_grad():
                 return _loss_and_gap(passes.query_logits(params, chunk.task), chunk.task.yq)
 
-        loss, negative_margin, times = (np.zeros(len(pairs)) for _ in range(3))
-        for at, (losses, gaps) in episodes.collected(of_chunk, on_chunk=on_chunk):
-            which = sampled.query[at].reshape(-1)
-            np.add.at(loss, which, losses.reshape(-1))
-            np.add.at(negative_margin, which, gaps.reshape(-1))
-            np.add.at(times, which, 1)
-        of_round = QueryStats(loss, negative_margin, times)
-        total = of_round if total is None else total + of_round
-    assert total is not None
+        for positions, (losses, gaps) in episodes.collected(of_chunk, on_chunk=on_chunk):
+            queried = sampled.query[positions].reshape(-1)
+            np.add.at(total.loss, queried, losses.reshape(-1))
+            np.add.at(total.negative_margin, queried, gaps.reshape(-1))
+            np.add.at(total.times, queried, 1)
     return total
 
 
 def _loss_and_gap(logits: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return the losses of queries and the gaps of their largest other logit to the own, ``(T, Q)`` each."""
-    own = logits.gather(-1, labels[..., None])
-    loss = torch.logsumexp(logits, -1) - own[..., 0]
+    """Return the losses and negative margins of queries, ``(T, Q)`` each."""
+    own_logit = logits.gather(-1, labels[..., None])
+    loss = torch.logsumexp(logits, -1) - own_logit[..., 0]
     others = logits.scatter(-1, labels[..., None], -torch.inf).amax(-1)
-    return [loss, others - own[..., 0]]
+    return [loss, others - own_logit[..., 0]]

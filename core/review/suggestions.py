@@ -33,8 +33,8 @@ def suggested_relabels(
         UserError: there is no such task.
     """
     rows = tasks.select([task_id]).rows
-    likely = items["suggested_probability"].fillna(0).ge(least_probability)
-    items = items[items["image_id"].isin(rows["image_id"]) & likely]
+    is_likely = items["suggested_probability"].fillna(0).ge(least_probability)
+    items = items[items["image_id"].isin(rows["image_id"]) & is_likely]
     of_images, of_rows = items[items["level"] == "image"], items[items["level"] == "instance"]
     of_rows = of_rows[of_rows["task_id"] == task_id]
     suggested: dict[tuple[str, str], str] = {
@@ -60,7 +60,8 @@ def undecided(decisions: Sequence[Decision], current: Mapping[Item, Entry]) -> l
     An item in conflict counts as decided: a suggestion must not settle it.
     """
     entries = QueuePositions([decision.item for decision in decisions]).decisions(current, {}).entries
-    return [decision for at, decision in enumerate(decisions) if at not in entries or not entries[at].is_final]
+    final = {position for position, entry in entries.items() if entry.is_final}
+    return [decision for position, decision in enumerate(decisions) if position not in final]
 
 
 def first_items(items: pd.DataFrame, count: int) -> list[tuple[Item, str]]:

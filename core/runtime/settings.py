@@ -210,7 +210,7 @@ def arguments_of(settings: Any, *, always: Container[str] = (), without: Contain
         always: Fields to give even if they have their default.
         without: Fields to leave out.
     """
-    cls = type(settings)
+    cls: Any = type(settings)
     return arguments(
         cls, {name: getattr(settings, name) for name in declared(cls) if name not in without}, always=always
     )

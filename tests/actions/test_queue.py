@@ -20,7 +20,7 @@ from core.actions.queue import (
     remaining_errors_text,
 )
 from core.checkpoints.model import Model, ModelSpec, save_model
-from core.review import cross_validation
+from core.review import member_scores
 from core.review.settings import SLOW
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
@@ -82,7 +82,7 @@ def test_decisions_count_for_their_items(ready: tuple[Workspace, Run], tmp_path:
 
 
 def test_without_calibration_and_with_slow_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_validation, "EPOCHS", 1)
+    monkeypatch.setattr(member_scores, "EPOCHS", 1)
     workspace = made(tmp_path, "none")
     assert newest_queue(workspace) is None
     run = make(workspace, QueueSettings(SLOW, rounds=1, calibrate=False))

@@ -51,12 +51,12 @@ def test_tracin_is_the_sum_of_gradient_products() -> None:
     other = heldout(problem)
     checkpoints, rates = [problem.params, moved(problem.params, 1)], [0.3, 0.05]
     got = dattri_tracin(problem.model, checkpoints, rates, problem.episodes, episodes(problem, other))
-    want = sum(
+    expected = sum(
         rate * gradients(problem, p, problem.tasks) @ gradients(problem, p, other).T
         for p, rate in zip(checkpoints, rates, strict=True)
     )
     assert got.shape == (TRAIN, 4)
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 def trak_by_hand(
@@ -91,9 +91,9 @@ def test_trak_follows_its_formula(checkpoints: int) -> None:
         on_step=steps.append,
     )
     parts = [trak_by_hand(problem, p, other, ensemble, 5, 7) for ensemble, p in enumerate(params)]
-    want = np.mean([part[0] for part in parts], 0) * np.mean([part[1] for part in parts], 0)[:, None]
+    expected = np.mean([part[0] for part in parts], 0) * np.mean([part[1] for part in parts], 0)[:, None]
     assert got.shape == (TRAIN, 4)
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-9 * np.abs(want).max())
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
     assert sum(steps) == checkpoints * (TRAIN + 4)
 
 
@@ -126,9 +126,9 @@ def test_single_precision_gives_nearly_the_same_scores() -> None:
     problem = tiny_problem(count=TRAIN)
     single = Episodes(problem.tasks, problem.images, chunk=5)
     params = {name: value.float() for name, value in problem.params.items()}
-    want = trak_scores(problem.model, [problem.params], problem.episodes, problem.episodes)
+    expected = trak_scores(problem.model, [problem.params], problem.episodes, problem.episodes)
     got = trak_scores(problem.model, [params], single, single)
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-3 * np.abs(want).max())
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
 
 
 def test_tasks_of_unequal_shape_are_refused() -> None:

@@ -36,9 +36,9 @@ def test_rows_are_pooled_once_and_removed_rows_excluded(problem: tuple[ImageSet,
     _, train, _ = problem
     rows = distinct_rows(train)
     assert len(rows) == len(set(zip(train.rows["image_id"], train.rows["class"], strict=True)))
-    gone = train.rows["task_id"] == train.task_ids[0]
-    left = distinct_rows(TaskList(train.rows.assign(weight=np.where(gone, 0.0, 1.0))))
-    assert set(left["image_id"]) == set(train.rows.loc[~gone, "image_id"])
+    is_removed = train.rows["task_id"] == train.task_ids[0]
+    left = distinct_rows(TaskList(train.rows.assign(weight=np.where(is_removed, 0.0, 1.0))))
+    assert set(left["image_id"]) == set(train.rows.loc[~is_removed, "image_id"])
     with pytest.raises(UserError):
         distinct_rows(TaskList(train.rows.assign(weight=0.0)))
 
@@ -55,8 +55,8 @@ def test_training_learns_depends_on_the_seed_only_and_leaves_the_global_generato
     before = torch.get_rng_state()
     nets = [train_pooled(x, images.labels, 3, epochs=15, seed=seed, device="cpu") for seed in (1, 1, 2)]
     assert torch.equal(before, torch.get_rng_state())
-    first, again, other = (net(x).detach() for net in nets)
-    assert torch.equal(first, again)
+    first, repeated, other = (net(x).detach() for net in nets)
+    assert torch.equal(first, repeated)
     assert not torch.equal(first, other)
     assert (first.argmax(-1).numpy() == images.labels).mean() > 0.9
 
@@ -105,14 +105,14 @@ def test_ekfac_of_a_task_is_the_sum_over_its_rows(problem: tuple[ImageSet, TaskL
     classes = sorted(set(rows["class"]))
     x, labels = pixels(images, rows["image_id"]), codes(rows["class"], classes)
     query = heldout.rows[(heldout.rows["task_id"] == heldout.task_ids[1]) & (heldout.rows["role"] == "query")]
-    asked = TensorDataset(pixels(images, query["image_id"]), torch.from_numpy(codes(query["class"], classes)))
+    query_data = TensorDataset(pixels(images, query["image_id"]), torch.from_numpy(codes(query["class"], classes)))
     net = train_pooled(x, labels, len(classes), epochs=5, seed=0, device="cpu")
-    pairs = row_scores(net, TensorDataset(x, torch.from_numpy(labels)), asked, seed=0)
+    pairs = row_scores(net, TensorDataset(x, torch.from_numpy(labels)), query_data, seed=0)
     by_row = dict(zip(zip(rows["image_id"], rows["class"], strict=True), pairs.mean(1), strict=True))
     for position, task_id in enumerate(train.task_ids):
         own = train.rows[train.rows["task_id"] == task_id]
-        want = sum(by_row[key] for key in zip(own["image_id"], own["class"], strict=True))
-        assert got[position, 1] == pytest.approx(want, rel=1e-4, abs=1e-6 * np.abs(got).max())
+        expected = sum(by_row[key] for key in zip(own["image_id"], own["class"], strict=True))
+        assert got[position, 1] == pytest.approx(expected, rel=1e-4, abs=1e-6 * np.abs(got).max())
 
 
 def test_ekfac_of_all_targets_together_is_their_mean(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
@@ -126,8 +126,8 @@ def test_ekfac_of_all_targets_together_is_their_mean(problem: tuple[ImageSet, Ta
 
 def test_ekfac_is_reproducible(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
     images, train, heldout = problem
-    first, again = (ekfac_scores(images, train, heldout, epochs=2, seed=3) for _ in range(2))
-    np.testing.assert_array_equal(first, again)
+    first, repeated = (ekfac_scores(images, train, heldout, epochs=2, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first, repeated)
 
 
 def test_a_pooled_model_cannot_score_other_classes(problem: tuple[ImageSet, TaskList, TaskList]) -> None:

@@ -1,4 +1,4 @@
-"""What others compute who know nothing of our operators: curvlinops (Dangel et al. 2025) the curvature products,
+"""Independent implementations agree with our operators: curvlinops (Dangel et al. 2025) with curvature products,
 TorchOpt (Ren et al. 2023) the gradients through an inner problem that is solved and through inner steps.
 """
 
@@ -41,7 +41,7 @@ class Adapting(nn.Module):
 
 
 def curvlinops_product(problem: Problem, name: str) -> Callable[[Tensor], Tensor]:
-    """``v -> C v`` with one mini-batch a task, whose rows are its query rows."""
+    """Return ``v -> C v`` with one mini-batch per task, whose rows are its query rows."""
     model = Adapting(problem)
     data = []
     for chunk in problem.episodes.chunks():
@@ -67,12 +67,12 @@ def test_curvature_products_agree_with_curvlinops(name: str, steps: int) -> None
     theirs = curvlinops_product(problem, name)
     size = sum(value.numel() for value in problem.params.values())
     for v in torch.randn(3, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)):
-        want = theirs(v)
-        assert torch.linalg.norm(ours(v) - want) <= 1e-8 * torch.linalg.norm(want)
+        expected = theirs(v)
+        assert torch.linalg.norm(ours(v) - expected) <= 1e-8 * torch.linalg.norm(expected)
 
 
 def mlp_problem(hidden: tuple[int, ...], adaptation: Unrolled | Implicit) -> Problem:
-    """Three tasks of uneven weights on a linear model or a network with tanh."""
+    """Return three tasks of uneven weights on a linear model or a network with tanh."""
     images = tiny_images()
     tasks = tiny_tasks(images, ways=3, shots=2, queries=2, count=3)
     network = MLP(3, hidden=hidden, shape=(7, 7, 1), activation="tanh")
@@ -94,12 +94,12 @@ def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def linear(flat: Tensor, x: Tensor) -> Tensor:
-    """Logits of three classes from one vector: the weight's rows, then the bias."""
+    """Return logits of three classes from one vector: the weight's rows, then the bias."""
     return x.flatten(1) @ flat[:-3].view(3, -1).T + flat[-3:]
 
 
 def torchopt_implicit(flat: Tensor, task: Task, proximity: float, solver: str) -> Tensor:
-    """The gradient of the query loss by lambda: the proximal optimum by Newton's method, the rest by TorchOpt."""
+    """Return the gradient of the query loss by lambda: Newton's method to the proximal optimum, then TorchOpt."""
     torchopt = require("torchopt")
     # A vector of size P needs P iterations and, in the normal equations, some more for rounding.
     solve = getattr(torchopt.linear_solve, solver)(rtol=1e-14, atol=1e-14, maxiter=1000)
@@ -131,12 +131,12 @@ def test_implicit_gradients_agree_with_torchopt(solver: str) -> None:
     assert list(problem.params) == ["head.weight", "head.bias"]
     ours = task_gradients(problem.model, problem.params, problem.episodes)
     for have, task in zip(ours, single_tasks(problem), strict=True):
-        want = torchopt_implicit(flatten(problem.params), task, 0.5, solver)
-        assert torch.linalg.norm(have - want) <= 1e-6 * torch.linalg.norm(want)
+        expected = torchopt_implicit(flatten(problem.params), task, 0.5, solver)
+        assert torch.linalg.norm(have - expected) <= 1e-6 * torch.linalg.norm(expected)
 
 
 def torchopt_unrolled(problem: Problem, task: Task, steps: int, **settings: Any) -> Tensor:
-    """The gradient of the query loss through TorchOpt's differentiable steps, by what the network started from."""
+    """Return the gradient of the query loss through TorchOpt's differentiable steps, by the initial parameters."""
     hidden = problem.model.network.hidden
     sizes = (49, *hidden, 3)
     layers: list[nn.Module] = [nn.Flatten()]
@@ -158,5 +158,5 @@ def test_gradients_through_inner_steps_agree_with_torchopt(hidden: tuple[int, ..
     problem = mlp_problem(hidden, Unrolled(steps, 0.3))
     ours = task_gradients(problem.model, problem.params, problem.episodes)
     for have, task in zip(ours, single_tasks(problem), strict=True):
-        want = torchopt_unrolled(problem, task, steps, lr=0.3)
-        assert torch.linalg.norm(have - want) <= 1e-8 * torch.linalg.norm(want)
+        expected = torchopt_unrolled(problem, task, steps, lr=0.3)
+        assert torch.linalg.norm(have - expected) <= 1e-8 * torch.linalg.norm(expected)

@@ -1,4 +1,4 @@
-"""What SQLite said behind an error of the decision log."""
+"""The SQLite error behind an error of the decision log."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def log(tmp_path: Path) -> DecisionLog:
 
 
 def decide(log: DecisionLog, reviewer: str, words: list[str]) -> None:
-    """One word an image: keep, remove, unsure, clear or a class number."""
+    """Append one decision per image: keep, remove, unsure, clear or a class number."""
     log.append(
         [
             Decision(
@@ -34,7 +34,7 @@ def decide(log: DecisionLog, reviewer: str, words: list[str]) -> None:
     )
 
 
-def test_cohens_own_example_of_two_words(log: DecisionLog) -> None:
+def test_cohens_example_with_two_categories(log: DecisionLog) -> None:
     # 20 times both keep, 15 both remove, 5 and 10 they differ: observed 0.7, by chance 0.5.
     decide(log, "Ann", ["keep"] * 25 + ["remove"] * 25)
     decide(log, "Bob", ["keep"] * 20 + ["remove"] * 5 + ["keep"] * 10 + ["remove"] * 15)
@@ -47,7 +47,7 @@ def test_cohens_own_example_of_two_words(log: DecisionLog) -> None:
     assert (other.kappa, other.equal) == (pytest.approx(found.kappa), found.equal)
 
 
-def test_the_interval_is_that_of_resampled_items(log: DecisionLog) -> None:
+def test_the_interval_matches_a_plain_bootstrap(log: DecisionLog) -> None:
     rng = np.random.default_rng(1)
     words = np.array(["keep", "remove", "3", "4"])
     first = rng.choice(words, 200)
@@ -62,7 +62,7 @@ def test_the_interval_is_that_of_resampled_items(log: DecisionLog) -> None:
     assert found.high == pytest.approx(high, abs=0.03)
 
 
-def test_only_firm_decisions_of_both_count_and_labels_matter(log: DecisionLog) -> None:
+def test_only_final_decisions_of_both_count_and_labels_matter(log: DecisionLog) -> None:
     decide(log, "Ann", ["1", "1", "keep", "unsure", "remove", "keep", "keep"])
     decide(log, "Bob", ["1", "2", "keep", "keep", "unsure", "clear"])
     found = agreement(log, "Ann", "Bob")
@@ -71,7 +71,7 @@ def test_only_firm_decisions_of_both_count_and_labels_matter(log: DecisionLog) -
     assert (a.label, b.label) == (1, 2)
 
 
-def test_the_same_word_for_all_has_no_kappa(log: DecisionLog) -> None:
+def test_one_category_for_all_has_no_kappa(log: DecisionLog) -> None:
     decide(log, "Ann", ["keep"] * 3)
     decide(log, "Bob", ["keep"] * 4)
     found = agreement(log, "Ann", "Bob")
@@ -79,7 +79,7 @@ def test_the_same_word_for_all_has_no_kappa(log: DecisionLog) -> None:
     assert all(math.isnan(value) for value in (found.kappa, found.low, found.high))
 
 
-def test_nothing_in_common_is_said(log: DecisionLog) -> None:
+def test_reviewers_without_common_items_are_refused(log: DecisionLog) -> None:
     decide(log, "Ann", ["keep"])
     with pytest.raises(UserError, match=r"“Ann” .*“Bob”"):
         agreement(log, "Ann", "Bob")

@@ -1,4 +1,4 @@
-"""Tables as cleanlab really makes them, read as proposals; one in another order is refused."""
+"""Tables made by cleanlab are read as proposals; one in another order is refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def used(problem: Workspace) -> list[str]:
 
 @pytest.fixture(scope="module")
 def probabilities(images: ImageSet, used: list[str]) -> np.ndarray:
-    """``(n, classes)``: a model that is sure of the class, but of the next one for ten images of the tasks."""
+    """Return ``(n, classes)`` confident probabilities, of the next class for ten images of the tasks."""
     n, k = len(images), len(images.class_names)
     seen = images.labels.copy()
     for image in used[:10]:
@@ -62,13 +62,13 @@ def probabilities(images: ImageSet, used: list[str]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def found(images: ImageSet, probabilities: np.ndarray) -> pd.DataFrame:
-    """CleanLearning's own table."""
+    """Return the table of CleanLearning."""
     return CleanLearning().find_label_issues(labels=images.labels, pred_probs=probabilities)
 
 
 @pytest.fixture(scope="module")
 def lab_table(images: ImageSet, probabilities: np.ndarray) -> pd.DataFrame:
-    """Datalab's table of label issues, by Datalab's own manager (Datalab itself wants a package more)."""
+    """Return the table of Datalab's label issue manager (Datalab itself needs another package)."""
     names = dict(enumerate(images.class_names))
     lab = SimpleNamespace(labels=images.labels, _label_map=names, get_info=lambda name: {})
     manager = LabelIssueManager(lab)
@@ -105,29 +105,29 @@ def test_issues_become_new_labels(workspace: Workspace, images: ImageSet, found:
         assert (entry.verdict, entry.label, entry.reviewer) == ("relabel", (given + 1) % 10, "ann")
 
 
-def test_people_are_not_overruled(
+def test_decisions_of_people_are_not_changed(
     workspace: Workspace, used: list[str], lab_table: pd.DataFrame, tmp_path: Path
 ) -> None:
-    mine = Item("image", image_id=used[0])
-    workspace.decisions.append([Decision(mine, "keep", reviewer="ann")])
+    decided = Item("image", image_id=used[0])
+    workspace.decisions.append([Decision(decided, "keep", reviewer="ann")])
     made = import_decisions(workspace, save(lab_table, "csv", tmp_path), as_="remove")
-    assert workspace.decisions.current()[mine].verdict == "keep"
+    assert workspace.decisions.current()[decided].verdict == "keep"
     assert len(made.new) == 9
     assert [note.split()[0] for note in made.notes] == ["1"]
 
 
 @pytest.mark.parametrize("how", ["csv", "parquet"])
-def test_the_filter_alone(
+def test_the_output_of_the_filter_function(
     workspace: Workspace, images: ImageSet, used: list[str], probabilities: np.ndarray, tmp_path: Path, how: str
 ) -> None:
-    wanted = {Item("image", image_id=image) for image in used[:10]}
+    expected = {Item("image", image_id=image) for image in used[:10]}
     mask = find_label_issues(images.labels, probabilities)
     ranked = find_label_issues(images.labels, probabilities, return_indices_ranked_by="self_confidence")
     for kept in (pd.Series(mask), pd.Series(ranked), pd.DataFrame({"index": ranked})):
-        assert {one.item for one in plan_import(workspace, save(kept, how, tmp_path)).new} == wanted
+        assert {one.item for one in plan_import(workspace, save(kept, how, tmp_path)).new} == expected
 
 
-def test_a_part_of_the_table_in_another_order(
+def test_a_part_of_the_table_in_another_order_is_read_by_id(
     workspace: Workspace, used: list[str], images: ImageSet, found: pd.DataFrame, tmp_path: Path
 ) -> None:
     worst = found[found["is_label_issue"]].sort_values("label_quality", ascending=False)
@@ -161,7 +161,7 @@ def test_issues_outside_the_training_tasks_are_counted(
         (lambda t: t, "keep", "'keep'"),
     ],
 )
-def test_what_cannot_be_believed_is_refused(
+def test_invalid_tables_are_refused(
     workspace: Workspace, found: pd.DataFrame, tmp_path: Path, change: Any, as_: str, what: str
 ) -> None:
     with pytest.raises(UserError, match=what):

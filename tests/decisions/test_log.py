@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from core.decisions import log as module
 from core.decisions.log import Decision, DecisionLog, Entry, Item
+from core.decisions.schema import SCHEMA_VERSION
 from core.runtime.errors import UserError
 from tests.decisions.sqlite_errors import sqlite_code
 
@@ -137,7 +137,7 @@ TestLogMachine.settings = settings(max_examples=25, stateful_step_count=25, dead
 
 @given(made=st.lists(st.lists(decision(), min_size=1, max_size=4), min_size=1, max_size=5))
 @settings(max_examples=20, deadline=None)
-def test_one_reviewer_walks_back_and_forth_through_exactly_the_same_states(made: list[list[Decision]]) -> None:
+def test_undo_and_redo_of_one_reviewer_visit_the_same_states(made: list[list[Decision]]) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         log = DecisionLog(Path(folder) / "log.sqlite")
         states = [state(log)]
@@ -161,7 +161,7 @@ def test_undo_keeps_and_reports_the_newer_decision_of_somebody_else(log: Decisio
     assert state(log) == {CAT: Decision(CAT, "keep", reviewer="Bob")}
 
 
-def test_undo_brings_back_the_decision_of_another_under_his_name(log: DecisionLog) -> None:
+def test_undo_restores_another_reviewers_decision_under_that_name(log: DecisionLog) -> None:
     log.append([Decision(CAT, "relabel", 3, "a lynx", "Ann", "run 1")])
     log.append([Decision(CAT, "keep", reviewer="Bob")])
     log.undo("Bob")
@@ -170,7 +170,7 @@ def test_undo_brings_back_the_decision_of_another_under_his_name(log: DecisionLo
     assert (entry.by, entry.undoes) == ("Bob", 2)
 
 
-def test_undo_does_not_bring_back_what_its_reviewer_has_undone_meanwhile(log: DecisionLog) -> None:
+def test_undo_does_not_restore_what_its_reviewer_has_undone_since(log: DecisionLog) -> None:
     log.append([Decision(CAT, "remove", reviewer="Ann")])
     log.append([Decision(CAT, "keep", reviewer="Bob")])
     assert log.undo("Ann").taken == ()
@@ -187,7 +187,7 @@ def test_the_last_of_two_decisions_on_one_item_in_a_group_counts(log: DecisionLo
 
 @given(texts=st.tuples(any_text, any_text, any_text, any_text.filter(bool)))
 @settings(max_examples=50, deadline=None)
-def test_any_text_comes_back_as_it_was(texts: tuple[str, str, str, str]) -> None:
+def test_any_text_is_stored_unchanged(texts: tuple[str, str, str, str]) -> None:
     reason, reviewer, source, image = texts
     made = Decision(Item("image", image_id=image), "remove", None, reason, reviewer, source)
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
@@ -198,7 +198,7 @@ def test_any_text_comes_back_as_it_was(texts: tuple[str, str, str, str]) -> None
         assert log.current() == {}
 
 
-def test_a_bulk_of_many_thousands_is_one_group(log: DecisionLog) -> None:
+def test_thousands_of_decisions_are_one_group(log: DecisionLog) -> None:
     bulk = [Decision(Item("image", image_id=f"{number}.png"), "remove") for number in range(10_000)]
     group = log.append(bulk)
     assert {entry.group for entry in log.current().values()} == {group}
@@ -222,12 +222,12 @@ def test_a_bulk_of_many_thousands_is_one_group(log: DecisionLog) -> None:
         lambda: Decision(CAT, "relabel", 2**63),
     ],
 )
-def test_nonsense_is_refused(make: Callable[[], object]) -> None:
+def test_invalid_decisions_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(UserError):
         make()
 
 
-def test_an_empty_group_is_refused_and_a_mixed_one_is_a_mistake_of_the_caller(log: DecisionLog) -> None:
+def test_empty_groups_and_groups_of_several_reviewers_are_refused(log: DecisionLog) -> None:
     with pytest.raises(UserError, match="decision"):
         log.append([])
     with pytest.raises(ValueError, match="one reviewer"):
@@ -247,7 +247,7 @@ def test_an_empty_group_is_refused_and_a_mixed_one_is_a_mistake_of_the_caller(lo
         "INSERT OR REPLACE INTO groups VALUES (1, 1, NULL, '', 'Eve', NULL)",
     ],
 )
-def test_the_database_itself_refuses_to_change_the_past(log: DecisionLog, statement: str) -> None:
+def test_the_database_is_append_only(log: DecisionLog, statement: str) -> None:
     log.append([Decision(CAT, "remove", reviewer="Ann")])
     before = log.history()
     with (
@@ -299,7 +299,7 @@ def test_threads_share_one_log(log: DecisionLog) -> None:
     assert len(log.current()) == 80
 
 
-def test_kill_9_loses_no_acknowledged_group_and_leaves_no_half(tmp_path: Path) -> None:
+def test_kill_9_loses_no_acknowledged_group_and_leaves_none_incomplete(tmp_path: Path) -> None:
     path, size, acknowledged = tmp_path / "log.sqlite", 500, set()
     for attempt in range(6):
         process = writer(path, f"writer{attempt}", 1_000, size)
@@ -317,7 +317,7 @@ def test_kill_9_loses_no_acknowledged_group_and_leaves_no_half(tmp_path: Path) -
         assert set(sizes.values()) == {size}
 
 
-def test_a_full_disk_is_reported_and_keeps_the_old_state(log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_leaves_the_old_state(log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
     log.append([Decision(CAT, "remove", reviewer="Ann")])
     before = log.history()
     connect = sqlite3.connect
@@ -349,7 +349,7 @@ def test_a_locked_log_is_reported(log: DecisionLog) -> None:
     assert len(log.history()) == 1
 
 
-def test_a_damaged_log_is_reported_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_damaged_log_is_reported_and_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
     path.write_bytes(b"not a database at all" * 500)
     before = path.read_bytes()
@@ -369,11 +369,11 @@ def test_a_log_damaged_in_the_middle_is_reported(log: DecisionLog) -> None:
         log.current()
 
 
-def test_a_newer_format_is_refused_untouched(log: DecisionLog) -> None:
+def test_a_newer_format_is_refused_and_unchanged(log: DecisionLog) -> None:
     log.append([Decision(CAT, "keep")])
     with closing(sqlite3.connect(log.path)) as connection:
-        connection.execute(f"PRAGMA user_version = {module.SCHEMA_VERSION + 1}")
-    with pytest.raises(UserError, match=f"{module.SCHEMA_VERSION + 1}"):
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(UserError, match=f"{SCHEMA_VERSION + 1}"):
         DecisionLog(log.path)
     assert len(log.history()) == 1
 

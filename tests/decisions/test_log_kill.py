@@ -1,4 +1,4 @@
-"""``kill -9`` again and again: what was acknowledged is in the log, and what is sent again is there once."""
+"""Repeated ``kill -9``: acknowledged operations are in the log, and repeated ones are there once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.decisions.test_log_kill import batch
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 for line in sys.stdin:
     if child := os.fork():
-        os.write(1, f"writer {child}\\n".encode())  # in one piece, as the others write too
+        os.write(1, f"writer {child}\\n".encode())  # in one call, as other processes write too
         continue
     number, log = int(line), DecisionLog(Path(sys.argv[1]))
     while True:
@@ -40,7 +40,7 @@ for line in sys.stdin:
 
 
 def operation(number: int) -> Operation:
-    """The operation ``number`` of an endless session: decisions with an undo and a redo now and then."""
+    """Return operation ``number`` of an endless session: decisions with an occasional undo and redo."""
     token, reviewer = f"token {number}", "Ann" if number % 3 else "Bob"
     if number % 10 == 7:
         return Operation("undo", reviewer, token)
@@ -55,18 +55,18 @@ def batch(number: int) -> list[Operation]:
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
-def test_kills_lose_nothing_acknowledged_and_double_nothing(tmp_path: Path, kills: int) -> None:
+def test_kills_lose_no_acknowledged_operation_and_repeat_none(tmp_path: Path, kills: int) -> None:
     path, chance, sent_from, saved = tmp_path / "log.sqlite", random.Random(0), 0, 0
     command = [sys.executable, "-c", WRITERS, str(path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as writers:
         assert writers.stdin is not None
         assert writers.stdout is not None
         for _ in range(kills):
-            # As after a crash of the browser, some that were acknowledged are sent again too.
+            # As after a crash of the browser, some acknowledged operations are sent again too.
             sent_from = max(0, saved - chance.randrange(4))
             writers.stdin.write(f"{sent_from}\n".encode())
             while (line := writers.stdout.readline().split())[0] != b"writer":
-                saved = max(saved, int(line[1]))  # said by the one before, in the moment of its end
+                saved = max(saved, int(line[1]))  # reported by the previous process as it ended
             for _ in range(chance.randrange(3)):
                 saved = max(saved, int(writers.stdout.readline().split()[1]))
             time.sleep(chance.random() * 0.02)
@@ -87,8 +87,8 @@ def test_kills_lose_nothing_acknowledged_and_double_nothing(tmp_path: Path, kill
     expected = DecisionLog(tmp_path / "expected.sqlite")
     expected.submit([operation(number) for number in range(len(tokens))])
 
-    def story(told: DecisionLog) -> list[tuple]:
-        return [(e.seq, e.group, e.item, e.outcome, e.reason, e.reviewer, e.by, e.undoes) for e in told.history()]
+    def history_of(log: DecisionLog) -> list[tuple]:
+        return [(e.seq, e.group, e.item, e.outcome, e.reason, e.reviewer, e.by, e.undoes) for e in log.history()]
 
     assert saved > kills
-    assert story(log) == story(expected)
+    assert history_of(log) == history_of(expected)

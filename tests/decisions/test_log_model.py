@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from core.decisions.log import Decision, DecisionLog, Entry, Item, Operation, Result
 
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what counts here is not the disk
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the disk is not what is tested
 REVIEWERS = ["Ann", "Bob", "Cid"]
 ITEMS = [Item("image", image_id="cat"), Item("image", image_id="dog"), Item("instance", "t", "query", "cat")]
 OPINIONS = [("keep", None), ("remove", None), ("relabel", 1), ("relabel", 2), ("unsure", None), ("clear", None)]
@@ -21,7 +21,7 @@ Said = tuple[str, int | None]
 
 @st.composite
 def operation(draw: st.DrawFn) -> Operation:
-    """With ``saw`` counted back from the version at hand; the machine makes a version of it."""
+    """Return operations with ``saw`` relative to the current version; the state machine makes it absolute."""
     act = draw(st.sampled_from(["decide", "decide", "decide", "undo", "redo"]))
     made = st.builds(lambda item, said: Decision(item, *said), st.sampled_from(ITEMS), st.sampled_from(OPINIONS))
     decisions = tuple(draw(st.lists(made, min_size=1, max_size=3))) if act == "decide" else ()
@@ -53,7 +53,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(operations=st.lists(st.one_of(operation(), st.integers(0, 20)), min_size=1, max_size=4))
     def submit(self, operations: list[Operation | int]) -> None:
-        """New ones and, where a number was drawn, some that were sent before."""
+        """Submit new operations and, where a number was drawn, some that were sent before."""
         batch: list[Operation] = []
         expected: list[Result | int | None] = []
         for drawn in operations:
@@ -66,7 +66,7 @@ class Machine(RuleBasedStateMachine):
             token = drawn.token and f"token {len(self.sent)} {len(batch)}"
             saw = None if drawn.saw is None else max(0, self.version - drawn.saw)
             batch.append(replace(drawn, token=token, saw=saw))
-            expected.append(self.happen(batch[-1]))
+            expected.append(self.apply_to_model(batch[-1]))
         for one, result, wanted in zip(batch, self.log.submit(batch), expected, strict=True):
             if isinstance(wanted, Result):
                 assert result == wanted
@@ -75,8 +75,8 @@ class Machine(RuleBasedStateMachine):
             if one.token:
                 self.sent.append((one, result))
 
-    def happen(self, one: Operation) -> int | None:
-        """Do a new operation in the model; the group that it makes."""
+    def apply_to_model(self, one: Operation) -> int | None:
+        """Apply a new operation to the model and return its group."""
         if one.act == "decide":
             root = self.version + 1
             self.made[root], self.turns[root] = one, []
@@ -127,7 +127,7 @@ class Machine(RuleBasedStateMachine):
             return
         result = self.log.restore(name, reviewer, token)
         decisions = tuple(Decision(item, *then.get(item, ("clear", None))) for item in changed)
-        group = self.happen(Operation("decide", reviewer, token, decisions, self.version)) if changed else None
+        group = self.apply_to_model(Operation("decide", reviewer, token, decisions, self.version)) if changed else None
         assert result == Result(group)
         assert self.now() == then
         if token:
@@ -138,7 +138,7 @@ class Machine(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def view(self, reviewer: str, item: Item, version: int) -> tuple[int, int, Said] | None:
-        """Group, place in it, verdict and label of what the reviewer stood for at a time."""
+        """Return group, position in it, verdict and label of a reviewer's decision in force at a version."""
         view = None
         for root, operation in self.made.items():
             if operation.reviewer == reviewer and sum(turn <= version for turn in self.turns[root]) % 2:
@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
         return {item: decision.outcome for item, decision in last.items() if decision.verdict != "clear"}
 
     def conflict(self, item: Item) -> list[tuple[str, Said]]:
-        """Who says what, oldest first, if they differ unknowingly."""
+        """Return the conflicting decisions, oldest first; empty if there is no conflict."""
         views = {name: self.view(name, item, self.version) for name in REVIEWERS}
         firm = sorted((*view, name) for name, view in views.items() if view and view[2][0] != "unsure")
         for root, _, said, _ in firm:

@@ -1,4 +1,4 @@
-"""The decision log of several reviewers, one rule at a time; resending, older files, and a disk that says no."""
+"""The decision log with several reviewers: conflicts, repeated operations, older files and disk errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from core.decisions.log import SCHEMA_VERSION, Decision, DecisionLog, Entry, Item, Operation, Result, Verdict
+from core.decisions.log import Decision, DecisionLog, Entry, Item, Operation, Result, Verdict
+from core.decisions.schema import SCHEMA_VERSION
 from core.runtime.errors import UserError
 from tests.decisions.sqlite_errors import sqlite_code
 
@@ -31,12 +32,12 @@ def decide(
 
 
 def in_conflict(log: DecisionLog) -> list[str]:
-    """Who differs about the cat."""
+    """Return the reviewers in conflict about the cat."""
     assert log.conflicts() == DecisionLog(log.path).conflicts()  # read piece by piece as at once
     return [entry.reviewer for entry in log.conflicts().get(CAT, ())]
 
 
-def test_a_decision_made_in_sight_of_the_other_is_no_conflict(log: DecisionLog) -> None:
+def test_a_decision_made_with_the_other_on_screen_is_no_conflict(log: DecisionLog) -> None:
     decide(log, "Ann", "remove")
     decide(log, "Bob", "keep", saw=1)
     assert in_conflict(log) == []
@@ -44,14 +45,14 @@ def test_a_decision_made_in_sight_of_the_other_is_no_conflict(log: DecisionLog) 
 
 
 @pytest.mark.parametrize("saw", [None, 0])
-def test_a_decision_made_without_sight_of_the_other_is_one(log: DecisionLog, saw: int | None) -> None:
+def test_a_decision_made_without_the_other_on_screen_is_a_conflict(log: DecisionLog, saw: int | None) -> None:
     decide(log, "Ann", "remove")
     decide(log, "Bob", "keep", saw)
     assert in_conflict(log) == ["Ann", "Bob"]
     assert log.current()[CAT].verdict == "keep"
 
 
-def test_two_new_labels_differ_and_the_same_one_does_not(log: DecisionLog) -> None:
+def test_different_new_labels_conflict_and_equal_ones_do_not(log: DecisionLog) -> None:
     decide(log, "Ann", "relabel", label=1)
     decide(log, "Bob", "relabel", label=1)
     assert in_conflict(log) == []
@@ -59,7 +60,7 @@ def test_two_new_labels_differ_and_the_same_one_does_not(log: DecisionLog) -> No
     assert in_conflict(log) == ["Ann", "Bob"]
 
 
-def test_unsure_contradicts_nobody_and_settles_nothing(log: DecisionLog) -> None:
+def test_unsure_neither_contradicts_nor_resolves(log: DecisionLog) -> None:
     decide(log, "Ann", "remove")
     decide(log, "Cid", "unsure")
     assert in_conflict(log) == []
@@ -68,7 +69,7 @@ def test_unsure_contradicts_nobody_and_settles_nothing(log: DecisionLog) -> None
     assert in_conflict(log) == ["Ann", "Bob"]
 
 
-def test_whoever_has_seen_all_settles_it_and_his_undo_opens_it_again(log: DecisionLog) -> None:
+def test_a_decision_with_all_on_screen_resolves_and_its_undo_reopens(log: DecisionLog) -> None:
     decide(log, "Ann", "remove")
     decide(log, "Bob", "keep")
     decide(log, "Cid", "keep", saw=1)
@@ -86,7 +87,7 @@ def test_whoever_has_seen_all_settles_it_and_his_undo_opens_it_again(log: Decisi
 
 
 @pytest.mark.parametrize("way", ["undo", "clear", "agree"])
-def test_whoever_gives_way_ends_it(log: DecisionLog, way: str) -> None:
+def test_withdrawing_a_decision_resolves_a_conflict(log: DecisionLog, way: str) -> None:
     decide(log, "Ann", "remove")
     decide(log, "Bob", "keep")
     if way == "undo":
@@ -96,7 +97,7 @@ def test_whoever_gives_way_ends_it(log: DecisionLog, way: str) -> None:
     assert in_conflict(log) == []
 
 
-def test_a_decision_that_was_undone_when_the_other_looked_had_not_been_seen(log: DecisionLog) -> None:
+def test_a_decision_that_was_undone_at_the_time_was_not_seen(log: DecisionLog) -> None:
     decide(log, "Ann", "remove")
     log.undo("Ann")
     decide(log, "Bob", "keep", saw=2)
@@ -106,21 +107,21 @@ def test_a_decision_that_was_undone_when_the_other_looked_had_not_been_seen(log:
     assert log.current()[CAT].reviewer == "Bob"
 
 
-def test_saying_the_same_again_does_not_make_it_unseen(log: DecisionLog) -> None:
+def test_repeating_a_decision_does_not_make_it_unseen(log: DecisionLog) -> None:
     decide(log, "Ann", "remove")
     decide(log, "Ann", "remove")
     decide(log, "Bob", "keep", saw=1)
     assert in_conflict(log) == []
 
 
-def test_nobody_has_seen_the_future(log: DecisionLog) -> None:
+def test_saw_is_limited_to_the_newest_version(log: DecisionLog) -> None:
     decide(log, "Bob", "keep", saw=1_000)
     decide(log, "Ann", "remove", saw=1)
     assert in_conflict(log) == []
     assert log.own("Bob")[CAT].saw == 0
 
 
-def test_each_stands_for_his_own(log: DecisionLog) -> None:
+def test_own_decisions_are_per_reviewer(log: DecisionLog) -> None:
     decide(log, "Ann", "remove")
     decide(log, "Bob", "keep", saw=1)
     log.append([Decision(DOG, "unsure", reviewer="Ann")])
@@ -132,7 +133,7 @@ def test_each_stands_for_his_own(log: DecisionLog) -> None:
     assert log.own("Ann") == {}
 
 
-def test_what_another_process_wrote_is_read_as_well(log: DecisionLog) -> None:
+def test_writes_of_another_process_are_read(log: DecisionLog) -> None:
     decide(log, "Ann", "remove")
     assert in_conflict(log) == []
     other = DecisionLog(log.path)
@@ -143,7 +144,7 @@ def test_what_another_process_wrote_is_read_as_well(log: DecisionLog) -> None:
     assert log.own("Bob") == {}
 
 
-def test_another_file_in_the_place_of_the_log_is_read_anew(log: DecisionLog, tmp_path: Path) -> None:
+def test_a_replaced_log_file_is_read_again(log: DecisionLog, tmp_path: Path) -> None:
     decide(log, "Ann", "remove")
     decide(log, "Ann", "keep")
     backup = DecisionLog(tmp_path / "backup.sqlite")
@@ -154,7 +155,7 @@ def test_another_file_in_the_place_of_the_log_is_read_anew(log: DecisionLog, tmp
     assert log.own("Ann") == {}
 
 
-def test_an_operation_is_done_once_however_often_it_is_sent(log: DecisionLog) -> None:
+def test_a_repeated_operation_is_applied_once(log: DecisionLog) -> None:
     both = (Decision(CAT, "remove"), Decision(DOG, "keep"))
     operations = [Operation("decide", "Ann", "a", both), Operation("undo", "Ann", "b"), Operation("redo", "Ann", "c")]
     first = log.submit(operations)
@@ -168,7 +169,7 @@ def test_an_operation_is_done_once_however_often_it_is_sent(log: DecisionLog) ->
     assert log.version() == 4
 
 
-def test_an_undo_of_nothing_stays_one_when_it_is_sent_again(log: DecisionLog) -> None:
+def test_a_repeated_undo_of_nothing_has_no_effect(log: DecisionLog) -> None:
     undo = Operation("undo", "Ann", "a")
     assert log.submit([undo]) == [Result()]
     decide(log, "Ann", "remove")
@@ -176,7 +177,7 @@ def test_an_undo_of_nothing_stays_one_when_it_is_sent_again(log: DecisionLog) ->
     assert log.current()[CAT].verdict == "remove"
 
 
-def test_operations_of_one_call_are_all_done_or_none(log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_of_one_call_are_atomic(log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
     good = Operation("decide", "Ann", "a", (Decision(CAT, "remove"),))
     bad = Operation("decide", "Ann", "b", (Decision(DOG, "remove", source=None),))  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
@@ -186,7 +187,7 @@ def test_operations_of_one_call_are_all_done_or_none(log: DecisionLog, monkeypat
     assert log.submit([good])[0].group == 1
 
 
-def test_nonsense_is_no_operation() -> None:
+def test_invalid_operations_are_refused() -> None:
     with pytest.raises(UserError):
         Operation("decide", "Ann")
     with pytest.raises(UserError, match="drop"):
@@ -197,7 +198,7 @@ def test_nonsense_is_no_operation() -> None:
         Operation("decide", "Ann", decisions=(Decision(CAT, "keep", reviewer="Bob"),))
 
 
-def test_a_restored_snapshot_is_a_decision_in_sight_of_all(log: DecisionLog) -> None:
+def test_restoring_a_snapshot_resolves_conflicts(log: DecisionLog) -> None:
     decide(log, "Ann", "relabel", label=1)
     log.snapshot("before lunch", "Ann", "ünser ‘note’")
     decide(log, "Ann", "remove")
@@ -256,7 +257,7 @@ def test_an_empty_comment_is_refused(log: DecisionLog) -> None:
         "INSERT OR REPLACE INTO tokens SELECT kind, token, 0 FROM tokens",
     ],
 )
-def test_comments_snapshots_and_tokens_are_append_only_too(log: DecisionLog, statement: str) -> None:
+def test_comments_snapshots_and_tokens_are_append_only(log: DecisionLog, statement: str) -> None:
     log.submit([Operation("decide", "Ann", "a", (Decision(CAT, "remove"),))])
     log.comment(CAT, "Ann", "blurred", "b")
     log.snapshot("c", "Ann", "", "c")
@@ -348,7 +349,7 @@ def test_an_upgrade_that_fails_leaves_the_old_log(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM entries").fetchone() == (4,)
 
 
-def test_a_locked_log_can_be_read_and_what_was_refused_is_saved_when_sent_again(log: DecisionLog) -> None:
+def test_a_locked_log_can_be_read_and_refused_operations_can_be_repeated(log: DecisionLog) -> None:
     decide(log, "Ann", "keep")
     log = DecisionLog(log.path, busy_seconds=0.05)
     operations = [Operation("decide", "Ann", f"{n}", (Decision(CAT, "remove"),)) for n in range(3)]
@@ -372,7 +373,7 @@ def test_a_locked_log_can_be_read_and_what_was_refused_is_saved_when_sent_again(
     assert log.version() == 4
 
 
-def test_what_a_full_disk_refused_is_saved_when_sent_again(log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_refused_by_a_full_disk_can_be_repeated(log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
     decide(log, "Ann", "keep")
     connect = sqlite3.connect
 
@@ -394,7 +395,7 @@ def test_what_a_full_disk_refused_is_saved_when_sent_again(log: DecisionLog, mon
     assert len(log.current()) == 200
 
 
-def test_importing_the_log_is_light() -> None:
+def test_importing_the_log_is_fast() -> None:
     text = "import sys, core.decisions.log; print({'torch', 'streamlit', 'pandas', 'numpy'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

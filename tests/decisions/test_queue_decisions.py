@@ -1,4 +1,4 @@
-"""The one rule on which items of a queue were found wrong, found right, or are open."""
+"""Which items of a queue were found wrong, found right, or are open."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def of_rows(log: DecisionLog) -> QueueDecisions:
     return QueuePositions(ROWS).decisions(log.current(), log.conflicts())
 
 
-def test_final_verdicts_say_wrong_or_right_and_the_newest_counts(log: DecisionLog) -> None:
+def test_final_verdicts_are_wrong_or_right_and_the_newest_counts(log: DecisionLog) -> None:
     for row, verdict in zip(ROWS, ("keep", "remove", "relabel", "unsure"), strict=True):
         decide(log, row, verdict)  # type: ignore[arg-type]
     assert of_rows(log).is_wrong == {0: False, 1: True, 2: True}
@@ -50,13 +50,13 @@ def test_a_decision_on_an_image_counts_for_its_rows_without_a_final_decision(log
     assert of_rows(log).entries[1].item == IMAGE_A
 
 
-def test_an_older_decision_on_a_row_goes_before_a_newer_one_on_its_image(log: DecisionLog) -> None:
+def test_an_older_decision_on_a_row_takes_precedence_over_a_newer_one_on_its_image(log: DecisionLog) -> None:
     decide(log, ROWS[0], "keep")
     decide(log, IMAGE_A, "remove")
     assert of_rows(log).is_wrong == {0: False, 1: True}
 
 
-def test_rows_and_tasks_say_nothing_about_an_image_of_a_queue_of_images(log: DecisionLog) -> None:
+def test_decisions_on_rows_and_tasks_do_not_apply_to_images(log: DecisionLog) -> None:
     decide(log, ROWS[0], "remove")
     decide(log, Item("task", "t1"), "remove")
     positions = QueuePositions([IMAGE_A, IMAGE_B])
@@ -72,7 +72,7 @@ def test_a_conflict_is_open_until_it_is_resolved(log: DecisionLog) -> None:
     assert of_rows(log).is_wrong == {}
     assert set(of_rows(log).conflicts) == {2}
     decide(log, IMAGE_B, "remove")
-    assert of_rows(log).is_wrong == {}, "a decision on the image does not resolve what is said about the row"
+    assert of_rows(log).is_wrong == {}, "a decision on the image does not resolve the conflict on the row"
     decide(log, ROWS[2], "remove", "ann")
     assert of_rows(log).is_wrong == {2: True}
 
@@ -86,7 +86,7 @@ def test_a_conflict_on_an_image_leaves_rows_open_unless_they_have_a_final_decisi
     assert set(of_rows(log).conflicts) == {1}
 
 
-def test_one_reviewer_alone(log: DecisionLog) -> None:
+def test_decisions_of_one_reviewer(log: DecisionLog) -> None:
     decide(log, ROWS[0], "keep", "ann")
     decide(log, ROWS[0], "remove", "bob")
     positions = QueuePositions(ROWS)

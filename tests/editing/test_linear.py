@@ -37,13 +37,13 @@ After = tuple[np.ndarray, np.ndarray]
 """Weights and labels."""
 
 
-def close(have: Tensor, want: Tensor, tolerance: float = 1e-8) -> None:
-    assert have.shape == want.shape
-    assert float((have - want).norm()) <= tolerance * float(want.norm())
+def close(have: Tensor, expected: Tensor, tolerance: float = 1e-8) -> None:
+    assert have.shape == expected.shape
+    assert float((have - expected).norm()) <= tolerance * float(expected.norm())
 
 
 def uneven(problem: Problem) -> Problem:
-    """The same with uneven weights, one of them 0."""
+    """Return the problem with uneven weights, one of them 0."""
     weights = np.random.default_rng(1).uniform(0.2, 1.8, len(problem.tasks.rows))
     weights[-1] = 0
     episodes = problem.episodes.with_weights(weights)
@@ -61,18 +61,18 @@ def rows_of(problem: Problem, task: int, role: str) -> np.ndarray:
 
 
 def relabelled(problem: Problem, roles: tuple[str, ...] = ("support", "query")) -> After:
-    """In the first task two rows of each role get another label, and the last row of each role leaves."""
+    """Relabel two rows of each role in the first task, and remove the last row of each role."""
     weights, labels = (problem.tasks.rows[name].to_numpy().copy() for name in ("weight", "label"))
     for role in roles:
-        here = rows_of(problem, 0, role)
-        labels[here[:2]] = (labels[here[:2]] + 1) % problem.tasks.ways
-        if len(here) > 2:
-            weights[here[-1]] = 0
+        changed_rows = rows_of(problem, 0, role)
+        labels[changed_rows[:2]] = (labels[changed_rows[:2]] + 1) % problem.tasks.ways
+        if len(changed_rows) > 2:
+            weights[changed_rows[-1]] = 0
     return weights, labels
 
 
 def objective_gradient(problem: Problem, after: After | None = None) -> Tensor:
-    """By plain autograd."""
+    """Return the gradient by plain autograd."""
     if after is not None:
         problem = replace(problem, tasks=TaskList(problem.tasks.rows.assign(weight=after[0], label=after[1])))
     return torch.stack([reference.gradient(problem, task) for task in problem.tasks.task_ids]).sum(0)
@@ -91,11 +91,14 @@ def test_relabelling_changes_the_gradient_of_the_objective(problem: Problem, rol
 def test_removals_in_other_tasks_are_independent_of_relabels(problem: Problem) -> None:
     weights, labels = relabelled(problem)
     before = problem.tasks.rows["label"].to_numpy()
-    gone = weights.copy()
-    gone[rows_of(problem, -1, "support")[0]] = 0
+    with_removal = weights.copy()
+    with_removal[rows_of(problem, -1, "support")[0]] = 0
     alone = problem.tasks.rows["weight"].to_numpy().copy()
     alone[rows_of(problem, -1, "support")[0]] = 0
-    close(changed(problem, (gone, labels)), changed(problem, (weights, labels)) + changed(problem, (alone, before)))
+    close(
+        changed(problem, (with_removal, labels)),
+        changed(problem, (weights, labels)) + changed(problem, (alone, before)),
+    )
 
 
 def test_unchanged_labels_give_exactly_the_removal_gradient(problem: Problem) -> None:
@@ -143,7 +146,7 @@ def test_the_chunk_size_does_not_matter() -> None:
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape["shots"] > 1], ids=str)
 def test_the_linear_edit_is_the_sum_of_the_influence_functions(shape: dict[str, Any], tmp_path: Path) -> None:
-    """A whole task, a query row and a support row removed together."""
+    """Remove a whole task, a query row and a support row together."""
     problem = tiny_problem(**shape)
     ids, rows = problem.tasks.task_ids, problem.tasks.rows[["task_id", "role", "image_id"]]
     instances = {

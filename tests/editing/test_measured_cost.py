@@ -20,13 +20,13 @@ from core.workspace.workspace import Project
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> Loaded:
-    """100 training and 10 held-out tasks of two ways, one shot and two queries."""
+    """Return 100 training and 10 held-out tasks of two ways, one shot and two queries."""
     tasks = generate(TaskSettings(ways=2, shots=1, queries=2, count=100, heldout=10))
     spec = ModelSpec(ways=2, filters=2)
     return load(Project(tasks.images(), tasks, Model(spec, spec.init(0, torch.float64), {})), Compute("cpu"))
 
 
-def test_predicted_times_are_paces_times_sizes(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predicted_times_are_paces_times_numbers_of_tasks(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     paces = iter(
         [
             cost.PassTime(0.01, 1.0, 0.5),  # forward

@@ -48,15 +48,15 @@ def uneven(problem: Problem) -> Problem:
 
 
 def changed(problem: Problem) -> Problem:
-    """The first task leaves, a row of the second gets another label, one of the last leaves."""
+    """Remove the first task, relabel a row of the second, and remove a row of the last."""
     rows, ids = problem.tasks.rows, problem.tasks.task_ids
     key = ["task_id", "role", "image_id"]
     moved = rows[(rows["task_id"] == ids[1]) & (rows["role"] == "query")].iloc[0]
     names = rows.loc[rows["task_id"] == ids[1], "class"].unique()
-    gone = rows[(rows["task_id"] == ids[-1]) & (rows["role"] == "query")].iloc[0]
+    removed_row = rows[(rows["task_id"] == ids[-1]) & (rows["role"] == "query")].iloc[0]
     changes = Changes(
         tasks=frozenset(ids[:1]),
-        instances=frozenset({tuple(gone[key])}),
+        instances=frozenset({tuple(removed_row[key])}),
         relabelled_instances=frozenset({(*moved[key], next(name for name in names if name != moved["class"]))}),
     )
     tasks = cleaned(problem.tasks, changes)
@@ -65,7 +65,7 @@ def changed(problem: Problem) -> Problem:
 
 
 def dense(problem: Problem) -> tuple[Tensor, Tensor, float]:
-    """Gradient and Gauss-Newton matrix of the mean objective, weight decay in the first alone, and its share."""
+    """Return gradient (with weight decay) and Gauss-Newton matrix (without) of the mean objective, and the decay."""
     ids = problem.tasks.task_ids
     decay = problem.model.delta / len(ids)
     gradients = torch.stack([reference.gradient(problem, one) for one in ids])
@@ -77,15 +77,15 @@ def dense(problem: Problem) -> tuple[Tensor, Tensor, float]:
 
 
 def value_at(problem: Problem, flat: Tensor) -> float:
-    """The mean objective by plain autograd."""
+    """Return the mean objective by plain autograd."""
     ids = problem.tasks.task_ids
     losses = [float(reference.task_loss(problem, flat.clone().requires_grad_(), one).detach()) for one in ids]
     return float(np.mean(losses)) + problem.model.delta / len(ids) / 2 * float((flat**2).sum())
 
 
-def close(have: Tensor, want: Tensor, tolerance: float = 1e-8) -> None:
-    assert have.shape == want.shape
-    assert float((have - want).norm()) <= tolerance * float(want.norm())
+def close(have: Tensor, expected: Tensor, tolerance: float = 1e-8) -> None:
+    assert have.shape == expected.shape
+    assert float((have - expected).norm()) <= tolerance * float(expected.norm())
 
 
 def damped(matrix: Tensor, gradient: Tensor, shift: float) -> Tensor:
@@ -103,7 +103,7 @@ def test_a_full_krylov_space_solves_for_every_shift(problem: Problem) -> None:
 
 
 def test_a_small_krylov_space_gives_the_minimiser_for_every_shift() -> None:
-    """k products: the minimiser of the quadratic model over the space, built here by plain powers."""
+    """With k products the step minimises the quadratic model over the Krylov space, built by plain powers."""
     rng = np.random.default_rng(3)
     root = torch.from_numpy(rng.normal(size=(30, 30)))
     matrix, gradient = root @ root.T / 30, torch.from_numpy(rng.normal(size=30))
@@ -112,8 +112,8 @@ def test_a_small_krylov_space_gives_the_minimiser_for_every_shift() -> None:
     q, _ = torch.linalg.qr(powers)
     assert space.basis.vectors.shape == (4, 30)
     for shift in (1e-3, 0.1, 2.0):
-        want = q @ damped(q.T @ matrix @ q, q.T @ gradient, shift)
-        close(space.step(shift), want)
+        expected = q @ damped(q.T @ matrix @ q, q.T @ gradient, shift)
+        close(space.step(shift), expected)
         x, decay = space.step(shift), 0.7 * shift
         model = float(gradient @ x + x @ (matrix @ x + decay * x) / 2)
         assert space.decrease(shift, decay) == pytest.approx(-model, rel=1e-9)
@@ -168,7 +168,7 @@ def test_the_step_lowers_the_objective_by_the_reported_amount() -> None:
 
 
 def test_the_quadratic_model_is_exact_for_tiny_steps() -> None:
-    """Close to where it is, every problem is: with so much damping that the step is tiny, the ratio is 1."""
+    """With so much damping that the step is tiny, actual over predicted decrease is 1."""
     problem = tiny_problem()
     gradient, matrix, decay = dense(problem)
     space = Krylov(lambda v: matrix @ v, gradient, len(gradient))
@@ -210,7 +210,7 @@ def test_a_stationary_point_is_not_moved() -> None:
 
 
 class Counting(Progress):
-    """Counts the tasks of every stage."""
+    """A progress that counts the tasks of every stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -228,10 +228,10 @@ class Counting(Progress):
 
 def test_the_cost_equals_the_passes_that_ran() -> None:
     problem = tiny_problem(count=5)
-    settings, told = NewtonSettings(gradient_tasks=3, curvature_tasks=2, products=4), Counting()
-    made = newton_edit(problem.model, problem.params, problem.episodes, settings, told)
-    assert list(told.done.values()) == [3, 2 * 4, 3 * len(SHARES)]
-    assert told.done == told.totals
+    settings, progress = NewtonSettings(gradient_tasks=3, curvature_tasks=2, products=4), Counting()
+    made = newton_edit(problem.model, problem.params, problem.episodes, settings, progress)
+    assert list(progress.done.values()) == [3, 2 * 4, 3 * len(SHARES)]
+    assert progress.done == progress.totals
     assert made.cost == settings.cost(5) == Cost(3, 2 * 4, 3 * len(SHARES))
     assert made.cost.meta_gradients == 3 + 2 * 8 + 0.5 * 18
     assert (made.cost + Cost(1, 1, 2)).meta_gradients == made.cost.meta_gradients + 4
@@ -247,15 +247,17 @@ def test_an_interrupted_step_repeats_no_work() -> None:
         return kept[-1]
 
     made = newton_edit(problem.model, problem.params, problem.episodes, save_step=save_step)
-    left, told = list(kept), Counting()
-    again = newton_edit(problem.model, problem.params, problem.episodes, progress=told, save_step=lambda _: left.pop(0))
-    assert not told.done
+    left, progress = list(kept), Counting()
+    again = newton_edit(
+        problem.model, problem.params, problem.episodes, progress=progress, save_step=lambda _: left.pop(0)
+    )
+    assert not progress.done
     assert not left
     assert again.report == made.report
     assert torch.equal(flatten(again.params), flatten(made.params))
 
 
-def test_single_precision_comes_close() -> None:
+def test_single_precision_agrees_closely() -> None:
     problem = tiny_problem()
     single = Episodes(problem.tasks, problem.images, chunk=3)
     params = {name: value.float() for name, value in problem.params.items()}
@@ -292,8 +294,8 @@ def test_steps_are_adam_with_one_task_per_step() -> None:
     settings = StepSettings(budget=6, rate=3e-3, seed=2)
     made = single_task_finetune(problem.model, problem.params, problem.episodes, settings)
     adam = TrainSettings(iterations=6, meta_batch=1, learning_rate=3e-3, seed=2)
-    want = train(problem.model, problem.params, problem.episodes, adam).params
-    assert torch.equal(flatten(made), flatten(want))
+    expected = train(problem.model, problem.params, problem.episodes, adam).params
+    assert torch.equal(flatten(made), flatten(expected))
     assert settings.cost.meta_gradients == 6
 
 

@@ -20,9 +20,9 @@ def problem() -> Problem:
 def test_the_candidate_with_the_lowest_loss_is_selected(problem: Problem) -> None:
     candidates = [{name: scale * value for name, value in problem.params.items()} for scale in (30.0, 1.0, 0.5, 30.0)]
     found = select_snapshot(problem.model, candidates, problem.episodes, 6)
-    want = [float(evaluate(problem.model, one, problem.episodes).loss.mean()) for one in candidates]
-    assert found.losses == pytest.approx(want)
-    assert found.number == int(np.argmin(want))
+    expected = [float(evaluate(problem.model, one, problem.episodes).loss.mean()) for one in candidates]
+    assert found.losses == pytest.approx(expected)
+    assert found.number == int(np.argmin(expected))
     assert found.params is candidates[found.number]
     assert found.cost == Cost(evaluations=24)
     assert select_snapshot(problem.model, candidates[::3], problem.episodes, 6).number == 0, "the earliest of equals"
@@ -42,6 +42,6 @@ def test_a_candidate_with_a_loss_that_is_not_finite_is_never_selected(problem: P
     assert select_snapshot(problem.model, [broken, problem.params], problem.episodes, 6).number == 1
 
 
-def test_a_negative_number_of_selecting_tasks_is_refused() -> None:
+def test_a_negative_number_of_rewind_tasks_is_refused() -> None:
     with pytest.raises(UserError, match="-1"):
         StepSettings(10, rewind_tasks=-1)

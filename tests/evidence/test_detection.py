@@ -63,7 +63,7 @@ def test_flips_are_evaluated_by_task_and_by_row_of_each_role() -> None:
 
 
 @pytest.mark.parametrize(("planted", "share"), [([], 0.0), (list("abcd"), 1.0)])
-def test_if_all_or_none_is_bad_only_chance_remains(planted: list[str], share: float) -> None:
+def test_if_all_or_none_are_errors_only_chance_is_reported(planted: list[str], share: float) -> None:
     truth = pd.DataFrame({"image_id": planted})
     found = detection(truth, pd.DataFrame(), pd.DataFrame(), images(score=[1, 2, 3, 4]))
     assert found["score"].tolist() == ["chance"]

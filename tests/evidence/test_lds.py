@@ -18,17 +18,17 @@ RNG = np.random.default_rng(0)
 
 @given(st.integers(4, 60), st.integers(3, 30), st.integers(0, 5))
 def test_halves_have_half_the_tasks_and_do_not_depend_on_the_count(tasks: int, count: int, seed: int) -> None:
-    kept = subset_masks("half", tasks, count, seed)
-    assert kept.shape == (count, tasks)
-    assert (kept.sum(1) == tasks // 2).all()
-    assert (subset_masks("half", tasks, count + 1, seed)[:count] == kept).all()
+    masks = subset_masks("half", tasks, count, seed)
+    assert masks.shape == (count, tasks)
+    assert (masks.sum(1) == tasks // 2).all()
+    assert (subset_masks("half", tasks, count + 1, seed)[:count] == masks).all()
 
 
 @given(st.integers(3, 40), st.integers(0, 5))
 def test_leave_one_out_excludes_each_task_once(tasks: int, seed: int) -> None:
-    kept = subset_masks("one", tasks, tasks, seed)
-    assert (kept.sum(1) == tasks - 1).all()
-    assert (kept.sum(0) == tasks - 1).all()
+    masks = subset_masks("one", tasks, tasks, seed)
+    assert (masks.sum(1) == tasks - 1).all()
+    assert (masks.sum(0) == tasks - 1).all()
 
 
 @pytest.mark.parametrize(
@@ -48,23 +48,23 @@ def test_impossible_subsets_are_refused(values: tuple, named: tuple[str, ...]) -
 
 def test_a_prediction_sums_the_scores_of_excluded_tasks() -> None:
     scores = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
-    kept = np.array([[True, False, False], [True, True, True]])
-    np.testing.assert_allclose(predicted_losses(scores, kept), [[6.0, 60.0], [0.0, 0.0]])
+    masks = np.array([[True, False, False], [True, True, True]])
+    np.testing.assert_allclose(predicted_losses(scores, masks), [[6.0, 60.0], [0.0, 0.0]])
 
 
 def test_correlations_are_those_of_scipy() -> None:
     a, b = RNG.normal(size=(12, 5)).round(1), RNG.normal(size=(12, 5)).round(1)  # rounded: with ties
-    want = [spearmanr(a[:, t], b[:, t]).statistic for t in range(5)]
-    np.testing.assert_allclose(correlations(a, b), want, atol=1e-12)
+    expected = [spearmanr(a[:, t], b[:, t]).statistic for t in range(5)]
+    np.testing.assert_allclose(correlations(a, b), expected, atol=1e-12)
     assert (correlations(a * 0, b) == 0).all()
 
 
 def test_true_scores_have_an_lds_of_1_and_their_negatives_of_minus_1() -> None:
-    scores, kept = RNG.normal(size=(30, 4)), subset_masks("half", 30, 25)
-    measured = predicted_losses(scores, kept) + 7.0
-    found = lds(predicted_losses(scores, kept), measured)
+    scores, masks = RNG.normal(size=(30, 4)), subset_masks("half", 30, 25)
+    measured = predicted_losses(scores, masks) + 7.0
+    found = lds(predicted_losses(scores, masks), measured)
     assert (found.mean, found.low, found.high) == pytest.approx((1, 1, 1))
-    assert lds(predicted_losses(-scores, kept), measured).mean == pytest.approx(-1)
+    assert lds(predicted_losses(-scores, masks), measured).mean == pytest.approx(-1)
 
 
 def test_the_interval_includes_0_for_noise_and_shrinks_with_more_subsets() -> None:
@@ -94,8 +94,8 @@ def test_the_ceiling_takes_an_odd_number_of_seeds() -> None:
 
 
 def test_a_difference_is_paired() -> None:
-    scores, kept = RNG.normal(size=(30, 4)), subset_masks("half", 30, 25)
-    truth = predicted_losses(scores, kept)
+    scores, masks = RNG.normal(size=(30, 4)), subset_masks("half", 30, 25)
+    truth = predicted_losses(scores, masks)
     worse = truth + 2 * RNG.normal(size=truth.shape)
     gap = lds_difference(truth, worse, truth)
     assert gap.low > 0

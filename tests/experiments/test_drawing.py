@@ -60,7 +60,7 @@ BARS = Plot(
     "image set",
     "share",
     [
-        Series("here", ["omniglot", "mnist"], [0.5, 0.25], [0.4, 0.2], [0.6, 0.3]),
+        Series("measured", ["omniglot", "mnist"], [0.5, 0.25], [0.4, 0.2], [0.6, 0.3]),
         Series("paper", ["mnist", "fc100"], [0.3, 0.4], reference=True),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_line_of_one_point_has_error_bars() -> None:
     assert plot_figure(single).axes[0].containers
 
 
-def test_labels_that_do_not_fit_side_by_side_are_listed() -> None:
+def test_labels_that_do_not_fit_side_by_side_are_horizontal() -> None:
     assert not is_horizontal(WORDS)
     many = replace(WORDS, series=[Series("s", [f"a rather long name, number {n}" for n in range(9)], [0.5] * 9)])
     assert is_horizontal(many)
@@ -146,8 +146,8 @@ def test_labels_that_do_not_fit_side_by_side_are_listed() -> None:
 
 
 def test_bars_of_one_label_are_side_by_side() -> None:
-    here, paper = plot_figure(BARS).axes[0].containers[-2:]
-    boxes = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for group in (here, paper) for bar in group)
+    measured, paper = plot_figure(BARS).axes[0].containers[-2:]
+    boxes = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for group in (measured, paper) for bar in group)
     assert all(one[1] <= two[0] for one, two in pairwise(boxes))
 
 
@@ -188,7 +188,7 @@ def test_values_are_formatted_to_be_read(value: float, as_percent: bool, text: s
     assert format_value(value, as_percent) == text
 
 
-def test_nothing_to_draw_is_drawn(tmp_path: Path) -> None:
+def test_empty_plots_are_drawn(tmp_path: Path) -> None:
     empty = [replace(LINES, kind=kind, name=kind, series=[]) for kind in ("lines", "dots", "bars")]
     drawn(tmp_path, *empty, replace(LINES, name="blank", series=[Series("s", [], [])]))
     assert len(list((tmp_path / "plots").glob("*.png"))) == 4
@@ -229,9 +229,9 @@ class TestSheets:
         images = load_images("mnist5k")
         one = replace(grid, title="", note="", pictures=[replace(grid.pictures[0], images=[str(images.ids[0])])])
         sheet = np.asarray(picture_sheet(one).convert("L"))
-        wanted = np.kron(images.images[0, :, :, 0], np.ones((4, 4), np.uint8))
-        top, left = np.argwhere(sheet == 0).min(0)  # nothing else on a sheet is as dark as the ground of a digit
-        assert (sheet[top : top + 112, left : left + 112] == wanted).all()
+        enlarged = np.kron(images.images[0, :, :, 0], np.ones((4, 4), np.uint8))
+        top, left = np.argwhere(sheet == 0).min(0)  # nothing else on a sheet is as dark as the background of a digit
+        assert (sheet[top : top + 112, left : left + 112] == enlarged).all()
 
     def test_many_images_continue_on_the_next_line(self, grid: Grid) -> None:
         few, many = (replace(grid, pictures=[replace(grid.pictures[0], images=["mnist5k-0000"] * n)]) for n in (9, 90))
@@ -258,12 +258,12 @@ class TestSheets:
 def test_the_legend_matches_what_is_drawn() -> None:
     single = Series("one point", [0.1], [0.5], [0.4], [0.6])
     line, other = (Series(name, [0.0, 0.2], [0.3, 0.4], [0.2, 0.3], [0.4, 0.5]) for name in ("line", "other"))
-    made = plot_figure(Plot("p", "Title", "lines", "x", "y", [single, line, other]))
-    legend = made.axes[0].get_legend()
+    figure = plot_figure(Plot("p", "Title", "lines", "x", "y", [single, line, other]))
+    legend = figure.axes[0].get_legend()
     assert legend is not None
     colours = {text.get_text(): handle for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)}
-    want = dict(zip(("one point", "line", "other"), series_styles([single, line, other]), strict=True))
-    for name, look in want.items():
+    expected = dict(zip(("one point", "line", "other"), series_styles([single, line, other]), strict=True))
+    for name, look in expected.items():
         handle = colours[name]
         drawn = handle if hasattr(handle, "get_color") else handle.get_children()[0]
         colour = drawn.get_color()

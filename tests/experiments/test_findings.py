@@ -115,7 +115,7 @@ def test_every_method_may_reach_the_goal() -> None:
     assert edit_methods.NO_METHOD in text
 
 
-def test_a_goal_that_seeds_leave_undecided_is_not_met() -> None:
+def test_an_undecided_goal_is_not_met() -> None:
     gained = {"unedited": [0.5, 0.52, 0.51], "retrain": [0.7, 0.72, 0.71], "linear": [0.66, 0.74, 0.7]}
     text, _ = shares_of(compared_methods(gained, {"retrain": 6400.0, "linear": 100.0}))
     assert f"(goal {UNDECIDED})" in text

@@ -45,7 +45,7 @@ def noisy(home: Path) -> Problem:
 
 
 def with_parts(images: ImageSet, parts: dict[int, str]) -> ImageSet:
-    """The same images with the part of each class."""
+    """Return the images with the split of each class."""
     return replace(images, splits=np.array([parts[label] for label in images.labels], dtype=object))
 
 
@@ -74,7 +74,7 @@ def test_characters_are_divided_by_class() -> None:
     assert not classes[1] & classes[2]
 
 
-def test_parts_that_images_come_with_are_kept() -> None:
+def test_official_splits_are_used() -> None:
     images = load_images("mnist5k")
     split = with_parts(images, {label: ("train", "val", "test")[min(label // 4, 2)] for label in range(10)})
     for part, name in zip(assert_disjoint(split, "fc100"), ("train", "val", "test"), strict=True):
@@ -97,7 +97,7 @@ def test_tests_share_no_image_with_tasks_and_targets_and_have_no_noise(noisy: Pr
     assert noisy.noisy_tasks.sum() == round(0.4 * len(project.tasks.train))
 
 
-def test_a_problem_is_made_once_and_again_the_same(noisy: Problem, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_problem_is_built_once_and_found_again(noisy: Problem, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
@@ -120,7 +120,7 @@ def test_a_seed_draws_everything_and_a_model_seed_the_model_alone() -> None:
 
 
 @pytest.mark.parametrize("role", ["support", "query"])
-def test_two_fifths_of_the_rows_of_some_tasks_go_and_every_class_stays(noisy: Problem, role: str) -> None:
+def test_two_fifths_of_the_rows_of_some_tasks_are_removed_and_every_class_stays(noisy: Problem, role: str) -> None:
     train = noisy.project.tasks.train
     chosen = instances.sample_rows(train, role, np.random.default_rng(0))
     by_task = pd.Series([task for task, _, _ in chosen]).value_counts()
@@ -149,9 +149,9 @@ def test_no_class_of_a_task_loses_its_last_support_row(data: st.DataObject) -> N
     count = data.draw(st.integers(0, len(rows)))
     taken = figure2.removable_rows(tasks, order, count)
     assert len(taken) == min(count, len(rows) - 4), "exactly as many, as long as four rows can stay"
-    gone = pd.MultiIndex.from_frame(rows[KEY]).isin(taken)
+    is_removed = pd.MultiIndex.from_frame(rows[KEY]).isin(taken)
     support = rows["role"] == "support"
-    assert (rows[support & ~gone].groupby("task_id")["label"].nunique() == 2).all()
+    assert (rows[support & ~is_removed].groupby("task_id")["label"].nunique() == 2).all()
     place = {key: at for at, key in enumerate(order[KEY].itertuples(index=False, name=None))}
     assert [place[key] for key in taken] == sorted(place[key] for key in taken)
     passed = [key for key, at in place.items() if taken and at < place[taken[-1]] and key not in taken]
@@ -170,7 +170,7 @@ def test_differences_have_students_interval(one: list[float], other: list[float]
     assert found.is_significant == (found.low > 0 or found.high < 0)
 
 
-def test_one_seed_settles_nothing() -> None:
+def test_one_seed_is_never_significant() -> None:
     found = PairedDifference.of(np.array([0.9]), np.array([0.1]))
     assert not found.is_significant
     assert not np.isfinite(found.low)

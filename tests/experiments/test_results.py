@@ -1,4 +1,4 @@
-"""The result folder: what is written is read again, whatever the texts contain, and damage is named."""
+"""The result folder: a round trip preserves any text, and damaged files are named."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def distinct(parts: st.SearchStrategy) -> st.SearchStrategy:
 
 
 @given(st.lists(texts, max_size=3), distinct(table()), distinct(plots), distinct(grids))
-def test_what_is_written_is_read_again(
+def test_a_result_survives_a_round_trip(
     tmp_path_factory: pytest.TempPathFactory,
     findings: list[str],
     tables: list[Table],
@@ -98,7 +98,7 @@ def small(folder: Path) -> Path:
     return folder
 
 
-def test_the_order_of_parts_is_kept(tmp_path: Path) -> None:
+def test_the_order_of_parts_is_stored(tmp_path: Path) -> None:
     plots = [Plot(name, name, "lines", "x", "y", []) for name in ("c", "a", "b")]
     write_result(
         tmp_path, ExperimentResult({"title": "T", "command": "C", "order": ["c", "a", "b"]}, [], plots=plots), SEEDS
@@ -106,7 +106,7 @@ def test_the_order_of_parts_is_kept(tmp_path: Path) -> None:
     assert [plot.name for plot in read_result(tmp_path).plots] == ["c", "a", "b"]
 
 
-def test_parts_of_an_older_result_are_gone(tmp_path: Path) -> None:
+def test_parts_of_an_older_result_are_removed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     small(out)
     (out / "notes.txt").write_text("by hand")
@@ -117,7 +117,7 @@ def test_parts_of_an_older_result_are_gone(tmp_path: Path) -> None:
     assert (out / "notes.txt").read_text() == "by hand"
 
 
-def test_figures_of_every_seed_and_tables_are_for_other_programs(tmp_path: Path) -> None:
+def test_measurements_and_tables_are_open_formats(tmp_path: Path) -> None:
     small(tmp_path)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "seeds.parquet"), SEEDS)
     table = pd.read_csv(tmp_path / "tables" / "one.csv", dtype=str)
@@ -128,14 +128,14 @@ def test_figures_of_every_seed_and_tables_are_for_other_programs(tmp_path: Path)
     "damaged", ["config.json", "findings.json", "tables/one.json", "plots/line.json", "grids/rows.json"]
 )
 @pytest.mark.parametrize("content", ["{", "\x00", '{"name": "'])
-def test_a_file_that_is_no_json_is_named(tmp_path: Path, damaged: str, content: str) -> None:
+def test_an_invalid_json_file_is_named(tmp_path: Path, damaged: str, content: str) -> None:
     (small(tmp_path) / damaged).write_text(content)
     with pytest.raises(UserError, match=damaged.rpartition("/")[2]):
         read_result(tmp_path)
 
 
 @pytest.mark.parametrize("damaged", ["tables/one.json", "plots/line.json", "grids/rows.json"])
-def test_a_part_that_lacks_something_is_named(tmp_path: Path, damaged: str) -> None:
+def test_an_incomplete_part_is_named(tmp_path: Path, damaged: str) -> None:
     path = small(tmp_path) / damaged
     path.write_text(json.dumps({"name": "one"}))
     with pytest.raises(UserError, match=path.name):

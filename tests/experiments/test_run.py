@@ -19,7 +19,7 @@ import pytest
 from core.actions.compute import Compute
 from core.actions.edit import edit
 from core.experiments import catalog, edit_methods, figure2
-from core.experiments.catalog import EXPERIMENTS, Experiment
+from core.experiments.catalog import EXPERIMENTS, Experiment, experiment_of
 from core.experiments.context import ExperimentContext, Repetition
 from core.experiments.profiles import MNIST, PROFILES, Profile
 from core.experiments.results import Table, read_result
@@ -99,12 +99,22 @@ def test_recorded_figures_have_the_form_of_measured_ones(shell: Shell, home: Pat
     assert before[words].equals(now[words]), f"python -m tests.experiments.recorded {name}"
 
 
-def test_list_says_what_there_is(shell: Shell) -> None:
+def test_list_shows_every_experiment(shell: Shell) -> None:
     listed = shell.done("experiments", "--list").out
     assert [line.split("\t")[0] for line in listed] == list(EXPERIMENTS)
 
 
-def test_the_second_time_nothing_is_measured(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_under_a_former_name_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    assert experiment_of("ladder") is EXPERIMENTS["edit-methods"]
+    folder = result_folder("ladder", "tiny")
+    assert folder.name == "edit-methods-tiny"
+    former = folder.with_name("ladder-tiny")
+    former.mkdir(parents=True)
+    assert result_folder("edit-methods", "tiny") == former
+
+
+def test_finished_repetitions_are_not_measured_again(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell.done("experiments", "figure2", *ASK)
 
     def refuse(_: ExperimentContext) -> NoReturn:
@@ -133,19 +143,21 @@ def counted(measured: list[int], fail_at: int = -1) -> Experiment:
     return Experiment("counted", "Counted", "Counts.", (MNIST,), measure, summarize, lambda profile: 2)
 
 
-def test_what_was_finished_before_a_failure_is_kept(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repetitions_finished_before_a_failure_are_reused(
+    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measured: list[int] = []
     monkeypatch.setitem(catalog.EXPERIMENTS, "counted", counted(measured, fail_at=2))
-    asked = ("experiments", "counted", "--profile", "tiny", "--seeds", "4")
-    assert "The disk is full." in shell.refused(*asked)
+    args = ("experiments", "counted", "--profile", "tiny", "--seeds", "4")
+    assert "The disk is full." in shell.refused(*args)
     assert not result_folder("counted", "tiny").exists()
     monkeypatch.setitem(catalog.EXPERIMENTS, "counted", counted(measured))
-    folder = Path(shell.done(*asked).out[-1])
+    folder = Path(shell.done(*args).out[-1])
     assert measured == [0, 1, 2, 2, 3]
     assert read_result(folder).tables[0].rows == [["0.0"], ["1.0"], ["2.0"], ["3.0"]]
 
 
-def test_progress_runs_from_nothing_to_all(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_runs_from_0_to_the_total(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
 
     class Noted(Progress):
@@ -173,11 +185,11 @@ def test_progress_runs_from_nothing_to_all(shell: Shell, home: Path, monkeypatch
         (["figure2", "--images", "mnist=elsewhere"], "elsewhere"),
     ],
 )
-def test_refusals_name_what_is_wrong(shell: Shell, args: list[str], named: str) -> None:
+def test_errors_name_the_invalid_value(shell: Shell, args: list[str], named: str) -> None:
     assert named in shell.refused("experiments", *args)
 
 
-def test_another_folder_is_not_written_over(shell: Shell, tmp_path: Path) -> None:
+def test_another_folder_is_not_overwritten(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     assert str(tmp_path) in shell.refused("experiments", "figure2", *ASK, "--out", tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
@@ -221,7 +233,7 @@ def test_edits_are_those_of_the_edit_command(context: ExperimentContext) -> None
         "finetune": context.finetune(problem, changes, finetune),
         "newton": context.newton(problem, changes),
     }
-    for method, made in methods.items():
+    for method, edited in methods.items():
         run = edit(
             problem.workspace,
             method,
@@ -232,10 +244,10 @@ def test_edits_are_those_of_the_edit_command(context: ExperimentContext) -> None
             progress=Progress(),
         )
         expected = run.json("edit.json")
-        own = problem.loaded.with_params(made.params)
-        loss = evaluate(own.model, own.params, own.heldout).mean_loss.mean
+        loaded = problem.loaded.with_params(edited.params)
+        loss = evaluate(loaded.model, loaded.params, loaded.heldout).mean_loss.mean
         assert loss == pytest.approx(expected["loss"]["mean"], rel=1e-5)
-        assert made.cost == pytest.approx(expected["cost"]["meta_gradients"])
+        assert edited.cost == pytest.approx(expected["cost"]["meta_gradients"])
 
 
 def test_costs_are_counted_in_meta_gradients(context: ExperimentContext) -> None:
@@ -264,7 +276,7 @@ def test_direct_gradients_give_another_linear_edit(context: ExperimentContext) -
 
 
 def test_noisy_tasks_are_removed_to_compare_edit_methods(context: ExperimentContext) -> None:
-    table = edit_methods.measure(replace(context, work=RunWriter(context.work.folder / "ladder")))
+    table = edit_methods.measure(replace(context, work=RunWriter(context.work.folder / "edit-methods")))
     harmful = table[table["condition"] == "harmful"].set_index("method")
     assert {"unedited", "linear", "newton", "retrain", "retrain-again", "steps-0.02"} <= set(harmful.index)
     assert harmful.loc["unedited", "cost"] == 0

@@ -1,4 +1,4 @@
-"""What the browser's log of decisions becomes in the decision log."""
+"""Operations sent by the browser are translated and written to the decision log."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def verdicts(log: DecisionLog) -> dict[str, tuple[str, int | None]]:
     return {item.image_id: (entry.verdict, entry.label) for item, entry in log.current().items()}
 
 
-def test_what_is_sent_twice_is_done_once(log: DecisionLog) -> None:
+def test_a_repeated_operation_is_applied_once(log: DecisionLog) -> None:
     first = decide("a-1", (0, "keep", None), (1, "relabel", 2))
     assert send(log, first) == [OperationAck("a-1", "decide")]
     assert send(log, first, decide("a-2", (3, "remove", None))) == [
@@ -56,7 +56,7 @@ def test_what_is_sent_twice_is_done_once(log: DecisionLog) -> None:
     assert {entry.source for entry in log.history()} == {"queue-0"}
 
 
-def test_undo_and_redo_are_said(log: DecisionLog) -> None:
+def test_undo_and_redo_are_acknowledged_with_results(log: DecisionLog) -> None:
     send(log, decide("1", (0, "keep", None)), decide("2", (0, "remove", None), (1, "remove", None)))
 
     def reversal(token: str, act: str) -> tuple[str, str, int | None, int]:
@@ -70,7 +70,7 @@ def test_undo_and_redo_are_said(log: DecisionLog) -> None:
     assert reversal("5", "redo") == ("5", "redo", None, 0)
 
 
-def test_all_that_is_filtered(log: DecisionLog) -> None:
+def test_a_decision_on_all_filtered_items(log: DecisionLog) -> None:
     packed = encode_positions(np.array([1, 4, 7]), N)
     op = {"token": "1", "act": "decide", "run": "queue-0", "set": packed}
     send(log, {**op, "verdict": "relabel", "label": 1})
@@ -82,7 +82,7 @@ def test_all_that_is_filtered(log: DecisionLog) -> None:
     assert verdicts(log) == {}
 
 
-def test_what_was_seen_settles_a_conflict(log: DecisionLog) -> None:
+def test_a_decision_with_others_on_screen_resolves_a_conflict(log: DecisionLog) -> None:
     submit(log, [decide("x", (0, "keep", None), saw=0)], "Ben", False, lambda _: queue())
     send(log, decide("1", (0, "remove", None), saw=log.version()))
     assert not log.conflicts()
@@ -91,8 +91,8 @@ def test_what_was_seen_settles_a_conflict(log: DecisionLog) -> None:
 
 
 def test_comments(log: DecisionLog) -> None:
-    said = {"token": "1", "act": "comment", "text": "half a seven", "items": [["image", "", "", "image0"]]}
-    assert send(log, said) == send(log, said) == [OperationAck("1", "comment")]
+    message = {"token": "1", "act": "comment", "text": "half a seven", "items": [["image", "", "", "image0"]]}
+    assert send(log, message) == send(log, message) == [OperationAck("1", "comment")]
     assert [(one.reviewer, one.text) for one in log.comments()] == [("Ana", "half a seven")]
 
 
@@ -115,14 +115,14 @@ def test_comments(log: DecisionLog) -> None:
         {**decide("1"), "items": [["image"]]},
     ],
 )
-def test_nonsense_is_left_out_and_said_and_the_rest_is_done(log: DecisionLog, bad: dict[str, Any]) -> None:
+def test_invalid_operations_are_reported_and_the_rest_is_applied(log: DecisionLog, bad: dict[str, Any]) -> None:
     acks = send(log, bad, 7, {"act": "undo"}, decide("2", (0, "keep", None)))
     assert [(ack.token, ack.is_lost) for ack in acks] == [("1", True), ("2", False)]
     assert acks[0].error
     assert list(verdicts(log)) == ["image0"]
 
 
-def test_a_set_of_positions_is_small_and_comes_back() -> None:
+def test_positions_are_encoded_compactly_and_decoded() -> None:
     rng = np.random.default_rng(0)
     some = np.flatnonzero(rng.random(10_000) < 0.5)
     assert np.array_equal(decode_positions(encode_positions(some, 10_000)), some)

@@ -1,4 +1,4 @@
-"""The ranking that finds planted labels is chosen, and nothing is credited for what it was fitted to."""
+"""Calibration chooses the ranking that finds injected errors and evaluates it on data it was not fitted to."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ MEMBERS = {"discriminant": 1.6, "kernel": 1.4, "loss": 1.5, "useless": 0.0, "rev
 
 
 def copies(n: int = 800, scale: float = 1.0, members: dict[str, float] = MEMBERS) -> list[ScoredCopy]:
-    """Members see a wrong label by so many standard deviations, each with an error of its own."""
-    rng, made = np.random.default_rng(0), []
+    """Return copies whose members separate injected errors by so many standard deviations, with independent noise."""
+    rng, noisy_copies = np.random.default_rng(0), []
     noise = rng.normal(size=(n, len(members)))
     for kind, power in (("uniform", 1.0), ("hardest", 0.8)):
         wrong = np.isin(np.arange(n), rng.permutation(n)[:60])
         scores = noise + 0.3 * rng.normal(size=noise.shape) + power * wrong[:, None] * np.array(list(members.values()))
         table = pd.DataFrame(scores, columns=list(members))
-        made.append(ScoredCopy(kind, table.assign(loss=scale * table["loss"]), wrong, np.arange(n)))
-    return made
+        noisy_copies.append(ScoredCopy(kind, table.assign(loss=scale * table["loss"]), wrong, np.arange(n)))
+    return noisy_copies
 
 
 @cache
@@ -55,15 +55,15 @@ def test_the_combination_of_independent_members_is_chosen() -> None:
     assert table["recall"].between(0, 1).all()
 
 
-def test_one_good_member_among_bad_ones_ranks_hardly_worse_than_what_is_chosen() -> None:
+def test_one_good_member_among_bad_ones_keeps_the_ranking_good() -> None:
     found = calibrate(copies(members={"discriminant": 3.0, "kernel": 0.2, "loss": 0.1, "useless": 0.0}), 10)
     mean = found.candidates.groupby("candidate")["average_precision"].mean()
     assert found.ranking in ("discriminant", COMBINATION)
     assert mean["useless"] < 0.3 < mean[found.ranking]
 
 
-def test_the_combination_is_rated_out_of_fold() -> None:
-    """Members of noise alone: fitted weights would find in the labels what is not there."""
+def test_the_combination_is_evaluated_out_of_fold() -> None:
+    """Members are pure noise, so that weights evaluated in sample would look better than chance."""
     n = 200
     rng = np.random.default_rng(1)
     names = ["discriminant", "kernel", *(f"noise {number}" for number in range(30))]
@@ -82,37 +82,37 @@ def test_scaling_a_member_changes_nothing() -> None:
     pd.testing.assert_frame_equal(other.candidates, usual().candidates, rtol=1e-6)
 
 
-def test_curves_go_from_nothing_to_everything() -> None:
+def test_curves_start_at_0_and_end_at_1() -> None:
     for _, curve in usual().curves.groupby(["candidate", "planted"]):
         assert curve["checked"].iloc[[0, -1]].tolist() == curve["found"].iloc[[0, -1]].tolist() == [0.0, 1.0]
         assert curve["checked"].is_monotonic_increasing
         assert curve["found"].is_monotonic_increasing
 
 
-def test_places_count_the_others_above() -> None:
+def test_share_above_counts_unchanged_items() -> None:
     score, wrong = np.array([5.0, 4.0, 3.0, 2.0, 1.0]), np.array([False, True, False, True, False])
     np.testing.assert_allclose(share_above(score, wrong), [1 / 3, 2 / 3])
     assert usual().planted == {"uniform": 60, "hardest": 60}
 
 
-def test_a_member_is_not_blamed_for_wrong_labels_that_the_data_hold() -> None:
-    """One classifier sees the data's own wrong labels and the other is blind to them; planted ones both see."""
+def test_a_member_is_not_penalised_for_label_errors_of_the_data() -> None:
+    """One classifier detects the data's own label errors, the other does not; both detect injected errors."""
     n, rng = 1500, np.random.default_rng(0)
-    made, own = [], np.arange(n) < 150
+    noisy_copies, own = [], np.arange(n) < 150
     for kind in ("uniform", "hardest"):
         planted = np.isin(np.arange(n), 150 + rng.permutation(n - 150)[:75])
         usual_loss = rng.exponential(0.3, (n, 2))
         seen = planted[:, None] * rng.uniform([0.5, 1.0], [4.0, 4.5], (n, 2))
         seen[own, 1] += 8.0
         table = pd.DataFrame(usual_loss + seen, columns=["discriminant", "kernel"])
-        made.append(ScoredCopy(kind, table, planted, np.arange(n)))
-    found = calibrate(made, 10)
+        noisy_copies.append(ScoredCopy(kind, table, planted, np.arange(n)))
+    found = calibrate(noisy_copies, 10)
     assert found.classifier == "kernel"
     mean = found.candidates.groupby("candidate")["average_precision"].mean()
     assert mean["kernel"] > mean["discriminant"] > 0.8
 
 
-def test_error_llr_hand() -> None:
+def test_error_llr_by_hand() -> None:
     found = error_llr(pd.Series([-np.log(0.1), -np.log(0.9), 0.0]), 10)
     np.testing.assert_allclose(found[:2], [0.0, np.log(0.1 / 9 / 0.9)], atol=1e-12)  # of even odds; of a likely label
     assert np.isfinite(found[2])
@@ -129,7 +129,7 @@ def test_suspicion_is_the_chosen_score() -> None:
     np.testing.assert_allclose(default_suspicion(table), (scaled["discriminant"] + scaled["kernel"]) / 2)
 
 
-def test_constant_members_are_no_trouble() -> None:
+def test_constant_members_are_accepted() -> None:
     table = pd.DataFrame({"same": np.full(9, 3.0), "one": np.r_[np.zeros(8), 4.0]})
     found = robust_scale(table)
     assert (found["same"] == 0).all()

@@ -1,4 +1,4 @@
-"""What is said of an image comes from fits without it, and finds wrong labels."""
+"""Leave-one-out predictions exclude the image and detect label errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def without(given: LabelledFeatures, at: int) -> LabelledFeatures:
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-def test_distances_to_the_own_mean_are_those_without_the_image(trusted: bool) -> None:
+def test_distances_to_the_given_class_mean_exclude_the_image(trusted: bool) -> None:
     given = blobs()
     weights = np.random.default_rng(1).uniform(0.2, 1, 60) if trusted else given.trust
     found, placed = classifiers._distances(given, weights, 0.1)
@@ -47,8 +47,8 @@ def test_distances_to_the_own_mean_are_those_without_the_image(trusted: bool) ->
     np.testing.assert_allclose(((placed[0] - placed[1]) ** 2).sum(), (x[0] - x[1]) @ metric @ (x[0] - x[1]), rtol=1e-4)
 
 
-def test_the_own_label_hardly_says_anything_of_an_image() -> None:
-    """With labels at random, right or wrong must be a matter of chance; a fit that has seen them is above it."""
+def test_predictions_do_not_depend_on_the_images_own_label() -> None:
+    """With random labels accuracy must be at chance; a fit that includes the label would be above it."""
     rng = np.random.default_rng(0)
     given = replace(blobs(200, 4, 30, apart=0.0), labels=rng.integers(0, 4, 200))
     for log_p in (discriminant(given)[0], kernel(given)):
@@ -57,7 +57,7 @@ def test_the_own_label_hardly_says_anything_of_an_image() -> None:
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_kernel_equals_refits_without_the_image(trusted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the landmarks fixed, ridge regression is fitted anew without every image."""
+    """With fixed landmarks, ridge regression is refitted without each image."""
     monkeypatch.setattr(classifiers, "_RIDGES", (0.1,))
     caught: list[np.ndarray] = []
 
@@ -88,80 +88,80 @@ def test_neighbours_against_all_distances() -> None:
     found = neighbours(given.features, given)
     x = given.features.astype(np.float64)
     for at in range(50):
-        away = ((x - x[at]) ** 2).sum(1)
-        away[at] = np.inf
-        own = np.sort(away[(given.labels == given.labels[at]) & np.isfinite(away)])[:3].mean()
-        other = np.sort(away[given.labels != given.labels[at]])[:3].mean()
+        distance = ((x - x[at]) ** 2).sum(1)
+        distance[at] = np.inf
+        own = np.sort(distance[(given.labels == given.labels[at]) & np.isfinite(distance)])[:3].mean()
+        other = np.sort(distance[given.labels != given.labels[at]])[:3].mean()
         assert found[at] == pytest.approx(own - other, abs=1e-3)
 
 
 @pytest.mark.parametrize("ask", [lambda g: discriminant(g)[0], kernel], ids=["discriminant", "kernel"])
-def test_wrong_labels_in_blobs_are_found(ask: object) -> None:
+def test_label_errors_in_blobs_are_found(ask: object) -> None:
     given = blobs(300, 4, 10)
     wrong = np.random.default_rng(3).permutation(300)[:30]
     labels = given.labels.copy()
     labels[wrong] = (labels[wrong] + 1) % 4
-    spoilt = replace(given, labels=labels)
-    log_p = ask(spoilt)  # type: ignore[operator]
+    corrupted = replace(given, labels=labels)
+    log_p = ask(corrupted)  # type: ignore[operator]
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-4)
     assert roc_auc_score(np.isin(np.arange(300), wrong), -log_p[np.arange(300), labels]) > 0.98
     assert (log_p[wrong].argmax(1) == given.labels[wrong]).mean() > 0.9
-    near = neighbours(discriminant(spoilt)[1], spoilt)
+    near = neighbours(discriminant(corrupted)[1], corrupted)
     assert roc_auc_score(np.isin(np.arange(300), wrong), near) > 0.95
 
 
-def test_nothing_is_said_of_the_only_image_of_a_class() -> None:
+def test_the_only_image_of_a_class_has_no_prediction() -> None:
     given = blobs(40)
     labels = np.r_[3, given.labels[1:]]
-    lonely = LabelledFeatures(given.features, labels, 4, given.trust)
-    log_p, placed = discriminant(lonely)
+    with_single = LabelledFeatures(given.features, labels, 4, given.trust)
+    log_p, placed = discriminant(with_single)
     assert np.isnan(log_p[0]).all()
     assert np.isfinite(np.exp(log_p[1:])).all()
     assert np.isfinite(placed).all()
     assert (log_p[1:, :3].argmax(1) == labels[1:]).mean() > 0.8
-    assert np.isfinite(kernel(lonely)).all()
-    near = neighbours(placed, lonely)
+    assert np.isfinite(kernel(with_single)).all()
+    near = neighbours(placed, with_single)
     assert np.isnan(near[0])
     assert np.isfinite(near[1:]).all()
 
 
-def test_a_class_that_nobody_has() -> None:
+def test_an_empty_class() -> None:
     given = replace(blobs(40), classes=4)
     log_p = discriminant(given)[0]
     assert np.exp(log_p[:, 3]).max() == 0
     assert np.isfinite(log_p[:, :3]).all()
 
 
-def test_distrusted_labels_pull_less() -> None:
+def test_labels_of_low_trust_have_less_weight() -> None:
     given = blobs(80, 2, 4)
     wrong = np.flatnonzero(given.labels == 0)[:15]
     labels = given.labels.copy()
     labels[wrong] = 1
     blind = LabelledFeatures(given.features, labels, 2, np.ones(80))
-    told = replace(blind, trust=np.where(np.isin(np.arange(80), wrong), 0.05, 1.0))
+    with_trust = replace(blind, trust=np.where(np.isin(np.arange(80), wrong), 0.05, 1.0))
     for ask in (lambda g: discriminant(g)[0], kernel):
-        assert np.exp(ask(told)[wrong, 0]).mean() >= np.exp(ask(blind)[wrong, 0]).mean()  # type: ignore[no-untyped-call]
+        assert np.exp(ask(with_trust)[wrong, 0]).mean() >= np.exp(ask(blind)[wrong, 0]).mean()  # type: ignore[no-untyped-call]
 
 
-def test_of_the_fits_of_the_kernel_stays_which_finds_the_labels_likeliest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_fit_of_highest_likelihood_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     later = 0
     for seed in range(6):
         given = blobs(150, apart=seed / 2, seed=seed)
         wrong = np.random.default_rng(seed).random(150) < 0.15
-        spoilt = replace(given, labels=np.where(wrong, (given.labels + 1) % 3, given.labels))
-        found = kernel(spoilt)
+        corrupted = replace(given, labels=np.where(wrong, (given.labels + 1) % 3, given.labels))
+        found = kernel(corrupted)
         with monkeypatch.context() as patch:
             patch.setattr(classifiers, "_PASSES", 1)
-            first = kernel(spoilt)
-        p, before = (np.exp(log_p[spoilt.rows, spoilt.labels]) for log_p in (found, first))
+            first = kernel(corrupted)
+        p, before = (np.exp(log_p[corrupted.rows, corrupted.labels]) for log_p in (found, first))
         assert np.log(0.9 * p + 0.1 / 3).mean() >= np.log(0.9 * before + 0.1 / 3).mean() - 1e-9
         later += bool((found != first).any())
     assert 0 < later < 6
 
 
-def test_temperature_suits_the_labels() -> None:
+def test_the_temperature_is_calibrated() -> None:
     given = blobs(200)
     logits = log_softmax(np.random.default_rng(0).normal(size=(200, 3)) + 1.5 * np.eye(3)[given.labels], 1)
     log_p = classifiers._calibrated(logits, given)[0]
-    again = classifiers._calibrated(7 * logits, given)[0]
-    np.testing.assert_allclose(log_p, again, atol=0.02)
+    rescaled = classifiers._calibrated(7 * logits, given)[0]
+    np.testing.assert_allclose(log_p, rescaled, atol=0.02)

@@ -1,4 +1,4 @@
-"""Copies that are planted are found, what is no copy is not, and leaks are told with their tasks."""
+"""Duplicates are found and other images are not; leaks are listed with their tasks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from core.data import load_images
+from core.review.duplicate_tables import find_leaks
 from core.review.duplicates import Duplicates, find_duplicates, threshold_of
-from core.review.leaks import find_leaks
 
 N = 1000
 
@@ -49,25 +49,25 @@ def found_in(pictures: np.ndarray) -> Duplicates:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changed_copies_are_found_and_nothing_else(change: str) -> None:
+def test_transformed_copies_are_found_and_nothing_else(change: str) -> None:
     origin = np.arange(0, N, N // 40)
     copies = np.stack([CHANGES[change](digits()[at]) for at in origin])
     pairs = found_in(np.concatenate([digits(), copies])).pairs
     truth = set(zip(origin.tolist(), range(N, N + len(origin)), strict=True))
-    told = set(zip(pairs["one"], pairs["other"], strict=True))
-    assert len(told & truth) >= 0.95 * len(truth)
-    assert len(told - truth) <= 2
+    found = set(zip(pairs["one"], pairs["other"], strict=True))
+    assert len(found & truth) >= 0.95 * len(truth)
+    assert len(found - truth) <= 2
     assert not pairs["exact"].any()
 
 
-def test_digits_that_are_no_copies_are_not_called_so() -> None:
+def test_distinct_digits_are_not_reported() -> None:
     result = found_in(digits())
     assert len(result.pairs) <= 1
     assert 0.1 < result.threshold < 0.5
     assert np.array_equal(result.group, np.arange(N))
 
 
-def test_identical_pictures_hang_together_and_are_told_once() -> None:
+def test_identical_images_form_one_group() -> None:
     pictures = np.concatenate([digits()[:60], digits()[[3, 3, 7]], np.zeros((2, 28, 28, 1), np.uint8)])
     result = found_in(pictures)
     exact = result.pairs[result.pairs["exact"]]
@@ -77,20 +77,20 @@ def test_identical_pictures_hang_together_and_are_told_once() -> None:
     assert result.first[61] == 3
 
 
-def test_few_pictures_colour_and_positions_in_a_file(tmp_path: Path) -> None:
+def test_few_images_in_colour_at_positions_of_a_memory_map(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     smooth = rng.uniform(0, 255, (90, 5, 5, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
     smooth[80] = np.clip(smooth[10] + rng.normal(0, 3, smooth[10].shape), 0, 255)
     smooth[85] = smooth[10][..., ::-1]  # the same shapes in other colours
-    kept = np.memmap(tmp_path / "pixels", np.uint8, "w+", shape=smooth.shape)
-    kept[:] = smooth
-    result = find_duplicates(kept, np.r_[80, 0:80, 85])
+    memory_map = np.memmap(tmp_path / "pixels", np.uint8, "w+", shape=smooth.shape)
+    memory_map[:] = smooth
+    result = find_duplicates(memory_map, np.r_[80, 0:80, 85])
     assert result.pairs[["one", "other"]].to_numpy().tolist() == [[0, 11]]
-    few = find_duplicates(kept, np.array([10, 80, 10]))
+    few = find_duplicates(memory_map, np.array([10, 80, 10]))
     assert (few.threshold, few.pairs["exact"].tolist()) == (0.0, [True])
 
 
-def test_the_threshold_follows_a_power_law_of_the_data() -> None:
+def test_the_threshold_follows_the_power_law_of_the_data() -> None:
     rng = np.random.default_rng(0)
     for power in (4.0, 9.0):
         ordinary = rng.uniform(size=4000) ** (1 / power)
@@ -109,7 +109,7 @@ def task(name: str, support: list[str], query: list[str], classes: dict[str, str
 
 class TestLeaks:
     ids = np.array(["a", "a2", "b", "b2", "c", "d"], dtype=object)
-    """a2 is identical to a, b2 nearly to b."""
+    """Image a2 is identical to a, and b2 nearly identical to b."""
     found = Duplicates(
         pd.DataFrame({"one": [0, 2], "other": [1, 3], "distance": [0.0, 0.1], "exact": [True, False]}),
         np.array([0, 0, 2, 3, 4, 5]),

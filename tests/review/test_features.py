@@ -1,4 +1,4 @@
-"""Features are those of the layers, one row an image, in the order asked for."""
+"""Features are the inputs of the layers, one row per image, in the given order."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ PROBLEM = tiny_problem()
 
 
 def test_centred_scaled_and_in_order() -> None:
-    told: list[int] = []
+    batches: list[int] = []
     positions = np.array([50, 3, 17, 60, 22, 5, 41])
-    found = image_features(PROBLEM.model.network, PROBLEM.params, PROBLEM.images, positions, told.append)
+    found = image_features(PROBLEM.model.network, PROBLEM.params, PROBLEM.images, positions, batches.append)
     assert found.dtype == np.float32
     assert len(found) == 7
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found.mean(0), 0, atol=1e-5)
     assert found.var(0).sum() == pytest.approx(round(found.var(0).sum()), abs=1e-3)  # 1 a layer
-    assert sum(told) == 7 * SHIFTS
+    assert sum(batches) == 7 * SHIFTS
     # Batches are normalised as a whole, so that the order within them changes nothing.
     other = image_features(PROBLEM.model.network, PROBLEM.params, PROBLEM.images, positions[::-1].copy())
     np.testing.assert_allclose(found, other[::-1], atol=1e-5)
 
 
-def test_alike_images_have_equal_features_and_small_shifts_change_little() -> None:
+def test_equal_images_have_equal_features_and_small_shifts_change_little() -> None:
     small = tiny_images()
     by = features._SHIFT * 7
     assert round(by) == 0  # of so small images a shift is one pixel at least
@@ -40,8 +40,8 @@ def test_alike_images_have_equal_features_and_small_shifts_change_little() -> No
     twice = ImageSet("twice", pixels, np.r_[small.labels, 0, 0], small.class_names, np.arange(n + 2).astype(str))
     found = image_features(PROBLEM.model.network, PROBLEM.params, twice, np.arange(n + 2))
     np.testing.assert_allclose(found[0], found[n], atol=1e-5)
-    away = np.linalg.norm(found[: n + 2] - found[0], axis=1)
-    assert away[n + 1] < np.median(away[1:n])
+    distance = np.linalg.norm(found[: n + 2] - found[0], axis=1)
+    assert distance[n + 1] < np.median(distance[1:n])
 
 
 def test_wide_layers_are_projected_and_distances_kept() -> None:
@@ -53,7 +53,7 @@ def test_wide_layers_are_projected_and_distances_kept() -> None:
     torch.testing.assert_close(narrow, features._pooled(seen))  # the same every time
 
 
-def test_networks_of_others() -> None:
+def test_user_defined_networks() -> None:
     def build() -> nn.Module:
         return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(75, 6), nn.ReLU(), nn.Linear(6, 3))
 

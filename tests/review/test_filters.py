@@ -68,7 +68,7 @@ def pick(filters: Filters, level: str = "image", places: pd.DataFrame | None = N
     return filtered_positions(queue(level), decided(**positions), filters, tasks(), places).tolist()
 
 
-def test_everything_in_the_order_of_the_queue() -> None:
+def test_defaults_show_everything_in_queue_order() -> None:
     assert pick(Filters()) == list(range(N))
 
 
@@ -89,14 +89,14 @@ def test_each_filter() -> None:
     assert pick(Filters(score="loss", low=0, high=20)) == [0, 1, 2]
 
 
-def test_a_suggestion_is_believed_where_it_is_likelier_than_the_given_class() -> None:
+def test_a_suggestion_counts_if_it_is_likelier_than_the_given_class() -> None:
     plain = queue()
     known = plain.table.assign(probability=[0.9] * 2 + [0.3] * 2 + [np.nan] * 8, suggested_probability=0.5)
     assert np.flatnonzero(plain.has_likelier_class).tolist() == [1, 2, 4, 5]
     assert np.flatnonzero(replace(plain, table=known).has_likelier_class).tolist() == [1, 4, 5]
 
 
-def test_orders_put_what_has_no_score_last() -> None:
+def test_items_without_a_score_come_last() -> None:
     assert pick(Filters(order="loss")) == [*range(N - 1, 0, -1), 0]
     assert pick(Filters(order="loss", ascending=True)) == [*range(1, N), 0]
     assert pick(Filters(ascending=True)) == list(range(N))[::-1]
@@ -118,17 +118,17 @@ def test_the_lasso() -> None:
         Filters(lasso=((0.5, 1.25), (2.0, 1e-5), (3.0, 4.0)), order="loss", task="t0", role="query", find="x y"),
     ],
 )
-def test_an_address_holds_all_of_it(filters: Filters) -> None:
+def test_filters_survive_a_round_trip_through_an_address(filters: Filters) -> None:
     assert from_params(filters.to_params()) == filters
 
 
-def test_nonsense_in_an_address_is_left_out() -> None:
+def test_invalid_parameters_of_an_address_are_ignored() -> None:
     wrong = {"state": ["keep", "rm -rf"], "size": ["7"], "low": ["x"], "high": ["900"], "lasso": ["1,2;nan,3;4,5"]}
     assert from_params({**wrong, "role": ["king"], "evil": ["1"]}) == Filters(state=("keep",))
     assert from_params({"lasso": ["1"]}) == Filters()
 
 
-def test_views_are_kept_and_damaged_ones_left_out(tmp_path: Path) -> None:
+def test_views_are_stored_and_damaged_ones_skipped(tmp_path: Path) -> None:
     one = Filters(given=("a",), size=60)
     save_view(tmp_path, "Mine: a/../b", one)
     save_view(tmp_path, "other", Filters())

@@ -1,4 +1,4 @@
-"""Forecasts are possible curves, and the truth lies within them about as often as they say."""
+"""Forecasts are valid curves, and their intervals cover the truth about as often as they should."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLASSES = 10
 
 
 def simulated(seed: int, n: int = 500) -> tuple[pd.DataFrame, np.ndarray]:
-    """A queue and which of its labels are wrong: of a classifier whose probabilities are right."""
+    """Return a queue and which of its labels are wrong, for a calibrated classifier."""
     rng = np.random.default_rng(seed)
     share, sharp = rng.uniform(0.04, 0.2), rng.uniform(2.0, 5.0)
     p = softmax(sharp * rng.normal(size=(n, CLASSES)), axis=1)
@@ -28,10 +28,17 @@ def simulated(seed: int, n: int = 500) -> tuple[pd.DataFrame, np.ndarray]:
     return pd.DataFrame({ERROR_LLR: evidence[order]}), wrong[order]
 
 
-def check(told: Forecast, n: int, decided: dict[int, bool]) -> None:
-    curves = (told.found, told.found_low, told.found_high, told.remaining, told.remaining_low, told.remaining_high)
+def check(expected: Forecast, n: int, decided: dict[int, bool]) -> None:
+    curves = (
+        expected.found,
+        expected.found_low,
+        expected.found_high,
+        expected.remaining,
+        expected.remaining_low,
+        expected.remaining_high,
+    )
     assert all(len(curve) == n + 1 and np.isfinite(curve).all() for curve in curves)
-    p = told.probability
+    p = expected.probability
     assert ((p >= 0) & (p <= 1)).all()
     for curve in curves[:3]:
         assert curve[0] == 0
@@ -39,17 +46,17 @@ def check(told: Forecast, n: int, decided: dict[int, bool]) -> None:
     for curve in curves[3:]:
         assert abs(curve[-1]) < 1e-6
         assert (np.diff(curve) <= 1e-9).all()
-    np.testing.assert_allclose(told.found + told.remaining, told.found[-1], atol=1e-9)
-    np.testing.assert_allclose(np.diff(told.found), p, atol=1e-9)
-    assert (told.found_low <= told.found_high).all()
-    assert (told.remaining_low <= told.remaining_high).all()
+    np.testing.assert_allclose(expected.found + expected.remaining, expected.found[-1], atol=1e-9)
+    np.testing.assert_allclose(np.diff(expected.found), p, atol=1e-9)
+    assert (expected.found_low <= expected.found_high).all()
+    assert (expected.remaining_low <= expected.remaining_high).all()
     for at, wrong in decided.items():
         assert p[at] == wrong
     open_ = np.setdiff1d(np.arange(n), list(decided))
     assert (np.diff(p[open_]) <= 1e-9).all()  # falls with depth
 
 
-def test_nothing_is_foretold_of_a_queue_that_was_not_calibrated() -> None:
+def test_an_uncalibrated_queue_has_no_forecast() -> None:
     assert forecast(pd.DataFrame({"suspicion": [2.0, 1.0]})) is None
     assert forecast(pd.DataFrame({ERROR_LLR: np.zeros(0)})) is None
 
@@ -59,23 +66,23 @@ def test_nothing_is_foretold_of_a_queue_that_was_not_calibrated() -> None:
     verdicts=st.lists(st.tuples(st.integers(0, 119), st.booleans()), max_size=30),
 )
 @settings(max_examples=25)
-def test_forecasts_are_possible_curves(evidence: list[float], verdicts: list[tuple[int, bool]]) -> None:
+def test_forecasts_are_valid_curves(evidence: list[float], verdicts: list[tuple[int, bool]]) -> None:
     items, n = pd.DataFrame({ERROR_LLR: evidence}), len(evidence)
     decided = {at: wrong for at, wrong in verdicts if at < n}
-    told = forecast(items, decided)
-    assert told is not None
-    check(told, n, decided)
+    expected = forecast(items, decided)
+    assert expected is not None
+    check(expected, n, decided)
 
 
 @given(evidence=st.lists(st.floats(-80, 80), min_size=1, max_size=300))
 @settings(max_examples=50)
-def test_probabilities_are_some_and_grow_with_the_evidence(evidence: list[float]) -> None:
+def test_probabilities_grow_with_the_likelihood_ratio(evidence: list[float]) -> None:
     found = probabilities(np.array(evidence))
     assert ((found >= 0) & (found <= 1)).all()
     assert (np.diff(found[np.argsort(evidence)]) >= 0).all()
 
 
-def test_the_share_of_wrong_labels_is_the_likeliest() -> None:
+def test_the_error_rate_has_the_highest_likelihood() -> None:
     for seed in range(5):
         items, _ = simulated(seed, n=2000)
         evidence = items[ERROR_LLR].to_numpy()
@@ -84,50 +91,50 @@ def test_the_share_of_wrong_labels_is_the_likeliest() -> None:
         assert error_rate(evidence) == pytest.approx(tried[likelihood.argmax()], abs=0.002)
 
 
-def test_as_many_are_foretold_as_are_wrong() -> None:
-    told, wrong = np.zeros(20), np.zeros(20)
+def test_the_expected_number_of_errors_is_right_on_average() -> None:
+    expected, wrong = np.zeros(20), np.zeros(20)
     for seed in range(20):
         items, truth = simulated(seed)
         found = forecast(items)
         assert found is not None
-        told[seed], wrong[seed] = found.found[-1], truth.sum()
-    assert told.sum() == pytest.approx(wrong.sum(), rel=0.15)
-    assert np.corrcoef(told, wrong)[0, 1] > 0.8
+        expected[seed], wrong[seed] = found.found[-1], truth.sum()
+    assert expected.sum() == pytest.approx(wrong.sum(), rel=0.15)
+    assert np.corrcoef(expected, wrong)[0, 1] > 0.8
 
 
-def test_everything_decided_leaves_nothing_open() -> None:
+def test_deciding_everything_leaves_no_uncertainty() -> None:
     items, wrong = simulated(0, n=60)
-    told = forecast(items, dict(enumerate(map(bool, wrong))))
-    assert told is not None
-    np.testing.assert_array_equal(told.found_low, told.found_high)
-    assert told.found[-1] == wrong.sum()
+    expected = forecast(items, dict(enumerate(map(bool, wrong))))
+    assert expected is not None
+    np.testing.assert_array_equal(expected.found_low, expected.found_high)
+    assert expected.found[-1] == wrong.sum()
 
 
-def test_the_truth_lies_within_the_intervals_and_decisions_narrow_them() -> None:
+def test_intervals_cover_the_truth_and_decisions_narrow_them() -> None:
     many, widths = 40, np.zeros((40, 3))
     covered = np.zeros((3, 3))
     for seed in range(many):
         items, wrong = simulated(seed)
         truth = np.r_[0, np.cumsum(wrong)]
         left = truth[-1] - truth
-        for turn, checked in enumerate((0, 30, 120)):
+        for row, checked in enumerate((0, 30, 120)):
             decided = {at: bool(wrong[at]) for at in range(checked)}
-            told = forecast(items, decided)
-            assert told is not None
-            check(told, len(items), decided)
-            widths[seed, turn] = told.remaining_high[0] - told.remaining_low[0]
+            expected = forecast(items, decided)
+            assert expected is not None
+            check(expected, len(items), decided)
+            widths[seed, row] = expected.remaining_high[0] - expected.remaining_low[0]
             for place, depth in enumerate((0, 50, 125)):
-                covered[turn, place] += told.remaining_low[depth] <= left[depth] <= told.remaining_high[depth]
+                covered[row, place] += expected.remaining_low[depth] <= left[depth] <= expected.remaining_high[depth]
     assert (np.diff(widths.mean(0)) < 0).all()
     assert (covered >= 0.9 * many).all(), covered
 
 
 @pytest.mark.parametrize("wrong", [True, False])
-def test_what_a_reviewer_finds_moves_what_is_foretold_below(wrong: bool) -> None:
+def test_decisions_change_the_forecast_below(wrong: bool) -> None:
     items, _ = simulated(1)
     plain = forecast(items)
-    told = forecast(items, dict.fromkeys(range(20, 60), wrong))
+    expected = forecast(items, dict.fromkeys(range(20, 60), wrong))
     assert plain is not None
-    assert told is not None
+    assert expected is not None
     below = slice(60, 90)
-    assert (told.probability[below].mean() > plain.probability[below].mean()) == wrong
+    assert (expected.probability[below].mean() > plain.probability[below].mean()) == wrong

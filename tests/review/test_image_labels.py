@@ -1,4 +1,4 @@
-"""Claims count what task lists say, and know where they contradict each other."""
+"""Pairs of images and labels count the rows of task lists and detect conflicting labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def by_hand(rows: list[tuple[str, str, int, str, int, float]]) -> TaskList:
     )
 
 
-def test_every_pair_of_image_and_class_is_one_claim() -> None:
+def test_every_image_and_class_is_one_pair() -> None:
     tasks = by_hand(
         [
             ("a", "support", 5, "1", 0, 1.0),
@@ -53,7 +53,7 @@ def test_every_pair_of_image_and_class_is_one_claim() -> None:
     np.testing.assert_allclose(pairs.share, [2 / 3, 1 / 2, 1 / 3, 1, 1 / 2])
 
 
-def test_labels_spoilt_before_the_draw_do_not_contradict() -> None:
+def test_labels_corrupted_before_sampling_do_not_conflict() -> None:
     tasks = tiny_tasks(IMAGES, ways=3, shots=2, queries=2, count=20)
     pairs = image_label_pairs(tasks, IMAGES)
     assert not pairs.has_conflicting_labels

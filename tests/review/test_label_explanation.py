@@ -66,7 +66,7 @@ def test_a_correctly_predicted_image_has_support_influence_too() -> None:
     assert found.support_influence["influence"].abs().max() > 0
 
 
-def test_an_image_that_is_no_query_has_no_explanation() -> None:
+def test_an_image_that_is_never_a_query_has_no_explanation() -> None:
     rows = PROBLEM.tasks.rows
     query = rows[rows["role"] == "query"].iloc[0]
     support = (set(rows["image_id"]) - set(rows.loc[rows["role"] == "query", "image_id"])).pop()

@@ -1,4 +1,4 @@
-"""Every score stands with its item, and says what its name says."""
+"""Every score is in the row of its item and equals its definition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch.func import grad
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
 from core.maml.vectors import flatten
-from core.review import cross_validation
 from core.review import member_scores as members
 from core.review.image_labels import image_label_pairs
 from core.review.member_scores import (
@@ -32,7 +31,7 @@ from tests.problems import tiny_problem, tiny_tasks
 
 PROBLEM = tiny_problem(shots=3)
 CLEAN = tiny_tasks(PROBLEM.images, ways=3, shots=2, queries=3, count=12)
-SPOILT = flip_labels(CLEAN, Noise.parse("tasks:0.5:0.5"), np.random.default_rng(0))[0]
+NOISY = flip_labels(CLEAN, Noise.parse("tasks:0.5:0.5"), np.random.default_rng(0))[0]
 
 
 def episodes_of(tasks: TaskList) -> Episodes:
@@ -45,14 +44,14 @@ def inputs(tasks: TaskList) -> ScoreInputs:
     return ScoreInputs(PROBLEM.images, PROBLEM.model, PROBLEM.params, PROBLEM.tasks, features, episodes_of)
 
 
-def rated(tasks: TaskList, by_row: bool, slow: tuple[str, ...] = ()) -> ScoreTable:
+def score(tasks: TaskList, by_row: bool, slow: tuple[str, ...] = ()) -> ScoreTable:
     pairs = image_label_pairs(tasks, PROBLEM.images)
     return score_labels(inputs(tasks), pairs, tasks, by_row, ScoreSettings(slow, rounds=2), Progress())
 
 
 def test_scores_of_images() -> None:
     pairs = image_label_pairs(CLEAN, PROBLEM.images)
-    found = rated(CLEAN, by_row=False)
+    found = score(CLEAN, by_row=False)
     assert set(found.scores.columns) == set(FAST)
     assert len(found.scores) == len(pairs)
     assert np.isfinite(found.scores.to_numpy()).all()
@@ -70,40 +69,40 @@ def test_scores_of_images() -> None:
 
 
 def test_scores_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_validation, "EPOCHS", 1)
-    pairs = image_label_pairs(SPOILT, PROBLEM.images)
+    monkeypatch.setattr(members, "EPOCHS", 1)
+    pairs = image_label_pairs(NOISY, PROBLEM.images)
     assert pairs.has_conflicting_labels
-    found = rated(SPOILT, by_row=True, slow=SLOW).scores
-    rows = SPOILT.rows
+    found = score(NOISY, by_row=True, slow=SLOW).scores
+    rows = NOISY.rows
     assert set(found.columns) == {*FAST, *ROWS, *SLOW}
     assert len(found) == len(rows)
     assert np.isfinite(found.to_numpy()).all()
     query = (rows["role"] == "query").to_numpy()
-    own = evaluate(PROBLEM.model, PROBLEM.params, episodes_of(SPOILT)).rows["loss"]
+    own = evaluate(PROBLEM.model, PROBLEM.params, episodes_of(NOISY)).rows["loss"]
     np.testing.assert_allclose(found["task_loss"][query], own)
     np.testing.assert_allclose(found["support_loss"][query], own)  # a query row has no other of its own
-    for name in ("classifier", "loss", "cross_validated"):  # one of every claim
+    for name in ("classifier", "loss", "cross_validated"):  # one per pair
         assert found[name].groupby(pairs.of_row).nunique().max() == 1
     at = int(np.argmax(found["votes"]))
-    alike = rows[rows["image_id"] == rows["image_id"][at]]
-    assert 0 < found["votes"][at] == (alike["class"] != rows["class"][at]).mean()
-    here = (rows["task_id"] == rows["task_id"][at]).to_numpy() & (np.arange(len(rows)) != at)
-    assert found["others"][at] == pytest.approx(found["classifier"][here].mean())
+    same_image = rows[rows["image_id"] == rows["image_id"][at]]
+    assert 0 < found["votes"][at] == (same_image["class"] != rows["class"][at]).mean()
+    other_rows = (rows["task_id"] == rows["task_id"][at]).to_numpy() & (np.arange(len(rows)) != at)
+    assert found["others"][at] == pytest.approx(found["classifier"][other_rows].mean())
 
 
-def test_rows_of_weight_0_are_no_items() -> None:
-    weight = np.ones(len(SPOILT.rows))
+def test_rows_of_weight_0_are_not_items() -> None:
+    weight = np.ones(len(NOISY.rows))
     weight[[2, 7, 31]] = 0.0
-    tasks = TaskList(SPOILT.rows.assign(weight=weight))
-    found = rated(tasks, by_row=True).scores
-    assert len(found) == len(SPOILT.rows) - 3
+    tasks = TaskList(NOISY.rows.assign(weight=weight))
+    found = score(tasks, by_row=True).scores
+    assert len(found) == len(NOISY.rows) - 3
     assert np.isfinite(found.to_numpy()).all()
     query = (tasks.rows["role"] == "query").to_numpy()
     own = evaluate(PROBLEM.model, PROBLEM.params, episodes_of(tasks)).rows["loss"].to_numpy()
     np.testing.assert_allclose(found["task_loss"][query[weight > 0]], own[weight[query] > 0])
 
 
-def test_left_out_losses_are_those_of_tasks_adapted_by_hand() -> None:
+def test_left_out_losses_match_tasks_adapted_by_hand() -> None:
     problem = PROBLEM
     found = members.left_out_support_losses(inputs(problem.tasks), problem.tasks, Progress())
     rows = problem.tasks.rows
@@ -112,11 +111,16 @@ def test_left_out_losses_are_those_of_tasks_adapted_by_hand() -> None:
     for number in (0, 3):
         task = type(chunk.task)(*(value[number] for value in chunk.task))
         at = np.flatnonzero((rows["task_id"] == f"t{number}") & (rows["role"] == "support"))
-        turn = torch.tensor(rows.iloc[at].groupby("label").cumcount().to_numpy())
+        fold = torch.tensor(rows.iloc[at].groupby("label").cumcount().to_numpy())
         for one in range(3):
-            out, kept = turn == one, turn != one
+            out, remaining = fold == one, fold != one
             held = task._replace(
-                xs=task.xs[kept], ys=task.ys[kept], s=task.s[kept], xq=task.xs[out], yq=task.ys[out], q=task.s[out]
+                xs=task.xs[remaining],
+                ys=task.ys[remaining],
+                s=task.s[remaining],
+                xq=task.xs[out],
+                yq=task.ys[out],
+                q=task.s[out],
             )
             logits = problem.model.query_logits(problem.params, held)
             loss = torch.nn.functional.cross_entropy(logits, held.yq, reduction="none")
@@ -126,7 +130,7 @@ def test_left_out_losses_are_those_of_tasks_adapted_by_hand() -> None:
 def test_one_shot_tasks_have_no_left_out_losses() -> None:
     tasks = tiny_tasks(PROBLEM.images, ways=3, shots=1, queries=2, count=6)
     assert np.isnan(members.left_out_support_losses(inputs(tasks), tasks, Progress())).all()
-    found = rated(tasks, by_row=False).scores
+    found = score(tasks, by_row=False).scores
     assert np.isfinite(found.to_numpy()).all()
 
 

@@ -1,4 +1,4 @@
-"""Scoring tasks rate every claim, fairly, with the very loss that evaluation gives."""
+"""Scoring tasks score every pair with the loss that evaluation gives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHAPE = TaskShape(ways=3, shots=2, queries=2)
 
 
 def made(classes: list[int]) -> ImageLabelPairs:
-    """Claims of classes of so many images each."""
+    """Return pairs with the given numbers of images per class."""
     label = np.repeat(np.arange(len(classes)), classes)
     n = len(label)
     return ImageLabelPairs(np.arange(n), label, np.ones(n, int), tuple(map(str, range(len(classes)))), np.arange(n))
@@ -32,7 +32,7 @@ def draw(pairs: ImageLabelPairs, seed: int = 0, suspicion: np.ndarray | None = N
 
 
 @pytest.mark.parametrize("sizes", [[5, 8, 3, 9], [2, 2, 2, 2], [20, 3, 3], [7, 1, 6, 5]])
-def test_a_round_rates_every_claim_without_its_image_in_the_support(sizes: list[int]) -> None:
+def test_a_round_scores_every_pair_without_its_image_in_the_support(sizes: list[int]) -> None:
     pairs = made(sizes)
     alone = np.isin(pairs.label, np.flatnonzero(np.array(sizes) < 2))
     drawn = draw(pairs)
@@ -50,7 +50,7 @@ def test_a_round_rates_every_claim_without_its_image_in_the_support(sizes: list[
                 assert not set(s) & set(q)
 
 
-def test_rounds_have_fresh_supports() -> None:
+def test_rounds_have_different_support_images() -> None:
     pairs, rng = made([9, 9, 9]), np.random.default_rng(0)
     one, two = (draw_round(pairs, SHAPE, None, rng) for _ in range(2))
     beside = [
@@ -62,7 +62,7 @@ def test_rounds_have_fresh_supports() -> None:
     assert sum(beside[0][q] == beside[1][q] for q in common) <= len(common) / 2
 
 
-def test_the_most_suspicious_leave_the_support_after_the_first_round() -> None:
+def test_the_most_suspicious_images_are_not_support_after_the_first_round() -> None:
     pairs = made([10, 10, 10])
     suspicion = np.zeros(30)
     suspicion[[0, 1, 10, 11, 20, 21]] = 5.0
@@ -71,7 +71,7 @@ def test_the_most_suspicious_leave_the_support_after_the_first_round() -> None:
     assert set(drawn.query.ravel()) == set(range(30))
 
 
-def test_a_minor_claim_is_rated_but_stands_for_nothing() -> None:
+def test_a_minority_label_is_scored_but_never_support() -> None:
     pairs = made([6, 6, 6])
     pairs = replace(pairs, image=np.r_[pairs.image[:-1], 0], count=np.r_[3, pairs.count[1:]])
     drawn = draw(pairs)
@@ -84,11 +84,11 @@ def test_too_few_classes_are_refused() -> None:
         draw(made([4, 4, 1, 1]))
 
 
-def test_the_usual_shape() -> None:
+def test_the_median_shape() -> None:
     assert task_shape(tiny_tasks(IMAGES, ways=3, shots=2, queries=4, count=5)) == TaskShape(3, 2, 4)
 
 
-def test_the_list_says_what_was_drawn() -> None:
+def test_the_task_list_contains_the_sampled_pairs() -> None:
     pairs = image_label_pairs(tiny_tasks(IMAGES, ways=3, shots=2, queries=2, count=12), IMAGES)
     drawn = draw(pairs)
     tasks = task_list(drawn, pairs, IMAGES.ids)

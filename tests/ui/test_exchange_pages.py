@@ -12,7 +12,7 @@ import pytest
 from core.actions import duplicates as copies
 from core.actions.duplicates import duplicates
 from core.decisions.log import Decision, Item
-from core.review.leaks import COLUMNS
+from core.review.duplicate_tables import LEAK_COLUMNS
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.ui.export import decisions_panel
@@ -41,7 +41,7 @@ def searched(empty: Workspace) -> Workspace:
                 ("support-query", "training", a, of[a], b, of[b], 0.0, True, False, ["t0"], ["t0"]),
                 ("train-heldout", "", c, of[c], held["image_id"], held["class"], 0.1, False, True, ["t0"], ["h0"]),
             ],
-            columns=COLUMNS,
+            columns=LEAK_COLUMNS,
         )
         run.write_table("pairs.parquet", pairs)
         run.write_table("leaks.parquet", leaks)

@@ -113,7 +113,7 @@ class TestStarting:
         page = show("experiments")
         assert page.button(key="experiment_start").disabled
         assert [button.label for button in page.button if button.label == "Cancel"] == ["Cancel"]
-        page.selectbox(key="experiment").set_value("ladder")
+        page.selectbox(key="experiment").set_value("edit-methods")
         run_again(page)
         assert not page.button(key="experiment_start").disabled
         assert "Running now: Table 1: tasks, tiny." in words(page)
