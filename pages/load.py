@@ -10,8 +10,8 @@ from core.ui.shell.context import free_page, shown_errors
 
 with free_page("Load"):
     st.caption(
-        "Your images, tasks and model, in four steps. Each can also be done on the command line; "
-        "what is made on either side is found by the other."
+        "Load your images, tasks and model in four steps. You can also do each step on the command line; "
+        "both work on the same files."
     )
     images = tasks = model = None
     with shown_errors():

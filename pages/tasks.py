@@ -3,16 +3,18 @@
 import streamlit as st
 
 from core.decisions.log import Item
-from core.ui.charts.scores import CONFIG, score_histogram
+from core.ui.charts.common import CONFIG
+from core.ui.charts.scores import score_histogram
 from core.ui.grid.pictures import row_tiles
 from core.ui.ranking.panel import ranked
 from core.ui.review.decide import decide, removal_bar
 from core.ui.review.relabel_panel import relabel_panel
 from core.ui.shell.context import page, table
-from core.ui.shell.text import plain
+from core.ui.shell.text import count, plain
 from core.ui.trust.panel import score_ends, score_words
 
 TURNS = "tasks_turns"
+STATES = ("All", "Not removed", "Removed")
 ORDERS = {
     "Most harmful first": ("score", True),
     "Most helpful first": ("score", False),
@@ -29,7 +31,9 @@ with page("Tasks") as context:
     classes = middle.multiselect(
         "With all of these classes", sorted({name for names in tasks["classes"] for name in names}), key="tasks_classes"
     )
-    state = right.segmented_control("Show", ["All", "Kept", "Removed"], default="All", required=True, key="tasks_show")
+    state = right.segmented_control(
+        "Show", ["All", "Not removed", "Removed"], default="All", required=True, key="tasks_show"
+    )
     by, ascending = ORDERS[order]
     shown = tasks.assign(removed=tasks["task_id"].isin(removal.tasks))
     shown = shown[[set(classes) <= set(names) for names in shown["classes"]]]
@@ -37,14 +41,14 @@ with page("Tasks") as context:
         shown = shown[shown["removed"] == (state == "Removed")]
     shown = shown.sort_values(by, ascending=ascending, kind="stable").reset_index(drop=True)
     if shown.empty:
-        st.info("No task fits these filters. Take some away.")
+        st.info("No tasks match these filters. Clear some of them.")
         st.stop()
 
     asked = st.query_params.get("task", "")
     ids = shown["task_id"].tolist()
     list_column, chart_column = st.columns([3, 2])
     with list_column:
-        st.caption(f"{len(shown)} tasks. Choose one to open it; several to mark them.")
+        st.caption(f"{count(len(shown), 'task')}. Select one to open it, or several to decide on them together.")
         event = st.dataframe(
             shown[["task_id", "score", "loss", "accuracy", "classes", "removed"]],
             hide_index=True,
@@ -99,9 +103,9 @@ with page("Tasks") as context:
     relabel_panel(context, current)
     instances = table(run, "instances.parquet")
     rows = instances[instances["task_id"] == current]
-    for role, gloss in (("support", "what the model adapts to"), ("query", "what it is judged on")):
+    for role, gloss in (("support", "the model adapts to these"), ("query", "the model is tested on these")):
         part = rows[rows["role"] == role].sort_values(["label", "score"], kind="stable")
-        st.markdown(f"**{role.capitalize()}** — {gloss}; by class, most harmful first")
+        st.markdown(f"**{role.capitalize()}** — {gloss}; sorted by class, most harmful first")
         bar = st.container()
         seen = row_tiles(context, part, removal, key=f"tasks_grid_{role}", label=f"{role} images of the task")
         chosen = [Item("instance", task_id=current, role=role, image_id=i) for i in seen.selected]

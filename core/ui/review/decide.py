@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from core.actions.decide import mark
-from core.decisions.log import Decision, Item, Operation, Verdict
+from core.decisions.log import Decision, Item, Operation, Result, Verdict
 from core.tasks.changes import Changes
 from core.ui.shell.context import Context
 from core.ui.shell.text import count, plain
@@ -28,17 +28,14 @@ def decide(context: Context, items: Sequence[Item], verdict: Verdict, source: st
         source=source,
         saw=seen(),
     )
-    word = {"remove": "removed", "clear": "taken back"}.get(verdict, "kept")
-    st.session_state[_MESSAGE] = f"{count(len(items), items[0].kind)} {word}"
+    participle = {"remove": "removed", "clear": "cleared"}.get(verdict, "kept")
+    announce(f"{count(len(items), items[0].kind)} {participle}")
 
 
 def relabel_each(context: Context, decisions: Sequence[Decision]) -> None:
-    """Append decisions with a separate class for each item, as one group.
-
-    The message is shown after the rerun.
-    """
+    """Append decisions with a separate class for each item, as one group; the message is shown after the rerun."""
     context.workspace.decisions.submit([Operation("decide", context.reviewer, "", tuple(decisions), seen())])
-    st.session_state[_MESSAGE] = f"{count(len(decisions), 'row')} relabelled"
+    announce(f"{count(len(decisions), 'row')} relabelled")
 
 
 def announce(message: str) -> None:
@@ -50,6 +47,15 @@ def show_message() -> None:
     """Show the message that :func:`announce` stored, once."""
     if message := st.session_state.pop(_MESSAGE, ""):
         st.toast(plain(message))
+
+
+def reversal_text(act: str, result: Result) -> str:
+    """Return what an ``undo`` or ``redo`` did."""
+    if result.group is None:
+        return f"There is nothing to {act}."
+    verb = "Undone" if act == "undo" else "Redone"
+    kept = f"; kept: {count(len(result.kept), 'newer decision')} by other reviewers" if result.kept else ""
+    return f"{verb}: {count(len(result.taken), 'decision')}{kept}."
 
 
 def seen() -> int | None:
@@ -67,19 +73,14 @@ def removal_bar(context: Context) -> Changes:
     removal = context.workspace.changes()
     text, undo, redo = st.columns([6, 1, 1], vertical_alignment="center")
     contested = len(context.workspace.decisions.conflicts())
-    aside = f" · {count(contested, 'item')} in conflict left out" if contested else ""
-    text.markdown(f"Decided: {removal.words if len(removal) else 'nothing yet'}{aside}")
+    excluded = f" · {count(contested, 'item')} in conflict excluded" if contested else ""
+    text.markdown(f"Decided: {removal.words if len(removal) else 'nothing yet'}{excluded}")
     for column, label, act in (
         (undo, "Undo", context.workspace.decisions.undo),
         (redo, "Redo", context.workspace.decisions.redo),
     ):
         if column.button(label, key=f"review_{label}", width="stretch"):
-            changed = act(context.reviewer)
-            done = (
-                f"{label}: {count(len(changed.taken), 'decision')}" if changed.taken else f"Nothing to {label.lower()}"
-            )
-            kept = f"; {count(len(changed.kept), 'newer decision')} by others kept" if changed.kept else ""
-            st.session_state[_MESSAGE] = done + kept
+            announce(reversal_text(label.lower(), act(context.reviewer)))
             st.rerun()
     show_message()
     return removal
