@@ -95,7 +95,6 @@ def _effort(context: Context, settings: CurveSettings, steps: int) -> str:
 
 
 def _finished(context: Context) -> None:
-    """Show a finished curve chosen by the user: chart, findings and values."""
     found = curves(context)
     if not found:
         st.caption("No curve has been measured for this problem yet.")
@@ -132,7 +131,6 @@ def _summary(run_folder: str) -> tuple[list[str], pd.DataFrame]:
 
 
 def _ranked_by(context: Context, run: Run) -> str:
-    """Return the label of the ranking that a curve removed by."""
     known = {one.id: one for one in context.workspace.runs.all("rank")}
     ranking = known.get(run.config["ranking"])
     return f"Ranking: {plain(ranking_label(ranking) if ranking else run.config['ranking'])}."

@@ -66,7 +66,6 @@ def main() -> None:
 
 
 def _decided(context: Context) -> None:
-    """Show the decisions as a table, with buttons that clear them."""
     decided = changed_items(context.workspace.decisions, context.project.images.class_names)
     st.subheader("Removed and relabelled")
     if decided.empty:
@@ -167,7 +166,6 @@ def _effects(context: Context, changes: Changes) -> None:
 
 
 def _results(evaluated: Run, found: dict[str, EditOutcome]) -> None:
-    """Show findings, chart and table."""
     before = evaluated.json("summary.json")
     st.markdown("\n".join(f"- {sentence}" for sentence in [*findings(found), *approximation_findings(found)]))
     dots = [Dot("Unedited model", before["accuracy"], None)]
@@ -221,7 +219,6 @@ def _buttons(context: Context, found: set[str]) -> None:
 
 
 def _solve_report(linear: EditOutcome) -> None:
-    """Show how the linear edit was solved."""
     report, figures = linear.figures["solver"], linear.figures
     with st.expander(
         f"Solve of the linear edit · residual {report['residual']:.0e} · "
@@ -239,7 +236,6 @@ def _solve_report(linear: EditOutcome) -> None:
 
 
 def _newton_report(newton: EditOutcome) -> None:
-    """Show how the Newton step was chosen."""
     report = newton.figures["newton"]
     if not report["taken"]:
         st.caption("No Newton step of any length lowered the loss of the changed tasks, so the model is unchanged.")

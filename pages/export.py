@@ -39,7 +39,6 @@ def main() -> None:
 
 
 def _choices(context: Context, removal: Changes) -> tuple[list[str], bool, str | None]:
-    """Return the formats, whether removed rows are dropped, and the run whose model is included."""
     models = edited_models(context, removal)
     with st.container(border=True):
         left, right = st.columns(2, gap="large")
@@ -63,7 +62,6 @@ def _choices(context: Context, removal: Changes) -> tuple[list[str], bool, str |
 
 
 def _summary(context: Context, removal: Changes, tasks: TaskList) -> None:
-    """Show tasks and rows before and after, and the removals by kind."""
     train = context.project.tasks.train
     used, used_after = int((train.rows["weight"] > 0).sum()), int((tasks.rows["weight"] > 0).sum())
     figures = (

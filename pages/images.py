@@ -3,10 +3,9 @@
 import streamlit as st
 
 from core.decisions.log import Item
-from core.ui.grid.component import clear_selection
 from core.ui.grid.pictures import image_tiles, pixels
 from core.ui.ranking.panel import ranked
-from core.ui.review.decide import decide, removal_bar
+from core.ui.review.decide import decision_buttons, removal_bar
 from core.ui.review.duplicates_panel import duplicates_panel
 from core.ui.shell.context import page, table
 from core.ui.shell.text import plain
@@ -67,14 +66,10 @@ with page("Images") as context:
     with bar:
         remove, keep, text, page_number = st.columns([2, 2, 5, 1.6], vertical_alignment="bottom")
         items = [Item("image", image_id=i) for i in event.selected]
-        if remove.button(f"Remove {len(items)} selected", type="primary", disabled=not items, key="images_remove"):
-            decide(context, items, "remove", run.id, f"{order.lower()}, occurrences: {role}")
-            clear_selection(GRID)
-            st.rerun()
-        if keep.button(f"Keep {len(items)} selected", disabled=not items, key="images_keep"):
-            decide(context, items, "keep", run.id)
-            clear_selection(GRID)
-            st.rerun()
+        reasons = (f"{order.lower()}, occurrences: {role}", "")
+        decision_buttons(
+            context, (remove, keep), items, f"{len(items)} selected", run.id, reasons, key="images", grid=GRID
+        )
         text.caption(
             f"{len(shown):,} images. Click, shift-click or Ctrl+A to select, double-click or Enter to open. "
             f"{score_words(run, 'image')}"
@@ -93,13 +88,8 @@ with page("Images") as context:
             f"{plain(f'{facts.score_query:+.2e}')} as query\n- Adapted loss {facts.loss:.3f}\n"
             f"- {'**Removed**' if image_id in removal.images else 'Not removed'}"
         )
-        gone, stay, _ = words.columns([1, 1, 2])
-        if gone.button("Remove", type="primary", key="images_open_remove"):
-            decide(context, [Item("image", image_id=image_id)], "remove", run.id, "opened on the Images page")
-            st.rerun()
-        if stay.button("Keep", key="images_open_keep"):
-            decide(context, [Item("image", image_id=image_id)], "keep", run.id)
-            st.rerun()
+        item, reasons = Item("image", image_id=image_id), ("opened on the Images page", "")
+        decision_buttons(context, words.columns([1, 1, 2])[:2], [item], "", run.id, reasons, key="images_open")
         instances = table(run, "instances.parquet")
         rows = instances[instances["image_id"] == image_id].sort_values("score", kind="stable")
         st.dataframe(

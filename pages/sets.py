@@ -60,7 +60,6 @@ def _compare(context: Context, names: list[str]) -> None:
 
 
 def _act(context: Context, names: list[str], measured: dict[str, set[str]]) -> None:
-    """Measure or delete a set."""
     st.subheader("Measure or delete a set")
     running = is_running(context.workspace.jobs, "edit")
     trained = training_settings(context.project.model) is not None

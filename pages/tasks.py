@@ -7,13 +7,14 @@ from core.ui.charts.common import CONFIG
 from core.ui.charts.scores import score_histogram
 from core.ui.grid.pictures import row_tiles
 from core.ui.ranking.panel import ranked
-from core.ui.review.decide import decide, removal_bar
+from core.ui.review.decide import decision_buttons, removal_bar
 from core.ui.review.relabel_panel import relabel_panel
 from core.ui.shell.context import page, table
 from core.ui.shell.text import count, plain
 from core.ui.trust.panel import score_ends, score_words
 
 TURNS = "tasks_turns"
+REASONS = ("from the Tasks page", "")
 STATES = ("All", "Not removed", "Removed")
 ORDERS = {
     "Most harmful first": ("score", True),
@@ -78,13 +79,7 @@ with page("Tasks") as context:
         )
         several = [Item("task", task_id=i) for i in (picked or [current])]
         what = f"{len(several)} tasks" if len(several) > 1 else f"task {current}"
-        remove, keep = st.columns(2)
-        if remove.button(f"Remove {plain(what)}", type="primary", width="stretch", key="tasks_remove"):
-            decide(context, several, "remove", run.id, "from the Tasks page")
-            st.rerun()
-        if keep.button(f"Keep {plain(what)}", width="stretch", key="tasks_keep"):
-            decide(context, several, "keep", run.id)
-            st.rerun()
+        decision_buttons(context, st.columns(2), several, plain(what), run.id, REASONS, key="tasks")
 
     st.divider()
     title, previous, following = st.columns([6, 1, 1], vertical_alignment="bottom")
@@ -110,10 +105,5 @@ with page("Tasks") as context:
         seen = row_tiles(context, part, removal, key=f"tasks_grid_{role}", label=f"{role} images of the task")
         chosen = [Item("instance", task_id=current, role=role, image_id=i) for i in seen.selected]
         with bar:
-            go, stay, _ = st.columns([2, 2, 6])
-            if go.button(f"Remove {len(chosen)} from this task", disabled=not chosen, key=f"tasks_remove_{role}"):
-                decide(context, chosen, "remove", run.id, "from the Tasks page")
-                st.rerun()
-            if stay.button(f"Keep {len(chosen)}", disabled=not chosen, key=f"tasks_keep_{role}"):
-                decide(context, chosen, "keep", run.id)
-                st.rerun()
+            places, rows_chosen = st.columns([2, 2, 6])[:2], count(len(chosen), "row")
+            decision_buttons(context, places, chosen, rows_chosen, run.id, REASONS, key=f"tasks_{role}", primary=False)

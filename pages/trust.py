@@ -58,7 +58,6 @@ def _chosen(found: dict[str, Run]) -> Run:
 
 
 def _result(run: Run) -> None:
-    """Show findings, chart and table, and the predicted and measured losses of one method."""
     methods, about = table(run, "methods.parquet"), run.json("evidence.json")
     measure = st.segmented_control(
         "Rank correlation over",

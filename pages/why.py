@@ -5,13 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.decisions.log import Item, Verdict
+from core.decisions.log import Item
 from core.editing.whatif import WhatIfEstimator
 from core.influence.targets import Target
 from core.tasks.changes import Changes
-from core.ui.grid.component import GridEvent, clear_selection
+from core.ui.grid.component import GridEvent
 from core.ui.ranking.panel import newest_evaluation
-from core.ui.review.decide import decide, removal_bar
+from core.ui.review.decide import decide, decision_buttons, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, page, table
 from core.ui.shell.jobs import job_panel, start_button
@@ -108,13 +108,9 @@ def _end(
     event = (scored_images if what == "images" else scored_tasks)(context, part, changes, key, label)
     items = _items(what, event)
     with bar:
-        verdicts: tuple[Verdict, ...] = ("remove", "keep")
-        for place, verdict in zip(st.columns([2, 2, 2]), verdicts, strict=False):
-            label = f"{verdict.capitalize()} {len(items)} selected"
-            if place.button(label, disabled=not items, key=f"{key}_{verdict}", width="stretch"):
-                decide(context, items, verdict, source, f"estimated to be {word} for {target}")
-                clear_selection(key)
-                st.rerun()
+        reasons = (f"estimated to be {word} for {target}",) * 2
+        places, selected = st.columns([2, 2, 2])[:2], f"{len(items)} selected"
+        decision_buttons(context, places, items, selected, source, reasons, key=key, grid=key, primary=False)
 
 
 def _items(what: str, event: GridEvent) -> list[Item]:

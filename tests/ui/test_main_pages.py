@@ -86,7 +86,7 @@ class TestTasks:
         image = rows[(rows["task_id"] == worst) & (rows["role"] == "query")]["image_id"].iloc[0]
         page.session_state["tasks_grid_query"] = {"grid": {"selected": [image]}}
         run_again(page)
-        click(page, "tasks_remove_query")
+        click(page, "tasks_query_remove")
         assert full.changes().instances == {(worst, "query", image)}
 
     def test_a_filter_that_leaves_nothing_says_so(self, show: Open, full: Workspace) -> None:

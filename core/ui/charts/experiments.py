@@ -169,7 +169,6 @@ def _coordinates(plot: Plot, number: int) -> list[float]:
 
 
 def _values(plot: Plot, number: int) -> dict[str, Any]:
-    """Return values, name and hover texts of a series."""
     series, scale = plot.series[number], 100 if plot.percent_y else 1
     kind = "estimate" if series.estimate else "for comparison" if series.reference else "measured"
     bounds, texts, axis = interval_bounds(series), [], f"{plot.x_label}: " if plot.x_label else ""

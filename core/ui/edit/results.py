@@ -91,7 +91,6 @@ def default_edits(context: Context, changes: Changes) -> set[str]:
 
 
 def _edits(context: Context, method: str, changes: Changes) -> list[Run]:
-    """Return the finished edits by one method that belong to the changes, newest first."""
     key: dict[str, Any] = dict(context.project.hashes)
     if method not in CONTROLS:
         key["removal"] = changes.hash

@@ -69,13 +69,11 @@ def _images(experiment: Experiment) -> bool:
 
 
 def _import_command(name: str) -> str:
-    """Return the command that adds one of the paper's image sets."""
     words = ["data", "--format", name, "--path", "FOLDER", "--name", name]
     return command_line([*words, *(["--download"] if name in DOWNLOADABLE else [])])
 
 
 def _start(experiment: Experiment, title: str, args: list[str], usable: bool) -> None:
-    """Show the buttons Start and Resume, and the progress."""
     command = f"experiments {experiment.name}"
     start, resume, _ = st.columns([2, 2, 4])
     blocked = is_running(command) or not usable

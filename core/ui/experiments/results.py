@@ -73,7 +73,6 @@ def _result(stored: StoredResult, result: ExperimentResult) -> None:
 
 
 def _provenance(config: dict[str, Any]) -> str:
-    """Return seeds, image sets and processor time."""
     parts = [count(int(config.get("seeds", 0)), "seed"), ", ".join(config.get("images", {}).values())]
     if "processor_seconds" in config:
         parts.append(f"{format_duration(config['processor_seconds'])} of processor time on {config.get('device', '')}")

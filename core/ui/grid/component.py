@@ -40,7 +40,7 @@ class Tile:
 
     Attributes:
         id: Unique within the grid.
-        caption: Short text below the image ("given 3 · seen as 8").
+        caption: Short text below the image ("given 3 · pred. 8").
         score: Positive is helpful, negative is harmful; None or not finite shows no colour.
         score_text: The score as shown; a sign is put in front if it has none. Empty: made from `score`.
         mark: "", "removed" (dimmed and crossed out) or "alert" (for example: the prediction disagrees).
@@ -57,7 +57,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class GridEvent:
-    """An event that holds the user's selection and request to open a tile.
+    """A selection of the user, and a request to open a tile.
 
     Attributes:
         selected: Ids selected now, in tile order.

@@ -56,7 +56,6 @@ def images_step() -> str | None:
 
 
 def _newest() -> dict[str, StoredImages]:
-    """Return the newest image set of each name."""
     found: dict[str, StoredImages] = {}
     for one in stored_image_sets():
         found.setdefault(one.name, one)

@@ -39,8 +39,8 @@ def model_step(tasks: Path) -> Path | None:
     """Choose, import or train a model that fits the tasks; return its folder."""
     st.subheader("3 · Model")
     fitting, others = _models(tasks)
-    for made in ("train", "model"):
-        if (new := Path(finished(made) or ".")).name in fitting:
+    for job in ("train", "model"):
+        if (new := Path(finished(job) or ".")).name in fitting:
             st.session_state[_CHOICE] = new.name
     chosen = None
     if fitting:
@@ -138,7 +138,6 @@ def _train(tasks: Path) -> None:
 
 
 def _costs(line: list[str]) -> None:
-    """Show the output of an earlier dry run of the same command."""
     for job in jobs_of(library_jobs(), "train"):
         if list(job.args) == line and job.status() == "done":
             st.code("\n".join(job.results()), language=None, wrap_lines=True)

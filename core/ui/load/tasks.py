@@ -68,7 +68,6 @@ def _folders(data_hash: str) -> dict[str, str]:
 
 
 def _words(settings: object) -> str:
-    """Return a description of the tasks from their recorded settings."""
     match settings:
         case {"ways": ways, "shots": shots, "count": count, "noise": noise}:
             number = f"{count:,} tasks" if isinstance(count, int) else "every combination of classes"

@@ -24,18 +24,18 @@ def workspace_step(tasks: Path, model: Path) -> None:
     st.subheader("4 · Check and open")
     line = ["inspect", "--tasks", str(tasks), "--model", str(model), "--json"]
     jobs = jobs_of(library_jobs(), "inspect")
-    same = [job for job in jobs if list(job.args) == line]
-    if same and same[0].status() == "done" and same[0].results():
-        _report(json.loads(same[0].results()[-1]))
-    if st.button("Estimate costs", key="load_inspect", disabled=bool(same) and same[0].status() == "running"):
+    job = next((job for job in jobs if list(job.args) == line), None)
+    if job and job.status() == "done" and job.results():
+        _report(json.loads(job.results()[-1]))
+    if st.button("Estimate costs", key="load_inspect", disabled=job is not None and job.status() == "running"):
         start_job("Estimate costs", line)
     job_panel(library_jobs(), "inspect")
     name = st.text_input("Name of the workspace", model.name, key=f"load_workspace_{model.name}").strip()
     if st.button("Open the workspace", type="primary", key="load_open"):
         if not name or "/" in name:
             raise UserError(f"{name!r} is not a valid workspace name.", "Use letters, digits, '.', '_' and '-'.")
-        made = create(locate(name), tasks, model)
-        open_next(made.name)
+        workspace = create(locate(name), tasks, model)
+        open_next(workspace.name)
         st.switch_page(page("overview"))
     show_commands(line[:-1], ["open", "--tasks", str(tasks), "--model", str(model), "--workspace", name])
 

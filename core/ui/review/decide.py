@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import streamlit as st
 
 from core.actions.decide import mark
 from core.decisions.log import Decision, Item, Operation, Result, Verdict
 from core.tasks.changes import Changes
+from core.ui.grid.component import clear_selection
 from core.ui.shell.context import Context
 from core.ui.shell.text import count, plain
 
@@ -30,6 +32,40 @@ def decide(context: Context, items: Sequence[Item], verdict: Verdict, source: st
     )
     participle = {"remove": "removed", "clear": "cleared"}.get(verdict, "kept")
     announce(f"{count(len(items), items[0].kind)} {participle}")
+
+
+def decision_buttons(
+    context: Context,
+    places: Sequence[Any],
+    items: Sequence[Item],
+    what: str,
+    source: str,
+    reasons: tuple[str, str],
+    *,
+    key: str,
+    grid: str = "",
+    primary: bool = True,
+    width: Literal["stretch", "content"] = "stretch",
+) -> None:
+    """Draw the buttons Remove and Keep; if one is pressed, decide on the items and run the page again.
+
+    Args:
+        places: Where the two buttons are drawn.
+        what: The items in words, after "Remove" and "Keep".
+        reasons: Why the items are removed, and why they are kept.
+        key: The keys of the buttons are ``<key>_remove`` and ``<key>_keep``.
+        grid: The grid whose selection is cleared.
+        primary: Draw Remove as a primary button.
+    """
+    verdicts: tuple[Verdict, Verdict] = ("remove", "keep")
+    for place, verdict, reason in zip(places, verdicts, reasons, strict=True):
+        kind = "primary" if primary and verdict == "remove" else "secondary"
+        label = f"{verdict.capitalize()} {what}".strip()
+        if place.button(label, type=kind, disabled=not items, key=f"{key}_{verdict}", width=width):
+            decide(context, items, verdict, source, reason)
+            if grid:
+                clear_selection(grid)
+            st.rerun()
 
 
 def relabel_each(context: Context, decisions: Sequence[Decision]) -> None:

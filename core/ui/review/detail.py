@@ -223,7 +223,7 @@ def _strips(context: Context, queue: Queue, position: int) -> tuple[list[Strip],
 
 
 def _duplicates(context: Context, found: Features, image: str) -> tuple[np.ndarray, bool]:
-    """Return the rows of an image's duplicates, and whether a search for duplicates was made."""
+    """Return the rows of an image's duplicates, and whether duplicates were searched for."""
     run = newest_duplicates(context.workspace, context.project)
     if run is None:
         return np.zeros(0, int), False
@@ -233,7 +233,6 @@ def _duplicates(context: Context, found: Features, image: str) -> tuple[np.ndarr
 
 
 def _leaks(context: Context, image: str) -> list[str]:
-    """Return sentences on leaks: duplicates of an image on both sides of a split."""
     run = newest_duplicates(context.workspace, context.project)
     if run is None:
         return []

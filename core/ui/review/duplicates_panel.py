@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core.actions.duplicates import newest_duplicates
-from core.decisions.log import Item, Verdict
+from core.decisions.log import Item
 from core.ui.charts.common import CONFIG, HARMFUL, NEUTRAL
 from core.ui.grid.component import Tile, clear_selection, image_grid
 from core.ui.grid.pictures import pixels
-from core.ui.review.decide import decide, removal_bar
+from core.ui.review.decide import decide, decision_buttons, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, table
 from core.ui.shell.jobs import job_panel, start_button
@@ -94,15 +94,16 @@ def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
     selected = _grid(context, part)
     with bar:
         items = _training_items(part, selected)
-        if st.button(f"Remove {len(items)} selected", type="primary", disabled=not items, key="duplicates_remove"):
-            _decide(context, items, "remove", run, "a duplicate, selected on the Images page")
-        if st.button(f"Keep {len(items)} selected", disabled=not items, key="duplicates_keep"):
-            _decide(context, items, "keep", run, "a duplicate, reviewed on the Images page")
+        reasons = ("a duplicate, selected on the Images page", "a duplicate, reviewed on the Images page")
+        what = f"{len(items)} selected"
+        decision_buttons(context, (st, st), items, what, run.id, reasons, key="duplicates", grid=GRID, width="content")
         duplicates = _duplicates_to_remove(shown, context)
         if st.button(
             f"Remove one of each pair shown ({len(duplicates)})", disabled=not duplicates, key="duplicates_remove_each"
         ):
-            _decide(context, duplicates, "remove", run, "a duplicate of another image")
+            decide(context, duplicates, "remove", run.id, "a duplicate of another image")
+            clear_selection(GRID)
+            st.rerun()
         st.caption(
             f"{count(len(shown), 'pair')}; the two images of a pair are side by side. Of pairs with different given "
             "classes, neither is removed automatically: check which label is wrong."
@@ -153,12 +154,6 @@ def _duplicates_to_remove(shown: pd.DataFrame, context: Context) -> list[Item]:
     return [Item("image", image_id=image) for image in going]
 
 
-def _decide(context: Context, items: list[Item], verdict: Verdict, run: Run, reason: str) -> None:
-    decide(context, items, verdict, run.id, reason)
-    clear_selection(GRID)
-    st.rerun()
-
-
 def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
     if leaks.empty:
         st.success(
@@ -190,7 +185,7 @@ def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
         Item("instance", task[0], "query", other) for task, other in zip(inside["tasks"], inside["other"], strict=True)
     ]
     across = [Item("image", image_id=image) for image in leaks.loc[leaks["kind"] == "train-heldout", "image_id"]]
-    gone = context.workspace.decisions.current()
+    decided = context.workspace.decisions.current()
     for column, items, label, reason, key in zip(
         st.columns(2),
         (rows, across),
@@ -199,9 +194,9 @@ def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
         ("duplicates_query", "duplicates_across"),
         strict=True,
     ):
-        open_ = [item for item in dict.fromkeys(items) if item not in gone]
-        if column.button(f"{label} ({len(open_)})", disabled=not open_, key=key):
-            decide(context, open_, "remove", run.id, reason)
+        new = [item for item in dict.fromkeys(items) if item not in decided]
+        if column.button(f"{label} ({len(new)})", disabled=not new, key=key):
+            decide(context, new, "remove", run.id, reason)
             st.rerun()
 
 

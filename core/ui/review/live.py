@@ -9,14 +9,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from core.actions.duplicates import newest_duplicates
-from core.decisions.log import DecisionLog
 from core.review.browser_operations import OperationAck, encode_positions, submit
 from core.review.filters import Filters, filtered_positions
 from core.review.review_queue import Queue
@@ -29,7 +27,7 @@ from core.ui.review.forecast import latest_forecast_text
 from core.ui.review.grid import Report, last_report, mount_grid, mount_packet, packet
 from core.ui.review.queue import open_queue
 from core.ui.review.tiles import notice, page_atlas, page_data, page_state
-from core.ui.shell.context import Context, table
+from core.ui.shell.context import Context, decision_log, table
 from core.workspace.runs import Run
 
 GRID, PICTURES, DETAILS = "review_grid", "review_pictures", "review_details"
@@ -47,8 +45,8 @@ class GridState:
         key: The key of the selection of the shown items.
         shown: Positions in the queue, in order; items that are decided meanwhile stay in place.
         page: Number of the page, from 0.
-        turned, at, reply: The last answered request for another page, the new place of the focus, and the message.
-        heard, acks, fault: The last answered report of decisions, and the answer.
+        turned, at, reply: The last processed request for another page, the new position of the focus, and the message.
+        heard, acks, fault: The name of the last processed report of decisions, and the result.
         stamp, pictures: The last page that was drawn, and its packet.
         detailed, details: The last images of details that were drawn, and their packet.
     """
@@ -136,11 +134,11 @@ def ack_text(ack: OperationAck) -> str:
 
 
 def _apply_browser_operations(live: GridState, context: Context, queue: Queue, report: Report, blind: bool) -> None:
-    """Write the operations that the browser has not had acknowledged."""
     if not report.name or report.name == live.heard or report.scope != f"{context.workspace.name}/{context.reviewer}":
         return
     log = context.workspace.decisions
-    writer = _writer(str(log.path), log.path.stat().st_ino if log.path.exists() else 0)
+    # A second connection, as this fragment waits for a lock even shorter than a page: the browser retries.
+    writer = decision_log(str(log.path), log.path.stat().st_ino if log.path.exists() else 0, _BUSY_SECONDS)
 
     def queue_of(run_id: str) -> Queue:
         return queue if run_id == queue.run_id else open_queue(context, context.workspace.runs.get(run_id))
@@ -150,15 +148,6 @@ def _apply_browser_operations(live: GridState, context: Context, queue: Queue, r
     except UserError as error:
         live.acks, live.fault = [], error
     live.heard = report.name
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _writer(path: str, file: int) -> DecisionLog:
-    """Return the log in exactly this file, for writing only.
-
-    It waits only briefly for a lock, as the browser retries.
-    """
-    return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
 
 
 def _apply_filters(

@@ -1,4 +1,4 @@
-"""Show how a queue was made, how reliable it is and how many label errors it predicts; start a new one."""
+"""Show how a queue was built, how reliable it is and how many label errors it predicts; build a new one."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ NOT_CALIBRATED = "Not calibrated"
 
 
 def queue_panels(context: Context, queue: Queue, blind: bool) -> None:
-    """Draw the forecast and how the queue was made; each is computed only while it is open."""
+    """Draw the forecast and how the queue was built; each is computed only while it is open."""
     forecast = st.expander("Remaining label errors", key="review_open_forecast", on_change="rerun")
     if forecast.open:
         with forecast:
             _forecast(context, queue, blind)
-    made = st.expander("How this queue was built", key="review_open_queue", on_change="rerun")
-    if made.open:
-        with made:
-            _made(context, Run(queue.folder))
+    method = st.expander("How this queue was built", key="review_open_queue", on_change="rerun")
+    if method.open:
+        with method:
+            _method(context, Run(queue.folder))
 
 
 @st.fragment(run_every=_EVERY_SECONDS)
@@ -110,7 +110,7 @@ def depth_words(expected: Forecast, depth: int, found: int) -> str:
     )
 
 
-def _made(context: Context, run: Run) -> None:
+def _method(context: Context, run: Run) -> None:
     summary = run.json("summary.json")
     st.markdown("\n".join(f"- {line}" for line in method_lines(run)))
     if summary["calibrated"]:
@@ -120,7 +120,7 @@ def _made(context: Context, run: Run) -> None:
 
 
 def method_lines(run: Run) -> list[str]:
-    """Return sentences, as Markdown, on how the queue was made."""
+    """Return sentences, as Markdown, on how the queue was built."""
     summary, config = run.json("summary.json"), run.config
     unit = "image" if summary["level"] == "image" else "row"
     why = (
@@ -166,7 +166,6 @@ def _seconds(summary: dict[str, Any]) -> float:
 
 
 def _candidates(run: Run) -> None:
-    """Show how well each score finds the injected label errors, as a table and as curves."""
     curves = table(run, "curves.parquet")
     shown = _candidate_table(str(run.folder), run)
     st.dataframe(

@@ -39,12 +39,12 @@ class OpenWorkspace(Workspace):
         path = self.folder / "decisions.sqlite"
         if not path.exists():
             return DecisionLog(path)
-        return _decision_log(str(path), path.stat().st_ino)
+        return decision_log(str(path), path.stat().st_ino)
 
 
 @dataclass(frozen=True)
 class Context:
-    """A container of a page's workspace, problem and reviewer."""
+    """A workspace, its problem and the reviewer, as a page sees them."""
 
     workspace: Workspace
     project: Project
@@ -174,12 +174,12 @@ def load_project(folder: str, stamp: float) -> Project:
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _decision_log(path: str, file: int) -> DecisionLog:
-    """Return the log in exactly this file (by its inode), opened once.
+def decision_log(path: str, inode: int, busy_seconds: float = _BUSY_SECONDS) -> DecisionLog:
+    """Return the log in exactly this file, opened once for all sessions.
 
     What others write is visible, as every call reads from the disk.
     """
-    return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
+    return DecisionLog(Path(path), busy_seconds=busy_seconds)
 
 
 @st.cache_resource(max_entries=48, show_spinner=False)

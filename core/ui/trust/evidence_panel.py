@@ -110,7 +110,6 @@ def _check(context: Context, settings: EvidenceSettings) -> None:
 
 
 def _effort(context: Context, settings: EvidenceSettings) -> None:
-    """Show the amount of work, and the time once it is known."""
     number = count(settings.subsets * settings.seeds + settings.members, "retraining")
     seconds = _seconds(str(context.workspace.folder), context.project.hashes["model"], settings)
     if not seconds.done():
@@ -126,7 +125,6 @@ def _effort(context: Context, settings: EvidenceSettings) -> None:
 
 @st.fragment(run_every=1.0)
 def _wait_for_timing(number: str, seconds: Future[float | None]) -> None:
-    """Show a message until the time is known, then run the page again."""
     if seconds.done():
         st.rerun()
     st.caption(f"{number}. {TIMING}")

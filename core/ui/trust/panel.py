@@ -185,7 +185,6 @@ def _meaning(report: dict[str, Any]) -> str:
 
 
 def _measured(context: Context, run: Run) -> list[str]:
-    """Return sentences from evidence runs on this ranking's method."""
     known = measured_trust(context, run.config["method"])
     if known is None:
         return [NOT_MEASURED]
