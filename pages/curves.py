@@ -19,7 +19,7 @@ from core.ui.edit.curve_results import ORDER_NAMES, averages, curve_label, curve
 from core.ui.ranking.panel import rank_now
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
-from core.ui.shell.context import Context, choose_ranking, load_table, page, ranking_label, table
+from core.ui.shell.context import Context, choose_ranking, page, ranking_label, table
 from core.ui.shell.jobs import is_running, job_panel, start
 from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
@@ -103,7 +103,7 @@ def _finished(context: Context) -> None:
     chosen = st.selectbox("Finished curves", list(found), format_func=lambda run_id: labels[run_id], key="curve_run")
     run = found[chosen]
     measured, by = table(run, "points.parquet"), run.config["by"]
-    sentences, means = _summary(str(run.folder))
+    sentences, means = _summary(run)
     st.markdown("\n".join(f"- {sentence}" for sentence in sentences))
     st.plotly_chart(curve_figure(measured, means, by), config=CONFIG, key=f"curve_chart_{run.id}")
     st.caption(
@@ -124,9 +124,9 @@ def _finished(context: Context) -> None:
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _summary(run_folder: str) -> tuple[list[str], pd.DataFrame]:
+def _summary(run: Run) -> tuple[list[str], pd.DataFrame]:
     """Return the findings of a curve as sentences, and its averages over seeds."""
-    measured = load_table(run_folder, "points.parquet")
+    measured = table(run, "points.parquet")
     return observations(measured), averages(measured)
 
 

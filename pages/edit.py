@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import streamlit as st
 
 from core.actions.decide import worst_items
 from core.actions.edit import step_settings
 from core.decisions.export_tables import changed_items
-from core.decisions.log import Item
 from core.decisions.table import table_items
 from core.editing.retraining import training_settings
 from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS, EditSettings
@@ -45,6 +42,7 @@ _ESTIMATE, _STEPS, _RETRAIN = (
     for methods in (DEFAULT_EDIT_METHODS, STEP_METHODS, ("retrain",))
 )
 _DEFAULT_COUNT = 20
+_worst_items = st.cache_data(max_entries=64, show_spinner=False)(worst_items)
 
 
 def main() -> None:
@@ -113,7 +111,7 @@ def _remove_worst(context: Context, ranking: Run | None) -> list[list[str]]:
     current = context.workspace.decisions.current()
     new = [
         item
-        for item in _worst(str(ranking.folder), by, int(number))
+        for item in _worst_items(ranking, by, int(number))
         if item not in current or current[item].verdict not in ("remove", "keep", "relabel")
     ]
     already = f" Already decided: {number - len(new)} of the {number}." if len(new) < number else ""
@@ -127,11 +125,6 @@ def _remove_worst(context: Context, ranking: Run | None) -> list[list[str]]:
         decide(context, new, "remove", ranking.id, f"among the {number} most harmful {by}")
         st.rerun()
     return [["remove", "--ranking", ranking.id, "--by", by, "--worst", str(number)]]
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _worst(run_folder: str, by: str, number: int) -> list[Item]:
-    return worst_items(Run(Path(run_folder)), by, number)
 
 
 def _no_changes(context: Context) -> None:

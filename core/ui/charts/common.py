@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -29,7 +29,7 @@ def faint(colour: str, alpha: float) -> str:
 
 
 def band(
-    x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, alpha: float, **options: Any
+    x: Iterable[float], low: Iterable[float], high: Iterable[float], colour: str, alpha: float, **options: Any
 ) -> go.Scatter:
     """Return the area between two lines."""
     return go.Scatter(
@@ -45,7 +45,7 @@ def band(
     )
 
 
-def error_bars(above: Sequence[float], below: Sequence[float], **options: Any) -> dict[str, Any]:
+def error_bars(above: Iterable[float], below: Iterable[float], **options: Any) -> dict[str, Any]:
     """Return Plotly's ``error_x`` or ``error_y``; the lengths are measured from the value."""
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "width": 0, **options}
 

@@ -115,12 +115,12 @@ def _band(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:
     low, high = interval_bounds(plot.series[number]) or ([], [])
     scale = 100 if plot.percent_y else 1
     finite = [
-        (x, scale * a, scale * b)
-        for x, a, b in zip(_coordinates(plot, number), low, high, strict=True)
+        (at, scale * a, scale * b)
+        for at, a, b in zip(_coordinates(plot, number), low, high, strict=True)
         if math.isfinite(a) and math.isfinite(b)
     ]
-    corners = ([corner[side] for corner in finite] for side in range(3))
-    return band(*corners, style.colour, BAND_OPACITY, legendgroup=str(number))
+    x, lower, upper = ([corner[side] for corner in finite] for side in range(3))
+    return band(x, lower, upper, style.colour, BAND_OPACITY, legendgroup=str(number))
 
 
 def _dots(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:

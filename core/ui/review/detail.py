@@ -107,7 +107,7 @@ def _reasons(queue: Queue, position: int) -> list[str]:
 def _occurrences(context: Context, image_id: str) -> list[str]:
     """Return the tasks of an image; with a ranking, those where its score is worst come first."""
     if ranked := newest_ranking(context.workspace, context.project):
-        instances = _by_image(str(ranked.folder), ranked).get(image_id)
+        instances = _by_image(ranked).get(image_id)
         if instances is not None:
             rows = instances.sort_values("loss", ascending=False, kind="stable")
             lines = [
@@ -124,9 +124,9 @@ def _more(tasks: int) -> list[str]:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _by_image(folder: str, _run: Run) -> dict[str, pd.DataFrame]:
+def _by_image(run: Run) -> dict[str, pd.DataFrame]:
     columns = ["image_id", "task_id", "role", "predicted_class", "loss"]
-    by_image = table(_run, "instances.parquet")[columns].groupby("image_id")
+    by_image = table(run, "instances.parquet")[columns].groupby("image_id")
     return {str(image): rows for image, rows in by_image}
 
 
@@ -173,17 +173,17 @@ def features(queue: Queue) -> Features | None:
     folder = queue.folder
     if not (folder / "features.npy").exists() or not (folder / "map.parquet").exists():
         return None
-    return _features(str(folder), Run(folder))
+    return _features(Run(folder))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _features(folder: str, _run: Run) -> Features:
-    path = _run.folder / "features.npy"
+def _features(run: Run) -> Features:
+    path = run.folder / "features.npy"
     try:
         values = np.load(path, allow_pickle=False).astype(np.float32)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read: {error}.", "Delete the run and build the queue again.") from error
-    ids = table(_run, "map.parquet")["image_id"].to_numpy(dtype=object)
+    ids = table(run, "map.parquet")["image_id"].to_numpy(dtype=object)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     return Features(values / np.maximum(length, 1e-12), ids, {name: at for at, name in enumerate(ids)})
 

@@ -167,7 +167,7 @@ def _seconds(summary: dict[str, Any]) -> float:
 
 def _candidates(run: Run) -> None:
     curves = table(run, "curves.parquet")
-    shown = _candidate_table(str(run.folder), run)
+    shown = _candidate_table(run)
     st.dataframe(
         shown, hide_index=True, height="content", column_config={"mean": st.column_config.NumberColumn(format="%.3f")}
     )
@@ -203,8 +203,8 @@ def _candidate_id(name: str) -> str:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _candidate_table(folder: str, _run: Run) -> pd.DataFrame:
-    return candidate_table(table(_run, "candidates.parquet"))
+def _candidate_table(run: Run) -> pd.DataFrame:
+    return candidate_table(table(run, "candidates.parquet"))
 
 
 def candidate_table(candidates: pd.DataFrame) -> pd.DataFrame:

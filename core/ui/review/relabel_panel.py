@@ -33,7 +33,7 @@ def relabel_panel(context: Context, task_id: str) -> None:
         key="tasks_least_probability",
         help="Estimated probability that the suggested class is right; unknown counts as 0.",
     )
-    suggestions = _suggested(str(context.workspace.folder), str(queue.folder), task_id, minimum)
+    suggestions = _suggested(str(context.workspace.folder), queue, task_id, minimum)
     new = undecided(suggestions, context.workspace.decisions.current())
     decided = len(suggestions) - len(new)
     skipped = f"; already decided: {count(decided, 'more row')}" if decided else ""
@@ -44,5 +44,5 @@ def relabel_panel(context: Context, task_id: str) -> None:
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
-def _suggested(workspace: str, queue: str, task_id: str, minimum: float) -> list[Decision]:
-    return suggestions_of_task(OpenWorkspace(Path(workspace)), Run(Path(queue)), task_id, minimum)
+def _suggested(workspace: str, queue: Run, task_id: str, minimum: float) -> list[Decision]:
+    return suggestions_of_task(OpenWorkspace(Path(workspace)), queue, task_id, minimum)

@@ -183,18 +183,13 @@ def decision_log(path: str, inode: int, busy_seconds: float = _BUSY_SECONDS) -> 
 
 
 @st.cache_resource(max_entries=48, show_spinner=False)
-def load_table(run_folder: str, name: str) -> pd.DataFrame:
+def table(run: Run, name: str) -> pd.DataFrame:
     """Return a table of a finished run; runs never change.
 
     All sessions share the table, as unpickling a copy of 18,900 rows on every rerun takes longer than the rest of a
     page; so it must not be changed in place.
     """
-    return Run(Path(run_folder)).table(name)
-
-
-def table(run: Run, name: str) -> pd.DataFrame:
-    """Return a table of a finished run; it is shared and must not be changed in place."""
-    return load_table(str(run.folder), name)
+    return run.table(name)
 
 
 def choose_ranking(context: Context) -> Run | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,17 +89,12 @@ def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
     return predicted_losses, measured[targets].to_numpy().reshape(len(predicted_losses), seeds, len(targets))
 
 
+@st.cache_data(max_entries=64, show_spinner=False)
 def points(run: Run, method: str, target: str | None) -> pd.DataFrame:
     """Return one row per subset: predicted, measured (mean over seeds), lowest and highest seed.
 
     If ``target`` is None, losses are means over the targets.
     """
-    return _points(str(run.folder), method, target)
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _points(folder: str, method: str, target: str | None) -> pd.DataFrame:
-    run = Run(Path(folder))
     predicted, measured = grids(run, method)
     targets = run.json("evidence.json")["targets"]
     chosen = slice(None) if target is None else [targets.index(target)]
@@ -193,14 +187,10 @@ def _comparison(run: Run, best: pd.Series, rival: pd.Series, measure: str) -> st
     )
 
 
+@st.cache_data(max_entries=64, show_spinner=False)
 def paired(run: Run, one: str, other: str, measure: str) -> tuple[float, float, float]:
     """Return the difference of two methods' rank correlations with its bootstrap interval over subsets."""
-    return _paired(str(run.folder), one, other, measure)
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _paired(folder: str, one: str, other: str, measure: str) -> tuple[float, float, float]:
-    (first, measured), (second, _) = (grids(Run(Path(folder)), name) for name in (one, other))
+    (first, measured), (second, _) = (grids(run, name) for name in (one, other))
     losses = [first, second, measured.mean(1)]
     if measure == "lds_mean":
         losses = [values.mean(1, keepdims=True) for values in losses]

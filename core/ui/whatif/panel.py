@@ -16,6 +16,7 @@ from core.ui.edit.results import direction, in_points
 from core.ui.shell.context import Context, shown_errors
 from core.ui.shell.jobs import is_running, job_panel, start
 from core.ui.shell.text import count
+from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 
 PREPARE = ["whatif", "--prepare"]
@@ -44,11 +45,11 @@ def live_estimator(context: Context) -> WhatIfEstimator | None:
         UserError: the prepared data are damaged.
     """
     run = find_preparation(context.workspace, Compute())
-    return None if run is None else _estimator(str(run.folder), context.workspace)
+    return None if run is None else _estimator(run, context.workspace)
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading live estimates")
-def _estimator(run_folder: str, _workspace: Workspace) -> WhatIfEstimator:
+def _estimator(run: Run, _workspace: Workspace) -> WhatIfEstimator:
     """Return the estimator, opened once for all sessions; another problem has another run."""
     return open_estimator(_workspace, Compute())
 
