@@ -31,6 +31,7 @@ _DUPLICATE_DISTANCE = 0.02
 """Cosine distance of features below which two images are near-duplicates."""
 _CACHED_DETAILS = 64
 COMPUTING = "computing …"
+QUEUE_HASH: Any = {Queue: lambda queue: str(queue.folder)}
 REASONS, OCCURRENCES = "Why it is here", "Occurrences"
 
 Strip = tuple[str, list[int], list[str]]
@@ -245,15 +246,11 @@ def _leaks(context: Context, image: str) -> list[str]:
     return [words[row["kind"]].format(", ".join(list(row["tasks"])[:3])) for row in mine.to_dict("records")]
 
 
-def _classes(queue: Queue, found: Features) -> np.ndarray:
+@st.cache_resource(max_entries=2, show_spinner=False, hash_funcs=QUEUE_HASH)
+def _classes(queue: Queue, _found: Features) -> np.ndarray:
     """Return the given class of each image with features, ``(m,)``; -1 for images that are not in the queue."""
-    return _classes_of(str(queue.folder), queue, found)
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _classes_of(folder: str, _queue: Queue, _found: Features) -> np.ndarray:
     classes = np.full(len(_found.ids), -1, dtype=np.int32)
-    for name, positions in _queue.positions_of_image.items():
+    for name, positions in queue.positions_of_image.items():
         if name in _found.place:
-            classes[_found.place[name]] = _queue.given[positions[0]]
+            classes[_found.place[name]] = queue.given[positions[0]]
     return classes

@@ -14,7 +14,7 @@ from core.review.filters import Point, simplify_lasso
 from core.review.review_queue import Queue
 from core.review.review_state import VERDICTS, ReviewState
 from core.ui.charts.common import HARMFUL, HELPFUL, MEASURED, NEUTRAL, PALETTE
-from core.ui.review.detail import features
+from core.ui.review.detail import QUEUE_HASH, features
 from core.ui.shell.context import Context, table
 from core.workspace.runs import Run
 
@@ -56,17 +56,17 @@ _UMAP_HELP = (
 def points(queue: Queue, method: str = "PCA") -> pd.DataFrame:
     """Return ``image_id``, ``x``, ``y``."""
     if method == "UMAP":
-        return _umap(str(queue.folder), queue)
+        return _umap(queue)
     return table(Run(queue.folder), "map.parquet")
 
 
-@st.cache_resource(max_entries=2, show_spinner="Computing UMAP")
-def _umap(folder: str, _queue: Queue) -> pd.DataFrame:
+@st.cache_resource(max_entries=2, show_spinner="Computing UMAP", hash_funcs=QUEUE_HASH)
+def _umap(queue: Queue) -> pd.DataFrame:
     from umap import UMAP  # type: ignore[import-not-found]
 
-    found = features(_queue)
+    found = features(queue)
     if found is None:
-        return table(Run(_queue.folder), "map.parquet")
+        return table(Run(queue.folder), "map.parquet")
     x, y = np.asarray(UMAP(random_state=0, metric="cosine").fit_transform(found.values)).T
     return pd.DataFrame({"image_id": found.ids, "x": x, "y": y})
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from core.decisions.agreement import Agreement
-from core.decisions.agreement import agreement as measured
+from core.decisions.agreement import Agreement, agreement
 from core.decisions.log import DecisionLog, Entry, Item, Snapshot
 from core.ui.review.decide import announce
 from core.ui.review.tiles import opinion
@@ -28,16 +28,16 @@ def snapshots_panel(context: Context, blind: bool) -> None:
     if not panel.open:
         return
     with panel:
-        snapshots, conflicts, agreement, comments = st.tabs(_TABS)
+        snapshots, conflicts, agreements, comments = st.tabs(_TABS)
         with snapshots, shown_errors():
             _snapshots(context, blind)
         if blind:
-            for tab in (conflicts, agreement):
+            for tab in (conflicts, agreements):
                 tab.info("Hidden in blind mode, because it would reveal the decisions of other reviewers.")
         else:
             with conflicts:
                 _conflicts(context)
-            with agreement, shown_errors():
+            with agreements, shown_errors():
                 _agreement(context)
         with comments:
             _comments(context, context.reviewer if blind else None)
@@ -89,7 +89,7 @@ def _number(path: str, number: int, at: str, _log: DecisionLog, _name: str) -> i
 
 def _difference(context: Context, before: str, after: str | None) -> None:
     log = context.workspace.decisions
-    found = _changed(str(log.path), log.change_counter(), before, after, log)
+    found = _changed(log, before, after)
     if not found:
         st.caption("No differences.")
         return
@@ -100,12 +100,13 @@ def _difference(context: Context, before: str, after: str | None) -> None:
     st.dataframe(difference_table(found, words), hide_index=True, height="content" if len(found) < 8 else 300)
 
 
+_LOG_HASH: Any = {DecisionLog: lambda log: (str(log.path), log.change_counter())}
 Differing = Mapping[Item, tuple[Entry | None, Entry | None]]
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _changed(path: str, change_counter: int, before: str, after: str | None, _log: DecisionLog) -> Differing:
-    return _log.difference(before, after)
+@st.cache_resource(max_entries=16, show_spinner=False, hash_funcs=_LOG_HASH)
+def _changed(log: DecisionLog, before: str, after: str | None) -> Differing:
+    return log.difference(before, after)
 
 
 def difference_table(found: Differing, words: Callable[[Entry | None], str]) -> pd.DataFrame:
@@ -116,7 +117,7 @@ def difference_table(found: Differing, words: Callable[[Entry | None], str]) -> 
 
 def _restore(context: Context, name: str) -> None:
     log = context.workspace.decisions
-    changes = len(_changed(str(log.path), log.change_counter(), name, None, log))
+    changes = len(_changed(log, name, None))
     sure, button = st.columns([4, 2], vertical_alignment="center")
     agreed = sure.checkbox(
         f"Confirm: restore {plain(shortened(name, 24))}",
@@ -154,14 +155,14 @@ def _conflicts(context: Context) -> None:
 
 def _agreement(context: Context) -> None:
     log = context.workspace.decisions
-    reviewers = _reviewers(str(log.path), log.version(), log)
+    reviewers = _reviewers(log)
     if len(reviewers) < 2:
         st.caption("Agreement needs two reviewers who have decided on some of the same items.")
         return
     left, right = st.columns(2)
     one = left.selectbox("Reviewer", reviewers, key="review_agree_one")
     two = right.selectbox("and", [name for name in reviewers if name != one], key="review_agree_two")
-    found = _agreed(str(log.path), log.version(), one, two, log)
+    found = _agreed(log, one, two)
     st.markdown(agreement_words(found))
     if found.differing:
         words = partial(opinion, names=context.project.images.class_names)
@@ -171,21 +172,21 @@ def _agreement(context: Context) -> None:
 
 def agreement_words(found: Agreement) -> str:
     """Return ``37 items decided by both, 92 % in agreement. Cohen's kappa 0.83 [0.64, 0.97] (95 % interval).``"""
-    agreement = f"{count(found.items, 'item')} decided by both, **{found.equal:.0%}** in agreement. "
+    shares = f"{count(found.items, 'item')} decided by both, **{found.equal:.0%}** in agreement. "
     if found.kappa != found.kappa:
-        return agreement + "Cohen's kappa is undefined, as both gave all items the same verdict."
+        return shares + "Cohen's kappa is undefined, as both gave all items the same verdict."
     few = " With so few items the interval is too narrow." if found.items < 30 else ""
-    return f"{agreement}Cohen's kappa **{found.kappa:.2f}** [{found.low:.2f}, {found.high:.2f}] (95 % interval).{few}"
+    return f"{shares}Cohen's kappa **{found.kappa:.2f}** [{found.low:.2f}, {found.high:.2f}] (95 % interval).{few}"
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _agreed(path: str, version: int, one: str, two: str, _log: DecisionLog) -> Agreement:
-    return measured(_log, one, two)
+@st.cache_resource(max_entries=32, show_spinner=False, hash_funcs=_LOG_HASH)
+def _agreed(log: DecisionLog, one: str, two: str) -> Agreement:
+    return agreement(log, one, two)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _reviewers(path: str, version: int, _log: DecisionLog) -> list[str]:
-    return sorted({entry.reviewer for entry in _log.history()})
+@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=_LOG_HASH)
+def _reviewers(log: DecisionLog) -> list[str]:
+    return sorted({entry.reviewer for entry in log.history()})
 
 
 def _comments(context: Context, only: str | None) -> None:
