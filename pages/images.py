@@ -4,7 +4,7 @@ import streamlit as st
 
 from core.decisions.log import Item
 from core.ui.grid.pictures import image_tiles, pixels
-from core.ui.ranking.panel import ranked
+from core.ui.ranking.panel import require_ranking
 from core.ui.review.decide import decision_buttons, removal_bar
 from core.ui.review.duplicates_panel import duplicates_panel
 from core.ui.shell.context import page, table
@@ -27,7 +27,7 @@ with page("Images") as context:
         duplicates_panel(context)
         st.stop()
 
-    run = ranked(context, "images")
+    run = require_ranking(context, "images")
     removal = removal_bar(context)
     images = table(run, "images.parquet")
 

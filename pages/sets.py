@@ -9,11 +9,11 @@ from core.tasks.changes import Changes
 from core.ui.edit.results import retraining_note
 from core.ui.review.decide import removal_bar
 from core.ui.shell.command import command_block
-from core.ui.shell.context import Context, page, shown_errors
+from core.ui.shell.context import Context, page, report_errors
 from core.ui.shell.jobs import is_running, job_panel, start
 from core.ui.shell.text import plain
 from core.ui.whatif.panel import live_estimator, prepare_panel
-from core.ui.whatif.sets_panel import compared_sets, show_sets
+from core.ui.whatif.sets_panel import compare_sets, show_sets
 
 _MESSAGE = "_sets_message"
 
@@ -41,7 +41,7 @@ def _save(context: Context, changes: Changes) -> None:
         if button.form_submit_button(
             "Save current decisions", type="primary", disabled=not len(changes), width="stretch", key="sets_save"
         ):
-            with shown_errors():
+            with report_errors():
                 saved = context.workspace.sets.save(wanted.strip(), changes, who=context.reviewer, note=comment.strip())
                 st.session_state[_MESSAGE] = f"Saved {saved.name}: {saved.changes.words}"
                 st.rerun()
@@ -50,11 +50,11 @@ def _save(context: Context, changes: Changes) -> None:
 def _compare(context: Context, names: list[str]) -> None:
     chosen = st.multiselect("Sets to compare", names, default=names, key=f"sets_chosen_{len(names)}") or names
     estimator = None
-    with shown_errors():
+    with report_errors():
         estimator = live_estimator(context)
     if estimator is None:
         prepare_panel(context, "Afterwards every set is estimated here immediately.", key="sets_prepare")
-    compared = compared_sets(context, estimator, chosen)
+    compared = compare_sets(context, estimator, chosen)
     show_sets(context, estimator, compared)
     _act(context, chosen, {one.named.name: set(one.measurements) for one in compared})
 

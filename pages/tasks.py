@@ -6,7 +6,7 @@ from core.decisions.log import Item
 from core.ui.charts.common import CONFIG
 from core.ui.charts.scores import score_histogram
 from core.ui.grid.pictures import row_tiles
-from core.ui.ranking.panel import ranked
+from core.ui.ranking.panel import require_ranking
 from core.ui.review.decide import decision_buttons, removal_bar
 from core.ui.review.relabel_panel import relabel_panel
 from core.ui.shell.context import page, table
@@ -23,7 +23,7 @@ ORDERS = {
 }
 
 with page("Tasks") as context:
-    run = ranked(context, "tasks")
+    run = require_ranking(context, "tasks")
     removal = removal_bar(context)
     tasks = table(run, "tasks.parquet")
 

@@ -16,7 +16,7 @@ from core.ui.charts.common import CONFIG
 from core.ui.charts.experiments import plot_figure
 from core.ui.experiments.read import StoredResult, frame_of, read, results_of, sheet_of
 from core.ui.export.results import zip_files
-from core.ui.shell.context import shown_errors
+from core.ui.shell.context import report_errors
 from core.ui.shell.text import count, plain
 
 _PAPER = "paper"
@@ -44,7 +44,7 @@ def results_panel(experiment: Experiment) -> None:
         label_visibility="collapsed",
         required=True,
     )
-    with shown_errors():
+    with report_errors():
         _result(found[chosen], read(found[chosen]))
 
 
@@ -55,7 +55,7 @@ def _result(stored: StoredResult, result: ExperimentResult) -> None:
     for table in result.tables:
         _table(table, name)
     for plot in result.plots:
-        with shown_errors():
+        with report_errors():
             _plot(plot, name)
     for grid in result.grids:
         _grid(grid, stored)

@@ -14,7 +14,7 @@ from core.decisions.export_files import FORMATS, PROVENANCE
 from core.decisions.table import COLUMNS
 from core.ui.export.results import zip_files
 from core.ui.shell.command import command_block
-from core.ui.shell.context import Context, shown_errors
+from core.ui.shell.context import Context, report_errors
 from core.ui.shell.text import count, plain
 from core.ui.shell.uploads import save_upload
 
@@ -31,11 +31,11 @@ def decisions_panel(context: Context) -> None:
     left, right = st.columns(2, gap="large")
     with left, st.container(border=True, height="stretch"):
         st.subheader("Import decisions")
-        with shown_errors():
+        with report_errors():
             _import(context)
     with right, st.container(border=True, height="stretch"):
         st.subheader("Export decisions")
-        with shown_errors():
+        with report_errors():
             _export(context)
     command_block(context, ["review", "import", "FILE", "--dry-run"], ["review", "export"], ["review", "report"])
 

@@ -10,7 +10,7 @@ import pandas as pd
 from core.tasks.changes import Changes
 from core.ui.grid.component import GridEvent, Tile, image_grid
 from core.ui.shell.context import Context
-from core.ui.shell.text import shortened
+from core.ui.shell.text import shorten
 
 
 def pixels(context: Context, image_ids: pd.Series | list[str]) -> np.ndarray:
@@ -69,8 +69,8 @@ def _effect(effect: float) -> str:
 def _caption(given: str, predicted: str) -> str:
     """Return two short lines for below an image; the tooltip holds the full names."""
     if given == predicted:
-        return f"given {shortened(given, 16)}"
-    return f"given {shortened(given, 9)} · pred. {shortened(predicted, 9)}"
+        return f"given {shorten(given, 16)}"
+    return f"given {shorten(given, 9)} · pred. {shorten(predicted, 9)}"
 
 
 def _mark(is_removed: bool, given: str, predicted: str) -> str:

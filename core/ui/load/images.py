@@ -15,12 +15,12 @@ from core.data.download import DOWNLOADABLE
 from core.data.store import StoredImages, damaged_image_sets, stored_image_sets
 from core.runtime.settings import arguments_of
 from core.ui.grid.component import Tile, image_grid
-from core.ui.load.shared import finished, show_report, start_job
+from core.ui.load.shared import new_result, show_report, start_job
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
-from core.ui.shell.context import keep_widget_state, shown_errors
+from core.ui.shell.context import keep_widget_state, report_errors
 from core.ui.shell.jobs import job_panel
-from core.ui.shell.text import count, plain, shortened
+from core.ui.shell.text import count, plain, shorten
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import library_jobs
 
@@ -33,7 +33,7 @@ def images_step() -> str | None:
     """Choose or add an image set; return its name."""
     st.subheader("1 · Images")
     sets = _newest()
-    if new := finished("data"):
+    if new := new_result("data"):
         st.session_state[_CHOICE] = next((name for name, one in sets.items() if str(one.folder) == new), "mnist5k")
     names = [*SOURCES, *sets]
     keep_widget_state(_CHOICE, names[-1], names)
@@ -49,7 +49,7 @@ def images_step() -> str | None:
         st.caption(plain(" ".join(notes)))
     for fault in damaged_image_sets():
         st.warning(plain(fault))
-    with st.expander("Add images", expanded=not sets), shown_errors():
+    with st.expander("Add images", expanded=not sets), report_errors():
         _add()
     job_panel(library_jobs(), "data")
     return chosen
@@ -81,7 +81,7 @@ def _add() -> None:
         return
     if wants_preview:
         st.session_state.pop(_PREVIEW, None)
-        with shown_errors(), st.spinner("Reading"):
+        with report_errors(), st.spinner("Reading"):
             st.session_state[_PREVIEW] = (path, options, *inspect_images(path, options))
     if wants_import:
         start_job(f"Import {name or path.name}", ["data", "--path", str(path), *args])
@@ -140,6 +140,6 @@ def _show(report: Inspection, preview: Preview | None) -> None:
     show_report(report)
     if preview is not None:
         pixels = preview.pixels[..., 0] if preview.pixels.shape[-1] == 1 else preview.pixels
-        tiles = [Tile(str(at), shortened(name, 28), tooltip=name) for at, name in enumerate(preview.classes)]
+        tiles = [Tile(str(at), shorten(name, 28), tooltip=name) for at, name in enumerate(preview.classes)]
         st.caption(f"{count(len(tiles), 'image')} from across the set, as they will be read:")
         image_grid(pixels, tiles, key="load_preview", label="Images as they will be read", selectable=False)

@@ -17,10 +17,10 @@ from core.runtime.files import library
 from core.runtime.settings import arguments, arguments_of, declared
 from core.tasks.generate import TaskFolder, read_folder
 from core.ui.load.images import PLACES
-from core.ui.load.shared import finished, is_running, place_for, show_report, start_job
+from core.ui.load.shared import is_running, new_result, place_for, show_report, start_job
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
-from core.ui.shell.context import keep_widget_state, shown_errors
+from core.ui.shell.context import keep_widget_state, report_errors
 from core.ui.shell.jobs import job_panel, jobs_of
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
@@ -40,7 +40,7 @@ def model_step(tasks: Path) -> Path | None:
     st.subheader("3 · Model")
     fitting, others = _models(tasks)
     for job in ("train", "model"):
-        if (new := Path(finished(job) or ".")).name in fitting:
+        if (new := Path(new_result(job) or ".")).name in fitting:
             st.session_state[_CHOICE] = new.name
     chosen = None
     if fitting:
@@ -57,7 +57,7 @@ def model_step(tasks: Path) -> Path | None:
     if others:
         with st.expander(f"Models that do not fit these tasks ({len(others)})"):
             st.markdown("\n".join(f"- {plain(name)}: {plain(why)}" for name, why in others.items()))
-    with st.expander("Add a model", expanded=not fitting), shown_errors():
+    with st.expander("Add a model", expanded=not fitting), report_errors():
         source = st.segmented_control("Source", _SOURCES, default=_SOURCES[0], required=True, key="load_model_way")
         _train(tasks) if source == _SOURCES[0] else _checkpoint(tasks)
     for job in ("train", "model"):
@@ -183,7 +183,7 @@ def _checkpoint(tasks: Path) -> None:
     if start.button("Import", type="primary", key="load_check_import", disabled=busy, width="stretch"):
         start_job(f"Import {name}", line)
     if wants_inspection:
-        with shown_errors():
+        with report_errors():
             show_report(inspect_checkpoint_file(file, "" if backbone == _GUESS else backbone, tasks))
     if exists:
         st.caption(f"A model named {plain(name)} already exists. Choose another name.")

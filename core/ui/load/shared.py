@@ -26,7 +26,7 @@ def start_job(title: str, args: Sequence[str]) -> None:
     st.rerun()
 
 
-def finished(command: str) -> str:
+def new_result(command: str) -> str:
     """Return the result of a job that succeeded since the last call; empty if there is none.
 
     The result is the last line of its stdout.

@@ -12,10 +12,10 @@ from core.runtime.errors import UserError
 from core.runtime.files import library, read_json
 from core.runtime.settings import arguments_of
 from core.tasks.settings import HELDOUT_PARTS, PRESETS, TaskSettings
-from core.ui.load.shared import finished, is_running, place_for, start_job
+from core.ui.load.shared import is_running, new_result, place_for, start_job
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
-from core.ui.shell.context import keep_widget_state, shown_errors
+from core.ui.shell.context import keep_widget_state, report_errors
 from core.ui.shell.jobs import job_panel
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
@@ -34,7 +34,7 @@ def tasks_step(images: str) -> Path | None:
     """Choose or create a folder of tasks over the image set; return it."""
     st.subheader("2 · Tasks")
     folders = _folders(load_images(images).hash)
-    if (new := Path(finished("tasks") or ".")).name in folders:
+    if (new := Path(new_result("tasks") or ".")).name in folders:
         st.session_state[_CHOICE] = new.name
     chosen = None
     if folders:
@@ -45,7 +45,7 @@ def tasks_step(images: str) -> Path | None:
         chosen = library() / "tasks" / name
     else:
         st.info(f"There are no tasks over {plain(images)} yet.")
-    with st.expander("Add tasks", expanded=not folders), shown_errors():
+    with st.expander("Add tasks", expanded=not folders), report_errors():
         source = st.segmented_control("Source", _SOURCES, default=_SOURCES[0], required=True, key="load_tasks_way")
         _draw(images) if source == _SOURCES[0] else _own(images)
     job_panel(library_jobs(), "tasks")

@@ -60,7 +60,7 @@ def rank_now(context: Context, *, key: str) -> None:
     job_panel(context.workspace.jobs, "rank")
 
 
-def ranked(context: Context, what: str) -> Run:
+def require_ranking(context: Context, what: str) -> Run:
     """Return the ranking chosen in the sidebar and show how far it can be trusted.
 
     If there is none, draw the controls that start one and stop the page.

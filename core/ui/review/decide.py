@@ -28,7 +28,7 @@ def decide(context: Context, items: Sequence[Item], verdict: Verdict, source: st
         reason=reason,
         reviewer=context.reviewer,
         source=source,
-        saw=seen(),
+        saw=seen_version(),
     )
     participle = {"remove": "removed", "clear": "cleared"}.get(verdict, "kept")
     announce(f"{count(len(items), items[0].kind)} {participle}")
@@ -70,7 +70,7 @@ def decision_buttons(
 
 def relabel_each(context: Context, decisions: Sequence[Decision]) -> None:
     """Append decisions with a separate class for each item, as one group; the message is shown after the rerun."""
-    context.workspace.decisions.submit([Operation("decide", context.reviewer, "", tuple(decisions), seen())])
+    context.workspace.decisions.submit([Operation("decide", context.reviewer, "", tuple(decisions), seen_version())])
     announce(f"{count(len(decisions), 'row')} relabelled")
 
 
@@ -94,7 +94,7 @@ def reversal_text(act: str, result: Result) -> str:
     return f"{verb}: {count(len(result.taken), 'decision')}{kept}."
 
 
-def seen() -> int | None:
+def seen_version() -> int | None:
     """Return the version of the log that was on the screen when the user pressed the button of this run.
 
     Call it after :func:`removal_bar`.

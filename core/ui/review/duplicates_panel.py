@@ -18,7 +18,7 @@ from core.ui.review.decide import decide, decision_buttons, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, table
 from core.ui.shell.jobs import job_panel, start_button
-from core.ui.shell.text import count, plain, shortened
+from core.ui.shell.text import count, plain, shorten
 from core.workspace.runs import Run
 
 COMMAND = ["review", "duplicates"]
@@ -126,7 +126,7 @@ def _grid(context: Context, part: pd.DataFrame) -> Sequence[str]:
             tiles.append(
                 Tile(
                     id=f"{row}:{image}",
-                    caption=f"{row + 1} · given {shortened(given, 12)}",
+                    caption=f"{row + 1} · given {shorten(given, 12)}",
                     mark=mark,
                     tooltip=f"Pair {row + 1}, {near}: {image}, given {given}{where}",
                 )

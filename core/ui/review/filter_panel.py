@@ -11,7 +11,7 @@ from core.review.filters import PAGE_SIZES, PARAMETERS, STATES, Filters, from_pa
 from core.review.review_queue import Queue
 from core.review.saved_views import delete_view, save_view, saved_views
 from core.ui.review.live import reapply_filters
-from core.ui.shell.context import Context, shown_errors
+from core.ui.shell.context import Context, report_errors
 from core.ui.shell.text import plain
 
 _FILTERS = "_review_filters"
@@ -127,7 +127,7 @@ def _views(context: Context, filters: Filters) -> None:
     bar.button(
         "Reapply filters", on_click=reapply_filters, help="Hide items that no longer match because of new decisions."
     )
-    with bar.popover("Saved views"), shown_errors():
+    with bar.popover("Saved views"), report_errors():
         views = saved_views(folder)
         for name, view in views.items():
             open_, delete = st.columns([4, 1])

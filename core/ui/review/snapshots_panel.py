@@ -13,8 +13,8 @@ from core.decisions.agreement import Agreement, agreement
 from core.decisions.log import DecisionLog, Entry, Item, Snapshot
 from core.ui.review.decide import announce
 from core.ui.review.tiles import opinion
-from core.ui.shell.context import Context, shown_errors
-from core.ui.shell.text import count, minute_of, plain, shortened
+from core.ui.shell.context import Context, report_errors
+from core.ui.shell.text import count, minute_of, plain, shorten
 
 NOW = "now"
 MAX_ROWS = 1_000
@@ -29,7 +29,7 @@ def snapshots_panel(context: Context, blind: bool) -> None:
         return
     with panel:
         snapshots, conflicts, agreements, comments = st.tabs(_TABS)
-        with snapshots, shown_errors():
+        with snapshots, report_errors():
             _snapshots(context, blind)
         if blind:
             for tab in (conflicts, agreements):
@@ -37,7 +37,7 @@ def snapshots_panel(context: Context, blind: bool) -> None:
         else:
             with conflicts:
                 _conflicts(context)
-            with agreements, shown_errors():
+            with agreements, report_errors():
                 _agreement(context)
         with comments:
             _comments(context, context.reviewer if blind else None)
@@ -50,7 +50,7 @@ def _snapshots(context: Context, blind: bool) -> None:
         title = name.text_input("Name", max_chars=80, key="review_snapshot_name")
         comment = note.text_input("Note", max_chars=500, key="review_snapshot_note")
         if save.form_submit_button(SAVE, width="stretch"):
-            with shown_errors():
+            with report_errors():
                 log.snapshot(title.strip(), context.reviewer, comment.strip())
     known = log.snapshots()
     if not known:
@@ -120,7 +120,7 @@ def _restore(context: Context, name: str) -> None:
     changes = len(_changed(log, name, None))
     sure, button = st.columns([4, 2], vertical_alignment="center")
     agreed = sure.checkbox(
-        f"Confirm: restore {plain(shortened(name, 24))}",
+        f"Confirm: restore {plain(shorten(name, 24))}",
         key=f"review_restore_sure_{log.change_counter()}_{name}",
         disabled=not changes,
     )

@@ -65,7 +65,7 @@ def page(title: str) -> Iterator[Context]:
         show_error(error)
         st.stop()  # a context manager must not end before its yield; the sidebar still offers other workspaces
     st.title(title)
-    with shown_errors():
+    with report_errors():
         yield Context(workspace, project, reviewer)
 
 
@@ -73,15 +73,15 @@ def page(title: str) -> Iterator[Context]:
 def free_page(title: str) -> Iterator[None]:
     """Begin a page that needs no workspace; it opens even where the present workspace is broken."""
     guard()
-    with shown_errors():
+    with report_errors():
         _sidebar()
     st.title(title)
-    with shown_errors():
+    with report_errors():
         yield
 
 
 @contextmanager
-def shown_errors() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Show a :class:`UserError` where it happens, and continue after it."""
     try:
         yield

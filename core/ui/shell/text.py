@@ -12,7 +12,7 @@ def plain(text: object) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
 
 
-def shortened(name: str, length: int) -> str:
+def shorten(name: str, length: int) -> str:
     """Return a name of at most ``length`` characters; both ends are kept, as class names often differ at the end."""
     if len(name) <= length:
         return name

@@ -115,7 +115,7 @@ def spearman(shown: pd.DataFrame) -> float:
     return float(correlations(shown[["predicted"]].to_numpy(), shown[["measured"]].to_numpy())[0])
 
 
-def measured_trust(context: Context, method: str) -> str | None:
+def trust_sentence(context: Context, method: str) -> str | None:
     """Return a sentence on this method from the newest evidence that includes it; None if there is none."""
     for run in evidence_runs(context).values():
         methods = table(run, "methods.parquet")

@@ -14,7 +14,7 @@ from core.ui.ranking.method_text import differences
 from core.ui.shell.context import Context, OpenWorkspace
 from core.ui.shell.navigation import page as link
 from core.ui.shell.text import count, plain
-from core.ui.trust.evidence_results import measured_trust
+from core.ui.trust.evidence_results import trust_sentence
 from core.workspace.runs import Run
 
 STATIONARY = 1e-2
@@ -185,7 +185,7 @@ def _meaning(report: dict[str, Any]) -> str:
 
 
 def _measured(context: Context, run: Run) -> list[str]:
-    known = measured_trust(context, run.config["method"])
+    known = trust_sentence(context, run.config["method"])
     if known is None:
         return [NOT_MEASURED]
     if changed := differences(run.config):

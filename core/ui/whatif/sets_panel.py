@@ -24,7 +24,7 @@ _METHOD_WORDS = {"retrain": "retrained", "finetune": "fine-tuned"}
 NOT_MEASURED = "not measured until retrained"
 
 
-def compared_sets(context: Context, estimator: WhatIfEstimator | None, names: Sequence[str]) -> list[SetComparison]:
+def compare_sets(context: Context, estimator: WhatIfEstimator | None, names: Sequence[str]) -> list[SetComparison]:
     """Return the sets with their estimates and measurements."""
     return compare(context.workspace, estimator, Compute(), names, table)
 

@@ -13,7 +13,7 @@ from core.editing.whatif import TargetChange, WhatIfEstimator
 from core.influence.targets import Target
 from core.ui.edit.results import direction, in_points
 from core.ui.ranking.panel import misclassified_labels
-from core.ui.shell.context import Context, shown_errors, table
+from core.ui.shell.context import Context, report_errors, table
 from core.ui.shell.text import count, plain
 from core.ui.whatif.panel import estimate_words
 from core.workspace.runs import Run
@@ -88,7 +88,7 @@ def removal_panel(
     number, button = st.columns([2, 6], vertical_alignment="bottom")
     wanted = number.number_input(f"How many {by}", 1, most, min(10, most), key=f"why_count_{by}")
     changes = most_harmful(scores, by, int(wanted))
-    with shown_errors():
+    with report_errors():
         found = estimator.changes(changes, target)
         assert found.target is not None
         rows = _target_rows(found.target)

@@ -11,7 +11,7 @@ from core.tasks.changes import Changes
 from core.ui.grid.component import GridEvent, Tile, image_grid
 from core.ui.grid.pictures import pixels
 from core.ui.shell.context import Context
-from core.ui.shell.text import shortened
+from core.ui.shell.text import shorten
 
 _TASK_IMAGES = 9  # images that represent a task
 _SMALL_PX = 48  # size of the images of the held-out task, so that the whole task is visible
@@ -26,9 +26,9 @@ def heldout_tiles(context: Context, rows: pd.DataFrame, focus: str, key: str, la
     for row in rows.to_dict("records"):
         predicted = row.get("predicted_class")
         wrong = isinstance(predicted, str) and predicted != row["class"]
-        caption = shortened(row["class"], 16)
+        caption = shorten(row["class"], 16)
         if wrong:
-            caption = f"{shortened(row['class'], 8)} · pred. {shortened(str(predicted), 8)}"
+            caption = f"{shorten(row['class'], 8)} · pred. {shorten(str(predicted), 8)}"
         tooltip = f"{row['image_id']}: is {row['class']}"
         if isinstance(predicted, str):
             tooltip += f", predicted as {predicted}; probability of its class {row['confidence']:.0%}"
@@ -50,11 +50,11 @@ def scored_images(context: Context, scores: pd.DataFrame, changes: Changes, key:
     tiles = []
     for row in scores.to_dict("records"):
         new = relabelled.get(row["image_id"])
-        given = f"given {shortened(row['class'], 16)}"
+        given = f"given {shorten(row['class'], 16)}"
         tiles.append(
             Tile(
                 id=row["image_id"],
-                caption=given if new is None else f"{shortened(row['class'], 8)} → {shortened(new, 8)}",
+                caption=given if new is None else f"{shorten(row['class'], 8)} → {shorten(new, 8)}",
                 score=float(row["score"]),
                 score_text=f"{row['score']:+.1e}",
                 mark="removed" if row["image_id"] in changes.images else "",
@@ -81,7 +81,7 @@ def scored_tasks(context: Context, scores: pd.DataFrame, changes: Changes, key: 
         tiles.append(
             Tile(
                 id=row["task_id"],
-                caption=shortened(row["task_id"], 16),
+                caption=shorten(row["task_id"], 16),
                 score=float(row["score"]),
                 score_text=f"{row['score']:+.1e}",
                 mark="removed" if row["task_id"] in changes.tasks else "",
