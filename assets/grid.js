@@ -1,9 +1,9 @@
-// A grid of pictures out of one JPEG atlas. Streamlit calls the default export after every run of the page.
-// Payload: 4 bytes header length, header (JSON), JPEG; see core/ui/grid/component.py. Texts only through textContent.
+// A grid of images from one JPEG atlas. Streamlit calls the default export after every run of the page.
+// Payload: 4 bytes header length, header (JSON), JPEG; see core/ui/grid/component.py. Text is set through textContent only.
 
-const GAP_MS = 60; // at most one report to Python in this time; the first one goes at once
+const GAP_MS = 60; // at most one report to Python in this time; the first one is sent immediately
 const LOG_LENGTH = 1000;
-const MARKS = { removed: "removed", alert: "needs a look" };
+const MARKS = { removed: "removed", alert: "needs review" };
 const DIRECTION = { "1": "helpful", "-1": "harmful", 0: "" };
 const mounted = new WeakMap(); // root -> Grid
 const memories = new Map(); // session and key -> what is selected; outlives a remount by Streamlit
@@ -60,7 +60,7 @@ class Grid {
     if (old) URL.revokeObjectURL(old);
   }
 
-  // The memory of this grid, brought to the epoch that Python asks for. True: Python must hear of it.
+  // Bring the memory of this grid to the epoch that Python requests. True: Python must be informed.
   remember(head) {
     const name = `${head.session}/${head.key}`;
     const memory = memories.get(name) ?? { seq: 0, log: [], selected: new Set(), opened: null };
@@ -105,7 +105,7 @@ class Grid {
       return node;
     });
     if (focused >= 0 && place >= 0) this.nodes[place].focus({ preventScroll: true });
-    this.hint.textContent = "Enter or double click: large";
+    this.hint.textContent = "Enter or double-click: enlarge";
     if (head.selectable) this.hint.textContent = `Space: select · Shift: range · ${this.hint.textContent}`;
     this.hint.hidden = !head.tiles.length;
   }
@@ -123,7 +123,7 @@ class Grid {
     this.status.textContent = n ? text : "Nothing to show.";
   }
 
-  // Make `wanted` (a Set of ids) the selection: at once here, and an entry in the log for Python.
+  // Make `wanted` (a Set of ids) the selection: immediately here, and as a log entry for Python.
   select(wanted) {
     const { memory } = this;
     const on = [...wanted].filter((id) => !memory.selected.has(id));
@@ -237,7 +237,7 @@ class Grid {
       this.select(new Set());
     } else return;
     event.preventDefault();
-    event.stopPropagation(); // keeps Streamlit's own shortcuts, and a dialog's Escape, out of it
+    event.stopPropagation(); // prevents Streamlit's shortcuts and the Escape of a dialog
   }
 
   leave() {

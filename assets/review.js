@@ -1,18 +1,18 @@
 // The review grid: one page of pictures, one key each. Streamlit calls the default export whenever the data changed.
 // Python (core/ui/review/grid.py) joins this file to review_log.js, review_keys.js, review_sheets.js and
-// review_dialogs.js. Texts only through textContent.
+// review_dialogs.js. Text is set through textContent only.
 //
-// Every decision is drawn at once, kept in the browser's log, and sent; what Python says later is drawn below what is
-// still under way. One report is under way at a time, so quick keys travel together.
+// Every decision is drawn immediately, stored in the browser's log, and sent; the state that Python sends later is drawn
+// below the decisions that are still pending. Only one report is pending at a time, so quick keys share one.
 
 const TICK_MS = 400;
-const LATE_MS = 1500; // a decision that waits longer is told in the banner
+const LATE_MS = 1500; // a decision that waits longer is reported in the banner
 const AGAIN_MS = 2500; // a report without an answer is sent again
-const REST_MS = 160; // the focus rests this long before its details are asked for
-const QUEUE_LENGTH = 500; // keys pressed while a page is on its way
-const AWAY_MS = 4000; // the grid waits this long for the element that it goes to, and keeps the keys pressed meanwhile
+const REST_MS = 160; // the focus rests this long before its details are requested
+const QUEUE_LENGTH = 500; // keys pressed while a page is loading
+const AWAY_MS = 4000; // the grid waits this long for its new element, and queues the keys pressed meanwhile
 const memories = new Map(); // scope -> {log, done, undone}; outlives the grid
-let review = null; // the one grid; Streamlit may draw its element anew elsewhere, and hold both for a while
+let review = null; // the only grid; Streamlit may redraw its element elsewhere and keep both for a while
 
 const VERDICTS = {
   keep: ["✓", "keep"],
@@ -31,7 +31,7 @@ class Review {
     this.tab = uuid();
     this.reports = this.turns = 0;
     this.selected = new Map(); // position -> tile, over all pages
-    this.all = false; // everything that passes the filter is selected
+    this.all = false; // every matching item is selected
     this.queue = [];
     this.nodes = [];
     this.tiles = [];
@@ -58,20 +58,20 @@ class Review {
     this.banner.setAttribute("role", "alert");
     this.banner.hidden = true;
 
-    const way = element("div", "way", box);
-    this.progress = element("progress", "", way);
+    const top = element("div", "top", box);
+    this.progress = element("progress", "", top);
     this.progress.setAttribute("aria-label", "Decided");
-    this.told = element("span", "told", way);
+    this.summary = element("span", "summary", top);
 
     const bar = element("div", "bar", box);
     bar.setAttribute("role", "toolbar");
     bar.setAttribute("aria-label", "Pages and selection");
     this.place = element("span", "place", bar);
-    this.back = button(bar, "‹", "Page before", () => this.turn(-1, "first"));
+    this.back = button(bar, "‹", "Previous page", () => this.turn(-1, "first"));
     this.next = button(bar, "›", "Next page", () => this.turn(1, "first"));
     this.pick = button(bar, "Select page", "", () => this.selectPage());
     this.pickAll = button(bar, "", "", () => this.selectAll());
-    this.drop = button(bar, "Drop selection", "", () => this.deselect());
+    this.drop = button(bar, "Clear selection", "", () => this.deselect());
     element("span", "space", bar);
     this.hint = {};
     for (const [action, text] of [
@@ -113,17 +113,17 @@ class Review {
     this.status = element("span", "status", foot);
     this.status.setAttribute("role", "status");
     this.others = element("span", "others", foot);
-    element("span", "hint", foot, "Below a picture: its given class, then → the suggested one and how probable it is.");
+    element("span", "hint", foot, "Below each image: its given class, then → the suggested class and its probability.");
 
     this.palette = new Palette(box);
-    this.goto = new Ask(box, "Go to", "A position in this list, or an image's id.");
-    this.comment = new Ask(box, "Comment", "Everybody who opens this item sees it.");
+    this.goto = new Ask(box, "Go to", "A position in this list, or an image id.");
+    this.comment = new Ask(box, "Comment", "Visible to everybody who opens this item.");
     this.sheet = new KeySheet(box, this.map, () => this.hints());
     this.large = new Dialog(box, "large", "Large view");
     this.large.node.addEventListener("close", () => this.nodes[this.focus]?.focus({ preventScroll: true }));
     this.large.node.tabIndex = -1; // holds the focus itself, so that the space key closes it
     const row = element("div", "row", this.large.node);
-    button(row, "‹ Before", "", () => this.step("arrowleft"));
+    button(row, "‹ Previous", "", () => this.step("arrowleft"));
     this.largePlace = element("span", "place", row);
     button(row, "Next ›", "", () => this.step("arrowright"));
     button(row, "Close", "", () => this.large.close());
@@ -144,7 +144,7 @@ class Review {
     for (const [action, node] of Object.entries(this.hint)) node.textContent = this.map.keys[action];
   }
 
-  // ---- what Python says
+  // ---- messages from Python
 
   update(data, setStateValue) {
     this.set = setStateValue;
@@ -164,8 +164,8 @@ class Review {
       this.heardAt = Date.now();
       this.flying = null;
     }
-    const said = data.acked.map(([, text]) => text).filter(Boolean);
-    if (said.length) this.say(said.at(-1));
+    const messages = data.acked.map(([, text]) => text).filter(Boolean);
+    if (messages.length) this.announce(messages.at(-1));
     if (refused.length) this.refusal = refused.at(-1)[1];
     this.coming = data;
     this.settle();
@@ -173,7 +173,7 @@ class Review {
     this.tick();
   }
 
-  // Take over what came, once its pictures are there.
+  // Apply the newest message once its images are loaded.
   settle() {
     const page = pages.get(this.coming?.stamp);
     if (!page || (page.tiles.length && !sheets.get(page.sheet)?.ready)) {
@@ -190,7 +190,7 @@ class Review {
       const { at } = this.turning;
       this.turning = null;
       this.land(data.at ?? at ?? this.tiles[this.focus]?.p);
-      if (data.reply) this.say(data.reply);
+      if (data.reply) this.announce(data.reply);
       this.replay();
     }
     this.detail();
@@ -235,7 +235,7 @@ class Review {
     return `→ ${this.data.names[tile.suggested]}${sure}`;
   }
 
-  // ---- what is shown: Python's word, and on top of it what is on its way
+  // ---- what is shown: the state from Python, and on top of it the pending operations
 
   shown(tile) {
     const { pending } = this.log;
@@ -269,20 +269,20 @@ class Review {
     const { data } = this;
     const first = data.page * data.size;
     const places = `${whole(first + 1)} to ${whole(first + this.tiles.length)} of ${whole(data.total)}`;
-    this.place.textContent = this.tiles.length ? places : "Nothing passes the filter";
+    this.place.textContent = this.tiles.length ? places : "No items match the filters";
     this.back.disabled = data.page === 0;
     this.next.disabled = data.page >= data.pages - 1;
     this.pickAll.textContent = `Select all ${whole(data.total)}`;
     this.pickAll.hidden = data.total <= this.tiles.length;
     this.drop.hidden = !this.all && !this.selected.size;
-    this.drop.textContent = `Drop selection (${whole(this.all ? data.total : this.selected.size)})`;
+    this.drop.textContent = `Clear selection (${whole(this.all ? data.total : this.selected.size)})`;
     this.others.textContent = data.notice;
     const [decided, all, left] = data.progress;
     this.progress.max = Math.max(1, all);
     this.progress.value = decided;
-    const blind = data.blind ? "by you, blind: others' decisions are hidden" : "";
-    const told = [`${whole(decided)} of ${whole(all)} decided`, blind, left].filter(Boolean).join("; ");
-    if (this.told.textContent !== told) this.told.textContent = told;
+    const blind = data.blind ? "blind mode: others' decisions are hidden" : "";
+    const summary = [`${whole(decided)} of ${whole(all)} decided`, blind, left].filter(Boolean).join("; ");
+    if (this.summary.textContent !== summary) this.summary.textContent = summary;
     this.box.classList.toggle("turning", Boolean(this.turning));
   }
 
@@ -300,20 +300,20 @@ class Review {
     node.setAttribute("aria-selected", String(chosen));
     node.tabIndex = i === this.focus ? 0 : -1;
     node.classList.toggle("here", i === this.focus);
-    const told = [
+    const label = [
       `${whole(page * size + i + 1)} of ${whole(total)}`,
       `given ${names[tile.given] ?? "unknown"}`,
       tile.suggested >= 0 && tile.suggested !== tile.given
         ? `suggested ${names[tile.suggested]}${tile.sure === null ? "" : ` ${percent(tile.sure)}`}`
-        : "nothing else suggested",
+        : "no other class suggested",
       now ? `decided: ${now[0] === "relabel" ? `relabel to ${what}` : what}${by ? ` by ${by}` : ""}` : "undecided",
-      conflict && `conflict: ${conflict.map(([who, said]) => `${who} ${said}`).join(", ")}`,
+      conflict && `conflict: ${conflict.map(([who, opinion]) => `${who} ${opinion}`).join(", ")}`,
       comments && things(comments, "comment"),
     ];
-    node.setAttribute("aria-label", told.filter(Boolean).join(", "));
+    node.setAttribute("aria-label", label.filter(Boolean).join(", "));
   }
 
-  say(text) {
+  announce(text) {
     this.status.textContent = "";
     this.status.textContent = text;
   }
@@ -349,21 +349,21 @@ class Review {
     return [this.palette, this.goto, this.comment, this.sheet].some((dialog) => dialog.open);
   }
 
-  // Put the focus somewhere on a page that has just come.
+  // Focus a tile of a page that has just loaded.
   land(at, grab = true) {
     if (!this.nodes.length) return;
     let i = 0;
     if (typeof at === "number") i = Math.max(0, this.tiles.findIndex((tile) => tile.p === at));
     else if (at === "last") i = this.nodes.length - 1;
     else if (at === "undecided") i = Math.max(0, this.tiles.findIndex((tile) => !this.shown(tile)));
-    if (grab && !this.landed && this.holdsFocus()) this.nodes[i].focus({ preventScroll: true }); // opens at its head
+    if (grab && !this.landed && this.holdsFocus()) this.nodes[i].focus({ preventScroll: true }); // keeps the top of the page in view
     else if (grab && this.holdsFocus()) this.go(i);
     else this.rove(i);
     this.landed = true;
     this.detail();
   }
 
-  // Python reads the details of what rests under the focus.
+  // Ask Python for the details of the focused item.
   want() {
     clearTimeout(this.resting);
     if (!this.detailsOpen && !this.large.open) return;
@@ -382,7 +382,7 @@ class Review {
   turn(by, at) {
     const { data } = this;
     const page = data.page + by;
-    if (page < 0 || page >= data.pages) return this.say(by > 0 ? "This is the end of the list." : "This is its start.");
+    if (page < 0 || page >= data.pages) return this.announce(by > 0 ? "This is the end of the list." : "This is the start of the list.");
     this.request({ page, at }, at);
   }
 
@@ -418,14 +418,14 @@ class Review {
     const [low, high] = [Math.min(this.anchor.at, to), Math.max(this.anchor.at, to)];
     for (const tile of this.tiles.slice(low, high + 1)) this.selected.set(tile.p, tile);
     this.paint();
-    this.say(`${whole(this.selected.size)} selected`);
+    this.announce(`${whole(this.selected.size)} selected`);
   }
 
   selectPage() {
     this.all = false;
     for (const tile of this.tiles) this.selected.set(tile.p, tile);
     this.paint();
-    this.say(`${whole(this.selected.size)} selected`);
+    this.announce(`${whole(this.selected.size)} selected`);
     this.nodes[this.focus]?.focus({ preventScroll: true });
   }
 
@@ -433,7 +433,7 @@ class Review {
     this.selected.clear();
     this.all = true;
     this.paint();
-    this.say(`All ${whole(this.data.total)} that pass the filter are selected`);
+    this.announce(`All ${whole(this.data.total)} matching items are selected`);
     this.nodes[this.focus]?.focus({ preventScroll: true });
   }
 
@@ -449,7 +449,7 @@ class Review {
 
   // ---- deciding
 
-  // Accepting on many means the likelier class of each; on one, what its tile says.
+  // Accepting for many items means the more likely class of each; for one, the suggestion on its tile.
   outcome(tile, verdict, label, many) {
     if (verdict === "accept") {
       const takes = many ? tile.believed : tile.suggested >= 0 && tile.suggested !== tile.given;
@@ -479,7 +479,7 @@ class Review {
     this.send(op);
     const size = this.all ? data.total : tiles.length;
     const word = verdict === "relabel" ? `relabel to ${data.names[label]}` : verdict;
-    this.say(`${size > 1 ? `${whole(size)} items` : `Position ${whole(data.page * data.size + here + 1)}`}: ${word}`);
+    this.announce(`${size > 1 ? `${whole(size)} items` : `Position ${whole(data.page * data.size + here + 1)}`}: ${word}`);
     if (many) {
       const last = this.all ? here : Math.max(here, ...tiles.map((tile) => this.tiles.indexOf(tile)));
       const wholePage = this.all;
@@ -534,11 +534,11 @@ class Review {
     const many = things(this.log.pending.length, "decision");
     let text = "";
     if (this.log.pending.length && (late || this.fault)) {
-      const why = this.fault ? `${this.fault[0]} ${this.fault[1]}` : "The server does not answer.";
+      const why = this.fault ? `${this.fault[0]} ${this.fault[1]}` : "The server does not respond.";
       const where = this.log.volatile
-        ? `${many} only on this page (the browser's store is full): do not close it`
+        ? `${many} only on this page (the browser's storage is full): do not close it`
         : `${many} kept in this browser`;
-      text = `Not saved yet: ${where}. ${why} They are sent again by themselves.`;
+      text = `Not saved yet: ${where}. ${why} They are resent automatically.`;
     } else if (this.refusal) text = this.refusal;
     this.banner.hidden = !text;
     if (this.banner.textContent !== text) this.banner.textContent = text;
@@ -558,7 +558,7 @@ class Review {
     this.nodes[i].focus({ preventScroll: true });
   }
 
-  // Keys that go to nobody, as after a click beside everything, are the grid's.
+  // Keys without a focused element, for example after a click on the background, go to the grid.
   documentKey(event) {
     const active = document.activeElement;
     if ((active && active !== document.body) || !this.nodes.length || this.path !== location.pathname) return;
@@ -599,7 +599,7 @@ class Review {
     if (/^[0-9]$/.test(name)) {
       const entry = this.data.classes.find(([key]) => key === name);
       if (entry) this.decide("relabel", entry[1]);
-      else this.say(`No class has the key ${name} here; ${this.map.keys.palette} lists all of them.`);
+      else this.announce(`No class is assigned to the key ${name}; ${this.map.keys.palette} lists all classes.`);
     } else if (name === "pageup" || name === "pagedown") this.turn(name === "pageup" ? -1 : 1, "first");
     else if (name === "ctrl+a") this.selectPage();
     else if (name === "escape") this.deselect();
@@ -652,7 +652,7 @@ class Review {
           tile &&
           this.comment.ask((text) => {
             this.send({ act: "comment", text, items: [[tile.kind, tile.task, tile.role, tile.image]] });
-            this.say("Comment written.");
+            this.announce("Comment saved.");
           })
         );
       case "select":
@@ -693,7 +693,7 @@ class Review {
 
   openLarge() {
     if (!this.tiles.length) return;
-    this.box.getRootNode().activeElement?.blur(); // closing must not bring back the tile that was left long ago
+    this.box.getRootNode().activeElement?.blur(); // closing must not restore the focus of an earlier tile
     this.large.show();
     this.large.node.focus();
     this.detail();
@@ -705,7 +705,7 @@ class Review {
     this.large.node.focus();
   }
 
-  // With the next frame: quick keys need not wait for what nobody can read between them.
+  // Draw in the next frame, so that quick keys do not wait for details that nobody can read in between.
   detail() {
     this.drawing ??= requestAnimationFrame(() => {
       this.drawing = null;
@@ -756,8 +756,8 @@ class Review {
     }
     const conflict = data.state[tile.p]?.[3];
     if (conflict) {
-      const box = element("div", "opposed", words, "Opinions differ: ");
-      box.append(conflict.map(([who, said]) => `${who}: ${said}`).join("; "), ". A new decision settles it.");
+      const box = element("div", "opposed", words, "Reviewers disagree: ");
+      box.append(conflict.map(([who, opinion]) => `${who}: ${opinion}`).join("; "), ". A new decision resolves the conflict.");
     }
     for (const [title, cells, captions] of more?.strips ?? []) {
       element("div", "title", words, title);
@@ -784,7 +784,7 @@ class Review {
 
   // ---- the element it lives in
 
-  // Go to another element, with all that a person is in the midst of.
+  // Move to another element, with open dialogs, focus and selection.
   resettle(root) {
     const { box, active } = this;
     const dialogs = [this.palette, this.goto, this.comment, this.sheet, this.large].map((one) => one.node);
@@ -795,14 +795,14 @@ class Review {
     root.append(box);
     if (held) this.nodes[this.focus]?.focus({ preventScroll: true }); // where a dialog gives the focus back to
     for (const node of open) {
-      node.removeAttribute("open"); // it is no longer on top of the page, and close() would be told to others
+      node.removeAttribute("open"); // it is no longer in the top layer, and close() would notify listeners
       node.showModal();
     }
     if (held && active?.isConnected) active.focus({ preventScroll: true });
     if (!this.turning) this.replay();
   }
 
-  // Streamlit took the element away: to draw it elsewhere, or for good.
+  // Streamlit removed the element: to draw it elsewhere, or for good.
   depart() {
     this.stay();
     this.leaving = setTimeout(() => {

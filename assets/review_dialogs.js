@@ -1,4 +1,4 @@
-// Dialogs of the review grid: native <dialog> elements, which hold the focus, close with Escape and give it back.
+// Dialogs of the review grid: native <dialog> elements, which trap the focus, close with Escape and restore it.
 
 function element(tag, className, parent, text = "") {
   const made = document.createElement(tag);
@@ -36,7 +36,7 @@ class Dialog {
   }
 }
 
-// One line to fill in; Enter hands it on.
+// A single text field; Enter submits it.
 class Ask extends Dialog {
   constructor(parent, title, hint) {
     super(parent, "ask", title);
@@ -67,14 +67,14 @@ class Ask extends Dialog {
   }
 }
 
-// All classes, the likely ones first, with a search that the keyboard alone can use.
+// All classes, the most likely first, with a search that works by keyboard alone.
 class Palette extends Dialog {
   constructor(parent) {
     super(parent, "palette", "Relabel to");
     element("div", "title", this.node, "Relabel to");
     this.input = element("input", "", this.node);
     this.input.autocomplete = "off";
-    this.input.placeholder = "Type a part of the name";
+    this.input.placeholder = "Search classes";
     this.list = element("div", "classes", this.node);
     this.list.id = `palette-${uuid()}`;
     this.list.setAttribute("role", "listbox");
@@ -120,7 +120,7 @@ class Palette extends Dialog {
       if (note) element("span", "note", node, note);
       return node;
     });
-    if (!found.length) element("div", "none", this.list, "No class has this in its name.");
+    if (!found.length) element("div", "none", this.list, "No matching class.");
     this.at = 0;
     this.mark();
   }
@@ -151,22 +151,22 @@ class Palette extends Dialog {
   }
 }
 
-// The keys, and the way to other ones.
+// The list of keys, where they can be changed.
 class KeySheet extends Dialog {
   constructor(parent, map, changed) {
     super(parent, "sheet", "Keys");
     this.map = map;
     this.changed = changed;
     element("div", "title", this.node, "Keys");
-    element("p", "hint", this.node, "Choose an action, then press the key that it should have. Kept in this browser.");
+    element("p", "hint", this.node, "Select an action, then press its new key. Saved in this browser.");
     this.body = element("div", "keys", this.node);
-    this.said = element("p", "said", this.node);
-    this.said.setAttribute("role", "status");
+    this.feedback = element("p", "feedback", this.node);
+    this.feedback.setAttribute("role", "status");
     const row = element("div", "row", this.node);
-    button(row, "As they were at first", "", () => {
+    button(row, "Reset to defaults", "", () => {
       this.map.reset();
       this.draw();
-      this.said.textContent = "All keys are as they were at first.";
+      this.feedback.textContent = "All keys are reset to their defaults.";
       this.changed();
     });
     button(row, "Close", "", () => this.close());
@@ -175,7 +175,7 @@ class KeySheet extends Dialog {
   }
 
   ask() {
-    this.said.textContent = "";
+    this.feedback.textContent = "";
     this.draw();
     this.show();
   }
@@ -185,12 +185,12 @@ class KeySheet extends Dialog {
     this.body.replaceChildren();
     for (const [action, , what] of ACTIONS) {
       const row = element("div", "key", this.body);
-      const made = button(row, this.map.keys[action], `${what}: key ${this.map.keys[action]}, change it`, () => {
+      const made = button(row, this.map.keys[action], `${what}: key ${this.map.keys[action]}, change`, () => {
         this.draw();
         this.wanted = action;
         this.nodes[action].textContent = "press …";
         this.nodes[action].focus();
-        this.said.textContent = "Press a key, or Escape to leave it as it is.";
+        this.feedback.textContent = "Press a key, or Escape to cancel.";
       });
       this.nodes = { ...this.nodes, [action]: made };
       element("span", "", row, what);
@@ -207,10 +207,10 @@ class KeySheet extends Dialog {
     event.preventDefault();
     event.stopImmediatePropagation();
     const action = this.wanted;
-    const why = event.key === "Escape" ? "Left as it was." : this.map.assign(action, keyName(event));
+    const why = event.key === "Escape" ? "Unchanged." : this.map.assign(action, keyName(event));
     this.draw();
     this.nodes[action].focus();
-    this.said.textContent = why || `“${this.map.keys[action]}” it is.`;
+    this.feedback.textContent = why || `Changed to “${this.map.keys[action]}”.`;
     this.changed();
   }
 }

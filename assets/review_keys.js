@@ -1,11 +1,11 @@
-// Which key does what. A reviewer may give an action another key; that is kept in this browser.
+// Key bindings. A reviewer may change the key of an action; this is saved in the browser.
 
 const KEY_SPACE = "tasklens.review.keys";
 const ACTIONS = [
   ["keep", "k", "Keep: the label is right"],
   ["remove", "x", "Remove from training"],
   ["accept", "a", "Accept the suggested class"],
-  ["unsure", "u", "Unsure: somebody should look again"],
+  ["unsure", "u", "Unsure: needs another look"],
   ["clear", "backspace", "Clear the decision"],
   ["palette", "l", "Relabel to any class: list with search"],
   ["undo", "z", "Undo"],
@@ -16,20 +16,20 @@ const ACTIONS = [
   ["select", "s", "Select or deselect"],
   ["undecided", "n", "Next undecided"],
   ["goto", "g", "Go to a position or an id"],
-  ["help", "?", "This list"],
+  ["help", "?", "Show these keys"],
 ];
 const FIXED = [
   ["1 … 9, 0", "Relabel to the class with that key"],
   ["arrows", "Move; with shift: select a range"],
-  ["home, end", "First, last of the page"],
-  ["page up, page down", "Page before, next page"],
+  ["home, end", "First or last item of the page"],
+  ["page up, page down", "Previous or next page"],
   ["ctrl+a", "Select the page"],
-  ["ctrl+click, shift+click", "Select one, a range"],
-  ["escape", "Close, or drop the selection"],
+  ["ctrl+click, shift+click", "Select one item or a range"],
+  ["escape", "Close, or clear the selection"],
 ];
 const TAKEN = /^([0-9]|arrow.*|home|end|pageup|pagedown|escape|enter|tab|shift\+tab|ctrl\+.*|f\d+)$/;
 
-// "z", "shift+z", "space", "?"; a symbol carries its shift in itself.
+// "z", "shift+z", "space", "?"; for symbols, shift is implied.
 function keyName(event) {
   const name = event.key === " " ? "space" : event.key.toLowerCase();
   const shifted = event.shiftKey && (name.length > 1 || name !== name.toUpperCase());
@@ -38,14 +38,14 @@ function keyName(event) {
 
 class KeyMap {
   constructor() {
-    let kept = {};
+    let stored = {};
     try {
-      kept = JSON.parse(localStorage.getItem(KEY_SPACE)) ?? {};
+      stored = JSON.parse(localStorage.getItem(KEY_SPACE)) ?? {};
     } catch {
-      kept = {}; // not ours any more
+      stored = {}; // not valid JSON
     }
     this.keys = Object.fromEntries(
-      ACTIONS.map(([action, key]) => [action, typeof kept[action] === "string" ? kept[action] : key]),
+      ACTIONS.map(([action, key]) => [action, typeof stored[action] === "string" ? stored[action] : key]),
     );
   }
 
@@ -53,7 +53,7 @@ class KeyMap {
     return ACTIONS.find(([action]) => this.keys[action] === name)?.[0];
   }
 
-  // Why this key cannot be given to the action; empty: it was.
+  // Assign a key to an action; return why that is impossible, or an empty string.
   assign(action, name) {
     if (TAKEN.test(name)) return `“${name}” has a fixed meaning.`;
     const other = ACTIONS.find(([one]) => one !== action && this.keys[one] === name);

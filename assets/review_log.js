@@ -1,6 +1,6 @@
-// Decisions on their way to Python. Every operation lies in localStorage, under a name of its own, until Python says
-// that it is on the disk; so a reload, a crash or a dead server loses none, and any tab of this browser sends what
-// another one left behind. Tokens make a second sending harmless.
+// Operations pending acknowledgement by Python. Each one is stored in localStorage under its own key until Python
+// confirms that it is on disk, so a reload, a crash or a dead server loses none, and any tab of this browser sends
+// what another tab left behind. Tokens make repeated sending idempotent.
 
 const LOG_SPACE = "tasklens.review.ops";
 const uuid = () => [...crypto.getRandomValues(new Uint32Array(3))].map((part) => part.toString(36)).join("");
@@ -10,13 +10,13 @@ class OperationLog {
     this.prefix = `${LOG_SPACE}/${scope}/`;
     this.session = uuid();
     this.seq = 0;
-    this.pending = []; // what Python has not acknowledged, oldest first
+    this.pending = []; // not acknowledged by Python, oldest first
     this.settled = new Set();
-    this.volatile = false; // true: the browser's own store is full or switched off
+    this.volatile = false; // true: localStorage is full or disabled
     this.adopt();
   }
 
-  // Take over what an earlier page, or another tab that is gone, did not get acknowledged.
+  // Take over unacknowledged operations of an earlier page or a closed tab.
   adopt() {
     const known = new Set(this.pending.map((op) => op.token));
     for (let i = 0; i < localStorage.length; i++) {
@@ -26,7 +26,7 @@ class OperationLog {
         const op = JSON.parse(localStorage.getItem(name));
         if (!known.has(op.token) && !this.settled.has(op.token)) this.pending.push(op);
       } catch {
-        localStorage.removeItem(name); // half a line, of no use to anybody
+        localStorage.removeItem(name); // truncated
       }
     }
     this.pending.sort((a, b) => a.at - b.at || a.seq - b.seq);
@@ -54,12 +54,12 @@ class OperationLog {
     if (!this.pending.length) this.volatile = false;
   }
 
-  // What is sent: without what only this page needs.
+  // The operations as they are sent, without the fields that only this page needs.
   wire() {
     return this.pending.map(({ effect, ...op }) => op);
   }
 
-  // Milliseconds that the oldest one waits; 0: none does.
+  // Milliseconds that the oldest operation has been waiting; 0 if there is none.
   waits() {
     return this.pending.length ? Date.now() - this.pending[0].at : 0;
   }

@@ -1,8 +1,8 @@
-// Pictures. Python sends them apart from the data that names them, as one packet: 4 bytes header length, header
-// (JSON: {kind, sheets: [{name, columns, rows, pitch, tile, bytes}], page, serial}), then the JPEGs; page is what never
-// changes about a page of tiles. See core/ui/review/grid.py.
+// Images. Python sends them separately from the data that names them, as one packet: 4 bytes header length, header
+// (JSON: {kind, sheets: [{name, columns, rows, pitch, tile, bytes}], page, serial}), then the JPEGs; page is the
+// constant data of a page of tiles. See core/ui/review/grid.py.
 
-const KEPT_SHEETS = { page: 4, detail: 12 };
+const CACHED_SHEETS = { page: 4, detail: 12 };
 const sheets = new Map(); // name -> {kind, url, ready, columns, rows, pitch, tile}
 const pages = new Map(); // stamp -> page
 const listeners = new Set();
@@ -13,12 +13,12 @@ function takeSheets(packet) {
   let at = 4 + length;
   if (head.page) {
     pages.set(head.page.stamp, head.page);
-    if (pages.size > KEPT_SHEETS.page) pages.delete(pages.keys().next().value);
+    if (pages.size > CACHED_SHEETS.page) pages.delete(pages.keys().next().value);
   }
   for (const sheet of head.sheets) {
     const known = sheets.get(sheet.name);
     if (known) {
-      sheets.delete(sheet.name); // to the end of the line
+      sheets.delete(sheet.name); // moves it to the end of the order
       sheets.set(sheet.name, known);
     } else {
       const url = URL.createObjectURL(new Blob([packet.slice(at, at + sheet.bytes)], { type: "image/jpeg" }));
@@ -36,7 +36,7 @@ function takeSheets(packet) {
   }
   listeners.forEach((listener) => listener());
   const same = [...sheets].filter(([, one]) => one.kind === head.kind);
-  for (const [name, old] of same.slice(0, Math.max(0, same.length - KEPT_SHEETS[head.kind]))) {
+  for (const [name, old] of same.slice(0, Math.max(0, same.length - CACHED_SHEETS[head.kind]))) {
     URL.revokeObjectURL(old.url);
     sheets.delete(name);
   }

@@ -13,13 +13,14 @@ from core.editing.settings import FINETUNE, CurveSettings, FinetuneSettings
 from core.maml.cost import seconds_of, training_passes
 from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
+from core.ui.charts.common import CONFIG
 from core.ui.charts.edit import curve_figure
-from core.ui.charts.scores import CONFIG
 from core.ui.edit.curve_results import ORDER_NAMES, averages, curve_label, curves, observations
+from core.ui.ranking.panel import rank_now
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
-from core.ui.shell.context import Context, choose_ranking, load_table, page, ranking_label, table
-from core.ui.shell.jobs import job_panel, jobs_of, start, start_button
+from core.ui.shell.context import Context, choose_ranking, page, ranking_label, table
+from core.ui.shell.jobs import is_running, job_panel, start
 from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
 
@@ -30,16 +31,13 @@ def main() -> None:
     """Draw the page."""
     with page("Curves") as context:
         st.caption(
-            "At every share, the most harmful part of a ranking, the part with the highest loss, and a random part of "
-            "the same size are removed; the model is fine-tuned on what is left and measured on held-out tasks."
+            "For each share, TaskLens removes the most harmful training data, the data with the highest loss, and a "
+            "random part of the same size, fine-tunes the model on the rest and measures it on held-out tasks."
         )
         ranking = choose_ranking(context)
         if ranking is None:
-            st.info("Curves need a ranking of this problem, and there is none yet.")
-            start_button(
-                context, "Rank now", "Rank on all", ["rank", "--target", "all"], key="curve_rank", primary=True
-            )
-            job_panel(context.workspace.jobs, "rank")
+            st.info("Removal curves need a ranking of the training data. There is none yet.")
+            rank_now(context, key="curve_rank")
             commands = [["rank"], ["curve", "--ranking", "newest"]]
         else:
             commands = [_form(context, ranking)]
@@ -51,11 +49,11 @@ def main() -> None:
 def _form(context: Context, ranking: Run) -> list[str]:
     """Draw the controls for a curve and start it; return its command."""
     with st.container(border=True):
-        how, order = st.columns(2)
-        what, repeats, steps, go = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
-        by = widgets.segments(what, CurveSettings, "by", key="curve_by")
+        shares_place, orders_place = st.columns(2)
+        by_place, seeds_place, steps_place, button_place = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
+        by = widgets.segments(by_place, CurveSettings, "by", key="curve_by")
         shares = widgets.several(
-            how,
+            shares_place,
             CurveSettings,
             "shares",
             key="curve_shares",
@@ -64,11 +62,11 @@ def _form(context: Context, ranking: Run) -> list[str]:
             value=[round(100 * share) for share in CurveSettings.shares],
         )
         orders = widgets.several(
-            order, CurveSettings, "orders", key="curve_orders", format_func=lambda name: ORDER_NAMES[name]
+            orders_place, CurveSettings, "orders", key="curve_orders", format_func=lambda name: ORDER_NAMES[name]
         )
-        seeds = widgets.number(repeats, CurveSettings, "seeds", key="curve_seeds")
-        length = widgets.number(steps, FinetuneSettings, "finetune_steps", key="curve_steps")
-        running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "curve"))
+        seeds = widgets.number(seeds_place, CurveSettings, "seeds", key="curve_seeds")
+        length = widgets.number(steps_place, FinetuneSettings, "finetune_steps", key="curve_steps")
+        running = is_running(context.workspace.jobs, "curve")
         ready = bool(shares and orders)
         settings = CurveSettings(by, seeds=seeds)
         if ready:
@@ -77,7 +75,9 @@ def _form(context: Context, ranking: Run) -> list[str]:
         else:
             st.caption("Choose at least one share and one order.")
         args = ["curve", "--ranking", ranking.id, *arguments_of(settings), *arguments_of(FinetuneSettings(length))]
-        if go.button("Measure", type="primary", disabled=running or not ready, key="curve_start", width="stretch"):
+        if button_place.button(
+            "Measure", type="primary", disabled=running or not ready, key="curve_start", width="stretch"
+        ):
             start(context, f"Removal curve by {by}", args)
             st.rerun()
     return args
@@ -86,16 +86,15 @@ def _form(context: Context, ranking: Run) -> list[str]:
 def _effort(context: Context, settings: CurveSettings, steps: int) -> str:
     """Return the amount of work of a curve, with the time where the pace of fine-tuning is known."""
     fits, pace = len(list(points(settings))), finetune_pace(context.workspace, context.project)
-    text = f"{count(fits, 'fine-tune')} of {count(steps, 'step')}, by the ranking in the sidebar"
+    text = f"{count(fits, 'fine-tune')} of {count(steps, 'step')}, ordered by the ranking in the sidebar"
     if pace is None:
         return text
     passes = training_passes(replace(FINETUNE, iterations=steps), len(context.project.tasks.train))
     seconds = fits * seconds_of(passes, pace)
-    return f"{text}; roughly {format_duration(seconds)}"
+    return f"{text}; about {format_duration(seconds)}"
 
 
 def _finished(context: Context) -> None:
-    """Show a finished curve chosen by the user: chart, findings and figures."""
     found = curves(context)
     if not found:
         st.caption("No curve has been measured for this problem yet.")
@@ -104,19 +103,19 @@ def _finished(context: Context) -> None:
     chosen = st.selectbox("Finished curves", list(found), format_func=lambda run_id: labels[run_id], key="curve_run")
     run = found[chosen]
     measured, by = table(run, "points.parquet"), run.config["by"]
-    sentences, means = _seen(str(run.folder))
+    sentences, means = _summary(run)
     st.markdown("\n".join(f"- {sentence}" for sentence in sentences))
     st.plotly_chart(curve_figure(measured, means, by), config=CONFIG, key=f"curve_chart_{run.id}")
     st.caption(
-        f"Lines: mean over {count(run.config['seeds'], 'seed')}; bands: lowest to highest seed; faint: single seeds. "
-        "A seed draws the random part and the order of the fine-tune's tasks, not the held-out tasks; "
-        "ranges over seeds are not confidence intervals. "
+        f"Lines: mean over {count(run.config['seeds'], 'seed')}; bands: lowest to highest seed; faint dots: single "
+        "seeds. The seed determines the random part and the task order of the fine-tune, not the held-out tasks, "
+        "so ranges over seeds are not confidence intervals. "
         f"{_ranked_by(context, run)}"
     )
-    with st.expander("Figures"):
+    with st.expander("Values"):
         st.dataframe(means.assign(order=means["order"].replace("none", "nothing removed")), hide_index=True)
         st.download_button(
-            "Download all points (csv)",
+            "Download all points (CSV)",
             measured.to_csv(index=False).encode("utf-8"),
             file_name=f"{run.id}.csv",
             mime="text/csv",
@@ -125,14 +124,13 @@ def _finished(context: Context) -> None:
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _seen(run_folder: str) -> tuple[list[str], pd.DataFrame]:
+def _summary(run: Run) -> tuple[list[str], pd.DataFrame]:
     """Return the findings of a curve as sentences, and its averages over seeds."""
-    measured = load_table(run_folder, "points.parquet")
+    measured = table(run, "points.parquet")
     return observations(measured), averages(measured)
 
 
 def _ranked_by(context: Context, run: Run) -> str:
-    """Return the label of the ranking that a curve removed by."""
     known = {one.id: one for one in context.workspace.runs.all("rank")}
     ranking = known.get(run.config["ranking"])
     return f"Ranking: {plain(ranking_label(ranking) if ranking else run.config['ranking'])}."

@@ -4,13 +4,13 @@ import streamlit as st
 
 from core.ui.experiments.panel import experiment_panel
 from core.ui.experiments.results import results_panel
-from core.ui.shell.context import free_page, shown_errors
+from core.ui.shell.context import free_page, report_errors
 
 with free_page("Experiments"):
     st.caption(
-        "Repeat the paper's tables and figures, and two further experiments, on image sets of this machine and over "
-        "several seeds. Experiments use tasks and models of their own, not the open workspace."
+        "Reproduce the paper's tables and figures, and two further experiments, on the image sets on this machine and "
+        "over several seeds. Experiments use their own tasks and models, not the open workspace."
     )
     experiment = experiment_panel()
-    with shown_errors():
+    with report_errors():
         results_panel(experiment)

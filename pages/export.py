@@ -22,8 +22,8 @@ def main() -> None:
         removal = context.workspace.changes()
         if not len(removal):
             st.info(
-                "Nothing is removed or relabelled, so the export is the task list as it is. "
-                "Decide on tasks or images on their pages or on the Edit page first."
+                "Nothing is removed or relabelled, so the export equals the present task list. "
+                "To change it, decide on tasks or images on the pages Tasks, Images, Review or Edit."
             )
         formats, drop_rows, model = _choices(context, removal)
         tasks = cleaned_tasks(context, removal, drop_rows)
@@ -34,44 +34,42 @@ def main() -> None:
         options = ["--formats", ",".join(formats), *(["--drop-rows"] if drop_rows else [])]
         command_block(context, ["export", *options, *(["--model", model] if model else [])])
 
-        st.header("Decisions in, decisions out")
+        st.header("Import and export decisions")
         decisions_panel(context)
 
 
 def _choices(context: Context, removal: Changes) -> tuple[list[str], bool, str | None]:
-    """Return the formats, whether removed rows are dropped, and the run whose model is included."""
     models = edited_models(context, removal)
     with st.container(border=True):
         left, right = st.columns(2, gap="large")
         formats = left.multiselect("Formats of the task list", list(FILES), FORMATS, key="export_formats")
         model = right.selectbox(
-            "Edited model that goes along",
+            "Edited model to include",
             [None, *models],
             format_func=lambda run_id: models[run_id].label if run_id else "none",
             key=f"export_model_{removal.hash[:12]}",
-            help="Finished edits of the present removal set, from the Edit page.",
+            help="Finished edits for the present changes, from the Edit page.",
         )
         drop_rows = left.toggle("Drop removed rows", key="export_drop")
         left.caption(
-            "Off: removed rows stay with weight 0, and losses still divide by all rows, as the edits here do. "
-            "On: they are gone, for tools that know no weights; averages are then over fewer rows. "
-            "Lists for learn2learn, torchmeta and easyfsl never hold them."
+            "Off: removed rows stay in the list with weight 0, and losses are averaged over all rows, as on the Edit "
+            "page. On: removed rows are dropped, for tools without weights; losses are then averaged over fewer rows. "
+            "Lists for learn2learn, torchmeta and easyfsl never contain removed rows."
         )
         if not models and len(removal):
-            right.caption("There is no edited model of this removal set yet; the Edit page makes them.")
+            right.caption("There is no edited model for these changes yet. Create one on the Edit page.")
     return formats, drop_rows, model
 
 
 def _summary(context: Context, removal: Changes, tasks: TaskList) -> None:
-    """Show tasks and rows before and after, and the removals by kind."""
     train = context.project.tasks.train
     used, used_after = int((train.rows["weight"] > 0).sum()), int((tasks.rows["weight"] > 0).sum())
     figures = (
         ("Training tasks", f"{len(tasks):,}", len(tasks) - len(train)),
-        ("Rows that count", f"{used_after:,}", used_after - used),
+        ("Active rows", f"{used_after:,}", used_after - used),
         ("Tasks removed", f"{len(removal.tasks):,}", 0),
         ("Images removed", f"{len(removal.images):,}", 0),
-        ("Single rows removed", f"{len(removal.instances):,}", 0),
+        ("Individual rows removed", f"{len(removal.instances):,}", 0),
         ("Labels corrected", f"{sum(removal.relabelled.values()):,}", 0),
     )
     for column, (label, value, delta) in zip(st.columns(len(figures)), figures, strict=True):
@@ -93,7 +91,7 @@ def _write(
         st.success(f"Written to {plain(folder)} ({at})")
         _downloads(context)
     elif (folder / "export.json").exists():
-        st.caption(f"What lies in {plain(folder)} is an earlier export with other choices. Writing replaces it.")
+        st.caption(f"{plain(folder)} contains an earlier export with other choices. Writing the export replaces it.")
 
 
 def _downloads(context: Context) -> None:
@@ -101,7 +99,7 @@ def _downloads(context: Context) -> None:
     files = [path for path in files_of(folder) if path.name != "export.json"]
     with st.container(horizontal=True):
         st.download_button(
-            f"All files (zip, {count(len(files) + 1, 'file')})",
+            f"Download all (ZIP, {count(len(files) + 1, 'file')})",
             lambda: zip_files(folder),
             file_name=f"{context.workspace.name}-cleaned.zip",
             mime="application/zip",

@@ -3,10 +3,9 @@
 import streamlit as st
 
 from core.decisions.log import Item
-from core.ui.grid.component import clear_selection
 from core.ui.grid.pictures import image_tiles, pixels
-from core.ui.ranking.panel import ranked
-from core.ui.review.decide import decide, removal_bar
+from core.ui.ranking.panel import require_ranking
+from core.ui.review.decide import decision_buttons, removal_bar
 from core.ui.review.duplicates_panel import duplicates_panel
 from core.ui.shell.context import page, table
 from core.ui.shell.text import plain
@@ -14,10 +13,11 @@ from core.ui.trust.panel import EFFECT_HELP, score_words
 
 GRID = "images_grid"
 ORDERS = {"Most harmful": True, "Most helpful": False}
-ROLES = {"anywhere": "score", "as support": "score_support", "as query": "score_query"}
+ROLES = {"all": "score", "support only": "score_support", "query only": "score_query"}
 SIZES = (60, 120, 200, 500)
+SHOW = ("All", "Predicted as another class", "Not removed", "Removed", "Harmful only")
 
-VIEWS = ("By score", "Copies and leaks")
+VIEWS = ("By score", "Duplicates and leaks")
 
 with page("Images") as context:
     if (
@@ -27,24 +27,24 @@ with page("Images") as context:
         duplicates_panel(context)
         st.stop()
 
-    run = ranked(context, "images")
+    run = require_ranking(context, "images")
     removal = removal_bar(context)
     images = table(run, "images.parquet")
 
     one, two, three, four, five = st.columns([2, 2, 2.4, 2.2, 1.2], vertical_alignment="bottom")
     order = one.selectbox("Order", [*ORDERS, "Highest loss"], key="images_order")
-    role = two.selectbox("Counted", list(ROLES), key="images_role", help="Which of its occurrences make its score.")
-    classes = three.multiselect("Given class", sorted(images["class"].unique()), key="images_classes")
-    show = four.selectbox(
-        "Show", ["All", "Seen as another class", "Kept", "Removed", "Harmful only"], key="images_show"
+    role = two.selectbox(
+        "Occurrences", list(ROLES), key="images_role", help="The occurrences of an image that contribute to its score."
     )
-    size = five.selectbox("A page", SIZES, index=1, key="images_size")
+    classes = three.multiselect("Given class", sorted(images["class"].unique()), key="images_classes")
+    show = four.selectbox("Show", SHOW, key="images_show")
+    size = five.selectbox("Per page", SIZES, index=1, key="images_size")
     score = ROLES[role]
     shown = images[images["class"].isin(classes)] if classes else images
     match show:
-        case "Seen as another class":
+        case "Predicted as another class":
             shown = shown[shown["class"] != shown["predicted_class"]]
-        case "Kept":
+        case "Not removed":
             shown = shown[~shown["image_id"].isin(removal.images)]
         case "Removed":
             shown = shown[shown["image_id"].isin(removal.images)]
@@ -53,7 +53,7 @@ with page("Images") as context:
     by, ascending = ("loss", False) if order == "Highest loss" else (score, ORDERS[order])
     shown = shown.sort_values(by, ascending=ascending, kind="stable").reset_index(drop=True)
     if shown.empty:
-        st.info("No image fits these filters. Take some away.")
+        st.info("No images match these filters. Clear some of them.")
         st.stop()
 
     last = (len(shown) - 1) // size
@@ -66,14 +66,10 @@ with page("Images") as context:
     with bar:
         remove, keep, text, page_number = st.columns([2, 2, 5, 1.6], vertical_alignment="bottom")
         items = [Item("image", image_id=i) for i in event.selected]
-        if remove.button(f"Remove {len(items)} selected", type="primary", disabled=not items, key="images_remove"):
-            decide(context, items, "remove", run.id, f"{order.lower()}, counted {role}")
-            clear_selection(GRID)
-            st.rerun()
-        if keep.button(f"Keep {len(items)} selected", disabled=not items, key="images_keep"):
-            decide(context, items, "keep", run.id)
-            clear_selection(GRID)
-            st.rerun()
+        reasons = (f"{order.lower()}, occurrences: {role}", "")
+        decision_buttons(
+            context, (remove, keep), items, f"{len(items)} selected", run.id, reasons, key="images", grid=GRID
+        )
         text.caption(
             f"{len(shown):,} images. Click, shift-click or Ctrl+A to select, double-click or Enter to open. "
             f"{score_words(run, 'image')}"
@@ -86,19 +82,14 @@ with page("Images") as context:
         picture, words = st.columns([1, 2])
         picture.image(pixels(context, [image_id])[0], width=260, caption=plain(image_id))
         words.markdown(
-            f"- Given class **{plain(facts['class'])}**, mostly seen as **{plain(facts.predicted_class)}**; "
-            f"another class in {facts.disagree:.0%} of its occurrences\n"
+            f"- Given class **{plain(facts['class'])}**, mostly predicted as "
+            f"**{plain(facts.predicted_class)}**; as another class in {facts.disagree:.0%} of its occurrences\n"
             f"- Score {plain(f'{facts.score:+.2e}')}: {plain(f'{facts.score_support:+.2e}')} as support, "
             f"{plain(f'{facts.score_query:+.2e}')} as query\n- Adapted loss {facts.loss:.3f}\n"
-            f"- {'**Removed**' if image_id in removal.images else 'Kept'}"
+            f"- {'**Removed**' if image_id in removal.images else 'Not removed'}"
         )
-        gone, stay, _ = words.columns([1, 1, 2])
-        if gone.button("Remove", type="primary", key="images_open_remove"):
-            decide(context, [Item("image", image_id=image_id)], "remove", run.id, "opened on the Images page")
-            st.rerun()
-        if stay.button("Keep", key="images_open_keep"):
-            decide(context, [Item("image", image_id=image_id)], "keep", run.id)
-            st.rerun()
+        item, reasons = Item("image", image_id=image_id), ("opened on the Images page", "")
+        decision_buttons(context, words.columns([1, 1, 2])[:2], [item], "", run.id, reasons, key="images_open")
         instances = table(run, "instances.parquet")
         rows = instances[instances["image_id"] == image_id].sort_values("score", kind="stable")
         st.dataframe(
@@ -106,7 +97,7 @@ with page("Images") as context:
             hide_index=True,
             column_config={
                 "task_id": "Task",
-                "predicted_class": "Seen as",
+                "predicted_class": "Predicted class",
                 "confidence": st.column_config.NumberColumn("Probability of given class", format="percent"),
                 "loss": st.column_config.NumberColumn("Loss", format="%.3f"),
                 "score": st.column_config.NumberColumn("Score", format="%.2e"),

@@ -6,22 +6,22 @@ from core.ui.load.images import images_step
 from core.ui.load.model import model_step
 from core.ui.load.tasks import tasks_step
 from core.ui.load.workspace import workspace_step
-from core.ui.shell.context import free_page, shown_errors
+from core.ui.shell.context import free_page, report_errors
 
 with free_page("Load"):
     st.caption(
-        "Your images, tasks and model, in four steps. Each can also be done on the command line; "
-        "what is made on either side is found by the other."
+        "Load your images, tasks and model in four steps. You can also do each step on the command line; "
+        "both work on the same files."
     )
     images = tasks = model = None
-    with shown_errors():
+    with report_errors():
         images = images_step()
     if images:
-        with shown_errors():
+        with report_errors():
             tasks = tasks_step(images)
     if tasks:
-        with shown_errors():
+        with report_errors():
             model = model_step(tasks)
     if tasks and model:
-        with shown_errors():
+        with report_errors():
             workspace_step(tasks, model)

@@ -2,14 +2,14 @@
 
 import streamlit as st
 
-from core.runtime.program import command_line
 from core.ui.ranking.panel import newest_evaluation, rank_panel
+from core.ui.shell.command import command_block
 from core.ui.shell.context import page
 from core.ui.shell.jobs import job_panel, jobs_of, start
 from core.ui.shell.navigation import page as link
 from core.ui.shell.text import count, plain
 from core.ui.trust.evidence_results import evidence_runs
-from core.ui.trust.panel import STATIONARY, inner_lines
+from core.ui.trust.panel import NOT_STATIONARY, STATIONARY, inner_lines
 from core.workspace.workspace import newest_ranking
 
 with page("Overview") as context:
@@ -18,15 +18,15 @@ with page("Overview") as context:
     if workspace.about:
         st.caption(plain(f"{workspace.name}: {workspace.about}"))
     evaluated = newest_evaluation(context)
-    ranked = newest_ranking(workspace, project)
+    ranked = newest_ranking(workspace, project) is not None
     removal = workspace.changes()
 
     if evaluated is None:
-        if not jobs_of(context.workspace.jobs, "evaluate"):
+        if not jobs_of(workspace.jobs, "evaluate"):
             start(context, "Evaluate the model", ["evaluate"])
             st.rerun()
         st.subheader("Evaluating the model on the held-out tasks")
-        job_panel(context.workspace.jobs, "evaluate")
+        job_panel(workspace.jobs, "evaluate")
         if st.button("Evaluate again", key="evaluate"):
             start(context, "Evaluate the model", ["evaluate"])
             st.rerun()
@@ -37,7 +37,7 @@ with page("Overview") as context:
         one.metric(
             "Accuracy on held-out tasks",
             f"{summary['accuracy']['mean']:.1%}",
-            help="Share of query images right after adaptation; mean over tasks.",
+            help="Share of query images classified correctly after adaptation; mean over tasks.",
         )
         low, high = (f"{100 * summary['accuracy'][end]:.1f}" for end in ("low", "high"))
         one.caption(plain(f"95 % interval {low} to {high} % over {count(summary['tasks'], 'task')}"))
@@ -45,13 +45,13 @@ with page("Overview") as context:
         two.caption(plain(f"95 % interval {summary['loss']['low']:.3f} to {summary['loss']['high']:.3f}"))
         near = at["ratio"] < STATIONARY
         three.metric(
-            "Distance from stationary",
+            "Distance from stationarity",
             f"{at['ratio']:.1e}",
-            help="What is left of the tasks' gradients after they cancel: 0 at a stationary point, 1 at worst.",
+            help="How far the gradients of the tasks are from cancelling: 0 at a stationary point, 1 at worst.",
         )
         three.caption(
             plain(
-                f"{'close enough to stationary' if near else 'not stationary: influence is a rougher guide'}; "
+                f"{'close enough to a stationary point' if near else NOT_STATIONARY}; "
                 f"gradient norm {at['gradient_norm']:.2g}"
             )
         )
@@ -63,23 +63,23 @@ with page("Overview") as context:
             )
         )
 
-        st.subheader("What to do next")
+        st.subheader("Next steps")
         steps = [
-            (bool(ranked), "Rank the training data", "tasks", "which tasks and images help or hurt the held-out tasks"),
+            (ranked, "Rank the training data", "tasks", "which tasks and images help or hurt the held-out tasks"),
             (
                 bool(evidence_runs(context)),
-                "Find out which ranking to trust",
+                "Validate the rankings",
                 "trust",
-                "predictions held against real retraining, and what they cost",
+                "compare the predictions of each method with retraining, and their cost",
             ),
-            (bool(len(removal)), "Look at the most harmful", "images", "and mark what should go"),
+            (bool(len(removal)), "Inspect harmful images", "images", "and decide what to remove"),
             (
                 bool(workspace.runs.all("edit-linear") or workspace.runs.all("edit-finetune")),
-                "See what removing does",
+                "Measure the effect",
                 "edit",
-                "accuracy before, estimated, fine-tuned, retrained",
+                "accuracy before the changes, estimated, fine-tuned and retrained",
             ),
-            (bool(workspace.runs.all("curve")), "Draw removal curves", "curves", "against removing at random"),
+            (bool(workspace.runs.all("curve")), "Draw removal curves", "curves", "compared with removing at random"),
             ((workspace.folder / "exports").exists(), "Export", "export", "the cleaned task list and the edited model"),
         ]
         for done, label, name, why in steps:
@@ -90,7 +90,7 @@ with page("Overview") as context:
         if not ranked:
             rank_panel(context)
         else:
-            with st.expander("Rank again, on other held-out tasks, on one failing image, or by another method"):
+            with st.expander("Rank again, on other held-out tasks, on one failing image, or with another method"):
                 rank_panel(context)
 
     with st.expander("What is loaded"):
@@ -101,10 +101,8 @@ with page("Overview") as context:
             f"{count(len(project.images.class_names), 'class', 'classes')}\n"
             f"- Model: {plain(spec.words)}; {count(project.model.size, 'parameter')}\n"
             + "".join(f"- {line}\n" for line in inner_lines(evaluated.json("summary.json") if evaluated else {}))
-            + f"- Noise planted to practise on: {plain(noise)}\n"
-            f"- Trained by: {plain(project.model.story.get('command', 'unknown'))}\n"
+            + f"- Injected label noise: {plain(noise)}\n"
+            f"- Training command: {plain(project.model.story.get('command', 'unknown'))}\n"
             f"- Folder: {plain(workspace.folder)}"
         )
-    st.caption("The same on the command line")
-    lines = "\n".join(command_line([command, "-w", workspace.name]) for command in ("evaluate", "rank"))
-    st.code(lines, language="bash")
+    command_block(context, ["evaluate"], ["rank"])

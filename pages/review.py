@@ -16,7 +16,7 @@ from core.ui.shell.command import command_block
 from core.ui.shell.context import page
 from core.ui.shell.jobs import job_panel, start_button
 
-MAKE = ["review", "queue"]
+COMMAND = ["review", "queue"]
 
 with page("Review") as context:
     run = newest_queue(context.workspace)
@@ -25,11 +25,12 @@ with page("Review") as context:
         job_panel(context.workspace.jobs, "review")
     if run is None:
         st.markdown(
-            "The queue puts what is most probably mislabelled first, by several scores held against labels that were "
-            "flipped on purpose on a copy of this data. It is made once, and kept."
+            "The queue lists the most likely label errors first. To choose the best score for your data, TaskLens "
+            "flips known labels on a copy and measures which score finds them. Building it takes about a minute; the "
+            "result is saved."
         )
-        start_button(context, "Make the queue", "Review queue", MAKE, key="review_make", primary=True)
-        command_block(context, MAKE)
+        start_button(context, "Build queue", "Build review queue", COMMAND, key="review_make", primary=True)
+        command_block(context, COMMAND)
         snapshots_panel(context, blind=False)
         st.stop()
 

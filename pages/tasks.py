@@ -3,16 +3,19 @@
 import streamlit as st
 
 from core.decisions.log import Item
-from core.ui.charts.scores import CONFIG, score_histogram
+from core.ui.charts.common import CONFIG
+from core.ui.charts.scores import score_histogram
 from core.ui.grid.pictures import row_tiles
-from core.ui.ranking.panel import ranked
-from core.ui.review.decide import decide, removal_bar
+from core.ui.ranking.panel import require_ranking
+from core.ui.review.decide import decision_buttons, removal_bar
 from core.ui.review.relabel_panel import relabel_panel
 from core.ui.shell.context import page, table
-from core.ui.shell.text import plain
+from core.ui.shell.text import count, plain
 from core.ui.trust.panel import score_ends, score_words
 
 TURNS = "tasks_turns"
+REASONS = ("from the Tasks page", "")
+STATES = ("All", "Not removed", "Removed")
 ORDERS = {
     "Most harmful first": ("score", True),
     "Most helpful first": ("score", False),
@@ -20,7 +23,7 @@ ORDERS = {
 }
 
 with page("Tasks") as context:
-    run = ranked(context, "tasks")
+    run = require_ranking(context, "tasks")
     removal = removal_bar(context)
     tasks = table(run, "tasks.parquet")
 
@@ -29,7 +32,9 @@ with page("Tasks") as context:
     classes = middle.multiselect(
         "With all of these classes", sorted({name for names in tasks["classes"] for name in names}), key="tasks_classes"
     )
-    state = right.segmented_control("Show", ["All", "Kept", "Removed"], default="All", required=True, key="tasks_show")
+    state = right.segmented_control(
+        "Show", ["All", "Not removed", "Removed"], default="All", required=True, key="tasks_show"
+    )
     by, ascending = ORDERS[order]
     shown = tasks.assign(removed=tasks["task_id"].isin(removal.tasks))
     shown = shown[[set(classes) <= set(names) for names in shown["classes"]]]
@@ -37,14 +42,14 @@ with page("Tasks") as context:
         shown = shown[shown["removed"] == (state == "Removed")]
     shown = shown.sort_values(by, ascending=ascending, kind="stable").reset_index(drop=True)
     if shown.empty:
-        st.info("No task fits these filters. Take some away.")
+        st.info("No tasks match these filters. Clear some of them.")
         st.stop()
 
     asked = st.query_params.get("task", "")
     ids = shown["task_id"].tolist()
     list_column, chart_column = st.columns([3, 2])
     with list_column:
-        st.caption(f"{len(shown)} tasks. Choose one to open it; several to mark them.")
+        st.caption(f"{count(len(shown), 'task')}. Select one to open it, or several to decide on them together.")
         event = st.dataframe(
             shown[["task_id", "score", "loss", "accuracy", "classes", "removed"]],
             hide_index=True,
@@ -74,13 +79,7 @@ with page("Tasks") as context:
         )
         several = [Item("task", task_id=i) for i in (picked or [current])]
         what = f"{len(several)} tasks" if len(several) > 1 else f"task {current}"
-        remove, keep = st.columns(2)
-        if remove.button(f"Remove {plain(what)}", type="primary", width="stretch", key="tasks_remove"):
-            decide(context, several, "remove", run.id, "from the Tasks page")
-            st.rerun()
-        if keep.button(f"Keep {plain(what)}", width="stretch", key="tasks_keep"):
-            decide(context, several, "keep", run.id)
-            st.rerun()
+        decision_buttons(context, st.columns(2), several, plain(what), run.id, REASONS, key="tasks")
 
     st.divider()
     title, previous, following = st.columns([6, 1, 1], vertical_alignment="bottom")
@@ -99,17 +98,12 @@ with page("Tasks") as context:
     relabel_panel(context, current)
     instances = table(run, "instances.parquet")
     rows = instances[instances["task_id"] == current]
-    for role, gloss in (("support", "what the model adapts to"), ("query", "what it is judged on")):
+    for role, gloss in (("support", "the model adapts to these"), ("query", "the model is tested on these")):
         part = rows[rows["role"] == role].sort_values(["label", "score"], kind="stable")
-        st.markdown(f"**{role.capitalize()}** — {gloss}; by class, most harmful first")
+        st.markdown(f"**{role.capitalize()}** — {gloss}; sorted by class, most harmful first")
         bar = st.container()
         seen = row_tiles(context, part, removal, key=f"tasks_grid_{role}", label=f"{role} images of the task")
         chosen = [Item("instance", task_id=current, role=role, image_id=i) for i in seen.selected]
         with bar:
-            go, stay, _ = st.columns([2, 2, 6])
-            if go.button(f"Remove {len(chosen)} from this task", disabled=not chosen, key=f"tasks_remove_{role}"):
-                decide(context, chosen, "remove", run.id, "from the Tasks page")
-                st.rerun()
-            if stay.button(f"Keep {len(chosen)}", disabled=not chosen, key=f"tasks_keep_{role}"):
-                decide(context, chosen, "keep", run.id)
-                st.rerun()
+            places, rows_chosen = st.columns([2, 2, 6])[:2], count(len(chosen), "row")
+            decision_buttons(context, places, chosen, rows_chosen, run.id, REASONS, key=f"tasks_{role}", primary=False)

@@ -6,8 +6,8 @@ from typing import Any
 
 import streamlit as st
 
+from core.ui.charts.common import CONFIG
 from core.ui.charts.evidence import agreement_figure, methods_figure
-from core.ui.charts.scores import CONFIG
 from core.ui.shell.command import command_block
 from core.ui.shell.context import page, table
 from core.ui.shell.text import plain
@@ -34,8 +34,8 @@ def main() -> None:
     """Draw the page."""
     with page("Trust") as context:
         st.caption(
-            "Models are trained again on other tasks. A method is trusted as far as the loss that its scores foretell "
-            "ranks those models as the loss that was measured does."
+            "TaskLens retrains models on subsets of the tasks. A method is reliable if the losses that it predicts "
+            "rank these models in the same order as their measured losses."
         )
         found = evidence_runs(context)
         if found:
@@ -44,8 +44,8 @@ def main() -> None:
                 args = evidence_panel(context)
         else:
             st.info(
-                "No ranking of this problem has been held against retraining yet. Until one has, scores are estimates "
-                "that nobody has checked; the panel below checks them, for every method on the same retrained models."
+                "No ranking of this problem has been validated against retraining yet, so scores are unchecked "
+                "estimates. The panel below validates every method on the same retrained models."
             )
             args = evidence_panel(context)
         command_block(context, args)
@@ -58,7 +58,6 @@ def _chosen(found: dict[str, Run]) -> Run:
 
 
 def _result(run: Run) -> None:
-    """Show findings, chart and figures, and one method's predictions against the measurements."""
     methods, about = table(run, "methods.parquet"), run.json("evidence.json")
     measure = st.segmented_control(
         "Rank correlation over",
@@ -74,44 +73,50 @@ def _result(run: Run) -> None:
     rated = ranked_methods(methods, measure)
     st.plotly_chart(methods_figure(rated, ceiling_of(methods, measure), measure), config=CONFIG, key="trust_chart")
     st.caption(
-        "Measured, with 95 % bootstrap intervals over subsets. 1: the predicted loss ranks the retrained models as the "
-        "measured loss does; 0: no better than chance. Methods are held against the mean of all seeds, the ceiling is "
-        f"of halves of the seeds, so a method can come out above it. {settings_words(about)}"
+        "Measured, with 95 % bootstrap intervals over subsets. 1: the predicted losses rank the retrained models as "
+        "the measured losses do; 0: no better than chance. Methods are compared with the mean of all seeds, but the "
+        f"ceiling compares one half of the seeds with the other, so a method can exceed it. {settings_words(about)}"
     )
-    st.subheader("Figures and cost")
+    st.subheader("Rank correlations and cost")
     st.dataframe(figures_table(methods), hide_index=True, column_config=_COLUMNS)
     st.caption(
-        "Seconds are those of the method alone, of the ceiling those of all retrainings. Memory: the most that the "
-        "process held meanwhile."
+        "Seconds: the method alone; for the ceiling, all retrainings. Memory: peak memory of the process during the "
+        "computation."
     )
-    st.subheader("One method against the measurement")
+    st.subheader("Predicted and measured loss of one method")
     left, right = st.columns([1, 3], gap="large")
     names = rated["method"].tolist()
     method = left.selectbox("Method", names, key=f"trust_method_{run.id}")
     target = left.selectbox("Target", [_ALL, *about["targets"]], key=f"trust_target_{run.id}")
     shown = points(run, method, None if target == _ALL else target)
     row = rated[rated["method"] == method].iloc[0]
-    left.metric("Rank correlation of these dots", f"{spearman(shown):.2f}", help="Spearman's.")
+    left.metric("Rank correlation of these points", f"{spearman(shown):.2f}", help="Spearman's rank correlation.")
     left.caption(plain(row["words"]) + (f"  \nNote: {plain(row['note'])}" if row["note"] else ""))
     right.plotly_chart(agreement_figure(shown, row["kind"]), config=CONFIG, key="trust_agreement")
-    right.caption("A dot a subset. Across: predicted, an estimate. Up: measured, mean and range over seeds.")
+    right.caption(
+        "One dot per subset. Horizontal: predicted loss, an estimate. Vertical: measured loss, mean and range of seeds."
+    )
 
 
 _NUMBER = st.column_config.NumberColumn
 _COLUMNS: dict[str, Any] = {
     "method": "Method",
     "kind": "Kind",
-    "words": st.column_config.TextColumn("What it is", width="large"),
+    "words": st.column_config.TextColumn("Description", width="large"),
     "lds": _NUMBER("Each target", format="%.2f", help="Rank correlation, mean over targets."),
-    "lds_low": _NUMBER("low", format="%.2f"),
-    "lds_high": _NUMBER("high", format="%.2f"),
+    "lds_low": _NUMBER("Low", format="%.2f"),
+    "lds_high": _NUMBER("High", format="%.2f"),
     "lds_mean": _NUMBER("Mean loss", format="%.2f", help="Rank correlation with the mean loss of all targets."),
-    "lds_mean_low": _NUMBER("low ", format="%.2f"),
-    "lds_mean_high": _NUMBER("high ", format="%.2f"),
-    "auc": _NUMBER("AUC, planted", format="%.3f", help="Area under the ROC curve against the tasks spoilt on purpose."),
+    "lds_mean_low": _NUMBER("Low ", format="%.2f"),
+    "lds_mean_high": _NUMBER("High ", format="%.2f"),
+    "auc": _NUMBER(
+        "AUC, injected noise",
+        format="%.3f",
+        help="Area under the ROC curve for finding the tasks with injected label noise.",
+    ),
     "seconds": _NUMBER("Seconds", format="%.1f"),
     "memory_gb": _NUMBER("Memory, GB", format="%.2f"),
-    "residual": _NUMBER("Residual", format="%.0e", help="The worst relative residual of its solves."),
+    "residual": _NUMBER("Residual", format="%.0e", help="The largest relative residual of its solves."),
     "note": st.column_config.TextColumn("Note", width="medium"),
 }
 

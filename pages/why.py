@@ -5,17 +5,17 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.decisions.log import Item, Verdict
+from core.decisions.log import Item
 from core.editing.whatif import WhatIfEstimator
 from core.influence.targets import Target
 from core.tasks.changes import Changes
-from core.ui.grid.component import GridEvent, clear_selection
+from core.ui.grid.component import GridEvent
 from core.ui.ranking.panel import newest_evaluation
-from core.ui.review.decide import decide, removal_bar
+from core.ui.review.decide import decide, decision_buttons, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, page, table
 from core.ui.shell.jobs import job_panel, start_button
-from core.ui.whatif.panel import estimate_words, opened_instant, prepare_panel
+from core.ui.whatif.panel import estimate_words, live_estimator, prepare_panel
 from core.ui.why.panel import choose_target, removal_panel, target_words
 from core.ui.why.tiles import heldout_tiles, scored_images, scored_tasks
 from core.workspace.runs import Run
@@ -29,7 +29,7 @@ def main() -> None:
         changes = removal_bar(context)
         evaluated = newest_evaluation(context)
         if evaluated is None:
-            st.info("The model has not been evaluated on the held-out tasks yet, so it is not known what fails.")
+            st.info("The model has not been evaluated on the held-out tasks yet, so its failures are unknown.")
             start_button(context, "Evaluate", "Evaluate the model", ["evaluate"], key="why_evaluate", primary=True)
             job_panel(context.workspace.jobs, "evaluate")
             command_block(context, ["evaluate"])
@@ -39,12 +39,12 @@ def main() -> None:
             return
         _failing(context, evaluated, target)
         st.divider()
-        instant = opened_instant(context)
-        if instant is None:
-            st.markdown("**Which training tasks and images harm and help this most?**")
-            prepare_panel(context, "Then the answer is there at once, for every target.", key="why_prepare")
+        estimator = live_estimator(context)
+        if estimator is None:
+            st.markdown("**Which training tasks and images harm or help this target most?**")
+            prepare_panel(context, "Afterwards the answer is immediate for every target.", key="why_prepare")
         else:
-            _causes(context, instant, target, changes)
+            _causes(context, estimator, target, changes)
         command_block(context, ["why", "--target", str(target)])
 
 
@@ -60,21 +60,25 @@ def _failing(context: Context, evaluated: Run, target: Target) -> None:
     with left:
         st.markdown("**Support** — what the model adapted to")
         heldout_tiles(
-            context, support.sort_values("label", kind="stable"), "", "why_support", "support images that failed"
+            context,
+            support.sort_values("label", kind="stable"),
+            "",
+            "why_support",
+            "support images of the failing task",
         )
     with right:
-        st.markdown("**Query** — what it made of them; highest loss first")
-        heldout_tiles(context, query, target.image, "why_query", "query images that failed")
+        st.markdown("**Query** — its predictions, highest loss first")
+        heldout_tiles(context, query, target.image, "why_query", "query images of the failing task")
 
 
-def _causes(context: Context, instant: WhatIfEstimator, target: Target, changes: Changes) -> None:
+def _causes(context: Context, estimator: WhatIfEstimator, target: Target, changes: Changes) -> None:
     by, shown, note = st.columns([2, 2, 5], vertical_alignment="bottom")
     what = by.segmented_control("Training data", ["images", "tasks"], default="images", key="why_by", required=True)
-    most = shown.selectbox("Shown at each end", _SHOWN, key="why_most")
-    scores = instant.images(target) if what == "images" else instant.target(target)
+    most = shown.selectbox("Shown per list", _SHOWN, key="why_most")
+    scores = estimator.images(target) if what == "images" else estimator.target(target)
     note.caption(
-        "Scores are estimates: how much the loss of the target would rise if this were removed, "
-        f"{estimate_words(scores.residual, int(instant.report['rank']))}. Negative harms, positive helps."
+        "Scores estimate how much the target's loss would rise if an item were removed "
+        f"({estimate_words(scores.residual, int(estimator.report['rank']))}). Negative: harmful; positive: helpful."
     )
     tables = {
         "harmful": scores.table[scores.table["score"] < 0].head(most),
@@ -83,10 +87,10 @@ def _causes(context: Context, instant: WhatIfEstimator, target: Target, changes:
     left, right = st.columns(2, gap="large")
     for column, (word, part) in zip((left, right), tables.items(), strict=True):
         with column:
-            _end(context, target, changes, what, word, part, instant.prepared.id)
-    remove = removal_panel(context, instant, target, what, scores.table)
+            _end(context, target, changes, what, word, part, estimator.prepared.id)
+    remove = removal_panel(context, estimator, target, what, scores.table)
     if remove:
-        decide(context, remove, "remove", instant.prepared.id, f"harms {target} most, by the estimate")
+        decide(context, remove, "remove", estimator.prepared.id, f"estimated to harm {target} most")
         st.rerun()
 
 
@@ -96,7 +100,7 @@ def _end(
     """Show the most harmful or the most helpful items, with buttons."""
     st.markdown(f"**Most {word} {what}**")
     if part.empty:
-        st.caption(f"None of the {what} is {word} to it, by the estimate.")
+        st.caption(f"No {what} are estimated to be {word} for this target.")
         return
     key = f"why_grid_{what}_{word}"
     bar = st.container()
@@ -104,14 +108,9 @@ def _end(
     event = (scored_images if what == "images" else scored_tasks)(context, part, changes, key, label)
     items = _items(what, event)
     with bar:
-        gone, stay, _ = st.columns([2, 2, 2])
-        verdicts: tuple[Verdict, ...] = ("remove", "keep")
-        for button, verdict in zip((gone, stay), verdicts, strict=False):
-            name = f"{verdict.capitalize()} {len(items)} selected"
-            if button.button(name, disabled=not items, key=f"{key}_{verdict}", width="stretch"):
-                decide(context, items, verdict, source, f"{word} to {target}, by the estimate")
-                clear_selection(key)
-                st.rerun()
+        reasons = (f"estimated to be {word} for {target}",) * 2
+        places, selected = st.columns([2, 2, 2])[:2], f"{len(items)} selected"
+        decision_buttons(context, places, items, selected, source, reasons, key=key, grid=key, primary=False)
 
 
 def _items(what: str, event: GridEvent) -> list[Item]:

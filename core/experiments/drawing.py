@@ -35,11 +35,12 @@ from core.experiments.style import (
     interval_bounds,
     is_horizontal,
     is_log,
+    label_limits,
     legend_label,
     mark_kind,
+    plot_height,
     positions,
     series_styles,
-    tick_labels,
     wrapped_labels,
 )
 from core.runtime.files import replacing
@@ -95,8 +96,7 @@ def plot_figure(plot: Plot) -> Figure:
     """Return the plot as a Matplotlib figure, 1,400 pixels wide."""
     title, notes = textwrap.wrap(plot.title, _TITLE_CHARACTERS), textwrap.wrap(plot.note, _NOTE_CHARACTERS)
     rows = _legend_rows(plot)
-    labels = len(tick_labels(plot)) if is_horizontal(plot) else 0
-    height: float = (labels * (_LABEL_PX + _MARK_PX * len(plot.series)) or _HEIGHT_PX) + _FRAME_PX
+    height: float = plot_height(plot, _HEIGHT_PX, _LABEL_PX, _MARK_PX) + _FRAME_PX
     height += _LINE_PX * (len(title) + 0.7 * len(notes) + len(rows))
     figure = Figure((_WIDTH_PX / _DPI, height / _DPI), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     axes = figure.add_subplot()
@@ -203,8 +203,8 @@ def _axes(axes: Axes, plot: Plot) -> None:
         label_axis, value_axis = axes.yaxis, axes.xaxis
     value_axis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value, plot.percent_y)))
     if labels:
-        limits = (-0.6, len(labels) - 0.4)
-        axes.set(ylim=limits[::-1]) if horizontal else axes.set(xlim=limits)
+        limits = label_limits(plot)
+        axes.set(ylim=limits) if horizontal else axes.set(xlim=limits)
         label_axis.grid(visible=False)
         label_axis.set_ticks(range(len(labels)), labels)
     else:

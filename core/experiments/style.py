@@ -129,6 +129,18 @@ def is_horizontal(plot: Plot) -> bool:
     return any(len(each) > 2 or any(len(line) > width for line in each) for each in lines)
 
 
+def label_limits(plot: Plot) -> list[float]:
+    """Return the ends of a categorical axis; the first label is at the top of a vertical one."""
+    limits = [-0.6, len(tick_labels(plot)) - 0.4]
+    return limits[::-1] if is_horizontal(plot) else limits
+
+
+def plot_height(plot: Plot, default: int, per_label: int, per_mark: int) -> int:
+    """Return the height in pixels: the default, or room for the marks of every label listed at the left."""
+    labels = len(tick_labels(plot)) if is_horizontal(plot) else 0
+    return labels * (per_label + per_mark * len(plot.series)) or default
+
+
 def _label_width(labels: Sequence[str]) -> int:
     """Return how many characters of each label fit side by side."""
     return max(4, min(_LINE_CHARACTERS, _AXIS_CHARACTERS // max(1, len(labels))))

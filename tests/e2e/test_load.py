@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
+from core.ui.edit.results import ESTIMATED_EFFECT
 from tests.e2e.test_path import LONG, go, heading, picture_loaded
 from tests.e2e.widgets import choose, fill, press, unfold
 from tests.needs import cifar100_slice, mini_imagenet_like, omniglot_slice, real
@@ -68,7 +69,7 @@ def test_own_data_from_the_files_to_the_export(
     # 1 Images: looked at, then read.
     unfold(page, "Add images")
     if told["path"].endswith(".zip"):
-        page.get_by_text("An upload", exact=True).click()
+        page.get_by_text("File upload", exact=True).click()
         page.locator("input[type=file]").first.set_input_files(told["path"])
     else:
         fill(page, FOLDER, told["path"])
@@ -77,7 +78,7 @@ def test_own_data_from_the_files_to_the_export(
         fill(page, re.compile("^Folder of split lists"), told["splits"])
     if told["format"] != "auto":
         choose(page, "Format", told["format"])
-    press(page, "Look at it")
+    press(page, "Preview images")
     expect(page.get_by_text(told["found"])).to_be_visible(timeout=60_000)
     expect(page.get_by_role("listbox", name="Images as they will be read").get_by_role("option").first).to_be_visible()
     press(page, "Import")
@@ -88,7 +89,7 @@ def test_own_data_from_the_files_to_the_export(
         fill(page, label, value)
     for label, value in (("Training tasks", "6"), ("Held-out tasks", "4")):
         fill(page, label, value)
-    press(page, "Make the tasks")
+    press(page, "Create tasks")
     expect(page.get_by_text("There is no model for these tasks yet.")).to_be_visible(timeout=LONG)
 
     # 3 Model: what it would cost, then trained.
@@ -99,8 +100,8 @@ def test_own_data_from_the_files_to_the_export(
 
     # 4 What the rest costs, and the workspace.
     if data is omniglot:
-        press(page, "What will it cost?")
-        expect(page.get_by_text("Estimates, from each kind of pass tried")).to_be_visible(timeout=LONG)
+        press(page, "Estimate costs")
+        expect(page.get_by_text("Estimates, from timing each kind of pass")).to_be_visible(timeout=LONG)
     fill(page, "Name of the workspace", name)
     press(page, "Open the workspace")
     heading(page, "Overview")
@@ -127,7 +128,7 @@ def test_own_data_from_the_files_to_the_export(
     expect(page.get_by_text("Decided: 1 image removed")).to_be_visible()
     go(page, "Edit")
     press(page, "Estimate and fine-tune")
-    expect(page.get_by_text("Estimated effect of retraining")).to_be_visible(timeout=LONG)
+    expect(page.get_by_text(ESTIMATED_EFFECT)).to_be_visible(timeout=LONG)
     go(page, "Export")
     press(page, "Write the export")
     expect(page.get_by_text("cleaned-tasks.parquet").first).to_be_visible(timeout=60_000)
@@ -152,16 +153,16 @@ def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page,
         (str(tmp_path / "flat"), "flat"),
     ):
         fill(page, FOLDER, path)
-        press(page, "Look at it")
+        press(page, "Preview images")
         expect(page.get_by_role("alert").filter(has_text=said).first).to_be_visible(timeout=30_000)
         expect(page.get_by_role("heading", name="2 · Tasks")).to_be_visible()
     press(page, "Import")
     expect(page.get_by_role("alert").filter(has_text="did not finish").first).to_be_visible(timeout=60_000)
     upload = tmp_path / "bomb.zip"
     _bomb(upload)
-    page.get_by_text("An upload", exact=True).click()
+    page.get_by_text("File upload", exact=True).click()
     page.locator("input[type=file]").first.set_input_files(str(upload))
-    press(page, "Look at it")
+    press(page, "Preview images")
     expect(page.get_by_role("alert").filter(has_text="would unpack to").first).to_be_visible(timeout=60_000)
     go(page, "Overview")
     expect(page.get_by_text("What is loaded")).to_be_visible(timeout=LONG)

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from core.tasks.generate import TaskSettings, generate, write_folder
+from core.ui.edit.results import CHANGES_EFFECT, ESTIMATED_EFFECT
 from core.ui.shell.navigation import TITLES
 from core.workspace.workspace import create
 from tests.cli.shell import Shell
@@ -63,7 +64,7 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path, tasks
 
     # Rank on all held-out tasks, in the background, with a smaller sample of the curvature than usual, for time; the
     # page comes back by itself.
-    page.get_by_text("How it is computed", exact=True).click()
+    page.get_by_text("Method settings", exact=True).click()
     fill(page, re.compile("^Tasks for the curvature"), str(min(16, tasks)))
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.get_by_text("Rank again, on other held-out tasks")).to_be_visible(timeout=LONG)
@@ -102,8 +103,8 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path, tasks
     # Edit: an estimate and measurements, in the background.
     go(page, "Edit")
     page.get_by_role("button", name="Estimate and fine-tune").click()
-    expect(page.get_by_text("What the changes themselves did")).to_be_visible(timeout=LONG)
-    expect(page.get_by_text("Estimated effect of retraining")).to_be_visible()
+    expect(page.get_by_text(CHANGES_EFFECT)).to_be_visible(timeout=LONG)
+    expect(page.get_by_text(ESTIMATED_EFFECT)).to_be_visible()
 
     # Curves: a long one cancelled, a short one finished.
     go(page, "Curves")

@@ -9,6 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from core.decisions.log import DecisionLog
+from core.ui.review.detail import REASONS
 from core.workspace.workspace import Workspace
 from tests.e2e.review_pages import (
     ITEMS,
@@ -61,7 +62,7 @@ def test_one_key_each(review: Page, workspace: Workspace) -> None:
     eventually(lambda: 0 not in decisions(workspace))
     press(review, "r c")  # Streamlit's own keys: the page would run again, or ask whether to clear caches
     expect(review.get_by_test_id("stDialog")).to_have_count(0)
-    expect(grid(review).locator(".told")).to_have_text(f"3 of {ITEMS} decided")
+    expect(grid(review).locator(".summary")).to_have_text(f"3 of {ITEMS} decided")
 
 
 def test_moving_selecting_and_deciding_on_many(review: Page, workspace: Workspace) -> None:
@@ -134,14 +135,14 @@ def test_going_back_at_once(review: Page, steps: int) -> None:
     press(review, "space")
     large = review.get_by_role("dialog", name="Large view")
     expect(large.locator(".place")).to_have_text(f"{place} of {ITEMS}")
-    expect(large.get_by_text("Why it is here")).to_be_visible()
+    expect(large.get_by_text(REASONS)).to_be_visible()
     expect(review.get_by_text("Connection error")).to_have_count(0)
 
 
 def test_large_view_palette_and_comment(review: Page, workspace: Workspace) -> None:
     press(review, "space")
     large = review.get_by_role("dialog", name="Large view")
-    expect(large.get_by_text("Why it is here")).to_be_visible()
+    expect(large.get_by_text(REASONS)).to_be_visible()
     press(review, "k")
     expect(large.locator(".place")).to_have_text(f"2 of {ITEMS}")
     press(review, "right left left")
@@ -192,7 +193,7 @@ def test_other_keys(review: Page, workspace: Workspace) -> None:
     press(review, "j")
     eventually(lambda: len(decisions(workspace)) == 2)
     press(review, "?")
-    sheet.get_by_role("button", name="As they were at first").click()
+    sheet.get_by_role("button", name="Reset to defaults").click()
     expect(sheet.get_by_role("button", name=re.compile("^Keep"))).to_have_text("k")
 
 
@@ -206,19 +207,19 @@ def test_filters_views_and_their_link(page: Page, url: str, workspace: Workspace
     press(page, "k")
     expect(tiles(page)).to_have_count(len(of_class))  # what was decided stays in its place
     eventually(lambda: len(decisions(workspace)) == 1)
-    page.get_by_role("button", name="Filter again").click()
+    page.get_by_role("button", name="Reapply filters").click()
     expect(tiles(page)).to_have_count(len(of_class) - 1)
-    page.get_by_role("button", name="Views").click()
-    name = page.get_by_role("textbox", name="Keep these filters as")
+    page.get_by_role("button", name="Saved views").click()
+    name = page.get_by_role("textbox", name="Name of the view")
     name.fill("![](http://evil.example/x.png)")
     name.press("Enter")
-    page.get_by_role("button", name="Keep", exact=True).last.click()
+    page.get_by_role("button", name="Save view").click()
     expect(page.get_by_role("button", name="![](http://evil.example/x.png)")).to_be_visible()
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Show all").click()
+    page.get_by_role("button", name="Clear filters").click()
     expect(tiles(page)).to_have_count(120)
     assert "given" not in page.url
-    page.get_by_role("button", name="Views").click()
+    page.get_by_role("button", name="Saved views").click()
     page.get_by_role("button", name="![](http://evil.example/x.png)").click()
     expect(tiles(page)).to_have_count(len(of_class) - 1)
     expect(page).to_have_url(re.compile("given="))
@@ -237,7 +238,7 @@ def test_a_lasso_on_the_map_filters(review: Page) -> None:
     for right, down in ((0.5, 0.1), (0.5, 0.9), (0.3, 0.9), (0.3, 0.2)):
         review.mouse.move(x + w * right, y + h * down, steps=4)
     review.mouse.up()
-    expect(review.get_by_role("button", name="Drop the area on the map")).to_be_visible()
+    expect(review.get_by_role("button", name="Clear map selection")).to_be_visible()
     expect(grid(review).locator(".place").first).not_to_contain_text(f"of {ITEMS}")
     assert "lasso=" in review.url
 
@@ -247,7 +248,7 @@ def test_axe_finds_nothing_serious(page: Page, url: str, workspace: Workspace, s
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     open_review(page, url, workspace)
     press(page, "k x u a s right s")
-    expect(page.locator("aside").get_by_text("Why it is here")).to_be_visible()
+    expect(page.locator("aside").get_by_text(REASONS)).to_be_visible()
     faults = []
     for keys in ("", "space", "Escape ?", "Escape l") if scheme == "light" else ("", "space"):
         press(page, keys)

@@ -81,14 +81,14 @@ def test_two_reviewers_at_once(browser: Browser, server: Mortal, workspace: Work
 
         # Both at the same item without having seen the other: shown as a conflict, and settled by whoever sees it.
         ben.locator("label", has_text="Blind").click()
-        expect(grid(ben).locator(".told")).to_contain_text("others' decisions are hidden")
+        expect(grid(ben).locator(".summary")).to_contain_text("others' decisions are hidden")
         expect(verdict(ben, 0)).to_have_text("")
         tile(ben, 0).click()
         press(ben, "x")
         expect(verdict(ben, 0)).to_have_text("✕ remove")
         expect(tile(ana, 0).locator(".marks")).to_contain_text("⚡", timeout=3_000)
         tile(ana, 0).click()
-        expect(ana.locator("aside")).to_contain_text("Opinions differ: Ana: keep; Ben: remove")
+        expect(ana.locator("aside")).to_contain_text("Reviewers disagree: Ana: keep; Ben: remove")
         press(ana, "x")
         expect(tile(ana, 0).locator(".marks")).to_have_text("")
         assert not workspace.decisions.conflicts()

@@ -49,14 +49,14 @@ def test_from_a_failure_to_a_measured_set(page: Page, app: str, workspace: Works
     assert workspace.changes().images == {chosen}
 
     page.get_by_test_id("stSidebarNav").get_by_role("link", name="What if", exact=True).click()
-    expect(page.get_by_text("There is no set yet")).to_be_visible()
+    expect(page.get_by_text("There are no sets yet")).to_be_visible()
     fill(page, re.compile("^Name of the set"), "mine")
     fill(page, re.compile("^Note"), "![](http://evil.example/x.png)")
-    page.get_by_role("button", name="Save what is decided").click()
+    page.get_by_role("button", name="Save current decisions").click()
     expect(page.get_by_text("mine · estimate")).to_be_visible(timeout=30_000)
     expect(page.get_by_text("only retraining measures it")).to_be_visible()
     page.get_by_role("button", name="Fine-tune (background)").click()
     expect(page.get_by_text("mine · fine-tuned")).to_be_visible(timeout=120_000)
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name="Delete it").click()
-    expect(page.get_by_text("There is no set yet")).to_be_visible()
+    expect(page.get_by_text("There are no sets yet")).to_be_visible()

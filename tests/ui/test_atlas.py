@@ -112,10 +112,10 @@ def test_score_pill(tile: Tile, expected: tuple[int, str]) -> None:
 
 @given(text=st.text(alphabet=st.characters(exclude_categories=())), jpeg=st.binary(max_size=50))
 def test_packet_carries_any_text(text: str, jpeg: bytes) -> None:  # file names may hold lone surrogates
-    packet = grid._packet({"caption": text}, jpeg)
-    end = 4 + int.from_bytes(packet[:4], "big")
-    assert json.loads(packet[4:end]) == {"caption": text}
-    assert packet[end:] == jpeg
+    data = grid.packet({"caption": text}, jpeg)
+    end = 4 + int.from_bytes(data[:4], "big")
+    assert json.loads(data[4:end]) == {"caption": text}
+    assert data[end:] == jpeg
 
 
 def app() -> None:

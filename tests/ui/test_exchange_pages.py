@@ -1,4 +1,4 @@
-"""Decisions in and out on the Export page, and copies on the Images page, without a browser."""
+"""Import and export of decisions on the Export page, and duplicates on the Images page, without a browser."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from core.review.duplicate_tables import LEAK_COLUMNS
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.ui.export import decisions_panel
+from core.ui.review.duplicates_panel import NO_DUPLICATES, NO_LEAKS
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, run_again, words
 
@@ -55,22 +56,21 @@ def searched(empty: Workspace) -> Workspace:
     return empty
 
 
-def copies_page(show: Open) -> Any:
+def duplicates_page(show: Open) -> Any:
     page = show("images")
-    page.segmented_control(key="images_view").set_value("Copies and leaks")
+    page.segmented_control(key="images_view").set_value("Duplicates and leaks")
     return run_again(page)
 
 
-class TestCopies:
+class TestDuplicates:
     def test_without_a_search_one_is_offered(self, show: Open, empty: Workspace, started: list[list[str]]) -> None:
-        page = copies_page(show)
-        assert "not looked for yet" in words(page)
+        page = duplicates_page(show)
         click(page, "duplicates_start")
         assert started == [["review", "duplicates", "--workspace", str(empty.folder)]]
         assert page.code[0].value == "tasklens review duplicates --workspace tiny"
 
-    def test_one_of_each_pair_goes_but_of_no_contradiction(self, show: Open, searched: Workspace) -> None:
-        page = copies_page(show)
+    def test_one_of_each_pair_is_removed_unless_the_classes_differ(self, show: Open, searched: Workspace) -> None:
+        page = duplicates_page(show)
         assert [metric.value for metric in page.metric] == ["1", "1", "1", "1", "1"]
         assert page.button(key="duplicates_remove_each").label == "Remove one of each pair shown (1)"
         click(page, "duplicates_remove_each")
@@ -84,7 +84,7 @@ class TestCopies:
         assert "1 pair;" in words(page)
 
     def test_leaks_are_closed_on_the_training_side(self, show: Open, searched: Workspace) -> None:
-        page = copies_page(show)
+        page = duplicates_page(show)
         click(page, "duplicates_query")
         pairs = searched.runs.all("duplicates")[0].table("pairs.parquet")
         assert searched.changes().instances == {("t0", "query", pairs["other"][0])}
@@ -94,9 +94,9 @@ class TestCopies:
 
     def test_a_search_that_found_nothing(self, show: Open, empty: Workspace) -> None:
         duplicates(empty, Progress())
-        page = copies_page(show)
-        assert "are copies" in words(page)
-        assert "No image, and no copy of one" in words(page)
+        page = duplicates_page(show)
+        assert NO_DUPLICATES in words(page)
+        assert NO_LEAKS in words(page)
 
 
 class TestDecisions:
@@ -108,14 +108,14 @@ class TestDecisions:
         page.file_uploader(key="decisions_file").upload(name, content.encode(), "text/csv")
         return run_again(page)
 
-    def test_a_file_is_shown_before_it_is_brought_in(self, page: Any, empty: Workspace) -> None:
+    def test_a_file_is_shown_before_it_is_imported(self, page: Any, empty: Workspace) -> None:
         image = str(empty.project().tasks.train.rows["image_id"].iloc[0])
         empty.decisions.append([Decision(Item("image", image_id=image), "keep", reviewer="![](http://evil.example)")])
         self.upload(page, "mine.csv", f"image_id,verdict,reviewer\n{image},remove,ann\n")
         assert "1 decision contradicting" in words(page)
         assert len(empty.decisions.history()) == 1
-        click(page, "decisions_bring_in")
-        assert "1 decision of mine.csv brought in" in words(page)
+        click(page, "decisions_import")
+        assert "Imported 1 decision from mine.csv" in words(page)
         assert len(empty.decisions.conflicts()) == 1
 
     def test_a_bad_row_is_said_and_the_rest_of_the_page_stays(self, page: Any) -> None:
@@ -123,7 +123,7 @@ class TestDecisions:
         assert "mine.csv, row 1: image_id 'gone'" in words(page)
         assert page.button(key="decisions_write")
 
-    def test_handed_over(self, page: Any, empty: Workspace) -> None:
+    def test_decisions_and_report_are_written(self, page: Any, empty: Workspace) -> None:
         image = str(empty.project().tasks.train.rows["image_id"].iloc[0])
         empty.decisions.append([Decision(Item("image", image_id=image), "remove", reviewer="ann")])
         click(page, "decisions_write")

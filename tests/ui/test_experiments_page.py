@@ -19,10 +19,10 @@ from core.experiments.results import Series, Table
 from core.experiments.run import result_folder
 from core.experiments.style import GREY, HARMS, HELPS
 from core.runtime.errors import UserError
+from core.ui.charts.common import HARMFUL, HELPFUL, NEUTRAL
 from core.ui.charts.experiments import plot_figure
-from core.ui.charts.scores import HARMFUL, HELPFUL, NEUTRAL
 from core.ui.experiments.panel import MISSING_IMAGES
-from core.ui.experiments.results import MISSING_PICTURE, NO_RESULT, PAPER_NOTE, finding_markdown, mark_paper_columns
+from core.ui.experiments.results import MISSING_IMAGE, NO_RESULT, PAPER_NOTE, finding_markdown, mark_paper_columns
 from core.ui.export.results import zip_files
 from core.ui.shell.navigation import TITLES
 from core.workspace.jobs import Job
@@ -208,7 +208,7 @@ class TestResult:
 
     def test_a_missing_picture_is_said(self, show: Open, home: Path) -> None:
         (write_experiment() / "grids" / "tasks.png").unlink()
-        assert f"“Most helpful” {MISSING_PICTURE}" in words(show("experiments"))
+        assert f"“Most helpful” {MISSING_IMAGE}" in words(show("experiments"))
 
     def test_the_archive_holds_the_folder(self, home: Path) -> None:
         folder = write_experiment()

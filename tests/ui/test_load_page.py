@@ -20,6 +20,7 @@ from core.data.listing import Listing, TargetFormat, make_table
 from core.data.store import store_images
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.tasks.tasklist import read_tasks, write_tasks
+from core.ui.load.images import PLACES
 from core.workspace.jobs import Jobs
 from core.workspace.workspace import Workspace, library_jobs
 from tests.cli.shell import Shell
@@ -106,7 +107,7 @@ def test_a_path_that_is_wrong_is_said_and_the_rest_of_the_page_stays(show: Open,
 
 def test_a_download_names_its_format(show: Open, home: Path, started: list[list[str]]) -> None:
     page = show("load")
-    page.segmented_control(key="load_place").set_value("A public data set")
+    page.segmented_control(key="load_place").set_value(PLACES[2])
     run_again(page)
     page.selectbox(key="load_public").set_value("mnist")
     run_again(page)
@@ -117,8 +118,8 @@ def test_a_download_names_its_format(show: Open, home: Path, started: list[list[
 
 def test_a_damaged_image_set_is_named(show: Open, home: Path, own: str) -> None:
     (path,) = (home / "library" / "images").glob("*/images.json")
-    told = json.loads(path.read_text())
-    path.with_name("images.json").write_text(json.dumps({**told, "shape": "wide"}))
+    stored = json.loads(path.read_text())
+    path.with_name("images.json").write_text(json.dumps({**stored, "shape": "wide"}))
     page = show("load")
     assert any("is damaged" in warning.value.replace("\\", "") for warning in page.warning)
     assert page.selectbox(key="load_images").value == "mnist5k"
@@ -230,7 +231,7 @@ def test_a_name_that_is_none_for_a_workspace_is_refused(show: Open, home: Path, 
     page = show("load")
     page.text_input(key="load_workspace_good").set_value(name)
     click(run_again(page), "load_open")
-    assert "Choose another name." in words(page) or "is no name for a workspace" in words(page)
+    assert "Choose another name." in words(page) or "is not a valid workspace name" in words(page)
 
 
 def test_the_cost_is_shown_once_it_was_measured(show: Open, home: Path, tasks: Path) -> None:
@@ -239,7 +240,7 @@ def test_the_cost_is_shown_once_it_was_measured(show: Open, home: Path, tasks: P
     # A job that prints what the command printed here, rather than a new process of the command.
     said = Shell(home.parent).done(*line).out
     jobs = library_jobs()
-    job = Jobs(jobs.folder, [sys.executable, "-c", f"print({chr(10).join(said)!r})"]).start("Try a few tasks", line)
+    job = Jobs(jobs.folder, [sys.executable, "-c", f"print({chr(10).join(said)!r})"]).start("Estimate costs", line)
     while job.status() == "running":
         time.sleep(0.01)
     assert job.status() == "done", job.error()

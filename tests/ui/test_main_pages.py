@@ -10,6 +10,7 @@ from core.actions.evaluate import evaluation
 from core.decisions.log import Decision, Item
 from core.runtime.progress import Progress
 from core.ui.shell.text import plain
+from core.ui.trust.panel import NOT_STATIONARY
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import COMPUTE, Open, click, run_again, words
 
@@ -32,7 +33,7 @@ class TestOverview:
         assert labels == [
             "Accuracy on held-out tasks",
             "Loss on held-out tasks",
-            "Distance from stationary",
+            "Distance from stationarity",
             "Training tasks",
         ]
         click(page, "rank_start")
@@ -53,7 +54,7 @@ class TestOverview:
         summary = full.runs.all("evaluate")[0].json("summary.json")
         page = show("overview")
         assert f"{summary['stationarity']['ratio']:.1e}" in [metric.value for metric in page.metric]
-        assert "influence is a rougher guide" in words(page)
+        assert NOT_STATIONARY in words(page)
 
 
 class TestTasks:
@@ -85,13 +86,13 @@ class TestTasks:
         image = rows[(rows["task_id"] == worst) & (rows["role"] == "query")]["image_id"].iloc[0]
         page.session_state["tasks_grid_query"] = {"grid": {"selected": [image]}}
         run_again(page)
-        click(page, "tasks_remove_query")
+        click(page, "tasks_query_remove")
         assert full.changes().instances == {(worst, "query", image)}
 
     def test_a_filter_that_leaves_nothing_says_so(self, show: Open, full: Workspace) -> None:
         page = show("tasks")
         page.multiselect(key="tasks_classes").set_value(list("0123"))
-        assert "No task fits" in words(run_again(page))
+        assert "match these filters" in words(run_again(page))
 
 
 class TestImages:
@@ -107,12 +108,12 @@ class TestImages:
         click(page, "review_Redo")
         assert full.changes().images == set(ids)
 
-    @pytest.mark.parametrize("show_only", ["Seen as another class", "Kept", "Harmful only"])
+    @pytest.mark.parametrize("show_only", ["Predicted as another class", "Not removed", "Harmful only"])
     def test_filters_show_what_they_say(self, show: Open, full: Workspace, show_only: str) -> None:
         images = full.runs.all("rank")[0].table("images.parquet")
         wanted = {
-            "Seen as another class": images["class"] != images["predicted_class"],
-            "Kept": images["score"].notna(),
+            "Predicted as another class": images["class"] != images["predicted_class"],
+            "Not removed": images["score"].notna(),
             "Harmful only": images["score"] < 0,
         }[show_only]
         page = show("images")

@@ -21,6 +21,7 @@ import core.ui.trust.evidence_results
 import core.workspace.workspace
 from core.decisions.log import Decision, Item
 from core.ui.shell.navigation import TITLES
+from core.ui.trust.evidence_panel import TIMING
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, run_again, words
 from tests.ui.evidence import write_evidence
@@ -33,7 +34,7 @@ COSTLY: dict[str, tuple[Any, str]] = {
     "a run's or job's JSON read": (core.runtime.files, "read_json"),
     "a decision read": (core.decisions.reading, "entries"),
     "an atlas encoded": (core.ui.grid.component, "jpeg_atlas"),
-    "a ranking held against planted noise": (core.actions.demo, "detection"),
+    "a ranking compared with injected noise": (core.actions.demo, "detection"),
     "a table pivoted": (core.ui.trust.evidence_results, "grids"),
     "a bootstrap": (core.ui.trust.evidence_results, "lds_difference"),
     "a cost tried": (core.ui.trust.evidence_panel, "predicted_seconds"),
@@ -66,7 +67,7 @@ def test_nothing_is_computed_again(name: str, show: Open, full: Workspace, count
     write_evidence(full)
     write_experiment()
     page = show(name)
-    while "is being tried" in words(page):
+    while TIMING in words(page):
         run_again(page)
     run_again(page)
     counted.clear()
@@ -101,8 +102,8 @@ def test_another_log_in_the_place_of_the_first_is_seen(show: Open, full: Workspa
 
 def test_another_model_in_the_place_of_the_first_is_seen(show: Open, full: Workspace, counted: Counter[str]) -> None:
     page = show("overview")
-    told = full.folder / "model" / "model.json"
-    os.utime(told, ns=(0, told.stat().st_mtime_ns + 10**9))
+    path = full.folder / "model" / "model.json"
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
     counted.clear()
     run_again(page)
     assert counted["a model loaded"] == 1

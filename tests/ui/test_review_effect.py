@@ -29,14 +29,14 @@ def test_what_is_estimated() -> None:
 def test_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     go, done = threading.Event(), []
 
-    def slow(instant: Any, what: str, changes: Changes) -> str:
+    def slow(estimator: Any, what: str, changes: Changes) -> str:
         go.wait(10)
         done.append(changes)
         return what
 
     context: Any = SimpleNamespace(workspace=None)
     monkeypatch.setattr(review_effect, "find_preparation", lambda *_: SimpleNamespace(folder="whatif-test"))
-    monkeypatch.setattr(review_effect, "opened_instant", lambda _: object())
+    monkeypatch.setattr(review_effect, "live_estimator", lambda _: object())
     monkeypatch.setattr(review_effect, "line", slow)
     for position in (0, 3, 6):  # the reviewer moves on: of those that wait, only the last is worked out
         assert review_effect.effect_lines(context, queue(), position) is None

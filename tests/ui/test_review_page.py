@@ -10,9 +10,10 @@ from typing import Any
 from streamlit.testing.v1 import AppTest
 
 from core.decisions.log import Decision, Item
+from core.ui.review.detail import COMPUTING, OCCURRENCES, REASONS
 from core.ui.review.live import GRID
 from core.workspace.workspace import Workspace
-from tests.ui.conftest import Open, click, run_again, words
+from tests.ui.conftest import Open, click, run_again
 from tests.ui.queue_fixture import write_queue
 from tests.ui.test_reruns import counted
 
@@ -42,7 +43,6 @@ def keep(token: str, image: str) -> dict[str, Any]:
 
 def test_without_a_queue_it_offers_to_make_one(show: Open, empty: Workspace, started: list[list[str]]) -> None:
     page = show("review")
-    assert "most probably mislabelled first" in words(page)
     click(page, "review_make")
     assert sorted(started[0]) == sorted(["review", "queue", "--workspace", str(empty.folder)])
 
@@ -99,8 +99,8 @@ def test_the_details_of_an_item(show: Open, full: Workspace) -> None:
     answer = report(page, "", view={"name": "", "focus": 1})["detail"]
     assert answer["p"] == 1
     sections = dict(answer["sections"])
-    assert "of the queue" in sections["Why it is here"][0]
-    assert "loss" in sections["Where it occurs"][0]
+    assert "of the queue" in sections[REASONS][0]
+    assert "loss" in sections[OCCURRENCES][0]
     assert sections["Comments"][0].endswith("half a seven")
     assert any(title.startswith("Nearest of the given class") for title, _, _ in answer["strips"])
 
@@ -122,8 +122,8 @@ def test_a_rerun_computes_nothing_again(show: Open, full: Workspace, counted: An
     write_queue(full)
     page = show("review")
     answer = report(page, "", view={"name": "", "focus": 1})
-    for _ in range(100):  # the evidence is worked out beside the page
-        if "being worked out" not in json.dumps(answer["detail"]):
+    for _ in range(100):  # the explanation is computed in the background
+        if COMPUTING not in json.dumps(answer["detail"], ensure_ascii=False):
             break
         time.sleep(0.05)
         answer = grid(run_again(page))

@@ -10,7 +10,16 @@ from streamlit.testing.v1 import AppTest
 
 from core.actions.queue import QueueSettings
 from core.decisions.log import Decision, DecisionLog, Item
-from core.ui.review.queue_panel import queue_args, time_words
+from core.ui.review.queue_panel import (
+    COMPUTING,
+    MEASURED_ON,
+    NOT_CALIBRATED,
+    SLOW_SCORES,
+    UNKNOWN_DURATION,
+    queue_args,
+    time_words,
+)
+from core.ui.review.snapshots_panel import SAVE
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import Open, click, run_again, words
 from tests.ui.queue_fixture import write_queue
@@ -25,10 +34,10 @@ def opened(show: Open, panel: str) -> AppTest:
     return run_again(page)
 
 
-def told(page: AppTest) -> AppTest:
+def computed(page: AppTest) -> AppTest:
     """The page once the forecast is there."""
     for _ in range(100):
-        if "Being worked out" not in words(page):
+        if COMPUTING not in words(page):
             return page
         time.sleep(0.05)
         run_again(page)
@@ -41,22 +50,22 @@ def image(workspace: Workspace, at: int = 0) -> Item:
 
 def test_a_forecast_for_the_first_n(show: Open, empty: Workspace) -> None:
     run = write_queue(empty, planted=True)
-    page = told(opened(show, "forecast"))
+    page = computed(opened(show, "forecast"))
     page.number_input(key=f"review_forecast_depth_{run.id}").set_value(len(run.table("items.parquet")))
-    assert "**0** [0, 0] wrong labels remain" in words(run_again(page))
+    assert "**0** [0, 0] remaining" in words(run_again(page))
 
 
 def test_a_queue_that_is_not_calibrated_says_so(show: Open, empty: Workspace) -> None:
     write_queue(empty)
-    assert "not calibrated" in words(opened(show, "forecast"))
-    assert "Not calibrated" in words(opened(show, "queue"))
+    assert NOT_CALIBRATED in words(opened(show, "forecast"))
+    assert NOT_CALIBRATED in words(opened(show, "queue"))
 
 
 def test_how_it_was_made_and_another(show: Open, empty: Workspace, started: list[list[str]]) -> None:
     write_queue(empty, planted=True)
     page = opened(show, "queue")
     assert "Ranked by **Loss after adaptation**" in words(page)
-    assert "not on the data's own wrong labels" in words(page)
+    assert MEASURED_ON in words(page)
     page.multiselect(key="review_slow").set_value(["harm"])
     page.checkbox(key="review_calibrate").set_value(False)
     run_again(page)
@@ -68,9 +77,9 @@ def test_how_it_was_made_and_another(show: Open, empty: Workspace, started: list
 def test_arguments_and_time() -> None:
     assert queue_args(QueueSettings()) == ["review", "queue"]
     assert queue_args(QueueSettings(rounds=2)) == ["review", "queue", "--rounds", "2"]
-    assert "took 24 s with planting. It" in time_words(24, QueueSettings(), True)
-    assert "slow scores come on top" in time_words(24, QueueSettings(("harm",)), True)
-    assert "not known" in time_words(0, QueueSettings(), True)
+    assert "took 24 s with injected errors. It" in time_words(24, QueueSettings(), True)
+    assert SLOW_SCORES in time_words(24, QueueSettings(("harm",)), True)
+    assert time_words(0, QueueSettings(), True) == UNKNOWN_DURATION
 
 
 def test_a_rerun_with_open_panels_computes_nothing_again(show: Open, empty: Workspace, counted: Any) -> None:
@@ -81,7 +90,7 @@ def test_a_rerun_with_open_panels_computes_nothing_again(show: Open, empty: Work
     page = show("review")
     for panel in ("forecast", "queue", "snapshots"):
         page.session_state[f"review_open_{panel}"] = True
-    told(run_again(page))
+    computed(run_again(page))
     counted.clear()
     run_again(page)
     assert not counted
@@ -94,7 +103,7 @@ def test_snapshots_are_saved_compared_and_restored(show: Open, empty: Workspace)
     page = opened(show, "snapshots")
     page.text_input(key="review_snapshot_name").set_value("before ![](http://evil.example/x.png)")
     page.text_input(key="review_snapshot_note").set_value("all of it")
-    next(one for one in page.button if one.label == "Save a snapshot").click()
+    next(one for one in page.button if one.label == SAVE).click()
     run_again(page)
     (saved,) = empty.decisions.snapshots()
     assert (saved.reviewer, saved.note) == ("me", "all of it")
@@ -104,7 +113,7 @@ def test_snapshots_are_saved_compared_and_restored(show: Open, empty: Workspace)
         [f"image {item.image_id}", "keep", "remove"]
     ]
     assert page.button(key="review_restore").disabled
-    next(one for one in page.checkbox if one.label.startswith("Go back to")).check()
+    next(one for one in page.checkbox if str(one.key).startswith("review_restore_sure")).check()
     run_again(page)
     click(page, "review_restore")
     assert empty.decisions.current()[item].verdict == "keep"
@@ -122,7 +131,7 @@ def test_conflicts_agreement_and_comments(show: Open, empty: Workspace) -> None:
     said = [cell for table in page.dataframe for cell in np.ravel(table.value.to_numpy()).tolist()]
     assert "Ann: keep; Bob: remove" in said
     assert "half a seven" in said
-    assert "2 items decided by both, **50%** alike" in words(page)
+    assert "2 items decided by both, **50%**" in words(page)
     page.toggle(key="review_blind").set_value(True)
     run_again(page)
     assert "decided by both" not in words(page)
@@ -142,10 +151,10 @@ def test_deciding_in_the_sight_of_others_is_no_conflict(show: Open, full: Worksp
     assert task not in other.conflicts()
 
 
-def test_taking_back_says_what_was_seen(show: Open, full: Workspace) -> None:
+def test_clearing_records_what_was_seen(show: Open, full: Workspace) -> None:
     page = show("edit")
     version = full.decisions.version()
-    click(page, "edit_take_back_all")
+    click(page, "edit_clear_all")
     assert full.decisions.history()[-1].saw == version
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ui.shell.text import shortened
+from core.ui.shell.text import shorten
 
 
 @pytest.mark.parametrize(
@@ -19,11 +19,11 @@ from core.ui.shell.text import shortened
     ],
 )
 def test_long_names_keep_both_ends(name: str, most: int, shown: str) -> None:
-    assert shortened(name, most) == shown
+    assert shorten(name, most) == shown
 
 
 @given(name=st.text(), most=st.integers(3, 40))
 def test_a_shortened_name_fits_and_a_short_one_is_untouched(name: str, most: int) -> None:
-    shown = shortened(name, most)
+    shown = shorten(name, most)
     assert len(shown) <= most
     assert shown == name or len(name) > most

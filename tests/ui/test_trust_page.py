@@ -17,7 +17,22 @@ from core.ui.charts.evidence import methods_figure
 from core.ui.ranking.method_text import differences
 from core.ui.shell.context import ranking_label
 from core.ui.trust import evidence_panel
-from core.ui.trust.evidence_results import ceiling_of, figures_table, findings, grids, ranked_methods
+from core.ui.trust.evidence_results import (
+    BEST_BASELINE,
+    BEST_OTHER,
+    CEILING_NAME,
+    INCLUDES_ZERO,
+    PREDICTS_BEST,
+    TOO_NOISY,
+    UNKNOWN_CEILING,
+    WARM_START,
+    ceiling_of,
+    figures_table,
+    findings,
+    grids,
+    ranked_methods,
+)
+from core.ui.trust.panel import CHECKPOINTS, COMPARED, DEFAULT_SETTINGS, NOT_MEASURED
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 from tests.ui.conftest import COMPUTE, Open, click, run_again, words
@@ -98,11 +113,11 @@ class TestRankings:
     @pytest.mark.parametrize(
         ("method", "parts", "said"),
         [
-            ("task-if-exact", {"solver": "low-rank", "rank": 8}, "what the rank leaves out"),
+            ("task-if-exact", {"solver": "low-rank", "rank": 8}, "treated as flat"),
             ("dot", {}, "nothing is solved"),
             ("direct-if", {"damping": 0.5}, "Gradient of the training data: direct; of the target's loss: direct"),
             ("task-if-fisher", {}, "Curvature: task-fisher, over all 6 tasks"),
-            ("self-influence", {}, "is off by"),
+            ("self-influence", {}, "median error"),
         ],
     )
     def test_the_trust_panel_knows_every_report(
@@ -113,7 +128,7 @@ class TestRankings:
             test = show(page)
             assert test.sidebar.selectbox(key="ranking").value == run.id
             assert said in words(test)
-            assert "nobody has measured this ranking yet" in words(test)
+            assert NOT_MEASURED in words(test)
 
     def test_tracin_names_its_checkpoints(self, show: Open, home: Path, bare: Path, tmp_path: Path) -> None:
         from core.maml.training import TrainSettings
@@ -124,14 +139,14 @@ class TestRankings:
         train_model(bare / "tasks", tmp_path / "model", spec, settings, COMPUTE, Progress(), "test")
         workspace = create(home / "tiny", bare / "tasks", tmp_path / "model")
         rank_by(workspace, "tracin")
-        assert "Checkpoints of the training: " in words(show("tasks"))
+        assert CHECKPOINTS in words(show("tasks"))
 
     def test_the_trust_panel_cites_evidence(self, show: Open, full: Workspace) -> None:
         write_evidence(full)
         row = full.runs.all("evidence")[0].table("methods.parquet").set_index("method").loc["task-if"]
-        assert f"Against retraining: rank correlation {row['lds']:.2f} [" in words(show("tasks"))
+        assert f"{COMPARED}: rank correlation {row['lds']:.2f} [" in words(show("tasks"))
         rank_by(full, "task-if", damping=0.3)
-        assert "with its own settings, not with damping 0.3" in words(show("images"))
+        assert f"{DEFAULT_SETTINGS}, not with damping 0.3" in words(show("images"))
 
     def test_effects_of_support_rows_are_shown(self, show: Open, full: Workspace) -> None:
         rows = full.runs.all("rank")[0].table("instances.parquet")
@@ -145,10 +160,10 @@ class TestRankings:
 class TestTrust:
     def test_empty_offers_the_measurement(self, show: Open, empty: Workspace, started: list[list[str]]) -> None:
         page = show("trust")
-        assert "nobody has checked" in words(page)
-        while "is being tried" in words(page):
+        assert not page.dataframe
+        while evidence_panel.TIMING in words(page):
             run_again(page)
-        assert "40 retrainings, roughly" in words(page)
+        assert "40 retrainings, about" in words(page)
         click(page, "trust_start")
         assert started == [["evidence", "--workspace", str(empty.folder), "--methods", ",".join(DEFAULT_METHODS)]]
         assert page.code[0].value == f"tasklens evidence --workspace tiny --methods {','.join(DEFAULT_METHODS)}"
@@ -196,9 +211,9 @@ class TestTrust:
         run = write_evidence(full)
         page = show("trust")
         said = words(page)
-        assert "task-if-5 foretells retraining best" in said
-        assert "the best baseline, dot" in said
-        assert "retrainings of the same subsets agree" in said
+        assert f"task-if-5 {PREDICTS_BEST}" in said
+        assert f"{BEST_BASELINE}, dot" in said
+        assert CEILING_NAME in said
         assert not page.warning
         assert list(page.dataframe[0].value["method"])[-1] == "ceiling"
         assert set(page.dataframe[0].value["method"]) == {*KNOWLEDGE, "ceiling"}
@@ -212,22 +227,22 @@ class TestTrust:
     def test_a_noisy_truth_judges_nobody(self, show: Open, full: Workspace) -> None:
         run = write_evidence(full, noise=20.0)
         page = show("trust")
-        assert "too noisy here to judge any method" in page.warning[0].value
-        assert "or a warm start" in page.warning[0].value
-        assert "foretells retraining best" not in words(page)
-        assert not any("The ceiling" in sentence for sentence in findings(run, "lds"))
+        assert TOO_NOISY in page.warning[0].value
+        assert WARM_START in page.warning[0].value
+        assert PREDICTS_BEST not in words(page)
+        assert not any(CEILING_NAME in sentence for sentence in findings(run, "lds"))
 
     def test_claims_no_more_than_is_seen(self, full: Workspace) -> None:
         alike = write_evidence(full, {"task-if": 0.5, "dot": 0.5}, noise=0.8)
         assert "not clearly better" in " ".join(findings(alike, "lds_mean"))
         beaten = " ".join(findings(write_evidence(full, {"task-if": 0.1, "loss": 1.0}), "lds"))
-        assert "loss foretells retraining best" in beaten
+        assert f"loss {PREDICTS_BEST}" in beaten
         assert "a baseline" in beaten
-        assert "best method that is no baseline, task" in beaten
+        assert f"{BEST_OTHER}, task" in beaten
         alone = " ".join(findings(write_evidence(full, {"task-if": 0.9}, seeds=1), "lds"))
-        assert "not known: that takes 2 seeds" in alone
+        assert UNKNOWN_CEILING in alone
         nothing = " ".join(findings(write_evidence(full, {"direct-if": 0.0}), "lds_mean"))
-        assert "not shown to foretell anything" in nothing
+        assert INCLUDES_ZERO in nothing
 
     def test_tables_fit_together(self, full: Workspace) -> None:
         run = write_evidence(full, planted=False)

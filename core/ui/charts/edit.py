@@ -8,13 +8,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from core.ui.charts.scores import HARMFUL, NEUTRAL
+from core.ui.charts.common import AXIS, HARMFUL, LEGEND, LOSS, MEASURED, NEUTRAL, band, categories, faint
 from core.ui.edit.curve_results import ORDER_NAMES, with_start
 
-MEASURED, LOSS = "#1d63d8", "#7c3aed"
 _ORDER_COLOURS = {"harmful": HARMFUL, "loss": LOSS, "random": NEUTRAL}
 _ORDER_MARKERS = {"harmful": "circle", "loss": "diamond", "random": "square"}
-GRID = "rgba(127, 127, 127, 0.25)"
 _ROW_PX, _FRAME_PX = 46, 100
 
 
@@ -41,7 +39,7 @@ def edit_figure(dots: list[Dot]) -> go.Figure:
         cols=2,
         shared_yaxes=True,
         horizontal_spacing=0.04,
-        subplot_titles=("accuracy on held-out tasks, %", "change against the unedited model, points"),
+        subplot_titles=("accuracy on held-out tasks, %", "change from the unedited model, points"),
     )
     for dot in dots:
         _interval(figure, dot, dot.accuracy, 1, "%")
@@ -49,11 +47,8 @@ def edit_figure(dots: list[Dot]) -> go.Figure:
             _interval(figure, dot, dot.change, 2, " points")
     figure.add_vline(x=100 * dots[0].accuracy["mean"], line_width=1, line_dash="dot", line_color=NEUTRAL, col=1)
     figure.add_vline(x=0, line_width=1, line_dash="dot", line_color=NEUTRAL, col=2)
-    figure.update_xaxes(fixedrange=True, showgrid=True, gridcolor=GRID, zeroline=False)
-    figure.update_yaxes(fixedrange=True, showgrid=False, range=[len(dots) - 0.4, -0.6], ticklabelstandoff=8)
-    figure.update_yaxes(
-        categoryorder="array", categoryarray=[dot.label for dot in dots], type="category", autorange=False
-    )
+    figure.update_xaxes(**AXIS)
+    figure.update_yaxes(**categories([dot.label for dot in dots]))
     figure.update_annotations(font_size=13)
     figure.update_layout(
         height=_FRAME_PX + _ROW_PX * len(dots), showlegend=False, margin={"l": 10, "r": 20, "t": 40, "b": 30}
@@ -109,9 +104,9 @@ def curve_figure(points: pd.DataFrame, means: pd.DataFrame, by: str) -> go.Figur
         height=430,
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
         hovermode="x unified",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis={"title": f"training {by} removed, %", "fixedrange": True, "gridcolor": GRID, "zeroline": False},
-        yaxis={"title": "accuracy on held-out tasks, %", "fixedrange": True, "gridcolor": GRID, "zeroline": False},
+        legend=LEGEND,
+        xaxis={"title": f"training {by} removed, %", **AXIS},
+        yaxis={"title": "accuracy on held-out tasks, %", **AXIS},
     )
     return figure
 
@@ -119,45 +114,30 @@ def curve_figure(points: pd.DataFrame, means: pd.DataFrame, by: str) -> go.Figur
 def _curve(figure: go.Figure, order: str, points: pd.DataFrame, means: pd.DataFrame) -> None:
     colour, name = _ORDER_COLOURS[order], ORDER_NAMES[order]
     percent = points.assign(share=100 * points["share"], accuracy=100 * points["accuracy"])
-    over = 100 * means.set_index("share")[["accuracy", "lowest", "highest"]].sort_index()
-    shares = 100 * over.index.to_numpy()
-    group = {"legendgroup": order, "hoverinfo": "skip", "showlegend": False}
-    figure.add_trace(
-        go.Scatter(
-            x=[*shares, *shares[::-1]],
-            y=[*over["highest"], *over["lowest"][::-1]],
-            fill="toself",
-            fillcolor=faint(colour, 0.14),
-            line={"width": 0},
-            mode="lines",
-            **group,
-        )
-    )
+    by_share = 100 * means.set_index("share")[["accuracy", "lowest", "highest"]].sort_index()
+    shares = 100 * by_share.index.to_numpy()
+    figure.add_trace(band(shares, by_share["lowest"], by_share["highest"], colour, 0.14, legendgroup=order))
     figure.add_trace(
         go.Scatter(
             x=percent["share"],
             y=percent["accuracy"],
             mode="markers",
             marker={"color": faint(colour, 0.4), "size": 5, "symbol": _ORDER_MARKERS[order]},
-            **group,
+            legendgroup=order,
+            hoverinfo="skip",
+            showlegend=False,
         )
     )
     figure.add_trace(
         go.Scatter(
             x=shares,
-            y=over["accuracy"],
+            y=by_share["accuracy"],
             name=name,
             legendgroup=order,
             mode="lines+markers",
             line={"color": colour, "width": 2.5},
             marker={"size": 8, "symbol": _ORDER_MARKERS[order]},
-            customdata=over[["lowest", "highest"]].to_numpy(),
+            customdata=by_share[["lowest", "highest"]].to_numpy(),
             hovertemplate="%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]",
         )
     )
-
-
-def faint(colour: str, alpha: float) -> str:
-    """Return the colour with the given opacity, as ``rgba(...)``."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, {alpha})"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.ui.charts.edit import GRID, LOSS, MEASURED, faint
-from core.ui.charts.scores import HARMFUL, NEUTRAL
-from core.ui.trust.evidence_results import Measured, figure_of
+from core.ui.charts.common import AXIS, HARMFUL, LOSS, MEASURED, NEUTRAL, categories, error_bars, faint
+from core.ui.trust.evidence_results import Measured, value_of
 
 _KINDS = {
     "influence": ("influence methods", MEASURED, "circle"),
@@ -37,28 +36,13 @@ def methods_figure(rated: pd.DataFrame, ceiling: Measured | None, measure: str) 
             line_width=1.5,
             line_dash="dash",
             line_color=NEUTRAL,
-            annotation={"text": "ceiling: retrainings among themselves", "font_size": 12, "yanchor": "bottom"},
+            annotation={"text": "ceiling: between retrainings", "font_size": 12, "yanchor": "bottom"},
             annotation_position="top",
         )
     figure.add_vline(x=0, line_width=1, line_color=NEUTRAL)
     order = rated["method"].tolist()
-    figure.update_yaxes(
-        type="category",
-        categoryorder="array",
-        categoryarray=order,
-        range=[len(order) - 0.4, -0.6],
-        autorange=False,
-        fixedrange=True,
-        showgrid=False,
-        ticklabelstandoff=8,
-    )
-    figure.update_xaxes(
-        title="rank correlation of predicted and measured loss",
-        fixedrange=True,
-        showgrid=True,
-        gridcolor=GRID,
-        zeroline=False,
-    )
+    figure.update_yaxes(**categories(order))
+    figure.update_xaxes(title="rank correlation of predicted and measured loss", **AXIS)
     figure.update_layout(
         height=_FRAME_PX + _ROW_PX * len(order),
         margin={"l": 10, "r": 20, "t": 70, "b": 30},
@@ -68,23 +52,20 @@ def methods_figure(rated: pd.DataFrame, ceiling: Measured | None, measure: str) 
 
 
 def _dots(part: pd.DataFrame, measure: str, name: str, colour: str, symbol: str) -> go.Scatter:
-    figures = [figure_of(row, measure) for _, row in part.iterrows()]
+    values = [value_of(row, measure) for _, row in part.iterrows()]
     return go.Scatter(
-        x=[one.mean for one in figures],
+        x=[value.mean for value in values],
         y=part["method"],
         name=name,
         mode="markers",
         marker={"color": colour, "size": 11, "symbol": symbol},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [one.high - one.mean for one in figures],
-            "arrayminus": [one.mean - one.low for one in figures],
-            "color": colour,
-            "thickness": 2.5,
-            "width": 0,
-        },
-        customdata=[[str(one)] for one in figures],
+        error_x=error_bars(
+            [value.high - value.mean for value in values],
+            [value.mean - value.low for value in values],
+            color=colour,
+            thickness=2.5,
+        ),
+        customdata=[[str(value)] for value in values],
         hovertemplate="%{y}<br>%{customdata[0]}, measured<extra></extra>",
     )
 
@@ -101,15 +82,12 @@ def agreement_figure(points: pd.DataFrame, kind: str) -> go.Figure:
             y=points["measured"],
             mode="markers",
             marker={"color": colour, "size": 9, "symbol": symbol},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": points["highest"] - points["measured"],
-                "arrayminus": points["measured"] - points["lowest"],
-                "color": faint(colour, 0.55),
-                "thickness": 1.5,
-                "width": 0,
-            },
+            error_y=error_bars(
+                points["highest"] - points["measured"],
+                points["measured"] - points["lowest"],
+                color=faint(colour, 0.55),
+                thickness=1.5,
+            ),
             customdata=points[["subset", "lowest", "highest"]].to_numpy(),
             hovertemplate=(
                 "subset %{customdata[0]}<br>predicted %{x:.3g}, an estimate<br>"
@@ -117,11 +95,10 @@ def agreement_figure(points: pd.DataFrame, kind: str) -> go.Figure:
             ),
         )
     )
-    axis = {"fixedrange": True, "showgrid": True, "gridcolor": GRID, "zeroline": False}
     figure.update_layout(
         height=380,
         margin={"l": 10, "r": 20, "t": 20, "b": 30},
-        xaxis={"title": "predicted loss, up to a constant (estimate)", **axis},
-        yaxis={"title": "measured loss, nats", **axis},
+        xaxis={"title": "predicted loss, up to a constant (estimate)", **AXIS},
+        yaxis={"title": "measured loss, nats", **AXIS},
     )
     return figure

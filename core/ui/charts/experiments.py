@@ -24,15 +24,17 @@ from core.experiments.style import (
     interval_bounds,
     is_horizontal,
     is_log,
+    label_limits,
     legend_label,
     mark_kind,
+    plot_height,
     positions,
     series_styles,
     tick_label,
     tick_labels,
     wrapped_labels,
 )
-from core.ui.charts.edit import GRID, faint
+from core.ui.charts.common import AXIS, LEGEND, band, error_bars, faint
 
 _PLOT_PX, _FRAME_PX, _LABEL_PX, _MARK_PX = 320, 110, 22, 8
 
@@ -52,13 +54,12 @@ def plot_figure(plot: Plot) -> go.Figure:
             figure.add_trace(_band(plot, number, style))
         figure.add_trace(draw[kind](plot, number, style))
     value_axis = {"title": _text(plot.y_label), "ticksuffix": " %" if plot.percent_y else "", **_AXIS}
-    labels = len(tick_labels(plot)) if is_horizontal(plot) else 0
     figure.update_layout(
-        height=_FRAME_PX + (labels * (_LABEL_PX + _MARK_PX * len(plot.series)) or _PLOT_PX),
+        height=_FRAME_PX + plot_height(plot, _PLOT_PX, _LABEL_PX, _MARK_PX),
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
         hovermode="closest",
         showlegend=has_legend(plot),
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        legend=LEGEND,
         barmode="overlay",  # bars have positions of their own
         **dict(zip(_axes(plot), (_label_axis(plot), value_axis), strict=True)),
     )
@@ -70,15 +71,7 @@ def _axes(plot: Plot) -> tuple[str, str]:
     return ("yaxis", "xaxis") if is_horizontal(plot) else ("xaxis", "yaxis")
 
 
-_AXIS = {
-    "fixedrange": True,
-    "showgrid": True,
-    "gridcolor": GRID,
-    "zeroline": False,
-    "separatethousands": True,
-    "exponentformat": "power",
-    "minexponent": 5,
-}
+_AXIS = AXIS | {"separatethousands": True, "exponentformat": "power", "minexponent": 5}
 
 
 def _text(text: str) -> str:
@@ -89,9 +82,8 @@ def _text(text: str) -> str:
 def _label_axis(plot: Plot) -> dict[str, Any]:
     axis: dict[str, Any] = {"title": _text(plot.x_label), **_AXIS}
     if labels := [_text(label).replace("\n", "<br>") for label in wrapped_labels(plot)]:
-        limits = [-0.6, len(labels) - 0.4]
         ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "showgrid": False, "ticklabelstandoff": 6}
-        return axis | ticks | {"range": limits[::-1] if is_horizontal(plot) else limits}
+        return axis | ticks | {"range": label_limits(plot)}
     if is_log(plot):
         return axis | {"type": "log"} | _log_ticks(plot)
     return axis | {"ticksuffix": " %" if plot.percent_x else ""}
@@ -122,22 +114,13 @@ def _band(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:
     """Return the area from low to high, where both are finite."""
     low, high = interval_bounds(plot.series[number]) or ([], [])
     scale = 100 if plot.percent_y else 1
-    whole = [
-        (x, scale * a, scale * b)
-        for x, a, b in zip(_coordinates(plot, number), low, high, strict=True)
+    finite = [
+        (at, scale * a, scale * b)
+        for at, a, b in zip(_coordinates(plot, number), low, high, strict=True)
         if math.isfinite(a) and math.isfinite(b)
     ]
-    return go.Scatter(
-        x=[x for x, _, _ in whole] + [x for x, _, _ in reversed(whole)],
-        y=[b for _, _, b in whole] + [a for _, a, _ in reversed(whole)],
-        fill="toself",
-        fillcolor=faint(style.colour, BAND_OPACITY),
-        line={"width": 0},
-        mode="lines",
-        legendgroup=str(number),
-        hoverinfo="skip",
-        showlegend=False,
-    )
+    x, lower, upper = ([corner[side] for corner in finite] for side in range(3))
+    return band(x, lower, upper, style.colour, BAND_OPACITY, legendgroup=str(number))
 
 
 def _dots(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:
@@ -177,9 +160,7 @@ def _error_bars(plot: Plot, series: Series, colour: str, thickness: float) -> di
         return {}
     scale = 100 if plot.percent_y else 1
     below, above = ([scale * one for one in side] for side in lengths)
-    options = {"color": colour, "thickness": thickness, "width": 4}
-    bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **options}
-    return {f"error_{_axes(plot)[1][0]}": bars}
+    return {f"error_{_axes(plot)[1][0]}": error_bars(above, below, color=colour, thickness=thickness, width=4)}
 
 
 def _coordinates(plot: Plot, number: int) -> list[float]:
@@ -188,7 +169,6 @@ def _coordinates(plot: Plot, number: int) -> list[float]:
 
 
 def _values(plot: Plot, number: int) -> dict[str, Any]:
-    """Return values, name and hover texts of a series."""
     series, scale = plot.series[number], 100 if plot.percent_y else 1
     kind = "estimate" if series.estimate else "for comparison" if series.reference else "measured"
     bounds, texts, axis = interval_bounds(series), [], f"{plot.x_label}: " if plot.x_label else ""

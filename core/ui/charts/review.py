@@ -10,13 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from core.review.forecast import Forecast
-from core.ui.charts.edit import GRID, MEASURED, faint
-from core.ui.charts.scores import HARMFUL, NEUTRAL
+from core.ui.charts.common import AXIS, HARMFUL, LEGEND, MEASURED, NEUTRAL, PALETTE, band
 
-_PALETTE = ("#d9480f", "#0d9488", "#a37700", "#8b46c9", "#c2255c", "#4d7c0f", "#0c8599", "#7c5c3e")
 _POINTS = 240
-_LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-_AXIS = {"fixedrange": True, "gridcolor": GRID, "zeroline": False}
+IN_USE = " (in use)"
 
 
 def curves_figure(curves: pd.DataFrame, candidates: Sequence[str], chosen: str, names: Mapping[str, str]) -> go.Figure:
@@ -33,12 +30,12 @@ def curves_figure(curves: pd.DataFrame, candidates: Sequence[str], chosen: str, 
     others = [name for name in names if name != chosen]
     for name in sorted(candidates, key=lambda one: one == chosen):  # the chosen candidate is drawn on top
         part = curves[curves["candidate"] == name]
-        colour = MEASURED if name == chosen else _PALETTE[others.index(name) % len(_PALETTE)]
+        colour = MEASURED if name == chosen else PALETTE[others.index(name) % len(PALETTE)]
         figure.add_trace(
             go.Scatter(
                 x=100 * part["checked"],
                 y=100 * part["found"],
-                name=names[name] + (" (ranks)" if name == chosen else ""),
+                name=names[name] + (IN_USE if name == chosen else ""),
                 mode="lines",
                 line={"color": colour, "width": 4 if name == chosen else 1.8},
                 hovertemplate="%{y:.0f} % found",
@@ -58,14 +55,14 @@ def curves_figure(curves: pd.DataFrame, candidates: Sequence[str], chosen: str, 
         height=380,
         margin={"l": 10, "r": 10, "t": 60, "b": 10},
         hovermode="x unified",
-        legend=_LEGEND,
-        xaxis={"title": "items checked, %", **_AXIS, "hoverformat": ".1f"},
-        yaxis={"title": "planted labels found, %", **_AXIS, "range": [0, 102]},
+        legend=LEGEND,
+        xaxis={"title": "items checked, %", **AXIS, "hoverformat": ".1f"},
+        yaxis={"title": "injected errors found, %", **AXIS, "range": [0, 102]},
     )
     return figure
 
 
-def so_far(known: Mapping[int, bool], n: int) -> tuple[np.ndarray, np.ndarray]:
+def found_so_far(known: Mapping[int, bool], n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return depths and the number of items found wrong down to each, up to the deepest decided item.
 
     Args:
@@ -80,19 +77,19 @@ def so_far(known: Mapping[int, bool], n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(deepest + 1), np.r_[0, np.cumsum(wrong[:deepest])]
 
 
-def precision(told: Forecast) -> np.ndarray:
+def precision(expected: Forecast) -> np.ndarray:
     """Return the expected share of label errors among the first 1 ... n items, ``(n,)``."""
-    return told.found[1:] / np.arange(1, len(told.found))
+    return expected.found[1:] / np.arange(1, len(expected.found))
 
 
-def sensible_reach(told: Forecast, least: int = 0) -> int:
-    """Return the depth to draw: where few errors remain, but at least ``least``."""
-    n = len(told.found) - 1
-    nearly = int(np.searchsorted(told.found, 0.95 * told.found[-1]))
-    return min(n, max(round(1.5 * nearly), round(1.15 * least), 20))
+def depth_shown(expected: Forecast, minimum: int = 0) -> int:
+    """Return the depth to draw: where few errors remain, but at least ``minimum``."""
+    n = len(expected.found) - 1
+    nearly_all = int(np.searchsorted(expected.found, 0.95 * expected.found[-1]))
+    return min(n, max(round(1.5 * nearly_all), round(1.15 * minimum), 20))
 
 
-def forecast_figure(told: Forecast, known: Mapping[int, bool], depth: int) -> go.Figure:
+def forecast_figure(expected: Forecast, known: Mapping[int, bool], depth: int) -> go.Figure:
     """Return a figure of label errors found and remaining against the depth.
 
     Estimates are dotted with 90 % bands; what was found is solid.
@@ -101,17 +98,17 @@ def forecast_figure(told: Forecast, known: Mapping[int, bool], depth: int) -> go
         known: Whether the label was found wrong, by position.
         depth: Depth marked by a line.
     """
-    n = len(told.found) - 1
-    reach = sensible_reach(told, max([depth, *(at + 1 for at in known)]))
-    at = np.unique(np.linspace(0, reach, min(reach + 1, _POINTS)).astype(int))
+    n = len(expected.found) - 1
+    deepest = depth_shown(expected, max([depth, *(at + 1 for at in known)]))
+    at = np.unique(np.linspace(0, deepest, min(deepest + 1, _POINTS)).astype(int))
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.72, 0.28], vertical_spacing=0.06)
     for name, colour, middle, low, high in (
-        ("found, estimate", MEASURED, told.found, told.found_low, told.found_high),
-        ("left, estimate", HARMFUL, told.remaining, told.remaining_low, told.remaining_high),
+        ("found, estimate", MEASURED, expected.found, expected.found_low, expected.found_high),
+        ("remaining, estimate", HARMFUL, expected.remaining, expected.remaining_low, expected.remaining_high),
     ):
-        figure.add_trace(_band(at, low[at], high[at], colour), row=1, col=1)
+        figure.add_trace(band(at, low[at], high[at], colour, 0.16), row=1, col=1)
         figure.add_trace(_estimate(at, middle[at], name, colour, np.c_[low[at], high[at]]), row=1, col=1)
-    depths, found = so_far(known, n)
+    depths, found = found_so_far(known, n)
     if len(depths):
         few = np.unique(np.linspace(0, len(depths) - 1, min(len(depths), _POINTS)).astype(int))
         figure.add_trace(
@@ -126,7 +123,7 @@ def forecast_figure(told: Forecast, known: Mapping[int, bool], depth: int) -> go
             row=1,
             col=1,
         )
-    share = 100 * precision(told)
+    share = 100 * precision(expected)
     figure.add_trace(
         go.Scatter(
             x=at[1:],
@@ -134,32 +131,19 @@ def forecast_figure(told: Forecast, known: Mapping[int, bool], depth: int) -> go
             mode="lines",
             showlegend=False,
             line={"color": MEASURED, "width": 2, "dash": "dot"},
-            hovertemplate="%{y:.0f} % of them wrong<extra></extra>",
+            hovertemplate="%{y:.0f} % are label errors<extra></extra>",
         ),
         row=2,
         col=1,
     )
     figure.add_vline(x=depth, line_width=1.5, line_dash="dash", line_color=NEUTRAL)
-    figure.update_xaxes(**_AXIS, range=[0, reach])
+    figure.update_xaxes(**AXIS, range=[0, deepest])
     figure.update_xaxes(title="items checked, from the top", row=2)
-    figure.update_yaxes(**_AXIS)
-    figure.update_yaxes(title="wrong labels", rangemode="tozero", row=1)
-    figure.update_yaxes(title="% wrong", range=[0, 105], row=2)
-    figure.update_layout(height=440, margin={"l": 10, "r": 10, "t": 40, "b": 10}, hovermode="x unified", legend=_LEGEND)
+    figure.update_yaxes(**AXIS)
+    figure.update_yaxes(title="label errors", rangemode="tozero", row=1)
+    figure.update_yaxes(title="% label errors", range=[0, 105], row=2)
+    figure.update_layout(height=440, margin={"l": 10, "r": 10, "t": 40, "b": 10}, hovermode="x unified", legend=LEGEND)
     return figure
-
-
-def _band(at: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> go.Scatter:
-    return go.Scatter(
-        x=[*at, *at[::-1]],
-        y=[*high, *low[::-1]],
-        fill="toself",
-        fillcolor=faint(colour, 0.16),
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-        showlegend=False,
-    )
 
 
 def _estimate(at: np.ndarray, y: np.ndarray, name: str, colour: str, ends: np.ndarray) -> go.Scatter:

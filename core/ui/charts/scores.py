@@ -1,12 +1,11 @@
-"""Plotly charts of scores, in the same colour-blind safe colours everywhere."""
+"""A Plotly chart of the distribution of scores."""
 
 from __future__ import annotations
 
 import numpy as np
 import plotly.graph_objects as go
 
-HELPFUL, HARMFUL, NEUTRAL = "#0d9488", "#d9480f", "#6b7280"
-CONFIG = {"displayModeBar": False}
+from core.ui.charts.common import HARMFUL, HELPFUL, NEUTRAL
 
 
 def score_histogram(

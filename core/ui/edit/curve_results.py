@@ -6,10 +6,13 @@ import pandas as pd
 
 from core.actions.curve import KIND
 from core.ui.shell.context import Context
-from core.ui.shell.text import count
+from core.ui.shell.text import count, minute_of
 from core.workspace.runs import Run
 
-ORDER_NAMES = {"harmful": "most harmful first", "loss": "highest loss first", "random": "at random"}
+ORDER_NAMES = {"harmful": "most harmful first", "loss": "highest loss first", "random": "random order"}
+NO_GAIN = "No gain"
+ONE_SEED = "with one seed, so it may be due to chance"
+UNCLEAR = "the sign differs between seeds, so there is no clear difference"
 _START = "none"
 
 
@@ -24,15 +27,12 @@ def curve_label(run: Run) -> str:
     return (
         f"{config['by']} · {', '.join(config['orders'])} · up to {max(config['shares']):.0%} · "
         f"{count(config['seeds'], 'seed')} · {count(config['finetune']['iterations'], 'step')} · "
-        f"{run.finished[:16].replace('T', ' ')} UTC · {run.id[-6:]}"
+        f"{minute_of(run.finished)} UTC · {run.id[-6:]}"
     )
 
 
 def with_start(points: pd.DataFrame, order: str) -> pd.DataFrame:
-    """Return the points of one order and the point at share 0.
-
-    At share 0 nothing is removed, so every order's line starts there.
-    """
+    """Return the points of one order and the point at share 0, where the line of every order starts."""
     return points[points["order"].isin([order, _START])]
 
 
@@ -51,24 +51,22 @@ def averages(points: pd.DataFrame) -> pd.DataFrame:
 
 def observations(points: pd.DataFrame) -> list[str]:
     """Return sentences on the results that claim no more than the points show."""
-    return [
-        text for text in (_best(points), _harmful_against(points, "random"), _harmful_against(points, "loss")) if text
-    ]
+    return [text for text in (_best(points), _comparison(points, "random"), _comparison(points, "loss")) if text]
 
 
 def _best(points: pd.DataFrame) -> str:
     means = averages(points)
     top = means.iloc[int(means["accuracy"].to_numpy().argmax())]
-    flattering = f"the best of {count(len(means), 'average')}, so a little flattering"
+    bias = f"the best of {count(len(means), 'average')}, so optimistically biased"
     if top["order"] == _START:
-        return f"Nothing that was removed gave more than the {top['accuracy']:.1%} of removing nothing ({flattering})."
+        return f"{NO_GAIN}: no removal exceeds the {top['accuracy']:.1%} of removing nothing ({bias})."
     start = means[means["order"] == _START]
-    beside = "" if start.empty else f", beside {start['accuracy'].iloc[0]:.1%} with nothing removed"
+    reference = "" if start.empty else f", compared with {start['accuracy'].iloc[0]:.1%} with nothing removed"
     order = ORDER_NAMES[str(top["order"])]
-    return f"Highest: {top['accuracy']:.1%} at {top['share']:.0%} removed, {order}{beside} ({flattering})."
+    return f"Highest: {top['accuracy']:.1%} at {top['share']:.0%} removed, {order}{reference} ({bias})."
 
 
-def _harmful_against(points: pd.DataFrame, other: str) -> str:
+def _comparison(points: pd.DataFrame, other: str) -> str:
     """Compare "most harmful first" with another order at the largest share, seed by seed.
 
     Empty if one of them was not measured.
@@ -79,13 +77,11 @@ def _harmful_against(points: pd.DataFrame, other: str) -> str:
         return ""
     difference = 100 * (by_seed["harmful"] - by_seed[other])
     text = (
-        f"At {last['share'].iloc[0]:.0%} removed, {ORDER_NAMES['harmful']} against {ORDER_NAMES[other]}: "
+        f"At {last['share'].iloc[0]:.0%} removed, {ORDER_NAMES['harmful']} compared with {ORDER_NAMES[other]}: "
         f"{difference.mean():+.1f} points"
     )
     if len(difference) == 1:
-        return f"{text} with one seed: whether that is more than chance cannot be told."
-    same = (difference > 0).all() or (difference < 0).all()
-    sign = (
-        "the same sign with every seed" if same else "the sign is not the same with every seed, so no clear difference"
-    )
-    return f"{text} ({difference.min():+.1f} to {difference.max():+.1f} over {len(difference)} seeds): {sign}."
+        return f"{text} {ONE_SEED}."
+    is_clear = (difference > 0).all() or (difference < 0).all()
+    verdict = "the same sign with every seed" if is_clear else UNCLEAR
+    return f"{text} ({difference.min():+.1f} to {difference.max():+.1f} over {len(difference)} seeds): {verdict}."

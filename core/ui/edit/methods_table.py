@@ -8,13 +8,17 @@ import pandas as pd
 
 from core.editing.steps import start_text
 from core.maml.evaluation import Interval
-from core.ui.edit.results import EditOutcome, direction, in_points, steps_effect
-from core.ui.shell.context import table
+from core.ui.edit.results import EditOutcome, direction, heldout_accuracy, in_points, steps_effect
 
-NOT_MEASURED = "not measured: retrain to know"
-COST_WORDS = (
-    "Cost: one meta-gradient is the gradient of one task through its adaptation; a product with its curvature counts "
-    "as two, adapting alone as half."
+UNKNOWN = "unknown until retrained"
+REFERENCE = "(reference)"
+AGAINST_RETRAINING = "Compared with retraining"
+AGAINST_CONTROL = "Compared with as many steps without the changes"
+NO_CONTROL = "How much of it is due to longer training is unknown without the control."
+STARTED_AT = "The steps started at"
+COST_NOTE = (
+    "Unit of cost: one meta-gradient, the gradient of one task through its adaptation; a product with its curvature "
+    "counts as two, adaptation alone as half."
 )
 
 
@@ -25,38 +29,38 @@ class ShareOfRetraining:
     Attributes:
         share: The edit's change of accuracy over that of retraining; None where the latter is not clearly different
             from 0.
-        word: ``gain`` or ``loss``: the direction of retraining's change.
-        apart: Accuracy of the edit minus that of retraining, paired by held-out task.
+        effect: ``gain`` or ``loss``: the direction of retraining's change.
+        difference: Accuracy of the edit minus that of retraining, paired by held-out task.
     """
 
     share: float | None
-    word: str
-    apart: Interval
+    effect: str
+    difference: Interval
 
     @property
     def words(self) -> str:
-        """Return ``91 % of retraining's gain, -0.3 points [-0.9, +0.2] from it``."""
-        share = "" if self.share is None else f"{100 * self.share:.0f} % of retraining's {self.word}, "
-        return f"{share}{in_points(self.apart)} from it"
+        """Return ``91 % of retraining's gain; -0.3 points [-0.9, +0.2] relative to it``."""
+        share = "" if self.share is None else f"{100 * self.share:.0f} % of retraining's {self.effect}; "
+        return f"{share}{in_points(self.difference)} relative to it"
 
 
-def share_of_retraining(one: EditOutcome, retrained: EditOutcome) -> ShareOfRetraining:
+def share_of_retraining(edit: EditOutcome, retrained: EditOutcome) -> ShareOfRetraining:
     """Compare an edit with a retraining on the same held-out tasks."""
-    whole, change = (found.figures["accuracy_change"] for found in (retrained, one))
-    have, want = (table(found.run, "heldout.parquet").set_index("task_id")["accuracy"] for found in (one, retrained))
-    clear = whole["low"] > 0 or whole["high"] < 0
-    share = change["mean"] / whole["mean"] if clear else None
-    return ShareOfRetraining(share, "gain" if whole["mean"] > 0 else "loss", Interval.of((have - want).to_numpy()))
+    change, full_change = (outcome.figures["accuracy_change"] for outcome in (edit, retrained))
+    is_clear = full_change["low"] > 0 or full_change["high"] < 0
+    share = change["mean"] / full_change["mean"] if is_clear else None
+    difference = Interval.of((heldout_accuracy(edit) - heldout_accuracy(retrained)).to_numpy())
+    return ShareOfRetraining(share, "gain" if full_change["mean"] > 0 else "loss", difference)
 
 
-def ladder_table(found: dict[str, EditOutcome]) -> pd.DataFrame:
+def methods_table(found: dict[str, EditOutcome]) -> pd.DataFrame:
     """Return one row of texts per edit.
 
-    The columns are the changes against the unedited model with 95 % intervals, closeness to retraining, cost and
-    seconds.
+    The columns are the changes relative to the unedited model with 95 % intervals, the comparison with retraining, cost
+    and seconds.
     """
     rows = []
-    for way, outcome in found.items():
+    for method, outcome in found.items():
         figures = outcome.figures
         loss, predicted = figures["loss_change"], figures.get("predicted_loss_change")
         cost, share = cost_words(outcome)
@@ -65,7 +69,7 @@ def ladder_table(found: dict[str, EditOutcome]) -> pd.DataFrame:
                 "model": outcome.label,
                 "kind": "estimate" if outcome.estimate else "measured",
                 "accuracy change": in_points(figures["accuracy_change"]),
-                "closeness to retraining": _closeness_words(way, found),
+                "compared with retraining": _comparison_words(method, found),
                 "meta-gradients": cost,
                 "share of retraining's": share,
                 "seconds": round(outcome.seconds, 1),
@@ -76,10 +80,10 @@ def ladder_table(found: dict[str, EditOutcome]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _closeness_words(way: str, found: dict[str, EditOutcome]) -> str:
-    if way == "retrain":
-        return "itself"
-    return share_of_retraining(found[way], found["retrain"]).words if "retrain" in found else NOT_MEASURED
+def _comparison_words(method: str, found: dict[str, EditOutcome]) -> str:
+    if method == "retrain":
+        return REFERENCE
+    return share_of_retraining(found[method], found["retrain"]).words if "retrain" in found else UNKNOWN
 
 
 def cost_words(outcome: EditOutcome) -> tuple[str, str]:
@@ -91,29 +95,27 @@ def cost_words(outcome: EditOutcome) -> tuple[str, str]:
     return f"{cost['meta_gradients']:,.0f}", "" if share is None else f"{100 * share:.1f} %"
 
 
-def ladder_sentence(found: dict[str, EditOutcome]) -> str | None:
-    """Return a sentence on the best method below retraining: its gain, its cost and how far it can be trusted.
+def approximation_findings(found: dict[str, EditOutcome]) -> list[str]:
+    """Return a sentence on the best measured edit other than retraining: its gain, its cost and its limits.
 
-    None if there is no such edit.
+    Empty if there is no such edit.
     """
-    rung = next((found[way] for way in ("steps", "newton") if way in found), None)
-    if rung is None:
-        return None
-    change = rung.figures["accuracy_change"]
-    _, share = cost_words(rung)
-    price = f", for {share} of the cost of retraining" if share else ""
-    close = (
-        f"Against retraining: {share_of_retraining(rung, found['retrain']).words}."
+    best = next((found[method] for method in ("steps", "newton") if method in found), None)
+    if best is None:
+        return []
+    change = best.figures["accuracy_change"]
+    _, share = cost_words(best)
+    cost = f", for {share} of the cost of retraining" if share else ""
+    comparison = (
+        f"{AGAINST_RETRAINING}: {share_of_retraining(best, found['retrain']).words}."
         if "retrain" in found
-        else "How close that is to retraining is not measured until it is retrained."
+        else f"The difference to retraining is {UNKNOWN}."
     )
-    longer = ""
-    if rung.way == "steps":
+    control = ""
+    if best.method == "steps":
         effect = steps_effect(found)
-        longer = (
-            " How much of it comes of training for longer is not measured without the control."
-            if effect is None
-            else f" As many steps without the changes leave this to them: {in_points(effect)}: {direction(effect)}."
+        control = (
+            f" {NO_CONTROL}" if effect is None else f" {AGAINST_CONTROL}: {in_points(effect)}: {direction(effect)}."
         )
-    began = f" They began at {words}." if (words := start_text(rung.figures)) else ""
-    return f"**{rung.label}, measured:** {in_points(change)}: {direction(change)}{price}. {close}{longer}{began}"
+    start = f" {STARTED_AT} {words}." if (words := start_text(best.figures)) else ""
+    return [f"**{best.label}, measured:** {in_points(change)}: {direction(change)}{cost}. {comparison}{control}{start}"]

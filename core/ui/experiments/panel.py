@@ -9,7 +9,8 @@ from core.experiments.catalog import EXPERIMENTS, Experiment
 from core.experiments.profiles import PROFILES
 from core.experiments.run import image_sets
 from core.runtime.program import command_line
-from core.ui.load.shared import command, is_running, start_job
+from core.ui.load.shared import is_running, start_job
+from core.ui.shell.command import show_commands
 from core.ui.shell.context import keep_widget_state
 from core.ui.shell.jobs import job_panel, jobs_of
 from core.ui.shell.text import count, plain
@@ -17,14 +18,13 @@ from core.workspace.workspace import library_jobs
 
 _CHOICE, _PROFILE = "experiment", "experiment_profile"
 _DEFAULT_PROFILE = "small"
-MISSING_IMAGES = "Not on this machine and skipped"
+MISSING_IMAGES = "Not on this machine, so skipped"
 
 
 def experiment_panel() -> Experiment:
     """Show the controls and return the chosen experiment."""
     with st.container(border=True):
-        if keep_widget_state(_CHOICE, next(iter(EXPERIMENTS))) not in EXPERIMENTS:
-            st.session_state[_CHOICE] = next(iter(EXPERIMENTS))
+        keep_widget_state(_CHOICE, next(iter(EXPERIMENTS)), EXPERIMENTS)
         left, middle, right = st.columns([4, 3, 1.5], vertical_alignment="bottom")
         name = left.selectbox(
             "Experiment", list(EXPERIMENTS), format_func=lambda one: EXPERIMENTS[one].title, key=_CHOICE
@@ -45,7 +45,7 @@ def experiment_panel() -> Experiment:
         args = ["experiments", name, "--profile", profile]
         args += ["--seeds", str(seeds)] if seeds != PROFILES[profile].seeds else []
         _start(experiment, f"{experiment.title}, {profile}", args, usable)
-        command(args)
+        show_commands(args)
     return experiment
 
 
@@ -61,30 +61,29 @@ def _images(experiment: Experiment) -> bool:
     if missing:
         with st.expander(f"Add {count(len(missing), 'image set')} of the paper"):
             st.caption(
-                "Or add them on the Load page. Replace FOLDER by the folder of the files, or the folder to download to."
+                "You can also add them on the Load page. Replace FOLDER with the folder of the files, or the folder to "
+                "download to."
             )
-            st.code("\n".join(_adding(name) for name in missing), language="bash", wrap_lines=True)
+            st.code("\n".join(map(_import_command, missing)), language="bash", wrap_lines=True)
     return bool(used)
 
 
-def _adding(name: str) -> str:
-    """Return the command that adds one of the paper's image sets."""
+def _import_command(name: str) -> str:
     words = ["data", "--format", name, "--path", "FOLDER", "--name", name]
     return command_line([*words, *(["--download"] if name in DOWNLOADABLE else [])])
 
 
 def _start(experiment: Experiment, title: str, args: list[str], usable: bool) -> None:
-    """Show the buttons Start and Resume, and the progress."""
-    of_this = f"experiments {experiment.name}"
+    command = f"experiments {experiment.name}"
     start, resume, _ = st.columns([2, 2, 4])
-    blocked = is_running(of_this) or not usable
+    blocked = is_running(command) or not usable
     if start.button("Start", type="primary", disabled=blocked, key="experiment_start", width="stretch"):
         start_job(title, args)
-    newest = next(iter(jobs_of(library_jobs(), of_this)), None)
+    newest = next(iter(jobs_of(library_jobs(), command)), None)
     stopped = newest is not None and newest.status() in ("cancelled", "failed", "lost")
     if newest and stopped and resume.button("Resume", key="experiment_resume", width="stretch"):
         start_job(newest.title, newest.args)
-    job_panel(library_jobs(), of_this)
+    job_panel(library_jobs(), command)
     others = [job.title for job in jobs_of(library_jobs(), "experiments") if job.status() == "running"]
-    if others and not is_running(of_this):
+    if others and not is_running(command):
         st.caption(f"Running now: {plain('; '.join(others))}.")

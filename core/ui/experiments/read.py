@@ -39,13 +39,14 @@ def results_of(name: str) -> dict[str, StoredResult]:
     return {one.profile: one for one in sorted(found, key=lambda one: one.stamp, reverse=True)}
 
 
+@st.cache_resource(max_entries=16, show_spinner=False)
 def read(stored: StoredResult) -> ExperimentResult:
-    """Return the result, which all sessions share and nobody may change.
+    """Return the result, which all sessions share; it must not be changed.
 
     Raises:
         UserError: it is damaged.
     """
-    return _read(str(stored.folder), stored.stamp)
+    return read_result(stored.folder)
 
 
 def frame_of(table: Table) -> pd.DataFrame:
@@ -65,11 +66,6 @@ def _stamp(path: Path) -> int | None:
         return path.stat().st_mtime_ns
     except OSError:
         return None
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _read(folder: str, stamp: int) -> ExperimentResult:
-    return read_result(Path(folder))
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

@@ -12,11 +12,11 @@ from core.experiments.catalog import Experiment
 from core.experiments.picture_sheet import score_text
 from core.experiments.results import ExperimentResult, Grid, Plot, Table
 from core.runtime.progress import format_duration
+from core.ui.charts.common import CONFIG
 from core.ui.charts.experiments import plot_figure
-from core.ui.charts.scores import CONFIG
 from core.ui.experiments.read import StoredResult, frame_of, read, results_of, sheet_of
 from core.ui.export.results import zip_files
-from core.ui.shell.context import shown_errors
+from core.ui.shell.context import report_errors
 from core.ui.shell.text import count, plain
 
 _PAPER = "paper"
@@ -25,7 +25,7 @@ NO_RESULT = (
     "This experiment has no result on this machine yet. Choose a size above and start it. The result will appear here, "
     "with a download of its tables, plots and the measurements of every seed."
 )
-MISSING_PICTURE = "is missing. Run the experiment again; measurements are kept."
+MISSING_IMAGE = "is missing. Run the experiment again; measurements are kept."
 
 
 def results_panel(experiment: Experiment) -> None:
@@ -44,7 +44,7 @@ def results_panel(experiment: Experiment) -> None:
         label_visibility="collapsed",
         required=True,
     )
-    with shown_errors():
+    with report_errors():
         _result(found[chosen], read(found[chosen]))
 
 
@@ -55,14 +55,14 @@ def _result(stored: StoredResult, result: ExperimentResult) -> None:
     for table in result.tables:
         _table(table, name)
     for plot in result.plots:
-        with shown_errors():
+        with report_errors():
             _plot(plot, name)
     for grid in result.grids:
         _grid(grid, stored)
     with st.expander("Settings, versions and command"):
         st.json(result.config)
     st.download_button(
-        "Download everything (zip)",
+        "Download everything (ZIP)",
         lambda: zip_files(stored.folder),
         f"{name}.zip",
         "application/zip",
@@ -73,7 +73,6 @@ def _result(stored: StoredResult, result: ExperimentResult) -> None:
 
 
 def _provenance(config: dict[str, Any]) -> str:
-    """Return seeds, image sets and processor time."""
     parts = [count(int(config.get("seeds", 0)), "seed"), ", ".join(config.get("images", {}).values())]
     if "processor_seconds" in config:
         parts.append(f"{format_duration(config['processor_seconds'])} of processor time on {config.get('device', '')}")
@@ -97,7 +96,7 @@ def _table(table: Table, result: str) -> None:
     text, button = st.columns([5, 1], vertical_alignment="top")
     text.caption("  \n".join(plain(note) for note in notes))
     button.download_button(
-        "Download (csv)",
+        "Download (CSV)",
         lambda: frame_of(table).to_csv(index=False).encode("utf-8"),
         f"{result}-{table.name}.csv",
         "text/csv",
@@ -132,7 +131,7 @@ def _plot(plot: Plot, result: str) -> None:
 def _grid(grid: Grid, stored: StoredResult) -> None:
     """Show the sheet of a grid, which contains title and note, with the same text for screen readers."""
     if (picture := sheet_of(stored, grid.name)) is None:
-        st.caption(f"The picture of “{plain(grid.title)}” {MISSING_PICTURE}")
+        st.caption(f"The image of “{plain(grid.title)}” {MISSING_IMAGE}")
         return
     scores = "; ".join(f"{one.title}: {score_text(one)}, {one.words}" for one in grid.pictures)
     style = "max-width:100%;height:auto;border-radius:8px;border:1px solid rgba(127,127,127,0.35)"

@@ -9,13 +9,14 @@ from pathlib import Path
 import streamlit as st
 
 from core.actions.export import FILES
-from core.editing.settings import CONTROLS, EDIT_METHODS
+from core.editing.settings import CONTROLS
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.tasks.changes import Changes, cleaned
 from core.tasks.tasklist import TaskList
 from core.ui.edit.results import EditOutcome, outcomes
 from core.ui.shell.context import Context
+from core.ui.shell.text import minute_of
 
 _MIME = {
     ".csv": "text/csv",
@@ -40,14 +41,11 @@ def _cleaned(_tasks: TaskList, tasks_hash: str, _removal: Changes, removal_hash:
 
 
 def edited_models(context: Context, removal: Changes) -> dict[str, EditOutcome]:
-    """Return the finished edits of the present removal set by run id.
-
-    The control, which is trained on everything, is not among them.
-    """
+    """Return the finished edits for the present changes by run id, without the controls, which ignore the changes."""
     if not len(removal):
         return {}
     found = outcomes(context, removal)
-    return {found[way].run.id: found[way] for way in EDIT_METHODS if way in found and way not in CONTROLS}
+    return {edit.run.id: edit for method, edit in found.items() if method not in CONTROLS}
 
 
 def written_at(
@@ -62,7 +60,7 @@ def written_at(
     files = {name for name, file in FILES.items() if (folder / file).exists()}
     if (written.get("hashes"), written.get("edited_model"), files) != (now, model, set(formats)):
         return None
-    return written["written"][:16].replace("T", " ") + " UTC"
+    return minute_of(written["written"]) + " UTC"
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,6 +33,11 @@ class Atlas:
     columns: int
     rows: int
     tile_px: int
+
+    @cached_property
+    def name(self) -> str:
+        """Return a name derived from the content."""
+        return hashlib.blake2b(self.jpeg, digest_size=8).hexdigest()
 
     @property
     def pitch_px(self) -> int:
@@ -100,3 +110,12 @@ def jpeg_atlas(pictures: np.ndarray, *, tile_px: int) -> Atlas:
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, format="JPEG", quality=90, subsampling=0)
     return Atlas(jpeg=buffer.getvalue(), columns=columns, rows=rows, tile_px=tile_px)
+
+
+def packet(header: Mapping[str, Any], *jpegs: bytes) -> bytes:
+    """Return the length of the header (4 bytes, big-endian), the header as ASCII JSON, and the JPEGs.
+
+    A packet is one value, because Components v2 passes bytes only at the top level of `data`.
+    """
+    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return b"".join([len(text).to_bytes(4, "big"), text, *jpegs])

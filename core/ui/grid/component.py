@@ -13,11 +13,9 @@ epoch the clicks that Python had not received when it began.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +23,9 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
+from cachetools import LRUCache, cached
 
-from core.ui.grid.atlas import Atlas, jpeg_atlas
+from core.ui.grid.atlas import Atlas, jpeg_atlas, packet
 
 _ASSETS = Path(__file__).resolve().parents[3] / "assets"
 _STATE = "grid"
@@ -41,7 +40,7 @@ class Tile:
 
     Attributes:
         id: Unique within the grid.
-        caption: Short text below the image ("given 3 · seen as 8").
+        caption: Short text below the image ("given 3 · pred. 8").
         score: Positive is helpful, negative is harmful; None or not finite shows no colour.
         score_text: The score as shown; a sign is put in front if it has none. Empty: made from `score`.
         mark: "", "removed" (dimmed and crossed out) or "alert" (for example: the prediction disagrees).
@@ -58,7 +57,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class GridEvent:
-    """An event that holds the user's selection and request to open a tile.
+    """A selection of the user, and a request to open a tile.
 
     Attributes:
         selected: Ids selected now, in tile order.
@@ -123,37 +122,19 @@ def _score(tile: Tile) -> tuple[int, str]:
     return sign, text
 
 
-_atlases: OrderedDict[tuple[str, int], Atlas] = OrderedDict()
-_atlases_lock = threading.Lock()
+def _atlas_key(pictures: np.ndarray, tile_px: int) -> tuple[str, int]:
+    digest = hashlib.blake2b(np.ascontiguousarray(pictures).data, digest_size=16)
+    digest.update(f"{pictures.shape} {pictures.dtype}".encode())
+    return digest.hexdigest(), tile_px
 
 
+@cached(LRUCache(_CACHED_ATLASES), key=_atlas_key, lock=threading.Lock())
 def cached_atlas(pictures: np.ndarray, tile_px: int) -> Atlas:
     """Return `jpeg_atlas`, cached for the last few sets of images, as a page reruns on every click.
 
     `st.cache_data` is unsuitable: it hashes only a sample of a large array.
     """
-    digest = hashlib.blake2b(np.ascontiguousarray(pictures).data, digest_size=16)
-    digest.update(f"{pictures.shape} {pictures.dtype}".encode())
-    name = (digest.hexdigest(), tile_px)
-    with _atlases_lock:
-        if name in _atlases:
-            _atlases.move_to_end(name)
-            return _atlases[name]
-    atlas = jpeg_atlas(pictures, tile_px=tile_px)
-    with _atlases_lock:
-        _atlases[name] = atlas
-        while len(_atlases) > _CACHED_ATLASES:
-            _atlases.popitem(last=False)
-    return atlas
-
-
-def _packet(header: Mapping[str, Any], jpeg: bytes) -> bytes:
-    """Return the length of the header (4 bytes, big-endian), the header as ASCII JSON, and the JPEG.
-
-    One bytes value, because Components v2 passes bytes only at the top level of `data`.
-    """
-    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
-    return len(text).to_bytes(4, "big") + text + jpeg
+    return jpeg_atlas(pictures, tile_px=tile_px)
 
 
 _component = st.components.v2.component(
@@ -206,13 +187,12 @@ def image_grid(
     if unknown := {tile.mark for tile in tiles}.difference(_MARKS):
         raise ValueError(f"Unknown mark {sorted(unknown)[0]!r}.")
 
-    in_order = {name: place for place, name in enumerate(order)}
-
     def known(names: object) -> tuple[str, ...]:
         """Return those of `names` that are tiles, once each, in tile order."""
         if not selectable or not isinstance(names, list | tuple):
             return ()
-        return tuple(sorted(ids.intersection(n for n in names if isinstance(n, str)), key=in_order.__getitem__))
+        chosen = {name for name in names if isinstance(name, str)}
+        return tuple(name for name in order if name in chosen)
 
     mounted = key in st.session_state
     before = _report(st.session_state.get(key))
@@ -236,14 +216,14 @@ def image_grid(
         "epoch": memory.epoch,
         "base": list(memory.base),
         "ack": memory.ack,
-        "atlas": hashlib.blake2b(atlas.jpeg, digest_size=8).hexdigest(),
+        "atlas": atlas.name,
         "columns": atlas.columns,
         "rows": atlas.rows,
         "tile": tile_px,
         "pitch": atlas.pitch_px,
         "tiles": [[t.id, t.caption, *_score(t), t.mark, t.tooltip] for t in tiles],
     }
-    result = _component(key=key, data=_packet(header, atlas.jpeg), on_grid_change=lambda: None)
+    result = _component(key=key, data=packet(header, atlas.jpeg), on_grid_change=lambda: None)
 
     # No call to Streamlit follows before the return, so no other rerun can interrupt this part.
     report = _report(result)

@@ -10,7 +10,7 @@ import pandas as pd
 from core.tasks.changes import Changes
 from core.ui.grid.component import GridEvent, Tile, image_grid
 from core.ui.shell.context import Context
-from core.ui.shell.text import shortened
+from core.ui.shell.text import shorten
 
 
 def pixels(context: Context, image_ids: pd.Series | list[str]) -> np.ndarray:
@@ -29,7 +29,7 @@ def image_tiles(context: Context, table: pd.DataFrame, removal: Changes, score: 
             score=float(row[score]),
             score_text=f"{row[score]:+.1e}",
             mark=_mark(row["image_id"] in removal.images, row["class"], row["predicted_class"]),
-            tooltip=f"{row['image_id']}: given {row['class']}, seen mostly as {row['predicted_class']}; "
+            tooltip=f"{row['image_id']}: given {row['class']}, mostly predicted as {row['predicted_class']}; "
             f"{row['occurrences']} occurrences, adapted loss {row['loss']:.2f}",
         )
         for row in table.to_dict("records")
@@ -41,7 +41,7 @@ def row_tiles(context: Context, rows: pd.DataFrame, removal: Changes, key: str, 
     """Draw a grid of one role of one task; the ids of the tiles are image ids."""
     tiles = []
     for row in rows.to_dict("records"):
-        gone = (
+        is_removed = (
             row["task_id"] in removal.tasks
             or row["image_id"] in removal.images
             or (row["task_id"], row["role"], row["image_id"]) in removal.instances
@@ -52,8 +52,8 @@ def row_tiles(context: Context, rows: pd.DataFrame, removal: Changes, key: str, 
                 caption=_caption(row["class"], row["predicted_class"]),
                 score=float(row["score"]),
                 score_text=f"{row['score']:+.1e}",
-                mark=_mark(gone, row["class"], row["predicted_class"]),
-                tooltip=f"{row['image_id']}: given {row['class']}, seen as {row['predicted_class']}, "
+                mark=_mark(is_removed, row["class"], row["predicted_class"]),
+                tooltip=f"{row['image_id']}: given {row['class']}, predicted as {row['predicted_class']}, "
                 f"probability of the given class {row['confidence']:.0%}, loss {row['loss']:.2f}"
                 f"{_effect(row['effect'])}",
             )
@@ -63,17 +63,17 @@ def row_tiles(context: Context, rows: pd.DataFrame, removal: Changes, key: str, 
 
 def _effect(effect: float) -> str:
     """Return the effect of a support row as text; query rows have none."""
-    return "" if math.isnan(effect) else f"; its leaving would add {effect:+.1e} to its own task's loss, an estimate"
+    return "" if math.isnan(effect) else f"; removing it changes the loss of its task by {effect:+.1e}, an estimate"
 
 
-def _caption(given: str, seen: str) -> str:
+def _caption(given: str, predicted: str) -> str:
     """Return two short lines for below an image; the tooltip holds the full names."""
-    if given == seen:
-        return f"given {shortened(given, 16)}"
-    return f"given {shortened(given, 9)} · seen {shortened(seen, 9)}"
+    if given == predicted:
+        return f"given {shorten(given, 16)}"
+    return f"given {shorten(given, 9)} · pred. {shorten(predicted, 9)}"
 
 
-def _mark(gone: bool, given: str, seen: str) -> str:
-    if gone:
+def _mark(is_removed: bool, given: str, predicted: str) -> str:
+    if is_removed:
         return "removed"
-    return "alert" if given != seen else ""
+    return "alert" if given != predicted else ""

@@ -15,48 +15,47 @@ from core.data.download import DOWNLOADABLE
 from core.data.store import StoredImages, damaged_image_sets, stored_image_sets
 from core.runtime.settings import arguments_of
 from core.ui.grid.component import Tile, image_grid
-from core.ui.load.shared import command, finished, show_report, start_job
+from core.ui.load.shared import new_result, show_report, start_job
 from core.ui.shell import settings_widgets as widgets
-from core.ui.shell.context import keep_widget_state, shown_errors
+from core.ui.shell.command import show_commands
+from core.ui.shell.context import keep_widget_state, report_errors
 from core.ui.shell.jobs import job_panel
-from core.ui.shell.text import count, plain, shortened
+from core.ui.shell.text import count, plain, shorten
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import library_jobs
 
-_CHANNEL_NAMES = {0: "as they are", 1: "grayscale", 3: "color"}
-_CHOICE, _SEEN = "load_images", "_load_images_seen"
-_PLACES = ("A path on this machine", "An upload", "A public data set")
+_CHANNEL_NAMES = {0: "unchanged", 1: "grayscale", 3: "color"}
+_CHOICE, _PREVIEW = "load_images", "_load_images_preview"
+PLACES = ("Path on this machine", "File upload", "Public data set")
 
 
 def images_step() -> str | None:
     """Choose or add an image set; return its name."""
     st.subheader("1 · Images")
     sets = _newest()
-    if new := finished("data"):
+    if new := new_result("data"):
         st.session_state[_CHOICE] = next((name for name, one in sets.items() if str(one.folder) == new), "mnist5k")
     names = [*SOURCES, *sets]
-    if keep_widget_state(_CHOICE, names[-1] if sets else names[0]) not in names:
-        st.session_state[_CHOICE] = names[0]
+    keep_widget_state(_CHOICE, names[-1], names)
     chosen = st.selectbox(
         "Image set",
         names,
         key=_CHOICE,
         format_func=lambda name: (
-            _label(sets[name]) if name in sets else f"{name} · real digits that come with TaskLens"
+            _label(sets[name]) if name in sets else f"{name} · handwritten digits included with TaskLens"
         ),
     )
     if chosen in sets and (notes := sets[chosen].story.get("notes")):
         st.caption(plain(" ".join(notes)))
     for fault in damaged_image_sets():
         st.warning(plain(fault))
-    with st.expander("Add images", expanded=not sets), shown_errors():
+    with st.expander("Add images", expanded=not sets), report_errors():
         _add()
     job_panel(library_jobs(), "data")
     return chosen
 
 
 def _newest() -> dict[str, StoredImages]:
-    """Return the newest image set of each name."""
     found: dict[str, StoredImages] = {}
     for one in stored_image_sets():
         found.setdefault(one.name, one)
@@ -65,46 +64,47 @@ def _newest() -> dict[str, StoredImages]:
 
 def _label(one: StoredImages) -> str:
     height, width, _ = one.shape
-    left_out = f" · {one.unreadable:,} unreadable left out" if one.unreadable else ""
-    return f"{one.name} · {one.count:,} images, {one.classes:,} classes, {height} x {width}{left_out}"
+    skipped = f" · {one.unreadable:,} unreadable skipped" if one.unreadable else ""
+    return f"{one.name} · {one.count:,} images, {one.classes:,} classes, {height} x {width}{skipped}"
 
 
 def _add() -> None:
-    place = st.segmented_control("From", _PLACES, default=_PLACES[0], required=True, key="load_place")
+    place = st.segmented_control("From", PLACES, default=PLACES[0], required=True, key="load_place")
     path, download = _path(place)
-    wishes, name = _wishes(download)
-    options = _options(wishes, name) + (["--download"] if download else [])
-    look, take, _ = st.columns([2, 2, 5])
-    asked = look.button("Look at it", disabled=path is None or bool(download), key="load_look", width="stretch")
-    taken = take.button("Import", type="primary", disabled=path is None, key="load_import", width="stretch")
+    options, name = _import_options(download)
+    args = [*(["--name", name] if name else []), *arguments_of(options), *(["--download"] if download else [])]
+    preview, start, _ = st.columns([2, 2, 5])
+    no_preview = path is None or bool(download)
+    wants_preview = preview.button("Preview images", disabled=no_preview, key="load_look", width="stretch")
+    wants_import = start.button("Import", type="primary", disabled=path is None, key="load_import", width="stretch")
     if path is None:
         return
-    if asked:
-        st.session_state.pop(_SEEN, None)
-        with shown_errors():
-            st.session_state[_SEEN] = (path, wishes, *_inspected(path, wishes))
-    if taken:
-        start_job(f"Import {name or path.name}", ["data", "--path", str(path), *options])
-    seen = st.session_state.get(_SEEN)
-    if seen and seen[:2] == (path, wishes):
-        _show(seen[2], seen[3])
-    command(["data", "--path", str(path), *options])
+    if wants_preview:
+        st.session_state.pop(_PREVIEW, None)
+        with report_errors(), st.spinner("Reading"):
+            st.session_state[_PREVIEW] = (path, options, *inspect_images(path, options))
+    if wants_import:
+        start_job(f"Import {name or path.name}", ["data", "--path", str(path), *args])
+    previewed = st.session_state.get(_PREVIEW)
+    if previewed and previewed[:2] == (path, options):
+        _show(previewed[2], previewed[3])
+    show_commands(["data", "--path", str(path), *args])
 
 
 def _path(place: str) -> tuple[Path | None, str]:
     """Return the location of the images, and the data set to download there first, if any."""
-    if place == _PLACES[0]:
+    if place == PLACES[0]:
         given = st.text_input(
             "Folder, zip archive, or manifest (csv, parquet)",
             key="load_path",
             placeholder="/data/omniglot",
-            help="A folder a class; the official files of Omniglot, MNIST, CIFAR-100, mini-ImageNet; a manifest with "
-            "path and label; a data set saved by Hugging Face datasets. docs/data.md shows each.",
+            help="One folder per class; the official files of Omniglot, MNIST, CIFAR-100 or mini-ImageNet; a manifest "
+            "with path and label; or a data set saved by Hugging Face datasets. docs/data.md describes each.",
         ).strip()
         return (Path(given).expanduser(), "") if given else (None, "")
-    if place == _PLACES[1]:
+    if place == PLACES[1]:
         upload = st.file_uploader(
-            "Zip of class folders, or of a manifest with its images", type=["zip"], key="load_upload"
+            "Zip archive of class folders, or of a manifest with its images", type=["zip"], key="load_upload"
         )
         return (save_upload(upload), "") if upload else (None, "")
     left, right = st.columns(2)
@@ -113,17 +113,17 @@ def _path(place: str) -> tuple[Path | None, str]:
     return (Path(given).expanduser(), what) if given else (None, what)
 
 
-def _wishes(download: str) -> tuple[ImportOptions, str]:
+def _import_options(download: str) -> tuple[ImportOptions, str]:
     """Return the import options for the images and their format; downloaded data sets have a fixed format."""
     one, two, three = st.columns([2, 2, 3])
-    name = one.text_input("Name of the image set", key="load_name", placeholder="as found", max_chars=64).strip()
+    name = one.text_input("Name of the image set", key="load_name", placeholder="auto-detect", max_chars=64).strip()
     formats = [download] if download else FORMATS
     format = widgets.select(two, ImportOptions, "format", key=f"load_format_{download}", choices=formats)
     splits = widgets.text(
-        three, ImportOptions, "splits", key="load_splits", placeholder="beside the images, if anywhere"
+        three, ImportOptions, "splits", key="load_splits", placeholder="auto-detect next to the images"
     )
     one, two, three, four = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
-    size = widgets.text(one, ImportOptions, "size", key="load_size", placeholder="as they are")
+    size = widgets.text(one, ImportOptions, "size", key="load_size", placeholder="unchanged")
     channels = widgets.select(
         two, ImportOptions, "channels", key="load_channels", format_func=_CHANNEL_NAMES.__getitem__
     )
@@ -136,20 +136,10 @@ def _wishes(download: str) -> tuple[ImportOptions, str]:
     return ImportOptions(format, folder, size, channels, invert, rotations, encoding, skip), name
 
 
-def _options(wishes: ImportOptions, name: str) -> list[str]:
-    """Return the options of the data command."""
-    return [*(["--name", name] if name else []), *arguments_of(wishes)]
-
-
-def _inspected(path: Path, wishes: ImportOptions) -> tuple[Inspection, Preview | None]:
-    with st.spinner("Looking"):
-        return inspect_images(path, wishes)
-
-
 def _show(report: Inspection, preview: Preview | None) -> None:
     show_report(report)
     if preview is not None:
         pixels = preview.pixels[..., 0] if preview.pixels.shape[-1] == 1 else preview.pixels
-        tiles = [Tile(str(at), shortened(name, 28), tooltip=name) for at, name in enumerate(preview.classes)]
-        st.caption(f"{count(len(tiles), 'image')}, spread over the set, as they will be read:")
+        tiles = [Tile(str(at), shorten(name, 28), tooltip=name) for at, name in enumerate(preview.classes)]
+        st.caption(f"{count(len(tiles), 'image')} from across the set, as they will be read:")
         image_grid(pixels, tiles, key="load_preview", label="Images as they will be read", selectable=False)

@@ -16,9 +16,11 @@ from core.runtime.errors import UserError
 from core.runtime.files import library
 from core.runtime.settings import arguments, arguments_of, declared
 from core.tasks.generate import TaskFolder, read_folder
-from core.ui.load.shared import command, finished, is_running, place_for, show_report, start_job
+from core.ui.load.images import PLACES
+from core.ui.load.shared import is_running, new_result, place_for, show_report, start_job
 from core.ui.shell import settings_widgets as widgets
-from core.ui.shell.context import keep_widget_state, shown_errors
+from core.ui.shell.command import show_commands
+from core.ui.shell.context import keep_widget_state, report_errors
 from core.ui.shell.jobs import job_panel, jobs_of
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
@@ -26,9 +28,9 @@ from core.workspace.workspace import check_fit, library_jobs
 
 _CHOICE = "load_model"
 _GUESS = "auto-detect"
-_WAYS = ("Train one", "Use my checkpoint")
-_PLACES = ("A path on this machine", "An upload")
-_UNSAID = "Of the adaptation. Checkpoints do not record it, and a wrong value makes all results wrong."
+_SOURCES = ("Train a model", "Use my checkpoint")
+_PLACES = PLACES[:2]
+_NOT_RECORDED = "Used in the adaptation. Checkpoints do not record it, and a wrong value makes all results wrong."
 _ALGORITHMS = declared(ModelSpec)["algorithm"].choices
 _BACKBONES = [name for name in get_args(Backbone) if name != "module"]
 
@@ -37,13 +39,12 @@ def model_step(tasks: Path) -> Path | None:
     """Choose, import or train a model that fits the tasks; return its folder."""
     st.subheader("3 · Model")
     fitting, others = _models(tasks)
-    for made in ("train", "model"):
-        if (new := Path(finished(made) or ".")).name in fitting:
+    for job in ("train", "model"):
+        if (new := Path(new_result(job) or ".")).name in fitting:
             st.session_state[_CHOICE] = new.name
     chosen = None
     if fitting:
-        if keep_widget_state(_CHOICE, next(iter(fitting))) not in fitting:
-            st.session_state[_CHOICE] = next(iter(fitting))
+        keep_widget_state(_CHOICE, next(iter(fitting)), fitting)
         name = st.selectbox(
             "Models that fit these tasks",
             list(fitting),
@@ -54,11 +55,11 @@ def model_step(tasks: Path) -> Path | None:
     else:
         st.info("There is no model for these tasks yet.")
     if others:
-        with st.expander(f"{len(others)} that do not fit"):
+        with st.expander(f"Models that do not fit these tasks ({len(others)})"):
             st.markdown("\n".join(f"- {plain(name)}: {plain(why)}" for name, why in others.items()))
-    with st.expander("Add a model", expanded=not fitting), shown_errors():
-        way = st.segmented_control("How", _WAYS, default=_WAYS[0], required=True, key="load_model_way")
-        _train(tasks) if way == _WAYS[0] else _checkpoint(tasks)
+    with st.expander("Add a model", expanded=not fitting), report_errors():
+        source = st.segmented_control("Source", _SOURCES, default=_SOURCES[0], required=True, key="load_model_way")
+        _train(tasks) if source == _SOURCES[0] else _checkpoint(tasks)
     for job in ("train", "model"):
         job_panel(library_jobs(), job)
     return chosen
@@ -114,8 +115,8 @@ def _train(tasks: Path) -> None:
         meta_batch=widgets.number(three, TrainSettings, "meta_batch", key="load_batch"),
         learning_rate=widgets.number(four, TrainSettings, "learning_rate", key="load_learning"),
     )
-    usual = f"{tasks.name}-{algorithm}"[-64:].lstrip(".-_")
-    name = st.text_input("Name of the model", usual, key=f"load_train_name_{usual}").strip()
+    default_name = f"{tasks.name}-{algorithm}"[-64:].lstrip(".-_")
+    name = st.text_input("Name of the model", default_name, key=f"load_train_name_{default_name}").strip()
     place = place_for("models", name)
     spec = {"algorithm": algorithm, "backbone": backbone, "steps": steps, "rate": rate}
     if filters != of_backbone.filters:
@@ -123,21 +124,20 @@ def _train(tasks: Path) -> None:
     args = ["train", "--tasks", tasks, *arguments(ModelSpec, spec, always=("algorithm", "backbone", "filters"))]
     args += [*arguments_of(training), "--out", place]
     line = [str(part) for part in args]
-    there, running = (place / "model.json").exists(), is_running("train")
-    ask, go, _ = st.columns([2, 2, 5])
-    if ask.button("What would it cost?", key="load_cost", disabled=running, width="stretch"):
-        start_job("Try a few tasks", [*line, "--dry-run"])
-    label = "Go on training" if (place / STATE_FILE).exists() else "Train"
-    if go.button(label, type="primary", key="load_train", disabled=there or running, width="stretch"):
+    exists, running = (place / "model.json").exists(), is_running("train")
+    estimate, train, _ = st.columns([2, 2, 5])
+    if estimate.button("Estimate training cost", key="load_cost", disabled=running, width="stretch"):
+        start_job("Estimate training cost", [*line, "--dry-run"])
+    label = "Resume training" if (place / STATE_FILE).exists() else "Train"
+    if train.button(label, type="primary", key="load_train", disabled=exists or running, width="stretch"):
         start_job(f"Train {name}", line)
-    if there:
-        st.caption(f"There already is a model called {plain(name)}. Choose another name to train another.")
+    if exists:
+        st.caption(f"A model named {plain(name)} already exists. Choose another name.")
     _costs([*line, "--dry-run"])
-    command(line)
+    show_commands(line)
 
 
 def _costs(line: list[str]) -> None:
-    """Show the output of an earlier dry run of the same command."""
     for job in jobs_of(library_jobs(), "train"):
         if list(job.args) == line and job.status() == "done":
             st.code("\n".join(job.results()), language=None, wrap_lines=True)
@@ -161,30 +161,30 @@ def _checkpoint(tasks: Path) -> None:
     algorithm = widgets.select(
         two, ModelSpec, "algorithm", key="load_check_algorithm", value=_GUESS, choices=[_GUESS, *_ALGORITHMS]
     )
-    steps = widgets.number(three, ModelSpec, "steps", key="load_check_steps", value=None, help=_UNSAID)
-    rate = widgets.number(four, ModelSpec, "rate", key="load_check_rate", value=None, help=_UNSAID)
+    steps = widgets.number(three, ModelSpec, "steps", key="load_check_steps", value=None, help=_NOT_RECORDED)
+    rate = widgets.number(four, ModelSpec, "rate", key="load_check_rate", value=None, help=_NOT_RECORDED)
     st.caption(
-        "A network of your own (package.module:factory) is imported on the command line, where you say that its code "
-        "may run: docs/models.md."
+        "Import a network of your own (package.module:factory) on the command line, where you allow its code to run: "
+        "see docs/models.md."
     )
     if file is None:
         return
-    usual = file.stem[:64].lstrip(".-_")
-    name = st.text_input("Name of the model", usual, key=f"load_check_name_{usual}").strip()
+    default_name = file.stem[:64].lstrip(".-_")
+    name = st.text_input("Name of the model", default_name, key=f"load_check_name_{default_name}").strip()
     out = place_for("models", name)
     line = ["model", "--checkpoint", str(file), "--tasks", str(tasks)]
     hints = {"backbone": backbone, "algorithm": algorithm, "steps": steps, "rate": rate}
     line += arguments(ModelSpec, {name: value for name, value in hints.items() if value != _GUESS}, always=hints)
     line += ["--out", str(out)]
-    look, go, _ = st.columns([2, 2, 5])
-    there = (out / "model.json").exists()
-    asked = look.button("Look at it", key="load_check_look", width="stretch")
-    busy = there or is_running("model")
-    if go.button("Import", type="primary", key="load_check_import", disabled=busy, width="stretch"):
+    inspect, start, _ = st.columns([2, 2, 5])
+    exists = (out / "model.json").exists()
+    wants_inspection = inspect.button("Inspect checkpoint", key="load_check_look", width="stretch")
+    busy = exists or is_running("model")
+    if start.button("Import", type="primary", key="load_check_import", disabled=busy, width="stretch"):
         start_job(f"Import {name}", line)
-    if asked:
-        with shown_errors():
+    if wants_inspection:
+        with report_errors():
             show_report(inspect_checkpoint_file(file, "" if backbone == _GUESS else backbone, tasks))
-    if there:
-        st.caption(f"There already is a model called {plain(name)}. Choose another name.")
-    command(line)
+    if exists:
+        st.caption(f"A model named {plain(name)} already exists. Choose another name.")
+    show_commands(line)

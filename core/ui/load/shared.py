@@ -11,9 +11,8 @@ import streamlit as st
 from core.actions.inspect import Inspection
 from core.runtime.errors import UserError
 from core.runtime.files import library
-from core.runtime.program import command_line
+from core.ui.shell import jobs
 from core.ui.shell.context import show_error
-from core.ui.shell.jobs import jobs_of
 from core.ui.shell.text import plain
 from core.workspace.workspace import library_jobs
 
@@ -27,12 +26,12 @@ def start_job(title: str, args: Sequence[str]) -> None:
     st.rerun()
 
 
-def finished(command: str) -> str:
+def new_result(command: str) -> str:
     """Return the result of a job that succeeded since the last call; empty if there is none.
 
     The result is the last line of its stdout.
     """
-    done = [job for job in jobs_of(library_jobs(), command) if job.status() == "done"]
+    done = [job for job in jobs.jobs_of(library_jobs(), command) if job.status() == "done"]
     if not done:
         return ""
     seen = st.session_state.get(_DONE + command)
@@ -43,7 +42,7 @@ def finished(command: str) -> str:
 
 def is_running(command: str) -> bool:
     """Return whether a job of this command is running."""
-    return any(job.status() == "running" for job in jobs_of(library_jobs(), command))
+    return jobs.is_running(library_jobs(), command)
 
 
 def place_for(kind: str, name: str) -> Path:
@@ -53,7 +52,7 @@ def place_for(kind: str, name: str) -> Path:
         UserError: the name is not valid for a folder.
     """
     if not _NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no name.", "Use up to 64 letters, digits, '.', '_' and '-'.")
+        raise UserError(f"{name!r} is not a valid name.", "Use up to 64 letters, digits, '.', '_' and '-'.")
     return library() / kind / name
 
 
@@ -62,10 +61,3 @@ def show_report(report: Inspection) -> None:
     st.markdown("\n".join(f"- {plain(line)}" for line in report.found))
     for fault in report.faults:
         show_error(UserError(fault))
-
-
-def command(*commands: Sequence[str]) -> None:
-    """Show commands to copy, one per line."""
-    st.caption("The same on the command line")
-    lines = "\n".join(map(command_line, commands))
-    st.code(lines, language="bash", wrap_lines=True)

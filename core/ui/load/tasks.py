@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING
 from pathlib import Path
 
 import streamlit as st
@@ -11,18 +12,19 @@ from core.runtime.errors import UserError
 from core.runtime.files import library, read_json
 from core.runtime.settings import arguments_of
 from core.tasks.settings import HELDOUT_PARTS, PRESETS, TaskSettings
-from core.ui.load.shared import command, finished, is_running, place_for, start_job
+from core.ui.load.shared import is_running, new_result, place_for, start_job
 from core.ui.shell import settings_widgets as widgets
-from core.ui.shell.context import keep_widget_state, shown_errors
+from core.ui.shell.command import show_commands
+from core.ui.shell.context import keep_widget_state, report_errors
 from core.ui.shell.jobs import job_panel
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import library_jobs
 
 _CHOICE = "load_tasks"
-_WAYS = ("Draw them", "My own lists")
+_SOURCES = ("Draw tasks", "My own lists")
 _SPLITS = {
-    "official": "the split that the images come with",
+    "official": "official split of the images",
     "images": "hold out images of every class",
     "classes": "hold out whole classes",
 }
@@ -32,21 +34,20 @@ def tasks_step(images: str) -> Path | None:
     """Choose or create a folder of tasks over the image set; return it."""
     st.subheader("2 · Tasks")
     folders = _folders(load_images(images).hash)
-    if (new := Path(finished("tasks") or ".")).name in folders:
+    if (new := Path(new_result("tasks") or ".")).name in folders:
         st.session_state[_CHOICE] = new.name
     chosen = None
     if folders:
-        if keep_widget_state(_CHOICE, next(iter(folders))) not in folders:
-            st.session_state[_CHOICE] = next(iter(folders))
+        keep_widget_state(_CHOICE, next(iter(folders)), folders)
         name = st.selectbox(
             "Tasks over these images", list(folders), format_func=lambda one: f"{one} · {folders[one]}", key=_CHOICE
         )
         chosen = library() / "tasks" / name
     else:
         st.info(f"There are no tasks over {plain(images)} yet.")
-    with st.expander("Make tasks", expanded=not folders), shown_errors():
-        way = st.segmented_control("How", _WAYS, default=_WAYS[0], required=True, key="load_tasks_way")
-        _draw(images) if way == _WAYS[0] else _own(images)
+    with st.expander("Add tasks", expanded=not folders), report_errors():
+        source = st.segmented_control("Source", _SOURCES, default=_SOURCES[0], required=True, key="load_tasks_way")
+        _draw(images) if source == _SOURCES[0] else _own(images)
     job_panel(library_jobs(), "tasks")
     return chosen
 
@@ -57,25 +58,24 @@ def _folders(data_hash: str) -> dict[str, str]:
     words = {}
     for path in found:
         try:
-            told = read_json(path)
+            description = read_json(path)
         except UserError as error:  # one damaged folder must not hide the others
             st.warning(plain(error))
             continue
-        if isinstance(told, dict) and told.get("data_hash") == data_hash:
-            words[path.parent.name] = _words(told.get("settings"))
+        if isinstance(description, dict) and description.get("data_hash") == data_hash:
+            words[path.parent.name] = _words(description.get("settings"))
     return words
 
 
 def _words(settings: object) -> str:
-    """Return a description of the tasks from their recorded settings."""
     match settings:
         case {"ways": ways, "shots": shots, "count": count, "noise": noise}:
             number = f"{count:,} tasks" if isinstance(count, int) else "every combination of classes"
-            planted = "" if noise == "none" else f", noise {noise}"
-            return f"{ways}-way {shots}-shot, {number}{planted}"
+            label_noise = "" if noise == "none" else f", noise {noise}"
+            return f"{ways}-way {shots}-shot, {number}{label_noise}"
         case {"lists": [str(train), str(heldout)]}:
             return f"from {train} and {heldout}"
-    return "made by hand"
+    return "custom tasks"
 
 
 def _draw(images: str) -> None:
@@ -87,9 +87,9 @@ def _draw(images: str) -> None:
     ways = widgets.number(
         one, TaskSettings, "ways", key=f"load_ways_{images}", value=min(TaskSettings.ways, most), maximum=most
     )
-    usual: dict[str, int] = {"shots": 1, "queries": 5, "count": 1000} if official else {"count": 200}
+    defaults: dict[str, int] = {"shots": 1, "queries": 5, "count": 1000} if official else {"count": 200}
     shots, queries, count, heldout = (
-        widgets.number(place, TaskSettings, field, key=f"load_{field}_{images}", **_begin(usual, field))
+        widgets.number(place, TaskSettings, field, key=f"load_{field}_{images}", value=defaults.get(field, MISSING))
         for place, field in ((two, "shots"), (three, "queries"), (four, "count"), (five, "heldout"))
     )
     one, two, three, four = st.columns([3, 2, 2, 1])
@@ -111,17 +111,13 @@ def _draw(images: str) -> None:
     settings = TaskSettings(
         images, ways, shots, queries, count, heldout, noise=noise, seed=seed, skip_small=small, **given
     )
-    _make(name, ["tasks", *arguments_of(settings, always=("data", "ways", "shots", *given))])
-
-
-def _begin(usual: dict[str, int], field: str) -> dict[str, int]:
-    return {"value": usual[field]} if field in usual else {}
+    _create(name, ["tasks", *arguments_of(settings, always=("data", "ways", "shots", *given))])
 
 
 def _own(images: str) -> None:
     st.caption(
-        "Two tables with one row an image in one role of one task: task_id, role, image_id, label, class (parquet, csv "
-        "or JSON; docs/tasks.md), or lists written for learn2learn, torchmeta or easyfsl."
+        "Two tables with one row per image, role and task: task_id, role, image_id, label, class (Parquet, CSV or "
+        "JSON; see docs/tasks.md), or lists written for learn2learn, torchmeta or easyfsl."
     )
     left, right = st.columns(2)
     kinds = ["parquet", "csv", "json"]
@@ -130,26 +126,23 @@ def _own(images: str) -> None:
     name = _name(f"{images}-mine")
     if train and heldout:
         lists = ["--train-list", str(save_upload(train)), "--heldout-list", str(save_upload(heldout))]
-        _make(name, ["tasks", "--data", images, *lists])
+        _create(name, ["tasks", "--data", images, *lists])
     else:
         st.caption("Choose both files.")
 
 
-def _name(usual: str) -> str:
-    """Draw the input for the name of the tasks and return the name.
-
-    A new default name replaces a name that was entered for another default.
-    """
-    usual = usual[-64:].lstrip(".-_")
-    return st.text_input("Name of the tasks", usual, key=f"load_tasks_name_{usual}").strip()
+def _name(default_name: str) -> str:
+    """Draw the input for the name of the tasks; a new default replaces a name entered for another default."""
+    default_name = default_name[-64:].lstrip(".-_")
+    return st.text_input("Name of the tasks", default_name, key=f"load_tasks_name_{default_name}").strip()
 
 
-def _make(name: str, args: list[str]) -> None:
+def _create(name: str, args: list[str]) -> None:
     place = place_for("tasks", name)
-    there = (place / "tasks.json").exists()
+    exists = (place / "tasks.json").exists()
     args = [*args, "--out", str(place)]
-    if st.button("Make the tasks", type="primary", key="load_make_tasks", disabled=there or is_running("tasks")):
-        start_job(f"Make tasks {name}", args)
-    if there:
-        st.caption(f"There already are tasks called {plain(name)}. Choose another name to make others.")
-    command(args)
+    if st.button("Create tasks", type="primary", key="load_make_tasks", disabled=exists or is_running("tasks")):
+        start_job(f"Create tasks {name}", args)
+    if exists:
+        st.caption(f"Tasks named {plain(name)} already exist. Choose another name.")
+    show_commands(args)

@@ -11,7 +11,8 @@ import streamlit as st
 from core.actions.inspect import Inspection
 from core.editing.measured_cost import WorkEstimate
 from core.runtime.errors import UserError
-from core.ui.load.shared import command, show_report, start_job
+from core.ui.load.shared import show_report, start_job
+from core.ui.shell.command import show_commands
 from core.ui.shell.context import open_next
 from core.ui.shell.jobs import job_panel, jobs_of
 from core.ui.shell.navigation import page
@@ -23,29 +24,29 @@ def workspace_step(tasks: Path, model: Path) -> None:
     st.subheader("4 · Check and open")
     line = ["inspect", "--tasks", str(tasks), "--model", str(model), "--json"]
     jobs = jobs_of(library_jobs(), "inspect")
-    same = [job for job in jobs if list(job.args) == line]
-    if same and same[0].status() == "done" and same[0].results():
-        _report(json.loads(same[0].results()[-1]))
-    if st.button("What will it cost?", key="load_inspect", disabled=bool(same) and same[0].status() == "running"):
-        start_job("Try a few tasks", line)
+    job = next((job for job in jobs if list(job.args) == line), None)
+    if job and job.status() == "done" and job.results():
+        _report(json.loads(job.results()[-1]))
+    if st.button("Estimate costs", key="load_inspect", disabled=job is not None and job.status() == "running"):
+        start_job("Estimate costs", line)
     job_panel(library_jobs(), "inspect")
     name = st.text_input("Name of the workspace", model.name, key=f"load_workspace_{model.name}").strip()
     if st.button("Open the workspace", type="primary", key="load_open"):
         if not name or "/" in name:
-            raise UserError(f"{name!r} is no name for a workspace.", "Use letters, digits, '.', '_' and '-'.")
-        made = create(locate(name), tasks, model)
-        open_next(made.name)
+            raise UserError(f"{name!r} is not a valid workspace name.", "Use letters, digits, '.', '_' and '-'.")
+        workspace = create(locate(name), tasks, model)
+        open_next(workspace.name)
         st.switch_page(page("overview"))
-    command(line[:-1], ["open", "--tasks", str(tasks), "--model", str(model), "--workspace", name])
+    show_commands(line[:-1], ["open", "--tasks", str(tasks), "--model", str(model), "--workspace", name])
 
 
-def _report(told: dict) -> None:
-    costs = tuple(WorkEstimate(**cost) for cost in told["costs"])
-    show_report(Inspection(tuple(told["found"]), tuple(told["faults"]), costs))
+def _report(report: dict) -> None:
+    costs = tuple(WorkEstimate(**cost) for cost in report["costs"])
+    show_report(Inspection(tuple(report["found"]), tuple(report["faults"]), costs))
     if costs:
         rows = [
-            {"stage": cost.stage, "time": cost.time, "memory": f"{cost.gb:.1f} GB", "what": cost.how_much}
+            {"stage": cost.stage, "time": cost.time, "memory": f"{cost.gb:.1f} GB", "work": cost.how_much}
             for cost in costs
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True)
-        st.caption("Estimates, from each kind of pass tried on a few of these tasks on this machine.")
+        st.caption("Estimates, from timing each kind of pass on a few of these tasks on this machine.")

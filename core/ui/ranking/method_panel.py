@@ -16,9 +16,9 @@ from core.ui.shell.context import Context
 
 SELF = "self-influence"
 _TRAJECTORY = "tracin"
-LEAST_PROBES = 3
+MIN_PROBES = 3
 """Minimum number of passes of the sketch; with fewer its error cannot be estimated."""
-_RANKED = {"low-rank": 60, "cg": 0}
+_DEFAULT_RANKS = {"low-rank": 60, "cg": 0}
 """Default rank of each solver that has one."""
 
 
@@ -43,50 +43,48 @@ class Choice:
 
 def choose_method(context: Context) -> Choice:
     """Draw the controls: every method by name, followed by its parts; return the choice."""
-    method = widgets.select(st, Estimator, "name", key="rank_method", format_func=_named)
-    own = METHODS[method].estimator
-    given: dict[str, Any] = {}
-    if own.solve is not None:
-        given |= _solve(method, own.solve)
+    method = widgets.select(st, Estimator, "name", key="rank_method", format_func=_label)
+    solve = METHODS[method].estimator.solve
+    chosen: dict[str, Any] = {}
+    if solve is not None:
+        chosen |= _solve(method, solve)
     else:
-        st.caption("This method has no curvature, so there is nothing to solve.")
+        st.caption("This method uses no curvature, so there is nothing to solve.")
     if method != _TRAJECTORY:
-        given |= _gradients(method)
+        chosen |= _gradients(method)
         if context.project.model.spec.algorithm == "imaml":
-            given["inner"] = widgets.select(st, Estimator, "inner", key=f"rank_inner_{method}")
+            chosen["inner"] = widgets.select(st, Estimator, "inner", key=f"rank_inner_{method}")
     try:
         if method == _TRAJECTORY:
             context.workspace.trajectory()
-        return Choice(method, _arguments(method, given))
+        return Choice(method, _arguments(method, chosen))
     except UserError as error:
         return Choice(method, fault=error)
 
 
-def _named(method: str) -> str:
-    words = METHODS[method].description
-    return words if words.startswith(f"{method}:") else f"{method}: {words}"
+def _label(method: str) -> str:
+    description = METHODS[method].description
+    return description if description.startswith(f"{method}:") else f"{method}: {description}"
 
 
-def _arguments(method: str, given: dict[str, Any]) -> list[str]:
-    """Return the options that set the method to the values in ``given``.
+def _arguments(method: str, chosen: dict[str, Any]) -> list[str]:
+    """Return the options that set the method to the values in ``chosen``.
 
     Raises:
         UserError: the parts are incompatible.
     """
-    wanted, own = estimator(method, **given), asdict(METHODS[method].estimator)
-    usual = own | (own["solve"] or {})
-    changed = {key: value for key, value in given.items() if value != usual[key]}
+    wanted, defaults = estimator(method, **chosen), asdict(METHODS[method].estimator)
+    defaults = defaults | (defaults["solve"] or {})
+    changed = {key: value for key, value in chosen.items() if value != defaults[key]}
     if estimator(method, **changed) != wanted:  # changing one part would change another
-        changed = given
-    named = [] if method == DEFAULT else ["--method", method]
-    args = [
-        arguments(cls, {key: value for key, value in changed.items() if key in declared(cls)}, always=changed)
-        for cls in (SolveSettings, Estimator)
-    ]
-    return named + [part for some in args for part in some]
+        changed = chosen
+    args = [] if method == DEFAULT else ["--method", method]
+    for cls in (SolveSettings, Estimator):
+        args += arguments(cls, {key: value for key, value in changed.items() if key in declared(cls)}, always=changed)
+    return args
 
 
-def _solve(method: str, own: SolveSettings) -> dict[str, Any]:
+def _solve(method: str, defaults: SolveSettings) -> dict[str, Any]:
     """Draw the controls of the inverse-curvature product and return their values.
 
     The initial values are the method's default settings.
@@ -97,37 +95,43 @@ def _solve(method: str, own: SolveSettings) -> dict[str, Any]:
 
     def number(place: Any, field: str, **options: Any) -> Any:
         return widgets.number(
-            place, SolveSettings, field, **{"key": key(field), "value": getattr(own, field), **options}
+            place, SolveSettings, field, **{"key": key(field), "value": getattr(defaults, field), **options}
         )
 
     def select(place: Any, field: str, **options: Any) -> Any:
-        return widgets.select(place, SolveSettings, field, key=key(field), value=getattr(own, field), **options)
+        return widgets.select(place, SolveSettings, field, key=key(field), value=getattr(defaults, field), **options)
 
     one, two, three = st.columns(3)
-    given: dict[str, Any] = {"curvature": select(one, "curvature")}
+    chosen: dict[str, Any] = {"curvature": select(one, "curvature")}
     if method == SELF:
-        solver = select(two, "solver", choices=[own.solver], disabled=True, help="Self-influence needs its basis.")
+        solver = select(
+            two,
+            "solver",
+            choices=[defaults.solver],
+            disabled=True,
+            help="Self-influence needs the basis of this solver.",
+        )
     else:
-        solver = given["solver"] = select(two, "solver")
-    given["damping"] = number(three, "damping", step=0.001, format="%.4f")
+        solver = chosen["solver"] = select(two, "solver")
+    chosen["damping"] = number(three, "damping", step=0.001, format="%.4f")
     one, two, three = st.columns(3)
-    tasks = given["curvature_tasks"] = number(one, "curvature_tasks")
+    tasks = chosen["curvature_tasks"] = number(one, "curvature_tasks")
     subsample = select(two, "subsample", disabled=not tasks)
-    given["subsample"] = subsample if tasks else own.subsample
-    if solver in _RANKED:
-        given["rank"] = number(
+    chosen["subsample"] = subsample if tasks else defaults.subsample
+    if solver in _DEFAULT_RANKS:
+        chosen["rank"] = number(
             three,
             "rank",
             label="Rank" if solver == "low-rank" else "Rank of the preconditioner",
             minimum=1 if solver == "low-rank" else 0,
-            value=own.rank if solver == own.solver else _RANKED[solver],
+            value=defaults.rank if solver == defaults.solver else _DEFAULT_RANKS[solver],
             key=key(f"rank_{solver}"),
         )
     if solver in ("cg", "neumann"):
         one, two, _ = st.columns(3)
-        given["tolerance"] = number(one, "tolerance", format="%.0e", step=1e-3)
-        given["iterations"] = number(two, "iterations")
-    return given
+        chosen["tolerance"] = number(one, "tolerance", format="%.0e", step=1e-3)
+        chosen["iterations"] = number(two, "iterations")
+    return chosen
 
 
 def _gradients(method: str) -> dict[str, Any]:
@@ -135,15 +139,15 @@ def _gradients(method: str) -> dict[str, Any]:
 
     They are those of the training data and of the target's loss, and the probes of self-influence.
     """
-    own = METHODS[method].estimator
+    defaults = METHODS[method].estimator
     one, two, _ = st.columns(3)
-    fields = {"gradient": own.gradient}
+    fields = {"gradient": defaults.gradient}
     if method == SELF:
-        probes = widgets.number(two, Estimator, "probes", key="rank_probes", value=own.probes, minimum=LEAST_PROBES)
+        probes = widgets.number(two, Estimator, "probes", key="rank_probes", value=defaults.probes, minimum=MIN_PROBES)
     else:
-        fields["evaluation"] = own.evaluation
-    given = {
+        fields["evaluation"] = defaults.evaluation
+    chosen = {
         field: widgets.select(place, Estimator, field, key=f"rank_{field}_{method}", value=value)
         for place, (field, value) in zip((one, two), fields.items(), strict=False)
     }
-    return given | ({"probes": probes} if method == SELF else {})
+    return chosen | ({"probes": probes} if method == SELF else {})

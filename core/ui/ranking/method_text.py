@@ -22,23 +22,23 @@ _SOLVE_WORDS = {
 _OTHER_WORDS = {"gradient": "{} gradient", "evaluation": "{} evaluation", "probes": "{} probes"}
 
 
-def differences(question: Mapping[str, Any]) -> list[str]:
+def differences(key: Mapping[str, Any]) -> list[str]:
     """Return how a ranking's cache key differs from its method: ``["exact", "damping 0.3"]``."""
-    method = METHODS.get(question.get("method", ""))
+    method = METHODS.get(key.get("method", ""))
     if method is None:
         return []
-    own = asdict(method.estimator)
-    solve = solve_differences(question.get("solve") or {}, own["solve"] or {})
-    return solve + _differences(question, own, _OTHER_WORDS)
+    defaults = asdict(method.estimator)
+    solve = solve_differences(key.get("solve") or {}, defaults["solve"] or {})
+    return solve + _differences(key, defaults, _OTHER_WORDS)
 
 
-def solve_differences(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+def solve_differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """Return how the settings of one solve differ from those of another."""
-    return _differences(settings, usual, _SOLVE_WORDS)
+    return _differences(settings, defaults, _SOLVE_WORDS)
 
 
-def _differences(given: Mapping[str, Any], usual: Mapping[str, Any], words: dict[str, str]) -> list[str]:
-    changed = [key for key in words if key in given and given[key] != usual.get(key)]
+def _differences(given: Mapping[str, Any], defaults: Mapping[str, Any], words: dict[str, str]) -> list[str]:
+    changed = [key for key in words if key in given and given[key] != defaults.get(key)]
     return [
         "all curvature tasks" if (key, given[key]) == ("curvature_tasks", 0) else words[key].format(given[key])
         for key in changed

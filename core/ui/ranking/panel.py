@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import streamlit as st
 
 from core.actions.compute import Compute
@@ -9,10 +10,11 @@ from core.actions.evaluate import KIND, cache_key
 from core.influence.methods import DEFAULT
 from core.ui.ranking.method_panel import choose_method
 from core.ui.shell.context import Context, choose_ranking, show_error, table
-from core.ui.shell.jobs import job_panel, start
+from core.ui.shell.jobs import job_panel, start, start_button
 from core.ui.trust.panel import trust_panel
 from core.workspace.runs import Run
 
+_MAX_OPTIONS = 500
 _TARGETS = ("All held-out tasks", "Some held-out tasks", "One query image")
 
 
@@ -27,7 +29,7 @@ def rank_panel(context: Context) -> None:
     with st.container(border=True):
         st.markdown("**Rank the training data by influence**")
         above = st.container()
-        with st.expander("How it is computed"):
+        with st.expander("Method settings"):
             choice = choose_method(context)
         if choice.fault is not None:
             show_error(choice.fault)
@@ -35,7 +37,7 @@ def rank_panel(context: Context) -> None:
         with above:
             if choice.has_target:
                 kind = st.segmented_control(
-                    "on the loss of", _TARGETS, default=_TARGETS[0], key="rank_target", required=True
+                    "Evaluation target", _TARGETS, default=_TARGETS[0], key="rank_target", required=True
                 )
                 target = _target(kind, evaluated)
                 by = "" if choice.method == DEFAULT else f" by {choice.method}"
@@ -43,8 +45,8 @@ def rank_panel(context: Context) -> None:
                 ready = ready and target is not None
             else:
                 st.caption(
-                    "Self-influence asks how much an item's removal raises its own loss, so it needs no target. "
-                    "The most suspicious come first."
+                    "Self-influence is how much removing an item raises its own loss, so it needs no target. "
+                    "The most suspicious items come first."
                 )
         if st.button("Rank", type="primary", disabled=not ready, key="rank_start"):
             start(context, title, ["rank", *args])
@@ -52,7 +54,13 @@ def rank_panel(context: Context) -> None:
         job_panel(context.workspace.jobs, "rank")
 
 
-def ranked(context: Context, what: str) -> Run:
+def rank_now(context: Context, *, key: str) -> None:
+    """Draw a button that ranks on all held-out tasks with the default method, and the progress."""
+    start_button(context, "Rank now", "Rank on all", ["rank", "--target", "all"], key=key, primary=True)
+    job_panel(context.workspace.jobs, "rank")
+
+
+def require_ranking(context: Context, what: str) -> Run:
     """Return the ranking chosen in the sidebar and show how far it can be trusted.
 
     If there is none, draw the controls that start one and stop the page.
@@ -81,16 +89,25 @@ def _target(kind: str, evaluated: Run | None) -> str | None:
         chosen = st.multiselect(
             "Held-out tasks, worst first",
             worst["task_id"].tolist(),
-            format_func=lambda task: f"{task} · {accuracy[task]:.0%} right",
+            format_func=lambda task: f"{task} · accuracy {accuracy[task]:.0%}",
             key="rank_tasks",
         )
         return ",".join(chosen) or None
     rows = table(evaluated, "rows.parquet")
-    wrong = rows[rows["predicted"] != rows["label"]].sort_values("loss", ascending=False, kind="stable")
-    labels = {
-        f"{row.task_id}/{row.image_id}": f"{row.image_id} in {row.task_id} · is {row[4]}, seen as {row.predicted_class}"
-        for row in wrong.head(500).itertuples(index=False)
-    }
+    labels = misclassified_labels(rows)
     return st.selectbox(
-        "Failing query image, highest loss first", list(labels), format_func=lambda key: labels[key], key="rank_image"
+        "Misclassified query image, highest loss first",
+        list(labels)[:_MAX_OPTIONS],
+        format_func=labels.__getitem__,
+        key="rank_image",
     )
+
+
+def misclassified_labels(rows: pd.DataFrame) -> dict[str, str]:
+    """Return the misclassified query images of an evaluation as ``TASK/IMAGE`` with a label, highest loss first."""
+    wrong = rows[rows["predicted"] != rows["label"]].sort_values("loss", ascending=False, kind="stable")
+    return {
+        f"{row['task_id']}/{row['image_id']}": f"{row['image_id']} in {row['task_id']} · is {row['class']}, "
+        f"predicted as {row['predicted_class']} · loss {row['loss']:.2f}"
+        for row in wrong.to_dict("records")
+    }

@@ -11,20 +11,22 @@ import streamlit as st
 
 from core.actions.duplicates import newest_duplicates
 from core.decisions.log import Item
-from core.ui.charts.scores import CONFIG, HARMFUL, NEUTRAL
+from core.ui.charts.common import CONFIG, HARMFUL, NEUTRAL
 from core.ui.grid.component import Tile, clear_selection, image_grid
 from core.ui.grid.pictures import pixels
-from core.ui.review.decide import decide, removal_bar
+from core.ui.review.decide import decide, decision_buttons, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, table
 from core.ui.shell.jobs import job_panel, start_button
-from core.ui.shell.text import count, plain, shortened
+from core.ui.shell.text import count, plain, shorten
 from core.workspace.runs import Run
 
 COMMAND = ["review", "duplicates"]
 GRID = "duplicates_grid"
-PAIRS_A_PAGE = 60
-SHOW = ("All", "Different given classes", "Identical", "Nearly the same", "Undecided")
+PAIRS_PER_PAGE = 60
+NO_DUPLICATES = "There are no duplicates among the"
+NO_LEAKS = "There are no leaks:"
+SHOW = ("All", "Different given classes", "Identical", "Nearly identical", "Undecided")
 
 
 def duplicates_panel(context: Context) -> None:
@@ -33,11 +35,10 @@ def duplicates_panel(context: Context) -> None:
     job_panel(context.workspace.jobs, " ".join(COMMAND))
     if run is None:
         st.info(
-            "Images that occur twice were not looked for yet. Copies in the support and the query of one task, or in "
-            "training and held-out tasks, make a model look better than it is; copies with different classes cannot "
-            "both be right."
+            "Duplicates have not been searched for yet. Duplicates in support and query of one task, or in training "
+            "and held-out tasks, make a model look better than it is; with different classes they cannot both be right."
         )
-        start_button(context, "Look for copies", "Looking for copies", COMMAND, key="duplicates_start", primary=True)
+        start_button(context, "Find duplicates", "Find duplicates", COMMAND, key="duplicates_start", primary=True)
         command_block(context, COMMAND)
         return
     removal_bar(context)
@@ -47,7 +48,7 @@ def duplicates_panel(context: Context) -> None:
     _pairs(context, run, pairs)
     st.subheader("Leaks")
     _leaks(context, run, leaks)
-    with st.expander("What counts as near"):
+    with st.expander("How near-duplicates are defined"):
         _threshold(run)
     command_block(context, COMMAND)
 
@@ -57,7 +58,7 @@ def _figures(run: Run) -> None:
     leaks = found["leaks"]
     figures = (
         ("Identical pairs", found["exact"]),
-        ("Nearly the same", found["near"]),
+        ("Nearly identical", found["near"]),
         ("Different given classes", found["contradictions"]),
         ("Support and query", leaks["support-query"] + leaks["support-query, held out"]),
         ("Training and held out", leaks["train-heldout"]),
@@ -68,7 +69,7 @@ def _figures(run: Run) -> None:
 
 def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
     if pairs.empty:
-        st.success(f"No two of the {run.json('summary.json')['images']:,} images of the tasks are copies.")
+        st.success(f"{NO_DUPLICATES} {run.json('summary.json')['images']:,} images of the tasks.")
         return
     decided = context.workspace.decisions.current()
     done = [any(Item("image", image_id=i) in decided for i in pair) for pair in pairs[["image_id", "other"]].to_numpy()]
@@ -82,31 +83,30 @@ def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     chosen = left.segmented_control("Show", SHOW, default="All", key="duplicates_show") or "All"
     shown = pairs[masks[chosen]].reset_index(drop=True)
-    last = max(0, (len(shown) - 1) // PAIRS_A_PAGE)
+    last = max(0, (len(shown) - 1) // PAIRS_PER_PAGE)
     number = min(int(st.session_state.get("duplicates_page", 1)), last + 1)
     number = int(right.number_input(f"Page of {last + 1}", 1, last + 1, number, key="duplicates_page"))
     if shown.empty:
-        st.info("No pair is of this kind.")
+        st.info("No pairs of this kind.")
         return
-    part = shown.iloc[(number - 1) * PAIRS_A_PAGE : number * PAIRS_A_PAGE]
+    part = shown.iloc[(number - 1) * PAIRS_PER_PAGE : number * PAIRS_PER_PAGE]
     bar = st.container(horizontal=True, vertical_alignment="center")
     selected = _grid(context, part)
     with bar:
-        items = _training(part, selected)
-        if st.button(f"Remove {len(items)} selected", type="primary", disabled=not items, key="duplicates_remove"):
-            _decide(context, items, run, "a copy, chosen on the Images page")
-        if st.button(f"Keep {len(items)} selected", disabled=not items, key="duplicates_keep"):
-            decide(context, items, "keep", run.id, "a copy, looked at on the Images page")
+        items = _training_items(part, selected)
+        reasons = ("a duplicate, selected on the Images page", "a duplicate, reviewed on the Images page")
+        what = f"{len(items)} selected"
+        decision_buttons(context, (st, st), items, what, run.id, reasons, key="duplicates", grid=GRID, width="content")
+        duplicates = _duplicates_to_remove(shown, context)
+        if st.button(
+            f"Remove one of each pair shown ({len(duplicates)})", disabled=not duplicates, key="duplicates_remove_each"
+        ):
+            decide(context, duplicates, "remove", run.id, "a duplicate of another image")
             clear_selection(GRID)
             st.rerun()
-        second = _second_of(shown, context)
-        if st.button(
-            f"Remove one of each pair shown ({len(second)})", disabled=not second, key="duplicates_remove_each"
-        ):
-            _decide(context, second, run, "a copy of another image")
         st.caption(
-            f"{count(len(shown), 'pair')}; the two of a pair stand side by side. Of pairs with different given classes "
-            "neither is taken automatically: look which of them is wrong."
+            f"{count(len(shown), 'pair')}; the two images of a pair are side by side. Of pairs with different given "
+            "classes, neither is removed automatically: check which label is wrong."
         )
 
 
@@ -126,21 +126,21 @@ def _grid(context: Context, part: pd.DataFrame) -> Sequence[str]:
             tiles.append(
                 Tile(
                     id=f"{row}:{image}",
-                    caption=f"{row + 1} · given {shortened(given, 12)}",
+                    caption=f"{row + 1} · given {shorten(given, 12)}",
                     mark=mark,
                     tooltip=f"Pair {row + 1}, {near}: {image}, given {given}{where}",
                 )
             )
-    return image_grid(pixels(context, images), tiles, key=GRID, label="Pairs of copies").selected
+    return image_grid(pixels(context, images), tiles, key=GRID, label="Pairs of duplicates").selected
 
 
-def _training(part: pd.DataFrame, selected: Sequence[str]) -> list[Item]:
+def _training_items(part: pd.DataFrame, selected: Sequence[str]) -> list[Item]:
     inside = set(part.loc[part["training"], "image_id"]) | set(part.loc[part["other_training"], "other"])
     images = dict.fromkeys(one.split(":", 1)[1] for one in selected)
     return [Item("image", image_id=image) for image in images if image in inside]
 
 
-def _second_of(shown: pd.DataFrame, context: Context) -> list[Item]:
+def _duplicates_to_remove(shown: pd.DataFrame, context: Context) -> list[Item]:
     """Return the item to remove from each pair of the same class: the second image in the training tasks.
 
     Pairs of which one image is already removed are skipped.
@@ -154,16 +154,10 @@ def _second_of(shown: pd.DataFrame, context: Context) -> list[Item]:
     return [Item("image", image_id=image) for image in going]
 
 
-def _decide(context: Context, items: list[Item], run: Run, reason: str) -> None:
-    decide(context, items, "remove", run.id, reason)
-    clear_selection(GRID)
-    st.rerun()
-
-
 def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
     if leaks.empty:
         st.success(
-            "No image, and no copy of one, lies in support and query of one task, or in training and held-out tasks."
+            f"{NO_LEAKS} no image or duplicate is in support and query of one task, or in training and held-out tasks."
         )
         return
     names = {
@@ -178,12 +172,12 @@ def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
         column_config={
             "between": "Between",
             "image_id": "Image (support, training)",
-            "class": "Given",
-            "other": "Copy (query, held out)",
-            "other_class": "Given there",
-            "distance": st.column_config.NumberColumn("Distance", format="%.3f", help="0: the same pixels."),
+            "class": "Given class",
+            "other": "Duplicate (query, held-out)",
+            "other_class": "Given class of the duplicate",
+            "distance": st.column_config.NumberColumn("Distance", format="%.3f", help="0: identical pixels."),
             "tasks": "Tasks",
-            "other_tasks": "Tasks of the copy",
+            "other_tasks": "Tasks of the duplicate",
         },
     )
     inside = leaks[(leaks["kind"] == "support-query") & (leaks["part"] == "training")]
@@ -191,25 +185,25 @@ def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
         Item("instance", task[0], "query", other) for task, other in zip(inside["tasks"], inside["other"], strict=True)
     ]
     across = [Item("image", image_id=image) for image in leaks.loc[leaks["kind"] == "train-heldout", "image_id"]]
-    gone = context.workspace.decisions.current()
+    decided = context.workspace.decisions.current()
     for column, items, label, reason, key in zip(
         st.columns(2),
         (rows, across),
         ("Remove the query rows", "Remove the training images"),
-        ("its copy is in the support of the task", "its copy is in a held-out task"),
+        ("its duplicate is in the support of the task", "its duplicate is in a held-out task"),
         ("duplicates_query", "duplicates_across"),
         strict=True,
     ):
-        open_ = [item for item in dict.fromkeys(items) if item not in gone]
-        if column.button(f"{label} ({len(open_)})", disabled=not open_, key=key):
-            decide(context, open_, "remove", run.id, reason)
+        new = [item for item in dict.fromkeys(items) if item not in decided]
+        if column.button(f"{label} ({len(new)})", disabled=not new, key=key):
+            decide(context, new, "remove", run.id, reason)
             st.rerun()
 
 
 def _threshold(run: Run) -> None:
     found = run.json("summary.json")
     if not found["threshold"]:
-        st.caption("There are too few images to say what is near, so only identical ones were sought.")
+        st.caption("There are too few images to estimate a threshold, so only identical images were searched for.")
         return
     edges, counts = found["histogram"]["edges"], found["histogram"]["counts"]
     middle = [(low + high) / 2 for low, high in pairwise(edges)]
@@ -220,13 +214,13 @@ def _threshold(run: Run) -> None:
         height=220,
         margin={"l": 10, "r": 10, "t": 10, "b": 10},
         bargap=0,
-        xaxis={"title": "distance of the nearest image, as a share of that of the eighth", "fixedrange": True},
+        xaxis={"title": "distance to the nearest image / distance to the eighth nearest", "fixedrange": True},
         yaxis={"title": "images", "type": "log", "fixedrange": True},
     )
     st.plotly_chart(figure, config=CONFIG, key="duplicates_threshold")
     power = f"{found['power']:.1f}"
     st.caption(
-        f"A pair is near below {found['threshold']:.2f}. Between images that are no copies such shares fall like a "
-        f"power ({plain(power)} here, read off the middle of these very images), and below that line one image in all "
-        "is expected by chance."
+        f"Pairs below a ratio of {found['threshold']:.2f} are near-duplicates. Among images without duplicates, small "
+        f"ratios follow a power law (exponent {plain(power)}, estimated from the middle of these ratios), so one image "
+        "of the whole set is expected below the threshold by chance."
     )

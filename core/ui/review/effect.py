@@ -14,10 +14,10 @@ from core.tasks.changes import Changes
 from core.ui.edit.results import in_points
 from core.ui.shell.background import BackgroundCache
 from core.ui.shell.context import Context
-from core.ui.whatif.panel import opened_instant
+from core.ui.whatif.panel import live_estimator
 
-_beside: BackgroundCache[tuple[str, str, int], list[str]] = BackgroundCache(
-    "effect", lambda error: [f"could not be worked out: {error}"]
+_estimates: BackgroundCache[tuple[str, str, int], list[str]] = BackgroundCache(
+    "effect", lambda error: [f"could not be computed: {error}"]
 )
 
 
@@ -29,12 +29,12 @@ def effect_lines(context: Context, queue: Queue, position: int) -> list[str] | N
     run = find_preparation(context.workspace, Compute())
     if run is None:
         return []
-    return _beside.get((str(run.folder), queue.run_id, position), lambda: _work_out(context, queue, position))
+    return _estimates.get((str(run.folder), queue.run_id, position), lambda: _estimate(context, queue, position))
 
 
-def _work_out(context: Context, queue: Queue, position: int) -> list[str]:
-    instant = opened_instant(context)
-    return [] if instant is None else [line(instant, *one) for one in choices(queue, position)]
+def _estimate(context: Context, queue: Queue, position: int) -> list[str]:
+    estimator = live_estimator(context)
+    return [] if estimator is None else [line(estimator, *one) for one in choices(queue, position)]
 
 
 def choices(queue: Queue, position: int) -> list[tuple[str, Changes]]:
@@ -55,10 +55,10 @@ def choices(queue: Queue, position: int) -> list[tuple[str, Changes]]:
     return found
 
 
-def line(instant: WhatIfEstimator, what: str, changes: Changes) -> str:
+def line(estimator: WhatIfEstimator, what: str, changes: Changes) -> str:
     """Return ``Removed: held-out loss -0.0012 [...], accuracy +0.1 points [...]``."""
     try:
-        found = instant.changes(changes)
+        found = estimator.changes(changes)
     except UserError as error:
         return f"{what}: {error.what}"
     loss = found.loss_change

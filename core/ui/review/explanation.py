@@ -16,15 +16,15 @@ from core.ui.shell.context import Context
 
 _SUPPORT_IMAGES = 3
 
-_beside: BackgroundCache[tuple[str, str, int], list[str]] = BackgroundCache(
+_explanations: BackgroundCache[tuple[str, str, int], list[str]] = BackgroundCache(
     "explanation", lambda error: [f"could not be computed: {error}"]
 )
 
 
 def explanation_lines(context: Context, queue: Queue, position: int) -> list[str] | None:
-    """Return sentences of explanation; None while they are being computed."""
+    """Return the explanation of an item as sentences; None while it is being computed."""
     key = (context.project.hashes["model"], str(queue.folder), position)
-    return _beside.get(key, lambda: _lines(context, queue, position))
+    return _explanations.get(key, lambda: _lines(context, queue, position))
 
 
 def _lines(context: Context, queue: Queue, position: int) -> list[str]:
@@ -46,8 +46,8 @@ def sentences(found: LabelExplanation | None) -> list[str]:
     if found is None:
         return ["The image is not a query of any training task, so no adapted model predicts it."]
     lines = [
-        f"Looks worst in task {found.task_id}: adapted loss {found.loss:.2f}, "
-        f"{found.confidence:.0%} for the given class, predicted as {found.predicted}"
+        f"Most suspicious in task {found.task_id}: adapted loss {found.loss:.2f}, "
+        f"probability {found.confidence:.0%} of the given class, predicted as {found.predicted}"
     ]
     influential = found.support_influence[found.support_influence["influence"] > 0].head(_SUPPORT_IMAGES)
     if len(influential):

@@ -10,11 +10,11 @@ from core.actions.duplicates import newest_duplicates
 from core.review.filters import PAGE_SIZES, PARAMETERS, STATES, Filters, from_params
 from core.review.review_queue import Queue
 from core.review.saved_views import delete_view, save_view, saved_views
-from core.ui.review.live import choose_again
-from core.ui.shell.context import Context, shown_errors
+from core.ui.review.live import reapply_filters
+from core.ui.shell.context import Context, report_errors
 from core.ui.shell.text import plain
 
-_KEPT = "_review_filters"
+_FILTERS = "_review_filters"
 _WIDGET = "review_"
 _STATE_WORDS = {
     "undecided": "Undecided",
@@ -30,24 +30,24 @@ _ROLE_WORDS = {"": "any", "support": "support", "query": "query"}
 
 def current_filters() -> Filters:
     """Return the present filters: from this session, or from the URL that opened it."""
-    if _KEPT not in st.session_state:
-        st.session_state[_KEPT] = from_params({name: st.query_params.get_all(name) for name in PARAMETERS})
-    return st.session_state[_KEPT]
+    if _FILTERS not in st.session_state:
+        st.session_state[_FILTERS] = from_params({name: st.query_params.get_all(name) for name in PARAMETERS})
+    return st.session_state[_FILTERS]
 
 
 def use(filters: Filters) -> None:
     """Replace the filters; call it before the widgets are drawn, for example in a callback."""
-    st.session_state[_KEPT] = filters
+    st.session_state[_FILTERS] = filters
     for one in fields(Filters):
         st.session_state.pop(_WIDGET + one.name, None)
     st.session_state.pop(_WIDGET + "range", None)
-    choose_again()
+    reapply_filters()
 
 
 def filter_panel(context: Context, queue: Queue) -> Filters:
     """Draw the filters and return the chosen ones."""
-    have = _fitting(current_filters(), queue)
-    _fill(have)
+    current = _known_values(current_filters(), queue)
+    _initialize(current)
     one, two, three, four, five = st.columns([2, 1.6, 1.6, 1.7, 1], vertical_alignment="bottom")
     one.multiselect("Show", STATES, key=_WIDGET + "state", format_func=_STATE_WORDS.__getitem__, placeholder="All")
     classes = sorted(set(queue.table["class"]))
@@ -57,26 +57,26 @@ def filter_panel(context: Context, queue: Queue) -> Filters:
     scores = queue.scores
     four.selectbox("Order by", list(scores), key=_WIDGET + "order", format_func=scores.__getitem__)
     with five.popover("More", width="stretch"):
-        st.checkbox("Smallest first", key=_WIDGET + "ascending")
-        st.checkbox("Only where another class is likelier", key=_WIDGET + "differ")
+        st.checkbox("Ascending order", key=_WIDGET + "ascending")
+        st.checkbox("Only where another class is more likely", key=_WIDGET + "differ")
         if newest_duplicates(context.workspace, context.project):
             st.checkbox("Only images with a near-duplicate", key=_WIDGET + "copies")
         left, right = st.columns(2)
         left.selectbox("Score", list(scores), key=_WIDGET + "score", format_func=scores.__getitem__)
-        right.slider("Its percentile", 0, 100, key=_WIDGET + "range", help="100: the most suspicious by this score.")
+        right.slider("Percentile", 0, 100, key=_WIDGET + "range", help="100: the most suspicious by this score.")
         left.selectbox("Role", list(_ROLE_WORDS), key=_WIDGET + "role", format_func=_ROLE_WORDS.__getitem__)
-        right.selectbox("A page", PAGE_SIZES, key=_WIDGET + "size", format_func=lambda size: f"{size} tiles")
+        right.selectbox("Per page", PAGE_SIZES, key=_WIDGET + "size", format_func=lambda size: f"{size} tiles")
         tasks = ["", *context.project.tasks.train.task_ids]
         left.selectbox("Task", tasks, key=_WIDGET + "task", format_func=lambda task: task or "any")
-        right.text_input("Part of an id", key=_WIDGET + "find", max_chars=200)
-    filters = replace(_chosen(), lasso=have.lasso)
-    st.session_state[_KEPT] = filters
+        right.text_input("ID contains", key=_WIDGET + "find", max_chars=200)
+    filters = replace(_chosen(), lasso=current.lasso)
+    st.session_state[_FILTERS] = filters
     _views(context, filters)
-    _to_address(filters)
+    _to_url(filters)
     return filters
 
 
-def _fitting(filters: Filters, queue: Queue) -> Filters:
+def _known_values(filters: Filters, queue: Queue) -> Filters:
     """Return the filters without values absent from this queue, as a link may come from another queue."""
     scores = queue.scores
     classes, suggested = set(queue.table["class"]), set(queue.table["suggested"])
@@ -89,7 +89,7 @@ def _fitting(filters: Filters, queue: Queue) -> Filters:
     )
 
 
-def _fill(filters: Filters) -> None:
+def _initialize(filters: Filters) -> None:
     """Initialise widgets that have no value: on the first run, and after the user left the page."""
     for one in fields(Filters):
         value = getattr(filters, one.name)
@@ -104,7 +104,7 @@ def _chosen() -> Filters:
     return Filters(**{**read, **lists, "find": read["find"].strip(), "low": low, "high": high})
 
 
-def _to_address(filters: Filters) -> None:
+def _to_url(filters: Filters) -> None:
     wanted = filters.to_params()
     for name in PARAMETERS:
         if name not in wanted:
@@ -118,25 +118,27 @@ def _views(context: Context, filters: Filters) -> None:
     folder = context.workspace.folder
     bar = st.container(horizontal=True, vertical_alignment="center")
     bar.button(
-        "Show all",
+        "Clear filters",
         key="review_all",
         on_click=use,
         args=(Filters(size=filters.size),),
         disabled=filters.selection == Filters(),
     )
-    bar.button("Filter again", on_click=choose_again, help="What was decided since no longer stands in your way.")
-    with bar.popover("Views"), shown_errors():
+    bar.button(
+        "Reapply filters", on_click=reapply_filters, help="Hide items that no longer match because of new decisions."
+    )
+    with bar.popover("Saved views"), report_errors():
         views = saved_views(folder)
         for name, view in views.items():
-            open_, away = st.columns([4, 1])
+            open_, delete = st.columns([4, 1])
             open_.button(plain(name), key=f"review_view_{name}", on_click=use, args=(view,), width="stretch")
-            away.button("✕", key=f"review_drop_{name}", help="Delete", on_click=delete_view, args=(folder, name))
-        name = st.text_input("Keep these filters as", key="review_view_name", max_chars=60)
-        if st.button("Keep", key="review_view_save", disabled=not name.strip()):
+            delete.button("✕", key=f"review_drop_{name}", help="Delete", on_click=delete_view, args=(folder, name))
+        name = st.text_input("Name of the view", key="review_view_name", max_chars=60)
+        if st.button("Save view", key="review_view_save", disabled=not name.strip()):
             save_view(folder, name, filters)
             st.rerun()
-        st.caption("The address of this page holds the filters too: a link to it opens the same view.")
+        st.caption("The URL of this page contains the filters too: a link to it opens the same view.")
     if filters.lasso:
-        bar.button("Drop the area on the map", on_click=use, args=(replace(filters, lasso=()),))
+        bar.button("Clear map selection", on_click=use, args=(replace(filters, lasso=()),))
     bar.toggle("Map", key="review_map")
-    bar.toggle("Blind", key="review_blind", help="Only your own decisions are shown, so that others do not sway you.")
+    bar.toggle("Blind", key="review_blind", help="Show only your own decisions, so that others do not influence you.")

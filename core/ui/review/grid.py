@@ -9,8 +9,6 @@ item under the focus).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any
 import streamlit as st
 
 from core.ui.grid.atlas import Atlas
+from core.ui.grid.atlas import packet as atlas_packet
 
 _ASSETS = Path(__file__).resolve().parents[3] / "assets"
 _SCRIPTS = ("review_log", "review_keys", "review_sheets", "review_dialogs", "review")
@@ -31,21 +30,8 @@ _component = st.components.v2.component(
 )
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A JPEG of images with a name derived from its content."""
-
-    name: str
-    atlas: Atlas
-
-
-def sheet(atlas: Atlas) -> Sheet:
-    """Return the sheet of an atlas."""
-    return Sheet(hashlib.blake2b(atlas.jpeg, digest_size=8).hexdigest(), atlas)
-
-
-def packet(kind: str, sheets: Sequence[Sheet], page: Mapping[str, Any] | None = None) -> bytes:
-    """Return the length of the header (4 bytes, big-endian), the header as ASCII JSON, and the JPEGs.
+def packet(kind: str, atlases: Sequence[Atlas], page: Mapping[str, Any] | None = None) -> bytes:
+    """Return a :func:`core.ui.grid.atlas.packet` of images.
 
     No two packets are equal: Streamlit sends only a reference to a large message that it believes a browser has cached,
     and if the browser has just dropped it, the page stops working (see ``maxCachedMessageAge`` in
@@ -55,20 +41,19 @@ def packet(kind: str, sheets: Sequence[Sheet], page: Mapping[str, Any] | None = 
         kind: ``page`` or ``detail``; the browser caches some of each.
         page: Constant data of a page of tiles.
     """
-    told = [
+    sheets = [
         {
-            "name": one.name,
-            "columns": one.atlas.columns,
-            "rows": one.atlas.rows,
-            "tile": one.atlas.tile_px,
-            "pitch": one.atlas.pitch_px,
-            "bytes": len(one.atlas.jpeg),
+            "name": atlas.name,
+            "columns": atlas.columns,
+            "rows": atlas.rows,
+            "tile": atlas.tile_px,
+            "pitch": atlas.pitch_px,
+            "bytes": len(atlas.jpeg),
         }
-        for one in sheets
+        for atlas in atlases
     ]
-    header = {"kind": kind, "sheets": told, "page": page, "serial": secrets.token_hex(6)}
-    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode("ascii")
-    return b"".join([len(text).to_bytes(4, "big"), text, *(one.atlas.jpeg for one in sheets)])
+    header = {"kind": kind, "sheets": sheets, "page": page, "serial": secrets.token_hex(6)}
+    return atlas_packet(header, *(atlas.jpeg for atlas in atlases))
 
 
 def mount_packet(data: bytes, *, key: str) -> None:
@@ -99,11 +84,11 @@ def last_report(key: str) -> Report:
     if not isinstance(value, Mapping):
         return Report()
     ops, view = value.get("ops"), value.get("view")
-    told = ops if isinstance(ops, Mapping) else {}
-    log = told.get("log")
+    ops = ops if isinstance(ops, Mapping) else {}
+    log = ops.get("log")
     return Report(
-        str(told.get("name", "")),
-        str(told.get("scope", "")),
+        str(ops.get("name", "")),
+        str(ops.get("scope", "")),
         tuple(log) if isinstance(log, Sequence) else (),
         view if isinstance(view, Mapping) else None,
     )

@@ -9,26 +9,25 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from core.actions.duplicates import newest_duplicates
-from core.decisions.log import DecisionLog
 from core.review.browser_operations import OperationAck, encode_positions, submit
 from core.review.filters import Filters, filtered_positions
 from core.review.review_queue import Queue
 from core.review.review_state import ReviewState, read_state
 from core.runtime.errors import UserError
-from core.ui.review.acknowledgements import ack_text
+from core.ui.grid.atlas import Atlas
+from core.ui.review.decide import reversal_text
 from core.ui.review.detail import detail
 from core.ui.review.forecast import latest_forecast_text
-from core.ui.review.grid import Report, Sheet, last_report, mount_grid, mount_packet, packet
+from core.ui.review.grid import Report, last_report, mount_grid, mount_packet, packet
 from core.ui.review.queue import open_queue
-from core.ui.review.tiles import notice, page_data, page_sheet, page_state
-from core.ui.shell.context import Context, table
+from core.ui.review.tiles import notice, page_atlas, page_data, page_state
+from core.ui.shell.context import Context, decision_log, table
 from core.workspace.runs import Run
 
 GRID, PICTURES, DETAILS = "review_grid", "review_pictures", "review_details"
@@ -46,8 +45,8 @@ class GridState:
         key: The key of the selection of the shown items.
         shown: Positions in the queue, in order; items that are decided meanwhile stay in place.
         page: Number of the page, from 0.
-        turned, at, reply: The last answered request for another page, the new place of the focus, and the message.
-        heard, acks, fault: The last answered report of decisions, and the answer.
+        turned, at, reply: The last processed request for another page, the new position of the focus, and the message.
+        heard, acks, fault: The name of the last processed report of decisions, and the result.
         stamp, pictures: The last page that was drawn, and its packet.
         detailed, details: The last images of details that were drawn, and their packet.
     """
@@ -76,8 +75,8 @@ def memory() -> GridState:
     return st.session_state[_SLOT]
 
 
-def choose_again() -> None:
-    """Apply the filter again: items that no longer pass disappear."""
+def reapply_filters() -> None:
+    """Apply the filters again: items that no longer match disappear."""
     memory().fresh += 1
 
 
@@ -91,29 +90,29 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
     """Draw the grid and do what it asks for."""
     live, report = memory(), last_report(GRID)
     _apply_browser_operations(live, context, queue, report, blind)
-    now = current_state(context, queue, blind)
-    _choose(live, context, queue, now, filters, blind)
-    _turn(live, queue, now, report, filters.size)
+    state = current_state(context, queue, blind)
+    _apply_filters(live, context, queue, state, filters, blind)
+    _turn(live, queue, state, report, filters.size)
     _draw_page(live, context, queue, filters.size)
 
     positions = live.shown[live.page * filters.size : (live.page + 1) * filters.size]
     focus = (report.view or {}).get("focus")
     about = None
     if isinstance(focus, int) and focus in positions:
-        about = detail(context, queue, now, focus)
-    _draw_details(live, about.sheets if about else ())
+        about = detail(context, queue, state, focus)
+    _draw_details(live, about.atlases if about else ())
     place = st.container()
     mount_packet(live.pictures, key=PICTURES)
     mount_packet(live.details, key=DETAILS)
-    left = latest_forecast_text(queue, now, context.reviewer if blind else None)
+    remaining = latest_forecast_text(queue, state, context.reviewer if blind else None)
     data = {
         "workspace": context.workspace.name,
         "reviewer": context.reviewer,
         "stamp": live.stamp,
-        "version": now.version,
-        "state": page_state(queue, now, positions.tolist()),
-        "progress": [len(now.entries), len(queue), left],
-        "notice": notice(now, context.reviewer),
+        "version": state.version,
+        "state": page_state(queue, state, positions.tolist()),
+        "progress": [len(state.entries), len(queue), remaining],
+        "notice": notice(state, context.reviewer),
         "blind": blind,
         "heard": live.heard,
         "acked": [[ack.token, ack_text(ack), ack.is_lost] for ack in live.acks],
@@ -127,12 +126,19 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
         mount_grid(data, key=GRID)
 
 
+def ack_text(ack: OperationAck) -> str:
+    """Return the page's announcement for an operation; a saved decision needs none."""
+    if ack.is_lost:
+        return f"One decision could not be read and was skipped. {ack.error}"
+    return "" if ack.result is None else reversal_text(ack.act, ack.result)
+
+
 def _apply_browser_operations(live: GridState, context: Context, queue: Queue, report: Report, blind: bool) -> None:
-    """Write the operations that the browser has not had acknowledged."""
     if not report.name or report.name == live.heard or report.scope != f"{context.workspace.name}/{context.reviewer}":
         return
     log = context.workspace.decisions
-    writer = _writer(str(log.path), log.path.stat().st_ino if log.path.exists() else 0)
+    # A second connection, as this fragment waits for a lock even shorter than a page: the browser retries.
+    writer = decision_log(str(log.path), log.path.stat().st_ino if log.path.exists() else 0, _BUSY_SECONDS)
 
     def queue_of(run_id: str) -> Queue:
         return queue if run_id == queue.run_id else open_queue(context, context.workspace.runs.get(run_id))
@@ -144,17 +150,10 @@ def _apply_browser_operations(live: GridState, context: Context, queue: Queue, r
     live.heard = report.name
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _writer(path: str, file: int) -> DecisionLog:
-    """Return the log in exactly this file, for writing only.
-
-    It waits only briefly for a lock, as the browser retries.
-    """
-    return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
-
-
-def _choose(live: GridState, context: Context, queue: Queue, now: ReviewState, filters: Filters, blind: bool) -> None:
-    """Select the items again where the filter has changed; a decision alone moves nothing."""
+def _apply_filters(
+    live: GridState, context: Context, queue: Queue, state: ReviewState, filters: Filters, blind: bool
+) -> None:
+    """Select the items again if the filters have changed; a decision alone moves nothing."""
     seen_by = context.reviewer if blind else None
     key = (context.workspace.name, queue.run_id, filters.selection, filters.size, seen_by, live.fresh)
     if key == live.key:
@@ -162,14 +161,14 @@ def _choose(live: GridState, context: Context, queue: Queue, now: ReviewState, f
     places = table(Run(queue.folder), "map.parquet") if filters.lasso else None
     search = newest_duplicates(context.workspace, context.project) if filters.copies else None
     pairs = table(search, "pairs.parquet") if search else None
-    live.shown = filtered_positions(queue, now, filters, context.project.tasks.train, places, pairs)
+    live.shown = filtered_positions(queue, state, filters, context.project.tasks.train, places, pairs)
     live.packed = encode_positions(live.shown, len(queue))
-    undecided = np.flatnonzero(now.verdict[live.shown] == 0)
+    undecided = np.flatnonzero(state.verdict[live.shown] == 0)
     live.key, live.page = key, int(undecided[0]) // filters.size if len(undecided) else 0
     live.stamp = ""
 
 
-def _turn(live: GridState, queue: Queue, now: ReviewState, report: Report, size: int) -> None:
+def _turn(live: GridState, queue: Queue, state: ReviewState, report: Report, size: int) -> None:
     """Go to the page that the browser requests, once per request."""
     view = report.view or {}
     name = view.get("name")
@@ -184,7 +183,7 @@ def _turn(live: GridState, queue: Queue, now: ReviewState, report: Report, size:
             page, live.at = place // size, int(live.shown[place])
     elif view.get("at") == "undecided" and isinstance(page, int):
         # The next undecided item may be pages away.
-        ahead = np.flatnonzero(now.verdict[live.shown[max(0, page) * size :]] == 0)
+        ahead = np.flatnonzero(state.verdict[live.shown[max(0, page) * size :]] == 0)
         page = page + int(ahead[0]) // size if len(ahead) else page
     if isinstance(page, int) and 0 <= page <= last and page != live.page:
         live.page, live.stamp = page, ""
@@ -199,12 +198,12 @@ def find_item(queue: Queue, shown: np.ndarray, text: str) -> tuple[int | None, s
         if number.isdigit():
             if 1 <= int(number) <= len(shown):
                 return int(number) - 1, f"Position {int(number):,}"
-            return None, f"There are {len(shown):,} positions here."
+            return None, f"The list has {len(shown):,} positions."
         return None, f"No image has the id {text}."
     places = np.flatnonzero(np.isin(shown, positions))
     if len(places):
         return int(places[0]), f"Image {text}"
-    return None, f"Image {text} has rank {int(positions[0]) + 1:,} of the queue, but does not pass the filter."
+    return None, f"Image {text} has rank {int(positions[0]) + 1:,} in the queue but does not match the filters."
 
 
 def _draw_page(live: GridState, context: Context, queue: Queue, size: int) -> None:
@@ -212,13 +211,13 @@ def _draw_page(live: GridState, context: Context, queue: Queue, size: int) -> No
         return
     positions = live.shown[live.page * size : (live.page + 1) * size]
     live.stamp = secrets.token_hex(6)
-    pictures = page_sheet(context, queue, positions)
+    pictures = page_atlas(context, queue, positions)
     live.pictures = packet(
         "page", [pictures], page_data(queue, live.shown, live.packed, live.page, size, live.stamp, pictures)
     )
 
 
-def _draw_details(live: GridState, sheets: Sequence[Sheet]) -> None:
-    names = tuple(one.name for one in sheets)
+def _draw_details(live: GridState, atlases: Sequence[Atlas]) -> None:
+    names = tuple(one.name for one in atlases)
     if names != live.detailed:
-        live.detailed, live.details = names, packet("detail", sheets)
+        live.detailed, live.details = names, packet("detail", atlases)

@@ -13,25 +13,14 @@ import streamlit as st
 from core.review.filters import Point, simplify_lasso
 from core.review.review_queue import Queue
 from core.review.review_state import VERDICTS, ReviewState
-from core.ui.charts.scores import HARMFUL, HELPFUL, NEUTRAL
-from core.ui.review.detail import features
+from core.ui.charts.common import HARMFUL, HELPFUL, MEASURED, NEUTRAL, PALETTE
+from core.ui.review.detail import QUEUE_HASH, features
 from core.ui.shell.context import Context, table
 from core.workspace.runs import Run
 
-MOST_POINTS = 20_000
-_COLOURS = {"": NEUTRAL, "keep": HELPFUL, "remove": HARMFUL, "relabel": "#1d63d8", "unsure": "#a37700"}
-_PALETTE = (
-    "#1d63d8",
-    "#d9480f",
-    "#0d9488",
-    "#a37700",
-    "#8b46c9",
-    "#c2255c",
-    "#4d7c0f",
-    "#0c8599",
-    "#7c5c3e",
-    "#6b7280",
-)
+MAX_POINTS = 20_000
+_COLOURS = {"": NEUTRAL, "keep": HELPFUL, "remove": HARMFUL, "relabel": MEASURED, "unsure": PALETTE[2]}
+_CLASS_COLOURS = (MEASURED, *PALETTE)
 KEY = "review_map_chart"
 
 
@@ -43,42 +32,41 @@ def has_map(queue: Queue) -> bool:
 def drawn_area(queue: Queue, state: ReviewState, context: Context) -> tuple[Point, ...] | None:
     """Draw the map; return the area that the user has just drawn, or None."""
     left, right, words = st.columns([1.4, 1.4, 4], vertical_alignment="bottom")
-    colour = left.selectbox("Colour", ["suspicion", "decision", "given class"], key="review_map_colour")
-    ways = ["PCA", "UMAP"] if find_spec("umap") else ["PCA"]
-    way = right.selectbox("Projection", ways, key="review_map_way", help=_UMAP_HELP)
-    places = points(queue, way)
-    if len(places) > MOST_POINTS:
-        words.caption(f"A sample of {MOST_POINTS:,} of {len(places):,} images. Draw around some to see only them.")
-        places = places.iloc[np.random.default_rng(0).permutation(len(places))[:MOST_POINTS]]
+    colour = left.selectbox("Colour by", ["suspicion", "decision", "given class"], key="review_map_colour")
+    methods = ["PCA", "UMAP"] if find_spec("umap") else ["PCA"]
+    method = right.selectbox("Projection", methods, key="review_map_way", help=_UMAP_HELP)
+    places = points(queue, method)
+    if len(places) > MAX_POINTS:
+        words.caption(f"A sample of {MAX_POINTS:,} of {len(places):,} images. Select an area to filter the grid.")
+        places = places.iloc[np.random.default_rng(0).permutation(len(places))[:MAX_POINTS]]
     else:
-        words.caption(f"{len(places):,} images by their features. Draw around some to see only them.")
+        words.caption(f"{len(places):,} images by their features. Select an area to filter the grid.")
     figure = chart(queue, state, places, colour)
     event = st.plotly_chart(
-        figure, key=f"{KEY}_{way}", on_select="rerun", selection_mode=("lasso", "box"), config={"displaylogo": False}
+        figure, key=f"{KEY}_{method}", on_select="rerun", selection_mode=("lasso", "box"), config={"displaylogo": False}
     )
-    return area(event) if way == "PCA" else None
+    return area(event) if method == "PCA" else None
 
 
 _UMAP_HELP = (
-    "PCA is always there. UMAP is offered where the package umap-learn is installed; "
-    "what is drawn around filters on the PCA map only."
+    "PCA is always available; UMAP needs the package umap-learn. Only areas selected on the PCA map filter the grid."
 )
 
 
-def points(queue: Queue, way: str = "PCA") -> pd.DataFrame:
+def points(queue: Queue, method: str = "PCA") -> pd.DataFrame:
     """Return ``image_id``, ``x``, ``y``."""
-    if way == "UMAP":
-        return _umap(str(queue.folder), queue)
+    if method == "UMAP":
+        return _umap(queue)
     return table(Run(queue.folder), "map.parquet")
 
 
-@st.cache_resource(max_entries=2, show_spinner="Laying out the map")
-def _umap(folder: str, _queue: Queue) -> pd.DataFrame:
+@st.cache_resource(max_entries=2, show_spinner="Computing UMAP", hash_funcs=QUEUE_HASH)
+def _umap(queue: Queue) -> pd.DataFrame:
     from umap import UMAP  # type: ignore[import-not-found]
 
-    found = features(_queue)
+    found = features(queue)
     if found is None:
-        return table(Run(_queue.folder), "map.parquet")
+        return table(Run(queue.folder), "map.parquet")
     x, y = np.asarray(UMAP(random_state=0, metric="cosine").fit_transform(found.values)).T
     return pd.DataFrame({"image_id": found.ids, "x": x, "y": y})
 
@@ -114,8 +102,8 @@ def chart(queue: Queue, state: ReviewState, places: pd.DataFrame, colour: str) -
                 add(name or "undecided", verdict == code, {"color": _COLOURS[name]})
     elif colour == "given class":
         given = np.where(known, queue.given[at], -1)
-        most = pd.Series(given[given >= 0]).value_counts().index[: len(_PALETTE) - 1].tolist()
-        for label, shade in zip(most, _PALETTE, strict=False):
+        most = pd.Series(given[given >= 0]).value_counts().index[: len(_CLASS_COLOURS)].tolist()
+        for label, shade in zip(most, _CLASS_COLOURS, strict=False):
             add(queue.names[label], given == label, {"color": shade})
         if (others := ~np.isin(given, most)).any():
             add("other classes", others, {"color": NEUTRAL})

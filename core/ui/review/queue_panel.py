@@ -1,4 +1,4 @@
-"""Show how a queue was made, how reliable it is and how many label errors it predicts; start a new one."""
+"""Show how a queue was built, how reliable it is and how many label errors it predicts; build a new one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from core.review.forecast import Forecast
 from core.review.review_queue import SCORES, Queue
 from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
+from core.ui.charts.common import CONFIG
 from core.ui.charts.review import curves_figure, forecast_figure
-from core.ui.charts.scores import CONFIG
 from core.ui.review.forecast import latest_forecast
 from core.ui.review.live import current_state
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, table
-from core.ui.shell.jobs import jobs_of, start_button
+from core.ui.shell.jobs import is_running, start_button
 from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
 
@@ -30,131 +30,134 @@ NAMES = {
     "discriminant": "Discriminant classifier",
     "kernel": "Kernel classifier",
     "task_loss": "Loss in its own task",
-    "others": "Doubt of the rest of its task",
-    "votes": "Other tasks' labels",
+    "others": "Disagreement with the rest of its task",
+    "votes": "Votes of other tasks' labels",
     **{name: words for name, words in SCORES.items() if name not in ("classifier", "suspicion", "probability")},
 }
 """Display names of the candidates."""
-_PLANTED = {
+_ERROR_KINDS = {
     "uniform": "any other class",
-    "look-alike": "the class that looks most alike",
-    "hardest": "the class that is hardest to tell",
-    "within tasks": "half of the labels of few tasks",
+    "look-alike": "the most similar class",
+    "hardest": "the class that is hardest to distinguish",
+    "within tasks": "half of the labels of a few tasks",
 }
-_STAGES = ("features", "scores", "planted labels", "map")
+_STAGES = {"features": "features", "scores": "scores", "planted labels": "injected errors", "map": "map"}
+"""Names of the stages in ``summary.json``, and how they are shown."""
 _EVERY_SECONDS = 2.0
-_MEASURED_ON = (
-    "Measured on labels that were flipped on purpose on a copy, not on the data's own wrong labels, which may be of "
-    "another kind."
+MEASURED_ON = (
+    "Measured on errors injected into a copy of the data, not on its own label errors, which may be of another kind."
 )
+COMPUTING = "Computing …"
+UNKNOWN_DURATION = "The duration is unknown, as the present queue did not record it."
+SLOW_SCORES = "the time of slow scores"
+NOT_CALIBRATED = "Not calibrated"
 
 
 def queue_panels(context: Context, queue: Queue, blind: bool) -> None:
-    """Draw the forecast and how the queue was made; each is computed only while it is open."""
-    forecast = st.expander("How many wrong labels are left", key="review_open_forecast", on_change="rerun")
+    """Draw the forecast and how the queue was built; each is computed only while it is open."""
+    forecast = st.expander("Remaining label errors", key="review_open_forecast", on_change="rerun")
     if forecast.open:
         with forecast:
             _forecast(context, queue, blind)
-    made = st.expander("How this queue was made, and making another", key="review_open_queue", on_change="rerun")
-    if made.open:
-        with made:
-            _made(context, Run(queue.folder))
+    method = st.expander("How this queue was built", key="review_open_queue", on_change="rerun")
+    if method.open:
+        with method:
+            _method(context, Run(queue.folder))
 
 
 @st.fragment(run_every=_EVERY_SECONDS)
 def _forecast(context: Context, queue: Queue, blind: bool) -> None:
     if not Run(queue.folder).json("summary.json")["calibrated"]:
         st.info(
-            "This queue is not calibrated: it was built without injected errors, so the number of label errors is "
+            f"{NOT_CALIBRATED}: this queue was built without injected errors, so the number of label errors is "
             "unknown. Build another queue below, with injected errors."
         )
         return
-    told = latest_forecast(queue, current_state(context, queue, blind), context.reviewer if blind else None)
-    if told is None:
-        st.caption("Being worked out …")
+    newest = latest_forecast(queue, current_state(context, queue, blind), context.reviewer if blind else None)
+    if newest is None:
+        st.caption(COMPUTING)
         return
-    if told.forecast is None:
+    if newest.forecast is None:
         st.info("This queue has no injected errors, so there is no forecast.")
         return
     n = len(queue)
     key = f"review_forecast_depth_{queue.run_id}"
-    st.session_state.setdefault(key, min(n, max(1, round(float(told.forecast.found[-1])))))
+    st.session_state.setdefault(key, min(n, max(1, round(float(newest.forecast.found[-1])))))
     ask, words = st.columns([1, 4], vertical_alignment="bottom")
-    depth = int(ask.number_input("If I check the first", 1, n, step=10, key=key))
-    words.markdown(depth_words(told.forecast, depth, told.on_items.errors_found))
+    depth = int(ask.number_input("If you check the first", 1, n, step=10, key=key))
+    words.markdown(depth_words(newest.forecast, depth, newest.on_items.errors_found))
     st.plotly_chart(
-        forecast_figure(told.forecast, told.on_items.is_wrong, depth), config=CONFIG, key="review_forecast_chart"
+        forecast_figure(newest.forecast, newest.on_items.is_wrong, depth), config=CONFIG, key="review_forecast_chart"
     )
     st.caption(
-        "Dotted: estimates with 90 % intervals, from how likely a classifier that has not seen them finds the labels, "
-        "corrected by what has been decided. Solid: wrong labels (removed or relabelled) found down to each depth, as "
-        "decided. Below: the expected share of wrong ones among all down to that depth."
+        "Dotted: estimates with 90 % intervals, from the label probabilities of a classifier that has not seen these "
+        "items, corrected by the decisions so far. Solid: label errors found (removed or relabelled) down to each "
+        "depth. Lower plot: expected share of label errors among the items down to that depth."
     )
 
 
-def depth_words(told: Forecast, depth: int, found: int) -> str:
-    """Return ``… about 310 of them are wrong [290, 330], and 46 [30, 66] wrong labels remain below.``"""
+def depth_words(expected: Forecast, depth: int, found: int) -> str:
+    """Return ``of 400: about **310** [290, 330] label errors among them and **46** [30, 66] remaining below.``"""
 
     def span(middle: Any, low: Any, high: Any) -> str:
         return f"**{middle[depth]:,.0f}** [{low[depth]:,.0f}, {high[depth]:,.0f}]"
 
-    done = f" {found:,} are found by now, anywhere in the queue." if found else ""
+    so_far = f" Found so far in the whole queue: {found:,}." if found else ""
     return (
-        f"of {len(told.found) - 1:,}, about {span(told.found, told.found_low, told.found_high)} of them are wrong, and "
-        f"{span(told.remaining, told.remaining_low, told.remaining_high)} wrong labels remain below "
-        f"(estimates, 90 % intervals).{done}"
+        f"of {len(expected.found) - 1:,}: about {span(expected.found, expected.found_low, expected.found_high)} label "
+        f"errors among them and {span(expected.remaining, expected.remaining_low, expected.remaining_high)} remaining "
+        f"below (estimates, 90 % intervals).{so_far}"
     )
 
 
-def _made(context: Context, run: Run) -> None:
+def _method(context: Context, run: Run) -> None:
     summary = run.json("summary.json")
     st.markdown("\n".join(f"- {line}" for line in method_lines(run)))
     if summary["calibrated"]:
         _candidates(run)
-    st.markdown("**Make another**")
-    _another(context, summary)
+    st.markdown("**Build another queue**")
+    _build_another(context, summary)
 
 
 def method_lines(run: Run) -> list[str]:
-    """Return sentences, as Markdown, on how the queue was made."""
+    """Return sentences, as Markdown, on how the queue was built."""
     summary, config = run.json("summary.json"), run.config
     unit = "image" if summary["level"] == "image" else "row"
     why = (
-        "an item is an image, as each has one class in all its tasks"
+        "an item is an image, as every image has one class in all its tasks"
         if summary["level"] == "image"
         else "an item is a row of a task, as some images have different classes in different tasks"
     )
     ranking = str(summary["ranking"])
     lines = [f"{count(summary['items'], unit)}: {why}"]
+    lines.append(f"Ranked by **{plain(_candidate_name(ranking))}**")
     if summary["calibrated"]:
-        lines.append(
-            f"Ranked by **{plain(_named(ranking))}**, which finds planted wrong labels best, weighed by how "
-            "common each kind seems here"
-        )
+        lines[-1] += ", which finds injected errors best, weighted by how common each kind seems to be in this data"
     else:
         lines.append(
-            f"Ranked by **{plain(_named(ranking))}**. **Not calibrated**: nothing was planted, so neither the best "
-            "score nor the number of wrong labels is known"
+            f"**{NOT_CALIBRATED}**: no errors were injected, so neither the best score nor the number of label "
+            "errors is known"
         )
     weights = {name: value for name, value in summary.get("weights", {}).items() if value > 0}
     if ranking == COMBINATION and weights:
         largest = sorted(weights.items(), key=lambda one: -one[1])
-        lines.append("Weights of the combination: " + ", ".join(f"{plain(_named(k))} {v:.2f}" for k, v in largest))
-    if planted := summary.get("planted"):
-        parts = [f"{number:,} to {_PLANTED.get(kind, plain(kind))}" for kind, number in planted.items()]
-        lines.append(f"Planted on {count(len(planted), 'copy', 'copies')}: {'; '.join(parts)}")
+        lines.append(
+            "Weights of the combination: " + ", ".join(f"{plain(_candidate_name(k))} {v:.2f}" for k, v in largest)
+        )
+    if injected := summary.get("planted"):
+        parts = [f"{number:,} to {_ERROR_KINDS.get(kind, plain(kind))}" for kind, number in injected.items()]
+        lines.append(f"Errors injected into {count(len(injected), 'copy', 'copies')} of the labels: {'; '.join(parts)}")
     if "rounds" in config:
-        slow = ", ".join(_named(name) for name in config.get("slow", ())) or "none"
+        slow = ", ".join(_candidate_name(name) for name in config.get("slow", ())) or "none"
         lines.append(f"Rounds of tasks drawn for scoring: {config['rounds']}; slow scores: {plain(slow)}")
     if seconds := _seconds(summary):
-        parts = [
-            f"{name} {format_duration(summary['seconds'][name])}" for name in _STAGES if name in summary["seconds"]
-        ]
-        lines.append(f"It took {format_duration(seconds)}: {', '.join(parts)}")
+        times = summary["seconds"]
+        parts = [f"{words} {format_duration(times[name])}" for name, words in _STAGES.items() if name in times]
+        lines.append(f"Duration: {format_duration(seconds)} ({', '.join(parts)})")
     return lines
 
 
-def _named(candidate: str) -> str:
+def _candidate_name(candidate: str) -> str:
     return NAMES.get(candidate, candidate)
 
 
@@ -163,51 +166,51 @@ def _seconds(summary: dict[str, Any]) -> float:
 
 
 def _candidates(run: Run) -> None:
-    """Show how well each score finds the injected label errors, as a table and as curves."""
     curves = table(run, "curves.parquet")
-    shown = _candidate_table(str(run.folder), run)
+    shown = _candidate_table(run)
     st.dataframe(
         shown, hide_index=True, height="content", column_config={"mean": st.column_config.NumberColumn(format="%.3f")}
     )
     st.caption(
-        f"Average precision with its 95 % interval, and recall: the share of the planted found once as many are "
-        f"checked. Items that a classifier doubts are set aside: they may be wrong labels of the data. {_MEASURED_ON}"
+        "Average precision with its 95 % interval, and recall: the share of injected errors found after checking as "
+        "many items as errors were injected. Items whose own label a classifier doubts are left out, as they may be "
+        f"label errors. {MEASURED_ON}"
     )
     kinds = curves["planted"].unique().tolist()
     order = shown["candidate"].tolist()
     ranking = str(run.json("summary.json")["ranking"])
-    best = next((name for name in order if _id(name) != ranking), "")
-    usual = [name for name in order if _id(name) in (ranking, "loss") or name == best]
+    best = next((name for name in order if _candidate_id(name) != ranking), "")
+    initial = [name for name in order if _candidate_id(name) in (ranking, "loss") or name == best]
     left, right = st.columns([2, 3])
     kind = left.selectbox(
-        "Planted", kinds, format_func=lambda name: _PLANTED.get(name, name), key=f"review_planted_{run.id}"
+        "Injected errors", kinds, format_func=lambda name: _ERROR_KINDS.get(name, name), key=f"review_planted_{run.id}"
     )
-    drawn = right.multiselect("Curves", order, usual, key=f"review_curves_{run.id}")
+    drawn = right.multiselect("Curves", order, initial, key=f"review_curves_{run.id}")
     st.plotly_chart(
         curves_figure(
             curves[curves["planted"] == kind],
-            [_id(name) for name in drawn],
+            [_candidate_id(name) for name in drawn],
             ranking,
-            {_id(name): name for name in order},
+            {_candidate_id(name): name for name in order},
         ),
         config=CONFIG,
         key="review_curves_chart",
     )
 
 
-def _id(name: str) -> str:
+def _candidate_id(name: str) -> str:
     return next((one for one, words in NAMES.items() if words == name), name)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _candidate_table(folder: str, _run: Run) -> pd.DataFrame:
-    return candidate_table(table(_run, "candidates.parquet"))
+def _candidate_table(run: Run) -> pd.DataFrame:
+    return candidate_table(table(run, "candidates.parquet"))
 
 
 def candidate_table(candidates: pd.DataFrame) -> pd.DataFrame:
     """Return one row per candidate, the best on average first.
 
-    The columns are whether it ranks the queue (a tick), the mean, and precision and recall by kind as text.
+    The columns are whether it ranks the queue ("in use"), the mean, and precision and recall by kind as text.
 
     Args:
         candidates: See :class:`core.review.calibration.Calibration`.
@@ -215,8 +218,8 @@ def candidate_table(candidates: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for name, part in candidates.groupby("candidate", sort=False):
         line: dict[str, Any] = {
-            "candidate": _named(str(name)),
-            "ranks": "✓" if part["chosen"].any() else "",
+            "candidate": _candidate_name(str(name)),
+            "in use": "✓" if part["chosen"].any() else "",
             "mean": round(float(part["average_precision"].mean()), 3),
         }
         for one in part.itertuples():
@@ -226,18 +229,19 @@ def candidate_table(candidates: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines).sort_values("mean", ascending=False, kind="stable", ignore_index=True)
 
 
-def _another(context: Context, summary: dict[str, Any]) -> None:
+def _build_another(context: Context, summary: dict[str, Any]) -> None:
     one, two, three = st.columns([3, 1, 2], vertical_alignment="bottom")
-    slow = widgets.several(one, QueueSettings, "slow", key="review_slow", format_func=_named, placeholder="None")
+    slow = widgets.several(
+        one, QueueSettings, "slow", key="review_slow", format_func=_candidate_name, placeholder="None"
+    )
     rounds = widgets.number(two, QueueSettings, "rounds", key="review_rounds")
-    planting = widgets.checkbox(three, QueueSettings, "calibrate", key="review_calibrate")
-    settings = QueueSettings(tuple(slow), rounds, planting)
+    calibrate = widgets.checkbox(three, QueueSettings, "calibrate", key="review_calibrate")
+    settings = QueueSettings(tuple(slow), rounds, calibrate)
     args = queue_args(settings)
-    running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "review queue"))
     if _exists(context, settings):
-        st.caption("There is a queue of just these settings already; it would not be made again.")
-    elif not running:
-        start_button(context, "Make the queue again", "Review queue", args, key="review_make_again")
+        st.caption("A queue with these settings already exists.")
+    elif not is_running(context.workspace.jobs, "review queue"):
+        start_button(context, "Rebuild queue", "Build review queue", args, key="review_make_again")
     st.caption(time_words(_seconds(summary), settings, summary["calibrated"]))
     command_block(context, args)
 
@@ -247,25 +251,25 @@ def queue_args(settings: QueueSettings) -> list[str]:
     return ["review", "queue", *arguments_of(settings)]
 
 
-def time_words(seconds: float, settings: QueueSettings, planted: bool) -> str:
-    """Return the expected duration, based on that of the last queue."""
+def time_words(seconds: float, settings: QueueSettings, was_calibrated: bool) -> str:
+    """Return the expected duration, based on that of the present queue."""
     if not seconds:
-        return "How long it takes is not known: the last one does not say."
-    words = f"The present queue took {format_duration(seconds)} {'with' if planted else 'without'} planting"
-    if settings.calibrate != planted:
-        words += "; planting rates all labels again for every copy, about four times the work in all"
+        return UNKNOWN_DURATION
+    words = (
+        f"The present queue took {format_duration(seconds)} {'with' if was_calibrated else 'without'} injected errors"
+    )
+    if settings.calibrate != was_calibrated:
+        words += "; with injected errors all labels are scored again for every copy, about four times the work"
     if settings.slow:
-        words += (
-            "; slow scores come on top and were not timed here: expect minutes, several times as many with planting"
-        )
-    return f"{words}. It runs in the background; you can go on reviewing."
+        words += f"; {SLOW_SCORES} was not measured here: expect minutes, several times as long with injected errors"
+    return f"{words}. It runs in the background; you can continue to review."
 
 
 def _exists(context: Context, settings: QueueSettings) -> bool:
-    wanted = {
+    key = {
         **context.project.hashes,
         "slow": list(settings.slow),
         "rounds": settings.rounds,
         "calibrate": settings.calibrate,
     }
-    return any(wanted.items() <= run.config.items() for run in context.workspace.runs.all(KIND))
+    return bool(context.workspace.runs.all(KIND, key))

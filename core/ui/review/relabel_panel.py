@@ -18,33 +18,31 @@ from core.workspace.runs import Run
 
 
 def relabel_panel(context: Context, task_id: str) -> None:
-    """Draw a button that relabels every undecided row with a confident suggestion.
-
-    A suggestion is confident if the queue gives the other class a high enough probability.
-    """
+    """Draw a button that relabels every undecided row whose suggested class has a high enough probability."""
     queue = newest_queue(context.workspace)
     if queue is None:
-        st.page_link(link("review"), label="Relabel as suggested: this needs a review queue, which Review makes")
+        st.page_link(link("review"), label="Relabelling as suggested needs a queue: build it on the Review page")
         return
-    chance, button, words = st.columns([2, 3, 5], vertical_alignment="bottom")
-    least = chance.number_input(
-        "Least probability",
+    probability, button, words = st.columns([2, 3, 5], vertical_alignment="bottom")
+    minimum = probability.number_input(
+        "Minimum probability",
         0.0,
         1.0,
         0.5,
         0.05,
         key="tasks_least_probability",
-        help="That the suggested class is right, as the queue estimates it; unknown counts as 0.",
+        help="Estimated probability that the suggested class is right; unknown counts as 0.",
     )
-    every = _suggested(str(context.workspace.folder), str(queue.folder), task_id, least)
-    free = undecided(every, context.workspace.decisions.current())
-    settled = f"; {count(len(every) - len(free), 'more row')} decided already" if len(free) < len(every) else ""
-    words.caption(f"{count(len(free), 'row')} of this task would change{settled}.")
-    if button.button(f"Relabel {count(len(free), 'row')} as suggested", disabled=not free, key="tasks_relabel"):
-        relabel_each(context, free)
+    suggestions = _suggested(str(context.workspace.folder), queue, task_id, minimum)
+    new = undecided(suggestions, context.workspace.decisions.current())
+    decided = len(suggestions) - len(new)
+    skipped = f"; already decided: {count(decided, 'more row')}" if decided else ""
+    words.caption(f"{count(len(new), 'row')} of this task would change{skipped}.")
+    if button.button(f"Relabel {count(len(new), 'row')} as suggested", disabled=not new, key="tasks_relabel"):
+        relabel_each(context, new)
         st.rerun()
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
-def _suggested(workspace: str, queue: str, task_id: str, least: float) -> list[Decision]:
-    return suggestions_of_task(OpenWorkspace(Path(workspace)), Run(Path(queue)), task_id, least)
+def _suggested(workspace: str, queue: Run, task_id: str, minimum: float) -> list[Decision]:
+    return suggestions_of_task(OpenWorkspace(Path(workspace)), queue, task_id, minimum)

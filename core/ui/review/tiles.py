@@ -12,9 +12,9 @@ import numpy as np
 from core.decisions.log import Entry
 from core.review.review_queue import Queue
 from core.review.review_state import ReviewState
+from core.ui.grid.atlas import Atlas
 from core.ui.grid.component import cached_atlas
 from core.ui.grid.pictures import pixels
-from core.ui.review.grid import Sheet, sheet
 from core.ui.shell.context import Context
 from core.ui.shell.text import count
 
@@ -22,10 +22,10 @@ TILE_PX = 84
 _KEYS = "1234567890"
 
 
-def page_sheet(context: Context, queue: Queue, positions: np.ndarray) -> Sheet:
+def page_atlas(context: Context, queue: Queue, positions: np.ndarray) -> Atlas:
     """Return the images of a page."""
     ids = queue.table["image_id"].to_numpy(dtype=object)[positions]
-    return sheet(cached_atlas(pixels(context, list(ids)), TILE_PX))
+    return cached_atlas(pixels(context, list(ids)), TILE_PX)
 
 
 def class_keys(queue: Queue, shown: np.ndarray) -> list[tuple[str, int]]:
@@ -45,7 +45,7 @@ def class_keys(queue: Queue, shown: np.ndarray) -> list[tuple[str, int]]:
 
 
 def page_data(
-    queue: Queue, shown: np.ndarray, packed: str, page: int, size: int, stamp: str, pictures: Sheet
+    queue: Queue, shown: np.ndarray, packed: str, page: int, size: int, stamp: str, pictures: Atlas
 ) -> dict[str, Any]:
     """Return the constant data of page number ``page`` of the items ``shown``."""
     positions = shown[page * size : (page + 1) * size]
@@ -70,7 +70,9 @@ def _tile(queue: Queue, at: int) -> list[Any]:
     """Return ``[position, kind, task, role, image, given, suggested, its probability, note, believed]``."""
     row, item = queue.table.iloc[at], queue.items[at]
     wrong, sure = _share(row.get("probability")), _share(row.get("suggested_probability"))
-    note = f"rank {at + 1:,}" + ("" if wrong is None else f"; wrong with probability {100 * wrong:.0f} %, by the queue")
+    note = f"rank {at + 1:,}" + (
+        "" if wrong is None else f"; label error with probability {100 * wrong:.0f} %, an estimate"
+    )
     note += f"; {item.role} of task {item.task_id}" if item.kind == "instance" else ""
     return [
         at, item.kind, item.task_id, item.role, item.image_id,
@@ -87,24 +89,25 @@ def page_state(queue: Queue, review: ReviewState, positions: Sequence[int]) -> d
     """Return ``{position: [verdict, label, reviewer, [[reviewer, opinion], ...] or null, number of comments]}``."""
     state = {}
     for at in positions:
-        entry, said, remarks = review.entries.get(at), review.conflicts.get(at), review.comments.get(at, 0)
-        if entry or said or remarks:
+        entry, conflict, comments = review.entries.get(at), review.conflicts.get(at), review.comments.get(at, 0)
+        if entry or conflict or comments:
             state[at] = [
                 entry.verdict if entry else "",
                 entry.label if entry else None,
                 entry.reviewer if entry else "",
-                [[one.reviewer, opinion(queue, one)] for one in said] if said else None,
-                remarks,
+                [[one.reviewer, opinion(one, queue.names)] for one in conflict] if conflict else None,
+                comments,
             ]
     return state
 
 
-def opinion(queue: Queue, entry: Entry) -> str:
-    """Return ``keep`` or ``relabel to 7``."""
-    if entry.verdict != "relabel":
+def opinion(entry: Entry | None, names: Sequence[str]) -> str:
+    """Return a decision in words: ``keep``, ``relabel to 7``, ``undecided``."""
+    if entry is None:
+        return "undecided"
+    if entry.label is None:
         return entry.verdict
-    known = entry.label is not None and 0 <= entry.label < len(queue.names)
-    return f"relabel to {queue.names[entry.label] if known and entry.label is not None else entry.label}"
+    return f"relabel to {names[entry.label] if 0 <= entry.label < len(names) else entry.label}"
 
 
 def notice(state: ReviewState, reviewer: str) -> str:

@@ -45,7 +45,7 @@ class BackgroundCache(Generic[Key, Value]):
                 return
         try:
             value = compute()
-        except Exception as error:  # nobody waits for the thread, so it would be lost
+        except Exception as error:  # it would be lost in the thread
             value = self._failed(error)
         with self._lock:
             self._values[key] = value

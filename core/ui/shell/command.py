@@ -1,4 +1,4 @@
-"""Show the command line equivalents of a page's actions, ready to copy."""
+"""Show the command-line equivalents of a page's actions, ready to copy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from core.runtime.program import command_line as program_command
+from core.runtime.program import command_line
 from core.ui.shell.context import Context
 
 GROUPS = ("review", "sets")
@@ -19,12 +19,12 @@ def with_workspace(args: Sequence[str], workspace: str) -> list[str]:
     return [*args[:words], "--workspace", workspace, *args[words:]]
 
 
-def command_line(context: Context, args: Sequence[str]) -> str:
-    """Return ``tasklens <args>`` on the present workspace, quoted for a shell."""
-    return program_command(with_workspace(args, context.workspace.name))
-
-
 def command_block(context: Context, *commands: Sequence[str]) -> None:
-    """Show commands, one per line, ready to copy."""
-    st.caption("The same on the command line")
-    st.code("\n".join(command_line(context, args) for args in commands), language="bash", wrap_lines=True)
+    """Show commands on the present workspace, one per line, quoted for a shell."""
+    show_commands(*(with_workspace(args, context.workspace.name) for args in commands))
+
+
+def show_commands(*commands: Sequence[str]) -> None:
+    """Show commands to copy, one per line."""
+    st.caption("Command-line equivalent")
+    st.code("\n".join(map(command_line, commands)), language="bash", wrap_lines=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ from core.workspace.runs import Run
 from core.workspace.workspace import RANKING_KIND, Project, Workspace, all_workspaces, runs_of_problem
 
 WORKSPACE, REVIEWER, RANKING = "workspace", "reviewer", "ranking"
-_KEPT, _NEXT = "_kept_", "_next_workspace"
+_SAVED, _NEXT = "_saved_", "_next_workspace"
 _BUSY_SECONDS = 1.5
 """How long a page waits for another writer before it reports that the log is locked."""
 
@@ -39,12 +39,12 @@ class OpenWorkspace(Workspace):
         path = self.folder / "decisions.sqlite"
         if not path.exists():
             return DecisionLog(path)
-        return _decision_log(str(path), path.stat().st_ino)
+        return decision_log(str(path), path.stat().st_ino)
 
 
 @dataclass(frozen=True)
 class Context:
-    """A container of a page's workspace, problem and reviewer."""
+    """A workspace, its problem and the reviewer, as a page sees them."""
 
     workspace: Workspace
     project: Project
@@ -65,7 +65,7 @@ def page(title: str) -> Iterator[Context]:
         show_error(error)
         st.stop()  # a context manager must not end before its yield; the sidebar still offers other workspaces
     st.title(title)
-    with shown_errors():
+    with report_errors():
         yield Context(workspace, project, reviewer)
 
 
@@ -73,15 +73,15 @@ def page(title: str) -> Iterator[Context]:
 def free_page(title: str) -> Iterator[None]:
     """Begin a page that needs no workspace; it opens even where the present workspace is broken."""
     guard()
-    with shown_errors():
+    with report_errors():
         _sidebar()
     st.title(title)
-    with shown_errors():
+    with report_errors():
         yield
 
 
 @contextmanager
-def shown_errors() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Show a :class:`UserError` where it happens, and continue after it."""
     try:
         yield
@@ -94,14 +94,19 @@ def show_error(error: UserError) -> None:
     st.error(f"{plain(error.what)}  \n{plain(error.fix)}", icon="⚠️")
 
 
-def keep_widget_state(key: str, default: str) -> str:
+def keep_widget_state(key: str, default: str, options: Collection[str] = ()) -> str:
     """Preserve a widget's value across pages and return it; call it before the widget with this key is drawn.
 
     Streamlit drops a widget's value when the user leaves its page, and gives the same key on the next page its first
     option; a value that was assigned, even to itself, remains.
+
+    Args:
+        options: If given, a value that is not among them is replaced by the default.
     """
-    value = st.session_state.get(key, st.session_state.get(_KEPT + key, default))
-    st.session_state[key] = st.session_state[_KEPT + key] = value
+    value = st.session_state.get(key, st.session_state.get(_SAVED + key, default))
+    if options and value not in options:
+        value = default
+    st.session_state[key] = st.session_state[_SAVED + key] = value
     return value
 
 
@@ -130,28 +135,28 @@ def _sidebar() -> tuple[OpenWorkspace, str]:
     for demo in DEMOS:
         if demo not in names:
             names[demo] = open_demo(demo).folder
-    wanted = st.query_params.get(WORKSPACE, "")
-    keep_widget_state(WORKSPACE, wanted if wanted in names else next(iter(DEMOS)))
-    if asked := st.session_state.pop(_NEXT, ""):
-        st.session_state[WORKSPACE] = asked
+    linked = st.query_params.get(WORKSPACE, "")
+    keep_widget_state(WORKSPACE, linked if linked in names else next(iter(DEMOS)))
+    if chosen := st.session_state.pop(_NEXT, ""):
+        st.session_state[WORKSPACE] = chosen
     if st.session_state[WORKSPACE] not in names:
         st.session_state[WORKSPACE] = next(iter(DEMOS))
     keep_widget_state(REVIEWER, "me")
     if login:
         st.session_state[REVIEWER] = login
     with st.sidebar:
-        name = st.selectbox("Workspace", list(names), key=WORKSPACE, help="A problem: its tasks, model and decisions.")
+        name = st.selectbox("Workspace", list(names), key=WORKSPACE, help="Tasks, a model, results and decisions.")
         reviewer = st.text_input(
             "Reviewer",
             key=REVIEWER,
             max_chars=None if login else 60,
             disabled=bool(login),
-            help="Kept with every decision you make.",
+            help="Saved with every decision you make.",
         )
         if login:
             reviewer = login
             st.button("Log out", on_click=st.logout)
-    st.session_state[_KEPT + WORKSPACE], st.session_state[_KEPT + REVIEWER] = name, reviewer
+    st.session_state[_SAVED + WORKSPACE], st.session_state[_SAVED + REVIEWER] = name, reviewer
     return OpenWorkspace(names[name]), reviewer.strip() or "me"
 
 
@@ -169,27 +174,22 @@ def load_project(folder: str, stamp: float) -> Project:
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _decision_log(path: str, file: int) -> DecisionLog:
-    """Return the log in exactly this file (by its inode), opened once.
+def decision_log(path: str, inode: int, busy_seconds: float = _BUSY_SECONDS) -> DecisionLog:
+    """Return the log in exactly this file, opened once for all sessions.
 
     What others write is visible, as every call reads from the disk.
     """
-    return DecisionLog(Path(path), busy_seconds=_BUSY_SECONDS)
+    return DecisionLog(Path(path), busy_seconds=busy_seconds)
 
 
 @st.cache_resource(max_entries=48, show_spinner=False)
-def load_table(run_folder: str, name: str) -> pd.DataFrame:
+def table(run: Run, name: str) -> pd.DataFrame:
     """Return a table of a finished run; runs never change.
 
     All sessions share the table, as unpickling a copy of 18,900 rows on every rerun takes longer than the rest of a
     page; so it must not be changed in place.
     """
-    return Run(Path(run_folder)).table(name)
-
-
-def table(run: Run, name: str) -> pd.DataFrame:
-    """Return a table of a finished run; it is shared and must not be changed in place."""
-    return load_table(str(run.folder), name)
+    return run.table(name)
 
 
 def choose_ranking(context: Context) -> Run | None:
@@ -198,10 +198,9 @@ def choose_ranking(context: Context) -> Run | None:
     if not runs:
         return None
     labels = {run_id: ranking_label(run) for run_id, run in runs.items()}
-    if keep_widget_state(RANKING, next(iter(runs))) not in runs:
-        st.session_state[RANKING] = next(iter(runs))
-    chosen = st.sidebar.selectbox("Ranking", list(runs), format_func=lambda run_id: labels[run_id], key=RANKING)
-    st.session_state[_KEPT + RANKING] = chosen
+    keep_widget_state(RANKING, next(iter(runs)), runs)
+    chosen = st.sidebar.selectbox("Ranking", list(runs), format_func=labels.__getitem__, key=RANKING)
+    st.session_state[_SAVED + RANKING] = chosen
     return runs[chosen]
 
 

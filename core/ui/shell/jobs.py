@@ -37,12 +37,17 @@ def jobs_of(jobs: Jobs, command: str) -> list[Job]:
     return [job for job in jobs.all() if job.args[: len(words)] == words]
 
 
+def is_running(jobs: Jobs, command: str) -> bool:
+    """Return whether a job of a command or a group of commands is running."""
+    return any(job.status() == "running" for job in jobs_of(jobs, command))
+
+
 def job_panel(jobs: Jobs, command: str) -> None:
     """Show progress, time left and a cancel button for running jobs, and why the newest job failed, if it did.
 
     The page is run again once a job ends.
     """
-    if any(job.status() == "running" for job in jobs_of(jobs, command)):
+    if is_running(jobs, command):
         _live(jobs, command)
     else:
         _ended(jobs, command)
@@ -61,19 +66,18 @@ def _live(jobs: Jobs, command: str) -> None:
             left = f" · about {format_duration(state.left)} left in this step" if state.left is not None else ""
             note = f" · {state.note}" if state.note else ""
             text = f"{state.stage} {state.done}/{state.total}{left}{note}"
-        bar, stop = st.columns([6, 1], vertical_alignment="bottom")
+        bar, cancel = st.columns([6, 1], vertical_alignment="bottom")
         bar.progress(share, f"**{plain(job.title)}** — {plain(text)}")
-        if stop.button("Cancel", key=f"cancel-{job.id}"):
+        if cancel.button("Cancel", key=f"cancel-{job.id}"):
             jobs.cancel(job.id)
-    st.caption("It goes on if you leave this page or close the browser.")
+    st.caption("Runs in the background: you can leave this page or close the browser.")
 
 
 def _ended(jobs: Jobs, command: str) -> None:
-    newest = jobs_of(jobs, command)[:1]
-    for job in newest:
+    for job in jobs_of(jobs, command)[:1]:
         status = job.status()
         if status in ("failed", "lost"):
-            reason = job.error() or "its process is gone"
-            show_error(UserError(f"{job.title} did not finish: {reason}", "Start it again; what was finished is kept."))
+            reason = job.error() or "its process no longer exists"
+            show_error(UserError(f"{job.title} did not finish: {reason}", "Start it again; finished steps are kept."))
         elif status == "cancelled":
-            st.info(f"{plain(job.title)} was cancelled. Start it again to go on where it stopped.")
+            st.info(f"{plain(job.title)} was cancelled. Start it again to resume.")

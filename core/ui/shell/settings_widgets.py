@@ -36,26 +36,26 @@ def number(
         minimum, maximum: Narrower bounds.
         options: Further arguments of ``st.number_input``, such as ``label`` and ``help``.
     """
-    one = declared(cls)[field]
-    low, high = bounds_of(one)
+    setting = declared(cls)[field]
+    low, high = bounds_of(setting)
     low, high = low if minimum is None else minimum, high if maximum is None else maximum
-    if one.kind is float:
+    if setting.kind is float:
         options.setdefault("format", "%g")
         low, high = (None if bound is None else float(bound) for bound in (low, high))
-    begin = one.default if value is MISSING else value
-    entered = place.number_input(_label(one, options), low, high, begin, key=key, **_help(one, options))
-    return None if entered is None else one.kind(entered)
+    initial = setting.default if value is MISSING else value
+    entered = place.number_input(_label(setting, options), low, high, initial, key=key, **_help(setting, options))
+    return None if entered is None else setting.kind(entered)
 
 
-def bounds_of(one: Declared) -> tuple[Any, Any]:
+def bounds_of(setting: Declared) -> tuple[Any, Any]:
     """Return the smallest and the largest value of a widget; None where there is none."""
-    low: Any = one.minimum
-    high: Any = one.maximum
-    for bound in one.bounds:
+    low: Any = setting.minimum
+    high: Any = setting.maximum
+    for bound in setting.bounds:
         if isinstance(bound, Gt):
-            low = one.kind(bound.gt) + _MARGIN
+            low = setting.kind(bound.gt) + _MARGIN
         elif isinstance(bound, Lt):
-            high = one.kind(bound.lt) - _MARGIN
+            high = setting.kind(bound.lt) - _MARGIN
     return low, high
 
 
@@ -63,23 +63,23 @@ def select(
     place: Any, cls: Any, field: str, *, key: str, value: Any = MISSING, choices: Sequence[Any] = (), **options: Any
 ) -> Any:
     """Draw a select box and return the choice; ``choices`` names some of them, or those of an open set."""
-    one = declared(cls)[field]
-    choices = list(choices or one.choices)
-    begin = one.default if value is MISSING else value
-    index = choices.index(begin) if begin in choices else 0
-    return place.selectbox(_label(one, options), choices, index, key=key, **_help(one, options))
+    setting = declared(cls)[field]
+    choices = list(choices or setting.choices)
+    initial = setting.default if value is MISSING else value
+    index = choices.index(initial) if initial in choices else 0
+    return place.selectbox(_label(setting, options), choices, index, key=key, **_help(setting, options))
 
 
 def segments(place: Any, cls: Any, field: str, *, key: str, **options: Any) -> Any:
-    """Draw a segmented control of all choices and return the chosen one."""
-    one = declared(cls)[field]
+    """Draw a segmented control of all choices and return the chosen value."""
+    setting = declared(cls)[field]
     return place.segmented_control(
-        _label(one, options),
-        list(one.choices),
-        default=one.default,
+        _label(setting, options),
+        list(setting.choices),
+        default=setting.default,
         key=key,
         required=True,
-        **_help(one, options),
+        **_help(setting, options),
     )
 
 
@@ -87,30 +87,30 @@ def several(
     place: Any, cls: Any, field: str, *, key: str, choices: Sequence[Any] = (), value: Any = MISSING, **options: Any
 ) -> list[Any]:
     """Draw a multiselect and return the chosen values, for a setting that is a tuple."""
-    one = declared(cls)[field]
-    begin = one.default if value is MISSING else value
+    setting = declared(cls)[field]
+    initial = setting.default if value is MISSING else value
     chosen = place.multiselect(
-        _label(one, options), list(choices or one.choices), list(begin), key=key, **_help(one, options)
+        _label(setting, options), list(choices or setting.choices), list(initial), key=key, **_help(setting, options)
     )
     return list(chosen)
 
 
 def checkbox(place: Any, cls: Any, field: str, *, key: str, **options: Any) -> bool:
     """Draw a checkbox and return whether it is checked."""
-    one = declared(cls)[field]
-    return bool(place.checkbox(_label(one, options), one.default, key=key, **_help(one, options)))
+    setting = declared(cls)[field]
+    return bool(place.checkbox(_label(setting, options), setting.default, key=key, **_help(setting, options)))
 
 
 def text(place: Any, cls: Any, field: str, *, key: str, **options: Any) -> str:
     """Draw a text input and return what was entered, without spaces around it."""
-    one = declared(cls)[field]
-    entered = place.text_input(_label(one, options), one.default or "", key=key, **_help(one, options))
+    setting = declared(cls)[field]
+    entered = place.text_input(_label(setting, options), setting.default or "", key=key, **_help(setting, options))
     return str(entered).strip()
 
 
-def _label(one: Declared, options: dict[str, Any]) -> str:
-    return str(options.pop("label", one.label))
+def _label(setting: Declared, options: dict[str, Any]) -> str:
+    return str(options.pop("label", setting.label))
 
 
-def _help(one: Declared, options: dict[str, Any]) -> dict[str, Any]:
-    return {"help": one.setting.help, **options}
+def _help(setting: Declared, options: dict[str, Any]) -> dict[str, Any]:
+    return {"help": setting.setting.help, **options}

@@ -12,21 +12,23 @@ def plain(text: object) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
 
 
-def shortened(name: str, most: int) -> str:
-    """Return a name of at most ``most`` characters.
-
-    Of a longer name both ends are shown, as class names often differ at the end.
-    """
-    if len(name) <= most:
+def shorten(name: str, length: int) -> str:
+    """Return a name of at most ``length`` characters; both ends are kept, as class names often differ at the end."""
+    if len(name) <= length:
         return name
-    end = (most - 1) // 2
-    return f"{name[: most - 1 - end]}…{name[-end:]}"
+    end = (length - 1) // 2
+    return f"{name[: length - 1 - end]}…{name[-end:]}"
 
 
 def percent(interval: dict[str, float], sign: str = "") -> str:
     """Return ``93.1 % [92.0, 94.2]`` for an interval of shares; ``sign="+"`` for differences."""
     mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
     return f"{mean:{sign}.1f} % [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def minute_of(at: str) -> str:
+    """Return an ISO 8601 time as ``2026-01-31 12:00``."""
+    return at[:16].replace("T", " ")
 
 
 def count(number: int, one: str, many: str = "") -> str:

@@ -15,18 +15,19 @@ from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.context import Context, show_error
-from core.ui.shell.jobs import job_panel, jobs_of, start
+from core.ui.shell.jobs import is_running, job_panel, jobs_of, start
 from core.ui.shell.text import count, plain
 from core.ui.trust.evidence_results import KIND, PROTOCOLS, STARTS
 from core.workspace.workspace import Workspace
 
+TIMING = "Measuring how long they take on this machine …"
 _TRAJECTORY = ("tracin", "task-if-path")
 
 
 def evidence_panel(context: Context) -> list[str]:
     """Draw the controls for the comparison, start it and show its progress; return its command."""
     with st.container(border=True):
-        st.markdown("**Measure how well rankings foretell retraining**")
+        st.markdown("**Measure how well rankings predict retraining**")
         try:
             settings, fault = _settings(context), None
             _check(context, settings)
@@ -37,19 +38,19 @@ def evidence_panel(context: Context) -> list[str]:
             show_error(fault)
         else:
             _effort(context, settings)
-        running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, KIND))
-        go, again, _ = st.columns([2, 2, 4])
+        running = is_running(context.workspace.jobs, KIND)
+        measure, resume, _ = st.columns([2, 2, 4])
         title = f"Evidence for {count(len(settings.methods), 'method')}"
-        if go.button(
+        if measure.button(
             "Measure", type="primary", disabled=running or fault is not None, key="trust_start", width="stretch"
         ):
             start(context, title, args)
             st.rerun()
         newest = next(iter(jobs_of(context.workspace.jobs, KIND)), None)
         if newest is not None and newest.status() in ("cancelled", "failed", "lost"):
-            told = newest.args[:1] + newest.args[3:]  # the workspace is inserted again
-            if again.button("Go on where it stopped", key="trust_resume", width="stretch"):
-                start(context, newest.title, told)
+            without_workspace = newest.args[:1] + newest.args[3:]  # it is inserted again
+            if resume.button("Resume", key="trust_resume", width="stretch"):
+                start(context, newest.title, without_workspace)
                 st.rerun()
         job_panel(context.workspace.jobs, KIND)
     return args
@@ -67,9 +68,9 @@ def _settings(context: Context) -> EvidenceSettings:
         UserError: no method is chosen.
     """
     tasks = context.project.tasks
-    words = "\n".join(f"- **{plain(name)}** {plain(text)}" for name, text in ALL_METHODS.items())
+    descriptions = "\n".join(f"- **{plain(name)}** {plain(text)}" for name, text in ALL_METHODS.items())
     chosen = widgets.several(
-        st, EvidenceSettings, "methods", key="trust_methods", choices=list(ALL_METHODS), help=words
+        st, EvidenceSettings, "methods", key="trust_methods", choices=list(ALL_METHODS), help=descriptions
     )
     one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
     truth = widgets.segments(one, EvidenceSettings, "truth", key="trust_truth", format_func=PROTOCOLS.__getitem__)
@@ -78,9 +79,11 @@ def _settings(context: Context) -> EvidenceSettings:
     one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
     retrain = widgets.segments(one, EvidenceSettings, "retrain", key="trust_retrain", format_func=STARTS.__getitem__)
     iterations = widgets.number(two, EvidenceSettings, "iterations", key="trust_iterations")
-    everything = len(tasks.heldout)
-    usual = min(EvidenceSettings.targets, everything)
-    targets = widgets.number(three, EvidenceSettings, "targets", key="trust_targets", value=usual, maximum=everything)
+    heldout_count = len(tasks.heldout)
+    default = min(EvidenceSettings.targets, heldout_count)
+    targets = widgets.number(
+        three, EvidenceSettings, "targets", key="trust_targets", value=default, maximum=heldout_count
+    )
     return EvidenceSettings(
         tuple(name for name in ALL_METHODS if name in chosen),  # in a fixed order, so that equal choices share a run
         truth,
@@ -88,7 +91,7 @@ def _settings(context: Context) -> EvidenceSettings:
         seeds,
         retrain,
         iterations,
-        EvidenceSettings.targets if targets == usual else targets,
+        EvidenceSettings.targets if targets == default else targets,
     )
 
 
@@ -107,26 +110,24 @@ def _check(context: Context, settings: EvidenceSettings) -> None:
 
 
 def _effort(context: Context, settings: EvidenceSettings) -> None:
-    """Show the amount of work, and the time once it is known."""
     number = count(settings.subsets * settings.seeds + settings.members, "retraining")
     seconds = _seconds(str(context.workspace.folder), context.project.hashes["model"], settings)
     if not seconds.done():
-        _trying(number, seconds)
+        _wait_for_timing(number, seconds)
         return
     known = seconds.result()
-    pace = "" if known is None else f", roughly {format_duration(known)} on this machine"
+    pace = "" if known is None else f", about {format_duration(known)} on this machine"
     st.caption(
-        f"{number}{pace}; the methods' own time comes on top. Retrainings that were done before are used again, "
-        "and an interrupted measurement goes on where it was."
+        f"{number}{pace}, plus the time of the methods themselves. Earlier retrainings are reused, and an interrupted "
+        "measurement resumes where it stopped."
     )
 
 
 @st.fragment(run_every=1.0)
-def _trying(number: str, seconds: Future[float | None]) -> None:
-    """Show a message until the time is known, then run the page again."""
+def _wait_for_timing(number: str, seconds: Future[float | None]) -> None:
     if seconds.done():
         st.rerun()
-    st.caption(f"{number}; how long they take on this machine is being tried.")
+    st.caption(f"{number}. {TIMING}")
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

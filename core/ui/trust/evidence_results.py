@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,22 +10,29 @@ import streamlit as st
 
 from core.evidence.lds import correlations, lds_difference
 from core.ui.shell.context import Context, table
-from core.ui.shell.text import count, plain
+from core.ui.shell.text import count, minute_of, plain
 from core.workspace.runs import Run
 from core.workspace.workspace import runs_of_problem
 
 KIND = "evidence"
 CEILING = "ceiling"
+PREDICTS_BEST = "predicts retraining best"
+BEST_BASELINE, BEST_OTHER = "the best baseline", "the best method other than baselines"
+CEILING_NAME = "Ceiling"
+UNKNOWN_CEILING = "How well retrainings agree with each other is unknown: that takes at least 2 seeds."
+TOO_NOISY = "Retraining itself is too noisy here to judge any method"
+WARM_START = "or a warm start"
+INCLUDES_ZERO = "The confidence interval includes 0, so the method is not shown to predict anything."
 NOISY = 0.3
 """A ceiling below this means that the differences between retrainings are mostly chance."""
 PROTOCOLS = {"half": "random halves of the training tasks", "one": "all training tasks but one"}
-STARTS = {"fresh": "from initial parameters, as the model was", "warm": "from the present model"}
-MEASURES = {"lds": "each held-out task by itself", "lds_mean": "the mean loss of all of them"}
+STARTS = {"fresh": "from initial parameters, like the model", "warm": "from the present model"}
+MEASURES = {"lds": "each held-out task", "lds_mean": "mean loss of all held-out tasks"}
 """The quantity that is rank-correlated, by the name of the column."""
 
 
 class Measured(NamedTuple):
-    """A figure with its 95 % interval."""
+    """A value with its 95 % interval."""
 
     mean: float
     low: float
@@ -47,12 +53,12 @@ def evidence_label(run: Run) -> str:
     return (
         f"{config['truth']} · {count(config['subsets'], 'subset')} · {count(config['seeds'], 'seed')} · "
         f"{config['retrain']} · {count(len(config['methods']), 'method')} · "
-        f"{run.finished[:16].replace('T', ' ')} UTC · {run.id[-6:]}"
+        f"{minute_of(run.finished)} UTC · {run.id[-6:]}"
     )
 
 
-def figure_of(row: pd.Series, measure: str) -> Measured:
-    """Return a figure of a method's row with its interval."""
+def value_of(row: pd.Series, measure: str) -> Measured:
+    """Return a value of a method's row with its interval."""
     return Measured(*(float(row[name]) for name in (measure, f"{measure}_low", f"{measure}_high")))
 
 
@@ -67,7 +73,7 @@ def ceiling_of(methods: pd.DataFrame, measure: str) -> Measured | None:
     found = methods[methods["kind"] == CEILING]
     if found.empty or found[measure].isna().iloc[0]:
         return None
-    return figure_of(found.iloc[0], measure)
+    return value_of(found.iloc[0], measure)
 
 
 def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
@@ -79,32 +85,27 @@ def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
     measured = table(run, "measured.parquet").pivot(index=["subset", "seed"], columns="target", values="loss")
     seeds = measured.index.get_level_values("seed").nunique()
     predicted = table(run, "predicted.parquet").query("method == @method")
-    foretold = predicted.pivot(index="subset", columns="target", values="predicted")[targets].to_numpy()
-    return foretold, measured[targets].to_numpy().reshape(len(foretold), seeds, len(targets))
+    predicted_losses = predicted.pivot(index="subset", columns="target", values="predicted")[targets].to_numpy()
+    return predicted_losses, measured[targets].to_numpy().reshape(len(predicted_losses), seeds, len(targets))
 
 
+@st.cache_data(max_entries=64, show_spinner=False)
 def points(run: Run, method: str, target: str | None) -> pd.DataFrame:
     """Return one row per subset: predicted, measured (mean over seeds), lowest and highest seed.
 
     If ``target`` is None, losses are means over the targets.
     """
-    return _points(str(run.folder), method, target)
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _points(folder: str, method: str, target: str | None) -> pd.DataFrame:
-    run = Run(Path(folder))
     predicted, measured = grids(run, method)
     targets = run.json("evidence.json")["targets"]
-    of = slice(None) if target is None else [targets.index(target)]
-    foretold, found = predicted[:, of].mean(1), measured[:, :, of].mean(2)
+    chosen = slice(None) if target is None else [targets.index(target)]
+    predicted_losses, measured_losses = predicted[:, chosen].mean(1), measured[:, :, chosen].mean(2)
     return pd.DataFrame(
         {
-            "subset": np.arange(len(foretold)),
-            "predicted": foretold - foretold.mean(),
-            "measured": found.mean(1),
-            "lowest": found.min(1),
-            "highest": found.max(1),
+            "subset": np.arange(len(predicted_losses)),
+            "predicted": predicted_losses - predicted_losses.mean(),
+            "measured": measured_losses.mean(1),
+            "lowest": measured_losses.min(1),
+            "highest": measured_losses.max(1),
         }
     )
 
@@ -114,7 +115,7 @@ def spearman(shown: pd.DataFrame) -> float:
     return float(correlations(shown[["predicted"]].to_numpy(), shown[["measured"]].to_numpy())[0])
 
 
-def measured_trust(context: Context, method: str) -> str | None:
+def trust_sentence(context: Context, method: str) -> str | None:
     """Return a sentence on this method from the newest evidence that includes it; None if there is none."""
     for run in evidence_runs(context).values():
         methods = table(run, "methods.parquet")
@@ -122,9 +123,9 @@ def measured_trust(context: Context, method: str) -> str | None:
         if found.empty:
             continue
         about, top = run.json("evidence.json"), ceiling_of(methods, "lds")
-        limit = f"; two retrainings agree {top}" if top else "; how far retrainings agree is not known"
+        limit = f"; ceiling (between two retrainings): {top}" if top else "; the ceiling is unknown"
         return (
-            f"rank correlation {figure_of(found.iloc[0], 'lds')} of predicted and measured loss, over "
+            f"rank correlation {value_of(found.iloc[0], 'lds')} of predicted and measured loss, over "
             f"{count(about['subsets'], 'retrained subset')}{limit}."
         )
     return None
@@ -135,24 +136,26 @@ def findings(run: Run, measure: str) -> list[str]:
     methods = table(run, "methods.parquet")
     rated, top = ranked_methods(methods, measure), ceiling_of(methods, measure)
     if rated.empty:
-        return ["No method was rated."]
+        return ["No method has been evaluated."]
     best = rated.iloc[0]
-    figure = figure_of(best, measure)
-    what = "a baseline, " if best["kind"] == "baseline" else ""
-    of = f"the best of {len(rated)}, so a little flattered" if len(rated) > 1 else "the only one that was rated"
-    sure = figure.low > 0 and not (top and top.mean < NOISY)
-    claim = "foretells retraining best" if sure else "has the highest figure"
-    said = [f"**{plain(best['method'])} {claim}:** {figure} ({what}{of}).{_zero(figure)}"]
+    value = value_of(best, measure)
+    kind = "a baseline, " if best["kind"] == "baseline" else ""
+    choice = f"the best of {len(rated)}, so optimistically biased" if len(rated) > 1 else "the only one evaluated"
+    is_sure = value.low > 0 and not (top and top.mean < NOISY)
+    claim = PREDICTS_BEST if is_sure else "has the highest value"
+    sentences = [f"**{plain(best['method'])} {claim}:** {value} ({kind}{choice}).{_zero_note(value)}"]
     rivals = rated[rated["kind"] != "baseline"] if best["kind"] == "baseline" else rated[rated["kind"] == "baseline"]
     if not rivals.empty:
-        said.append(_against(run, best, rivals.iloc[0], measure))
+        sentences.append(_comparison(run, best, rivals.iloc[0], measure))
     if top is None:
-        said.append("How far retrainings agree with each other is not known: that takes 2 seeds.")
+        sentences.append(UNKNOWN_CEILING)
     elif top.mean >= NOISY:
-        said.append(f"**The ceiling:** {_reach(figure, top)}")
+        share = value.mean / top.mean
+        reach = "matches it" if share >= 1 else f"reaches {max(share, 0):.0%} of it"
+        sentences.append(f"**{CEILING_NAME}:** {_agreement(top)}; the best method {reach}.")
     failed = methods[(methods["kind"] != CEILING) & methods[measure].isna()]
-    said += [f"**{plain(row.method)} could not run:** {plain(row.note)}" for row in failed.itertuples()]
-    return said
+    sentences += [f"**{plain(row.method)} could not run:** {plain(row.note)}" for row in failed.itertuples()]
+    return sentences
 
 
 def advice(run: Run, measure: str) -> str:
@@ -160,54 +163,43 @@ def advice(run: Run, measure: str) -> str:
     top = ceiling_of(table(run, "methods.parquet"), measure)
     if top is None or top.mean >= NOISY:
         return ""
-    about = run.json("evidence.json")
-    warm = " or a warm start" if about["retrain"] == "fresh" else ""
-    return (
-        f"Retraining itself is too noisy here to judge any method: retrainings of the same subsets agree only {top}. "
-        f"Use more seeds, more iterations{warm}."
-    )
+    warm = f" {WARM_START}" if run.json("evidence.json")["retrain"] == "fresh" else ""
+    return f"{TOO_NOISY}: {_agreement(top)}. Use more seeds or more iterations{warm}."
 
 
-def _zero(figure: Measured) -> str:
-    return "" if figure.low > 0 else " That interval holds 0, so it is not shown to foretell anything."
+def _agreement(ceiling: Measured) -> str:
+    return f"the rank correlation between retrainings of the same subsets is {ceiling}"
 
 
-def _against(run: Run, best: pd.Series, rival: pd.Series, measure: str) -> str:
-    other, mine = figure_of(rival, measure), figure_of(best, measure)
-    named = "best baseline" if rival["kind"] == "baseline" else "best method that is no baseline"
-    apart = "Its interval is above" if mine.low > other.high else "Its interval overlaps"
+def _zero_note(value: Measured) -> str:
+    return "" if value.low > 0 else f" {INCLUDES_ZERO}"
+
+
+def _comparison(run: Run, best: pd.Series, rival: pd.Series, measure: str) -> str:
+    rival_value = value_of(rival, measure)
+    kind = BEST_BASELINE if rival["kind"] == "baseline" else BEST_OTHER
+    relation = "is above" if value_of(best, measure).low > rival_value.high else "overlaps"
     mean, low, high = paired(run, str(best["method"]), str(rival["method"]), measure)
-    verdict = "better" if low > 0 else "not clearly better (the interval holds 0)"
+    verdict = "better" if low > 0 else "not clearly better (the confidence interval includes 0)"
     return (
-        f"{apart} that of the {named}, {plain(rival['method'])} ({other}). Compared subset by subset the difference is "
-        f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]: {verdict}."
+        f"Its interval {relation} that of {kind}, {plain(rival['method'])} ({rival_value}). "
+        f"The difference, paired by subset, is {mean:+.2f} [{low:+.2f}, {high:+.2f}]: {verdict}."
     )
-
-
-def _reach(figure: Measured, top: Measured) -> str:
-    share = figure.mean / top.mean
-    if share >= 1:
-        return f"retrainings of the same subsets agree {top}; the best method is as close to them as they are."
-    return f"retrainings of the same subsets agree {top}; the best method reaches {max(share, 0):.0%} of that."
-
-
-def paired(run: Run, one: str, other: str, measure: str) -> tuple[float, float, float]:
-    """Return the difference of two methods' rank correlations with its bootstrap interval over subsets."""
-    return _paired(str(run.folder), one, other, measure)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _paired(folder: str, one: str, other: str, measure: str) -> tuple[float, float, float]:
-    (mine, measured), (theirs, _) = (grids(Run(Path(folder)), name) for name in (one, other))
-    arrays = [mine, theirs, measured.mean(1)]
+def paired(run: Run, one: str, other: str, measure: str) -> tuple[float, float, float]:
+    """Return the difference of two methods' rank correlations with its bootstrap interval over subsets."""
+    (first, measured), (second, _) = (grids(run, name) for name in (one, other))
+    losses = [first, second, measured.mean(1)]
     if measure == "lds_mean":
-        arrays = [values.mean(1, keepdims=True) for values in arrays]
-    found = lds_difference(*arrays)
-    return found.mean, found.low, found.high
+        losses = [values.mean(1, keepdims=True) for values in losses]
+    difference = lds_difference(*losses)
+    return difference.mean, difference.low, difference.high
 
 
 def figures_table(methods: pd.DataFrame) -> pd.DataFrame:
-    """Return all figures, best method first, the ceiling last; columns without any values are omitted."""
+    """Return all values, best method first, the ceiling last; columns without any values are omitted."""
     ordered = pd.concat([ranked_methods(methods, "lds"), methods[methods["kind"] == CEILING]], ignore_index=True)
     columns = ["method", "kind", "lds", "lds_low", "lds_high", "lds_mean", "lds_mean_low", "lds_mean_high"]
     columns += ["auc", "seconds", "memory_gb", "residual", "note", "words"]

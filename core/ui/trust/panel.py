@@ -14,26 +14,31 @@ from core.ui.ranking.method_text import differences
 from core.ui.shell.context import Context, OpenWorkspace
 from core.ui.shell.navigation import page as link
 from core.ui.shell.text import count, plain
-from core.ui.trust.evidence_results import measured_trust
+from core.ui.trust.evidence_results import trust_sentence
 from core.workspace.runs import Run
 
 STATIONARY = 1e-2
-_DRAWN = {
+_SUBSAMPLE_WORDS = {
     "random": "drawn at random",
-    "difficulty": "those of highest adapted loss",
-    "uncertainty": "those of highest entropy",
+    "difficulty": "with the highest adapted loss",
+    "uncertainty": "with the highest entropy",
 }
 EFFECT_HELP = (
-    "Of a support row: what its leaving would add to the query loss of its own task, to first order, an estimate. "
-    "Positive helps its task, negative harms it. Empty for query rows."
+    "For support rows: how much the query loss of its own task would rise if the row were removed, to first order, an "
+    "estimate. Positive: helps its task; negative: harms it. Empty for query rows."
 )
+NOT_STATIONARY = "not at a stationary point: influence estimates are less accurate"
+DEFAULT_SETTINGS = "the default settings of the method"
+CHECKPOINTS = "Training checkpoints used"
+COMPARED = "Compared with retraining"
+NOT_MEASURED = f"{COMPARED}: **not measured yet.**"
 
 
 def trust_panel(context: Context, run: Run) -> None:
     """Show method, solve, distance from stationarity, and how well the ranking is known to work."""
     report = run.json("solver.json")
     solved = f", residual {report['residual']:.0e}" if "residual" in report else ""
-    with st.expander(f"How far to trust this ranking · {plain(report['method'])}{solved}"):
+    with st.expander(f"How reliable this ranking is · {plain(report['method'])}{solved}"):
         left, right = st.columns(2)
         left.markdown(
             _bullets(
@@ -47,10 +52,10 @@ def trust_panel(context: Context, run: Run) -> None:
             )
         )
         right.markdown(_bullets([_stationary(report), _meaning(report), *_measured(context, run)]))
-        right.page_link(link("trust"), label="Trust: how well each method foretells retraining")
+        right.page_link(link("trust"), label="Trust: how well each method predicts retraining")
         found = _detection(str(context.workspace.folder), run.id)
         if found is not None:
-            right.markdown("- Against the noise planted in this problem:")
+            right.markdown("- Detection of the injected label noise:")
             shown = found.drop(columns=["items", "bad"]).set_index("level")
             right.dataframe(shown.style.format({"auc": "{:.3f}", "average_precision": "{:.3f}"}))
 
@@ -58,13 +63,13 @@ def trust_panel(context: Context, run: Run) -> None:
 def score_words(run: Run, what: str) -> str:
     """Return a sentence on the meaning of a score of this ranking; ``what`` is "image" or "task"."""
     if run.config["method"] == SELF:
-        return f"Scores: minus what removing the {what} would add to its own loss, an estimate."
-    return f"Scores: what removing the {what} would add to the loss, an estimate."
+        return f"Score: minus the rise of its own loss if the {what} were removed, an estimate."
+    return f"Score: the rise of the loss if the {what} were removed, an estimate."
 
 
 def score_ends(run: Run) -> tuple[str, str]:
     """Return the meanings of the lowest and the highest scores."""
-    return ("suspicious", "plain") if run.config["method"] == SELF else ("harmful", "helpful")
+    return ("suspicious", "typical") if run.config["method"] == SELF else ("harmful", "helpful")
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -79,10 +84,10 @@ def _bullets(lines: list[str]) -> str:
 
 def _method(report: dict[str, Any], config: dict[str, Any]) -> list[str]:
     changed = differences(config)
-    otherwise = f"; chosen otherwise: {plain(', '.join(changed))}" if changed else ""
-    lines = [f"Method: **{plain(report['method'])}**, {plain(report['words'])}{otherwise}"]
+    options = f"; other than the defaults: {plain(', '.join(changed))}" if changed else ""
+    lines = [f"Method: **{plain(report['method'])}**, {plain(report['words'])}{options}"]
     if report["method"] == "tracin":
-        lines.append(f"Checkpoints of the training: {report['checkpoints']}")
+        lines.append(f"{CHECKPOINTS}: {report['checkpoints']}")
         return lines
     gradients = f"Gradient of the training data: {plain(report['gradient'])}"
     if report["method"] != SELF:
@@ -98,10 +103,12 @@ def _solve(report: dict[str, Any]) -> list[str]:
 
 def solve_lines(report: dict[str, Any]) -> list[str]:
     """Return curvature, damping and solve from a report of :meth:`core.influence.solve.Solver.report`."""
-    raised = " (raised, because the curvature is indefinite)" if report["damping_raised"] else ""
+    raised = " (increased because the curvature is indefinite)" if report["damping_raised"] else ""
     used, tasks = report["curvature_tasks"], count(report["tasks"], "task")
     drawn = (
-        f"all {tasks}" if report["subsample"] == "all" else f"{used} of {tasks}, {plain(_DRAWN[report['subsample']])}"
+        f"all {tasks}"
+        if report["subsample"] == "all"
+        else f"{used} of {tasks}, {plain(_SUBSAMPLE_WORDS[report['subsample']])}"
     )
     rank = f" of rank {report['rank']}" if report["rank"] else ""
     residual = f"relative residual {report['residual']:.1e}"
@@ -109,15 +116,15 @@ def solve_lines(report: dict[str, Any]) -> list[str]:
         residual += f", after {count(replaced, 'restart')} from the true residual because of rounding"
     if report["solver"] == "low-rank":
         residual = (
-            f"relative residual {report['residual']:.0%}: what the rank leaves out. "
-            "Directions outside its eigenvectors are treated as if they were flat; a higher rank leaves out less"
+            f"relative residual {report['residual']:.0%}: the part outside the basis. "
+            "Directions outside its eigenvectors are treated as flat; a higher rank leaves out less"
         )
     return [
         f"Curvature: {plain(report['curvature'])}, over {drawn}",
         f"Damping {report['damping']:.3g}, {report['damping_share']:.2g} of the largest eigenvalue{raised}; "
         f"weight decay {report['weight_decay']:g}",
         f"Solve: {plain(report['solver'])}{rank}, {count(report['iterations'], 'iteration')}, {residual}",
-        f"Curvature met: {report['smallest']:.3g} to {report['largest']:.3g}",
+        f"Range of the curvature: {report['smallest']:.3g} to {report['largest']:.3g}",
     ]
 
 
@@ -125,9 +132,9 @@ def _sketch(report: dict[str, Any]) -> list[str]:
     if "sketch_error" not in report:
         return []
     return [
-        f"Of images and rows: the sketch of {count(report['probes'], 'probe')} is off by "
-        f"{report['sketch_error']:.0%} (median, tasks). Of tasks: no sketch, as their gradients are at hand",
-        f"The basis is off by {report['basis_error']:.0%} (median of a few tasks, against exact solves)",
+        f"Images and rows: estimated with {count(report['probes'], 'probe')}; median error "
+        f"{report['sketch_error']:.0%} (measured on tasks). Tasks: computed from their gradients, without probes",
+        f"Median error of the basis: {report['basis_error']:.0%} (a few tasks, compared with exact solves)",
     ]
 
 
@@ -140,14 +147,15 @@ def inner_lines(report: dict[str, Any]) -> list[str]:
     if not inner:
         return []
     near = (
-        "; **nearly singular**: theta moves violently with lambda, a higher proximity would calm it"
+        "; **nearly singular**: the adaptation is ill-conditioned; increase the weight of the proximal term"
         if inner["nearly_singular"]
         else ""
     )
     how = {"ekfac": ", inverted by EK-FAC, an approximation"}.get(report.get("inner_inverse", "cg"), "")
     return [
         f"Inner problem solved to {inner['residual']:.0e} (worst of {inner['tasks']} tasks); inner Hessian between "
-        f"{inner['smallest']:.3g} and {inner['largest']:.3g}, {inner['proximity']:g} of it the proximity{near}{how}"
+        f"{inner['smallest']:.3g} and {inner['largest']:.3g}, of which the proximal term adds "
+        f"{inner['proximity']:g}{near}{how}"
     ]
 
 
@@ -160,27 +168,26 @@ def _stationary(report: dict[str, Any]) -> str:
     near = "close to" if at["ratio"] < STATIONARY else "**not** at"
     return (
         f"The model is {near} a stationary point: {at['ratio']:.1e} of its tasks' gradients do not cancel. "
-        "Influence functions are derivatives at a stationary point; away from one they are a rougher guide."
+        "Influence functions are derivatives at a stationary point; away from one they are less accurate."
     )
 
 
 def _meaning(report: dict[str, Any]) -> str:
     if report["method"] == SELF:
         return (
-            "No target: scores are minus how much an item's removal would raise its own loss, to first order: "
-            "**estimates**, not measurements. The most suspicious come first."
+            "No target: a score is minus the rise of an item's own loss if it were removed, to first order: "
+            "an **estimate**, not a measurement. The most suspicious items come first."
         )
     return (
-        f"Loss of the target: {report['target_loss']:.4f}. Scores say how much removal would raise it, to first "
-        "order: **estimates**, not measurements."
+        f"Loss of the target: {report['target_loss']:.4f}. A score is its rise if an item were removed, to first "
+        "order: an **estimate**, not a measurement."
     )
 
 
 def _measured(context: Context, run: Run) -> list[str]:
-    """Return sentences from evidence runs on this ranking's method."""
-    known = measured_trust(context, run.config["method"])
+    known = trust_sentence(context, run.config["method"])
     if known is None:
-        return ["Against retraining: **nobody has measured this ranking yet.**"]
+        return [NOT_MEASURED]
     if changed := differences(run.config):
-        known += f" That is the method with its own settings, not with {plain(', '.join(changed))}."
-    return [f"Against retraining: {known}"]
+        known += f" Measured with {DEFAULT_SETTINGS}, not with {plain(', '.join(changed))}."
+    return [f"{COMPARED}: {known}"]

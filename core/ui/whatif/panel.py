@@ -13,45 +13,50 @@ from core.editing.whatif import WhatIf, WhatIfEstimator
 from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
 from core.ui.edit.results import direction, in_points
-from core.ui.shell.context import Context, shown_errors
-from core.ui.shell.jobs import job_panel, jobs_of, start
+from core.ui.shell.context import Context, report_errors
+from core.ui.shell.jobs import is_running, job_panel, start
 from core.ui.shell.text import count
+from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 
 PREPARE = ["whatif", "--prepare"]
+INTERVAL_NOTE = (
+    "Intervals cover the variation over held-out tasks, not the error of the estimate: only retraining measures it."
+)
+_TABLE_PX = 246
 _ENDS = 5
 """Number of held-out tasks shown of those that gain and of those that lose."""
 
 
 def live_estimate(context: Context, changes: Changes) -> None:
     """Show the estimate for ``changes``, or the button that prepares estimates."""
-    with shown_errors():
-        instant = opened_instant(context)
-        if instant is None:
-            prepare_panel(context, "Then every set of changes is estimated here as soon as it is decided.")
+    with report_errors():
+        estimator = live_estimator(context)
+        if estimator is None:
+            prepare_panel(context, "Afterwards the effect of every decision is estimated here immediately.")
         else:
-            _show(instant.changes(changes), int(instant.report["rank"]))
+            _show(estimator.changes(changes), int(estimator.report["rank"]))
 
 
-def opened_instant(context: Context) -> WhatIfEstimator | None:
+def live_estimator(context: Context) -> WhatIfEstimator | None:
     """Return the estimator for the present problem; None where nothing is prepared.
 
     Raises:
         UserError: the prepared data are damaged.
     """
     run = find_preparation(context.workspace, Compute())
-    return None if run is None else _instant(str(run.folder), context.workspace)
+    return None if run is None else _estimator(run, context.workspace)
 
 
-@st.cache_resource(max_entries=2, show_spinner="Opening the live estimate")
-def _instant(run_folder: str, _workspace: Workspace) -> WhatIfEstimator:
+@st.cache_resource(max_entries=2, show_spinner="Loading live estimates")
+def _estimator(run: Run, _workspace: Workspace) -> WhatIfEstimator:
     """Return the estimator, opened once for all sessions; another problem has another run."""
     return open_estimator(_workspace, Compute())
 
 
 def estimate_words(residual: float, rank: int) -> str:
-    """Return a sentence on how an estimate was solved."""
-    return f"by a kept basis of the curvature, rank {rank}, residual of the solve {residual:.0%}"
+    """Return how an estimate was solved."""
+    return f"stored curvature basis of rank {rank}, residual of the solve {residual:.0%}"
 
 
 def _show(found: WhatIf, rank: int) -> None:
@@ -68,13 +73,13 @@ def _show(found: WhatIf, rank: int) -> None:
         )
         with st.expander("By class, and the held-out tasks that gain and lose most (estimates)"):
             left, right = st.columns(2, gap="large")
-            left.dataframe(class_frame(found), hide_index=True, height=246, column_config=_CLASS_COLUMNS)
-            right.dataframe(task_frame(found), hide_index=True, height=246, column_config=_TASK_COLUMNS)
+            left.dataframe(class_frame(found), hide_index=True, height=_TABLE_PX, column_config=_CLASS_COLUMNS)
+            with right:
+                show_tasks(found)
         st.caption(
-            f"Against the unedited model, paired by held-out task; what a linear edit gives "
-            f"({estimate_words(found.residual, rank)}; step {found.relative_step:.1%} of the "
-            f"parameters; {1000 * found.seconds:.0f} ms). The intervals are over held-out tasks and do not hold the "
-            "error of the estimate. Only retraining measures it."
+            f"The result of a linear edit compared with the unedited model, paired by held-out task "
+            f"({estimate_words(found.residual, rank)}; step {found.relative_step:.1%} of the parameter norm; "
+            f"{1000 * found.seconds:.0f} ms). {INTERVAL_NOTE}"
         )
 
 
@@ -84,13 +89,14 @@ def class_frame(found: WhatIf) -> pd.DataFrame:
     The columns are the accuracy before, the estimated accuracy after, and the change in points.
     """
     rows = [
-        (one.name, one.rows, 100 * one.before, 100 * one.after, 100 * (one.after - one.before)) for one in found.classes
+        (each.name, each.rows, 100 * each.before, 100 * each.after, 100 * (each.after - each.before))
+        for each in found.classes
     ]
     return pd.DataFrame(rows, columns=["class", "images", "before", "after", "change"])
 
 
-def task_frame(found: WhatIf) -> pd.DataFrame:
-    """Return the held-out tasks that gain most, then those that lose most, with accuracy in per cent."""
+def show_tasks(found: WhatIf, *, key: str | None = None) -> None:
+    """Show the held-out tasks that gain most, then those that lose most, with accuracy in per cent."""
     better = [task for task in found.tasks if task.loss_change < 0][:_ENDS]
     worse = [task for task in found.tasks if task.loss_change > 0][-_ENDS:][::-1]
     rows = [
@@ -98,7 +104,8 @@ def task_frame(found: WhatIf) -> pd.DataFrame:
         for word, tasks in (("gains", better), ("loses", worse))
         for task in tasks
     ]
-    return pd.DataFrame(rows, columns=["held-out task", "id", "before", "after", "loss"])
+    frame = pd.DataFrame(rows, columns=["held-out task", "id", "before", "after", "loss"])
+    st.dataframe(frame, hide_index=True, height=_TABLE_PX, column_config=_TASK_COLUMNS, key=key)
 
 
 _PERCENT = "%.1f %%"
@@ -110,7 +117,7 @@ _CLASS_COLUMNS = {
 _TASK_COLUMNS = {
     "before": st.column_config.NumberColumn("Accuracy before", format=_PERCENT),
     "after": st.column_config.NumberColumn("After (estimate)", format=_PERCENT),
-    "loss": st.column_config.NumberColumn("Change of loss", format="%+.4f"),
+    "loss": st.column_config.NumberColumn("Change of loss, nats", format="%+.4f"),
 }
 
 
@@ -120,20 +127,15 @@ def prepare_panel(context: Context, promise: str, key: str = "edit_prepare") -> 
     Args:
         promise: What will be available afterwards.
     """
-    running = any(job.status() == "running" for job in jobs_of(context.workspace.jobs, "whatif"))
+    running = is_running(context.workspace.jobs, "whatif")
     button, note = st.columns([2, 6], vertical_alignment="center")
     if button.button("Prepare live estimates", disabled=running, key=key, width="stretch"):
         start(context, "Prepare live estimates", PREPARE)
         st.rerun()
     if not running:
         gb = prepare_bytes(context.project, Compute()) / 1e9
-        note.caption(f"{promise} Once, {_predicted(context)}, and {gb:.1f} GB of disk.")
+        seconds = preparation_seconds(context.workspace, context.project, Compute())
+        tasks = count(len(context.project.tasks.train), "task")
+        duration = f"a few minutes for {tasks}" if seconds is None else f"about {format_duration(seconds)}"
+        note.caption(f"{promise} Needed once: {duration}, {gb:.1f} GB of disk space.")
     job_panel(context.workspace.jobs, "whatif")
-
-
-def _predicted(context: Context) -> str:
-    """Return how long the preparation takes, at the pace of the evaluation's gradients."""
-    seconds = preparation_seconds(context.workspace, context.project, Compute())
-    if seconds is None:
-        return f"some minutes for {count(len(context.project.tasks.train), 'task')}"
-    return f"about {format_duration(seconds)}"

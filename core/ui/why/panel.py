@@ -12,7 +12,8 @@ from core.decisions.log import Item
 from core.editing.whatif import TargetChange, WhatIfEstimator
 from core.influence.targets import Target
 from core.ui.edit.results import direction, in_points
-from core.ui.shell.context import Context, shown_errors, table
+from core.ui.ranking.panel import misclassified_labels
+from core.ui.shell.context import Context, report_errors, table
 from core.ui.shell.text import count, plain
 from core.ui.whatif.panel import estimate_words
 from core.workspace.runs import Run
@@ -34,7 +35,7 @@ def choose_target(evaluated: Run) -> Target | None:
     by_name = {str(target): target for target in targets[chosen_kind]}
     names = list(by_name)
     if not names:
-        st.info("The model sees every query image of the held-out tasks right.")
+        st.info("The model classifies every query image of the held-out tasks correctly.")
         return None
     if st.session_state.get(_CHOSEN) not in by_name:
         st.session_state[_CHOSEN] = names[0]
@@ -59,43 +60,38 @@ def _choose(name: str) -> None:
 
 def _from_link(targets: dict[str, list[Target]]) -> None:
     """Choose the target in the URL, on the first run only."""
-    asked = st.query_params.get("target", "")
-    if not asked or _CHOSEN in st.session_state:
+    linked = st.query_params.get("target", "")
+    if not linked or _CHOSEN in st.session_state:
         return
     for kind, these in targets.items():
-        if asked in map(str, these):
-            st.session_state[_KIND], st.session_state[_CHOSEN] = kind, asked
+        if linked in map(str, these):
+            st.session_state[_KIND], st.session_state[_CHOSEN] = kind, linked
 
 
 def _labels(kind: str, tasks: pd.DataFrame, rows: pd.DataFrame) -> dict[str, str]:
     if kind == KINDS[0]:
         named = zip(tasks["task_id"], tasks["accuracy"], tasks["loss"], strict=True)
-        return {task: f"{task} · {right:.0%} right · loss {loss:.2f}" for task, right, loss in named}
-    wrong = rows[rows["predicted"] != rows["label"]]
-    return {
-        f"{row['task_id']}/{row['image_id']}": f"{row['image_id']} in {row['task_id']} · is {row['class']}, "
-        f"seen as {row['predicted_class']} · loss {row['loss']:.2f}"
-        for row in wrong.to_dict("records")
-    }
+        return {task: f"{task} · accuracy {accuracy:.0%} · loss {loss:.2f}" for task, accuracy, loss in named}
+    return misclassified_labels(rows)
 
 
 def removal_panel(
-    context: Context, instant: WhatIfEstimator, target: Target, by: str, scores: pd.DataFrame
+    context: Context, estimator: WhatIfEstimator, target: Target, by: str, scores: pd.DataFrame
 ) -> list[Item]:
     """Show what removing the most harmful items would do; return them if the user removes them."""
     harmful = int((scores["score"] < 0).sum())
     st.subheader(f"If the worst {by} were removed")
     if not harmful:
-        st.info(f"None of the {by} has a harmful score for this: removing any would make it worse, by the estimate.")
+        st.info(f"No {by} have a harmful score for this target: removing any is estimated to increase its loss.")
         return []
     most = min(harmful, max(1, len(scores) // 2))
     number, button = st.columns([2, 6], vertical_alignment="bottom")
     wanted = number.number_input(f"How many {by}", 1, most, min(10, most), key=f"why_count_{by}")
     changes = most_harmful(scores, by, int(wanted))
-    with shown_errors():
-        found = instant.changes(changes, target)
+    with report_errors():
+        found = estimator.changes(changes, target)
         assert found.target is not None
-        rows = [*_target_rows(found.target)]
+        rows = _target_rows(found.target)
         st.dataframe(
             pd.DataFrame(rows, columns=["", "now", "edited model (estimate)", "to first order"]), hide_index=True
         )
@@ -105,9 +101,9 @@ def removal_panel(
             f"[{found.loss_change.low:+.4f}, {found.loss_change.high:+.4f}]*  :gray-badge[estimate, not measured]"
         )
         st.caption(
-            f"What a linear edit gives, {estimate_words(found.residual, int(instant.report['rank']))}. "
-            "Chosen to help this one target, a removal can hurt others. Not measured until retrained: save it as a set "
-            "on the page What if."
+            f"Estimated by a linear edit ({estimate_words(found.residual, int(estimator.report['rank']))}). "
+            "These items were chosen for this one target; removing them can hurt others. To measure the effect, remove "
+            "them, save the decisions as a set on the What if page and retrain."
         )
     if button.button(f"Remove these {count(len(changes), by[:-1])}", key=f"why_remove_worst_{by}"):
         ids = sorted(changes.tasks or changes.images)
@@ -128,14 +124,13 @@ def target_words(target: Target, evaluated: Run) -> str:
     """Return the adapted model's prediction for the target in words."""
     task = target.tasks[0]
     tasks = table(evaluated, "heldout.parquet").set_index("task_id")
-    words = (
-        f"Task {plain(task)}: {tasks['accuracy'][task]:.0%} of its query images right, loss {tasks['loss'][task]:.3f}"
-    )
+    accuracy, loss = tasks["accuracy"][task], tasks["loss"][task]
+    words = f"Task {plain(task)}: accuracy {accuracy:.0%} on its query images, loss {loss:.3f}"
     if not target.image:
         return words
     rows = table(evaluated, "rows.parquet")
     row = rows[(rows["task_id"] == task) & (rows["image_id"] == target.image)].iloc[0]
     return (
-        f"**{plain(target.image)}** is {plain(row['class'])}, seen as **{plain(row['predicted_class'])}**; "
+        f"**{plain(target.image)}** is {plain(row['class'])}, predicted as **{plain(row['predicted_class'])}**; "
         f"probability of its class {row['confidence']:.1%}, loss {row['loss']:.3f}. {words}"
     )

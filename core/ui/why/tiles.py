@@ -11,9 +11,9 @@ from core.tasks.changes import Changes
 from core.ui.grid.component import GridEvent, Tile, image_grid
 from core.ui.grid.pictures import pixels
 from core.ui.shell.context import Context
-from core.ui.shell.text import shortened
+from core.ui.shell.text import shorten
 
-_MOST_PARTS = 9  # images that represent a task
+_TASK_IMAGES = 9  # images that represent a task
 _SMALL_PX = 48  # size of the images of the held-out task, so that the whole task is visible
 
 
@@ -24,20 +24,21 @@ def heldout_tiles(context: Context, rows: pd.DataFrame, focus: str, key: str, la
     """
     tiles = []
     for row in rows.to_dict("records"):
-        seen = row.get("predicted_class")
-        wrong = isinstance(seen, str) and seen != row["class"]
-        caption = (
-            f"{shortened(row['class'], 8)} · seen {shortened(str(seen), 8)}" if wrong else shortened(row["class"], 16)
-        )
-        told = f"{row['image_id']}: is {row['class']}"
-        if isinstance(seen, str):
-            told += f", seen as {seen}; probability of its class {row['confidence']:.0%}, loss {row['loss']:.2f}"
+        predicted = row.get("predicted_class")
+        wrong = isinstance(predicted, str) and predicted != row["class"]
+        caption = shorten(row["class"], 16)
+        if wrong:
+            caption = f"{shorten(row['class'], 8)} · pred. {shorten(str(predicted), 8)}"
+        tooltip = f"{row['image_id']}: is {row['class']}"
+        if isinstance(predicted, str):
+            tooltip += f", predicted as {predicted}; probability of its class {row['confidence']:.0%}"
+            tooltip += f", loss {row['loss']:.2f}"
         tiles.append(
             Tile(
                 id=row["image_id"],
                 caption=f"▶ {caption}" if row["image_id"] == focus else caption,
                 mark="alert" if wrong else "",
-                tooltip=told + (" (chosen)" if row["image_id"] == focus else ""),
+                tooltip=tooltip + (" (selected)" if row["image_id"] == focus else ""),
             )
         )
     image_grid(pixels(context, rows["image_id"]), tiles, key=key, tile_px=_SMALL_PX, label=label, selectable=False)
@@ -49,15 +50,15 @@ def scored_images(context: Context, scores: pd.DataFrame, changes: Changes, key:
     tiles = []
     for row in scores.to_dict("records"):
         new = relabelled.get(row["image_id"])
-        given = f"given {shortened(row['class'], 16)}"
+        given = f"given {shorten(row['class'], 16)}"
         tiles.append(
             Tile(
                 id=row["image_id"],
-                caption=given if new is None else f"{shortened(row['class'], 8)} → {shortened(new, 8)}",
+                caption=given if new is None else f"{shorten(row['class'], 8)} → {shorten(new, 8)}",
                 score=float(row["score"]),
                 score_text=f"{row['score']:+.1e}",
                 mark="removed" if row["image_id"] in changes.images else "",
-                tooltip=f"{row['image_id']}: {row['occurrences']} occurrences; its removal would change the loss by "
+                tooltip=f"{row['image_id']}: {row['occurrences']} occurrences; removing it would change the loss by "
                 f"{row['score']:+.2e} ({row['score_support']:+.1e} as support, {row['score_query']:+.1e} as query), "
                 "an estimate",
             )
@@ -76,15 +77,15 @@ def scored_tasks(context: Context, scores: pd.DataFrame, changes: Changes, key: 
     tiles, pictures = [], []
     for row in scores.to_dict("records"):
         part = first[first["task_id"] == row["task_id"]].sort_values("label", kind="stable")
-        pictures.append(_mosaic(pixels(context, part["image_id"].head(_MOST_PARTS))))
+        pictures.append(_mosaic(pixels(context, part["image_id"].head(_TASK_IMAGES))))
         tiles.append(
             Tile(
                 id=row["task_id"],
-                caption=shortened(row["task_id"], 16),
+                caption=shorten(row["task_id"], 16),
                 score=float(row["score"]),
                 score_text=f"{row['score']:+.1e}",
                 mark="removed" if row["task_id"] in changes.tasks else "",
-                tooltip=f"{row['task_id']}: {', '.join(part['class'])}; its removal would change the loss by "
+                tooltip=f"{row['task_id']}: {', '.join(part['class'])}; removing it would change the loss by "
                 f"{row['score']:+.2e}, an estimate",
             )
         )
