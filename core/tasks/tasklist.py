@@ -139,9 +139,9 @@ class _Checker:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             value = values.iloc[row]
-            shown: Any = value.item() if isinstance(value, np.generic) else value
+            shown = value.item() if isinstance(value, np.generic) else value
             place = self.row_names[row] if self.row_names else f"row {row + 1}"
-            if value is None or (np.isscalar(shown) and pd.isna(shown)):
+            if values.isna().iloc[row]:
                 raise UserError(f"{self.source}, {place}: {values.name} is missing.", "Fill it in.")
             raise UserError(f"{self.source}, {place}: {values.name} {shown!r} {problem}.", fix)
 
