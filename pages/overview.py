@@ -98,10 +98,10 @@ with page("Overview") as context:
             f"- Images: {plain(project.images.name)}, {count(len(project.images), 'image')} of "
             f"{' x '.join(map(str, project.images.shape[:2]))}, "
             f"{count(len(project.images.class_names), 'class', 'classes')}\n"
-            f"- Model: {plain(spec.words)}; {count(project.model.size, 'parameter')}\n"
+            f"- Model: {plain(spec.description)}; {count(project.model.size, 'parameter')}\n"
             + "".join(f"- {line}\n" for line in inner_lines(evaluated.json("summary.json") if evaluated else {}))
             + f"- Noise planted to practise on: {plain(noise)}\n"
-            f"- Trained by: {plain(project.model.story.get('command', 'unknown'))}\n"
+            f"- Trained by: {plain(project.model.metadata.get('command', 'unknown'))}\n"
             f"- Folder: {plain(workspace.folder)}"
         )
     st.caption("The same on the command line")

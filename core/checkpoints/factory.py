@@ -21,7 +21,7 @@ from core.runtime.errors import UserError
 from core.runtime.files import content_hash, home, read_json, write_json
 from core.runtime.program import command_line
 
-_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_FACTORY_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_factory(name: str) -> bool:
@@ -29,37 +29,37 @@ def is_factory(name: str) -> bool:
     return ":" in name
 
 
-def _list() -> Path:
+def _allow_list_path() -> Path:
     return home() / "factories.json"
 
 
-def allowed() -> tuple[str, ...]:
+def allowed_factories() -> tuple[str, ...]:
     """Return the names of the factories that may be imported on this machine.
 
     Raises:
         UserError: the list is damaged.
     """
-    if not _list().exists():
+    if not _allow_list_path().exists():
         return ()
-    names = read_json(_list())
+    names = read_json(_allow_list_path())
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{_list()} is not a list of names.", "Delete it and allow your factories again.")
+        raise UserError(f"{_allow_list_path()} is not a list of names.", "Delete it and allow your factories again.")
     return tuple(names)
 
 
-def allow(name: str) -> None:
+def allow_factory(name: str) -> None:
     """Allow ``name`` to be imported on this machine.
 
     Raises:
         UserError: the name is not of the form ``package.module:factory``.
     """
-    _check(name)
-    names = allowed()
+    _check_name(name)
+    names = allowed_factories()
     if name not in names:
-        write_json(_list(), sorted({*names, name}))
+        write_json(_allow_list_path(), sorted({*names, name}))
 
 
-def make(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
+def make_module(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
     """Import the factory, call it and return the network.
 
     ``ways`` and ``shape`` (height, width, channels) are passed if the factory has parameters of these names.
@@ -68,7 +68,7 @@ def make(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
         UserError: the factory is not allowed on this machine, cannot be imported or called, or does not return a
             module.
     """
-    factory = _factory(name)
+    factory = _import_factory(name)
     given = {"ways": ways, "shape": shape}
     try:
         known = inspect.signature(factory).parameters
@@ -97,16 +97,16 @@ def make(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
     return made
 
 
-def fingerprint(name: str, ways: int, shape: tuple[int, int, int]) -> str:
+def code_hash(name: str, ways: int, shape: tuple[int, int, int]) -> str:
     """Return a hash of the code of a factory.
 
     It covers the files that define the factory and the classes of its submodules, except those of PyTorch. Models and
     cached results are tied to this hash, so a change of the code invalidates them.
 
     Raises:
-        UserError: as in :func:`make`.
+        UserError: as in :func:`make_module`.
     """
-    made = make(name, ways, shape)
+    made = make_module(name, ways, shape)
     makers = {name.split(":")[0], *(type(part).__module__ for part in made.modules())}
     parts: list[str | bytes] = []
     for maker in sorted(maker for maker in makers if maker.split(".")[0] not in ("torch", "torchvision")):
@@ -115,14 +115,14 @@ def fingerprint(name: str, ways: int, shape: tuple[int, int, int]) -> str:
     return content_hash(*parts)
 
 
-def _check(name: str) -> None:
-    if not _NAME.fullmatch(name):
+def _check_name(name: str) -> None:
+    if not _FACTORY_NAME.fullmatch(name):
         raise UserError(f"{name!r} does not name a factory.", "Write package.module:factory.")
 
 
-def _factory(name: str) -> Callable[..., object]:
-    _check(name)
-    if name not in allowed():
+def _import_factory(name: str) -> Callable[..., object]:
+    _check_name(name)
+    if name not in allowed_factories():
         raise UserError(
             f"The network is made by {name}, and importing that runs its code, which was not allowed on this machine.",
             f"If you trust it: {command_line(['model', '--allow', name])}",

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.checkpoints.matching import WIDENED, CheckpointHints, MatchedCheckpoint, match_checkpoint
+from core.checkpoints.matching import HALF_PRECISION, CheckpointHints, MatchedCheckpoint, match_checkpoint
 from core.checkpoints.model import NETWORK_FIELDS, Model, ModelSpec, load_model, spec_of
-from core.checkpoints.tensor_file import Declared, TensorFile, open_tensors, sha256
-from core.maml.adaptation import RATES, network_part
+from core.checkpoints.tensor_file import TensorFile, TensorInfo, open_tensors, sha256
+from core.maml.adaptation import RATE_PREFIX, network_part
 from core.maml.backbone import Params
 from core.maml.module import ModuleNet
 from core.runtime.errors import UserError
@@ -21,7 +21,7 @@ from core.runtime.files import replacing
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckpointContents:
     """A summary of the content of a checkpoint.
 
     Attributes:
@@ -35,7 +35,7 @@ class Found:
 
     path: Path
     kind: str
-    tensors: tuple[Declared, ...]
+    tensors: tuple[TensorInfo, ...]
     spec: ModelSpec | None
     notes: tuple[str, ...]
     faults: tuple[str, ...]
@@ -49,7 +49,7 @@ def inspect_checkpoint(
     shape: tuple[int, int, int] | None = None,
     ways: int | None = None,
     more: Mapping[str, Any] | None = None,
-) -> Found:
+) -> CheckpointContents:
     """Inspect a checkpoint: a file or a TaskLens model folder.
 
     The arguments are those of :class:`core.checkpoints.matching.CheckpointHints`.
@@ -58,19 +58,19 @@ def inspect_checkpoint(
         UserError: the checkpoint cannot be read. If it can be read but does not match a network, the reason is in
             :attr:`Found.faults`.
     """
-    folder = _own_folder(path, backbone)
+    folder = _model_folder(path, backbone)
     file = open_tensors(folder / "model.safetensors" if folder else path)
     tensors = tuple(file.tensors.values())
     kind = "model folder of TaskLens" if folder else file.kind
     try:
         if folder:
-            return Found(path, kind, tensors, load_model(folder).spec, (), ())
+            return CheckpointContents(path, kind, tensors, load_model(folder).spec, (), ())
         understood = match_checkpoint(file, CheckpointHints(backbone, algorithm, shape, ways, more=more or {}))
-        _, notes = _numbers(file, understood)
+        _, notes = _read_params(file, understood)
     except UserError as error:
-        return Found(path, kind, tensors, None, (), (str(error),))
+        return CheckpointContents(path, kind, tensors, None, (), (str(error),))
     missing = "Inner steps and learning rate are not in a checkpoint: say how it was trained."
-    return Found(path, kind, tensors, understood.spec, (*understood.notes, *notes, missing), ())
+    return CheckpointContents(path, kind, tensors, understood.spec, (*understood.notes, *notes, missing), ())
 
 
 def import_checkpoint(path: Path, ask: CheckpointHints) -> Model:
@@ -82,20 +82,20 @@ def import_checkpoint(path: Path, ask: CheckpointHints) -> Model:
         UserError: the checkpoint cannot be read, does not match a network, or lacks a value that ``ask`` does not give
             either.
     """
-    folder = _own_folder(path, ask.backbone)
+    folder = _model_folder(path, ask.backbone)
     if folder:
-        return _retold(load_model(folder), ask)
+        return _with_adaptation(load_model(folder), ask)
     file = open_tensors(path)
     understood = match_checkpoint(file, ask)
-    _refuse_unsaid(understood.spec, ask)
-    params, notes = _numbers(file, understood)
+    _check_adaptation(understood.spec, ask)
+    params, notes = _read_params(file, understood)
     origin = {
         "path": str(path.resolve()),
         "kind": file.kind,
         "sha256": sha256(path),
         "notes": [*understood.notes, *notes],
     }
-    return Model(understood.spec.pinned(), params, {"origin": origin})
+    return Model(understood.spec.with_code_hash(), params, {"origin": origin})
 
 
 def export_state(model: Model, *, wrapped: bool = False) -> dict[str, Tensor]:
@@ -115,7 +115,7 @@ def export_state(model: Model, *, wrapped: bool = False) -> dict[str, Tensor]:
     if not isinstance(network, ModuleNet):
         raise UserError(f"{model.spec.backbone} is TaskLens's own network, which no other library has.")
     state = network.state_dict(network_part(model.params))
-    rates = [model.params[f"{RATES}{name}"] for name in network.shapes if f"{RATES}{name}" in model.params]
+    rates = [model.params[f"{RATE_PREFIX}{name}"] for name in network.shapes if f"{RATE_PREFIX}{name}" in model.params]
     if not wrapped and not rates:
         return state
     return {f"module.{name}": value for name, value in state.items()} | {
@@ -139,14 +139,14 @@ def write_state(model: Model, folder: Path) -> Path | None:
     return path
 
 
-def _own_folder(path: Path, backbone: str | None) -> Path | None:
+def _model_folder(path: Path, backbone: str | None) -> Path | None:
     """Return the model folder that ``path`` names, or None if there is none or the user names another network."""
     folder = path if path.is_dir() else path.parent
     named = path.is_dir() or path.name == "model.safetensors"
     return folder if named and backbone is None and (folder / "model.json").is_file() else None
 
 
-def _retold(model: Model, ask: CheckpointHints) -> Model:
+def _with_adaptation(model: Model, ask: CheckpointHints) -> Model:
     """Return a TaskLens model with the adaptation settings of ``ask``."""
     learned = model.spec.algorithm == "meta-sgd"
     if ask.algorithm and (ask.algorithm == "meta-sgd") != learned:
@@ -165,11 +165,11 @@ def _retold(model: Model, ask: CheckpointHints) -> Model:
     if spec == model.spec:
         return model
     # The report and the history were measured with the previous adaptation, so they no longer apply.
-    story = {name: value for name, value in model.story.items() if name not in ("report", "history")}
-    return Model(spec, model.params, story)
+    metadata = {name: value for name, value in model.metadata.items() if name not in ("report", "history")}
+    return Model(spec, model.params, metadata)
 
 
-def _refuse_unsaid(spec: ModelSpec, ask: CheckpointHints) -> None:
+def _check_adaptation(spec: ModelSpec, ask: CheckpointHints) -> None:
     if spec.algorithm == "imaml":
         return
     if ask.steps is None:
@@ -178,7 +178,7 @@ def _refuse_unsaid(spec: ModelSpec, ask: CheckpointHints) -> None:
         raise UserError("A checkpoint does not say its inner learning rate.", "Give --inner-rate.")
 
 
-def _numbers(file: TensorFile, understood: MatchedCheckpoint) -> tuple[Params, list[str]]:
+def _read_params(file: TensorFile, understood: MatchedCheckpoint) -> tuple[Params, list[str]]:
     """Read and check the meta-parameters, and return them with notes.
 
     Half precision is converted to float32, which represents all of its values exactly.
@@ -205,8 +205,8 @@ def _numbers(file: TensorFile, understood: MatchedCheckpoint) -> tuple[Params, l
                 "kept in a model.",
                 "Let the factory make it with these numbers.",
             )
-    if any(file.tensors[at].dtype in WIDENED for at in where.values()):
+    if any(file.tensors[at].dtype in HALF_PRECISION for at in where.values()):
         notes.append("Half precision was widened to float32; what training lost by it is lost.")
     return {
-        name: read[at].float() if file.tensors[at].dtype in WIDENED else read[at] for name, at in where.items()
+        name: read[at].float() if file.tensors[at].dtype in HALF_PRECISION else read[at] for name, at in where.items()
     }, notes

@@ -20,18 +20,18 @@ from torch import Tensor
 from core.checkpoints.factory import is_factory
 from core.checkpoints.model import ModelSpec, check_unused_fields, spec_of
 from core.checkpoints.tensor_file import TensorFile
-from core.maml.adaptation import RATES
-from core.maml.architectures import OMNIGLOT_SHAPE, OTHER_NAMES
+from core.maml.adaptation import RATE_PREFIX
+from core.maml.architectures import BACKBONE_ALIASES, OMNIGLOT_SHAPE
 from core.maml.backbone import MLP, ConvNet, Shapes
-from core.maml.module import RUNNING, ModuleNet
+from core.maml.module import RUNNING_STATISTICS, ModuleNet
 from core.runtime.errors import UserError
 
-WIDENED = ("float16", "bfloat16")
+HALF_PRECISION = ("float16", "bfloat16")
 """Data types that are accepted and converted to float32."""
-_TAKEN = ("float32", "float64", *WIDENED)
-_UNDECAYED = {"delta": 0.0}
+_SUPPORTED_DTYPES = ("float32", "float64", *HALF_PRECISION)
+_NO_WEIGHT_DECAY = {"delta": 0.0}
 """Defaults of imported models: the examples of learn2learn train without weight decay."""
-_USUAL_SIDES = (28, 32, 84)
+_COMMON_SIDES = (28, 32, 84)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class MatchedCheckpoint:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _NameMapping:
     """An interpretation of the names in a file.
 
     Attributes:
@@ -96,15 +96,15 @@ class _Reading:
         return {name.removeprefix(prefix): at for name, at in self.tensors.items() if name.startswith(prefix)}
 
 
-def _readings(file: TensorFile) -> Iterator[_Reading]:
+def _name_mappings(file: TensorFile) -> Iterator[_NameMapping]:
     """Yield the names unchanged, then with one common prefix after another removed."""
-    reading = _Reading(file, {name: name for name in file.tensors}, {})
+    reading = _NameMapping(file, {name: name for name in file.tensors}, {})
     while True:
         yield reading
         first = {name.split(".", 1)[0] for name in reading.tensors}
         if {"module", "lrs"} == first and all(re.fullmatch(r"\d{1,6}", name) for name in reading.without("lrs.")):
             rates = {int(position): where for position, where in reading.without("lrs.").items()}
-            reading = _Reading(file, reading.without("module."), rates)
+            reading = _NameMapping(file, reading.without("module."), rates)
         elif {"module", "compute_update"} == first:
             raise UserError(
                 f"{file.path} is a GBML model whose transforms learn (compute_update), and an update by learned "
@@ -112,12 +112,12 @@ def _readings(file: TensorFile) -> Iterator[_Reading]:
                 "Use MAML or MetaSGD, or GBML without transforms.",
             )
         elif len(first) == 1 and all("." in name for name in reading.tensors):
-            reading = _Reading(file, reading.without(f"{next(iter(first))}."), reading.rates)
+            reading = _NameMapping(file, reading.without(f"{next(iter(first))}."), reading.rates)
         else:
             return
 
 
-_LANDMARKS = {
+_FIRST_AND_LAST_WEIGHT = {
     "omniglot-cnn": ("base.0.conv.weight", "classifier.weight"),
     "omniglot-fc": ("features.1.0.linear.weight", "classifier.weight"),
     "cnn4": ("features.0.conv.weight", "classifier.weight"),
@@ -126,7 +126,7 @@ _LANDMARKS = {
     "mlp": ("layers.0.weight", "head.weight"),
 }
 """Tensors that identify a backbone: its first and its last weight."""
-_FIRST = {
+_BLOCK_WEIGHTS = {
     "omniglot-cnn": r"base\.\d+\.conv\.weight",
     "omniglot-fc": r"features\.1\.\d+\.linear\.weight",
     "cnn4": r"features\.\d+\.conv\.weight",
@@ -137,14 +137,17 @@ _FIRST = {
 """Patterns of the weight of every block; their count and output widths are hyperparameters of the network."""
 
 
-class _HeadUnfit(UserError):
+class _HeadMismatchError(UserError):
     """An error that is raised if only the head, whose shape depends on the image size, does not match."""
 
 
-def _is_of(backbone: str, names: Mapping[str, Any]) -> bool:
-    if backbone == "mlp" and {name for name in names if not name.startswith(RATES)} == {"head.weight", "head.bias"}:
+def _has_names_of(backbone: str, names: Mapping[str, Any]) -> bool:
+    if backbone == "mlp" and {name for name in names if not name.startswith(RATE_PREFIX)} == {
+        "head.weight",
+        "head.bias",
+    }:
         return True  # the linear model has no hidden layers
-    return all(name in names for name in _LANDMARKS[backbone])
+    return all(name in names for name in _FIRST_AND_LAST_WEIGHT[backbone])
 
 
 def match_checkpoint(file: TensorFile, ask: CheckpointHints) -> MatchedCheckpoint:
@@ -160,17 +163,19 @@ def match_checkpoint(file: TensorFile, ask: CheckpointHints) -> MatchedCheckpoin
             raise UserError(f"{file.path}: {tensor.name!r} of shape {tensor.shape} holds no numbers.", "Save it again.")
     if ask.backbone is not None and is_factory(ask.backbone):
         return _match_module(file, ask)
-    asked = OTHER_NAMES.get(ask.backbone or "", ask.backbone)
-    if asked is not None and asked not in _LANDMARKS:
-        known = ", ".join((*_LANDMARKS, *OTHER_NAMES))
+    asked = BACKBONE_ALIASES.get(ask.backbone or "", ask.backbone)
+    if asked is not None and asked not in _FIRST_AND_LAST_WEIGHT:
+        known = ", ".join((*_FIRST_AND_LAST_WEIGHT, *BACKBONE_ALIASES))
         raise UserError(f"There is no backbone {asked!r}.", f"Use {known}, or package.module:factory.")
-    for reading in _readings(file):
-        fitting = [name for name in ([asked] if asked else _LANDMARKS) if _is_of(name, reading.tensors)]
+    for reading in _name_mappings(file):
+        fitting = [
+            name for name in ([asked] if asked else _FIRST_AND_LAST_WEIGHT) if _has_names_of(name, reading.tensors)
+        ]
         if fitting:
-            return _match_known(reading, fitting[0], ask)
+            return _match_backbone(reading, fitting[0], ask)
     some = ", ".join(repr(name) for name in list(file.tensors)[:3])
     if asked:
-        lacking = " and ".join(repr(name) for name in _LANDMARKS[asked])
+        lacking = " and ".join(repr(name) for name in _FIRST_AND_LAST_WEIGHT[asked])
         raise UserError(
             f"{file.path} is not of {asked}: that has {lacking}, the file has {some} and so on.",
             "Name the backbone it is of, or leave --backbone out.",
@@ -181,24 +186,24 @@ def match_checkpoint(file: TensorFile, ask: CheckpointHints) -> MatchedCheckpoin
     )
 
 
-def _match_known(reading: _Reading, backbone: str, ask: CheckpointHints) -> MatchedCheckpoint:
+def _match_backbone(reading: _NameMapping, backbone: str, ask: CheckpointHints) -> MatchedCheckpoint:
     check_unused_fields(backbone, ask.more)
-    shapes, head = reading.shapes, reading.shapes[_LANDMARKS[backbone][1]]
+    shapes, head = reading.shapes, reading.shapes[_FIRST_AND_LAST_WEIGHT[backbone][1]]
     if len(head) != 2:
-        raise UserError(f"{reading.file.path}: {_LANDMARKS[backbone][1]!r} has shape {head}, not two axes.")
-    _refuse_other_classes(reading.file.path, head[0], ask)
-    first = sorted((name for name in shapes if re.fullmatch(_FIRST[backbone], name)), key=_numbers_in)
+        raise UserError(f"{reading.file.path}: {_FIRST_AND_LAST_WEIGHT[backbone][1]!r} has shape {head}, not two axes.")
+    _check_classes(reading.file.path, head[0], ask)
+    first = sorted((name for name in shapes if re.fullmatch(_BLOCK_WEIGHTS[backbone], name)), key=_numbers_in)
     blocks = [shapes[name] for name in first]
-    if any(len(shape) != (4 if "conv" in _FIRST[backbone] else 2) for shape in blocks):
+    if any(len(shape) != (4 if "conv" in _BLOCK_WEIGHTS[backbone] else 2) for shape in blocks):
         raise UserError(f"{reading.file.path}: a weight of {backbone} has another number of axes: {blocks}.")
-    fixed: dict[str, Any] = {"backbone": backbone, "ways": head[0], **_UNDECAYED, **ask.more}
-    fixed |= {"algorithm": _algorithm(reading, ask), **_said(ask)}
+    fixed: dict[str, Any] = {"backbone": backbone, "ways": head[0], **_NO_WEIGHT_DECAY, **ask.more}
+    fixed |= {"algorithm": _algorithm(reading, ask), **_adaptation_fields(ask)}
     if backbone in ("omniglot-fc", "mlp", "resnet12"):
         fixed["hidden"] = tuple(shape[0] for shape in blocks)
     else:
         fixed |= {"filters": blocks[0][0], "blocks": len(blocks)}
     inputs = blocks[0][1] if blocks else head[1]
-    given = [ask.shape] if ask.shape else _usual_shapes(backbone, inputs)
+    given = [ask.shape] if ask.shape else _common_shapes(backbone, inputs)
     fits: list[MatchedCheckpoint] = []
     faults: list[UserError] = []
     for pooling, shape in product(_poolings(backbone, ask), given):
@@ -206,12 +211,12 @@ def _match_known(reading: _Reading, backbone: str, ask: CheckpointHints) -> Matc
         if backbone == "mlp" and "shrink" not in ask.more:
             fields["shrink"] = max(1, round((shape[0] * shape[1] * shape[2] / max(1, inputs)) ** 0.5))
         try:
-            fits.append(_matched(reading, spec_of(fields)))
+            fits.append(_match_tensors(reading, spec_of(fields)))
         except UserError as error:
             faults.append(error)
     unsure = len({one.spec.pooling for one in fits}) > 1
     fits = [one for one in fits if one.spec.pooling == fits[0].spec.pooling]
-    unfit_head = not fits and any(isinstance(fault, _HeadUnfit) for fault in faults)
+    unfit_head = not fits and any(isinstance(fault, _HeadMismatchError) for fault in faults)
     if ask.shape is None and (len(fits) > 1 or unfit_head):
         raise UserError(
             f"{reading.file.path} is of {backbone}, but the size of its images does not follow from it.",
@@ -219,14 +224,14 @@ def _match_known(reading: _Reading, backbone: str, ask: CheckpointHints) -> Matc
         )
     if not fits:
         raise faults[0]
-    return _noted(fits[0], ask, unsure, bool(reading.rates))
+    return _add_notes(fits[0], ask, unsure, bool(reading.rates))
 
 
 def _numbers_in(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d{1,9}", name)]
 
 
-def _noted(first: MatchedCheckpoint, ask: CheckpointHints, unsure: bool, learned: bool) -> MatchedCheckpoint:
+def _add_notes(first: MatchedCheckpoint, ask: CheckpointHints, unsure: bool, learned: bool) -> MatchedCheckpoint:
     """Return the match with notes on inferred values; ``unsure`` means that other poolings match as well."""
     spec = first.spec
     notes = []
@@ -246,11 +251,11 @@ def _noted(first: MatchedCheckpoint, ask: CheckpointHints, unsure: bool, learned
     return MatchedCheckpoint(spec, first.where, first.same, first.constants, (*notes, *first.notes))
 
 
-def _usual_shapes(backbone: str, inputs: int) -> list[tuple[int, int, int]]:
+def _common_shapes(backbone: str, inputs: int) -> list[tuple[int, int, int]]:
     if backbone == "omniglot-cnn":
         return [OMNIGLOT_SHAPE]
     flat = backbone in ("omniglot-fc", "mlp")
-    return [(side, side, bands) for side in _USUAL_SIDES for bands in ((1, 3) if flat else (inputs,))]
+    return [(side, side, bands) for side in _COMMON_SIDES for bands in ((1, 3) if flat else (inputs,))]
 
 
 def _poolings(backbone: str, ask: CheckpointHints) -> tuple[str, ...]:
@@ -265,20 +270,20 @@ def _match_module(file: TensorFile, ask: CheckpointHints) -> MatchedCheckpoint:
             "A network of your own is made for images of a size and a number of classes.",
             "Give the tasks, or --shape HEIGHT,WIDTH,CHANNELS and --ways.",
         )
-    readings = list(_readings(file))
+    readings = list(_name_mappings(file))
     fields: dict[str, Any] = {"backbone": "module", "factory": ask.backbone, "ways": ask.ways, "shape": ask.shape}
-    fields |= {**_UNDECAYED, **_said(ask), **ask.more}
+    fields |= {**_NO_WEIGHT_DECAY, **_adaptation_fields(ask), **ask.more}
     expected = spec_of(fields).network().shapes.keys()
     best = max(readings, key=lambda reading: len(expected & reading.tensors.keys()))
-    return _matched(best, spec_of(fields | {"algorithm": _algorithm(best, ask)}), ask)
+    return _match_tensors(best, spec_of(fields | {"algorithm": _algorithm(best, ask)}), ask)
 
 
-def _said(ask: CheckpointHints) -> dict[str, Any]:
+def _adaptation_fields(ask: CheckpointHints) -> dict[str, Any]:
     return {name: value for name in ("steps", "rate") if (value := getattr(ask, name)) is not None}
 
 
-def _algorithm(reading: _Reading, ask: CheckpointHints) -> str:
-    learned = bool(reading.rates) or any(name.startswith(RATES) for name in reading.tensors)
+def _algorithm(reading: _NameMapping, ask: CheckpointHints) -> str:
+    learned = bool(reading.rates) or any(name.startswith(RATE_PREFIX) for name in reading.tensors)
     chosen = ask.algorithm or ("meta-sgd" if learned else "maml")
     if learned and chosen != "meta-sgd":
         raise UserError(f"{reading.file.path} holds learned inner rates, so it is of meta-sgd, not {chosen}.")
@@ -290,7 +295,7 @@ def _algorithm(reading: _Reading, ask: CheckpointHints) -> str:
     return chosen
 
 
-def _refuse_other_classes(path: Path, classes: int, ask: CheckpointHints) -> None:
+def _check_classes(path: Path, classes: int, ask: CheckpointHints) -> None:
     if ask.ways is not None and classes != ask.ways:
         raise UserError(
             f"{path} is a checkpoint for other classes: its head has {classes}, the tasks are {ask.ways}-way.",
@@ -298,7 +303,7 @@ def _refuse_other_classes(path: Path, classes: int, ask: CheckpointHints) -> Non
         )
 
 
-def _matched(reading: _Reading, spec: ModelSpec, ask: CheckpointHints | None = None) -> MatchedCheckpoint:
+def _match_tensors(reading: _NameMapping, spec: ModelSpec, ask: CheckpointHints | None = None) -> MatchedCheckpoint:
     """Match every meta-parameter of ``spec`` with a tensor of the file.
 
     Raises:
@@ -320,9 +325,9 @@ def _matched(reading: _Reading, spec: ModelSpec, ask: CheckpointHints | None = N
             where.setdefault(canonical, at)
         elif name in buffers:
             constants[at] = buffers[name]
-        elif name.rsplit(".", 1)[-1] in RUNNING:
+        elif name.rsplit(".", 1)[-1] in RUNNING_STATISTICS:
             left_out += 1
-        elif not (spec.algorithm == "meta-sgd" and name.startswith(RATES)):
+        elif not (spec.algorithm == "meta-sgd" and name.startswith(RATE_PREFIX)):
             raise UserError(
                 f"{path}: the tensor {name!r} is not part of {spec.backbone_name}.", "Name the backbone it is of."
             )
@@ -334,23 +339,23 @@ def _matched(reading: _Reading, spec: ModelSpec, ask: CheckpointHints | None = N
             )
     wrong = [name for name in expected if reading.file.tensors[where[name]].shape != expected[name]]
     if wrong:
-        _refuse_shape(reading, wrong, where, network, spec, ask)
+        _raise_shape_mismatch(reading, wrong, where, network, spec, ask)
     if spec.algorithm == "meta-sgd":
-        where |= _rates(reading, expected)
+        where |= _match_rates(reading, expected)
     for name in (*where.values(), *(at for pair in same for at in pair)):
-        if reading.file.tensors[name].dtype not in _TAKEN:
+        if reading.file.tensors[name].dtype not in _SUPPORTED_DTYPES:
             raise UserError(
                 f"{path}: {name!r} is {reading.file.tensors[name].dtype}.", "Save it in float32 or float64."
             )
     notes = list(network.notes) if isinstance(network, ModuleNet) else []
     if left_out:
         notes.append(f"Running statistics in the file (tensors: {left_out}) are left out.")
-    names = [name for name in where if name.startswith(RATES)]
+    names = [name for name in where if name.startswith(RATE_PREFIX)]
     return MatchedCheckpoint(spec, {name: where[name] for name in (*expected, *names)}, same, constants, tuple(notes))
 
 
-def _refuse_shape(
-    reading: _Reading,
+def _raise_shape_mismatch(
+    reading: _NameMapping,
     wrong: list[str],
     where: Mapping[str, str],
     network: ConvNet | MLP | ModuleNet,
@@ -363,23 +368,23 @@ def _refuse_shape(
     head = network.last_linear if isinstance(network, ModuleNet) else network.head
     in_head = [name for name in wrong if name.startswith(f"{head}.")]
     if in_head == wrong and ask is not None and have and have[0] != want[0]:
-        _refuse_other_classes(reading.file.path, have[0], ask)
+        _check_classes(reading.file.path, have[0], ask)
     size = "images of another size, or of another pooling" if in_head == wrong else "another network"
-    kind = _HeadUnfit if in_head == wrong else UserError
+    kind = _HeadMismatchError if in_head == wrong else UserError
     raise kind(
         f"{reading.file.path}: {wrong[0]!r} has shape {have}, {spec.backbone_name} has {want} there.",
         f"It is of {size}; correct the settings, or use the checkpoint that belongs to them.",
     )
 
 
-def _rates(reading: _Reading, expected: Shapes) -> dict[str, str]:
+def _match_rates(reading: _NameMapping, expected: Shapes) -> dict[str, str]:
     """Return the tensor name in the file of the rate of every parameter.
 
     Rates are found by name in TaskLens models, and by position in ``module.parameters()`` in MetaSGD checkpoints.
     """
     path = reading.file.path
     if not reading.rates:
-        named = {name: reading.tensors.get(f"{RATES}{name}") for name in expected}
+        named = {name: reading.tensors.get(f"{RATE_PREFIX}{name}") for name in expected}
     elif set(reading.rates) != set(range(len(expected))):
         raise UserError(
             f"{path} has {len(reading.rates)} learned rates for {len(expected)} parameters.", "Save the whole MetaSGD."
@@ -397,5 +402,5 @@ def _rates(reading: _Reading, expected: Shapes) -> dict[str, str]:
                 f"{expected[name]}.",
                 "Save the MetaSGD of this network, its parameters in their order.",
             )
-        out[f"{RATES}{name}"] = at
+        out[f"{RATE_PREFIX}{name}"] = at
     return out

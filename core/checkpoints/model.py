@@ -18,10 +18,10 @@ from pydantic import ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from core.checkpoints.factory import fingerprint, make
+from core.checkpoints.factory import code_hash, make_module
 from core.checkpoints.tensor_file import read_safetensors
-from core.maml.adaptation import RATES, Implicit, Unrolled
-from core.maml.architectures import ARCHITECTURES, OTHER_NAMES
+from core.maml.adaptation import RATE_PREFIX, Implicit, Unrolled
+from core.maml.architectures import ARCHITECTURES, BACKBONE_ALIASES
 from core.maml.backbone import MLP, ConvNet, Params, Shapes, head_of
 from core.maml.module import ModuleNet
 from core.maml.objective import Bilevel
@@ -32,13 +32,13 @@ from core.runtime.files import content_hash, read_json, replacing, write_json
 
 FORMAT = 1
 TRAJECTORY = "trajectory.safetensors"
-READS: dict[str, tuple[str, ...]] = {
+BACKBONE_FIELDS: dict[str, tuple[str, ...]] = {
     "convnet": ("filters", "blocks", "pooling", "activation"),
     "mlp": ("hidden", "shrink", "activation"),
     "module": (),
 } | {name: tuple(known.defaults) for name, known in ARCHITECTURES.items()}
 """Fields of a model specification that each backbone uses in addition to ways and shape."""
-NETWORK_FIELDS = frozenset(field for fields in READS.values() for field in fields)
+NETWORK_FIELDS = frozenset(field for fields in BACKBONE_FIELDS.values() for field in fields)
 
 
 class ModelSpec(ModelFields):
@@ -51,7 +51,7 @@ class ModelSpec(ModelFields):
         if not isinstance(given, dict):
             return given
         backbone = given.get("backbone")
-        backbone = OTHER_NAMES.get(backbone, backbone) if isinstance(backbone, str) else backbone
+        backbone = BACKBONE_ALIASES.get(backbone, backbone) if isinstance(backbone, str) else backbone
         known = ARCHITECTURES.get(backbone) if isinstance(backbone, str) else None
         return (dict(known.defaults) if known else {}) | given | ({"backbone": backbone} if backbone else {})
 
@@ -66,11 +66,11 @@ class ModelSpec(ModelFields):
         """Return the name of the backbone on the command line."""
         return self.factory or self.backbone
 
-    def pinned(self) -> ModelSpec:
+    def with_code_hash(self) -> ModelSpec:
         """Return a copy that records the current code hash of the factory, if there is one."""
         if self.factory is None:
             return self
-        return self.model_copy(update={"code": fingerprint(self.factory, self.ways, self.shape)})
+        return self.model_copy(update={"code": code_hash(self.factory, self.ways, self.shape)})
 
     def network(self) -> ConvNet | MLP | ModuleNet:
         """Return the network.
@@ -83,18 +83,18 @@ class ModelSpec(ModelFields):
         if self.backbone == "convnet":
             return ConvNet(self.ways, self.filters, self.shape, self.pooling, self.blocks, self.activation)
         if self.factory is not None:
-            if self.code not in ("", fingerprint(self.factory, self.ways, self.shape)):
+            if self.code not in ("", code_hash(self.factory, self.ways, self.shape)):
                 raise UserError(
                     f"The code of {self.factory} is not what it was when this model was made.",
                     f"Restore it, or bring the weights in again: model --backbone {self.factory} with its checkpoint.",
                 )
-            build = partial(make, self.factory, self.ways, self.shape)
+            build = partial(make_module, self.factory, self.ways, self.shape)
             return ModuleNet(self.factory, self.ways, self.shape, build, self.code)
         known = ARCHITECTURES[self.backbone]
         numbers = {name: getattr(self, name) for name in known.defaults}
         build = partial(known.make, self.ways, self.shape, **numbers)
         name = f"{known.title}({', '.join(f'{key}={value!r}' for key, value in numbers.items())})"
-        return ModuleNet(name, self.ways, self.shape, build, own=True)
+        return ModuleNet(name, self.ways, self.shape, build, is_builtin=True)
 
     def adaptation(self) -> Unrolled | Implicit:
         """Return the adaptation that the algorithm uses."""
@@ -115,17 +115,17 @@ class ModelSpec(ModelFields):
         return Bilevel(network, self.adaptation(), self.delta, first_order=self.algorithm == "fomaml")
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Return a one-line description of the network and its adaptation."""
         steps = "1 inner step" if self.steps == 1 else f"{self.steps} inner steps"
         if self.algorithm == "imaml":
             adapts = f"proximal inner problem of proximity {self.proximity:g}"
         else:
             adapts = f"{steps} at {'learned rates' if self.algorithm == 'meta-sgd' else f'rate {self.rate:g}'}"
-        return f"{self.network_words}; {self.algorithm}, {adapts}; weight decay {self.delta:g}"
+        return f"{self.network_description}; {self.algorithm}, {adapts}; weight decay {self.delta:g}"
 
     @property
-    def network_words(self) -> str:
+    def network_description(self) -> str:
         """Return a one-line description of the network."""
         blocks = f"{self.blocks} convolution blocks of {self.filters} filters"
         widths = ", ".join(map(str, self.hidden))
@@ -152,7 +152,7 @@ class ModelSpec(ModelFields):
         """Return the shape of every meta-parameter, without allocating them unless the network has a user factory."""
         shapes = self.network().shapes
         rated = self.algorithm == "meta-sgd"
-        return shapes | ({f"{RATES}{name}": shape for name, shape in shapes.items()} if rated else {})
+        return shapes | ({f"{RATE_PREFIX}{name}": shape for name, shape in shapes.items()} if rated else {})
 
 
 def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
@@ -164,11 +164,11 @@ def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
     try:
         return ModelSpec.model_validate(dict(fields))
     except ValidationError as error:
-        where, said, given = _first(error)
+        where, said, given = _first_error(error)
         raise UserError(f"{where}: {said}, not {given}." if where else f"{said}.") from error
 
 
-def _first(error: ValidationError) -> tuple[str, str, Any]:
+def _first_error(error: ValidationError) -> tuple[str, str, Any]:
     """Return the field, the message and the value of the first validation error."""
     first = error.errors()[0]
     return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, "), first["input"]
@@ -176,9 +176,9 @@ def _first(error: ValidationError) -> tuple[str, str, Any]:
 
 def check_unused_fields(backbone: str, given: Iterable[str]) -> None:
     """Raise UserError if the user specified a network field that ``backbone`` does not use."""
-    name = OTHER_NAMES.get(backbone, backbone)
+    name = BACKBONE_ALIASES.get(backbone, backbone)
     for field in sorted(NETWORK_FIELDS & set(given)):
-        if name in READS and field not in READS[name]:
+        if name in BACKBONE_FIELDS and field not in BACKBONE_FIELDS[name]:
             what = "A network of your own" if name == "module" else f"The backbone {name}"
             raise UserError(f"{what} takes no --{field}.", "Leave it out.")
 
@@ -190,12 +190,12 @@ class Model:
     Attributes:
         spec: The model specification.
         params: The meta-parameters.
-        story: JSON-serialisable metadata: hashes of data and tasks, training settings, command, final report.
+        metadata: JSON-serialisable metadata: hashes of data and tasks, training settings, command, final report.
     """
 
     spec: ModelSpec
     params: Params
-    story: dict[str, Any]
+    metadata: dict[str, Any]
 
     @cached_property
     def hash(self) -> str:
@@ -214,7 +214,7 @@ def save_model(model: Model, folder: Path) -> None:
     with replacing(folder / "model.safetensors") as temporary:
         save_file({name: value.contiguous() for name, value in model.params.items()}, temporary)
     write_json(
-        folder / "model.json", {"format": FORMAT, "spec": model.spec.model_dump(mode="json"), "story": model.story}
+        folder / "model.json", {"format": FORMAT, "spec": model.spec.model_dump(mode="json"), "story": model.metadata}
     )
 
 
@@ -233,7 +233,7 @@ def load_model(folder: Path) -> Model:
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a model description.", "Use a folder made by train.") from error
     except ValidationError as error:
-        field, said, _ = _first(error)
+        field, said, _ = _first_error(error)
         raise UserError(f"{path}: {f'{field}: ' if field else ''}{said}.", "Correct the description.") from error
     return Model(spec, load_params(folder / "model.safetensors", spec), described.get("story", {}))
 

@@ -88,7 +88,7 @@ def change_gradient(
 
     for positions in (others, relabelled):
         if len(positions):
-            total = total + episodes.summed(of_chunk, positions, on_chunk)[0]
+            total = total + episodes.sum_chunks(of_chunk, positions, on_chunk)[0]
     return total
 
 

@@ -111,7 +111,7 @@ class Curvature:
         def of_chunk(chunk: Chunk) -> list[Tensor]:
             return [flatten(PRODUCTS[self.name](self._model, self._params, direction, chunk.task))]
 
-        (out,) = self._episodes.summed(of_chunk, self.positions, self._on_chunk)
+        (out,) = self._episodes.sum_chunks(of_chunk, self.positions, self._on_chunk)
         return out * self.scale
 
     @cached_property
@@ -119,7 +119,7 @@ class Curvature:
         def of_chunk(chunk: Chunk) -> list[Tensor]:
             return [gamma(self._model, self._params, chunk.task)]
 
-        (total,) = self._episodes.summed(of_chunk, self.positions, self._on_chunk)
+        (total,) = self._episodes.sum_chunks(of_chunk, self.positions, self._on_chunk)
         return float(total) * self.scale
 
 
@@ -165,7 +165,7 @@ def _map_gradients(
         gradients, _ = passes.gradients(params, chunk.task)
         return [function(torch.cat([value.flatten(1) for value in gradients.values()], 1))]
 
-    for chunk_positions, (rows,) in episodes.collected(of_chunk, positions, on_chunk):
+    for chunk_positions, (rows,) in episodes.collect_chunks(of_chunk, positions, on_chunk):
         index = np.searchsorted(sorted_positions, chunk_positions)
         out[torch.from_numpy(index).to(out.device)] = torch.from_numpy(rows).to(out)
     return out

@@ -30,7 +30,7 @@ def task_difficulty(loaded: Loaded, progress: Progress) -> Difficulty:
     def of_chunk(chunk: Chunk) -> list[Tensor]:
         return [passes.query_logits(loaded.params, chunk.task), chunk.task.yq]
 
-    for positions, (logits, labels) in loaded.train.collected(of_chunk, on_chunk=progress.advance):
+    for positions, (logits, labels) in loaded.train.collect_chunks(of_chunk, on_chunk=progress.advance):
         stats = prediction_stats(logits, labels)
         means[:, positions] = stats.loss.mean(-1), stats.entropy.mean(-1), stats.margin.mean(-1)
     return Difficulty(*means)

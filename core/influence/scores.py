@@ -88,7 +88,7 @@ def instance_table(
     def of_chunk(chunk: Chunk) -> RowScores:
         return passes.row_scores(params, direction, chunk.task)
 
-    for at, arrays in episodes.collected(of_chunk, on_chunk=on_chunk, memory=memory):
+    for at, arrays in episodes.collect_chunks(of_chunk, on_chunk=on_chunk, memory=memory):
         by_s, by_q, effect, support, query = arrays
         rows_s, rows_q = episodes.rows(at)
         columns["effect"][rows_s] = effect

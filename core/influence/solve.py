@@ -43,7 +43,7 @@ ITERATIONS_ADVICE = "Raise the damping or the number of iterations."
 LOW_RANK_ADVICE = "Raise the rank or the damping."
 ROUNDING_ADVICE = "Rounding errors limit it: compute in float64, or raise the damping or the tolerance."
 _SCALE_TASKS, _SCALE_STEPS = 16, 5  # tasks and Lanczos steps of the estimate of the largest eigenvalue
-_MOST_RAISES = 8  # of the damping
+_MAX_DAMPING_INCREASES = 8
 _DUAL_BYTES = 4e9  # size limit of the task gradients of the dual solver
 
 
@@ -117,7 +117,7 @@ class Solver:
         return lanczos(product, self._like, self.settings.rank, on_iteration=lambda _: self._progress.advance())
 
     def _counted(self, curvature: Curvature) -> Product:
-        product, gamma_is_known = _saved(curvature, self._steps), False
+        product, gamma_is_known = _with_saved_steps(curvature, self._steps), False
 
         def counted(p: Tensor) -> Tensor:
             nonlocal gamma_is_known
@@ -130,7 +130,7 @@ class Solver:
         return counted
 
     def _basis_to_store(self, steps: StepWriter) -> tuple[Basis, Product]:
-        product = _saved(self._curvature, steps)
+        product = _with_saved_steps(self._curvature, steps)
         return self._new_basis(product), product
 
     def basis_key(self) -> dict[str, Any]:
@@ -153,14 +153,14 @@ class Solver:
         Raises:
             SolveError: it is still indefinite after 8 raises.
         """
-        for _ in range(_MOST_RAISES):
+        for _ in range(_MAX_DAMPING_INCREASES):
             try:
                 return attempt()
             except IndefiniteError as error:
                 self.damping = max(2 * self.damping, -2 * error.curvature)
         raise SolveError(
             INDEFINITE,
-            f"The curvature is still indefinite with a damping of {self.damping:.3g}, after {_MOST_RAISES} increases.",
+            f"The curvature is still indefinite after {_MAX_DAMPING_INCREASES} damping increases, to {self.damping:.3g}.",
             "Use gauss-newton.",
         )
 
@@ -267,7 +267,7 @@ class Solver:
         return np.sort(np.argsort(-measure, kind="stable")[: settings.curvature_tasks])
 
 
-def _saved(curvature: Product, steps: StepWriter) -> Product:
+def _with_saved_steps(curvature: Product, steps: StepWriter) -> Product:
     def product(p: Tensor) -> Tensor:
         (values,) = steps.save_step(lambda: [curvature(p).cpu().numpy()])
         return torch.from_numpy(values).to(p)

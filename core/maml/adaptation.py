@@ -15,13 +15,13 @@ from core.maml.proximal import Proximal, inverse_product, proximal_optimum
 from core.maml.settings import INVERSES
 from core.runtime.errors import UserError
 
-RATES = "rates."
-ADAPTED = ("all", "head")
+RATE_PREFIX = "rates."
+ADAPTED_PARTS = ("all", "head")
 
 
 def network_part(params: Params) -> Params:
     """Return the meta-parameters that the network takes, without the learned inner rates."""
-    return {name: value for name, value in params.items() if not name.startswith(RATES)}
+    return {name: value for name, value in params.items() if not name.startswith(RATE_PREFIX)}
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Unrolled:
     learned_rates: bool = False
 
     def __post_init__(self) -> None:
-        if self.adapted not in ADAPTED:
-            raise UserError(f"Nothing adapts {self.adapted!r}.", f"Use {' or '.join(ADAPTED)}.")
+        if self.adapted not in ADAPTED_PARTS:
+            raise UserError(f"Nothing adapts {self.adapted!r}.", f"Use {' or '.join(ADAPTED_PARTS)}.")
 
     def rates(self, network_params: Params, network: Network | None = None) -> Params:
         """Return the initial learned rates, empty if rates are not learned; ``network`` defines the head layer."""
         moved = self._moving(network_params, network) if self.learned_rates else {}
-        return {f"{RATES}{name}": torch.full_like(value, self.rate) for name, value in moved.items()}
+        return {f"{RATE_PREFIX}{name}": torch.full_like(value, self.rate) for name, value in moved.items()}
 
     def _moving(self, theta: Params, network: Network | None) -> Params:
         if self.adapted == "all":
@@ -69,7 +69,7 @@ class Unrolled:
 
             moving = self._moving(theta, network)
             gradient = grad(inner)(moving)
-            rate = {n: params[f"{RATES}{n}"] if self.learned_rates else self.rate for n in moving}
+            rate = {n: params[f"{RATE_PREFIX}{n}"] if self.learned_rates else self.rate for n in moving}
             theta = {**theta, **{n: value - rate[n] * gradient[n] for n, value in moving.items()}}
         return theta
 
@@ -116,7 +116,7 @@ class Implicit:
             UserError: the inverse is ``ekfac`` and the network does not support it.
         """
         if self.inverse == "ekfac":
-            ekfac.layered(network)  # fail before the expensive inner solve
+            ekfac.require_layered(network)  # fail before the expensive inner solve
         problem = Proximal(network, self.proximity, self.tolerance)
         fixed = {name: value.detach() for name, value in params.items()}
         still = task._replace(s=task.s.detach())
@@ -138,11 +138,11 @@ class Implicit:
         if self.inverse == "cg":
             theta = optimum
             for _ in range(2):
-                theta = step(theta, _minus(gradient(theta, task), rest))
+                theta = step(theta, _subtract(gradient(theta, task), rest))
             return theta
-        theta = step(optimum, _minus(gradient(optimum, still), rest))
-        return step(theta, _minus(gradient(theta, task), gradient(theta, still)))
+        theta = step(optimum, _subtract(gradient(optimum, still), rest))
+        return step(theta, _subtract(gradient(theta, task), gradient(theta, still)))
 
 
-def _minus(a: Params, b: Params) -> Params:
+def _subtract(a: Params, b: Params) -> Params:
     return {name: a[name] - b[name] for name in a}

@@ -32,7 +32,7 @@ class Layer:
     """A linear or convolution layer that is described by the names of its parameters.
 
     Attributes:
-        name: Key of its input and its shift in :meth:`Layered.traced`.
+        name: Key of its input and its shift in :meth:`Layered.trace`.
         weight: Name of its weight, with four axes for a convolution and two for a linear layer.
         bias: Name of its bias, or None.
         stride, padding: Stride and padding of a convolution, equal for height and width.
@@ -53,7 +53,7 @@ class Layered(Protocol):
     def layers(self) -> tuple[Layer, ...]:
         """Return every linear and convolution layer in order."""
 
-    def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
+    def trace(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
         """Return the logits and the input of every layer of :attr:`layers`, by layer name.
 
         ``shifts[name]``, broadcastable to the output of layer ``name``, is added to that output before normalisation
@@ -157,21 +157,21 @@ class ConvNet:
 
         Convolutions have no bias, because the normalisation that follows would cancel it.
         """
-        return self.traced(params, x, {})[0]
+        return self.trace(params, x, {})[0]
 
-    def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
-        """Return the logits and the layer inputs; see :meth:`Layered.traced`."""
+    def trace(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
+        """Return the logits and the layer inputs; see :meth:`Layered.trace`."""
         inputs: Params = {}
         for block in range(self.blocks):
             name = f"blocks.{block}.conv"
             inputs[name] = x
-            x = _shifted(F.conv2d(x, params[f"{name}.weight"], stride=self._stride, padding=1), name, shifts)
+            x = _add_shift(F.conv2d(x, params[f"{name}.weight"], stride=self._stride, padding=1), name, shifts)
             x = batch_norm(x, params[f"blocks.{block}.norm.weight"], params[f"blocks.{block}.norm.bias"])
             x = ACTIVATIONS[self.activation](x)
             if self.pooling == "max":
                 x = F.max_pool2d(x, 2)
         inputs["head"] = x = x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)
-        return _shifted(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
+        return _add_shift(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
 
 
 @dataclass(frozen=True)
@@ -244,19 +244,19 @@ class MLP:
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
-        return self.traced(params, x, {})[0]
+        return self.trace(params, x, {})[0]
 
-    def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
-        """Return the logits and the layer inputs; see :meth:`Layered.traced`."""
+    def trace(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
+        """Return the logits and the layer inputs; see :meth:`Layered.trace`."""
         x = x.unflatten(3, (-1, self.shrink)).unflatten(2, (-1, self.shrink)).mean((3, 5)).flatten(1)
         inputs: Params = {}
         for index in range(len(self.hidden)):
             name = f"layers.{index}"
             inputs[name] = x
-            x = _shifted(F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"]), name, shifts)
+            x = _add_shift(F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"]), name, shifts)
             x = ACTIVATIONS[self.activation](x)
         inputs["head"] = x
-        return _shifted(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
+        return _add_shift(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
 
 
 def _check_activation(activation: str) -> None:
@@ -264,7 +264,7 @@ def _check_activation(activation: str) -> None:
         raise UserError(f"There is no activation {activation!r}.", f"Use {' or '.join(ACTIVATIONS)}.")
 
 
-def _shifted(x: Tensor, name: str, shifts: Params) -> Tensor:
+def _add_shift(x: Tensor, name: str, shifts: Params) -> Tensor:
     return x + shifts[name] if name in shifts else x
 
 

@@ -61,7 +61,7 @@ def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tenso
     Raises:
         UserError: the network is not :class:`Layered`, or the number ``shift`` is not positive.
     """
-    network = layered(network)
+    network = require_layered(network)
     if isinstance(shift, Tensor):
         shift = torch.where(shift > 0, shift, torch.nan)
     elif not shift > 0:
@@ -78,7 +78,7 @@ def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tenso
     return apply
 
 
-def layered(network: Network | Layered) -> Layered:
+def require_layered(network: Network | Layered) -> Layered:
     """Return ``network`` if it is layered.
 
     Raises:
@@ -95,13 +95,13 @@ def layered(network: Network | Layered) -> Layered:
 
 def _layer_blocks(network: Layered, theta: Params, x: Tensor, weights: Tensor, shift: float | Tensor) -> list[Apply]:
     """Return the inverse of the block of each layer, as a function of the parameters of that layer."""
-    inputs = network.traced(theta, x, {})[1]
-    zeros = {layer.name: _no_shift(layer, theta[layer.weight], inputs[layer.name]) for layer in network.layers}
-    logs, back = vjp(lambda shifts: -F.log_softmax(network.traced(theta, x, shifts)[0], -1), zeros)[:2]
+    inputs = network.trace(theta, x, {})[1]
+    zeros = {layer.name: _zero_shift(layer, theta[layer.weight], inputs[layer.name]) for layer in network.layers}
+    logs, back = vjp(lambda shifts: -F.log_softmax(network.trace(theta, x, shifts)[0], -1), zeros)[:2]
     ways = logs.shape[-1]
     classes = torch.eye(ways, dtype=logs.dtype, device=logs.device)
     (gradients,) = vmap(back)(classes[:, None].expand(ways, *logs.shape))
-    mass = _mass(logs, weights).mT
+    mass = _class_weights(logs, weights).mT
     return [
         _block(layer, theta[layer.weight], inputs[layer.name], gradients[layer.name], mass, shift)
         for layer in network.layers
@@ -118,7 +118,7 @@ def _block(
         gradients: Gradients with respect to the layer output, ``(ways, S, ...)``.
         mass: s_z p_c(z) / S, ``(ways, S)``.
     """
-    a = _places(layer, weight, inputs)
+    a = _layer_inputs(layer, weight, inputs)
     g = gradients.flatten(3) if weight.dim() == 4 else gradients[..., None]
     u_a = _eigenvectors((mass.sum(0).sqrt()[:, None, None] * a).mT.flatten(0, 1))
     u_g = _eigenvectors((mass.sqrt()[..., None, None] * g).mT.flatten(0, 2))
@@ -149,16 +149,16 @@ def _diagonal(network: Layered, theta: Params, x: Tensor, weights: Tensor) -> Pa
     ones = torch.eye(logs.numel(), dtype=logs.dtype, device=logs.device).view(-1, *logs.shape)
     # Process the classes of one row at a time, so that the memory does not exceed that of the layer blocks.
     (gradients,) = vmap(back, chunk_size=logs.shape[-1])(ones)
-    mass = _mass(logs, weights).flatten()
+    mass = _class_weights(logs, weights).flatten()
     return {name: torch.einsum("k,k...->...", mass, value * value) for name, value in gradients.items()}
 
 
-def _mass(logs: Tensor, weights: Tensor) -> Tensor:
+def _class_weights(logs: Tensor, weights: Tensor) -> Tensor:
     """Return s_z p_c(z) / S, ``(S, ways)``, from -log p."""
     return torch.exp(-logs) * weights[:, None] / len(weights)
 
 
-def _no_shift(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
+def _zero_shift(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
     """Return zeros of the shape of the layer output."""
     sides = [
         (n + 2 * layer.padding - k) // layer.stride + 1 for n, k in zip(inputs.shape[2:], weight.shape[2:], strict=True)
@@ -166,7 +166,7 @@ def _no_shift(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
     return inputs.new_zeros(len(inputs), len(weight), *sides)
 
 
-def _places(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
+def _layer_inputs(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
     """Return the factors of the layer weight, ``(S, columns of the weight, positions)``, with a row of 1 for a bias."""
     a = inputs[..., None]
     if weight.dim() == 4:

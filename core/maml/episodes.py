@@ -64,7 +64,7 @@ def get_or_compute(memory: ChunkCache, key: str, compute: Callable[[], list[np.n
 
 
 @dataclass(frozen=True, eq=False)
-class _Group:
+class _ShapeGroup:
     """A group of T tasks of equal shape.
 
     Attributes:
@@ -81,12 +81,12 @@ class _Group:
     support: int
 
 
-_ROUNDS = 8  # rounds of chunks between two exchanges; fewer make processes wait, more take more memory
-_Piece = tuple[_Group, np.ndarray]
+_ROUNDS_PER_EXCHANGE = 8  # rounds of chunks between two exchanges; fewer make processes wait, more take more memory
+_Piece = tuple[_ShapeGroup, np.ndarray]
 """A group and the indices of some of its tasks."""
 
 
-def _tasks(pieces: Sequence[_Piece]) -> int:
+def _task_count(pieces: Sequence[_Piece]) -> int:
     return sum(len(here) for _, here in pieces)
 
 
@@ -94,10 +94,10 @@ class Episodes:
     """A dataset that builds the tensors of a task list chunk by chunk, so that memory depends on the chunk size only.
 
     All iteration over tasks takes place in this class; callers only define what to compute for a chunk
-    (:meth:`summed`, :meth:`collected`). On a CPU, every PyTorch thread processes separate chunks. If all threads shared
-    every operation instead, they would wait for each other at each one, which costs more than the work itself on a busy
-    machine. Every process of :func:`core.runtime.distributed.world` also processes separate chunks; afterwards all
-    processes have the results of all chunks.
+    (:meth:`sum_chunks`, :meth:`collect_chunks`). On a CPU, every PyTorch thread processes separate chunks. If all
+    threads shared every operation instead, they would wait for each other at each one, which costs more than the work
+    itself on a busy machine. Every process of :func:`core.runtime.distributed.world` also processes separate chunks;
+    afterwards all processes have the results of all chunks.
 
     Args:
         tasks: The tasks. Rows of weight 0 are kept.
@@ -117,7 +117,7 @@ class Episodes:
     ) -> None:
         self.tasks, self.device, self.dtype, self.chunk = tasks, torch.device(device), dtype, chunk
         self._images = images.images  # possibly a memory map, so images are read only when a chunk is built
-        self._groups = _group(tasks, images)
+        self._groups = _group_by_shape(tasks, images)
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -163,7 +163,7 @@ class Episodes:
         waiting: deque[Future[Out]] = deque()
         try:
             for piece in pieces:
-                waiting.append(_pool(workers).submit(lambda at: function(self._tensors(*at)), piece))
+                waiting.append(_thread_pool(workers).submit(lambda at: function(self._tensors(*at)), piece))
                 if len(waiting) > workers:  # bound the queue, so that memory does not grow with the tasks
                     yield waiting.popleft().result()
             while waiting:
@@ -172,7 +172,7 @@ class Episodes:
             for done in waiting:
                 done.cancel()
 
-    def summed(
+    def sum_chunks(
         self,
         function: Callable[[Chunk], Sequence[Tensor]],
         positions: np.ndarray | None = None,
@@ -183,13 +183,13 @@ class Episodes:
         with here.sync_errors():
             for parts, pieces in zip(self._each(function, rounds), rounds, strict=False):
                 sums = [one + two for one, two in zip(sums, parts, strict=True)] if sums else list(parts)
-                on_chunk(_tasks(pieces))
+                on_chunk(_task_count(pieces))
         if rounds and len(rounds[0]) < here.size:  # some processes had no chunk
             shapes = here.broadcast([(part.shape, part.dtype) for part in sums])
             sums = sums or [torch.zeros(shape, dtype=dtype, device=self.device) for shape, dtype in shapes]
         return here.sum(sums)
 
-    def collected(
+    def collect_chunks(
         self,
         function: Callable[[Chunk], Sequence[Tensor]],
         positions: np.ndarray | None = None,
@@ -209,12 +209,12 @@ class Episodes:
 
         here, rounds = world(), self._rounds(positions)
         mine = self._each(arrays, rounds)
-        for start in range(0, len(rounds), _ROUNDS):
-            own, some = [], rounds[start : start + _ROUNDS]
+        for start in range(0, len(rounds), _ROUNDS_PER_EXCHANGE):
+            own, some = [], rounds[start : start + _ROUNDS_PER_EXCHANGE]
             with here.sync_errors():
                 for pieces, parts in zip(some, mine, strict=False):
                     own.append(parts)
-                    on_chunk(_tasks(pieces))
+                    on_chunk(_task_count(pieces))
             shares = here.gather(own)
             for turn, pieces in enumerate(some):
                 for rank, (group, part) in enumerate(pieces):
@@ -234,7 +234,7 @@ class Episodes:
         rows = group.rows[np.searchsorted(group.positions, positions)]
         return rows[:, : group.support], rows[:, group.support :]
 
-    def at(self, positions: np.ndarray) -> Task:
+    def tasks_at(self, positions: np.ndarray) -> Task:
         """Return the tensors of the tasks at ``positions``, which must have the same shape."""
         (group,) = (g for g in self._groups if np.isin(positions[0], g.positions))
         return self._tensors(group, np.searchsorted(group.positions, positions)).task
@@ -246,11 +246,11 @@ class Episodes:
         other.tasks, other.device, other.dtype, other.chunk = TaskList(table), self.device, self.dtype, self.chunk
         other._images = self._images
         other._groups = [
-            _Group(g.positions, g.rows, g.images, g.labels, weights[g.rows], g.support) for g in self._groups
+            _ShapeGroup(g.positions, g.rows, g.images, g.labels, weights[g.rows], g.support) for g in self._groups
         ]
         return other
 
-    def _tensors(self, group: _Group, here: np.ndarray) -> Chunk:
+    def _tensors(self, group: _ShapeGroup, here: np.ndarray) -> Chunk:
         pixels = torch.from_numpy(self._images[group.images[here]]).to(self.device)
         x = pixels.permute(0, 1, 4, 2, 3).contiguous().to(self.dtype) / 255
         y = torch.from_numpy(group.labels[here]).to(self.device)
@@ -259,7 +259,7 @@ class Episodes:
         return Chunk(group.positions[here], Task(x[:, :k], y[:, :k], w[:, :k], x[:, k:], y[:, k:], w[:, k:]))
 
 
-def _group(tasks: TaskList, images: ImageSet) -> list[_Group]:
+def _group_by_shape(tasks: TaskList, images: ImageSet) -> list[_ShapeGroup]:
     rows = tasks.rows
     image = rows["image_id"].map(images.index).to_numpy()
     label, weight = rows["label"].to_numpy(), rows["weight"].to_numpy()
@@ -274,12 +274,12 @@ def _group(tasks: TaskList, images: ImageSet) -> list[_Group]:
     for (support, size), members in shapes.items():
         positions = np.array(members)
         where = starts[positions][:, None] + np.arange(size)
-        groups.append(_Group(positions, where, image[where], label[where], weight[where], support))
+        groups.append(_ShapeGroup(positions, where, image[where], label[where], weight[where], support))
     return groups
 
 
 @lru_cache(maxsize=1)
-def _pool(workers: int) -> ThreadPoolExecutor:
+def _thread_pool(workers: int) -> ThreadPoolExecutor:
     """Return a pool of threads that each run PyTorch operations on a single thread."""
     pool = ThreadPoolExecutor(workers, "chunk", initializer=lambda: torch.set_num_threads(1))
     list(pool.map(lambda _: None, range(workers)))
@@ -290,15 +290,15 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 Tensors = TypeVar("Tensors")
 
 
-def batched(function: Callable[[Params, Tensors], Out]) -> Callable[[Params, Tensors], Out]:
+def vmap_tasks(function: Callable[[Params, Tensors], Out]) -> Callable[[Params, Tensors], Out]:
     """Return ``function(params, task)`` vectorised over the first axis of a chunk, with shared parameters."""
     return vmap(function, in_dims=(None, 0))
 
 
-def total(function: Callable[[Params, Tensors], Tensor]) -> Callable[[Params, Tensors], Tensor]:
+def sum_over_tasks(function: Callable[[Params, Tensors], Tensor]) -> Callable[[Params, Tensors], Tensor]:
     """Return ``function(params, task)`` summed over the tasks of a chunk."""
 
     def summed(params: Params, chunk: Tensors) -> Tensor:
-        return batched(function)(params, chunk).sum(0)
+        return vmap_tasks(function)(params, chunk).sum(0)
 
     return summed

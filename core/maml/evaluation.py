@@ -80,7 +80,7 @@ def evaluate(model: Bilevel, params: Params, episodes: Episodes, on_chunk: OnChu
     def of_chunk(chunk: Chunk) -> list[Tensor]:
         return [passes.query_logits(params, chunk.task)]
 
-    for at, (logits,) in episodes.collected(of_chunk, on_chunk=on_chunk):
+    for at, (logits,) in episodes.collect_chunks(of_chunk, on_chunk=on_chunk):
         _, rows = episodes.rows(at)
         own = np.take_along_axis(log_softmax(logits.astype(np.float64), -1), label[rows][..., None], -1)[..., 0]
         loss[rows], predicted[rows] = -own, logits.argmax(-1)

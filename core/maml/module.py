@@ -22,17 +22,17 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from core.maml.adaptation import RATES, Unrolled
+from core.maml.adaptation import RATE_PREFIX, Unrolled
 from core.maml.backbone import Params, Shapes, batch_norm
-from core.maml.episodes import total
+from core.maml.episodes import sum_over_tasks
 from core.maml.forward import jvp
 from core.maml.objective import Bilevel, Task
 from core.runtime.errors import UserError
 
-RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Names of the buffers of batch normalisation."""
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_TURNS = RLock()
+_SUPPORTED_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_CALL_LOCK = RLock()
 _ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -61,8 +61,8 @@ class ModuleNet:
         shape: Height, width and channels of the images.
         build: Function that returns a new module, initialised with the global random number generator of PyTorch.
         code: Hash of the code of a factory, which distinguishes networks of the same name before and after a change.
-        own: Whether the module is one of :mod:`core.maml.architectures`. These have no constants, so their shapes can
-            be determined without memory for the weights.
+        is_builtin: Whether the module is one of :mod:`core.maml.architectures`. These have no constants, so their
+            shapes can be determined without memory for the weights.
     """
 
     name: str
@@ -70,14 +70,14 @@ class ModuleNet:
     shape: tuple[int, int, int]
     build: Callable[[], nn.Module] = field(repr=False, compare=False)
     code: str = ""
-    own: bool = field(default=False, repr=False)
+    is_builtin: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         self._prepared  # noqa: B018  # prepare now, because weights cannot be initialised during differentiation
 
     @cached_property
     def _prepared(self) -> tuple[nn.Module, tuple[str, ...]]:
-        if not self.own:
+        if not self.is_builtin:
             return prepare(self.build(), self.name)
         with torch.device("meta"):
             return prepare(self.build(), self.name)
@@ -140,7 +140,7 @@ class ModuleNet:
         }
         # functional_call replaces the parameters of the module while it runs, so only one thread can run it at a time.
         # The other attention kernels have no forward-mode derivative.
-        with _TURNS, sdpa_kernel(SDPBackend.MATH):
+        with _CALL_LOCK, sdpa_kernel(SDPBackend.MATH):
             return functional_call(self.module, params | constants, (x,), strict=True)
 
     def state_dict(self, params: Params) -> Params:
@@ -163,7 +163,7 @@ def prepare(module: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
     Raises:
         UserError: a part of the module cannot be changed accordingly.
     """
-    _refuse(module, name)
+    _check_supported(module, name)
     notes = []
     kept = _replace_batch_norms(module)
     if kept:
@@ -185,46 +185,46 @@ def prepare(module: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
             part.dropout = 0.0
         if isinstance(part, _InstanceNorm):
             part.track_running_stats = False
-            for buffer in RUNNING:
+            for buffer in RUNNING_STATISTICS:
                 setattr(part, buffer, None)
         if getattr(part, "inplace", False) is True:
             vars(part)["inplace"] = False
-    left = [buffer for buffer, _ in module.named_buffers() if buffer.rsplit(".", 1)[-1] in RUNNING]
+    left = [buffer for buffer, _ in module.named_buffers() if buffer.rsplit(".", 1)[-1] in RUNNING_STATISTICS]
     if left:
-        raise _no(name, f"{left[0]!r} is a running statistic of a layer that is not PyTorch's own BatchNorm")
+        raise _unsupported(name, f"{left[0]!r} is a running statistic of a layer that is not PyTorch's own BatchNorm")
     return module, tuple(notes)
 
 
-def _refuse(module: nn.Module, name: str) -> None:
+def _check_supported(module: nn.Module, name: str) -> None:
     for path, part in module.named_modules():
         kind, where = type(part).__name__, f"its part {path!r}" if path else "it"
         if isinstance(part, (torch.jit.ScriptModule, *_WRAPPERS)):
-            raise _no(name, f"{where} is a {kind}", "Return the plain module.")
+            raise _unsupported(name, f"{where} is a {kind}", "Return the plain module.")
         if isinstance(part, LazyModuleMixin):
-            raise _no(name, f"{where} is a {kind}, whose size is not known yet", "Give its input size.")
+            raise _unsupported(name, f"{where} is a {kind}, whose size is not known yet", "Give its input size.")
         if isinstance(part, nn.RNNBase):
-            raise _no(name, f"{where} is a {kind}, which PyTorch cannot differentiate twice over many tasks")
-        if isinstance(part, _BatchNorm) and type(part) not in _BATCH_NORMS:
-            raise _no(name, f"{where} is a {kind}, a batch normalisation of its own kind")
+            raise _unsupported(name, f"{where} is a {kind}, which PyTorch cannot differentiate twice over many tasks")
+        if isinstance(part, _BatchNorm) and type(part) not in _SUPPORTED_BATCH_NORMS:
+            raise _unsupported(name, f"{where} is a {kind}, a batch normalisation of its own kind")
     parameters = dict(module.named_parameters())
     if not parameters:
-        raise _no(name, "it has no parameters")
+        raise _unsupported(name, "it has no parameters")
     for path, value in parameters.items():
-        if path.startswith(RATES):
-            raise _no(
+        if path.startswith(RATE_PREFIX):
+            raise _unsupported(
                 name, f"its parameter {path!r} is named as learned inner rates are", "Give that part another name."
             )
         if not value.is_floating_point():
-            raise _no(name, f"its parameter {path!r} is {value.dtype}")
+            raise _unsupported(name, f"its parameter {path!r} is {value.dtype}")
         if not value.requires_grad:
-            raise _no(
+            raise _unsupported(
                 name,
                 f"its parameter {path!r} is frozen, and here every parameter is a meta-parameter",
                 "Register what does not learn as a buffer that the factory fills, or unfreeze it.",
             )
 
 
-def _no(name: str, why: str, fix: str = "Change that part, or use another network.") -> UserError:
+def _unsupported(name: str, why: str, fix: str = "Change that part, or use another network.") -> UserError:
     return UserError(f"{name} cannot be used: {why}.", fix)
 
 
@@ -257,46 +257,50 @@ def probe(network: ModuleNet) -> None:
     y = torch.arange(rows).expand(2, rows)
     ones = torch.ones(2, rows)
     model = Bilevel(network, Unrolled(1, 0.01), 0.0)
-    slope = grad(total(model.task_loss))
+    slope = grad(sum_over_tasks(model.task_loss))
     chunk = Task(x[:2], y, ones, x[2:], y, ones)
-    curved = _tried(
+    curved = _run_user_code(
         network.name,
         "PyTorch cannot differentiate it twice through an adaptation, over several tasks at once",
         lambda: jvp(lambda at: slope(at, chunk), (params,), (params,)),
     )
     if not all(value.isfinite().all() for part in curved for value in part.values()):
-        raise _no(network.name, "its second derivatives are not finite on random images")
+        raise _unsupported(network.name, "its second derivatives are not finite on random images")
 
 
 def _probe_forward(network: ModuleNet, params: Params, x: Tensor) -> None:
     before = {name: value.clone() for name, value in network.constants.items()}
     size = "x".join(map(str, x.shape[1:]))
-    out = _tried(network.name, f"it does not run on images of {size} (channels first)", lambda: network(params, x))
+    out = _run_user_code(
+        network.name, f"it does not run on images of {size} (channels first)", lambda: network(params, x)
+    )
     wanted = (len(x), network.ways)
     if not isinstance(out, Tensor) or out.shape != wanted:
         got = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-        raise _no(network.name, f"it puts out {got} where logits of shape {wanted} are needed")
+        raise _unsupported(network.name, f"it puts out {got} where logits of shape {wanted} are needed")
     if not out.isfinite().all():
-        raise _no(network.name, "its logits are not finite on random images")
+        raise _unsupported(network.name, "its logits are not finite on random images")
     changed = [name for name, value in network.constants.items() if not torch.equal(value, before[name])]
     if changed:
-        raise _no(network.name, f"its buffer {changed[0]!r} changes when it runs")
+        raise _unsupported(network.name, f"its buffer {changed[0]!r} changes when it runs")
     if not torch.equal(out, network(params, x)):
-        raise _no(network.name, "two runs on the same images differ", "Leave out random numbers and state.")
+        raise _unsupported(network.name, "two runs on the same images differ", "Leave out random numbers and state.")
     other = ModuleNet(network.name, network.ways, network.shape, network.build)
-    if not _same(other.constants.values(), before.values()):
-        raise _no(network.name, "its buffers differ every time it is made", "Fill them without random numbers.")
+    if not _all_equal(other.constants.values(), before.values()):
+        raise _unsupported(
+            network.name, "its buffers differ every time it is made", "Fill them without random numbers."
+        )
 
 
-def _same(one: Iterable[Tensor], other: Iterable[Tensor]) -> bool:
+def _all_equal(one: Iterable[Tensor], other: Iterable[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def _tried(name: str, what: str, function: Callable[[], Out]) -> Out:
+def _run_user_code(name: str, what: str, function: Callable[[], Out]) -> Out:
     try:
         return function()
     except UserError:
         raise
     except Exception as error:  # user code may raise any exception
         said = (str(error).strip().splitlines() or [""])[0]
-        raise _no(name, f"{what} ({type(error).__name__}: {said})") from error
+        raise _unsupported(name, f"{what} ({type(error).__name__}: {said})") from error

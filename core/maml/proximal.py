@@ -24,7 +24,7 @@ from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 
-_NEWTON_STEPS, _HALVINGS = 50, 20
+_MAX_NEWTON_STEPS, _MAX_HALVINGS = 50, 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def proximal_optimum(problem: Proximal, params: Params, task: Task) -> Params:
     Raises:
         UserError: the solver did not reach the tolerance.
     """
-    return unflatten(_Optimum.apply(flatten(params), task.xs, task.ys, task.s, problem, _Shapes.of(params)), params)
+    return unflatten(
+        _Optimum.apply(flatten(params), task.xs, task.ys, task.s, problem, _ParamLayout.of(params)), params
+    )
 
 
 def inverse_product(problem: Proximal, vector: Params, theta: Params, task: Task) -> Params:
@@ -73,19 +75,19 @@ def inverse_product(problem: Proximal, vector: Params, theta: Params, task: Task
     Raises:
         UserError: the inner Hessian is not positive definite, or the solver did not reach the tolerance.
     """
-    flat = _Inverse.apply(flatten(vector), flatten(theta), task.xs, task.ys, task.s, problem, _Shapes.of(theta))
+    flat = _Inverse.apply(flatten(vector), flatten(theta), task.xs, task.ys, task.s, problem, _ParamLayout.of(theta))
     return unflatten(flat, theta)
 
 
 @dataclass(frozen=True)
-class _Shapes:
+class _ParamLayout:
     """A list of parameter names and shapes that splits a vector without the parameter tensors."""
 
     names: tuple[str, ...]
     sizes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, params: Params) -> _Shapes:
+    def of(cls, params: Params) -> _ParamLayout:
         return cls(tuple(params), tuple(tuple(value.shape) for value in params.values()))
 
     def cut(self, flat: Tensor) -> Params:
@@ -93,12 +95,12 @@ class _Shapes:
         return {name: part.view(size) for name, size, part in zip(self.names, self.sizes, parts, strict=True)}
 
 
-def _task(xs: Tensor, ys: Tensor, s: Tensor) -> Task:
+def _support_task(xs: Tensor, ys: Tensor, s: Tensor) -> Task:
     """Return a task in which only the support set is used."""
     return Task(xs, ys, s, xs, ys, s)
 
 
-class _Memory:
+class _TensorCache:
     """A least-recently-used cache of tensors that is limited by bytes and shared by the threads of a process.
 
     Every curvature product, gradient and score of a chunk starts from the same optimum, which takes most of the time.
@@ -127,13 +129,13 @@ class _Memory:
             return kept
 
 
-_optima = _Memory(256_000_000)
+_optima = _TensorCache(256_000_000)
 
 
 class _Optimum(torch.autograd.Function):
     @staticmethod
-    def forward(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes) -> Tensor:
-        lam, x, y, w = _rows(params.dim() - 1, params, xs, ys, s)
+    def forward(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _ParamLayout) -> Tensor:
+        lam, x, y, w = _flatten_batch_dims(params.dim() - 1, params, xs, ys, s)
         key = content_hash(repr(problem), *(value.detach().cpu().numpy() for value in (lam, x, y, w)))
         found = _optima.get(key)
         if found is None:
@@ -158,9 +160,9 @@ class _Inverse(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        vector: Tensor, theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes
+        vector: Tensor, theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _ParamLayout
     ) -> Tensor:
-        v, at, x, y, w = _rows(vector.dim() - 1, vector, theta, xs, ys, s)
+        v, at, x, y, w = _flatten_batch_dims(vector.dim() - 1, vector, theta, xs, ys, s)
         return _solve(v, at, x, y, w, problem, shapes).view_as(vector)
 
     @staticmethod
@@ -190,12 +192,12 @@ def _move_batch_dim_first(size: int, dims: tuple[int | None, ...], tensors: list
     return [t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0) for t, dim in given]
 
 
-def _rows(axes: int, *tensors: Tensor) -> list[Tensor]:
+def _flatten_batch_dims(axes: int, *tensors: Tensor) -> list[Tensor]:
     """Return the tensors with their leading ``axes`` merged into one, or with a new axis if ``axes`` is 0."""
     return [t.flatten(0, axes - 1) if axes else t[None] for t in tensors]
 
 
-def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes) -> Tensor:
+def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _ParamLayout) -> Tensor:
     """Minimise by Newton's method, with conjugate gradients (Steihaug's stop at negative curvature) and backtracking.
 
     Args:
@@ -206,7 +208,7 @@ def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proxim
     """
 
     def one(theta: Tensor, lam: Tensor, x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        task, at = _task(x, y, w), shapes.cut(lam)
+        task, at = _support_task(x, y, w), shapes.cut(lam)
         slope, value = grad_and_value(lambda p: problem.value(shapes.cut(p), at, task))(theta)
         return value, slope
 
@@ -219,21 +221,21 @@ def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proxim
     rounding = torch.finfo(params.dtype).eps
     theta = params
     value, slope, residual = many(theta)
-    for _ in range(_NEWTON_STEPS):
+    for _ in range(_MAX_NEWTON_STEPS):
         if bool((residual <= problem.tolerance).all()):
             break
         newton = solve_batch(
             _hessian(theta, xs, ys, s, problem, shapes),
             slope,
             tolerance=min(0.1, problem.tolerance**0.5),
-            iterations=_most_iterations(slope),
+            iterations=_max_iterations(slope),
             verify=False,  # the next gradient shows how good the step was
         )
         is_zero = (newton.x == 0).all(-1, keepdim=True)  # first direction had negative curvature
         step = -torch.where(is_zero, slope, newton.x)
         size = torch.ones_like(value)
         foretold = (slope * step).sum(-1)
-        for _ in range(_HALVINGS):
+        for _ in range(_MAX_HALVINGS):
             tried = many(theta + size[:, None] * step)[0]
             worse = tried > value + 1e-4 * size * foretold + 4 * rounding * value.abs()
             if not bool(worse.any()):
@@ -254,11 +256,11 @@ def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proxim
 
 
 def _solve(
-    vector: Tensor, theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes
+    vector: Tensor, theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _ParamLayout
 ) -> Tensor:
     tolerance = max(problem.tolerance, 20 * torch.finfo(vector.dtype).eps)
     solution = solve_batch(
-        _hessian(theta, xs, ys, s, problem, shapes), vector, tolerance=tolerance, iterations=_most_iterations(vector)
+        _hessian(theta, xs, ys, s, problem, shapes), vector, tolerance=tolerance, iterations=_max_iterations(vector)
     )
     if bool(solution.indefinite.any()):
         raise UserError(
@@ -275,15 +277,15 @@ def _solve(
     return solution.x
 
 
-def _hessian(theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _Shapes) -> BatchProduct:
+def _hessian(theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, shapes: _ParamLayout) -> BatchProduct:
     """Return ``v -> H_in v`` of every task, ``(T, P)`` to ``(T, P)``."""
 
     def one(v: Tensor, at: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        return flatten(problem.hessian_product(shapes.cut(v), shapes.cut(at), _task(x, y, w)))
+        return flatten(problem.hessian_product(shapes.cut(v), shapes.cut(at), _support_task(x, y, w)))
 
     return lambda v: vmap(one)(v, theta, xs, ys, s)
 
 
-def _most_iterations(b: Tensor) -> int:
+def _max_iterations(b: Tensor) -> int:
     """Return the maximum number of iterations: twice the P of exact arithmetic, plus a few for small P."""
     return 2 * b.shape[-1] + 10

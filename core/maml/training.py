@@ -31,9 +31,9 @@ from core.runtime.files import content_hash, replacing
 from core.runtime.progress import Progress
 
 STATE_FILE = "state.safetensors"
-SNAPSHOTS = 8
+SNAPSHOT_COUNT = 8
 """Number of snapshots that are saved during training."""
-_BLOCK = 10  # L-BFGS iterations between two convergence checks
+_ITERATIONS_PER_CHECK = 10  # L-BFGS iterations between two convergence checks
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """A result of a training run.
 
     Attributes:
@@ -86,14 +86,14 @@ def stationarity(model: Bilevel, params: Params, episodes: Episodes, progress: P
         rows = torch.cat([g.flatten(1) for g in gradients.values()], 1)
         return [rows.sum(0), rows.norm(dim=1).sum(), losses.sum()]
 
-    gradient, norms, loss = episodes.summed(of_chunk, on_chunk=progress.advance)
+    gradient, norms, loss = episodes.sum_chunks(of_chunk, on_chunk=progress.advance)
     pull = model.delta * flatten(params)
     norm, whole = float((gradient + pull).norm()), float(norms) + float(pull.norm())
     value = float(loss) + model.delta / 2 * float((flatten(params) ** 2).sum())
     return Stationarity(value, norm, norm / whole if whole else 0.0)
 
 
-def objective(
+def objective_gradient(
     model: Bilevel, params: Params, episodes: Episodes, positions: np.ndarray | None = None
 ) -> tuple[Params, float]:
     """Return the sums of the task gradients and of the task losses, without weight decay.
@@ -106,7 +106,7 @@ def objective(
         gradient, losses = passes.gradient(params, chunk.task)
         return [flatten(gradient), losses.sum()]
 
-    gradient, loss = episodes.summed(of_chunk, positions)
+    gradient, loss = episodes.sum_chunks(of_chunk, positions)
     return unflatten(gradient, params), float(loss)
 
 
@@ -125,7 +125,7 @@ def train(
     folder: Path | None = None,
     progress: Progress | None = None,
     name: str = "meta-training",
-) -> Trained:
+) -> TrainingResult:
     """Minimise the objective from ``start``; with :attr:`Bilevel.first_order`, use the direct gradients instead.
 
     Args:
@@ -141,17 +141,17 @@ def train(
         UserError: the loss became NaN or infinite, or the folder contains the state of another training.
     """
     progress = progress or Progress()
-    store = _Store(folder, _question(model, start, episodes, settings))
+    store = _StateFile(folder, _cache_key(model, start, episodes, settings))
     state = store.load(start)
     if state.done < settings.iterations:
         _adam(model, state, episodes, settings, store, progress, name)
     if settings.polish:
-        _polish(model, state, episodes, settings, store, progress)
-    return Trained(state.params, state.history, state.trajectory)
+        _lbfgs(model, state, episodes, settings, store, progress)
+    return TrainingResult(state.params, state.history, state.trajectory)
 
 
 @dataclass
-class _State:
+class _TrainingState:
     """A training state; ``done`` is the number of Adam steps plus L-BFGS iterations."""
 
     params: Params
@@ -163,10 +163,10 @@ class _State:
 
 def _adam(
     model: Bilevel,
-    state: _State,
+    state: _TrainingState,
     episodes: Episodes,
     settings: TrainSettings,
-    store: _Store,
+    store: _StateFile,
     progress: Progress,
     name: str,
 ) -> None:
@@ -180,12 +180,14 @@ def _adam(
         }
     size = min(settings.meta_batch, len(episodes))
     last = settings.iterations
-    marks = {round(last * (n + 1) / SNAPSHOTS) for n in range(SNAPSHOTS)} - {0}
+    marks = {round(last * (n + 1) / SNAPSHOT_COUNT) for n in range(SNAPSHOT_COUNT)} - {0}
     losses: list[float] = []
     progress.stage(name, last, done=state.done)
     for iteration in range(state.done, last):
         values = {key: leaf.detach() for key, leaf in leaves.items()}
-        summed, loss = objective(model, values, episodes, _draw(len(episodes), size, iteration, settings.seed))
+        summed, loss = objective_gradient(
+            model, values, episodes, _draw_tasks(len(episodes), size, iteration, settings.seed)
+        )
         decay = model.delta / len(episodes)
         gradient = {key: decay * value + summed[key] / size for key, value in values.items()}
         loss /= size
@@ -208,15 +210,17 @@ def _adam(
         if store.due(state.done, last):
             state.history.append({"phase": "adam", "done": state.done, "loss": float(np.mean(losses))})
             losses = []
-            state.moments = {f"{m}.{key}": optimiser.state[leaf][m] for key, leaf in leaves.items() for m in _MOMENTS}
+            state.moments = {
+                f"{m}.{key}": optimiser.state[leaf][m] for key, leaf in leaves.items() for m in _ADAM_MOMENTS
+            }
             store.save(state)
     state.moments = {}
 
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def _draw(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
+def _draw_tasks(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
     """Return the positions of the tasks of one step.
 
     Steps iterate over shuffled tasks; the order of each pass depends only on the seed and the number of the pass.
@@ -227,16 +231,21 @@ def _draw(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
     return np.sort(order[at : at + size])
 
 
-def _polish(
-    model: Bilevel, state: _State, episodes: Episodes, settings: TrainSettings, store: _Store, progress: Progress
+def _lbfgs(
+    model: Bilevel,
+    state: _TrainingState,
+    episodes: Episodes,
+    settings: TrainSettings,
+    store: _StateFile,
+    progress: Progress,
 ) -> None:
     """Refine by L-BFGS with strong Wolfe line search on the full objective, divided by the number of tasks."""
     n = len(episodes)
     leaves = {key: value.clone().requires_grad_() for key, value in state.params.items()}
     optimiser = torch.optim.LBFGS(
         leaves.values(),
-        max_iter=_BLOCK,
-        max_eval=4 * _BLOCK,
+        max_iter=_ITERATIONS_PER_CHECK,
+        max_eval=4 * _ITERATIONS_PER_CHECK,
         history_size=50,
         line_search_fn="strong_wolfe",
         tolerance_change=0,
@@ -244,7 +253,7 @@ def _polish(
 
     def closure() -> Tensor:
         values = {key: leaf.detach() for key, leaf in leaves.items()}
-        summed, loss = objective(model, values, episodes)
+        summed, loss = objective_gradient(model, values, episodes)
         squares = [(value**2).sum() for value in values.values()]
         decay = model.delta / 2 * sum(squares, start=torch.zeros_like(squares[0]))
         for key, leaf in leaves.items():
@@ -253,9 +262,9 @@ def _polish(
 
     done = max(state.done - settings.iterations, 0)
     progress.stage("polish", settings.polish, done=done)
-    for begun in range(done, settings.polish, _BLOCK):
+    for begun in range(done, settings.polish, _ITERATIONS_PER_CHECK):
         optimiser.step(closure)
-        now = min(begun + _BLOCK, settings.polish)
+        now = min(begun + _ITERATIONS_PER_CHECK, settings.polish)
         state.params = {key: leaf.detach().clone() for key, leaf in leaves.items()}
         report = stationarity(model, state.params, episodes)
         check_finite(report)
@@ -267,13 +276,13 @@ def _polish(
             break
 
 
-def _question(model: Bilevel, start: Params, episodes: Episodes, settings: TrainSettings) -> str:
+def _cache_key(model: Bilevel, start: Params, episodes: Episodes, settings: TrainSettings) -> str:
     """Return a key that identifies a training, so that the state of another training is never resumed."""
     arrays = [start[name].cpu().numpy() for name in sorted(start)]
     return content_hash(repr(model), asdict(settings), episodes.tasks.hash, *arrays)
 
 
-class _Store:
+class _StateFile:
     """A store of the training state in ``state.safetensors``, which rank 0 writes about 20 times per run."""
 
     def __init__(self, folder: Path | None, question: str) -> None:
@@ -283,7 +292,7 @@ class _Store:
         every = max(1, total_iterations // 20)
         return done % every == 0 or done == total_iterations
 
-    def save(self, state: _State) -> None:
+    def save(self, state: _TrainingState) -> None:
         if self.folder is None:
             return
         tensors = {f"params.{name}": value for name, value in state.params.items()} | state.moments
@@ -305,10 +314,10 @@ class _Store:
 
         world().on_rank_zero(write)
 
-    def load(self, start: Params) -> _State:
+    def load(self, start: Params) -> _TrainingState:
         found = world().on_rank_zero(self._read)
         if found is None:
-            return _State(start, {}, 0, [], [])
+            return _TrainingState(start, {}, 0, [], [])
         described, kept = found
         device = next(iter(start.values())).device
         tensors = {name: value.to(device) for name, value in kept.items()}
@@ -317,7 +326,7 @@ class _Store:
             Snapshot({name: tensors.pop(f"snapshot.{number}.{name}") for name in start}, rate)
             for number, rate in enumerate(described["rates"])
         ]
-        return _State(params, tensors, described["done"], described["history"], trajectory)
+        return _TrainingState(params, tensors, described["done"], described["history"], trajectory)
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         path = self.folder / STATE_FILE if self.folder else None

@@ -85,7 +85,7 @@ def _pooled(layer: Tensor) -> Tensor:
 def _layer_inputs(network: Network, params: Params, x: Tensor) -> list[Tensor]:
     """Return the inputs of every convolution and linear layer, in order."""
     if isinstance(network, Layered):
-        return list(network.traced(params, x, {})[1].values())
+        return list(network.trace(params, x, {})[1].values())
     if not isinstance(network, ModuleNet):
         return [x]
     found: list[Tensor] = []

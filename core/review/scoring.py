@@ -200,7 +200,7 @@ def score_pairs(
                 return _loss_and_gap(passes.query_logits(params, chunk.task), chunk.task.yq)
 
         loss, negative_margin, times = (np.zeros(len(pairs)) for _ in range(3))
-        for at, (losses, gaps) in episodes.collected(of_chunk, on_chunk=on_chunk):
+        for at, (losses, gaps) in episodes.collect_chunks(of_chunk, on_chunk=on_chunk):
             which = sampled.query[at].reshape(-1)
             np.add.at(loss, which, losses.reshape(-1))
             np.add.at(negative_margin, which, gaps.reshape(-1))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.checkpoints.factory import allow, allowed, fingerprint, is_factory, make
+from core.checkpoints.factory import allow_factory, allowed_factories, code_hash, is_factory, make_module
 from core.checkpoints.model import Model, ModelSpec, load_model, save_model, spec_of
 from core.runtime.errors import UserError
 
@@ -33,8 +33,8 @@ def write(folder: Path, text: str) -> str:
 
 def made(folder: Path, text: str, function: str = "net") -> torch.nn.Module:
     name = f"{write(folder, text)}:{function}"
-    allow(name)
-    return make(name, 4, SHAPE)
+    allow_factory(name)
+    return make_module(name, 4, SHAPE)
 
 
 def test_what_is_a_factory() -> None:
@@ -45,16 +45,16 @@ def test_what_is_a_factory() -> None:
 def test_nothing_is_imported_that_was_not_allowed(home: Path) -> None:
     name = write(home, f"open({str(home / 'ran')!r}, 'w')\nnet = lambda: nn.Linear(2, 2)")
     with pytest.raises(UserError, match=rf"not allowed on this machine.*tasklens model --allow {name}:net"):
-        make(f"{name}:net", 4, SHAPE)
+        make_module(f"{name}:net", 4, SHAPE)
     assert not (home / "ran").exists()
     assert name not in sys.modules
-    allow(f"{name}:other")
+    allow_factory(f"{name}:other")
     with pytest.raises(UserError, match="not allowed"):
-        make(f"{name}:net", 4, SHAPE)
-    allow(f"{name}:net")
-    allow(f"{name}:net")
-    assert allowed() == (f"{name}:net", f"{name}:other")
-    make(f"{name}:net", 4, SHAPE)
+        make_module(f"{name}:net", 4, SHAPE)
+    allow_factory(f"{name}:net")
+    allow_factory(f"{name}:net")
+    assert allowed_factories() == (f"{name}:net", f"{name}:other")
+    make_module(f"{name}:net", 4, SHAPE)
     assert (home / "ran").exists()
 
 
@@ -63,11 +63,11 @@ def test_a_model_folder_from_elsewhere_imports_nothing(home: Path) -> None:
     described = ModelSpec(backbone="module", factory=f"{name}:net", ways=4, shape=SHAPE)
     (home / "model").mkdir()
     save_model(Model(described, {"1.weight": torch.zeros(4, 60), "1.bias": torch.zeros(4)}, {}), home / "model")
-    assert f"{name}:net" in described.words
+    assert f"{name}:net" in described.description
     with pytest.raises(UserError, match="not allowed on this machine"):
         load_model(home / "model")
     assert name not in sys.modules
-    allow(f"{name}:net")
+    allow_factory(f"{name}:net")
     assert load_model(home / "model").spec == described
 
 
@@ -98,7 +98,7 @@ def test_a_class_is_a_factory_too(home: Path) -> None:
 
 def test_the_same_module_every_time_is_copied(home: Path) -> None:
     name = write(home, "one = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(60), nn.Linear(60, 4))\nnet = lambda: one")
-    allow(f"{name}:net")
+    allow_factory(f"{name}:net")
     spec = spec_of({"backbone": "module", "factory": f"{name}:net", "ways": 4, "shape": SHAPE})
     assert spec.network().notes == spec.network().notes != ()
     assert isinstance(sys.modules[name].one[1], torch.nn.BatchNorm1d)
@@ -127,27 +127,27 @@ def test_what_does_not_work_says_so(home: Path, text: str, what: str) -> None:
 @pytest.mark.parametrize("name", ["net", "a b:c", "a:", ":b", "a:b:c", "a.:b", "../a:b", "a:b()", "a-b:c"])
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"does not name a factory.*package\.module:factory"):
-        allow(name)
+        allow_factory(name)
 
 
 def test_a_damaged_list_is_named(home: Path) -> None:
     (home / "home").mkdir()
     (home / "home" / "factories.json").write_text('{"a": 1}')
     with pytest.raises(UserError, match=r"factories\.json is not a list"):
-        allowed()
+        allowed_factories()
 
 
 def test_a_model_knows_the_code_of_its_network(home: Path) -> None:
     text = "def net(ways, shape):\n    return nn.Sequential(nn.Flatten(), nn.Linear(60, ways))"
     name = write(home, text)
-    allow(f"{name}:net")
-    described = spec_of({"backbone": "module", "factory": f"{name}:net", "ways": 4, "shape": SHAPE}).pinned()
-    assert described.code == fingerprint(f"{name}:net", 4, SHAPE)
+    allow_factory(f"{name}:net")
+    described = spec_of({"backbone": "module", "factory": f"{name}:net", "ways": 4, "shape": SHAPE}).with_code_hash()
+    assert described.code == code_hash(f"{name}:net", 4, SHAPE)
     described.network()
     (home / f"{name}.py").write_text("from torch import nn\n" + text.replace("Flatten()", "Flatten(), nn.Tanh()"))
     with pytest.raises(UserError, match="is not what it was when this model was made"):
         described.network()
-    assert described.pinned().code != described.code
+    assert described.with_code_hash().code != described.code
 
 
 def test_a_factory_goes_with_the_backbone_module_alone() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from core.checkpoints.factory import allow
+from core.checkpoints.factory import allow_factory
 from core.checkpoints.foreign import export_state, import_checkpoint, inspect_checkpoint, write_state
 from core.checkpoints.matching import CheckpointHints
 from core.checkpoints.model import Model, ModelSpec, load_model, save_model, spec_of
@@ -131,7 +131,7 @@ def test_what_the_network_does_not_read_is_refused(path: Path, tmp_path: Path) -
 
 def test_learned_rates_are_not_told_as_one_rate() -> None:
     spec = SPEC.model_copy(update={"algorithm": "meta-sgd"})
-    assert "meta-sgd, 2 inner steps at learned rates" in spec.words
+    assert "meta-sgd, 2 inner steps at learned rates" in spec.description
 
 
 def test_a_model_folder_of_ours_is_taken_as_described(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_model_folder_of_ours_is_taken_as_described(tmp_path: Path) -> None:
         assert import_checkpoint(at, CheckpointHints()).hash == made.hash
     other = import_checkpoint(tmp_path / "model", CheckpointHints(steps=5, algorithm="anil"))
     assert other.spec == SPEC.model_copy(update={"steps": 5, "algorithm": "anil"})
-    assert other.story == {"command": "by hand"}
+    assert other.metadata == {"command": "by hand"}
     with pytest.raises(UserError, match="its inner rates are not learned"):
         import_checkpoint(tmp_path / "model", CheckpointHints(algorithm="meta-sgd"))
     with pytest.raises(UserError, match="has ways 3, not 5"):
@@ -154,7 +154,7 @@ def test_a_model_folder_of_ours_is_taken_as_described(tmp_path: Path) -> None:
 def test_where_it_comes_from_is_kept(path: Path, tmp_path: Path) -> None:
     saved({"state_dict": state()}, path)
     model = import_checkpoint(path, ASK)
-    origin = model.story["origin"]
+    origin = model.metadata["origin"]
     assert origin["path"] == str(path)
     assert origin["sha256"] == sha256(path)
     assert origin["kind"] == "state dict of PyTorch (its entry state_dict)"
@@ -260,7 +260,7 @@ def test_half_precision_is_widened_without_loss(dtype: torch.dtype, path: Path) 
     model = import_checkpoint(path, ASK)
     assert all(value.dtype == torch.float32 for value in model.params.values())
     assert all(torch.equal(value, content[name].float()) for name, value in model.params.items())
-    assert any("Half precision was widened" in note for note in model.story["origin"]["notes"])
+    assert any("Half precision was widened" in note for note in model.metadata["origin"]["notes"])
     assert any("Half precision was widened" in note for note in inspect_checkpoint(path, shape=ASK.shape).notes)
 
 
@@ -338,7 +338,7 @@ OWN_ASK = CheckpointHints(backbone=OWN, shape=(7, 7, 1), ways=4, steps=1, rate=0
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKLENS_HOME", str(tmp_path / "home"))
-    allow(OWN)
+    allow_factory(OWN)
 
 
 @pytest.mark.usefixtures("own")

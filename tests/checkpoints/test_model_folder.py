@@ -32,7 +32,7 @@ def test_a_model_comes_back_as_it_was(folder: Path) -> None:
     made = Model(SPEC, SPEC.init(0), {"command": "by hand"})
     read = load_model(folder)
     assert read.spec == SPEC
-    assert read.story == made.story
+    assert read.metadata == made.metadata
     assert list(read.params) == list(made.params)
     assert all(torch.equal(read.params[name], made.params[name]) for name in made.params)
     assert read.hash == made.hash

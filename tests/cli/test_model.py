@@ -70,9 +70,9 @@ def test_a_checkpoint_from_elsewhere_goes_the_whole_way(shell: Shell) -> None:
     assert "Batch normalisation (layers: 4) does not use running statistics" in made.err
     assert "learn2learn's OmniglotCNN: 4 convolution blocks of 2 filters; maml, 1 inner step at rate 0.5" in made.err
     assert shell.done(*given).out == made.out
-    story = load_model(folder / "model").story
-    assert story["origin"]["path"] == str(folder / "some.pt")
-    assert story["command"].startswith("tasklens model --checkpoint")
+    metadata = load_model(folder / "model").metadata
+    assert metadata["origin"]["path"] == str(folder / "some.pt")
+    assert metadata["command"].startswith("tasklens model --checkpoint")
     shell.done("open", "--tasks", folder / "tasks", "--model", folder / "model", "-w", "mine")
     shell.done("rank", "-w", "mine", *SOLVE)
     shell.done("remove", "-w", "mine", "--worst", "1")

@@ -14,7 +14,7 @@ from core.influence.curvature import CURVATURES, Curvature
 from core.influence.scores import image_table, instance_table, task_table
 from core.influence.solvers import conjugate_gradients
 from core.influence.targets import Target, target_gradient
-from core.maml.episodes import Episodes, batched, total
+from core.maml.episodes import Episodes, sum_over_tasks, vmap_tasks
 from core.maml.training import stationarity
 from core.maml.vectors import flatten
 from core.tasks.tasklist import TaskList
@@ -53,7 +53,7 @@ def weighted(problem: Problem) -> Problem:
 
 
 def test_total_gradients_of_every_task(weighted: Problem) -> None:
-    function = batched(grad(weighted.model.task_loss))
+    function = vmap_tasks(grad(weighted.model.task_loss))
     for chunk in weighted.episodes.chunks():
         rows = torch.cat([g.flatten(1) for g in function(weighted.params, chunk.task).values()], 1)
         for position, row in zip(chunk.positions, rows, strict=True):
@@ -71,7 +71,7 @@ def test_total_gradient_against_finite_differences(shape: dict[str, Any]) -> Non
         float(reference.task_loss(problem, (flat + h * direction).requires_grad_(), task_id)) for h in (step, -step)
     )
     (chunk,) = problem.episodes.chunks(np.array([0]))
-    ours = flatten(grad(total(problem.model.task_loss))(problem.params, chunk.task)) @ direction
+    ours = flatten(grad(sum_over_tasks(problem.model.task_loss))(problem.params, chunk.task)) @ direction
     assert float(ours) == pytest.approx((up - down) / (2 * step), rel=1e-6)
 
 

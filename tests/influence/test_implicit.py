@@ -16,7 +16,7 @@ from core.influence.inner import InnerReport, inner_report
 from core.influence.scores import inner_influence, instance_table, task_table
 from core.maml.adaptation import Implicit
 from core.maml.backbone import MLP, ConvNet
-from core.maml.episodes import Episodes, batched
+from core.maml.episodes import Episodes, vmap_tasks
 from core.maml.objective import Bilevel
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
@@ -121,7 +121,7 @@ def truth(problem: Problem) -> list[Dense]:
 
 def test_the_inner_optimum(problem: Problem, truth: list[Dense]) -> None:
     for chunk in problem.episodes.chunks():
-        theta = batched(problem.model.adapt)(problem.params, chunk.task)
+        theta = vmap_tasks(problem.model.adapt)(problem.params, chunk.task)
         for row, position in enumerate(chunk.positions):
             close(flatten({k: v[row] for k, v in theta.items()}), truth[position].theta)
 

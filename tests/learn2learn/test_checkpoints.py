@@ -13,7 +13,7 @@ from torch.func import grad
 
 from core.checkpoints.foreign import export_state, import_checkpoint, inspect_checkpoint, write_state
 from core.checkpoints.matching import CheckpointHints
-from core.checkpoints.model import READS, Model, ModelSpec, load_model, save_model
+from core.checkpoints.model import BACKBONE_FIELDS, Model, ModelSpec, load_model, save_model
 from core.runtime.errors import UserError
 from tests.learn2learn.test_networks import PAIRS, build, close, l2l, task_of
 
@@ -46,7 +46,7 @@ def test_a_checkpoint_comes_in_and_goes_back(name: str, wrapper: str, tmp_path: 
         "maml": lambda: l2l.algorithms.MAML(theirs, lr=0.2),
         "gbml": lambda: l2l.algorithms.GBML(theirs, transform=lambda parameter: None, lr=0.2),
     }[wrapper]()
-    more = {"pooling": spec.pooling} if "pooling" in READS[spec.backbone] else {}
+    more = {"pooling": spec.pooling} if "pooling" in BACKBONE_FIELDS[spec.backbone] else {}
     model = import_saved(wrapped.state_dict(), tmp_path / "theirs.pt", ask_of(spec, more=more))
     assert model.spec == spec.model_copy(update={"delta": 0.0})
     assert list(model.params) == [key for key, _ in theirs.named_parameters()]
@@ -86,7 +86,7 @@ def test_meta_sgd_comes_in_with_its_rates_and_goes_back(name: str, tmp_path: Pat
     theirs, _, spec = build(name)
     meta = l2l.algorithms.MetaSGD(theirs, lr=0.1).double()
     trained_a_little(meta, spec)
-    more = {"pooling": spec.pooling} if "pooling" in READS[spec.backbone] else {}
+    more = {"pooling": spec.pooling} if "pooling" in BACKBONE_FIELDS[spec.backbone] else {}
     model = import_saved(meta.state_dict(), tmp_path / "theirs.pt", ask_of(spec, rate=None, more=more))
     assert model.spec.algorithm == "meta-sgd"
     if name != "omniglot-cnn":  # its own MetaSGD leaves convolutions that are registered twice as they are

@@ -17,7 +17,7 @@ from torch.func import grad
 from core.checkpoints.model import Model, ModelSpec, load_model, load_trajectory, save_model, save_trajectory
 from core.influence.curvature import task_gradients
 from core.influence.scores import instance_table, task_table
-from core.maml.adaptation import RATES, Implicit, Unrolled, network_part
+from core.maml.adaptation import RATE_PREFIX, Implicit, Unrolled, network_part
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel, Task, inner_loss
@@ -119,7 +119,7 @@ def test_learned_rates_that_are_all_the_fixed_rate_change_nothing_and_have_gradi
     close(flatten(adapted(problem, learned)), flatten(adapted(problem, fixed)), 1e-14)
     rates = learned.rates(problem.params)
     moving = [name for name in problem.params if adapted_part == "all" or name.startswith("head.")]
-    assert list(rates) == [f"{RATES}{name}" for name in moving]
+    assert list(rates) == [f"{RATE_PREFIX}{name}" for name in moving]
     assert all((value == 0.3).all() for value in rates.values())
     assert fixed.rates(problem.params) == {}
     model = replace(problem.model, adaptation=learned)
@@ -132,7 +132,7 @@ def test_a_learned_rate_is_the_rate_of_its_own_parameter(problem: Problem) -> No
     learned = Unrolled(1, 0.3, learned_rates=True)
     rates = learned.rates(problem.params)
     name = "head.bias"
-    still = {**rates, f"{RATES}{name}": torch.tensor([0.0, 0.3, 0.6], dtype=torch.float64)}
+    still = {**rates, f"{RATE_PREFIX}{name}": torch.tensor([0.0, 0.3, 0.6], dtype=torch.float64)}
     task, network = task_of(problem), problem.model.network
     one, other = (learned(network, problem.params | given, task) for given in (rates, still))
     moved, again = one[name] - problem.params[name], other[name] - problem.params[name]

@@ -131,7 +131,7 @@ def test_anil_moves_the_classifier_alone(backbone: str) -> None:
 @pytest.mark.parametrize("backbone", TINY)
 def test_every_algorithm_goes_to_disk_and_back(backbone: str, tmp_path: Any) -> None:
     described = spec(backbone, algorithm="meta-sgd")
-    assert f"learn2learn's {described.network().name.split('(')[0]}" in described.words
+    assert f"learn2learn's {described.network().name.split('(')[0]}" in described.description
     params = described.init(1)
     assert {name: tuple(value.shape) for name, value in params.items()} == described.shapes()
     made = Model(described, params, {})

@@ -114,14 +114,14 @@ def test_every_layer_shows_its_input_and_takes_a_shift_of_its_output(net: ConvNe
     assert all((layer.bias is None) == (f"{layer.name}.bias" not in named) for layer in net.layers)
     want = torch.autograd.grad(logits.logsumexp(1).sum(), list(outputs.values()))
     zeros = {name: torch.zeros_like(out) for name, out in outputs.items()}
-    have = grad(lambda shifts: net.traced(params, x, shifts)[0].logsumexp(1).sum())(zeros)
-    traced, ours = net.traced(params, x, {})
+    have = grad(lambda shifts: net.trace(params, x, shifts)[0].logsumexp(1).sum())(zeros)
+    traced, ours = net.trace(params, x, {})
     assert torch.equal(traced, net(params, x))
     assert list(ours) == list(outputs) == [layer.name for layer in net.layers]
     for (name, out), gradient in zip(outputs.items(), want, strict=True):
         close(ours[name], inputs[name])
         close(have[name], gradient)
-        whole = grad(lambda shift, name=name: net.traced(params, x, {name: shift})[0].logsumexp(1).sum())
+        whole = grad(lambda shift, name=name: net.trace(params, x, {name: shift})[0].logsumexp(1).sum())
         by_one_number = whole(torch.zeros((), dtype=torch.float64))
         assert abs(by_one_number - gradient.sum()) <= 1e-10 * max(1, out.abs().sum())
 

@@ -9,7 +9,7 @@ import torch
 from torch.func import grad
 
 from core.influence.scores import instance_table
-from core.maml.episodes import Episodes, batched, total
+from core.maml.episodes import Episodes, sum_over_tasks, vmap_tasks
 from core.maml.evaluation import Interval, evaluate
 from core.maml.training import stationarity
 from core.maml.vectors import flatten, unflatten
@@ -94,12 +94,14 @@ def test_other_weights_leave_everything_else_as_it_was() -> None:
 def test_the_sum_over_a_chunk_is_the_sum_over_its_tasks() -> None:
     problem = ragged(100)
     for chunk in problem.episodes.chunks():
-        each = batched(problem.model.task_loss)(problem.params, chunk.task)
-        assert float(total(problem.model.task_loss)(problem.params, chunk.task)) == pytest.approx(float(each.sum()))
-        rows = torch.cat(
-            [g.flatten(1) for g in batched(grad(problem.model.task_loss))(problem.params, chunk.task).values()], 1
+        each = vmap_tasks(problem.model.task_loss)(problem.params, chunk.task)
+        assert float(sum_over_tasks(problem.model.task_loss)(problem.params, chunk.task)) == pytest.approx(
+            float(each.sum())
         )
-        whole = flatten(grad(total(problem.model.task_loss))(problem.params, chunk.task))
+        rows = torch.cat(
+            [g.flatten(1) for g in vmap_tasks(grad(problem.model.task_loss))(problem.params, chunk.task).values()], 1
+        )
+        whole = flatten(grad(sum_over_tasks(problem.model.task_loss))(problem.params, chunk.task))
         assert torch.allclose(rows.sum(0), whole, atol=1e-12)
 
 
@@ -119,7 +121,7 @@ def test_a_row_of_weight_0_counts_in_the_mean() -> None:
         weights = np.ones(len(rows))
         weights[gone] = 0
         (chunk,) = problem.episodes.with_weights(weights).chunks()
-        losses.append(float(total(problem.model.task_loss)(problem.params, chunk.task)))
+        losses.append(float(sum_over_tasks(problem.model.task_loss)(problem.params, chunk.task)))
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-12)
     assert losses[3] == 0
 

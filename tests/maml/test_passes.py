@@ -131,7 +131,7 @@ def test_every_pass_agrees_to_the_rounding_of_float32(pooling: str) -> None:
     ids=["omniglot-cnn", "cnn4", "cnn4 of 2 blocks", "cnn4 by stride"],
 )
 def test_the_networks_of_learn2learn_are_written_out_too(make: partial, shape: tuple[int, int, int]) -> None:
-    network = ModuleNet("net", WAYS, shape, make, own=True)
+    network = ModuleNet("net", WAYS, shape, make, is_builtin=True)
     errors = compared(Bilevel(network, Unrolled(1, 0.3), 0.1), shape, torch.float64)
     assert max(errors.values()) < 1e-12, errors
 
@@ -181,8 +181,8 @@ def sums() -> list[float]:
         return [flatten(passes_of(problem.model).gradient(problem.params, chunk.task)[0])]
 
     told: list[int] = []
-    (whole,) = episodes.summed(of_chunk, on_chunk=told.append)
-    seen = [at for at, _ in episodes.collected(of_chunk)]
+    (whole,) = episodes.sum_chunks(of_chunk, on_chunk=told.append)
+    seen = [at for at, _ in episodes.collect_chunks(of_chunk)]
     assert sum(told) == 11
     assert sorted(np.concatenate(seen).tolist()) == list(range(11))
     return [round(value, 9) for value in whole.tolist()]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from core.maml.adaptation import Unrolled
 from core.maml.backbone import Params
 from core.maml.objective import Bilevel
-from core.maml.training import STATE_FILE, TrainSettings, _draw, stationarity, train
+from core.maml.training import STATE_FILE, TrainSettings, _draw_tasks, stationarity, train
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
@@ -193,10 +193,10 @@ def test_snapshots_are_kept_and_survive_an_interruption(problem: Problem, tmp_pa
 def test_tasks_are_drawn_without_replacement_within_a_pass(n: int, size: int) -> None:
     per_pass = n // size
     for begun in (0, 3):
-        drawn = np.concatenate([_draw(n, size, begun * per_pass + step, seed=0) for step in range(per_pass)])
+        drawn = np.concatenate([_draw_tasks(n, size, begun * per_pass + step, seed=0) for step in range(per_pass)])
         assert len(set(drawn.tolist())) == per_pass * size
         assert set(drawn.tolist()) <= set(range(n))
 
 
 def test_every_task_is_drawn_sooner_or_later() -> None:
-    assert set(np.concatenate([_draw(7, 3, step, seed=0) for step in range(20)]).tolist()) == set(range(7))
+    assert set(np.concatenate([_draw_tasks(7, 3, step, seed=0) for step in range(20)]).tolist()) == set(range(7))
