@@ -160,7 +160,7 @@ class Solver:
                 self.damping = max(2 * self.damping, -2 * error.curvature)
         raise SolveError(
             INDEFINITE,
-            f"The curvature is still indefinite after {_MAX_DAMPING_INCREASES} damping increases, to {self.damping:.3g}.",
+            f"The curvature is indefinite even with a damping of {self.damping:.3g}.",
             "Use gauss-newton.",
         )
 

@@ -69,9 +69,7 @@ class OmniglotCNN(nn.Module):
     def __init__(self, ways: int, shape: tuple[int, int, int], filters: int, blocks: int) -> None:
         super().__init__()
         if shape != OMNIGLOT_SHAPE:
-            raise UserError(
-                f"OmniglotCNN reads 28 x 28 images of one channel, not {_format_shape(shape)}.", "Use cnn4."
-            )
+            raise UserError(f"OmniglotCNN takes 28 x 28 x 1 images, not {_format_shape(shape)}.", "Use cnn4.")
         self.base = _make_conv_blocks(1, filters, blocks, factor=2, max_pool=False)
         self.features = nn.Sequential(nn.Identity(), self.base)
         self.classifier = nn.Linear(filters, ways)
@@ -93,12 +91,11 @@ class CNN4(nn.Module):
     def __init__(self, ways: int, shape: tuple[int, int, int], filters: int, blocks: int, pooling: str) -> None:
         super().__init__()
         if pooling not in ("max", "stride"):
-            raise UserError(f"CNN4 has no pooling {pooling!r}.", "Use max or stride.")
+            raise UserError(f"CNN4 does not support pooling {pooling!r}.", "Use max or stride.")
         if blocks > 4:
             raise UserError(f"CNN4 cannot have {blocks} blocks.", "Use 1 to 4.")
-        self.features = _make_conv_blocks(
-            shape[2], filters, blocks, factor=2 * (4 // blocks), max_pool=pooling == "max"
-        )
+        factor = 2 * (4 // blocks)
+        self.features = _make_conv_blocks(shape[2], filters, blocks, factor=factor, max_pool=pooling == "max")
         sides = list(shape[:2])
         for block in conv_blocks(self.features):
             sides = [block.side(side) for side in sides]
@@ -130,7 +127,7 @@ class OmniglotFC(nn.Module):
     def __init__(self, ways: int, shape: tuple[int, int, int], hidden: tuple[int, ...]) -> None:
         super().__init__()
         if not hidden:
-            raise UserError("OmniglotFC has at least one hidden layer.", "Use mlp for a linear model.")
+            raise UserError("OmniglotFC needs at least one hidden layer.", "Use mlp for a linear model.")
         widths = [shape[0] * shape[1] * shape[2], *hidden]
         blocks = (LinearBlock(*pair) for pair in pairwise(widths))
         self.features = nn.Sequential(nn.Flatten(), nn.Sequential(*blocks))
@@ -170,9 +167,9 @@ class ResNet12(nn.Module):
     def __init__(self, ways: int, shape: tuple[int, int, int], hidden: tuple[int, ...], pooling: str) -> None:
         super().__init__()
         if len(hidden) != 4:
-            raise UserError(f"ResNet12 has four widths, not {len(hidden)}.", "For example 64,160,320,640.")
+            raise UserError(f"ResNet12 needs four widths, not {len(hidden)}.", "For example: 64,160,320,640.")
         if pooling not in ("mean", "none"):
-            raise UserError(f"ResNet12 has no pooling {pooling!r}.", "Use mean or none.")
+            raise UserError(f"ResNet12 does not support pooling {pooling!r}.", "Use mean or none.")
         inputs = (shape[2], *hidden[:-1])
         layers = {
             f"layer{number}": nn.Sequential(ResidualBlock(*pair))
@@ -180,9 +177,10 @@ class ResNet12(nn.Module):
         }
         self.features = nn.ModuleDict(layers)
         self.mean = pooling == "mean"
-        less = RESNET12_POOL - 1 if self.mean else 0
-        places = _position_count([side // 16 - less for side in shape[:2]], f"ResNet12 with pooling {pooling}", shape)
-        self.classifier = nn.Linear(hidden[-1] * places, ways)
+        lost = RESNET12_POOL - 1 if self.mean else 0
+        sides = [side // 16 - lost for side in shape[:2]]
+        positions = _position_count(sides, f"ResNet12 with pooling {pooling}", shape)
+        self.classifier = nn.Linear(hidden[-1] * positions, ways)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)``."""
@@ -198,9 +196,9 @@ def _make_conv(channels: int, filters: int, side: int = 3) -> nn.Conv2d:
     return conv
 
 
-def _init_normal(weight: Tensor, spread: float) -> None:
+def _init_normal(weight: Tensor, std: float) -> None:
     if not weight.is_meta:  # on meta tensors PyTorch imports its compiler, which takes over a second
-        nn.init.normal_(weight, std=spread)
+        nn.init.normal_(weight, std=std)
 
 
 def _init_xavier(layer: nn.Conv2d | nn.Linear) -> None:
@@ -214,17 +212,15 @@ def _init_truncated_normal(layer: nn.Linear) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def _position_count(sides: list[int], what: str, shape: tuple[int, int, int]) -> int:
+def _position_count(sides: list[int], network: str, shape: tuple[int, int, int]) -> int:
     if min(sides) < 1:
-        raise UserError(
-            f"{what} leaves nothing of {_format_shape(shape)} images.", "Use larger images or another network."
-        )
+        size = _format_shape(shape)
+        raise UserError(f"{size} images are too small for {network}.", "Use larger images or another network.")
     return sides[0] * sides[1]
 
 
 def _format_shape(shape: tuple[int, int, int]) -> str:
-    channels = "one channel" if shape[2] == 1 else f"{shape[2]} channels"
-    return f"{shape[0]} x {shape[1]} ({channels})"
+    return " x ".join(map(str, shape))
 
 
 @dataclass(frozen=True)

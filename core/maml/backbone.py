@@ -94,12 +94,15 @@ class ConvNet:
 
     def __post_init__(self) -> None:
         if self.pooling not in ("stride", "max"):
-            raise UserError(f"There is no pooling {self.pooling!r}.", "Use stride or max.")
+            raise UserError(f"Unknown pooling {self.pooling!r}.", "Use stride or max.")
         _check_activation(self.activation)
         smallest = min(self.ways - 1, self.filters, self.blocks, *(self._side(side) for side in self.shape[:2]))
         if smallest < 1:
             size = f"{self.shape[0]} x {self.shape[1]}"
-            raise UserError(f"{self.blocks} blocks of {self.filters} filters do not fit {size} images.", "Use fewer.")
+            raise UserError(
+                f"{self.ways} ways, {self.filters} filters and {self.blocks} blocks do not fit {size} images.",
+                "Use at least 2 ways, at least 1 filter, and fewer blocks for small images.",
+            )
 
     def _side(self, side: int) -> int:
         for _ in range(self.blocks):
@@ -113,8 +116,8 @@ class ConvNet:
     @property
     def features(self) -> int:
         """Return the number of inputs of the head."""
-        places = 1 if self.pooling == "stride" else self._side(self.shape[0]) * self._side(self.shape[1])
-        return self.filters * places
+        positions = 1 if self.pooling == "stride" else self._side(self.shape[0]) * self._side(self.shape[1])
+        return self.filters * positions
 
     @property
     def shapes(self) -> Shapes:
@@ -197,14 +200,12 @@ class MLP:
     def __post_init__(self) -> None:
         _check_activation(self.activation)
         if self.ways < 2:
-            raise UserError(f"{self.ways} ways leave nothing to tell apart.", "Use 2 or more.")
+            raise UserError(f"A classifier needs at least 2 ways, not {self.ways}.", "Use 2 or more.")
         if min(self.hidden, default=1) < 1:
-            raise UserError(f"The hidden layers {self.hidden} have one without units.", "Use widths of 1 or more.")
+            raise UserError(f"The hidden layer widths {self.hidden} are not all positive.", "Use widths of 1 or more.")
         if self.shrink < 1 or any(side % self.shrink for side in self.shape[:2]):
             size = f"{self.shape[0]} x {self.shape[1]}"
-            raise UserError(
-                f"{size} images do not divide into squares of side {self.shrink}.", "Use a shrink that divides both."
-            )
+            raise UserError(f"{size} images cannot be shrunk by {self.shrink}.", "Use a common divisor of both sides.")
 
     @property
     def features(self) -> int:
@@ -236,8 +237,8 @@ class MLP:
         params: Params = {}
         width = self.features
         for layer, units in zip(self.layers, (*self.hidden, self.ways), strict=True):
-            spread = 0.1 if layer.name == "head" else (2 / width) ** 0.5
-            weight = torch.randn(units, width, generator=generator, dtype=torch.float64) * spread
+            std = 0.1 if layer.name == "head" else (2 / width) ** 0.5
+            weight = torch.randn(units, width, generator=generator, dtype=torch.float64) * std
             params[f"{layer.name}.weight"], params[f"{layer.name}.bias"] = weight, torch.zeros(units)
             width = units
         return {name: value.to(dtype) for name, value in params.items()}
@@ -261,7 +262,7 @@ class MLP:
 
 def _check_activation(activation: str) -> None:
     if activation not in ACTIVATIONS:
-        raise UserError(f"There is no activation {activation!r}.", f"Use {' or '.join(ACTIVATIONS)}.")
+        raise UserError(f"Unknown activation {activation!r}.", f"Use {' or '.join(ACTIVATIONS)}.")
 
 
 def _add_shift(x: Tensor, name: str, shifts: Params) -> Tensor:

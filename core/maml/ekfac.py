@@ -65,7 +65,7 @@ def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tenso
     if isinstance(shift, Tensor):
         shift = torch.where(shift > 0, shift, torch.nan)
     elif not shift > 0:
-        raise UserError(f"EK-FAC with the shift {shift} has no inverse.", "Use a shift above 0.")
+        raise UserError(f"The EK-FAC matrix with the shift {shift} has no inverse.", "Use a shift above 0.")
     blocks = _layer_blocks(network, theta, x, weights, shift)
     diagonal = _diagonal(network, theta, x, weights)
 
@@ -87,9 +87,7 @@ def require_layered(network: Network | Layered) -> Layered:
     if isinstance(network, Layered):
         return network
     raise UserError(
-        "EK-FAC needs the inputs of linear and convolution layers; this network does not give them (convnet and mlp "
-        "do).",
-        "Use cg.",
+        "EK-FAC needs the inputs of all linear and convolution layers, which only convnet and mlp provide.", "Use cg."
     )
 
 

@@ -87,10 +87,10 @@ def stationarity(model: Bilevel, params: Params, episodes: Episodes, progress: P
         return [rows.sum(0), rows.norm(dim=1).sum(), losses.sum()]
 
     gradient, norms, loss = episodes.sum_chunks(of_chunk, on_chunk=progress.advance)
-    pull = model.delta * flatten(params)
-    norm, whole = float((gradient + pull).norm()), float(norms) + float(pull.norm())
+    decay = model.delta * flatten(params)
+    norm, sum_of_norms = float((gradient + decay).norm()), float(norms) + float(decay.norm())
     value = float(loss) + model.delta / 2 * float((flatten(params) ** 2).sum())
-    return Stationarity(value, norm, norm / whole if whole else 0.0)
+    return Stationarity(value, norm, norm / sum_of_norms if sum_of_norms else 0.0)
 
 
 def objective_gradient(
@@ -179,17 +179,17 @@ def _adam(
             "exp_avg_sq": state.moments[f"exp_avg_sq.{key}"],
         }
     size = min(settings.meta_batch, len(episodes))
-    last = settings.iterations
-    marks = {round(last * (n + 1) / SNAPSHOT_COUNT) for n in range(SNAPSHOT_COUNT)} - {0}
+    iterations = settings.iterations
+    snapshot_steps = {round(iterations * (n + 1) / SNAPSHOT_COUNT) for n in range(SNAPSHOT_COUNT)} - {0}
     losses: list[float] = []
-    progress.stage(name, last, done=state.done)
-    for iteration in range(state.done, last):
+    progress.stage(name, iterations, done=state.done)
+    for iteration in range(state.done, iterations):
         values = {key: leaf.detach() for key, leaf in leaves.items()}
-        summed, loss = objective_gradient(
+        gradient_sum, loss = objective_gradient(
             model, values, episodes, _draw_tasks(len(episodes), size, iteration, settings.seed)
         )
         decay = model.delta / len(episodes)
-        gradient = {key: decay * value + summed[key] / size for key, value in values.items()}
+        gradient = {key: decay * value + gradient_sum[key] / size for key, value in values.items()}
         loss /= size
         if not np.isfinite(loss):
             raise UserError(
@@ -197,7 +197,7 @@ def _adam(
             )
         for key, leaf in leaves.items():
             leaf.grad = gradient[key]
-        rate = settings.learning_rate * (1 + np.cos(np.pi * iteration / last)) / 2
+        rate = settings.learning_rate * (1 + np.cos(np.pi * iteration / iterations)) / 2
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.step()
@@ -205,9 +205,9 @@ def _adam(
         progress.advance(note=f"loss {np.mean(losses[-50:]):.3f}")
         state.done = iteration + 1
         state.params = {key: leaf.detach() for key, leaf in leaves.items()}
-        if state.done in marks:
+        if state.done in snapshot_steps:
             state.trajectory.append(Snapshot({key: value.clone() for key, value in state.params.items()}, float(rate)))
-        if store.due(state.done, last):
+        if store.is_due(state.done, iterations):
             state.history.append({"phase": "adam", "done": state.done, "loss": float(np.mean(losses))})
             losses = []
             state.moments = {
@@ -227,8 +227,8 @@ def _draw_tasks(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
     """
     per_pass = n // size
     order = np.random.default_rng([seed, iteration // per_pass]).permutation(n)
-    at = iteration % per_pass * size
-    return np.sort(order[at : at + size])
+    start = iteration % per_pass * size
+    return np.sort(order[start : start + size])
 
 
 def _lbfgs(
@@ -239,7 +239,7 @@ def _lbfgs(
     store: _StateFile,
     progress: Progress,
 ) -> None:
-    """Refine by L-BFGS with strong Wolfe line search on the full objective, divided by the number of tasks."""
+    """Continue by L-BFGS with strong Wolfe line search on the full objective, divided by the number of tasks."""
     n = len(episodes)
     leaves = {key: value.clone().requires_grad_() for key, value in state.params.items()}
     optimiser = torch.optim.LBFGS(
@@ -253,24 +253,24 @@ def _lbfgs(
 
     def closure() -> Tensor:
         values = {key: leaf.detach() for key, leaf in leaves.items()}
-        summed, loss = objective_gradient(model, values, episodes)
+        gradient_sum, loss = objective_gradient(model, values, episodes)
         squares = [(value**2).sum() for value in values.values()]
         decay = model.delta / 2 * sum(squares, start=torch.zeros_like(squares[0]))
         for key, leaf in leaves.items():
-            leaf.grad = (model.delta * values[key] + summed[key]) / n
+            leaf.grad = (model.delta * values[key] + gradient_sum[key]) / n
         return (loss + decay) / n
 
     done = max(state.done - settings.iterations, 0)
-    progress.stage("polish", settings.polish, done=done)
-    for begun in range(done, settings.polish, _ITERATIONS_PER_CHECK):
+    progress.stage("L-BFGS", settings.polish, done=done)
+    for start in range(done, settings.polish, _ITERATIONS_PER_CHECK):
         optimiser.step(closure)
-        now = min(begun + _ITERATIONS_PER_CHECK, settings.polish)
+        done = min(start + _ITERATIONS_PER_CHECK, settings.polish)
         state.params = {key: leaf.detach().clone() for key, leaf in leaves.items()}
         report = stationarity(model, state.params, episodes)
         check_finite(report)
-        state.done = settings.iterations + now
-        state.history.append({"phase": "polish", "done": now, **asdict(report)})
-        progress.advance(now - begun, note=f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}")
+        state.done = settings.iterations + done
+        state.history.append({"phase": "polish", "done": done, **asdict(report)})
+        progress.advance(done - start, note=f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}")
         store.save(state)
         if report.ratio < settings.tolerance:
             break
@@ -285,12 +285,11 @@ def _cache_key(model: Bilevel, start: Params, episodes: Episodes, settings: Trai
 class _StateFile:
     """A store of the training state in ``state.safetensors``, which rank 0 writes about 20 times per run."""
 
-    def __init__(self, folder: Path | None, question: str) -> None:
-        self.folder, self.question = folder, question
+    def __init__(self, folder: Path | None, cache_key: str) -> None:
+        self.folder, self.cache_key = folder, cache_key
 
-    def due(self, done: int, total_iterations: int) -> bool:
-        every = max(1, total_iterations // 20)
-        return done % every == 0 or done == total_iterations
+    def is_due(self, done: int, iterations: int) -> bool:
+        return done % max(1, iterations // 20) == 0 or done == iterations
 
     def save(self, state: _TrainingState) -> None:
         if self.folder is None:
@@ -298,8 +297,8 @@ class _StateFile:
         tensors = {f"params.{name}": value for name, value in state.params.items()} | state.moments
         for number, snapshot in enumerate(state.trajectory):
             tensors |= {f"snapshot.{number}.{name}": value for name, value in snapshot.params.items()}
-        described = {
-            "question": self.question,
+        description = {
+            "question": self.cache_key,
             "done": state.done,
             "history": state.history,
             "rates": [snapshot.rate for snapshot in state.trajectory],
@@ -309,24 +308,24 @@ class _StateFile:
         def write() -> None:
             # Write a single file, so that an interruption between two writes cannot mix old tensors with a new count.
             with replacing(path) as temporary:
-                kept = {name: value.cpu().contiguous() for name, value in tensors.items()}
-                save_file(kept, temporary, metadata={"state": json.dumps(described)})
+                contiguous = {name: value.cpu().contiguous() for name, value in tensors.items()}
+                save_file(contiguous, temporary, metadata={"state": json.dumps(description)})
 
         world().on_rank_zero(write)
 
     def load(self, start: Params) -> _TrainingState:
-        found = world().on_rank_zero(self._read)
-        if found is None:
+        stored = world().on_rank_zero(self._read)
+        if stored is None:
             return _TrainingState(start, {}, 0, [], [])
-        described, kept = found
+        description, tensors = stored
         device = next(iter(start.values())).device
-        tensors = {name: value.to(device) for name, value in kept.items()}
+        tensors = {name: value.to(device) for name, value in tensors.items()}
         params = {name: tensors.pop(f"params.{name}") for name in start}
         trajectory = [
             Snapshot({name: tensors.pop(f"snapshot.{number}.{name}") for name in start}, rate)
-            for number, rate in enumerate(described["rates"])
+            for number, rate in enumerate(description["rates"])
         ]
-        return _TrainingState(params, tensors, described["done"], described["history"], trajectory)
+        return _TrainingState(params, tensors, description["done"], description["history"], trajectory)
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         path = self.folder / STATE_FILE if self.folder else None
@@ -334,13 +333,13 @@ class _StateFile:
             return None
         try:
             with safe_open(path, "pt") as stream:
-                described = json.loads(stream.metadata()["state"])
-                question = described["question"]
+                description = json.loads(stream.metadata()["state"])
+                cache_key = description["question"]
                 tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged: {error}.", "Delete it to train from the beginning.") from error
-        if question != self.question:
+        if cache_key != self.cache_key:
             raise UserError(
-                f"{path.parent} holds a training with other tasks or settings.", "Choose another output folder."
+                f"{path.parent} contains a training with other tasks or settings.", "Choose another output folder."
             )
-        return described, tensors
+        return description, tensors
