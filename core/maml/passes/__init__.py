@@ -70,12 +70,12 @@ def default_chunk_size(
     if plan is None:
         return _DEFAULT_CHUNK
     stride = plan.blocks[0].stride
-    places = -(-shape[0] // stride) * -(-shape[1] // stride)
-    largest = rows * places * plan.filters * dtype.itemsize
+    positions = -(-shape[0] // stride) * -(-shape[1] // stride)
+    largest_tensor = rows * positions * plan.filters * dtype.itemsize  # bytes per task
     if device.type == "cpu":
-        return min(max(_CPU_TENSOR_BYTES // largest, 1), _CPU_MAX_TASKS)
+        return min(max(_CPU_TENSOR_BYTES // largest_tensor, 1), _CPU_MAX_TASKS)
     memory = torch.cuda.get_device_properties(device).total_memory
-    return min(max(memory // (_GPU_TENSORS_IN_MEMORY * largest), 1), _GPU_MAX_TASKS)
+    return min(max(memory // (_GPU_TENSORS_IN_MEMORY * largest_tensor), 1), _GPU_MAX_TASKS)
 
 
 def passes_of(model: Bilevel) -> Passes:

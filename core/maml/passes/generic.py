@@ -42,8 +42,8 @@ def logit_curvature(logits: Tensor, change: Tensor, weights: Tensor) -> Tensor:
     The logits, the change and the result are ``(T, n, ways)``; the weights are ``(T, n)``.
     """
     probability = logits.softmax(-1)
-    curved = probability * (change - (probability * change).sum(-1, keepdim=True))
-    return curved * (weights / weights.shape[-1])[..., None]
+    product = probability * (change - (probability * change).sum(-1, keepdim=True))
+    return product * (weights / weights.shape[-1])[..., None]
 
 
 class GenericPasses:
@@ -63,11 +63,11 @@ class GenericPasses:
     def gradient(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
         """Return the sum of the total gradients over the tasks, and the query losses ``(T,)``."""
 
-        def losses(p: Params) -> tuple[Tensor, Tensor]:
-            each = vmap_tasks(self._model.task_loss)(p, chunk)
-            return each.sum(), each
+        def loss(p: Params) -> tuple[Tensor, Tensor]:
+            losses = vmap_tasks(self._model.task_loss)(p, chunk)
+            return losses.sum(), losses
 
-        return grad(losses, has_aux=True)(params)
+        return grad(loss, has_aux=True)(params)
 
     def hessian(self, params: Params, v: Params, chunk: Task) -> Params:
         """Return the product of the summed Hessian of the tasks with ``v``."""
@@ -108,10 +108,7 @@ class GenericPasses:
     def row_scores(self, params: Params, u: Params, chunk: Task) -> RowScores:
         """Return the scores of every row along u, and the logits after adaptation."""
 
-        def of_task(p: Params, task: Task) -> RowScores:
-            return self._task_scores(p, u, task)
-
-        return vmap_tasks(of_task)(params, chunk)
+        return vmap_tasks(lambda p, task: self._task_scores(p, u, task))(params, chunk)
 
     def _task_scores(self, params: Params, u: Params, task: Task) -> RowScores:
         model = self._model

@@ -51,13 +51,13 @@ class ConvPlan:
 def plan_of(network: Network) -> ConvPlan | None:
     """Return the plan of a network, or None if it does not consist of such blocks."""
     if isinstance(network, ConvNet):
-        strided = network.pooling == "stride"
-        stride, pool = (2, 1) if strided else (1, 2)
+        is_strided = network.pooling == "stride"
+        stride, pool = (2, 1) if is_strided else (1, 2)
         blocks = tuple(
-            ConvBlockPlan(f"{at}.conv.weight", f"{at}.norm.weight", f"{at}.norm.bias", stride, pool)
-            for at in (f"blocks.{number}" for number in range(network.blocks))
+            ConvBlockPlan(f"{prefix}.conv.weight", f"{prefix}.norm.weight", f"{prefix}.norm.bias", stride, pool)
+            for prefix in (f"blocks.{number}" for number in range(network.blocks))
         )
-        return ConvPlan(blocks, network.filters, network.activation, strided, "head.weight", "head.bias")
+        return ConvPlan(blocks, network.filters, network.activation, is_strided, "head.weight", "head.bias")
     if isinstance(network, ModuleNet) and isinstance(network.module, OmniglotCNN | CNN4):
         module = network.module
         name = {id(value): name for name, value in module.named_parameters()}
@@ -71,9 +71,7 @@ def plan_of(network: Network) -> ConvPlan | None:
             )
             for block in conv_blocks(module.base if isinstance(module, OmniglotCNN) else module.features)
         )
-        mean = isinstance(module, OmniglotCNN)
+        weight, bias = name[id(module.classifier.weight)], name[id(module.classifier.bias)]
         filters = network.shapes[blocks[0].conv][0]
-        return ConvPlan(
-            blocks, filters, "relu", mean, name[id(module.classifier.weight)], name[id(module.classifier.bias)]
-        )
+        return ConvPlan(blocks, filters, "relu", isinstance(module, OmniglotCNN), weight, bias)
     return None

@@ -37,19 +37,14 @@ def _factor_pairs(left: Hyper, right: Hyper, component: int) -> Iterator[tuple[T
             yield left[part], right[component ^ part]
 
 
-def _sum_in_place(terms: Iterator[Tensor]) -> Tensor | None:
-    """Return the sum of the terms, which overwrites the first one, or None if there are no terms."""
-    whole = None
-    for term in terms:
-        whole = term if whole is None else whole.add_(term)
-    return whole
-
-
 def product(
     left: Hyper, right: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor] = torch.mul
 ) -> Tensor | None:
     """Return a component of a bilinear product, or None if it is 0."""
-    return _sum_in_place(times(x, y) for x, y in _factor_pairs(left, right, component))
+    out = None
+    for x, y in _factor_pairs(left, right, component):
+        out = times(x, y) if out is None else out.add_(times(x, y))
+    return out
 
 
 def square(x: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
@@ -66,11 +61,11 @@ def compose(first: Callable[[], Tensor], second: Callable[[], Tensor], u: Hyper,
 
     ``first`` and ``second`` return the first two derivatives of f at the value of u.
     """
-    whole = first() * u[component] if component in u else None
+    out = first() * u[component] if component in u else None
     if component == AB and A in u and B in u:
-        bent = second() * u[A] * u[B]
-        whole = bent if whole is None else whole.add_(bent)
-    return whole
+        second_order = second() * u[A] * u[B]
+        out = second_order if out is None else out.add_(second_order)
+    return out
 
 
 def set_component(into: Hyper, component: int, value: Tensor | None) -> None:
@@ -90,13 +85,13 @@ class NormScale:
         self._dk: Hyper = {}
         self._dr: Hyper = {}
         self._slope: Hyper = {}
-        self._odd: list[Tensor] = []
+        self._odd_powers: list[Tensor] = []
 
     def _power(self, n: int) -> Tensor:
         """Return ``(v + epsilon)^(-(2 n + 1) / 2)`` at the value of v."""
-        while len(self._odd) <= n:
-            self._odd.append(self._odd[-1] * self._r[VALUE] ** 2 if self._odd else self._r[VALUE])
-        return self._odd[n]
+        while len(self._odd_powers) <= n:
+            self._odd_powers.append(self._odd_powers[-1] * self._r[VALUE] ** 2 if self._odd_powers else self._r[VALUE])
+        return self._odd_powers[n]
 
     def forward(self, component: int, v: Tensor | None, scale: Tensor | None) -> None:
         """Compute a component of :attr:`k`."""
@@ -129,7 +124,7 @@ class BatchNormalisation:
 
     def __init__(self) -> None:
         self.c: Hyper = {}
-        self._gain = NormScale()
+        self._norm_scale = NormScale()
         self._dy: Hyper = {}
         self._dshift: Hyper = {}
         self._e: Hyper = {}
@@ -139,9 +134,9 @@ class BatchNormalisation:
         if z is not None:
             self.c[component] = z.sub_(z.mean(0))
         v = square(self.c, component, lambda x, y: (x * y).mean(0))
-        self._gain.forward(component, v, scale)
+        self._norm_scale.forward(component, v, scale)
         out: Tensor | None = None
-        for c, k in _factor_pairs(self.c, self._gain.k, component):
+        for c, k in _factor_pairs(self.c, self._norm_scale.k, component):
             if out is None:
                 out = c * k if shift is None else torch.addcmul(shift, c, k)
             else:
@@ -152,20 +147,17 @@ class BatchNormalisation:
 
     def backward(self, component: int, dy: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return a component of the derivatives with respect to z, scale and shift; ``dy`` is stored."""
-        places = len(self.c[VALUE])
+        positions = len(self.c[VALUE])
         if dy is not None:
             self._dy[component], self._dshift[component] = dy, dy.sum(0)
         dk = product(self._dy, self.c, component, lambda x, y: (x * y).sum(0))
-        dscale, dv = self._gain.backward(component, dk)
-        set_component(self._e, component, None if dv is None else dv * (2 / places))
-        centre = product(self._gain.k, self._dshift, component)  # subtracts the mean of the result
-        out: Tensor | None = None
-        for big, small in (
-            *_factor_pairs(self._dy, self._gain.k, component),
-            *_factor_pairs(self.c, self._e, component),
-        ):
+        dscale, dv = self._norm_scale.backward(component, dk)
+        set_component(self._e, component, None if dv is None else dv * (2 / positions))
+        mean = product(self._norm_scale.k, self._dshift, component)  # of the result, times the number of positions
+        k, out = self._norm_scale.k, None
+        for big, small in (*_factor_pairs(self._dy, k, component), *_factor_pairs(self.c, self._e, component)):
             if out is None:
-                out = big * small if centre is None else torch.addcmul(centre * (-1 / places), big, small)
+                out = big * small if mean is None else torch.addcmul(mean * (-1 / positions), big, small)
             else:
                 out.addcmul_(big, small)
         return out, dscale, self._dshift.get(component)
@@ -179,14 +171,14 @@ class Activation:
         self.u: Hyper = {}
         self.slope: Hyper = {}
         self.dout: Hyper = {}
-        self._kept: dict[int, Tensor] = {}
+        self._derivatives: dict[int, Tensor] = {}  # by order, the output itself being order 0
 
     def forward(self, component: int, u: Tensor | None) -> Tensor | None:
         """Return a component of the output."""
         set_component(self.u, component, u)
         if component == VALUE:
-            self._kept[0] = ACTIVATIONS[self.name](self.u[VALUE])
-            return self._kept[0]
+            self._derivatives[0] = ACTIVATIONS[self.name](self.u[VALUE])
+            return self._derivatives[0]
         if self.name == "relu":
             return None if u is None else torch.ops.aten.threshold_backward(u, self.u[VALUE], 0)
         return compose(lambda: self._derivative(1), lambda: self._derivative(2), self.u, component)
@@ -205,18 +197,18 @@ class Activation:
 
     def _derivative(self, order: int) -> Tensor:
         """Return the derivative of an order from 1 to 3 at the value of the input."""
-        if order not in self._kept:
-            u, f = self.u[VALUE], self._kept[0]
+        if order not in self._derivatives:
+            u, f = self.u[VALUE], self._derivatives[0]
             if self.name == "tanh":
                 slope = 1 - f * f
-                made = {1: lambda: slope, 2: lambda: -2 * f * slope, 3: lambda: (6 * f * f - 2) * slope}[order]()
+                out = {1: lambda: slope, 2: lambda: -2 * f * slope, 3: lambda: (6 * f * f - 2) * slope}[order]()
             elif order == 1:
-                made = torch.ops.aten.gelu_backward(torch.ones_like(u), u)
+                out = torch.ops.aten.gelu_backward(torch.ones_like(u), u)
             else:
                 density = torch.exp(u * u * -0.5).mul_((2 * torch.pi) ** -0.5)
-                made = density.mul_(2 - u * u) if order == 2 else density.mul_((u * u - 4) * u)
-            self._kept[order] = made
-        return self._kept[order]
+                out = density.mul_(2 - u * u) if order == 2 else density.mul_((u * u - 4) * u)
+            self._derivatives[order] = out
+        return self._derivatives[order]
 
 
 class _MaxPool:
@@ -230,20 +222,20 @@ class _MaxPool:
         if self._side == 1:
             return y
         if component == VALUE:
-            self._like = y.permute(0, 3, 1, 2)
-            top, self._index = F.max_pool2d(self._like, self._side, return_indices=True)
-            self._places = self._index.permute(0, 2, 3, 1)
+            self._input = y.permute(0, 3, 1, 2)
+            top, self._index = F.max_pool2d(self._input, self._side, return_indices=True)
+            self._positions = self._index.permute(0, 2, 3, 1)
             return top.permute(0, 2, 3, 1)
-        images, height, width, channels = self._places.shape
-        found = y.reshape(images, -1, channels).gather(1, self._places.reshape(images, -1, channels))
-        return found.view(images, height, width, channels)
+        images, height, width, channels = self._positions.shape
+        out = y.reshape(images, -1, channels).gather(1, self._positions.reshape(images, -1, channels))
+        return out.view(images, height, width, channels)
 
     def backward(self, dout: Tensor) -> Tensor:
         if self._side == 1:
             return dout
         side = [self._side, self._side]
         back = torch.ops.aten.max_pool2d_with_indices_backward
-        d = back(dout.permute(0, 3, 1, 2), self._like, side, side, [0, 0], [1, 1], False, self._index)
+        d = back(dout.permute(0, 3, 1, 2), self._input, side, side, [0, 0], [1, 1], False, self._index)
         return d.permute(0, 2, 3, 1)
 
 
@@ -261,20 +253,21 @@ class _ActivationAndPool:
     """An activation with max-pooling, in the cheaper order, for tensors ``(images, height, width, channels)``."""
 
     def __init__(self, activation: str, pool: int) -> None:
-        self._pool, self._act, self._pool_first = _MaxPool(pool), Activation(activation), _is_monotonic(activation)
+        self._pool, self._activation = _MaxPool(pool), Activation(activation)
+        self._pool_first = _is_monotonic(activation)
 
     def forward(self, component: int, y: Tensor | None) -> Tensor | None:
         if self._pool_first:
             pooled = None if y is None else self._pool.forward(component, y)
-            return self._act.forward(component, pooled)
-        out = self._act.forward(component, y)
+            return self._activation.forward(component, pooled)
+        out = self._activation.forward(component, y)
         return None if out is None else self._pool.forward(component, out)
 
     def backward(self, component: int, dout: Tensor | None) -> Tensor | None:
         if self._pool_first:
-            d = self._act.backward(component, dout)
+            d = self._activation.backward(component, dout)
             return None if d is None else self._pool.backward(d)
-        return self._act.backward(component, None if dout is None else self._pool.backward(dout))
+        return self._activation.backward(component, None if dout is None else self._pool.backward(dout))
 
 
 class _FirstBlock:
@@ -312,7 +305,7 @@ class _FirstBlock:
         self._w: Hyper = {}
         self._dv: Hyper = {}
         self._g: Hyper = {}
-        self._gain = NormScale()
+        self._norm_scale = NormScale()
         # Process blocks of images that stay in the cache between two operations.
         blocks = self._images
         if x.device.type == "cpu" and block.pool > 1 and _is_monotonic(activation):
@@ -327,53 +320,51 @@ class _FirstBlock:
         weight = theta.get(self._block.conv)
         set_component(self._w, component, None if weight is None else weight.flatten(2))
         v = square(self._w, component, lambda x, y: ((x @ self._covariance) * y).sum(-1))
-        self._gain.forward(component, v, theta.get(self._block.scale))
-        linear = product(self._w, self._gain.k, component, lambda w, k: w * k[..., None])
+        self._norm_scale.forward(component, v, theta.get(self._block.scale))
+        linear = product(self._w, self._norm_scale.k, component, lambda w, k: w * k[..., None])
         constant = None if linear is None else -(linear @ self._mean[..., None])
         if self._block.shift in theta:
             shift = theta[self._block.shift][..., None]
             constant = shift if constant is None else constant + shift
         if constant is None:
-            return self._joined([part.forward(component, None) for _, part in self._parts])
+            return self._concatenate([part.forward(component, None) for _, part in self._parts])
         if linear is None:
             linear = constant.new_zeros(*constant.shape[:2], self._mean.shape[1])
-        both = torch.cat([linear, constant], -1).mT
-        return self._joined([part.forward(component, self._seen(images, both)) for images, part in self._parts])
+        weights = torch.cat([linear, constant], -1).mT
+        outputs = [part.forward(component, self._times_patches(images, weights)) for images, part in self._parts]
+        return self._concatenate(outputs)
 
     def backward(self, component: int, dout: Tensor | None) -> Params:
         """Return a component of the derivatives with respect to the parameters."""
-        moved: Tensor | None = None
+        by_weights: Tensor | None = None  # derivative with respect to the linear weights and the constant
         for images, part in self._parts:
             du = part.backward(component, None if dout is None else dout[images])
             if du is not None:
                 parts = self._rows(images).mT @ du.reshape(-1, self._tasks, du.shape[-1] // self._tasks).transpose(0, 1)
-                moved = parts if moved is None else moved.add_(parts)
-        dshift = None if moved is None else moved[:, -1]
+                by_weights = parts if by_weights is None else by_weights.add_(parts)
+        dshift = None if by_weights is None else by_weights[:, -1]
         # The derivative with respect to the linear weights, including their effect through the constant.
-        set_component(
-            self._g,
-            component,
-            None if moved is None else moved[:, :-1].mT - moved[:, -1, :, None] * self._mean[:, None],
-        )
+        if by_weights is not None:
+            self._g[component] = by_weights[:, :-1].mT - by_weights[:, -1, :, None] * self._mean[:, None]
         dk = product(self._g, self._w, component, lambda g, w: (g * w).sum(-1))
-        dscale, dv = self._gain.backward(component, dk)
+        dscale, dv = self._norm_scale.backward(component, dk)
         set_component(self._dv, component, None if dv is None else 2 * dv)
-        dw = product(self._g, self._gain.k, component, lambda g, k: g * k[..., None])
-        bent = product(self._dv, self._w, component, lambda d, w: d[..., None] * (w @ self._covariance))
-        if bent is not None:
-            dw = bent if dw is None else dw + bent
-        found = {
+        dw = product(self._g, self._norm_scale.k, component, lambda g, k: g * k[..., None])
+        second_order = product(self._dv, self._w, component, lambda d, w: d[..., None] * (w @ self._covariance))
+        if second_order is not None:
+            dw = second_order if dw is None else dw + second_order
+        out = {
             self._block.conv: None if dw is None else dw.unflatten(2, (-1, 3, 3)),
             self._block.scale: dscale,
             self._block.shift: dshift,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in out.items() if value is not None}
 
     def _rows(self, images: slice) -> Tensor:
-        places = self._height * self._width
-        return self._patches[:, images.start * places : images.stop * places]
+        positions = self._height * self._width
+        return self._patches[:, images.start * positions : images.stop * positions]
 
-    def _seen(self, images: slice, weights: Tensor) -> Tensor:
+    def _times_patches(self, images: slice, weights: Tensor) -> Tensor:
         """Return the patches times ``weights`` ``(T, patch, channels)``, with the tasks side by side."""
         rows, channels = self._rows(images), weights.shape[-1]
         out = rows.new_empty(rows.shape[1], self._tasks, channels)
@@ -381,9 +372,9 @@ class _FirstBlock:
         return out.view(-1, self._height, self._width, self._tasks * channels)
 
     @staticmethod
-    def _joined(parts: list[Tensor | None]) -> Tensor | None:
-        there = [part for part in parts if part is not None]
-        return torch.cat(there) if len(there) > 1 else there[0] if there else None
+    def _concatenate(parts: list[Tensor | None]) -> Tensor | None:
+        nonzero = [part for part in parts if part is not None]
+        return torch.cat(nonzero) if len(nonzero) > 1 else nonzero[0] if nonzero else None
 
 
 class _LaterBlock:
@@ -391,7 +382,7 @@ class _LaterBlock:
 
     def __init__(self, block: ConvBlockPlan, activation: str, tasks: int) -> None:
         self._block, self._tasks = block, tasks
-        self._norm, self._end = BatchNormalisation(), _ActivationAndPool(activation, block.pool)
+        self._norm, self._activation = BatchNormalisation(), _ActivationAndPool(activation, block.pool)
         self._x: Hyper = {}
         self._w: Hyper = {}
         self._dz: Hyper = {}
@@ -409,20 +400,19 @@ class _LaterBlock:
         scale, shift = (
             theta[name].flatten() if name in theta else None for name in (self._block.scale, self._block.shift)
         )
-        y = self._norm.forward(
-            component, None if z is None else _flatten_positions(z.permute(0, 2, 3, 1)), scale, shift
-        )
-        return self._end.forward(component, None if y is None else y.view(self._shape))
+        z = None if z is None else _flatten_positions(z.permute(0, 2, 3, 1))
+        y = self._norm.forward(component, z, scale, shift)
+        return self._activation.forward(component, None if y is None else y.view(self._shape))
 
     def backward(self, component: int, dout: Tensor | None) -> tuple[Tensor | None, Params]:
         """Return a component of the derivatives with respect to the input and the parameters."""
-        dy = self._end.backward(component, dout)
+        dy = self._activation.backward(component, dout)
         dz, dscale, dshift = self._norm.backward(component, None if dy is None else _flatten_positions(dy))
         set_component(self._dz, component, None if dz is None else dz.view(self._shape).permute(0, 3, 1, 2))
         dw = product(self._x, self._dz, component, self._by_weight)
         dx = product(self._dz, self._w, component, self._by_input)
-        found = {self._block.conv: dw, self._block.scale: dscale, self._block.shift: dshift}
-        parts = {name: value.unflatten(0, (self._tasks, -1)) for name, value in found.items() if value is not None}
+        out = {self._block.conv: dw, self._block.scale: dscale, self._block.shift: dshift}
+        parts = {name: value.unflatten(0, (self._tasks, -1)) for name, value in out.items() if value is not None}
         return None if dx is None else dx.permute(0, 2, 3, 1), parts
 
     def _convolve(self, x: Tensor, w: Tensor) -> Tensor:
@@ -525,23 +515,23 @@ class Trace:
             residual |= {part: value for part, value in self._probability.items() if part != VALUE}
             dlogits = product(residual, self._weights, component, lambda r, w: r * w[..., None])
         set_component(self._dlogits, component, dlogits)
-        found: Params = {}
+        out: Params = {}
         by_weight = product(self._dlogits, self._features, component, lambda d, f: d.mT @ f)
         if by_weight is not None:
-            found[self._plan.weight] = by_weight
+            out[self._plan.weight] = by_weight
         if dlogits is not None:
-            found[self._plan.bias] = dlogits.sum(1)
+            out[self._plan.bias] = dlogits.sum(1)
         dx = product(self._dlogits, self._weight, component, torch.matmul)
         if dx is not None:
-            dx = self._spread(dx)
+            dx = self._to_feature_maps(dx)
         for layer in reversed(self._layers):
             dx, parts = layer.backward(component, dx)
-            found |= parts
-        found |= self._first.backward(component, dx)
-        self.gradient[component] = found
-        return found
+            out |= parts
+        out |= self._first.backward(component, dx)
+        self.gradient[component] = out
+        return out
 
-    def _spread(self, by_features: Tensor) -> Tensor:
+    def _to_feature_maps(self, by_features: Tensor) -> Tensor:
         """Return the derivative with respect to the last feature maps from that of ``(T, n, features)``."""
         images, height, width, channels = self._shape
         d = by_features.transpose(0, 1)
