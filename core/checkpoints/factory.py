@@ -69,32 +69,23 @@ def make_module(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
             module.
     """
     factory = _import_factory(name)
-    given = {"ways": ways, "shape": shape}
     try:
-        known = inspect.signature(factory).parameters
+        signature = inspect.signature(factory)
+        arguments = {key: value for key, value in (("ways", ways), ("shape", shape)) if key in signature.parameters}
+        signature.bind(**arguments)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"{name} cannot be called ({error}).", "Name a function that returns a torch.nn.Module."
+            f"{name} cannot be called with ways and shape: {error}.",
+            "Its only required arguments can be ways and shape (height, width, channels).",
         ) from error
-    needed = [
-        key
-        for key, value in known.items()
-        if value.default is value.empty and value.kind not in (value.VAR_POSITIONAL, value.VAR_KEYWORD)
-    ]
-    strange = [key for key in needed if key not in given]
-    if strange:
-        raise UserError(
-            f"{name} needs the argument {strange[0]!r}.",
-            "Name a function that takes nothing, or ways and shape (height, width, channels).",
-        )
     try:
         # Copy the module, because the factory may return the same object every time and the caller modifies it.
-        made = deepcopy(factory(**{key: value for key, value in given.items() if key in known}))
+        module = deepcopy(factory(**arguments))
     except Exception as error:  # user code may raise any exception
         raise UserError(f"{name} failed: {type(error).__name__}: {error}.", "Correct it.") from error
-    if not isinstance(made, nn.Module):
-        raise UserError(f"{name} made a {type(made).__name__}, not a torch.nn.Module.", "Let it return the network.")
-    return made
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{name} returned a {type(module).__name__}, not a torch.nn.Module.", "Return the network.")
+    return module
 
 
 def code_hash(name: str, ways: int, shape: tuple[int, int, int]) -> str:
@@ -106,35 +97,35 @@ def code_hash(name: str, ways: int, shape: tuple[int, int, int]) -> str:
     Raises:
         UserError: as in :func:`make_module`.
     """
-    made = make_module(name, ways, shape)
-    makers = {name.split(":")[0], *(type(part).__module__ for part in made.modules())}
+    network = make_module(name, ways, shape)
+    modules = {name.split(":")[0], *(type(part).__module__ for part in network.modules())}
     parts: list[str | bytes] = []
-    for maker in sorted(maker for maker in makers if maker.split(".")[0] not in ("torch", "torchvision")):
-        file = getattr(sys.modules.get(maker), "__file__", None)
-        parts += [maker, Path(file).read_bytes()] if file else [maker]
+    for module in sorted(module for module in modules if module.split(".")[0] not in ("torch", "torchvision")):
+        file = getattr(sys.modules.get(module), "__file__", None)
+        parts += [module, Path(file).read_bytes()] if file else [module]
     return content_hash(*parts)
 
 
 def _check_name(name: str) -> None:
     if not _FACTORY_NAME.fullmatch(name):
-        raise UserError(f"{name!r} does not name a factory.", "Write package.module:factory.")
+        raise UserError(f"{name!r} is not the name of a factory.", "Use the form package.module:factory.")
 
 
 def _import_factory(name: str) -> Callable[..., object]:
     _check_name(name)
     if name not in allowed_factories():
         raise UserError(
-            f"The network is made by {name}, and importing that runs its code, which was not allowed on this machine.",
+            f"The network is built by {name}, whose code is not allowed to run on this machine.",
             f"If you trust it: {command_line(['model', '--allow', name])}",
         )
     module, attribute = name.split(":")
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        factory = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # importing runs user code, which may raise any exception
         raise UserError(
             f"{module} cannot be imported: {type(error).__name__}: {error}.",
-            "Install it, or put the folder that holds it into PYTHONPATH.",
+            "Install it, or add its folder to PYTHONPATH.",
         ) from error
-    if not callable(found):
+    if not callable(factory):
         raise UserError(f"{module} has no function {attribute!r}.", "Check the name of the factory.")
-    return found
+    return factory

@@ -154,7 +154,8 @@ class BatchNormalisation:
         dscale, dv = self._norm_scale.backward(component, dk)
         set_component(self._e, component, None if dv is None else dv * (2 / positions))
         mean = product(self._norm_scale.k, self._dshift, component)  # of the result, times the number of positions
-        k, out = self._norm_scale.k, None
+        k = self._norm_scale.k
+        out: Tensor | None = None
         for big, small in (*_factor_pairs(self._dy, k, component), *_factor_pairs(self.c, self._e, component)):
             if out is None:
                 out = big * small if mean is None else torch.addcmul(mean * (-1 / positions), big, small)
