@@ -82,5 +82,5 @@ def read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read: {error}.", "Delete the run and repeat it.") from error
     if gradients.shape != shape:
-        raise UserError(f"{path} belongs to another problem.", "Delete the run and repeat it.")
+        raise UserError(f"{path} has shape {gradients.shape}, not {shape}.", "Delete the run and repeat it.")
     return gradients

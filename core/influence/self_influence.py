@@ -16,11 +16,10 @@ from torch import Tensor
 from core.influence.basis import residual_probe
 from core.influence.curvature import task_gradients
 from core.influence.gradients import training_model
-from core.influence.probes import probe_vectors
 from core.influence.ranking import Ranking, score_rows
 from core.influence.settings import Estimator
 from core.influence.solve import Solver
-from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank
+from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank, probe_vectors
 from core.maml.loaded import Loaded
 from core.maml.storage import ResultStore, StepWriter
 from core.runtime.errors import UserError
@@ -51,8 +50,8 @@ def self_influence_ranking(
     basis = solver.basis()
     solver.with_adaptive_damping(lambda: _probe_solution(basis, solver))
     exact = min(len(basis.values), estimator.probes // _PASSES_PER_EXACT)
-    along = directions(basis, solver.shift, exact, estimator.probes - exact, settings.seed)
-    tables = [score_rows(loaded, model, direction, steps, progress) for direction in along]
+    rows = directions(basis, solver.shift, exact, estimator.probes - exact, settings.seed)
+    tables = [score_rows(loaded, model, direction, steps, progress) for direction in rows]
     products = np.stack([table["score"].to_numpy() for table in tables])
     ranking = Ranking.from_instances(tables[0].assign(score=(products**2).sum(0)), {})
     _set_image_scores(ranking.images, tables[0], products)

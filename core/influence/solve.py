@@ -13,8 +13,8 @@ from torch import Tensor
 
 from core.influence.basis import read_basis, stored_basis
 from core.influence.curvature import GAMMA, Curvature, task_gradients
-from core.influence.difficulty import task_difficulty
-from core.influence.methods import SolveSettings
+from core.influence.scores import task_difficulty
+from core.influence.settings import SolveSettings
 from core.influence.solvers import (
     INDEFINITE,
     NOT_CONVERGED,
