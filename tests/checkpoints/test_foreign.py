@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,7 @@ def path(tmp_path: Path) -> Path:
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "module.", "model.net.", "_orig_mod.module.module."])
-def test_network_and_numbers_are_told_by_names_and_shapes(fields: dict[str, Any], prefix: str, path: Path) -> None:
+def test_the_network_is_identified_by_names_and_shapes(fields: dict[str, Any], prefix: str, path: Path) -> None:
     spec = spec_of(fields | {"delta": 0})
     saved({f"{prefix}{name}": value for name, value in state(spec).items()}, path)
     found = inspect_checkpoint(path)
@@ -70,7 +71,7 @@ def test_network_and_numbers_are_told_by_names_and_shapes(fields: dict[str, Any]
 
 
 @pytest.mark.parametrize("hidden", [(), (7,), tuple(range(13, 1, -1))])
-def test_our_own_tensors_without_their_description(hidden: tuple[int, ...], tmp_path: Path) -> None:
+def test_tasklens_tensors_are_matched_without_model_json(hidden: tuple[int, ...], tmp_path: Path) -> None:
     """safetensors files list their tensors in the order of the alphabet: layer 10 before layer 2."""
     spec = spec_of({"backbone": "mlp", "ways": 3, "hidden": hidden, "shape": (8, 6, 1), "shrink": 2, "delta": 0})
     save_file(spec.init(0), tmp_path / "some.safetensors")
@@ -85,17 +86,17 @@ def test_our_own_tensors_without_their_description(hidden: tuple[int, ...], tmp_
     assert list(model.params) == list(spec.init(0))
 
 
-def test_a_size_of_images_that_does_not_follow_is_asked_for(path: Path) -> None:
+def test_an_image_size_that_cannot_be_inferred_is_required(path: Path) -> None:
     saved(state(spec_of({"backbone": "cnn4", "ways": 3, "filters": 2, "shape": (40, 30, 1)})), path)
     found = inspect_checkpoint(path)
     assert found.spec is None
-    assert "the size of its images does not follow" in found.faults[0]
+    assert "image size" in found.faults[0]
     assert "--shape HEIGHT,WIDTH,CHANNELS" in found.faults[0]
     assert inspect_checkpoint(path, shape=(40, 30, 1)).faults == ()
 
 
 @pytest.mark.parametrize("backbone", ["cnn4", "convnet"])
-def test_a_pooling_is_said_to_be_a_guess_only_where_several_fit(backbone: str, path: Path) -> None:
+def test_an_assumed_pooling_is_noted_only_if_several_match(backbone: str, path: Path) -> None:
     """16 x 16: four blocks leave one place of either pooling; 28 x 28: of the poolings of cnn4 only one fits."""
     for side, pooling, guessed in (
         (16, "max", True),
@@ -107,34 +108,34 @@ def test_a_pooling_is_said_to_be_a_guess_only_where_several_fit(backbone: str, p
         saved(tensors, path)
         found = inspect_checkpoint(path, shape=(side, side, 1))
         assert found.faults == ()
-        assert any("Pooling does not show" in note for note in found.notes) == guessed
+        assert any("pooling" in note for note in found.notes) == guessed
         if not guessed:
             assert found.spec is not None
             assert found.spec.pooling == pooling
 
 
-def test_a_pooling_that_another_size_would_explain_is_said_to_be_a_guess(path: Path) -> None:
+def test_an_assumed_pooling_is_noted_if_another_image_size_would_match(path: Path) -> None:
     saved(state(spec_of({"backbone": "resnet12", "ways": 3, "hidden": (2, 2, 2, 2), "shape": (84, 84, 1)})), path)
-    assert "Pooling does not show in this checkpoint and is taken to be 'mean'." in inspect_checkpoint(path).notes
+    assert any("pooling" in note and "mean" in note for note in inspect_checkpoint(path).notes)
     sized = inspect_checkpoint(path, shape=(84, 84, 1))
-    assert not any("Pooling" in note for note in sized.notes)
+    assert not any("pooling" in note for note in sized.notes)
 
 
-def test_what_the_network_does_not_read_is_refused(path: Path, tmp_path: Path) -> None:
+def test_fields_that_the_network_does_not_use_are_refused(path: Path, tmp_path: Path) -> None:
     saved(state(), path)
-    with pytest.raises(UserError, match=r"The backbone cnn4 takes no --activation\. Leave it out"):
+    with pytest.raises(UserError, match=r"cnn4 .*--activation"):
         import_checkpoint(path, replace(ASK, more={"activation": "tanh", "delta": 1.0}))
     save_model(Model(SPEC, SPEC.init(0), {}), tmp_path / "model")
-    with pytest.raises(UserError, match="says its pooling itself"):
+    with pytest.raises(UserError, match="--pooling"):
         import_checkpoint(tmp_path / "model", CheckpointHints(more={"pooling": "stride"}))
 
 
-def test_learned_rates_are_not_told_as_one_rate() -> None:
+def test_the_description_does_not_show_one_rate_for_learned_rates() -> None:
     spec = SPEC.model_copy(update={"algorithm": "meta-sgd"})
     assert "meta-sgd, 2 inner steps at learned rates" in spec.description
 
 
-def test_a_model_folder_of_ours_is_taken_as_described(tmp_path: Path) -> None:
+def test_a_model_folder_is_imported_with_its_specification(tmp_path: Path) -> None:
     made = Model(SPEC, SPEC.init(0), {"command": "by hand", "report": {"heldout_loss": 1}})
     save_model(made, tmp_path / "model")
     for at in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
@@ -143,22 +144,22 @@ def test_a_model_folder_of_ours_is_taken_as_described(tmp_path: Path) -> None:
     other = import_checkpoint(tmp_path / "model", CheckpointHints(steps=5, algorithm="anil"))
     assert other.spec == SPEC.model_copy(update={"steps": 5, "algorithm": "anil"})
     assert other.metadata == {"command": "by hand"}
-    with pytest.raises(UserError, match="its inner rates are not learned"):
+    with pytest.raises(UserError, match=r"learned rates.*--algorithm meta-sgd"):
         import_checkpoint(tmp_path / "model", CheckpointHints(algorithm="meta-sgd"))
-    with pytest.raises(UserError, match="has ways 3, not 5"):
+    with pytest.raises(UserError, match="ways 3, not 5"):
         import_checkpoint(tmp_path / "model", CheckpointHints(ways=5))
     with pytest.raises(UserError, match="steps: "):
         import_checkpoint(tmp_path / "model", CheckpointHints(steps=0))
 
 
-def test_where_it_comes_from_is_kept(path: Path, tmp_path: Path) -> None:
+def test_the_origin_is_recorded(path: Path, tmp_path: Path) -> None:
     saved({"state_dict": state()}, path)
     model = import_checkpoint(path, ASK)
     origin = model.metadata["origin"]
     assert origin["path"] == str(path)
     assert origin["sha256"] == sha256(path)
-    assert origin["kind"] == "state dict of PyTorch (its entry state_dict)"
-    assert any("Running statistics in the file (tensors: 12) are left out" in note for note in origin["notes"])
+    assert "state_dict" in origin["kind"]
+    assert any(re.search(r"Running statistics .*\(tensors: 12\)", note) for note in origin["notes"])
     save_model(model, tmp_path / "model")
     assert load_model(tmp_path / "model").hash == Model(SPEC, SPEC.init(0), {}).hash
 
@@ -169,29 +170,29 @@ def test_where_it_comes_from_is_kept(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"steps": None}, "how many inner steps.*--inner-steps"),
-        ({"rate": None}, "its inner learning rate.*--inner-rate"),
+        ({"steps": None}, "--inner-steps"),
+        ({"rate": None}, "--inner-rate"),
         ({"algorithm": "meta-sgd"}, r"no learned inner rates \(lrs\.0"),
         ({"algorithm": "reptile"}, "algorithm: "),
-        ({"backbone": "resnet"}, "no backbone 'resnet'.*mini-imagenet-cnn, or package.module:factory"),
-        ({"backbone": "omniglot-cnn"}, r"is not of omniglot-cnn: that has 'base\.0\.conv\.weight'"),
-        ({"backbone": "convnet"}, "is not of convnet"),
+        ({"backbone": "resnet"}, "'resnet'.*mini-imagenet-cnn, or package.module:factory"),
+        ({"backbone": "omniglot-cnn"}, r"not a checkpoint of omniglot-cnn.*'base\.0\.conv\.weight'"),
+        ({"backbone": "convnet"}, "not a checkpoint of convnet"),
         ({"rate": 0.0}, "rate: "),
-        ({"shape": (84, 84, 3)}, r"'features\.0\.conv\.weight' has shape \(4, 1, 3, 3\), cnn4 has \(4, 3, 3, 3\)"),
+        ({"shape": (84, 84, 3)}, r"'features\.0\.conv\.weight' .*\(4, 1, 3, 3\).* cnn4 .*\(4, 3, 3, 3\)"),
         (
             {"shape": (84, 84, 1)},
-            r"'classifier\.weight' has shape \(3, 4\), cnn4 has \(3, 100\).*another size, or of another pooling",
+            r"'classifier\.weight' .*\(3, 4\).* cnn4 .*\(3, 100\).*image size",
         ),
-        ({"ways": 5}, "checkpoint for other classes: its head has 3, the tasks are 5-way.*Draw tasks of 3 classes"),
+        ({"ways": 5}, "3-way tasks, .*5-way.*Draw 3-way tasks"),
     ],
 )
-def test_what_is_missing_or_does_not_fit_is_said(change: dict[str, Any], what: str, path: Path) -> None:
+def test_missing_or_unsuitable_hints_are_refused(change: dict[str, Any], what: str, path: Path) -> None:
     saved(state(), path)
     with pytest.raises(UserError, match=what):
         import_checkpoint(path, replace(ASK, **change))
 
 
-def test_implicit_maml_has_no_steps(path: Path) -> None:
+def test_imaml_needs_no_steps(path: Path) -> None:
     saved(state(), path)
     model = import_checkpoint(path, CheckpointHints(algorithm="imaml", shape=(28, 28, 1), more={"proximity": 3.0}))
     assert (model.spec.algorithm, model.spec.proximity) == ("imaml", 3.0)
@@ -205,24 +206,22 @@ def damaged(**change: Tensor | None) -> dict[str, Tensor]:
 
 
 CHANGES: list[tuple[dict[str, Tensor | None], str]] = [
-    ({"features.1.conv.bias": None}, r"'features\.1\.conv\.bias' of shape \(4,\) is missing, which cnn4 has"),
-    ({"features.1.conv.scale": torch.zeros(4)}, r"'features\.1\.conv\.scale' is not part of cnn4"),
-    ({"features.1.conv.bias": torch.zeros(5)}, r"'features\.1\.conv\.bias' has shape \(5,\), cnn4 has \(4,\)"),
-    ({"features.1.conv.bias": torch.full((4,), torch.nan)}, r"'features\.1\.conv\.bias' holds NaN"),
-    ({"features.1.conv.bias": torch.full((4,), torch.inf)}, "holds NaN or infinity"),
+    ({"features.1.conv.bias": None}, r"'features\.1\.conv\.bias' of shape \(4,\).* cnn4 .*missing"),
+    ({"features.1.conv.scale": torch.zeros(4)}, r"'features\.1\.conv\.scale' .*not part of cnn4"),
+    ({"features.1.conv.bias": torch.zeros(5)}, r"'features\.1\.conv\.bias' .*\(5,\).* cnn4 .*\(4,\)"),
+    ({"features.1.conv.bias": torch.full((4,), torch.nan)}, r"'features\.1\.conv\.bias' .*NaN"),
+    ({"features.1.conv.bias": torch.full((4,), torch.inf)}, "NaN or infinity"),
     ({"features.1.conv.bias": torch.zeros(4, dtype=torch.int64)}, r"'features\.1\.conv\.bias' is int64"),
     ({"features.1.conv.bias": torch.zeros(4, dtype=torch.complex64)}, r"is (complex64|C64)"),
-    ({"classifier.weight": torch.zeros(4)}, r"'classifier\.weight' has shape \(4,\), not two axes"),
-    ({"features.0.conv.weight": torch.zeros(4, 1)}, "another number of axes"),
-    ({"classifier.weight": torch.zeros(10**12, 0)}, r"'classifier\.weight' of shape .* holds no numbers"),
+    ({"classifier.weight": torch.zeros(4)}, r"'classifier\.weight' .*\(4,\)"),
+    ({"features.0.conv.weight": torch.zeros(4, 1)}, r"number of axes: .*\(4, 1\)"),
+    ({"classifier.weight": torch.zeros(10**12, 0)}, r"'classifier\.weight' of shape .*empty"),
 ]
 
 
 @pytest.mark.parametrize(("change", "what"), CHANGES)
 @pytest.mark.parametrize("form", ["pt", "safetensors"])
-def test_a_tensor_that_does_not_fit_is_named(
-    change: dict[str, Tensor | None], what: str, form: str, tmp_path: Path
-) -> None:
+def test_a_mismatched_tensor_is_named(change: dict[str, Tensor | None], what: str, form: str, tmp_path: Path) -> None:
     path = tmp_path / f"some.{form}"
     content = damaged(**change)
     saved(content, path) if form == "pt" else save_file(content, path)
@@ -235,36 +234,35 @@ def test_a_tensor_that_does_not_fit_is_named(
     assert len(found.tensors) == len(content)
 
 
-def test_two_names_of_one_tensor_must_agree(path: Path) -> None:
+def test_two_names_of_one_tensor_must_have_equal_values(path: Path) -> None:
     spec = spec_of({"backbone": "omniglot-cnn", "ways": 3, "filters": 2})
     content = state(spec)
     saved(content | {"features.1.0.conv.bias": torch.ones(2)}, path)
-    with pytest.raises(UserError, match=r"'base\.0\.conv\.bias' and 'features\.1\.0\.conv\.bias' are one tensor"):
+    with pytest.raises(UserError, match=r"'base\.0\.conv\.bias' and 'features\.1\.0\.conv\.bias'"):
         import_checkpoint(path, CheckpointHints(steps=1, rate=0.1))
     saved({name: value for name, value in content.items() if not name.startswith("features")}, path)
     assert import_checkpoint(path, CheckpointHints(steps=1, rate=0.1)).spec.backbone == "omniglot-cnn"
 
 
-def test_tensors_of_no_network_are_refused(path: Path) -> None:
+def test_tensors_of_an_unknown_network_are_refused(path: Path) -> None:
     saved(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).state_dict(), path)
     found = inspect_checkpoint(path)
-    assert "is of no network that TaskLens knows" in found.faults[0]
     assert "--backbone package.module:factory" in found.faults[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_widened_without_loss(dtype: torch.dtype, path: Path) -> None:
+def test_half_precision_is_converted_without_loss(dtype: torch.dtype, path: Path) -> None:
     """Every half-precision number is a float32; a model folder of ours is never written in less."""
     content = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state().items()}
     saved(content, path)
     model = import_checkpoint(path, ASK)
     assert all(value.dtype == torch.float32 for value in model.params.values())
     assert all(torch.equal(value, content[name].float()) for name, value in model.params.items())
-    assert any("Half precision was widened" in note for note in model.metadata["origin"]["notes"])
-    assert any("Half precision was widened" in note for note in inspect_checkpoint(path, shape=ASK.shape).notes)
+    assert any("half precision" in note for note in model.metadata["origin"]["notes"])
+    assert any("half precision" in note for note in inspect_checkpoint(path, shape=ASK.shape).notes)
 
 
-def test_double_precision_stays(path: Path) -> None:
+def test_double_precision_is_kept(path: Path) -> None:
     saved({name: value.double() for name, value in state().items()}, path)
     assert all(value.dtype == torch.float64 for value in import_checkpoint(path, ASK).params.values())
 
@@ -278,7 +276,7 @@ def meta_sgd() -> dict[str, Tensor]:
     return export_state(replace(made, params=made.params | rates))
 
 
-def test_learned_rates_follow_the_parameters_in_their_order(path: Path) -> None:
+def test_learned_rates_are_matched_by_the_order_of_parameters(path: Path) -> None:
     content = meta_sgd()
     assert {name.split(".")[0] for name in content} == {"module", "lrs"}
     saved(content, path)
@@ -292,28 +290,28 @@ def test_learned_rates_follow_the_parameters_in_their_order(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"lrs.3": None}, "17 learned rates for 18 parameters"),
-        ({"lrs.2": torch.zeros(5)}, r"the rate 'lrs\.2' has shape \(5,\), .* 'features\.0\.conv\.weight', has"),
-        ({"lrs.2": torch.full((4, 1, 3, 3), torch.nan)}, r"'lrs\.2' holds NaN"),
-        ({"lrs.x": torch.zeros(3)}, "no network"),
+        ({"lrs.3": None}, "17 .* 18 parameters"),
+        ({"lrs.2": torch.zeros(5)}, r"'lrs\.2' .*\(5,\).* 'features\.0\.conv\.weight'"),
+        ({"lrs.2": torch.full((4, 1, 3, 3), torch.nan)}, r"'lrs\.2' .*NaN"),
+        ({"lrs.x": torch.zeros(3)}, "--backbone package.module:factory"),
     ],
 )
-def test_rates_that_do_not_fit_are_named(change: dict[str, Tensor | None], what: str, path: Path) -> None:
+def test_mismatched_rates_are_named(change: dict[str, Tensor | None], what: str, path: Path) -> None:
     saved({name: value for name, value in (meta_sgd() | change).items() if value is not None}, path)
     with pytest.raises(UserError, match=what):
         import_checkpoint(path, replace(ASK, rate=None))
 
 
-def test_learned_rates_are_not_dropped_in_silence(path: Path) -> None:
+def test_learned_rates_are_not_ignored(path: Path) -> None:
     saved(meta_sgd(), path)
-    with pytest.raises(UserError, match="holds learned inner rates, so it is of meta-sgd, not maml"):
+    with pytest.raises(UserError, match=r"learned inner rates.*not maml"):
         import_checkpoint(path, replace(ASK, algorithm="maml"))
 
 
 def test_learned_transforms_are_refused(path: Path) -> None:
     content = {f"module.{name}": value for name, value in state().items()}
     saved(content | {"compute_update.transforms_modules.0.alpha": torch.ones(4)}, path)
-    with pytest.raises(UserError, match="GBML model whose transforms learn"):
+    with pytest.raises(UserError, match=r"GBML.*compute_update"):
         import_checkpoint(path, ASK)
 
 
@@ -342,7 +340,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("own")
-def test_a_state_dict_of_the_users_own_network(path: Path, tmp_path: Path) -> None:
+def test_a_state_dict_of_a_custom_network_round_trips(path: Path, tmp_path: Path) -> None:
     theirs = Own(4)
     with torch.no_grad():
         theirs(torch.rand(6, 1, 7, 7))
@@ -368,18 +366,18 @@ def test_a_state_dict_of_the_users_own_network(path: Path, tmp_path: Path) -> No
     [
         (
             {"fc.weight": torch.zeros(9, 27), "fc.bias": torch.zeros(9)},
-            "other classes: its head has 9, the tasks are 4",
+            "9-way.*4-way",
         ),
         (
             {"body.0.weight": torch.zeros(3, 3, 3, 3)},
-            r"'body\.0\.weight' has shape .* test_foreign:Own has \(3, 1, 3, 3\)",
+            r"'body\.0\.weight' .*test_foreign:Own .*\(3, 1, 3, 3\)",
         ),
-        ({"body.0.bias": None}, r"'body\.0\.bias' of shape \(3,\) is missing"),
-        ({"head.weight": torch.zeros(4)}, r"'head\.weight' is not part of .*test_foreign:Own"),
-        ({"grid": torch.zeros(4)}, "the buffer 'grid' is not what the factory fills it with"),
+        ({"body.0.bias": None}, r"'body\.0\.bias' of shape \(3,\).*missing"),
+        ({"head.weight": torch.zeros(4)}, r"'head\.weight' .*not part of .*test_foreign:Own"),
+        ({"grid": torch.zeros(4)}, "buffer 'grid'"),
     ],
 )
-def test_a_state_dict_that_does_not_fit_the_users_network(
+def test_a_mismatched_state_dict_of_a_custom_network_is_refused(
     change: dict[str, Tensor | None], what: str, path: Path
 ) -> None:
     content: dict[str, Tensor | None] = {**Own(4).state_dict(), **change}
@@ -389,17 +387,17 @@ def test_a_state_dict_that_does_not_fit_the_users_network(
 
 
 @pytest.mark.usefixtures("own")
-def test_the_users_network_needs_classes_and_size(path: Path) -> None:
+def test_a_custom_network_needs_ways_and_shape(path: Path) -> None:
     saved(Own(4).state_dict(), path)
-    with pytest.raises(UserError, match="Give the tasks, or --shape HEIGHT,WIDTH,CHANNELS and --ways"):
+    with pytest.raises(UserError, match="--shape HEIGHT,WIDTH,CHANNELS and --ways"):
         import_checkpoint(path, replace(OWN_ASK, ways=None))
 
 
-def test_our_own_networks_are_not_handed_out(tmp_path: Path) -> None:
+def test_tasklens_networks_are_not_exported(tmp_path: Path) -> None:
     spec = spec_of({"ways": 3, "filters": 2})
     model = Model(spec, spec.init(0), {})
     assert write_state(model, tmp_path) is None
-    with pytest.raises(UserError, match="convnet is TaskLens's own network"):
+    with pytest.raises(UserError, match="convnet"):
         export_state(model)
 
 
@@ -435,7 +433,7 @@ SHAPES = st.lists(st.integers(0, 3), max_size=5)
     shape=st.sampled_from([None, (28, 28, 1), (1, 1, 1)]),
 )
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_any_names_and_shapes_are_either_understood_or_refused(
+def test_any_names_and_shapes_are_either_matched_or_refused(
     tmp_path: Path,
     content: dict[str, list[int]],
     whole: str | None,

@@ -85,7 +85,7 @@ def assert_close(one: pd.DataFrame, two: pd.DataFrame) -> None:
             assert one[column].map(str).tolist() == two[column].map(str).tolist(), column
 
 
-def test_two_machines_give_what_one_process_gives(ready: Path, tmp_path: Path) -> None:
+def test_two_machines_give_the_results_of_one_process(ready: Path, tmp_path: Path) -> None:
     for name in ("rank0", "rank1", "alone"):
         shutil.copytree(ready, tmp_path / name)
     done = ended(tmp_path, FORKED, "tests.distributed.two_machines", tmp_path, json.dumps(COMMANDS))
@@ -123,7 +123,7 @@ def test_two_machines_give_what_one_process_gives(ready: Path, tmp_path: Path) -
     np.testing.assert_allclose(both[0]["lds"], both[1]["lds"])
 
 
-def test_a_killed_worker_starts_again_and_no_finished_chunk_is_done_twice(ready: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_restarts_and_no_finished_chunk_is_repeated(ready: Path, tmp_path: Path) -> None:
     shutil.copytree(ready, tmp_path / "copy")
     log = tmp_path / "log"
     rank = ["rank", "-w", "mine", *SOLVE, *EXACT]
@@ -151,7 +151,7 @@ def test_a_killed_worker_starts_again_and_no_finished_chunk_is_done_twice(ready:
 @pytest.mark.parametrize(
     "how", [FORKED, pytest.param((*TORCHRUN, "0", "-m"), marks=pytest.mark.slow)], ids=["forked", "torchrun"]
 )
-def test_an_error_of_one_rank_is_told_once_and_ends_all(ready: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
+def test_an_error_of_one_rank_is_printed_once_and_ends_all(ready: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
     shutil.copytree(ready, tmp_path / "copy")
     dying = ["tests.distributed.dying", tmp_path / "log", "wrong", "rank", "-w", "mine", *SOLVE, *EXACT]
     done = ended(tmp_path / "copy", how, *dying)
@@ -164,7 +164,7 @@ def test_an_error_of_one_rank_is_told_once_and_ends_all(ready: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_cancelling_ends_both_and_keeps_what_was_finished(ready: Path, tmp_path: Path) -> None:
+def test_cancelling_ends_both_and_keeps_finished_chunks(ready: Path, tmp_path: Path) -> None:
     shutil.copytree(ready, tmp_path / "copy")
     train = ["train", *LONG, "--tasks", ready / "tasks", "--out", tmp_path / "model"]
     process = started(tmp_path / "copy", (*TORCHRUN, "0", "-m"), "core", *train)
@@ -180,12 +180,12 @@ def test_cancelling_ends_both_and_keeps_what_was_finished(ready: Path, tmp_path:
     assert not (tmp_path / "model" / "model.json").exists()
 
 
-def test_other_commands_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_do_not_run_in_parallel_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "Start without torchrun." in Shell(tmp_path).refused("remove", "-w", "mine", "--worst", "1")
 
 
-def test_only_the_last_attempt_and_only_rank_0_says_what_is_wrong(
+def test_only_rank_0_prints_an_error_and_only_at_the_last_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")

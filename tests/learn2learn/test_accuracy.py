@@ -71,7 +71,7 @@ def adapted_logits(meta: Any, episode: Episode) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "wrapper"), CASES)
-def test_the_accuracy_that_evaluate_prints_is_learn2learns(name: str, wrapper: str, tmp_path: Path) -> None:
+def test_the_printed_accuracy_equals_that_of_learn2learn(name: str, wrapper: str, tmp_path: Path) -> None:
     """Float64, as in float32 rounding decides on which side of a kink of ReLU or max-pooling a unit falls."""
     shell = Shell(tmp_path)
     tasks = shell.done(*TASKS, "--out", tmp_path / "tasks").path
@@ -103,7 +103,7 @@ def test_the_accuracy_that_evaluate_prints_is_learn2learns(name: str, wrapper: s
     assert f"held-out accuracy {right / count_of_queries:.3f}" in run.err
 
 
-def test_learn2learns_meta_sgd_cannot_take_a_second_step_of_omniglot_cnn() -> None:
+def test_meta_sgd_of_learn2learn_fails_at_a_second_step_of_omniglot_cnn() -> None:
     """Its fault, which docs/models.md names: it loses the convolutions, which are registered twice, at the first."""
     meta = l2l.algorithms.MetaSGD(NETWORKS["omniglot-cnn"](), lr=RATE)
     x, y = torch.rand(5, 1, 28, 28), torch.arange(5)

@@ -38,7 +38,7 @@ def trained_a_little(learner: nn.Module, spec: ModelSpec) -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("wrapper", ["none", "maml", "gbml"])
-def test_a_checkpoint_comes_in_and_goes_back(name: str, wrapper: str, tmp_path: Path) -> None:
+def test_a_checkpoint_round_trips(name: str, wrapper: str, tmp_path: Path) -> None:
     theirs, _, spec = build(name)
     trained_a_little(theirs, spec)
     wrapped = {
@@ -82,7 +82,7 @@ def same_meta_gradient(meta: Any, model: Model, spec: ModelSpec) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_meta_sgd_comes_in_with_its_rates_and_goes_back(name: str, tmp_path: Path) -> None:
+def test_meta_sgd_round_trips_with_its_rates(name: str, tmp_path: Path) -> None:
     theirs, _, spec = build(name)
     meta = l2l.algorithms.MetaSGD(theirs, lr=0.1).double()
     trained_a_little(meta, spec)
@@ -96,7 +96,7 @@ def test_meta_sgd_comes_in_with_its_rates_and_goes_back(name: str, tmp_path: Pat
     assert all(torch.equal(a, b) for a, b in zip(back.parameters(), meta.parameters(), strict=True))
 
 
-def test_the_network_and_all_its_numbers_are_told_by_the_names(tmp_path: Path) -> None:
+def test_the_network_and_its_sizes_are_identified_by_names_and_shapes(tmp_path: Path) -> None:
     whole = {
         "omniglot-cnn": (l2l.vision.models.OmniglotCNN(20, hidden_size=32), {"filters": 32, "ways": 20}),
         "omniglot-fc": (l2l.vision.models.OmniglotFC(784, 5), {"hidden": (256, 128, 64, 64), "shape": (28, 28, 1)}),
@@ -113,7 +113,7 @@ def test_the_network_and_all_its_numbers_are_told_by_the_names(tmp_path: Path) -
         assert found.spec is not None
         assert found.spec.backbone == backbone
         assert {key: getattr(found.spec, key) for key in numbers} == numbers
-        assert found.kind == "state dict of PyTorch (its entry model_state_dict)"
+        assert "model_state_dict" in found.kind
         assert any(backbone in note for note in found.notes)
         assert [one.name for one in found.tensors] == list(net.state_dict())
 
@@ -122,11 +122,11 @@ def test_learned_transforms_are_refused(tmp_path: Path) -> None:
     transform = l2l.optim.ModuleTransform(l2l.nn.Scale)
     learner = l2l.algorithms.GBML(l2l.vision.models.OmniglotFC(48, 3, sizes=[6, 5]), transform=transform)
     torch.save(learner.state_dict(), tmp_path / "gbml.pt")
-    with pytest.raises(UserError, match="GBML model whose transforms learn"):
+    with pytest.raises(UserError, match=r"GBML.*compute_update"):
         import_checkpoint(tmp_path / "gbml.pt", CheckpointHints(shape=(8, 6, 1), steps=1, rate=0.1))
 
 
 def test_a_whole_wrapper_saved_as_a_pickle_is_refused(tmp_path: Path) -> None:
     torch.save(l2l.algorithms.MAML(l2l.vision.models.OmniglotFC(4, 5), lr=0.1), tmp_path / "maml.pt")
-    with pytest.raises(UserError, match=r"it names learn2learn\.algorithms\.maml\.MAML.*state_dict"):
+    with pytest.raises(UserError, match=r" learn2learn\.algorithms\.maml\.MAML.*state_dict"):
         inspect_checkpoint(tmp_path / "maml.pt")

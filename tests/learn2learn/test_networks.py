@@ -127,7 +127,7 @@ def test_same_logits_and_meta_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PAIRS if "resnet" not in name])  # those are too small and deep
-def test_the_scale_of_the_pixels_is_taken_out_by_the_normalisation(name: str) -> None:
+def test_batch_normalisation_removes_the_scale_of_the_pixels(name: str) -> None:
     """learn2learn's mini-ImageNet hands over pixels up to 255 unless it is told to normalise; here they are up to 1."""
     theirs, _, spec = build(name)
     task = task_of(spec)
@@ -140,7 +140,7 @@ def test_the_scale_of_the_pixels_is_taken_out_by_the_normalisation(name: str) ->
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_several_tasks_at_once_are_one_after_another(name: str) -> None:
+def test_several_tasks_under_vmap_equal_a_loop(name: str) -> None:
     theirs, _, spec = build(name)
     params = {key: value.detach().clone() for key, value in theirs.named_parameters()}
     tasks = [task_of(spec, scale) for scale in (1.0, 0.6)]
@@ -174,7 +174,7 @@ def test_full_sizes_have_the_same_logits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_fresh_weights_are_spread_as_learn2learns(name: str) -> None:
+def test_initial_weights_have_the_distribution_of_learn2learn(name: str) -> None:
     make, fields = WHOLE[name]
     torch.manual_seed(0)
     theirs, ours = dict(make().named_parameters()), ModelSpec.model_validate({"ways": 5, **fields}).init(0)

@@ -50,7 +50,7 @@ def problem() -> Problem:
     return tiny_problem(count=3, steps=2)
 
 
-def test_one_step_is_one_step(problem: Problem) -> None:
+def test_one_step_is_a_gradient_step(problem: Problem) -> None:
     leaves = {name: value.clone().requires_grad_() for name, value in problem.params.items()}
     loss = inner_loss(problem.model.network, leaves, task_of(problem))
     slopes = torch.autograd.grad(loss, list(leaves.values()))
@@ -60,7 +60,7 @@ def test_one_step_is_one_step(problem: Problem) -> None:
 
 
 @pytest.mark.parametrize("steps", [2, 4])
-def test_several_steps_are_single_steps_one_after_the_other(problem: Problem, steps: int) -> None:
+def test_several_steps_equal_repeated_single_steps(problem: Problem, steps: int) -> None:
     theta = problem.params
     for _ in range(steps):
         theta = Unrolled(1, 0.3)(problem.model.network, theta, task_of(problem))
@@ -84,7 +84,7 @@ def test_first_order_has_the_same_values_and_direct_gradients(problem: Problem) 
         assert (total - direct).norm() > 1e-3 * total.norm()
 
 
-def test_first_order_keeps_the_derivatives_by_support_weights(problem: Problem) -> None:
+def test_first_order_keeps_the_derivatives_with_respect_to_support_weights(problem: Problem) -> None:
     task = task_of(problem)
     by_s = [
         grad(lambda s, m=model: m.task_loss(problem.params, task._replace(s=s)))(task.s)
@@ -94,7 +94,7 @@ def test_first_order_keeps_the_derivatives_by_support_weights(problem: Problem) 
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_anil_moves_the_head_alone(problem: Problem, steps: int) -> None:
+def test_anil_adapts_only_the_head(problem: Problem, steps: int) -> None:
     moved = adapted(problem, Unrolled(steps, 0.3, "head"))
     changed = {name for name, value in moved.items() if not torch.equal(value, problem.params[name])}
     assert changed == {"head.weight", "head.bias"}
@@ -105,14 +105,14 @@ def test_anil_moves_the_head_alone(problem: Problem, steps: int) -> None:
         close(moved["head.weight"], whole["head.weight"], 1e-12)
 
 
-def test_a_body_that_does_not_adapt_still_has_a_gradient(problem: Problem) -> None:
+def test_parameters_that_do_not_adapt_have_a_gradient(problem: Problem) -> None:
     anil = replace(problem.model, adaptation=Unrolled(2, 0.3, "head"))
     gradient = grad(anil.task_loss)(problem.params, task_of(problem))
     assert all(value.norm() > 0 for value in gradient.values())
 
 
 @pytest.mark.parametrize("adapted_part", ["all", "head"])
-def test_learned_rates_that_are_all_the_fixed_rate_change_nothing_and_have_gradients(
+def test_learned_rates_equal_to_the_fixed_rate_give_the_same_adaptation_and_have_gradients(
     problem: Problem, adapted_part: str
 ) -> None:
     fixed, learned = Unrolled(2, 0.3, adapted_part), Unrolled(2, 0.3, adapted_part, learned_rates=True)
@@ -128,7 +128,7 @@ def test_learned_rates_that_are_all_the_fixed_rate_change_nothing_and_have_gradi
     assert not network_part(rates)
 
 
-def test_a_learned_rate_is_the_rate_of_its_own_parameter(problem: Problem) -> None:
+def test_a_learned_rate_applies_only_to_its_own_parameter(problem: Problem) -> None:
     learned = Unrolled(1, 0.3, learned_rates=True)
     rates = learned.rates(problem.params)
     name = "head.bias"
@@ -154,7 +154,7 @@ def spec_of(algorithm: str) -> ModelSpec:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_trains_and_comes_back_from_disk(algorithm: str, tmp_path: Path) -> None:
+def test_every_algorithm_trains_and_round_trips_through_disk(algorithm: str, tmp_path: Path) -> None:
     spec = spec_of(algorithm)
     images = tiny_images()
     tasks = tiny_tasks(images, ways=3, shots=2, queries=2, count=3)
@@ -182,7 +182,7 @@ def test_every_algorithm_trains_and_comes_back_from_disk(algorithm: str, tmp_pat
     assert all(torch.equal(kept[-1].params[name], model.params[name]) for name in start)
 
 
-def test_the_algorithms_are_what_they_are_called() -> None:
+def test_every_algorithm_builds_its_adaptation() -> None:
     built = {algorithm: spec_of(algorithm).bilevel() for algorithm in ALGORITHMS}
     assert built["maml"].adaptation == built["fomaml"].adaptation == Unrolled(2, 0.3)
     assert [name for name, model in built.items() if model.first_order] == ["fomaml"]
@@ -195,7 +195,7 @@ def test_the_algorithms_are_what_they_are_called() -> None:
     assert len({Model(spec_of(name), spec_of("maml").init(0), {}).hash for name in ALGORITHMS}) == len(ALGORITHMS)
 
 
-def test_weights_times_the_counts_make_sums_of_means() -> None:
+def test_weights_multiplied_by_the_counts_turn_means_into_sums() -> None:
     """Inner and outer losses as sums; a row's score by its own weight is then that of the weight times the count."""
     problem = tiny_problem(count=2, steps=2)
     support, query = 3 * 2, 3 * 2
@@ -228,7 +228,7 @@ def test_weights_times_the_counts_make_sums_of_means() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UserError, match=r"Nothing adapts 'body'.*all or head"):
+    with pytest.raises(UserError, match=r"'body'.*all or head"):
         Unrolled(1, 0.3, "body")
     with pytest.raises(ValidationError, match="algorithm"):
         ModelSpec(ways=3, algorithm="reptile")
@@ -236,7 +236,7 @@ def test_unknown_names_are_refused() -> None:
         ModelSpec(ways=3, algorithm="imaml", proximity=0)
 
 
-def test_a_bilevel_model_needs_nothing_but_its_parts(problem: Problem) -> None:
+def test_a_bilevel_model_is_determined_by_its_parts(problem: Problem) -> None:
     same = Bilevel(problem.model.network, Unrolled(2, 0.3), problem.model.delta)
     task = task_of(problem)
     assert float(same.task_loss(problem.params, task)) == float(problem.model.task_loss(problem.params, task))

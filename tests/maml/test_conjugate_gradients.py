@@ -49,7 +49,7 @@ def product(a: Tensor, systems: list[int], counts: list[int]) -> Callable[[Tenso
     return apply
 
 
-def test_each_system_of_a_batch_ends_as_it_would_alone() -> None:
+def test_each_system_of_a_batch_is_solved_as_if_alone() -> None:
     a, b, counts = matrices(), right_sides(), []
     found = solve_batch(product(a, list(range(T)), counts), b, tolerance=1e-10, iterations=300)
     assert found.converged.tolist() == [True, True, True, False, False]
@@ -71,7 +71,7 @@ def test_each_system_of_a_batch_ends_as_it_would_alone() -> None:
             assert (alone.x[0] - found.x[system]).norm() <= 2e-10 * 100 * found.x[system].norm()
 
 
-def test_residuals_are_true_ones_and_only_computed_if_asked_for() -> None:
+def test_true_residuals_are_computed_only_on_request() -> None:
     a, b = matrices(), right_sides()
     counts: list[int] = []
     alone = {"tolerance": 1e-10, "iterations": 300}

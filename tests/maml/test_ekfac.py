@@ -155,7 +155,7 @@ def test_a_linear_model_of_one_row_is_exact() -> None:
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
 @pytest.mark.parametrize("net", [*MLPS, *CONVOLUTIONS], ids=str)
-def test_the_inverse_is_the_one_built_by_loops(net: Net, rows: int) -> None:
+def test_the_inverse_equals_that_of_loops(net: Net, rows: int) -> None:
     """Fewer rows than inputs and more: thin and full bases."""
     theta, x, weights = some(net, rows)
     want = np.diag(np.diag(dense_fisher(net, theta, x, weights)))
@@ -165,7 +165,7 @@ def test_the_inverse_is_the_one_built_by_loops(net: Net, rows: int) -> None:
 
 
 @pytest.mark.parametrize("net", MLPS, ids=str)
-def test_every_block_of_an_mlp_keeps_the_trace_and_is_nearer_than_kfac(net: Net) -> None:
+def test_every_block_of_an_mlp_keeps_the_trace_and_is_closer_than_kfac(net: Net) -> None:
     """Rows do not meet, so the second moments are those of the dense blocks. K-FAC is the product of A and G."""
     theta, x, weights = some(net, rows=40)
     fisher, ours = dense_fisher(net, theta, x, weights), dense(net, theta, x, weights)
@@ -193,7 +193,7 @@ def test_scale_and_shift_of_the_normalisation_get_the_exact_diagonal(net: Net) -
 
 @pytest.mark.parametrize("net", [MLPS[0], *CONVOLUTIONS[:2]], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_several_tasks_at_once_are_one_after_another(net: Net, dtype: torch.dtype) -> None:
+def test_several_tasks_under_vmap_equal_a_loop(net: Net, dtype: torch.dtype) -> None:
     """A shift per task too, with gradients switched off."""
     tasks = [some(net, seed=seed) for seed in range(3)]
     theta = {name: torch.stack([task[0][name] for task in tasks]).to(dtype) for name in tasks[0][0]}
@@ -220,12 +220,12 @@ def test_several_tasks_at_once_are_one_after_another(net: Net, dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("net", [MLPS[0], CONVOLUTIONS[0]], ids=str)
-def test_a_task_of_no_weight_leaves_the_shift_alone(net: Net) -> None:
+def test_a_task_of_weight_0_leaves_only_the_shift(net: Net) -> None:
     theta, x, weights = some(net)
     close(dense_inverse(net, theta, x, 0 * weights), np.eye(len(flatten(theta))) / SHIFT)
 
 
-def test_a_row_of_no_weight_counts_in_the_number_of_rows_only() -> None:
+def test_a_row_of_weight_0_counts_only_in_the_number_of_rows() -> None:
     net = MLPS[0]
     theta, x, weights = some(net)
     kept = weights > 0
@@ -244,8 +244,8 @@ def test_a_shift_that_is_not_positive_is_refused(shift: float) -> None:
     assert all(value.isnan().all() for value in out.values())
 
 
-def test_a_network_that_does_not_show_its_layers_is_refused() -> None:
+def test_a_network_without_layer_inputs_is_refused() -> None:
     net = MLPS[0]
     theta, x, weights = some(net)
-    with pytest.raises(UserError, match=r"needs the inputs of linear and convolution layers.*Use cg"):
+    with pytest.raises(UserError, match=r"EK-FAC.*cg"):
         inverse(lambda params, images: net(params, images), theta, x, weights, SHIFT)

@@ -33,7 +33,7 @@ def ragged(chunk: int = 3) -> Problem:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
-def test_every_task_comes_once_with_its_own_images_labels_and_weights(chunk: int) -> None:
+def test_every_task_is_yielded_once_with_its_images_labels_and_weights(chunk: int) -> None:
     problem = ragged(chunk)
     table, seen = problem.tasks.rows, []
     for part in problem.episodes.chunks():
@@ -55,7 +55,7 @@ def test_every_task_comes_once_with_its_own_images_labels_and_weights(chunk: int
     assert sorted(seen) == list(range(8))
 
 
-def test_some_positions_give_those_tasks_alone() -> None:
+def test_positions_select_tasks() -> None:
     problem = ragged()
     chosen = np.array([1, 3, 4, 7])
     chunks = list(problem.episodes.chunks(chosen))
@@ -64,7 +64,7 @@ def test_some_positions_give_those_tasks_alone() -> None:
     assert problem.episodes.count() == len(problem.episodes) == 8
 
 
-def test_how_tasks_are_cut_into_chunks_changes_no_result() -> None:
+def test_the_chunk_size_does_not_change_results() -> None:
     results = []
     for chunk in (1, 3, 100):
         problem = ragged(chunk)
@@ -78,7 +78,7 @@ def test_how_tasks_are_cut_into_chunks_changes_no_result() -> None:
     np.testing.assert_allclose(results[0], results[2], rtol=1e-9, atol=1e-12)
 
 
-def test_other_weights_leave_everything_else_as_it_was() -> None:
+def test_with_weights_changes_only_the_weights() -> None:
     problem = ragged()
     weights = np.linspace(1, 3, len(problem.tasks.rows))
     other = problem.episodes.with_weights(weights)
@@ -91,7 +91,7 @@ def test_other_weights_leave_everything_else_as_it_was() -> None:
     assert other.tasks.rows["weight"].tolist() == weights.tolist()
 
 
-def test_the_sum_over_a_chunk_is_the_sum_over_its_tasks() -> None:
+def test_the_sum_over_a_chunk_equals_the_sum_over_its_tasks() -> None:
     problem = ragged(100)
     for chunk in problem.episodes.chunks():
         each = vmap_tasks(problem.model.task_loss)(problem.params, chunk.task)
@@ -105,7 +105,7 @@ def test_the_sum_over_a_chunk_is_the_sum_over_its_tasks() -> None:
         assert torch.allclose(rows.sum(0), whole, atol=1e-12)
 
 
-def test_flattening_and_back() -> None:
+def test_flatten_and_unflatten_round_trip() -> None:
     params = tiny_problem().params
     again = unflatten(flatten(params), params)
     assert list(again) == list(params)
@@ -126,7 +126,7 @@ def test_a_row_of_weight_0_counts_in_the_mean() -> None:
     assert losses[3] == 0
 
 
-def test_accuracy_and_loss_task_by_task() -> None:
+def test_accuracy_and_loss_equal_a_loop_over_tasks() -> None:
     problem = ragged()
     u = torch.ones(len(flatten(problem.params)), dtype=torch.float64)
     rows = instance_table(problem.model, problem.params, u, problem.episodes)
@@ -138,7 +138,7 @@ def test_accuracy_and_loss_task_by_task() -> None:
     assert have.mean_accuracy == Interval.of(have.accuracy)
 
 
-def test_an_interval_by_hand() -> None:
+def test_an_interval_equals_one_computed_by_hand() -> None:
     found = Interval.of([1.0, 2.0, 4.0, 5.0])
     half = 3.182446305284263 * (10 / 3) ** 0.5 / 2  # t quantile of 3 degrees of freedom, variance 10 / 3
     assert (found.mean, found.low, found.high) == pytest.approx((3, 3 - half, 3 + half), rel=1e-12)
@@ -150,5 +150,5 @@ def test_an_interval_covers_the_mean_95_times_in_100() -> None:
     assert np.mean([one.low <= 0 <= one.high for one in intervals]) == pytest.approx(0.95, abs=0.015)
 
 
-def test_the_interval_of_one_value_has_no_width() -> None:
+def test_the_interval_of_one_value_has_width_0() -> None:
     assert Interval.of([0.7]) == Interval(0.7, 0.7, 0.7)

@@ -114,7 +114,7 @@ def test_every_pass_agrees_in_float64(activation: str, pooling: str, algorithm: 
 
 
 @pytest.mark.parametrize("pooling", ["stride", "max"])
-def test_every_pass_agrees_to_the_rounding_of_float32(pooling: str) -> None:
+def test_every_pass_agrees_in_float32_up_to_rounding(pooling: str) -> None:
     model = Bilevel(ConvNet(WAYS, 16, (28, 28, 1), pooling, 4, "gelu"), Unrolled(1, 0.4), 0.1)
     errors = compared(model, (28, 28, 1), torch.float32)
     assert max(errors.values()) < 2e-4, errors
@@ -130,13 +130,13 @@ def test_every_pass_agrees_to_the_rounding_of_float32(pooling: str) -> None:
     ],
     ids=["omniglot-cnn", "cnn4", "cnn4 of 2 blocks", "cnn4 by stride"],
 )
-def test_the_networks_of_learn2learn_are_written_out_too(make: partial, shape: tuple[int, int, int]) -> None:
+def test_networks_of_learn2learn_have_explicit_derivatives(make: partial, shape: tuple[int, int, int]) -> None:
     network = ModuleNet("net", WAYS, shape, make, is_builtin=True)
     errors = compared(Bilevel(network, Unrolled(1, 0.3), 0.1), shape, torch.float64)
     assert max(errors.values()) < 1e-12, errors
 
 
-def test_other_networks_and_adaptations_take_the_general_way() -> None:
+def test_other_networks_and_adaptations_use_generic_passes() -> None:
     assert isinstance(passes_of(Bilevel(MLP(3, (4,)), Unrolled(1, 0.1), 0.0)), GenericPasses)
     assert isinstance(passes_of(Bilevel(ConvNet(3, 4), Implicit(1.0), 0.0)), GenericPasses)
     one_row_taller = ModuleNet(
@@ -145,7 +145,7 @@ def test_other_networks_and_adaptations_take_the_general_way() -> None:
     assert isinstance(passes_of(Bilevel(one_row_taller, Unrolled(1, 0.1), 0.0)), GenericPasses)
 
 
-def test_nothing_of_the_input_is_changed() -> None:
+def test_passes_do_not_modify_their_input() -> None:
     model = Bilevel(ConvNet(WAYS, 4, (12, 12, 1), "max", 2), Unrolled(2, 0.3), 0.1)
     chunk, (params, v) = chunk_of((12, 12, 1), torch.float64), point_of(model, torch.float64)
     before = [value.clone() for value in (*chunk, *params.values(), *v.values())]
@@ -154,7 +154,7 @@ def test_nothing_of_the_input_is_changed() -> None:
     assert all(torch.equal(*pair) for pair in zip(before, (*chunk, *params.values(), *v.values()), strict=True))
 
 
-def test_a_task_gets_the_same_alone_and_in_a_chunk() -> None:
+def test_results_of_a_task_do_not_depend_on_its_chunk() -> None:
     model = Bilevel(ConvNet(WAYS, 4, (12, 12, 1)), Unrolled(1, 0.3), 0.1)
     chunk, (params, v) = chunk_of((12, 12, 1), torch.float64), point_of(model, torch.float64)
     together = passes_of(model).row_scores(params, v, chunk)
@@ -188,7 +188,7 @@ def sums() -> list[float]:
     return [round(value, 9) for value in whole.tolist()]
 
 
-def test_threads_change_no_result() -> None:
+def test_threads_do_not_change_results() -> None:
     done = subprocess.run(
         [sys.executable, "-c", THREADS], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "3"}
     )

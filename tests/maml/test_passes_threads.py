@@ -60,7 +60,7 @@ IMPLICIT = ("gradients", "gauss_newton", "row_scores")
 @pytest.mark.parametrize(
     ("kind", "name"), [("unrolled", name) for name in UNROLLED] + [("implicit", name) for name in IMPLICIT]
 )
-def test_threads_get_what_one_gets_alone(kind: str, name: str) -> None:
+def test_results_of_concurrent_threads_equal_those_of_one(kind: str, name: str) -> None:
     problem = tiny_problem() if kind == "unrolled" else implicit_problem("mlp")
     chunks = list(problem.episodes.chunks())
     function = of_chunk(problem, name)
