@@ -82,7 +82,9 @@ def tracin_ranking(
 
     v, loss = _target_gradient(loaded, target, loaded.model, steps, progress)
     instances = score_rows(loaded, loaded.model, v, steps, progress)
-    scores = sum_over_checkpoints(loaded, trajectory, lambda at: scores_at(at)["score"].to_numpy(), progress)
+    scores = sum_over_checkpoints(
+        loaded, trajectory, lambda snapshot: scores_at(snapshot)["score"].to_numpy(), progress
+    )
     check_scores(scores)
     report = _report_without_solve(loaded) | {"target_loss": loss, "checkpoints": len(trajectory)}
     return Ranking.from_instances(instances.assign(score=scores), report)

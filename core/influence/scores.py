@@ -90,9 +90,9 @@ def instance_table(
     def of_chunk(chunk: Chunk) -> RowScores:
         return passes.row_scores(params, direction, chunk.task)
 
-    for at, arrays in episodes.collect_chunks(of_chunk, on_chunk=on_chunk, memory=memory):
+    for positions, arrays in episodes.collect_chunks(of_chunk, on_chunk=on_chunk, memory=memory):
         by_s, by_q, effect, support, query = arrays
-        rows_s, rows_q = episodes.rows(at)
+        rows_s, rows_q = episodes.rows(positions)
         columns["effect"][rows_s] = effect
         for rows, by, logits in ((rows_s, by_s, support), (rows_q, by_q, query)):
             columns["score"][rows] = by

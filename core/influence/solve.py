@@ -77,10 +77,10 @@ class Solver:
         self._like = flatten(loaded.params)
         self.positions = self._positions()
         positions = np.arange(len(loaded.train)) if self.positions is None else self.positions
-        spread = positions[:: -(-len(positions) // _SCALE_TASKS)]  # neighbours in the list may resemble each other
+        sample = positions[:: -(-len(positions) // _SCALE_TASKS)]  # neighbours in the list may resemble each other
         progress.stage("size of the curvature", _SCALE_STEPS)
         with steps.timed("damping"):
-            product = self._counted(Curvature(settings.curvature, model, loaded.params, loaded.train, spread))
+            product = self._counted(Curvature(settings.curvature, model, loaded.params, loaded.train, sample))
             self.largest = largest_eigenvalue(
                 product, self._like, iterations=_SCALE_STEPS, on_iteration=lambda _: progress.advance()
             )

@@ -95,33 +95,33 @@ def _layer_blocks(network: Layered, theta: Params, x: Tensor, weights: Tensor, s
     """Return the inverse of the block of each layer, as a function of the parameters of that layer."""
     inputs = network.trace(theta, x, {})[1]
     zeros = {layer.name: _zero_shift(layer, theta[layer.weight], inputs[layer.name]) for layer in network.layers}
-    logs, back = vjp(lambda shifts: -F.log_softmax(network.trace(theta, x, shifts)[0], -1), zeros)[:2]
-    ways = logs.shape[-1]
-    classes = torch.eye(ways, dtype=logs.dtype, device=logs.device)
-    (gradients,) = vmap(back)(classes[:, None].expand(ways, *logs.shape))
-    mass = _class_weights(logs, weights).mT
+    losses, vector_jacobian = vjp(lambda shifts: -F.log_softmax(network.trace(theta, x, shifts)[0], -1), zeros)[:2]
+    ways = losses.shape[-1]
+    classes = torch.eye(ways, dtype=losses.dtype, device=losses.device)
+    (gradients,) = vmap(vector_jacobian)(classes[:, None].expand(ways, *losses.shape))
+    class_weights = _class_weights(losses, weights).mT
     return [
-        _block(layer, theta[layer.weight], inputs[layer.name], gradients[layer.name], mass, shift)
+        _block(layer, theta[layer.weight], inputs[layer.name], gradients[layer.name], class_weights, shift)
         for layer in network.layers
     ]
 
 
 def _block(
-    layer: Layer, weight: Tensor, inputs: Tensor, gradients: Tensor, mass: Tensor, shift: float | Tensor
+    layer: Layer, weight: Tensor, inputs: Tensor, gradients: Tensor, class_weights: Tensor, shift: float | Tensor
 ) -> Apply:
     """Return the inverse of the block of one layer.
 
     Args:
         inputs: Layer inputs ``(S, ...)``.
         gradients: Gradients with respect to the layer output, ``(ways, S, ...)``.
-        mass: s_z p_c(z) / S, ``(ways, S)``.
+        class_weights: s_z p_c(z) / S, ``(ways, S)``.
     """
     a = _layer_inputs(layer, weight, inputs)
     g = gradients.flatten(3) if weight.dim() == 4 else gradients[..., None]
-    u_a = _eigenvectors((mass.sum(0).sqrt()[:, None, None] * a).mT.flatten(0, 1))
-    u_g = _eigenvectors((mass.sqrt()[..., None, None] * g).mT.flatten(0, 2))
+    u_a = _eigenvectors((class_weights.sum(0).sqrt()[:, None, None] * a).mT.flatten(0, 1))
+    u_g = _eigenvectors((class_weights.sqrt()[..., None, None] * g).mT.flatten(0, 2))
     rotated = (u_g.mT @ g) @ (u_a.mT @ a).mT
-    eigenvalues = torch.einsum("cz,czij->ij", mass, rotated * rotated)
+    eigenvalues = torch.einsum("cz,czij->ij", class_weights, rotated * rotated)
     # Both bases may be thin: F is 0 on their orthogonal complement, where the inverse is 1 / shift.
     change = 1 / (eigenvalues + shift) - 1 / shift
 
@@ -139,21 +139,21 @@ def _block(
 
 def _diagonal(network: Layered, theta: Params, x: Tensor, weights: Tensor) -> Params:
     """Return the exact diagonal of F for parameters outside the layers, with one backward pass per row and class."""
-    taken = {name for layer in network.layers for name in (layer.weight, layer.bias)}
-    others = {name: value for name, value in theta.items() if name not in taken}
+    in_layers = {name for layer in network.layers for name in (layer.weight, layer.bias)}
+    others = {name: value for name, value in theta.items() if name not in in_layers}
     if not others:
         return {}
-    logs, back = vjp(lambda values: -F.log_softmax(network({**theta, **values}, x), -1), others)[:2]
-    ones = torch.eye(logs.numel(), dtype=logs.dtype, device=logs.device).view(-1, *logs.shape)
+    losses, vector_jacobian = vjp(lambda values: -F.log_softmax(network({**theta, **values}, x), -1), others)[:2]
+    ones = torch.eye(losses.numel(), dtype=losses.dtype, device=losses.device).view(-1, *losses.shape)
     # Process the classes of one row at a time, so that the memory does not exceed that of the layer blocks.
-    (gradients,) = vmap(back, chunk_size=logs.shape[-1])(ones)
-    mass = _class_weights(logs, weights).flatten()
-    return {name: torch.einsum("k,k...->...", mass, value * value) for name, value in gradients.items()}
+    (gradients,) = vmap(vector_jacobian, chunk_size=losses.shape[-1])(ones)
+    class_weights = _class_weights(losses, weights).flatten()
+    return {name: torch.einsum("k,k...->...", class_weights, value * value) for name, value in gradients.items()}
 
 
-def _class_weights(logs: Tensor, weights: Tensor) -> Tensor:
+def _class_weights(losses: Tensor, weights: Tensor) -> Tensor:
     """Return s_z p_c(z) / S, ``(S, ways)``, from -log p."""
-    return torch.exp(-logs) * weights[:, None] / len(weights)
+    return torch.exp(-losses) * weights[:, None] / len(weights)
 
 
 def _zero_shift(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:

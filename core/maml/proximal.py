@@ -49,12 +49,12 @@ class Proximal:
 
     def gradient(self, theta: Params, params: Params, task: Task) -> Params:
         """Return g(theta, lambda, s), the gradient with respect to theta."""
-        slope = grad(lambda at: inner_loss(self.network, at, task))(theta)
+        slope = grad(lambda p: inner_loss(self.network, p, task))(theta)
         return {name: slope[name] + self.proximity * (theta[name] - params[name]) for name in theta}
 
     def hessian_product(self, vector: Params, theta: Params, task: Task) -> Params:
         """Return H_in v, with the exact Hessian of the inner loss."""
-        slope = grad(lambda at: inner_loss(self.network, at, task))
+        slope = grad(lambda p: inner_loss(self.network, p, task))
         product = jvp(slope, (theta,), (vector,))[1]
         return {name: product[name] + self.proximity * vector[name] for name in theta}
 

@@ -313,7 +313,8 @@ class _FirstBlock:
             blocks = max(1, _CACHE_BYTES // (self._height * self._width * self._tasks * filters * x.element_size()))
         starts = range(0, self._images, blocks)
         self._parts = [
-            (slice(at, min(at + blocks, self._images)), _ActivationAndPool(activation, block.pool)) for at in starts
+            (slice(start, min(start + blocks, self._images)), _ActivationAndPool(activation, block.pool))
+            for start in starts
         ]
 
     def forward(self, component: int, theta: Params) -> Tensor | None:
