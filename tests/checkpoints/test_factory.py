@@ -32,7 +32,7 @@ def write(folder: Path, text: str) -> str:
     return name
 
 
-def made(folder: Path, text: str, function: str = "net") -> torch.nn.Module:
+def build_module(folder: Path, text: str, function: str = "net") -> torch.nn.Module:
     name = f"{write(folder, text)}:{function}"
     allow_factory(name)
     return make_module(name, 4, SHAPE)
@@ -73,7 +73,7 @@ def test_loading_a_model_folder_imports_no_factory_that_is_not_allowed(home: Pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wanted"),
+    ("arguments", "expected"),
     [
         ("", (10, 20)),
         ("ways", (4, 20)),
@@ -83,18 +83,18 @@ def test_loading_a_model_folder_imports_no_factory_that_is_not_allowed(home: Pat
         ("*more, **others", (10, 20)),
     ],
 )
-def test_a_factory_is_called_with_the_parameters_it_has(home: Path, arguments: str, wanted: tuple[int, int]) -> None:
+def test_a_factory_is_called_with_the_parameters_it_has(home: Path, arguments: str, expected: tuple[int, int]) -> None:
     text = f"""
 def net({arguments}):
     known = locals()
     h, w, c = known.get("shape", (5, 4, 1))
     return nn.Linear(h * w * c, known.get("ways", 10))
 """
-    assert made(home, text).weight.shape == wanted
+    assert build_module(home, text).weight.shape == expected
 
 
 def test_a_class_can_be_a_factory(home: Path) -> None:
-    made(home, "class Net(nn.Linear):\n    def __init__(self, ways):\n        super().__init__(7, ways)", "Net")
+    build_module(home, "class Net(nn.Linear):\n    def __init__(self, ways):\n        super().__init__(7, ways)", "Net")
 
 
 def test_a_module_that_the_factory_returns_repeatedly_is_copied(home: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_module_that_the_factory_returns_repeatedly_is_copied(home: Path) -> N
 )
 def test_a_failing_factory_is_refused_with_the_reason(home: Path, text: str, what: str) -> None:
     with pytest.raises(UserError, match=what):
-        made(home, text)
+        build_module(home, text)
 
 
 @pytest.mark.parametrize("name", ["net", "a b:c", "a:", ":b", "a:b:c", "a.:b", "../a:b", "a:b()", "a-b:c"])

@@ -1,4 +1,4 @@
-"""Checkpoints made elsewhere: what is told by names and shapes, what is refused, and where a model comes from."""
+"""Checkpoints of other programs: identification by names and shapes, refusals, and the recorded origin."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def path(tmp_path: Path) -> Path:
 def test_the_network_is_identified_by_names_and_shapes(fields: dict[str, Any], prefix: str, path: Path) -> None:
     spec = spec_of(fields | {"delta": 0})
     saved({f"{prefix}{name}": value for name, value in state(spec).items()}, path)
-    found = inspect_checkpoint(path)
-    assert found.faults == ()
-    assert found.spec == spec
-    assert f"The names are those of {spec.backbone}." in found.notes
-    assert any("Inner steps and learning rate are not in a checkpoint" in note for note in found.notes)
+    contents = inspect_checkpoint(path)
+    assert contents.faults == ()
+    assert contents.spec == spec
+    assert any(f"names are those of {spec.backbone}" in note for note in contents.notes)
+    assert any("inner learning rate" in note for note in contents.notes)
     model = import_checkpoint(path, CheckpointHints(steps=1, rate=0.4))
     assert model.spec == spec
     assert all(torch.equal(model.params[name], value) for name, value in spec.init(0).items())
@@ -77,8 +77,8 @@ def test_tasklens_tensors_are_matched_without_model_json(hidden: tuple[int, ...]
     save_file(spec.init(0), tmp_path / "some.safetensors")
     model = import_checkpoint(tmp_path / "some.safetensors", CheckpointHints(shape=(8, 6, 1), steps=1, rate=0.4))
     assert model.spec == spec
-    found = inspect_checkpoint(tmp_path / "some.safetensors", shape=(8, 6, 1), more={"activation": "tanh"})
-    assert found.spec == spec.model_copy(update={"activation": "tanh"})
+    contents = inspect_checkpoint(tmp_path / "some.safetensors", shape=(8, 6, 1), more={"activation": "tanh"})
+    assert contents.spec == spec.model_copy(update={"activation": "tanh"})
     spec = spec_of({"ways": 3, "filters": 2, "shape": (9, 8, 2), "blocks": 2, "algorithm": "meta-sgd", "delta": 0})
     save_file(spec.init(0), tmp_path / "some.safetensors")
     model = import_checkpoint(tmp_path / "some.safetensors", CheckpointHints(shape=(9, 8, 2), steps=1))
@@ -88,10 +88,10 @@ def test_tasklens_tensors_are_matched_without_model_json(hidden: tuple[int, ...]
 
 def test_an_image_size_that_cannot_be_inferred_is_required(path: Path) -> None:
     saved(state(spec_of({"backbone": "cnn4", "ways": 3, "filters": 2, "shape": (40, 30, 1)})), path)
-    found = inspect_checkpoint(path)
-    assert found.spec is None
-    assert "image size" in found.faults[0]
-    assert "--shape HEIGHT,WIDTH,CHANNELS" in found.faults[0]
+    contents = inspect_checkpoint(path)
+    assert contents.spec is None
+    assert "image size" in contents.faults[0]
+    assert "--shape HEIGHT,WIDTH,CHANNELS" in contents.faults[0]
     assert inspect_checkpoint(path, shape=(40, 30, 1)).faults == ()
 
 
@@ -106,12 +106,12 @@ def test_an_assumed_pooling_is_noted_only_if_several_match(backbone: str, path: 
         fields = {"backbone": backbone, "ways": 3, "filters": 2, "shape": (side, side, 1), "pooling": pooling}
         tensors = spec_of(fields).init(0)
         saved(tensors, path)
-        found = inspect_checkpoint(path, shape=(side, side, 1))
-        assert found.faults == ()
-        assert any("pooling" in note for note in found.notes) == guessed
+        contents = inspect_checkpoint(path, shape=(side, side, 1))
+        assert contents.faults == ()
+        assert any("pooling" in note for note in contents.notes) == guessed
         if not guessed:
-            assert found.spec is not None
-            assert found.spec.pooling == pooling
+            assert contents.spec is not None
+            assert contents.spec.pooling == pooling
 
 
 def test_an_assumed_pooling_is_noted_if_another_image_size_would_match(path: Path) -> None:
@@ -136,11 +136,11 @@ def test_the_description_does_not_show_one_rate_for_learned_rates() -> None:
 
 
 def test_a_model_folder_is_imported_with_its_specification(tmp_path: Path) -> None:
-    made = Model(SPEC, SPEC.init(0), {"command": "by hand", "report": {"heldout_loss": 1}})
-    save_model(made, tmp_path / "model")
+    original = Model(SPEC, SPEC.init(0), {"command": "by hand", "report": {"heldout_loss": 1}})
+    save_model(original, tmp_path / "model")
     for at in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
         assert inspect_checkpoint(at).spec == SPEC
-        assert import_checkpoint(at, CheckpointHints()).hash == made.hash
+        assert import_checkpoint(at, CheckpointHints()).hash == original.hash
     other = import_checkpoint(tmp_path / "model", CheckpointHints(steps=5, algorithm="anil"))
     assert other.spec == SPEC.model_copy(update={"steps": 5, "algorithm": "anil"})
     assert other.metadata == {"command": "by hand"}
@@ -228,10 +228,10 @@ def test_a_mismatched_tensor_is_named(change: dict[str, Tensor | None], what: st
     with pytest.raises(UserError, match=what) as raised:
         import_checkpoint(path, ASK)
     assert str(path) in raised.value.what
-    found = inspect_checkpoint(path, shape=ASK.shape, ways=3)
-    assert found.spec is None
-    assert found.faults == (str(raised.value),)
-    assert len(found.tensors) == len(content)
+    contents = inspect_checkpoint(path, shape=ASK.shape, ways=3)
+    assert contents.spec is None
+    assert contents.faults == (str(raised.value),)
+    assert len(contents.tensors) == len(content)
 
 
 def test_two_names_of_one_tensor_must_have_equal_values(path: Path) -> None:
@@ -246,8 +246,8 @@ def test_two_names_of_one_tensor_must_have_equal_values(path: Path) -> None:
 
 def test_tensors_of_an_unknown_network_are_refused(path: Path) -> None:
     saved(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).state_dict(), path)
-    found = inspect_checkpoint(path)
-    assert "--backbone package.module:factory" in found.faults[0]
+    contents = inspect_checkpoint(path)
+    assert "--backbone package.module:factory" in contents.faults[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -271,9 +271,9 @@ def test_double_precision_is_kept(path: Path) -> None:
 
 
 def meta_sgd() -> dict[str, Tensor]:
-    made = Model(SPEC.model_copy(update={"algorithm": "meta-sgd"}), SPEC.init(0), {})
-    rates = {f"rates.{name}": torch.rand(value.shape) for name, value in made.params.items()}
-    return export_state(replace(made, params=made.params | rates))
+    original = Model(SPEC.model_copy(update={"algorithm": "meta-sgd"}), SPEC.init(0), {})
+    rates = {f"rates.{name}": torch.rand(value.shape) for name, value in original.params.items()}
+    return export_state(replace(original, params=original.params | rates))
 
 
 def test_learned_rates_are_matched_by_the_order_of_parameters(path: Path) -> None:
@@ -341,23 +341,23 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_a_state_dict_of_a_custom_network_round_trips(path: Path, tmp_path: Path) -> None:
-    theirs = Own(4)
+    module = Own(4)
     with torch.no_grad():
-        theirs(torch.rand(6, 1, 7, 7))
-    saved({f"module.{name}": value for name, value in theirs.state_dict().items()}, path)
+        module(torch.rand(6, 1, 7, 7))
+    saved({f"module.{name}": value for name, value in module.state_dict().items()}, path)
     model = import_checkpoint(path, replace(OWN_ASK, algorithm="anil"))
     assert model.spec.factory == OWN
     assert model.spec.code
     assert model.spec.network().head == "fc"
     x = torch.rand(6, 1, 7, 7)
-    assert torch.allclose(model.spec.network()(model.params, x), theirs.train()(x), atol=1e-6)
+    assert torch.allclose(model.spec.network()(model.params, x), module.train()(x), atol=1e-6)
     save_model(model, tmp_path / "model")
     written = write_state(load_model(tmp_path / "model"), tmp_path / "model")
     assert written is not None
     assert written.name == "state_dict.pt"
     back = Own(4)
     back.load_state_dict(torch.load(written, weights_only=True))
-    assert all(torch.equal(a, b) for a, b in zip(back.parameters(), theirs.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(back.parameters(), module.parameters(), strict=True))
 
 
 @pytest.mark.usefixtures("own")
@@ -446,5 +446,5 @@ def test_any_names_and_shapes_are_either_matched_or_refused(
     tensors |= {name: torch.zeros(size) for name, size in content.items()}
     save_file({f"{prefix}{name}": value for name, value in tensors.items()}, tmp_path / "some.safetensors")
     with suppress(UserError):  # only where it cannot be read
-        found = inspect_checkpoint(tmp_path / "some.safetensors", backbone=backbone, shape=shape)
-        assert (found.spec is None) == bool(found.faults)
+        contents = inspect_checkpoint(tmp_path / "some.safetensors", backbone=backbone, shape=shape)
+        assert (contents.spec is None) == bool(contents.faults)

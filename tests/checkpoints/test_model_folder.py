@@ -29,14 +29,14 @@ def tensors() -> dict[str, torch.Tensor]:
 
 
 def test_a_model_round_trips_through_disk(folder: Path) -> None:
-    made = Model(SPEC, SPEC.init(0), {"command": "by hand"})
+    original = Model(SPEC, SPEC.init(0), {"command": "by hand"})
     read = load_model(folder)
     assert read.spec == SPEC
-    assert read.metadata == made.metadata
-    assert list(read.params) == list(made.params)
-    assert all(torch.equal(read.params[name], made.params[name]) for name in made.params)
-    assert read.hash == made.hash
-    assert read.size == sum(value.numel() for value in made.params.values())
+    assert read.metadata == original.metadata
+    assert list(read.params) == list(original.params)
+    assert all(torch.equal(read.params[name], original.params[name]) for name in original.params)
+    assert read.hash == original.hash
+    assert read.size == sum(value.numel() for value in original.params.values())
     assert read.spec.bilevel() == SPEC.bilevel()
 
 
@@ -105,9 +105,9 @@ def test_a_tensor_of_another_shape_is_named(folder: Path) -> None:
 
 
 def test_a_missing_tensor_is_named(folder: Path) -> None:
-    have = tensors()
-    del have["head.bias"]
-    save_file(have, folder / "model.safetensors")
+    state = tensors()
+    del state["head.bias"]
+    save_file(state, folder / "model.safetensors")
     with pytest.raises(UserError, match=r"'head\.bias' is missing"):
         load_model(folder)
 
@@ -120,9 +120,9 @@ def test_an_extra_tensor_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_tensor_that_is_not_finite_is_named(folder: Path, value: float) -> None:
-    have = tensors()
-    have["head.weight"][1, 0] = value
-    save_file(have, folder / "model.safetensors")
+    state = tensors()
+    state["head.weight"][1, 0] = value
+    save_file(state, folder / "model.safetensors")
     with pytest.raises(UserError, match=r"'head\.weight' .*NaN"):
         load_model(folder)
 

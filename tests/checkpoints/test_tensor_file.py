@@ -65,10 +65,10 @@ def test_tensors_round_trip(tmp_path: Path, name: str) -> None:
 
 
 def test_tensors_of_other_memory_layouts_become_contiguous(tmp_path: Path) -> None:
-    kept = {"t": torch.rand(6, 4).T, "c": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)}
-    torch.save(kept | {"p": nn.Parameter(torch.rand(3))}, tmp_path / "some.pt")
+    originals = {"t": torch.rand(6, 4).T, "c": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)}
+    torch.save(originals | {"p": nn.Parameter(torch.rand(3))}, tmp_path / "some.pt")
     read = open_tensors(tmp_path / "some.pt").load(["t", "c", "p"])
-    assert all(torch.equal(read[name], kept[name]) and read[name].is_contiguous() for name in kept)
+    assert all(torch.equal(read[name], originals[name]) and read[name].is_contiguous() for name in originals)
     assert type(read["p"]) is torch.Tensor
 
 
@@ -86,9 +86,9 @@ def test_the_only_state_dict_is_found_among_other_entries(tmp_path: Path, entry:
 
 
 def test_recursive_and_shared_dictionaries_are_searched_once(tmp_path: Path) -> None:
-    turn: dict[str, Any] = {"w": torch.zeros(3)}
-    turn["again"] = turn
-    torch.save(turn, tmp_path / "some.pt")
+    recursive: dict[str, Any] = {"w": torch.zeros(3)}
+    recursive["again"] = recursive
+    torch.save(recursive, tmp_path / "some.pt")
     assert list(open_tensors(tmp_path / "some.pt").tensors) == ["w"]
     wide: dict[str, Any] = {}
     for _ in range(6):
@@ -120,12 +120,12 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_other_content_than_a_state_dict_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     monkeypatch.chdir(tmp_path)
-    content, said = REFUSED[what]
+    content, pattern = REFUSED[what]
     torch.save(content, tmp_path / "some.pt")
-    if not said:
+    if not pattern:
         open_tensors(tmp_path / "some.pt")
         return
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=pattern):
         open_tensors(tmp_path / "some.pt")
     assert not (tmp_path / "gone-off").exists()
 
@@ -243,7 +243,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("a.pt", "a.safetensors")}
 
 
-def tried(content: bytes, path: Path) -> None:
+def open_bytes(content: bytes, path: Path) -> None:
     """Either read or refused; never anything else."""
     path.write_bytes(content)
     with suppress(UserError):
@@ -256,7 +256,7 @@ def tried(content: bytes, path: Path) -> None:
 )
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_bytes_are_refused(tmp_path: Path, content: bytes, start: bytes) -> None:
-    tried(start + content, tmp_path / "some")
+    open_bytes(start + content, tmp_path / "some")
 
 
 @given(data=st.data())
@@ -274,5 +274,5 @@ def test_damaged_files_are_refused_or_read(tmp_path: Path, whole: dict[str, byte
             content[at : at + 1] = data.draw(st.binary(min_size=1, max_size=8))
         else:
             content[at:at] = content[at : at + 30]
-    tried(bytes(content), tmp_path / "some")
+    open_bytes(bytes(content), tmp_path / "some")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000

@@ -22,7 +22,7 @@ write = runs._write
 chunks = 0
 
 
-def told(path: Path, arrays: list[Any]) -> None:
+def log_and_write(path: Path, arrays: list[Any]) -> None:
     """Remember a step or a chunk, and write it down."""
     global chunks
     chunk = path.parent.name != runs.MEMORY
@@ -36,6 +36,6 @@ def told(path: Path, arrays: list[Any]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-runs._write = told  # type: ignore[assignment]
+runs._write = log_and_write  # type: ignore[assignment]
 sys.argv = ["core", *sys.argv[3:]]
 main()

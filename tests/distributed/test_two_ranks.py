@@ -143,8 +143,8 @@ def test_a_killed_worker_restarts_and_no_finished_chunk_is_repeated(ready: Path,
     shell = Shell(tmp_path / "alone")
     shutil.copytree(ready, shell.folder)
     assert_close(Run(run).table("instances.parquet"), Run(shell.done(*rank).path).table("instances.parquet"))
-    told = [line for line in done.stderr.splitlines() if line.startswith("scores: 0/6")]
-    assert len(told) == 2  # one rank in two attempts
+    messages = [line for line in done.stderr.splitlines() if line.startswith("scores: 0/6")]
+    assert len(messages) == 2  # one rank in two attempts
     assert json.loads((tmp_path / "copy" / "progress.json").read_text())["done"] == 6
 
 
@@ -189,8 +189,8 @@ def test_only_rank_0_prints_an_error_and_only_at_the_last_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
-    for attempt, rank, told in (("0", "0", 0), ("1", "1", 0), ("1", "0", 1)):
+    for attempt, rank, count in (("0", "0", 0), ("1", "1", 0), ("1", "0", 1)):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
         monkeypatch.setenv("RANK", rank)
         result = Shell(tmp_path)("rank", "-w", "nothing")
-        assert (result.code, result.err.count("does not exist")) == (2, told)
+        assert (result.code, result.err.count("does not exist")) == (2, count)

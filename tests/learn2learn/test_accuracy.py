@@ -54,13 +54,13 @@ def episodes(folder: TaskFolder, part: str, path: Path) -> list[Episode]:
     defined: dict[str, Any] = {}
     exec(lines, defined)
     taskset, adaptation = defined["load"](path, Images(folder.images()))
-    made = []
+    converted = []
     for number, support in enumerate(adaptation):
         x, y = taskset[number]
         inside = torch.zeros(len(y), dtype=torch.bool)
         inside[support] = True
-        made.append((x[inside], y[inside], x[~inside], y[~inside]))
-    return made
+        converted.append((x[inside], y[inside], x[~inside], y[~inside]))
+    return converted
 
 
 def adapted_logits(meta: Any, episode: Episode) -> Tensor:
@@ -87,20 +87,20 @@ def test_the_printed_accuracy_equals_that_of_learn2learn(name: str, wrapper: str
         optimizer.step()
     heldout = episodes(folder, "heldout", tmp_path / "heldout.json")
     logits = [adapted_logits(meta, episode).detach() for episode in heldout]
-    right = sum(int((one.argmax(1) == episode[3]).sum()) for one, episode in zip(logits, heldout, strict=True))
+    correct = sum(int((one.argmax(1) == episode[3]).sum()) for one, episode in zip(logits, heldout, strict=True))
     loss = sum(float(F.cross_entropy(one, episode[3])) for one, episode in zip(logits, heldout, strict=True))
 
     torch.save(meta.state_dict(), tmp_path / "theirs.pt")
     rate = ["--inner-rate", RATE] if wrapper == "MAML" else []
-    given = ["--checkpoint", tmp_path / "theirs.pt", "--inner-steps", STEPS, *rate, "--tasks", tasks]
-    model = shell.done("model", *map(str, given), "--out", tmp_path / "model").path
+    arguments = ["--checkpoint", tmp_path / "theirs.pt", "--inner-steps", STEPS, *rate, "--tasks", tasks]
+    model = shell.done("model", *map(str, arguments), "--out", tmp_path / "model").path
     shell.done("open", "--tasks", tasks, "--model", model, "-w", "mine")
     run = shell.done("evaluate", "-w", "mine", "--device", "cpu", "--dtype", "float64")
-    found = Workspace(tmp_path / "home" / "mine").runs.get(run.path.name).json("summary.json")
+    summary = Workspace(tmp_path / "home" / "mine").runs.get(run.path.name).json("summary.json")
     count_of_queries = sum(len(episode[3]) for episode in heldout)
-    assert found["accuracy"]["mean"] * count_of_queries == pytest.approx(right, abs=1e-6)
-    assert found["loss"]["mean"] == pytest.approx(loss / len(heldout), rel=1e-9)
-    assert f"held-out accuracy {right / count_of_queries:.3f}" in run.err
+    assert summary["accuracy"]["mean"] * count_of_queries == pytest.approx(correct, abs=1e-6)
+    assert summary["loss"]["mean"] == pytest.approx(loss / len(heldout), rel=1e-9)
+    assert f"held-out accuracy {correct / count_of_queries:.3f}" in run.err
 
 
 def test_meta_sgd_of_learn2learn_fails_at_a_second_step_of_omniglot_cnn() -> None:

@@ -39,19 +39,19 @@ def trained_a_little(learner: nn.Module, spec: ModelSpec) -> None:
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("wrapper", ["none", "maml", "gbml"])
 def test_a_checkpoint_round_trips(name: str, wrapper: str, tmp_path: Path) -> None:
-    theirs, _, spec = build(name)
-    trained_a_little(theirs, spec)
+    l2l_network, _, spec = build(name)
+    trained_a_little(l2l_network, spec)
     wrapped = {
-        "none": lambda: theirs,
-        "maml": lambda: l2l.algorithms.MAML(theirs, lr=0.2),
-        "gbml": lambda: l2l.algorithms.GBML(theirs, transform=lambda parameter: None, lr=0.2),
+        "none": lambda: l2l_network,
+        "maml": lambda: l2l.algorithms.MAML(l2l_network, lr=0.2),
+        "gbml": lambda: l2l.algorithms.GBML(l2l_network, transform=lambda parameter: None, lr=0.2),
     }[wrapper]()
     more = {"pooling": spec.pooling} if "pooling" in BACKBONE_FIELDS[spec.backbone] else {}
     model = import_saved(wrapped.state_dict(), tmp_path / "theirs.pt", ask_of(spec, more=more))
     assert model.spec == spec.model_copy(update={"delta": 0.0})
-    assert list(model.params) == [key for key, _ in theirs.named_parameters()]
+    assert list(model.params) == [key for key, _ in l2l_network.named_parameters()]
     task = task_of(spec)
-    close(model.spec.network()(model.params, task.xs), theirs(task.xs).detach())
+    close(model.spec.network()(model.params, task.xs), l2l_network(task.xs).detach())
     save_model(model, tmp_path / "ours")
     edited = load_model(tmp_path / "ours")
     edited = Model(edited.spec, {key: value * 1.5 for key, value in edited.params.items()}, {})
@@ -74,17 +74,17 @@ def same_meta_gradient(meta: Any, model: Model, spec: ModelSpec) -> None:
     loss.backward()
     bilevel = model.spec.bilevel()
     close(bilevel.task_loss(model.params, task), loss.detach())
-    have = grad(bilevel.task_loss)(model.params, task)
+    actual = grad(bilevel.task_loss)(model.params, task)
     size = max(float(value.grad.abs().max()) for value in meta.parameters())
     for (key, value), rate in zip(meta.module.named_parameters(), meta.lrs, strict=True):
-        close(have[key], value.grad, size)
-        close(have[f"rates.{key}"], rate.grad, size)
+        close(actual[key], value.grad, size)
+        close(actual[f"rates.{key}"], rate.grad, size)
 
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_meta_sgd_round_trips_with_its_rates(name: str, tmp_path: Path) -> None:
-    theirs, _, spec = build(name)
-    meta = l2l.algorithms.MetaSGD(theirs, lr=0.1).double()
+    l2l_network, _, spec = build(name)
+    meta = l2l.algorithms.MetaSGD(l2l_network, lr=0.1).double()
     trained_a_little(meta, spec)
     more = {"pooling": spec.pooling} if "pooling" in BACKBONE_FIELDS[spec.backbone] else {}
     model = import_saved(meta.state_dict(), tmp_path / "theirs.pt", ask_of(spec, rate=None, more=more))
@@ -97,7 +97,7 @@ def test_meta_sgd_round_trips_with_its_rates(name: str, tmp_path: Path) -> None:
 
 
 def test_the_network_and_its_sizes_are_identified_by_names_and_shapes(tmp_path: Path) -> None:
-    whole = {
+    complete = {
         "omniglot-cnn": (l2l.vision.models.OmniglotCNN(20, hidden_size=32), {"filters": 32, "ways": 20}),
         "omniglot-fc": (l2l.vision.models.OmniglotFC(784, 5), {"hidden": (256, 128, 64, 64), "shape": (28, 28, 1)}),
         "cnn4": (l2l.vision.models.MiniImagenetCNN(5, hidden_size=32), {"filters": 32, "shape": (84, 84, 3)}),
@@ -106,16 +106,16 @@ def test_the_network_and_its_sizes_are_identified_by_names_and_shapes(tmp_path: 
             {"pooling": "none", "shape": (32, 32, 3), "ways": 64},
         ),
     }
-    for backbone, (net, numbers) in whole.items():
+    for backbone, (net, numbers) in complete.items():
         torch.save({"epoch": 3, "model_state_dict": net.state_dict()}, tmp_path / "some.pth")
-        found = inspect_checkpoint(tmp_path / "some.pth")
-        assert found.faults == ()
-        assert found.spec is not None
-        assert found.spec.backbone == backbone
-        assert {key: getattr(found.spec, key) for key in numbers} == numbers
-        assert "model_state_dict" in found.kind
-        assert any(backbone in note for note in found.notes)
-        assert [one.name for one in found.tensors] == list(net.state_dict())
+        contents = inspect_checkpoint(tmp_path / "some.pth")
+        assert contents.faults == ()
+        assert contents.spec is not None
+        assert contents.spec.backbone == backbone
+        assert {key: getattr(contents.spec, key) for key in numbers} == numbers
+        assert "model_state_dict" in contents.kind
+        assert any(backbone in note for note in contents.notes)
+        assert [one.name for one in contents.tensors] == list(net.state_dict())
 
 
 def test_learned_transforms_are_refused(tmp_path: Path) -> None:

@@ -52,9 +52,9 @@ def task_of(described: ModelSpec) -> Task:
     ],
 )
 def test_parameter_names_are_those_of_learn2learn(backbone: str, names: list[str]) -> None:
-    have = list(spec(backbone).network().shapes)
-    assert have[: len(names)] == names
-    assert have[-2:] == ["classifier.weight", "classifier.bias"]
+    actual = list(spec(backbone).network().shapes)
+    assert actual[: len(names)] == names
+    assert actual[-2:] == ["classifier.weight", "classifier.bias"]
 
 
 def test_the_convolutions_of_omniglot_cnn_have_two_names() -> None:
@@ -134,9 +134,9 @@ def test_every_algorithm_round_trips_through_disk(backbone: str, tmp_path: Any) 
     assert f"learn2learn's {described.network().name.split('(')[0]}" in described.description
     params = described.init(1)
     assert {name: tuple(value.shape) for name, value in params.items()} == described.shapes()
-    made = Model(described, params, {})
-    save_model(made, tmp_path)
-    assert load_model(tmp_path).hash == made.hash
+    output = Model(described, params, {})
+    save_model(output, tmp_path)
+    assert load_model(tmp_path).hash == output.hash
     assert all(torch.equal(params[name], value.float()) for name, value in described.init(1, torch.float64).items())
 
 

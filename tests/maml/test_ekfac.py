@@ -26,7 +26,7 @@ CONVOLUTIONS = [
 ]
 
 
-def some(net: Net, rows: int = 7, seed: int = 0) -> tuple[Params, Tensor, Tensor]:
+def random_task(net: Net, rows: int = 7, seed: int = 0) -> tuple[Params, Tensor, Tensor]:
     """Parameters off their start, images, and uneven weights, one of them 0 where there are several; float64."""
     generator = torch.Generator().manual_seed(seed)
     theta = {
@@ -79,7 +79,7 @@ def dense_fisher(net: Net, theta: Params, x: Tensor, weights: Tensor) -> np.ndar
     return total
 
 
-def places(inputs: np.ndarray, layer: Layer, weight: np.ndarray) -> np.ndarray:
+def positions(inputs: np.ndarray, layer: Layer, weight: np.ndarray) -> np.ndarray:
     """Inputs of one row at every place, a 1 at the end where there is a bias: ``(places, columns)``."""
     if weight.ndim == 2:
         return np.append(inputs, 1.0)[None]
@@ -97,18 +97,20 @@ class Slow:
         self, layer: Layer, weight: Tensor, inputs: Tensor, gradients: list[Tensor], p: Tensor, weights: Tensor
     ) -> None:
         rows, ways = p.shape
-        a = [places(inputs[z].numpy(), layer, weight.numpy()) for z in range(rows)]
+        a = [positions(inputs[z].numpy(), layer, weight.numpy()) for z in range(rows)]
         g = [[gradients[c][z].numpy().reshape(len(weight), -1).T for c in range(ways)] for z in range(rows)]
-        mass = (weights[:, None] * p).numpy() / rows
-        self.a = sum(mass[z].sum() * np.outer(one, one) for z in range(rows) for one in a[z])
-        self.g = sum(mass[z, c] * np.outer(one, one) for z in range(rows) for c in range(ways) for one in g[z][c])
-        self.mass = mass.sum()
+        class_weights = (weights[:, None] * p).numpy() / rows
+        self.a = sum(class_weights[z].sum() * np.outer(one, one) for z in range(rows) for one in a[z])
+        self.g = sum(
+            class_weights[z, c] * np.outer(one, one) for z in range(rows) for c in range(ways) for one in g[z][c]
+        )
+        self.mass = class_weights.sum()
         self.u_a, self.u_g = np.linalg.eigh(self.a)[1], np.linalg.eigh(self.g)[1]
         self.eigenvalues = np.zeros((len(self.g), len(self.a)))
         for z in range(rows):
             for c in range(ways):
-                whole = sum(np.outer(one, other) for one, other in zip(g[z][c], a[z], strict=True))
-                self.eigenvalues += mass[z, c] * (self.u_g.T @ whole @ self.u_a) ** 2
+                full = sum(np.outer(one, other) for one, other in zip(g[z][c], a[z], strict=True))
+                self.eigenvalues += class_weights[z, c] * (self.u_g.T @ full @ self.u_a) ** 2
         basis = np.kron(self.u_g, self.u_a)
         self.matrix = basis @ np.diag(self.eigenvalues.ravel()) @ basis.T
 
@@ -140,16 +142,16 @@ def dense(net: Net, theta: Params, x: Tensor, weights: Tensor) -> np.ndarray:
     return np.linalg.inv(dense_inverse(net, theta, x, weights, 1.0)) - np.eye(len(flatten(theta)))
 
 
-def close(have: np.ndarray, want: np.ndarray) -> None:
+def close(actual: np.ndarray, expected: np.ndarray) -> None:
     """Relative error at most 1e-8 in the norm."""
-    assert have.shape == want.shape
-    assert np.linalg.norm(have - want) <= 1e-8 * np.linalg.norm(want)
+    assert actual.shape == expected.shape
+    assert np.linalg.norm(actual - expected) <= 1e-8 * np.linalg.norm(expected)
 
 
 def test_a_linear_model_of_one_row_is_exact() -> None:
     """The one case with a single Kronecker product."""
     net = MLPS[-1]
-    theta, x, weights = some(net, rows=1)
+    theta, x, weights = random_task(net, rows=1)
     close(dense(net, theta, x, weights), dense_fisher(net, theta, x, weights))
 
 
@@ -157,23 +159,23 @@ def test_a_linear_model_of_one_row_is_exact() -> None:
 @pytest.mark.parametrize("net", [*MLPS, *CONVOLUTIONS], ids=str)
 def test_the_inverse_equals_that_of_loops(net: Net, rows: int) -> None:
     """Fewer rows than inputs and more: thin and full bases."""
-    theta, x, weights = some(net, rows)
-    want = np.diag(np.diag(dense_fisher(net, theta, x, weights)))
+    theta, x, weights = random_task(net, rows)
+    expected = np.diag(np.diag(dense_fisher(net, theta, x, weights)))
     for _, at, slow in slow_blocks(net, theta, x, weights):
-        want[np.ix_(at, at)] = slow.matrix
-    close(dense_inverse(net, theta, x, weights), np.linalg.inv(want + SHIFT * np.eye(len(want))))
+        expected[np.ix_(at, at)] = slow.matrix
+    close(dense_inverse(net, theta, x, weights), np.linalg.inv(expected + SHIFT * np.eye(len(expected))))
 
 
 @pytest.mark.parametrize("net", MLPS, ids=str)
 def test_every_block_of_an_mlp_keeps_the_trace_and_is_closer_than_kfac(net: Net) -> None:
     """Rows do not meet, so the second moments are those of the dense blocks. K-FAC is the product of A and G."""
-    theta, x, weights = some(net, rows=40)
+    theta, x, weights = random_task(net, rows=40)
     fisher, ours = dense_fisher(net, theta, x, weights), dense(net, theta, x, weights)
     for _, at, slow in slow_blocks(net, theta, x, weights):
-        block, have = fisher[np.ix_(at, at)], ours[np.ix_(at, at)]
+        block, actual = fisher[np.ix_(at, at)], ours[np.ix_(at, at)]
         kfac = np.kron(slow.g, slow.a) / slow.mass
-        assert np.trace(have) == pytest.approx(np.trace(block), rel=1e-8)
-        error = np.linalg.norm(have - block)
+        assert np.trace(actual) == pytest.approx(np.trace(block), rel=1e-8)
+        error = np.linalg.norm(actual - block)
         assert 0 < error < 0.999 * np.linalg.norm(kfac - block)
         # No other diagonal in this basis is nearer.
         basis = np.kron(slow.u_g, slow.u_a)
@@ -183,19 +185,19 @@ def test_every_block_of_an_mlp_keeps_the_trace_and_is_closer_than_kfac(net: Net)
 
 @pytest.mark.parametrize("net", CONVOLUTIONS, ids=str)
 def test_scale_and_shift_of_the_normalisation_get_the_exact_diagonal(net: Net) -> None:
-    theta, x, weights = some(net)
+    theta, x, weights = random_task(net)
     names = unflatten(torch.arange(len(flatten(theta))), theta)
     at = np.concatenate([part.numpy() for name, part in names.items() if ".norm." in name])
-    have = dense(net, theta, x, weights)
-    close(have[np.ix_(at, at)], np.diag(np.diag(dense_fisher(net, theta, x, weights))[at]))
-    assert np.abs(np.delete(have[at], at, 1)).max() < 1e-12
+    actual = dense(net, theta, x, weights)
+    close(actual[np.ix_(at, at)], np.diag(np.diag(dense_fisher(net, theta, x, weights))[at]))
+    assert np.abs(np.delete(actual[at], at, 1)).max() < 1e-12
 
 
 @pytest.mark.parametrize("net", [MLPS[0], *CONVOLUTIONS[:2]], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_several_tasks_under_vmap_equal_a_loop(net: Net, dtype: torch.dtype) -> None:
     """A shift per task too, with gradients switched off."""
-    tasks = [some(net, seed=seed) for seed in range(3)]
+    tasks = [random_task(net, seed=seed) for seed in range(3)]
     theta = {name: torch.stack([task[0][name] for task in tasks]).to(dtype) for name in tasks[0][0]}
     x, weights = (torch.stack([task[k] for task in tasks]).to(dtype) for k in (1, 2))
     generator = torch.Generator().manual_seed(9)
@@ -210,33 +212,33 @@ def test_several_tasks_under_vmap_equal_a_loop(net: Net, dtype: torch.dtype) -> 
     assert list(together) == list(theta)
     for k, shift in enumerate(shifts):
         one, direction = ({name: value[k] for name, value in part.items()} for part in (theta, v))
-        alone = flatten(product(one, x[k], weights[k], direction, float(shift)))
-        have = flatten({name: value[k] for name, value in together.items()})
-        assert have.dtype == dtype
-        assert (have - alone).norm() <= (1e-10 if dtype == torch.float64 else 1e-4) * alone.norm()
+        single = flatten(product(one, x[k], weights[k], direction, float(shift)))
+        actual = flatten({name: value[k] for name, value in together.items()})
+        assert actual.dtype == dtype
+        assert (actual - single).norm() <= (1e-10 if dtype == torch.float64 else 1e-4) * single.norm()
         one, direction = ({name: value.double() for name, value in part.items()} for part in (one, direction))
         exact = flatten(product(one, x[k].double(), weights[k].double(), direction, float(shift)))
-        assert (have - exact).norm() <= (1e-10 if dtype == torch.float64 else 1e-3) * exact.norm()
+        assert (actual - exact).norm() <= (1e-10 if dtype == torch.float64 else 1e-3) * exact.norm()
 
 
 @pytest.mark.parametrize("net", [MLPS[0], CONVOLUTIONS[0]], ids=str)
 def test_a_task_of_weight_0_leaves_only_the_shift(net: Net) -> None:
-    theta, x, weights = some(net)
+    theta, x, weights = random_task(net)
     close(dense_inverse(net, theta, x, 0 * weights), np.eye(len(flatten(theta))) / SHIFT)
 
 
 def test_a_row_of_weight_0_counts_only_in_the_number_of_rows() -> None:
     net = MLPS[0]
-    theta, x, weights = some(net)
-    kept = weights > 0
-    fewer = dense(net, theta, x[kept], weights[kept])
-    close(dense(net, theta, x, weights), fewer * int(kept.sum()) / len(x))
+    theta, x, weights = random_task(net)
+    included = weights > 0
+    fewer = dense(net, theta, x[included], weights[included])
+    close(dense(net, theta, x, weights), fewer * int(included.sum()) / len(x))
 
 
 @pytest.mark.parametrize("shift", [0, -0.1, float("nan")])
 def test_a_shift_that_is_not_positive_is_refused(shift: float) -> None:
     net = MLPS[0]
-    theta, x, weights = some(net)
+    theta, x, weights = random_task(net)
     with pytest.raises(UserError, match=r"shift.*above 0"):
         inverse(net, theta, x, weights, shift)
     # A tensor may differ from task to task under vmap, which cannot raise.
@@ -246,6 +248,6 @@ def test_a_shift_that_is_not_positive_is_refused(shift: float) -> None:
 
 def test_a_network_without_layer_inputs_is_refused() -> None:
     net = MLPS[0]
-    theta, x, weights = some(net)
+    theta, x, weights = random_task(net)
     with pytest.raises(UserError, match=r"EK-FAC.*cg"):
         inverse(lambda params, images: net(params, images), theta, x, weights, SHIFT)

@@ -54,10 +54,10 @@ class Residual(nn.Module):
         self.last = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = self.first(x - self.mean)
-        out = torch.relu_(self.again(kept))
+        shortcut = self.first(x - self.mean)
+        out = torch.relu_(self.again(shortcut))
         out = self.norm(self.again(out))
-        out += kept
+        out += shortcut
         return self.last(out.mean((2, 3)))
 
 
@@ -68,8 +68,8 @@ def test_batch_normalisation_uses_the_batch_and_dropout_is_off() -> None:
     plain = convolutional().double().train()
     plain[3].p = 0.0
     plain.load_state_dict(params, strict=False)
-    have, want = network(params, x), plain(x)
-    assert (have - want).abs().max() <= 1e-10 * want.abs().max()
+    actual, expected = network(params, x), plain(x)
+    assert (actual - expected).abs().max() <= 1e-10 * expected.abs().max()
     assert list(params) == [name for name, _ in plain.named_parameters()]
     normalisation, dropout = network.notes
     assert "Batch normalisation (layers: 2)" in normalisation
@@ -82,9 +82,9 @@ def test_the_seed_determines_the_parameters_and_leaves_the_global_generator_unch
     network = net(convolutional)
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    one, again, other = network.init(0), network.init(0), network.init(1)
+    one, repeated, other = network.init(0), network.init(0), network.init(1)
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert all(torch.equal(one[name], repeated[name]) for name in one)
     assert not torch.equal(one["0.weight"], other["0.weight"])
 
 
@@ -128,10 +128,10 @@ def test_threads_do_not_mix_parameters() -> None:
     network = net(convolutional)
     sets = [network.init(seed) for seed in range(8)]
     x = torch.rand(5, 1, 6, 6)
-    want = [network(params, x) for params in sets]
+    expected = [network(params, x) for params in sets]
     with ThreadPoolExecutor(8) as pool:
-        have = list(pool.map(lambda number: network(sets[number % 8], x), range(200)))
-    assert all(torch.equal(logits, want[number % 8]) for number, logits in enumerate(have))
+        actual = list(pool.map(lambda number: network(sets[number % 8], x), range(200)))
+    assert all(torch.equal(logits, expected[number % 8]) for number, logits in enumerate(actual))
 
 
 def test_tied_weights_are_one_parameter() -> None:
@@ -278,9 +278,9 @@ def problem(monkeypatch: pytest.MonkeyPatch) -> Problem:
     return Problem(images, tasks, model, params, Episodes(tasks, images, dtype=torch.float64, chunk=2))
 
 
-def close(have: Any, want: Any) -> None:
-    have, want = (torch.as_tensor(value) for value in (have, want))
-    assert (have - want).abs().max() <= 1e-8 * want.abs().max()
+def close(actual: Any, expected: Any) -> None:
+    actual, expected = (torch.as_tensor(value) for value in (actual, expected))
+    assert (actual - expected).abs().max() <= 1e-8 * expected.abs().max()
 
 
 def test_gradients_curvature_and_scores_equal_dense_algebra(problem: Problem) -> None:
@@ -300,6 +300,6 @@ def test_gradients_curvature_and_scores_equal_dense_algebra(problem: Problem) ->
     tasks = task_table(instances).set_index("task_id")["score"]
     close(tasks[list(ids)].to_numpy(), rows @ u)
     for one in ids:
-        mine = instances[instances["task_id"] == one]
+        in_task = instances[instances["task_id"] == one]
         for role, gradients in (("query", reference.query_row_gradients), ("support", reference.support_row_gradients)):
-            close(mine.loc[mine["role"] == role, "score"].to_numpy(), gradients(problem, one) @ u)
+            close(in_task.loc[in_task["role"] == role, "score"].to_numpy(), gradients(problem, one) @ u)

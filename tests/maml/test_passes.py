@@ -75,20 +75,20 @@ def results(passes: Passes, name: str, params: Params, v: Params, chunk: Task) -
         "weight_change_gradients": (chunk, change),
         "row_scores": (v, chunk),
     }.get(name, (v, chunk))
-    found = getattr(passes, name)(params, *arguments)
-    if isinstance(found, dict):
-        return found
+    result = getattr(passes, name)(params, *arguments)
+    if isinstance(result, dict):
+        return result
     if name in ("gradients", "gradient"):
-        return found[0] | {"loss": found[1]}
-    return found._asdict() if hasattr(found, "_asdict") else {"logits": found}
+        return result[0] | {"loss": result[1]}
+    return result._asdict() if hasattr(result, "_asdict") else {"logits": result}
 
 
 def worst(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     """Largest error of a vector against its own size; the parameters together are one vector."""
     assert list(one) == list(other)
-    whole = [{"all": flatten(found)} if len(found) > 5 else found for found in (one, other)]
+    parts = [{"all": flatten(result)} if len(result) > 5 else result for result in (one, other)]
     return max(
-        float((whole[0][name] - value).norm() / value.norm().clamp_min(1e-300)) for name, value in whole[1].items()
+        float((parts[0][name] - value).norm() / value.norm().clamp_min(1e-300)) for name, value in parts[1].items()
     )
 
 
@@ -159,9 +159,9 @@ def test_results_of_a_task_do_not_depend_on_its_chunk() -> None:
     chunk, (params, v) = chunk_of((12, 12, 1), torch.float64), point_of(model, torch.float64)
     together = passes_of(model).row_scores(params, v, chunk)
     for number in range(TASKS):
-        alone = passes_of(model).row_scores(params, v, Task(*(value[number : number + 1] for value in chunk)))
-        for one, many in zip(alone, together, strict=True):
-            torch.testing.assert_close(one[0], many[number], rtol=1e-9, atol=1e-12)
+        single = passes_of(model).row_scores(params, v, Task(*(value[number : number + 1] for value in chunk)))
+        for one, batched in zip(single, together, strict=True):
+            torch.testing.assert_close(one[0], batched[number], rtol=1e-9, atol=1e-12)
 
 
 THREADS = """
@@ -180,12 +180,12 @@ def sums() -> list[float]:
     def of_chunk(chunk: Chunk) -> list[Tensor]:
         return [flatten(passes_of(problem.model).gradient(problem.params, chunk.task)[0])]
 
-    told: list[int] = []
-    (whole,) = episodes.sum_chunks(of_chunk, on_chunk=told.append)
-    seen = [at for at, _ in episodes.collect_chunks(of_chunk)]
-    assert sum(told) == 11
-    assert sorted(np.concatenate(seen).tolist()) == list(range(11))
-    return [round(value, 9) for value in whole.tolist()]
+    counts: list[int] = []
+    (parts,) = episodes.sum_chunks(of_chunk, on_chunk=counts.append)
+    positions = [at for at, _ in episodes.collect_chunks(of_chunk)]
+    assert sum(counts) == 11
+    assert sorted(np.concatenate(positions).tolist()) == list(range(11))
+    return [round(value, 9) for value in parts.tolist()]
 
 
 def test_threads_do_not_change_results() -> None:

@@ -64,6 +64,6 @@ def test_results_of_concurrent_threads_equal_those_of_one(kind: str, name: str) 
     problem = tiny_problem() if kind == "unrolled" else implicit_problem("mlp")
     chunks = list(problem.episodes.chunks())
     function = of_chunk(problem, name)
-    alone = [function(chunk.task) for chunk in chunks] * TIMES
-    for one, other in zip(together(function, chunks), alone, strict=True):
+    single = [function(chunk.task) for chunk in chunks] * TIMES
+    for one, other in zip(together(function, chunks), single, strict=True):
         assert torch.equal(one, other)

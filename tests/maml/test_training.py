@@ -65,9 +65,9 @@ def test_training_lowers_the_objective_and_does_not_modify_the_start(problem: Pr
 
 
 def test_training_is_deterministic_and_the_seed_orders_the_tasks(problem: Problem) -> None:
-    once = run(problem)
-    assert same(once, run(problem))
-    assert not same(once, run(problem, replace(QUICK, seed=1)))
+    first_run = run(problem)
+    assert same(first_run, run(problem))
+    assert not same(first_run, run(problem, replace(QUICK, seed=1)))
 
 
 def test_saving_the_state_does_not_change_the_result(problem: Problem, tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_a_diverging_training_raises(problem: Problem) -> None:
 
 
 def test_l_bfgs_from_infinite_parameters_raises(problem: Problem) -> None:
-    lost = {name: value * float("inf") for name, value in problem.params.items()}
+    infinite = {name: value * float("inf") for name, value in problem.params.items()}
     with pytest.raises(UserError, match="diverged: its objective is"):
-        train(problem.model, lost, problem.episodes, replace(QUICK, iterations=0, polish=10))
+        train(problem.model, infinite, problem.episodes, replace(QUICK, iterations=0, polish=10))
 
 
 def test_l_bfgs_reaches_a_stationary_point(problem: Problem) -> None:
@@ -179,23 +179,23 @@ def test_l_bfgs_stops_at_the_tolerance(problem: Problem) -> None:
 
 
 def test_snapshots_are_saved_and_survive_an_interruption(problem: Problem, tmp_path: Path) -> None:
-    whole = train(problem.model, problem.params, problem.episodes, QUICK)
-    assert same(whole.trajectory[-1].params, whole.params)
-    assert 1 < len(whole.trajectory) <= 8
-    rates = [snapshot.rate for snapshot in whole.trajectory]
+    full = train(problem.model, problem.params, problem.episodes, QUICK)
+    assert same(full.trajectory[-1].params, full.params)
+    assert 1 < len(full.trajectory) <= 8
+    rates = [snapshot.rate for snapshot in full.trajectory]
     assert rates == sorted(rates, reverse=True)
     with pytest.raises(Killed):
         train(problem.model, problem.params, problem.episodes, QUICK, folder=tmp_path, progress=Stops(11))
-    again = train(problem.model, problem.params, problem.episodes, QUICK, folder=tmp_path)
-    assert [s.rate for s in again.trajectory] == rates
-    assert all(same(a.params, b.params) for a, b in zip(again.trajectory, whole.trajectory, strict=True))
+    resumed = train(problem.model, problem.params, problem.episodes, QUICK, folder=tmp_path)
+    assert [s.rate for s in resumed.trajectory] == rates
+    assert all(same(a.params, b.params) for a, b in zip(resumed.trajectory, full.trajectory, strict=True))
 
 
 @pytest.mark.parametrize(("n", "size"), [(5, 2), (12, 12), (7, 3), (3, 1)])
 def test_tasks_are_drawn_without_replacement_within_a_pass(n: int, size: int) -> None:
     per_pass = n // size
-    for begun in (0, 3):
-        drawn = np.concatenate([_draw_tasks(n, size, begun * per_pass + step, seed=0) for step in range(per_pass)])
+    for number in (0, 3):
+        drawn = np.concatenate([_draw_tasks(n, size, number * per_pass + step, seed=0) for step in range(per_pass)])
         assert len(set(drawn.tolist())) == per_pass * size
         assert set(drawn.tolist()) <= set(range(n))
 

@@ -308,13 +308,12 @@ class _FirstBlock:
         self._g: Hyper = {}
         self._norm_scale = NormScale()
         # Process blocks of images that stay in the cache between two operations.
-        blocks = self._images
+        size = self._images
         if x.device.type == "cpu" and block.pool > 1 and _is_monotonic(activation):
-            blocks = max(1, _CACHE_BYTES // (self._height * self._width * self._tasks * filters * x.element_size()))
-        starts = range(0, self._images, blocks)
+            size = max(1, _CACHE_BYTES // (self._height * self._width * self._tasks * filters * x.element_size()))
         self._parts = [
-            (slice(start, min(start + blocks, self._images)), _ActivationAndPool(activation, block.pool))
-            for start in starts
+            (slice(start, min(start + size, self._images)), _ActivationAndPool(activation, block.pool))
+            for start in range(0, self._images, size)
         ]
 
     def forward(self, component: int, theta: Params) -> Tensor | None:
