@@ -27,7 +27,7 @@ ASK = CheckpointHints(shape=(28, 28, 1), ways=3, steps=2, rate=0.1)
 
 
 def state(spec: ModelSpec = SPEC, seed: int = 0) -> dict[str, Tensor]:
-    """What PyTorch saves of the network: running statistics and second names too."""
+    """Return the state dict that PyTorch saves, with running statistics and the further names of shared tensors."""
     return dict(export_state(Model(spec, spec.init(seed), {})))
 
 
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "some.pt"
 
 
-# --- what is told
+# --- identification
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_network_is_identified_by_names_and_shapes(fields: dict[str, Any], p
 
 @pytest.mark.parametrize("hidden", [(), (7,), tuple(range(13, 1, -1))])
 def test_tasklens_tensors_are_matched_without_model_json(hidden: tuple[int, ...], tmp_path: Path) -> None:
-    """safetensors files list their tensors in the order of the alphabet: layer 10 before layer 2."""
+    """safetensors files list their tensors in alphabetical order: layer 10 before layer 2."""
     spec = spec_of({"backbone": "mlp", "ways": 3, "hidden": hidden, "shape": (8, 6, 1), "shrink": 2, "delta": 0})
     save_file(spec.init(0), tmp_path / "some.safetensors")
     model = import_checkpoint(tmp_path / "some.safetensors", CheckpointHints(shape=(8, 6, 1), steps=1, rate=0.4))
@@ -97,7 +97,7 @@ def test_an_image_size_that_cannot_be_inferred_is_required(path: Path) -> None:
 
 @pytest.mark.parametrize("backbone", ["cnn4", "convnet"])
 def test_an_assumed_pooling_is_noted_only_if_several_match(backbone: str, path: Path) -> None:
-    """16 x 16: four blocks leave one place of either pooling; 28 x 28: of the poolings of cnn4 only one fits."""
+    """With four blocks, 16 x 16 leaves one position for both poolings; 28 x 28 fits only one pooling of cnn4."""
     for side, pooling, guessed in (
         (16, "max", True),
         (28, "max", backbone == "convnet"),
@@ -164,7 +164,7 @@ def test_the_origin_is_recorded(path: Path, tmp_path: Path) -> None:
     assert load_model(tmp_path / "model").hash == Model(SPEC, SPEC.init(0), {}).hash
 
 
-# --- what is not said
+# --- missing information
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_imaml_needs_no_steps(path: Path) -> None:
     assert (model.spec.algorithm, model.spec.proximity) == ("imaml", 3.0)
 
 
-# --- what does not fit
+# --- mismatches
 
 
 def damaged(**change: Tensor | None) -> dict[str, Tensor]:
@@ -252,7 +252,7 @@ def test_tensors_of_an_unknown_network_are_refused(path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_converted_without_loss(dtype: torch.dtype, path: Path) -> None:
-    """Every half-precision number is a float32; a model folder of ours is never written in less."""
+    """float32 represents every half-precision number; model folders are never written in half precision."""
     content = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state().items()}
     saved(content, path)
     model = import_checkpoint(path, ASK)
@@ -315,7 +315,7 @@ def test_learned_transforms_are_refused(path: Path) -> None:
         import_checkpoint(path, ASK)
 
 
-# --- the user's own network
+# --- custom networks
 
 
 class Own(nn.Module):

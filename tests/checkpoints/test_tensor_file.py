@@ -30,7 +30,7 @@ STATE = {"weight": torch.arange(12.0).view(3, 4), "bias": torch.tensor([1.0, -2.
 
 
 class Calls:
-    """Pickles as a call."""
+    """An object that is pickled as a function call."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.called = (function, arguments)
@@ -61,7 +61,7 @@ def test_tensors_round_trip(tmp_path: Path, name: str) -> None:
     read = file.load(["bias", "weight"])
     assert all(torch.equal(read[name], STATE[name]) and read[name].dtype == STATE[name].dtype for name in STATE)
     path.unlink()
-    assert float(read["weight"].sum()) == 66  # in memory of its own
+    assert float(read["weight"].sum()) == 66  # not mapped from the deleted file
 
 
 def test_tensors_of_other_memory_layouts_become_contiguous(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_zip_file_with_a_prefix_is_refused(tmp_path: Path) -> None:
 
 
 def test_opening_allocates_no_memory_for_values(tmp_path: Path) -> None:
-    """Files of 120 MB are looked into with less than 40 MB more than before."""
+    """Opening files of 120 MB takes less than 40 MB of memory."""
     torch.save({"w": torch.zeros(30_000_000)}, tmp_path / "big.pt")
     save_file({"w": torch.zeros(30_000_000)}, tmp_path / "big.safetensors")
     code = """
@@ -244,7 +244,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def open_bytes(content: bytes, path: Path) -> None:
-    """Either read or refused; never anything else."""
+    """Open the file and read its tensors, or raise UserError; any other error fails the test."""
     path.write_bytes(content)
     with suppress(UserError):
         file = open_tensors(path)
@@ -262,7 +262,7 @@ def test_random_bytes_are_refused(tmp_path: Path, content: bytes, start: bytes) 
 @given(data=st.data())
 @settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_damaged_files_are_refused_or_read(tmp_path: Path, whole: dict[str, bytes], data: st.DataObject) -> None:
-    """Cut short, bytes changed, or bytes repeated; memory stays within 300 MB more than before."""
+    """Files are truncated, or bytes are changed or repeated; memory grows by at most 300 MB."""
     content = bytearray(whole[data.draw(st.sampled_from(sorted(whole)))])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(data.draw(st.integers(1, 4))):

@@ -1,7 +1,7 @@
-"""``python -m core`` whose rank 1 comes to grief, and that writes down every chunk and step as it is computed.
+"""Run ``python -m core`` so that rank 1 fails, and log every chunk and step when it is computed.
 
-Run by ``torchrun`` with the file to write to, and how it ends: ``killed`` after two chunks of scores in the first
-attempt, or ``wrong``, with an error of the user's that no other rank has.
+``torchrun`` passes the log file and the failure: ``killed`` after two chunks of scores in the first attempt, or
+``wrong``, a UserError that only rank 1 raises.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ chunks = 0
 
 
 def log_and_write(path: Path, arrays: list[Any]) -> None:
-    """Remember a step or a chunk, and write it down."""
+    """Store a step or a chunk, and log it."""
     global chunks
     chunk = path.parent.name != runs.MEMORY
     if RANK == "1" and END == "wrong":

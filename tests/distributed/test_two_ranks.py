@@ -1,6 +1,6 @@
-"""Two processes by gloo: the same results as one, on two disks or one, through kills and errors.
+"""Two processes with gloo give the results of one, on one or two disks, also after kills and errors.
 
-torchrun starts them where it is told apart by what it does; else they are forked (:mod:`tests.distributed.ranks`).
+Tests of the behaviour of torchrun start it; the others fork two processes (:mod:`tests.distributed.ranks`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRAINED = [*TRAIN, *EXACT, "--meta-batch", "3", "--polish", "2", "--tasks", "DIS
 COMMANDS = [
     TRAINED,
     ["evaluate", "-w", "mine", *EXACT],
-    ["rank", "-w", "mine", "--target", "h0", *SOLVE, *EXACT],  # one task: nothing to do for rank 1
+    ["rank", "-w", "mine", "--target", "h0", *SOLVE, *EXACT],  # one task, so rank 1 has no chunk
     ["edit", "-w", "mine", "--how", "linear", "--how", "finetune", "--finetune-steps", "2", *SOLVE, *EXACT],
     ["edit", "-w", "mine", "--how", "newton", "--how", "steps", *EXACT],
     ["curve", "-w", "mine", "--shares", "0,0.5", "--seeds", "1", "--finetune-steps", "1", *EXACT],
@@ -45,14 +45,14 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with two tasks marked for removal."""
+    """Return a folder with a workspace in which two tasks are marked for removal."""
     folder = tmp_path_factory.mktemp("ready")
     made(folder).done("remove", "-w", "mine", "--task", "t1", "--task", "t3")
     return folder
 
 
 def started(folder: Path, how: tuple[str, ...], *args: str | Path) -> subprocess.Popen[str]:
-    """Two processes whose home and progress file lie in ``folder``."""
+    """Start two processes whose home and progress file are in ``folder``."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -110,10 +110,10 @@ def test_two_machines_give_the_results_of_one_process(ready: Path, tmp_path: Pat
         one, two = Run(alone / name), Run(first / name)
         assert sorted(files(one.folder)) == sorted(files(two.folder))
         assert files(two.folder) == files(second / name)
-        # A whole retraining is done by one process.
+        # Each retraining runs on one process.
         assert two.json("provenance.json")["processes"] == (1 if one.kind == "retraining" else 2)
         for table in one.folder.glob("*.parquet"):
-            if table.name != "methods.parquet":  # it says how many seconds everything took
+            if table.name != "methods.parquet":  # it contains durations
                 assert_close(one.table(table.name), two.table(table.name))
                 compared += 1
     assert compared >= 12
@@ -135,7 +135,7 @@ def test_a_killed_worker_restarts_and_no_finished_chunk_is_repeated(ready: Path,
     steps = [[name for name in names if name.startswith("memory/")] for names in did]
     chunks = [[name for name in names if not name.startswith("memory/")] for names in did]
     assert steps[1] == []  # the solve was over
-    assert len(chunks[0]) in range(2, 6)  # the two of rank 1, and what rank 0 had of its three
+    assert len(chunks[0]) in range(2, 6)  # the two of rank 1, and those that rank 0 had finished of its three
     assert chunks[1]
     assert len(set(chunks[0] + chunks[1])) == len(chunks[0] + chunks[1])
     (run,) = (tmp_path / "copy" / "home" / "mine" / "runs").glob("rank-*")
@@ -156,7 +156,7 @@ def test_an_error_of_one_rank_is_printed_once_and_ends_all(ready: Path, tmp_path
     dying = ["tests.distributed.dying", tmp_path / "log", "wrong", "rank", "-w", "mine", *SOLVE, *EXACT]
     done = ended(tmp_path / "copy", how, *dying)
     assert done.stderr.count("The images of rank 1 are gone. Find them.") == 1
-    # torchrun reports those that had ended when it looked.
+    # torchrun reports the processes that had already ended.
     assert set(re.findall(r"exitcode +: (\S+)", done.stderr)) == {"2"}, done.stderr
     assert done.stdout == ""
     runs = tmp_path / "copy" / "home" / "mine" / "runs"

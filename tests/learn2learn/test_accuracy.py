@@ -1,4 +1,4 @@
-"""A model that learn2learn trained is as good here as there, on the very same held-out episodes."""
+"""A model of learn2learn has the same accuracy in TaskLens on the same held-out episodes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Episode = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Pixels in [0, 1], channels first, float64."""
+    """Return pixels in [0, 1], channels first, in float64."""
 
     def __init__(self, images: ImageSet) -> None:
         self.images = images
@@ -48,7 +48,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def episodes(folder: TaskFolder, part: str, path: Path) -> list[Episode]:
-    """Support and query of every task, from the export for learn2learn by the lines in the documentation."""
+    """Return support and query of every task, read from the export for learn2learn as the documentation shows."""
     write_foreign(getattr(folder, part), folder.images(), "learn2learn", path)
     (lines,) = re.findall(r"```python\n# learn2learn\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     defined: dict[str, Any] = {}
@@ -72,7 +72,7 @@ def adapted_logits(meta: Any, episode: Episode) -> Tensor:
 
 @pytest.mark.parametrize(("name", "wrapper"), CASES)
 def test_the_printed_accuracy_equals_that_of_learn2learn(name: str, wrapper: str, tmp_path: Path) -> None:
-    """Float64, as in float32 rounding decides on which side of a kink of ReLU or max-pooling a unit falls."""
+    """In float64, because float32 rounding can move a unit across a kink of ReLU or max-pooling."""
     shell = Shell(tmp_path)
     tasks = shell.done(*TASKS, "--out", tmp_path / "tasks").path
     folder = read_folder(tasks)
@@ -104,7 +104,7 @@ def test_the_printed_accuracy_equals_that_of_learn2learn(name: str, wrapper: str
 
 
 def test_meta_sgd_of_learn2learn_fails_at_a_second_step_of_omniglot_cnn() -> None:
-    """Its fault, which docs/models.md names: it loses the convolutions, which are registered twice, at the first."""
+    """A limitation of learn2learn (docs/models.md): the first step loses convolutions that are registered twice."""
     meta = l2l.algorithms.MetaSGD(NETWORKS["omniglot-cnn"](), lr=RATE)
     x, y = torch.rand(5, 1, 28, 28), torch.arange(5)
     with pytest.raises(RuntimeError, match="not have been used in the graph"):

@@ -1,4 +1,4 @@
-"""Checkpoints of learn2learn come in, and edited ones go back, strictly and with the same numbers."""
+"""Checkpoints of learn2learn are imported, and edited ones are exported, with identical values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def import_saved(state: Any, path: Path, ask: CheckpointHints) -> Model:
 
 
 def trained_a_little(learner: nn.Module, spec: ModelSpec) -> None:
-    """Moves running statistics and rates off their start, as a training does."""
+    """Change running statistics and rates, as a training does."""
     task = task_of(spec)
     with torch.no_grad():
         learner(task.xs)
@@ -89,7 +89,7 @@ def test_meta_sgd_round_trips_with_its_rates(name: str, tmp_path: Path) -> None:
     more = {"pooling": spec.pooling} if "pooling" in BACKBONE_FIELDS[spec.backbone] else {}
     model = import_saved(meta.state_dict(), tmp_path / "theirs.pt", ask_of(spec, rate=None, more=more))
     assert model.spec.algorithm == "meta-sgd"
-    if name != "omniglot-cnn":  # its own MetaSGD leaves convolutions that are registered twice as they are
+    if name != "omniglot-cnn":  # MetaSGD of learn2learn does not adapt convolutions that are registered twice
         same_meta_gradient(meta, model, spec)
     back = l2l.algorithms.MetaSGD(PAIRS[name].theirs(), lr=0.5).double()
     back.load_state_dict(export_state(model))

@@ -1,4 +1,4 @@
-"""The networks of learn2learn, built both ways: the same logits and the same meta-gradient under its own MAML."""
+"""The networks of learn2learn and of TaskLens have the same logits and the same meta-gradient."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ models = l2l.vision.models
 
 @dataclass(frozen=True)
 class Pair:
-    """A network of learn2learn and the description of ours."""
+    """A network of learn2learn and the specification of its counterpart."""
 
     l2l_network: Any
     spec: dict[str, Any]
 
 
 def small_resnet(ways: int, widths: tuple[int, ...], **options: Any) -> nn.Module:
-    """learn2learn's ResNet12 with few filters: it takes no other number of them."""
+    """A ResNet12 of learn2learn with few filters, which its constructor does not support."""
     net = models.ResNet12(ways, hidden_size=widths[-1], dropblock_dropout=0.0, **options)
     channels = options.get("channels", 3)
     for number, filters in enumerate(widths, 1):
@@ -87,7 +87,7 @@ def close(actual: Tensor, expected: Tensor, size: float | None = None) -> None:
 
 
 def build(name: str) -> tuple[nn.Module, ModuleNet, ModelSpec]:
-    """Both, float64; theirs with weights off their start."""
+    """Return both networks in float64, with perturbed weights, and the specification."""
     torch.manual_seed(3)
     spec = ModelSpec.model_validate({"ways": 3, "steps": 2, "rate": 0.2, **PAIRS[name].spec})
     l2l_network = PAIRS[name].theirs().double().train()
@@ -128,7 +128,7 @@ def test_same_logits_and_meta_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PAIRS if "resnet" not in name])  # those are too small and deep
 def test_batch_normalisation_removes_the_scale_of_the_pixels(name: str) -> None:
-    """learn2learn's mini-ImageNet hands over pixels up to 255 unless it is told to normalise; here they are up to 1."""
+    """mini-ImageNet in learn2learn has pixels up to 255 by default; in TaskLens they are up to 1."""
     l2l_network, _, spec = build(name)
     task = task_of(spec)
     learner = l2l.algorithms.MAML(l2l_network, lr=spec.rate).clone()

@@ -1,4 +1,4 @@
-"""Ways of adapting by gradient steps: the variants of MAML, and sums in the place of means."""
+"""Adaptation by gradient steps: the variants of MAML, and sums instead of means."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_every_algorithm_builds_its_adaptation() -> None:
 
 
 def test_weights_multiplied_by_the_counts_turn_means_into_sums() -> None:
-    """Inner and outer losses as sums; a row's score by its own weight is then that of the weight times the count."""
+    """With sums, the score of a row is its score with means times the number of rows."""
     problem = tiny_problem(count=2, steps=2)
     support, query = 3 * 2, 3 * 2
     rows = problem.tasks.rows

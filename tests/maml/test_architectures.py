@@ -1,4 +1,4 @@
-"""learn2learn's networks as ours: names, shapes, limits. tests/learn2learn holds them against learn2learn itself."""
+"""The networks of learn2learn: names, shapes, limits. tests/learn2learn compares them with learn2learn itself."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_ekfac_refuses_networks_without_layer_inputs(backbone: str) -> None:
 
 
 def test_a_huge_specification_is_refused_without_allocating_memory(tmp_path: Any) -> None:
-    """Names and shapes are compared before anything is made: 8 TB here."""
+    """Names and shapes are compared before parameters are allocated, 8 TB in this case."""
     described = spec("cnn4")
     save_model(Model(described, described.init(0), {}), tmp_path)
     huge = described.model_copy(update={"filters": 500_000})
@@ -166,7 +166,7 @@ def test_learn2learn_is_not_needed() -> None:
 
 
 def test_shapes_do_not_import_the_compiler_of_pytorch() -> None:
-    """Its import takes more than a second, of every command."""
+    """Importing it would add more than a second to every command."""
     lines = (
         "import sys; from core.checkpoints.model import spec_of; from tests.maml.test_architectures import TINY\n"
         "for name, fields in TINY.items(): spec_of({'backbone': name, 'ways': 3} | fields).shapes()\n"

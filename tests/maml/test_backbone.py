@@ -1,4 +1,4 @@
-"""The backbone against PyTorch's own layers."""
+"""Backbones compared with PyTorch layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NETWORKS: list[ConvNet | MLP] = [
 
 
 def layers(net: ConvNet | MLP) -> nn.Module:
-    """The same network of torch.nn layers, float64."""
+    """Return the same network built from torch.nn layers, in float64."""
     if isinstance(net, MLP):
         widths = [net.shape[2] * (net.shape[0] // net.shrink) * (net.shape[1] // net.shrink), *net.hidden]
         linear = OrderedDict((str(i), nn.Linear(*widths[i : i + 2])) for i in range(len(net.hidden)))
@@ -51,7 +51,7 @@ def layers(net: ConvNet | MLP) -> nn.Module:
 
 
 def random_inputs(net: ConvNet | MLP, rows: int = 6) -> tuple[Params, Tensor]:
-    """Parameters off their start, and images; float64."""
+    """Return perturbed initial parameters and images, in float64."""
     generator = torch.Generator().manual_seed(0)
     params = {
         name: value + 0.3 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
@@ -94,7 +94,7 @@ def test_the_mlp_equals_pytorch_linear_layers(activation: str, hidden: tuple[int
 
 @pytest.mark.parametrize("net", NETWORKS, ids=str)
 def test_every_layer_exposes_its_input_and_accepts_a_shift_of_its_output(net: ConvNet | MLP) -> None:
-    """Gradients by the shifts are those of plain autograd by the outputs of PyTorch's layers."""
+    """Gradients by the shifts equal those of plain autograd by the outputs of PyTorch layers."""
     assert isinstance(net, Layered)
     params, x = random_inputs(net)
     module = layers(net)

@@ -1,4 +1,4 @@
-"""Conjugate gradients for a batch of systems: every system is solved as if it were alone."""
+"""Conjugate gradients for a batch of systems: every system is solved as if alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EASY, COARSE, ZERO, INDEFINITE, ROUNDED = range(T)
 
 
 def matrices() -> Tensor:
-    """``(T, P, P)``, of condition 100; one is indefinite."""
+    """Return matrices ``(T, P, P)`` of condition 100, of which one is indefinite."""
     draw = np.random.default_rng(0)
     matrices = []
     for system in range(T):
@@ -34,7 +34,7 @@ def right_sides() -> Tensor:
 
 
 def product(a: Tensor, systems: list[int], counts: list[int]) -> Callable[[Tensor], Tensor]:
-    """Products of which the first three of COARSE are wrong by 1e-4 and all of ROUNDED are rounded to float32."""
+    """Return products with an error of 1e-4 in the first three of COARSE, and rounded to float32 for ROUNDED."""
 
     def apply(v: Tensor) -> Tensor:
         counts.append(len(v))

@@ -27,7 +27,7 @@ CONVOLUTIONS = [
 
 
 def random_task(net: Net, rows: int = 7, seed: int = 0) -> tuple[Params, Tensor, Tensor]:
-    """Parameters off their start, images, and uneven weights, one of them 0 where there are several; float64."""
+    """Return perturbed parameters, images, and unequal weights, one of them 0 if there are several; in float64."""
     generator = torch.Generator().manual_seed(seed)
     theta = {
         name: value + 0.4 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
@@ -40,7 +40,7 @@ def random_task(net: Net, rows: int = 7, seed: int = 0) -> tuple[Params, Tensor,
 
 
 def forward(net: Net, theta: Params, x: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Logits, and inputs and outputs of every layer; images averaged and sets normalised by PyTorch's own means."""
+    """Return the logits, and the inputs and outputs of every layer, computed by PyTorch functions."""
     inputs, outputs = [], []
 
     def keep(given: Tensor, out: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def forward(net: Net, theta: Params, x: Tensor) -> tuple[Tensor, list[Tensor], l
 
 
 def dense_fisher(net: Net, theta: Params, x: Tensor, weights: Tensor) -> np.ndarray:
-    """F in full, ``(P, P)``."""
+    """Return the whole matrix F, ``(P, P)``."""
     leaves = {name: value.clone().requires_grad_() for name, value in theta.items()}
     logs = F.log_softmax(forward(net, leaves, x)[0], 1)
     total = 0
@@ -80,7 +80,7 @@ def dense_fisher(net: Net, theta: Params, x: Tensor, weights: Tensor) -> np.ndar
 
 
 def positions(inputs: np.ndarray, layer: Layer, weight: np.ndarray) -> np.ndarray:
-    """Inputs of one row at every place, a 1 at the end where there is a bias: ``(places, columns)``."""
+    """Return the inputs of one row at every position, with a 1 for the bias: ``(positions, columns)``."""
     if weight.ndim == 2:
         return np.append(inputs, 1.0)[None]
     padded = np.pad(inputs, [(0, 0), (layer.padding,) * 2, (layer.padding,) * 2])
@@ -91,7 +91,7 @@ def positions(inputs: np.ndarray, layer: Layer, weight: np.ndarray) -> np.ndarra
 
 
 class Slow:
-    """One layer's block, by numpy loops. Rows of the weight's gradient first, its columns (then the bias) second."""
+    """The block of one layer, computed by loops. Axes: rows of the weight gradient, then its columns and the bias."""
 
     def __init__(
         self, layer: Layer, weight: Tensor, inputs: Tensor, gradients: list[Tensor], p: Tensor, weights: Tensor
@@ -116,7 +116,7 @@ class Slow:
 
 
 def slow_blocks(net: Net, theta: Params, x: Tensor, weights: Tensor) -> Iterator[tuple[Layer, np.ndarray, Slow]]:
-    """Every layer with the positions of its parameters in the flat vector, in the order of :class:`Slow`."""
+    """Return every layer with the positions of its parameters in the flat vector, in the order of :class:`Slow`."""
     leaves = {name: value.clone().requires_grad_() for name, value in theta.items()}
     logits, inputs, outputs = forward(net, leaves, x)
     logs = F.log_softmax(logits, 1)
@@ -138,18 +138,18 @@ def dense_inverse(net: Net, theta: Params, x: Tensor, weights: Tensor, shift: fl
 
 
 def dense(net: Net, theta: Params, x: Tensor, weights: Tensor) -> np.ndarray:
-    """The EK-FAC matrix itself."""
+    """Return the EK-FAC matrix."""
     return np.linalg.inv(dense_inverse(net, theta, x, weights, 1.0)) - np.eye(len(flatten(theta)))
 
 
 def close(actual: np.ndarray, expected: np.ndarray) -> None:
-    """Relative error at most 1e-8 in the norm."""
+    """Assert a relative error of at most 1e-8 in the norm."""
     assert actual.shape == expected.shape
     assert np.linalg.norm(actual - expected) <= 1e-8 * np.linalg.norm(expected)
 
 
 def test_a_linear_model_of_one_row_is_exact() -> None:
-    """The one case with a single Kronecker product."""
+    """This case has a single Kronecker product."""
     net = MLPS[-1]
     theta, x, weights = random_task(net, rows=1)
     close(dense(net, theta, x, weights), dense_fisher(net, theta, x, weights))
@@ -158,7 +158,7 @@ def test_a_linear_model_of_one_row_is_exact() -> None:
 @pytest.mark.parametrize("rows", [1, 3, 40])
 @pytest.mark.parametrize("net", [*MLPS, *CONVOLUTIONS], ids=str)
 def test_the_inverse_equals_that_of_loops(net: Net, rows: int) -> None:
-    """Fewer rows than inputs and more: thin and full bases."""
+    """With fewer and with more rows than inputs, so that bases are thin and full."""
     theta, x, weights = random_task(net, rows)
     expected = np.diag(np.diag(dense_fisher(net, theta, x, weights)))
     for _, at, slow in slow_blocks(net, theta, x, weights):
@@ -168,7 +168,7 @@ def test_the_inverse_equals_that_of_loops(net: Net, rows: int) -> None:
 
 @pytest.mark.parametrize("net", MLPS, ids=str)
 def test_every_block_of_an_mlp_keeps_the_trace_and_is_closer_than_kfac(net: Net) -> None:
-    """Rows do not meet, so the second moments are those of the dense blocks. K-FAC is the product of A and G."""
+    """Rows do not interact, so the second moments are those of the dense blocks. K-FAC is the product of A and G."""
     theta, x, weights = random_task(net, rows=40)
     fisher, ours = dense_fisher(net, theta, x, weights), dense(net, theta, x, weights)
     for _, at, slow in slow_blocks(net, theta, x, weights):
@@ -177,7 +177,7 @@ def test_every_block_of_an_mlp_keeps_the_trace_and_is_closer_than_kfac(net: Net)
         assert np.trace(actual) == pytest.approx(np.trace(block), rel=1e-8)
         error = np.linalg.norm(actual - block)
         assert 0 < error < 0.999 * np.linalg.norm(kfac - block)
-        # No other diagonal in this basis is nearer.
+        # No other diagonal in this basis is closer.
         basis = np.kron(slow.u_g, slow.u_a)
         best = basis @ np.diag(np.diag(basis.T @ block @ basis)) @ basis.T
         assert error == pytest.approx(np.linalg.norm(best - block), rel=1e-6)
@@ -196,7 +196,7 @@ def test_scale_and_shift_of_the_normalisation_get_the_exact_diagonal(net: Net) -
 @pytest.mark.parametrize("net", [MLPS[0], *CONVOLUTIONS[:2]], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_several_tasks_under_vmap_equal_a_loop(net: Net, dtype: torch.dtype) -> None:
-    """A shift per task too, with gradients switched off."""
+    """The shift also differs between tasks; gradients are disabled."""
     tasks = [random_task(net, seed=seed) for seed in range(3)]
     theta = {name: torch.stack([task[0][name] for task in tasks]).to(dtype) for name in tasks[0][0]}
     x, weights = (torch.stack([task[k] for task in tasks]).to(dtype) for k in (1, 2))

@@ -1,4 +1,4 @@
-"""Chunks: every task once, its own rows, and no result that depends on how tasks are cut into chunks."""
+"""Chunks contain every task once with its rows, and results do not depend on the chunk size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.problems import Problem, tiny_problem
 
 
 def ragged(chunk: int = 3) -> Problem:
-    """Eight tasks of four shapes, mixed; with other weights than 1."""
+    """Return eight tasks of four shapes in mixed order, with weights other than 1."""
     problem = tiny_problem(ways=3, shots=3, queries=3, count=8)
     rows = problem.tasks.rows
     drop = {"t1": ("support", 1), "t3": ("query", 2), "t4": ("support", 1), "t6": ("query", 4), "t7": ("support", 1)}

@@ -1,4 +1,4 @@
-"""A user's own module: what is changed, what is refused, and that the engine is right on it."""
+"""Custom modules: changes, refusals, and the results of the engine on them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def convolutional() -> nn.Module:
 
 
 class Residual(nn.Module):
-    """Additions in place, a fixed buffer, and a layer that is used twice."""
+    """A module with in-place additions, a constant buffer, and a layer that is used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class OwnRunning(nn.Module):
 
 
 class Function(nn.Module):
-    """A module by its forward function."""
+    """A module that is defined by its forward function."""
 
     def __init__(self, forward: Callable[[nn.Linear, Tensor], Any]) -> None:
         super().__init__()
@@ -261,7 +261,7 @@ def plain() -> nn.Module:
 
 @pytest.fixture
 def problem(monkeypatch: pytest.MonkeyPatch) -> Problem:
-    """A module of 18 parameters, with the reference's own forward pass through PyTorch's layers."""
+    """Return a problem with a module of 18 parameters, whose reference uses the forward pass of PyTorch layers."""
     images = tiny_images()
     tasks = tiny_tasks(images, ways=3, shots=2, queries=2, count=3)
     network = net(plain, (7, 7, 1))

@@ -1,4 +1,4 @@
-"""The written-out derivatives of convolutional networks against PyTorch's own, pass by pass."""
+"""The explicit derivatives of convolutional networks compared with automatic ones, for every pass."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def chunk_of(shape: tuple[int, int, int], dtype: torch.dtype, support: int = 6, 
 
 
 def point_of(model: Bilevel, dtype: torch.dtype) -> tuple[Params, Params]:
-    """Parameters away from their start, and a direction."""
+    """Return perturbed parameters and a direction."""
     generator = torch.Generator().manual_seed(2)
     network, adaptation = model.network, model.adaptation
     assert isinstance(network, ConvNet | ModuleNet)
@@ -66,7 +66,7 @@ def point_of(model: Bilevel, dtype: torch.dtype) -> tuple[Params, Params]:
 
 
 def results(passes: Passes, name: str, params: Params, v: Params, chunk: Task) -> dict[str, Tensor]:
-    """What a pass gives, as one dictionary."""
+    """Return the result of a pass as one dictionary."""
     change = chunk._replace(s=chunk.s.flip(0) - 0.3, q=chunk.q.flip(0) - 0.6)
     arguments = {
         "query_logits": (chunk,),
@@ -84,7 +84,7 @@ def results(passes: Passes, name: str, params: Params, v: Params, chunk: Task) -
 
 
 def worst(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Largest error of a vector against its own size; the parameters together are one vector."""
+    """Return the largest relative error of a vector; all parameters together are one vector."""
     assert list(one) == list(other)
     parts = [{"all": flatten(result)} if len(result) > 5 else result for result in (one, other)]
     return max(

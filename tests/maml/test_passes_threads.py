@@ -1,6 +1,6 @@
-"""Passes in forward mode from several threads at once, as the threads of a list of tasks run them.
+"""Passes in forward mode on several threads at once, as :class:`core.maml.episodes.Episodes` runs them.
 
-Without the turns that :mod:`core.maml.forward` has them take, every one of these fails.
+Without the lock of :mod:`core.maml.forward`, all of these fail.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ THREADS, TIMES = 2, 2
 
 @pytest.fixture(autouse=True)
 def _restless() -> Iterator[None]:
-    """Threads take turns so often that they meet."""
+    """Switch threads so often that they interleave."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -34,7 +34,7 @@ def _restless() -> Iterator[None]:
 
 
 def of_chunk(problem: Problem, name: str) -> Callable[[Task], Tensor]:
-    """One pass as one vector."""
+    """Return the result of one pass as one vector."""
     passes, params = GenericPasses(problem.model), problem.params
     v = {key: torch.cos(1 + value) for key, value in params.items()}
     return {

@@ -28,7 +28,7 @@ class Killed(Exception):
 
 
 class Stops(Progress):
-    """Raises after so many steps, as a kill would."""
+    """A progress that raises after a number of steps, as if the process were killed."""
 
     def __init__(self, after: int) -> None:
         super().__init__()
