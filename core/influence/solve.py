@@ -44,6 +44,7 @@ LOW_RANK_ADVICE = "Raise the rank or the damping."
 ROUNDING_ADVICE = "Rounding errors limit it: compute in float64, or raise the damping or the tolerance."
 _SCALE_TASKS, _SCALE_STEPS = 16, 5  # tasks and Lanczos steps of the estimate of the largest eigenvalue
 _MAX_DAMPING_INCREASES = 8
+_DIAGNOSTICS = ("iterations", "products", "residual", "replacements", "stagnated", "smallest", "largest")
 _DUAL_BYTES = 4e9  # size limit of the task gradients of the dual solver
 
 
@@ -200,13 +201,7 @@ class Solver:
             "damping_share": self.damping / self.largest if self.largest > 0 else 0.0,
             "damping_raised": self.damping > initial_damping,
             "weight_decay": self.loaded.model.delta,
-            "iterations": solution.iterations,
-            "products": solution.products,
-            "residual": solution.residual,
-            "replacements": solution.replacements,
-            "stagnated": solution.stagnated,
-            "smallest": solution.smallest,
-            "largest": solution.largest,
+            **{name: getattr(solution, name) for name in _DIAGNOSTICS},
             "device": str(self.loaded.device),
             "dtype": self.loaded.compute.dtype,
         }

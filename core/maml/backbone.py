@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -131,22 +131,8 @@ class ConvNet:
         return out | {"head.weight": (self.ways, self.features), "head.bias": (self.ways,)}
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-        """Return new parameters on the CPU.
-
-        Convolutions are He-normal, the head is normal with standard deviation 0.1, and biases are zero.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        params: Params = {}
-        channels = self.shape[2]
-        for block in range(self.blocks):
-            weight = torch.randn(self.filters, channels, 3, 3, generator=generator, dtype=torch.float64)
-            params[f"blocks.{block}.conv.weight"] = weight * (2 / (9 * channels)) ** 0.5
-            params[f"blocks.{block}.norm.weight"] = torch.ones(self.filters)
-            params[f"blocks.{block}.norm.bias"] = torch.zeros(self.filters)
-            channels = self.filters
-        params["head.weight"] = torch.randn(self.ways, self.features, generator=generator, dtype=torch.float64) * 0.1
-        params["head.bias"] = torch.zeros(self.ways)
-        return {name: value.to(dtype) for name, value in params.items()}
+        """Return new parameters on the CPU, as :func:`init_params` initialises them."""
+        return init_params(self.shapes, seed, dtype)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -229,19 +215,8 @@ class MLP:
         return out
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-        """Return new parameters on the CPU.
-
-        Hidden layers are He-normal, the head is normal with standard deviation 0.1, and biases are zero.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        params: Params = {}
-        width = self.features
-        for layer, units in zip(self.layers, (*self.hidden, self.ways), strict=True):
-            std = 0.1 if layer.name == "head" else (2 / width) ** 0.5
-            weight = torch.randn(units, width, generator=generator, dtype=torch.float64) * std
-            params[f"{layer.name}.weight"], params[f"{layer.name}.bias"] = weight, torch.zeros(units)
-            width = units
-        return {name: value.to(dtype) for name, value in params.items()}
+        """Return new parameters on the CPU, as :func:`init_params` initialises them."""
+        return init_params(self.shapes, seed, dtype)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
@@ -258,6 +233,24 @@ class MLP:
             x = ACTIVATIONS[self.activation](x)
         inputs["head"] = x
         return _add_shift(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
+
+
+def init_params(shapes: Shapes, seed: int, dtype: torch.dtype) -> Params:
+    """Return new parameters of a :class:`ConvNet` or :class:`MLP` on the CPU.
+
+    Weights are He-normal, those of the head normal with standard deviation 0.1. Scales are 1 and biases are 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    params: Params = {}
+    for name, shape in shapes.items():
+        if name.endswith(".bias"):
+            params[name] = torch.zeros(shape, dtype=dtype)
+        elif name.endswith(".norm.weight"):
+            params[name] = torch.ones(shape, dtype=dtype)
+        else:
+            std = 0.1 if name == "head.weight" else (2 / prod(shape[1:])) ** 0.5
+            params[name] = (torch.randn(shape, generator=generator, dtype=torch.float64) * std).to(dtype)
+    return params
 
 
 def _check_activation(activation: str) -> None:
