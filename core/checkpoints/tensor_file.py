@@ -163,10 +163,8 @@ def _read_pickle(path: Path) -> bytes:
                 raise UserError(f"{path} has compressed or overlapping records.", _SAVE_ADVICE)
             pickle = records[names.index("data.pkl")]
             if pickle.file_size > _MAX_PICKLE_BYTES:
-                limit = f"{_MAX_PICKLE_BYTES:,}"
-                raise UserError(
-                    f"{path}: the pickle of {pickle.file_size:,} bytes exceeds {limit} bytes.", _SAVE_ADVICE
-                )
+                size, limit = f"{pickle.file_size:,}", f"{_MAX_PICKLE_BYTES:,}"
+                raise UserError(f"{path}: the pickle of {size} bytes exceeds {limit} bytes.", _SAVE_ADVICE)
             return archive.read(pickle)
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is damaged: {error}.", "Download or save it again.") from error
