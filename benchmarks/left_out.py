@@ -25,7 +25,7 @@ from core.maml.backbone import MLP, ConvNet
 from core.maml.objective import Bilevel
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten, unflatten
-from tests.influence.test_retraining import Optimum, episodes_of, gradient_of, hessian_at, minimise
+from tests.influence.optima import Optimum, episodes_of, gradient_of, hessian_at, minimise
 
 NETWORKS: dict[str, Callable[[], ConvNet | MLP]] = {
     "linear": lambda: MLP(3, hidden=(), shape=(7, 7, 1)),

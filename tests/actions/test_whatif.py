@@ -204,13 +204,13 @@ def test_earlier_estimates_do_not_change_an_estimate(
 def test_one_more_removal_computes_only_the_tasks_it_touches(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     drop(copy, ROWS)
     opened, computed = open_estimator(copy, EXACT), []
-    collected = opened._episodes.collected
+    collect_chunks = opened._episodes.collect_chunks
 
     def counted(function: object, positions: np.ndarray) -> object:
         computed.append(positions.tolist())
-        return collected(function, positions)  # type: ignore[arg-type]
+        return collect_chunks(function, positions)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(opened._episodes, "collected", counted)
+    monkeypatch.setattr(opened._episodes, "collect_chunks", counted)
     rows = copy.project().tasks.train.rows
     position = {name: at for at, name in enumerate(dict.fromkeys(rows["task_id"]))}
     touched = {image: sorted(position[t] for t in set(some["task_id"])) for image, some in rows.groupby("image_id")}
@@ -358,7 +358,7 @@ def test_gradients_above_the_size_limit_are_not_stored(
     empty: Workspace, ready: Workspace, sets: list[Changes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = sum(value.numel() for value in empty.project().model.params.values())
-    monkeypatch.setattr(gradients, "MOST_BYTES", N * size * 8)
+    monkeypatch.setattr(gradients, "MAX_BYTES", N * size * 8)
     run = prepare(empty, EXACT, Progress())
     assert (run.folder / TASKS).exists()
     assert not (run.folder / ROWS).exists()
