@@ -147,7 +147,6 @@ def _model_folder(path: Path, backbone: str | None) -> Path | None:
 
 
 def _with_adaptation(model: Model, hints: CheckpointHints) -> Model:
-    """Return a TaskLens model with the adaptation settings of ``hints``."""
     if hints.algorithm and (hints.algorithm == "meta-sgd") != (model.spec.algorithm == "meta-sgd"):
         raise UserError(
             f"A model of {model.spec.algorithm} cannot adapt by {hints.algorithm}: only meta-sgd has learned rates.",

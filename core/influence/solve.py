@@ -249,7 +249,6 @@ class Solver:
         return dual(self._gradients, b, shift=self.shift, scale=len(self.loaded.train) / self.tasks)
 
     def _positions(self) -> np.ndarray | None:
-        """Return the positions of the tasks that the curvature is averaged over; None means all."""
         settings, n = self.settings, len(self.loaded.train)
         if not 0 < settings.curvature_tasks < n:
             return None

@@ -234,11 +234,6 @@ class Episodes:
         rows = group.rows[np.searchsorted(group.positions, positions)]
         return rows[:, : group.support], rows[:, group.support :]
 
-    def tasks_at(self, positions: np.ndarray) -> Task:
-        """Return the tensors of the tasks at ``positions``, which must have the same shape."""
-        (group,) = (g for g in self._groups if np.isin(positions[0], g.positions))
-        return self._tensors(group, np.searchsorted(group.positions, positions)).task
-
     def with_weights(self, weights: np.ndarray) -> Episodes:
         """Return the same tasks with other weights, ``(rows of the table,)``."""
         other = copy(self)

@@ -224,7 +224,6 @@ class UnrolledPasses:
         return {n: value for n, value in params.items() if self._head is None or n.startswith(self._head)}
 
     def _times_rate(self, gradient: Params, params: Params) -> Params:
-        """Return the gradient times the inner learning rate."""
         if self._adaptation.learned_rates:
             return _multiply(gradient, self._rates(params))
         return {name: value * self._adaptation.rate for name, value in gradient.items()}
