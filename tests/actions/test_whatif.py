@@ -145,8 +145,8 @@ def test_row_gradients_add_up_to_change_gradients_for_any_weights(algorithm: str
     model, params, uneven = problem.model, problem.params, problem.episodes.with_weights(rng.uniform(0.2, 2, rows))
     left = uneven.tasks.rows["weight"].to_numpy() * rng.choice([0.0, 0.4, 1.0], rows)
     (chunk,) = uneven.chunks()
-    gradients = [row_gradients(model, params, Task(*(part[[k]] for part in chunk.task))) for k in range(2)]
-    summed = torch.from_numpy(row_change(uneven, left).decrease) @ torch.cat(gradients)
+    by_task = [row_gradients(model, params, Task(*(part[[k]] for part in chunk.task))) for k in range(2)]
+    summed = torch.from_numpy(row_change(uneven, left).decrease) @ torch.cat(by_task)
     close(summed, change_gradient(model, params, uneven, left))
 
 
