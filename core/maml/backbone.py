@@ -191,7 +191,9 @@ class MLP:
             raise UserError(f"The hidden layer widths {self.hidden} are not all positive.", "Use widths of 1 or more.")
         if self.shrink < 1 or any(side % self.shrink for side in self.shape[:2]):
             size = f"{self.shape[0]} x {self.shape[1]}"
-            raise UserError(f"{size} images cannot be shrunk by {self.shrink}.", "Use a common divisor of both sides.")
+            raise UserError(
+                f"The shrink {self.shrink} does not divide {size} images.", "Use a common divisor of both sides."
+            )
 
     @property
     def features(self) -> int:

@@ -226,8 +226,8 @@ def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proxim
     # In float32 rounding limits the gradient from below, so accept ten times the tolerance or that limit.
     if not bool((residual <= max(10 * problem.tolerance, 200 * rounding)).all()):
         raise UserError(
-            f"The inner solver of a task stopped at a residual of {float(residual.max()):.1e}, above the tolerance of "
-            f"{problem.tolerance:.1e}.",
+            f"The solver of the inner problem stopped at a residual of {float(residual.max()):.1e}, above the "
+            f"tolerance of {problem.tolerance:.1e}.",
             "Raise the proximity or the inner tolerance, or compute in float64.",
         )
     return theta
