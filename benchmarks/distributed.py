@@ -32,7 +32,7 @@ from core.maml.backbone import ConvNet, Params
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel
 from core.maml.passes import default_chunk_size
-from core.maml.training import objective
+from core.maml.training import objective_gradient
 from core.maml.vectors import flatten
 from core.runtime.distributed import joined, single_process, world
 from core.runtime.memory import disable_malloc_trim
@@ -105,7 +105,7 @@ def steps(model: Bilevel, params: Params, tasks: int) -> dict[str, Callable[[], 
     episodes = Episodes(sampled, images, chunk=chunk)
     v = torch.randn(len(flatten(params)), generator=torch.Generator().manual_seed(0))
     return {
-        "gradient": lambda: objective(model, params, episodes),
+        "gradient": lambda: objective_gradient(model, params, episodes),
         "Gauss-Newton product": lambda: Curvature("gauss-newton", model, params, episodes)(v),
         "Hessian product": lambda: Curvature("exact", model, params, episodes)(v),
         "scores": lambda: instance_table(model, params, v, episodes),

@@ -42,7 +42,7 @@ from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
 from core.maml.objective import Bilevel
 from core.maml.passes import GenericPasses, default_chunk_size
-from core.maml.training import TrainSettings, objective, train
+from core.maml.training import TrainSettings, objective_gradient, train
 from core.maml.vectors import flatten
 from core.runtime.memory import disable_malloc_trim
 from core.tasks.sampling import pool_of, sample_tasks
@@ -141,7 +141,7 @@ def ours(problem: Problem, device: torch.device, *, generic: bool = False) -> di
         products = {"Gauss-Newton product": "gauss-newton", "exact product": "exact"}
         curvatures = {name: Curvature(kind, model, params, episodes) for name, kind in products.items()}
         steps = {
-            "gradient": lambda: objective(model, params, episodes),
+            "gradient": lambda: objective_gradient(model, params, episodes),
             **{name: (lambda c=curvature: c(v)) for name, curvature in curvatures.items()},  # type: ignore[misc]
             "scores": lambda: instance_table(model, params, v, episodes),
             "evaluation": lambda: evaluate(model, params, episodes),

@@ -99,10 +99,10 @@ with page("Overview") as context:
             f"- Images: {plain(project.images.name)}, {count(len(project.images), 'image')} of "
             f"{' x '.join(map(str, project.images.shape[:2]))}, "
             f"{count(len(project.images.class_names), 'class', 'classes')}\n"
-            f"- Model: {plain(spec.words)}; {count(project.model.size, 'parameter')}\n"
+            f"- Model: {plain(spec.description)}; {count(project.model.size, 'parameter')}\n"
             + "".join(f"- {line}\n" for line in inner_lines(evaluated.json("summary.json") if evaluated else {}))
             + f"- Injected label noise: {plain(noise)}\n"
-            f"- Training command: {plain(project.model.story.get('command', 'unknown'))}\n"
+            f"- Training command: {plain(project.model.metadata.get('command', 'unknown'))}\n"
             f"- Folder: {plain(workspace.folder)}"
         )
     command_block(context, ["evaluate"], ["rank"])

@@ -29,7 +29,7 @@ def import_model(checkpoint: Path, out: Path, hints: CheckpointHints, tasks: Pat
         hints = replace(hints, shape=folder.images().shape, ways=folder.train.ways)
     model = import_checkpoint(checkpoint, hints)
     network = model.spec.bilevel().network
-    if isinstance(network, ModuleNet) and not network.own:
+    if isinstance(network, ModuleNet) and not network.is_builtin:
         probe(network)
     if folder:
         check_fit(folder.images(), folder, model)
@@ -38,6 +38,6 @@ def import_model(checkpoint: Path, out: Path, hints: CheckpointHints, tasks: Pat
         if existing.hash != model.hash:
             raise UserError(f"{out} already contains another model.", "Choose another output folder.")
         return existing
-    model.story["command"] = command
+    model.metadata["command"] = command
     save_model(model, out)
     return model

@@ -57,7 +57,7 @@ def inspect_checkpoint_file(checkpoint: Path, backbone: str, tasks: Path | None)
     )
     values = sum(math.prod(tensor.shape) for tensor in checked.tensors)
     facts = [f"{checkpoint.name}: {checked.kind}, {len(checked.tensors)} tensors, {values:,} values."]
-    facts += [f"Network: {checked.spec.network_words}."] if checked.spec else []
+    facts += [f"Network: {checked.spec.network_description}."] if checked.spec else []
     return Inspection((*facts, *checked.notes), checked.faults)
 
 
@@ -89,7 +89,7 @@ def inspect_problem(
         candidate = Model(fitted, fitted.init(0), {})
     else:
         return inspection
-    inspection += Inspection((f"Model: {candidate.spec.words}; {candidate.size:,} parameters.",))
+    inspection += Inspection((f"Model: {candidate.spec.description}; {candidate.size:,} parameters.",))
     try:
         check_fit(images, folder, candidate)
     except UserError as error:

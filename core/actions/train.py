@@ -79,7 +79,7 @@ def train_model(
     if existing is not None:
         metadata = _metadata(images, folder, settings, command)
         identity = {key: metadata[key] for key in ("training", "data_hash", "tasks_hash")}
-        is_same = all(existing.story.get(key) == value for key, value in identity.items())
+        is_same = all(existing.metadata.get(key) == value for key, value in identity.items())
         if existing.spec != _fitted_spec(spec, images, folder) or not is_same:
             raise UserError(f"{out} already contains a model of another training.", "Choose another output folder.")
         return existing
@@ -96,9 +96,9 @@ def train_model(
 
 def _fitted_spec(spec: ModelSpec, images: ImageSet, tasks: TaskFolder) -> ModelSpec:
     """Return the specification with the classes per task and the image size of the tasks, its network checked."""
-    spec = spec.model_copy(update={"ways": tasks.train.ways, "shape": images.shape}).pinned()
+    spec = spec.model_copy(update={"ways": tasks.train.ways, "shape": images.shape}).with_code_hash()
     network = spec.network()
-    if isinstance(network, ModuleNet) and not network.own:
+    if isinstance(network, ModuleNet) and not network.is_builtin:
         probe(network)
     return spec
 

@@ -111,7 +111,7 @@ class Model:
     @property
     def report(self) -> dict[str, Any]:
         """Return how training ended: stationarity, held-out accuracy and loss; empty for imported models."""
-        return self.stored.story.get("report", {})
+        return self.stored.metadata.get("report", {})
 
     def save(self, folder: str | Path) -> Path:
         """Write the model as a folder that :func:`load_model` and every command read."""
@@ -121,7 +121,7 @@ class Model:
     def __repr__(self) -> str:
         accuracy = self.report.get("heldout_accuracy")
         text = f", held-out accuracy {interval_text(Interval(**accuracy))}" if accuracy else ""
-        return f"Model({self.stored.spec.words}, {self.stored.size:,} parameters{text})"
+        return f"Model({self.stored.spec.description}, {self.stored.size:,} parameters{text})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from core.runtime.errors import UserError
 from core.runtime.files import content_hash, home, read_json, write_json
 from core.runtime.program import command_line
 
-_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_FACTORY_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_factory(name: str) -> bool:
@@ -29,37 +29,37 @@ def is_factory(name: str) -> bool:
     return ":" in name
 
 
-def _list() -> Path:
+def _allow_list_path() -> Path:
     return home() / "factories.json"
 
 
-def allowed() -> tuple[str, ...]:
+def allowed_factories() -> tuple[str, ...]:
     """Return the names of the factories that may be imported on this machine.
 
     Raises:
         UserError: the list is damaged.
     """
-    if not _list().exists():
+    if not _allow_list_path().exists():
         return ()
-    names = read_json(_list())
+    names = read_json(_allow_list_path())
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{_list()} is not a list of names.", "Delete it and allow your factories again.")
+        raise UserError(f"{_allow_list_path()} is not a list of names.", "Delete it and allow your factories again.")
     return tuple(names)
 
 
-def allow(name: str) -> None:
+def allow_factory(name: str) -> None:
     """Allow ``name`` to be imported on this machine.
 
     Raises:
         UserError: the name is not of the form ``package.module:factory``.
     """
-    _check(name)
-    names = allowed()
+    _check_name(name)
+    names = allowed_factories()
     if name not in names:
-        write_json(_list(), sorted({*names, name}))
+        write_json(_allow_list_path(), sorted({*names, name}))
 
 
-def make(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
+def make_module(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
     """Import the factory, call it and return the network.
 
     ``ways`` and ``shape`` (height, width, channels) are passed if the factory has parameters of these names.
@@ -68,73 +68,64 @@ def make(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
         UserError: the factory is not allowed on this machine, cannot be imported or called, or does not return a
             module.
     """
-    factory = _factory(name)
-    given = {"ways": ways, "shape": shape}
+    factory = _import_factory(name)
     try:
-        known = inspect.signature(factory).parameters
+        signature = inspect.signature(factory)
+        arguments = {key: value for key, value in (("ways", ways), ("shape", shape)) if key in signature.parameters}
+        signature.bind(**arguments)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"{name} cannot be called ({error}).", "Name a function that returns a torch.nn.Module."
+            f"{name} cannot be called with ways and shape: {error}.",
+            "Its only required arguments can be ways and shape (height, width, channels).",
         ) from error
-    needed = [
-        key
-        for key, value in known.items()
-        if value.default is value.empty and value.kind not in (value.VAR_POSITIONAL, value.VAR_KEYWORD)
-    ]
-    strange = [key for key in needed if key not in given]
-    if strange:
-        raise UserError(
-            f"{name} needs the argument {strange[0]!r}.",
-            "Name a function that takes nothing, or ways and shape (height, width, channels).",
-        )
     try:
         # Copy the module, because the factory may return the same object every time and the caller modifies it.
-        made = deepcopy(factory(**{key: value for key, value in given.items() if key in known}))
+        module = deepcopy(factory(**arguments))
     except Exception as error:  # user code may raise any exception
         raise UserError(f"{name} failed: {type(error).__name__}: {error}.", "Correct it.") from error
-    if not isinstance(made, nn.Module):
-        raise UserError(f"{name} made a {type(made).__name__}, not a torch.nn.Module.", "Let it return the network.")
-    return made
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{name} returned a {type(module).__name__}, not a torch.nn.Module.", "Return the network.")
+    return module
 
 
-def fingerprint(name: str, ways: int, shape: tuple[int, int, int]) -> str:
+def code_hash(name: str, ways: int, shape: tuple[int, int, int]) -> str:
     """Return a hash of the code of a factory.
 
     It covers the files that define the factory and the classes of its submodules, except those of PyTorch. Models and
     cached results are tied to this hash, so a change of the code invalidates them.
 
     Raises:
-        UserError: as in :func:`make`.
+        UserError: as in :func:`make_module`.
     """
-    made = make(name, ways, shape)
-    makers = {name.split(":")[0], *(type(part).__module__ for part in made.modules())}
+    network = make_module(name, ways, shape)
+    modules = {name.split(":")[0], *(type(part).__module__ for part in network.modules())}
     parts: list[str | bytes] = []
-    for maker in sorted(maker for maker in makers if maker.split(".")[0] not in ("torch", "torchvision")):
-        file = getattr(sys.modules.get(maker), "__file__", None)
-        parts += [maker, Path(file).read_bytes()] if file else [maker]
+    for module in sorted(module for module in modules if module.split(".")[0] not in ("torch", "torchvision")):
+        file = getattr(sys.modules.get(module), "__file__", None)
+        parts += [module, Path(file).read_bytes()] if file else [module]
     return content_hash(*parts)
 
 
-def _check(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise UserError(f"{name!r} does not name a factory.", "Write package.module:factory.")
+def _check_name(name: str) -> None:
+    if not _FACTORY_NAME.fullmatch(name):
+        raise UserError(f"{name!r} is not the name of a factory.", "Use the form package.module:factory.")
 
 
-def _factory(name: str) -> Callable[..., object]:
-    _check(name)
-    if name not in allowed():
+def _import_factory(name: str) -> Callable[..., object]:
+    _check_name(name)
+    if name not in allowed_factories():
         raise UserError(
-            f"The network is made by {name}, and importing that runs its code, which was not allowed on this machine.",
+            f"The network is built by {name}, whose code is not allowed to run on this machine.",
             f"If you trust it: {command_line(['model', '--allow', name])}",
         )
     module, attribute = name.split(":")
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        factory = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # importing runs user code, which may raise any exception
         raise UserError(
             f"{module} cannot be imported: {type(error).__name__}: {error}.",
-            "Install it, or put the folder that holds it into PYTHONPATH.",
+            "Install it, or add its folder to PYTHONPATH.",
         ) from error
-    if not callable(found):
+    if not callable(factory):
         raise UserError(f"{module} has no function {attribute!r}.", "Check the name of the factory.")
-    return found
+    return factory

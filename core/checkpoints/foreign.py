@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from core.checkpoints.matching import WIDENED, CheckpointHints, MatchedCheckpoint, match_checkpoint
+from core.checkpoints.matching import HALF_PRECISION, CheckpointHints, MatchedCheckpoint, match_checkpoint
 from core.checkpoints.model import NETWORK_FIELDS, Model, ModelSpec, load_model, spec_of
-from core.checkpoints.tensor_file import Declared, TensorFile, open_tensors, sha256
-from core.maml.adaptation import RATES, network_part
+from core.checkpoints.tensor_file import TensorFile, TensorInfo, open_tensors, sha256
+from core.maml.adaptation import RATE_PREFIX, network_part
 from core.maml.backbone import Params
 from core.maml.module import ModuleNet
 from core.runtime.errors import UserError
@@ -21,7 +22,7 @@ from core.runtime.files import replacing
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckpointContents:
     """A summary of the content of a checkpoint.
 
     Attributes:
@@ -35,7 +36,7 @@ class Found:
 
     path: Path
     kind: str
-    tensors: tuple[Declared, ...]
+    tensors: tuple[TensorInfo, ...]
     spec: ModelSpec | None
     notes: tuple[str, ...]
     faults: tuple[str, ...]
@@ -49,7 +50,7 @@ def inspect_checkpoint(
     shape: tuple[int, int, int] | None = None,
     ways: int | None = None,
     more: Mapping[str, Any] | None = None,
-) -> Found:
+) -> CheckpointContents:
     """Inspect a checkpoint: a file or a TaskLens model folder.
 
     The arguments are those of :class:`core.checkpoints.matching.CheckpointHints`.
@@ -58,44 +59,43 @@ def inspect_checkpoint(
         UserError: the checkpoint cannot be read. If it can be read but does not match a network, the reason is in
             :attr:`Found.faults`.
     """
-    folder = _own_folder(path, backbone)
+    folder = _model_folder(path, backbone)
     file = open_tensors(folder / "model.safetensors" if folder else path)
     tensors = tuple(file.tensors.values())
     kind = "model folder of TaskLens" if folder else file.kind
     try:
         if folder:
-            return Found(path, kind, tensors, load_model(folder).spec, (), ())
-        understood = match_checkpoint(file, CheckpointHints(backbone, algorithm, shape, ways, more=more or {}))
-        _, notes = _numbers(file, understood)
+            return CheckpointContents(path, kind, tensors, load_model(folder).spec, (), ())
+        match = match_checkpoint(file, CheckpointHints(backbone, algorithm, shape, ways, more=more or {}))
+        _, notes = _read_params(file, match)
     except UserError as error:
-        return Found(path, kind, tensors, None, (), (str(error),))
-    missing = "Inner steps and learning rate are not in a checkpoint: say how it was trained."
-    return Found(path, kind, tensors, understood.spec, (*understood.notes, *notes, missing), ())
+        return CheckpointContents(path, kind, tensors, None, (), (str(error),))
+    missing = "A checkpoint does not contain the number of inner steps and the inner learning rate: specify both."
+    return CheckpointContents(path, kind, tensors, match.spec, (*match.notes, *notes, missing), ())
 
 
-def import_checkpoint(path: Path, ask: CheckpointHints) -> Model:
+def import_checkpoint(path: Path, hints: CheckpointHints) -> Model:
     """Import a checkpoint, which is a file or a TaskLens model folder, as a model.
 
     The metadata of a model that is imported from a file records its origin: path, kind, SHA-256 of the file and notes.
 
     Raises:
-        UserError: the checkpoint cannot be read, does not match a network, or lacks a value that ``ask`` does not give
-            either.
+        UserError: the checkpoint cannot be read, does not match a network, or lacks a value that ``hints`` lacks too.
     """
-    folder = _own_folder(path, ask.backbone)
+    folder = _model_folder(path, hints.backbone)
     if folder:
-        return _retold(load_model(folder), ask)
+        return _with_adaptation(load_model(folder), hints)
     file = open_tensors(path)
-    understood = match_checkpoint(file, ask)
-    _refuse_unsaid(understood.spec, ask)
-    params, notes = _numbers(file, understood)
+    match = match_checkpoint(file, hints)
+    _check_adaptation(match.spec, hints)
+    params, notes = _read_params(file, match)
     origin = {
         "path": str(path.resolve()),
         "kind": file.kind,
         "sha256": sha256(path),
-        "notes": [*understood.notes, *notes],
+        "notes": [*match.notes, *notes],
     }
-    return Model(understood.spec.pinned(), params, {"origin": origin})
+    return Model(match.spec.with_code_hash(), params, {"origin": origin})
 
 
 def export_state(model: Model, *, wrapped: bool = False) -> dict[str, Tensor]:
@@ -113,9 +113,9 @@ def export_state(model: Model, *, wrapped: bool = False) -> dict[str, Tensor]:
     """
     network = model.spec.network()
     if not isinstance(network, ModuleNet):
-        raise UserError(f"{model.spec.backbone} is TaskLens's own network, which no other library has.")
+        raise UserError(f"{model.spec.backbone} is a network of TaskLens that no other library has.")
     state = network.state_dict(network_part(model.params))
-    rates = [model.params[f"{RATES}{name}"] for name in network.shapes if f"{RATES}{name}" in model.params]
+    rates = [model.params[f"{RATE_PREFIX}{name}"] for name in network.shapes if f"{RATE_PREFIX}{name}" in model.params]
     if not wrapped and not rates:
         return state
     return {f"module.{name}": value for name, value in state.items()} | {
@@ -139,74 +139,71 @@ def write_state(model: Model, folder: Path) -> Path | None:
     return path
 
 
-def _own_folder(path: Path, backbone: str | None) -> Path | None:
+def _model_folder(path: Path, backbone: str | None) -> Path | None:
     """Return the model folder that ``path`` names, or None if there is none or the user names another network."""
     folder = path if path.is_dir() else path.parent
-    named = path.is_dir() or path.name == "model.safetensors"
-    return folder if named and backbone is None and (folder / "model.json").is_file() else None
+    is_named = path.is_dir() or path.name == "model.safetensors"
+    return folder if is_named and backbone is None and (folder / "model.json").is_file() else None
 
 
-def _retold(model: Model, ask: CheckpointHints) -> Model:
-    """Return a TaskLens model with the adaptation settings of ``ask``."""
-    learned = model.spec.algorithm == "meta-sgd"
-    if ask.algorithm and (ask.algorithm == "meta-sgd") != learned:
+def _with_adaptation(model: Model, hints: CheckpointHints) -> Model:
+    if hints.algorithm and (hints.algorithm == "meta-sgd") != (model.spec.algorithm == "meta-sgd"):
         raise UserError(
-            f"The model is of {model.spec.algorithm}: its inner rates are {'learned' if learned else 'not learned'}.",
-            f"Leave {ask.algorithm} out.",
+            f"A model of {model.spec.algorithm} cannot adapt by {hints.algorithm}: only meta-sgd has learned rates.",
+            f"Omit --algorithm {hints.algorithm}.",
         )
-    for name in sorted(NETWORK_FIELDS & ask.more.keys()):
-        raise UserError(f"The model folder says its {name} itself.", f"Leave --{name} out.")
+    for name in sorted(NETWORK_FIELDS & hints.more.keys()):
+        raise UserError(f"The model folder determines the {name}.", f"Omit --{name}.")
     for name in ("shape", "ways"):
-        have, want = getattr(model.spec, name), getattr(ask, name)
-        if want is not None and have != want:
-            raise UserError(f"The model has {name} {have}, not {want}.", "Use the tasks that it was made for.")
-    given = {"algorithm": ask.algorithm, "steps": ask.steps, "rate": ask.rate, **ask.more}
-    spec = spec_of(model.spec.model_dump() | {name: value for name, value in given.items() if value is not None})
+        actual, requested = getattr(model.spec, name), getattr(hints, name)
+        if requested is not None and actual != requested:
+            raise UserError(f"The model has {name} {actual}, not {requested}.", "Use tasks that match the model.")
+    fields = {"algorithm": hints.algorithm, "steps": hints.steps, "rate": hints.rate, **hints.more}
+    spec = spec_of(model.spec.model_dump() | {name: value for name, value in fields.items() if value is not None})
     if spec == model.spec:
         return model
     # The report and the history were measured with the previous adaptation, so they no longer apply.
-    story = {name: value for name, value in model.story.items() if name not in ("report", "history")}
-    return Model(spec, model.params, story)
+    metadata = {name: value for name, value in model.metadata.items() if name not in ("report", "history")}
+    return Model(spec, model.params, metadata)
 
 
-def _refuse_unsaid(spec: ModelSpec, ask: CheckpointHints) -> None:
+def _check_adaptation(spec: ModelSpec, hints: CheckpointHints) -> None:
     if spec.algorithm == "imaml":
         return
-    if ask.steps is None:
-        raise UserError("A checkpoint does not say how many inner steps it adapts by.", "Give --inner-steps.")
-    if ask.rate is None and spec.algorithm != "meta-sgd":
-        raise UserError("A checkpoint does not say its inner learning rate.", "Give --inner-rate.")
+    if hints.steps is None:
+        raise UserError("A checkpoint does not contain the number of inner steps.", "Specify --inner-steps.")
+    if hints.rate is None and spec.algorithm != "meta-sgd":
+        raise UserError("A checkpoint does not contain the inner learning rate.", "Specify --inner-rate.")
 
 
-def _numbers(file: TensorFile, understood: MatchedCheckpoint) -> tuple[Params, list[str]]:
+def _read_params(file: TensorFile, match: MatchedCheckpoint) -> tuple[Params, list[str]]:
     """Read and check the meta-parameters, and return them with notes.
 
     Half precision is converted to float32, which represents all of its values exactly.
     """
-    where, notes = understood.where, []
-    pairs = [at for pair in understood.same for at in pair]
-    read = file.load(list({*where.values(), *pairs, *understood.constants}))
-    for name, value in read.items():
+    names_in_file, notes = match.names_in_file, []
+    tensors = file.load(list({*names_in_file.values(), *chain(*match.equal_pairs), *match.constants}))
+    for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise UserError(
-                f"{file.path}: {name!r} holds NaN or infinity.", "The training diverged; use an earlier checkpoint."
+                f"{file.path}: {name!r} contains NaN or infinity.", "The training diverged; use an earlier checkpoint."
             )
-    for one, other in understood.same:
-        if not torch.equal(read[one], read[other]):
+    for first, second in match.equal_pairs:
+        if not torch.equal(tensors[first], tensors[second]):
             raise UserError(
-                f"{file.path}: {one!r} and {other!r} are one tensor in the network, but differ in the file.",
-                "Save it again from the network.",
+                f"{file.path}: {first!r} and {second!r} are one tensor in the network, but differ in the file.",
+                "Save the state dict of the network again.",
             )
-    for name, value in understood.constants.items():
-        same = torch.allclose if value.is_floating_point() else torch.equal
-        if read[name].shape != value.shape or not same(read[name].to(value.dtype), value):
+    for name, value in match.constants.items():
+        is_equal = torch.allclose if value.is_floating_point() else torch.equal
+        if tensors[name].shape != value.shape or not is_equal(tensors[name].to(value.dtype), value):
             raise UserError(
-                f"{file.path}: the buffer {name!r} is not what the factory fills it with, and only parameters are "
-                "kept in a model.",
-                "Let the factory make it with these numbers.",
+                f"{file.path}: the buffer {name!r} differs from that of the factory, but a model contains only "
+                "parameters.",
+                "Fill the buffer with these values in the factory.",
             )
-    if any(file.tensors[at].dtype in WIDENED for at in where.values()):
-        notes.append("Half precision was widened to float32; what training lost by it is lost.")
-    return {
-        name: read[at].float() if file.tensors[at].dtype in WIDENED else read[at] for name, at in where.items()
-    }, notes
+    half = {name for name, in_file in names_in_file.items() if file.tensors[in_file].dtype in HALF_PRECISION}
+    if half:
+        notes.append(f"Converted to float32 from half precision (tensors: {len(half)}).")
+    params = {name: tensors[in_file] for name, in_file in names_in_file.items()}
+    return {name: value.float() if name in half else value for name, value in params.items()}, notes

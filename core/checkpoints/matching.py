@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,18 @@ from torch import Tensor
 from core.checkpoints.factory import is_factory
 from core.checkpoints.model import ModelSpec, check_unused_fields, spec_of
 from core.checkpoints.tensor_file import TensorFile
-from core.maml.adaptation import RATES
-from core.maml.architectures import OMNIGLOT_SHAPE, OTHER_NAMES
+from core.maml.adaptation import RATE_PREFIX
+from core.maml.architectures import BACKBONE_ALIASES, OMNIGLOT_SHAPE
 from core.maml.backbone import MLP, ConvNet, Shapes
-from core.maml.module import RUNNING, ModuleNet
+from core.maml.module import RUNNING_STATISTICS, ModuleNet
 from core.runtime.errors import UserError
 
-WIDENED = ("float16", "bfloat16")
+HALF_PRECISION = ("float16", "bfloat16")
 """Data types that are accepted and converted to float32."""
-_TAKEN = ("float32", "float64", *WIDENED)
-_UNDECAYED = {"delta": 0.0}
+_SUPPORTED_DTYPES = ("float32", "float64", *HALF_PRECISION)
+_NO_WEIGHT_DECAY = {"delta": 0.0}
 """Defaults of imported models: the examples of learn2learn train without weight decay."""
-_USUAL_SIDES = (28, 32, 84)
+_COMMON_SIDES = (28, 32, 84)
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,21 @@ class MatchedCheckpoint:
 
     Attributes:
         spec: The model specification.
-        where: Tensor name in the file for every meta-parameter.
-        same: Pairs of tensor names in the file that must have equal values.
+        names_in_file: Tensor name in the file for every meta-parameter.
+        equal_pairs: Pairs of tensor names in the file that must have equal values.
         constants: Expected values of buffers, by tensor name in the file.
         notes: Sentences about what was inferred, omitted or converted.
     """
 
     spec: ModelSpec
-    where: Mapping[str, str]
-    same: Sequence[tuple[str, str]]
+    names_in_file: Mapping[str, str]
+    equal_pairs: Sequence[tuple[str, str]]
     constants: Mapping[str, Tensor]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _NameMapping:
     """An interpretation of the names in a file.
 
     Attributes:
@@ -90,34 +90,33 @@ class _Reading:
 
     @property
     def shapes(self) -> Shapes:
-        return {name: self.file.tensors[where].shape for name, where in self.tensors.items()}
+        return {name: self.file.tensors[in_file].shape for name, in_file in self.tensors.items()}
 
-    def without(self, prefix: str) -> dict[str, str]:
-        return {name.removeprefix(prefix): at for name, at in self.tensors.items() if name.startswith(prefix)}
+    def below(self, prefix: str) -> dict[str, str]:
+        return {name.removeprefix(prefix): in_file for name, in_file in self.tensors.items() if name.startswith(prefix)}
 
 
-def _readings(file: TensorFile) -> Iterator[_Reading]:
+def _name_mappings(file: TensorFile) -> Iterator[_NameMapping]:
     """Yield the names unchanged, then with one common prefix after another removed."""
-    reading = _Reading(file, {name: name for name in file.tensors}, {})
+    mapping = _NameMapping(file, {name: name for name in file.tensors}, {})
     while True:
-        yield reading
-        first = {name.split(".", 1)[0] for name in reading.tensors}
-        if {"module", "lrs"} == first and all(re.fullmatch(r"\d{1,6}", name) for name in reading.without("lrs.")):
-            rates = {int(position): where for position, where in reading.without("lrs.").items()}
-            reading = _Reading(file, reading.without("module."), rates)
+        yield mapping
+        first = {name.split(".", 1)[0] for name in mapping.tensors}
+        if {"module", "lrs"} == first and all(re.fullmatch(r"\d{1,6}", name) for name in mapping.below("lrs.")):
+            rates = {int(position): in_file for position, in_file in mapping.below("lrs.").items()}
+            mapping = _NameMapping(file, mapping.below("module."), rates)
         elif {"module", "compute_update"} == first:
             raise UserError(
-                f"{file.path} is a GBML model whose transforms learn (compute_update), and an update by learned "
-                "transforms is none of TaskLens's algorithms.",
+                f"{file.path} is a GBML model with learned transforms (compute_update), which are not supported.",
                 "Use MAML or MetaSGD, or GBML without transforms.",
             )
-        elif len(first) == 1 and all("." in name for name in reading.tensors):
-            reading = _Reading(file, reading.without(f"{next(iter(first))}."), reading.rates)
+        elif len(first) == 1 and all("." in name for name in mapping.tensors):
+            mapping = _NameMapping(file, mapping.below(f"{next(iter(first))}."), mapping.rates)
         else:
             return
 
 
-_LANDMARKS = {
+_IDENTIFYING_WEIGHTS = {
     "omniglot-cnn": ("base.0.conv.weight", "classifier.weight"),
     "omniglot-fc": ("features.1.0.linear.weight", "classifier.weight"),
     "cnn4": ("features.0.conv.weight", "classifier.weight"),
@@ -126,7 +125,7 @@ _LANDMARKS = {
     "mlp": ("layers.0.weight", "head.weight"),
 }
 """Tensors that identify a backbone: its first and its last weight."""
-_FIRST = {
+_BLOCK_WEIGHTS = {
     "omniglot-cnn": r"base\.\d+\.conv\.weight",
     "omniglot-fc": r"features\.1\.\d+\.linear\.weight",
     "cnn4": r"features\.\d+\.conv\.weight",
@@ -137,265 +136,267 @@ _FIRST = {
 """Patterns of the weight of every block; their count and output widths are hyperparameters of the network."""
 
 
-class _HeadUnfit(UserError):
+class _HeadMismatchError(UserError):
     """An error that is raised if only the head, whose shape depends on the image size, does not match."""
 
 
-def _is_of(backbone: str, names: Mapping[str, Any]) -> bool:
-    if backbone == "mlp" and {name for name in names if not name.startswith(RATES)} == {"head.weight", "head.bias"}:
+def _has_names_of(backbone: str, names: Mapping[str, Any]) -> bool:
+    if backbone == "mlp" and {name for name in names if not name.startswith(RATE_PREFIX)} == {
+        "head.weight",
+        "head.bias",
+    }:
         return True  # the linear model has no hidden layers
-    return all(name in names for name in _LANDMARKS[backbone])
+    return all(name in names for name in _IDENTIFYING_WEIGHTS[backbone])
 
 
-def match_checkpoint(file: TensorFile, ask: CheckpointHints) -> MatchedCheckpoint:
+def match_checkpoint(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpoint:
     """Match a file to its network.
 
     Raises:
         UserError: the file matches no network, or not the requested one. The message names the tensor.
     """
     if not file.tensors:
-        raise UserError(f"{file.path} holds no tensors.", "Name a file of weights.")
+        raise UserError(f"{file.path} contains no tensors.", "Choose a file of weights.")
     for tensor in file.tensors.values():
         if 0 in tensor.shape:  # the other axes of an empty tensor may declare any size
-            raise UserError(f"{file.path}: {tensor.name!r} of shape {tensor.shape} holds no numbers.", "Save it again.")
-    if ask.backbone is not None and is_factory(ask.backbone):
-        return _match_module(file, ask)
-    asked = OTHER_NAMES.get(ask.backbone or "", ask.backbone)
-    if asked is not None and asked not in _LANDMARKS:
-        known = ", ".join((*_LANDMARKS, *OTHER_NAMES))
-        raise UserError(f"There is no backbone {asked!r}.", f"Use {known}, or package.module:factory.")
-    for reading in _readings(file):
-        fitting = [name for name in ([asked] if asked else _LANDMARKS) if _is_of(name, reading.tensors)]
-        if fitting:
-            return _match_known(reading, fitting[0], ask)
-    some = ", ".join(repr(name) for name in list(file.tensors)[:3])
-    if asked:
-        lacking = " and ".join(repr(name) for name in _LANDMARKS[asked])
+            raise UserError(f"{file.path}: {tensor.name!r} of shape {tensor.shape} is empty.", "Save it again.")
+    if hints.backbone is not None and is_factory(hints.backbone):
+        return _match_module(file, hints)
+    backbone = BACKBONE_ALIASES.get(hints.backbone or "", hints.backbone)
+    if backbone is not None and backbone not in _IDENTIFYING_WEIGHTS:
+        names = ", ".join((*_IDENTIFYING_WEIGHTS, *BACKBONE_ALIASES))
+        raise UserError(f"Unknown backbone {backbone!r}.", f"Use {names}, or package.module:factory.")
+    for mapping in _name_mappings(file):
+        for name in [backbone] if backbone else _IDENTIFYING_WEIGHTS:
+            if _has_names_of(name, mapping.tensors):
+                return _match_backbone(mapping, name, hints)
+    actual = ", ".join(repr(name) for name in list(file.tensors)[:3])
+    if backbone:
+        expected = " and ".join(repr(name) for name in _IDENTIFYING_WEIGHTS[backbone])
         raise UserError(
-            f"{file.path} is not of {asked}: that has {lacking}, the file has {some} and so on.",
-            "Name the backbone it is of, or leave --backbone out.",
+            f"{file.path} is not a checkpoint of {backbone}, which has {expected}; the file has {actual}, ...",
+            "Name another backbone, or omit --backbone.",
         )
     raise UserError(
-        f"{file.path} is of no network that TaskLens knows: it has the tensors {some} and so on.",
-        "Name the function that makes your network: --backbone package.module:factory.",
+        f"{file.path} does not match a network that TaskLens knows: it has the tensors {actual}, ...",
+        "Name the function that builds your network: --backbone package.module:factory.",
     )
 
 
-def _match_known(reading: _Reading, backbone: str, ask: CheckpointHints) -> MatchedCheckpoint:
-    check_unused_fields(backbone, ask.more)
-    shapes, head = reading.shapes, reading.shapes[_LANDMARKS[backbone][1]]
+def _match_backbone(mapping: _NameMapping, backbone: str, hints: CheckpointHints) -> MatchedCheckpoint:
+    check_unused_fields(backbone, hints.more)
+    shapes, head = mapping.shapes, mapping.shapes[_IDENTIFYING_WEIGHTS[backbone][1]]
     if len(head) != 2:
-        raise UserError(f"{reading.file.path}: {_LANDMARKS[backbone][1]!r} has shape {head}, not two axes.")
-    _refuse_other_classes(reading.file.path, head[0], ask)
-    first = sorted((name for name in shapes if re.fullmatch(_FIRST[backbone], name)), key=_numbers_in)
-    blocks = [shapes[name] for name in first]
-    if any(len(shape) != (4 if "conv" in _FIRST[backbone] else 2) for shape in blocks):
-        raise UserError(f"{reading.file.path}: a weight of {backbone} has another number of axes: {blocks}.")
-    fixed: dict[str, Any] = {"backbone": backbone, "ways": head[0], **_UNDECAYED, **ask.more}
-    fixed |= {"algorithm": _algorithm(reading, ask), **_said(ask)}
+        raise UserError(f"{mapping.file.path}: {_IDENTIFYING_WEIGHTS[backbone][1]!r} has shape {head}, not two axes.")
+    _check_classes(mapping.file.path, head[0], hints)
+    names = sorted((name for name in shapes if re.fullmatch(_BLOCK_WEIGHTS[backbone], name)), key=_numbers_in)
+    blocks = [shapes[name] for name in names]
+    if any(len(shape) != (4 if "conv" in _BLOCK_WEIGHTS[backbone] else 2) for shape in blocks):
+        raise UserError(f"{mapping.file.path}: a weight of {backbone} has the wrong number of axes: {blocks}.")
+    known: dict[str, Any] = {"backbone": backbone, "ways": head[0], **_NO_WEIGHT_DECAY, **hints.more}
+    known |= {"algorithm": _algorithm(mapping, hints), **_adaptation_fields(hints)}
     if backbone in ("omniglot-fc", "mlp", "resnet12"):
-        fixed["hidden"] = tuple(shape[0] for shape in blocks)
+        known["hidden"] = tuple(shape[0] for shape in blocks)
     else:
-        fixed |= {"filters": blocks[0][0], "blocks": len(blocks)}
+        known |= {"filters": blocks[0][0], "blocks": len(blocks)}
     inputs = blocks[0][1] if blocks else head[1]
-    given = [ask.shape] if ask.shape else _usual_shapes(backbone, inputs)
-    fits: list[MatchedCheckpoint] = []
-    faults: list[UserError] = []
-    for pooling, shape in product(_poolings(backbone, ask), given):
-        fields = fixed | {"shape": shape} | ({"pooling": pooling} if pooling else {})
-        if backbone == "mlp" and "shrink" not in ask.more:
+    candidates = [hints.shape] if hints.shape else _common_shapes(backbone, inputs)
+    matches: list[MatchedCheckpoint] = []
+    errors: list[UserError] = []
+    for pooling, shape in product(_poolings(backbone, hints), candidates):
+        fields = known | {"shape": shape} | ({"pooling": pooling} if pooling else {})
+        if backbone == "mlp" and "shrink" not in hints.more:
             fields["shrink"] = max(1, round((shape[0] * shape[1] * shape[2] / max(1, inputs)) ** 0.5))
         try:
-            fits.append(_matched(reading, spec_of(fields)))
+            matches.append(_match_tensors(mapping, spec_of(fields)))
         except UserError as error:
-            faults.append(error)
-    unsure = len({one.spec.pooling for one in fits}) > 1
-    fits = [one for one in fits if one.spec.pooling == fits[0].spec.pooling]
-    unfit_head = not fits and any(isinstance(fault, _HeadUnfit) for fault in faults)
-    if ask.shape is None and (len(fits) > 1 or unfit_head):
+            errors.append(error)
+    is_ambiguous = len({match.spec.pooling for match in matches}) > 1
+    matches = [match for match in matches if match.spec.pooling == matches[0].spec.pooling]
+    only_head_differs = not matches and any(isinstance(error, _HeadMismatchError) for error in errors)
+    if hints.shape is None and (len(matches) > 1 or only_head_differs):
         raise UserError(
-            f"{reading.file.path} is of {backbone}, but the size of its images does not follow from it.",
-            "Give the tasks, or --shape HEIGHT,WIDTH,CHANNELS.",
+            f"{mapping.file.path} is a checkpoint of {backbone}, which does not determine the image size.",
+            "Specify the tasks, or --shape HEIGHT,WIDTH,CHANNELS.",
         )
-    if not fits:
-        raise faults[0]
-    return _noted(fits[0], ask, unsure, bool(reading.rates))
+    if not matches:
+        raise errors[0]
+    return _add_notes(matches[0], hints, is_ambiguous, bool(mapping.rates))
 
 
 def _numbers_in(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d{1,9}", name)]
 
 
-def _noted(first: MatchedCheckpoint, ask: CheckpointHints, unsure: bool, learned: bool) -> MatchedCheckpoint:
-    """Return the match with notes on inferred values; ``unsure`` means that other poolings match as well."""
-    spec = first.spec
+def _add_notes(
+    match: MatchedCheckpoint, hints: CheckpointHints, is_ambiguous: bool, has_rates: bool
+) -> MatchedCheckpoint:
+    """Return the match with notes on inferred values; ``is_ambiguous`` means that other poolings match as well."""
+    spec = match.spec
     notes = []
-    if ask.backbone is None:
-        notes.append(f"The names are those of {spec.backbone}.")
-    if ask.shape is None:
-        notes.append(f"Images are taken to be {spec.shape[0]} x {spec.shape[1]}, channels: {spec.shape[2]}.")
-    if spec.backbone == "omniglot-cnn" and learned:
+    if hints.backbone is None:
+        notes.append(f"The tensor names are those of {spec.backbone}.")
+    if hints.shape is None:
+        notes.append(f"Inferred image size: {spec.shape[0]} x {spec.shape[1]}, channels: {spec.shape[2]}.")
+    if spec.backbone == "omniglot-cnn" and has_rates:
         notes.append(
-            "learn2learn's MetaSGD leaves the convolutions of OmniglotCNN as they are, which it registers twice; here "
-            "they adapt by the rates in the file."
+            "In learn2learn, MetaSGD does not adapt the convolutions of OmniglotCNN, which it registers twice; in "
+            "TaskLens they adapt at the rates in the file."
         )
-    if unsure:
-        notes.append(f"Pooling does not show in this checkpoint and is taken to be {spec.pooling!r}.")
-    if spec.backbone in ("convnet", "mlp") and "activation" not in ask.more:
-        notes.append(f"The activation does not show in a checkpoint and is taken to be {spec.activation!r}.")
-    return MatchedCheckpoint(spec, first.where, first.same, first.constants, (*notes, *first.notes))
+    if is_ambiguous:
+        notes.append(f"Assumed pooling (not stored in the checkpoint): {spec.pooling}.")
+    if spec.backbone in ("convnet", "mlp") and "activation" not in hints.more:
+        notes.append(f"Assumed activation (not stored in a checkpoint): {spec.activation}.")
+    return replace(match, notes=(*notes, *match.notes))
 
 
-def _usual_shapes(backbone: str, inputs: int) -> list[tuple[int, int, int]]:
+def _common_shapes(backbone: str, inputs: int) -> list[tuple[int, int, int]]:
     if backbone == "omniglot-cnn":
         return [OMNIGLOT_SHAPE]
     flat = backbone in ("omniglot-fc", "mlp")
-    return [(side, side, bands) for side in _USUAL_SIDES for bands in ((1, 3) if flat else (inputs,))]
+    return [(side, side, bands) for side in _COMMON_SIDES for bands in ((1, 3) if flat else (inputs,))]
 
 
-def _poolings(backbone: str, ask: CheckpointHints) -> tuple[str, ...]:
-    known = {"convnet": ("stride", "max"), "cnn4": ("max", "stride"), "resnet12": ("mean", "none")}
-    return ("",) if "pooling" in ask.more else known.get(backbone, ("",))
+def _poolings(backbone: str, hints: CheckpointHints) -> tuple[str, ...]:
+    poolings = {"convnet": ("stride", "max"), "cnn4": ("max", "stride"), "resnet12": ("mean", "none")}
+    return ("",) if "pooling" in hints.more else poolings.get(backbone, ("",))
 
 
-def _match_module(file: TensorFile, ask: CheckpointHints) -> MatchedCheckpoint:
-    check_unused_fields("module", ask.more)
-    if ask.shape is None or ask.ways is None:
+def _match_module(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpoint:
+    check_unused_fields("module", hints.more)
+    if hints.shape is None or hints.ways is None:
         raise UserError(
-            "A network of your own is made for images of a size and a number of classes.",
-            "Give the tasks, or --shape HEIGHT,WIDTH,CHANNELS and --ways.",
+            "A custom network needs the image size and the number of classes.",
+            "Specify the tasks, or --shape HEIGHT,WIDTH,CHANNELS and --ways.",
         )
-    readings = list(_readings(file))
-    fields: dict[str, Any] = {"backbone": "module", "factory": ask.backbone, "ways": ask.ways, "shape": ask.shape}
-    fields |= {**_UNDECAYED, **_said(ask), **ask.more}
+    mappings = list(_name_mappings(file))
+    fields: dict[str, Any] = {"backbone": "module", "factory": hints.backbone, "ways": hints.ways, "shape": hints.shape}
+    fields |= {**_NO_WEIGHT_DECAY, **_adaptation_fields(hints), **hints.more}
     expected = spec_of(fields).network().shapes.keys()
-    best = max(readings, key=lambda reading: len(expected & reading.tensors.keys()))
-    return _matched(best, spec_of(fields | {"algorithm": _algorithm(best, ask)}), ask)
+    best = max(mappings, key=lambda mapping: len(expected & mapping.tensors.keys()))
+    return _match_tensors(best, spec_of(fields | {"algorithm": _algorithm(best, hints)}), hints)
 
 
-def _said(ask: CheckpointHints) -> dict[str, Any]:
-    return {name: value for name in ("steps", "rate") if (value := getattr(ask, name)) is not None}
+def _adaptation_fields(hints: CheckpointHints) -> dict[str, Any]:
+    return {name: value for name in ("steps", "rate") if (value := getattr(hints, name)) is not None}
 
 
-def _algorithm(reading: _Reading, ask: CheckpointHints) -> str:
-    learned = bool(reading.rates) or any(name.startswith(RATES) for name in reading.tensors)
-    chosen = ask.algorithm or ("meta-sgd" if learned else "maml")
-    if learned and chosen != "meta-sgd":
-        raise UserError(f"{reading.file.path} holds learned inner rates, so it is of meta-sgd, not {chosen}.")
-    if chosen == "meta-sgd" and not learned:
+def _algorithm(mapping: _NameMapping, hints: CheckpointHints) -> str:
+    has_rates = bool(mapping.rates) or any(name.startswith(RATE_PREFIX) for name in mapping.tensors)
+    algorithm = hints.algorithm or ("meta-sgd" if has_rates else "maml")
+    if has_rates and algorithm != "meta-sgd":
+        raise UserError(f"{mapping.file.path} contains learned inner rates, as for meta-sgd, not {algorithm}.")
+    if algorithm == "meta-sgd" and not has_rates:
         raise UserError(
-            f"{reading.file.path} holds no learned inner rates (lrs.0 and so on), so it is not of meta-sgd.",
+            f"{mapping.file.path} contains no learned inner rates (lrs.0, ...), which meta-sgd needs.",
             "Save the state dict of MetaSGD itself, or use maml.",
         )
-    return chosen
+    return algorithm
 
 
-def _refuse_other_classes(path: Path, classes: int, ask: CheckpointHints) -> None:
-    if ask.ways is not None and classes != ask.ways:
+def _check_classes(path: Path, classes: int, hints: CheckpointHints) -> None:
+    if hints.ways is not None and classes != hints.ways:
         raise UserError(
-            f"{path} is a checkpoint for other classes: its head has {classes}, the tasks are {ask.ways}-way.",
-            f"Draw tasks of {classes} classes, or use a checkpoint that was trained on {ask.ways}-way tasks.",
+            f"{path} is a checkpoint for {classes}-way tasks, but the tasks are {hints.ways}-way.",
+            f"Draw {classes}-way tasks, or use a checkpoint that was trained on {hints.ways}-way tasks.",
         )
 
 
-def _matched(reading: _Reading, spec: ModelSpec, ask: CheckpointHints | None = None) -> MatchedCheckpoint:
+def _match_tensors(mapping: _NameMapping, spec: ModelSpec, hints: CheckpointHints | None = None) -> MatchedCheckpoint:
     """Match every meta-parameter of ``spec`` with a tensor of the file.
 
     Raises:
         UserError: a tensor is missing, unexpected, or has another shape or an unsupported data type.
     """
-    network, path = spec.network(), reading.file.path
+    network, path = spec.network(), mapping.file.path
     expected = network.shapes
     aliases = network.aliases if isinstance(network, ModuleNet) else {}
     buffers = network.constants if isinstance(network, ModuleNet) else {}
-    where: dict[str, str] = {}
-    same: list[tuple[str, str]] = []
+    names_in_file: dict[str, str] = {}
+    equal_pairs: list[tuple[str, str]] = []
     constants: dict[str, Tensor] = {}
-    left_out = 0
-    for name, at in reading.tensors.items():
+    ignored = 0
+    for name, in_file in mapping.tensors.items():
         canonical = aliases.get(name, name)
         if canonical in expected:
-            if canonical in where:
-                same.append((where[canonical], at))
-            where.setdefault(canonical, at)
+            if canonical in names_in_file:
+                equal_pairs.append((names_in_file[canonical], in_file))
+            names_in_file.setdefault(canonical, in_file)
         elif name in buffers:
-            constants[at] = buffers[name]
-        elif name.rsplit(".", 1)[-1] in RUNNING:
-            left_out += 1
-        elif not (spec.algorithm == "meta-sgd" and name.startswith(RATES)):
+            constants[in_file] = buffers[name]
+        elif name.rsplit(".", 1)[-1] in RUNNING_STATISTICS:
+            ignored += 1
+        elif not (spec.algorithm == "meta-sgd" and name.startswith(RATE_PREFIX)):
             raise UserError(
-                f"{path}: the tensor {name!r} is not part of {spec.backbone_name}.", "Name the backbone it is of."
+                f"{path}: the tensor {name!r} is not part of {spec.backbone_name}.", "Name another backbone."
             )
     for name, shape in expected.items():
-        if name not in where:
+        if name not in names_in_file:
             raise UserError(
-                f"{path}: the tensor {name!r} of shape {shape} is missing, which {spec.backbone_name} has.",
-                "Save the whole state dict, or name the backbone it is of.",
+                f"{path}: the tensor {name!r} of shape {shape}, which {spec.backbone_name} has, is missing.",
+                "Save the whole state dict, or name another backbone.",
             )
-    wrong = [name for name in expected if reading.file.tensors[where[name]].shape != expected[name]]
-    if wrong:
-        _refuse_shape(reading, wrong, where, network, spec, ask)
+    mismatched = [name for name in expected if mapping.file.tensors[names_in_file[name]].shape != expected[name]]
+    if mismatched:
+        _raise_shape_mismatch(mapping, mismatched, names_in_file, network, spec, hints)
+    names_in_file = {name: names_in_file[name] for name in expected}
     if spec.algorithm == "meta-sgd":
-        where |= _rates(reading, expected)
-    for name in (*where.values(), *(at for pair in same for at in pair)):
-        if reading.file.tensors[name].dtype not in _TAKEN:
-            raise UserError(
-                f"{path}: {name!r} is {reading.file.tensors[name].dtype}.", "Save it in float32 or float64."
-            )
-    notes = list(network.notes) if isinstance(network, ModuleNet) else []
-    if left_out:
-        notes.append(f"Running statistics in the file (tensors: {left_out}) are left out.")
-    names = [name for name in where if name.startswith(RATES)]
-    return MatchedCheckpoint(spec, {name: where[name] for name in (*expected, *names)}, same, constants, tuple(notes))
+        names_in_file |= _match_rates(mapping, expected)
+    for in_file in (*names_in_file.values(), *chain(*equal_pairs)):
+        dtype = mapping.file.tensors[in_file].dtype
+        if dtype not in _SUPPORTED_DTYPES:
+            raise UserError(f"{path}: {in_file!r} is {dtype}.", "Save it in float32 or float64.")
+    notes = network.notes if isinstance(network, ModuleNet) else ()
+    if ignored:
+        notes = (*notes, f"Running statistics in the file are ignored (tensors: {ignored}).")
+    return MatchedCheckpoint(spec, names_in_file, equal_pairs, constants, notes)
 
 
-def _refuse_shape(
-    reading: _Reading,
-    wrong: list[str],
-    where: Mapping[str, str],
+def _raise_shape_mismatch(
+    mapping: _NameMapping,
+    mismatched: list[str],
+    names_in_file: Mapping[str, str],
     network: ConvNet | MLP | ModuleNet,
     spec: ModelSpec,
-    ask: CheckpointHints | None,
+    hints: CheckpointHints | None,
 ) -> None:
     """Raise an error that names the tensor of wrong shape, with the likely cause if only the head is affected."""
-    have = reading.file.tensors[where[wrong[0]]].shape
-    want = network.shapes[wrong[0]]
+    actual, expected = mapping.file.tensors[names_in_file[mismatched[0]]].shape, network.shapes[mismatched[0]]
     head = network.last_linear if isinstance(network, ModuleNet) else network.head
-    in_head = [name for name in wrong if name.startswith(f"{head}.")]
-    if in_head == wrong and ask is not None and have and have[0] != want[0]:
-        _refuse_other_classes(reading.file.path, have[0], ask)
-    size = "images of another size, or of another pooling" if in_head == wrong else "another network"
-    kind = _HeadUnfit if in_head == wrong else UserError
-    raise kind(
-        f"{reading.file.path}: {wrong[0]!r} has shape {have}, {spec.backbone_name} has {want} there.",
-        f"It is of {size}; correct the settings, or use the checkpoint that belongs to them.",
+    only_head_differs = all(name.startswith(f"{head}.") for name in mismatched)
+    if only_head_differs and hints is not None and actual and actual[0] != expected[0]:
+        _check_classes(mapping.file.path, actual[0], hints)
+    cause = "another image size or another pooling" if only_head_differs else "another network"
+    error = _HeadMismatchError if only_head_differs else UserError
+    raise error(
+        f"{mapping.file.path}: {mismatched[0]!r} has shape {actual}, but {spec.backbone_name} needs {expected}.",
+        f"The checkpoint is of {cause}: correct the settings, or use another checkpoint.",
     )
 
 
-def _rates(reading: _Reading, expected: Shapes) -> dict[str, str]:
+def _match_rates(mapping: _NameMapping, expected: Shapes) -> dict[str, str]:
     """Return the tensor name in the file of the rate of every parameter.
 
     Rates are found by name in TaskLens models, and by position in ``module.parameters()`` in MetaSGD checkpoints.
     """
-    path = reading.file.path
-    if not reading.rates:
-        named = {name: reading.tensors.get(f"{RATES}{name}") for name in expected}
-    elif set(reading.rates) != set(range(len(expected))):
+    path = mapping.file.path
+    if not mapping.rates:
+        names_in_file = {name: mapping.tensors.get(f"{RATE_PREFIX}{name}") for name in expected}
+    elif set(mapping.rates) != set(range(len(expected))):
         raise UserError(
-            f"{path} has {len(reading.rates)} learned rates for {len(expected)} parameters.", "Save the whole MetaSGD."
+            f"{path} has {len(mapping.rates)} learned rates for {len(expected)} parameters.", "Save the whole MetaSGD."
         )
     else:
-        named = {name: reading.rates[position] for position, name in enumerate(expected)}
+        names_in_file = {name: mapping.rates[position] for position, name in enumerate(expected)}
     out = {}
-    for name, at in named.items():
-        if at is None:
+    for name, in_file in names_in_file.items():
+        if in_file is None:
             raise UserError(f"{path}: the learned rate of {name!r} is missing.", "Save the whole model.")
-        have = reading.file.tensors[at].shape
-        if have != expected[name]:
+        shape = mapping.file.tensors[in_file].shape
+        if shape != expected[name]:
             raise UserError(
-                f"{path}: the rate {at!r} has shape {have}, but the parameter in its place, {name!r}, has "
-                f"{expected[name]}.",
-                "Save the MetaSGD of this network, its parameters in their order.",
+                f"{path}: the rate {in_file!r} has shape {shape}, but its parameter {name!r} has {expected[name]}.",
+                "Save the MetaSGD of this network, with its parameters in the order of registration.",
             )
-        out[f"{RATES}{name}"] = at
+        out[f"{RATE_PREFIX}{name}"] = in_file
     return out

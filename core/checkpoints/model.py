@@ -18,10 +18,10 @@ from pydantic import ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from core.checkpoints.factory import fingerprint, make
+from core.checkpoints.factory import code_hash, make_module
 from core.checkpoints.tensor_file import read_safetensors
-from core.maml.adaptation import RATES, Implicit, Unrolled
-from core.maml.architectures import ARCHITECTURES, OTHER_NAMES
+from core.maml.adaptation import RATE_PREFIX, Implicit, Unrolled
+from core.maml.architectures import ARCHITECTURES, BACKBONE_ALIASES
 from core.maml.backbone import MLP, ConvNet, Params, Shapes, head_of
 from core.maml.module import ModuleNet
 from core.maml.objective import Bilevel
@@ -32,13 +32,13 @@ from core.runtime.files import content_hash, read_json, replacing, write_json
 
 FORMAT = 1
 TRAJECTORY = "trajectory.safetensors"
-READS: dict[str, tuple[str, ...]] = {
+BACKBONE_FIELDS: dict[str, tuple[str, ...]] = {
     "convnet": ("filters", "blocks", "pooling", "activation"),
     "mlp": ("hidden", "shrink", "activation"),
     "module": (),
 } | {name: tuple(known.defaults) for name, known in ARCHITECTURES.items()}
 """Fields of a model specification that each backbone uses in addition to ways and shape."""
-NETWORK_FIELDS = frozenset(field for fields in READS.values() for field in fields)
+NETWORK_FIELDS = frozenset(field for fields in BACKBONE_FIELDS.values() for field in fields)
 
 
 class ModelSpec(ModelFields):
@@ -46,19 +46,19 @@ class ModelSpec(ModelFields):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_defaults(cls, given: Any) -> Any:
+    def _fill_defaults(cls, fields: Any) -> Any:
         """Fill in the default sizes of learn2learn for its networks."""
-        if not isinstance(given, dict):
-            return given
-        backbone = given.get("backbone")
-        backbone = OTHER_NAMES.get(backbone, backbone) if isinstance(backbone, str) else backbone
-        known = ARCHITECTURES.get(backbone) if isinstance(backbone, str) else None
-        return (dict(known.defaults) if known else {}) | given | ({"backbone": backbone} if backbone else {})
+        backbone = fields.get("backbone") if isinstance(fields, dict) else None
+        if not isinstance(backbone, str):
+            return fields
+        backbone = BACKBONE_ALIASES.get(backbone, backbone)
+        defaults = ARCHITECTURES[backbone].defaults if backbone in ARCHITECTURES else {}
+        return {**defaults, **fields, "backbone": backbone}
 
     @model_validator(mode="after")
-    def _fields_fit(self) -> ModelSpec:
+    def _check_factory(self) -> ModelSpec:
         if (self.backbone == "module") != (self.factory is not None):
-            raise ValueError("Name a network of your own by its function, package.module:factory")
+            raise ValueError("Specify a custom network as package.module:factory, the function that builds it")
         return self
 
     @property
@@ -66,11 +66,11 @@ class ModelSpec(ModelFields):
         """Return the name of the backbone on the command line."""
         return self.factory or self.backbone
 
-    def pinned(self) -> ModelSpec:
+    def with_code_hash(self) -> ModelSpec:
         """Return a copy that records the current code hash of the factory, if there is one."""
         if self.factory is None:
             return self
-        return self.model_copy(update={"code": fingerprint(self.factory, self.ways, self.shape)})
+        return self.model_copy(update={"code": code_hash(self.factory, self.ways, self.shape)})
 
     def network(self) -> ConvNet | MLP | ModuleNet:
         """Return the network.
@@ -83,18 +83,18 @@ class ModelSpec(ModelFields):
         if self.backbone == "convnet":
             return ConvNet(self.ways, self.filters, self.shape, self.pooling, self.blocks, self.activation)
         if self.factory is not None:
-            if self.code not in ("", fingerprint(self.factory, self.ways, self.shape)):
+            if self.code not in ("", code_hash(self.factory, self.ways, self.shape)):
                 raise UserError(
-                    f"The code of {self.factory} is not what it was when this model was made.",
-                    f"Restore it, or bring the weights in again: model --backbone {self.factory} with its checkpoint.",
+                    f"The code of {self.factory} has changed since this model was created.",
+                    f"Restore the code, or import the checkpoint again: model --backbone {self.factory}.",
                 )
-            build = partial(make, self.factory, self.ways, self.shape)
+            build = partial(make_module, self.factory, self.ways, self.shape)
             return ModuleNet(self.factory, self.ways, self.shape, build, self.code)
-        known = ARCHITECTURES[self.backbone]
-        numbers = {name: getattr(self, name) for name in known.defaults}
-        build = partial(known.make, self.ways, self.shape, **numbers)
-        name = f"{known.title}({', '.join(f'{key}={value!r}' for key, value in numbers.items())})"
-        return ModuleNet(name, self.ways, self.shape, build, own=True)
+        architecture = ARCHITECTURES[self.backbone]
+        sizes = {name: getattr(self, name) for name in architecture.defaults}
+        build = partial(architecture.make, self.ways, self.shape, **sizes)
+        name = f"{architecture.title}({', '.join(f'{key}={value!r}' for key, value in sizes.items())})"
+        return ModuleNet(name, self.ways, self.shape, build, is_builtin=True)
 
     def adaptation(self) -> Unrolled | Implicit:
         """Return the adaptation that the algorithm uses."""
@@ -115,23 +115,23 @@ class ModelSpec(ModelFields):
         return Bilevel(network, self.adaptation(), self.delta, first_order=self.algorithm == "fomaml")
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Return a one-line description of the network and its adaptation."""
         steps = "1 inner step" if self.steps == 1 else f"{self.steps} inner steps"
         if self.algorithm == "imaml":
-            adapts = f"proximal inner problem of proximity {self.proximity:g}"
+            adaptation = f"proximal inner problem with proximity {self.proximity:g}"
         else:
-            adapts = f"{steps} at {'learned rates' if self.algorithm == 'meta-sgd' else f'rate {self.rate:g}'}"
-        return f"{self.network_words}; {self.algorithm}, {adapts}; weight decay {self.delta:g}"
+            adaptation = f"{steps} at {'learned rates' if self.algorithm == 'meta-sgd' else f'rate {self.rate:g}'}"
+        return f"{self.network_description}; {self.algorithm}, {adaptation}; weight decay {self.delta:g}"
 
     @property
-    def network_words(self) -> str:
+    def network_description(self) -> str:
         """Return a one-line description of the network."""
         blocks = f"{self.blocks} convolution blocks of {self.filters} filters"
         widths = ", ".join(map(str, self.hidden))
         hidden = f"hidden layers of {widths}" if self.hidden else "no hidden layer (linear)"
         shrunk = f", images averaged over {self.shrink} x {self.shrink} squares" if self.shrink > 1 else ""
-        own = {
+        descriptions = {
             "convnet": f"{blocks}, {self.activation}",
             "mlp": f"mlp with {hidden}, {self.activation}{shrunk}",
             "omniglot-cnn": f"learn2learn's OmniglotCNN: {blocks}",
@@ -140,7 +140,7 @@ class ModelSpec(ModelFields):
             "resnet12": f"learn2learn's ResNet12: {widths} filters, pooling {self.pooling}",
             "module": f"{self.factory}",
         }
-        return own[self.backbone]
+        return descriptions[self.backbone]
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
         """Return initial meta-parameters on the CPU."""
@@ -151,8 +151,8 @@ class ModelSpec(ModelFields):
     def shapes(self) -> Shapes:
         """Return the shape of every meta-parameter, without allocating them unless the network has a user factory."""
         shapes = self.network().shapes
-        rated = self.algorithm == "meta-sgd"
-        return shapes | ({f"{RATES}{name}": shape for name, shape in shapes.items()} if rated else {})
+        has_rates = self.algorithm == "meta-sgd"
+        return shapes | ({f"{RATE_PREFIX}{name}": shape for name, shape in shapes.items()} if has_rates else {})
 
 
 def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
@@ -164,23 +164,23 @@ def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
     try:
         return ModelSpec.model_validate(dict(fields))
     except ValidationError as error:
-        where, said, given = _first(error)
-        raise UserError(f"{where}: {said}, not {given}." if where else f"{said}.") from error
+        field, message, value = _first_error(error)
+        raise UserError(f"{field}: {message}, not {value}." if field else f"{message}.") from error
 
 
-def _first(error: ValidationError) -> tuple[str, str, Any]:
+def _first_error(error: ValidationError) -> tuple[str, str, Any]:
     """Return the field, the message and the value of the first validation error."""
     first = error.errors()[0]
-    return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, "), first["input"]
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "), first["input"]
 
 
-def check_unused_fields(backbone: str, given: Iterable[str]) -> None:
+def check_unused_fields(backbone: str, fields: Iterable[str]) -> None:
     """Raise UserError if the user specified a network field that ``backbone`` does not use."""
-    name = OTHER_NAMES.get(backbone, backbone)
-    for field in sorted(NETWORK_FIELDS & set(given)):
-        if name in READS and field not in READS[name]:
-            what = "A network of your own" if name == "module" else f"The backbone {name}"
-            raise UserError(f"{what} takes no --{field}.", "Leave it out.")
+    name = BACKBONE_ALIASES.get(backbone, backbone)
+    for field in sorted(NETWORK_FIELDS & set(fields)):
+        if name in BACKBONE_FIELDS and field not in BACKBONE_FIELDS[name]:
+            network = "A custom network" if name == "module" else f"The backbone {name}"
+            raise UserError(f"{network} does not use --{field}.", "Omit it.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,12 +190,12 @@ class Model:
     Attributes:
         spec: The model specification.
         params: The meta-parameters.
-        story: JSON-serialisable metadata: hashes of data and tasks, training settings, command, final report.
+        metadata: JSON-serialisable metadata: hashes of data and tasks, training settings, command, final report.
     """
 
     spec: ModelSpec
     params: Params
-    story: dict[str, Any]
+    metadata: dict[str, Any]
 
     @cached_property
     def hash(self) -> str:
@@ -214,7 +214,7 @@ def save_model(model: Model, folder: Path) -> None:
     with replacing(folder / "model.safetensors") as temporary:
         save_file({name: value.contiguous() for name, value in model.params.items()}, temporary)
     write_json(
-        folder / "model.json", {"format": FORMAT, "spec": model.spec.model_dump(mode="json"), "story": model.story}
+        folder / "model.json", {"format": FORMAT, "spec": model.spec.model_dump(mode="json"), "story": model.metadata}
     )
 
 
@@ -225,17 +225,17 @@ def load_model(folder: Path) -> Model:
         UserError: a file is missing or damaged, or a tensor is missing, unexpected, of another shape or not finite.
     """
     path = folder / "model.json"
-    described = read_json(path)
+    description = read_json(path)
     try:
-        if described["format"] != FORMAT:
-            raise UserError(f"{path} has format {described['format']}, not {FORMAT}.", "Update TaskLens.")
-        spec = ModelSpec.model_validate(described["spec"])
+        if description["format"] != FORMAT:
+            raise UserError(f"{path} has format {description['format']}, not {FORMAT}.", "Update TaskLens.")
+        spec = ModelSpec.model_validate(description["spec"])
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a model description.", "Use a folder made by train.") from error
+        raise UserError(f"{path} is not a model description.", "Use a folder written by train.") from error
     except ValidationError as error:
-        field, said, _ = _first(error)
-        raise UserError(f"{path}: {f'{field}: ' if field else ''}{said}.", "Correct the description.") from error
-    return Model(spec, load_params(folder / "model.safetensors", spec), described.get("story", {}))
+        field, message, _ = _first_error(error)
+        raise UserError(f"{path}: {f'{field}: ' if field else ''}{message}.", "Correct the description.") from error
+    return Model(spec, load_params(folder / "model.safetensors", spec), description.get("story", {}))
 
 
 def save_trajectory(trajectory: list[Snapshot], folder: Path) -> None:
@@ -262,8 +262,7 @@ def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
     path = folder / TRAJECTORY
     if not path.is_file():
         raise UserError(
-            "This model was kept without snapshots of its training.",
-            "Train it with the train command, or use another method.",
+            "This model has no snapshots of its training.", "Train it with the train command, or use another method."
         )
     try:
         with safe_open(path, "pt") as stream:
@@ -287,23 +286,21 @@ def load_params(path: Path, spec: ModelSpec) -> Params:
         UserError: as in :func:`load_model`.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist.", "A model folder holds model.safetensors and model.json.")
+        raise UserError(f"{path} does not exist.", "A model folder contains model.safetensors and model.json.")
     file = read_safetensors(path)
     expected = spec.shapes()
     for name in sorted(expected.keys() | file.tensors.keys()):
         if name not in file.tensors:
-            raise UserError(f"{path}: the tensor {name!r} is missing.", "The description is of another network.")
+            raise UserError(f"{path}: the tensor {name!r} is missing.", "Check model.json.")
         if name not in expected:
             raise UserError(f"{path}: the tensor {name!r} is not part of this network.", "Check model.json.")
-        have, want = file.tensors[name], expected[name]
-        if have.shape != want:
-            raise UserError(
-                f"{path}: {name!r} has shape {have.shape}, the description asks for {want}.", "Check model.json."
-            )
-        if have.dtype not in ("float32", "float64"):
-            raise UserError(f"{path}: {name!r} is {have.dtype}.", "Save it as float32 or float64.")
+        tensor, shape = file.tensors[name], expected[name]
+        if tensor.shape != shape:
+            raise UserError(f"{path}: {name!r} has shape {tensor.shape}, but needs {shape}.", "Check model.json.")
+        if tensor.dtype not in ("float32", "float64"):
+            raise UserError(f"{path}: {name!r} is {tensor.dtype}.", "Save it as float32 or float64.")
     params = file.load(list(expected))
     for name, value in params.items():
         if not torch.isfinite(value).all():
-            raise UserError(f"{path}: {name!r} holds NaN or infinity.", "The training diverged; lower its rate.")
+            raise UserError(f"{path}: {name!r} contains NaN or infinity.", "The training diverged; lower its rate.")
     return params

@@ -23,21 +23,21 @@ from torch import Tensor
 
 from core.runtime.errors import UserError
 
-_SAVE = "Save its weights alone: torch.save(model.state_dict(), 'model.pt')."
-_PICKLE_BYTES = 4 << 20  # maximum size of the pickle of names and shapes; enough for about 28,000 tensors
-_SHARED = 16  # maximum total size of tensors with shared storage, as a multiple of the file size
-_DEPTH = 4  # maximum nesting of dictionaries that are searched
-_HARMLESS = re.compile(
+_SAVE_ADVICE = "Save only the weights: torch.save(model.state_dict(), 'model.pt')."
+_MAX_PICKLE_BYTES = 4 << 20  # maximum size of the pickle of names and shapes; enough for about 28,000 tensors
+_MAX_SHARING = 16  # maximum total size of tensors with shared storage, as a multiple of the file size
+_MAX_DEPTH = 4  # maximum nesting of dictionaries that are searched
+_ALLOWED_GLOBALS = re.compile(
     r"collections\.(OrderedDict|defaultdict|Counter)|torch\._utils\._rebuild_(tensor_v2|parameter)"
     r"|torch\.\w+Storage|torch\.(Size|device|b?float\d*|double|half|u?int\d+|long|bool|strided)"
 )
-_SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"} | {
+_SAFETENSORS_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"} | {
     f"{short}{bits}": f"{long}{bits}" for short, long in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)
 }
 
 
 @dataclass(frozen=True)
-class Declared:
+class TensorInfo:
     """A tensor that a file declares; ``dtype`` is the PyTorch name of the data type, if there is one."""
 
     name: str
@@ -57,7 +57,7 @@ class TensorFile:
 
     path: Path
     kind: str
-    tensors: Mapping[str, Declared]
+    tensors: Mapping[str, TensorInfo]
     load: Callable[[list[str]], dict[str, Tensor]]
 
 
@@ -68,17 +68,17 @@ def open_tensors(path: Path) -> TensorFile:
         UserError: the file has neither format, is damaged, declares more data than it contains, or contains objects
             other than tensors.
     """
-    start = _start(path)
-    if start[:4] == b"PK\x03\x04":
+    header = _read_header(path)
+    if header[:4] == b"PK\x03\x04":
         return _read_state_dict(path)
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+    if header[8:9] == b"{" and int.from_bytes(header[:8], "little") < path.stat().st_size:
         return read_safetensors(path)
-    if start[:1] == b"\x80":
+    if header[:1] == b"\x80":
         raise UserError(
-            f"{path} is a bare pickle, as PyTorch wrote before version 1.6; such a file is not opened.",
-            "Load it where it was made and save it with a newer PyTorch: torch.save(model.state_dict(), 'model.pt').",
+            f"{path} is a pickle of PyTorch before version 1.6, which is not safe to open.",
+            "Load it with your own code and save it with a newer PyTorch: torch.save(model.state_dict(), 'model.pt').",
         )
-    raise UserError(f"{path} is neither a safetensors file nor a state dict of PyTorch.", _SAVE)
+    raise UserError(f"{path} is neither a safetensors file nor a state dict of PyTorch.", _SAVE_ADVICE)
 
 
 def read_safetensors(path: Path) -> TensorFile:
@@ -89,19 +89,19 @@ def read_safetensors(path: Path) -> TensorFile:
     """
 
     def load(names: list[str]) -> dict[str, Tensor]:
-        with _safetensors(path) as stream:
+        with safe_open(path, "pt") as stream:
             return {name: stream.get_tensor(name) for name in names}
 
     try:
-        with _safetensors(path) as stream:
-            declared = {}
+        with safe_open(path, "pt") as stream:
+            tensors = {}
             for name in stream.keys():  # noqa: SIM118
-                part = stream.get_slice(name)
-                dtype = _SAFETENSORS.get(part.get_dtype(), part.get_dtype())
-                declared[name] = Declared(name, tuple(part.get_shape()), dtype)
+                tensor = stream.get_slice(name)
+                dtype = _SAFETENSORS_DTYPES.get(tensor.get_dtype(), tensor.get_dtype())
+                tensors[name] = TensorInfo(name, tuple(tensor.get_shape()), dtype)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a safetensors file: {error}.", "Restore the file or train again.") from error
-    return TensorFile(path, "safetensors", declared, load)
+    return TensorFile(path, "safetensors", tensors, load)
 
 
 def sha256(path: Path) -> str:
@@ -110,45 +110,41 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _safetensors(path: Path) -> Any:
-    return safe_open(path, "pt")
-
-
-def _start(path: Path) -> bytes:
+def _read_header(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
             return stream.read(9)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.", "Check the path.") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.", "Name a file of weights.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Choose a file of weights.") from error
 
 
 def _read_state_dict(path: Path) -> TensorFile:
-    _check_pickle(path, _pickle_of(path))
+    _check_pickle(path, _read_pickle(path))
     size = path.stat().st_size
-    where, tensors = _only_state_dict(path, _torch_load(path, "meta"))
+    keys, tensors = _find_state_dict(path, _torch_load(path, "meta"))
     declared = {}
     for name, value in tensors.items():
         shape = tuple(value.shape)
         if value.numel() * value.element_size() > min(value.untyped_storage().nbytes(), size):
             raise UserError(
-                f"{path}: {name!r} of shape {shape} declares more than the file of {size:,} bytes holds for it.",
-                "The file is damaged or made to mislead; get it again.",
+                f"{path}: {name!r} of shape {shape} declares more data than the file of {size:,} bytes contains.",
+                "The file is damaged or malicious; download it again.",
             )
-        declared[name] = Declared(name, shape, str(value.dtype).removeprefix("torch."))
-    if sum(value.numel() * value.element_size() for value in tensors.values()) > _SHARED * size:
-        raise UserError(f"{path} uses the same numbers for tensors of many times its size.", _SAVE)
+        declared[name] = TensorInfo(name, shape, str(value.dtype).removeprefix("torch."))
+    if sum(value.numel() * value.element_size() for value in tensors.values()) > _MAX_SHARING * size:
+        raise UserError(f"{path} declares tensors of many times the file size in shared storage.", _SAVE_ADVICE)
 
     def load(names: list[str]) -> dict[str, Tensor]:
-        _, real = _only_state_dict(path, _torch_load(path, "cpu"))
-        return {name: real[name].detach().clone(memory_format=torch.contiguous_format) for name in names}
+        _, tensors = _find_state_dict(path, _torch_load(path, "cpu"))
+        return {name: tensors[name].detach().clone(memory_format=torch.contiguous_format) for name in names}
 
-    kind = "state dict of PyTorch" + (f" (its entry {'.'.join(where)})" if where else "")
+    kind = "state dict of PyTorch" + (f" (entry {'.'.join(keys)})" if keys else "")
     return TensorFile(path, kind, declared, load)
 
 
-def _pickle_of(path: Path) -> bytes:
+def _read_pickle(path: Path) -> bytes:
     """Return the pickle in a zip file that PyTorch wrote.
 
     Compressed or overlapping records are rejected, because they can expand to any size.
@@ -158,22 +154,20 @@ def _pickle_of(path: Path) -> bytes:
             records = archive.infolist()
             names = [record.filename.split("/", 1)[-1] for record in records]
             if "constants.pkl" in names:
-                raise UserError(f"{path} is TorchScript, which is code.", _SAVE)
+                raise UserError(f"{path} is a TorchScript program, not a state dict.", _SAVE_ADVICE)
             if names.count("data.pkl") != 1:
-                raise UserError(f"{path} is a zip file, but none that torch.save wrote.", _SAVE)
-            packed = any(record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1 for record in records)
-            moved = min(record.header_offset for record in records) != 0
-            if packed or moved or sum(record.file_size for record in records) > path.stat().st_size:
-                raise UserError(
-                    f"{path} is packed in a way that PyTorch does not write, and would grow when read.",
-                    "Save it again.",
-                )
+                raise UserError(f"{path} is a zip file that torch.save did not write.", _SAVE_ADVICE)
+            is_packed = any(record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1 for record in records)
+            has_prefix = min(record.header_offset for record in records) != 0
+            if is_packed or has_prefix or sum(record.file_size for record in records) > path.stat().st_size:
+                raise UserError(f"{path} has compressed or overlapping records.", _SAVE_ADVICE)
             pickle = records[names.index("data.pkl")]
-            if pickle.file_size > _PICKLE_BYTES:
-                raise UserError(f"{path} describes its content in {pickle.file_size:,} bytes.", _SAVE)
+            if pickle.file_size > _MAX_PICKLE_BYTES:
+                size, limit = f"{pickle.file_size:,}", f"{_MAX_PICKLE_BYTES:,}"
+                raise UserError(f"{path}: the pickle of {size} bytes exceeds {limit} bytes.", _SAVE_ADVICE)
             return archive.read(pickle)
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged: {error}.", "Get it again, or save it again.") from error
+        raise UserError(f"{path} is damaged: {error}.", "Download or save it again.") from error
 
 
 def _check_pickle(path: Path, pickle: bytes) -> None:
@@ -182,52 +176,49 @@ def _check_pickle(path: Path, pickle: bytes) -> None:
     ``torch.load(weights_only=True)`` alone would still allow it to allocate arrays of any size.
     """
     try:
-        named = [str(given).replace(" ", ".") for code, given, _ in pickletools.genops(pickle) if code.name == "GLOBAL"]
+        opcodes = pickletools.genops(pickle)
+        names = [str(argument).replace(" ", ".") for code, argument, _ in opcodes if code.name == "GLOBAL"]
     except Exception as error:  # damaged bytes raise many exception types
-        raise UserError(f"{path} is damaged: {error}.", "Get it again, or save it again.") from error
-    for name in named:
-        if not _HARMLESS.fullmatch(name):
-            raise UserError(
-                f"{path} holds more than tensors and numbers: it names {name}, and running that is refused.",
-                _SAVE,
-            )
+        raise UserError(f"{path} is damaged: {error}.", "Download or save it again.") from error
+    for name in names:
+        if not _ALLOWED_GLOBALS.fullmatch(name):
+            raise UserError(f"{path} contains more than tensors: it refers to {name}.", _SAVE_ADVICE)
 
 
-def _torch_load(path: Path, where: str) -> Any:
+def _torch_load(path: Path, device: str) -> Any:
     try:
         # Memory-map the file, so that no record is copied with the size that the pickle declares for it.
-        return torch.load(path, map_location=where, weights_only=True, mmap=True)
+        return torch.load(path, map_location=device, weights_only=True, mmap=True)
     except Exception as error:  # a damaged file raises many exception types
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read as a state dict: {said}.", _SAVE) from error
+        message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as a state dict: {message}.", _SAVE_ADVICE) from error
 
 
-def _only_state_dict(path: Path, content: Any) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+def _find_state_dict(path: Path, content: Any) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Return the path of keys to the only dictionary of tensors in ``content``, and that dictionary."""
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a state dict.", _SAVE)
-    found = list(_state_dicts(content, (), set()))
-    if not found:
-        optimiser = {"state", "param_groups"} <= content.keys()
-        raise UserError(f"{path} holds {'the state of an optimizer' if optimiser else 'no tensors'}.", _SAVE)
-    if len(found) > 1:
-        names = ", ".join(repr(".".join(where)) for where, _ in found)
-        raise UserError(
-            f"{path} holds several sets of tensors: {names}.", "Save the one you mean in a file of its own."
-        )
-    return found[0]
+        raise UserError(f"{path} contains a {type(content).__name__}, not a state dict.", _SAVE_ADVICE)
+    candidates = list(_state_dicts(content, (), set()))
+    if not candidates:
+        is_optimizer = {"state", "param_groups"} <= content.keys()
+        what = "only the state of an optimizer" if is_optimizer else "no tensors"
+        raise UserError(f"{path} contains {what}.", _SAVE_ADVICE)
+    if len(candidates) > 1:
+        names = ", ".join(repr(".".join(keys)) for keys, _ in candidates)
+        raise UserError(f"{path} contains several state dicts: {names}.", "Save the right one as a separate file.")
+    return candidates[0]
 
 
 def _state_dicts(
-    content: dict[Any, Any], where: tuple[str, ...], seen: set[int]
+    content: dict[Any, Any], keys: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     seen.add(id(content))  # a pickle can refer to one dictionary several times, even recursively
     if {"state", "param_groups"} <= content.keys():  # the state of an optimizer
         return
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if any(value.dim() for value in tensors.values()):  # ignore dictionaries of scalars only
-        yield where, tensors
-    if len(where) < _DEPTH:
+        yield keys, tensors
+    if len(keys) < _MAX_DEPTH:
         for name, value in content.items():
             if isinstance(value, dict) and isinstance(name, str) and id(value) not in seen:
-                yield from _state_dicts(value, (*where, name), seen)
+                yield from _state_dicts(value, (*keys, name), seen)

@@ -39,7 +39,7 @@ def model_command(
     are read from the checkpoint if it contains them. --delta defaults to 0.
     """
     from core.actions.import_model import import_model
-    from core.checkpoints.factory import allow as allow_factory
+    from core.checkpoints.factory import allow_factory
     from core.checkpoints.matching import CheckpointHints
 
     if allow:
@@ -54,19 +54,19 @@ def model_command(
         backbone_fields(hints["backbone"])
     further = {name: hints.pop(name) for name in _FURTHER if name in hints}
     model = import_model(checkpoint, out, CheckpointHints(**hints, more=further), tasks, this_command())
-    for note in model.story.get("origin", {}).get("notes", []):
+    for note in model.metadata.get("origin", {}).get("notes", []):
         message(note)
-    message(f"{model.spec.words}; {model.size:,} parameters")
+    message(f"{model.spec.description}; {model.size:,} parameters")
     print(out)
 
 
 def backbone_fields(name: str) -> dict[str, Any]:
     """Return the fields of a model that a backbone sets; allow a factory, as the user named it."""
-    from core.checkpoints.factory import allow, is_factory
+    from core.checkpoints.factory import allow_factory, is_factory
 
     if not is_factory(name):
         return {"backbone": name}
-    allow(name)
+    allow_factory(name)
     return {"backbone": "module", "factory": name}
 
 

@@ -54,7 +54,7 @@ def train(
             print_report(inspect_problem(tasks, None, spec, settings, announce_device(compute), live_progress()))
         return
     trained = train_model(tasks, out, spec, settings, announce_device(compute), live_progress(), this_command())
-    report = trained.story["report"]
+    report = trained.metadata["report"]
     stationarity = report["stationarity"]
     message(
         f"held-out accuracy {accuracy_text(report['heldout_accuracy'])}, "

@@ -87,7 +87,7 @@ def change_gradient(
 
     for positions in (reweighted, relabelled):
         if len(positions):
-            total = total + episodes.summed(of_chunk, positions, on_chunk)[0]
+            total = total + episodes.sum_chunks(of_chunk, positions, on_chunk)[0]
     return total
 
 

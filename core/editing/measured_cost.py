@@ -18,7 +18,7 @@ from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
 from core.maml.loaded import Loaded
 from core.maml.settings import TrainSettings
-from core.maml.training import objective
+from core.maml.training import objective_gradient
 from core.maml.vectors import flatten
 from core.runtime.memory import peak_memory
 from core.runtime.progress import Progress, format_duration
@@ -74,7 +74,9 @@ class PassTime:
 def measure_pace(loaded: Loaded) -> Pace:
     """Measure the seconds per meta-gradient on a few training tasks."""
     sample = _few_tasks(loaded)
-    return Pace(_pass_time(lambda: objective(loaded.model, loaded.params, sample), len(sample), loaded.device).seconds)
+    return Pace(
+        _pass_time(lambda: objective_gradient(loaded.model, loaded.params, sample), len(sample), loaded.device).seconds
+    )
 
 
 def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) -> list[WorkEstimate]:
@@ -89,7 +91,7 @@ def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Pro
     product = Curvature(solve.curvature, model, params, sample, None)
     passes: dict[str, Callable[[], object]] = {
         "evaluation": lambda: evaluate(model, params, sample),
-        "gradient": lambda: objective(model, params, sample),
+        "gradient": lambda: objective_gradient(model, params, sample),
         "product": partial(product, direction),
         "scores": lambda: instance_table(model, params, direction, sample),
     }

@@ -168,7 +168,7 @@ def mean_loss(model: Bilevel, params: Params, episodes: Episodes, positions: np.
         rows = F.cross_entropy(logits.flatten(0, 1), task.yq.flatten(), reduction="none")
         return [(rows.view_as(task.q) * task.q).mean(1).double().sum()]
 
-    return float(episodes.summed(of_chunk, positions, on_chunk)[0]) / len(positions)
+    return float(episodes.sum_chunks(of_chunk, positions, on_chunk)[0]) / len(positions)
 
 
 def _mean_gradient(
@@ -181,7 +181,7 @@ def _mean_gradient(
         gradient, losses = passes.gradient(params, chunk.task)
         return [flatten(gradient), losses.double().sum()]
 
-    gradient, loss = episodes.summed(of_chunk, positions, on_chunk)
+    gradient, loss = episodes.sum_chunks(of_chunk, positions, on_chunk)
     return gradient / len(positions), float(loss) / len(positions)
 
 

@@ -17,7 +17,7 @@ WARM_RATE, WARM_ITERATIONS = 1e-3, 100
 def training_settings(model: Model) -> TrainSettings | None:
     """Return how a model was trained; None where its metadata does not say so."""
     try:
-        return TrainSettings(**model.story["training"])
+        return TrainSettings(**model.metadata["training"])
     except (KeyError, TypeError, UserError):
         return None
 

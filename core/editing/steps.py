@@ -23,7 +23,7 @@ from core.maml.cost import Cost, training_cost
 from core.maml.episodes import Episodes, no_progress
 from core.maml.objective import Bilevel
 from core.maml.settings import TrainSettings
-from core.maml.training import SNAPSHOTS, train
+from core.maml.training import SNAPSHOT_COUNT, train
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 
@@ -81,7 +81,7 @@ def step_settings(
     if not 0 < budget <= 1:
         raise UserError(f"The budget {budget:g} is not a share of a retraining.", "Use more than 0 and at most 1.")
     training_meta_gradients = 0.0 if training is None else training_cost(training, tasks)
-    selection = Cost(evaluations=rewind_tasks * (SNAPSHOTS + 1)).meta_gradients
+    selection = Cost(evaluations=rewind_tasks * (SNAPSHOT_COUNT + 1)).meta_gradients
     return StepSettings(max(_MIN_STEPS, round(budget * training_meta_gradients - selection)), rewind_tasks=rewind_tasks)
 
 

@@ -328,7 +328,7 @@ class WhatIfEstimator:
                     return [-flatten(changed_gradients(passes, loaded.params, chunk, rows, change))[None]]
                 return [flatten(chunk_gradients(passes, loaded.params, chunk, rows, change))[None]]
 
-            for position, (piece,) in episodes.collected(of_chunk, np.array(list(missing), dtype=np.int64)):
+            for position, (piece,) in episodes.collect_chunks(of_chunk, np.array(list(missing), dtype=np.int64)):
                 pieces[missing[int(position[0])]] = piece[0]
         self._last_pieces = {key: piece for key, piece in pieces.items() if piece is not None}
         self._pieces.update(self._last_pieces)

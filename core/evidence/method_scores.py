@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from core.evidence.methods import ENSEMBLES, INFLUENCE, base
-from core.influence.difficulty import task_difficulty
 from core.influence.methods import parse
+from core.influence.scores import task_difficulty
 from core.influence.task_scores import TaskScores, influence_task_scores, tracin_task_scores
 from core.maml.backbone import Params
 from core.maml.loaded import Loaded

@@ -11,21 +11,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core.influence.probes import probe_vectors
-from core.influence.solvers import Basis, Product, low_rank
+from core.influence.solvers import Basis, Product, low_rank, probe_vectors
 from core.maml.storage import ResultStore, ResultWriter, StepWriter
 from core.runtime.errors import UserError
 from core.runtime.files import replacing
 
 KIND = "basis"
-ENGINE_VERSION = 3  # raised whenever the engine's results change, so that older runs are not mistaken for newer ones
+ENGINE_VERSION = 3  # increased whenever the results of the engine change, so that older runs are not reused
 FILE = "basis.safetensors"
 _RESIDUAL_DAMPINGS = (0.1, 0.001)  # shares of the largest eigenvalue: the defaults of edits and of rankings
 _RESIDUAL_SEED = 1
 
 
 def stored_basis(
-    store: ResultStore, question: dict[str, Any], compute: Callable[[StepWriter], tuple[Basis, Product]]
+    store: ResultStore, cache_key: dict[str, Any], compute: Callable[[StepWriter], tuple[Basis, Product]]
 ) -> Path:
     """Return the folder of the basis for a cache key, from the store or computed now.
 
@@ -36,15 +35,15 @@ def stored_basis(
         compute: Returns the basis and the product with its curvature.
     """
 
-    def work(writer: ResultWriter) -> None:
+    def write(writer: ResultWriter) -> None:
         with writer.timed("basis"):
             basis, product = compute(writer)
         with writer.timed("residuals"):
             residuals = _residuals(basis, product)
-        writer.write(lambda folder: _write(basis, folder))
+        writer.write(lambda folder: _write_basis(basis, folder))
         writer.write_json("report.json", {"values": basis.values.tolist(), "residuals": residuals})
 
-    return store.get_or_compute(KIND, {**question, "engine": ENGINE_VERSION}, work).folder
+    return store.get_or_compute(KIND, {**cache_key, "engine": ENGINE_VERSION}, write).folder
 
 
 def read_basis(folder: Path, like: Tensor) -> Basis:
@@ -75,6 +74,6 @@ def _residuals(basis: Basis, product: Product) -> dict[str, float]:
     return {share: low_rank(product, b, basis, shift=shift).residual for share, shift in shifts.items()}
 
 
-def _write(basis: Basis, folder: Path) -> None:
+def _write_basis(basis: Basis, folder: Path) -> None:
     with replacing(folder / FILE) as temporary:
         save_file({"vectors": basis.vectors.cpu(), "values": torch.from_numpy(basis.values.copy())}, temporary)

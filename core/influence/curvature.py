@@ -22,55 +22,28 @@ from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
 
-ChunkProduct = Callable[[Bilevel, Params, Params, Task], Params]
-
-
-def exact_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
-    """Return ``sum_k D_lambda D_lambda L_O^k v`` through the adaptation.
-
-    This is the total Hessian of Def. 4.2 without approximation. It is indefinite in general.
-    """
-    return passes_of(model).hessian(params, v, chunk)
-
-
-def gauss_newton_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
-    """Return ``sum_k J_k^T A_k J_k v``.
-
-    J_k is the derivative of task k's query logits by lambda, through the adaptation, and A_k the Hessian of its query
-    loss by the logits. Positive semi-definite.
-    """
-    return passes_of(model).gauss_newton(params, v, chunk)
-
-
-def direct_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
-    """Return ``sum_k d2 L_O^k / d theta2 v`` at theta_k: the Hessian without the adaptation (eq. 3). Indefinite."""
-    return exact_product(replace(model, first_order=True), params, v, chunk)
-
-
-def task_fisher_product(model: Bilevel, params: Params, v: Params, chunk: Task) -> Params:
-    """Return ``sum_k g_k g_k^T v`` with g_k the gradient of task k's query loss. Positive semi-definite, rank <= N."""
-    return passes_of(model).fisher(params, v, chunk)
-
-
-def gamma(model: Bilevel, params: Params, chunk: Task) -> Tensor:
-    """Return ``sum_k | d L_O^k / d theta |_1`` at theta_k (Thm 5.1), a scalar."""
-    direct, _ = passes_of(replace(model, first_order=True)).gradients(params, chunk)
-    return torch.stack([value.abs().sum() for value in direct.values()]).sum()
-
-
-PRODUCTS: dict[str, ChunkProduct] = {
-    "gauss-newton": gauss_newton_product,
-    "exact": exact_product,
-    "direct": direct_product,
-    "task-fisher": task_fisher_product,
-}
 GAMMA = "gamma"
+PRODUCTS: dict[str, Callable[[Bilevel, Params, Params, Task], Params]] = {
+    "gauss-newton": lambda model, params, v, chunk: passes_of(model).gauss_newton(params, v, chunk),
+    "exact": lambda model, params, v, chunk: passes_of(model).hessian(params, v, chunk),
+    "direct": lambda model, params, v, chunk: passes_of(replace(model, first_order=True)).hessian(params, v, chunk),
+    "task-fisher": lambda model, params, v, chunk: passes_of(model).fisher(params, v, chunk),
+}
+"""Products with ``v``, summed over the tasks k of a chunk, of all curvatures but :data:`GAMMA`.
+
+- ``gauss-newton``: ``J_k^T A_k J_k v``, where J_k is the derivative of task k's query logits by lambda, through the
+  adaptation, and A_k the Hessian of its query loss by the logits. Positive semi-definite.
+- ``exact``: the total Hessian of Def. 4.2 through the adaptation, without approximation. Indefinite in general.
+- ``direct``: ``d2 L_O^k / d theta2 v`` at theta_k, the Hessian without the adaptation (eq. 3). Indefinite.
+- ``task-fisher``: ``g_k g_k^T v`` with g_k the gradient of task k's query loss. Positive semi-definite, rank <= N.
+"""
 
 
 class Curvature:
     """An operator ``v -> C v`` for one of :data:`CURVATURES`.
 
-    ``gamma`` is the approximation of the total Hessian by a multiple of the identity (Thm 5.1).
+    ``gamma`` is the approximation of the total Hessian by a multiple of the identity,
+    ``sum_k | d L_O^k / d theta |_1`` at theta_k (Thm 5.1).
 
     Args:
         name: Which curvature.
@@ -111,15 +84,18 @@ class Curvature:
         def of_chunk(chunk: Chunk) -> list[Tensor]:
             return [flatten(PRODUCTS[self.name](self._model, self._params, direction, chunk.task))]
 
-        (out,) = self._episodes.summed(of_chunk, self.positions, self._on_chunk)
+        (out,) = self._episodes.sum_chunks(of_chunk, self.positions, self._on_chunk)
         return out * self.scale
 
     @cached_property
     def _gamma(self) -> float:
-        def of_chunk(chunk: Chunk) -> list[Tensor]:
-            return [gamma(self._model, self._params, chunk.task)]
+        passes = passes_of(replace(self._model, first_order=True))
 
-        (total,) = self._episodes.summed(of_chunk, self.positions, self._on_chunk)
+        def of_chunk(chunk: Chunk) -> list[Tensor]:
+            direct, _ = passes.gradients(self._params, chunk.task)
+            return [torch.stack([value.abs().sum() for value in direct.values()]).sum()]
+
+        (total,) = self._episodes.sum_chunks(of_chunk, self.positions, self._on_chunk)
         return float(total) * self.scale
 
 
@@ -131,9 +107,8 @@ def task_gradients(
     on_chunk: OnChunk = no_progress,
 ) -> Tensor:
     """Return the total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1)."""
-    return _map_gradients(
-        model, params, episodes, lambda gradients: gradients, flatten(params).numel(), positions, on_chunk
-    )
+    size = flatten(params).numel()
+    return _map_gradients(model, params, episodes, lambda gradients: gradients, size, positions, on_chunk)
 
 
 def gradient_products(
@@ -165,7 +140,7 @@ def _map_gradients(
         gradients, _ = passes.gradients(params, chunk.task)
         return [function(torch.cat([value.flatten(1) for value in gradients.values()], 1))]
 
-    for chunk_positions, (rows,) in episodes.collected(of_chunk, positions, on_chunk):
+    for chunk_positions, (rows,) in episodes.collect_chunks(of_chunk, positions, on_chunk):
         index = np.searchsorted(sorted_positions, chunk_positions)
         out[torch.from_numpy(index).to(out.device)] = torch.from_numpy(rows).to(out)
     return out

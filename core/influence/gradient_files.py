@@ -13,13 +13,13 @@ from core.maml.episodes import Chunk, ChunkCache, Episodes, OnChunk, no_progress
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors
 
-MOST_BYTES = 1e9
+MAX_BYTES = 1e9
 """Size limit of one file; gradients that need more are not stored but computed on demand."""
 
 
 def fits(rows: int, size: int, dtype: torch.dtype) -> bool:
-    """Return whether ``rows`` gradients of ``size`` parameters stay below :data:`MOST_BYTES`."""
-    return rows * size * dtype.itemsize <= MOST_BYTES
+    """Return whether ``rows`` gradients of ``size`` parameters stay below :data:`MAX_BYTES`."""
+    return rows * size * dtype.itemsize <= MAX_BYTES
 
 
 def write(
@@ -43,7 +43,7 @@ def write(
     """
     dtype = torch.empty(0, dtype=episodes.dtype).numpy().dtype
     with disk_errors(path):
-        start = _begin(path, shape, dtype)
+        start = _create_file(path, shape, dtype)
 
     def write_chunk(chunk: Chunk) -> list[Tensor]:
         gradients, rows = of_chunk(chunk).cpu().numpy(), rows_of(chunk.positions)
@@ -54,11 +54,11 @@ def write(
                 file.write(np.ascontiguousarray(gradients[block]).data)
         return [torch.from_numpy(chunk.positions)]
 
-    for _ in episodes.collected(write_chunk, on_chunk=on_chunk, memory=memory):
+    for _ in episodes.collect_chunks(write_chunk, on_chunk=on_chunk, memory=memory):
         pass
 
 
-def _begin(path: Path, shape: tuple[int, int], dtype: np.dtype) -> int:
+def _create_file(path: Path, shape: tuple[int, int], dtype: np.dtype) -> int:
     """Create the file with its header unless it exists, and return the offset of its data."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,5 +82,5 @@ def read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read: {error}.", "Delete the run and repeat it.") from error
     if gradients.shape != shape:
-        raise UserError(f"{path} belongs to another problem.", "Delete the run and repeat it.")
+        raise UserError(f"{path} has shape {gradients.shape}, not {shape}.", "Delete the run and repeat it.")
     return gradients

@@ -30,7 +30,7 @@ def configure_gradient(model: Bilevel, gradient: str, inner: str = "cg") -> Bile
         if not isinstance(model.adaptation, Implicit):
             raise UserError(
                 "EK-FAC inverts the inner Hessian, but this model adapts by gradient steps, which have none.",
-                "Leave --inner at cg, or train with --algorithm imaml.",
+                "Use --inner cg, or train with --algorithm imaml.",
             )
         model = replace(model, adaptation=replace(model.adaptation, inverse=inner))
     return replace(model, first_order=True) if gradient == "direct" else model

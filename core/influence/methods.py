@@ -20,18 +20,10 @@ class Method:
     estimator: Estimator
 
 
-def _method(name: str, description: str, **parts: Any) -> Method:
-    return Method(description, Estimator(name, **parts))
-
-
 METHODS: dict[str, Method] = {
-    name: _method(name, description, **parts)
+    name: Method(description, Estimator(name, **parts))
     for name, description, parts in (
-        (
-            "task-if",
-            "task-IF and instance-IF with the Gauss-Newton curvature",
-            {"solve": SolveSettings()},
-        ),
+        ("task-if", "task-IF and instance-IF with the Gauss-Newton curvature", {"solve": SolveSettings()}),
         (
             "task-if-exact",
             "task-IF and instance-IF with the exact total Hessian, raised to positive definite by damping",
@@ -83,9 +75,7 @@ def estimator(
     changes = {key: value for key, value in solve.items() if value is not None}
     settings = default.solve
     if changes and settings is None:
-        raise UserError(
-            f"The method {name} has no curvature, so {next(iter(changes))!r} does not apply.", "Leave it out."
-        )
+        raise UserError(f"The method {name} has no curvature, so {next(iter(changes))!r} does not apply.", "Omit it.")
     if settings is not None and changes:
         if changes.get("solver", settings.solver) != settings.solver and "rank" not in changes:
             changes["rank"] = _DEFAULT_RANK if changes["solver"] == "low-rank" else 0
@@ -93,10 +83,10 @@ def estimator(
             changes["solver"] = "dual" if changes["curvature"] == "task-fisher" else "cg"
         settings = replace(settings, **changes)
     if probes and not default.probes:
-        raise UserError(f"The method {name} takes no probes.", "Leave them out.")
+        raise UserError(f"The method {name} does not use probes.", "Omit them.")
     for part, value in (("gradient", gradient), ("evaluation", evaluation), ("inner", inner)):
         if part in _UNUSED_PARTS.get(name, ()) and value not in ("", getattr(default, part)):
-            raise UserError(f"The method {name} does not use {part}.", "Leave it out.")
+            raise UserError(f"The method {name} does not use {part}.", "Omit it.")
     return replace(
         default,
         solve=settings,

@@ -76,13 +76,13 @@ def tracin_ranking(
 ) -> Ranking:
     """Rank by TracIn; all columns but the scores are those of the final model."""
 
-    def scores_at(snapshot: Loaded) -> pd.DataFrame:
+    def scores_at(snapshot: Loaded) -> np.ndarray:
         v, _ = _target_gradient(snapshot, target, snapshot.model, steps, progress)
-        return score_rows(snapshot, snapshot.model, v, steps, progress)
+        return score_rows(snapshot, snapshot.model, v, steps, progress)["score"].to_numpy()
 
     v, loss = _target_gradient(loaded, target, loaded.model, steps, progress)
     instances = score_rows(loaded, loaded.model, v, steps, progress)
-    scores = sum_over_checkpoints(loaded, trajectory, lambda at: scores_at(at)["score"].to_numpy(), progress)
+    scores = sum_over_checkpoints(loaded, trajectory, scores_at, progress)
     check_scores(scores)
     report = _report_without_solve(loaded) | {"target_loss": loss, "checkpoints": len(trajectory)}
     return Ranking.from_instances(instances.assign(score=scores), report)

@@ -25,10 +25,12 @@ from torch.func import grad
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, ChunkCache, Episodes, OnChunk, no_progress
 from core.maml.forward import jacfwd
+from core.maml.loaded import Loaded
 from core.maml.objective import Bilevel, Task
 from core.maml.passes import RowScores, passes_of
 from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
+from core.runtime.progress import Progress
 
 NOT_FINITE, ALL_ZERO = "not finite", "all zero"
 
@@ -37,7 +39,7 @@ class ScoresError(UserError):
     """An error for scores that cannot rank; ``fault`` is :data:`NOT_FINITE` or :data:`ALL_ZERO`."""
 
     def __init__(self, fault: str, fix: str, name: str = "") -> None:
-        super().__init__(f"The {name + ' ' if name else ''}scores are {fault}, so they cannot rank.", fix)
+        super().__init__(f"The {name + ' ' if name else ''}scores are {fault}, so they do not define a ranking.", fix)
         self.fault = fault
 
 
@@ -88,9 +90,9 @@ def instance_table(
     def of_chunk(chunk: Chunk) -> RowScores:
         return passes.row_scores(params, direction, chunk.task)
 
-    for at, arrays in episodes.collected(of_chunk, on_chunk=on_chunk, memory=memory):
+    for positions, arrays in episodes.collect_chunks(of_chunk, on_chunk=on_chunk, memory=memory):
         by_s, by_q, effect, support, query = arrays
-        rows_s, rows_q = episodes.rows(at)
+        rows_s, rows_q = episodes.rows(positions)
         columns["effect"][rows_s] = effect
         for rows, by, logits in ((rows_s, by_s, support), (rows_q, by_q, query)):
             columns["score"][rows] = by
@@ -125,6 +127,28 @@ def prediction_stats(logits: np.ndarray, label: np.ndarray) -> PredictionStats:
     np.put_along_axis(others, label[..., None], -np.inf, -1)
     entropy = -(np.exp(log_probability) * log_probability).sum(-1)
     return PredictionStats(-given, given - others.max(-1), entropy, logits.argmax(-1))
+
+
+class Difficulty(NamedTuple):
+    """Means over every task's query rows, ``(N,)`` each, in nats; the margin is that of the given label."""
+
+    loss: np.ndarray
+    entropy: np.ndarray
+    margin: np.ndarray
+
+
+def task_difficulty(loaded: Loaded, progress: Progress) -> Difficulty:
+    """Return mean adapted loss, predictive entropy and margin of every training task's query rows."""
+    means = np.zeros((3, len(loaded.train)))
+    passes = passes_of(loaded.model)
+
+    def of_chunk(chunk: Chunk) -> list[Tensor]:
+        return [passes.query_logits(loaded.params, chunk.task), chunk.task.yq]
+
+    for positions, (logits, labels) in loaded.train.collect_chunks(of_chunk, on_chunk=progress.advance):
+        stats = prediction_stats(logits, labels)
+        means[:, positions] = stats.loss.mean(-1), stats.entropy.mean(-1), stats.margin.mean(-1)
+    return Difficulty(*means)
 
 
 def check_scores(scores: np.ndarray) -> None:

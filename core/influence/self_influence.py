@@ -16,11 +16,10 @@ from torch import Tensor
 from core.influence.basis import residual_probe
 from core.influence.curvature import task_gradients
 from core.influence.gradients import training_model
-from core.influence.probes import probe_vectors
 from core.influence.ranking import Ranking, score_rows
 from core.influence.settings import Estimator
 from core.influence.solve import Solver
-from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank
+from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank, probe_vectors
 from core.maml.loaded import Loaded
 from core.maml.storage import ResultStore, StepWriter
 from core.runtime.errors import UserError
@@ -51,11 +50,11 @@ def self_influence_ranking(
     basis = solver.basis()
     solver.with_adaptive_damping(lambda: _probe_solution(basis, solver))
     exact = min(len(basis.values), estimator.probes // _PASSES_PER_EXACT)
-    along = directions(basis, solver.shift, exact, estimator.probes - exact, settings.seed)
-    tables = [score_rows(loaded, model, direction, steps, progress) for direction in along]
+    rows = directions(basis, solver.shift, exact, estimator.probes - exact, settings.seed)
+    tables = [score_rows(loaded, model, direction, steps, progress) for direction in rows]
     products = np.stack([table["score"].to_numpy() for table in tables])
     ranking = Ranking.from_instances(tables[0].assign(score=(products**2).sum(0)), {})
-    _square_sums(ranking.images, tables[0], products)
+    _set_image_scores(ranking.images, tables[0], products)
     # A task's own gradient fits into memory chunk by chunk, so tasks need no sketch.
     query = (tables[0]["role"] == "query").to_numpy()
     sketched = squared_sums(products, tables[0], "task_id", query).loc[ranking.tasks["task_id"]].to_numpy()
@@ -68,7 +67,7 @@ def self_influence_ranking(
         "basis_error": _basis_error(solver, gradients, value, progress),
         "probes": estimator.probes,
     }
-    instances, tasks, images = map(_negated, ranking.tables.values())
+    instances, tasks, images = map(_negate_scores, ranking.tables.values())
     return Ranking(instances, tasks, images, report)
 
 
@@ -103,7 +102,7 @@ def relative_error(estimated: np.ndarray, exact: np.ndarray) -> float:
     return float(np.median(np.abs(estimated - exact) / exact))
 
 
-def _square_sums(images: pd.DataFrame, instances: pd.DataFrame, products: np.ndarray) -> None:
+def _set_image_scores(images: pd.DataFrame, instances: pd.DataFrame, products: np.ndarray) -> None:
     query = (instances["role"] == "query").to_numpy()
     for column, included in (("score", np.ones_like(query)), ("score_query", query), ("score_support", ~query)):
         images[column] = squared_sums(products, instances, "image_id", included).loc[images["image_id"]].to_numpy()
@@ -123,7 +122,7 @@ def _basis_error(solver: Solver, gradients: Tensor, value: np.ndarray, progress:
     return relative_error(value[chosen], np.array(exact))
 
 
-def _negated(table: pd.DataFrame) -> pd.DataFrame:
+def _negate_scores(table: pd.DataFrame) -> pd.DataFrame:
     columns = [column for column in ("score", "score_query", "score_support") if column in table]
     return table.assign(**{column: -table[column] for column in columns})
 

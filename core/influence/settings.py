@@ -100,9 +100,9 @@ class SolveSettings:
         check_fits(self.curvature, self.solver)
         check_settings(self)
         if self.solver == "low-rank" and self.rank < 1:
-            raise UserError("The low-rank solver needs a rank above 0.", "For example, --rank 60.")
+            raise UserError("The low-rank solver needs a rank above 0.", "For example: --rank 60.")
         if self.solver not in ("low-rank", "cg") and self.rank:
-            raise UserError(f"The solver {self.solver} takes no rank.", "Leave it at 0.")
+            raise UserError(f"The solver {self.solver} does not use a rank.", "Set it to 0.")
 
 
 class FitError(UserError):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from core.influence.basis import read_basis, stored_basis
 from core.influence.curvature import GAMMA, Curvature, task_gradients
-from core.influence.difficulty import task_difficulty
-from core.influence.methods import SolveSettings
+from core.influence.scores import task_difficulty
+from core.influence.settings import SolveSettings
 from core.influence.solvers import (
     INDEFINITE,
     NOT_CONVERGED,
@@ -43,7 +43,8 @@ ITERATIONS_ADVICE = "Raise the damping or the number of iterations."
 LOW_RANK_ADVICE = "Raise the rank or the damping."
 ROUNDING_ADVICE = "Rounding errors limit it: compute in float64, or raise the damping or the tolerance."
 _SCALE_TASKS, _SCALE_STEPS = 16, 5  # tasks and Lanczos steps of the estimate of the largest eigenvalue
-_MOST_RAISES = 8  # of the damping
+_MAX_DAMPING_INCREASES = 8
+_DIAGNOSTICS = ("iterations", "products", "residual", "replacements", "stagnated", "smallest", "largest")
 _DUAL_BYTES = 4e9  # size limit of the task gradients of the dual solver
 
 
@@ -77,10 +78,10 @@ class Solver:
         self._like = flatten(loaded.params)
         self.positions = self._positions()
         positions = np.arange(len(loaded.train)) if self.positions is None else self.positions
-        spread = positions[:: -(-len(positions) // _SCALE_TASKS)]  # neighbours in the list may resemble each other
+        sample = positions[:: -(-len(positions) // _SCALE_TASKS)]  # neighbours in the list may resemble each other
         progress.stage("size of the curvature", _SCALE_STEPS)
         with steps.timed("damping"):
-            product = self._counted(Curvature(settings.curvature, model, loaded.params, loaded.train, spread))
+            product = self._counted(Curvature(settings.curvature, model, loaded.params, loaded.train, sample))
             self.largest = largest_eigenvalue(
                 product, self._like, iterations=_SCALE_STEPS, on_iteration=lambda _: progress.advance()
             )
@@ -117,7 +118,7 @@ class Solver:
         return lanczos(product, self._like, self.settings.rank, on_iteration=lambda _: self._progress.advance())
 
     def _counted(self, curvature: Curvature) -> Product:
-        product, gamma_is_known = _saved(curvature, self._steps), False
+        product, gamma_is_known = _with_saved_steps(curvature, self._steps), False
 
         def counted(p: Tensor) -> Tensor:
             nonlocal gamma_is_known
@@ -130,7 +131,7 @@ class Solver:
         return counted
 
     def _basis_to_store(self, steps: StepWriter) -> tuple[Basis, Product]:
-        product = _saved(self._curvature, steps)
+        product = _with_saved_steps(self._curvature, steps)
         return self._new_basis(product), product
 
     def basis_key(self) -> dict[str, Any]:
@@ -153,14 +154,14 @@ class Solver:
         Raises:
             SolveError: it is still indefinite after 8 raises.
         """
-        for _ in range(_MOST_RAISES):
+        for _ in range(_MAX_DAMPING_INCREASES):
             try:
                 return attempt()
             except IndefiniteError as error:
                 self.damping = max(2 * self.damping, -2 * error.curvature)
         raise SolveError(
             INDEFINITE,
-            f"The curvature is still indefinite with a damping of {self.damping:.3g}, after {_MOST_RAISES} increases.",
+            f"The curvature is indefinite even with a damping of {self.damping:.3g}.",
             "Use gauss-newton.",
         )
 
@@ -200,13 +201,7 @@ class Solver:
             "damping_share": self.damping / self.largest if self.largest > 0 else 0.0,
             "damping_raised": self.damping > initial_damping,
             "weight_decay": self.loaded.model.delta,
-            "iterations": solution.iterations,
-            "products": solution.products,
-            "residual": solution.residual,
-            "replacements": solution.replacements,
-            "stagnated": solution.stagnated,
-            "smallest": solution.smallest,
-            "largest": solution.largest,
+            **{name: getattr(solution, name) for name in _DIAGNOSTICS},
             "device": str(self.loaded.device),
             "dtype": self.loaded.compute.dtype,
         }
@@ -254,7 +249,6 @@ class Solver:
         return dual(self._gradients, b, shift=self.shift, scale=len(self.loaded.train) / self.tasks)
 
     def _positions(self) -> np.ndarray | None:
-        """Return the positions of the tasks that the curvature is averaged over; None means all."""
         settings, n = self.settings, len(self.loaded.train)
         if not 0 < settings.curvature_tasks < n:
             return None
@@ -267,7 +261,7 @@ class Solver:
         return np.sort(np.argsort(-measure, kind="stable")[: settings.curvature_tasks])
 
 
-def _saved(curvature: Product, steps: StepWriter) -> Product:
+def _with_saved_steps(curvature: Product, steps: StepWriter) -> Product:
     def product(p: Tensor) -> Tensor:
         (values,) = steps.save_step(lambda: [curvature(p).cpu().numpy()])
         return torch.from_numpy(values).to(p)

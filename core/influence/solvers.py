@@ -7,14 +7,13 @@ Every solver takes a symmetric ``C`` as a product ``v -> C v`` and returns a :cl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from core.influence.probes import probe_vectors
 from core.maml.conjugate_gradients import solve_batch
 from core.runtime.errors import UserError
 
@@ -75,6 +74,19 @@ class IndefiniteError(SolveError):
             f"Raise the damping above {-curvature:.3g}, or use the Gauss-Newton curvature.",
         )
         self.curvature = curvature
+
+
+def probe_vectors(shape: Sequence[int], like: Tensor, generator: torch.Generator | int) -> Tensor:
+    """Return independent standard normal values of ``shape`` on the device and in the precision of ``like``.
+
+    They are drawn on the CPU in float64, and are therefore the same on every device and in every precision.
+
+    Args:
+        generator: A CPU generator, or the seed of a new one.
+    """
+    if isinstance(generator, int):
+        generator = torch.Generator().manual_seed(generator)
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float64).to(like)
 
 
 def _norm(b: Tensor) -> float:

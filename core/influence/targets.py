@@ -79,5 +79,5 @@ def target_gradient(
         gradient, losses = passes.gradient(params, chunk.task)
         return [flatten(gradient), losses.sum()]
 
-    gradient, loss = target.summed(of_chunk, on_chunk=on_chunk)
+    gradient, loss = target.sum_chunks(of_chunk, on_chunk=on_chunk)
     return gradient / len(target), float(loss) / len(target)

@@ -15,13 +15,13 @@ from core.maml.proximal import Proximal, inverse_product, proximal_optimum
 from core.maml.settings import INVERSES
 from core.runtime.errors import UserError
 
-RATES = "rates."
-ADAPTED = ("all", "head")
+RATE_PREFIX = "rates."
+ADAPTED_PARTS = ("all", "head")
 
 
 def network_part(params: Params) -> Params:
     """Return the meta-parameters that the network takes, without the learned inner rates."""
-    return {name: value for name, value in params.items() if not name.startswith(RATES)}
+    return {name: value for name, value in params.items() if not name.startswith(RATE_PREFIX)}
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Unrolled:
     learned_rates: bool = False
 
     def __post_init__(self) -> None:
-        if self.adapted not in ADAPTED:
-            raise UserError(f"Nothing adapts {self.adapted!r}.", f"Use {' or '.join(ADAPTED)}.")
+        if self.adapted not in ADAPTED_PARTS:
+            raise UserError(f"Unknown part to adapt: {self.adapted!r}.", f"Use {' or '.join(ADAPTED_PARTS)}.")
 
     def rates(self, network_params: Params, network: Network | None = None) -> Params:
         """Return the initial learned rates, empty if rates are not learned; ``network`` defines the head layer."""
-        moved = self._moving(network_params, network) if self.learned_rates else {}
-        return {f"{RATES}{name}": torch.full_like(value, self.rate) for name, value in moved.items()}
+        adapted = self._adapted_params(network_params, network) if self.learned_rates else {}
+        return {f"{RATE_PREFIX}{name}": torch.full_like(value, self.rate) for name, value in adapted.items()}
 
-    def _moving(self, theta: Params, network: Network | None) -> Params:
+    def _adapted_params(self, theta: Params, network: Network | None) -> Params:
         if self.adapted == "all":
             return theta
         head = f"{head_of(network)}."
@@ -62,15 +62,10 @@ class Unrolled:
         """Return the network parameters after the inner steps on the support set of ``task``."""
         theta = network_part(params)
         for _ in range(self.steps):
-            resting = theta
-
-            def inner(moving: Params, resting: Params = resting) -> torch.Tensor:
-                return inner_loss(network, {**resting, **moving}, task)
-
-            moving = self._moving(theta, network)
-            gradient = grad(inner)(moving)
-            rate = {n: params[f"{RATES}{n}"] if self.learned_rates else self.rate for n in moving}
-            theta = {**theta, **{n: value - rate[n] * gradient[n] for n, value in moving.items()}}
+            adapted = self._adapted_params(theta, network)
+            gradient = grad(lambda values, theta=theta: inner_loss(network, {**theta, **values}, task))(adapted)
+            rate = {n: params[f"{RATE_PREFIX}{n}"] if self.learned_rates else self.rate for n in adapted}
+            theta = {**theta, **{n: value - rate[n] * gradient[n] for n, value in adapted.items()}}
         return theta
 
 
@@ -107,7 +102,7 @@ class Implicit:
         if not self.tolerance > 0:
             raise UserError(f"The inner tolerance is {self.tolerance}.", "It must be above 0.")
         if self.inverse not in INVERSES:
-            raise UserError(f"There is no inverse {self.inverse!r} of the inner Hessian.", "Use cg or ekfac.")
+            raise UserError(f"Unknown inverse of the inner Hessian: {self.inverse!r}.", f"Use {' or '.join(INVERSES)}.")
 
     def __call__(self, network: Network, params: Params, task: Task) -> Params:
         """Return the optimum of the inner problem of ``task``, with its derivatives.
@@ -116,33 +111,32 @@ class Implicit:
             UserError: the inverse is ``ekfac`` and the network does not support it.
         """
         if self.inverse == "ekfac":
-            ekfac.layered(network)  # fail before the expensive inner solve
+            ekfac.require_layered(network)  # fail before the expensive inner solve
         problem = Proximal(network, self.proximity, self.tolerance)
-        fixed = {name: value.detach() for name, value in params.items()}
-        still = task._replace(s=task.s.detach())
-        optimum = proximal_optimum(problem, fixed, still)
+        constant_params = {name: value.detach() for name, value in params.items()}
+        constant_task = task._replace(s=task.s.detach())
+        optimum = proximal_optimum(problem, constant_params, constant_task)
         inverse = (
-            partial(inverse_product, problem, theta=optimum, task=still)
+            partial(inverse_product, problem, theta=optimum, task=constant_task)
             if self.inverse == "cg"
-            else ekfac.inverse(network, optimum, task.xs, still.s, self.proximity)
+            else ekfac.inverse(network, optimum, task.xs, constant_task.s, self.proximity)
         )
 
-        def gradient(theta: Params, at: Task) -> Params:
-            return problem.gradient(theta, params, at)
+        def gradient(theta: Params, task: Task) -> Params:
+            return problem.gradient(theta, params, task)
 
         def step(theta: Params, change: Params) -> Params:
-            moved = inverse(change)
-            return {name: theta[name] - moved[name] for name in theta}
+            return _subtract(theta, inverse(change))
 
-        rest = {name: value.detach() for name, value in gradient(optimum, still).items()}  # 0 up to the tolerance
+        residual = {name: value.detach() for name, value in gradient(optimum, constant_task).items()}
         if self.inverse == "cg":
             theta = optimum
             for _ in range(2):
-                theta = step(theta, _minus(gradient(theta, task), rest))
+                theta = step(theta, _subtract(gradient(theta, task), residual))
             return theta
-        theta = step(optimum, _minus(gradient(optimum, still), rest))
-        return step(theta, _minus(gradient(theta, task), gradient(theta, still)))
+        theta = step(optimum, _subtract(gradient(optimum, constant_task), residual))
+        return step(theta, _subtract(gradient(theta, task), gradient(theta, constant_task)))
 
 
-def _minus(a: Params, b: Params) -> Params:
+def _subtract(a: Params, b: Params) -> Params:
     return {name: a[name] - b[name] for name in a}

@@ -38,7 +38,7 @@ class ConvBlock(nn.Module):
         self.normalize = nn.BatchNorm2d(filters)
         self.conv = nn.Conv2d(channels, filters, 3, stride=1 if max_pool else factor, padding=1)
         nn.init.uniform_(self.normalize.weight)
-        _xavier(self.conv)
+        _init_xavier(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the feature maps ``(n, filters, height, width)`` of ``x`` ``(n, channels, height, width)``."""
@@ -50,7 +50,7 @@ class ConvBlock(nn.Module):
         return side // self.pool if self.pool > 1 else (side - 1) // self.conv.stride[0] + 1
 
 
-def _conv_blocks(channels: int, filters: int, blocks: int, *, factor: int, max_pool: bool) -> nn.Sequential:
+def _make_conv_blocks(channels: int, filters: int, blocks: int, *, factor: int, max_pool: bool) -> nn.Sequential:
     inputs = [channels] + [filters] * (blocks - 1)
     return nn.Sequential(*(ConvBlock(number, filters, factor=factor, max_pool=max_pool) for number in inputs))
 
@@ -69,11 +69,11 @@ class OmniglotCNN(nn.Module):
     def __init__(self, ways: int, shape: tuple[int, int, int], filters: int, blocks: int) -> None:
         super().__init__()
         if shape != OMNIGLOT_SHAPE:
-            raise UserError(f"OmniglotCNN reads 28 x 28 images of one channel, not {_size(shape)}.", "Use cnn4.")
-        self.base = _conv_blocks(1, filters, blocks, factor=2, max_pool=False)
+            raise UserError(f"OmniglotCNN takes 28 x 28 x 1 images, not {_format_shape(shape)}.", "Use cnn4.")
+        self.base = _make_conv_blocks(1, filters, blocks, factor=2, max_pool=False)
         self.features = nn.Sequential(nn.Identity(), self.base)
         self.classifier = nn.Linear(filters, ways)
-        _normal(self.classifier.weight, 1.0)
+        _init_normal(self.classifier.weight, 1.0)
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,15 +91,16 @@ class CNN4(nn.Module):
     def __init__(self, ways: int, shape: tuple[int, int, int], filters: int, blocks: int, pooling: str) -> None:
         super().__init__()
         if pooling not in ("max", "stride"):
-            raise UserError(f"CNN4 has no pooling {pooling!r}.", "Use max or stride.")
+            raise UserError(f"CNN4 does not support pooling {pooling!r}.", "Use max or stride.")
         if blocks > 4:
             raise UserError(f"CNN4 cannot have {blocks} blocks.", "Use 1 to 4.")
-        self.features = _conv_blocks(shape[2], filters, blocks, factor=2 * (4 // blocks), max_pool=pooling == "max")
+        factor = 2 * (4 // blocks)
+        self.features = _make_conv_blocks(shape[2], filters, blocks, factor=factor, max_pool=pooling == "max")
         sides = list(shape[:2])
         for block in conv_blocks(self.features):
             sides = [block.side(side) for side in sides]
-        self.classifier = nn.Linear(filters * _places(sides, f"CNN4 of {blocks} blocks", shape), ways)
-        _xavier(self.classifier)
+        self.classifier = nn.Linear(filters * _position_count(sides, f"CNN4 of {blocks} blocks", shape), ways)
+        _init_xavier(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)``."""
@@ -113,7 +114,7 @@ class LinearBlock(nn.Module):
         super().__init__()
         self.normalize = nn.BatchNorm1d(units, momentum=0.999, eps=1e-3, track_running_stats=False)
         self.linear = nn.Linear(inputs, units)
-        _small(self.linear)
+        _init_truncated_normal(self.linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features ``(n, units)`` of ``x`` ``(n, inputs)``."""
@@ -126,12 +127,12 @@ class OmniglotFC(nn.Module):
     def __init__(self, ways: int, shape: tuple[int, int, int], hidden: tuple[int, ...]) -> None:
         super().__init__()
         if not hidden:
-            raise UserError("OmniglotFC has at least one hidden layer.", "Use mlp for a linear model.")
+            raise UserError("OmniglotFC needs at least one hidden layer.", "Use mlp for a linear model.")
         widths = [shape[0] * shape[1] * shape[2], *hidden]
         blocks = (LinearBlock(*pair) for pair in pairwise(widths))
         self.features = nn.Sequential(nn.Flatten(), nn.Sequential(*blocks))
         self.classifier = nn.Linear(hidden[-1], ways)
-        _small(self.classifier)
+        _init_truncated_normal(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)``."""
@@ -143,10 +144,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, filters: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = _conv(channels, filters), nn.BatchNorm2d(filters)
-        self.conv2, self.bn2 = _conv(filters, filters), nn.BatchNorm2d(filters)
-        self.conv3, self.bn3 = _conv(filters, filters), nn.BatchNorm2d(filters)
-        self.downsample = nn.Sequential(_conv(channels, filters, side=1), nn.BatchNorm2d(filters))
+        self.conv1, self.bn1 = _make_conv(channels, filters), nn.BatchNorm2d(filters)
+        self.conv2, self.bn2 = _make_conv(filters, filters), nn.BatchNorm2d(filters)
+        self.conv3, self.bn3 = _make_conv(filters, filters), nn.BatchNorm2d(filters)
+        self.downsample = nn.Sequential(_make_conv(channels, filters, side=1), nn.BatchNorm2d(filters))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return feature maps ``(n, filters, height // 2, width // 2)`` of ``x`` ``(n, channels, height, width)``."""
@@ -166,9 +167,9 @@ class ResNet12(nn.Module):
     def __init__(self, ways: int, shape: tuple[int, int, int], hidden: tuple[int, ...], pooling: str) -> None:
         super().__init__()
         if len(hidden) != 4:
-            raise UserError(f"ResNet12 has four widths, not {len(hidden)}.", "For example 64,160,320,640.")
+            raise UserError(f"ResNet12 needs four widths, not {len(hidden)}.", "For example: 64,160,320,640.")
         if pooling not in ("mean", "none"):
-            raise UserError(f"ResNet12 has no pooling {pooling!r}.", "Use mean or none.")
+            raise UserError(f"ResNet12 does not support pooling {pooling!r}.", "Use mean or none.")
         inputs = (shape[2], *hidden[:-1])
         layers = {
             f"layer{number}": nn.Sequential(ResidualBlock(*pair))
@@ -176,9 +177,10 @@ class ResNet12(nn.Module):
         }
         self.features = nn.ModuleDict(layers)
         self.mean = pooling == "mean"
-        less = RESNET12_POOL - 1 if self.mean else 0
-        places = _places([side // 16 - less for side in shape[:2]], f"ResNet12 with pooling {pooling}", shape)
-        self.classifier = nn.Linear(hidden[-1] * places, ways)
+        lost = RESNET12_POOL - 1 if self.mean else 0
+        sides = [side // 16 - lost for side in shape[:2]]
+        positions = _position_count(sides, f"ResNet12 with pooling {pooling}", shape)
+        self.classifier = nn.Linear(hidden[-1] * positions, ways)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)``."""
@@ -188,37 +190,37 @@ class ResNet12(nn.Module):
         return self.classifier(x.flatten(1))
 
 
-def _conv(channels: int, filters: int, side: int = 3) -> nn.Conv2d:
+def _make_conv(channels: int, filters: int, side: int = 3) -> nn.Conv2d:
     conv = nn.Conv2d(channels, filters, side, padding=side // 2, bias=False)
-    _normal(conv.weight, (2 / (filters * side**2)) ** 0.5)  # He et al. 2015, fan-out mode
+    _init_normal(conv.weight, (2 / (filters * side**2)) ** 0.5)  # He et al. 2015, fan-out mode
     return conv
 
 
-def _normal(weight: Tensor, spread: float) -> None:
+def _init_normal(weight: Tensor, std: float) -> None:
     if not weight.is_meta:  # on meta tensors PyTorch imports its compiler, which takes over a second
-        nn.init.normal_(weight, std=spread)
+        nn.init.normal_(weight, std=std)
 
 
-def _xavier(layer: nn.Conv2d | nn.Linear) -> None:
+def _init_xavier(layer: nn.Conv2d | nn.Linear) -> None:
     assert layer.bias is not None
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
 
 
-def _small(layer: nn.Linear) -> None:
+def _init_truncated_normal(layer: nn.Linear) -> None:
     nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
     nn.init.zeros_(layer.bias)
 
 
-def _places(sides: list[int], what: str, shape: tuple[int, int, int]) -> int:
+def _position_count(sides: list[int], network: str, shape: tuple[int, int, int]) -> int:
     if min(sides) < 1:
-        raise UserError(f"{what} leaves nothing of {_size(shape)} images.", "Use larger images or another network.")
+        size = _format_shape(shape)
+        raise UserError(f"{size} images are too small for {network}.", "Use larger images or another network.")
     return sides[0] * sides[1]
 
 
-def _size(shape: tuple[int, int, int]) -> str:
-    channels = "one channel" if shape[2] == 1 else f"{shape[2]} channels"
-    return f"{shape[0]} x {shape[1]} ({channels})"
+def _format_shape(shape: tuple[int, int, int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 @dataclass(frozen=True)
@@ -242,5 +244,5 @@ ARCHITECTURES: dict[str, Architecture] = {
     "cnn4": Architecture(CNN4, "CNN4", {"filters": 64, "blocks": 4, "pooling": "max"}),
     "resnet12": Architecture(ResNet12, "ResNet12", {"hidden": RESNET12_WIDTHS, "pooling": "mean"}),
 }
-OTHER_NAMES = {"mini-imagenet-cnn": "cnn4"}
+BACKBONE_ALIASES = {"mini-imagenet-cnn": "cnn4"}
 """Alternative names; learn2learn 0.2.0 defines ``MiniImagenetCNN = CNN4``."""

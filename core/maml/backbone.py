@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -32,7 +32,7 @@ class Layer:
     """A linear or convolution layer that is described by the names of its parameters.
 
     Attributes:
-        name: Key of its input and its shift in :meth:`Layered.traced`.
+        name: Key of its input and its shift in :meth:`Layered.trace`.
         weight: Name of its weight, with four axes for a convolution and two for a linear layer.
         bias: Name of its bias, or None.
         stride, padding: Stride and padding of a convolution, equal for height and width.
@@ -53,7 +53,7 @@ class Layered(Protocol):
     def layers(self) -> tuple[Layer, ...]:
         """Return every linear and convolution layer in order."""
 
-    def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
+    def trace(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
         """Return the logits and the input of every layer of :attr:`layers`, by layer name.
 
         ``shifts[name]``, broadcastable to the output of layer ``name``, is added to that output before normalisation
@@ -94,12 +94,15 @@ class ConvNet:
 
     def __post_init__(self) -> None:
         if self.pooling not in ("stride", "max"):
-            raise UserError(f"There is no pooling {self.pooling!r}.", "Use stride or max.")
+            raise UserError(f"Unknown pooling {self.pooling!r}.", "Use stride or max.")
         _check_activation(self.activation)
         smallest = min(self.ways - 1, self.filters, self.blocks, *(self._side(side) for side in self.shape[:2]))
         if smallest < 1:
             size = f"{self.shape[0]} x {self.shape[1]}"
-            raise UserError(f"{self.blocks} blocks of {self.filters} filters do not fit {size} images.", "Use fewer.")
+            raise UserError(
+                f"{self.ways} ways, {self.filters} filters and {self.blocks} blocks do not fit {size} images.",
+                "Use at least 2 ways, at least 1 filter, and fewer blocks for small images.",
+            )
 
     def _side(self, side: int) -> int:
         for _ in range(self.blocks):
@@ -113,8 +116,8 @@ class ConvNet:
     @property
     def features(self) -> int:
         """Return the number of inputs of the head."""
-        places = 1 if self.pooling == "stride" else self._side(self.shape[0]) * self._side(self.shape[1])
-        return self.filters * places
+        positions = 1 if self.pooling == "stride" else self._side(self.shape[0]) * self._side(self.shape[1])
+        return self.filters * positions
 
     @property
     def shapes(self) -> Shapes:
@@ -128,22 +131,8 @@ class ConvNet:
         return out | {"head.weight": (self.ways, self.features), "head.bias": (self.ways,)}
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-        """Return new parameters on the CPU.
-
-        Convolutions are He-normal, the head is normal with standard deviation 0.1, and biases are zero.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        params: Params = {}
-        channels = self.shape[2]
-        for block in range(self.blocks):
-            weight = torch.randn(self.filters, channels, 3, 3, generator=generator, dtype=torch.float64)
-            params[f"blocks.{block}.conv.weight"] = weight * (2 / (9 * channels)) ** 0.5
-            params[f"blocks.{block}.norm.weight"] = torch.ones(self.filters)
-            params[f"blocks.{block}.norm.bias"] = torch.zeros(self.filters)
-            channels = self.filters
-        params["head.weight"] = torch.randn(self.ways, self.features, generator=generator, dtype=torch.float64) * 0.1
-        params["head.bias"] = torch.zeros(self.ways)
-        return {name: value.to(dtype) for name, value in params.items()}
+        """Return new parameters on the CPU, as :func:`init_params` initialises them."""
+        return init_params(self.shapes, seed, dtype)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -157,21 +146,21 @@ class ConvNet:
 
         Convolutions have no bias, because the normalisation that follows would cancel it.
         """
-        return self.traced(params, x, {})[0]
+        return self.trace(params, x, {})[0]
 
-    def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
-        """Return the logits and the layer inputs; see :meth:`Layered.traced`."""
+    def trace(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
+        """Return the logits and the layer inputs; see :meth:`Layered.trace`."""
         inputs: Params = {}
         for block in range(self.blocks):
             name = f"blocks.{block}.conv"
             inputs[name] = x
-            x = _shifted(F.conv2d(x, params[f"{name}.weight"], stride=self._stride, padding=1), name, shifts)
+            x = _add_shift(F.conv2d(x, params[f"{name}.weight"], stride=self._stride, padding=1), name, shifts)
             x = batch_norm(x, params[f"blocks.{block}.norm.weight"], params[f"blocks.{block}.norm.bias"])
             x = ACTIVATIONS[self.activation](x)
             if self.pooling == "max":
                 x = F.max_pool2d(x, 2)
         inputs["head"] = x = x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)
-        return _shifted(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
+        return _add_shift(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
 
 
 @dataclass(frozen=True)
@@ -197,13 +186,13 @@ class MLP:
     def __post_init__(self) -> None:
         _check_activation(self.activation)
         if self.ways < 2:
-            raise UserError(f"{self.ways} ways leave nothing to tell apart.", "Use 2 or more.")
+            raise UserError(f"A classifier needs at least 2 ways, not {self.ways}.", "Use 2 or more.")
         if min(self.hidden, default=1) < 1:
-            raise UserError(f"The hidden layers {self.hidden} have one without units.", "Use widths of 1 or more.")
+            raise UserError(f"The hidden layer widths {self.hidden} are not all positive.", "Use widths of 1 or more.")
         if self.shrink < 1 or any(side % self.shrink for side in self.shape[:2]):
             size = f"{self.shape[0]} x {self.shape[1]}"
             raise UserError(
-                f"{size} images do not divide into squares of side {self.shrink}.", "Use a shrink that divides both."
+                f"The shrink {self.shrink} does not divide {size} images.", "Use a common divisor of both sides."
             )
 
     @property
@@ -228,43 +217,50 @@ class MLP:
         return out
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-        """Return new parameters on the CPU.
-
-        Hidden layers are He-normal, the head is normal with standard deviation 0.1, and biases are zero.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        params: Params = {}
-        width = self.features
-        for layer, units in zip(self.layers, (*self.hidden, self.ways), strict=True):
-            spread = 0.1 if layer.name == "head" else (2 / width) ** 0.5
-            weight = torch.randn(units, width, generator=generator, dtype=torch.float64) * spread
-            params[f"{layer.name}.weight"], params[f"{layer.name}.bias"] = weight, torch.zeros(units)
-            width = units
-        return {name: value.to(dtype) for name, value in params.items()}
+        """Return new parameters on the CPU, as :func:`init_params` initialises them."""
+        return init_params(self.shapes, seed, dtype)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
-        return self.traced(params, x, {})[0]
+        return self.trace(params, x, {})[0]
 
-    def traced(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
-        """Return the logits and the layer inputs; see :meth:`Layered.traced`."""
+    def trace(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
+        """Return the logits and the layer inputs; see :meth:`Layered.trace`."""
         x = x.unflatten(3, (-1, self.shrink)).unflatten(2, (-1, self.shrink)).mean((3, 5)).flatten(1)
         inputs: Params = {}
         for index in range(len(self.hidden)):
             name = f"layers.{index}"
             inputs[name] = x
-            x = _shifted(F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"]), name, shifts)
+            x = _add_shift(F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"]), name, shifts)
             x = ACTIVATIONS[self.activation](x)
         inputs["head"] = x
-        return _shifted(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
+        return _add_shift(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
+
+
+def init_params(shapes: Shapes, seed: int, dtype: torch.dtype) -> Params:
+    """Return new parameters of a :class:`ConvNet` or :class:`MLP` on the CPU.
+
+    Weights are He-normal, those of the head normal with standard deviation 0.1. Scales are 1 and biases are 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    params: Params = {}
+    for name, shape in shapes.items():
+        if name.endswith(".bias"):
+            params[name] = torch.zeros(shape, dtype=dtype)
+        elif name.endswith(".norm.weight"):
+            params[name] = torch.ones(shape, dtype=dtype)
+        else:
+            std = 0.1 if name == "head.weight" else (2 / prod(shape[1:])) ** 0.5
+            params[name] = (torch.randn(shape, generator=generator, dtype=torch.float64) * std).to(dtype)
+    return params
 
 
 def _check_activation(activation: str) -> None:
     if activation not in ACTIVATIONS:
-        raise UserError(f"There is no activation {activation!r}.", f"Use {' or '.join(ACTIVATIONS)}.")
+        raise UserError(f"Unknown activation {activation!r}.", f"Use {' or '.join(ACTIVATIONS)}.")
 
 
-def _shifted(x: Tensor, name: str, shifts: Params) -> Tensor:
+def _add_shift(x: Tensor, name: str, shifts: Params) -> Tensor:
     return x + shifts[name] if name in shifts else x
 
 

@@ -61,11 +61,11 @@ def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tenso
     Raises:
         UserError: the network is not :class:`Layered`, or the number ``shift`` is not positive.
     """
-    network = layered(network)
+    network = require_layered(network)
     if isinstance(shift, Tensor):
         shift = torch.where(shift > 0, shift, torch.nan)
     elif not shift > 0:
-        raise UserError(f"EK-FAC with the shift {shift} has no inverse.", "Use a shift above 0.")
+        raise UserError(f"The EK-FAC matrix with the shift {shift} has no inverse.", "Use a shift above 0.")
     blocks = _layer_blocks(network, theta, x, weights, shift)
     diagonal = _diagonal(network, theta, x, weights)
 
@@ -78,7 +78,7 @@ def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tenso
     return apply
 
 
-def layered(network: Network | Layered) -> Layered:
+def require_layered(network: Network | Layered) -> Layered:
     """Return ``network`` if it is layered.
 
     Raises:
@@ -87,43 +87,41 @@ def layered(network: Network | Layered) -> Layered:
     if isinstance(network, Layered):
         return network
     raise UserError(
-        "EK-FAC needs the inputs of linear and convolution layers; this network does not give them (convnet and mlp "
-        "do).",
-        "Use cg.",
+        "EK-FAC needs the inputs of all linear and convolution layers, which only convnet and mlp provide.", "Use cg."
     )
 
 
 def _layer_blocks(network: Layered, theta: Params, x: Tensor, weights: Tensor, shift: float | Tensor) -> list[Apply]:
     """Return the inverse of the block of each layer, as a function of the parameters of that layer."""
-    inputs = network.traced(theta, x, {})[1]
-    zeros = {layer.name: _no_shift(layer, theta[layer.weight], inputs[layer.name]) for layer in network.layers}
-    logs, back = vjp(lambda shifts: -F.log_softmax(network.traced(theta, x, shifts)[0], -1), zeros)[:2]
-    ways = logs.shape[-1]
-    classes = torch.eye(ways, dtype=logs.dtype, device=logs.device)
-    (gradients,) = vmap(back)(classes[:, None].expand(ways, *logs.shape))
-    mass = _mass(logs, weights).mT
+    inputs = network.trace(theta, x, {})[1]
+    zeros = {layer.name: _zero_shift(layer, theta[layer.weight], inputs[layer.name]) for layer in network.layers}
+    losses, vector_jacobian = vjp(lambda shifts: -F.log_softmax(network.trace(theta, x, shifts)[0], -1), zeros)[:2]
+    ways = losses.shape[-1]
+    classes = torch.eye(ways, dtype=losses.dtype, device=losses.device)
+    (gradients,) = vmap(vector_jacobian)(classes[:, None].expand(ways, *losses.shape))
+    class_weights = _class_weights(losses, weights).mT
     return [
-        _block(layer, theta[layer.weight], inputs[layer.name], gradients[layer.name], mass, shift)
+        _block(layer, theta[layer.weight], inputs[layer.name], gradients[layer.name], class_weights, shift)
         for layer in network.layers
     ]
 
 
 def _block(
-    layer: Layer, weight: Tensor, inputs: Tensor, gradients: Tensor, mass: Tensor, shift: float | Tensor
+    layer: Layer, weight: Tensor, inputs: Tensor, gradients: Tensor, class_weights: Tensor, shift: float | Tensor
 ) -> Apply:
     """Return the inverse of the block of one layer.
 
     Args:
         inputs: Layer inputs ``(S, ...)``.
         gradients: Gradients with respect to the layer output, ``(ways, S, ...)``.
-        mass: s_z p_c(z) / S, ``(ways, S)``.
+        class_weights: s_z p_c(z) / S, ``(ways, S)``.
     """
-    a = _places(layer, weight, inputs)
+    a = _layer_inputs(layer, weight, inputs)
     g = gradients.flatten(3) if weight.dim() == 4 else gradients[..., None]
-    u_a = _eigenvectors((mass.sum(0).sqrt()[:, None, None] * a).mT.flatten(0, 1))
-    u_g = _eigenvectors((mass.sqrt()[..., None, None] * g).mT.flatten(0, 2))
+    u_a = _eigenvectors((class_weights.sum(0).sqrt()[:, None, None] * a).mT.flatten(0, 1))
+    u_g = _eigenvectors((class_weights.sqrt()[..., None, None] * g).mT.flatten(0, 2))
     rotated = (u_g.mT @ g) @ (u_a.mT @ a).mT
-    eigenvalues = torch.einsum("cz,czij->ij", mass, rotated * rotated)
+    eigenvalues = torch.einsum("cz,czij->ij", class_weights, rotated * rotated)
     # Both bases may be thin: F is 0 on their orthogonal complement, where the inverse is 1 / shift.
     change = 1 / (eigenvalues + shift) - 1 / shift
 
@@ -141,24 +139,24 @@ def _block(
 
 def _diagonal(network: Layered, theta: Params, x: Tensor, weights: Tensor) -> Params:
     """Return the exact diagonal of F for parameters outside the layers, with one backward pass per row and class."""
-    taken = {name for layer in network.layers for name in (layer.weight, layer.bias)}
-    others = {name: value for name, value in theta.items() if name not in taken}
+    in_layers = {name for layer in network.layers for name in (layer.weight, layer.bias)}
+    others = {name: value for name, value in theta.items() if name not in in_layers}
     if not others:
         return {}
-    logs, back = vjp(lambda values: -F.log_softmax(network({**theta, **values}, x), -1), others)[:2]
-    ones = torch.eye(logs.numel(), dtype=logs.dtype, device=logs.device).view(-1, *logs.shape)
+    losses, vector_jacobian = vjp(lambda values: -F.log_softmax(network({**theta, **values}, x), -1), others)[:2]
+    ones = torch.eye(losses.numel(), dtype=losses.dtype, device=losses.device).view(-1, *losses.shape)
     # Process the classes of one row at a time, so that the memory does not exceed that of the layer blocks.
-    (gradients,) = vmap(back, chunk_size=logs.shape[-1])(ones)
-    mass = _mass(logs, weights).flatten()
-    return {name: torch.einsum("k,k...->...", mass, value * value) for name, value in gradients.items()}
+    (gradients,) = vmap(vector_jacobian, chunk_size=losses.shape[-1])(ones)
+    class_weights = _class_weights(losses, weights).flatten()
+    return {name: torch.einsum("k,k...->...", class_weights, value * value) for name, value in gradients.items()}
 
 
-def _mass(logs: Tensor, weights: Tensor) -> Tensor:
+def _class_weights(losses: Tensor, weights: Tensor) -> Tensor:
     """Return s_z p_c(z) / S, ``(S, ways)``, from -log p."""
-    return torch.exp(-logs) * weights[:, None] / len(weights)
+    return torch.exp(-losses) * weights[:, None] / len(weights)
 
 
-def _no_shift(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
+def _zero_shift(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
     """Return zeros of the shape of the layer output."""
     sides = [
         (n + 2 * layer.padding - k) // layer.stride + 1 for n, k in zip(inputs.shape[2:], weight.shape[2:], strict=True)
@@ -166,7 +164,7 @@ def _no_shift(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
     return inputs.new_zeros(len(inputs), len(weight), *sides)
 
 
-def _places(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
+def _layer_inputs(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
     """Return the factors of the layer weight, ``(S, columns of the weight, positions)``, with a row of 1 for a bias."""
     a = inputs[..., None]
     if weight.dim() == 4:

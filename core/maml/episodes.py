@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -56,15 +57,15 @@ class ChunkCache(Protocol):
 
 def get_or_compute(memory: ChunkCache, key: str, compute: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
     """Return the arrays that are stored for a key, or compute and store them."""
-    kept = memory.get(key)
-    if kept is None:
-        kept = compute()
-        memory.put(key, kept)
-    return kept
+    arrays = memory.get(key)
+    if arrays is None:
+        arrays = compute()
+        memory.put(key, arrays)
+    return arrays
 
 
 @dataclass(frozen=True, eq=False)
-class _Group:
+class _ShapeGroup:
     """A group of T tasks of equal shape.
 
     Attributes:
@@ -81,23 +82,23 @@ class _Group:
     support: int
 
 
-_ROUNDS = 8  # rounds of chunks between two exchanges; fewer make processes wait, more take more memory
-_Piece = tuple[_Group, np.ndarray]
+_ROUNDS_PER_EXCHANGE = 8  # rounds of chunks between two exchanges; fewer make processes wait, more take more memory
+_Piece = tuple[_ShapeGroup, np.ndarray]
 """A group and the indices of some of its tasks."""
 
 
-def _tasks(pieces: Sequence[_Piece]) -> int:
-    return sum(len(here) for _, here in pieces)
+def _task_count(pieces: Sequence[_Piece]) -> int:
+    return sum(len(indices) for _, indices in pieces)
 
 
 class Episodes:
     """A dataset that builds the tensors of a task list chunk by chunk, so that memory depends on the chunk size only.
 
     All iteration over tasks takes place in this class; callers only define what to compute for a chunk
-    (:meth:`summed`, :meth:`collected`). On a CPU, every PyTorch thread processes separate chunks. If all threads shared
-    every operation instead, they would wait for each other at each one, which costs more than the work itself on a busy
-    machine. Every process of :func:`core.runtime.distributed.world` also processes separate chunks; afterwards all
-    processes have the results of all chunks.
+    (:meth:`sum_chunks`, :meth:`collect_chunks`). On a CPU, every PyTorch thread processes separate chunks. If all
+    threads shared every operation instead, they would wait for each other at each one, which costs more than the work
+    itself on a busy machine. Every process of :func:`core.runtime.distributed.world` also processes separate chunks;
+    afterwards all processes have the results of all chunks.
 
     Args:
         tasks: The tasks. Rows of weight 0 are kept.
@@ -117,7 +118,7 @@ class Episodes:
     ) -> None:
         self.tasks, self.device, self.dtype, self.chunk = tasks, torch.device(device), dtype, chunk
         self._images = images.images  # possibly a memory map, so images are read only when a chunk is built
-        self._groups = _group(tasks, images)
+        self._groups = _group_by_shape(tasks, images)
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -134,12 +135,11 @@ class Episodes:
         """
         pieces = []
         for group in self._groups:
-            here = np.arange(len(group.positions))
-            if positions is not None:
-                here = here[np.isin(group.positions, positions)]
-            count = -(-len(here) // self.chunk)
-            count = min(-(-count // workers) * workers, len(here))
-            pieces += [(group, part) for part in np.array_split(here, count)] if count else []
+            included = np.ones(len(group.positions), bool) if positions is None else np.isin(group.positions, positions)
+            indices = np.flatnonzero(included)
+            count = -(-len(indices) // self.chunk)
+            count = min(-(-count // workers) * workers, len(indices))
+            pieces += [(group, part) for part in np.array_split(indices, count)] if count else []
         return pieces
 
     def _threads(self) -> int:
@@ -149,7 +149,7 @@ class Episodes:
         """Return the pieces in rounds, with one piece per process in each round."""
         return world().rounds(self._pieces(positions, self._threads() * world().size))
 
-    def _each(self, function: Callable[[Chunk], Out], rounds: list[Sequence[_Piece]]) -> Iterator[Out]:
+    def _map_own_chunks(self, function: Callable[[Chunk], Out], rounds: list[Sequence[_Piece]]) -> Iterator[Out]:
         """Yield the result of ``function`` for the chunk of this process in every round, in order.
 
         On a CPU several threads call ``function`` concurrently.
@@ -160,36 +160,36 @@ class Episodes:
             for piece in pieces:
                 yield function(self._tensors(*piece))
             return
-        waiting: deque[Future[Out]] = deque()
+        futures: deque[Future[Out]] = deque()
         try:
             for piece in pieces:
-                waiting.append(_pool(workers).submit(lambda at: function(self._tensors(*at)), piece))
-                if len(waiting) > workers:  # bound the queue, so that memory does not grow with the tasks
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                futures.append(_thread_pool(workers).submit(lambda piece: function(self._tensors(*piece)), piece))
+                if len(futures) > workers:  # bound the queue, so that memory does not grow with the tasks
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
         finally:
-            for done in waiting:
-                done.cancel()
+            for future in futures:
+                future.cancel()
 
-    def summed(
+    def sum_chunks(
         self,
         function: Callable[[Chunk], Sequence[Tensor]],
         positions: np.ndarray | None = None,
         on_chunk: OnChunk = no_progress,
     ) -> list[Tensor]:
         """Return the sums of the results of ``function`` over all chunks, added in chunk order."""
-        here, rounds, sums = world(), self._rounds(positions), list[Tensor]()
-        with here.sync_errors():
-            for parts, pieces in zip(self._each(function, rounds), rounds, strict=False):
-                sums = [one + two for one, two in zip(sums, parts, strict=True)] if sums else list(parts)
-                on_chunk(_tasks(pieces))
-        if rounds and len(rounds[0]) < here.size:  # some processes had no chunk
-            shapes = here.broadcast([(part.shape, part.dtype) for part in sums])
+        processes, rounds, sums = world(), self._rounds(positions), list[Tensor]()
+        with processes.sync_errors():
+            for parts, pieces in zip(self._map_own_chunks(function, rounds), rounds, strict=False):
+                sums = [total + part for total, part in zip(sums, parts, strict=True)] if sums else list(parts)
+                on_chunk(_task_count(pieces))
+        if rounds and len(rounds[0]) < processes.size:  # some processes had no chunk
+            shapes = processes.broadcast([(part.shape, part.dtype) for part in sums])
             sums = sums or [torch.zeros(shape, dtype=dtype, device=self.device) for shape, dtype in shapes]
-        return here.sum(sums)
+        return processes.sum(sums)
 
-    def collected(
+    def collect_chunks(
         self,
         function: Callable[[Chunk], Sequence[Tensor]],
         positions: np.ndarray | None = None,
@@ -207,18 +207,18 @@ class Episodes:
 
             return get_or_compute(memory, content_hash(chunk.positions)[:24], compute) if memory else compute()
 
-        here, rounds = world(), self._rounds(positions)
-        mine = self._each(arrays, rounds)
-        for start in range(0, len(rounds), _ROUNDS):
-            own, some = [], rounds[start : start + _ROUNDS]
-            with here.sync_errors():
-                for pieces, parts in zip(some, mine, strict=False):
-                    own.append(parts)
-                    on_chunk(_tasks(pieces))
-            shares = here.gather(own)
-            for turn, pieces in enumerate(some):
-                for rank, (group, part) in enumerate(pieces):
-                    yield group.positions[part], shares[rank][turn]
+        processes, rounds = world(), self._rounds(positions)
+        own_results = self._map_own_chunks(arrays, rounds)
+        for start in range(0, len(rounds), _ROUNDS_PER_EXCHANGE):
+            results, block = [], rounds[start : start + _ROUNDS_PER_EXCHANGE]
+            with processes.sync_errors():
+                for pieces, parts in zip(block, own_results, strict=False):
+                    results.append(parts)
+                    on_chunk(_task_count(pieces))
+            by_rank = processes.gather(results)
+            for number, pieces in enumerate(block):
+                for rank, (group, indices) in enumerate(pieces):
+                    yield group.positions[indices], by_rank[rank][number]
 
     def same_shape_positions(self, count: int) -> np.ndarray:
         """Return the positions of at most ``count`` tasks of the most frequent shape."""
@@ -234,38 +234,29 @@ class Episodes:
         rows = group.rows[np.searchsorted(group.positions, positions)]
         return rows[:, : group.support], rows[:, group.support :]
 
-    def at(self, positions: np.ndarray) -> Task:
-        """Return the tensors of the tasks at ``positions``, which must have the same shape."""
-        (group,) = (g for g in self._groups if np.isin(positions[0], g.positions))
-        return self._tensors(group, np.searchsorted(group.positions, positions)).task
-
     def with_weights(self, weights: np.ndarray) -> Episodes:
         """Return the same tasks with other weights, ``(rows of the table,)``."""
-        table = self.tasks.rows.assign(weight=weights)
-        other = object.__new__(Episodes)
-        other.tasks, other.device, other.dtype, other.chunk = TaskList(table), self.device, self.dtype, self.chunk
-        other._images = self._images
-        other._groups = [
-            _Group(g.positions, g.rows, g.images, g.labels, weights[g.rows], g.support) for g in self._groups
-        ]
+        other = copy(self)
+        other.tasks = TaskList(self.tasks.rows.assign(weight=weights))
+        other._groups = [replace(group, weights=weights[group.rows]) for group in self._groups]
         return other
 
-    def _tensors(self, group: _Group, here: np.ndarray) -> Chunk:
-        pixels = torch.from_numpy(self._images[group.images[here]]).to(self.device)
+    def _tensors(self, group: _ShapeGroup, indices: np.ndarray) -> Chunk:
+        pixels = torch.from_numpy(self._images[group.images[indices]]).to(self.device)
         x = pixels.permute(0, 1, 4, 2, 3).contiguous().to(self.dtype) / 255
-        y = torch.from_numpy(group.labels[here]).to(self.device)
-        w = torch.from_numpy(group.weights[here]).to(self.device, self.dtype)
+        y = torch.from_numpy(group.labels[indices]).to(self.device)
+        w = torch.from_numpy(group.weights[indices]).to(self.device, self.dtype)
         k = group.support
-        return Chunk(group.positions[here], Task(x[:, :k], y[:, :k], w[:, :k], x[:, k:], y[:, k:], w[:, k:]))
+        return Chunk(group.positions[indices], Task(x[:, :k], y[:, :k], w[:, :k], x[:, k:], y[:, k:], w[:, k:]))
 
 
-def _group(tasks: TaskList, images: ImageSet) -> list[_Group]:
-    rows = tasks.rows
-    image = rows["image_id"].map(images.index).to_numpy()
-    label, weight = rows["label"].to_numpy(), rows["weight"].to_numpy()
-    is_support = (rows["role"] == "support").to_numpy()
-    starts = np.flatnonzero(np.r_[True, rows["task_id"].to_numpy()[1:] != rows["task_id"].to_numpy()[:-1]])
-    ends = np.r_[starts[1:], len(rows)]
+def _group_by_shape(tasks: TaskList, images: ImageSet) -> list[_ShapeGroup]:
+    table = tasks.rows
+    image = table["image_id"].map(images.index).to_numpy()
+    label, weight, task = (table[column].to_numpy() for column in ("label", "weight", "task_id"))
+    is_support = (table["role"] == "support").to_numpy()
+    starts = np.flatnonzero(np.r_[True, task[1:] != task[:-1]])
+    ends = np.r_[starts[1:], len(table)]
     supports = np.add.reduceat(is_support, starts)
     shapes: dict[tuple[int, int], list[int]] = {}
     for position, (start, end, support) in enumerate(zip(starts, ends, supports, strict=True)):
@@ -273,13 +264,13 @@ def _group(tasks: TaskList, images: ImageSet) -> list[_Group]:
     groups = []
     for (support, size), members in shapes.items():
         positions = np.array(members)
-        where = starts[positions][:, None] + np.arange(size)
-        groups.append(_Group(positions, where, image[where], label[where], weight[where], support))
+        rows = starts[positions][:, None] + np.arange(size)
+        groups.append(_ShapeGroup(positions, rows, image[rows], label[rows], weight[rows], support))
     return groups
 
 
 @lru_cache(maxsize=1)
-def _pool(workers: int) -> ThreadPoolExecutor:
+def _thread_pool(workers: int) -> ThreadPoolExecutor:
     """Return a pool of threads that each run PyTorch operations on a single thread."""
     pool = ThreadPoolExecutor(workers, "chunk", initializer=lambda: torch.set_num_threads(1))
     list(pool.map(lambda _: None, range(workers)))
@@ -290,15 +281,12 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 Tensors = TypeVar("Tensors")
 
 
-def batched(function: Callable[[Params, Tensors], Out]) -> Callable[[Params, Tensors], Out]:
+def vmap_tasks(function: Callable[[Params, Tensors], Out]) -> Callable[[Params, Tensors], Out]:
     """Return ``function(params, task)`` vectorised over the first axis of a chunk, with shared parameters."""
     return vmap(function, in_dims=(None, 0))
 
 
-def total(function: Callable[[Params, Tensors], Tensor]) -> Callable[[Params, Tensors], Tensor]:
+def sum_over_tasks(function: Callable[[Params, Tensors], Tensor]) -> Callable[[Params, Tensors], Tensor]:
     """Return ``function(params, task)`` summed over the tasks of a chunk."""
 
-    def summed(params: Params, chunk: Tensors) -> Tensor:
-        return batched(function)(params, chunk).sum(0)
-
-    return summed
+    return lambda params, chunk: vmap_tasks(function)(params, chunk).sum(0)

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.special import log_softmax
+from scipy.special import log_softmax, stdtrit
 from torch import Tensor
 
 from core.maml.backbone import Params
@@ -33,7 +32,7 @@ class Interval:
         mean = float(array.mean())
         if len(array) < 2:
             return cls(mean, mean, mean)
-        half = float(stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / len(array) ** 0.5)
+        half = float(stdtrit(len(array) - 1, 0.975) * array.std(ddof=1) / len(array) ** 0.5)
         return cls(mean, mean - half, mean + half)
 
 
@@ -80,13 +79,15 @@ def evaluate(model: Bilevel, params: Params, episodes: Episodes, on_chunk: OnChu
     def of_chunk(chunk: Chunk) -> list[Tensor]:
         return [passes.query_logits(params, chunk.task)]
 
-    for at, (logits,) in episodes.collected(of_chunk, on_chunk=on_chunk):
-        _, rows = episodes.rows(at)
-        own = np.take_along_axis(log_softmax(logits.astype(np.float64), -1), label[rows][..., None], -1)[..., 0]
-        loss[rows], predicted[rows] = -own, logits.argmax(-1)
+    for positions, (logits,) in episodes.collect_chunks(of_chunk, on_chunk=on_chunk):
+        _, rows = episodes.rows(positions)
+        log_probability = log_softmax(logits.astype(np.float64), -1)
+        loss[rows] = -np.take_along_axis(log_probability, label[rows][..., None], -1)[..., 0]
+        predicted[rows] = logits.argmax(-1)
     query = (table["role"] == "query").to_numpy()
-    rows_of = table.loc[query, ["task_id", "image_id", "label", "class"]]
-    rows_of = rows_of.assign(loss=loss[query], predicted=predicted[query], confidence=np.exp(-loss[query]))
-    right = (rows_of["predicted"] == rows_of["label"]).groupby(rows_of["task_id"], sort=False).mean()
-    mean = rows_of.groupby("task_id", sort=False)["loss"].mean()
-    return Evaluation(rows_of.reset_index(drop=True), right.to_numpy(), mean.to_numpy())
+    predictions = table.loc[query, ["task_id", "image_id", "label", "class"]]
+    predictions = predictions.assign(loss=loss[query], predicted=predicted[query], confidence=np.exp(-loss[query]))
+    is_correct = predictions["predicted"] == predictions["label"]
+    accuracy = is_correct.groupby(predictions["task_id"], sort=False).mean()
+    mean_loss = predictions.groupby("task_id", sort=False)["loss"].mean()
+    return Evaluation(predictions.reset_index(drop=True), accuracy.to_numpy(), mean_loss.to_numpy())

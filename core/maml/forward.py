@@ -16,30 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_turn = RLock()  # reentrant, because an adaptation can use forward mode within a pass that does
+_LOCK = RLock()  # reentrant, because an adaptation can use forward mode within a pass that does
 
 
 def jvp(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...], **options: Any) -> Any:
     """Compute :func:`torch.func.jvp`, one thread at a time."""
-    with _alone(primals[0]):
+    with _forward_mode_lock(primals[0]):
         return torch.func.jvp(function, primals, tangents, **options)
 
 
 def jacfwd(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Return the function of :func:`torch.func.jacfwd`, which runs one thread at a time."""
 
-    def jacobian(at: Tensor) -> Tensor:
-        with _alone(at):
-            return torch.func.jacfwd(function)(at)
+    def jacobian(x: Tensor) -> Tensor:
+        with _forward_mode_lock(x):
+            return torch.func.jacfwd(function)(x)
 
     return jacobian
 
 
-def _alone(at: Tensor | dict[str, Tensor]) -> AbstractContextManager[Any]:
+def _forward_mode_lock(x: Tensor | dict[str, Tensor]) -> AbstractContextManager[Any]:
     """Return the lock for CPU tensors, and a null context for other devices.
 
     Tasks run on several threads on a CPU only. A backward pass inside the locked section also runs on the calling
     thread on a CPU only; on a GPU it has a separate thread, which would wait for the lock forever.
     """
-    first = next(iter(at.values())) if isinstance(at, dict) else at
-    return _turn if first.device.type == "cpu" else nullcontext()
+    first = next(iter(x.values())) if isinstance(x, dict) else x
+    return _LOCK if first.device.type == "cpu" else nullcontext()

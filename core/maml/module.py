@@ -7,7 +7,7 @@ change. Other modules are rejected with the reason, either by this function or b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
@@ -22,17 +22,17 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from core.maml.adaptation import RATES, Unrolled
+from core.maml.adaptation import RATE_PREFIX, Unrolled
 from core.maml.backbone import Params, Shapes, batch_norm
-from core.maml.episodes import total
+from core.maml.episodes import sum_over_tasks
 from core.maml.forward import jvp
 from core.maml.objective import Bilevel, Task
 from core.runtime.errors import UserError
 
-RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Names of the buffers of batch normalisation."""
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_TURNS = RLock()
+_SUPPORTED_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_CALL_LOCK = RLock()
 _ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -61,8 +61,8 @@ class ModuleNet:
         shape: Height, width and channels of the images.
         build: Function that returns a new module, initialised with the global random number generator of PyTorch.
         code: Hash of the code of a factory, which distinguishes networks of the same name before and after a change.
-        own: Whether the module is one of :mod:`core.maml.architectures`. These have no constants, so their shapes can
-            be determined without memory for the weights.
+        is_builtin: Whether the module is one of :mod:`core.maml.architectures`. These have no constants, so their
+            shapes can be determined without memory for the weights.
     """
 
     name: str
@@ -70,14 +70,14 @@ class ModuleNet:
     shape: tuple[int, int, int]
     build: Callable[[], nn.Module] = field(repr=False, compare=False)
     code: str = ""
-    own: bool = field(default=False, repr=False)
+    is_builtin: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         self._prepared  # noqa: B018  # prepare now, because weights cannot be initialised during differentiation
 
     @cached_property
     def _prepared(self) -> tuple[nn.Module, tuple[str, ...]]:
-        if not self.own:
+        if not self.is_builtin:
             return prepare(self.build(), self.name)
         with torch.device("meta"):
             return prepare(self.build(), self.name)
@@ -100,9 +100,9 @@ class ModuleNet:
     @property
     def aliases(self) -> dict[str, str]:
         """Return the further names of shared parameters in a state dict, with the name of each in :attr:`shapes`."""
-        first = {id(value): name for name, value in self.module.named_parameters()}
-        every = self.module.named_parameters(remove_duplicate=False)
-        return {name: first[id(value)] for name, value in every if first[id(value)] != name}
+        first_name = {id(value): name for name, value in self.module.named_parameters()}
+        names = self.module.named_parameters(remove_duplicate=False)
+        return {name: first_name[id(value)] for name, value in names if first_name[id(value)] != name}
 
     @property
     def constants(self) -> Params:
@@ -112,7 +112,8 @@ class ModuleNet:
     @cached_property
     def last_linear(self) -> str | None:
         """Return the name of the last linear layer in registration order, or None."""
-        return next((name for name, part in reversed([*self.module.named_modules()]) if _is_linear(name, part)), None)
+        linear = [name for name, part in self.module.named_modules() if name and isinstance(part, nn.Linear)]
+        return linear[-1] if linear else None
 
     @property
     def head(self) -> str:
@@ -122,7 +123,7 @@ class ModuleNet:
             UserError: the network has no linear layer.
         """
         if self.last_linear is None:
-            raise UserError(f"{self.name} has no linear layer, so anil has no head to adapt.", "Use maml.")
+            raise UserError(f"{self.name} has no linear layer that anil could adapt.", "Use maml.")
         return self.last_linear
 
     def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
@@ -140,7 +141,7 @@ class ModuleNet:
         }
         # functional_call replaces the parameters of the module while it runs, so only one thread can run it at a time.
         # The other attention kernels have no forward-mode derivative.
-        with _TURNS, sdpa_kernel(SDPBackend.MATH):
+        with _CALL_LOCK, sdpa_kernel(SDPBackend.MATH):
             return functional_call(self.module, params | constants, (x,), strict=True)
 
     def state_dict(self, params: Params) -> Params:
@@ -148,10 +149,6 @@ class ModuleNet:
         module = self.build().to(next(iter(params.values())).dtype)
         module.load_state_dict(params, strict=False)
         return {name: value.detach().contiguous() for name, value in module.state_dict().items()}
-
-
-def _is_linear(name: str, part: nn.Module) -> bool:
-    return isinstance(part, nn.Linear) and name != ""
 
 
 def prepare(module: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
@@ -163,20 +160,19 @@ def prepare(module: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
     Raises:
         UserError: a part of the module cannot be changed accordingly.
     """
-    _refuse(module, name)
+    _check_supported(module, name)
     notes = []
-    kept = _replace_batch_norms(module)
-    if kept:
+    if tracked := _replace_batch_norms(module):
         notes.append(
-            f"Batch normalisation (layers: {kept}) does not use running statistics: it normalises by the set at hand, "
-            "as MAML does in training."
+            f"Batch normalisation (layers: {tracked}) uses the statistics of the current batch instead of running "
+            "statistics, as MAML does in training."
         )
-    drops = sum(
+    dropouts = sum(
         (isinstance(part, _DropoutNd) and part.p > 0) or (isinstance(part, nn.MultiheadAttention) and part.dropout > 0)
         for part in module.modules()
     )
-    if drops:
-        notes.append(f"Dropout is off (layers: {drops}): the loss must be one function of the parameters.")
+    if dropouts:
+        notes.append(f"Dropout is disabled (layers: {dropouts}), because the loss must be deterministic.")
     module.eval()
     for part in module.modules():
         if isinstance(part, _ATTENTION):  # evaluation mode would use a kernel without derivatives
@@ -185,61 +181,59 @@ def prepare(module: nn.Module, name: str) -> tuple[nn.Module, tuple[str, ...]]:
             part.dropout = 0.0
         if isinstance(part, _InstanceNorm):
             part.track_running_stats = False
-            for buffer in RUNNING:
+            for buffer in RUNNING_STATISTICS:
                 setattr(part, buffer, None)
         if getattr(part, "inplace", False) is True:
             vars(part)["inplace"] = False
-    left = [buffer for buffer, _ in module.named_buffers() if buffer.rsplit(".", 1)[-1] in RUNNING]
-    if left:
-        raise _no(name, f"{left[0]!r} is a running statistic of a layer that is not PyTorch's own BatchNorm")
+    for buffer, _ in module.named_buffers():
+        if buffer.rsplit(".", 1)[-1] in RUNNING_STATISTICS:
+            raise _unsupported(name, f"{buffer!r} is a running statistic of a layer that is not a PyTorch BatchNorm")
     return module, tuple(notes)
 
 
-def _refuse(module: nn.Module, name: str) -> None:
+def _check_supported(module: nn.Module, name: str) -> None:
     for path, part in module.named_modules():
-        kind, where = type(part).__name__, f"its part {path!r}" if path else "it"
+        kind, where = type(part).__name__, f"its submodule {path!r}" if path else "it"
         if isinstance(part, (torch.jit.ScriptModule, *_WRAPPERS)):
-            raise _no(name, f"{where} is a {kind}", "Return the plain module.")
+            raise _unsupported(name, f"{where} is a {kind}", "Return the plain module.")
         if isinstance(part, LazyModuleMixin):
-            raise _no(name, f"{where} is a {kind}, whose size is not known yet", "Give its input size.")
+            raise _unsupported(name, f"{where} is an uninitialised {kind}", "Specify its input size.")
         if isinstance(part, nn.RNNBase):
-            raise _no(name, f"{where} is a {kind}, which PyTorch cannot differentiate twice over many tasks")
-        if isinstance(part, _BatchNorm) and type(part) not in _BATCH_NORMS:
-            raise _no(name, f"{where} is a {kind}, a batch normalisation of its own kind")
+            raise _unsupported(name, f"{where} is a {kind}, which PyTorch cannot differentiate twice under vmap")
+        if isinstance(part, _BatchNorm) and type(part) not in _SUPPORTED_BATCH_NORMS:
+            raise _unsupported(name, f"{where} is a {kind}, an unsupported batch normalisation")
     parameters = dict(module.named_parameters())
     if not parameters:
-        raise _no(name, "it has no parameters")
+        raise _unsupported(name, "it has no parameters")
     for path, value in parameters.items():
-        if path.startswith(RATES):
-            raise _no(
-                name, f"its parameter {path!r} is named as learned inner rates are", "Give that part another name."
-            )
+        if path.startswith(RATE_PREFIX):
+            raise _unsupported(name, f"its parameter {path!r} has the prefix of learned inner rates", "Rename it.")
         if not value.is_floating_point():
-            raise _no(name, f"its parameter {path!r} is {value.dtype}")
+            raise _unsupported(name, f"its parameter {path!r} is {value.dtype}")
         if not value.requires_grad:
-            raise _no(
+            raise _unsupported(
                 name,
-                f"its parameter {path!r} is frozen, and here every parameter is a meta-parameter",
-                "Register what does not learn as a buffer that the factory fills, or unfreeze it.",
+                f"its parameter {path!r} is frozen, but every parameter is a meta-parameter",
+                "Unfreeze it, or register it as a buffer that the factory fills.",
             )
 
 
-def _no(name: str, why: str, fix: str = "Change that part, or use another network.") -> UserError:
-    return UserError(f"{name} cannot be used: {why}.", fix)
+def _unsupported(name: str, why: str, fix: str = "Change it, or use another network.") -> UserError:
+    return UserError(f"{name} is not supported: {why}.", fix)
 
 
 def _replace_batch_norms(module: nn.Module) -> int:
     """Replace batch normalisations by :class:`BatchStatistics` and return how many tracked running statistics."""
-    made: dict[int, BatchStatistics] = {}
-    kept = 0
+    replacements: dict[int, BatchStatistics] = {}
+    tracked = 0
     for parent in list(module.modules()):
         for name, child in parent._modules.items():
             if isinstance(child, _BatchNorm):
-                if id(child) not in made:
-                    made[id(child)] = BatchStatistics(child)
-                    kept += child.track_running_stats
-                parent._modules[name] = made[id(child)]
-    return kept
+                if id(child) not in replacements:
+                    replacements[id(child)] = BatchStatistics(child)
+                    tracked += child.track_running_stats
+                parent._modules[name] = replacements[id(child)]
+    return tracked
 
 
 def probe(network: ModuleNet) -> None:
@@ -257,46 +251,43 @@ def probe(network: ModuleNet) -> None:
     y = torch.arange(rows).expand(2, rows)
     ones = torch.ones(2, rows)
     model = Bilevel(network, Unrolled(1, 0.01), 0.0)
-    slope = grad(total(model.task_loss))
+    gradient = grad(sum_over_tasks(model.task_loss))
     chunk = Task(x[:2], y, ones, x[2:], y, ones)
-    curved = _tried(
+    derivatives = _run_user_code(
         network.name,
-        "PyTorch cannot differentiate it twice through an adaptation, over several tasks at once",
-        lambda: jvp(lambda at: slope(at, chunk), (params,), (params,)),
+        "PyTorch cannot differentiate it twice through an adaptation under vmap",
+        lambda: jvp(lambda p: gradient(p, chunk), (params,), (params,)),
     )
-    if not all(value.isfinite().all() for part in curved for value in part.values()):
-        raise _no(network.name, "its second derivatives are not finite on random images")
+    if not all(value.isfinite().all() for part in derivatives for value in part.values()):
+        raise _unsupported(network.name, "its second derivatives are not finite on random images")
 
 
 def _probe_forward(network: ModuleNet, params: Params, x: Tensor) -> None:
     before = {name: value.clone() for name, value in network.constants.items()}
     size = "x".join(map(str, x.shape[1:]))
-    out = _tried(network.name, f"it does not run on images of {size} (channels first)", lambda: network(params, x))
-    wanted = (len(x), network.ways)
-    if not isinstance(out, Tensor) or out.shape != wanted:
-        got = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-        raise _no(network.name, f"it puts out {got} where logits of shape {wanted} are needed")
+    fault = f"it does not run on images of {size} (channels first)"
+    out = _run_user_code(network.name, fault, lambda: network(params, x))
+    expected = (len(x), network.ways)
+    if not isinstance(out, Tensor) or out.shape != expected:
+        actual = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+        raise _unsupported(network.name, f"it returns {actual}, but the logits must have shape {expected}")
     if not out.isfinite().all():
-        raise _no(network.name, "its logits are not finite on random images")
+        raise _unsupported(network.name, "its logits are not finite on random images")
     changed = [name for name, value in network.constants.items() if not torch.equal(value, before[name])]
     if changed:
-        raise _no(network.name, f"its buffer {changed[0]!r} changes when it runs")
+        raise _unsupported(network.name, f"its buffer {changed[0]!r} changes in the forward pass")
     if not torch.equal(out, network(params, x)):
-        raise _no(network.name, "two runs on the same images differ", "Leave out random numbers and state.")
+        raise _unsupported(network.name, "two runs on the same images differ", "Remove random numbers and state.")
     other = ModuleNet(network.name, network.ways, network.shape, network.build)
-    if not _same(other.constants.values(), before.values()):
-        raise _no(network.name, "its buffers differ every time it is made", "Fill them without random numbers.")
+    if not all(map(torch.equal, other.constants.values(), before.values())):
+        raise _unsupported(network.name, "its buffers differ in every instance", "Fill them without random numbers.")
 
 
-def _same(one: Iterable[Tensor], other: Iterable[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def _tried(name: str, what: str, function: Callable[[], Out]) -> Out:
+def _run_user_code(name: str, fault: str, function: Callable[[], Out]) -> Out:
     try:
         return function()
     except UserError:
         raise
     except Exception as error:  # user code may raise any exception
-        said = (str(error).strip().splitlines() or [""])[0]
-        raise _no(name, f"{what} ({type(error).__name__}: {said})") from error
+        message = (str(error).strip().splitlines() or [""])[0]
+        raise _unsupported(name, f"{fault} ({type(error).__name__}: {message})") from error

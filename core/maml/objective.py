@@ -79,9 +79,9 @@ class Bilevel:
         """Return theta_k(lambda), the parameters after adaptation to the support set."""
         if not self.first_order:
             return self.adaptation(self.network, params, task)
-        fixed = {name: value.detach() for name, value in params.items()}
-        moved = self.adaptation(self.network, fixed, task)
-        return {name: params[name] + (value - fixed[name]) for name, value in moved.items()}
+        constant = {name: value.detach() for name, value in params.items()}
+        theta = self.adaptation(self.network, constant, task)
+        return {name: params[name] + (value - constant[name]) for name, value in theta.items()}
 
     def query_logits(self, params: Params, task: Task) -> Tensor:
         """Return the logits ``(Q, ways)`` of the query images after adaptation."""

@@ -31,9 +31,9 @@ from core.runtime.files import content_hash, replacing
 from core.runtime.progress import Progress
 
 STATE_FILE = "state.safetensors"
-SNAPSHOTS = 8
+SNAPSHOT_COUNT = 8
 """Number of snapshots that are saved during training."""
-_BLOCK = 10  # L-BFGS iterations between two convergence checks
+_ITERATIONS_PER_CHECK = 10  # L-BFGS iterations between two convergence checks
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """A result of a training run.
 
     Attributes:
@@ -86,14 +86,14 @@ def stationarity(model: Bilevel, params: Params, episodes: Episodes, progress: P
         rows = torch.cat([g.flatten(1) for g in gradients.values()], 1)
         return [rows.sum(0), rows.norm(dim=1).sum(), losses.sum()]
 
-    gradient, norms, loss = episodes.summed(of_chunk, on_chunk=progress.advance)
-    pull = model.delta * flatten(params)
-    norm, whole = float((gradient + pull).norm()), float(norms) + float(pull.norm())
+    gradient, norms, loss = episodes.sum_chunks(of_chunk, on_chunk=progress.advance)
+    decay = model.delta * flatten(params)
+    norm, sum_of_norms = float((gradient + decay).norm()), float(norms) + float(decay.norm())
     value = float(loss) + model.delta / 2 * float((flatten(params) ** 2).sum())
-    return Stationarity(value, norm, norm / whole if whole else 0.0)
+    return Stationarity(value, norm, norm / sum_of_norms if sum_of_norms else 0.0)
 
 
-def objective(
+def objective_gradient(
     model: Bilevel, params: Params, episodes: Episodes, positions: np.ndarray | None = None
 ) -> tuple[Params, float]:
     """Return the sums of the task gradients and of the task losses, without weight decay.
@@ -106,7 +106,7 @@ def objective(
         gradient, losses = passes.gradient(params, chunk.task)
         return [flatten(gradient), losses.sum()]
 
-    gradient, loss = episodes.summed(of_chunk, positions)
+    gradient, loss = episodes.sum_chunks(of_chunk, positions)
     return unflatten(gradient, params), float(loss)
 
 
@@ -125,7 +125,7 @@ def train(
     folder: Path | None = None,
     progress: Progress | None = None,
     name: str = "meta-training",
-) -> Trained:
+) -> TrainingResult:
     """Minimise the objective from ``start``; with :attr:`Bilevel.first_order`, use the direct gradients instead.
 
     Args:
@@ -141,17 +141,17 @@ def train(
         UserError: the loss became NaN or infinite, or the folder contains the state of another training.
     """
     progress = progress or Progress()
-    store = _Store(folder, _question(model, start, episodes, settings))
+    store = _StateFile(folder, _cache_key(model, start, episodes, settings))
     state = store.load(start)
     if state.done < settings.iterations:
         _adam(model, state, episodes, settings, store, progress, name)
     if settings.polish:
-        _polish(model, state, episodes, settings, store, progress)
-    return Trained(state.params, state.history, state.trajectory)
+        _lbfgs(model, state, episodes, settings, store, progress)
+    return TrainingResult(state.params, state.history, state.trajectory)
 
 
 @dataclass
-class _State:
+class _TrainingState:
     """A training state; ``done`` is the number of Adam steps plus L-BFGS iterations."""
 
     params: Params
@@ -163,10 +163,10 @@ class _State:
 
 def _adam(
     model: Bilevel,
-    state: _State,
+    state: _TrainingState,
     episodes: Episodes,
     settings: TrainSettings,
-    store: _Store,
+    store: _StateFile,
     progress: Progress,
     name: str,
 ) -> None:
@@ -179,15 +179,17 @@ def _adam(
             "exp_avg_sq": state.moments[f"exp_avg_sq.{key}"],
         }
     size = min(settings.meta_batch, len(episodes))
-    last = settings.iterations
-    marks = {round(last * (n + 1) / SNAPSHOTS) for n in range(SNAPSHOTS)} - {0}
+    iterations = settings.iterations
+    snapshot_steps = {round(iterations * (n + 1) / SNAPSHOT_COUNT) for n in range(SNAPSHOT_COUNT)} - {0}
     losses: list[float] = []
-    progress.stage(name, last, done=state.done)
-    for iteration in range(state.done, last):
+    progress.stage(name, iterations, done=state.done)
+    for iteration in range(state.done, iterations):
         values = {key: leaf.detach() for key, leaf in leaves.items()}
-        summed, loss = objective(model, values, episodes, _draw(len(episodes), size, iteration, settings.seed))
+        gradient_sum, loss = objective_gradient(
+            model, values, episodes, _draw_tasks(len(episodes), size, iteration, settings.seed)
+        )
         decay = model.delta / len(episodes)
-        gradient = {key: decay * value + summed[key] / size for key, value in values.items()}
+        gradient = {key: decay * value + gradient_sum[key] / size for key, value in values.items()}
         loss /= size
         if not np.isfinite(loss):
             raise UserError(
@@ -195,7 +197,7 @@ def _adam(
             )
         for key, leaf in leaves.items():
             leaf.grad = gradient[key]
-        rate = settings.learning_rate * (1 + np.cos(np.pi * iteration / last)) / 2
+        rate = settings.learning_rate * (1 + np.cos(np.pi * iteration / iterations)) / 2
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.step()
@@ -203,40 +205,47 @@ def _adam(
         progress.advance(note=f"loss {np.mean(losses[-50:]):.3f}")
         state.done = iteration + 1
         state.params = {key: leaf.detach() for key, leaf in leaves.items()}
-        if state.done in marks:
+        if state.done in snapshot_steps:
             state.trajectory.append(Snapshot({key: value.clone() for key, value in state.params.items()}, float(rate)))
-        if store.due(state.done, last):
+        if store.is_due(state.done, iterations):
             state.history.append({"phase": "adam", "done": state.done, "loss": float(np.mean(losses))})
             losses = []
-            state.moments = {f"{m}.{key}": optimiser.state[leaf][m] for key, leaf in leaves.items() for m in _MOMENTS}
+            state.moments = {
+                f"{m}.{key}": optimiser.state[leaf][m] for key, leaf in leaves.items() for m in _ADAM_MOMENTS
+            }
             store.save(state)
     state.moments = {}
 
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def _draw(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
+def _draw_tasks(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
     """Return the positions of the tasks of one step.
 
     Steps iterate over shuffled tasks; the order of each pass depends only on the seed and the number of the pass.
     """
     per_pass = n // size
     order = np.random.default_rng([seed, iteration // per_pass]).permutation(n)
-    at = iteration % per_pass * size
-    return np.sort(order[at : at + size])
+    start = iteration % per_pass * size
+    return np.sort(order[start : start + size])
 
 
-def _polish(
-    model: Bilevel, state: _State, episodes: Episodes, settings: TrainSettings, store: _Store, progress: Progress
+def _lbfgs(
+    model: Bilevel,
+    state: _TrainingState,
+    episodes: Episodes,
+    settings: TrainSettings,
+    store: _StateFile,
+    progress: Progress,
 ) -> None:
-    """Refine by L-BFGS with strong Wolfe line search on the full objective, divided by the number of tasks."""
+    """Continue by L-BFGS with strong Wolfe line search on the full objective, divided by the number of tasks."""
     n = len(episodes)
     leaves = {key: value.clone().requires_grad_() for key, value in state.params.items()}
     optimiser = torch.optim.LBFGS(
         leaves.values(),
-        max_iter=_BLOCK,
-        max_eval=4 * _BLOCK,
+        max_iter=_ITERATIONS_PER_CHECK,
+        max_eval=4 * _ITERATIONS_PER_CHECK,
         history_size=50,
         line_search_fn="strong_wolfe",
         tolerance_change=0,
@@ -244,53 +253,52 @@ def _polish(
 
     def closure() -> Tensor:
         values = {key: leaf.detach() for key, leaf in leaves.items()}
-        summed, loss = objective(model, values, episodes)
+        gradient_sum, loss = objective_gradient(model, values, episodes)
         squares = [(value**2).sum() for value in values.values()]
         decay = model.delta / 2 * sum(squares, start=torch.zeros_like(squares[0]))
         for key, leaf in leaves.items():
-            leaf.grad = (model.delta * values[key] + summed[key]) / n
+            leaf.grad = (model.delta * values[key] + gradient_sum[key]) / n
         return (loss + decay) / n
 
     done = max(state.done - settings.iterations, 0)
-    progress.stage("polish", settings.polish, done=done)
-    for begun in range(done, settings.polish, _BLOCK):
+    progress.stage("L-BFGS", settings.polish, done=done)
+    for start in range(done, settings.polish, _ITERATIONS_PER_CHECK):
         optimiser.step(closure)
-        now = min(begun + _BLOCK, settings.polish)
+        done = min(start + _ITERATIONS_PER_CHECK, settings.polish)
         state.params = {key: leaf.detach().clone() for key, leaf in leaves.items()}
         report = stationarity(model, state.params, episodes)
         check_finite(report)
-        state.done = settings.iterations + now
-        state.history.append({"phase": "polish", "done": now, **asdict(report)})
-        progress.advance(now - begun, note=f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}")
+        state.done = settings.iterations + done
+        state.history.append({"phase": "polish", "done": done, **asdict(report)})
+        progress.advance(done - start, note=f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}")
         store.save(state)
         if report.ratio < settings.tolerance:
             break
 
 
-def _question(model: Bilevel, start: Params, episodes: Episodes, settings: TrainSettings) -> str:
+def _cache_key(model: Bilevel, start: Params, episodes: Episodes, settings: TrainSettings) -> str:
     """Return a key that identifies a training, so that the state of another training is never resumed."""
     arrays = [start[name].cpu().numpy() for name in sorted(start)]
     return content_hash(repr(model), asdict(settings), episodes.tasks.hash, *arrays)
 
 
-class _Store:
+class _StateFile:
     """A store of the training state in ``state.safetensors``, which rank 0 writes about 20 times per run."""
 
-    def __init__(self, folder: Path | None, question: str) -> None:
-        self.folder, self.question = folder, question
+    def __init__(self, folder: Path | None, cache_key: str) -> None:
+        self.folder, self.cache_key = folder, cache_key
 
-    def due(self, done: int, total_iterations: int) -> bool:
-        every = max(1, total_iterations // 20)
-        return done % every == 0 or done == total_iterations
+    def is_due(self, done: int, iterations: int) -> bool:
+        return done % max(1, iterations // 20) == 0 or done == iterations
 
-    def save(self, state: _State) -> None:
+    def save(self, state: _TrainingState) -> None:
         if self.folder is None:
             return
         tensors = {f"params.{name}": value for name, value in state.params.items()} | state.moments
         for number, snapshot in enumerate(state.trajectory):
             tensors |= {f"snapshot.{number}.{name}": value for name, value in snapshot.params.items()}
-        described = {
-            "question": self.question,
+        description = {
+            "question": self.cache_key,
             "done": state.done,
             "history": state.history,
             "rates": [snapshot.rate for snapshot in state.trajectory],
@@ -300,24 +308,24 @@ class _Store:
         def write() -> None:
             # Write a single file, so that an interruption between two writes cannot mix old tensors with a new count.
             with replacing(path) as temporary:
-                kept = {name: value.cpu().contiguous() for name, value in tensors.items()}
-                save_file(kept, temporary, metadata={"state": json.dumps(described)})
+                contiguous = {name: value.cpu().contiguous() for name, value in tensors.items()}
+                save_file(contiguous, temporary, metadata={"state": json.dumps(description)})
 
         world().on_rank_zero(write)
 
-    def load(self, start: Params) -> _State:
-        found = world().on_rank_zero(self._read)
-        if found is None:
-            return _State(start, {}, 0, [], [])
-        described, kept = found
+    def load(self, start: Params) -> _TrainingState:
+        stored = world().on_rank_zero(self._read)
+        if stored is None:
+            return _TrainingState(start, {}, 0, [], [])
+        description, tensors = stored
         device = next(iter(start.values())).device
-        tensors = {name: value.to(device) for name, value in kept.items()}
+        tensors = {name: value.to(device) for name, value in tensors.items()}
         params = {name: tensors.pop(f"params.{name}") for name in start}
         trajectory = [
             Snapshot({name: tensors.pop(f"snapshot.{number}.{name}") for name in start}, rate)
-            for number, rate in enumerate(described["rates"])
+            for number, rate in enumerate(description["rates"])
         ]
-        return _State(params, tensors, described["done"], described["history"], trajectory)
+        return _TrainingState(params, tensors, description["done"], description["history"], trajectory)
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         path = self.folder / STATE_FILE if self.folder else None
@@ -325,13 +333,13 @@ class _Store:
             return None
         try:
             with safe_open(path, "pt") as stream:
-                described = json.loads(stream.metadata()["state"])
-                question = described["question"]
+                description = json.loads(stream.metadata()["state"])
+                cache_key = description["question"]
                 tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged: {error}.", "Delete it to train from the beginning.") from error
-        if question != self.question:
+        if cache_key != self.cache_key:
             raise UserError(
-                f"{path.parent} holds a training with other tasks or settings.", "Choose another output folder."
+                f"{path.parent} contains a training with other tasks or settings.", "Choose another output folder."
             )
-        return described, tensors
+        return description, tensors

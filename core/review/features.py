@@ -86,7 +86,7 @@ def _pooled(layer: Tensor) -> Tensor:
 
 def _layer_inputs(network: Network, params: Params, x: Tensor) -> list[Tensor]:
     if isinstance(network, Layered):
-        return list(network.traced(params, x, {})[1].values())
+        return list(network.trace(params, x, {})[1].values())
     if not isinstance(network, ModuleNet):
         return [x]
     inputs: list[Tensor] = []

@@ -190,7 +190,7 @@ def score_pairs(
             with torch.no_grad():
                 return _loss_and_gap(passes.query_logits(params, chunk.task), chunk.task.yq)
 
-        for positions, (losses, gaps) in episodes.collected(of_chunk, on_chunk=on_chunk):
+        for positions, (losses, gaps) in episodes.collect_chunks(of_chunk, on_chunk=on_chunk):
             queried = sampled.query[positions].reshape(-1)
             np.add.at(total.loss, queried, losses.reshape(-1))
             np.add.at(total.negative_margin, queried, gaps.reshape(-1))

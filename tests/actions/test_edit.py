@@ -26,7 +26,7 @@ from core.editing.settings import DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, 
 from core.editing.steps import REWIND_TASKS, StepSettings, single_task_finetune, start_text
 from core.maml.evaluation import evaluate
 from core.maml.loaded import Loaded
-from core.maml.training import SNAPSHOTS, Snapshot, TrainSettings
+from core.maml.training import SNAPSHOT_COUNT, Snapshot, TrainSettings
 from core.maml.vectors import flatten
 from core.runtime.errors import Cancelled, UserError
 from core.runtime.progress import Progress
@@ -40,11 +40,11 @@ TRAINED = TrainSettings(iterations=30, meta_batch=4, learning_rate=1e-3)
 TASKS, KEPT = 6, 5
 
 
-def workspace_at(folder: Path, story: dict[str, object]) -> Workspace:
+def workspace_at(folder: Path, metadata: dict[str, object]) -> Workspace:
     tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=4))
     write_folder(tasks, folder / "tasks")
     spec = ModelSpec(ways=3, filters=2)
-    save_model(Model(spec, spec.init(0, torch.float64), story), folder / "model")
+    save_model(Model(spec, spec.init(0, torch.float64), metadata), folder / "model")
     made = create(folder / "tiny", folder / "tasks", folder / "model")
     mark(made, tasks=made.project().tasks.train.task_ids[:1], reviewer="me")
     return made
@@ -123,7 +123,9 @@ def with_snapshots(workspace: Workspace) -> list[dict[str, torch.Tensor]]:
 def test_steps_begin_at_the_snapshot_with_the_lowest_heldout_loss(workspace: Workspace) -> None:
     _, better = with_snapshots(workspace)
     settings = step_settings(workspace.project(), 0.9)
-    assert settings == StepSettings(round(0.9 * 120 - 0.5 * REWIND_TASKS * (SNAPSHOTS + 1)), rewind_tasks=REWIND_TASKS)
+    assert settings == StepSettings(
+        round(0.9 * 120 - 0.5 * REWIND_TASKS * (SNAPSHOT_COUNT + 1)), rewind_tasks=REWIND_TASKS
+    )
     loaded = load_workspace(workspace)
     for method, changes in (("steps", workspace.changes()), ("steps-all", Changes())):
         run = made(workspace, method, budget=0.9)

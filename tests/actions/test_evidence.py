@@ -209,8 +209,8 @@ def test_a_retraining_has_the_settings_of_the_model(workspace: Workspace) -> Non
     assert RetrainSettings("warm").settings(model, 0) == TrainSettings(iterations=100, learning_rate=1e-3)
     assert RetrainSettings("fresh", 7).settings(model, 0).iterations == 7
     with pytest.raises(UserError, match=r"model\.json"):
-        RetrainSettings().settings(replace(model, story={}), 0)
-    polished = replace(model, story={"training": {**model.story["training"], "polish": 20}})
+        RetrainSettings().settings(replace(model, metadata={}), 0)
+    polished = replace(model, metadata={"training": {**model.metadata["training"], "polish": 20}})
     assert RetrainSettings("warm").settings(polished, 0).iterations == 0
 
 

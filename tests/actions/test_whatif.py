@@ -144,8 +144,9 @@ def test_row_gradients_add_up_to_change_gradients_for_any_weights(algorithm: str
     rows = len(problem.tasks.rows)
     model, params, uneven = problem.model, problem.params, problem.episodes.with_weights(rng.uniform(0.2, 2, rows))
     left = uneven.tasks.rows["weight"].to_numpy() * rng.choice([0.0, 0.4, 1.0], rows)
-    stored = [row_gradients(model, params, Task(*(part[[k]] for part in uneven.at(np.arange(2))))) for k in range(2)]
-    summed = torch.from_numpy(row_change(uneven, left).decrease) @ torch.cat(stored)
+    (chunk,) = uneven.chunks()
+    by_task = [row_gradients(model, params, Task(*(part[[k]] for part in chunk.task))) for k in range(2)]
+    summed = torch.from_numpy(row_change(uneven, left).decrease) @ torch.cat(by_task)
     close(summed, change_gradient(model, params, uneven, left))
 
 
@@ -202,13 +203,13 @@ def test_earlier_estimates_do_not_change_an_estimate(
 def test_one_more_removal_computes_only_the_tasks_it_touches(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     drop(copy, ROWS)
     opened, computed = open_estimator(copy, EXACT), []
-    collected = opened._episodes.collected
+    collect_chunks = opened._episodes.collect_chunks
 
     def counted(function: object, positions: np.ndarray) -> object:
         computed.append(positions.tolist())
-        return collected(function, positions)  # type: ignore[arg-type]
+        return collect_chunks(function, positions)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(opened._episodes, "collected", counted)
+    monkeypatch.setattr(opened._episodes, "collect_chunks", counted)
     rows = copy.project().tasks.train.rows
     position = {name: at for at, name in enumerate(dict.fromkeys(rows["task_id"]))}
     touched = {image: sorted(position[t] for t in set(some["task_id"])) for image, some in rows.groupby("image_id")}
@@ -356,7 +357,7 @@ def test_gradients_above_the_size_limit_are_not_stored(
     empty: Workspace, ready: Workspace, sets: list[Changes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = sum(value.numel() for value in empty.project().model.params.values())
-    monkeypatch.setattr(gradients, "MOST_BYTES", N * size * 8)
+    monkeypatch.setattr(gradients, "MAX_BYTES", N * size * 8)
     run = prepare(empty, EXACT, Progress())
     assert (run.folder / TASKS).exists()
     assert not (run.folder / ROWS).exists()

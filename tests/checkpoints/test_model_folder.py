@@ -1,4 +1,4 @@
-"""Models on disk: they come back as they were, and a wrong file is refused by name."""
+"""Models on disk round-trip, and a wrong file is refused by name."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def tensors() -> dict[str, torch.Tensor]:
     return dict(SPEC.init(0))
 
 
-def test_a_model_comes_back_as_it_was(folder: Path) -> None:
-    made = Model(SPEC, SPEC.init(0), {"command": "by hand"})
+def test_a_model_round_trips_through_disk(folder: Path) -> None:
+    original = Model(SPEC, SPEC.init(0), {"command": "by hand"})
     read = load_model(folder)
     assert read.spec == SPEC
-    assert read.story == made.story
-    assert list(read.params) == list(made.params)
-    assert all(torch.equal(read.params[name], made.params[name]) for name in made.params)
-    assert read.hash == made.hash
-    assert read.size == sum(value.numel() for value in made.params.values())
+    assert read.metadata == original.metadata
+    assert list(read.params) == list(original.params)
+    assert all(torch.equal(read.params[name], original.params[name]) for name in original.params)
+    assert read.hash == original.hash
+    assert read.size == sum(value.numel() for value in original.params.values())
     assert read.spec.bilevel() == SPEC.bilevel()
 
 
-def test_the_hash_follows_spec_and_parameters_and_not_the_story() -> None:
+def test_the_hash_depends_on_spec_and_parameters_and_not_on_metadata() -> None:
     params = SPEC.init(0)
     one = Model(SPEC, params, {})
     assert one.hash == Model(SPEC, dict(reversed(params.items())), {"command": "other"}).hash
@@ -51,12 +51,12 @@ def test_the_hash_follows_spec_and_parameters_and_not_the_story() -> None:
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(UserError, match=rf"{name} does not exist"):
+    with pytest.raises(UserError, match=f"{name} does not exist"):
         load_model(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3", "{}", '{"format": 1}', '{"spec": {}}', "\x00"])
-def test_a_description_that_is_none_is_refused(folder: Path, text: str) -> None:
+def test_an_invalid_description_is_refused(folder: Path, text: str) -> None:
     (folder / "model.json").write_text(text)
     with pytest.raises(UserError, match=r"model\.json is not"):
         load_model(folder)
@@ -64,7 +64,7 @@ def test_a_description_that_is_none_is_refused(folder: Path, text: str) -> None:
 
 def test_a_newer_format_is_refused(folder: Path) -> None:
     change(folder, format=2)
-    with pytest.raises(UserError, match=r"has format 2, not 1.*Update"):
+    with pytest.raises(UserError, match="format 2, not 1"):
         load_model(folder)
 
 
@@ -87,12 +87,12 @@ def change(folder: Path, **fields: Any) -> None:
         ({"backbone": "resnet"}, "backbone: "),
         ({"algorithm": "reptile"}, "algorithm: "),
         ({"backbone": "mlp", "shrink": 3}, "shrink"),
-        ({"pooling": "mean"}, "no pooling 'mean'"),
-        ({"activation": "sine"}, "no activation 'sine'"),
-        ({"blocks": 9, "pooling": "max"}, "do not fit 7 x 7 images"),
+        ({"pooling": "mean"}, "pooling 'mean'"),
+        ({"activation": "sine"}, "activation 'sine'"),
+        ({"blocks": 9, "pooling": "max"}, "9 blocks.*7 x 7"),
     ],
 )
-def test_a_wrong_field_is_named(folder: Path, fields: dict[str, Any], what: str) -> None:
+def test_an_invalid_field_is_named(folder: Path, fields: dict[str, Any], what: str) -> None:
     change(folder, spec={**SPEC.model_dump(mode="json"), **fields})
     with pytest.raises(UserError, match=what):
         load_model(folder)
@@ -100,44 +100,44 @@ def test_a_wrong_field_is_named(folder: Path, fields: dict[str, Any], what: str)
 
 def test_a_tensor_of_another_shape_is_named(folder: Path) -> None:
     change(folder, spec={**SPEC.model_dump(mode="json"), "filters": 3})
-    with pytest.raises(UserError, match=r"'blocks\.0\.conv\.weight' has shape \(2, 1, 3, 3\).*\(3, 1, 3, 3\)"):
+    with pytest.raises(UserError, match=r"'blocks\.0\.conv\.weight' .*\(2, 1, 3, 3\).*\(3, 1, 3, 3\)"):
         load_model(folder)
 
 
 def test_a_missing_tensor_is_named(folder: Path) -> None:
-    have = tensors()
-    del have["head.bias"]
-    save_file(have, folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"the tensor 'head\.bias' is missing"):
+    state = tensors()
+    del state["head.bias"]
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"'head\.bias' is missing"):
         load_model(folder)
 
 
-def test_a_tensor_too_many_is_named(folder: Path) -> None:
+def test_an_extra_tensor_is_named(folder: Path) -> None:
     save_file({**tensors(), "running_mean": torch.zeros(2)}, folder / "model.safetensors")
-    with pytest.raises(UserError, match="the tensor 'running_mean' is not part of this network"):
+    with pytest.raises(UserError, match="'running_mean' is not part"):
         load_model(folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_tensor_that_is_not_finite_is_named(folder: Path, value: float) -> None:
-    have = tensors()
-    have["head.weight"][1, 0] = value
-    save_file(have, folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"'head\.weight' holds NaN or infinity"):
+    state = tensors()
+    state["head.weight"][1, 0] = value
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"'head\.weight' .*NaN"):
         load_model(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 50, b"not tensors", b"\xff" * 2000])
 def test_a_file_that_is_not_safetensors_is_refused(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match="is not a safetensors file"):
+    with pytest.raises(UserError, match="not a safetensors file"):
         load_model(folder)
 
 
 def test_a_truncated_file_is_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(UserError, match="is not a safetensors file"):
+    with pytest.raises(UserError, match="not a safetensors file"):
         load_model(folder)
 
 
@@ -149,23 +149,23 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_under_that_name_is_refused_and_not_executed(folder: Path, tmp_path: Path) -> None:
-    gone_off = tmp_path / "executed"
-    for write in (lambda: pickle.dumps(Bomb(gone_off)), lambda: torch_file(gone_off, folder)):
+def test_a_pickle_named_safetensors_is_refused_and_not_executed(folder: Path, tmp_path: Path) -> None:
+    executed = tmp_path / "executed"
+    for write in (lambda: pickle.dumps(Bomb(executed)), lambda: torch_file(executed, folder)):
         (folder / "model.safetensors").write_bytes(write())
-        with pytest.raises(UserError, match="is not a safetensors file"):
+        with pytest.raises(UserError, match="not a safetensors file"):
             load_model(folder)
-        assert not gone_off.exists()
-    pickle.loads(pickle.dumps(Bomb(gone_off)))
-    assert gone_off.exists()  # so it would have gone off
+        assert not executed.exists()
+    pickle.loads(pickle.dumps(Bomb(executed)))
+    assert executed.exists()  # the pickle does execute code
 
 
-def torch_file(gone_off: Path, folder: Path) -> bytes:
-    torch.save({"head.bias": Bomb(gone_off)}, folder / "pickle.pt")
+def torch_file(executed: Path, folder: Path) -> bytes:
+    torch.save({"head.bias": Bomb(executed)}, folder / "pickle.pt")
     return (folder / "pickle.pt").read_bytes()
 
 
-def test_half_precision_is_refused_by_name(tmp_path: Path) -> None:
+def test_half_precision_in_a_model_folder_is_refused(tmp_path: Path) -> None:
     spec = ModelSpec(ways=3, filters=2)
     params = {name: value.to(torch.bfloat16) for name, value in spec.init(0).items()}
     save_model(Model(spec, params, {}), tmp_path)

@@ -68,11 +68,11 @@ def test_an_external_checkpoint_from_import_to_export(shell: Shell) -> None:
     made = shell.done(*given)
     assert made.out == [str(folder / "model")]
     assert "layers: 4" in made.err
-    assert load_model(folder / "model").spec.words in made.err
+    assert load_model(folder / "model").spec.description in made.err
     assert shell.done(*given).out == made.out
-    story = load_model(folder / "model").story
-    assert story["origin"]["path"] == str(folder / "some.pt")
-    assert story["command"].startswith("tasklens model --checkpoint")
+    metadata = load_model(folder / "model").metadata
+    assert metadata["origin"]["path"] == str(folder / "some.pt")
+    assert metadata["command"].startswith("tasklens model --checkpoint")
     shell.done("open", "--tasks", folder / "tasks", "--model", folder / "model", "-w", "mine")
     shell.done("rank", "-w", "mine", *SOLVE)
     shell.done("remove", "-w", "mine", "--worst", "1")

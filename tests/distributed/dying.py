@@ -1,7 +1,7 @@
 """Run ``python -m core`` with a rank 1 that fails, and log every chunk and step as it is computed.
 
-Run by ``torchrun`` with the file to write to, and how it ends: ``killed`` after two chunks of scores in the first
-attempt, or ``wrong``, with an error of the user's that no other rank has.
+``torchrun`` passes the log file and the failure: ``killed`` after two chunks of scores in the first attempt, or
+``wrong``, a UserError that only rank 1 raises.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Two processes as ``torchrun`` starts them, by forking one that has imported everything: it takes half as long.
+"""Run a module in two processes as ``torchrun`` does, but forked after all imports, which takes half the time.
 
-Run with a module and its arguments. Prints how each of the two ended, in torchrun's words.
+The arguments are the module and its arguments. Prints the exit codes of both processes in the format of torchrun.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def be(words: list[str]) -> None:
-    """Run the module as the program of this process, and end with it."""
+    """Run the module as the program of this process, and exit with its status."""
     code = 1
     try:
         sys.argv = words

@@ -1,6 +1,6 @@
-"""Two processes by gloo: the same results as one, on two disks or one, through kills and errors.
+"""Two processes with gloo give the results of one, on one or two disks, also after kills and errors.
 
-torchrun starts them where it is told apart by what it does; else they are forked (:mod:`tests.distributed.ranks`).
+Tests of the behaviour of torchrun start it; the others fork two processes (:mod:`tests.distributed.ranks`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRAINED = [*TRAIN, *EXACT, "--meta-batch", "3", "--polish", "2", "--tasks", "DIS
 COMMANDS = [
     TRAINED,
     ["evaluate", "-w", "mine", *EXACT],
-    ["rank", "-w", "mine", "--target", "h0", *SOLVE, *EXACT],  # one task: nothing to do for rank 1
+    ["rank", "-w", "mine", "--target", "h0", *SOLVE, *EXACT],  # one task, so rank 1 has no chunk
     ["edit", "-w", "mine", "--how", "linear", "--how", "finetune", "--finetune-steps", "2", *SOLVE, *EXACT],
     ["edit", "-w", "mine", "--how", "newton", "--how", "steps", *EXACT],
     ["curve", "-w", "mine", "--shares", "0,0.5", "--seeds", "1", "--finetune-steps", "1", *EXACT],
@@ -45,14 +45,14 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with two tasks marked for removal."""
+    """Return a folder with a workspace in which two tasks are marked for removal."""
     folder = tmp_path_factory.mktemp("ready")
     made(folder).done("remove", "-w", "mine", "--task", "t1", "--task", "t3")
     return folder
 
 
 def started(folder: Path, how: tuple[str, ...], *args: str | Path) -> subprocess.Popen[str]:
-    """Two processes whose home and progress file lie in ``folder``."""
+    """Start two processes whose home and progress file are in ``folder``."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -85,7 +85,7 @@ def assert_close(one: pd.DataFrame, two: pd.DataFrame) -> None:
             assert one[column].map(str).tolist() == two[column].map(str).tolist(), column
 
 
-def test_two_machines_give_what_one_process_gives(ready: Path, tmp_path: Path) -> None:
+def test_two_machines_give_the_results_of_one_process(ready: Path, tmp_path: Path) -> None:
     for name in ("rank0", "rank1", "alone"):
         shutil.copytree(ready, tmp_path / name)
     done = ended(tmp_path, FORKED, "tests.distributed.two_machines", tmp_path, json.dumps(COMMANDS))
@@ -110,10 +110,10 @@ def test_two_machines_give_what_one_process_gives(ready: Path, tmp_path: Path) -
         one, two = Run(alone / name), Run(first / name)
         assert sorted(files(one.folder)) == sorted(files(two.folder))
         assert files(two.folder) == files(second / name)
-        # A whole retraining is done by one process.
+        # Each retraining runs on one process.
         assert two.json("provenance.json")["processes"] == (1 if one.kind == "retraining" else 2)
         for table in one.folder.glob("*.parquet"):
-            if table.name != "methods.parquet":  # it says how many seconds everything took
+            if table.name != "methods.parquet":  # it contains durations
                 assert_close(one.table(table.name), two.table(table.name))
                 compared += 1
     assert compared >= 12
@@ -124,7 +124,7 @@ def test_two_machines_give_what_one_process_gives(ready: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_killed_worker_starts_again_and_no_finished_chunk_is_done_twice(ready: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_restarts_and_no_finished_chunk_is_repeated(ready: Path, tmp_path: Path) -> None:
     shutil.copytree(ready, tmp_path / "copy")
     log = tmp_path / "log"
     rank = ["rank", "-w", "mine", *SOLVE, *EXACT]
@@ -136,7 +136,7 @@ def test_a_killed_worker_starts_again_and_no_finished_chunk_is_done_twice(ready:
     steps = [[name for name in names if name.startswith("memory/")] for names in did]
     chunks = [[name for name in names if not name.startswith("memory/")] for names in did]
     assert steps[1] == []  # the solve was over
-    assert len(chunks[0]) in range(2, 6)  # the two of rank 1, and what rank 0 had of its three
+    assert len(chunks[0]) in range(2, 6)  # the two of rank 1, and those that rank 0 had finished of its three
     assert chunks[1]
     assert len(set(chunks[0] + chunks[1])) == len(chunks[0] + chunks[1])
     (run,) = (tmp_path / "copy" / "home" / "mine" / "runs").glob("rank-*")
@@ -144,20 +144,20 @@ def test_a_killed_worker_starts_again_and_no_finished_chunk_is_done_twice(ready:
     shell = Shell(tmp_path / "alone")
     shutil.copytree(ready, shell.folder)
     assert_close(Run(run).table("instances.parquet"), Run(shell.done(*rank).path).table("instances.parquet"))
-    told = [line for line in done.stderr.splitlines() if line.startswith("scores: 0/6")]
-    assert len(told) == 2  # one rank in two attempts
+    messages = [line for line in done.stderr.splitlines() if line.startswith("scores: 0/6")]
+    assert len(messages) == 2  # one rank in two attempts
     assert json.loads((tmp_path / "copy" / "progress.json").read_text())["done"] == 6
 
 
 @pytest.mark.parametrize(
     "how", [FORKED, pytest.param((*TORCHRUN, "0", "-m"), marks=pytest.mark.slow)], ids=["forked", "torchrun"]
 )
-def test_an_error_of_one_rank_is_told_once_and_ends_all(ready: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
+def test_an_error_of_one_rank_is_printed_once_and_ends_all(ready: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
     shutil.copytree(ready, tmp_path / "copy")
     dying = ["tests.distributed.dying", tmp_path / "log", "wrong", "rank", "-w", "mine", *SOLVE, *EXACT]
     done = ended(tmp_path / "copy", how, *dying)
     assert done.stderr.count("The images of rank 1 are gone. Find them.") == 1
-    # torchrun reports those that had ended when it looked.
+    # torchrun reports the processes that had already ended.
     assert set(re.findall(r"exitcode +: (\S+)", done.stderr)) == {"2"}, done.stderr
     assert done.stdout == ""
     runs = tmp_path / "copy" / "home" / "mine" / "runs"
@@ -165,7 +165,7 @@ def test_an_error_of_one_rank_is_told_once_and_ends_all(ready: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_cancelling_ends_both_and_keeps_what_was_finished(ready: Path, tmp_path: Path) -> None:
+def test_cancelling_ends_both_and_keeps_finished_chunks(ready: Path, tmp_path: Path) -> None:
     shutil.copytree(ready, tmp_path / "copy")
     train = ["train", *LONG, "--tasks", ready / "tasks", "--out", tmp_path / "model"]
     process = started(tmp_path / "copy", (*TORCHRUN, "0", "-m"), "core", *train)
@@ -181,17 +181,17 @@ def test_cancelling_ends_both_and_keeps_what_was_finished(ready: Path, tmp_path:
     assert not (tmp_path / "model" / "model.json").exists()
 
 
-def test_other_commands_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_do_not_run_in_parallel_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "Start without torchrun." in Shell(tmp_path).refused("remove", "-w", "mine", "--worst", "1")
 
 
-def test_only_the_last_attempt_and_only_rank_0_says_what_is_wrong(
+def test_only_rank_0_prints_an_error_and_only_at_the_last_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
-    for attempt, rank, told in (("0", "0", 0), ("1", "1", 0), ("1", "0", 1)):
+    for attempt, rank, count in (("0", "0", 0), ("1", "1", 0), ("1", "0", 1)):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
         monkeypatch.setenv("RANK", rank)
         result = Shell(tmp_path)("rank", "-w", "nothing")
-        assert (result.code, result.err.count("does not exist")) == (2, told)
+        assert (result.code, result.err.count("does not exist")) == (2, count)

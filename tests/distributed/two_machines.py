@@ -1,7 +1,7 @@
-"""What each of two processes does in the test, as if on two machines: every rank has a disk of its own.
+"""Run commands in each of two processes as if on two machines: every rank has its own disk.
 
-Run by ``torchrun`` with a folder that holds ``rank0`` and ``rank1`` and with commands as JSON, where DISK stands for
-the folder of the rank.
+Run by ``torchrun`` with a folder that contains ``rank0`` and ``rank1``, and with commands as JSON, in which DISK stands
+for the folder of the rank.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from core.runtime.files import HOME_VARIABLE, content_hash
 
 
 def product_hash(workspace: str) -> str:
-    """Of a curvature product whose every chunk is summed by one of the ranks."""
+    """Return a curvature product of which every chunk is computed by one of the ranks."""
     import torch
 
     from core.actions.compute import load

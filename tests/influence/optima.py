@@ -18,7 +18,7 @@ from core.influence.scores import instance_table
 from core.influence.solvers import conjugate_gradients
 from core.influence.targets import target_gradient
 from core.maml.backbone import Params
-from core.maml.episodes import Episodes, total
+from core.maml.episodes import Episodes, sum_over_tasks
 from core.maml.objective import Bilevel
 from core.maml.training import TrainSettings, stationarity, train
 from core.maml.vectors import flatten, unflatten
@@ -86,7 +86,7 @@ def gradient_of(model: Bilevel, like: Params, episodes: Episodes) -> Callable[[T
     (chunk,) = episodes.chunks()
 
     def gradient(flat: Tensor) -> Tensor:
-        return flatten(grad(total(model.task_loss))(unflatten(flat, like), chunk.task)) + model.delta * flat
+        return flatten(grad(sum_over_tasks(model.task_loss))(unflatten(flat, like), chunk.task)) + model.delta * flat
 
     return gradient
 

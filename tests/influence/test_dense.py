@@ -14,7 +14,7 @@ from core.influence.curvature import CURVATURES, Curvature
 from core.influence.scores import image_table, instance_table, task_table
 from core.influence.solvers import conjugate_gradients
 from core.influence.targets import Target, target_gradient
-from core.maml.episodes import Episodes, batched, total
+from core.maml.episodes import Episodes, sum_over_tasks, vmap_tasks
 from core.maml.training import stationarity
 from core.maml.vectors import flatten
 from core.tasks.tasklist import TaskList
@@ -31,11 +31,11 @@ SHAPES: list[dict[str, Any]] = [
 ]
 
 
-def close(have: torch.Tensor | np.ndarray, want: torch.Tensor | np.ndarray) -> None:
+def close(actual: torch.Tensor | np.ndarray, expected: torch.Tensor | np.ndarray) -> None:
     """Relative error at most 1e-8 in the norm."""
-    have, want = torch.as_tensor(have), torch.as_tensor(want)
-    assert have.shape == want.shape
-    assert (have - want).norm() <= 1e-8 * want.norm()
+    actual, expected = torch.as_tensor(actual), torch.as_tensor(expected)
+    assert actual.shape == expected.shape
+    assert (actual - expected).norm() <= 1e-8 * expected.norm()
 
 
 @pytest.fixture(params=SHAPES, ids=lambda shape: "-".join(str(v) for v in shape.values()))
@@ -53,7 +53,7 @@ def weighted(problem: Problem) -> Problem:
 
 
 def test_total_gradients_of_every_task(weighted: Problem) -> None:
-    function = batched(grad(weighted.model.task_loss))
+    function = vmap_tasks(grad(weighted.model.task_loss))
     for chunk in weighted.episodes.chunks():
         rows = torch.cat([g.flatten(1) for g in function(weighted.params, chunk.task).values()], 1)
         for position, row in zip(chunk.positions, rows, strict=True):
@@ -71,7 +71,7 @@ def test_total_gradient_against_finite_differences(shape: dict[str, Any]) -> Non
         float(reference.task_loss(problem, (flat + h * direction).requires_grad_(), task_id)) for h in (step, -step)
     )
     (chunk,) = problem.episodes.chunks(np.array([0]))
-    ours = flatten(grad(total(problem.model.task_loss))(problem.params, chunk.task)) @ direction
+    ours = flatten(grad(sum_over_tasks(problem.model.task_loss))(problem.params, chunk.task)) @ direction
     assert float(ours) == pytest.approx((up - down) / (2 * step), rel=1e-6)
 
 
@@ -134,14 +134,14 @@ def test_scores_of_tasks_instances_and_images(weighted: Problem, name: str) -> N
         want_rows += [reference.support_row_gradients(weighted, task_id) @ exact_u]
         want_rows += [reference.query_row_gradients(weighted, task_id) @ exact_u]
         want_tasks.append(reference.gradient(weighted, task_id) @ exact_u)
-    want = torch.cat(want_rows)
-    close(instances["score"].to_numpy(), want)
+    expected = torch.cat(want_rows)
+    close(instances["score"].to_numpy(), expected)
     close(task_table(instances)["score"].to_numpy(), torch.stack(want_tasks))
     images = image_table(instances).set_index("image_id")
     weights = weighted.tasks.rows["weight"].to_numpy()
     for image_id in images.index:
         here = (weighted.tasks.rows["image_id"] == image_id).to_numpy()
-        total_score = float((want.numpy() * weights)[here].sum())
+        total_score = float((expected.numpy() * weights)[here].sum())
         assert images.loc[image_id, "score"] == pytest.approx(total_score, rel=1e-8, abs=1e-13)
 
 
@@ -165,9 +165,9 @@ def test_removal_matches_the_objective_without_the_rows(problem: Problem) -> Non
     weights = problem.tasks.rows["weight"].to_numpy().copy()
     weights[(problem.tasks.rows["task_id"] == problem.tasks.task_ids[0]).to_numpy()] = 0
     before = sum(reference.gradient(problem, t) for t in problem.tasks.task_ids)
-    kept = TaskList(problem.tasks.rows.assign(weight=weights))
-    gone = Problem(problem.images, kept, problem.model, problem.params, problem.episodes)
-    after = sum(reference.gradient(gone, t) for t in problem.tasks.task_ids)
+    remaining = TaskList(problem.tasks.rows.assign(weight=weights))
+    removed = Problem(problem.images, remaining, problem.model, problem.params, problem.episodes)
+    after = sum(reference.gradient(removed, t) for t in problem.tasks.task_ids)
     close(change_gradient(problem.model, problem.params, problem.episodes, weights), before - after)
 
 

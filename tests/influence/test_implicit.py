@@ -17,7 +17,7 @@ from core.influence.inner import InnerReport, inner_report
 from core.influence.scores import inner_influence, instance_table, task_table
 from core.maml.adaptation import Implicit
 from core.maml.backbone import MLP, ConvNet
-from core.maml.episodes import Episodes, batched
+from core.maml.episodes import Episodes, vmap_tasks
 from core.maml.objective import Bilevel
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
@@ -90,12 +90,12 @@ def dense(problem: Problem, task_id: str) -> Dense:
     rows = jacobian_of(support, theta)  # (S, P)
     w = -torch.linalg.solve(inner_hessian, rows.T).T  # inner-IFs, (S, P)
 
-    def bent(t: Tensor) -> Tensor:
+    def curved(t: Tensor) -> Tensor:
         """d L_I / d theta . u, with u held constant."""
         (slope,) = torch.autograd.grad(inner(t), t, create_graph=True)
         return slope @ u
 
-    hessian = j @ (hessian_of(lambda t: query(t).sum(), theta) - hessian_of(bent, theta)) @ j
+    hessian = j @ (hessian_of(lambda t: query(t).sum(), theta) - hessian_of(curved, theta)) @ j
     effect = -(w @ outer)  # P(z)
     support_rows = []
     for row in range(len(s)):
@@ -124,14 +124,14 @@ def truth(problem: Problem) -> list[Dense]:
 
 def test_the_inner_optimum(problem: Problem, truth: list[Dense]) -> None:
     for chunk in problem.episodes.chunks():
-        theta = batched(problem.model.adapt)(problem.params, chunk.task)
+        theta = vmap_tasks(problem.model.adapt)(problem.params, chunk.task)
         for row, position in enumerate(chunk.positions):
             close(flatten({k: v[row] for k, v in theta.items()}), truth[position].theta)
 
 
 def test_total_gradients(problem: Problem, truth: list[Dense]) -> None:
-    have = task_gradients(problem.model, problem.params, problem.episodes)
-    close(have, torch.stack([one.gradient for one in truth]))
+    actual = task_gradients(problem.model, problem.params, problem.episodes)
+    close(actual, torch.stack([one.gradient for one in truth]))
 
 
 def test_the_exact_total_hessian(problem: Problem, truth: list[Dense]) -> None:
@@ -145,8 +145,11 @@ def test_the_exact_total_hessian(problem: Problem, truth: list[Dense]) -> None:
 def test_scores_of_tasks_query_rows_and_support_rows(problem: Problem, truth: list[Dense]) -> None:
     u = torch.linspace(-1, 2, len(truth[0].theta), dtype=torch.float64)
     table = instance_table(problem.model, problem.params, u, problem.episodes)
-    for role, want in (("support", [t.support_rows @ u for t in truth]), ("query", [t.query_rows @ u for t in truth])):
-        close(table.loc[table["role"] == role, "score"].to_numpy(), torch.cat(want))
+    for role, expected in (
+        ("support", [t.support_rows @ u for t in truth]),
+        ("query", [t.query_rows @ u for t in truth]),
+    ):
+        close(table.loc[table["role"] == role, "score"].to_numpy(), torch.cat(expected))
     close(task_table(table)["score"].to_numpy(), torch.stack([t.gradient @ u for t in truth]))
 
 
@@ -154,13 +157,13 @@ def test_inner_influence_and_its_effect(problem: Problem, truth: list[Dense]) ->
     (chunk,) = problem.episodes.chunks(np.array([1]))
     task = type(chunk.task)(*(value[0] for value in chunk.task))
     influence, effect = inner_influence(problem.model, problem.params, task)
-    want = -torch.linalg.solve(truth[1].inner_hessian, truth[1].rows.T).T
+    expected = -torch.linalg.solve(truth[1].inner_hessian, truth[1].rows.T).T
     # The inner loss is a mean over S rows: a row's own share of it is 1 / S.
-    close(influence, want / len(want))
-    close(effect, truth[1].effect / len(want))
+    close(influence, expected / len(expected))
+    close(effect, truth[1].effect / len(expected))
     table = instance_table(problem.model, problem.params, torch.ones(len(truth[1].theta)).double(), problem.episodes)
     support = table[(table["task_id"] == problem.tasks.task_ids[1]) & (table["role"] == "support")]
-    close(support["effect"].to_numpy(), truth[1].effect / len(want))
+    close(support["effect"].to_numpy(), truth[1].effect / len(expected))
 
 
 def test_a_step_in_lambda_or_in_a_weight_changes_the_loss_as_derived(problem: Problem) -> None:
@@ -168,12 +171,12 @@ def test_a_step_in_lambda_or_in_a_weight_changes_the_loss_as_derived(problem: Pr
     (chunk,) = problem.episodes.chunks(np.array([0]))
     task = type(chunk.task)(*(value[0] for value in chunk.task))
     for step, direction in ((1e-5, grad(problem.model.task_loss)(problem.params, task)),):
-        moved = [
+        shifted = [
             problem.model.task_loss({k: v + sign * step * direction[k] for k, v in problem.params.items()}, task)
             for sign in (1, -1)
         ]
         slope = float(sum((value**2).sum() for value in direction.values()))
-        assert float(moved[0] - moved[1]) / (2 * step) == pytest.approx(slope, rel=1e-5)
+        assert float(shifted[0] - shifted[1]) / (2 * step) == pytest.approx(slope, rel=1e-5)
 
 
 def test_ekfac_is_the_papers_formula(truth_of_ekfac: tuple[Problem, list[Tensor]]) -> None:

@@ -68,10 +68,10 @@ def test_removing_all_rows_of_a_task_equals_removing_the_task(problem: Problem) 
     rows = problem.tasks.rows
     task = (rows["task_id"] == "t1").to_numpy()
     query = task & (rows["role"] == "query").to_numpy()
-    whole = removed(problem, task)
-    assert torch.allclose(whole, removed(problem, query), atol=1e-12)
+    full = removed(problem, task)
+    assert torch.allclose(full, removed(problem, query), atol=1e-12)
     parts = [removed(problem, np.arange(len(rows)) == row) for row in np.flatnonzero(query)]
-    assert torch.allclose(whole, torch.stack(parts).sum(0), atol=1e-12)
+    assert torch.allclose(full, torch.stack(parts).sum(0), atol=1e-12)
 
 
 def test_removing_nothing_has_no_gradient(problem: Problem) -> None:
@@ -98,9 +98,9 @@ def test_scores_are_products_of_change_gradients_with_the_target(problem: Proble
 def test_query_scores_sum_to_the_task_score(problem: Problem) -> None:
     table = scored(problem)
     sums = table[table["role"] == "query"].groupby("task_id", sort=False)["score"].sum()
-    have = task_table(table)
-    assert have["task_id"].tolist() == problem.tasks.task_ids
-    np.testing.assert_allclose(have["score"], sums, rtol=1e-12)
+    actual = task_table(table)
+    assert actual["task_id"].tolist() == problem.tasks.task_ids
+    np.testing.assert_allclose(actual["score"], sums, rtol=1e-12)
 
 
 def test_image_scores_sum_to_the_sum_of_all_rows(problem: Problem) -> None:
@@ -122,9 +122,9 @@ def test_two_copies_of_a_task_have_equal_scores(problem: Problem) -> None:
 def test_scores_follow_the_order_of_tasks_and_rows(problem: Problem) -> None:
     shuffled = problem.tasks.rows.sample(frac=1, random_state=3)
     key = ["task_id", "role", "image_id"]
-    have, want = (scored(problem, rows).set_index(key).sort_index() for rows in (shuffled, None))
-    assert have.index.equals(want.index)
-    np.testing.assert_allclose(have["score"], want["score"], rtol=1e-8, atol=1e-12)
+    actual, expected = (scored(problem, rows).set_index(key).sort_index() for rows in (shuffled, None))
+    assert actual.index.equals(expected.index)
+    np.testing.assert_allclose(actual["score"], expected["score"], rtol=1e-8, atol=1e-12)
 
 
 def test_one_task_and_the_fewest_rows_can_be_scored() -> None:

@@ -88,37 +88,37 @@ def test_probes_are_right_on_average(known: Known, items: str, exact: int) -> No
     ways = directions(known.basis, SHIFT, exact, PROBES, seed=3)
     assert ways.shape == (exact + PROBES, len(known.curvature))
     squares = ((gradients @ ways.T) ** 2).numpy()
-    have, want = squares.sum(1), known.exact(gradients)
-    sketched = want - squares[:, :exact].sum(1)  # what is left for the probes
-    errors = np.abs(have - want) / (sketched * (2 / PROBES) ** 0.5)
+    actual, expected = squares.sum(1), known.exact(gradients)
+    sketched = expected - squares[:, :exact].sum(1)  # what is left for the probes
+    errors = np.abs(actual - expected) / (sketched * (2 / PROBES) ** 0.5)
     assert (errors <= 3).mean() >= 0.98
     assert errors.max() <= 4
-    assert relative_error(have, want) < 3 * (2 / PROBES) ** 0.5
+    assert relative_error(actual, expected) < 3 * (2 / PROBES) ** 0.5
 
 
 def test_probes_are_orthogonal_to_exact_directions(known: Known) -> None:
     """With all vectors exact, probes add nothing; with some, they lie across them."""
-    whole = directions(known.basis, SHIFT, len(known.basis.values), 5)
-    products = known.query @ whole.T
+    full = directions(known.basis, SHIFT, len(known.basis.values), 5)
+    products = known.query @ full.T
     assert products[:, -5:].norm() <= 1e-8 * products[:, :-5].norm()
-    some = directions(known.basis, SHIFT, 10, 5)
-    assert (some[10:] @ known.basis.vectors[-10:].T).abs().max() <= 1e-10
+    partial = directions(known.basis, SHIFT, 10, 5)
+    assert (partial[10:] @ known.basis.vectors[-10:].T).abs().max() <= 1e-10
     root = known.basis.inverse(SHIFT, power=0.5)
-    assert torch.allclose(some[:10], root(known.basis.vectors[-10:]))
+    assert torch.allclose(partial[:10], root(known.basis.vectors[-10:]))
 
 
 def test_a_basis_of_low_rank_damps_the_rest_by_the_shift_alone(known: Known) -> None:
     basis = lanczos(lambda v: known.curvature @ v, known.curvature[0], 12)
     ways = directions(basis, SHIFT, 12, 4000, seed=1)
-    have = ((known.tasks @ ways.T) ** 2).sum(1)
-    want = (known.tasks * basis.inverse(SHIFT)(known.tasks)).sum(1)
-    np.testing.assert_allclose(have, want, rtol=4 * (2 / 4000) ** 0.5)
+    actual = ((known.tasks @ ways.T) ** 2).sum(1)
+    expected = (known.tasks * basis.inverse(SHIFT)(known.tasks)).sum(1)
+    np.testing.assert_allclose(actual, expected, rtol=4 * (2 / 4000) ** 0.5)
 
 
 def test_more_probes_are_more_accurate(known: Known) -> None:
     errors = [
-        relative_error(((known.query @ directions(known.basis, SHIFT, 0, n).T) ** 2).sum(1).numpy(), want)
-        for want in (known.exact(known.query),)
+        relative_error(((known.query @ directions(known.basis, SHIFT, 0, n).T) ** 2).sum(1).numpy(), expected)
+        for expected in (known.exact(known.query),)
         for n in (10, 100, 1000, 10000)
     ]
     assert errors == sorted(errors, reverse=True)
@@ -126,8 +126,8 @@ def test_more_probes_are_more_accurate(known: Known) -> None:
 
 
 def test_the_seed_draws_the_probes(known: Known) -> None:
-    first, again, other = (directions(known.basis, SHIFT, 2, 3, seed=seed) for seed in (0, 0, 1))
-    assert torch.equal(first, again)
+    first, repeated, other = (directions(known.basis, SHIFT, 2, 3, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first, repeated)
     assert torch.equal(first[:2], other[:2])
     assert not torch.allclose(first[2:], other[2:])
 

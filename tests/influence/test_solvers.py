@@ -66,8 +66,8 @@ def test_a_solution_equals_that_of_numpy(eigenvalues: list[float], shift: float,
     # section 3.5); no solver is sure to get below that.
     tolerance = max(1e-12, len(eigenvalues) * np.finfo(float).eps * condition)
     solution = conjugate_gradients(times(c), b, shift=shift, tolerance=tolerance, iterations=200)
-    want = np.linalg.solve(c.numpy() + shift * np.eye(len(eigenvalues)), b.numpy())
-    assert np.linalg.norm(solution.x.numpy() - want) <= 1e-7 * np.linalg.norm(want)
+    expected = np.linalg.solve(c.numpy() + shift * np.eye(len(eigenvalues)), b.numpy())
+    assert np.linalg.norm(solution.x.numpy() - expected) <= 1e-7 * np.linalg.norm(expected)
     assert solution.converged
     assert solution.residual <= tolerance
 
@@ -261,8 +261,8 @@ class Counted:
         return self.matrix @ v
 
 
-def relative(have: Tensor, want: Tensor) -> float:
-    return float((have - want).norm() / want.norm())
+def relative(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())
 
 
 def dense_power(matrix: Tensor, shift: float, power: float) -> Tensor:
@@ -276,8 +276,8 @@ def dense_power(matrix: Tensor, shift: float, power: float) -> Tensor:
 def test_the_neumann_series_is_numpys_solution(eigenvalues: list[float], shift: float, seed: int) -> None:
     c, b = symmetric(eigenvalues, seed), vector(len(eigenvalues), seed + 1)
     solution = neumann(times(c), b, shift=shift, largest=max(eigenvalues), tolerance=1e-11, iterations=2000)
-    want = np.linalg.solve(c.numpy() + shift * np.eye(len(eigenvalues)), b.numpy())
-    assert np.linalg.norm(solution.x.numpy() - want) <= 1e-9 * np.linalg.norm(want)
+    expected = np.linalg.solve(c.numpy() + shift * np.eye(len(eigenvalues)), b.numpy())
+    assert np.linalg.norm(solution.x.numpy() - expected) <= 1e-9 * np.linalg.norm(expected)
     assert solution.converged
     assert solution.residual <= 1.1e-11
     assert min(eigenvalues) - 1e-8 <= solution.smallest <= solution.largest <= max(eigenvalues) + 1e-8
@@ -422,11 +422,11 @@ def test_a_basis_works_row_by_row() -> None:
 
 def test_a_low_rank_solve_reports_the_error_of_the_rank() -> None:
     c, b = symmetric(np.r_[np.linspace(0.1, 1, 40), 50, 90]), vector(42)
-    whole = low_rank(times(c), b, full_basis(c), shift=0.5)
-    assert whole.converged
-    assert whole.residual <= 1e-10
-    assert relative(whole.x, dense_power(c, 0.5, 1) @ b) <= 1e-10
-    assert (whole.smallest, whole.largest) == pytest.approx((0.1, 90), rel=1e-8)
+    complete = low_rank(times(c), b, full_basis(c), shift=0.5)
+    assert complete.converged
+    assert complete.residual <= 1e-10
+    assert relative(complete.x, dense_power(c, 0.5, 1) @ b) <= 1e-10
+    assert (complete.smallest, complete.largest) == pytest.approx((0.1, 90), rel=1e-8)
     some = low_rank(times(c), b, lanczos(times(c), b, 8), shift=2)
     assert some.iterations == 8
     assert some.residual == pytest.approx(relative(c @ some.x + 2 * some.x, b), rel=1e-10)
@@ -502,12 +502,12 @@ def test_the_dual_equals_the_dense_solution_and_that_by_singular_values(
     gradients, b = torch.from_numpy(rng.normal(size=(tasks, size))), vector(size, seed + 1)
     solution = dual(gradients, b, shift=shift, scale=scale)
     g = gradients.numpy() * scale**0.5
-    want = np.linalg.solve(g.T @ g + shift * np.eye(size), b.numpy())
+    expected = np.linalg.solve(g.T @ g + shift * np.eye(size), b.numpy())
     _, singular, vt = np.linalg.svd(g)  # unlike Woodbury's formula with an inverse, without cancellation
     values = np.pad(singular**2, (0, size - len(singular)))
     by_singular_values = vt.T @ (vt @ b.numpy() / (values + shift))
-    assert np.linalg.norm(solution.x.numpy() - want) <= 1e-10 * np.linalg.norm(want)
-    assert np.linalg.norm(solution.x.numpy() - by_singular_values) <= 1e-10 * np.linalg.norm(want)
+    assert np.linalg.norm(solution.x.numpy() - expected) <= 1e-10 * np.linalg.norm(expected)
+    assert np.linalg.norm(solution.x.numpy() - by_singular_values) <= 1e-10 * np.linalg.norm(expected)
     assert solution.converged
     assert solution.residual <= 1e-9
     assert solution.largest == pytest.approx(np.linalg.norm(g, 2) ** 2)

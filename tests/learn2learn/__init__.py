@@ -1,1 +1,1 @@
-"""Against learn2learn itself, where it is installed."""
+"""Comparisons with learn2learn, if it is installed."""

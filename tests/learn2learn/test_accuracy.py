@@ -1,4 +1,4 @@
-"""A model that learn2learn trained is as good here as there, on the very same held-out episodes."""
+"""A model of learn2learn has the same accuracy in TaskLens on the same held-out episodes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Episode = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Pixels in [0, 1], channels first, float64."""
+    """Return pixels in [0, 1], channels first, in float64."""
 
     def __init__(self, images: ImageSet) -> None:
         self.images = images
@@ -48,19 +48,19 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def episodes(folder: TaskFolder, part: str, path: Path) -> list[Episode]:
-    """Support and query of every task, from the export for learn2learn by the lines in the documentation."""
+    """Return support and query of every task, read from the export for learn2learn as the documentation shows."""
     write_foreign(getattr(folder, part), folder.images(), "learn2learn", path)
     (lines,) = re.findall(r"```python\n# learn2learn\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     defined: dict[str, Any] = {}
     exec(lines, defined)
     taskset, adaptation = defined["load"](path, Images(folder.images()))
-    made = []
+    converted = []
     for number, support in enumerate(adaptation):
         x, y = taskset[number]
         inside = torch.zeros(len(y), dtype=torch.bool)
         inside[support] = True
-        made.append((x[inside], y[inside], x[~inside], y[~inside]))
-    return made
+        converted.append((x[inside], y[inside], x[~inside], y[~inside]))
+    return converted
 
 
 def adapted_logits(meta: Any, episode: Episode) -> Tensor:
@@ -71,8 +71,8 @@ def adapted_logits(meta: Any, episode: Episode) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "wrapper"), CASES)
-def test_the_accuracy_that_evaluate_prints_is_learn2learns(name: str, wrapper: str, tmp_path: Path) -> None:
-    """Float64, as in float32 rounding decides on which side of a kink of ReLU or max-pooling a unit falls."""
+def test_the_printed_accuracy_equals_that_of_learn2learn(name: str, wrapper: str, tmp_path: Path) -> None:
+    """In float64, because float32 rounding can move a unit across a kink of ReLU or max-pooling."""
     shell = Shell(tmp_path)
     tasks = shell.done(*TASKS, "--out", tmp_path / "tasks").path
     folder = read_folder(tasks)
@@ -87,24 +87,24 @@ def test_the_accuracy_that_evaluate_prints_is_learn2learns(name: str, wrapper: s
         optimizer.step()
     heldout = episodes(folder, "heldout", tmp_path / "heldout.json")
     logits = [adapted_logits(meta, episode).detach() for episode in heldout]
-    right = sum(int((one.argmax(1) == episode[3]).sum()) for one, episode in zip(logits, heldout, strict=True))
+    correct = sum(int((one.argmax(1) == episode[3]).sum()) for one, episode in zip(logits, heldout, strict=True))
     loss = sum(float(F.cross_entropy(one, episode[3])) for one, episode in zip(logits, heldout, strict=True))
 
     torch.save(meta.state_dict(), tmp_path / "theirs.pt")
     rate = ["--inner-rate", RATE] if wrapper == "MAML" else []
-    given = ["--checkpoint", tmp_path / "theirs.pt", "--inner-steps", STEPS, *rate, "--tasks", tasks]
-    model = shell.done("model", *map(str, given), "--out", tmp_path / "model").path
+    arguments = ["--checkpoint", tmp_path / "theirs.pt", "--inner-steps", STEPS, *rate, "--tasks", tasks]
+    model = shell.done("model", *map(str, arguments), "--out", tmp_path / "model").path
     shell.done("open", "--tasks", tasks, "--model", model, "-w", "mine")
     run = shell.done("evaluate", "-w", "mine", "--device", "cpu", "--dtype", "float64")
-    found = Workspace(tmp_path / "home" / "mine").runs.get(run.path.name).json("summary.json")
+    summary = Workspace(tmp_path / "home" / "mine").runs.get(run.path.name).json("summary.json")
     count_of_queries = sum(len(episode[3]) for episode in heldout)
-    assert found["accuracy"]["mean"] * count_of_queries == pytest.approx(right, abs=1e-6)
-    assert found["loss"]["mean"] == pytest.approx(loss / len(heldout), rel=1e-9)
-    assert f"held-out accuracy {right / count_of_queries:.3f}" in run.err
+    assert summary["accuracy"]["mean"] * count_of_queries == pytest.approx(correct, abs=1e-6)
+    assert summary["loss"]["mean"] == pytest.approx(loss / len(heldout), rel=1e-9)
+    assert f"held-out accuracy {correct / count_of_queries:.3f}" in run.err
 
 
-def test_learn2learns_meta_sgd_cannot_take_a_second_step_of_omniglot_cnn() -> None:
-    """Its fault, which docs/models.md names: it loses the convolutions, which are registered twice, at the first."""
+def test_meta_sgd_of_learn2learn_fails_at_a_second_step_of_omniglot_cnn() -> None:
+    """A limitation of learn2learn (docs/models.md): the first step loses convolutions that are registered twice."""
     meta = l2l.algorithms.MetaSGD(NETWORKS["omniglot-cnn"](), lr=RATE)
     x, y = torch.rand(5, 1, 28, 28), torch.arange(5)
     with pytest.raises(RuntimeError, match="not have been used in the graph"):

@@ -1,4 +1,4 @@
-"""The networks of learn2learn, built both ways: the same logits and the same meta-gradient under its own MAML."""
+"""The networks of learn2learn and of TaskLens have the same logits and the same meta-gradient."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ models = l2l.vision.models
 
 @dataclass(frozen=True)
 class Pair:
-    """A network of learn2learn and the description of ours."""
+    """A network of learn2learn and the specification of its counterpart."""
 
-    theirs: Any
+    l2l_network: Any
     spec: dict[str, Any]
 
 
 def small_resnet(ways: int, widths: tuple[int, ...], **options: Any) -> nn.Module:
-    """learn2learn's ResNet12 with few filters: it takes no other number of them."""
+    """A ResNet12 of learn2learn with few filters, which its constructor does not support."""
     net = models.ResNet12(ways, hidden_size=widths[-1], dropblock_dropout=0.0, **options)
     channels = options.get("channels", 3)
     for number, filters in enumerate(widths, 1):
@@ -81,22 +81,22 @@ WHOLE = {
 }
 
 
-def close(have: Tensor, want: Tensor, size: float | None = None) -> None:
-    assert have.shape == want.shape
-    assert (have - want).abs().max() <= 1e-9 * (want.abs().max() if size is None else size)
+def close(actual: Tensor, expected: Tensor, size: float | None = None) -> None:
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= 1e-9 * (expected.abs().max() if size is None else size)
 
 
 def build(name: str) -> tuple[nn.Module, ModuleNet, ModelSpec]:
-    """Both, float64; theirs with weights off their start."""
+    """Return both networks in float64, with perturbed weights, and the specification."""
     torch.manual_seed(3)
     spec = ModelSpec.model_validate({"ways": 3, "steps": 2, "rate": 0.2, **PAIRS[name].spec})
-    theirs = PAIRS[name].theirs().double().train()
+    l2l_network = PAIRS[name].theirs().double().train()
     with torch.no_grad():
-        for value in theirs.parameters():
+        for value in l2l_network.parameters():
             value += 0.3 * torch.randn_like(value)
     network = spec.network()
     assert isinstance(network, ModuleNet)
-    return theirs, network, spec
+    return l2l_network, network, spec
 
 
 def task_of(spec: ModelSpec, scale: float = 1.0) -> Task:
@@ -110,58 +110,58 @@ def task_of(spec: ModelSpec, scale: float = 1.0) -> Task:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_same_logits_and_meta_gradient(name: str) -> None:
-    theirs, network, spec = build(name)
-    params = {key: value.detach().clone() for key, value in theirs.named_parameters()}
+    l2l_network, network, spec = build(name)
+    params = {key: value.detach().clone() for key, value in l2l_network.named_parameters()}
     assert list(params) == list(network.shapes)
     task = task_of(spec)
-    close(network(params, task.xs), theirs(task.xs).detach())
-    maml = l2l.algorithms.MAML(theirs, lr=spec.rate)
+    close(network(params, task.xs), l2l_network(task.xs).detach())
+    maml = l2l.algorithms.MAML(l2l_network, lr=spec.rate)
     learner = maml.clone()
     for _ in range(spec.steps):
         learner.adapt(F.cross_entropy(learner(task.xs), task.ys))
     F.cross_entropy(learner(task.xq), task.yq).backward()
-    want = {key: value.grad for key, value in theirs.named_parameters()}
-    have = grad(spec.bilevel().task_loss)(params, task)
-    size = max(float(value.abs().max()) for value in want.values())
+    expected = {key: value.grad for key, value in l2l_network.named_parameters()}
+    actual = grad(spec.bilevel().task_loss)(params, task)
+    size = max(float(value.abs().max()) for value in expected.values())
     assert size > 1e-3
-    for key in want:
-        close(have[key], want[key], size)
+    for key in expected:
+        close(actual[key], expected[key], size)
 
 
 @pytest.mark.parametrize("name", [name for name in PAIRS if "resnet" not in name])  # those are too small and deep
-def test_the_scale_of_the_pixels_is_taken_out_by_the_normalisation(name: str) -> None:
-    """learn2learn's mini-ImageNet hands over pixels up to 255 unless it is told to normalise; here they are up to 1."""
-    theirs, _, spec = build(name)
+def test_batch_normalisation_removes_the_scale_of_the_pixels(name: str) -> None:
+    """mini-ImageNet in learn2learn has pixels up to 255 by default; in TaskLens they are up to 1."""
+    l2l_network, _, spec = build(name)
     task = task_of(spec)
-    learner = l2l.algorithms.MAML(theirs, lr=spec.rate).clone()
+    learner = l2l.algorithms.MAML(l2l_network, lr=spec.rate).clone()
     for _ in range(spec.steps):
         learner.adapt(F.cross_entropy(learner(255 * task.xs), task.ys))
-    params = {key: value.detach().clone() for key, value in theirs.named_parameters()}
-    have, want = spec.bilevel().query_logits(params, task), learner(255 * task.xq).detach()
-    assert (have - want).abs().max() <= 0.02 * want.abs().max()
+    params = {key: value.detach().clone() for key, value in l2l_network.named_parameters()}
+    actual, expected = spec.bilevel().query_logits(params, task), learner(255 * task.xq).detach()
+    assert (actual - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_several_tasks_at_once_are_one_after_another(name: str) -> None:
-    theirs, _, spec = build(name)
-    params = {key: value.detach().clone() for key, value in theirs.named_parameters()}
+def test_several_tasks_under_vmap_equal_a_loop(name: str) -> None:
+    l2l_network, _, spec = build(name)
+    params = {key: value.detach().clone() for key, value in l2l_network.named_parameters()}
     tasks = [task_of(spec, scale) for scale in (1.0, 0.6)]
     model = spec.bilevel()
     stacked = Task(*(torch.stack(parts) for parts in zip(*tasks, strict=True)))
-    many = vmap(grad(model.task_loss), in_dims=(None, 0))(params, stacked)
+    batched = vmap(grad(model.task_loss), in_dims=(None, 0))(params, stacked)
     for position, task in enumerate(tasks):
         one = grad(model.task_loss)(params, task)
         size = max(float(value.abs().max()) for value in one.values())
         for key in one:
-            close(many[key][position], one[key], size)
+            close(batched[key][position], one[key], size)
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_full_sizes_have_the_same_parameters_in_the_same_order(name: str) -> None:
     make, fields = WHOLE[name]
-    theirs = {key: tuple(value.shape) for key, value in make().named_parameters()}
+    l2l_network = {key: tuple(value.shape) for key, value in make().named_parameters()}
     network = ModelSpec.model_validate({"ways": 5, **fields}).network()
-    assert list(network.shapes.items()) == list(theirs.items())
+    assert list(network.shapes.items()) == list(l2l_network.items())
     assert network.head == "classifier"
 
 
@@ -169,19 +169,21 @@ def test_full_sizes_have_the_same_parameters_in_the_same_order(name: str) -> Non
 def test_full_sizes_have_the_same_logits(name: str) -> None:
     make, fields = WHOLE[name]
     torch.manual_seed(1)
-    theirs, spec = make().double().train(), ModelSpec.model_validate({"ways": 5, **fields})
+    l2l_network, spec = make().double().train(), ModelSpec.model_validate({"ways": 5, **fields})
     x = torch.rand(2, spec.shape[2], *spec.shape[:2], dtype=torch.float64)
-    params = {key: value.detach() for key, value in theirs.named_parameters()}
-    close(spec.network()(params, x), theirs(x).detach())
+    params = {key: value.detach() for key, value in l2l_network.named_parameters()}
+    close(spec.network()(params, x), l2l_network(x).detach())
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_fresh_weights_are_spread_as_learn2learns(name: str) -> None:
+def test_initial_weights_have_the_distribution_of_learn2learn(name: str) -> None:
     make, fields = WHOLE[name]
     torch.manual_seed(0)
-    theirs, ours = dict(make().named_parameters()), ModelSpec.model_validate({"ways": 5, **fields}).init(0)
-    for key, value in theirs.items():
-        want, have = value.detach(), ours[key]
-        assert float(have.mean()) == pytest.approx(float(want.mean()), abs=5 * float(want.std()) / want.numel() ** 0.5)
-        if want.numel() > 500:
-            assert float(have.std()) == pytest.approx(float(want.std()), rel=0.1)
+    l2l_network, ours = dict(make().named_parameters()), ModelSpec.model_validate({"ways": 5, **fields}).init(0)
+    for key, value in l2l_network.items():
+        expected, actual = value.detach(), ours[key]
+        assert float(actual.mean()) == pytest.approx(
+            float(expected.mean()), abs=5 * float(expected.std()) / expected.numel() ** 0.5
+        )
+        if expected.numel() > 500:
+            assert float(actual.std()) == pytest.approx(float(expected.std()), rel=0.1)

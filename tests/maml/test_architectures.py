@@ -1,4 +1,4 @@
-"""learn2learn's networks as ours: names, shapes, limits. tests/learn2learn holds them against learn2learn itself."""
+"""The networks of learn2learn: names, shapes, limits. tests/learn2learn compares them with learn2learn itself."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def task_of(described: ModelSpec) -> Task:
         ("resnet12", ["features.layer1.0.conv1.weight", "features.layer1.0.bn1.weight"]),
     ],
 )
-def test_names_are_those_of_learn2learn(backbone: str, names: list[str]) -> None:
-    have = list(spec(backbone).network().shapes)
-    assert have[: len(names)] == names
-    assert have[-2:] == ["classifier.weight", "classifier.bias"]
+def test_parameter_names_are_those_of_learn2learn(backbone: str, names: list[str]) -> None:
+    actual = list(spec(backbone).network().shapes)
+    assert actual[: len(names)] == names
+    assert actual[-2:] == ["classifier.weight", "classifier.bias"]
 
 
 def test_the_convolutions_of_omniglot_cnn_have_two_names() -> None:
@@ -75,7 +75,7 @@ def test_the_convolutions_of_omniglot_cnn_have_two_names() -> None:
     }
 
 
-def test_sizes_are_learn2learns_where_nothing_is_said() -> None:
+def test_default_sizes_are_those_of_learn2learn() -> None:
     full = {name: spec_of({"ways": 5, "backbone": name, "shape": (84, 84, 3)}) for name in ("cnn4", "resnet12")}
     assert full["cnn4"].network().shapes["classifier.weight"] == (5, 1600)
     assert full["resnet12"].network().shapes["classifier.weight"] == (5, 640)
@@ -86,7 +86,7 @@ def test_sizes_are_learn2learns_where_nothing_is_said() -> None:
     assert spec_of({"ways": 5, "backbone": "convnet"}).pooling == "stride"
 
 
-def test_hashes_of_older_models_have_not_changed() -> None:
+def test_hashes_of_older_models_are_unchanged() -> None:
     described = ModelSpec(ways=3, filters=2, shape=(7, 7, 1), blocks=2, steps=2, rate=0.3, delta=0.5)
     dumped = described.model_dump(exclude_defaults=True)
     assert dumped == {
@@ -103,23 +103,23 @@ def test_hashes_of_older_models_have_not_changed() -> None:
 @pytest.mark.parametrize(
     ("backbone", "fields", "what"),
     [
-        ("omniglot-cnn", {"shape": (32, 32, 1)}, r"reads 28 x 28 images of one channel, not 32 x 32"),
-        ("cnn4", {"blocks": 5}, "cannot have 5 blocks"),
-        ("cnn4", {"pooling": "mean"}, "no pooling 'mean'.*max or stride"),
-        ("cnn4", {"blocks": 4, "shape": (8, 15, 1)}, r"CNN4 of 4 blocks leaves nothing of 8 x 15"),
-        ("resnet12", {"hidden": (2, 2)}, "four widths, not 2"),
-        ("resnet12", {"pooling": "max"}, "no pooling 'max'"),
-        ("resnet12", {"pooling": "mean"}, r"pooling mean leaves nothing of 16 x 16"),
-        ("omniglot-fc", {"hidden": ()}, "at least one hidden layer"),
+        ("omniglot-cnn", {"shape": (32, 32, 1)}, "28 x 28 x 1.*32 x 32 x 1"),
+        ("cnn4", {"blocks": 5}, "CNN4.*5 blocks"),
+        ("cnn4", {"pooling": "mean"}, "pooling 'mean'.*max or stride"),
+        ("cnn4", {"blocks": 4, "shape": (8, 15, 1)}, "8 x 15 x 1.*CNN4 of 4 blocks"),
+        ("resnet12", {"hidden": (2, 2)}, "four widths.*2"),
+        ("resnet12", {"pooling": "max"}, "pooling 'max'"),
+        ("resnet12", {"pooling": "mean"}, "16 x 16 x 1.*ResNet12 with pooling mean"),
+        ("omniglot-fc", {"hidden": ()}, "OmniglotFC.*hidden layer"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(backbone: str, fields: dict[str, Any], what: str) -> None:
+def test_invalid_sizes_are_refused(backbone: str, fields: dict[str, Any], what: str) -> None:
     with pytest.raises(UserError, match=what):
         spec(backbone, **fields).network()
 
 
 @pytest.mark.parametrize("backbone", TINY)
-def test_anil_moves_the_classifier_alone(backbone: str) -> None:
+def test_anil_adapts_only_the_classifier(backbone: str) -> None:
     described = spec(backbone, algorithm="anil")
     params = described.init(0, torch.float64)
     model, task = described.bilevel(), task_of(described)
@@ -129,35 +129,35 @@ def test_anil_moves_the_classifier_alone(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("backbone", TINY)
-def test_every_algorithm_goes_to_disk_and_back(backbone: str, tmp_path: Any) -> None:
+def test_every_algorithm_round_trips_through_disk(backbone: str, tmp_path: Any) -> None:
     described = spec(backbone, algorithm="meta-sgd")
-    assert f"learn2learn's {described.network().name.split('(')[0]}" in described.words
+    assert f"learn2learn's {described.network().name.split('(')[0]}" in described.description
     params = described.init(1)
     assert {name: tuple(value.shape) for name, value in params.items()} == described.shapes()
-    made = Model(described, params, {})
-    save_model(made, tmp_path)
-    assert load_model(tmp_path).hash == made.hash
+    output = Model(described, params, {})
+    save_model(output, tmp_path)
+    assert load_model(tmp_path).hash == output.hash
     assert all(torch.equal(params[name], value.float()) for name, value in described.init(1, torch.float64).items())
 
 
 @pytest.mark.parametrize("backbone", ["omniglot-fc", "cnn4"])
-def test_ekfac_says_that_it_needs_our_own_networks(backbone: str) -> None:
+def test_ekfac_refuses_networks_without_layer_inputs(backbone: str) -> None:
     described = spec(backbone)
     model = Bilevel(described.network(), Implicit(5.0, 1e-3, "ekfac"), 0.0)
     stacked = Task(*(part[None] for part in task_of(described)))
-    with pytest.raises(UserError, match="EK-FAC needs the inputs of linear and convolution layers"):
+    with pytest.raises(UserError, match="EK-FAC"):
         vmap(grad(model.task_loss), in_dims=(None, 0))(described.init(0, torch.float64), stacked)
 
 
-def test_a_description_of_absurd_size_takes_no_memory(tmp_path: Any) -> None:
-    """Names and shapes are compared before anything is made: 8 TB here."""
+def test_a_huge_specification_is_refused_without_allocating_memory(tmp_path: Any) -> None:
+    """Names and shapes are compared before parameters are allocated, 8 TB in this case."""
     described = spec("cnn4")
     save_model(Model(described, described.init(0), {}), tmp_path)
     huge = described.model_copy(update={"filters": 500_000})
     text = (tmp_path / "model.json").read_text().replace('"filters": 2', '"filters": 500000')
     (tmp_path / "model.json").write_text(text)
     assert huge.shapes()["features.1.conv.weight"] == (500_000, 500_000, 3, 3)
-    with pytest.raises(UserError, match=r"has shape .* the description asks for"):
+    with pytest.raises(UserError, match=r"shape .*model\.json"):
         load_model(tmp_path)
 
 
@@ -165,8 +165,8 @@ def test_learn2learn_is_not_needed() -> None:
     assert [path for path in PRODUCT for name in imports(path) if name.split(".")[0] == "learn2learn"] == []
 
 
-def test_shapes_are_had_without_the_compiler_of_pytorch() -> None:
-    """Its import takes more than a second, of every command."""
+def test_shapes_do_not_import_the_compiler_of_pytorch() -> None:
+    """Importing it would add more than a second to every command."""
     lines = (
         "import sys; from core.checkpoints.model import spec_of; from tests.maml.test_architectures import TINY\n"
         "for name, fields in TINY.items(): spec_of({'backbone': name, 'ways': 3} | fields).shapes()\n"

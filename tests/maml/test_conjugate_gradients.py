@@ -1,4 +1,4 @@
-"""Conjugate gradients for a batch of systems: every system is solved as if it were alone."""
+"""Conjugate gradients for a batch of systems: every system is solved as if alone."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ EASY, COARSE, ZERO, INDEFINITE, ROUNDED = range(T)
 
 
 def matrices() -> Tensor:
-    """``(T, P, P)``, of condition 100; one is indefinite."""
+    """Return matrices ``(T, P, P)`` of condition 100, of which one is indefinite."""
     draw = np.random.default_rng(0)
-    found = []
+    matrices = []
     for system in range(T):
         q, _ = np.linalg.qr(draw.normal(size=(P, P)))
         values = np.linspace(0.1, 10, P)
         values[0] = -1 if system == INDEFINITE else values[0]
-        found.append(q @ np.diag(values) @ q.T)
-    return torch.from_numpy(np.stack(found))
+        matrices.append(q @ np.diag(values) @ q.T)
+    return torch.from_numpy(np.stack(matrices))
 
 
 def right_sides() -> Tensor:
@@ -34,7 +34,7 @@ def right_sides() -> Tensor:
 
 
 def product(a: Tensor, systems: list[int], counts: list[int]) -> Callable[[Tensor], Tensor]:
-    """Products of which the first three of COARSE are wrong by 1e-4 and all of ROUNDED are rounded to float32."""
+    """Return products with an error of 1e-4 in the first three of COARSE, and rounded to float32 for ROUNDED."""
 
     def apply(v: Tensor) -> Tensor:
         counts.append(len(v))
@@ -49,39 +49,39 @@ def product(a: Tensor, systems: list[int], counts: list[int]) -> Callable[[Tenso
     return apply
 
 
-def test_each_system_of_a_batch_ends_as_it_would_alone() -> None:
+def test_each_system_of_a_batch_is_solved_as_if_alone() -> None:
     a, b, counts = matrices(), right_sides(), []
-    found = solve_batch(product(a, list(range(T)), counts), b, tolerance=1e-10, iterations=300)
-    assert found.converged.tolist() == [True, True, True, False, False]
-    assert found.indefinite.tolist() == [False, False, False, True, False]
-    assert found.stagnated.tolist() == [False, False, False, False, True]
-    assert found.replacements[[EASY, COARSE, ZERO, INDEFINITE]].tolist() == [0, 1, 0, 0]
-    assert found.replacements[ROUNDED] >= 1
-    assert found.products == len(counts) > len(found.alphas) == len(found.betas) == len(found.quotients)
-    assert found.residual[ZERO] == 0
-    assert not found.x[ZERO].any()
-    residual = (b - torch.einsum("tij,tj->ti", a, found.x)).norm(dim=-1)
+    solution = solve_batch(product(a, list(range(T)), counts), b, tolerance=1e-10, iterations=300)
+    assert solution.converged.tolist() == [True, True, True, False, False]
+    assert solution.indefinite.tolist() == [False, False, False, True, False]
+    assert solution.stagnated.tolist() == [False, False, False, False, True]
+    assert solution.replacements[[EASY, COARSE, ZERO, INDEFINITE]].tolist() == [0, 1, 0, 0]
+    assert solution.replacements[ROUNDED] >= 1
+    assert solution.products == len(counts) > len(solution.alphas) == len(solution.betas) == len(solution.quotients)
+    assert solution.residual[ZERO] == 0
+    assert not solution.x[ZERO].any()
+    residual = (b - torch.einsum("tij,tj->ti", a, solution.x)).norm(dim=-1)
     for system in (EASY, COARSE):
         assert residual[system] <= 1e-10 * b[system].norm()
     for system in range(T):
-        alone = solve_batch(product(a, [system], []), b[[system]], tolerance=1e-10, iterations=300)
+        single = solve_batch(product(a, [system], []), b[[system]], tolerance=1e-10, iterations=300)
         for name in ("converged", "indefinite", "stagnated"):
-            assert getattr(alone, name)[0] == getattr(found, name)[system]
-        if found.converged[system]:  # within twice the tolerance, times the condition
-            assert (alone.x[0] - found.x[system]).norm() <= 2e-10 * 100 * found.x[system].norm()
+            assert getattr(single, name)[0] == getattr(solution, name)[system]
+        if solution.converged[system]:  # within twice the tolerance, times the condition
+            assert (single.x[0] - solution.x[system]).norm() <= 2e-10 * 100 * solution.x[system].norm()
 
 
-def test_residuals_are_true_ones_and_only_computed_if_asked_for() -> None:
+def test_true_residuals_are_computed_only_on_request() -> None:
     a, b = matrices(), right_sides()
     counts: list[int] = []
-    alone = {"tolerance": 1e-10, "iterations": 300}
-    found = solve_batch(product(a, [COARSE], counts), b[[COARSE]], **alone, verify=False)
-    assert found.products == len(counts) == len(found.alphas)
-    assert found.replacements[0] == 0
-    true = (b[COARSE] - a[COARSE] @ found.x[0]).norm() / b[COARSE].norm()
-    assert found.residual[0] <= 1e-10 < 1e-6 < true
-    few = solve_batch(product(a, [EASY], []), b[[EASY]], tolerance=1e-10, iterations=4)
-    true = (b[EASY] - a[EASY] @ few.x[0]).norm() / b[EASY].norm()
-    assert float(few.residual[0]) == pytest.approx(float(true), rel=1e-9)
-    assert not few.converged[0]
-    assert not few.stagnated[0]
+    options = {"tolerance": 1e-10, "iterations": 300}
+    solution = solve_batch(product(a, [COARSE], counts), b[[COARSE]], **options, verify=False)
+    assert solution.products == len(counts) == len(solution.alphas)
+    assert solution.replacements[0] == 0
+    true = (b[COARSE] - a[COARSE] @ solution.x[0]).norm() / b[COARSE].norm()
+    assert solution.residual[0] <= 1e-10 < 1e-6 < true
+    short = solve_batch(product(a, [EASY], []), b[[EASY]], tolerance=1e-10, iterations=4)
+    true = (b[EASY] - a[EASY] @ short.x[0]).norm() / b[EASY].norm()
+    assert float(short.residual[0]) == pytest.approx(float(true), rel=1e-9)
+    assert not short.converged[0]
+    assert not short.stagnated[0]

@@ -26,8 +26,8 @@ CONVOLUTIONS = [
 ]
 
 
-def some(net: Net, rows: int = 7, seed: int = 0) -> tuple[Params, Tensor, Tensor]:
-    """Parameters off their start, images, and uneven weights, one of them 0 where there are several; float64."""
+def random_task(net: Net, rows: int = 7, seed: int = 0) -> tuple[Params, Tensor, Tensor]:
+    """Return perturbed parameters, images, and unequal weights, one of them 0 if there are several; in float64."""
     generator = torch.Generator().manual_seed(seed)
     theta = {
         name: value + 0.4 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
@@ -40,7 +40,7 @@ def some(net: Net, rows: int = 7, seed: int = 0) -> tuple[Params, Tensor, Tensor
 
 
 def forward(net: Net, theta: Params, x: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Logits, and inputs and outputs of every layer; images averaged and sets normalised by PyTorch's own means."""
+    """Return the logits, and the inputs and outputs of every layer, computed by PyTorch functions."""
     inputs, outputs = [], []
 
     def keep(given: Tensor, out: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def forward(net: Net, theta: Params, x: Tensor) -> tuple[Tensor, list[Tensor], l
 
 
 def dense_fisher(net: Net, theta: Params, x: Tensor, weights: Tensor) -> np.ndarray:
-    """F in full, ``(P, P)``."""
+    """Return the whole matrix F, ``(P, P)``."""
     leaves = {name: value.clone().requires_grad_() for name, value in theta.items()}
     logs = F.log_softmax(forward(net, leaves, x)[0], 1)
     total = 0
@@ -79,8 +79,8 @@ def dense_fisher(net: Net, theta: Params, x: Tensor, weights: Tensor) -> np.ndar
     return total
 
 
-def places(inputs: np.ndarray, layer: Layer, weight: np.ndarray) -> np.ndarray:
-    """Inputs of one row at every place, a 1 at the end where there is a bias: ``(places, columns)``."""
+def positions(inputs: np.ndarray, layer: Layer, weight: np.ndarray) -> np.ndarray:
+    """Return the inputs of one row at every position, with a 1 for the bias: ``(positions, columns)``."""
     if weight.ndim == 2:
         return np.append(inputs, 1.0)[None]
     padded = np.pad(inputs, [(0, 0), (layer.padding,) * 2, (layer.padding,) * 2])
@@ -91,30 +91,32 @@ def places(inputs: np.ndarray, layer: Layer, weight: np.ndarray) -> np.ndarray:
 
 
 class Slow:
-    """One layer's block, by numpy loops. Rows of the weight's gradient first, its columns (then the bias) second."""
+    """The block of one layer, computed by loops. Axes: rows of the weight gradient, then its columns and the bias."""
 
     def __init__(
         self, layer: Layer, weight: Tensor, inputs: Tensor, gradients: list[Tensor], p: Tensor, weights: Tensor
     ) -> None:
         rows, ways = p.shape
-        a = [places(inputs[z].numpy(), layer, weight.numpy()) for z in range(rows)]
+        a = [positions(inputs[z].numpy(), layer, weight.numpy()) for z in range(rows)]
         g = [[gradients[c][z].numpy().reshape(len(weight), -1).T for c in range(ways)] for z in range(rows)]
-        mass = (weights[:, None] * p).numpy() / rows
-        self.a = sum(mass[z].sum() * np.outer(one, one) for z in range(rows) for one in a[z])
-        self.g = sum(mass[z, c] * np.outer(one, one) for z in range(rows) for c in range(ways) for one in g[z][c])
-        self.mass = mass.sum()
+        class_weights = (weights[:, None] * p).numpy() / rows
+        self.a = sum(class_weights[z].sum() * np.outer(one, one) for z in range(rows) for one in a[z])
+        self.g = sum(
+            class_weights[z, c] * np.outer(one, one) for z in range(rows) for c in range(ways) for one in g[z][c]
+        )
+        self.mass = class_weights.sum()
         self.u_a, self.u_g = np.linalg.eigh(self.a)[1], np.linalg.eigh(self.g)[1]
         self.eigenvalues = np.zeros((len(self.g), len(self.a)))
         for z in range(rows):
             for c in range(ways):
-                whole = sum(np.outer(one, other) for one, other in zip(g[z][c], a[z], strict=True))
-                self.eigenvalues += mass[z, c] * (self.u_g.T @ whole @ self.u_a) ** 2
+                full = sum(np.outer(one, other) for one, other in zip(g[z][c], a[z], strict=True))
+                self.eigenvalues += class_weights[z, c] * (self.u_g.T @ full @ self.u_a) ** 2
         basis = np.kron(self.u_g, self.u_a)
         self.matrix = basis @ np.diag(self.eigenvalues.ravel()) @ basis.T
 
 
 def slow_blocks(net: Net, theta: Params, x: Tensor, weights: Tensor) -> Iterator[tuple[Layer, np.ndarray, Slow]]:
-    """Every layer with the positions of its parameters in the flat vector, in the order of :class:`Slow`."""
+    """Return every layer with the positions of its parameters in the flat vector, in the order of :class:`Slow`."""
     leaves = {name: value.clone().requires_grad_() for name, value in theta.items()}
     logits, inputs, outputs = forward(net, leaves, x)
     logs = F.log_softmax(logits, 1)
@@ -136,46 +138,46 @@ def dense_inverse(net: Net, theta: Params, x: Tensor, weights: Tensor, shift: fl
 
 
 def dense(net: Net, theta: Params, x: Tensor, weights: Tensor) -> np.ndarray:
-    """The EK-FAC matrix itself."""
+    """Return the EK-FAC matrix."""
     return np.linalg.inv(dense_inverse(net, theta, x, weights, 1.0)) - np.eye(len(flatten(theta)))
 
 
-def close(have: np.ndarray, want: np.ndarray) -> None:
-    """Relative error at most 1e-8 in the norm."""
-    assert have.shape == want.shape
-    assert np.linalg.norm(have - want) <= 1e-8 * np.linalg.norm(want)
+def close(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Assert a relative error of at most 1e-8 in the norm."""
+    assert actual.shape == expected.shape
+    assert np.linalg.norm(actual - expected) <= 1e-8 * np.linalg.norm(expected)
 
 
 def test_a_linear_model_of_one_row_is_exact() -> None:
-    """The one case with a single Kronecker product."""
+    """This case has a single Kronecker product."""
     net = MLPS[-1]
-    theta, x, weights = some(net, rows=1)
+    theta, x, weights = random_task(net, rows=1)
     close(dense(net, theta, x, weights), dense_fisher(net, theta, x, weights))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
 @pytest.mark.parametrize("net", [*MLPS, *CONVOLUTIONS], ids=str)
-def test_the_inverse_is_the_one_built_by_loops(net: Net, rows: int) -> None:
-    """Fewer rows than inputs and more: thin and full bases."""
-    theta, x, weights = some(net, rows)
-    want = np.diag(np.diag(dense_fisher(net, theta, x, weights)))
+def test_the_inverse_equals_that_of_loops(net: Net, rows: int) -> None:
+    """With fewer and with more rows than inputs, so that bases are thin and full."""
+    theta, x, weights = random_task(net, rows)
+    expected = np.diag(np.diag(dense_fisher(net, theta, x, weights)))
     for _, at, slow in slow_blocks(net, theta, x, weights):
-        want[np.ix_(at, at)] = slow.matrix
-    close(dense_inverse(net, theta, x, weights), np.linalg.inv(want + SHIFT * np.eye(len(want))))
+        expected[np.ix_(at, at)] = slow.matrix
+    close(dense_inverse(net, theta, x, weights), np.linalg.inv(expected + SHIFT * np.eye(len(expected))))
 
 
 @pytest.mark.parametrize("net", MLPS, ids=str)
-def test_every_block_of_an_mlp_keeps_the_trace_and_is_nearer_than_kfac(net: Net) -> None:
-    """Rows do not meet, so the second moments are those of the dense blocks. K-FAC is the product of A and G."""
-    theta, x, weights = some(net, rows=40)
+def test_every_block_of_an_mlp_keeps_the_trace_and_is_closer_than_kfac(net: Net) -> None:
+    """Rows do not interact, so the second moments are those of the dense blocks. K-FAC is the product of A and G."""
+    theta, x, weights = random_task(net, rows=40)
     fisher, ours = dense_fisher(net, theta, x, weights), dense(net, theta, x, weights)
     for _, at, slow in slow_blocks(net, theta, x, weights):
-        block, have = fisher[np.ix_(at, at)], ours[np.ix_(at, at)]
+        block, actual = fisher[np.ix_(at, at)], ours[np.ix_(at, at)]
         kfac = np.kron(slow.g, slow.a) / slow.mass
-        assert np.trace(have) == pytest.approx(np.trace(block), rel=1e-8)
-        error = np.linalg.norm(have - block)
+        assert np.trace(actual) == pytest.approx(np.trace(block), rel=1e-8)
+        error = np.linalg.norm(actual - block)
         assert 0 < error < 0.999 * np.linalg.norm(kfac - block)
-        # No other diagonal in this basis is nearer.
+        # No other diagonal in this basis is closer.
         basis = np.kron(slow.u_g, slow.u_a)
         best = basis @ np.diag(np.diag(basis.T @ block @ basis)) @ basis.T
         assert error == pytest.approx(np.linalg.norm(best - block), rel=1e-6)
@@ -183,19 +185,19 @@ def test_every_block_of_an_mlp_keeps_the_trace_and_is_nearer_than_kfac(net: Net)
 
 @pytest.mark.parametrize("net", CONVOLUTIONS, ids=str)
 def test_scale_and_shift_of_the_normalisation_get_the_exact_diagonal(net: Net) -> None:
-    theta, x, weights = some(net)
+    theta, x, weights = random_task(net)
     names = unflatten(torch.arange(len(flatten(theta))), theta)
     at = np.concatenate([part.numpy() for name, part in names.items() if ".norm." in name])
-    have = dense(net, theta, x, weights)
-    close(have[np.ix_(at, at)], np.diag(np.diag(dense_fisher(net, theta, x, weights))[at]))
-    assert np.abs(np.delete(have[at], at, 1)).max() < 1e-12
+    actual = dense(net, theta, x, weights)
+    close(actual[np.ix_(at, at)], np.diag(np.diag(dense_fisher(net, theta, x, weights))[at]))
+    assert np.abs(np.delete(actual[at], at, 1)).max() < 1e-12
 
 
 @pytest.mark.parametrize("net", [MLPS[0], *CONVOLUTIONS[:2]], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_several_tasks_at_once_are_one_after_another(net: Net, dtype: torch.dtype) -> None:
-    """A shift per task too, with gradients switched off."""
-    tasks = [some(net, seed=seed) for seed in range(3)]
+def test_several_tasks_under_vmap_equal_a_loop(net: Net, dtype: torch.dtype) -> None:
+    """The shift also differs between tasks; gradients are disabled."""
+    tasks = [random_task(net, seed=seed) for seed in range(3)]
     theta = {name: torch.stack([task[0][name] for task in tasks]).to(dtype) for name in tasks[0][0]}
     x, weights = (torch.stack([task[k] for task in tasks]).to(dtype) for k in (1, 2))
     generator = torch.Generator().manual_seed(9)
@@ -210,33 +212,33 @@ def test_several_tasks_at_once_are_one_after_another(net: Net, dtype: torch.dtyp
     assert list(together) == list(theta)
     for k, shift in enumerate(shifts):
         one, direction = ({name: value[k] for name, value in part.items()} for part in (theta, v))
-        alone = flatten(product(one, x[k], weights[k], direction, float(shift)))
-        have = flatten({name: value[k] for name, value in together.items()})
-        assert have.dtype == dtype
-        assert (have - alone).norm() <= (1e-10 if dtype == torch.float64 else 1e-4) * alone.norm()
+        single = flatten(product(one, x[k], weights[k], direction, float(shift)))
+        actual = flatten({name: value[k] for name, value in together.items()})
+        assert actual.dtype == dtype
+        assert (actual - single).norm() <= (1e-10 if dtype == torch.float64 else 1e-4) * single.norm()
         one, direction = ({name: value.double() for name, value in part.items()} for part in (one, direction))
         exact = flatten(product(one, x[k].double(), weights[k].double(), direction, float(shift)))
-        assert (have - exact).norm() <= (1e-10 if dtype == torch.float64 else 1e-3) * exact.norm()
+        assert (actual - exact).norm() <= (1e-10 if dtype == torch.float64 else 1e-3) * exact.norm()
 
 
 @pytest.mark.parametrize("net", [MLPS[0], CONVOLUTIONS[0]], ids=str)
-def test_a_task_of_no_weight_leaves_the_shift_alone(net: Net) -> None:
-    theta, x, weights = some(net)
+def test_a_task_of_weight_0_leaves_only_the_shift(net: Net) -> None:
+    theta, x, weights = random_task(net)
     close(dense_inverse(net, theta, x, 0 * weights), np.eye(len(flatten(theta))) / SHIFT)
 
 
-def test_a_row_of_no_weight_counts_in_the_number_of_rows_only() -> None:
+def test_a_row_of_weight_0_counts_only_in_the_number_of_rows() -> None:
     net = MLPS[0]
-    theta, x, weights = some(net)
-    kept = weights > 0
-    fewer = dense(net, theta, x[kept], weights[kept])
-    close(dense(net, theta, x, weights), fewer * int(kept.sum()) / len(x))
+    theta, x, weights = random_task(net)
+    included = weights > 0
+    fewer = dense(net, theta, x[included], weights[included])
+    close(dense(net, theta, x, weights), fewer * int(included.sum()) / len(x))
 
 
 @pytest.mark.parametrize("shift", [0, -0.1, float("nan")])
 def test_a_shift_that_is_not_positive_is_refused(shift: float) -> None:
     net = MLPS[0]
-    theta, x, weights = some(net)
+    theta, x, weights = random_task(net)
     with pytest.raises(UserError, match=r"shift.*above 0"):
         inverse(net, theta, x, weights, shift)
     # A tensor may differ from task to task under vmap, which cannot raise.
@@ -244,8 +246,8 @@ def test_a_shift_that_is_not_positive_is_refused(shift: float) -> None:
     assert all(value.isnan().all() for value in out.values())
 
 
-def test_a_network_that_does_not_show_its_layers_is_refused() -> None:
+def test_a_network_without_layer_inputs_is_refused() -> None:
     net = MLPS[0]
-    theta, x, weights = some(net)
-    with pytest.raises(UserError, match=r"needs the inputs of linear and convolution layers.*Use cg"):
+    theta, x, weights = random_task(net)
+    with pytest.raises(UserError, match=r"EK-FAC.*cg"):
         inverse(lambda params, images: net(params, images), theta, x, weights, SHIFT)

@@ -1,4 +1,4 @@
-"""Chunks: every task once, its own rows, and no result that depends on how tasks are cut into chunks."""
+"""Chunks contain every task once with its rows, and results do not depend on the chunk size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch.func import grad
 
 from core.influence.scores import instance_table
-from core.maml.episodes import Episodes, batched, total
+from core.maml.episodes import Episodes, sum_over_tasks, vmap_tasks
 from core.maml.evaluation import Interval, evaluate
 from core.maml.training import stationarity
 from core.maml.vectors import flatten, unflatten
@@ -18,24 +18,24 @@ from tests.problems import Problem, tiny_problem
 
 
 def ragged(chunk: int = 3) -> Problem:
-    """Eight tasks of four shapes, mixed; with other weights than 1."""
+    """Return eight tasks of four shapes in mixed order, with weights other than 1."""
     problem = tiny_problem(ways=3, shots=3, queries=3, count=8)
     rows = problem.tasks.rows
     drop = {"t1": ("support", 1), "t3": ("query", 2), "t4": ("support", 1), "t6": ("query", 4), "t7": ("support", 1)}
-    gone: list[int] = []
+    removed: list[int] = []
     for task_id, (role, number) in drop.items():
-        here = np.flatnonzero((rows["task_id"] == task_id) & (rows["role"] == role))
-        gone += here[:number].tolist()
-    left = rows.drop(index=gone).reset_index(drop=True)
+        indices = np.flatnonzero((rows["task_id"] == task_id) & (rows["role"] == role))
+        removed += indices[:number].tolist()
+    left = rows.drop(index=removed).reset_index(drop=True)
     tasks = from_rows(left.assign(weight=np.linspace(0, 2, len(left))), source="ragged")
     episodes = Episodes(tasks, problem.images, dtype=torch.float64, chunk=chunk)
     return Problem(problem.images, tasks, problem.model, problem.params, episodes)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
-def test_every_task_comes_once_with_its_own_images_labels_and_weights(chunk: int) -> None:
+def test_every_task_is_yielded_once_with_its_images_labels_and_weights(chunk: int) -> None:
     problem = ragged(chunk)
-    table, seen = problem.tasks.rows, []
+    table, positions_seen = problem.tasks.rows, []
     for part in problem.episodes.chunks():
         assert 0 < len(part.positions) <= chunk
         rows_s, rows_q = problem.episodes.rows(part.positions)
@@ -45,17 +45,17 @@ def test_every_task_comes_once_with_its_own_images_labels_and_weights(chunk: int
                 ("support", rows_s, part.task.xs, part.task.ys, part.task.s),
                 ("query", rows_q, part.task.xq, part.task.yq, part.task.q),
             ):
-                here = np.flatnonzero((table["task_id"] == task_id) & (table["role"] == role))
-                assert rows[number].tolist() == here.tolist()
-                assert y[number].tolist() == table["label"].iloc[here].tolist()
-                assert w[number].tolist() == table["weight"].iloc[here].tolist()
-                pixels = problem.images.images[[problem.images.index[i] for i in table["image_id"].iloc[here]]]
+                indices = np.flatnonzero((table["task_id"] == task_id) & (table["role"] == role))
+                assert rows[number].tolist() == indices.tolist()
+                assert y[number].tolist() == table["label"].iloc[indices].tolist()
+                assert w[number].tolist() == table["weight"].iloc[indices].tolist()
+                pixels = problem.images.images[[problem.images.index[i] for i in table["image_id"].iloc[indices]]]
                 assert torch.equal(x[number], torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255)
-        seen += part.positions.tolist()
-    assert sorted(seen) == list(range(8))
+        positions_seen += part.positions.tolist()
+    assert sorted(positions_seen) == list(range(8))
 
 
-def test_some_positions_give_those_tasks_alone() -> None:
+def test_positions_select_tasks() -> None:
     problem = ragged()
     chosen = np.array([1, 3, 4, 7])
     chunks = list(problem.episodes.chunks(chosen))
@@ -64,7 +64,7 @@ def test_some_positions_give_those_tasks_alone() -> None:
     assert problem.episodes.count() == len(problem.episodes) == 8
 
 
-def test_how_tasks_are_cut_into_chunks_changes_no_result() -> None:
+def test_the_chunk_size_does_not_change_results() -> None:
     results = []
     for chunk in (1, 3, 100):
         problem = ragged(chunk)
@@ -78,12 +78,14 @@ def test_how_tasks_are_cut_into_chunks_changes_no_result() -> None:
     np.testing.assert_allclose(results[0], results[2], rtol=1e-9, atol=1e-12)
 
 
-def test_other_weights_leave_everything_else_as_it_was() -> None:
+def test_with_weights_changes_only_the_weights() -> None:
     problem = ragged()
     weights = np.linspace(1, 3, len(problem.tasks.rows))
     other = problem.episodes.with_weights(weights)
-    made = Episodes(TaskList(problem.tasks.rows.assign(weight=weights)), problem.images, dtype=torch.float64, chunk=3)
-    for one, two, before in zip(other.chunks(), made.chunks(), problem.episodes.chunks(), strict=True):
+    rebuilt = Episodes(
+        TaskList(problem.tasks.rows.assign(weight=weights)), problem.images, dtype=torch.float64, chunk=3
+    )
+    for one, two, before in zip(other.chunks(), rebuilt.chunks(), problem.episodes.chunks(), strict=True):
         assert np.array_equal(one.positions, two.positions)
         assert all(torch.equal(a, b) for a, b in zip(one.task, two.task, strict=True))
         assert torch.equal(one.task.xs, before.task.xs)
@@ -91,23 +93,25 @@ def test_other_weights_leave_everything_else_as_it_was() -> None:
     assert other.tasks.rows["weight"].tolist() == weights.tolist()
 
 
-def test_the_sum_over_a_chunk_is_the_sum_over_its_tasks() -> None:
+def test_the_sum_over_a_chunk_equals_the_sum_over_its_tasks() -> None:
     problem = ragged(100)
     for chunk in problem.episodes.chunks():
-        each = batched(problem.model.task_loss)(problem.params, chunk.task)
-        assert float(total(problem.model.task_loss)(problem.params, chunk.task)) == pytest.approx(float(each.sum()))
-        rows = torch.cat(
-            [g.flatten(1) for g in batched(grad(problem.model.task_loss))(problem.params, chunk.task).values()], 1
+        each = vmap_tasks(problem.model.task_loss)(problem.params, chunk.task)
+        assert float(sum_over_tasks(problem.model.task_loss)(problem.params, chunk.task)) == pytest.approx(
+            float(each.sum())
         )
-        whole = flatten(grad(total(problem.model.task_loss))(problem.params, chunk.task))
-        assert torch.allclose(rows.sum(0), whole, atol=1e-12)
+        rows = torch.cat(
+            [g.flatten(1) for g in vmap_tasks(grad(problem.model.task_loss))(problem.params, chunk.task).values()], 1
+        )
+        full = flatten(grad(sum_over_tasks(problem.model.task_loss))(problem.params, chunk.task))
+        assert torch.allclose(rows.sum(0), full, atol=1e-12)
 
 
-def test_flattening_and_back() -> None:
+def test_flatten_and_unflatten_round_trip() -> None:
     params = tiny_problem().params
-    again = unflatten(flatten(params), params)
-    assert list(again) == list(params)
-    assert all(torch.equal(again[name], params[name]) for name in params)
+    repeated = unflatten(flatten(params), params)
+    assert list(repeated) == list(params)
+    assert all(torch.equal(repeated[name], params[name]) for name in params)
 
 
 def test_a_row_of_weight_0_counts_in_the_mean() -> None:
@@ -115,31 +119,31 @@ def test_a_row_of_weight_0_counts_in_the_mean() -> None:
     rows = problem.tasks.rows
     query = np.flatnonzero(rows["role"] == "query")
     losses = []
-    for gone in ([], query[:1], query[1:], query):
+    for removed in ([], query[:1], query[1:], query):
         weights = np.ones(len(rows))
-        weights[gone] = 0
+        weights[removed] = 0
         (chunk,) = problem.episodes.with_weights(weights).chunks()
-        losses.append(float(total(problem.model.task_loss)(problem.params, chunk.task)))
+        losses.append(float(sum_over_tasks(problem.model.task_loss)(problem.params, chunk.task)))
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-12)
     assert losses[3] == 0
 
 
-def test_accuracy_and_loss_task_by_task() -> None:
+def test_accuracy_and_loss_equal_a_loop_over_tasks() -> None:
     problem = ragged()
     u = torch.ones(len(flatten(problem.params)), dtype=torch.float64)
     rows = instance_table(problem.model, problem.params, u, problem.episodes)
     query = rows[rows["role"] == "query"].assign(right=lambda t: t["predicted"] == t["label"])
-    want: pd.DataFrame = query.groupby("task_id", sort=False)[["right", "loss"]].mean()
-    have = evaluate(problem.model, problem.params, problem.episodes)
-    np.testing.assert_allclose(have.accuracy, want["right"].astype(float))
-    np.testing.assert_allclose(have.loss, want["loss"])
-    assert have.mean_accuracy == Interval.of(have.accuracy)
+    expected: pd.DataFrame = query.groupby("task_id", sort=False)[["right", "loss"]].mean()
+    actual = evaluate(problem.model, problem.params, problem.episodes)
+    np.testing.assert_allclose(actual.accuracy, expected["right"].astype(float))
+    np.testing.assert_allclose(actual.loss, expected["loss"])
+    assert actual.mean_accuracy == Interval.of(actual.accuracy)
 
 
-def test_an_interval_by_hand() -> None:
-    found = Interval.of([1.0, 2.0, 4.0, 5.0])
+def test_an_interval_equals_one_computed_by_hand() -> None:
+    interval = Interval.of([1.0, 2.0, 4.0, 5.0])
     half = 3.182446305284263 * (10 / 3) ** 0.5 / 2  # t quantile of 3 degrees of freedom, variance 10 / 3
-    assert (found.mean, found.low, found.high) == pytest.approx((3, 3 - half, 3 + half), rel=1e-12)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((3, 3 - half, 3 + half), rel=1e-12)
 
 
 def test_an_interval_covers_the_mean_95_times_in_100() -> None:
@@ -148,5 +152,5 @@ def test_an_interval_covers_the_mean_95_times_in_100() -> None:
     assert np.mean([one.low <= 0 <= one.high for one in intervals]) == pytest.approx(0.95, abs=0.015)
 
 
-def test_the_interval_of_one_value_has_no_width() -> None:
+def test_the_interval_of_one_value_has_width_0() -> None:
     assert Interval.of([0.7]) == Interval(0.7, 0.7, 0.7)

@@ -1,4 +1,4 @@
-"""The written-out derivatives of convolutional networks against PyTorch's own, pass by pass."""
+"""The explicit derivatives of convolutional networks compared with automatic ones, for every pass."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def chunk_of(shape: tuple[int, int, int], dtype: torch.dtype, support: int = 6, 
 
 
 def point_of(model: Bilevel, dtype: torch.dtype) -> tuple[Params, Params]:
-    """Parameters away from their start, and a direction."""
+    """Return perturbed parameters and a direction."""
     generator = torch.Generator().manual_seed(2)
     network, adaptation = model.network, model.adaptation
     assert isinstance(network, ConvNet | ModuleNet)
@@ -66,7 +66,7 @@ def point_of(model: Bilevel, dtype: torch.dtype) -> tuple[Params, Params]:
 
 
 def results(passes: Passes, name: str, params: Params, v: Params, chunk: Task) -> dict[str, Tensor]:
-    """What a pass gives, as one dictionary."""
+    """Return the result of a pass as one dictionary."""
     change = chunk._replace(s=chunk.s.flip(0) - 0.3, q=chunk.q.flip(0) - 0.6)
     arguments = {
         "query_logits": (chunk,),
@@ -75,20 +75,20 @@ def results(passes: Passes, name: str, params: Params, v: Params, chunk: Task) -
         "weight_change_gradients": (chunk, change),
         "row_scores": (v, chunk),
     }.get(name, (v, chunk))
-    found = getattr(passes, name)(params, *arguments)
-    if isinstance(found, dict):
-        return found
+    result = getattr(passes, name)(params, *arguments)
+    if isinstance(result, dict):
+        return result
     if name in ("gradients", "gradient"):
-        return found[0] | {"loss": found[1]}
-    return found._asdict() if hasattr(found, "_asdict") else {"logits": found}
+        return result[0] | {"loss": result[1]}
+    return result._asdict() if hasattr(result, "_asdict") else {"logits": result}
 
 
 def worst(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Largest error of a vector against its own size; the parameters together are one vector."""
+    """Return the largest relative error of a vector; all parameters together are one vector."""
     assert list(one) == list(other)
-    whole = [{"all": flatten(found)} if len(found) > 5 else found for found in (one, other)]
+    parts = [{"all": flatten(result)} if len(result) > 5 else result for result in (one, other)]
     return max(
-        float((whole[0][name] - value).norm() / value.norm().clamp_min(1e-300)) for name, value in whole[1].items()
+        float((parts[0][name] - value).norm() / value.norm().clamp_min(1e-300)) for name, value in parts[1].items()
     )
 
 
@@ -114,7 +114,7 @@ def test_every_pass_agrees_in_float64(activation: str, pooling: str, algorithm: 
 
 
 @pytest.mark.parametrize("pooling", ["stride", "max"])
-def test_every_pass_agrees_to_the_rounding_of_float32(pooling: str) -> None:
+def test_every_pass_agrees_in_float32_up_to_rounding(pooling: str) -> None:
     model = Bilevel(ConvNet(WAYS, 16, (28, 28, 1), pooling, 4, "gelu"), Unrolled(1, 0.4), 0.1)
     errors = compared(model, (28, 28, 1), torch.float32)
     assert max(errors.values()) < 2e-4, errors
@@ -130,13 +130,13 @@ def test_every_pass_agrees_to_the_rounding_of_float32(pooling: str) -> None:
     ],
     ids=["omniglot-cnn", "cnn4", "cnn4 of 2 blocks", "cnn4 by stride"],
 )
-def test_the_networks_of_learn2learn_are_written_out_too(make: partial, shape: tuple[int, int, int]) -> None:
-    network = ModuleNet("net", WAYS, shape, make, own=True)
+def test_networks_of_learn2learn_have_explicit_derivatives(make: partial, shape: tuple[int, int, int]) -> None:
+    network = ModuleNet("net", WAYS, shape, make, is_builtin=True)
     errors = compared(Bilevel(network, Unrolled(1, 0.3), 0.1), shape, torch.float64)
     assert max(errors.values()) < 1e-12, errors
 
 
-def test_other_networks_and_adaptations_take_the_general_way() -> None:
+def test_other_networks_and_adaptations_use_generic_passes() -> None:
     assert isinstance(passes_of(Bilevel(MLP(3, (4,)), Unrolled(1, 0.1), 0.0)), GenericPasses)
     assert isinstance(passes_of(Bilevel(ConvNet(3, 4), Implicit(1.0), 0.0)), GenericPasses)
     one_row_taller = ModuleNet(
@@ -145,7 +145,7 @@ def test_other_networks_and_adaptations_take_the_general_way() -> None:
     assert isinstance(passes_of(Bilevel(one_row_taller, Unrolled(1, 0.1), 0.0)), GenericPasses)
 
 
-def test_nothing_of_the_input_is_changed() -> None:
+def test_passes_do_not_modify_their_input() -> None:
     model = Bilevel(ConvNet(WAYS, 4, (12, 12, 1), "max", 2), Unrolled(2, 0.3), 0.1)
     chunk, (params, v) = chunk_of((12, 12, 1), torch.float64), point_of(model, torch.float64)
     before = [value.clone() for value in (*chunk, *params.values(), *v.values())]
@@ -154,14 +154,14 @@ def test_nothing_of_the_input_is_changed() -> None:
     assert all(torch.equal(*pair) for pair in zip(before, (*chunk, *params.values(), *v.values()), strict=True))
 
 
-def test_a_task_gets_the_same_alone_and_in_a_chunk() -> None:
+def test_results_of_a_task_do_not_depend_on_its_chunk() -> None:
     model = Bilevel(ConvNet(WAYS, 4, (12, 12, 1)), Unrolled(1, 0.3), 0.1)
     chunk, (params, v) = chunk_of((12, 12, 1), torch.float64), point_of(model, torch.float64)
     together = passes_of(model).row_scores(params, v, chunk)
     for number in range(TASKS):
-        alone = passes_of(model).row_scores(params, v, Task(*(value[number : number + 1] for value in chunk)))
-        for one, many in zip(alone, together, strict=True):
-            torch.testing.assert_close(one[0], many[number], rtol=1e-9, atol=1e-12)
+        single = passes_of(model).row_scores(params, v, Task(*(value[number : number + 1] for value in chunk)))
+        for one, batched in zip(single, together, strict=True):
+            torch.testing.assert_close(one[0], batched[number], rtol=1e-9, atol=1e-12)
 
 
 THREADS = """
@@ -180,15 +180,15 @@ def sums() -> list[float]:
     def of_chunk(chunk: Chunk) -> list[Tensor]:
         return [flatten(passes_of(problem.model).gradient(problem.params, chunk.task)[0])]
 
-    told: list[int] = []
-    (whole,) = episodes.summed(of_chunk, on_chunk=told.append)
-    seen = [at for at, _ in episodes.collected(of_chunk)]
-    assert sum(told) == 11
-    assert sorted(np.concatenate(seen).tolist()) == list(range(11))
-    return [round(value, 9) for value in whole.tolist()]
+    counts: list[int] = []
+    (parts,) = episodes.sum_chunks(of_chunk, on_chunk=counts.append)
+    positions = [at for at, _ in episodes.collect_chunks(of_chunk)]
+    assert sum(counts) == 11
+    assert sorted(np.concatenate(positions).tolist()) == list(range(11))
+    return [round(value, 9) for value in parts.tolist()]
 
 
-def test_threads_change_no_result() -> None:
+def test_threads_do_not_change_results() -> None:
     done = subprocess.run(
         [sys.executable, "-c", THREADS], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "3"}
     )

@@ -1,6 +1,6 @@
-"""Passes in forward mode from several threads at once, as the threads of a list of tasks run them.
+"""Passes in forward mode on several threads at once, as :class:`core.maml.episodes.Episodes` runs them.
 
-Without the turns that :mod:`core.maml.forward` has them take, every one of these fails.
+Without the lock of :mod:`core.maml.forward`, all of these fail.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ THREADS, TIMES = 2, 2
 
 @pytest.fixture(autouse=True)
 def _restless() -> Iterator[None]:
-    """Threads take turns so often that they meet."""
+    """Switch threads so often that they interleave."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -34,7 +34,7 @@ def _restless() -> Iterator[None]:
 
 
 def of_chunk(problem: Problem, name: str) -> Callable[[Task], Tensor]:
-    """One pass as one vector."""
+    """Return the result of one pass as one vector."""
     passes, params = GenericPasses(problem.model), problem.params
     v = {key: torch.cos(1 + value) for key, value in params.items()}
     return {
@@ -60,10 +60,10 @@ IMPLICIT = ("gradients", "gauss_newton", "row_scores")
 @pytest.mark.parametrize(
     ("kind", "name"), [("unrolled", name) for name in UNROLLED] + [("implicit", name) for name in IMPLICIT]
 )
-def test_threads_get_what_one_gets_alone(kind: str, name: str) -> None:
+def test_results_of_concurrent_threads_equal_those_of_one(kind: str, name: str) -> None:
     problem = tiny_problem() if kind == "unrolled" else implicit_problem("mlp")
     chunks = list(problem.episodes.chunks())
     function = of_chunk(problem, name)
-    alone = [function(chunk.task) for chunk in chunks] * TIMES
-    for one, other in zip(together(function, chunks), alone, strict=True):
+    single = [function(chunk.task) for chunk in chunks] * TIMES
+    for one, other in zip(together(function, chunks), single, strict=True):
         assert torch.equal(one, other)

@@ -1,4 +1,4 @@
-"""Training: it goes down, repeats itself, goes on after a kill where it was, and says so when it diverges."""
+"""Training lowers the objective, is deterministic, resumes after an interruption and detects divergence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from core.maml.adaptation import Unrolled
 from core.maml.backbone import Params
 from core.maml.objective import Bilevel
-from core.maml.training import STATE_FILE, TrainSettings, _draw, stationarity, train
+from core.maml.training import STATE_FILE, TrainSettings, _draw_tasks, stationarity, train
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
@@ -28,7 +28,7 @@ class Killed(Exception):
 
 
 class Stops(Progress):
-    """Raises after so many steps, as a kill would."""
+    """A progress that raises after a number of steps, as if the process were killed."""
 
     def __init__(self, after: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def same(one: Params, other: Params) -> bool:
     return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_lowers_the_objective_and_leaves_the_start_alone(problem: Problem) -> None:
+def test_training_lowers_the_objective_and_does_not_modify_the_start(problem: Problem) -> None:
     before = {name: value.clone() for name, value in problem.params.items()}
     objectives = [
         stationarity(problem.model, params, problem.episodes).objective
@@ -65,18 +65,20 @@ def test_training_lowers_the_objective_and_leaves_the_start_alone(problem: Probl
 
 
 def test_training_is_deterministic_and_the_seed_orders_the_tasks(problem: Problem) -> None:
-    once = run(problem)
-    assert same(once, run(problem))
-    assert not same(once, run(problem, replace(QUICK, seed=1)))
+    first_run = run(problem)
+    assert same(first_run, run(problem))
+    assert not same(first_run, run(problem, replace(QUICK, seed=1)))
 
 
-def test_the_folder_changes_nothing(problem: Problem, tmp_path: Path) -> None:
+def test_saving_the_state_does_not_change_the_result(problem: Problem, tmp_path: Path) -> None:
     assert same(run(problem), run(problem, folder=tmp_path))
     assert (tmp_path / STATE_FILE).exists()
 
 
 @pytest.mark.parametrize("after", [0, 1, 7, 19])
-def test_a_killed_training_ends_at_exactly_the_same_parameters(problem: Problem, tmp_path: Path, after: int) -> None:
+def test_an_interrupted_training_resumes_to_exactly_the_same_parameters(
+    problem: Problem, tmp_path: Path, after: int
+) -> None:
     with pytest.raises(Killed):
         run(problem, folder=tmp_path, progress=Stops(after))
     steps: list[int] = []
@@ -96,7 +98,7 @@ def counting(steps: list[int]) -> Progress:
     return progress
 
 
-def test_a_training_killed_while_polishing_goes_on_there(problem: Problem, tmp_path: Path) -> None:
+def test_a_training_interrupted_during_l_bfgs_resumes_there(problem: Problem, tmp_path: Path) -> None:
     settings = replace(QUICK, polish=30, tolerance=0)
     with pytest.raises(Killed):
         run(problem, settings, tmp_path, progress=Stops(21))
@@ -107,7 +109,7 @@ def test_a_training_killed_while_polishing_goes_on_there(problem: Problem, tmp_p
     assert stationarity(problem.model, params, problem.episodes).objective < before.objective
 
 
-def test_a_finished_state_is_given_back(problem: Problem, tmp_path: Path) -> None:
+def test_a_finished_training_is_not_repeated(problem: Problem, tmp_path: Path) -> None:
     first = run(problem, folder=tmp_path)
     steps: list[int] = []
     assert same(first, run(problem, folder=tmp_path, progress=counting(steps)))
@@ -125,7 +127,7 @@ def test_the_state_of_another_training_is_refused(problem: Problem, tmp_path: Pa
         lambda: run(other, QUICK, tmp_path),
         lambda: train(problem.model, start, problem.episodes, QUICK, folder=tmp_path),
     ):
-        with pytest.raises(UserError, match=r"training with other tasks or settings.*another output folder"):
+        with pytest.raises(UserError, match="other tasks or settings"):
             ask()
     assert (tmp_path / STATE_FILE).read_bytes() == before
 
@@ -133,7 +135,7 @@ def test_the_state_of_another_training_is_refused(problem: Problem, tmp_path: Pa
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"half"])
 def test_a_damaged_state_is_refused(problem: Problem, tmp_path: Path, content: bytes) -> None:
     (tmp_path / STATE_FILE).write_bytes(content)
-    with pytest.raises(UserError, match=r"state\.safetensors is damaged.*Delete it"):
+    with pytest.raises(UserError, match=r"state\.safetensors is damaged"):
         run(problem, folder=tmp_path)
 
 
@@ -147,18 +149,18 @@ def test_a_state_without_its_description_is_refused(
         run(problem, folder=tmp_path)
 
 
-def test_a_training_that_diverges_says_so(problem: Problem) -> None:
-    with pytest.raises(UserError, match=r"diverged.*Lower the learning rate"):
+def test_a_diverging_training_raises(problem: Problem) -> None:
+    with pytest.raises(UserError, match="diverged at iteration"):
         run(problem, replace(QUICK, learning_rate=1e200))
 
 
-def test_a_polish_that_begins_nowhere_says_so(problem: Problem) -> None:
-    lost = {name: value * float("inf") for name, value in problem.params.items()}
-    with pytest.raises(UserError, match="diverged"):
-        train(problem.model, lost, problem.episodes, replace(QUICK, iterations=0, polish=10))
+def test_l_bfgs_from_infinite_parameters_raises(problem: Problem) -> None:
+    infinite = {name: value * float("inf") for name, value in problem.params.items()}
+    with pytest.raises(UserError, match="diverged: its objective is"):
+        train(problem.model, infinite, problem.episodes, replace(QUICK, iterations=0, polish=10))
 
 
-def test_the_polish_reaches_a_stationary_point(problem: Problem) -> None:
+def test_l_bfgs_reaches_a_stationary_point(problem: Problem) -> None:
     def linear(params: Params, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(1) @ params["weight"] + params["bias"]
 
@@ -170,33 +172,33 @@ def test_the_polish_reaches_a_stationary_point(problem: Problem) -> None:
     assert float(flatten(params).norm()) > 0.1
 
 
-def test_the_polish_stops_where_it_is_stationary(problem: Problem) -> None:
+def test_l_bfgs_stops_at_the_tolerance(problem: Problem) -> None:
     steps: list[int] = []
     run(problem, replace(QUICK, polish=4000, tolerance=0.9), progress=counting(steps))
     assert len(steps) < 20 + 10
 
 
-def test_snapshots_are_kept_and_survive_an_interruption(problem: Problem, tmp_path: Path) -> None:
-    whole = train(problem.model, problem.params, problem.episodes, QUICK)
-    assert same(whole.trajectory[-1].params, whole.params)
-    assert 1 < len(whole.trajectory) <= 8
-    rates = [snapshot.rate for snapshot in whole.trajectory]
+def test_snapshots_are_saved_and_survive_an_interruption(problem: Problem, tmp_path: Path) -> None:
+    full = train(problem.model, problem.params, problem.episodes, QUICK)
+    assert same(full.trajectory[-1].params, full.params)
+    assert 1 < len(full.trajectory) <= 8
+    rates = [snapshot.rate for snapshot in full.trajectory]
     assert rates == sorted(rates, reverse=True)
     with pytest.raises(Killed):
         train(problem.model, problem.params, problem.episodes, QUICK, folder=tmp_path, progress=Stops(11))
-    again = train(problem.model, problem.params, problem.episodes, QUICK, folder=tmp_path)
-    assert [s.rate for s in again.trajectory] == rates
-    assert all(same(a.params, b.params) for a, b in zip(again.trajectory, whole.trajectory, strict=True))
+    resumed = train(problem.model, problem.params, problem.episodes, QUICK, folder=tmp_path)
+    assert [s.rate for s in resumed.trajectory] == rates
+    assert all(same(a.params, b.params) for a, b in zip(resumed.trajectory, full.trajectory, strict=True))
 
 
 @pytest.mark.parametrize(("n", "size"), [(5, 2), (12, 12), (7, 3), (3, 1)])
 def test_tasks_are_drawn_without_replacement_within_a_pass(n: int, size: int) -> None:
     per_pass = n // size
-    for begun in (0, 3):
-        drawn = np.concatenate([_draw(n, size, begun * per_pass + step, seed=0) for step in range(per_pass)])
+    for number in (0, 3):
+        drawn = np.concatenate([_draw_tasks(n, size, number * per_pass + step, seed=0) for step in range(per_pass)])
         assert len(set(drawn.tolist())) == per_pass * size
         assert set(drawn.tolist()) <= set(range(n))
 
 
-def test_every_task_is_drawn_sooner_or_later() -> None:
-    assert set(np.concatenate([_draw(7, 3, step, seed=0) for step in range(20)]).tolist()) == set(range(7))
+def test_every_task_is_drawn() -> None:
+    assert set(np.concatenate([_draw_tasks(7, 3, step, seed=0) for step in range(20)]).tolist()) == set(range(7))

@@ -67,10 +67,10 @@ def make_bare(folder: Path) -> None:
     tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=6, heldout=4))
     write_folder(tasks, folder / "tasks")
     spec = ModelSpec(ways=3, filters=2)
-    story = {
+    metadata = {
         "training": {"iterations": 2, "meta_batch": 2, "learning_rate": 1e-3, "polish": 0, "tolerance": 1e-4, "seed": 0}
     }
-    save_model(Model(spec, spec.init(0, torch.float64), story), folder / "model")
+    save_model(Model(spec, spec.init(0, torch.float64), metadata), folder / "model")
     create(folder / "tiny", folder / "tasks", folder / "model")
 
 

@@ -16,9 +16,9 @@ from core.maml.passes.unrolled import UnrolledPasses
 __all__ = ["GenericPasses", "Passes", "RowScores", "UnrolledPasses", "default_chunk_size", "passes_of"]
 
 
-_USUAL = 8
-_CPU_BYTES, _CPU_MOST = 30_000_000, 16  # limits of the largest tensor and of the tasks; larger chunks were not faster
-_GPU_TENSORS, _GPU_MOST = 100, 256  # the largest tensor must fit 100 times into memory; a pass stores about 40
+_DEFAULT_CHUNK = 8
+_CPU_TENSOR_BYTES, _CPU_MAX_TASKS = 30_000_000, 16  # larger chunks were not faster
+_GPU_TENSORS_IN_MEMORY, _GPU_MAX_TASKS = 100, 256  # a pass stores about 40 tensors of the size of the largest one
 
 
 class Passes(Protocol):
@@ -68,14 +68,14 @@ def default_chunk_size(
     """
     plan = plan_of(model.network)
     if plan is None:
-        return _USUAL
+        return _DEFAULT_CHUNK
     stride = plan.blocks[0].stride
-    places = -(-shape[0] // stride) * -(-shape[1] // stride)
-    largest = rows * places * plan.filters * dtype.itemsize
+    positions = -(-shape[0] // stride) * -(-shape[1] // stride)
+    largest_tensor = rows * positions * plan.filters * dtype.itemsize  # bytes per task
     if device.type == "cpu":
-        return min(max(_CPU_BYTES // largest, 1), _CPU_MOST)
+        return min(max(_CPU_TENSOR_BYTES // largest_tensor, 1), _CPU_MAX_TASKS)
     memory = torch.cuda.get_device_properties(device).total_memory
-    return min(max(memory // (_GPU_TENSORS * largest), 1), _GPU_MOST)
+    return min(max(memory // (_GPU_TENSORS_IN_MEMORY * largest_tensor), 1), _GPU_MAX_TASKS)
 
 
 def passes_of(model: Bilevel) -> Passes:

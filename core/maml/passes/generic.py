@@ -10,7 +10,7 @@ from torch import Tensor, ones_like, zeros_like
 from torch.func import grad, grad_and_value, vjp
 
 from core.maml.backbone import Params
-from core.maml.episodes import batched, total
+from core.maml.episodes import sum_over_tasks, vmap_tasks
 from core.maml.forward import jvp
 from core.maml.objective import Bilevel, Task
 
@@ -42,8 +42,8 @@ def logit_curvature(logits: Tensor, change: Tensor, weights: Tensor) -> Tensor:
     The logits, the change and the result are ``(T, n, ways)``; the weights are ``(T, n)``.
     """
     probability = logits.softmax(-1)
-    curved = probability * (change - (probability * change).sum(-1, keepdim=True))
-    return curved * (weights / weights.shape[-1])[..., None]
+    product = probability * (change - (probability * change).sum(-1, keepdim=True))
+    return product * (weights / weights.shape[-1])[..., None]
 
 
 class GenericPasses:
@@ -54,30 +54,30 @@ class GenericPasses:
 
     def query_logits(self, params: Params, chunk: Task) -> Tensor:
         """Return the logits ``(T, Q, ways)`` of the query images after adaptation."""
-        return batched(self._model.query_logits)(params, chunk)
+        return vmap_tasks(self._model.query_logits)(params, chunk)
 
     def gradients(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
         """Return the total gradient of every task ``(T, ...)`` and its query loss ``(T,)``."""
-        return batched(grad_and_value(self._model.task_loss))(params, chunk)
+        return vmap_tasks(grad_and_value(self._model.task_loss))(params, chunk)
 
     def gradient(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
         """Return the sum of the total gradients over the tasks, and the query losses ``(T,)``."""
 
-        def losses(p: Params) -> tuple[Tensor, Tensor]:
-            each = batched(self._model.task_loss)(p, chunk)
-            return each.sum(), each
+        def loss(p: Params) -> tuple[Tensor, Tensor]:
+            losses = vmap_tasks(self._model.task_loss)(p, chunk)
+            return losses.sum(), losses
 
-        return grad(losses, has_aux=True)(params)
+        return grad(loss, has_aux=True)(params)
 
     def hessian(self, params: Params, v: Params, chunk: Task) -> Params:
         """Return the product of the summed Hessian of the tasks with ``v``."""
-        return jvp(lambda p: grad(total(self._model.task_loss))(p, chunk), (params,), (v,))[1]
+        return jvp(lambda p: grad(sum_over_tasks(self._model.task_loss))(p, chunk), (params,), (v,))[1]
 
     def gauss_newton(self, params: Params, v: Params, chunk: Task) -> Params:
         """Return the product of the summed Gauss-Newton matrix of the tasks with ``v``."""
 
         def logits(p: Params) -> Tensor:
-            return batched(self._model.query_logits)(p, chunk)
+            return vmap_tasks(self._model.query_logits)(p, chunk)
 
         out, change = jvp(logits, (params,), (v,))
         return vjp(logits, params)[1](logit_curvature(out, change, chunk.q))[0]
@@ -86,7 +86,7 @@ class GenericPasses:
         """Return the product of the summed outer products of the task gradients with ``v``."""
 
         def losses(p: Params) -> Tensor:
-            return batched(self._model.task_loss)(p, chunk)
+            return vmap_tasks(self._model.task_loss)(p, chunk)
 
         _, change = jvp(losses, (params,), (v,))
         return vjp(losses, params)[1](change)[0]
@@ -103,15 +103,15 @@ class GenericPasses:
 
             return jvp(loss, (task.s, task.q), (difference.s, difference.q))[1]
 
-        return batched(grad(directional))(params, (chunk, change))
+        return vmap_tasks(grad(directional))(params, (chunk, change))
 
     def row_scores(self, params: Params, u: Params, chunk: Task) -> RowScores:
         """Return the scores of every row along u, and the logits after adaptation."""
 
-        def of_task(p: Params, task: Task) -> RowScores:
+        def scores(p: Params, task: Task) -> RowScores:
             return self._task_scores(p, u, task)
 
-        return batched(of_task)(params, chunk)
+        return vmap_tasks(scores)(params, chunk)
 
     def _task_scores(self, params: Params, u: Params, task: Task) -> RowScores:
         model = self._model

@@ -10,7 +10,7 @@ from core.maml.module import ModuleNet
 
 
 @dataclass(frozen=True)
-class Block:
+class ConvBlockPlan:
     """A block of a 3 x 3 convolution with padding 1, batch normalisation, activation and max-pooling.
 
     The normalisation cancels a bias of the convolution, so all derivatives with respect to it are exactly 0.
@@ -29,7 +29,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConvPlan:
     """A description of a network of such blocks with a linear head.
 
     Attributes:
@@ -40,7 +40,7 @@ class Plan:
         weight, bias: Names of the parameters of the head.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[ConvBlockPlan, ...]
     filters: int
     activation: str
     mean: bool
@@ -48,21 +48,21 @@ class Plan:
     bias: str
 
 
-def plan_of(network: Network) -> Plan | None:
+def plan_of(network: Network) -> ConvPlan | None:
     """Return the plan of a network, or None if it does not consist of such blocks."""
     if isinstance(network, ConvNet):
-        strided = network.pooling == "stride"
-        stride, pool = (2, 1) if strided else (1, 2)
+        is_strided = network.pooling == "stride"
+        stride, pool = (2, 1) if is_strided else (1, 2)
         blocks = tuple(
-            Block(f"{at}.conv.weight", f"{at}.norm.weight", f"{at}.norm.bias", stride, pool)
-            for at in (f"blocks.{number}" for number in range(network.blocks))
+            ConvBlockPlan(f"{prefix}.conv.weight", f"{prefix}.norm.weight", f"{prefix}.norm.bias", stride, pool)
+            for prefix in (f"blocks.{number}" for number in range(network.blocks))
         )
-        return Plan(blocks, network.filters, network.activation, strided, "head.weight", "head.bias")
+        return ConvPlan(blocks, network.filters, network.activation, is_strided, "head.weight", "head.bias")
     if isinstance(network, ModuleNet) and isinstance(network.module, OmniglotCNN | CNN4):
         module = network.module
         name = {id(value): name for name, value in module.named_parameters()}
         blocks = tuple(
-            Block(
+            ConvBlockPlan(
                 name[id(block.conv.weight)],
                 name[id(block.normalize.weight)],
                 name[id(block.normalize.bias)],
@@ -71,7 +71,7 @@ def plan_of(network: Network) -> Plan | None:
             )
             for block in conv_blocks(module.base if isinstance(module, OmniglotCNN) else module.features)
         )
-        mean = isinstance(module, OmniglotCNN)
+        weight, bias = name[id(module.classifier.weight)], name[id(module.classifier.bias)]
         filters = network.shapes[blocks[0].conv][0]
-        return Plan(blocks, filters, "relu", mean, name[id(module.classifier.weight)], name[id(module.classifier.bias)])
+        return ConvPlan(blocks, filters, "relu", isinstance(module, OmniglotCNN), weight, bias)
     return None

@@ -20,39 +20,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.maml.backbone import ACTIVATIONS, BATCH_NORM_EPSILON, Params
-from core.maml.passes.plan import Block, Plan
+from core.maml.passes.plan import ConvBlockPlan, ConvPlan
 
 VALUE, A, B, AB = 0, 1, 2, 3
 """Components of a hyper-dual number."""
 
 Hyper = dict[int, Tensor]
 """A hyper-dual number as a dictionary of components; missing components are 0."""
-_CACHE = 1 << 20  # bytes that fit into the cache of a core
+_CACHE_BYTES = 1 << 20  # bytes that fit into the cache of a core
 
 
-def _parts(left: Hyper, right: Hyper, component: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _factor_pairs(left: Hyper, right: Hyper, component: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the pairs whose products sum to a component of a product."""
     for part in (VALUE, A, B, AB):
         if part & component == part and part in left and component ^ part in right:
             yield left[part], right[component ^ part]
 
 
-def _sum(terms: Iterator[Tensor]) -> Tensor | None:
-    """Return the sum of the terms, which overwrites the first one, or None if there are no terms."""
-    whole = None
-    for term in terms:
-        whole = term if whole is None else whole.add_(term)
-    return whole
-
-
 def product(
     left: Hyper, right: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor] = torch.mul
 ) -> Tensor | None:
     """Return a component of a bilinear product, or None if it is 0."""
-    return _sum(times(x, y) for x, y in _parts(left, right, component))
+    out = None
+    for x, y in _factor_pairs(left, right, component):
+        out = times(x, y) if out is None else out.add_(times(x, y))
+    return out
 
 
-def squared(x: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
+def square(x: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
     """Return a component of the product of ``x`` with itself, for symmetric ``times``; each pair is computed once."""
     if component == VALUE:
         return times(x[VALUE], x[VALUE])
@@ -61,19 +56,19 @@ def squared(x: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor])
     return None if half is None else half.mul_(2)
 
 
-def composed(first: Callable[[], Tensor], second: Callable[[], Tensor], u: Hyper, component: int) -> Tensor | None:
+def compose(first: Callable[[], Tensor], second: Callable[[], Tensor], u: Hyper, component: int) -> Tensor | None:
     """Return a component (other than the value) of the elementwise ``f(u)``.
 
     ``first`` and ``second`` return the first two derivatives of f at the value of u.
     """
-    whole = first() * u[component] if component in u else None
+    out = first() * u[component] if component in u else None
     if component == AB and A in u and B in u:
-        bent = second() * u[A] * u[B]
-        whole = bent if whole is None else whole.add_(bent)
-    return whole
+        second_order = second() * u[A] * u[B]
+        out = second_order if out is None else out.add_(second_order)
+    return out
 
 
-def put(into: Hyper, component: int, value: Tensor | None) -> None:
+def set_component(into: Hyper, component: int, value: Tensor | None) -> None:
     """Store a component, unless it is None and thus 0."""
     if value is not None:
         into[component] = value
@@ -90,36 +85,36 @@ class NormScale:
         self._dk: Hyper = {}
         self._dr: Hyper = {}
         self._slope: Hyper = {}
-        self._odd: list[Tensor] = []
+        self._odd_powers: list[Tensor] = []
 
     def _power(self, n: int) -> Tensor:
         """Return ``(v + epsilon)^(-(2 n + 1) / 2)`` at the value of v."""
-        while len(self._odd) <= n:
-            self._odd.append(self._odd[-1] * self._r[VALUE] ** 2 if self._odd else self._r[VALUE])
-        return self._odd[n]
+        while len(self._odd_powers) <= n:
+            self._odd_powers.append(self._odd_powers[-1] * self._r[VALUE] ** 2 if self._odd_powers else self._r[VALUE])
+        return self._odd_powers[n]
 
     def forward(self, component: int, v: Tensor | None, scale: Tensor | None) -> None:
         """Compute a component of :attr:`k`."""
-        put(self._v, component, v)
-        put(self._scale, component, scale)
+        set_component(self._v, component, v)
+        set_component(self._scale, component, scale)
         if component == VALUE:
             self._r[VALUE] = torch.rsqrt(self._v[VALUE] + BATCH_NORM_EPSILON)
             self._slope[VALUE] = -0.5 * self._power(1)
         else:
             first, second = (lambda: -0.5 * self._power(1)), (lambda: 0.75 * self._power(2))
-            put(self._r, component, composed(first, second, self._v, component))
+            set_component(self._r, component, compose(first, second, self._v, component))
             first, second = (lambda: 0.75 * self._power(2)), (lambda: -1.875 * self._power(3))
-            put(self._slope, component, composed(first, second, self._v, component))
-        put(self.k, component, product(self._r, self._scale, component))
+            set_component(self._slope, component, compose(first, second, self._v, component))
+        set_component(self.k, component, product(self._r, self._scale, component))
 
     def backward(self, component: int, dk: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Return a component of the derivatives with respect to scale and v."""
-        put(self._dk, component, dk)
-        put(self._dr, component, product(self._dk, self._scale, component))
+        set_component(self._dk, component, dk)
+        set_component(self._dr, component, product(self._dk, self._scale, component))
         return product(self._dk, self._r, component), product(self._dr, self._slope, component)
 
 
-class Normalised:
+class BatchNormalisation:
     """A batch normalisation ``(z - mean z) (v + epsilon)^(-1/2) scale + shift``, with its backward.
 
     v is the variance of z over the batch. Large tensors are ``(positions, channels)``. The normalised value is
@@ -129,7 +124,7 @@ class Normalised:
 
     def __init__(self) -> None:
         self.c: Hyper = {}
-        self._gain = NormScale()
+        self._norm_scale = NormScale()
         self._dy: Hyper = {}
         self._dshift: Hyper = {}
         self._e: Hyper = {}
@@ -138,10 +133,10 @@ class Normalised:
         """Return a component of the result; ``z`` is overwritten."""
         if z is not None:
             self.c[component] = z.sub_(z.mean(0))
-        v = squared(self.c, component, lambda x, y: (x * y).mean(0))
-        self._gain.forward(component, v, scale)
+        v = square(self.c, component, lambda x, y: (x * y).mean(0))
+        self._norm_scale.forward(component, v, scale)
         out: Tensor | None = None
-        for c, k in _parts(self.c, self._gain.k, component):
+        for c, k in _factor_pairs(self.c, self._norm_scale.k, component):
             if out is None:
                 out = c * k if shift is None else torch.addcmul(shift, c, k)
             else:
@@ -152,17 +147,18 @@ class Normalised:
 
     def backward(self, component: int, dy: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return a component of the derivatives with respect to z, scale and shift; ``dy`` is stored."""
-        places = len(self.c[VALUE])
+        positions = len(self.c[VALUE])
         if dy is not None:
             self._dy[component], self._dshift[component] = dy, dy.sum(0)
         dk = product(self._dy, self.c, component, lambda x, y: (x * y).sum(0))
-        dscale, dv = self._gain.backward(component, dk)
-        put(self._e, component, None if dv is None else dv * (2 / places))
-        centre = product(self._gain.k, self._dshift, component)  # subtracts the mean of the result
+        dscale, dv = self._norm_scale.backward(component, dk)
+        set_component(self._e, component, None if dv is None else dv * (2 / positions))
+        mean = product(self._norm_scale.k, self._dshift, component)  # of the result, times the number of positions
+        k = self._norm_scale.k
         out: Tensor | None = None
-        for big, small in (*_parts(self._dy, self._gain.k, component), *_parts(self.c, self._e, component)):
+        for big, small in (*_factor_pairs(self._dy, k, component), *_factor_pairs(self.c, self._e, component)):
             if out is None:
-                out = big * small if centre is None else torch.addcmul(centre * (-1 / places), big, small)
+                out = big * small if mean is None else torch.addcmul(mean * (-1 / positions), big, small)
             else:
                 out.addcmul_(big, small)
         return out, dscale, self._dshift.get(component)
@@ -176,47 +172,47 @@ class Activation:
         self.u: Hyper = {}
         self.slope: Hyper = {}
         self.dout: Hyper = {}
-        self._kept: dict[int, Tensor] = {}
+        self._derivatives: dict[int, Tensor] = {}  # by order, the output itself being order 0
 
     def forward(self, component: int, u: Tensor | None) -> Tensor | None:
         """Return a component of the output."""
-        put(self.u, component, u)
+        set_component(self.u, component, u)
         if component == VALUE:
-            self._kept[0] = ACTIVATIONS[self.name](self.u[VALUE])
-            return self._kept[0]
+            self._derivatives[0] = ACTIVATIONS[self.name](self.u[VALUE])
+            return self._derivatives[0]
         if self.name == "relu":
             return None if u is None else torch.ops.aten.threshold_backward(u, self.u[VALUE], 0)
-        return composed(lambda: self._derivative(1), lambda: self._derivative(2), self.u, component)
+        return compose(lambda: self._derivative(1), lambda: self._derivative(2), self.u, component)
 
     def backward(self, component: int, dout: Tensor | None) -> Tensor | None:
         """Return a component of the derivative with respect to the input."""
         if self.name == "relu":
             return None if dout is None else torch.ops.aten.threshold_backward(dout, self.u[VALUE], 0)
-        put(self.dout, component, dout)
+        set_component(self.dout, component, dout)
         if component == VALUE:
             self.slope[VALUE] = self._derivative(1)
         else:
-            slope = composed(lambda: self._derivative(2), lambda: self._derivative(3), self.u, component)
-            put(self.slope, component, slope)
+            slope = compose(lambda: self._derivative(2), lambda: self._derivative(3), self.u, component)
+            set_component(self.slope, component, slope)
         return product(self.slope, self.dout, component)
 
     def _derivative(self, order: int) -> Tensor:
         """Return the derivative of an order from 1 to 3 at the value of the input."""
-        if order not in self._kept:
-            u, f = self.u[VALUE], self._kept[0]
+        if order not in self._derivatives:
+            u, f = self.u[VALUE], self._derivatives[0]
             if self.name == "tanh":
                 slope = 1 - f * f
-                made = {1: lambda: slope, 2: lambda: -2 * f * slope, 3: lambda: (6 * f * f - 2) * slope}[order]()
+                out = {1: lambda: slope, 2: lambda: -2 * f * slope, 3: lambda: (6 * f * f - 2) * slope}[order]()
             elif order == 1:
-                made = torch.ops.aten.gelu_backward(torch.ones_like(u), u)
+                out = torch.ops.aten.gelu_backward(torch.ones_like(u), u)
             else:
                 density = torch.exp(u * u * -0.5).mul_((2 * torch.pi) ** -0.5)
-                made = density.mul_(2 - u * u) if order == 2 else density.mul_((u * u - 4) * u)
-            self._kept[order] = made
-        return self._kept[order]
+                out = density.mul_(2 - u * u) if order == 2 else density.mul_((u * u - 4) * u)
+            self._derivatives[order] = out
+        return self._derivatives[order]
 
 
-class _Pool:
+class _MaxPool:
     """A max-pooling of ``(images, height, width, channels)``, in which the value determines the selected positions."""
 
     def __init__(self, side: int) -> None:
@@ -227,54 +223,55 @@ class _Pool:
         if self._side == 1:
             return y
         if component == VALUE:
-            self._like = y.permute(0, 3, 1, 2)
-            top, self._index = F.max_pool2d(self._like, self._side, return_indices=True)
-            self._places = self._index.permute(0, 2, 3, 1)
+            self._input = y.permute(0, 3, 1, 2)
+            top, self._index = F.max_pool2d(self._input, self._side, return_indices=True)
+            self._positions = self._index.permute(0, 2, 3, 1)
             return top.permute(0, 2, 3, 1)
-        images, height, width, channels = self._places.shape
-        found = y.reshape(images, -1, channels).gather(1, self._places.reshape(images, -1, channels))
-        return found.view(images, height, width, channels)
+        images, height, width, channels = self._positions.shape
+        out = y.reshape(images, -1, channels).gather(1, self._positions.reshape(images, -1, channels))
+        return out.view(images, height, width, channels)
 
     def backward(self, dout: Tensor) -> Tensor:
         if self._side == 1:
             return dout
         side = [self._side, self._side]
         back = torch.ops.aten.max_pool2d_with_indices_backward
-        d = back(dout.permute(0, 3, 1, 2), self._like, side, side, [0, 0], [1, 1], False, self._index)
+        d = back(dout.permute(0, 3, 1, 2), self._input, side, side, [0, 0], [1, 1], False, self._index)
         return d.permute(0, 2, 3, 1)
 
 
-def _flat(image: Tensor) -> Tensor:
+def _flatten_positions(image: Tensor) -> Tensor:
     """Return ``(images, height, width, channels)`` as ``(positions, channels)``."""
     return image.reshape(-1, image.shape[-1])
 
 
-def _rises(activation: str) -> bool:
+def _is_monotonic(activation: str) -> bool:
     """Return whether an activation is nondecreasing; it then commutes with max-pooling and is cheaper after it."""
     return activation != "gelu"
 
 
-class _Activated:
+class _ActivationAndPool:
     """An activation with max-pooling, in the cheaper order, for tensors ``(images, height, width, channels)``."""
 
     def __init__(self, activation: str, pool: int) -> None:
-        self._pool, self._act, self._pool_first = _Pool(pool), Activation(activation), _rises(activation)
+        self._pool, self._activation = _MaxPool(pool), Activation(activation)
+        self._pool_first = _is_monotonic(activation)
 
     def forward(self, component: int, y: Tensor | None) -> Tensor | None:
         if self._pool_first:
             pooled = None if y is None else self._pool.forward(component, y)
-            return self._act.forward(component, pooled)
-        out = self._act.forward(component, y)
+            return self._activation.forward(component, pooled)
+        out = self._activation.forward(component, y)
         return None if out is None else self._pool.forward(component, out)
 
     def backward(self, component: int, dout: Tensor | None) -> Tensor | None:
         if self._pool_first:
-            d = self._act.backward(component, dout)
+            d = self._activation.backward(component, dout)
             return None if d is None else self._pool.backward(d)
-        return self._act.backward(component, None if dout is None else self._pool.backward(dout))
+        return self._activation.backward(component, None if dout is None else self._pool.backward(dout))
 
 
-class _First:
+class _FirstBlock:
     """A first block, which reads the images.
 
     Images have no derivatives. The convolution, the normalisation and the positions of the maxima therefore need not
@@ -285,7 +282,7 @@ class _First:
     covariance depend on the images only. All nonlinear operations act on tensors of the size of the weights.
     """
 
-    def __init__(self, block: Block, activation: str, x: Tensor, filters: int) -> None:
+    def __init__(self, block: ConvBlockPlan, activation: str, x: Tensor, filters: int) -> None:
         """Build the patches of the images.
 
         Args:
@@ -309,66 +306,66 @@ class _First:
         self._w: Hyper = {}
         self._dv: Hyper = {}
         self._g: Hyper = {}
-        self._gain = NormScale()
+        self._norm_scale = NormScale()
         # Process blocks of images that stay in the cache between two operations.
-        blocks = self._images
-        if x.device.type == "cpu" and block.pool > 1 and _rises(activation):
-            blocks = max(1, _CACHE // (self._height * self._width * self._tasks * filters * x.element_size()))
-        starts = range(0, self._images, blocks)
-        self._parts = [(slice(at, min(at + blocks, self._images)), _Activated(activation, block.pool)) for at in starts]
+        size = self._images
+        if x.device.type == "cpu" and block.pool > 1 and _is_monotonic(activation):
+            size = max(1, _CACHE_BYTES // (self._height * self._width * self._tasks * filters * x.element_size()))
+        self._parts = [
+            (slice(start, min(start + size, self._images)), _ActivationAndPool(activation, block.pool))
+            for start in range(0, self._images, size)
+        ]
 
     def forward(self, component: int, theta: Params) -> Tensor | None:
         """Return a component of the block output, ``(n, height, width, T x channels)``."""
         weight = theta.get(self._block.conv)
-        put(self._w, component, None if weight is None else weight.flatten(2))
-        v = squared(self._w, component, lambda x, y: ((x @ self._covariance) * y).sum(-1))
-        self._gain.forward(component, v, theta.get(self._block.scale))
-        linear = product(self._w, self._gain.k, component, lambda w, k: w * k[..., None])
+        set_component(self._w, component, None if weight is None else weight.flatten(2))
+        v = square(self._w, component, lambda x, y: ((x @ self._covariance) * y).sum(-1))
+        self._norm_scale.forward(component, v, theta.get(self._block.scale))
+        linear = product(self._w, self._norm_scale.k, component, lambda w, k: w * k[..., None])
         constant = None if linear is None else -(linear @ self._mean[..., None])
         if self._block.shift in theta:
             shift = theta[self._block.shift][..., None]
             constant = shift if constant is None else constant + shift
         if constant is None:
-            return self._joined([part.forward(component, None) for _, part in self._parts])
+            return self._concatenate([part.forward(component, None) for _, part in self._parts])
         if linear is None:
             linear = constant.new_zeros(*constant.shape[:2], self._mean.shape[1])
-        both = torch.cat([linear, constant], -1).mT
-        return self._joined([part.forward(component, self._seen(images, both)) for images, part in self._parts])
+        weights = torch.cat([linear, constant], -1).mT
+        outputs = [part.forward(component, self._times_patches(images, weights)) for images, part in self._parts]
+        return self._concatenate(outputs)
 
     def backward(self, component: int, dout: Tensor | None) -> Params:
         """Return a component of the derivatives with respect to the parameters."""
-        moved: Tensor | None = None
+        by_weights: Tensor | None = None  # derivative with respect to the linear weights and the constant
         for images, part in self._parts:
             du = part.backward(component, None if dout is None else dout[images])
             if du is not None:
                 parts = self._rows(images).mT @ du.reshape(-1, self._tasks, du.shape[-1] // self._tasks).transpose(0, 1)
-                moved = parts if moved is None else moved.add_(parts)
-        dshift = None if moved is None else moved[:, -1]
+                by_weights = parts if by_weights is None else by_weights.add_(parts)
+        dshift = None if by_weights is None else by_weights[:, -1]
         # The derivative with respect to the linear weights, including their effect through the constant.
-        put(
-            self._g,
-            component,
-            None if moved is None else moved[:, :-1].mT - moved[:, -1, :, None] * self._mean[:, None],
-        )
+        if by_weights is not None:
+            self._g[component] = by_weights[:, :-1].mT - by_weights[:, -1, :, None] * self._mean[:, None]
         dk = product(self._g, self._w, component, lambda g, w: (g * w).sum(-1))
-        dscale, dv = self._gain.backward(component, dk)
-        put(self._dv, component, None if dv is None else 2 * dv)
-        dw = product(self._g, self._gain.k, component, lambda g, k: g * k[..., None])
-        bent = product(self._dv, self._w, component, lambda d, w: d[..., None] * (w @ self._covariance))
-        if bent is not None:
-            dw = bent if dw is None else dw + bent
-        found = {
+        dscale, dv = self._norm_scale.backward(component, dk)
+        set_component(self._dv, component, None if dv is None else 2 * dv)
+        dw = product(self._g, self._norm_scale.k, component, lambda g, k: g * k[..., None])
+        second_order = product(self._dv, self._w, component, lambda d, w: d[..., None] * (w @ self._covariance))
+        if second_order is not None:
+            dw = second_order if dw is None else dw + second_order
+        out = {
             self._block.conv: None if dw is None else dw.unflatten(2, (-1, 3, 3)),
             self._block.scale: dscale,
             self._block.shift: dshift,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in out.items() if value is not None}
 
     def _rows(self, images: slice) -> Tensor:
-        places = self._height * self._width
-        return self._patches[:, images.start * places : images.stop * places]
+        positions = self._height * self._width
+        return self._patches[:, images.start * positions : images.stop * positions]
 
-    def _seen(self, images: slice, weights: Tensor) -> Tensor:
+    def _times_patches(self, images: slice, weights: Tensor) -> Tensor:
         """Return the patches times ``weights`` ``(T, patch, channels)``, with the tasks side by side."""
         rows, channels = self._rows(images), weights.shape[-1]
         out = rows.new_empty(rows.shape[1], self._tasks, channels)
@@ -376,24 +373,24 @@ class _First:
         return out.view(-1, self._height, self._width, self._tasks * channels)
 
     @staticmethod
-    def _joined(parts: list[Tensor | None]) -> Tensor | None:
-        there = [part for part in parts if part is not None]
-        return torch.cat(there) if len(there) > 1 else there[0] if there else None
+    def _concatenate(parts: list[Tensor | None]) -> Tensor | None:
+        nonzero = [part for part in parts if part is not None]
+        return torch.cat(nonzero) if len(nonzero) > 1 else nonzero[0] if nonzero else None
 
 
-class _Layer:
+class _LaterBlock:
     """A block after the first one."""
 
-    def __init__(self, block: Block, activation: str, tasks: int) -> None:
+    def __init__(self, block: ConvBlockPlan, activation: str, tasks: int) -> None:
         self._block, self._tasks = block, tasks
-        self._norm, self._end = Normalised(), _Activated(activation, block.pool)
+        self._norm, self._activation = BatchNormalisation(), _ActivationAndPool(activation, block.pool)
         self._x: Hyper = {}
         self._w: Hyper = {}
         self._dz: Hyper = {}
 
     def forward(self, component: int, x: Tensor | None, theta: Params) -> Tensor | None:
         """Return a component of the output; input and output are ``(n, height, width, T x channels)``."""
-        put(self._x, component, None if x is None else x.permute(0, 3, 1, 2))
+        set_component(self._x, component, None if x is None else x.permute(0, 3, 1, 2))
         weight = theta.get(self._block.conv)
         if weight is not None:
             self._w[component] = weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
@@ -404,18 +401,19 @@ class _Layer:
         scale, shift = (
             theta[name].flatten() if name in theta else None for name in (self._block.scale, self._block.shift)
         )
-        y = self._norm.forward(component, None if z is None else _flat(z.permute(0, 2, 3, 1)), scale, shift)
-        return self._end.forward(component, None if y is None else y.view(self._shape))
+        z = None if z is None else _flatten_positions(z.permute(0, 2, 3, 1))
+        y = self._norm.forward(component, z, scale, shift)
+        return self._activation.forward(component, None if y is None else y.view(self._shape))
 
     def backward(self, component: int, dout: Tensor | None) -> tuple[Tensor | None, Params]:
         """Return a component of the derivatives with respect to the input and the parameters."""
-        dy = self._end.backward(component, dout)
-        dz, dscale, dshift = self._norm.backward(component, None if dy is None else _flat(dy))
-        put(self._dz, component, None if dz is None else dz.view(self._shape).permute(0, 3, 1, 2))
+        dy = self._activation.backward(component, dout)
+        dz, dscale, dshift = self._norm.backward(component, None if dy is None else _flatten_positions(dy))
+        set_component(self._dz, component, None if dz is None else dz.view(self._shape).permute(0, 3, 1, 2))
         dw = product(self._x, self._dz, component, self._by_weight)
         dx = product(self._dz, self._w, component, self._by_input)
-        found = {self._block.conv: dw, self._block.scale: dscale, self._block.shift: dshift}
-        parts = {name: value.unflatten(0, (self._tasks, -1)) for name, value in found.items() if value is not None}
+        out = {self._block.conv: dw, self._block.scale: dscale, self._block.shift: dshift}
+        parts = {name: value.unflatten(0, (self._tasks, -1)) for name, value in out.items() if value is not None}
         return None if dx is None else dx.permute(0, 2, 3, 1), parts
 
     def _convolve(self, x: Tensor, w: Tensor) -> Tensor:
@@ -446,10 +444,10 @@ class Trace:
         weights: Components of the weights of the row losses, ``(T, n)``; the loss is the weighted sum over n.
     """
 
-    def __init__(self, plan: Plan, x: Tensor, y: Tensor, weights: Hyper) -> None:
+    def __init__(self, plan: ConvPlan, x: Tensor, y: Tensor, weights: Hyper) -> None:
         self._plan, self._y, self._weights, self._tasks = plan, y, weights, x.shape[0]
-        self._first = _First(plan.blocks[0], plan.activation, x, plan.filters)
-        self._layers = [_Layer(block, plan.activation, self._tasks) for block in plan.blocks[1:]]
+        self._first = _FirstBlock(plan.blocks[0], plan.activation, x, plan.filters)
+        self._layers = [_LaterBlock(block, plan.activation, self._tasks) for block in plan.blocks[1:]]
         self._features: Hyper = {}
         self._weight: Hyper = {}
         self.logits: Hyper = {}
@@ -474,12 +472,12 @@ class Trace:
             x = x.unflatten(3, (self._tasks, -1)).permute(0, 3, 4, 1, 2)  # (n, T, channels, height, width)
             x = (x.mean((3, 4)) if self._plan.mean else x.flatten(2)).transpose(0, 1).contiguous()
             self._features[component] = x
-        put(self._weight, component, theta.get(self._plan.weight))
+        set_component(self._weight, component, theta.get(self._plan.weight))
         logits = product(self._features, self._weight, component, lambda f, w: f @ w.mT)
         if self._plan.bias in theta:
             shift = theta[self._plan.bias][:, None]
             logits = shift.expand(*self._y.shape, -1).clone() if logits is None else logits.add_(shift)
-        put(self.logits, component, logits)
+        set_component(self.logits, component, logits)
         self._classify(component)
 
     def _classify(self, component: int) -> None:
@@ -495,9 +493,9 @@ class Trace:
                 # The second derivative of -logsumexp is minus the covariance of the two changes.
                 mixed = -(p[VALUE] * self._log_probability[A] * self._log_probability[B]).sum(-1, keepdim=True)
                 change = mixed.expand_as(o[VALUE]) if change is None else change + mixed
-            put(self._log_probability, component, change)
+            set_component(self._log_probability, component, change)
             first = second = lambda: p[VALUE]  # the exponential is its own derivative
-            put(p, component, composed(first, second, self._log_probability, component))
+            set_component(p, component, compose(first, second, self._log_probability, component))
         if component in self._log_probability:
             chosen = self._log_probability[component].gather(2, self._y[..., None])[..., 0]
             self.rows[component] = -chosen
@@ -517,24 +515,24 @@ class Trace:
             residual = {VALUE: self._probability[VALUE] - F.one_hot(self._y, self._probability[VALUE].shape[-1])}
             residual |= {part: value for part, value in self._probability.items() if part != VALUE}
             dlogits = product(residual, self._weights, component, lambda r, w: r * w[..., None])
-        put(self._dlogits, component, dlogits)
-        found: Params = {}
+        set_component(self._dlogits, component, dlogits)
+        out: Params = {}
         by_weight = product(self._dlogits, self._features, component, lambda d, f: d.mT @ f)
         if by_weight is not None:
-            found[self._plan.weight] = by_weight
+            out[self._plan.weight] = by_weight
         if dlogits is not None:
-            found[self._plan.bias] = dlogits.sum(1)
+            out[self._plan.bias] = dlogits.sum(1)
         dx = product(self._dlogits, self._weight, component, torch.matmul)
         if dx is not None:
-            dx = self._spread(dx)
+            dx = self._to_feature_maps(dx)
         for layer in reversed(self._layers):
             dx, parts = layer.backward(component, dx)
-            found |= parts
-        found |= self._first.backward(component, dx)
-        self.gradient[component] = found
-        return found
+            out |= parts
+        out |= self._first.backward(component, dx)
+        self.gradient[component] = out
+        return out
 
-    def _spread(self, by_features: Tensor) -> Tensor:
+    def _to_feature_maps(self, by_features: Tensor) -> Tensor:
         """Return the derivative with respect to the last feature maps from that of ``(T, n, features)``."""
         images, height, width, channels = self._shape
         d = by_features.transpose(0, 1)

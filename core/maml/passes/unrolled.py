@@ -15,32 +15,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.maml.adaptation import RATES, Unrolled, network_part
+from core.maml.adaptation import RATE_PREFIX, Unrolled, network_part
 from core.maml.backbone import Params, head_of
 from core.maml.objective import Bilevel, Task
 from core.maml.passes.generic import RowScores, logit_curvature
-from core.maml.passes.plan import Plan, plan_of
+from core.maml.passes.plan import ConvPlan, plan_of
 from core.maml.passes.trace import AB, VALUE, A, B, Hyper, Trace
 
 
-def _times(left: Params, right: Params) -> Params:
+def _multiply(left: Params, right: Params) -> Params:
     """Return the elementwise product for the names that both have."""
     return {name: value * right[name] for name, value in left.items() if name in right}
 
 
-def _plus(left: Params, right: Params) -> Params:
+def _add(left: Params, right: Params) -> Params:
     """Return the elementwise sum; missing names are 0."""
-    both = {name: value + right[name] if name in right else value for name, value in left.items()}
-    return both | {name: value for name, value in right.items() if name not in left}
+    out = {name: value + right[name] if name in right else value for name, value in left.items()}
+    return out | {name: value for name, value in right.items() if name not in left}
 
 
-def _minus(left: Params, right: Params) -> Params:
-    both = {name: value - right[name] if name in right else value for name, value in left.items()}
-    return both | {name: -value for name, value in right.items() if name not in left}
+def _subtract(left: Params, right: Params) -> Params:
+    out = {name: value - right[name] if name in right else value for name, value in left.items()}
+    return out | {name: -value for name, value in right.items() if name not in left}
 
 
 @dataclass
-class _Adapted:
+class _AdaptationTrace:
     """An adaptation of the tasks of a chunk.
 
     Attributes:
@@ -55,7 +55,7 @@ class _Adapted:
 class UnrolledPasses:
     """An implementation of :class:`core.maml.passes.Passes` by explicit derivatives."""
 
-    def __init__(self, plan: Plan, adaptation: Unrolled, head: str | None, first_order: bool) -> None:
+    def __init__(self, plan: ConvPlan, adaptation: Unrolled, head: str | None, first_order: bool) -> None:
         self._plan, self._adaptation, self._head, self._first_order = plan, adaptation, head, first_order
 
     @classmethod
@@ -83,11 +83,11 @@ class UnrolledPasses:
     def gradient(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
         """Return the sum of the total gradients over the tasks, and the query losses ``(T,)``."""
         gradients, losses = self.gradients(params, chunk)
-        return _summed(gradients), losses
+        return _sum_over_tasks(gradients), losses
 
     def hessian(self, params: Params, v: Params, chunk: Task) -> Params:
         """Return the product of the summed Hessian of the tasks with ``v``."""
-        return _summed(self._gradient(params, chunk, v)[0][A])
+        return _sum_over_tasks(self._gradient(params, chunk, v)[0][A])
 
     def weight_change_gradients(self, params: Params, chunk: Task, change: Task) -> Params:
         """Return the gradient of the derivative of every task loss along a change of its weights, ``(T, ...)``."""
@@ -99,9 +99,9 @@ class UnrolledPasses:
         query = self._query(chunk)
         query.forward(VALUE, adapted.theta[VALUE])
         query.forward(A, adapted.theta[A])
-        curved = logit_curvature(query.logits[VALUE], query.logits[A], chunk.q)
-        gradient = {VALUE: query.backward(VALUE, curved)}
-        return _summed(self._ordered(self._back(adapted, gradient, params)[VALUE], params, chunk))
+        by_logits = logit_curvature(query.logits[VALUE], query.logits[A], chunk.q)
+        gradient = {VALUE: query.backward(VALUE, by_logits)}
+        return _sum_over_tasks(self._in_order(self._backward(adapted, gradient, params)[VALUE], params, chunk))
 
     def fisher(self, params: Params, v: Params, chunk: Task) -> Params:
         """Return the product of the summed outer products of the task gradients with ``v``."""
@@ -118,7 +118,7 @@ class UnrolledPasses:
             query.backward(component)
         by_s, effect = torch.zeros_like(chunk.s), torch.zeros_like(chunk.s)
         rows = chunk.s.shape[-1]
-        for step in self._steps_back(adapted, query.gradient, params, u, to_start=False):
+        for step in self._steps_backward(adapted, query.gradient, params, u, to_start=False):
             # The derivative of a step with respect to s_z is -rate times the gradient of row z / the number of rows.
             effect.add_(step.rows[B] / rows)
             by_s.sub_(step.rows[AB] / rows)
@@ -139,52 +139,59 @@ class UnrolledPasses:
         for component, theta in adapted.theta.items():
             query.forward(component, theta)
             query.backward(component)
-        found = self._back(adapted, query.gradient, params, v)
-        return {component: self._ordered(part, params, chunk) for component, part in found.items()}, query
+        gradient = self._backward(adapted, query.gradient, params, v)
+        return {component: self._in_order(part, params, chunk) for component, part in gradient.items()}, query
 
     def _query(self, chunk: Task, change: Task | None = None) -> Trace:
         return Trace(self._plan, chunk.xq, chunk.yq, _mean_weights(chunk.q, None if change is None else change.q))
 
-    def _adapt(self, params: Params, chunk: Task, v: Params | None = None, change: Task | None = None) -> _Adapted:
+    def _adapt(
+        self, params: Params, chunk: Task, v: Params | None = None, change: Task | None = None
+    ) -> _AdaptationTrace:
         tasks = len(chunk.ys)
         weights = _mean_weights(chunk.s, None if change is None else change.s)
-        theta = _each(network_part(params), tasks)
+        theta = _expand_over_tasks(network_part(params), tasks)
         direction: Params | None = None if change is None else {}
         if v is not None and not self._first_order:
-            direction = _each(network_part(v), tasks)
+            direction = _expand_over_tasks(network_part(v), tasks)
         steps = []
         for _ in range(self._adaptation.steps):
             step = Trace(self._plan, chunk.xs, chunk.ys, weights)
             step.forward(VALUE, theta)
-            gradient = self._moving(step.backward(VALUE))
-            theta = _minus(theta, self._rated(gradient, params))
+            gradient = self._adapted(step.backward(VALUE))
+            theta = _subtract(theta, self._times_rate(gradient, params))
             if direction is not None:
                 step.forward(A, direction)
-                moved = self._rated(self._moving(step.backward(A)), params)
+                step_change = self._times_rate(self._adapted(step.backward(A)), params)
                 if v is not None:
-                    moved = _plus(moved, _times(gradient, self._rates(v)))
-                direction = _minus(direction, moved)
+                    step_change = _add(step_change, _multiply(gradient, self._rates(v)))
+                direction = _subtract(direction, step_change)
             steps.append(step)
         if v is not None and self._first_order:  # the steps do not depend on the direction
-            direction = _each(network_part(v), tasks)
-        return _Adapted(steps, {VALUE: theta} | ({} if direction is None else {A: direction}))
+            direction = _expand_over_tasks(network_part(v), tasks)
+        return _AdaptationTrace(steps, {VALUE: theta} | ({} if direction is None else {A: direction}))
 
-    def _back(
-        self, adapted: _Adapted, gradient: dict[int, Params], params: Params, v: Params | None = None
+    def _backward(
+        self, adapted: _AdaptationTrace, gradient: dict[int, Params], params: Params, v: Params | None = None
     ) -> dict[int, Params]:
         """Return the components of the gradient with respect to the meta-parameters.
 
         ``gradient`` contains those of the gradient with respect to the adapted parameters.
         """
-        if self._first_order:
-            return gradient
-        found = dict(gradient)
-        for _ in self._steps_back(adapted, found, params, v, to_start=True):
-            pass
-        return found
+        gradient = dict(gradient)
+        if not self._first_order:
+            for _ in self._steps_backward(adapted, gradient, params, v, to_start=True):
+                pass
+        return gradient
 
-    def _steps_back(
-        self, adapted: _Adapted, gradient: dict[int, Params], params: Params, v: Params | None, *, to_start: bool
+    def _steps_backward(
+        self,
+        adapted: _AdaptationTrace,
+        gradient: dict[int, Params],
+        params: Params,
+        v: Params | None,
+        *,
+        to_start: bool,
     ) -> Iterator[Trace]:
         """Yield the steps from last to first, and update ``gradient`` to refer to the parameters before each step.
 
@@ -194,44 +201,43 @@ class UnrolledPasses:
         """
         rates = {} if v is None or self._first_order else self._rates(v)
         for step in reversed(adapted.steps):
-            q, r = self._moving(gradient[VALUE]), self._moving(gradient.get(A, {}))
-            step.forward(B, self._rated(q, params))
+            q, r = self._adapted(gradient[VALUE]), self._adapted(gradient.get(A, {}))
+            step.forward(B, self._times_rate(q, params))
             if A in gradient:
-                step.forward(AB, _plus(self._rated(r, params), _times(q, rates)))
+                step.forward(AB, _add(self._times_rate(r, params), _multiply(q, rates)))
             yield step
             if step is adapted.steps[0] and not to_start:
                 return
-            gradient[VALUE] = _minus(gradient[VALUE], step.backward(B))
+            gradient[VALUE] = _subtract(gradient[VALUE], step.backward(B))
             if A in gradient:
-                gradient[A] = _minus(gradient[A], step.backward(AB))
+                gradient[A] = _subtract(gradient[A], step.backward(AB))
             if self._adaptation.learned_rates:
-                by_rate = {VALUE: _times(q, step.gradient[VALUE])}
+                by_rate = {VALUE: _multiply(q, step.gradient[VALUE])}
                 if A in gradient:
-                    by_rate[A] = _plus(_times(r, step.gradient[VALUE]), _times(q, step.gradient.get(A, {})))
+                    by_rate[A] = _add(_multiply(r, step.gradient[VALUE]), _multiply(q, step.gradient.get(A, {})))
                 for component, part in by_rate.items():
-                    named = {f"{RATES}{name}": value for name, value in part.items()}
-                    gradient[component] = _minus(gradient[component], named)
+                    prefixed = {f"{RATE_PREFIX}{name}": value for name, value in part.items()}
+                    gradient[component] = _subtract(gradient[component], prefixed)
 
-    def _moving(self, params: Params) -> Params:
+    def _adapted(self, params: Params) -> Params:
         """Return the parameters that the adaptation changes."""
         return {n: value for n, value in params.items() if self._head is None or n.startswith(self._head)}
 
-    def _rated(self, gradient: Params, params: Params) -> Params:
-        """Return the gradient times the inner learning rate."""
+    def _times_rate(self, gradient: Params, params: Params) -> Params:
         if self._adaptation.learned_rates:
-            return _times(gradient, self._rates(params))
+            return _multiply(gradient, self._rates(params))
         return {name: value * self._adaptation.rate for name, value in gradient.items()}
 
     @staticmethod
     def _rates(params: Params) -> Params:
         """Return the learned rates by the names of their parameters."""
-        return {name.removeprefix(RATES): value for name, value in params.items() if name.startswith(RATES)}
+        return {name.removeprefix(RATE_PREFIX): value for name, value in params.items() if name.startswith(RATE_PREFIX)}
 
     @staticmethod
-    def _ordered(found: Params, params: Params, chunk: Task) -> Params:
+    def _in_order(gradient: Params, params: Params, chunk: Task) -> Params:
         """Return the tensors in the order of the meta-parameters, each ``(T, ...)``; missing ones are 0."""
         tasks = len(chunk.ys)
-        return {n: found[n] if n in found else p.new_zeros(tasks, *p.shape) for n, p in params.items()}
+        return {n: gradient[n] if n in gradient else p.new_zeros(tasks, *p.shape) for n, p in params.items()}
 
 
 def _mean_weights(weights: Tensor, change: Tensor | None) -> Hyper:
@@ -239,9 +245,9 @@ def _mean_weights(weights: Tensor, change: Tensor | None) -> Hyper:
     return {VALUE: weights / rows} | ({} if change is None else {A: change / rows})
 
 
-def _each(params: Params, tasks: int) -> Params:
+def _expand_over_tasks(params: Params, tasks: int) -> Params:
     return {name: value.expand(tasks, *value.shape) for name, value in params.items()}
 
 
-def _summed(params: Params) -> Params:
+def _sum_over_tasks(params: Params) -> Params:
     return {name: value.sum(0) for name, value in params.items()}

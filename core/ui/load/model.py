@@ -8,7 +8,7 @@ from typing import get_args
 import streamlit as st
 
 from core.actions.inspect import inspect_checkpoint_file
-from core.checkpoints.model import READS, Model, ModelSpec, load_model
+from core.checkpoints.model import BACKBONE_FIELDS, Model, ModelSpec, load_model
 from core.data import ImageSet
 from core.maml.settings import Backbone, TrainSettings
 from core.maml.training import STATE_FILE
@@ -77,7 +77,7 @@ def _models(tasks: Path) -> tuple[dict[str, str], dict[str, str]]:
         try:
             model = _model(str(path.parent), path.stat().st_mtime)
             check_fit(images, folder, model)
-            fitting[path.parent.name] = model.spec.words
+            fitting[path.parent.name] = model.spec.description
         except UserError as error:
             others[path.parent.name] = str(error)
     return fitting, others
@@ -105,7 +105,7 @@ def _train(tasks: Path) -> None:
         "filters",
         key=f"load_filters_{backbone}",
         value=of_backbone.filters,
-        disabled="filters" not in READS[backbone],
+        disabled="filters" not in BACKBONE_FIELDS[backbone],
     )
     steps = widgets.number(four, ModelSpec, "steps", key="load_steps")
     one, two, three, four = st.columns(4)
