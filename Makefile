@@ -1,6 +1,7 @@
 # make run   sets everything up and opens the dashboard on the offline demo
 # make test  sets everything up and runs the tests, the browser's included, but for the long and rare ones
-# make test-all  runs the long and rare ones, which make test leaves out: kill sweeps, all experiments, the full demo
+# make test-all  runs the long and rare ones, which make test leaves out: kill sweeps, all experiments, the full demo,
+#                and property tests with all their examples
 # make test-kernels  repeats the numeric tests with the arithmetic of older and of newer processors
 # make bench  prints speed and memory beside the usual ways, in under 20 minutes (docs/performance.md)
 # make learn2learn  installs learn2learn 0.2.0, which TaskLens does not need, beside it
@@ -19,7 +20,7 @@ test: tests-need
 	$(PYTEST) -m "not slow"
 
 test-all: tests-need
-	$(PYTEST) -m slow
+	TASKLENS_TEST_THOROUGHLY=1 $(PYTEST) -m "slow or hypothesis"
 
 # Libraries choose their kernels by the processor, and kernels round differently. These choose them by hand: SSE for
 # every library, then AVX2. The retraining of linear models, the longest of them by far, stays out: it allows for the

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.properties import examples
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-settings.register_profile("tasklens", deadline=None, derandomize=True)
+settings.register_profile("tasklens", examples(), deadline=None, derandomize=True)
 settings.load_profile("tasklens")
 
 BROWSER = Path(__file__).parent / "e2e"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from core.actions.export_decisions import decision_table, export_decisions, provenance
@@ -24,6 +24,7 @@ from core.runtime.errors import UserError
 from core.runtime.files import read_json, replacing_folder
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import queue_key, small_workspace, some_items
+from tests.properties import examples
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ NASTY = st.one_of(
 
 
 class TestRoundTrip:
-    @settings(max_examples=8, phases=(Phase.explicit, Phase.generate))  # shrinking takes minutes with a disk in it
+    @examples(8, phases=(Phase.explicit, Phase.generate))  # shrinking takes minutes with a disk in it
     @given(data=st.data())
     def test_an_export_imports_unchanged(self, problem: Workspace, data: st.DataObject) -> None:
         folder = problem.folder / "round"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from core.checkpoints.matching import CheckpointHints
 from core.checkpoints.model import Model, ModelSpec, load_model, save_model, spec_of
 from core.checkpoints.tensor_file import sha256
 from core.runtime.errors import UserError
+from tests.properties import examples
 
 SPEC = spec_of({"backbone": "cnn4", "ways": 3, "filters": 4, "shape": (28, 28, 1), "steps": 2, "rate": 0.1, "delta": 0})
 ASK = CheckpointHints(shape=(28, 28, 1), ways=3, steps=2, rate=0.1)
@@ -432,7 +433,7 @@ SHAPES = st.lists(st.integers(0, 3), max_size=5)
     backbone=st.sampled_from([None, "cnn4", "omniglot-fc", "mlp", "convnet", "resnet12"]),
     shape=st.sampled_from([None, (28, 28, 1), (1, 1, 1)]),
 )
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_names_and_shapes_are_either_matched_or_refused(
     tmp_path: Path,
     content: dict[str, list[int]],

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
 from core.checkpoints.tensor_file import open_tensors, sha256
 from core.runtime.errors import UserError
+from tests.properties import examples
 
 ROOT = Path(__file__).parents[2]
 STATE = {"weight": torch.arange(12.0).view(3, 4), "bias": torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)}
@@ -254,13 +255,13 @@ def open_bytes(content: bytes, path: Path) -> None:
 @given(
     content=st.binary(max_size=400), start=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x08" + bytes(7) + b"{"])
 )
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_bytes_are_refused(tmp_path: Path, content: bytes, start: bytes) -> None:
     open_bytes(start + content, tmp_path / "some")
 
 
 @given(data=st.data())
-@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@examples(600, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_damaged_files_are_refused_or_read(tmp_path: Path, whole: dict[str, bytes], data: st.DataObject) -> None:
     """Files are truncated, or bytes are changed or repeated; memory grows by at most 300 MB."""
     content = bytearray(whole[data.draw(st.sampled_from(sorted(whole)))])

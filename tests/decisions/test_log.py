@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -22,6 +22,7 @@ from core.decisions.log import Decision, DecisionLog, Entry, Item
 from core.decisions.schema import SCHEMA_VERSION
 from core.runtime.errors import UserError
 from tests.decisions.sqlite_errors import sqlite_code
+from tests.properties import examples
 
 ROOT = Path(__file__).parents[2]
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # for property tests: what counts there is not the disk
@@ -132,11 +133,11 @@ class LogMachine(RuleBasedStateMachine):
 
 
 TestLogMachine = LogMachine.TestCase
-TestLogMachine.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestLogMachine.settings = examples(25, stateful_step_count=25)
 
 
 @given(made=st.lists(st.lists(decision(), min_size=1, max_size=4), min_size=1, max_size=5))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_undo_and_redo_of_one_reviewer_visit_the_same_states(made: list[list[Decision]]) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         log = DecisionLog(Path(folder) / "log.sqlite")
@@ -186,7 +187,7 @@ def test_the_last_of_two_decisions_on_one_item_in_a_group_counts(log: DecisionLo
 
 
 @given(texts=st.tuples(any_text, any_text, any_text, any_text.filter(bool)))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_any_text_is_stored_unchanged(texts: tuple[str, str, str, str]) -> None:
     reason, reviewer, source, image = texts
     made = Decision(Item("image", image_id=image), "remove", None, reason, reviewer, source)

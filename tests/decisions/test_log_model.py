@@ -6,11 +6,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from core.decisions.log import Decision, DecisionLog, Entry, Item, Operation, Result
+from tests.properties import examples
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the disk is not what is tested
 REVIEWERS = ["Ann", "Bob", "Cid"]
@@ -195,4 +195,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+TestMachine.settings = examples(30, stateful_step_count=20)

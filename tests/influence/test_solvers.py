@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,6 +34,7 @@ from core.influence.solvers import (
     sketched_residual,
 )
 from core.runtime.settings import SettingError
+from tests.properties import examples
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def vector(n: int, seed: int = 1) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=n))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=12), st.sampled_from([0.0, 0.5]), st.integers(0, 100))
 def test_a_solution_equals_that_of_numpy(eigenvalues: list[float], shift: float, seed: int) -> None:
     c, b = symmetric(eigenvalues, seed), vector(len(eigenvalues), seed + 1)
@@ -186,7 +187,7 @@ def test_a_negative_eigenvalue_above_minus_the_shift_is_reported() -> None:
     assert solution.smallest == pytest.approx(-0.5)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=8), st.integers(0, 50))
 def test_an_indefinite_curvature_is_reported_with_one_of_its_values(eigenvalues: list[float], seed: int) -> None:
     eigenvalues = [-3.0, *eigenvalues]
@@ -231,7 +232,7 @@ def test_the_arguments_are_not_modified() -> None:
     assert torch.equal(b, before)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.integers(0, 50))
 def test_as_many_steps_as_eigenvalues_give_the_largest_exactly(eigenvalues: list[float], seed: int) -> None:
     largest = largest_eigenvalue(
@@ -271,7 +272,7 @@ def dense_power(matrix: Tensor, shift: float, power: float) -> Tensor:
     return torch.from_numpy(vectors @ np.diag(values**-power) @ vectors.T)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(st.floats(1, 30), min_size=1, max_size=12), st.sampled_from([0.0, 0.5]), st.integers(0, 100))
 def test_the_neumann_series_is_numpys_solution(eigenvalues: list[float], shift: float, seed: int) -> None:
     c, b = symmetric(eigenvalues, seed), vector(len(eigenvalues), seed + 1)
@@ -321,7 +322,7 @@ def full_basis(matrix: Tensor) -> Basis:
     return lanczos(times(matrix), matrix[0], len(matrix))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     st.lists(st.floats(-0.5, 100), min_size=1, max_size=15),
     st.sampled_from([0.7, 3.0, 40.0]),
@@ -487,7 +488,7 @@ def test_a_preconditioned_solve_detects_an_indefinite_curvature() -> None:
     assert -3 - 1e-8 <= caught.value.curvature <= -0.5 + 1e-8
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     st.integers(1, 8),
     st.integers(1, 12),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
 from core.review.calibration import error_llr
 from core.review.forecast import ERROR_LLR, Forecast, error_rate, forecast, probabilities
+from tests.properties import examples
 
 CLASSES = 10
 
@@ -65,7 +66,7 @@ def test_an_uncalibrated_queue_has_no_forecast() -> None:
     evidence=st.lists(st.floats(-80, 80), min_size=1, max_size=120),
     verdicts=st.lists(st.tuples(st.integers(0, 119), st.booleans()), max_size=30),
 )
-@settings(max_examples=25)
+@examples(25)
 def test_forecasts_are_valid_curves(evidence: list[float], verdicts: list[tuple[int, bool]]) -> None:
     items, n = pd.DataFrame({ERROR_LLR: evidence}), len(evidence)
     decided = {at: wrong for at, wrong in verdicts if at < n}
@@ -75,7 +76,7 @@ def test_forecasts_are_valid_curves(evidence: list[float], verdicts: list[tuple[
 
 
 @given(evidence=st.lists(st.floats(-80, 80), min_size=1, max_size=300))
-@settings(max_examples=50)
+@examples(50)
 def test_probabilities_grow_with_the_likelihood_ratio(evidence: list[float]) -> None:
     found = probabilities(np.array(evidence))
     assert ((found >= 0) & (found <= 1)).all()

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -32,6 +32,7 @@ from core.tasks.libraries import LIBRARIES
 from core.tasks.tasklist import TaskList, from_rows, read_tasks
 from tests.needs import learn2learn
 from tests.problems import tiny_images, tiny_tasks
+from tests.properties import examples
 from tests.tasks.test_tasklist import junk, names, valid_or_rejected
 
 DOCS = Path(__file__).parents[2] / "docs" / "exchange.md"
@@ -220,7 +221,7 @@ def sets_and_tasks(draw: st.DrawFn) -> tuple[ImageSet, TaskList]:
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-@settings(max_examples=40)
+@examples(40)
 @given(drawn=sets_and_tasks())
 def test_any_task_list_round_trips(library: str, drawn: tuple[ImageSet, TaskList]) -> None:
     images, tasks = drawn
@@ -413,7 +414,7 @@ def damaged(draw: st.DrawFn, library: str) -> Any:
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_damaged_file_is_read_or_rejected(library: str, data: st.DataObject) -> None:
     document = data.draw(damaged(library))

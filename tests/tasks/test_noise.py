@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.data import ImageSet, load_images
@@ -16,6 +16,7 @@ from core.tasks.generate import TaskFolder, TaskSettings, generate
 from core.tasks.noise import PRESETS, Noise, flip_labels, mislabel_images
 from core.tasks.tasklist import KEY, TaskList
 from tests.problems import tiny_images, tiny_tasks
+from tests.properties import examples
 
 ways_and_shots = st.tuples(st.integers(2, 4), st.integers(1, 3), st.integers(1, 3))
 shares = st.floats(0.05, 1.0)
@@ -33,7 +34,7 @@ def wrong_rows(tasks: TaskList, images: ImageSet) -> pd.DataFrame:
     return rows.assign(true=true[wrong]).reset_index(drop=True)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(ways_and_shots, shares, shares, st.integers(0, 9))
 def test_number_of_flips_and_their_record(shape: tuple[int, int, int], share: float, labels: float, seed: int) -> None:
     ways, shots, queries = shape
@@ -46,7 +47,7 @@ def test_number_of_flips_and_their_record(shape: tuple[int, int, int], share: fl
     pd.testing.assert_frame_equal(truth, wrong_rows(noisy, images), check_dtype=False, check_index_type=False)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(ways_and_shots, st.integers(0, 9))
 def test_every_class_keeps_a_correct_support_label(shape: tuple[int, int, int], seed: int) -> None:
     ways, shots, queries = shape

@@ -14,12 +14,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.runtime.errors import UserError
 from core.tasks.tasklist import COLUMNS, FORMATS, TaskList, from_rows, read_tasks, write_tasks
 from tests.problems import tiny_images, tiny_tasks
+from tests.properties import examples
 
 ODD = ["NA", "nan", "null", "None", "", " ", "1e5", "007", "-0", "1_000", "True", "2020-01-01", "inf", "#", '"', "'"]
 ODD += [
@@ -62,7 +63,7 @@ def task_lists(draw: st.DrawFn) -> TaskList:
 
 
 @pytest.mark.parametrize("extension", FORMATS)
-@settings(max_examples=30)
+@examples(30)
 @given(tasks=task_lists())
 def test_any_valid_list_round_trips(extension: str, tasks: TaskList) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +126,7 @@ def valid_or_rejected(make: Callable[[], TaskList], name: str) -> None:
     assert name in message or from_rows(tasks.rows, source="again").hash == tasks.hash
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(value=st.one_of(broken_rows(), junk, st.lists(junk, max_size=3)))
 @example(value=[{"task_id": "t", "role": "support", "image_id": "a", "label": [0], "class": "c"}])
 @example(
@@ -145,7 +146,7 @@ def test_any_json_is_a_task_list_or_rejected(value: Any) -> None:
         valid_or_rejected(lambda: from_rows(rows, source="list.json"), "list.json")
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(
     header=st.permutations(COLUMNS),
     cells=st.lists(st.lists(names | st.sampled_from(["t0", "support", "query", "0"]), max_size=8), max_size=5),
@@ -157,7 +158,7 @@ def test_any_csv_is_a_task_list_or_rejected(header: list[str], cells: list[list[
         read_or_reject(path)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.binary(max_size=60), st.sampled_from(FORMATS))
 def test_any_bytes_are_a_task_list_or_rejected(content: bytes, extension: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

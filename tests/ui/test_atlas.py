@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from core.ui.grid import component as grid
 from core.ui.grid.atlas import Atlas, jpeg_atlas
 from core.ui.grid.component import Tile
+from tests.properties import examples
 
 
 def decode(atlas: Atlas) -> np.ndarray:
@@ -24,7 +25,7 @@ def cell(atlas: Atlas, i: int) -> np.ndarray:
     return decode(atlas)[top : top + atlas.tile_px, left : left + atlas.tile_px]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     n=st.integers(1, 40),
     height=st.integers(1, 60),
