@@ -23,9 +23,8 @@ def test_every_command_is_known() -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "own", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["on own tasks", "on the demo and experiments"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [True, False], ids=["on own tasks", "on the demo and experiments"])
 def test_the_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
     documented = Documented(tmp_path, monkeypatch)
     here = [line for line in LINES if line not in ELSEWHERE and ("mine" in line) == own]

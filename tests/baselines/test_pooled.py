@@ -96,9 +96,15 @@ def test_ekfac_predicts_the_loss_after_removing_a_row() -> None:
         assert np.corrcoef(scores[:, column], change[:, column])[0, 1] > 0.8
 
 
-def test_ekfac_of_a_task_is_the_sum_over_its_rows(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
-    images, train, heldout = problem
-    got = ekfac_scores(images, train, heldout, epochs=5, seed=0)
+@pytest.fixture(scope="module")
+def by_ekfac(problem: tuple[ImageSet, TaskList, TaskList]) -> np.ndarray:
+    return ekfac_scores(*problem, epochs=5, seed=0)
+
+
+def test_ekfac_of_a_task_is_the_sum_over_its_rows(
+    problem: tuple[ImageSet, TaskList, TaskList], by_ekfac: np.ndarray
+) -> None:
+    (images, train, heldout), got = problem, by_ekfac
     assert got.shape == (6, 3)
     assert got.dtype == np.float64
     rows = distinct_rows(train)
@@ -115,19 +121,18 @@ def test_ekfac_of_a_task_is_the_sum_over_its_rows(problem: tuple[ImageSet, TaskL
         assert got[position, 1] == pytest.approx(expected, rel=1e-4, abs=1e-6 * np.abs(got).max())
 
 
-def test_ekfac_of_all_targets_together_is_their_mean(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
-    images, train, heldout = problem
-    each = ekfac_scores(images, train, heldout, epochs=5, seed=0).mean(1)
-    together = ekfac_mean_scores(images, train, heldout, epochs=5, seed=0)
+def test_ekfac_of_all_targets_together_is_their_mean(
+    problem: tuple[ImageSet, TaskList, TaskList], by_ekfac: np.ndarray
+) -> None:
+    each = by_ekfac.mean(1)
+    together = ekfac_mean_scores(*problem, epochs=5, seed=0)
     factor = together[0] / each[0]
     assert factor > 0
     np.testing.assert_allclose(together, factor * each, rtol=1e-4, atol=1e-6 * np.abs(together).max())
 
 
-def test_ekfac_is_reproducible(problem: tuple[ImageSet, TaskList, TaskList]) -> None:
-    images, train, heldout = problem
-    first, repeated = (ekfac_scores(images, train, heldout, epochs=2, seed=3) for _ in range(2))
-    np.testing.assert_array_equal(first, repeated)
+def test_ekfac_is_reproducible(problem: tuple[ImageSet, TaskList, TaskList], by_ekfac: np.ndarray) -> None:
+    np.testing.assert_array_equal(ekfac_scores(*problem, epochs=5, seed=0), by_ekfac)
 
 
 def test_a_pooled_model_cannot_score_other_classes(problem: tuple[ImageSet, TaskList, TaskList]) -> None:

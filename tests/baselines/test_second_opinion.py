@@ -60,7 +60,7 @@ def curvlinops_product(problem: Problem, name: str) -> Callable[[Tensor], Tensor
 
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_curvature_products_agree_with_curvlinops(name: str, steps: int) -> None:
     problem = tiny_problem(steps=steps)
     ours = Curvature(name, problem.model, problem.params, problem.episodes)

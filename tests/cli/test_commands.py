@@ -164,7 +164,7 @@ def test_options_of_a_method_that_do_not_fit_are_refused(shell: Shell) -> None:
     assert "inner" in shell.refused("rank", "-w", "mine", "--inner", "ekfac", "--device", "cpu")
 
 
-@pytest.mark.parametrize("algorithm", ["fomaml", "anil", "meta-sgd", "imaml"])
+@pytest.mark.parametrize("algorithm", ["fomaml", "anil", "meta-sgd", pytest.param("imaml", marks=pytest.mark.slow)])
 def test_every_algorithm_is_trained_and_ranked(shell: Shell, algorithm: str) -> None:
     network = ["--backbone", "mlp", "--hidden", "4", "--shrink", "7", "--proximity", "1", "--dtype", "float64"]
     folder = shell.folder
@@ -377,6 +377,7 @@ def test_a_killed_training_resumes_to_the_same_model(ready: Path, tmp_path: Path
     ]
 
 
+@pytest.mark.slow
 def test_a_cancelled_command_resumes(shell: Shell) -> None:
     curve = ["curve", "-w", "mine", "--seeds", "500", "--shares", "0", "--finetune-steps", "1", "--device", "cpu"]
     process = Process(shell.folder, *curve)

@@ -106,16 +106,17 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path, tasks
     expect(page.get_by_text(CHANGES_EFFECT)).to_be_visible(timeout=LONG)
     expect(page.get_by_text(ESTIMATED_EFFECT)).to_be_visible()
 
-    # Curves: a long one cancelled, a short one finished.
+    # Curves: a long one cancelled; on the demo, a short one finished.
     go(page, "Curves")
     page.get_by_role("button", name="Measure", exact=True).click()
     page.get_by_role("button", name="Cancel", exact=True).click(timeout=60_000)
     expect(page.get_by_text("was cancelled")).to_be_visible(timeout=60_000)
-    for label, value in (("Seeds", "1"), ("Fine-tune steps", "1")):
-        fill(page, label, value)
-    expect(page.get_by_text("16 fine-tunes of 1 step")).to_be_visible()
-    page.get_by_role("button", name="Measure", exact=True).click()
-    expect(page.get_by_text("training tasks removed, %")).to_be_visible(timeout=LONG)
+    if tasks == 252:
+        for label, value in (("Seeds", "1"), ("Fine-tune steps", "1")):
+            fill(page, label, value)
+        expect(page.get_by_text("16 fine-tunes of 1 step")).to_be_visible()
+        page.get_by_role("button", name="Measure", exact=True).click()
+        expect(page.get_by_text("training tasks removed, %")).to_be_visible(timeout=LONG)
 
     # Export.
     go(page, "Export")

@@ -33,6 +33,7 @@ def workspace(folder: Path, tmp_path: Path) -> Workspace:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_from_a_failure_to_a_measured_set(page: Page, app: str, workspace: Workspace) -> None:
     page.goto(f"{app}/why?workspace=tiny")  # a cold deep link
     expect(page.get_by_role("heading", name="If the worst images were removed")).to_be_visible(timeout=60_000)

@@ -112,7 +112,7 @@ def dense(problem: Problem, task_id: str) -> Dense:
     return Dense(theta, inner_hessian, rows, j @ outer, hessian, query_rows, torch.stack(support_rows), effect)
 
 
-@pytest.fixture(params=["linear", "mlp", "convnet"], scope="module")
+@pytest.fixture(params=[pytest.param("linear", marks=pytest.mark.slow), "mlp", "convnet"], scope="module")
 def problem(request: pytest.FixtureRequest) -> Problem:
     return implicit_problem(request.param)
 

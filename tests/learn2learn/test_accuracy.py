@@ -29,7 +29,12 @@ NETWORKS = {
     "omniglot-fc": lambda: models.OmniglotFC(784, 5, sizes=[16]),
     "resnet12": lambda: small_resnet(5, (3, 4, 4, 5), avg_pool=False, channels=1),
 }
-CASES = [(name, wrapper) for name in NETWORKS for wrapper in ("MAML", "MetaSGD") if (name, wrapper) != FAULTY]
+CASES = [
+    pytest.param(name, wrapper, marks=pytest.mark.slow if name == "resnet12" else ())
+    for name in NETWORKS
+    for wrapper in ("MAML", "MetaSGD")
+    if (name, wrapper) != FAULTY
+]
 Episode = tuple[Tensor, Tensor, Tensor, Tensor]
 
 

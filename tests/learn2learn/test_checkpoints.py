@@ -58,7 +58,7 @@ def test_a_checkpoint_round_trips(name: str, wrapper: str, tmp_path: Path) -> No
     path = write_state(edited, tmp_path / "ours")
     assert path is not None
     assert path.name == "learn2learn.pt"
-    back = PAIRS[name].theirs().double()
+    back = PAIRS[name].l2l_network().double()
     back.load_state_dict(torch.load(path, weights_only=True))
     close(back(task.xs).detach(), edited.spec.network()(edited.params, task.xs))
     l2l.algorithms.MAML(back, lr=0.1).load_state_dict(export_state(edited, wrapped=True))
@@ -91,7 +91,7 @@ def test_meta_sgd_round_trips_with_its_rates(name: str, tmp_path: Path) -> None:
     assert model.spec.algorithm == "meta-sgd"
     if name != "omniglot-cnn":  # MetaSGD of learn2learn does not adapt convolutions that are registered twice
         same_meta_gradient(meta, model, spec)
-    back = l2l.algorithms.MetaSGD(PAIRS[name].theirs(), lr=0.5).double()
+    back = l2l.algorithms.MetaSGD(PAIRS[name].l2l_network(), lr=0.5).double()
     back.load_state_dict(export_state(model))
     assert all(torch.equal(a, b) for a, b in zip(back.parameters(), meta.parameters(), strict=True))
 

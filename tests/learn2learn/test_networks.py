@@ -90,7 +90,7 @@ def build(name: str) -> tuple[nn.Module, ModuleNet, ModelSpec]:
     """Return both networks in float64, with perturbed weights, and the specification."""
     torch.manual_seed(3)
     spec = ModelSpec.model_validate({"ways": 3, "steps": 2, "rate": 0.2, **PAIRS[name].spec})
-    l2l_network = PAIRS[name].theirs().double().train()
+    l2l_network = PAIRS[name].l2l_network().double().train()
     with torch.no_grad():
         for value in l2l_network.parameters():
             value += 0.3 * torch.randn_like(value)

@@ -83,7 +83,7 @@ class TestRankPanel:
 
     def test_tracin_without_snapshots_is_explained_before_it_starts(self, show: Open, empty: Workspace) -> None:
         page = self.choose(show, "tracin")
-        assert "without snapshots" in words(page)
+        assert "no snapshots" in words(page)
         assert page.button(key="rank_start").disabled
 
     def test_self_influence_has_no_target(self, show: Open, empty: Workspace) -> None:
@@ -183,7 +183,7 @@ class TestTrust:
 
     def test_what_cannot_run_is_explained(self, show: Open, empty: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         page = show("trust")
-        for methods, said in (([], ", ".join(ALL_METHODS)), (["tracin"], "without snapshots")):
+        for methods, said in (([], ", ".join(ALL_METHODS)), (["tracin"], "no snapshots")):
             page.multiselect(key="trust_methods").set_value(methods)
             run_again(page)
             assert said in words(page)
