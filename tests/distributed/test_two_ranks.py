@@ -91,8 +91,8 @@ def assert_close(one: pd.DataFrame, two: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("commands", "kinds"),
     [
-        (COMMANDS, {"curve", "evaluate", "rank", "scores"}),
-        pytest.param(LONG_COMMANDS, EDITS | {"evidence", "retraining", "scores"}, marks=pytest.mark.slow),
+        (COMMANDS, {"curve", "evaluate", "rank"}),
+        pytest.param(LONG_COMMANDS, EDITS | {"evaluate", "evidence", "retraining", "scores"}, marks=pytest.mark.slow),
     ],
     ids=["short", "long"],
 )
