@@ -22,14 +22,16 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from cachetools import LRUCache, cached
 
 from core.data import ImageSet
 from core.runtime.errors import UserError
@@ -191,6 +193,19 @@ def _check_tasks(table: pd.DataFrame, source: str) -> None:
         )
 
 
+def _content_key(path: Path, images: ImageSet | None = None) -> Hashable:
+    """Return what a list that was read depends on: the file as it stands, and the images it is checked against."""
+    status = path.stat() if path.exists() else None
+    file = status and (status.st_ino, status.st_size, status.st_mtime_ns)
+    return path.absolute(), file, images.hash if images else None
+
+
+def _bytes(tasks: TaskList) -> int:
+    return int(tasks.rows.memory_usage(deep=True).sum())
+
+
+# Every action and every page opens its workspace, and with it the same two lists: they are validated once.
+@cached(LRUCache(2**28, getsizeof=_bytes), key=_content_key, lock=RLock())
 def read_tasks(path: Path, images: ImageSet | None = None) -> TaskList:
     """Read a task list from ``.parquet``, ``.csv`` or ``.json``: a list of row objects, or a list for another library.
 
