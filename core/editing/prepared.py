@@ -1,4 +1,4 @@
-"""The long part of what-if estimates, done once: an eigenbasis of the curvature, and gradients that add up.
+"""The expensive part of what-if estimates, computed once: an eigenbasis of the curvature, and gradients that add up.
 
 The removal gradient is linear in the decrease of the weights (:mod:`core.editing.rows`), so stored gradients of all
 rows serve every removal set, and those of held-out tasks every target.

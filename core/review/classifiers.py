@@ -166,8 +166,8 @@ def _ridge(z: np.ndarray, trust: np.ndarray, data: LabelledFeatures) -> tuple[np
         root = cholesky(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)), lower=True)
         whitened = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
         fitted = whitened @ solve_triangular(root, moment, lower=True).astype(np.float32)
-        lever = ((whitened**2).sum(1) * trust)[:, None]
-        fits.append(_calibrated((fitted - lever * target) / (1 - lever), data))
+        leverage = ((whitened**2).sum(1) * trust)[:, None]
+        fits.append(_calibrated((fitted - leverage * target) / (1 - leverage), data))
     return max(fits, key=lambda fit: fit[1])
 
 

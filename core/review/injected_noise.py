@@ -1,6 +1,6 @@
 """Inject known label errors into a copy of the labels, to measure on these data how well every score finds them.
 
-The model's meta-parameters stay as they are; everything else that a score is computed from (classifiers, scoring tasks,
+The model's meta-parameters are unchanged; everything else that a score is computed from (classifiers, scoring tasks,
 the items' own tasks) is computed again from the copy.
 """
 

@@ -176,7 +176,7 @@ def _labels(values: Any, name: str) -> list[int]:
     if isinstance(values, np.ndarray) and values.ndim == 1:
         values = values.tolist()
     if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
-        raise UserError(f"{name}: the labels are not a list of unsplit numbers.", DOWNLOAD_AGAIN)
+        raise UserError(f"{name}: the labels are not a list of integers of 0 or more.", DOWNLOAD_AGAIN)
     return values
 
 
