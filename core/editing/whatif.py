@@ -299,7 +299,7 @@ class WhatIfEstimator:
         touched = (np.bincount(self._task_of, change.decrease != 0) > 0) & ~relabelled
         total = np.zeros(len(self._params))
         if self._tasks is not None:
-            # For a removed task this is its complete contribution; for a relabelled task, the gradient before the change.
+            # For a removed task this is its total contribution; for a relabelled task, the gradient before the change.
             total += self._tasks[(touched & ~has_query) | relabelled].sum(0, dtype=np.float64)
             touched &= has_query
         if self._rows is not None:

@@ -49,7 +49,7 @@ _DUAL_BYTES = 4e9  # size limit of the task gradients of the dual solver
 
 
 class Solver:
-    """A solver for ``b -> (C + (delta + damping) I)^-1 b`` that computes the largest eigenvalue and the basis of C once.
+    """A solver for ``b -> (C + (delta + damping) I)^-1 b`` that computes the scale and the basis of C once.
 
     Attributes:
         cost: Passes over tasks so far, whether they were computed now or read from saved steps.

@@ -26,7 +26,7 @@ _RIDGES = (0.01, 0.1, 1.0)
 _PASSES = 2
 """Fits; later ones weight images by the probability that their label is right."""
 _LABEL_NOISE = 0.1
-"""Assumed share of label errors."""
+"""Share of label errors that is assumed when classifiers are fitted."""
 _LANDMARKS = 1000
 """Components of the Nystroem approximation, and images that the kernel width is computed from."""
 _TEMPERATURE_IMAGES = 3000
@@ -181,7 +181,7 @@ def _calibrated(logits: np.ndarray, data: LabelledFeatures) -> tuple[np.ndarray,
 
     def likelihood(log_scale: float, rows: np.ndarray) -> float:
         p = np.exp(log_softmax(np.exp(log_scale) * logits[rows], 1)[np.arange(len(rows)), data.labels[rows]])
-        return float(np.average(np.log((1 - _LABEL_NOISE) * p + _LABEL_NOISE / data.classes), weights=data.trust[rows]))
+        return float(np.average(np.log(_noisy(p, data.classes)), weights=data.trust[rows]))
 
     if not len(sample):
         return np.full_like(logits, np.nan), -np.inf
@@ -189,6 +189,24 @@ def _calibrated(logits: np.ndarray, data: LabelledFeatures) -> tuple[np.ndarray,
     return log_softmax(np.exp(optimum.x) * logits, 1), -float(optimum.fun)
 
 
+def log_pool(a: np.ndarray, b: np.ndarray, data: LabelledFeatures) -> np.ndarray:
+    """Return the logarithmic pool of two classifiers with the weight of highest likelihood under label noise."""
+
+    def likelihood(weight: float) -> float:
+        log_p = log_softmax((1 - weight) * a[predicted] + weight * b[predicted], 1)
+        p = np.exp(log_p[np.arange(len(predicted)), data.labels[predicted]])
+        return float(np.log(_noisy(p, data.classes)).mean())
+
+    predicted = np.flatnonzero(np.isfinite(a).all(1) & np.isfinite(b).all(1))
+    optimum = minimize_scalar(lambda w: -likelihood(w), bounds=(0.0, 1.0), method="bounded", options={"xatol": 0.02})
+    return log_softmax((1 - optimum.x) * a + optimum.x * b, 1)
+
+
+def _noisy(p: np.ndarray, classes: int) -> np.ndarray:
+    """Return the probability of observing a label whose class has probability ``p``, under label noise."""
+    return (1 - _LABEL_NOISE) * p + _LABEL_NOISE / classes
+
+
 def _probability_right(p_given: np.ndarray, classes: int) -> np.ndarray:
     """Return the probability that a label is right if the classifier gives it the probability ``p_given``."""
-    return (1 - _LABEL_NOISE) * p_given / ((1 - _LABEL_NOISE) * p_given + _LABEL_NOISE / classes)
+    return (1 - _LABEL_NOISE) * p_given / _noisy(p_given, classes)

@@ -20,12 +20,6 @@ def shorten(name: str, length: int) -> str:
     return f"{name[: length - 1 - end]}…{name[-end:]}"
 
 
-def percent(interval: dict[str, float], sign: str = "") -> str:
-    """Return ``93.1 % [92.0, 94.2]`` for an interval of shares; ``sign="+"`` for differences."""
-    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:{sign}.1f} % [{low:{sign}.1f}, {high:{sign}.1f}]"
-
-
 def minute_of(at: str) -> str:
     """Return an ISO 8601 time as ``2026-01-31 12:00``."""
     return at[:16].replace("T", " ")
