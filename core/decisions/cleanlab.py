@@ -8,7 +8,7 @@ The tables are read as ``to_csv`` or ``to_parquet`` saves them (cleanlab 2.9):
 - ``pandas.Series(cleanlab.filter.find_label_issues(...))``: the mask, or with ``return_indices_ranked_by`` the
   positions of the issues.
 
-A column ``image_id`` names the images; else an index of text does; else an index of whole numbers is the position in
+A column ``image_id`` names the images; else an index of text does; else an index of integers is the position in
 the image set; else the rows are the image set's, in its order. ``given_label`` must be the class that the image has, in
 the image set or in a training task, in every row, so that a table in another order is refused.
 """

@@ -98,7 +98,7 @@ def read_state(log: DecisionLog, queue: Queue, only: str | None) -> ReviewState:
 
 def _read(log: DecisionLog, queue: Queue, only: str | None, counter: int) -> ReviewState:
     version = log.version() if only is None else None  # before the decisions: they may be newer, never older
-    current, conflicts = (log.current(), log.conflicts()) if only is None else (log.own(only), {})
+    current, conflicts = (log.current(), log.conflicts()) if only is None else (log.decisions_of(only), {})
     on_items, position = queue.positions.decisions(current, conflicts), queue.positions.of_item
     comments = Counter(
         position[one.item] for one in log.comments() if one.item in position and only in (None, one.reviewer)
