@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.decisions.checks import class_name
 from core.decisions.log import DecisionLog
 from core.decisions.records import Entry, Item
 from core.decisions.table import ITEM
-from core.runtime.errors import UserError
 
 _QUEUE_COLUMNS = ("rank", "suspicion", "probability", "suggested")
 
@@ -140,17 +140,6 @@ def reviewer_table(log: DecisionLog) -> list[dict[str, Any]]:
 def verdict_counts(log: DecisionLog) -> dict[str, int]:
     """Return the number of present decisions by verdict."""
     return dict(sorted(Counter(entry.verdict for entry in log.current().values()).items()))
-
-
-def class_name(names: Sequence[str], label: int) -> str:
-    """Return the name of a class.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    if not 0 <= label < len(names):
-        raise UserError(f"There is no class number {label}.", "Undo the relabelling, or choose an existing class.")
-    return names[label]
 
 
 def _standing(entry: Entry, present: Entry, conflicts: Mapping[Item, tuple[Entry, ...]]) -> str:

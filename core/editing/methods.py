@@ -191,8 +191,7 @@ def applied_changes(method: str, changes: Changes) -> Changes:
         raise UserError(f"Unknown edit method {method!r}.", f"Use one of {', '.join(EDIT_METHODS)}.")
     if method in CONTROLS:
         return Changes()
-    if not len(changes):
-        raise UserError("There are no changes.", "Remove or relabel tasks or images first.")
+    changes.check_not_empty()
     return changes
 
 

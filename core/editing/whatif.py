@@ -192,8 +192,7 @@ class WhatIfEstimator:
             UserError: there are no changes, something in them is not in the task list, no task would remain, or the
                 target is not held out.
         """
-        if not len(changes):
-            raise UserError("There are no changes.", "Remove or relabel tasks or images first.")
+        changes.check_not_empty()
         with self._lock:
             estimate = self._estimates.get(changes.hash)
             if estimate is None:

@@ -92,6 +92,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_export_folder(out: Path, marker: str) -> None:
+    """Raise UserError unless ``out`` is absent, empty, or an earlier export, which contains the file ``marker``."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file.", "Choose a folder.")
+    if out.exists() and any(out.iterdir()) and not (out / marker).exists():
+        raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
+
+
 @contextmanager
 def replacing_folder(path: Path, replaced_names: Container[str]) -> Iterator[Path]:
     """Yield a new folder beside ``path`` that replaces ``path`` on success, whether or not it exists already.

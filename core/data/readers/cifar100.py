@@ -24,9 +24,10 @@ import numpy as np
 from core.data.archive import Tree, file_stamp, open_tree
 from core.data.decode import Raw
 from core.data.listing import SPLITS, Listing, TargetFormat, make_table
-from core.data.readers.common import DOWNLOAD_AGAIN, SPLIT_WORDS, format_count, is_image
+from core.data.readers.common import DOWNLOAD_AGAIN, SPLIT_WORDS, is_image
 from core.data.safe_pickle import parse_plain, read_plain
 from core.runtime.errors import UserError
+from core.runtime.progress import format_count
 
 SUPERCLASSES = {
     "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+from core.runtime.progress import format_count as count
+
+__all__ = ["count", "minute_of", "plain", "shorten"]
+
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~:$&^=\"'])")
 
 
@@ -23,8 +27,3 @@ def shorten(name: str, length: int) -> str:
 def minute_of(at: str) -> str:
     """Return an ISO 8601 time as ``2026-01-31 12:00``."""
     return at[:16].replace("T", " ")
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """Return ``1 task``, ``2 tasks``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
