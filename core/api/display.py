@@ -165,7 +165,7 @@ class ReviewQueue:
 
     Attributes:
         items: The table of :class:`core.review.build_queue.BuiltQueue`.
-        summary: How the queue was made.
+        summary: How the queue was built.
         pixels: The images that the table names.
     """
 

@@ -34,14 +34,14 @@ def write_decision_files(
     """Write tables into the folder ``out``; an earlier export there is replaced as a whole.
 
     csv and parquet: one file per table; json: all tables in ``decisions.json``. In csv, text that a spreadsheet would
-    take for a formula begins with an apostrophe (:func:`core.decisions.table.escape_formulas`), which importing the
+    interpret as a formula begins with an apostrophe (:func:`core.decisions.table.escape_formulas`), which importing the
     file removes.
 
     Args:
         tables: By name, one of :data:`TABLES`.
 
     Raises:
-        UserError: the folder cannot be written; an earlier export there is then as it was.
+        UserError: the folder cannot be written; an earlier export there is then unchanged.
     """
     with replacing_folder(out, _FILES) as folder:
         for name, table in tables.items():

@@ -14,7 +14,7 @@ from core.runtime.files import content_hash
 
 @dataclass(frozen=True)
 class ImportPlan:
-    """The effect that importing a file has on the log as it is.
+    """The effect of importing a file on the present log.
 
     Attributes:
         source: Name of the file.

@@ -162,7 +162,7 @@ class ExperimentContext:
         return run.table("scores.parquet")["score"].to_numpy(), run.processor_seconds
 
     def unedited(self, problem: Problem) -> TimedEdit:
-        """Return the model as it is."""
+        """Return the unedited model."""
         return TimedEdit(problem.loaded.params, 0.0, 0.0)
 
     def retrain(self, problem: Problem, changes: Changes, seed: int = 0) -> TimedEdit:

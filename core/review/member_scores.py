@@ -82,7 +82,7 @@ class ScoreSettings:
     """The scores to compute.
 
     Attributes:
-        members: Slow scores to add, of :data:`SLOW`.
+        members: Slow scores to add, of :data:`core.review.settings.SLOW`.
         rounds: Rounds of scoring tasks.
         seed: Random seed.
     """

@@ -34,7 +34,7 @@ def home() -> Path:
 
 
 def library() -> Path:
-    """Return the folder of image sets and of the tasks and models that the dashboard makes."""
+    """Return the folder of image sets and of the tasks and models that the dashboard creates."""
     return home() / "library"
 
 

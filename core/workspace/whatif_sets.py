@@ -49,7 +49,7 @@ class Sets:
         """
         if not _NAME.fullmatch(name) or name != name.strip():
             raise UserError(
-                f"{name!r} is not a valid name of a set.", "Use up to 60 letters, digits, blanks and . , ( ) + - _"
+                f"{name!r} is not a valid name of a set.", "Use up to 60 letters, digits, spaces and . , ( ) + - _"
             )
         changes.check_not_empty()
         if self._file(name).exists():

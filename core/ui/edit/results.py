@@ -45,7 +45,7 @@ class EditOutcome:
     """A finished edit.
 
     Attributes:
-        method: One of :data:`core.actions.edit.EDIT_METHODS`.
+        method: One of :data:`core.editing.settings.EDIT_METHODS`.
         figures: Contents of its ``edit.json``.
         seconds: Duration of the computation.
         options: Options that differ from the defaults, in words.
