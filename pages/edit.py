@@ -189,7 +189,7 @@ def _results(evaluated: Run, found: dict[str, EditOutcome]) -> None:
 def _buttons(context: Context, found: set[str]) -> None:
     """Draw buttons that start the missing edits.
 
-    Only one edit runs at a time, as a job works on the changes as they were when it started.
+    Only one edit runs at a time, as a job works on the changes of the time when it started.
     """
     running = is_running(context.workspace.jobs, "edit")
     trained = training_settings(context.project.model) is not None
@@ -207,7 +207,7 @@ def _buttons(context: Context, found: set[str]) -> None:
             start(context, label, args)
             st.rerun()
     if running:
-        note.caption("The running job uses the changes as they were when it started.")
+        note.caption("The running job uses the changes that were present when it started.")
     elif not trained or "retrain" not in found:
         steps_note = (
             f" Small steps are {step_settings(context.project).budget:,} steps of one task each; their share of the "

@@ -24,7 +24,7 @@ class TargetFormat:
     """A pixel format that images are converted to.
 
     Attributes:
-        size: Height and width; None leaves the images as they are, which requires one common size.
+        size: Height and width; None keeps the size of the images, which must then be equal.
         channels: 1 (grey) or 3 (colour); None: grey if the sampled images are.
         invert: Invert dark-on-bright images to bright-on-dark: TaskLens expects a bright foreground.
     """

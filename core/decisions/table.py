@@ -4,7 +4,7 @@
 column    meaning
 ========= ==================================================================================================
 kind      ``task``, ``instance`` (one image in one role of one task) or ``image``; optional, as the next
-          three say it
+          three columns imply it
 task_id   the task, as the task list names it; empty for an image
 role      ``support`` or ``query``, of an instance only
 image_id  the image, as the image set names it; empty for a task

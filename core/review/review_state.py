@@ -80,7 +80,7 @@ _lock = threading.Lock()
 
 
 def read_state(log: DecisionLog, queue: Queue, only: str | None) -> ReviewState:
-    """Return the decisions as they are now.
+    """Return the present decisions.
 
     Args:
         only: The reviewer whose own decisions are shown (blind mode); None: everybody's.
