@@ -189,7 +189,7 @@ def _results(evaluated: Run, found: dict[str, EditOutcome]) -> None:
 def _buttons(context: Context, found: set[str]) -> None:
     """Draw buttons that start the missing edits.
 
-    Only one edit runs at a time, as a job works on the changes of the time when it started.
+    Only one edit runs at a time, as a job uses the changes that were present when it started.
     """
     running = is_running(context.workspace.jobs, "edit")
     trained = training_settings(context.project.model) is not None
