@@ -26,7 +26,6 @@ from core.decisions.records import Decision, Item, Verdict
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
-ISSUE_VERDICTS = ("unsure", "remove", "relabel")
 _ISSUE, _SCORES = "is_label_issue", ("label_score", "label_quality")
 _TRUE, _FALSE = {"true", "1"}, {"false", "0"}
 
@@ -44,7 +43,7 @@ def issue_decisions(
     Args:
         source: Name of the file, for messages.
         tasks: The training tasks; issues on images outside them are left out.
-        as_: The verdict, one of :data:`ISSUE_VERDICTS`.
+        as_: The verdict, one of :data:`core.decisions.records.ISSUE_VERDICTS`.
 
     Raises:
         UserError: a row names no image or no class, the table is in another order than the images, there is no

@@ -10,6 +10,8 @@ from core.runtime.errors import UserError
 Kind = Literal["task", "instance", "image"]
 Verdict = Literal["keep", "remove", "relabel", "unsure", "clear"]
 Act = Literal["decide", "undo", "redo"]
+ISSUE_VERDICTS = ("unsure", "remove", "relabel")
+"""Verdicts that an issue of cleanlab can become."""
 
 _VERDICTS = get_args(Verdict)
 # Of an item: kind, whether it has a task_id, role, whether it has an image_id.

@@ -11,11 +11,12 @@ from functools import cached_property
 import numpy as np
 from cachetools import LRUCache
 
+from core.decisions import table
 from core.decisions.log import DecisionLog, Entry
 from core.decisions.queue_decisions import QueueDecisions
 from core.review.review_queue import Queue
 
-VERDICTS = ("", "keep", "remove", "relabel", "unsure")
+VERDICTS = ("", *table.VERDICTS)
 """Verdicts by code; 0: undecided."""
 ACTIVE_WINDOW = timedelta(minutes=5)
 """A reviewer counts as at work for this long after a decision."""

@@ -150,7 +150,7 @@ def read_split_pickles(path: Path, prefix: str, name: str) -> Listing | None:
     Raises:
         UserError: a file contains no images and labels.
     """
-    files = {split: path / f"{prefix}_{split}.pickle" for split in ("train", "val", "test")}
+    files = {split: path / f"{prefix}_{split}.pickle" for split in SPLITS}
     found = {split: file for split, file in files.items() if file.is_file()}
     if not found:
         return None
