@@ -200,8 +200,8 @@ class Review {
     const { data, list } = this;
     const hadFocus = this.holdsFocus();
     const was = this.tiles[this.focus]?.p;
-    this.tiles = data.tiles.map(([p, kind, task, role, image, given, suggested, probability, note, believed]) => {
-      return { p, kind, task, role, image, given, suggested, probability, note, believed, key: keyOf(kind, task, role, image) };
+    this.tiles = data.tiles.map(([p, kind, task, role, image, given, suggested, probability, note, isLikelier]) => {
+      return { p, kind, task, role, image, given, suggested, probability, note, isLikelier, key: keyOf(kind, task, role, image) };
     });
     if (before?.set !== data.set) this.deselect(false);
     this.anchor = this.last = null;
@@ -452,7 +452,7 @@ class Review {
   // Accepting for many items means the more likely class of each; for one, the suggestion on its tile.
   outcome(tile, verdict, label, many) {
     if (verdict === "accept") {
-      const takes = many ? tile.believed : tile.suggested >= 0 && tile.suggested !== tile.given;
+      const takes = many ? tile.isLikelier : tile.suggested >= 0 && tile.suggested !== tile.given;
       return takes ? ["relabel", tile.suggested] : ["keep", null];
     }
     if (verdict === "relabel" && label === tile.given) return ["keep", null]; // the class it has already

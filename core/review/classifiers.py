@@ -63,16 +63,16 @@ def discriminant(data: LabelledFeatures) -> tuple[np.ndarray, np.ndarray]:
 
     The row of the only image of a class is NaN. Log-probabilities are means over two strengths of shrinkage.
     """
-    by_shrinkage, placed = [], data.features
+    by_shrinkage, whitened = [], data.features
     for shrink in _SHRINKAGES:
         weights = data.trust.astype(np.float64)
         for _ in range(_PASSES):
-            distances, placed = _distances(data, weights, shrink)
+            distances, whitened = _distances(data, weights, shrink)
             log_p = _calibrated(-distances / 2, data)[0]
             p_given = np.exp(log_p[data.rows, data.labels])
             weights = data.trust * _probability_right(np.nan_to_num(p_given, nan=1.0), data.classes)
         by_shrinkage.append(log_p)
-    return log_softmax(np.mean(by_shrinkage, 0), 1), placed
+    return log_softmax(np.mean(by_shrinkage, 0), 1), whitened
 
 
 def kernel(data: LabelledFeatures) -> np.ndarray:
@@ -99,16 +99,16 @@ def kernel(data: LabelledFeatures) -> np.ndarray:
     return best
 
 
-def neighbours(placed: np.ndarray, data: LabelledFeatures) -> np.ndarray:
+def neighbours(whitened: np.ndarray, data: LabelledFeatures) -> np.ndarray:
     """Return ``(n,)``: the distance to the nearest other images of the given class minus that to other classes.
 
     Args:
-        placed: ``(n, d)``: the images in a metric that separates classes.
+        whitened: ``(n, d)``: the images in a metric that separates classes.
     """
-    squares = (placed**2).sum(1)
-    excess = np.zeros(len(placed))
-    for block in np.array_split(data.rows, -(-len(placed) // _BLOCK)):
-        distance = squares[block, None] + squares - 2 * placed[block] @ placed.T
+    squares = (whitened**2).sum(1)
+    excess = np.zeros(len(whitened))
+    for block in np.array_split(data.rows, -(-len(whitened) // _BLOCK)):
+        distance = squares[block, None] + squares - 2 * whitened[block] @ whitened.T
         distance[np.arange(len(block)), block] = np.inf
         same = data.labels[block, None] == data.labels
         to_same, to_other = (_mean_nearest(np.where(mask, distance, np.inf)) for mask in (same, ~same))

@@ -99,15 +99,15 @@ class ScoreTable:
     Attributes:
         scores: One column per score, ``(n,)`` each; the median where a score could not be computed for an item.
         log_p: Log-probability of every class for every image by the classifiers, ``(images, classes)``.
-        images: ``(images,)`` positions in the image set, sorted: the rows of ``log_p`` and ``placed``.
-        placed: ``(images, d)`` features in the metric of the discriminant.
+        images: ``(images,)`` positions in the image set, sorted: the rows of ``log_p`` and ``whitened``.
+        whitened: ``(images, d)`` features in the metric of the discriminant.
         seconds: By stage.
     """
 
     scores: pd.DataFrame
     log_p: np.ndarray
     images: np.ndarray
-    placed: np.ndarray
+    whitened: np.ndarray
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -184,7 +184,7 @@ def score_labels(
         means = rows.drop(columns="task_loss")[in_use].groupby(of_row[in_use]).mean()
         table = pd.concat([table, means.reindex(range(len(pairs)))], axis=1)
     table = table.fillna(table.median()).fillna(0.0)
-    return ScoreTable(table, classified.log_p, classified.images, classified.placed, seconds)
+    return ScoreTable(table, classified.log_p, classified.images, classified.whitened, seconds)
 
 
 def _cross_validated_scores(images: ImageSet, pairs: ImageLabelPairs, seed: int, progress: Progress) -> np.ndarray:
@@ -202,11 +202,11 @@ def _classifier_scores(inputs: ScoreInputs, pairs: ImageLabelPairs, progress: Pr
     images = pairs.image[main]
     assert inputs.features is not None
     data = LabelledFeatures(inputs.features[images], pairs.label[main], len(pairs.classes), pairs.share[main])
-    by_discriminant, placed = discriminant(data)
+    by_discriminant, whitened = discriminant(data)
     progress.advance()
     by_kernel = kernel(data)
     progress.advance()
-    by_neighbours = neighbours(placed, data)
+    by_neighbours = neighbours(whitened, data)
     progress.advance()
     pooled = log_pool(by_discriminant, by_kernel, data)
     rows = np.searchsorted(images, pairs.image)
@@ -216,7 +216,7 @@ def _classifier_scores(inputs: ScoreInputs, pairs: ImageLabelPairs, progress: Pr
     }
     # Neighbours rate the main class of an image; its other classes get the opposite.
     scores["neighbours"] = np.where(pairs.is_main, by_neighbours[rows], -by_neighbours[rows])
-    return ScoreTable(pd.DataFrame(scores), pooled, images, placed)
+    return ScoreTable(pd.DataFrame(scores), pooled, images, whitened)
 
 
 def _row_scores(

@@ -67,7 +67,7 @@ def page_data(
 
 
 def _tile(queue: Queue, at: int) -> list[Any]:
-    """Return ``[position, kind, task, role, image, given, suggested, its probability, note, believed]``."""
+    """Return ``[position, kind, task, role, image, given, suggested, its probability, note, has_likelier_class]``."""
     row, item = queue.table.iloc[at], queue.items[at]
     wrong, suggested_p = _share(row.get("probability")), _share(row.get("suggested_probability"))
     note = f"rank {at + 1:,}" + (
