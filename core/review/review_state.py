@@ -32,7 +32,7 @@ class ReviewState:
         change_counter: :meth:`DecisionLog.change_counter` when this was read.
         version: :meth:`DecisionLog.version` at that time; None in blind mode, where nothing of others is shown.
         size: n.
-        decisions: Which items were found wrong, found right, or are open; in blind mode by the reviewer's own decisions.
+        decisions: Which items were found wrong, found right, or are open; in blind mode only by the reviewer.
         comments: Number of comments by position; in blind mode the reviewer's own.
         recent: Time and reviewer of the newest decisions on the queue's items, for :meth:`active_reviewers`.
     """

@@ -61,8 +61,4 @@ def line(estimator: WhatIfEstimator, what: str, changes: Changes) -> str:
         found = estimator.changes(changes)
     except UserError as error:
         return f"{what}: {error.what}"
-    loss = found.loss_change
-    return (
-        f"{what}: held-out loss {loss.mean:+.1e} [{loss.low:+.1e}, {loss.high:+.1e}], "
-        f"accuracy {in_points(found.accuracy_change)}"
-    )
+    return f"{what}: held-out loss {found.loss_change.text('+.1e')}, accuracy {in_points(found.accuracy_change)}"

@@ -95,8 +95,8 @@ def removal_panel(estimator: WhatIfEstimator, target: Target, by: str, scores: p
         )
         st.markdown(
             f"All held-out tasks: accuracy ≈ *{in_points(found.accuracy_change)}*, "
-            f"{direction(found.accuracy_change)}; loss ≈ *{found.loss_change.mean:+.4f} "
-            f"[{found.loss_change.low:+.4f}, {found.loss_change.high:+.4f}]*  :gray-badge[estimate, not measured]"
+            f"{direction(found.accuracy_change)}; loss ≈ "
+            f"*{found.loss_change.text('+.4f')}*  :gray-badge[estimate, not measured]"
         )
         st.caption(
             f"Estimated by a linear edit ({estimate_words(found.residual, int(estimator.report['rank']))}). "
