@@ -36,7 +36,7 @@ from core.baselines.confidence import self_confidence
 from core.checkpoints.model import ModelSpec
 from core.maml.training import TrainSettings
 from core.review.forecast import forecast
-from core.review.member_scores import EPOCHS
+from core.review.member_scores import EPOCHS, FAST, ROWS
 from core.runtime.files import HOME_VARIABLE, write_json
 from core.runtime.memory import disable_malloc_trim
 from core.runtime.progress import LiveProgress
@@ -46,8 +46,6 @@ from core.workspace.workspace import Workspace, create
 
 OMNIGLOT = "omniglot-background"
 PROTOCOLS = ("easy", "hard", "image", "confusion")
-FAST = ("loss", "margin", "classifier", "discriminant", "kernel", "neighbours", "support_loss")
-ROWS = ("task_loss", "others", "votes")
 SLOW = ("self_influence", "harm")
 DECIDED = (0.0, 0.25, 0.5, 1.0, 1.5)
 ITERATIONS = 600

@@ -50,6 +50,9 @@ from core.review.scoring import score_pairs, task_shape
 from core.runtime.progress import Progress
 from core.tasks.tasklist import TaskList
 
+FAST = ("loss", "margin", "classifier", "discriminant", "kernel", "neighbours", "support_loss")
+"""Scores that are always computed; those of rows add ``ROWS``, and :data:`core.review.settings.SLOW` are on request."""
+ROWS = ("task_loss", "others", "votes")
 FOLDS, EPOCHS = 5, 20
 """Folds and epochs of the networks of ``cross_validated``."""
 _PROBES = 6
