@@ -9,11 +9,11 @@ const mounted = new WeakMap(); // root -> Grid
 const memories = new Map(); // session and key -> what is selected; outlives a remount by Streamlit
 
 function element(tag, className, parent, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  parent.append(made);
-  return made;
+  const el = document.createElement(tag);
+  el.className = className;
+  el.textContent = text;
+  parent.append(el);
+  return el;
 }
 
 class Grid {
@@ -91,9 +91,9 @@ class Grid {
     list.replaceChildren();
     this.nodes = head.tiles.map(([id, caption, sign, score, mark, tooltip], i) => {
       const node = element("div", `tile ${mark}`, list);
-      const said = [caption, score && `score ${score} ${DIRECTION[sign]}`.trim(), MARKS[mark]];
+      const parts = [caption, score && `score ${score} ${DIRECTION[sign]}`.trim(), MARKS[mark]];
       node.setAttribute("role", "option");
-      node.setAttribute("aria-label", said.filter(Boolean).join(", ") || id);
+      node.setAttribute("aria-label", parts.filter(Boolean).join(", ") || id);
       node.tabIndex = i === this.focus ? 0 : -1;
       node.dataset.id = id;
       if (tooltip) node.title = tooltip;

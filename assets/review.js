@@ -21,8 +21,8 @@ const VERDICTS = {
   unsure: ["?", "unsure"],
 };
 const percent = (share) => `${Math.round(100 * share)} %`;
-const whole = (number) => number.toLocaleString("en");
-const things = (number, one) => `${whole(number)} ${one}${number === 1 ? "" : "s"}`;
+const formatNumber = (number) => number.toLocaleString("en");
+const formatCount = (number, one) => `${formatNumber(number)} ${one}${number === 1 ? "" : "s"}`;
 const keyOf = (kind, task, role, image) => JSON.stringify([kind, task, role, image]);
 
 class Review {
@@ -132,12 +132,12 @@ class Review {
   }
 
   actionButton(parent, action, text) {
-    const made = button(parent, "", "", () => {
+    const el = button(parent, "", "", () => {
       this.act(action);
       this.nodes[this.focus]?.focus({ preventScroll: true });
     });
-    element("span", "", made, text);
-    this.hint[action] = element("kbd", "", made);
+    element("span", "", el, text);
+    this.hint[action] = element("kbd", "", el);
   }
 
   hints() {
@@ -198,10 +198,10 @@ class Review {
 
   draw(before) {
     const { data, list } = this;
-    const held = this.holdsFocus();
+    const hadFocus = this.holdsFocus();
     const was = this.tiles[this.focus]?.p;
-    this.tiles = data.tiles.map(([p, kind, task, role, image, given, suggested, sure, note, believed]) => {
-      return { p, kind, task, role, image, given, suggested, sure, note, believed, key: keyOf(kind, task, role, image) };
+    this.tiles = data.tiles.map(([p, kind, task, role, image, given, suggested, probability, note, isLikelier]) => {
+      return { p, kind, task, role, image, given, suggested, probability, note, isLikelier, key: keyOf(kind, task, role, image) };
     });
     if (before?.set !== data.set) this.deselect(false);
     this.anchor = this.last = null;
@@ -225,14 +225,14 @@ class Review {
     const place = this.tiles.findIndex((tile) => tile.p === was);
     this.focus = Math.max(0, place);
     this.paint();
-    if (!this.turning) this.land(place >= 0 ? was : "undecided", held || !before);
+    if (!this.turning) this.land(place >= 0 ? was : "undecided", hadFocus || !before);
   }
 
   guess(tile) {
     if (tile.suggested < 0) return "";
     if (tile.suggested === tile.given) return "as given";
-    const sure = tile.sure === null ? "" : ` · ${percent(tile.sure)}`;
-    return `→ ${this.data.names[tile.suggested]}${sure}`;
+    const probability = tile.probability === null ? "" : ` · ${percent(tile.probability)}`;
+    return `→ ${this.data.names[tile.suggested]}${probability}`;
   }
 
   // ---- what is shown: the state from Python, and on top of it the pending operations
@@ -268,20 +268,20 @@ class Review {
     this.nodes.forEach((_, i) => this.paintTile(i));
     const { data } = this;
     const first = data.page * data.size;
-    const places = `${whole(first + 1)} to ${whole(first + this.tiles.length)} of ${whole(data.total)}`;
+    const places = `${formatNumber(first + 1)} to ${formatNumber(first + this.tiles.length)} of ${formatNumber(data.total)}`;
     this.place.textContent = this.tiles.length ? places : "No items match the filters";
     this.back.disabled = data.page === 0;
     this.next.disabled = data.page >= data.pages - 1;
-    this.pickAll.textContent = `Select all ${whole(data.total)}`;
+    this.pickAll.textContent = `Select all ${formatNumber(data.total)}`;
     this.pickAll.hidden = data.total <= this.tiles.length;
     this.drop.hidden = !this.all && !this.selected.size;
-    this.drop.textContent = `Clear selection (${whole(this.all ? data.total : this.selected.size)})`;
+    this.drop.textContent = `Clear selection (${formatNumber(this.all ? data.total : this.selected.size)})`;
     this.others.textContent = data.notice;
     const [decided, all, left] = data.progress;
     this.progress.max = Math.max(1, all);
     this.progress.value = decided;
     const blind = data.blind ? "blind mode: others' decisions are hidden" : "";
-    const summary = [`${whole(decided)} of ${whole(all)} decided`, blind, left].filter(Boolean).join("; ");
+    const summary = [`${formatNumber(decided)} of ${formatNumber(all)} decided`, blind, left].filter(Boolean).join("; ");
     if (this.summary.textContent !== summary) this.summary.textContent = summary;
     this.box.classList.toggle("turning", Boolean(this.turning));
   }
@@ -299,16 +299,16 @@ class Review {
     node.children[4].textContent = `${conflict ? "⚡" : ""}${comments ? "✎" : ""}`;
     node.setAttribute("aria-selected", String(chosen));
     node.tabIndex = i === this.focus ? 0 : -1;
-    node.classList.toggle("here", i === this.focus);
+    node.classList.toggle("current", i === this.focus);
     const label = [
-      `${whole(page * size + i + 1)} of ${whole(total)}`,
+      `${formatNumber(page * size + i + 1)} of ${formatNumber(total)}`,
       `given ${names[tile.given] ?? "unknown"}`,
       tile.suggested >= 0 && tile.suggested !== tile.given
-        ? `suggested ${names[tile.suggested]}${tile.sure === null ? "" : ` ${percent(tile.sure)}`}`
+        ? `suggested ${names[tile.suggested]}${tile.probability === null ? "" : ` ${percent(tile.probability)}`}`
         : "no other class suggested",
       now ? `decided: ${now[0] === "relabel" ? `relabel to ${what}` : what}${by ? ` by ${by}` : ""}` : "undecided",
       conflict && `conflict: ${conflict.map(([who, opinion]) => `${who} ${opinion}`).join(", ")}`,
-      comments && things(comments, "comment"),
+      comments && formatCount(comments, "comment"),
     ];
     node.setAttribute("aria-label", label.filter(Boolean).join(", "));
   }
@@ -374,8 +374,8 @@ class Review {
     const open = this.detailsOpen || this.large.open;
     this.view = { tab: this.tab, ...this.view, ...more, focus: open ? (this.tiles[this.focus]?.p ?? null) : null };
     const text = JSON.stringify(this.view);
-    if (text === this.asked) return;
-    this.asked = text;
+    if (text === this.sentView) return;
+    this.sentView = text;
     this.set("view", this.view);
   }
 
@@ -418,14 +418,14 @@ class Review {
     const [low, high] = [Math.min(this.anchor.at, to), Math.max(this.anchor.at, to)];
     for (const tile of this.tiles.slice(low, high + 1)) this.selected.set(tile.p, tile);
     this.paint();
-    this.announce(`${whole(this.selected.size)} selected`);
+    this.announce(`${formatNumber(this.selected.size)} selected`);
   }
 
   selectPage() {
     this.all = false;
     for (const tile of this.tiles) this.selected.set(tile.p, tile);
     this.paint();
-    this.announce(`${whole(this.selected.size)} selected`);
+    this.announce(`${formatNumber(this.selected.size)} selected`);
     this.nodes[this.focus]?.focus({ preventScroll: true });
   }
 
@@ -433,7 +433,7 @@ class Review {
     this.selected.clear();
     this.all = true;
     this.paint();
-    this.announce(`All ${whole(this.data.total)} matching items are selected`);
+    this.announce(`All ${formatNumber(this.data.total)} matching items are selected`);
     this.nodes[this.focus]?.focus({ preventScroll: true });
   }
 
@@ -452,7 +452,7 @@ class Review {
   // Accepting for many items means the more likely class of each; for one, the suggestion on its tile.
   outcome(tile, verdict, label, many) {
     if (verdict === "accept") {
-      const takes = many ? tile.believed : tile.suggested >= 0 && tile.suggested !== tile.given;
+      const takes = many ? tile.isLikelier : tile.suggested >= 0 && tile.suggested !== tile.given;
       return takes ? ["relabel", tile.suggested] : ["keep", null];
     }
     if (verdict === "relabel" && label === tile.given) return ["keep", null]; // the class it has already
@@ -464,7 +464,7 @@ class Review {
     const many = this.all || this.selected.size > 0;
     const tiles = this.all ? this.tiles : many ? [...this.selected.values()] : this.tiles.slice(this.focus).slice(0, 1);
     if (!tiles.length) return;
-    const here = this.focus;
+    const current = this.focus;
     const redone = !many && this.shown(tiles[0]) !== null;
     const effect = new Map(tiles.map((tile) => [tile.key, this.outcome(tile, verdict, label, many)]));
     const op = { act: "decide", verdict, label, run: data.run, saw: data.version, effect };
@@ -479,16 +479,16 @@ class Review {
     this.send(op);
     const size = this.all ? data.total : tiles.length;
     const word = verdict === "relabel" ? `relabel to ${data.names[label]}` : verdict;
-    this.announce(`${size > 1 ? `${whole(size)} items` : `Position ${whole(data.page * data.size + here + 1)}`}: ${word}`);
+    this.announce(`${size > 1 ? `${formatNumber(size)} items` : `Position ${formatNumber(data.page * data.size + current + 1)}`}: ${word}`);
     if (many) {
-      const last = this.all ? here : Math.max(here, ...tiles.map((tile) => this.tiles.indexOf(tile)));
+      const last = this.all ? current : Math.max(current, ...tiles.map((tile) => this.tiles.indexOf(tile)));
       const wholePage = this.all;
       this.deselect(false);
       this.paint();
       if (!wholePage) this.moveOn(last, false);
     } else {
-      this.paintTile(here);
-      if (verdict !== "clear") this.moveOn(here, redone);
+      this.paintTile(current);
+      if (verdict !== "clear") this.moveOn(current, redone);
     }
   }
 
@@ -531,7 +531,7 @@ class Review {
       this.turning.since = Date.now();
       this.set("view", { ...this.view, again: Date.now() });
     }
-    const many = things(this.log.pending.length, "decision");
+    const many = formatCount(this.log.pending.length, "decision");
     let text = "";
     if (this.log.pending.length && (late || this.fault)) {
       const why = this.fault ? `${this.fault[0]} ${this.fault[1]}` : "The server does not respond.";
@@ -669,7 +669,7 @@ class Review {
   choices(tile) {
     const { names } = this.data;
     const note = (label) =>
-      label === tile.given ? "given" : label === tile.suggested ? `suggested ${tile.sure === null ? "" : percent(tile.sure)}` : "";
+      label === tile.given ? "given" : label === tile.suggested ? `suggested ${tile.probability === null ? "" : percent(tile.probability)}` : "";
     const likely = (label) => (label === tile.suggested ? 0 : label === tile.given ? 2 : 1);
     const choices = names.map((name, label) => [label, name, note(label)]);
     return choices.sort((a, b) => likely(a[0]) - likely(b[0]) || a[0] - b[0]);
@@ -679,13 +679,13 @@ class Review {
     this.chips.replaceChildren();
     for (const [key, label] of this.data.classes) {
       const name = this.data.names[label];
-      const made = button(this.chips, "", `Relabel to ${name}`, () => {
+      const el = button(this.chips, "", `Relabel to ${name}`, () => {
         this.decide("relabel", label);
         this.nodes[this.focus]?.focus({ preventScroll: true });
       });
-      element("kbd", "", made, key);
-      if (name !== key) element("span", "name", made, name);
-      made.title = name;
+      element("kbd", "", el, key);
+      if (name !== key) element("span", "name", el, name);
+      el.title = name;
     }
   }
 
@@ -718,7 +718,7 @@ class Review {
     if (!this.data || !this.tiles.length) return;
     if (this.large.open) {
       const { page, size, total } = this.data;
-      this.largePlace.textContent = `${whole(page * size + this.focus + 1)} of ${whole(total)}`;
+      this.largePlace.textContent = `${formatNumber(page * size + this.focus + 1)} of ${formatNumber(total)}`;
       this.item(this.largeBody, true);
     }
     if (!this.aside.hidden) this.item(this.aside, false);
@@ -745,7 +745,7 @@ class Review {
     const words = element("div", "words", split);
     const facts = [
       ["Given", data.names[tile.given] ?? "unknown"],
-      ["Suggested", tile.suggested < 0 ? "–" : `${data.names[tile.suggested]}${tile.sure === null ? "" : `, ${percent(tile.sure)}`}`],
+      ["Suggested", tile.suggested < 0 ? "–" : `${data.names[tile.suggested]}${tile.probability === null ? "" : `, ${percent(tile.probability)}`}`],
       ["Decision", now ? (now[0] === "relabel" ? `relabel to ${data.names[now[1]]}` : now[0]) : "none yet"],
       ...(more?.facts ?? []),
     ];
@@ -790,15 +790,15 @@ class Review {
     const dialogs = [this.palette, this.goto, this.comment, this.sheet, this.large].map((one) => one.node);
     const open = dialogs.filter((node) => node.open);
     const lost = !box.isConnected;
-    const held = lost ? !document.activeElement || document.activeElement === document.body : this.holdsFocus();
+    const hadFocus = lost ? !document.activeElement || document.activeElement === document.body : this.holdsFocus();
     this.root = root;
     root.append(box);
-    if (held) this.nodes[this.focus]?.focus({ preventScroll: true }); // where a dialog gives the focus back to
+    if (hadFocus) this.nodes[this.focus]?.focus({ preventScroll: true }); // where a dialog gives the focus back to
     for (const node of open) {
       node.removeAttribute("open"); // it is no longer in the top layer, and close() would notify listeners
       node.showModal();
     }
-    if (held && active?.isConnected) active.focus({ preventScroll: true });
+    if (hadFocus && active?.isConnected) active.focus({ preventScroll: true });
     if (!this.turning) this.replay();
   }
 

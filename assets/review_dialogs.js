@@ -1,19 +1,19 @@
 // Dialogs of the review grid: native <dialog> elements, which trap the focus, close with Escape and restore it.
 
 function element(tag, className, parent, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  parent?.append(made);
-  return made;
+  const el = document.createElement(tag);
+  el.className = className;
+  el.textContent = text;
+  parent?.append(el);
+  return el;
 }
 
 function button(parent, text, label, act) {
-  const made = element("button", "", parent, text);
-  made.type = "button";
-  if (label) made.setAttribute("aria-label", label);
-  made.addEventListener("click", act);
-  return made;
+  const el = element("button", "", parent, text);
+  el.type = "button";
+  if (label) el.setAttribute("aria-label", label);
+  el.addEventListener("click", act);
+  return el;
 }
 
 class Dialog {
@@ -185,14 +185,14 @@ class KeySheet extends Dialog {
     this.body.replaceChildren();
     for (const [action, , what] of ACTIONS) {
       const row = element("div", "key", this.body);
-      const made = button(row, this.map.keys[action], `${what}: key ${this.map.keys[action]}, change`, () => {
+      const el = button(row, this.map.keys[action], `${what}: key ${this.map.keys[action]}, change`, () => {
         this.draw();
         this.wanted = action;
         this.nodes[action].textContent = "press …";
         this.nodes[action].focus();
         this.feedback.textContent = "Press a key, or Escape to cancel.";
       });
-      this.nodes = { ...this.nodes, [action]: made };
+      this.nodes = { ...this.nodes, [action]: el };
       element("span", "", row, what);
     }
     for (const [keys, what] of FIXED) {

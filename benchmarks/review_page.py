@@ -48,7 +48,7 @@ window.bench = (() => {
     return (performance.now() - from) / 1000;
   };
   const press = (key) =>
-    (root().activeElement ?? list().querySelector(".here")).dispatchEvent(
+    (root().activeElement ?? list().querySelector(".current")).dispatchEvent(
       new KeyboardEvent("keydown", { key, bubbles: true, composed: true, cancelable: true }));
   const rest = (ms) => new Promise((done) => setTimeout(done, ms));
   const ready = () => until(() => list()?.children.length > 0, performance.now());
@@ -63,10 +63,10 @@ window.bench = (() => {
     return seconds;
   };
   const decide = async () => {
-    const here = list().querySelector(".here");
+    const current = list().querySelector(".current");
     const from = performance.now();
     press("k");
-    if (!here.classList.contains("keep")) throw new Error("no highlight");
+    if (!current.classList.contains("keep")) throw new Error("no highlight");
     await frame();
     const drawn = (performance.now() - from) / 1000;
     const saved = await until(() => pending() === 0, from);

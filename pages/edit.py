@@ -11,6 +11,7 @@ from core.decisions.export_tables import changed_items
 from core.decisions.table import table_items
 from core.editing.retraining import training_settings
 from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS, EditSettings
+from core.maml.evaluation import Interval
 from core.runtime.settings import arguments
 from core.tasks.changes import Changes
 from core.ui.charts.common import CONFIG
@@ -32,7 +33,7 @@ from core.ui.review.decide import decide, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, choose_ranking, page, table
 from core.ui.shell.jobs import is_running, job_panel, start, start_button
-from core.ui.shell.text import count, minute_of, percent, plain
+from core.ui.shell.text import count, minute_of, plain
 from core.ui.trust.panel import solve_lines
 from core.ui.whatif.panel import live_estimate
 from core.workspace.runs import Run
@@ -130,9 +131,13 @@ def _remove_worst(context: Context, ranking: Run | None) -> list[list[str]]:
 def _no_changes(context: Context) -> None:
     evaluated = newest_evaluation(context)
     if evaluated is not None:
-        st.markdown(f"Unedited model: {percent(evaluated.json('summary.json')['accuracy'])} on held-out tasks.")
+        st.markdown(f"Unedited model: {_accuracy(evaluated)} on held-out tasks.")
     st.markdown("Once you remove or relabel something, you can estimate the effect here, fine-tune and retrain.")
     job_panel(context.workspace.jobs, "edit")
+
+
+def _accuracy(evaluated: Run) -> str:
+    return Interval(**evaluated.json("summary.json")["accuracy"]).percent()
 
 
 def _effects(context: Context, changes: Changes) -> None:
@@ -148,7 +153,7 @@ def _effects(context: Context, changes: Changes) -> None:
         )
     evaluated = newest_evaluation(context)
     if not found.keys() - set(CONTROLS):  # controls do not use the changes, so alone they show nothing about them
-        unedited = f" Unedited model: {percent(evaluated.json('summary.json')['accuracy'])}." if evaluated else ""
+        unedited = f" Unedited model: {_accuracy(evaluated)}." if evaluated else ""
         st.info(f"{NO_RESULTS}{unedited} “Estimate and fine-tune” takes about a minute on the demo.")
     elif evaluated is None:
         st.info("The unedited model has not been evaluated yet, so there is nothing to compare with.")
@@ -184,7 +189,7 @@ def _results(evaluated: Run, found: dict[str, EditOutcome]) -> None:
 def _buttons(context: Context, found: set[str]) -> None:
     """Draw buttons that start the missing edits.
 
-    Only one edit runs at a time, as a job works on the changes as they were when it started.
+    Only one edit runs at a time, as a job uses the changes that were present when it started.
     """
     running = is_running(context.workspace.jobs, "edit")
     trained = training_settings(context.project.model) is not None
@@ -202,7 +207,7 @@ def _buttons(context: Context, found: set[str]) -> None:
             start(context, label, args)
             st.rerun()
     if running:
-        note.caption("The running job uses the changes as they were when it started.")
+        note.caption("The running job uses the changes that were present when it started.")
     elif not trained or "retrain" not in found:
         steps_note = (
             f" Small steps are {step_settings(context.project).budget:,} steps of one task each; their share of the "

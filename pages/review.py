@@ -43,7 +43,7 @@ with page("Review") as context:
     above = st.container()
     if st.session_state.get("review_map") and has_map(queue):
         with above:
-            drawn = drawn_area(queue, current_state(context, queue, blind), context)
+            drawn = drawn_area(queue, current_state(context, queue, blind))
         if drawn is not None and drawn != st.session_state.get("_review_drawn"):
             st.session_state["_review_drawn"] = drawn
             use(replace(filters, lasso=drawn))

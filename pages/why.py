@@ -88,7 +88,7 @@ def _causes(context: Context, estimator: WhatIfEstimator, target: Target, change
     for column, (word, part) in zip((left, right), tables.items(), strict=True):
         with column:
             _end(context, target, changes, what, word, part, estimator.prepared.id)
-    remove = removal_panel(context, estimator, target, what, scores.table)
+    remove = removal_panel(estimator, target, what, scores.table)
     if remove:
         decide(context, remove, "remove", estimator.prepared.id, f"estimated to harm {target} most")
         st.rerun()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -31,6 +32,14 @@ def tiny_tasks(images: ImageSet, *, ways: int, shots: int, queries: int, count: 
     rng = np.random.default_rng(seed)
     pool = pool_of(images.labels, np.arange(len(images)))
     return sample_tasks(images, pool, ways=ways, shots=shots, queries=queries, count=count, prefix="t", rng=rng)
+
+
+def with_weights(episodes: Episodes, weights: np.ndarray) -> Episodes:
+    """The same tasks with other weights, ``(rows of the table,)``."""
+    other = copy(episodes)
+    other.tasks = TaskList(episodes.tasks.rows.assign(weight=weights))
+    other._groups = [replace(group, weights=weights[group.rows]) for group in episodes._groups]
+    return other
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from core.editing.curves import Point, removal_of
 from core.evidence.detection import detection
 from core.influence.methods import DEFAULT, estimator
 from core.influence.targets import Target
+from core.maml.evaluation import Interval
 from core.runtime.errors import UserError
 from core.runtime.files import home
 from core.runtime.progress import Progress
@@ -103,13 +104,8 @@ def run_demo(name: str, folder: Path, compute: Compute, progress: Progress, repo
         rows.append((label, figures["accuracy"], figures["accuracy_change"]))
     report(f"\nheld-out accuracy with 95 % intervals, {len(items)} most harmful {by} removed:")
     for label, level, change in rows:
-        gain = "" if change is None else f"   change {_percent(change, '+')}"
-        report(f"  {label:<44} {_percent(level)}{gain}")
+        gain = "" if change is None else f"   change {Interval(**change).percent('+')}"
+        report(f"  {label:<44} {Interval(**level).percent()}{gain}")
     out = export(workspace, workspace.folder / "exports" / "demo")
     report("\nseconds: " + ", ".join(f"{stage} {duration:.0f}" for stage, duration in seconds.items()))
     return out
-
-
-def _percent(interval: dict[str, float], sign: str = "") -> str:
-    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:{sign}.1f} % [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -13,7 +13,7 @@ from core.decisions.export_tables import corrected_labels, removed_items
 from core.decisions.table import escape_formulas
 from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
-from core.runtime.files import replacing_folder, write_json
+from core.runtime.files import check_export_folder, replacing_folder, write_json
 from core.tasks.changes import cleaned
 from core.tasks.exchange import write_foreign
 from core.tasks.libraries import LIBRARIES
@@ -54,12 +54,9 @@ def export(
     for name in formats:
         if name not in FILES:
             raise UserError(f"There is no format {name!r}.", f"Use {', '.join(FILES)}.")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file.", "Choose a folder.")
     if edited is not None and not (edited.folder / "model").is_dir():
         raise UserError(f"The run {edited.id} contains no edited model.", "Give the id of an edit run.")
-    if out.exists() and any(out.iterdir()) and not (out / "export.json").exists():
-        raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
+    check_export_folder(out, "export.json")
     project, removal = workspace.project(), workspace.changes()
     tasks = cleaned(project.tasks.train, removal, drop_rows=drop_rows)
     with replacing_folder(out, _EXPORT_NAMES) as folder:

@@ -35,7 +35,7 @@ def decision_table(workspace: Workspace) -> pd.DataFrame:
 
 
 def provenance(workspace: Workspace) -> dict[str, Any]:
-    """Return what the decisions are about and what made the tables: hashes, versions, queue, reviewers, agreement."""
+    """Return the provenance of the decisions and their tables: hashes, versions, queue, reviewers, agreement."""
     log, project, queue = workspace.decisions, workspace.project(), newest_queue(workspace)
     reviewers = tables.reviewer_table(log)
     summary = queue.json("summary.json") if queue else {}

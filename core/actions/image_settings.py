@@ -35,9 +35,9 @@ class ImportOptions:
             label="Folder of split lists",
         ),
     ] = None
-    size: Annotated[str, Setting("Resize images to SIDE or HEIGHT,WIDTH. Default: as they are.")] = ""
+    size: Annotated[str, Setting("Resize images to SIDE or HEIGHT,WIDTH. Default: the original size.")] = ""
     channels: Annotated[
-        int, Setting("Color channels: 1 for grayscale, 3 for color, 0 for as they are.", choices=(0, 1, 3))
+        int, Setting("Colour channels: 1 for greyscale, 3 for colour, 0 to keep them.", choices=(0, 1, 3))
     ] = 0
     invert: Annotated[bool, Setting("Invert the images: dark on bright becomes bright on dark.", label="Invert")] = (
         False

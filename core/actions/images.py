@@ -41,5 +41,7 @@ def add_images(
 
 def known_images() -> list[tuple[str, ...]]:
     """Return every image set as (name, images, classes, folder)."""
-    own = ((one.name, f"{one.count} images", f"{one.classes} classes", str(one.folder)) for one in stored_image_sets())
-    return [*((name, "built in") for name in SOURCES), *own]
+    stored = (
+        (one.name, f"{one.count} images", f"{one.classes} classes", str(one.folder)) for one in stored_image_sets()
+    )
+    return [*((name, "built in") for name in SOURCES), *stored]

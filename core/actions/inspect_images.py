@@ -51,7 +51,7 @@ def inspect_images(path: Path, options: ImportOptions) -> tuple[Inspection, Prev
             "and one query image per class. Remove these classes or add images."
         )
     try:
-        frame = resolve_format(listing, options.target_format)
+        spec = resolve_format(listing, options.target_format)
     except UserError as error:
         return Inspection(tuple(facts), (*faults, str(error))), None
     pixels, classes, unreadable = [], [], []
@@ -59,15 +59,15 @@ def inspect_images(path: Path, options: ImportOptions) -> tuple[Inspection, Prev
     for position in map(int, sample):
         row = listing.table.iloc[position]
         try:
-            image = decode(listing.read(position), *frame, int(row["turn"]))
+            image = decode(listing.read(position), *spec, int(row["turn"]))
         except UnreadableError as error:
             unreadable.append(f"{row['id']}: {error}")
             continue
         pixels.append(image)
         classes.append(str(row["class"]))
     facts.append(
-        f"Resized to {frame.height} x {frame.width}, {'grey' if frame.channels == 1 else 'colour'}"
-        f"{', inverted' if frame.invert else ''}: {len(listing) * math.prod(frame[:3]) / 1e9:.2g} GB on disk."
+        f"Resized to {spec.height} x {spec.width}, {'greyscale' if spec.channels == 1 else 'colour'}"
+        f"{', inverted' if spec.invert else ''}: {len(listing) * math.prod(spec[:3]) / 1e9:.2g} GB on disk."
     )
     if unreadable:
         faults.append(

@@ -95,7 +95,7 @@ def remaining_errors_text(workspace: Workspace, run: Run) -> list[str]:
 
 
 def queue_summary_text(run: Run) -> list[str]:
-    """Return sentences on how a queue was made."""
+    """Return sentences on how a queue was built."""
     summary = run.json("summary.json")
     kind = "images" if summary["level"] == "image" else "rows of tasks"
     if not summary["calibrated"]:

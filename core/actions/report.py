@@ -14,6 +14,7 @@ from core.actions.queue import decisions_on, newest_queue
 from core.actions.rank import ENGINE_VERSION
 from core.decisions.export_tables import comment_table
 from core.editing.settings import CONTROLS, EDIT_METHODS
+from core.maml.evaluation import Interval
 from core.review.forecast import forecast
 from core.review.report_figures import calibration_charts, decision_counts, forecast_chart, image_section
 from core.runtime.errors import UserError
@@ -81,7 +82,7 @@ def report_html(workspace: Workspace) -> str:
         "images": decisions["image_id"][decisions["image_id"] != ""].nunique(),
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["share"] = _share
+    environment.filters["share"] = lambda interval, sign="": Interval(**interval).percent(sign, unit="")
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
 
 
@@ -129,8 +130,3 @@ def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
             kind, words = METHOD_NOTES[method]
             effects.append({"kind": kind, "words": words, "run": runs[0].id, **runs[0].json("edit.json")})
     return effects if any(effect["way"] not in CONTROLS for effect in effects) else []
-
-
-def _share(interval: dict[str, float], sign: str = "") -> str:
-    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

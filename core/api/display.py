@@ -88,11 +88,6 @@ def _png(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def interval_text(interval: Interval, form: str = ".1%") -> str:
-    """Write a mean with its 95 % interval: ``85.0% [84.0%, 86.0%]``."""
-    return f"{interval.mean:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
-
-
 @dataclass(frozen=True, eq=False)
 class Model:
     """A meta-trained model.
@@ -120,7 +115,7 @@ class Model:
 
     def __repr__(self) -> str:
         accuracy = self.report.get("heldout_accuracy")
-        text = f", held-out accuracy {interval_text(Interval(**accuracy))}" if accuracy else ""
+        text = f", held-out accuracy {Interval(**accuracy).text('.1%')}" if accuracy else ""
         return f"Model({self.stored.spec.description}, {self.stored.size:,} parameters{text})"
 
 
@@ -165,7 +160,7 @@ class ReviewQueue:
 
     Attributes:
         items: The table of :class:`core.review.build_queue.BuiltQueue`.
-        summary: How the queue was made.
+        summary: How the queue was built.
         pixels: The images that the table names.
     """
 
@@ -206,4 +201,4 @@ class EditedModel:
         return Interval(**self.figures["accuracy_change"])
 
     def __repr__(self) -> str:
-        return f"EditedModel({self.method}: held-out accuracy {interval_text(self.accuracy_change, '+.1%')})"
+        return f"EditedModel({self.method}: held-out accuracy {self.accuracy_change.text('+.1%')})"

@@ -1,4 +1,4 @@
-"""Adapters from the bilevel model to dattri: a data point is a whole task, and the inner loop is part of its loss."""
+"""Adapters from the bilevel model to dattri: a data point is a task, and the inner loop is part of its loss."""
 
 from __future__ import annotations
 

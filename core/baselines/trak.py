@@ -2,7 +2,7 @@
 
 With p the probability of being right, f = log(p / (1 - p)) the margin and phi = R^T D_lambda f the projected
 gradient, the score of training task k for held-out task t is ``phi_t^T (Phi^T Phi)^-1 phi_k (1 - p_k)``: the
-contribution of k to the margin of t in a logistic regression on the features phi. Here a data point is a whole task,
+contribution of k to the margin of t in a logistic regression on the features phi. Here a data point is a task,
 and ``p = exp(-L_O)``, the geometric mean of the probabilities that the adapted model gives to the query labels.
 """
 

@@ -57,7 +57,7 @@ def inspect_checkpoint(
 
     Raises:
         UserError: the checkpoint cannot be read. If it can be read but does not match a network, the reason is in
-            :attr:`Found.faults`.
+            :attr:`CheckpointContents.faults`.
     """
     folder = _model_folder(path, backbone)
     file = open_tensors(folder / "model.safetensors" if folder else path)

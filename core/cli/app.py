@@ -114,7 +114,7 @@ def main() -> NoReturn:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, cancel)
-    # PyTorch's warnings about its own parts: users of the command line cannot act on them.
+    # PyTorch's warnings about its internals: users of the command line cannot act on them.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     disable_malloc_trim()
     try:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.common import accuracy_text, change_text
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -69,11 +67,10 @@ def print_extremes(table: pd.DataFrame, column: str, top: int, kind: str = "") -
 def print_whatif(estimator: WhatIfEstimator, changes: Changes, target: Target | None = None) -> None:
     """Print the estimated effect of changes on the held-out tasks, and on one target."""
     result = estimator.changes(changes, target)
-    loss = result.loss_change
     print(estimate_text(estimator.report, result.residual, result.seconds))
-    print(f"with {changes.words}: held-out accuracy {accuracy_text(vars(result.accuracy))}")
-    print(f"change of accuracy {change_text(vars(result.accuracy_change))}")
-    print(f"change of loss {loss.mean:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}]")
+    print(f"with {changes.words}: held-out accuracy {result.accuracy.text('.3f')}")
+    print(f"change of accuracy {result.accuracy_change.text('+.3f')}")
+    print(f"change of loss {result.loss_change.text('+.4f')}")
     print(f"change of loss to first order {result.predicted_loss_change:+.4f}")
     if (effect := result.target) is not None:
         print(

@@ -117,9 +117,9 @@ def print_reversal(opened: Any, result: Result, done: str, nothing: str) -> None
     describe = decision_formatter(opened)
     if result.group is None:
         print(nothing)
-    for entry in result.taken:
+    for entry in result.reversed_entries:
         row(done, item_text(entry.item), describe(entry))
-    for entry in result.kept:
+    for entry in result.newer_entries:
         row("unchanged", item_text(entry.item), f"{describe(entry)}, decided by {cell(entry.reviewer)} since")
 
 

@@ -1,4 +1,4 @@
-"""The commands that mark items for removal and export the cleaned data."""
+"""The commands that remove items and export the cleaned data."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from core.editing.settings import BY
 def remove(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     ranking: RankingOption = "newest",
-    worst: Annotated[int, typer.Option(min=0, help="Mark this many of the most harmful items.")] = 0,
-    by: Annotated[str, typer.Option(help="Items that --worst marks.", metavar=metavar(*BY))] = BY[0],
-    task: Annotated[list[str] | None, typer.Option(help="Id of a task to mark. Repeatable.")] = None,
-    image: Annotated[list[str] | None, typer.Option(help="Id of an image to mark. Repeatable.")] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Remove this many of the most harmful items.")] = 0,
+    by: Annotated[str, typer.Option(help="Items that --worst removes.", metavar=metavar(*BY))] = BY[0],
+    task: Annotated[list[str] | None, typer.Option(help="Id of a task to remove. Repeatable.")] = None,
+    image: Annotated[list[str] | None, typer.Option(help="Id of an image to remove. Repeatable.")] = None,
     reason: ReasonOption = "",
     reviewer: ReviewerOption = "command line",
     undo: Annotated[bool, typer.Option("--undo", help="Undo this reviewer's last decision instead.")] = False,
 ) -> None:
-    """Mark tasks or images for removal.
+    """Decide to remove tasks or images.
 
     Prints all changes that reviewers have decided.
     """

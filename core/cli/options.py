@@ -1,6 +1,6 @@
 """Options of the commands: built from the declared settings, and those that several commands share.
 
-A command takes settings as whole objects (``settings: TaskSettings``), or as a mapping of only what the user gave
+A command takes settings as objects (``settings: TaskSettings``), or as a mapping of only what the user gave
 (``fields: Annotated[Fields, SelectedFields(ModelSpec, "backbone", ...)]``) where the defaults depend on something else;
 :func:`with_settings` turns such a parameter into one option per field.
 
@@ -75,8 +75,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**values: Any) -> None:
-        made = {name: make(**_collect(name, fields, values)) for name, (make, fields) in makers.items()}
-        command(**made, **values)
+        settings = {name: make(**_collect(name, fields, values)) for name, (make, fields) in makers.items()}
+        command(**settings, **values)
 
     run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}

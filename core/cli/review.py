@@ -26,7 +26,7 @@ from core.cli.decisions import (
     row,
 )
 from core.cli.options import DEFAULT_WORKSPACE, ReasonOption, ReviewerOption, WorkspaceOption, metavar, with_settings
-from core.decisions.records import Verdict
+from core.decisions.records import ISSUE_VERDICTS, Verdict
 from core.maml.settings import Compute
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from core.decisions.log import Decision
     from core.workspace.workspace import Workspace
 
-ISSUE_VERDICTS = ("unsure", "remove", "relabel")
-"""Those of :data:`core.decisions.cleanlab.ISSUE_VERDICTS`, which takes long to import."""
 
 review = typer.Typer(
     help="Find label errors, decide on them, and export the decisions.", no_args_is_help=True, rich_markup_mode=None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from core.cli.changes import ImagesOption, RelabelOption, TasksOption, named_changes, print_changes
-from core.cli.common import accuracy_text, announce_device, change_text, live_progress, open_workspace
+from core.cli.common import announce_device, live_progress, open_workspace
 from core.cli.options import DEFAULT_WORKSPACE, ReviewerOption, WorkspaceOption, with_settings
 from core.maml.settings import Compute
 
@@ -92,14 +92,14 @@ def _print_result(result: Any) -> None:
     if (estimate := result.estimate) is not None:
         print(
             f"  estimate, not a measurement: accuracy {estimate.accuracy.mean:.3f}, "
-            f"change {change_text(vars(estimate.accuracy_change))}; "
+            f"change {estimate.accuracy_change.text('+.3f')}; "
             f"{estimate.better} tasks better, {estimate.worse} worse; residual {estimate.residual:.0%}"
         )
     for method, measured in result.measurements.items():
         tasks = "" if measured.better is None else f"; {measured.better} tasks better, {measured.worse} worse"
         print(
-            f"  measured by {method}: accuracy {accuracy_text(vars(measured.accuracy))}, "
-            f"change {change_text(vars(measured.accuracy_change))}{tasks}"
+            f"  measured by {method}: accuracy {measured.accuracy.text('.3f')}, "
+            f"change {measured.accuracy_change.text('+.3f')}{tasks}"
         )
     if "retrain" not in result.measurements:
         print("  not measured until retrained")

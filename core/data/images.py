@@ -60,7 +60,7 @@ class ImageSet:
         if len(self.index) != n:
             unique, counts = np.unique(self.ids, return_counts=True)
             duplicate = str(unique[counts > 1][0])
-            raise UserError(f"{self.name}: the image id {duplicate!r} occurs twice.", "Give every image its own id.")
+            raise UserError(f"{self.name}: the image id {duplicate!r} occurs twice.", "Give every image a unique id.")
 
     def __len__(self) -> int:
         return len(self.images)

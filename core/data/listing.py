@@ -24,7 +24,7 @@ class TargetFormat:
     """A pixel format that images are converted to.
 
     Attributes:
-        size: Height and width; None leaves the images as they are, which requires one common size.
+        size: Height and width; None keeps the size of the images, which must then be equal.
         channels: 1 (grey) or 3 (colour); None: grey if the sampled images are.
         invert: Invert dark-on-bright images to bright-on-dark: TaskLens expects a bright foreground.
     """
@@ -66,7 +66,7 @@ class Listing:
         duplicates = self.table["id"][self.table["id"].duplicated()]
         if len(duplicates):
             raise UserError(
-                f"{self.name}: the image id {duplicates.iloc[0]!r} occurs twice.", "Give every image its own id."
+                f"{self.name}: the image id {duplicates.iloc[0]!r} occurs twice.", "Give every image a unique id."
             )
 
     def __len__(self) -> int:
@@ -118,8 +118,8 @@ def with_rotations(listing: Listing) -> Listing:
         )
     table = listing.table
     rotated = [
-        table.assign(id=table["id"] + f"@{90 * n}", turn=n, **{"class": table["class"] + f" @{90 * n}"})
-        for n in (1, 2, 3)
+        table.assign(id=table["id"] + f"@{90 * turn}", turn=turn, **{"class": table["class"] + f" @{90 * turn}"})
+        for turn in (1, 2, 3)
     ]
     return replace(
         listing,

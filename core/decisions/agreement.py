@@ -43,7 +43,7 @@ class Agreement:
 
 
 def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
-    """Return how far the decisions of two reviewers agree, each by :meth:`DecisionLog.own`.
+    """Return how far the decisions of two reviewers agree, each by :meth:`DecisionLog.decisions_of`.
 
     Relabelling to different classes is disagreement. "unsure" is no judgement, so such items are left out.
     Kappa is that of Cohen, J. (1960), A coefficient of agreement for nominal scales. Its interval is the percentile
@@ -54,7 +54,7 @@ def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
     """
     if one == two:
         raise UserError(f"“{one}” cannot be compared with the same reviewer.", "Name two reviewers.")
-    first, second = log.own(one), log.own(two)
+    first, second = log.decisions_of(one), log.decisions_of(two)
     pairs = [(entry, second[item]) for item, entry in first.items() if item in second]
     pairs = [(a, b) for a, b in pairs if a.is_final and b.is_final]
     if not pairs:
@@ -70,7 +70,7 @@ def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
 
 def pairwise_agreement(log: DecisionLog, reviewers: Sequence[str]) -> list[dict[str, Any]]:
     """Return the agreement of every two reviewers who made a final decision on some of the same items, for JSON."""
-    final = {name: {item for item, entry in log.own(name).items() if entry.is_final} for name in reviewers}
+    final = {name: {item for item, entry in log.decisions_of(name).items() if entry.is_final} for name in reviewers}
     rows = []
     for one, two in combinations(reviewers, 2):
         if final[one] & final[two]:

@@ -24,6 +24,17 @@ def class_number(images: ImageSet, name: str) -> int:
         raise UserError(f"{images.name} has no class {name!r}.", f"Its classes are, for example, {examples}.") from None
 
 
+def class_name(names: Sequence[str], label: int | None) -> str:
+    """Return the name of a class.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    if label is None or not 0 <= label < len(names):
+        raise UserError(f"There is no class number {label}.", "Undo the relabelling, or choose an existing class.")
+    return str(names[label])
+
+
 def known_keys(tasks: TaskList, kinds: Collection[str] = get_args(Kind)) -> set[tuple[str, ...]]:
     """Return (kind, task_id, role, image_id) of every item of these kinds in the training tasks."""
     rows, known = tasks.rows, set[tuple[str, ...]]()

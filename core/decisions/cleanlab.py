@@ -8,7 +8,7 @@ The tables are read as ``to_csv`` or ``to_parquet`` saves them (cleanlab 2.9):
 - ``pandas.Series(cleanlab.filter.find_label_issues(...))``: the mask, or with ``return_indices_ranked_by`` the
   positions of the issues.
 
-A column ``image_id`` names the images; else an index of text does; else an index of whole numbers is the position in
+A column ``image_id`` names the images; else an index of text does; else an index of integers is the position in
 the image set; else the rows are the image set's, in its order. ``given_label`` must be the class that the image has, in
 the image set or in a training task, in every row, so that a table in another order is refused.
 """
@@ -26,7 +26,6 @@ from core.decisions.records import Decision, Item, Verdict
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 
-ISSUE_VERDICTS = ("unsure", "remove", "relabel")
 _ISSUE, _SCORES = "is_label_issue", ("label_score", "label_quality")
 _TRUE, _FALSE = {"true", "1"}, {"false", "0"}
 
@@ -44,7 +43,7 @@ def issue_decisions(
     Args:
         source: Name of the file, for messages.
         tasks: The training tasks; issues on images outside them are left out.
-        as_: The verdict, one of :data:`ISSUE_VERDICTS`.
+        as_: The verdict, one of :data:`core.decisions.records.ISSUE_VERDICTS`.
 
     Raises:
         UserError: a row names no image or no class, the table is in another order than the images, there is no

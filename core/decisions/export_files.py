@@ -12,7 +12,7 @@ import pandas as pd
 
 from core.decisions.table import escape_formulas
 from core.runtime.errors import UserError
-from core.runtime.files import replacing_folder, write_json
+from core.runtime.files import check_export_folder, replacing_folder, write_json
 
 FORMATS = ("csv", "parquet", "json")
 TABLES = ("decisions", "conflicts", "corrected-labels", "comments")
@@ -25,10 +25,7 @@ def check_target(out: Path, formats: Sequence[str]) -> None:
     for name in formats:
         if name not in FORMATS:
             raise UserError(f"There is no format {name!r}.", f"Use {', '.join(FORMATS)}.")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file.", "Choose a folder.")
-    if out.exists() and any(out.iterdir()) and not (out / PROVENANCE).exists():
-        raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
+    check_export_folder(out, PROVENANCE)
 
 
 def write_decision_files(
@@ -37,14 +34,14 @@ def write_decision_files(
     """Write tables into the folder ``out``; an earlier export there is replaced as a whole.
 
     csv and parquet: one file per table; json: all tables in ``decisions.json``. In csv, text that a spreadsheet would
-    take for a formula begins with an apostrophe (:func:`core.decisions.table.escape_formulas`), which importing the
+    interpret as a formula begins with an apostrophe (:func:`core.decisions.table.escape_formulas`), which importing the
     file removes.
 
     Args:
         tables: By name, one of :data:`TABLES`.
 
     Raises:
-        UserError: the folder cannot be written; an earlier export there is then as it was.
+        UserError: the folder cannot be written; an earlier export there is then unchanged.
     """
     with replacing_folder(out, _FILES) as folder:
         for name, table in tables.items():

@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.decisions.checks import class_name
 from core.decisions.log import DecisionLog
 from core.decisions.records import Entry, Item
 from core.decisions.table import ITEM
-from core.runtime.errors import UserError
 
 _QUEUE_COLUMNS = ("rank", "suspicion", "probability", "suggested")
 
 
 def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[Item, str]) -> pd.DataFrame:
-    """Return every decision that counts, and beside it those of other reviewers that agree or conflict with it.
+    """Return every decision that counts, with those of other reviewers that agree or conflict with it.
 
     Args:
         class_names: Of the image set, by label.
         given: :func:`core.decisions.table.given_classes` of the training tasks.
 
     Returns:
-        One row per decision; rows on one item stand together, the present decision last. kind, task_id, role,
+        One row per decision; rows on one item are adjacent, the present decision last. kind, task_id, role,
         image_id, given (class), verdict, label (new class), reason, reviewer, source, at (UTC), standing (``counts``,
         ``agrees``, or ``conflict``: then the item is left unchanged until somebody resolves it).
 
@@ -34,10 +34,14 @@ def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[
         UserError: an item was relabelled to a class that the images do not have.
     """
     current, conflicts = log.current(), log.conflicts()
-    by_reviewer = {reviewer: log.own(reviewer) for reviewer in {entry.reviewer for entry in log.history()}}
+    by_reviewer = {reviewer: log.decisions_of(reviewer) for reviewer in {entry.reviewer for entry in log.history()}}
     entries: list[Entry] = []
     for item, entry in current.items():
-        others = [own[item] for reviewer, own in by_reviewer.items() if reviewer != entry.reviewer and item in own]
+        others = [
+            decisions[item]
+            for reviewer, decisions in by_reviewer.items()
+            if reviewer != entry.reviewer and item in decisions
+        ]
         shown = {other for other in others if other.outcome == entry.outcome}
         shown |= {other for other in conflicts.get(item, ()) if other.reviewer != entry.reviewer}
         entries += [*sorted(shown, key=lambda other: other.seq), entry]
@@ -136,17 +140,6 @@ def reviewer_table(log: DecisionLog) -> list[dict[str, Any]]:
 def verdict_counts(log: DecisionLog) -> dict[str, int]:
     """Return the number of present decisions by verdict."""
     return dict(sorted(Counter(entry.verdict for entry in log.current().values()).items()))
-
-
-def class_name(names: Sequence[str], label: int) -> str:
-    """Return the name of a class.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    if not 0 <= label < len(names):
-        raise UserError(f"There is no class number {label}.", "Undo the relabelling, or choose an existing class.")
-    return names[label]
 
 
 def _standing(entry: Entry, present: Entry, conflicts: Mapping[Item, tuple[Entry, ...]]) -> str:

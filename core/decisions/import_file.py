@@ -18,8 +18,8 @@ import pandas as pd
 
 from core.data import ImageSet
 from core.decisions.checks import known_keys
-from core.decisions.cleanlab import ISSUE_VERDICTS, is_cleanlab, issue_decisions
-from core.decisions.records import Decision, Item, Verdict
+from core.decisions.cleanlab import is_cleanlab, issue_decisions
+from core.decisions.records import ISSUE_VERDICTS, Decision, Item, Verdict
 from core.decisions.table import COLUMNS, ITEM, VERDICTS, unescape_formulas
 from core.runtime.errors import UserError
 from core.tasks.tables import read_table
@@ -63,7 +63,7 @@ def read_decision_file(
 
     Args:
         reviewer: Whose the decisions are that name no reviewer; empty: ``import``, or ``cleanlab`` for cleanlab's.
-        as_: The verdict for an issue of cleanlab's, one of :data:`core.decisions.cleanlab.ISSUE_VERDICTS`.
+        as_: The verdict for an issue of cleanlab's, one of :data:`core.decisions.records.ISSUE_VERDICTS`.
 
     Raises:
         UserError: the file cannot be read, or one of its rows is invalid; the message names the first such row and

@@ -14,7 +14,7 @@ from core.runtime.files import content_hash
 
 @dataclass(frozen=True)
 class ImportPlan:
-    """The effect that importing a file has on the log as it is.
+    """The effect of importing a file on the present log.
 
     Attributes:
         source: Name of the file.
@@ -68,7 +68,9 @@ class ImportPlan:
 def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
     """Return what importing a file would write to the log."""
     current = log.current()
-    by_reviewer = {reviewer: log.own(reviewer) for reviewer in {decision.reviewer for decision in file.decisions}}
+    by_reviewer = {
+        reviewer: log.decisions_of(reviewer) for reviewer in {decision.reviewer for decision in file.decisions}
+    }
     new, agreeing, changing, to_write, already_logged, already_decided = [], [], [], [], 0, 0
     for decision in file.decisions:
         previous, present = by_reviewer[decision.reviewer].get(decision.item), current.get(decision.item)
@@ -104,7 +106,7 @@ def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
 def write_import(log: DecisionLog, plan: ImportPlan) -> None:
     """Write a plan to the log: its decisions in one transaction, then its comments.
 
-    Decisions are written as made without having seen those of others, so what differs from theirs is a conflict until
+    Decisions are written as if those of others had not been seen, so what differs from theirs is a conflict until
     somebody resolves it. A comment is written once, however often its file is imported.
 
     Raises:

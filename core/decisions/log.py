@@ -4,19 +4,20 @@
 and again after a redo. Reviewers undo only their own groups. Undo and redo append a group that records the outcome, so
 the latest entry of an item is always its present state.
 
-**The decision on an item is the newest one in force, whoever made it** (:meth:`DecisionLog.current`), so an undo
-never overwrites what somebody else has decided since. A redo puts a decision back in its old place, behind newer
+**The decision on an item is the newest one in force, by any reviewer** (:meth:`DecisionLog.current`), so an undo
+never overwrites what another reviewer has decided since. A redo restores a decision at its old position, before newer
 decisions of others.
 
-**A reviewer's own decision** on an item is the newest one in force by that reviewer (:meth:`DecisionLog.own`). "clear"
-withdraws a reviewer's earlier decisions, and leaves the item undecided until the next decision on it.
+**A reviewer's own decision** on an item is the newest one in force by that reviewer
+(:meth:`DecisionLog.decisions_of`). "clear" withdraws a reviewer's earlier decisions, and leaves the item undecided
+until the next decision on it.
 
 **Conflicts** (:meth:`DecisionLog.conflicts`). Only final decisions count (keep, remove, relabel): "unsure" neither
 contradicts nor resolves. An item is in conflict if the newest of the reviewers' own final decisions differs from
 another one (in verdict or label) that its reviewer had not seen: decisions of others were hidden (``saw`` is None), or
-the version on the screen was older. So deciding with all other decisions on the screen resolves a
-conflict, and so does undoing, clearing or changing one's own decision until the rest agree; undoing a resolution opens
-the conflict again. A redo does not count as having seen more than the original decision.
+the version on the screen was older. So deciding with all other decisions on the screen resolves a conflict, and so does
+undoing, clearing or changing one's own decision until the rest agree; undoing a resolution opens the conflict again. A
+redo does not count as having seen more than the original decision.
 
 **Snapshots** name a state. Restoring one is a new group of decisions by the reviewer who restores, made with all
 decisions on the screen (it resolves conflicts on the items that it changes), with "clear" for items without a decision
@@ -93,14 +94,14 @@ class DecisionLog:
     def current(self) -> dict[Item, Entry]:
         """Return the decision on each item, oldest first, without cleared ones.
 
-        Like :meth:`own` and :meth:`conflicts`, it reads only what was written, here or in another process, since the
+        Like :meth:`decisions_of` and :meth:`conflicts`, it reads only what any process has written since the
         last call.
         """
         return self._replayed(lambda replay: dict(replay.current))
 
-    def own(self, reviewer: str) -> dict[Item, Entry]:
+    def decisions_of(self, reviewer: str) -> dict[Item, Entry]:
         """Return one reviewer's own decision on each item, which is all that blind mode shows."""
-        return self._replayed(lambda replay: replay.own(reviewer))
+        return self._replayed(lambda replay: replay.decisions_of(reviewer))
 
     def conflicts(self) -> dict[Item, tuple[Entry, ...]]:
         """Return the items in conflict with the reviewers' own final decisions, oldest first."""

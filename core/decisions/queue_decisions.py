@@ -77,7 +77,7 @@ class QueuePositions:
           those with a final decision of their own.
 
         Args:
-            current: :meth:`DecisionLog.current`, or :meth:`DecisionLog.own` for one reviewer alone.
+            current: :meth:`DecisionLog.current`, or :meth:`DecisionLog.decisions_of` for one reviewer alone.
             conflicts: :meth:`DecisionLog.conflicts`, or nothing for one reviewer alone.
         """
         entries: dict[int, Entry] = {}

@@ -10,6 +10,8 @@ from core.runtime.errors import UserError
 Kind = Literal["task", "instance", "image"]
 Verdict = Literal["keep", "remove", "relabel", "unsure", "clear"]
 Act = Literal["decide", "undo", "redo"]
+ISSUE_VERDICTS = ("unsure", "remove", "relabel")
+"""Verdicts that an issue of cleanlab can become."""
 
 _VERDICTS = get_args(Verdict)
 # Of an item: kind, whether it has a task_id, role, whether it has an image_id.
@@ -75,7 +77,7 @@ class Decision:
 
     @property
     def is_final(self) -> bool:
-        """Whether it settles what happens to the item: keep, remove and relabel do, unsure and clear do not."""
+        """Whether it is a final decision: keep, remove and relabel are, unsure and clear are not."""
         return self.verdict not in ("unsure", "clear")
 
 
@@ -139,13 +141,13 @@ class Result:
 
     Attributes:
         group: The group that it appended; None if there was nothing to undo or redo.
-        taken: Of an undo or redo, the decisions that it reversed.
-        kept: Of an undo or redo, the newer decisions of others that stay.
+        reversed_entries: Of an undo or redo, the decisions that it reversed.
+        newer_entries: Of an undo or redo, the newer decisions of others, which remain in force.
     """
 
     group: int | None = None
-    taken: tuple[Entry, ...] = ()
-    kept: tuple[Entry, ...] = ()
+    reversed_entries: tuple[Entry, ...] = ()
+    newer_entries: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)

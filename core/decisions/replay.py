@@ -25,7 +25,7 @@ class Replay:
         self._reversals: dict[int, list[int]] = {}
         """Of a group of decisions: its id, then those of the groups that undid and redid it."""
 
-    def own(self, reviewer: str) -> dict[Item, Entry]:
+    def decisions_of(self, reviewer: str) -> dict[Item, Entry]:
         """Return the reviewer's newest decision in force on each item, oldest first, without cleared ones."""
         entries = sorted(self._own.get(reviewer, {}).values(), key=attrgetter("seq"))
         return {entry.item: entry for entry in entries}
@@ -80,7 +80,7 @@ class Replay:
                 self.conflicts.pop(item, None)
 
     def _has_seen(self, newest: Entry, other: Entry) -> bool:
-        """Return whether the decision ``other`` was on the screen when ``newest`` was made."""
+        """Return whether the decision ``other`` was visible when ``newest`` was made."""
         if newest.saw is None:
             return False
         opinion = self._opinion(other.reviewer, other.item, newest.saw)

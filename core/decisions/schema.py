@@ -72,7 +72,7 @@ def file_version(connection: sqlite3.Connection) -> int:
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Bring a new or older file to the present schema, inside the caller's transaction."""
+    """Create or upgrade the tables of a file, inside the caller's transaction."""
     for step in _STEPS[file_version(connection) :]:
         for statement in _statements(step):
             connection.execute(statement)

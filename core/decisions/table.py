@@ -4,15 +4,15 @@
 column    meaning
 ========= ==================================================================================================
 kind      ``task``, ``instance`` (one image in one role of one task) or ``image``; optional, as the next
-          three say it
+          three columns imply it
 task_id   the task, as the task list names it; empty for an image
 role      ``support`` or ``query``, of an instance only
 image_id  the image, as the image set names it; empty for a task
-verdict   ``keep``, ``remove``, ``relabel`` or ``unsure``; empty where the row is a comment and nothing else
+verdict   ``keep``, ``remove``, ``relabel`` or ``unsure``; empty if the row is only a comment
 label     the new class of a ``relabel``, by its name; else empty
 reason    why; optional
 reviewer  who decided; optional, default the reviewer who imports the file
-source    the ranking or run that brought the item up; optional, default the file's name
+source    the ranking or run that listed the item; optional, default the file's name
 comment   a comment on the item, independent of the decision; optional
 ========= ==================================================================================================
 """
@@ -34,7 +34,7 @@ _ESCAPED = r"^'('*[=+\-@\t\r\n])"
 
 
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table for csv: text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """Return a table for csv: text that a spreadsheet would interpret as a formula is preceded by an apostrophe."""
     return table.replace(_FORMULA, r"'\1", regex=True)
 
 

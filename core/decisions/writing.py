@@ -110,8 +110,8 @@ def _result(connection: sqlite3.Connection, group: int | None) -> Result:
 
     return Result(
         group,
-        taken=entries_by("taken FROM outcome WHERE coalesce(winner, 0) <= taken"),
-        kept=entries_by("winner FROM outcome WHERE winner > taken"),
+        reversed_entries=entries_by("taken FROM outcome WHERE coalesce(winner, 0) <= taken"),
+        newer_entries=entries_by("winner FROM outcome WHERE winner > taken"),
     )
 
 

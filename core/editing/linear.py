@@ -25,7 +25,7 @@ class RowChange:
     """The change of every row of the task table, ``(rows,)`` each.
 
     Attributes:
-        decrease: Decrease of the weight; 0 for support rows of tasks that are removed whole.
+        decrease: Decrease of the weight; 0 for support rows of tasks that are removed entirely.
         weights, labels: After the change.
         relabelled: Whether the row has a new label and a positive weight.
     """

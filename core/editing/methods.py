@@ -138,7 +138,7 @@ def steps(
     """Take a few preconditioned steps from the present model, or from one of the snapshots of its training.
 
     Args:
-        snapshots: Candidates to begin at, beside the present model; unused if ``settings.rewind_tasks`` is 0.
+        snapshots: Candidates to begin at, in addition to the present model; unused if ``settings.rewind_tasks`` is 0.
     """
     episodes = changed_episodes(loaded, changes)
     candidates = [*map(loaded.place, snapshots), loaded.params]
@@ -191,8 +191,7 @@ def applied_changes(method: str, changes: Changes) -> Changes:
         raise UserError(f"Unknown edit method {method!r}.", f"Use one of {', '.join(EDIT_METHODS)}.")
     if method in CONTROLS:
         return Changes()
-    if not len(changes):
-        raise UserError("There are no changes.", "Remove or relabel tasks or images first.")
+    changes.check_not_empty()
     return changes
 
 
@@ -236,9 +235,10 @@ def edit_model(
             edited = retrain(loaded, changes, training, initial, writer, progress)
     progress.stage("held-out tasks", len(loaded.heldout))
     result = evaluate(loaded.model, edited.params, loaded.heldout, progress.advance)
-    whole = training_settings(model)
+    original_training = training_settings(model)
     figures = edited.figures | {"way": method, "removed": changes.removed, "relabelled": changes.relabelled}
-    figures |= _measured_figures(edited, result, before, training_cost(whole, len(remaining)) if whole else None)
+    retraining_cost = training_cost(original_training, len(remaining)) if original_training else None
+    figures |= _measured_figures(edited, result, before, retraining_cost)
     params = {name: value.cpu().float() for name, value in edited.params.items()}
     metadata = {"edited_from": model.hash, "removal": changes.hash, "figures": figures}
     return Model(model.spec, params, metadata), result, figures

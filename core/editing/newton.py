@@ -4,8 +4,7 @@ With f the mean query loss of the remaining tasks after the changes, plus their 
 ``-(C + delta / N I + mu I)^-1 g``: g the gradient of f, C its Gauss-Newton curvature without the decay. mu is the
 multiplier of a trust region (Moré and Sorensen 1983): every mu gives the minimiser of the quadratic model within some
 radius, and a larger mu gives a smaller radius. One Lanczos recurrence from g serves all mu
-(:mod:`core.editing.krylov`). The step that lowers
-f most is taken; if none lowers f, the parameters stay as they are.
+(:mod:`core.editing.krylov`). The step that lowers f most is taken; if none lowers f, the parameters are unchanged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The long part of what-if estimates, done once: an eigenbasis of the curvature, and gradients that add up.
+"""The expensive part of what-if estimates, computed once: an eigenbasis of the curvature, and gradients that add up.
 
 The removal gradient is linear in the decrease of the weights (:mod:`core.editing.rows`), so stored gradients of all
 rows serve every removal set, and those of held-out tasks every target.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core.editing.methods import SOLVE
-from core.editing.rows import flatten_each, row_gradients
+from core.editing.rows import row_gradients
 from core.influence import gradient_files as gradients
 from core.influence.basis import read_basis, residual_probe
 from core.influence.methods import SolveSettings
@@ -29,7 +29,7 @@ from core.maml.episodes import Chunk, Episodes
 from core.maml.loaded import Loaded
 from core.maml.passes import passes_of
 from core.maml.storage import ResultStore, ResultWriter
-from core.maml.vectors import flatten
+from core.maml.vectors import flatten, flatten_each
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.runtime.progress import Progress

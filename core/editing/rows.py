@@ -12,8 +12,9 @@ from torch import Tensor
 from core.maml.backbone import Params
 from core.maml.objective import Bilevel, Task
 from core.maml.passes import passes_of
+from core.maml.vectors import flatten_each
 
-_COPIES = 5  # of a task side by side; more are no faster
+_COPIES = 5  # of a task, processed together; more are no faster
 
 
 def row_gradients(model: Bilevel, params: Params, chunk: Task) -> Tensor:
@@ -32,11 +33,6 @@ def row_gradients(model: Bilevel, params: Params, chunk: Task) -> Tensor:
         gradients, _ = passes.gradients(params, _repeat(chunk, len(weights))._replace(q=weights))
         parts.append(flatten_each(gradients))
     return torch.cat(parts)
-
-
-def flatten_each(gradients: Params) -> Tensor:
-    """Return gradients ``(n, ...)`` per parameter as ``(n, P)``."""
-    return torch.cat([value.flatten(1) for value in gradients.values()], 1)
 
 
 def _repeat(chunk: Task, times: int) -> Task:

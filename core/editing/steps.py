@@ -1,7 +1,7 @@
 """A few preconditioned steps: Adam, with one task per step, on the tasks after the changes.
 
-The diagonal of Adam is the preconditioner. One task per step makes the most steps of a number of meta-gradients; in
-seconds larger batches are cheaper.
+The diagonal of Adam is the preconditioner. One task per step gives the most steps for a number of meta-gradients; in
+seconds, larger batches are cheaper.
 
 The steps may begin at an earlier snapshot of the training. Wrong labels are memorised later than right ones are learned
 (Arpit et al. 2017, "A Closer Look at Memorization in Deep Networks"), so less of them must be unlearned there.

@@ -192,8 +192,7 @@ class WhatIfEstimator:
             UserError: there are no changes, something in them is not in the task list, no task would remain, or the
                 target is not held out.
         """
-        if not len(changes):
-            raise UserError("There are no changes.", "Remove or relabel tasks or images first.")
+        changes.check_not_empty()
         with self._lock:
             estimate = self._estimates.get(changes.hash)
             if estimate is None:
@@ -299,7 +298,7 @@ class WhatIfEstimator:
         touched = (np.bincount(self._task_of, change.decrease != 0) > 0) & ~relabelled
         total = np.zeros(len(self._params))
         if self._tasks is not None:
-            # The whole of a removed task's part, and of a relabelled task's the half before the change.
+            # For a removed task this is its total contribution; for a relabelled task, the gradient before the change.
             total += self._tasks[(touched & ~has_query) | relabelled].sum(0, dtype=np.float64)
             touched &= has_query
         if self._rows is not None:

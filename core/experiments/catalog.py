@@ -23,7 +23,7 @@ class Experiment:
         name: On the command line and in folder names.
         description: One sentence on what it measures.
         data: The paper's data sets that it uses unless others are given.
-        measure: Returns the measurements of one repetition, a table with columns of its own.
+        measure: Returns the measurements of one repetition, a table with its own columns.
         summarize: Returns what the measurements of all repetitions show.
         weight: Amount of work of one repetition (:meth:`core.experiments.context.ExperimentContext.part`).
         libraries: Its methods that need optional packages.

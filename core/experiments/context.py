@@ -162,11 +162,11 @@ class ExperimentContext:
         return run.table("scores.parquet")["score"].to_numpy(), run.processor_seconds
 
     def unedited(self, problem: Problem) -> TimedEdit:
-        """Return the model as it is."""
+        """Return the unedited model."""
         return TimedEdit(problem.loaded.params, 0.0, 0.0)
 
     def retrain(self, problem: Problem, changes: Changes, seed: int = 0) -> TimedEdit:
-        """Train on the remaining tasks in the same way; ``seed`` counts from the model's own."""
+        """Train on the remaining tasks in the same way; ``seed`` is added to the seed of the model's training."""
         tasks, settings = cleaned(problem.project.tasks.train, changes), RetrainSettings()
         with self.part(TRAINING_WEIGHT) as progress:
             run = retraining(problem.workspace, problem.project.model, problem.loaded, tasks, settings, seed, progress)

@@ -1,7 +1,7 @@
-"""The experiment ``edit-methods``: edit methods compared by cost, on models that were trained for long.
+"""The experiment ``edit-methods``: edit methods compared by cost, on models that were trained for longer.
 
-Removed are the noisy tasks (``harmful``; which ones is known, so that finding them plays no part), or as many random
-tasks of a training without label noise (``random``).
+The noisy tasks are removed (``harmful``; they are known, so that detecting them is not part of the comparison), or as
+many random tasks of a training without label noise (``random``).
 """
 
 from __future__ import annotations

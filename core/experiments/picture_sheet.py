@@ -83,7 +83,7 @@ def _row(images: ImageSet, picture: Picture, side: int, width: int) -> Image.Ima
 
 
 def _tile(images: ImageSet, name: str, side: int) -> Image.Image:
-    """Return one image: small ones enlarged by a whole factor, so that pixels stay square; large ones reduced."""
+    """Return one image: small ones enlarged by an integer factor, so that pixels stay square; large ones reduced."""
     if name not in images.index:
         raise UserError(f"The image set {images.name!r} has no image {name!r}.", "Run the experiment again.")
     pixels = np.asarray(images.images[images.index[name]])

@@ -22,7 +22,7 @@ class Profile:
 
     Attributes:
         words: One sentence on the profile.
-        seeds: Repetitions; each draws split, tasks, noise and initial parameters anew.
+        seeds: Repetitions; each draws a new split, tasks, noise and initial parameters.
         counts: Training tasks per data set; None means every combination of five classes.
         targets, tests: Held-out tasks that rankings are for, and tasks of other images that measure accuracy.
         filters: Of the four-block convolutional network.

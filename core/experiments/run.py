@@ -75,7 +75,7 @@ def run_experiment(
     _check_folder(out, experiment, profile_name)
     seeds = seeds or profile.seeds
     hashes = {data: load_images(source).hash for data, source in images.items()}
-    # Seed by seed, so that a run that was cancelled half way has whole seeds of every data set.
+    # Seed by seed, so that a cancelled run has complete seeds of every data set.
     units = [Repetition(profile, data, images[data], seed) for seed in range(seeds) for data in DATA if data in images]
     runs, start = Runs(experiments_home() / "runs", waits=True), time.perf_counter()
     progress.stage(experiment.title, _PROGRESS_UNITS * len(units))

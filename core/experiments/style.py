@@ -1,4 +1,4 @@
-"""The look of plots, for Matplotlib and Plotly alike: colours, markers, widths, positions and axes.
+"""The look of plots, for both Matplotlib and Plotly: colours, markers, widths, positions and axes.
 
 The colours are those of Okabe and Ito, which people with any kind of colour blindness can distinguish; each series also
 has its own marker, so that a grey print stays readable.

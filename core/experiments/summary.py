@@ -1,4 +1,4 @@
-"""What the measurements of all seeds say, and no more than they show: differences, shares, curves and verdicts."""
+"""Conclusions that the measurements of all seeds support: differences, shares, curves and verdicts."""
 
 from __future__ import annotations
 

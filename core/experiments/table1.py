@@ -49,7 +49,7 @@ REMOVED_SHARE = 0.4
 COST_GOAL, GAIN_GOAL = EditSettings.budget, 0.9
 """The goal of an edit: this share of retraining's gain for that share of its cost."""
 COST_TOLERANCE = 1.05
-"""Costs may exceed the goal by the rounding to whole steps."""
+"""Costs may exceed the goal by the rounding to an integer number of steps."""
 CONDITIONS = {"random": "none", "harmful": "easy"}
 """What is removed, and the label noise of the tasks."""
 CONDITION_NAMES = {"random": "random tasks removed", "harmful": "harmful tasks removed"}

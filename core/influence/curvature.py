@@ -19,7 +19,7 @@ from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
 from core.maml.objective import Bilevel, Task
 from core.maml.passes import passes_of
-from core.maml.vectors import flatten, unflatten
+from core.maml.vectors import flatten, flatten_each, unflatten
 from core.runtime.errors import UserError
 
 GAMMA = "gamma"
@@ -138,7 +138,7 @@ def _map_gradients(
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
         gradients, _ = passes.gradients(params, chunk.task)
-        return [function(torch.cat([value.flatten(1) for value in gradients.values()], 1))]
+        return [function(flatten_each(gradients))]
 
     for chunk_positions, (rows,) in episodes.collect_chunks(of_chunk, positions, on_chunk):
         index = np.searchsorted(sorted_positions, chunk_positions)

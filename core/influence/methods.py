@@ -26,7 +26,7 @@ METHODS: dict[str, Method] = {
         ("task-if", "task-IF and instance-IF with the Gauss-Newton curvature", {"solve": SolveSettings()}),
         (
             "task-if-exact",
-            "task-IF and instance-IF with the exact total Hessian, raised to positive definite by damping",
+            "task-IF and instance-IF with the exact total Hessian, made positive definite by damping",
             {"solve": SolveSettings(curvature="exact")},
         ),
         (

@@ -75,7 +75,7 @@ def directions(basis: Basis, shift: float, exact: int, probes: int, seed: int = 
     """Return ``(exact + probes, P)``: the squared products of a gradient with these rows sum to its self-influence.
 
     Args:
-        exact: How many vectors of the basis, those of largest eigenvalue, get a direction of their own.
+        exact: How many vectors of the basis, those of largest eigenvalue, get a separate direction.
         probes: Random directions for everything orthogonal to them.
     """
     vectors = basis.vectors[len(basis.values) - exact :]

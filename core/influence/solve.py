@@ -49,7 +49,7 @@ _DUAL_BYTES = 4e9  # size limit of the task gradients of the dual solver
 
 
 class Solver:
-    """A solver for ``b -> (C + (delta + damping) I)^-1 b`` that computes the size and the basis of C once.
+    """A solver for ``b -> (C + (delta + damping) I)^-1 b`` that computes the scale and the basis of C once.
 
     Attributes:
         cost: Passes over tasks so far, whether they were computed now or read from saved steps.
@@ -79,7 +79,7 @@ class Solver:
         self.positions = self._positions()
         positions = np.arange(len(loaded.train)) if self.positions is None else self.positions
         sample = positions[:: -(-len(positions) // _SCALE_TASKS)]  # neighbours in the list may resemble each other
-        progress.stage("size of the curvature", _SCALE_STEPS)
+        progress.stage("largest eigenvalue of the curvature", _SCALE_STEPS)
         with steps.timed("damping"):
             product = self._counted(Curvature(settings.curvature, model, loaded.params, loaded.train, sample))
             self.largest = largest_eigenvalue(

@@ -8,9 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from core.maml.backbone import Params
-from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
+from core.maml.episodes import Episodes, OnChunk, no_progress
 from core.maml.objective import Bilevel
-from core.maml.passes import passes_of
+from core.maml.training import objective_gradient
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
@@ -73,11 +73,5 @@ def target_gradient(
 
     This is the exact form of Def. 5.2; the paper drops the derivative of the adaptation here.
     """
-    passes = passes_of(model)
-
-    def of_chunk(chunk: Chunk) -> list[Tensor]:
-        gradient, losses = passes.gradient(params, chunk.task)
-        return [flatten(gradient), losses.sum()]
-
-    gradient, loss = target.sum_chunks(of_chunk, on_chunk=on_chunk)
-    return gradient / len(target), float(loss) / len(target)
+    gradient, loss = objective_gradient(model, params, target, on_chunk=on_chunk)
+    return flatten(gradient) / len(target), loss / len(target)

@@ -50,7 +50,7 @@ def influence_task_scores(
     if estimator.solve is None:
         return TaskScores(_gradient_products(loaded, model, v, progress))
     solver = Solver(loaded, model, estimator.solve, steps, progress)
-    solver.solve(v.mean(0))  # settles the damping, so that it is the same for all targets
+    solver.solve(v.mean(0))  # fixes the damping, so that it is the same for all targets
     solutions = [solver.solve(one) for one in v]
     u = torch.stack([solution.x for solution in solutions])
     worst = max(solution.residual for solution in solutions)

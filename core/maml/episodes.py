@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -233,13 +232,6 @@ class Episodes:
         group = next(g for g in self._groups if np.isin(positions, g.positions).all())
         rows = group.rows[np.searchsorted(group.positions, positions)]
         return rows[:, : group.support], rows[:, group.support :]
-
-    def with_weights(self, weights: np.ndarray) -> Episodes:
-        """Return the same tasks with other weights, ``(rows of the table,)``."""
-        other = copy(self)
-        other.tasks = TaskList(self.tasks.rows.assign(weight=weights))
-        other._groups = [replace(group, weights=weights[group.rows]) for group in self._groups]
-        return other
 
     def _tensors(self, group: _ShapeGroup, indices: np.ndarray) -> Chunk:
         pixels = torch.from_numpy(self._images[group.images[indices]]).to(self.device)

@@ -35,6 +35,15 @@ class Interval:
         half = float(stdtrit(len(array) - 1, 0.975) * array.std(ddof=1) / len(array) ** 0.5)
         return cls(mean, mean - half, mean + half)
 
+    def text(self, form: str) -> str:
+        """Return ``0.850 [0.840, 0.860]`` for ``form=".3f"``."""
+        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
+    def percent(self, sign: str = "", unit: str = " %") -> str:
+        """Return ``93.1 % [92.0, 94.2]`` for an interval of shares; ``sign="+"`` for differences."""
+        mean, low, high = (100 * value for value in (self.mean, self.low, self.high))
+        return f"{mean:{sign}.1f}{unit} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
 
 @dataclass(frozen=True)
 class Evaluation:

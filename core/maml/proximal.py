@@ -165,7 +165,7 @@ class _Inverse(torch.autograd.Function):
 
 
 def _move_batch_dim_first(size: int, dims: tuple[int | None, ...], tensors: list[Tensor]) -> list[Tensor]:
-    """Return the tensors with the vmap axis in front, expanded where a tensor has none."""
+    """Return the tensors with the vmap axis first, expanded where a tensor has none."""
     pairs = zip(tensors, dims, strict=False)
     return [t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0) for t, dim in pairs]
 

@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from core.maml.backbone import Params
-from core.maml.episodes import Chunk, Episodes
+from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.settings import TrainSettings
-from core.maml.vectors import flatten, unflatten
+from core.maml.vectors import flatten, flatten_each, unflatten
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash, replacing
@@ -83,7 +83,7 @@ def stationarity(model: Bilevel, params: Params, episodes: Episodes, progress: P
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
         gradients, losses = passes.gradients(params, chunk.task)
-        rows = torch.cat([g.flatten(1) for g in gradients.values()], 1)
+        rows = flatten_each(gradients)
         return [rows.sum(0), rows.norm(dim=1).sum(), losses.sum()]
 
     gradient, norms, loss = episodes.sum_chunks(of_chunk, on_chunk=progress.advance)
@@ -94,7 +94,11 @@ def stationarity(model: Bilevel, params: Params, episodes: Episodes, progress: P
 
 
 def objective_gradient(
-    model: Bilevel, params: Params, episodes: Episodes, positions: np.ndarray | None = None
+    model: Bilevel,
+    params: Params,
+    episodes: Episodes,
+    positions: np.ndarray | None = None,
+    on_chunk: OnChunk = no_progress,
 ) -> tuple[Params, float]:
     """Return the sums of the task gradients and of the task losses, without weight decay.
 
@@ -106,7 +110,7 @@ def objective_gradient(
         gradient, losses = passes.gradient(params, chunk.task)
         return [flatten(gradient), losses.sum()]
 
-    gradient, loss = episodes.sum_chunks(of_chunk, positions)
+    gradient, loss = episodes.sum_chunks(of_chunk, positions, on_chunk)
     return unflatten(gradient, params), float(loss)
 
 

@@ -35,13 +35,13 @@ OpenQueue = Callable[[str], Queue]
 
 @dataclass(frozen=True)
 class OperationAck:
-    """The acknowledgement of one operation: it is done, now or at an earlier sending, or it cannot be.
+    """The acknowledgement of one operation, which was applied, now or when it was sent before, or rejected.
 
     Attributes:
         token: Names the operation.
-        act: decide, undo, redo or comment; empty where that is not known.
+        act: decide, undo, redo or comment; empty if unknown.
         result: What an undo or redo did.
-        error: Why the operation was left out; empty if it is done.
+        error: Why the operation was rejected; empty if it was applied.
     """
 
     token: str
@@ -51,7 +51,7 @@ class OperationAck:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the operation was left out."""
+        """Whether the operation was rejected."""
         return bool(self.error)
 
 
@@ -85,7 +85,7 @@ def submit(
     """Write operations that the browser has no acknowledgement of; decisions in one transaction, in their order.
 
     Args:
-        is_blind: The reviewer sees no decisions of others, so none of them is settled.
+        is_blind: The reviewer sees no decisions of others, so the operation resolves no conflicts.
 
     Returns:
         One acknowledgement per operation with a token, in the order sent.

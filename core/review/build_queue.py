@@ -85,7 +85,7 @@ class QueueBuilder:
                 calibration = self._calibrate(scored)
         items = self._items(scored, calibration)
         with timed(self.seconds, "map"):
-            plane = PCA(2, svd_solver="randomized", random_state=0).fit_transform(scored.placed)
+            plane = PCA(2, svd_solver="randomized", random_state=0).fit_transform(scored.whitened)
         ids = self.inputs.images.ids[scored.images]
         summary: dict[str, Any] = {
             "level": "instance" if self.by_row else "image",
@@ -103,7 +103,7 @@ class QueueBuilder:
                 "wrong": float(items["probability"].sum()),
             }
         places = pd.DataFrame({"image_id": ids, "x": plane[:, 0], "y": plane[:, 1]})
-        return BuiltQueue(items, places, scored.placed.astype(np.float16), calibration, summary)
+        return BuiltQueue(items, places, scored.whitened.astype(np.float16), calibration, summary)
 
     def _calibrate(self, scored: ScoreTable) -> Calibration:
         pairs, images = self.pairs, self.inputs.images

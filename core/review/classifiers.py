@@ -26,7 +26,7 @@ _RIDGES = (0.01, 0.1, 1.0)
 _PASSES = 2
 """Fits; later ones weight images by the probability that their label is right."""
 _LABEL_NOISE = 0.1
-"""Assumed share of label errors."""
+"""Share of label errors that is assumed when classifiers are fitted."""
 _LANDMARKS = 1000
 """Components of the Nystroem approximation, and images that the kernel width is computed from."""
 _TEMPERATURE_IMAGES = 3000
@@ -63,16 +63,16 @@ def discriminant(data: LabelledFeatures) -> tuple[np.ndarray, np.ndarray]:
 
     The row of the only image of a class is NaN. Log-probabilities are means over two strengths of shrinkage.
     """
-    by_shrinkage, placed = [], data.features
+    by_shrinkage, whitened = [], data.features
     for shrink in _SHRINKAGES:
         weights = data.trust.astype(np.float64)
         for _ in range(_PASSES):
-            distances, placed = _distances(data, weights, shrink)
+            distances, whitened = _distances(data, weights, shrink)
             log_p = _calibrated(-distances / 2, data)[0]
             p_given = np.exp(log_p[data.rows, data.labels])
             weights = data.trust * _probability_right(np.nan_to_num(p_given, nan=1.0), data.classes)
         by_shrinkage.append(log_p)
-    return log_softmax(np.mean(by_shrinkage, 0), 1), placed
+    return log_softmax(np.mean(by_shrinkage, 0), 1), whitened
 
 
 def kernel(data: LabelledFeatures) -> np.ndarray:
@@ -99,16 +99,16 @@ def kernel(data: LabelledFeatures) -> np.ndarray:
     return best
 
 
-def neighbours(placed: np.ndarray, data: LabelledFeatures) -> np.ndarray:
+def neighbours(whitened: np.ndarray, data: LabelledFeatures) -> np.ndarray:
     """Return ``(n,)``: the distance to the nearest other images of the given class minus that to other classes.
 
     Args:
-        placed: ``(n, d)``: the images in a metric that separates classes.
+        whitened: ``(n, d)``: the images in a metric that separates classes.
     """
-    squares = (placed**2).sum(1)
-    excess = np.zeros(len(placed))
-    for block in np.array_split(data.rows, -(-len(placed) // _BLOCK)):
-        distance = squares[block, None] + squares - 2 * placed[block] @ placed.T
+    squares = (whitened**2).sum(1)
+    excess = np.zeros(len(whitened))
+    for block in np.array_split(data.rows, -(-len(whitened) // _BLOCK)):
+        distance = squares[block, None] + squares - 2 * whitened[block] @ whitened.T
         distance[np.arange(len(block)), block] = np.inf
         same = data.labels[block, None] == data.labels
         to_same, to_other = (_mean_nearest(np.where(mask, distance, np.inf)) for mask in (same, ~same))
@@ -166,8 +166,8 @@ def _ridge(z: np.ndarray, trust: np.ndarray, data: LabelledFeatures) -> tuple[np
         root = cholesky(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)), lower=True)
         whitened = solve_triangular(root, z.T, lower=True).T.astype(np.float32)
         fitted = whitened @ solve_triangular(root, moment, lower=True).astype(np.float32)
-        lever = ((whitened**2).sum(1) * trust)[:, None]
-        fits.append(_calibrated((fitted - lever * target) / (1 - lever), data))
+        leverage = ((whitened**2).sum(1) * trust)[:, None]
+        fits.append(_calibrated((fitted - leverage * target) / (1 - leverage), data))
     return max(fits, key=lambda fit: fit[1])
 
 
@@ -181,7 +181,7 @@ def _calibrated(logits: np.ndarray, data: LabelledFeatures) -> tuple[np.ndarray,
 
     def likelihood(log_scale: float, rows: np.ndarray) -> float:
         p = np.exp(log_softmax(np.exp(log_scale) * logits[rows], 1)[np.arange(len(rows)), data.labels[rows]])
-        return float(np.average(np.log((1 - _LABEL_NOISE) * p + _LABEL_NOISE / data.classes), weights=data.trust[rows]))
+        return float(np.average(np.log(_noisy(p, data.classes)), weights=data.trust[rows]))
 
     if not len(sample):
         return np.full_like(logits, np.nan), -np.inf
@@ -189,6 +189,24 @@ def _calibrated(logits: np.ndarray, data: LabelledFeatures) -> tuple[np.ndarray,
     return log_softmax(np.exp(optimum.x) * logits, 1), -float(optimum.fun)
 
 
+def log_pool(a: np.ndarray, b: np.ndarray, data: LabelledFeatures) -> np.ndarray:
+    """Return the logarithmic pool of two classifiers with the weight of highest likelihood under label noise."""
+
+    def likelihood(weight: float) -> float:
+        log_p = log_softmax((1 - weight) * a[predicted] + weight * b[predicted], 1)
+        p = np.exp(log_p[np.arange(len(predicted)), data.labels[predicted]])
+        return float(np.log(_noisy(p, data.classes)).mean())
+
+    predicted = np.flatnonzero(np.isfinite(a).all(1) & np.isfinite(b).all(1))
+    optimum = minimize_scalar(lambda w: -likelihood(w), bounds=(0.0, 1.0), method="bounded", options={"xatol": 0.02})
+    return log_softmax((1 - optimum.x) * a + optimum.x * b, 1)
+
+
+def _noisy(p: np.ndarray, classes: int) -> np.ndarray:
+    """Return the probability of observing a label whose class has probability ``p``, under label noise."""
+    return (1 - _LABEL_NOISE) * p + _LABEL_NOISE / classes
+
+
 def _probability_right(p_given: np.ndarray, classes: int) -> np.ndarray:
     """Return the probability that a label is right if the classifier gives it the probability ``p_given``."""
-    return (1 - _LABEL_NOISE) * p_given / ((1 - _LABEL_NOISE) * p_given + _LABEL_NOISE / classes)
+    return (1 - _LABEL_NOISE) * p_given / _noisy(p_given, classes)

@@ -24,7 +24,7 @@ _BATCH = 256
 _GRID = 4
 """Feature maps are pooled to this many cells per side."""
 _LAYERS, _MAX_COLUMNS = 4, 1024
-"""The last layers that are used; wider ones are projected at random to so many columns."""
+"""The last layers that are used; wider ones are projected at random to this many columns."""
 _SHIFT = 2 / 28
 """Shift of the image as a share of its side."""
 SHIFTS = 9

@@ -13,7 +13,7 @@ from core.review.review_queue import Queue
 from core.review.review_state import VERDICTS, ReviewState
 from core.tasks.tasklist import TaskList
 
-STATES = ("undecided", "keep", "remove", "relabel", "unsure", "conflict", "commented")
+STATES = ("undecided", *VERDICTS[1:], "conflict", "commented")
 ROLES = ("", "support", "query")
 PAGE_SIZES = (60, 120, 200, 500)
 _LASSO_CORNERS = 80

@@ -150,7 +150,7 @@ def probabilities(error_llr: np.ndarray) -> np.ndarray:
 
 
 def _curve(logits: np.ndarray, positions: np.ndarray, stretch: float, scale: float) -> np.ndarray:
-    """Return the probabilities at the positions ``at`` of the stretched curve with scaled logits."""
+    """Return the probabilities at ``positions`` of the stretched curve with scaled logits."""
     depth = np.arange(1, len(logits) + 1)
     return expit(scale * np.interp((positions + 1) / stretch, depth, logits))
 
@@ -159,7 +159,7 @@ def _posterior(logits: np.ndarray, is_error: np.ndarray) -> tuple[np.ndarray, np
     """Return a grid of stretches and scales with their posterior probabilities: ``(grid,)`` three times.
 
     Args:
-        known: ``(n,)``: 1 where the label was found wrong, 0 where right, NaN where undecided.
+        is_error: ``(n,)``: 1 where the label was found wrong, 0 where right, NaN where undecided.
     """
     axes = (np.linspace(-_GRID_SDS, _GRID_SDS, points) for points in (_STRETCHES, _SCALES))
     z_stretch, z_scale = (part.ravel() for part in np.meshgrid(*axes))

@@ -1,6 +1,6 @@
 """Inject known label errors into a copy of the labels, to measure on these data how well every score finds them.
 
-The model's meta-parameters stay as they are; everything else that a score is computed from (classifiers, scoring tasks,
+The model's meta-parameters are unchanged; everything else that a score is computed from (classifiers, scoring tasks,
 the items' own tasks) is computed again from the copy.
 """
 
@@ -93,18 +93,22 @@ def _corrupt_images(
 def _distances(images: ImageSet, pairs: ImageLabelPairs, wrong: np.ndarray) -> np.ndarray:
     """Return ``(wrong, classes)`` distances of the pixels to the mean image of every class."""
     relabelled = replace(images, labels=images.labels.copy())
-    place = {name: number for number, name in enumerate(images.class_names)}
-    relabelled.labels[pairs.image] = [place[pairs.classes[label]] for label in pairs.label]
-    classes = np.array([place[name] for name in pairs.classes])
+    classes = _class_numbers(images, pairs)
+    relabelled.labels[pairs.image] = classes[pairs.label]
     return class_distances(relabelled, pairs.image, classes, pairs.image[wrong])
+
+
+def _class_numbers(images: ImageSet, pairs: ImageLabelPairs) -> np.ndarray:
+    """Return the position in ``images.class_names`` of every class of the pairs."""
+    number = {name: position for position, name in enumerate(images.class_names)}
+    return np.array([number[name] for name in pairs.classes])
 
 
 def _resampled_tasks(images: ImageSet, pairs: ImageLabelPairs, tasks: TaskList, rng: np.random.Generator) -> TaskList:
     """Return tasks sampled from the copy's labels; the original ones if its classes have become too small."""
     shape = task_shape(tasks)
-    place = {name: number for number, name in enumerate(images.class_names)}
     labels = np.full(len(images), -1, dtype=np.int64)
-    labels[pairs.image] = [place[pairs.classes[label]] for label in pairs.label]
+    labels[pairs.image] = _class_numbers(images, pairs)[pairs.label]
     pool = pool_of(labels, np.sort(pairs.image)).without_small(shape.shots + shape.queries)
     try:
         return sample_tasks(
@@ -133,9 +137,8 @@ def _corrupt_rows(
     if kind == "within tasks":
         task_order = rng.permutation(task.max() + 1)
         candidates = flippable[rng.random(len(flippable)) < NOISY_TASK_SHARE]
-        chosen = candidates[np.argsort(task_order[task[candidates]], kind="stable")][
-            :count
-        ]  # of one task after another
+        by_task = np.argsort(task_order[task[candidates]], kind="stable")
+        chosen = candidates[by_task][:count]
     else:
         chosen = rng.permutation(flippable)[:count]
     class_of = np.full((task.max() + 1, tasks.ways), "", dtype=object)

@@ -32,20 +32,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-from torch import Tensor
 
 from core.baselines.pooled import cross_validated_probabilities
 from core.data import ImageSet
 from core.influence.scores import instance_table
+from core.influence.solvers import probe_vectors
 from core.influence.targets import target_gradient
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
 from core.maml.objective import Bilevel
 from core.maml.vectors import flatten
-from core.review.classifiers import LabelledFeatures, discriminant, kernel, neighbours
+from core.review.classifiers import LabelledFeatures, discriminant, kernel, log_pool, neighbours
 from core.review.features import SHIFTS, image_features
 from core.review.image_labels import ImageLabelPairs
 from core.review.scoring import score_pairs, task_shape
@@ -53,6 +51,7 @@ from core.runtime.progress import Progress
 from core.tasks.tasklist import TaskList
 
 FAST = ("loss", "margin", "classifier", "discriminant", "kernel", "neighbours", "support_loss")
+"""Scores that are always computed; those of rows add ``ROWS``, and :data:`core.review.settings.SLOW` are on request."""
 ROWS = ("task_loss", "others", "votes")
 FOLDS, EPOCHS = 5, 20
 """Folds and epochs of the networks of ``cross_validated``."""
@@ -60,8 +59,6 @@ _PROBES = 6
 """Random directions of the Hutchinson estimate; its relative error is about (2 / probes)^0.5, enough to rank by."""
 _LOG_P_FLOOR = -60.0
 """Log-probabilities below are cut off, as float32 underflows near them."""
-_LABEL_NOISE = 0.1
-"""Share of label errors assumed when the pool of the classifiers is fitted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +85,7 @@ class ScoreSettings:
     """The scores to compute.
 
     Attributes:
-        members: Slow scores to add, of :data:`SLOW`.
+        members: Slow scores to add, of :data:`core.review.settings.SLOW`.
         rounds: Rounds of scoring tasks.
         seed: Random seed.
     """
@@ -105,15 +102,15 @@ class ScoreTable:
     Attributes:
         scores: One column per score, ``(n,)`` each; the median where a score could not be computed for an item.
         log_p: Log-probability of every class for every image by the classifiers, ``(images, classes)``.
-        images: ``(images,)`` positions in the image set, sorted: the rows of ``log_p`` and ``placed``.
-        placed: ``(images, d)`` features in the metric of the discriminant.
+        images: ``(images,)`` positions in the image set, sorted: the rows of ``log_p`` and ``whitened``.
+        whitened: ``(images, d)`` features in the metric of the discriminant.
         seconds: By stage.
     """
 
     scores: pd.DataFrame
     log_p: np.ndarray
     images: np.ndarray
-    placed: np.ndarray
+    whitened: np.ndarray
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -190,7 +187,7 @@ def score_labels(
         means = rows.drop(columns="task_loss")[in_use].groupby(of_row[in_use]).mean()
         table = pd.concat([table, means.reindex(range(len(pairs)))], axis=1)
     table = table.fillna(table.median()).fillna(0.0)
-    return ScoreTable(table, classified.log_p, classified.images, classified.placed, seconds)
+    return ScoreTable(table, classified.log_p, classified.images, classified.whitened, seconds)
 
 
 def _cross_validated_scores(images: ImageSet, pairs: ImageLabelPairs, seed: int, progress: Progress) -> np.ndarray:
@@ -208,13 +205,13 @@ def _classifier_scores(inputs: ScoreInputs, pairs: ImageLabelPairs, progress: Pr
     images = pairs.image[main]
     assert inputs.features is not None
     data = LabelledFeatures(inputs.features[images], pairs.label[main], len(pairs.classes), pairs.share[main])
-    by_discriminant, placed = discriminant(data)
+    by_discriminant, whitened = discriminant(data)
     progress.advance()
     by_kernel = kernel(data)
     progress.advance()
-    by_neighbours = neighbours(placed, data)
+    by_neighbours = neighbours(whitened, data)
     progress.advance()
-    pooled = _log_pool(by_discriminant, by_kernel, data)
+    pooled = log_pool(by_discriminant, by_kernel, data)
     rows = np.searchsorted(images, pairs.image)
     scores = {
         name: -np.maximum(log_p[rows, pairs.label], _LOG_P_FLOOR)
@@ -222,22 +219,7 @@ def _classifier_scores(inputs: ScoreInputs, pairs: ImageLabelPairs, progress: Pr
     }
     # Neighbours rate the main class of an image; its other classes get the opposite.
     scores["neighbours"] = np.where(pairs.is_main, by_neighbours[rows], -by_neighbours[rows])
-    return ScoreTable(pd.DataFrame(scores), pooled, images, placed)
-
-
-def _log_pool(a: np.ndarray, b: np.ndarray, data: LabelledFeatures) -> np.ndarray:
-    """Return the logarithmic pool of two classifiers with the weight of highest likelihood under label noise."""
-
-    def likelihood(weight: float) -> float:
-        p = np.exp(
-            log_softmax((1 - weight) * a[predicted] + weight * b[predicted], 1)[np.arange(len(predicted)), labels]
-        )
-        return float(np.log((1 - _LABEL_NOISE) * p + _LABEL_NOISE / data.classes).mean())
-
-    predicted = np.flatnonzero(np.isfinite(a).all(1) & np.isfinite(b).all(1))
-    labels = data.labels[predicted]
-    optimum = minimize_scalar(lambda w: -likelihood(w), bounds=(0.0, 1.0), method="bounded", options={"xatol": 0.02})
-    return log_softmax((1 - optimum.x) * a + optimum.x * b, 1)
+    return ScoreTable(pd.DataFrame(scores), pooled, images, whitened)
 
 
 def _row_scores(
@@ -292,12 +274,12 @@ def left_out_support_losses(inputs: ScoreInputs, tasks: TaskList, progress: Prog
 
 def _gradient_norms(inputs: ScoreInputs, episodes: Episodes, seed: int, progress: Progress) -> np.ndarray:
     """Return ``(rows,)`` logarithms of ``E (g . r)^2`` over random r of independent unit variance (Hutchinson 1989)."""
-    size = flatten(inputs.params)
+    like = flatten(inputs.params)
     generator = torch.Generator().manual_seed(seed)
     progress.stage("self-influence", _PROBES * len(episodes))
     total = np.zeros(len(episodes.tasks.rows))
     for _ in range(_PROBES):
-        direction: Tensor = torch.randn(size.shape, generator=generator, dtype=torch.float64).to(size)
+        direction = probe_vectors(like.shape, like, generator)
         table = instance_table(inputs.model, inputs.params, direction, episodes, progress.advance)
         total += table["score"].to_numpy() ** 2
     return np.log(total / _PROBES + 1e-300)

@@ -166,7 +166,7 @@ class Line:
 
 
 def chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str, percent: bool = False) -> str:
-    """Return a line chart as an HTML figure: inline SVG without scripts, links or fonts of its own, and a legend.
+    """Return a line chart as an HTML figure: inline SVG without scripts, links or embedded fonts, and a legend.
 
     Args:
         percent: Both axes are shares, labelled from 0 % to 100 %.

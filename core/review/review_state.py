@@ -11,11 +11,12 @@ from functools import cached_property
 import numpy as np
 from cachetools import LRUCache
 
+from core.decisions import table
 from core.decisions.log import DecisionLog, Entry
 from core.decisions.queue_decisions import QueueDecisions
 from core.review.review_queue import Queue
 
-VERDICTS = ("", "keep", "remove", "relabel", "unsure")
+VERDICTS = ("", *table.VERDICTS)
 """Verdicts by code; 0: undecided."""
 ACTIVE_WINDOW = timedelta(minutes=5)
 """A reviewer counts as at work for this long after a decision."""
@@ -31,7 +32,7 @@ class ReviewState:
         change_counter: :meth:`DecisionLog.change_counter` when this was read.
         version: :meth:`DecisionLog.version` at that time; None in blind mode, where nothing of others is shown.
         size: n.
-        on_items: Which items were found wrong, found right, or are open; in blind mode by the reviewer's own decisions.
+        decisions: Which items were found wrong, found right, or are open; in blind mode only by the reviewer.
         comments: Number of comments by position; in blind mode the reviewer's own.
         recent: Time and reviewer of the newest decisions on the queue's items, for :meth:`active_reviewers`.
     """
@@ -39,19 +40,19 @@ class ReviewState:
     change_counter: int
     version: int | None
     size: int
-    on_items: QueueDecisions
+    decisions: QueueDecisions
     comments: Counter[int]
     recent: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def entries(self) -> dict[int, Entry]:
         """The decision that counts, by position."""
-        return self.on_items.entries
+        return self.decisions.entries
 
     @property
     def conflicts(self) -> dict[int, tuple[Entry, ...]]:
         """The reviewers' own final decisions on items in conflict, by position; empty in blind mode."""
-        return self.on_items.conflicts
+        return self.decisions.conflicts
 
     @cached_property
     def verdict(self) -> np.ndarray:
@@ -65,7 +66,7 @@ class ReviewState:
     def fingerprint(self) -> bytes:
         """Bytes that differ whenever the items found wrong or right differ."""
         outcome = np.zeros(self.size, dtype=np.int8)
-        for position, is_wrong in self.on_items.is_wrong.items():
+        for position, is_wrong in self.decisions.is_wrong.items():
             outcome[position] = 1 + is_wrong
         return outcome.tobytes()
 
@@ -80,7 +81,7 @@ _lock = threading.Lock()
 
 
 def read_state(log: DecisionLog, queue: Queue, only: str | None) -> ReviewState:
-    """Return the decisions as they are now.
+    """Return the present decisions.
 
     Args:
         only: The reviewer whose own decisions are shown (blind mode); None: everybody's.
@@ -98,11 +99,11 @@ def read_state(log: DecisionLog, queue: Queue, only: str | None) -> ReviewState:
 
 def _read(log: DecisionLog, queue: Queue, only: str | None, counter: int) -> ReviewState:
     version = log.version() if only is None else None  # before the decisions: they may be newer, never older
-    current, conflicts = (log.current(), log.conflicts()) if only is None else (log.own(only), {})
-    on_items, position = queue.positions.decisions(current, conflicts), queue.positions.of_item
+    current, conflicts = (log.current(), log.conflicts()) if only is None else (log.decisions_of(only), {})
+    decisions, position = queue.positions.decisions(current, conflicts), queue.positions.of_item
     comments = Counter(
         position[one.item] for one in log.comments() if one.item in position and only in (None, one.reviewer)
     )
     since = (datetime.now(UTC) - ACTIVE_WINDOW).isoformat(timespec="milliseconds")
-    newest = {entry.seq: (entry.at, entry.by) for entry in on_items.entries.values() if entry.at >= since}
-    return ReviewState(counter, version, len(queue), on_items, comments, list(newest.values()) if only is None else [])
+    newest = {entry.seq: (entry.at, entry.by) for entry in decisions.entries.values() if entry.at >= since}
+    return ReviewState(counter, version, len(queue), decisions, comments, list(newest.values()) if only is None else [])

@@ -55,9 +55,9 @@ def suggested_relabels(
 
 
 def undecided(decisions: Sequence[Decision], current: Mapping[Item, Entry]) -> list[Decision]:
-    """Return the decisions about rows of tasks on which nobody has a final decision yet: on the row, nor on its image.
+    """Return the decisions about rows of tasks that have no final decision yet, neither on the row nor on its image.
 
-    An item in conflict counts as decided: a suggestion must not settle it.
+    An item in conflict counts as decided: a suggestion must not resolve it.
     """
     entries = QueuePositions([decision.item for decision in decisions]).decisions(current, {}).entries
     final = {position for position, entry in entries.items() if entry.is_final}

@@ -99,7 +99,7 @@ class World:
         return [items[start : start + self.size] for start in range(0, len(items), self.size)]
 
     def map_distributed(self, items: Sequence[Item], do: Callable[[Item, int], T]) -> list[T]:
-        """Call ``do`` once per item, each on one process working by itself, and return all results in order everywhere.
+        """Call ``do`` once per item, each on a single process, and return all results in order on every process.
 
         Args:
             do: Takes an item and the number of items in its round, whose progress rank 0 reports.

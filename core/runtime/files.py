@@ -34,7 +34,7 @@ def home() -> Path:
 
 
 def library() -> Path:
-    """Return the folder of image sets and of the tasks and models that the dashboard makes."""
+    """Return the folder of image sets and of the tasks and models that the dashboard creates."""
     return home() / "library"
 
 
@@ -90,6 +90,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def check_export_folder(out: Path, marker: str) -> None:
+    """Raise UserError unless ``out`` is absent, empty, or an earlier export, which contains the file ``marker``."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file.", "Choose a folder.")
+    if out.exists() and any(out.iterdir()) and not (out / marker).exists():
+        raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
 
 
 @contextmanager

@@ -103,6 +103,11 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def format_count(count: int, singular: str, plural: str = "") -> str:
+    """Return a count with its noun, such as ``1 image`` or ``2,000 images``."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
 class SubProgress(Progress):
     """A reporter of one part of a larger stage: the part counts as ``units`` units there, whatever its own stages."""
 

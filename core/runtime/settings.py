@@ -1,8 +1,8 @@
 """Settings that are declared once, on the dataclass (or pydantic model) that holds them.
 
 A field is written ``ways: Annotated[int, Ge(2), Setting("Classes per task (N-way).")] = 5``. From that declaration come
-the option of the command line (:mod:`core.cli.options`), the widget of a page (:mod:`core.ui.settings_widgets`), the
-arguments of a job (:func:`arguments_of`), the reference in docs/commands.md, and the check of the value
+the option of the command line (:mod:`core.cli.options`), the widget of a page (:mod:`core.ui.shell.settings_widgets`),
+the arguments of a job (:func:`arguments_of`), the reference in docs/commands.md, and the check of the value
 (:func:`check_settings`). Bounds are the standard markers of ``annotated_types``.
 """
 

@@ -73,6 +73,11 @@ class Changes:
         relabelled = len(self.relabelled_images) + len(self.relabelled_instances)
         return len(self.tasks) + len(self.images) + len(self.instances) + relabelled
 
+    def check_not_empty(self) -> None:
+        """Raise UserError if nothing is removed or relabelled."""
+        if not len(self):
+            raise UserError("There are no changes.", "Remove or relabel tasks or images first.")
+
     @property
     def hash(self) -> str:
         """Return a hash of the content; relabels are hashed only if present, so that older saved results stay valid."""

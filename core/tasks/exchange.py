@@ -80,7 +80,7 @@ def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | No
                 _error_text(error, f"{source}: tasks[{number}]"), "Correct it or write it again."
             ) from error
         if episode.task_id in seen:
-            raise UserError(f"{source}: the task {episode.task_id!r} occurs twice.", "Give every task its own id.")
+            raise UserError(f"{source}: the task {episode.task_id!r} occurs twice.", "Give every task a unique id.")
         seen.add(episode.task_id)
         _check(episode, source, images)
         for role, rows in (("support", episode.support), ("query", episode.query)):

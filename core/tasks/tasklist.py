@@ -194,7 +194,7 @@ def _check_tasks(table: pd.DataFrame, source: str) -> None:
 
 
 def _content_key(path: Path, images: ImageSet | None = None) -> Hashable:
-    """Return what a list that was read depends on: the file as it stands, and the images it is checked against."""
+    """Return what a list that was read depends on: the present file, and the images it is checked against."""
     status = path.stat() if path.exists() else None
     file = status and (status.st_ino, status.st_size, status.st_mtime_ns)
     return path.absolute(), file, images.hash if images else None

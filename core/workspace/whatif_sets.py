@@ -49,10 +49,9 @@ class Sets:
         """
         if not _NAME.fullmatch(name) or name != name.strip():
             raise UserError(
-                f"{name!r} is not a valid name of a set.", "Use up to 60 letters, digits, blanks and . , ( ) + - _"
+                f"{name!r} is not a valid name of a set.", "Use up to 60 letters, digits, spaces and . , ( ) + - _"
             )
-        if not len(changes):
-            raise UserError("There are no changes.", "Remove or relabel tasks or images first.")
+        changes.check_not_empty()
         if self._file(name).exists():
             existing = self.get(name)
             if existing.changes.hash != changes.hash:

@@ -22,6 +22,7 @@ from typing import Any
 
 from core.checkpoints.model import TRAJECTORY, Model, load_model, load_trajectory
 from core.data import ImageSet
+from core.decisions.checks import class_name
 from core.decisions.log import DecisionLog
 from core.influence.basis import ENGINE_VERSION
 from core.maml.training import Snapshot
@@ -135,7 +136,7 @@ class Workspace:
         decided = {item: entry for item, entry in self.decisions.current().items() if item not in contested}
         removed = [item for item, entry in decided.items() if entry.verdict == "remove"]
         relabelled = [(item, entry.label) for item, entry in decided.items() if entry.verdict == "relabel"]
-        named = [(item, self._class_name(label)) for item, label in relabelled]
+        named = [(item, class_name(self.project().images.class_names, label)) for item, label in relabelled]
         return Changes(
             frozenset(item.task_id for item in removed if item.kind == "task"),
             frozenset(item.image_id for item in removed if item.kind == "image"),
@@ -145,12 +146,6 @@ class Workspace:
                 (item.task_id, item.role, item.image_id, name) for item, name in named if item.kind == "instance"
             ),
         )
-
-    def _class_name(self, label: int | None) -> str:
-        names = self.project().images.class_names
-        if label is None or not 0 <= label < len(names):
-            raise UserError(f"There is no class number {label}.", "Undo the relabelling, or choose an existing class.")
-        return str(names[label])
 
 
 def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:

@@ -37,6 +37,6 @@ def test_command_line_report_and_page_agree_on_an_image_removal_and_a_conflict(t
     assert by_report is not None
     assert int(by_command_line[1]) == removed
     assert int(by_report[1]) == removed
-    assert forecast_now(queue, state).on_items.errors_found == removed
+    assert forecast_now(queue, state).decisions.errors_found == removed
     assert sum(entry.verdict == "remove" for entry in state.entries.values()) == removed + 1
     assert set(state.conflicts) == {int(row["rank"])}

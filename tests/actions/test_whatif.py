@@ -42,7 +42,7 @@ from core.tasks.changes import Changes
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace, create
-from tests.problems import tiny_problem
+from tests.problems import tiny_problem, with_weights
 
 EXACT = Compute("cpu", "float64", chunk=4)
 N, TARGETS = 6, 4
@@ -142,7 +142,7 @@ def drop(workspace: Workspace, *names: str) -> None:
 def test_row_gradients_add_up_to_change_gradients_for_any_weights(algorithm: str) -> None:
     problem, rng = tiny_problem(count=2, steps=2, algorithm=algorithm), np.random.default_rng(0)
     rows = len(problem.tasks.rows)
-    model, params, uneven = problem.model, problem.params, problem.episodes.with_weights(rng.uniform(0.2, 2, rows))
+    model, params, uneven = problem.model, problem.params, with_weights(problem.episodes, rng.uniform(0.2, 2, rows))
     left = uneven.tasks.rows["weight"].to_numpy() * rng.choice([0.0, 0.4, 1.0], rows)
     (chunk,) = uneven.chunks()
     by_task = [row_gradients(model, params, Task(*(part[[k]] for part in chunk.task))) for k in range(2)]

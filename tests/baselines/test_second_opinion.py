@@ -21,7 +21,7 @@ from core.maml.backbone import MLP
 from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel, Task
 from core.maml.vectors import flatten
-from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks
+from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks, with_weights
 
 OPERATORS = {"exact": "HessianLinearOperator", "gauss-newton": "GGNLinearOperator"}
 
@@ -78,7 +78,7 @@ def mlp_problem(hidden: tuple[int, ...], adaptation: Unrolled | Implicit) -> Pro
     network = MLP(3, hidden=hidden, shape=(7, 7, 1), activation="tanh")
     params = {name: 2 * value for name, value in network.init(3, torch.float64).items()}
     weights = np.random.default_rng(1).uniform(0.3, 1.7, len(tasks.rows))
-    episodes = Episodes(tasks, images, dtype=torch.float64, chunk=2).with_weights(weights)
+    episodes = with_weights(Episodes(tasks, images, dtype=torch.float64, chunk=2), weights)
     return Problem(images, episodes.tasks, Bilevel(network, adaptation, delta=0.2), params, episodes)
 
 

@@ -14,12 +14,10 @@ from annotated_types import Ge, Gt, Le
 from typer.testing import CliRunner
 
 from core.actions.image_settings import FORMATS, ImportOptions
-from core.cli import review
 from core.cli.app import app
 from core.cli.options import Fields, SelectedFields, with_settings
 from core.cli.reference import FILE, commands, reference
 from core.data.readers import READERS
-from core.decisions.cleanlab import ISSUE_VERDICTS
 from core.editing.settings import CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
 from core.evidence.settings import EvidenceSettings
 from core.influence.curvature import GAMMA, PRODUCTS
@@ -224,7 +222,6 @@ def test_constants_in_light_modules_match_the_heavy_modules() -> None:
     assert ("auto", *READERS) == FORMATS
     assert (*PRODUCTS, GAMMA) == CURVATURES
     assert tuple(METHODS) == METHOD_NAMES
-    assert review.ISSUE_VERDICTS == ISSUE_VERDICTS
 
 
 def test_the_reference_in_the_docs_is_up_to_date() -> None:

@@ -97,7 +97,7 @@ class LogMachine(RuleBasedStateMachine):
         before, version = state(self.log), self.log.version()
         reversal = call(reviewer)
         if not source:
-            assert (reversal.taken, reversal.kept, self.log.version()) == ((), (), version)
+            assert (reversal.reversed_entries, reversal.newer_entries, self.log.version()) == ((), (), version)
             return
         number = source.pop()
         target.append(number)
@@ -105,11 +105,11 @@ class LogMachine(RuleBasedStateMachine):
         group[2] = not group[2]
         last = {made.item: made for made in group[1]}
         newer = {d.item: d for _, made, force in self.groups[number + 1 :] if force for d in made}
-        assert {content(e) for e in reversal.taken} == {d for item, d in last.items() if item not in newer}
-        assert {content(e) for e in reversal.kept} == {newer[item] for item in last if item in newer}
-        assert all(e.reviewer != reviewer for e in reversal.kept)
+        assert {content(e) for e in reversal.reversed_entries} == {d for item, d in last.items() if item not in newer}
+        assert {content(e) for e in reversal.newer_entries} == {newer[item] for item in last if item in newer}
+        assert all(e.reviewer != reviewer for e in reversal.newer_entries)
         after = state(self.log)
-        touched = {e.item for e in reversal.taken}
+        touched = {e.item for e in reversal.reversed_entries}
         assert {i: d for i, d in after.items() if i not in touched} == {
             i: d for i, d in before.items() if i not in touched
         }
@@ -157,8 +157,8 @@ def test_undo_keeps_and_reports_the_newer_decision_of_somebody_else(log: Decisio
     log.append([Decision(CAT, "remove", reviewer="Ann"), Decision(DOG, "remove", reviewer="Ann")])
     log.append([Decision(CAT, "keep", reviewer="Bob")])
     reversal = log.undo("Ann")
-    assert [entry.item for entry in reversal.taken] == [DOG]
-    assert [(entry.item, entry.reviewer) for entry in reversal.kept] == [(CAT, "Bob")]
+    assert [entry.item for entry in reversal.reversed_entries] == [DOG]
+    assert [(entry.item, entry.reviewer) for entry in reversal.newer_entries] == [(CAT, "Bob")]
     assert state(log) == {CAT: Decision(CAT, "keep", reviewer="Bob")}
 
 
@@ -174,7 +174,7 @@ def test_undo_restores_another_reviewers_decision_under_that_name(log: DecisionL
 def test_undo_does_not_restore_what_its_reviewer_has_undone_since(log: DecisionLog) -> None:
     log.append([Decision(CAT, "remove", reviewer="Ann")])
     log.append([Decision(CAT, "keep", reviewer="Bob")])
-    assert log.undo("Ann").taken == ()
+    assert log.undo("Ann").reversed_entries == ()
     log.undo("Bob")
     assert log.current() == {}
 
@@ -182,7 +182,7 @@ def test_undo_does_not_restore_what_its_reviewer_has_undone_since(log: DecisionL
 def test_the_last_of_two_decisions_on_one_item_in_a_group_counts(log: DecisionLog) -> None:
     log.append([Decision(CAT, "remove"), Decision(CAT, "keep")])
     assert log.current()[CAT].verdict == "keep"
-    assert [entry.verdict for entry in log.undo("").taken] == ["keep"]
+    assert [entry.verdict for entry in log.undo("").reversed_entries] == ["keep"]
     assert log.current() == {}
 
 
@@ -195,7 +195,7 @@ def test_any_text_is_stored_unchanged(texts: tuple[str, str, str, str]) -> None:
         log = DecisionLog(Path(folder) / "log.sqlite")
         log.append([made])
         assert state(log) == {made.item: made}
-        assert [content(entry) for entry in log.undo(reviewer).taken] == [made]
+        assert [content(entry) for entry in log.undo(reviewer).reversed_entries] == [made]
         assert log.current() == {}
 
 
@@ -203,7 +203,7 @@ def test_thousands_of_decisions_are_one_group(log: DecisionLog) -> None:
     bulk = [Decision(Item("image", image_id=f"{number}.png"), "remove") for number in range(10_000)]
     group = log.append(bulk)
     assert {entry.group for entry in log.current().values()} == {group}
-    assert len(log.undo("").taken) == len(bulk)
+    assert len(log.undo("").reversed_entries) == len(bulk)
     assert log.current() == {}
 
 

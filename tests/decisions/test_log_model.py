@@ -175,7 +175,7 @@ class Machine(RuleBasedStateMachine):
         assert [entry.seq for entry in current.values()] == sorted(entry.seq for entry in current.values())
         for name in REVIEWERS:
             views = {item: self.view(name, item, self.version) for item in ITEMS}
-            own = self.log.own(name)
+            own = self.log.decisions_of(name)
             assert said(own) == {item: view[2] for item, view in views.items() if view}
             assert all(entry.reviewer == entry.by == name and entry.undoes is None for entry in own.values())
         conflicts = {

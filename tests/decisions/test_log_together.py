@@ -118,19 +118,19 @@ def test_saw_is_limited_to_the_newest_version(log: DecisionLog) -> None:
     decide(log, "Bob", "keep", saw=1_000)
     decide(log, "Ann", "remove", saw=1)
     assert in_conflict(log) == []
-    assert log.own("Bob")[CAT].saw == 0
+    assert log.decisions_of("Bob")[CAT].saw == 0
 
 
 def test_own_decisions_are_per_reviewer(log: DecisionLog) -> None:
     decide(log, "Ann", "remove")
     decide(log, "Bob", "keep", saw=1)
     log.append([Decision(DOG, "unsure", reviewer="Ann")])
-    assert {item: entry.verdict for item, entry in log.own("Ann").items()} == {CAT: "remove", DOG: "unsure"}
-    assert {item: entry.verdict for item, entry in log.own("Bob").items()} == {CAT: "keep"}
-    assert log.own("Cid") == {}
+    assert {item: entry.verdict for item, entry in log.decisions_of("Ann").items()} == {CAT: "remove", DOG: "unsure"}
+    assert {item: entry.verdict for item, entry in log.decisions_of("Bob").items()} == {CAT: "keep"}
+    assert log.decisions_of("Cid") == {}
     log.undo("Ann")
     log.undo("Ann")
-    assert log.own("Ann") == {}
+    assert log.decisions_of("Ann") == {}
 
 
 def test_writes_of_another_process_are_read(log: DecisionLog) -> None:
@@ -141,7 +141,7 @@ def test_writes_of_another_process_are_read(log: DecisionLog) -> None:
     assert in_conflict(log) == ["Ann", "Bob"]
     other.undo("Bob")
     assert in_conflict(log) == []
-    assert log.own("Bob") == {}
+    assert log.decisions_of("Bob") == {}
 
 
 def test_a_replaced_log_file_is_read_again(log: DecisionLog, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_replaced_log_file_is_read_again(log: DecisionLog, tmp_path: Path) -> 
     assert log.current()[CAT].verdict == "keep"
     backup.path.replace(log.path)
     assert log.current()[CAT].verdict == "unsure"
-    assert log.own("Ann") == {}
+    assert log.decisions_of("Ann") == {}
 
 
 def test_a_repeated_operation_is_applied_once(log: DecisionLog) -> None:
@@ -162,7 +162,7 @@ def test_a_repeated_operation_is_applied_once(log: DecisionLog) -> None:
     history = log.history()
     assert log.submit(operations[1:]) == first[1:]
     assert [result.group for result in first] == [1, 2, 3]
-    assert {entry.item for entry in first[1].taken} == {CAT, DOG}
+    assert {entry.item for entry in first[1].reversed_entries} == {CAT, DOG}
     log.append([Decision(CAT, "keep", reviewer="Bob")])
     assert log.submit([operations[0], *operations]) == [first[0], *first]  # what came since changes no answer
     assert log.history()[: len(history)] == history
@@ -366,7 +366,7 @@ def test_a_locked_log_can_be_read_and_refused_operations_can_be_repeated(log: De
             assert sqlite_code(refused.value) == sqlite3.SQLITE_BUSY
         DecisionLog(log.path, busy_seconds=0.05)
         assert log.current()[CAT].verdict == "keep"
-        assert log.own("Ann").keys() == {CAT}
+        assert log.decisions_of("Ann").keys() == {CAT}
         assert (log.change_counter(), log.comments(), log.snapshots()) == (1, [], [])
     log.submit(operations)
     log.submit(operations)

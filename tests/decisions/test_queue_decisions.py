@@ -90,5 +90,5 @@ def test_decisions_of_one_reviewer(log: DecisionLog) -> None:
     decide(log, ROWS[0], "keep", "ann")
     decide(log, ROWS[0], "remove", "bob")
     positions = QueuePositions(ROWS)
-    assert positions.decisions(log.own("ann"), {}).is_wrong == {0: False}
-    assert positions.decisions(log.own("bob"), {}).is_wrong == {0: True}
+    assert positions.decisions(log.decisions_of("ann"), {}).is_wrong == {0: False}
+    assert positions.decisions(log.decisions_of("bob"), {}).is_wrong == {0: True}

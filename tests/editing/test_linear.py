@@ -24,7 +24,7 @@ from core.tasks.tasklist import TaskList
 from core.workspace.runs import RunWriter
 from tests.influence import reference
 from tests.influence.test_implicit import implicit_problem
-from tests.problems import Problem, tiny_problem
+from tests.problems import Problem, tiny_problem, with_weights
 
 SHAPES: list[dict[str, Any]] = [
     {"ways": 3, "shots": 2, "queries": 2, "count": 3, "steps": 1},
@@ -46,7 +46,7 @@ def uneven(problem: Problem) -> Problem:
     """Return the problem with uneven weights, one of them 0."""
     weights = np.random.default_rng(1).uniform(0.2, 1.8, len(problem.tasks.rows))
     weights[-1] = 0
-    episodes = problem.episodes.with_weights(weights)
+    episodes = with_weights(problem.episodes, weights)
     return replace(problem, episodes=episodes, tasks=episodes.tasks)
 
 

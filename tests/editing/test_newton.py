@@ -25,7 +25,7 @@ from core.runtime.progress import Progress
 from core.runtime.settings import SettingError
 from core.tasks.changes import Changes, cleaned
 from tests.influence import reference
-from tests.problems import Problem, tiny_problem
+from tests.problems import Problem, tiny_problem, with_weights
 
 ALL = NewtonSettings(gradient_tasks=0, curvature_tasks=0, products=100)
 SHAPES: list[dict[str, Any]] = [
@@ -43,7 +43,7 @@ def problem(request: pytest.FixtureRequest) -> Problem:
 def uneven(problem: Problem) -> Problem:
     weights = np.random.default_rng(1).uniform(0.2, 1.8, len(problem.tasks.rows))
     weights[-1] = 0
-    episodes = problem.episodes.with_weights(weights)
+    episodes = with_weights(problem.episodes, weights)
     return replace(problem, episodes=episodes, tasks=episodes.tasks)
 
 
@@ -202,7 +202,7 @@ def test_a_trial_that_is_not_finite_is_never_taken(monkeypatch: pytest.MonkeyPat
 def test_a_stationary_point_is_not_moved() -> None:
     problem = tiny_problem()
     still = replace(problem.model, delta=0.0)
-    none = problem.episodes.with_weights(np.zeros(len(problem.tasks.rows)))
+    none = with_weights(problem.episodes, np.zeros(len(problem.tasks.rows)))
     made = newton_edit(still, problem.params, none, ALL)
     assert not made.report["taken"]
     assert made.cost == Cost(gradients=4)

@@ -23,7 +23,7 @@ from core.maml.objective import Bilevel
 from core.maml.training import TrainSettings, stationarity, train
 from core.maml.vectors import flatten, unflatten
 from core.tasks.tasklist import TaskList, from_rows
-from tests.problems import tiny_images, tiny_tasks
+from tests.problems import tiny_images, tiny_tasks, with_weights
 
 TOLERANCE = 1e-8
 
@@ -50,7 +50,7 @@ class Optimum:
 
     def retrained(self, weights: np.ndarray) -> float:
         """Return the change of the held-out loss when the objective is minimised again with other weights."""
-        episodes = self.train.with_weights(weights)
+        episodes = with_weights(self.train, weights)
         flat = minimise(self.model, flatten(self.params), self.params, episodes, self.inverse, self.tolerance)
         return target_gradient(self.model, unflatten(flat, self.params), self.heldout)[1] - self.loss
 

@@ -19,7 +19,7 @@ from core.maml.training import stationarity
 from core.maml.vectors import flatten
 from core.tasks.tasklist import TaskList
 from tests.influence import reference
-from tests.problems import Problem, tiny_problem
+from tests.problems import Problem, tiny_problem, with_weights
 
 SHAPES: list[dict[str, Any]] = [
     {"ways": 3, "shots": 2, "queries": 2, "count": 4, "steps": 1},
@@ -48,7 +48,7 @@ def weighted(problem: Problem) -> Problem:
     """The same with uneven weights, two of them 0."""
     weights = np.random.default_rng(1).uniform(0.2, 1.8, len(problem.tasks.rows))
     weights[[0, -1]] = 0
-    episodes = problem.episodes.with_weights(weights)
+    episodes = with_weights(problem.episodes, weights)
     return Problem(problem.images, episodes.tasks, problem.model, problem.params, episodes)
 
 

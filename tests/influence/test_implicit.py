@@ -23,7 +23,7 @@ from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from tests.influence.reference import flat_params, forward, task_tensors
 from tests.influence.test_dense import close
-from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks
+from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks, with_weights
 
 INNER = 1e-11
 
@@ -41,7 +41,7 @@ def implicit_problem(backbone: str, inverse: str = "cg") -> Problem:
     model = Bilevel(network, Implicit(proximity, INNER, inverse), delta=0.2)
     episodes = Episodes(tasks, images, dtype=torch.float64, chunk=2)
     weights = np.random.default_rng(1).uniform(0.3, 1.7, len(tasks.rows))
-    episodes = episodes.with_weights(weights)
+    episodes = with_weights(episodes, weights)
     return Problem(images, episodes.tasks, model, params, episodes)
 
 

@@ -25,7 +25,7 @@ from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from tests.influence import reference
-from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks
+from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks, with_weights
 
 ALGORITHMS = get_args(ModelSpec.model_fields["algorithm"].annotation)
 
@@ -205,7 +205,7 @@ def test_weights_multiplied_by_the_counts_turn_means_into_sums() -> None:
     count = np.where(is_query, query, support)
     u = torch.linspace(-1, 2, len(flatten(problem.params)), dtype=torch.float64)
     model = replace(problem.model, adaptation=Unrolled(2, 0.05))
-    episodes = problem.episodes.with_weights(weights * count)
+    episodes = with_weights(problem.episodes, weights * count)
     table = instance_table(model, problem.params, u, episodes)
     gradients = task_gradients(model, problem.params, episodes)
     for position, task_id in enumerate(problem.tasks.task_ids):

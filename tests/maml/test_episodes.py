@@ -14,7 +14,7 @@ from core.maml.evaluation import Interval, evaluate
 from core.maml.training import stationarity
 from core.maml.vectors import flatten, unflatten
 from core.tasks.tasklist import TaskList, from_rows
-from tests.problems import Problem, tiny_problem
+from tests.problems import Problem, tiny_problem, with_weights
 
 
 def ragged(chunk: int = 3) -> Problem:
@@ -81,7 +81,7 @@ def test_the_chunk_size_does_not_change_results() -> None:
 def test_with_weights_changes_only_the_weights() -> None:
     problem = ragged()
     weights = np.linspace(1, 3, len(problem.tasks.rows))
-    other = problem.episodes.with_weights(weights)
+    other = with_weights(problem.episodes, weights)
     rebuilt = Episodes(
         TaskList(problem.tasks.rows.assign(weight=weights)), problem.images, dtype=torch.float64, chunk=3
     )
@@ -122,7 +122,7 @@ def test_a_row_of_weight_0_counts_in_the_mean() -> None:
     for removed in ([], query[:1], query[1:], query):
         weights = np.ones(len(rows))
         weights[removed] = 0
-        (chunk,) = problem.episodes.with_weights(weights).chunks()
+        (chunk,) = with_weights(problem.episodes, weights).chunks()
         losses.append(float(sum_over_tasks(problem.model.task_loss)(problem.params, chunk.task)))
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-12)
     assert losses[3] == 0

@@ -62,7 +62,7 @@ def test_undo_and_redo_are_acknowledged_with_results(log: DecisionLog) -> None:
     def reversal(token: str, act: str) -> tuple[str, str, int | None, int]:
         (ack,) = send(log, {"token": token, "act": act})
         assert ack.result is not None
-        return ack.token, ack.act, ack.result.group, len(ack.result.taken)
+        return ack.token, ack.act, ack.result.group, len(ack.result.reversed_entries)
 
     assert reversal("3", "undo") == ("3", "undo", 3, 2)
     assert verdicts(log) == {"image0": ("keep", None)}

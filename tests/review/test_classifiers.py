@@ -30,7 +30,7 @@ def without(given: LabelledFeatures, at: int) -> LabelledFeatures:
 def test_distances_to_the_given_class_mean_exclude_the_image(trusted: bool) -> None:
     given = blobs()
     weights = np.random.default_rng(1).uniform(0.2, 1, 60) if trusted else given.trust
-    found, placed = classifiers._distances(given, weights, 0.1)
+    found, whitened = classifiers._distances(given, weights, 0.1)
     x, y = given.features.astype(np.float64), given.labels
     means = np.stack([np.average(x[y == c], axis=0, weights=weights[y == c]) for c in range(3)])
     scatter = np.einsum("n,ni,nj->ij", weights, x - means[y], x - means[y])
@@ -44,7 +44,9 @@ def test_distances_to_the_given_class_mean_exclude_the_image(trusted: bool) -> N
             off = x[at] - np.average(x[here], axis=0, weights=weights[here])
             expected[at, c] = off @ metric @ off / (1 + 1 / weights[here].sum())
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(((placed[0] - placed[1]) ** 2).sum(), (x[0] - x[1]) @ metric @ (x[0] - x[1]), rtol=1e-4)
+    np.testing.assert_allclose(
+        ((whitened[0] - whitened[1]) ** 2).sum(), (x[0] - x[1]) @ metric @ (x[0] - x[1]), rtol=1e-4
+    )
 
 
 def test_predictions_do_not_depend_on_the_images_own_label() -> None:
@@ -114,13 +116,13 @@ def test_the_only_image_of_a_class_has_no_prediction() -> None:
     given = blobs(40)
     labels = np.r_[3, given.labels[1:]]
     with_single = LabelledFeatures(given.features, labels, 4, given.trust)
-    log_p, placed = discriminant(with_single)
+    log_p, whitened = discriminant(with_single)
     assert np.isnan(log_p[0]).all()
     assert np.isfinite(np.exp(log_p[1:])).all()
-    assert np.isfinite(placed).all()
+    assert np.isfinite(whitened).all()
     assert (log_p[1:, :3].argmax(1) == labels[1:]).mean() > 0.8
     assert np.isfinite(kernel(with_single)).all()
-    near = neighbours(placed, with_single)
+    near = neighbours(whitened, with_single)
     assert np.isnan(near[0])
     assert np.isfinite(near[1:]).all()
 

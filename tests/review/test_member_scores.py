@@ -57,7 +57,7 @@ def test_scores_of_images() -> None:
     assert np.isfinite(found.scores.to_numpy()).all()
     np.testing.assert_array_equal(found.images, np.unique(pairs.image))
     assert found.log_p.shape == (len(pairs), 4)
-    assert len(found.placed) == len(pairs)
+    assert len(found.whitened) == len(pairs)
     at = np.searchsorted(found.images, pairs.image)
     np.testing.assert_allclose(found.scores["classifier"], -found.log_p[at, pairs.label], rtol=1e-5)
     assert set(found.seconds) >= {"classifiers", "scoring tasks", "own tasks"}

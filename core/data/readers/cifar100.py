@@ -24,9 +24,10 @@ import numpy as np
 from core.data.archive import Tree, file_stamp, open_tree
 from core.data.decode import Raw
 from core.data.listing import SPLITS, Listing, TargetFormat, make_table
-from core.data.readers.common import DOWNLOAD_AGAIN, SPLIT_WORDS, format_count, is_image
+from core.data.readers.common import DOWNLOAD_AGAIN, SPLIT_WORDS, is_image
 from core.data.safe_pickle import parse_plain, read_plain
 from core.runtime.errors import UserError
+from core.runtime.progress import format_count
 
 SUPERCLASSES = {
     "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
@@ -149,7 +150,7 @@ def read_split_pickles(path: Path, prefix: str, name: str) -> Listing | None:
     Raises:
         UserError: a file contains no images and labels.
     """
-    files = {split: path / f"{prefix}_{split}.pickle" for split in ("train", "val", "test")}
+    files = {split: path / f"{prefix}_{split}.pickle" for split in SPLITS}
     found = {split: file for split, file in files.items() if file.is_file()}
     if not found:
         return None
@@ -176,7 +177,7 @@ def _labels(values: Any, name: str) -> list[int]:
     if isinstance(values, np.ndarray) and values.ndim == 1:
         values = values.tolist()
     if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
-        raise UserError(f"{name}: the labels are not a list of unsplit numbers.", DOWNLOAD_AGAIN)
+        raise UserError(f"{name}: the labels are not a list of integers of 0 or more.", DOWNLOAD_AGAIN)
     return values
 
 

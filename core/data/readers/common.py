@@ -51,11 +51,6 @@ def format_names(names: Sequence[str], limit: int = 3) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit:,} more"
 
 
-def format_count(count: int, singular: str, plural: str = "") -> str:
-    """Return a count with its noun, such as ``1 image`` or ``2,000 images``."""
-    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
-
-
 def is_text(kind: pa.DataType) -> bool:
     """Return whether a type is one of Arrow's string types."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from core.data.archive import FolderTree, Tree, open_tree
 from core.data.listing import SPLITS, Listing, make_table
-from core.data.readers.common import SPLIT_WORDS, ReadOptions, format_count, format_names, is_image, source_name
+from core.data.readers.common import SPLIT_WORDS, ReadOptions, format_names, is_image, source_name
 from core.runtime.errors import UserError
+from core.runtime.progress import format_count
 
 LAYOUT = "Make one folder per class and put its images in it: cats/1.png, dogs/1.png; or train/cats/1.png, and so on."
 

@@ -20,7 +20,6 @@ from core.data.readers.common import (
     SPLIT_WORDS,
     ReadOptions,
     column_values,
-    format_count,
     format_names,
     is_text,
     source_name,
@@ -28,6 +27,7 @@ from core.data.readers.common import (
 )
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
+from core.runtime.progress import format_count
 
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")

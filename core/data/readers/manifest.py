@@ -23,7 +23,6 @@ from core.data.readers.common import (
     SPLIT_WORDS,
     ReadOptions,
     column_values,
-    format_count,
     format_names,
     is_image,
     is_text,
@@ -31,6 +30,7 @@ from core.data.readers.common import (
     value_type,
 )
 from core.runtime.errors import UserError
+from core.runtime.progress import format_count
 
 COLUMNS = ("path", "label", "split", "group", "id")
 PATH_NAMES = ("path", "filename")

@@ -13,10 +13,11 @@ import numpy as np
 from core.data.archive import Tree, file_stamp, open_tree
 from core.data.decode import Raw, UnreadableError
 from core.data.listing import SPLITS, Listing, TargetFormat, make_table
-from core.data.readers.common import DOWNLOAD_AGAIN, ReadOptions, format_count, format_names, is_image
+from core.data.readers.common import DOWNLOAD_AGAIN, ReadOptions, format_names, is_image
 from core.data.readers.split_lists import list_folders
 from core.data.safe_pickle import read_plain
 from core.runtime.errors import UserError
+from core.runtime.progress import format_count
 
 FORM = TargetFormat(size=(84, 84), channels=3)
 COLUMNS = ("filename", "label")

@@ -11,9 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.data.archive import Tree, open_tree
 from core.data.listing import Listing, TargetFormat, make_table
-from core.data.readers.common import ReadOptions, format_count
+from core.data.readers.common import ReadOptions
 from core.data.readers.split_lists import find_split_lists, unmatched_notes
 from core.runtime.errors import UserError
+from core.runtime.progress import format_count
 
 PARTS = {"images_background": 964, "images_evaluation": 659}
 """The two official archives and the number of characters in each."""

@@ -11,9 +11,10 @@ from typing import Any
 from core.data.archive import Tree
 from core.data.decode import UnreadableError
 from core.data.listing import SPLITS
-from core.data.readers.common import DOWNLOAD_AGAIN, format_count, format_names
+from core.data.readers.common import DOWNLOAD_AGAIN, format_names
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
+from core.runtime.progress import format_count
 
 ENDINGS = (".json", ".txt")
 

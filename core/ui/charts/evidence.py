@@ -73,7 +73,7 @@ def _dots(part: pd.DataFrame, measure: str, name: str, colour: str, symbol: str)
 def agreement_figure(points: pd.DataFrame, kind: str) -> go.Figure:
     """Return a figure of predicted against measured loss: one dot per subset, with the range over seeds.
 
-    The points are those of :func:`evidence_results.points`.
+    The points are those of :func:`core.ui.trust.evidence_results.points`.
     """
     _, colour, symbol = _KINDS[kind]
     figure = go.Figure(

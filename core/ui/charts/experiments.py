@@ -60,7 +60,7 @@ def plot_figure(plot: Plot) -> go.Figure:
         hovermode="closest",
         showlegend=has_legend(plot),
         legend=LEGEND,
-        barmode="overlay",  # bars have positions of their own
+        barmode="overlay",  # bars have explicit positions
         **dict(zip(_axes(plot), (_label_axis(plot), value_axis), strict=True)),
     )
     return figure

@@ -45,7 +45,7 @@ class EditOutcome:
     """A finished edit.
 
     Attributes:
-        method: One of :data:`core.actions.edit.EDIT_METHODS`.
+        method: One of :data:`core.editing.settings.EDIT_METHODS`.
         figures: Contents of its ``edit.json``.
         seconds: Duration of the computation.
         options: Options that differ from the defaults, in words.
@@ -183,9 +183,7 @@ def retraining_note(context: Context) -> str:
 
 def in_points(interval: dict[str, float] | Interval) -> str:
     """Return ``+1.2 points [+0.3, +2.1]`` for a difference of shares."""
-    values = asdict(interval) if isinstance(interval, Interval) else interval
-    mean, low, high = (100 * values[key] for key in ("mean", "low", "high"))
-    return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    return (interval if isinstance(interval, Interval) else Interval(**interval)).percent("+", " points")
 
 
 def direction(interval: dict[str, float] | Interval) -> str:

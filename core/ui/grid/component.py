@@ -42,7 +42,7 @@ class Tile:
         id: Unique within the grid.
         caption: Short text below the image ("given 3 · pred. 8").
         score: Positive is helpful, negative is harmful; None or not finite shows no colour.
-        score_text: The score as shown; a sign is put in front if it has none. Empty: made from `score`.
+        score_text: The score as shown; a sign is prepended if it has none. Empty: derived from `score`.
         mark: "", "removed" (dimmed and crossed out) or "alert" (for example: the prediction disagrees).
         tooltip: Longer text shown on hover.
     """

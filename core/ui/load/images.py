@@ -24,7 +24,7 @@ from core.ui.shell.text import count, plain, shorten
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import library_jobs
 
-_CHANNEL_NAMES = {0: "unchanged", 1: "grayscale", 3: "color"}
+_CHANNEL_NAMES = {0: "unchanged", 1: "greyscale", 3: "colour"}
 _CHOICE, _PREVIEW = "load_images", "_load_images_preview"
 PLACES = ("Path on this machine", "File upload", "Public data set")
 

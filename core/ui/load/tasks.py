@@ -47,7 +47,7 @@ def tasks_step(images: str) -> Path | None:
         st.info(f"There are no tasks over {plain(images)} yet.")
     with st.expander("Add tasks", expanded=not folders), report_errors():
         source = st.segmented_control("Source", _SOURCES, default=_SOURCES[0], required=True, key="load_tasks_way")
-        _draw(images) if source == _SOURCES[0] else _own(images)
+        _draw(images) if source == _SOURCES[0] else _user_lists(images)
     job_panel(library_jobs(), "tasks")
     return chosen
 
@@ -114,7 +114,7 @@ def _draw(images: str) -> None:
     _create(name, ["tasks", *arguments_of(settings, always=("data", "ways", "shots", *given))])
 
 
-def _own(images: str) -> None:
+def _user_lists(images: str) -> None:
     st.caption(
         "Two tables with one row per image, role and task: task_id, role, image_id, label, class (Parquet, CSV or "
         "JSON; see docs/tasks.md), or lists written for learn2learn, torchmeta or easyfsl."

@@ -90,8 +90,9 @@ def reversal_text(act: str, result: Result) -> str:
     if result.group is None:
         return f"There is nothing to {act}."
     verb = "Undone" if act == "undo" else "Redone"
-    kept = f"; kept: {count(len(result.kept), 'newer decision')} by other reviewers" if result.kept else ""
-    return f"{verb}: {count(len(result.taken), 'decision')}{kept}."
+    newer = len(result.newer_entries)
+    kept = f"; kept: {count(newer, 'newer decision')} by other reviewers" if newer else ""
+    return f"{verb}: {count(len(result.reversed_entries), 'decision')}{kept}."
 
 
 def seen_version() -> int | None:

@@ -32,7 +32,7 @@ _DUPLICATE_DISTANCE = 0.02
 _CACHED_DETAILS = 64
 COMPUTING = "computing …"
 QUEUE_HASH: Any = {Queue: lambda queue: str(queue.folder)}
-REASONS, OCCURRENCES = "Why it is here", "Occurrences"
+REASONS, OCCURRENCES = "Why it is suspicious", "Occurrences"
 
 Strip = tuple[str, list[int], list[str]]
 """Title, cells of the atlas, and captions."""

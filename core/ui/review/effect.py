@@ -41,14 +41,14 @@ def choices(queue: Queue, position: int) -> list[tuple[str, Changes]]:
     """Return the decisions to estimate: removal, and relabelling to the suggested class."""
     item, to = queue.items[position], int(queue.suggested[position])
     instance = (item.task_id, item.role, item.image_id)
-    whole = item.kind == "image"
-    removed = Changes(images=frozenset({item.image_id})) if whole else Changes(instances=frozenset({instance}))
+    is_image = item.kind == "image"
+    removed = Changes(images=frozenset({item.image_id})) if is_image else Changes(instances=frozenset({instance}))
     found = [("Removed", removed)]
     if to >= 0 and to != queue.given[position]:
         name = queue.names[to]
         changes = (
             Changes(relabelled_images=frozenset({(item.image_id, name)}))
-            if whole
+            if is_image
             else Changes(relabelled_instances=frozenset({(*instance, name)}))
         )
         found.append((f"Relabelled to {name}", changes))
@@ -61,8 +61,4 @@ def line(estimator: WhatIfEstimator, what: str, changes: Changes) -> str:
         found = estimator.changes(changes)
     except UserError as error:
         return f"{what}: {error.what}"
-    loss = found.loss_change
-    return (
-        f"{what}: held-out loss {loss.mean:+.1e} [{loss.low:+.1e}, {loss.high:+.1e}], "
-        f"accuracy {in_points(found.accuracy_change)}"
-    )
+    return f"{what}: held-out loss {found.loss_change.text('+.1e')}, accuracy {in_points(found.accuracy_change)}"

@@ -28,12 +28,12 @@ class ForecastState:
 
     Attributes:
         forecast: None where the queue is not calibrated, or where the computation failed.
-        on_items: Which items were found wrong, found right, or are open.
+        decisions: Which items were found wrong, found right, or are open.
         fingerprint: :attr:`ReviewState.fingerprint` of these decisions.
     """
 
     forecast: Forecast | None
-    on_items: QueueDecisions
+    decisions: QueueDecisions
     fingerprint: bytes = b""
 
 
@@ -60,7 +60,7 @@ def latest_forecast(queue: Queue, state: ReviewState, seen_by: str | None) -> Fo
 
 def forecast_now(queue: Queue, state: ReviewState) -> ForecastState:
     """Return the forecast for the present decisions, computed in this thread."""
-    return ForecastState(forecast(queue.table, state.on_items.is_wrong), state.on_items, state.fingerprint)
+    return ForecastState(forecast(queue.table, state.decisions.is_wrong), state.decisions, state.fingerprint)
 
 
 def latest_forecast_text(queue: Queue, state: ReviewState, seen_by: str | None) -> str:
@@ -73,12 +73,12 @@ def forecast_text(state: ForecastState) -> str:
     """Return ``about 37 label errors remain, 28 to 49 (90 % interval, estimate)``; empty where there is no forecast."""
     if state.forecast is None:
         return ""
-    about, low, high = (round(number) for number in state.forecast.remaining_errors(state.on_items.errors_found))
+    about, low, high = (round(number) for number in state.forecast.remaining_errors(state.decisions.errors_found))
     return f"about {about:,} label errors remain, {low:,} to {high:,} (90 % interval, estimate)"
 
 
 def _compute(queue: Queue, state: ReviewState, key: ForecastKey) -> None:
-    computed = ForecastState(None, state.on_items, state.fingerprint)
+    computed = ForecastState(None, state.decisions, state.fingerprint)
     try:
         computed = forecast_now(queue, state)
     finally:

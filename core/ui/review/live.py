@@ -43,29 +43,30 @@ class GridState:
 
     Attributes:
         key: The key of the selection of the shown items.
-        shown: Positions in the queue, in order; items that are decided meanwhile stay in place.
+        shown: Positions in the queue, in order; a decision does not change them.
         page: Number of the page, from 0.
-        turned, at, reply: The last processed request for another page, the new position of the focus, and the message.
-        heard, acks, fault: The name of the last processed report of decisions, and the result.
+        view_name, at, reply: The last processed request for a page, the new position of the focus, and the message.
+        report_name, acks, fault: The last processed report of decisions, and the result.
         stamp, pictures: The last page that was drawn, and its packet.
-        detailed, details: The last images of details that were drawn, and their packet.
+        detail_names, details: The last images of details that were drawn, and their packet.
+        refilter_count: How often the filters were applied again.
     """
 
     key: tuple[Any, ...] = ()
     shown: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     packed: str = ""
     page: int = 0
-    turned: str = ""
+    view_name: str = ""
     at: int | str | None = None
     reply: str = ""
-    heard: str = ""
+    report_name: str = ""
     acks: list[OperationAck] = field(default_factory=list)
     fault: UserError | None = None
     stamp: str = ""
     pictures: bytes = b""
-    detailed: tuple[str, ...] | None = None
+    detail_names: tuple[str, ...] | None = None
     details: bytes = b""
-    fresh: int = 0
+    refilter_count: int = 0
 
 
 def memory() -> GridState:
@@ -77,7 +78,7 @@ def memory() -> GridState:
 
 def reapply_filters() -> None:
     """Apply the filters again: items that no longer match disappear."""
-    memory().fresh += 1
+    memory().refilter_count += 1
 
 
 def current_state(context: Context, queue: Queue, blind: bool) -> ReviewState:
@@ -114,10 +115,10 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
         "progress": [len(state.entries), len(queue), remaining],
         "notice": notice(state, context.reviewer),
         "blind": blind,
-        "heard": live.heard,
+        "heard": live.report_name,
         "acked": [[ack.token, ack_text(ack), ack.is_lost] for ack in live.acks],
         "error": [live.fault.what, live.fault.fix] if live.fault else None,
-        "turned": live.turned,
+        "turned": live.view_name,
         "at": live.at,
         "reply": live.reply,
         "detail": about.data if about else None,
@@ -134,7 +135,8 @@ def ack_text(ack: OperationAck) -> str:
 
 
 def _apply_browser_operations(live: GridState, context: Context, queue: Queue, report: Report, blind: bool) -> None:
-    if not report.name or report.name == live.heard or report.scope != f"{context.workspace.name}/{context.reviewer}":
+    scope = f"{context.workspace.name}/{context.reviewer}"
+    if not report.name or report.name == live.report_name or report.scope != scope:
         return
     log = context.workspace.decisions
     # A second connection, as this fragment waits for a lock even shorter than a page: the browser retries.
@@ -147,7 +149,7 @@ def _apply_browser_operations(live: GridState, context: Context, queue: Queue, r
         live.acks, live.fault = submit(writer, report.log, context.reviewer, blind, queue_of), None
     except UserError as error:
         live.acks, live.fault = [], error
-    live.heard = report.name
+    live.report_name = report.name
 
 
 def _apply_filters(
@@ -155,7 +157,7 @@ def _apply_filters(
 ) -> None:
     """Select the items again if the filters have changed; a decision alone moves nothing."""
     seen_by = context.reviewer if blind else None
-    key = (context.workspace.name, queue.run_id, filters.selection, filters.size, seen_by, live.fresh)
+    key = (context.workspace.name, queue.run_id, filters.selection, filters.size, seen_by, live.refilter_count)
     if key == live.key:
         return
     places = table(Run(queue.folder), "map.parquet") if filters.lasso else None
@@ -172,9 +174,9 @@ def _turn(live: GridState, queue: Queue, state: ReviewState, report: Report, siz
     """Go to the page that the browser requests, once per request."""
     view = report.view or {}
     name = view.get("name")
-    if not isinstance(name, str) or name == live.turned:
+    if not isinstance(name, str) or name == live.view_name:
         return
-    live.turned, live.at, live.reply = name, None, ""
+    live.view_name, live.at, live.reply = name, None, ""
     last = max(0, (len(live.shown) - 1) // size)
     page, wanted = view.get("page"), view.get("find")
     if isinstance(wanted, str) and wanted:
@@ -219,5 +221,5 @@ def _draw_page(live: GridState, context: Context, queue: Queue, size: int) -> No
 
 def _draw_details(live: GridState, atlases: Sequence[Atlas]) -> None:
     names = tuple(one.name for one in atlases)
-    if names != live.detailed:
-        live.detailed, live.details = names, packet("detail", atlases)
+    if names != live.detail_names:
+        live.detail_names, live.details = names, packet("detail", atlases)

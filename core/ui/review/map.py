@@ -15,7 +15,7 @@ from core.review.review_queue import Queue
 from core.review.review_state import VERDICTS, ReviewState
 from core.ui.charts.common import HARMFUL, HELPFUL, MEASURED, NEUTRAL, PALETTE
 from core.ui.review.detail import QUEUE_HASH, features
-from core.ui.shell.context import Context, table
+from core.ui.shell.context import table
 from core.workspace.runs import Run
 
 MAX_POINTS = 20_000
@@ -29,7 +29,7 @@ def has_map(queue: Queue) -> bool:
     return (queue.folder / "map.parquet").exists()
 
 
-def drawn_area(queue: Queue, state: ReviewState, context: Context) -> tuple[Point, ...] | None:
+def drawn_area(queue: Queue, state: ReviewState) -> tuple[Point, ...] | None:
     """Draw the map; return the area that the user has just drawn, or None."""
     left, right, words = st.columns([1.4, 1.4, 4], vertical_alignment="bottom")
     colour = left.selectbox("Colour by", ["suspicion", "decision", "given class"], key="review_map_colour")

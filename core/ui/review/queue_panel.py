@@ -85,9 +85,9 @@ def _forecast(context: Context, queue: Queue, blind: bool) -> None:
     st.session_state.setdefault(key, min(n, max(1, round(float(newest.forecast.found[-1])))))
     ask, words = st.columns([1, 4], vertical_alignment="bottom")
     depth = int(ask.number_input("If you check the first", 1, n, step=10, key=key))
-    words.markdown(depth_words(newest.forecast, depth, newest.on_items.errors_found))
+    words.markdown(depth_words(newest.forecast, depth, newest.decisions.errors_found))
     st.plotly_chart(
-        forecast_figure(newest.forecast, newest.on_items.is_wrong, depth), config=CONFIG, key="review_forecast_chart"
+        forecast_figure(newest.forecast, newest.decisions.is_wrong, depth), config=CONFIG, key="review_forecast_chart"
     )
     st.caption(
         "Dotted: estimates with 90 % intervals, from the label probabilities of a classifier that has not seen these "

@@ -118,8 +118,8 @@ def difference_table(found: Differing, words: Callable[[Entry | None], str]) -> 
 def _restore(context: Context, name: str) -> None:
     log = context.workspace.decisions
     changes = len(_changed(log, name, None))
-    sure, button = st.columns([4, 2], vertical_alignment="center")
-    agreed = sure.checkbox(
+    confirmation, button = st.columns([4, 2], vertical_alignment="center")
+    agreed = confirmation.checkbox(
         f"Confirm: restore {plain(shorten(name, 24))}",
         key=f"review_restore_sure_{log.change_counter()}_{name}",
         disabled=not changes,

@@ -67,16 +67,16 @@ def page_data(
 
 
 def _tile(queue: Queue, at: int) -> list[Any]:
-    """Return ``[position, kind, task, role, image, given, suggested, its probability, note, believed]``."""
+    """Return ``[position, kind, task, role, image, given, suggested, its probability, note, has_likelier_class]``."""
     row, item = queue.table.iloc[at], queue.items[at]
-    wrong, sure = _share(row.get("probability")), _share(row.get("suggested_probability"))
+    wrong, suggested_p = _share(row.get("probability")), _share(row.get("suggested_probability"))
     note = f"rank {at + 1:,}" + (
         "" if wrong is None else f"; label error with probability {100 * wrong:.0f} %, an estimate"
     )
     note += f"; {item.role} of task {item.task_id}" if item.kind == "instance" else ""
     return [
         at, item.kind, item.task_id, item.role, item.image_id,
-        int(queue.given[at]), int(queue.suggested[at]), sure, note, bool(queue.has_likelier_class[at]),
+        int(queue.given[at]), int(queue.suggested[at]), suggested_p, note, bool(queue.has_likelier_class[at]),
     ]  # fmt: skip
 
 

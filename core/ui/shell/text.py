@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+from core.runtime.progress import format_count as count
+
+__all__ = ["count", "minute_of", "plain", "shorten"]
+
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~:$&^=\"'])")
 
 
@@ -20,17 +24,6 @@ def shorten(name: str, length: int) -> str:
     return f"{name[: length - 1 - end]}…{name[-end:]}"
 
 
-def percent(interval: dict[str, float], sign: str = "") -> str:
-    """Return ``93.1 % [92.0, 94.2]`` for an interval of shares; ``sign="+"`` for differences."""
-    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:{sign}.1f} % [{low:{sign}.1f}, {high:{sign}.1f}]"
-
-
 def minute_of(at: str) -> str:
     """Return an ISO 8601 time as ``2026-01-31 12:00``."""
     return at[:16].replace("T", " ")
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """Return ``1 task``, ``2 tasks``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -66,9 +66,8 @@ def _show(found: WhatIf, rank: int) -> None:
         accuracy.markdown(
             f"Held-out accuracy ≈ *{in_points(found.accuracy_change)}*  \n{direction(found.accuracy_change)}"
         )
-        change = found.loss_change
         loss.markdown(
-            f"Held-out loss ≈ *{change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]*  \n"
+            f"Held-out loss ≈ *{found.loss_change.text('+.4f')}*  \n"
             f"{found.predicted_loss_change:+.4f} predicted to first order"
         )
         with st.expander("By class, and the held-out tasks that gain and lose most (estimates)"):

@@ -13,7 +13,7 @@ from core.editing.whatif import TargetChange, WhatIfEstimator
 from core.influence.targets import Target
 from core.ui.edit.results import direction, in_points
 from core.ui.ranking.panel import misclassified_labels
-from core.ui.shell.context import Context, report_errors, table
+from core.ui.shell.context import report_errors, table
 from core.ui.shell.text import count, plain
 from core.ui.whatif.panel import estimate_words
 from core.workspace.runs import Run
@@ -75,9 +75,7 @@ def _labels(kind: str, tasks: pd.DataFrame, rows: pd.DataFrame) -> dict[str, str
     return misclassified_labels(rows)
 
 
-def removal_panel(
-    context: Context, estimator: WhatIfEstimator, target: Target, by: str, scores: pd.DataFrame
-) -> list[Item]:
+def removal_panel(estimator: WhatIfEstimator, target: Target, by: str, scores: pd.DataFrame) -> list[Item]:
     """Show what removing the most harmful items would do; return them if the user removes them."""
     harmful = int((scores["score"] < 0).sum())
     st.subheader(f"If the worst {by} were removed")
@@ -97,8 +95,8 @@ def removal_panel(
         )
         st.markdown(
             f"All held-out tasks: accuracy ≈ *{in_points(found.accuracy_change)}*, "
-            f"{direction(found.accuracy_change)}; loss ≈ *{found.loss_change.mean:+.4f} "
-            f"[{found.loss_change.low:+.4f}, {found.loss_change.high:+.4f}]*  :gray-badge[estimate, not measured]"
+            f"{direction(found.accuracy_change)}; loss ≈ "
+            f"*{found.loss_change.text('+.4f')}*  :gray-badge[estimate, not measured]"
         )
         st.caption(
             f"Estimated by a linear edit ({estimate_words(found.residual, int(estimator.report['rank']))}). "

@@ -96,8 +96,8 @@ def _mosaic(pictures: np.ndarray) -> np.ndarray:
     """Return images ``(n, height, width, ...)`` arranged in a square; the rest of it is empty."""
     side = math.ceil(len(pictures) ** 0.5)
     height, width = pictures.shape[1:3]
-    whole = np.zeros((side * height, side * width, *pictures.shape[3:]), dtype=pictures.dtype)
+    mosaic = np.zeros((side * height, side * width, *pictures.shape[3:]), dtype=pictures.dtype)
     for place, picture in enumerate(pictures):
         top, left = place // side * height, place % side * width
-        whole[top : top + height, left : left + width] = picture
-    return whole
+        mosaic[top : top + height, left : left + width] = picture
+    return mosaic
