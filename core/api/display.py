@@ -88,6 +88,14 @@ def _png(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
+def check_type(name: str, value: Any, wanted: type, source: str) -> None:
+    """Raise UserError if an argument is of another type; ``source`` says where the right one comes from."""
+    if not isinstance(value, wanted):
+        article = "an" if wanted.__name__[0] in "AEIOU" else "a"
+        what = f"{name} must be {article} {wanted.__name__} object, not {type(value).__name__}."
+        raise UserError(what, f"It comes from {source}.")
+
+
 def interval_text(interval: Interval, form: str = ".1%") -> str:
     """Write a mean with its 95 % interval: ``85.0% [84.0%, 86.0%]``."""
     return f"{interval.mean:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
@@ -206,4 +214,5 @@ class EditedModel:
         return Interval(**self.figures["accuracy_change"])
 
     def __repr__(self) -> str:
-        return f"EditedModel({self.method}: held-out accuracy {interval_text(self.accuracy_change, '+.1%')})"
+        change = interval_text(self.accuracy_change, "+.1%")
+        return f"EditedModel({self.method}: change of held-out accuracy {change})"
