@@ -66,7 +66,7 @@ def inspect_images(path: Path, options: ImportOptions) -> tuple[Inspection, Prev
         pixels.append(image)
         classes.append(str(row["class"]))
     facts.append(
-        f"Resized to {frame.height} x {frame.width}, {'grey' if frame.channels == 1 else 'colour'}"
+        f"Stored as {frame.height} x {frame.width}, {'grey' if frame.channels == 1 else 'colour'}"
         f"{', inverted' if frame.invert else ''}: {len(listing) * math.prod(frame[:3]) / 1e9:.2g} GB on disk."
     )
     if unreadable:

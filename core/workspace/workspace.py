@@ -71,11 +71,14 @@ class Workspace:
 
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
         self.folder, self._waits = folder.resolve(), waits
-        if not (self.folder / "workspace.json").exists():
+        try:
+            described = read_json(self.folder / "workspace.json")
+        except UserError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
             raise UserError(
                 f"The workspace {self.folder} does not exist.", "Check the name, or create it with the open command."
-            )
-        described = read_json(self.folder / "workspace.json")
+            ) from error
         if not isinstance(described, dict) or described.get("format") != FORMAT:
             raise UserError(f"{self.folder} is a workspace of another format.", "Update TaskLens.")
 
