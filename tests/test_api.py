@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -152,3 +153,27 @@ def test_progress_is_written_only_when_asked(
     assert capsys.readouterr().err == ""
     api.evaluate(tasks, model, device="cpu", progress=True)
     assert "held-out tasks" in capsys.readouterr().err
+
+
+def test_wrong_names_and_types_are_user_errors(tasks: api.Tasks, model: api.Model) -> None:
+    wrong: list[tuple[str, Callable[[], object]]] = [
+        ("banana", lambda: api.load_images(Path(), banana=1)),
+        ("text", lambda: api.load_images(Path(), size=28)),
+        ("banana", lambda: api.draw_tasks(tasks.images, banana=1)),
+        ("data", lambda: api.draw_tasks(tasks.images, data="mnist5k")),
+        ("whole number", lambda: api.draw_tasks(tasks.images, ways="five")),
+        ("ImageSet", lambda: api.draw_tasks("mnist5k")),  # type: ignore[arg-type]
+        ("banana", lambda: api.train(tasks, banana=1)),
+        ("banana", lambda: api.train(tasks, network={"banana": 1})),
+        ("banana", lambda: api.rank(tasks, model, banana=1)),
+        ("whole number", lambda: api.rank(tasks, model, curvature_tasks=4.5)),
+        ("target", lambda: api.rank(tasks, model, target=["h0"])),  # type: ignore[arg-type]
+        ("Tasks object", lambda: api.rank(model, tasks)),  # type: ignore[arg-type]
+        ("Changes object", lambda: api.edit(tasks, model, ["t0"])),  # type: ignore[arg-type]
+        ("list of texts", lambda: api.Changes.named(tasks="t0")),
+        ("banana", lambda: api.review_queue(tasks, model, banana=1)),
+        ("must be a list", lambda: api.review_queue(tasks, model, slow="harm")),
+    ]
+    for words, call in wrong:
+        with pytest.raises(api.UserError, match=words):
+            call()

@@ -66,7 +66,7 @@ def inspect_images(path: Path, options: ImportOptions) -> tuple[Inspection, Prev
         pixels.append(image)
         classes.append(str(row["class"]))
     facts.append(
-        f"Resized to {spec.height} x {spec.width}, {'greyscale' if spec.channels == 1 else 'colour'}"
+        f"Stored as {spec.height} x {spec.width}, {'greyscale' if spec.channels == 1 else 'colour'}"
         f"{', inverted' if spec.invert else ''}: {len(listing) * math.prod(spec[:3]) / 1e9:.2g} GB on disk."
     )
     if unreadable:

@@ -88,9 +88,9 @@ def remaining_errors_text(workspace: Workspace, run: Run) -> list[str]:
     expected = forecast(items, decisions.is_wrong)
     if expected is not None:
         left = expected.remaining_errors(errors)
-        lines.append(
-            f"estimate: {left.estimate:,.0f} label errors left [{left.low:,.0f}, {left.high:,.0f}] (90 % interval)"
-        )
+        count = f"{left.estimate:,.0f}"
+        errors_left = f"{count} label error{'' if count == '1' else 's'} left"
+        lines.append(f"estimate: {errors_left} [{left.low:,.0f}, {left.high:,.0f}] (90 % interval)")
     return lines
 
 

@@ -88,6 +88,14 @@ def _png(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
+def check_type(name: str, value: Any, wanted: type, source: str) -> None:
+    """Raise UserError if an argument is of another type; ``source`` says where the right one comes from."""
+    if not isinstance(value, wanted):
+        article = "an" if wanted.__name__[0] in "AEIOU" else "a"
+        what = f"{name} must be {article} {wanted.__name__} object, not {type(value).__name__}."
+        raise UserError(what, f"It comes from {source}.")
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A meta-trained model.
@@ -201,4 +209,4 @@ class EditedModel:
         return Interval(**self.figures["accuracy_change"])
 
     def __repr__(self) -> str:
-        return f"EditedModel({self.method}: held-out accuracy {self.accuracy_change.text('+.1%')})"
+        return f"EditedModel({self.method}: change of held-out accuracy {self.accuracy_change.text('+.1%')})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from core.actions.image_settings import ImportOptions
 from core.actions.images import add_images
 from core.actions.queue import build_queue
 from core.actions.train import fit_model
-from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue
+from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_type
 from core.checkpoints import model as models
 from core.checkpoints.foreign import import_checkpoint
 from core.checkpoints.matching import CheckpointHints
@@ -35,6 +35,7 @@ from core.maml.settings import TrainSettings
 from core.maml.storage import UnsavedSteps
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
+from core.runtime.settings import settings_of
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, generate, read_folder
 from core.tasks.settings import TaskSettings
@@ -85,10 +86,13 @@ def load_images(source: str | Path, *, name: str = "", progress: bool = False, *
     Raises:
         UserError: there are no such images, or they cannot be read.
     """
+    if not isinstance(source, str | Path):
+        raise UserError(f"Invalid source: {source!r}.", "Use a name or a path.")
     if not isinstance(source, Path) and (source in SOURCES or not Path(source).exists()):
         return open_images(source)
+    chosen = settings_of(ImportOptions, options)
     with closing(ProgressBars(progress)) as bars:
-        return open_stored(add_images(Path(source), ImportOptions(**options), name=name, progress=bars))
+        return open_stored(add_images(Path(source), chosen, name=name, progress=bars))
 
 
 def images_from_arrays(
@@ -103,9 +107,14 @@ def images_from_arrays(
         name: The name of the set in messages.
 
     Raises:
-        UserError: shapes disagree, pixels are not uint8, or an id occurs twice.
+        UserError: there are no images, shapes disagree, pixels are not uint8, or an id occurs twice.
     """
-    pixels = np.asarray(images)
+    try:
+        pixels = np.asarray(images)
+    except ValueError as error:
+        raise UserError(f"{name}: the images differ in size.", "Resize them to one size first.") from error
+    if not len(pixels):
+        raise UserError(f"{name}: there are no images.")
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     classes, numbers = np.unique([str(label) for label in labels], return_inverse=True)
     names = np.array([str(image_id) for image_id in (ids if len(ids) else range(len(pixels)))])
@@ -121,7 +130,9 @@ def draw_tasks(images: ImageSet, **settings: Any) -> Tasks:
     Raises:
         UserError: the settings require more images or classes than there are.
     """
-    return Tasks(images, generate(TaskSettings(data=images.name, **settings), images))
+    check_type("images", images, ImageSet, "load_images or images_from_arrays")
+    chosen = settings_of(TaskSettings, settings, without=("data",))
+    return Tasks(images, generate(replace(chosen, data=images.name), images))
 
 
 def load_tasks(folder: str | Path) -> Tasks:
@@ -151,8 +162,9 @@ def train(
     Raises:
         UserError: a field is unknown or invalid, or the training diverged.
     """
+    check_type("tasks", tasks, Tasks, _TASKS)
     spec = models.spec_of({"ways": tasks.folder.train.ways, **(network or {})})
-    training = TrainSettings(**settings)
+    training = settings_of(TrainSettings, settings)
     with closing(ProgressBars(progress)) as bars:
         return Model(fit_model(tasks.images, tasks.folder, spec, training, Compute(device=device), bars)[0])
 
@@ -174,7 +186,9 @@ def load_model(checkpoint: str | Path, tasks: Tasks | None = None, **hints: Any)
         return Model(models.load_model(path))
     if tasks is None:
         raise UserError(f"{path} is not a model folder of TaskLens.", "Pass the tasks it was trained on: tasks=...")
-    model = import_checkpoint(path, CheckpointHints(ways=tasks.folder.train.ways, shape=tasks.images.shape, **hints))
+    check_type("tasks", tasks, Tasks, _TASKS)
+    fields = settings_of(CheckpointHints, hints, without=("ways", "shape"))
+    model = import_checkpoint(path, replace(fields, ways=tasks.folder.train.ways, shape=tasks.images.shape))
     check_fit(tasks.images, tasks.folder, model)
     return Model(model)
 
@@ -240,6 +254,7 @@ def edit(
     Raises:
         UserError: the method is unknown, there are no changes, or no task would remain.
     """
+    check_type("changes", changes, Changes, "Changes.named(tasks=[...], images=[...])")
     changes, project = applied_changes(method, changes), _project(tasks, model)
     loaded, settings = load(project, Compute(device=device)), method_settings(project, method)
     before = evaluate_model(loaded.model, loaded.params, loaded.heldout).heldout_table(loaded.heldout_tasks.task_ids)
@@ -260,11 +275,17 @@ def review_queue(
     Raises:
         UserError: the tasks have a single class.
     """
+    chosen = settings_of(QueueSettings, settings)
     with closing(ProgressBars(progress)) as bars:
-        built = build_queue(_project(tasks, model), QueueSettings(**settings), Compute(device=device), bars)
+        built = build_queue(_project(tasks, model), chosen, Compute(device=device), bars)
     return ReviewQueue(built.items, built.summary, tasks.images)
 
 
+_TASKS = "draw_tasks or load_tasks"
+
+
 def _project(tasks: Tasks, model: Model) -> Project:
+    check_type("tasks", tasks, Tasks, _TASKS)
+    check_type("model", model, Model, "train or load_model")
     check_fit(tasks.images, tasks.folder, model.stored)
     return Project(tasks.images, tasks.folder, model.stored)

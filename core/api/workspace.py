@@ -20,14 +20,15 @@ from core.actions.export import export
 from core.actions.export_decisions import decision_table
 from core.actions.import_decisions import import_decisions
 from core.actions.queue import newest_queue, queue
-from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue
+from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_type
 from core.api.memory import Tasks
 from core.checkpoints.model import load_model, save_model
 from core.influence.methods import estimator
 from core.influence.targets import Target
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
-from core.tasks.changes import Changes
+from core.runtime.settings import settings_of
+from core.tasks.changes import Changes, id_list
 from core.tasks.generate import write_folder
 from core.tasks.tasklist import FORMATS
 from core.workspace import workspace as stored_workspace
@@ -46,11 +47,13 @@ def create_workspace(name: str | Path, tasks: Tasks, model: Model) -> Workspace:
     Raises:
         UserError: the model does not fit, the images are not stored, or a workspace of another problem has that name.
     """
+    check_type("tasks", tasks, Tasks, "draw_tasks or load_tasks")
+    check_type("model", model, Model, "train or load_model")
     with tempfile.TemporaryDirectory() as folder:
         task_folder, model_folder = Path(folder) / "tasks", Path(folder) / "model"
         write_folder(tasks.folder, task_folder)
         save_model(model.stored, model_folder)
-        return Workspace(create(locate(str(name)), task_folder, model_folder))
+        return Workspace(create(_folder(name), task_folder, model_folder))
 
 
 def open_workspace(name: str | Path) -> Workspace:
@@ -59,7 +62,13 @@ def open_workspace(name: str | Path) -> Workspace:
     Raises:
         UserError: there is no such workspace.
     """
-    return Workspace(stored_workspace.Workspace(locate(str(name))))
+    return Workspace(stored_workspace.Workspace(_folder(name)))
+
+
+def _folder(name: str | Path) -> Path:
+    if not isinstance(name, str | Path):
+        raise UserError(f"Invalid name: {name!r}.", "Use the name of a workspace, or the path of its folder.")
+    return name if isinstance(name, Path) else locate(name)
 
 
 class Workspace:
@@ -120,7 +129,7 @@ class Workspace:
         run = None if settings else newest_queue(self.stored)
         if run is None:
             with closing(ProgressBars(progress)) as bars:
-                run = queue(self.stored, QueueSettings(**settings), Compute(device=device), bars)
+                run = queue(self.stored, settings_of(QueueSettings, settings), Compute(device=device), bars)
         return ReviewQueue(run.table("items.parquet"), run.json("summary.json"), self._project.images)
 
     def decide(self, decisions: pd.DataFrame, *, reviewer: str) -> int:
@@ -134,6 +143,7 @@ class Workspace:
         Raises:
             UserError: a row is invalid; the message names the first such row and its field, and nothing is written.
         """
+        check_type("decisions", decisions, pd.DataFrame, "pandas")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "decisions.json"
             decisions.to_json(path, orient="records")
@@ -146,6 +156,7 @@ class Workspace:
         Raises:
             UserError: an id is not in the training tasks.
         """
+        tasks, images = id_list("tasks", tasks), id_list("images", images)
         mark(self.stored, tasks=tasks, images=images, reviewer=reviewer, reason=reason)
 
     def decisions(self) -> pd.DataFrame:
@@ -176,6 +187,7 @@ class Workspace:
         Raises:
             UserError: a format is unknown, or ``folder`` holds something else.
         """
+        formats = [formats] if isinstance(formats, str) else formats
         return export(self.stored, Path(folder), formats=tuple(formats))
 
     def _ranking(self, run: Run) -> Ranking:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,11 @@ from core.cli.common import announce_device, live_progress, open_workspace
 from core.cli.options import DEFAULT_WORKSPACE, WorkspaceOption, with_settings
 from core.maml.settings import Compute
 from core.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from core.influence.targets import Target
+    from core.tasks.changes import Changes
+    from core.workspace.workspace import Workspace
 
 
 @with_settings
@@ -50,18 +55,29 @@ def whatif(
     if target and (tasks or images or relabel):
         raise UserError("--target cannot be combined with changes.", "Give --target, or --tasks, --images, --relabel.")
     opened = open_workspace(workspace)
+    wanted, changes = Target.parse(target) if target else None, named_changes(tasks, images, relabel)
+    _check_known(opened, changes, wanted)
     announce_device(compute)
     run = prepare_estimates(opened, compute, live_progress())
     if prepare:
         print(run.folder)
         return
     estimator = open_estimator(opened, compute)
-    if target:
-        scores = estimator.target(Target.parse(target))
+    if wanted is not None:
+        scores = estimator.target(wanted)
         print(estimate_text(estimator.report, scores.residual, scores.seconds))
         print_extremes(scores.table, "task_id", top)
         return
-    print_whatif(estimator, named_changes(tasks, images, relabel) or opened.changes())
+    print_whatif(estimator, changes or opened.changes())
+
+
+def _check_known(workspace: Workspace, changes: Changes | None, target: Target | None) -> None:
+    """Raise UserError for an unknown id, before the preparation, which may take minutes."""
+    project = workspace.project()
+    if changes:
+        changes.apply(project.tasks.train)
+    if target is not None:
+        target.weighted(project.tasks.heldout)
 
 
 @with_settings
@@ -87,6 +103,7 @@ def why(
     from core.influence.targets import Target
 
     opened, wanted = open_workspace(workspace), Target.parse(target)
+    _check_known(opened, None, wanted)
     announce_device(compute)
     prepare(opened, compute, live_progress())
     estimator = open_estimator(opened, compute)

@@ -65,6 +65,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.shape))
+        return f"ImageSet({self.name}: {len(self):,} images of {size}, {len(self.class_names):,} classes)"
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Return the height, width and channels of every image."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.influence.settings import Estimator, SolveSettings
 from core.runtime.errors import UserError
+from core.runtime.settings import check_names
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def estimator(
     """
     if name not in METHODS:
         raise UserError(f"Unknown method {name!r}.", f"Use one of {', '.join(METHODS)}.")
+    names = [field.name for field in fields(SolveSettings)]
+    check_names(solve, ["gradient", "evaluation", "probes", "inner", *names])
     default = METHODS[name].estimator
     changes = {key: value for key, value in solve.items() if value is not None}
     settings = default.solve

@@ -37,6 +37,8 @@ class Target:
         Raises:
             UserError: the text names no task.
         """
+        if not isinstance(text, str):
+            raise UserError(f"Invalid target: {text!r}.", "Use the text 'all', 'TASK,TASK,...' or 'TASK/IMAGE'.")
         if text == "all":
             return cls()
         if not text.strip(" ,"):

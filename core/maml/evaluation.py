@@ -69,6 +69,10 @@ class Evaluation:
         """Return the mean loss over tasks, in nats, with its interval."""
         return Interval.of(self.loss)
 
+    def __repr__(self) -> str:
+        accuracy, loss = self.mean_accuracy.mean, self.mean_loss.mean
+        return f"Evaluation({len(self.accuracy)} tasks: mean accuracy {accuracy:.1%}, mean loss {loss:.3f} nats)"
+
     def summary(self) -> dict[str, Any]:
         """Return the figures of a run's JSON file: accuracy and loss with their intervals, and the number of tasks."""
         return {"accuracy": asdict(self.mean_accuracy), "loss": asdict(self.mean_loss), "tasks": len(self.accuracy)}

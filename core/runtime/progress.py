@@ -79,7 +79,7 @@ class LiveProgress(Progress):
         state = self.state()
         if self._file is not None:
             write_text_atomically(self._file, json.dumps(asdict(state)), durable=False)
-        left = "" if state.left is None else f", about {format_duration(state.left)} left"
+        left = "" if state.left is None or state.done >= state.total else f", about {format_duration(state.left)} left"
         note = f"  {state.note}" if state.note else ""
         line = f"{state.stage}: {state.done}/{state.total}{left}{note}"
         if self._stream.isatty():

@@ -9,11 +9,12 @@ the arguments of a job (:func:`arguments_of`), the reference in docs/commands.md
 from __future__ import annotations
 
 import operator
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
+from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -25,6 +26,12 @@ _BOUNDS = {
     Le: ("le", operator.le, "at most"),
     Lt: ("lt", operator.lt, "less than"),
 }
+_TYPES: dict[type, tuple[type, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "text"),
+}
+_Settings = TypeVar("_Settings")
 
 
 @dataclass(frozen=True)
@@ -127,14 +134,19 @@ class Declared:
         return _number_or_text(value)
 
     def check(self, value: Any) -> None:
-        """Check the value, or every element of a tuple, against choices and bounds.
+        """Check the value, or every element of a tuple, against type, choices and bounds.
 
         Raises:
-            SettingError: it is none of the choices or out of bounds.
+            SettingError: it has another type, is none of the choices or is out of bounds.
         """
         if value is None and self.optional:
             return
+        if self.is_tuple and (isinstance(value, str) or not isinstance(value, Iterable)):
+            raise self._error(value, "It must be a list.")
         for one in value if self.is_tuple else (value,):
+            wanted, words = _TYPES.get(self.kind, (object, ""))
+            if not self.choices and not isinstance(one, wanted):
+                raise self._error(one, f"It must be {words}.")
             if self.choices and one not in self.choices:
                 raise self._error(one, f"Use {'' if self.is_tuple else 'one of '}{', '.join(map(str, self.choices))}.")
             for bound in self.bounds:
@@ -201,6 +213,26 @@ def check_settings(settings: Any) -> None:
     """
     for name, one in declared(settings.__class__).items():
         one.check(getattr(settings, name))
+
+
+def settings_of(cls: type[_Settings], given: Mapping[str, Any], *, without: Container[str] = ()) -> _Settings:
+    """Return settings of fields that the user of the Python API gave by name.
+
+    Args:
+        without: Fields that cannot be given.
+
+    Raises:
+        UserError: there is no such field, or a value is invalid.
+    """
+    check_names(given, [one.name for one in fields(cls) if one.name not in without])  # type: ignore[arg-type]
+    return cls(**given)
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise UserError if the user gave an option of the Python API that does not exist."""
+    known = list(known)
+    if unknown := [name for name in given if name not in known]:
+        raise UserError(f"There is no option {unknown[0]!r}.", f"Use {', '.join(known)}.")
 
 
 def arguments_of(settings: Any, *, always: Container[str] = (), without: Container[str] = ()) -> list[str]:

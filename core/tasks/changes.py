@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -127,8 +128,11 @@ class Changes:
         """Build the changes from ids of tasks and images to remove, and ``IMAGE=CLASS`` (last ``=``) to relabel.
 
         Raises:
-            UserError: a relabel has no image or no class.
+            UserError: a relabel has no image or no class, or one text is given instead of a list.
         """
+        tasks, images, relabel = (
+            id_list(name, given) for name, given in (("tasks", tasks), ("images", images), ("relabel", relabel))
+        )
         pairs = []
         for text in relabel:
             image, _, name = text.rpartition("=")
@@ -166,6 +170,26 @@ class Changes:
             new_classes[keys.get_indexer(pd.MultiIndex.from_tuples(changed))] = classes
         is_removed |= rows["task_id"].isin(self.tasks).to_numpy()
         return _relabel(rows, np.where(is_removed, 0.0, rows["weight"].to_numpy()), new_classes)
+
+
+def id_list(name: str, ids: Iterable[str]) -> list[str]:
+    """Return the ids that a user gave as an argument of the Python API.
+
+    Raises:
+        UserError: they are one text, whose letters would be taken for ids, or not texts.
+    """
+    if isinstance(ids, Iterable) and not isinstance(ids, str):
+        listed = list(ids)
+        if all(isinstance(one, str) for one in listed):
+            return listed
+    raise UserError(f"{name} must be a list of texts, not {reprlib.repr(ids)}.", f"Example: {_EXAMPLES[name]}.")
+
+
+_EXAMPLES = {
+    "tasks": "tasks=['t0']",
+    "images": "images=['mnist5k-0007']",
+    "relabel": "relabel=['mnist5k-0007=3']",
+}
 
 
 def _check_known(kind: str, ids: Iterable[Any], known: Iterable[Any]) -> None:

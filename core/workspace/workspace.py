@@ -72,7 +72,14 @@ class Workspace:
 
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
         self.folder, self._waits = folder.resolve(), waits
-        described = read_json(self.folder / "workspace.json")
+        try:
+            described = read_json(self.folder / "workspace.json")
+        except UserError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise UserError(
+                f"The workspace {self.folder} does not exist.", "Check the name, or create it with the open command."
+            ) from error
         if not isinstance(described, dict) or described.get("format") != FORMAT:
             raise UserError(f"{self.folder} is a workspace of another format.", "Update TaskLens.")
 
@@ -186,7 +193,13 @@ def library_jobs() -> Jobs:
 
 
 def locate(name: str) -> Path:
-    """Return the folder of a workspace: ``name`` if it is a path, else the folder of that name in :func:`home`."""
+    """Return the folder of a workspace: ``name`` if it is a path, else the folder of that name in :func:`home`.
+
+    Raises:
+        UserError: the name is empty.
+    """
+    if not name.strip():
+        raise UserError("The name of the workspace is empty.", "Give it a name.")
     return Path(name) if "/" in name or name in (".", "..") else home() / name
 
 
@@ -206,6 +219,11 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
     task_folder, loaded_model = read_folder(tasks), load_model(model)
     images = task_folder.images()
     check_fit(images, task_folder, loaded_model)
+    for source, name in ((tasks, "tasks"), (model, "model")):
+        if source.resolve() == (folder / name).resolve() and not (folder / "workspace.json").exists():
+            raise UserError(
+                f"The workspace {folder} would copy {source} to itself.", "Choose another name or folder for it."
+            )
     if (folder / "workspace.json").exists():
         workspace = Workspace(folder)
         wanted, existing = Project(images, task_folder, loaded_model).hashes, workspace.project().hashes

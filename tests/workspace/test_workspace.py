@@ -158,8 +158,19 @@ def test_a_workspace_of_another_format_is_refused(workspace: Workspace, text: st
 def test_a_folder_without_a_workspace_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path, tmp_path / "nothing", tmp_path / "file", tmp_path / ("long" * 100)):
-        with pytest.raises(UserError, match=r"workspace\.json"):
+        with pytest.raises(UserError, match=r"workspace\.json cannot be read|The workspace .* does not exist"):
             Workspace(place)
+
+
+def test_a_workspace_is_not_made_of_its_own_folders(tmp_path: Path) -> None:
+    task_folder, model_folder = tasks(tmp_path / "mine" / "tasks"), model(tmp_path / "mine" / "model")
+    with pytest.raises(UserError, match="to itself"):
+        create(tmp_path / "mine", task_folder, model_folder)
+
+
+def test_a_workspace_needs_a_name() -> None:
+    with pytest.raises(UserError, match="empty"):
+        locate(" ")
 
 
 def test_the_training_state_is_not_copied(tmp_path: Path) -> None:
@@ -191,7 +202,7 @@ def test_a_full_disk_leaves_no_workspace(tmp_path: Path, monkeypatch: pytest.Mon
         patch.setattr(shutil, "copyfile", full)
         with pytest.raises(UserError, match="No space left on device"):
             create(tmp_path / "mine", task_folder, model_folder)
-    with pytest.raises(UserError, match=r"workspace\.json"):
+    with pytest.raises(UserError, match=r"The workspace .* does not exist"):
         Workspace(tmp_path / "mine")
     assert (
         create(tmp_path / "mine", task_folder, model_folder).project().tasks.train.hash == generate(SETTINGS).train.hash
