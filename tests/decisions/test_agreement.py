@@ -62,6 +62,13 @@ def test_the_interval_matches_a_plain_bootstrap(log: DecisionLog) -> None:
     assert found.high == pytest.approx(high, abs=0.03)
 
 
+def test_the_interval_contains_kappa_if_one_removes_far_more_than_the_other(log: DecisionLog) -> None:
+    decide(log, "Ann", ["keep"] * 90 + ["remove"] * 10)
+    decide(log, "Bob", ["keep"] * 30 + ["remove"] * 70)
+    found = agreement(log, "Ann", "Bob")
+    assert found.low < found.kappa < found.high
+
+
 def test_only_final_decisions_of_both_count_and_labels_matter(log: DecisionLog) -> None:
     decide(log, "Ann", ["1", "1", "keep", "unsure", "remove", "keep", "keep"])
     decide(log, "Bob", ["1", "2", "keep", "keep", "unsure", "clear"])

@@ -44,6 +44,13 @@ def test_a_decision_made_with_the_other_on_screen_is_no_conflict(log: DecisionLo
     assert log.current()[CAT].saw == 1
 
 
+def test_a_decision_made_on_an_older_opinion_of_the_other_is_a_conflict(log: DecisionLog) -> None:
+    decide(log, "Ann", "remove")
+    decide(log, "Ann", "relabel", label=1)
+    decide(log, "Bob", "keep", saw=1)  # Ann still wanted to remove it
+    assert in_conflict(log) == ["Ann", "Bob"]
+
+
 @pytest.mark.parametrize("saw", [None, 0])
 def test_a_decision_made_without_the_other_on_screen_is_a_conflict(log: DecisionLog, saw: int | None) -> None:
     decide(log, "Ann", "remove")

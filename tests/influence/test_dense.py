@@ -140,10 +140,12 @@ def test_scores_of_tasks_instances_and_images(weighted: Problem, name: str) -> N
     close(task_table(instances)["score"].to_numpy(), torch.stack(want_tasks))
     images = image_table(instances).set_index("image_id")
     weights = weighted.tasks.rows["weight"].to_numpy()
+    is_support = (weighted.tasks.rows["role"] == "support").to_numpy()
     for image_id in images.index:
-        here = (weighted.tasks.rows["image_id"] == image_id).to_numpy()
-        total_score = float((expected.numpy() * weights)[here].sum())
-        assert images.loc[image_id, "score"] == pytest.approx(total_score, rel=1e-8, abs=1e-13)
+        of_image = (weighted.tasks.rows["image_id"] == image_id).to_numpy()
+        for column, counted in (("score", of_image), ("score_support", of_image & is_support)):
+            total_score = float((expected.numpy() * weights)[counted].sum())
+            assert images.loc[image_id, column] == pytest.approx(total_score, rel=1e-8, abs=1e-13)
 
 
 def test_predictions_of_the_adapted_model(problem: Problem) -> None:

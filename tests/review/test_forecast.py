@@ -62,6 +62,14 @@ def test_an_uncalibrated_queue_has_no_forecast() -> None:
     assert forecast(pd.DataFrame({ERROR_LLR: np.zeros(0)})) is None
 
 
+def test_right_labels_lower_the_rate_of_errors_that_no_score_shows() -> None:
+    items = pd.DataFrame({ERROR_LLR: np.r_[np.full(5, 5.0), np.full(995, -50.0)]})
+    before, after = forecast(items), forecast(items, dict.fromkeys(range(5, 705), False))
+    assert before is not None
+    assert after is not None
+    assert after.probability[-1] < 0.5 * before.probability[-1]
+
+
 @given(
     evidence=st.lists(st.floats(-80, 80), min_size=1, max_size=120),
     verdicts=st.lists(st.tuples(st.integers(0, 119), st.booleans()), max_size=30),

@@ -52,6 +52,14 @@ def test_removed_instance_changes_no_other_row(tasks: TaskList) -> None:
     assert removed_rows(tasks, left) == {key}
 
 
+def test_removed_instance_keeps_its_label_when_its_image_is_relabelled(tasks: TaskList) -> None:
+    key = tuple(tasks.rows.loc[0, KEY])
+    image, old = tasks.rows.loc[0, ["image_id", "class"]]
+    (new,) = set(tasks.rows.loc[tasks.rows["task_id"] == key[0], "class"]) - {old}
+    left = cleaned(tasks, Changes(instances=frozenset({key}), relabelled_images=frozenset({(image, new)})))
+    assert left.rows.loc[0, ["label", "class", "weight"]].tolist() == [tasks.rows.loc[0, "label"], old, 0.0]
+
+
 @pytest.mark.parametrize("kind", ["tasks", "images", "instances"])
 def test_weighted_and_dropped_forms_keep_the_same_rows(tasks: TaskList, kind: str) -> None:
     one = {"tasks": "t2", "images": tasks.rows["image_id"].iloc[0], "instances": tuple(tasks.rows.loc[0, KEY])}[kind]

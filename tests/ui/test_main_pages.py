@@ -74,6 +74,15 @@ class TestTasks:
         click(page, "tasks_remove")
         assert worst in full.changes().tasks
 
+    def test_shows_removed_tasks_alone(self, show: Open, full: Workspace) -> None:
+        ids = full.project().tasks.train.task_ids
+        full.decisions.append([Decision(Item("task", task_id=ids[1]), "remove", reviewer="me")])
+        page = show("tasks")
+        for state, expected in (("Removed", full.changes().tasks), ("Not removed", set(ids) - full.changes().tasks)):
+            page.segmented_control(key="tasks_show").set_value(state)
+            run_again(page)
+            assert set(page.dataframe[-1].value["task_id"]) == expected
+
     def test_next_opens_the_next_task_of_the_order(self, show: Open, full: Workspace) -> None:
         scores = full.runs.all("rank")[0].table("tasks.parquet").sort_values("score")
         page = click(show("tasks"), "tasks_Next")
