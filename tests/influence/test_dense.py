@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.func import grad
 
 from core.editing.linear import change_gradient
@@ -157,7 +158,11 @@ def test_predictions_of_the_adapted_model(problem: Problem) -> None:
         for role, x, y in (("support", xs, ys), ("query", xq, yq)):
             rows = table[(table["task_id"] == task_id) & (table["role"] == role)]
             log_probability = torch.log_softmax(reference.forward(problem, theta, x), -1).detach()
-            close(rows["loss"].to_numpy(), -log_probability[torch.arange(len(y)), y])
+            of_label = log_probability[torch.arange(len(y)), y]
+            others = log_probability[F.one_hot(y, problem.tasks.ways) == 0].reshape(len(y), -1)
+            close(rows["loss"].to_numpy(), -of_label)
+            close(rows["margin"].to_numpy(), of_label - others.max(-1).values)
+            close(rows["entropy"].to_numpy(), -(log_probability.exp() * log_probability).sum(-1))
             assert rows["predicted"].tolist() == log_probability.argmax(-1).tolist()
             names = dict(zip(rows["label"], rows["class"], strict=True))
             assert rows["predicted_class"].tolist() == [names[i] for i in rows["predicted"]]
