@@ -163,8 +163,7 @@ class Changes:
         if instances:  # instances override images
             is_removed[keys.isin(list(instances))] = False
         if self.instances:
-            removed = keys.isin(list(self.instances))
-            is_removed[removed], new_classes[removed] = True, None
+            is_removed[keys.isin(list(self.instances))] = True  # a row of weight 0 is not relabelled
         if self.relabelled_instances:
             changed, classes = zip(*(((*key,), name) for *key, name in self.relabelled_instances), strict=True)
             new_classes[keys.get_indexer(pd.MultiIndex.from_tuples(changed))] = classes
