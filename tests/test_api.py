@@ -165,6 +165,11 @@ def test_wrong_names_and_types_are_user_errors(tasks: api.Tasks, model: api.Mode
         ("ImageSet", lambda: api.draw_tasks("mnist5k")),  # type: ignore[arg-type]
         ("banana", lambda: api.train(tasks, banana=1)),
         ("banana", lambda: api.train(tasks, network={"banana": 1})),
+        ("ways", lambda: api.train(tasks, network={"ways": 4})),
+        ("network", lambda: api.train(tasks, network=["mlp"])),  # type: ignore[arg-type]
+        ("labels", lambda: api.images_from_arrays(np.zeros((2, 4, 4), np.uint8), 3)),  # type: ignore[arg-type]
+        ("folder", lambda: api.load_tasks(None)),  # type: ignore[arg-type]
+        ("count", lambda: api.rank(tasks, model, method="dot", device="cpu").show("3")),  # type: ignore[arg-type]
         ("banana", lambda: api.rank(tasks, model, banana=1)),
         ("whole number", lambda: api.rank(tasks, model, curvature_tasks=4.5)),
         ("target", lambda: api.rank(tasks, model, target=["h0"])),  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.review.duplicate_tables import duplicate_summary, find_leaks, pair_table
 from core.review.duplicates import find_duplicates
-from core.runtime.progress import Progress
+from core.runtime.progress import Progress, format_count
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
@@ -59,9 +59,10 @@ def summary_text(run: Run) -> list[str]:
     summary = run.json("summary.json")
     leaks = summary["leaks"]
     return [
-        f"{summary['images']:,} images of the tasks: {summary['pairs']:,} pairs of duplicates in "
-        f"{summary['groups']:,} groups, {summary['exact']:,} identical and {summary['near']:,} nearly identical",
-        f"{summary['contradictions']:,} pairs with different given classes",
+        f"{summary['images']:,} images of the tasks: {format_count(summary['pairs'], 'pair')} of duplicates in "
+        f"{format_count(summary['groups'], 'group')}, {summary['exact']:,} identical and {summary['near']:,} nearly "
+        "identical",
+        f"{format_count(summary['contradictions'], 'pair')} with different given classes",
         f"leaks: {leaks['support-query']:,} between support and query of a training task, "
         f"{leaks['support-query, held out']:,} of a held-out task, "
         f"{leaks['train-heldout']:,} between training and held-out tasks; "

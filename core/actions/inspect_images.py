@@ -14,6 +14,7 @@ from core.data.decode import UnreadableError, decode
 from core.data.listing import SPLITS, Listing
 from core.data.store import resolve_format
 from core.runtime.errors import UserError
+from core.runtime.progress import format_count
 
 _PREVIEW_IMAGES = 48
 
@@ -83,7 +84,8 @@ def _split_text(listing: Listing) -> list[str]:
     if table.empty:
         return ["No official split: hold out images of every class, or whole classes."]
     parts = [
-        f"{part} {rows['class'].nunique():,} classes, {len(rows):,} images" for part, rows in table.groupby("split")
+        f"{part} {format_count(rows['class'].nunique(), 'class', 'classes')}, {format_count(len(rows), 'image')}"
+        for part, rows in table.groupby("split")
     ]
     order = sorted(parts, key=lambda text: SPLITS.index(text.split(" ")[0]))
     return [f"Official split: {'; '.join(order)}."]

@@ -14,7 +14,7 @@ from core.review.build_queue import BuiltQueue, QueueBuilder
 from core.review.forecast import forecast
 from core.review.member_scores import ScoreInputs, ScoreSettings
 from core.review.settings import QueueSettings
-from core.runtime.progress import Progress
+from core.runtime.progress import Progress, format_count
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
@@ -84,13 +84,12 @@ def remaining_errors_text(workspace: Workspace, run: Run) -> list[str]:
     items = run.table("items.parquet")
     decisions = decisions_on(workspace, items)
     decided, errors = len(decisions.is_wrong), decisions.errors_found
-    lines = [f"{decided:,} of {len(items):,} items decided, {errors:,} of them wrong"]
+    lines = [f"{decided:,} of {len(items):,} items decided, {format_count(errors, 'label error')} found"]
     expected = forecast(items, decisions.is_wrong)
     if expected is not None:
         left = expected.remaining_errors(errors)
-        count = f"{left.estimate:,.0f}"
-        errors_left = f"{count} label error{'' if count == '1' else 's'} left"
-        lines.append(f"estimate: {errors_left} [{left.low:,.0f}, {left.high:,.0f}] (90 % interval)")
+        errors_left = format_count(round(left.estimate), "label error")
+        lines.append(f"estimate: {errors_left} left [{left.low:,.0f}, {left.high:,.0f}] (90 % interval)")
     return lines
 
 

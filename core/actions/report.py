@@ -19,6 +19,7 @@ from core.review.forecast import forecast
 from core.review.report_figures import calibration_charts, decision_counts, forecast_chart, image_section
 from core.runtime.errors import UserError
 from core.runtime.files import write_text_atomically
+from core.runtime.progress import format_count
 from core.workspace.runs import Run
 from core.workspace.workspace import Project, Workspace
 
@@ -82,6 +83,7 @@ def report_html(workspace: Workspace) -> str:
         "images": decisions["image_id"][decisions["image_id"] != ""].nunique(),
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["counted"] = format_count
     environment.filters["share"] = lambda interval, sign="": Interval(**interval).percent(sign, unit="")
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
 

@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from core.checkpoints.model import Model as StoredModel
 from core.checkpoints.model import save_model
 from core.data import ImageSet
+from core.data.images import squeeze_grey
 from core.influence.ranking import Ranking as Scores
 from core.maml.evaluation import Interval
 from core.runtime.errors import UserError
@@ -84,7 +86,7 @@ class ImageGrid:
 
 def _png(pixels: np.ndarray) -> str:
     stream = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, format="PNG")
+    Image.fromarray(squeeze_grey(pixels)).save(stream, format="PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
@@ -94,6 +96,20 @@ def check_type(name: str, value: Any, wanted: type, source: str) -> None:
         article = "an" if wanted.__name__[0] in "AEIOU" else "a"
         what = f"{name} must be {article} {wanted.__name__} object, not {type(value).__name__}."
         raise UserError(what, f"It comes from {source}.")
+
+
+def check_path(name: str, value: Any) -> Path:
+    """Return a path that the user gave as text or as a path; raise UserError for anything else."""
+    if not isinstance(value, str | Path):
+        raise UserError(f"Invalid {name}: {value!r}.", "Use a name or a path.")
+    return Path(value)
+
+
+def first_rows(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return the first ``count`` rows; raise UserError if it is no positive whole number."""
+    if not isinstance(count, Integral) or count < 1:
+        raise UserError(f"Invalid count: {count!r}.", "Use a whole number, 1 or more.")
+    return table.head(int(count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +165,7 @@ class Ranking(Scores):
         """
         if most not in ("harmful", "helpful"):
             raise UserError(f"Invalid most: {most!r}.", "Use harmful or helpful.")
-        chosen = self.images.sort_values("score", ascending=most == "harmful").head(count)
+        chosen = first_rows(self.images.sort_values("score", ascending=most == "harmful"), count)
         pairs = zip(chosen["image_id"], chosen["score"], strict=True)
         return ImageGrid.of(self.pixels, chosen, [f"{name}: {1000 * score:+.3g} mnat" for name, score in pairs])
 
@@ -178,7 +194,7 @@ class ReviewQueue:
 
     def show(self, count: int = 12) -> ImageGrid:
         """Return a grid of the most suspicious items with their given and suggested classes."""
-        chosen = self.items.head(count)
+        chosen = first_rows(self.items, count)
         texts = zip(chosen["image_id"], chosen["class"], chosen["suggested"], strict=True)
         return ImageGrid.of(self.pixels, chosen, [f"{name}: {given} → {better}?" for name, given, better in texts])
 

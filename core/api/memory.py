@@ -19,7 +19,7 @@ from core.actions.image_settings import ImportOptions
 from core.actions.images import add_images
 from core.actions.queue import build_queue
 from core.actions.train import fit_model
-from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_type
+from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_path, check_type
 from core.checkpoints import model as models
 from core.checkpoints.foreign import import_checkpoint
 from core.checkpoints.matching import CheckpointHints
@@ -35,7 +35,7 @@ from core.maml.settings import TrainSettings
 from core.maml.storage import UnsavedSteps
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
-from core.runtime.settings import settings_of
+from core.runtime.settings import check_names, settings_of
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, generate, read_folder
 from core.tasks.settings import TaskSettings
@@ -86,13 +86,12 @@ def load_images(source: str | Path, *, name: str = "", progress: bool = False, *
     Raises:
         UserError: there are no such images, or they cannot be read.
     """
-    if not isinstance(source, str | Path):
-        raise UserError(f"Invalid source: {source!r}.", "Use a name or a path.")
-    if not isinstance(source, Path) and (source in SOURCES or not Path(source).exists()):
+    path = check_path("source", source)
+    if isinstance(source, str) and (source in SOURCES or not path.exists()):
         return open_images(source)
     chosen = settings_of(ImportOptions, options)
     with closing(ProgressBars(progress)) as bars:
-        return open_stored(add_images(Path(source), chosen, name=name, progress=bars))
+        return open_stored(add_images(path, chosen, name=name, progress=bars))
 
 
 def images_from_arrays(
@@ -116,6 +115,8 @@ def images_from_arrays(
     if not len(pixels):
         raise UserError(f"{name}: there are no images.")
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    if np.ndim(labels) == 0:
+        raise UserError(f"{name}: invalid labels: {labels!r}.", "Give one class name or number per image.")
     classes, numbers = np.unique([str(label) for label in labels], return_inverse=True)
     names = np.array([str(image_id) for image_id in (ids if len(ids) else range(len(pixels)))])
     return ImageSet(name, pixels, numbers.astype(np.int64), tuple(classes.tolist()), names)
@@ -141,7 +142,7 @@ def load_tasks(folder: str | Path) -> Tasks:
     Raises:
         UserError: a file is missing or invalid, or the images are not on this machine.
     """
-    tasks = read_folder(Path(folder))
+    tasks = read_folder(check_path("folder", folder))
     return Tasks(tasks.images(), tasks)
 
 
@@ -156,14 +157,18 @@ def train(
     """Meta-train a model.
 
     Args:
-        network: Fields of :class:`core.maml.settings.ModelFields`: algorithm, backbone, filters, steps, rate, ...
+        network: Fields of :class:`core.maml.settings.ModelFields`: algorithm, backbone, filters, steps, rate, ...;
+            not ``ways`` and ``shape``, which are those of the tasks.
         settings: Fields of :class:`core.maml.settings.TrainSettings`: iterations, meta_batch, learning_rate, seed, ...
 
     Raises:
         UserError: a field is unknown or invalid, or the training diverged.
     """
     check_type("tasks", tasks, Tasks, _TASKS)
-    spec = models.spec_of({"ways": tasks.folder.train.ways, **(network or {})})
+    fields = {} if network is None else network
+    check_type("network", fields, Mapping, "field names and values, such as {'filters': 8}")
+    check_names(fields, [name for name in models.ModelSpec.model_fields if name not in ("ways", "shape")])
+    spec = models.spec_of({**fields, "ways": tasks.folder.train.ways})
     training = settings_of(TrainSettings, settings)
     with closing(ProgressBars(progress)) as bars:
         return Model(fit_model(tasks.images, tasks.folder, spec, training, Compute(device=device), bars)[0])
@@ -181,7 +186,7 @@ def load_model(checkpoint: str | Path, tasks: Tasks | None = None, **hints: Any)
     Raises:
         UserError: the checkpoint cannot be read, or does not fit the tasks.
     """
-    path = Path(checkpoint)
+    path = check_path("checkpoint", checkpoint)
     if (path / "model.json").is_file():
         return Model(models.load_model(path))
     if tasks is None:

@@ -20,7 +20,7 @@ from core.actions.export import export
 from core.actions.export_decisions import decision_table
 from core.actions.import_decisions import import_decisions
 from core.actions.queue import newest_queue, queue
-from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_type
+from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_path, check_type
 from core.api.memory import Tasks
 from core.checkpoints.model import load_model, save_model
 from core.influence.methods import estimator
@@ -66,9 +66,8 @@ def open_workspace(name: str | Path) -> Workspace:
 
 
 def _folder(name: str | Path) -> Path:
-    if not isinstance(name, str | Path):
-        raise UserError(f"Invalid name: {name!r}.", "Use the name of a workspace, or the path of its folder.")
-    return name if isinstance(name, Path) else locate(name)
+    path = check_path("name", name)
+    return locate(name) if isinstance(name, str) else path
 
 
 class Workspace:
@@ -188,7 +187,7 @@ class Workspace:
             UserError: a format is unknown, or ``folder`` holds something else.
         """
         formats = [formats] if isinstance(formats, str) else formats
-        return export(self.stored, Path(folder), formats=tuple(formats))
+        return export(self.stored, check_path("folder", folder), formats=tuple(formats))
 
     def _ranking(self, run: Run) -> Ranking:
         tables = {name: run.table(f"{name}.parquet") for name in ("instances", "tasks", "images")}

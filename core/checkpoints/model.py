@@ -165,8 +165,6 @@ def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
         return ModelSpec.model_validate(dict(fields))
     except ValidationError as error:
         field, message, value = _first_error(error)
-        if error.errors()[0]["type"] == "extra_forbidden":
-            raise UserError(f"A model has no field {field!r}.", f"Use {', '.join(ModelSpec.model_fields)}.") from error
         raise UserError(f"{field}: {message}, not {value}." if field else f"{message}.") from error
 
 

@@ -10,6 +10,7 @@ from core.cli.changes import ImagesOption, RelabelOption, TasksOption, named_cha
 from core.cli.common import announce_device, live_progress, open_workspace
 from core.cli.options import DEFAULT_WORKSPACE, ReviewerOption, WorkspaceOption, with_settings
 from core.maml.settings import Compute
+from core.runtime.progress import format_count
 
 sets = typer.Typer(help="Save and compare named what-if sets.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -93,10 +94,14 @@ def _print_result(result: Any) -> None:
         print(
             f"  estimate, not a measurement: accuracy {estimate.accuracy.mean:.3f}, "
             f"change {estimate.accuracy_change.text('+.3f')}; "
-            f"{estimate.better} tasks better, {estimate.worse} worse; residual {estimate.residual:.0%}"
+            f"{format_count(estimate.better, 'task')} better, {estimate.worse} worse; residual {estimate.residual:.0%}"
         )
     for method, measured in result.measurements.items():
-        tasks = "" if measured.better is None else f"; {measured.better} tasks better, {measured.worse} worse"
+        tasks = (
+            ""
+            if measured.better is None
+            else f"; {format_count(measured.better, 'task')} better, {measured.worse} worse"
+        )
         print(
             f"  measured by {method}: accuracy {measured.accuracy.text('.3f')}, "
             f"change {measured.accuracy_change.text('+.3f')}{tasks}"

@@ -11,6 +11,11 @@ from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 
 
+def squeeze_grey(pixels: np.ndarray) -> np.ndarray:
+    """Return images ``(..., 1 or 3)`` as Pillow takes them: without the last axis if they are grey."""
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """A set of labelled images of one size.

@@ -29,8 +29,7 @@ from core.maml.evaluation import Evaluation, Interval, evaluate
 from core.maml.loaded import Loaded
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, unflatten
-from core.runtime.errors import UserError
-from core.tasks.changes import Changes
+from core.tasks.changes import Changes, check_tasks_remain
 
 CACHED_ESTIMATES, CACHED_TARGETS = 64, 16
 CACHED_GRADIENT_BYTES = 2.5e8
@@ -291,8 +290,7 @@ class WhatIfEstimator:
         """
         applied = changes.apply(self.loaded.tasks)
         has_query = np.bincount(self._task_of, self._query & (applied.weights > 0)) > 0
-        if not has_query.any():
-            raise UserError("The changes remove every task.", "Remove less.")
+        check_tasks_remain(bool(has_query.any()))
         change = row_change(self.loaded.train, applied.weights, applied.labels)
         relabelled = np.bincount(self._task_of, change.relabelled) > 0
         touched = (np.bincount(self._task_of, change.decrease != 0) > 0) & ~relabelled

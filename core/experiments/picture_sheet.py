@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.data import ImageSet, load_images
+from core.data.images import squeeze_grey
 from core.experiments.results import Grid, Picture
 from core.experiments.style import HARMS, HELPS
 from core.runtime.errors import UserError
@@ -87,7 +88,7 @@ def _tile(images: ImageSet, name: str, side: int) -> Image.Image:
     if name not in images.index:
         raise UserError(f"The image set {images.name!r} has no image {name!r}.", "Run the experiment again.")
     pixels = np.asarray(images.images[images.index[name]])
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+    picture = Image.fromarray(squeeze_grey(pixels)).convert("RGB")
     longest = max(picture.size)
     if longest > side:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -20,6 +20,7 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from PIL import Image
 
 from core.data import ImageSet
+from core.data.images import squeeze_grey
 from core.review.forecast import Forecast
 
 MAX_TILES = 120
@@ -143,7 +144,7 @@ def calibration_charts(curves: pd.DataFrame, candidates: pd.DataFrame | None) ->
 
 def thumbnail(pixels: np.ndarray) -> str:
     """Return a data URI of an image, ``(height, width, 1 or 3)`` uint8: lossless where small, else a 96-pixel JPEG."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image = Image.fromarray(squeeze_grey(pixels))
     stream, is_small = io.BytesIO(), max(image.size) <= LOSSLESS_PX
     if is_small:
         image.save(stream, "PNG", optimize=True)

@@ -243,6 +243,12 @@ def _keep_every_class(support: np.ndarray, weights: np.ndarray, labels: np.ndarr
         restored.add(empty[0])
 
 
+def check_tasks_remain(remain: bool) -> None:
+    """Raise UserError if no task has a query row of positive weight after the changes."""
+    if not remain:
+        raise UserError("The changes remove every task.", "Remove less.")
+
+
 def cleaned(tasks: TaskList, changes: Changes, *, drop_rows: bool = False) -> TaskList:
     """Return the task list with ``changes`` applied.
 
@@ -258,8 +264,7 @@ def cleaned(tasks: TaskList, changes: Changes, *, drop_rows: bool = False) -> Ta
     rows = tasks.rows.assign(weight=changed.weights, label=changed.labels, **{"class": classes})
     with_query = rows.loc[(rows["role"] == "query") & (rows["weight"] > 0), "task_id"]
     rows = rows[rows["task_id"].isin(with_query)]
-    if rows.empty:
-        raise UserError("The changes remove every task.", "Remove less.")
+    check_tasks_remain(not rows.empty)
     if drop_rows:
         rows = rows[rows["weight"] > 0]
         support = rows[rows["role"] == "support"].groupby("task_id")["label"].nunique()

@@ -193,7 +193,7 @@ def _check_tasks(table: pd.DataFrame, source: str) -> None:
         )
 
 
-def _content_key(path: Path, images: ImageSet | None = None) -> Hashable:
+def _content_key(path: Path, images: ImageSet | None) -> Hashable:
     """Return what a list that was read depends on: the present file, and the images it is checked against."""
     status = path.stat() if path.exists() else None
     file = status and (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -206,6 +206,15 @@ def _bytes(tasks: TaskList) -> int:
 
 # Every action and every page opens its workspace, and with it the same two lists: they are validated once.
 @cached(LRUCache(2**28, getsizeof=_bytes), key=_content_key, lock=RLock())
+def _read(path: Path, images: ImageSet | None) -> TaskList:
+    from core.tasks.exchange import from_foreign  # avoids a circular import
+
+    table = read_table(path)
+    if isinstance(table, dict):
+        return from_foreign(table, source=path.name, images=images)
+    return from_rows(table, source=path.name, images=images)
+
+
 def read_tasks(path: Path, images: ImageSet | None = None) -> TaskList:
     """Read a task list from ``.parquet``, ``.csv`` or ``.json``: a list of row objects, or a list for another library.
 
@@ -216,12 +225,7 @@ def read_tasks(path: Path, images: ImageSet | None = None) -> TaskList:
     Raises:
         UserError: the file is missing, of another format, unreadable, or does not hold a valid task list.
     """
-    from core.tasks.exchange import from_foreign  # avoids a circular import
-
-    table = read_table(path)
-    if isinstance(table, dict):
-        return from_foreign(table, source=path.name, images=images)
-    return from_rows(table, source=path.name, images=images)
+    return TaskList(_read(path, images).rows.copy())  # the caller may change its rows
 
 
 def write_tasks(tasks: TaskList, path: Path) -> None:

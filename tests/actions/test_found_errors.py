@@ -29,8 +29,8 @@ def test_command_line_report_and_page_agree_on_an_image_removal_and_a_conflict(t
     assert len(workspace.decisions.conflicts()) == 1
 
     printed = Shell(tmp_path).done("review", "show", "-w", str(workspace.folder), "--top", "0").out
-    by_command_line = re.search(r"([\d,]+) of them wrong", " ".join(printed))
-    by_report = re.search(r"([\d,]+) of them wrong", " ".join(report_html(workspace).split()))
+    by_command_line = re.search(r"([\d,]+) label errors? found", " ".join(printed))
+    by_report = re.search(r"([\d,]+) label errors? found", " ".join(report_html(workspace).split()))
     queue = Queue.of_table(run.folder, items, workspace.project().images.class_names)
     state = read_state(workspace.decisions, queue, None)
     assert by_command_line is not None

@@ -392,3 +392,17 @@ def test_labels_as_floats_and_text() -> None:
     want = from_rows(table(), source="test").hash
     for labels in ([0.0, 1.0] * 4, ["0", "1"] * 4, np.array([0, 1] * 4, dtype=np.uint8)):
         assert from_rows(table(label=labels), source="test").hash == want
+
+
+def test_rows_that_a_caller_changes_are_read_again_unchanged(tmp_path: Path) -> None:
+    tasks = tiny_tasks(tiny_images(), ways=2, shots=1, queries=1, count=2)
+    write_tasks(tasks, tmp_path / "tasks.parquet")
+    rows = read_tasks(tmp_path / "tasks.parquet").rows
+    rows["weight"] = 0.0
+    assert read_tasks(tmp_path / "tasks.parquet").hash == tasks.hash
+
+
+def test_a_list_that_is_written_again_is_read_again(tmp_path: Path) -> None:
+    for count in (2, 3):
+        write_tasks(tiny_tasks(tiny_images(), ways=2, shots=1, queries=1, count=count), tmp_path / "tasks.csv")
+        assert len(read_tasks(tmp_path / "tasks.csv")) == count

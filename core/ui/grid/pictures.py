@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from core.data.images import squeeze_grey
 from core.tasks.changes import Changes
 from core.ui.grid.component import GridEvent, Tile, image_grid
 from core.ui.shell.context import Context
@@ -16,8 +17,7 @@ from core.ui.shell.text import shorten
 def pixels(context: Context, image_ids: pd.Series | list[str]) -> np.ndarray:
     """Return the images as ``(n, height, width)`` or ``(n, height, width, 3)`` uint8."""
     index = context.project.images.index
-    images = context.project.images.images[[index[i] for i in image_ids]]
-    return images[..., 0] if images.shape[-1] == 1 else images
+    return squeeze_grey(context.project.images.images[[index[i] for i in image_ids]])
 
 
 def image_tiles(context: Context, table: pd.DataFrame, removal: Changes, score: str, key: str) -> GridEvent:

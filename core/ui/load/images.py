@@ -12,6 +12,7 @@ from core.actions.inspect import Inspection
 from core.actions.inspect_images import Preview, inspect_images
 from core.data import SOURCES
 from core.data.download import DOWNLOADABLE
+from core.data.images import squeeze_grey
 from core.data.store import StoredImages, damaged_image_sets, stored_image_sets
 from core.runtime.settings import arguments_of
 from core.ui.grid.component import Tile, image_grid
@@ -139,7 +140,12 @@ def _import_options(download: str) -> tuple[ImportOptions, str]:
 def _show(report: Inspection, preview: Preview | None) -> None:
     show_report(report)
     if preview is not None:
-        pixels = preview.pixels[..., 0] if preview.pixels.shape[-1] == 1 else preview.pixels
         tiles = [Tile(str(at), shorten(name, 28), tooltip=name) for at, name in enumerate(preview.classes)]
         st.caption(f"{count(len(tiles), 'image')} from across the set, as they will be read:")
-        image_grid(pixels, tiles, key="load_preview", label="Images as they will be read", selectable=False)
+        image_grid(
+            squeeze_grey(preview.pixels),
+            tiles,
+            key="load_preview",
+            label="Images as they will be read",
+            selectable=False,
+        )
