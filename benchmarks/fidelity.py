@@ -28,7 +28,7 @@ import typer
 from sklearn.metrics import roc_auc_score
 
 from core.actions.compute import Compute
-from core.actions.demo import detection_of
+from core.actions.detection import detection_of
 from core.actions.evidence import EvidenceSettings, evidence
 from core.actions.rank import ranking
 from core.actions.train import train_model

@@ -26,7 +26,6 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from core.actions.compute import Compute
 from core.actions.curve import curve
 from core.actions.decide import mark, worst_items
-from core.actions.demo import open_demo
 from core.actions.edit import edit
 from core.actions.rank import ranking
 from core.editing.methods import SOLVE
@@ -35,6 +34,7 @@ from core.influence.methods import estimator
 from core.influence.targets import Target
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
+from core.workspace.demos import open_demo
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
 from tests.e2e.server import ROOT, Server, start_server
 from tests.ui.evidence import write_evidence

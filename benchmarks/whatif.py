@@ -21,7 +21,6 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from core.actions.compute import Compute
-from core.actions.demo import open_demo
 from core.actions.evaluate import evaluation
 from core.actions.preparation import prepare
 from core.actions.whatif import open_estimator
@@ -36,6 +35,7 @@ from core.maml.evaluation import evaluate
 from core.maml.vectors import flatten, unflatten
 from core.runtime.progress import LiveProgress, Progress
 from core.tasks.changes import Changes
+from core.workspace.demos import open_demo
 from core.workspace.runs import RunWriter
 
 DEMO = "demo-noisy-tasks"

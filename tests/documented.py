@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
-from core.cli.app import app
+from core.cli.app import program
 from tests.cli.shell import Shell
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +26,7 @@ def check_options(line: str) -> None:
     capture = _CAPTURE.fullmatch(line)
     own = _OWN.search(capture[2] if capture else line)
     assert own, line
-    words, command = shlex.split(own.string[own.end() :], comments=True), typer.main.get_command(app)
+    words, command = shlex.split(own.string[own.end() :], comments=True), program()
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
     command.make_context(command.name, words)

@@ -1,4 +1,4 @@
-"""Create the two demo workspaces from the data in ``assets/``, and run the whole workflow on each in one command."""
+"""Run the whole workflow on a demo workspace in one command."""
 
 from __future__ import annotations
 
@@ -8,59 +8,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from core.actions.compute import Compute
+from core.actions.detection import detection_of
 from core.actions.edit import edit
 from core.actions.evaluate import evaluation
 from core.actions.export import export
 from core.actions.rank import ranking
 from core.decisions.log import Decision, Item
 from core.editing.curves import Point, removal_of
-from core.evidence.detection import detection
 from core.influence.methods import DEFAULT, estimator
 from core.influence.targets import Target
 from core.maml.evaluation import Interval
 from core.runtime.errors import UserError
-from core.runtime.files import home
 from core.runtime.progress import Progress
+from core.workspace.demos import DEMOS, open_demo
 from core.workspace.runs import Run
-from core.workspace.workspace import Workspace, create
 
 QUICK: dict[str, Any] = {"curvature_tasks": 16, "damping": 0.003}
 """Settings with a small sample of the curvature: the workflow takes minutes, the dashboard's default longer."""
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "demo"
-DEMOS = {
-    "demo-noisy-tasks": "40 % of the training tasks have 80 % of their labels flipped",
-    "demo-noisy-images": "10 % of the training images were mislabelled before tasks were drawn",
-}
 _EDITS = (
     ("linear", "linear edit, an estimate of retraining"),
     ("finetune", "fine-tuned on the remaining tasks, measured"),
     ("finetune-all", "fine-tuned on all tasks, measured"),
 )
-
-
-def open_demo(name: str, folder: Path | None = None) -> Workspace:
-    """Return the workspace of a demo, made from the shipped tasks and model unless it exists.
-
-    Raises:
-        UserError: there is no such demo.
-    """
-    if name not in DEMOS:
-        raise UserError(f"Unknown demo {name!r}.", f"Use one of {', '.join(DEMOS)}.")
-    place, source = (folder or home()) / name, ASSETS / name
-    if (place / "workspace.json").exists():
-        return Workspace(place)  # of this or an earlier version; it may already hold decisions
-    return create(place, source / "tasks", source / "model", about={"about": DEMOS[name]})
-
-
-def detection_of(workspace: Workspace, run: Run) -> pd.DataFrame | None:
-    """Return how well a ranking finds the injected label noise; None where none was injected."""
-    planted = workspace.project().tasks.planted
-    if planted is None:
-        return None
-    return detection(planted, run.table("tasks.parquet"), run.table("instances.parquet"), run.table("images.parquet"))
 
 
 def run_demo(name: str, folder: Path, compute: Compute, progress: Progress, report: Callable[[str], None]) -> Path:

@@ -27,7 +27,7 @@ def open_workspace(name: str) -> Workspace:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    from core.actions.demo import DEMOS, open_demo
+    from core.workspace.demos import DEMOS, open_demo
     from core.workspace.workspace import Workspace, locate
 
     return world().local_rank_zero_first(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))

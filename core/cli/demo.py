@@ -27,8 +27,9 @@ def demo(
 
     Ranks, compares with the injected noise, removes, edits and exports.
     """
-    from core.actions.demo import DEMOS, run_demo
+    from core.actions.demo import run_demo
     from core.runtime.files import home as default_home
+    from core.workspace.demos import DEMOS
 
     start = time.perf_counter()
     announce_device(compute)

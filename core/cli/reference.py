@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from core.cli.app import app
+from core.cli.app import program
 from core.runtime.program import PROGRAM
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
@@ -35,7 +33,7 @@ def commands() -> dict[str, Any]:
             else:
                 yield prefix + name, command
 
-    return dict(walk("", typer.main.get_command(app)))
+    return dict(walk("", program()))
 
 
 def reference() -> str:

@@ -27,6 +27,7 @@ from core.maml.cost import Cost
 from core.maml.episodes import Chunk, Episodes, OnChunk
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
+from core.maml.training import objective_gradient
 from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
@@ -92,8 +93,8 @@ def newton_edit(
     progress.stage(GRADIENT_STAGE, len(sampled))
 
     def gradient_and_loss() -> list[np.ndarray]:
-        slope, loss = _mean_gradient(model, params, episodes, sampled, progress.advance)
-        return [slope.cpu().numpy(), np.array(loss)]
+        slope, loss = objective_gradient(model, params, episodes, sampled, progress.advance)
+        return [(flatten(slope) / len(sampled)).cpu().numpy(), np.array(loss / len(sampled))]
 
     slope, loss = save_step(gradient_and_loss)
     gradient = torch.from_numpy(slope).to(lam) + decay * lam
@@ -168,20 +169,6 @@ def mean_loss(model: Bilevel, params: Params, episodes: Episodes, positions: np.
         return [(rows.view_as(task.q) * task.q).mean(1).double().sum()]
 
     return float(episodes.sum_chunks(of_chunk, positions, on_chunk)[0]) / len(positions)
-
-
-def _mean_gradient(
-    model: Bilevel, params: Params, episodes: Episodes, positions: np.ndarray, on_chunk: OnChunk
-) -> tuple[Tensor, float]:
-    """Return the mean gradient ``(P,)`` and query loss of the tasks at ``positions``, without weight decay."""
-    passes = passes_of(model)
-
-    def of_chunk(chunk: Chunk) -> list[Tensor]:
-        gradient, losses = passes.gradient(params, chunk.task)
-        return [flatten(gradient), losses.double().sum()]
-
-    gradient, loss = episodes.sum_chunks(of_chunk, positions, on_chunk)
-    return gradient / len(positions), float(loss) / len(positions)
 
 
 def _weight_decay_term(decay: float, lam: Tensor) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from core.tasks.tasklist import KEY
 
@@ -47,6 +46,8 @@ def noisy_task_auc(scores: np.ndarray, planted: pd.DataFrame | None, task_ids: l
     """
     if planted is None or "task_id" not in planted.columns:
         return float("nan")
+    from sklearn.metrics import roc_auc_score  # takes a second to import, and most pages do not need it
+
     noisy = np.isin(task_ids, planted["task_id"].unique())
     return float(roc_auc_score(noisy, -scores)) if 0 < noisy.sum() < len(noisy) else float("nan")
 
@@ -57,6 +58,8 @@ _COMMON = {"influence": ("score", -1), "adapted loss": ("loss", 1)}
 def _level(
     level: str, table: pd.DataFrame, bad: pd.Series | np.ndarray, scores: dict[str, tuple[str, int]]
 ) -> list[dict[str, object]]:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     truth = np.asarray(bad, dtype=bool)
     common = {"level": level, "items": len(truth), "bad": int(truth.sum())}
     rows: list[dict[str, object]] = []

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import rankdata
 
 _RESAMPLES, _MOST_SPLITS = 1000, 20
 _QUANTILES = (0.025, 0.975)
@@ -39,6 +38,8 @@ def predicted_losses(scores: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 def correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return Spearman's correlation over the second-last axis, ``(..., M, T) -> (..., T)``; 0 if a side is constant."""
+    from scipy.stats import rankdata  # takes a second to import, and pages without evidence do not need it
+
     ranks = [rankdata(side, axis=-2) for side in (a, b)]
     left, right = (side - side.mean(-2, keepdims=True) for side in ranks)
     scale = np.sqrt((left**2).sum(-2) * (right**2).sum(-2))

@@ -20,15 +20,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 from torch import Tensor
-from torch.func import grad
 
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, ChunkCache, Episodes, OnChunk, no_progress
-from core.maml.forward import jacfwd
 from core.maml.loaded import Loaded
-from core.maml.objective import Bilevel, Task
+from core.maml.objective import Bilevel
 from core.maml.passes import RowScores, passes_of
-from core.maml.vectors import flatten, unflatten
+from core.maml.vectors import unflatten
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 
@@ -41,19 +39,6 @@ class ScoresError(UserError):
     def __init__(self, fault: str, fix: str, name: str = "") -> None:
         super().__init__(f"The {name + ' ' if name else ''}scores are {fault}, so they do not define a ranking.", fix)
         self.fault = fault
-
-
-def inner_influence(model: Bilevel, params: Params, task: Task) -> tuple[Tensor, Tensor]:
-    """Return the inner-IF of every support row of one task (Thm 4.6), and its effect P (Thm 4.7), per unit of weight.
-
-    theta_k without row z, of weight 1, is about ``theta_k - inner-IF(z)``, which is ``d theta_k / d s_z``. The inner
-    loss is a mean, so that a row's share of it is l / S.
-
-    Returns:
-        ``(S, parameters of the network)`` and ``(S,)``.
-    """
-    influence = jacfwd(lambda s: flatten(model.adapt(params, task._replace(s=s))))(task.s).T
-    return influence, -grad(lambda s: model.task_loss(params, task._replace(s=s)))(task.s)
 
 
 def instance_table(

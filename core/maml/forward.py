@@ -25,16 +25,6 @@ def jvp(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[
         return torch.func.jvp(function, primals, tangents, **options)
 
 
-def jacfwd(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the function of :func:`torch.func.jacfwd`, which runs one thread at a time."""
-
-    def jacobian(x: Tensor) -> Tensor:
-        with _forward_mode_lock(x):
-            return torch.func.jacfwd(function)(x)
-
-    return jacobian
-
-
 def _forward_mode_lock(x: Tensor | dict[str, Tensor]) -> AbstractContextManager[Any]:
     """Return the lock for CPU tensors, and a null context for other devices.
 

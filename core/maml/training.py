@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim.adam import adam
 
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
@@ -108,7 +109,7 @@ def objective_gradient(
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
         gradient, losses = passes.gradient(params, chunk.task)
-        return [flatten(gradient), losses.sum()]
+        return [flatten(gradient), losses.double().sum()]
 
     gradient, loss = episodes.sum_chunks(of_chunk, positions, on_chunk)
     return unflatten(gradient, params), float(loss)
@@ -174,54 +175,52 @@ def _adam(
     progress: Progress,
     name: str,
 ) -> None:
-    leaves = {key: value.clone().requires_grad_() for key, value in state.params.items()}
-    optimiser = torch.optim.Adam(leaves.values(), lr=settings.learning_rate)
-    for key, leaf in leaves.items() if state.moments else ():
-        optimiser.state[leaf] = {
-            "step": torch.tensor(float(state.done)),
-            "exp_avg": state.moments[f"exp_avg.{key}"],
-            "exp_avg_sq": state.moments[f"exp_avg_sq.{key}"],
-        }
+    params = state.params = {key: value.clone() for key, value in state.params.items()}
+    moments = state.moments or {f"{m}.{key}": torch.zeros_like(params[key]) for m in _ADAM_MOMENTS for key in params}
+    means, squares = ([moments[f"{m}.{key}"] for key in params] for m in _ADAM_MOMENTS)
+    steps = [torch.tensor(float(state.done)) for _ in params]
     size = min(settings.meta_batch, len(episodes))
     iterations = settings.iterations
     snapshot_steps = {round(iterations * (n + 1) / SNAPSHOT_COUNT) for n in range(SNAPSHOT_COUNT)} - {0}
     losses: list[float] = []
     progress.stage(name, iterations, done=state.done)
     for iteration in range(state.done, iterations):
-        values = {key: leaf.detach() for key, leaf in leaves.items()}
         gradient_sum, loss = objective_gradient(
-            model, values, episodes, _draw_tasks(len(episodes), size, iteration, settings.seed)
+            model, params, episodes, _draw_tasks(len(episodes), size, iteration, settings.seed)
         )
         decay = model.delta / len(episodes)
-        gradient = {key: decay * value + gradient_sum[key] / size for key, value in values.items()}
+        gradient = [decay * value + gradient_sum[key] / size for key, value in params.items()]
         loss /= size
         if not np.isfinite(loss):
             raise UserError(
                 f"The training diverged at iteration {iteration}: the loss is {loss}.", "Lower the learning rate."
             )
-        for key, leaf in leaves.items():
-            leaf.grad = gradient[key]
         rate = settings.learning_rate * (1 + np.cos(np.pi * iteration / iterations)) / 2
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.step()
+        adam(list(params.values()), gradient, means, squares, [], steps, lr=rate, **_ADAM)
         losses.append(loss)
         progress.advance(note=f"loss {np.mean(losses[-50:]):.3f}")
         state.done = iteration + 1
-        state.params = {key: leaf.detach() for key, leaf in leaves.items()}
         if state.done in snapshot_steps:
-            state.trajectory.append(Snapshot({key: value.clone() for key, value in state.params.items()}, float(rate)))
+            state.trajectory.append(Snapshot({key: value.clone() for key, value in params.items()}, float(rate)))
         if store.is_due(state.done, iterations):
             state.history.append({"phase": "adam", "done": state.done, "loss": float(np.mean(losses))})
             losses = []
-            state.moments = {
-                f"{m}.{key}": optimiser.state[leaf][m] for key, leaf in leaves.items() for m in _ADAM_MOMENTS
-            }
+            state.moments = moments
             store.save(state)
     state.moments = {}
 
 
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+_ADAM: dict[str, Any] = {
+    "amsgrad": False,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "weight_decay": 0,  # the objective has its own
+    "eps": 1e-8,
+    "maximize": False,
+}
+"""The defaults of :class:`torch.optim.Adam`. Its functional form spares every process seconds: the class imports
+PyTorch's compiler."""
 
 
 def _draw_tasks(n: int, size: int, iteration: int, seed: int) -> np.ndarray:

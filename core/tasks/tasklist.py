@@ -194,10 +194,9 @@ def _check_tasks(table: pd.DataFrame, source: str) -> None:
 
 
 def _content_key(path: Path, images: ImageSet | None) -> Hashable:
-    """Return what a list that was read depends on: the present file, and the images it is checked against."""
-    status = path.stat() if path.exists() else None
-    file = status and (status.st_ino, status.st_size, status.st_mtime_ns)
-    return path.absolute(), file, images.hash if images else None
+    """Return what a list that was read depends on: its file's name and content, and the images."""
+    content = content_hash(path.read_bytes()) if path.is_file() else None
+    return path.name, content, images.hash if images else None
 
 
 def _bytes(tasks: TaskList) -> int:

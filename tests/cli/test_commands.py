@@ -15,11 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import typer
 
 from core.actions import preparation
 from core.checkpoints.model import load_model
-from core.cli.app import CANCELLED, app
+from core.cli.app import CANCELLED, program
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import PROGRESS_FILE_VARIABLE
 from core.tasks.changes import cleaned
@@ -312,7 +311,7 @@ def test_commands_that_need_a_ranking_name_the_rank_command(tmp_path: Path) -> N
 
 
 def test_help_of_every_command(tmp_path: Path) -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = program().commands
     assert set(commands) >= {"tasks", "train", "open", "evaluate", "rank", "edit", "curve", "remove", "export", "demo"}
     shell = Shell(tmp_path)
     overview = "\n".join(shell.done("--help").out)

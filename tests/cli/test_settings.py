@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -226,17 +224,3 @@ def test_constants_in_light_modules_match_the_heavy_modules() -> None:
 
 def test_the_reference_in_the_docs_is_up_to_date() -> None:
     assert FILE.read_text(encoding="utf-8") == reference()
-
-
-@pytest.mark.parametrize("command", [["train"], ["rank"], ["evidence"], ["review", "queue"]])
-def test_help_of_a_command_imports_nothing_heavy(command: list[str]) -> None:
-    text = f"""
-import runpy, sys
-sys.argv = ["core", *{command}, "--help"]
-try:
-    runpy.run_module("core", run_name="__main__")
-except SystemExit as end:
-    print("exit", end.code, {{"torch", "streamlit", "pandas"}} & set(sys.modules))
-"""
-    result = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.strip().endswith("exit 0 set()")

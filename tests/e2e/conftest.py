@@ -26,6 +26,11 @@ try {
     if (!sessionStorage.getItem("begun")) localStorage.clear();
     sessionStorage.setItem("begun", "1");
 } catch {}  // about:blank has neither
+document.addEventListener("DOMContentLoaded", () => {
+    const still = document.createElement("style");
+    still.textContent = "*, *::before, *::after { animation: none !important; transition: none !important; }";
+    document.head.append(still);
+});
 """
 """Run before anything else in a page: the first of a tab finds an empty store."""
 _RUNNING: list[Server] = []

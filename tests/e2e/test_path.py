@@ -34,8 +34,9 @@ def tasks(request: pytest.FixtureRequest) -> int:
 def home(tasks: int, tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     if tasks != 252:
-        write_folder(generate(TaskSettings(count=tasks, heldout=10, noise="tasks:0.4:0.8")), tmp_path / "tasks")
-        few = ["--filters", "4", "--iterations", "20", "--polish", "0", "--device", "cpu"]
+        settings = TaskSettings(ways=3, shots=2, queries=3, count=tasks, heldout=6, noise="tasks:0.4:0.8")
+        write_folder(generate(settings), tmp_path / "tasks")
+        few = ["--filters", "2", "--iterations", "20", "--polish", "0", "--device", "cpu"]
         Shell(tmp_path).done("train", *few, "--tasks", tmp_path / "tasks", "--out", tmp_path / "model")
         create(folder / DEMO, tmp_path / "tasks", tmp_path / "model")
     return folder

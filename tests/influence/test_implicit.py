@@ -10,15 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import grad
+from torch.func import grad, jacfwd
 
 from core.influence.curvature import Curvature, task_gradients
 from core.influence.inner import InnerReport, inner_report
-from core.influence.scores import inner_influence, instance_table, task_table
+from core.influence.scores import instance_table, task_table
 from core.maml.adaptation import Implicit
 from core.maml.backbone import MLP, ConvNet
 from core.maml.episodes import Episodes, vmap_tasks
-from core.maml.objective import Bilevel
+from core.maml.objective import Bilevel, Task
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from tests.influence.reference import flat_params, forward, task_tensors
@@ -28,7 +28,7 @@ from tests.problems import Problem, tiny_images, tiny_problem, tiny_tasks, with_
 INNER = 1e-11
 
 
-def implicit_problem(backbone: str, inverse: str = "cg") -> Problem:
+def implicit_problem(backbone: str, inverse: str = "cg", tolerance: float = INNER) -> Problem:
     images = tiny_images()
     tasks = tiny_tasks(images, ways=3, shots=2, queries=2, count=3)
     network = {
@@ -38,7 +38,7 @@ def implicit_problem(backbone: str, inverse: str = "cg") -> Problem:
     }[backbone]
     params = {k: v * 2 for k, v in network.init(3, torch.float64).items()}
     proximity = {"linear": 0.5, "mlp": 0.8, "convnet": 6.0}[backbone]
-    model = Bilevel(network, Implicit(proximity, INNER, inverse), delta=0.2)
+    model = Bilevel(network, Implicit(proximity, tolerance, inverse), delta=0.2)
     episodes = Episodes(tasks, images, dtype=torch.float64, chunk=2)
     weights = np.random.default_rng(1).uniform(0.3, 1.7, len(tasks.rows))
     episodes = with_weights(episodes, weights)
@@ -153,23 +153,38 @@ def test_scores_of_tasks_query_rows_and_support_rows(problem: Problem, truth: li
     close(task_table(table)["score"].to_numpy(), torch.stack([t.gradient @ u for t in truth]))
 
 
+def inner_influence(problem: Problem, position: int) -> Tensor:
+    """Return inner-IF (Thm 4.6) of every support row of a task, ``(S, P)``, per unit of its weight.
+
+    It is what the scores differentiate through: theta_k without row z, of weight 1, is about theta_k - inner-IF(z).
+    """
+    task = one_task(problem, position)
+    return jacfwd(lambda s: flatten(problem.model.adapt(problem.params, task._replace(s=s))))(task.s).T
+
+
+def one_task(problem: Problem, position: int) -> Task:
+    (chunk,) = problem.episodes.chunks(np.array([position]))
+    return Task(*(value[0] for value in chunk.task))
+
+
+def effects(problem: Problem, position: int) -> np.ndarray:
+    """Return P (Thm 4.7) of every support row of a task, as the table gives it."""
+    ones = torch.ones(len(flat_params(problem))).double()
+    table = instance_table(problem.model, problem.params, ones, problem.episodes)
+    support = table[(table["task_id"] == problem.tasks.task_ids[position]) & (table["role"] == "support")]
+    return support["effect"].to_numpy()
+
+
 def test_inner_influence_and_its_effect(problem: Problem, truth: list[Dense]) -> None:
-    (chunk,) = problem.episodes.chunks(np.array([1]))
-    task = type(chunk.task)(*(value[0] for value in chunk.task))
-    influence, effect = inner_influence(problem.model, problem.params, task)
     expected = -torch.linalg.solve(truth[1].inner_hessian, truth[1].rows.T).T
     # The inner loss is a mean over S rows: a row's own share of it is 1 / S.
-    close(influence, expected / len(expected))
-    close(effect, truth[1].effect / len(expected))
-    table = instance_table(problem.model, problem.params, torch.ones(len(truth[1].theta)).double(), problem.episodes)
-    support = table[(table["task_id"] == problem.tasks.task_ids[1]) & (table["role"] == "support")]
-    close(support["effect"].to_numpy(), truth[1].effect / len(expected))
+    close(inner_influence(problem, 1), expected / len(expected))
+    close(effects(problem, 1), truth[1].effect / len(expected))
 
 
 def test_a_step_in_lambda_or_in_a_weight_changes_the_loss_as_derived(problem: Problem) -> None:
     """Finite differences of the whole, inner problem solved anew each time."""
-    (chunk,) = problem.episodes.chunks(np.array([0]))
-    task = type(chunk.task)(*(value[0] for value in chunk.task))
+    task = one_task(problem, 0)
     for step, direction in ((1e-5, grad(problem.model.task_loss)(problem.params, task)),):
         shifted = [
             problem.model.task_loss({k: v + sign * step * direction[k] for k, v in problem.params.items()}, task)
@@ -187,11 +202,8 @@ def test_ekfac_is_the_papers_formula(truth_of_ekfac: tuple[Problem, list[Tensor]
         exact = dense(problem, task_id)
         outer = _outer(problem, task_id, exact.theta)
         close(gradients[position], problem.model.adaptation.proximity * inverses[position] @ outer)
-        (chunk,) = problem.episodes.chunks(np.array([position]))
-        task = type(chunk.task)(*(value[0] for value in chunk.task))
-        influence, effect = inner_influence(problem.model, problem.params, task)
-        close(influence, -exact.rows @ inverses[position] / len(exact.rows))
-        close(effect, exact.rows @ inverses[position] @ outer / len(exact.rows))
+        close(inner_influence(problem, position), -exact.rows @ inverses[position] / len(exact.rows))
+        close(effects(problem, position), exact.rows @ inverses[position] @ outer / len(exact.rows))
 
 
 def _outer(problem: Problem, task_id: str, theta: Tensor) -> Tensor:

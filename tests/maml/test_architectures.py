@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,13 +160,3 @@ def test_a_huge_specification_is_refused_without_allocating_memory(tmp_path: Any
 
 def test_learn2learn_is_not_needed() -> None:
     assert [path for path in PRODUCT for name in imports(path) if name.split(".")[0] == "learn2learn"] == []
-
-
-def test_shapes_do_not_import_the_compiler_of_pytorch() -> None:
-    """Importing it would add more than a second to every command."""
-    lines = (
-        "import sys; from core.checkpoints.model import spec_of; from tests.maml.test_architectures import TINY\n"
-        "for name, fields in TINY.items(): spec_of({'backbone': name, 'ways': 3} | fields).shapes()\n"
-        "assert 'torch._dynamo' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", lines], cwd=Path(__file__).parents[2], check=True)

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.influence.scores import inner_influence
 from core.maml.episodes import Chunk
 from core.maml.objective import Task
 from core.maml.passes import GenericPasses
@@ -44,7 +43,6 @@ def of_chunk(problem: Problem, name: str) -> Callable[[Task], Tensor]:
         "removals": lambda task: flatten(passes.weight_change_gradients(params, task, task._replace(s=0.3 * task.s))),
         "row_scores": lambda task: passes.row_scores(params, v, task).by_s.reshape(-1),
         "gradients": lambda task: flatten(passes.gradients(params, task)[0]),
-        "inner": lambda task: inner_influence(problem.model, params, Task(*(part[0] for part in task)))[0].reshape(-1),
     }[name]
 
 
@@ -53,7 +51,7 @@ def together(function: Callable[[Task], Tensor], chunks: list[Chunk]) -> list[Te
         return list(pool.map(lambda chunk: function(chunk.task), chunks * TIMES))
 
 
-UNROLLED = ("hessian", "gauss_newton", "fisher", "removals", "row_scores", "inner")
+UNROLLED = ("hessian", "gauss_newton", "fisher", "removals", "row_scores")
 IMPLICIT = ("gradients", "gauss_newton", "row_scores")
 
 
@@ -61,7 +59,7 @@ IMPLICIT = ("gradients", "gauss_newton", "row_scores")
     ("kind", "name"), [("unrolled", name) for name in UNROLLED] + [("implicit", name) for name in IMPLICIT]
 )
 def test_results_of_concurrent_threads_equal_those_of_one(kind: str, name: str) -> None:
-    problem = tiny_problem() if kind == "unrolled" else implicit_problem("mlp")
+    problem = tiny_problem() if kind == "unrolled" else implicit_problem("mlp", tolerance=1e-2)
     chunks = list(problem.episodes.chunks())
     function = of_chunk(problem, name)
     single = [function(chunk.task) for chunk in chunks] * TIMES

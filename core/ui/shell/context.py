@@ -11,12 +11,12 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from core.actions.demo import DEMOS, open_demo
 from core.decisions.log import DecisionLog
 from core.runtime.errors import UserError
 from core.ui.ranking.method_text import differences
 from core.ui.shell.navigation import guard
 from core.ui.shell.text import plain
+from core.workspace.demos import DEMOS, open_demo
 from core.workspace.runs import Run
 from core.workspace.workspace import RANKING_KIND, Project, Workspace, all_workspaces, runs_of_problem
 
