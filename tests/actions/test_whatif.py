@@ -162,7 +162,7 @@ def test_change_gradients_equal_those_computed_without_stored_gradients(
         close(opened.change_gradient(removal), long)
 
 
-@pytest.mark.parametrize("dropped", [(), (ROWS,)], ids=["all stored", "no rows"])
+@pytest.mark.parametrize("dropped", [(), pytest.param((ROWS,), marks=pytest.mark.slow)], ids=["all stored", "no rows"])
 def test_an_estimate_equals_the_linear_edit_with_the_same_basis(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:
@@ -185,7 +185,11 @@ def test_an_estimate_equals_the_linear_edit_with_the_same_basis(
     assert len(copy.runs.all(BASIS)) == 1, "the edits reuse the basis of the estimates"
 
 
-@pytest.mark.parametrize("dropped", [(), (ROWS,), (ROWS, TASKS)], ids=["all stored", "no rows", "nothing stored"])
+@pytest.mark.parametrize(
+    "dropped",
+    [(), pytest.param((ROWS,), marks=pytest.mark.slow), (ROWS, TASKS)],
+    ids=["all stored", "no rows", "nothing stored"],
+)
 def test_earlier_estimates_do_not_change_an_estimate(
     copy: Workspace, sets: list[Changes], dropped: tuple[str, ...]
 ) -> None:

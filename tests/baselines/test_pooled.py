@@ -61,6 +61,7 @@ def test_training_learns_depends_on_the_seed_only_and_leaves_the_global_generato
     assert (first.argmax(-1).numpy() == images.labels).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_ekfac_finds_a_copy_of_the_query_helpful_and_a_mislabelled_copy_harmful() -> None:
     images = digits(3, 20)
     labels = images.labels.copy()
@@ -121,6 +122,7 @@ def test_ekfac_of_a_task_is_the_sum_over_its_rows(
         assert got[position, 1] == pytest.approx(expected, rel=1e-4, abs=1e-6 * np.abs(got).max())
 
 
+@pytest.mark.slow
 def test_ekfac_of_all_targets_together_is_their_mean(
     problem: tuple[ImageSet, TaskList, TaskList], by_ekfac: np.ndarray
 ) -> None:
@@ -131,6 +133,7 @@ def test_ekfac_of_all_targets_together_is_their_mean(
     np.testing.assert_allclose(together, factor * each, rtol=1e-4, atol=1e-6 * np.abs(together).max())
 
 
+@pytest.mark.slow
 def test_ekfac_is_reproducible(problem: tuple[ImageSet, TaskList, TaskList], by_ekfac: np.ndarray) -> None:
     np.testing.assert_array_equal(ekfac_scores(*problem, epochs=5, seed=0), by_ekfac)
 

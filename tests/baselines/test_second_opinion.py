@@ -125,7 +125,9 @@ def torchopt_implicit(flat: Tensor, task: Task, proximity: float, solver: str) -
     return torch.autograd.grad(weighted_loss(linear(theta, task.xq), task.yq, task.q), lam)[0]
 
 
-@pytest.mark.parametrize("solver", ["solve_cg", "solve_normal_cg", "solve_inv"])
+@pytest.mark.parametrize(
+    "solver", ["solve_inv", *(pytest.param(name, marks=pytest.mark.slow) for name in ("solve_cg", "solve_normal_cg"))]
+)
 def test_implicit_gradients_agree_with_torchopt(solver: str) -> None:
     problem = mlp_problem((), Implicit(0.5, 1e-11))
     assert list(problem.params) == ["head.weight", "head.bias"]

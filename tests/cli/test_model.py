@@ -101,7 +101,7 @@ def test_a_checkpoint_that_does_not_fit_the_tasks_is_refused(shell: Shell) -> No
     assert "--checkpoint" in shell.refused("model", "--out", folder / "model")
 
 
-@pytest.mark.parametrize("algorithm", ["anil", "meta-sgd"])
+@pytest.mark.parametrize("algorithm", ["meta-sgd", pytest.param("anil", marks=pytest.mark.slow)])
 def test_a_user_network_is_trained_and_ranked(shell: Shell, algorithm: str) -> None:
     folder = shell.folder
     train = ["train", "--tasks", folder / "tasks", "--iterations", "2", "--device", "cpu", "--algorithm", algorithm]
@@ -139,7 +139,13 @@ def test_an_unusable_network_is_refused_before_training(shell: Shell) -> None:
     assert not (shell.folder / "model").exists()
 
 
-@pytest.mark.parametrize("options", [["--backbone", "cnn4", "--filters", "2"], ["--backbone", "mini-imagenet-cnn"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--backbone", "cnn4", "--filters", "2"],
+        pytest.param(["--backbone", "mini-imagenet-cnn"], marks=pytest.mark.slow),
+    ],
+)
 def test_networks_of_learn2learn_are_trained(shell: Shell, options: list[str]) -> None:
     train = ["train", "--tasks", shell.folder / "tasks", "--iterations", "1", "--device", "cpu"]
     shell.done(*train, "--out", shell.folder / "model", *options)

@@ -51,6 +51,7 @@ def test_retraining_without_a_query_row_changes_the_loss_as_scored(optimum: Opti
     agrees(optimum.changes(optimum.one_row(rows)), optimum.instances["score"].to_numpy()[rows])
 
 
+@pytest.mark.slow
 def test_retraining_with_a_support_row_at_half_its_weight_changes_the_loss_as_scored(optimum: Optimum) -> None:
     """Half of it, because removing one of six support rows changes the adaptation too much for a first-order estimate:
     over all 144 support rows the ranks then agree far less well.

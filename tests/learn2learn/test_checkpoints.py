@@ -15,7 +15,7 @@ from core.checkpoints.foreign import export_state, import_checkpoint, inspect_ch
 from core.checkpoints.matching import CheckpointHints
 from core.checkpoints.model import BACKBONE_FIELDS, Model, ModelSpec, load_model, save_model
 from core.runtime.errors import UserError
-from tests.learn2learn.test_networks import PAIRS, build, close, l2l, task_of
+from tests.learn2learn.test_networks import NAMES, PAIRS, build, close, l2l, task_of
 
 
 def ask_of(spec: ModelSpec, **more: Any) -> CheckpointHints:
@@ -36,7 +36,7 @@ def trained_a_little(learner: nn.Module, spec: ModelSpec) -> None:
             value += 0.1 * torch.rand_like(value)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("wrapper", ["none", "maml", "gbml"])
 def test_a_checkpoint_round_trips(name: str, wrapper: str, tmp_path: Path) -> None:
     l2l_network, _, spec = build(name)
@@ -81,7 +81,7 @@ def same_meta_gradient(meta: Any, model: Model, spec: ModelSpec) -> None:
         close(actual[f"rates.{key}"], rate.grad, size)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", NAMES)
 def test_meta_sgd_round_trips_with_its_rates(name: str, tmp_path: Path) -> None:
     l2l_network, _, spec = build(name)
     meta = l2l.algorithms.MetaSGD(l2l_network, lr=0.1).double()

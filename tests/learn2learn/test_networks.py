@@ -69,6 +69,7 @@ PAIRS = {
         {"backbone": "resnet12", "hidden": (2, 3, 3, 4), "shape": (84, 80, 3)},
     ),
 }
+NAMES = [pytest.param(name, marks=pytest.mark.slow if "resnet" in name else ()) for name in PAIRS]
 WHOLE = {
     "omniglot-cnn": (lambda: models.OmniglotCNN(5), {"backbone": "omniglot-cnn"}),
     "omniglot-fc": (lambda: models.OmniglotFC(784, 20), {"backbone": "omniglot-fc", "ways": 20}),
@@ -141,7 +142,7 @@ def test_batch_normalisation_removes_the_scale_of_the_pixels(name: str) -> None:
     assert (actual - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", NAMES)
 def test_several_tasks_under_vmap_equal_a_loop(name: str) -> None:
     l2l_network, _, spec = build(name)
     params = {key: value.detach().clone() for key, value in l2l_network.named_parameters()}

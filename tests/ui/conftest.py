@@ -29,6 +29,7 @@ from core.maml.training import TrainSettings
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
+from core.workspace.demos import DEMOS, open_demo
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace, create
@@ -105,8 +106,15 @@ def computed(make_once: MakeOnce) -> Path:
     return make_once("computed", make_computed) / "tiny"
 
 
+def make_demos(folder: Path) -> None:
+    for name in DEMOS:
+        open_demo(name, folder)
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_once: MakeOnce) -> Path:
+    """A home with the demos, which the first page of a new one would make."""
+    shutil.copytree(make_once("demos", make_demos), tmp_path / "home")
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     return tmp_path / "home"
 

@@ -10,13 +10,13 @@ from tests.ui.conftest import Open
 
 
 def test_without_a_login_the_name_is_free(show: Open, empty: Workspace) -> None:
-    name = show("overview").text_input(key="reviewer")
+    name = show("load").text_input(key="reviewer")
     assert (name.value, name.disabled) == ("me", False)
 
 
 def test_a_login_gives_the_name(show: Open, empty: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(st, "user", {"is_logged_in": True, "name": "Ana Example", "email": "ana@example.com"})
-    name = show("overview").text_input(key="reviewer")
+    name = show("load").text_input(key="reviewer")
     assert (name.value, name.disabled) == ("Ana Example", True)
 
 
