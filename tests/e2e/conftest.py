@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, BrowserType, ConsoleMessage, Page, sync_playwright
 
 from core.workspace.workspace import Workspace
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
@@ -28,11 +28,12 @@ try {
 } catch {}  // about:blank has neither
 document.addEventListener("DOMContentLoaded", () => {
     const still = document.createElement("style");
-    still.textContent = "*, *::before, *::after { animation: none !important; transition: none !important; }";
+    still.textContent = "*, *::before, *::after { animation: none !important; }";
     document.head.append(still);
 });
 """
-"""Run before anything else in a page: the first of a tab finds an empty store."""
+"""Run before anything else in a page: the first of a tab finds an empty store, and spinners, which would draw sixty
+pictures a second without a graphics card, stand still."""
 _RUNNING: list[Server] = []
 """Every server that runs now; their logs are shown with a test that fails."""
 
@@ -98,20 +99,31 @@ def app(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def chromium() -> Iterator[tuple[BrowserType, dict[str, Any]]]:
+    """Chromium, and the arguments to start it."""
     path = chromium_path()
     if path is None:
         pytest.fail(NO_CHROMIUM, pytrace=False)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=[*CHROMIUM_ARGS, _NO_OTHER_MACHINE])
-        yield chromium
-        chromium.close()
+        yield playwright.chromium, {"executable_path": path, "args": [*CHROMIUM_ARGS, _NO_OTHER_MACHINE]}
 
 
 @pytest.fixture(scope="session")
-def profile(browser: Browser) -> Iterator[BrowserContext]:
-    """The browser profile of all pages: what it has cached makes the next page quick, what it stored is forgotten."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
+def browser(chromium: tuple[BrowserType, dict[str, Any]]) -> Iterator[Browser]:
+    """A browser for tests that need profiles of their own."""
+    kind, arguments = chromium
+    with kind.launch(**arguments) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def profile(chromium: tuple[BrowserType, dict[str, Any]], folder: Path) -> Iterator[BrowserContext]:
+    """The browser profile of all pages. What it stored is forgotten.
+
+    It lies on the disk, as only there Chromium keeps compiled scripts, which halves the time of the next page.
+    """
+    kind, arguments = chromium
+    context = kind.launch_persistent_context(folder / "profile", viewport={"width": 1400, "height": 900}, **arguments)
     context.set_default_timeout(20_000)
     context.add_init_script(_FORGET)
     yield context

@@ -12,6 +12,7 @@ from core.decisions.log import DecisionLog
 from core.workspace.workspace import Workspace
 from tests.e2e.review_pages import ITEMS, decisions, eventually, press, said, tile
 
+pytestmark = pytest.mark.slow
 APP = "tests/e2e/apps/moving_review_app.py"
 
 

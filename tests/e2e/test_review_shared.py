@@ -29,6 +29,8 @@ from tests.e2e.review_pages import (
 )
 from tests.e2e.server import ROOT, Server, start_server
 
+pytestmark = pytest.mark.slow
+
 
 class Mortal:
     """A server that can be killed and comes back at the same address."""
@@ -114,7 +116,6 @@ def test_a_locked_log_is_said_at_once_and_the_decision_is_saved_later(
         expect(banner).to_be_hidden()
 
 
-@pytest.mark.slow
 def test_a_server_killed_in_a_burst_loses_nothing(browser: Browser, server: Mortal, workspace: Workspace) -> None:
     with another(browser) as (_, page):
         open_review(page, server.url, workspace)
@@ -137,7 +138,6 @@ def test_a_server_killed_in_a_burst_loses_nothing(browser: Browser, server: Mort
         expect(verdict(page, 39)).to_have_text("")
 
 
-@pytest.mark.slow
 def test_a_browser_killed_in_a_burst_sends_the_rest_when_it_is_back(
     browser: Browser, server: Mortal, workspace: Workspace
 ) -> None:
