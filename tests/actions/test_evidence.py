@@ -172,19 +172,19 @@ def test_a_transient_error_is_not_stored_as_a_result(workspace: Workspace, monke
 
 
 def test_a_method_runs_once_its_package_is_installed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = replace(QUICK, methods=("dot", "self-confidence"), seed=7)
+    settings = replace(QUICK, methods=("dot", "loss"), seed=7)
     real = evidence_module.method_scores
 
     def without(*args: Any) -> MethodScores:
-        if args[2] == "self-confidence":
+        if args[2] == "loss":
             raise UserError("The method needs the package cleanlab.", "Install it.")
         return real(*args)
 
     with monkeypatch.context() as patched:
         patched.setattr(evidence_module, "method_scores", without)
         patched.setattr(evidence_module, "missing", lambda names: ["cleanlab"])
-        assert "cleanlab" in methods(workspace, settings).loc["self-confidence", "note"]
-    assert np.isfinite(methods(workspace, settings).loc["self-confidence", "lds"])
+        assert "cleanlab" in methods(workspace, settings).loc["loss", "note"]
+    assert np.isfinite(methods(workspace, settings).loc["loss", "lds"])
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def a_set(**changes: Any) -> ImageSet:
     return ImageSet(**{**fields, **changes})
 
 
+@pytest.mark.slow
 def test_mnist5k_equals_what_the_package_reads() -> None:
     images = load_images("mnist5k")
     pixels, labels = mnist_data()

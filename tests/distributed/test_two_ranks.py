@@ -36,9 +36,9 @@ COMMANDS = [
     TRAINED,
     ["evaluate", "-w", "mine", *EXACT],
     ["rank", "-w", "mine", "--target", "h0", *SOLVE, *EXACT],  # one task, so rank 1 has no chunk
-    ["curve", "-w", "mine", "--shares", "0,0.5", "--seeds", "1", "--finetune-steps", "1", *EXACT],
 ]
 LONG_COMMANDS = [
+    ["curve", "-w", "mine", "--shares", "0,0.5", "--seeds", "1", "--finetune-steps", "1", *EXACT],
     ["edit", "-w", "mine", "--how", "linear", "--how", "finetune", "--finetune-steps", "2", *SOLVE, *EXACT],
     ["edit", "-w", "mine", "--how", "newton", "--how", "steps", *EXACT],
     ["evidence", "-w", "mine", "--methods", "dot,loss,task-if:damping=0.5", *FEW, *EXACT],
@@ -91,8 +91,12 @@ def assert_close(one: pd.DataFrame, two: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("commands", "kinds"),
     [
-        (COMMANDS, {"curve", "evaluate", "rank"}),
-        pytest.param(LONG_COMMANDS, EDITS | {"evaluate", "evidence", "retraining", "scores"}, marks=pytest.mark.slow),
+        (COMMANDS, {"evaluate", "rank"}),
+        pytest.param(
+            [*COMMANDS, *LONG_COMMANDS],
+            EDITS | {"curve", "rank", "evaluate", "evidence", "retraining", "scores"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["short", "long"],
 )

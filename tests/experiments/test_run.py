@@ -275,6 +275,7 @@ def test_direct_gradients_give_another_linear_edit(context: ExperimentContext) -
     assert problem.loaded.model is before
 
 
+@pytest.mark.slow
 def test_noisy_tasks_are_removed_to_compare_edit_methods(context: ExperimentContext) -> None:
     table = edit_methods.measure(replace(context, work=RunWriter(context.work.folder / "edit-methods")))
     harmful = table[table["condition"] == "harmful"].set_index("method")

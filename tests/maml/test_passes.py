@@ -192,6 +192,7 @@ def sums() -> list[float]:
     return [round(value, 9) for value in parts.tolist()]
 
 
+@pytest.mark.slow
 def test_threads_do_not_change_results() -> None:
     done = subprocess.run(
         [sys.executable, "-c", THREADS], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "3"}
