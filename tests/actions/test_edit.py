@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from core.editing.methods import SOLVE
 from core.editing.newton import CURVATURE_STAGE, GRADIENT_STAGE, SHARES, TRIAL_STAGE, newton_edit
 from core.editing.settings import DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, STEP_METHODS
 from core.editing.steps import REWIND_TASKS, StepSettings, single_task_finetune, start_text
+from core.maml.backbone import Params
 from core.maml.evaluation import evaluate
 from core.maml.loaded import Loaded
 from core.maml.training import SNAPSHOT_COUNT, Snapshot, TrainSettings
@@ -109,19 +111,23 @@ def test_steps_begin_at_the_present_model(workspace: Workspace) -> None:
         assert found.json("edit.json")["cost"]["meta_gradients"] == 40
 
 
-def with_snapshots(workspace: Workspace) -> list[dict[str, torch.Tensor]]:
-    """Save snapshots of two models: one with a low held-out loss, one with chance accuracy."""
-    loaded = load_workspace(workspace)
-    better = single_task_finetune(
-        loaded.model, loaded.params, loaded.heldout, StepSettings(60)
-    )  # trained on the very tasks
+@cache
+def overfitted(ready: Path) -> Params:
+    """Return a model with a low held-out loss, as it was trained on the very tasks."""
+    loaded = load_workspace(Workspace(ready))
+    return single_task_finetune(loaded.model, loaded.params, loaded.heldout, StepSettings(60))
+
+
+def with_snapshots(workspace: Workspace, ready: Path) -> list[dict[str, torch.Tensor]]:
+    """Save snapshots of two models: one with chance accuracy, one with a low held-out loss."""
+    loaded, better = load_workspace(workspace), overfitted(ready)
     worse = {name: 50 * value for name, value in loaded.params.items()}
     save_trajectory([Snapshot(worse, 1e-3), Snapshot(better, 1e-3)], workspace.folder / "model")
     return [loaded.place(one.params) for one in workspace.trajectory()]
 
 
-def test_steps_begin_at_the_snapshot_with_the_lowest_heldout_loss(workspace: Workspace) -> None:
-    _, better = with_snapshots(workspace)
+def test_steps_begin_at_the_snapshot_with_the_lowest_heldout_loss(workspace: Workspace, ready: Path) -> None:
+    _, better = with_snapshots(workspace, ready)
     settings = step_settings(workspace.project(), 0.9)
     assert settings == StepSettings(
         round(0.9 * 120 - 0.5 * REWIND_TASKS * (SNAPSHOT_COUNT + 1)), rewind_tasks=REWIND_TASKS
@@ -142,9 +148,9 @@ def test_steps_begin_at_the_snapshot_with_the_lowest_heldout_loss(workspace: Wor
         assert torch.allclose(flatten(have), flatten(want), rtol=1e-6, atol=1e-8), method
 
 
-def test_steps_from_the_present_model_are_a_different_run(workspace: Workspace) -> None:
+def test_steps_from_the_present_model_are_a_different_run(workspace: Workspace, ready: Path) -> None:
     before = made(workspace, "steps")
-    with_snapshots(workspace)
+    with_snapshots(workspace, ready)
     assert made(workspace, "steps") != before
     again = made(workspace, "steps", rewind=False)
     assert again == before
@@ -152,8 +158,8 @@ def test_steps_from_the_present_model_are_a_different_run(workspace: Workspace) 
     assert start_text(again.json("edit.json")) == ""
 
 
-def test_steps_begin_at_the_present_model_where_no_snapshot_is_better(workspace: Workspace) -> None:
-    with_snapshots(workspace)
+def test_steps_begin_at_the_present_model_where_no_snapshot_is_better(workspace: Workspace, ready: Path) -> None:
+    with_snapshots(workspace, ready)
     (worse, _), rate = workspace.trajectory(), 1e-3
     broken = Snapshot({name: float("nan") * value for name, value in worse.params.items()}, rate)
     save_trajectory([broken, worse], workspace.folder / "model")

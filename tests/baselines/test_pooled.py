@@ -102,6 +102,7 @@ def by_ekfac(problem: tuple[ImageSet, TaskList, TaskList]) -> np.ndarray:
     return ekfac_scores(*problem, epochs=5, seed=0)
 
 
+@pytest.mark.slow
 def test_ekfac_of_a_task_is_the_sum_over_its_rows(
     problem: tuple[ImageSet, TaskList, TaskList], by_ekfac: np.ndarray
 ) -> None:

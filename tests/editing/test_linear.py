@@ -118,7 +118,7 @@ def test_a_removed_task_contributes_its_total_gradient_for_any_labels(problem: P
 
 
 @pytest.mark.parametrize("inverse", ["cg", "ekfac"])
-@pytest.mark.parametrize("backbone", ["mlp", "convnet"])
+@pytest.mark.parametrize("backbone", ["mlp", pytest.param("convnet", marks=pytest.mark.slow)])
 def test_relabelling_with_implicit_adaptation(backbone: str, inverse: str) -> None:
     problem = implicit_problem(backbone, inverse)
     after = relabelled(problem)

@@ -132,7 +132,9 @@ def test_target_gradients(problem: Problem) -> None:
         assert value == pytest.approx(float(loss), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", CURVATURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "gauss-newton" else pytest.mark.slow) for name in CURVATURES]
+)
 def test_scores_of_tasks_instances_and_images(
     weighted: Problem, gradients: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], name: str
 ) -> None:
