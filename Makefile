@@ -7,9 +7,8 @@
 # make learn2learn  installs learn2learn 0.2.0, which TaskLens does not need, beside it
 PYTHON ?= python3
 BIN := .venv/bin
-# Three processes on two cores: one waits for the browser most of the time. Bytecode is kept, as the tests start many
-# processes that would each compile the package anew.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests -n 3 --dist worksteal
+# Bytecode is kept, as the tests start many processes that would each compile the package anew.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests -n 2 --dist worksteal
 
 .PHONY: run test test-all test-kernels tests-need lint demo bench learn2learn clean
 

@@ -40,6 +40,7 @@ from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace, create
 from tests.baselines.second_opinions import dattri_tracin
 
+SLOW = pytest.mark.slow
 DEAR = ("self-influence", "tracin")
 EXACT = Compute("cpu", "float64", chunk=6)
 TASKS, HELDOUT = 6, 4
@@ -171,9 +172,6 @@ def test_single_precision_gives_nearly_the_same_scores(workspace: Workspace, met
         close(scores(single, name), scores(double, name), 1e-4)
 
 
-PAIRS = [(curvature, solver) for curvature in CURVATURES for solver in SOLVERS]
-
-
 def fits(curvature: str, solver: str) -> bool:
     try:
         check_fits(curvature, solver)
@@ -182,7 +180,15 @@ def fits(curvature: str, solver: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("curvature", "solver"), [pair for pair in PAIRS if fits(*pair)])
+PAIRS = [
+    pytest.param(curvature, solver, marks=() if {"gauss-newton", "exact", "dual"} & {curvature, solver} else SLOW)
+    for curvature in CURVATURES
+    for solver in SOLVERS
+    if fits(curvature, solver)
+]
+
+
+@pytest.mark.parametrize(("curvature", "solver"), PAIRS)
 def test_every_solver_ranks_with_every_curvature_that_it_fits(
     workspace: Workspace, curvature: str, solver: str
 ) -> None:

@@ -75,7 +75,7 @@ def trak_by_hand(
     return phi @ np.linalg.inv(phi.T @ phi) @ features(other).T, 1 - np.exp(-losses(problem, params, problem.tasks))
 
 
-@pytest.mark.parametrize("checkpoints", [1, 2])
+@pytest.mark.parametrize("checkpoints", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_trak_follows_its_formula(checkpoints: int) -> None:
     problem = tiny_problem(count=TRAIN)
     other = heldout(problem)

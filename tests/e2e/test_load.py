@@ -164,8 +164,8 @@ def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page,
     page.locator("input[type=file]").first.set_input_files(str(upload))
     press(page, "Preview images")
     expect(page.get_by_role("alert").filter(has_text="would unpack to").first).to_be_visible(timeout=60_000)
-    go(page, "Overview")
-    expect(page.get_by_text("What is loaded")).to_be_visible(timeout=LONG)
+    go(page, "Tasks")
+    expect(page.get_by_text("not ranked yet").first).to_be_visible(timeout=LONG)
 
 
 def _bomb(path: Path) -> None:

@@ -29,7 +29,7 @@ NETWORKS = {
     "omniglot-fc": lambda: models.OmniglotFC(784, 5, sizes=[16]),
     "resnet12": lambda: small_resnet(5, (3, 4, 4, 5), avg_pool=False, channels=1),
 }
-QUICK = [("omniglot-cnn", "MAML"), ("cnn4", "MetaSGD")]
+QUICK = [("cnn4", "MetaSGD")]
 CASES = [
     pytest.param(name, wrapper, marks=() if (name, wrapper) in QUICK else pytest.mark.slow)
     for name in NETWORKS

@@ -166,6 +166,7 @@ def test_full_sizes_have_the_same_parameters_in_the_same_order(name: str) -> Non
     assert network.head == "classifier"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE)
 def test_full_sizes_have_the_same_logits(name: str) -> None:
     make, fields = WHOLE[name]
