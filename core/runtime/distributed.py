@@ -58,7 +58,7 @@ class World:
             raise error
 
     def sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Return the sums over processes of tensors that have the same shapes on each; bitwise equal on all."""
+        """Return the sums over processes of tensors that have the same shapes and dtypes on each, bitwise equal."""
         return list(parts)
 
     def gather(self, value: T) -> list[T]:
@@ -156,12 +156,17 @@ class Processes(World):
             raise CollectiveError(*next(message for message in messages if message)) from error
 
     def sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Return the sums over processes, reduced in one exchange."""
-        whole = self._torch.cat([part.reshape(-1) for part in parts])
-        with _collective_errors():
-            self._torch.distributed.all_reduce(whole)
-        sums = whole.split([part.numel() for part in parts])
-        return [total.reshape(part.shape) for total, part in zip(sums, parts, strict=True)]
+        """Return the sums over processes, reduced in one exchange per dtype."""
+        sums = list(parts)
+        for dtype in dict.fromkeys(part.dtype for part in parts):
+            places = [place for place, part in enumerate(parts) if part.dtype == dtype]
+            whole = self._torch.cat([parts[place].reshape(-1) for place in places])
+            with _collective_errors():
+                self._torch.distributed.all_reduce(whole)
+            totals = whole.split([parts[place].numel() for place in places])
+            for place, total in zip(places, totals, strict=True):
+                sums[place] = total.reshape(parts[place].shape)
+        return sums
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes, ordered by rank."""

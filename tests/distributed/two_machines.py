@@ -34,6 +34,17 @@ def product_hash(workspace: str) -> str:
     return content_hash(curvature(torch.ones_like(flatten(loaded.params))).numpy())
 
 
+def check_sums() -> None:
+    """Tensors of several dtypes are summed together, each in its own."""
+    import torch
+
+    tiny = torch.full((3, 1), 1 + 1e-12, dtype=torch.float64)
+    ones, sums, counts = world().sum([torch.ones(2), tiny, torch.tensor(3)])
+    assert torch.equal(ones, torch.full((2,), 2.0))
+    assert torch.equal(sums, 2 * tiny)
+    assert torch.equal(counts, torch.tensor(6))
+
+
 def main() -> None:
     disk = Path(sys.argv[1]) / f"rank{os.environ['RANK']}"
     os.environ[HOME_VARIABLE] = str(disk / "home")
@@ -43,6 +54,7 @@ def main() -> None:
             code = run_app()
             assert set(world().gather(code)) == {0}, command
         assert len(set(world().gather(product_hash("mine")))) == 1
+        check_sums()
         with pytest.raises(UserError, match="one device, but there are 2 processes"):
             announce_device(Compute("cuda:0"))
     exit_process(0)
