@@ -1,4 +1,5 @@
-"""Rules that hold for the whole source, beside the layers in pyproject.toml: nothing runs code out of a data file."""
+"""Rules that hold for the whole source, beside the layers in pyproject.toml: nothing runs code out of a data file,
+and what is slow to import is imported where it is used."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ log = loaded("numpy", "pandas", "torch", "streamlit")
 for command in ([], ["train"], ["rank"], ["evidence"], ["review", "queue"]):
     help_of(*command)
 helps = loaded("pandas", "torch", "streamlit")
-import core.actions.edit, core.actions.curve, core.actions.retraining, core.ui.edit.results, core.ui.ranking.panel
+import core.actions.curve, core.actions.edit, core.actions.rank, core.actions.retraining, core.actions.train
+import core.ui.edit.results, core.ui.ranking.panel
 from core.checkpoints.model import spec_of
 from core.maml.episodes import Episodes
 from core.maml.training import TrainSettings, train
@@ -80,7 +82,7 @@ print(json.dumps({"log and job runner": log, "help": helps, "rank, train, edit":
 
 
 def test_what_is_slow_to_import_is_imported_where_it_is_used() -> None:
-    """PyTorch takes three seconds, its compiler two, scikit-learn one; most commands and pages need none or one."""
+    """PyTorch, its compiler, scikit-learn and scipy.stats take seconds that most commands and pages can save."""
     result = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])

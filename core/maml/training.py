@@ -219,8 +219,8 @@ _ADAM: dict[str, Any] = {
     "eps": 1e-8,
     "maximize": False,
 }
-"""The defaults of :class:`torch.optim.Adam`. Its functional form spares every process seconds: the class imports
-PyTorch's compiler."""
+"""The defaults of :class:`torch.optim.Adam`. Training calls the functional form, because constructing the class imports
+PyTorch's compiler, which takes seconds."""
 
 
 def _draw_tasks(n: int, size: int, iteration: int, seed: int) -> np.ndarray:

@@ -58,7 +58,7 @@ class World:
             raise error
 
     def sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Return the sums over processes of tensors that have the same shapes and dtypes on each, bitwise equal."""
+        """Return the sums of tensors over processes, bitwise equal on all; shapes and dtypes must agree."""
         return list(parts)
 
     def gather(self, value: T) -> list[T]:

@@ -41,7 +41,7 @@ from core.workspace.workspace import Workspace, create
 from tests.baselines.second_opinions import dattri_tracin
 
 SLOW = pytest.mark.slow
-DEAR = ("self-influence", "tracin")
+COSTLY = ("self-influence", "tracin")
 EXACT = Compute("cpu", "float64", chunk=6)
 TASKS, HELDOUT = 6, 4
 TIGHT: dict[str, Any] = {"tolerance": 1e-9, "iterations": 1000}
@@ -161,9 +161,7 @@ def test_every_method_reports_its_settings_and_diagnostics(workspace: Workspace,
         assert 0 <= report["basis_error"] < 0.5
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=pytest.mark.slow if name in DEAR else ()) for name in METHODS]
-)
+@pytest.mark.parametrize("method", [pytest.param(name, marks=SLOW if name in COSTLY else ()) for name in METHODS])
 def test_single_precision_gives_nearly_the_same_scores(workspace: Workspace, method: str) -> None:
     single = ranking(workspace, Target(), estimator(method), Compute("cpu", chunk=TASKS), Progress())
     double = ranked(workspace, method)
@@ -207,7 +205,7 @@ def test_every_solver_ranks_with_every_curvature_that_it_fits(
     assert report["damping_raised"] == (curvature in ("exact", "direct"))
 
 
-@pytest.mark.parametrize("algorithm", ["anil", "meta-sgd", pytest.param("fomaml", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("algorithm", ["anil", "meta-sgd", pytest.param("fomaml", marks=SLOW)])
 def test_a_model_of_any_algorithm_is_ranked(workspace: Workspace, algorithm: str) -> None:
     other = trained(workspace.folder.parent, algorithm)
     first, last = scores(ranked(other, "dot")), scores(ranked(other, "tracin"))
@@ -476,7 +474,7 @@ def counted(products: list[str], work: Callable[[], object]) -> int:
     [
         ("solve", "task-if", {}),
         ("scores", "task-if", {}),
-        pytest.param("scores", "self-influence", {"rank": 6, "probes": 3}, marks=pytest.mark.slow),
+        pytest.param("scores", "self-influence", {"rank": 6, "probes": 3}, marks=SLOW),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

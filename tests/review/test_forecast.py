@@ -120,8 +120,7 @@ def test_deciding_everything_leaves_no_uncertainty() -> None:
 
 
 def test_intervals_cover_the_truth_and_decisions_narrow_them() -> None:
-    many = 20
-    widths = np.zeros((many, 3))
+    many, widths = 40, np.zeros((40, 3))
     covered = np.zeros((3, 3))
     for seed in range(many):
         items, wrong = simulated(seed)
