@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from core.actions.export import FILES, export
 from core.tasks.changes import Changes
 from core.tasks.tasklist import FORMATS, TaskList
 from core.ui.export.decisions_panel import decisions_panel
-from core.ui.export.results import cleaned_tasks, edited_models, files_of, folder_of, mime_of, written_at, zip_files
+from core.ui.export.results import cleaned_tasks, edited_models, files_of, mime_of, written_at, zip_files
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, page
 from core.ui.shell.text import count, plain
@@ -26,7 +28,7 @@ def main() -> None:
                 "To change it, decide on tasks or images on the pages Tasks, Images, Review or Edit."
             )
         formats, drop_rows, model = _choices(context, removal)
-        tasks = cleaned_tasks(context, removal, drop_rows)
+        tasks = cleaned_tasks(context.project.tasks.train, removal, drop_rows)
         _summary(context, removal, tasks)
         _write(context, removal, tasks, formats, drop_rows, model)
         st.subheader("First rows of the cleaned list")
@@ -80,7 +82,7 @@ def _write(
     context: Context, removal: Changes, tasks: TaskList, formats: list[str], drop_rows: bool, model: str | None
 ) -> None:
     """Write the export, and offer the existing files for download if they are up to date."""
-    folder = folder_of(context)
+    folder = context.workspace.folder / "exports" / "cleaned"
     if st.button("Write the export", type="primary", disabled=not formats, key="export_write"):
         edited = context.workspace.runs.get(model) if model else None
         with st.spinner("Writing"):
@@ -89,13 +91,12 @@ def _write(
         st.caption("Choose at least one format.")
     elif at := written_at(context, folder, tasks, removal, formats, model):
         st.success(f"Written to {plain(folder)} ({at})")
-        _downloads(context)
+        _downloads(context, folder)
     elif (folder / "export.json").exists():
         st.caption(f"{plain(folder)} contains an earlier export with other choices. Writing the export replaces it.")
 
 
-def _downloads(context: Context) -> None:
-    folder = folder_of(context)
+def _downloads(context: Context, folder: Path) -> None:
     files = [path for path in files_of(folder) if path.name != "export.json"]
     with st.container(horizontal=True):
         st.download_button(

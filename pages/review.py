@@ -7,9 +7,8 @@ import streamlit as st
 from core.actions.queue import newest_queue
 from core.ui.review.decide import show_message
 from core.ui.review.filter_panel import filter_panel, use
-from core.ui.review.live import current_state, live_grid
-from core.ui.review.map import drawn_area, has_map
-from core.ui.review.queue import open_queue
+from core.ui.review.live import current_state, live_grid, open_queue
+from core.ui.review.map import drawn_area
 from core.ui.review.queue_panel import queue_panels
 from core.ui.review.snapshots_panel import snapshots_panel
 from core.ui.shell.command import command_block
@@ -34,14 +33,14 @@ with page("Review") as context:
         snapshots_panel(context, blind=False)
         st.stop()
 
-    queue = open_queue(context, run)
+    queue = open_queue(run, context.project.images.class_names)
     if not len(queue):
         st.info("The queue is empty: there is nothing to review.")
         st.stop()
     filters = filter_panel(context, queue)
     blind = bool(st.session_state.get("review_blind", False))
     above = st.container()
-    if st.session_state.get("review_map") and has_map(queue):
+    if st.session_state.get("review_map"):
         with above:
             drawn = drawn_area(queue, current_state(context, queue, blind))
         if drawn is not None and drawn != st.session_state.get("_review_drawn"):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.actions.compute import Compute
+from core.actions.whatif_sets import compare
 from core.editing.retraining import training_settings
 from core.tasks.changes import Changes
 from core.ui.edit.results import retraining_note
-from core.ui.review.decide import removal_bar
+from core.ui.review.decide import announce, removal_bar
 from core.ui.shell.command import command_block
-from core.ui.shell.context import Context, page, report_errors
+from core.ui.shell.context import Context, page, report_errors, table
 from core.ui.shell.jobs import is_running, job_panel, start
 from core.ui.shell.text import plain
 from core.ui.whatif.panel import live_estimator, prepare_panel
-from core.ui.whatif.sets_panel import compare_sets, show_sets
-
-_MESSAGE = "_sets_message"
+from core.ui.whatif.sets_panel import show_sets
 
 
 def main() -> None:
@@ -23,8 +23,6 @@ def main() -> None:
     with page("What if") as context:
         changes = removal_bar(context)
         _save(context, changes)
-        if message := st.session_state.pop(_MESSAGE, ""):
-            st.toast(plain(message))
         names = context.workspace.sets.names()
         if not names:
             st.info("There are no sets yet. Decide on tasks and images, then save these decisions here under a name.")
@@ -43,7 +41,7 @@ def _save(context: Context, changes: Changes) -> None:
         ):
             with report_errors():
                 saved = context.workspace.sets.save(wanted.strip(), changes, who=context.reviewer, note=comment.strip())
-                st.session_state[_MESSAGE] = f"Saved {saved.name}: {saved.changes.words}"
+                announce(f"Saved {saved.name}: {saved.changes.words}")
                 st.rerun()
 
 
@@ -54,7 +52,7 @@ def _compare(context: Context, names: list[str]) -> None:
         estimator = live_estimator(context)
     if estimator is None:
         prepare_panel(context, "Afterwards every set is estimated here immediately.", key="sets_prepare")
-    compared = compare_sets(context, estimator, chosen)
+    compared = compare(context.workspace, estimator, Compute(), chosen, table)
     show_sets(context, estimator, compared)
     _act(context, chosen, {one.named.name: set(one.measurements) for one in compared})
 
@@ -83,7 +81,7 @@ def _act(context: Context, names: list[str], measured: dict[str, set[str]]) -> N
         st.markdown(f"Delete the set {plain(name)}? Its results are kept and reappear if you save the same set again.")
         if st.button("Delete it", type="primary", key="sets_delete"):
             context.workspace.sets.delete(name)
-            st.session_state[_MESSAGE] = f"Deleted {name}"
+            announce(f"Deleted {name}")
             st.rerun()
     if not trained or "retrain" not in have:
         st.caption(retraining_note(context))

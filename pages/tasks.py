@@ -7,8 +7,7 @@ from core.ui.charts.common import CONFIG
 from core.ui.charts.scores import score_histogram
 from core.ui.grid.pictures import row_tiles
 from core.ui.ranking.panel import require_ranking
-from core.ui.review.decide import decision_buttons, removal_bar
-from core.ui.review.relabel_panel import relabel_panel
+from core.ui.review.decide import decision_buttons, relabel_panel, removal_bar
 from core.ui.shell.context import page, table
 from core.ui.shell.text import count, plain
 from core.ui.trust.panel import score_ends, score_words
@@ -32,9 +31,7 @@ with page("Tasks") as context:
     classes = middle.multiselect(
         "With all of these classes", sorted({name for names in tasks["classes"] for name in names}), key="tasks_classes"
     )
-    state = right.segmented_control(
-        "Show", ["All", "Not removed", "Removed"], default="All", required=True, key="tasks_show"
-    )
+    state = right.segmented_control("Show", STATES, default="All", required=True, key="tasks_show")
     by, ascending = ORDERS[order]
     shown = tasks.assign(removed=tasks["task_id"].isin(removal.tasks))
     shown = shown[[set(classes) <= set(names) for names in shown["classes"]]]

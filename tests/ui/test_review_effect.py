@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.tasks.changes import Changes
-from core.ui.review import effect as review_effect
+from core.ui.review import background_lines as review_effect
 from tests.review.test_filters import queue
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.review.forecast import ERROR_LLR
 from core.review.review_queue import Queue
-from core.ui.review.forecast import forecast_now, forecast_text, latest_forecast_text
+from core.ui.review.forecast import forecast_now, forecast_text, latest_forecast
 from tests.review.test_filters import N, decided, queue
 
 
@@ -20,7 +20,7 @@ def calibrated() -> Queue:
 
 def test_nothing_is_said_where_nothing_was_calibrated() -> None:
     assert forecast_text(forecast_now(queue(), decided())) == ""
-    assert latest_forecast_text(queue(), decided(), None) == ""
+    assert forecast_text(latest_forecast(queue(), decided(), None)) == ""
 
 
 def test_what_was_found_is_not_counted_again() -> None:

@@ -19,11 +19,7 @@ from core.ui.shell.text import count, plain
 from core.ui.shell.uploads import save_upload
 
 _MESSAGE = "_decisions_imported"
-_WORDS = {
-    "unsure": "unsure (to be reviewed)",
-    "remove": "remove",
-    "relabel": "relabel to cleanlab's class",
-}
+_WORDS = {"unsure": "unsure (to be reviewed)", "relabel": "relabel to cleanlab's class"}
 
 
 def decisions_panel(context: Context) -> None:
@@ -53,7 +49,7 @@ def _import(context: Context) -> None:
         "Import cleanlab issues as",
         ISSUE_VERDICTS,
         default=ISSUE_VERDICTS[0],
-        format_func=lambda one: _WORDS[one],
+        format_func=lambda verdict: _WORDS.get(verdict, verdict),
         key="decisions_as",
     )
     if upload is None:
@@ -68,17 +64,15 @@ def _import(context: Context) -> None:
     st.markdown("\n".join(f"- {plain(sentence)}" for sentence in plan.sentences))
     if plan.changing:
         with st.expander(f"Decisions that change ({len(plan.changing):,})"):
-            st.dataframe(
-                [
-                    {
-                        "Item": ", ".join(filter(None, (new.item.task_id, new.item.role, new.item.image_id))),
-                        "Current": f"{was.verdict} by {was.reviewer}",
-                        "In the file": f"{new.verdict} by {new.reviewer}",
-                    }
-                    for new, was in plan.changing[:1000]
-                ],
-                hide_index=True,
-            )
+            rows = [
+                {
+                    "Item": ", ".join(filter(None, (new.item.task_id, new.item.role, new.item.image_id))),
+                    "Current": f"{was.verdict} by {was.reviewer}",
+                    "In the file": f"{new.verdict} by {new.reviewer}",
+                }
+                for new, was in plan.changing[:1000]
+            ]
+            st.dataframe(rows, hide_index=True)
     if st.button("Import decisions", type="primary", disabled=plan.is_empty, key="decisions_import"):
         done = import_decisions(context.workspace, path, as_=as_ or ISSUE_VERDICTS[0])
         number = count(len(done.decisions), "decision")
@@ -106,12 +100,8 @@ def _export(context: Context) -> None:
     )
     with st.container(horizontal=True):
         if (folder / PROVENANCE).exists():
-            _download(
-                "Download decisions (ZIP)",
-                lambda: zip_files(folder),
-                f"{context.workspace.name}-decisions.zip",
-                "application/zip",
-            )
+            name = f"{context.workspace.name}-decisions.zip"
+            _download("Download decisions (ZIP)", lambda: zip_files(folder), name, "application/zip")
         if report.exists():
             _download("Download report (HTML)", report.read_bytes, f"{context.workspace.name}-review.html", "text/html")
     for key, what in (("_decisions_written", "these files were"), ("_report_written", "this report was")):

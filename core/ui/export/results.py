@@ -25,26 +25,19 @@ _MIME = {
 }
 
 
-def folder_of(context: Context) -> Path:
-    """Return the folder of the workspace's export."""
-    return context.workspace.folder / "exports" / "cleaned"
-
-
-def cleaned_tasks(context: Context, removal: Changes, drop_rows: bool) -> TaskList:
+@st.cache_resource(
+    max_entries=4,
+    show_spinner=False,
+    hash_funcs={TaskList: lambda tasks: tasks.hash, Changes: lambda removal: removal.hash},
+)
+def cleaned_tasks(tasks: TaskList, removal: Changes, drop_rows: bool) -> TaskList:
     """Return the cleaned task list, computed once per task list and removal set."""
-    return _cleaned(context.project.tasks.train, context.project.hashes["tasks"], removal, removal.hash, drop_rows)
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _cleaned(_tasks: TaskList, tasks_hash: str, _removal: Changes, removal_hash: str, drop_rows: bool) -> TaskList:
-    return cleaned(_tasks, _removal, drop_rows=drop_rows)
+    return cleaned(tasks, removal, drop_rows=drop_rows)
 
 
 def edited_models(context: Context, removal: Changes) -> dict[str, EditOutcome]:
     """Return the finished edits for the present changes by run id, without the controls, which ignore the changes."""
-    if not len(removal):
-        return {}
-    found = outcomes(context, removal)
+    found = outcomes(context, removal) if len(removal) else {}
     return {edit.run.id: edit for method, edit in found.items() if method not in CONTROLS}
 
 
@@ -64,7 +57,7 @@ def written_at(
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of an export, the cleaned task list first."""
+    """Return the files of an export, by name."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
 
 

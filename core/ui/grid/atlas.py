@@ -99,17 +99,21 @@ def jpeg_atlas(pictures: np.ndarray, *, tile_px: int) -> Atlas:
         raise ValueError(f"{n} pictures of {tile_px} pixels are too many for one grid; show them in pages.")
 
     tiles = _fit(pictures, tile_px)
-    height, width = tiles.shape[1:3]
+    height, width, *channels = tiles.shape[1:]
     top, left = (tile_px - height) // 2, (tile_px - width) // 2
     # The strip between tile_px and the pitch repeats the margin's grey; it is never shown.
-    cells = np.full((columns * rows, pitch, pitch, *tiles.shape[3:]), _MARGIN_GREY, dtype=np.uint8)
+    cells = np.full((columns * rows, pitch, pitch, *channels), _MARGIN_GREY, dtype=np.uint8)
     cells[:n, top : top + height, left : left + width] = tiles
-    channels = tiles.shape[3:]
-    sheet = cells.reshape(rows, columns, pitch, pitch, *channels).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * pitch, columns * pitch, *channels)
     buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, format="JPEG", quality=90, subsampling=0)
+    Image.fromarray(arrange(cells, columns)).save(buffer, format="JPEG", quality=90, subsampling=0)
     return Atlas(jpeg=buffer.getvalue(), columns=columns, rows=rows, tile_px=tile_px)
+
+
+def arrange(cells: np.ndarray, columns: int) -> np.ndarray:
+    """Return images (rows x columns, H, W[, 3]) as one image, row by row."""
+    n, height, width, *channels = cells.shape
+    sheet = cells.reshape(n // columns, columns, height, width, *channels).swapaxes(1, 2)
+    return sheet.reshape(n // columns * height, columns * width, *channels)
 
 
 def packet(header: Mapping[str, Any], *jpegs: bytes) -> bytes:

@@ -40,11 +40,9 @@ class Tile:
 
     Attributes:
         id: Unique within the grid.
-        caption: Short text below the image ("given 3 · pred. 8").
         score: Positive is helpful, negative is harmful; None or not finite shows no colour.
         score_text: The score as shown; a sign is prepended if it has none. Empty: derived from `score`.
         mark: "", "removed" (dimmed and crossed out) or "alert" (for example: the prediction disagrees).
-        tooltip: Longer text shown on hover.
     """
 
     id: str
@@ -128,12 +126,10 @@ def _atlas_key(pictures: np.ndarray, tile_px: int) -> tuple[str, int]:
     return digest.hexdigest(), tile_px
 
 
+# st.cache_data is unsuitable, as it hashes only a sample of a large array.
 @cached(LRUCache(_CACHED_ATLASES), key=_atlas_key, lock=threading.Lock())
 def cached_atlas(pictures: np.ndarray, tile_px: int) -> Atlas:
-    """Return `jpeg_atlas`, cached for the last few sets of images, as a page reruns on every click.
-
-    `st.cache_data` is unsuitable: it hashes only a sample of a large array.
-    """
+    """Return `jpeg_atlas`, cached for the last few sets of images, as a page reruns on every click."""
     return jpeg_atlas(pictures, tile_px=tile_px)
 
 
@@ -171,9 +167,6 @@ def image_grid(
         tile_px: Side of an image on the screen, in CSS pixels.
         selectable: False: tiles can only be opened.
         label: Description of the grid for screen readers.
-
-    Returns:
-        The selection and a request to open.
 
     Raises:
         ValueError: The numbers of images and tiles differ, two tiles have the same id, or a mark is unknown.
@@ -227,11 +220,8 @@ def image_grid(
 
     # No call to Streamlit follows before the return, so no other rerun can interrupt this part.
     report = _report(result)
-    if "epoch" in report:
-        current = report["epoch"] == memory.epoch
-    else:
-        current = bool(report) and report != memory.stale
-    if current:
+    has_epoch, is_new = "epoch" in report, bool(report) and report != memory.stale
+    if report["epoch"] == memory.epoch if has_epoch else is_new:
         memory.selected = known(report.get("selected"))
         seq = report.get("seq")
         memory.seq = seq if isinstance(seq, int) else memory.seq

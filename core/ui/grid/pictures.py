@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +25,11 @@ def pixels(context: Context, image_ids: pd.Series | list[str]) -> np.ndarray:
 def image_tiles(context: Context, table: pd.DataFrame, removal: Changes, score: str, key: str) -> GridEvent:
     """Draw a grid of images, one tile per row of ``table`` (:func:`core.influence.scores.image_table`)."""
     tiles = [
-        Tile(
-            id=row["image_id"],
-            caption=_caption(row["class"], row["predicted_class"]),
-            score=float(row[score]),
-            score_text=f"{row[score]:+.1e}",
-            mark=_mark(row["image_id"] in removal.images, row["class"], row["predicted_class"]),
-            tooltip=f"{row['image_id']}: given {row['class']}, mostly predicted as {row['predicted_class']}; "
+        _tile(
+            row,
+            score,
+            row["image_id"] in removal.images,
+            f"{row['image_id']}: given {row['class']}, mostly predicted as {row['predicted_class']}; "
             f"{row['occurrences']} occurrences, adapted loss {row['loss']:.2f}",
         )
         for row in table.to_dict("records")
@@ -46,34 +46,21 @@ def row_tiles(context: Context, rows: pd.DataFrame, removal: Changes, key: str, 
             or row["image_id"] in removal.images
             or (row["task_id"], row["role"], row["image_id"]) in removal.instances
         )
-        tiles.append(
-            Tile(
-                id=row["image_id"],
-                caption=_caption(row["class"], row["predicted_class"]),
-                score=float(row["score"]),
-                score_text=f"{row['score']:+.1e}",
-                mark=_mark(is_removed, row["class"], row["predicted_class"]),
-                tooltip=f"{row['image_id']}: given {row['class']}, predicted as {row['predicted_class']}, "
-                f"probability of the given class {row['confidence']:.0%}, loss {row['loss']:.2f}"
-                f"{_effect(row['effect'])}",
-            )
+        tooltip = (
+            f"{row['image_id']}: given {row['class']}, predicted as {row['predicted_class']}, "
+            f"probability of the given class {row['confidence']:.0%}, loss {row['loss']:.2f}"
         )
+        if not math.isnan(row["effect"]):  # query rows have none
+            tooltip += f"; removing it changes the loss of its task by {row['effect']:+.1e}, an estimate"
+        tiles.append(_tile(row, "score", is_removed, tooltip))
     return image_grid(pixels(context, rows["image_id"]), tiles, key=key, label=label)
 
 
-def _effect(effect: float) -> str:
-    """Return the effect of a support row as text; query rows have none."""
-    return "" if math.isnan(effect) else f"; removing it changes the loss of its task by {effect:+.1e}, an estimate"
-
-
-def _caption(given: str, predicted: str) -> str:
-    """Return two short lines for below an image; the tooltip holds the full names."""
-    if given == predicted:
-        return f"given {shorten(given, 16)}"
-    return f"given {shorten(given, 9)} · pred. {shorten(predicted, 9)}"
-
-
-def _mark(is_removed: bool, given: str, predicted: str) -> str:
-    if is_removed:
-        return "removed"
-    return "alert" if given != predicted else ""
+def _tile(row: dict[Hashable, Any], score: str, is_removed: bool, tooltip: str) -> Tile:
+    given, predicted = row["class"], row["predicted_class"]
+    caption, mark = f"given {shorten(given, 16)}", ""
+    if given != predicted:  # the tooltip holds the full names
+        caption, mark = f"given {shorten(given, 9)} · pred. {shorten(predicted, 9)}", "alert"
+    return Tile(
+        row["image_id"], caption, float(row[score]), f"{row[score]:+.1e}", "removed" if is_removed else mark, tooltip
+    )

@@ -7,20 +7,26 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from core.actions.decide import mark
-from core.decisions.log import Decision, Item, Operation, Result, Verdict
+from core.actions.decide import mark, suggestions_of_task
+from core.actions.queue import newest_queue
+from core.decisions.log import Item, Operation, Result, Verdict
+from core.review.suggestions import undecided
 from core.tasks.changes import Changes
 from core.ui.grid.component import clear_selection
-from core.ui.shell.context import Context
+from core.ui.shell.context import Context, OpenWorkspace
+from core.ui.shell.navigation import page as link
 from core.ui.shell.text import count, plain
 
 _MESSAGE = "_review_message"
 _SHOWN, _SEEN = "_review_shown", "_review_seen"
 """Keys of the log versions shown by this run and by the previous one, which the reviewer saw when clicking."""
+_suggestions = st.cache_resource(
+    max_entries=256, show_spinner=False, hash_funcs={OpenWorkspace: lambda workspace: str(workspace.folder)}
+)(suggestions_of_task)
 
 
 def decide(context: Context, items: Sequence[Item], verdict: Verdict, source: str, reason: str = "") -> None:
-    """Append decisions; the message is shown after the rerun."""
+    """Append decisions, after :func:`removal_bar` was drawn; the message is shown after the rerun."""
     mark(
         context.workspace,
         items,
@@ -28,7 +34,7 @@ def decide(context: Context, items: Sequence[Item], verdict: Verdict, source: st
         reason=reason,
         reviewer=context.reviewer,
         source=source,
-        saw=seen_version(),
+        saw=st.session_state.get(_SEEN),
     )
     participle = {"remove": "removed", "clear": "cleared"}.get(verdict, "kept")
     announce(f"{count(len(items), items[0].kind)} {participle}")
@@ -50,7 +56,6 @@ def decision_buttons(
     """Draw the buttons Remove and Keep; if one is pressed, decide on the items and run the page again.
 
     Args:
-        places: Where the two buttons are drawn.
         what: The items in words, after "Remove" and "Keep".
         reasons: Why the items are removed, and why they are kept.
         key: The keys of the buttons are ``<key>_remove`` and ``<key>_keep``.
@@ -68,10 +73,34 @@ def decision_buttons(
             st.rerun()
 
 
-def relabel_each(context: Context, decisions: Sequence[Decision]) -> None:
-    """Append decisions with a separate class for each item, as one group; the message is shown after the rerun."""
-    context.workspace.decisions.submit([Operation("decide", context.reviewer, "", tuple(decisions), seen_version())])
-    announce(f"{count(len(decisions), 'row')} relabelled")
+def relabel_panel(context: Context, task_id: str) -> None:
+    """Draw a button that relabels every undecided row of a task for which the queue suggests a class.
+
+    The suggested class must have a high enough probability.
+    """
+    queue = newest_queue(context.workspace)
+    if queue is None:
+        st.page_link(link("review"), label="Relabelling as suggested needs a queue: build it on the Review page")
+        return
+    probability, button, words = st.columns([2, 3, 5], vertical_alignment="bottom")
+    minimum = probability.number_input(
+        "Minimum probability",
+        0.0,
+        1.0,
+        0.5,
+        0.05,
+        key="tasks_least_probability",
+        help="Estimated probability that the suggested class is right; unknown counts as 0.",
+    )
+    suggestions, log = _suggestions(context.workspace, queue, task_id, minimum), context.workspace.decisions
+    new = undecided(suggestions, log.current())
+    decided = len(suggestions) - len(new)
+    skipped = f"; already decided: {count(decided, 'more row')}" if decided else ""
+    words.caption(f"{count(len(new), 'row')} of this task would change{skipped}.")
+    if button.button(f"Relabel {count(len(new), 'row')} as suggested", disabled=not new, key="tasks_relabel"):
+        log.submit([Operation("decide", context.reviewer, "", tuple(new), st.session_state.get(_SEEN))])
+        announce(f"{count(len(new), 'row')} relabelled")
+        st.rerun()
 
 
 def announce(message: str) -> None:
@@ -95,27 +124,17 @@ def reversal_text(act: str, result: Result) -> str:
     return f"{verb}: {count(len(result.reversed_entries), 'decision')}{kept}."
 
 
-def seen_version() -> int | None:
-    """Return the version of the log that was on the screen when the user pressed the button of this run.
-
-    Call it after :func:`removal_bar`.
-    """
-    return st.session_state.get(_SEEN)
-
-
 def removal_bar(context: Context) -> Changes:
     """Show the present removals and relabels with undo and redo buttons; return the changes."""
-    version = context.workspace.decisions.version()
+    log = context.workspace.decisions
+    version = log.version()
     st.session_state[_SEEN], st.session_state[_SHOWN] = st.session_state.get(_SHOWN, version), version
     removal = context.workspace.changes()
     text, undo, redo = st.columns([6, 1, 1], vertical_alignment="center")
-    contested = len(context.workspace.decisions.conflicts())
+    contested = len(log.conflicts())
     excluded = f" · {count(contested, 'item')} in conflict excluded" if contested else ""
     text.markdown(f"Decided: {removal.words if len(removal) else 'nothing yet'}{excluded}")
-    for column, label, act in (
-        (undo, "Undo", context.workspace.decisions.undo),
-        (redo, "Redo", context.workspace.decisions.redo),
-    ):
+    for column, label, act in ((undo, "Undo", log.undo), (redo, "Redo", log.redo)):
         if column.button(label, key=f"review_{label}", width="stretch"):
             announce(reversal_text(label.lower(), act(context.reviewer)))
             st.rerun()

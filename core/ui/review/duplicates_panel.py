@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import pandas as pd
@@ -18,7 +17,7 @@ from core.ui.review.decide import decide, decision_buttons, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, table
 from core.ui.shell.jobs import job_panel, start_button
-from core.ui.shell.text import count, plain, shorten
+from core.ui.shell.text import count, shorten
 from core.workspace.runs import Run
 
 COMMAND = ["review", "duplicates"]
@@ -26,7 +25,6 @@ GRID = "duplicates_grid"
 PAIRS_PER_PAGE = 60
 NO_DUPLICATES = "There are no duplicates among the"
 NO_LEAKS = "There are no leaks:"
-SHOW = ("All", "Different given classes", "Identical", "Nearly identical", "Undecided")
 
 
 def duplicates_panel(context: Context) -> None:
@@ -71,17 +69,16 @@ def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
     if pairs.empty:
         st.success(f"{NO_DUPLICATES} {run.json('summary.json')['images']:,} images of the tasks.")
         return
-    decided = context.workspace.decisions.current()
-    done = [any(Item("image", image_id=i) in decided for i in pair) for pair in pairs[["image_id", "other"]].to_numpy()]
-    masks = dict(
-        zip(
-            SHOW,
-            (pairs["exact"] | True, pairs["contradiction"], pairs["exact"], ~pairs["exact"], ~pd.Series(done)),
-            strict=True,
-        )
-    )
+    done = [item.image_id for item in context.workspace.decisions.current() if item.kind == "image"]
+    masks = {
+        "All": pairs["exact"] | True,
+        "Different given classes": pairs["contradiction"],
+        "Identical": pairs["exact"],
+        "Nearly identical": ~pairs["exact"],
+        "Undecided": ~(pairs["image_id"].isin(done) | pairs["other"].isin(done)),
+    }
     left, right = st.columns([3, 1], vertical_alignment="bottom")
-    chosen = left.segmented_control("Show", SHOW, default="All", key="duplicates_show") or "All"
+    chosen = left.segmented_control("Show", list(masks), default="All", key="duplicates_show") or "All"
     shown = pairs[masks[chosen]].reset_index(drop=True)
     last = max(0, (len(shown) - 1) // PAIRS_PER_PAGE)
     number = min(int(st.session_state.get("duplicates_page", 1)), last + 1)
@@ -91,9 +88,8 @@ def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
         return
     part = shown.iloc[(number - 1) * PAIRS_PER_PAGE : number * PAIRS_PER_PAGE]
     bar = st.container(horizontal=True, vertical_alignment="center")
-    selected = _grid(context, part)
+    items = _selected_items(context, part)
     with bar:
-        items = _training_items(part, selected)
         reasons = ("a duplicate, selected on the Images page", "a duplicate, reviewed on the Images page")
         what = f"{len(items)} selected"
         decision_buttons(context, (st, st), items, what, run.id, reasons, key="duplicates", grid=GRID, width="content")
@@ -110,10 +106,10 @@ def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
         )
 
 
-def _grid(context: Context, part: pd.DataFrame) -> Sequence[str]:
-    """Draw the pairs, two tiles each; return the ids of the selected tiles, ``row:image id``."""
+def _selected_items(context: Context, part: pd.DataFrame) -> list[Item]:
+    """Draw the pairs, two tiles each; return the selected images that are in the training tasks."""
     removed = context.workspace.changes().images
-    tiles, images = [], []
+    tiles, images, training = [], [], {}
     for row, pair in zip(part.index, part.to_dict("records"), strict=True):
         near = "identical" if pair["exact"] else f"distance {pair['distance']:.3f}"
         for image, given, inside in (
@@ -123,21 +119,17 @@ def _grid(context: Context, part: pd.DataFrame) -> Sequence[str]:
             images.append(image)
             mark = "removed" if image in removed else "alert" if pair["contradiction"] else ""
             where = "" if inside else "; only in held-out tasks, so it cannot be removed here"
-            tiles.append(
-                Tile(
-                    id=f"{row}:{image}",
-                    caption=f"{row + 1} · given {shorten(given, 12)}",
-                    mark=mark,
-                    tooltip=f"Pair {row + 1}, {near}: {image}, given {given}{where}",
-                )
+            tile = Tile(
+                id=f"{row}:{image}",
+                caption=f"{row + 1} · given {shorten(given, 12)}",
+                mark=mark,
+                tooltip=f"Pair {row + 1}, {near}: {image}, given {given}{where}",
             )
-    return image_grid(pixels(context, images), tiles, key=GRID, label="Pairs of duplicates").selected
-
-
-def _training_items(part: pd.DataFrame, selected: Sequence[str]) -> list[Item]:
-    inside = set(part.loc[part["training"], "image_id"]) | set(part.loc[part["other_training"], "other"])
-    images = dict.fromkeys(one.split(":", 1)[1] for one in selected)
-    return [Item("image", image_id=image) for image in images if image in inside]
+            tiles.append(tile)
+            if inside:
+                training[tile.id] = Item("image", image_id=image)
+    selected = image_grid(pixels(context, images), tiles, key=GRID, label="Pairs of duplicates").selected
+    return list(dict.fromkeys(training[one] for one in selected if one in training))
 
 
 def _duplicates_to_remove(shown: pd.DataFrame, context: Context) -> list[Item]:
@@ -186,16 +178,13 @@ def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
     ]
     across = [Item("image", image_id=image) for image in leaks.loc[leaks["kind"] == "train-heldout", "image_id"]]
     decided = context.workspace.decisions.current()
-    for column, items, label, reason, key in zip(
-        st.columns(2),
-        (rows, across),
-        ("Remove the query rows", "Remove the training images"),
-        ("its duplicate is in the support of the task", "its duplicate is in a held-out task"),
-        ("duplicates_query", "duplicates_across"),
-        strict=True,
+    left, right = st.columns(2)
+    for column, items, label, reason, key in (
+        (left, rows, "query rows", "its duplicate is in the support of the task", "duplicates_query"),
+        (right, across, "training images", "its duplicate is in a held-out task", "duplicates_across"),
     ):
         new = [item for item in dict.fromkeys(items) if item not in decided]
-        if column.button(f"{label} ({len(new)})", disabled=not new, key=key):
+        if column.button(f"Remove the {label} ({len(new)})", disabled=not new, key=key):
             decide(context, new, "remove", run.id, reason)
             st.rerun()
 
@@ -218,9 +207,8 @@ def _threshold(run: Run) -> None:
         yaxis={"title": "images", "type": "log", "fixedrange": True},
     )
     st.plotly_chart(figure, config=CONFIG, key="duplicates_threshold")
-    power = f"{found['power']:.1f}"
     st.caption(
         f"Pairs below a ratio of {found['threshold']:.2f} are near-duplicates. Among images without duplicates, small "
-        f"ratios follow a power law (exponent {plain(power)}, estimated from the middle of these ratios), so one image "
-        "of the whole set is expected below the threshold by chance."
+        f"ratios follow a power law (exponent {found['power']:.1f}, estimated from the middle of these ratios), so one "
+        "image of the whole set is expected below the threshold by chance."
     )

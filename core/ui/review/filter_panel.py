@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import streamlit as st
 
 from core.actions.duplicates import newest_duplicates
-from core.review.filters import PAGE_SIZES, PARAMETERS, STATES, Filters, from_params
+from core.review.filters import PAGE_SIZES, PARAMETERS, ROLES, STATES, Filters, from_params
 from core.review.review_queue import Queue
 from core.review.saved_views import delete_view, save_view, saved_views
 from core.ui.review.live import reapply_filters
@@ -16,16 +16,7 @@ from core.ui.shell.text import plain
 
 _FILTERS = "_review_filters"
 _WIDGET = "review_"
-_STATE_WORDS = {
-    "undecided": "Undecided",
-    "keep": "Keep",
-    "remove": "Remove",
-    "relabel": "Relabel",
-    "unsure": "Unsure",
-    "conflict": "In conflict",
-    "commented": "Commented",
-}
-_ROLE_WORDS = {"": "any", "support": "support", "query": "query"}
+_STATE_WORDS = {state: state.capitalize() for state in STATES} | {"conflict": "In conflict"}
 
 
 def current_filters() -> Filters:
@@ -64,7 +55,7 @@ def filter_panel(context: Context, queue: Queue) -> Filters:
         left, right = st.columns(2)
         left.selectbox("Score", list(scores), key=_WIDGET + "score", format_func=scores.__getitem__)
         right.slider("Percentile", 0, 100, key=_WIDGET + "range", help="100: the most suspicious by this score.")
-        left.selectbox("Role", list(_ROLE_WORDS), key=_WIDGET + "role", format_func=_ROLE_WORDS.__getitem__)
+        left.selectbox("Role", ROLES, key=_WIDGET + "role", format_func=lambda role: role or "any")
         right.selectbox("Per page", PAGE_SIZES, key=_WIDGET + "size", format_func=lambda size: f"{size} tiles")
         tasks = ["", *context.project.tasks.train.task_ids]
         left.selectbox("Task", tasks, key=_WIDGET + "task", format_func=lambda task: task or "any")

@@ -17,8 +17,6 @@ from core.review.forecast import Forecast, forecast
 from core.review.review_queue import Queue
 from core.review.review_state import ReviewState
 
-ForecastKey = tuple[str, str | None]
-"""Folder of the queue, and the reviewer whose decisions count (None: those of all reviewers)."""
 _CACHED_FORECASTS = 24
 
 
@@ -28,19 +26,19 @@ class ForecastState:
 
     Attributes:
         forecast: None where the queue is not calibrated, or where the computation failed.
-        decisions: Which items were found wrong, found right, or are open.
         fingerprint: :attr:`ReviewState.fingerprint` of these decisions.
     """
 
     forecast: Forecast | None
     decisions: QueueDecisions
-    fingerprint: bytes = b""
+    fingerprint: bytes
 
 
 _worker = ThreadPoolExecutor(1, thread_name_prefix="forecast")
 _lock = threading.Lock()
-_states: LRUCache[ForecastKey, ForecastState] = LRUCache(_CACHED_FORECASTS)
-_running: set[ForecastKey] = set()
+_states: LRUCache[tuple[str, str | None], ForecastState] = LRUCache(_CACHED_FORECASTS)
+"""By folder of the queue, and the reviewer whose decisions count (None: those of all reviewers)."""
+_running: set[tuple[str, str | None]] = set()
 
 
 def latest_forecast(queue: Queue, state: ReviewState, seen_by: str | None) -> ForecastState | None:
@@ -63,21 +61,15 @@ def forecast_now(queue: Queue, state: ReviewState) -> ForecastState:
     return ForecastState(forecast(queue.table, state.decisions.is_wrong), state.decisions, state.fingerprint)
 
 
-def latest_forecast_text(queue: Queue, state: ReviewState, seen_by: str | None) -> str:
-    """Return :func:`forecast_text` of the newest forecast that is ready; empty where there is none."""
-    newest = latest_forecast(queue, state, seen_by)
-    return "" if newest is None else forecast_text(newest)
-
-
-def forecast_text(state: ForecastState) -> str:
+def forecast_text(state: ForecastState | None) -> str:
     """Return ``about 37 label errors remain, 28 to 49 (90 % interval, estimate)``; empty where there is no forecast."""
-    if state.forecast is None:
+    if state is None or state.forecast is None:
         return ""
     about, low, high = (round(number) for number in state.forecast.remaining_errors(state.decisions.errors_found))
     return f"about {about:,} label errors remain, {low:,} to {high:,} (90 % interval, estimate)"
 
 
-def _compute(queue: Queue, state: ReviewState, key: ForecastKey) -> None:
+def _compute(queue: Queue, state: ReviewState, key: tuple[str, str | None]) -> None:
     computed = ForecastState(None, state.decisions, state.fingerprint)
     try:
         computed = forecast_now(queue, state)

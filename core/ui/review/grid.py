@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from core.ui.grid.atlas import packet as atlas_packet
 _ASSETS = Path(__file__).resolve().parents[3] / "assets"
 _SCRIPTS = ("review_log", "review_keys", "review_sheets", "review_dialogs", "review")
 
-_component = st.components.v2.component(
+mount = st.components.v2.component(
     "tasklens_review_grid",
     css=(_ASSETS / "review.css").read_text(encoding="utf-8"),
     js="\n".join((_ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS),
@@ -56,11 +56,6 @@ def packet(kind: str, atlases: Sequence[Atlas], page: Mapping[str, Any] | None =
     return atlas_packet(header, *(atlas.jpeg for atlas in atlases))
 
 
-def mount_packet(data: bytes, *, key: str) -> None:
-    """Send a packet to the browser."""
-    _component(key=key, data=data, height=1)
-
-
 @dataclass(frozen=True)
 class Report:
     """A report that the browser sent last.
@@ -75,7 +70,7 @@ class Report:
     name: str = ""
     scope: str = ""
     log: tuple[Any, ...] = ()
-    view: Mapping[str, Any] | None = None
+    view: Mapping[str, Any] = field(default_factory=dict)
 
 
 def last_report(key: str) -> Report:
@@ -90,10 +85,5 @@ def last_report(key: str) -> Report:
         str(ops.get("name", "")),
         str(ops.get("scope", "")),
         tuple(log) if isinstance(log, Sequence) else (),
-        view if isinstance(view, Mapping) else None,
+        view if isinstance(view, Mapping) else {},
     )
-
-
-def mount_grid(data: Mapping[str, Any], *, key: str) -> None:
-    """Draw the grid; ``data`` is what changes, see pages/review.py."""
-    _component(key=key, data=data, on_ops_change=lambda: None, on_view_change=lambda: None)

@@ -7,7 +7,6 @@ nothing. Decisions are written before anything is drawn, so a rerun that is inte
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +20,13 @@ from core.review.review_queue import Queue
 from core.review.review_state import ReviewState, read_state
 from core.runtime.errors import UserError
 from core.ui.grid.atlas import Atlas
+from core.ui.grid.component import cached_atlas
+from core.ui.grid.pictures import pixels
 from core.ui.review.decide import reversal_text
 from core.ui.review.detail import detail
-from core.ui.review.forecast import latest_forecast_text
-from core.ui.review.grid import Report, last_report, mount_grid, mount_packet, packet
-from core.ui.review.queue import open_queue
-from core.ui.review.tiles import notice, page_atlas, page_data, page_state
+from core.ui.review.forecast import forecast_text, latest_forecast
+from core.ui.review.grid import Report, last_report, mount, packet
+from core.ui.review.tiles import TILE_PX, notice, page_data, page_state
 from core.ui.shell.context import Context, decision_log, table
 from core.workspace.runs import Run
 
@@ -44,6 +44,7 @@ class GridState:
     Attributes:
         key: The key of the selection of the shown items.
         shown: Positions in the queue, in order; a decision does not change them.
+        packed: The same as text (:func:`encode_positions`).
         page: Number of the page, from 0.
         view_name, at, reply: The last processed request for a page, the new position of the focus, and the message.
         report_name, acks, fault: The last processed report of decisions, and the result.
@@ -71,14 +72,18 @@ class GridState:
 
 def memory() -> GridState:
     """Return the grid state of this session."""
-    if _SLOT not in st.session_state:
-        st.session_state[_SLOT] = GridState()
-    return st.session_state[_SLOT]
+    return st.session_state.setdefault(_SLOT, GridState())
 
 
 def reapply_filters() -> None:
     """Apply the filters again: items that no longer match disappear."""
     memory().refilter_count += 1
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the queue")
+def open_queue(run: Run, names: tuple[str, ...]) -> Queue:
+    """Return the queue of a run, read once, with the class names of its image set."""
+    return Queue.of_table(run.folder, table(run, "items.parquet"), names)
 
 
 def current_state(context: Context, queue: Queue, blind: bool) -> ReviewState:
@@ -94,18 +99,25 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
     state = current_state(context, queue, blind)
     _apply_filters(live, context, queue, state, filters, blind)
     _turn(live, queue, state, report, filters.size)
-    _draw_page(live, context, queue, filters.size)
 
     positions = live.shown[live.page * filters.size : (live.page + 1) * filters.size]
-    focus = (report.view or {}).get("focus")
-    about = None
+    if not live.stamp:
+        live.stamp = secrets.token_hex(6)
+        pictures = cached_atlas(pixels(context, list(queue.table["image_id"].iloc[positions])), TILE_PX)
+        constant = page_data(queue, live.shown, live.packed, live.page, filters.size, live.stamp, pictures)
+        live.pictures = packet("page", [pictures], constant)
+    focus = report.view.get("focus")
+    about: dict[str, Any] | None = None
+    atlases: tuple[Atlas, ...] = ()
     if isinstance(focus, int) and focus in positions:
-        about = detail(context, queue, state, focus)
-    _draw_details(live, about.atlases if about else ())
+        about, atlases = detail(context, queue, state, focus)
+    names = tuple(atlas.name for atlas in atlases)
+    if names != live.detail_names:
+        live.detail_names, live.details = names, packet("detail", atlases)
     place = st.container()
-    mount_packet(live.pictures, key=PICTURES)
-    mount_packet(live.details, key=DETAILS)
-    remaining = latest_forecast_text(queue, state, context.reviewer if blind else None)
+    mount(live.pictures, key=PICTURES, height=1)
+    mount(live.details, key=DETAILS, height=1)
+    remaining = forecast_text(latest_forecast(queue, state, context.reviewer if blind else None))
     data = {
         "workspace": context.workspace.name,
         "reviewer": context.reviewer,
@@ -116,18 +128,18 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
         "notice": notice(state, context.reviewer),
         "blind": blind,
         "heard": live.report_name,
-        "acked": [[ack.token, ack_text(ack), ack.is_lost] for ack in live.acks],
+        "acked": [[ack.token, _ack_text(ack), ack.is_lost] for ack in live.acks],
         "error": [live.fault.what, live.fault.fix] if live.fault else None,
         "turned": live.view_name,
         "at": live.at,
         "reply": live.reply,
-        "detail": about.data if about else None,
+        "detail": about,
     }
     with place:
-        mount_grid(data, key=GRID)
+        mount(data, key=GRID, on_ops_change=lambda: None, on_view_change=lambda: None)
 
 
-def ack_text(ack: OperationAck) -> str:
+def _ack_text(ack: OperationAck) -> str:
     """Return the page's announcement for an operation; a saved decision needs none."""
     if ack.is_lost:
         return f"One decision could not be read and was skipped. {ack.error}"
@@ -143,7 +155,7 @@ def _apply_browser_operations(live: GridState, context: Context, queue: Queue, r
     writer = decision_log(str(log.path), log.path.stat().st_ino if log.path.exists() else 0, _BUSY_SECONDS)
 
     def queue_of(run_id: str) -> Queue:
-        return queue if run_id == queue.run_id else open_queue(context, context.workspace.runs.get(run_id))
+        return queue if run_id == queue.run_id else open_queue(context.workspace.runs.get(run_id), queue.names)
 
     try:
         live.acks, live.fault = submit(writer, report.log, context.reviewer, blind, queue_of), None
@@ -157,7 +169,7 @@ def _apply_filters(
 ) -> None:
     """Select the items again if the filters have changed; a decision alone moves nothing."""
     seen_by = context.reviewer if blind else None
-    key = (context.workspace.name, queue.run_id, filters.selection, filters.size, seen_by, live.refilter_count)
+    key = (context.workspace.name, queue.run_id, filters, seen_by, live.refilter_count)
     if key == live.key:
         return
     places = table(Run(queue.folder), "map.parquet") if filters.lasso else None
@@ -172,8 +184,7 @@ def _apply_filters(
 
 def _turn(live: GridState, queue: Queue, state: ReviewState, report: Report, size: int) -> None:
     """Go to the page that the browser requests, once per request."""
-    view = report.view or {}
-    name = view.get("name")
+    view, name = report.view, report.view.get("name")
     if not isinstance(name, str) or name == live.view_name:
         return
     live.view_name, live.at, live.reply = name, None, ""
@@ -206,20 +217,3 @@ def find_item(queue: Queue, shown: np.ndarray, text: str) -> tuple[int | None, s
     if len(places):
         return int(places[0]), f"Image {text}"
     return None, f"Image {text} has rank {int(positions[0]) + 1:,} in the queue but does not match the filters."
-
-
-def _draw_page(live: GridState, context: Context, queue: Queue, size: int) -> None:
-    if live.stamp:
-        return
-    positions = live.shown[live.page * size : (live.page + 1) * size]
-    live.stamp = secrets.token_hex(6)
-    pictures = page_atlas(context, queue, positions)
-    live.pictures = packet(
-        "page", [pictures], page_data(queue, live.shown, live.packed, live.page, size, live.stamp, pictures)
-    )
-
-
-def _draw_details(live: GridState, atlases: Sequence[Atlas]) -> None:
-    names = tuple(one.name for one in atlases)
-    if names != live.detail_names:
-        live.detail_names, live.details = names, packet("detail", atlases)

@@ -21,12 +21,9 @@ from core.workspace.runs import Run
 MAX_POINTS = 20_000
 _COLOURS = {"": NEUTRAL, "keep": HELPFUL, "remove": HARMFUL, "relabel": MEASURED, "unsure": PALETTE[2]}
 _CLASS_COLOURS = (MEASURED, *PALETTE)
-KEY = "review_map_chart"
-
-
-def has_map(queue: Queue) -> bool:
-    """Return whether the queue has a map."""
-    return (queue.folder / "map.parquet").exists()
+_UMAP_HELP = (
+    "PCA is always available; UMAP needs the package umap-learn. Only areas selected on the PCA map filter the grid."
+)
 
 
 def drawn_area(queue: Queue, state: ReviewState) -> tuple[Point, ...] | None:
@@ -35,7 +32,7 @@ def drawn_area(queue: Queue, state: ReviewState) -> tuple[Point, ...] | None:
     colour = left.selectbox("Colour by", ["suspicion", "decision", "given class"], key="review_map_colour")
     methods = ["PCA", "UMAP"] if find_spec("umap") else ["PCA"]
     method = right.selectbox("Projection", methods, key="review_map_way", help=_UMAP_HELP)
-    places = points(queue, method)
+    places = _umap(queue) if method == "UMAP" else table(Run(queue.folder), "map.parquet")
     if len(places) > MAX_POINTS:
         words.caption(f"A sample of {MAX_POINTS:,} of {len(places):,} images. Select an area to filter the grid.")
         places = places.iloc[np.random.default_rng(0).permutation(len(places))[:MAX_POINTS]]
@@ -43,21 +40,13 @@ def drawn_area(queue: Queue, state: ReviewState) -> tuple[Point, ...] | None:
         words.caption(f"{len(places):,} images by their features. Select an area to filter the grid.")
     figure = chart(queue, state, places, colour)
     event = st.plotly_chart(
-        figure, key=f"{KEY}_{method}", on_select="rerun", selection_mode=("lasso", "box"), config={"displaylogo": False}
+        figure,
+        key=f"review_map_chart_{method}",
+        on_select="rerun",
+        selection_mode=("lasso", "box"),
+        config={"displaylogo": False},
     )
     return area(event) if method == "PCA" else None
-
-
-_UMAP_HELP = (
-    "PCA is always available; UMAP needs the package umap-learn. Only areas selected on the PCA map filter the grid."
-)
-
-
-def points(queue: Queue, method: str = "PCA") -> pd.DataFrame:
-    """Return ``image_id``, ``x``, ``y``."""
-    if method == "UMAP":
-        return _umap(queue)
-    return table(Run(queue.folder), "map.parquet")
 
 
 @st.cache_resource(max_entries=2, show_spinner="Computing UMAP", hash_funcs=QUEUE_HASH)
@@ -65,8 +54,6 @@ def _umap(queue: Queue) -> pd.DataFrame:
     from umap import UMAP  # type: ignore[import-not-found]
 
     found = features(queue)
-    if found is None:
-        return table(Run(queue.folder), "map.parquet")
     x, y = np.asarray(UMAP(random_state=0, metric="cosine").fit_transform(found.values)).T
     return pd.DataFrame({"image_id": found.ids, "x": x, "y": y})
 
@@ -76,45 +63,39 @@ def chart(queue: Queue, state: ReviewState, places: pd.DataFrame, colour: str) -
 
     An image of several items has the colour of its most suspicious one.
     """
-    first = {name: int(at[0]) for name, at in queue.positions_of_image.items()}
-    at = places["image_id"].map(first).fillna(-1).to_numpy(dtype=int)
-    known = at >= 0
-    traces = []
-
-    def add(name: str, which: np.ndarray, marker: dict[str, Any]) -> None:
-        part = places[which]
-        traces.append(
+    at = [int(queue.positions_of_image[name][0]) for name in places["image_id"]]
+    groups: list[tuple[str, np.ndarray, dict[str, Any]]]
+    if colour == "decision":
+        verdict = state.verdict[at]
+        groups = [
+            (name or "undecided", verdict == code, {"color": _COLOURS[name]}) for code, name in enumerate(VERDICTS)
+        ]
+    elif colour == "given class":
+        given = queue.given[at]
+        most = pd.Series(given).value_counts().index[: len(_CLASS_COLOURS)].tolist()
+        groups = [
+            (queue.names[label], given == label, {"color": shade})
+            for label, shade in zip(most, _CLASS_COLOURS, strict=False)
+        ]
+        groups.append(("other classes", ~np.isin(given, most), {"color": NEUTRAL}))
+    else:
+        marker = {"color": queue.percentiles["suspicion"][at], "colorscale": "Cividis"}
+        groups = [("", np.ones(len(at), bool), {**marker, "colorbar": {"title": "percentile"}})]
+    figure = go.Figure(
+        [
             go.Scattergl(
-                x=part["x"],
-                y=part["y"],
+                x=places["x"][which],
+                y=places["y"][which],
                 mode="markers",
                 name=name,
-                customdata=part["image_id"],
+                customdata=places["image_id"][which],
                 marker={"size": 5, "opacity": 0.75, **marker},
                 hovertemplate="%{customdata}<extra></extra>",
             )
-        )
-
-    if colour == "decision":
-        verdict = np.where(known, state.verdict[at], 0)
-        for code, name in enumerate(VERDICTS):
-            if (verdict == code).any():
-                add(name or "undecided", verdict == code, {"color": _COLOURS[name]})
-    elif colour == "given class":
-        given = np.where(known, queue.given[at], -1)
-        most = pd.Series(given[given >= 0]).value_counts().index[: len(_CLASS_COLOURS)].tolist()
-        for label, shade in zip(most, _CLASS_COLOURS, strict=False):
-            add(queue.names[label], given == label, {"color": shade})
-        if (others := ~np.isin(given, most)).any():
-            add("other classes", others, {"color": NEUTRAL})
-    else:
-        rank = np.where(known, queue.percentiles["suspicion"][at], 0.0)
-        add(
-            "",
-            np.ones(len(places), bool),
-            {"color": rank, "colorscale": "Cividis", "colorbar": {"title": "percentile"}},
-        )
-    figure = go.Figure(traces)
+            for name, which, marker in groups
+            if which.any()
+        ]
+    )
     figure.update_layout(
         height=420,
         margin={"l": 0, "r": 0, "t": 8, "b": 0},

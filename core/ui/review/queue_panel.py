@@ -112,25 +112,23 @@ def depth_words(expected: Forecast, depth: int, found: int) -> str:
 
 def _method(context: Context, run: Run) -> None:
     summary = run.json("summary.json")
-    st.markdown("\n".join(f"- {line}" for line in method_lines(run)))
+    st.markdown("\n".join(f"- {line}" for line in _method_lines(run)))
     if summary["calibrated"]:
         _candidates(run)
     st.markdown("**Build another queue**")
     _build_another(context, summary)
 
 
-def method_lines(run: Run) -> list[str]:
+def _method_lines(run: Run) -> list[str]:
     """Return sentences, as Markdown, on how the queue was built."""
     summary, config = run.json("summary.json"), run.config
-    unit = "image" if summary["level"] == "image" else "row"
-    why = (
-        "an item is an image, as every image has one class in all its tasks"
+    unit, why = (
+        ("image", "an item is an image, as every image has one class in all its tasks")
         if summary["level"] == "image"
-        else "an item is a row of a task, as some images have different classes in different tasks"
+        else ("row", "an item is a row of a task, as some images have different classes in different tasks")
     )
-    ranking = str(summary["ranking"])
-    lines = [f"{count(summary['items'], unit)}: {why}"]
-    lines.append(f"Ranked by **{plain(_candidate_name(ranking))}**")
+    ranking = f"Ranked by **{plain(_candidate_name(summary['ranking']))}**"
+    lines = [f"{count(summary['items'], unit)}: {why}", ranking]
     if summary["calibrated"]:
         lines[-1] += ", which finds injected errors best, weighted by how common each kind seems to be in this data"
     else:
@@ -138,12 +136,10 @@ def method_lines(run: Run) -> list[str]:
             f"**{NOT_CALIBRATED}**: no errors were injected, so neither the best score nor the number of label "
             "errors is known"
         )
-    weights = {name: value for name, value in summary.get("weights", {}).items() if value > 0}
-    if ranking == COMBINATION and weights:
-        largest = sorted(weights.items(), key=lambda one: -one[1])
-        lines.append(
-            "Weights of the combination: " + ", ".join(f"{plain(_candidate_name(k))} {v:.2f}" for k, v in largest)
-        )
+    largest = sorted(summary.get("weights", {}).items(), key=lambda one: -one[1])
+    weights = ", ".join(f"{plain(_candidate_name(name))} {value:.2f}" for name, value in largest if value > 0)
+    if summary["ranking"] == COMBINATION and weights:
+        lines.append(f"Weights of the combination: {weights}")
     if injected := summary.get("planted"):
         parts = [f"{number:,} to {_ERROR_KINDS.get(kind, plain(kind))}" for kind, number in injected.items()]
         lines.append(f"Errors injected into {count(len(injected), 'copy', 'copies')} of the labels: {'; '.join(parts)}")
@@ -166,47 +162,29 @@ def _seconds(summary: dict[str, Any]) -> float:
 
 
 def _candidates(run: Run) -> None:
-    curves = table(run, "curves.parquet")
-    shown = _candidate_table(run)
-    st.dataframe(
-        shown, hide_index=True, height="content", column_config={"mean": st.column_config.NumberColumn(format="%.3f")}
-    )
+    curves, shown = table(run, "curves.parquet"), candidate_table(table(run, "candidates.parquet"))
+    columns = {"mean": st.column_config.NumberColumn(format="%.3f")}
+    st.dataframe(shown, hide_index=True, height="content", column_config=columns)
     st.caption(
         "Average precision with its 95 % interval, and recall: the share of injected errors found after checking as "
         "many items as errors were injected. Items whose own label a classifier doubts are left out, as they may be "
         f"label errors. {MEASURED_ON}"
     )
-    kinds = curves["planted"].unique().tolist()
-    order = shown["candidate"].tolist()
-    ranking = str(run.json("summary.json")["ranking"])
-    best = next((name for name in order if _candidate_id(name) != ranking), "")
-    initial = [name for name in order if _candidate_id(name) in (ranking, "loss") or name == best]
+    kinds, ranking = curves["planted"].unique().tolist(), str(run.json("summary.json")["ranking"])
+    id_of = {words: name for name, words in NAMES.items()}
+    names = {id_of.get(words, words): words for words in shown["candidate"]}
+    best = next((name for name in names if name != ranking), "")
+    initial = [name for name in names if name in (ranking, "loss", best)]
     left, right = st.columns([2, 3])
     kind = left.selectbox(
         "Injected errors", kinds, format_func=lambda name: _ERROR_KINDS.get(name, name), key=f"review_planted_{run.id}"
     )
-    drawn = right.multiselect("Curves", order, initial, key=f"review_curves_{run.id}")
-    st.plotly_chart(
-        curves_figure(
-            curves[curves["planted"] == kind],
-            [_candidate_id(name) for name in drawn],
-            ranking,
-            {_candidate_id(name): name for name in order},
-        ),
-        config=CONFIG,
-        key="review_curves_chart",
-    )
-
-
-def _candidate_id(name: str) -> str:
-    return next((one for one, words in NAMES.items() if words == name), name)
+    drawn = right.multiselect("Curves", list(names), initial, format_func=names.get, key=f"review_curves_{run.id}")
+    figure = curves_figure(curves[curves["planted"] == kind], drawn, ranking, names)
+    st.plotly_chart(figure, config=CONFIG, key="review_curves_chart")
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _candidate_table(run: Run) -> pd.DataFrame:
-    return candidate_table(table(run, "candidates.parquet"))
-
-
 def candidate_table(candidates: pd.DataFrame) -> pd.DataFrame:
     """Return one row per candidate, the best on average first.
 
@@ -238,7 +216,9 @@ def _build_another(context: Context, summary: dict[str, Any]) -> None:
     calibrate = widgets.checkbox(three, QueueSettings, "calibrate", key="review_calibrate")
     settings = QueueSettings(tuple(slow), rounds, calibrate)
     args = queue_args(settings)
-    if _exists(context, settings):
+    if context.workspace.runs.all(
+        KIND, {**context.project.hashes, "slow": slow, "rounds": rounds, "calibrate": calibrate}
+    ):
         st.caption("A queue with these settings already exists.")
     elif not is_running(context.workspace.jobs, "review queue"):
         start_button(context, "Rebuild queue", "Build review queue", args, key="review_make_again")
@@ -263,13 +243,3 @@ def time_words(seconds: float, settings: QueueSettings, was_calibrated: bool) ->
     if settings.slow:
         words += f"; {SLOW_SCORES} was not measured here: expect minutes, several times as long with injected errors"
     return f"{words}. It runs in the background; you can continue to review."
-
-
-def _exists(context: Context, settings: QueueSettings) -> bool:
-    key = {
-        **context.project.hashes,
-        "slow": list(settings.slow),
-        "rounds": settings.rounds,
-        "calibrate": settings.calibrate,
-    }
-    return bool(context.workspace.runs.all(KIND, key))

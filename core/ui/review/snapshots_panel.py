@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,16 +9,17 @@ import pandas as pd
 import streamlit as st
 
 from core.decisions.agreement import Agreement, agreement
-from core.decisions.log import DecisionLog, Entry, Item, Snapshot
+from core.decisions.log import DecisionLog, Item, Snapshot
 from core.ui.review.decide import announce
 from core.ui.review.tiles import opinion
 from core.ui.shell.context import Context, report_errors
 from core.ui.shell.text import count, minute_of, plain, shorten
 
-NOW = "now"
-MAX_ROWS = 1_000
+_MAX_ROWS = 1_000
 SAVE = "Save snapshot"
-_TABS = ("Snapshots", "Conflicts", "Agreement", "Comments")
+_LOG_HASH: Any = {DecisionLog: lambda log: (str(log.path), log.change_counter())}
+_changed = st.cache_resource(max_entries=16, show_spinner=False, hash_funcs=_LOG_HASH)(DecisionLog.difference)
+_agreed = st.cache_resource(max_entries=32, show_spinner=False, hash_funcs=_LOG_HASH)(agreement)
 
 
 def snapshots_panel(context: Context, blind: bool) -> None:
@@ -28,7 +28,7 @@ def snapshots_panel(context: Context, blind: bool) -> None:
     if not panel.open:
         return
     with panel:
-        snapshots, conflicts, agreements, comments = st.tabs(_TABS)
+        snapshots, conflicts, agreements, comments = st.tabs(["Snapshots", "Conflicts", "Agreement", "Comments"])
         with snapshots, report_errors():
             _snapshots(context, blind)
         if blind:
@@ -56,63 +56,40 @@ def _snapshots(context: Context, blind: bool) -> None:
     if not known:
         st.caption("No snapshots yet. A snapshot saves the current decisions, so that you can restore them.")
         return
+    listed = pd.DataFrame(
+        [(one.name, one.reviewer, minute_of(one.at), one.note) for one in reversed(known)],
+        columns=["name", "reviewer", "when (UTC)", "note"],
+    )
     if blind:
-        st.dataframe(_listed(log, known, with_number=False), hide_index=True)
+        st.dataframe(listed, hide_index=True)
         st.info("In blind mode snapshots cannot be compared or restored, as both involve the decisions of others.")
         return
-    st.dataframe(_listed(log, known), hide_index=True)
+    st.dataframe(listed.assign(decisions=[_number(log, one) for one in reversed(known)]), hide_index=True)
     names = [one.name for one in reversed(known)]
     left, right = st.columns(2)
     before = left.selectbox("Compare", names, key="review_before")
-    after = right.selectbox("with", [None, *names], key="review_after", format_func=lambda one: one or NOW)
+    after = right.selectbox("with", [None, *names], key="review_after", format_func=lambda one: one or "now")
     _difference(context, before, after)
     _restore(context, before)
 
 
-def _listed(log: DecisionLog, known: list[Snapshot], with_number: bool = True) -> pd.DataFrame:
-    columns: dict[str, list[str] | list[int]] = {
-        "name": [one.name for one in reversed(known)],
-        "reviewer": [one.reviewer for one in reversed(known)],
-        "when (UTC)": [minute_of(one.at) for one in reversed(known)],
-        "note": [one.note for one in reversed(known)],
-    }
-    if with_number:
-        columns["decisions"] = [_number(str(log.path), one.id, one.at, log, one.name) for one in reversed(known)]
-    return pd.DataFrame(columns)
-
-
-@st.cache_resource(max_entries=512, show_spinner=False)
-def _number(path: str, number: int, at: str, _log: DecisionLog, _name: str) -> int:
+@st.cache_resource(max_entries=512, show_spinner=False, hash_funcs={DecisionLog: lambda log: str(log.path)})
+def _number(log: DecisionLog, snapshot: Snapshot) -> int:
     """Return the number of decisions in a snapshot, which never changes."""
-    return len(_log.state(_name))
+    return len(log.state(snapshot.name))
 
 
 def _difference(context: Context, before: str, after: str | None) -> None:
-    log = context.workspace.decisions
-    found = _changed(log, before, after)
+    found = _changed(context.workspace.decisions, before, after)
     if not found:
         st.caption("No differences.")
         return
+    more = f"; the first {_MAX_ROWS:,} are shown" if len(found) > _MAX_ROWS else ""
+    st.caption(f"{count(len(found), 'item')} differ{more}")
     words = partial(opinion, names=context.project.images.class_names)
-    st.caption(
-        f"{count(len(found), 'item')} differ" + (f"; the first {MAX_ROWS:,} are shown" if len(found) > MAX_ROWS else "")
-    )
-    st.dataframe(difference_table(found, words), hide_index=True, height="content" if len(found) < 8 else 300)
-
-
-_LOG_HASH: Any = {DecisionLog: lambda log: (str(log.path), log.change_counter())}
-Differing = Mapping[Item, tuple[Entry | None, Entry | None]]
-
-
-@st.cache_resource(max_entries=16, show_spinner=False, hash_funcs=_LOG_HASH)
-def _changed(log: DecisionLog, before: str, after: str | None) -> Differing:
-    return log.difference(before, after)
-
-
-def difference_table(found: Differing, words: Callable[[Entry | None], str]) -> pd.DataFrame:
-    """Return the columns item, then, now: one row per item, at most :data:`MAX_ROWS`."""
-    rows = [(item_text(item), words(old), words(new)) for item, (old, new) in list(found.items())[:MAX_ROWS]]
-    return pd.DataFrame(rows, columns=["item", "then", "now"])
+    rows = [(_item_text(item), words(old), words(new)) for item, (old, new) in list(found.items())[:_MAX_ROWS]]
+    frame = pd.DataFrame(rows, columns=["item", "then", "now"])
+    st.dataframe(frame, hide_index=True, height="content" if len(found) < 8 else 300)
 
 
 def _restore(context: Context, name: str) -> None:
@@ -139,12 +116,8 @@ def _conflicts(context: Context) -> None:
         return
     words = partial(opinion, names=context.project.images.class_names)
     rows = [
-        (
-            item_text(item),
-            "; ".join(f"{entry.reviewer}: {words(entry)}" for entry in entries),
-            minute_of(entries[-1].at),
-        )
-        for item, entries in list(found.items())[:MAX_ROWS]
+        (_item_text(item), "; ".join(f"{one.reviewer}: {words(one)}" for one in entries), minute_of(entries[-1].at))
+        for item, entries in list(found.items())[:_MAX_ROWS]
     ]
     st.caption(
         f"{count(len(found), 'item')} excluded from edits and exports until a reviewer who sees all the decisions "
@@ -163,25 +136,20 @@ def _agreement(context: Context) -> None:
     one = left.selectbox("Reviewer", reviewers, key="review_agree_one")
     two = right.selectbox("and", [name for name in reviewers if name != one], key="review_agree_two")
     found = _agreed(log, one, two)
-    st.markdown(agreement_words(found))
+    st.markdown(_agreement_words(found))
     if found.differing:
         words = partial(opinion, names=context.project.images.class_names)
-        rows = [(item_text(a.item), words(a), words(b)) for a, b in found.differing[:MAX_ROWS]]
+        rows = [(_item_text(a.item), words(a), words(b)) for a, b in found.differing[:_MAX_ROWS]]
         st.dataframe(pd.DataFrame(rows, columns=["item", f"1: {one}", f"2: {two}"]), hide_index=True)
 
 
-def agreement_words(found: Agreement) -> str:
+def _agreement_words(found: Agreement) -> str:
     """Return ``37 items decided by both, 92 % in agreement. Cohen's kappa 0.83 [0.64, 0.97] (95 % interval).``"""
     shares = f"{count(found.items, 'item')} decided by both, **{found.equal:.0%}** in agreement. "
     if found.kappa != found.kappa:
         return shares + "Cohen's kappa is undefined, as both gave all items the same verdict."
     few = " With so few items the interval is too narrow." if found.items < 30 else ""
     return f"{shares}Cohen's kappa **{found.kappa:.2f}** [{found.low:.2f}, {found.high:.2f}] (95 % interval).{few}"
-
-
-@st.cache_resource(max_entries=32, show_spinner=False, hash_funcs=_LOG_HASH)
-def _agreed(log: DecisionLog, one: str, two: str) -> Agreement:
-    return agreement(log, one, two)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=_LOG_HASH)
@@ -194,11 +162,11 @@ def _comments(context: Context, only: str | None) -> None:
     if not found:
         st.caption("No comments yet. Press m on an item to comment on it.")
         return
-    rows = [(minute_of(one.at), one.reviewer, item_text(one.item), one.text) for one in reversed(found[-MAX_ROWS:])]
+    rows = [(minute_of(one.at), one.reviewer, _item_text(one.item), one.text) for one in reversed(found[-_MAX_ROWS:])]
     st.dataframe(pd.DataFrame(rows, columns=["when (UTC)", "reviewer", "item", "comment"]), hide_index=True)
 
 
-def item_text(item: Item) -> str:
+def _item_text(item: Item) -> str:
     """Return ``image 12``, ``task t3 / query / 12``."""
     where = " / ".join(filter(None, (item.task_id, item.role, item.image_id)))
     return f"image {where}" if item.kind == "image" else f"task {where}"

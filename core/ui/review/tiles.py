@@ -13,19 +13,10 @@ from core.decisions.log import Entry
 from core.review.review_queue import Queue
 from core.review.review_state import ReviewState
 from core.ui.grid.atlas import Atlas
-from core.ui.grid.component import cached_atlas
-from core.ui.grid.pictures import pixels
-from core.ui.shell.context import Context
 from core.ui.shell.text import count
 
 TILE_PX = 84
 _KEYS = "1234567890"
-
-
-def page_atlas(context: Context, queue: Queue, positions: np.ndarray) -> Atlas:
-    """Return the images of a page."""
-    ids = queue.table["image_id"].to_numpy(dtype=object)[positions]
-    return cached_atlas(pixels(context, list(ids)), TILE_PX)
 
 
 def class_keys(queue: Queue, shown: np.ndarray) -> list[tuple[str, int]]:
@@ -48,7 +39,6 @@ def page_data(
     queue: Queue, shown: np.ndarray, packed: str, page: int, size: int, stamp: str, pictures: Atlas
 ) -> dict[str, Any]:
     """Return the constant data of page number ``page`` of the items ``shown``."""
-    positions = shown[page * size : (page + 1) * size]
     return {
         "stamp": stamp,
         "sheet": pictures.name,
@@ -57,7 +47,7 @@ def page_data(
         "run": queue.run_id,
         "names": list(queue.names),
         "classes": class_keys(queue, shown),
-        "tiles": [_tile(queue, int(at)) for at in positions],
+        "tiles": [_tile(queue, int(at)) for at in shown[page * size : (page + 1) * size]],
         "set": packed,
         "page": page,
         "pages": max(1, -(-len(shown) // size)),
@@ -68,21 +58,19 @@ def page_data(
 
 def _tile(queue: Queue, at: int) -> list[Any]:
     """Return ``[position, kind, task, role, image, given, suggested, its probability, note, has_likelier_class]``."""
-    row, item = queue.table.iloc[at], queue.items[at]
-    wrong, suggested_p = _share(row.get("probability")), _share(row.get("suggested_probability"))
-    note = f"rank {at + 1:,}" + (
-        "" if wrong is None else f"; label error with probability {100 * wrong:.0f} %, an estimate"
+    row, item, note = queue.table.iloc[at], queue.items[at], f"rank {at + 1:,}"
+    wrong, suggested_p = (
+        None if math.isnan(row[column]) else round(float(row[column]), 3)
+        for column in ("probability", "suggested_probability")
     )
-    note += f"; {item.role} of task {item.task_id}" if item.kind == "instance" else ""
+    if wrong is not None:
+        note += f"; label error with probability {100 * wrong:.0f} %, an estimate"
+    if item.kind == "instance":
+        note += f"; {item.role} of task {item.task_id}"
     return [
         at, item.kind, item.task_id, item.role, item.image_id,
         int(queue.given[at]), int(queue.suggested[at]), suggested_p, note, bool(queue.has_likelier_class[at]),
     ]  # fmt: skip
-
-
-def _share(value: object) -> float | None:
-    number = float(value) if isinstance(value, int | float | np.floating) else math.nan
-    return round(number, 3) if math.isfinite(number) else None
 
 
 def page_state(queue: Queue, review: ReviewState, positions: Sequence[int]) -> dict[int, list[Any]]:

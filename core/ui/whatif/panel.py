@@ -19,11 +19,16 @@ from core.ui.shell.text import count
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 
-PREPARE = ["whatif", "--prepare"]
 INTERVAL_NOTE = (
     "Intervals cover the variation over held-out tasks, not the error of the estimate: only retraining measures it."
 )
 _TABLE_PX = 246
+_COLUMNS = {
+    "before": st.column_config.NumberColumn("Accuracy before", format="%.1f %%"),
+    "after": st.column_config.NumberColumn("After (estimate)", format="%.1f %%"),
+    "change": st.column_config.NumberColumn("Change, points", format="%+.1f"),
+    "loss": st.column_config.NumberColumn("Change of loss, nats", format="%+.4f"),
+}
 _ENDS = 5
 """Number of held-out tasks shown of those that gain and of those that lose."""
 
@@ -50,7 +55,7 @@ def live_estimator(context: Context) -> WhatIfEstimator | None:
 
 @st.cache_resource(max_entries=2, show_spinner="Loading live estimates")
 def _estimator(run: Run, _workspace: Workspace) -> WhatIfEstimator:
-    """Return the estimator, opened once for all sessions; another problem has another run."""
+    """Open the estimator once for all sessions; another problem has another run."""
     return open_estimator(_workspace, Compute())
 
 
@@ -72,7 +77,12 @@ def _show(found: WhatIf, rank: int) -> None:
         )
         with st.expander("By class, and the held-out tasks that gain and lose most (estimates)"):
             left, right = st.columns(2, gap="large")
-            left.dataframe(class_frame(found), hide_index=True, height=_TABLE_PX, column_config=_CLASS_COLUMNS)
+            rows = [
+                (each.name, each.rows, 100 * each.before, 100 * each.after, 100 * (each.after - each.before))
+                for each in found.classes
+            ]
+            frame = pd.DataFrame(rows, columns=["class", "images", "before", "after", "change"])
+            left.dataframe(frame, hide_index=True, height=_TABLE_PX, column_config=_COLUMNS)
             with right:
                 show_tasks(found)
         st.caption(
@@ -80,18 +90,6 @@ def _show(found: WhatIf, rank: int) -> None:
             f"({estimate_words(found.residual, rank)}; step {found.relative_step:.1%} of the parameter norm; "
             f"{1000 * found.seconds:.0f} ms). {INTERVAL_NOTE}"
         )
-
-
-def class_frame(found: WhatIf) -> pd.DataFrame:
-    """Return the accuracy of held-out query images per class, in per cent.
-
-    The columns are the accuracy before, the estimated accuracy after, and the change in points.
-    """
-    rows = [
-        (each.name, each.rows, 100 * each.before, 100 * each.after, 100 * (each.after - each.before))
-        for each in found.classes
-    ]
-    return pd.DataFrame(rows, columns=["class", "images", "before", "after", "change"])
 
 
 def show_tasks(found: WhatIf, *, key: str | None = None) -> None:
@@ -104,32 +102,15 @@ def show_tasks(found: WhatIf, *, key: str | None = None) -> None:
         for task in tasks
     ]
     frame = pd.DataFrame(rows, columns=["held-out task", "id", "before", "after", "loss"])
-    st.dataframe(frame, hide_index=True, height=_TABLE_PX, column_config=_TASK_COLUMNS, key=key)
-
-
-_PERCENT = "%.1f %%"
-_CLASS_COLUMNS = {
-    "before": st.column_config.NumberColumn("Accuracy before", format=_PERCENT),
-    "after": st.column_config.NumberColumn("After (estimate)", format=_PERCENT),
-    "change": st.column_config.NumberColumn("Change, points", format="%+.1f"),
-}
-_TASK_COLUMNS = {
-    "before": st.column_config.NumberColumn("Accuracy before", format=_PERCENT),
-    "after": st.column_config.NumberColumn("After (estimate)", format=_PERCENT),
-    "loss": st.column_config.NumberColumn("Change of loss, nats", format="%+.4f"),
-}
+    st.dataframe(frame, hide_index=True, height=_TABLE_PX, column_config=_COLUMNS, key=key)
 
 
 def prepare_panel(context: Context, promise: str, key: str = "edit_prepare") -> None:
-    """Draw a button that prepares estimates, with its cost and progress.
-
-    Args:
-        promise: What will be available afterwards.
-    """
+    """Draw a button that prepares estimates, with its cost, progress, and what will be available afterwards."""
     running = is_running(context.workspace.jobs, "whatif")
     button, note = st.columns([2, 6], vertical_alignment="center")
     if button.button("Prepare live estimates", disabled=running, key=key, width="stretch"):
-        start(context, "Prepare live estimates", PREPARE)
+        start(context, "Prepare live estimates", ["whatif", "--prepare"])
         st.rerun()
     if not running:
         gb = prepare_bytes(context.project, Compute()) / 1e9

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pandas as pd
 import streamlit as st
 
@@ -18,20 +16,17 @@ from core.ui.shell.text import count, plain
 from core.ui.whatif.panel import estimate_words
 from core.workspace.runs import Run
 
-KINDS = ("A held-out task", "A query image")
+_KINDS = ("A held-out task", "A query image")
 _KIND, _CHOSEN = "why_kind", "why_target"
 
 
 def choose_target(evaluated: Run) -> Target | None:
-    """Draw the choice of a failure, worst first, with Previous and Next, and return the chosen one.
-
-    None if nothing failed.
-    """
+    """Draw the choice of a failure, worst first, and return the chosen one; None if nothing failed."""
     tasks, rows = table(evaluated, "heldout.parquet"), table(evaluated, "rows.parquet")
-    targets = {KINDS[0]: failing_tasks(tasks), KINDS[1]: failing_images(rows)}
+    targets = {_KINDS[0]: failing_tasks(tasks), _KINDS[1]: failing_images(rows)}
     _from_link(targets)
     kind, which, previous, following = st.columns([2.4, 5, 1, 1], vertical_alignment="bottom")
-    chosen_kind = kind.segmented_control("What failed", KINDS, default=KINDS[0], key=_KIND, required=True)
+    chosen_kind = kind.segmented_control("What failed", _KINDS, default=_KINDS[0], key=_KIND, required=True)
     by_name = {str(target): target for target in targets[chosen_kind]}
     names = list(by_name)
     if not names:
@@ -39,8 +34,12 @@ def choose_target(evaluated: Run) -> Target | None:
         return None
     if st.session_state.get(_CHOSEN) not in by_name:
         st.session_state[_CHOSEN] = names[0]
-    words = _labels(chosen_kind, tasks, rows)
-    name = which.selectbox("Worst first", names, format_func=lambda one: words.get(one, one), key=_CHOSEN)
+    if chosen_kind == _KINDS[0]:
+        named = zip(tasks["task_id"], tasks["accuracy"], tasks["loss"], strict=True)
+        words = {task: f"{task} · accuracy {accuracy:.0%} · loss {loss:.2f}" for task, accuracy, loss in named}
+    else:
+        words = misclassified_labels(rows)
+    name = which.selectbox("Worst first", names, format_func=words.__getitem__, key=_CHOSEN)
     at = names.index(name)
     for column, label, to, end in ((previous, "Previous", at - 1, 0), (following, "Next", at + 1, len(names) - 1)):
         column.button(
@@ -48,14 +47,11 @@ def choose_target(evaluated: Run) -> Target | None:
             disabled=at == end,
             key=f"why_{label}",
             width="stretch",
-            on_click=partial(_choose, names[to % len(names)]),
+            on_click=st.session_state.update,
+            args=({_CHOSEN: names[to % len(names)]},),
         )
     st.query_params["target"] = name
     return by_name[name]
-
-
-def _choose(name: str) -> None:
-    st.session_state[_CHOSEN] = name
 
 
 def _from_link(targets: dict[str, list[Target]]) -> None:
@@ -66,13 +62,6 @@ def _from_link(targets: dict[str, list[Target]]) -> None:
     for kind, these in targets.items():
         if linked in map(str, these):
             st.session_state[_KIND], st.session_state[_CHOSEN] = kind, linked
-
-
-def _labels(kind: str, tasks: pd.DataFrame, rows: pd.DataFrame) -> dict[str, str]:
-    if kind == KINDS[0]:
-        named = zip(tasks["task_id"], tasks["accuracy"], tasks["loss"], strict=True)
-        return {task: f"{task} · accuracy {accuracy:.0%} · loss {loss:.2f}" for task, accuracy, loss in named}
-    return misclassified_labels(rows)
 
 
 def removal_panel(estimator: WhatIfEstimator, target: Target, by: str, scores: pd.DataFrame) -> list[Item]:
@@ -89,10 +78,10 @@ def removal_panel(estimator: WhatIfEstimator, target: Target, by: str, scores: p
     with report_errors():
         found = estimator.changes(changes, target)
         assert found.target is not None
-        rows = _target_rows(found.target)
-        st.dataframe(
-            pd.DataFrame(rows, columns=["", "now", "edited model (estimate)", "to first order"]), hide_index=True
+        frame = pd.DataFrame(
+            _target_rows(found.target), columns=["", "now", "edited model (estimate)", "to first order"]
         )
+        st.dataframe(frame, hide_index=True)
         st.markdown(
             f"All held-out tasks: accuracy ≈ *{in_points(found.accuracy_change)}*, "
             f"{direction(found.accuracy_change)}; loss ≈ "
@@ -111,7 +100,7 @@ def removal_panel(estimator: WhatIfEstimator, target: Target, by: str, scores: p
 
 def _target_rows(one: TargetChange) -> list[tuple[str, str, str, str]]:
     rows = [("Loss of the target", f"{one.loss:.4f}", f"{one.loss_after:.4f}", f"{one.loss_predicted:.4f}")]
-    if one.probability is not None and one.probability_after is not None and one.probability_predicted is not None:
+    if one.probability is not None:
         values = (one.probability, one.probability_after, one.probability_predicted)
         now, after, predicted = (f"{value:.1%}" for value in values)
         rows.append(("Probability of its class", now, after, predicted))

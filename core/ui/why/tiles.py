@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from core.tasks.changes import Changes
+from core.ui.grid.atlas import arrange
 from core.ui.grid.component import GridEvent, Tile, image_grid
 from core.ui.grid.pictures import pixels
 from core.ui.shell.context import Context
@@ -18,29 +19,20 @@ _SMALL_PX = 48  # size of the images of the held-out task, so that the whole tas
 
 
 def heldout_tiles(context: Context, rows: pd.DataFrame, focus: str, key: str, label: str) -> None:
-    """Draw the images of one role of a held-out task.
-
-    Query rows are shown with predicted_class, loss and confidence.
-    """
+    """Draw the images of one role of a held-out task; query rows have predicted_class, loss and confidence."""
     tiles = []
     for row in rows.to_dict("records"):
-        predicted = row.get("predicted_class")
-        wrong = isinstance(predicted, str) and predicted != row["class"]
-        caption = shorten(row["class"], 16)
-        if wrong:
-            caption = f"{shorten(row['class'], 8)} · pred. {shorten(str(predicted), 8)}"
-        tooltip = f"{row['image_id']}: is {row['class']}"
-        if isinstance(predicted, str):
+        image, name, predicted = row["image_id"], row["class"], row.get("predicted_class")
+        caption, tooltip = shorten(name, 16), f"{image}: is {name}"
+        is_wrong = predicted not in (None, name)
+        if is_wrong:
+            caption = f"{shorten(name, 8)} · pred. {shorten(predicted, 8)}"
+        if predicted is not None:
             tooltip += f", predicted as {predicted}; probability of its class {row['confidence']:.0%}"
             tooltip += f", loss {row['loss']:.2f}"
-        tiles.append(
-            Tile(
-                id=row["image_id"],
-                caption=f"▶ {caption}" if row["image_id"] == focus else caption,
-                mark="alert" if wrong else "",
-                tooltip=tooltip + (" (selected)" if row["image_id"] == focus else ""),
-            )
-        )
+        if image == focus:
+            caption, tooltip = f"▶ {caption}", f"{tooltip} (selected)"
+        tiles.append(Tile(image, caption, mark="alert" if is_wrong else "", tooltip=tooltip))
     image_grid(pixels(context, rows["image_id"]), tiles, key=key, tile_px=_SMALL_PX, label=label, selectable=False)
 
 
@@ -67,10 +59,7 @@ def scored_images(context: Context, scores: pd.DataFrame, changes: Changes, key:
 
 
 def scored_tasks(context: Context, scores: pd.DataFrame, changes: Changes, key: str, label: str) -> GridEvent:
-    """Draw training tasks with their scores for the target.
-
-    One support image of every class represents a task.
-    """
+    """Draw training tasks with their scores for the target; one support image of every class represents a task."""
     rows = context.project.tasks.train.rows
     rows = rows[rows["task_id"].isin(scores["task_id"]) & (rows["role"] == "support")]
     first = rows.drop_duplicates(["task_id", "label"])
@@ -95,9 +84,6 @@ def scored_tasks(context: Context, scores: pd.DataFrame, changes: Changes, key: 
 def _mosaic(pictures: np.ndarray) -> np.ndarray:
     """Return images ``(n, height, width, ...)`` arranged in a square; the rest of it is empty."""
     side = math.ceil(len(pictures) ** 0.5)
-    height, width = pictures.shape[1:3]
-    mosaic = np.zeros((side * height, side * width, *pictures.shape[3:]), dtype=pictures.dtype)
-    for place, picture in enumerate(pictures):
-        top, left = place // side * height, place % side * width
-        mosaic[top : top + height, left : left + width] = picture
-    return mosaic
+    cells = np.zeros((side**2, *pictures.shape[1:]), dtype=pictures.dtype)
+    cells[: len(pictures)] = pictures
+    return arrange(cells, side)

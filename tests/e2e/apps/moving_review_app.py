@@ -7,8 +7,7 @@ import streamlit as st
 
 from core.actions.queue import newest_queue
 from core.review.filters import Filters
-from core.ui.review.live import live_grid
-from core.ui.review.queue import open_queue
+from core.ui.review.live import live_grid, open_queue
 from core.ui.shell.context import page
 
 there = Path(os.environ["MOVE"])
@@ -29,4 +28,4 @@ with page("Review") as context:
         st.write("A line above")
     run = newest_queue(context.workspace)
     assert run is not None
-    live_grid(context, open_queue(context, run), Filters(), False)
+    live_grid(context, open_queue(run, context.project.images.class_names), Filters(), False)
