@@ -5,7 +5,7 @@ import streamlit as st
 from core.ui.ranking.panel import newest_evaluation, rank_panel
 from core.ui.shell.command import command_block
 from core.ui.shell.context import page
-from core.ui.shell.jobs import job_panel, jobs_of, start
+from core.ui.shell.jobs import job_panel, jobs_of, start, start_button
 from core.ui.shell.navigation import page as link
 from core.ui.shell.text import count, plain
 from core.ui.trust.evidence_results import evidence_runs
@@ -27,9 +27,7 @@ with page("Overview") as context:
             st.rerun()
         st.subheader("Evaluating the model on the held-out tasks")
         job_panel(workspace.jobs, "evaluate")
-        if st.button("Evaluate again", key="evaluate"):
-            start(context, "Evaluate the model", ["evaluate"])
-            st.rerun()
+        start_button(context, "Evaluate again", "Evaluate the model", ["evaluate"], key="evaluate")
     else:
         summary = evaluated.json("summary.json")
         at = summary["stationarity"]

@@ -5,18 +5,16 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.decisions.log import Item
 from core.editing.whatif import WhatIfEstimator
 from core.influence.targets import Target
 from core.tasks.changes import Changes
-from core.ui.grid.component import GridEvent
 from core.ui.ranking.panel import newest_evaluation
 from core.ui.review.decide import decide, decision_buttons, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, page, table
 from core.ui.shell.jobs import job_panel, start_button
 from core.ui.whatif.panel import estimate_words, live_estimator, prepare_panel
-from core.ui.why.panel import choose_target, removal_panel, target_words
+from core.ui.why.panel import choose_target, items_of, removal_panel, target_words
 from core.ui.why.tiles import heldout_tiles, scored_images, scored_tasks
 from core.workspace.runs import Run
 
@@ -59,13 +57,8 @@ def _failing(context: Context, evaluated: Run, target: Target) -> None:
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.markdown("**Support** — what the model adapted to")
-        heldout_tiles(
-            context,
-            support.sort_values("label", kind="stable"),
-            "",
-            "why_support",
-            "support images of the failing task",
-        )
+        support = support.sort_values("label", kind="stable")
+        heldout_tiles(context, support, "", "why_support", "support images of the failing task")
     with right:
         st.markdown("**Query** — its predictions, highest loss first")
         heldout_tiles(context, query, target.image, "why_query", "query images of the failing task")
@@ -106,15 +99,11 @@ def _end(
     bar = st.container()
     label = f"most {word} training {what}"
     event = (scored_images if what == "images" else scored_tasks)(context, part, changes, key, label)
-    items = _items(what, event)
+    items = items_of(what, event.selected)
     with bar:
         reasons = (f"estimated to be {word} for {target}",) * 2
         places, selected = st.columns([2, 2, 2])[:2], f"{len(items)} selected"
         decision_buttons(context, places, items, selected, source, reasons, key=key, grid=key, primary=False)
-
-
-def _items(what: str, event: GridEvent) -> list[Item]:
-    return [Item("image", image_id=i) if what == "images" else Item("task", task_id=i) for i in event.selected]
 
 
 main()

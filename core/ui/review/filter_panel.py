@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import streamlit as st
 
@@ -29,9 +29,8 @@ def current_filters() -> Filters:
 def use(filters: Filters) -> None:
     """Replace the filters; call it before the widgets are drawn, for example in a callback."""
     st.session_state[_FILTERS] = filters
-    for one in fields(Filters):
-        st.session_state.pop(_WIDGET + one.name, None)
-    st.session_state.pop(_WIDGET + "range", None)
+    for name in (*PARAMETERS, "range"):
+        st.session_state.pop(_WIDGET + name, None)
     reapply_filters()
 
 
@@ -82,14 +81,14 @@ def _known_values(filters: Filters, queue: Queue) -> Filters:
 
 def _initialize(filters: Filters) -> None:
     """Initialise widgets that have no value: on the first run, and after the user left the page."""
-    for one in fields(Filters):
-        value = getattr(filters, one.name)
-        st.session_state.setdefault(_WIDGET + one.name, list(value) if isinstance(value, tuple) else value)
+    for name in PARAMETERS:
+        value = getattr(filters, name)
+        st.session_state.setdefault(_WIDGET + name, list(value) if isinstance(value, tuple) else value)
     st.session_state.setdefault(_WIDGET + "range", (filters.low, filters.high))
 
 
 def _chosen() -> Filters:
-    read = {one.name: st.session_state[_WIDGET + one.name] for one in fields(Filters) if one.name != "lasso"}
+    read = {name: st.session_state[_WIDGET + name] for name in PARAMETERS if name != "lasso"}
     low, high = st.session_state[_WIDGET + "range"]
     lists = {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
     return Filters(**{**read, **lists, "find": read["find"].strip(), "low": low, "high": high})

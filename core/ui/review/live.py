@@ -115,8 +115,8 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
     if names != live.detail_names:
         live.detail_names, live.details = names, packet("detail", atlases)
     place = st.container()
-    mount(live.pictures, key=PICTURES, height=1)
-    mount(live.details, key=DETAILS, height=1)
+    mount(key=PICTURES, data=live.pictures, height=1)
+    mount(key=DETAILS, data=live.details, height=1)
     remaining = forecast_text(latest_forecast(queue, state, context.reviewer if blind else None))
     data = {
         "workspace": context.workspace.name,
@@ -136,7 +136,7 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
         "detail": about,
     }
     with place:
-        mount(data, key=GRID, on_ops_change=lambda: None, on_view_change=lambda: None)
+        mount(key=GRID, data=data, on_ops_change=lambda: None, on_view_change=lambda: None)
 
 
 def _ack_text(ack: OperationAck) -> str:

@@ -127,8 +127,10 @@ def _method_lines(run: Run) -> list[str]:
         if summary["level"] == "image"
         else ("row", "an item is a row of a task, as some images have different classes in different tasks")
     )
-    ranking = f"Ranked by **{plain(_candidate_name(summary['ranking']))}**"
-    lines = [f"{count(summary['items'], unit)}: {why}", ranking]
+    lines = [
+        f"{count(summary['items'], unit)}: {why}",
+        f"Ranked by **{plain(_candidate_name(summary['ranking']))}**",
+    ]
     if summary["calibrated"]:
         lines[-1] += ", which finds injected errors best, weighted by how common each kind seems to be in this data"
     else:
@@ -216,9 +218,8 @@ def _build_another(context: Context, summary: dict[str, Any]) -> None:
     calibrate = widgets.checkbox(three, QueueSettings, "calibrate", key="review_calibrate")
     settings = QueueSettings(tuple(slow), rounds, calibrate)
     args = queue_args(settings)
-    if context.workspace.runs.all(
-        KIND, {**context.project.hashes, "slow": slow, "rounds": rounds, "calibrate": calibrate}
-    ):
+    key = {**context.project.hashes, "slow": slow, "rounds": rounds, "calibrate": calibrate}
+    if context.workspace.runs.all(KIND, key):
         st.caption("A queue with these settings already exists.")
     elif not is_running(context.workspace.jobs, "review queue"):
         start_button(context, "Rebuild queue", "Build review queue", args, key="review_make_again")

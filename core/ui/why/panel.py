@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
@@ -93,9 +95,13 @@ def removal_panel(estimator: WhatIfEstimator, target: Target, by: str, scores: p
             "them, save the decisions as a set on the What if page and retrain."
         )
     if button.button(f"Remove these {count(len(changes), by[:-1])}", key=f"why_remove_worst_{by}"):
-        ids = sorted(changes.tasks or changes.images)
-        return [Item("task", task_id=i) if by == "tasks" else Item("image", image_id=i) for i in ids]
+        return items_of(by, sorted(changes.tasks or changes.images))
     return []
+
+
+def items_of(by: str, ids: Sequence[str]) -> list[Item]:
+    """Return the tasks or the images (``by``) with these ids as items to decide on."""
+    return [Item("task", task_id=i) if by == "tasks" else Item("image", image_id=i) for i in ids]
 
 
 def _target_rows(one: TargetChange) -> list[tuple[str, str, str, str]]:
