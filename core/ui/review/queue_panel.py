@@ -181,7 +181,9 @@ def _candidates(run: Run) -> None:
     kind = left.selectbox(
         "Injected errors", kinds, format_func=lambda name: _ERROR_KINDS.get(name, name), key=f"review_planted_{run.id}"
     )
-    drawn = right.multiselect("Curves", list(names), initial, format_func=names.get, key=f"review_curves_{run.id}")
+    drawn = right.multiselect(
+        "Curves", list(names), initial, format_func=names.__getitem__, key=f"review_curves_{run.id}"
+    )
     figure = curves_figure(curves[curves["planted"] == kind], drawn, ranking, names)
     st.plotly_chart(figure, config=CONFIG, key="review_curves_chart")
 

@@ -23,16 +23,15 @@ def heldout_tiles(context: Context, rows: pd.DataFrame, focus: str, key: str, la
     tiles = []
     for row in rows.to_dict("records"):
         image, name, predicted = row["image_id"], row["class"], row.get("predicted_class")
-        caption, tooltip = shorten(name, 16), f"{image}: is {name}"
-        is_wrong = predicted not in (None, name)
-        if is_wrong:
-            caption = f"{shorten(name, 8)} · pred. {shorten(predicted, 8)}"
+        caption, mark, tooltip = shorten(name, 16), "", f"{image}: is {name}"
         if predicted is not None:
             tooltip += f", predicted as {predicted}; probability of its class {row['confidence']:.0%}"
             tooltip += f", loss {row['loss']:.2f}"
+            if predicted != name:
+                caption, mark = f"{shorten(name, 8)} · pred. {shorten(predicted, 8)}", "alert"
         if image == focus:
             caption, tooltip = f"▶ {caption}", f"{tooltip} (selected)"
-        tiles.append(Tile(image, caption, mark="alert" if is_wrong else "", tooltip=tooltip))
+        tiles.append(Tile(image, caption, mark=mark, tooltip=tooltip))
     image_grid(pixels(context, rows["image_id"]), tiles, key=key, tile_px=_SMALL_PX, label=label, selectable=False)
 
 
