@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from core.experiments.formatting import format_value
@@ -47,12 +48,8 @@ def plot_figure(plot: Plot) -> go.Figure:
     """
     check_plot(plot)
     figure = go.Figure()
-    draw = {"lines": _line, "dots": _dots, "bars": _bars}
     for number, style in enumerate(series_styles(plot.series)):
-        kind = mark_kind(plot, plot.series[number])
-        if kind == "lines" and interval_bounds(plot.series[number]) is not None:
-            figure.add_trace(_band(plot, number, style))
-        figure.add_trace(draw[kind](plot, number, style))
+        _draw(figure, plot, number, style)
     value_axis = {"title": _text(plot.y_label), "ticksuffix": " %" if plot.percent_y else "", **_AXIS}
     figure.update_layout(
         height=_FRAME_PX + plot_height(plot, _PLOT_PX, _LABEL_PX, _MARK_PX),
@@ -67,7 +64,7 @@ def plot_figure(plot: Plot) -> go.Figure:
 
 
 def _axes(plot: Plot) -> tuple[str, str]:
-    """Return the names of the axis of ``x`` and the axis of values."""
+    """Return the names of the axes of ``x`` and of the values."""
     return ("yaxis", "xaxis") if is_horizontal(plot) else ("xaxis", "yaxis")
 
 
@@ -75,8 +72,7 @@ _AXIS = AXIS | {"separatethousands": True, "exponentformat": "power", "minexpone
 
 
 def _text(text: str) -> str:
-    """Escape text, as Plotly interprets some HTML in every text."""
-    return escape(text, quote=False)
+    return escape(text, quote=False)  # Plotly interprets some HTML in every text
 
 
 def _label_axis(plot: Plot) -> dict[str, Any]:
@@ -100,57 +96,40 @@ def _log_ticks(plot: Plot) -> dict[str, Any]:
     return {"tickvals": ticks, "ticktext": [format_value(tick / scale, plot.percent_x) for tick in ticks]}
 
 
-def _line(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:
-    series = plot.series[number]
-    return go.Scatter(
-        **_values(plot, number),
-        mode="lines+markers",
-        line={"color": style.colour, "width": style.width, "dash": style.dash},
-        marker={**_marker(series, style, 8), "maxdisplayed": 2 * MARKERS_PER_LINE},
-    )
-
-
-def _band(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:
-    """Return the area from low to high, where both are finite."""
-    low, high = interval_bounds(plot.series[number]) or ([], [])
-    scale = 100 if plot.percent_y else 1
-    finite = [
-        (at, scale * a, scale * b)
-        for at, a, b in zip(_coordinates(plot, number), low, high, strict=True)
-        if math.isfinite(a) and math.isfinite(b)
-    ]
-    x, lower, upper = ([corner[side] for corner in finite] for side in range(3))
-    return band(x, lower, upper, style.colour, BAND_OPACITY, legendgroup=str(number))
-
-
-def _dots(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:
-    series = plot.series[number]
-    return go.Scatter(
-        **_values(plot, number),
-        mode="markers",
-        marker=_marker(series, style, 11),
-        **_error_bars(plot, series, style.colour, ERROR_BAR_WIDTH),
-    )
-
-
-def _bars(plot: Plot, number: int, style: SeriesStyle) -> go.Bar:
-    series = plot.series[number]
-    pattern = {"shape": "/", "fgcolor": style.colour, "bgcolor": "rgba(0, 0, 0, 0)", "size": 8}
-    return go.Bar(
-        **_values(plot, number),
-        width=bar_width(plot),
-        orientation="h" if is_horizontal(plot) else "v",
-        marker={
-            "color": faint(GREY, 0.45) if series.reference else style.colour,
-            "line": {"color": style.colour, "width": 2},
-            **({"pattern": pattern} if series.estimate else {}),
-        },
-        **_error_bars(plot, series, GREY if series.reference else "#7f8793", 2.0),
-    )
+def _draw(figure: go.Figure, plot: Plot, number: int, style: SeriesStyle) -> None:
+    series, colour, values = plot.series[number], style.colour, _values(plot, number)
+    match mark_kind(plot, series):
+        case "lines":
+            if (bounds := interval_bounds(series)) is not None:
+                low_high = (100 if plot.percent_y else 1) * np.array(bounds)
+                finite = np.isfinite(low_high).all(0)
+                x = np.array(_coordinates(plot, number))[finite]
+                figure.add_trace(band(x, *low_high[:, finite], colour, BAND_OPACITY, legendgroup=str(number)))
+            figure.add_scatter(
+                **values,
+                mode="lines+markers",
+                line={"color": colour, "width": style.width, "dash": style.dash},
+                marker={**_marker(series, style, 8), "maxdisplayed": 2 * MARKERS_PER_LINE},
+            )
+        case "dots":
+            errors = _error_bars(plot, series, colour, ERROR_BAR_WIDTH)
+            figure.add_scatter(**values, mode="markers", marker=_marker(series, style, 11), **errors)
+        case "bars":
+            pattern = {"shape": "/", "fgcolor": colour, "bgcolor": "rgba(0, 0, 0, 0)", "size": 8}
+            figure.add_bar(
+                **values,
+                width=bar_width(plot),
+                orientation="h" if is_horizontal(plot) else "v",
+                marker={
+                    "color": faint(GREY, 0.45) if series.reference else colour,
+                    "line": {"color": colour, "width": 2},
+                    **({"pattern": pattern} if series.estimate else {}),
+                },
+                **_error_bars(plot, series, GREY if series.reference else "#7f8793", 2.0),
+            )
 
 
 def _marker(series: Series, style: SeriesStyle, size: int) -> dict[str, Any]:
-    """Return Plotly's options of a marker, hollow for estimates."""
     hollow = {"symbol": f"{style.symbol}-open", "line": {"width": 2.2, "color": style.colour}}
     return {"color": style.colour, "size": size, "symbol": style.symbol, **(hollow if series.estimate else {})}
 

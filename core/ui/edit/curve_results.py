@@ -13,7 +13,8 @@ ORDER_NAMES = {"harmful": "most harmful first", "loss": "highest loss first", "r
 NO_GAIN = "No gain"
 ONE_SEED = "with one seed, so it may be due to chance"
 UNCLEAR = "the sign differs between seeds, so there is no clear difference"
-_START = "none"
+START = "none"
+"""The order of the point at share 0, where the line of every order starts."""
 
 
 def curves(context: Context) -> dict[str, Run]:
@@ -29,11 +30,6 @@ def curve_label(run: Run) -> str:
         f"{count(config['seeds'], 'seed')} · {count(config['finetune']['iterations'], 'step')} · "
         f"{minute_of(run.finished)} UTC · {run.id[-6:]}"
     )
-
-
-def with_start(points: pd.DataFrame, order: str) -> pd.DataFrame:
-    """Return the points of one order and the point at share 0, where the line of every order starts."""
-    return points[points["order"].isin([order, _START])]
 
 
 def averages(points: pd.DataFrame) -> pd.DataFrame:
@@ -58,9 +54,9 @@ def _best(points: pd.DataFrame) -> str:
     means = averages(points)
     top = means.iloc[int(means["accuracy"].to_numpy().argmax())]
     bias = f"the best of {count(len(means), 'average')}, so optimistically biased"
-    if top["order"] == _START:
+    if top["order"] == START:
         return f"{NO_GAIN}: no removal exceeds the {top['accuracy']:.1%} of removing nothing ({bias})."
-    start = means[means["order"] == _START]
+    start = means[means["order"] == START]
     reference = "" if start.empty else f", compared with {start['accuracy'].iloc[0]:.1%} with nothing removed"
     order = ORDER_NAMES[str(top["order"])]
     return f"Highest: {top['accuracy']:.1%} at {top['share']:.0%} removed, {order}{reference} ({bias})."
@@ -71,7 +67,7 @@ def _comparison(points: pd.DataFrame, other: str) -> str:
 
     Empty if one of them was not measured.
     """
-    last = points[(points["share"] == points["share"].max()) & (points["order"] != _START)]
+    last = points[(points["share"] == points["share"].max()) & (points["order"] != START)]
     by_seed = last.pivot_table(index="seed", columns="order", values="accuracy")
     if not {"harmful", other} <= set(by_seed.columns):
         return ""
