@@ -34,15 +34,14 @@ def curve_label(run: Run) -> str:
 
 def averages(points: pd.DataFrame) -> pd.DataFrame:
     """Return mean, lowest and highest accuracy over seeds, one row per order and share."""
-    grouped = points.groupby(["order", "share"], sort=False)
-    return grouped.agg(
+    return points.groupby(["order", "share"], sort=False, as_index=False).agg(
         removed=("removed", "first"),
         seeds=("seed", "size"),
         accuracy=("accuracy", "mean"),
         lowest=("accuracy", "min"),
         highest=("accuracy", "max"),
         loss=("loss", "mean"),
-    ).reset_index()
+    )
 
 
 def observations(points: pd.DataFrame) -> list[str]:
@@ -63,10 +62,7 @@ def _best(points: pd.DataFrame) -> str:
 
 
 def _comparison(points: pd.DataFrame, other: str) -> str:
-    """Compare "most harmful first" with another order at the largest share, seed by seed.
-
-    Empty if one of them was not measured.
-    """
+    """Compare "most harmful first" with another order at the largest share, seed by seed; empty if not measured."""
     last = points[(points["share"] == points["share"].max()) & (points["order"] != START)]
     by_seed = last.pivot_table(index="seed", columns="order", values="accuracy")
     if not {"harmful", other} <= set(by_seed.columns):
