@@ -24,12 +24,10 @@ with page("Overview") as context:
     if evaluated is None:
         if not jobs_of(workspace.jobs, "evaluate"):
             start(context, "Evaluate the model", ["evaluate"])
-            st.rerun()
         st.subheader("Evaluating the model on the held-out tasks")
         job_panel(workspace.jobs, "evaluate")
         if st.button("Evaluate again", key="evaluate"):
             start(context, "Evaluate the model", ["evaluate"])
-            st.rerun()
     else:
         summary = evaluated.json("summary.json")
         at = summary["stationarity"]

@@ -9,10 +9,10 @@ from core.experiments.catalog import EXPERIMENTS, Experiment
 from core.experiments.profiles import PROFILES
 from core.experiments.run import image_sets
 from core.runtime.program import command_line
-from core.ui.load.shared import is_running, start_job
+from core.ui.load.shared import start_job
 from core.ui.shell.command import show_commands
 from core.ui.shell.context import keep_widget_state
-from core.ui.shell.jobs import job_panel, jobs_of
+from core.ui.shell.jobs import is_running, job_panel, jobs_of
 from core.ui.shell.text import count, plain
 from core.workspace.workspace import library_jobs
 
@@ -76,14 +76,15 @@ def _import_command(name: str) -> str:
 def _start(experiment: Experiment, title: str, args: list[str], usable: bool) -> None:
     command = f"experiments {experiment.name}"
     start, resume, _ = st.columns([2, 2, 4])
-    blocked = is_running(command) or not usable
-    if start.button("Start", type="primary", disabled=blocked, key="experiment_start", width="stretch"):
+    jobs = library_jobs()
+    running = is_running(jobs, command)
+    if start.button("Start", type="primary", disabled=running or not usable, key="experiment_start", width="stretch"):
         start_job(title, args)
-    newest = next(iter(jobs_of(library_jobs(), command)), None)
+    newest = next(iter(jobs_of(jobs, command)), None)
     stopped = newest is not None and newest.status() in ("cancelled", "failed", "lost")
     if newest and stopped and resume.button("Resume", key="experiment_resume", width="stretch"):
         start_job(newest.title, newest.args)
-    job_panel(library_jobs(), command)
-    others = [job.title for job in jobs_of(library_jobs(), "experiments") if job.status() == "running"]
-    if others and not is_running(command):
+    job_panel(jobs, command)
+    others = [job.title for job in jobs_of(jobs, "experiments") if job.status() == "running"]
+    if others and not running:
         st.caption(f"Running now: {plain('; '.join(others))}.")

@@ -50,7 +50,6 @@ def rank_panel(context: Context) -> None:
                 )
         if st.button("Rank", type="primary", disabled=not ready, key="rank_start"):
             start(context, title, ["rank", *args])
-            st.rerun()
         job_panel(context.workspace.jobs, "rank")
 
 

@@ -45,13 +45,11 @@ def evidence_panel(context: Context) -> list[str]:
             "Measure", type="primary", disabled=running or fault is not None, key="trust_start", width="stretch"
         ):
             start(context, title, args)
-            st.rerun()
         newest = next(iter(jobs_of(context.workspace.jobs, KIND)), None)
         if newest is not None and newest.status() in ("cancelled", "failed", "lost"):
             without_workspace = newest.args[:1] + newest.args[3:]  # it is inserted again
             if resume.button("Resume", key="trust_resume", width="stretch"):
                 start(context, newest.title, without_workspace)
-                st.rerun()
         job_panel(context.workspace.jobs, KIND)
     return args
 
