@@ -39,6 +39,12 @@ def is_running(jobs: Jobs, command: str) -> bool:
     return any(job.status() == "running" for job in jobs_of(jobs, command))
 
 
+def stopped_job(jobs: Jobs, command: str) -> Job | None:
+    """Return the newest job of a command if it can be resumed."""
+    newest = next(iter(jobs_of(jobs, command)), None)
+    return newest if newest and newest.status() in ("cancelled", "failed", "lost") else None
+
+
 def job_panel(jobs: Jobs, command: str) -> None:
     """Show progress, time left and a cancel button for running jobs, and why the newest job failed, if it did.
 

@@ -70,17 +70,12 @@ def ranked_methods(methods: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 def ceiling_of(methods: pd.DataFrame, measure: str) -> Measured | None:
     """Return how well independent retrainings of the same subsets agree; None where that is unknown."""
-    found = methods[methods["kind"] == CEILING]
-    if found.empty or found[measure].isna().iloc[0]:
-        return None
-    return value_of(found.iloc[0], measure)
+    found = methods[(methods["kind"] == CEILING) & methods[measure].notna()]
+    return None if found.empty else value_of(found.iloc[0], measure)
 
 
 def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return predicted losses ``(M, T)`` of one method and measured losses ``(M, R, T)``.
-
-    Targets are in the order of the run.
-    """
+    """Return predicted losses ``(M, T)`` of one method and measured losses ``(M, R, T)``, targets as in the run."""
     targets = run.json("evidence.json")["targets"]
     measured = table(run, "measured.parquet").pivot(index=["subset", "seed"], columns="target", values="loss")
     seeds = measured.index.get_level_values("seed").nunique()
@@ -93,7 +88,7 @@ def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
 def points(run: Run, method: str, target: str | None) -> pd.DataFrame:
     """Return one row per subset: predicted, measured (mean over seeds), lowest and highest seed.
 
-    If ``target`` is None, losses are means over the targets.
+    Losses are those of a target, or means over all targets.
     """
     predicted, measured = grids(run, method)
     targets = run.json("evidence.json")["targets"]
@@ -143,7 +138,8 @@ def findings(run: Run, measure: str) -> list[str]:
     choice = f"the best of {len(rated)}, so optimistically biased" if len(rated) > 1 else "the only one evaluated"
     is_sure = value.low > 0 and not (top and top.mean < NOISY)
     claim = PREDICTS_BEST if is_sure else "has the highest value"
-    sentences = [f"**{plain(best['method'])} {claim}:** {value} ({kind}{choice}).{_zero_note(value)}"]
+    note = "" if value.low > 0 else f" {INCLUDES_ZERO}"
+    sentences = [f"**{plain(best['method'])} {claim}:** {value} ({kind}{choice}).{note}"]
     rivals = rated[rated["kind"] != "baseline"] if best["kind"] == "baseline" else rated[rated["kind"] == "baseline"]
     if not rivals.empty:
         sentences.append(_comparison(run, best, rivals.iloc[0], measure))
@@ -171,10 +167,6 @@ def _agreement(ceiling: Measured) -> str:
     return f"the rank correlation between retrainings of the same subsets is {ceiling}"
 
 
-def _zero_note(value: Measured) -> str:
-    return "" if value.low > 0 else f" {INCLUDES_ZERO}"
-
-
 def _comparison(run: Run, best: pd.Series, rival: pd.Series, measure: str) -> str:
     rival_value = value_of(rival, measure)
     kind = BEST_BASELINE if rival["kind"] == "baseline" else BEST_OTHER
@@ -188,14 +180,14 @@ def _comparison(run: Run, best: pd.Series, rival: pd.Series, measure: str) -> st
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def paired(run: Run, one: str, other: str, measure: str) -> tuple[float, float, float]:
+def paired(run: Run, one: str, other: str, measure: str) -> Measured:
     """Return the difference of two methods' rank correlations with its bootstrap interval over subsets."""
     (first, measured), (second, _) = (grids(run, name) for name in (one, other))
     losses = [first, second, measured.mean(1)]
     if measure == "lds_mean":
         losses = [values.mean(1, keepdims=True) for values in losses]
     difference = lds_difference(*losses)
-    return difference.mean, difference.low, difference.high
+    return Measured(difference.mean, difference.low, difference.high)
 
 
 def figures_table(methods: pd.DataFrame) -> pd.DataFrame:
