@@ -59,7 +59,6 @@ def trak_scores(
     Args:
         checkpoints: Meta-parameters of independent trainings, whose scores are averaged: TRAK-1, -5, -10.
         dimension: Width of the random projection; see :func:`projected_dimension`.
-        seed: Seed of the projections, which differ between checkpoints.
         on_step: Called with the number of tasks of each batch, ``len(checkpoints) * (N + T)`` in total.
 
     Raises:
