@@ -79,10 +79,33 @@ def curve_figure(points: pd.DataFrame, means: pd.DataFrame, by: str) -> go.Figur
     ``means`` are the :func:`core.ui.edit.curve_results.averages` of ``points``.
     """
     figure = go.Figure()
-    for order in _ORDERS:
-        if (points["order"] == order).any():
-            with_start = [order, START]
-            _curve(figure, order, points[points["order"].isin(with_start)], means[means["order"].isin(with_start)])
+    for order, (colour, symbol) in _ORDERS.items():
+        if not (points["order"] == order).any():
+            continue
+        singles, line_means = (frame[frame["order"].isin([order, START])] for frame in (points, means))
+        by_share = 100 * line_means.set_index("share")[["accuracy", "lowest", "highest"]].sort_index()
+        shares = 100 * by_share.index.to_numpy()
+        figure.add_trace(band(shares, by_share["lowest"], by_share["highest"], colour, 0.14, legendgroup=order))
+        figure.add_scatter(
+            x=100 * singles["share"],
+            y=100 * singles["accuracy"],
+            mode="markers",
+            marker={"color": faint(colour, 0.4), "size": 5, "symbol": symbol},
+            legendgroup=order,
+            hoverinfo="skip",
+            showlegend=False,
+        )
+        figure.add_scatter(
+            x=shares,
+            y=by_share["accuracy"],
+            name=ORDER_NAMES[order],
+            legendgroup=order,
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5},
+            marker={"size": 8, "symbol": symbol},
+            customdata=by_share[["lowest", "highest"]].to_numpy(),
+            hovertemplate="%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]",
+        )
     figure.update_layout(
         height=430,
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
@@ -92,30 +115,3 @@ def curve_figure(points: pd.DataFrame, means: pd.DataFrame, by: str) -> go.Figur
         yaxis={"title": "accuracy on held-out tasks, %", **AXIS},
     )
     return figure
-
-
-def _curve(figure: go.Figure, order: str, points: pd.DataFrame, means: pd.DataFrame) -> None:
-    colour, symbol = _ORDERS[order]
-    by_share = 100 * means.set_index("share")[["accuracy", "lowest", "highest"]].sort_index()
-    shares = 100 * by_share.index.to_numpy()
-    figure.add_trace(band(shares, by_share["lowest"], by_share["highest"], colour, 0.14, legendgroup=order))
-    figure.add_scatter(
-        x=100 * points["share"],
-        y=100 * points["accuracy"],
-        mode="markers",
-        marker={"color": faint(colour, 0.4), "size": 5, "symbol": symbol},
-        legendgroup=order,
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    figure.add_scatter(
-        x=shares,
-        y=by_share["accuracy"],
-        name=ORDER_NAMES[order],
-        legendgroup=order,
-        mode="lines+markers",
-        line={"color": colour, "width": 2.5},
-        marker={"size": 8, "symbol": symbol},
-        customdata=by_share[["lowest", "highest"]].to_numpy(),
-        hovertemplate="%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]",
-    )

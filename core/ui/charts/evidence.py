@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from core.evidence.lds import Score
 from core.ui.charts.common import AXIS, HARMFUL, LOSS, MEASURED, NEUTRAL, categories, error_bars, faint
-from core.ui.trust.evidence_results import Measured, value_of
+from core.ui.trust.evidence_results import score_of, score_text
 
 _KINDS = {
     "influence": ("influence methods", MEASURED, "circle"),
@@ -16,7 +17,7 @@ _KINDS = {
 _ROW_PX, _FRAME_PX = 34, 140
 
 
-def methods_figure(rated: pd.DataFrame, ceiling: Measured | None, measure: str) -> go.Figure:
+def methods_figure(rated: pd.DataFrame, ceiling: Score | None, measure: str) -> go.Figure:
     """Return a figure with one dot and its 95 % interval per method, in order from the top, and the ceiling as a band.
 
     The values are in the column ``measure``, their intervals in ``<measure>_low`` and ``<measure>_high``.
@@ -34,7 +35,7 @@ def methods_figure(rated: pd.DataFrame, ceiling: Measured | None, measure: str) 
             mode="markers",
             marker={"color": colour, "size": 11, "symbol": symbol},
             error_x=error_bars(high - mean, mean - low, color=colour, thickness=2.5),
-            customdata=[[str(value_of(row, measure))] for _, row in part.iterrows()],
+            customdata=[[score_text(score_of(row, measure))] for _, row in part.iterrows()],
             hovertemplate="%{y}<br>%{customdata[0]}, measured<extra></extra>",
         )
     if ceiling is not None:

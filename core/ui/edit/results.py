@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from core.actions.compute import Compute
@@ -98,9 +97,8 @@ def outcomes(context: Context, changes: Changes) -> dict[str, EditOutcome]:
 
 def default_edits(context: Context, changes: Changes) -> set[str]:
     """Return the methods whose edit for these changes with the command line's default settings is finished."""
-    runs, key = context.workspace.runs, partial(cache_key, context.project)
-    options = (changes, SOLVE, FINETUNE, Compute())
-    return {method for method in EDIT_METHODS if runs.find(run_kind(method), key(method, *options))}
+    keys = {method: cache_key(context.project, method, changes, SOLVE, FINETUNE, Compute()) for method in EDIT_METHODS}
+    return {method for method, key in keys.items() if context.workspace.runs.find(run_kind(method), key)}
 
 
 def _options(context: Context, method: str, config: dict[str, Any]) -> list[str]:

@@ -125,9 +125,7 @@ def _login() -> str:
 def _sidebar() -> tuple[OpenWorkspace, str]:
     login = _login()
     names = {path.name: path for path in all_workspaces()}
-    for demo in DEMOS:
-        if demo not in names:
-            names[demo] = open_demo(demo).folder
+    names |= {demo: open_demo(demo).folder for demo in DEMOS if demo not in names}
     linked = st.query_params.get(WORKSPACE, "")
     keep_widget_state(WORKSPACE, linked if linked in names else next(iter(DEMOS)))
     if chosen := st.session_state.pop(_NEXT, ""):

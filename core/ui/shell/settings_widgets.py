@@ -21,23 +21,18 @@ _MARGIN = 1e-8
 def number(place: Any, cls: Any, field: str, *, minimum: Any = None, maximum: Any = None, **options: Any) -> Any:
     """Draw a number input and return its value; None where ``value`` is None and nothing was entered."""
     setting, label, value, options = _prepare(cls, field, options)
-    low, high = _bounds(setting)
-    low, high = low if minimum is None else minimum, high if maximum is None else maximum
-    if setting.kind is float:
-        low, high = (None if bound is None else float(bound) for bound in (low, high))
-        options.setdefault("format", "%g")
-    entered = place.number_input(label, low, high, value, **options)
-    return None if entered is None else setting.kind(entered)
-
-
-def _bounds(setting: Declared) -> tuple[Any, Any]:
     low, high = setting.minimum, setting.maximum
     for bound in setting.bounds:
         if isinstance(bound, Gt):
             low = setting.kind(bound.gt) + _MARGIN
         elif isinstance(bound, Lt):
             high = setting.kind(bound.lt) - _MARGIN
-    return low, high
+    low, high = low if minimum is None else minimum, high if maximum is None else maximum
+    if setting.kind is float:
+        low, high = (None if bound is None else float(bound) for bound in (low, high))
+        options.setdefault("format", "%g")
+    entered = place.number_input(label, low, high, value, **options)
+    return None if entered is None else setting.kind(entered)
 
 
 def select(place: Any, cls: Any, field: str, *, choices: Sequence[Any] = (), **options: Any) -> Any:
