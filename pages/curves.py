@@ -79,7 +79,6 @@ def _form(context: Context, ranking: Run) -> list[str]:
             "Measure", type="primary", disabled=running or not ready, key="curve_start", width="stretch"
         ):
             start(context, f"Removal curve by {by}", args)
-            st.rerun()
     return args
 
 

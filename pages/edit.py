@@ -205,7 +205,6 @@ def _buttons(context: Context, found: set[str]) -> None:
             label, type="primary" if place is quick else "secondary", disabled=off, key=key, width="stretch"
         ):
             start(context, label, args)
-            st.rerun()
     if running:
         note.caption("The running job uses the changes that were present when it started.")
     elif not trained or "retrain" not in found:

@@ -24,7 +24,6 @@ with page("Overview") as context:
     if evaluated is None:
         if not jobs_of(workspace.jobs, "evaluate"):
             start(context, "Evaluate the model", ["evaluate"])
-            st.rerun()
         st.subheader("Evaluating the model on the held-out tasks")
         job_panel(workspace.jobs, "evaluate")
         start_button(context, "Evaluate again", "Evaluate the model", ["evaluate"], key="evaluate")

@@ -16,10 +16,6 @@ from core.tasks.tasklist import TaskList
 def self_confidence(images: ImageSet, tasks: TaskList, *, folds: int = 5, epochs: int, seed: int) -> pd.DataFrame:
     """Return the cross-validated probability of the given class under the pooled model.
 
-    Args:
-        folds: Number of folds of the cross-validation, 2 or more.
-        epochs, seed: Training of the pooled models; ``seed`` also draws the folds.
-
     Returns:
         image_id, class (as given), self_confidence in [0, 1] (low is suspicious); one row for each distinct
         (image, given class), in the order of the task table.
@@ -28,7 +24,6 @@ def self_confidence(images: ImageSet, tasks: TaskList, *, folds: int = 5, epochs
         UserError: fewer than two classes, a class with fewer images than folds, or scores that rank nothing.
     """
     rank = require("cleanlab.rank")
-
     rows = distinct_rows(tasks)
     counts = rows["class"].value_counts()
     if len(counts) < 2 or not 2 <= folds <= counts.min():

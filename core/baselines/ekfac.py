@@ -34,9 +34,6 @@ def ekfac_scores(images: ImageSet, train: TaskList, heldout: TaskList, *, epochs
     task's query rows. The pooled model is trained on a row once, however many tasks it is in; each of these tasks is
     credited with it in full.
 
-    Args:
-        epochs, seed: Training of the pooled model; ``seed`` also draws the labels of the Fisher matrix.
-
     Raises:
         UserError: held-out tasks have classes that no training task has, all rows have weight 0, or the scores
             cannot rank.
@@ -91,7 +88,6 @@ def row_scores(
 
     Args:
         net: A classifier of linear and convolutional layers; it is modified and cannot be used afterwards.
-        train, query: Images and labels.
         seed: Seed of the labels drawn from the model for its Fisher matrix.
         sum_queries: Treat the queries as one, whose loss is the sum of theirs: ``(rows, 1)``.
     """

@@ -12,11 +12,7 @@ from core.runtime.errors import UserError
 
 
 def require(name: str) -> ModuleType:
-    """Import an optional library, or one of its modules such as ``"cleanlab.rank"``.
-
-    Raises:
-        UserError: the library is not installed.
-    """
+    """Import an optional library, or a module such as ``"cleanlab.rank"``; raise UserError if it is not installed."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -28,14 +24,7 @@ def require(name: str) -> ModuleType:
 
 
 def checked_scores(scores: np.ndarray, name: str) -> np.ndarray:
-    """Return scores as float64, after checking that they can rank.
-
-    Args:
-        name: Name of the baseline in the error.
-
-    Raises:
-        ScoresError: a score is not finite, or all are zero.
-    """
+    """Return the scores of the baseline ``name`` as float64; raise ScoresError if not finite or all zero."""
     scores = np.asarray(scores, dtype=np.float64)
     if fault := score_fault(scores):
         raise ScoresError(fault, "Check that the model's training converged and that its loss is finite.", name)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from core.baselines.libraries import require
 from core.maml.backbone import Params
@@ -18,31 +18,6 @@ from core.runtime.errors import UserError
 
 TaskValue = Callable[[Params, Task], Tensor]
 Batch = tuple[Tensor, ...]
-
-
-class _Holder(nn.Module):
-    """A module of parameters only, from which dattri reads their names, order and shapes.
-
-    Names of a module's parameters cannot contain dots, so the parameters are named by position.
-    """
-
-    def __init__(self, params: Params) -> None:
-        super().__init__()
-        for position, value in enumerate(params.values()):
-            self.register_parameter(f"p{position}", nn.Parameter(value.detach().clone()))
-
-
-class _Tasks(Dataset):
-    """A dataset of tasks that returns whole batches, so that memory grows with the batch and not with the list."""
-
-    def __init__(self, episodes: Episodes) -> None:
-        self._episodes = episodes
-
-    def __len__(self) -> int:
-        return len(self._episodes)
-
-    def __getitems__(self, positions: list[int]) -> Task:
-        return next(self._episodes.chunks(np.array(positions))).task
 
 
 def quiet(name: str) -> Any:
@@ -66,7 +41,12 @@ def task_loader(episodes: Episodes) -> DataLoader:
                 f"Tasks have between {sizes.min()} and {sizes.max()} {role} rows; dattri needs equal numbers.",
                 "Use tasks of one shape for this baseline.",
             )
-    return DataLoader(_Tasks(episodes), batch_size=episodes.chunk, collate_fn=tuple)
+
+    def collate(positions: list[int]) -> Batch:  # whole batches, so that memory grows with them and not with the list
+        return tuple(next(episodes.chunks(np.array(positions))).task)
+
+    positions: Any = range(len(episodes))
+    return DataLoader(positions, batch_size=episodes.chunk, collate_fn=collate)
 
 
 def attribution_task(value: TaskValue, checkpoints: Sequence[Params]) -> Any:
@@ -77,9 +57,10 @@ def attribution_task(value: TaskValue, checkpoints: Sequence[Params]) -> Any:
     """
     if not checkpoints:
         raise UserError("The baseline needs at least one checkpoint.", "Train with checkpoints first.")
-    states = [_Holder(params).state_dict() for params in checkpoints]
-    model = _Holder(checkpoints[0])
-    return require("dattri.task").AttributionTask(with_dattri_arguments(value, checkpoints[0]), model, states)
+    # Modules from which dattri reads names, order and shapes; positions are names, as a module's cannot contain dots.
+    models = [nn.ParameterList(value.detach().clone() for value in params.values()) for params in checkpoints]
+    states = [model.state_dict() for model in models]
+    return require("dattri.task").AttributionTask(with_dattri_arguments(value, checkpoints[0]), models[0], states)
 
 
 def with_dattri_arguments(value: TaskValue, like: Params) -> Callable[[Params, Batch], Tensor]:
@@ -97,10 +78,7 @@ def check_gradient(
     """Wrap one of dattri's gradients ``(P,), batch -> (tasks, P)``: raise if not finite, since dattri maps NaN to 0.
 
     The result is float64 whatever the model's precision, since dattri computes in that of the gradients and TRAK
-    inverts their Gram matrix, which squares their condition number.
-
-    Args:
-        on_step: Called with the number of tasks after each batch, for progress and cancelling.
+    inverts their Gram matrix, which squares their condition number. ``on_step`` gets the number of tasks per batch.
     """
 
     def function(params: Tensor, data: Batch) -> Tensor:

@@ -1,8 +1,4 @@
-"""The pooled single-level model: one ordinary classifier over all classes, trained without tasks.
-
-Methods for single-level models (EK-FAC influence, confident learning) need it; comparing with them shows what the
-bilevel view adds.
-"""
+"""The pooled single-level model, for EK-FAC influence and confident learning: one classifier over all classes."""
 
 from __future__ import annotations
 
@@ -28,10 +24,6 @@ class PooledNet(nn.Module):
 
     All layers are supported by kronfluence; there is no batch normalisation, since with it a single row has no loss.
     Pooling keeps the head small for images of any size.
-
-    Args:
-        channels: Channels of the images.
-        classes: Width of the head.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -71,15 +63,14 @@ def codes(given: pd.Series, classes: list[str]) -> np.ndarray:
     Raises:
         UserError: a class is not in ``classes``.
     """
-    unknown = sorted(set(given) - set(classes))
-    if unknown:
+    positions = pd.Index(classes).get_indexer(given).astype(np.int64)
+    if (unknown := given[positions < 0]).size:
         raise UserError(
-            f"The held-out tasks have the class {unknown[0]!r}, which no training task has: "
+            f"The held-out tasks have the class {min(unknown)!r}, which no training task has: "
             "a pooled model can only score classes that it was trained on.",
             "Use this baseline with held-out tasks of the training classes.",
         )
-    position = {name: code for code, name in enumerate(classes)}
-    return np.array([position[name] for name in given], dtype=np.int64)
+    return positions
 
 
 def train_pooled(
@@ -87,9 +78,7 @@ def train_pooled(
 ) -> PooledNet:
     """Train by Adam on the mean cross-entropy of batches of 64; on the CPU, equal seeds give equal models.
 
-    Args:
-        images: ``(n, channels, height, width)`` in [0, 1].
-        labels: ``(n,)`` int64, 0 ... ``classes - 1``.
+    ``images`` are ``(n, channels, height, width)`` in [0, 1], ``labels`` are ``(n,)`` int64, 0 ... ``classes - 1``.
     """
     with torch.random.fork_rng(devices=[]):  # layers are initialised from the global generator
         torch.manual_seed(seed)
@@ -118,11 +107,8 @@ def cross_validated_probabilities(
 ) -> np.ndarray:
     """Return class probabilities ``(n, classes)`` of every row under models that were not trained on its image.
 
-    The folds are stratified by class. All rows of an image with several given classes are in one fold: a model that
-    memorised one of the classes would reject the others.
-
-    Args:
-        rows: image_id, class; one row for each distinct pair.
+    ``rows`` has one row for each distinct image_id and class. The folds are stratified by class. All rows of an image
+    are in one fold: a model that memorised one of its classes would reject the others.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 

@@ -59,7 +59,6 @@ def trak_scores(
     Args:
         checkpoints: Meta-parameters of independent trainings, whose scores are averaged: TRAK-1, -5, -10.
         dimension: Width of the random projection; see :func:`projected_dimension`.
-        seed: Seed of the projections, which differ between checkpoints.
         on_step: Called with the number of tasks of each batch, ``len(checkpoints) * (N + T)`` in total.
 
     Raises:
@@ -95,16 +94,11 @@ def trak_scores(
     try:
         with torch.no_grad():
             attributor.cache(train_loader)
-            _check_rank(attributor.inv_XTX_XT_list)
+            for inverse in attributor.inv_XTX_XT_list:  # (Phi^T Phi)^-1 Phi^T of each checkpoint
+                condition = float(torch.linalg.cond(inverse))
+                if not condition**2 * torch.finfo(torch.float64).eps < LARGEST_ERROR:
+                    raise RankError
             scores = attributor.attribute(heldout_loader)
     except torch.linalg.LinAlgError as error:
         raise RankError from error
     return checked_scores(scores.cpu().numpy(), "TRAK")
-
-
-def _check_rank(inverses: list[Tensor]) -> None:
-    """Raise RankError if rounding dominates an inverse; ``inverses`` are ``(Phi^T Phi)^-1 Phi^T`` per checkpoint."""
-    for inverse in inverses:
-        condition = float(torch.linalg.cond(inverse))
-        if not condition**2 * torch.finfo(torch.float64).eps < LARGEST_ERROR:
-            raise RankError

@@ -32,10 +32,8 @@ def test_the_chosen_candidate_is_bold_and_on_top_and_chance_dotted() -> None:
 
 
 def test_what_was_found_is_counted_down_to_the_deepest_decided_item() -> None:
-    depths, found = found_so_far({0: True, 3: True, 2: False, 5: False}, N)
-    assert depths.tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert found.tolist() == [0, 1, 1, 1, 2, 2, 2]
-    assert not len(found_so_far({}, N)[0])
+    assert found_so_far({0: True, 3: True, 2: False, 5: False}).tolist() == [0, 1, 1, 1, 2, 2, 2]
+    assert found_so_far({}).tolist() == [0]
 
 
 def test_estimates_are_dotted_and_what_was_found_is_solid() -> None:

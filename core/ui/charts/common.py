@@ -7,12 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from core.experiments.style import GREY as NEUTRAL
-from core.experiments.style import HARMS as HARMFUL
-from core.experiments.style import HELPS as HELPFUL
+from core.experiments.style import GREY, HARMS, HELPS
 
-__all__ = ["HARMFUL", "HELPFUL", "NEUTRAL"]
-
+HARMFUL, HELPFUL, NEUTRAL = HARMS, HELPS, GREY
 MEASURED, LOSS = "#1d63d8", "#7c3aed"
 PALETTE = ("#d9480f", "#0d9488", "#a37700", "#8b46c9", "#c2255c", "#4d7c0f", "#0c8599", "#7c5c3e")
 """Colours of candidates and classes; MEASURED and NEUTRAL are distinguishable from them."""
@@ -26,6 +23,11 @@ def faint(colour: str, alpha: float) -> str:
     """Return the colour with the given opacity, as ``rgba(...)``."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {alpha})"
+
+
+def line(x: Any, y: Any, colour: str, width: float, dash: str | None = None, **options: Any) -> go.Scatter:
+    """Return a line through points."""
+    return go.Scatter(x=x, y=y, mode="lines", line={"color": colour, "width": width, "dash": dash}, **options)
 
 
 def band(

@@ -8,11 +8,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from core.ui.charts.common import AXIS, HARMFUL, LEGEND, LOSS, MEASURED, NEUTRAL, band, categories, faint
-from core.ui.edit.curve_results import ORDER_NAMES, with_start
+from core.ui.charts.common import AXIS, HARMFUL, LEGEND, LOSS, MEASURED, NEUTRAL, band, categories, faint, line
+from core.ui.edit.curve_results import ORDER_NAMES, START
 
-_ORDER_COLOURS = {"harmful": HARMFUL, "loss": LOSS, "random": NEUTRAL}
-_ORDER_MARKERS = {"harmful": "circle", "loss": "diamond", "random": "square"}
+_ORDERS = {"harmful": (HARMFUL, "circle"), "loss": (LOSS, "diamond"), "random": (NEUTRAL, "square")}
 _ROW_PX, _FRAME_PX = 46, 100
 
 
@@ -59,47 +58,54 @@ def edit_figure(dots: list[Dot]) -> go.Figure:
 def _interval(figure: go.Figure, dot: Dot, interval: dict[str, float], column: int, unit: str) -> None:
     mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
     colour = MEASURED if dot.change is not None else NEUTRAL
-    kind = "estimate" if dot.estimate else "measured"
-    figure.add_trace(
-        go.Scatter(
-            x=[low, high],
-            y=[dot.label, dot.label],
-            mode="lines",
-            line={"color": colour, "width": 2.5, "dash": "dot" if dot.estimate else "solid"},
-            hoverinfo="skip",
-        ),
-        row=1,
-        col=column,
+    kind, dash, symbol, edge = (
+        ("estimate", "dot", "circle-open", 2.5) if dot.estimate else ("measured", "solid", "circle", 0)
     )
-    figure.add_trace(
-        go.Scatter(
-            x=[mean],
-            y=[dot.label],
-            mode="markers",
-            marker={
-                "color": colour,
-                "size": 12,
-                "symbol": "circle-open" if dot.estimate else "circle",
-                "line": {"width": 2.5 if dot.estimate else 0, "color": colour},
-            },
-            hovertemplate=f"%{{y}}<br>{mean:.1f}{unit} [{low:.1f}, {high:.1f}], {kind}<extra></extra>",
-        ),
+    figure.add_trace(line([low, high], [dot.label, dot.label], colour, 2.5, dash, hoverinfo="skip"), row=1, col=column)
+    figure.add_scatter(
+        x=[mean],
+        y=[dot.label],
+        mode="markers",
+        marker={"color": colour, "size": 12, "symbol": symbol, "line": {"width": edge, "color": colour}},
+        hovertemplate=f"%{{y}}<br>{mean:.1f}{unit} [{low:.1f}, {high:.1f}], {kind}<extra></extra>",
         row=1,
         col=column,
     )
 
 
 def curve_figure(points: pd.DataFrame, means: pd.DataFrame, by: str) -> go.Figure:
-    """Return a figure of accuracy against the share removed: one line per order, with a band over the seeds.
+    """Return a figure of accuracy against the share removed: the mean per order, with a band over all seeds.
 
-    The line is the mean over seeds; the band reaches from the lowest to the highest seed.
-
-    Args:
-        means: :func:`core.ui.edit.curve_results.averages` of ``points``.
+    ``means`` are the :func:`core.ui.edit.curve_results.averages` of ``points``.
     """
     figure = go.Figure()
-    for order in (name for name in _ORDER_COLOURS if (points["order"] == name).any()):
-        _curve(figure, order, with_start(points, order), with_start(means, order))
+    for order, (colour, symbol) in _ORDERS.items():
+        if not (points["order"] == order).any():
+            continue
+        singles, line_means = (frame[frame["order"].isin([order, START])] for frame in (points, means))
+        by_share = 100 * line_means.set_index("share")[["accuracy", "lowest", "highest"]].sort_index()
+        shares = 100 * by_share.index.to_numpy()
+        figure.add_trace(band(shares, by_share["lowest"], by_share["highest"], colour, 0.14, legendgroup=order))
+        figure.add_scatter(
+            x=100 * singles["share"],
+            y=100 * singles["accuracy"],
+            mode="markers",
+            marker={"color": faint(colour, 0.4), "size": 5, "symbol": symbol},
+            legendgroup=order,
+            hoverinfo="skip",
+            showlegend=False,
+        )
+        figure.add_scatter(
+            x=shares,
+            y=by_share["accuracy"],
+            name=ORDER_NAMES[order],
+            legendgroup=order,
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5},
+            marker={"size": 8, "symbol": symbol},
+            customdata=by_share[["lowest", "highest"]].to_numpy(),
+            hovertemplate="%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]",
+        )
     figure.update_layout(
         height=430,
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
@@ -109,35 +115,3 @@ def curve_figure(points: pd.DataFrame, means: pd.DataFrame, by: str) -> go.Figur
         yaxis={"title": "accuracy on held-out tasks, %", **AXIS},
     )
     return figure
-
-
-def _curve(figure: go.Figure, order: str, points: pd.DataFrame, means: pd.DataFrame) -> None:
-    colour, name = _ORDER_COLOURS[order], ORDER_NAMES[order]
-    percent = points.assign(share=100 * points["share"], accuracy=100 * points["accuracy"])
-    by_share = 100 * means.set_index("share")[["accuracy", "lowest", "highest"]].sort_index()
-    shares = 100 * by_share.index.to_numpy()
-    figure.add_trace(band(shares, by_share["lowest"], by_share["highest"], colour, 0.14, legendgroup=order))
-    figure.add_trace(
-        go.Scatter(
-            x=percent["share"],
-            y=percent["accuracy"],
-            mode="markers",
-            marker={"color": faint(colour, 0.4), "size": 5, "symbol": _ORDER_MARKERS[order]},
-            legendgroup=order,
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=shares,
-            y=by_share["accuracy"],
-            name=name,
-            legendgroup=order,
-            mode="lines+markers",
-            line={"color": colour, "width": 2.5},
-            marker={"size": 8, "symbol": _ORDER_MARKERS[order]},
-            customdata=by_share[["lowest", "highest"]].to_numpy(),
-            hovertemplate="%{y:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]",
-        )
-    )

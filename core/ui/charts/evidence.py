@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from core.evidence.lds import Score
 from core.ui.charts.common import AXIS, HARMFUL, LOSS, MEASURED, NEUTRAL, categories, error_bars, faint
-from core.ui.trust.evidence_results import Measured, value_of
+from core.ui.trust.evidence_results import score_of, score_text
 
 _KINDS = {
     "influence": ("influence methods", MEASURED, "circle"),
@@ -16,19 +17,27 @@ _KINDS = {
 _ROW_PX, _FRAME_PX = 34, 140
 
 
-def methods_figure(rated: pd.DataFrame, ceiling: Measured | None, measure: str) -> go.Figure:
-    """Return a figure with one dot and its 95 % interval per method, in the given order from the top.
+def methods_figure(rated: pd.DataFrame, ceiling: Score | None, measure: str) -> go.Figure:
+    """Return a figure with one dot and its 95 % interval per method, in order from the top, and the ceiling as a band.
 
-    The ceiling is drawn as a band.
-
-    Args:
-        measure: Name of the column with the value; ``<measure>_low`` and ``<measure>_high`` are its interval.
+    The values are in the column ``measure``, their intervals in ``<measure>_low`` and ``<measure>_high``.
     """
     figure = go.Figure()
     for kind, (name, colour, symbol) in _KINDS.items():
         part = rated[rated["kind"] == kind]
-        if not part.empty:
-            figure.add_trace(_dots(part, measure, name, colour, symbol))
+        if part.empty:
+            continue
+        mean, low, high = (part[column] for column in (measure, f"{measure}_low", f"{measure}_high"))
+        figure.add_scatter(
+            x=mean,
+            y=part["method"],
+            name=name,
+            mode="markers",
+            marker={"color": colour, "size": 11, "symbol": symbol},
+            error_x=error_bars(high - mean, mean - low, color=colour, thickness=2.5),
+            customdata=[[score_text(score_of(row, measure))] for _, row in part.iterrows()],
+            hovertemplate="%{y}<br>%{customdata[0]}, measured<extra></extra>",
+        )
     if ceiling is not None:
         figure.add_vrect(x0=ceiling.low, x1=ceiling.high, fillcolor=faint(NEUTRAL, 0.18), line_width=0, layer="below")
         figure.add_vline(
@@ -51,30 +60,8 @@ def methods_figure(rated: pd.DataFrame, ceiling: Measured | None, measure: str) 
     return figure
 
 
-def _dots(part: pd.DataFrame, measure: str, name: str, colour: str, symbol: str) -> go.Scatter:
-    values = [value_of(row, measure) for _, row in part.iterrows()]
-    return go.Scatter(
-        x=[value.mean for value in values],
-        y=part["method"],
-        name=name,
-        mode="markers",
-        marker={"color": colour, "size": 11, "symbol": symbol},
-        error_x=error_bars(
-            [value.high - value.mean for value in values],
-            [value.mean - value.low for value in values],
-            color=colour,
-            thickness=2.5,
-        ),
-        customdata=[[str(value)] for value in values],
-        hovertemplate="%{y}<br>%{customdata[0]}, measured<extra></extra>",
-    )
-
-
 def agreement_figure(points: pd.DataFrame, kind: str) -> go.Figure:
-    """Return a figure of predicted against measured loss: one dot per subset, with the range over seeds.
-
-    The points are those of :func:`core.ui.trust.evidence_results.points`.
-    """
+    """Return a figure of :func:`core.ui.trust.evidence_results.points`, with the range over seeds."""
     _, colour, symbol = _KINDS[kind]
     figure = go.Figure(
         go.Scatter(

@@ -7,33 +7,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
+from core.experiments import style
 from core.experiments.formatting import format_value
 from core.experiments.results import Plot, Series
-from core.experiments.style import (
-    BAND_OPACITY,
-    ERROR_BAR_WIDTH,
-    GREY,
-    MARKERS_PER_LINE,
-    SeriesStyle,
-    bar_width,
-    check_plot,
-    error_lengths,
-    has_legend,
-    interval_bounds,
-    is_horizontal,
-    is_log,
-    label_limits,
-    legend_label,
-    mark_kind,
-    plot_height,
-    positions,
-    series_styles,
-    tick_label,
-    tick_labels,
-    wrapped_labels,
-)
 from core.ui.charts.common import AXIS, LEGEND, band, error_bars, faint
 
 _PLOT_PX, _FRAME_PX, _LABEL_PX, _MARK_PX = 320, 110, 22, 8
@@ -45,20 +24,16 @@ def plot_figure(plot: Plot) -> go.Figure:
     Raises:
         UserError: the plot cannot be drawn.
     """
-    check_plot(plot)
+    style.check_plot(plot)
     figure = go.Figure()
-    draw = {"lines": _line, "dots": _dots, "bars": _bars}
-    for number, style in enumerate(series_styles(plot.series)):
-        kind = mark_kind(plot, plot.series[number])
-        if kind == "lines" and interval_bounds(plot.series[number]) is not None:
-            figure.add_trace(_band(plot, number, style))
-        figure.add_trace(draw[kind](plot, number, style))
+    for number, series_style in enumerate(style.series_styles(plot.series)):
+        _draw(figure, plot, number, series_style)
     value_axis = {"title": _text(plot.y_label), "ticksuffix": " %" if plot.percent_y else "", **_AXIS}
     figure.update_layout(
-        height=_FRAME_PX + plot_height(plot, _PLOT_PX, _LABEL_PX, _MARK_PX),
+        height=_FRAME_PX + style.plot_height(plot, _PLOT_PX, _LABEL_PX, _MARK_PX),
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
         hovermode="closest",
-        showlegend=has_legend(plot),
+        showlegend=style.has_legend(plot),
         legend=LEGEND,
         barmode="overlay",  # bars have explicit positions
         **dict(zip(_axes(plot), (_label_axis(plot), value_axis), strict=True)),
@@ -67,24 +42,23 @@ def plot_figure(plot: Plot) -> go.Figure:
 
 
 def _axes(plot: Plot) -> tuple[str, str]:
-    """Return the names of the axis of ``x`` and the axis of values."""
-    return ("yaxis", "xaxis") if is_horizontal(plot) else ("xaxis", "yaxis")
+    """Return the names of the axes of ``x`` and of the values."""
+    return ("yaxis", "xaxis") if style.is_horizontal(plot) else ("xaxis", "yaxis")
 
 
 _AXIS = AXIS | {"separatethousands": True, "exponentformat": "power", "minexponent": 5}
 
 
 def _text(text: str) -> str:
-    """Escape text, as Plotly interprets some HTML in every text."""
-    return escape(text, quote=False)
+    return escape(text, quote=False)  # Plotly interprets some HTML in every text
 
 
 def _label_axis(plot: Plot) -> dict[str, Any]:
     axis: dict[str, Any] = {"title": _text(plot.x_label), **_AXIS}
-    if labels := [_text(label).replace("\n", "<br>") for label in wrapped_labels(plot)]:
+    if labels := [_text(label).replace("\n", "<br>") for label in style.wrapped_labels(plot)]:
         ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "showgrid": False, "ticklabelstandoff": 6}
-        return axis | ticks | {"range": label_limits(plot)}
-    if is_log(plot):
+        return axis | ticks | {"range": style.label_limits(plot)}
+    if style.is_log(plot):
         return axis | {"type": "log"} | _log_ticks(plot)
     return axis | {"ticksuffix": " %" if plot.percent_x else ""}
 
@@ -100,63 +74,48 @@ def _log_ticks(plot: Plot) -> dict[str, Any]:
     return {"tickvals": ticks, "ticktext": [format_value(tick / scale, plot.percent_x) for tick in ticks]}
 
 
-def _line(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:
-    series = plot.series[number]
-    return go.Scatter(
-        **_values(plot, number),
-        mode="lines+markers",
-        line={"color": style.colour, "width": style.width, "dash": style.dash},
-        marker={**_marker(series, style, 8), "maxdisplayed": 2 * MARKERS_PER_LINE},
-    )
+def _draw(figure: go.Figure, plot: Plot, number: int, series_style: style.SeriesStyle) -> None:
+    series, colour, values = plot.series[number], series_style.colour, _values(plot, number)
+    match style.mark_kind(plot, series):
+        case "lines":
+            if (bounds := style.interval_bounds(series)) is not None:
+                low_high = (100 if plot.percent_y else 1) * np.array(bounds)
+                finite = np.isfinite(low_high).all(0)
+                x = np.array(_coordinates(plot, number))[finite]
+                figure.add_trace(band(x, *low_high[:, finite], colour, style.BAND_OPACITY, legendgroup=str(number)))
+            figure.add_scatter(
+                **values,
+                mode="lines+markers",
+                line={"color": colour, "width": series_style.width, "dash": series_style.dash},
+                marker={**_marker(series, series_style, 8), "maxdisplayed": 2 * style.MARKERS_PER_LINE},
+            )
+        case "dots":
+            errors = _error_bars(plot, series, colour, style.ERROR_BAR_WIDTH)
+            figure.add_scatter(**values, mode="markers", marker=_marker(series, series_style, 11), **errors)
+        case "bars":
+            pattern = {"shape": "/", "fgcolor": colour, "bgcolor": "rgba(0, 0, 0, 0)", "size": 8}
+            figure.add_bar(
+                **values,
+                width=style.bar_width(plot),
+                orientation="h" if style.is_horizontal(plot) else "v",
+                marker={
+                    "color": faint(style.GREY, 0.45) if series.reference else colour,
+                    "line": {"color": colour, "width": 2},
+                    **({"pattern": pattern} if series.estimate else {}),
+                },
+                **_error_bars(plot, series, style.GREY if series.reference else "#7f8793", 2.0),
+            )
 
 
-def _band(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:
-    """Return the area from low to high, where both are finite."""
-    low, high = interval_bounds(plot.series[number]) or ([], [])
-    scale = 100 if plot.percent_y else 1
-    finite = [
-        (at, scale * a, scale * b)
-        for at, a, b in zip(_coordinates(plot, number), low, high, strict=True)
-        if math.isfinite(a) and math.isfinite(b)
-    ]
-    x, lower, upper = ([corner[side] for corner in finite] for side in range(3))
-    return band(x, lower, upper, style.colour, BAND_OPACITY, legendgroup=str(number))
-
-
-def _dots(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:
-    series = plot.series[number]
-    return go.Scatter(
-        **_values(plot, number),
-        mode="markers",
-        marker=_marker(series, style, 11),
-        **_error_bars(plot, series, style.colour, ERROR_BAR_WIDTH),
-    )
-
-
-def _bars(plot: Plot, number: int, style: SeriesStyle) -> go.Bar:
-    series = plot.series[number]
-    pattern = {"shape": "/", "fgcolor": style.colour, "bgcolor": "rgba(0, 0, 0, 0)", "size": 8}
-    return go.Bar(
-        **_values(plot, number),
-        width=bar_width(plot),
-        orientation="h" if is_horizontal(plot) else "v",
-        marker={
-            "color": faint(GREY, 0.45) if series.reference else style.colour,
-            "line": {"color": style.colour, "width": 2},
-            **({"pattern": pattern} if series.estimate else {}),
-        },
-        **_error_bars(plot, series, GREY if series.reference else "#7f8793", 2.0),
-    )
-
-
-def _marker(series: Series, style: SeriesStyle, size: int) -> dict[str, Any]:
-    """Return Plotly's options of a marker, hollow for estimates."""
-    hollow = {"symbol": f"{style.symbol}-open", "line": {"width": 2.2, "color": style.colour}}
-    return {"color": style.colour, "size": size, "symbol": style.symbol, **(hollow if series.estimate else {})}
+def _marker(series: Series, series_style: style.SeriesStyle, size: int) -> dict[str, Any]:
+    colour, symbol = series_style.colour, series_style.symbol
+    if series.estimate:
+        return {"color": colour, "size": size, "symbol": f"{symbol}-open", "line": {"width": 2.2, "color": colour}}
+    return {"color": colour, "size": size, "symbol": symbol}
 
 
 def _error_bars(plot: Plot, series: Series, colour: str, thickness: float) -> dict[str, Any]:
-    if (lengths := error_lengths(series)) is None:
+    if (lengths := style.error_lengths(series)) is None:
         return {}
     scale = 100 if plot.percent_y else 1
     below, above = ([scale * one for one in side] for side in lengths)
@@ -164,24 +123,24 @@ def _error_bars(plot: Plot, series: Series, colour: str, thickness: float) -> di
 
 
 def _coordinates(plot: Plot, number: int) -> list[float]:
-    scale = 100 if plot.percent_x and not tick_labels(plot) else 1
-    return [scale * x for x in positions(plot, number)]
+    scale = 100 if plot.percent_x and not style.tick_labels(plot) else 1
+    return [scale * x for x in style.positions(plot, number)]
 
 
 def _values(plot: Plot, number: int) -> dict[str, Any]:
     series, scale = plot.series[number], 100 if plot.percent_y else 1
     kind = "estimate" if series.estimate else "for comparison" if series.reference else "measured"
-    bounds, texts, axis = interval_bounds(series), [], f"{plot.x_label}: " if plot.x_label else ""
+    bounds, texts, axis = style.interval_bounds(series), [], f"{plot.x_label}: " if plot.x_label else ""
     across: Sequence[float | str] = series.x
     for at, (x, y) in enumerate(zip(across, series.y, strict=True)):
         value = format_value(y, plot.percent_y)
         if bounds is not None and all(math.isfinite(side[at]) for side in bounds):
             value += f" [{', '.join(format_value(side[at], plot.percent_y) for side in bounds)}]"
-        texts.append([_text(line) for line in (series.name, f"{axis}{tick_label(plot, x)}", f"{value}, {kind}")])
+        texts.append([_text(line) for line in (series.name, f"{axis}{style.tick_label(plot, x)}", f"{value}, {kind}")])
     values = (_coordinates(plot, number), [scale * y for y in series.y])
     return {
         **{name[0]: each for name, each in zip(_axes(plot), values, strict=True)},
-        "name": _text(legend_label(series)),
+        "name": _text(style.legend_label(series)),
         "legendgroup": str(number),
         "customdata": texts,
         "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",

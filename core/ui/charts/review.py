@@ -10,20 +10,17 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from core.review.forecast import Forecast
-from core.ui.charts.common import AXIS, HARMFUL, LEGEND, MEASURED, NEUTRAL, PALETTE, band
+from core.ui.charts.common import AXIS, HARMFUL, LEGEND, MEASURED, NEUTRAL, PALETTE, band, line
 
 _POINTS = 240
 IN_USE = " (in use)"
 
 
 def curves_figure(curves: pd.DataFrame, candidates: Sequence[str], chosen: str, names: Mapping[str, str]) -> go.Figure:
-    """Return a figure of the share of injected errors found against the share checked, one line per candidate.
-
-    The line of the chosen candidate is bold.
+    """Return a figure of the share of injected errors found against the share checked, the chosen candidate in bold.
 
     Args:
         curves: candidate, checked, found (shares) for one kind of injected errors.
-        candidates: The candidates to draw.
         names: Display names of all candidates; a candidate's colour does not depend on which others are drawn.
     """
     figure = go.Figure()
@@ -31,26 +28,12 @@ def curves_figure(curves: pd.DataFrame, candidates: Sequence[str], chosen: str, 
     for name in sorted(candidates, key=lambda one: one == chosen):  # the chosen candidate is drawn on top
         part = curves[curves["candidate"] == name]
         colour = MEASURED if name == chosen else PALETTE[others.index(name) % len(PALETTE)]
+        label, width = (names[name] + IN_USE, 4) if name == chosen else (names[name], 1.8)
+        percent = 100 * part[["checked", "found"]]
         figure.add_trace(
-            go.Scatter(
-                x=100 * part["checked"],
-                y=100 * part["found"],
-                name=names[name] + (IN_USE if name == chosen else ""),
-                mode="lines",
-                line={"color": colour, "width": 4 if name == chosen else 1.8},
-                hovertemplate="%{y:.0f} % found",
-            )
+            line(percent["checked"], percent["found"], colour, width, name=label, hovertemplate="%{y:.0f} % found")
         )
-    figure.add_trace(
-        go.Scatter(
-            x=[0, 100],
-            y=[0, 100],
-            name="chance",
-            mode="lines",
-            line={"color": NEUTRAL, "width": 1.5, "dash": "dot"},
-            hoverinfo="skip",
-        )
-    )
+    figure.add_trace(line([0, 100], [0, 100], NEUTRAL, 1.5, "dot", name="chance", hoverinfo="skip"))
     figure.update_layout(
         height=380,
         margin={"l": 10, "r": 10, "t": 60, "b": 10},
@@ -62,19 +45,14 @@ def curves_figure(curves: pd.DataFrame, candidates: Sequence[str], chosen: str, 
     return figure
 
 
-def found_so_far(known: Mapping[int, bool], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return depths and the number of items found wrong down to each, up to the deepest decided item.
+def found_so_far(known: Mapping[int, bool]) -> np.ndarray:
+    """Return the number of items found wrong among the first 0, 1, ... items, down to the deepest decided one.
 
-    Args:
-        known: Whether the label was wrong, by position in the queue of ``n`` items.
+    ``known`` is whether the label was wrong, by position in the queue.
     """
-    if not known:
-        return np.zeros(0, int), np.zeros(0, int)
-    wrong = np.zeros(n, dtype=int)
-    for position, found in known.items():
-        wrong[position] = found
-    deepest = max(known) + 1
-    return np.arange(deepest + 1), np.r_[0, np.cumsum(wrong[:deepest])]
+    wrong = np.zeros(max(known, default=-1) + 1, dtype=int)
+    wrong[list(known)] = list(known.values())
+    return np.r_[0, np.cumsum(wrong)]
 
 
 def precision(expected: Forecast) -> np.ndarray:
@@ -90,15 +68,10 @@ def depth_shown(expected: Forecast, minimum: int = 0) -> int:
 
 
 def forecast_figure(expected: Forecast, known: Mapping[int, bool], depth: int) -> go.Figure:
-    """Return a figure of label errors found and remaining against the depth.
+    """Return a figure of label errors found and remaining against the depth, of which ``depth`` is marked.
 
     Estimates are dotted with 90 % bands; what was found is solid.
-
-    Args:
-        known: Whether the label was found wrong, by position.
-        depth: Depth marked by a line.
     """
-    n = len(expected.found) - 1
     deepest = depth_shown(expected, max([depth, *(at + 1 for at in known)]))
     at = np.unique(np.linspace(0, deepest, min(deepest + 1, _POINTS)).astype(int))
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.72, 0.28], vertical_spacing=0.06)
@@ -107,35 +80,27 @@ def forecast_figure(expected: Forecast, known: Mapping[int, bool], depth: int) -
         ("remaining, estimate", HARMFUL, expected.remaining, expected.remaining_low, expected.remaining_high),
     ):
         figure.add_trace(band(at, low[at], high[at], colour, 0.16), row=1, col=1)
-        figure.add_trace(_estimate(at, middle[at], name, colour, np.c_[low[at], high[at]]), row=1, col=1)
-    depths, found = found_so_far(known, n)
-    if len(depths):
-        few = np.unique(np.linspace(0, len(depths) - 1, min(len(depths), _POINTS)).astype(int))
-        figure.add_trace(
-            go.Scatter(
-                x=depths[few],
-                y=found[few],
-                name="found so far, measured",
-                mode="lines",
-                line={"color": MEASURED, "width": 3.5},
-                hovertemplate="%{y:,} found so far",
-            ),
-            row=1,
-            col=1,
+        estimate = line(
+            at,
+            middle[at],
+            colour,
+            2.5,
+            "dot",
+            name=name,
+            customdata=np.c_[low[at], high[at]],
+            hovertemplate="%{y:,.0f} [%{customdata[0]:,.0f}, %{customdata[1]:,.0f}]",
         )
-    share = 100 * precision(expected)
-    figure.add_trace(
-        go.Scatter(
-            x=at[1:],
-            y=share[at[1:] - 1],
-            mode="lines",
-            showlegend=False,
-            line={"color": MEASURED, "width": 2, "dash": "dot"},
-            hovertemplate="%{y:.0f} % are label errors<extra></extra>",
-        ),
-        row=2,
-        col=1,
-    )
+        figure.add_trace(estimate, row=1, col=1)
+    if known:
+        found = found_so_far(known)
+        few = np.unique(np.linspace(0, len(found) - 1, min(len(found), _POINTS)).astype(int))
+        measured = line(
+            few, found[few], MEASURED, 3.5, name="found so far, measured", hovertemplate="%{y:,} found so far"
+        )
+        figure.add_trace(measured, row=1, col=1)
+    share = (100 * precision(expected))[at[1:] - 1]
+    hover = "%{y:.0f} % are label errors<extra></extra>"
+    figure.add_trace(line(at[1:], share, MEASURED, 2, "dot", showlegend=False, hovertemplate=hover), row=2, col=1)
     figure.add_vline(x=depth, line_width=1.5, line_dash="dash", line_color=NEUTRAL)
     figure.update_xaxes(**AXIS, range=[0, deepest])
     figure.update_xaxes(title="items checked, from the top", row=2)
@@ -144,15 +109,3 @@ def forecast_figure(expected: Forecast, known: Mapping[int, bool], depth: int) -
     figure.update_yaxes(title="% label errors", range=[0, 105], row=2)
     figure.update_layout(height=440, margin={"l": 10, "r": 10, "t": 40, "b": 10}, hovermode="x unified", legend=LEGEND)
     return figure
-
-
-def _estimate(at: np.ndarray, y: np.ndarray, name: str, colour: str, ends: np.ndarray) -> go.Scatter:
-    return go.Scatter(
-        x=at,
-        y=y,
-        name=name,
-        mode="lines",
-        line={"color": colour, "width": 2.5, "dash": "dot"},
-        customdata=ends,
-        hovertemplate="%{y:,.0f} [%{customdata[0]:,.0f}, %{customdata[1]:,.0f}]",
-    )

@@ -13,7 +13,8 @@ ORDER_NAMES = {"harmful": "most harmful first", "loss": "highest loss first", "r
 NO_GAIN = "No gain"
 ONE_SEED = "with one seed, so it may be due to chance"
 UNCLEAR = "the sign differs between seeds, so there is no clear difference"
-_START = "none"
+START = "none"
+"""The order of the point at share 0, where the line of every order starts."""
 
 
 def curves(context: Context) -> dict[str, Run]:
@@ -31,22 +32,16 @@ def curve_label(run: Run) -> str:
     )
 
 
-def with_start(points: pd.DataFrame, order: str) -> pd.DataFrame:
-    """Return the points of one order and the point at share 0, where the line of every order starts."""
-    return points[points["order"].isin([order, _START])]
-
-
 def averages(points: pd.DataFrame) -> pd.DataFrame:
     """Return mean, lowest and highest accuracy over seeds, one row per order and share."""
-    grouped = points.groupby(["order", "share"], sort=False)
-    return grouped.agg(
+    return points.groupby(["order", "share"], sort=False, as_index=False).agg(
         removed=("removed", "first"),
         seeds=("seed", "size"),
         accuracy=("accuracy", "mean"),
         lowest=("accuracy", "min"),
         highest=("accuracy", "max"),
         loss=("loss", "mean"),
-    ).reset_index()
+    )
 
 
 def observations(points: pd.DataFrame) -> list[str]:
@@ -58,20 +53,17 @@ def _best(points: pd.DataFrame) -> str:
     means = averages(points)
     top = means.iloc[int(means["accuracy"].to_numpy().argmax())]
     bias = f"the best of {count(len(means), 'average')}, so optimistically biased"
-    if top["order"] == _START:
+    if top["order"] == START:
         return f"{NO_GAIN}: no removal exceeds the {top['accuracy']:.1%} of removing nothing ({bias})."
-    start = means[means["order"] == _START]
+    start = means[means["order"] == START]
     reference = "" if start.empty else f", compared with {start['accuracy'].iloc[0]:.1%} with nothing removed"
     order = ORDER_NAMES[str(top["order"])]
     return f"Highest: {top['accuracy']:.1%} at {top['share']:.0%} removed, {order}{reference} ({bias})."
 
 
 def _comparison(points: pd.DataFrame, other: str) -> str:
-    """Compare "most harmful first" with another order at the largest share, seed by seed.
-
-    Empty if one of them was not measured.
-    """
-    last = points[(points["share"] == points["share"].max()) & (points["order"] != _START)]
+    """Compare "most harmful first" with another order at the largest share, seed by seed; empty if not measured."""
+    last = points[(points["share"] == points["share"].max()) & (points["order"] != START)]
     by_seed = last.pivot_table(index="seed", columns="order", values="accuracy")
     if not {"harmful", other} <= set(by_seed.columns):
         return ""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from core.editing.steps import start_text
 from core.maml.evaluation import Interval
-from core.ui.edit.results import EditOutcome, direction, heldout_accuracy, in_points, steps_effect
+from core.ui.edit.results import EditOutcome, accuracy_difference, changes_effect, direction, in_points
 
 UNKNOWN = "unknown until retrained"
 REFERENCE = "(reference)"
@@ -27,10 +27,9 @@ class ShareOfRetraining:
     """A comparison of an edit with retraining.
 
     Attributes:
-        share: The edit's change of accuracy over that of retraining; None where the latter is not clearly different
-            from 0.
+        share: The edit's change of accuracy over that of retraining; None where the latter is not clear.
         effect: ``gain`` or ``loss``: the direction of retraining's change.
-        difference: Accuracy of the edit minus that of retraining, paired by held-out task.
+        difference: Accuracy of the edit minus that of retraining.
     """
 
     share: float | None
@@ -49,21 +48,17 @@ def share_of_retraining(edit: EditOutcome, retrained: EditOutcome) -> ShareOfRet
     change, full_change = (outcome.figures["accuracy_change"] for outcome in (edit, retrained))
     is_clear = full_change["low"] > 0 or full_change["high"] < 0
     share = change["mean"] / full_change["mean"] if is_clear else None
-    difference = Interval.of((heldout_accuracy(edit) - heldout_accuracy(retrained)).to_numpy())
-    return ShareOfRetraining(share, "gain" if full_change["mean"] > 0 else "loss", difference)
+    effect = "gain" if full_change["mean"] > 0 else "loss"
+    return ShareOfRetraining(share, effect, accuracy_difference(edit, retrained))
 
 
 def methods_table(found: dict[str, EditOutcome]) -> pd.DataFrame:
-    """Return one row of texts per edit.
-
-    The columns are the changes relative to the unedited model with 95 % intervals, the comparison with retraining, cost
-    and seconds.
-    """
+    """Return one row of texts per edit: changes with 95 % intervals, comparison with retraining, cost and seconds."""
     rows = []
     for method, outcome in found.items():
         figures = outcome.figures
         loss, predicted = figures["loss_change"], figures.get("predicted_loss_change")
-        cost, share = cost_words(outcome)
+        cost, share = _cost_words(outcome)
         rows.append(
             {
                 "model": outcome.label,
@@ -86,7 +81,7 @@ def _comparison_words(method: str, found: dict[str, EditOutcome]) -> str:
     return share_of_retraining(found[method], found["retrain"]).words if "retrain" in found else UNKNOWN
 
 
-def cost_words(outcome: EditOutcome) -> tuple[str, str]:
+def _cost_words(outcome: EditOutcome) -> tuple[str, str]:
     """Return the meta-gradients, and their share of a retraining's; empty where that is unknown."""
     cost = outcome.figures.get("cost")  # edits of earlier versions have no cost
     if cost is None:
@@ -96,15 +91,11 @@ def cost_words(outcome: EditOutcome) -> tuple[str, str]:
 
 
 def approximation_findings(found: dict[str, EditOutcome]) -> list[str]:
-    """Return a sentence on the best measured edit other than retraining: its gain, its cost and its limits.
-
-    Empty if there is no such edit.
-    """
+    """Return a sentence on the best measured edit other than retraining, if any: its gain, its cost and its limits."""
     best = next((found[method] for method in ("steps", "newton") if method in found), None)
     if best is None:
         return []
-    change = best.figures["accuracy_change"]
-    _, share = cost_words(best)
+    change, (_, share) = best.figures["accuracy_change"], _cost_words(best)
     cost = f", for {share} of the cost of retraining" if share else ""
     comparison = (
         f"{AGAINST_RETRAINING}: {share_of_retraining(best, found['retrain']).words}."
@@ -113,7 +104,7 @@ def approximation_findings(found: dict[str, EditOutcome]) -> list[str]:
     )
     control = ""
     if best.method == "steps":
-        effect = steps_effect(found)
+        effect = changes_effect(found, "steps")
         control = (
             f" {NO_CONTROL}" if effect is None else f" {AGAINST_CONTROL}: {in_points(effect)}: {direction(effect)}."
         )

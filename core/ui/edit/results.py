@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
-
-import pandas as pd
 
 from core.actions.compute import Compute
 from core.actions.edit import cache_key, run_kind, step_settings
@@ -42,12 +39,10 @@ OWN_START = "started at the present model"
 
 @dataclass(frozen=True)
 class EditOutcome:
-    """A finished edit.
+    """A finished edit by one of the ``EDIT_METHODS``.
 
     Attributes:
-        method: One of :data:`core.editing.settings.EDIT_METHODS`.
         figures: Contents of its ``edit.json``.
-        seconds: Duration of the computation.
         options: Options that differ from the defaults, in words.
     """
 
@@ -73,39 +68,40 @@ def outcomes(context: Context, changes: Changes) -> dict[str, EditOutcome]:
 
     Of a control, the run with the same options as the edit that it is compared with is preferred.
     """
-    found = {method: runs for method in EDIT_METHODS if (runs := _edits(context, method, changes))}
+    found = {}
+    for method in EDIT_METHODS:
+        key: dict[str, Any] = dict(context.project.hashes)
+        if method not in CONTROLS:
+            key["removal"] = changes.hash
+        if method == "linear":
+            key["engine"] = ENGINE_VERSION
+        if runs := context.workspace.runs.all(run_kind(method), key):
+            found[method] = runs
     newest = {method: runs[0] for method, runs in found.items()}
     for control in CONTROLS:
         method = control.removesuffix("-all")
         if {method, control} <= newest.keys():
             comparable = (run for run in found[control] if _same_options(run, newest[method]))
             newest[control] = next(comparable, newest[control])
-    return {method: _outcome(context, method, run) for method, run in newest.items()}
+    return {
+        method: EditOutcome(
+            method,
+            run,
+            run.json("edit.json"),
+            sum(run.json("provenance.json")["seconds"].values()),
+            tuple(_options(context, method, run.config)),
+        )
+        for method, run in newest.items()
+    }
 
 
 def default_edits(context: Context, changes: Changes) -> set[str]:
     """Return the methods whose edit for these changes with the command line's default settings is finished."""
-    runs, key = context.workspace.runs, partial(cache_key, context.project)
-    options = (changes, SOLVE, FINETUNE, Compute())
-    return {method for method in EDIT_METHODS if runs.find(run_kind(method), key(method, *options))}
-
-
-def _edits(context: Context, method: str, changes: Changes) -> list[Run]:
-    key: dict[str, Any] = dict(context.project.hashes)
-    if method not in CONTROLS:
-        key["removal"] = changes.hash
-    if method == "linear":
-        key["engine"] = ENGINE_VERSION
-    return context.workspace.runs.all(run_kind(method), key)
-
-
-def _outcome(context: Context, method: str, run: Run) -> EditOutcome:
-    seconds = sum(run.json("provenance.json")["seconds"].values())
-    return EditOutcome(method, run, run.json("edit.json"), seconds, tuple(_options(context, method, run.config)))
+    keys = {method: cache_key(context.project, method, changes, SOLVE, FINETUNE, Compute()) for method in EDIT_METHODS}
+    return {method for method, key in keys.items() if context.workspace.runs.find(run_kind(method), key)}
 
 
 def _options(context: Context, method: str, config: dict[str, Any]) -> list[str]:
-    """Return the options of an edit that differ from the defaults."""
     changed = []
     match method.removesuffix("-all"):
         case "linear":
@@ -147,29 +143,21 @@ def results_of_other_sets(context: Context, changes: Changes) -> int:
     return sum(key["model"] == model and key.get("removal", changes.hash) != changes.hash for key in configs)
 
 
-def changes_effect(found: dict[str, EditOutcome]) -> Interval | None:
-    """Return the gain in accuracy due to the changes alone: fine-tuned with them minus fine-tuned without them.
+def changes_effect(found: dict[str, EditOutcome], method: str) -> Interval | None:
+    """Return the gain in accuracy due to the changes alone: an edit with them minus its control without them.
 
-    Paired by held-out task; None until both are measured with the same options.
+    None until both are measured with the same options.
     """
-    return _minus_control(found, "finetune")
-
-
-def steps_effect(found: dict[str, EditOutcome]) -> Interval | None:
-    """Return the same for steps: with the changes minus the same number of steps without them."""
-    return _minus_control(found, "steps")
-
-
-def _minus_control(found: dict[str, EditOutcome], method: str) -> Interval | None:
     edit, control = found.get(method), found.get(f"{method}-all")
     if edit is None or control is None or not _same_options(edit.run, control.run):
         return None
-    return Interval.of((heldout_accuracy(edit) - heldout_accuracy(control)).to_numpy())
+    return accuracy_difference(edit, control)
 
 
-def heldout_accuracy(edit: EditOutcome) -> pd.Series:
-    """Return the accuracy of the edited model on each held-out task, by task id."""
-    return table(edit.run, "heldout.parquet").set_index("task_id")["accuracy"]
+def accuracy_difference(edit: EditOutcome, other: EditOutcome) -> Interval:
+    """Return the accuracy of one edited model minus that of another, paired by held-out task."""
+    one, two = (table(each.run, "heldout.parquet").set_index("task_id")["accuracy"] for each in (edit, other))
+    return Interval.of((one - two).to_numpy())
 
 
 def retraining_note(context: Context) -> str:
@@ -188,16 +176,16 @@ def in_points(interval: dict[str, float] | Interval) -> str:
 
 def direction(interval: dict[str, float] | Interval) -> str:
     """Return ``higher``, ``lower`` or ``not clearly different``, by whether the interval includes 0."""
-    values = asdict(interval) if isinstance(interval, Interval) else interval
-    if values["low"] > 0:
+    interval = interval if isinstance(interval, Interval) else Interval(**interval)
+    if interval.low > 0:
         return "higher"
-    return "lower" if values["high"] < 0 else "not clearly different (the confidence interval includes 0)"
+    return "lower" if interval.high < 0 else "not clearly different (the confidence interval includes 0)"
 
 
 def findings(found: dict[str, EditOutcome]) -> list[str]:
     """Return sentences on the results that claim no more than the intervals do."""
     sentences = []
-    if (effect := changes_effect(found)) is not None:
+    if (effect := changes_effect(found, "finetune")) is not None:
         sentences.append(
             f"**{CHANGES_EFFECT}:** fine-tuned with the changes compared with fine-tuned without them, "
             f"{in_points(effect)}: {direction(effect)}."

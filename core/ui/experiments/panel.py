@@ -9,15 +9,14 @@ from core.experiments.catalog import EXPERIMENTS, Experiment
 from core.experiments.profiles import PROFILES
 from core.experiments.run import image_sets
 from core.runtime.program import command_line
-from core.ui.load.shared import is_running, start_job
+from core.ui.load.shared import start_job
 from core.ui.shell.command import show_commands
 from core.ui.shell.context import keep_widget_state
-from core.ui.shell.jobs import job_panel, jobs_of
+from core.ui.shell.jobs import is_running, job_panel, jobs_of, stopped_job
 from core.ui.shell.text import count, plain
 from core.workspace.workspace import library_jobs
 
 _CHOICE, _PROFILE = "experiment", "experiment_profile"
-_DEFAULT_PROFILE = "small"
 MISSING_IMAGES = "Not on this machine, so skipped"
 
 
@@ -26,11 +25,10 @@ def experiment_panel() -> Experiment:
     with st.container(border=True):
         keep_widget_state(_CHOICE, next(iter(EXPERIMENTS)), EXPERIMENTS)
         left, middle, right = st.columns([4, 3, 1.5], vertical_alignment="bottom")
-        name = left.selectbox(
-            "Experiment", list(EXPERIMENTS), format_func=lambda one: EXPERIMENTS[one].title, key=_CHOICE
-        )
+        titles = {name: one.title for name, one in EXPERIMENTS.items()}
+        name = left.selectbox("Experiment", list(titles), format_func=titles.__getitem__, key=_CHOICE)
         experiment = EXPERIMENTS[name]
-        keep_widget_state(_PROFILE, _DEFAULT_PROFILE)
+        keep_widget_state(_PROFILE, "small")
         profile = str(middle.segmented_control("Size", list(PROFILES), key=_PROFILE, required=True))
         seeds = right.number_input(
             "Seeds",
@@ -54,10 +52,8 @@ def _images(experiment: Experiment) -> bool:
     stored = image_sets()
     used = [f"{plain(name)} (“{plain(stored[name])}”)" for name in experiment.data if name in stored]
     missing = [name for name in experiment.data if name not in stored]
-    text = f"Image sets: {', '.join(used) or 'none'}."
-    if missing:
-        text += f" {MISSING_IMAGES}: {plain(', '.join(missing))}."
-    st.caption(text)
+    skipped = f" {MISSING_IMAGES}: {plain(', '.join(missing))}." if missing else ""
+    st.caption(f"Image sets: {', '.join(used) or 'none'}.{skipped}")
     if missing:
         with st.expander(f"Add {count(len(missing), 'image set')} of the paper"):
             st.caption(
@@ -76,14 +72,14 @@ def _import_command(name: str) -> str:
 def _start(experiment: Experiment, title: str, args: list[str], usable: bool) -> None:
     command = f"experiments {experiment.name}"
     start, resume, _ = st.columns([2, 2, 4])
-    blocked = is_running(command) or not usable
-    if start.button("Start", type="primary", disabled=blocked, key="experiment_start", width="stretch"):
+    jobs = library_jobs()
+    running = is_running(jobs, command)
+    if start.button("Start", type="primary", disabled=running or not usable, key="experiment_start", width="stretch"):
         start_job(title, args)
-    newest = next(iter(jobs_of(library_jobs(), command)), None)
-    stopped = newest is not None and newest.status() in ("cancelled", "failed", "lost")
-    if newest and stopped and resume.button("Resume", key="experiment_resume", width="stretch"):
-        start_job(newest.title, newest.args)
-    job_panel(library_jobs(), command)
-    others = [job.title for job in jobs_of(library_jobs(), "experiments") if job.status() == "running"]
-    if others and not is_running(command):
+    stopped = stopped_job(jobs, command)
+    if stopped and resume.button("Resume", key="experiment_resume", width="stretch"):
+        start_job(stopped.title, stopped.args)
+    job_panel(jobs, command)
+    others = [job.title for job in jobs_of(jobs, "experiments") if job.status() == "running"]
+    if others and not running:
         st.caption(f"Running now: {plain('; '.join(others))}.")

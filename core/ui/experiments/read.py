@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pandas as pd
 import streamlit as st
 
 from core.experiments.profiles import PROFILES
-from core.experiments.results import ExperimentResult, Table, read_result
+from core.experiments.results import ExperimentResult, read_result
 from core.experiments.run import result_folder
 
 
@@ -31,34 +30,22 @@ class StoredResult:
 
 def results_of(name: str) -> dict[str, StoredResult]:
     """Return the results of an experiment by profile, newest first."""
-    found = []
-    for profile in PROFILES:
-        folder = result_folder(name, profile)
-        if (stamp := _stamp(folder / "config.json")) is not None:
-            found.append(StoredResult(folder, profile, stamp))
-    return {one.profile: one for one in sorted(found, key=lambda one: one.stamp, reverse=True)}
+    folders = {profile: result_folder(name, profile) for profile in PROFILES}
+    stamps = {profile: stamp for profile in folders if (stamp := _stamp(folders[profile] / "config.json")) is not None}
+    newest_first = sorted(stamps, key=stamps.__getitem__, reverse=True)
+    return {profile: StoredResult(folders[profile], profile, stamps[profile]) for profile in newest_first}
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def read(stored: StoredResult) -> ExperimentResult:
-    """Return the result, which all sessions share; it must not be changed.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """Return the result, which all sessions share and must not change; raise UserError if it is damaged."""
     return read_result(stored.folder)
-
-
-def frame_of(table: Table) -> pd.DataFrame:
-    """Return the table as a frame, without markup."""
-    return pd.DataFrame(table.rows, columns=pd.Index(table.columns))
 
 
 def sheet_of(stored: StoredResult, name: str) -> str | None:
     """Return the image of a grid as a data URI; None where it is missing."""
     path = stored.folder / "grids" / f"{name}.png"
-    stamp = _stamp(path)
-    return None if stamp is None else _data_uri(str(path), stamp)
+    return None if (stamp := _stamp(path)) is None else _data_uri(str(path), stamp)
 
 
 def _stamp(path: Path) -> int | None:

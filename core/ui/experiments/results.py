@@ -14,12 +14,11 @@ from core.experiments.results import ExperimentResult, Grid, Plot, Table
 from core.runtime.progress import format_duration
 from core.ui.charts.common import CONFIG
 from core.ui.charts.experiments import plot_figure
-from core.ui.experiments.read import StoredResult, frame_of, read, results_of, sheet_of
+from core.ui.experiments.read import StoredResult, read, results_of, sheet_of
 from core.ui.export.results import zip_files
 from core.ui.shell.context import report_errors
 from core.ui.shell.text import count, plain
 
-_PAPER = "paper"
 PAPER_NOTE = "Grey columns: values from the paper, not measured here."
 NO_RESULT = (
     "This experiment has no result on this machine yet. Choose a size above and start it. The result will appear here, "
@@ -91,13 +90,11 @@ def _table(table: Table, result: str) -> None:
     st.markdown(f"##### {plain(table.title)}")
     shown, has_paper = mark_paper_columns(table)
     st.table(shown, border="horizontal")
-    notes = [PAPER_NOTE] if has_paper else []
-    notes += [table.note] if table.note else []
     text, button = st.columns([5, 1], vertical_alignment="top")
-    text.caption("  \n".join(plain(note) for note in notes))
+    text.caption("  \n".join(plain(note) for note in (PAPER_NOTE if has_paper else "", table.note) if note))
     button.download_button(
         "Download (CSV)",
-        lambda: frame_of(table).to_csv(index=False).encode("utf-8"),
+        lambda: pd.DataFrame(table.rows, columns=pd.Index(table.columns)).to_csv(index=False).encode("utf-8"),
         f"{result}-{table.name}.csv",
         "text/csv",
         on_click="ignore",
@@ -109,16 +106,13 @@ def _table(table: Table, result: str) -> None:
 
 def mark_paper_columns(table: Table) -> tuple[pd.DataFrame, bool]:
     """Return the table as escaped Markdown with the paper's columns grey, and whether there are any."""
-    is_paper = [name.lower().startswith(_PAPER) for name in table.columns]
+    is_paper = [name.lower().startswith("paper") for name in table.columns]
 
     def line(cells: list[str]) -> list[str]:
-        return [_grey(cell) if grey else plain(cell) for cell, grey in zip(cells, is_paper, strict=True)]
+        texts = (plain(cell) for cell in cells)
+        return [f":gray[{text}]" if grey and text else text for text, grey in zip(texts, is_paper, strict=True)]
 
     return pd.DataFrame([line(row) for row in table.rows], columns=pd.Index(line(table.columns))), any(is_paper)
-
-
-def _grey(text: str) -> str:
-    return f":gray[{plain(text)}]" if text.strip() else ""
 
 
 def _plot(plot: Plot, result: str) -> None:

@@ -33,7 +33,9 @@ PLACES = ("Path on this machine", "File upload", "Public data set")
 def images_step() -> str | None:
     """Choose or add an image set; return its name."""
     st.subheader("1 · Images")
-    sets = _newest()
+    sets: dict[str, StoredImages] = {}
+    for one in stored_image_sets():  # newest first
+        sets.setdefault(one.name, one)
     if new := new_result("data"):
         st.session_state[_CHOICE] = next((name for name, one in sets.items() if str(one.folder) == new), "mnist5k")
     names = [*SOURCES, *sets]
@@ -54,13 +56,6 @@ def images_step() -> str | None:
         _add()
     job_panel(library_jobs(), "data")
     return chosen
-
-
-def _newest() -> dict[str, StoredImages]:
-    found: dict[str, StoredImages] = {}
-    for one in stored_image_sets():
-        found.setdefault(one.name, one)
-    return found
 
 
 def _label(one: StoredImages) -> str:
@@ -142,10 +137,5 @@ def _show(report: Inspection, preview: Preview | None) -> None:
     if preview is not None:
         tiles = [Tile(str(at), shorten(name, 28), tooltip=name) for at, name in enumerate(preview.classes)]
         st.caption(f"{count(len(tiles), 'image')} from across the set, as they will be read:")
-        image_grid(
-            squeeze_grey(preview.pixels),
-            tiles,
-            key="load_preview",
-            label="Images as they will be read",
-            selectable=False,
-        )
+        label = "Images as they will be read"
+        image_grid(squeeze_grey(preview.pixels), tiles, key="load_preview", label=label, selectable=False)

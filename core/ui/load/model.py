@@ -13,20 +13,18 @@ from core.data import ImageSet
 from core.maml.settings import Backbone, TrainSettings
 from core.maml.training import STATE_FILE
 from core.runtime.errors import UserError
-from core.runtime.files import library
 from core.runtime.settings import arguments, arguments_of, declared
 from core.tasks.generate import TaskFolder, read_folder
 from core.ui.load.images import PLACES
-from core.ui.load.shared import is_running, new_result, place_for, show_report, start_job
+from core.ui.load.shared import choose_folder, name_input, newest_first, place_for, show_report, start_job
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
-from core.ui.shell.context import keep_widget_state, report_errors
-from core.ui.shell.jobs import job_panel, jobs_of
+from core.ui.shell.context import report_errors
+from core.ui.shell.jobs import is_running, job_panel, jobs_of
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import check_fit, library_jobs
 
-_CHOICE = "load_model"
 _GUESS = "auto-detect"
 _SOURCES = ("Train a model", "Use my checkpoint")
 _PLACES = PLACES[:2]
@@ -39,20 +37,8 @@ def model_step(tasks: Path) -> Path | None:
     """Choose, import or train a model that fits the tasks; return its folder."""
     st.subheader("3 · Model")
     fitting, others = _models(tasks)
-    for job in ("train", "model"):
-        if (new := Path(new_result(job) or ".")).name in fitting:
-            st.session_state[_CHOICE] = new.name
-    chosen = None
-    if fitting:
-        keep_widget_state(_CHOICE, next(iter(fitting)), fitting)
-        name = st.selectbox(
-            "Models that fit these tasks",
-            list(fitting),
-            format_func=lambda one: f"{one} · {fitting[one]}",
-            key=_CHOICE,
-        )
-        chosen = library() / "models" / name
-    else:
+    chosen = choose_folder("Models that fit these tasks", "models", fitting, ["train", "model"], key="load_model")
+    if not fitting:
         st.info("There is no model for these tasks yet.")
     if others:
         with st.expander(f"Models that do not fit these tasks ({len(others)})"):
@@ -66,14 +52,10 @@ def model_step(tasks: Path) -> Path | None:
 
 
 def _models(tasks: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the models that fit the tasks and those that do not.
-
-    The first dictionary has descriptions by name, newest first; the second has the reason why each does not fit.
-    """
-    found = sorted((library() / "models").glob("*/model.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    """Return the models that fit the tasks with their descriptions, and the others with the reason."""
     folder, images = _tasks(str(tasks), (tasks / "tasks.json").stat().st_mtime)
     fitting, others = {}, {}
-    for path in found:
+    for path in newest_first("models", "model.json"):
         try:
             model = _model(str(path.parent), path.stat().st_mtime)
             check_fit(images, folder, model)
@@ -115,16 +97,14 @@ def _train(tasks: Path) -> None:
         meta_batch=widgets.number(three, TrainSettings, "meta_batch", key="load_batch"),
         learning_rate=widgets.number(four, TrainSettings, "learning_rate", key="load_learning"),
     )
-    default_name = f"{tasks.name}-{algorithm}"[-64:].lstrip(".-_")
-    name = st.text_input("Name of the model", default_name, key=f"load_train_name_{default_name}").strip()
+    name = name_input("model", f"{tasks.name}-{algorithm}", key="load_train_name")
     place = place_for("models", name)
     spec = {"algorithm": algorithm, "backbone": backbone, "steps": steps, "rate": rate}
     if filters != of_backbone.filters:
         spec["filters"] = filters
-    args = ["train", "--tasks", tasks, *arguments(ModelSpec, spec, always=("algorithm", "backbone", "filters"))]
-    args += [*arguments_of(training), "--out", place]
-    line = [str(part) for part in args]
-    exists, running = (place / "model.json").exists(), is_running("train")
+    line = ["train", "--tasks", str(tasks), *arguments(ModelSpec, spec, always=("algorithm", "backbone", "filters"))]
+    line += [*arguments_of(training), "--out", str(place)]
+    exists, running = (place / "model.json").exists(), is_running(library_jobs(), "train")
     estimate, train, _ = st.columns([2, 2, 5])
     if estimate.button("Estimate training cost", key="load_cost", disabled=running, width="stretch"):
         start_job("Estimate training cost", [*line, "--dry-run"])
@@ -133,15 +113,10 @@ def _train(tasks: Path) -> None:
         start_job(f"Train {name}", line)
     if exists:
         st.caption(f"A model named {plain(name)} already exists. Choose another name.")
-    _costs([*line, "--dry-run"])
+    finished = (job for job in jobs_of(library_jobs(), "train") if job.status() == "done")
+    if estimated := next((job for job in finished if list(job.args) == [*line, "--dry-run"]), None):
+        st.code("\n".join(estimated.results()), language=None, wrap_lines=True)
     show_commands(line)
-
-
-def _costs(line: list[str]) -> None:
-    for job in jobs_of(library_jobs(), "train"):
-        if list(job.args) == line and job.status() == "done":
-            st.code("\n".join(job.results()), language=None, wrap_lines=True)
-            return
 
 
 def _checkpoint(tasks: Path) -> None:
@@ -169,8 +144,7 @@ def _checkpoint(tasks: Path) -> None:
     )
     if file is None:
         return
-    default_name = file.stem[:64].lstrip(".-_")
-    name = st.text_input("Name of the model", default_name, key=f"load_check_name_{default_name}").strip()
+    name = name_input("model", file.stem[:64], key="load_check_name")
     out = place_for("models", name)
     line = ["model", "--checkpoint", str(file), "--tasks", str(tasks)]
     hints = {"backbone": backbone, "algorithm": algorithm, "steps": steps, "rate": rate}
@@ -179,7 +153,7 @@ def _checkpoint(tasks: Path) -> None:
     inspect, start, _ = st.columns([2, 2, 5])
     exists = (out / "model.json").exists()
     wants_inspection = inspect.button("Inspect checkpoint", key="load_check_look", width="stretch")
-    busy = exists or is_running("model")
+    busy = exists or is_running(library_jobs(), "model")
     if start.button("Import", type="primary", key="load_check_import", disabled=busy, width="stretch"):
         start_job(f"Import {name}", line)
     if wants_inspection:

@@ -1,9 +1,9 @@
-"""Provide the parts that all steps of the Load page share: jobs without a workspace, results, and commands."""
+"""Parts that several steps of the Load page share."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -11,8 +11,8 @@ import streamlit as st
 from core.actions.inspect import Inspection
 from core.runtime.errors import UserError
 from core.runtime.files import library
-from core.ui.shell import jobs
-from core.ui.shell.context import show_error
+from core.ui.shell.context import keep_widget_state, show_error
+from core.ui.shell.jobs import jobs_of
 from core.ui.shell.text import plain
 from core.workspace.workspace import library_jobs
 
@@ -27,11 +27,8 @@ def start_job(title: str, args: Sequence[str]) -> None:
 
 
 def new_result(command: str) -> str:
-    """Return the result of a job that succeeded since the last call; empty if there is none.
-
-    The result is the last line of its stdout.
-    """
-    done = [job for job in jobs.jobs_of(library_jobs(), command) if job.status() == "done"]
+    """Return the result (last line of stdout) of a job that succeeded since the last call; empty if there is none."""
+    done = [job for job in jobs_of(library_jobs(), command) if job.status() == "done"]
     if not done:
         return ""
     seen = st.session_state.get(_DONE + command)
@@ -40,9 +37,29 @@ def new_result(command: str) -> str:
     return results[-1] if seen != done[0].id and results else ""
 
 
-def is_running(command: str) -> bool:
-    """Return whether a job of this command is running."""
-    return jobs.is_running(library_jobs(), command)
+def newest_first(kind: str, file: str) -> list[Path]:
+    """Return this file of every folder of tasks (``tasks``) or models (``models``)."""
+    return sorted((library() / kind).glob(f"*/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def choose_folder(
+    label: str, kind: str, folders: Mapping[str, str], commands: Sequence[str], *, key: str
+) -> Path | None:
+    """Choose one of the described folders, at first the newest result of the commands; None if there are none."""
+    for command in commands:
+        if (new := Path(new_result(command) or ".")).name in folders:
+            st.session_state[key] = new.name
+    if not folders:
+        return None
+    keep_widget_state(key, next(iter(folders)), folders)
+    name = st.selectbox(label, list(folders), format_func=lambda one: f"{one} · {folders[one]}", key=key)
+    return library() / kind / name
+
+
+def name_input(what: str, default_name: str, *, key: str) -> str:
+    """Draw the input for the name of something new; a new default replaces a name entered for another default."""
+    default_name = default_name[-64:].lstrip(".-_")
+    return st.text_input(f"Name of the {what}", default_name, key=f"{key}_{default_name}").strip()
 
 
 def place_for(kind: str, name: str) -> Path:

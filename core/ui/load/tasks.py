@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING
 from pathlib import Path
 
 import streamlit as st
 
 from core.data import load_images
 from core.runtime.errors import UserError
-from core.runtime.files import library, read_json
+from core.runtime.files import read_json
 from core.runtime.settings import arguments_of
 from core.tasks.settings import HELDOUT_PARTS, PRESETS, TaskSettings
-from core.ui.load.shared import is_running, new_result, place_for, start_job
+from core.ui.load.shared import choose_folder, name_input, newest_first, place_for, start_job
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
-from core.ui.shell.context import keep_widget_state, report_errors
-from core.ui.shell.jobs import job_panel
+from core.ui.shell.context import report_errors
+from core.ui.shell.jobs import is_running, job_panel
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import library_jobs
 
-_CHOICE = "load_tasks"
 _SOURCES = ("Draw tasks", "My own lists")
 _SPLITS = {
     "official": "official split of the images",
@@ -34,16 +32,8 @@ def tasks_step(images: str) -> Path | None:
     """Choose or create a folder of tasks over the image set; return it."""
     st.subheader("2 · Tasks")
     folders = _folders(load_images(images).hash)
-    if (new := Path(new_result("tasks") or ".")).name in folders:
-        st.session_state[_CHOICE] = new.name
-    chosen = None
-    if folders:
-        keep_widget_state(_CHOICE, next(iter(folders)), folders)
-        name = st.selectbox(
-            "Tasks over these images", list(folders), format_func=lambda one: f"{one} · {folders[one]}", key=_CHOICE
-        )
-        chosen = library() / "tasks" / name
-    else:
+    chosen = choose_folder("Tasks over these images", "tasks", folders, ["tasks"], key="load_tasks")
+    if not folders:
         st.info(f"There are no tasks over {plain(images)} yet.")
     with st.expander("Add tasks", expanded=not folders), report_errors():
         source = st.segmented_control("Source", _SOURCES, default=_SOURCES[0], required=True, key="load_tasks_way")
@@ -53,10 +43,9 @@ def tasks_step(images: str) -> Path | None:
 
 
 def _folders(data_hash: str) -> dict[str, str]:
-    """Return the folders of tasks over the images of that hash, newest first, each with a description."""
-    found = sorted((library() / "tasks").glob("*/tasks.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    """Return the folders of tasks over the images of that hash, each with a description."""
     words = {}
-    for path in found:
+    for path in newest_first("tasks", "tasks.json"):
         try:
             description = read_json(path)
         except UserError as error:  # one damaged folder must not hide the others
@@ -80,17 +69,23 @@ def _words(settings: object) -> str:
 
 def _draw(images: str) -> None:
     opened = load_images(images)
-    official = opened.splits is not None
     parts = [] if opened.splits is None else [part for part in HELDOUT_PARTS if (opened.splits == part).any()]
-    one, two, three, four, five = st.columns(5)
     most = max(2, len(opened.class_names))
+    sizes = {
+        "shots": TaskSettings.shots,
+        "queries": TaskSettings.queries,
+        "count": 200,
+        "heldout": TaskSettings.heldout,
+    }
+    if opened.splits is not None:
+        sizes |= {"shots": 1, "queries": 5, "count": 1000}
+    one, *places = st.columns(5)
     ways = widgets.number(
         one, TaskSettings, "ways", key=f"load_ways_{images}", value=min(TaskSettings.ways, most), maximum=most
     )
-    defaults: dict[str, int] = {"shots": 1, "queries": 5, "count": 1000} if official else {"count": 200}
     shots, queries, count, heldout = (
-        widgets.number(place, TaskSettings, field, key=f"load_{field}_{images}", value=defaults.get(field, MISSING))
-        for place, field in ((two, "shots"), (three, "queries"), (four, "count"), (five, "heldout"))
+        widgets.number(place, TaskSettings, field, key=f"load_{field}_{images}", value=value)
+        for place, (field, value) in zip(places, sizes.items(), strict=True)
     )
     one, two, three, four = st.columns([3, 2, 2, 1])
     splits = [name for name in _SPLITS if name != "official" or parts]
@@ -106,7 +101,7 @@ def _draw(images: str) -> None:
         given["heldout_share"] = widgets.number(two, TaskSettings, "heldout_share", key=f"load_share_{images}")
     noise = widgets.select(three, TaskSettings, "noise", key="load_noise", choices=list(PRESETS))
     seed = widgets.number(four, TaskSettings, "seed", key="load_seed")
-    name = _name(f"{images}-{ways}way-{shots}shot")
+    name = name_input("tasks", f"{images}-{ways}way-{shots}shot", key="load_tasks_name")
     small = widgets.checkbox(st, TaskSettings, "skip_small", key="load_small")
     settings = TaskSettings(
         images, ways, shots, queries, count, heldout, noise=noise, seed=seed, skip_small=small, **given
@@ -123,7 +118,7 @@ def _user_lists(images: str) -> None:
     kinds = ["parquet", "csv", "json"]
     train = left.file_uploader("Training tasks", type=kinds, key="load_train_list")
     heldout = right.file_uploader("Held-out tasks", type=kinds, key="load_heldout_list")
-    name = _name(f"{images}-mine")
+    name = name_input("tasks", f"{images}-mine", key="load_tasks_name")
     if train and heldout:
         lists = ["--train-list", str(save_upload(train)), "--heldout-list", str(save_upload(heldout))]
         _create(name, ["tasks", "--data", images, *lists])
@@ -131,17 +126,12 @@ def _user_lists(images: str) -> None:
         st.caption("Choose both files.")
 
 
-def _name(default_name: str) -> str:
-    """Draw the input for the name of the tasks; a new default replaces a name entered for another default."""
-    default_name = default_name[-64:].lstrip(".-_")
-    return st.text_input("Name of the tasks", default_name, key=f"load_tasks_name_{default_name}").strip()
-
-
 def _create(name: str, args: list[str]) -> None:
     place = place_for("tasks", name)
     exists = (place / "tasks.json").exists()
     args = [*args, "--out", str(place)]
-    if st.button("Create tasks", type="primary", key="load_make_tasks", disabled=exists or is_running("tasks")):
+    busy = exists or is_running(library_jobs(), "tasks")
+    if st.button("Create tasks", type="primary", key="load_make_tasks", disabled=busy):
         start_job(f"Create tasks {name}", args)
     if exists:
         st.caption(f"Tasks named {plain(name)} already exist. Choose another name.")

@@ -41,9 +41,8 @@ def workspace_step(tasks: Path, model: Path) -> None:
 
 
 def _report(report: dict) -> None:
-    costs = tuple(WorkEstimate(**cost) for cost in report["costs"])
-    show_report(Inspection(tuple(report["found"]), tuple(report["faults"]), costs))
-    if costs:
+    show_report(Inspection(report["found"], report["faults"]))
+    if costs := [WorkEstimate(**cost) for cost in report["costs"]]:
         rows = [
             {"stage": cost.stage, "time": cost.time, "memory": f"{cost.gb:.1f} GB", "work": cost.how_much}
             for cost in costs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -22,31 +24,15 @@ _DEFAULT_RANKS = {"low-rank": 60, "cg": 0}
 """Default rank of each solver that has one."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A ranking method as chosen on a page.
+def choose_method(context: Context) -> tuple[str, list[str], UserError | None]:
+    """Draw the controls: every method by name, followed by its parts.
 
-    Attributes:
-        args: Its options for the command line; only those that differ from the defaults.
-        fault: Reason why it cannot run; None if it can.
+    Returns:
+        The method, its options for the command line that differ from the defaults, and why it cannot run, if so.
     """
-
-    method: str
-    args: list[str] = field(default_factory=list)
-    fault: UserError | None = None
-
-    @property
-    def has_target(self) -> bool:
-        """Return whether the method has an evaluation target."""
-        return self.method != SELF
-
-
-def choose_method(context: Context) -> Choice:
-    """Draw the controls: every method by name, followed by its parts; return the choice."""
     method = widgets.select(st, Estimator, "name", key="rank_method", format_func=_label)
-    solve = METHODS[method].estimator.solve
     chosen: dict[str, Any] = {}
-    if solve is not None:
+    if (solve := METHODS[method].estimator.solve) is not None:
         chosen |= _solve(method, solve)
     else:
         st.caption("This method uses no curvature, so there is nothing to solve.")
@@ -57,9 +43,9 @@ def choose_method(context: Context) -> Choice:
     try:
         if method == _TRAJECTORY:
             context.workspace.trajectory()
-        return Choice(method, _arguments(method, chosen))
+        return method, _arguments(method, chosen), None
     except UserError as error:
-        return Choice(method, fault=error)
+        return method, [], error
 
 
 def _label(method: str) -> str:
@@ -85,32 +71,18 @@ def _arguments(method: str, chosen: dict[str, Any]) -> list[str]:
 
 
 def _solve(method: str, defaults: SolveSettings) -> dict[str, Any]:
-    """Draw the controls of the inverse-curvature product and return their values.
+    """Draw the controls of the inverse-curvature product and return their values."""
 
-    The initial values are the method's default settings.
-    """
+    def draw(widget: Callable[..., Any], place: Any, field: str, **options: Any) -> Any:
+        given = {"key": f"rank_{field}_{method}", "value": getattr(defaults, field)} | options
+        return widget(place, SolveSettings, field, **given)
 
-    def key(part: str) -> str:
-        return f"rank_{part}_{method}"
-
-    def number(place: Any, field: str, **options: Any) -> Any:
-        return widgets.number(
-            place, SolveSettings, field, **{"key": key(field), "value": getattr(defaults, field), **options}
-        )
-
-    def select(place: Any, field: str, **options: Any) -> Any:
-        return widgets.select(place, SolveSettings, field, key=key(field), value=getattr(defaults, field), **options)
-
+    number, select = (partial(draw, widget) for widget in (widgets.number, widgets.select))
     one, two, three = st.columns(3)
     chosen: dict[str, Any] = {"curvature": select(one, "curvature")}
     if method == SELF:
-        solver = select(
-            two,
-            "solver",
-            choices=[defaults.solver],
-            disabled=True,
-            help="Self-influence needs the basis of this solver.",
-        )
+        why = "Self-influence needs the basis of this solver."
+        solver = select(two, "solver", choices=[defaults.solver], disabled=True, help=why)
     else:
         solver = chosen["solver"] = select(two, "solver")
     chosen["damping"] = number(three, "damping", step=0.001, format="%.4f")
@@ -125,7 +97,7 @@ def _solve(method: str, defaults: SolveSettings) -> dict[str, Any]:
             label="Rank" if solver == "low-rank" else "Rank of the preconditioner",
             minimum=1 if solver == "low-rank" else 0,
             value=defaults.rank if solver == defaults.solver else _DEFAULT_RANKS[solver],
-            key=key(f"rank_{solver}"),
+            key=f"rank_rank_{solver}_{method}",
         )
     if solver in ("cg", "neumann"):
         one, two, _ = st.columns(3)
@@ -135,19 +107,18 @@ def _solve(method: str, defaults: SolveSettings) -> dict[str, Any]:
 
 
 def _gradients(method: str) -> dict[str, Any]:
-    """Draw the controls of the gradients and return their values.
-
-    They are those of the training data and of the target's loss, and the probes of self-influence.
-    """
+    """Draw the controls of the gradients, and of the probes of self-influence, and return their values."""
     defaults = METHODS[method].estimator
     one, two, _ = st.columns(3)
-    fields = {"gradient": defaults.gradient}
+
+    def select(place: Any, field: str) -> Any:
+        return widgets.select(place, Estimator, field, key=f"rank_{field}_{method}", value=getattr(defaults, field))
+
+    chosen = {"gradient": select(one, "gradient")}
     if method == SELF:
-        probes = widgets.number(two, Estimator, "probes", key="rank_probes", value=defaults.probes, minimum=MIN_PROBES)
+        chosen["probes"] = widgets.number(
+            two, Estimator, "probes", key="rank_probes", value=defaults.probes, minimum=MIN_PROBES
+        )
     else:
-        fields["evaluation"] = defaults.evaluation
-    chosen = {
-        field: widgets.select(place, Estimator, field, key=f"rank_{field}_{method}", value=value)
-        for place, (field, value) in zip((one, two), fields.items(), strict=False)
-    }
-    return chosen | ({"probes": probes} if method == SELF else {})
+        chosen["evaluation"] = select(two, "evaluation")
+    return chosen

@@ -38,8 +38,8 @@ def solve_differences(settings: Mapping[str, Any], defaults: Mapping[str, Any]) 
 
 
 def _differences(given: Mapping[str, Any], defaults: Mapping[str, Any], words: dict[str, str]) -> list[str]:
-    changed = [key for key in words if key in given and given[key] != defaults.get(key)]
     return [
-        "all curvature tasks" if (key, given[key]) == ("curvature_tasks", 0) else words[key].format(given[key])
-        for key in changed
+        "all curvature tasks" if (key, given[key]) == ("curvature_tasks", 0) else text.format(given[key])
+        for key, text in words.items()
+        if key in given and given[key] != defaults.get(key)
     ]

@@ -8,7 +8,7 @@ import streamlit as st
 from core.actions.compute import Compute
 from core.actions.evaluate import KIND, cache_key
 from core.influence.methods import DEFAULT
-from core.ui.ranking.method_panel import choose_method
+from core.ui.ranking.method_panel import SELF, choose_method
 from core.ui.shell.context import Context, choose_ranking, show_error, table
 from core.ui.shell.jobs import job_panel, start, start_button
 from core.ui.trust.panel import trust_panel
@@ -30,27 +30,26 @@ def rank_panel(context: Context) -> None:
         st.markdown("**Rank the training data by influence**")
         above = st.container()
         with st.expander("Method settings"):
-            choice = choose_method(context)
-        if choice.fault is not None:
-            show_error(choice.fault)
-        title, args, ready = f"Rank by {choice.method}", list(choice.args), choice.fault is None
+            method, args, fault = choose_method(context)
+        if fault is not None:
+            show_error(fault)
+        title, ready = f"Rank by {method}", fault is None
         with above:
-            if choice.has_target:
-                kind = st.segmented_control(
-                    "Evaluation target", _TARGETS, default=_TARGETS[0], key="rank_target", required=True
-                )
-                target = _target(kind, evaluated)
-                by = "" if choice.method == DEFAULT else f" by {choice.method}"
-                title, args = f"Rank on {target}{by}", ["--target", target or "all", *args]
-                ready = ready and target is not None
-            else:
+            if method == SELF:
                 st.caption(
                     "Self-influence is how much removing an item raises its own loss, so it needs no target. "
                     "The most suspicious items come first."
                 )
+            else:
+                kind = st.segmented_control(
+                    "Evaluation target", _TARGETS, default=_TARGETS[0], key="rank_target", required=True
+                )
+                target = _target(kind, evaluated)
+                by = "" if method == DEFAULT else f" by {method}"
+                title, args = f"Rank on {target}{by}", ["--target", target or "all", *args]
+                ready = ready and target is not None
         if st.button("Rank", type="primary", disabled=not ready, key="rank_start"):
             start(context, title, ["rank", *args])
-            st.rerun()
         job_panel(context.workspace.jobs, "rank")
 
 
@@ -63,10 +62,7 @@ def rank_now(context: Context, *, key: str) -> None:
 def require_ranking(context: Context, what: str) -> Run:
     """Return the ranking chosen in the sidebar and show how far it can be trusted.
 
-    If there is none, draw the controls that start one and stop the page.
-
-    Args:
-        what: The items that the page shows, for the message that they are not ranked: "tasks" or "images".
+    If there is none, say that ``what`` ("tasks" or "images") is not ranked, draw the controls and stop the page.
     """
     run = choose_ranking(context)
     if run is None:
@@ -84,17 +80,16 @@ def _target(kind: str, evaluated: Run | None) -> str | None:
         st.caption("Evaluate the model first, to see which held-out tasks and images fail.")
         return None
     if kind == _TARGETS[1]:
-        worst = table(evaluated, "heldout.parquet").sort_values("accuracy", kind="stable")
-        accuracy = worst.set_index("task_id")["accuracy"]
+        heldout = table(evaluated, "heldout.parquet").set_index("task_id")
+        accuracy = heldout["accuracy"].sort_values(kind="stable")
         chosen = st.multiselect(
             "Held-out tasks, worst first",
-            worst["task_id"].tolist(),
+            accuracy.index.tolist(),
             format_func=lambda task: f"{task} · accuracy {accuracy[task]:.0%}",
             key="rank_tasks",
         )
         return ",".join(chosen) or None
-    rows = table(evaluated, "rows.parquet")
-    labels = misclassified_labels(rows)
+    labels = misclassified_labels(table(evaluated, "rows.parquet"))
     return st.selectbox(
         "Misclassified query image, highest loss first",
         list(labels)[:_MAX_OPTIONS],

@@ -18,9 +18,7 @@ Value = TypeVar("Value")
 class BackgroundCache(Generic[Key, Value]):
     """A thread with a cache of its results. Of the requests that wait, only the last one is computed.
 
-    Args:
-        name: Name of the thread.
-        failed: Returns the value that stands for an exception; the computation is not tried again.
+    ``failed`` returns the value that stands for an exception; the computation is not tried again.
     """
 
     def __init__(self, name: str, failed: Callable[[Exception], Value]) -> None:

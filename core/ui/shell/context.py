@@ -94,20 +94,16 @@ def show_error(error: UserError) -> None:
     st.error(f"{plain(error.what)}  \n{plain(error.fix)}", icon="⚠️")
 
 
-def keep_widget_state(key: str, default: str, options: Collection[str] = ()) -> str:
-    """Preserve a widget's value across pages and return it; call it before the widget with this key is drawn.
+def keep_widget_state(key: str, default: str, options: Collection[str] = ()) -> None:
+    """Preserve a widget's value across pages, if it is among the options; call it before the widget is drawn.
 
     Streamlit drops a widget's value when the user leaves its page, and gives the same key on the next page its first
     option; a value that was assigned, even to itself, remains.
-
-    Args:
-        options: If given, a value that is not among them is replaced by the default.
     """
     value = st.session_state.get(key, st.session_state.get(_SAVED + key, default))
     if options and value not in options:
         value = default
     st.session_state[key] = st.session_state[_SAVED + key] = value
-    return value
 
 
 def open_next(workspace: str) -> None:
@@ -116,25 +112,20 @@ def open_next(workspace: str) -> None:
 
 
 def _login() -> str:
-    """Return the name of the user who has logged in; empty where no login is required.
-
-    Login is required where secrets.toml has ``[auth]``; nothing else is then shown to users who are not logged in.
-    """
+    """Return the name of the user who has logged in; empty where no login is required by ``[auth]`` in secrets.toml."""
     if st.user.get("is_logged_in"):
         return str(st.user.get("name") or st.user.get("email") or "")
     if "is_logged_in" in st.user:
         st.title("TaskLens")
         st.button("Log in", on_click=st.login, type="primary")
-        st.stop()
+        st.stop()  # nothing else is shown to users who are not logged in
     return ""
 
 
 def _sidebar() -> tuple[OpenWorkspace, str]:
     login = _login()
     names = {path.name: path for path in all_workspaces()}
-    for demo in DEMOS:
-        if demo not in names:
-            names[demo] = open_demo(demo).folder
+    names |= {demo: open_demo(demo).folder for demo in DEMOS if demo not in names}
     linked = st.query_params.get(WORKSPACE, "")
     keep_widget_state(WORKSPACE, linked if linked in names else next(iter(DEMOS)))
     if chosen := st.session_state.pop(_NEXT, ""):
@@ -162,9 +153,8 @@ def _sidebar() -> tuple[OpenWorkspace, str]:
 
 def _stamp(folder: Path) -> float:
     """Return a value that changes when the problem of a workspace does."""
-    return max(
-        (path.stat().st_mtime for path in folder.glob("*/*.json") if path.parent.name in ("tasks", "model")), default=0
-    )
+    files = (path for part in ("tasks", "model") for path in (folder / part).glob("*.json"))
+    return max((path.stat().st_mtime for path in files), default=0)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading tasks and images")
@@ -175,19 +165,15 @@ def load_project(folder: str, stamp: float) -> Project:
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def decision_log(path: str, inode: int, busy_seconds: float = _BUSY_SECONDS) -> DecisionLog:
-    """Return the log in exactly this file, opened once for all sessions.
-
-    What others write is visible, as every call reads from the disk.
-    """
+    """Return the log in exactly this file, opened once for all sessions; every call reads from the disk."""
     return DecisionLog(Path(path), busy_seconds=busy_seconds)
 
 
 @st.cache_resource(max_entries=48, show_spinner=False)
 def table(run: Run, name: str) -> pd.DataFrame:
-    """Return a table of a finished run; runs never change.
+    """Return a table of a finished run, which must not be changed in place.
 
-    All sessions share the table, as unpickling a copy of 18,900 rows on every rerun takes longer than the rest of a
-    page; so it must not be changed in place.
+    All sessions share it, as unpickling a copy of 18,900 rows on every rerun takes longer than the rest of a page.
     """
     return run.table(name)
 
@@ -197,9 +183,10 @@ def choose_ranking(context: Context) -> Run | None:
     runs = {run.id: run for run in runs_of_problem(context.workspace, context.project, RANKING_KIND)}
     if not runs:
         return None
-    labels = {run_id: ranking_label(run) for run_id, run in runs.items()}
     keep_widget_state(RANKING, next(iter(runs)), runs)
-    chosen = st.sidebar.selectbox("Ranking", list(runs), format_func=labels.__getitem__, key=RANKING)
+    chosen = st.sidebar.selectbox(
+        "Ranking", list(runs), format_func=lambda run_id: ranking_label(runs[run_id]), key=RANKING
+    )
     st.session_state[_SAVED + RANKING] = chosen
     return runs[chosen]
 

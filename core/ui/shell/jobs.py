@@ -20,19 +20,16 @@ def start_button(
     """Draw a button that starts ``tasklens <args>`` on the workspace as a separate process."""
     if st.button(label, key=key, type="primary" if primary else "secondary"):
         start(context, title, args)
-        st.rerun()
 
 
-def start(context: Context, title: str, args: Sequence[str]) -> Job:
-    """Start a command of the command line; the workspace is added to its arguments."""
-    return context.workspace.jobs.start(title, with_workspace(args, str(context.workspace.folder)))
+def start(context: Context, title: str, args: Sequence[str]) -> None:
+    """Start ``tasklens <args>`` on the workspace as a separate process and rerun the page."""
+    context.workspace.jobs.start(title, with_workspace(args, str(context.workspace.folder)))
+    st.rerun()
 
 
 def jobs_of(jobs: Jobs, command: str) -> list[Job]:
-    """Return the jobs of a command or a group of commands, newest first.
-
-    A command is for example ``rank`` or ``review queue``; a group is for example ``review``.
-    """
+    """Return the jobs of a command (``review queue``) or a group of commands (``review``), newest first."""
     words = tuple(command.split())
     return [job for job in jobs.all() if job.args[: len(words)] == words]
 
@@ -42,6 +39,12 @@ def is_running(jobs: Jobs, command: str) -> bool:
     return any(job.status() == "running" for job in jobs_of(jobs, command))
 
 
+def stopped_job(jobs: Jobs, command: str) -> Job | None:
+    """Return the newest job of a command if it can be resumed."""
+    newest = next(iter(jobs_of(jobs, command)), None)
+    return newest if newest and newest.status() in ("cancelled", "failed", "lost") else None
+
+
 def job_panel(jobs: Jobs, command: str) -> None:
     """Show progress, time left and a cancel button for running jobs, and why the newest job failed, if it did.
 
@@ -49,8 +52,14 @@ def job_panel(jobs: Jobs, command: str) -> None:
     """
     if is_running(jobs, command):
         _live(jobs, command)
-    else:
-        _ended(jobs, command)
+        return
+    for job in jobs_of(jobs, command)[:1]:
+        status = job.status()
+        if status in ("failed", "lost"):
+            reason = job.error() or "its process no longer exists"
+            show_error(UserError(f"{job.title} did not finish: {reason}", "Start it again; finished steps are kept."))
+        elif status == "cancelled":
+            st.info(f"{plain(job.title)} was cancelled. Start it again to resume.")
 
 
 @st.fragment(run_every=1.0)
@@ -71,13 +80,3 @@ def _live(jobs: Jobs, command: str) -> None:
         if cancel.button("Cancel", key=f"cancel-{job.id}"):
             jobs.cancel(job.id)
     st.caption("Runs in the background: you can leave this page or close the browser.")
-
-
-def _ended(jobs: Jobs, command: str) -> None:
-    for job in jobs_of(jobs, command)[:1]:
-        status = job.status()
-        if status in ("failed", "lost"):
-            reason = job.error() or "its process no longer exists"
-            show_error(UserError(f"{job.title} did not finish: {reason}", "Start it again; finished steps are kept."))
-        elif status == "cancelled":
-            st.info(f"{plain(job.title)} was cancelled. Start it again to resume.")

@@ -49,12 +49,10 @@ def route() -> None:
 
 
 def guard() -> None:
-    """Make sure that ``app.py`` routed this run.
+    """Declare the pages and run again through ``app.py`` if it did not route this run.
 
-    On a fresh server Streamlit runs the file of a deep link (``/tasks``) directly, without ``app.py``, because the
-    files are in ``pages/``; in that case the registry is declared and the run starts again through ``app.py``.
+    On a fresh server Streamlit runs the file of a deep link (``/tasks``) directly, because the files are in ``pages/``.
     """
-    if st.session_state.pop(_ROUTED, False):
-        return
-    st.navigation(pages())
-    st.rerun()
+    if not st.session_state.pop(_ROUTED, False):
+        st.navigation(pages())
+        st.rerun()

@@ -11,11 +11,7 @@ from core.runtime.files import content_hash, library, replacing
 
 
 def save_upload(upload: UploadedFile) -> Path:
-    """Return the file of an upload; the same content is stored once.
-
-    Raises:
-        UserError: the disk is full.
-    """
+    """Return the file of an upload; the same content is stored once. Raises UserError if the disk is full."""
     content = upload.getvalue()
     name = re.sub(r"[^\w.-]+", "-", Path(upload.name).name).strip("-.")[-80:] or "upload"
     path = library() / "uploads" / content_hash(content)[:16] / name

@@ -15,7 +15,7 @@ from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.context import Context, show_error
-from core.ui.shell.jobs import is_running, job_panel, jobs_of, start
+from core.ui.shell.jobs import is_running, job_panel, start, stopped_job
 from core.ui.shell.text import count, plain
 from core.ui.trust.evidence_results import KIND, PROTOCOLS, STARTS
 from core.workspace.workspace import Workspace
@@ -33,7 +33,7 @@ def evidence_panel(context: Context) -> list[str]:
             _check(context, settings)
         except UserError as error:
             settings, fault = EvidenceSettings(), error
-        args = arguments(settings)
+        args = ["evidence", *arguments_of(settings, always=("methods",))]
         if fault is not None:
             show_error(fault)
         else:
@@ -45,29 +45,15 @@ def evidence_panel(context: Context) -> list[str]:
             "Measure", type="primary", disabled=running or fault is not None, key="trust_start", width="stretch"
         ):
             start(context, title, args)
-            st.rerun()
-        newest = next(iter(jobs_of(context.workspace.jobs, KIND)), None)
-        if newest is not None and newest.status() in ("cancelled", "failed", "lost"):
-            without_workspace = newest.args[:1] + newest.args[3:]  # it is inserted again
-            if resume.button("Resume", key="trust_resume", width="stretch"):
-                start(context, newest.title, without_workspace)
-                st.rerun()
+        stopped = stopped_job(context.workspace.jobs, KIND)
+        if stopped and resume.button("Resume", key="trust_resume", width="stretch"):
+            start(context, stopped.title, stopped.args[:1] + stopped.args[3:])  # the workspace is inserted again
         job_panel(context.workspace.jobs, KIND)
     return args
 
 
-def arguments(settings: EvidenceSettings) -> list[str]:
-    """Return the command for these settings; defaults are omitted, except for the methods."""
-    return ["evidence", *arguments_of(settings, always=("methods",))]
-
-
 def _settings(context: Context) -> EvidenceSettings:
-    """Draw the controls and return their values.
-
-    Raises:
-        UserError: no method is chosen.
-    """
-    tasks = context.project.tasks
+    """Draw the controls and return their values; raise UserError if no method is chosen."""
     descriptions = "\n".join(f"- **{plain(name)}** {plain(text)}" for name, text in ALL_METHODS.items())
     chosen = widgets.several(
         st, EvidenceSettings, "methods", key="trust_methods", choices=list(ALL_METHODS), help=descriptions
@@ -79,7 +65,7 @@ def _settings(context: Context) -> EvidenceSettings:
     one, two, three = st.columns([3, 1.5, 1.5], vertical_alignment="bottom")
     retrain = widgets.segments(one, EvidenceSettings, "retrain", key="trust_retrain", format_func=STARTS.__getitem__)
     iterations = widgets.number(two, EvidenceSettings, "iterations", key="trust_iterations")
-    heldout_count = len(tasks.heldout)
+    heldout_count = len(context.project.tasks.heldout)
     default = min(EvidenceSettings.targets, heldout_count)
     targets = widgets.number(
         three, EvidenceSettings, "targets", key="trust_targets", value=default, maximum=heldout_count
@@ -132,10 +118,7 @@ def _wait_for_timing(number: str, seconds: Future[float | None]) -> None:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _seconds(workspace: str, model: str, settings: EvidenceSettings) -> Future[float | None]:
-    """Return the predicted seconds, computed in a separate thread for all sessions.
-
-    The trial takes seconds, and no page must wait for it.
-    """
+    """Return the predicted seconds, computed for all sessions by a thread, as no page must wait for the trial."""
     return _TRIALS.submit(predicted_seconds, Workspace(Path(workspace)), settings)
 
 

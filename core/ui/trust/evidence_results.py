@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.evidence.lds import correlations, lds_difference
+from core.evidence.lds import Score, correlations, lds_difference
 from core.ui.shell.context import Context, table
 from core.ui.shell.text import count, minute_of, plain
 from core.workspace.runs import Run
@@ -31,17 +31,6 @@ MEASURES = {"lds": "each held-out task", "lds_mean": "mean loss of all held-out 
 """The quantity that is rank-correlated, by the name of the column."""
 
 
-class Measured(NamedTuple):
-    """A value with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
 def evidence_runs(context: Context) -> dict[str, Run]:
     """Return the finished evidence of the present problem by run id, newest first."""
     return {run.id: run for run in runs_of_problem(context.workspace, context.project, KIND)}
@@ -57,9 +46,14 @@ def evidence_label(run: Run) -> str:
     )
 
 
-def value_of(row: pd.Series, measure: str) -> Measured:
-    """Return a value of a method's row with its interval."""
-    return Measured(*(float(row[name]) for name in (measure, f"{measure}_low", f"{measure}_high")))
+def score_of(row: pd.Series, measure: str) -> Score:
+    """Return a value of a method's row with its 95 % interval."""
+    return Score(*(float(row[name]) for name in (measure, f"{measure}_low", f"{measure}_high")))
+
+
+def score_text(score: Score) -> str:
+    """Return ``0.85 [0.80, 0.90]``."""
+    return f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]"
 
 
 def ranked_methods(methods: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -68,19 +62,14 @@ def ranked_methods(methods: pd.DataFrame, measure: str) -> pd.DataFrame:
     return rated.sort_values(measure, ascending=False, kind="stable").reset_index(drop=True)
 
 
-def ceiling_of(methods: pd.DataFrame, measure: str) -> Measured | None:
+def ceiling_of(methods: pd.DataFrame, measure: str) -> Score | None:
     """Return how well independent retrainings of the same subsets agree; None where that is unknown."""
-    found = methods[methods["kind"] == CEILING]
-    if found.empty or found[measure].isna().iloc[0]:
-        return None
-    return value_of(found.iloc[0], measure)
+    found = methods[(methods["kind"] == CEILING) & methods[measure].notna()]
+    return None if found.empty else score_of(found.iloc[0], measure)
 
 
 def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return predicted losses ``(M, T)`` of one method and measured losses ``(M, R, T)``.
-
-    Targets are in the order of the run.
-    """
+    """Return predicted losses ``(M, T)`` of one method and measured losses ``(M, R, T)``, targets as in the run."""
     targets = run.json("evidence.json")["targets"]
     measured = table(run, "measured.parquet").pivot(index=["subset", "seed"], columns="target", values="loss")
     seeds = measured.index.get_level_values("seed").nunique()
@@ -93,7 +82,7 @@ def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
 def points(run: Run, method: str, target: str | None) -> pd.DataFrame:
     """Return one row per subset: predicted, measured (mean over seeds), lowest and highest seed.
 
-    If ``target`` is None, losses are means over the targets.
+    Losses are those of a target, or means over all targets.
     """
     predicted, measured = grids(run, method)
     targets = run.json("evidence.json")["targets"]
@@ -123,9 +112,9 @@ def trust_sentence(context: Context, method: str) -> str | None:
         if found.empty:
             continue
         about, top = run.json("evidence.json"), ceiling_of(methods, "lds")
-        limit = f"; ceiling (between two retrainings): {top}" if top else "; the ceiling is unknown"
+        limit = f"; ceiling (between two retrainings): {score_text(top)}" if top else "; the ceiling is unknown"
         return (
-            f"rank correlation {value_of(found.iloc[0], 'lds')} of predicted and measured loss, over "
+            f"rank correlation {score_text(score_of(found.iloc[0], 'lds'))} of predicted and measured loss, over "
             f"{count(about['subsets'], 'retrained subset')}{limit}."
         )
     return None
@@ -138,12 +127,13 @@ def findings(run: Run, measure: str) -> list[str]:
     if rated.empty:
         return ["No method has been evaluated."]
     best = rated.iloc[0]
-    value = value_of(best, measure)
+    value = score_of(best, measure)
     kind = "a baseline, " if best["kind"] == "baseline" else ""
     choice = f"the best of {len(rated)}, so optimistically biased" if len(rated) > 1 else "the only one evaluated"
     is_sure = value.low > 0 and not (top and top.mean < NOISY)
     claim = PREDICTS_BEST if is_sure else "has the highest value"
-    sentences = [f"**{plain(best['method'])} {claim}:** {value} ({kind}{choice}).{_zero_note(value)}"]
+    note = "" if value.low > 0 else f" {INCLUDES_ZERO}"
+    sentences = [f"**{plain(best['method'])} {claim}:** {score_text(value)} ({kind}{choice}).{note}"]
     rivals = rated[rated["kind"] != "baseline"] if best["kind"] == "baseline" else rated[rated["kind"] == "baseline"]
     if not rivals.empty:
         sentences.append(_comparison(run, best, rivals.iloc[0], measure))
@@ -167,35 +157,31 @@ def advice(run: Run, measure: str) -> str:
     return f"{TOO_NOISY}: {_agreement(top)}. Use more seeds or more iterations{warm}."
 
 
-def _agreement(ceiling: Measured) -> str:
-    return f"the rank correlation between retrainings of the same subsets is {ceiling}"
-
-
-def _zero_note(value: Measured) -> str:
-    return "" if value.low > 0 else f" {INCLUDES_ZERO}"
+def _agreement(ceiling: Score) -> str:
+    return f"the rank correlation between retrainings of the same subsets is {score_text(ceiling)}"
 
 
 def _comparison(run: Run, best: pd.Series, rival: pd.Series, measure: str) -> str:
-    rival_value = value_of(rival, measure)
+    rival_value = score_of(rival, measure)
     kind = BEST_BASELINE if rival["kind"] == "baseline" else BEST_OTHER
-    relation = "is above" if value_of(best, measure).low > rival_value.high else "overlaps"
-    mean, low, high = paired(run, str(best["method"]), str(rival["method"]), measure)
-    verdict = "better" if low > 0 else "not clearly better (the confidence interval includes 0)"
+    relation = "is above" if score_of(best, measure).low > rival_value.high else "overlaps"
+    difference = paired(run, str(best["method"]), str(rival["method"]), measure)
+    verdict = "better" if difference.low > 0 else "not clearly better (the confidence interval includes 0)"
     return (
-        f"Its interval {relation} that of {kind}, {plain(rival['method'])} ({rival_value}). "
-        f"The difference, paired by subset, is {mean:+.2f} [{low:+.2f}, {high:+.2f}]: {verdict}."
+        f"Its interval {relation} that of {kind}, {plain(rival['method'])} ({score_text(rival_value)}). "
+        f"The difference, paired by subset, is {difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]: "
+        f"{verdict}."
     )
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def paired(run: Run, one: str, other: str, measure: str) -> tuple[float, float, float]:
+def paired(run: Run, one: str, other: str, measure: str) -> Score:
     """Return the difference of two methods' rank correlations with its bootstrap interval over subsets."""
     (first, measured), (second, _) = (grids(run, name) for name in (one, other))
     losses = [first, second, measured.mean(1)]
     if measure == "lds_mean":
         losses = [values.mean(1, keepdims=True) for values in losses]
-    difference = lds_difference(*losses)
-    return difference.mean, difference.low, difference.high
+    return lds_difference(*losses)
 
 
 def figures_table(methods: pd.DataFrame) -> pd.DataFrame:

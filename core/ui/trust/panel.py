@@ -32,6 +32,7 @@ DEFAULT_SETTINGS = "the default settings of the method"
 CHECKPOINTS = "Training checkpoints used"
 COMPARED = "Compared with retraining"
 NOT_MEASURED = f"{COMPARED}: **not measured yet.**"
+NO_CURVATURE = "No curvature: nothing is solved, so there is no residual"
 
 
 def trust_panel(context: Context, run: Run) -> None:
@@ -40,21 +41,17 @@ def trust_panel(context: Context, run: Run) -> None:
     solved = f", residual {report['residual']:.0e}" if "residual" in report else ""
     with st.expander(f"How reliable this ranking is · {plain(report['method'])}{solved}"):
         left, right = st.columns(2)
-        left.markdown(
-            _bullets(
-                [
-                    *_method(report, run.config),
-                    *_solve(report),
-                    *_sketch(report),
-                    *inner_lines(report),
-                    _computed(report),
-                ]
-            )
-        )
-        right.markdown(_bullets([_stationary(report), _meaning(report), *_measured(context, run)]))
+        lines = [
+            *_method(report, run.config),
+            *(solve_lines(report) if report["curvature"] != "none" else [NO_CURVATURE]),
+            *_sketch(report),
+            *inner_lines(report),
+            f"Computed on {plain(report['device'])} in {plain(report['dtype'])}",
+        ]
+        left.markdown(_bullets(lines))
+        right.markdown(_bullets([_stationary(report), _meaning(report), _measured(context, run)]))
         right.page_link(link("trust"), label="Trust: how well each method predicts retraining")
-        found = _detection(str(context.workspace.folder), run.id)
-        if found is not None:
+        if (found := _detection(str(context.workspace.folder), run.id)) is not None:
             right.markdown("- Detection of the injected label noise:")
             shown = found.drop(columns=["items", "bad"]).set_index("level")
             right.dataframe(shown.style.format({"auc": "{:.3f}", "average_precision": "{:.3f}"}))
@@ -85,20 +82,13 @@ def _bullets(lines: list[str]) -> str:
 def _method(report: dict[str, Any], config: dict[str, Any]) -> list[str]:
     changed = differences(config)
     options = f"; other than the defaults: {plain(', '.join(changed))}" if changed else ""
-    lines = [f"Method: **{plain(report['method'])}**, {plain(report['words'])}{options}"]
     if report["method"] == "tracin":
-        lines.append(f"{CHECKPOINTS}: {report['checkpoints']}")
-        return lines
-    gradients = f"Gradient of the training data: {plain(report['gradient'])}"
-    if report["method"] != SELF:
-        gradients += f"; of the target's loss: {plain(report['evaluation'])}"
-    return [*lines, gradients]
-
-
-def _solve(report: dict[str, Any]) -> list[str]:
-    if report["curvature"] == "none":
-        return ["No curvature: nothing is solved, so there is no residual"]
-    return solve_lines(report)
+        gradients = f"{CHECKPOINTS}: {report['checkpoints']}"
+    else:
+        gradients = f"Gradient of the training data: {plain(report['gradient'])}"
+        if report["method"] != SELF:
+            gradients += f"; of the target's loss: {plain(report['evaluation'])}"
+    return [f"Method: **{plain(report['method'])}**, {plain(report['words'])}{options}", gradients]
 
 
 def solve_lines(report: dict[str, Any]) -> list[str]:
@@ -139,10 +129,7 @@ def _sketch(report: dict[str, Any]) -> list[str]:
 
 
 def inner_lines(report: dict[str, Any]) -> list[str]:
-    """Return how accurately the inner problem of implicit adaptation is solved.
-
-    Empty where adaptation is by gradient steps.
-    """
+    """Return how accurately the inner problem is solved; empty where adaptation is by gradient steps."""
     inner = report.get("inner")
     if not inner:
         return []
@@ -157,10 +144,6 @@ def inner_lines(report: dict[str, Any]) -> list[str]:
         f"{inner['smallest']:.3g} and {inner['largest']:.3g}, of which the proximal term adds "
         f"{inner['proximity']:g}{near}{how}"
     ]
-
-
-def _computed(report: dict[str, Any]) -> str:
-    return f"Computed on {plain(report['device'])} in {plain(report['dtype'])}"
 
 
 def _stationary(report: dict[str, Any]) -> str:
@@ -184,10 +167,10 @@ def _meaning(report: dict[str, Any]) -> str:
     )
 
 
-def _measured(context: Context, run: Run) -> list[str]:
+def _measured(context: Context, run: Run) -> str:
     known = trust_sentence(context, run.config["method"])
     if known is None:
-        return [NOT_MEASURED]
+        return NOT_MEASURED
     if changed := differences(run.config):
         known += f" Measured with {DEFAULT_SETTINGS}, not with {plain(', '.join(changed))}."
-    return [f"{COMPARED}: {known}"]
+    return f"{COMPARED}: {known}"

@@ -111,7 +111,6 @@ def prepare_panel(context: Context, promise: str, key: str = "edit_prepare") -> 
     button, note = st.columns([2, 6], vertical_alignment="center")
     if button.button("Prepare live estimates", disabled=running, key=key, width="stretch"):
         start(context, "Prepare live estimates", ["whatif", "--prepare"])
-        st.rerun()
     if not running:
         gb = prepare_bytes(context.project, Compute()) / 1e9
         seconds = preparation_seconds(context.workspace, context.project, Compute())
