@@ -22,8 +22,8 @@ from core.editing.retraining import RetrainSettings
 from core.editing.settings import EditSettings, NewtonSettings
 from core.editing.steps import REWIND_TASKS, StepSettings, select_snapshot
 from core.evidence.method_scores import POOLED_EPOCHS
-from core.experiments.problems import Problem, build_problem, make_recipe
-from core.experiments.profiles import WAYS, Profile
+from core.experiments.problems import Problem, Repetition, build_problem, make_recipe
+from core.experiments.profiles import WAYS
 from core.influence.methods import METHODS
 from core.influence.targets import Target
 from core.maml.backbone import Params
@@ -37,9 +37,8 @@ from core.tasks.sampling import pool_of, sample_tasks
 from core.tasks.tasklist import TaskList
 from core.workspace.runs import MEMORY, Run, RunWriter, StepCache
 
-TRAINING_WEIGHT, RANKING_WEIGHT, EDIT_WEIGHT = 10, 8, 1
+TRAINING_WEIGHT, RANKING_WEIGHT, EDIT_WEIGHT = 1000, 800, 100
 """Rough durations of a training, a ranking and an edit, for the progress bar alone."""
-_UNITS_PER_WEIGHT = 100
 _LINEAR_CURVATURES = {
     "linear": "gauss-newton",
     "task-if-paper": "gamma",
@@ -47,16 +46,6 @@ _LINEAR_CURVATURES = {
     "task-if-exact": "exact",
     "direct-if": "direct",
 }
-
-
-@dataclass(frozen=True)
-class Repetition:
-    """A seed of an experiment on a data set; ``images`` is the image set used for the paper's ``data``."""
-
-    profile: Profile
-    data: str
-    images: str
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -84,30 +73,16 @@ class ExperimentContext:
     command: str
     _edits: Iterator[int] = field(default_factory=count)
 
-    def start_progress(self, name: str, weight: int) -> None:
-        """Announce the total amount of work, in the weights of :meth:`part`."""
-        self.progress.stage(name, _UNITS_PER_WEIGHT * weight)
-
     @contextmanager
     def part(self, weight: int) -> Iterator[Progress]:
-        """Provide the progress of a part of the work that takes about as long as ``weight`` quick edits."""
-        inner = SubProgress(self.progress, _UNITS_PER_WEIGHT * weight)
+        """Provide the progress of a part of the work that takes about as long as ``weight`` says."""
+        inner = SubProgress(self.progress, weight)
         yield inner
         inner.finish()
 
-    def problem(
-        self,
-        noise: str,
-        *,
-        seed: int | None = None,
-        model_seed: int | None = None,
-        training: TrainSettings | None = None,
-    ) -> Problem:
-        """Return the problem with some label noise; ``seed`` and ``training`` replace those of the repetition."""
-        unit, seed = self.unit, self.unit.seed if seed is None else seed
-        recipe = make_recipe(
-            unit.profile, unit.data, unit.images, noise, seed, training=training, model_seed=model_seed
-        )
+    def problem(self, noise: str, *, seed: int | None = None, training: TrainSettings | None = None) -> Problem:
+        """Return the problem with some label noise (:func:`core.experiments.problems.make_recipe`)."""
+        recipe = make_recipe(self.unit, noise, seed=seed, training=training)
         with self.part(TRAINING_WEIGHT) as progress:
             return build_problem(recipe, self.compute, progress, self.command)
 

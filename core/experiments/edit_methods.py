@@ -13,7 +13,7 @@ import pandas as pd
 from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, TimedEdit, measure_edit
 from core.experiments.formatting import MISSING, PERCENT, mean_sd, percent
 from core.experiments.problems import Problem
-from core.experiments.profiles import DATA_TITLES, Profile
+from core.experiments.profiles import Profile
 from core.experiments.results import Plot, Table
 from core.experiments.summary import (
     MET,
@@ -23,12 +23,9 @@ from core.experiments.summary import (
     GainShare,
     Measurements,
     PairedDifference,
-    accuracy_by_method,
     accuracy_plot,
-    cost_shares,
     differences,
     equivalence_finding,
-    heading,
     listed,
     mean_curve,
     no_gain_finding,
@@ -122,110 +119,91 @@ def run_methods(context: ExperimentContext, problem: Problem, changes: Changes) 
 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
-    """Return a table, a plot per condition and findings per data set."""
-    findings, tables, plots = [], [], []
-    for data in measurements.data:
-        tables.append(_table(measurements, data))
-        plots += [_plot(measurements, data, condition) for condition in CONDITIONS]
-        findings += _findings(measurements, data)
-    return ExperimentSummary(findings, tables, plots)
+    """Return a table, a plot per condition and findings."""
+    plots = [_plot(measurements, condition) for condition in CONDITIONS]
+    return ExperimentSummary(_findings(measurements), [_table(measurements)], plots)
 
 
-def _table(measurements: Measurements, data: str) -> Table:
+def _table(measurements: Measurements) -> Table:
     rows = []
-    random, harmful = (accuracy_by_method(measurements, data=data, condition=condition) for condition in CONDITIONS)
+    random, harmful = (measurements.accuracy(condition=condition) for condition in CONDITIONS)
     gain = PairedDifference.of(harmful["retrain"], harmful["unedited"])
+    shares_by_definition = {"unedited": percent(0), "retrain": percent(1)}
     for method, label in METHODS.items():
         if method not in harmful:
             continue
-        where = {"data": data, "condition": "harmful"}
-        selected = measurements.select(method=method, **where)
+        selected = measurements.select(method=method, condition="harmful")
+        share = shares_by_definition.get(method) or _gain_share(harmful, method).text
         rows.append(
-            [
-                label,
-                mean_sd(selected["cost"], ".0f"),
-                mean_sd(cost_shares(measurements, method, **where), ".1f", PERCENT),
-                mean_sd(selected["seconds"], ".1f"),
-                mean_sd(harmful[method]),
-                _gain_share_text(harmful, method) if gain.low > 0 else MISSING,
-                mean_sd(random[method]),
-                mean_sd(random[method] - random["retrain"], "+.1f", PERCENT),
-            ]
+            {
+                "method": label,
+                "meta-gradients": mean_sd(selected["cost"], ".0f"),
+                "cost, % of retraining": mean_sd(measurements.cost_shares(method, condition="harmful"), ".1f", PERCENT),
+                "seconds": mean_sd(selected["seconds"], ".1f"),
+                "accuracy, harmful removed": mean_sd(harmful[method]),
+                "share of retraining's gain": share if gain.low > 0 else MISSING,
+                "accuracy, random removed": mean_sd(random[method]),
+                "difference from retraining, points": mean_sd(random[method] - random["retrain"], "+.1f", PERCENT),
+            }
         )
-    columns = [
-        "method",
-        "meta-gradients",
-        "cost, % of retraining",
-        "seconds",
-        "accuracy, harmful removed",
-        "share of retraining's gain",
-        "accuracy, random removed",
-        "difference from retraining, points",
-    ]
-    return Table(f"methods-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")
+    return measurements.text_table("methods", rows, f"{SPREAD_NOTE} Processor seconds.")
 
 
-def _plot(measurements: Measurements, data: str, condition: str) -> Plot:
-    where = {"data": data, "condition": condition}
-    accuracy = accuracy_by_method(measurements, **where)
+def _plot(measurements: Measurements, condition: str) -> Plot:
+    accuracy = measurements.accuracy(condition=condition)
     series = []
     for prefix, name, shares in _CURVES:
-        available = [share for share in shares if f"{prefix}-{share}" in accuracy]
-        values = [accuracy[f"{prefix}-{share}"] for share in available]
-        if available:
-            series.append(mean_curve(name, available, values, reference="all" in prefix))
+        values = {share: accuracy[key] for share in shares if (key := f"{prefix}-{share}") in accuracy}
+        if values:
+            series.append(mean_curve(name, list(values), values.values(), reference="all" in prefix))
     for method in ("linear", "newton", "rewind"):
-        cost = float(cost_shares(measurements, method, **where).mean())
+        cost = float(measurements.cost_shares(method, condition=condition).mean())
         kinds = {"estimate": method == "linear", "reference": method == "rewind"}
         series.append(mean_curve(METHODS[method], [cost], [accuracy[method]], **kinds))
     for method in ("unedited", "retrain"):
         series.append(mean_curve(METHODS[method], [min(COST_SHARES), 1.0], [accuracy[method]] * 2, reference=True))
-    title = f"{DATA_TITLES[data]}, {CONDITION_NAMES[condition]}: accuracy against cost"
+    title = f"{measurements.title}, {CONDITION_NAMES[condition]}: accuracy against cost"
     x_label = "meta-gradients, share of retraining's"
-    return accuracy_plot(f"accuracy-{data}-{condition}", title, series, x_label, log_x=True)
+    return accuracy_plot(f"accuracy-{measurements.data}-{condition}", title, series, x_label, log_x=True)
 
 
 def _gain_share(accuracy: dict[str, pd.Series], method: str) -> GainShare:
     return GainShare.of(accuracy[method] - accuracy["unedited"], accuracy["retrain"] - accuracy["unedited"])
 
 
-def _gain_share_text(accuracy: dict[str, pd.Series], method: str) -> str:
-    by_definition = {"unedited": percent(0), "retrain": percent(1)}
-    return by_definition.get(method) or _gain_share(accuracy, method).text
-
-
-def _findings(measurements: Measurements, data: str) -> list[str]:
-    random, harmful = (accuracy_by_method(measurements, data=data, condition=condition) for condition in CONDITIONS)
+def _findings(measurements: Measurements) -> list[str]:
+    random, harmful = (measurements.accuracy(condition=condition) for condition in CONDITIONS)
     gain = PairedDifference.of(harmful["retrain"], harmful["unedited"])
     seed_gap = PairedDifference.of(harmful["retrain-again"], harmful["retrain"])
     findings = [
-        f"{heading(data, CONDITION_NAMES['harmful'])} Retraining without them changes accuracy by {gain.text}. Two "
-        f"retrainings from different seeds differ by {seed_gap.mean_abs_text} on average."
+        f"{measurements.heading(CONDITION_NAMES['harmful'])} Retraining without them changes accuracy by "
+        f"{gain.text}. Two retrainings from different seeds differ by {seed_gap.mean_abs_text} on average."
     ]
     if gain.low > 0:
-        findings += _gain_findings(measurements, data, harmful)
+        findings += _gain_findings(measurements, harmful)
     else:
         findings.append(no_gain_finding(harmful, {name: METHODS[name] for name in _EDITS}))
-    started = [share for share in CONTROL_SHARES if f"rewind+steps-{share}" in harmful]
-    findings += [_start_finding(harmful, random, share) for share in started]
+    findings += [
+        _start_finding(harmful, random, share) for share in CONTROL_SHARES if f"rewind+steps-{share}" in harmful
+    ]
     gaps = differences(random, {name: METHODS[name] for name in _EQUIVALENT}, "retrain")
     seed_gap = PairedDifference.of(random["retrain-again"], random["retrain"])
     texts = gaps | {METHODS["retrain-again"]: f"{seed_gap.text} (mean absolute difference {seed_gap.mean_abs_text})"}
     findings.append(
-        f"{heading(data, CONDITION_NAMES['random'])} Difference from retraining: {listed(texts)}. "
+        f"{measurements.heading(CONDITION_NAMES['random'])} Difference from retraining: {listed(texts)}. "
         f"{equivalence_finding(gaps)}"
     )
     return findings
 
 
-def _gain_findings(measurements: Measurements, data: str, accuracy: dict[str, pd.Series]) -> list[str]:
+def _gain_findings(measurements: Measurements, accuracy: dict[str, pd.Series]) -> list[str]:
     """Compare the shares of retraining's gain with the goal, at the goal's cost and at any cost."""
     shares = {name: _gain_share(accuracy, name) for name in (*_EDITS, *_CONTROLS) if name in accuracy}
     edits = {name: share for name, share in shares.items() if name in _EDITS}
     texts = {
         METHODS[name]: f"{share.text} (goal {share.reaches(GAIN_GOAL)})"
         for name, share in edits.items()
-        if cost_shares(measurements, name, data=data, condition="harmful").mean() <= COST_TOLERANCE * COST_GOAL
+        if measurements.cost_shares(name, condition="harmful").mean() <= COST_TOLERANCE * COST_GOAL
     }
     texts |= {METHODS[name]: share.text for name, share in shares.items() if name in _CONTROLS}
     verdicts = {

@@ -10,7 +10,7 @@ import pandas as pd
 from core.experiments.context import RANKING_WEIGHT, TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import mean_sd, percent
 from core.experiments.problems import Problem
-from core.experiments.profiles import DATA_TITLES, Profile
+from core.experiments.profiles import Profile
 from core.experiments.results import Plot, Table
 from core.experiments.summary import (
     SPREAD_NOTE,
@@ -18,9 +18,7 @@ from core.experiments.summary import (
     Measurements,
     PairedDifference,
     accuracy_plot,
-    by_seed,
     column_curve,
-    heading,
 )
 from core.tasks.changes import Changes
 from core.tasks.tasklist import KEY, TaskList
@@ -85,46 +83,37 @@ def removable_rows(tasks: TaskList, ordered: pd.DataFrame, count: int) -> list[t
 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
-    """Return a plot and a finding per level, and a table per data set."""
-    findings, tables, plots = [], [], []
-    for data in measurements.data:
-        plots += [_plot(measurements, data, level) for level in LEVELS]
-        findings += [_finding(measurements, data, level) for level in LEVELS]
-        tables.append(_table(measurements, data))
-    return ExperimentSummary(findings, tables, plots)
+    """Return a table, and a plot and a finding per level."""
+    findings = [_finding(measurements, level) for level in LEVELS]
+    return ExperimentSummary(findings, [_table(measurements)], [_plot(measurements, level) for level in LEVELS])
 
 
-def _plot(measurements: Measurements, data: str, level: str) -> Plot:
+def _plot(measurements: Measurements, level: str) -> Plot:
     series = []
     for order, name in ORDERS.items():
-        rows = measurements.select(data=data, level=level, order=order)
+        rows = measurements.select(level=level, order=order)
         series.append(column_curve(name, rows, "share", "accuracy", reference=order == "random"))
-    title = f"{DATA_TITLES[data]}: accuracy after removing {level} and retraining"
-    return accuracy_plot(f"removed-{data}-{level}", title, series, f"{level} removed")
+    title = f"{measurements.title}: accuracy after removing {level} and retraining"
+    return accuracy_plot(f"removed-{measurements.data}-{level}", title, series, f"{level} removed")
 
 
-def _table(measurements: Measurements, data: str) -> Table:
-    shares = sorted(measurements.select(data=data)["share"].unique())
-    rows = []
+def _table(measurements: Measurements) -> Table:
+    rows, shares = [], sorted(measurements.table["share"].unique())
     for level, (order, name) in product(LEVELS, ORDERS.items()):
-        where = {"data": data, "level": level, "order": order}
-        rows.append(
-            [level, name, *(mean_sd(measurements.select(share=share, **where)["accuracy"]) for share in shares)]
-        )
-    columns = ["removed", "order", *(percent(share) for share in shares)]
+        selected = measurements.select(level=level, order=order)
+        accuracy = {percent(share): mean_sd(selected[selected["share"] == share]["accuracy"]) for share in shares}
+        rows.append({"removed": level, "order": name} | accuracy)
     note = f"{SPREAD_NOTE} The paper's plots show a fall from about 0.62 to 0.58 for tasks, from 0.40 to 0.25 for "
-    return Table(f"removed-{data}", DATA_TITLES[data], columns, rows, f"{note}instances.")
+    return measurements.text_table("removed", rows, f"{note}instances.")
 
 
-def _finding(measurements: Measurements, data: str, level: str) -> str:
-    share = measurements.select(data=data)["share"].max()
-    helpful, random = (
-        by_seed(measurements.select(data=data, level=level, order=order, share=share), "accuracy") for order in ORDERS
-    )
+def _finding(measurements: Measurements, level: str) -> str:
+    share = measurements.table["share"].max()
+    helpful, random = (measurements.by_seed("accuracy", level=level, order=order, share=share) for order in ORDERS)
     gap = PairedDifference.of(helpful, random)
     verdict = "as in the paper" if gap.high < 0 else "contrary to the paper" if gap.low > 0 else "not significant"
     return (
-        f"{heading(data, level)} With {percent(share)} removed, accuracy is {mean_sd(helpful, '.3f')} if the most "
-        f"helpful are removed first, and {mean_sd(random, '.3f')} if random ones are: a difference of {gap.text}, "
+        f"{measurements.heading(level)} With {percent(share)} removed, accuracy is {mean_sd(helpful, '.3f')} if the "
+        f"most helpful are removed first, and {mean_sd(random, '.3f')} if random ones are: a difference of {gap.text}, "
         f"{verdict}."
     )

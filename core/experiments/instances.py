@@ -12,17 +12,15 @@ import pandas as pd
 from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, measure_edit
 from core.experiments.formatting import mean_sd, percent
 from core.experiments.paper import published_cells
-from core.experiments.profiles import DATA_TITLES, Profile
+from core.experiments.profiles import Profile
 from core.experiments.results import Table
 from core.experiments.summary import (
     SPREAD_NOTE,
     ExperimentSummary,
     Measurements,
-    accuracy_by_method,
     accuracy_plot,
     differences,
     equivalence_finding,
-    heading,
     listed,
     mean_curve,
 )
@@ -80,46 +78,37 @@ def sample_rows(tasks: TaskList, role: str, rng: np.random.Generator) -> list[tu
 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
-    """Return a table, a plot and findings per data set."""
-    findings, tables, plots = [], [], []
-    for data in measurements.data:
-        tables.append(_table(measurements, data))
-        series = [
-            mean_curve(
-                name,
-                list(METHODS.values()),
-                [measurements.select(data=data, role=role, method=method)["accuracy"] for method in METHODS],
-            )
-            for role, name in ROLES.items()
-        ]
-        title = f"{DATA_TITLES[data]}: accuracy after removing {percent(REMOVED_SHARE)} of the images of {TASKS} tasks"
-        plots.append(accuracy_plot(f"instances-{data}", title, series))
-        findings += [_finding(measurements, data, role) for role in ROLES]
-    return ExperimentSummary(findings, tables, plots)
+    """Return a table, a plot and a finding per role."""
+    series = []
+    for role, name in ROLES.items():
+        values = [measurements.select(role=role, method=method)["accuracy"] for method in METHODS]
+        series.append(mean_curve(name, list(METHODS.values()), values))
+    title = f"{measurements.title}: accuracy after removing {percent(REMOVED_SHARE)} of the images of {TASKS} tasks"
+    plot = accuracy_plot(f"instances-{measurements.data}", title, series)
+    findings = [_finding(measurements, role) for role in ROLES]
+    return ExperimentSummary(findings, [_table(measurements)], [plot])
 
 
-def _finding(measurements: Measurements, data: str, role: str) -> str:
-    accuracy = accuracy_by_method(measurements, data=data, role=role)
+def _finding(measurements: Measurements, role: str) -> str:
+    accuracy = measurements.accuracy(role=role)
     gaps = differences(accuracy, {name: METHODS[name] for name in ("unedited", *_EDITS, "retrain-again")}, "retrain")
     edits = {METHODS[name]: gaps[METHODS[name]] for name in _EDITS}
     return (
-        f"{heading(data, ROLES[role])} Mean absolute difference from retraining ({mean_sd(accuracy['retrain'])}): "
-        f"{listed({name: gap.mean_abs_text for name, gap in gaps.items()})}. {equivalence_finding(edits)}"
+        f"{measurements.heading(ROLES[role])} Mean absolute difference from retraining "
+        f"({mean_sd(accuracy['retrain'])}): {listed({name: gap.mean_abs_text for name, gap in gaps.items()})}. "
+        f"{equivalence_finding(edits)}"
     )
 
 
-def _table(measurements: Measurements, data: str) -> Table:
+def _table(measurements: Measurements) -> Table:
     rows = []
     for method, label in METHODS.items():
-        cells = [label]
+        row = {"method": label}
         for role in ROLES:
-            selected = measurements.select(data=data, role=role, method=method)
-            cells += [mean_sd(selected["accuracy"]), mean_sd(selected["seconds"], ".1f")]
-            cells += published_cells(f"{_PUBLISHED.get(method, '')}-{role}", data)
-        rows.append(cells)
-    columns = ["method"] + [
-        f"{role}: {quantity}"
-        for role in ROLES
-        for quantity in ("accuracy", "seconds", "paper's accuracy", "paper's seconds")
-    ]
-    return Table(f"instances-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")
+            selected = measurements.select(role=role, method=method)
+            published = published_cells(f"{_PUBLISHED.get(method, '')}-{role}", measurements.data)
+            row[f"{role}: accuracy"] = mean_sd(selected["accuracy"])
+            row[f"{role}: seconds"] = mean_sd(selected["seconds"], ".1f")
+            row[f"{role}: paper's accuracy"], row[f"{role}: paper's seconds"] = published
+        rows.append(row)
+    return measurements.text_table("instances", rows, f"{SPREAD_NOTE} Processor seconds.")

@@ -83,13 +83,22 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Repetition:
+    """A seed of an experiment on a data set; ``images`` is the image set used for the paper's ``data``."""
+
+    profile: Profile
+    data: str
+    images: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A description that determines a problem; its saved copy is found again by these fields.
 
     Attributes:
         data: The paper's name of the data set; ``images`` is the image set used for it.
-        seed: Of split, tasks and noise.
-        model_seed: Of the initial parameters and of the order of the tasks.
+        seed: Of split, tasks and noise; ``model_seed`` is that of the initial parameters and the order of the tasks.
     """
 
     data: str
@@ -104,38 +113,23 @@ class Recipe:
 
 
 def make_recipe(
-    profile: Profile,
-    data: str,
-    images: str,
-    noise: str,
-    seed: int,
-    *,
-    training: TrainSettings | None = None,
-    model_seed: int | None = None,
+    unit: Repetition, noise: str, *, seed: int | None = None, training: TrainSettings | None = None
 ) -> Recipe:
-    """Return the recipe of a problem; ``training`` and ``model_seed`` default to the profile's and to ``seed``."""
-    model_seed = seed if model_seed is None else model_seed
-    return Recipe(
-        data,
-        images,
-        noise,
-        seed,
-        model_seed,
-        TaskSettings(
-            data=images,
-            ways=WAYS,
-            shots=profile.shots,
-            queries=profile.queries,
-            count=profile.counts[data],
-            heldout=profile.targets,
-            noise=noise,
-            seed=seed,
-            skip_small=True,
-        ),
-        profile.tests,
-        replace(training or profile.training, seed=model_seed),
-        profile.spec(data),
+    """Return the recipe of a problem; ``seed`` and ``training`` replace the repetition's, except the model's seed."""
+    profile, seed = unit.profile, unit.seed if seed is None else seed
+    tasks = TaskSettings(
+        data=unit.images,
+        ways=WAYS,
+        shots=profile.shots,
+        queries=profile.queries,
+        count=profile.counts[unit.data],
+        heldout=profile.targets,
+        noise=noise,
+        seed=seed,
+        skip_small=True,
     )
+    training, spec = replace(training or profile.training, seed=unit.seed), profile.spec(unit.data)
+    return Recipe(unit.data, unit.images, noise, seed, unit.seed, tasks, profile.tests, training, spec)
 
 
 def build_problem(recipe: Recipe, compute: Compute, progress: Progress, command: str = "") -> Problem:

@@ -129,11 +129,7 @@ class ExperimentResult:
     grids: list[Grid] = field(default_factory=list)
 
 
-_KINDS: Mapping[str, TypeAdapter] = {
-    "tables": TypeAdapter(Table),
-    "plots": TypeAdapter(Plot),
-    "grids": TypeAdapter(Grid),
-}
+_KINDS: Mapping[str, type] = {"tables": Table, "plots": Plot, "grids": Grid}
 FINDINGS, _OLD_FINDINGS = "findings.json", "says.json"
 PARTS = ("config.json", FINDINGS, _OLD_FINDINGS, "seeds.parquet", "README.md", *_KINDS)
 """Files and folders of a result, those of earlier versions included."""
@@ -161,19 +157,11 @@ def read_result(folder: Path) -> ExperimentResult:
     Raises:
         UserError: it is missing or damaged.
     """
-    parts: dict[str, list[Any]] = {}
-    for kind, adapter in _KINDS.items():
-        parts[kind] = []
-        for path in sorted((folder / kind).glob("*.json")):
-            try:
-                parts[kind].append(adapter.validate_python(read_json(path)))
-            except ValidationError as error:
-                raise _damaged(path) from error
+    parts: dict[str, list[Any]] = {
+        kind: [_read(path, form) for path in sorted((folder / kind).glob("*.json"))] for kind, form in _KINDS.items()
+    }
     name = _OLD_FINDINGS if (folder / _OLD_FINDINGS).exists() and not (folder / FINDINGS).exists() else FINDINGS
-    config, findings = read_json(folder / "config.json"), read_json(folder / name)
-    for file, expected_type, value in (("config.json", dict, config), (name, list, findings)):
-        if not isinstance(value, expected_type):
-            raise _damaged(folder / file)
+    config, findings = _read(folder / "config.json", dict), _read(folder / name, list)
     for table in parts["tables"]:
         width = len(table.columns)
         if len(set(table.columns)) < width or any(len(row) != width for row in table.rows):
@@ -182,6 +170,13 @@ def read_result(folder: Path) -> ExperimentResult:
     for same_kind in parts.values():
         same_kind.sort(key=lambda part: order.get(part.name, len(order)))
     return ExperimentResult(config, findings, **parts)
+
+
+def _read(path: Path, form: type) -> Any:
+    try:
+        return TypeAdapter(form).validate_python(read_json(path))
+    except ValidationError as error:
+        raise _damaged(path) from error
 
 
 def _damaged(path: Path) -> UserError:

@@ -24,19 +24,16 @@ from core.experiments.context import (
 from core.experiments.formatting import PERCENT, mean_sd, percent
 from core.experiments.paper import published_cells
 from core.experiments.problems import Problem
-from core.experiments.profiles import DATA_TITLES, Profile
+from core.experiments.profiles import Profile
 from core.experiments.results import Table
 from core.experiments.summary import (
     SPREAD_NOTE,
     ExperimentSummary,
     Measurements,
     PairedDifference,
-    accuracy_by_method,
     accuracy_plot,
-    cost_shares,
     differences,
     equivalence_finding,
-    heading,
     listed,
     mean_curve,
     no_gain_finding,
@@ -75,6 +72,7 @@ _SELECTORS = {
     "pick-loss": "loss",
 }
 SELECTION_LABELS = {name: f"Retraining, tasks selected by {selector}" for name, selector in _SELECTORS.items()}
+_LABELS = EDIT_LABELS | SELECTION_LABELS
 _PUBLISHED = {
     "retrain": "retrain",
     "task-if-paper": "task-if",
@@ -136,79 +134,61 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
-    """Return a table, a plot and findings per data set."""
-    findings, tables, plots = [], [], []
-    labels = EDIT_LABELS | SELECTION_LABELS
-    for data in measurements.data:
-        tables.append(_table(measurements, data, labels))
-        series = []
-        for condition, name in CONDITION_NAMES.items():
-            accuracy = accuracy_by_method(measurements, data=data, condition=condition)
-            available = [method for method in labels if method in accuracy]
-            series.append(
-                mean_curve(name, [labels[method] for method in available], [accuracy[method] for method in available])
-            )
-        title = f"{DATA_TITLES[data]}: accuracy after removing {percent(REMOVED_SHARE)} of the tasks"
-        plots.append(accuracy_plot(f"accuracy-{data}", title, series))
-        findings += [*_harmful_findings(measurements, data), _random_finding(measurements, data)]
-    return ExperimentSummary(findings, tables, plots)
+    """Return a table, a plot and findings."""
+    series = []
+    for condition, name in CONDITION_NAMES.items():
+        accuracy = measurements.accuracy(condition=condition)
+        values = {label: accuracy[method] for method, label in _LABELS.items() if method in accuracy}
+        series.append(mean_curve(name, list(values), values.values()))
+    title = f"{measurements.title}: accuracy after removing {percent(REMOVED_SHARE)} of the tasks"
+    plot = accuracy_plot(f"accuracy-{measurements.data}", title, series)
+    findings = [*_harmful_findings(measurements), _random_finding(measurements)]
+    return ExperimentSummary(findings, [_table(measurements)], [plot])
 
 
-def _table(measurements: Measurements, data: str, labels: dict[str, str]) -> Table:
+def _table(measurements: Measurements) -> Table:
     rows = []
-    for method, label in labels.items():
-        random, harmful = (
-            measurements.select(data=data, condition=condition, method=method) for condition in CONDITIONS
-        )
+    for method, label in _LABELS.items():
+        random, harmful = (measurements.select(condition=condition, method=method) for condition in CONDITIONS)
+        published = published_cells(_PUBLISHED.get(method, ""), measurements.data)
+        is_selection = method in ("retrain", *SELECTION_LABELS)
         rows.append(
-            [
-                label,
-                mean_sd(random["accuracy"]),
-                mean_sd(harmful["accuracy"]),
-                mean_sd(harmful["found"], ".2f") if method in ("retrain", *SELECTION_LABELS) else "",
-                mean_sd(harmful["seconds"], ".1f"),
-                mean_sd(harmful["cost"], ".0f"),
-                mean_sd(cost_shares(measurements, method, data=data, condition="harmful"), ".1f", PERCENT),
-                *published_cells(_PUBLISHED.get(method, ""), data),
-            ]
+            {
+                "method": label,
+                "accuracy, random removed": mean_sd(random["accuracy"]),
+                "accuracy, harmful removed": mean_sd(harmful["accuracy"]),
+                "noisy share of removed tasks": mean_sd(harmful["found"], ".2f") if is_selection else "",
+                "seconds": mean_sd(harmful["seconds"], ".1f"),
+                "meta-gradients": mean_sd(harmful["cost"], ".0f"),
+                "cost, % of retraining": mean_sd(measurements.cost_shares(method, condition="harmful"), ".1f", PERCENT),
+                "paper: accuracy": published[0],
+                "paper: seconds": published[1],
+            }
         )
-    columns = [
-        "method",
-        "accuracy, random removed",
-        "accuracy, harmful removed",
-        "noisy share of removed tasks",
-        "seconds",
-        "meta-gradients",
-        "cost, % of retraining",
-        "paper: accuracy",
-        "paper: seconds",
-    ]
-    failed = measurements.select(data=data)
-    failed = failed[failed["accuracy"].isna()].drop_duplicates("method")
-    reasons = " ".join(f"{labels[str(row.method)]}: {row.note}" for row in failed.itertuples())
+    failed = measurements.select().loc[lambda table: table["accuracy"].isna()].drop_duplicates("method")
+    reasons = " ".join(f"{_LABELS[str(row.method)]}: {row.note}" for row in failed.itertuples())
     note = (
         f"{SPREAD_NOTE} Processor seconds; those of “tasks selected by” include scoring, except for the loss, which is "
         "read off. Retraining and all edits remove the tasks that task-IF selects; the ranking is not included in "
         "their seconds. The paper removed random tasks from tasks of its own, so compare its accuracies within its "
         f"column only. {reasons}"
     ).strip()
-    return Table(f"tasks-{data}", DATA_TITLES[data], columns, rows, note)
+    return measurements.text_table("tasks", rows, note)
 
 
-def _harmful_findings(measurements: Measurements, data: str) -> list[str]:
-    where = {"data": data, "condition": "harmful"}
-    accuracy = accuracy_by_method(measurements, **where)
+def _harmful_findings(measurements: Measurements) -> list[str]:
+    accuracy = measurements.accuracy(condition="harmful")
     gain = PairedDifference.of(accuracy["retrain"], accuracy["unedited"])
-    precision = measurements.select(method="retrain", **where)["found"]
+    precision = measurements.select(method="retrain", condition="harmful")["found"]
     findings = [
-        f"{heading(data, CONDITION_NAMES['harmful'])} Of the tasks that task-IF selects, a share of "
+        f"{measurements.heading(CONDITION_NAMES['harmful'])} Of the tasks that task-IF selects, a share of "
         f"{mean_sd(precision, '.2f')} is noisy (chance: {REMOVED_SHARE:.2f}). Retraining without them changes accuracy "
         f"by {gain.text} ({mean_sd(accuracy['retrain'])}, unedited model {mean_sd(accuracy['unedited'])})."
     ]
     edits = {name: label for name, label in EDIT_LABELS.items() if name not in ("unedited", "retrain", "finetune-all")}
     if gain.low > 0:
         gains = {name: (accuracy[name] - accuracy["unedited"]).mean() for name in ("retrain", *edits)}
-        costs = {name: cost_shares(measurements, name, **where).mean() for name in edits}
+        costs = {name: measurements.cost_shares(name, condition="harmful").mean() for name in edits}
         shares = {
             label: f"{percent(gains[name] / gains['retrain'])} for {percent(costs[name], 1)}"
             for name, label in edits.items()
@@ -251,10 +231,10 @@ def _selection_findings(accuracy: dict[str, pd.Series]) -> list[str]:
     ]
 
 
-def _random_finding(measurements: Measurements, data: str) -> str:
-    accuracy = accuracy_by_method(measurements, data=data, condition="random")
+def _random_finding(measurements: Measurements) -> str:
+    accuracy = measurements.accuracy(condition="random")
     gaps = differences(accuracy, {name: EDIT_LABELS[name] for name in _EQUIVALENT}, "retrain")
     return (
-        f"{heading(data, CONDITION_NAMES['random'])} Difference from retraining ({mean_sd(accuracy['retrain'])}): "
-        f"{listed(gaps)}. {equivalence_finding(gaps)}"
+        f"{measurements.heading(CONDITION_NAMES['random'])} Difference from retraining "
+        f"({mean_sd(accuracy['retrain'])}): {listed(gaps)}. {equivalence_finding(gaps)}"
     )

@@ -31,8 +31,7 @@ GAIN_SHARE = "share of retraining's gain"
 
 
 def measured(rows: list[dict]) -> Measurements:
-    table = pd.DataFrame([{"data": "mnist", **row} for row in rows])
-    return Measurements(table, PROFILES["small"], {"mnist": "mnist5k"})
+    return Measurements(pd.DataFrame(rows), PROFILES["small"], "mnist", "mnist5k")
 
 
 def compared_methods(accuracy: dict[str, list[float]], costs: dict[str, float]) -> Measurements:
@@ -79,8 +78,8 @@ def test_opposite_differences_do_not_cancel() -> None:
 def test_equivalence_needs_the_whole_interval() -> None:
     base = np.array([0.5, 0.5, 0.5])
     near, far = (PairedDifference.of(np.array(one), base) for one in ([0.500, 0.501, 0.499], [0.6, 0.61, 0.59]))
-    assert (near.within(0.5), far.within(0.5)) == (MET, MISSED)
-    finding = equivalence_finding({"one": near, "two": far}, 0.5)
+    assert (near.within(EQUIVALENCE_POINTS), far.within(EQUIVALENCE_POINTS)) == (MET, MISSED)
+    finding = equivalence_finding({"one": near, "two": far})
     assert finding.index("yes") < finding.index("“one”") < finding.index("no for") < finding.index("“two”")
 
 

@@ -20,7 +20,8 @@ from core.actions.compute import Compute
 from core.actions.edit import edit
 from core.experiments import catalog, edit_methods, figure2
 from core.experiments.catalog import EXPERIMENTS, Experiment, experiment_of
-from core.experiments.context import ExperimentContext, Repetition
+from core.experiments.context import ExperimentContext
+from core.experiments.problems import Repetition
 from core.experiments.profiles import MNIST, PROFILES, Profile
 from core.experiments.results import Table, read_result
 from core.experiments.run import image_sets, result_folder, run_experiment
