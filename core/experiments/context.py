@@ -145,9 +145,8 @@ class ExperimentContext:
         tasks, settings = cleaned(problem.project.tasks.train, changes), RetrainSettings()
         with self.part(TRAINING_WEIGHT) as progress:
             run = retraining(problem.workspace, problem.project.model, problem.loaded, tasks, settings, seed, progress)
-        return TimedEdit(
-            retrained_params(run, problem.loaded), run.processor_seconds, self.retraining_cost(problem, changes)
-        )
+        cost = self.retraining_cost(problem, changes)
+        return TimedEdit(retrained_params(run, problem.loaded), run.processor_seconds, cost)
 
     def retraining_cost(self, problem: Problem, changes: Changes) -> float:
         """Return the meta-gradients that retraining takes."""

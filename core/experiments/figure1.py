@@ -34,6 +34,7 @@ NOISE_LABELS = {
     "image": "(c) image: 10 % of the images mislabelled at random",
     "confusion": "(d) confusion: 10 % of the images labelled as a similar class",
 }
+_NOISE_OF_TASKS = ("easy", "hard")
 ORDERS = {
     "influence": "influence",
     "self-influence": "self-influence",
@@ -69,7 +70,8 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
     rows = []
     for noise in NOISE_LABELS:
         problem = context.problem(noise)
-        ids, wrong, scores = suspicion_scores(context, problem)
+        level = "tasks" if noise in _NOISE_OF_TASKS else "images"
+        ids, wrong, scores = _suspicion_scores(context, problem, level)
         accuracy_on_all = _refitted_accuracy(context, problem, Changes())
         for order, suspicion in scores.items():
             sequence = np.argsort(-suspicion, kind="stable")
@@ -81,16 +83,10 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
                 ("accuracy", 0, accuracy_on_all),
             ]
             for share in context.unit.profile.checked:
-                removed = frozenset(ids[sequence[: round(share * len(ids))]])
-                changes = Changes(tasks=removed) if _is_noise_by_task(problem) else Changes(images=removed)
+                changes = Changes(**{level: frozenset(ids[sequence[: round(share * len(ids))]])})
                 values.append(("accuracy", share, _refitted_accuracy(context, problem, changes)))
             rows += [(noise, order, quantity, share, float(value)) for quantity, share, value in values]
     return pd.DataFrame(rows, columns=["protocol", "order", "quantity", "share", "value"])
-
-
-def _is_noise_by_task(problem: Problem) -> bool:
-    injected = problem.project.tasks.planted
-    return injected is not None and "task_id" in injected
 
 
 def _refitted_accuracy(context: ExperimentContext, problem: Problem, changes: Changes) -> float:
@@ -99,12 +95,11 @@ def _refitted_accuracy(context: ExperimentContext, problem: Problem, changes: Ch
     return float(problem.evaluate_tests(refit(problem, changes).params).accuracy.mean())
 
 
-def suspicion_scores(
-    context: ExperimentContext, problem: Problem
+def _suspicion_scores(
+    context: ExperimentContext, problem: Problem, level: str
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Return the items ``(n,)``, which of them are wrong ``(n,)``, and per order how suspicious each is ``(n,)``."""
-    key = "task_id" if _is_noise_by_task(problem) else "image_id"
-    table = f"{key.removesuffix('_id')}s.parquet"
+    table, key = f"{level}.parquet", f"{level.removesuffix('s')}_id"
     influence = context.rank(problem, "task-if").table(table).set_index(key)
     ids = np.array(sorted(influence.index), dtype=object)
     injected = problem.project.tasks.planted

@@ -86,7 +86,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A row of a grid that shows the images of one task, or one image.
+    """A row of a grid that shows the images of one task.
 
     Attributes:
         images: Ids, in the order shown.
