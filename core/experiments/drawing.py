@@ -29,7 +29,6 @@ _DPI = 150
 _WIDTH_PX, _HEIGHT_PX, _FRAME_PX, _LINE_PX = 1400, 700, 120, 34
 _LABEL_PX, _MARK_PX = 40, 12  # per tick label at the left, and per mark beside it
 _TITLE_CHARACTERS, _NOTE_CHARACTERS = 66, 128
-_INK = "#1b2430"
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with Matplotlib, so that every machine draws the same
     "font.size": 12,
@@ -78,8 +77,8 @@ def plot_figure(plot: Plot) -> Figure:
     height += _LINE_PX * (len(title) + 0.7 * len(notes) + ceil(len(labels) / columns))
     figure = Figure((_WIDTH_PX / _DPI, height / _DPI), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     axes = figure.add_subplot()
-    for number, series_style in enumerate(style.series_styles(plot.series)):
-        _draw(axes, plot, number, series_style)
+    for number, look in enumerate(style.series_styles(plot.series)):
+        _draw(axes, plot, number, look)
     _axes(axes, plot)
     figure.suptitle("\n".join(title), x=0.01, ha="left", fontsize=14, fontweight="bold")
     if labels:
@@ -101,41 +100,27 @@ def plot_figure(plot: Plot) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, plot: Plot, number: int, series_style: style.SeriesStyle) -> None:
-    series, colour, label = plot.series[number], series_style.colour, f"series {number}"
-    places, horizontal = style.positions(plot, number), style.is_horizontal(plot)
+def _draw(axes: Axes, plot: Plot, number: int, look: style.SeriesStyle) -> None:
+    series, places, horizontal = plot.series[number], style.positions(plot, number), style.is_horizontal(plot)
     x, y = (series.y, places) if horizontal else (places, series.y)
-    errors: dict[str, Any] = {"xerr" if horizontal else "yerr": style.error_lengths(series), "capsize": 4}
-    marker: dict[str, Any] = {
-        "marker": series_style.marker,
-        "markerfacecolor": "white" if series.estimate else colour,
-        "markeredgecolor": colour,
+    options: dict[str, Any] = {
+        "label": f"series {number}",
+        "marker": look.marker,
+        "markerfacecolor": "white" if series.estimate else look.colour,
+        "markeredgecolor": look.colour,
         "markeredgewidth": 2.0 if series.estimate else 0.8,
     }
-    match style.mark_kind(plot, series):
-        case "lines":
-            if (band := style.interval_bounds(series)) is not None:
-                axes.fill_between(x, *band, color=colour, alpha=style.BAND_OPACITY, linewidth=0)
-            every = max(1, len(x) // style.MARKERS_PER_LINE)
-            stroke = {"linestyle": series_style.stroke, "linewidth": series_style.width}
-            axes.plot(x, y, color=colour, label=label, markersize=7.5, markevery=every, **stroke, **marker)
-        case "dots":
-            errors |= {"ecolor": colour, "elinewidth": style.ERROR_BAR_WIDTH, "capthick": style.ERROR_BAR_WIDTH}
-            axes.errorbar(x, y, linestyle="none", label=label, markersize=9, **errors, **marker)
-        case "bars":
-            (axes.barh if horizontal else axes.bar)(
-                places,
-                series.y,
-                style.bar_width(plot),
-                color="white" if series.estimate else colour,
-                edgecolor=colour,
-                linewidth=2.0,
-                linestyle="--" if series.estimate else "-",
-                label=label,
-                ecolor=_INK,
-                error_kw={"elinewidth": 1.8},
-                **errors,
-            )
+    if style.mark_kind(plot, series) == "lines":
+        if (band := style.interval_bounds(series)) is not None:
+            axes.fill_between(x, *band, color=look.colour, alpha=style.BAND_OPACITY, linewidth=0)
+        every = max(1, len(x) // style.MARKERS_PER_LINE)
+        options |= {"linestyle": look.stroke, "linewidth": look.width, "markersize": 7.5, "markevery": every}
+        axes.plot(x, y, color=look.colour, **options)
+    else:
+        width = style.ERROR_BAR_WIDTH
+        options |= {"ecolor": look.colour, "elinewidth": width, "capthick": width, "capsize": 4, "markersize": 9}
+        options["xerr" if horizontal else "yerr"] = style.error_lengths(series)
+        axes.errorbar(x, y, linestyle="none", **options)
 
 
 def _axes(axes: Axes, plot: Plot) -> None:
@@ -154,8 +139,6 @@ def _axes(axes: Axes, plot: Plot) -> None:
             axes.set_xscale("log")
         label_axis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value, plot.percent_x)))
         label_axis.set_minor_formatter(_MinorTicks(plot.percent_x))
-    if plot.kind == "bars":
-        (axes.axvline if horizontal else axes.axhline)(0, color=style.GREY, linewidth=1)
 
 
 class _MinorTicks(LogFormatter):

@@ -26,17 +26,17 @@ from core.experiments.profiles import DATA_TITLES, WAYS
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, read_json, write_json, write_text_atomically
 
-KINDS = ("lines", "dots", "bars")
+KINDS = ("lines", "dots")
 LONG_TRAINED = ("edit-methods", "ladder")
 """Names of the experiment whose models are trained for longer (``Profile.long``), the former one included."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line, or a set of dots or bars, that has a band or error bars where ``low`` and ``high`` are given.
+    """A line, or a set of dots, that has a band or error bars where ``low`` and ``high`` are given.
 
     Attributes:
-        x: Numbers, or labels of ``dots`` and ``bars``.
+        x: Numbers, or labels of ``dots``.
         estimate: Drawn hollow or dashed, as it is estimated and not measured.
         reference: Drawn grey, such as chance, the unedited model or the paper's value.
     """

@@ -14,10 +14,8 @@ from core.experiments.results import Plot, Series
 from core.experiments.style import (
     BAND_OPACITY,
     ERROR_BAR_WIDTH,
-    GREY,
     MARKERS_PER_LINE,
     SeriesStyle,
-    bar_width,
     check_plot,
     error_lengths,
     has_legend,
@@ -34,7 +32,7 @@ from core.experiments.style import (
     tick_labels,
     wrapped_labels,
 )
-from core.ui.charts.common import AXIS, LEGEND, band, error_bars, faint
+from core.ui.charts.common import AXIS, LEGEND, band, error_bars
 
 _PLOT_PX, _FRAME_PX, _LABEL_PX, _MARK_PX = 320, 110, 22, 8
 
@@ -47,12 +45,11 @@ def plot_figure(plot: Plot) -> go.Figure:
     """
     check_plot(plot)
     figure = go.Figure()
-    draw = {"lines": _line, "dots": _dots, "bars": _bars}
     for number, style in enumerate(series_styles(plot.series)):
         kind = mark_kind(plot, plot.series[number])
         if kind == "lines" and interval_bounds(plot.series[number]) is not None:
             figure.add_trace(_band(plot, number, style))
-        figure.add_trace(draw[kind](plot, number, style))
+        figure.add_trace((_line if kind == "lines" else _dots)(plot, number, style))
     value_axis = {"title": _text(plot.y_label), "ticksuffix": " %" if plot.percent_y else "", **_AXIS}
     figure.update_layout(
         height=_FRAME_PX + plot_height(plot, _PLOT_PX, _LABEL_PX, _MARK_PX),
@@ -60,7 +57,6 @@ def plot_figure(plot: Plot) -> go.Figure:
         hovermode="closest",
         showlegend=has_legend(plot),
         legend=LEGEND,
-        barmode="overlay",  # bars have explicit positions
         **dict(zip(_axes(plot), (_label_axis(plot), value_axis), strict=True)),
     )
     return figure
@@ -130,22 +126,6 @@ def _dots(plot: Plot, number: int, style: SeriesStyle) -> go.Scatter:
         mode="markers",
         marker=_marker(series, style, 11),
         **_error_bars(plot, series, style.colour, ERROR_BAR_WIDTH),
-    )
-
-
-def _bars(plot: Plot, number: int, style: SeriesStyle) -> go.Bar:
-    series = plot.series[number]
-    pattern = {"shape": "/", "fgcolor": style.colour, "bgcolor": "rgba(0, 0, 0, 0)", "size": 8}
-    return go.Bar(
-        **_values(plot, number),
-        width=bar_width(plot),
-        orientation="h" if is_horizontal(plot) else "v",
-        marker={
-            "color": faint(GREY, 0.45) if series.reference else style.colour,
-            "line": {"color": style.colour, "width": 2},
-            **({"pattern": pattern} if series.estimate else {}),
-        },
-        **_error_bars(plot, series, GREY if series.reference else "#7f8793", 2.0),
     )
 
 
