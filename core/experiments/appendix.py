@@ -15,7 +15,6 @@ from scipy.stats import spearmanr
 from core.data import load_images
 from core.experiments.context import RANKING_WEIGHT, TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import mean_sd
-from core.experiments.profiles import Profile
 from core.experiments.results import Grid, Picture
 from core.experiments.summary import ExperimentSummary, Measurements
 
@@ -26,13 +25,9 @@ _NOTE = (
 )
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of a model and a ranking."""
-    return TRAINING_WEIGHT + RANKING_WEIGHT
-
-
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of task_id, score, and the images and classes (``words``) of each task."""
+    context.expect(TRAINING_WEIGHT + RANKING_WEIGHT)
     problem = context.problem("none", seed=0)
     scores = context.rank(problem, "task-if").table("tasks.parquet").set_index("task_id")["score"]
     rows = problem.project.tasks.train.rows

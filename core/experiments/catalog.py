@@ -10,14 +10,14 @@ import pandas as pd
 
 from core.experiments import appendix, edit_methods, figure1, figure2, instances, ranking_validation, table1
 from core.experiments.context import ExperimentContext
-from core.experiments.profiles import DATA, MNIST, Profile
+from core.experiments.profiles import DATA, MNIST
 from core.experiments.summary import ExperimentSummary, Measurements
 from core.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment that measures, summarizes and knows how much work it is.
+    """An experiment that measures and summarizes.
 
     Attributes:
         name: On the command line and in folder names.
@@ -25,7 +25,6 @@ class Experiment:
         data: The paper's data sets that it uses unless others are given.
         measure: Returns the measurements of one repetition, a table with its own columns.
         summarize: Returns what the measurements of all repetitions on one data set show.
-        weight: Amount of work of one repetition (:meth:`core.experiments.context.ExperimentContext.part`).
         libraries: Its methods that need optional packages.
         version: Raised whenever what ``measure`` returns changes.
         former_name: Its name in earlier versions, which still selects it and identifies its stored repetitions.
@@ -37,7 +36,6 @@ class Experiment:
     data: tuple[str, ...]
     measure: Callable[[ExperimentContext], pd.DataFrame]
     summarize: Callable[[Measurements], ExperimentSummary]
-    weight: Callable[[Profile], int]
     libraries: tuple[str, ...] = ()
     version: int = 1
     former_name: str = ""
@@ -48,7 +46,7 @@ class Experiment:
         return self.former_name or self.name
 
 
-_functions = attrgetter("measure", "summarize", "weight")
+_functions = attrgetter("measure", "summarize")
 _ALL = (
     Experiment(
         "table1-tasks",

@@ -73,6 +73,10 @@ class ExperimentContext:
     command: str
     _edits: Iterator[int] = field(default_factory=count)
 
+    def expect(self, weight: int) -> None:
+        """Announce the total weight of the parts of the work."""
+        self.progress.stage("measurements", weight)
+
     @contextmanager
     def part(self, weight: int) -> Iterator[Progress]:
         """Provide the progress of a part of the work that takes about as long as ``weight`` says."""

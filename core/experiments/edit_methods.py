@@ -13,7 +13,6 @@ import pandas as pd
 from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, TimedEdit, measure_edit
 from core.experiments.formatting import MISSING, PERCENT, mean_sd, percent
 from core.experiments.problems import Problem
-from core.experiments.profiles import Profile
 from core.experiments.results import Plot, Table
 from core.experiments.summary import (
     MET,
@@ -78,14 +77,10 @@ _CURVES = (
 )
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of two models, two retrainings of each, and the edits."""
-    edits = 3 + 3 * len(COST_SHARES) + 2 * len(CONTROL_SHARES) + len(BATCH_SHARES)
-    return 6 * TRAINING_WEIGHT + 2 * edits * EDIT_WEIGHT
-
-
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of condition, method, accuracy, loss, seconds, cost."""
+    edits = 3 + 3 * len(COST_SHARES) + 2 * len(CONTROL_SHARES) + len(BATCH_SHARES)
+    context.expect(6 * TRAINING_WEIGHT + 2 * edits * EDIT_WEIGHT)  # each model is retrained twice
     rows = []
     for condition, problem, ids, order, count in removal_problems(context, 42, context.unit.profile.long):
         removed = problem.noisy_tasks if condition == "harmful" else order < count

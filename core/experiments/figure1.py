@@ -16,7 +16,6 @@ from core.actions.queue import QueueSettings, queue
 from core.experiments.context import EDIT_WEIGHT, RANKING_WEIGHT, TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import PERCENT, mean_sd, percent
 from core.experiments.problems import Problem
-from core.experiments.profiles import Profile
 from core.experiments.results import Plot, Table
 from core.experiments.summary import (
     SPREAD_NOTE,
@@ -58,15 +57,12 @@ _TABLE_SHARES = (0.1, 0.25, 0.4)
 _ROWS_PER_TASK = 3  # the most suspicious rows of a noisy task count, not its many clean ones
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of a model, three rankings and the points of the curves, per kind of noise."""
-    point = EDIT_WEIGHT if profile.refit == "finetune" else TRAINING_WEIGHT
-    points = 1 + len(ORDERS) * len(profile.checked)
-    return len(NOISE_LABELS) * (TRAINING_WEIGHT + 3 * RANKING_WEIGHT + points * point)
-
-
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of protocol, order, quantity (``found``, ``accuracy``, ``auc``, ``ap``), share, value."""
+    profile = context.unit.profile
+    point = EDIT_WEIGHT if profile.refit == "finetune" else TRAINING_WEIGHT
+    points = 1 + len(ORDERS) * len(profile.checked)
+    context.expect(len(NOISE_LABELS) * (TRAINING_WEIGHT + 3 * RANKING_WEIGHT + points * point))
     rows = []
     for noise in NOISE_LABELS:
         problem = context.problem(noise)
@@ -82,7 +78,7 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
                 ("ap", 0, average_precision_score(wrong, suspicion)),
                 ("accuracy", 0, accuracy_on_all),
             ]
-            for share in context.unit.profile.checked:
+            for share in profile.checked:
                 changes = Changes(**{level: frozenset(ids[sequence[: round(share * len(ids))]])})
                 values.append(("accuracy", share, _refitted_accuracy(context, problem, changes)))
             rows += [(noise, order, quantity, share, float(value)) for quantity, share, value in values]

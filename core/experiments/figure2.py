@@ -9,8 +9,6 @@ import pandas as pd
 
 from core.experiments.context import RANKING_WEIGHT, TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import mean_sd, percent
-from core.experiments.problems import Problem
-from core.experiments.profiles import Profile
 from core.experiments.results import Plot, Table
 from core.experiments.summary import (
     SPREAD_NOTE,
@@ -21,65 +19,42 @@ from core.experiments.summary import (
     column_curve,
 )
 from core.tasks.changes import Changes
-from core.tasks.tasklist import KEY, TaskList
+from core.tasks.tasklist import KEY
 
 LEVELS = ("tasks", "instances")
 ORDERS = {"helpful": "most helpful first", "random": "at random"}
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of a model, a ranking, and the points of the curves."""
-    points = len(LEVELS) * len(ORDERS) * len(profile.removed)
-    return TRAINING_WEIGHT + 2 * RANKING_WEIGHT + points * TRAINING_WEIGHT
-
-
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of level, order, share, accuracy."""
+    unit = context.unit
+    context.expect(2 * RANKING_WEIGHT + (1 + len(LEVELS) * len(ORDERS) * len(unit.profile.removed)) * TRAINING_WEIGHT)
     problem, rows = context.problem("none"), []
     tables = {level: context.rank(problem, "task-if").table(f"{level}.parquet") for level in LEVELS}
     untouched = float(problem.evaluate_tests(problem.loaded.params).accuracy.mean())
     for (level, table), order in product(tables.items(), ORDERS):
         rows.append({"level": level, "order": order, "share": 0.0, "accuracy": untouched})
-        sequence = _sequence(table["score"].to_numpy(), order, context.unit.seed)
-        for share in context.unit.profile.removed:
-            changes = _changes(problem, level, table, sequence, share)
+        at_random = np.random.default_rng([unit.seed, 44]).permutation(len(table))
+        helpful_first = np.argsort(-table["score"].to_numpy(), kind="stable")
+        ordered = table.iloc[at_random if order == "random" else helpful_first]
+        for share in unit.profile.removed:
+            count = round(share * len(table))
+            if level == "tasks":
+                changes = Changes(tasks=frozenset(ordered["task_id"][:count]))
+            else:
+                changes = Changes(instances=frozenset(removable_rows(ordered, count)))
             accuracy = problem.evaluate_tests(context.retrain(problem, changes).params).accuracy.mean()
             rows.append({"level": level, "order": order, "share": share, "accuracy": float(accuracy)})
     return pd.DataFrame(rows)
 
 
-def _sequence(score: np.ndarray, order: str, seed: int) -> np.ndarray:
-    if order == "random":
-        return np.random.default_rng([seed, 44]).permutation(len(score))
-    return np.argsort(-score, kind="stable")
-
-
-def _changes(problem: Problem, level: str, table: pd.DataFrame, sequence: np.ndarray, share: float) -> Changes:
-    ordered, count = table.iloc[sequence], round(share * len(table))
-    if level == "tasks":
-        return Changes(tasks=frozenset(ordered["task_id"][:count]))
-    return Changes(instances=frozenset(removable_rows(problem.project.tasks.train, ordered, count)))
-
-
-def removable_rows(tasks: TaskList, ordered: pd.DataFrame, count: int) -> list[tuple[str, str, str]]:
+def removable_rows(ordered: pd.DataFrame, count: int) -> list[tuple[str, str, str]]:
     """Return the keys of the first ``count`` rows of ``ordered`` that leave every class of a task a support row.
 
-    A row that would be the last of its class is skipped, and the next in order takes its place.
+    The last support row of a class is skipped, and the next row in order takes its place.
     """
-    rows = tasks.rows[tasks.rows["role"] == "support"]
-    pairs = list(rows[["task_id", "label"]].itertuples(index=False, name=None))
-    class_of = dict(zip(rows[KEY].itertuples(index=False, name=None), pairs, strict=True))
-    left = rows.groupby(["task_id", "label"]).size().to_dict()
-    keys: list[tuple[str, str, str]] = []
-    for key in ordered[KEY].itertuples(index=False, name=None):
-        if len(keys) == count:
-            break
-        if key in class_of:
-            if left[class_of[key]] == 1:
-                continue
-            left[class_of[key]] -= 1
-        keys.append(key)
-    return keys
+    is_last = ~ordered.duplicated(["task_id", "role", "label"], keep="last") & (ordered["role"] == "support")
+    return list(ordered.loc[~is_last, KEY].head(count).itertuples(index=False, name=None))
 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:

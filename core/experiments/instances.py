@@ -12,7 +12,6 @@ import pandas as pd
 from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, measure_edit
 from core.experiments.formatting import mean_sd, percent
 from core.experiments.paper import published_cells
-from core.experiments.profiles import Profile
 from core.experiments.results import Table
 from core.experiments.summary import (
     SPREAD_NOTE,
@@ -45,13 +44,9 @@ _PUBLISHED = {"retrain": "retrain", "instance-if-paper": "instance-if"}
 ROLES = {"support": "support (“training” in the paper)", "query": "query (“validation” in the paper)"}
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of a model, two retrainings per role, and the edits of each role."""
-    return 5 * TRAINING_WEIGHT + 2 * len(METHODS) * EDIT_WEIGHT
-
-
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of role, method, accuracy, loss, seconds, cost."""
+    context.expect(5 * TRAINING_WEIGHT + 2 * len(METHODS) * EDIT_WEIGHT)  # two retrainings per role
     rows = []
     problem = context.problem("none")
     for number, role in enumerate(ROLES):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,6 @@ def run_experiment(
 
         def work(run: RunWriter) -> None:
             context = ExperimentContext(unit, compute, run, within, command)
-            within.stage(experiment.title, experiment.weight(profile))
             run.write_table("figures.parquet", experiment.measure(context))
 
         finished = runs.get_or_compute(f"experiment-{experiment.stored_name}", cache_key, work)
@@ -142,10 +142,7 @@ def _write(out: Path, experiment: Experiment, profile: Profile, measured: pd.Dat
         experiment.summarize(Measurements(rows, profile, str(data), config["images"][data]))
         for data, rows in measured.groupby("data", sort=False)
     ]
-    findings, tables, plots, grids = (
-        [part for summary in summaries for part in getattr(summary, kind)]
-        for kind in ("findings", "tables", "plots", "grids")
-    )
+    findings, tables, plots, grids = (list(chain.from_iterable(kind)) for kind in zip(*summaries, strict=True))
     names = [part.name for part in (*tables, *plots, *grids)]
     result = ExperimentResult(config | {"order": names}, findings, tables, plots, grids)
     # CSV files and spreadsheets cannot hold lists.
@@ -159,9 +156,7 @@ def _check_folder(out: Path, experiment: Experiment, profile: str) -> None:
     """Refuse to overwrite anything but an earlier result of the same experiment and profile."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if (out / "config.json").exists():
-        config = read_json(out / "config.json")
-        names = (experiment.name, experiment.stored_name)
-        if isinstance(config, dict) and config.get("experiment") in names and config.get("profile") == profile:
-            return
-    raise UserError(f"{out} contains something else.", "Choose another --out, or delete it.")
+    config, names = out / "config.json", (experiment.name, experiment.stored_name)
+    found = read_json(config) if config.exists() else None
+    if not isinstance(found, dict) or found.get("experiment") not in names or found.get("profile") != profile:
+        raise UserError(f"{out} contains something else.", "Choose another --out, or delete it.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -70,14 +71,13 @@ class Measurements:
         return Table(f"{name}-{self.data}", self.title, list(rows[0]), [list(row.values()) for row in rows], note)
 
 
-@dataclass(frozen=True)
-class ExperimentSummary:
-    """A set of findings, tables, plots and grids that an experiment shows."""
+class ExperimentSummary(NamedTuple):
+    """What an experiment shows on one data set."""
 
     findings: list[str]
-    tables: list[Table] = field(default_factory=list)
-    plots: list[Plot] = field(default_factory=list)
-    grids: list[Grid] = field(default_factory=list)
+    tables: list[Table]
+    plots: Sequence[Plot] = ()
+    grids: Sequence[Grid] = ()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from core.experiments.context import (
 from core.experiments.formatting import PERCENT, mean_sd, percent
 from core.experiments.paper import published_cells
 from core.experiments.problems import Problem
-from core.experiments.profiles import Profile
 from core.experiments.results import Table
 from core.experiments.summary import (
     SPREAD_NOTE,
@@ -83,12 +82,6 @@ _PUBLISHED = {
 }
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of two models, retrainings, rankings and edits."""
-    selections = len(SELECTION_LABELS)
-    return (4 + selections) * TRAINING_WEIGHT + (1 + selections) * RANKING_WEIGHT + 2 * len(EDIT_LABELS) * EDIT_WEIGHT
-
-
 def removal_problems(
     context: ExperimentContext, stream: int, training: TrainSettings | None = None
 ) -> Iterator[tuple[str, Problem, np.ndarray, np.ndarray, int]]:
@@ -107,6 +100,8 @@ def removal_problems(
 
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of condition, method, accuracy, loss, seconds, cost, found (noisy share of what is removed), note."""
+    trainings, rankings, edits = 4 + len(SELECTION_LABELS), 1 + len(SELECTION_LABELS), 2 * len(EDIT_LABELS)
+    context.expect(trainings * TRAINING_WEIGHT + rankings * RANKING_WEIGHT + edits * EDIT_WEIGHT)
     rows = []
     for condition, problem, ids, order, count in removal_problems(context, 40):
         if condition == "harmful":
