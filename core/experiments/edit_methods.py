@@ -18,16 +18,13 @@ from core.experiments.summary import (
     MET,
     SPREAD_NOTE,
     UNDECIDED,
+    Accuracies,
     ExperimentSummary,
-    GainShare,
     Measurements,
-    PairedDifference,
     accuracy_plot,
-    differences,
     equivalence_finding,
     listed,
     mean_curve,
-    no_gain_finding,
 )
 from core.experiments.table1 import (
     CONDITION_NAMES,
@@ -122,13 +119,13 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
 def _table(measurements: Measurements) -> Table:
     rows = []
     random, harmful = (measurements.accuracy(condition=condition) for condition in CONDITIONS)
-    gain = PairedDifference.of(harmful["retrain"], harmful["unedited"])
+    gain = harmful.difference("retrain", "unedited")
     shares_by_definition = {"unedited": percent(0), "retrain": percent(1)}
     for method, label in METHODS.items():
         if method not in harmful:
             continue
         selected = measurements.select(method=method, condition="harmful")
-        share = shares_by_definition.get(method) or _gain_share(harmful, method).text
+        share = shares_by_definition.get(method) or harmful.gain_share(method).text
         rows.append(
             {
                 "method": label,
@@ -162,14 +159,10 @@ def _plot(measurements: Measurements, condition: str) -> Plot:
     return accuracy_plot(f"accuracy-{measurements.data}-{condition}", title, series, x_label, log_x=True)
 
 
-def _gain_share(accuracy: dict[str, pd.Series], method: str) -> GainShare:
-    return GainShare.of(accuracy[method] - accuracy["unedited"], accuracy["retrain"] - accuracy["unedited"])
-
-
 def _findings(measurements: Measurements) -> list[str]:
     random, harmful = (measurements.accuracy(condition=condition) for condition in CONDITIONS)
-    gain = PairedDifference.of(harmful["retrain"], harmful["unedited"])
-    seed_gap = PairedDifference.of(harmful["retrain-again"], harmful["retrain"])
+    gain = harmful.difference("retrain", "unedited")
+    seed_gap = harmful.difference("retrain-again", "retrain")
     findings = [
         f"{measurements.heading(CONDITION_NAMES['harmful'])} Retraining without them changes accuracy by "
         f"{gain.text}. Two retrainings from different seeds differ by {seed_gap.mean_abs_text} on average."
@@ -177,12 +170,12 @@ def _findings(measurements: Measurements) -> list[str]:
     if gain.low > 0:
         findings += _gain_findings(measurements, harmful)
     else:
-        findings.append(no_gain_finding(harmful, {name: METHODS[name] for name in _EDITS}))
+        findings.append(harmful.no_gain_finding({name: METHODS[name] for name in _EDITS}))
     findings += [
         _start_finding(harmful, random, share) for share in CONTROL_SHARES if f"rewind+steps-{share}" in harmful
     ]
-    gaps = differences(random, {name: METHODS[name] for name in _EQUIVALENT}, "retrain")
-    seed_gap = PairedDifference.of(random["retrain-again"], random["retrain"])
+    gaps = random.differences({name: METHODS[name] for name in _EQUIVALENT}, "retrain")
+    seed_gap = random.difference("retrain-again", "retrain")
     texts = gaps | {METHODS["retrain-again"]: f"{seed_gap.text} (mean absolute difference {seed_gap.mean_abs_text})"}
     findings.append(
         f"{measurements.heading(CONDITION_NAMES['random'])} Difference from retraining: {listed(texts)}. "
@@ -191,9 +184,9 @@ def _findings(measurements: Measurements) -> list[str]:
     return findings
 
 
-def _gain_findings(measurements: Measurements, accuracy: dict[str, pd.Series]) -> list[str]:
+def _gain_findings(measurements: Measurements, accuracy: Accuracies) -> list[str]:
     """Compare the shares of retraining's gain with the goal, at the goal's cost and at any cost."""
-    shares = {name: _gain_share(accuracy, name) for name in (*_EDITS, *_CONTROLS) if name in accuracy}
+    shares = {name: accuracy.gain_share(name) for name in (*_EDITS, *_CONTROLS) if name in accuracy}
     edits = {name: share for name, share in shares.items() if name in _EDITS}
     texts = {
         METHODS[name]: f"{share.text} (goal {share.reaches(GAIN_GOAL)})"
@@ -214,17 +207,14 @@ def _gain_findings(measurements: Measurements, accuracy: dict[str, pd.Series]) -
     ]
 
 
-def _start_finding(harmful: dict[str, pd.Series], random: dict[str, pd.Series], share: float) -> str:
+def _start_finding(harmful: Accuracies, random: Accuracies, share: float) -> str:
     snapshot, current = f"rewind+steps-{share}", f"steps-{share}"
-    others = {
-        "steps from the current model": current,
-        "steps from the best snapshot on all tasks": f"rewind+steps-all-{share}",
-        "retraining": "retrain",
+    gaps = {
+        "steps from the current model": harmful.difference(snapshot, current),
+        "steps from the best snapshot on all tasks": harmful.difference(snapshot, f"rewind+steps-all-{share}"),
+        "retraining": harmful.difference(snapshot, "retrain"),
     }
-    gaps = {name: PairedDifference.of(harmful[snapshot], harmful[method]) for name, method in others.items()}
-    from_snapshot, from_current = (
-        PairedDifference.of(random[name], random["unedited"]).text for name in (snapshot, current)
-    )
+    from_snapshot, from_current = (random.difference(name, "unedited").text for name in (snapshot, current))
     return (
         f"Steps from the best snapshot, {percent(share)} of the cost in total, differ from: {listed(gaps)}. With "
         f"random tasks removed they differ from the unedited model by {from_snapshot}, steps from the current model by "

@@ -18,10 +18,8 @@ from core.experiments.summary import (
     ExperimentSummary,
     Measurements,
     accuracy_plot,
-    differences,
     equivalence_finding,
     listed,
-    mean_curve,
 )
 from core.experiments.table1 import EDIT_LABELS
 from core.tasks.changes import Changes
@@ -74,10 +72,7 @@ def sample_rows(tasks: TaskList, role: str, rng: np.random.Generator) -> list[tu
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
     """Return a table, a plot and a finding per role."""
-    series = []
-    for role, name in ROLES.items():
-        values = [measurements.select(role=role, method=method)["accuracy"] for method in METHODS]
-        series.append(mean_curve(name, list(METHODS.values()), values))
+    series = [measurements.accuracy(role=role).series(name, METHODS) for role, name in ROLES.items()]
     title = f"{measurements.title}: accuracy after removing {percent(REMOVED_SHARE)} of the images of {TASKS} tasks"
     plot = accuracy_plot(f"instances-{measurements.data}", title, series)
     findings = [_finding(measurements, role) for role in ROLES]
@@ -86,7 +81,7 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
 
 def _finding(measurements: Measurements, role: str) -> str:
     accuracy = measurements.accuracy(role=role)
-    gaps = differences(accuracy, {name: METHODS[name] for name in ("unedited", *_EDITS, "retrain-again")}, "retrain")
+    gaps = accuracy.differences({name: METHODS[name] for name in ("unedited", *_EDITS, "retrain-again")}, "retrain")
     edits = {METHODS[name]: gaps[METHODS[name]] for name in _EDITS}
     return (
         f"{measurements.heading(ROLES[role])} Mean absolute difference from retraining "

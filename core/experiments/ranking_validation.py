@@ -13,13 +13,7 @@ from core.actions.evidence import EvidenceSettings, evidence
 from core.experiments.context import TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import PERCENT, mean_sd
 from core.experiments.results import Plot, Series, Table
-from core.experiments.summary import (
-    SPREAD_NOTE,
-    ExperimentSummary,
-    Measurements,
-    PairedDifference,
-    mean_curve,
-)
+from core.experiments.summary import SPREAD_NOTE, ExperimentSummary, Measurements, PairedDifference, mean_curve
 
 METHODS = {
     "task-if": "task-IF, Gauss-Newton",

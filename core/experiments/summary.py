@@ -57,10 +57,10 @@ class Measurements:
         """Return one column of :meth:`select`, indexed by seed."""
         return self.select(**where).set_index("seed")[column]
 
-    def accuracy(self, **where: object) -> dict[str, pd.Series]:
-        """Return the accuracy by seed of every method that ran with every seed."""
+    def accuracy(self, **where: object) -> Accuracies:
+        """Return the accuracies of every method that ran with every seed."""
         methods = self.select(**where).set_index("seed").groupby("method", sort=False)["accuracy"]
-        return {str(name): values for name, values in methods if values.notna().all()}
+        return Accuracies({str(name): values for name, values in methods if values.notna().all()})
 
     def cost_shares(self, method: str, **where: object) -> pd.Series:
         """Return the cost of a method as a share of retraining's, by seed."""
@@ -189,6 +189,31 @@ def _student(n: int) -> float:
     return float(stats.t.ppf((1 + _CONFIDENCE) / 2, n - 1))
 
 
+class Accuracies(dict[str, pd.Series]):
+    """The accuracy of methods by seed."""
+
+    def difference(self, method: str, reference: str) -> PairedDifference:
+        """Return how much the accuracy of ``method`` exceeds that of ``reference``."""
+        return PairedDifference.of(self[method], self[reference])
+
+    def differences(self, labels: Mapping[str, str], reference: str) -> dict[str, PairedDifference]:
+        """Return by label the differences of the measured methods from the method ``reference``."""
+        return {label: self.difference(name, reference) for name, label in labels.items() if name in self}
+
+    def gain_share(self, method: str) -> GainShare:
+        """Return the share of retraining's gain that ``method`` has."""
+        return GainShare.of(self[method] - self["unedited"], self["retrain"] - self["unedited"])
+
+    def no_gain_finding(self, labels: Mapping[str, str]) -> str:
+        """Return a sentence on the differences from the unedited model where retraining does not gain."""
+        return f"{NO_GAIN} Difference from the unedited model: {listed(self.differences(labels, 'unedited'))}."
+
+    def series(self, name: str, labels: Mapping[str, str]) -> Series:
+        """Return the means of the measured methods by label."""
+        values = {label: self[method] for method, label in labels.items() if method in self}
+        return mean_curve(name, list(values), values.values())
+
+
 def equivalence_finding(gaps: Mapping[str, PairedDifference]) -> str:
     """Return a sentence on which of the named differences from retraining are small enough."""
     answers = {MET: "yes", MISSED: "no", UNDECIDED: UNDECIDED}
@@ -199,23 +224,9 @@ def equivalence_finding(gaps: Mapping[str, PairedDifference]) -> str:
     return f"Within {EQUIVALENCE_POINTS} points of retraining on average (95 % interval): {'; '.join(verdicts)}."
 
 
-def differences(
-    accuracy: Mapping[str, pd.Series], labels: Mapping[str, str], reference: str
-) -> dict[str, PairedDifference]:
-    """Return by label the differences of the measured methods from the method ``reference``."""
-    measured = {label: accuracy[name] for name, label in labels.items() if name in accuracy}
-    return {label: PairedDifference.of(values, accuracy[reference]) for label, values in measured.items()}
-
-
 def listed(items: Mapping[str, str | PairedDifference]) -> str:
     """Return ``“A” 1; “B” 2`` of a mapping from names to texts or differences."""
     return "; ".join(f"“{name}” {item if isinstance(item, str) else item.text}" for name, item in items.items())
-
-
-def no_gain_finding(accuracy: Mapping[str, pd.Series], labels: Mapping[str, str]) -> str:
-    """Return a sentence on the differences from the unedited model where retraining does not gain."""
-    gaps = differences(accuracy, labels, "unedited")
-    return f"{NO_GAIN} Difference from the unedited model: {listed(gaps)}."
 
 
 def mean_curve(

@@ -27,15 +27,12 @@ from core.experiments.problems import Problem
 from core.experiments.results import Table
 from core.experiments.summary import (
     SPREAD_NOTE,
+    Accuracies,
     ExperimentSummary,
     Measurements,
-    PairedDifference,
     accuracy_plot,
-    differences,
     equivalence_finding,
     listed,
-    mean_curve,
-    no_gain_finding,
 )
 from core.maml.training import TrainSettings
 from core.runtime.errors import TransientError, UserError
@@ -130,11 +127,8 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
     """Return a table, a plot and findings."""
-    series = []
-    for condition, name in CONDITION_NAMES.items():
-        accuracy = measurements.accuracy(condition=condition)
-        values = {label: accuracy[method] for method, label in _LABELS.items() if method in accuracy}
-        series.append(mean_curve(name, list(values), values.values()))
+    accuracies = {name: measurements.accuracy(condition=condition) for condition, name in CONDITION_NAMES.items()}
+    series = [accuracy.series(name, _LABELS) for name, accuracy in accuracies.items()]
     title = f"{measurements.title}: accuracy after removing {percent(REMOVED_SHARE)} of the tasks"
     plot = accuracy_plot(f"accuracy-{measurements.data}", title, series)
     findings = [*_harmful_findings(measurements), _random_finding(measurements)]
@@ -173,7 +167,7 @@ def _table(measurements: Measurements) -> Table:
 
 def _harmful_findings(measurements: Measurements) -> list[str]:
     accuracy = measurements.accuracy(condition="harmful")
-    gain = PairedDifference.of(accuracy["retrain"], accuracy["unedited"])
+    gain = accuracy.difference("retrain", "unedited")
     precision = measurements.select(method="retrain", condition="harmful")["found"]
     findings = [
         f"{measurements.heading(CONDITION_NAMES['harmful'])} Of the tasks that task-IF selects, a share of "
@@ -197,23 +191,22 @@ def _harmful_findings(measurements: Measurements) -> list[str]:
         goal = f"The goal is {percent(GAIN_GOAL)} of the gain for {percent(COST_GOAL)} of the cost."
         findings.append(f"{goal} Met by: {', '.join(met)}." if met else f"{goal} No edit meets it.")
     else:
-        findings.append(no_gain_finding(accuracy, edits))
+        findings.append(accuracy.no_gain_finding(edits))
     return [*findings, _finetune_finding(accuracy), *_selection_findings(accuracy)]
 
 
-def _finetune_finding(accuracy: dict[str, pd.Series]) -> str:
-    removal = PairedDifference.of(accuracy["finetune"], accuracy["finetune-all"])
+def _finetune_finding(accuracy: Accuracies) -> str:
     best = max(_INFLUENCE, key=lambda name: accuracy[name].mean())
     return (
         f"Short fine-tunes reach {mean_sd(accuracy['finetune'])} on the remaining tasks and "
-        f"{mean_sd(accuracy['finetune-all'])} on all tasks; the removal itself contributes {removal.text}. The former "
-        f"differs from the best influence edit (“{EDIT_LABELS[best]}”) by "
-        f"{PairedDifference.of(accuracy['finetune'], accuracy[best]).text}."
+        f"{mean_sd(accuracy['finetune-all'])} on all tasks; the removal itself contributes "
+        f"{accuracy.difference('finetune', 'finetune-all').text}. The former differs from the best influence edit "
+        f"(“{EDIT_LABELS[best]}”) by {accuracy.difference('finetune', best).text}."
     )
 
 
-def _selection_findings(accuracy: dict[str, pd.Series]) -> list[str]:
-    gaps = differences(accuracy, _SELECTORS, "retrain")
+def _selection_findings(accuracy: Accuracies) -> list[str]:
+    gaps = accuracy.differences(_SELECTORS, "retrain")
     verdicts = {
         "higher accuracy": {name: gap for name, gap in gaps.items() if gap.low > 0},
         "lower accuracy": {name: gap for name, gap in gaps.items() if gap.high < 0},
@@ -228,7 +221,7 @@ def _selection_findings(accuracy: dict[str, pd.Series]) -> list[str]:
 
 def _random_finding(measurements: Measurements) -> str:
     accuracy = measurements.accuracy(condition="random")
-    gaps = differences(accuracy, {name: EDIT_LABELS[name] for name in _EQUIVALENT}, "retrain")
+    gaps = accuracy.differences({name: EDIT_LABELS[name] for name in _EQUIVALENT}, "retrain")
     return (
         f"{measurements.heading(CONDITION_NAMES['random'])} Difference from retraining "
         f"({mean_sd(accuracy['retrain'])}): {listed(gaps)}. {equivalence_finding(gaps)}"
