@@ -162,48 +162,43 @@ class ExperimentContext:
         solve = replace(self.unit.profile.solve, curvature=curvature)
         if curvature == "gamma":
             solve = replace(solve, damping=0.0)
-        loaded, runs = copy(problem.loaded), problem.workspace.runs
+        loaded = copy(problem.loaded)
         loaded.model, loaded.train = configure_gradient(loaded.model, gradient), problem.loaded.train
-        return self._timed(
-            loaded,
-            lambda progress, work: methods.linear(loaded, changes, solve, work, progress, runs, predict=False),
-        )
+        return self._timed(methods.linear, loaded, changes, solve, store=problem.workspace.runs, predict=False)
 
     def newton(self, problem: Problem, changes: Changes) -> TimedEdit:
         """Take one Newton step on the objective of the remaining tasks, within a trust region."""
-        loaded, settings = problem.loaded, NewtonSettings(seed=self.unit.seed)
-        return self._timed(loaded, lambda progress, work: methods.newton(loaded, changes, settings, work, progress))
+        return self._timed(methods.newton, problem.loaded, changes, NewtonSettings(seed=self.unit.seed))
 
     def best_snapshot(self, problem: Problem) -> TimedEdit:
         """Return the training snapshot with the lowest loss on some targets, and the cost of choosing it."""
-        loaded, seed = problem.loaded, self.unit.seed
 
-        def choose(_: Progress, __: RunWriter) -> methods.EditedModel:
+        def choose(loaded: Loaded, *_: object) -> methods.EditedModel:
             snapshots = [loaded.place(snapshot.params) for snapshot in problem.workspace.trajectory()]
-            choice = select_snapshot(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, seed)
+            choice = select_snapshot(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, self.unit.seed)
             return methods.EditedModel(choice.params, {}, choice.cost.meta_gradients)
 
-        return self._timed(loaded, choose)
+        return self._timed(choose, problem.loaded)
 
     def steps(self, problem: Problem, changes: Changes, share: float, start: TimedEdit | None = None) -> TimedEdit:
         """Take preconditioned steps on the remaining tasks, for a ``share`` of retraining's cost, start included."""
         start = start or self.unedited(problem)
         budget = max(1, round(share * self.retraining_cost(problem, changes) - start.cost))
         loaded, settings = problem.loaded.with_params(start.params), StepSettings(budget=budget, seed=self.unit.seed)
-        edit = self._timed(loaded, lambda progress, work: methods.steps(loaded, changes, settings, [], work, progress))
+        edit = self._timed(methods.steps, loaded, changes, settings, [])
         return TimedEdit(edit.params, edit.seconds + start.seconds, edit.cost + start.cost)
 
     def finetune(self, problem: Problem, changes: Changes, settings: TrainSettings | None = None) -> TimedEdit:
         """Train briefly on the remaining tasks."""
-        loaded, seeded = problem.loaded, replace(settings or self.unit.profile.finetune, seed=self.unit.seed)
-        return self._timed(loaded, lambda progress, work: methods.finetune(loaded, changes, seeded, work, progress))
+        settings = replace(settings or self.unit.profile.finetune, seed=self.unit.seed)
+        return self._timed(methods.finetune, problem.loaded, changes, settings)
 
     def edit(self, problem: Problem, changes: Changes, method: str) -> TimedEdit:
         """Edit by one of the methods that several experiments compare, in the settings of the profile."""
         if method in _LINEAR_CURVATURES:
             gradient = "direct" if method == "direct-if" else "total"
             return self.linear(problem, changes, _LINEAR_CURVATURES[method], gradient)
-        methods: dict[str, Callable[[], TimedEdit]] = {
+        edits: dict[str, Callable[[], TimedEdit]] = {
             "unedited": lambda: self.unedited(problem),
             "retrain": lambda: self.retrain(problem, changes),
             "retrain-again": lambda: self.retrain(problem, changes, seed=1),
@@ -212,9 +207,11 @@ class ExperimentContext:
             "finetune": lambda: self.finetune(problem, changes),
             "finetune-all": lambda: self.finetune(problem, Changes()),
         }
-        return methods[method]()
+        return edits[method]()
 
-    def _timed(self, loaded: Loaded, edit: Callable[[Progress, RunWriter], methods.EditedModel]) -> TimedEdit:
+    def _timed(
+        self, edit: Callable[..., methods.EditedModel], loaded: Loaded, *args: object, **options: object
+    ) -> TimedEdit:
         """Edit and measure. A finished edit is stored; an interrupted one starts again, so that all its time counts."""
         work = RunWriter(self.work.folder / MEMORY / f"edit-{next(self._edits):03d}")
         cache, like = StepCache(work.folder), loaded.params
@@ -223,7 +220,7 @@ class ExperimentContext:
             arrays = cache.get("made")
             if arrays is None:
                 clock = time.process_time()
-                edited = edit(progress, work)
+                edited = edit(loaded, *args, work, progress, **options)
                 seconds_used = time.process_time() - clock
                 arrays = [flatten(edited.params).cpu().numpy(), np.array([seconds_used, edited.meta_gradients])]
                 cache.put("made", arrays)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from core.experiments import table1
 from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, TimedEdit, measure_edit
 from core.experiments.formatting import MISSING, PERCENT, mean_sd, percent
 from core.experiments.problems import Problem
@@ -26,15 +27,6 @@ from core.experiments.summary import (
     listed,
     mean_curve,
 )
-from core.experiments.table1 import (
-    CONDITION_NAMES,
-    CONDITIONS,
-    COST_GOAL,
-    COST_TOLERANCE,
-    EDIT_LABELS,
-    GAIN_GOAL,
-    removal_problems,
-)
 from core.tasks.changes import Changes
 
 COST_SHARES = (0.02, 0.05, 0.1)
@@ -44,9 +36,9 @@ CONTROL_SHARES = (0.02, 0.1)
 BATCH_SHARES = (0.1, 0.2)
 """Costs of the fine-tunes with the training's meta-batch size, which take fewer steps in less time."""
 METHODS = {
-    "unedited": EDIT_LABELS["unedited"],
+    "unedited": table1.EDIT_LABELS["unedited"],
     "linear": "Linear edit, Gauss-Newton",
-    "newton": EDIT_LABELS["newton"],
+    "newton": table1.EDIT_LABELS["newton"],
     **{f"newton+steps-{share}": f"Newton step, then steps: {percent(share)} in total" for share in COST_SHARES},
     **{f"steps-{share}": f"Steps from the current model: {percent(share)}" for share in COST_SHARES},
     **{f"steps-all-{share}": f"Steps on all tasks: {percent(share)} (control)" for share in CONTROL_SHARES},
@@ -57,7 +49,7 @@ METHODS = {
         for share in CONTROL_SHARES
     },
     **{f"finetune-{share}": f"Mini-batch fine-tune: {percent(share)}" for share in BATCH_SHARES},
-    "retrain": EDIT_LABELS["retrain"],
+    "retrain": table1.EDIT_LABELS["retrain"],
     "retrain-again": "Retraining, another seed",
 }
 NO_METHOD = "no method"
@@ -79,7 +71,7 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
     edits = 3 + 3 * len(COST_SHARES) + 2 * len(CONTROL_SHARES) + len(BATCH_SHARES)
     context.expect(6 * TRAINING_WEIGHT + 2 * edits * EDIT_WEIGHT)  # each model is retrained twice
     rows = []
-    for condition, problem, ids, order, count in removal_problems(context, 42, context.unit.profile.long):
+    for condition, problem, ids, order, count in table1.removal_problems(context, 42, context.unit.profile.long):
         removed = problem.noisy_tasks if condition == "harmful" else order < count
         edits = run_methods(context, problem, Changes(tasks=frozenset(ids[removed])))
         rows += [measure_edit(problem, edit, condition=condition, method=method) for method, edit in edits.items()]
@@ -112,13 +104,13 @@ def run_methods(context: ExperimentContext, problem: Problem, changes: Changes) 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
     """Return a table, a plot per condition and findings."""
-    plots = [_plot(measurements, condition) for condition in CONDITIONS]
+    plots = [_plot(measurements, condition) for condition in table1.CONDITIONS]
     return ExperimentSummary(_findings(measurements), [_table(measurements)], plots)
 
 
 def _table(measurements: Measurements) -> Table:
     rows = []
-    random, harmful = (measurements.accuracy(condition=condition) for condition in CONDITIONS)
+    random, harmful = (measurements.accuracy(condition=condition) for condition in table1.CONDITIONS)
     gain = harmful.difference("retrain", "unedited")
     shares_by_definition = {"unedited": percent(0), "retrain": percent(1)}
     for method, label in METHODS.items():
@@ -154,17 +146,17 @@ def _plot(measurements: Measurements, condition: str) -> Plot:
         series.append(mean_curve(METHODS[method], [cost], [accuracy[method]], **kinds))
     for method in ("unedited", "retrain"):
         series.append(mean_curve(METHODS[method], [min(COST_SHARES), 1.0], [accuracy[method]] * 2, reference=True))
-    title = f"{measurements.title}, {CONDITION_NAMES[condition]}: accuracy against cost"
+    title = f"{measurements.title}, {table1.CONDITION_NAMES[condition]}: accuracy against cost"
     x_label = "meta-gradients, share of retraining's"
     return accuracy_plot(f"accuracy-{measurements.data}-{condition}", title, series, x_label, log_x=True)
 
 
 def _findings(measurements: Measurements) -> list[str]:
-    random, harmful = (measurements.accuracy(condition=condition) for condition in CONDITIONS)
+    random, harmful = (measurements.accuracy(condition=condition) for condition in table1.CONDITIONS)
     gain = harmful.difference("retrain", "unedited")
     seed_gap = harmful.difference("retrain-again", "retrain")
     findings = [
-        f"{measurements.heading(CONDITION_NAMES['harmful'])} Retraining without them changes accuracy by "
+        f"{measurements.heading(table1.CONDITION_NAMES['harmful'])} Retraining without them changes accuracy by "
         f"{gain.text}. Two retrainings from different seeds differ by {seed_gap.mean_abs_text} on average."
     ]
     if gain.low > 0:
@@ -178,7 +170,7 @@ def _findings(measurements: Measurements) -> list[str]:
     seed_gap = random.difference("retrain-again", "retrain")
     texts = gaps | {METHODS["retrain-again"]: f"{seed_gap.text} (mean absolute difference {seed_gap.mean_abs_text})"}
     findings.append(
-        f"{measurements.heading(CONDITION_NAMES['random'])} Difference from retraining: {listed(texts)}. "
+        f"{measurements.heading(table1.CONDITION_NAMES['random'])} Difference from retraining: {listed(texts)}. "
         f"{equivalence_finding(gaps)}"
     )
     return findings
@@ -188,21 +180,21 @@ def _gain_findings(measurements: Measurements, accuracy: Accuracies) -> list[str
     """Compare the shares of retraining's gain with the goal, at the goal's cost and at any cost."""
     shares = {name: accuracy.gain_share(name) for name in (*_EDITS, *_CONTROLS) if name in accuracy}
     edits = {name: share for name, share in shares.items() if name in _EDITS}
+    verdicts = {name: share.reaches(table1.GAIN_GOAL) for name, share in edits.items()}
     texts = {
-        METHODS[name]: f"{share.text} (goal {share.reaches(GAIN_GOAL)})"
+        METHODS[name]: f"{share.text} (goal {verdicts[name]})"
         for name, share in edits.items()
-        if measurements.cost_shares(name, condition="harmful").mean() <= COST_TOLERANCE * COST_GOAL
+        if measurements.cost_shares(name, condition="harmful").mean() <= table1.COST_TOLERANCE * table1.COST_GOAL
     }
     texts |= {METHODS[name]: share.text for name, share in shares.items() if name in _CONTROLS}
-    verdicts = {
-        verdict: ", ".join(f"“{METHODS[name]}”" for name, share in edits.items() if share.reaches(GAIN_GOAL) == verdict)
-        for verdict in (MET, UNDECIDED)
-    }
-    undecided = f" ({UNDECIDED}: {verdicts[UNDECIDED]})" if verdicts[UNDECIDED] else ""
+    met, undecided = (
+        ", ".join(f"“{METHODS[name]}”" for name in edits if verdicts[name] == verdict) for verdict in (MET, UNDECIDED)
+    )
     best = max(edits, key=lambda name: edits[name].mean)
+    goal = f"{percent(table1.GAIN_GOAL)} of the gain"
     return [
-        f"The goal is {percent(GAIN_GOAL)} of the gain for {percent(COST_GOAL)} of the cost: {listed(texts)}.",
-        f"At any cost, {percent(GAIN_GOAL)} of the gain are reached by: {verdicts[MET] or NO_METHOD}{undecided}. "
+        f"The goal is {goal} for {percent(table1.COST_GOAL)} of the cost: {listed(texts)}.",
+        f"At any cost, {goal} are reached by: {met or NO_METHOD}{f' ({UNDECIDED}: {undecided})' if undecided else ''}. "
         f"Largest share: {listed({METHODS[best]: edits[best].text})}.",
     ]
 

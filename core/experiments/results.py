@@ -83,6 +83,11 @@ class Table:
     rows: list[list[str]]
     note: str = ""
 
+    def __post_init__(self) -> None:
+        width = len(self.columns)
+        if len(set(self.columns)) < width or any(len(row) != width for row in self.rows):
+            raise ValueError("Columns must differ, and every row must have a cell for each of them.")
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -162,10 +167,6 @@ def read_result(folder: Path) -> ExperimentResult:
     }
     name = _OLD_FINDINGS if (folder / _OLD_FINDINGS).exists() and not (folder / FINDINGS).exists() else FINDINGS
     config, findings = _read(folder / "config.json", dict), _read(folder / name, list)
-    for table in parts["tables"]:
-        width = len(table.columns)
-        if len(set(table.columns)) < width or any(len(row) != width for row in table.rows):
-            raise _damaged(folder / "tables" / f"{table.name}.json")
     order = {name: position for position, name in enumerate(config.get("order", []))}
     for same_kind in parts.values():
         same_kind.sort(key=lambda part: order.get(part.name, len(order)))
@@ -176,11 +177,7 @@ def _read(path: Path, form: type) -> Any:
     try:
         return TypeAdapter(form).validate_python(read_json(path))
     except ValidationError as error:
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged.", "Run the experiment again; its measurements are stored.")
+        raise UserError(f"{path} is damaged.", "Run the experiment again; its measurements are stored.") from error
 
 
 def as_markdown(result: ExperimentResult, plots: str = "plots/", grids: str = "grids/") -> str:
