@@ -22,10 +22,9 @@ from core.experiments.summary import (
     Accuracies,
     ExperimentSummary,
     Measurements,
-    accuracy_plot,
-    equivalence_finding,
     listed,
     mean_curve,
+    share_plot,
 )
 from core.tasks.changes import Changes
 
@@ -148,7 +147,7 @@ def _plot(measurements: Measurements, condition: str) -> Plot:
         series.append(mean_curve(METHODS[method], [min(COST_SHARES), 1.0], [accuracy[method]] * 2, reference=True))
     title = f"{measurements.title}, {table1.CONDITION_NAMES[condition]}: accuracy against cost"
     x_label = "meta-gradients, share of retraining's"
-    return accuracy_plot(f"accuracy-{measurements.data}-{condition}", title, series, x_label, log_x=True)
+    return share_plot(f"accuracy-{measurements.data}-{condition}", title, series, x_label, log_x=True)
 
 
 def _findings(measurements: Measurements) -> list[str]:
@@ -166,12 +165,14 @@ def _findings(measurements: Measurements) -> list[str]:
     findings += [
         _start_finding(harmful, random, share) for share in CONTROL_SHARES if f"rewind+steps-{share}" in harmful
     ]
-    gaps = random.differences({name: METHODS[name] for name in _EQUIVALENT}, "retrain")
+    compared = {name: METHODS[name] for name in _EQUIVALENT}
     seed_gap = random.difference("retrain-again", "retrain")
-    texts = gaps | {METHODS["retrain-again"]: f"{seed_gap.text} (mean absolute difference {seed_gap.mean_abs_text})"}
+    texts = random.differences(compared, "retrain") | {
+        METHODS["retrain-again"]: f"{seed_gap.text} (mean absolute difference {seed_gap.mean_abs_text})"
+    }
     findings.append(
         f"{measurements.heading(table1.CONDITION_NAMES['random'])} Difference from retraining: {listed(texts)}. "
-        f"{equivalence_finding(gaps)}"
+        f"{random.equivalence_finding(compared)}"
     )
     return findings
 

@@ -17,14 +17,7 @@ from core.experiments.context import EDIT_WEIGHT, RANKING_WEIGHT, TRAINING_WEIGH
 from core.experiments.formatting import PERCENT, mean_sd, percent
 from core.experiments.problems import Problem
 from core.experiments.results import Plot, Table
-from core.experiments.summary import (
-    SPREAD_NOTE,
-    ExperimentSummary,
-    Measurements,
-    PairedDifference,
-    column_curve,
-    listed,
-)
+from core.experiments.summary import SPREAD_NOTE, ExperimentSummary, Measurements, PairedDifference, listed, share_plot
 from core.tasks.changes import Changes
 
 NOISE_LABELS = {
@@ -128,21 +121,13 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
 
 
 def _plot(measurements: Measurements, noise: str, quantity: str) -> Plot:
-    series = []
-    for order, name in ORDERS.items():
-        rows = measurements.select(protocol=noise, order=order, quantity=quantity)
-        series.append(column_curve(name, rows, "share", "value", reference=order == "random"))
-    return Plot(
-        f"{quantity}-{measurements.data}-{noise}",
-        f"{measurements.title} {NOISE_LABELS[noise]}",
-        "lines",
-        "share checked, most suspicious first",
-        QUANTITIES[quantity],
-        series,
-        percent_x=True,
-        percent_y=True,
-        note=SPREAD_NOTE,
-    )
+    where = {"protocol": noise, "quantity": quantity}
+    series = [
+        measurements.curve(name, "share", "value", reference=order == "random", order=order, **where)
+        for order, name in ORDERS.items()
+    ]
+    name, title = f"{quantity}-{measurements.data}-{noise}", f"{measurements.title} {NOISE_LABELS[noise]}"
+    return share_plot(name, title, series, "share checked, most suspicious first", QUANTITIES[quantity])
 
 
 def _table(measurements: Measurements) -> Table:

@@ -10,14 +10,7 @@ import pandas as pd
 from core.experiments.context import RANKING_WEIGHT, TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import mean_sd, percent
 from core.experiments.results import Plot, Table
-from core.experiments.summary import (
-    SPREAD_NOTE,
-    ExperimentSummary,
-    Measurements,
-    PairedDifference,
-    accuracy_plot,
-    column_curve,
-)
+from core.experiments.summary import SPREAD_NOTE, ExperimentSummary, Measurements, PairedDifference, share_plot
 from core.tasks.changes import Changes
 from core.tasks.tasklist import KEY
 
@@ -64,12 +57,12 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
 
 
 def _plot(measurements: Measurements, level: str) -> Plot:
-    series = []
-    for order, name in ORDERS.items():
-        rows = measurements.select(level=level, order=order)
-        series.append(column_curve(name, rows, "share", "accuracy", reference=order == "random"))
+    series = [
+        measurements.curve(name, "share", "accuracy", reference=order == "random", level=level, order=order)
+        for order, name in ORDERS.items()
+    ]
     title = f"{measurements.title}: accuracy after removing {level} and retraining"
-    return accuracy_plot(f"removed-{measurements.data}-{level}", title, series, f"{level} removed")
+    return share_plot(f"removed-{measurements.data}-{level}", title, series, f"{level} removed")
 
 
 def _table(measurements: Measurements) -> Table:

@@ -13,14 +13,7 @@ from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentCon
 from core.experiments.formatting import mean_sd, percent
 from core.experiments.paper import published_cells
 from core.experiments.results import Table
-from core.experiments.summary import (
-    SPREAD_NOTE,
-    ExperimentSummary,
-    Measurements,
-    accuracy_plot,
-    equivalence_finding,
-    listed,
-)
+from core.experiments.summary import SPREAD_NOTE, ExperimentSummary, Measurements, listed, share_plot
 from core.experiments.table1 import EDIT_LABELS
 from core.tasks.changes import Changes
 from core.tasks.tasklist import KEY, TaskList
@@ -74,7 +67,7 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
     """Return a table, a plot and a finding per role."""
     series = [measurements.accuracy(role=role).series(name, METHODS) for role, name in ROLES.items()]
     title = f"{measurements.title}: accuracy after removing {percent(REMOVED_SHARE)} of the images of {TASKS} tasks"
-    plot = accuracy_plot(f"instances-{measurements.data}", title, series)
+    plot = share_plot(f"instances-{measurements.data}", title, series)
     findings = [_finding(measurements, role) for role in ROLES]
     return ExperimentSummary(findings, [_table(measurements)], [plot])
 
@@ -82,11 +75,10 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
 def _finding(measurements: Measurements, role: str) -> str:
     accuracy = measurements.accuracy(role=role)
     gaps = accuracy.differences({name: METHODS[name] for name in ("unedited", *_EDITS, "retrain-again")}, "retrain")
-    edits = {METHODS[name]: gaps[METHODS[name]] for name in _EDITS}
     return (
         f"{measurements.heading(ROLES[role])} Mean absolute difference from retraining "
         f"({mean_sd(accuracy['retrain'])}): {listed({name: gap.mean_abs_text for name, gap in gaps.items()})}. "
-        f"{equivalence_finding(edits)}"
+        f"{accuracy.equivalence_finding({name: METHODS[name] for name in _EDITS})}"
     )
 
 

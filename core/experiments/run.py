@@ -31,7 +31,6 @@ from core.runtime.progress import Progress, SubProgress
 from core.workspace.runs import Runs, RunWriter
 
 _PROGRESS_UNITS = 1000  # per repetition on one data set
-SHIPPED_MNIST = "mnist5k"
 
 
 def result_folder(name: str, profile: str) -> Path:
@@ -44,7 +43,7 @@ def result_folder(name: str, profile: str) -> Path:
 def image_sets() -> dict[str, str]:
     """Return the image sets on this machine named after the paper's data sets, and 5,000 MNIST images in any case."""
     stored = {name.lower() for one in stored_image_sets() for name in one.names}
-    return {MNIST: SHIPPED_MNIST} | {name: name for name in DATA if name in stored}
+    return {MNIST: "mnist5k"} | {name: name for name in DATA if name in stored}
 
 
 def run_experiment(

@@ -66,6 +66,11 @@ class Measurements:
         """Return the cost of a method as a share of retraining's, by seed."""
         return self.by_seed("cost", method=method, **where) / self.by_seed("cost", method="retrain", **where)
 
+    def curve(self, name: str, x: str, y: str, *, reference: bool = False, **where: object) -> Series:
+        """Return the means of column ``y`` over the seeds at each value of column ``x``."""
+        groups = {float(str(value)): group.to_numpy() for value, group in self.select(**where).groupby(x)[y]}
+        return mean_curve(name, list(groups), groups.values(), reference=reference)
+
     def text_table(self, name: str, rows: list[dict[str, str]], note: str) -> Table:
         """Return the table of rows that name their columns, all the same ones."""
         return Table(f"{name}-{self.data}", self.title, list(rows[0]), [list(row.values()) for row in rows], note)
@@ -200,6 +205,15 @@ class Accuracies(dict[str, pd.Series]):
         """Return by label the differences of the measured methods from the method ``reference``."""
         return {label: self.difference(name, reference) for name, label in labels.items() if name in self}
 
+    def equivalence_finding(self, labels: Mapping[str, str]) -> str:
+        """Return a sentence on which of the measured methods are close enough to retraining."""
+        answers = {MET: "yes", MISSED: "no", UNDECIDED: UNDECIDED}
+        names: dict[str, list[str]] = {}
+        for label, gap in self.differences(labels, "retrain").items():
+            names.setdefault(answers[gap.within(EQUIVALENCE_POINTS)], []).append(f"“{label}”")
+        verdicts = (f"{answer} for {'all' if len(names) == 1 else ', '.join(of)}" for answer, of in names.items())
+        return f"Within {EQUIVALENCE_POINTS} points of retraining on average (95 % interval): {'; '.join(verdicts)}."
+
     def gain_share(self, method: str) -> GainShare:
         """Return the share of retraining's gain that ``method`` has."""
         return GainShare.of(self[method] - self["unedited"], self["retrain"] - self["unedited"])
@@ -212,16 +226,6 @@ class Accuracies(dict[str, pd.Series]):
         """Return the means of the measured methods by label."""
         values = {label: self[method] for method, label in labels.items() if method in self}
         return mean_curve(name, list(values), values.values())
-
-
-def equivalence_finding(gaps: Mapping[str, PairedDifference]) -> str:
-    """Return a sentence on which of the named differences from retraining are small enough."""
-    answers = {MET: "yes", MISSED: "no", UNDECIDED: UNDECIDED}
-    names: dict[str, list[str]] = {}
-    for name, gap in gaps.items():
-        names.setdefault(answers[gap.within(EQUIVALENCE_POINTS)], []).append(f"“{name}”")
-    verdicts = (f"{answer} for {'all' if len(names) == 1 else ', '.join(labels)}" for answer, labels in names.items())
-    return f"Within {EQUIVALENCE_POINTS} points of retraining on average (95 % interval): {'; '.join(verdicts)}."
 
 
 def listed(items: Mapping[str, str | PairedDifference]) -> str:
@@ -243,14 +247,15 @@ def mean_curve(
     return Series(name, list(x), means, low, high, **kinds)  # type: ignore[arg-type]
 
 
-def column_curve(name: str, frame: pd.DataFrame, x: str, y: str, **kinds: bool) -> Series:
-    """Return the means of column ``y`` over the seeds at each value of column ``x``."""
-    groups = {float(str(value)): group.to_numpy() for value, group in frame.groupby(x, sort=True)[y]}
-    return mean_curve(name, list(groups), groups.values(), **kinds)
-
-
-def accuracy_plot(name: str, title: str, series: list[Series], x_label: str = "", *, log_x: bool = False) -> Plot:
-    """Return a plot of accuracies: lines over shares named by ``x_label``, or dots by method where it is empty."""
-    kind, y_label = "lines" if x_label else "dots", "accuracy on new tasks"
-    shares = bool(x_label)
-    return Plot(name, title, kind, x_label, y_label, series, shares, percent_y=True, log_x=log_x, note=SPREAD_NOTE)
+def share_plot(
+    name: str,
+    title: str,
+    series: list[Series],
+    x_label: str = "",
+    y_label: str = "accuracy on new tasks",
+    *,
+    log_x: bool = False,
+) -> Plot:
+    """Return a plot of shares: lines over shares named by ``x_label``, or dots by method where it is empty."""
+    kind, over_shares = "lines" if x_label else "dots", bool(x_label)
+    return Plot(name, title, kind, x_label, y_label, series, over_shares, percent_y=True, log_x=log_x, note=SPREAD_NOTE)

@@ -8,32 +8,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from core.editing.settings import EditSettings
-from core.experiments.context import (
-    EDIT_WEIGHT,
-    RANKING_WEIGHT,
-    TRAINING_WEIGHT,
-    ExperimentContext,
-    TimedEdit,
-    measure_edit,
-)
+from core.experiments.context import EDIT_WEIGHT, RANKING_WEIGHT, TRAINING_WEIGHT, ExperimentContext, measure_edit
 from core.experiments.formatting import PERCENT, mean_sd, percent
 from core.experiments.paper import published_cells
 from core.experiments.problems import Problem
 from core.experiments.results import Table
-from core.experiments.summary import (
-    SPREAD_NOTE,
-    Accuracies,
-    ExperimentSummary,
-    Measurements,
-    accuracy_plot,
-    equivalence_finding,
-    listed,
-)
+from core.experiments.summary import SPREAD_NOTE, Accuracies, ExperimentSummary, Measurements, listed, share_plot
 from core.maml.training import TrainSettings
 from core.runtime.errors import TransientError, UserError
 from core.tasks.changes import Changes
@@ -119,7 +105,7 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
                 continue
             selected = np.argsort(score, kind="stable")[:count]
             retrained = context.retrain(problem, Changes(tasks=frozenset(ids[selected])))
-            edit = TimedEdit(retrained.params, retrained.seconds + seconds, float("nan"))
+            edit = replace(retrained, seconds=retrained.seconds + seconds, cost=float("nan"))
             found = float(problem.noisy_tasks[selected].mean())
             rows.append(measure_edit(problem, edit, condition=condition, method=method) | {"found": found})
     return pd.DataFrame(rows)
@@ -130,7 +116,7 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
     accuracies = {name: measurements.accuracy(condition=condition) for condition, name in CONDITION_NAMES.items()}
     series = [accuracy.series(name, _LABELS) for name, accuracy in accuracies.items()]
     title = f"{measurements.title}: accuracy after removing {percent(REMOVED_SHARE)} of the tasks"
-    plot = accuracy_plot(f"accuracy-{measurements.data}", title, series)
+    plot = share_plot(f"accuracy-{measurements.data}", title, series)
     findings = [*_harmful_findings(measurements), _random_finding(measurements)]
     return ExperimentSummary(findings, [_table(measurements)], [plot])
 
@@ -221,8 +207,9 @@ def _selection_findings(accuracy: Accuracies) -> list[str]:
 
 def _random_finding(measurements: Measurements) -> str:
     accuracy = measurements.accuracy(condition="random")
-    gaps = accuracy.differences({name: EDIT_LABELS[name] for name in _EQUIVALENT}, "retrain")
+    edits = {name: EDIT_LABELS[name] for name in _EQUIVALENT}
     return (
         f"{measurements.heading(CONDITION_NAMES['random'])} Difference from retraining "
-        f"({mean_sd(accuracy['retrain'])}): {listed(gaps)}. {equivalence_finding(gaps)}"
+        f"({mean_sd(accuracy['retrain'])}): {listed(accuracy.differences(edits, 'retrain'))}. "
+        f"{accuracy.equivalence_finding(edits)}"
     )

@@ -21,7 +21,7 @@ from core.experiments.formatting import mean_sd, signed
 from core.experiments.paper import PUBLISHED, published_cells
 from core.experiments.problems import Problem, Repetition, build_problem, draw_tasks, make_recipe, split_three_ways
 from core.experiments.profiles import DATA, MNIST, OMNIGLOT, PROFILES, profile_of
-from core.experiments.summary import Measurements, PairedDifference, column_curve, mean_curve
+from core.experiments.summary import Measurements, PairedDifference, mean_curve
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
@@ -186,7 +186,7 @@ def test_means_are_printed_as_the_paper_does() -> None:
 
 def test_lines_and_dots_show_one_standard_deviation() -> None:
     frame = pd.DataFrame({"share": [0, 0, 1, 1], "value": [1.0, 3.0, 5.0, 5.0], "seed": [0, 1, 0, 1]})
-    drawn = column_curve("a", frame, "share", "value")
+    drawn = Measurements(frame, TINY, MNIST, "mnist5k").curve("a", "share", "value")
     assert (drawn.x, drawn.y) == ([0.0, 1.0], [2.0, 5.0])
     assert drawn.low == pytest.approx([2 - 2**0.5, 5])
     assert drawn.high == pytest.approx([2 + 2**0.5, 5])
