@@ -21,7 +21,6 @@ class Experiment:
 
     Attributes:
         name: On the command line and in folder names.
-        description: One sentence on what it measures.
         data: The paper's data sets that it uses unless others are given.
         measure: Returns the measurements of one repetition, a table with its own columns.
         summarize: Returns what the measurements of all repetitions on one data set show.

@@ -77,15 +77,12 @@ def plot_figure(plot: Plot) -> Figure:
     height += _LINE_PX * (len(title) + 0.7 * len(notes) + ceil(len(labels) / columns))
     figure = Figure((_WIDTH_PX / _DPI, height / _DPI), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     axes = figure.add_subplot()
-    for number, look in enumerate(style.series_styles(plot.series)):
-        _draw(axes, plot, number, look)
+    handles = [_draw(axes, plot, number, look) for number, look in enumerate(style.series_styles(plot.series))]
     _axes(axes, plot)
     figure.suptitle("\n".join(title), x=0.01, ha="left", fontsize=14, fontweight="bold")
     if labels:
-        # Matplotlib lists lines before dots with error bars, whatever was drawn first.
-        handles = {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
         axes.legend(
-            [handles[f"series {number}"] for number in range(len(labels))],
+            handles,
             labels,
             ncols=columns,
             loc="lower left",
@@ -100,11 +97,11 @@ def plot_figure(plot: Plot) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, plot: Plot, number: int, look: style.SeriesStyle) -> None:
+def _draw(axes: Axes, plot: Plot, number: int, look: style.SeriesStyle) -> Any:
+    """Draw one series and return what stands for it in the legend."""
     series, places, horizontal = plot.series[number], style.positions(plot, number), style.is_horizontal(plot)
     x, y = (series.y, places) if horizontal else (places, series.y)
     options: dict[str, Any] = {
-        "label": f"series {number}",
         "marker": look.marker,
         "markerfacecolor": "white" if series.estimate else look.colour,
         "markeredgecolor": look.colour,
@@ -115,12 +112,11 @@ def _draw(axes: Axes, plot: Plot, number: int, look: style.SeriesStyle) -> None:
             axes.fill_between(x, *band, color=look.colour, alpha=style.BAND_OPACITY, linewidth=0)
         every = max(1, len(x) // style.MARKERS_PER_LINE)
         options |= {"linestyle": look.stroke, "linewidth": look.width, "markersize": 7.5, "markevery": every}
-        axes.plot(x, y, color=look.colour, **options)
-    else:
-        width = style.ERROR_BAR_WIDTH
-        options |= {"ecolor": look.colour, "elinewidth": width, "capthick": width, "capsize": 4, "markersize": 9}
-        options["xerr" if horizontal else "yerr"] = style.error_lengths(series)
-        axes.errorbar(x, y, linestyle="none", **options)
+        return axes.plot(x, y, color=look.colour, **options)[0]
+    width = style.ERROR_BAR_WIDTH
+    options |= {"ecolor": look.colour, "elinewidth": width, "capthick": width, "capsize": 4, "markersize": 9}
+    options["xerr" if horizontal else "yerr"] = style.error_lengths(series)
+    return axes.errorbar(x, y, linestyle="none", **options)
 
 
 def _axes(axes: Axes, plot: Plot) -> None:

@@ -76,10 +76,8 @@ class Problem:
         planted, train = self.project.tasks.planted, self.project.tasks.train
         if planted is None:
             return np.zeros(len(train.task_ids), dtype=bool)
-        if "task_id" in planted:
-            return np.isin(train.task_ids, planted["task_id"].unique())
-        rows = train.rows.loc[train.rows["image_id"].isin(planted["image_id"]), "task_id"]
-        return np.isin(train.task_ids, rows.unique())
+        key = "task_id" if "task_id" in planted else "image_id"
+        return np.isin(train.task_ids, train.rows.loc[train.rows[key].isin(planted[key]), "task_id"].unique())
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,6 @@ class Recipe:
     """A description that determines a problem; its saved copy is found again by these fields.
 
     Attributes:
-        data: The paper's name of the data set; ``images`` is the image set used for it.
         seed: Of split, tasks and noise; ``model_seed`` is that of the initial parameters and the order of the tasks.
     """
 

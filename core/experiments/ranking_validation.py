@@ -52,9 +52,8 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
         "one": (profile.left_out, 1, "warm", profile.left_iterations),
     }
     tables = []
-    for protocol in PROTOCOLS:
-        sizes = (*retrainings[protocol], profile.rated, context.unit.seed)
-        settings = EvidenceSettings(tuple(names.values()), protocol, *sizes)
+    for protocol, sizes in retrainings.items():
+        settings = EvidenceSettings(tuple(names.values()), protocol, *sizes, profile.rated, context.unit.seed)
         with context.part(_VALIDATION_WEIGHT) as progress:
             table = evidence(problem.workspace, settings, context.compute, progress).table("methods.parquet")
         tables.append(table.assign(method=table["method"].map(labels), truth=protocol))

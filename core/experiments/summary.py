@@ -15,6 +15,7 @@ from core.experiments.formatting import PERCENT, percent, signed
 from core.experiments.profiles import DATA_TITLES, Profile
 from core.experiments.results import Grid, Plot, Series, Table
 
+ACCURACY = "accuracy on new tasks"
 SPREAD_NOTE = "Mean ± standard deviation over the seeds."
 EQUIVALENCE_POINTS = 0.5
 """Percentage points from retraining that an edit should stay within where nothing harmful was removed."""
@@ -248,13 +249,7 @@ def mean_curve(
 
 
 def share_plot(
-    name: str,
-    title: str,
-    series: list[Series],
-    x_label: str = "",
-    y_label: str = "accuracy on new tasks",
-    *,
-    log_x: bool = False,
+    name: str, title: str, series: list[Series], x_label: str = "", y_label: str = ACCURACY, log_x: bool = False
 ) -> Plot:
     """Return a plot of shares: lines over shares named by ``x_label``, or dots by method where it is empty."""
     kind, over_shares = "lines" if x_label else "dots", bool(x_label)

@@ -72,7 +72,6 @@ def removal_problems(
 
     Args:
         stream: Second part of the seed of the order, so that each experiment draws its own.
-        training: Replaces the training of the profile.
     """
     for condition, noise in CONDITIONS.items():
         problem = context.problem(noise, training=training)
