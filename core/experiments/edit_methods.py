@@ -88,13 +88,10 @@ def run_methods(context: ExperimentContext, problem: Problem, changes: Changes) 
     for share in CONTROL_SHARES:
         edits[f"steps-all-{share}"] = context.steps(problem, Changes(), share)
     edits["rewind"] = start = context.best_snapshot(problem)
-    for name, tasks, shares in (
-        ("rewind+steps", changes, COST_SHARES),
-        ("rewind+steps-all", Changes(), CONTROL_SHARES),
-    ):
+    for suffix, tasks, shares in (("", changes, COST_SHARES), ("-all", Changes(), CONTROL_SHARES)):
         for share in shares:
             if start.cost < share * retraining_cost:
-                edits[f"{name}-{share}"] = context.steps(problem, tasks, share, start)
+                edits[f"rewind+steps{suffix}-{share}"] = context.steps(problem, tasks, share, start)
     profile, batch = context.unit.profile, context.unit.profile.long.meta_batch
     for share in BATCH_SHARES:
         short = replace(profile.finetune, meta_batch=batch, iterations=max(1, round(share * retraining_cost / batch)))
