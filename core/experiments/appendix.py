@@ -61,8 +61,7 @@ def _grid(measurements: Measurements, end: str, tasks: pd.DataFrame, scores: pd.
         by_seed = scores.loc[str(task)].dropna().to_numpy(float)
         spread = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
         pictures.append(Picture(f"task {task}", list(row["images"]), str(row["words"]), float(by_seed.mean()), spread))
-    title = f"{measurements.title}: most {end} training tasks (support images)"
-    source = measurements.images
+    title, source = f"{measurements.title}: most {end} training tasks (support images)", measurements.images
     return Grid(f"{measurements.data}-{end}", title, source, load_images(source).hash, pictures)
 
 

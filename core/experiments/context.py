@@ -110,11 +110,10 @@ class ExperimentContext:
             return score.to_numpy(), 0.0 if method == "loss" else run.processor_seconds
         if method == "ekfac":
             return self._pooled_ekfac_scores(problem)
-        targets = np.arange(len(problem.loaded.heldout))
+        workspace, loaded = problem.workspace, problem.loaded
+        targets = np.arange(len(loaded.heldout))
         with self.part(RANKING_WEIGHT) as progress:
-            result = method_scores(
-                problem.workspace, problem.loaded, method, targets, lambda _: [], self.compute, progress
-            )
+            result = method_scores(workspace, loaded, method, targets, lambda _: [], self.compute, progress)
         return result.scores.mean(1), result.processor_seconds
 
     def _pooled_ekfac_scores(self, problem: Problem) -> tuple[np.ndarray, float]:
@@ -159,9 +158,8 @@ class ExperimentContext:
 
     def linear(self, problem: Problem, changes: Changes, curvature: str, gradient: str = "total") -> TimedEdit:
         """Edit linearly: subtract the influence functions of what changes."""
-        solve = replace(self.unit.profile.solve, curvature=curvature)
-        if curvature == "gamma":
-            solve = replace(solve, damping=0.0)
+        size = self.unit.profile.solve
+        solve = replace(size, curvature=curvature, damping=0.0 if curvature == "gamma" else size.damping)
         loaded = copy(problem.loaded)
         loaded.model, loaded.train = configure_gradient(loaded.model, gradient), problem.loaded.train
         return self._timed(methods.linear, loaded, changes, solve, store=problem.workspace.runs, predict=False)

@@ -38,8 +38,7 @@ ROLES = {"support": "support (“training” in the paper)", "query": "query (�
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of role, method, accuracy, loss, seconds, cost."""
     context.expect(5 * TRAINING_WEIGHT + 2 * len(METHODS) * EDIT_WEIGHT)  # two retrainings per role
-    rows = []
-    problem = context.problem("none")
+    problem, rows = context.problem("none"), []
     for number, role in enumerate(ROLES):
         rng = np.random.default_rng([context.unit.seed, 41, number])
         changes = Changes(instances=frozenset(sample_rows(problem.project.tasks.train, role, rng)))
