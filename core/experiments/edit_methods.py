@@ -67,8 +67,8 @@ _CURVES = (
 
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of condition, method, accuracy, loss, seconds, cost."""
-    edits = 3 + 3 * len(COST_SHARES) + 2 * len(CONTROL_SHARES) + len(BATCH_SHARES)
-    context.expect(6 * TRAINING_WEIGHT + 2 * edits * EDIT_WEIGHT)  # each model is retrained twice
+    edit_count = 3 + 3 * len(COST_SHARES) + 2 * len(CONTROL_SHARES) + len(BATCH_SHARES)
+    context.expect(6 * TRAINING_WEIGHT + 2 * edit_count * EDIT_WEIGHT)  # each model is retrained twice
     rows = []
     for condition, problem, ids, order, count in table1.removal_problems(context, 42, context.unit.profile.long):
         removed = problem.noisy_tasks if condition == "harmful" else order < count
