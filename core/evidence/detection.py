@@ -61,17 +61,14 @@ def _level(
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     truth = np.asarray(bad, dtype=bool)
-    common = {"level": level, "items": len(truth), "bad": int(truth.sum())}
-    rows: list[dict[str, object]] = []
+
+    def row(score: str, auc: float, precision: float) -> dict[str, object]:
+        counts = {"level": level, "items": len(truth), "bad": int(truth.sum())}
+        return counts | {"score": score, "auc": auc, "average_precision": precision}
+
+    rows = []
     if 0 < truth.sum() < len(truth):
         for name, (column, sign) in scores.items():
             values = sign * table[column].to_numpy()
-            rows.append(
-                {
-                    **common,
-                    "score": name,
-                    "auc": roc_auc_score(truth, values),
-                    "average_precision": average_precision_score(truth, values),
-                }
-            )
-    return [*rows, {**common, "score": "chance", "auc": 0.5, "average_precision": float(truth.mean())}]
+            rows.append(row(name, roc_auc_score(truth, values), average_precision_score(truth, values)))
+    return [*rows, row("chance", 0.5, float(truth.mean()))]

@@ -15,8 +15,6 @@ from core.runtime.settings import Setting, check_settings
 if TYPE_CHECKING:
     from core.editing.retraining import RetrainSettings
 
-PROTOCOLS = ("half", "one")
-
 
 @dataclass(frozen=True)
 class EvidenceSettings:
@@ -43,7 +41,7 @@ class EvidenceSettings:
         Setting(
             "Subsets to retrain on. half: random halves of the tasks (LDS); one: all tasks but one (leave-one-out).",
             label="Each retraining keeps",
-            choices=PROTOCOLS,
+            choices=("half", "one"),
         ),
     ] = "half"
     subsets: Annotated[int, Ge(3), Setting("Number of subsets to retrain on.")] = 20

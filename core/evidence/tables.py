@@ -18,14 +18,12 @@ _NAN = float("nan")
 
 @dataclass(frozen=True)
 class MethodScores:
-    """Task scores of a method and what they cost.
+    """Task scores of a method (:class:`core.influence.task_scores.TaskScores`) and what they cost.
 
     Attributes:
-        scores: ``(N, T)``, positive = helpful.
-        seconds, processor_seconds: Wall-clock time and processor time.
+        seconds: Wall-clock time.
         memory_gb: Peak memory of the process.
-        residual: Worst relative residual of the solves; NaN if there are none.
-        note: Something the reader must know; may be empty.
+        residual: NaN if there are no solves.
     """
 
     scores: np.ndarray

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
 
 import pandas as pd
 
 from core.experiments import appendix, edit_methods, figure1, figure2, instances, ranking_validation, table1
 from core.experiments.context import ExperimentContext
-from core.experiments.profiles import DATA, MNIST, Profile
+from core.experiments.profiles import DATA, MNIST
 from core.experiments.summary import ExperimentSummary, Measurements
 from core.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment that measures, summarizes and knows how much work it is.
+    """An experiment that measures and summarizes.
 
     Attributes:
         name: On the command line and in folder names.
-        description: One sentence on what it measures.
         data: The paper's data sets that it uses unless others are given.
         measure: Returns the measurements of one repetition, a table with its own columns.
-        summarize: Returns what the measurements of all repetitions show.
-        weight: Amount of work of one repetition (:meth:`core.experiments.context.ExperimentContext.part`).
+        summarize: Returns what the measurements of all repetitions on one data set show.
         libraries: Its methods that need optional packages.
         version: Raised whenever what ``measure`` returns changes.
         former_name: Its name in earlier versions, which still selects it and identifies its stored repetitions.
@@ -37,7 +35,6 @@ class Experiment:
     data: tuple[str, ...]
     measure: Callable[[ExperimentContext], pd.DataFrame]
     summarize: Callable[[Measurements], ExperimentSummary]
-    weight: Callable[[Profile], int]
     libraries: tuple[str, ...] = ()
     version: int = 1
     former_name: str = ""
@@ -48,70 +45,67 @@ class Experiment:
         return self.former_name or self.name
 
 
-def _experiment(name: str, title: str, description: str, data: tuple[str, ...], module: Any, **more: Any) -> Experiment:
-    return Experiment(name, title, description, data, module.measure, module.summarize, module.weight, **more)
-
-
+_functions = attrgetter("measure", "summarize")
 _ALL = (
-    _experiment(
+    Experiment(
         "table1-tasks",
         "Table 1: tasks",
         "Remove 40 % of the training tasks, harmful or random ones, and compare accuracy and cost of retraining, of "
         "the edits, of selections by other methods, and of two controls: no change, and training a little longer.",
         DATA,
-        table1,
+        *_functions(table1),
         libraries=("trak-1", "ekfac"),
         version=3,
     ),
-    _experiment(
+    Experiment(
         "table1-instances",
         "Table 1: instances",
         "Remove 40 % of the support or query images of 20 tasks, and compare the edits with retraining.",
         DATA,
-        instances,
+        *_functions(instances),
         version=3,
     ),
-    _experiment(
+    Experiment(
         "figure1",
         "Figure 1: finding harmful data",
         "Inject four kinds of label noise, and measure how many errors are found and how accurate the model is after "
         "removal, for each share checked, by influence, self-influence, loss, the review queue and at random.",
         (MNIST,),
-        figure1,
+        *_functions(figure1),
         version=2,
     ),
-    _experiment(
+    Experiment(
         "figure2",
         "Figure 2: removing helpful data",
         "Remove the most helpful tasks or instances, or random ones, and measure accuracy after retraining.",
         (MNIST,),
-        figure2,
+        *_functions(figure2),
         version=2,
     ),
-    _experiment(
+    Experiment(
         "appendix-e",
         "Appendix E: most helpful and most harmful tasks",
         "Show the tasks that influence ranks first and last, with their scores over models trained from several seeds.",
         DATA,
-        appendix,
+        *_functions(appendix),
     ),
-    _experiment(
+    Experiment(
         "truth",
         "Rankings validated against retraining",
         "Measure how well every method predicts the loss of models retrained on random halves of the tasks (LDS) and "
         "without one task (leave-one-out).",
         DATA,
-        ranking_validation,
+        *_functions(ranking_validation),
         libraries=("trak-1", "ekfac"),
         version=2,
     ),
-    _experiment(
+    Experiment(
         "edit-methods",
         "Edit methods, compared by cost",
         "Measure how much of the gain of retraining each edit method recovers, from a linear edit to retraining "
         "itself, and at which cost.",
         DATA,
-        edit_methods,
+        *_functions(edit_methods),
         version=4,
         former_name="ladder",
     ),

@@ -22,8 +22,8 @@ from core.editing.retraining import RetrainSettings
 from core.editing.settings import EditSettings, NewtonSettings
 from core.editing.steps import REWIND_TASKS, StepSettings, select_snapshot
 from core.evidence.method_scores import POOLED_EPOCHS
-from core.experiments.problems import Problem, build_problem, make_recipe
-from core.experiments.profiles import WAYS, Profile
+from core.experiments.problems import Problem, Repetition, build_problem, make_recipe
+from core.experiments.profiles import WAYS
 from core.influence.methods import METHODS
 from core.influence.targets import Target
 from core.maml.backbone import Params
@@ -37,9 +37,8 @@ from core.tasks.sampling import pool_of, sample_tasks
 from core.tasks.tasklist import TaskList
 from core.workspace.runs import MEMORY, Run, RunWriter, StepCache
 
-TRAINING_WEIGHT, RANKING_WEIGHT, EDIT_WEIGHT = 10, 8, 1
+TRAINING_WEIGHT, RANKING_WEIGHT, EDIT_WEIGHT = 1000, 800, 100
 """Rough durations of a training, a ranking and an edit, for the progress bar alone."""
-_UNITS_PER_WEIGHT = 100
 _LINEAR_CURVATURES = {
     "linear": "gauss-newton",
     "task-if-paper": "gamma",
@@ -47,16 +46,6 @@ _LINEAR_CURVATURES = {
     "task-if-exact": "exact",
     "direct-if": "direct",
 }
-
-
-@dataclass(frozen=True)
-class Repetition:
-    """A seed of an experiment on a data set; ``images`` is the image set used for the paper's ``data``."""
-
-    profile: Profile
-    data: str
-    images: str
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -84,30 +73,20 @@ class ExperimentContext:
     command: str
     _edits: Iterator[int] = field(default_factory=count)
 
-    def start_progress(self, name: str, weight: int) -> None:
-        """Announce the total amount of work, in the weights of :meth:`part`."""
-        self.progress.stage(name, _UNITS_PER_WEIGHT * weight)
+    def expect(self, weight: int) -> None:
+        """Announce the total weight of the parts of the work."""
+        self.progress.stage("measurements", weight)
 
     @contextmanager
     def part(self, weight: int) -> Iterator[Progress]:
-        """Provide the progress of a part of the work that takes about as long as ``weight`` quick edits."""
-        inner = SubProgress(self.progress, _UNITS_PER_WEIGHT * weight)
+        """Provide the progress of a part of the work that takes about as long as ``weight`` says."""
+        inner = SubProgress(self.progress, weight)
         yield inner
         inner.finish()
 
-    def problem(
-        self,
-        noise: str,
-        *,
-        seed: int | None = None,
-        model_seed: int | None = None,
-        training: TrainSettings | None = None,
-    ) -> Problem:
-        """Return the problem with some label noise; ``seed`` and ``training`` replace those of the repetition."""
-        unit, seed = self.unit, self.unit.seed if seed is None else seed
-        recipe = make_recipe(
-            unit.profile, unit.data, unit.images, noise, seed, training=training, model_seed=model_seed
-        )
+    def problem(self, noise: str, *, seed: int | None = None, training: TrainSettings | None = None) -> Problem:
+        """Return the problem with some label noise (:func:`core.experiments.problems.make_recipe`)."""
+        recipe = make_recipe(self.unit, noise, seed=seed, training=training)
         with self.part(TRAINING_WEIGHT) as progress:
             return build_problem(recipe, self.compute, progress, self.command)
 
@@ -131,11 +110,10 @@ class ExperimentContext:
             return score.to_numpy(), 0.0 if method == "loss" else run.processor_seconds
         if method == "ekfac":
             return self._pooled_ekfac_scores(problem)
-        targets = np.arange(len(problem.loaded.heldout))
+        workspace, loaded = problem.workspace, problem.loaded
+        targets = np.arange(len(loaded.heldout))
         with self.part(RANKING_WEIGHT) as progress:
-            result = method_scores(
-                problem.workspace, problem.loaded, method, targets, lambda _: [], self.compute, progress
-            )
+            result = method_scores(workspace, loaded, method, targets, lambda _: [], self.compute, progress)
         return result.scores.mean(1), result.processor_seconds
 
     def _pooled_ekfac_scores(self, problem: Problem) -> tuple[np.ndarray, float]:
@@ -170,9 +148,8 @@ class ExperimentContext:
         tasks, settings = cleaned(problem.project.tasks.train, changes), RetrainSettings()
         with self.part(TRAINING_WEIGHT) as progress:
             run = retraining(problem.workspace, problem.project.model, problem.loaded, tasks, settings, seed, progress)
-        return TimedEdit(
-            retrained_params(run, problem.loaded), run.processor_seconds, self.retraining_cost(problem, changes)
-        )
+        cost = self.retraining_cost(problem, changes)
+        return TimedEdit(retrained_params(run, problem.loaded), run.processor_seconds, cost)
 
     def retraining_cost(self, problem: Problem, changes: Changes) -> float:
         """Return the meta-gradients that retraining takes."""
@@ -181,51 +158,45 @@ class ExperimentContext:
 
     def linear(self, problem: Problem, changes: Changes, curvature: str, gradient: str = "total") -> TimedEdit:
         """Edit linearly: subtract the influence functions of what changes."""
-        solve = replace(self.unit.profile.solve, curvature=curvature)
-        if curvature == "gamma":
-            solve = replace(solve, damping=0.0)
-        loaded, runs = copy(problem.loaded), problem.workspace.runs
+        size = self.unit.profile.solve
+        solve = replace(size, curvature=curvature, damping=0.0 if curvature == "gamma" else size.damping)
+        loaded = copy(problem.loaded)
         loaded.model, loaded.train = configure_gradient(loaded.model, gradient), problem.loaded.train
-        return self._timed(
-            loaded,
-            lambda progress, work: methods.linear(loaded, changes, solve, work, progress, runs, predict=False),
-        )
+        return self._timed(methods.linear, loaded, changes, solve, store=problem.workspace.runs, predict=False)
 
     def newton(self, problem: Problem, changes: Changes) -> TimedEdit:
         """Take one Newton step on the objective of the remaining tasks, within a trust region."""
-        loaded, settings = problem.loaded, NewtonSettings(seed=self.unit.seed)
-        return self._timed(loaded, lambda progress, work: methods.newton(loaded, changes, settings, work, progress))
+        return self._timed(methods.newton, problem.loaded, changes, NewtonSettings(seed=self.unit.seed))
 
     def best_snapshot(self, problem: Problem) -> TimedEdit:
         """Return the training snapshot with the lowest loss on some targets, and the cost of choosing it."""
-        loaded, seed = problem.loaded, self.unit.seed
 
-        def choose(_: Progress, __: RunWriter) -> methods.EditedModel:
+        def choose(loaded: Loaded, *_: object) -> methods.EditedModel:
             snapshots = [loaded.place(snapshot.params) for snapshot in problem.workspace.trajectory()]
-            choice = select_snapshot(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, seed)
+            choice = select_snapshot(loaded.model, snapshots, loaded.heldout, REWIND_TASKS, self.unit.seed)
             return methods.EditedModel(choice.params, {}, choice.cost.meta_gradients)
 
-        return self._timed(loaded, choose)
+        return self._timed(choose, problem.loaded)
 
     def steps(self, problem: Problem, changes: Changes, share: float, start: TimedEdit | None = None) -> TimedEdit:
         """Take preconditioned steps on the remaining tasks, for a ``share`` of retraining's cost, start included."""
         start = start or self.unedited(problem)
         budget = max(1, round(share * self.retraining_cost(problem, changes) - start.cost))
         loaded, settings = problem.loaded.with_params(start.params), StepSettings(budget=budget, seed=self.unit.seed)
-        edit = self._timed(loaded, lambda progress, work: methods.steps(loaded, changes, settings, [], work, progress))
+        edit = self._timed(methods.steps, loaded, changes, settings, [])
         return TimedEdit(edit.params, edit.seconds + start.seconds, edit.cost + start.cost)
 
     def finetune(self, problem: Problem, changes: Changes, settings: TrainSettings | None = None) -> TimedEdit:
         """Train briefly on the remaining tasks."""
-        loaded, seeded = problem.loaded, replace(settings or self.unit.profile.finetune, seed=self.unit.seed)
-        return self._timed(loaded, lambda progress, work: methods.finetune(loaded, changes, seeded, work, progress))
+        settings = replace(settings or self.unit.profile.finetune, seed=self.unit.seed)
+        return self._timed(methods.finetune, problem.loaded, changes, settings)
 
     def edit(self, problem: Problem, changes: Changes, method: str) -> TimedEdit:
         """Edit by one of the methods that several experiments compare, in the settings of the profile."""
         if method in _LINEAR_CURVATURES:
             gradient = "direct" if method == "direct-if" else "total"
             return self.linear(problem, changes, _LINEAR_CURVATURES[method], gradient)
-        methods: dict[str, Callable[[], TimedEdit]] = {
+        edits: dict[str, Callable[[], TimedEdit]] = {
             "unedited": lambda: self.unedited(problem),
             "retrain": lambda: self.retrain(problem, changes),
             "retrain-again": lambda: self.retrain(problem, changes, seed=1),
@@ -234,9 +205,11 @@ class ExperimentContext:
             "finetune": lambda: self.finetune(problem, changes),
             "finetune-all": lambda: self.finetune(problem, Changes()),
         }
-        return methods[method]()
+        return edits[method]()
 
-    def _timed(self, loaded: Loaded, edit: Callable[[Progress, RunWriter], methods.EditedModel]) -> TimedEdit:
+    def _timed(
+        self, edit: Callable[..., methods.EditedModel], loaded: Loaded, *args: object, **options: object
+    ) -> TimedEdit:
         """Edit and measure. A finished edit is stored; an interrupted one starts again, so that all its time counts."""
         work = RunWriter(self.work.folder / MEMORY / f"edit-{next(self._edits):03d}")
         cache, like = StepCache(work.folder), loaded.params
@@ -245,7 +218,7 @@ class ExperimentContext:
             arrays = cache.get("made")
             if arrays is None:
                 clock = time.process_time()
-                edited = edit(progress, work)
+                edited = edit(loaded, *args, work, progress, **options)
                 seconds_used = time.process_time() - clock
                 arrays = [flatten(edited.params).cpu().numpy(), np.array([seconds_used, edited.meta_gradients])]
                 cache.put("made", arrays)

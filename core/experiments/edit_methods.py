@@ -10,37 +10,21 @@ from dataclasses import replace
 
 import pandas as pd
 
+from core.experiments import table1
 from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, TimedEdit, measure_edit
 from core.experiments.formatting import MISSING, PERCENT, mean_sd, percent
 from core.experiments.problems import Problem
-from core.experiments.profiles import DATA_TITLES, Profile
 from core.experiments.results import Plot, Table
 from core.experiments.summary import (
     MET,
     SPREAD_NOTE,
     UNDECIDED,
+    Accuracies,
     ExperimentSummary,
-    GainShare,
     Measurements,
-    PairedDifference,
-    accuracy_by_method,
-    accuracy_plot,
-    cost_shares,
-    differences,
-    equivalence_finding,
-    heading,
     listed,
     mean_curve,
-    no_gain_finding,
-)
-from core.experiments.table1 import (
-    CONDITION_NAMES,
-    CONDITIONS,
-    COST_GOAL,
-    COST_TOLERANCE,
-    EDIT_LABELS,
-    GAIN_GOAL,
-    removal_problems,
+    share_plot,
 )
 from core.tasks.changes import Changes
 
@@ -51,9 +35,9 @@ CONTROL_SHARES = (0.02, 0.1)
 BATCH_SHARES = (0.1, 0.2)
 """Costs of the fine-tunes with the training's meta-batch size, which take fewer steps in less time."""
 METHODS = {
-    "unedited": EDIT_LABELS["unedited"],
+    "unedited": table1.EDIT_LABELS["unedited"],
     "linear": "Linear edit, Gauss-Newton",
-    "newton": EDIT_LABELS["newton"],
+    "newton": table1.EDIT_LABELS["newton"],
     **{f"newton+steps-{share}": f"Newton step, then steps: {percent(share)} in total" for share in COST_SHARES},
     **{f"steps-{share}": f"Steps from the current model: {percent(share)}" for share in COST_SHARES},
     **{f"steps-all-{share}": f"Steps on all tasks: {percent(share)} (control)" for share in CONTROL_SHARES},
@@ -64,7 +48,7 @@ METHODS = {
         for share in CONTROL_SHARES
     },
     **{f"finetune-{share}": f"Mini-batch fine-tune: {percent(share)}" for share in BATCH_SHARES},
-    "retrain": EDIT_LABELS["retrain"],
+    "retrain": table1.EDIT_LABELS["retrain"],
     "retrain-again": "Retraining, another seed",
 }
 NO_METHOD = "no method"
@@ -81,16 +65,12 @@ _CURVES = (
 )
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of two models, two retrainings of each, and the edits."""
-    edits = 3 + 3 * len(COST_SHARES) + 2 * len(CONTROL_SHARES) + len(BATCH_SHARES)
-    return 6 * TRAINING_WEIGHT + 2 * edits * EDIT_WEIGHT
-
-
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of condition, method, accuracy, loss, seconds, cost."""
+    edit_count = 3 + 3 * len(COST_SHARES) + 2 * len(CONTROL_SHARES) + len(BATCH_SHARES)
+    context.expect(6 * TRAINING_WEIGHT + 2 * edit_count * EDIT_WEIGHT)  # each model is retrained twice
     rows = []
-    for condition, problem, ids, order, count in removal_problems(context, 42, context.unit.profile.long):
+    for condition, problem, ids, order, count in table1.removal_problems(context, 42, context.unit.profile.long):
         removed = problem.noisy_tasks if condition == "harmful" else order < count
         edits = run_methods(context, problem, Changes(tasks=frozenset(ids[removed])))
         rows += [measure_edit(problem, edit, condition=condition, method=method) for method, edit in edits.items()]
@@ -108,12 +88,10 @@ def run_methods(context: ExperimentContext, problem: Problem, changes: Changes) 
     for share in CONTROL_SHARES:
         edits[f"steps-all-{share}"] = context.steps(problem, Changes(), share)
     edits["rewind"] = start = context.best_snapshot(problem)
-    for share in COST_SHARES:
-        if start.cost < share * retraining_cost:
-            edits[f"rewind+steps-{share}"] = context.steps(problem, changes, share, start)
-    for share in CONTROL_SHARES:
-        if start.cost < share * retraining_cost:
-            edits[f"rewind+steps-all-{share}"] = context.steps(problem, Changes(), share, start)
+    for suffix, tasks, shares in (("", changes, COST_SHARES), ("-all", Changes(), CONTROL_SHARES)):
+        for share in shares:
+            if start.cost < share * retraining_cost:
+                edits[f"rewind+steps{suffix}-{share}"] = context.steps(problem, tasks, share, start)
     profile, batch = context.unit.profile, context.unit.profile.long.meta_batch
     for share in BATCH_SHARES:
         short = replace(profile.finetune, meta_batch=batch, iterations=max(1, round(share * retraining_cost / batch)))
@@ -122,136 +100,112 @@ def run_methods(context: ExperimentContext, problem: Problem, changes: Changes) 
 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
-    """Return a table, a plot per condition and findings per data set."""
-    findings, tables, plots = [], [], []
-    for data in measurements.data:
-        tables.append(_table(measurements, data))
-        plots += [_plot(measurements, data, condition) for condition in CONDITIONS]
-        findings += _findings(measurements, data)
-    return ExperimentSummary(findings, tables, plots)
+    """Return a table, a plot per condition and findings."""
+    plots = [_plot(measurements, condition) for condition in table1.CONDITIONS]
+    return ExperimentSummary(_findings(measurements), [_table(measurements)], plots)
 
 
-def _table(measurements: Measurements, data: str) -> Table:
+def _table(measurements: Measurements) -> Table:
     rows = []
-    random, harmful = (accuracy_by_method(measurements, data=data, condition=condition) for condition in CONDITIONS)
-    gain = PairedDifference.of(harmful["retrain"], harmful["unedited"])
+    random, harmful = (measurements.accuracy(condition=condition) for condition in table1.CONDITIONS)
+    gain = harmful.difference("retrain", "unedited")
+    shares_by_definition = {"unedited": percent(0), "retrain": percent(1)}
     for method, label in METHODS.items():
         if method not in harmful:
             continue
-        where = {"data": data, "condition": "harmful"}
-        selected = measurements.select(method=method, **where)
+        selected = measurements.select(method=method, condition="harmful")
+        share = shares_by_definition.get(method) or harmful.gain_share(method).text
         rows.append(
-            [
-                label,
-                mean_sd(selected["cost"], ".0f"),
-                mean_sd(cost_shares(measurements, method, **where), ".1f", PERCENT),
-                mean_sd(selected["seconds"], ".1f"),
-                mean_sd(harmful[method]),
-                _gain_share_text(harmful, method) if gain.low > 0 else MISSING,
-                mean_sd(random[method]),
-                mean_sd(random[method] - random["retrain"], "+.1f", PERCENT),
-            ]
+            {
+                "method": label,
+                "meta-gradients": mean_sd(selected["cost"], ".0f"),
+                "cost, % of retraining": mean_sd(measurements.cost_shares(method, condition="harmful"), ".1f", PERCENT),
+                "seconds": mean_sd(selected["seconds"], ".1f"),
+                "accuracy, harmful removed": mean_sd(harmful[method]),
+                "share of retraining's gain": share if gain.low > 0 else MISSING,
+                "accuracy, random removed": mean_sd(random[method]),
+                "difference from retraining, points": mean_sd(random[method] - random["retrain"], "+.1f", PERCENT),
+            }
         )
-    columns = [
-        "method",
-        "meta-gradients",
-        "cost, % of retraining",
-        "seconds",
-        "accuracy, harmful removed",
-        "share of retraining's gain",
-        "accuracy, random removed",
-        "difference from retraining, points",
-    ]
-    return Table(f"methods-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")
+    return measurements.text_table("methods", rows, f"{SPREAD_NOTE} Processor seconds.")
 
 
-def _plot(measurements: Measurements, data: str, condition: str) -> Plot:
-    where = {"data": data, "condition": condition}
-    accuracy = accuracy_by_method(measurements, **where)
+def _plot(measurements: Measurements, condition: str) -> Plot:
+    accuracy = measurements.accuracy(condition=condition)
     series = []
     for prefix, name, shares in _CURVES:
-        available = [share for share in shares if f"{prefix}-{share}" in accuracy]
-        values = [accuracy[f"{prefix}-{share}"] for share in available]
-        if available:
-            series.append(mean_curve(name, available, values, reference="all" in prefix))
+        values = {share: accuracy[key] for share in shares if (key := f"{prefix}-{share}") in accuracy}
+        if values:
+            series.append(mean_curve(name, list(values), values.values(), reference="all" in prefix))
     for method in ("linear", "newton", "rewind"):
-        cost = float(cost_shares(measurements, method, **where).mean())
+        cost = float(measurements.cost_shares(method, condition=condition).mean())
         kinds = {"estimate": method == "linear", "reference": method == "rewind"}
         series.append(mean_curve(METHODS[method], [cost], [accuracy[method]], **kinds))
     for method in ("unedited", "retrain"):
         series.append(mean_curve(METHODS[method], [min(COST_SHARES), 1.0], [accuracy[method]] * 2, reference=True))
-    title = f"{DATA_TITLES[data]}, {CONDITION_NAMES[condition]}: accuracy against cost"
+    title = f"{measurements.title}, {table1.CONDITION_NAMES[condition]}: accuracy against cost"
     x_label = "meta-gradients, share of retraining's"
-    return accuracy_plot(f"accuracy-{data}-{condition}", title, series, x_label, log_x=True)
+    return share_plot(f"accuracy-{measurements.data}-{condition}", title, series, x_label, log_x=True)
 
 
-def _gain_share(accuracy: dict[str, pd.Series], method: str) -> GainShare:
-    return GainShare.of(accuracy[method] - accuracy["unedited"], accuracy["retrain"] - accuracy["unedited"])
-
-
-def _gain_share_text(accuracy: dict[str, pd.Series], method: str) -> str:
-    by_definition = {"unedited": percent(0), "retrain": percent(1)}
-    return by_definition.get(method) or _gain_share(accuracy, method).text
-
-
-def _findings(measurements: Measurements, data: str) -> list[str]:
-    random, harmful = (accuracy_by_method(measurements, data=data, condition=condition) for condition in CONDITIONS)
-    gain = PairedDifference.of(harmful["retrain"], harmful["unedited"])
-    seed_gap = PairedDifference.of(harmful["retrain-again"], harmful["retrain"])
+def _findings(measurements: Measurements) -> list[str]:
+    random, harmful = (measurements.accuracy(condition=condition) for condition in table1.CONDITIONS)
+    gain = harmful.difference("retrain", "unedited")
+    seed_gap = harmful.difference("retrain-again", "retrain")
     findings = [
-        f"{heading(data, CONDITION_NAMES['harmful'])} Retraining without them changes accuracy by {gain.text}. Two "
-        f"retrainings from different seeds differ by {seed_gap.mean_abs_text} on average."
+        f"{measurements.heading(table1.CONDITION_NAMES['harmful'])} Retraining without them changes accuracy by "
+        f"{gain.text}. Two retrainings from different seeds differ by {seed_gap.mean_abs_text} on average."
     ]
     if gain.low > 0:
-        findings += _gain_findings(measurements, data, harmful)
+        findings += _gain_findings(measurements, harmful)
     else:
-        findings.append(no_gain_finding(harmful, {name: METHODS[name] for name in _EDITS}))
-    started = [share for share in CONTROL_SHARES if f"rewind+steps-{share}" in harmful]
-    findings += [_start_finding(harmful, random, share) for share in started]
-    gaps = differences(random, {name: METHODS[name] for name in _EQUIVALENT}, "retrain")
-    seed_gap = PairedDifference.of(random["retrain-again"], random["retrain"])
-    texts = gaps | {METHODS["retrain-again"]: f"{seed_gap.text} (mean absolute difference {seed_gap.mean_abs_text})"}
+        findings.append(harmful.no_gain_finding({name: METHODS[name] for name in _EDITS}))
+    findings += [
+        _start_finding(harmful, random, share) for share in CONTROL_SHARES if f"rewind+steps-{share}" in harmful
+    ]
+    compared = {name: METHODS[name] for name in _EQUIVALENT}
+    seed_gap = random.difference("retrain-again", "retrain")
+    texts = random.differences(compared, "retrain") | {
+        METHODS["retrain-again"]: f"{seed_gap.text} (mean absolute difference {seed_gap.mean_abs_text})"
+    }
     findings.append(
-        f"{heading(data, CONDITION_NAMES['random'])} Difference from retraining: {listed(texts)}. "
-        f"{equivalence_finding(gaps)}"
+        f"{measurements.heading(table1.CONDITION_NAMES['random'])} Difference from retraining: {listed(texts)}. "
+        f"{random.equivalence_finding(compared)}"
     )
     return findings
 
 
-def _gain_findings(measurements: Measurements, data: str, accuracy: dict[str, pd.Series]) -> list[str]:
+def _gain_findings(measurements: Measurements, accuracy: Accuracies) -> list[str]:
     """Compare the shares of retraining's gain with the goal, at the goal's cost and at any cost."""
-    shares = {name: _gain_share(accuracy, name) for name in (*_EDITS, *_CONTROLS) if name in accuracy}
+    shares = {name: accuracy.gain_share(name) for name in (*_EDITS, *_CONTROLS) if name in accuracy}
     edits = {name: share for name, share in shares.items() if name in _EDITS}
+    verdicts = {name: share.reaches(table1.GAIN_GOAL) for name, share in edits.items()}
     texts = {
-        METHODS[name]: f"{share.text} (goal {share.reaches(GAIN_GOAL)})"
+        METHODS[name]: f"{share.text} (goal {verdicts[name]})"
         for name, share in edits.items()
-        if cost_shares(measurements, name, data=data, condition="harmful").mean() <= COST_TOLERANCE * COST_GOAL
+        if measurements.cost_shares(name, condition="harmful").mean() <= table1.COST_TOLERANCE * table1.COST_GOAL
     }
     texts |= {METHODS[name]: share.text for name, share in shares.items() if name in _CONTROLS}
-    verdicts = {
-        verdict: ", ".join(f"“{METHODS[name]}”" for name, share in edits.items() if share.reaches(GAIN_GOAL) == verdict)
-        for verdict in (MET, UNDECIDED)
-    }
-    undecided = f" ({UNDECIDED}: {verdicts[UNDECIDED]})" if verdicts[UNDECIDED] else ""
+    met, undecided = (
+        ", ".join(f"“{METHODS[name]}”" for name in edits if verdicts[name] == verdict) for verdict in (MET, UNDECIDED)
+    )
     best = max(edits, key=lambda name: edits[name].mean)
+    goal = f"{percent(table1.GAIN_GOAL)} of the gain"
     return [
-        f"The goal is {percent(GAIN_GOAL)} of the gain for {percent(COST_GOAL)} of the cost: {listed(texts)}.",
-        f"At any cost, {percent(GAIN_GOAL)} of the gain are reached by: {verdicts[MET] or NO_METHOD}{undecided}. "
+        f"The goal is {goal} for {percent(table1.COST_GOAL)} of the cost: {listed(texts)}.",
+        f"At any cost, {goal} are reached by: {met or NO_METHOD}{f' ({UNDECIDED}: {undecided})' if undecided else ''}. "
         f"Largest share: {listed({METHODS[best]: edits[best].text})}.",
     ]
 
 
-def _start_finding(harmful: dict[str, pd.Series], random: dict[str, pd.Series], share: float) -> str:
+def _start_finding(harmful: Accuracies, random: Accuracies, share: float) -> str:
     snapshot, current = f"rewind+steps-{share}", f"steps-{share}"
-    others = {
-        "steps from the current model": current,
-        "steps from the best snapshot on all tasks": f"rewind+steps-all-{share}",
-        "retraining": "retrain",
+    gaps = {
+        "steps from the current model": harmful.difference(snapshot, current),
+        "steps from the best snapshot on all tasks": harmful.difference(snapshot, f"rewind+steps-all-{share}"),
+        "retraining": harmful.difference(snapshot, "retrain"),
     }
-    gaps = {name: PairedDifference.of(harmful[snapshot], harmful[method]) for name, method in others.items()}
-    from_snapshot, from_current = (
-        PairedDifference.of(random[name], random["unedited"]).text for name in (snapshot, current)
-    )
+    from_snapshot, from_current = (random.difference(name, "unedited").text for name in (snapshot, current))
     return (
         f"Steps from the best snapshot, {percent(share)} of the cost in total, differ from: {listed(gaps)}. With "
         f"random tasks removed they differ from the unedited model by {from_snapshot}, steps from the current model by "

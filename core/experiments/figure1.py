@@ -16,18 +16,8 @@ from core.actions.queue import QueueSettings, queue
 from core.experiments.context import EDIT_WEIGHT, RANKING_WEIGHT, TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import PERCENT, mean_sd, percent
 from core.experiments.problems import Problem
-from core.experiments.profiles import DATA_TITLES, Profile
 from core.experiments.results import Plot, Table
-from core.experiments.summary import (
-    SPREAD_NOTE,
-    ExperimentSummary,
-    Measurements,
-    PairedDifference,
-    by_seed,
-    column_curve,
-    listed,
-)
-from core.maml.backbone import Params
+from core.experiments.summary import SPREAD_NOTE, ExperimentSummary, Measurements, PairedDifference, listed, share_plot
 from core.tasks.changes import Changes
 
 NOISE_LABELS = {
@@ -36,6 +26,7 @@ NOISE_LABELS = {
     "image": "(c) image: 10 % of the images mislabelled at random",
     "confusion": "(d) confusion: 10 % of the images labelled as a similar class",
 }
+_NOISE_OF_TASKS = ("easy", "hard")
 ORDERS = {
     "influence": "influence",
     "self-influence": "self-influence",
@@ -50,24 +41,26 @@ _LOSS_NOTE = (
     "never a query. “loss, every image a query” uses tasks drawn so that every image is a query, as the review queue "
     "does."
 )
+_ON_THE_PAPER = (
+    "The paper's statement that checking 40 % finds all harmful tasks, of which there are 80 %, cannot hold. Its plot "
+    "gives no other numbers to compare with than 62.5 % and 55 % accuracy at 25 % checked."
+)
 SHARES = tuple(np.round(np.arange(0, 1.0001, 0.05), 2).tolist())
 _TABLE_SHARES = (0.1, 0.25, 0.4)
 _ROWS_PER_TASK = 3  # the most suspicious rows of a noisy task count, not its many clean ones
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of a model, three rankings and the points of the curves, per kind of noise."""
-    point = EDIT_WEIGHT if profile.refit == "finetune" else TRAINING_WEIGHT
-    points = 1 + len(ORDERS) * len(profile.checked)
-    return len(NOISE_LABELS) * (TRAINING_WEIGHT + 3 * RANKING_WEIGHT + points * point)
-
-
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of protocol, order, quantity (``found``, ``accuracy``, ``auc``, ``ap``), share, value."""
+    profile = context.unit.profile
+    point = EDIT_WEIGHT if profile.refit == "finetune" else TRAINING_WEIGHT
+    points = 1 + len(ORDERS) * len(profile.checked)
+    context.expect(len(NOISE_LABELS) * (TRAINING_WEIGHT + 3 * RANKING_WEIGHT + points * point))
     rows = []
     for noise in NOISE_LABELS:
         problem = context.problem(noise)
-        ids, wrong, scores = suspicion_scores(context, problem)
+        level = "tasks" if noise in _NOISE_OF_TASKS else "images"
+        ids, wrong, scores = _suspicion_scores(context, problem, level)
         accuracy_on_all = _refitted_accuracy(context, problem, Changes())
         for order, suspicion in scores.items():
             sequence = np.argsort(-suspicion, kind="stable")
@@ -76,34 +69,26 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
             values += [
                 ("auc", 0, roc_auc_score(wrong, suspicion)),
                 ("ap", 0, average_precision_score(wrong, suspicion)),
+                ("accuracy", 0, accuracy_on_all),
             ]
-            values += [("accuracy", 0, accuracy_on_all)]
-            for share in context.unit.profile.checked:
-                removed = frozenset(ids[sequence[: round(share * len(ids))]])
-                changes = Changes(tasks=removed) if _is_noise_by_task(problem) else Changes(images=removed)
+            for share in profile.checked:
+                changes = Changes(**{level: frozenset(ids[sequence[: round(share * len(ids))]])})
                 values.append(("accuracy", share, _refitted_accuracy(context, problem, changes)))
             rows += [(noise, order, quantity, share, float(value)) for quantity, share, value in values]
     return pd.DataFrame(rows, columns=["protocol", "order", "quantity", "share", "value"])
 
 
-def _is_noise_by_task(problem: Problem) -> bool:
-    injected = problem.project.tasks.planted
-    return injected is not None and "task_id" in injected
-
-
 def _refitted_accuracy(context: ExperimentContext, problem: Problem, changes: Changes) -> float:
     """Return the accuracy after retraining or fine-tuning on the remaining tasks, as the profile says."""
     refit = context.finetune if context.unit.profile.refit == "finetune" else context.retrain
-    params: Params = refit(problem, changes).params
-    return float(problem.evaluate_tests(params).accuracy.mean())
+    return float(problem.evaluate_tests(refit(problem, changes).params).accuracy.mean())
 
 
-def suspicion_scores(
-    context: ExperimentContext, problem: Problem
+def _suspicion_scores(
+    context: ExperimentContext, problem: Problem, level: str
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Return the items ``(n,)``, which of them are wrong ``(n,)``, and per order how suspicious each is ``(n,)``."""
-    key = "task_id" if _is_noise_by_task(problem) else "image_id"
-    table = f"{key.removesuffix('_id')}s.parquet"
+    table, key = f"{level}.parquet", f"{level.removesuffix('s')}_id"
     influence = context.rank(problem, "task-if").table(table).set_index(key)
     ids = np.array(sorted(influence.index), dtype=object)
     injected = problem.project.tasks.planted
@@ -129,57 +114,41 @@ def suspicion_scores(
 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
-    """Return two plots and a finding per kind of noise, and a table per data set."""
-    findings, tables, plots = [], [], []
-    for data in measurements.data:
-        tables.append(_table(measurements, data))
-        for noise, quantity in product(NOISE_LABELS, QUANTITIES):
-            plots.append(_plot(measurements, data, noise, quantity))
-        findings += [_finding(measurements, data, noise) for noise in NOISE_LABELS]
-        findings.append(
-            "The paper's statement that checking 40 % finds all harmful tasks, of which there are 80 %, cannot hold. "
-            "Its plot gives no other numbers to compare with than 62.5 % and 55 % accuracy at 25 % checked."
-        )
-    return ExperimentSummary(findings, tables, plots)
+    """Return a table, two plots and a finding per kind of noise, and a finding on the paper's own."""
+    plots = [_plot(measurements, noise, quantity) for noise, quantity in product(NOISE_LABELS, QUANTITIES)]
+    findings = [_finding(measurements, noise) for noise in NOISE_LABELS]
+    return ExperimentSummary([*findings, _ON_THE_PAPER], [_table(measurements)], plots)
 
 
-def _plot(measurements: Measurements, data: str, noise: str, quantity: str) -> Plot:
-    series = []
-    for order, name in ORDERS.items():
-        rows = measurements.select(data=data, protocol=noise, order=order, quantity=quantity)
-        series.append(column_curve(name, rows, "share", "value", reference=order == "random"))
-    return Plot(
-        f"{quantity}-{data}-{noise}",
-        f"{DATA_TITLES[data]} {NOISE_LABELS[noise]}",
-        "lines",
-        "share checked, most suspicious first",
-        QUANTITIES[quantity],
-        series,
-        percent_x=True,
-        percent_y=True,
-        note=SPREAD_NOTE,
-    )
+def _plot(measurements: Measurements, noise: str, quantity: str) -> Plot:
+    where = {"protocol": noise, "quantity": quantity}
+    series = [
+        measurements.curve(name, "share", "value", reference=order == "random", order=order, **where)
+        for order, name in ORDERS.items()
+    ]
+    name, title = f"{quantity}-{measurements.data}-{noise}", f"{measurements.title} {NOISE_LABELS[noise]}"
+    return share_plot(name, title, series, "share checked, most suspicious first", QUANTITIES[quantity])
 
 
-def _table(measurements: Measurements, data: str) -> Table:
+def _table(measurements: Measurements) -> Table:
     rows = []
-    shares = sorted(measurements.select(data=data, quantity="accuracy")["share"].unique())
-    cell_keys = [("auc", 0.0), ("ap", 0.0)]
-    cell_keys += [("found", share) for share in _TABLE_SHARES] + [("accuracy", share) for share in shares]
+    columns = {"AUC": ("auc", 0.0), "average precision": ("ap", 0.0)}
+    columns |= {f"found at {percent(share)}": ("found", share) for share in _TABLE_SHARES}
+    for share in sorted(measurements.select(quantity="accuracy")["share"].unique()):
+        columns[f"accuracy, {percent(share)} removed"] = ("accuracy", share)
     for (noise, label), (order, name) in product(NOISE_LABELS.items(), ORDERS.items()):
-        where = {"data": data, "protocol": noise, "order": order}
-        cells = [measurements.select(quantity=quantity, share=share, **where)["value"] for quantity, share in cell_keys]
-        rows.append([label.split(":")[0], name, *(mean_sd(values, ".3f") for values in cells)])
-    columns = ["noise", "order", "AUC", "average precision", *(f"found at {percent(share)}" for share in _TABLE_SHARES)]
-    columns += [f"accuracy, {percent(share)} removed" for share in shares]
+        row = {"noise": label.split(":")[0], "order": name}
+        for column, (quantity, share) in columns.items():
+            values = measurements.select(quantity=quantity, share=share, protocol=noise, order=order)["value"]
+            row[column] = mean_sd(values, ".3f")
+        rows.append(row)
     refit = "fine-tuned" if measurements.profile.refit == "finetune" else "retrained"
     note = f"{SPREAD_NOTE} Models are {refit} on the remaining tasks; at 0 %, on all tasks. {_LOSS_NOTE}"
-    return Table(f"found-{data}", DATA_TITLES[data], columns, rows, note)
+    return measurements.text_table("found", rows, note)
 
 
-def _finding(measurements: Measurements, data: str, noise: str) -> str:
-    where = {"data": data, "protocol": noise}
-    precision = {order: by_seed(measurements.select(order=order, quantity="ap", **where), "value") for order in ORDERS}
+def _finding(measurements: Measurements, noise: str) -> str:
+    precision = {order: measurements.by_seed("value", protocol=noise, order=order, quantity="ap") for order in ORDERS}
     best = max(precision, key=lambda order: precision[order].mean())
     others = [order for order in ORDERS if order not in (best, "random")]
     finding = (
@@ -190,12 +159,12 @@ def _finding(measurements: Measurements, data: str, noise: str) -> str:
         gap = PairedDifference.of(precision[best], precision["influence"])
         verdict = "the 95 % interval excludes 0" if gap.is_significant else "not significant"
         finding += f"The best exceeds influence by {gap.mean / PERCENT:.2f} ({verdict}). "
-    accuracy = measurements.select(quantity="accuracy", **where)
+    accuracy = measurements.select(protocol=noise, quantity="accuracy").set_index("seed")
     share = max(accuracy["share"])
-    after = {order: by_seed(part, "value") for order, part in accuracy[accuracy["share"] == share].groupby("order")}
+    after = dict(iter(accuracy[accuracy["share"] == share].groupby("order")["value"]))
     winner = max(after, key=lambda order: after[order].mean())
     texts = {ORDERS[order]: mean_sd(after[order], ".3f") for order in dict.fromkeys((winner, "influence", "random"))}
-    before = by_seed(accuracy[(accuracy["share"] == 0) & (accuracy["order"] == winner)], "value")
+    before = accuracy[(accuracy["share"] == 0) & (accuracy["order"] == winner)]["value"]
     return finding + (
         f"Accuracy with {percent(share)} removed: {listed(texts)}; with nothing removed: {mean_sd(before, '.3f')}. "
         f"The best of these differs from removing nothing by {PairedDifference.of(after[winner], before).text}."

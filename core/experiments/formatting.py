@@ -11,7 +11,6 @@ import pandas as pd
 PERCENT = 100
 """From a share or an accuracy to per cent, and from a difference of accuracies to percentage points."""
 MISSING = "–"
-_THOUSAND = 1000
 
 
 def with_spread(mean: float, spread: float, form: str = ".4f") -> str:
@@ -44,7 +43,7 @@ def format_value(value: float, as_percent: bool) -> str:
     if not math.isfinite(value):
         return "not known"
     shown = PERCENT * value if as_percent else value
-    text = f"{shown:,.0f}" if _THOUSAND <= abs(shown) < _THOUSAND**3 else f"{shown:.4g}"
+    text = f"{shown:,.0f}" if 1000 <= abs(shown) < 1000**3 else f"{shown:.4g}"
     return f"{text} %" if as_percent else text
 
 

@@ -12,20 +12,8 @@ import pandas as pd
 from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, measure_edit
 from core.experiments.formatting import mean_sd, percent
 from core.experiments.paper import published_cells
-from core.experiments.profiles import DATA_TITLES, Profile
 from core.experiments.results import Table
-from core.experiments.summary import (
-    SPREAD_NOTE,
-    ExperimentSummary,
-    Measurements,
-    accuracy_by_method,
-    accuracy_plot,
-    differences,
-    equivalence_finding,
-    heading,
-    listed,
-    mean_curve,
-)
+from core.experiments.summary import SPREAD_NOTE, ExperimentSummary, Measurements, listed, share_plot
 from core.experiments.table1 import EDIT_LABELS
 from core.tasks.changes import Changes
 from core.tasks.tasklist import KEY, TaskList
@@ -47,15 +35,10 @@ _PUBLISHED = {"retrain": "retrain", "instance-if-paper": "instance-if"}
 ROLES = {"support": "support (“training” in the paper)", "query": "query (“validation” in the paper)"}
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of a model, two retrainings per role, and the edits of each role."""
-    return 5 * TRAINING_WEIGHT + 2 * len(METHODS) * EDIT_WEIGHT
-
-
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of role, method, accuracy, loss, seconds, cost."""
-    rows = []
-    problem = context.problem("none")
+    context.expect(5 * TRAINING_WEIGHT + 2 * len(METHODS) * EDIT_WEIGHT)  # two retrainings per role
+    problem, rows = context.problem("none"), []
     for number, role in enumerate(ROLES):
         rng = np.random.default_rng([context.unit.seed, 41, number])
         changes = Changes(instances=frozenset(sample_rows(problem.project.tasks.train, role, rng)))
@@ -80,46 +63,33 @@ def sample_rows(tasks: TaskList, role: str, rng: np.random.Generator) -> list[tu
 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
-    """Return a table, a plot and findings per data set."""
-    findings, tables, plots = [], [], []
-    for data in measurements.data:
-        tables.append(_table(measurements, data))
-        series = [
-            mean_curve(
-                name,
-                list(METHODS.values()),
-                [measurements.select(data=data, role=role, method=method)["accuracy"] for method in METHODS],
-            )
-            for role, name in ROLES.items()
-        ]
-        title = f"{DATA_TITLES[data]}: accuracy after removing {percent(REMOVED_SHARE)} of the images of {TASKS} tasks"
-        plots.append(accuracy_plot(f"instances-{data}", title, series))
-        findings += [_finding(measurements, data, role) for role in ROLES]
-    return ExperimentSummary(findings, tables, plots)
+    """Return a table, a plot and a finding per role."""
+    series = [measurements.accuracy(role=role).series(name, METHODS) for role, name in ROLES.items()]
+    title = f"{measurements.title}: accuracy after removing {percent(REMOVED_SHARE)} of the images of {TASKS} tasks"
+    plot = share_plot(f"instances-{measurements.data}", title, series)
+    findings = [_finding(measurements, role) for role in ROLES]
+    return ExperimentSummary(findings, [_table(measurements)], [plot])
 
 
-def _finding(measurements: Measurements, data: str, role: str) -> str:
-    accuracy = accuracy_by_method(measurements, data=data, role=role)
-    gaps = differences(accuracy, {name: METHODS[name] for name in ("unedited", *_EDITS, "retrain-again")}, "retrain")
-    edits = {METHODS[name]: gaps[METHODS[name]] for name in _EDITS}
+def _finding(measurements: Measurements, role: str) -> str:
+    accuracy = measurements.accuracy(role=role)
+    gaps = accuracy.differences({name: METHODS[name] for name in ("unedited", *_EDITS, "retrain-again")}, "retrain")
     return (
-        f"{heading(data, ROLES[role])} Mean absolute difference from retraining ({mean_sd(accuracy['retrain'])}): "
-        f"{listed({name: gap.mean_abs_text for name, gap in gaps.items()})}. {equivalence_finding(edits)}"
+        f"{measurements.heading(ROLES[role])} Mean absolute difference from retraining "
+        f"({mean_sd(accuracy['retrain'])}): {listed({name: gap.mean_abs_text for name, gap in gaps.items()})}. "
+        f"{accuracy.equivalence_finding({name: METHODS[name] for name in _EDITS})}"
     )
 
 
-def _table(measurements: Measurements, data: str) -> Table:
+def _table(measurements: Measurements) -> Table:
     rows = []
     for method, label in METHODS.items():
-        cells = [label]
+        row = {"method": label}
         for role in ROLES:
-            selected = measurements.select(data=data, role=role, method=method)
-            cells += [mean_sd(selected["accuracy"]), mean_sd(selected["seconds"], ".1f")]
-            cells += published_cells(f"{_PUBLISHED.get(method, '')}-{role}", data)
-        rows.append(cells)
-    columns = ["method"] + [
-        f"{role}: {quantity}"
-        for role in ROLES
-        for quantity in ("accuracy", "seconds", "paper's accuracy", "paper's seconds")
-    ]
-    return Table(f"instances-{data}", DATA_TITLES[data], columns, rows, f"{SPREAD_NOTE} Processor seconds.")
+            selected = measurements.select(role=role, method=method)
+            published = published_cells(f"{_PUBLISHED.get(method, '')}-{role}", measurements.data)
+            row[f"{role}: accuracy"] = mean_sd(selected["accuracy"])
+            row[f"{role}: seconds"] = mean_sd(selected["seconds"], ".1f")
+            row[f"{role}: paper's accuracy"], row[f"{role}: paper's seconds"] = published
+        rows.append(row)
+    return measurements.text_table("instances", rows, f"{SPREAD_NOTE} Processor seconds.")

@@ -1,4 +1,4 @@
-"""A grid of images with scores as one picture: one row per task or image, with text beside it."""
+"""A grid of images with scores as one picture: one row per task, with text beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from core.runtime.errors import UserError
 
 _WIDTH, _MARGIN, _TEXT, _GAP = 1400, 32, 400, 6
 _INNER = _WIDTH - 2 * _MARGIN
-_COLUMNS = 3  # for rows of a single image, which would leave the width empty
 _LARGE, _SMALL, _MAX_LARGE = 112, 64, 8
 _MAX_PER_LINE = 30
 _INK, _MUTED, _RULE = "#1b2430", "#4b5563", "#d5dae1"
@@ -34,25 +33,18 @@ def picture_sheet(grid: Grid) -> Image.Image:
     """
     images = load_images(grid.data, grid.data_hash)
     max_images = max((len(picture.images) for picture in grid.pictures), default=0)
-    side, columns = _LARGE if max_images <= _MAX_LARGE else _SMALL, _COLUMNS if max_images == 1 else 1
-    rows = [_row(images, picture, side, (_INNER - (columns - 1) * _MARGIN) // columns) for picture in grid.pictures]
-    lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
+    side = _LARGE if max_images <= _MAX_LARGE else _SMALL
     head = _text_block(_wrapped(grid.title, 22, "bold", _INNER))
     foot = _text_block(_wrapped(grid.note, 16, "", _INNER, _MUTED))
-    parts = [[head], *lines, [foot]]
-    sheet = Image.new("RGB", (_WIDTH, 2 * _MARGIN + sum(_height(part) for part in parts)), "white")
+    parts = [head, *(_row(images, picture, side) for picture in grid.pictures), foot]
+    sheet = Image.new("RGB", (_WIDTH, 2 * _MARGIN + sum(part.height + 2 * _GAP for part in parts)), "white")
     drawing, top = ImageDraw.Draw(sheet), _MARGIN
-    for part in parts:
-        for number, block in enumerate(part):
-            sheet.paste(block, (_MARGIN + number * (block.width + _MARGIN), top))
-        top += _height(part)
-        if part in lines:
+    for number, part in enumerate(parts):
+        sheet.paste(part, (_MARGIN, top))
+        top += part.height + 2 * _GAP
+        if 0 < number < len(parts) - 1:
             drawing.line((_MARGIN, top - _GAP, _WIDTH - _MARGIN, top - _GAP), _RULE)
     return sheet
-
-
-def _height(part: list[Image.Image]) -> int:
-    return max(block.height for block in part) + 2 * _GAP
 
 
 def score_text(picture: Picture) -> str:
@@ -62,24 +54,23 @@ def score_text(picture: Picture) -> str:
     return f"{picture.score:+.3g}{spread}, {effect}".replace("-", "−", 1 if picture.score < 0 else 0)
 
 
-def _row(images: ImageSet, picture: Picture, side: int, width: int) -> Image.Image:
+def _row(images: ImageSet, picture: Picture, side: int) -> Image.Image:
     """Draw text at the left, images at the right, and a stripe in the colour of the sign."""
     colour = HELPS if picture.score > 0 else HARMS if picture.score < 0 else _MUTED
-    text = min(_TEXT, width - side - _GAP)
-    wide = text - 3 * _GAP
+    wide = _TEXT - 3 * _GAP
     words = _wrapped(picture.words, 16, "", wide, _MUTED)
     if len(words) > _MAX_LINES:
         words = [*words[: _MAX_LINES - 1], ("…", 16, "", _MUTED)]
     score_line = (score_text(picture), 18, "bold", colour)
-    block = _text_block([*_wrapped(picture.title, 18, "bold", wide), score_line, *words], text)
+    block = _text_block([*_wrapped(picture.title, 18, "bold", wide), score_line, *words], _TEXT)
     tiles = [_tile(images, name, side) for name in picture.images]
     pitch, height = (max((tile.size[axis] + _GAP for tile in tiles), default=side) for axis in (0, 1))
-    in_line = max(1, min(_MAX_PER_LINE, (width - text + _GAP) // pitch))
-    row = Image.new("RGB", (width, max(block.height, -(-len(tiles) // in_line) * height)), "white")
+    in_line = max(1, min(_MAX_PER_LINE, (_INNER - _TEXT + _GAP) // pitch))
+    row = Image.new("RGB", (_INNER, max(block.height, -(-len(tiles) // in_line) * height)), "white")
     row.paste(block, (2 * _GAP, 0))
     ImageDraw.Draw(row).rectangle((0, 0, _GAP - 1, row.height), colour)
     for number, tile in enumerate(tiles):
-        row.paste(tile, (text + number % in_line * pitch, number // in_line * height))
+        row.paste(tile, (_TEXT + number % in_line * pitch, number // in_line * height))
     return row
 
 

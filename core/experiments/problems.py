@@ -76,10 +76,18 @@ class Problem:
         planted, train = self.project.tasks.planted, self.project.tasks.train
         if planted is None:
             return np.zeros(len(train.task_ids), dtype=bool)
-        if "task_id" in planted:
-            return np.isin(train.task_ids, planted["task_id"].unique())
-        rows = train.rows.loc[train.rows["image_id"].isin(planted["image_id"]), "task_id"]
-        return np.isin(train.task_ids, rows.unique())
+        key = "task_id" if "task_id" in planted else "image_id"
+        return np.isin(train.task_ids, train.rows.loc[train.rows[key].isin(planted[key]), "task_id"].unique())
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """A seed of an experiment on a data set; ``images`` is the image set used for the paper's ``data``."""
+
+    profile: Profile
+    data: str
+    images: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,7 @@ class Recipe:
     """A description that determines a problem; its saved copy is found again by these fields.
 
     Attributes:
-        data: The paper's name of the data set; ``images`` is the image set used for it.
-        seed: Of split, tasks and noise.
-        model_seed: Of the initial parameters and of the order of the tasks.
+        seed: Of split, tasks and noise; ``model_seed`` is that of the initial parameters and the order of the tasks.
     """
 
     data: str
@@ -104,38 +110,23 @@ class Recipe:
 
 
 def make_recipe(
-    profile: Profile,
-    data: str,
-    images: str,
-    noise: str,
-    seed: int,
-    *,
-    training: TrainSettings | None = None,
-    model_seed: int | None = None,
+    unit: Repetition, noise: str, *, seed: int | None = None, training: TrainSettings | None = None
 ) -> Recipe:
-    """Return the recipe of a problem; ``training`` and ``model_seed`` default to the profile's and to ``seed``."""
-    model_seed = seed if model_seed is None else model_seed
-    return Recipe(
-        data,
-        images,
-        noise,
-        seed,
-        model_seed,
-        TaskSettings(
-            data=images,
-            ways=WAYS,
-            shots=profile.shots,
-            queries=profile.queries,
-            count=profile.counts[data],
-            heldout=profile.targets,
-            noise=noise,
-            seed=seed,
-            skip_small=True,
-        ),
-        profile.tests,
-        replace(training or profile.training, seed=model_seed),
-        profile.spec(data),
+    """Return the recipe of a problem; ``seed`` and ``training`` replace the repetition's, except the model's seed."""
+    profile, seed = unit.profile, unit.seed if seed is None else seed
+    tasks = TaskSettings(
+        data=unit.images,
+        ways=WAYS,
+        shots=profile.shots,
+        queries=profile.queries,
+        count=profile.counts[unit.data],
+        heldout=profile.targets,
+        noise=noise,
+        seed=seed,
+        skip_small=True,
     )
+    training, spec = replace(training or profile.training, seed=unit.seed), profile.spec(unit.data)
+    return Recipe(unit.data, unit.images, noise, seed, unit.seed, tasks, profile.tests, training, spec)
 
 
 def build_problem(recipe: Recipe, compute: Compute, progress: Progress, command: str = "") -> Problem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.checkpoints.model import ModelSpec
 from core.influence.methods import SolveSettings
@@ -21,14 +21,11 @@ class Profile:
     """A size that all experiments can be run at; runs are found again by these fields.
 
     Attributes:
-        words: One sentence on the profile.
         seeds: Repetitions; each draws a new split, tasks, noise and initial parameters.
         counts: Training tasks per data set; None means every combination of five classes.
         targets, tests: Held-out tasks that rankings are for, and tasks of other images that measure accuracy.
         filters: Of the four-block convolutional network.
-        training: Of every model except those that compare edit methods.
-        long: Of the models that compare edit methods.
-        finetune: Of the short fine-tunes.
+        long: Training of the models that compare edit methods; ``training`` is that of all others.
         refit: How Figure 1 updates the model on the remaining tasks: ``finetune`` or ``retrain``.
         checked: Shares of the training data after which Figure 1 measures accuracy.
         removed: Shares of the training data that Figure 2 removes.
@@ -92,20 +89,18 @@ _SMALL = Profile(
     left_iterations=30,
     rated=8,
 )
-_TINY = Profile(
+_TINY = replace(
+    _SMALL,
     name="tiny",
     words="One minute per experiment: shows that everything runs, nothing more.",
     seeds=2,
     counts={OMNIGLOT: 8, MNIST: 8, MINI_IMAGENET: 8, FC100: 8},
-    shots=2,
-    queries=2,
     targets=4,
     tests=4,
     filters=4,
     training=TrainSettings(iterations=8, meta_batch=4, learning_rate=3e-2),
     long=TrainSettings(iterations=10, meta_batch=4, learning_rate=3e-2),
     finetune=TrainSettings(iterations=2, meta_batch=4, learning_rate=1e-2),
-    refit="finetune",
     checked=(0.25,),
     removed=(0.25,),
     solve=SolveSettings(curvature_tasks=4, damping=0.1, tolerance=0.3),

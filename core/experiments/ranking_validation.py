@@ -12,17 +12,8 @@ import pandas as pd
 from core.actions.evidence import EvidenceSettings, evidence
 from core.experiments.context import TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import PERCENT, mean_sd
-from core.experiments.profiles import DATA_TITLES, Profile
 from core.experiments.results import Plot, Series, Table
-from core.experiments.summary import (
-    SPREAD_NOTE,
-    ExperimentSummary,
-    Measurements,
-    PairedDifference,
-    by_seed,
-    heading,
-    mean_curve,
-)
+from core.experiments.summary import SPREAD_NOTE, ExperimentSummary, Measurements, PairedDifference, mean_curve
 
 METHODS = {
     "task-if": "task-IF, Gauss-Newton",
@@ -42,18 +33,14 @@ CEILING_LABEL = "agreement of two retrainings"
 NOT_RUN = "No method could run; the table gives the reasons."
 TASK_IF_NOT_RUN = "task-IF could not run, the table gives the reason."
 TOO_NOISY = "not significantly above 0, so this protocol is too noisy to compare methods"
-_VALIDATION_WEIGHT = 100
+_VALIDATION_WEIGHT = 10_000
 PROTOCOLS = {"half": "LDS", "one": "leave-one-out"}
 QUANTITIES = {"lds": "per target", "lds_mean": "mean of all targets"}
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of a model and of two validations, which consist mostly of retrainings."""
-    return TRAINING_WEIGHT + 2 * _VALIDATION_WEIGHT
-
-
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of truth (the protocol), method, lds, lds_mean, auc, seconds, residual, note."""
+    context.expect(TRAINING_WEIGHT + 2 * _VALIDATION_WEIGHT)
     problem, profile = context.problem("hard"), context.unit.profile
     solve = profile.solve
     # As precise as the edits: one low-rank solve for all targets left residuals above 1 on these short trainings.
@@ -65,9 +52,8 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
         "one": (profile.left_out, 1, "warm", profile.left_iterations),
     }
     tables = []
-    for protocol in PROTOCOLS:
-        sizes = (*retrainings[protocol], profile.rated, context.unit.seed)
-        settings = EvidenceSettings(tuple(names.values()), protocol, *sizes)
+    for protocol, sizes in retrainings.items():
+        settings = EvidenceSettings(tuple(names.values()), protocol, *sizes, profile.rated, context.unit.seed)
         with context.part(_VALIDATION_WEIGHT) as progress:
             table = evidence(problem.workspace, settings, context.compute, progress).table("methods.parquet")
         tables.append(table.assign(method=table["method"].map(labels), truth=protocol))
@@ -76,66 +62,54 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
-    """Return a table, two plots and a finding per data set."""
-    return ExperimentSummary(
-        [_finding(measurements, data) for data in measurements.data],
-        [_table(measurements, data) for data in measurements.data],
-        [_plot(measurements, data, quantity) for data, quantity in product(measurements.data, QUANTITIES)],
-    )
+    """Return a table, two plots and a finding."""
+    plots = [_plot(measurements, quantity) for quantity in QUANTITIES]
+    return ExperimentSummary([_finding(measurements)], [_table(measurements)], plots)
 
 
-def _values(measurements: Measurements, data: str, protocol: str, method: str, quantity: str) -> pd.Series:
-    return by_seed(measurements.select(data=data, truth=protocol, method=method), quantity).dropna()
+def _values(measurements: Measurements, protocol: str, method: str, quantity: str) -> pd.Series:
+    return measurements.by_seed(quantity, truth=protocol, method=method).dropna()
 
 
-def _by_method(measurements: Measurements, data: str, protocol: str, quantity: str) -> dict[str, pd.Series]:
-    by_method = {name: _values(measurements, data, protocol, name, quantity) for name in METHODS}
+def _by_method(measurements: Measurements, protocol: str, quantity: str) -> dict[str, pd.Series]:
+    by_method = {name: _values(measurements, protocol, name, quantity) for name in METHODS}
     return {name: values for name, values in by_method.items() if len(values)}
 
 
-def _plot(measurements: Measurements, data: str, quantity: str) -> Plot:
+def _plot(measurements: Measurements, quantity: str) -> Plot:
     series = []
     for protocol, name in PROTOCOLS.items():
-        values = _by_method(measurements, data, protocol, quantity)
-        series.append(mean_curve(name, [METHODS[method] for method in values], list(values.values())))
-    ceiling = _values(measurements, data, "half", CEILING, quantity)
+        values = _by_method(measurements, protocol, quantity)
+        series.append(mean_curve(name, [METHODS[method] for method in values], values.values()))
+    ceiling = _values(measurements, "half", CEILING, quantity)
     if len(ceiling) and series[0].x:
         level = [float(ceiling.mean())] * len(series[0].x)
         series.append(Series(CEILING_LABEL, series[0].x, level, reference=True))
-    return Plot(
-        f"{quantity}-{data}".replace("_", "-"),
-        f"{DATA_TITLES[data]}: predicted against measured loss, {QUANTITIES[quantity]}",
-        "dots",
-        "",
-        "rank correlation",
-        series,
-        note=SPREAD_NOTE,
-    )
+    name = f"{quantity}-{measurements.data}".replace("_", "-")
+    title = f"{measurements.title}: predicted against measured loss, {QUANTITIES[quantity]}"
+    return Plot(name, title, "dots", "", "rank correlation", series, note=SPREAD_NOTE)
 
 
-def _table(measurements: Measurements, data: str) -> Table:
+def _table(measurements: Measurements) -> Table:
     rows = []
     for method, label in (METHODS | {CEILING: CEILING_LABEL}).items():
-        half, one = (measurements.select(data=data, truth=protocol, method=method) for protocol in PROTOCOLS)
-        reason = "" if half["lds"].notna().any() or method == CEILING else str(half["note"].iloc[0])
+        by_protocol = {protocol: measurements.select(truth=protocol, method=method) for protocol in PROTOCOLS}
+        half = by_protocol["half"]
+        correlations = {
+            f"{PROTOCOLS[protocol]}, {name}": mean_sd(part[quantity], ".2f")
+            for (protocol, part), (quantity, name) in product(by_protocol.items(), QUANTITIES.items())
+        }
+        has_run = half["lds"].notna().any() or method == CEILING
         rows.append(
-            [
-                label,
-                *(mean_sd(part[quantity], ".2f") for part, quantity in product((half, one), QUANTITIES)),
-                mean_sd(half["auc"], ".3f"),
-                mean_sd(half["seconds"], ".1f"),
-                mean_sd(half["residual"], ".2f"),
-                reason,
-            ]
+            {
+                "method": label,
+                **correlations,
+                "AUC of noisy tasks": mean_sd(half["auc"], ".3f"),
+                "seconds": mean_sd(half["seconds"], ".1f"),
+                "residual": mean_sd(half["residual"], ".2f"),
+                "reason if missing": "" if has_run else str(half["note"].iloc[0]),
+            }
         )
-    columns = [
-        "method",
-        *(f"{protocol}, {quantity}" for protocol, quantity in product(PROTOCOLS.values(), QUANTITIES.values())),
-        "AUC of noisy tasks",
-        "seconds",
-        "residual",
-        "reason if missing",
-    ]
     size = measurements.profile
     note = (
         f"{SPREAD_NOTE} Rank correlation of predicted and measured loss on {size.rated} targets: LDS over "
@@ -143,25 +117,25 @@ def _table(measurements: Measurements, data: str) -> Table:
         f"{size.left_out} tasks. Wall-clock seconds; relative residual of the worst solve. Methods are compared with "
         "the mean of two retrainings, which is less noisy than one, so that a method can exceed their agreement."
     )
-    return Table(f"truth-{data}", DATA_TITLES[data], columns, rows, note)
+    return measurements.text_table("truth", rows, note)
 
 
-def _finding(measurements: Measurements, data: str) -> str:
+def _finding(measurements: Measurements) -> str:
     sentences = []
     for quantity, name in QUANTITIES.items():
-        values = _by_method(measurements, data, "half", quantity)
+        values = _by_method(measurements, "half", quantity)
         if not values:
-            return f"{heading(data)} {NOT_RUN}"
-        agreement = _values(measurements, data, "half", CEILING, quantity)
+            return f"{measurements.heading()} {NOT_RUN}"
+        agreement = _values(measurements, "half", CEILING, quantity)
         sentence = f"LDS, {name}: the agreement of two retrainings is {mean_sd(agreement, '.2f')}"
         if PairedDifference.of(agreement, 0 * agreement).low > 0:
             sentences.append(f"{sentence}; {_best(values)}")
         else:
             task_if = mean_sd(values.get("task-if", []), ".2f")
             sentences.append(f"{sentence}, {TOO_NOISY} (task-IF {task_if}).")
-    values = _by_method(measurements, data, "one", "lds")
+    values = _by_method(measurements, "one", "lds")
     sentences.append(f"Leave-one-out, per target: {_best(values) if values else 'no method could run.'}")
-    return f"{heading(data)} {' '.join(sentences)}"
+    return f"{measurements.heading()} {' '.join(sentences)}"
 
 
 def _best(values: dict[str, pd.Series]) -> str:

@@ -26,17 +26,17 @@ from core.experiments.profiles import DATA_TITLES, WAYS
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, read_json, write_json, write_text_atomically
 
-KINDS = ("lines", "dots", "bars")
+KINDS = ("lines", "dots")
 LONG_TRAINED = ("edit-methods", "ladder")
 """Names of the experiment whose models are trained for longer (``Profile.long``), the former one included."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line, or a set of dots or bars, that has a band or error bars where ``low`` and ``high`` are given.
+    """A line, or a set of dots, that has a band or error bars where ``low`` and ``high`` are given.
 
     Attributes:
-        x: Numbers, or labels of ``dots`` and ``bars``.
+        x: Numbers, or labels of ``dots``.
         estimate: Drawn hollow or dashed, as it is estimated and not measured.
         reference: Drawn grey, such as chance, the unedited model or the paper's value.
     """
@@ -83,10 +83,15 @@ class Table:
     rows: list[list[str]]
     note: str = ""
 
+    def __post_init__(self) -> None:
+        width = len(self.columns)
+        if len(set(self.columns)) < width or any(len(row) != width for row in self.rows):
+            raise ValueError("Columns must differ, and every row must have a cell for each of them.")
+
 
 @dataclass(frozen=True)
 class Picture:
-    """A row of a grid that shows the images of one task, or one image.
+    """A row of a grid that shows the images of one task.
 
     Attributes:
         images: Ids, in the order shown.
@@ -129,11 +134,7 @@ class ExperimentResult:
     grids: list[Grid] = field(default_factory=list)
 
 
-_KINDS: Mapping[str, TypeAdapter] = {
-    "tables": TypeAdapter(Table),
-    "plots": TypeAdapter(Plot),
-    "grids": TypeAdapter(Grid),
-}
+_KINDS: Mapping[str, type] = {"tables": Table, "plots": Plot, "grids": Grid}
 FINDINGS, _OLD_FINDINGS = "findings.json", "says.json"
 PARTS = ("config.json", FINDINGS, _OLD_FINDINGS, "seeds.parquet", "README.md", *_KINDS)
 """Files and folders of a result, those of earlier versions included."""
@@ -161,31 +162,22 @@ def read_result(folder: Path) -> ExperimentResult:
     Raises:
         UserError: it is missing or damaged.
     """
-    parts: dict[str, list[Any]] = {}
-    for kind, adapter in _KINDS.items():
-        parts[kind] = []
-        for path in sorted((folder / kind).glob("*.json")):
-            try:
-                parts[kind].append(adapter.validate_python(read_json(path)))
-            except ValidationError as error:
-                raise _damaged(path) from error
+    parts: dict[str, list[Any]] = {
+        kind: [_read(path, form) for path in sorted((folder / kind).glob("*.json"))] for kind, form in _KINDS.items()
+    }
     name = _OLD_FINDINGS if (folder / _OLD_FINDINGS).exists() and not (folder / FINDINGS).exists() else FINDINGS
-    config, findings = read_json(folder / "config.json"), read_json(folder / name)
-    for file, expected_type, value in (("config.json", dict, config), (name, list, findings)):
-        if not isinstance(value, expected_type):
-            raise _damaged(folder / file)
-    for table in parts["tables"]:
-        width = len(table.columns)
-        if len(set(table.columns)) < width or any(len(row) != width for row in table.rows):
-            raise _damaged(folder / "tables" / f"{table.name}.json")
+    config, findings = _read(folder / "config.json", dict), _read(folder / name, list)
     order = {name: position for position, name in enumerate(config.get("order", []))}
     for same_kind in parts.values():
         same_kind.sort(key=lambda part: order.get(part.name, len(order)))
     return ExperimentResult(config, findings, **parts)
 
 
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged.", "Run the experiment again; its measurements are stored.")
+def _read(path: Path, form: type) -> Any:
+    try:
+        return TypeAdapter(form).validate_python(read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged.", "Run the experiment again; its measurements are stored.") from error
 
 
 def as_markdown(result: ExperimentResult, plots: str = "plots/", grids: str = "grids/") -> str:

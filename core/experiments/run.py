@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from core.data import load_images
 from core.data.store import stored_image_sets
 from core.evidence.methods import missing
 from core.experiments.catalog import Experiment, experiment_of
-from core.experiments.context import ExperimentContext, Repetition
+from core.experiments.context import ExperimentContext
 from core.experiments.drawing import draw_result
-from core.experiments.problems import experiments_home
-from core.experiments.profiles import DATA, DATA_TITLES, MNIST, profile_of
+from core.experiments.problems import Repetition, experiments_home
+from core.experiments.profiles import DATA, DATA_TITLES, MNIST, Profile, profile_of
 from core.experiments.results import PARTS, ExperimentResult, write_result
 from core.experiments.summary import Measurements
 from core.influence.basis import ENGINE_VERSION
@@ -30,7 +31,6 @@ from core.runtime.progress import Progress, SubProgress
 from core.workspace.runs import Runs, RunWriter
 
 _PROGRESS_UNITS = 1000  # per repetition on one data set
-SHIPPED_MNIST = "mnist5k"
 
 
 def result_folder(name: str, profile: str) -> Path:
@@ -43,7 +43,7 @@ def result_folder(name: str, profile: str) -> Path:
 def image_sets() -> dict[str, str]:
     """Return the image sets on this machine named after the paper's data sets, and 5,000 MNIST images in any case."""
     stored = {name.lower() for one in stored_image_sets() for name in one.names}
-    return {MNIST: SHIPPED_MNIST} | {name: name for name in DATA if name in stored}
+    return {MNIST: "mnist5k"} | {name: name for name in DATA if name in stored}
 
 
 def run_experiment(
@@ -86,7 +86,6 @@ def run_experiment(
 
         def work(run: RunWriter) -> None:
             context = ExperimentContext(unit, compute, run, within, command)
-            context.start_progress(experiment.title, experiment.weight(unit.profile))
             run.write_table("figures.parquet", experiment.measure(context))
 
         finished = runs.get_or_compute(f"experiment-{experiment.stored_name}", cache_key, work)
@@ -98,7 +97,7 @@ def run_experiment(
         run.table("figures.parquet").assign(data=unit.data, seed=unit.seed)
         for run, unit in zip(finished, units, strict=True)
     ]
-    measurements = Measurements(pd.concat(tables, ignore_index=True), profile, dict(images))
+    measured = pd.concat(tables, ignore_index=True)
     config = {
         "experiment": experiment.name,
         "title": experiment.title,
@@ -117,7 +116,7 @@ def run_experiment(
         "processor_seconds": round(sum(run.processor_seconds for run in finished), 1),
         "seconds": round(time.perf_counter() - start, 1),
     }
-    world().on_rank_zero(lambda: _write(out, experiment, measurements, config))
+    world().on_rank_zero(lambda: _write(out, experiment, profile, measured, config))
     return out
 
 
@@ -137,27 +136,26 @@ def _cache_key(experiment: Experiment, unit: Repetition, data_hash: str, compute
     }
 
 
-def _write(out: Path, experiment: Experiment, measurements: Measurements, config: dict[str, Any]) -> None:
-    summary = experiment.summarize(measurements)
-    names = [part.name for kind in (summary.tables, summary.plots, summary.grids) for part in kind]
-    result = ExperimentResult(config | {"order": names}, summary.findings, summary.tables, summary.plots, summary.grids)
+def _write(out: Path, experiment: Experiment, profile: Profile, measured: pd.DataFrame, config: dict[str, Any]) -> None:
+    summaries = [
+        experiment.summarize(Measurements(rows, profile, str(data), config["images"][data]))
+        for data, rows in measured.groupby("data", sort=False)
+    ]
+    findings, tables, plots, grids = (list(chain.from_iterable(kind)) for kind in zip(*summaries, strict=True))
+    names = [part.name for part in (*tables, *plots, *grids)]
+    result = ExperimentResult(config | {"order": names}, findings, tables, plots, grids)
+    # CSV files and spreadsheets cannot hold lists.
+    plain = [name for name in measured if not measured[name].map(lambda value: isinstance(value, list)).any()]
     with replacing_folder(out, PARTS) as folder:  # complete or not at all, whenever it is interrupted
-        write_result(folder, result, _without_lists(measurements.table))
+        write_result(folder, result, measured[plain])
         draw_result(folder, result)
-
-
-def _without_lists(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table without columns of lists, which CSV files and spreadsheets cannot hold."""
-    return table[[name for name in table if not table[name].map(lambda value: isinstance(value, list)).any()]]
 
 
 def _check_folder(out: Path, experiment: Experiment, profile: str) -> None:
     """Refuse to overwrite anything but an earlier result of the same experiment and profile."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if (out / "config.json").exists():
-        config = read_json(out / "config.json")
-        names = (experiment.name, experiment.stored_name)
-        if isinstance(config, dict) and config.get("experiment") in names and config.get("profile") == profile:
-            return
-    raise UserError(f"{out} contains something else.", "Choose another --out, or delete it.")
+    config, names = out / "config.json", (experiment.name, experiment.stored_name)
+    found = read_json(config) if config.exists() else None
+    if not isinstance(found, dict) or found.get("experiment") not in names or found.get("profile") != profile:
+        raise UserError(f"{out} contains something else.", "Choose another --out, or delete it.")

@@ -32,7 +32,7 @@ _MARKERS = (
 _STROKES = (("-", "solid"), ("--", "dash"))  # measurements, estimates
 _GREY_STROKES = ((":", "dot"), ("-.", "dashdot"))
 _LINE_CHARACTERS, _AXIS_CHARACTERS = 34, 92  # of one tick label, and of all tick labels side by side
-_GROUP_WIDTH = 0.8  # of the distance between two tick labels, taken by the bars or dots of one label
+_GROUP_WIDTH = 0.8  # of the distance between two tick labels, taken by the dots of one label
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,9 @@ def mark_kind(plot: Plot, series: Series) -> str:
 
 
 def tick_labels(plot: Plot) -> list[str]:
-    """Return the labels of a categorical axis in order of first occurrence; empty for a numeric axis.
-
-    Bars always have a categorical axis, with numbers written out.
-    """
-    categorical = plot.kind == "bars" or any(isinstance(x, str) for series in plot.series for x in series.x)
-    return list(dict.fromkeys(tick_label(plot, x) for series in plot.series for x in series.x)) if categorical else []
+    """Return the labels of a categorical axis in order of first occurrence; empty for a numeric axis."""
+    values = [x for series in plot.series for x in series.x]
+    return list(dict.fromkeys(tick_label(plot, x) for x in values)) if any(isinstance(x, str) for x in values) else []
 
 
 def tick_label(plot: Plot, x: float | str) -> str:
@@ -144,11 +141,6 @@ def plot_height(plot: Plot, default: int, per_label: int, per_mark: int) -> int:
 def _label_width(labels: Sequence[str]) -> int:
     """Return how many characters of each label fit side by side."""
     return max(4, min(_LINE_CHARACTERS, _AXIS_CHARACTERS // max(1, len(labels))))
-
-
-def bar_width(plot: Plot) -> float:
-    """Return the width of one bar, which leaves a small gap to the next."""
-    return 0.92 * _GROUP_WIDTH / len(plot.series)
 
 
 def has_legend(plot: Plot) -> bool:

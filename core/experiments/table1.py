@@ -8,39 +8,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from core.editing.settings import EditSettings
-from core.experiments.context import (
-    EDIT_WEIGHT,
-    RANKING_WEIGHT,
-    TRAINING_WEIGHT,
-    ExperimentContext,
-    TimedEdit,
-    measure_edit,
-)
+from core.experiments.context import EDIT_WEIGHT, RANKING_WEIGHT, TRAINING_WEIGHT, ExperimentContext, measure_edit
 from core.experiments.formatting import PERCENT, mean_sd, percent
 from core.experiments.paper import published_cells
 from core.experiments.problems import Problem
-from core.experiments.profiles import DATA_TITLES, Profile
 from core.experiments.results import Table
-from core.experiments.summary import (
-    SPREAD_NOTE,
-    ExperimentSummary,
-    Measurements,
-    PairedDifference,
-    accuracy_by_method,
-    accuracy_plot,
-    cost_shares,
-    differences,
-    equivalence_finding,
-    heading,
-    listed,
-    mean_curve,
-    no_gain_finding,
-)
+from core.experiments.summary import SPREAD_NOTE, Accuracies, ExperimentSummary, Measurements, listed, share_plot
 from core.maml.training import TrainSettings
 from core.runtime.errors import TransientError, UserError
 from core.tasks.changes import Changes
@@ -75,6 +54,7 @@ _SELECTORS = {
     "pick-loss": "loss",
 }
 SELECTION_LABELS = {name: f"Retraining, tasks selected by {selector}" for name, selector in _SELECTORS.items()}
+_LABELS = EDIT_LABELS | SELECTION_LABELS
 _PUBLISHED = {
     "retrain": "retrain",
     "task-if-paper": "task-if",
@@ -85,12 +65,6 @@ _PUBLISHED = {
 }
 
 
-def weight(profile: Profile) -> int:
-    """Return the work of two models, retrainings, rankings and edits."""
-    selections = len(SELECTION_LABELS)
-    return (4 + selections) * TRAINING_WEIGHT + (1 + selections) * RANKING_WEIGHT + 2 * len(EDIT_LABELS) * EDIT_WEIGHT
-
-
 def removal_problems(
     context: ExperimentContext, stream: int, training: TrainSettings | None = None
 ) -> Iterator[tuple[str, Problem, np.ndarray, np.ndarray, int]]:
@@ -98,7 +72,6 @@ def removal_problems(
 
     Args:
         stream: Second part of the seed of the order, so that each experiment draws its own.
-        training: Replaces the training of the profile.
     """
     for condition, noise in CONDITIONS.items():
         problem = context.problem(noise, training=training)
@@ -109,6 +82,8 @@ def removal_problems(
 
 def measure(context: ExperimentContext) -> pd.DataFrame:
     """Return rows of condition, method, accuracy, loss, seconds, cost, found (noisy share of what is removed), note."""
+    trainings, rankings, edits = 4 + len(SELECTION_LABELS), 1 + len(SELECTION_LABELS), 2 * len(EDIT_LABELS)
+    context.expect(trainings * TRAINING_WEIGHT + rankings * RANKING_WEIGHT + edits * EDIT_WEIGHT)
     rows = []
     for condition, problem, ids, order, count in removal_problems(context, 40):
         if condition == "harmful":
@@ -129,86 +104,65 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
                 continue
             selected = np.argsort(score, kind="stable")[:count]
             retrained = context.retrain(problem, Changes(tasks=frozenset(ids[selected])))
-            edit = TimedEdit(retrained.params, retrained.seconds + seconds, float("nan"))
+            edit = replace(retrained, seconds=retrained.seconds + seconds, cost=float("nan"))
             found = float(problem.noisy_tasks[selected].mean())
             rows.append(measure_edit(problem, edit, condition=condition, method=method) | {"found": found})
     return pd.DataFrame(rows)
 
 
 def summarize(measurements: Measurements) -> ExperimentSummary:
-    """Return a table, a plot and findings per data set."""
-    findings, tables, plots = [], [], []
-    labels = EDIT_LABELS | SELECTION_LABELS
-    for data in measurements.data:
-        tables.append(_table(measurements, data, labels))
-        series = []
-        for condition, name in CONDITION_NAMES.items():
-            accuracy = accuracy_by_method(measurements, data=data, condition=condition)
-            available = [method for method in labels if method in accuracy]
-            series.append(
-                mean_curve(name, [labels[method] for method in available], [accuracy[method] for method in available])
-            )
-        title = f"{DATA_TITLES[data]}: accuracy after removing {percent(REMOVED_SHARE)} of the tasks"
-        plots.append(accuracy_plot(f"accuracy-{data}", title, series))
-        findings += [*_harmful_findings(measurements, data), _random_finding(measurements, data)]
-    return ExperimentSummary(findings, tables, plots)
+    """Return a table, a plot and findings."""
+    accuracies = {name: measurements.accuracy(condition=condition) for condition, name in CONDITION_NAMES.items()}
+    series = [accuracy.series(name, _LABELS) for name, accuracy in accuracies.items()]
+    title = f"{measurements.title}: accuracy after removing {percent(REMOVED_SHARE)} of the tasks"
+    plot = share_plot(f"accuracy-{measurements.data}", title, series)
+    findings = [*_harmful_findings(measurements), _random_finding(measurements)]
+    return ExperimentSummary(findings, [_table(measurements)], [plot])
 
 
-def _table(measurements: Measurements, data: str, labels: dict[str, str]) -> Table:
+def _table(measurements: Measurements) -> Table:
     rows = []
-    for method, label in labels.items():
-        random, harmful = (
-            measurements.select(data=data, condition=condition, method=method) for condition in CONDITIONS
-        )
+    for method, label in _LABELS.items():
+        random, harmful = (measurements.select(condition=condition, method=method) for condition in CONDITIONS)
+        published = published_cells(_PUBLISHED.get(method, ""), measurements.data)
+        is_selection = method in ("retrain", *SELECTION_LABELS)
         rows.append(
-            [
-                label,
-                mean_sd(random["accuracy"]),
-                mean_sd(harmful["accuracy"]),
-                mean_sd(harmful["found"], ".2f") if method in ("retrain", *SELECTION_LABELS) else "",
-                mean_sd(harmful["seconds"], ".1f"),
-                mean_sd(harmful["cost"], ".0f"),
-                mean_sd(cost_shares(measurements, method, data=data, condition="harmful"), ".1f", PERCENT),
-                *published_cells(_PUBLISHED.get(method, ""), data),
-            ]
+            {
+                "method": label,
+                "accuracy, random removed": mean_sd(random["accuracy"]),
+                "accuracy, harmful removed": mean_sd(harmful["accuracy"]),
+                "noisy share of removed tasks": mean_sd(harmful["found"], ".2f") if is_selection else "",
+                "seconds": mean_sd(harmful["seconds"], ".1f"),
+                "meta-gradients": mean_sd(harmful["cost"], ".0f"),
+                "cost, % of retraining": mean_sd(measurements.cost_shares(method, condition="harmful"), ".1f", PERCENT),
+                "paper: accuracy": published[0],
+                "paper: seconds": published[1],
+            }
         )
-    columns = [
-        "method",
-        "accuracy, random removed",
-        "accuracy, harmful removed",
-        "noisy share of removed tasks",
-        "seconds",
-        "meta-gradients",
-        "cost, % of retraining",
-        "paper: accuracy",
-        "paper: seconds",
-    ]
-    failed = measurements.select(data=data)
-    failed = failed[failed["accuracy"].isna()].drop_duplicates("method")
-    reasons = " ".join(f"{labels[str(row.method)]}: {row.note}" for row in failed.itertuples())
+    failed = measurements.select().loc[lambda table: table["accuracy"].isna()].drop_duplicates("method")
+    reasons = " ".join(f"{_LABELS[str(row.method)]}: {row.note}" for row in failed.itertuples())
     note = (
         f"{SPREAD_NOTE} Processor seconds; those of “tasks selected by” include scoring, except for the loss, which is "
         "read off. Retraining and all edits remove the tasks that task-IF selects; the ranking is not included in "
         "their seconds. The paper removed random tasks from tasks of its own, so compare its accuracies within its "
         f"column only. {reasons}"
     ).strip()
-    return Table(f"tasks-{data}", DATA_TITLES[data], columns, rows, note)
+    return measurements.text_table("tasks", rows, note)
 
 
-def _harmful_findings(measurements: Measurements, data: str) -> list[str]:
-    where = {"data": data, "condition": "harmful"}
-    accuracy = accuracy_by_method(measurements, **where)
-    gain = PairedDifference.of(accuracy["retrain"], accuracy["unedited"])
-    precision = measurements.select(method="retrain", **where)["found"]
+def _harmful_findings(measurements: Measurements) -> list[str]:
+    accuracy = measurements.accuracy(condition="harmful")
+    gain = accuracy.difference("retrain", "unedited")
+    precision = measurements.select(method="retrain", condition="harmful")["found"]
     findings = [
-        f"{heading(data, CONDITION_NAMES['harmful'])} Of the tasks that task-IF selects, a share of "
+        f"{measurements.heading(CONDITION_NAMES['harmful'])} Of the tasks that task-IF selects, a share of "
         f"{mean_sd(precision, '.2f')} is noisy (chance: {REMOVED_SHARE:.2f}). Retraining without them changes accuracy "
         f"by {gain.text} ({mean_sd(accuracy['retrain'])}, unedited model {mean_sd(accuracy['unedited'])})."
     ]
     edits = {name: label for name, label in EDIT_LABELS.items() if name not in ("unedited", "retrain", "finetune-all")}
     if gain.low > 0:
         gains = {name: (accuracy[name] - accuracy["unedited"]).mean() for name in ("retrain", *edits)}
-        costs = {name: cost_shares(measurements, name, **where).mean() for name in edits}
+        costs = {name: measurements.cost_shares(name, condition="harmful").mean() for name in edits}
         shares = {
             label: f"{percent(gains[name] / gains['retrain'])} for {percent(costs[name], 1)}"
             for name, label in edits.items()
@@ -222,23 +176,22 @@ def _harmful_findings(measurements: Measurements, data: str) -> list[str]:
         goal = f"The goal is {percent(GAIN_GOAL)} of the gain for {percent(COST_GOAL)} of the cost."
         findings.append(f"{goal} Met by: {', '.join(met)}." if met else f"{goal} No edit meets it.")
     else:
-        findings.append(no_gain_finding(accuracy, edits))
+        findings.append(accuracy.no_gain_finding(edits))
     return [*findings, _finetune_finding(accuracy), *_selection_findings(accuracy)]
 
 
-def _finetune_finding(accuracy: dict[str, pd.Series]) -> str:
-    removal = PairedDifference.of(accuracy["finetune"], accuracy["finetune-all"])
+def _finetune_finding(accuracy: Accuracies) -> str:
     best = max(_INFLUENCE, key=lambda name: accuracy[name].mean())
     return (
         f"Short fine-tunes reach {mean_sd(accuracy['finetune'])} on the remaining tasks and "
-        f"{mean_sd(accuracy['finetune-all'])} on all tasks; the removal itself contributes {removal.text}. The former "
-        f"differs from the best influence edit (“{EDIT_LABELS[best]}”) by "
-        f"{PairedDifference.of(accuracy['finetune'], accuracy[best]).text}."
+        f"{mean_sd(accuracy['finetune-all'])} on all tasks; the removal itself contributes "
+        f"{accuracy.difference('finetune', 'finetune-all').text}. The former differs from the best influence edit "
+        f"(“{EDIT_LABELS[best]}”) by {accuracy.difference('finetune', best).text}."
     )
 
 
-def _selection_findings(accuracy: dict[str, pd.Series]) -> list[str]:
-    gaps = differences(accuracy, _SELECTORS, "retrain")
+def _selection_findings(accuracy: Accuracies) -> list[str]:
+    gaps = accuracy.differences(_SELECTORS, "retrain")
     verdicts = {
         "higher accuracy": {name: gap for name, gap in gaps.items() if gap.low > 0},
         "lower accuracy": {name: gap for name, gap in gaps.items() if gap.high < 0},
@@ -251,10 +204,11 @@ def _selection_findings(accuracy: dict[str, pd.Series]) -> list[str]:
     ]
 
 
-def _random_finding(measurements: Measurements, data: str) -> str:
-    accuracy = accuracy_by_method(measurements, data=data, condition="random")
-    gaps = differences(accuracy, {name: EDIT_LABELS[name] for name in _EQUIVALENT}, "retrain")
+def _random_finding(measurements: Measurements) -> str:
+    accuracy = measurements.accuracy(condition="random")
+    edits = {name: EDIT_LABELS[name] for name in _EQUIVALENT}
     return (
-        f"{heading(data, CONDITION_NAMES['random'])} Difference from retraining ({mean_sd(accuracy['retrain'])}): "
-        f"{listed(gaps)}. {equivalence_finding(gaps)}"
+        f"{measurements.heading(CONDITION_NAMES['random'])} Difference from retraining "
+        f"({mean_sd(accuracy['retrain'])}): {listed(accuracy.differences(edits, 'retrain'))}. "
+        f"{accuracy.equivalence_finding(edits)}"
     )

@@ -34,8 +34,6 @@ def test_leave_one_out_excludes_each_task_once(tasks: int, seed: int) -> None:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        (("third", 10, 5), ("'third'",)),
-        (("half", 10, 2), ("3 subsets", "2")),
         (("half", 3, 5), ("3 tasks",)),
         (("one", 5, 6), ("5", "6 subsets")),
     ],

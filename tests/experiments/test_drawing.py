@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -53,10 +52,10 @@ WORDS = Plot(
     "accuracy",
     [Series(f"set {one}", ["no change", "retrained, without what is harmful by the loss"], [0.1, 0.2]) for one in "ab"],
 )
-BARS = Plot(
-    "bars",
+FOUND = Plot(
+    "found",
     "Found",
-    "bars",
+    "dots",
     "image set",
     "share",
     [
@@ -64,7 +63,7 @@ BARS = Plot(
         Series("paper", ["mnist", "fc100"], [0.3, 0.4], reference=True),
     ],
 )
-PLOTS = [LINES, DOTS, WORDS, BARS]
+PLOTS = [LINES, DOTS, WORDS, FOUND]
 
 
 def drawn(folder: Path, *plots: Plot, grids: tuple[Grid, ...] = ()) -> Path:
@@ -145,10 +144,11 @@ def test_labels_that_do_not_fit_side_by_side_are_horizontal() -> None:
     assert plot_figure(longer).get_figheight() > plot_figure(many).get_figheight()
 
 
-def test_bars_of_one_label_are_side_by_side() -> None:
-    measured, paper = plot_figure(BARS).axes[0].containers[-2:]
-    boxes = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for group in (measured, paper) for bar in group)
-    assert all(one[1] <= two[0] for one, two in pairwise(boxes))
+def test_dots_of_one_label_are_side_by_side() -> None:
+    measured, paper = (container.lines[0].get_xdata() for container in plot_figure(FOUND).axes[0].containers)
+    places = sorted([*measured, *paper])
+    assert [round(place) for place in places] == [0, 1, 1, 2]
+    assert len(set(places)) == 4
 
 
 def test_an_axis_with_zero_is_not_logarithmic() -> None:
@@ -189,9 +189,9 @@ def test_values_are_formatted_to_be_read(value: float, as_percent: bool, text: s
 
 
 def test_empty_plots_are_drawn(tmp_path: Path) -> None:
-    empty = [replace(LINES, kind=kind, name=kind, series=[]) for kind in ("lines", "dots", "bars")]
+    empty = [replace(LINES, kind=kind, name=kind, series=[]) for kind in ("lines", "dots")]
     drawn(tmp_path, *empty, replace(LINES, name="blank", series=[Series("s", [], [])]))
-    assert len(list((tmp_path / "plots").glob("*.png"))) == 4
+    assert len(list((tmp_path / "plots").glob("*.png"))) == 3
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from core.experiments.summary import (
     MISSED,
     NO_GAIN,
     UNDECIDED,
+    Accuracies,
     GainShare,
     Measurements,
     PairedDifference,
-    equivalence_finding,
     listed,
 )
 
@@ -31,8 +31,7 @@ GAIN_SHARE = "share of retraining's gain"
 
 
 def measured(rows: list[dict]) -> Measurements:
-    table = pd.DataFrame([{"data": "mnist", **row} for row in rows])
-    return Measurements(table, PROFILES["small"], {"mnist": "mnist5k"})
+    return Measurements(pd.DataFrame(rows), PROFILES["small"], "mnist", "mnist5k")
 
 
 def compared_methods(accuracy: dict[str, list[float]], costs: dict[str, float]) -> Measurements:
@@ -73,14 +72,16 @@ def test_opposite_differences_do_not_cancel() -> None:
     found = PairedDifference.of(np.array([0.55, 0.45]), np.array([0.5, 0.5]))
     assert (found.mean, found.mean_abs_diff) == (pytest.approx(0, abs=1e-9), pytest.approx(5))
     assert found.within(EQUIVALENCE_POINTS) == UNDECIDED
-    assert UNDECIDED in equivalence_finding({"edit": found})
+    accuracy = Accuracies({"edit": pd.Series([0.55, 0.45]), "retrain": pd.Series([0.5, 0.5])})
+    assert UNDECIDED in accuracy.equivalence_finding({"edit": "edit"})
 
 
 def test_equivalence_needs_the_whole_interval() -> None:
-    base = np.array([0.5, 0.5, 0.5])
-    near, far = (PairedDifference.of(np.array(one), base) for one in ([0.500, 0.501, 0.499], [0.6, 0.61, 0.59]))
-    assert (near.within(0.5), far.within(0.5)) == (MET, MISSED)
-    finding = equivalence_finding({"one": near, "two": far}, 0.5)
+    values = {"near": [0.500, 0.501, 0.499], "far": [0.6, 0.61, 0.59], "retrain": [0.5, 0.5, 0.5]}
+    accuracy = Accuracies({name: pd.Series(by_seed) for name, by_seed in values.items()})
+    near, far = (accuracy.difference(name, "retrain") for name in ("near", "far"))
+    assert (near.within(EQUIVALENCE_POINTS), far.within(EQUIVALENCE_POINTS)) == (MET, MISSED)
+    finding = accuracy.equivalence_finding({"near": "one", "far": "two"})
     assert finding.index("yes") < finding.index("“one”") < finding.index("no for") < finding.index("“two”")
 
 

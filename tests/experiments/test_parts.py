@@ -19,16 +19,17 @@ from core.data import ImageSet, load_images
 from core.experiments import figure2, instances, problems
 from core.experiments.formatting import mean_sd, signed
 from core.experiments.paper import PUBLISHED, published_cells
-from core.experiments.problems import Problem, build_problem, draw_tasks, make_recipe, split_three_ways
+from core.experiments.problems import Problem, Repetition, build_problem, draw_tasks, make_recipe, split_three_ways
 from core.experiments.profiles import DATA, MNIST, OMNIGLOT, PROFILES, profile_of
-from core.experiments.summary import Measurements, PairedDifference, column_curve, mean_curve
+from core.experiments.summary import Measurements, PairedDifference, mean_curve
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
-from core.tasks.tasklist import KEY, TaskList
+from core.tasks.tasklist import KEY
 
 TINY = PROFILES["tiny"]
+ZERO, ONE = (Repetition(TINY, MNIST, "mnist5k", seed) for seed in (0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def noisy(home: Path) -> Problem:
-    return build_problem(make_recipe(TINY, MNIST, "mnist5k", "easy", 0), Compute(device="cpu"), Progress())
+    return build_problem(make_recipe(ZERO, "easy"), Compute(device="cpu"), Progress())
 
 
 def with_parts(images: ImageSet, parts: dict[int, str]) -> ImageSet:
@@ -102,19 +103,19 @@ def test_a_problem_is_built_once_and_found_again(noisy: Problem, home: Path, mon
         raise AssertionError("trained again")
 
     monkeypatch.setattr(problems, "train_model", refuse)
-    again = build_problem(make_recipe(TINY, MNIST, "mnist5k", "easy", 0), Compute(device="cpu"), Progress())
+    again = build_problem(make_recipe(ZERO, "easy"), Compute(device="cpu"), Progress())
     assert again.workspace.folder == noisy.workspace.folder
     assert again.tests.hash == noisy.tests.hash
     with pytest.raises(AssertionError, match="trained again"):
-        build_problem(make_recipe(TINY, MNIST, "mnist5k", "easy", 1), Compute(device="cpu"), Progress())
+        build_problem(make_recipe(ONE, "easy"), Compute(device="cpu"), Progress())
 
 
 def test_a_seed_draws_everything_and_a_model_seed_the_model_alone() -> None:
     images = load_images("mnist5k")
-    zero, one = (make_recipe(TINY, MNIST, "mnist5k", "none", seed) for seed in (0, 1))
+    zero, one = (make_recipe(unit, "none") for unit in (ZERO, ONE))
     assert draw_tasks(images, zero)[0].train.hash != draw_tasks(images, one)[0].train.hash
     assert draw_tasks(images, zero)[1].hash != draw_tasks(images, one)[1].hash
-    other = make_recipe(TINY, MNIST, "mnist5k", "none", 0, model_seed=1)
+    other = make_recipe(ONE, "none", seed=0)
     assert draw_tasks(images, other)[0].train.hash == draw_tasks(images, zero)[0].train.hash
     assert (zero.training.seed, other.training.seed) == (0, 1)
 
@@ -144,10 +145,9 @@ def test_no_class_of_a_task_loses_its_last_support_row(data: st.DataObject) -> N
         ],
         columns=["task_id", "role", "image_id", "label", "class", "weight"],
     )
-    tasks = TaskList(rows)
     order = rows.iloc[data.draw(st.permutations(range(len(rows))))]
     count = data.draw(st.integers(0, len(rows)))
-    taken = figure2.removable_rows(tasks, order, count)
+    taken = figure2.removable_rows(order, count)
     assert len(taken) == min(count, len(rows) - 4), "exactly as many, as long as four rows can stay"
     is_removed = pd.MultiIndex.from_frame(rows[KEY]).isin(taken)
     support = rows["role"] == "support"
@@ -186,7 +186,7 @@ def test_means_are_printed_as_the_paper_does() -> None:
 
 def test_lines_and_dots_show_one_standard_deviation() -> None:
     frame = pd.DataFrame({"share": [0, 0, 1, 1], "value": [1.0, 3.0, 5.0, 5.0], "seed": [0, 1, 0, 1]})
-    drawn = column_curve("a", frame, "share", "value")
+    drawn = Measurements(frame, TINY, MNIST, "mnist5k").curve("a", "share", "value")
     assert (drawn.x, drawn.y) == ([0.0, 1.0], [2.0, 5.0])
     assert drawn.low == pytest.approx([2 - 2**0.5, 5])
     assert drawn.high == pytest.approx([2 + 2**0.5, 5])
@@ -195,10 +195,10 @@ def test_lines_and_dots_show_one_standard_deviation() -> None:
 
 
 def test_measurements_are_selected_by_value() -> None:
-    table = pd.DataFrame({"data": ["fc100", "mnist", "mnist"], "seed": [0, 1, 0], "accuracy": [0.1, 0.2, 0.3]})
-    measurements = Measurements(table, TINY, {})
-    assert measurements.data == ["mnist", "fc100"]
-    assert measurements.select(data="mnist")["accuracy"].tolist() == [0.3, 0.2]
+    table = pd.DataFrame({"order": ["a", "b", "b"], "seed": [0, 1, 0], "accuracy": [0.1, 0.2, 0.3]})
+    measurements = Measurements(table, TINY, MNIST, "mnist5k")
+    assert measurements.select(order="b")["accuracy"].tolist() == [0.3, 0.2]
+    assert measurements.by_seed("accuracy", order="b").to_dict() == {0: 0.3, 1: 0.2}
 
 
 def test_the_papers_figures_are_those_it_prints() -> None:

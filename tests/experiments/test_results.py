@@ -52,7 +52,7 @@ plots = st.builds(
     Plot,
     name=names,
     title=texts,
-    kind=st.sampled_from(["lines", "dots", "bars"]),
+    kind=st.sampled_from(["lines", "dots"]),
     x_label=texts,
     y_label=texts,
     series=st.lists(series(), max_size=3),

@@ -18,10 +18,11 @@ import pytest
 
 from core.actions.compute import Compute
 from core.actions.edit import edit
-from core.experiments import catalog, edit_methods, figure2
+from core.experiments import catalog, edit_methods
 from core.experiments.catalog import EXPERIMENTS, Experiment, experiment_of
-from core.experiments.context import ExperimentContext, Repetition
-from core.experiments.profiles import MNIST, PROFILES, Profile
+from core.experiments.context import ExperimentContext
+from core.experiments.problems import Repetition
+from core.experiments.profiles import MNIST, PROFILES
 from core.experiments.results import Table, read_result
 from core.experiments.run import image_sets, result_folder, run_experiment
 from core.experiments.summary import ExperimentSummary, Measurements
@@ -133,6 +134,7 @@ def counted(measured: list[int], fail_at: int = -1) -> Experiment:
         measured.append(context.unit.seed)
         if context.unit.seed == fail_at:
             raise UserError("The disk is full.")
+        context.expect(2)
         with context.part(1):
             return pd.DataFrame({"value": [float(context.unit.seed)]})
 
@@ -140,7 +142,7 @@ def counted(measured: list[int], fail_at: int = -1) -> Experiment:
         rows = [[str(value)] for value in measurements.table["value"]]
         return ExperimentSummary(["finding"], [Table("t", "T", ["seed"], rows)])
 
-    return Experiment("counted", "Counted", "Counts.", (MNIST,), measure, summarize, lambda profile: 2)
+    return Experiment("counted", "Counted", "Counts.", (MNIST,), measure, summarize)
 
 
 def test_repetitions_finished_before_a_failure_are_reused(
@@ -283,9 +285,3 @@ def test_noisy_tasks_are_removed_to_compare_edit_methods(context: ExperimentCont
     assert harmful.loc["unedited", "cost"] == 0
     assert harmful.loc["retrain", "cost"] == 10 * 4
     assert np.isfinite(table["accuracy"]).all()
-
-
-def test_larger_profiles_are_more_work() -> None:
-    full: Profile = PROFILES["full"]
-    assert figure2.weight(full) > figure2.weight(PROFILES["small"])
-    assert {experiment.weight(full) > 0 for experiment in EXPERIMENTS.values()} == {True}

@@ -44,7 +44,9 @@ DOTS = Plot(
     "accuracy",
     [Series("one", [f"a method with a long name, number {n}" for n in range(6)], [0.5] * 6, [0.4] * 6, [0.7] * 6)],
 )
-BARS = Plot("found", "Found", "bars", "image set", "share", [Series(EVIL, ["mnist", EVIL], [0.5, 0.25], estimate=True)])
+WORDS = Plot(
+    "found", "Found", "dots", "image set", "share", [Series(EVIL, ["mnist", EVIL], [0.5, 0.25], estimate=True)]
+)
 
 
 def result(name: str = "table1-tasks", profile: str = "small") -> ExperimentResult:
@@ -60,7 +62,7 @@ def result(name: str = "table1-tasks", profile: str = "small") -> ExperimentResu
         "order": ["tasks", "curve", "methods", "found"],
     }
     findings = ["**MNIST, harmful tasks.** Retraining gains +1.0 points.", f"Beware of {EVIL}."]
-    return ExperimentResult(config, findings, [TABLE], [LINES, DOTS, BARS], [grid])
+    return ExperimentResult(config, findings, [TABLE], [LINES, DOTS, WORDS], [grid])
 
 
 def write_experiment(name: str = "table1-tasks", profile: str = "small") -> Path:

@@ -28,7 +28,7 @@ from core.ui.shell.navigation import TITLES
 from core.workspace.jobs import Job
 from core.workspace.workspace import library_jobs
 from tests.ui.conftest import Open, click, run_again, words
-from tests.ui.experiment_fixture import BARS, DOTS, LINES, TABLE, write_experiment
+from tests.ui.experiment_fixture import DOTS, LINES, TABLE, WORDS, write_experiment
 
 
 def put_job(folder: Path, args: list[str], code: int) -> Job:
@@ -270,11 +270,11 @@ class TestFigures:
         assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
         assert figure.layout.xaxis.title.text == "accuracy"
 
-    def test_estimated_bars_are_hatched_and_names_are_text(self) -> None:
-        figure = plot_figure(BARS)
-        (bars,) = figure.data
-        assert bars.marker.pattern.shape == "/"
-        for text in (bars.name, bars.customdata[0][0], figure.layout.xaxis.ticktext[1]):
+    def test_estimated_dots_are_hollow_and_names_are_text(self) -> None:
+        figure = plot_figure(WORDS)
+        (dots,) = figure.data
+        assert dots.marker.symbol.endswith("-open")
+        for text in (dots.name, dots.customdata[0][0], figure.layout.xaxis.ticktext[1]):
             assert "&lt;b&gt;" in text
             assert "<b>" not in text
 
@@ -282,6 +282,6 @@ class TestFigures:
         with pytest.raises(UserError, match=LINES.title):
             plot_figure(replace(LINES, series=[Series("s", [0.0], [])]))
 
-    @pytest.mark.parametrize("kind", ["lines", "dots", "bars"])
+    @pytest.mark.parametrize("kind", ["lines", "dots"])
     def test_nothing_to_draw_is_drawn(self, kind: str) -> None:
         assert plot_figure(replace(LINES, kind=kind, series=[])).data == ()

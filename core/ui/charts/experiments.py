@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from core.experiments import style
 from core.experiments.formatting import format_value
 from core.experiments.results import Plot, Series
-from core.ui.charts.common import AXIS, LEGEND, band, error_bars, faint
+from core.ui.charts.common import AXIS, LEGEND, band, error_bars
 
 _PLOT_PX, _FRAME_PX, _LABEL_PX, _MARK_PX = 320, 110, 22, 8
 
@@ -35,7 +35,6 @@ def plot_figure(plot: Plot) -> go.Figure:
         hovermode="closest",
         showlegend=style.has_legend(plot),
         legend=LEGEND,
-        barmode="overlay",  # bars have explicit positions
         **dict(zip(_axes(plot), (_label_axis(plot), value_axis), strict=True)),
     )
     return figure
@@ -92,19 +91,6 @@ def _draw(figure: go.Figure, plot: Plot, number: int, series_style: style.Series
         case "dots":
             errors = _error_bars(plot, series, colour, style.ERROR_BAR_WIDTH)
             figure.add_scatter(**values, mode="markers", marker=_marker(series, series_style, 11), **errors)
-        case "bars":
-            pattern = {"shape": "/", "fgcolor": colour, "bgcolor": "rgba(0, 0, 0, 0)", "size": 8}
-            figure.add_bar(
-                **values,
-                width=style.bar_width(plot),
-                orientation="h" if style.is_horizontal(plot) else "v",
-                marker={
-                    "color": faint(style.GREY, 0.45) if series.reference else colour,
-                    "line": {"color": colour, "width": 2},
-                    **({"pattern": pattern} if series.estimate else {}),
-                },
-                **_error_bars(plot, series, style.GREY if series.reference else "#7f8793", 2.0),
-            )
 
 
 def _marker(series: Series, series_style: style.SeriesStyle, size: int) -> dict[str, Any]:
