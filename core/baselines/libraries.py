@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from core.influence.scores import ScoresError, score_fault
+from core.influence.scores import check_scores
 from core.runtime.errors import UserError
 
 
@@ -37,6 +37,5 @@ def checked_scores(scores: np.ndarray, name: str) -> np.ndarray:
         ScoresError: a score is not finite, or all are zero.
     """
     scores = np.asarray(scores, dtype=np.float64)
-    if fault := score_fault(scores):
-        raise ScoresError(fault, "Check that the model's training converged and that its loss is finite.", name)
+    check_scores(scores, "Check that the model's training converged and that its loss is finite.", name)
     return scores

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from core.influence.settings import CURVATURES
+from core.maml.adaptation import Implicit
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
 from core.maml.objective import Bilevel, Task
@@ -39,6 +40,22 @@ PRODUCTS: dict[str, Callable[[Bilevel, Params, Params, Task], Params]] = {
 """
 
 
+def configure_gradient(model: Bilevel, gradient: str, inner: str = "cg") -> Bilevel:
+    """Return the model with ``total`` or ``direct`` gradients, and with this inverse of the inner Hessian.
+
+    Raises:
+        UserError: EK-FAC is requested, but there is no inner Hessian to invert.
+    """
+    if inner != "cg":
+        if not isinstance(model.adaptation, Implicit):
+            raise UserError(
+                "EK-FAC inverts the inner Hessian, but this model adapts by gradient steps, which have none.",
+                "Use --inner cg, or train with --algorithm imaml.",
+            )
+        model = replace(model, adaptation=replace(model.adaptation, inverse=inner))
+    return replace(model, first_order=True) if gradient == "direct" else model
+
+
 class Curvature:
     """An operator ``v -> C v`` for one of :data:`CURVATURES`.
 
@@ -46,7 +63,6 @@ class Curvature:
     ``sum_k | d L_O^k / d theta |_1`` at theta_k (Thm 5.1).
 
     Args:
-        name: Which curvature.
         positions: Positions of the tasks it is estimated on; None means all.
         on_chunk: Called with the number of tasks after each chunk, for progress and cancelling.
     """
@@ -68,7 +84,7 @@ class Curvature:
     @property
     def tasks(self) -> int:
         """Return the number of tasks in a product."""
-        return self._episodes.count(self.positions)
+        return len(self._episodes if self.positions is None else self.positions)
 
     @property
     def scale(self) -> float:

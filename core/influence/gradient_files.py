@@ -13,8 +13,7 @@ from core.maml.episodes import Chunk, ChunkCache, Episodes, OnChunk, no_progress
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors
 
-MAX_BYTES = 1e9
-"""Size limit of one file; gradients that need more are not stored but computed on demand."""
+MAX_BYTES = 1e9  # of one file; gradients that need more are not stored but computed on demand
 
 
 def fits(rows: int, size: int, dtype: torch.dtype) -> bool:
@@ -28,7 +27,7 @@ def write(
     episodes: Episodes,
     of_chunk: Callable[[Chunk], Tensor],
     rows_of: Callable[[np.ndarray], np.ndarray],
-    memory: ChunkCache,
+    memory: ChunkCache | None,
     on_chunk: OnChunk = no_progress,
 ) -> None:
     """Write a ``.npy`` file of ``shape`` in the precision of ``episodes``, chunk by chunk; resumes.

@@ -26,7 +26,6 @@ from core.influence.solvers import (
     conjugate_gradients,
     dual,
     lanczos,
-    largest_eigenvalue,
     low_rank,
     neumann,
 )
@@ -59,7 +58,8 @@ class Solver:
         damping: Absolute damping; raised where the curvature turns out to be indefinite.
 
     Args:
-        model: The model whose curvature is C: ``loaded.model`` or a variant of it (:mod:`core.influence.gradients`).
+        model: The model whose curvature is C: ``loaded.model`` or a variant of it
+            (:func:`core.influence.curvature.configure_gradient`).
         steps: Saves every product, so that an interrupted solve resumes.
         store: Where the basis of the curvature is stored for other solves; None stores it nowhere.
     """
@@ -82,9 +82,8 @@ class Solver:
         progress.stage("largest eigenvalue of the curvature", _SCALE_STEPS)
         with steps.timed("damping"):
             product = self._counted(Curvature(settings.curvature, model, loaded.params, loaded.train, sample))
-            self.largest = largest_eigenvalue(
-                product, self._like, iterations=_SCALE_STEPS, on_iteration=lambda _: progress.advance()
-            )
+            scale = lanczos(product, self._like, _SCALE_STEPS, on_iteration=lambda _: progress.advance())
+            self.largest = float(scale.values[-1])
         self.damping = settings.damping * max(self.largest, 0.0)
         self._curvature = Curvature(settings.curvature, model, loaded.params, loaded.train, self.positions)
         self.product = self._counted(self._curvature)
@@ -111,7 +110,12 @@ class Solver:
     def basis_folder(self) -> Path:
         """Return the folder of the store that holds the basis; there must be a store."""
         assert self._store is not None
-        return stored_basis(self._store, self.basis_key(), self._basis_to_store)
+
+        def compute(steps: StepWriter) -> tuple[Basis, Product]:
+            product = _with_saved_steps(self._curvature, steps)
+            return self._new_basis(product), product
+
+        return stored_basis(self._store, self.basis_key(), compute)
 
     def _new_basis(self, product: Product) -> Basis:
         self._progress.stage("basis of the curvature", self.settings.rank)
@@ -130,21 +134,16 @@ class Solver:
 
         return counted
 
-    def _basis_to_store(self, steps: StepWriter) -> tuple[Basis, Product]:
-        product = _with_saved_steps(self._curvature, steps)
-        return self._new_basis(product), product
-
     def basis_key(self) -> dict[str, Any]:
         """Return everything that the basis depends on; damping is not part of it."""
-        hashes, adaptation = self.loaded.hashes, self._model.adaptation
         return {
-            **{name: hashes[name] for name in ("data", "tasks", "model")},
+            **{name: self.loaded.hashes[name] for name in ("data", "tasks", "model")},
             "parameters": content_hash(self._like.cpu().numpy()),  # not the model's after Loaded.with_params
             "curvature": self.settings.curvature,
             "positions": "all" if self.positions is None else content_hash(self.positions),
             "rank": self.settings.rank,
             "first_order": self._model.first_order,
-            "inner": getattr(adaptation, "inverse", ""),
+            "inner": getattr(self._model.adaptation, "inverse", ""),
             "dtype": self.loaded.compute.dtype,
         }
 
@@ -186,8 +185,7 @@ class Solver:
     def report(self, solution: Solution) -> dict[str, Any]:
         """Return the settings and diagnostics of a solve, as ``solver.json`` holds them.
 
-        ``damping`` is absolute, ``damping_share`` relative to the largest eigenvalue; iterations, products, residual,
-        replacements, stagnated, smallest and largest are those of :class:`Solution`.
+        ``damping`` is absolute, ``damping_share`` relative to the largest eigenvalue.
         """
         settings, initial_damping = self.settings, self.settings.damping * max(self.largest, 0.0)
         return {
@@ -212,7 +210,6 @@ class Solver:
             return low_rank(self.product, b, self.basis(), shift=shift)
         if settings.solver == "dual":
             return self._dual(b)
-        on_iteration = _residual_progress(self._progress, settings.tolerance)
         iterate = (
             partial(neumann, largest=self.largest)
             if settings.solver == "neumann"
@@ -224,7 +221,7 @@ class Solver:
             shift=shift,
             tolerance=settings.tolerance,
             iterations=settings.iterations,
-            on_iteration=on_iteration,
+            on_iteration=_residual_progress(self._progress, settings.tolerance),
         )
 
     def _dual(self, b: Tensor) -> Solution:

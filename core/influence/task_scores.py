@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.influence.curvature import gradient_products, task_gradients
-from core.influence.gradients import target_model, training_model
+from core.influence.curvature import configure_gradient, gradient_products, task_gradients
 from core.influence.ranking import sum_over_checkpoints
 from core.influence.settings import Estimator
 from core.influence.solve import Solver
@@ -45,8 +44,9 @@ def influence_task_scores(
     Raises:
         UserError: a solve did not converge.
     """
-    v = _target_gradients(loaded, target_model(loaded.model, estimator), targets, progress)
-    model = training_model(loaded.model, estimator)
+    evaluated = configure_gradient(loaded.model, estimator.evaluation, estimator.inner)
+    v = _target_gradients(loaded, evaluated, targets, progress)
+    model = configure_gradient(loaded.model, estimator.gradient, estimator.inner)
     if estimator.solve is None:
         return TaskScores(_gradient_products(loaded, model, v, progress))
     solver = Solver(loaded, model, estimator.solve, steps, progress)

@@ -26,12 +26,9 @@ def network_part(params: Params) -> Params:
 
 @dataclass(frozen=True)
 class Unrolled:
-    """An adaptation by K gradient steps on the inner loss (MAML, Finn et al. 2017, equation 1).
-
-    It is differentiable to any order.
+    """An adaptation by gradient steps on the inner loss (MAML, Finn et al. 2017, equation 1).
 
     Attributes:
-        steps: K.
         rate: Inner learning rate, or the initial value of learned rates.
         adapted: ``all`` parameters, or only those of the ``head`` (ANIL, Raghu et al. 2020).
         learned_rates: Whether every parameter has its own rate, which is the meta-parameter ``rates.<name>``

@@ -1,13 +1,14 @@
 """Convert PyTorch modules to pure functions of (parameters, images).
 
 The engine differentiates twice through the adaptation, over many tasks at once, so the output of a module must depend
-only on its parameters and its input. :func:`prepare` changes modules accordingly where possible and describes each
-change. Other modules are rejected with the reason, either by this function or by the trial run of :func:`probe`.
+only on its parameters and its input. :func:`prepare` changes modules accordingly. Other modules are rejected, by it or
+by the trial run of :func:`probe`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
@@ -57,7 +58,6 @@ class ModuleNet:
 
     Attributes:
         name: Name with all hyperparameters; networks of equal name and code compute the same function.
-        ways: Classes per task, the width of the logits.
         shape: Height, width and channels of the images.
         build: Function that returns a new module, initialised with the global random number generator of PyTorch.
         code: Hash of the code of a factory, which distinguishes networks of the same name before and after a change.
@@ -77,9 +77,7 @@ class ModuleNet:
 
     @cached_property
     def _prepared(self) -> tuple[nn.Module, tuple[str, ...]]:
-        if not self.is_builtin:
-            return prepare(self.build(), self.name)
-        with torch.device("meta"):
+        with torch.device("meta") if self.is_builtin else nullcontext():
             return prepare(self.build(), self.name)
 
     @property

@@ -17,20 +17,17 @@ class StepWriter(Protocol):
     """A computation in progress that saves its steps, so that it resumes after an interruption."""
 
     def save_step(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
-        """Return the arrays of the next step, computed now or by an interrupted attempt.
+        """Return the arrays of the next step, in order of the calls, computed now or by an interrupted attempt."""
 
-        Steps are identified by their order.
-        """
-
-    def memory(self) -> ChunkCache:
-        """Return a cache for the chunks of the next step."""
+    def memory(self) -> ChunkCache | None:
+        """Return a cache for the chunks of the next step; None if nothing is saved."""
 
     def timed(self, stage: str) -> AbstractContextManager[None]:
         """Record the duration of a stage, in seconds."""
 
 
 class ResultWriter(StepWriter, Protocol):
-    """A writer of a result in progress, with resumable steps and a folder for the files of the result."""
+    """A writer of a result in progress, with resumable steps."""
 
     @property
     def folder(self) -> Path:
@@ -70,19 +67,10 @@ class UnsavedSteps:
         """Return the arrays of a step."""
         return [np.asarray(value) for value in compute()]
 
-    def memory(self) -> ChunkCache:
-        """Return a cache that holds nothing."""
-        return _NoCache()
+    def memory(self) -> None:
+        """Return no cache."""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Do nothing."""
         yield
-
-
-class _NoCache:
-    def get(self, key: str) -> list[np.ndarray] | None:
-        return None
-
-    def put(self, key: str, arrays: list[np.ndarray]) -> None:
-        return

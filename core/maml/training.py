@@ -1,9 +1,8 @@
 """Train by second-order meta-learning: Adam on tasks drawn without replacement, then optionally full-batch L-BFGS.
 
 Influence estimates are derivatives at a minimum of the objective. Adam alone leaves a nonzero gradient, even with very
-small final steps. L-BFGS removes it if the problem is small or smooth enough (docs/method.md reports measurements on
-the demo). The complete state is saved to ``state.safetensors`` in the output folder at every checkpoint, and a run that
-finds this file resumes from it.
+small final steps. L-BFGS removes it if the problem is small or smooth enough (docs/method.md). The state is saved to
+``state.safetensors`` in the output folder about 20 times per run, and a run that finds this file resumes from it.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ from core.runtime.files import content_hash, replacing
 from core.runtime.progress import Progress
 
 STATE_FILE = "state.safetensors"
-SNAPSHOT_COUNT = 8
-"""Number of snapshots that are saved during training."""
+SNAPSHOT_COUNT = 8  # saved during training
 _ITERATIONS_PER_CHECK = 10  # L-BFGS iterations between two convergence checks
 
 
@@ -50,8 +48,7 @@ class TrainingResult:
     """A result of a training run.
 
     Attributes:
-        params: The final meta-parameters.
-        history: Measurements during training: phase, done, and the loss or the fields of :class:`Stationarity`.
+        history: Measurements: phase, done, and the loss or the fields of :class:`Stationarity`.
         trajectory: Evenly spaced snapshots of the Adam phase, including its end.
     """
 
@@ -101,10 +98,7 @@ def objective_gradient(
     positions: np.ndarray | None = None,
     on_chunk: OnChunk = no_progress,
 ) -> tuple[Params, float]:
-    """Return the sums of the task gradients and of the task losses, without weight decay.
-
-    The sums are over all tasks, or over those at ``positions``.
-    """
+    """Return the sums over tasks (all, or those at ``positions``) of gradients and losses, without weight decay."""
     passes = passes_of(model)
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
@@ -134,19 +128,17 @@ def train(
     """Minimise the objective from ``start``; with :attr:`Bilevel.first_order`, use the direct gradients instead.
 
     Args:
-        model: The bilevel model.
         start: Initial parameters (not changed).
-        episodes: The training tasks.
-        settings: The training settings.
         folder: Folder of the training state, from which an interrupted run resumes.
-        progress: Progress that is updated at every step.
         name: Name of the progress stage.
 
     Raises:
         UserError: the loss became NaN or infinite, or the folder contains the state of another training.
     """
     progress = progress or Progress()
-    store = _StateFile(folder, _cache_key(model, start, episodes, settings))
+    arrays = [start[key].cpu().numpy() for key in sorted(start)]
+    # The key identifies the training, so that the state of another one is never resumed.
+    store = _StateFile(folder, content_hash(repr(model), asdict(settings), episodes.tasks.hash, *arrays))
     state = store.load(start)
     if state.done < settings.iterations:
         _adam(model, state, episodes, settings, store, progress, name)
@@ -202,7 +194,7 @@ def _adam(
         state.done = iteration + 1
         if state.done in snapshot_steps:
             state.trajectory.append(Snapshot({key: value.clone() for key, value in params.items()}, float(rate)))
-        if store.is_due(state.done, iterations):
+        if state.done % max(1, iterations // 20) == 0 or state.done == iterations:
             state.history.append({"phase": "adam", "done": state.done, "loss": float(np.mean(losses))})
             losses = []
             state.moments = moments
@@ -224,10 +216,7 @@ PyTorch's compiler, which takes seconds."""
 
 
 def _draw_tasks(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
-    """Return the positions of the tasks of one step.
-
-    Steps iterate over shuffled tasks; the order of each pass depends only on the seed and the number of the pass.
-    """
+    """Return the positions of the tasks of one step; each pass over all tasks has its own order."""
     per_pass = n // size
     order = np.random.default_rng([seed, iteration // per_pass]).permutation(n)
     start = iteration % per_pass * size
@@ -242,7 +231,7 @@ def _lbfgs(
     store: _StateFile,
     progress: Progress,
 ) -> None:
-    """Continue by L-BFGS with strong Wolfe line search on the full objective, divided by the number of tasks."""
+    """Minimise the full objective, divided by the number of tasks."""
     n = len(episodes)
     leaves = {key: value.clone().requires_grad_() for key, value in state.params.items()}
     optimiser = torch.optim.LBFGS(
@@ -279,20 +268,11 @@ def _lbfgs(
             break
 
 
-def _cache_key(model: Bilevel, start: Params, episodes: Episodes, settings: TrainSettings) -> str:
-    """Return a key that identifies a training, so that the state of another training is never resumed."""
-    arrays = [start[name].cpu().numpy() for name in sorted(start)]
-    return content_hash(repr(model), asdict(settings), episodes.tasks.hash, *arrays)
-
-
 class _StateFile:
-    """A store of the training state in ``state.safetensors``, which rank 0 writes about 20 times per run."""
+    """The training state on disk, which rank 0 writes."""
 
     def __init__(self, folder: Path | None, cache_key: str) -> None:
         self.folder, self.cache_key = folder, cache_key
-
-    def is_due(self, done: int, iterations: int) -> bool:
-        return done % max(1, iterations // 20) == 0 or done == iterations
 
     def save(self, state: _TrainingState) -> None:
         if self.folder is None:
