@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 from torch import Tensor
 
 from core.editing.linear import RowChange, changed_gradients, chunk_gradients, row_change
@@ -32,8 +32,7 @@ from core.maml.vectors import flatten, unflatten
 from core.tasks.changes import Changes, check_tasks_remain
 
 CACHED_ESTIMATES, CACHED_TARGETS = 64, 16
-CACHED_GRADIENT_BYTES = 2.5e8
-"""Memory for gradients of single tasks that no file holds."""
+CACHED_GRADIENT_BYTES = 2.5e8  # for gradients of single tasks that no file holds
 _READ_ROWS = 1024  # rows of a gradient file read at once
 
 
@@ -79,8 +78,7 @@ class WhatIf:
     """The estimated effect of a set of changes.
 
     Attributes:
-        removed: Number of removed tasks, images and instances.
-        relabelled: Number of relabelled images and instances.
+        removed, relabelled: Numbers of items by kind.
         accuracy: Held-out accuracy of the edited model.
         accuracy_change, loss_change: Difference to the unedited model, paired by held-out task; loss in nats. The
             intervals are over held-out tasks and do not include the error of the estimate.
@@ -90,7 +88,6 @@ class WhatIf:
         residual: Relative residual of the solve, itself known to about an eighth.
         relative_step: Norm of the step over that of the parameters.
         seconds: Duration of the estimate.
-        target: The effect on the target, if one was named.
     """
 
     removed: dict[str, int]
@@ -148,10 +145,6 @@ class _TargetSolution(NamedTuple):
 class WhatIfEstimator:
     """An estimator of the effect of changes to one problem, safe to use from any number of threads.
 
-    Args:
-        loaded: The problem.
-        prepared: The stored gradients and basis of the same problem.
-
     Raises:
         UserError: a prepared file is damaged.
     """
@@ -176,8 +169,8 @@ class WhatIfEstimator:
         self._pieces: LRUCache[tuple[int, bytes], np.ndarray] = LRUCache(pieces)
         self._last_pieces: dict[tuple[int, bytes], np.ndarray] = {}
         self._estimates: LRUCache[str, _EditEstimate] = LRUCache(CACHED_ESTIMATES)
-        self._solutions: LRUCache[Target, _TargetSolution] = LRUCache(CACHED_TARGETS)
-        self._images: LRUCache[Target, TargetScores] = LRUCache(CACHED_TARGETS)
+        self._solutions: LRUCache[Any, _TargetSolution] = LRUCache(CACHED_TARGETS)
+        self._images: LRUCache[Any, TargetScores] = LRUCache(CACHED_TARGETS)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -193,9 +186,7 @@ class WhatIfEstimator:
         """
         changes.check_not_empty()
         with self._lock:
-            estimate = self._estimates.get(changes.hash)
-            if estimate is None:
-                self._estimates[changes.hash] = estimate = self._estimate(changes)
+            estimate = self._estimate(changes)
             if target is None:
                 return estimate.effect
             return replace(estimate.effect, target=self._target_change(target, estimate))
@@ -227,23 +218,16 @@ class WhatIfEstimator:
             UserError: the target is not held out.
         """
         with self._lock:
-            scores = self._images.get(target)
-            if scores is None:
-                start = time.perf_counter()
-                solution = self._solution(target)
-                table = self._image_table(self._row_scores(solution.u))
-                scores = TargetScores(table, solution.residual, time.perf_counter() - start)
-                self._images[target] = scores
-            return scores
+            return self._image_scores(target)
 
-    def _row_scores(self, u: Tensor) -> np.ndarray:
-        loaded = self.loaded
+    @cachedmethod(lambda self: self._images)
+    def _image_scores(self, target: Target) -> TargetScores:
+        start, loaded = time.perf_counter(), self.loaded
+        solution, rows = self._solution(target), loaded.tasks.rows
         if self._rows is None:
-            return instance_table(loaded.model, loaded.params, u, loaded.train)["score"].to_numpy()
-        return np.asarray(self._rows @ u.cpu().numpy())
-
-    def _image_table(self, scores: np.ndarray) -> pd.DataFrame:
-        rows = self.loaded.tasks.rows
+            scores = instance_table(loaded.model, loaded.params, solution.u, loaded.train)["score"].to_numpy()
+        else:
+            scores = np.asarray(self._rows @ solution.u.cpu().numpy())
         weighted = scores * rows["weight"].to_numpy()
         parts = rows[["image_id", "class"]].assign(
             score=weighted,
@@ -253,8 +237,10 @@ class WhatIfEstimator:
         )
         sums = dict.fromkeys(("score", "score_support", "score_query", "occurrences"), "sum")
         table = parts.groupby("image_id", sort=True).agg({"class": "first", **sums}).reset_index()
-        return table.sort_values("score", kind="stable", ignore_index=True)
+        table = table.sort_values("score", kind="stable", ignore_index=True)
+        return TargetScores(table, solution.residual, time.perf_counter() - start)
 
+    @cachedmethod(lambda self: self._estimates, key=lambda self, changes: changes.hash)
     def _estimate(self, changes: Changes) -> _EditEstimate:
         start = time.perf_counter()
         step, residual = self.solve(self.change_gradient(changes))
@@ -336,12 +322,10 @@ class WhatIfEstimator:
         labels = change.labels[rows] if change.relabelled[rows].any() else change.labels[:0]
         return change.decrease[rows].tobytes() + labels.tobytes()
 
+    @cachedmethod(lambda self: self._solutions)
     def _solution(self, target: Target) -> _TargetSolution:
-        solution = self._solutions.get(target)
-        if solution is None:
-            gradient = self._target_gradient(target)
-            self._solutions[target] = solution = _TargetSolution(gradient, *self.solve(gradient))
-        return solution
+        gradient = self._target_gradient(target)
+        return _TargetSolution(gradient, *self.solve(gradient))
 
     def solve(self, b: Tensor) -> tuple[Tensor, float]:
         """Return the solution ``(P,)`` for ``b`` by the basis, and its relative residual by the sketch."""

@@ -17,7 +17,7 @@ EVALUATION = 0.5
 LINE_SEARCH = 1.3
 """Full-batch gradients per L-BFGS iteration, including the trials of its line search, as measured."""
 SUPPORT_ROW, QUERY_ROW = 3.2, 1.1
-"""Meta-gradients per row gradient (core.editing.rows), as measured."""
+"""Meta-gradients per row gradient (core.editing.prepared), as measured."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.editing.krylov import Krylov
-from core.editing.newton import SHARES, mean_loss, newton_edit
+from core.editing.newton import SHARES, Krylov, mean_loss, newton_edit
 from core.editing.settings import NewtonSettings
 from core.editing.steps import StepSettings, single_task_finetune
 from core.influence.curvature import Curvature
