@@ -74,7 +74,11 @@ def import_checkpoint(path: Path, hints: CheckpointHints) -> Model:
         return _with_adaptation(load_model(folder), hints)
     file = open_tensors(path)
     match = match_checkpoint(file, hints)
-    _check_adaptation(match.spec, hints)
+    algorithm = match.spec.algorithm
+    if algorithm != "imaml" and hints.steps is None:
+        raise UserError("A checkpoint does not contain the number of inner steps.", "Specify --inner-steps.")
+    if algorithm not in ("imaml", "meta-sgd") and hints.rate is None:
+        raise UserError("A checkpoint does not contain the inner learning rate.", "Specify --inner-rate.")
     params, notes = _read_params(file, match)
     notes = [*match.notes, *notes]
     origin = {"path": str(path.resolve()), "kind": file.kind, "sha256": sha256(path), "notes": notes}
@@ -142,15 +146,6 @@ def _with_adaptation(model: Model, hints: CheckpointHints) -> Model:
     # The report and the history were measured with the previous adaptation, so they no longer apply.
     metadata = {name: value for name, value in model.metadata.items() if name not in ("report", "history")}
     return Model(spec, model.params, metadata)
-
-
-def _check_adaptation(spec: ModelSpec, hints: CheckpointHints) -> None:
-    if spec.algorithm == "imaml":
-        return
-    if hints.steps is None:
-        raise UserError("A checkpoint does not contain the number of inner steps.", "Specify --inner-steps.")
-    if hints.rate is None and spec.algorithm != "meta-sgd":
-        raise UserError("A checkpoint does not contain the inner learning rate.", "Specify --inner-rate.")
 
 
 def _read_params(file: TensorFile, match: MatchedCheckpoint) -> tuple[Params, list[str]]:

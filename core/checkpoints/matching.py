@@ -29,7 +29,6 @@ from core.runtime.errors import UserError
 HALF_PRECISION = ("float16", "bfloat16")
 """Data types that are accepted and converted to float32."""
 _SUPPORTED_DTYPES = ("float32", "float64", *HALF_PRECISION)
-_NO_WEIGHT_DECAY = {"delta": 0.0}  # as in the examples of learn2learn
 _COMMON_SIDES = (28, 32, 84)
 
 
@@ -172,8 +171,7 @@ def _match_backbone(mapping: _NameMapping, backbone: str, hints: CheckpointHints
     blocks = [shapes[name] for name in sorted(filter(re.compile(block).fullmatch, shapes), key=_numbers_in)]
     if any(len(shape) != (4 if "conv" in block else 2) for shape in blocks):
         raise UserError(f"{mapping.file.path}: a weight of {backbone} has the wrong number of axes: {blocks}.")
-    known: dict[str, Any] = {"backbone": backbone, "ways": head[0], **_NO_WEIGHT_DECAY, **hints.more}
-    known |= {"algorithm": _algorithm(mapping, hints), **_adaptation_fields(hints)}
+    known = {"backbone": backbone, "ways": head[0], **_given_fields(hints), "algorithm": _algorithm(mapping, hints)}
     if backbone in ("omniglot-fc", "mlp", "resnet12"):
         known["hidden"] = tuple(shape[0] for shape in blocks)
     else:
@@ -249,15 +247,16 @@ def _match_module(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpoint
             "Specify the tasks, or --shape HEIGHT,WIDTH,CHANNELS and --ways.",
         )
     mappings = list(_name_mappings(file))
-    fields: dict[str, Any] = {"backbone": "module", "factory": hints.backbone, "ways": hints.ways, "shape": hints.shape}
-    fields |= {**_NO_WEIGHT_DECAY, **_adaptation_fields(hints), **hints.more}
+    fields = {"backbone": "module", "factory": hints.backbone, "ways": hints.ways, "shape": hints.shape}
+    fields |= _given_fields(hints)
     expected = spec_of(fields).network().shapes.keys()
     best = max(mappings, key=lambda mapping: len(expected & mapping.tensors.keys()))
     return _match_tensors(best, spec_of(fields | {"algorithm": _algorithm(best, hints)}), hints)
 
 
-def _adaptation_fields(hints: CheckpointHints) -> dict[str, Any]:
-    return {name: value for name in ("steps", "rate") if (value := getattr(hints, name)) is not None}
+def _given_fields(hints: CheckpointHints) -> dict[str, Any]:
+    given = {name: value for name in ("steps", "rate") if (value := getattr(hints, name)) is not None}
+    return {"delta": 0.0, **given, **hints.more}  # the examples of learn2learn have no weight decay
 
 
 def _algorithm(mapping: _NameMapping, hints: CheckpointHints) -> str:

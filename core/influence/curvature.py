@@ -18,26 +18,14 @@ from core.influence.settings import CURVATURES
 from core.maml.adaptation import Implicit
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
-from core.maml.objective import Bilevel, Task
+from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, flatten_each, unflatten
 from core.runtime.errors import UserError
 
 GAMMA = "gamma"
-PRODUCTS: dict[str, Callable[[Bilevel, Params, Params, Task], Params]] = {
-    "gauss-newton": lambda model, params, v, chunk: passes_of(model).gauss_newton(params, v, chunk),
-    "exact": lambda model, params, v, chunk: passes_of(model).hessian(params, v, chunk),
-    "direct": lambda model, params, v, chunk: passes_of(replace(model, first_order=True)).hessian(params, v, chunk),
-    "task-fisher": lambda model, params, v, chunk: passes_of(model).fisher(params, v, chunk),
-}
-"""Products with ``v``, summed over the tasks k of a chunk, of all curvatures but :data:`GAMMA`.
-
-- ``gauss-newton``: ``J_k^T A_k J_k v``, where J_k is the derivative of task k's query logits by lambda, through the
-  adaptation, and A_k the Hessian of its query loss by the logits. Positive semi-definite.
-- ``exact``: the total Hessian of Def. 4.2 through the adaptation, without approximation. Indefinite in general.
-- ``direct``: ``d2 L_O^k / d theta2 v`` at theta_k, the Hessian without the adaptation (eq. 3). Indefinite.
-- ``task-fisher``: ``g_k g_k^T v`` with g_k the gradient of task k's query loss. Positive semi-definite, rank <= N.
-"""
+PRODUCTS = {"gauss-newton": "gauss_newton", "exact": "hessian", "direct": "hessian", "task-fisher": "fisher"}
+"""The passes (:mod:`core.maml.passes`) that compute the products of all curvatures but :data:`GAMMA`."""
 
 
 def configure_gradient(model: Bilevel, gradient: str, inner: str = "cg") -> Bilevel:
@@ -57,10 +45,15 @@ def configure_gradient(model: Bilevel, gradient: str, inner: str = "cg") -> Bile
 
 
 class Curvature:
-    """An operator ``v -> C v`` for one of :data:`CURVATURES`.
+    """An operator ``v -> C v``, the sum over the tasks k of one of these products.
 
-    ``gamma`` is the approximation of the total Hessian by a multiple of the identity,
-    ``sum_k | d L_O^k / d theta |_1`` at theta_k (Thm 5.1).
+    - ``gauss-newton``: ``J_k^T A_k J_k v``, where J_k is the derivative of task k's query logits by lambda, through the
+      adaptation, and A_k the Hessian of its query loss by the logits. Positive semi-definite.
+    - ``exact``: the total Hessian of Def. 4.2 through the adaptation, without approximation. Indefinite in general.
+    - ``direct``: ``d2 L_O^k / d theta2 v`` at theta_k, the Hessian without the adaptation (eq. 3). Indefinite.
+    - ``task-fisher``: ``g_k g_k^T v`` with g_k the gradient of task k's query loss. Positive semi-definite, rank <= N.
+    - ``gamma``: ``| d L_O^k / d theta |_1 v`` at theta_k, the approximation of the total Hessian by a multiple of the
+      identity (Thm 5.1).
 
     Args:
         positions: Positions of the tasks it is estimated on; None means all.
@@ -79,7 +72,8 @@ class Curvature:
         if name not in CURVATURES:
             raise UserError(f"Unknown curvature {name!r}.", f"Use one of {', '.join(CURVATURES)}.")
         self.name, self.positions = name, positions
-        self._model, self._params, self._episodes, self._on_chunk = model, params, episodes, on_chunk
+        self._passes = passes_of(replace(model, first_order=True) if name in ("direct", GAMMA) else model)
+        self._params, self._episodes, self._on_chunk = params, episodes, on_chunk
 
     @property
     def tasks(self) -> int:
@@ -95,20 +89,18 @@ class Curvature:
         """Return ``C v`` for ``v`` of shape ``(P,)``."""
         if self.name == GAMMA:
             return self._gamma * v
-        direction = unflatten(v, self._params)
+        product, direction = getattr(self._passes, PRODUCTS[self.name]), unflatten(v, self._params)
 
         def of_chunk(chunk: Chunk) -> list[Tensor]:
-            return [flatten(PRODUCTS[self.name](self._model, self._params, direction, chunk.task))]
+            return [flatten(product(self._params, direction, chunk.task))]
 
         (out,) = self._episodes.sum_chunks(of_chunk, self.positions, self._on_chunk)
         return out * self.scale
 
     @cached_property
     def _gamma(self) -> float:
-        passes = passes_of(replace(self._model, first_order=True))
-
         def of_chunk(chunk: Chunk) -> list[Tensor]:
-            direct, _ = passes.gradients(self._params, chunk.task)
+            direct, _ = self._passes.gradients(self._params, chunk.task)
             return [torch.stack([value.abs().sum() for value in direct.values()]).sum()]
 
         (total,) = self._episodes.sum_chunks(of_chunk, self.positions, self._on_chunk)
