@@ -22,12 +22,10 @@ from core.maml.vectors import flatten
 
 @dataclass(frozen=True)
 class RowChange:
-    """The change of every row of the task table, ``(rows,)`` each.
+    """The change of every row of the task table, ``(rows,)`` each; ``weights`` and ``labels`` are after the change.
 
-    Attributes:
-        decrease: Decrease of the weight; 0 for support rows of tasks that are removed entirely.
-        weights, labels: After the change.
-        relabelled: Whether the row has a new label and a positive weight.
+    ``decrease`` (of the weight) is 0 for support rows of tasks that are removed entirely; ``relabelled`` rows have
+    a new label and a positive weight.
     """
 
     decrease: np.ndarray

@@ -1,15 +1,7 @@
 """The methods that edit a model, one function each; :func:`edit_model` applies any of them and measures the result.
 
-From the cheapest to the one that the others approximate:
-
-- ``linear``: lambda minus the influence functions of what changes; an **estimate** of what retraining gives.
-- ``newton``: one step of Newton's method on the changed objective, within a trust region.
-- ``steps``: a few preconditioned steps from the snapshot of the training with the lowest loss on some held-out tasks,
-  or from the present model where there are no snapshots.
-- ``steps-all``: the same number of steps on the unchanged tasks: the control for ``steps``.
-- ``finetune``: a short fine-tune of the present model on the changed tasks.
-- ``finetune-all``: the same on the unchanged tasks: the control for ``finetune``.
-- ``retrain``: the model's training again, on the changed tasks.
+They are listed from the cheapest to the one that the others approximate. ``steps-all`` and ``finetune-all``, on the
+unchanged tasks, are the controls for ``steps`` and ``finetune``.
 """
 
 from __future__ import annotations
@@ -69,10 +61,10 @@ def linear(
     *,
     predict: bool = True,
 ) -> EditedModel:
-    """Subtract the influence functions of what changes from the parameters.
+    """Subtract the influence functions of what changes: an **estimate** of what retraining gives.
 
     Args:
-        store: Where the eigenbasis of the curvature is stored for other solves; None: nowhere.
+        store: As for :class:`core.influence.solve.Solver`.
         predict: Also predict the change of the held-out loss, which takes one gradient per held-out task.
 
     Raises:

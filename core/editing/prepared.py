@@ -18,10 +18,10 @@ from torch import Tensor
 
 from core.editing.methods import SOLVE
 from core.influence import gradient_files as gradients
-from core.influence.basis import read_basis, residual_probe
+from core.influence.basis import residual_probe
 from core.influence.methods import SolveSettings
 from core.influence.solve import Solver
-from core.influence.solvers import Basis, low_rank, residual_sketch
+from core.influence.solvers import low_rank, residual_sketch
 from core.influence.targets import target_gradient
 from core.maml.backbone import Params
 from core.maml.cost import QUERY_ROW, SUPPORT_ROW, Cost
@@ -51,8 +51,7 @@ def prepare_estimates(
 
     Writes ``sketch.npy`` (a sketch of the curvature outside the basis), ``heldout.npy``, ``tasks.npy`` and ``rows.npy``
     (gradients of held-out tasks, of training tasks, and of every row of these; each only if it fits
-    :data:`core.influence.gradient_files.MAX_BYTES`), and ``report.json``: id of the basis, damping, shift, eigenvalues
-    of the basis, relative residuals of solves for a random vector and for the mean of all targets, bytes.
+    :data:`core.influence.gradient_files.MAX_BYTES`), and ``report.json``.
     """
     solver = Solver(loaded, loaded.model, settings, writer, progress, store)
     basis = solver.basis()
@@ -118,10 +117,6 @@ class PreparedFiles:
     def report(self) -> dict[str, Any]:
         """Return ``report.json``."""
         return read_json(self.folder / REPORT)
-
-    def basis(self, like: Tensor) -> Basis:
-        """Read the basis onto the device and in the precision of ``like`` ``(P,)``."""
-        return read_basis(self.basis_folder, like)
 
     def sketch(self, like: Tensor) -> Tensor:
         """Read the sketch ``(PROBES, P)`` onto the device and in the precision of ``like`` ``(P,)``.

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from core.editing.linear import RowChange, changed_gradients, chunk_gradients, row_change
 from core.editing.prepared import HELDOUT, ROWS, TASKS, PreparedFiles, row_ends, single_task_episodes
-from core.influence.curvature import gradient_products
+from core.influence.basis import read_basis
+from core.influence.curvature import task_gradients
 from core.influence.scores import instance_table
 from core.influence.solvers import sketched_residual
 from core.influence.targets import Target, target_gradient
@@ -56,13 +57,9 @@ class TaskChange(NamedTuple):
 
 @dataclass(frozen=True)
 class TargetChange:
-    """The estimated effect of a set of changes on one target.
+    """The estimated effect of a set of changes on one target: its loss in nats before, after, and to first order.
 
-    Attributes:
-        loss, loss_after: Loss of the unedited and of the edited model, in nats.
-        loss_predicted: Loss of the edited model to first order.
-        probability, probability_after, probability_predicted: The same as a probability of the true class, where the
-            target is one query image; else None.
+    The probabilities are the same for the true class where the target is one query image, else None.
     """
 
     loss: float
@@ -82,12 +79,10 @@ class WhatIf:
         accuracy: Held-out accuracy of the edited model.
         accuracy_change, loss_change: Difference to the unedited model, paired by held-out task; loss in nats. The
             intervals are over held-out tasks and do not include the error of the estimate.
-        classes: Every class of held-out query rows, by name.
-        tasks: Every held-out task, the one whose loss falls most first.
+        tasks: The one whose loss falls most first.
         predicted_loss_change: Change of the held-out loss to first order.
         residual: Relative residual of the solve, itself known to about an eighth.
         relative_step: Norm of the step over that of the parameters.
-        seconds: Duration of the estimate.
     """
 
     removed: dict[str, int]
@@ -122,7 +117,6 @@ class TargetScores:
         table: The most harmful first. For tasks: task_id and score; for images: image_id, class (of its first row),
             score (summed over all its rows), score_support and score_query (its parts) and occurrences.
         residual: Relative residual of the solve.
-        seconds: Duration of the estimate.
     """
 
     table: pd.DataFrame
@@ -154,7 +148,7 @@ class WhatIfEstimator:
         self._params = params = flatten(loaded.params)
         size, train = len(params), loaded.train
         self._shift = float(prepared.report["shift"])
-        self._basis, self._sketch = prepared.basis(params), prepared.sketch(params)
+        self._basis, self._sketch = read_basis(prepared.basis_folder, params), prepared.sketch(params)
         self._heldout = prepared.gradients(HELDOUT, len(loaded.heldout), size)
         self._tasks = prepared.gradients(TASKS, len(train), size)
         self._rows = prepared.gradients(ROWS, len(loaded.tasks.rows), size)
@@ -201,7 +195,7 @@ class WhatIfEstimator:
             start, loaded = time.perf_counter(), self.loaded
             solution = self._solution(target)
             if self._tasks is None:
-                products = gradient_products(loaded.model, loaded.params, loaded.train, solution.u[None])
+                products = task_gradients(loaded.model, loaded.params, loaded.train, directions=solution.u[None])
                 scores = products[:, 0].cpu().numpy()
             else:
                 scores = self._tasks @ solution.u.cpu().numpy()
@@ -211,8 +205,6 @@ class WhatIfEstimator:
 
     def images(self, target: Target) -> TargetScores:
         """Estimate the scores of all training images for ``target``.
-
-        Takes one pass over the tasks where the gradients of rows are not stored.
 
         Raises:
             UserError: the target is not held out.
@@ -295,10 +287,7 @@ class WhatIfEstimator:
         return torch.from_numpy(total).to(self._params)
 
     def _task_pieces(self, positions: np.ndarray, change: RowChange) -> list[np.ndarray]:
-        """Return the change gradient ``(P,)`` per task at ``positions``, from memory for recent ones.
-
-        For tasks with relabelled rows this is only the part after the change where the part before is stored.
-        """
+        """Return the change gradient ``(P,)`` per task; for relabelled rows only what :attr:`_tasks` does not hold."""
         keys = [(int(position), self._change_bytes(int(position), change)) for position in positions]
         pieces = {key: self._last_pieces[key] if key in self._last_pieces else self._pieces.get(key) for key in keys}
         missing = {position: (position, content) for (position, content), piece in pieces.items() if piece is None}

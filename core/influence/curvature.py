@@ -6,7 +6,6 @@ solver adds. Estimated on a subsample of m of N tasks, the sum is scaled by N / 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
@@ -113,40 +112,20 @@ def task_gradients(
     episodes: Episodes,
     positions: np.ndarray | None = None,
     on_chunk: OnChunk = no_progress,
+    directions: Tensor | None = None,
 ) -> Tensor:
-    """Return the total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1)."""
-    size = flatten(params).numel()
-    return _map_gradients(model, params, episodes, lambda gradients: gradients, size, positions, on_chunk)
+    """Return the total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1).
 
-
-def gradient_products(
-    model: Bilevel,
-    params: Params,
-    episodes: Episodes,
-    directions: Tensor,
-    on_chunk: OnChunk = no_progress,
-) -> Tensor:
-    """Return ``g_k . u_t`` for every task and every row u_t of ``directions`` ``(T, P)``: ``(tasks, T)``."""
-    return _map_gradients(model, params, episodes, lambda g: g @ directions.T, len(directions), None, on_chunk)
-
-
-def _map_gradients(
-    model: Bilevel,
-    params: Params,
-    episodes: Episodes,
-    function: Callable[[Tensor], Tensor],
-    width: int,
-    positions: np.ndarray | None,
-    on_chunk: OnChunk,
-) -> Tensor:
-    """Return ``function(gradients of a chunk)`` for all chunks, ``(tasks, width)``; no gradient is stored."""
+    With ``directions`` ``(T, P)``, return ``g_k . u_t`` for all rows u_t instead, ``(tasks, T)``; no gradient is stored.
+    """
     sorted_positions = np.arange(len(episodes)) if positions is None else np.sort(positions)
+    width = flatten(params).numel() if directions is None else len(directions)
     out = torch.empty(len(sorted_positions), width, device=episodes.device, dtype=episodes.dtype)
     passes = passes_of(model)
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
-        gradients, _ = passes.gradients(params, chunk.task)
-        return [function(flatten_each(gradients))]
+        gradients = flatten_each(passes.gradients(params, chunk.task)[0])
+        return [gradients if directions is None else gradients @ directions.T]
 
     for chunk_positions, (rows,) in episodes.collect_chunks(of_chunk, positions, on_chunk):
         index = np.searchsorted(sorted_positions, chunk_positions)

@@ -42,7 +42,13 @@ def write(
     """
     dtype = torch.empty(0, dtype=episodes.dtype).numpy().dtype
     with disk_errors(path):
-        start = _create_file(path, shape, dtype)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.lib.format.open_memmap(path, "w+", dtype, shape)
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
 
     def write_chunk(chunk: Chunk) -> list[Tensor]:
         gradients, rows = of_chunk(chunk).cpu().numpy(), rows_of(chunk.positions)
@@ -55,17 +61,6 @@ def write(
 
     for _ in episodes.collect_chunks(write_chunk, on_chunk=on_chunk, memory=memory):
         pass
-
-
-def _create_file(path: Path, shape: tuple[int, int], dtype: np.dtype) -> int:
-    """Create the file with its header unless it exists, and return the offset of its data."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.lib.format.open_memmap(path, "w+", dtype, shape)
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        return file.tell()
 
 
 def read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:

@@ -23,10 +23,8 @@ _NEARLY_SINGULAR = 0.1  # smallest eigenvalue of the inner Hessian, as a share o
 class InnerReport:
     """The worst diagnostics over some tasks.
 
-    Attributes:
-        residual: Norm of the inner gradient at theta_k, relative to the sum of the norms of its two terms.
-        smallest, largest: Ritz values of the inner Hessian, including the proximal term.
-        proximity: Weight of the proximal term.
+    ``residual`` is the norm of the inner gradient at theta_k, relative to the sum of the norms of its two terms.
+    ``smallest`` and ``largest`` are Ritz values of the inner Hessian, including the proximal term.
     """
 
     residual: float

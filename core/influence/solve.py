@@ -52,8 +52,7 @@ class Solver:
 
     Attributes:
         cost: Passes over tasks so far, whether they were computed now or read from saved steps.
-        positions: Positions of the tasks that the curvature is averaged over; None means all.
-        tasks: Number of those tasks.
+        positions, tasks: Positions (None means all) and number of the tasks that the curvature is averaged over.
         largest: Largest eigenvalue of C, estimated on a few tasks; damping is a share of it.
         damping: Absolute damping; raised where the curvature turns out to be indefinite.
 
@@ -148,21 +147,14 @@ class Solver:
         }
 
     def with_adaptive_damping(self, attempt: Callable[[], Solution]) -> Solution:
-        """Call ``attempt``, raising the damping until the curvature is positive definite.
-
-        Raises:
-            SolveError: it is still indefinite after 8 raises.
-        """
+        """Call ``attempt`` and raise the damping until it succeeds; SolveError if it does not after 8 times."""
         for _ in range(_MAX_DAMPING_INCREASES):
             try:
                 return attempt()
             except IndefiniteError as error:
                 self.damping = max(2 * self.damping, -2 * error.curvature)
-        raise SolveError(
-            INDEFINITE,
-            f"The curvature is indefinite even with a damping of {self.damping:.3g}.",
-            "Use gauss-newton.",
-        )
+        fault = f"The curvature is indefinite even with a damping of {self.damping:.3g}."
+        raise SolveError(INDEFINITE, fault, "Use gauss-newton.")
 
     def solve(self, b: Tensor) -> Solution:
         """Solve for ``b`` ``(P,)``.
@@ -233,14 +225,8 @@ class Solver:
                     "Use fewer curvature tasks, or the solver cg.",
                 )
             self._progress.stage("gradients of the tasks", self.tasks)
-
-            def compute() -> list[np.ndarray]:
-                gradients = task_gradients(
-                    self._model, self.loaded.params, self.loaded.train, self.positions, self._progress.advance
-                )
-                return [gradients.cpu().numpy()]
-
-            (gradients,) = self._steps.save_step(compute)
+            arguments = (self._model, self.loaded.params, self.loaded.train, self.positions, self._progress.advance)
+            (gradients,) = self._steps.save_step(lambda: [task_gradients(*arguments).cpu().numpy()])
             self._gradients = torch.from_numpy(gradients).to(b)
             self.cost += Cost(gradients=self.tasks)
         return dual(self._gradients, b, shift=self.shift, scale=len(self.loaded.train) / self.tasks)

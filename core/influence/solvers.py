@@ -37,9 +37,7 @@ class Solution:
         smallest, largest: Extreme Ritz values of C: the range of its eigenvalues in the space that ``b`` spans.
             ``smallest`` below 0 shows that C is indefinite.
         products: Products with C, those that measure the residual included.
-        replacements: How often conjugate gradients restarted from the true residual, because the recursive one had
-            met the tolerance and the true one had not.
-        stagnated: Whether rounding keeps the true residual above the tolerance: the last restart did not lower it.
+        replacements, stagnated: Of conjugate gradients (:class:`core.maml.conjugate_gradients.BatchSolution`).
     """
 
     x: Tensor
@@ -323,9 +321,7 @@ def sketched_residual(sketch: Tensor, x: Tensor, b: Tensor) -> float:
 def dual(gradients: Tensor, b: Tensor, *, shift: float, scale: float = 1.0) -> Solution:
     """Solve with ``C = scale sum_k g_k g_k^T`` through the m x m Gram matrix of the g_k (Woodbury).
 
-    Args:
-        gradients: ``(m, P)``.
-        scale: N / m if the m tasks are a sample of N.
+    ``scale`` is N / m if the m tasks are a sample of N.
 
     Raises:
         SolveError: the shift is 0, or ``b`` is 0 or not finite.

@@ -81,7 +81,6 @@ class Implicit:
     is one inner solve.
 
     Attributes:
-        proximity: delta_in, above 0.
         tolerance: Tolerance of the inner problem (the norm of g relative to the norms of the terms that add up to
             it) and of the products with M (relative residual).
         inverse: ``cg`` solves with the exact inner Hessian. ``ekfac`` is the approximation of the paper

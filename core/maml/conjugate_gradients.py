@@ -24,7 +24,6 @@ class BatchSolution:
     """A batch of solutions of T systems with P unknowns each, with convergence diagnostics.
 
     Attributes:
-        x: ``(T, P)``.
         residual: ``|b - A x| / |b|``, ``(T,)``, 0 where b is 0; the recursive one if the solve was not verified.
         converged: Whether ``residual`` is at most the tolerance, ``(T,)``.
         indefinite: Whether a direction of nonpositive curvature was found, which ends the solve of that system,
@@ -62,7 +61,6 @@ def solve_batch(
     """Solve ``A x = b``, ``(T, P)``, for a batch of symmetric A.
 
     Args:
-        product: ``v -> A v``, ``(T, P)`` to ``(T, P)``.
         tolerance: Relative residual to stop at.
         iterations: Maximum number of iterations, not counting the products for true residuals.
         precondition: ``v -> M v``, M positive definite and close to the inverse of A.

@@ -13,7 +13,7 @@ the eigenbasis of K-FAC:
   position t (with a 1 appended if there is a bias) and g_t is the gradient with respect to the layer output at t. A
   linear layer has one position, a convolution has one per patch (Grosse and Martens 2016, KFC).
 - U_A and U_G are the eigenvectors of the weighted sums of ``a_t a_t^T`` and ``g_t g_t^T`` over rows, classes and
-  positions. The scalings of KFC (1 / number of positions, homogeneity) change only the eigenvalues, which are not used.
+  positions. The scalings of KFC change only the eigenvalues, which are not used.
 - The eigenvalue of the pair (i, j) is the second moment itself:
   ``(1 / S) sum_z s_z sum_c p_c(z) ((U_G^T (sum_t g_t a_t^T) U_A)_ij)^2``.
 

@@ -63,6 +63,8 @@ class ModuleNet:
         code: Hash of the code of a factory, which distinguishes networks of the same name before and after a change.
         is_builtin: Whether the module is one of :mod:`core.maml.architectures`. These have no constants, so their
             shapes can be determined without memory for the weights.
+        module: The prepared module.
+        notes: One sentence per change that made the module a pure function.
     """
 
     name: str
@@ -71,24 +73,15 @@ class ModuleNet:
     build: Callable[[], nn.Module] = field(repr=False, compare=False)
     code: str = ""
     is_builtin: bool = field(default=False, repr=False)
+    module: nn.Module = field(init=False, repr=False, compare=False)
+    notes: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._prepared  # noqa: B018  # prepare now, because weights cannot be initialised during differentiation
-
-    @cached_property
-    def _prepared(self) -> tuple[nn.Module, tuple[str, ...]]:
+        # Prepare now, because weights cannot be initialised during differentiation.
         with torch.device("meta") if self.is_builtin else nullcontext():
-            return prepare(self.build(), self.name)
-
-    @property
-    def module(self) -> nn.Module:
-        """Return the prepared module."""
-        return self._prepared[0]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Return one sentence per change that made the module a pure function."""
-        return self._prepared[1]
+            module, notes = prepare(self.build(), self.name)
+        object.__setattr__(self, "module", module)
+        object.__setattr__(self, "notes", notes)
 
     @property
     def shapes(self) -> Shapes:

@@ -25,13 +25,9 @@ class ModelFields(BaseModel):
     """A base model with the fields of :class:`core.checkpoints.model.ModelSpec`.
 
     Attributes:
-        backbone: ``convnet`` and ``mlp`` of :mod:`core.maml.backbone`; the networks of learn2learn
-            (:mod:`core.maml.architectures`); or ``module``, which is built by :attr:`factory`.
-        algorithm: ``fomaml`` trains with the direct gradient. ``meta-sgd`` uses ``rate`` as the initial value of its
-            learned rates. ``imaml`` is :class:`core.maml.adaptation.Implicit`.
-        hidden: Widths of the hidden layers (an ``mlp`` without any is linear), or filters of the blocks of
-            ``resnet12``.
-        activation: ResNet12 uses leaky ReLU and the other networks of learn2learn use ReLU.
+        backbone: See :mod:`core.maml.backbone` and :mod:`core.maml.architectures`; ``module`` is built by the factory.
+        hidden: Widths of the hidden layers, or filters of the blocks of ``resnet12``.
+        rate: The initial value of the learned rates of ``meta-sgd``.
         factory: ``package.module:factory`` (:mod:`core.checkpoints.factory`), for ``module`` only.
         code: Hash of the factory code when the model was created, for ``module`` only.
         delta: Weight decay of the objective (a sum over tasks, :mod:`core.maml.objective`).
