@@ -126,11 +126,7 @@ def _has_names_of(backbone: str, names: Mapping[str, Any]) -> bool:
 
 
 def match_checkpoint(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpoint:
-    """Match a file to its network.
-
-    Raises:
-        UserError: the file matches no network, or not the requested one. The message names the tensor.
-    """
+    """Match a file to its network; raise UserError, which names the tensor, if none or not the requested one fits."""
     if not file.tensors:
         raise UserError(f"{file.path} contains no tensors.", "Choose a file of weights.")
     for tensor in file.tensors.values():

@@ -104,11 +104,7 @@ class ModelSpec(ModelFields):
         return Unrolled(self.steps, self.rate, adapted, self.algorithm == "meta-sgd")
 
     def bilevel(self) -> Bilevel:
-        """Return the bilevel model.
-
-        Raises:
-            UserError: as in :meth:`network`, or the algorithm is ``anil`` and the network has no head.
-        """
+        """Return the bilevel model; raise UserError as :meth:`network`, or if there is no head for ``anil``."""
         network = self.network()
         if self.algorithm == "anil":
             head_of(network)  # fail early if the network has no head
@@ -156,11 +152,7 @@ class ModelSpec(ModelFields):
 
 
 def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
-    """Return a model specification from user-specified fields.
-
-    Raises:
-        UserError: a field is invalid; the message names it.
-    """
+    """Return a model specification from the fields of a user; raise UserError that names an invalid one."""
     try:
         return ModelSpec.model_validate(dict(fields))
     except ValidationError as error:
@@ -247,11 +239,7 @@ def save_trajectory(trajectory: list[Snapshot], folder: Path) -> None:
 
 
 def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
-    """Read the snapshots that :func:`save_trajectory` wrote.
-
-    Raises:
-        UserError: the file is missing, damaged or of another network.
-    """
+    """Read the snapshots of :func:`save_trajectory`; raise UserError if missing, damaged or of another network."""
     path = folder / TRAJECTORY
     if not path.is_file():
         raise UserError(

@@ -71,11 +71,7 @@ def measure_pace(loaded: Loaded) -> Pace:
 
 
 def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) -> list[WorkEstimate]:
-    """Predict time and memory of each stage of the work, with the default settings of commands and pages.
-
-    Args:
-        training: How the model is (to be) trained; None leaves that stage out.
-    """
+    """Predict time and memory of each stage with the default settings; ``training`` of None leaves that stage out."""
     solve = METHODS["task-if"].estimator.solve or SolveSettings()
     model, params, sample = loaded.model, loaded.params, _few_tasks(loaded)
     direction = torch.ones_like(flatten(params))

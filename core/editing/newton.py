@@ -43,10 +43,7 @@ TRIAL_STAGE = "trial steps"
 class Krylov:
     """A space spanned by g, C g, C C g, ..., in which ``(C + shift I)^-1 g`` is a small matrix product for any shift.
 
-    Args:
-        product: ``v -> C v``, C symmetric.
-        gradient: g ``(P,)``, not 0.
-        products: Dimension of the space.
+    The ``product`` is ``v -> C v`` with C symmetric, ``gradient`` is g ``(P,)``, not 0; the dimension is ``products``.
     """
 
     def __init__(self, product: Product, gradient: Tensor, products: int) -> None:

@@ -119,22 +119,14 @@ class PreparedFiles:
         return read_json(self.folder / REPORT)
 
     def sketch(self, like: Tensor) -> Tensor:
-        """Read the sketch ``(PROBES, P)`` onto the device and in the precision of ``like`` ``(P,)``.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+        """Read the sketch ``(PROBES, P)`` to the device and precision of ``like`` ``(P,)``; UserError if damaged."""
         sketch = self.gradients(SKETCH, PROBES, like.numel())
         if sketch is None:
             raise UserError(f"{self.folder / SKETCH} is missing.", "Delete the run and repeat it.")
         return torch.from_numpy(np.array(sketch)).to(like)
 
     def gradients(self, name: str, rows: int, size: int) -> np.ndarray | None:
-        """Map a file of ``rows`` gradients of ``size`` parameters; None if it was too large to be stored.
-
-        Raises:
-            UserError: the file is damaged or belongs to another problem.
-        """
+        """Map gradients ``(rows, size)``, None if they are too large to be stored; UserError if the file is damaged."""
         return gradients.read(self.folder / name, (rows, size))
 
 
@@ -170,11 +162,7 @@ def _store_gradients(loaded: Loaded, writer: ResultWriter, progress: Progress) -
 
 
 def row_gradients(model: Bilevel, params: Params, chunk: Task) -> Tensor:
-    """Return the removal gradient per row that loses a weight of 1, ``(S + Q, P)``, support rows first.
-
-    Args:
-        chunk: One task, with a first axis of length 1.
-    """
+    """Return the gradient of removing each row of a single task ``(1, ...)``, ``(S + Q, P)``, support rows first."""
     passes, parts = passes_of(model), []
     for weights in torch.eye(chunk.s.shape[-1]).to(chunk.s).split(_COPIES):
         copies = _repeat(chunk, len(weights))

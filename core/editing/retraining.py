@@ -23,11 +23,7 @@ def training_settings(model: Model) -> TrainSettings | None:
 
 
 def require_training_settings(model: Model) -> TrainSettings:
-    """Return how a model was trained.
-
-    Raises:
-        UserError: its metadata does not say so.
-    """
+    """Return how a model was trained; raise UserError if its metadata does not say so."""
     settings = training_settings(model)
     if settings is None:
         raise UserError(
@@ -58,10 +54,7 @@ class RetrainSettings:
             raise UserError(f"The retraining has {self.iterations} iterations.", "Use 0 or more.")
 
     def settings(self, model: Model, seed: int) -> TrainSettings:
-        """Return the settings of one retraining.
-
-        Args:
-            seed: Added to the seed of the model's training.
+        """Return the settings of one retraining, with ``seed`` added to that of the model's training.
 
         Raises:
             UserError: the model's metadata does not say how it was trained.

@@ -137,11 +137,7 @@ class _TargetSolution(NamedTuple):
 
 
 class WhatIfEstimator:
-    """An estimator of the effect of changes to one problem, safe to use from any number of threads.
-
-    Raises:
-        UserError: a prepared file is damaged.
-    """
+    """An estimator of the effect of changes, safe to use from any thread; UserError if a prepared file is damaged."""
 
     def __init__(self, loaded: Loaded, prepared: PreparedFiles) -> None:
         self.loaded, self.prepared = loaded, prepared
@@ -186,11 +182,7 @@ class WhatIfEstimator:
             return replace(estimate.effect, target=self._target_change(target, estimate))
 
     def target(self, target: Target) -> TargetScores:
-        """Estimate the scores of all training tasks for ``target``.
-
-        Raises:
-            UserError: the target is not held out.
-        """
+        """Estimate the scores of all training tasks for ``target``; raise UserError if it is not held out."""
         with self._lock:
             start, loaded = time.perf_counter(), self.loaded
             solution = self._solution(target)
@@ -204,11 +196,7 @@ class WhatIfEstimator:
             return TargetScores(table, solution.residual, time.perf_counter() - start)
 
     def images(self, target: Target) -> TargetScores:
-        """Estimate the scores of all training images for ``target``.
-
-        Raises:
-            UserError: the target is not held out.
-        """
+        """Estimate the scores of all training images for ``target``; raise UserError if it is not held out."""
         with self._lock:
             return self._image_scores(target)
 

@@ -47,11 +47,7 @@ def stored_basis(
 
 
 def read_basis(folder: Path, like: Tensor) -> Basis:
-    """Read the basis of :func:`stored_basis` onto the device and in the precision of ``like`` ``(P,)``.
-
-    Raises:
-        UserError: the file is damaged, or belongs to a model of another size.
-    """
+    """Read a basis to the device and precision of ``like`` ``(P,)``; UserError if damaged or of another model size."""
     path = folder / FILE
     try:
         arrays = load_file(path)

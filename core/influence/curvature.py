@@ -116,7 +116,7 @@ def task_gradients(
 ) -> Tensor:
     """Return the total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1).
 
-    With ``directions`` ``(T, P)``, return ``g_k . u_t`` for all rows u_t instead, ``(tasks, T)``; no gradient is stored.
+    With ``directions`` ``(T, P)``, return ``g_k . u_t`` for all rows u_t, ``(tasks, T)``; no gradient is then stored.
     """
     sorted_positions = np.arange(len(episodes)) if positions is None else np.sort(positions)
     width = flatten(params).numel() if directions is None else len(directions)

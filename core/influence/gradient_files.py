@@ -64,11 +64,7 @@ def write(
 
 
 def read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """Map a file of gradients; None if it does not exist.
-
-    Raises:
-        UserError: the file is damaged or of another shape.
-    """
+    """Map a file of gradients, None if it does not exist; raise UserError if it is damaged or of another shape."""
     if not path.exists():
         return None
     try:

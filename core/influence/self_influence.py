@@ -80,9 +80,7 @@ def self_influence_ranking(
 def directions(basis: Basis, shift: float, exact: int, probes: int, seed: int = 0) -> Tensor:
     """Return ``(exact + probes, P)``: the squared products of a gradient with these rows sum to its self-influence.
 
-    Args:
-        exact: How many vectors of the basis, those of largest eigenvalue, get a separate direction.
-        probes: Random directions for everything orthogonal to them.
+    The ``exact`` vectors of largest eigenvalue get separate directions; ``probes`` random ones serve all the rest.
     """
     vectors = basis.vectors[len(basis.values) - exact :]
     root = basis.inverse(shift, power=0.5)
@@ -94,9 +92,7 @@ def directions(basis: Basis, shift: float, exact: int, probes: int, seed: int = 
 def squared_sums(products: np.ndarray, instances: pd.DataFrame, key: str, included: np.ndarray) -> pd.Series:
     """Return the self-influence of items that are several rows, by ``key``: products are summed before squaring.
 
-    Args:
-        products: ``(directions, rows)``.
-        included: ``(rows,)``, which rows count.
+    The products are ``(directions, rows)``; ``included`` ``(rows,)`` says which rows count.
     """
     weighted = products * (instances["weight"].to_numpy() * included)
     sums = pd.DataFrame(weighted.T).groupby(instances[key].to_numpy(), sort=False).sum()

@@ -157,11 +157,7 @@ class Solver:
         raise SolveError(INDEFINITE, fault, "Use gauss-newton.")
 
     def solve(self, b: Tensor) -> Solution:
-        """Solve for ``b`` ``(P,)``.
-
-        Raises:
-            SolveError: the solve diverged, or did not reach its tolerance.
-        """
+        """Solve for ``b`` ``(P,)``; raise SolveError if the solve diverges or misses its tolerance."""
         with self._steps.timed("solve"):
             solution = self.with_adaptive_damping(lambda: self._attempt(b))
         if not solution.converged:

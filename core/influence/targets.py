@@ -25,11 +25,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read ``all``, ``TASK,TASK,...`` or ``TASK/IMAGE``.
-
-        Raises:
-            UserError: the text names no task.
-        """
+        """Read ``all``, ``TASK,TASK,...`` or ``TASK/IMAGE``; raise UserError if the text names no task."""
         if not isinstance(text, str):
             raise UserError(f"Invalid target: {text!r}.", "Use the text 'all', 'TASK,TASK,...' or 'TASK/IMAGE'.")
         if text == "all":

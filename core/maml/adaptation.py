@@ -101,11 +101,7 @@ class Implicit:
             raise UserError(f"Unknown inverse of the inner Hessian: {self.inverse!r}.", f"Use {' or '.join(INVERSES)}.")
 
     def __call__(self, network: Network, params: Params, task: Task) -> Params:
-        """Return the optimum of the inner problem of ``task``, with its derivatives.
-
-        Raises:
-            UserError: the inverse is ``ekfac`` and the network does not support it.
-        """
+        """Return the optimum of the inner problem and its derivatives; UserError if ``ekfac`` cannot be used."""
         if self.inverse == "ekfac":
             ekfac.require_layered(network)  # fail before the expensive inner solve
         problem = Proximal(network, self.proximity, self.tolerance)

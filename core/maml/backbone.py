@@ -97,9 +97,9 @@ class ConvNet(Layered):
 
     Each block is a 3 x 3 convolution, batch normalisation with the statistics of the current batch (no running
     statistics, as is usual in MAML; it would cancel a bias, so the convolution has none), an activation, and a halving
-    of height and width: by stride 2
-    (``pooling="stride"``, used by Finn et al. for Omniglot) or by 2 x 2 max-pooling (``"max"``, used for
-    mini-ImageNet). With ``"stride"`` the head reads the mean over the remaining positions, with ``"max"`` all of them.
+    of height and width: by stride 2 (``pooling="stride"``, used by Finn et al. for Omniglot) or by 2 x 2 max-pooling
+    (``"max"``, used for mini-ImageNet). With ``"stride"`` the head reads the mean over the remaining positions, with
+    ``"max"`` all of them.
 
     The activation in the literature is ``"relu"``. The default is ``"gelu"`` because with ReLU the inner gradient, and
     therefore the adapted loss, jumps wherever a unit crosses its kink. The objective then has no stationary point to
@@ -239,13 +239,9 @@ def _add_shift(x: Tensor, name: str, shifts: Params) -> Tensor:
 
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float = BATCH_NORM_EPSILON) -> Tensor:
-    """Normalise ``x`` with the statistics of the current batch.
+    """Normalise ``x`` ``(n, channels, ...)`` with the statistics of the batch; scale and shift are ``(channels,)``.
 
     The operation is written out because the fused kernel has no fast forward-mode derivative of its backward pass.
-
-    Args:
-        x: ``(n, channels, ...)``.
-        weight, bias: Scale and shift, ``(channels,)``, or None.
     """
     axes = (0, *range(2, x.dim()))
     centred = x - x.mean(axes, keepdim=True)

@@ -108,11 +108,7 @@ class ModuleNet:
 
     @property
     def head(self) -> str:
-        """Return :attr:`last_linear`, the layer that ANIL adapts.
-
-        Raises:
-            UserError: the network has no linear layer.
-        """
+        """Return :attr:`last_linear`, the layer that ANIL adapts; raise UserError if there is none."""
         if self.last_linear is None:
             raise UserError(f"{self.name} has no linear layer that anil could adapt.", "Use maml.")
         return self.last_linear

@@ -57,11 +57,7 @@ class Proximal:
 
 
 def proximal_optimum(problem: Proximal, params: Params, task: Task) -> Params:
-    """Return the minimiser theta as a constant, through which no derivative propagates.
-
-    Raises:
-        UserError: the solver did not reach the tolerance.
-    """
+    """Return the minimiser theta, a constant for derivatives; raise UserError if the solver misses the tolerance."""
     return unflatten(
         _Optimum.apply(flatten(params), task.xs, task.ys, task.s, problem, _ParamLayout.of(params)), params
     )

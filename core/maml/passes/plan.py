@@ -26,12 +26,9 @@ class ConvBlockPlan:
 
 @dataclass(frozen=True)
 class ConvPlan:
-    """A description of a network of such blocks with a linear head.
+    """A network of such blocks with a linear head, whose parameters are ``weight`` and ``bias``.
 
-    Attributes:
-        filters: Channels of every block.
-        mean: Whether the head reads the mean over positions; otherwise it reads all positions, channel by channel.
-        weight, bias: Names of the parameters of the head.
+    The head reads the mean over positions (``mean``), or else all positions, channel by channel.
     """
 
     blocks: tuple[ConvBlockPlan, ...]

@@ -191,11 +191,8 @@ class _LaterBlock:
 class Trace:
     """An evaluation of the network and its loss, with one set of parameters and one set of images per task.
 
-    Args:
-        plan: The structure of the network.
-        x: Images ``(T, n, channels, height, width)``.
-        y: Labels ``(T, n)``.
-        weights: Components of the weights of the row losses, ``(T, n)``; the loss is the weighted sum over n.
+    Images are ``(T, n, channels, height, width)``, labels and (components of) the weights of the row losses ``(T, n)``;
+    the loss is the weighted sum over n.
     """
 
     def __init__(self, plan: ConvPlan, x: Tensor, y: Tensor, weights: Hyper) -> None:
@@ -209,9 +206,7 @@ class Trace:
     def forward(self, component: int, theta: Params) -> None:
         """Compute a component of the logits ``(T, n, ways)`` and of the row losses ``(T, n)``.
 
-        Args:
-            component: The component to compute.
-            theta: This component of the parameters, each with a first axis T; missing parameters are 0.
+        ``theta`` is this component of the parameters, each with a first axis T; missing parameters are 0.
         """
         x = self._first.forward(component, theta)
         for layer in self._layers:
@@ -256,9 +251,7 @@ class Trace:
     def backward(self, component: int, dlogits: Tensor | None = None) -> Params:
         """Compute a component of the gradient of the loss with respect to the parameters, each ``(T, ...)``.
 
-        Args:
-            component: The component to compute.
-            dlogits: Derivative with respect to the logits ``(T, n, ways)``, used instead of that of the loss.
+        ``dlogits`` ``(T, n, ways)`` is used instead of the derivative of the loss with respect to the logits.
         """
         if dlogits is None:
             residual = {VALUE: self._probability[VALUE] - F.one_hot(self._y, self._probability[VALUE].shape[-1])}
