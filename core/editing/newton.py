@@ -9,7 +9,6 @@ is taken; if none lowers f, the parameters are unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -21,13 +20,14 @@ from torch import Tensor
 
 from core.editing.settings import NewtonSettings
 from core.influence.curvature import Curvature
+from core.influence.solve import with_saved_steps
 from core.influence.solvers import Product, lanczos
 from core.maml.backbone import Params
 from core.maml.cost import Cost
 from core.maml.episodes import Chunk, Episodes, OnChunk
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
-from core.maml.storage import UnsavedSteps
+from core.maml.storage import SaveStep, UnsavedSteps
 from core.maml.training import objective_gradient
 from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
@@ -87,7 +87,7 @@ def newton_edit(
     episodes: Episodes,
     settings: NewtonSettings | None = None,
     progress: Progress | None = None,
-    save_step: Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]] = UnsavedSteps().save_step,
+    save_step: SaveStep = UnsavedSteps().save_step,
 ) -> NewtonEdit:
     """Take one step from ``params`` on the objective of ``episodes``, the tasks after the changes.
 
@@ -137,11 +137,7 @@ def newton_edit(
 
     progress.stage(CURVATURE_STAGE, settings.products * len(curvature_sample))
     curvature = Curvature("gauss-newton", model, params, episodes, curvature_sample, progress.advance)
-
-    def product(v: Tensor) -> Tensor:
-        (values,) = save_step(lambda: [(curvature(v) / n).cpu().numpy()])
-        return torch.from_numpy(values).to(v)
-
+    product = with_saved_steps(lambda v: curvature(v) / n, save_step)
     space = Krylov(product, gradient, settings.products)
     products = len(space.basis.values)
     report |= {"products": products, "smallest": space.smallest, "largest": space.largest}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from core.checkpoints.model import Model
-from core.editing.settings import STARTS
 from core.maml.backbone import Params
 from core.maml.loaded import Loaded
 from core.maml.settings import TrainSettings
@@ -46,12 +45,6 @@ class RetrainSettings:
 
     start: str = "fresh"
     iterations: int = 0
-
-    def __post_init__(self) -> None:
-        if self.start not in STARTS:
-            raise UserError(f"Unknown start {self.start!r} of a retraining.", f"Use {' or '.join(STARTS)}.")
-        if self.iterations < 0:
-            raise UserError(f"The retraining has {self.iterations} iterations.", "Use 0 or more.")
 
     def settings(self, model: Model, seed: int) -> TrainSettings:
         """Return the settings of one retraining, with ``seed`` added to that of the model's training.

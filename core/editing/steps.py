@@ -48,16 +48,6 @@ class StepSettings:
     seed: int = 0
     rewind_tasks: int = 0
 
-    def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise UserError(f"The budget is {self.budget} steps.", "Use 1 or more.")
-        if not 0 < self.rate < np.inf or min(self.seed, self.rewind_tasks) < 0:
-            raise UserError(
-                f"The learning rate is {self.rate}, the seed {self.seed}, the number of tasks that select the snapshot "
-                f"{self.rewind_tasks}.",
-                "Use a rate above 0, and 0 or more for the others.",
-            )
-
     @property
     def cost(self) -> Cost:
         """Return the cost of the steps, without the selection of the snapshot."""

@@ -32,7 +32,7 @@ from core.influence.solvers import (
 from core.maml.cost import Cost
 from core.maml.loaded import Loaded
 from core.maml.objective import Bilevel
-from core.maml.storage import ResultStore, StepWriter
+from core.maml.storage import ResultStore, SaveStep, StepWriter
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
@@ -111,7 +111,7 @@ class Solver:
         assert self._store is not None
 
         def compute(steps: StepWriter) -> tuple[Basis, Product]:
-            product = _with_saved_steps(self._curvature, steps)
+            product = with_saved_steps(self._curvature, steps.save_step)
             return self._new_basis(product), product
 
         return stored_basis(self._store, self.basis_key(), compute)
@@ -121,7 +121,7 @@ class Solver:
         return lanczos(product, self._like, self.settings.rank, on_iteration=lambda _: self._progress.advance())
 
     def _counted(self, curvature: Curvature) -> Product:
-        product, gamma_is_known = _with_saved_steps(curvature, self._steps), False
+        product, gamma_is_known = with_saved_steps(curvature, self._steps.save_step), False
 
         def counted(p: Tensor) -> Tensor:
             nonlocal gamma_is_known
@@ -240,9 +240,11 @@ class Solver:
         return np.sort(np.argsort(-measure, kind="stable")[: settings.curvature_tasks])
 
 
-def _with_saved_steps(curvature: Product, steps: StepWriter) -> Product:
+def with_saved_steps(curvature: Product, save_step: SaveStep) -> Product:
+    """Return the product with a curvature, each of which is a step that an interrupted attempt need not repeat."""
+
     def product(p: Tensor) -> Tensor:
-        (values,) = steps.save_step(lambda: [curvature(p).cpu().numpy()])
+        (values,) = save_step(lambda: [curvature(p).cpu().numpy()])
         return torch.from_numpy(values).to(p)
 
     return product

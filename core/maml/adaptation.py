@@ -12,11 +12,8 @@ from core.maml import ekfac
 from core.maml.backbone import Network, Params, head_of
 from core.maml.objective import Task, inner_loss
 from core.maml.proximal import Proximal, inverse_product, proximal_optimum
-from core.maml.settings import INVERSES
-from core.runtime.errors import UserError
 
 RATE_PREFIX = "rates."
-ADAPTED_PARTS = ("all", "head")
 
 
 def network_part(params: Params) -> Params:
@@ -39,10 +36,6 @@ class Unrolled:
     rate: float
     adapted: str = "all"
     learned_rates: bool = False
-
-    def __post_init__(self) -> None:
-        if self.adapted not in ADAPTED_PARTS:
-            raise UserError(f"Unknown part to adapt: {self.adapted!r}.", f"Use {' or '.join(ADAPTED_PARTS)}.")
 
     def rates(self, network_params: Params, network: Network | None = None) -> Params:
         """Return the initial learned rates, empty if rates are not learned; ``network`` defines the head layer."""
@@ -91,14 +84,6 @@ class Implicit:
     proximity: float
     tolerance: float = 1e-6
     inverse: str = "cg"
-
-    def __post_init__(self) -> None:
-        if not self.proximity > 0:
-            raise UserError(f"The proximity is {self.proximity}.", "It must be above 0.")
-        if not self.tolerance > 0:
-            raise UserError(f"The inner tolerance is {self.tolerance}.", "It must be above 0.")
-        if self.inverse not in INVERSES:
-            raise UserError(f"Unknown inverse of the inner Hessian: {self.inverse!r}.", f"Use {' or '.join(INVERSES)}.")
 
     def __call__(self, network: Network, params: Params, task: Task) -> Params:
         """Return the optimum of the inner problem and its derivatives; UserError if ``ekfac`` cannot be used."""

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from core.maml.episodes import ChunkCache
+
+SaveStep = Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]]
+"""The type of :meth:`StepWriter.save_step`."""
 
 
 class StepWriter(Protocol):
@@ -38,9 +40,6 @@ class ResultWriter(StepWriter, Protocol):
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file."""
-
-    def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Write a Parquet file."""
 
 
 class StoredResult(Protocol):
