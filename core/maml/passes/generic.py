@@ -111,7 +111,11 @@ class GenericPasses:
 
     def row_scores(self, params: Params, u: Params, chunk: Task) -> RowScores:
         """Return the scores of every row along u (:mod:`core.influence.scores`), and the logits after adaptation."""
-        return vmap_tasks(lambda p, task: self._task_scores(p, u, task))(params, chunk)
+
+        def scores(p: Params, task: Task) -> RowScores:
+            return self._task_scores(p, u, task)
+
+        return vmap_tasks(scores)(params, chunk)
 
     def _task_scores(self, params: Params, u: Params, task: Task) -> RowScores:
         model = self._model
