@@ -27,7 +27,7 @@ from core.actions.whatif import open_estimator
 from core.editing.linear import change_gradient
 from core.editing.methods import SOLVE
 from core.editing.whatif import WhatIfEstimator
-from core.influence.curvature import gradient_products
+from core.influence.curvature import task_gradients
 from core.influence.methods import DEFAULT, METHODS
 from core.influence.solve import Solver
 from core.influence.targets import Target, target_gradient
@@ -170,7 +170,8 @@ def _peer_target(instant: WhatIfEstimator, solver: Solver, target: Target) -> Pe
     start = time.perf_counter()
     heldout = loaded.episodes(target.weighted(loaded.heldout_tasks))
     solution = solver.solve(target_gradient(loaded.model, loaded.params, heldout)[0])
-    scores = gradient_products(loaded.model, loaded.params, loaded.train, solution.x[None])[:, 0].cpu().numpy()
+    products = task_gradients(loaded.model, loaded.params, loaded.train, directions=solution.x[None])
+    scores = products[:, 0].cpu().numpy()
     seconds = time.perf_counter() - start
     estimated = quick.table.set_index("task_id").loc[loaded.train.tasks.task_ids, "score"].to_numpy()
     agreement = (

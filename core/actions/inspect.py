@@ -11,6 +11,7 @@ import numpy as np
 
 from core.actions.compute import Compute, load
 from core.checkpoints.foreign import inspect_checkpoint
+from core.checkpoints.matching import CheckpointHints
 from core.checkpoints.model import Model, ModelSpec, load_model
 from core.editing.measured_cost import WorkEstimate, estimate_costs
 from core.maml.settings import TrainSettings
@@ -49,12 +50,8 @@ def inspect_checkpoint_file(checkpoint: Path, backbone: str, tasks: Path | None)
         UserError: the file cannot be read at all.
     """
     folder = read_folder(tasks) if tasks else None
-    checked = inspect_checkpoint(
-        checkpoint,
-        backbone=backbone or None,
-        shape=folder.images().shape if folder else None,
-        ways=folder.train.ways if folder else None,
-    )
+    shape, ways = (folder.images().shape, folder.train.ways) if folder else (None, None)
+    checked = inspect_checkpoint(checkpoint, CheckpointHints(backbone or None, shape=shape, ways=ways))
     values = sum(math.prod(tensor.shape) for tensor in checked.tensors)
     facts = [f"{checkpoint.name}: {checked.kind}, {len(checked.tensors)} tensors, {values:,} values."]
     facts += [f"Network: {checked.spec.network_description}."] if checked.spec else []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from core.actions.compute import Compute, load
 from core.actions.evaluate import evaluation
 from core.influence.basis import ENGINE_VERSION
-from core.influence.gradients import configure_gradient
+from core.influence.curvature import configure_gradient
 from core.influence.ranking import Ranking, influence_ranking, tracin_ranking
 from core.influence.self_influence import self_influence_ranking
 from core.influence.settings import Estimator

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from core.influence.scores import ScoresError, score_fault
+from core.influence.scores import check_scores
 from core.runtime.errors import UserError
 
 
@@ -26,6 +26,5 @@ def require(name: str) -> ModuleType:
 def checked_scores(scores: np.ndarray, name: str) -> np.ndarray:
     """Return the scores of the baseline ``name`` as float64; raise ScoresError if not finite or all zero."""
     scores = np.asarray(scores, dtype=np.float64)
-    if fault := score_fault(scores):
-        raise ScoresError(fault, "Check that the model's training converged and that its loss is finite.", name)
+    check_scores(scores, "Check that the model's training converged and that its loss is finite.", name)
     return scores

@@ -34,25 +34,16 @@ def _allow_list_path() -> Path:
 
 
 def allowed_factories() -> tuple[str, ...]:
-    """Return the names of the factories that may be imported on this machine.
-
-    Raises:
-        UserError: the list is damaged.
-    """
-    if not _allow_list_path().exists():
-        return ()
-    names = read_json(_allow_list_path())
+    """Return the names of the factories that may be imported; raise UserError if the list of them is damaged."""
+    path = _allow_list_path()
+    names = read_json(path) if path.exists() else []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{_allow_list_path()} is not a list of names.", "Delete it and allow your factories again.")
+        raise UserError(f"{path} is not a list of names.", "Delete it and allow your factories again.")
     return tuple(names)
 
 
 def allow_factory(name: str) -> None:
-    """Allow ``name`` to be imported on this machine.
-
-    Raises:
-        UserError: the name is not of the form ``package.module:factory``.
-    """
+    """Allow ``name`` to be imported on this machine; raise UserError if it is not ``package.module:factory``."""
     _check_name(name)
     names = allowed_factories()
     if name not in names:
@@ -89,10 +80,9 @@ def make_module(name: str, ways: int, shape: tuple[int, int, int]) -> nn.Module:
 
 
 def code_hash(name: str, ways: int, shape: tuple[int, int, int]) -> str:
-    """Return a hash of the code of a factory.
+    """Return a hash of the code of a factory, to which models and cached results are tied.
 
-    It covers the files that define the factory and the classes of its submodules, except those of PyTorch. Models and
-    cached results are tied to this hash, so a change of the code invalidates them.
+    It covers the files that define the factory and the classes of its submodules, except those of PyTorch.
 
     Raises:
         UserError: as in :func:`make_module`.

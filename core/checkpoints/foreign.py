@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +25,6 @@ class CheckpointContents:
 
     Attributes:
         kind: Description of the file type.
-        tensors: Tensors that the file declares, in file order.
         spec: Specification of the matching model, or None if there are faults. Inner steps and rate are the requested
             values or placeholders.
         notes: Sentences about what was inferred, omitted or converted.
@@ -42,31 +39,21 @@ class CheckpointContents:
     faults: tuple[str, ...]
 
 
-def inspect_checkpoint(
-    path: Path,
-    *,
-    backbone: str | None = None,
-    algorithm: str | None = None,
-    shape: tuple[int, int, int] | None = None,
-    ways: int | None = None,
-    more: Mapping[str, Any] | None = None,
-) -> CheckpointContents:
+def inspect_checkpoint(path: Path, hints: CheckpointHints = CheckpointHints()) -> CheckpointContents:
     """Inspect a checkpoint: a file or a TaskLens model folder.
-
-    The arguments are those of :class:`core.checkpoints.matching.CheckpointHints`.
 
     Raises:
         UserError: the checkpoint cannot be read. If it can be read but does not match a network, the reason is in
             :attr:`CheckpointContents.faults`.
     """
-    folder = _model_folder(path, backbone)
+    folder = _model_folder(path, hints.backbone)
     file = open_tensors(folder / "model.safetensors" if folder else path)
     tensors = tuple(file.tensors.values())
     kind = "model folder of TaskLens" if folder else file.kind
     try:
         if folder:
             return CheckpointContents(path, kind, tensors, load_model(folder).spec, (), ())
-        match = match_checkpoint(file, CheckpointHints(backbone, algorithm, shape, ways, more=more or {}))
+        match = match_checkpoint(file, hints)
         _, notes = _read_params(file, match)
     except UserError as error:
         return CheckpointContents(path, kind, tensors, None, (), (str(error),))
@@ -87,26 +74,22 @@ def import_checkpoint(path: Path, hints: CheckpointHints) -> Model:
         return _with_adaptation(load_model(folder), hints)
     file = open_tensors(path)
     match = match_checkpoint(file, hints)
-    _check_adaptation(match.spec, hints)
+    algorithm = match.spec.algorithm
+    if algorithm != "imaml" and hints.steps is None:
+        raise UserError("A checkpoint does not contain the number of inner steps.", "Specify --inner-steps.")
+    if algorithm not in ("imaml", "meta-sgd") and hints.rate is None:
+        raise UserError("A checkpoint does not contain the inner learning rate.", "Specify --inner-rate.")
     params, notes = _read_params(file, match)
-    origin = {
-        "path": str(path.resolve()),
-        "kind": file.kind,
-        "sha256": sha256(path),
-        "notes": [*match.notes, *notes],
-    }
+    notes = [*match.notes, *notes]
+    origin = {"path": str(path.resolve()), "kind": file.kind, "sha256": sha256(path), "notes": notes}
     return Model(match.spec.with_code_hash(), params, {"origin": origin})
 
 
-def export_state(model: Model, *, wrapped: bool = False) -> dict[str, Tensor]:
+def export_state(model: Model) -> dict[str, Tensor]:
     """Return a state dict that the learn2learn network or the user module loads with ``strict=True``.
 
-    Such a state dict must contain the running statistics of batch normalisation. They have their initial values,
-    because TaskLens does not use them.
-
-    Args:
-        wrapped: Prefix every name with ``module.``, as required by ``MAML(network)`` and ``GBML(network)``. The state
-            of a ``meta-sgd`` model always has this form, for ``MetaSGD(network)``, with its rates as ``lrs``.
+    The running statistics of batch normalisation in it have their initial values, because TaskLens does not use them.
+    That of a ``meta-sgd`` model is for ``MetaSGD(network)``: names begin with ``module.``, and the rates are ``lrs``.
 
     Raises:
         UserError: the network is a built-in TaskLens network.
@@ -116,7 +99,7 @@ def export_state(model: Model, *, wrapped: bool = False) -> dict[str, Tensor]:
         raise UserError(f"{model.spec.backbone} is a network of TaskLens that no other library has.")
     state = network.state_dict(network_part(model.params))
     rates = [model.params[f"{RATE_PREFIX}{name}"] for name in network.shapes if f"{RATE_PREFIX}{name}" in model.params]
-    if not wrapped and not rates:
+    if not rates:
         return state
     return {f"module.{name}": value for name, value in state.items()} | {
         f"lrs.{position}": rate for position, rate in enumerate(rates)
@@ -124,9 +107,7 @@ def export_state(model: Model, *, wrapped: bool = False) -> dict[str, Tensor]:
 
 
 def write_state(model: Model, folder: Path) -> Path | None:
-    """Write the result of :func:`export_state` to the model folder.
-
-    The file is ``learn2learn.pt``, or ``state_dict.pt`` for a user-defined module.
+    """Write the result of :func:`export_state` to ``learn2learn.pt``, or ``state_dict.pt`` for a user-defined module.
 
     Returns:
         The path of the file, or None for built-in TaskLens networks.
@@ -167,20 +148,8 @@ def _with_adaptation(model: Model, hints: CheckpointHints) -> Model:
     return Model(spec, model.params, metadata)
 
 
-def _check_adaptation(spec: ModelSpec, hints: CheckpointHints) -> None:
-    if spec.algorithm == "imaml":
-        return
-    if hints.steps is None:
-        raise UserError("A checkpoint does not contain the number of inner steps.", "Specify --inner-steps.")
-    if hints.rate is None and spec.algorithm != "meta-sgd":
-        raise UserError("A checkpoint does not contain the inner learning rate.", "Specify --inner-rate.")
-
-
 def _read_params(file: TensorFile, match: MatchedCheckpoint) -> tuple[Params, list[str]]:
-    """Read and check the meta-parameters, and return them with notes.
-
-    Half precision is converted to float32, which represents all of its values exactly.
-    """
+    """Read and check the meta-parameters, half precision as float32, and return them with notes."""
     names_in_file, notes = match.names_in_file, []
     tensors = file.load(list({*names_in_file.values(), *chain(*match.equal_pairs), *match.constants}))
     for name, value in tensors.items():

@@ -2,8 +2,8 @@
 
 Names are tried unchanged, and then without common prefixes (``module.``, ``model.``) and the wrappers of learn2learn.
 ``MAML`` only adds a prefix. ``MetaSGD`` also stores one rate per parameter, ``lrs.0`` and so on in the order of
-``module.parameters()``; these become ``rates.<name>`` in TaskLens. ``GBML`` stores the weights of learned transforms.
-TaskLens does not implement updates by learned transforms, so such checkpoints are rejected.
+``module.parameters()``; these become ``rates.<name>`` in TaskLens. ``GBML`` stores the weights of learned transforms,
+which TaskLens does not implement.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from core.checkpoints.model import ModelSpec, check_unused_fields, spec_of
 from core.checkpoints.tensor_file import TensorFile
 from core.maml.adaptation import RATE_PREFIX
 from core.maml.architectures import BACKBONE_ALIASES, OMNIGLOT_SHAPE
-from core.maml.backbone import MLP, ConvNet, Shapes
+from core.maml.backbone import MLP, ConvNet, Params, Shapes
 from core.maml.module import RUNNING_STATISTICS, ModuleNet
 from core.runtime.errors import UserError
 
 HALF_PRECISION = ("float16", "bfloat16")
 """Data types that are accepted and converted to float32."""
 _SUPPORTED_DTYPES = ("float32", "float64", *HALF_PRECISION)
-_NO_WEIGHT_DECAY = {"delta": 0.0}
-"""Defaults of imported models: the examples of learn2learn train without weight decay."""
 _COMMON_SIDES = (28, 32, 84)
 
 
@@ -40,9 +38,7 @@ class CheckpointHints:
 
     Attributes:
         backbone: A backbone of :class:`core.checkpoints.model.ModelSpec`, or ``package.module:factory``.
-        algorithm: An algorithm of :class:`core.checkpoints.model.ModelSpec`.
         shape: Height, width and channels of the images.
-        ways: Classes per task.
         steps, rate: Number of inner steps and inner learning rate.
         more: Further fields of the model specification, such as ``pooling`` and ``delta``.
     """
@@ -61,7 +57,6 @@ class MatchedCheckpoint:
     """A mapping between a model and the tensors of a matching checkpoint.
 
     Attributes:
-        spec: The model specification.
         names_in_file: Tensor name in the file for every meta-parameter.
         equal_pairs: Pairs of tensor names in the file that must have equal values.
         constants: Expected values of buffers, by tensor name in the file.
@@ -77,20 +72,11 @@ class MatchedCheckpoint:
 
 @dataclass(frozen=True)
 class _NameMapping:
-    """An interpretation of the names in a file.
-
-    Attributes:
-        tensors: Tensor name in the file for every name without prefix.
-        rates: Tensor name in the file for every MetaSGD rate, by position.
-    """
+    """The names in a file of the tensors, by name without prefix, and of the MetaSGD rates, by position."""
 
     file: TensorFile
     tensors: Mapping[str, str]
     rates: Mapping[int, str]
-
-    @property
-    def shapes(self) -> Shapes:
-        return {name: self.file.tensors[in_file].shape for name, in_file in self.tensors.items()}
 
     def below(self, prefix: str) -> dict[str, str]:
         return {name.removeprefix(prefix): in_file for name, in_file in self.tensors.items() if name.startswith(prefix)}
@@ -116,24 +102,16 @@ def _name_mappings(file: TensorFile) -> Iterator[_NameMapping]:
             return
 
 
-_IDENTIFYING_WEIGHTS = {
-    "omniglot-cnn": ("base.0.conv.weight", "classifier.weight"),
-    "omniglot-fc": ("features.1.0.linear.weight", "classifier.weight"),
-    "cnn4": ("features.0.conv.weight", "classifier.weight"),
-    "resnet12": ("features.layer1.0.conv1.weight", "classifier.weight"),
-    "convnet": ("blocks.0.conv.weight", "head.weight"),
-    "mlp": ("layers.0.weight", "head.weight"),
+_WEIGHTS = {
+    "omniglot-cnn": ("base.0.conv.weight", r"base\.\d+\.conv\.weight", "classifier.weight"),
+    "omniglot-fc": ("features.1.0.linear.weight", r"features\.1\.\d+\.linear\.weight", "classifier.weight"),
+    "cnn4": ("features.0.conv.weight", r"features\.\d+\.conv\.weight", "classifier.weight"),
+    "resnet12": ("features.layer1.0.conv1.weight", r"features\.layer\d\.0\.conv1\.weight", "classifier.weight"),
+    "convnet": ("blocks.0.conv.weight", r"blocks\.\d+\.conv\.weight", "head.weight"),
+    "mlp": ("layers.0.weight", r"layers\.\d+\.weight", "head.weight"),
 }
-"""Tensors that identify a backbone: its first and its last weight."""
-_BLOCK_WEIGHTS = {
-    "omniglot-cnn": r"base\.\d+\.conv\.weight",
-    "omniglot-fc": r"features\.1\.\d+\.linear\.weight",
-    "cnn4": r"features\.\d+\.conv\.weight",
-    "resnet12": r"features\.layer\d\.0\.conv1\.weight",
-    "convnet": r"blocks\.\d+\.conv\.weight",
-    "mlp": r"layers\.\d+\.weight",
-}
-"""Patterns of the weight of every block; their count and output widths are hyperparameters of the network."""
+"""The first and the last weight, which identify a backbone, and between them the pattern of the weights of all blocks,
+whose count and output widths are hyperparameters of the network."""
 
 
 class _HeadMismatchError(UserError):
@@ -141,20 +119,14 @@ class _HeadMismatchError(UserError):
 
 
 def _has_names_of(backbone: str, names: Mapping[str, Any]) -> bool:
-    if backbone == "mlp" and {name for name in names if not name.startswith(RATE_PREFIX)} == {
-        "head.weight",
-        "head.bias",
-    }:
+    first, _, head = _WEIGHTS[backbone]
+    if backbone == "mlp" and {name for name in names if not name.startswith(RATE_PREFIX)} == {head, "head.bias"}:
         return True  # the linear model has no hidden layers
-    return all(name in names for name in _IDENTIFYING_WEIGHTS[backbone])
+    return first in names and head in names
 
 
 def match_checkpoint(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpoint:
-    """Match a file to its network.
-
-    Raises:
-        UserError: the file matches no network, or not the requested one. The message names the tensor.
-    """
+    """Match a file to its network; raise UserError, which names the tensor, if none or not the requested one fits."""
     if not file.tensors:
         raise UserError(f"{file.path} contains no tensors.", "Choose a file of weights.")
     for tensor in file.tensors.values():
@@ -163,16 +135,17 @@ def match_checkpoint(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpo
     if hints.backbone is not None and is_factory(hints.backbone):
         return _match_module(file, hints)
     backbone = BACKBONE_ALIASES.get(hints.backbone or "", hints.backbone)
-    if backbone is not None and backbone not in _IDENTIFYING_WEIGHTS:
-        names = ", ".join((*_IDENTIFYING_WEIGHTS, *BACKBONE_ALIASES))
+    if backbone is not None and backbone not in _WEIGHTS:
+        names = ", ".join((*_WEIGHTS, *BACKBONE_ALIASES))
         raise UserError(f"Unknown backbone {backbone!r}.", f"Use {names}, or package.module:factory.")
     for mapping in _name_mappings(file):
-        for name in [backbone] if backbone else _IDENTIFYING_WEIGHTS:
+        for name in [backbone] if backbone else _WEIGHTS:
             if _has_names_of(name, mapping.tensors):
                 return _match_backbone(mapping, name, hints)
     actual = ", ".join(repr(name) for name in list(file.tensors)[:3])
     if backbone:
-        expected = " and ".join(repr(name) for name in _IDENTIFYING_WEIGHTS[backbone])
+        first, _, head = _WEIGHTS[backbone]
+        expected = f"{first!r} and {head!r}"
         raise UserError(
             f"{file.path} is not a checkpoint of {backbone}, which has {expected}; the file has {actual}, ...",
             "Name another backbone, or omit --backbone.",
@@ -185,16 +158,16 @@ def match_checkpoint(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpo
 
 def _match_backbone(mapping: _NameMapping, backbone: str, hints: CheckpointHints) -> MatchedCheckpoint:
     check_unused_fields(backbone, hints.more)
-    shapes, head = mapping.shapes, mapping.shapes[_IDENTIFYING_WEIGHTS[backbone][1]]
+    _, block, head_name = _WEIGHTS[backbone]
+    shapes = {name: mapping.file.tensors[in_file].shape for name, in_file in mapping.tensors.items()}
+    head = shapes[head_name]
     if len(head) != 2:
-        raise UserError(f"{mapping.file.path}: {_IDENTIFYING_WEIGHTS[backbone][1]!r} has shape {head}, not two axes.")
+        raise UserError(f"{mapping.file.path}: {head_name!r} has shape {head}, not two axes.")
     _check_classes(mapping.file.path, head[0], hints)
-    names = sorted((name for name in shapes if re.fullmatch(_BLOCK_WEIGHTS[backbone], name)), key=_numbers_in)
-    blocks = [shapes[name] for name in names]
-    if any(len(shape) != (4 if "conv" in _BLOCK_WEIGHTS[backbone] else 2) for shape in blocks):
+    blocks = [shapes[name] for name in sorted(filter(re.compile(block).fullmatch, shapes), key=_numbers_in)]
+    if any(len(shape) != (4 if "conv" in block else 2) for shape in blocks):
         raise UserError(f"{mapping.file.path}: a weight of {backbone} has the wrong number of axes: {blocks}.")
-    known: dict[str, Any] = {"backbone": backbone, "ways": head[0], **_NO_WEIGHT_DECAY, **hints.more}
-    known |= {"algorithm": _algorithm(mapping, hints), **_adaptation_fields(hints)}
+    known = {"backbone": backbone, "ways": head[0], **_given_fields(hints), "algorithm": _algorithm(mapping, hints)}
     if backbone in ("omniglot-fc", "mlp", "resnet12"):
         known["hidden"] = tuple(shape[0] for shape in blocks)
     else:
@@ -231,7 +204,7 @@ def _numbers_in(name: str) -> list[int]:
 def _add_notes(
     match: MatchedCheckpoint, hints: CheckpointHints, is_ambiguous: bool, has_rates: bool
 ) -> MatchedCheckpoint:
-    """Return the match with notes on inferred values; ``is_ambiguous`` means that other poolings match as well."""
+    """Return the match with notes on inferred values; ``is_ambiguous``: other poolings match as well."""
     spec = match.spec
     notes = []
     if hints.backbone is None:
@@ -270,15 +243,16 @@ def _match_module(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpoint
             "Specify the tasks, or --shape HEIGHT,WIDTH,CHANNELS and --ways.",
         )
     mappings = list(_name_mappings(file))
-    fields: dict[str, Any] = {"backbone": "module", "factory": hints.backbone, "ways": hints.ways, "shape": hints.shape}
-    fields |= {**_NO_WEIGHT_DECAY, **_adaptation_fields(hints), **hints.more}
+    fields = {"backbone": "module", "factory": hints.backbone, "ways": hints.ways, "shape": hints.shape}
+    fields |= _given_fields(hints)
     expected = spec_of(fields).network().shapes.keys()
     best = max(mappings, key=lambda mapping: len(expected & mapping.tensors.keys()))
     return _match_tensors(best, spec_of(fields | {"algorithm": _algorithm(best, hints)}), hints)
 
 
-def _adaptation_fields(hints: CheckpointHints) -> dict[str, Any]:
-    return {name: value for name in ("steps", "rate") if (value := getattr(hints, name)) is not None}
+def _given_fields(hints: CheckpointHints) -> dict[str, Any]:
+    given = {name: value for name in ("steps", "rate") if (value := getattr(hints, name)) is not None}
+    return {"delta": 0.0, **given, **hints.more}  # the examples of learn2learn have no weight decay
 
 
 def _algorithm(mapping: _NameMapping, hints: CheckpointHints) -> str:
@@ -303,15 +277,11 @@ def _check_classes(path: Path, classes: int, hints: CheckpointHints) -> None:
 
 
 def _match_tensors(mapping: _NameMapping, spec: ModelSpec, hints: CheckpointHints | None = None) -> MatchedCheckpoint:
-    """Match every meta-parameter of ``spec`` with a tensor of the file.
-
-    Raises:
-        UserError: a tensor is missing, unexpected, or has another shape or an unsupported data type.
-    """
+    """Match every meta-parameter of ``spec`` with a tensor of the file."""
     network, path = spec.network(), mapping.file.path
-    expected = network.shapes
-    aliases = network.aliases if isinstance(network, ModuleNet) else {}
-    buffers = network.constants if isinstance(network, ModuleNet) else {}
+    expected, aliases, buffers, notes = network.shapes, dict[str, str](), Params(), tuple[str, ...]()
+    if isinstance(network, ModuleNet):
+        aliases, buffers, notes = network.aliases, network.constants, network.notes
     names_in_file: dict[str, str] = {}
     equal_pairs: list[tuple[str, str]] = []
     constants: dict[str, Tensor] = {}
@@ -346,7 +316,6 @@ def _match_tensors(mapping: _NameMapping, spec: ModelSpec, hints: CheckpointHint
         dtype = mapping.file.tensors[in_file].dtype
         if dtype not in _SUPPORTED_DTYPES:
             raise UserError(f"{path}: {in_file!r} is {dtype}.", "Save it in float32 or float64.")
-    notes = network.notes if isinstance(network, ModuleNet) else ()
     if ignored:
         notes = (*notes, f"Running statistics in the file are ignored (tensors: {ignored}).")
     return MatchedCheckpoint(spec, names_in_file, equal_pairs, constants, notes)
@@ -375,10 +344,7 @@ def _raise_shape_mismatch(
 
 
 def _match_rates(mapping: _NameMapping, expected: Shapes) -> dict[str, str]:
-    """Return the tensor name in the file of the rate of every parameter.
-
-    Rates are found by name in TaskLens models, and by position in ``module.parameters()`` in MetaSGD checkpoints.
-    """
+    """Return the name in the file of every rate, found by name (TaskLens) or by position (MetaSGD)."""
     path = mapping.file.path
     if not mapping.rates:
         names_in_file = {name: mapping.tensors.get(f"{RATE_PREFIX}{name}") for name in expected}

@@ -104,11 +104,7 @@ class ModelSpec(ModelFields):
         return Unrolled(self.steps, self.rate, adapted, self.algorithm == "meta-sgd")
 
     def bilevel(self) -> Bilevel:
-        """Return the bilevel model.
-
-        Raises:
-            UserError: as in :meth:`network`, or the algorithm is ``anil`` and the network has no head.
-        """
+        """Return the bilevel model; raise UserError as :meth:`network`, or if there is no head for ``anil``."""
         network = self.network()
         if self.algorithm == "anil":
             head_of(network)  # fail early if the network has no head
@@ -156,11 +152,7 @@ class ModelSpec(ModelFields):
 
 
 def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
-    """Return a model specification from user-specified fields.
-
-    Raises:
-        UserError: a field is invalid; the message names it.
-    """
+    """Return a model specification from the fields of a user; raise UserError that names an invalid one."""
     try:
         return ModelSpec.model_validate(dict(fields))
     except ValidationError as error:
@@ -185,12 +177,9 @@ def check_unused_fields(backbone: str, fields: Iterable[str]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model with its meta-parameters (on the CPU, as stored) and the metadata of its training.
+    """A model with its meta-parameters (on the CPU, as stored) and the JSON-serialisable metadata of its training.
 
-    Attributes:
-        spec: The model specification.
-        params: The meta-parameters.
-        metadata: JSON-serialisable metadata: hashes of data and tasks, training settings, command, final report.
+    The metadata are hashes of data and tasks, training settings, command and final report.
     """
 
     spec: ModelSpec
@@ -213,9 +202,8 @@ def save_model(model: Model, folder: Path) -> None:
     """Write ``model.safetensors``, then ``model.json``."""
     with replacing(folder / "model.safetensors") as temporary:
         save_file({name: value.contiguous() for name, value in model.params.items()}, temporary)
-    write_json(
-        folder / "model.json", {"format": FORMAT, "spec": model.spec.model_dump(mode="json"), "story": model.metadata}
-    )
+    description = {"format": FORMAT, "spec": model.spec.model_dump(mode="json"), "story": model.metadata}
+    write_json(folder / "model.json", description)
 
 
 def load_model(folder: Path) -> Model:
@@ -235,14 +223,11 @@ def load_model(folder: Path) -> Model:
     except ValidationError as error:
         field, message, _ = _first_error(error)
         raise UserError(f"{path}: {f'{field}: ' if field else ''}{message}.", "Correct the description.") from error
-    return Model(spec, load_params(folder / "model.safetensors", spec), description.get("story", {}))
+    return Model(spec, _load_params(folder / "model.safetensors", spec), description.get("story", {}))
 
 
 def save_trajectory(trajectory: list[Snapshot], folder: Path) -> None:
-    """Write the snapshots of a training to the model folder.
-
-    TracIn uses these snapshots, and edits can start from them.
-    """
+    """Write the snapshots of a training to the model folder, for TracIn and for edits that start from them."""
     tensors = {
         f"{number}.{name}": value.cpu().float().contiguous()
         for number, snapshot in enumerate(trajectory)
@@ -254,11 +239,7 @@ def save_trajectory(trajectory: list[Snapshot], folder: Path) -> None:
 
 
 def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
-    """Read the snapshots that :func:`save_trajectory` wrote.
-
-    Raises:
-        UserError: the file is missing, damaged or of another network.
-    """
+    """Read the snapshots of :func:`save_trajectory`; raise UserError if missing, damaged or of another network."""
     path = folder / TRAJECTORY
     if not path.is_file():
         raise UserError(
@@ -277,14 +258,8 @@ def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
         raise UserError(f"{path} is damaged or of another network: {error}.", "Train the model again.") from error
 
 
-def load_params(path: Path, spec: ModelSpec) -> Params:
-    """Read the meta-parameters of ``spec`` from a safetensors file.
-
-    All names, shapes and data types are checked before any values are read.
-
-    Raises:
-        UserError: as in :func:`load_model`.
-    """
+def _load_params(path: Path, spec: ModelSpec) -> Params:
+    """Read the meta-parameters of ``spec``; names, shapes and data types are checked before any values are read."""
     if not path.is_file():
         raise UserError(f"{path} does not exist.", "A model folder contains model.safetensors and model.json.")
     file = read_safetensors(path)

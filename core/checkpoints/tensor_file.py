@@ -52,7 +52,7 @@ class TensorFile:
     Attributes:
         kind: Description of the file type.
         tensors: Declared tensors by name, in file order, checked against the file size.
-        load: Function that reads tensors by name into separate CPU memory.
+        load: Reads tensors by name into separate CPU memory.
     """
 
     path: Path
@@ -68,7 +68,13 @@ def open_tensors(path: Path) -> TensorFile:
         UserError: the file has neither format, is damaged, declares more data than it contains, or contains objects
             other than tensors.
     """
-    header = _read_header(path)
+    try:
+        with path.open("rb") as stream:
+            header = stream.read(9)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.", "Check the path.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Choose a file of weights.") from error
     if header[:4] == b"PK\x03\x04":
         return _read_state_dict(path)
     if header[8:9] == b"{" and int.from_bytes(header[:8], "little") < path.stat().st_size:
@@ -82,11 +88,7 @@ def open_tensors(path: Path) -> TensorFile:
 
 
 def read_safetensors(path: Path) -> TensorFile:
-    """Open a safetensors file.
-
-    Raises:
-        UserError: as in :func:`open_tensors`.
-    """
+    """Open a safetensors file; raise UserError if it is not one."""
 
     def load(names: list[str]) -> dict[str, Tensor]:
         with safe_open(path, "pt") as stream:
@@ -108,16 +110,6 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of the file as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read_header(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(9)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.", "Check the path.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.", "Choose a file of weights.") from error
 
 
 def _read_state_dict(path: Path) -> TensorFile:
@@ -145,10 +137,7 @@ def _read_state_dict(path: Path) -> TensorFile:
 
 
 def _read_pickle(path: Path) -> bytes:
-    """Return the pickle in a zip file that PyTorch wrote.
-
-    Compressed or overlapping records are rejected, because they can expand to any size.
-    """
+    """Return the pickle in a zip file; compressed or overlapping records, which can expand to any size, are errors."""
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()

@@ -32,12 +32,7 @@ def points(settings: CurveSettings) -> Iterator[Point]:
 
 
 def removal_of(table: pd.DataFrame, by: str, point: Point) -> Changes:
-    """Return what a point removes.
-
-    Args:
-        table: Scores with task_id or image_id, score and loss.
-        by: ``tasks`` or ``images``.
-    """
+    """Return which ``tasks`` or ``images`` a point removes; the table has task_id or image_id, score and loss."""
     count = round(point.share * len(table))
     if point.order == "random":
         rows = np.random.default_rng([_RANDOM_ORDER_SEED, point.seed]).permutation(len(table))[:count]

@@ -22,12 +22,10 @@ from core.maml.vectors import flatten
 
 @dataclass(frozen=True)
 class RowChange:
-    """The change of every row of the task table, ``(rows,)`` each.
+    """The change of every row of the task table, ``(rows,)`` each; ``weights`` and ``labels`` are after the change.
 
-    Attributes:
-        decrease: Decrease of the weight; 0 for support rows of tasks that are removed entirely.
-        weights, labels: After the change.
-        relabelled: Whether the row has a new label and a positive weight.
+    ``decrease`` (of the weight) is 0 for support rows of tasks that are removed entirely; ``relabelled`` rows have
+    a new label and a positive weight.
     """
 
     decrease: np.ndarray
@@ -70,11 +68,7 @@ def change_gradient(
     For a removed query row it is D_lambda of its share of the loss (Thm 4.5), for a support row D_lambda d L_O / d s_z
     (Prop. 4.8 with the sign of the appendix). A task that loses all its query rows leaves the objective: its total
     gradient counts (Thm 4.3), its support rows do not. For a task with relabelled rows it is its total gradient before
-    minus that after all its changes.
-
-    Args:
-        weights: ``(rows of the task table,)`` after the change.
-        labels: ``(rows of the task table,)`` after the change; None: unchanged.
+    minus that after all its changes. ``weights`` and ``labels`` are as for :func:`row_change`.
     """
     change = row_change(episodes, weights, labels)
     relabelled = _positions(episodes, change.relabelled)
@@ -96,8 +90,7 @@ def chunk_gradients(
 ) -> Params:
     """Return :func:`change_gradient` per task of a chunk, ``(T, ...)``; all of them have relabelled rows, or none.
 
-    Args:
-        rows: Rows of the task table that belong to its tasks, support ``(T, S)`` and query ``(T, Q)``.
+    ``rows`` are those of :meth:`.Episodes.rows`.
     """
     task = chunk.task
     if not any(change.relabelled[part].any() for part in rows):
@@ -111,11 +104,7 @@ def chunk_gradients(
 def changed_gradients(
     passes: Passes, params: Params, chunk: Chunk, rows: tuple[np.ndarray, np.ndarray], change: RowChange
 ) -> Params:
-    """Return the total gradients of a chunk's tasks after the change, ``(T, ...)``.
-
-    Args:
-        rows: As for :func:`chunk_gradients`.
-    """
+    """Return the total gradients of a chunk's tasks after the change, ``(T, ...)``."""
     task = chunk.task
     s, q = (torch.from_numpy(change.weights[part]).to(task.s) for part in rows)
     ys, yq = (torch.from_numpy(change.labels[part]).to(task.ys) for part in rows)

@@ -37,7 +37,6 @@ class WorkEstimate:
     """The predicted time and memory of one stage of the work.
 
     Attributes:
-        stage: The name of the stage.
         how_much: Its amount of work, in words (the name in the JSON of the inspect command).
         low, high: Seconds; they differ where the work depends on how fast a solve converges.
         gb: Peak memory of the process.
@@ -58,13 +57,7 @@ class WorkEstimate:
 
 @dataclass(frozen=True)
 class PassTime:
-    """The measured time and memory of one kind of pass.
-
-    Attributes:
-        seconds: Per task.
-        warmup: Additional seconds of the first run.
-        gb: Peak memory of the process.
-    """
+    """The measured seconds per task, additional seconds of the first run, and peak memory of one kind of pass."""
 
     seconds: float
     warmup: float
@@ -73,18 +66,12 @@ class PassTime:
 
 def measure_pace(loaded: Loaded) -> Pace:
     """Measure the seconds per meta-gradient on a few training tasks."""
-    sample = _few_tasks(loaded)
-    return Pace(
-        _pass_time(lambda: objective_gradient(loaded.model, loaded.params, sample), len(sample), loaded.device).seconds
-    )
+    model, params, sample = loaded.model, loaded.params, _few_tasks(loaded)
+    return Pace(_pass_time(lambda: objective_gradient(model, params, sample), len(sample), loaded.device).seconds)
 
 
 def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Progress) -> list[WorkEstimate]:
-    """Predict time and memory of each stage of the work, with the default settings of commands and pages.
-
-    Args:
-        training: How the model is (to be) trained; None leaves that stage out.
-    """
+    """Predict time and memory of each stage with the default settings; ``training`` of None leaves that stage out."""
     solve = METHODS["task-if"].estimator.solve or SolveSettings()
     model, params, sample = loaded.model, loaded.params, _few_tasks(loaded)
     direction = torch.ones_like(flatten(params))
@@ -145,9 +132,8 @@ def _few_tasks(loaded: Loaded) -> Episodes:
     train = loaded.train
     threads = torch.get_num_threads() if loaded.device.type == "cpu" else 1
     ids = train.tasks.task_ids
-    few = train.tasks.select(
-        [ids[position] for position in train.same_shape_positions(_CHUNKS * train.chunk * threads)]
-    )
+    positions = train.same_shape_positions(_CHUNKS * train.chunk * threads)
+    few = train.tasks.select([ids[position] for position in positions])
     return Episodes(few, loaded.images, device=loaded.device, dtype=train.dtype, chunk=train.chunk)
 
 

@@ -1,17 +1,7 @@
-"""The methods that edit a model, one function each: the edited parameters, figures about them, and their cost.
+"""The methods that edit a model, one function each; :func:`edit_model` applies any of them and measures the result.
 
-:func:`edit_model` applies any of them and measures the edited model.
-
-From the cheapest to the one that the others approximate:
-
-- ``linear``: lambda minus the influence functions of what changes; an **estimate** of what retraining gives.
-- ``newton``: one step of Newton's method on the changed objective, within a trust region.
-- ``steps``: a few preconditioned steps from the snapshot of the training with the lowest loss on some held-out tasks,
-  or from the present model where there are no snapshots.
-- ``steps-all``: the same number of steps on the unchanged tasks: the control for ``steps``.
-- ``finetune``: a short fine-tune of the present model on the changed tasks.
-- ``finetune-all``: the same on the unchanged tasks: the control for ``finetune``.
-- ``retrain``: the model's training again, on the changed tasks.
+They are listed from the cheapest to the one that the others approximate. ``steps-all`` and ``finetune-all``, on the
+unchanged tasks, are the controls for ``steps`` and ``finetune``.
 """
 
 from __future__ import annotations
@@ -35,7 +25,6 @@ from core.influence.solve import Solver
 from core.influence.targets import target_gradient
 from core.maml.backbone import Params
 from core.maml.cost import Cost, training_cost
-from core.maml.episodes import Episodes
 from core.maml.evaluation import Evaluation, Interval, evaluate
 from core.maml.loaded import Loaded
 from core.maml.settings import TrainSettings
@@ -55,26 +44,11 @@ MethodSettings = SolveSettings | NewtonSettings | StepSettings | TrainSettings |
 
 @dataclass(frozen=True)
 class EditedModel:
-    """The result of an edit.
-
-    Attributes:
-        params: The edited meta-parameters.
-        figures: JSON-serialisable figures about the edit.
-        meta_gradients: Its cost (:mod:`core.maml.cost`).
-    """
+    """The result of an edit, with JSON-serialisable figures and the cost (:mod:`core.maml.cost`)."""
 
     params: Params
     figures: dict[str, Any]
     meta_gradients: float
-
-
-def changed_episodes(loaded: Loaded, changes: Changes) -> Episodes:
-    """Return the tensors of the training tasks after the changes.
-
-    Raises:
-        UserError: something in the changes is not in the task list, or no task would remain.
-    """
-    return loaded.episodes(cleaned(loaded.tasks, changes))
 
 
 def linear(
@@ -87,10 +61,10 @@ def linear(
     *,
     predict: bool = True,
 ) -> EditedModel:
-    """Subtract the influence functions of what changes from the parameters.
+    """Subtract the influence functions of what changes: an **estimate** of what retraining gives.
 
     Args:
-        store: Where the eigenbasis of the curvature is stored for other solves; None: nowhere.
+        store: As for :class:`core.influence.solve.Solver`.
         predict: Also predict the change of the held-out loss, which takes one gradient per held-out task.
 
     Raises:
@@ -121,7 +95,7 @@ def newton(
     loaded: Loaded, changes: Changes, settings: NewtonSettings, writer: ResultWriter, progress: Progress
 ) -> EditedModel:
     """Take one Newton step on the changed objective, within a trust region."""
-    episodes = changed_episodes(loaded, changes)
+    episodes = loaded.episodes(cleaned(loaded.tasks, changes))
     with writer.timed("newton"):
         edit = newton_edit(loaded.model, loaded.params, episodes, settings, progress, writer.save_step)
     return EditedModel(edit.params, {"newton": edit.report}, edit.cost.meta_gradients)
@@ -140,7 +114,7 @@ def steps(
     Args:
         snapshots: Candidates to begin at, in addition to the present model; unused if ``settings.rewind_tasks`` is 0.
     """
-    episodes = changed_episodes(loaded, changes)
+    episodes = loaded.episodes(cleaned(loaded.tasks, changes))
     candidates = [*map(loaded.place, snapshots), loaded.params]
     figures: dict[str, Any] = {"settings": asdict(settings)}
     start, cost = loaded.params, settings.cost
@@ -158,7 +132,7 @@ def finetune(
     loaded: Loaded, changes: Changes, settings: TrainSettings, writer: ResultWriter, progress: Progress
 ) -> EditedModel:
     """Train briefly from the present model."""
-    episodes = changed_episodes(loaded, changes)
+    episodes = loaded.episodes(cleaned(loaded.tasks, changes))
     with writer.timed("fine-tune"):
         params = train(loaded.model, loaded.params, episodes, settings, progress=progress, name="fine-tune").params
     return EditedModel(params, {"settings": asdict(settings)}, training_cost(settings, len(episodes)))
@@ -173,7 +147,7 @@ def retrain(
     progress: Progress,
 ) -> EditedModel:
     """Train from the initial parameters ``initial``, with the settings that the model was trained with."""
-    episodes = changed_episodes(loaded, changes)
+    episodes = loaded.episodes(cleaned(loaded.tasks, changes))
     start, folder = loaded.place(initial), writer.folder / "memory"
     with writer.timed("retrain"):
         params = train(loaded.model, start, episodes, settings, folder=folder, progress=progress).params
@@ -209,8 +183,9 @@ def edit_model(
 ) -> tuple[Model, Evaluation, dict[str, Any]]:
     """Edit a model; return it with its evaluation on the held-out tasks and the figures of the edit.
 
+    The figures are the cost, and accuracy and loss with their changes, paired by held-out task.
+
     Args:
-        loaded: ``model`` and its tasks on a device.
         changes: Those of :func:`applied_changes`.
         before: Accuracy and loss per held-out task of the unedited model.
         store, snapshots: As for :func:`linear` and :func:`steps`.
@@ -230,34 +205,20 @@ def edit_model(
         case TrainSettings():
             edited = finetune(loaded, changes, settings, writer, progress)
         case None:
-            training = require_training_settings(model)
-            initial = model.spec.init(training.seed, torch.float64)
-            edited = retrain(loaded, changes, training, initial, writer, progress)
+            original = require_training_settings(model)
+            initial = model.spec.init(original.seed, torch.float64)
+            edited = retrain(loaded, changes, original, initial, writer, progress)
     progress.stage("held-out tasks", len(loaded.heldout))
     result = evaluate(loaded.model, edited.params, loaded.heldout, progress.advance)
-    original_training = training_settings(model)
+    training = training_settings(model)
+    share = edited.meta_gradients / training_cost(training, len(remaining)) if training else None
     figures = edited.figures | {"way": method, "removed": changes.removed, "relabelled": changes.relabelled}
-    retraining_cost = training_cost(original_training, len(remaining)) if original_training else None
-    figures |= _measured_figures(edited, result, before, retraining_cost)
-    params = {name: value.cpu().float() for name, value in edited.params.items()}
-    metadata = {"edited_from": model.hash, "removal": changes.hash, "figures": figures}
-    return Model(model.spec, params, metadata), result, figures
-
-
-def _measured_figures(
-    edited: EditedModel, result: Evaluation, before: pd.DataFrame, retraining_cost: float | None
-) -> dict[str, Any]:
-    """Return the cost of an edit, and its accuracy and loss with their changes, paired by held-out task.
-
-    Args:
-        result: The evaluation of the edited model.
-        before: Accuracy and loss per held-out task of the unedited model, in the same order.
-        retraining_cost: Meta-gradients of retraining; None: not known.
-    """
-    share = edited.meta_gradients / retraining_cost if retraining_cost else None
-    return {
+    figures |= {
         "cost": {"meta_gradients": edited.meta_gradients, "share_of_retraining": share},
         **result.summary(),
         "accuracy_change": asdict(Interval.of(result.accuracy - before["accuracy"].to_numpy())),
         "loss_change": asdict(Interval.of(result.loss - before["loss"].to_numpy())),
     }
+    params = {name: value.cpu().float() for name, value in edited.params.items()}
+    metadata = {"edited_from": model.hash, "removal": changes.hash, "figures": figures}
+    return Model(model.spec, params, metadata), result, figures

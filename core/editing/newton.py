@@ -3,13 +3,12 @@
 With f the mean query loss of the remaining tasks after the changes, plus their share of the weight decay, the step is
 ``-(C + delta / N I + mu I)^-1 g``: g the gradient of f, C its Gauss-Newton curvature without the decay. mu is the
 multiplier of a trust region (Moré and Sorensen 1983): every mu gives the minimiser of the quadratic model within some
-radius, and a larger mu gives a smaller radius. One Lanczos recurrence from g serves all mu
-(:mod:`core.editing.krylov`). The step that lowers f most is taken; if none lowers f, the parameters are unchanged.
+radius, and a larger mu gives a smaller radius. One Lanczos recurrence from g serves all mu. The step that lowers f most
+is taken; if none lowers f, the parameters are unchanged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -19,14 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.editing.krylov import Krylov
 from core.editing.settings import NewtonSettings
 from core.influence.curvature import Curvature
+from core.influence.solve import with_saved_steps
+from core.influence.solvers import Product, lanczos
 from core.maml.backbone import Params
 from core.maml.cost import Cost
 from core.maml.episodes import Chunk, Episodes, OnChunk
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
+from core.maml.storage import SaveStep, UnsavedSteps
 from core.maml.training import objective_gradient
 from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
@@ -34,38 +35,50 @@ from core.runtime.progress import Progress
 
 SHARES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Multipliers that are tried, as shares of the largest Ritz value; together they span all useful radii."""
-GRADIENT_STAGE, CURVATURE_STAGE, TRIAL_STAGE = (
-    "gradient of the changed tasks",
-    "curvature of the changed tasks",
-    "trial steps",
-)
-"""Stages of the progress."""
+GRADIENT_STAGE = "gradient of the changed tasks"
+CURVATURE_STAGE = "curvature of the changed tasks"
+TRIAL_STAGE = "trial steps"
 
-SaveStep = Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]]
-"""Run a computation and store its arrays, or return those that an interrupted attempt stored."""
+
+class Krylov:
+    """A space spanned by g, C g, C C g, ..., in which ``(C + shift I)^-1 g`` is a small matrix product for any shift.
+
+    The ``product`` is ``v -> C v`` with C symmetric, ``gradient`` is g ``(P,)``, not 0; the dimension is ``products``.
+    """
+
+    def __init__(self, product: Product, gradient: Tensor, products: int) -> None:
+        self.basis = lanczos(product, gradient, products, start=gradient)
+        self.smallest, self.largest = float(self.basis.values[0]), float(self.basis.values[-1])
+        self._coefficients = (self.basis.vectors @ gradient).double().cpu().numpy()
+
+    def step(self, shift: float) -> Tensor:
+        """Return ``-(C + shift I)^-1 g``, ``(P,)``, projected on the space."""
+        weights = -self._coefficients / (self.basis.values + shift)
+        return torch.from_numpy(weights).to(self.basis.vectors) @ self.basis.vectors
+
+    def decrease(self, shift: float, decay: float) -> float:
+        """Return by how much ``step(shift)`` lowers the quadratic model ``g x + x (C + decay I) x / 2``."""
+        values, squares = self.basis.values, self._coefficients**2
+        linear_term = squares / (values + shift)
+        quadratic_term = squares * (values + decay) / (values + shift) ** 2
+        return float((linear_term - quadratic_term / 2).sum())
 
 
 @dataclass(frozen=True)
 class NewtonEdit:
-    """The result of a Newton step.
+    """The result of a Newton step, and the cost of its passes.
 
     Attributes:
-        params: The meta-parameters after the step.
         report: taken (False: no trial lowered the objective, the parameters are unchanged), share (mu over the
             largest Ritz value), shift (mu), relative_step (norm of the step over that of the parameters), objective
             (before), predicted and actual (decrease, by the quadratic model and by f), ratio (actual over predicted),
             gradient_norm, smallest and largest (Ritz values), products, gradient_tasks, curvature_tasks, tried (share,
             relative_step, predicted, actual of every trial; an actual decrease of None is not finite).
-        cost: The passes that it took.
     """
 
     params: Params
     report: dict[str, Any]
     cost: Cost
-
-
-def _compute_only(compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
-    return list(compute())
 
 
 def newton_edit(
@@ -74,7 +87,7 @@ def newton_edit(
     episodes: Episodes,
     settings: NewtonSettings | None = None,
     progress: Progress | None = None,
-    save_step: SaveStep = _compute_only,
+    save_step: SaveStep = UnsavedSteps().save_step,
 ) -> NewtonEdit:
     """Take one step from ``params`` on the objective of ``episodes``, the tasks after the changes.
 
@@ -107,22 +120,30 @@ def newton_edit(
         "curvature_tasks": len(curvature_sample),
         "objective": objective_before,
         "gradient_norm": norm,
+        "taken": False,
+        "share": None,
+        "shift": None,
+        "relative_step": 0.0,
+        "predicted": 0.0,
+        "actual": 0.0,
+        "ratio": None,
+        "products": 0,
+        "smallest": 0.0,
+        "largest": 0.0,
+        "tried": [],
     }
     if norm == 0:
-        return NewtonEdit(params, report | _empty_step_report([], 0, 0.0, 0.0), Cost(gradients=len(sampled)))
+        return NewtonEdit(params, report, Cost(gradients=len(sampled)))
 
     progress.stage(CURVATURE_STAGE, settings.products * len(curvature_sample))
     curvature = Curvature("gauss-newton", model, params, episodes, curvature_sample, progress.advance)
-
-    def product(v: Tensor) -> Tensor:
-        (values,) = save_step(lambda: [(curvature(v) / n).cpu().numpy()])
-        return torch.from_numpy(values).to(v)
-
+    product = with_saved_steps(lambda v: curvature(v) / n, save_step)
     space = Krylov(product, gradient, settings.products)
     products = len(space.basis.values)
+    report |= {"products": products, "smallest": space.smallest, "largest": space.largest}
     cost = Cost(len(sampled), products * len(curvature_sample))
     if space.largest <= 0:  # no positive curvature bounds the length of a step
-        return NewtonEdit(params, report | _empty_step_report([], products, space.smallest, space.largest), cost)
+        return NewtonEdit(params, report, cost)
 
     progress.stage(TRIAL_STAGE, len(SHARES) * len(sampled))
     trials: list[dict[str, Any]] = []
@@ -140,7 +161,7 @@ def newton_edit(
             }
         )
     cost += Cost(evaluations=len(SHARES) * len(sampled))
-    report |= _empty_step_report(trials, products, space.smallest, space.largest)
+    report["tried"] = trials
     best = max(trials, key=lambda trial: -np.inf if trial["actual"] is None else trial["actual"])
     if best["actual"] is None or best["actual"] <= 0:
         return NewtonEdit(params, report, cost)
@@ -179,19 +200,3 @@ def _sample(n: int, size: int, seed: int) -> np.ndarray:
     """Return positions of ``size`` of n tasks, all for 0; of two samples with one seed, the larger has the smaller."""
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[:size] if size else order)
-
-
-def _empty_step_report(trials: list[dict[str, Any]], products: int, smallest: float, largest: float) -> dict[str, Any]:
-    return {
-        "taken": False,
-        "share": None,
-        "shift": None,
-        "relative_step": 0.0,
-        "predicted": 0.0,
-        "actual": 0.0,
-        "ratio": None,
-        "products": products,
-        "smallest": smallest,
-        "largest": largest,
-        "tried": trials,
-    }

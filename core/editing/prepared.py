@@ -1,6 +1,6 @@
 """The expensive part of what-if estimates, computed once: an eigenbasis of the curvature, and gradients that add up.
 
-The removal gradient is linear in the decrease of the weights (:mod:`core.editing.rows`), so stored gradients of all
+The removal gradient (:mod:`core.editing.linear`) is linear in the decrease of the weights, so stored gradients of all
 rows serve every removal set, and those of held-out tasks every target.
 """
 
@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 
 from core.editing.methods import SOLVE
-from core.editing.rows import row_gradients
 from core.influence import gradient_files as gradients
-from core.influence.basis import read_basis, residual_probe
+from core.influence.basis import residual_probe
 from core.influence.methods import SolveSettings
 from core.influence.solve import Solver
-from core.influence.solvers import Basis, low_rank, residual_sketch
+from core.influence.solvers import low_rank, residual_sketch
 from core.influence.targets import target_gradient
+from core.maml.backbone import Params
 from core.maml.cost import QUERY_ROW, SUPPORT_ROW, Cost
 from core.maml.episodes import Chunk, Episodes
 from core.maml.loaded import Loaded
+from core.maml.objective import Bilevel, Task
 from core.maml.passes import passes_of
 from core.maml.storage import ResultStore, ResultWriter
 from core.maml.vectors import flatten, flatten_each
@@ -39,6 +40,7 @@ SETTINGS = replace(SOLVE, solver="low-rank", rank=120)
 """The linear edit's default solve, with an eigenbasis instead of conjugate gradients."""
 PROBES = 32
 """Vectors of the sketch that residuals are estimated from: their relative error is about an eighth."""
+_COPIES = 5  # of a task, processed together; more are no faster
 TASKS, ROWS, HELDOUT, SKETCH, REPORT = "tasks.npy", "rows.npy", "heldout.npy", "sketch.npy", "report.json"
 
 
@@ -49,8 +51,7 @@ def prepare_estimates(
 
     Writes ``sketch.npy`` (a sketch of the curvature outside the basis), ``heldout.npy``, ``tasks.npy`` and ``rows.npy``
     (gradients of held-out tasks, of training tasks, and of every row of these; each only if it fits
-    :data:`core.influence.gradient_files.MAX_BYTES`), and ``report.json``: id of the basis, damping, shift, eigenvalues
-    of the basis, relative residuals of solves for a random vector and for the mean of all targets, bytes.
+    :data:`core.influence.gradient_files.MAX_BYTES`), and ``report.json``.
     """
     solver = Solver(loaded, loaded.model, settings, writer, progress, store)
     basis = solver.basis()
@@ -82,11 +83,7 @@ def prepare_estimates(
 def preparation_cost(
     tasks: TaskList, heldout_tasks: int, size: int, dtype: torch.dtype, settings: SolveSettings
 ) -> Cost:
-    """Return the cost of :func:`prepare_estimates`.
-
-    Args:
-        size: Number of parameters of the model.
-    """
+    """Return the cost of :func:`prepare_estimates` for a model of ``size`` parameters."""
     rows = tasks.rows
     cost = Cost(
         gradients=len(tasks) + heldout_tasks,
@@ -106,19 +103,14 @@ def preparation_bytes(tasks: TaskList, heldout_tasks: int, size: int, dtype: tor
 
 @dataclass(frozen=True)
 class PreparedFiles:
-    """The files of :func:`prepare_estimates`.
-
-    Attributes:
-        folder: Their folder.
-        basis_folder: The folder of the basis (:mod:`core.influence.basis`).
-    """
+    """The files of :func:`prepare_estimates`, with the folder of the basis (:mod:`core.influence.basis`)."""
 
     folder: Path
     basis_folder: Path
 
     @property
     def id(self) -> str:
-        """Return the name of the folder: the id of the run."""
+        """Return the id of the run."""
         return self.folder.name
 
     @cached_property
@@ -126,27 +118,15 @@ class PreparedFiles:
         """Return ``report.json``."""
         return read_json(self.folder / REPORT)
 
-    def basis(self, like: Tensor) -> Basis:
-        """Read the basis onto the device and in the precision of ``like`` ``(P,)``."""
-        return read_basis(self.basis_folder, like)
-
     def sketch(self, like: Tensor) -> Tensor:
-        """Read the sketch ``(PROBES, P)`` onto the device and in the precision of ``like`` ``(P,)``.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+        """Read the sketch ``(PROBES, P)`` to the device and precision of ``like`` ``(P,)``; UserError if damaged."""
         sketch = self.gradients(SKETCH, PROBES, like.numel())
         if sketch is None:
             raise UserError(f"{self.folder / SKETCH} is missing.", "Delete the run and repeat it.")
         return torch.from_numpy(np.array(sketch)).to(like)
 
     def gradients(self, name: str, rows: int, size: int) -> np.ndarray | None:
-        """Map a file of ``rows`` gradients of ``size`` parameters; None if it was too large to be stored.
-
-        Raises:
-            UserError: the file is damaged or belongs to another problem.
-        """
+        """Map gradients ``(rows, size)``, None if they are too large to be stored; UserError if the file is damaged."""
         return gradients.read(self.folder / name, (rows, size))
 
 
@@ -168,12 +148,10 @@ def _store_gradients(loaded: Loaded, writer: ResultWriter, progress: Progress) -
         of_chunk: Callable[[Chunk], Tensor],
         rows_of: Callable[[np.ndarray], np.ndarray],
     ) -> None:
-        cache = writer.memory()
-        if not gradients.fits(rows, size, episodes.dtype):
-            return
-        progress.stage(stage, len(episodes))
-        shape = (rows, size)
-        gradients.write(writer.folder / name, shape, episodes, of_chunk, rows_of, cache, on_chunk=progress.advance)
+        cache, path = writer.memory(), writer.folder / name
+        if gradients.fits(rows, size, episodes.dtype):
+            progress.stage(stage, len(episodes))
+            gradients.write(path, (rows, size), episodes, of_chunk, rows_of, cache, on_chunk=progress.advance)
 
     episodes = single_task_episodes(loaded)
     ends, rows = row_ends(loaded.tasks), len(loaded.tasks.rows)
@@ -181,6 +159,24 @@ def _store_gradients(loaded: Loaded, writer: ResultWriter, progress: Progress) -
     store(HELDOUT, "gradients of held-out tasks", len(heldout), heldout, of_tasks, lambda at: at)
     store(TASKS, "gradients of training tasks", len(train), train, of_tasks, lambda at: at)
     store(ROWS, "gradients of all rows", rows, episodes, of_rows, lambda at: np.arange(ends[at[0]], ends[at[0] + 1]))
+
+
+def row_gradients(model: Bilevel, params: Params, chunk: Task) -> Tensor:
+    """Return the gradient of removing each row of a single task ``(1, ...)``, ``(S + Q, P)``, support rows first."""
+    passes, parts = passes_of(model), []
+    for weights in torch.eye(chunk.s.shape[-1]).to(chunk.s).split(_COPIES):
+        copies = _repeat(chunk, len(weights))
+        change = copies._replace(s=weights, q=torch.zeros_like(copies.q))
+        parts.append(flatten_each(passes.weight_change_gradients(params, copies, change)))
+    for weights in torch.eye(chunk.q.shape[-1]).to(chunk.q).split(_COPIES):
+        # A query row's share of the loss is the loss of the task in which no other query row has any weight.
+        gradients, _ = passes.gradients(params, _repeat(chunk, len(weights))._replace(q=weights))
+        parts.append(flatten_each(gradients))
+    return torch.cat(parts)
+
+
+def _repeat(chunk: Task, times: int) -> Task:
+    return Task(*(value.expand(times, *value.shape[1:]) for value in chunk))
 
 
 def single_task_episodes(loaded: Loaded) -> Episodes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from core.checkpoints.model import Model
-from core.editing.settings import STARTS
 from core.maml.backbone import Params
 from core.maml.loaded import Loaded
 from core.maml.settings import TrainSettings
@@ -23,11 +22,7 @@ def training_settings(model: Model) -> TrainSettings | None:
 
 
 def require_training_settings(model: Model) -> TrainSettings:
-    """Return how a model was trained.
-
-    Raises:
-        UserError: its metadata does not say so.
-    """
+    """Return how a model was trained; raise UserError if its metadata does not say so."""
     settings = training_settings(model)
     if settings is None:
         raise UserError(
@@ -51,17 +46,8 @@ class RetrainSettings:
     start: str = "fresh"
     iterations: int = 0
 
-    def __post_init__(self) -> None:
-        if self.start not in STARTS:
-            raise UserError(f"Unknown start {self.start!r} of a retraining.", f"Use {' or '.join(STARTS)}.")
-        if self.iterations < 0:
-            raise UserError(f"The retraining has {self.iterations} iterations.", "Use 0 or more.")
-
     def settings(self, model: Model, seed: int) -> TrainSettings:
-        """Return the settings of one retraining.
-
-        Args:
-            seed: Added to the seed of the model's training.
+        """Return the settings of one retraining, with ``seed`` added to that of the model's training.
 
         Raises:
             UserError: the model's metadata does not say how it was trained.

@@ -48,16 +48,6 @@ class StepSettings:
     seed: int = 0
     rewind_tasks: int = 0
 
-    def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise UserError(f"The budget is {self.budget} steps.", "Use 1 or more.")
-        if not 0 < self.rate < np.inf or min(self.seed, self.rewind_tasks) < 0:
-            raise UserError(
-                f"The learning rate is {self.rate}, the seed {self.seed}, the number of tasks that select the snapshot "
-                f"{self.rewind_tasks}.",
-                "Use a rate above 0, and 0 or more for the others.",
-            )
-
     @property
     def cost(self) -> Cost:
         """Return the cost of the steps, without the selection of the snapshot."""
@@ -69,11 +59,7 @@ def step_settings(
 ) -> StepSettings:
     """Return the steps that cost a share ``budget`` of the model's training, including the selection of the snapshot.
 
-    There are at least 40 steps, and 40 where it is not known how the model was trained.
-
-    Args:
-        training: How the model was trained; None: not known.
-        tasks: Number of training tasks.
+    There are at least 40 steps, and 40 where it is not known how the model was trained (``training`` is None).
 
     Raises:
         UserError: the budget is not a share.
@@ -87,13 +73,10 @@ def step_settings(
 
 @dataclass(frozen=True)
 class SnapshotChoice:
-    """The candidate that steps begin at.
+    """The candidate that steps begin at, with its position ``number`` among all.
 
-    Attributes:
-        params: Its meta-parameters.
-        number: Its position among the candidates, from 0.
-        losses: Mean loss per candidate on the held-out tasks that selected, in nats.
-        tasks: The number of these tasks.
+    ``losses`` are the mean losses of the candidates on the held-out tasks that selected, in nats; ``tasks`` is their
+    number.
     """
 
     params: Params
@@ -121,16 +104,11 @@ def select_snapshot(
 
 
 def start_text(figures: Mapping[str, Any]) -> str:
-    """Return where steps began that selected a snapshot, in words; empty for other edits.
-
-    Args:
-        figures: The ``edit.json`` of an edit.
-    """
+    """Return where the steps of an ``edit.json`` began, in words; empty for edits that selected no snapshot."""
     start = figures.get("start")
     if start is None:
         return ""
-    end = len(start["losses"]) - 1
-    number = start["number"]
+    end, number = len(start["losses"]) - 1, start["number"]
     place = "the present model" if number == end else f"snapshot {number + 1} of {end} of its training"
     return f"{place}, which has the lowest loss on {start['tasks']} held-out tasks"
 
@@ -143,10 +121,7 @@ def single_task_finetune(
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> Params:
-    """Return ``params`` after the steps on ``episodes``.
-
-    Args:
-        folder: Where to store the state; interrupted steps resume from there.
+    """Return ``params`` after the steps on ``episodes``; those that an interrupted attempt left in ``folder`` resume.
 
     Raises:
         UserError: the loss became NaN or infinite.

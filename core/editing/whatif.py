@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 from torch import Tensor
 
 from core.editing.linear import RowChange, changed_gradients, chunk_gradients, row_change
 from core.editing.prepared import HELDOUT, ROWS, TASKS, PreparedFiles, row_ends, single_task_episodes
-from core.influence.curvature import gradient_products
+from core.influence.basis import read_basis
+from core.influence.curvature import task_gradients
 from core.influence.scores import instance_table
 from core.influence.solvers import sketched_residual
 from core.influence.targets import Target, target_gradient
@@ -32,8 +33,7 @@ from core.maml.vectors import flatten, unflatten
 from core.tasks.changes import Changes, check_tasks_remain
 
 CACHED_ESTIMATES, CACHED_TARGETS = 64, 16
-CACHED_GRADIENT_BYTES = 2.5e8
-"""Memory for gradients of single tasks that no file holds."""
+CACHED_GRADIENT_BYTES = 2.5e8  # for gradients of single tasks that no file holds
 _READ_ROWS = 1024  # rows of a gradient file read at once
 
 
@@ -57,13 +57,9 @@ class TaskChange(NamedTuple):
 
 @dataclass(frozen=True)
 class TargetChange:
-    """The estimated effect of a set of changes on one target.
+    """The estimated effect of a set of changes on one target: its loss in nats before, after, and to first order.
 
-    Attributes:
-        loss, loss_after: Loss of the unedited and of the edited model, in nats.
-        loss_predicted: Loss of the edited model to first order.
-        probability, probability_after, probability_predicted: The same as a probability of the true class, where the
-            target is one query image; else None.
+    The probabilities are the same for the true class where the target is one query image, else None.
     """
 
     loss: float
@@ -79,18 +75,14 @@ class WhatIf:
     """The estimated effect of a set of changes.
 
     Attributes:
-        removed: Number of removed tasks, images and instances.
-        relabelled: Number of relabelled images and instances.
+        removed, relabelled: Numbers of items by kind.
         accuracy: Held-out accuracy of the edited model.
         accuracy_change, loss_change: Difference to the unedited model, paired by held-out task; loss in nats. The
             intervals are over held-out tasks and do not include the error of the estimate.
-        classes: Every class of held-out query rows, by name.
-        tasks: Every held-out task, the one whose loss falls most first.
+        tasks: The one whose loss falls most first.
         predicted_loss_change: Change of the held-out loss to first order.
         residual: Relative residual of the solve, itself known to about an eighth.
         relative_step: Norm of the step over that of the parameters.
-        seconds: Duration of the estimate.
-        target: The effect on the target, if one was named.
     """
 
     removed: dict[str, int]
@@ -125,7 +117,6 @@ class TargetScores:
         table: The most harmful first. For tasks: task_id and score; for images: image_id, class (of its first row),
             score (summed over all its rows), score_support and score_query (its parts) and occurrences.
         residual: Relative residual of the solve.
-        seconds: Duration of the estimate.
     """
 
     table: pd.DataFrame
@@ -146,22 +137,14 @@ class _TargetSolution(NamedTuple):
 
 
 class WhatIfEstimator:
-    """An estimator of the effect of changes to one problem, safe to use from any number of threads.
-
-    Args:
-        loaded: The problem.
-        prepared: The stored gradients and basis of the same problem.
-
-    Raises:
-        UserError: a prepared file is damaged.
-    """
+    """An estimator of the effect of changes, safe to use from any thread; UserError if a prepared file is damaged."""
 
     def __init__(self, loaded: Loaded, prepared: PreparedFiles) -> None:
         self.loaded, self.prepared = loaded, prepared
         self._params = params = flatten(loaded.params)
         size, train = len(params), loaded.train
         self._shift = float(prepared.report["shift"])
-        self._basis, self._sketch = prepared.basis(params), prepared.sketch(params)
+        self._basis, self._sketch = read_basis(prepared.basis_folder, params), prepared.sketch(params)
         self._heldout = prepared.gradients(HELDOUT, len(loaded.heldout), size)
         self._tasks = prepared.gradients(TASKS, len(train), size)
         self._rows = prepared.gradients(ROWS, len(loaded.tasks.rows), size)
@@ -176,8 +159,8 @@ class WhatIfEstimator:
         self._pieces: LRUCache[tuple[int, bytes], np.ndarray] = LRUCache(pieces)
         self._last_pieces: dict[tuple[int, bytes], np.ndarray] = {}
         self._estimates: LRUCache[str, _EditEstimate] = LRUCache(CACHED_ESTIMATES)
-        self._solutions: LRUCache[Target, _TargetSolution] = LRUCache(CACHED_TARGETS)
-        self._images: LRUCache[Target, TargetScores] = LRUCache(CACHED_TARGETS)
+        self._solutions: LRUCache[Any, _TargetSolution] = LRUCache(CACHED_TARGETS)
+        self._images: LRUCache[Any, TargetScores] = LRUCache(CACHED_TARGETS)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -193,24 +176,18 @@ class WhatIfEstimator:
         """
         changes.check_not_empty()
         with self._lock:
-            estimate = self._estimates.get(changes.hash)
-            if estimate is None:
-                self._estimates[changes.hash] = estimate = self._estimate(changes)
+            estimate = self._estimate(changes)
             if target is None:
                 return estimate.effect
             return replace(estimate.effect, target=self._target_change(target, estimate))
 
     def target(self, target: Target) -> TargetScores:
-        """Estimate the scores of all training tasks for ``target``.
-
-        Raises:
-            UserError: the target is not held out.
-        """
+        """Estimate the scores of all training tasks for ``target``; raise UserError if it is not held out."""
         with self._lock:
             start, loaded = time.perf_counter(), self.loaded
             solution = self._solution(target)
             if self._tasks is None:
-                products = gradient_products(loaded.model, loaded.params, loaded.train, solution.u[None])
+                products = task_gradients(loaded.model, loaded.params, loaded.train, directions=solution.u[None])
                 scores = products[:, 0].cpu().numpy()
             else:
                 scores = self._tasks @ solution.u.cpu().numpy()
@@ -219,31 +196,18 @@ class WhatIfEstimator:
             return TargetScores(table, solution.residual, time.perf_counter() - start)
 
     def images(self, target: Target) -> TargetScores:
-        """Estimate the scores of all training images for ``target``.
-
-        Takes one pass over the tasks where the gradients of rows are not stored.
-
-        Raises:
-            UserError: the target is not held out.
-        """
+        """Estimate the scores of all training images for ``target``; raise UserError if it is not held out."""
         with self._lock:
-            scores = self._images.get(target)
-            if scores is None:
-                start = time.perf_counter()
-                solution = self._solution(target)
-                table = self._image_table(self._row_scores(solution.u))
-                scores = TargetScores(table, solution.residual, time.perf_counter() - start)
-                self._images[target] = scores
-            return scores
+            return self._image_scores(target)
 
-    def _row_scores(self, u: Tensor) -> np.ndarray:
-        loaded = self.loaded
+    @cachedmethod(lambda self: self._images)
+    def _image_scores(self, target: Target) -> TargetScores:
+        start, loaded = time.perf_counter(), self.loaded
+        solution, rows = self._solution(target), loaded.tasks.rows
         if self._rows is None:
-            return instance_table(loaded.model, loaded.params, u, loaded.train)["score"].to_numpy()
-        return np.asarray(self._rows @ u.cpu().numpy())
-
-    def _image_table(self, scores: np.ndarray) -> pd.DataFrame:
-        rows = self.loaded.tasks.rows
+            scores = instance_table(loaded.model, loaded.params, solution.u, loaded.train)["score"].to_numpy()
+        else:
+            scores = np.asarray(self._rows @ solution.u.cpu().numpy())
         weighted = scores * rows["weight"].to_numpy()
         parts = rows[["image_id", "class"]].assign(
             score=weighted,
@@ -253,8 +217,10 @@ class WhatIfEstimator:
         )
         sums = dict.fromkeys(("score", "score_support", "score_query", "occurrences"), "sum")
         table = parts.groupby("image_id", sort=True).agg({"class": "first", **sums}).reset_index()
-        return table.sort_values("score", kind="stable", ignore_index=True)
+        table = table.sort_values("score", kind="stable", ignore_index=True)
+        return TargetScores(table, solution.residual, time.perf_counter() - start)
 
+    @cachedmethod(lambda self: self._estimates, key=lambda self, changes: changes.hash)
     def _estimate(self, changes: Changes) -> _EditEstimate:
         start = time.perf_counter()
         step, residual = self.solve(self.change_gradient(changes))
@@ -309,10 +275,7 @@ class WhatIfEstimator:
         return torch.from_numpy(total).to(self._params)
 
     def _task_pieces(self, positions: np.ndarray, change: RowChange) -> list[np.ndarray]:
-        """Return the change gradient ``(P,)`` per task at ``positions``, from memory for recent ones.
-
-        For tasks with relabelled rows this is only the part after the change where the part before is stored.
-        """
+        """Return the change gradient ``(P,)`` per task; for relabelled rows only what :attr:`_tasks` does not hold."""
         keys = [(int(position), self._change_bytes(int(position), change)) for position in positions]
         pieces = {key: self._last_pieces[key] if key in self._last_pieces else self._pieces.get(key) for key in keys}
         missing = {position: (position, content) for (position, content), piece in pieces.items() if piece is None}
@@ -336,12 +299,10 @@ class WhatIfEstimator:
         labels = change.labels[rows] if change.relabelled[rows].any() else change.labels[:0]
         return change.decrease[rows].tobytes() + labels.tobytes()
 
+    @cachedmethod(lambda self: self._solutions)
     def _solution(self, target: Target) -> _TargetSolution:
-        solution = self._solutions.get(target)
-        if solution is None:
-            gradient = self._target_gradient(target)
-            self._solutions[target] = solution = _TargetSolution(gradient, *self.solve(gradient))
-        return solution
+        gradient = self._target_gradient(target)
+        return _TargetSolution(gradient, *self.solve(gradient))
 
     def solve(self, b: Tensor) -> tuple[Tensor, float]:
         """Return the solution ``(P,)`` for ``b`` by the basis, and its relative residual by the sketch."""

@@ -30,16 +30,16 @@ def stored_basis(
 
     The folder holds ``basis.safetensors`` (vectors ``(r, P)``, values ``(r,)``) and ``report.json``: the values, and
     the relative residuals of solves for a random vector, by damping as a share of the largest value.
-
-    Args:
-        compute: Returns the basis and the product with its curvature.
+    ``compute`` returns the basis and the product with its curvature.
     """
 
     def write(writer: ResultWriter) -> None:
         with writer.timed("basis"):
             basis, product = compute(writer)
         with writer.timed("residuals"):
-            residuals = _residuals(basis, product)
+            b, largest = residual_probe(basis.vectors[0]), float(basis.values[-1])
+            shares = (share for share in _RESIDUAL_DAMPINGS if basis.values[0] + share * largest > 0)
+            residuals = {str(share): low_rank(product, b, basis, shift=share * largest).residual for share in shares}
         writer.write(lambda folder: _write_basis(basis, folder))
         writer.write_json("report.json", {"values": basis.values.tolist(), "residuals": residuals})
 
@@ -47,11 +47,7 @@ def stored_basis(
 
 
 def read_basis(folder: Path, like: Tensor) -> Basis:
-    """Read the basis of :func:`stored_basis` onto the device and in the precision of ``like`` ``(P,)``.
-
-    Raises:
-        UserError: the file is damaged, or belongs to a model of another size.
-    """
+    """Read a basis to the device and precision of ``like`` ``(P,)``; UserError if damaged or of another model size."""
     path = folder / FILE
     try:
         arrays = load_file(path)
@@ -66,12 +62,6 @@ def read_basis(folder: Path, like: Tensor) -> Basis:
 def residual_probe(like: Tensor) -> Tensor:
     """Return the random vector ``(P,)`` that residuals are reported for where no target is known."""
     return probe_vectors(like.shape, like, _RESIDUAL_SEED)
-
-
-def _residuals(basis: Basis, product: Product) -> dict[str, float]:
-    b, largest = residual_probe(basis.vectors[0]), float(basis.values[-1])
-    shifts = {str(share): share * largest for share in _RESIDUAL_DAMPINGS if basis.values[0] + share * largest > 0}
-    return {share: low_rank(product, b, basis, shift=shift).residual for share, shift in shifts.items()}
 
 
 def _write_basis(basis: Basis, folder: Path) -> None:

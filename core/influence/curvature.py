@@ -6,7 +6,6 @@ solver adds. Estimated on a subsample of m of N tasks, the sum is scaled by N / 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
@@ -15,38 +14,47 @@ import torch
 from torch import Tensor
 
 from core.influence.settings import CURVATURES
+from core.maml.adaptation import Implicit
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
-from core.maml.objective import Bilevel, Task
+from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.vectors import flatten, flatten_each, unflatten
 from core.runtime.errors import UserError
 
 GAMMA = "gamma"
-PRODUCTS: dict[str, Callable[[Bilevel, Params, Params, Task], Params]] = {
-    "gauss-newton": lambda model, params, v, chunk: passes_of(model).gauss_newton(params, v, chunk),
-    "exact": lambda model, params, v, chunk: passes_of(model).hessian(params, v, chunk),
-    "direct": lambda model, params, v, chunk: passes_of(replace(model, first_order=True)).hessian(params, v, chunk),
-    "task-fisher": lambda model, params, v, chunk: passes_of(model).fisher(params, v, chunk),
-}
-"""Products with ``v``, summed over the tasks k of a chunk, of all curvatures but :data:`GAMMA`.
+PRODUCTS = {"gauss-newton": "gauss_newton", "exact": "hessian", "direct": "hessian", "task-fisher": "fisher"}
+"""The passes (:mod:`core.maml.passes`) that compute the products of all curvatures but :data:`GAMMA`."""
 
-- ``gauss-newton``: ``J_k^T A_k J_k v``, where J_k is the derivative of task k's query logits by lambda, through the
-  adaptation, and A_k the Hessian of its query loss by the logits. Positive semi-definite.
-- ``exact``: the total Hessian of Def. 4.2 through the adaptation, without approximation. Indefinite in general.
-- ``direct``: ``d2 L_O^k / d theta2 v`` at theta_k, the Hessian without the adaptation (eq. 3). Indefinite.
-- ``task-fisher``: ``g_k g_k^T v`` with g_k the gradient of task k's query loss. Positive semi-definite, rank <= N.
-"""
+
+def configure_gradient(model: Bilevel, gradient: str, inner: str = "cg") -> Bilevel:
+    """Return the model with ``total`` or ``direct`` gradients, and with this inverse of the inner Hessian.
+
+    Raises:
+        UserError: EK-FAC is requested, but there is no inner Hessian to invert.
+    """
+    if inner != "cg":
+        if not isinstance(model.adaptation, Implicit):
+            raise UserError(
+                "EK-FAC inverts the inner Hessian, but this model adapts by gradient steps, which have none.",
+                "Use --inner cg, or train with --algorithm imaml.",
+            )
+        model = replace(model, adaptation=replace(model.adaptation, inverse=inner))
+    return replace(model, first_order=True) if gradient == "direct" else model
 
 
 class Curvature:
-    """An operator ``v -> C v`` for one of :data:`CURVATURES`.
+    """An operator ``v -> C v``, the sum over the tasks k of one of these products.
 
-    ``gamma`` is the approximation of the total Hessian by a multiple of the identity,
-    ``sum_k | d L_O^k / d theta |_1`` at theta_k (Thm 5.1).
+    - ``gauss-newton``: ``J_k^T A_k J_k v``, where J_k is the derivative of task k's query logits by lambda, through the
+      adaptation, and A_k the Hessian of its query loss by the logits. Positive semi-definite.
+    - ``exact``: the total Hessian of Def. 4.2 through the adaptation, without approximation. Indefinite in general.
+    - ``direct``: ``d2 L_O^k / d theta2 v`` at theta_k, the Hessian without the adaptation (eq. 3). Indefinite.
+    - ``task-fisher``: ``g_k g_k^T v`` with g_k the gradient of task k's query loss. Positive semi-definite, rank <= N.
+    - ``gamma``: ``| d L_O^k / d theta |_1 v`` at theta_k, the approximation of the total Hessian by a multiple of the
+      identity (Thm 5.1).
 
     Args:
-        name: Which curvature.
         positions: Positions of the tasks it is estimated on; None means all.
         on_chunk: Called with the number of tasks after each chunk, for progress and cancelling.
     """
@@ -63,12 +71,13 @@ class Curvature:
         if name not in CURVATURES:
             raise UserError(f"Unknown curvature {name!r}.", f"Use one of {', '.join(CURVATURES)}.")
         self.name, self.positions = name, positions
-        self._model, self._params, self._episodes, self._on_chunk = model, params, episodes, on_chunk
+        self._passes = passes_of(replace(model, first_order=True) if name in ("direct", GAMMA) else model)
+        self._params, self._episodes, self._on_chunk = params, episodes, on_chunk
 
     @property
     def tasks(self) -> int:
         """Return the number of tasks in a product."""
-        return self._episodes.count(self.positions)
+        return len(self._episodes if self.positions is None else self.positions)
 
     @property
     def scale(self) -> float:
@@ -79,20 +88,18 @@ class Curvature:
         """Return ``C v`` for ``v`` of shape ``(P,)``."""
         if self.name == GAMMA:
             return self._gamma * v
-        direction = unflatten(v, self._params)
+        product, direction = getattr(self._passes, PRODUCTS[self.name]), unflatten(v, self._params)
 
         def of_chunk(chunk: Chunk) -> list[Tensor]:
-            return [flatten(PRODUCTS[self.name](self._model, self._params, direction, chunk.task))]
+            return [flatten(product(self._params, direction, chunk.task))]
 
         (out,) = self._episodes.sum_chunks(of_chunk, self.positions, self._on_chunk)
         return out * self.scale
 
     @cached_property
     def _gamma(self) -> float:
-        passes = passes_of(replace(self._model, first_order=True))
-
         def of_chunk(chunk: Chunk) -> list[Tensor]:
-            direct, _ = passes.gradients(self._params, chunk.task)
+            direct, _ = self._passes.gradients(self._params, chunk.task)
             return [torch.stack([value.abs().sum() for value in direct.values()]).sum()]
 
         (total,) = self._episodes.sum_chunks(of_chunk, self.positions, self._on_chunk)
@@ -105,40 +112,20 @@ def task_gradients(
     episodes: Episodes,
     positions: np.ndarray | None = None,
     on_chunk: OnChunk = no_progress,
+    directions: Tensor | None = None,
 ) -> Tensor:
-    """Return the total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1)."""
-    size = flatten(params).numel()
-    return _map_gradients(model, params, episodes, lambda gradients: gradients, size, positions, on_chunk)
+    """Return the total gradients g_k of task losses, ``(tasks, P)`` in the order of the list (Thm 4.1).
 
-
-def gradient_products(
-    model: Bilevel,
-    params: Params,
-    episodes: Episodes,
-    directions: Tensor,
-    on_chunk: OnChunk = no_progress,
-) -> Tensor:
-    """Return ``g_k . u_t`` for every task and every row u_t of ``directions`` ``(T, P)``: ``(tasks, T)``."""
-    return _map_gradients(model, params, episodes, lambda g: g @ directions.T, len(directions), None, on_chunk)
-
-
-def _map_gradients(
-    model: Bilevel,
-    params: Params,
-    episodes: Episodes,
-    function: Callable[[Tensor], Tensor],
-    width: int,
-    positions: np.ndarray | None,
-    on_chunk: OnChunk,
-) -> Tensor:
-    """Return ``function(gradients of a chunk)`` for all chunks, ``(tasks, width)``; no gradient is stored."""
+    With ``directions`` ``(T, P)``, return ``g_k . u_t`` for all rows u_t, ``(tasks, T)``; no gradient is then stored.
+    """
     sorted_positions = np.arange(len(episodes)) if positions is None else np.sort(positions)
+    width = flatten(params).numel() if directions is None else len(directions)
     out = torch.empty(len(sorted_positions), width, device=episodes.device, dtype=episodes.dtype)
     passes = passes_of(model)
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
-        gradients, _ = passes.gradients(params, chunk.task)
-        return [function(flatten_each(gradients))]
+        gradients = flatten_each(passes.gradients(params, chunk.task)[0])
+        return [gradients if directions is None else gradients @ directions.T]
 
     for chunk_positions, (rows,) in episodes.collect_chunks(of_chunk, positions, on_chunk):
         index = np.searchsorted(sorted_positions, chunk_positions)

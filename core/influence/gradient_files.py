@@ -13,8 +13,7 @@ from core.maml.episodes import Chunk, ChunkCache, Episodes, OnChunk, no_progress
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors
 
-MAX_BYTES = 1e9
-"""Size limit of one file; gradients that need more are not stored but computed on demand."""
+MAX_BYTES = 1e9  # of one file; gradients that need more are not stored but computed on demand
 
 
 def fits(rows: int, size: int, dtype: torch.dtype) -> bool:
@@ -28,7 +27,7 @@ def write(
     episodes: Episodes,
     of_chunk: Callable[[Chunk], Tensor],
     rows_of: Callable[[np.ndarray], np.ndarray],
-    memory: ChunkCache,
+    memory: ChunkCache | None,
     on_chunk: OnChunk = no_progress,
 ) -> None:
     """Write a ``.npy`` file of ``shape`` in the precision of ``episodes``, chunk by chunk; resumes.
@@ -43,7 +42,13 @@ def write(
     """
     dtype = torch.empty(0, dtype=episodes.dtype).numpy().dtype
     with disk_errors(path):
-        start = _create_file(path, shape, dtype)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.lib.format.open_memmap(path, "w+", dtype, shape)
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
 
     def write_chunk(chunk: Chunk) -> list[Tensor]:
         gradients, rows = of_chunk(chunk).cpu().numpy(), rows_of(chunk.positions)
@@ -58,23 +63,8 @@ def write(
         pass
 
 
-def _create_file(path: Path, shape: tuple[int, int], dtype: np.dtype) -> int:
-    """Create the file with its header unless it exists, and return the offset of its data."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.lib.format.open_memmap(path, "w+", dtype, shape)
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        return file.tell()
-
-
 def read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """Map a file of gradients; None if it does not exist.
-
-    Raises:
-        UserError: the file is damaged or of another shape.
-    """
+    """Map a file of gradients, None if it does not exist; raise UserError if it is damaged or of another shape."""
     if not path.exists():
         return None
     try:

@@ -10,12 +10,12 @@ import torch
 from core.influence.solvers import lanczos
 from core.maml.adaptation import Implicit
 from core.maml.backbone import Params
-from core.maml.episodes import Episodes, OnChunk, no_progress
+from core.maml.episodes import Episodes
 from core.maml.objective import Bilevel, Task
 from core.maml.proximal import Proximal
 from core.maml.vectors import flatten, unflatten
 
-_LANCZOS_STEPS = 30
+_TASKS, _LANCZOS_STEPS = 8, 30
 _NEARLY_SINGULAR = 0.1  # smallest eigenvalue of the inner Hessian, as a share of the proximal term's
 
 
@@ -23,11 +23,8 @@ _NEARLY_SINGULAR = 0.1  # smallest eigenvalue of the inner Hessian, as a share o
 class InnerReport:
     """The worst diagnostics over some tasks.
 
-    Attributes:
-        residual: Norm of the inner gradient at theta_k, relative to the sum of the norms of its two terms.
-        smallest, largest: Ritz values of the inner Hessian, including the proximal term.
-        proximity: Weight of the proximal term.
-        tasks: Number of tasks checked.
+    ``residual`` is the norm of the inner gradient at theta_k, relative to the sum of the norms of its two terms.
+    ``smallest`` and ``largest`` are Ritz values of the inner Hessian, including the proximal term.
     """
 
     residual: float
@@ -42,14 +39,8 @@ class InnerReport:
         return self.smallest < _NEARLY_SINGULAR * self.proximity
 
 
-def inner_report(
-    model: Bilevel,
-    params: Params,
-    episodes: Episodes,
-    count: int = 8,
-    on_chunk: OnChunk = no_progress,
-) -> InnerReport | None:
-    """Check ``count`` tasks spread over the list; return None if adaptation is not implicit.
+def inner_report(model: Bilevel, params: Params, episodes: Episodes) -> InnerReport | None:
+    """Check at most 8 tasks spread over the list; return None if adaptation is not implicit.
 
     Raises:
         UserError: the inner problem of a task cannot be solved, or its Hessian is not positive definite.
@@ -58,7 +49,7 @@ def inner_report(
     if not isinstance(adaptation, Implicit):
         return None
     problem = Proximal(model.network, adaptation.proximity, adaptation.tolerance)
-    positions = np.unique(np.linspace(0, len(episodes) - 1, min(count, len(episodes))).astype(int))
+    positions = np.unique(np.linspace(0, len(episodes) - 1, min(_TASKS, len(episodes))).astype(int))
     residual, smallest, largest = 0.0, np.inf, -np.inf
     for chunk in episodes.chunks(positions):
         for row in range(len(chunk.positions)):
@@ -74,5 +65,4 @@ def inner_report(
 
             values = lanczos(product, flatten(theta), _LANCZOS_STEPS).values
             smallest, largest = min(smallest, float(values[0])), max(largest, float(values[-1]))
-        on_chunk(len(chunk.positions))
     return InnerReport(residual, smallest, largest, adaptation.proximity, len(positions))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from core.influence.gradients import target_model, training_model
+from core.influence.curvature import configure_gradient
 from core.influence.scores import check_scores, image_table, instance_table, task_table
 from core.influence.settings import Estimator
 from core.influence.solve import Solver
@@ -24,11 +24,9 @@ from core.runtime.progress import Progress
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Scores by level and a report on how they were computed.
+    """Scores by level (:mod:`core.influence.scores`) and a report on how they were computed.
 
-    Attributes:
-        instances, tasks, images: The tables of :mod:`core.influence.scores`.
-        report: :meth:`core.influence.solve.Solver.report`, the loss of the target, and figures of the method.
+    The report is :meth:`core.influence.solve.Solver.report`, the loss of the target, and figures of the method.
     """
 
     instances: pd.DataFrame
@@ -60,8 +58,9 @@ def influence_ranking(
     Raises:
         UserError: the target is not held out, the solve did not converge, or the scores rank nothing.
     """
-    model = training_model(loaded.model, estimator)
-    v, loss = _target_gradient(loaded, target, target_model(loaded.model, estimator), steps, progress)
+    model = configure_gradient(loaded.model, estimator.gradient, estimator.inner)
+    evaluated = configure_gradient(loaded.model, estimator.evaluation, estimator.inner)
+    v, loss = _target_gradient(loaded, target, evaluated, steps, progress)
     if estimator.solve is None:
         u, report = v, _report_without_solve(loaded)
     else:

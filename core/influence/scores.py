@@ -36,7 +36,7 @@ NOT_FINITE, ALL_ZERO = "not finite", "all zero"
 class ScoresError(UserError):
     """An error for scores that cannot rank; ``fault`` is :data:`NOT_FINITE` or :data:`ALL_ZERO`."""
 
-    def __init__(self, fault: str, fix: str, name: str = "") -> None:
+    def __init__(self, fault: str, fix: str, name: str) -> None:
         super().__init__(f"The {name + ' ' if name else ''}scores are {fault}, so they do not define a ranking.", fix)
         self.fault = fault
 
@@ -89,13 +89,9 @@ def instance_table(
 
 
 class PredictionStats(NamedTuple):
-    """Statistics of predictions, arrays of one shape.
+    """Cross-entropy of the given label, margin and entropy (nats), and the label with the largest logit.
 
-    Attributes:
-        loss: Cross-entropy of the given label, in nats.
-        margin: Log-probability of the given label minus that of the best other: positive = the given label wins.
-        entropy: Of the prediction, in nats.
-        predicted: The label with the largest logit.
+    The margin is the log-probability of the given label minus that of the best other: positive = the given label wins.
     """
 
     loss: np.ndarray
@@ -123,7 +119,7 @@ class Difficulty(NamedTuple):
 
 
 def task_difficulty(loaded: Loaded, progress: Progress) -> Difficulty:
-    """Return mean adapted loss, predictive entropy and margin of every training task's query rows."""
+    """Return the means after adaptation over the query rows of every training task."""
     means = np.zeros((3, len(loaded.train)))
     passes = passes_of(loaded.model)
 
@@ -136,17 +132,12 @@ def task_difficulty(loaded: Loaded, progress: Progress) -> Difficulty:
     return Difficulty(*means)
 
 
-def check_scores(scores: np.ndarray) -> None:
+def check_scores(scores: np.ndarray, fix: str = "Raise the damping or check the model.", name: str = "") -> None:
     """Raise ScoresError if scores are not finite or all zero."""
-    if fault := score_fault(scores):
-        raise ScoresError(fault, "Raise the damping or check the model.")
-
-
-def score_fault(scores: np.ndarray) -> str:
-    """Return why scores cannot rank, :data:`NOT_FINITE` or :data:`ALL_ZERO`; empty if they can."""
     if not np.isfinite(scores).all():
-        return NOT_FINITE
-    return "" if scores.any() else ALL_ZERO
+        raise ScoresError(NOT_FINITE, fix, name)
+    if not scores.any():
+        raise ScoresError(ALL_ZERO, fix, name)
 
 
 def class_of(table: pd.DataFrame, predictions: pd.DataFrame) -> np.ndarray:

@@ -8,18 +8,19 @@ basis is exact, one pass per vector; the rest is sketched.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from core.influence.basis import residual_probe
-from core.influence.curvature import task_gradients
-from core.influence.gradients import training_model
+from core.influence.curvature import configure_gradient, task_gradients
 from core.influence.ranking import Ranking, score_rows
 from core.influence.settings import Estimator
 from core.influence.solve import Solver
-from core.influence.solvers import Basis, Solution, conjugate_gradients, low_rank, probe_vectors
+from core.influence.solvers import Basis, conjugate_gradients, low_rank, probe_vectors
 from core.maml.loaded import Loaded
 from core.maml.storage import ResultStore, StepWriter
 from core.runtime.errors import UserError
@@ -45,38 +46,41 @@ def self_influence_ranking(
     """
     if estimator.solve is None or estimator.solve.solver != "low-rank":
         raise UserError("Self-influence needs the low-rank solver.", "Use --solver low-rank.")
-    model, settings = training_model(loaded.model, estimator), estimator.solve
-    solver = Solver(loaded, model, settings, steps, progress, store)
+    model = configure_gradient(loaded.model, estimator.gradient, estimator.inner)
+    solver = Solver(loaded, model, estimator.solve, steps, progress, store)
     basis = solver.basis()
-    solver.with_adaptive_damping(lambda: _probe_solution(basis, solver))
+    b = residual_probe(basis.vectors[0])  # shows whether C is definite, and the residual
+    solver.with_adaptive_damping(lambda: low_rank(solver.product, b, basis, shift=solver.shift))
     exact = min(len(basis.values), estimator.probes // _PASSES_PER_EXACT)
-    rows = directions(basis, solver.shift, exact, estimator.probes - exact, settings.seed)
+    rows = directions(basis, solver.shift, exact, estimator.probes - exact, estimator.solve.seed)
     tables = [score_rows(loaded, model, direction, steps, progress) for direction in rows]
     products = np.stack([table["score"].to_numpy() for table in tables])
     ranking = Ranking.from_instances(tables[0].assign(score=(products**2).sum(0)), {})
-    _set_image_scores(ranking.images, tables[0], products)
-    # A task's own gradient fits into memory chunk by chunk, so tasks need no sketch.
     query = (tables[0]["role"] == "query").to_numpy()
+    for column, included in (("score", np.ones_like(query)), ("score_query", query), ("score_support", ~query)):
+        sums = squared_sums(products, tables[0], "image_id", included)
+        ranking.images[column] = sums.loc[ranking.images["image_id"]].to_numpy()
+    # A task's own gradient fits into memory chunk by chunk, so tasks need no sketch.
     sketched = squared_sums(products, tables[0], "task_id", query).loc[ranking.tasks["task_id"]].to_numpy()
     progress.stage("gradients of the tasks", len(loaded.train))
     gradients = task_gradients(model, loaded.params, loaded.train, on_chunk=progress.advance)
     value = (gradients * basis.inverse(solver.shift)(gradients)).sum(1).cpu().numpy()
     ranking.tasks["score"] = value
-    report = solver.report(_probe_solution(basis, solver)) | {
+    report = solver.report(low_rank(solver.product, b, basis, shift=solver.shift)) | {
         "sketch_error": relative_error(sketched, value),
         "basis_error": _basis_error(solver, gradients, value, progress),
         "probes": estimator.probes,
     }
-    instances, tasks, images = map(_negate_scores, ranking.tables.values())
-    return Ranking(instances, tasks, images, report)
+    for table in ranking.tables.values():
+        for column in {"score", "score_query", "score_support"} & set(table):
+            table[column] = -table[column]
+    return replace(ranking, report=report)
 
 
 def directions(basis: Basis, shift: float, exact: int, probes: int, seed: int = 0) -> Tensor:
     """Return ``(exact + probes, P)``: the squared products of a gradient with these rows sum to its self-influence.
 
-    Args:
-        exact: How many vectors of the basis, those of largest eigenvalue, get a separate direction.
-        probes: Random directions for everything orthogonal to them.
+    The ``exact`` vectors of largest eigenvalue get separate directions; ``probes`` random ones serve all the rest.
     """
     vectors = basis.vectors[len(basis.values) - exact :]
     root = basis.inverse(shift, power=0.5)
@@ -88,9 +92,7 @@ def directions(basis: Basis, shift: float, exact: int, probes: int, seed: int = 
 def squared_sums(products: np.ndarray, instances: pd.DataFrame, key: str, included: np.ndarray) -> pd.Series:
     """Return the self-influence of items that are several rows, by ``key``: products are summed before squaring.
 
-    Args:
-        products: ``(directions, rows)``.
-        included: ``(rows,)``, which rows count.
+    The products are ``(directions, rows)``; ``included`` ``(rows,)`` says which rows count.
     """
     weighted = products * (instances["weight"].to_numpy() * included)
     sums = pd.DataFrame(weighted.T).groupby(instances[key].to_numpy(), sort=False).sum()
@@ -100,12 +102,6 @@ def squared_sums(products: np.ndarray, instances: pd.DataFrame, key: str, includ
 def relative_error(estimated: np.ndarray, exact: np.ndarray) -> float:
     """Return the median over items of ``|estimated - exact| / exact``."""
     return float(np.median(np.abs(estimated - exact) / exact))
-
-
-def _set_image_scores(images: pd.DataFrame, instances: pd.DataFrame, products: np.ndarray) -> None:
-    query = (instances["role"] == "query").to_numpy()
-    for column, included in (("score", np.ones_like(query)), ("score_query", query), ("score_support", ~query)):
-        images[column] = squared_sums(products, instances, "image_id", included).loc[images["image_id"]].to_numpy()
 
 
 def _basis_error(solver: Solver, gradients: Tensor, value: np.ndarray, progress: Progress) -> float:
@@ -120,13 +116,3 @@ def _basis_error(solver: Solver, gradients: Tensor, value: np.ndarray, progress:
         exact.append(float(g @ solution.x))
         progress.advance()
     return relative_error(value[chosen], np.array(exact))
-
-
-def _negate_scores(table: pd.DataFrame) -> pd.DataFrame:
-    columns = [column for column in ("score", "score_query", "score_support") if column in table]
-    return table.assign(**{column: -table[column] for column in columns})
-
-
-def _probe_solution(basis: Basis, solver: Solver) -> Solution:
-    """Solve with the basis for a random vector, which shows whether C is definite, and the residual."""
-    return low_rank(solver.product, residual_probe(basis.vectors[0]), basis, shift=solver.shift)

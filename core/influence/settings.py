@@ -34,12 +34,8 @@ GRADIENTS = ("total", "direct")
 class SolveSettings:
     """The settings of an inverse-curvature solve.
 
-    Attributes:
-        curvature_tasks: The curvature is averaged over this many tasks; 0 means all.
-        subsample: How they are chosen: at ``random``, by highest adapted loss (``difficulty``), or by highest
-            predictive entropy (``uncertainty``) (Alg 1, step 2).
-        damping: Added to the curvature, as a share of its largest eigenvalue. Raised automatically where the
-            curvature is indefinite, which the report then says.
+    ``subsample`` is step 2 of Alg 1. ``damping`` is raised automatically where the curvature is indefinite, which the
+    report then says.
     """
 
     curvature: Annotated[
@@ -136,11 +132,9 @@ class Estimator:
     Attributes:
         name: One of :data:`core.influence.methods.METHODS`.
         solve: The inverse-curvature solve; None for methods without one (``dot``, ``tracin``).
-        gradient: Gradient of the training tasks: ``total``, through the adaptation (Thm 4.1), or ``direct`` (eq. 2-3).
-        evaluation: Gradient of the target's loss: ``total``, or ``direct``, the paper's shortened score (Def. 5.2,
-            B.9).
-        probes: Passes of the sketch (``self-influence``).
-        inner: Inverse of the inner Hessian where adaptation is implicit: ``cg``, or ``ekfac`` as in the paper.
+        gradient: ``total`` is that of Thm 4.1, ``direct`` that of eq. 2-3.
+        evaluation: ``direct`` is the paper's shortened score (Def. 5.2, B.9).
+        inner: For implicit adaptation only.
     """
 
     name: Annotated[

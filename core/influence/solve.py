@@ -26,14 +26,13 @@ from core.influence.solvers import (
     conjugate_gradients,
     dual,
     lanczos,
-    largest_eigenvalue,
     low_rank,
     neumann,
 )
 from core.maml.cost import Cost
 from core.maml.loaded import Loaded
 from core.maml.objective import Bilevel
-from core.maml.storage import ResultStore, StepWriter
+from core.maml.storage import ResultStore, SaveStep, StepWriter
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
@@ -53,13 +52,13 @@ class Solver:
 
     Attributes:
         cost: Passes over tasks so far, whether they were computed now or read from saved steps.
-        positions: Positions of the tasks that the curvature is averaged over; None means all.
-        tasks: Number of those tasks.
+        positions, tasks: Positions (None means all) and number of the tasks that the curvature is averaged over.
         largest: Largest eigenvalue of C, estimated on a few tasks; damping is a share of it.
         damping: Absolute damping; raised where the curvature turns out to be indefinite.
 
     Args:
-        model: The model whose curvature is C: ``loaded.model`` or a variant of it (:mod:`core.influence.gradients`).
+        model: The model whose curvature is C: ``loaded.model`` or a variant of it
+            (:func:`core.influence.curvature.configure_gradient`).
         steps: Saves every product, so that an interrupted solve resumes.
         store: Where the basis of the curvature is stored for other solves; None stores it nowhere.
     """
@@ -82,9 +81,8 @@ class Solver:
         progress.stage("largest eigenvalue of the curvature", _SCALE_STEPS)
         with steps.timed("damping"):
             product = self._counted(Curvature(settings.curvature, model, loaded.params, loaded.train, sample))
-            self.largest = largest_eigenvalue(
-                product, self._like, iterations=_SCALE_STEPS, on_iteration=lambda _: progress.advance()
-            )
+            scale = lanczos(product, self._like, _SCALE_STEPS, on_iteration=lambda _: progress.advance())
+            self.largest = float(scale.values[-1])
         self.damping = settings.damping * max(self.largest, 0.0)
         self._curvature = Curvature(settings.curvature, model, loaded.params, loaded.train, self.positions)
         self.product = self._counted(self._curvature)
@@ -111,14 +109,19 @@ class Solver:
     def basis_folder(self) -> Path:
         """Return the folder of the store that holds the basis; there must be a store."""
         assert self._store is not None
-        return stored_basis(self._store, self.basis_key(), self._basis_to_store)
+
+        def compute(steps: StepWriter) -> tuple[Basis, Product]:
+            product = with_saved_steps(self._curvature, steps.save_step)
+            return self._new_basis(product), product
+
+        return stored_basis(self._store, self.basis_key(), compute)
 
     def _new_basis(self, product: Product) -> Basis:
         self._progress.stage("basis of the curvature", self.settings.rank)
         return lanczos(product, self._like, self.settings.rank, on_iteration=lambda _: self._progress.advance())
 
     def _counted(self, curvature: Curvature) -> Product:
-        product, gamma_is_known = _with_saved_steps(curvature, self._steps), False
+        product, gamma_is_known = with_saved_steps(curvature, self._steps.save_step), False
 
         def counted(p: Tensor) -> Tensor:
             nonlocal gamma_is_known
@@ -130,47 +133,31 @@ class Solver:
 
         return counted
 
-    def _basis_to_store(self, steps: StepWriter) -> tuple[Basis, Product]:
-        product = _with_saved_steps(self._curvature, steps)
-        return self._new_basis(product), product
-
     def basis_key(self) -> dict[str, Any]:
         """Return everything that the basis depends on; damping is not part of it."""
-        hashes, adaptation = self.loaded.hashes, self._model.adaptation
         return {
-            **{name: hashes[name] for name in ("data", "tasks", "model")},
+            **{name: self.loaded.hashes[name] for name in ("data", "tasks", "model")},
             "parameters": content_hash(self._like.cpu().numpy()),  # not the model's after Loaded.with_params
             "curvature": self.settings.curvature,
             "positions": "all" if self.positions is None else content_hash(self.positions),
             "rank": self.settings.rank,
             "first_order": self._model.first_order,
-            "inner": getattr(adaptation, "inverse", ""),
+            "inner": getattr(self._model.adaptation, "inverse", ""),
             "dtype": self.loaded.compute.dtype,
         }
 
     def with_adaptive_damping(self, attempt: Callable[[], Solution]) -> Solution:
-        """Call ``attempt``, raising the damping until the curvature is positive definite.
-
-        Raises:
-            SolveError: it is still indefinite after 8 raises.
-        """
+        """Call ``attempt`` and raise the damping until it succeeds; SolveError if it does not after 8 times."""
         for _ in range(_MAX_DAMPING_INCREASES):
             try:
                 return attempt()
             except IndefiniteError as error:
                 self.damping = max(2 * self.damping, -2 * error.curvature)
-        raise SolveError(
-            INDEFINITE,
-            f"The curvature is indefinite even with a damping of {self.damping:.3g}.",
-            "Use gauss-newton.",
-        )
+        fault = f"The curvature is indefinite even with a damping of {self.damping:.3g}."
+        raise SolveError(INDEFINITE, fault, "Use gauss-newton.")
 
     def solve(self, b: Tensor) -> Solution:
-        """Solve for ``b`` ``(P,)``.
-
-        Raises:
-            SolveError: the solve diverged, or did not reach its tolerance.
-        """
+        """Solve for ``b`` ``(P,)``; raise SolveError if the solve diverges or misses its tolerance."""
         with self._steps.timed("solve"):
             solution = self.with_adaptive_damping(lambda: self._attempt(b))
         if not solution.converged:
@@ -186,8 +173,7 @@ class Solver:
     def report(self, solution: Solution) -> dict[str, Any]:
         """Return the settings and diagnostics of a solve, as ``solver.json`` holds them.
 
-        ``damping`` is absolute, ``damping_share`` relative to the largest eigenvalue; iterations, products, residual,
-        replacements, stagnated, smallest and largest are those of :class:`Solution`.
+        ``damping`` is absolute, ``damping_share`` relative to the largest eigenvalue.
         """
         settings, initial_damping = self.settings, self.settings.damping * max(self.largest, 0.0)
         return {
@@ -212,7 +198,6 @@ class Solver:
             return low_rank(self.product, b, self.basis(), shift=shift)
         if settings.solver == "dual":
             return self._dual(b)
-        on_iteration = _residual_progress(self._progress, settings.tolerance)
         iterate = (
             partial(neumann, largest=self.largest)
             if settings.solver == "neumann"
@@ -224,7 +209,7 @@ class Solver:
             shift=shift,
             tolerance=settings.tolerance,
             iterations=settings.iterations,
-            on_iteration=on_iteration,
+            on_iteration=_residual_progress(self._progress, settings.tolerance),
         )
 
     def _dual(self, b: Tensor) -> Solution:
@@ -236,14 +221,8 @@ class Solver:
                     "Use fewer curvature tasks, or the solver cg.",
                 )
             self._progress.stage("gradients of the tasks", self.tasks)
-
-            def compute() -> list[np.ndarray]:
-                gradients = task_gradients(
-                    self._model, self.loaded.params, self.loaded.train, self.positions, self._progress.advance
-                )
-                return [gradients.cpu().numpy()]
-
-            (gradients,) = self._steps.save_step(compute)
+            arguments = (self._model, self.loaded.params, self.loaded.train, self.positions, self._progress.advance)
+            (gradients,) = self._steps.save_step(lambda: [task_gradients(*arguments).cpu().numpy()])
             self._gradients = torch.from_numpy(gradients).to(b)
             self.cost += Cost(gradients=self.tasks)
         return dual(self._gradients, b, shift=self.shift, scale=len(self.loaded.train) / self.tasks)
@@ -261,9 +240,11 @@ class Solver:
         return np.sort(np.argsort(-measure, kind="stable")[: settings.curvature_tasks])
 
 
-def _with_saved_steps(curvature: Product, steps: StepWriter) -> Product:
+def with_saved_steps(curvature: Product, save_step: SaveStep) -> Product:
+    """Return the product with a curvature, each of which is a step that an interrupted attempt need not repeat."""
+
     def product(p: Tensor) -> Tensor:
-        (values,) = steps.save_step(lambda: [curvature(p).cpu().numpy()])
+        (values,) = save_step(lambda: [curvature(p).cpu().numpy()])
         return torch.from_numpy(values).to(p)
 
     return product

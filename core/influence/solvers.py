@@ -1,8 +1,7 @@
 """Solvers for damped inverse-curvature products.
 
-Every solver takes a symmetric ``C`` as a product ``v -> C v`` and returns a :class:`Solution` of
-``(C + shift I) x = b``; ``shift`` is weight decay plus damping.
-:func:`core.influence.settings.check_fits` says which solver fits which curvature.
+Every solver takes a symmetric ``C`` as a product ``v -> C v`` and a vector b ``(P,)``, and returns a :class:`Solution`
+of ``(C + shift I) x = b``; ``shift`` is weight decay plus damping.
 """
 
 from __future__ import annotations
@@ -32,16 +31,13 @@ class Solution:
     """A solution of ``(C + shift I) x = b`` with its diagnostics.
 
     Attributes:
-        x: ``(P,)``.
         iterations: Iterations of the solver, those after a restart included.
         residual: ``|b - (C + shift I) x| / |b|``, computed from the final ``x``.
         converged: Whether ``residual`` is at most the tolerance.
         smallest, largest: Extreme Ritz values of C: the range of its eigenvalues in the space that ``b`` spans.
             ``smallest`` below 0 shows that C is indefinite.
         products: Products with C, those that measure the residual included.
-        replacements: How often conjugate gradients restarted from the true residual, because the recursive one had
-            met the tolerance and the true one had not.
-        stagnated: Whether rounding keeps the true residual above the tolerance: the last restart did not lower it.
+        replacements, stagnated: Of conjugate gradients (:class:`core.maml.conjugate_gradients.BatchSolution`).
     """
 
     x: Tensor
@@ -79,10 +75,8 @@ class IndefiniteError(SolveError):
 def probe_vectors(shape: Sequence[int], like: Tensor, generator: torch.Generator | int) -> Tensor:
     """Return independent standard normal values of ``shape`` on the device and in the precision of ``like``.
 
-    They are drawn on the CPU in float64, and are therefore the same on every device and in every precision.
-
-    Args:
-        generator: A CPU generator, or the seed of a new one.
+    They are drawn on the CPU in float64, by a CPU generator or from a seed, and are therefore the same on every device
+    and in every precision.
     """
     if isinstance(generator, int):
         generator = torch.Generator().manual_seed(generator)
@@ -115,14 +109,11 @@ def conjugate_gradients(
     """Solve ``(C + shift I) x = b`` for symmetric C (:func:`core.maml.conjugate_gradients.solve_batch`).
 
     Args:
-        product: ``v -> C v``.
-        b: ``(P,)``.
-        shift: Weight decay plus damping.
         tolerance: Relative residual to stop at.
         iterations: Maximum number of iterations, each of one product with C; products for true residuals are extra.
         precondition: ``v -> M v``, M positive definite and close to the inverse of C + shift I
             (:meth:`Basis.inverse`). The extreme Ritz values are then Rayleigh quotients of C along the search
-            directions; see ``smallest`` of the basis for tighter ones.
+            directions.
         on_iteration: Called with the number of iterations and the recursive relative residual.
 
     Raises:
@@ -161,10 +152,7 @@ def conjugate_gradients(
 
 
 def _lanczos_matrix(alphas: list[Tensor], betas: list[Tensor]) -> np.ndarray:
-    """Return the tridiagonal matrix of the coefficients of conjugate gradients (Saad 2003, section 6.7.3).
-
-    A beta of 0, where the iteration restarted, makes it block diagonal.
-    """
+    """Return the tridiagonal matrix of the coefficients of conjugate gradients (Saad 2003, section 6.7.3)."""
     a, b = (np.array([float(value) for value in values]) for values in (alphas, betas))
     diagonal = 1 / a
     diagonal[1:] += b[:-1] / a[:-1]
@@ -188,7 +176,7 @@ def neumann(
     ``1 / (1.1 largest + shift)``, so that all eigenvalues of ``w (C + shift I)`` lie below 1.
 
     Args:
-        largest: Largest eigenvalue of C (:func:`largest_eigenvalue`).
+        largest: Estimate of the largest eigenvalue of C, by a few steps of :func:`lanczos`.
 
     Raises:
         SolveError: the series diverges, or ``b`` is 0 or not finite.
@@ -197,7 +185,6 @@ def neumann(
     step = 1 / (_NEUMANN_MARGIN * max(largest, 0.0) + shift)
     x, residual, best = torch.zeros_like(b), b.clone(), 1.0
     quotients: list[float] = []
-    terms = 0
     for terms in range(1, iterations + 1):
         x = x + step * residual
         cx = product(x)
@@ -214,8 +201,7 @@ def neumann(
         on_iteration(terms, relative)
         if relative <= tolerance:
             break
-    final = float(residual.norm()) / norm
-    return Solution(x, terms, final, final <= tolerance, min(quotients), max(quotients), products=terms)
+    return Solution(x, terms, relative, relative <= tolerance, min(quotients), max(quotients), products=terms)
 
 
 @dataclass(frozen=True)
@@ -289,13 +275,6 @@ def lanczos(
     return Basis(torch.from_numpy(rotation.T.copy()).to(v) @ torch.stack(basis), values)
 
 
-def largest_eigenvalue(
-    product: Product, like: Tensor, *, iterations: int = 8, on_iteration: Callable[[int], None] = lambda done: None
-) -> float:
-    """Return the largest Ritz value of symmetric C after a few steps of :func:`lanczos`, a lower bound."""
-    return float(lanczos(product, like, iterations, on_iteration=on_iteration).values[-1])
-
-
 def low_rank(product: Product, b: Tensor, basis: Basis, *, shift: float) -> Solution:
     """Solve with a :class:`Basis` in place of C.
 
@@ -342,9 +321,7 @@ def sketched_residual(sketch: Tensor, x: Tensor, b: Tensor) -> float:
 def dual(gradients: Tensor, b: Tensor, *, shift: float, scale: float = 1.0) -> Solution:
     """Solve with ``C = scale sum_k g_k g_k^T`` through the m x m Gram matrix of the g_k (Woodbury).
 
-    Args:
-        gradients: ``(m, P)``.
-        scale: N / m if the m tasks are a sample of N.
+    ``scale`` is N / m if the m tasks are a sample of N.
 
     Raises:
         SolveError: the shift is 0, or ``b`` is 0 or not finite.

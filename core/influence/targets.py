@@ -18,25 +18,14 @@ from core.tasks.tasklist import TaskList
 
 @dataclass(frozen=True)
 class Target:
-    """An evaluation loss on held-out tasks.
-
-    Attributes:
-        tasks: Ids of the held-out tasks; empty means all of them.
-        image: Id of one query image of the one task in ``tasks``; empty means all query images.
-
-    The loss is the mean of the tasks' query losses, or the loss of that one image, in nats.
-    """
+    """The mean query loss of held-out tasks (empty: all), or the loss of one query image of one of them, in nats."""
 
     tasks: tuple[str, ...] = ()
     image: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read ``all``, ``TASK,TASK,...`` or ``TASK/IMAGE``.
-
-        Raises:
-            UserError: the text names no task.
-        """
+        """Read ``all``, ``TASK,TASK,...`` or ``TASK/IMAGE``; raise UserError if the text names no task."""
         if not isinstance(text, str):
             raise UserError(f"Invalid target: {text!r}.", "Use the text 'all', 'TASK,TASK,...' or 'TASK/IMAGE'.")
         if text == "all":

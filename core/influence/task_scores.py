@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.influence.curvature import gradient_products, task_gradients
-from core.influence.gradients import target_model, training_model
+from core.influence.curvature import configure_gradient, task_gradients
 from core.influence.ranking import sum_over_checkpoints
 from core.influence.settings import Estimator
 from core.influence.solve import Solver
@@ -24,12 +23,9 @@ from core.tasks.tasklist import TaskList
 
 @dataclass(frozen=True)
 class TaskScores:
-    """Scores of N training tasks for T targets.
+    """Scores ``(N, T)`` of N training tasks for T targets, positive = helpful; ``note`` is for the reader.
 
-    Attributes:
-        scores: ``(N, T)``, positive = helpful.
-        residual: Worst relative residual of the solves; None if there are none.
-        note: Something the reader must know; may be empty.
+    ``residual`` is the worst relative one of the solves; None if there are none.
     """
 
     scores: np.ndarray
@@ -45,8 +41,9 @@ def influence_task_scores(
     Raises:
         UserError: a solve did not converge.
     """
-    v = _target_gradients(loaded, target_model(loaded.model, estimator), targets, progress)
-    model = training_model(loaded.model, estimator)
+    evaluated = configure_gradient(loaded.model, estimator.evaluation, estimator.inner)
+    v = _target_gradients(loaded, evaluated, targets, progress)
+    model = configure_gradient(loaded.model, estimator.gradient, estimator.inner)
     if estimator.solve is None:
         return TaskScores(_gradient_products(loaded, model, v, progress))
     solver = Solver(loaded, model, estimator.solve, steps, progress)
@@ -78,5 +75,5 @@ def _target_gradients(loaded: Loaded, model: Bilevel, targets: TaskList, progres
 def _gradient_products(loaded: Loaded, model: Bilevel, directions: Tensor, progress: Progress) -> np.ndarray:
     """Return the products ``(N, T)`` of the training tasks' gradients with ``(T, P)``."""
     progress.stage("scores", len(loaded.train))
-    products = gradient_products(model, loaded.params, loaded.train, directions, progress.advance)
+    products = task_gradients(model, loaded.params, loaded.train, None, progress.advance, directions)
     return products.double().cpu().numpy()

@@ -12,11 +12,8 @@ from core.maml import ekfac
 from core.maml.backbone import Network, Params, head_of
 from core.maml.objective import Task, inner_loss
 from core.maml.proximal import Proximal, inverse_product, proximal_optimum
-from core.maml.settings import INVERSES
-from core.runtime.errors import UserError
 
 RATE_PREFIX = "rates."
-ADAPTED_PARTS = ("all", "head")
 
 
 def network_part(params: Params) -> Params:
@@ -26,12 +23,9 @@ def network_part(params: Params) -> Params:
 
 @dataclass(frozen=True)
 class Unrolled:
-    """An adaptation by K gradient steps on the inner loss (MAML, Finn et al. 2017, equation 1).
-
-    It is differentiable to any order.
+    """An adaptation by gradient steps on the inner loss (MAML, Finn et al. 2017, equation 1).
 
     Attributes:
-        steps: K.
         rate: Inner learning rate, or the initial value of learned rates.
         adapted: ``all`` parameters, or only those of the ``head`` (ANIL, Raghu et al. 2020).
         learned_rates: Whether every parameter has its own rate, which is the meta-parameter ``rates.<name>``
@@ -42,10 +36,6 @@ class Unrolled:
     rate: float
     adapted: str = "all"
     learned_rates: bool = False
-
-    def __post_init__(self) -> None:
-        if self.adapted not in ADAPTED_PARTS:
-            raise UserError(f"Unknown part to adapt: {self.adapted!r}.", f"Use {' or '.join(ADAPTED_PARTS)}.")
 
     def rates(self, network_params: Params, network: Network | None = None) -> Params:
         """Return the initial learned rates, empty if rates are not learned; ``network`` defines the head layer."""
@@ -84,7 +74,6 @@ class Implicit:
     is one inner solve.
 
     Attributes:
-        proximity: delta_in, above 0.
         tolerance: Tolerance of the inner problem (the norm of g relative to the norms of the terms that add up to
             it) and of the products with M (relative residual).
         inverse: ``cg`` solves with the exact inner Hessian. ``ekfac`` is the approximation of the paper
@@ -96,20 +85,8 @@ class Implicit:
     tolerance: float = 1e-6
     inverse: str = "cg"
 
-    def __post_init__(self) -> None:
-        if not self.proximity > 0:
-            raise UserError(f"The proximity is {self.proximity}.", "It must be above 0.")
-        if not self.tolerance > 0:
-            raise UserError(f"The inner tolerance is {self.tolerance}.", "It must be above 0.")
-        if self.inverse not in INVERSES:
-            raise UserError(f"Unknown inverse of the inner Hessian: {self.inverse!r}.", f"Use {' or '.join(INVERSES)}.")
-
     def __call__(self, network: Network, params: Params, task: Task) -> Params:
-        """Return the optimum of the inner problem of ``task``, with its derivatives.
-
-        Raises:
-            UserError: the inverse is ``ekfac`` and the network does not support it.
-        """
+        """Return the optimum of the inner problem and its derivatives; UserError if ``ekfac`` cannot be used."""
         if self.inverse == "ekfac":
             ekfac.require_layered(network)  # fail before the expensive inner solve
         problem = Proximal(network, self.proximity, self.tolerance)

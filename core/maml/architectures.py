@@ -1,10 +1,9 @@
 """Reimplement the networks of learn2learn 0.2.0 with the same parameter names, shapes, computation and initialisation.
 
-State dicts are interchangeable with those of the learn2learn classes; learn2learn need not be installed. The classes
-are plain PyTorch modules. :class:`core.maml.module.ModuleNet` turns them into pure functions, and also disables the
-running statistics of batch normalisation and all dropout. ResNet12 in learn2learn uses DropBlock with rate 0.1. Random
-masks would make the objective a different function at every call, without a meaningful derivative, so this
-implementation omits DropBlock.
+State dicts are interchangeable with those of learn2learn, which need not be installed.
+:class:`core.maml.module.ModuleNet` turns the modules into pure functions. ResNet12 in learn2learn uses DropBlock with
+rate 0.1. Random masks would make the objective a different function at every call, without a meaningful derivative, so
+this implementation omits DropBlock.
 """
 
 from __future__ import annotations
@@ -225,12 +224,9 @@ def _format_shape(shape: tuple[int, int, int]) -> str:
 
 @dataclass(frozen=True)
 class Architecture:
-    """An entry that describes one of the networks.
+    """A network: how to build it from ways, shape and the fields in ``defaults``, and its name in learn2learn.
 
-    Attributes:
-        make: Builds the network from ways, shape and the fields in ``defaults``.
-        title: Name of the network in learn2learn.
-        defaults: Model specification fields that the network uses, with the defaults of learn2learn.
+    ``defaults`` are the fields of a model specification that it uses, with the defaults of learn2learn.
     """
 
     make: Callable[..., nn.Module]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, prod
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +35,7 @@ class Layer:
     Attributes:
         name: Key of its input and its shift in :meth:`Layered.trace`.
         weight: Name of its weight, with four axes for a convolution and two for a linear layer.
-        bias: Name of its bias, or None.
-        stride, padding: Stride and padding of a convolution, equal for height and width.
+        stride, padding: Of a convolution, equal for height and width.
     """
 
     name: str
@@ -45,14 +45,22 @@ class Layer:
     padding: int = 0
 
 
-@runtime_checkable
-class Layered(Protocol):
+class Layered(ABC):
     """A network that exposes the input of each of its linear and convolution layers."""
 
+    head: ClassVar[str] = HEAD
+
     @property
+    @abstractmethod
     def layers(self) -> tuple[Layer, ...]:
         """Return every linear and convolution layer in order."""
 
+    @property
+    @abstractmethod
+    def shapes(self) -> Shapes:
+        """Return the shape of every parameter in order."""
+
+    @abstractmethod
     def trace(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
         """Return the logits and the input of every layer of :attr:`layers`, by layer name.
 
@@ -62,26 +70,42 @@ class Layered(Protocol):
         """
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
-        """Return only the logits."""
+        """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
+        return self.trace(params, x, {})[0]
+
+    def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
+        """Return new parameters on the CPU.
+
+        Weights are He-normal, those of the head normal with standard deviation 0.1. Scales are 1 and biases are 0.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        params: Params = {}
+        for name, shape in self.shapes.items():
+            if name.endswith(".bias"):
+                params[name] = torch.zeros(shape, dtype=dtype)
+            elif name.endswith(".norm.weight"):
+                params[name] = torch.ones(shape, dtype=dtype)
+            else:
+                std = 0.1 if name == "head.weight" else (2 / prod(shape[1:])) ** 0.5
+                params[name] = (torch.randn(shape, generator=generator, dtype=torch.float64) * std).to(dtype)
+        return params
 
 
 @dataclass(frozen=True)
-class ConvNet:
+class ConvNet(Layered):
     """A convolutional network of, by default, four blocks from the MAML literature (Finn et al. 2017, section 5.2).
 
     Each block is a 3 x 3 convolution, batch normalisation with the statistics of the current batch (no running
-    statistics, as is usual in MAML), an activation, and a halving of height and width: by stride 2
-    (``pooling="stride"``, used by Finn et al. for Omniglot) or by 2 x 2 max-pooling (``"max"``, used for
-    mini-ImageNet). With ``"stride"`` the head reads the mean over the remaining positions, with ``"max"`` all of them.
+    statistics, as is usual in MAML; it would cancel a bias, so the convolution has none), an activation, and a halving
+    of height and width: by stride 2 (``pooling="stride"``, used by Finn et al. for Omniglot) or by 2 x 2 max-pooling
+    (``"max"``, used for mini-ImageNet). With ``"stride"`` the head reads the mean over the remaining positions, with
+    ``"max"`` all of them.
 
     The activation in the literature is ``"relu"``. The default is ``"gelu"`` because with ReLU the inner gradient, and
     therefore the adapted loss, jumps wherever a unit crosses its kink. The objective then has no stationary point to
     converge to, but influence functions are derivatives at a stationary point (measured in docs/method.md).
 
-    Attributes:
-        ways: Classes per task, the width of the head.
-        filters: Channels of every block.
-        shape: Height, width and channels of the images.
+    ``shape`` is the height, width and channels of the images.
     """
 
     ways: int
@@ -90,7 +114,6 @@ class ConvNet:
     pooling: str = "stride"
     blocks: int = 4
     activation: str = "gelu"
-    head: ClassVar[str] = HEAD
 
     def __post_init__(self) -> None:
         if self.pooling not in ("stride", "max"):
@@ -114,12 +137,6 @@ class ConvNet:
         return 2 if self.pooling == "stride" else 1
 
     @property
-    def features(self) -> int:
-        """Return the number of inputs of the head."""
-        positions = 1 if self.pooling == "stride" else self._side(self.shape[0]) * self._side(self.shape[1])
-        return self.filters * positions
-
-    @property
     def shapes(self) -> Shapes:
         """Return the shape of every parameter in order."""
         out: Shapes = {}
@@ -128,11 +145,8 @@ class ConvNet:
             out[f"blocks.{block}.conv.weight"] = (self.filters, channels, 3, 3)
             out[f"blocks.{block}.norm.weight"] = out[f"blocks.{block}.norm.bias"] = (self.filters,)
             channels = self.filters
-        return out | {"head.weight": (self.ways, self.features), "head.bias": (self.ways,)}
-
-    def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-        """Return new parameters on the CPU, as :func:`init_params` initialises them."""
-        return init_params(self.shapes, seed, dtype)
+        positions = 1 if self.pooling == "stride" else self._side(self.shape[0]) * self._side(self.shape[1])
+        return out | {"head.weight": (self.ways, self.filters * positions), "head.bias": (self.ways,)}
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -140,13 +154,6 @@ class ConvNet:
         blocks = [f"blocks.{block}.conv" for block in range(self.blocks)]
         convolutions = [Layer(name, f"{name}.weight", None, self._stride, padding=1) for name in blocks]
         return (*convolutions, Layer("head", "head.weight", "head.bias"))
-
-    def __call__(self, params: Params, x: Tensor) -> Tensor:
-        """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1].
-
-        Convolutions have no bias, because the normalisation that follows would cancel it.
-        """
-        return self.trace(params, x, {})[0]
 
     def trace(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
         """Return the logits and the layer inputs; see :meth:`Layered.trace`."""
@@ -164,13 +171,12 @@ class ConvNet:
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(Layered):
     """A multilayer perceptron, or a multinomial logistic regression if it has no hidden layers.
 
     The images of a set do not interact, because there is no batch normalisation.
 
     Attributes:
-        ways: Classes per task, the width of the head.
         hidden: Widths of the hidden layers in order; ``()`` is the linear model.
         shape: Height, width and channels of the images.
         shrink: Side, in pixels, of the squares over which images are averaged first.
@@ -181,7 +187,6 @@ class MLP:
     shape: tuple[int, int, int] = (28, 28, 1)
     shrink: int = 1
     activation: str = "gelu"
-    head: ClassVar[str] = HEAD
 
     def __post_init__(self) -> None:
         _check_activation(self.activation)
@@ -196,11 +201,6 @@ class MLP:
             )
 
     @property
-    def features(self) -> int:
-        """Return the number of inputs of the first layer."""
-        return self.shape[0] * self.shape[1] * self.shape[2] // self.shrink**2
-
-    @property
     def layers(self) -> tuple[Layer, ...]:
         """Return the hidden layers and the head in order."""
         names = [*(f"layers.{index}" for index in range(len(self.hidden))), "head"]
@@ -210,19 +210,11 @@ class MLP:
     def shapes(self) -> Shapes:
         """Return the shape of every parameter in order."""
         out: Shapes = {}
-        width = self.features
+        width = prod(self.shape) // self.shrink**2
         for layer, units in zip(self.layers, (*self.hidden, self.ways), strict=True):
             out |= {f"{layer.name}.weight": (units, width), f"{layer.name}.bias": (units,)}
             width = units
         return out
-
-    def init(self, seed: int, dtype: torch.dtype = torch.float32) -> Params:
-        """Return new parameters on the CPU, as :func:`init_params` initialises them."""
-        return init_params(self.shapes, seed, dtype)
-
-    def __call__(self, params: Params, x: Tensor) -> Tensor:
-        """Return the logits ``(n, ways)`` of images ``(n, channels, height, width)`` in [0, 1]."""
-        return self.trace(params, x, {})[0]
 
     def trace(self, params: Params, x: Tensor, shifts: Params) -> tuple[Tensor, Params]:
         """Return the logits and the layer inputs; see :meth:`Layered.trace`."""
@@ -237,24 +229,6 @@ class MLP:
         return _add_shift(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
 
 
-def init_params(shapes: Shapes, seed: int, dtype: torch.dtype) -> Params:
-    """Return new parameters of a :class:`ConvNet` or :class:`MLP` on the CPU.
-
-    Weights are He-normal, those of the head normal with standard deviation 0.1. Scales are 1 and biases are 0.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    params: Params = {}
-    for name, shape in shapes.items():
-        if name.endswith(".bias"):
-            params[name] = torch.zeros(shape, dtype=dtype)
-        elif name.endswith(".norm.weight"):
-            params[name] = torch.ones(shape, dtype=dtype)
-        else:
-            std = 0.1 if name == "head.weight" else (2 / prod(shape[1:])) ** 0.5
-            params[name] = (torch.randn(shape, generator=generator, dtype=torch.float64) * std).to(dtype)
-    return params
-
-
 def _check_activation(activation: str) -> None:
     if activation not in ACTIVATIONS:
         raise UserError(f"Unknown activation {activation!r}.", f"Use {' or '.join(ACTIVATIONS)}.")
@@ -265,13 +239,9 @@ def _add_shift(x: Tensor, name: str, shifts: Params) -> Tensor:
 
 
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float = BATCH_NORM_EPSILON) -> Tensor:
-    """Normalise ``x`` with the statistics of the current batch.
+    """Normalise ``x`` ``(n, channels, ...)`` with the statistics of the batch; scale and shift are ``(channels,)``.
 
     The operation is written out because the fused kernel has no fast forward-mode derivative of its backward pass.
-
-    Args:
-        x: ``(n, channels, ...)``.
-        weight, bias: Scale and shift, ``(channels,)``, or None.
     """
     axes = (0, *range(2, x.dim()))
     centred = x - x.mean(axes, keepdim=True)

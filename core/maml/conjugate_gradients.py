@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +24,6 @@ class BatchSolution:
     """A batch of solutions of T systems with P unknowns each, with convergence diagnostics.
 
     Attributes:
-        x: ``(T, P)``.
         residual: ``|b - A x| / |b|``, ``(T,)``, 0 where b is 0; the recursive one if the solve was not verified.
         converged: Whether ``residual`` is at most the tolerance, ``(T,)``.
         indefinite: Whether a direction of nonpositive curvature was found, which ends the solve of that system,
@@ -58,11 +58,9 @@ def solve_batch(
     verify: bool = True,
     on_iteration: Callable[[int, Tensor], None] = lambda iteration, residual: None,
 ) -> BatchSolution:
-    """Solve ``A x = b`` for a batch of symmetric A.
+    """Solve ``A x = b``, ``(T, P)``, for a batch of symmetric A.
 
     Args:
-        product: ``v -> A v``, ``(T, P)`` to ``(T, P)``.
-        b: ``(T, P)``.
         tolerance: Relative residual to stop at.
         iterations: Maximum number of iterations, not counting the products for true residuals.
         precondition: ``v -> M v``, M positive definite and close to the inverse of A.
@@ -108,16 +106,11 @@ def solve_batch(
         stagnated=stagnated,
         replacements=replacements,
         products=len(record.alphas) + checks,
-        alphas=record.alphas,
-        betas=record.betas,
-        quotients=record.quotients,
+        **record._asdict(),
     )
 
 
-@dataclass(frozen=True)
-class _Record:
-    """A record of ``alphas``, ``betas`` and ``quotients`` of :class:`BatchSolution` over all restarts."""
-
+class _Record(NamedTuple):
     alphas: list[Tensor]
     betas: list[Tensor]
     quotients: list[Tensor]
@@ -136,7 +129,7 @@ def _iterate(
     """Run conjugate gradients (Hestenes and Stiefel 1952) for ``A x = r`` where ``active``, from x = 0.
 
     A system ends if the norm of its recursive residual is at most ``target``, ``(T,)``, or if nonpositive curvature is
-    found. All systems end after ``iterations`` iterations, including those already in ``record``.
+    found. ``iterations`` includes those already in ``record``.
 
     Returns:
         x ``(T, P)``, 0 where not active; norms of the recursive residuals ``(T,)``; whether nonpositive curvature was

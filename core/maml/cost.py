@@ -17,18 +17,12 @@ EVALUATION = 0.5
 LINE_SEARCH = 1.3
 """Full-batch gradients per L-BFGS iteration, including the trials of its line search, as measured."""
 SUPPORT_ROW, QUERY_ROW = 3.2, 1.1
-"""Meta-gradients per row gradient (core.editing.rows), as measured."""
+"""Meta-gradients per row gradient (core.editing.prepared), as measured."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A count of passes over single tasks.
-
-    Attributes:
-        gradients: Passes with the derivative of the query loss.
-        products: Passes with a product of the task's curvature and a vector.
-        evaluations: Passes with the query loss alone.
-    """
+    """A count of passes over single tasks: with the gradient, with a curvature product, or with the loss alone."""
 
     gradients: float = 0
     products: float = 0
@@ -49,13 +43,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Pace:
-    """A measurement of the seconds per pass over one task on this machine.
-
-    Attributes:
-        gradient: Seconds per meta-gradient.
-        product, evaluation: Seconds per pass of the other kinds. If None, they are derived from ``gradient`` by
-            :data:`PRODUCT` and :data:`EVALUATION`.
-    """
+    """The seconds per pass over one task on this machine; None: ``gradient`` times its number of meta-gradients."""
 
     gradient: float
     product: float | None = None

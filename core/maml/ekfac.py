@@ -1,7 +1,6 @@
 """Approximate the inverse curvature of the inner problem by EK-FAC, which is built once and then cheap to apply.
 
-The curvature is the Fisher matrix of the inner loss of one task (:mod:`core.maml.objective`), which equals the
-Gauss-Newton matrix for the cross-entropy,
+The curvature is the Fisher matrix of the inner loss of one task, which equals its Gauss-Newton matrix,
 
     ``F = (1 / S) sum_z s_z sum_c p_c(z) g_zc g_zc^T``,
 
@@ -14,7 +13,7 @@ the eigenbasis of K-FAC:
   position t (with a 1 appended if there is a bias) and g_t is the gradient with respect to the layer output at t. A
   linear layer has one position, a convolution has one per patch (Grosse and Martens 2016, KFC).
 - U_A and U_G are the eigenvectors of the weighted sums of ``a_t a_t^T`` and ``g_t g_t^T`` over rows, classes and
-  positions. The scalings of KFC (1 / number of positions, homogeneity) change only the eigenvalues, which are not used.
+  positions. The scalings of KFC change only the eigenvalues, which are not used.
 - The eigenvalue of the pair (i, j) is the second moment itself:
   ``(1 / S) sum_z s_z sum_c p_c(z) ((U_G^T (sum_t g_t a_t^T) U_A)_ij)^2``.
 
@@ -48,15 +47,11 @@ def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tenso
     S rows. The time is that of ``ways`` passes, or of ``(S + 1) ways`` passes if some parameters belong to no layer.
 
     Args:
-        network: A :class:`Layered` network.
         theta: Adapted parameters, at which F is evaluated.
         x: Support images ``(S, channels, height, width)``.
         weights: Nonnegative weights s, ``(S,)``.
         shift: Positive number that is added to the diagonal of F. It can be a tensor with one value per task under
             vmap; values that are not positive then yield NaN, because code under vmap cannot raise.
-
-    Returns:
-        A function that maps a dictionary with the names and shapes of ``theta`` to another one.
 
     Raises:
         UserError: the network is not :class:`Layered`, or the number ``shift`` is not positive.
@@ -79,11 +74,7 @@ def inverse(network: Network | Layered, theta: Params, x: Tensor, weights: Tenso
 
 
 def require_layered(network: Network | Layered) -> Layered:
-    """Return ``network`` if it is layered.
-
-    Raises:
-        UserError: the network is not :class:`Layered`.
-    """
+    """Return ``network`` if it is :class:`Layered`, else raise UserError."""
     if isinstance(network, Layered):
         return network
     raise UserError(
@@ -92,7 +83,7 @@ def require_layered(network: Network | Layered) -> Layered:
 
 
 def _layer_blocks(network: Layered, theta: Params, x: Tensor, weights: Tensor, shift: float | Tensor) -> list[Apply]:
-    """Return the inverse of the block of each layer, as a function of the parameters of that layer."""
+    """Return the inverse of the block of each layer."""
     inputs = network.trace(theta, x, {})[1]
     zeros = {layer.name: _zero_shift(layer, theta[layer.weight], inputs[layer.name]) for layer in network.layers}
     losses, vector_jacobian = vjp(lambda shifts: -F.log_softmax(network.trace(theta, x, shifts)[0], -1), zeros)[:2]
@@ -111,10 +102,7 @@ def _block(
 ) -> Apply:
     """Return the inverse of the block of one layer.
 
-    Args:
-        inputs: Layer inputs ``(S, ...)``.
-        gradients: Gradients with respect to the layer output, ``(ways, S, ...)``.
-        class_weights: s_z p_c(z) / S, ``(ways, S)``.
+    ``inputs`` are ``(S, ...)``, ``gradients`` by the layer output ``(ways, S, ...)``, ``class_weights`` ``(ways, S)``.
     """
     a = _layer_inputs(layer, weight, inputs)
     g = gradients.flatten(3) if weight.dim() == 4 else gradients[..., None]
@@ -173,10 +161,7 @@ def _layer_inputs(layer: Layer, weight: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _eigenvectors(rows: Tensor) -> Tensor:
-    """Return the orthonormal eigenvectors ``(d, r)`` of ``rows^T rows``, for ``rows`` ``(m, d)`` and r = min(m, d).
-
-    With fewer rows than columns (few images, many pixels), a thin singular value decomposition is much cheaper.
-    """
-    if len(rows) < rows.shape[1]:
+    """Return the orthonormal eigenvectors ``(d, r)`` of ``rows^T rows``, for ``rows`` ``(m, d)`` and r = min(m, d)."""
+    if len(rows) < rows.shape[1]:  # few images, many pixels: much cheaper
         return torch.linalg.svd(rows, full_matrices=False).Vh.mT
     return torch.linalg.eigh(rows.mT @ rows).eigenvectors

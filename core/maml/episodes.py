@@ -24,12 +24,7 @@ from core.tasks.tasklist import TaskList
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """A chunk of T tasks of equal shape.
-
-    Attributes:
-        positions: Positions of the tasks in the task list, ``(T,)``.
-        task: Tensors with a first axis of length T.
-    """
+    """A chunk of T tasks of equal shape, with their positions in the task list ``(T,)``."""
 
     positions: np.ndarray
     task: Task
@@ -65,13 +60,7 @@ def get_or_compute(memory: ChunkCache, key: str, compute: Callable[[], list[np.n
 
 @dataclass(frozen=True, eq=False)
 class _ShapeGroup:
-    """A group of T tasks of equal shape.
-
-    Attributes:
-        positions: Positions of the tasks in the task list, ``(T,)``.
-        rows, images, labels, weights: Rows of the task table, image positions, labels and weights, ``(T, S + Q)``.
-        support: Number of support rows, S.
-    """
+    """T tasks of equal shape with S support rows: positions in the task list ``(T,)``, the others ``(T, S + Q)``."""
 
     positions: np.ndarray
     rows: np.ndarray
@@ -93,16 +82,14 @@ def _task_count(pieces: Sequence[_Piece]) -> int:
 class Episodes:
     """A dataset that builds the tensors of a task list chunk by chunk, so that memory depends on the chunk size only.
 
-    All iteration over tasks takes place in this class; callers only define what to compute for a chunk
-    (:meth:`sum_chunks`, :meth:`collect_chunks`). On a CPU, every PyTorch thread processes separate chunks. If all
-    threads shared every operation instead, they would wait for each other at each one, which costs more than the work
-    itself on a busy machine. Every process of :func:`core.runtime.distributed.world` also processes separate chunks;
-    afterwards all processes have the results of all chunks.
+    Callers define what to compute for a chunk (:meth:`sum_chunks`, :meth:`collect_chunks`). On a CPU, every PyTorch
+    thread processes separate chunks. If all threads shared every operation instead, they would wait for each other at
+    each one, which costs more than the work itself on a busy machine. Every process of
+    :func:`core.runtime.distributed.world` also processes separate chunks; afterwards all processes have the results of
+    all chunks.
 
     Args:
         tasks: The tasks. Rows of weight 0 are kept.
-        images: The images that the tasks refer to.
-        device, dtype: Device and floating-point type of the computation.
         chunk: Maximum number of tasks per chunk.
     """
 
@@ -128,10 +115,7 @@ class Episodes:
             yield self._tensors(*piece)
 
     def _pieces(self, positions: np.ndarray | None, workers: int = 1) -> list[_Piece]:
-        """Return the pieces that become chunks.
-
-        They have about the same number of tasks, and their number is a multiple of ``workers`` if possible.
-        """
+        """Return the pieces that become chunks, of about equal size; a multiple of ``workers`` if possible."""
         pieces = []
         for group in self._groups:
             included = np.ones(len(group.positions), bool) if positions is None else np.isin(group.positions, positions)
@@ -145,14 +129,11 @@ class Episodes:
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def _rounds(self, positions: np.ndarray | None) -> list[Sequence[_Piece]]:
-        """Return the pieces in rounds, with one piece per process in each round."""
+        """Return the pieces in rounds of one piece per process."""
         return world().rounds(self._pieces(positions, self._threads() * world().size))
 
     def _map_own_chunks(self, function: Callable[[Chunk], Out], rounds: list[Sequence[_Piece]]) -> Iterator[Out]:
-        """Yield the result of ``function`` for the chunk of this process in every round, in order.
-
-        On a CPU several threads call ``function`` concurrently.
-        """
+        """Yield the result for the chunk of this process in every round; several threads call ``function`` on a CPU."""
         workers, rank = self._threads(), world().rank
         pieces = [pieces[rank] for pieces in rounds if rank < len(pieces)]
         if workers == 1 or len(pieces) == 1:
@@ -223,10 +204,6 @@ class Episodes:
         """Return the positions of at most ``count`` tasks of the most frequent shape."""
         return max((group.positions for group in self._groups), key=len)[:count]
 
-    def count(self, positions: np.ndarray | None = None) -> int:
-        """Return the total number of tasks that :meth:`chunks` yields, which is the unit of progress."""
-        return len(self) if positions is None else len(positions)
-
     def rows(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the task table of the tasks of one chunk: support ``(T, S)`` and query ``(T, Q)``."""
         group = next(g for g in self._groups if np.isin(positions, g.positions).all())
@@ -280,5 +257,4 @@ def vmap_tasks(function: Callable[[Params, Tensors], Out]) -> Callable[[Params, 
 
 def sum_over_tasks(function: Callable[[Params, Tensors], Tensor]) -> Callable[[Params, Tensors], Tensor]:
     """Return ``function(params, task)`` summed over the tasks of a chunk."""
-
     return lambda params, chunk: vmap_tasks(function)(params, chunk).sum(0)

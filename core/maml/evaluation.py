@@ -50,8 +50,8 @@ class Evaluation:
     """A set of predictions and metrics on the query images after adaptation.
 
     Attributes:
-        rows: Table with one row per query row of the task list: task_id, image_id, label, class, loss (nats),
-            predicted (label), confidence (probability of ``label``).
+        rows: One row per query row of the task list: task_id, image_id, label, class, loss (nats), predicted (label),
+            confidence (probability of ``label``).
         accuracy, loss: Accuracy and mean loss (nats) per task, ``(T,)``, in the order of the task list.
     """
 

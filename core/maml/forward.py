@@ -9,27 +9,22 @@ no such levels and stays parallel.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from threading import RLock
 from typing import Any
 
 import torch
-from torch import Tensor
 
 _LOCK = RLock()  # reentrant, because an adaptation can use forward mode within a pass that does
 
 
 def jvp(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...], **options: Any) -> Any:
-    """Compute :func:`torch.func.jvp`, one thread at a time."""
-    with _forward_mode_lock(primals[0]):
-        return torch.func.jvp(function, primals, tangents, **options)
-
-
-def _forward_mode_lock(x: Tensor | dict[str, Tensor]) -> AbstractContextManager[Any]:
-    """Return the lock for CPU tensors, and a null context for other devices.
+    """Compute :func:`torch.func.jvp`, on a CPU one thread at a time.
 
     Tasks run on several threads on a CPU only. A backward pass inside the locked section also runs on the calling
     thread on a CPU only; on a GPU it has a separate thread, which would wait for the lock forever.
     """
+    x = primals[0]
     first = next(iter(x.values())) if isinstance(x, dict) else x
-    return _LOCK if first.device.type == "cpu" else nullcontext()
+    with _LOCK if first.device.type == "cpu" else nullcontext():
+        return torch.func.jvp(function, primals, tangents, **options)

@@ -20,9 +20,6 @@ class Loaded:
     """A model with its training and held-out tasks on a device.
 
     Attributes:
-        model: The network with its adaptation and objective.
-        params: The meta-parameters, on the device.
-        tasks, heldout_tasks: The training and the held-out tasks.
         hashes: Content hashes by name (``data``, ``tasks``, ``heldout``, ``model``), the start of every cache key.
     """
 

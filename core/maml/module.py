@@ -1,13 +1,14 @@
 """Convert PyTorch modules to pure functions of (parameters, images).
 
 The engine differentiates twice through the adaptation, over many tasks at once, so the output of a module must depend
-only on its parameters and its input. :func:`prepare` changes modules accordingly where possible and describes each
-change. Other modules are rejected with the reason, either by this function or by the trial run of :func:`probe`.
+only on its parameters and its input. :func:`prepare` changes modules accordingly. Other modules are rejected, by it or
+by the trial run of :func:`probe`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
@@ -57,12 +58,13 @@ class ModuleNet:
 
     Attributes:
         name: Name with all hyperparameters; networks of equal name and code compute the same function.
-        ways: Classes per task, the width of the logits.
         shape: Height, width and channels of the images.
         build: Function that returns a new module, initialised with the global random number generator of PyTorch.
         code: Hash of the code of a factory, which distinguishes networks of the same name before and after a change.
         is_builtin: Whether the module is one of :mod:`core.maml.architectures`. These have no constants, so their
             shapes can be determined without memory for the weights.
+        module: The prepared module.
+        notes: One sentence per change that made the module a pure function.
     """
 
     name: str
@@ -71,26 +73,15 @@ class ModuleNet:
     build: Callable[[], nn.Module] = field(repr=False, compare=False)
     code: str = ""
     is_builtin: bool = field(default=False, repr=False)
+    module: nn.Module = field(init=False, repr=False, compare=False)
+    notes: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._prepared  # noqa: B018  # prepare now, because weights cannot be initialised during differentiation
-
-    @cached_property
-    def _prepared(self) -> tuple[nn.Module, tuple[str, ...]]:
-        if not self.is_builtin:
-            return prepare(self.build(), self.name)
-        with torch.device("meta"):
-            return prepare(self.build(), self.name)
-
-    @property
-    def module(self) -> nn.Module:
-        """Return the prepared module."""
-        return self._prepared[0]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Return one sentence per change that made the module a pure function."""
-        return self._prepared[1]
+        # Prepare now, because weights cannot be initialised during differentiation.
+        with torch.device("meta") if self.is_builtin else nullcontext():
+            module, notes = prepare(self.build(), self.name)
+        object.__setattr__(self, "module", module)
+        object.__setattr__(self, "notes", notes)
 
     @property
     def shapes(self) -> Shapes:
@@ -117,11 +108,7 @@ class ModuleNet:
 
     @property
     def head(self) -> str:
-        """Return :attr:`last_linear`, the layer that ANIL adapts.
-
-        Raises:
-            UserError: the network has no linear layer.
-        """
+        """Return :attr:`last_linear`, the layer that ANIL adapts; raise UserError if there is none."""
         if self.last_linear is None:
             raise UserError(f"{self.name} has no linear layer that anil could adapt.", "Use maml.")
         return self.last_linear

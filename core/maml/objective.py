@@ -12,8 +12,9 @@ means is equivalent to multiplying all weights by ``S_k`` and ``Q_k``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,22 +39,14 @@ class Task(NamedTuple):
     q: Tensor
 
 
-def row_losses(network: Network, params: Params, x: Tensor, y: Tensor) -> Tensor:
-    """Return the cross-entropy of each image, ``(n,)``, in nats."""
-    return F.cross_entropy(network(params, x), y, reduction="none")
-
-
 def inner_loss(network: Network, theta: Params, task: Task) -> Tensor:
     """Return the inner loss L_I(theta), a scalar."""
-    return (task.s * row_losses(network, theta, task.xs, task.ys)).mean()
+    return (task.s * F.cross_entropy(network(theta, task.xs), task.ys, reduction="none")).mean()
 
 
-class Adaptation(Protocol):
-    """An adaptation that maps meta-parameters to the parameters of a task (:mod:`core.maml.adaptation`)."""
-
-    def __call__(self, network: Network, params: Params, task: Task) -> Params:
-        """Return theta_k(lambda), only network parameters, differentiable with respect to ``params`` and ``task.s``."""
-        ...
+Adaptation = Callable[[Network, Params, Task], Params]
+"""A function that returns theta_k(lambda), the network parameters after adaptation to the support set of a task,
+differentiable with respect to the meta-parameters and ``task.s`` (:mod:`core.maml.adaptation`)."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +54,6 @@ class Bilevel:
     """A bilevel model of a network and its adaptation.
 
     Attributes:
-        network: Function of (parameters, images) that returns logits.
-        adaptation: Function that returns theta_k(lambda).
         delta: Weight decay of the objective, which is a sum over tasks.
         first_order: Whether to replace ``d theta_k / d lambda`` by the identity. Values do not change. Gradients with
             respect to lambda become the direct gradients of the paper (eq. 2-3), which are the update of first-order

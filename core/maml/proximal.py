@@ -32,10 +32,7 @@ _MAX_NEWTON_STEPS, _MAX_HALVINGS = 50, 20
 class Proximal:
     """An inner problem that minimises ``L_I(theta) + proximity / 2 |theta - lambda|^2`` for one task.
 
-    Attributes:
-        network: The network of the inner loss.
-        proximity: Weight of the proximal term.
-        tolerance: Relative tolerance of the optimum and of products with the inverse Hessian.
+    ``tolerance`` is that of the optimum and of products with the inverse Hessian, relative.
     """
 
     network: Network
@@ -60,11 +57,7 @@ class Proximal:
 
 
 def proximal_optimum(problem: Proximal, params: Params, task: Task) -> Params:
-    """Return the minimiser theta as a constant, through which no derivative propagates.
-
-    Raises:
-        UserError: the solver did not reach the tolerance.
-    """
+    """Return the minimiser theta, a constant for derivatives; raise UserError if the solver misses the tolerance."""
     return unflatten(
         _Optimum.apply(flatten(params), task.xs, task.ys, task.s, problem, _ParamLayout.of(params)), params
     )
@@ -82,7 +75,7 @@ def inverse_product(problem: Proximal, vector: Params, theta: Params, task: Task
 
 @dataclass(frozen=True)
 class _ParamLayout:
-    """A list of parameter names and shapes that splits a vector without the parameter tensors."""
+    """Names and shapes that split a vector without the parameter tensors."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -131,10 +124,7 @@ class _Optimum(torch.autograd.Function):
 
 
 class _Inverse(torch.autograd.Function):
-    """An autograd function that applies the inverse Hessian, which is symmetric and linear in the first argument.
-
-    Its derivatives therefore apply the same function.
-    """
+    """The inverse Hessian is symmetric, and linear in the first argument, so the derivatives are the same function."""
 
     @staticmethod
     def forward(
@@ -176,13 +166,9 @@ def _flatten_batch_dims(axes: int, *tensors: Tensor) -> list[Tensor]:
 
 
 def _minimise(params: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal, layout: _ParamLayout) -> Tensor:
-    """Minimise by Newton's method, with conjugate gradients (Steihaug's stop at negative curvature) and backtracking.
+    """Return the optima ``(T, P)``, by Newton's method with conjugate gradients and backtracking.
 
-    Args:
-        params: ``(T, P)``; the other tensors have a first axis T as well.
-
-    Returns:
-        The optima, ``(T, P)``.
+    Conjugate gradients stop at negative curvature (Steihaug). All tensors have a first axis T.
     """
 
     def value_and_gradient(theta: Tensor, lam: Tensor, x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,5 +251,4 @@ def _hessian(theta: Tensor, xs: Tensor, ys: Tensor, s: Tensor, problem: Proximal
 
 
 def _max_iterations(b: Tensor) -> int:
-    """Return the maximum number of iterations: twice the P of exact arithmetic, plus a few for small P."""
-    return 2 * b.shape[-1] + 10
+    return 2 * b.shape[-1] + 10  # twice the P of exact arithmetic, plus a few for small P

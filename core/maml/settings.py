@@ -25,19 +25,11 @@ class ModelFields(BaseModel):
     """A base model with the fields of :class:`core.checkpoints.model.ModelSpec`.
 
     Attributes:
-        backbone: ``convnet`` and ``mlp`` of :mod:`core.maml.backbone`; ``omniglot-cnn``, ``omniglot-fc``, ``cnn4``
-            (also named ``mini-imagenet-cnn``) and ``resnet12`` of :mod:`core.maml.architectures`; or ``module``, which
-            is built by :attr:`factory`.
-        algorithm: ``maml``; ``fomaml`` (first order, trained with the direct gradient); ``anil`` (only the head
-            adapts); ``meta-sgd`` (inner rates are learned, with ``rate`` as the initial value); ``imaml`` (the proximal
-            inner problem is solved, :class:`core.maml.adaptation.Implicit`).
-        filters, blocks: Used by ``convnet``, ``omniglot-cnn`` and ``cnn4``.
-        hidden: Widths of the hidden layers of ``mlp`` and ``omniglot-fc`` (an ``mlp`` without hidden layers is
-            linear), or filters of the four blocks of ``resnet12``.
-        activation: Used by ``convnet`` and ``mlp``; ResNet12 uses leaky ReLU and the other built-in networks use ReLU.
+        backbone: See :mod:`core.maml.backbone` and :mod:`core.maml.architectures`; ``module`` is built by the factory.
+        hidden: Widths of the hidden layers, or filters of the blocks of ``resnet12``.
+        rate: The initial value of the learned rates of ``meta-sgd``.
         factory: ``package.module:factory`` (:mod:`core.checkpoints.factory`), for ``module`` only.
         code: Hash of the factory code when the model was created, for ``module`` only.
-        steps, rate: Number of inner gradient steps and inner learning rate; not used by ``imaml``.
         delta: Weight decay of the objective (a sum over tasks, :mod:`core.maml.objective`).
     """
 
@@ -137,13 +129,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Compute:
-    """A set of computation settings that selects the device, the precision and the chunk size.
-
-    Attributes:
-        device: Device name; ``auto`` selects CUDA if it is available.
-        dtype: Floating-point type.
-        chunk: Tasks per chunk; 0 selects a fast number (:func:`core.maml.passes.default_chunk_size`).
-    """
+    """The device, the precision and the chunk size (0: :func:`core.maml.passes.default_chunk_size`)."""
 
     device: Annotated[str, Setting("Device to compute on: auto, cpu, cuda or cuda:N.")] = "auto"
     dtype: Annotated[str, Setting("Floating-point precision.", label="Precision", choices=DTYPES)] = "float32"
@@ -153,11 +139,7 @@ class Compute:
         check_settings(self)
 
     def torch_device(self) -> torch.device:
-        """Return the device, after checking that it can be used.
-
-        Raises:
-            UserError: the device does not exist or cannot be used.
-        """
+        """Return the device, ``auto`` being CUDA if available; raise UserError if it cannot be used."""
         import torch
 
         if self.device == "auto":

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from core.maml.episodes import ChunkCache
+
+SaveStep = Callable[[Callable[[], Sequence[np.ndarray]]], list[np.ndarray]]
+"""The type of :meth:`StepWriter.save_step`."""
 
 
 class StepWriter(Protocol):
     """A computation in progress that saves its steps, so that it resumes after an interruption."""
 
     def save_step(self, compute: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
-        """Return the arrays of the next step, computed now or by an interrupted attempt.
+        """Return the arrays of the next step, in order of the calls, computed now or by an interrupted attempt."""
 
-        Steps are identified by their order.
-        """
-
-    def memory(self) -> ChunkCache:
-        """Return a cache for the chunks of the next step."""
+    def memory(self) -> ChunkCache | None:
+        """Return a cache for the chunks of the next step; None if nothing is saved."""
 
     def timed(self, stage: str) -> AbstractContextManager[None]:
         """Record the duration of a stage, in seconds."""
 
 
 class ResultWriter(StepWriter, Protocol):
-    """A writer of a result in progress, with resumable steps and a folder for the files of the result."""
+    """A writer of a result in progress, with resumable steps."""
 
     @property
     def folder(self) -> Path:
@@ -41,9 +40,6 @@ class ResultWriter(StepWriter, Protocol):
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file."""
-
-    def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Write a Parquet file."""
 
 
 class StoredResult(Protocol):
@@ -70,19 +66,9 @@ class UnsavedSteps:
         """Return the arrays of a step."""
         return [np.asarray(value) for value in compute()]
 
-    def memory(self) -> ChunkCache:
-        """Return a cache that holds nothing."""
-        return _NoCache()
+    def memory(self) -> None:
+        """Return no cache."""
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> AbstractContextManager[None]:
         """Do nothing."""
-        yield
-
-
-class _NoCache:
-    def get(self, key: str) -> list[np.ndarray] | None:
-        return None
-
-    def put(self, key: str, arrays: list[np.ndarray]) -> None:
-        return
+        return nullcontext()

@@ -1,9 +1,8 @@
 """Train by second-order meta-learning: Adam on tasks drawn without replacement, then optionally full-batch L-BFGS.
 
 Influence estimates are derivatives at a minimum of the objective. Adam alone leaves a nonzero gradient, even with very
-small final steps. L-BFGS removes it if the problem is small or smooth enough (docs/method.md reports measurements on
-the demo). The complete state is saved to ``state.safetensors`` in the output folder at every checkpoint, and a run that
-finds this file resumes from it.
+small final steps. L-BFGS removes it if the problem is small or smooth enough (docs/method.md). The state is saved to
+``state.safetensors`` in the output folder about 20 times per run, and a run that finds this file resumes from it.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ from core.runtime.files import content_hash, replacing
 from core.runtime.progress import Progress
 
 STATE_FILE = "state.safetensors"
-SNAPSHOT_COUNT = 8
-"""Number of snapshots that are saved during training."""
+SNAPSHOT_COUNT = 8  # saved during training
 _ITERATIONS_PER_CHECK = 10  # L-BFGS iterations between two convergence checks
 
 
@@ -50,8 +48,7 @@ class TrainingResult:
     """A result of a training run.
 
     Attributes:
-        params: The final meta-parameters.
-        history: Measurements during training: phase, done, and the loss or the fields of :class:`Stationarity`.
+        history: Measurements: phase, done, and the loss or the fields of :class:`Stationarity`.
         trajectory: Evenly spaced snapshots of the Adam phase, including its end.
     """
 
@@ -101,10 +98,7 @@ def objective_gradient(
     positions: np.ndarray | None = None,
     on_chunk: OnChunk = no_progress,
 ) -> tuple[Params, float]:
-    """Return the sums of the task gradients and of the task losses, without weight decay.
-
-    The sums are over all tasks, or over those at ``positions``.
-    """
+    """Return the sums over tasks (all, or those at ``positions``) of gradients and losses, without weight decay."""
     passes = passes_of(model)
 
     def of_chunk(chunk: Chunk) -> list[Tensor]:
@@ -134,80 +128,23 @@ def train(
     """Minimise the objective from ``start``; with :attr:`Bilevel.first_order`, use the direct gradients instead.
 
     Args:
-        model: The bilevel model.
         start: Initial parameters (not changed).
-        episodes: The training tasks.
-        settings: The training settings.
         folder: Folder of the training state, from which an interrupted run resumes.
-        progress: Progress that is updated at every step.
         name: Name of the progress stage.
 
     Raises:
         UserError: the loss became NaN or infinite, or the folder contains the state of another training.
     """
     progress = progress or Progress()
-    store = _StateFile(folder, _cache_key(model, start, episodes, settings))
-    state = store.load(start)
-    if state.done < settings.iterations:
-        _adam(model, state, episodes, settings, store, progress, name)
+    arrays = [start[key].cpu().numpy() for key in sorted(start)]
+    # The key identifies the training, so that the state of another one is never resumed.
+    key = content_hash(repr(model), asdict(settings), episodes.tasks.hash, *arrays)
+    training = _Training(model, start, episodes, settings, progress, folder / STATE_FILE if folder else None, key)
+    if training.done < settings.iterations:
+        training.adam(name)
     if settings.polish:
-        _lbfgs(model, state, episodes, settings, store, progress)
-    return TrainingResult(state.params, state.history, state.trajectory)
-
-
-@dataclass
-class _TrainingState:
-    """A training state; ``done`` is the number of Adam steps plus L-BFGS iterations."""
-
-    params: Params
-    moments: dict[str, Tensor]
-    done: int
-    history: list[dict[str, Any]]
-    trajectory: list[Snapshot]
-
-
-def _adam(
-    model: Bilevel,
-    state: _TrainingState,
-    episodes: Episodes,
-    settings: TrainSettings,
-    store: _StateFile,
-    progress: Progress,
-    name: str,
-) -> None:
-    params = state.params = {key: value.clone() for key, value in state.params.items()}
-    moments = state.moments or {f"{m}.{key}": torch.zeros_like(params[key]) for m in _ADAM_MOMENTS for key in params}
-    means, squares = ([moments[f"{m}.{key}"] for key in params] for m in _ADAM_MOMENTS)
-    steps = [torch.tensor(float(state.done)) for _ in params]
-    size = min(settings.meta_batch, len(episodes))
-    iterations = settings.iterations
-    snapshot_steps = {round(iterations * (n + 1) / SNAPSHOT_COUNT) for n in range(SNAPSHOT_COUNT)} - {0}
-    losses: list[float] = []
-    progress.stage(name, iterations, done=state.done)
-    for iteration in range(state.done, iterations):
-        gradient_sum, loss = objective_gradient(
-            model, params, episodes, _draw_tasks(len(episodes), size, iteration, settings.seed)
-        )
-        decay = model.delta / len(episodes)
-        gradient = [decay * value + gradient_sum[key] / size for key, value in params.items()]
-        loss /= size
-        if not np.isfinite(loss):
-            raise UserError(
-                f"The training diverged at iteration {iteration}: the loss is {loss}.", "Lower the learning rate."
-            )
-        rate = settings.learning_rate * (1 + np.cos(np.pi * iteration / iterations)) / 2
-        adam(list(params.values()), gradient, means, squares, [], steps, lr=rate, **_ADAM)
-        losses.append(loss)
-        progress.advance(note=f"loss {np.mean(losses[-50:]):.3f}")
-        state.done = iteration + 1
-        if state.done in snapshot_steps:
-            state.trajectory.append(Snapshot({key: value.clone() for key, value in params.items()}, float(rate)))
-        if store.is_due(state.done, iterations):
-            state.history.append({"phase": "adam", "done": state.done, "loss": float(np.mean(losses))})
-            losses = []
-            state.moments = moments
-            store.save(state)
-    state.moments = {}
+        training.lbfgs()
+    return TrainingResult(training.params, training.history, training.trajectory)
 
 
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -223,90 +160,123 @@ _ADAM: dict[str, Any] = {
 PyTorch's compiler, which takes seconds."""
 
 
-def _draw_tasks(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
-    """Return the positions of the tasks of one step.
+class _Training:
+    """A training in progress; ``done`` is the number of Adam steps plus L-BFGS iterations."""
 
-    Steps iterate over shuffled tasks; the order of each pass depends only on the seed and the number of the pass.
-    """
-    per_pass = n // size
-    order = np.random.default_rng([seed, iteration // per_pass]).permutation(n)
-    start = iteration % per_pass * size
-    return np.sort(order[start : start + size])
-
-
-def _lbfgs(
-    model: Bilevel,
-    state: _TrainingState,
-    episodes: Episodes,
-    settings: TrainSettings,
-    store: _StateFile,
-    progress: Progress,
-) -> None:
-    """Continue by L-BFGS with strong Wolfe line search on the full objective, divided by the number of tasks."""
-    n = len(episodes)
-    leaves = {key: value.clone().requires_grad_() for key, value in state.params.items()}
-    optimiser = torch.optim.LBFGS(
-        leaves.values(),
-        max_iter=_ITERATIONS_PER_CHECK,
-        max_eval=4 * _ITERATIONS_PER_CHECK,
-        history_size=50,
-        line_search_fn="strong_wolfe",
-        tolerance_change=0,
-    )
-
-    def closure() -> Tensor:
-        values = {key: leaf.detach() for key, leaf in leaves.items()}
-        gradient_sum, loss = objective_gradient(model, values, episodes)
-        squares = [(value**2).sum() for value in values.values()]
-        decay = model.delta / 2 * sum(squares, start=torch.zeros_like(squares[0]))
-        for key, leaf in leaves.items():
-            leaf.grad = (model.delta * values[key] + gradient_sum[key]) / n
-        return (loss + decay) / n
-
-    done = max(state.done - settings.iterations, 0)
-    progress.stage("L-BFGS", settings.polish, done=done)
-    for start in range(done, settings.polish, _ITERATIONS_PER_CHECK):
-        optimiser.step(closure)
-        done = min(start + _ITERATIONS_PER_CHECK, settings.polish)
-        state.params = {key: leaf.detach().clone() for key, leaf in leaves.items()}
-        report = stationarity(model, state.params, episodes)
-        check_finite(report)
-        state.done = settings.iterations + done
-        state.history.append({"phase": "polish", "done": done, **asdict(report)})
-        progress.advance(done - start, note=f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}")
-        store.save(state)
-        if report.ratio < settings.tolerance:
-            break
-
-
-def _cache_key(model: Bilevel, start: Params, episodes: Episodes, settings: TrainSettings) -> str:
-    """Return a key that identifies a training, so that the state of another training is never resumed."""
-    arrays = [start[name].cpu().numpy() for name in sorted(start)]
-    return content_hash(repr(model), asdict(settings), episodes.tasks.hash, *arrays)
-
-
-class _StateFile:
-    """A store of the training state in ``state.safetensors``, which rank 0 writes about 20 times per run."""
-
-    def __init__(self, folder: Path | None, cache_key: str) -> None:
-        self.folder, self.cache_key = folder, cache_key
-
-    def is_due(self, done: int, iterations: int) -> bool:
-        return done % max(1, iterations // 20) == 0 or done == iterations
-
-    def save(self, state: _TrainingState) -> None:
-        if self.folder is None:
+    def __init__(
+        self,
+        model: Bilevel,
+        start: Params,
+        episodes: Episodes,
+        settings: TrainSettings,
+        progress: Progress,
+        path: Path | None,
+        key: str,
+    ) -> None:
+        self.model, self.episodes, self.settings, self.progress = model, episodes, settings, progress
+        self._path, self._key = path, key
+        self.params, self.moments, self.done = start, Params(), 0
+        self.history: list[dict[str, Any]] = []
+        self.trajectory: list[Snapshot] = []
+        if (stored := world().on_rank_zero(self._read)) is None:
             return
-        tensors = {f"params.{name}": value for name, value in state.params.items()} | state.moments
-        for number, snapshot in enumerate(state.trajectory):
+        description, tensors = stored
+        device = next(iter(start.values())).device
+        tensors = {name: value.to(device) for name, value in tensors.items()}
+        self.params = {name: tensors.pop(f"params.{name}") for name in start}
+        self.trajectory = [
+            Snapshot({name: tensors.pop(f"snapshot.{number}.{name}") for name in start}, rate)
+            for number, rate in enumerate(description["rates"])
+        ]
+        self.moments, self.done, self.history = tensors, description["done"], description["history"]
+
+    def adam(self, name: str) -> None:
+        """Take the remaining Adam steps, in a progress stage of this name."""
+        model, episodes, settings = self.model, self.episodes, self.settings
+        params = self.params = {key: value.clone() for key, value in self.params.items()}
+        moments = self.moments or {f"{m}.{key}": torch.zeros_like(params[key]) for m in _ADAM_MOMENTS for key in params}
+        means, squares = ([moments[f"{m}.{key}"] for key in params] for m in _ADAM_MOMENTS)
+        steps = [torch.tensor(float(self.done)) for _ in params]
+        size = min(settings.meta_batch, len(episodes))
+        iterations = settings.iterations
+        snapshot_steps = {round(iterations * (n + 1) / SNAPSHOT_COUNT) for n in range(SNAPSHOT_COUNT)} - {0}
+        losses: list[float] = []
+        self.progress.stage(name, iterations, done=self.done)
+        for iteration in range(self.done, iterations):
+            positions = _draw_tasks(len(episodes), size, iteration, settings.seed)
+            gradient_sum, loss = objective_gradient(model, params, episodes, positions)
+            decay = model.delta / len(episodes)
+            gradient = [decay * value + gradient_sum[key] / size for key, value in params.items()]
+            loss /= size
+            if not np.isfinite(loss):
+                raise UserError(
+                    f"The training diverged at iteration {iteration}: the loss is {loss}.", "Lower the learning rate."
+                )
+            rate = settings.learning_rate * (1 + np.cos(np.pi * iteration / iterations)) / 2
+            adam(list(params.values()), gradient, means, squares, [], steps, lr=rate, **_ADAM)
+            losses.append(loss)
+            self.progress.advance(note=f"loss {np.mean(losses[-50:]):.3f}")
+            self.done = iteration + 1
+            if self.done in snapshot_steps:
+                self.trajectory.append(Snapshot({key: value.clone() for key, value in params.items()}, float(rate)))
+            if self.done % max(1, iterations // 20) == 0 or self.done == iterations:
+                self.history.append({"phase": "adam", "done": self.done, "loss": float(np.mean(losses))})
+                losses = []
+                self.moments = moments
+                self._save()
+        self.moments = {}
+
+    def lbfgs(self) -> None:
+        """Minimise the full objective, divided by the number of tasks."""
+        model, episodes, settings, n = self.model, self.episodes, self.settings, len(self.episodes)
+        leaves = {key: value.clone().requires_grad_() for key, value in self.params.items()}
+        optimiser = torch.optim.LBFGS(
+            leaves.values(),
+            max_iter=_ITERATIONS_PER_CHECK,
+            max_eval=4 * _ITERATIONS_PER_CHECK,
+            history_size=50,
+            line_search_fn="strong_wolfe",
+            tolerance_change=0,
+        )
+
+        def closure() -> Tensor:
+            values = {key: leaf.detach() for key, leaf in leaves.items()}
+            gradient_sum, loss = objective_gradient(model, values, episodes)
+            squares = [(value**2).sum() for value in values.values()]
+            decay = model.delta / 2 * sum(squares, start=torch.zeros_like(squares[0]))
+            for key, leaf in leaves.items():
+                leaf.grad = (model.delta * values[key] + gradient_sum[key]) / n
+            return (loss + decay) / n
+
+        done = max(self.done - settings.iterations, 0)
+        self.progress.stage("L-BFGS", settings.polish, done=done)
+        for start in range(done, settings.polish, _ITERATIONS_PER_CHECK):
+            optimiser.step(closure)
+            done = min(start + _ITERATIONS_PER_CHECK, settings.polish)
+            self.params = {key: leaf.detach().clone() for key, leaf in leaves.items()}
+            report = stationarity(model, self.params, episodes)
+            check_finite(report)
+            self.done = settings.iterations + done
+            self.history.append({"phase": "polish", "done": done, **asdict(report)})
+            note = f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}"
+            self.progress.advance(done - start, note=note)
+            self._save()
+            if report.ratio < settings.tolerance:
+                break
+
+    def _save(self) -> None:
+        path = self._path
+        if path is None:
+            return
+        tensors = {f"params.{name}": value for name, value in self.params.items()} | self.moments
+        for number, snapshot in enumerate(self.trajectory):
             tensors |= {f"snapshot.{number}.{name}": value for name, value in snapshot.params.items()}
         description = {
-            "question": self.cache_key,
-            "done": state.done,
-            "history": state.history,
-            "rates": [snapshot.rate for snapshot in state.trajectory],
+            "question": self._key,
+            "done": self.done,
+            "history": self.history,
+            "rates": [snapshot.rate for snapshot in self.trajectory],
         }
-        path = self.folder / STATE_FILE
 
         def write() -> None:
             # Write a single file, so that an interruption between two writes cannot mix old tensors with a new count.
@@ -316,33 +286,27 @@ class _StateFile:
 
         world().on_rank_zero(write)
 
-    def load(self, start: Params) -> _TrainingState:
-        stored = world().on_rank_zero(self._read)
-        if stored is None:
-            return _TrainingState(start, {}, 0, [], [])
-        description, tensors = stored
-        device = next(iter(start.values())).device
-        tensors = {name: value.to(device) for name, value in tensors.items()}
-        params = {name: tensors.pop(f"params.{name}") for name in start}
-        trajectory = [
-            Snapshot({name: tensors.pop(f"snapshot.{number}.{name}") for name in start}, rate)
-            for number, rate in enumerate(description["rates"])
-        ]
-        return _TrainingState(params, tensors, description["done"], description["history"], trajectory)
-
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        path = self.folder / STATE_FILE if self.folder else None
+        path = self._path
         if path is None or not path.exists():
             return None
         try:
             with safe_open(path, "pt") as stream:
                 description = json.loads(stream.metadata()["state"])
-                cache_key = description["question"]
+                key = description["question"]
                 tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged: {error}.", "Delete it to train from the beginning.") from error
-        if cache_key != self.cache_key:
+        if key != self._key:
             raise UserError(
                 f"{path.parent} contains a training with other tasks or settings.", "Choose another output folder."
             )
         return description, tensors
+
+
+def _draw_tasks(n: int, size: int, iteration: int, seed: int) -> np.ndarray:
+    """Return the positions of the tasks of one step; each pass over all tasks has its own order."""
+    per_pass = n // size
+    order = np.random.default_rng([seed, iteration // per_pass]).permutation(n)
+    start = iteration % per_pass * size
+    return np.sort(order[start : start + size])

@@ -23,8 +23,7 @@ from core.actions.whatif import open_estimator
 from core.checkpoints.model import ModelSpec
 from core.editing import prepared, whatif
 from core.editing.linear import change_gradient, row_change
-from core.editing.prepared import HELDOUT, ROWS, SKETCH, TASKS
-from core.editing.rows import row_gradients
+from core.editing.prepared import HELDOUT, ROWS, SKETCH, TASKS, row_gradients
 from core.editing.settings import FINETUNE
 from core.editing.whatif import WhatIf
 from core.influence import gradient_files as gradients

@@ -78,7 +78,9 @@ def test_tasklens_tensors_are_matched_without_model_json(hidden: tuple[int, ...]
     save_file(spec.init(0), tmp_path / "some.safetensors")
     model = import_checkpoint(tmp_path / "some.safetensors", CheckpointHints(shape=(8, 6, 1), steps=1, rate=0.4))
     assert model.spec == spec
-    contents = inspect_checkpoint(tmp_path / "some.safetensors", shape=(8, 6, 1), more={"activation": "tanh"})
+    contents = inspect_checkpoint(
+        tmp_path / "some.safetensors", CheckpointHints(shape=(8, 6, 1), more={"activation": "tanh"})
+    )
     assert contents.spec == spec.model_copy(update={"activation": "tanh"})
     spec = spec_of({"ways": 3, "filters": 2, "shape": (9, 8, 2), "blocks": 2, "algorithm": "meta-sgd", "delta": 0})
     save_file(spec.init(0), tmp_path / "some.safetensors")
@@ -93,7 +95,7 @@ def test_an_image_size_that_cannot_be_inferred_is_required(path: Path) -> None:
     assert contents.spec is None
     assert "image size" in contents.faults[0]
     assert "--shape HEIGHT,WIDTH,CHANNELS" in contents.faults[0]
-    assert inspect_checkpoint(path, shape=(40, 30, 1)).faults == ()
+    assert inspect_checkpoint(path, CheckpointHints(shape=(40, 30, 1))).faults == ()
 
 
 @pytest.mark.parametrize("backbone", ["cnn4", "convnet"])
@@ -107,7 +109,7 @@ def test_an_assumed_pooling_is_noted_only_if_several_match(backbone: str, path: 
         fields = {"backbone": backbone, "ways": 3, "filters": 2, "shape": (side, side, 1), "pooling": pooling}
         tensors = spec_of(fields).init(0)
         saved(tensors, path)
-        contents = inspect_checkpoint(path, shape=(side, side, 1))
+        contents = inspect_checkpoint(path, CheckpointHints(shape=(side, side, 1)))
         assert contents.faults == ()
         assert any("pooling" in note for note in contents.notes) == guessed
         if not guessed:
@@ -118,7 +120,7 @@ def test_an_assumed_pooling_is_noted_only_if_several_match(backbone: str, path: 
 def test_an_assumed_pooling_is_noted_if_another_image_size_would_match(path: Path) -> None:
     saved(state(spec_of({"backbone": "resnet12", "ways": 3, "hidden": (2, 2, 2, 2), "shape": (84, 84, 1)})), path)
     assert any("pooling" in note and "mean" in note for note in inspect_checkpoint(path).notes)
-    sized = inspect_checkpoint(path, shape=(84, 84, 1))
+    sized = inspect_checkpoint(path, CheckpointHints(shape=(84, 84, 1)))
     assert not any("pooling" in note for note in sized.notes)
 
 
@@ -229,7 +231,7 @@ def test_a_mismatched_tensor_is_named(change: dict[str, Tensor | None], what: st
     with pytest.raises(UserError, match=what) as raised:
         import_checkpoint(path, ASK)
     assert str(path) in raised.value.what
-    contents = inspect_checkpoint(path, shape=ASK.shape, ways=3)
+    contents = inspect_checkpoint(path, CheckpointHints(shape=ASK.shape, ways=3))
     assert contents.spec is None
     assert contents.faults == (str(raised.value),)
     assert len(contents.tensors) == len(content)
@@ -260,7 +262,7 @@ def test_half_precision_is_converted_without_loss(dtype: torch.dtype, path: Path
     assert all(value.dtype == torch.float32 for value in model.params.values())
     assert all(torch.equal(value, content[name].float()) for name, value in model.params.items())
     assert any("half precision" in note for note in model.metadata["origin"]["notes"])
-    assert any("half precision" in note for note in inspect_checkpoint(path, shape=ASK.shape).notes)
+    assert any("half precision" in note for note in inspect_checkpoint(path, CheckpointHints(shape=ASK.shape)).notes)
 
 
 def test_double_precision_is_kept(path: Path) -> None:
@@ -447,5 +449,5 @@ def test_any_names_and_shapes_are_either_matched_or_refused(
     tensors |= {name: torch.zeros(size) for name, size in content.items()}
     save_file({f"{prefix}{name}": value for name, value in tensors.items()}, tmp_path / "some.safetensors")
     with suppress(UserError):  # only where it cannot be read
-        contents = inspect_checkpoint(tmp_path / "some.safetensors", backbone=backbone, shape=shape)
+        contents = inspect_checkpoint(tmp_path / "some.safetensors", CheckpointHints(backbone=backbone, shape=shape))
         assert (contents.spec is None) == bool(contents.faults)

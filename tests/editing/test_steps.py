@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.editing.steps import StepSettings, select_snapshot
+from core.editing.steps import select_snapshot
 from core.maml.cost import Cost
 from core.maml.evaluation import evaluate
-from core.runtime.errors import UserError
 from tests.problems import Problem, tiny_problem
 
 
@@ -40,8 +39,3 @@ def test_all_candidates_are_compared_on_the_same_tasks(problem: Problem) -> None
 def test_a_candidate_with_a_loss_that_is_not_finite_is_never_selected(problem: Problem) -> None:
     broken = {name: float("nan") * value for name, value in problem.params.items()}
     assert select_snapshot(problem.model, [broken, problem.params], problem.episodes, 6).number == 1
-
-
-def test_a_negative_number_of_rewind_tasks_is_refused() -> None:
-    with pytest.raises(UserError, match="-1"):
-        StepSettings(10, rewind_tasks=-1)

@@ -241,15 +241,6 @@ def test_a_nearly_singular_inner_hessian_is_refused() -> None:
         task_gradients(loose, {k: 3 * v for k, v in problem.params.items()}, problem.episodes)
 
 
-@pytest.mark.parametrize(
-    ("values", "named"), [((0.0,), "proximity"), ((1.0, 0.0), "tolerance"), ((1.0, 1e-5, "lu"), "'lu'")]
-)
-def test_invalid_settings_are_refused(values: tuple, named: str) -> None:
-    with pytest.raises(UserError) as caught:
-        Implicit(*values)
-    assert named in caught.value.what
-
-
 def test_the_inner_report_has_the_residual_and_the_conditioning() -> None:
     problem = implicit_problem("mlp")
     dense_values = [torch.linalg.eigvalsh(dense(problem, t).inner_hessian) for t in problem.tasks.task_ids]

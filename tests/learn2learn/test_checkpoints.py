@@ -61,7 +61,8 @@ def test_a_checkpoint_round_trips(name: str, wrapper: str, tmp_path: Path) -> No
     back = PAIRS[name].l2l_network().double()
     back.load_state_dict(torch.load(path, weights_only=True))
     close(back(task.xs).detach(), edited.spec.network()(edited.params, task.xs))
-    l2l.algorithms.MAML(back, lr=0.1).load_state_dict(export_state(edited, wrapped=True))
+    wrapped_state = {f"module.{name}": value for name, value in export_state(edited).items()}
+    l2l.algorithms.MAML(back, lr=0.1).load_state_dict(wrapped_state)
     assert all(torch.equal(value, edited.params[key]) for key, value in back.named_parameters())
 
 

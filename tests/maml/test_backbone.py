@@ -46,7 +46,7 @@ def layers(net: ConvNet | MLP) -> nn.Module:
         channels = net.filters
     pool = nn.AdaptiveAvgPool2d(1) if net.pooling == "stride" else nn.Identity()
     modules = {"blocks": nn.Sequential(blocks), "pool": pool, "flat": nn.Flatten(), "head": None}
-    modules["head"] = nn.Linear(net.features, net.ways)
+    modules["head"] = nn.Linear(net.shapes["head.weight"][1], net.ways)
     return nn.Sequential(OrderedDict(modules)).double()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch.nn.functional as F
 from torch import Tensor, ones_like, zeros_like
@@ -13,10 +12,6 @@ from core.maml.backbone import Params
 from core.maml.episodes import sum_over_tasks, vmap_tasks
 from core.maml.forward import jvp
 from core.maml.objective import Bilevel, Task
-
-_Pair = tuple[Tensor, Tensor]
-_VjpWithLogits = tuple[_Pair, Callable[[_Pair], _Pair], _Pair]
-"""The result of vjp with ``has_aux``: the values, the vector-Jacobian product and the logits."""
 
 
 class RowScores(NamedTuple):
@@ -47,7 +42,10 @@ def logit_curvature(logits: Tensor, change: Tensor, weights: Tensor) -> Tensor:
 
 
 class GenericPasses:
-    """An implementation of :class:`core.maml.passes.Passes` by automatic differentiation."""
+    """A set of passes over a chunk of T tasks at meta-parameters ``params``, by automatic differentiation.
+
+    Results are sums over the chunk unless stated otherwise.
+    """
 
     def __init__(self, model: Bilevel) -> None:
         self._model = model
@@ -57,7 +55,7 @@ class GenericPasses:
         return vmap_tasks(self._model.query_logits)(params, chunk)
 
     def gradients(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
-        """Return the total gradient of every task ``(T, ...)`` and its query loss ``(T,)``."""
+        """Return the total gradient g_k of every task ``(T, ...)`` (Thm 4.1) and its query loss ``(T,)``."""
         return vmap_tasks(grad_and_value(self._model.task_loss))(params, chunk)
 
     def gradient(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
@@ -70,11 +68,15 @@ class GenericPasses:
         return grad(loss, has_aux=True)(params)
 
     def hessian(self, params: Params, v: Params, chunk: Task) -> Params:
-        """Return the product of the summed Hessian of the tasks with ``v``."""
+        """Return ``sum_k D_lambda D_lambda L_O^k v`` through the adaptation (Def. 4.2), without approximation."""
         return jvp(lambda p: grad(sum_over_tasks(self._model.task_loss))(p, chunk), (params,), (v,))[1]
 
     def gauss_newton(self, params: Params, v: Params, chunk: Task) -> Params:
-        """Return the product of the summed Gauss-Newton matrix of the tasks with ``v``."""
+        """Return ``sum_k J_k^T A_k J_k v``.
+
+        J_k is the derivative of the query logits of task k with respect to lambda, through the adaptation, and A_k is
+        the Hessian of its query loss with respect to the logits.
+        """
 
         def logits(p: Params) -> Tensor:
             return vmap_tasks(self._model.query_logits)(p, chunk)
@@ -83,7 +85,7 @@ class GenericPasses:
         return vjp(logits, params)[1](logit_curvature(out, change, chunk.q))[0]
 
     def fisher(self, params: Params, v: Params, chunk: Task) -> Params:
-        """Return the product of the summed outer products of the task gradients with ``v``."""
+        """Return ``sum_k g_k g_k^T v``."""
 
         def losses(p: Params) -> Tensor:
             return vmap_tasks(self._model.task_loss)(p, chunk)
@@ -92,10 +94,12 @@ class GenericPasses:
         return vjp(losses, params)[1](change)[0]
 
     def weight_change_gradients(self, params: Params, chunk: Task, change: Task) -> Params:
-        """Return the gradient of the derivative of every task loss along a change of its weights, ``(T, ...)``."""
+        """Return D_lambda of the derivative of each L_O^k along a change of its weights, ``(T, ...)``.
+
+        The change is given by s and q of ``change``.
+        """
 
         def directional(p: Params, pair: tuple[Task, Task]) -> Tensor:
-            """Return the derivative of L_O^k along the change of weights."""
             task, difference = pair
 
             def loss(s: Tensor, q: Tensor) -> Tensor:
@@ -106,7 +110,7 @@ class GenericPasses:
         return vmap_tasks(grad(directional))(params, (chunk, change))
 
     def row_scores(self, params: Params, u: Params, chunk: Task) -> RowScores:
-        """Return the scores of every row along u, and the logits after adaptation."""
+        """Return the scores of every row along u (:mod:`core.influence.scores`), and the logits after adaptation."""
 
         def scores(p: Params, task: Task) -> RowScores:
             return self._task_scores(p, u, task)
@@ -128,7 +132,7 @@ class GenericPasses:
             value, phi, logits = jvp(loss, (params,), (u,), has_aux=True)
             return (phi, value), logits
 
-        (phi, _), back, (support, query) = cast(_VjpWithLogits, vjp(losses, task.s, task.q, has_aux=True))
+        (phi, _), back, (support, query) = cast(Any, vjp(losses, task.s, task.q, has_aux=True))
         one, zero = ones_like(phi), zeros_like(phi)
         by_s, by_q = back((one, zero))
         effect, _ = back((zero, -one))

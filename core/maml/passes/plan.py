@@ -13,12 +13,8 @@ from core.maml.module import ModuleNet
 class ConvBlockPlan:
     """A block of a 3 x 3 convolution with padding 1, batch normalisation, activation and max-pooling.
 
-    The normalisation cancels a bias of the convolution, so all derivatives with respect to it are exactly 0.
-
-    Attributes:
-        conv, scale, shift: Names of the parameters.
-        stride: Stride of the convolution.
-        pool: Side of the max-pooling window, 1 for no pooling.
+    The normalisation cancels a bias of the convolution, so all derivatives with respect to it are exactly 0. ``conv``,
+    ``scale`` and ``shift`` are the names of the parameters; ``pool`` is the side of the max-pooling window, 1 for none.
     """
 
     conv: str
@@ -30,14 +26,9 @@ class ConvBlockPlan:
 
 @dataclass(frozen=True)
 class ConvPlan:
-    """A description of a network of such blocks with a linear head.
+    """A network of such blocks with a linear head, whose parameters are ``weight`` and ``bias``.
 
-    Attributes:
-        blocks: The blocks in order.
-        filters: Channels of every block.
-        activation: ``relu``, ``gelu`` or ``tanh``.
-        mean: Whether the head reads the mean over positions; otherwise it reads all positions, channel by channel.
-        weight, bias: Names of the parameters of the head.
+    The head reads the mean over positions (``mean``), or else all positions, channel by channel.
     """
 
     blocks: tuple[ConvBlockPlan, ...]

@@ -1,274 +1,41 @@
 """Evaluate a convolutional network on many tasks at once, with explicit derivatives of its loss and gradient.
 
-Values are hyper-dual numbers (Fike and Alonso 2011): with two directions a and b whose units have square 0, every
-quantity is ``x + x_a e_a + x_b e_b + x_ab e_a e_b``. Evaluating the gradient of a loss on them yields, exactly and
-without a graph, the gradient itself, its derivative along a (a Hessian product), and the derivative of that along b (a
-third derivative). A component depends only on the components of its subsets. It can therefore be added when its
-direction becomes known, without recomputing the existing components.
-
-The tasks of a chunk are stored side by side as groups of channels, ``(images, positions, tasks x channels)``. A
-convolution with separate weights per task is then one grouped convolution, which on a CPU is as fast as an ordinary
-one, and everything between convolutions is one operation for all tasks.
+Values are hyper-dual numbers (:mod:`core.maml.passes.hyperdual`). The tasks of a chunk are stored side by side as
+groups of channels, ``(images, positions, tasks x channels)``. A convolution with separate weights per task is then one
+grouped convolution, which on a CPU is as fast as an ordinary one, and everything between convolutions is one operation
+for all tasks.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.maml.backbone import ACTIVATIONS, BATCH_NORM_EPSILON, Params
+from core.maml.backbone import Params
+from core.maml.passes.hyperdual import (
+    AB,
+    VALUE,
+    A,
+    ActivationAndPool,
+    B,
+    BatchNormalisation,
+    Hyper,
+    NormScale,
+    compose,
+    is_monotonic,
+    product,
+    set_component,
+    square,
+)
 from core.maml.passes.plan import ConvBlockPlan, ConvPlan
 
-VALUE, A, B, AB = 0, 1, 2, 3
-"""Components of a hyper-dual number."""
-
-Hyper = dict[int, Tensor]
-"""A hyper-dual number as a dictionary of components; missing components are 0."""
 _CACHE_BYTES = 1 << 20  # bytes that fit into the cache of a core
-
-
-def _factor_pairs(left: Hyper, right: Hyper, component: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the pairs whose products sum to a component of a product."""
-    for part in (VALUE, A, B, AB):
-        if part & component == part and part in left and component ^ part in right:
-            yield left[part], right[component ^ part]
-
-
-def product(
-    left: Hyper, right: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor] = torch.mul
-) -> Tensor | None:
-    """Return a component of a bilinear product, or None if it is 0."""
-    out = None
-    for x, y in _factor_pairs(left, right, component):
-        out = times(x, y) if out is None else out.add_(times(x, y))
-    return out
-
-
-def square(x: Hyper, component: int, times: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
-    """Return a component of the product of ``x`` with itself, for symmetric ``times``; each pair is computed once."""
-    if component == VALUE:
-        return times(x[VALUE], x[VALUE])
-    lower = {part: value for part, value in x.items() if part < component ^ part}
-    half = product(lower, x, component, times)
-    return None if half is None else half.mul_(2)
-
-
-def compose(first: Callable[[], Tensor], second: Callable[[], Tensor], u: Hyper, component: int) -> Tensor | None:
-    """Return a component (other than the value) of the elementwise ``f(u)``.
-
-    ``first`` and ``second`` return the first two derivatives of f at the value of u.
-    """
-    out = first() * u[component] if component in u else None
-    if component == AB and A in u and B in u:
-        second_order = second() * u[A] * u[B]
-        out = second_order if out is None else out.add_(second_order)
-    return out
-
-
-def set_component(into: Hyper, component: int, value: Tensor | None) -> None:
-    """Store a component, unless it is None and thus 0."""
-    if value is not None:
-        into[component] = value
-
-
-class NormScale:
-    """An operation that computes ``k = scale / sqrt(v + epsilon)`` for tensors of any shape, with its backward."""
-
-    def __init__(self) -> None:
-        self.k: Hyper = {}
-        self._scale: Hyper = {}
-        self._v: Hyper = {}
-        self._r: Hyper = {}
-        self._dk: Hyper = {}
-        self._dr: Hyper = {}
-        self._slope: Hyper = {}
-        self._odd_powers: list[Tensor] = []
-
-    def _power(self, n: int) -> Tensor:
-        """Return ``(v + epsilon)^(-(2 n + 1) / 2)`` at the value of v."""
-        while len(self._odd_powers) <= n:
-            self._odd_powers.append(self._odd_powers[-1] * self._r[VALUE] ** 2 if self._odd_powers else self._r[VALUE])
-        return self._odd_powers[n]
-
-    def forward(self, component: int, v: Tensor | None, scale: Tensor | None) -> None:
-        """Compute a component of :attr:`k`."""
-        set_component(self._v, component, v)
-        set_component(self._scale, component, scale)
-        if component == VALUE:
-            self._r[VALUE] = torch.rsqrt(self._v[VALUE] + BATCH_NORM_EPSILON)
-            self._slope[VALUE] = -0.5 * self._power(1)
-        else:
-            first, second = (lambda: -0.5 * self._power(1)), (lambda: 0.75 * self._power(2))
-            set_component(self._r, component, compose(first, second, self._v, component))
-            first, second = (lambda: 0.75 * self._power(2)), (lambda: -1.875 * self._power(3))
-            set_component(self._slope, component, compose(first, second, self._v, component))
-        set_component(self.k, component, product(self._r, self._scale, component))
-
-    def backward(self, component: int, dk: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Return a component of the derivatives with respect to scale and v."""
-        set_component(self._dk, component, dk)
-        set_component(self._dr, component, product(self._dk, self._scale, component))
-        return product(self._dk, self._r, component), product(self._dr, self._slope, component)
-
-
-class BatchNormalisation:
-    """A batch normalisation ``(z - mean z) (v + epsilon)^(-1/2) scale + shift``, with its backward.
-
-    v is the variance of z over the batch. Large tensors are ``(positions, channels)``. The normalised value is
-    ``c k + shift``, where c is the centred z, so the nonlinear part only involves the small tensors of
-    :class:`NormScale`.
-    """
-
-    def __init__(self) -> None:
-        self.c: Hyper = {}
-        self._norm_scale = NormScale()
-        self._dy: Hyper = {}
-        self._dshift: Hyper = {}
-        self._e: Hyper = {}
-
-    def forward(self, component: int, z: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
-        """Return a component of the result; ``z`` is overwritten."""
-        if z is not None:
-            self.c[component] = z.sub_(z.mean(0))
-        v = square(self.c, component, lambda x, y: (x * y).mean(0))
-        self._norm_scale.forward(component, v, scale)
-        out: Tensor | None = None
-        for c, k in _factor_pairs(self.c, self._norm_scale.k, component):
-            if out is None:
-                out = c * k if shift is None else torch.addcmul(shift, c, k)
-            else:
-                out.addcmul_(c, k)
-        if out is None and shift is not None:
-            out = shift.expand(self.c[VALUE].shape).clone()
-        return out
-
-    def backward(self, component: int, dy: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return a component of the derivatives with respect to z, scale and shift; ``dy`` is stored."""
-        positions = len(self.c[VALUE])
-        if dy is not None:
-            self._dy[component], self._dshift[component] = dy, dy.sum(0)
-        dk = product(self._dy, self.c, component, lambda x, y: (x * y).sum(0))
-        dscale, dv = self._norm_scale.backward(component, dk)
-        set_component(self._e, component, None if dv is None else dv * (2 / positions))
-        mean = product(self._norm_scale.k, self._dshift, component)  # of the result, times the number of positions
-        k = self._norm_scale.k
-        out: Tensor | None = None
-        for big, small in (*_factor_pairs(self._dy, k, component), *_factor_pairs(self.c, self._e, component)):
-            if out is None:
-                out = big * small if mean is None else torch.addcmul(mean * (-1 / positions), big, small)
-            else:
-                out.addcmul_(big, small)
-        return out, dscale, self._dshift.get(component)
-
-
-class Activation:
-    """An elementwise activation, with its backward."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.u: Hyper = {}
-        self.slope: Hyper = {}
-        self.dout: Hyper = {}
-        self._derivatives: dict[int, Tensor] = {}  # by order, the output itself being order 0
-
-    def forward(self, component: int, u: Tensor | None) -> Tensor | None:
-        """Return a component of the output."""
-        set_component(self.u, component, u)
-        if component == VALUE:
-            self._derivatives[0] = ACTIVATIONS[self.name](self.u[VALUE])
-            return self._derivatives[0]
-        if self.name == "relu":
-            return None if u is None else torch.ops.aten.threshold_backward(u, self.u[VALUE], 0)
-        return compose(lambda: self._derivative(1), lambda: self._derivative(2), self.u, component)
-
-    def backward(self, component: int, dout: Tensor | None) -> Tensor | None:
-        """Return a component of the derivative with respect to the input."""
-        if self.name == "relu":
-            return None if dout is None else torch.ops.aten.threshold_backward(dout, self.u[VALUE], 0)
-        set_component(self.dout, component, dout)
-        if component == VALUE:
-            self.slope[VALUE] = self._derivative(1)
-        else:
-            slope = compose(lambda: self._derivative(2), lambda: self._derivative(3), self.u, component)
-            set_component(self.slope, component, slope)
-        return product(self.slope, self.dout, component)
-
-    def _derivative(self, order: int) -> Tensor:
-        """Return the derivative of an order from 1 to 3 at the value of the input."""
-        if order not in self._derivatives:
-            u, f = self.u[VALUE], self._derivatives[0]
-            if self.name == "tanh":
-                slope = 1 - f * f
-                out = {1: lambda: slope, 2: lambda: -2 * f * slope, 3: lambda: (6 * f * f - 2) * slope}[order]()
-            elif order == 1:
-                out = torch.ops.aten.gelu_backward(torch.ones_like(u), u)
-            else:
-                density = torch.exp(u * u * -0.5).mul_((2 * torch.pi) ** -0.5)
-                out = density.mul_(2 - u * u) if order == 2 else density.mul_((u * u - 4) * u)
-            self._derivatives[order] = out
-        return self._derivatives[order]
-
-
-class _MaxPool:
-    """A max-pooling of ``(images, height, width, channels)``, in which the value determines the selected positions."""
-
-    def __init__(self, side: int) -> None:
-        self._side = side
-        self._index: Tensor | None = None
-
-    def forward(self, component: int, y: Tensor) -> Tensor:
-        if self._side == 1:
-            return y
-        if component == VALUE:
-            self._input = y.permute(0, 3, 1, 2)
-            top, self._index = F.max_pool2d(self._input, self._side, return_indices=True)
-            self._positions = self._index.permute(0, 2, 3, 1)
-            return top.permute(0, 2, 3, 1)
-        images, height, width, channels = self._positions.shape
-        out = y.reshape(images, -1, channels).gather(1, self._positions.reshape(images, -1, channels))
-        return out.view(images, height, width, channels)
-
-    def backward(self, dout: Tensor) -> Tensor:
-        if self._side == 1:
-            return dout
-        side = [self._side, self._side]
-        back = torch.ops.aten.max_pool2d_with_indices_backward
-        d = back(dout.permute(0, 3, 1, 2), self._input, side, side, [0, 0], [1, 1], False, self._index)
-        return d.permute(0, 2, 3, 1)
 
 
 def _flatten_positions(image: Tensor) -> Tensor:
     """Return ``(images, height, width, channels)`` as ``(positions, channels)``."""
     return image.reshape(-1, image.shape[-1])
-
-
-def _is_monotonic(activation: str) -> bool:
-    """Return whether an activation is nondecreasing; it then commutes with max-pooling and is cheaper after it."""
-    return activation != "gelu"
-
-
-class _ActivationAndPool:
-    """An activation with max-pooling, in the cheaper order, for tensors ``(images, height, width, channels)``."""
-
-    def __init__(self, activation: str, pool: int) -> None:
-        self._pool, self._activation = _MaxPool(pool), Activation(activation)
-        self._pool_first = _is_monotonic(activation)
-
-    def forward(self, component: int, y: Tensor | None) -> Tensor | None:
-        if self._pool_first:
-            pooled = None if y is None else self._pool.forward(component, y)
-            return self._activation.forward(component, pooled)
-        out = self._activation.forward(component, y)
-        return None if out is None else self._pool.forward(component, out)
-
-    def backward(self, component: int, dout: Tensor | None) -> Tensor | None:
-        if self._pool_first:
-            d = self._activation.backward(component, dout)
-            return None if d is None else self._pool.backward(d)
-        return self._activation.backward(component, None if dout is None else self._pool.backward(dout))
 
 
 class _FirstBlock:
@@ -283,14 +50,7 @@ class _FirstBlock:
     """
 
     def __init__(self, block: ConvBlockPlan, activation: str, x: Tensor, filters: int) -> None:
-        """Build the patches of the images.
-
-        Args:
-            block: The structure of the block.
-            activation: Name of the activation.
-            x: Images ``(T, n, channels, height, width)``.
-            filters: Channels of the output.
-        """
+        """Build the patches of the images ``x``, ``(T, n, channels, height, width)``."""
         self._block, self._tasks, self._images = block, x.shape[0], x.shape[1]
         step = block.stride
         # Subtract the mean brightness, which the normalisation removes anyway, to avoid cancellation below.
@@ -303,16 +63,13 @@ class _FirstBlock:
         moments = self._patches.mT @ self._patches / self._patches.shape[1]
         self._mean = moments[:, -1, :-1].contiguous()
         self._covariance = moments[:, :-1, :-1] - self._mean[:, :, None] * self._mean[:, None]
-        self._w: Hyper = {}
-        self._dv: Hyper = {}
-        self._g: Hyper = {}
-        self._norm_scale = NormScale()
+        self._w, self._dv, self._g, self._norm_scale = Hyper(), Hyper(), Hyper(), NormScale()
         # Process blocks of images that stay in the cache between two operations.
         size = self._images
-        if x.device.type == "cpu" and block.pool > 1 and _is_monotonic(activation):
+        if x.device.type == "cpu" and block.pool > 1 and is_monotonic(activation):
             size = max(1, _CACHE_BYTES // (self._height * self._width * self._tasks * filters * x.element_size()))
         self._parts = [
-            (slice(start, min(start + size, self._images)), _ActivationAndPool(activation, block.pool))
+            (slice(start, min(start + size, self._images)), ActivationAndPool(activation, block.pool))
             for start in range(0, self._images, size)
         ]
 
@@ -327,13 +84,17 @@ class _FirstBlock:
         if self._block.shift in theta:
             shift = theta[self._block.shift][..., None]
             constant = shift if constant is None else constant + shift
-        if constant is None:
-            return self._concatenate([part.forward(component, None) for _, part in self._parts])
-        if linear is None:
-            linear = constant.new_zeros(*constant.shape[:2], self._mean.shape[1])
-        weights = torch.cat([linear, constant], -1).mT
-        outputs = [part.forward(component, self._times_patches(images, weights)) for images, part in self._parts]
-        return self._concatenate(outputs)
+        weights = None
+        if constant is not None:
+            if linear is None:
+                linear = constant.new_zeros(*constant.shape[:2], self._mean.shape[1])
+            weights = torch.cat([linear, constant], -1).mT
+        parts = (
+            part.forward(component, None if weights is None else self._times_patches(images, weights))
+            for images, part in self._parts
+        )
+        outputs = [part for part in parts if part is not None]
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0] if outputs else None
 
     def backward(self, component: int, dout: Tensor | None) -> Params:
         """Return a component of the derivatives with respect to the parameters."""
@@ -372,21 +133,14 @@ class _FirstBlock:
         torch.bmm(rows, weights, out=out.transpose(0, 1))
         return out.view(-1, self._height, self._width, self._tasks * channels)
 
-    @staticmethod
-    def _concatenate(parts: list[Tensor | None]) -> Tensor | None:
-        nonzero = [part for part in parts if part is not None]
-        return torch.cat(nonzero) if len(nonzero) > 1 else nonzero[0] if nonzero else None
-
 
 class _LaterBlock:
     """A block after the first one."""
 
     def __init__(self, block: ConvBlockPlan, activation: str, tasks: int) -> None:
         self._block, self._tasks = block, tasks
-        self._norm, self._activation = BatchNormalisation(), _ActivationAndPool(activation, block.pool)
-        self._x: Hyper = {}
-        self._w: Hyper = {}
-        self._dz: Hyper = {}
+        self._norm, self._activation = BatchNormalisation(), ActivationAndPool(activation, block.pool)
+        self._x, self._w, self._dz = Hyper(), Hyper(), Hyper()
 
     def forward(self, component: int, x: Tensor | None, theta: Params) -> Tensor | None:
         """Return a component of the output; input and output are ``(n, height, width, T x channels)``."""
@@ -437,32 +191,22 @@ class _LaterBlock:
 class Trace:
     """An evaluation of the network and its loss, with one set of parameters and one set of images per task.
 
-    Args:
-        plan: The structure of the network.
-        x: Images ``(T, n, channels, height, width)``.
-        y: Labels ``(T, n)``.
-        weights: Components of the weights of the row losses, ``(T, n)``; the loss is the weighted sum over n.
+    Images are ``(T, n, channels, height, width)``, labels and (components of) the weights of the row losses ``(T, n)``;
+    the loss is the weighted sum over n.
     """
 
     def __init__(self, plan: ConvPlan, x: Tensor, y: Tensor, weights: Hyper) -> None:
         self._plan, self._y, self._weights, self._tasks = plan, y, weights, x.shape[0]
         self._first = _FirstBlock(plan.blocks[0], plan.activation, x, plan.filters)
         self._layers = [_LaterBlock(block, plan.activation, self._tasks) for block in plan.blocks[1:]]
-        self._features: Hyper = {}
-        self._weight: Hyper = {}
-        self.logits: Hyper = {}
-        self._log_probability: Hyper = {}
-        self._probability: Hyper = {}
-        self._dlogits: Hyper = {}
-        self.rows: Hyper = {}
-        self.gradient: dict[int, Params] = {}
+        self.logits, self.rows, self.gradient = Hyper(), Hyper(), dict[int, Params]()
+        self._features, self._weight = Hyper(), Hyper()
+        self._log_probability, self._probability, self._dlogits = Hyper(), Hyper(), Hyper()
 
     def forward(self, component: int, theta: Params) -> None:
         """Compute a component of the logits ``(T, n, ways)`` and of the row losses ``(T, n)``.
 
-        Args:
-            component: The component to compute.
-            theta: This component of the parameters, each with a first axis T; missing parameters are 0.
+        ``theta`` is this component of the parameters, each with a first axis T; missing parameters are 0.
         """
         x = self._first.forward(component, theta)
         for layer in self._layers:
@@ -494,8 +238,8 @@ class Trace:
                 mixed = -(p[VALUE] * self._log_probability[A] * self._log_probability[B]).sum(-1, keepdim=True)
                 change = mixed.expand_as(o[VALUE]) if change is None else change + mixed
             set_component(self._log_probability, component, change)
-            first = second = lambda: p[VALUE]  # the exponential is its own derivative
-            set_component(p, component, compose(first, second, self._log_probability, component))
+            # The exponential is its own derivative.
+            set_component(p, component, compose(lambda _: p[VALUE], self._log_probability, component))
         if component in self._log_probability:
             chosen = self._log_probability[component].gather(2, self._y[..., None])[..., 0]
             self.rows[component] = -chosen
@@ -507,9 +251,7 @@ class Trace:
     def backward(self, component: int, dlogits: Tensor | None = None) -> Params:
         """Compute a component of the gradient of the loss with respect to the parameters, each ``(T, ...)``.
 
-        Args:
-            component: The component to compute.
-            dlogits: Derivative with respect to the logits ``(T, n, ways)``, used instead of that of the loss.
+        ``dlogits`` ``(T, n, ways)`` is used instead of the derivative of the loss with respect to the logits.
         """
         if dlogits is None:
             residual = {VALUE: self._probability[VALUE] - F.one_hot(self._y, self._probability[VALUE].shape[-1])}

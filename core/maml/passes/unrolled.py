@@ -1,4 +1,4 @@
-"""Implement the passes for convolutional networks that adapt by gradient steps, based on :class:`Trace`.
+"""Implement the passes for convolutional networks that adapt by gradient steps, based on :class:`.trace.Trace`.
 
 A step is ``theta_{j+1} = theta_j - rate * G_j(theta_j)``, where G_j is the gradient of the inner loss. In the forward
 direction, each step is a trace of the support set with its gradient and, for a direction ``v``, component a of that
@@ -10,7 +10,6 @@ product along v, which is component ab. No computation on the support set is rep
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,8 +18,9 @@ from core.maml.adaptation import RATE_PREFIX, Unrolled, network_part
 from core.maml.backbone import Params, head_of
 from core.maml.objective import Bilevel, Task
 from core.maml.passes.generic import RowScores, logit_curvature
+from core.maml.passes.hyperdual import AB, VALUE, A, B, Hyper
 from core.maml.passes.plan import ConvPlan, plan_of
-from core.maml.passes.trace import AB, VALUE, A, B, Hyper, Trace
+from core.maml.passes.trace import Trace
 
 
 def _multiply(left: Params, right: Params) -> Params:
@@ -39,21 +39,8 @@ def _subtract(left: Params, right: Params) -> Params:
     return out | {name: -value for name, value in right.items() if name not in left}
 
 
-@dataclass
-class _AdaptationTrace:
-    """An adaptation of the tasks of a chunk.
-
-    Attributes:
-        steps: One trace of the support sets per step.
-        theta: Components of the adapted parameters: the value, and component a if there is a direction.
-    """
-
-    steps: list[Trace]
-    theta: dict[int, Params]
-
-
 class UnrolledPasses:
-    """An implementation of :class:`core.maml.passes.Passes` by explicit derivatives."""
+    """The passes of :class:`core.maml.passes.generic.GenericPasses`, computed by explicit derivatives."""
 
     def __init__(self, plan: ConvPlan, adaptation: Unrolled, head: str | None, first_order: bool) -> None:
         self._plan, self._adaptation, self._head, self._first_order = plan, adaptation, head, first_order
@@ -70,7 +57,7 @@ class UnrolledPasses:
     def query_logits(self, params: Params, chunk: Task) -> Tensor:
         """Return the logits ``(T, Q, ways)`` of the query images after adaptation."""
         query = self._query(chunk)
-        query.forward(VALUE, self._adapt(params, chunk).theta[VALUE])
+        query.forward(VALUE, self._adapt(params, chunk)[1][VALUE])
         return query.logits[VALUE]
 
     def gradients(self, params: Params, chunk: Task) -> tuple[Params, Tensor]:
@@ -95,13 +82,13 @@ class UnrolledPasses:
 
     def gauss_newton(self, params: Params, v: Params, chunk: Task) -> Params:
         """Return the product of the summed Gauss-Newton matrix of the tasks with ``v``."""
-        adapted = self._adapt(params, chunk, v)
+        steps, theta = self._adapt(params, chunk, v)
         query = self._query(chunk)
-        query.forward(VALUE, adapted.theta[VALUE])
-        query.forward(A, adapted.theta[A])
+        query.forward(VALUE, theta[VALUE])
+        query.forward(A, theta[A])
         by_logits = logit_curvature(query.logits[VALUE], query.logits[A], chunk.q)
         gradient = {VALUE: query.backward(VALUE, by_logits)}
-        return _sum_over_tasks(self._in_order(self._backward(adapted, gradient, params)[VALUE], params, chunk))
+        return _sum_over_tasks(self._in_order(self._backward(steps, gradient, params)[VALUE], params, chunk))
 
     def fisher(self, params: Params, v: Params, chunk: Task) -> Params:
         """Return the product of the summed outer products of the task gradients with ``v``."""
@@ -111,19 +98,19 @@ class UnrolledPasses:
 
     def row_scores(self, params: Params, u: Params, chunk: Task) -> RowScores:
         """Return the scores of every row along u, and the logits after adaptation."""
-        adapted = self._adapt(params, chunk, u)
+        steps, theta = self._adapt(params, chunk, u)
         query = self._query(chunk)
         for component in (VALUE, A):
-            query.forward(component, adapted.theta[component])
+            query.forward(component, theta[component])
             query.backward(component)
         by_s, effect = torch.zeros_like(chunk.s), torch.zeros_like(chunk.s)
         rows = chunk.s.shape[-1]
-        for step in self._steps_backward(adapted, query.gradient, params, u, to_start=False):
+        for step in self._steps_backward(steps, query.gradient, params, u, to_start=False):
             # The derivative of a step with respect to s_z is -rate times the gradient of row z / the number of rows.
             effect.add_(step.rows[B] / rows)
             by_s.sub_(step.rows[AB] / rows)
         support = Trace(self._plan, chunk.xs, chunk.ys, {})
-        support.forward(VALUE, adapted.theta[VALUE])
+        support.forward(VALUE, theta[VALUE])
         by_q = query.rows[A] / chunk.q.shape[-1]
         return RowScores(by_s, by_q, effect, support.logits[VALUE], query.logits[VALUE])
 
@@ -134,12 +121,12 @@ class UnrolledPasses:
 
         Component a of the gradients is their derivative along ``v`` or along a change of the weights.
         """
-        adapted = self._adapt(params, chunk, v, change)
+        steps, theta = self._adapt(params, chunk, v, change)
         query = self._query(chunk, change)
-        for component, theta in adapted.theta.items():
-            query.forward(component, theta)
+        for component, part in theta.items():
+            query.forward(component, part)
             query.backward(component)
-        gradient = self._backward(adapted, query.gradient, params, v)
+        gradient = self._backward(steps, query.gradient, params, v)
         return {component: self._in_order(part, params, chunk) for component, part in gradient.items()}, query
 
     def _query(self, chunk: Task, change: Task | None = None) -> Trace:
@@ -147,7 +134,11 @@ class UnrolledPasses:
 
     def _adapt(
         self, params: Params, chunk: Task, v: Params | None = None, change: Task | None = None
-    ) -> _AdaptationTrace:
+    ) -> tuple[list[Trace], dict[int, Params]]:
+        """Return one trace of the support sets per step, and the components of the adapted parameters.
+
+        These are the value, and component a if there is a direction or a change.
+        """
         tasks = len(chunk.ys)
         weights = _mean_weights(chunk.s, None if change is None else change.s)
         theta = _expand_over_tasks(network_part(params), tasks)
@@ -169,10 +160,10 @@ class UnrolledPasses:
             steps.append(step)
         if v is not None and self._first_order:  # the steps do not depend on the direction
             direction = _expand_over_tasks(network_part(v), tasks)
-        return _AdaptationTrace(steps, {VALUE: theta} | ({} if direction is None else {A: direction}))
+        return steps, {VALUE: theta} | ({} if direction is None else {A: direction})
 
     def _backward(
-        self, adapted: _AdaptationTrace, gradient: dict[int, Params], params: Params, v: Params | None = None
+        self, steps: list[Trace], gradient: dict[int, Params], params: Params, v: Params | None = None
     ) -> dict[int, Params]:
         """Return the components of the gradient with respect to the meta-parameters.
 
@@ -180,13 +171,13 @@ class UnrolledPasses:
         """
         gradient = dict(gradient)
         if not self._first_order:
-            for _ in self._steps_backward(adapted, gradient, params, v, to_start=True):
+            for _ in self._steps_backward(steps, gradient, params, v, to_start=True):
                 pass
         return gradient
 
     def _steps_backward(
         self,
-        adapted: _AdaptationTrace,
+        steps: list[Trace],
         gradient: dict[int, Params],
         params: Params,
         v: Params | None,
@@ -200,13 +191,13 @@ class UnrolledPasses:
         initial parameters needs it.
         """
         rates = {} if v is None or self._first_order else self._rates(v)
-        for step in reversed(adapted.steps):
+        for step in reversed(steps):
             q, r = self._adapted(gradient[VALUE]), self._adapted(gradient.get(A, {}))
             step.forward(B, self._times_rate(q, params))
             if A in gradient:
                 step.forward(AB, _add(self._times_rate(r, params), _multiply(q, rates)))
             yield step
-            if step is adapted.steps[0] and not to_start:
+            if step is steps[0] and not to_start:
                 return
             gradient[VALUE] = _subtract(gradient[VALUE], step.backward(B))
             if A in gradient:
