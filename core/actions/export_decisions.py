@@ -74,7 +74,7 @@ def export_decisions(workspace: Workspace, out: Path, *, formats: Sequence[str] 
     decisions = decision_table(workspace)
     contents = (
         decisions,
-        tables.conflict_table(decisions),
+        decisions[decisions["standing"] == "conflict"].reset_index(drop=True),
         tables.corrected_labels(decisions),
         tables.comment_table(workspace.decisions),
     )

@@ -46,13 +46,15 @@ def write_decision_files(
     with replacing_folder(out, _FILES) as folder:
         for name, table in tables.items():
             if "csv" in formats:
-                clean = escape_formulas(_encodable(table))
+                safe = escape_formulas(_encodable(table))
                 # Every text is quoted: a carriage return outside quotes would end the row.
-                clean.to_csv(folder / f"{name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
+                safe.to_csv(folder / f"{name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
             if "parquet" in formats:
                 _encodable(table).to_parquet(folder / f"{name}.parquet", index=False)
         if "json" in formats:
-            lists = {name.replace("-", "_"): _records(table) for name, table in tables.items()}
+            # JSON has no NaN.
+            clean = {name: table.astype(object).where(table.notna(), None) for name, table in tables.items()}
+            lists = {name.replace("-", "_"): table.to_dict("records") for name, table in clean.items()}
             with (folder / "decisions.json").open("w", encoding="utf-8") as stream:
                 json.dump({"provenance": provenance, **lists}, stream, indent=1)
         write_json(folder / PROVENANCE, provenance)
@@ -63,9 +65,3 @@ def _encodable(table: pd.DataFrame) -> pd.DataFrame:
     return table.map(
         lambda value: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
     )
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows for JSON, which has no NaN."""
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(column): value for column, value in row.items()} for row in rows]

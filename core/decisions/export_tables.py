@@ -35,26 +35,18 @@ def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[
     """
     current, conflicts = log.current(), log.conflicts()
     by_reviewer = {reviewer: log.decisions_of(reviewer) for reviewer in {entry.reviewer for entry in log.history()}}
-    entries: list[Entry] = []
+    records = []
     for item, entry in current.items():
-        others = [
-            decisions[item]
-            for reviewer, decisions in by_reviewer.items()
-            if reviewer != entry.reviewer and item in decisions
-        ]
-        shown = {other for other in others if other.outcome == entry.outcome}
-        shown |= {other for other in conflicts.get(item, ()) if other.reviewer != entry.reviewer}
-        entries += [*sorted(shown, key=lambda other: other.seq), entry]
-    records = [
-        {
-            **asdict(entry.item),
-            **asdict(entry),
-            "given": given.get(entry.item, ""),
-            "label": "" if entry.label is None else class_name(class_names, entry.label),
-            "standing": _standing(entry, current[entry.item], conflicts),
-        }
-        for entry in entries
-    ]
+        opinions = {decisions[item] for decisions in by_reviewer.values() if item in decisions}
+        shown = {other for other in opinions if other.outcome == entry.outcome} | set(conflicts.get(item, ()))
+        others = sorted((other for other in shown if other.reviewer != entry.reviewer), key=lambda other: other.seq)
+        for one in (*others, entry):
+            texts = {
+                "given": given.get(item, ""),
+                "label": "" if one.label is None else class_name(class_names, one.label),
+                "standing": "conflict" if item in conflicts else "counts" if one is entry else "agrees",
+            }
+            records.append(asdict(item) | asdict(one) | texts)
     columns = [*ITEM, "given", "verdict", "label", "reason", "reviewer", "source", "at", "standing"]
     return pd.DataFrame(records, columns=columns, dtype=object)
 
@@ -75,11 +67,6 @@ def with_queue(table: pd.DataFrame, run_id: str, items: pd.DataFrame | None) -> 
     merged.insert(len(table.columns), "queue", np.where(in_queue, run_id, ""))
     merged["suggested"] = merged["suggested"].astype(object).where(in_queue, "")
     return merged
-
-
-def conflict_table(decisions: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a decision table that are in conflict."""
-    return decisions[decisions["standing"] == "conflict"].reset_index(drop=True)
 
 
 def corrected_labels(decisions: pd.DataFrame) -> pd.DataFrame:
@@ -140,9 +127,3 @@ def reviewer_table(log: DecisionLog) -> list[dict[str, Any]]:
 def verdict_counts(log: DecisionLog) -> dict[str, int]:
     """Return the number of present decisions by verdict."""
     return dict(sorted(Counter(entry.verdict for entry in log.current().values()).items()))
-
-
-def _standing(entry: Entry, present: Entry, conflicts: Mapping[Item, tuple[Entry, ...]]) -> str:
-    if entry.item in conflicts:
-        return "conflict"
-    return "counts" if entry is present else "agrees"

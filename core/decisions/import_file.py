@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -50,9 +50,9 @@ class DecisionFile:
     """
 
     source: str
-    decisions: tuple[Decision, ...]
-    comments: tuple[ImportedComment, ...] = ()
-    notes: tuple[str, ...] = ()
+    decisions: Sequence[Decision]
+    comments: Sequence[ImportedComment] = ()
+    notes: Sequence[str] = ()
     are_proposals: bool = False
 
 
@@ -75,7 +75,7 @@ def read_decision_file(
         raise UserError(f"An issue cannot become {as_!r}.", f"Use one of {', '.join(ISSUE_VERDICTS)}.")
     if is_cleanlab(table):
         decisions, notes = issue_decisions(table, path.name, images, tasks, as_, reviewer or "cleanlab")
-        return DecisionFile(path.name, tuple(decisions), (), tuple(notes), are_proposals=True)
+        return DecisionFile(path.name, decisions, notes=notes, are_proposals=True)
     if path.suffix == ".csv":
         table = unescape_formulas(table)
     return _RowReader(table, path.name, images, tasks, reviewer or "import").read()
@@ -113,8 +113,7 @@ class _RowReader:
         for number, values in enumerate(self.table[columns].itertuples(index=False, name=None), 1):
             row = {name: self._text(number, name, value) for name, value in zip(columns, values, strict=True)}
             item = self._item(number, row)
-            reviewer = row.get("reviewer", "")
-            reviewer = reviewer if reviewer.strip() else self.reviewer
+            reviewer = row["reviewer"] if row.get("reviewer", "").strip() else self.reviewer
             if comment := row.get("comment", ""):
                 comments.append(ImportedComment(item, reviewer, comment))
             decision = self._decision(number, row, item, reviewer)
@@ -127,7 +126,7 @@ class _RowReader:
                     number, "verdict", f"is {reviewer}'s second on the item of row {first_row}", "Keep one of the rows."
                 )
             decisions.append(decision)
-        return DecisionFile(self.source, tuple(decisions), tuple(comments))
+        return DecisionFile(self.source, decisions, comments)
 
     def _error(self, number: int, column: str, problem: str, fix: str) -> UserError:
         return UserError(f"{self.source}, row {number}: {column} {problem}.", fix)
@@ -138,10 +137,9 @@ class _RowReader:
             return value
         if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
             return ""
-        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        is_whole = isinstance(value, float) and value.is_integer()  # in a column of whole numbers with gaps
+        if is_whole or (isinstance(value, numbers.Integral) and not isinstance(value, bool)):
             return str(int(value))
-        if isinstance(value, float) and value.is_integer():
-            return str(int(value))  # a column of whole numbers with gaps
         raise self._error(number, column, f"is {value!r}, which is not text", "Correct it.")
 
     def _item(self, number: int, row: Mapping[str, str]) -> Item:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.decisions.import_file import DecisionFile, ImportedComment
 from core.decisions.log import DecisionLog
@@ -12,7 +12,7 @@ from core.decisions.table import ITEM
 from core.runtime.files import content_hash
 
 
-@dataclass(frozen=True)
+@dataclass
 class ImportPlan:
     """The effect of importing a file on the present log.
 
@@ -28,13 +28,13 @@ class ImportPlan:
     """
 
     source: str
-    decisions: tuple[Decision, ...] = ()
-    new: tuple[Decision, ...] = ()
-    agreeing: tuple[Decision, ...] = ()
-    changing: tuple[tuple[Decision, Entry], ...] = ()
+    decisions: list[Decision] = field(default_factory=list)
+    new: list[Decision] = field(default_factory=list)
+    agreeing: list[Decision] = field(default_factory=list)
+    changing: list[tuple[Decision, Entry]] = field(default_factory=list)
     already_logged: int = 0
-    comments: tuple[ImportedComment, ...] = ()
-    notes: tuple[str, ...] = ()
+    comments: list[ImportedComment] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
@@ -67,40 +67,28 @@ class ImportPlan:
 
 def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
     """Return what importing a file would write to the log."""
-    current = log.current()
-    by_reviewer = {
-        reviewer: log.decisions_of(reviewer) for reviewer in {decision.reviewer for decision in file.decisions}
-    }
-    new, agreeing, changing, to_write, already_logged, already_decided = [], [], [], [], 0, 0
+    plan, current, already_decided = ImportPlan(file.source, notes=list(file.notes)), log.current(), 0
+    by_reviewer = {name: log.decisions_of(name) for name in {decision.reviewer for decision in file.decisions}}
     for decision in file.decisions:
         previous, present = by_reviewer[decision.reviewer].get(decision.item), current.get(decision.item)
         if previous is not None and previous.outcome == decision.outcome and present is not None:
-            already_logged += 1
+            plan.already_logged += 1
             continue
         if file.are_proposals and present is not None:
             already_decided += 1
             continue
-        to_write.append(decision)
+        plan.decisions.append(decision)
         if present is None:
-            new.append(decision)
+            plan.new.append(decision)
         elif present.outcome == decision.outcome:
-            agreeing.append(decision)
+            plan.agreeing.append(decision)
         else:
-            changing.append((decision, present))
-    notes = list(file.notes)
+            plan.changing.append((decision, present))
     if already_decided:
-        notes.append(f"{already_decided:,} issues on images that somebody has decided on: left out")
-    existing = {(comment.item, comment.reviewer, comment.text) for comment in (log.comments() if file.comments else ())}
-    return ImportPlan(
-        file.source,
-        tuple(to_write),
-        tuple(new),
-        tuple(agreeing),
-        tuple(changing),
-        already_logged,
-        tuple(comment for comment in file.comments if (comment.item, comment.reviewer, comment.text) not in existing),
-        tuple(notes),
-    )
+        plan.notes.append(f"{already_decided:,} issues on images that somebody has decided on: left out")
+    existing = {ImportedComment(comment.item, comment.reviewer, comment.text) for comment in log.comments()}
+    plan.comments = [comment for comment in file.comments if comment not in existing]
+    return plan
 
 
 def write_import(log: DecisionLog, plan: ImportPlan) -> None:

@@ -30,12 +30,11 @@ class QueueDecisions:
     @cached_property
     def is_wrong(self) -> dict[int, bool]:
         """By position, True: found wrong (remove or relabel); False: found right (keep); absent: open."""
-        final = (
-            (position, entry)
+        return {
+            position: entry.verdict != "keep"
             for position, entry in self.entries.items()
             if entry.is_final and position not in self.conflicts
-        )
-        return {position: entry.verdict != "keep" for position, entry in final}
+        }
 
     @property
     def errors_found(self) -> int:
@@ -44,11 +43,7 @@ class QueueDecisions:
 
 
 class QueuePositions:
-    """The positions of a queue's items, by what a decision can be about.
-
-    Args:
-        items: The items of the queue in its order, each once.
-    """
+    """The positions of a queue's ``items``, which are in its order, each once, by what a decision can be about."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.of_item = {item: position for position, item in enumerate(items)}
@@ -56,11 +51,6 @@ class QueuePositions:
         for position, item in enumerate(items):
             if item.kind == "instance":
                 self._of_image.setdefault(item.image_id, []).append(position)
-
-    @classmethod
-    def of_table(cls, items: pd.DataFrame) -> QueuePositions:
-        """Return the positions of the rows of ``items.parquet``."""
-        return cls(queue_items(items))
 
     def decisions(self, current: Mapping[Item, Entry], conflicts: Mapping[Item, tuple[Entry, ...]]) -> QueueDecisions:
         """Return which items were found wrong, which were found right, and which are open.
