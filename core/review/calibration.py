@@ -38,11 +38,9 @@ _FITTED_SHARE = 0.7
 
 @dataclass(frozen=True, eq=False)
 class ScoredCopy:
-    """The scores of a copy with injected label errors.
+    """The scores ``(n, members)`` of a copy with injected label errors of one kind.
 
     Attributes:
-        kind: Kind of error.
-        scores: ``(n, members)``.
         is_wrong: ``(n,)`` of bool: the label is an injected error.
         group: ``(n,)``: the image of every item.
         seconds: Time of scoring.
@@ -100,12 +98,7 @@ def share_above(score: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 
 
 def calibrate(copies: list[ScoredCopy], classes: int, seed: int = 0) -> Calibration:
-    """Evaluate every member and the combination on the copies, and choose.
-
-    Args:
-        classes: Number of classes.
-        seed: Random seed of the intervals.
-    """
+    """Evaluate every member and the combination on the copies, and choose; ``seed`` is that of the intervals."""
     members = list(copies[0].scores.columns)
     scaled = [robust_scale(copy.scores) for copy in copies]
     kind_weights = _kind_weights([table[list(CLASSIFIERS)].mean(axis=1).to_numpy() for table in scaled], copies)
@@ -156,7 +149,6 @@ def error_llr(classifier: pd.Series, classes: int) -> np.ndarray:
 
     Args:
         classifier: Minus the log-probability of the given class.
-        classes: Number of classes.
     """
     log_p = np.minimum(-classifier.to_numpy(), -_MIN_LOG_P)
     return np.log(-np.expm1(log_p)) - np.log(max(classes - 1, 1)) - log_p
@@ -177,9 +169,9 @@ def _kind_weights(scores: list[np.ndarray], copies: list[ScoredCopy]) -> np.ndar
     and PU Learning").
     """
     n = int((~copies[0].is_wrong).sum())
-    above = np.stack(
-        [_shares_above(n, share_above(score, copy.is_wrong)) for score, copy in zip(scores, copies, strict=True)]
-    )
+    depths = np.arange(1, n + 1) / n
+    fractions = [np.sort(share_above(score, copy.is_wrong)) for score, copy in zip(scores, copies, strict=True)]
+    above = np.stack([np.searchsorted(ordered, depths, side="right") / len(ordered) for ordered in fractions])
     # From the top to the depth of half of all injected errors, and not beyond most of the estimated errors.
     reach, counts = float(np.searchsorted(above.mean(0), 0.5)), np.zeros(len(above))
     for _ in range(3):
@@ -190,12 +182,6 @@ def _kind_weights(scores: list[np.ndarray], copies: list[ScoredCopy]) -> np.ndar
         reach = min(reach, _FITTED_SHARE * counts.sum() * n)
     weights = counts + _BASE_WEIGHT * max(counts.sum(), 1e-3)
     return weights / weights.mean()
-
-
-def _shares_above(n: int, fractions: np.ndarray) -> np.ndarray:
-    """Return ``(n,)``: the share of the injected errors that rank at least as high as each of n items."""
-    ordered = np.sort(fractions)
-    return np.searchsorted(ordered, np.arange(1, n + 1) / n, side="right") / len(ordered)
 
 
 def _out_of_fold(x: np.ndarray, truth: np.ndarray, sample_weight: np.ndarray, group: np.ndarray) -> np.ndarray:

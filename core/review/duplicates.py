@@ -90,7 +90,11 @@ def find_duplicates(
         ratio = _ratios(distances, candidates)
         ratios = ratio.min(1)
         threshold, power = threshold_of(ratios)
-        tables.append(_near_pairs(distances, ratio, candidates, different, threshold))
+        row, column = np.nonzero(ratio < threshold)
+        one, other = np.sort(np.stack([different[row], different[candidates[row, column]]]), 0)
+        near = {"one": one, "other": other, "distance": distances[row, column], "ratio": ratio[row, column]}
+        table = pd.DataFrame(near).astype({"distance": np.float64, "ratio": np.float64}).assign(exact=False)
+        tables.append(table.sort_values("distance", kind="stable").drop_duplicates(["one", "other"]))
     pairs = pd.concat(tables, ignore_index=True).astype({"one": np.int64, "other": np.int64, "exact": bool})
     pairs = pairs.sort_values(["distance", "one", "other"], kind="stable", ignore_index=True)
     return Duplicates(pairs, first, _groups(pairs, len(positions)), ratios, threshold, power)
@@ -208,17 +212,6 @@ def _ratios(distances: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     local = np.partition(distances, kth, axis=1)[:, kth]
     local = np.maximum(local, max(np.quantile(local, _FLOOR), 1e-9))
     return distances / np.minimum(local[:, None], local[candidates])
-
-
-def _near_pairs(
-    distances: np.ndarray, ratio: np.ndarray, candidates: np.ndarray, different: np.ndarray, threshold: float
-) -> pd.DataFrame:
-    row, column = np.nonzero(ratio < threshold)
-    ends = np.sort(np.stack([different[row], different[candidates[row, column]]], 1), 1)
-    table = pd.DataFrame(
-        {"one": ends[:, 0], "other": ends[:, 1], "distance": distances[row, column].astype(np.float64)}
-    ).assign(ratio=ratio[row, column].astype(np.float64), exact=False)
-    return table.sort_values("distance", kind="stable").drop_duplicates(["one", "other"])
 
 
 def _groups(pairs: pd.DataFrame, n: int) -> np.ndarray:

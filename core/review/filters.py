@@ -108,8 +108,7 @@ def _from_texts(name: str, values: list[str]) -> object:
         return value == "1"
     if isinstance(default, int):
         number = int(value)
-        allowed = number in PAGE_SIZES if name == "size" else 0 <= number <= 100
-        if not allowed:
+        if number not in (PAGE_SIZES if name == "size" else range(101)):
             raise ValueError(value)
         return number
     if name == "role" and value not in ROLES:
@@ -149,12 +148,15 @@ def filtered_positions(
     if filters.role or filters.task:
         passes &= _occurs_in(queue, tasks, filters)
     if filters.find:
-        passes &= _id_contains(items, filters.find)
+        found = [
+            items[column].str.contains(filters.find, case=False, regex=False) for column in ("image_id", "task_id")
+        ]
+        passes &= (found[0] | found[1]).to_numpy()
     if (filters.low, filters.high) != (0, 100) and filters.score in queue.scores:
         percentile = queue.percentiles[filters.score]
         passes &= (percentile >= filters.low) & (percentile <= filters.high)
     if filters.state:
-        passes &= _has_state(queue, state, filters.state)
+        passes &= _has_state(state, filters.state)
     if filters.lasso and places is not None:
         inside = points_inside(places[["x", "y"]].to_numpy(float), filters.lasso)
         passes &= items["image_id"].isin(places["image_id"][inside]).to_numpy()
@@ -166,11 +168,6 @@ def filtered_positions(
     return positions.astype(np.int32)
 
 
-def _id_contains(items: pd.DataFrame, text: str) -> np.ndarray:
-    in_image = items["image_id"].str.contains(text, case=False, regex=False)
-    return (in_image | items["task_id"].str.contains(text, case=False, regex=False)).to_numpy()
-
-
 def _occurs_in(queue: Queue, tasks: TaskList, filters: Filters) -> np.ndarray:
     rows = queue.table if queue.level == "instance" else tasks.rows
     passes = np.ones(len(rows), dtype=bool)
@@ -180,18 +177,12 @@ def _occurs_in(queue: Queue, tasks: TaskList, filters: Filters) -> np.ndarray:
     return passes if queue.level == "instance" else queue.table["image_id"].isin(rows["image_id"][passes]).to_numpy()
 
 
-def _has_state(queue: Queue, review: ReviewState, states: Sequence[str]) -> np.ndarray:
-    passes = np.zeros(len(queue), dtype=bool)
-    for state in states:
-        match state:
-            case "undecided":
-                passes |= review.verdict == 0
-            case "conflict":
-                passes[list(review.conflicts)] = True
-            case "commented":
-                passes[list(review.comments)] = True
-            case _:
-                passes |= review.verdict == VERDICTS.index(state)
+def _has_state(review: ReviewState, states: Sequence[str]) -> np.ndarray:
+    passes = np.isin(review.verdict, [STATES.index(state) for state in states])  # the first states are the verdicts
+    if "conflict" in states:
+        passes[list(review.conflicts)] = True
+    if "commented" in states:
+        passes[list(review.comments)] = True
     return passes
 
 

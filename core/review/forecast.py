@@ -79,11 +79,7 @@ class Forecast:
     probability: np.ndarray
 
     def remaining_errors(self, errors_found: int) -> RemainingErrors:
-        """Return the number of label errors that nobody has found.
-
-        Args:
-            errors_found: Number of items found wrong, among the decisions that the forecast was made from.
-        """
+        """Return the number of label errors that nobody has found; ``errors_found`` is that of the same decisions."""
         curves = (self.remaining, self.remaining_low, self.remaining_high)
         return RemainingErrors(*(max(0.0, float(curve[0]) - errors_found) for curve in curves))
 
@@ -95,7 +91,6 @@ def forecast(items: pd.DataFrame, is_wrong: Mapping[int, bool] | None = None, se
         items: The queue's items with the column :data:`ERROR_LLR`, most suspicious first.
         is_wrong: By position in the queue, for decided items: was the label wrong?
             (:attr:`core.decisions.queue_decisions.QueueDecisions.is_wrong`)
-        seed: Random seed of the draws.
     """
     if ERROR_LLR not in items or not len(items):
         return None
@@ -131,9 +126,6 @@ def error_rate(error_llr: np.ndarray) -> float:
 
     The algorithm is that of Saerens et al. (2002), "Adjusting the outputs of a classifier to new a priori
     probabilities".
-
-    Args:
-        error_llr: ``(n,)``: log-likelihood ratio of a wrong label against a right one, of every item.
     """
     rate = _FIRST_ERROR_RATE
     for _ in range(_EM_STEPS):
@@ -158,8 +150,7 @@ def _curve(logits: np.ndarray, positions: np.ndarray, stretch: float, scale: flo
 def _posterior(logits: np.ndarray, is_error: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a grid of stretches and scales with their posterior probabilities: ``(grid,)`` three times.
 
-    Args:
-        is_error: ``(n,)``: 1 where the label was found wrong, 0 where right, NaN where undecided.
+    ``is_error`` is 1 where the label was found wrong, 0 where right, and NaN where undecided.
     """
     axes = (np.linspace(-_GRID_SDS, _GRID_SDS, points) for points in (_STRETCHES, _SCALES))
     z_stretch, z_scale = (part.ravel() for part in np.meshgrid(*axes))

@@ -21,6 +21,7 @@ from PIL import Image
 
 from core.data import ImageSet
 from core.data.images import squeeze_grey
+from core.decisions.table import ITEM
 from core.review.forecast import Forecast
 
 MAX_TILES = 120
@@ -39,10 +40,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "tasklens",
     "figure.facecolor": "none",
     "axes.facecolor": "none",
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.spines.bottom": False,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
@@ -56,7 +54,7 @@ _RULE = "#00fe00"
 
 def decision_counts(decisions: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the numbers of decided items by outcome, as labels and text, from a decision table."""
-    items = decisions.drop_duplicates(["kind", "task_id", "role", "image_id"], keep="last")
+    items = decisions.drop_duplicates(list(ITEM), keep="last")
     counted, tasks = items[items["standing"] == "counts"], items["kind"] == "task"
     verdicts = Counter(counted.loc[~tasks[counted.index], "verdict"])
     removed = int((counted.loc[tasks[counted.index], "verdict"] == "remove").sum())
@@ -82,15 +80,14 @@ class Section:
 def image_section(title: str, rows: pd.DataFrame, images: ImageSet) -> Section:
     """Return the images in rows of :func:`core.decisions.export_tables.decision_table` with their decisions."""
     rows = rows[rows["image_id"] != ""]
-    by_item = list(rows.groupby(["kind", "task_id", "role", "image_id"], sort=False))
+    by_item = list(rows.groupby(list(ITEM), sort=False))
     tiles = []
     for (_, task, role, image), decisions in by_item[:MAX_TILES]:
         given = str(decisions["given"].iloc[-1])
-        outcomes = [
-            f"→ {row.label}" if row.verdict == "relabel" else str(row.verdict) for row in decisions.itertuples()
-        ]
+        pairs = zip(decisions["verdict"], decisions["label"], strict=True)
+        outcomes = [f"→ {label}" if verdict == "relabel" else verdict for verdict, label in pairs]
         opinions = [f"{reviewer}: {words}" for reviewer, words in zip(decisions["reviewer"], outcomes, strict=True)]
-        second = " / ".join(dict.fromkeys(outcomes)) if len(decisions) > 1 else outcomes[0]
+        second = " / ".join(dict.fromkeys(outcomes))
         where = f"{role} of {task}" if task else "everywhere"
         reason = "; ".join(dict.fromkeys(filter(None, decisions["reason"])))
         alt_text = f"{image}, given {given}, {second}"
@@ -169,8 +166,7 @@ class Line:
 def chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str, percent: bool = False) -> str:
     """Return a line chart as an HTML figure: inline SVG without scripts, links or embedded fonts, and a legend.
 
-    Args:
-        percent: Both axes are shares, labelled from 0 % to 100 %.
+    With ``percent`` both axes are shares, labelled from 0 % to 100 %.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(_SIZE_INCHES, layout="constrained")
@@ -182,10 +178,8 @@ def chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str, perc
                 axes.fill(*around, color=colour, alpha=0.18, linewidth=0, clip_on=False)
             dashes = (0, (5, 4)) if line.is_dashed else "solid"
             axes.plot(line.x[points], line.y[points], color=colour, linewidth=2, linestyle=dashes, clip_on=False)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.set_xlim(0, 1 if percent else None)
-        axes.set_ylim(0, 1 if percent else None)
+        limits = (0, 1 if percent else None)
+        axes.set(xlabel=x_label, ylabel=y_label, xlim=limits, ylim=limits)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, 0) if percent else StrMethodFormatter("{x:,.4g}"))
         axes.grid(axis="y", color=_RULE, clip_on=False)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import LRUCache, cached
 
 from core.decisions import table
 from core.decisions.log import DecisionLog, Entry
@@ -76,27 +76,16 @@ class ReviewState:
         return dict(Counter(name for time, name in self.recent if time >= since and name != reviewer))
 
 
-_states: LRUCache[tuple[str, str, str | None], ReviewState] = LRUCache(_CACHED_STATES)
-_lock = threading.Lock()
-
-
 def read_state(log: DecisionLog, queue: Queue, only: str | None) -> ReviewState:
     """Return the present decisions.
 
     Args:
         only: The reviewer whose own decisions are shown (blind mode); None: everybody's.
     """
-    key, counter = (str(log.path), queue.run_id, only), log.change_counter()
-    with _lock:
-        cached = _states.get(key)
-    if cached is not None and cached.change_counter == counter:
-        return cached
-    state = _read(log, queue, only, counter)
-    with _lock:
-        _states[key] = state
-    return state
+    return _read(log, queue, only, log.change_counter())
 
 
+@cached(LRUCache(_CACHED_STATES), lambda log, queue, *key: (str(log.path), queue.run_id, *key), threading.Lock())
 def _read(log: DecisionLog, queue: Queue, only: str | None, counter: int) -> ReviewState:
     version = log.version() if only is None else None  # before the decisions: they may be newer, never older
     current, conflicts = (log.current(), log.conflicts()) if only is None else (log.decisions_of(only), {})
