@@ -187,12 +187,9 @@ def content_hash(*parts: Any) -> str:
     """Return the SHA-256 (64 hex digits) of arrays, strings, bytes and JSON-serialisable values, in order."""
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, np.ndarray):
+        if isinstance(part, np.ndarray | ArrayFile):
             digest.update(f"{part.dtype.str}{part.shape}".encode())
-            digest.update(np.ascontiguousarray(part).data)
-        elif isinstance(part, ArrayFile):
-            digest.update(f"{part.dtype.str}{part.shape}".encode())
-            for block in part.blocks():
+            for block in part.blocks() if isinstance(part, ArrayFile) else [np.ascontiguousarray(part).data]:
                 digest.update(block)
         elif isinstance(part, bytes):
             digest.update(part)

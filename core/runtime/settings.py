@@ -243,9 +243,8 @@ def arguments_of(settings: Any, *, always: Container[str] = (), without: Contain
         without: Fields to leave out.
     """
     cls: Any = type(settings)
-    return arguments(
-        cls, {name: getattr(settings, name) for name in declared(cls) if name not in without}, always=always
-    )
+    values = {name: getattr(settings, name) for name in declared(cls) if name not in without}
+    return arguments(cls, values, always=always)
 
 
 def arguments(cls: Any, values: Mapping[str, Any], *, always: Container[str] = ()) -> list[str]:

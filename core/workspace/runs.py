@@ -129,10 +129,7 @@ class RunWriter:
         return computed
 
     def memory(self) -> StepCache:
-        """Return a store for the parts of one step, which are identified by keys.
-
-        Like those of :meth:`save_step`, steps are identified by their order.
-        """
+        """Return a store for the parts, by key, of one step, which is identified as those of :meth:`save_step`."""
         self._steps += 1
         return StepCache(self.folder / MEMORY / f"{self._steps - 1:06d}")
 
@@ -235,25 +232,22 @@ class Runs:
         return (self.folder / name).is_dir()
 
     def _finish(self, name: str, writer: RunWriter, started: str, processor_seconds: float) -> None:
+        import torch
+
         writer.clear_steps()
-        write_json(writer.folder / "provenance.json", _provenance(started, writer.seconds, processor_seconds))
+        provenance = {
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "started": started,
+            "finished": timestamp(),
+            "seconds": writer.seconds,
+            "processor_seconds": round(processor_seconds, 3),
+            "versions": {"tasklens": __version__, "python": platform.python_version(), "torch": torch.__version__},
+            "threads": torch.get_num_threads(),
+            "processes": world().size,
+        }
+        write_json(writer.folder / "provenance.json", provenance)
         writer.folder.rename(self.folder / name)
         (self.folder / f".{name}.lock").unlink(missing_ok=True)
 
     def _name(self, kind: str, key: Mapping[str, Any]) -> str:
         return f"{kind}-{content_hash({'kind': kind, **key})[:12]}"
-
-
-def _provenance(started: str, seconds: dict[str, float], processor_seconds: float) -> dict[str, Any]:
-    import torch
-
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "started": started,
-        "finished": timestamp(),
-        "seconds": seconds,
-        "processor_seconds": round(processor_seconds, 3),
-        "versions": {"tasklens": __version__, "python": platform.python_version(), "torch": torch.__version__},
-        "threads": torch.get_num_threads(),
-        "processes": world().size,
-    }

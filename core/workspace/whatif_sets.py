@@ -20,13 +20,7 @@ _NAME = re.compile(r"[\w][\w .,()+-]{0,59}")
 
 @dataclass(frozen=True)
 class NamedSet:
-    """A named set of changes.
-
-    Attributes:
-        who: The reviewer who saved it.
-        at: The time it was saved (UTC, ISO 8601).
-        note: A comment.
-    """
+    """A named set of changes, with the reviewer who saved it, the time (UTC, ISO 8601) and a comment."""
 
     name: str
     changes: Changes
@@ -35,11 +29,11 @@ class NamedSet:
     note: str
 
 
+@dataclass(frozen=True)
 class Sets:
     """A folder of named sets."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def save(self, name: str, changes: Changes, *, who: str = "", note: str = "") -> NamedSet:
         """Save ``changes`` under ``name``; an existing set with the same changes is unchanged.
@@ -70,11 +64,8 @@ class Sets:
         """
         path = self._existing_file(name)
         fields = read_json_cached(path)
-        if (
-            not isinstance(fields, dict)
-            or fields.get("format") != FORMAT
-            or not isinstance(fields.get("changes"), dict)
-        ):
+        is_set = isinstance(fields, dict) and fields.get("format") == FORMAT
+        if not is_set or not isinstance(fields.get("changes"), dict):
             raise UserError(f"{path} is not a set of changes.", "Restore the file or delete it.")
         who, at, note = (str(fields.get(key, "")) for key in ("who", "at", "note"))
         return NamedSet(name, Changes.from_json(fields["changes"]), who, at, note)

@@ -61,13 +61,10 @@ class Project:
 
 
 class Workspace:
-    """A workspace folder that exists.
+    """A workspace folder that exists; ``waits`` is that of :class:`core.workspace.runs.Runs`.
 
     Raises:
         UserError: there is no workspace at ``folder``, or it has a newer format.
-
-    Args:
-        waits: See :class:`core.workspace.runs.Runs`.
     """
 
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
@@ -174,11 +171,7 @@ def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
 
 
 def runs_of_problem(workspace: Workspace, project: Project, kind: str) -> list[Run]:
-    """Return the runs of a kind that the present engine computed for the workspace's present problem, newest first.
-
-    Args:
-        project: The result of ``workspace.project()``.
-    """
+    """Return the runs of a kind that the present engine computed for the workspace's ``project()``, newest first."""
     return workspace.runs.all(kind, {**project.hashes, "engine": ENGINE_VERSION})
 
 
@@ -219,8 +212,9 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
     task_folder, loaded_model = read_folder(tasks), load_model(model)
     images = task_folder.images()
     check_fit(images, task_folder, loaded_model)
-    for source, name in ((tasks, "tasks"), (model, "model")):
-        if source.resolve() == (folder / name).resolve() and not (folder / "workspace.json").exists():
+    copies = ((tasks, folder / "tasks"), (model, folder / "model"))
+    for source, copy in copies:
+        if source.resolve() == copy.resolve() and not (folder / "workspace.json").exists():
             raise UserError(
                 f"The workspace {folder} would copy {source} to itself.", "Choose another name or folder for it."
             )
@@ -232,10 +226,8 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
         return workspace
     try:
         with disk_errors(folder):
-            for source, name in ((tasks, "tasks"), (model, "model")):
-                shutil.copytree(
-                    source, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.*", ".*")
-                )
+            for source, copy in copies:
+                shutil.copytree(source, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.*", ".*"))
     except shutil.Error as error:  # lists the files that could not be copied, without an error number
         *_, why = error.args[0][0]
         raise UserError(
