@@ -24,7 +24,6 @@ class Agreement:
     """The agreement of two reviewers on the items that both made a final decision on (keep, remove, relabel).
 
     Attributes:
-        one, two: The reviewers.
         items: Number of items that both decided on.
         equal: Share of them with the same decision.
         kappa: Cohen's kappa: 1 is full agreement, 0 what chance would give; NaN where every decision is the same.

@@ -17,11 +17,10 @@ def class_number(images: ImageSet, name: str) -> int:
     Raises:
         UserError: there is no such class.
     """
-    try:
-        return images.class_names.index(name)
-    except ValueError:
+    if name not in images.class_names:
         examples = ", ".join(images.class_names[:5])
-        raise UserError(f"{images.name} has no class {name!r}.", f"Its classes are, for example, {examples}.") from None
+        raise UserError(f"{images.name} has no class {name!r}.", f"Its classes are, for example, {examples}.")
+    return images.class_names.index(name)
 
 
 def class_name(names: Sequence[str], label: int | None) -> str:

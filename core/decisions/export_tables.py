@@ -54,9 +54,7 @@ def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[
 def with_queue(table: pd.DataFrame, run_id: str, items: pd.DataFrame | None) -> pd.DataFrame:
     """Return a decision table with what the review queue says: queue (run), rank, suspicion, probability, suggested.
 
-    Args:
-        run_id: The queue's run; empty without one.
-        items: Its ``items.parquet``; None without one.
+    Without a queue, ``run_id`` is empty and ``items`` (its ``items.parquet``) is None.
     """
     if items is None:
         return table.assign(queue="", rank=np.nan, suspicion=np.nan, probability=np.nan, suggested="")
@@ -94,11 +92,7 @@ def removed_items(log: DecisionLog) -> pd.DataFrame:
 
 
 def changed_items(log: DecisionLog, class_names: Sequence[str]) -> pd.DataFrame:
-    """Return every removed or relabelled item, newest first, in words; items in conflict are marked.
-
-    Returns:
-        kind, task_id, role, image_id, decision (in words), reviewer, at, reason, source.
-    """
+    """Return every removed or relabelled item, newest first, with the decision in words; conflicts are marked."""
     conflicts, names = log.conflicts(), dict(enumerate(class_names))
     rows = []
     for item, entry in log.current().items():

@@ -17,7 +17,6 @@ class ImportPlan:
     """The effect of importing a file on the present log.
 
     Attributes:
-        source: Name of the file.
         decisions: All decisions to write, in the order of the file.
         new: Those on items that nobody has decided on.
         agreeing: Those that agree with another reviewer's decision.

@@ -1,7 +1,4 @@
-"""Which items of a review queue were found wrong, found right, or are open.
-
-The command line, the report and the Review page all take this from :meth:`QueuePositions.decisions`.
-"""
+"""Which items of a review queue were found wrong, found right, or are open."""
 
 from __future__ import annotations
 

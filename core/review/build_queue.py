@@ -130,7 +130,7 @@ def _items(
             "suspicion": suspicion(scores, calibration.ranking, calibration.weights)
             if calibration
             else default_suspicion(scores),
-            **suggestions(log_p[pair], pairs.label[pair], names),
+            **_suggestions(log_p[pair], pairs.label[pair], names),
             "occurrences": pairs.count[pair],
         }
     )
@@ -147,12 +147,10 @@ def _items(
     return items
 
 
-def suggestions(log_p: np.ndarray, label: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:
+def _suggestions(log_p: np.ndarray, label: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:
     """Return the most likely other class of every item, its probability if the given one is wrong, and the next class.
 
-    Args:
-        log_p: ``(n, classes)`` log-probabilities.
-        label: ``(n,)`` the given classes.
+    ``log_p`` ``(n, classes)`` are log-probabilities, ``label`` ``(n,)`` the given classes.
     """
     others = np.nan_to_num(log_p.astype(np.float64), nan=-1e9)
     others[np.arange(len(label)), label] = -np.inf

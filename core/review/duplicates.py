@@ -133,11 +133,9 @@ def _first_identical(images: np.ndarray, positions: np.ndarray, advance: Callabl
     first_of_digest: dict[bytes, int] = {}
     first = np.empty(len(positions), np.int64)
     for block in _blocks(len(positions)):
-        pixels = np.ascontiguousarray(images[positions[block]])
-        for position, picture in zip(block, pixels, strict=True):
-            first[position] = first_of_digest.setdefault(
-                hashlib.blake2b(picture.tobytes(), digest_size=16).digest(), int(position)
-            )
+        for position, picture in zip(block, images[positions[block]], strict=True):
+            digest = hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
+            first[position] = first_of_digest.setdefault(digest, int(position))
         advance(len(block))
     return first
 
@@ -217,5 +215,5 @@ def _ratios(distances: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 def _groups(pairs: pd.DataFrame, n: int) -> np.ndarray:
     ends = (pairs["one"].to_numpy(), pairs["other"].to_numpy())
     _, component = connected_components(coo_array((np.ones(len(pairs)), ends), shape=(n, n)), directed=False)
-    _, first, member = np.unique(component, return_index=True, return_inverse=True)
-    return first[member]
+    _, first = np.unique(component, return_index=True)
+    return first[component]

@@ -99,14 +99,11 @@ def forecast(items: pd.DataFrame, is_wrong: Mapping[int, bool] | None = None, se
     # An item is at most as likely an error as those before it.
     decreasing = IsotonicRegression(increasing=False).fit_transform(np.arange(n), unordered)
     prior = np.clip(decreasing, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    is_error = np.full(n, np.nan)
-    for position, wrong in (is_wrong or {}).items():
-        is_error[position] = wrong
+    is_error = pd.Series(is_wrong or {}, dtype=np.float64).reindex(range(n)).to_numpy()
     stretch, scale, weight = _posterior(logit(prior), is_error)
     rng = np.random.default_rng(seed)
-    p = np.empty((DRAWS, n))
-    for number, point in enumerate(rng.choice(len(weight), DRAWS, p=weight)):
-        p[number] = _curve(logit(prior), np.arange(n), stretch[point], scale[point])
+    points = rng.choice(len(weight), DRAWS, p=weight)
+    p = np.stack([_curve(logit(prior), np.arange(n), stretch[point], scale[point]) for point in points])
     right_labels = int((is_error == 0).sum())
     rate = UNSEEN_SHAPE / (UNSEEN_ERROR_RATE * prior.mean()) + right_labels
     unseen = rng.gamma(UNSEEN_SHAPE, 1 / rate, DRAWS)[:, None]

@@ -110,19 +110,17 @@ def forecast_chart(expected: Forecast) -> str:
     )
 
 
-def calibration_charts(curves: pd.DataFrame, candidates: pd.DataFrame | None) -> list[str]:
+def calibration_charts(curves: pd.DataFrame, candidates: pd.DataFrame) -> list[str]:
     """Return one chart per kind of injected error: share found against share checked, by the best rankings.
 
     Args:
         curves, candidates: Of :class:`core.review.calibration.Calibration`.
     """
-    names = list(dict.fromkeys(curves["candidate"]))
-    if candidates is not None:
-        means = candidates.groupby("candidate")["average_precision"].mean()
-        chosen = list(candidates.loc[candidates["chosen"], "candidate"].unique())
-        preferred = [*chosen, *means.sort_values(ascending=False, kind="stable").index, *names]
-        names = [name for name in dict.fromkeys(preferred) if name in set(names)]
-    names = names[: COLOURS - 1]
+    means = candidates.groupby("candidate")["average_precision"].mean().sort_values(ascending=False, kind="stable")
+    chosen = candidates.loc[candidates["chosen"], "candidate"]
+    ordered = dict.fromkeys([*chosen, *means.index, *curves["candidate"]])
+    drawn = set(curves["candidate"])
+    names = [name for name in ordered if name in drawn][: COLOURS - 1]
     charts = []
     for kind, of_kind in curves[curves["candidate"].isin(names)].groupby("planted", sort=True):
         by_name = dict(list(of_kind.sort_values("checked").groupby("candidate")))

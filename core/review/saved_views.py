@@ -14,11 +14,7 @@ _NAME_LENGTH = 60
 
 
 def saved_views(folder: Path) -> dict[str, Filters]:
-    """Return the views of a workspace by name; damaged files are left out.
-
-    Args:
-        folder: The workspace's folder.
-    """
+    """Return the views in a workspace's folder by name; damaged files are left out."""
     views = {}
     for path in sorted((folder / "views").glob("*.json")):
         try:

@@ -104,9 +104,7 @@ def check_export_folder(out: Path, marker: str) -> None:
 def replacing_folder(path: Path, replaced_names: Container[str]) -> Iterator[Path]:
     """Yield a new folder beside ``path`` that replaces ``path`` on success, whether or not it exists already.
 
-    Args:
-        path: The folder.
-        replaced_names: Names that a folder of this kind may have; all other files of the old folder are kept.
+    Files of the old folder are kept unless their name is one of ``replaced_names``.
 
     Raises:
         TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.

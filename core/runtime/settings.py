@@ -216,10 +216,7 @@ def check_settings(settings: Any) -> None:
 
 
 def settings_of(cls: type[_Settings], given: Mapping[str, Any], *, without: Container[str] = ()) -> _Settings:
-    """Return settings of fields that the user of the Python API gave by name.
-
-    Args:
-        without: Fields that cannot be given.
+    """Return settings of fields, except those in ``without``, that the user of the Python API gave by name.
 
     Raises:
         UserError: there is no such field, or a value is invalid.
@@ -238,9 +235,7 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
 def arguments_of(settings: Any, *, always: Container[str] = (), without: Container[str] = ()) -> list[str]:
     """Return the options of the command line that give these settings: those that differ from the defaults.
 
-    Args:
-        always: Fields to give even if they have their default.
-        without: Fields to leave out.
+    Fields in ``always`` are given even if they have their default; those in ``without`` are left out.
     """
     cls: Any = type(settings)
     values = {name: getattr(settings, name) for name in declared(cls) if name not in without}
