@@ -39,13 +39,12 @@ def issue_decisions(
     """Return the decisions that the issues in a table become, worst first, and sentences on what was left out.
 
     Args:
-        source: Name of the file, for messages.
         tasks: The training tasks; issues on images outside them are left out.
         as_: The verdict, one of :data:`core.decisions.records.ISSUE_VERDICTS`.
 
     Raises:
-        UserError: a row names no image or no class, the table is in another order than the images, there is no
-            predicted class to relabel to, or no issue at all.
+        UserError: a row names no image or no class, the table is in another order than the images, or there is no
+            predicted class to relabel to.
     """
     table, positions, issue = _issues(table, source, images)
     classes = _classes(table, source, images, tasks, positions)

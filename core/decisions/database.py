@@ -73,9 +73,6 @@ class LogFile:
 
     Every call has its own connection, so any number of threads and processes may use the file at once, and between two
     calls everything written is in this one file.
-
-    Raises:
-        UserError: the file is locked for longer than ``busy_seconds``, full, damaged or of a newer version.
     """
 
     def __init__(self, path: Path, busy_seconds: float) -> None:

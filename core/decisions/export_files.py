@@ -31,14 +31,11 @@ def check_target(out: Path, formats: Sequence[str]) -> None:
 def write_decision_files(
     tables: Mapping[str, pd.DataFrame], provenance: Mapping[str, Any], out: Path, formats: Sequence[str]
 ) -> None:
-    """Write tables into the folder ``out``; an earlier export there is replaced as a whole.
+    """Write tables, by name (:data:`TABLES`), into the folder ``out``; an earlier export there is replaced as a whole.
 
     csv and parquet: one file per table; json: all tables in ``decisions.json``. In csv, text that a spreadsheet would
     interpret as a formula begins with an apostrophe (:func:`core.decisions.table.escape_formulas`), which importing the
     file removes.
-
-    Args:
-        tables: By name, one of :data:`TABLES`.
 
     Raises:
         UserError: the folder cannot be written; an earlier export there is then unchanged.

@@ -55,11 +55,7 @@ def encode_positions(positions: np.ndarray, n: int) -> str:
 
 
 def decode_positions(text: str) -> np.ndarray:
-    """Return the positions that :func:`encode_positions` encoded.
-
-    Raises:
-        UserError: the text is invalid.
-    """
+    """Return the positions that :func:`encode_positions` encoded; raise UserError if it is invalid."""
     number, _, encoded = text.partition(".")
     try:
         n = int(number)

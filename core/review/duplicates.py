@@ -101,11 +101,7 @@ def find_duplicates(
 
 
 def threshold_of(ratios: np.ndarray) -> tuple[float, float]:
-    """Return the ratio below which one image is expected by chance, and the power D.
-
-    Args:
-        ratios: The ratio of the nearest neighbour of every image.
-    """
+    """Return the ratio below which one image is expected by chance, and the power D, from those of all images."""
     depth = -np.log(np.maximum(ratios, 1e-9))
     end = _otsu_split(np.minimum(depth, _DEPTH_CAP))
     for _ in range(100):

@@ -46,11 +46,7 @@ def explain_label(
     image_id: str,
     given: str,
 ) -> LabelExplanation | None:
-    """Return the explanation for an image with its given class; None if it is not a query of any task.
-
-    Args:
-        episodes_of: Returns the episodes of a task list on the device.
-    """
+    """Return the explanation for an image with its given class; None if it is not a query of any task."""
     rows = tasks.rows
     queries = rows[(rows["image_id"] == image_id) & (rows["class"] == given) & (rows["role"] == "query")]
     if queries.empty:

@@ -127,10 +127,9 @@ def score_labels(
     settings: QueueSettings,
     progress: Progress,
 ) -> ScoreTable:
-    """Return the scores of every item: of every pair, or with ``by_row`` of every row of ``tasks`` in use.
+    """Return the scores of every pair, or with ``by_row`` of every row of ``tasks`` in use.
 
-    Args:
-        tasks: Tasks with these pairs; without ``by_row`` not necessarily all of them.
+    ``tasks`` have these pairs, without ``by_row`` not necessarily all of them.
     """
     seconds: dict[str, float] = {}
     with timed(seconds, "classifiers"):

@@ -113,8 +113,7 @@ def forecast_chart(expected: Forecast) -> str:
 def calibration_charts(curves: pd.DataFrame, candidates: pd.DataFrame) -> list[str]:
     """Return one chart per kind of injected error: share found against share checked, by the best rankings.
 
-    Args:
-        curves, candidates: Of :class:`core.review.calibration.Calibration`.
+    The tables are those of :class:`core.review.calibration.Calibration`.
     """
     means = candidates.groupby("candidate")["average_precision"].mean().sort_values(ascending=False, kind="stable")
     chosen = candidates.loc[candidates["chosen"], "candidate"]

@@ -77,11 +77,7 @@ class ReviewState:
 
 
 def read_state(log: DecisionLog, queue: Queue, only: str | None) -> ReviewState:
-    """Return the present decisions.
-
-    Args:
-        only: The reviewer whose own decisions are shown (blind mode); None: everybody's.
-    """
+    """Return the present decisions of everybody, or of the one reviewer ``only`` (blind mode)."""
     return _read(log, queue, only, log.change_counter())
 
 

@@ -29,11 +29,7 @@ def saved_views(folder: Path) -> dict[str, Filters]:
 
 
 def save_view(folder: Path, name: str, filters: Filters) -> None:
-    """Save a view; one of the same name is replaced.
-
-    Raises:
-        UserError: the name is empty or too long, or the disk is full.
-    """
+    """Save a view in place of one of the same name; raise UserError if the name is empty or too long."""
     name = " ".join(name.split())
     if not name or len(name) > _NAME_LENGTH:
         raise UserError("A view needs a name.", f"Give it one of at most {_NAME_LENGTH} characters.")

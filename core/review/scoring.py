@@ -141,11 +141,7 @@ def score_pairs(
     seed: int,
     on_chunk: OnChunk = no_progress,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score every pair in ``rounds`` rounds of scoring tasks.
-
-    Args:
-        episodes_of: Returns the episodes of a task list on the device.
-        image_ids: Of the whole image set.
+    """Score every pair in ``rounds`` rounds of scoring tasks; ``image_ids`` are those of the whole image set.
 
     Returns:
         ``(n,)`` each: the mean cross-entropy of the pair as a query, in nats, and the mean negative margin, which is

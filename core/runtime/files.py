@@ -53,11 +53,7 @@ _NOT_WRITABLE = (
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Convert an ``OSError`` about writing ``path`` to an error the user can act on.
-
-    Raises:
-        TransientError: the disk is full or the folder cannot be written.
-    """
+    """Convert an ``OSError`` to a TransientError if the disk is full or ``path`` cannot be written; let others pass."""
     try:
         yield
     except OSError as error:
@@ -145,11 +141,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        UserError: the file is missing or is not JSON.
-    """
+    """Parse a JSON file; raise UserError if it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -165,9 +157,6 @@ def read_json_cached(path: Path) -> Any:
 
     Callers share the object and must not modify it. All writers replace files as a whole (:func:`replacing`), so new
     content has a new inode.
-
-    Raises:
-        UserError: the file is missing or is not JSON.
     """
     try:
         state = path.stat()

@@ -108,11 +108,7 @@ class Declared:
         return next((one.le for one in self.bounds if isinstance(one, Le)), None)
 
     def parse(self, text: str) -> Any:
-        """Parse the text of a value: of a tuple, or a word that names a value.
-
-        Raises:
-            SettingError: it is not a value of this type.
-        """
+        """Parse the text of a value or tuple, or a word that names a value; raise SettingError if it is none."""
         if text in self.setting.words:
             return self.setting.words[text]
         parts = [part.strip() for part in text.split(",") if part.strip()] if self.is_tuple else [text]
@@ -134,11 +130,7 @@ class Declared:
         return _number_or_text(value)
 
     def check(self, value: Any) -> None:
-        """Check the value, or every element of a tuple, against type, choices and bounds.
-
-        Raises:
-            SettingError: it has another type, is none of the choices or is out of bounds.
-        """
+        """Raise SettingError unless the value, or every element of a tuple, fits type, choices and bounds."""
         if value is None and self.optional:
             return
         if self.is_tuple and (isinstance(value, str) or not isinstance(value, Iterable)):
@@ -206,11 +198,7 @@ def _shape(hint: Any) -> tuple[type, bool, int | None, bool, tuple[Any, ...]]:
 
 
 def check_settings(settings: Any) -> None:
-    """Check all fields of a settings object; for its ``__post_init__``.
-
-    Raises:
-        SettingError: names the option that is wrong.
-    """
+    """Raise SettingError if a field of a settings object is invalid; for its ``__post_init__``."""
     for name, one in declared(settings.__class__).items():
         one.check(getattr(settings, name))
 

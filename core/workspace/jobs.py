@@ -149,11 +149,7 @@ class Jobs:
         return [self.get(job_id) for job_id in ids]
 
     def get(self, job_id: str) -> Job:
-        """Return the job of that id.
-
-        Raises:
-            UserError: there is no such job.
-        """
+        """Return the job of that id; raise UserError if there is none."""
         folder = self.folder / job_id
         if not re.fullmatch(r"[\w-]+", job_id) or not (folder / DESCRIPTION).is_file():
             raise UserError(f"There is no job “{job_id}”.", "Choose one from the list of jobs.")

@@ -55,11 +55,7 @@ class Run:
         return read_json_cached(self.folder / name)
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return one of its parquet tables.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+        """Return one of its parquet tables; raise UserError if the file is missing or damaged."""
         try:
             return pd.read_parquet(self.folder / name)
         except (OSError, ValueError) as error:
@@ -165,8 +161,7 @@ class RunWriter:
 class Runs:
     """A collection of the runs of a workspace.
 
-    Args:
-        waits: Wait for another process that is computing the same run and return its result, instead of refusing.
+    With ``waits`` it waits for another process that is computing the same run, instead of refusing.
     """
 
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
@@ -184,11 +179,7 @@ class Runs:
         return sorted(runs, key=lambda run: run.finished, reverse=True)
 
     def get(self, run_id: str) -> Run:
-        """Return the finished run of that id.
-
-        Raises:
-            UserError: there is no such run.
-        """
+        """Return the finished run of that id; raise UserError if there is none."""
         folder = self.folder / run_id
         if not run_id or Path(run_id).name != run_id or run_id.startswith(".") or not folder.is_dir():
             raise UserError(f"There is no run {run_id!r} in this workspace.", "Use the name of a folder in runs/.")

@@ -57,11 +57,7 @@ class Sets:
         return NamedSet(name, changes, who, at, note)
 
     def get(self, name: str) -> NamedSet:
-        """Read one set.
-
-        Raises:
-            UserError: the set does not exist, or its file is damaged.
-        """
+        """Read one set; raise UserError if it does not exist or its file is damaged."""
         path = self._existing_file(name)
         fields = read_json_cached(path)
         is_set = isinstance(fields, dict) and fields.get("format") == FORMAT
@@ -76,11 +72,7 @@ class Sets:
         return [path.stem for path in sorted(files, key=lambda path: (path.stat().st_mtime, path.stem))]
 
     def delete(self, name: str) -> None:
-        """Delete a set.
-
-        Raises:
-            UserError: the set does not exist.
-        """
+        """Delete a set; raise UserError if it does not exist."""
         path = self._existing_file(name)
         with disk_errors(path):
             path.unlink()

@@ -91,22 +91,14 @@ class Workspace:
         return str(read_json(self.folder / "workspace.json").get("about", ""))
 
     def project(self) -> Project:
-        """Read the problem.
-
-        Raises:
-            UserError: something is missing or damaged, or the model does not fit the tasks.
-        """
+        """Read the problem; raise UserError if something is missing or damaged, or the model does not fit the tasks."""
         tasks, model = read_folder(self.folder / "tasks"), load_model(self.folder / "model")
         images = tasks.images()
         check_fit(images, tasks, model)
         return Project(images, tasks, model, (self.folder / "model" / TRAJECTORY).is_file())
 
     def trajectory(self) -> list[Snapshot]:
-        """Return the snapshots of the model's training.
-
-        Raises:
-            UserError: no snapshots are stored.
-        """
+        """Return the snapshots of the model's training; raise UserError if none are stored."""
         folder = self.folder / "model"
         return load_trajectory(folder, load_model(folder).spec)
 
@@ -153,11 +145,7 @@ class Workspace:
 
 
 def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
-    """Check that the model can run on the tasks.
-
-    Raises:
-        UserError: the number of classes or the shape of the images differs.
-    """
+    """Raise UserError if the number of classes or the shape of images differs between the model and the tasks."""
     if model.spec.ways != tasks.train.ways:
         raise UserError(
             f"The model is {model.spec.ways}-way, the tasks are {tasks.train.ways}-way.",
