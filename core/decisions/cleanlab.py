@@ -94,13 +94,10 @@ def _is_index(name: object) -> bool:
 def _issues(table: pd.DataFrame, source: str, images: ImageSet) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Return the table, the position of every row in the image set, and whether it is an issue."""
     table = table.rename(columns=str)
-    if _ISSUE in table.columns:
-        return table, _positions(table, source, images), _as_bools(table[_ISSUE], source, _ISSUE)
-    bare = cast(str, _unnamed_column(table))
-    words = {str(value).lower() for value in table[bare]}
-    if words <= {"true", "false"}:
-        return table, _positions(table, source, images), _as_bools(table[bare], source, bare)
-    positions = _positions_of_numbers(table[bare], source, bare, len(images))
+    name = _ISSUE if _ISSUE in table.columns else cast(str, _unnamed_column(table))
+    if name == _ISSUE or {str(value).lower() for value in table[name]} <= {"true", "false"}:
+        return table, _positions(table, source, images), _as_bools(table[name], source, name)
+    positions = _positions_of_numbers(table[name], source, name, len(images))
     return table, positions, np.ones(len(positions), bool)
 
 

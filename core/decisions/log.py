@@ -53,7 +53,7 @@ class DecisionLog:
 
     Raises:
         UserError: the file is locked for longer than ``busy_seconds``, full, damaged or of a newer version; so does
-            every method.
+            every method, and each that takes the name of a snapshot if there is none.
     """
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
@@ -118,11 +118,7 @@ class DecisionLog:
             return sum(queries.newest_id(connection, table) for table in ("groups", "comments", "snapshots"))
 
     def comment(self, item: Item, reviewer: str, text: str, token: str = "") -> Comment:
-        """Add a comment on an item and return it; for a known token, return the comment written under it.
-
-        Raises:
-            UserError: there is no text.
-        """
+        """Add a comment and return it, or the one of a known token; raise UserError if there is no text."""
         if not text.strip():
             raise UserError("The comment is empty.", "Enter some text.")
         with self._file.transaction("IMMEDIATE") as connection:
@@ -134,11 +130,7 @@ class DecisionLog:
             return queries.comments(connection, *queries.on_item(item, "id"))
 
     def snapshot(self, name: str, reviewer: str, note: str = "", token: str = "") -> Snapshot:
-        """Save the present state under a name; for a known token, return the snapshot saved under it.
-
-        Raises:
-            UserError: the name is empty or taken.
-        """
+        """Name the present state, or return that of a known token; raise UserError if the name is empty or taken."""
         if not name.strip():
             raise UserError("The snapshot has no name.", "Enter a name.")
         with self._file.transaction("IMMEDIATE") as connection:
@@ -150,31 +142,19 @@ class DecisionLog:
             return queries.snapshots(connection, "ORDER BY id")
 
     def state(self, at: int | str) -> dict[Item, Entry]:
-        """Return the decision on each item after the entry with the number ``at``, or in the snapshot of that name.
-
-        Raises:
-            UserError: there is no such snapshot.
-        """
+        """Return the decision on each item after the entry with the number ``at``, or in the snapshot of that name."""
         with self._file.transaction() as connection:
             return queries.state(connection, at)
 
     def difference(
         self, before: int | str, after: int | str | None = None
     ) -> dict[Item, tuple[Entry | None, Entry | None]]:
-        """Return the items whose decision differs between two states, with both; without ``after``, up to now.
-
-        Raises:
-            UserError: there is no such snapshot.
-        """
+        """Return the items whose decision differs between two states, with both; without ``after``, up to now."""
         with self._file.transaction() as connection:
             return queries.difference(connection, before, after)
 
     def restore(self, name: str, reviewer: str, token: str = "") -> Result:
-        """Append decisions that restore a snapshot; ``group`` is None if nothing differs.
-
-        Raises:
-            UserError: there is no such snapshot.
-        """
+        """Append decisions that restore a snapshot; ``group`` is None if nothing differs."""
         with self._file.transaction("IMMEDIATE") as connection:
             return queries.restore(connection, name, reviewer, token)
 

@@ -35,7 +35,6 @@ class OperationAck:
     """The acknowledgement of one operation, which was applied, now or when it was sent before, or rejected.
 
     Attributes:
-        token: Names the operation.
         act: decide, undo, redo or comment; empty if unknown.
         result: What an undo or redo did.
         error: Why the operation was rejected; empty if it was applied.

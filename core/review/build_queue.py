@@ -67,7 +67,14 @@ def build_review_queue(inputs: ScoreInputs, tasks: TaskList, settings: QueueSett
     calibration = None
     if settings.calibrate:
         with timed(seconds, "planted labels"):
-            calibration = _calibrate(inputs, pairs, tasks, log_p, settings, progress)
+            group = pairs.image[pairs.of_row[pairs.of_row >= 0]] if by_row else pairs.image
+            copies, rng = [], np.random.default_rng(settings.seed)
+            for kind in ROW_KINDS if by_row else IMAGE_KINDS:
+                start = time.perf_counter()
+                noisy = inject_label_noise(inputs.images, pairs, tasks, log_p, kind, by_row, rng)
+                rescored = score_labels(inputs, noisy.pairs, noisy.tasks, by_row, settings, progress)
+                copies.append(ScoredCopy(kind, rescored.scores, noisy.is_wrong, group, time.perf_counter() - start))
+            calibration = calibrate(copies, len(pairs.classes), settings.seed)
     items = _items(pairs, tasks, inputs.images.ids, scored.scores, log_p, calibration)
     with timed(seconds, "map"):
         plane = PCA(2, svd_solver="randomized", random_state=0).fit_transform(scored.whitened)
@@ -88,25 +95,6 @@ def build_review_queue(inputs: ScoreInputs, tasks: TaskList, settings: QueueSett
         }
     places = pd.DataFrame({"image_id": inputs.images.ids[scored.images], "x": plane[:, 0], "y": plane[:, 1]})
     return BuiltQueue(items, places, scored.whitened.astype(np.float16), calibration, summary)
-
-
-def _calibrate(
-    inputs: ScoreInputs,
-    pairs: ImageLabelPairs,
-    tasks: TaskList,
-    log_p: np.ndarray,
-    settings: QueueSettings,
-    progress: Progress,
-) -> Calibration:
-    by_row, rng = pairs.has_conflicting_labels, np.random.default_rng(settings.seed)
-    group = pairs.image[pairs.of_row[pairs.of_row >= 0]] if by_row else pairs.image
-    copies = []
-    for kind in ROW_KINDS if by_row else IMAGE_KINDS:
-        start = time.perf_counter()
-        noisy = inject_label_noise(inputs.images, pairs, tasks, log_p, kind, by_row, rng)
-        rescored = score_labels(inputs, noisy.pairs, noisy.tasks, by_row, settings, progress)
-        copies.append(ScoredCopy(kind, rescored.scores, noisy.is_wrong, group, time.perf_counter() - start))
-    return calibrate(copies, len(pairs.classes), settings.seed)
 
 
 def _items(

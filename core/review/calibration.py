@@ -110,7 +110,10 @@ def calibrate(copies: list[ScoredCopy], classes: int, seed: int = 0) -> Calibrat
     sizes = [len(is_wrong) for is_wrong in wrong]
     sample_weight = np.repeat(kind_weights, sizes)
     weights = dict(zip(members, map(float, _fit_weights(x, truth, sample_weight)), strict=True))
-    scores = np.c_[x, _out_of_fold(x, truth, sample_weight, group)]
+    out_of_fold = np.zeros(len(truth))
+    for training, test in GroupKFold(_FOLDS).split(x, truth, group):
+        out_of_fold[test] = x[test] @ _fit_weights(x[training], truth[training], sample_weight[training])
+    scores = np.c_[x, out_of_fold]
     rows, curves, rng = [], [], np.random.default_rng(seed)
     for copy, is_wrong, copy_scores in zip(copies, wrong, np.split(scores, np.cumsum(sizes)[:-1]), strict=True):
         depths = np.unique(np.linspace(0, len(is_wrong), _CURVE_POINTS + 1).astype(int))
@@ -147,8 +150,7 @@ def default_suspicion(scores: pd.DataFrame) -> np.ndarray:
 def error_llr(classifier: pd.Series, classes: int) -> np.ndarray:
     """Return ``(n,)`` log-likelihood ratios of a wrong label, any class but the right one, against a right one.
 
-    Args:
-        classifier: Minus the log-probability of the given class.
+    ``classifier`` is minus the log-probability of the given class.
     """
     log_p = np.minimum(-classifier.to_numpy(), -_MIN_LOG_P)
     return np.log(-np.expm1(log_p)) - np.log(max(classes - 1, 1)) - log_p
@@ -182,13 +184,6 @@ def _kind_weights(scores: list[np.ndarray], copies: list[ScoredCopy]) -> np.ndar
         reach = min(reach, _FITTED_SHARE * counts.sum() * n)
     weights = counts + _BASE_WEIGHT * max(counts.sum(), 1e-3)
     return weights / weights.mean()
-
-
-def _out_of_fold(x: np.ndarray, truth: np.ndarray, sample_weight: np.ndarray, group: np.ndarray) -> np.ndarray:
-    score = np.zeros(len(truth))
-    for training, test in GroupKFold(_FOLDS).split(x, truth, group):
-        score[test] = x[test] @ _fit_weights(x[training], truth[training], sample_weight[training])
-    return score
 
 
 def _fit_weights(x: np.ndarray, truth: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:

@@ -95,8 +95,7 @@ def kernel(data: LabelledFeatures) -> np.ndarray:
 def neighbours(whitened: np.ndarray, data: LabelledFeatures) -> np.ndarray:
     """Return ``(n,)``: the distance to the nearest other images of the given class minus that to other classes.
 
-    Args:
-        whitened: ``(n, d)``: the images in a metric that separates classes.
+    ``whitened`` ``(n, d)`` are the images in a metric that separates classes.
     """
     squares = (whitened**2).sum(1)
     excess = np.zeros(len(whitened))

@@ -109,7 +109,10 @@ def _corrupt_rows(
     in_use = pairs.of_row >= 0
     label, names = rows["label"].to_numpy().copy(), rows["class"].to_numpy(dtype=object).copy()
     task = pd.factorize(rows["task_id"])[0]
-    flippable = np.flatnonzero(in_use & ~_anchor_rows(rows))
+    # The first support row of every class of a task keeps its label, so that no class is left without support.
+    support = rows["role"] == "support"
+    anchors = support & ~rows[support].duplicated(["task_id", "label"]).reindex(rows.index, fill_value=True)
+    flippable = np.flatnonzero(in_use & ~anchors.to_numpy())
     count = _error_count(int(in_use.sum()))
     if kind == "within tasks":
         task_order = rng.permutation(task.max() + 1)
@@ -133,9 +136,3 @@ def _corrupt_rows(
     wrong[chosen] = True
     corrupted = TaskList(rows.assign(label=label, **{"class": names}))
     return NoisyCopy(image_label_pairs(corrupted, images), corrupted, wrong[in_use])
-
-
-def _anchor_rows(rows: pd.DataFrame) -> np.ndarray:
-    """Return ``(rows,)`` of bool: the first support row of every class of a task, which stays, as a class needs one."""
-    support = rows["role"] == "support"
-    return (support & ~rows[support].duplicated(["task_id", "label"]).reindex(rows.index, fill_value=True)).to_numpy()

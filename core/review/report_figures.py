@@ -169,7 +169,8 @@ def chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str, perc
         figure = Figure(_SIZE_INCHES, layout="constrained")
         axes = figure.add_subplot()
         for number, line in enumerate(lines):
-            colour, points = _PLACEHOLDER.format(number % COLOURS), _thinned(len(line.x))
+            colour, last = _PLACEHOLDER.format(number % COLOURS), len(line.x) - 1
+            points = np.unique(np.linspace(0, last, min(last + 1, MAX_POINTS)).round().astype(int))
             if line.low is not None and line.high is not None:
                 around = np.r_[line.x[points], line.x[points][::-1]], np.r_[line.low[points], line.high[points][::-1]]
                 axes.fill(*around, color=colour, alpha=0.18, linewidth=0, clip_on=False)
@@ -204,7 +205,3 @@ def _inline(svg: str, title: str) -> str:
     for number in range(COLOURS):
         svg = svg.replace(_PLACEHOLDER.format(number), f"var(--c{number})")
     return re.sub(r"\s*\n\s*", " ", svg)
-
-
-def _thinned(n: int) -> np.ndarray:
-    return np.unique(np.linspace(0, n - 1, min(n, MAX_POINTS)).round().astype(int))

@@ -12,7 +12,7 @@ import numpy as np
 from cachetools import LRUCache, cached
 
 from core.decisions import table
-from core.decisions.log import DecisionLog, Entry
+from core.decisions.log import DecisionLog
 from core.decisions.queue_decisions import QueueDecisions
 from core.review.review_queue import Queue
 
@@ -25,14 +25,15 @@ _CACHED_STATES = 12
 
 
 @dataclass(frozen=True, eq=False)
-class ReviewState:
+class ReviewState(QueueDecisions):
     """The decisions on a queue of n items, as one reviewer may see them.
+
+    In blind mode, :class:`QueueDecisions` holds only the reviewer's own decisions, and no conflicts.
 
     Attributes:
         change_counter: :meth:`DecisionLog.change_counter` when this was read.
         version: :meth:`DecisionLog.version` at that time; None in blind mode, where nothing of others is shown.
         size: n.
-        decisions: Which items were found wrong, found right, or are open; in blind mode only by the reviewer.
         comments: Number of comments by position; in blind mode the reviewer's own.
         recent: Time and reviewer of the newest decisions on the queue's items, for :meth:`active_reviewers`.
     """
@@ -40,19 +41,8 @@ class ReviewState:
     change_counter: int
     version: int | None
     size: int
-    decisions: QueueDecisions
     comments: Counter[int]
     recent: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def entries(self) -> dict[int, Entry]:
-        """The decision that counts, by position."""
-        return self.decisions.entries
-
-    @property
-    def conflicts(self) -> dict[int, tuple[Entry, ...]]:
-        """The reviewers' own final decisions on items in conflict, by position; empty in blind mode."""
-        return self.decisions.conflicts
 
     @cached_property
     def verdict(self) -> np.ndarray:
@@ -66,7 +56,7 @@ class ReviewState:
     def fingerprint(self) -> bytes:
         """Bytes that differ whenever the items found wrong or right differ."""
         outcome = np.zeros(self.size, dtype=np.int8)
-        for position, is_wrong in self.decisions.is_wrong.items():
+        for position, is_wrong in self.is_wrong.items():
             outcome[position] = 1 + is_wrong
         return outcome.tobytes()
 
@@ -91,4 +81,5 @@ def _read(log: DecisionLog, queue: Queue, only: str | None, counter: int) -> Rev
     )
     since = (datetime.now(UTC) - ACTIVE_WINDOW).isoformat(timespec="milliseconds")
     newest = {entry.seq: (entry.at, entry.by) for entry in decisions.entries.values() if entry.at >= since}
-    return ReviewState(counter, version, len(queue), decisions, comments, list(newest.values()) if only is None else [])
+    recent = list(newest.values()) if only is None else []
+    return ReviewState(decisions.entries, decisions.conflicts, counter, version, len(queue), comments, recent)

@@ -59,11 +59,7 @@ def undecided(decisions: Sequence[Decision], current: Mapping[Item, Entry]) -> l
 
 
 def first_items(items: pd.DataFrame, count: int) -> list[tuple[Item, str]]:
-    """Return the ``count`` most suspicious items of a queue, each with the class that it suggests.
-
-    Raises:
-        UserError: the queue has fewer items.
-    """
+    """Return the first ``count`` items, each with its suggested class; raise UserError if the queue has fewer."""
     if count > len(items):
         raise UserError(f"The queue has only {len(items)} items.", "Use a smaller number.")
     first = items.sort_values("rank", kind="stable").head(count)

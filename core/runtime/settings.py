@@ -125,9 +125,7 @@ class Declared:
         """Write a value as :meth:`parse` reads it."""
         if value is None or value == ():
             return next((word for word, meant in self.setting.words.items() if meant == value), "")
-        if self.is_tuple:
-            return ",".join(map(_number_or_text, value))
-        return _number_or_text(value)
+        return ",".join(map(_number_or_text, value if self.is_tuple else (value,)))
 
     def check(self, value: Any) -> None:
         """Raise SettingError unless the value, or every element of a tuple, fits type, choices and bounds."""
@@ -159,9 +157,12 @@ def _number_or_text(value: Any) -> str:
 @cache
 def declared(cls: Any) -> dict[str, Declared]:
     """Return the settings of a class by field, in their order; fields without a :class:`Setting` are left out."""
-    hints = get_type_hints(cls, include_extras=True)
-    settings = {}
-    for name, default in _defaults(cls).items():
+    hints, settings = get_type_hints(cls, include_extras=True), {}
+    if is_dataclass(cls):
+        defaults = {one.name: one.default for one in fields(cls)}
+    else:  # pydantic
+        defaults = {name: MISSING if one.is_required() else one.default for name, one in cls.model_fields.items()}
+    for name, default in defaults.items():
         hint = hints[name]
         metadata = hint.__metadata__ if get_origin(hint) is Annotated else ()
         setting = next((one for one in metadata if isinstance(one, Setting)), None)
@@ -175,12 +176,6 @@ def declared(cls: Any) -> dict[str, Declared]:
         choices = literal if setting.choices is None else setting.choices
         settings[name] = Declared(name, kind, is_tuple, length, optional, default, setting, choices, bounds)
     return settings
-
-
-def _defaults(cls: Any) -> dict[str, Any]:
-    if is_dataclass(cls):
-        return {one.name: one.default for one in fields(cls)}
-    return {name: MISSING if one.is_required() else one.default for name, one in cls.model_fields.items()}  # pydantic
 
 
 def _shape(hint: Any) -> tuple[type, bool, int | None, bool, tuple[Any, ...]]:

@@ -51,10 +51,9 @@ class Sets:
             if existing.changes.hash != changes.hash:
                 raise UserError(f"The set {name!r} exists with other changes.", "Choose another name or delete it.")
             return existing
-        at = timestamp()
-        fields = {"format": FORMAT, "name": name, "who": who, "at": at, "note": note, "changes": changes.to_json()}
-        write_json(self._file(name), fields)
-        return NamedSet(name, changes, who, at, note)
+        fields = {"format": FORMAT, "name": name, "who": who, "at": timestamp(), "note": note}
+        write_json(self._file(name), {**fields, "changes": changes.to_json()})
+        return self.get(name)
 
     def get(self, name: str) -> NamedSet:
         """Read one set; raise UserError if it does not exist or its file is damaged."""

@@ -68,7 +68,7 @@ class Workspace:
     """
 
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
-        self.folder, self._waits = folder.resolve(), waits
+        self.folder = folder.resolve()
         try:
             described = read_json(self.folder / "workspace.json")
         except UserError as error:
@@ -79,11 +79,10 @@ class Workspace:
             ) from error
         if not isinstance(described, dict) or described.get("format") != FORMAT:
             raise UserError(f"{self.folder} is a workspace of another format.", "Update TaskLens.")
-
-    @property
-    def name(self) -> str:
-        """Return its name, that of its folder."""
-        return self.folder.name
+        self.name = self.folder.name
+        self.runs = Runs(self.folder / "runs", waits=waits)
+        self.sets = Sets(self.folder / "sets")
+        self.jobs = Jobs(self.folder / "jobs")
 
     @property
     def about(self) -> str:
@@ -101,21 +100,6 @@ class Workspace:
         """Return the snapshots of the model's training; raise UserError if none are stored."""
         folder = self.folder / "model"
         return load_trajectory(folder, load_model(folder).spec)
-
-    @property
-    def runs(self) -> Runs:
-        """Return its stored results."""
-        return Runs(self.folder / "runs", waits=self._waits)
-
-    @property
-    def sets(self) -> Sets:
-        """Return its named sets of changes."""
-        return Sets(self.folder / "sets")
-
-    @property
-    def jobs(self) -> Jobs:
-        """Return its jobs."""
-        return Jobs(self.folder / "jobs")
 
     @cached_property
     def decisions(self) -> DecisionLog:

@@ -60,7 +60,7 @@ def latest_forecast(queue: Queue, state: ReviewState, seen_by: str | None) -> Fo
 
 def forecast_now(queue: Queue, state: ReviewState) -> ForecastState:
     """Return the forecast for the present decisions, computed in this thread."""
-    return ForecastState(forecast(queue.table, state.decisions.is_wrong), state.decisions, state.fingerprint)
+    return ForecastState(forecast(queue.table, state.is_wrong), state, state.fingerprint)
 
 
 def latest_forecast_text(queue: Queue, state: ReviewState, seen_by: str | None) -> str:
@@ -78,7 +78,7 @@ def forecast_text(state: ForecastState) -> str:
 
 
 def _compute(queue: Queue, state: ReviewState, key: ForecastKey) -> None:
-    computed = ForecastState(None, state.decisions, state.fingerprint)
+    computed = ForecastState(None, state, state.fingerprint)
     try:
         computed = forecast_now(queue, state)
     finally:
