@@ -28,11 +28,9 @@ class Agreement:
         equal: Share of them with the same decision.
         kappa: Cohen's kappa: 1 is full agreement, 0 what chance would give; NaN where every decision is the same.
         low, high: Its 95 % interval; NaN where kappa is.
-        differing: The pairs of decisions that differ, ``one``'s first.
+        differing: The pairs of decisions that differ, in the order of the reviewers.
     """
 
-    one: str
-    two: str
     items: int
     equal: float
     kappa: float
@@ -61,10 +59,10 @@ def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
     outcomes = [[f"{entry.verdict} {entry.label}" for entry in side] for side in zip(*pairs, strict=True)]
     differing = tuple((a, b) for a, b in pairs if a.outcome != b.outcome)
     if len({category for side in outcomes for category in side}) == 1:
-        return Agreement(one, two, len(pairs), 1.0, math.nan, math.nan, math.nan, differing)
+        return Agreement(len(pairs), 1.0, math.nan, math.nan, math.nan, differing)
     low, high = _interval(confusion_matrix(*outcomes))
     equal = 1 - len(differing) / len(pairs)
-    return Agreement(one, two, len(pairs), equal, float(cohen_kappa_score(*outcomes)), low, high, differing)
+    return Agreement(len(pairs), equal, float(cohen_kappa_score(*outcomes)), low, high, differing)
 
 
 def pairwise_agreement(log: DecisionLog, reviewers: Sequence[str]) -> list[dict[str, Any]]:

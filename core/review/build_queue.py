@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from core.review.calibration import Calibration, ScoredCopy, calibrate, default_suspicion, error_llr, suspicion
 from core.review.forecast import ERROR_LLR, forecast
 from core.review.image_labels import ImageLabelPairs, image_label_pairs
-from core.review.injected_noise import IMAGE_KINDS, ROW_KINDS, inject_label_noise
+from core.review.injected_noise import IMAGE_KINDS, ROW_KINDS, corrupt_images, corrupt_rows
 from core.review.member_scores import ScoreInputs, features_of, score_labels, timed
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
@@ -69,9 +69,10 @@ def build_review_queue(inputs: ScoreInputs, tasks: TaskList, settings: QueueSett
         with timed(seconds, "planted labels"):
             group = pairs.image[pairs.of_row[pairs.of_row >= 0]] if by_row else pairs.image
             copies, rng = [], np.random.default_rng(settings.seed)
-            for kind in ROW_KINDS if by_row else IMAGE_KINDS:
+            kinds, corrupt = (ROW_KINDS, corrupt_rows) if by_row else (IMAGE_KINDS, corrupt_images)
+            for kind in kinds:
                 start = time.perf_counter()
-                noisy = inject_label_noise(inputs.images, pairs, tasks, log_p, kind, by_row, rng)
+                noisy = corrupt(inputs.images, pairs, tasks, log_p, kind, rng)
                 rescored = score_labels(inputs, noisy.pairs, noisy.tasks, by_row, settings, progress)
                 copies.append(ScoredCopy(kind, rescored.scores, noisy.is_wrong, group, time.perf_counter() - start))
             calibration = calibrate(copies, len(pairs.classes), settings.seed)

@@ -40,10 +40,7 @@ _FITTED_SHARE = 0.7
 class ScoredCopy:
     """The scores ``(n, members)`` of a copy with injected label errors of one kind.
 
-    Attributes:
-        is_wrong: ``(n,)`` of bool: the label is an injected error.
-        group: ``(n,)``: the image of every item.
-        seconds: Time of scoring.
+    ``is_wrong`` ``(n,)`` marks the errors, ``group`` ``(n,)`` holds the image of every item.
     """
 
     kind: str

@@ -100,13 +100,10 @@ def find_leaks(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, hel
 
 def _linked_images(duplicates: Duplicates) -> pd.DataFrame:
     """Return the pairs of duplicates among distinct images (:attr:`Duplicates.first`), symmetric and reflexive."""
-    pairs = duplicates.pairs[~duplicates.pairs["exact"]][["one", "other", "distance"]]
-    reversed_pairs = pairs.rename(columns={"one": "other", "other": "one"})
-    unique = np.unique(duplicates.first)
-    identical = pd.DataFrame({"one": unique, "other": unique, "distance": 0.0})
-    return pd.concat([identical, pairs, reversed_pairs], ignore_index=True).rename(
-        columns={"one": "first", "other": "other_first"}
-    )
+    near, same = duplicates.pairs[~duplicates.pairs["exact"]], np.unique(duplicates.first)
+    distance = np.r_[np.zeros(len(same)), near["distance"], near["distance"]]
+    one, other = np.r_[same, near["one"], near["other"]], np.r_[same, near["other"], near["one"]]
+    return pd.DataFrame({"first": one, "other_first": other, "distance": distance})
 
 
 def _pairs_across(one: pd.DataFrame, two: pd.DataFrame, near: pd.DataFrame, same: list[str]) -> pd.DataFrame:

@@ -126,14 +126,12 @@ def _otsu_split(depth: np.ndarray) -> float:
 
 
 def _first_identical(images: np.ndarray, positions: np.ndarray, advance: Callable[[int], None]) -> np.ndarray:
-    first_of_digest: dict[bytes, int] = {}
-    first = np.empty(len(positions), np.int64)
+    digests: list[bytes] = []
     for block in _blocks(len(positions)):
-        for position, picture in zip(block, images[positions[block]], strict=True):
-            digest = hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
-            first[position] = first_of_digest.setdefault(digest, int(position))
+        digests += [hashlib.blake2b(picture.tobytes(), digest_size=16).digest() for picture in images[positions[block]]]
         advance(len(block))
-    return first
+    _, first, member = np.unique(np.array(digests), return_index=True, return_inverse=True)
+    return first[member]
 
 
 def _blocks(n: int) -> Iterator[np.ndarray]:

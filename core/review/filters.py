@@ -31,8 +31,7 @@ class Filters:
         state: Some of :data:`STATES`; none means all, several mean any of them.
         differ: Only items with a likelier class than the given one (:attr:`Queue.has_likelier_class`).
         copies: Only images that have a near-duplicate.
-        role: ``support`` or ``query``: only items that occur in that role.
-        task: Only items that occur in that task.
+        role, task: Only items that occur in that role (``support`` or ``query``), and in that task.
         find: A part of an image's or task's id.
         score, low, high: Only items whose score is within these percentiles (0 to 100) of the queue.
         lasso: Corners of a polygon on the map; empty means everywhere.

@@ -65,8 +65,7 @@ class Forecast:
     """Label errors by depth d = 0 ... n: among the first d items (found) and after them (remaining).
 
     Attributes:
-        found, found_low, found_high: ``(n + 1,)`` expected number and 90 % interval.
-        remaining, remaining_low, remaining_high: ``(n + 1,)`` expected number and 90 % interval.
+        found, remaining: ``(n + 1,)`` expected numbers; ``_low`` and ``_high`` are the ends of their 90 % intervals.
         probability: ``(n,)``: that an item's label is wrong; 0 or 1 where it was decided.
     """
 

@@ -38,34 +38,20 @@ class NoisyCopy(NamedTuple):
     is_wrong: np.ndarray
 
 
-def inject_label_noise(
-    images: ImageSet,
-    pairs: ImageLabelPairs,
-    tasks: TaskList,
-    log_p: np.ndarray,
-    kind: str,
-    by_row: bool,
-    rng: np.random.Generator,
-) -> NoisyCopy:
-    """Return a copy with a small share of the labels flipped.
-
-    Args:
-        log_p: Log-probability of every class for every pair ``(n, classes)``.
-        kind: ``uniform``: any other class; ``look-alike`` (images alone): the class whose mean image is nearest, as
-            :mod:`core.tasks.noise` injects it; ``hardest``: the class that the classifiers find likeliest; ``within
-            tasks`` (rows alone): half of the labels of few tasks.
-        by_row: Items are rows of tasks, not images.
-    """
-    return (_corrupt_rows if by_row else _corrupt_images)(images, pairs, tasks, log_p, kind, rng)
-
-
 def _error_count(items: int) -> int:
     return min(max(round(ERROR_SHARE * items), MIN_ERRORS), items // 2)
 
 
-def _corrupt_images(
+def corrupt_images(
     images: ImageSet, pairs: ImageLabelPairs, tasks: TaskList, log_p: np.ndarray, kind: str, rng: np.random.Generator
 ) -> NoisyCopy:
+    """Return a copy with a small share of the labels of images flipped.
+
+    Args:
+        log_p: ``(n, classes)``: log-probability of every class for every pair.
+        kind: ``uniform``: any other class; ``look-alike``: the class whose mean image is nearest, as
+            :mod:`core.tasks.noise` injects it; ``hardest``: the class that the classifiers find likeliest.
+    """
     n, classes = log_p.shape
     wrong = np.zeros(n, dtype=bool)
     wrong[rng.permutation(n)[: _error_count(n)]] = True
@@ -102,9 +88,13 @@ def _resampled_tasks(images: ImageSet, pairs: ImageLabelPairs, tasks: TaskList, 
         return tasks
 
 
-def _corrupt_rows(
+def corrupt_rows(
     images: ImageSet, pairs: ImageLabelPairs, tasks: TaskList, log_p: np.ndarray, kind: str, rng: np.random.Generator
 ) -> NoisyCopy:
+    """Return a copy with a small share of the labels of rows flipped, with the arguments of :func:`corrupt_images`.
+
+    Instead of ``look-alike`` there is the kind ``within tasks``: half of the labels of few tasks.
+    """
     rows = tasks.rows.copy()
     in_use = pairs.of_row >= 0
     label, names = rows["label"].to_numpy().copy(), rows["class"].to_numpy(dtype=object).copy()

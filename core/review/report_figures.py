@@ -7,9 +7,8 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -68,8 +67,7 @@ def decision_counts(decisions: pd.DataFrame) -> list[tuple[str, str]]:
     ]
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A grid of images: data URI, alternative text, two lines and details of each; ``more`` images are left out."""
 
     title: str
@@ -148,8 +146,7 @@ def thumbnail(pixels: np.ndarray) -> str:
     return f"data:image/{'png' if is_small else 'jpeg'};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
+class Line(NamedTuple):
     """A line of a chart, with a band around it where ``low`` and ``high`` are given."""
 
     name: str

@@ -33,7 +33,6 @@ class ReviewState(QueueDecisions):
     Attributes:
         change_counter: :meth:`DecisionLog.change_counter` when this was read.
         version: :meth:`DecisionLog.version` at that time; None in blind mode, where nothing of others is shown.
-        size: n.
         comments: Number of comments by position; in blind mode the reviewer's own.
         recent: Time and reviewer of the newest decisions on the queue's items, for :meth:`active_reviewers`.
     """

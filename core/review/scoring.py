@@ -156,7 +156,10 @@ def score_pairs(
 
         def of_chunk(chunk: Chunk) -> list[Tensor]:
             with torch.no_grad():
-                return _loss_and_gap(passes.query_logits(params, chunk.task), chunk.task.yq)
+                logits, labels = passes.query_logits(params, chunk.task), chunk.task.yq[..., None]
+                own_logit = logits.gather(-1, labels)[..., 0]
+                largest_other = logits.scatter(-1, labels, -torch.inf).amax(-1)
+                return [torch.logsumexp(logits, -1) - own_logit, largest_other - own_logit]
 
         for positions, (losses, gaps) in episodes.collect_chunks(of_chunk, on_chunk=on_chunk):
             queried = sampled.query[positions].reshape(-1)
@@ -164,11 +167,3 @@ def score_pairs(
             np.add.at(negative_margin, queried, gaps.reshape(-1))
             np.add.at(times, queried, 1)
     return loss / np.maximum(times, 1), negative_margin / np.maximum(times, 1)
-
-
-def _loss_and_gap(logits: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return the losses and negative margins of queries, ``(T, Q)`` each."""
-    own_logit = logits.gather(-1, labels[..., None])
-    loss = torch.logsumexp(logits, -1) - own_logit[..., 0]
-    others = logits.scatter(-1, labels[..., None], -torch.inf).amax(-1)
-    return [loss, others - own_logit[..., 0]]
