@@ -3,7 +3,7 @@
 It is read and checked against a review's tasks, compared with the log, and then written in full or not at all.
 
 The table is that of :mod:`core.decisions.table`, as csv, parquet or JSON (a list of rows, or what
-:func:`core.decisions.export_files.write_decision_files` wrote), or one of cleanlab's (:mod:`core.decisions.cleanlab`).
+:func:`core.decisions.export_tables.write_decision_files` wrote), or one of cleanlab's (:mod:`core.decisions.cleanlab`).
 """
 
 from __future__ import annotations
@@ -73,8 +73,15 @@ def read_decision_file(
         UserError: the file cannot be read, or one of its rows is invalid; the message names the first such row and
             its field.
     """
-    contents = read_table(path, TABLE, None)
-    table = _exported_rows(contents, path.name) if isinstance(contents, dict) else contents
+    table = read_table(path, TABLE, None)
+    if isinstance(table, dict):
+        rows = [*table["decisions"], *table.get("comments", ())] if "decisions" in table else None
+        if rows is None or not all(isinstance(row, dict) for row in rows):
+            raise UserError(
+                f"{path.name} holds an object without a list of decisions.",
+                "Use a list of row objects, or a file that the export of decisions wrote.",
+            )
+        table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
     if as_ not in ISSUE_VERDICTS:
         raise UserError(f"An issue cannot become {as_!r}.", f"Use one of {', '.join(ISSUE_VERDICTS)}.")
     if is_cleanlab(table):
@@ -83,16 +90,6 @@ def read_decision_file(
     if path.suffix == ".csv":
         table = unescape_formulas(table)
     return _RowReader(table, path.name, images, tasks, reviewer or "import").read()
-
-
-def _exported_rows(exported: Mapping[str, Any], source: str) -> pd.DataFrame:
-    rows = [*exported.get("decisions", ()), *exported.get("comments", ())] if "decisions" in exported else None
-    if rows is None or not all(isinstance(row, dict) for row in rows):
-        raise UserError(
-            f"{source} holds an object without a list of decisions.",
-            "Use a list of row objects, or a file that the export of decisions wrote.",
-        )
-    return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
 
 
 class _RowReader:

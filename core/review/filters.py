@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -60,11 +60,6 @@ class Filters:
         default = Filters()
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: _to_texts(value) for name, value in values.items() if value != getattr(default, name)}
-
-    @property
-    def selection(self) -> Filters:
-        """The same filters with the default page size: they select the same items in the same order."""
-        return replace(self, size=Filters.size)
 
 
 PARAMETERS = tuple(field.name for field in fields(Filters))

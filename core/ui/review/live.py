@@ -157,7 +157,7 @@ def _apply_filters(
 ) -> None:
     """Select the items again if the filters have changed; a decision alone moves nothing."""
     seen_by = context.reviewer if blind else None
-    key = (context.workspace.name, queue.run_id, filters.selection, filters.size, seen_by, live.refilter_count)
+    key = (context.workspace.name, queue.run_id, filters, seen_by, live.refilter_count)
     if key == live.key:
         return
     places = table(Run(queue.folder), "map.parquet") if filters.lasso else None
