@@ -88,10 +88,10 @@ def find_leaks(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, hel
         keyed = rows[["task_id", "role", "image_id", "class"]].assign(first=first)
         tasks_of = keyed.groupby(["image_id", "class", "first"], sort=False)["task_id"]
         unique.append(tasks_of.agg(lambda ids: list(dict.fromkeys(ids))).rename("tasks").reset_index())
-        keyed = keyed.assign(tasks=[[task] for task in keyed["task_id"]])
+        keyed = keyed.assign(tasks=keyed["task_id"].map(lambda task: [task]))
         support, query = (keyed[keyed["role"] == role].drop(columns="role") for role in ("support", "query"))
         tables.append(_pairs_across(support, query, near, ["task_id"]).assign(kind="support-query", part=part))
-    tables.append(_pairs_across(*unique, near, []).assign(kind="train-heldout", part=""))
+    tables.append(_pairs_across(unique[0], unique[1], near, []).assign(kind="train-heldout", part=""))
     leaks = pd.concat(tables, ignore_index=True)
     leaks["contradiction"] = leaks["class"] != leaks["other_class"]
     leaks["exact"] = leaks["exact"].astype(bool)
