@@ -24,7 +24,6 @@ FORMATS = ("csv", "parquet", "json")
 TABLES = ("decisions", "conflicts", "corrected-labels", "comments")
 PROVENANCE = "provenance.json"
 _FILES = {f"{table}.{ending}" for table in TABLES for ending in FORMATS} | {PROVENANCE}
-_QUEUE_COLUMNS = ("rank", "suspicion", "probability", "suggested")
 
 
 def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[Item, str]) -> pd.DataFrame:
@@ -68,8 +67,8 @@ def with_queue(table: pd.DataFrame, run_id: str, items: pd.DataFrame | None) -> 
     if items is None:
         return table.assign(queue="", rank=np.nan, suspicion=np.nan, probability=np.nan, suggested="")
     items = items.rename(columns={"level": "kind"})
-    columns = items[[*ITEM, *(name for name in _QUEUE_COLUMNS if name in items)]]
-    merged = table.merge(columns.drop_duplicates(list(ITEM)), how="left", on=list(ITEM))
+    of_queue = [name for name in ("rank", "suspicion", "probability", "suggested") if name in items]
+    merged = table.merge(items[[*ITEM, *of_queue]].drop_duplicates(list(ITEM)), how="left", on=list(ITEM))
     in_queue = merged["rank"].notna()
     merged.insert(len(table.columns), "queue", np.where(in_queue, run_id, ""))
     merged["suggested"] = merged["suggested"].astype(object).where(in_queue, "")

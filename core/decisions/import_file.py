@@ -1,6 +1,4 @@
-"""Import a file of decisions, written by people, by this program or by cleanlab.
-
-It is read and checked against a review's tasks, compared with the log, and then written in full or not at all.
+"""Import a file of decisions: read and check it, compare it with the log, and write it in full or not at all.
 
 The table is that of :mod:`core.decisions.table`, as csv, parquet or JSON (a list of rows, or what
 :func:`core.decisions.export_tables.write_decision_files` wrote), or one of cleanlab's (:mod:`core.decisions.cleanlab`).
@@ -47,7 +45,6 @@ class DecisionFile:
     """The contents of a file of decisions.
 
     Attributes:
-        source: Name of the file.
         decisions, comments: In the order of the file.
         notes: What was left out and why, in sentences.
         are_proposals: The decisions are a program's: they do not apply to items that somebody has decided on.
@@ -70,8 +67,7 @@ def read_decision_file(
         as_: The verdict for an issue of cleanlab's, one of :data:`core.decisions.records.ISSUE_VERDICTS`.
 
     Raises:
-        UserError: the file cannot be read, or one of its rows is invalid; the message names the first such row and
-            its field.
+        UserError: the file cannot be read, or a row is invalid; the message names the first such row and its field.
     """
     table = read_table(path, TABLE, None)
     if isinstance(table, dict):

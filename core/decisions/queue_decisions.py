@@ -63,9 +63,8 @@ class QueuePositions:
         - An item in conflict is open until somebody resolves it; so are the rows of an image in conflict, except
           those with a final decision of their own.
 
-        Args:
-            current: :meth:`DecisionLog.current`, or :meth:`DecisionLog.decisions_of` for one reviewer alone.
-            conflicts: :meth:`DecisionLog.conflicts`, or nothing for one reviewer alone.
+        The arguments are :meth:`DecisionLog.current` and :meth:`DecisionLog.conflicts`; for one reviewer alone,
+        :meth:`DecisionLog.decisions_of` and nothing.
         """
         entries: dict[int, Entry] = {}
         contested: dict[int, tuple[Entry, ...]] = {}

@@ -61,8 +61,6 @@ class Replay:
 
     def _update_conflict(self, item: Item) -> None:
         reviewers = {entry.reviewer for entry in self._decisions[item]}
-        if len(reviewers) == 1:
-            return
         opinions = (self._own.get(reviewer, {}).get(item) for reviewer in reviewers)
         final = sorted((entry for entry in opinions if entry and entry.is_final), key=attrgetter("seq"))
         if any(entry.outcome != final[-1].outcome and not self._has_seen(final[-1], entry) for entry in final):

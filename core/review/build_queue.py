@@ -44,10 +44,7 @@ class BuiltQueue:
 
 
 def build_review_queue(inputs: ScoreInputs, tasks: TaskList, settings: QueueSettings, progress: Progress) -> BuiltQueue:
-    """Return the review queue of the training tasks.
-
-    Args:
-        inputs: Images, model and held-out tasks; features are computed here.
+    """Return the review queue of the training tasks; the features in ``inputs`` are computed here.
 
     Raises:
         UserError: too few classes or images to compare a label with others.

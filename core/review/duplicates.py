@@ -97,7 +97,10 @@ def find_duplicates(
         tables.append(table.sort_values("distance", kind="stable").drop_duplicates(["one", "other"]))
     pairs = pd.concat(tables, ignore_index=True).astype({"one": np.int64, "other": np.int64, "exact": bool})
     pairs = pairs.sort_values(["distance", "one", "other"], kind="stable", ignore_index=True)
-    return Duplicates(pairs, first, _groups(pairs, len(positions)), ratios, threshold, power)
+    edges = coo_array((np.ones(len(pairs)), (pairs["one"], pairs["other"])), shape=(len(positions), len(positions)))
+    _, component = connected_components(edges, directed=False)
+    _, first_of_component = np.unique(component, return_index=True)
+    return Duplicates(pairs, first, first_of_component[component], ratios, threshold, power)
 
 
 def threshold_of(ratios: np.ndarray) -> tuple[float, float]:
@@ -204,10 +207,3 @@ def _ratios(distances: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     local = np.partition(distances, kth, axis=1)[:, kth]
     local = np.maximum(local, max(np.quantile(local, _FLOOR), 1e-9))
     return distances / np.minimum(local[:, None], local[candidates])
-
-
-def _groups(pairs: pd.DataFrame, n: int) -> np.ndarray:
-    ends = (pairs["one"].to_numpy(), pairs["other"].to_numpy())
-    _, component = connected_components(coo_array((np.ones(len(pairs)), ends), shape=(n, n)), directed=False)
-    _, first = np.unique(component, return_index=True)
-    return first[component]

@@ -120,8 +120,7 @@ def forecast(items: pd.DataFrame, is_wrong: Mapping[int, bool] | None = None, se
 def error_rate(error_llr: np.ndarray) -> float:
     """Return the share of label errors under which the log-likelihood ratios are most likely.
 
-    The algorithm is that of Saerens et al. (2002), "Adjusting the outputs of a classifier to new a priori
-    probabilities".
+    Saerens et al. (2002), "Adjusting the outputs of a classifier to new a priori probabilities".
     """
     rate = _FIRST_ERROR_RATE
     for _ in range(_EM_STEPS):

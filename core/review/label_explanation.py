@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,7 @@ from core.maml.objective import Bilevel, Task
 from core.tasks.tasklist import TaskList
 
 
-@dataclass(frozen=True, eq=False)
-class LabelExplanation:
+class LabelExplanation(NamedTuple):
     """The prediction for an image in the task in which its label looks worst.
 
     Attributes:

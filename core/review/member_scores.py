@@ -237,11 +237,9 @@ def left_out_support_losses(inputs: ScoreInputs, tasks: TaskList, progress: Prog
     """
     rows = tasks.rows
     support = rows[(rows["role"] == "support") & (rows["weight"] > 0)]
-    fold = support.groupby(["task_id", "label"], sort=False).cumcount().to_numpy()
-    size = support.groupby(["task_id", "label"], sort=False)["weight"].transform("size").to_numpy()
-    losses = np.full(len(rows), np.nan)
-    smallest = pd.Series(size).groupby(support["task_id"].to_numpy(), sort=False).min()
-    is_usable = support["task_id"].map(smallest).to_numpy() > 1
+    of_class, losses = support.groupby(["task_id", "label"], sort=False), np.full(len(rows), np.nan)
+    fold, size = of_class.cumcount().to_numpy(), of_class["weight"].transform("size")
+    is_usable = size.groupby(support["task_id"], sort=False).transform("min").to_numpy() > 1
     for number in range(int(fold.max()) + 1):
         held_out = is_usable & (fold == number)
         if not held_out.any():

@@ -89,8 +89,7 @@ class Queue:
     @cached_property
     def scores(self) -> dict[str, str]:
         """The scores that this queue has, with their names."""
-        available = [name for name in SCORES if name in self.table and self.table[name].notna().any()]
-        return {name: SCORES[name] for name in available}
+        return {name: words for name, words in SCORES.items() if name in self.table and self.table[name].notna().any()}
 
     @cached_property
     def percentiles(self) -> dict[str, np.ndarray]:

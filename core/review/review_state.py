@@ -26,9 +26,7 @@ _CACHED_STATES = 12
 
 @dataclass(frozen=True, eq=False)
 class ReviewState(QueueDecisions):
-    """The decisions on a queue of n items, as one reviewer may see them.
-
-    In blind mode, :class:`QueueDecisions` holds only the reviewer's own decisions, and no conflicts.
+    """The decisions on a queue of n items, as one reviewer may see them: in blind mode only the reviewer's own.
 
     Attributes:
         change_counter: :meth:`DecisionLog.change_counter` when this was read.

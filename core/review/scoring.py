@@ -56,8 +56,7 @@ def draw_round(
 ) -> ScoringTasks:
     """Sample one round: tasks in which every pair is a query at least once.
 
-    Args:
-        suspicion: ``(n,)``, larger is more suspicious; None in the first round.
+    ``suspicion`` ``(n,)`` is larger for more suspicious pairs, and None in the first round.
 
     Raises:
         UserError: fewer classes with two images than classes per task.

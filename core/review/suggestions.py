@@ -25,7 +25,6 @@ def suggested_relabels(
     Args:
         items: ``items.parquet`` of the queue.
         run_id: The queue's run, the source of the decisions.
-        tasks: The training tasks.
         least_probability: Least probability that the suggested class is right; an unknown probability counts as 0.
 
     Raises:

@@ -101,8 +101,7 @@ class World:
     def map_distributed(self, items: Sequence[Item], do: Callable[[Item, int], T]) -> list[T]:
         """Call ``do`` once per item, each on a single process, and return all results in order on every process.
 
-        Args:
-            do: Takes an item and the number of items in its round, whose progress rank 0 reports.
+        ``do`` takes an item and the number of items in its round, whose progress rank 0 reports.
         """
         share = [(turn[self.rank], len(turn)) for turn in self.rounds(items) if self.rank < len(turn)]
         with self.sync_errors(), single_process():

@@ -180,10 +180,8 @@ def declared(cls: Any) -> dict[str, Declared]:
 
 def _shape(hint: Any) -> tuple[type, bool, int | None, bool, tuple[Any, ...]]:
     """Return the type of a value or element, is_tuple, the length of the tuple, optional, and the literal values."""
-    optional = False
-    if get_origin(hint) in (Union, UnionType):
+    if optional := get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
-        optional = True
     if get_origin(hint) is Literal:
         return str, False, None, optional, get_args(hint)
     if get_origin(hint) is tuple:

@@ -191,11 +191,7 @@ class Runs:
         return [self.get(run_id) for run_id in ids]
 
     def get_or_compute(self, kind: str, key: Mapping[str, Any], compute: Callable[[RunWriter], None]) -> Run:
-        """Return the run with this cache key: the stored one, or one computed now.
-
-        Raises:
-            TransientError: another process is computing it.
-        """
+        """Return the run with this cache key, computed unless stored; raise TransientError if it is being computed."""
         group, name = world(), self._name(kind, key)
         folder, writer = self.folder / name, RunWriter(self.folder / f".{name}")
         with ExitStack() as locks:

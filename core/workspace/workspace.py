@@ -63,6 +63,8 @@ class Project:
 class Workspace:
     """A workspace folder that exists; ``waits`` is that of :class:`core.workspace.runs.Runs`.
 
+    ``about`` describes the problem in one sentence; it may be empty.
+
     Raises:
         UserError: there is no workspace at ``folder``, or it has a newer format.
     """
@@ -79,15 +81,10 @@ class Workspace:
             ) from error
         if not isinstance(described, dict) or described.get("format") != FORMAT:
             raise UserError(f"{self.folder} is a workspace of another format.", "Update TaskLens.")
-        self.name = self.folder.name
+        self.name, self.about = self.folder.name, str(described.get("about", ""))
         self.runs = Runs(self.folder / "runs", waits=waits)
         self.sets = Sets(self.folder / "sets")
         self.jobs = Jobs(self.folder / "jobs")
-
-    @property
-    def about(self) -> str:
-        """Return a one-sentence description of the problem; may be empty."""
-        return str(read_json(self.folder / "workspace.json").get("about", ""))
 
     def project(self) -> Project:
         """Read the problem; raise UserError if something is missing or damaged, or the model does not fit the tasks."""
@@ -107,11 +104,7 @@ class Workspace:
         return DecisionLog(self.folder / "decisions.sqlite")
 
     def changes(self) -> Changes:
-        """Return what reviewers decided to remove and to relabel, without the items on which they disagree.
-
-        Raises:
-            UserError: an item was relabelled to a class that the images do not have.
-        """
+        """Return the decided removals and relabels, without conflicts; raise UserError if there is no such class."""
         contested = self.decisions.conflicts()
         decided = {item: entry for item, entry in self.decisions.current().items() if item not in contested}
         removed = [item for item, entry in decided.items() if entry.verdict == "remove"]
@@ -158,11 +151,7 @@ def library_jobs() -> Jobs:
 
 
 def locate(name: str) -> Path:
-    """Return the folder of a workspace: ``name`` if it is a path, else the folder of that name in :func:`home`.
-
-    Raises:
-        UserError: the name is empty.
-    """
+    """Return ``name`` if it is a path, else the folder of that name in :func:`home`; raise UserError if it is empty."""
     if not name.strip():
         raise UserError("The name of the workspace is empty.", "Give it a name.")
     return Path(name) if "/" in name or name in (".", "..") else home() / name
