@@ -15,7 +15,7 @@ from core import __version__
 from core.actions.queue import newest_queue
 from core.decisions import export_tables as tables
 from core.decisions.agreement import pairwise_agreement
-from core.decisions.export_files import FORMATS, TABLES, check_target, write_decision_files
+from core.decisions.export_tables import FORMATS, TABLES, check_target, write_decision_files
 from core.decisions.table import given_classes
 from core.runtime.clock import timestamp
 from core.workspace.workspace import Workspace
@@ -63,7 +63,7 @@ def provenance(workspace: Workspace) -> dict[str, Any]:
 def export_decisions(workspace: Workspace, out: Path, *, formats: Sequence[str] = FORMATS) -> Path:
     """Write decisions, conflicts, corrected labels, comments and provenance into the folder ``out``.
 
-    :func:`core.decisions.export_files.write_decision_files` says how; :mod:`core.actions.import_decisions` reads each
+    :func:`core.decisions.export_tables.write_decision_files` says how; :mod:`core.actions.import_decisions` reads each
     of the files.
 
     Raises:
@@ -74,7 +74,7 @@ def export_decisions(workspace: Workspace, out: Path, *, formats: Sequence[str] 
     decisions = decision_table(workspace)
     contents = (
         decisions,
-        tables.conflict_table(decisions),
+        decisions[decisions["standing"] == "conflict"].reset_index(drop=True),
         tables.corrected_labels(decisions),
         tables.comment_table(workspace.decisions),
     )

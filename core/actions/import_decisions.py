@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.decisions.import_file import read_decision_file
-from core.decisions.import_plan import ImportPlan, write_import
-from core.decisions.import_plan import plan_import as plan_of_file
+from core.decisions.import_file import ImportPlan, read_decision_file, write_import
+from core.decisions.import_file import plan_import as plan_of_file
 from core.workspace.workspace import Workspace
 
 

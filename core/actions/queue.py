@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute, load
-from core.decisions.queue_decisions import QueueDecisions, QueuePositions
+from core.decisions.queue_decisions import QueueDecisions, QueuePositions, queue_items
 from core.influence.basis import ENGINE_VERSION
-from core.review.build_queue import BuiltQueue, QueueBuilder
+from core.review.build_queue import BuiltQueue, build_review_queue
 from core.review.forecast import forecast
-from core.review.member_scores import ScoreInputs, ScoreSettings
+from core.review.member_scores import ScoreInputs
 from core.review.settings import QueueSettings
 from core.runtime.progress import Progress, format_count
 from core.workspace.runs import Run, RunWriter
@@ -32,9 +32,8 @@ def newest_queue(workspace: Workspace) -> Run | None:
 def build_queue(project: Project, settings: QueueSettings, compute: Compute, progress: Progress) -> BuiltQueue:
     """Build the review queue as :func:`queue` does, without storing it."""
     loaded, tasks = load(project, compute), project.tasks
-    inputs = ScoreInputs(project.images, loaded.model, loaded.params, tasks.heldout, None, loaded.episodes)
-    scores = ScoreSettings(settings.slow, settings.rounds, settings.seed)
-    return QueueBuilder(inputs, tasks.train, scores, progress).build(should_calibrate=settings.calibrate)
+    inputs = ScoreInputs(project.images, loaded.model, loaded.params, tasks.heldout, loaded.episodes)
+    return build_review_queue(inputs, tasks.train, settings, progress)
 
 
 def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progress: Progress) -> Run:
@@ -76,7 +75,7 @@ def decisions_on(workspace: Workspace, items: pd.DataFrame) -> QueueDecisions:
         items: ``items.parquet`` of the queue.
     """
     log = workspace.decisions
-    return QueuePositions.of_table(items).decisions(log.current(), log.conflicts())
+    return QueuePositions(queue_items(items)).decisions(log.current(), log.conflicts())
 
 
 def remaining_errors_text(workspace: Workspace, run: Run) -> list[str]:

@@ -110,12 +110,10 @@ def _calibration(queue: Run | None) -> dict[str, Any] | None:
     """Return how well the candidate rankings found the injected errors."""
     if queue is None or not (queue.folder / "curves.parquet").exists():
         return None
-    curves, table, rows = queue.table("curves.parquet"), None, list[dict[str, Any]]()
-    if (queue.folder / "candidates.parquet").exists():
-        table = queue.table("candidates.parquet")
-        ordered = table.sort_values(["planted", "average_precision"], ascending=[True, False], kind="stable")
-        rows = [{str(key): value for key, value in row.items()} for row in ordered.to_dict("records")]
-    return {"charts": calibration_charts(curves, table), "candidates": rows}
+    table = queue.table("candidates.parquet")
+    ordered = table.sort_values(["planted", "average_precision"], ascending=[True, False], kind="stable")
+    charts = calibration_charts(queue.table("curves.parquet"), table)
+    return {"charts": charts, "candidates": ordered.to_dict("records")}
 
 
 def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:

@@ -24,16 +24,13 @@ class Agreement:
     """The agreement of two reviewers on the items that both made a final decision on (keep, remove, relabel).
 
     Attributes:
-        one, two: The reviewers.
         items: Number of items that both decided on.
         equal: Share of them with the same decision.
         kappa: Cohen's kappa: 1 is full agreement, 0 what chance would give; NaN where every decision is the same.
         low, high: Its 95 % interval; NaN where kappa is.
-        differing: The pairs of decisions that differ, ``one``'s first.
+        differing: The pairs of decisions that differ, in the order of the reviewers.
     """
 
-    one: str
-    two: str
     items: int
     equal: float
     kappa: float
@@ -59,13 +56,13 @@ def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
     pairs = [(a, b) for a, b in pairs if a.is_final and b.is_final]
     if not pairs:
         raise UserError(f"No item was decided by both “{one}” and “{two}”.", "Let both decide on the same items.")
-    outcomes = [[_category(entry) for entry in side] for side in zip(*pairs, strict=True)]
+    outcomes = [[f"{entry.verdict} {entry.label}" for entry in side] for side in zip(*pairs, strict=True)]
     differing = tuple((a, b) for a, b in pairs if a.outcome != b.outcome)
     if len({category for side in outcomes for category in side}) == 1:
-        return Agreement(one, two, len(pairs), 1.0, math.nan, math.nan, math.nan, differing)
+        return Agreement(len(pairs), 1.0, math.nan, math.nan, math.nan, differing)
     low, high = _interval(confusion_matrix(*outcomes))
     equal = 1 - len(differing) / len(pairs)
-    return Agreement(one, two, len(pairs), equal, float(cohen_kappa_score(*outcomes)), low, high, differing)
+    return Agreement(len(pairs), equal, float(cohen_kappa_score(*outcomes)), low, high, differing)
 
 
 def pairwise_agreement(log: DecisionLog, reviewers: Sequence[str]) -> list[dict[str, Any]]:
@@ -81,15 +78,8 @@ def pairwise_agreement(log: DecisionLog, reviewers: Sequence[str]) -> list[dict[
     return rows
 
 
-def _category(entry: Entry) -> str:
-    return entry.verdict if entry.label is None else f"relabel {entry.label}"
-
-
 def _interval(table: np.ndarray) -> tuple[float, float]:
-    """Return the percentile interval of kappa over resampled items.
-
-    Resampling items means drawing their table of counts from a multinomial distribution.
-    """
+    """Return the percentile interval of kappa over resampled items, whose table of counts is multinomial."""
     n, size = int(table.sum()), len(table)
     counts = np.random.default_rng(0).multinomial(n, table.ravel() / n, BOOTSTRAP_DRAWS)
     tables = counts.reshape(-1, size, size) / n

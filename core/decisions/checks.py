@@ -12,24 +12,15 @@ from core.tasks.tasklist import KEY, TaskList
 
 
 def class_number(images: ImageSet, name: str) -> int:
-    """Return the label of a class.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    try:
-        return images.class_names.index(name)
-    except ValueError:
+    """Return the label of a class; raise UserError if there is no such class."""
+    if name not in images.class_names:
         examples = ", ".join(images.class_names[:5])
-        raise UserError(f"{images.name} has no class {name!r}.", f"Its classes are, for example, {examples}.") from None
+        raise UserError(f"{images.name} has no class {name!r}.", f"Its classes are, for example, {examples}.")
+    return images.class_names.index(name)
 
 
 def class_name(names: Sequence[str], label: int | None) -> str:
-    """Return the name of a class.
-
-    Raises:
-        UserError: there is no such class.
-    """
+    """Return the name of a class; raise UserError if there is no such class."""
     if label is None or not 0 <= label < len(names):
         raise UserError(f"There is no class number {label}.", "Undo the relabelling, or choose an existing class.")
     return str(names[label])

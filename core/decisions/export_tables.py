@@ -1,10 +1,13 @@
-"""Tables of what reviewers decided: decisions, conflicts, corrected labels, comments, and what was changed."""
+"""Export tables of what reviewers decided: decisions, conflicts, corrected labels, comments, and what was changed."""
 
 from __future__ import annotations
 
+import csv
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +16,14 @@ import pandas as pd
 from core.decisions.checks import class_name
 from core.decisions.log import DecisionLog
 from core.decisions.records import Entry, Item
-from core.decisions.table import ITEM
+from core.decisions.table import ITEM, escape_formulas
+from core.runtime.errors import UserError
+from core.runtime.files import check_export_folder, replacing_folder, write_json
 
-_QUEUE_COLUMNS = ("rank", "suspicion", "probability", "suggested")
+FORMATS = ("csv", "parquet", "json")
+TABLES = ("decisions", "conflicts", "corrected-labels", "comments")
+PROVENANCE = "provenance.json"
+_FILES = {f"{table}.{ending}" for table in TABLES for ending in FORMATS} | {PROVENANCE}
 
 
 def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[Item, str]) -> pd.DataFrame:
@@ -35,26 +43,18 @@ def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[
     """
     current, conflicts = log.current(), log.conflicts()
     by_reviewer = {reviewer: log.decisions_of(reviewer) for reviewer in {entry.reviewer for entry in log.history()}}
-    entries: list[Entry] = []
+    records = []
     for item, entry in current.items():
-        others = [
-            decisions[item]
-            for reviewer, decisions in by_reviewer.items()
-            if reviewer != entry.reviewer and item in decisions
-        ]
-        shown = {other for other in others if other.outcome == entry.outcome}
-        shown |= {other for other in conflicts.get(item, ()) if other.reviewer != entry.reviewer}
-        entries += [*sorted(shown, key=lambda other: other.seq), entry]
-    records = [
-        {
-            **asdict(entry.item),
-            **asdict(entry),
-            "given": given.get(entry.item, ""),
-            "label": "" if entry.label is None else class_name(class_names, entry.label),
-            "standing": _standing(entry, current[entry.item], conflicts),
-        }
-        for entry in entries
-    ]
+        opinions = {decisions[item] for decisions in by_reviewer.values() if item in decisions}
+        shown = {other for other in opinions if other.outcome == entry.outcome} | set(conflicts.get(item, ()))
+        others = sorted((other for other in shown if other.reviewer != entry.reviewer), key=lambda other: other.seq)
+        for one in (*others, entry):
+            texts = {
+                "given": given.get(item, ""),
+                "label": "" if one.label is None else class_name(class_names, one.label),
+                "standing": "conflict" if item in conflicts else "counts" if one is entry else "agrees",
+            }
+            records.append(asdict(item) | asdict(one) | texts)
     columns = [*ITEM, "given", "verdict", "label", "reason", "reviewer", "source", "at", "standing"]
     return pd.DataFrame(records, columns=columns, dtype=object)
 
@@ -62,24 +62,17 @@ def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[
 def with_queue(table: pd.DataFrame, run_id: str, items: pd.DataFrame | None) -> pd.DataFrame:
     """Return a decision table with what the review queue says: queue (run), rank, suspicion, probability, suggested.
 
-    Args:
-        run_id: The queue's run; empty without one.
-        items: Its ``items.parquet``; None without one.
+    Without a queue, ``run_id`` is empty and ``items`` (its ``items.parquet``) is None.
     """
     if items is None:
         return table.assign(queue="", rank=np.nan, suspicion=np.nan, probability=np.nan, suggested="")
     items = items.rename(columns={"level": "kind"})
-    columns = items[[*ITEM, *(name for name in _QUEUE_COLUMNS if name in items)]]
-    merged = table.merge(columns.drop_duplicates(list(ITEM)), how="left", on=list(ITEM))
+    of_queue = [name for name in ("rank", "suspicion", "probability", "suggested") if name in items]
+    merged = table.merge(items[[*ITEM, *of_queue]].drop_duplicates(list(ITEM)), how="left", on=list(ITEM))
     in_queue = merged["rank"].notna()
     merged.insert(len(table.columns), "queue", np.where(in_queue, run_id, ""))
     merged["suggested"] = merged["suggested"].astype(object).where(in_queue, "")
     return merged
-
-
-def conflict_table(decisions: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a decision table that are in conflict."""
-    return decisions[decisions["standing"] == "conflict"].reset_index(drop=True)
 
 
 def corrected_labels(decisions: pd.DataFrame) -> pd.DataFrame:
@@ -107,11 +100,7 @@ def removed_items(log: DecisionLog) -> pd.DataFrame:
 
 
 def changed_items(log: DecisionLog, class_names: Sequence[str]) -> pd.DataFrame:
-    """Return every removed or relabelled item, newest first, in words; items in conflict are marked.
-
-    Returns:
-        kind, task_id, role, image_id, decision (in words), reviewer, at, reason, source.
-    """
+    """Return every removed or relabelled item, newest first, with the decision in words; conflicts are marked."""
     conflicts, names = log.conflicts(), dict(enumerate(class_names))
     rows = []
     for item, entry in log.current().items():
@@ -142,7 +131,45 @@ def verdict_counts(log: DecisionLog) -> dict[str, int]:
     return dict(sorted(Counter(entry.verdict for entry in log.current().values()).items()))
 
 
-def _standing(entry: Entry, present: Entry, conflicts: Mapping[Item, tuple[Entry, ...]]) -> str:
-    if entry.item in conflicts:
-        return "conflict"
-    return "counts" if entry is present else "agrees"
+def check_target(out: Path, formats: Sequence[str]) -> None:
+    """Raise UserError if a format is unknown, or if ``out`` is a file or holds something other than an export."""
+    for name in formats:
+        if name not in FORMATS:
+            raise UserError(f"There is no format {name!r}.", f"Use {', '.join(FORMATS)}.")
+    check_export_folder(out, PROVENANCE)
+
+
+def write_decision_files(
+    tables: Mapping[str, pd.DataFrame], provenance: Mapping[str, Any], out: Path, formats: Sequence[str]
+) -> None:
+    """Write tables, by name (:data:`TABLES`), into the folder ``out``; an earlier export there is replaced as a whole.
+
+    csv and parquet: one file per table; json: all tables in ``decisions.json``. In csv, text that a spreadsheet would
+    interpret as a formula begins with an apostrophe (:func:`core.decisions.table.escape_formulas`), which importing the
+    file removes.
+
+    Raises:
+        UserError: the folder cannot be written; an earlier export there is then unchanged.
+    """
+    with replacing_folder(out, _FILES) as folder:
+        for name, table in tables.items():
+            if "csv" in formats:
+                safe = escape_formulas(_encodable(table))
+                # Every text is quoted: a carriage return outside quotes would end the row.
+                safe.to_csv(folder / f"{name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
+            if "parquet" in formats:
+                _encodable(table).to_parquet(folder / f"{name}.parquet", index=False)
+        if "json" in formats:
+            # JSON has no NaN.
+            clean = {name: table.astype(object).where(table.notna(), None) for name, table in tables.items()}
+            lists = {name.replace("-", "_"): table.to_dict("records") for name, table in clean.items()}
+            with (folder / "decisions.json").open("w", encoding="utf-8") as stream:
+                json.dump({"provenance": provenance, **lists}, stream, indent=1)
+        write_json(folder / PROVENANCE, provenance)
+
+
+def _encodable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with escapes for what UTF-8 cannot encode, as in the names of undecodable files."""
+    return table.map(
+        lambda value: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    )

@@ -1,15 +1,15 @@
-"""Read a file of decisions, written by people, by this program or by cleanlab, and check it against a review's tasks.
+"""Import a file of decisions: read and check it, compare it with the log, and write it in full or not at all.
 
 The table is that of :mod:`core.decisions.table`, as csv, parquet or JSON (a list of rows, or what
-:func:`core.decisions.export_files.write_decision_files` wrote), or one of cleanlab's (:mod:`core.decisions.cleanlab`).
+:func:`core.decisions.export_tables.write_decision_files` wrote), or one of cleanlab's (:mod:`core.decisions.cleanlab`).
 """
 
 from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,9 +19,11 @@ import pandas as pd
 from core.data import ImageSet
 from core.decisions.checks import known_keys
 from core.decisions.cleanlab import is_cleanlab, issue_decisions
-from core.decisions.records import ISSUE_VERDICTS, Decision, Item, Verdict
+from core.decisions.log import DecisionLog
+from core.decisions.records import ISSUE_VERDICTS, Decision, Entry, Item, Operation, Verdict
 from core.decisions.table import COLUMNS, ITEM, VERDICTS, unescape_formulas
 from core.runtime.errors import UserError
+from core.runtime.files import content_hash
 from core.tasks.tables import read_table
 from core.tasks.tasklist import TaskList
 
@@ -43,16 +45,15 @@ class DecisionFile:
     """The contents of a file of decisions.
 
     Attributes:
-        source: Name of the file.
         decisions, comments: In the order of the file.
         notes: What was left out and why, in sentences.
         are_proposals: The decisions are a program's: they do not apply to items that somebody has decided on.
     """
 
     source: str
-    decisions: tuple[Decision, ...]
-    comments: tuple[ImportedComment, ...] = ()
-    notes: tuple[str, ...] = ()
+    decisions: Sequence[Decision]
+    comments: Sequence[ImportedComment] = ()
+    notes: Sequence[str] = ()
     are_proposals: bool = False
 
 
@@ -66,29 +67,25 @@ def read_decision_file(
         as_: The verdict for an issue of cleanlab's, one of :data:`core.decisions.records.ISSUE_VERDICTS`.
 
     Raises:
-        UserError: the file cannot be read, or one of its rows is invalid; the message names the first such row and
-            its field.
+        UserError: the file cannot be read, or a row is invalid; the message names the first such row and its field.
     """
-    contents = read_table(path, TABLE, None)
-    table = _exported_rows(contents, path.name) if isinstance(contents, dict) else contents
+    table = read_table(path, TABLE, None)
+    if isinstance(table, dict):
+        rows = [*table["decisions"], *table.get("comments", ())] if "decisions" in table else None
+        if rows is None or not all(isinstance(row, dict) for row in rows):
+            raise UserError(
+                f"{path.name} holds an object without a list of decisions.",
+                "Use a list of row objects, or a file that the export of decisions wrote.",
+            )
+        table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
     if as_ not in ISSUE_VERDICTS:
         raise UserError(f"An issue cannot become {as_!r}.", f"Use one of {', '.join(ISSUE_VERDICTS)}.")
     if is_cleanlab(table):
         decisions, notes = issue_decisions(table, path.name, images, tasks, as_, reviewer or "cleanlab")
-        return DecisionFile(path.name, tuple(decisions), (), tuple(notes), are_proposals=True)
+        return DecisionFile(path.name, decisions, notes=notes, are_proposals=True)
     if path.suffix == ".csv":
         table = unescape_formulas(table)
     return _RowReader(table, path.name, images, tasks, reviewer or "import").read()
-
-
-def _exported_rows(exported: Mapping[str, Any], source: str) -> pd.DataFrame:
-    rows = [*exported.get("decisions", ()), *exported.get("comments", ())] if "decisions" in exported else None
-    if rows is None or not all(isinstance(row, dict) for row in rows):
-        raise UserError(
-            f"{source} holds an object without a list of decisions.",
-            "Use a list of row objects, or a file that the export of decisions wrote.",
-        )
-    return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
 
 
 class _RowReader:
@@ -113,8 +110,7 @@ class _RowReader:
         for number, values in enumerate(self.table[columns].itertuples(index=False, name=None), 1):
             row = {name: self._text(number, name, value) for name, value in zip(columns, values, strict=True)}
             item = self._item(number, row)
-            reviewer = row.get("reviewer", "")
-            reviewer = reviewer if reviewer.strip() else self.reviewer
+            reviewer = row["reviewer"] if row.get("reviewer", "").strip() else self.reviewer
             if comment := row.get("comment", ""):
                 comments.append(ImportedComment(item, reviewer, comment))
             decision = self._decision(number, row, item, reviewer)
@@ -127,7 +123,7 @@ class _RowReader:
                     number, "verdict", f"is {reviewer}'s second on the item of row {first_row}", "Keep one of the rows."
                 )
             decisions.append(decision)
-        return DecisionFile(self.source, tuple(decisions), tuple(comments))
+        return DecisionFile(self.source, decisions, comments)
 
     def _error(self, number: int, column: str, problem: str, fix: str) -> UserError:
         return UserError(f"{self.source}, row {number}: {column} {problem}.", fix)
@@ -138,10 +134,9 @@ class _RowReader:
             return value
         if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
             return ""
-        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        is_whole = isinstance(value, float) and value.is_integer()  # in a column of whole numbers with gaps
+        if is_whole or (isinstance(value, numbers.Integral) and not isinstance(value, bool)):
             return str(int(value))
-        if isinstance(value, float) and value.is_integer():
-            return str(int(value))  # a column of whole numbers with gaps
         raise self._error(number, column, f"is {value!r}, which is not text", "Correct it.")
 
     def _item(self, number: int, row: Mapping[str, str]) -> Item:
@@ -193,3 +188,108 @@ class _RowReader:
             label = self.classes[name]
         source = row.get("source", "") or f"import:{self.source}"
         return Decision(item, cast(Verdict, verdict), label, row.get("reason", ""), reviewer, source)
+
+
+@dataclass
+class ImportPlan:
+    """The effect of importing a file on the present log.
+
+    Attributes:
+        decisions: All decisions to write, in the order of the file.
+        new: Those on items that nobody has decided on.
+        agreeing: Those that agree with another reviewer's decision.
+        changing: Those that differ from the present decision, with that decision.
+        already_logged: Number of decisions that their reviewer has made already; they are not written again.
+        comments: Comments that the log does not have.
+        notes: What was left out and why, in sentences.
+    """
+
+    source: str
+    decisions: list[Decision] = field(default_factory=list)
+    new: list[Decision] = field(default_factory=list)
+    agreeing: list[Decision] = field(default_factory=list)
+    changing: list[tuple[Decision, Entry]] = field(default_factory=list)
+    already_logged: int = 0
+    comments: list[ImportedComment] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.decisions and not self.comments
+
+    @property
+    def conflicts(self) -> int:
+        """Number of items whose decision in the file contradicts another reviewer's; both stay, as a conflict."""
+        return sum(
+            present.reviewer != decision.reviewer and present.is_final and decision.is_final
+            for decision, present in self.changing
+        )
+
+    @property
+    def sentences(self) -> list[str]:
+        """The plan in words."""
+        counts = (
+            (len(self.new), "on items that nobody has decided on"),
+            (len(self.agreeing), "agreeing with another reviewer's"),
+            (len(self.changing) - self.conflicts, "replacing the present one"),
+            (self.conflicts, "contradicting another reviewer's: both are kept and shown as a conflict"),
+            (self.already_logged, "already in the log: not written again"),
+        )
+        lines = [f"{number:,} {'decision' if number == 1 else 'decisions'} {text}" for number, text in counts if number]
+        if self.comments:
+            lines.append(f"{len(self.comments):,} {'comment' if len(self.comments) == 1 else 'comments'}")
+        return [*(lines or ["nothing new"]), *self.notes]
+
+
+def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
+    """Return what importing a file would write to the log."""
+    plan, current, already_decided = ImportPlan(file.source, notes=list(file.notes)), log.current(), 0
+    by_reviewer = {name: log.decisions_of(name) for name in {decision.reviewer for decision in file.decisions}}
+    for decision in file.decisions:
+        previous, present = by_reviewer[decision.reviewer].get(decision.item), current.get(decision.item)
+        if previous is not None and previous.outcome == decision.outcome and present is not None:
+            plan.already_logged += 1
+            continue
+        if file.are_proposals and present is not None:
+            already_decided += 1
+            continue
+        plan.decisions.append(decision)
+        if present is None:
+            plan.new.append(decision)
+        elif present.outcome == decision.outcome:
+            plan.agreeing.append(decision)
+        else:
+            plan.changing.append((decision, present))
+    if already_decided:
+        plan.notes.append(f"{already_decided:,} issues on images that somebody has decided on: left out")
+    existing = {ImportedComment(comment.item, comment.reviewer, comment.text) for comment in log.comments()}
+    plan.comments = [comment for comment in file.comments if comment not in existing]
+    return plan
+
+
+def write_import(log: DecisionLog, plan: ImportPlan) -> None:
+    """Write a plan to the log: its decisions in one transaction, then its comments.
+
+    Decisions are written as if those of others had not been seen, so what differs from theirs is a conflict until
+    somebody resolves it. A comment is written once, however often its file is imported.
+
+    Raises:
+        UserError: the log cannot be written; no decision is then written.
+    """
+    log.submit(_operations(plan.decisions))
+    for comment in plan.comments:
+        token = content_hash("import", *(getattr(comment.item, name) for name in ITEM), comment.reviewer, comment.text)
+        log.comment(comment.item, comment.reviewer, comment.text, token)
+
+
+def _operations(decisions: Sequence[Decision]) -> list[Operation]:
+    """Return one group per reviewer, or more where several rows are on one item and must keep their order."""
+    later: dict[Item, int] = {}
+    groups: dict[tuple[int, str], list[Decision]] = {}
+    for decision in reversed(decisions):
+        level = later.get(decision.item, 0)
+        later[decision.item] = level + 1
+        groups.setdefault((level, decision.reviewer), []).append(decision)
+    ordered = sorted(groups.items(), key=lambda group: -group[0][0])
+    return [Operation("decide", reviewer, decisions=tuple(reversed(of_group))) for (_, reviewer), of_group in ordered]

@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from core.decisions import reading, writing
+from core.decisions import queries
 from core.decisions.database import LogFile
 from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot
 from core.decisions.records import Verdict as Verdict
@@ -51,12 +51,9 @@ T = TypeVar("T")
 class DecisionLog:
     """The log in the file ``path``, created if absent. Any number of threads and processes may use it at once.
 
-    Args:
-        path: The file.
-        busy_seconds: How long a call waits for other writers.
-
     Raises:
-        UserError: the file is locked, full, damaged or of a newer version; so does every method.
+        UserError: the file is locked for longer than ``busy_seconds``, full, damaged or of a newer version; so does
+            every method, and each that takes the name of a snapshot if there is none.
     """
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
@@ -72,13 +69,11 @@ class DecisionLog:
         if not operations:
             return []
         with self._file.transaction("IMMEDIATE") as connection:
-            return [writing.apply_idempotent(connection, operation) for operation in operations]
+            return [queries.apply_idempotent(connection, operation) for operation in operations]
 
     def append(self, decisions: Sequence[Decision]) -> int:
         """Append one reviewer's decisions as one group and return its id once they are on disk."""
         reviewer = decisions[0].reviewer if decisions else ""
-        if any(decision.reviewer != reviewer for decision in decisions):
-            raise ValueError("the decisions of one group must be of one reviewer")
         (result,) = self.submit([Operation("decide", reviewer, decisions=tuple(decisions))])
         assert result.group is not None
         return result.group
@@ -110,98 +105,76 @@ class DecisionLog:
     def history(self, item: Item | None = None) -> list[Entry]:
         """Return every entry of the log, on one item or on all, oldest first."""
         with self._file.transaction() as connection:
-            return reading.entries_on(connection, item)
+            return queries.entries(connection, *queries.on_item(item, "e.seq"))
 
     def version(self) -> int:
         """Return the id of the newest group, which grows with every decision, undo and redo."""
         with self._file.transaction() as connection:
-            return reading.newest_id(connection, "groups")
+            return queries.newest_id(connection, "groups")
 
     def change_counter(self) -> int:
         """Return a number that grows with everything written, comments and snapshots included; fast to read."""
         with self._file.transaction() as connection:
-            return sum(reading.newest_id(connection, table) for table in ("groups", "comments", "snapshots"))
+            return sum(queries.newest_id(connection, table) for table in ("groups", "comments", "snapshots"))
 
     def comment(self, item: Item, reviewer: str, text: str, token: str = "") -> Comment:
-        """Add a comment on an item and return it; for a known token, return the comment written under it.
-
-        Raises:
-            UserError: there is no text.
-        """
+        """Add a comment and return it, or the one of a known token; raise UserError if there is no text."""
         if not text.strip():
             raise UserError("The comment is empty.", "Enter some text.")
         with self._file.transaction("IMMEDIATE") as connection:
-            return writing.comment(connection, item, reviewer, text, token)
+            return queries.comment(connection, item, reviewer, text, token)
 
     def comments(self, item: Item | None = None) -> list[Comment]:
         """Return the comments on one item, or on all, oldest first."""
         with self._file.transaction() as connection:
-            return reading.comments_on(connection, item)
+            return queries.comments(connection, *queries.on_item(item, "id"))
 
     def snapshot(self, name: str, reviewer: str, note: str = "", token: str = "") -> Snapshot:
-        """Save the present state under a name; for a known token, return the snapshot saved under it.
-
-        Raises:
-            UserError: the name is empty or taken.
-        """
+        """Name the present state, or return that of a known token; raise UserError if the name is empty or taken."""
         if not name.strip():
             raise UserError("The snapshot has no name.", "Enter a name.")
         with self._file.transaction("IMMEDIATE") as connection:
-            return writing.snapshot(connection, name, reviewer, note, token)
+            return queries.snapshot(connection, name, reviewer, note, token)
 
     def snapshots(self) -> list[Snapshot]:
         """Return every snapshot, oldest first."""
         with self._file.transaction() as connection:
-            return reading.snapshots(connection, "ORDER BY id")
+            return queries.snapshots(connection, "ORDER BY id")
 
     def state(self, at: int | str) -> dict[Item, Entry]:
-        """Return the decision on each item after the entry with the number ``at``, or in the snapshot of that name.
-
-        Raises:
-            UserError: there is no such snapshot.
-        """
+        """Return the decision on each item after the entry with the number ``at``, or in the snapshot of that name."""
         with self._file.transaction() as connection:
-            return reading.state(connection, at)
+            return queries.state(connection, at)
 
     def difference(
         self, before: int | str, after: int | str | None = None
     ) -> dict[Item, tuple[Entry | None, Entry | None]]:
-        """Return the items whose decision differs between two states, with both; without ``after``, up to now.
-
-        Raises:
-            UserError: there is no such snapshot.
-        """
+        """Return the items whose decision differs between two states, with both; without ``after``, up to now."""
         with self._file.transaction() as connection:
-            return reading.difference(reading.state(connection, before), reading.state(connection, after))
+            return queries.difference(connection, before, after)
 
     def restore(self, name: str, reviewer: str, token: str = "") -> Result:
-        """Append decisions that restore a snapshot; ``group`` is None if nothing differs.
-
-        Raises:
-            UserError: there is no such snapshot.
-        """
+        """Append decisions that restore a snapshot; ``group`` is None if nothing differs."""
         with self._file.transaction("IMMEDIATE") as connection:
-            return writing.restore(connection, name, reviewer, token)
+            return queries.restore(connection, name, reviewer, token)
 
     def _replayed(self, query: Callable[[Replay], T]) -> T:
         # The transaction reads from its first query on, so inside the lock it sees no older state than the known one.
         with self._file.transaction() as connection, self._reading:
             newest = self._replay.newest
-            if newest is not None:
-                stored = connection.execute("SELECT id, at FROM groups WHERE id = ?", newest[:1]).fetchone()
-                if stored != newest:  # another file has replaced the known one
-                    self._replay = Replay()
+            if connection.execute("SELECT id, at FROM groups WHERE id = ?", newest[:1]).fetchone() != newest:
+                self._replay = Replay()  # nothing was read yet, or another file has replaced the known one
             _catch_up(connection, self._replay)
             return query(self._replay)
 
 
 def _catch_up(connection: sqlite3.Connection, replay: Replay) -> None:
-    newest = replay.newest[0] if replay.newest else 0
-    entries_of: dict[int, list[Entry]] = {}
-    groups = connection.execute("SELECT id, root, at FROM groups WHERE id > ? ORDER BY id", (newest,)).fetchall()
+    newest = replay.newest[:1]
+    groups = connection.execute("SELECT id, root, at FROM groups WHERE id > ? ORDER BY id", newest).fetchall()
     if not groups:
         return
-    for entry in reading.entries(connection, "WHERE e.group_id > ? ORDER BY e.seq", (newest,)):
+    entries_of: dict[int, list[Entry]] = {}
+    for entry in queries.entries(connection, "WHERE e.group_id > ? ORDER BY e.seq", newest):
         entries_of.setdefault(entry.group, []).append(entry)
     for group, root, at in groups:
         replay.add(group, root, at, entries_of.get(group, []))

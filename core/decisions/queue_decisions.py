@@ -1,7 +1,4 @@
-"""Which items of a review queue were found wrong, found right, or are open.
-
-The command line, the report and the Review page all take this from :meth:`QueuePositions.decisions`.
-"""
+"""Which items of a review queue were found wrong, found right, or are open."""
 
 from __future__ import annotations
 
@@ -30,12 +27,11 @@ class QueueDecisions:
     @cached_property
     def is_wrong(self) -> dict[int, bool]:
         """By position, True: found wrong (remove or relabel); False: found right (keep); absent: open."""
-        final = (
-            (position, entry)
+        return {
+            position: entry.verdict != "keep"
             for position, entry in self.entries.items()
             if entry.is_final and position not in self.conflicts
-        )
-        return {position: entry.verdict != "keep" for position, entry in final}
+        }
 
     @property
     def errors_found(self) -> int:
@@ -44,11 +40,7 @@ class QueueDecisions:
 
 
 class QueuePositions:
-    """The positions of a queue's items, by what a decision can be about.
-
-    Args:
-        items: The items of the queue in its order, each once.
-    """
+    """The positions of a queue's ``items``, which are in its order, each once, by what a decision can be about."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.of_item = {item: position for position, item in enumerate(items)}
@@ -56,11 +48,6 @@ class QueuePositions:
         for position, item in enumerate(items):
             if item.kind == "instance":
                 self._of_image.setdefault(item.image_id, []).append(position)
-
-    @classmethod
-    def of_table(cls, items: pd.DataFrame) -> QueuePositions:
-        """Return the positions of the rows of ``items.parquet``."""
-        return cls(queue_items(items))
 
     def decisions(self, current: Mapping[Item, Entry], conflicts: Mapping[Item, tuple[Entry, ...]]) -> QueueDecisions:
         """Return which items were found wrong, which were found right, and which are open.
@@ -76,9 +63,8 @@ class QueuePositions:
         - An item in conflict is open until somebody resolves it; so are the rows of an image in conflict, except
           those with a final decision of their own.
 
-        Args:
-            current: :meth:`DecisionLog.current`, or :meth:`DecisionLog.decisions_of` for one reviewer alone.
-            conflicts: :meth:`DecisionLog.conflicts`, or nothing for one reviewer alone.
+        The arguments are :meth:`DecisionLog.current` and :meth:`DecisionLog.conflicts`; for one reviewer alone,
+        :meth:`DecisionLog.decisions_of` and nothing.
         """
         entries: dict[int, Entry] = {}
         contested: dict[int, tuple[Entry, ...]] = {}

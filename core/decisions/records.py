@@ -86,9 +86,7 @@ class Entry(Decision):
     """One line of the log.
 
     Attributes:
-        seq: Number of the entry.
-        at: Time, UTC.
-        group: Id of its group.
+        seq, at, group: Its number, its time (UTC), and the id of its group.
         by: Who wrote it; differs from ``reviewer`` where an undo restored another reviewer's decision.
         undoes: The group that this entry's group reverses: of a decision (undo) or of an undo (redo).
         saw: The newest group that was on the screen of ``by``; None if decisions of others were hidden.
@@ -107,10 +105,9 @@ class Operation:
     """One operation of a reviewer.
 
     Attributes:
-        act: decide, undo or redo.
         reviewer: Whose operation it is; the decisions name this reviewer or none.
         token: Names the operation, so that it is applied once however often it is sent; empty: it is applied each time.
-        decisions: Of "decide".
+        decisions: For "decide" only.
         saw: The :meth:`DecisionLog.version` on the reviewer's screen; None if decisions of others were hidden.
 
     Raises:

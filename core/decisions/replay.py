@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 
 from core.decisions.records import Entry, Item
@@ -13,7 +13,7 @@ class Replay:
     """The state that the groups passed to :meth:`add` lead to, by the rules in :mod:`core.decisions.log`."""
 
     def __init__(self) -> None:
-        self.newest: tuple[int, str] | None = None
+        self.newest = (0, "")
         """Id and time of the last group that was added."""
         self.current: dict[Item, Entry] = {}
         """The decision on each item, oldest first, without cleared ones."""
@@ -31,14 +31,7 @@ class Replay:
         return {entry.item: entry for entry in entries}
 
     def add(self, group: int, root: int, at: str, entries: Sequence[Entry]) -> None:
-        """Apply the next group.
-
-        Args:
-            group: Its id.
-            root: The group of decisions that it is, undoes or redoes.
-            at: Time, UTC.
-            entries: Its entries.
-        """
+        """Apply the next group; ``root`` is the group of decisions that it is, undoes or redoes."""
         self.newest = group, at
         self._reversals.setdefault(root, []).append(group)
         for entry in entries:
@@ -56,7 +49,7 @@ class Replay:
                 opinions.pop(entry.item, None)
             else:
                 opinions[entry.item] = opinion
-        self._update_conflicts(entry.item for entry in self._groups[root])
+            self._update_conflict(entry.item)
 
     def _opinion(self, reviewer: str, item: Item, version: int) -> Entry | None:
         """Return the reviewer's own decision when ``version`` was the newest group."""
@@ -66,18 +59,14 @@ class Replay:
                 return None if entry.verdict == "clear" else entry
         return None
 
-    def _update_conflicts(self, items: Iterable[Item]) -> None:
-        for item in items:
-            decisions = self._decisions[item]
-            reviewers = {entry.reviewer for entry in decisions}
-            if len(reviewers) == 1:
-                continue
-            opinions = (self._own.get(reviewer, {}).get(item) for reviewer in reviewers)
-            final = sorted((entry for entry in opinions if entry and entry.is_final), key=attrgetter("seq"))
-            if any(entry.outcome != final[-1].outcome and not self._has_seen(final[-1], entry) for entry in final):
-                self.conflicts[item] = tuple(final)
-            else:
-                self.conflicts.pop(item, None)
+    def _update_conflict(self, item: Item) -> None:
+        reviewers = {entry.reviewer for entry in self._decisions[item]}
+        opinions = (self._own.get(reviewer, {}).get(item) for reviewer in reviewers)
+        final = sorted((entry for entry in opinions if entry and entry.is_final), key=attrgetter("seq"))
+        if any(entry.outcome != final[-1].outcome and not self._has_seen(final[-1], entry) for entry in final):
+            self.conflicts[item] = tuple(final)
+        else:
+            self.conflicts.pop(item, None)
 
     def _has_seen(self, newest: Entry, other: Entry) -> bool:
         """Return whether the decision ``other`` was visible when ``newest`` was made."""

@@ -29,18 +29,15 @@ ITEM = ("kind", "task_id", "role", "image_id")
 COLUMNS = (*ITEM, "verdict", "label", "reason", "reviewer", "source", "comment")
 VERDICTS = ("keep", "remove", "relabel", "unsure")
 
-_FORMULA = r"^('*[=+\-@\t\r\n])"
-_ESCAPED = r"^'('*[=+\-@\t\r\n])"
-
 
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table for csv: text that a spreadsheet would interpret as a formula is preceded by an apostrophe."""
-    return table.replace(_FORMULA, r"'\1", regex=True)
+    return table.replace(r"^('*[=+\-@\t\r\n])", r"'\1", regex=True)
 
 
 def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table of text that :func:`escape_formulas` escaped."""
-    return table.replace(_ESCAPED, r"\1", regex=True)
+    return table.replace(r"^'('*[=+\-@\t\r\n])", r"\1", regex=True)
 
 
 def given_classes(rows: pd.DataFrame) -> dict[Item, str]:
@@ -54,8 +51,7 @@ def given_classes(rows: pd.DataFrame) -> dict[Item, str]:
         given[Item("instance", task, role, image)] = name
         counts_of_image.setdefault(image, Counter())[name] += 1
     for image, counts in counts_of_image.items():
-        highest = max(counts.values())
-        given[Item("image", image_id=image)] = min(name for name, count in counts.items() if count == highest)
+        given[Item("image", image_id=image)] = min(counts, key=lambda name: (-counts[name], name))
     return given
 
 

@@ -29,16 +29,12 @@ SUGGESTION_ACCEPTED = "the suggestion was accepted"
 _MOST_ITEMS = 1 << 24
 """Longer selections are not decompressed: a damaged or hostile one could fill the memory."""
 
-OpenQueue = Callable[[str], Queue]
-"""Returns the queue with that run id; raises UserError if there is none."""
-
 
 @dataclass(frozen=True)
 class OperationAck:
     """The acknowledgement of one operation, which was applied, now or when it was sent before, or rejected.
 
     Attributes:
-        token: Names the operation.
         act: decide, undo, redo or comment; empty if unknown.
         result: What an undo or redo did.
         error: Why the operation was rejected; empty if it was applied.
@@ -49,11 +45,6 @@ class OperationAck:
     result: Result | None = None
     error: str = ""
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether the operation was rejected."""
-        return bool(self.error)
-
 
 def encode_positions(positions: np.ndarray, n: int) -> str:
     """Return a set of positions below n as text of at most n / 6 bytes: what "all filtered" means to the browser."""
@@ -63,11 +54,7 @@ def encode_positions(positions: np.ndarray, n: int) -> str:
 
 
 def decode_positions(text: str) -> np.ndarray:
-    """Return the positions that :func:`encode_positions` encoded.
-
-    Raises:
-        UserError: the text is invalid.
-    """
+    """Return the positions that :func:`encode_positions` encoded; raise UserError if it is invalid."""
     number, _, encoded = text.partition(".")
     try:
         n = int(number)
@@ -80,12 +67,13 @@ def decode_positions(text: str) -> np.ndarray:
 
 
 def submit(
-    log: DecisionLog, sent: Sequence[Any], reviewer: str, is_blind: bool, queue_of: OpenQueue
+    log: DecisionLog, sent: Sequence[Any], reviewer: str, is_blind: bool, queue_of: Callable[[str], Queue]
 ) -> list[OperationAck]:
     """Write operations that the browser has no acknowledgement of; decisions in one transaction, in their order.
 
     Args:
         is_blind: The reviewer sees no decisions of others, so the operation resolves no conflicts.
+        queue_of: Returns the queue with that run id; raises UserError if there is none.
 
     Returns:
         One acknowledgement per operation with a token, in the order sent.
@@ -122,13 +110,15 @@ def _item(values: Sequence[Any]) -> Item:
     return Item(kind, str(task), str(role), str(image))
 
 
-def _operation(message: Mapping[str, Any], reviewer: str, is_blind: bool, queue_of: OpenQueue) -> Operation:
+def _operation(
+    message: Mapping[str, Any], reviewer: str, is_blind: bool, queue_of: Callable[[str], Queue]
+) -> Operation:
     act, token = message["act"], message["token"]
     if act != "decide":
         return Operation(cast(Act, act), reviewer, token)
     verdict, label, source = message["verdict"], message.get("label"), str(message.get("run", ""))
     reason = SUGGESTION_ACCEPTED if verdict == "accept" else ""
-    seen_version = message.get("saw")
+    saw = None if is_blind or not isinstance(message.get("saw"), int) else message["saw"]
     if "set" in message:
         queue, positions = queue_of(source), decode_positions(str(message["set"]))
         decisions = _same_decision(queue, positions, verdict, label, reason, reviewer)
@@ -136,7 +126,6 @@ def _operation(message: Mapping[str, Any], reviewer: str, is_blind: bool, queue_
         decisions = tuple(
             Decision(_item(values), values[4], values[5], reason, reviewer, source) for values in message["items"]
         )
-    saw = seen_version if isinstance(seen_version, int) and not is_blind else None
     return Operation("decide", reviewer, token, decisions, saw)
 
 

@@ -38,14 +38,9 @@ _FITTED_SHARE = 0.7
 
 @dataclass(frozen=True, eq=False)
 class ScoredCopy:
-    """The scores of a copy with injected label errors.
+    """The scores ``(n, members)`` of a copy with injected label errors of one kind.
 
-    Attributes:
-        kind: Kind of error.
-        scores: ``(n, members)``.
-        is_wrong: ``(n,)`` of bool: the label is an injected error.
-        group: ``(n,)``: the image of every item.
-        seconds: Time of scoring.
+    ``is_wrong`` ``(n,)`` marks the errors, ``group`` ``(n,)`` holds the image of every item.
     """
 
     kind: str
@@ -100,12 +95,7 @@ def share_above(score: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 
 
 def calibrate(copies: list[ScoredCopy], classes: int, seed: int = 0) -> Calibration:
-    """Evaluate every member and the combination on the copies, and choose.
-
-    Args:
-        classes: Number of classes.
-        seed: Random seed of the intervals.
-    """
+    """Evaluate every member and the combination on the copies, and choose; ``seed`` is that of the intervals."""
     members = list(copies[0].scores.columns)
     scaled = [robust_scale(copy.scores) for copy in copies]
     kind_weights = _kind_weights([table[list(CLASSIFIERS)].mean(axis=1).to_numpy() for table in scaled], copies)
@@ -117,7 +107,10 @@ def calibrate(copies: list[ScoredCopy], classes: int, seed: int = 0) -> Calibrat
     sizes = [len(is_wrong) for is_wrong in wrong]
     sample_weight = np.repeat(kind_weights, sizes)
     weights = dict(zip(members, map(float, _fit_weights(x, truth, sample_weight)), strict=True))
-    scores = np.c_[x, _out_of_fold(x, truth, sample_weight, group)]
+    out_of_fold = np.zeros(len(truth))
+    for training, test in GroupKFold(_FOLDS).split(x, truth, group):
+        out_of_fold[test] = x[test] @ _fit_weights(x[training], truth[training], sample_weight[training])
+    scores = np.c_[x, out_of_fold]
     rows, curves, rng = [], [], np.random.default_rng(seed)
     for copy, is_wrong, copy_scores in zip(copies, wrong, np.split(scores, np.cumsum(sizes)[:-1]), strict=True):
         depths = np.unique(np.linspace(0, len(is_wrong), _CURVE_POINTS + 1).astype(int))
@@ -154,9 +147,7 @@ def default_suspicion(scores: pd.DataFrame) -> np.ndarray:
 def error_llr(classifier: pd.Series, classes: int) -> np.ndarray:
     """Return ``(n,)`` log-likelihood ratios of a wrong label, any class but the right one, against a right one.
 
-    Args:
-        classifier: Minus the log-probability of the given class.
-        classes: Number of classes.
+    ``classifier`` is minus the log-probability of the given class.
     """
     log_p = np.minimum(-classifier.to_numpy(), -_MIN_LOG_P)
     return np.log(-np.expm1(log_p)) - np.log(max(classes - 1, 1)) - log_p
@@ -177,9 +168,9 @@ def _kind_weights(scores: list[np.ndarray], copies: list[ScoredCopy]) -> np.ndar
     and PU Learning").
     """
     n = int((~copies[0].is_wrong).sum())
-    above = np.stack(
-        [_shares_above(n, share_above(score, copy.is_wrong)) for score, copy in zip(scores, copies, strict=True)]
-    )
+    depths = np.arange(1, n + 1) / n
+    fractions = [np.sort(share_above(score, copy.is_wrong)) for score, copy in zip(scores, copies, strict=True)]
+    above = np.stack([np.searchsorted(ordered, depths, side="right") / len(ordered) for ordered in fractions])
     # From the top to the depth of half of all injected errors, and not beyond most of the estimated errors.
     reach, counts = float(np.searchsorted(above.mean(0), 0.5)), np.zeros(len(above))
     for _ in range(3):
@@ -190,19 +181,6 @@ def _kind_weights(scores: list[np.ndarray], copies: list[ScoredCopy]) -> np.ndar
         reach = min(reach, _FITTED_SHARE * counts.sum() * n)
     weights = counts + _BASE_WEIGHT * max(counts.sum(), 1e-3)
     return weights / weights.mean()
-
-
-def _shares_above(n: int, fractions: np.ndarray) -> np.ndarray:
-    """Return ``(n,)``: the share of the injected errors that rank at least as high as each of n items."""
-    ordered = np.sort(fractions)
-    return np.searchsorted(ordered, np.arange(1, n + 1) / n, side="right") / len(ordered)
-
-
-def _out_of_fold(x: np.ndarray, truth: np.ndarray, sample_weight: np.ndarray, group: np.ndarray) -> np.ndarray:
-    score = np.zeros(len(truth))
-    for training, test in GroupKFold(_FOLDS).split(x, truth, group):
-        score[test] = x[test] @ _fit_weights(x[training], truth[training], sample_weight[training])
-    return score
 
 
 def _fit_weights(x: np.ndarray, truth: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:

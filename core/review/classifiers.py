@@ -2,11 +2,6 @@
 
 The leave-one-out predictions of a linear classifier cost one fit, and no prediction for an image depends on its own
 label.
-
-- :func:`discriminant`: linear discriminant analysis, robust to label errors; better for many classes of few images.
-- :func:`kernel`: kernel ridge regression on Nystroem features (Williams & Seeger 2001); better for few classes of many
-  images.
-- :func:`neighbours`: the nearest other images.
 """
 
 from __future__ import annotations
@@ -43,7 +38,6 @@ class LabelledFeatures:
     Attributes:
         features: ``(n, d)``.
         labels: ``(n,)``, below ``classes``.
-        classes: Number of classes.
         trust: ``(n,)`` initial weight of each label, in (0, 1].
     """
 
@@ -61,7 +55,8 @@ class LabelledFeatures:
 def discriminant(data: LabelledFeatures) -> tuple[np.ndarray, np.ndarray]:
     """Return leave-one-out log-probabilities ``(n, classes)``, and the images in the covariance's metric ``(n, d)``.
 
-    The row of the only image of a class is NaN. Log-probabilities are means over two strengths of shrinkage.
+    This is linear discriminant analysis, robust to label errors; better for many classes of few images. The row of the
+    only image of a class is NaN. Log-probabilities are means over two strengths of shrinkage.
     """
     by_shrinkage, whitened = [], data.features
     for shrink in _SHRINKAGES:
@@ -69,8 +64,7 @@ def discriminant(data: LabelledFeatures) -> tuple[np.ndarray, np.ndarray]:
         for _ in range(_PASSES):
             distances, whitened = _distances(data, weights, shrink)
             log_p = _calibrated(-distances / 2, data)[0]
-            p_given = np.exp(log_p[data.rows, data.labels])
-            weights = data.trust * _probability_right(np.nan_to_num(p_given, nan=1.0), data.classes)
+            weights = _updated_trust(log_p, data)
         by_shrinkage.append(log_p)
     return log_softmax(np.mean(by_shrinkage, 0), 1), whitened
 
@@ -78,8 +72,9 @@ def discriminant(data: LabelledFeatures) -> tuple[np.ndarray, np.ndarray]:
 def kernel(data: LabelledFeatures) -> np.ndarray:
     """Return leave-one-out log-probabilities ``(n, classes)``.
 
-    Later fits weight images by the probability that their label is right. That helps only if the classes are well
-    separated, so the fit of highest likelihood is returned.
+    This is kernel ridge regression on Nystroem features (Williams & Seeger 2001); better for few classes of many
+    images. Later fits weight images by the probability that their label is right. That helps only if the classes are
+    well separated, so the fit of highest likelihood is returned.
     """
     x = data.features
     landmarks = x[np.random.default_rng(0).permutation(len(x))[:_LANDMARKS]]
@@ -93,17 +88,14 @@ def kernel(data: LabelledFeatures) -> np.ndarray:
         log_p, likelihood = _ridge(z, trust, data)
         if likelihood <= highest:
             break
-        best, highest = log_p, likelihood
-        p_given = np.nan_to_num(np.exp(log_p[data.rows, data.labels]), nan=1.0)
-        trust = data.trust * _probability_right(p_given, data.classes)
+        best, highest, trust = log_p, likelihood, _updated_trust(log_p, data)
     return best
 
 
 def neighbours(whitened: np.ndarray, data: LabelledFeatures) -> np.ndarray:
     """Return ``(n,)``: the distance to the nearest other images of the given class minus that to other classes.
 
-    Args:
-        whitened: ``(n, d)``: the images in a metric that separates classes.
+    ``whitened`` ``(n, d)`` are the images in a metric that separates classes.
     """
     squares = (whitened**2).sum(1)
     excess = np.zeros(len(whitened))
@@ -153,10 +145,7 @@ def _distances(data: LabelledFeatures, weights: np.ndarray, shrink: float) -> tu
 
 
 def _ridge(z: np.ndarray, trust: np.ndarray, data: LabelledFeatures) -> tuple[np.ndarray, float]:
-    """Return leave-one-out log-probabilities by ridge regression of the classes on ``z``, and their log-likelihood.
-
-    The penalty is the one of highest likelihood.
-    """
+    """Return leave-one-out log-probabilities by ridge regression of the classes on ``z``, and their log-likelihood."""
     target = np.zeros((len(z), data.classes), np.float32)
     target[data.rows, data.labels] = 1
     weighted = z * trust[:, None].astype(np.float32)
@@ -207,6 +196,7 @@ def _noisy(p: np.ndarray, classes: int) -> np.ndarray:
     return (1 - _LABEL_NOISE) * p + _LABEL_NOISE / classes
 
 
-def _probability_right(p_given: np.ndarray, classes: int) -> np.ndarray:
-    """Return the probability that a label is right if the classifier gives it the probability ``p_given``."""
-    return (1 - _LABEL_NOISE) * p_given / _noisy(p_given, classes)
+def _updated_trust(log_p: np.ndarray, data: LabelledFeatures) -> np.ndarray:
+    """Return ``(n,)`` weights of the labels times the probability, by a classifier, that they are right."""
+    p = np.nan_to_num(np.exp(log_p[data.rows, data.labels]), nan=1.0)
+    return data.trust * ((1 - _LABEL_NOISE) * p / _noisy(p, data.classes))

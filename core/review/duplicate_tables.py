@@ -29,27 +29,22 @@ def pair_table(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, hel
 
     Args:
         duplicates: Duplicates among the images ``ids``.
-        train: Rows of the training tasks.
-        heldout: Rows of the held-out tasks.
+        train, heldout: Rows of the training and of the held-out tasks (:mod:`core.tasks.tasklist`).
 
     Returns:
         image_id, other, distance, ratio (:mod:`core.review.duplicates`), exact, class, other_class (as given),
         training, other_training (whether the image is in a training task, so that it can be decided on),
         contradiction (the two classes differ), group (number of the connected component of pairs).
     """
-    of_training, of_heldout = given_classes(train), given_classes(heldout)
-
-    def class_and_part(image: str) -> tuple[str, bool]:
-        item = Item("image", image_id=image)
-        return (of_training[item], True) if item in of_training else (of_heldout[item], False)
-
+    of_training = given_classes(train)
+    given = given_classes(heldout) | of_training
     first_id, second_id = (ids[duplicates.pairs[name].to_numpy()] for name in ("one", "other"))
     table = pd.DataFrame({"image_id": first_id, "other": second_id}, dtype=object)
     table = table.assign(**{name: duplicates.pairs[name].to_numpy() for name in ("distance", "ratio", "exact")})
     for prefix, image_ids in (("", first_id), ("other_", second_id)):
-        info = [class_and_part(image) for image in image_ids]
-        table[f"{prefix}class"] = [name for name, _ in info]
-        table[f"{prefix}training"] = [is_training for _, is_training in info]
+        items = [Item("image", image_id=image) for image in image_ids]
+        table[f"{prefix}class"] = [given[item] for item in items]
+        table[f"{prefix}training"] = [item in of_training for item in items]
     table["contradiction"] = table["class"] != table["other_class"]
     _, table["group"] = np.unique(duplicates.group[duplicates.pairs["one"].to_numpy()], return_inverse=True)
     return table
@@ -78,12 +73,7 @@ def duplicate_summary(duplicates: Duplicates, pairs: pd.DataFrame, leaks: pd.Dat
 
 
 def find_leaks(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
-    """Return the pairs of duplicates on both sides of a split.
-
-    Args:
-        duplicates: Duplicates among the images ``ids``.
-        train: Rows of the training tasks (:mod:`core.tasks.tasklist`).
-        heldout: Rows of the held-out tasks.
+    """Return the pairs of duplicates on both sides of a split, with the arguments of :func:`pair_table`.
 
     Returns:
         kind (above), part (``training`` or ``held-out`` task of a support-query leak; else empty), image_id, class (in
@@ -92,13 +82,16 @@ def find_leaks(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, hel
     """
     near = _linked_images(duplicates)
     position = pd.Series(np.arange(len(ids)), index=ids)
-    tables = []
+    tables, unique = [], []
     for part, rows in (("training", train), ("held-out", heldout)):
-        rows = _occurrences(rows, position, duplicates)
-        support, query = (rows[rows["role"] == role] for role in ("support", "query"))
+        first = duplicates.first[position.loc[rows["image_id"]].to_numpy()]
+        keyed = rows[["task_id", "role", "image_id", "class"]].assign(first=first)
+        tasks_of = keyed.groupby(["image_id", "class", "first"], sort=False)["task_id"]
+        unique.append(tasks_of.agg(lambda ids: list(dict.fromkeys(ids))).rename("tasks").reset_index())
+        keyed = keyed.assign(tasks=keyed["task_id"].map(lambda task: [task]))
+        support, query = (keyed[keyed["role"] == role].drop(columns="role") for role in ("support", "query"))
         tables.append(_pairs_across(support, query, near, ["task_id"]).assign(kind="support-query", part=part))
-    one, two = (_unique_images(_occurrences(rows, position, duplicates)) for rows in (train, heldout))
-    tables.append(_pairs_across(one, two, near, []).assign(kind="train-heldout", part=""))
+    tables.append(_pairs_across(unique[0], unique[1], near, []).assign(kind="train-heldout", part=""))
     leaks = pd.concat(tables, ignore_index=True)
     leaks["contradiction"] = leaks["class"] != leaks["other_class"]
     leaks["exact"] = leaks["exact"].astype(bool)
@@ -107,25 +100,10 @@ def find_leaks(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, hel
 
 def _linked_images(duplicates: Duplicates) -> pd.DataFrame:
     """Return the pairs of duplicates among distinct images (:attr:`Duplicates.first`), symmetric and reflexive."""
-    pairs = duplicates.pairs[~duplicates.pairs["exact"]][["one", "other", "distance"]]
-    reversed_pairs = pairs.rename(columns={"one": "other", "other": "one"})
-    unique = np.unique(duplicates.first)
-    identical = pd.DataFrame({"one": unique, "other": unique, "distance": 0.0})
-    return pd.concat([identical, pairs, reversed_pairs], ignore_index=True).rename(
-        columns={"one": "first", "other": "other_first"}
-    )
-
-
-def _occurrences(rows: pd.DataFrame, position: pd.Series, duplicates: Duplicates) -> pd.DataFrame:
-    first = duplicates.first[position.loc[rows["image_id"]].to_numpy()]
-    return rows[["task_id", "role", "image_id", "class"]].assign(first=first)
-
-
-def _unique_images(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per image and class, with all its tasks."""
-    keys = ["image_id", "class", "first"]
-    tasks = rows.groupby(keys, sort=False)["task_id"].agg(lambda ids: list(dict.fromkeys(ids)))
-    return tasks.rename("tasks").reset_index()
+    near, same = duplicates.pairs[~duplicates.pairs["exact"]], np.unique(duplicates.first)
+    distance = np.r_[np.zeros(len(same)), near["distance"], near["distance"]]
+    one, other = np.r_[same, near["one"], near["other"]], np.r_[same, near["other"], near["one"]]
+    return pd.DataFrame({"first": one, "other_first": other, "distance": distance})
 
 
 def _pairs_across(one: pd.DataFrame, two: pd.DataFrame, near: pd.DataFrame, same: list[str]) -> pd.DataFrame:
@@ -133,11 +111,6 @@ def _pairs_across(one: pd.DataFrame, two: pd.DataFrame, near: pd.DataFrame, same
     with_copies = set(near.loc[near["first"] != near["other_first"], "first"])
     candidates = set(one["first"]) & (with_copies | set(two["first"]))  # few images are
     left = one[one["first"].isin(candidates)].merge(near, on="first")
-    right = two.rename(columns={"image_id": "other", "class": "other_class", "first": "other_first"})
-    if same:
-        joined = left.merge(right.drop(columns="role"), on=["other_first", *same])
-        lists = joined["task_id"].map(lambda task: [task])
-        joined = joined.assign(tasks=lists, other_tasks=lists)
-    else:
-        joined = left.merge(right.rename(columns={"tasks": "other_tasks"}), on="other_first")
+    renamed = {"image_id": "other", "class": "other_class", "first": "other_first", "tasks": "other_tasks"}
+    joined = left.merge(two.rename(columns=renamed), on=["other_first", *same])
     return joined.assign(exact=joined["first"] == joined["other_first"])

@@ -90,18 +90,21 @@ def find_duplicates(
         ratio = _ratios(distances, candidates)
         ratios = ratio.min(1)
         threshold, power = threshold_of(ratios)
-        tables.append(_near_pairs(distances, ratio, candidates, different, threshold))
+        row, column = np.nonzero(ratio < threshold)
+        one, other = np.sort(np.stack([different[row], different[candidates[row, column]]]), 0)
+        near = {"one": one, "other": other, "distance": distances[row, column], "ratio": ratio[row, column]}
+        table = pd.DataFrame(near).astype({"distance": np.float64, "ratio": np.float64}).assign(exact=False)
+        tables.append(table.sort_values("distance", kind="stable").drop_duplicates(["one", "other"]))
     pairs = pd.concat(tables, ignore_index=True).astype({"one": np.int64, "other": np.int64, "exact": bool})
     pairs = pairs.sort_values(["distance", "one", "other"], kind="stable", ignore_index=True)
-    return Duplicates(pairs, first, _groups(pairs, len(positions)), ratios, threshold, power)
+    edges = coo_array((np.ones(len(pairs)), (pairs["one"], pairs["other"])), shape=(len(positions), len(positions)))
+    _, component = connected_components(edges, directed=False)
+    _, first_of_component = np.unique(component, return_index=True)
+    return Duplicates(pairs, first, first_of_component[component], ratios, threshold, power)
 
 
 def threshold_of(ratios: np.ndarray) -> tuple[float, float]:
-    """Return the ratio below which one image is expected by chance, and the power D.
-
-    Args:
-        ratios: The ratio of the nearest neighbour of every image.
-    """
+    """Return the ratio below which one image is expected by chance, and the power D, from those of all images."""
     depth = -np.log(np.maximum(ratios, 1e-9))
     end = _otsu_split(np.minimum(depth, _DEPTH_CAP))
     for _ in range(100):
@@ -126,16 +129,12 @@ def _otsu_split(depth: np.ndarray) -> float:
 
 
 def _first_identical(images: np.ndarray, positions: np.ndarray, advance: Callable[[int], None]) -> np.ndarray:
-    first_of_digest: dict[bytes, int] = {}
-    first = np.empty(len(positions), np.int64)
+    digests: list[bytes] = []
     for block in _blocks(len(positions)):
-        pixels = np.ascontiguousarray(images[positions[block]])
-        for position, picture in zip(block, pixels, strict=True):
-            first[position] = first_of_digest.setdefault(
-                hashlib.blake2b(picture.tobytes(), digest_size=16).digest(), int(position)
-            )
+        digests += [hashlib.blake2b(picture.tobytes(), digest_size=16).digest() for picture in images[positions[block]]]
         advance(len(block))
-    return first
+    _, first, member = np.unique(np.array(digests), return_index=True, return_inverse=True)
+    return first[member]
 
 
 def _blocks(n: int) -> Iterator[np.ndarray]:
@@ -208,21 +207,3 @@ def _ratios(distances: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     local = np.partition(distances, kth, axis=1)[:, kth]
     local = np.maximum(local, max(np.quantile(local, _FLOOR), 1e-9))
     return distances / np.minimum(local[:, None], local[candidates])
-
-
-def _near_pairs(
-    distances: np.ndarray, ratio: np.ndarray, candidates: np.ndarray, different: np.ndarray, threshold: float
-) -> pd.DataFrame:
-    row, column = np.nonzero(ratio < threshold)
-    ends = np.sort(np.stack([different[row], different[candidates[row, column]]], 1), 1)
-    table = pd.DataFrame(
-        {"one": ends[:, 0], "other": ends[:, 1], "distance": distances[row, column].astype(np.float64)}
-    ).assign(ratio=ratio[row, column].astype(np.float64), exact=False)
-    return table.sort_values("distance", kind="stable").drop_duplicates(["one", "other"])
-
-
-def _groups(pairs: pd.DataFrame, n: int) -> np.ndarray:
-    ends = (pairs["one"].to_numpy(), pairs["other"].to_numpy())
-    _, component = connected_components(coo_array((np.ones(len(pairs)), ends), shape=(n, n)), directed=False)
-    _, first, member = np.unique(component, return_index=True, return_inverse=True)
-    return first[member]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,7 @@ class Filters:
         state: Some of :data:`STATES`; none means all, several mean any of them.
         differ: Only items with a likelier class than the given one (:attr:`Queue.has_likelier_class`).
         copies: Only images that have a near-duplicate.
-        role: ``support`` or ``query``: only items that occur in that role.
-        task: Only items that occur in that task.
+        role, task: Only items that occur in that role (``support`` or ``query``), and in that task.
         find: A part of an image's or task's id.
         score, low, high: Only items whose score is within these percentiles (0 to 100) of the queue.
         lasso: Corners of a polygon on the map; empty means everywhere.
@@ -61,11 +60,6 @@ class Filters:
         default = Filters()
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: _to_texts(value) for name, value in values.items() if value != getattr(default, name)}
-
-    @property
-    def selection(self) -> Filters:
-        """The same filters with the default page size: they select the same items in the same order."""
-        return replace(self, size=Filters.size)
 
 
 PARAMETERS = tuple(field.name for field in fields(Filters))
@@ -108,8 +102,7 @@ def _from_texts(name: str, values: list[str]) -> object:
         return value == "1"
     if isinstance(default, int):
         number = int(value)
-        allowed = number in PAGE_SIZES if name == "size" else 0 <= number <= 100
-        if not allowed:
+        if number not in (PAGE_SIZES if name == "size" else range(101)):
             raise ValueError(value)
         return number
     if name == "role" and value not in ROLES:
@@ -149,12 +142,15 @@ def filtered_positions(
     if filters.role or filters.task:
         passes &= _occurs_in(queue, tasks, filters)
     if filters.find:
-        passes &= _id_contains(items, filters.find)
+        found = [
+            items[column].str.contains(filters.find, case=False, regex=False) for column in ("image_id", "task_id")
+        ]
+        passes &= (found[0] | found[1]).to_numpy()
     if (filters.low, filters.high) != (0, 100) and filters.score in queue.scores:
         percentile = queue.percentiles[filters.score]
         passes &= (percentile >= filters.low) & (percentile <= filters.high)
     if filters.state:
-        passes &= _has_state(queue, state, filters.state)
+        passes &= _has_state(state, filters.state)
     if filters.lasso and places is not None:
         inside = points_inside(places[["x", "y"]].to_numpy(float), filters.lasso)
         passes &= items["image_id"].isin(places["image_id"][inside]).to_numpy()
@@ -166,11 +162,6 @@ def filtered_positions(
     return positions.astype(np.int32)
 
 
-def _id_contains(items: pd.DataFrame, text: str) -> np.ndarray:
-    in_image = items["image_id"].str.contains(text, case=False, regex=False)
-    return (in_image | items["task_id"].str.contains(text, case=False, regex=False)).to_numpy()
-
-
 def _occurs_in(queue: Queue, tasks: TaskList, filters: Filters) -> np.ndarray:
     rows = queue.table if queue.level == "instance" else tasks.rows
     passes = np.ones(len(rows), dtype=bool)
@@ -180,18 +171,12 @@ def _occurs_in(queue: Queue, tasks: TaskList, filters: Filters) -> np.ndarray:
     return passes if queue.level == "instance" else queue.table["image_id"].isin(rows["image_id"][passes]).to_numpy()
 
 
-def _has_state(queue: Queue, review: ReviewState, states: Sequence[str]) -> np.ndarray:
-    passes = np.zeros(len(queue), dtype=bool)
-    for state in states:
-        match state:
-            case "undecided":
-                passes |= review.verdict == 0
-            case "conflict":
-                passes[list(review.conflicts)] = True
-            case "commented":
-                passes[list(review.comments)] = True
-            case _:
-                passes |= review.verdict == VERDICTS.index(state)
+def _has_state(review: ReviewState, states: Sequence[str]) -> np.ndarray:
+    passes = np.isin(review.verdict, [STATES.index(state) for state in states])  # the first states are the verdicts
+    if "conflict" in states:
+        passes[list(review.conflicts)] = True
+    if "commented" in states:
+        passes[list(review.comments)] = True
     return passes
 
 

@@ -65,8 +65,7 @@ class Forecast:
     """Label errors by depth d = 0 ... n: among the first d items (found) and after them (remaining).
 
     Attributes:
-        found, found_low, found_high: ``(n + 1,)`` expected number and 90 % interval.
-        remaining, remaining_low, remaining_high: ``(n + 1,)`` expected number and 90 % interval.
+        found, remaining: ``(n + 1,)`` expected numbers; ``_low`` and ``_high`` are the ends of their 90 % intervals.
         probability: ``(n,)``: that an item's label is wrong; 0 or 1 where it was decided.
     """
 
@@ -79,11 +78,7 @@ class Forecast:
     probability: np.ndarray
 
     def remaining_errors(self, errors_found: int) -> RemainingErrors:
-        """Return the number of label errors that nobody has found.
-
-        Args:
-            errors_found: Number of items found wrong, among the decisions that the forecast was made from.
-        """
+        """Return the number of label errors that nobody has found; ``errors_found`` is that of the same decisions."""
         curves = (self.remaining, self.remaining_low, self.remaining_high)
         return RemainingErrors(*(max(0.0, float(curve[0]) - errors_found) for curve in curves))
 
@@ -95,7 +90,6 @@ def forecast(items: pd.DataFrame, is_wrong: Mapping[int, bool] | None = None, se
         items: The queue's items with the column :data:`ERROR_LLR`, most suspicious first.
         is_wrong: By position in the queue, for decided items: was the label wrong?
             (:attr:`core.decisions.queue_decisions.QueueDecisions.is_wrong`)
-        seed: Random seed of the draws.
     """
     if ERROR_LLR not in items or not len(items):
         return None
@@ -104,14 +98,11 @@ def forecast(items: pd.DataFrame, is_wrong: Mapping[int, bool] | None = None, se
     # An item is at most as likely an error as those before it.
     decreasing = IsotonicRegression(increasing=False).fit_transform(np.arange(n), unordered)
     prior = np.clip(decreasing, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    is_error = np.full(n, np.nan)
-    for position, wrong in (is_wrong or {}).items():
-        is_error[position] = wrong
+    is_error = pd.Series(is_wrong or {}, dtype=np.float64).reindex(range(n)).to_numpy()
     stretch, scale, weight = _posterior(logit(prior), is_error)
     rng = np.random.default_rng(seed)
-    p = np.empty((DRAWS, n))
-    for number, point in enumerate(rng.choice(len(weight), DRAWS, p=weight)):
-        p[number] = _curve(logit(prior), np.arange(n), stretch[point], scale[point])
+    points = rng.choice(len(weight), DRAWS, p=weight)
+    p = np.stack([_curve(logit(prior), np.arange(n), stretch[point], scale[point]) for point in points])
     right_labels = int((is_error == 0).sum())
     rate = UNSEEN_SHAPE / (UNSEEN_ERROR_RATE * prior.mean()) + right_labels
     unseen = rng.gamma(UNSEEN_SHAPE, 1 / rate, DRAWS)[:, None]
@@ -129,11 +120,7 @@ def forecast(items: pd.DataFrame, is_wrong: Mapping[int, bool] | None = None, se
 def error_rate(error_llr: np.ndarray) -> float:
     """Return the share of label errors under which the log-likelihood ratios are most likely.
 
-    The algorithm is that of Saerens et al. (2002), "Adjusting the outputs of a classifier to new a priori
-    probabilities".
-
-    Args:
-        error_llr: ``(n,)``: log-likelihood ratio of a wrong label against a right one, of every item.
+    Saerens et al. (2002), "Adjusting the outputs of a classifier to new a priori probabilities".
     """
     rate = _FIRST_ERROR_RATE
     for _ in range(_EM_STEPS):
@@ -158,8 +145,7 @@ def _curve(logits: np.ndarray, positions: np.ndarray, stretch: float, scale: flo
 def _posterior(logits: np.ndarray, is_error: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a grid of stretches and scales with their posterior probabilities: ``(grid,)`` three times.
 
-    Args:
-        is_error: ``(n,)``: 1 where the label was found wrong, 0 where right, NaN where undecided.
+    ``is_error`` is 1 where the label was found wrong, 0 where right, and NaN where undecided.
     """
     axes = (np.linspace(-_GRID_SDS, _GRID_SDS, points) for points in (_STRETCHES, _SCALES))
     z_stretch, z_scale = (part.ravel() for part in np.meshgrid(*axes))

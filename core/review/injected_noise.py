@@ -1,12 +1,12 @@
 """Inject known label errors into a copy of the labels, to measure on these data how well every score finds them.
 
-The model's meta-parameters are unchanged; everything else that a score is computed from (classifiers, scoring tasks,
-the items' own tasks) is computed again from the copy.
+The model's meta-parameters are unchanged; everything else that scores are computed from is computed from the copy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,52 +30,28 @@ NOISY_TASK_SHARE = 0.5
 """Share of the labels of a noisy task that are wrong, for the kind ``within tasks``."""
 
 
-@dataclass(frozen=True, eq=False)
-class NoisyCopy:
-    """A copy with injected label errors.
+class NoisyCopy(NamedTuple):
+    """The pairs and tasks of a copy with injected label errors; ``is_wrong`` ``(items,)`` marks the errors."""
 
-    Attributes:
-        kind: Kind of error, of :data:`IMAGE_KINDS` or :data:`ROW_KINDS`.
-        pairs: Its image-label pairs.
-        tasks: Its tasks.
-        is_wrong: ``(items,)`` of bool: the label is an injected error.
-    """
-
-    kind: str
     pairs: ImageLabelPairs
     tasks: TaskList
     is_wrong: np.ndarray
-
-
-def inject_label_noise(
-    images: ImageSet,
-    pairs: ImageLabelPairs,
-    tasks: TaskList,
-    log_p: np.ndarray,
-    kind: str,
-    by_row: bool,
-    rng: np.random.Generator,
-) -> NoisyCopy:
-    """Return a copy with a small share of the labels flipped.
-
-    Args:
-        log_p: Log-probability of every class for every pair ``(n, classes)``.
-        kind: ``uniform``: any other class; ``look-alike`` (images alone): the class whose mean image is nearest, as
-            :mod:`core.tasks.noise` injects it; ``hardest``: the class that the classifiers find likeliest; ``within
-            tasks`` (rows alone): half of the labels of few tasks.
-        by_row: Items are rows of tasks, not images.
-        rng: Random numbers.
-    """
-    return (_corrupt_rows if by_row else _corrupt_images)(images, pairs, tasks, log_p, kind, rng)
 
 
 def _error_count(items: int) -> int:
     return min(max(round(ERROR_SHARE * items), MIN_ERRORS), items // 2)
 
 
-def _corrupt_images(
+def corrupt_images(
     images: ImageSet, pairs: ImageLabelPairs, tasks: TaskList, log_p: np.ndarray, kind: str, rng: np.random.Generator
 ) -> NoisyCopy:
+    """Return a copy with a small share of the labels of images flipped.
+
+    Args:
+        log_p: ``(n, classes)``: log-probability of every class for every pair.
+        kind: ``uniform``: any other class; ``look-alike``: the class whose mean image is nearest, as
+            :mod:`core.tasks.noise` injects it; ``hardest``: the class that the classifiers find likeliest.
+    """
     n, classes = log_p.shape
     wrong = np.zeros(n, dtype=bool)
     wrong[rng.permutation(n)[: _error_count(n)]] = True
@@ -83,25 +59,21 @@ def _corrupt_images(
     if kind == "uniform":
         label[wrong] = (label[wrong] + rng.integers(1, classes, wrong.sum())) % classes
     else:
-        others = -_distances(images, pairs, wrong) if kind == "look-alike" else np.nan_to_num(log_p[wrong], nan=-1e9)
+        others = np.nan_to_num(log_p[wrong], nan=-1e9)
+        if kind == "look-alike":
+            numbers = _class_numbers(images, pairs)
+            relabelled = replace(images, labels=images.labels.copy())
+            relabelled.labels[pairs.image] = numbers[pairs.label]
+            others = -class_distances(relabelled, pairs.image, numbers, pairs.image[wrong])
         others[np.arange(wrong.sum()), label[wrong]] = -np.inf
         label[wrong] = others.argmax(1)
     corrupted = replace(pairs, label=label, of_row=np.full_like(pairs.of_row, -1))
-    return NoisyCopy(kind, corrupted, _resampled_tasks(images, corrupted, tasks, rng), wrong)
-
-
-def _distances(images: ImageSet, pairs: ImageLabelPairs, wrong: np.ndarray) -> np.ndarray:
-    """Return ``(wrong, classes)`` distances of the pixels to the mean image of every class."""
-    relabelled = replace(images, labels=images.labels.copy())
-    classes = _class_numbers(images, pairs)
-    relabelled.labels[pairs.image] = classes[pairs.label]
-    return class_distances(relabelled, pairs.image, classes, pairs.image[wrong])
+    return NoisyCopy(corrupted, _resampled_tasks(images, corrupted, tasks, rng), wrong)
 
 
 def _class_numbers(images: ImageSet, pairs: ImageLabelPairs) -> np.ndarray:
     """Return the position in ``images.class_names`` of every class of the pairs."""
-    number = {name: position for position, name in enumerate(images.class_names)}
-    return np.array([number[name] for name in pairs.classes])
+    return np.array([images.class_names.index(name) for name in pairs.classes])
 
 
 def _resampled_tasks(images: ImageSet, pairs: ImageLabelPairs, tasks: TaskList, rng: np.random.Generator) -> TaskList:
@@ -111,28 +83,26 @@ def _resampled_tasks(images: ImageSet, pairs: ImageLabelPairs, tasks: TaskList, 
     labels[pairs.image] = _class_numbers(images, pairs)[pairs.label]
     pool = pool_of(labels, np.sort(pairs.image)).without_small(shape.shots + shape.queries)
     try:
-        return sample_tasks(
-            images,
-            pool,
-            ways=shape.ways,
-            shots=shape.shots,
-            queries=shape.queries,
-            count=min(len(tasks), MAX_TASKS),
-            prefix="c",
-            rng=rng,
-        )
+        return sample_tasks(images, pool, **asdict(shape), count=min(len(tasks), MAX_TASKS), prefix="c", rng=rng)
     except UserError:
         return tasks
 
 
-def _corrupt_rows(
+def corrupt_rows(
     images: ImageSet, pairs: ImageLabelPairs, tasks: TaskList, log_p: np.ndarray, kind: str, rng: np.random.Generator
 ) -> NoisyCopy:
+    """Return a copy with a small share of the labels of rows flipped, with the arguments of :func:`corrupt_images`.
+
+    Instead of ``look-alike`` there is the kind ``within tasks``: half of the labels of few tasks.
+    """
     rows = tasks.rows.copy()
     in_use = pairs.of_row >= 0
     label, names = rows["label"].to_numpy().copy(), rows["class"].to_numpy(dtype=object).copy()
     task = pd.factorize(rows["task_id"])[0]
-    flippable = np.flatnonzero(in_use & ~_anchor_rows(rows))
+    # The first support row of every class of a task keeps its label, so that no class is left without support.
+    support = rows["role"] == "support"
+    anchors = support & ~rows[support].duplicated(["task_id", "label"]).reindex(rows.index, fill_value=True)
+    flippable = np.flatnonzero(in_use & ~anchors.to_numpy())
     count = _error_count(int(in_use.sum()))
     if kind == "within tasks":
         task_order = rng.permutation(task.max() + 1)
@@ -155,13 +125,4 @@ def _corrupt_rows(
     wrong = np.zeros(len(rows), dtype=bool)
     wrong[chosen] = True
     corrupted = TaskList(rows.assign(label=label, **{"class": names}))
-    return NoisyCopy(kind, image_label_pairs(corrupted, images), corrupted, wrong[in_use])
-
-
-def _anchor_rows(rows: pd.DataFrame) -> np.ndarray:
-    """Return ``(rows,)`` of bool: the first support row of every class of a task.
-
-    It keeps its label, so that no class is left without support.
-    """
-    support = rows["role"] == "support"
-    return (support & ~rows[support].duplicated(["task_id", "label"]).reindex(rows.index, fill_value=True)).to_numpy()
+    return NoisyCopy(image_label_pairs(corrupted, images), corrupted, wrong[in_use])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,7 @@ from core.maml.objective import Bilevel, Task
 from core.tasks.tasklist import TaskList
 
 
-@dataclass(frozen=True, eq=False)
-class LabelExplanation:
+class LabelExplanation(NamedTuple):
     """The prediction for an image in the task in which its label looks worst.
 
     Attributes:
@@ -46,13 +45,7 @@ def explain_label(
     image_id: str,
     given: str,
 ) -> LabelExplanation | None:
-    """Return the explanation for an image with its given class; None if it is not a query of any task.
-
-    Args:
-        episodes_of: Returns the episodes of a task list on the device.
-        image_id: The image.
-        given: Its class.
-    """
+    """Return the explanation for an image with its given class; None if it is not a query of any task."""
     rows = tasks.rows
     queries = rows[(rows["image_id"] == image_id) & (rows["class"] == given) & (rows["role"] == "query")]
     if queries.empty:
@@ -63,41 +56,26 @@ def explain_label(
     worst = of_image.iloc[int(of_image["loss"].to_numpy().argmax())]
     task = tasks.select([worst["task_id"]])
     names = task.rows.drop_duplicates("label").set_index("label")["class"]
-    influence = _support_influence(
-        model, params, task, episodes_of, image_id, int(worst["label"]), int(worst["predicted"])
-    )
+    label, predicted = int(worst["label"]), int(worst["predicted"])
+    # Where the label looks right, it is compared with another class.
+    other = predicted if predicted != label else (label + 1) % task.ways
+    support, query = (task.rows[task.rows["role"] == role] for role in ("support", "query"))
+    query_row = int(np.flatnonzero(query["image_id"] == image_id)[0])
+    (chunk,) = episodes_of(task).chunks()
+    tensors = Task(*(value[0] for value in chunk.task))
+
+    def logit_gap(s: Tensor) -> Tensor:
+        logits = model.query_logits(params, tensors._replace(s=s))[query_row]
+        return logits[other] - logits[label]
+
+    with torch.enable_grad():
+        influence = grad(logit_gap)(tensors.s).cpu().numpy()
+    table = support[["image_id", "class"]].assign(influence=influence)
     return LabelExplanation(
         str(worst["task_id"]),
         float(worst["loss"]),
         given,
-        str(names[int(worst["predicted"])]),
+        str(names[predicted]),
         float(worst["confidence"]),
-        influence,
+        table.sort_values("influence", ascending=False, kind="stable", ignore_index=True),
     )
-
-
-def _support_influence(
-    model: Bilevel,
-    params: Params,
-    tasks: TaskList,
-    episodes_of: Callable[[TaskList], Episodes],
-    image_id: str,
-    label: int,
-    predicted: int,
-) -> pd.DataFrame:
-    rows = tasks.rows
-    support, query = rows[rows["role"] == "support"], rows[rows["role"] == "query"].reset_index(drop=True)
-    query_row = int(np.flatnonzero(query["image_id"] == image_id)[0])
-    if predicted == label:  # the label looks right: compare it with another class
-        predicted = (label + 1) % tasks.ways
-    (chunk,) = episodes_of(tasks).chunks()
-    task = Task(*(value[0] for value in chunk.task))
-
-    def logit_gap(s: Tensor) -> Tensor:
-        logits = model.query_logits(params, task._replace(s=s))[query_row]
-        return logits[predicted] - logits[label]
-
-    with torch.enable_grad():
-        influence = grad(logit_gap)(task.s).cpu().numpy()
-    table = support[["image_id", "class"]].assign(influence=influence)
-    return table.sort_values("influence", ascending=False, kind="stable", ignore_index=True)

@@ -47,6 +47,7 @@ from core.review.classifiers import LabelledFeatures, discriminant, kernel, log_
 from core.review.features import SHIFTS, image_features
 from core.review.image_labels import ImageLabelPairs
 from core.review.scoring import score_pairs, task_shape
+from core.review.settings import QueueSettings
 from core.runtime.progress import Progress
 from core.tasks.tasklist import TaskList
 
@@ -67,32 +68,16 @@ class ScoreInputs:
 
     Attributes:
         heldout: Target of ``harm``.
-        features: ``(images of the set, d)`` of the model at ``params`` (:func:`features_of`); rows of images in no
-            task are not used. None until they are computed.
         episodes_of: Returns the episodes of a task list on the device.
+        features: ``(images of the set, d)`` (:func:`features_of`); None until they are computed.
     """
 
     images: ImageSet
     model: Bilevel
     params: Params
     heldout: TaskList
-    features: np.ndarray | None
     episodes_of: Callable[[TaskList], Episodes]
-
-
-@dataclass(frozen=True)
-class ScoreSettings:
-    """The scores to compute.
-
-    Attributes:
-        members: Slow scores to add, of :data:`core.review.settings.SLOW`.
-        rounds: Rounds of scoring tasks.
-        seed: Random seed.
-    """
-
-    members: tuple[str, ...] = ()
-    rounds: int = 4
-    seed: int = 0
+    features: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,23 +124,22 @@ def score_labels(
     pairs: ImageLabelPairs,
     tasks: TaskList,
     by_row: bool,
-    settings: ScoreSettings,
+    settings: QueueSettings,
     progress: Progress,
 ) -> ScoreTable:
-    """Return the scores of every item: of every pair, or with ``by_row`` of every row of ``tasks`` in use.
+    """Return the scores of every pair, or with ``by_row`` of every row of ``tasks`` in use.
 
-    Args:
-        tasks: Tasks with these pairs; without ``by_row`` not necessarily all of them.
+    ``tasks`` have these pairs, without ``by_row`` not necessarily all of them.
     """
     seconds: dict[str, float] = {}
     with timed(seconds, "classifiers"):
         progress.stage("classifiers", 3)
         classified = _classifier_scores(inputs, pairs, progress)
-    scores = {str(name): score.to_numpy() for name, score in classified.scores.items()}
+    table = classified.scores
     with timed(seconds, "scoring tasks"):
         shape = task_shape(tasks)
         progress.stage("scoring tasks", settings.rounds * -(-len(pairs) // (shape.ways * shape.queries)))
-        stats = score_pairs(
+        table["loss"], table["margin"] = score_pairs(
             inputs.model,
             inputs.params,
             pairs,
@@ -166,12 +150,10 @@ def score_labels(
             seed=settings.seed,
             on_chunk=progress.advance,
         )
-    scores |= {"loss": stats.mean_loss, "margin": stats.mean_negative_margin}
-    if "cross_validated" in settings.members:
+    if "cross_validated" in settings.slow:
         with timed(seconds, "cross-validation"):
             progress.stage("cross-validation", FOLDS)
-            scores["cross_validated"] = _cross_validated_scores(inputs.images, pairs, settings.seed, progress)
-    table = pd.DataFrame(scores)
+            table["cross_validated"] = _cross_validated_scores(inputs.images, pairs, settings.seed, progress)
     rows = _row_scores(inputs, tasks, settings, progress, seconds)
     of_row = _pair_of_row(pairs, tasks, inputs.images)
     in_use = of_row >= 0
@@ -179,7 +161,9 @@ def score_labels(
         table = table.iloc[of_row[in_use]].reset_index(drop=True)
         table = pd.concat([table, rows[in_use].reset_index(drop=True)], axis=1)
         table["votes"] = 1 - pairs.share[of_row[in_use]]
-        table["others"] = _mean_of_other_rows(table["classifier"], tasks.rows["task_id"][in_use])
+        groups = table["classifier"].groupby(tasks.rows["task_id"][in_use].to_numpy(), sort=False)
+        others = np.maximum(groups.transform("size") - 1, 1)
+        table["others"] = (groups.transform("sum") - table["classifier"]) / others
         # A row has one of the two losses in its own task, by its role, which is used for both.
         loss = table["task_loss"].fillna(table["support_loss"])
         table["task_loss"], table["support_loss"] = loss, table["support_loss"].fillna(table["task_loss"])
@@ -223,7 +207,7 @@ def _classifier_scores(inputs: ScoreInputs, pairs: ImageLabelPairs, progress: Pr
 
 
 def _row_scores(
-    inputs: ScoreInputs, tasks: TaskList, settings: ScoreSettings, progress: Progress, seconds: dict[str, float]
+    inputs: ScoreInputs, tasks: TaskList, settings: QueueSettings, progress: Progress, seconds: dict[str, float]
 ) -> pd.DataFrame:
     episodes = inputs.episodes_of(tasks)
     table = pd.DataFrame(index=range(len(tasks.rows)))
@@ -233,10 +217,10 @@ def _row_scores(
         evaluation = evaluate(inputs.model, inputs.params, episodes, progress.advance)
         table.loc[query, "task_loss"] = evaluation.rows["loss"].to_numpy()
         table["support_loss"] = left_out_support_losses(inputs, tasks, progress)
-    if "self_influence" in settings.members:
+    if "self_influence" in settings.slow:
         with timed(seconds, "self-influence"):
             table["self_influence"] = _gradient_norms(inputs, episodes, settings.seed, progress)
-    if "harm" in settings.members:
+    if "harm" in settings.slow:
         with timed(seconds, "harm"):
             heldout = inputs.episodes_of(inputs.heldout)
             v, _ = target_gradient(inputs.model, inputs.params, heldout)
@@ -253,11 +237,9 @@ def left_out_support_losses(inputs: ScoreInputs, tasks: TaskList, progress: Prog
     """
     rows = tasks.rows
     support = rows[(rows["role"] == "support") & (rows["weight"] > 0)]
-    fold = support.groupby(["task_id", "label"], sort=False).cumcount().to_numpy()
-    size = support.groupby(["task_id", "label"], sort=False)["weight"].transform("size").to_numpy()
-    losses = np.full(len(rows), np.nan)
-    smallest = pd.Series(size).groupby(support["task_id"].to_numpy(), sort=False).min()
-    is_usable = support["task_id"].map(smallest).to_numpy() > 1
+    of_class, losses = support.groupby(["task_id", "label"], sort=False), np.full(len(rows), np.nan)
+    fold, size = of_class.cumcount().to_numpy(), of_class["weight"].transform("size")
+    is_usable = size.groupby(support["task_id"], sort=False).transform("min").to_numpy() > 1
     for number in range(int(fold.max()) + 1):
         held_out = is_usable & (fold == number)
         if not held_out.any():
@@ -288,15 +270,8 @@ def _gradient_norms(inputs: ScoreInputs, episodes: Episodes, seed: int, progress
 def _pair_of_row(pairs: ImageLabelPairs, tasks: TaskList, images: ImageSet) -> np.ndarray:
     """Return ``(rows,)``: the pair of every row; -1 for none."""
     rows = tasks.rows
-    code = {name: number for number, name in enumerate(pairs.classes)}
     image = rows["image_id"].map(images.index).to_numpy()
-    label = rows["class"].map(code).fillna(-1).to_numpy().astype(np.int64)
+    label = pd.Categorical(rows["class"], categories=pairs.classes).codes.astype(np.int64)
     pair_by_key = pd.Series(np.arange(len(pairs)), index=pairs.image * len(pairs.classes) + pairs.label)
     pair = pair_by_key.reindex(image * len(pairs.classes) + label).fillna(-1).to_numpy().astype(np.int64)
     return np.where((label >= 0) & (rows["weight"] > 0).to_numpy(), pair, -1)
-
-
-def _mean_of_other_rows(score: pd.Series, task_id: pd.Series) -> np.ndarray:
-    groups = score.groupby(task_id.to_numpy(), sort=False)
-    size = groups.transform("size")
-    return ((groups.transform("sum") - score) / np.maximum(size - 1, 1)).to_numpy()

@@ -7,9 +7,8 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +20,7 @@ from PIL import Image
 
 from core.data import ImageSet
 from core.data.images import squeeze_grey
+from core.decisions.table import ITEM
 from core.review.forecast import Forecast
 
 MAX_TILES = 120
@@ -39,10 +39,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "tasklens",
     "figure.facecolor": "none",
     "axes.facecolor": "none",
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.spines.bottom": False,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
@@ -56,7 +53,7 @@ _RULE = "#00fe00"
 
 def decision_counts(decisions: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the numbers of decided items by outcome, as labels and text, from a decision table."""
-    items = decisions.drop_duplicates(["kind", "task_id", "role", "image_id"], keep="last")
+    items = decisions.drop_duplicates(list(ITEM), keep="last")
     counted, tasks = items[items["standing"] == "counts"], items["kind"] == "task"
     verdicts = Counter(counted.loc[~tasks[counted.index], "verdict"])
     removed = int((counted.loc[tasks[counted.index], "verdict"] == "remove").sum())
@@ -70,8 +67,7 @@ def decision_counts(decisions: pd.DataFrame) -> list[tuple[str, str]]:
     ]
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A grid of images: data URI, alternative text, two lines and details of each; ``more`` images are left out."""
 
     title: str
@@ -82,15 +78,14 @@ class Section:
 def image_section(title: str, rows: pd.DataFrame, images: ImageSet) -> Section:
     """Return the images in rows of :func:`core.decisions.export_tables.decision_table` with their decisions."""
     rows = rows[rows["image_id"] != ""]
-    by_item = list(rows.groupby(["kind", "task_id", "role", "image_id"], sort=False))
+    by_item = list(rows.groupby(list(ITEM), sort=False))
     tiles = []
     for (_, task, role, image), decisions in by_item[:MAX_TILES]:
         given = str(decisions["given"].iloc[-1])
-        outcomes = [
-            f"→ {row.label}" if row.verdict == "relabel" else str(row.verdict) for row in decisions.itertuples()
-        ]
+        pairs = zip(decisions["verdict"], decisions["label"], strict=True)
+        outcomes = [f"→ {label}" if verdict == "relabel" else verdict for verdict, label in pairs]
         opinions = [f"{reviewer}: {words}" for reviewer, words in zip(decisions["reviewer"], outcomes, strict=True)]
-        second = " / ".join(dict.fromkeys(outcomes)) if len(decisions) > 1 else outcomes[0]
+        second = " / ".join(dict.fromkeys(outcomes))
         where = f"{role} of {task}" if task else "everywhere"
         reason = "; ".join(dict.fromkeys(filter(None, decisions["reason"])))
         alt_text = f"{image}, given {given}, {second}"
@@ -113,19 +108,16 @@ def forecast_chart(expected: Forecast) -> str:
     )
 
 
-def calibration_charts(curves: pd.DataFrame, candidates: pd.DataFrame | None) -> list[str]:
+def calibration_charts(curves: pd.DataFrame, candidates: pd.DataFrame) -> list[str]:
     """Return one chart per kind of injected error: share found against share checked, by the best rankings.
 
-    Args:
-        curves, candidates: Of :class:`core.review.calibration.Calibration`.
+    The tables are those of :class:`core.review.calibration.Calibration`.
     """
-    names = list(dict.fromkeys(curves["candidate"]))
-    if candidates is not None:
-        means = candidates.groupby("candidate")["average_precision"].mean()
-        chosen = list(candidates.loc[candidates["chosen"], "candidate"].unique())
-        preferred = [*chosen, *means.sort_values(ascending=False, kind="stable").index, *names]
-        names = [name for name in dict.fromkeys(preferred) if name in set(names)]
-    names = names[: COLOURS - 1]
+    means = candidates.groupby("candidate")["average_precision"].mean().sort_values(ascending=False, kind="stable")
+    chosen = candidates.loc[candidates["chosen"], "candidate"]
+    ordered = dict.fromkeys([*chosen, *means.index, *curves["candidate"]])
+    drawn = set(curves["candidate"])
+    names = [name for name in ordered if name in drawn][: COLOURS - 1]
     charts = []
     for kind, of_kind in curves[curves["candidate"].isin(names)].groupby("planted", sort=True):
         by_name = dict(list(of_kind.sort_values("checked").groupby("candidate")))
@@ -154,8 +146,7 @@ def thumbnail(pixels: np.ndarray) -> str:
     return f"data:image/{'png' if is_small else 'jpeg'};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
+class Line(NamedTuple):
     """A line of a chart, with a band around it where ``low`` and ``high`` are given."""
 
     name: str
@@ -169,23 +160,21 @@ class Line:
 def chart(lines: Sequence[Line], *, title: str, x_label: str, y_label: str, percent: bool = False) -> str:
     """Return a line chart as an HTML figure: inline SVG without scripts, links or embedded fonts, and a legend.
 
-    Args:
-        percent: Both axes are shares, labelled from 0 % to 100 %.
+    With ``percent`` both axes are shares, labelled from 0 % to 100 %.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(_SIZE_INCHES, layout="constrained")
         axes = figure.add_subplot()
         for number, line in enumerate(lines):
-            colour, points = _PLACEHOLDER.format(number % COLOURS), _thinned(len(line.x))
+            colour, last = _PLACEHOLDER.format(number % COLOURS), len(line.x) - 1
+            points = np.unique(np.linspace(0, last, min(last + 1, MAX_POINTS)).round().astype(int))
             if line.low is not None and line.high is not None:
                 around = np.r_[line.x[points], line.x[points][::-1]], np.r_[line.low[points], line.high[points][::-1]]
                 axes.fill(*around, color=colour, alpha=0.18, linewidth=0, clip_on=False)
             dashes = (0, (5, 4)) if line.is_dashed else "solid"
             axes.plot(line.x[points], line.y[points], color=colour, linewidth=2, linestyle=dashes, clip_on=False)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.set_xlim(0, 1 if percent else None)
-        axes.set_ylim(0, 1 if percent else None)
+        limits = (0, 1 if percent else None)
+        axes.set(xlabel=x_label, ylabel=y_label, xlim=limits, ylim=limits)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, 0) if percent else StrMethodFormatter("{x:,.4g}"))
         axes.grid(axis="y", color=_RULE, clip_on=False)
@@ -213,7 +202,3 @@ def _inline(svg: str, title: str) -> str:
     for number in range(COLOURS):
         svg = svg.replace(_PLACEHOLDER.format(number), f"var(--c{number})")
     return re.sub(r"\s*\n\s*", " ", svg)
-
-
-def _thinned(n: int) -> np.ndarray:
-    return np.unique(np.linspace(0, n - 1, min(n, MAX_POINTS)).round().astype(int))

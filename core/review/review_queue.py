@@ -30,14 +30,12 @@ SCORES = {
 
 @dataclass(frozen=True, eq=False)
 class Queue:
-    """A queue with the classes of its image set; n items, most suspicious first.
+    """A queue with the class names of its image set; n items, most suspicious first.
 
     Attributes:
         folder: Folder of the queue's run; its name is the run's id.
         table: ``items.parquet`` in the order of ``rank``; its index 0 ... n - 1 is the position.
-        given: ``(n,)`` positions in ``names``.
-        suggested: ``(n,)`` positions in ``names``; -1 where no class is suggested.
-        names: Class names of the image set.
+        given, suggested: ``(n,)`` positions in ``names``; -1 where no class is suggested.
     """
 
     folder: Path
@@ -91,8 +89,7 @@ class Queue:
     @cached_property
     def scores(self) -> dict[str, str]:
         """The scores that this queue has, with their names."""
-        available = [name for name in SCORES if name in self.table and self.table[name].notna().any()]
-        return {name: SCORES[name] for name in available}
+        return {name: words for name, words in SCORES.items() if name in self.table and self.table[name].notna().any()}
 
     @cached_property
     def percentiles(self) -> dict[str, np.ndarray]:

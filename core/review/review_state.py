@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import LRUCache, cached
 
 from core.decisions import table
-from core.decisions.log import DecisionLog, Entry
+from core.decisions.log import DecisionLog
 from core.decisions.queue_decisions import QueueDecisions
 from core.review.review_queue import Queue
 
@@ -25,14 +25,12 @@ _CACHED_STATES = 12
 
 
 @dataclass(frozen=True, eq=False)
-class ReviewState:
-    """The decisions on a queue of n items, as one reviewer may see them.
+class ReviewState(QueueDecisions):
+    """The decisions on a queue of n items, as one reviewer may see them: in blind mode only the reviewer's own.
 
     Attributes:
         change_counter: :meth:`DecisionLog.change_counter` when this was read.
         version: :meth:`DecisionLog.version` at that time; None in blind mode, where nothing of others is shown.
-        size: n.
-        decisions: Which items were found wrong, found right, or are open; in blind mode only by the reviewer.
         comments: Number of comments by position; in blind mode the reviewer's own.
         recent: Time and reviewer of the newest decisions on the queue's items, for :meth:`active_reviewers`.
     """
@@ -40,19 +38,8 @@ class ReviewState:
     change_counter: int
     version: int | None
     size: int
-    decisions: QueueDecisions
     comments: Counter[int]
     recent: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def entries(self) -> dict[int, Entry]:
-        """The decision that counts, by position."""
-        return self.decisions.entries
-
-    @property
-    def conflicts(self) -> dict[int, tuple[Entry, ...]]:
-        """The reviewers' own final decisions on items in conflict, by position; empty in blind mode."""
-        return self.decisions.conflicts
 
     @cached_property
     def verdict(self) -> np.ndarray:
@@ -66,7 +53,7 @@ class ReviewState:
     def fingerprint(self) -> bytes:
         """Bytes that differ whenever the items found wrong or right differ."""
         outcome = np.zeros(self.size, dtype=np.int8)
-        for position, is_wrong in self.decisions.is_wrong.items():
+        for position, is_wrong in self.is_wrong.items():
             outcome[position] = 1 + is_wrong
         return outcome.tobytes()
 
@@ -76,27 +63,12 @@ class ReviewState:
         return dict(Counter(name for time, name in self.recent if time >= since and name != reviewer))
 
 
-_states: LRUCache[tuple[str, str, str | None], ReviewState] = LRUCache(_CACHED_STATES)
-_lock = threading.Lock()
-
-
 def read_state(log: DecisionLog, queue: Queue, only: str | None) -> ReviewState:
-    """Return the present decisions.
-
-    Args:
-        only: The reviewer whose own decisions are shown (blind mode); None: everybody's.
-    """
-    key, counter = (str(log.path), queue.run_id, only), log.change_counter()
-    with _lock:
-        cached = _states.get(key)
-    if cached is not None and cached.change_counter == counter:
-        return cached
-    state = _read(log, queue, only, counter)
-    with _lock:
-        _states[key] = state
-    return state
+    """Return the present decisions of everybody, or of the one reviewer ``only`` (blind mode)."""
+    return _read(log, queue, only, log.change_counter())
 
 
+@cached(LRUCache(_CACHED_STATES), lambda log, queue, *key: (str(log.path), queue.run_id, *key), threading.Lock())
 def _read(log: DecisionLog, queue: Queue, only: str | None, counter: int) -> ReviewState:
     version = log.version() if only is None else None  # before the decisions: they may be newer, never older
     current, conflicts = (log.current(), log.conflicts()) if only is None else (log.decisions_of(only), {})
@@ -106,4 +78,5 @@ def _read(log: DecisionLog, queue: Queue, only: str | None, counter: int) -> Rev
     )
     since = (datetime.now(UTC) - ACTIVE_WINDOW).isoformat(timespec="milliseconds")
     newest = {entry.seq: (entry.at, entry.by) for entry in decisions.entries.values() if entry.at >= since}
-    return ReviewState(counter, version, len(queue), decisions, comments, list(newest.values()) if only is None else [])
+    recent = list(newest.values()) if only is None else []
+    return ReviewState(decisions.entries, decisions.conflicts, counter, version, len(queue), comments, recent)

@@ -14,11 +14,7 @@ _NAME_LENGTH = 60
 
 
 def saved_views(folder: Path) -> dict[str, Filters]:
-    """Return the views of a workspace by name; damaged files are left out.
-
-    Args:
-        folder: The workspace's folder.
-    """
+    """Return the views in a workspace's folder by name; damaged files are left out."""
     views = {}
     for path in sorted((folder / "views").glob("*.json")):
         try:
@@ -33,11 +29,7 @@ def saved_views(folder: Path) -> dict[str, Filters]:
 
 
 def save_view(folder: Path, name: str, filters: Filters) -> None:
-    """Save a view; one of the same name is replaced.
-
-    Raises:
-        UserError: the name is empty or too long, or the disk is full.
-    """
+    """Save a view in place of one of the same name; raise UserError if the name is empty or too long."""
     name = " ".join(name.split())
     if not name or len(name) > _NAME_LENGTH:
         raise UserError("A view needs a name.", f"Give it one of at most {_NAME_LENGTH} characters.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,8 +44,7 @@ def task_shape(tasks: TaskList) -> TaskShape:
     return TaskShape(tasks.ways, max(1, support // tasks.ways), max(1, query // tasks.ways))
 
 
-@dataclass(frozen=True, eq=False)
-class ScoringTasks:
+class ScoringTasks(NamedTuple):
     """T scoring tasks: pairs ``(T, ways, shots)`` and ``(T, ways, queries)``; axis 1 is the label in the task."""
 
     support: np.ndarray
@@ -56,9 +56,7 @@ def draw_round(
 ) -> ScoringTasks:
     """Sample one round: tasks in which every pair is a query at least once.
 
-    Args:
-        suspicion: ``(n,)``, larger is more suspicious; None in the first round.
-        rng: Random numbers.
+    ``suspicion`` ``(n,)`` is larger for more suspicious pairs, and None in the first round.
 
     Raises:
         UserError: fewer classes with two images than classes per task.
@@ -76,8 +74,7 @@ def draw_round(
     while any(batches.values()):
         labels = sorted(usable, key=lambda label: (-len(batches[label]), rng.random()))[: shape.ways]
         queries = [
-            batches[label].pop() if batches[label] else _repeated_members(members[label], shape, rng)
-            for label in labels
+            batches[label].pop() if batches[label] else _choice(members[label], shape.queries, rng) for label in labels
         ]
         query.append(np.stack(queries))
         per_class = zip(labels, queries, strict=True)
@@ -103,8 +100,8 @@ def _query_batches(members: np.ndarray, size: int, rng: np.random.Generator) -> 
     return list(order.reshape(-1, size))
 
 
-def _repeated_members(members: np.ndarray, shape: TaskShape, rng: np.random.Generator) -> np.ndarray:
-    return rng.choice(members, shape.queries, replace=len(members) < shape.queries)
+def _choice(pool: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.choice(pool, size, replace=len(pool) < size)
 
 
 def _support_pairs(
@@ -112,9 +109,7 @@ def _support_pairs(
 ) -> np.ndarray:
     """Return support pairs of other images than the queries', if there are any."""
     others = pool[~np.isin(pairs.image[pool], pairs.image[query])]
-    if not len(others):
-        others = pool
-    return rng.choice(others, shots, replace=len(others) < shots)
+    return _choice(others if len(others) else pool, shots, rng)
 
 
 def task_list(sampled: ScoringTasks, pairs: ImageLabelPairs, image_ids: np.ndarray) -> TaskList:
@@ -133,32 +128,6 @@ def task_list(sampled: ScoringTasks, pairs: ImageLabelPairs, image_ids: np.ndarr
     return TaskList(pd.DataFrame(rows))
 
 
-@dataclass(frozen=True, eq=False)
-class QueryStats:
-    """Sums over the times that every pair was a query of an adapted model.
-
-    Attributes:
-        loss: ``(n,)`` cross-entropy in nats.
-        negative_margin: ``(n,)``: the largest logit of another class minus that of the given class, so that larger is
-            more suspicious (the score ``margin`` of the queue).
-        times: ``(n,)``: how often it was a query.
-    """
-
-    loss: np.ndarray
-    negative_margin: np.ndarray
-    times: np.ndarray
-
-    @property
-    def mean_loss(self) -> np.ndarray:
-        """Return the mean loss per pair, in nats."""
-        return self.loss / np.maximum(self.times, 1)
-
-    @property
-    def mean_negative_margin(self) -> np.ndarray:
-        """Return the mean negative margin per pair."""
-        return self.negative_margin / np.maximum(self.times, 1)
-
-
 def score_pairs(
     model: Bilevel,
     params: Params,
@@ -170,37 +139,30 @@ def score_pairs(
     rounds: int,
     seed: int,
     on_chunk: OnChunk = no_progress,
-) -> QueryStats:
-    """Score every pair in ``rounds`` rounds of scoring tasks.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score every pair in ``rounds`` rounds of scoring tasks; ``image_ids`` are those of the whole image set.
 
-    Args:
-        episodes_of: Returns the episodes of a task list on the device.
-        image_ids: Of the whole image set.
-        seed: Random seed of the tasks.
-        on_chunk: Called after each chunk of tasks.
+    Returns:
+        ``(n,)`` each: the mean cross-entropy of the pair as a query, in nats, and the mean negative margin, which is
+        the largest logit of another class minus that of the given class. Larger is more suspicious.
     """
     rng = np.random.default_rng(seed)
     passes = passes_of(model)
-    total = QueryStats(*(np.zeros(len(pairs)) for _ in range(3)))
+    loss, negative_margin, times = np.zeros((3, len(pairs)))
     for number in range(rounds):
-        sampled = draw_round(pairs, shape, total.mean_loss if number else None, rng)
+        sampled = draw_round(pairs, shape, loss / np.maximum(times, 1) if number else None, rng)
         episodes = episodes_of(task_list(sampled, pairs, image_ids))
 
         def of_chunk(chunk: Chunk) -> list[Tensor]:
             with torch.no_grad():
-                return _loss_and_gap(passes.query_logits(params, chunk.task), chunk.task.yq)
+                logits, labels = passes.query_logits(params, chunk.task), chunk.task.yq[..., None]
+                own_logit = logits.gather(-1, labels)[..., 0]
+                largest_other = logits.scatter(-1, labels, -torch.inf).amax(-1)
+                return [torch.logsumexp(logits, -1) - own_logit, largest_other - own_logit]
 
         for positions, (losses, gaps) in episodes.collect_chunks(of_chunk, on_chunk=on_chunk):
             queried = sampled.query[positions].reshape(-1)
-            np.add.at(total.loss, queried, losses.reshape(-1))
-            np.add.at(total.negative_margin, queried, gaps.reshape(-1))
-            np.add.at(total.times, queried, 1)
-    return total
-
-
-def _loss_and_gap(logits: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return the losses and negative margins of queries, ``(T, Q)`` each."""
-    own_logit = logits.gather(-1, labels[..., None])
-    loss = torch.logsumexp(logits, -1) - own_logit[..., 0]
-    others = logits.scatter(-1, labels[..., None], -torch.inf).amax(-1)
-    return [loss, others - own_logit[..., 0]]
+            np.add.at(loss, queried, losses.reshape(-1))
+            np.add.at(negative_margin, queried, gaps.reshape(-1))
+            np.add.at(times, queried, 1)
+    return loss / np.maximum(times, 1), negative_margin / np.maximum(times, 1)

@@ -25,8 +25,6 @@ def suggested_relabels(
     Args:
         items: ``items.parquet`` of the queue.
         run_id: The queue's run, the source of the decisions.
-        tasks: The training tasks.
-        task_id: The task.
         least_probability: Least probability that the suggested class is right; an unknown probability counts as 0.
 
     Raises:
@@ -37,16 +35,11 @@ def suggested_relabels(
     items = items[items["image_id"].isin(rows["image_id"]) & is_likely]
     of_images, of_rows = items[items["level"] == "image"], items[items["level"] == "instance"]
     of_rows = of_rows[of_rows["task_id"] == task_id]
-    suggested: dict[tuple[str, str], str] = {
-        (role, image_id): name
-        for role in ("support", "query")
-        for image_id, name in zip(of_images["image_id"], of_images["suggested"], strict=True)
-    }
-    keys = zip(of_rows["role"], of_rows["image_id"], strict=True)
-    suggested |= dict(zip(keys, of_rows["suggested"], strict=True))
+    by_image = dict(zip(of_images["image_id"], of_images["suggested"], strict=True))
+    by_row = of_rows.set_index(["role", "image_id"])["suggested"].to_dict()
     decisions = []
     for role, image_id, given in zip(rows["role"], rows["image_id"], rows["class"], strict=True):
-        name = suggested.get((role, image_id), given)
+        name = by_row.get((role, image_id), by_image.get(image_id, given))
         if name != given:
             item = Item("instance", task_id, role, image_id)
             label = class_number(images, name)
@@ -65,11 +58,7 @@ def undecided(decisions: Sequence[Decision], current: Mapping[Item, Entry]) -> l
 
 
 def first_items(items: pd.DataFrame, count: int) -> list[tuple[Item, str]]:
-    """Return the ``count`` most suspicious items of a queue, each with the class that it suggests.
-
-    Raises:
-        UserError: the queue has fewer items.
-    """
+    """Return the first ``count`` items, each with its suggested class; raise UserError if the queue has fewer."""
     if count > len(items):
         raise UserError(f"The queue has only {len(items)} items.", "Use a smaller number.")
     first = items.sort_values("rank", kind="stable").head(count)

@@ -101,8 +101,7 @@ class World:
     def map_distributed(self, items: Sequence[Item], do: Callable[[Item, int], T]) -> list[T]:
         """Call ``do`` once per item, each on a single process, and return all results in order on every process.
 
-        Args:
-            do: Takes an item and the number of items in its round, whose progress rank 0 reports.
+        ``do`` takes an item and the number of items in its round, whose progress rank 0 reports.
         """
         share = [(turn[self.rank], len(turn)) for turn in self.rounds(items) if self.rank < len(turn)]
         with self.sync_errors(), single_process():
@@ -137,7 +136,7 @@ class World:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-class Processes(World):
+class _Processes(World):
     """A group of several processes; objects travel over gloo, tensors over the backend of their device."""
 
     def __init__(self, rank: int, size: int) -> None:
@@ -147,7 +146,6 @@ class Processes(World):
         self.rank, self.size, self._torch = rank, size, torch
 
     def agree(self, error: UserError | None) -> None:
-        """Raise on every process if any of them has an error."""
         failed = self._torch.tensor([error is not None], dtype=self._torch.int32)
         with _collective_errors():
             self._torch.distributed.all_reduce(failed)
@@ -156,7 +154,6 @@ class Processes(World):
             raise CollectiveError(*next(message for message in messages if message)) from error
 
     def sum(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Return the sums over processes, reduced in one exchange per dtype."""
         sums = list(parts)
         for dtype in dict.fromkeys(part.dtype for part in parts):
             places = [place for place, part in enumerate(parts) if part.dtype == dtype]
@@ -169,14 +166,12 @@ class Processes(World):
         return sums
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all processes, ordered by rank."""
         values: list[Any] = [None] * self.size
         with _collective_errors():
             self._torch.distributed.all_gather_object(values, value)
         return values
 
     def broadcast(self, value: T, source: int = 0) -> T:
-        """Return the value of process ``source`` on every process."""
         values = [value]
         with _collective_errors():
             self._torch.distributed.broadcast_object_list(values, source)
@@ -252,7 +247,7 @@ def joined() -> Iterator[World]:
         store, rank, size = next(dist.rendezvous("env://", timeout=_COLLECTIVE_TIMEOUT))
         fresh = dist.PrefixStore(_attempt(store, rank, size), store)
         dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=_COLLECTIVE_TIMEOUT)
-    token = _WORLD.set(Processes(rank, size))
+    token = _WORLD.set(_Processes(rank, size))
     try:
         yield world()
     finally:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """An error in the user's data, files or settings.
-
-    Args:
-        what: What is wrong, naming the file, row or field.
-        fix: What to do about it.
+    """An error in the user's data, files or settings: what is wrong (the file, row or field), and what to do about it.
 
     The command line prints both and exits with code 2; a page shows both in a red box.
     """

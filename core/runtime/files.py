@@ -53,11 +53,7 @@ _NOT_WRITABLE = (
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Convert an ``OSError`` about writing ``path`` to an error the user can act on.
-
-    Raises:
-        TransientError: the disk is full or the folder cannot be written.
-    """
+    """Convert an ``OSError`` to a TransientError if the disk is full or ``path`` cannot be written; let others pass."""
     try:
         yield
     except OSError as error:
@@ -104,9 +100,7 @@ def check_export_folder(out: Path, marker: str) -> None:
 def replacing_folder(path: Path, replaced_names: Container[str]) -> Iterator[Path]:
     """Yield a new folder beside ``path`` that replaces ``path`` on success, whether or not it exists already.
 
-    Args:
-        path: The folder.
-        replaced_names: Names that a folder of this kind may have; all other files of the old folder are kept.
+    Files of the old folder are kept unless their name is one of ``replaced_names``.
 
     Raises:
         TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
@@ -147,11 +141,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        UserError: the file is missing or is not JSON.
-    """
+    """Parse a JSON file; raise UserError if it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -167,9 +157,6 @@ def read_json_cached(path: Path) -> Any:
 
     Callers share the object and must not modify it. All writers replace files as a whole (:func:`replacing`), so new
     content has a new inode.
-
-    Raises:
-        UserError: the file is missing or is not JSON.
     """
     try:
         state = path.stat()
@@ -187,12 +174,9 @@ def content_hash(*parts: Any) -> str:
     """Return the SHA-256 (64 hex digits) of arrays, strings, bytes and JSON-serialisable values, in order."""
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, np.ndarray):
+        if isinstance(part, np.ndarray | ArrayFile):
             digest.update(f"{part.dtype.str}{part.shape}".encode())
-            digest.update(np.ascontiguousarray(part).data)
-        elif isinstance(part, ArrayFile):
-            digest.update(f"{part.dtype.str}{part.shape}".encode())
-            for block in part.blocks():
+            for block in part.blocks() if isinstance(part, ArrayFile) else [np.ascontiguousarray(part).data]:
                 digest.update(block)
         elif isinstance(part, bytes):
             digest.update(part)

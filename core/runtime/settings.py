@@ -108,11 +108,7 @@ class Declared:
         return next((one.le for one in self.bounds if isinstance(one, Le)), None)
 
     def parse(self, text: str) -> Any:
-        """Parse the text of a value: of a tuple, or a word that names a value.
-
-        Raises:
-            SettingError: it is not a value of this type.
-        """
+        """Parse the text of a value or tuple, or a word that names a value; raise SettingError if it is none."""
         if text in self.setting.words:
             return self.setting.words[text]
         parts = [part.strip() for part in text.split(",") if part.strip()] if self.is_tuple else [text]
@@ -129,16 +125,10 @@ class Declared:
         """Write a value as :meth:`parse` reads it."""
         if value is None or value == ():
             return next((word for word, meant in self.setting.words.items() if meant == value), "")
-        if self.is_tuple:
-            return ",".join(map(_number_or_text, value))
-        return _number_or_text(value)
+        return ",".join(map(_number_or_text, value if self.is_tuple else (value,)))
 
     def check(self, value: Any) -> None:
-        """Check the value, or every element of a tuple, against type, choices and bounds.
-
-        Raises:
-            SettingError: it has another type, is none of the choices or is out of bounds.
-        """
+        """Raise SettingError unless the value, or every element of a tuple, fits type, choices and bounds."""
         if value is None and self.optional:
             return
         if self.is_tuple and (isinstance(value, str) or not isinstance(value, Iterable)):
@@ -167,9 +157,12 @@ def _number_or_text(value: Any) -> str:
 @cache
 def declared(cls: Any) -> dict[str, Declared]:
     """Return the settings of a class by field, in their order; fields without a :class:`Setting` are left out."""
-    hints = get_type_hints(cls, include_extras=True)
-    settings = {}
-    for name, default in _defaults(cls).items():
+    hints, settings = get_type_hints(cls, include_extras=True), {}
+    if is_dataclass(cls):
+        defaults = {one.name: one.default for one in fields(cls)}
+    else:  # pydantic
+        defaults = {name: MISSING if one.is_required() else one.default for name, one in cls.model_fields.items()}
+    for name, default in defaults.items():
         hint = hints[name]
         metadata = hint.__metadata__ if get_origin(hint) is Annotated else ()
         setting = next((one for one in metadata if isinstance(one, Setting)), None)
@@ -185,18 +178,10 @@ def declared(cls: Any) -> dict[str, Declared]:
     return settings
 
 
-def _defaults(cls: Any) -> dict[str, Any]:
-    if is_dataclass(cls):
-        return {one.name: one.default for one in fields(cls)}
-    return {name: MISSING if one.is_required() else one.default for name, one in cls.model_fields.items()}  # pydantic
-
-
 def _shape(hint: Any) -> tuple[type, bool, int | None, bool, tuple[Any, ...]]:
     """Return the type of a value or element, is_tuple, the length of the tuple, optional, and the literal values."""
-    optional = False
-    if get_origin(hint) in (Union, UnionType):
+    if optional := get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
-        optional = True
     if get_origin(hint) is Literal:
         return str, False, None, optional, get_args(hint)
     if get_origin(hint) is tuple:
@@ -206,20 +191,13 @@ def _shape(hint: Any) -> tuple[type, bool, int | None, bool, tuple[Any, ...]]:
 
 
 def check_settings(settings: Any) -> None:
-    """Check all fields of a settings object; for its ``__post_init__``.
-
-    Raises:
-        SettingError: names the option that is wrong.
-    """
+    """Raise SettingError if a field of a settings object is invalid; for its ``__post_init__``."""
     for name, one in declared(settings.__class__).items():
         one.check(getattr(settings, name))
 
 
 def settings_of(cls: type[_Settings], given: Mapping[str, Any], *, without: Container[str] = ()) -> _Settings:
-    """Return settings of fields that the user of the Python API gave by name.
-
-    Args:
-        without: Fields that cannot be given.
+    """Return settings of fields, except those in ``without``, that the user of the Python API gave by name.
 
     Raises:
         UserError: there is no such field, or a value is invalid.
@@ -238,14 +216,11 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
 def arguments_of(settings: Any, *, always: Container[str] = (), without: Container[str] = ()) -> list[str]:
     """Return the options of the command line that give these settings: those that differ from the defaults.
 
-    Args:
-        always: Fields to give even if they have their default.
-        without: Fields to leave out.
+    Fields in ``always`` are given even if they have their default; those in ``without`` are left out.
     """
     cls: Any = type(settings)
-    return arguments(
-        cls, {name: getattr(settings, name) for name in declared(cls) if name not in without}, always=always
-    )
+    values = {name: getattr(settings, name) for name in declared(cls) if name not in without}
+    return arguments(cls, values, always=always)
 
 
 def arguments(cls: Any, values: Mapping[str, Any], *, always: Container[str] = ()) -> list[str]:

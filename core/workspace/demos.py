@@ -16,11 +16,7 @@ _ASSETS = Path(__file__).resolve().parents[2] / "assets" / "demo"
 
 
 def open_demo(name: str, folder: Path | None = None) -> Workspace:
-    """Return the workspace of a demo, made from the shipped tasks and model unless it exists.
-
-    Raises:
-        UserError: there is no such demo.
-    """
+    """Return the workspace of a demo, made from the shipped files unless it exists; raise UserError if unknown."""
     if name not in DEMOS:
         raise UserError(f"Unknown demo {name!r}.", f"Use one of {', '.join(DEMOS)}.")
     place, source = (folder or home()) / name, _ASSETS / name

@@ -16,8 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,12 +95,10 @@ class Job:
 
     def _is_alive(self) -> bool:
         try:
-            with (self.folder / _LOCK).open() as stream:
+            with suppress(FileNotFoundError), (self.folder / _LOCK).open() as stream:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except FileNotFoundError:
-            return False
         return False
 
     def _exit_code(self) -> int | None:
@@ -130,7 +128,9 @@ class Jobs:
         """
         args = tuple(args)
         try:
-            with self._start_lock():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / ".start.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 for job in self.all():
                     if job.args == args and job.status() == "running":
                         if job._is_cancel_requested():
@@ -149,11 +149,7 @@ class Jobs:
         return [self.get(job_id) for job_id in ids]
 
     def get(self, job_id: str) -> Job:
-        """Return the job of that id.
-
-        Raises:
-            UserError: there is no such job.
-        """
+        """Return the job of that id; raise UserError if there is none."""
         folder = self.folder / job_id
         if not re.fullmatch(r"[\w-]+", job_id) or not (folder / DESCRIPTION).is_file():
             raise UserError(f"There is no job “{job_id}”.", "Choose one from the list of jobs.")
@@ -203,10 +199,3 @@ class Jobs:
             )
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
         return self.get(folder.name)
-
-    @contextmanager
-    def _start_lock(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".start.lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield

@@ -55,11 +55,7 @@ class Run:
         return read_json_cached(self.folder / name)
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return one of its parquet tables.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+        """Return one of its parquet tables; raise UserError if the file is missing or damaged."""
         try:
             return pd.read_parquet(self.folder / name)
         except (OSError, ValueError) as error:
@@ -129,10 +125,7 @@ class RunWriter:
         return computed
 
     def memory(self) -> StepCache:
-        """Return a store for the parts of one step, which are identified by keys.
-
-        Like those of :meth:`save_step`, steps are identified by their order.
-        """
+        """Return a store for the parts, by key, of one step, which is identified as those of :meth:`save_step`."""
         self._steps += 1
         return StepCache(self.folder / MEMORY / f"{self._steps - 1:06d}")
 
@@ -168,8 +161,7 @@ class RunWriter:
 class Runs:
     """A collection of the runs of a workspace.
 
-    Args:
-        waits: Wait for another process that is computing the same run and return its result, instead of refusing.
+    With ``waits`` it waits for another process that is computing the same run, instead of refusing.
     """
 
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
@@ -187,11 +179,7 @@ class Runs:
         return sorted(runs, key=lambda run: run.finished, reverse=True)
 
     def get(self, run_id: str) -> Run:
-        """Return the finished run of that id.
-
-        Raises:
-            UserError: there is no such run.
-        """
+        """Return the finished run of that id; raise UserError if there is none."""
         folder = self.folder / run_id
         if not run_id or Path(run_id).name != run_id or run_id.startswith(".") or not folder.is_dir():
             raise UserError(f"There is no run {run_id!r} in this workspace.", "Use the name of a folder in runs/.")
@@ -203,11 +191,7 @@ class Runs:
         return [self.get(run_id) for run_id in ids]
 
     def get_or_compute(self, kind: str, key: Mapping[str, Any], compute: Callable[[RunWriter], None]) -> Run:
-        """Return the run with this cache key: the stored one, or one computed now.
-
-        Raises:
-            TransientError: another process is computing it.
-        """
+        """Return the run with this cache key, computed unless stored; raise TransientError if it is being computed."""
         group, name = world(), self._name(kind, key)
         folder, writer = self.folder / name, RunWriter(self.folder / f".{name}")
         with ExitStack() as locks:
@@ -235,25 +219,22 @@ class Runs:
         return (self.folder / name).is_dir()
 
     def _finish(self, name: str, writer: RunWriter, started: str, processor_seconds: float) -> None:
+        import torch
+
         writer.clear_steps()
-        write_json(writer.folder / "provenance.json", _provenance(started, writer.seconds, processor_seconds))
+        provenance = {
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "started": started,
+            "finished": timestamp(),
+            "seconds": writer.seconds,
+            "processor_seconds": round(processor_seconds, 3),
+            "versions": {"tasklens": __version__, "python": platform.python_version(), "torch": torch.__version__},
+            "threads": torch.get_num_threads(),
+            "processes": world().size,
+        }
+        write_json(writer.folder / "provenance.json", provenance)
         writer.folder.rename(self.folder / name)
         (self.folder / f".{name}.lock").unlink(missing_ok=True)
 
     def _name(self, kind: str, key: Mapping[str, Any]) -> str:
         return f"{kind}-{content_hash({'kind': kind, **key})[:12]}"
-
-
-def _provenance(started: str, seconds: dict[str, float], processor_seconds: float) -> dict[str, Any]:
-    import torch
-
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "started": started,
-        "finished": timestamp(),
-        "seconds": seconds,
-        "processor_seconds": round(processor_seconds, 3),
-        "versions": {"tasklens": __version__, "python": platform.python_version(), "torch": torch.__version__},
-        "threads": torch.get_num_threads(),
-        "processes": world().size,
-    }

@@ -20,13 +20,7 @@ _NAME = re.compile(r"[\w][\w .,()+-]{0,59}")
 
 @dataclass(frozen=True)
 class NamedSet:
-    """A named set of changes.
-
-    Attributes:
-        who: The reviewer who saved it.
-        at: The time it was saved (UTC, ISO 8601).
-        note: A comment.
-    """
+    """A named set of changes, with the reviewer who saved it, the time (UTC, ISO 8601) and a comment."""
 
     name: str
     changes: Changes
@@ -35,11 +29,11 @@ class NamedSet:
     note: str
 
 
+@dataclass(frozen=True)
 class Sets:
     """A folder of named sets."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def save(self, name: str, changes: Changes, *, who: str = "", note: str = "") -> NamedSet:
         """Save ``changes`` under ``name``; an existing set with the same changes is unchanged.
@@ -57,24 +51,16 @@ class Sets:
             if existing.changes.hash != changes.hash:
                 raise UserError(f"The set {name!r} exists with other changes.", "Choose another name or delete it.")
             return existing
-        at = timestamp()
-        fields = {"format": FORMAT, "name": name, "who": who, "at": at, "note": note, "changes": changes.to_json()}
-        write_json(self._file(name), fields)
-        return NamedSet(name, changes, who, at, note)
+        fields = {"format": FORMAT, "name": name, "who": who, "at": timestamp(), "note": note}
+        write_json(self._file(name), {**fields, "changes": changes.to_json()})
+        return self.get(name)
 
     def get(self, name: str) -> NamedSet:
-        """Read one set.
-
-        Raises:
-            UserError: the set does not exist, or its file is damaged.
-        """
+        """Read one set; raise UserError if it does not exist or its file is damaged."""
         path = self._existing_file(name)
         fields = read_json_cached(path)
-        if (
-            not isinstance(fields, dict)
-            or fields.get("format") != FORMAT
-            or not isinstance(fields.get("changes"), dict)
-        ):
+        is_set = isinstance(fields, dict) and fields.get("format") == FORMAT
+        if not is_set or not isinstance(fields.get("changes"), dict):
             raise UserError(f"{path} is not a set of changes.", "Restore the file or delete it.")
         who, at, note = (str(fields.get(key, "")) for key in ("who", "at", "note"))
         return NamedSet(name, Changes.from_json(fields["changes"]), who, at, note)
@@ -85,11 +71,7 @@ class Sets:
         return [path.stem for path in sorted(files, key=lambda path: (path.stat().st_mtime, path.stem))]
 
     def delete(self, name: str) -> None:
-        """Delete a set.
-
-        Raises:
-            UserError: the set does not exist.
-        """
+        """Delete a set; raise UserError if it does not exist."""
         path = self._existing_file(name)
         with disk_errors(path):
             path.unlink()

@@ -61,17 +61,16 @@ class Project:
 
 
 class Workspace:
-    """A workspace folder that exists.
+    """A workspace folder that exists; ``waits`` is that of :class:`core.workspace.runs.Runs`.
+
+    ``about`` describes the problem in one sentence; it may be empty.
 
     Raises:
         UserError: there is no workspace at ``folder``, or it has a newer format.
-
-    Args:
-        waits: See :class:`core.workspace.runs.Runs`.
     """
 
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
-        self.folder, self._waits = folder.resolve(), waits
+        self.folder = folder.resolve()
         try:
             described = read_json(self.folder / "workspace.json")
         except UserError as error:
@@ -82,51 +81,22 @@ class Workspace:
             ) from error
         if not isinstance(described, dict) or described.get("format") != FORMAT:
             raise UserError(f"{self.folder} is a workspace of another format.", "Update TaskLens.")
-
-    @property
-    def name(self) -> str:
-        """Return its name, that of its folder."""
-        return self.folder.name
-
-    @property
-    def about(self) -> str:
-        """Return a one-sentence description of the problem; may be empty."""
-        return str(read_json(self.folder / "workspace.json").get("about", ""))
+        self.name, self.about = self.folder.name, str(described.get("about", ""))
+        self.runs = Runs(self.folder / "runs", waits=waits)
+        self.sets = Sets(self.folder / "sets")
+        self.jobs = Jobs(self.folder / "jobs")
 
     def project(self) -> Project:
-        """Read the problem.
-
-        Raises:
-            UserError: something is missing or damaged, or the model does not fit the tasks.
-        """
+        """Read the problem; raise UserError if something is missing or damaged, or the model does not fit the tasks."""
         tasks, model = read_folder(self.folder / "tasks"), load_model(self.folder / "model")
         images = tasks.images()
         check_fit(images, tasks, model)
         return Project(images, tasks, model, (self.folder / "model" / TRAJECTORY).is_file())
 
     def trajectory(self) -> list[Snapshot]:
-        """Return the snapshots of the model's training.
-
-        Raises:
-            UserError: no snapshots are stored.
-        """
+        """Return the snapshots of the model's training; raise UserError if none are stored."""
         folder = self.folder / "model"
         return load_trajectory(folder, load_model(folder).spec)
-
-    @property
-    def runs(self) -> Runs:
-        """Return its stored results."""
-        return Runs(self.folder / "runs", waits=self._waits)
-
-    @property
-    def sets(self) -> Sets:
-        """Return its named sets of changes."""
-        return Sets(self.folder / "sets")
-
-    @property
-    def jobs(self) -> Jobs:
-        """Return its jobs."""
-        return Jobs(self.folder / "jobs")
 
     @cached_property
     def decisions(self) -> DecisionLog:
@@ -134,11 +104,7 @@ class Workspace:
         return DecisionLog(self.folder / "decisions.sqlite")
 
     def changes(self) -> Changes:
-        """Return what reviewers decided to remove and to relabel, without the items on which they disagree.
-
-        Raises:
-            UserError: an item was relabelled to a class that the images do not have.
-        """
+        """Return the decided removals and relabels, without conflicts; raise UserError if there is no such class."""
         contested = self.decisions.conflicts()
         decided = {item: entry for item, entry in self.decisions.current().items() if item not in contested}
         removed = [item for item, entry in decided.items() if entry.verdict == "remove"]
@@ -156,11 +122,7 @@ class Workspace:
 
 
 def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
-    """Check that the model can run on the tasks.
-
-    Raises:
-        UserError: the number of classes or the shape of the images differs.
-    """
+    """Raise UserError if the number of classes or the shape of images differs between the model and the tasks."""
     if model.spec.ways != tasks.train.ways:
         raise UserError(
             f"The model is {model.spec.ways}-way, the tasks are {tasks.train.ways}-way.",
@@ -174,11 +136,7 @@ def check_fit(images: ImageSet, tasks: TaskFolder, model: Model) -> None:
 
 
 def runs_of_problem(workspace: Workspace, project: Project, kind: str) -> list[Run]:
-    """Return the runs of a kind that the present engine computed for the workspace's present problem, newest first.
-
-    Args:
-        project: The result of ``workspace.project()``.
-    """
+    """Return the runs of a kind that the present engine computed for the workspace's ``project()``, newest first."""
     return workspace.runs.all(kind, {**project.hashes, "engine": ENGINE_VERSION})
 
 
@@ -193,11 +151,7 @@ def library_jobs() -> Jobs:
 
 
 def locate(name: str) -> Path:
-    """Return the folder of a workspace: ``name`` if it is a path, else the folder of that name in :func:`home`.
-
-    Raises:
-        UserError: the name is empty.
-    """
+    """Return ``name`` if it is a path, else the folder of that name in :func:`home`; raise UserError if it is empty."""
     if not name.strip():
         raise UserError("The name of the workspace is empty.", "Give it a name.")
     return Path(name) if "/" in name or name in (".", "..") else home() / name
@@ -219,8 +173,9 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
     task_folder, loaded_model = read_folder(tasks), load_model(model)
     images = task_folder.images()
     check_fit(images, task_folder, loaded_model)
-    for source, name in ((tasks, "tasks"), (model, "model")):
-        if source.resolve() == (folder / name).resolve() and not (folder / "workspace.json").exists():
+    copies = ((tasks, folder / "tasks"), (model, folder / "model"))
+    for source, copy in copies:
+        if source.resolve() == copy.resolve() and not (folder / "workspace.json").exists():
             raise UserError(
                 f"The workspace {folder} would copy {source} to itself.", "Choose another name or folder for it."
             )
@@ -232,10 +187,8 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
         return workspace
     try:
         with disk_errors(folder):
-            for source, name in ((tasks, "tasks"), (model, "model")):
-                shutil.copytree(
-                    source, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.*", ".*")
-                )
+            for source, copy in copies:
+                shutil.copytree(source, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.*", ".*"))
     except shutil.Error as error:  # lists the files that could not be copied, without an error number
         *_, why = error.args[0][0]
         raise UserError(

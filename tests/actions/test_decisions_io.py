@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from core.actions.export_decisions import decision_table, export_decisions, provenance
 from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.queue import KIND
-from core.decisions.export_files import FORMATS
-from core.decisions.export_tables import comment_table, corrected_labels
+from core.decisions.export_tables import FORMATS, comment_table, corrected_labels
 from core.decisions.log import Decision, DecisionLog, Item, Operation
 from core.decisions.table import VERDICTS, escape_formulas, unescape_formulas
 from core.runtime.errors import UserError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from core.decisions.database import SCHEMA_VERSION
 from core.decisions.log import Decision, DecisionLog, Entry, Item, Operation, Result, Verdict
-from core.decisions.schema import SCHEMA_VERSION
 from core.runtime.errors import UserError
 from tests.decisions.sqlite_errors import sqlite_code
 

@@ -117,7 +117,7 @@ def test_comments(log: DecisionLog) -> None:
 )
 def test_invalid_operations_are_reported_and_the_rest_is_applied(log: DecisionLog, bad: dict[str, Any]) -> None:
     acks = send(log, bad, 7, {"act": "undo"}, decide("2", (0, "keep", None)))
-    assert [(ack.token, ack.is_lost) for ack in acks] == [("1", True), ("2", False)]
+    assert [(ack.token, bool(ack.error)) for ack in acks] == [("1", True), ("2", False)]
     assert acks[0].error
     assert list(verdicts(log)) == ["image0"]
 

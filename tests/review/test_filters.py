@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from core.decisions.log import Entry, Item
-from core.decisions.queue_decisions import QueueDecisions
 from core.review.filters import STATES, Filters, filtered_positions, from_params, points_inside, simplify_lasso
 from core.review.review_queue import Queue
 from core.review.review_state import ReviewState
@@ -55,7 +54,7 @@ def decided(**positions: int) -> ReviewState:
         )
         for verdict, at in positions.items()
     }
-    return ReviewState(0, 0, N, QueueDecisions(entries, {7: ()}), Counter([8]))
+    return ReviewState(entries, {7: ()}, 0, 0, N, Counter([8]))
 
 
 def tasks() -> TaskList:

@@ -18,12 +18,11 @@ from core.review.member_scores import (
     FAST,
     ROWS,
     ScoreInputs,
-    ScoreSettings,
     ScoreTable,
     features_of,
     score_labels,
 )
-from core.review.settings import SLOW
+from core.review.settings import SLOW, QueueSettings
 from core.runtime.progress import Progress
 from core.tasks.noise import Noise, flip_labels
 from core.tasks.tasklist import TaskList
@@ -41,12 +40,12 @@ def episodes_of(tasks: TaskList) -> Episodes:
 def inputs(tasks: TaskList) -> ScoreInputs:
     pairs = image_label_pairs(tasks, PROBLEM.images)
     features = features_of(PROBLEM.images, PROBLEM.model, PROBLEM.params, pairs, Progress())
-    return ScoreInputs(PROBLEM.images, PROBLEM.model, PROBLEM.params, PROBLEM.tasks, features, episodes_of)
+    return ScoreInputs(PROBLEM.images, PROBLEM.model, PROBLEM.params, PROBLEM.tasks, episodes_of, features)
 
 
 def score(tasks: TaskList, by_row: bool, slow: tuple[str, ...] = ()) -> ScoreTable:
     pairs = image_label_pairs(tasks, PROBLEM.images)
-    return score_labels(inputs(tasks), pairs, tasks, by_row, ScoreSettings(slow, rounds=2), Progress())
+    return score_labels(inputs(tasks), pairs, tasks, by_row, QueueSettings(slow, rounds=2), Progress())
 
 
 def test_scores_of_images() -> None:

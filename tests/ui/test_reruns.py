@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import core.actions.detection
-import core.decisions.reading
+import core.decisions.queries
 import core.runtime.files
 import core.ui.experiments.read
 import core.ui.export.results
@@ -32,7 +32,7 @@ COSTLY: dict[str, tuple[Any, str]] = {
     "a problem loaded": (core.workspace.workspace, "read_folder"),
     "a model loaded": (core.workspace.workspace, "load_model"),
     "a run's or job's JSON read": (core.runtime.files, "read_json"),
-    "a decision read": (core.decisions.reading, "entries"),
+    "a decision read": (core.decisions.queries, "entries"),
     "an atlas encoded": (core.ui.grid.component, "jpeg_atlas"),
     "a ranking compared with injected noise": (core.actions.detection, "detection"),
     "a table pivoted": (core.ui.trust.evidence_results, "grids"),

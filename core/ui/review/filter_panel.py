@@ -112,7 +112,7 @@ def _views(context: Context, filters: Filters) -> None:
         key="review_all",
         on_click=use,
         args=(Filters(size=filters.size),),
-        disabled=filters.selection == Filters(),
+        disabled=filters == Filters(size=filters.size),
     )
     bar.button(
         "Reapply filters", on_click=reapply_filters, help="Hide items that no longer match because of new decisions."

@@ -58,7 +58,7 @@ def latest_forecast(queue: Queue, state: ReviewState, seen_by: str | None) -> Fo
 
 def forecast_now(queue: Queue, state: ReviewState) -> ForecastState:
     """Return the forecast for the present decisions, computed in this thread."""
-    return ForecastState(forecast(queue.table, state.decisions.is_wrong), state.decisions, state.fingerprint)
+    return ForecastState(forecast(queue.table, state.is_wrong), state, state.fingerprint)
 
 
 def forecast_text(state: ForecastState | None) -> str:
@@ -70,7 +70,7 @@ def forecast_text(state: ForecastState | None) -> str:
 
 
 def _compute(queue: Queue, state: ReviewState, key: tuple[str, str | None]) -> None:
-    computed = ForecastState(None, state.decisions, state.fingerprint)
+    computed = ForecastState(None, state, state.fingerprint)
     try:
         computed = forecast_now(queue, state)
     finally:

@@ -128,7 +128,7 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
         "notice": notice(state, context.reviewer),
         "blind": blind,
         "heard": live.report_name,
-        "acked": [[ack.token, _ack_text(ack), ack.is_lost] for ack in live.acks],
+        "acked": [[ack.token, _ack_text(ack), bool(ack.error)] for ack in live.acks],
         "error": [live.fault.what, live.fault.fix] if live.fault else None,
         "turned": live.view_name,
         "at": live.at,
@@ -141,7 +141,7 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
 
 def _ack_text(ack: OperationAck) -> str:
     """Return the page's announcement for an operation; a saved decision needs none."""
-    if ack.is_lost:
+    if ack.error:
         return f"One decision could not be read and was skipped. {ack.error}"
     return "" if ack.result is None else reversal_text(ack.act, ack.result)
 
