@@ -8,9 +8,8 @@ from pathlib import Path
 from core.data.archive import Tree, file_mode, open_tree
 from core.data.listing import Listing
 from core.data.readers import cifar100
-from core.data.readers.cifar_fs import is_cifar_fs, read_cifar_fs
+from core.data.readers.cifar_splits import is_cifar_fs, read_cifar_fs, read_fc100
 from core.data.readers.common import Reader, ReadOptions, format_names, is_image
-from core.data.readers.fc100 import is_fc100, read_fc100
 from core.data.readers.folder import read_folder
 from core.data.readers.huggingface import is_huggingface, read_huggingface
 from core.data.readers.manifest import SUFFIXES, has_manifest, read_manifest
@@ -69,7 +68,7 @@ def detect(path: Path) -> str:
         "mnist": path.is_dir() and is_mnist(tree.files),
         "mini-imagenet": is_mini_imagenet(tree),
         "cifar-fs": is_cifar_fs(tree.files),
-        "fc100": is_fc100(tree.files),
+        "fc100": cifar100.has_split_pickles(tree.files, "FC100"),
     }
     found = [name for name, is_match in matches.items() if is_match]
     if len(found) > 1:
