@@ -16,9 +16,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -32,7 +30,16 @@ from core.data.decode import ImageSpec, UnreadableError, decode, read_header
 from core.data.images import ImageSet
 from core.data.listing import Listing, TargetFormat, encode_labels
 from core.runtime.errors import UserError
-from core.runtime.files import ArrayFile, content_hash, disk_errors, library, read_json, replacing, write_json
+from core.runtime.files import (
+    ArrayFile,
+    check_format,
+    content_hash,
+    disk_errors,
+    library,
+    read_json,
+    replacing,
+    write_json,
+)
 from core.runtime.progress import Progress
 
 FORMAT = 1
@@ -209,7 +216,11 @@ def store_images(
     partial = images_home() / f".{stamp[:16]}"
     with disk_errors(partial):
         partial.mkdir(parents=True, exist_ok=True)
-        with _locked(partial):
+        with (partial / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError("Another process is importing these images.", "Wait for it to finish.") from error
             pixels, bad = _decode(listing, spec, partial, progress or Progress())
             if bad and not skip_unreadable:
                 raise _unreadable_error(listing, bad, partial / _UNREADABLE)
@@ -367,8 +378,7 @@ def _read_stored(folder: Path) -> StoredImages:
     path = folder / DESCRIPTION
     description = read_json(path)
     try:
-        if description["format"] != FORMAT:
-            raise UserError(f"{path} has format {description['format']}, not {FORMAT}.", "Update TaskLens.")
+        check_format(description, path, FORMAT)
         height, width, channels = description["shape"]
         return StoredImages(
             folder,
@@ -391,13 +401,3 @@ def _delete_abandoned() -> None:
     for partial in images_home().glob(".*"):
         if (partial / "lock").is_file() and time.time() - (partial / "lock").stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    with (partial / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError("Another process is importing these images.", "Wait for it to finish.") from error
-        yield
