@@ -19,7 +19,7 @@ from core.runtime.errors import UserError
 from core.runtime.files import write_text_atomically
 from core.tasks.changes import Changes, cleaned
 from core.tasks.libraries import FORMS, LIBRARIES, Episode, Row
-from core.tasks.tasklist import TaskList, from_rows
+from core.tasks.tasklist import COLUMNS, TaskList, from_rows
 
 _FORMAT_OF = {library: f"tasklens/{library}-tasks/1" for library in LIBRARIES}
 _LIBRARY_OF = {value: library for library, value in _FORMAT_OF.items()}
@@ -70,27 +70,26 @@ def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | No
     if not isinstance(entries, list):
         raise UserError(f"{source}: tasks is not a list.", "Write the file again.")
     seen: set[str] = set()
-    columns: dict[str, list[Any]] = {"task_id": [], "role": [], "image_id": [], "label": [], "class": []}
+    table: list[tuple[str, str, str, int, str]] = []
     names: list[str] = []
     for number, entry in enumerate(entries):
         try:
-            episode = FORMS[library].model_validate(entry).episode(source, images)
+            task = FORMS[library].model_validate(entry)
         except ValidationError as error:
             raise UserError(
                 _error_text(error, f"{source}: tasks[{number}]"), "Correct it or write it again."
             ) from error
-        if episode.task_id in seen:
-            raise UserError(f"{source}: the task {episode.task_id!r} occurs twice.", "Give every task a unique id.")
-        seen.add(episode.task_id)
-        _check(episode, source, images)
+        where = f"{source}, task {task.task_id!r}"
+        episode = task.episode(where, images)
+        if task.task_id in seen:
+            raise UserError(f"{source}: the task {task.task_id!r} occurs twice.", "Give every task a unique id.")
+        seen.add(task.task_id)
+        _check(episode, where, images)
         for role, rows in (("support", episode.support), ("query", episode.query)):
-            columns["task_id"] += [episode.task_id] * len(rows)
-            columns["role"] += [role] * len(rows)
-            columns["image_id"] += [row.image_id for row in rows]
-            columns["label"] += [row.label for row in rows]
-            columns["class"] += [episode.classes[row.label] for row in rows]
-            names += [f"task {episode.task_id!r}, {row.name}" for row in rows]
-    return from_rows(pd.DataFrame(columns, dtype=object), source=source, images=images, row_names=names)
+            table += [(task.task_id, role, row.image_id, row.label, task.classes[row.label]) for row in rows]
+            names += [f"task {task.task_id!r}, {row.name}" for row in rows]
+    rows_of_tasks = pd.DataFrame(table, columns=[*COLUMNS[:-1]], dtype=object)
+    return from_rows(rows_of_tasks, source=source, images=images, row_names=names)
 
 
 def _episodes(tasks: TaskList, images: ImageSet) -> list[Episode]:
@@ -116,10 +115,10 @@ def _check_weights(tasks: TaskList, library: str) -> None:
         )
 
 
-def _check(episode: Episode, source: str, images: ImageSet) -> None:
+def _check(episode: Episode, task: str, images: ImageSet) -> None:
     """Check that positions and ids match the image set and labels the classes; ``from_rows`` checks everything else."""
     for row in [*episode.support, *episode.query]:
-        where = f"{source}, task {episode.task_id!r}, {row.name}"
+        where = f"{task}, {row.name}"
         if not 0 <= row.label < len(episode.classes):
             raise UserError(
                 f"{where}: label {row.label} is not below {len(episode.classes)}, the number of classes.",
@@ -138,7 +137,7 @@ def _check(episode: Episode, source: str, images: ImageSet) -> None:
             )
     if missing := set(range(len(episode.classes))) - {row.label for row in episode.support}:
         raise UserError(
-            f"{source}, task {episode.task_id!r}: label {min(missing)} has no support image.",
+            f"{task}: label {min(missing)} has no support image.",
             "Every class of a task needs at least one.",
         )
 

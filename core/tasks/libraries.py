@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,19 +22,12 @@ from core.runtime.errors import UserError
 
 
 class Row(NamedTuple):
-    """A row: one image in one role of a task.
+    """One image in one role of a task."""
 
-    Attributes:
-        position: Position of the image in the image set.
-        image_id: Id of the same image.
-        label: 0 ... ways - 1.
-        name: Name of this row in errors.
-    """
-
-    position: int
+    position: int  # of the image in the image set
     image_id: str
     label: int
-    name: str = ""
+    name: str = ""  # of the row in errors
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,12 @@ class _Form(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class Learn2LearnTask(_Form):
+class _Task(_Form):
+    task_id: str
+    classes: list[str]
+
+
+class Learn2LearnTask(_Task):
     """A task for learn2learn.
 
     ``indices`` become the ``DataDescription``s of a ``Taskset``; ``adaptation_indices`` are positions in this list.
@@ -61,8 +59,6 @@ class Learn2LearnTask(_Form):
     examples of learn2learn expect (``adaptation_indices[np.arange(shots * ways) * 2] = True``).
     """
 
-    task_id: str
-    classes: list[str]
     indices: list[int]
     labels: list[int]
     adaptation_indices: list[int]
@@ -76,19 +72,16 @@ class Learn2LearnTask(_Form):
         return cls(
             task_id=episode.task_id,
             classes=episode.classes,
-            indices=[row.position for row, _ in order],
-            labels=[row.label for row, _ in order],
             adaptation_indices=[position for position, (_, is_support) in enumerate(order) if is_support],
-            image_ids=[row.image_id for row, _ in order],
+            **_lists([row for row, _ in order]),
         )
 
-    def episode(self, source: str, images: ImageSet) -> Episode:
-        """Return the episode of this task.
+    def episode(self, where: str, images: ImageSet) -> Episode:
+        """Return the episode of this task, called ``where`` in errors.
 
         Raises:
             UserError: the lists differ in length, or an adaptation index is out of range or out of order.
         """
-        where = f"{source}, task {self.task_id!r}"
         rows = _rows(where, "", self.indices, self.labels, self.image_ids)
         positions = self.adaptation_indices
         if positions != sorted(set(positions)) or (positions and not 0 <= positions[0] <= positions[-1] < len(rows)):
@@ -108,37 +101,25 @@ class TorchmetaSplit(_Form):
     labels: list[int]
     image_ids: list[str]
 
-    @classmethod
-    def of(cls, rows: list[Row]) -> Self:
-        """Build the set from rows of an episode."""
-        return cls(
-            indices=[row.position for row in rows],
-            labels=[row.label for row in rows],
-            image_ids=[row.image_id for row in rows],
-        )
 
-
-class TorchmetaTask(_Form):
+class TorchmetaTask(_Task):
     """A task for torchmeta; ``train`` and ``test`` are the keys of the ``OrderedDict`` that represents a task there."""
 
-    task_id: str
-    classes: list[str]
     train: TorchmetaSplit
     test: TorchmetaSplit
 
     @classmethod
     def of(cls, episode: Episode, images: ImageSet) -> Self:
         """Build the task from an episode."""
-        train, test = TorchmetaSplit.of(episode.support), TorchmetaSplit.of(episode.query)
+        train, test = (TorchmetaSplit(**_lists(rows)) for rows in (episode.support, episode.query))
         return cls(task_id=episode.task_id, classes=episode.classes, train=train, test=test)
 
-    def episode(self, source: str, images: ImageSet) -> Episode:
-        """Return the episode of this task.
+    def episode(self, where: str, images: ImageSet) -> Episode:
+        """Return the episode of this task, called ``where`` in errors.
 
         Raises:
             UserError: the lists of a set differ in length.
         """
-        where = f"{source}, task {self.task_id!r}"
         support, query = (
             _rows(where, f"{name} ", split.indices, split.labels, split.image_ids)
             for name, split in (("train", self.train), ("test", self.test))
@@ -146,14 +127,12 @@ class TorchmetaTask(_Form):
         return Episode(self.task_id, self.classes, support, query)
 
 
-class EasyfslTask(_Form):
+class EasyfslTask(_Task):
     """A task for easyfsl: the five outputs of ``TaskSampler.episodic_collate_fn``, with positions instead of images.
 
     ``true_class_ids[label]`` is the number of a class in the image set.
     """
 
-    task_id: str
-    classes: list[str]
     support_images: list[int]
     support_labels: list[int]
     query_images: list[int]
@@ -168,22 +147,17 @@ class EasyfslTask(_Form):
         return cls(
             task_id=episode.task_id,
             classes=episode.classes,
-            support_images=[row.position for row in episode.support],
-            support_labels=[row.label for row in episode.support],
-            query_images=[row.position for row in episode.query],
-            query_labels=[row.label for row in episode.query],
             true_class_ids=[images.class_names.index(name) for name in episode.classes],
-            support_image_ids=[row.image_id for row in episode.support],
-            query_image_ids=[row.image_id for row in episode.query],
+            **_lists(episode.support, "support_images", "support_labels", "support_image_ids"),
+            **_lists(episode.query, "query_images", "query_labels", "query_image_ids"),
         )
 
-    def episode(self, source: str, images: ImageSet) -> Episode:
-        """Return the episode of this task.
+    def episode(self, where: str, images: ImageSet) -> Episode:
+        """Return the episode of this task, called ``where`` in errors.
 
         Raises:
             UserError: the lists differ in length, or ``true_class_ids`` do not match ``classes``.
         """
-        where = f"{source}, task {self.task_id!r}"
         class_of = dict(enumerate(images.class_names))
         if [class_of.get(number) for number in self.true_class_ids] != self.classes:
             raise UserError(
@@ -198,6 +172,17 @@ class EasyfslTask(_Form):
 Task = Learn2LearnTask | TorchmetaTask | EasyfslTask
 FORMS: dict[str, type[Task]] = {"learn2learn": Learn2LearnTask, "torchmeta": TorchmetaTask, "easyfsl": EasyfslTask}
 LIBRARIES = tuple(FORMS)
+
+
+def _lists(
+    rows: list[Row], positions: str = "indices", labels: str = "labels", image_ids: str = "image_ids"
+) -> dict[str, Any]:
+    """Return the positions, labels and image ids of rows, as fields of these names."""
+    return {
+        positions: [row.position for row in rows],
+        labels: [row.label for row in rows],
+        image_ids: [row.image_id for row in rows],
+    }
 
 
 def _rows(where: str, part: str, positions: list[int], labels: list[int], image_ids: list[str]) -> list[Row]:
