@@ -1,7 +1,6 @@
 """Download data sets, with the URLs and checksums that torchvision provides.
 
-Files are only downloaded; :mod:`core.data.readers` reads them like any other files. torchvision's dataset classes are
-never instantiated, because some of them unpickle their downloads.
+torchvision's dataset classes are never instantiated, because some of them unpickle their downloads.
 """
 
 from __future__ import annotations
@@ -33,34 +32,29 @@ def download(format: str, folder: Path, progress: Progress | None = None) -> Pat
         The folder, ready for :func:`core.data.readers.read_listing` with the same format.
 
     Raises:
-        UserError: the data set cannot be downloaded automatically, the network or server does not respond, or a file
-            has the wrong checksum; the text says which files to place where manually.
+        UserError: the data set cannot be downloaded; the text says which files to place where manually.
     """
     if format == "mini-imagenet":
         raise UserError(f"{format} cannot be downloaded automatically.", _MINI_IMAGENET)
     if format not in DOWNLOADABLE:
         raise UserError(f"There is no download for {format!r}.", f"Use one of: {', '.join(DOWNLOADABLE)}.")
-    files = _files(format)
+    from torchvision.datasets import CIFAR100, MNIST, Omniglot  # takes seconds, so it is imported only for downloads
+
+    files: list[tuple[str, str, list[str]]]  # name, MD5, mirrors
+    match format:
+        case "omniglot":
+            prefix, sums = Omniglot.download_url_prefix, sorted(Omniglot.zips_md5.items())
+            files = [(f"{part}.zip", md5, [f"{prefix}/{part}.zip"]) for part, md5 in sums]
+        case "mnist":
+            files = [(name, md5, [f"{mirror}{name}" for mirror in MNIST.mirrors]) for name, md5 in MNIST.resources]
+        case _:
+            files = [(CIFAR100.filename, CIFAR100.tgz_md5, [CIFAR100.url])]
     report = progress or Progress()
     report.stage(f"downloading {format}", len(files))
     for name, md5, urls in files:
         _fetch(folder / name, md5, urls)
         report.advance(note=name)
     return folder
-
-
-def _files(format: str) -> list[tuple[str, str, list[str]]]:
-    """Return the name, MD5 and mirrors of every file."""
-    from torchvision.datasets import CIFAR100, MNIST, Omniglot  # takes seconds, so it is imported only for downloads
-
-    match format:
-        case "omniglot":
-            prefix, sums = Omniglot.download_url_prefix, sorted(Omniglot.zips_md5.items())
-            return [(f"{part}.zip", md5, [f"{prefix}/{part}.zip"]) for part, md5 in sums]
-        case "mnist":
-            return [(name, md5, [f"{mirror}{name}" for mirror in MNIST.mirrors]) for name, md5 in MNIST.resources]
-        case _:
-            return [(CIFAR100.filename, CIFAR100.tgz_md5, [CIFAR100.url])]
 
 
 def _fetch(target: Path, md5: str, urls: list[str]) -> None:

@@ -193,7 +193,6 @@ def store_images(
 
     Args:
         name: Name of the image set; default: the name of the listing.
-        form: Target format; see :func:`resolve_format`.
         skip_unreadable: Skip unreadable images instead of raising an error.
 
     Raises:
@@ -274,18 +273,14 @@ def _decode(listing: Listing, spec: ImageSpec, partial: Path, progress: Progress
 
 
 def _resume_state(listing: Listing, spec: ImageSpec, partial: Path) -> tuple[int, dict[int, str]]:
-    """Return the position to resume from and the images that could not be read before it.
-
-    If such an image has become readable, resume from there.
-    """
+    """Return where to resume, at the latest at an image that has become readable, and the bad images before it."""
     if not (partial / _PROGRESS).exists():
         return 0, {}
     state = read_json(partial / _PROGRESS)
     bad = {int(position): reason for position, reason in state["bad"].items()}
-    start = _first_readable(listing, spec, sorted(bad))
-    if start is None:
-        return state["done"], bad
-    return start, {position: reason for position, reason in bad.items() if position < start}
+    readable = _first_readable(listing, spec, sorted(bad))
+    done = state["done"] if readable is None else readable
+    return done, {position: reason for position, reason in bad.items() if position < done}
 
 
 def _is_readable_again(stored: StoredImages, listing: Listing, spec: ImageSpec) -> bool:
@@ -307,8 +302,7 @@ def _decode_one(listing: Listing, spec: ImageSpec, position: int, turn: int) -> 
 
 
 def _unreadable_error(listing: Listing, bad: dict[int, str], file: Path) -> UserError:
-    ids = listing.table["id"]
-    table = pd.DataFrame({"id": [ids.iloc[position] for position in bad], "why": list(bad.values())})
+    table = listing.table.iloc[[*bad]][["id"]].assign(why=[*bad.values()])
     with replacing(file) as temporary:
         table.to_csv(temporary, index=False)
     first = "; ".join(f"{row.id}: {row.why}" for row in table.head(_MAX_SHOWN).itertuples())

@@ -248,9 +248,7 @@ def _pool_of_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
     if not isinstance(names, list) or len(names) != len(CLASSES) or not all(isinstance(name, str) for name in names):
         raise UserError("meta does not contain the names of CIFAR-100's 100 classes.", DOWNLOAD_AGAIN)
     images: list[tuple[str, str, np.ndarray]] = []
-    for part in ("test", "train"):
-        if part not in parts:
-            continue
+    for part in sorted(parts.keys() - {"meta"}):
         content = _plain_dict(parts[part], part, "CIFAR-100")
         pixels, labels = content.get("data"), _labels(content.get("fine_labels"), part)
         files = content.get("filenames")
@@ -309,14 +307,8 @@ def _pool_of_files(tree: Tree) -> Pool | None:
     unsplit = [name for name in by_folder if name.endswith("/data")]
     files = sorted(row for name in unsplit or by_folder for row in by_folder[name])
     rows = [(name, file, partial(tree.read, file)) for name, file in files]
-    return Pool(rows, tree.stamp(), tree, {} if unsplit else _splits_of_folders(by_folder))
-
-
-def _splits_of_folders(by_folder: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
-    splits: dict[str, str] = {}
-    for folder, rows in by_folder.items():
-        split = SPLIT_WORDS.get(folder.rpartition("/")[2].lower())
-        for name in {name for name, _ in rows}:
-            if split is None or splits.setdefault(name, split) != split:
-                return {}
-    return splits if set(splits.values()) == set(SPLITS) else {}
+    words = {folder: SPLIT_WORDS.get(folder.rpartition("/")[2].lower(), "") for folder in by_folder}
+    pairs = {(name, words[folder]) for folder, members in by_folder.items() for name, _ in members}
+    splits = dict(pairs)
+    is_split = not unsplit and len(splits) == len(pairs) and set(splits.values()) == set(SPLITS)
+    return Pool(rows, tree.stamp(), tree, splits if is_split else {})
