@@ -33,10 +33,10 @@ _EXPECTED = (
 def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
     """Read the csv layout, in a folder or zip, or the pickled caches of learn2learn and others.
 
-    With csv files (``filename,label``): images are found by name, first in ``images``; ids are the file names,
-    classes the labels (WordNet ids), rows in the order of the files. The csv files may be in
-    ``options.splits`` or in a folder ``mini_imagenet`` or ``splits/mini_imagenet`` beside the data. With caches
-    (``image_data``, ``class_dict``): ids are ``train/00000``. Splits without a file are skipped.
+    With csv files (``filename,label``): images are found by name, first in ``images``; ids are the file names, classes
+    the labels (WordNet ids). The csv files may be in ``options.splits`` or in a folder ``mini_imagenet`` or
+    ``splits/mini_imagenet`` beside the data. With caches (``image_data``, ``class_dict``): ids are ``train/00000``.
+    Splits without a file are skipped.
 
     Raises:
         UserError: there is neither, a row is invalid, or no image is found.
@@ -98,8 +98,13 @@ def _find_lists(tree: Tree, path: Path, option: Path | None) -> dict[str, tuple[
     if option is None and (lists := _lists_in_tree(tree)):
         return lists
     for folder in list_folders(path, option, "mini_imagenet"):
-        if lists := _read_lists(folder):
-            return lists
+        files = {split: folder / f"{split}.csv" for split in SPLITS}
+        try:
+            found = {split: (str(file), file.read_bytes()) for split, file in files.items() if file.is_file()}
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
+        if found:
+            return {split: (name, _decode_text(content, name)) for split, (name, content) in found.items()}
     if option is not None:
         raise UserError(f"There are no csv files of splits in {option}.", "Put train.csv, val.csv or test.csv there.")
     return {}
@@ -115,18 +120,6 @@ def _lists_in_tree(tree: Tree) -> dict[str, tuple[str, str]]:
             except UnreadableError as error:
                 raise UserError(f"{names[0]} cannot be read: {error}.", DOWNLOAD_AGAIN) from error
     return lists
-
-
-def _read_lists(folder: Path) -> dict[str, tuple[str, str]]:
-    files = {split: folder / f"{split}.csv" for split in SPLITS}
-    try:
-        return {
-            split: (str(file), _decode_text(file.read_bytes(), str(file)))
-            for split, file in files.items()
-            if file.is_file()
-        }
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
 
 
 def _decode_text(content: bytes, name: str) -> str:
