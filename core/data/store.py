@@ -61,9 +61,7 @@ class StoredImages:
     """An image set on disk that is not opened.
 
     Attributes:
-        folder: Folder of the image set.
         names: Names given by users, newest last.
-        count, classes: Number of images and of classes.
         shape: Height, width, channels.
         hash: Value of :attr:`core.data.images.ImageSet.hash`.
         unreadable: Number of images that were skipped.

@@ -17,7 +17,7 @@ from core.runtime.files import content_hash
 from core.tasks.tasklist import KEY, TaskList
 
 Instance = tuple[str, str, str]
-"""A task id, a role and an image id."""
+"""One image in one role of one task: a task id, a role and an image id."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Changes:
     positive weight, because a task needs support rows of every class; such a row keeps its old label.
 
     Attributes:
-        tasks: Task ids.
         images: Image ids; an image is removed from every task it occurs in.
-        instances: (task id, role, image id): one image in one role of one task.
         relabelled_images: (image id, new class).
         relabelled_instances: (task id, role, image id, new class).
 
@@ -111,7 +109,7 @@ class Changes:
 
     @classmethod
     def from_json(cls, value: Any) -> Changes:
-        """Build the changes from the output of :meth:`to_json`, also after a round trip through a JSON file.
+        """Build the changes from the output of :meth:`to_json`.
 
         Raises:
             UserError: the input has another format.

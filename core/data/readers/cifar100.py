@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -81,7 +81,7 @@ class Pool:
         own_splits: Split of every class, if the image files are sorted into splits that share no class.
     """
 
-    rows: list[tuple[str, str, Callable[[], Raw]]]
+    rows: Sequence[tuple[str, str, Callable[[], Raw]]]
     stamp: Any
     tree: Tree | None = None
     own_splits: dict[str, str] = field(default_factory=dict)
