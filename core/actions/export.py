@@ -15,8 +15,7 @@ from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
 from core.runtime.files import check_export_folder, replacing_folder, write_json
 from core.tasks.changes import cleaned
-from core.tasks.exchange import write_foreign
-from core.tasks.libraries import LIBRARIES
+from core.tasks.exchange import LIBRARIES, write_foreign
 from core.tasks.tasklist import FORMATS, TaskList, write_tasks
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace

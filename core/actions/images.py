@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.actions.image_settings import ImportOptions
+from core.data import SOURCES
 from core.data.listing import Listing, with_rotations
 from core.data.readers import ReadOptions, read_listing
-from core.data.sources import SOURCES
 from core.data.store import StoredImages, store_images, stored_image_sets
 from core.runtime.progress import Progress
 

@@ -28,7 +28,7 @@ from core.maml.objective import Bilevel
 from core.maml.settings import ModelFields
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash, read_json, replacing, write_json
+from core.runtime.files import check_format, content_hash, read_json, replacing, write_json
 
 FORMAT = 1
 TRAJECTORY = "trajectory.safetensors"
@@ -215,8 +215,7 @@ def load_model(folder: Path) -> Model:
     path = folder / "model.json"
     description = read_json(path)
     try:
-        if description["format"] != FORMAT:
-            raise UserError(f"{path} has format {description['format']}, not {FORMAT}.", "Update TaskLens.")
+        check_format(description, path, FORMAT)
         spec = ModelSpec.model_validate(description["spec"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a model description.", "Use a folder written by train.") from error

@@ -88,10 +88,14 @@ class FolderTree:
                         if _is_ignored(entry.name):
                             continue
                         name, is_link = prefix + entry.name, entry.is_symlink()
-                        target = _stat_of_link(entry) if is_link else entry.stat()
-                        if target is None:
-                            found[name] = (0, 0)
-                        elif stat.S_ISDIR(target.st_mode):
+                        try:
+                            target = entry.stat()
+                        except OSError:
+                            if not is_link:
+                                raise
+                            found[name] = (0, 0)  # broken, circular or inaccessible
+                            continue
+                        if stat.S_ISDIR(target.st_mode):
                             heapq.heappush(folders, (is_link, f"{name}/"))
                         elif stat.S_ISREG(target.st_mode):
                             found[name] = (target.st_size, target.st_mtime_ns)
@@ -157,9 +161,10 @@ class ZipTree:
                 )
             if info.flag_bits & 1:
                 raise UserError(f"{path.name} is encrypted.", "Repack it without a password.")
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            if (number := info.compress_type) not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                method = zipfile.compressor_names.get(number, f"number {number}")  # type: ignore[attr-defined]
                 raise UserError(
-                    f"{path.name} uses a compression method that cannot be read safely ({_method(info)}).",
+                    f"{path.name} uses a compression method that cannot be read safely ({method}).",
                     "Repack it as an ordinary zip archive (deflate).",
                 )
             if not parts or any(_is_ignored(part) for part in parts):
@@ -198,18 +203,6 @@ Tree = FolderTree | ZipTree
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
         raise UnreadableError(f"it has {size / 1e6:.0f} MB; the maximum is {max_bytes / 1e6:.0f} MB")
-
-
-def _stat_of_link(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return the status of the link's target, or None if the link is broken, circular or inaccessible."""
-    try:
-        return entry.stat()
-    except OSError:
-        return None
-
-
-def _method(info: zipfile.ZipInfo) -> str:
-    return zipfile.compressor_names.get(info.compress_type, f"number {info.compress_type}")  # type: ignore[attr-defined]
 
 
 def _shorten(name: str) -> str:

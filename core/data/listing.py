@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from core.data.decode import Raw
 from core.runtime.errors import UserError
 
 SPLITS = ("train", "val", "test")
-COLUMNS = ("id", "class", "split", "group", "turn")
 MAX_CHARACTERS = 1000
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and what UTF-8 cannot encode
 
@@ -57,8 +56,6 @@ class Listing:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if list(self.table.columns) != list(COLUMNS):
-            raise ValueError(f"a listing has the columns {COLUMNS}, not {tuple(self.table.columns)}")
         if self.table.empty:
             raise UserError(f"{self.name}: there are no images in it.", "Check the path and the format.")
         for column in ("id", "class", "group"):
@@ -90,13 +87,12 @@ def _check_names(name: str, column: str, values: list[str]) -> None:
 
 
 def make_table(
-    ids: list[str], classes: list[str], splits: list[str] | None = None, groups: list[str] | None = None
+    ids: Sequence[str], classes: Sequence[str], splits: Sequence[str] = (), groups: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Return the table of a listing built from its columns; missing ones are empty."""
     empty = [""] * len(ids)
     columns = {"id": ids, "class": classes, "split": splits or empty, "group": groups or empty}
-    table = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
-    return table.assign(turn=0)
+    return pd.DataFrame(columns, dtype=object).assign(turn=0)
 
 
 def with_rotations(listing: Listing) -> Listing:
@@ -110,8 +106,7 @@ def with_rotations(listing: Listing) -> Listing:
     """
     n = len(listing)
     classes = set(listing.table["class"])
-    existing = sorted(classes & {f"{name} @{90 * turns}" for name in classes for turns in (1, 2, 3)})
-    if existing:
+    if existing := sorted(classes & {f"{name} @{90 * turns}" for name in classes for turns in (1, 2, 3)}):
         raise UserError(
             f"{listing.name}: the class {existing[0]!r} exists already.",
             "The classes seem to be rotated already: import them without rotations.",

@@ -1,9 +1,8 @@
 """Read numbers, strings and arrays from a pickle file without executing it.
 
-A pickle is a program. CIFAR-100 and the caches of other few-shot libraries are pickles that contain only plain data, so
-this module interprets their opcodes, as the standard library's disassembler lists them: it builds plain values, maps
-NumPy arrays onto the bytes of the file, and rejects everything else with an error that names it. Nothing named in the
-file is looked up, imported or called.
+A pickle is a program. This module interprets its opcodes, as the standard library's disassembler lists them: it builds
+plain values, maps NumPy arrays onto the bytes of the file, and rejects everything else with an error that names it.
+Nothing named in the file is looked up, imported or called.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ _MIN_VIEW_BYTES = 1 << 16  # shorter values are copied from the mapped file
 _MAX_DIMENSIONS = 8
 _MAX_KEY = 1 << 31
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
+_NEWLINE = re.compile(b"\n")
 _MARK = object()
 _PLAIN = (bool, int, float, str, bytes, bytearray, memoryview, np.ndarray, type(None))
 _OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
@@ -79,7 +79,20 @@ def read_plain(path: Path) -> Any:
 
 def parse_plain(content: bytes | memoryview, name: str) -> Any:
     """Parse plain data as :func:`read_plain` does, from bytes in memory; errors call them ``name``."""
-    return _Machine(memoryview(content), name).run()
+    try:
+        result = _Machine(memoryview(content)).run()
+        _check(result)
+    except _NotPlainError as error:
+        raise UserError(
+            f"{name} contains {error}, which is not plain data.",
+            "Nothing in it was executed. Use the file that the authors of the data set published, or image files.",
+        ) from None
+    except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
+        raise UserError(
+            f"{name} is damaged or not a pickle file: {str(error)[:200] or type(error).__name__}.",
+            "Download it again.",
+        ) from error
+    return result
 
 
 class _NotPlainError(Exception):
@@ -98,15 +111,8 @@ class _Stream:
         return part
 
     def readline(self) -> bytes:
-        start, step = self._position, 1 << 12
-        while self._position < len(self._content):
-            block = bytes(self._content[self._position : self._position + step])
-            end = block.find(b"\n")
-            self._position += len(block) if end < 0 else end + 1
-            if end >= 0:
-                break
-            step *= 2
-        return bytes(self._content[start : self._position])
+        newline = _NEWLINE.search(self._content, self._position)
+        return self.read((newline.end() if newline else len(self._content)) - self._position)
 
     def view(self, length_bytes: int) -> memoryview:
         """Return a length-prefixed value."""
@@ -142,29 +148,13 @@ class _PendingArray:
 class _Machine:
     """A pickle interpreter's stack and memo for one file."""
 
-    def __init__(self, content: memoryview, name: str) -> None:
-        self._content, self._name = content, name
+    def __init__(self, content: memoryview) -> None:
+        self._content = content
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._copy_budget = len(content)
 
     def run(self) -> Any:
-        try:
-            result = self._execute()
-            _check(result)
-        except _NotPlainError as error:
-            raise UserError(
-                f"{self._name} contains {error}, which is not plain data.",
-                "Nothing in it was executed. Use the file that the authors of the data set published, or image files.",
-            ) from None
-        except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
-            raise UserError(
-                f"{self._name} is damaged or not a pickle file: {str(error)[:200] or type(error).__name__}.",
-                "Download it again.",
-            ) from error
-        return result
-
-    def _execute(self) -> Any:
         stream = _Stream(self._content)
         typed: Any = stream  # the disassembler's readers are annotated for files but call only read and readline
         for _ in range(MAX_OPERATIONS):
@@ -345,11 +335,9 @@ def _global(name: str) -> _Global:
 
 
 def _kind(value: Any) -> str:
-    return (
-        "an unfinished array"
-        if isinstance(value, _PendingArray)
-        else f"a value of type {type(value).__name__.strip('_')}"
-    )
+    if isinstance(value, _PendingArray):
+        return "an unfinished array"
+    return f"a value of type {type(value).__name__.strip('_')}"
 
 
 def _check(result: Any) -> None:

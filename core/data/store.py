@@ -16,9 +16,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -32,7 +30,16 @@ from core.data.decode import ImageSpec, UnreadableError, decode, read_header
 from core.data.images import ImageSet
 from core.data.listing import Listing, TargetFormat, encode_labels
 from core.runtime.errors import UserError
-from core.runtime.files import ArrayFile, content_hash, disk_errors, library, read_json, replacing, write_json
+from core.runtime.files import (
+    ArrayFile,
+    check_format,
+    content_hash,
+    disk_errors,
+    library,
+    read_json,
+    replacing,
+    write_json,
+)
 from core.runtime.progress import Progress
 
 FORMAT = 1
@@ -54,9 +61,7 @@ class StoredImages:
     """An image set on disk that is not opened.
 
     Attributes:
-        folder: Folder of the image set.
         names: Names given by users, newest last.
-        count, classes: Number of images and of classes.
         shape: Height, width, channels.
         hash: Value of :attr:`core.data.images.ImageSet.hash`.
         unreadable: Number of images that were skipped.
@@ -186,7 +191,6 @@ def store_images(
 
     Args:
         name: Name of the image set; default: the name of the listing.
-        form: Target format; see :func:`resolve_format`.
         skip_unreadable: Skip unreadable images instead of raising an error.
 
     Raises:
@@ -209,7 +213,11 @@ def store_images(
     partial = images_home() / f".{stamp[:16]}"
     with disk_errors(partial):
         partial.mkdir(parents=True, exist_ok=True)
-        with _locked(partial):
+        with (partial / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError("Another process is importing these images.", "Wait for it to finish.") from error
             pixels, bad = _decode(listing, spec, partial, progress or Progress())
             if bad and not skip_unreadable:
                 raise _unreadable_error(listing, bad, partial / _UNREADABLE)
@@ -263,18 +271,14 @@ def _decode(listing: Listing, spec: ImageSpec, partial: Path, progress: Progress
 
 
 def _resume_state(listing: Listing, spec: ImageSpec, partial: Path) -> tuple[int, dict[int, str]]:
-    """Return the position to resume from and the images that could not be read before it.
-
-    If such an image has become readable, resume from there.
-    """
+    """Return where to resume, at the latest at an image that has become readable, and the bad images before it."""
     if not (partial / _PROGRESS).exists():
         return 0, {}
     state = read_json(partial / _PROGRESS)
     bad = {int(position): reason for position, reason in state["bad"].items()}
-    start = _first_readable(listing, spec, sorted(bad))
-    if start is None:
-        return state["done"], bad
-    return start, {position: reason for position, reason in bad.items() if position < start}
+    readable = _first_readable(listing, spec, sorted(bad))
+    done = state["done"] if readable is None else readable
+    return done, {position: reason for position, reason in bad.items() if position < done}
 
 
 def _is_readable_again(stored: StoredImages, listing: Listing, spec: ImageSpec) -> bool:
@@ -296,8 +300,7 @@ def _decode_one(listing: Listing, spec: ImageSpec, position: int, turn: int) -> 
 
 
 def _unreadable_error(listing: Listing, bad: dict[int, str], file: Path) -> UserError:
-    ids = listing.table["id"]
-    table = pd.DataFrame({"id": [ids.iloc[position] for position in bad], "why": list(bad.values())})
+    table = listing.table.iloc[[*bad]][["id"]].assign(why=[*bad.values()])
     with replacing(file) as temporary:
         table.to_csv(temporary, index=False)
     first = "; ".join(f"{row.id}: {row.why}" for row in table.head(_MAX_SHOWN).itertuples())
@@ -367,8 +370,7 @@ def _read_stored(folder: Path) -> StoredImages:
     path = folder / DESCRIPTION
     description = read_json(path)
     try:
-        if description["format"] != FORMAT:
-            raise UserError(f"{path} has format {description['format']}, not {FORMAT}.", "Update TaskLens.")
+        check_format(description, path, FORMAT)
         height, width, channels = description["shape"]
         return StoredImages(
             folder,
@@ -391,13 +393,3 @@ def _delete_abandoned() -> None:
     for partial in images_home().glob(".*"):
         if (partial / "lock").is_file() and time.time() - (partial / "lock").stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    with (partial / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError("Another process is importing these images.", "Wait for it to finish.") from error
-        yield

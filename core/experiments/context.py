@@ -232,10 +232,10 @@ def _known_class_tasks(problem: Problem, unit: Repetition) -> TaskList:
     rows, images = project.tasks.train.rows, project.images
     classes = np.isin(np.array(images.class_names, dtype=object)[images.labels], rows["class"].unique())
     pools = [
-        pool_of(images.labels, np.flatnonzero(mask)).without_small(profile.shots + profile.queries)
+        pool_of(images.labels, np.flatnonzero(mask), profile.shots + profile.queries)
         for mask in (classes & ~np.isin(images.ids, rows["image_id"].unique()), classes)
     ]
-    pool = next(pool for pool in pools if len(pool.by_class) >= WAYS)
+    pool = next(pool for pool in pools if len(pool) >= WAYS)
     shape = {"ways": WAYS, "shots": profile.shots, "queries": profile.queries, "count": profile.targets}
     return sample_tasks(images, pool, **shape, prefix="k", rng=np.random.default_rng([unit.seed, 45]))
 

@@ -157,7 +157,7 @@ def draw_tasks(images: ImageSet, recipe: Recipe) -> tuple[TaskFolder, TaskList]:
     train, targets, tests = split_three_ways(images, recipe.data, rng)
     folder = draw_task_folder(images, recipe.tasks, train, targets)
     shape = {"ways": WAYS, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
-    pool = pool_of(images.labels, tests).without_small(recipe.tasks.shots + recipe.tasks.queries)
+    pool = pool_of(images.labels, tests, recipe.tasks.shots + recipe.tasks.queries)
     return folder, sample_tasks(images, pool, **shape, count=recipe.tests, prefix="e", rng=rng)
 
 

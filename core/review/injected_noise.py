@@ -81,7 +81,7 @@ def _resampled_tasks(images: ImageSet, pairs: ImageLabelPairs, tasks: TaskList, 
     shape = task_shape(tasks)
     labels = np.full(len(images), -1, dtype=np.int64)
     labels[pairs.image] = _class_numbers(images, pairs)[pairs.label]
-    pool = pool_of(labels, np.sort(pairs.image)).without_small(shape.shots + shape.queries)
+    pool = pool_of(labels, np.sort(pairs.image), shape.shots + shape.queries)
     try:
         return sample_tasks(images, pool, **asdict(shape), count=min(len(tasks), MAX_TASKS), prefix="c", rng=rng)
     except UserError:

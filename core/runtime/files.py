@@ -152,6 +152,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or create it again.") from error
 
 
+def check_format(description: Any, path: Path, expected: int) -> None:
+    """Raise UserError if a description that was read from ``path`` has another format than ``expected``."""
+    if description["format"] != expected:
+        raise UserError(f"{path} has format {description['format']}, not {expected}.", "Update TaskLens.")
+
+
 def read_json_cached(path: Path) -> Any:
     """Return what :func:`read_json` returns, parsed only once until the file changes.
 

@@ -17,7 +17,7 @@ from core.runtime.files import content_hash
 from core.tasks.tasklist import KEY, TaskList
 
 Instance = tuple[str, str, str]
-"""A task id, a role and an image id."""
+"""One image in one role of one task: a task id, a role and an image id."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Changes:
     positive weight, because a task needs support rows of every class; such a row keeps its old label.
 
     Attributes:
-        tasks: Task ids.
         images: Image ids; an image is removed from every task it occurs in.
-        instances: (task id, role, image id): one image in one role of one task.
         relabelled_images: (image id, new class).
         relabelled_instances: (task id, role, image id, new class).
 
@@ -71,8 +69,7 @@ class Changes:
                 raise UserError(f"The {kind} {both[0]!r} is both removed and relabelled.", "Choose one of the two.")
 
     def __len__(self) -> int:
-        relabelled = len(self.relabelled_images) + len(self.relabelled_instances)
-        return len(self.tasks) + len(self.images) + len(self.instances) + relabelled
+        return sum(len(getattr(self, field.name)) for field in fields(self))
 
     def check_not_empty(self) -> None:
         """Raise UserError if nothing is removed or relabelled."""
@@ -112,7 +109,7 @@ class Changes:
 
     @classmethod
     def from_json(cls, value: Any) -> Changes:
-        """Build the changes from the output of :meth:`to_json`, also after a round trip through a JSON file.
+        """Build the changes from the output of :meth:`to_json`.
 
         Raises:
             UserError: the input has another format.
@@ -155,11 +152,7 @@ class Changes:
         _check_known("image", images, rows["image_id"])
         _check_known("instance", instances, keys if instances else ())
         is_removed = rows["image_id"].isin(self.images).to_numpy(copy=True)
-        new_classes = np.full(len(rows), None, dtype=object)
-        if self.relabelled_images:
-            class_of = dict(self.relabelled_images)
-            relabelled = np.flatnonzero(rows["image_id"].isin(class_of))
-            new_classes[relabelled] = rows["image_id"].iloc[relabelled].map(class_of)
+        new_classes = rows["image_id"].map(dict(self.relabelled_images)).to_numpy(object, copy=True)
         if instances:  # instances override images
             is_removed[keys.isin(list(instances))] = False
         if self.instances:
@@ -202,7 +195,7 @@ def _relabel(rows: pd.DataFrame, weights: np.ndarray, new_classes: np.ndarray) -
 
     Args:
         weights: ``(rows,)``, modified in place.
-        new_classes: ``(rows,)``, class names, or None for rows that are not relabelled.
+        new_classes: ``(rows,)``, class names, or NaN for rows that are not relabelled.
     """
     labels, classes = rows["label"].to_numpy(), rows["class"].to_numpy()
     new_labels = labels.copy()
@@ -211,14 +204,10 @@ def _relabel(rows: pd.DataFrame, weights: np.ndarray, new_classes: np.ndarray) -
     if not len(relabelled):
         return ChangedColumns(weights, new_labels, classes.copy())
     task_of, _ = pd.factorize(rows["task_id"])  # ascending, because the rows of a task are contiguous
-    known = pd.DataFrame({"task": task_of, "class": classes, "label": labels}).drop_duplicates(["task", "class"])
-    label_of = {(task, name): label for task, name, label in known.itertuples(index=False)}
-    for row in relabelled:
-        label = label_of.get((task_of[row], new_classes[row]))
-        if label is None:
-            weights[row] = 0.0
-        else:
-            new_labels[row] = label
+    known = pd.Series(labels, pd.MultiIndex.from_arrays([task_of, classes])).groupby(level=[0, 1]).first()
+    found = known.index.get_indexer(pd.MultiIndex.from_arrays([task_of[relabelled], new_classes[relabelled]]))
+    weights[relabelled[found < 0]] = 0.0
+    new_labels[relabelled[found >= 0]] = known.to_numpy()[found[found >= 0]]
     support = (rows["role"] == "support").to_numpy()
     for task in np.unique(task_of[relabelled[support[relabelled]]]):
         members = np.arange(*np.searchsorted(task_of, [task, task + 1]))
@@ -269,8 +258,7 @@ def cleaned(tasks: TaskList, changes: Changes, *, drop_rows: bool = False) -> Ta
         rows = rows[rows["weight"] > 0]
         support = rows[rows["role"] == "support"].groupby("task_id")["label"].nunique()
         support = support.reindex(rows["task_id"].unique(), fill_value=0)
-        if (support < tasks.ways).any():
-            task_id = support.index[int(np.flatnonzero(support < tasks.ways)[0])]
+        for task_id in support.index[support < tasks.ways]:
             raise UserError(
                 f"Task {task_id!r} would lose all support images of a class.",
                 "Remove the whole task too, or keep removed rows with weight 0.",

@@ -1,26 +1,169 @@
-"""Write task lists for other libraries, and read them back as the same episodes.
+"""Write task lists for learn2learn, torchmeta and easyfsl, and read them back as the same tasks.
 
-A file is JSON: ``{"format": "tasklens/LIBRARY-tasks/1", "image_set": NAME, "tasks": [...]}``, with one task per line in
-the form that :mod:`core.tasks.libraries` defines. The type of a file is determined by ``format``, never by its name.
+A file is JSON: ``{"format": "tasklens/LIBRARY-tasks/1", "image_set": NAME, "tasks": [...]}``, with one task per line.
+The type of a file is determined by ``format``, never by its name.
+
+None of these libraries has a task file format, so a task is the smallest object that the library's own classes accept
+unchanged: fields are named after the arguments and attributes that they become (``docs/exchange.md``). Images are
+identified by position; their ids are stored to check that the data set is the same. Labels are those of the rows, which
+may differ from the classes of the images.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.data import ImageSet
 from core.runtime.errors import UserError
 from core.runtime.files import write_text_atomically
 from core.tasks.changes import Changes, cleaned
-from core.tasks.libraries import FORMS, LIBRARIES, Episode, Row
-from core.tasks.tasklist import TaskList, from_rows
+from core.tasks.tasklist import COLUMNS, TaskList, from_rows
 
+
+class Row(NamedTuple):
+    """One image in one role of a task."""
+
+    position: int  # of the image in the image set
+    image_id: str
+    label: int
+    name: str = ""  # of the row in errors
+
+
+class _Form(BaseModel):
+    """A model that validates strictly: no strings for numbers, no fractions for integers. Other fields are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Task(_Form):
+    task_id: str
+    classes: list[str]  # by label
+
+
+class Learn2LearnTask(_Task):
+    """A task for learn2learn.
+
+    ``indices`` become the ``DataDescription``s of a ``Taskset``; ``adaptation_indices`` are positions in this list.
+    Support and query rows alternate while both remain: with as many query as support rows, this is the order that the
+    examples of learn2learn expect (``adaptation_indices[np.arange(shots * ways) * 2] = True``).
+    """
+
+    indices: list[int]
+    labels: list[int]
+    adaptation_indices: list[int]
+    image_ids: list[str]
+
+    @classmethod
+    def of(cls, task_id: str, classes: list[str], support: list[Row], query: list[Row], images: ImageSet) -> Self:
+        """Build the task from its rows."""
+        pairs = zip_longest([(row, True) for row in support], [(row, False) for row in query])
+        order = [entry for pair in pairs for entry in pair if entry is not None]
+        return cls(
+            task_id=task_id,
+            classes=classes,
+            adaptation_indices=[position for position, (_, is_support) in enumerate(order) if is_support],
+            **_lists([row for row, _ in order]),
+        )
+
+    def rows(self, where: str, images: ImageSet) -> tuple[list[Row], list[Row]]:
+        """Return the support and query rows of this task, which errors call ``where``.
+
+        Raises:
+            UserError: the lists differ in length, or an adaptation index is out of range or out of order.
+        """
+        rows = _rows(where, "", self.indices, self.labels, self.image_ids)
+        positions = self.adaptation_indices
+        if positions != sorted(set(positions)) or (positions and not 0 <= positions[0] <= positions[-1] < len(rows)):
+            raise UserError(
+                f"{where}: adaptation_indices are not ascending positions of its {len(rows)} rows.",
+                "Positions count from 0.",
+            )
+        in_support = set(positions)
+        return [rows[n] for n in positions], [row for n, row in enumerate(rows) if n not in in_support]
+
+
+class TorchmetaSplit(_Form):
+    """A support or query set for torchmeta: ``indices`` are those of a ``SubsetTask``, ``labels`` its targets."""
+
+    indices: list[int]
+    labels: list[int]
+    image_ids: list[str]
+
+
+class TorchmetaTask(_Task):
+    """A task for torchmeta; ``train`` and ``test`` are the keys of the ``OrderedDict`` that represents a task there."""
+
+    train: TorchmetaSplit
+    test: TorchmetaSplit
+
+    @classmethod
+    def of(cls, task_id: str, classes: list[str], support: list[Row], query: list[Row], images: ImageSet) -> Self:
+        """Build the task from its rows."""
+        train, test = (TorchmetaSplit(**_lists(rows)) for rows in (support, query))
+        return cls(task_id=task_id, classes=classes, train=train, test=test)
+
+    def rows(self, where: str, images: ImageSet) -> tuple[list[Row], list[Row]]:
+        """Return the support and query rows of this task, which errors call ``where``.
+
+        Raises:
+            UserError: the lists of a set differ in length.
+        """
+        train, test = self.train, self.test
+        support = _rows(where, "train ", train.indices, train.labels, train.image_ids)
+        return support, _rows(where, "test ", test.indices, test.labels, test.image_ids)
+
+
+class EasyfslTask(_Task):
+    """A task for easyfsl: the five outputs of ``TaskSampler.episodic_collate_fn``, with positions instead of images.
+
+    ``true_class_ids[label]`` is the number of a class in the image set.
+    """
+
+    support_images: list[int]
+    support_labels: list[int]
+    query_images: list[int]
+    query_labels: list[int]
+    true_class_ids: list[int]
+    support_image_ids: list[str]
+    query_image_ids: list[str]
+
+    @classmethod
+    def of(cls, task_id: str, classes: list[str], support: list[Row], query: list[Row], images: ImageSet) -> Self:
+        """Build the task from its rows."""
+        return cls(
+            task_id=task_id,
+            classes=classes,
+            true_class_ids=[images.class_names.index(name) for name in classes],
+            **_lists(support, "support_images", "support_labels", "support_image_ids"),
+            **_lists(query, "query_images", "query_labels", "query_image_ids"),
+        )
+
+    def rows(self, where: str, images: ImageSet) -> tuple[list[Row], list[Row]]:
+        """Return the support and query rows of this task, which errors call ``where``.
+
+        Raises:
+            UserError: the lists differ in length, or ``true_class_ids`` do not match ``classes``.
+        """
+        class_of = dict(enumerate(images.class_names))
+        if [class_of.get(number) for number in self.true_class_ids] != self.classes:
+            raise UserError(
+                f"{where}: true_class_ids {self.true_class_ids} are not the classes {self.classes} of {images.name}.",
+                "Load the images that the file was written for.",
+            )
+        support = _rows(where, "support ", self.support_images, self.support_labels, self.support_image_ids)
+        return support, _rows(where, "query ", self.query_images, self.query_labels, self.query_image_ids)
+
+
+Task = Learn2LearnTask | TorchmetaTask | EasyfslTask
+FORMS: dict[str, type[Task]] = {"learn2learn": Learn2LearnTask, "torchmeta": TorchmetaTask, "easyfsl": EasyfslTask}
+LIBRARIES = tuple(FORMS)
 _FORMAT_OF = {library: f"tasklens/{library}-tasks/1" for library in LIBRARIES}
 _LIBRARY_OF = {value: library for library, value in _FORMAT_OF.items()}
 
@@ -39,10 +182,18 @@ def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -
         raise UserError(f"There is no format {library!r}.", f"Use {', '.join(LIBRARIES)}.")
     _check_weights(tasks, library)
     checked = from_rows(tasks.rows, source="the task list", images=images)
-    entries = [FORMS[library].of(e, images) for e in _episodes(cleaned(checked, Changes(), drop_rows=True), images)]
-    lines = ",\n".join(json.dumps(entry.model_dump(), ensure_ascii=False) for entry in entries)
+    lines = []
+    for task_id, rows in cleaned(checked, Changes(), drop_rows=True).rows.groupby("task_id", sort=False):
+        classes = [name for _, name in sorted(set(zip(rows["label"], rows["class"], strict=True)))]
+        support, query = (
+            [Row(images.index[i], i, n) for i, n in zip(part["image_id"], part["label"].tolist(), strict=True)]
+            for part in (rows[rows["role"] == "support"], rows[rows["role"] == "query"])
+        )
+        task = FORMS[library].of(str(task_id), classes, support, query, images)
+        lines.append(json.dumps(task.model_dump(), ensure_ascii=False))
+    joined = ",\n".join(lines)
     head = f'"format": "{_FORMAT_OF[library]}", "image_set": {json.dumps(images.name)}'
-    write_text_atomically(path, f'{{{head}, "tasks": [\n{lines}\n]}}\n')
+    write_text_atomically(path, f'{{{head}, "tasks": [\n{joined}\n]}}\n')
 
 
 def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | None) -> TaskList:
@@ -70,39 +221,26 @@ def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | No
     if not isinstance(entries, list):
         raise UserError(f"{source}: tasks is not a list.", "Write the file again.")
     seen: set[str] = set()
-    columns: dict[str, list[Any]] = {"task_id": [], "role": [], "image_id": [], "label": [], "class": []}
+    table: list[tuple[str, str, str, int, str]] = []
     names: list[str] = []
     for number, entry in enumerate(entries):
         try:
-            episode = FORMS[library].model_validate(entry).episode(source, images)
+            task = FORMS[library].model_validate(entry)
         except ValidationError as error:
             raise UserError(
                 _error_text(error, f"{source}: tasks[{number}]"), "Correct it or write it again."
             ) from error
-        if episode.task_id in seen:
-            raise UserError(f"{source}: the task {episode.task_id!r} occurs twice.", "Give every task a unique id.")
-        seen.add(episode.task_id)
-        _check(episode, source, images)
-        for role, rows in (("support", episode.support), ("query", episode.query)):
-            columns["task_id"] += [episode.task_id] * len(rows)
-            columns["role"] += [role] * len(rows)
-            columns["image_id"] += [row.image_id for row in rows]
-            columns["label"] += [row.label for row in rows]
-            columns["class"] += [episode.classes[row.label] for row in rows]
-            names += [f"task {episode.task_id!r}, {row.name}" for row in rows]
-    return from_rows(pd.DataFrame(columns, dtype=object), source=source, images=images, row_names=names)
-
-
-def _episodes(tasks: TaskList, images: ImageSet) -> list[Episode]:
-    episodes = []
-    for task_id, rows in tasks.rows.groupby("task_id", sort=False):
-        class_of = dict(zip(rows["label"].tolist(), rows["class"], strict=True))
-        parts = [
-            [Row(images.index[i], i, n) for i, n in zip(part["image_id"], part["label"].tolist(), strict=True)]
-            for part in (rows[rows["role"] == "support"], rows[rows["role"] == "query"])
-        ]
-        episodes.append(Episode(str(task_id), [class_of[label] for label in sorted(class_of)], *parts))
-    return episodes
+        where = f"{source}, task {task.task_id!r}"
+        support, query = task.rows(where, images)
+        if task.task_id in seen:
+            raise UserError(f"{source}: the task {task.task_id!r} occurs twice.", "Give every task a unique id.")
+        seen.add(task.task_id)
+        _check(where, len(task.classes), support, query, images)
+        for role, rows in (("support", support), ("query", query)):
+            table += [(task.task_id, role, row.image_id, row.label, task.classes[row.label]) for row in rows]
+            names += [f"task {task.task_id!r}, {row.name}" for row in rows]
+    rows_of_tasks = pd.DataFrame(table, columns=[*COLUMNS[:-1]], dtype=object)
+    return from_rows(rows_of_tasks, source=source, images=images, row_names=names)
 
 
 def _check_weights(tasks: TaskList, library: str) -> None:
@@ -116,13 +254,13 @@ def _check_weights(tasks: TaskList, library: str) -> None:
         )
 
 
-def _check(episode: Episode, source: str, images: ImageSet) -> None:
+def _check(task: str, ways: int, support: list[Row], query: list[Row], images: ImageSet) -> None:
     """Check that positions and ids match the image set and labels the classes; ``from_rows`` checks everything else."""
-    for row in [*episode.support, *episode.query]:
-        where = f"{source}, task {episode.task_id!r}, {row.name}"
-        if not 0 <= row.label < len(episode.classes):
+    for row in [*support, *query]:
+        where = f"{task}, {row.name}"
+        if not 0 <= row.label < ways:
             raise UserError(
-                f"{where}: label {row.label} is not below {len(episode.classes)}, the number of classes.",
+                f"{where}: label {row.label} is not below {ways}, the number of classes.",
                 "Labels count from 0.",
             )
         if not 0 <= row.position < len(images):
@@ -136,9 +274,9 @@ def _check(episode: Episode, source: str, images: ImageSet) -> None:
                 f"but the file names {row.image_id!r}.",
                 "Load the images that the file was written for, in the same order.",
             )
-    if missing := set(range(len(episode.classes))) - {row.label for row in episode.support}:
+    if missing := set(range(ways)) - {row.label for row in support}:
         raise UserError(
-            f"{source}, task {episode.task_id!r}: label {min(missing)} has no support image.",
+            f"{task}: label {min(missing)} has no support image.",
             "Every class of a task needs at least one.",
         )
 
@@ -148,3 +286,26 @@ def _error_text(error: ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
     place = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
     return f"{place} is missing." if first["type"] == "missing" else f"{place}: {first['msg']}."
+
+
+def _lists(
+    rows: list[Row], positions: str = "indices", labels: str = "labels", image_ids: str = "image_ids"
+) -> dict[str, Any]:
+    """Return the positions, labels and image ids of rows, as fields of these names."""
+    return {
+        positions: [row.position for row in rows],
+        labels: [row.label for row in rows],
+        image_ids: [row.image_id for row in rows],
+    }
+
+
+def _rows(where: str, part: str, positions: list[int], labels: list[int], image_ids: list[str]) -> list[Row]:
+    """Return the rows of parallel lists; errors count rows from 1."""
+    if not len(positions) == len(labels) == len(image_ids):
+        raise UserError(
+            f"{where}: its {part}rows have {len(positions)} positions, {len(labels)} labels and "
+            f"{len(image_ids)} image ids.",
+            "Every row needs one of each.",
+        )
+    columns = zip(positions, image_ids, labels, strict=True)
+    return [Row(*cells, f"{part}row {number}") for number, cells in enumerate(columns, 1)]

@@ -78,8 +78,8 @@ def draw_tasks(
         given_labels, planted = mislabel_images(images, train_positions, noise, noise_rng)
     shape = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
     min_images = settings.shots + settings.queries if settings.skip_small else 0
-    train_pool = pool_of(given_labels, train_positions).without_small(min_images)
-    heldout_pool = pool_of(images.labels, heldout_positions).without_small(min_images)
+    train_pool = pool_of(given_labels, train_positions, min_images)
+    heldout_pool = pool_of(images.labels, heldout_positions, min_images)
     train = sample_tasks(images, train_pool, **shape, count=settings.count, prefix="t", rng=train_rng)
     if noise.kind == "tasks":
         train, planted = flip_labels(train, noise, noise_rng)
@@ -92,8 +92,6 @@ def _streams(settings: TaskSettings) -> list[np.random.Generator]:
 
     Each has its own stream, so that more held-out tasks or other noise do not change which training tasks are drawn.
     """
-    if settings.seed < 0:
-        raise UserError(f"The seed is {settings.seed}.", "It must be 0 or more.")
     return [np.random.default_rng(s) for s in np.random.SeedSequence(settings.seed).spawn(4)]
 
 

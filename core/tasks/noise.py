@@ -52,9 +52,6 @@ class Noise:
             )
         return cls(kind, *values)
 
-    def __str__(self) -> str:
-        return ":".join([self.kind, *(str(v) for v in (self.share, self.labels) if v)])
-
 
 def mislabel_images(
     images: ImageSet, positions: np.ndarray, noise: Noise, rng: np.random.Generator

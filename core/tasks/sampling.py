@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 
@@ -16,15 +15,8 @@ from core.tasks.tasklist import TaskList, from_rows
 MAX_COMBINATIONS = 100_000
 
 
-@dataclass(frozen=True)
-class Pool:
-    """A pool of images that tasks may be drawn from: positions in the image set, by given class index."""
-
-    by_class: dict[int, np.ndarray]
-
-    def without_small(self, images: int) -> Pool:
-        """Return the pool without the classes that have fewer than ``images`` images."""
-        return Pool({c: members for c, members in self.by_class.items() if len(members) >= images})
+Pool = dict[int, np.ndarray]
+"""The images that tasks may be drawn from: positions in the image set, by given class index."""
 
 
 def split_images(images: ImageSet, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -69,9 +61,14 @@ def split_official(images: ImageSet, heldout: str) -> tuple[np.ndarray, np.ndarr
     return np.flatnonzero(images.splits == "train"), np.flatnonzero(images.splits == heldout)
 
 
-def pool_of(labels: np.ndarray, positions: np.ndarray) -> Pool:
-    """Group ``positions`` by their class; ``labels`` is ``(n,)`` over the whole image set."""
-    return Pool({int(c): positions[labels[positions] == c] for c in np.unique(labels[positions])})
+def pool_of(labels: np.ndarray, positions: np.ndarray, min_images: int = 0) -> Pool:
+    """Group ``positions`` by their class, without classes of fewer than ``min_images`` images.
+
+    Args:
+        labels: ``(n,)`` over the whole image set.
+    """
+    by_class = {int(c): positions[labels[positions] == c] for c in np.unique(labels[positions])}
+    return {c: members for c, members in by_class.items() if len(members) >= min_images}
 
 
 def class_sets(classes: list[int], ways: int, count: int | None, rng: np.random.Generator) -> list[tuple[int, ...]]:
@@ -109,7 +106,6 @@ def sample_tasks(
     """Draw N-way, S-shot, Q-query tasks; within a task no image occurs twice.
 
     Args:
-        pool: The images to draw from, by given class.
         shots, queries: Images per class in the support and the query set.
         count: Number of tasks; None means every combination of ``ways`` classes once.
         prefix: First part of the task ids.
@@ -122,33 +118,28 @@ def sample_tasks(
             f"ways {ways}, shots {shots}, queries {queries}, count {count}: a value is too small.",
             "Use at least 2 ways, 1 shot, 1 query and 1 task.",
         )
-    if len(pool.by_class) < ways:
+    if len(pool) < ways:
         raise UserError(
-            f"{ways}-way tasks need {ways} classes, but there are {len(pool.by_class)} to draw from.",
+            f"{ways}-way tasks need {ways} classes, but there are {len(pool)} to draw from.",
             "Reduce the ways or change the split.",
         )
-    for c, members in pool.by_class.items():
+    for c, members in pool.items():
         if len(members) < shots + queries:
             raise UserError(
                 f"Class {images.class_names[c]!r} has {len(members)} images to draw from, "
                 f"but {shots} shots and {queries} queries need {shots + queries}.",
                 "Reduce the shots or queries, change the split, or skip such classes with --skip-small-classes.",
             )
-    chosen = class_sets(sorted(pool.by_class), ways, count, rng)
-    width = len(str(len(chosen) - 1))
-    tables = []
-    for number, classes in enumerate(chosen):
-        positions = np.stack([rng.choice(pool.by_class[c], shots + queries, replace=False) for c in classes])
-        for role, part in (("support", positions[:, :shots]), ("query", positions[:, shots:])):
-            labels = np.repeat(np.arange(ways), part.shape[1])
-            tables.append(
-                {
-                    "task_id": np.full(labels.size, f"{prefix}{number:0{width}d}", dtype=object),
-                    "role": np.full(labels.size, role, dtype=object),
-                    "image_id": images.ids[part.reshape(-1)],
-                    "label": labels,
-                    "class": np.array(images.class_names, dtype=object)[np.array(classes)[labels]],
-                }
-            )
-    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    chosen = class_sets(sorted(pool), ways, count, rng)
+    width, total = len(str(len(chosen) - 1)), len(chosen)
+    positions = np.array([[rng.choice(pool[c], shots + queries, replace=False) for c in one] for one in chosen])
+    support, query = positions[:, :, :shots].reshape(total, -1), positions[:, :, shots:].reshape(total, -1)
+    labels = np.repeat([*range(ways)] * 2, [shots] * ways + [queries] * ways)  # of one task, support first
+    columns = {
+        "task_id": np.repeat([f"{prefix}{number:0{width}d}" for number in range(total)], labels.size),
+        "role": np.tile(np.repeat(["support", "query"], [ways * shots, ways * queries]), total),
+        "image_id": images.ids[np.hstack([support, query]).ravel()],
+        "label": np.tile(labels, total),
+        "class": np.array(images.class_names, dtype=object)[np.array(chosen)[:, labels].ravel()],
+    }
     return from_rows(pd.DataFrame(columns), source="sampled tasks", images=images)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from core.runtime.errors import UserError
 
 FORMATS = ("parquet", "csv", "json")
 TEXT = ("task_id", "role", "image_id", "class")
+_PANDAS = tuple(map(int, pd.__version__.split(".")[:2]))
+# From pandas 3.1 on, every number is parsed exactly, and the option is deprecated.
+_EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 
 
 def read_table(path: Path, what: str = "task list", text: Sequence[str] | None = TEXT) -> pd.DataFrame | dict[str, Any]:
@@ -28,19 +32,38 @@ def read_table(path: Path, what: str = "task list", text: Sequence[str] | None =
     Raises:
         UserError: the file is missing, is not a table, has another format or encoding than UTF-8, or is damaged.
     """
+    return parse_table(path, read_content(path, what), what, text)
+
+
+def read_content(path: Path, what: str = "task list") -> bytes:
+    """Return the content of a table's file, for :func:`parse_table`."""
     if not path.is_file():
         raise UserError(f"{path} does not exist.", f"Specify the path of a {what}.")
     if path.suffix[1:] not in FORMATS:
         raise unknown_format_error(path, what)
-    try:
+    with _errors_of(path):
+        return path.read_bytes()
+
+
+def parse_table(
+    path: Path, content: bytes, what: str = "task list", text: Sequence[str] | None = TEXT
+) -> pd.DataFrame | dict[str, Any]:
+    """Parse the ``content`` of the file at ``path``; see :func:`read_table`."""
+    with _errors_of(path):
         match path.suffix:
             case ".csv":
-                return _read_csv(path, text)
+                return _parse_csv(path, content, text)
             case ".json":
-                return _read_json(path, what)
+                return _parse_json(path, content, what)
             case _:
-                _check_duplicates(path, pq.read_schema(path).names)
-                return pd.read_parquet(path)
+                _check_duplicates(path, pq.read_schema(io.BytesIO(content)).names)
+                return pd.read_parquet(io.BytesIO(content))
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # readers raise different exceptions, which all mean that the file is invalid
@@ -56,19 +79,19 @@ def unknown_format_error(path: Path, what: str = "task list") -> UserError:
     )
 
 
-def _read_csv(path: Path, text_columns: Sequence[str] | None) -> pd.DataFrame:
-    text = _decode_text(path)
+def _parse_csv(path: Path, content: bytes, text_columns: Sequence[str] | None) -> pd.DataFrame:
+    text = _decode_text(path, content)
     header = next(csv.reader(io.StringIO(text)), [])
     if len(header) == 1 and (separators := {";", "\t"} & set(header[0])):
         raise UserError(f"{path.name}: columns are separated by {min(separators)!r}.", "Save it with commas instead.")
     _check_duplicates(path, header)
     # Names are text even if they look like numbers, and "NA" is an ordinary name.
     types = str if text_columns is None else dict.fromkeys(text_columns, str)
-    return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, float_precision="round_trip")
+    return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, **_EXACT_FLOATS)
 
 
-def _read_json(path: Path, what: str) -> pd.DataFrame | dict[str, Any]:
-    value = json.loads(_decode_text(path))
+def _parse_json(path: Path, content: bytes, what: str) -> pd.DataFrame | dict[str, Any]:
+    value = json.loads(_decode_text(path, content))
     if isinstance(value, dict):
         return value
     if not isinstance(value, list):
@@ -79,8 +102,7 @@ def _read_json(path: Path, what: str) -> pd.DataFrame | dict[str, Any]:
     return pd.DataFrame(value, dtype=object)  # other dtypes raise in pandas itself on values that the row checks report
 
 
-def _decode_text(path: Path) -> str:
-    content = path.read_bytes()
+def _decode_text(path: Path, content: bytes) -> str:
     if b"\x00" in content[:4] or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UserError(f"{path.name} is not UTF-8 text; it looks like UTF-16.", "Save it as UTF-8.")
     try:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ from core.data import ImageSet
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash, replacing
 from core.tasks.tables import FORMATS as FORMATS
-from core.tasks.tables import read_table, unknown_format_error
+from core.tasks.tables import parse_table, read_content, unknown_format_error
 
 COLUMNS = ("task_id", "role", "image_id", "label", "class", "weight")
 ROLES = ("support", "query")
@@ -104,14 +104,21 @@ def from_rows(
     missing = [column for column in COLUMNS if column not in rows.columns and column != "weight"]
     if missing:
         raise UserError(f"{source}: the column {missing[0]!r} is missing.", f"A task list has: {', '.join(COLUMNS)}.")
-    table = pd.DataFrame(index=pd.RangeIndex(len(rows)))
-    checker = _Checker(source, row_names)
-    for column in COLUMNS:
-        default = pd.Series(1.0, table.index, name=column)
-        values = rows[column].reset_index(drop=True) if column in rows.columns else default
-        table[column] = _convert(values, checker)
+
+    def check(bad: pd.Series, values: pd.Series, problem: str, fix: str) -> None:
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            value = values.iloc[row]
+            shown = value.item() if isinstance(value, np.generic) else value
+            place = row_names[row] if row_names else f"row {row + 1}"
+            if values.isna().iloc[row]:
+                raise UserError(f"{source}, {place}: {values.name} is missing.", "Fill it in.")
+            raise UserError(f"{source}, {place}: {values.name} {shown!r} {problem}.", fix)
+
+    rows = rows.reset_index(drop=True)
+    rows = rows if "weight" in rows.columns else rows.assign(weight=1.0)
+    table = pd.DataFrame({column: _convert(rows[column], check) for column in COLUMNS})
     task_id, role, image_id, label, class_, weight = (table[column] for column in COLUMNS)
-    check = checker.check
     check(task_id.str.strip() == "", task_id, "is empty", "Name every task.")
     check(~role.isin(ROLES), role, "is not a role", "Use 'support' or 'query'.")
     check(label < 0, label, "is negative", "Labels count from 0.")
@@ -123,41 +130,22 @@ def from_rows(
         unknown = f"is not in the image set {images.name}"
         check(~image_id.isin(images.index), image_id, unknown, "Check the id, or load the images it belongs to.")
         check(~class_.isin(images.class_names), class_, f"is not a class of {images.name}", "Check its spelling.")
-    order = {task_id: position for position, task_id in enumerate(dict.fromkeys(table["task_id"]))}
-    rank = table["task_id"].map(order) * 2 + (table["role"] == "query")
-    table = table.iloc[np.argsort(rank.to_numpy(), kind="stable")].reset_index(drop=True)
+    rank = pd.factorize(task_id)[0] * 2 + (role == "query").to_numpy()
+    table = table.iloc[np.argsort(rank, kind="stable")].reset_index(drop=True)
     _check_tasks(table, source)
     return TaskList(table)
 
 
-@dataclass(frozen=True)
-class _Checker:
-    """A check of columns whose errors name the table, the row and the value."""
-
-    source: str
-    row_names: Sequence[str]
-
-    def check(self, bad: pd.Series, values: pd.Series, problem: str, fix: str) -> None:
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            value = values.iloc[row]
-            shown = value.item() if isinstance(value, np.generic) else value
-            place = self.row_names[row] if self.row_names else f"row {row + 1}"
-            if values.isna().iloc[row]:
-                raise UserError(f"{self.source}, {place}: {values.name} is missing.", "Fill it in.")
-            raise UserError(f"{self.source}, {place}: {values.name} {shown!r} {problem}.", fix)
-
-
-def _convert(values: pd.Series, checker: _Checker) -> pd.Series:
+def _convert(values: pd.Series, check: Callable[[pd.Series, pd.Series, str, str], None]) -> pd.Series:
     """Return one column in its standard type."""
     if values.name in ("label", "weight"):
         is_label = values.name == "label"
         scalar = values.astype(object).where(values.map(np.isscalar))  # JSON may contain lists and objects
         number = pd.Series(pd.to_numeric(scalar, errors="coerce").to_numpy(np.float64, na_value=np.nan))
         bad = number.isna() | (is_label & (np.isinf(number) | (number % 1 != 0)))
-        checker.check(bad, values, f"is not a {'whole number' if is_label else 'number'}", "Correct it.")
+        check(bad, values, f"is not a {'whole number' if is_label else 'number'}", "Correct it.")
         return number.astype(np.int64 if is_label else np.float64)
-    checker.check(values.isna() | ~values.astype(object).map(_is_name), values, "is not text", "Correct it.")
+    check(values.isna() | ~values.astype(object).map(_is_name), values, "is not text", "Correct it.")
     return values.map(str).astype(object)
 
 
@@ -171,8 +159,7 @@ def _is_name(value: Any) -> bool:
 def _check_tasks(table: pd.DataFrame, source: str) -> None:
     ways = int(table["label"].max()) + 1
     classes = table.groupby(["task_id", "label"], sort=False)["class"].nunique()
-    if (classes > 1).any():
-        task_id, label = classes.index[int(np.flatnonzero(classes > 1)[0])]
+    for task_id, label in classes.index[classes > 1]:
         names = table[(table["task_id"] == task_id) & (table["label"] == label)]["class"].unique()
         raise UserError(
             f"{source}, task {task_id!r}: label {label} stands for both {names[0]!r} and {names[1]!r}.",
@@ -184,8 +171,7 @@ def _check_tasks(table: pd.DataFrame, source: str) -> None:
         missing = "query" if existing == "support" else "support"
         raise UserError(f"{source}, task {task_id!r} has no {missing} rows.", "A task needs both roles.")
     support = table[table["role"] == "support"].groupby("task_id", sort=False)["label"].nunique()
-    if (support < ways).any():
-        task_id = support.index[int(np.flatnonzero(support < ways)[0])]
+    for task_id in support.index[support < ways]:
         labels = table[(table["task_id"] == task_id) & (table["role"] == "support")]["label"]
         raise UserError(
             f"{source}, task {task_id!r}: label {min(set(range(ways)) - set(labels))} has no support image.",
@@ -193,22 +179,16 @@ def _check_tasks(table: pd.DataFrame, source: str) -> None:
         )
 
 
-def _content_key(path: Path, images: ImageSet | None) -> Hashable:
-    """Return what a list that was read depends on: its file's name and content, and the images."""
-    content = content_hash(path.read_bytes()) if path.is_file() else None
-    return path.name, content, images.hash if images else None
-
-
-def _bytes(tasks: TaskList) -> int:
-    return int(tasks.rows.memory_usage(deep=True).sum())
-
-
 # Every action and every page opens its workspace, and with it the same two lists: they are validated once.
-@cached(LRUCache(2**28, getsizeof=_bytes), key=_content_key, lock=RLock())
-def _read(path: Path, images: ImageSet | None) -> TaskList:
+@cached(
+    LRUCache(2**28, getsizeof=lambda tasks: int(tasks.rows.memory_usage(deep=True).sum())),
+    key=lambda path, content, images: (path.name, content_hash(content), images.hash if images else None),
+    lock=RLock(),
+)
+def _parse(path: Path, content: bytes, images: ImageSet | None) -> TaskList:
     from core.tasks.exchange import from_foreign  # avoids a circular import
 
-    table = read_table(path)
+    table = parse_table(path, content)
     if isinstance(table, dict):
         return from_foreign(table, source=path.name, images=images)
     return from_rows(table, source=path.name, images=images)
@@ -224,7 +204,7 @@ def read_tasks(path: Path, images: ImageSet | None = None) -> TaskList:
     Raises:
         UserError: the file is missing, of another format, unreadable, or does not hold a valid task list.
     """
-    return TaskList(_read(path, images).rows.copy())  # the caller may change its rows
+    return TaskList(_parse(path, read_content(path), images).rows.copy())  # the caller may change its rows
 
 
 def write_tasks(tasks: TaskList, path: Path) -> None:

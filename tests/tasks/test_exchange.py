@@ -27,8 +27,7 @@ from torch.utils.data import Dataset, default_collate
 from core.data import ImageSet
 from core.runtime.errors import UserError
 from core.tasks.changes import Changes, cleaned
-from core.tasks.exchange import write_foreign
-from core.tasks.libraries import LIBRARIES
+from core.tasks.exchange import LIBRARIES, write_foreign
 from core.tasks.tasklist import TaskList, from_rows, read_tasks
 from tests.needs import learn2learn
 from tests.problems import tiny_images, tiny_tasks

@@ -29,7 +29,7 @@ from core.runtime.errors import UserError
 from core.runtime.files import read_json, write_json
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
-from core.tasks.libraries import LIBRARIES
+from core.tasks.exchange import LIBRARIES
 from core.tasks.tasklist import FORMATS, read_tasks
 from core.ui.charts.edit import Dot, curve_figure, edit_figure
 from core.ui.edit.curve_results import NO_GAIN, ONE_SEED, ORDER_NAMES, UNCLEAR, averages, observations

@@ -1,7 +1,6 @@
 """Read CIFAR-100's images (Krizhevsky 2009), pooled over their official parts, from any supported layout.
 
-Few-shot learning splits the classes anew, in two ways: see :mod:`core.data.readers.cifar_fs` and
-:mod:`core.data.readers.fc100`.
+Few-shot learning splits the classes anew: see :mod:`core.data.readers.cifar_splits`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -55,8 +54,6 @@ SUPERCLASSES = {
 CLASSES = tuple(sorted(name for names in SUPERCLASSES.values() for name in names))
 """The 100 classes in numerical order."""
 FORM = TargetFormat(size=(32, 32), channels=3)
-PICKLES = re.compile(r"(?:^|/)(CIFAR_FS|FC100)_(train|val|test)\.pickle$")
-"""File names that MetaOptNet and learn2learn use."""
 
 _SIZE = 32
 _CLASS_SIZE = 600  # images per class
@@ -74,20 +71,17 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Pool:
-    """A collection of CIFAR-100's images from any source, sorted by class and id.
+    """A collection of CIFAR-100's images from any source.
 
     Attributes:
-        ids: ``train/apple/apple_s_000022.png``, or the path in the archive of images.
-        classes: One of :data:`CLASSES` for every image.
-        read: Reads the image at a position.
+        rows: The class (one of :data:`CLASSES`), the id (``train/apple/apple_s_000022.png``, or the path in the archive
+            of images) and a function that reads the image; sorted by class and id.
         stamp: Changes when the files change.
         tree: Folder or archive of the image files; None if the images come from arrays.
         own_splits: Split of every class, if the image files are sorted into splits that share no class.
     """
 
-    ids: list[str]
-    classes: list[str]
-    read: Callable[[int], Raw]
+    rows: Sequence[tuple[str, str, Callable[[], Raw]]]
     stamp: Any
     tree: Tree | None = None
     own_splits: dict[str, str] = field(default_factory=dict)
@@ -101,10 +95,18 @@ def read_pool(path: Path) -> Pool:
     """
     if files := _read_python_files(path):
         return _pool_of_arrays(*files)
-    pools = [pool for source in _image_sources(path) if (pool := _pool_of_files(open_tree(source)))]
+    zips = sorted(file for file in path.glob("*.zip") if file.is_file()) if path.is_dir() else []
+    pools = [pool for source in (path, *zips) if (pool := _pool_of_files(open_tree(source)))]
     if not pools:
         raise UserError(f"There are no images of CIFAR-100 in {path}.", _EXPECTED)
-    return pools[0] if len(pools) == 1 else _join(pools)
+    if len(pools) == 1:
+        return pools[0]
+    rows = sorted((row for pool in pools for row in pool.rows), key=lambda row: row[:2])
+    for (name, image_id, _), following in pairwise(rows):
+        if (name, image_id) == following[:2]:
+            what = f"Two archives in the folder contain {image_id!r}."
+            raise UserError(what, "Keep one of them, or import it alone.")
+    return Pool(rows, [pool.stamp for pool in pools])
 
 
 def listing(name: str, pool: Pool, splits: dict[str, str], notes: list[str]) -> Listing:
@@ -113,20 +115,18 @@ def listing(name: str, pool: Pool, splits: dict[str, str], notes: list[str]) -> 
     Raises:
         UserError: there are none.
     """
-    positions = [position for position, class_name in enumerate(pool.classes) if class_name in splits]
-    if not positions:
+    rows = [row for row in pool.rows if row[0] in splits]
+    if not rows:
         raise UserError(f"{name}: no class of the images is in the lists of splits.", "Use the published lists.")
-    classes = [pool.classes[position] for position in positions]
+    classes, ids, readers = zip(*rows, strict=True)
     counts = Counter(classes)
     sizes = sorted(set(counts.values()))
     if sizes != [_CLASS_SIZE]:
         spread = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
         number = format_count(len(counts), "class", "classes")
         notes = [*notes, f"{number} with {spread} images each; the full data set has {_CLASS_SIZE}."]
-    table = make_table([pool.ids[n] for n in positions], classes, [splits[class_name] for class_name in classes])
-    return Listing(
-        name, table, lambda row: pool.read(positions[row]), [pool.stamp, splits], form=FORM, notes=tuple(notes)
-    )
+    table = make_table(ids, classes, [splits[class_name] for class_name in classes])
+    return Listing(name, table, lambda row: readers[row](), [pool.stamp, splits], form=FORM, notes=tuple(notes))
 
 
 def is_python_archive(names: list[str]) -> bool:
@@ -142,8 +142,13 @@ def has_class_folders(names: list[str]) -> bool:
     return len(folders & set(CLASSES)) > 50
 
 
+def has_split_pickles(names: list[str], prefix: str) -> bool:
+    """Return whether one of the files is for :func:`read_split_pickles`."""
+    return any(re.search(rf"(?:^|/){prefix}_(train|val|test)\.pickle$", name) for name in names)
+
+
 def read_split_pickles(path: Path, prefix: str, name: str) -> Listing | None:
-    """Read ``FC100_train.pickle``, ``CIFAR_FS_train.pickle`` and so on; return None if there are no such files.
+    """Read the pickles of MetaOptNet and learn2learn, such as ``FC100_train.pickle``; return None if there are none.
 
     The files contain class numbers without names: classes are called ``train 00`` and so on, ids ``train/00000``.
 
@@ -242,10 +247,8 @@ def _pool_of_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
     names = meta.get("fine_label_names")
     if not isinstance(names, list) or len(names) != len(CLASSES) or not all(isinstance(name, str) for name in names):
         raise UserError("meta does not contain the names of CIFAR-100's 100 classes.", DOWNLOAD_AGAIN)
-    rows: list[tuple[str, str, np.ndarray]] = []
-    for part in ("test", "train"):
-        if part not in parts:
-            continue
+    images: list[tuple[str, str, np.ndarray]] = []
+    for part in sorted(parts.keys() - {"meta"}):
         content = _plain_dict(parts[part], part, "CIFAR-100")
         pixels, labels = content.get("data"), _labels(content.get("fine_labels"), part)
         files = content.get("filenames")
@@ -262,40 +265,32 @@ def _pool_of_arrays(parts: dict[str, Any], stamp: Any) -> Pool:
             )
         if not isinstance(files, list) or len(files) != len(labels) or not all(isinstance(file, str) for file in files):
             files = [f"{position:05d}.png" for position in range(len(labels))]
-        rows += [
-            (names[label], f"{part}/{names[label]}/{file}", row)
-            for label, file, row in zip(labels, files, pixels, strict=True)
+        images += [
+            (names[label], f"{part}/{names[label]}/{file}", image)
+            for label, file, image in zip(labels, files, pixels, strict=True)
         ]
-    rows.sort(key=lambda row: row[:2])
     seen: Counter[str] = Counter()
-    ids = []
-    for _, image_id, _ in rows:
-        ids.append(f"{image_id}#{seen[image_id]}" if seen[image_id] else image_id)
+    rows: list[tuple[str, str, Callable[[], Raw]]] = []
+    for name, image_id, image in sorted(images, key=lambda row: row[:2]):
+        unique = f"{image_id}#{seen[image_id]}" if seen[image_id] else image_id
+        rows.append((name, unique, partial(_channels_last, image)))
         seen[image_id] += 1
+    return Pool(rows, stamp)
 
-    def read(position: int) -> Raw:
-        return np.ascontiguousarray(rows[position][2].reshape(3, _SIZE, _SIZE).transpose(1, 2, 0))
 
-    return Pool(ids, [row[0] for row in rows], read, stamp)
+def _channels_last(image: np.ndarray) -> Raw:
+    return np.ascontiguousarray(image.reshape(3, _SIZE, _SIZE).transpose(1, 2, 0))
 
 
 def _plain_dict(content: Any, name: str, dataset: str) -> dict[str, Any]:
-    """Return the dictionary with text keys, decoding byte keys of re-saved old pickles."""
+    """Return the dictionary with text keys and lists of text, decoding the bytes of re-saved old pickles."""
     if not isinstance(content, dict):
         raise UserError(f"{name} is not a file of {dataset}.", DOWNLOAD_AGAIN)
-    return {key.decode("latin-1") if isinstance(key, bytes) else str(key): _as_text(v) for key, v in content.items()}
 
+    def text(value: Any) -> Any:
+        return str(value, "latin-1") if isinstance(value, bytes) else value
 
-def _as_text(value: Any) -> Any:
-    if isinstance(value, list):
-        return [str(item, "latin-1") if isinstance(item, bytes) else item for item in value]
-    return value
-
-
-def _image_sources(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return [path, *sorted(file for file in path.glob("*.zip") if file.is_file())]
+    return {str(text(key)): [*map(text, v)] if isinstance(v, list) else v for key, v in content.items()}
 
 
 def _pool_of_files(tree: Tree) -> Pool | None:
@@ -310,38 +305,10 @@ def _pool_of_files(tree: Tree) -> Pool | None:
         return None
     # Archives of CIFAR-FS that have been used contain every image twice: as packed and sorted into splits.
     unsplit = [name for name in by_folder if name.endswith("/data")]
-    rows = sorted(row for name in unsplit or by_folder for row in by_folder[name])
-    return Pool(
-        [file for _, file in rows],
-        [name for name, _ in rows],
-        lambda position: tree.read(rows[position][1]),
-        tree.stamp(),
-        tree,
-        _splits_of_folders(by_folder) if not unsplit else {},
-    )
-
-
-def _splits_of_folders(by_folder: dict[str, list[tuple[str, str]]]) -> dict[str, str]:
-    splits: dict[str, str] = {}
-    for folder, rows in by_folder.items():
-        split = SPLIT_WORDS.get(folder.rpartition("/")[2].lower())
-        for name in {name for name, _ in rows}:
-            if split is None or splits.setdefault(name, split) != split:
-                return {}
-    return splits if set(splits.values()) == set(SPLITS) else {}
-
-
-def _join(pools: list[Pool]) -> Pool:
-    rows = sorted(
-        (
-            (class_name, image_id, partial(pool.read, position))
-            for pool in pools
-            for position, (class_name, image_id) in enumerate(zip(pool.classes, pool.ids, strict=True))
-        ),
-        key=lambda row: row[:2],
-    )
-    for row, following in pairwise(rows):
-        if row[:2] == following[:2]:
-            raise UserError(f"Two archives in the folder contain {row[1]!r}.", "Keep one of them, or import it alone.")
-    stamp = [pool.stamp for pool in pools]
-    return Pool([row[1] for row in rows], [row[0] for row in rows], lambda position: rows[position][2](), stamp)
+    files = sorted(row for name in unsplit or by_folder for row in by_folder[name])
+    rows = [(name, file, partial(tree.read, file)) for name, file in files]
+    words = {folder: SPLIT_WORDS.get(folder.rpartition("/")[2].lower(), "") for folder in by_folder}
+    pairs = {(name, words[folder]) for folder, members in by_folder.items() for name, _ in members}
+    splits = dict(pairs)
+    is_split = not unsplit and len(splits) == len(pairs) and set(splits.values()) == set(SPLITS)
+    return Pool(rows, tree.stamp(), tree, splits if is_split else {})

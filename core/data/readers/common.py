@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 
 from core.data.decode import SUFFIXES
-from core.data.listing import Listing
 
 SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Accepted names of a split (in lower case), mapped to its standard name."""
@@ -28,10 +27,6 @@ class ReadOptions:
 
     splits: Path | None = None
     encoding: str | None = None
-
-
-Reader = Callable[[Path, ReadOptions], Listing]
-"""A function that reads one format; raises UserError if the files have another format."""
 
 
 def is_image(name: str) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from core.data.archive import FolderTree, Tree, open_tree
 from core.data.listing import SPLITS, Listing, make_table
@@ -30,24 +30,22 @@ def read_folder(path: Path, options: ReadOptions) -> Listing:
         raise UserError(f"There are no images in {path}; found: {found}.", LAYOUT)
     root = _root(images)
     rows, loose = _rows([name.removeprefix(root) for name in images], path)
-    classes = {row.name for row in rows}
-    if len(classes) < 2:
+    if len({row.name for row in rows}) < 2:
         where = f"in one folder, {rows[0].name!r}" if rows else "outside class folders"
         raise UserError(f"The images of {path} are all {where}; at least two classes are required.", LAYOUT)
     return Listing(
         source_name(path),
-        make_table([row.file for row in rows], [row.name for row in rows], [row.split for row in rows]),
+        make_table(*zip(*rows, strict=True)),
         lambda position: tree.read(root + rows[position].file),
         tree.stamp(),
         notes=_notes(tree, root, rows, loose, len(tree.files) - len(images)),
     )
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     file: str  # relative to the root
-    split: str
     name: str  # class name
+    split: str
 
     @property
     def order(self) -> tuple[int, str, str, str]:
@@ -78,7 +76,7 @@ def _rows(files: list[str], path: Path) -> tuple[list[_Row], list[str]]:
         if tops and len(loose) == len(files):
             shown = format_names(sorted(tops))
             raise UserError(f"The images in the folders {shown} of {path} are not in class folders.", LAYOUT)
-        rows = [_Row(file, SPLIT_WORDS[part[0].lower()], part[1]) for file, part in parts.items() if len(part) > 2]
+        rows = [_Row(file, part[1], SPLIT_WORDS[part[0].lower()]) for file, part in parts.items() if len(part) > 2]
     elif len({SPLIT_WORDS[top.lower()] for top in split_tops}) > 1:
         raise UserError(
             f"{path} has both the splits {format_names(sorted(split_tops))} and the folders "
@@ -87,7 +85,7 @@ def _rows(files: list[str], path: Path) -> tuple[list[_Row], list[str]]:
         )
     else:
         loose = [file for file, part in parts.items() if len(part) < 2]
-        rows = [_Row(file, "", part[0]) for file, part in parts.items() if len(part) > 1]
+        rows = [_Row(file, part[0], "") for file, part in parts.items() if len(part) > 1]
     return sorted(rows, key=lambda row: row.order), loose
 
 
@@ -101,21 +99,17 @@ def _notes(tree: Tree, root: str, rows: list[_Row], loose: list[str], others: in
         notes.append(f"{format_count(len(loose), 'image')} outside class folders skipped: {format_names(loose)}.")
     if others:
         notes.append(f"{format_count(others, 'file')} skipped whose name is not that of an image.")
-    if empty := sorted(_class_folders(tree, root, depth) - {_top_folders(row.file, depth) for row in rows}):
+    if empty := sorted(_class_folders(tree, root, depth) - {"/".join(row.file.split("/")[:depth]) for row in rows}):
         notes.append(f"{format_count(len(empty), 'class folder')} without images: {format_names(empty)}.")
     return tuple(notes)
 
 
 def _class_folders(tree: Tree, root: str, depth: int) -> set[str]:
     """Return the folders at the depth of class folders, with or without images."""
-    inside = [name.removeprefix(root) for name in tree.files if name.startswith(root)]
-    found = {_top_folders(name, depth) for name in inside if name.count("/") >= depth}
+    inside = (name.removeprefix(root).split("/") for name in tree.files if name.startswith(root))
+    found = {"/".join(parts[:depth]) for parts in inside if len(parts) > depth}
     if isinstance(tree, FolderTree):  # only folders on disk can be empty
         base = tree.path / root
         folders = [folder.relative_to(base) for folder in base.glob("/".join("*" * depth)) if folder.is_dir()]
         found |= {folder.as_posix() for folder in folders if not any(part.startswith(".") for part in folder.parts)}
     return found
-
-
-def _top_folders(name: str, depth: int) -> str:
-    return "/".join(name.split("/", depth)[:depth])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 import struct
 from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -47,25 +46,22 @@ def read_huggingface(path: Path, options: ReadOptions) -> Listing:
     """
     parts = {name: _read_part(folder) for name, folder in _part_folders(path).items()}
     rows: list[tuple[_Part, int]] = []
-    ids, classes, splits, unlabelled = [], [], [], 0
+    ids, classes, splits = [], [], []
     for name, part in parts.items():
-        width = max(5, len(str(part.count)))
+        width = max(5, len(str(len(part.labels))))
         for row, label in enumerate(part.labels):
-            if label is None:
-                unlabelled += 1
-                continue
-            rows.append((part, row))
-            ids.append(f"{name}/{row:0{width}d}" if name else f"{row:0{width}d}")
-            classes.append(label)
-            splits.append(SPLIT_WORDS.get(name.lower(), ""))
+            if label is not None:
+                rows.append((part, row))
+                ids.append(f"{name}/{row:0{width}d}".removeprefix("/"))
+                classes.append(label)
+                splits.append(SPLIT_WORDS.get(name.lower(), ""))
     first = next(iter(parts.values()))
     notes = [f"Images are in the column {first.image!r}, classes in {first.label!r}."]
-    unknown = [name for name in parts if name and name.lower() not in SPLIT_WORDS]
-    if unknown:
+    if unknown := [name for name in parts if name and name.lower() not in SPLIT_WORDS]:
         notes.append(
             f"Without a split, because they are not called train, validation or test: {format_names(unknown)}."
         )
-    if unlabelled:
+    if unlabelled := sum(part.labels.count(None) for part in parts.values()):
         notes.append(f"{format_count(unlabelled, 'image')} without a label (-1) skipped.")
 
     def read(position: int) -> Raw:
@@ -91,10 +87,6 @@ class _Part:
     ends: list[int]  # cumulative number of rows at the end of each chunk
     stamp: Any
 
-    @property
-    def count(self) -> int:
-        return len(self.labels)
-
     def read(self, row: int) -> Raw:
         chunk = bisect_right(self.ends, row)
         value = self.chunks[chunk][row - (self.ends[chunk - 1] if chunk else 0)].as_py()
@@ -118,36 +110,34 @@ class _Part:
 def _part_folders(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         raise UserError(f"{path} is not a folder.", "Use the unpacked folder that save_to_disk wrote.")
-    if not (path / "dataset_dict.json").is_file():
+    file = path / "dataset_dict.json"
+    if not file.is_file():
         return {"": path}
-    description = read_json(path / "dataset_dict.json")
+    description = read_json(file)
     names = description.get("splits") if isinstance(description, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path / 'dataset_dict.json'} does not list the splits.", _SAVE_AGAIN)
-    for name in names:
-        _check_inside(name, path / "dataset_dict.json")
-    return {name: path / name for name in names}
+        raise UserError(f"{file} does not list the splits.", _SAVE_AGAIN)
+    return {name: _path_inside(name, file) for name in names}
 
 
-def _check_inside(name: Any, file: Path) -> None:
+def _path_inside(name: Any, file: Path) -> Path:
+    """Return the path that a description file refers to, relative to its own folder."""
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
     if not parts or ".." in parts or parts[0] == "/" or "\0" in name:
         raise UserError(f"{file} refers to {name!r}, which is outside the dataset.", _SAVE_AGAIN)
+    return file.parent / name
 
 
 def _read_part(folder: Path) -> _Part:
-    state, info = _read_description(folder / "state.json"), _read_description(folder / "dataset_info.json")
+    state, info = (read_json(_regular_file(folder / name)) for name in ("state.json", "dataset_info.json"))
     features = info.get("features") if isinstance(info, dict) else None
     listed = state.get("_data_files") if isinstance(state, dict) else None
     if not isinstance(features, dict) or not isinstance(listed, list) or not listed:
         raise UserError(f"{folder}: state.json or dataset_info.json lists no files or no columns.", _SAVE_AGAIN)
     if state.get("_indices_data_files"):
         raise UserError(f"{folder} contains indices into another file.", "Call flatten_indices() and save it again.")
-    files = []
-    for entry in listed:
-        name = entry.get("filename") if isinstance(entry, dict) else None
-        _check_inside(name, folder / "state.json")
-        files.append(folder / str(name))
+    named = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed]
+    files = [_path_inside(name, folder / "state.json") for name in named]
     image, label, names = _columns(features, folder)
     chunks, values = [], []
     for file in files:
@@ -155,24 +145,23 @@ def _read_part(folder: Path) -> _Part:
         chunks += images
         values += labels
     stamp = [file_stamp(file) for file in files]
-    ends = list(accumulate(len(chunk) for chunk in chunks))
+    ends = list(accumulate(map(len, chunks)))
     return _Part(folder, image, label, _label_names(values, names, folder, label), chunks, ends, [stamp, features])
 
 
-def _read_description(file: Path) -> Any:
+def _regular_file(file: Path) -> Path:
     if not file.is_file():  # reading a pipe could block forever
         raise UserError(f"{file} does not exist or is not a file.", _SAVE_AGAIN)
-    return read_json(file)
+    return file
 
 
 def _columns(features: dict[str, Any], folder: Path) -> tuple[str, str, list[str] | None]:
     """Return the image column, the label column, and the class names if there are any."""
     kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
-    image = _choose_column(
-        [name for name, kind in kinds.items() if kind == "Image"], IMAGE_NAMES, "images", folder, kinds
-    )
+    pictures = [name for name, kind in kinds.items() if kind == "Image"]
     labelled = [name for name, kind in kinds.items() if kind == "ClassLabel"]
     plain = [name for name, kind in kinds.items() if kind == "Value" and name.lower() in LABEL_NAMES]
+    image = _choose_column(pictures, IMAGE_NAMES, "images", folder, kinds)
     label = _choose_column(labelled or plain, LABEL_NAMES, "labels", folder, kinds)
     names = features[label].get("names")
     if label in labelled and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
@@ -181,11 +170,9 @@ def _columns(features: dict[str, Any], folder: Path) -> tuple[str, str, list[str
 
 
 def _choose_column(found: list[str], default: tuple[str, ...], what: str, folder: Path, kinds: dict[str, Any]) -> str:
-    if len(found) == 1:
-        return found[0]
-    for name in default:
-        if name in found:
-            return name
+    chosen = found if len(found) == 1 else [name for name in default if name in found]
+    if chosen:
+        return chosen[0]
     if found:
         raise UserError(
             f"{folder} has several columns of {what}: {format_names(found, 10)}.",
@@ -200,17 +187,20 @@ def _choose_column(found: list[str], default: tuple[str, ...], what: str, folder
 
 def _read_arrow(file: Path, image: str, label: str) -> tuple[list[pa.Array], list[Any]]:
     """Return the chunks of the image column, and all labels."""
-    if not file.is_file():
-        raise UserError(f"{file} does not exist or is not a file.", _SAVE_AGAIN)
     try:
-        with pa.memory_map(str(file)) as source:
+        with pa.memory_map(str(_regular_file(file))) as source:
             if any(_is_compressed(message) for message in pa.ipc.MessageReader.open_stream(source)):
                 raise UserError(f"{file} is compressed, which save_to_disk never does.", _SAVE_AGAIN)
             source.seek(0)
             with pa.ipc.open_stream(source) as reader:
                 schema = reader.schema
-            columns = ((image, _holds_images), (label, _holds_labels))
-            fields = [_field_index(schema, column, fits, file) for column, fits in columns]
+            fields = [schema.get_field_index(column) for column in (image, label)]
+            for column, position, fits in zip((image, label), fields, (_holds_images, _holds_labels), strict=True):
+                if position < 0:
+                    raise UserError(f"{file} has no column {column!r}, which dataset_info.json lists.", _SAVE_AGAIN)
+                kind = schema.field(position).type
+                if not fits(value_type(kind)):
+                    raise UserError(f"{file}: the column {column!r} has type {str(kind)[:80]}.", _SAVE_AGAIN)
             source.seek(0)
             # Read only these columns: others may have types that expand to any size.
             with pa.ipc.open_stream(source, options=pa.ipc.IpcReadOptions(included_fields=fields)) as reader:
@@ -219,16 +209,6 @@ def _read_arrow(file: Path, image: str, label: str) -> tuple[list[pa.Array], lis
         return list(table.column(image).chunks), column_values(table.column(label))
     except (pa.ArrowException, OSError, ValueError, struct.error) as error:
         raise UserError(f"{file} is damaged or not an Arrow file: {str(error)[:200]}.", _SAVE_AGAIN) from error
-
-
-def _field_index(schema: pa.Schema, column: str, fits: Callable[[pa.DataType], bool], file: Path) -> int:
-    position = schema.get_field_index(column)
-    if position < 0:
-        raise UserError(f"{file} has no column {column!r}, which dataset_info.json lists.", _SAVE_AGAIN)
-    kind = schema.field(position).type
-    if not fits(value_type(kind)):
-        raise UserError(f"{file}: the column {column!r} has type {str(kind)[:80]}.", _SAVE_AGAIN)
-    return position
 
 
 def _holds_images(kind: pa.DataType) -> bool:

@@ -9,9 +9,8 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,6 +37,8 @@ SUFFIXES = (".csv", ".parquet")
 MAX_ROWS = 10_000_000
 MAX_TABLE_BYTES = 2_000_000_000
 _COLUMNS_HELP = "The columns are path and label, and optionally split (train, val, test), group and id."
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # includes Windows paths
+_PATH_FIX = "Put the table beside or above its images and use paths relative to its folder."
 
 
 def read_manifest(path: Path, options: ReadOptions) -> Listing:
@@ -52,16 +53,12 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
     Raises:
         UserError: names the line of a csv, or the row of a parquet counted from 1, and the column.
     """
-    if path.suffix.lower() in SUFFIXES:
-        if not path.is_file():
-            raise UserError(f"{path} {'is a folder' if path.exists() else 'does not exist'}.", "Check the path.")
-        is_local = True
-        tree: Tree = FolderTree(path.parent)  # lists nothing until all file names are requested
-        inner = path.name
-    else:
-        is_local = False
-        tree = open_tree(path)
-        inner = _find_table(tree, path)
+    is_local = path.suffix.lower() in SUFFIXES
+    if is_local and not path.is_file():
+        raise UserError(f"{path} {'is a folder' if path.exists() else 'does not exist'}.", "Check the path.")
+    # A folder lists nothing until all file names are requested.
+    tree: Tree = FolderTree(path.parent) if is_local else open_tree(path)
+    inner = path.name if is_local else _find_table(tree, path)
     rows = _read_rows(tree, inner, options.encoding)
     files = _Files(tree, inner, is_local)
     names = [files.name(row) for row in rows]
@@ -76,7 +73,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
     if missing:
         notes.append(f"{format_count(len(missing), 'file')} of {len(names):,} missing: {format_names(missing)}.")
     ids = [row.id or name for row, name in zip(rows, names, strict=True)]
-    if is_local and any(_is_absolute(name) for name in ids):
+    if is_local and any(map(_ABSOLUTE.match, ids)):
         notes.append("Some ids are absolute paths, which differ between machines: add a column id.")
     _check_duplicates(ids, rows, inner)
 
@@ -85,16 +82,12 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
             raise UnreadableError("the file is missing")
         return tree.read(names[position])
 
-    table = make_table(ids, [row.label for row in rows], [row.split for row in rows], [row.group for row in rows])
-    if is_local:
-        stamp: Any = [inner, *(files.size_and_time(inner) or ()), [list(size or ()) for size in sizes]]
-    else:
-        stamp = tree.stamp()
-    return Listing(source_name(path), table, read, stamp, notes=tuple(notes))
+    table = make_table(ids, *zip(*((row.label, row.split, row.group) for row in rows), strict=True))
+    own_stamp = [inner, *(files.size_and_time(inner) or ()), [list(size or ()) for size in sizes]]
+    return Listing(source_name(path), table, read, own_stamp if is_local else tree.stamp(), notes=tuple(notes))
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     place: str  # "mine.csv, line 7"
     path: str
     label: str
@@ -136,8 +129,7 @@ def _read_rows(tree: Tree, name: str, encoding: str | None) -> list[_Row]:
         columns, places = _read_csv(_decode_text(content, name, encoding), name)
     if not places:
         raise UserError(f"{name} has no rows.", _COLUMNS_HELP)
-    count = len(places)
-    values = [columns.get(column, [""] * count) for column in COLUMNS]
+    values = [columns.get(column, [""] * len(places)) for column in COLUMNS]
     rows = []
     for place, path, label, split, group, image_id in zip(places, *values, strict=True):
         for column, value in (("path", path), ("label", label)):
@@ -158,7 +150,7 @@ def _canonical_columns(names: Sequence[str], name: str) -> list[str]:
         plain = ["path" if column == "filename" else column for column in plain]
     for column in ("path", "label"):
         if column not in plain:
-            shown = format_names(list(names), 10)
+            shown = format_names(names, 10)
             raise UserError(f"{name} has no column {column}; its columns are {shown}.", _COLUMNS_HELP)
     if duplicates := [column for column in COLUMNS if plain.count(column) > 1]:
         raise UserError(f"{name} has the column {duplicates[0]} twice.", "Keep one of them.")
@@ -218,16 +210,14 @@ def _read_parquet(content: bytes, name: str) -> tuple[dict[str, list[str]], list
         schema = pq.read_schema(pa.BufferReader(content))
         shared = [field.name for field in schema if is_text(field.type)]
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=shared)
-        metadata = file.metadata
-        count, groups = metadata.num_rows, range(metadata.num_row_groups)
-        size = sum(metadata.row_group(group).total_byte_size for group in groups)
+        count = file.metadata.num_rows
+        size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
         if count > MAX_ROWS or size > MAX_TABLE_BYTES:
             what = f"{name} has {count:,} rows and {size:,} bytes."
             raise UserError(what, f"The maximum is {MAX_ROWS:,} rows and {MAX_TABLE_BYTES:,} bytes.")
-        names = list(file.schema_arrow.names)
-        header = _canonical_columns(names, name)
+        names = file.schema_arrow.names
         columns = {}
-        for original, column in zip(names, header, strict=True):
+        for original, column in zip(names, _canonical_columns(names, name), strict=True):
             if column in COLUMNS:
                 columns[column] = _text_values(file.read([original]).column(original), name, column)
                 if len(columns[column]) != count:
@@ -260,7 +250,7 @@ class _Files:
         slashed = row.path.replace("\\", "/")
         if ".." in slashed.split("/"):
             raise UserError(f"{row.place}: path {row.path[:200]!r} leads outside the folder of the table.", _PATH_FIX)
-        if _is_absolute(row.path):
+        if _ABSOLUTE.match(row.path):
             if not self._is_local:
                 raise UserError(f"{row.place}: path {row.path[:200]!r} is absolute.", _PATH_FIX)
             folder = self._tree.path.absolute().as_posix().rstrip("/") + "/"
@@ -282,14 +272,6 @@ class _Files:
         except (OSError, ValueError):  # invalid file names
             return None
         return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
-
-
-_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # includes Windows paths
-_PATH_FIX = "Put the table beside or above its images and use paths relative to its folder."
-
-
-def _is_absolute(path: str) -> bool:
-    return _ABSOLUTE.match(path) is not None
 
 
 def _check_duplicates(ids: list[str], rows: list[_Row], name: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from core.data.archive import Tree, file_stamp, open_tree
 from core.data.decode import Raw, UnreadableError
@@ -32,10 +33,10 @@ _EXPECTED = (
 def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
     """Read the csv layout, in a folder or zip, or the pickled caches of learn2learn and others.
 
-    With csv files (``filename,label``): images are found by name, first in ``images``; ids are the file names,
-    classes the labels (WordNet ids), rows in the order of the files. The csv files may be in
-    ``options.splits`` or in a folder ``mini_imagenet`` or ``splits/mini_imagenet`` beside the data. With caches
-    (``image_data``, ``class_dict``): ids are ``train/00000``. Splits without a file are skipped.
+    With csv files (``filename,label``): images are found by name, first in ``images``; ids are the file names, classes
+    the labels (WordNet ids). The csv files may be in ``options.splits`` or in a folder ``mini_imagenet`` or
+    ``splits/mini_imagenet`` beside the data. With caches (``image_data``, ``class_dict``): ids are ``train/00000``.
+    Splits without a file are skipped.
 
     Raises:
         UserError: there is neither, a row is invalid, or no image is found.
@@ -53,11 +54,12 @@ def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
     if not lists:
         raise UserError(f"There is no mini-ImageNet in {path}.", _EXPECTED)
     seen: dict[str, str] = {}
-    rows = [(split, *row) for split, (name, content) in lists.items() for row in _rows(content, name, seen)]
+    rows = [(*row, split) for split, (name, content) in lists.items() for row in _rows(content, name, seen)]
     if not rows:
         raise UserError(f"The csv files in {path} have no rows.", "Use the published files.")
-    where = _locate(tree, [file for _, file, _ in rows])
-    missing = [file for _, file, _ in rows if file not in where]
+    table = make_table(*zip(*rows, strict=True))
+    where = _locate(tree, [file for file, _, _ in rows])
+    missing = [file for file, _, _ in rows if file not in where]
     if len(missing) == len(rows):
         raise UserError(
             f"None of the {format_count(len(rows), 'image')} listed in the csv files is in {path}; "
@@ -65,19 +67,17 @@ def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
             "Put them in a folder images beside the csv files.",
         )
     notes = [f"Split by {', '.join(name for name, _ in lists.values())}."]
-    notes += [*_missing_splits(lists), *_shared_classes((split, label) for split, _, label in rows)]
+    notes += _split_notes(lists, table)
     if missing:
         notes.append(f"{format_count(len(missing), 'image')} of {len(rows):,} missing: {format_names(missing)}.")
 
     def read(position: int) -> Raw:
-        file = where.get(rows[position][1])
-        if file is None:
+        if (file := where.get(rows[position][0])) is None:
             raise UnreadableError("the file is missing")
         return tree.read(file)
 
-    splits, files, labels = (list(column) for column in zip(*rows, strict=True))
     stamp = [tree.stamp(), [content for _, content in lists.values()]]
-    return Listing("mini-imagenet", make_table(files, labels, splits), read, stamp, form=FORM, notes=tuple(notes))
+    return Listing("mini-imagenet", table, read, stamp, form=FORM, notes=tuple(notes))
 
 
 def is_mini_imagenet(tree: Tree) -> bool:
@@ -98,8 +98,13 @@ def _find_lists(tree: Tree, path: Path, option: Path | None) -> dict[str, tuple[
     if option is None and (lists := _lists_in_tree(tree)):
         return lists
     for folder in list_folders(path, option, "mini_imagenet"):
-        if lists := _read_lists(folder):
-            return lists
+        files = {split: folder / f"{split}.csv" for split in SPLITS}
+        try:
+            found = {split: (str(file), file.read_bytes()) for split, file in files.items() if file.is_file()}
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
+        if found:
+            return {split: (name, _decode_text(content, name)) for split, (name, content) in found.items()}
     if option is not None:
         raise UserError(f"There are no csv files of splits in {option}.", "Put train.csv, val.csv or test.csv there.")
     return {}
@@ -115,18 +120,6 @@ def _lists_in_tree(tree: Tree) -> dict[str, tuple[str, str]]:
             except UnreadableError as error:
                 raise UserError(f"{names[0]} cannot be read: {error}.", DOWNLOAD_AGAIN) from error
     return lists
-
-
-def _read_lists(folder: Path) -> dict[str, tuple[str, str]]:
-    files = {split: folder / f"{split}.csv" for split in SPLITS}
-    try:
-        return {
-            split: (str(file), _decode_text(file.read_bytes(), str(file)))
-            for split, file in files.items()
-            if file.is_file()
-        }
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
 
 
 def _decode_text(content: bytes, name: str) -> str:
@@ -176,37 +169,26 @@ def _locate(tree: Tree, files: list[str]) -> dict[str, str]:
     return found
 
 
-def _missing_splits(found: Collection[str]) -> list[str]:
-    return [f"The split {split} has no list and no images." for split in SPLITS if split not in found]
-
-
-def _shared_classes(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a note on classes that occur in more than one split, from the split and class of every image."""
-    splits: dict[str, set[str]] = {}
-    for split, name in rows:
-        splits.setdefault(name, set()).add(split)
-    if shared := sorted(name for name, found in splits.items() if len(found) > 1):
-        return [f"{format_count(len(shared), 'class', 'classes')} in more than one split: {format_names(shared)}."]
-    return []
+def _split_notes(found: Collection[str], table: pd.DataFrame) -> list[str]:
+    """Return notes on splits that were not found, and on classes that occur in more than one."""
+    notes = [f"The split {split} has no list and no images." for split in SPLITS if split not in found]
+    counts = table.groupby("class")["split"].nunique()
+    if shared := sorted(counts.index[counts > 1]):
+        notes.append(f"{format_count(len(shared), 'class', 'classes')} in more than one split: {format_names(shared)}.")
+    return notes
 
 
 def _read_caches(caches: dict[str, Path]) -> Listing:
-    images: dict[str, np.ndarray] = {}
-    rows: list[tuple[str, int, str]] = []
+    images: list[np.ndarray] = []
+    rows: list[tuple[str, str, str]] = []
     for split, file in caches.items():
-        images[split], classes = _check_cache(read_plain(file), file.name)
-        rows += [(split, position, name) for position, name in enumerate(classes)]
-
-    def read(position: int) -> Raw:
-        split, number, _ = rows[position]
-        return images[split][number]
-
-    ids = [f"{split}/{number:05d}" for split, number, _ in rows]
+        pixels, classes = _check_cache(read_plain(file), file.name)
+        images.extend(pixels)
+        rows += [(f"{split}/{number:05d}", name, split) for number, name in enumerate(classes)]
+    table = make_table(*zip(*rows, strict=True))
     stamp = [file_stamp(file) for file in caches.values()]
-    notes = [f"Split by {', '.join(file.name for file in caches.values())}.", *_missing_splits(caches)]
-    notes += _shared_classes((split, name) for split, _, name in rows)
-    table = make_table(ids, [name for _, _, name in rows], [split for split, _, _ in rows])
-    return Listing("mini-imagenet", table, read, stamp, form=FORM, notes=tuple(notes))
+    notes = [f"Split by {', '.join(file.name for file in caches.values())}.", *_split_notes(caches, table)]
+    return Listing("mini-imagenet", table, images.__getitem__, stamp, form=FORM, notes=tuple(notes))
 
 
 def _check_cache(content: Any, name: str) -> tuple[np.ndarray, list[str]]:

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import struct
 import zlib
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -44,25 +43,25 @@ def read_mnist(path: Path, options: ReadOptions) -> Listing:
         UserError: a file of a pair is missing, or its header, length or labels are wrong; the text names it.
     """
     folder = _folder(path)
-    pairs = {split: _pair(folder, prefix) for split, prefix in PARTS.items()}
-    parts = {split: _read_pair(split, *pair) for split, pair in pairs.items() if pair}
-    (first, *others) = parts.values()
-    for other in others:
-        if other.images.shape[1:] != first.images.shape[1:]:
-            raise UserError(f"{folder}: training and test images differ in size.", "Use files of one data set.")
-    images = [image for part in parts.values() for image in part.images]
-    labels = [str(label) for part in parts.values() for label in part.labels]
-    ids = [f"{split}-{number:05d}" for split, part in parts.items() for number in range(len(part.labels))]
-    splits = [split for split, part in parts.items() for _ in part.labels]
+    pairs = {split: pair for split, prefix in PARTS.items() if (pair := _pair(folder, prefix))}
+    parts = {split: _read_pair(split, *pair) for split, pair in pairs.items()}
+    images = [image for pixels, _, _ in parts.values() for image in pixels]
+    if len({image.shape for image in images}) > 1:
+        raise UserError(f"{folder}: training and test images differ in size.", "Use files of one data set.")
+    rows = [
+        (f"{split}-{number:05d}", str(label), split)
+        for split, (_, labels, _) in parts.items()
+        for number, label in enumerate(labels)
+    ]
     notes = [f"Only the {split} part was found." for split in parts if len(parts) == 1]
-    if not all(part.is_original for part in parts.values()):
+    if not all(is_original for _, _, is_original in parts.values()):
         notes.append(
             "These are not the original MNIST digits (their checksums differ); other data sets use the same file "
             "names. The classes are called 0 to 9."
         )
-    stamp = [file_stamp(file) for pair in pairs.values() if pair for file in pair]
+    stamp = [file_stamp(file) for pair in pairs.values() for file in pair]
     name = "mnist" if folder.name == "raw" and folder.parent.name == "MNIST" else source_name(path)
-    table, form = make_table(ids, labels, splits), TargetFormat(channels=1)
+    table, form = make_table(*zip(*rows, strict=True)), TargetFormat(channels=1)
     return Listing(name, table, images.__getitem__, stamp, form=form, notes=tuple(notes))
 
 
@@ -70,13 +69,6 @@ def is_mnist(names: list[str]) -> bool:
     """Return whether files with these names are for :func:`read_mnist`."""
     files = {name.rpartition("/")[2].removesuffix(".gz") for name in names}
     return any(all(f"{prefix}-{kind}-ubyte" in files for kind in _KINDS) for prefix in PARTS.values())
-
-
-@dataclass(frozen=True)
-class _Part:
-    images: np.ndarray  # (n, height, width) uint8
-    labels: np.ndarray  # (n,) uint8
-    is_original: bool
 
 
 def _folder(path: Path) -> Path:
@@ -96,20 +88,19 @@ def _folder(path: Path) -> Path:
 
 
 def _pair(folder: Path, prefix: str) -> tuple[Path, Path] | None:
-    files = []
-    for kind in _KINDS:
-        plain = folder / f"{prefix}-{kind}-ubyte"
-        files.append(next((file for file in (plain, plain.with_name(f"{plain.name}.gz")) if file.is_file()), None))
-    images, labels = files
+    plain = [folder / f"{prefix}-{kind}-ubyte" for kind in _KINDS]
+    found = (next((f for f in (file, file.with_name(f"{file.name}.gz")) if f.is_file()), None) for file in plain)
+    images, labels = found
     if images and labels:
         return images, labels
     if images or labels:
-        missing = "labels-idx1" if images else "images-idx3"
-        raise UserError(f"{images or labels} exists, but not {prefix}-{missing}-ubyte.", "Put both in the folder.")
+        missing = plain[1] if images else plain[0]
+        raise UserError(f"{images or labels} exists, but not {missing.name}.", "Put both in the folder.")
     return None
 
 
-def _read_pair(split: str, images: Path, labels: Path) -> _Part:
+def _read_pair(split: str, images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return the images ``(n, height, width)``, the labels ``(n,)``, and whether these are the original MNIST."""
     pixels, pixels_md5 = _read_idx(images, 3)
     classes, classes_md5 = _read_idx(labels, 1)
     if len(pixels) != len(classes):
@@ -122,7 +113,7 @@ def _read_pair(split: str, images: Path, labels: Path) -> _Part:
             f"{labels.name}: label {bad[0]} (counted from 0) is {classes[bad[0]]}, but there are {CLASSES} classes.",
             "Import data with other classes as one folder per class, or as a table of paths and labels.",
         )
-    return _Part(pixels, classes, (pixels_md5, classes_md5) == MD5[split])
+    return pixels, classes, (pixels_md5, classes_md5) == MD5[split]
 
 
 def _read_idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from core.data.archive import Tree, open_tree
 from core.data.listing import Listing, TargetFormat, make_table
 from core.data.readers.common import ReadOptions
-from core.data.readers.split_lists import find_split_lists, unmatched_notes
+from core.data.readers.split_lists import find_split_lists
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count
 
@@ -22,7 +21,7 @@ DRAWERS = 20
 FORM = TargetFormat(size=(28, 28), channels=1, invert=True)
 
 _FOLDERS = ("", "omniglot-py", "omniglot")  # torchvision and learn2learn create the second
-_IMAGE = re.compile(r"(?:^|/)(images_(?:background|evaluation))/([^/]+)/(character\d+)/(\d+_(\d+)\.png)$")
+_IMAGE = re.compile(r"(?:^|/)((images_(?:background|evaluation))/([^/]+/character\d+)/\d+_(\d+)\.png)$")
 _LISTS = TypeAdapter(dict[str, dict[str, list[str]]])
 _EXPECTED = "Put images_background.zip and images_evaluation.zip, or the folders of the same names, in it."
 
@@ -48,21 +47,15 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
         notes.append("Split: the background alphabets for training, the evaluation alphabets for testing.")
         splits = {image.name: "train" if image.part == "images_background" else "test" for image in images}
     else:
-        splits = lists.assignment(_class_names)
-        notes.append(f"Split by the lists in {lists.where}.")
-        notes += unmatched_notes({image.name for image in images}, splits, lists.where)
+        splits, list_notes = lists.assign({image.name for image in images}, _class_names)
+        notes += list_notes
         images = [image for image in images if image.name in splits]
         if not images:
             raise UserError(f"The lists in {lists.where} contain no character of {path}.", "Use lists of Omniglot.")
-    table = make_table(
-        [image.id for image in images],
-        [image.name for image in images],
-        [splits[image.name] for image in images],
-        [image.drawer for image in images],
-    )
+    _, _, ids, _, names, drawers = zip(*images, strict=True)
     return Listing(
         "omniglot",
-        table,
+        make_table(ids, names, [splits[name] for name in names], drawers),
         lambda position: images[position].tree.read(images[position].file),
         [[tree.stamp() for tree in trees], lists.lists if lists else None],
         form=FORM,
@@ -76,23 +69,13 @@ def is_omniglot(names: list[str]) -> bool:
     return any(name in archives or _IMAGE.search(name) for name in names)
 
 
-@dataclass(frozen=True)
-class _Image:
+class _Image(NamedTuple):
     tree: Tree
     file: str
+    id: str
     part: str
-    alphabet: str
-    character: str
-    base: str
+    name: str  # of its class: alphabet/character
     drawer: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.alphabet}/{self.character}"
-
-    @property
-    def id(self) -> str:
-        return f"{self.part}/{self.name}/{self.base}"
 
 
 def _sources(path: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from core.data.readers.common import DOWNLOAD_AGAIN, format_names
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.runtime.progress import format_count
-
-ENDINGS = (".json", ".txt")
 
 
 @dataclass(frozen=True)
@@ -32,19 +30,32 @@ class SplitLists:
     where: str
     lists: dict[str, Any]
 
-    def assignment(self, class_names: Callable[[Any, str], Iterable[str]]) -> dict[str, str]:
-        """Return the split of every class; ``class_names(content, file)`` extracts the class names from one list.
+    def assign(
+        self, existing: Iterable[str], class_names: Callable[[Any, str], Iterable[str]]
+    ) -> tuple[dict[str, str], list[str]]:
+        """Return the split of every listed class, and notes on classes that are only in the data or only in the lists.
+
+        Args:
+            existing: Names of the classes in the data.
+            class_names: Extracts the class names from the content of a list; its second argument names the list.
 
         Raises:
             UserError: a class is in two lists.
         """
-        found: dict[str, str] = {}
+        splits: dict[str, str] = {}
         for split, content in self.lists.items():
             for name in class_names(content, f"{self.where}: the list of {split}"):
-                if found.setdefault(name, split) != split:
-                    what = f"{self.where}: {name!r} is in the lists of {found[name]} and of {split}."
+                if splits.setdefault(name, split) != split:
+                    what = f"{self.where}: {name!r} is in the lists of {splits[name]} and of {split}."
                     raise UserError(what, "Keep it in one of them.")
-        return found
+        notes = [f"Split by the lists in {self.where}."]
+        if unlisted := sorted(set(existing) - set(splits)):
+            classes = format_count(len(unlisted), "class is", "classes are")
+            notes.append(f"{classes} not in the lists in {self.where} and skipped: {format_names(unlisted)}.")
+        if missing := sorted(set(splits) - set(existing)):
+            classes = format_count(len(missing), "class", "classes")
+            notes.append(f"{classes} in the lists in {self.where} without images: {format_names(missing)}.")
+        return splits, notes
 
 
 def list_folders(path: Path, option: Path | None, key: str) -> list[Path]:
@@ -74,21 +85,24 @@ def find_split_lists(path: Path, option: Path | None, key: str) -> SplitLists | 
     return None
 
 
-def lists_in_archive(tree: Tree, folder: str) -> SplitLists | None:
-    """Return the text lists inside the archive of the data.
+def lists_in_archive(tree: Tree, inside: str) -> SplitLists | None:
+    """Return the text lists of the first folder in the archive of the data whose path contains ``inside``.
 
     Raises:
         UserError: a list is not text.
     """
-    lists = {}
-    for split in SPLITS:
-        name = f"{folder}/{split}.txt"
-        if name in tree.files:
-            try:
-                lists[split] = tree.read(name).decode().split()
-            except (UnreadableError, UnicodeDecodeError) as error:
-                raise UserError(f"{name} in {tree.path} cannot be read: {error}.", DOWNLOAD_AGAIN) from error
-    return SplitLists(folder, lists) if lists else None
+    for folder in sorted({name.rpartition("/")[0] for name in tree.files if inside in name}):
+        lists = {}
+        for split in SPLITS:
+            name = f"{folder}/{split}.txt"
+            if name in tree.files:
+                try:
+                    lists[split] = tree.read(name).decode().split()
+                except (UnreadableError, UnicodeDecodeError) as error:
+                    raise UserError(f"{name} in {tree.path} cannot be read: {error}.", DOWNLOAD_AGAIN) from error
+        if lists:
+            return SplitLists(folder, lists)
+    return None
 
 
 def check_class_names(content: Any, file: str) -> list[str]:
@@ -102,34 +116,20 @@ def check_class_names(content: Any, file: str) -> list[str]:
     return content
 
 
-def unmatched_notes(found: Collection[str], listed: Collection[str], where: str) -> list[str]:
-    """Return notes on classes that are only in the data or only in the lists."""
-    notes = []
-    if unlisted := sorted(set(found) - set(listed)):
-        classes = format_count(len(unlisted), "class is", "classes are")
-        notes.append(f"{classes} not in the lists in {where} and skipped: {format_names(unlisted)}.")
-    if missing := sorted(set(listed) - set(found)):
-        classes = format_count(len(missing), "class", "classes")
-        notes.append(f"{classes} in the lists in {where} without images: {format_names(missing)}.")
-    return notes
-
-
 def _read(folder: Path) -> dict[str, Any]:
     lists: dict[str, Any] = {}
     for split in SPLITS:
-        for ending in ENDINGS:
-            file = folder / f"{split}{ending}"
+        json_file, text_file = folder / f"{split}.json", folder / f"{split}.txt"
+        try:
+            is_json, is_text = json_file.is_file(), text_file.is_file()
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
+        if is_json:
+            lists[split] = read_json(json_file)
+        elif is_text:
             try:
-                is_file = file.is_file()
-            except OSError as error:
-                raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
-            if split not in lists and is_file:
-                lists[split] = read_json(file) if ending == ".json" else _read_lines(file)
+                lists[split] = text_file.read_text(encoding="utf-8").split()
+            except (OSError, UnicodeDecodeError) as error:
+                what = f"{text_file} cannot be read: {error}."
+                raise UserError(what, "Save it as UTF-8, one class name per line.") from error
     return lists
-
-
-def _read_lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}.", "Save it as UTF-8, one class name per line.") from error
