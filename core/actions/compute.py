@@ -14,13 +14,6 @@ def load(project: Project, compute: Compute) -> Loaded:
     Raises:
         UserError: the device or the precision does not exist.
     """
-    tasks = project.tasks
-    return Loaded(
-        project.model.spec.bilevel(),
-        project.model.params,
-        project.images,
-        tasks.train,
-        tasks.heldout,
-        compute,
-        project.hashes,
-    )
+    model, tasks = project.model, project.tasks
+    network = model.spec.bilevel()
+    return Loaded(network, model.params, project.images, tasks.train, tasks.heldout, compute, project.hashes)

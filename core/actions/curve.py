@@ -67,10 +67,8 @@ def curve(
 
         with run.timed("points"):
             measured = world().map_distributed(todo, measure_once)
-        rows = [
-            {**asdict(point), **dict(zip(("removed", "accuracy", "loss"), figures, strict=True))}
-            for point, figures in zip(todo, measured, strict=True)
-        ]
-        run.write_table("points.parquet", pd.DataFrame(rows))
+        rows = pd.DataFrame([asdict(point) for point in todo])
+        rows[["removed", "accuracy", "loss"]] = np.array(measured)
+        run.write_table("points.parquet", rows)
 
     return workspace.runs.get_or_compute(KIND, key, work)

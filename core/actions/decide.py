@@ -1,10 +1,14 @@
-"""Decide on tasks, instances and images."""
+"""Decide on tasks, instances and images, one by one or from a file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from core.decisions.checks import check_known, class_number
+from core.decisions.import_file import read_decision_file
+from core.decisions.import_plan import ImportPlan, write_import
+from core.decisions.import_plan import plan_import as plan_of_file
 from core.decisions.log import Decision, Item, Operation, Result, Verdict
 from core.review.suggestions import suggested_relabels
 from core.runtime.errors import UserError
@@ -26,10 +30,8 @@ def worst_items(ranking: Run, by: str, count: int) -> list[Item]:
     table = ranking.table(f"{by}.parquet")
     if count > len(table):
         raise UserError(f"The ranking has only {len(table)} {by}.", "Use a smaller number.")
-    chosen = table.sort_values("score", kind="stable").head(count)
-    if by == "tasks":
-        return [Item("task", task_id=i) for i in chosen["task_id"]]
-    return [Item("image", image_id=i) for i in chosen["image_id"]]
+    ids = table.sort_values("score", kind="stable").head(count)[f"{by[:-1]}_id"]
+    return [Item("task", i) if by == "tasks" else Item("image", image_id=i) for i in ids]
 
 
 def mark(
@@ -50,20 +52,15 @@ def mark(
     """Append one group of decisions, all with the same verdict, to the log of the workspace.
 
     Args:
-        items: The items to decide on, together with ``tasks``, ``images`` and ``instances``.
-        tasks: Task ids.
-        images: Image ids.
+        items: The items to decide on, together with those of the ids ``tasks``, ``images`` and ``instances``.
         instances: (task id, role, image id).
-        verdict: The verdict.
         label: Name of the new class; for the verdict "relabel" only.
-        reason: Saved with each decision, as are ``reviewer`` and ``source``.
-        reviewer: Who decides.
         source: The ranking or run that listed the items.
-        saw: :attr:`core.decisions.log.Operation.saw`.
-        token: :attr:`core.decisions.log.Operation.token`.
+        saw, token: Of :class:`core.decisions.log.Operation`.
 
     Raises:
-        UserError: no item is given, an item is not in the training tasks, or the class is unknown.
+        UserError: no item is given, an item is not in the training tasks, the class is unknown, or the reviewer has no
+            name.
     """
     all_items = [
         *items,
@@ -85,3 +82,24 @@ def suggestions_of_task(workspace: Workspace, queue: Run, task_id: str, least_pr
     project = workspace.project()
     items = queue.table("items.parquet")
     return suggested_relabels(items, queue.id, project.tasks.train, project.images, task_id, least_probability)
+
+
+def plan_import(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure") -> ImportPlan:
+    """Return what :func:`import_decisions` would do.
+
+    The arguments and errors are those of :func:`core.decisions.import_file.read_decision_file`.
+    """
+    project = workspace.project()
+    file = read_decision_file(path, project.images, project.tasks.train, reviewer=reviewer, as_=as_)
+    return plan_of_file(workspace.decisions, file)
+
+
+def import_decisions(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure") -> ImportPlan:
+    """Write the decisions and comments of a file to the log, and return what was written.
+
+    Raises:
+        UserError: as :func:`plan_import`, or the log cannot be written; it is then unchanged.
+    """
+    plan = plan_import(workspace, path, reviewer=reviewer, as_=as_)
+    write_import(workspace.decisions, plan)
+    return plan

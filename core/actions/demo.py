@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from core.actions.compute import Compute
-from core.actions.detection import detection_of
+from core.actions.decide import mark
 from core.actions.edit import edit
 from core.actions.evaluate import evaluation
 from core.actions.export import export
-from core.actions.rank import ranking
-from core.decisions.log import Decision, Item
+from core.actions.rank import detection_of, ranking
 from core.editing.curves import Point, removal_of
 from core.influence.methods import DEFAULT, estimator
 from core.influence.targets import Target
@@ -61,18 +60,15 @@ def run_demo(name: str, folder: Path, compute: Compute, progress: Progress, repo
     scores = ranked.table(f"{by}.parquet")
     count = planted["task_id" if by == "tasks" else "image_id"].nunique()
     removal = removal_of(scores, by, Point("harmful", count / len(scores), 0))
-    items = [Item("task", task_id=i) for i in sorted(removal.tasks)]
-    items += [Item("image", image_id=i) for i in sorted(removal.images)]
     if not workspace.decisions.current():
-        workspace.decisions.append(
-            [Decision(item, "remove", reason="most harmful", reviewer="demo", source=ranked.id) for item in items]
-        )
+        removed = {"tasks": sorted(removal.tasks), "images": sorted(removal.images)}
+        mark(workspace, **removed, reason="most harmful", reviewer="demo", source=ranked.id)
     rows = [("unedited model, measured", before["accuracy"], None)]
     for edit_method, label in _EDITS:
         run_edit = partial(edit, workspace, edit_method, removal, compute=compute, progress=progress)
         figures = timed(edit_method, run_edit).json("edit.json")
         rows.append((label, figures["accuracy"], figures["accuracy_change"]))
-    report(f"\nheld-out accuracy with 95 % intervals, {len(items)} most harmful {by} removed:")
+    report(f"\nheld-out accuracy with 95 % intervals, {len(removal)} most harmful {by} removed:")
     for label, level, change in rows:
         gain = "" if change is None else f"   change {Interval(**change).percent('+')}"
         report(f"  {label:<44} {Interval(**level).percent()}{gain}")

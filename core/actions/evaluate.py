@@ -26,10 +26,10 @@ def cache_key(project: Project, compute: Compute) -> dict[str, Any]:
 def evaluation(workspace: Workspace, compute: Compute, progress: Progress) -> Run:
     """Evaluate the model of the workspace.
 
-    The run holds ``heldout.parquet`` (task_id, accuracy, loss), ``rows.parquet`` (every query image of the held-out
-    tasks, :class:`core.maml.evaluation.Evaluation`, with predicted_class) and ``summary.json`` (accuracy and loss with
-    95 % confidence intervals; objective, gradient_norm and ratio of :class:`core.maml.training.Stationarity`; where
-    adaptation is implicit, :class:`core.influence.inner.InnerReport`).
+    The run holds ``heldout.parquet`` (task_id, accuracy, loss), ``rows.parquet`` (rows of
+    :class:`core.maml.evaluation.Evaluation`, with predicted_class) and ``summary.json`` (accuracy and loss with 95 %
+    confidence intervals; :class:`core.maml.training.Stationarity`; of implicit adaptation
+    :class:`core.influence.inner.InnerReport`).
     """
     project = workspace.project()
 

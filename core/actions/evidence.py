@@ -119,20 +119,19 @@ def _retrained(
 ) -> tuple[list[list[Run]], Callable[[int], list[Params]]]:
     """Return the retrainings by subset and seed, and the first ensemble members; each is done by one process."""
     ids = np.array(loaded.tasks.task_ids, dtype=object)
-    jobs = [(mask.tobytes(), settings.start, seed) for mask in masks for seed in range(settings.seeds)]
+    jobs = [(tuple(ids[mask]), settings.start, seed) for mask in masks for seed in range(settings.seeds)]
     on_subsets = len(jobs)
     # Members must differ: they are trained from separate seeds, wherever the retrainings of the subsets start.
     iterations = settings.iterations if settings.retrain == "fresh" else 0
     fresh = replace(settings.start, start="fresh", iterations=iterations)
-    jobs += [(np.ones(len(ids), dtype=bool).tobytes(), fresh, seed + 1) for seed in range(settings.members)]
+    jobs += [(tuple(ids), fresh, seed + 1) for seed in range(settings.members)]
     distinct = list(dict.fromkeys(jobs))  # of a short list, the same half may be drawn twice
     progress.stage("retraining", _UNITS * len(distinct))
 
-    def run_job(job: tuple[bytes, RetrainSettings, int], count: int) -> str:
-        mask, start, seed = job
+    def run_job(job: tuple[tuple[str, ...], RetrainSettings, int], count: int) -> str:
+        chosen, start, seed = job
         inner = SubProgress(progress, _UNITS * count)
-        tasks = loaded.tasks.select(ids[np.frombuffer(mask, dtype=bool)].tolist())
-        run = retraining(workspace, model, loaded, tasks, start, seed, inner)
+        run = retraining(workspace, model, loaded, loaded.tasks.select(list(chosen)), start, seed, inner)
         inner.finish(f"held-out loss {run.json('retraining.json')['loss']['mean']:.3f}")
         return run.id
 

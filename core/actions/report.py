@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from core.actions.duplicates import newest_duplicates, summary_text
-from core.actions.edit import run_kind
+from core.actions.edit import finished_edits
 from core.actions.export_decisions import decision_table, provenance
-from core.actions.queue import decisions_on, newest_queue
-from core.actions.rank import ENGINE_VERSION
+from core.actions.queue import newest_queue
 from core.decisions.export_tables import comment_table
+from core.decisions.log import DecisionLog
+from core.decisions.queue_decisions import QueueDecisions, QueuePositions
 from core.editing.settings import CONTROLS, EDIT_METHODS
 from core.maml.evaluation import Interval
 from core.review.forecast import forecast
-from core.review.report_figures import calibration_charts, decision_counts, forecast_chart, image_section
+from core.review.report_figures import calibration_charts, forecast_chart, image_section
 from core.runtime.errors import UserError
 from core.runtime.files import write_text_atomically
 from core.runtime.progress import format_count
@@ -57,17 +59,21 @@ def report_html(workspace: Workspace) -> str:
     decisions = decision_table(workspace)
     if decisions.empty:
         raise UserError("There are no decisions to report.", "Decide on some items first.")
-    project, queue = workspace.project(), newest_queue(workspace)
+    project, queue, log = workspace.project(), newest_queue(workspace), workspace.decisions
     counts = decisions[decisions["standing"] == "counts"]
     removed = counts[counts["verdict"] == "remove"]
     duplicates = newest_duplicates(workspace, project)
     summary = queue.json("summary.json") if queue else {}
+    items = queue.table("items.parquet") if queue else None
+    decided = [item for item in log.current() if item.kind != "task"]  # without a queue, these are its items
+    positions = QueuePositions(decided) if items is None else QueuePositions.of_table(items)
+    found = positions.decisions(log.current(), log.conflicts())
     values = {
         "about": provenance(workspace),
         "description": workspace.about,
-        "figures": decision_counts(decisions),
-        "forecast": _forecast(workspace, queue, summary),
-        "calibration": _calibration(queue),
+        "figures": _figures(found, log, positions),
+        "forecast": _forecast(items, found) if items is not None and summary.get("calibrated") else None,
+        "calibration": _calibration(queue) if queue and summary.get("calibrated") else None,
         "queue": summary,
         "sections": [
             image_section("Relabelled", counts[counts["verdict"] == "relabel"], project.images),
@@ -78,7 +84,7 @@ def report_html(workspace: Workspace) -> str:
         "effects": _effects(workspace, project),
         "changes": workspace.changes(),
         "copies": summary_text(duplicates) if duplicates else [],
-        "comments": comment_table(workspace.decisions).to_dict("records"),
+        "comments": comment_table(log).to_dict("records"),
         "tasks": {"train": len(project.tasks.train), "heldout": len(project.tasks.heldout)},
         "images": decisions["image_id"][decisions["image_id"] != ""].nunique(),
     }
@@ -88,47 +94,52 @@ def report_html(workspace: Workspace) -> str:
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
 
 
-def _forecast(workspace: Workspace, queue: Run | None, summary: dict[str, Any]) -> dict[str, Any] | None:
-    """Return how many label errors are left, and the curve; None where the queue is not calibrated."""
-    if queue is None or not summary.get("calibrated"):
-        return None
-    items = queue.table("items.parquet")
-    decisions = decisions_on(workspace, items)
-    expected = forecast(items, decisions.is_wrong)
+def _figures(found: QueueDecisions, log: DecisionLog, positions: QueuePositions) -> list[tuple[str, str]]:
+    """Return the numbers of items by outcome, as labels and text: items of the queue, then what else was decided."""
+    conflicts = log.conflicts()
+    settled = {item: entry for item, entry in log.current().items() if entry.is_final and item not in conflicts}
+    further = {
+        "decided outside the queue": sum(item.kind != "task" and not positions.covers(item) for item in settled),
+        "tasks removed": sum(item.kind == "task" and entry.verdict == "remove" for item, entry in settled.items()),
+        "tasks in conflict": sum(item.kind == "task" for item in conflicts),
+    }
+    counts = {
+        "decided": len(found.is_wrong),
+        "label errors (removed or relabelled)": found.errors_found,
+        "kept": len(found.is_wrong) - found.errors_found,
+        "unsure": found.unsure,
+        "in conflict": len(found.conflicts),
+        **{label: number for label, number in further.items() if number},
+    }
+    return [(label, f"{number:,}") for label, number in counts.items()]
+
+
+def _forecast(items: pd.DataFrame, found: QueueDecisions) -> dict[str, Any] | None:
+    """Return how many label errors are left, and the curve; None where they cannot be predicted."""
+    expected = forecast(items, found.is_wrong)
     if expected is None:
         return None
     return {
-        "checked": len(decisions.is_wrong),
-        "errors": decisions.errors_found,
+        "checked": len(found.is_wrong),
+        "errors": found.errors_found,
         "of": len(items),
-        "left": expected.remaining_errors(decisions.errors_found),
+        "left": expected.remaining_errors(found.errors_found),
         "chart": forecast_chart(expected),
     }
 
 
-def _calibration(queue: Run | None) -> dict[str, Any] | None:
-    """Return how well the candidate rankings found the injected errors."""
-    if queue is None or not (queue.folder / "curves.parquet").exists():
-        return None
-    curves, table, rows = queue.table("curves.parquet"), None, list[dict[str, Any]]()
-    if (queue.folder / "candidates.parquet").exists():
-        table = queue.table("candidates.parquet")
-        ordered = table.sort_values(["planted", "average_precision"], ascending=[True, False], kind="stable")
-        rows = [{str(key): value for key, value in row.items()} for row in ordered.to_dict("records")]
-    return {"charts": calibration_charts(curves, table), "candidates": rows}
+def _calibration(queue: Run) -> dict[str, Any]:
+    """Return how well the candidate rankings of a calibrated queue found the injected errors."""
+    curves, table = queue.table("curves.parquet"), queue.table("candidates.parquet")
+    ordered = table.sort_values(["planted", "average_precision"], ascending=[True, False], kind="stable")
+    return {"charts": calibration_charts(curves, table), "candidates": ordered.to_dict("records")}
 
 
 def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
     """Return the results of edits with exactly these changes: measurements first, then the estimate."""
     changes, effects = workspace.changes(), []
-    for method in sorted(EDIT_METHODS, key=lambda method: (method == "linear", EDIT_METHODS.index(method))):
-        key: dict[str, Any] = dict(project.hashes)
-        if method not in CONTROLS:
-            key["removal"] = changes.hash
-        if method == "linear":
-            key["engine"] = ENGINE_VERSION
-        runs = workspace.runs.all(run_kind(method), key) if len(changes) else []
-        if runs:
+    for method in sorted(EDIT_METHODS, key=lambda method: method == "linear") if len(changes) else ():
+        if runs := finished_edits(workspace, project, method, changes):
             kind, words = METHOD_NOTES[method]
             effects.append({"kind": kind, "words": words, "run": runs[0].id, **runs[0].json("edit.json")})
     return effects if any(effect["way"] not in CONTROLS for effect in effects) else []

@@ -18,7 +18,7 @@ from core.actions.decide import mark
 from core.actions.evaluate import evaluation
 from core.actions.export import export
 from core.actions.export_decisions import decision_table
-from core.actions.import_decisions import import_decisions
+from core.actions.decide import import_decisions
 from core.actions.queue import newest_queue, queue
 from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_path, check_type
 from core.api.memory import Tasks

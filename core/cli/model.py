@@ -38,7 +38,7 @@ def model_command(
     The checkpoint can come from learn2learn, or be a state dict of your own network. Options that describe the model
     are read from the checkpoint if it contains them. --delta defaults to 0.
     """
-    from core.actions.import_model import import_model
+    from core.actions.train import import_model
     from core.checkpoints.factory import allow_factory
     from core.checkpoints.matching import CheckpointHints
 

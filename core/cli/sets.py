@@ -68,7 +68,7 @@ def compare(
     The first call prepares the estimates, which takes longer.
     """
     from core.actions.preparation import prepare
-    from core.actions.whatif import open_estimator
+    from core.actions.preparation import open_estimator
     from core.actions.whatif_sets import class_table
     from core.actions.whatif_sets import compare as compare_sets
 

@@ -49,7 +49,7 @@ def whatif(
     With --target, print the tasks that matter most for it instead. The first call takes longer, to prepare.
     """
     from core.actions.preparation import prepare as prepare_estimates
-    from core.actions.whatif import open_estimator
+    from core.actions.preparation import open_estimator
     from core.influence.targets import Target
 
     if target and (tasks or images or relabel):
@@ -98,7 +98,7 @@ def why(
     Prints the training tasks and images that harm and help a held-out task or image most.
     """
     from core.actions.preparation import prepare
-    from core.actions.whatif import open_estimator
+    from core.actions.preparation import open_estimator
     from core.actions.why import most_harmful
     from core.influence.targets import Target
 
