@@ -12,6 +12,7 @@ from core.runtime.progress import LiveProgress, Progress
 
 if TYPE_CHECKING:
     from core.maml.settings import Compute
+    from core.tasks.changes import Changes
     from core.workspace.runs import Run
     from core.workspace.workspace import Workspace
 
@@ -54,7 +55,6 @@ def find_ranking(workspace: Workspace, name: str) -> Run:
     Raises:
         UserError: there is none.
     """
-
     from core.workspace.workspace import newest_ranking
 
     def find() -> str:
@@ -77,11 +77,18 @@ def this_command() -> str:
     return command_line(sys.argv[1:])
 
 
-def accuracy_text(interval: dict[str, Any]) -> str:
-    """Write a mean with its 95 % interval: ``0.850 [0.840, 0.860]``."""
-    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+def interval_text(interval: dict[str, Any], form: str = ".3f") -> str:
+    """Write the mean of a stored :class:`core.maml.evaluation.Interval` with its ends: ``0.850 [0.840, 0.860]``."""
+    from core.maml.evaluation import Interval
+
+    return Interval(**interval).text(form)
 
 
-def change_text(interval: dict[str, Any]) -> str:
-    """Write a signed mean with its 95 % interval: ``+0.010 [+0.002, +0.018]``."""
-    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+def print_changes(changes: Changes) -> None:
+    """Print one item per line: its kind, its name, and the new class if it is relabelled."""
+    for kind in ("tasks", "images", "instances"):
+        for name in sorted(getattr(changes, kind)):
+            print(f"{kind[:-1]}\t{name if isinstance(name, str) else '/'.join(name)}")
+    for kind in ("relabelled_images", "relabelled_instances"):
+        for *name, new in sorted(getattr(changes, kind)):
+            print(f"{kind.removeprefix('relabelled_')[:-1]}\t{'/'.join(name)}\t{new}")

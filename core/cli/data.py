@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from core.actions.image_settings import ImportOptions
 from core.cli.common import live_progress, message, this_command
@@ -18,14 +18,14 @@ def data(
     *,
     path: Annotated[
         Path | None,
-        typer.Option(help="Folder, zip archive or manifest; with --download, the folder to download to."),
+        Option(help="Folder, zip archive or manifest; with --download, the folder to download to."),
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the image set. Default: that of the files.")] = "",
+    name: Annotated[str, Option(help="Name of the image set. Default: that of the files.")] = "",
     options: ImportOptions,
     download: Annotated[
-        bool, typer.Option("--download", help="Download the data set that --format names to --path first.")
+        bool, Option("--download", help="Download the data set that --format names to --path first.")
     ] = False,
-    list_: Annotated[bool, typer.Option("--list", help="List the image sets and exit.")] = False,
+    list_: Annotated[bool, Option("--list", help="List the image sets and exit.")] = False,
 ) -> None:
     """Import labelled images as an image set.
 

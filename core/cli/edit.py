@@ -1,24 +1,35 @@
-"""The commands that edit a model and measure removal curves."""
+"""The commands that remove items, edit the model, measure removal curves, and export the results."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
-from core.cli.changes import workspace_changes
 from core.cli.common import (
-    accuracy_text,
     announce_device,
-    change_text,
     find_ranking,
+    interval_text,
     live_progress,
     message,
     open_workspace,
+    print_changes,
 )
-from core.cli.options import DEFAULT_WORKSPACE, Fields, RankingOption, SelectedFields, WorkspaceOption, with_settings
-from core.editing.settings import CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
+from core.cli.options import (
+    DEFAULT_WORKSPACE,
+    REVIEWER,
+    Fields,
+    RankingOption,
+    ReasonOption,
+    ReviewerOption,
+    SelectedFields,
+    WorkspaceOption,
+    metavar,
+    with_settings,
+)
+from core.editing.settings import BY, CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
 from core.influence.settings import SolveSettings
 from core.maml.settings import Compute
 from core.runtime.distributed import world
@@ -32,7 +43,7 @@ def edit(
     *,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     named_set: Annotated[
-        str, typer.Option("--set", help="Name of a what-if set to apply, instead of the reviewers' decisions.")
+        str, Option("--set", help="Name of a what-if set to apply, instead of the reviewers' decisions.")
     ] = "",
     settings: EditSettings,
     finetune: FinetuneSettings,
@@ -48,8 +59,8 @@ def edit(
     from core.actions.edit import edit as edit_model
     from core.editing.methods import SOLVE
 
-    opened = open_workspace(workspace)
-    changes, progress = world().on_rank_zero(lambda: workspace_changes(opened, named_set)), live_progress()
+    opened, progress = open_workspace(workspace), live_progress()
+    changes = world().on_rank_zero(lambda: opened.sets.get(named_set).changes if named_set else opened.changes())
     announce_device(compute)
     for method in settings.methods:
         run = edit_model(
@@ -74,8 +85,8 @@ def _summary(run: Run) -> str:
 
     figures: dict[str, Any] = run.json("edit.json")
     parts = [
-        f"held-out accuracy {accuracy_text(figures['accuracy'])}",
-        f"change {change_text(figures['accuracy_change'])}",
+        f"held-out accuracy {interval_text(figures['accuracy'])}",
+        f"change {interval_text(figures['accuracy_change'], '+.3f')}",
     ]
     if "cost" in figures:
         share = figures["cost"]["share_of_retraining"]
@@ -102,12 +113,62 @@ def curve(
     from core.actions.curve import curve as measure_curve
 
     opened = open_workspace(workspace)
-    run = measure_curve(
-        opened,
-        find_ranking(opened, ranking),
-        settings,
-        finetune.training,
-        announce_device(compute),
-        live_progress(),
-    )
+    ranked = find_ranking(opened, ranking)
+    run = measure_curve(opened, ranked, settings, finetune.training, announce_device(compute), live_progress())
     print(run.folder)
+
+
+def remove(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    ranking: RankingOption = "newest",
+    worst: Annotated[int, Option(min=0, help="Remove this many of the most harmful items.")] = 0,
+    by: Annotated[str, Option(help="Items that --worst removes.", metavar=metavar(*BY))] = BY[0],
+    task: Annotated[list[str] | None, Option(help="Id of a task to remove. Repeatable.")] = None,
+    image: Annotated[list[str] | None, Option(help="Id of an image to remove. Repeatable.")] = None,
+    reason: ReasonOption = "",
+    reviewer: ReviewerOption = REVIEWER,
+    undo: Annotated[bool, Option("--undo", help="Undo this reviewer's last decision instead.")] = False,
+) -> None:
+    """Decide to remove tasks or images.
+
+    Prints all changes that reviewers have decided.
+    """
+    from core.actions.decide import mark, worst_items
+
+    opened = open_workspace(workspace)
+    if undo:
+        opened.decisions.undo(reviewer)
+    else:
+        items, source = [], ""
+        if worst:
+            run = find_ranking(opened, ranking)
+            items, source = worst_items(run, by, worst), run.id
+        mark(opened, items, tasks=task or [], images=image or [], reason=reason, reviewer=reviewer, source=source)
+    print_changes(opened.changes())
+
+
+def export(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    out: Annotated[Path | None, Option(help="Folder to write. Default: exports/ of the workspace.")] = None,
+    formats: Annotated[
+        str,
+        Option(
+            help="Formats of the task list, separated by commas: parquet, csv, json, and learn2learn, torchmeta, "
+            "easyfsl, which always leave out removed rows."
+        ),
+    ] = "parquet,csv,json",
+    drop_rows: Annotated[
+        bool, Option("--drop-rows", help="Leave out removed rows instead of giving them weight 0.")
+    ] = False,
+    model: Annotated[str, Option(help="Id of an edit run whose model to include.")] = "",
+) -> None:
+    """Export the cleaned tasks and an edited model.
+
+    Also exports the removed items with reasons; prints the folder.
+    """
+    from core.actions.export import export as export_workspace
+
+    opened = open_workspace(workspace)
+    edited = opened.runs.get(model) if model else None
+    folder = out or opened.folder / "exports" / "cleaned"
+    print(export_workspace(opened, folder, formats=tuple(formats.split(",")), drop_rows=drop_rows, edited=edited))
