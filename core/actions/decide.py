@@ -1,14 +1,10 @@
-"""Decide on tasks, instances and images, one by one or from a file."""
+"""Decide on tasks, instances and images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from core.decisions.checks import check_known, class_number
-from core.decisions.import_file import read_decision_file
-from core.decisions.import_plan import ImportPlan, write_import
-from core.decisions.import_plan import plan_import as plan_of_file
 from core.decisions.log import Decision, Item, Operation, Result, Verdict
 from core.review.suggestions import suggested_relabels
 from core.runtime.errors import UserError
@@ -82,24 +78,3 @@ def suggestions_of_task(workspace: Workspace, queue: Run, task_id: str, least_pr
     project = workspace.project()
     items = queue.table("items.parquet")
     return suggested_relabels(items, queue.id, project.tasks.train, project.images, task_id, least_probability)
-
-
-def plan_import(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure") -> ImportPlan:
-    """Return what :func:`import_decisions` would do.
-
-    The arguments and errors are those of :func:`core.decisions.import_file.read_decision_file`.
-    """
-    project = workspace.project()
-    file = read_decision_file(path, project.images, project.tasks.train, reviewer=reviewer, as_=as_)
-    return plan_of_file(workspace.decisions, file)
-
-
-def import_decisions(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure") -> ImportPlan:
-    """Write the decisions and comments of a file to the log, and return what was written.
-
-    Raises:
-        UserError: as :func:`plan_import`, or the log cannot be written; it is then unchanged.
-    """
-    plan = plan_import(workspace, path, reviewer=reviewer, as_=as_)
-    write_import(workspace.decisions, plan)
-    return plan

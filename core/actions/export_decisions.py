@@ -63,7 +63,7 @@ def provenance(workspace: Workspace) -> dict[str, Any]:
 def export_decisions(workspace: Workspace, out: Path, *, formats: Sequence[str] = FORMATS) -> Path:
     """Write decisions, conflicts, corrected labels, comments and provenance into the folder ``out``.
 
-    :func:`core.decisions.export_files.write_decision_files` says how; :mod:`core.actions.decide` reads each
+    :func:`core.decisions.export_files.write_decision_files` says how; :mod:`core.actions.import_decisions` reads each
     of the files.
 
     Raises:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from core.actions.compute import Compute, load
-from core.decisions.queue_decisions import QueuePositions
+from core.decisions.log import Item
+from core.decisions.queue_decisions import QueueDecisions, QueuePositions, queue_items
 from core.influence.basis import ENGINE_VERSION
 from core.review.build_queue import BuiltQueue, QueueBuilder
 from core.review.forecast import forecast
@@ -66,10 +68,16 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     return workspace.runs.get_or_compute(KIND, cache_key, build)
 
 
+def decisions_on(workspace: Workspace, items: Sequence[Item]) -> QueueDecisions:
+    """Return which items of a queue were found wrong, found right, or are open."""
+    log = workspace.decisions
+    return QueuePositions(items).decisions(log.current(), log.conflicts())
+
+
 def remaining_errors_text(workspace: Workspace, run: Run) -> list[str]:
     """Return sentences on how many items are decided and how many label errors are left."""
-    items, log = run.table("items.parquet"), workspace.decisions
-    decisions = QueuePositions.of_table(items).decisions(log.current(), log.conflicts())
+    items = run.table("items.parquet")
+    decisions = decisions_on(workspace, queue_items(items))
     decided, errors = len(decisions.is_wrong), decisions.errors_found
     lines = [f"{decided:,} of {len(items):,} items decided, {format_count(errors, 'label error')} found"]
     expected = forecast(items, decisions.is_wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pandas as pd
 from core.actions.duplicates import newest_duplicates, summary_text
 from core.actions.edit import finished_edits
 from core.actions.export_decisions import decision_table, provenance
-from core.actions.queue import newest_queue
+from core.actions.queue import decisions_on, newest_queue
 from core.decisions.export_tables import comment_table
-from core.decisions.log import DecisionLog
-from core.decisions.queue_decisions import QueueDecisions, QueuePositions
+from core.decisions.log import DecisionLog, Item
+from core.decisions.queue_decisions import QueueDecisions, queue_items
 from core.editing.settings import CONTROLS, EDIT_METHODS
 from core.maml.evaluation import Interval
 from core.review.forecast import forecast
@@ -65,15 +66,15 @@ def report_html(workspace: Workspace) -> str:
     duplicates = newest_duplicates(workspace, project)
     summary = queue.json("summary.json") if queue else {}
     items = queue.table("items.parquet") if queue else None
-    decided = [item for item in log.current() if item.kind != "task"]  # without a queue, these are its items
-    positions = QueuePositions(decided) if items is None else QueuePositions.of_table(items)
-    found = positions.decisions(log.current(), log.conflicts())
+    # Without a queue, everything that was decided on is its items.
+    listed = [item for item in log.current() if item.kind != "task"] if items is None else queue_items(items)
+    found = decisions_on(workspace, listed)
     values = {
         "about": provenance(workspace),
         "description": workspace.about,
-        "figures": _figures(found, log, positions),
+        "figures": _figures(log, listed, found),
         "forecast": _forecast(items, found) if items is not None and summary.get("calibrated") else None,
-        "calibration": _calibration(queue) if queue and summary.get("calibrated") else None,
+        "calibration": _calibration(queue),
         "queue": summary,
         "sections": [
             image_section("Relabelled", counts[counts["verdict"] == "relabel"], project.images),
@@ -94,20 +95,22 @@ def report_html(workspace: Workspace) -> str:
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
 
 
-def _figures(found: QueueDecisions, log: DecisionLog, positions: QueuePositions) -> list[tuple[str, str]]:
-    """Return the numbers of items by outcome, as labels and text: items of the queue, then what else was decided."""
+def _figures(log: DecisionLog, items: Sequence[Item], found: QueueDecisions) -> list[tuple[str, str]]:
+    """Return the numbers of items by outcome, as labels and text: those of the queue, then what else was decided."""
     conflicts = log.conflicts()
     settled = {item: entry for item, entry in log.current().items() if entry.is_final and item not in conflicts}
+    covered = {*items, *(Item("image", image_id=item.image_id) for item in items if item.kind == "instance")}
     further = {
-        "decided outside the queue": sum(item.kind != "task" and not positions.covers(item) for item in settled),
+        "decided outside the queue": sum(item.kind != "task" and item not in covered for item in settled),
         "tasks removed": sum(item.kind == "task" and entry.verdict == "remove" for item, entry in settled.items()),
         "tasks in conflict": sum(item.kind == "task" for item in conflicts),
     }
+    unsure = [position for position, entry in found.entries.items() if entry.verdict == "unsure"]
     counts = {
         "decided": len(found.is_wrong),
         "label errors (removed or relabelled)": found.errors_found,
         "kept": len(found.is_wrong) - found.errors_found,
-        "unsure": found.unsure,
+        "unsure": len(set(unsure) - found.conflicts.keys()),
         "in conflict": len(found.conflicts),
         **{label: number for label, number in further.items() if number},
     }
@@ -128,11 +131,14 @@ def _forecast(items: pd.DataFrame, found: QueueDecisions) -> dict[str, Any] | No
     }
 
 
-def _calibration(queue: Run) -> dict[str, Any]:
-    """Return how well the candidate rankings of a calibrated queue found the injected errors."""
-    curves, table = queue.table("curves.parquet"), queue.table("candidates.parquet")
+def _calibration(queue: Run | None) -> dict[str, Any] | None:
+    """Return how well the candidate rankings found the injected errors."""
+    if queue is None or not (queue.folder / "curves.parquet").exists():
+        return None
+    table = queue.table("candidates.parquet")
     ordered = table.sort_values(["planted", "average_precision"], ascending=[True, False], kind="stable")
-    return {"charts": calibration_charts(curves, table), "candidates": ordered.to_dict("records")}
+    charts = calibration_charts(queue.table("curves.parquet"), table)
+    return {"charts": charts, "candidates": ordered.to_dict("records")}
 
 
 def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:

@@ -18,11 +18,12 @@ from core.actions.decide import mark
 from core.actions.evaluate import evaluation
 from core.actions.export import export
 from core.actions.export_decisions import decision_table
-from core.actions.decide import import_decisions
+from core.actions.import_decisions import import_decisions
 from core.actions.queue import newest_queue, queue
 from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_path, check_type
 from core.api.memory import Tasks
 from core.checkpoints.model import load_model, save_model
+from core.decisions.records import check_reviewer
 from core.influence.methods import estimator
 from core.influence.targets import Target
 from core.review.settings import QueueSettings
@@ -140,9 +141,11 @@ class Workspace:
             reviewer: The reviewer of rows that name none.
 
         Raises:
-            UserError: a row is invalid; the message names the first such row and its field, and nothing is written.
+            UserError: a row is invalid, and the message names the first such row and its field, or the reviewer has no
+                name; nothing is written.
         """
         check_type("decisions", decisions, pd.DataFrame, "pandas")
+        check_reviewer(reviewer)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "decisions.json"
             decisions.to_json(path, orient="records")
@@ -153,7 +156,7 @@ class Workspace:
         """Decide to remove tasks and images.
 
         Raises:
-            UserError: an id is not in the training tasks.
+            UserError: an id is not in the training tasks, or the reviewer has no name.
         """
         tasks, images = id_list("tasks", tasks), id_list("images", images)
         mark(self.stored, tasks=tasks, images=images, reviewer=reviewer, reason=reason)

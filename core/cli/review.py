@@ -306,7 +306,7 @@ def import_(
 
     Reports how many are new and how many exist already.
     """
-    from core.actions.decide import import_decisions, plan_import
+    from core.actions.import_decisions import import_decisions, plan_import
 
     act = plan_import if dry_run else import_decisions
     print("\n".join(act(open_workspace(workspace), file, reviewer=reviewer, as_=as_).sentences))

@@ -5,7 +5,7 @@ The command line, the report and the Review page all take this from :meth:`Queue
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,12 +41,6 @@ class QueueDecisions:
     def errors_found(self) -> int:
         """Number of items that were found wrong."""
         return sum(self.is_wrong.values())
-
-    @property
-    def unsure(self) -> int:
-        """Number of items that somebody looked at and is unsure about."""
-        entries = self.entries.items()
-        return sum(entry.verdict == "unsure" and position not in self.conflicts for position, entry in entries)
 
 
 class QueuePositions:
@@ -100,14 +94,10 @@ class QueuePositions:
                     contested[position] = opinions
         return QueueDecisions(entries, contested)
 
-    def covers(self, item: Item) -> bool:
-        """Return whether a decision on ``item`` counts for any item of the queue."""
-        return bool(self._exact(item) or self._rows_of(item))
-
-    def _rows_of(self, item: Item) -> Sequence[int]:
+    def _rows_of(self, item: Item) -> Iterable[int]:
         return self._of_image.get(item.image_id, ()) if item.kind == "image" else ()
 
-    def _exact(self, item: Item) -> Sequence[int]:
+    def _exact(self, item: Item) -> Iterable[int]:
         position = self.of_item.get(item)
         return () if position is None else (position,)
 

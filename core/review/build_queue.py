@@ -16,7 +16,7 @@ from core.review.image_labels import image_label_pairs
 from core.review.injected_noise import IMAGE_KINDS, ROW_KINDS, inject_label_noise
 from core.review.member_scores import ScoreInputs, ScoreSettings, ScoreTable, features_of, score_labels, timed
 from core.runtime.errors import UserError
-from core.runtime.progress import Progress
+from core.runtime.progress import NamedProgress, Progress
 from core.tasks.tasklist import TaskList
 
 
@@ -114,7 +114,8 @@ class QueueBuilder:
         for kind in ROW_KINDS if self.by_row else IMAGE_KINDS:
             start = time.perf_counter()
             noisy = inject_label_noise(images, pairs, self.tasks, log_p, kind, self.by_row, rng)
-            rescored = score_labels(self.inputs, noisy.pairs, noisy.tasks, self.by_row, self.settings, self.progress)
+            progress = NamedProgress(self.progress, f"{kind} errors injected")
+            rescored = score_labels(self.inputs, noisy.pairs, noisy.tasks, self.by_row, self.settings, progress)
             copies.append(ScoredCopy(kind, rescored.scores, noisy.is_wrong, group, time.perf_counter() - start))
         return calibrate(copies, len(pairs.classes), self.settings.seed)
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import Phase, given
 from hypothesis import strategies as st
 
-from core.actions.decide import import_decisions, plan_import
 from core.actions.export_decisions import decision_table, export_decisions, provenance
+from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.queue import KIND
 from core.decisions.export_files import FORMATS
 from core.decisions.export_tables import comment_table, corrected_labels

@@ -14,7 +14,7 @@ from cleanlab.classification import CleanLearning
 from cleanlab.datalab.internal.issue_manager.label import LabelIssueManager
 from cleanlab.filter import find_label_issues
 
-from core.actions.decide import import_decisions, plan_import
+from core.actions.import_decisions import import_decisions, plan_import
 from core.data import ImageSet
 from core.decisions.log import Decision, Item
 from core.runtime.errors import UserError

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from core.actions.export_decisions import export_decisions
-from core.actions.decide import import_decisions, plan_import
+from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.report import write_report
 from core.decisions.export_files import FORMATS, PROVENANCE
 from core.decisions.records import ISSUE_VERDICTS
