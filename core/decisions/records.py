@@ -133,10 +133,10 @@ class Operation:
     def __post_init__(self) -> None:
         if self.act not in get_args(Act):
             raise UserError(f"“{self.act}” is not an operation.", f"Use one of {', '.join(get_args(Act))}.")
-        if self.act == "decide":
-            check_reviewer(self.reviewer)
         if self.act == "decide" and not self.decisions:
             raise UserError("No decision was given.", "Select at least one item.")
+        if self.act == "decide":
+            check_reviewer(self.reviewer)
         if self.act != "decide" and self.decisions:
             raise ValueError("an undo or redo has no decisions")
         if any(decision.reviewer not in ("", self.reviewer) for decision in self.decisions):

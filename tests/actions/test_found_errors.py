@@ -51,12 +51,8 @@ def test_decisions_that_no_item_of_the_queue_takes_are_counted_apart(tmp_path: P
     workspace = small_workspace(tmp_path)
     write_queue(workspace, level="image")
     items = some_items(workspace)
-    workspace.decisions.append(
-        [
-            Decision(item, "remove", reviewer="ann")
-            for item in (items["image"][0], items["instance"][3], items["task"][0])
-        ]
-    )
+    chosen = items["image"][0], items["instance"][3], items["task"][0]
+    workspace.decisions.append([Decision(item, "remove", reviewer="ann") for item in chosen])
     html = " ".join(report_html(workspace).split())
     figures = {label: int(number) for number, label in re.findall(r"<b>(\d+)</b><span>([^<]*)</span>", html)}
     assert [figures[label] for label in ("decided", "decided outside the queue", "tasks removed")] == [1, 1, 1]
