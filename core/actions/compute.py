@@ -9,11 +9,7 @@ __all__ = ["Compute", "load"]
 
 
 def load(project: Project, compute: Compute) -> Loaded:
-    """Place a project's model and tasks on a device.
-
-    Raises:
-        UserError: the device or the precision does not exist.
-    """
+    """Place a project's model and tasks on a device; raise UserError if it or the precision does not exist."""
     model, tasks = project.model, project.tasks
     network = model.spec.bilevel()
     return Loaded(network, model.params, project.images, tasks.train, tasks.heldout, compute, project.hashes)

@@ -13,14 +13,7 @@ from core.workspace.workspace import Workspace
 
 
 def worst_items(ranking: Run, by: str, count: int) -> list[Item]:
-    """Return the ``count`` most harmful tasks or images of a ranking.
-
-    Args:
-        by: ``tasks`` or ``images``.
-
-    Raises:
-        UserError: ``by`` is something else, or the ranking has fewer.
-    """
+    """Return the ``count`` most harmful ``tasks`` or ``images``, as ``by`` says; raise UserError if there are fewer."""
     if by not in ("tasks", "images"):
         raise UserError(f"A ranking has no table of {by!r}.", "Use tasks or images.")
     table = ranking.table(f"{by}.parquet")

@@ -1,9 +1,8 @@
 """Edit the model for a set of changes and measure it, by one of the methods of :mod:`core.editing.methods`.
 
-Each edit is a separate run with ``model/`` (the edited model), ``heldout.parquet`` (its accuracy and loss on every
-held-out task) and ``edit.json`` (the figures; differences to the unedited model are paired by task; cost in
-meta-gradients, :mod:`core.maml.cost`). The result of ``linear`` is an **estimate** of what retraining gives; those of
-the other methods are measurements of the models that they train.
+Each edit is a run with ``model/``, ``heldout.parquet`` (accuracy and loss on every held-out task) and ``edit.json``
+(figures; differences to the unedited model are paired by task; cost in meta-gradients, :mod:`core.maml.cost`). The
+result of ``linear`` is an **estimate** of retraining; those of the other methods are measurements.
 """
 
 from __future__ import annotations
@@ -37,13 +36,9 @@ def run_kind(method: str) -> str:
 def step_settings(
     project: Project, budget: float = EditSettings.budget, rewind: bool = EditSettings.rewind
 ) -> StepSettings:
-    """Return the steps for a share ``budget`` of the cost of training the model.
+    """Return the steps for a share ``budget`` of the cost of training the model; raise UserError if it is no share.
 
-    Args:
-        rewind: Begin at a snapshot of the training if there are any, else at the present model.
-
-    Raises:
-        UserError: the budget is not a share.
+    With ``rewind`` they begin at a snapshot of the training if there are any, else at the present model.
     """
     rewind_tasks = REWIND_TASKS if rewind and project.snapshots else 0
     return steps_for(training_settings(project.model), len(project.tasks.train), budget, rewind_tasks)
@@ -60,16 +55,10 @@ def method_settings(
     rewind: bool = EditSettings.rewind,
 ) -> MethodSettings:
     """Return those of the settings that an edit method uses."""
-    match method.removesuffix("-all"):
-        case "linear":
-            return solver
-        case "newton":
-            return newton
-        case "steps":
-            return step_settings(project, budget, rewind)
-        case "finetune":
-            return finetune
-    return None
+    name = method.removesuffix("-all")
+    if name == "steps":
+        return step_settings(project, budget, rewind)
+    return {"linear": solver, "newton": newton, "finetune": finetune}.get(name)
 
 
 def cache_key(project: Project, method: str, changes: Changes, *, compute: Compute, **settings: Any) -> dict[str, Any]:
@@ -100,7 +89,7 @@ def finished_edits(workspace: Workspace, project: Project, method: str, changes:
 def edit(
     workspace: Workspace, method: str, changes: Changes, *, compute: Compute, progress: Progress, **settings: Any
 ) -> Run:
-    """Edit the model of the workspace by one of :data:`core.editing.settings.EDIT_METHODS`, or find the earlier run.
+    """Edit the model by one of :data:`core.editing.settings.EDIT_METHODS`, or find the earlier run.
 
     Args:
         settings: As for :func:`method_settings`.

@@ -39,9 +39,7 @@ class ImportOptions:
     channels: Annotated[
         int, Setting("Colour channels: 1 for greyscale, 3 for colour, 0 to keep them.", choices=(0, 1, 3))
     ] = 0
-    invert: Annotated[bool, Setting("Invert the images: dark on bright becomes bright on dark.", label="Invert")] = (
-        False
-    )
+    invert: Annotated[bool, Setting("Invert the images: dark on bright becomes bright on dark.")] = False
     rotations: Annotated[
         bool,
         Setting("Add every class rotated by 90, 180 and 270 degrees as further classes.", label="Add rotated classes"),
@@ -59,11 +57,7 @@ class ImportOptions:
 
     @property
     def target_format(self) -> TargetFormat:
-        """Return the format to which the images are converted.
-
-        Raises:
-            UserError: the size is invalid.
-        """
+        """Return the format to which the images are converted; raise UserError if the size is invalid."""
         from core.data.listing import TargetFormat
 
         sides = [side.strip() for side in self.size.split(",")] if self.size else []

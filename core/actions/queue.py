@@ -46,8 +46,7 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     """Build the review queue, or return the run of one with the same settings.
 
     The run holds ``items.parquet``, ``map.parquet``, ``features.npy`` and ``summary.json``
-    (:class:`core.review.build_queue.BuiltQueue`), and where it is calibrated ``candidates.parquet`` and
-    ``curves.parquet`` (:class:`core.review.calibration.Calibration`).
+    (:class:`core.review.build_queue.BuiltQueue`), and if calibrated ``candidates.parquet`` and ``curves.parquet``.
 
     Raises:
         UserError: too few classes or images to compare a label with others.

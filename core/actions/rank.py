@@ -10,6 +10,7 @@ from core.actions.compute import Compute, load
 from core.actions.evaluate import evaluation
 from core.evidence.detection import detection
 from core.influence.basis import ENGINE_VERSION
+from core.influence.gradients import configure_gradient as configure_gradient
 from core.influence.ranking import Ranking, influence_ranking, tracin_ranking
 from core.influence.self_influence import self_influence_ranking
 from core.influence.settings import Estimator

@@ -35,15 +35,12 @@ def fit_model(
     command: str = "",
     folder: Path | None = None,
 ) -> tuple[Model, list[Snapshot]]:
-    """Train a model on tasks over ``images`` and evaluate it on the held-out tasks.
+    """Train and evaluate a model; return it with the snapshots of its training.
 
     Args:
         spec: The network and its adaptation; classes per task and image size are taken from the tasks.
         command: The command line, recorded in the model's metadata.
         folder: Where the state of an interrupted training is stored; None: nowhere.
-
-    Returns:
-        The model, and the snapshots of its training.
 
     Raises:
         UserError: the training diverged.
@@ -68,9 +65,6 @@ def train_model(
     tasks: Path, out: Path, spec: ModelSpec, settings: TrainSettings, compute: Compute, progress: Progress, command: str
 ) -> Model:
     """Train, and write the model folder ``out``; an interrupted training resumes, a finished one is read.
-
-    Args:
-        command: The command line, recorded in the model's metadata.
 
     Raises:
         UserError: ``out`` holds a model of another training, or the training diverged.
@@ -101,7 +95,6 @@ def import_model(checkpoint: Path, out: Path, hints: CheckpointHints, tasks: Pat
 
     Args:
         tasks: A folder of tasks for the model: they determine the image size and the number of classes.
-        command: The command line, recorded in the metadata.
 
     Raises:
         UserError: the checkpoint or its network cannot be used, does not fit the tasks, or ``out`` has another model.

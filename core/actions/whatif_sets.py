@@ -28,7 +28,6 @@ class Measurement:
     """A measured effect of a set of changes on the held-out tasks, by a finished edit.
 
     Attributes:
-        method: The edit method.
         accuracy: Held-out accuracy of the edited model.
         accuracy_change: Difference to the unedited model, paired by task.
         better, worse: Number of tasks whose accuracy rose and fell; None where the unedited model was not evaluated.

@@ -13,32 +13,24 @@ MAX_FAILING_IMAGES = 500
 
 
 def failing_tasks(heldout: pd.DataFrame) -> list[Target]:
-    """Return all held-out tasks, the lowest accuracy first, then the highest loss.
-
-    Args:
-        heldout: ``heldout.parquet`` of an evaluation.
-    """
+    """Return the tasks of ``heldout.parquet`` of an evaluation, the lowest accuracy first, then the highest loss."""
     ranked = heldout.sort_values(["accuracy", "loss"], ascending=[True, False], kind="stable")
     return [Target((task,)) for task in ranked["task_id"]]
 
 
 def failing_images(rows: pd.DataFrame) -> list[Target]:
-    """Return the misclassified held-out query images, the highest loss first.
-
-    Args:
-        rows: ``rows.parquet`` of an evaluation.
-    """
+    """Return the misclassified query images of ``rows.parquet`` of an evaluation, the highest loss first."""
     errors = rows[rows["predicted"] != rows["label"]].sort_values("loss", ascending=False, kind="stable")
     errors = errors.head(MAX_FAILING_IMAGES)
     return [Target((task,), image) for task, image in zip(errors["task_id"], errors["image_id"], strict=True)]
 
 
 def most_harmful(table: pd.DataFrame, by: str, count: int) -> Changes:
-    """Return the removal of the ``count`` most harmful items of a score table, fewer where fewer are harmful.
+    """Return the removal of the ``count`` most harmful items, fewer where fewer are harmful.
 
     Args:
-        table: Scores, the most harmful first (:class:`core.editing.whatif.TargetScores`).
-        by: ``tasks`` or ``images``.
+        table: Scores of ``tasks`` or ``images`` (``by``), the most harmful first
+            (:class:`core.editing.whatif.TargetScores`).
 
     Raises:
         UserError: no item has a harmful score.

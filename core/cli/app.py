@@ -14,13 +14,11 @@ from typing import Any, NoReturn
 
 import typer
 
-from core.cli.data import data
-from core.cli.edit import curve, edit, export, remove
 from core.cli.experiments import demo, experiments
-from core.cli.problem import inspect_command, model_command, open_command, tasks, train
-from core.cli.rank import evaluate, evidence, rank_command
+from core.cli.problem import data, inspect_command, model_command, open_command, tasks, train
 from core.cli.review import review
 from core.cli.whatif import sets, whatif, why
+from core.cli.workspace import curve, edit, evaluate, evidence, export, rank_command, remove
 from core.runtime.distributed import (
     PeerLostError,
     exit_process,

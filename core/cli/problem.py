@@ -1,4 +1,4 @@
-"""The commands that make a problem of tasks and a model, check it, and open it as a workspace."""
+"""The commands that make a problem of images, tasks and a model, check it, and open it as a workspace."""
 
 from __future__ import annotations
 
@@ -30,6 +30,51 @@ _FROM_TASKS = {"ways": 2}
 
 
 @with_settings
+def data(
+    *,
+    path: Annotated[
+        Path | None,
+        Option(help="Folder, zip archive or manifest; with --download, the folder to download to."),
+    ] = None,
+    name: Annotated[str, Option(help="Name of the image set. Default: that of the files.")] = "",
+    options: ImportOptions,
+    download: Annotated[
+        bool, Option("--download", help="Download the data set that --format names to --path first.")
+    ] = False,
+    list_: Annotated[bool, Option("--list", help="List the image sets and exit.")] = False,
+) -> None:
+    """Import labelled images as an image set.
+
+    Prints the folder of the image set, which tasks can be drawn from.
+    """
+    from core.actions.images import add_images, known_images
+    from core.data.download import download as download_data
+    from core.data.store import damaged_image_sets
+
+    if list_:
+        for row in known_images():
+            print("\t".join(row))
+        for fault in damaged_image_sets():
+            message(fault)
+        return
+    if path is None:
+        raise UserError("--path is missing.", "Give --path, or --list to see the image sets.")
+    progress = live_progress()
+    if download:
+        download_data(options.format, path, progress)
+    stored = add_images(path, options, name=name, command=this_command(), progress=progress)
+    for note in stored.story["notes"]:
+        message(note)
+    height, width, channels = stored.shape
+    unreadable = f"; {stored.unreadable:,} unreadable left out" if stored.unreadable else ""
+    message(
+        f"{stored.name}: {stored.count:,} images of {height} x {width} x {channels}, {stored.classes:,} classes"
+        f"{unreadable}"
+    )
+    print(stored.folder)
+
+
+@with_settings
 def tasks(
     *,
     out: Annotated[Path, Option(help="Folder to write.")],
@@ -49,10 +94,7 @@ def tasks(
 
     if (train_list is None) != (heldout_list is None):
         raise UserError("One of the two task lists is missing.", "Give both --train-list and --heldout-list.")
-    if train_list and heldout_list:
-        folder = from_lists(settings.data, train_list, heldout_list)
-    else:
-        folder = generate(settings)
+    folder = from_lists(settings.data, train_list, heldout_list) if train_list and heldout_list else generate(settings)
     folder.description["command"] = this_command()
     write_folder(folder, out)
     message(f"{len(folder.train)} training and {len(folder.heldout)} held-out tasks")
@@ -171,8 +213,7 @@ def inspect_command(
 
     Reports what the inputs contain, what does not fit, and what the work would cost on this machine.
     """
-    from core.actions.inspect import Inspection, inspect_checkpoint_file, inspect_problem
-    from core.actions.inspect_images import inspect_images
+    from core.actions.inspect import Inspection, inspect_checkpoint_file, inspect_images, inspect_problem
 
     reading = ImportOptions(**options)
     if workspace:
