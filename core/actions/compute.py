@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from core.maml.loaded import Compute, Loaded
+from core.maml.loaded import Compute as Compute
+from core.maml.loaded import Loaded
 from core.workspace.workspace import Project
-
-__all__ = ["Compute", "load"]
 
 
 def load(project: Project, compute: Compute) -> Loaded:

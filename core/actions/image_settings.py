@@ -19,13 +19,7 @@ _LARGEST_SIDE = 2048
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Options for reading images.
-
-    Attributes:
-        splits: Folder of split lists.
-        size: ``SIDE``, ``HEIGHT,WIDTH`` or empty.
-        encoding: Encoding of a manifest; empty: UTF-8, or UTF-16 with its byte order mark.
-    """
+    """Options for reading images; an empty ``encoding`` means UTF-8, or UTF-16 with its byte order mark."""
 
     format: Annotated[str, Setting("Format of the images; see docs/data.md.", choices=FORMATS)] = "auto"
     splits: Annotated[

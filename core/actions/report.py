@@ -41,10 +41,6 @@ METHOD_NOTES = {
 def write_report(workspace: Workspace, path: Path) -> Path:
     """Write the report and return its path.
 
-    It states what was reviewed and by whom, how many label errors were found, and how many are expected to be left if
-    the queue is calibrated. It shows removed and relabelled images and conflicts. It lists duplicates and leaks if they
-    were searched, the effect on accuracy (measurements separate from estimates), the method and the provenance.
-
     Raises:
         UserError: there are no decisions, or the file cannot be written; an earlier one there is then unchanged.
     """
@@ -56,7 +52,11 @@ def write_report(workspace: Workspace, path: Path) -> Path:
 
 
 def report_html(workspace: Workspace) -> str:
-    """Return the HTML of :func:`write_report`."""
+    """Return the report as HTML.
+
+    It states what was reviewed and by whom, how many label errors were found and are expected to be left. It shows
+    removed and relabelled images, conflicts, duplicates and leaks, the effect on accuracy, the method and provenance.
+    """
     decisions = decision_table(workspace)
     if decisions.empty:
         raise UserError("There are no decisions to report.", "Decide on some items first.")

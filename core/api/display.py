@@ -139,9 +139,8 @@ class Ranking(Scores):
     """Influence scores of training data on a target: positive = helpful, negative = harmful, in nats.
 
     Attributes:
-        instances: One row per support or query row of a training task (:mod:`core.influence.scores`).
-        tasks: One row per training task.
-        images: One row per training image, its score the sum over its rows.
+        instances, tasks, images: One row per support or query row of a training task, per training task, and per
+            training image, whose score is the sum over its rows (:mod:`core.influence.scores`).
         report: Solver, damping, residual and the loss of the target.
         pixels: The images that the tables name.
     """

@@ -43,7 +43,6 @@ def create_workspace(name: str | Path, tasks: Tasks, model: Model) -> Workspace:
     Args:
         name: Its name, or a folder.
         tasks: Tasks over an image set that is stored on this machine (:func:`load_images`), not over arrays in memory.
-        model: The model.
 
     Raises:
         UserError: the model does not fit, the images are not stored, or a workspace of another problem has that name.

@@ -23,11 +23,7 @@ def live_progress() -> Progress:
 
 
 def open_workspace(name: str) -> Workspace:
-    """Open a workspace by name or folder; a demo is unpacked first.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """Open a workspace by name or folder, a demo by its name; raise UserError if there is none or it is damaged."""
     from core.workspace.demos import DEMOS, open_demo
     from core.workspace.workspace import Workspace, locate
 
@@ -35,26 +31,17 @@ def open_workspace(name: str) -> Workspace:
 
 
 def announce_device(compute: Compute) -> Compute:
-    """Print the device and the precision to stderr, and return ``compute``.
-
-    Raises:
-        UserError: the device cannot be used, or one device is named for several processes.
-    """
+    """Print device and precision to stderr and return ``compute``; raise UserError if these processes cannot use it."""
     if world().size > 1 and ":" in compute.device:
-        raise UserError(
-            f"{compute.device} is one device, but there are {world().size} processes.", "Use auto, cuda or cpu."
-        )
+        what = f"{compute.device} is one device, but there are {world().size} processes."
+        raise UserError(what, "Use auto, cuda or cpu.")
     compute.torch_dtype()
     message(f"device: {compute.torch_device()}, {compute.dtype}")
     return compute
 
 
 def find_ranking(workspace: Workspace, name: str) -> Run:
-    """Return a rank run by its id, or the newest one; the same on every process.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return a rank run by its id, or the newest one, the same on every process; raise UserError if there is none."""
     from core.workspace.workspace import newest_ranking
 
     def find() -> str:

@@ -25,8 +25,6 @@ FOUND, FAULTS, COSTS = "found:", "does not fit:", "cost on this machine, measure
 _READING = ("format", "splits", "size", "channels", "invert", "rotations", "encoding")
 _HINTS = ("backbone", "algorithm", "shape", "ways", "steps", "rate")
 _FURTHER = ("pooling", "activation", "proximity", "delta")
-_FROM_TASKS = {"ways": 2}
-"""Fields that the tasks determine; the value is a placeholder."""
 
 
 @with_settings
@@ -130,7 +128,7 @@ def train(
 
     network |= _backbone_fields(model["backbone"])
     check_unused_fields(network["backbone"], network.keys())
-    spec = spec_of(_FROM_TASKS | model | adaptation | network)
+    spec = spec_of({"ways": 2} | model | adaptation | network)  # the tasks determine the ways
     if dry_run:
         with single_process():
             _print_report(inspect_problem(tasks, None, spec, settings, announce_device(compute), live_progress()))

@@ -68,8 +68,7 @@ def show(
 
     opened = open_workspace(workspace)
     run = newest_queue_run(opened)
-    for line in [*queue_summary_text(run), *remaining_errors_text(opened, run)]:
-        print(line)
+    print("\n".join([*queue_summary_text(run), *remaining_errors_text(opened, run)]))
     for item in run.table("items.parquet").head(top).itertuples():
         where = "/".join(filter(None, (item.task_id, item.role, item.image_id)))
         chance = "" if item.probability != item.probability else f"label error {item.probability:.0%}"

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from core.editing.whatif import WhatIfEstimator
     from core.influence.targets import Target
     from core.tasks.changes import Changes
-    from core.workspace.workspace import Workspace
 
 TasksOption = Annotated[
     str, Option(help="Ids of tasks to remove, separated by commas, instead of the reviewers' decisions.")
@@ -63,7 +62,11 @@ def whatif(
         raise UserError("--target cannot be combined with changes.", "Give --target, or --tasks, --images, --relabel.")
     opened = open_workspace(workspace)
     wanted, changes = Target.parse(target) if target else None, _named_changes(tasks, images, relabel)
-    _check_known(opened, changes, wanted)
+    project = opened.project()  # unknown ids are refused before the preparation, which may take minutes
+    if changes:
+        changes.apply(project.tasks.train)
+    if wanted is not None:
+        wanted.weighted(project.tasks.heldout)
     announce_device(compute)
     run = prepare_estimates(opened, compute, live_progress())
     if prepare:
@@ -76,15 +79,6 @@ def whatif(
         _print_extremes(scores.table, "task_id", top)
         return
     _print_whatif(estimator, changes or opened.changes())
-
-
-def _check_known(workspace: Workspace, changes: Changes | None, target: Target | None) -> None:
-    """Raise UserError for an unknown id, before the preparation, which may take minutes."""
-    project = workspace.project()
-    if changes:
-        changes.apply(project.tasks.train)
-    if target is not None:
-        target.weighted(project.tasks.heldout)
 
 
 @with_settings
@@ -104,12 +98,12 @@ def why(
 
     Prints the training tasks and images that harm and help a held-out task or image most.
     """
+    from core.actions.evaluate import most_harmful
     from core.actions.preparation import open_estimator, prepare
-    from core.actions.why import most_harmful
     from core.influence.targets import Target
 
     opened, wanted = open_workspace(workspace), Target.parse(target)
-    _check_known(opened, None, wanted)
+    wanted.weighted(opened.project().tasks.heldout)  # refuses an unknown target before the preparation
     announce_device(compute)
     prepare(opened, compute, live_progress())
     estimator = open_estimator(opened, compute)
