@@ -196,7 +196,6 @@ class EditedModel:
     """A model after an edit, measured on the held-out tasks.
 
     Attributes:
-        model: The edited model.
         method: One of :data:`core.editing.settings.EDIT_METHODS`.
         figures: All figures about the edit (cost, accuracy, loss, changes).
     """

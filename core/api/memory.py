@@ -48,7 +48,6 @@ class Tasks:
     """Training and held-out tasks over an image set.
 
     Attributes:
-        images: The images.
         folder: The tasks; ``folder.train.rows`` and ``folder.heldout.rows`` are frames (:mod:`core.tasks.tasklist`).
     """
 

@@ -112,7 +112,6 @@ def newest_queue_run(opened: Any) -> Any:
     """Return the newest queue run of a workspace; raise UserError if there is none."""
     from core.actions.queue import newest_queue
 
-    queue = newest_queue(opened)
-    if queue is None:
+    if (queue := newest_queue(opened)) is None:
         raise UserError("This workspace has no review queue.", f"Run {command_line(['review', 'queue'])} first.")
     return queue
