@@ -95,15 +95,14 @@ def _option(name: str, one: Declared, default: Any) -> Parameter:
     elif _is_text(one) and default is not None:
         default = one.text(default) or None
     flag = f"--{one.option}" + (f"/--no-{one.option}" if kind is bool and default else "")
-    bounds: dict[str, Any] = {}
-    if kind in (int, float):
-        bounds = {"min": one.minimum, "max": one.maximum}
+    smallest, largest = (one.minimum, one.maximum) if kind in (int, float) else (None, None)
     option = Option(
         flag,
         help=one.setting.help,
         metavar=metavar(*one.choices, is_tuple=one.is_tuple and not one.setting.repeat) if one.choices else None,
         show_default=default not in (None, ""),
-        **bounds,
+        min=smallest,
+        max=largest,
     )
     value: Any = kind if default is not None else kind | None
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[value, option])
