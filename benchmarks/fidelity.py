@@ -28,9 +28,8 @@ import typer
 from sklearn.metrics import roc_auc_score
 
 from core.actions.compute import Compute
-from core.actions.detection import detection_of
 from core.actions.evidence import EvidenceSettings, evidence
-from core.actions.rank import ranking
+from core.actions.rank import detection_of, ranking
 from core.actions.train import train_model
 from core.baselines.confidence import self_confidence
 from core.checkpoints.model import ModelSpec

@@ -22,8 +22,7 @@ from torch import Tensor
 
 from core.actions.compute import Compute
 from core.actions.evaluate import evaluation
-from core.actions.preparation import prepare
-from core.actions.whatif import open_estimator
+from core.actions.preparation import open_estimator, prepare
 from core.editing.linear import change_gradient
 from core.editing.methods import SOLVE
 from core.editing.whatif import WhatIfEstimator

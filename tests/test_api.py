@@ -89,6 +89,10 @@ def test_an_invalid_decision_writes_nothing(tmp_path: Path, tasks: api.Tasks, mo
     with pytest.raises(api.UserError, match="nobody"):
         workspace.decide(good.assign(image_id=[images[0], "nobody"]), reviewer="ann")
     assert workspace.decisions().empty
+    for act in (lambda: workspace.decide(good, reviewer=""), lambda: workspace.remove(images=images, reviewer=" ")):
+        with pytest.raises(api.UserError, match="reviewer"):
+            act()
+    assert workspace.decisions().empty
     assert workspace.decide(good, reviewer="ann") == 2
     assert set(workspace.decisions()["image_id"]) == set(images)
     assert len(workspace.changes()) == 2

@@ -1,8 +1,4 @@
-"""Measure removal curves: accuracy on held-out tasks against the share of the training data removed.
-
-At every share the most harmful part of a ranking, the part with the highest adapted loss, and random parts of the
-same size are removed, the model is fine-tuned on the remaining data, and evaluated; with several seeds each.
-"""
+"""Measure removal curves: accuracy on held-out tasks against the share of the training data removed."""
 
 from __future__ import annotations
 
@@ -37,8 +33,9 @@ def curve(
 ) -> Run:
     """Measure removal curves by ``ranking`` (a run of :func:`core.actions.rank.ranking`).
 
-    The run holds ``points.parquet``: order (``none`` at share 0), share, seed, removed (number of items), accuracy and
-    loss (means over the held-out tasks).
+    At every share the most harmful part, the part with the highest adapted loss, and random parts of the same size are
+    removed, and the model is fine-tuned on the rest; with several seeds each. The run holds ``points.parquet``: order
+    (``none`` at share 0), share, seed, removed (number of items), accuracy and loss (means over the held-out tasks).
     """
     project = workspace.project()
     key = {
@@ -67,10 +64,8 @@ def curve(
 
         with run.timed("points"):
             measured = world().map_distributed(todo, measure_once)
-        rows = [
-            {**asdict(point), **dict(zip(("removed", "accuracy", "loss"), figures, strict=True))}
-            for point, figures in zip(todo, measured, strict=True)
-        ]
-        run.write_table("points.parquet", pd.DataFrame(rows))
+        rows = pd.DataFrame([asdict(point) for point in todo])
+        rows[["removed", "accuracy", "loss"]] = np.array(measured)
+        run.write_table("points.parquet", rows)
 
     return workspace.runs.get_or_compute(KIND, key, work)

@@ -13,23 +13,14 @@ from core.workspace.workspace import Workspace
 
 
 def worst_items(ranking: Run, by: str, count: int) -> list[Item]:
-    """Return the ``count`` most harmful tasks or images of a ranking.
-
-    Args:
-        by: ``tasks`` or ``images``.
-
-    Raises:
-        UserError: ``by`` is something else, or the ranking has fewer.
-    """
+    """Return the ``count`` most harmful ``tasks`` or ``images``, as ``by`` says; raise UserError if there are fewer."""
     if by not in ("tasks", "images"):
         raise UserError(f"A ranking has no table of {by!r}.", "Use tasks or images.")
     table = ranking.table(f"{by}.parquet")
     if count > len(table):
         raise UserError(f"The ranking has only {len(table)} {by}.", "Use a smaller number.")
-    chosen = table.sort_values("score", kind="stable").head(count)
-    if by == "tasks":
-        return [Item("task", task_id=i) for i in chosen["task_id"]]
-    return [Item("image", image_id=i) for i in chosen["image_id"]]
+    ids = table.sort_values("score", kind="stable").head(count)[f"{by[:-1]}_id"]
+    return [Item("task", i) if by == "tasks" else Item("image", image_id=i) for i in ids]
 
 
 def mark(
@@ -50,20 +41,15 @@ def mark(
     """Append one group of decisions, all with the same verdict, to the log of the workspace.
 
     Args:
-        items: The items to decide on, together with ``tasks``, ``images`` and ``instances``.
-        tasks: Task ids.
-        images: Image ids.
+        items: The items to decide on, together with those of the ids ``tasks``, ``images`` and ``instances``.
         instances: (task id, role, image id).
-        verdict: The verdict.
         label: Name of the new class; for the verdict "relabel" only.
-        reason: Saved with each decision, as are ``reviewer`` and ``source``.
-        reviewer: Who decides.
         source: The ranking or run that listed the items.
-        saw: :attr:`core.decisions.log.Operation.saw`.
-        token: :attr:`core.decisions.log.Operation.token`.
+        saw, token: Of :class:`core.decisions.log.Operation`.
 
     Raises:
-        UserError: no item is given, an item is not in the training tasks, or the class is unknown.
+        UserError: no item is given, an item is not in the training tasks, the class is unknown, or the reviewer has no
+            name.
     """
     all_items = [
         *items,

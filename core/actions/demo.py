@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from core.actions.compute import Compute
-from core.actions.detection import detection_of
+from core.actions.decide import mark
 from core.actions.edit import edit
 from core.actions.evaluate import evaluation
 from core.actions.export import export
-from core.actions.rank import ranking
-from core.decisions.log import Decision, Item
+from core.actions.rank import detection_of, ranking
 from core.editing.curves import Point, removal_of
 from core.influence.methods import DEFAULT, estimator
 from core.influence.targets import Target
@@ -34,25 +32,22 @@ _EDITS = (
 
 
 def run_demo(name: str, folder: Path, compute: Compute, progress: Progress, report: Callable[[str], None]) -> Path:
-    """Evaluate, rank, compare the ranking with the injected noise, remove the most harmful, edit, export.
+    """Evaluate, rank, compare with the injected noise, remove the most harmful, edit, export; return the export folder.
 
     Removes as many items as have injected noise, by influence, under the reviewer name ``demo``.
-
-    Returns:
-        The folder of the export.
     """
     seconds: dict[str, float] = {}
 
-    def timed(stage: str, compute_run: Callable[[], Run]) -> Run:
+    def timed(stage: str, action: Callable[..., Run], *args: Any) -> Run:
         start = time.perf_counter()
-        run = compute_run()
+        run = action(workspace, *args, compute=compute, progress=progress)
         seconds[stage] = time.perf_counter() - start
         return run
 
     workspace, method = open_demo(name, folder), estimator(DEFAULT, **QUICK)
     report(f"\n{name}: {DEMOS[name]}")
-    before = timed("evaluate", lambda: evaluation(workspace, compute, progress)).json("summary.json")
-    ranked = timed("rank", lambda: ranking(workspace, Target(), method, compute, progress))
+    before = timed("evaluate", evaluation).json("summary.json")
+    ranked = timed("rank", ranking, Target(), method)
     table, planted = detection_of(workspace, ranked), workspace.project().tasks.planted
     if table is None or planted is None:
         raise UserError(f"The demo {name} has no planted.parquet.", "Install TaskLens again.")
@@ -61,18 +56,14 @@ def run_demo(name: str, folder: Path, compute: Compute, progress: Progress, repo
     scores = ranked.table(f"{by}.parquet")
     count = planted["task_id" if by == "tasks" else "image_id"].nunique()
     removal = removal_of(scores, by, Point("harmful", count / len(scores), 0))
-    items = [Item("task", task_id=i) for i in sorted(removal.tasks)]
-    items += [Item("image", image_id=i) for i in sorted(removal.images)]
     if not workspace.decisions.current():
-        workspace.decisions.append(
-            [Decision(item, "remove", reason="most harmful", reviewer="demo", source=ranked.id) for item in items]
-        )
+        tasks, images = sorted(removal.tasks), sorted(removal.images)
+        mark(workspace, tasks=tasks, images=images, reason="most harmful", reviewer="demo", source=ranked.id)
     rows = [("unedited model, measured", before["accuracy"], None)]
     for edit_method, label in _EDITS:
-        run_edit = partial(edit, workspace, edit_method, removal, compute=compute, progress=progress)
-        figures = timed(edit_method, run_edit).json("edit.json")
+        figures = timed(edit_method, edit, edit_method, removal).json("edit.json")
         rows.append((label, figures["accuracy"], figures["accuracy_change"]))
-    report(f"\nheld-out accuracy with 95 % intervals, {len(items)} most harmful {by} removed:")
+    report(f"\nheld-out accuracy with 95 % intervals, {len(removal)} most harmful {by} removed:")
     for label, level, change in rows:
         gain = "" if change is None else f"   change {Interval(**change).percent('+')}"
         report(f"  {label:<44} {Interval(**level).percent()}{gain}")

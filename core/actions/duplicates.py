@@ -30,9 +30,7 @@ def newest_duplicates(workspace: Workspace, project: Project) -> Run | None:
 def duplicates(workspace: Workspace, progress: Progress) -> Run:
     """Search the images of the training and held-out tasks.
 
-    The run holds ``pairs.parquet`` (:func:`core.review.duplicate_tables.pair_table`), ``leaks.parquet``
-    (:func:`core.review.duplicate_tables.find_leaks`) and ``summary.json`` (images, pairs, exact, near, contradictions,
-    groups, leaks by kind, threshold, power, and a histogram of the ratios with edges and counts).
+    The run holds ``pairs.parquet``, ``leaks.parquet`` and ``summary.json`` (:mod:`core.review.duplicate_tables`).
     """
     project = workspace.project()
 

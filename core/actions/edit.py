@@ -1,14 +1,13 @@
 """Edit the model for a set of changes and measure it, by one of the methods of :mod:`core.editing.methods`.
 
-Each edit is a separate run with ``model/`` (the edited model), ``heldout.parquet`` (its accuracy and loss on every
-held-out task) and ``edit.json`` (the figures; differences to the unedited model are paired by task; cost in
-meta-gradients, :mod:`core.maml.cost`). The result of ``linear`` is an **estimate** of what retraining gives; those of
-the other methods are measurements of the models that they train.
+Each edit is a run with ``model/``, ``heldout.parquet`` (accuracy and loss on every held-out task) and ``edit.json``
+(figures; differences to the unedited model are paired by task; cost in meta-gradients, :mod:`core.maml.cost`). The
+result of ``linear`` is an **estimate** of retraining; those of the other methods are measurements.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from core.actions.compute import Compute, load
@@ -21,6 +20,7 @@ from core.editing.steps import REWIND_TASKS, StepSettings
 from core.editing.steps import step_settings as steps_for
 from core.influence.basis import ENGINE_VERSION
 from core.influence.methods import SolveSettings
+from core.maml.cost import Pace, seconds_of, training_cost, training_passes
 from core.maml.settings import TrainSettings
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes
@@ -36,13 +36,9 @@ def run_kind(method: str) -> str:
 def step_settings(
     project: Project, budget: float = EditSettings.budget, rewind: bool = EditSettings.rewind
 ) -> StepSettings:
-    """Return the steps for a share ``budget`` of the cost of training the model.
+    """Return the steps for a share ``budget`` of the cost of training the model; raise UserError if it is no share.
 
-    Args:
-        rewind: Begin at a snapshot of the training if there are any, else at the present model.
-
-    Raises:
-        UserError: the budget is not a share.
+    With ``rewind`` they begin at a snapshot of the training if there are any, else at the present model.
     """
     rewind_tasks = REWIND_TASKS if rewind and project.snapshots else 0
     return steps_for(training_settings(project.model), len(project.tasks.train), budget, rewind_tasks)
@@ -59,43 +55,42 @@ def method_settings(
     rewind: bool = EditSettings.rewind,
 ) -> MethodSettings:
     """Return those of the settings that an edit method uses."""
-    match method.removesuffix("-all"):
-        case "linear":
-            return solver
-        case "newton":
-            return newton
-        case "steps":
-            return step_settings(project, budget, rewind)
-        case "finetune":
-            return finetune
-    return None
+    name = method.removesuffix("-all")
+    if name == "steps":
+        return step_settings(project, budget, rewind)
+    of_method: dict[str, MethodSettings] = {"linear": solver, "newton": newton, "finetune": finetune}
+    return of_method.get(name)
 
 
-def cache_key(
-    project: Project,
-    method: str,
-    changes: Changes,
-    solver: SolveSettings = SOLVE,
-    finetune: TrainSettings = FINETUNE,
-    compute: Compute = Compute(),
-    **settings: Any,
-) -> dict[str, Any]:
+def cache_key(project: Project, method: str, changes: Changes, *, compute: Compute, **settings: Any) -> dict[str, Any]:
     """Return the cache key of an edit; the further settings are those of :func:`method_settings`."""
-    key: dict[str, Any] = {**project.hashes, "dtype": compute.dtype}
+    key = {**_problem_key(project, method, changes), "dtype": compute.dtype}
+    chosen = method_settings(project, method, **settings)
+    if chosen is None:
+        return key
+    is_nested = isinstance(chosen, NewtonSettings | StepSettings)
+    return key | ({method.removesuffix("-all"): asdict(chosen)} if is_nested else asdict(chosen))
+
+
+def _problem_key(project: Project, method: str, changes: Changes) -> dict[str, Any]:
+    """Return the part of the cache key of an edit that does not depend on its settings."""
+    key: dict[str, Any] = dict(project.hashes)
+    if method not in CONTROLS:
+        key["removal"] = changes.hash
     if method == "linear":
         key["engine"] = ENGINE_VERSION
-    chosen = method_settings(project, method, solver=solver, finetune=finetune, **settings)
-    if isinstance(chosen, NewtonSettings | StepSettings):
-        key[method.removesuffix("-all")] = asdict(chosen)
-    elif chosen is not None:
-        key |= asdict(chosen)
-    return key | ({} if method in CONTROLS else {"removal": changes.hash})
+    return key
+
+
+def finished_edits(workspace: Workspace, project: Project, method: str, changes: Changes) -> list[Run]:
+    """Return the finished edits by a method with exactly these changes, whatever their settings, newest first."""
+    return workspace.runs.all(run_kind(method), _problem_key(project, method, changes))
 
 
 def edit(
     workspace: Workspace, method: str, changes: Changes, *, compute: Compute, progress: Progress, **settings: Any
 ) -> Run:
-    """Edit the model of the workspace by one of :data:`core.editing.settings.EDIT_METHODS`, or find the earlier run.
+    """Edit the model by one of :data:`core.editing.settings.EDIT_METHODS`, or find the earlier run.
 
     Args:
         settings: As for :func:`method_settings`.
@@ -121,3 +116,21 @@ def edit(
 
     key = cache_key(project, method, changes, compute=compute, **settings)
     return workspace.runs.get_or_compute(run_kind(method), key, work)
+
+
+def finetune_pace(workspace: Workspace, project: Project) -> Pace | None:
+    """Return the seconds per meta-gradient of the newest fine-tune of the model; None before any fine-tune."""
+    for method in ("finetune-all", "finetune"):
+        for run in workspace.runs.all(run_kind(method), {"model": project.hashes["model"]}):
+            if seconds := run.json("provenance.json")["seconds"].get("fine-tune"):
+                settings = TrainSettings(**{field.name: run.config[field.name] for field in fields(TrainSettings)})
+                return Pace(seconds / training_cost(settings, len(project.tasks.train)))
+    return None
+
+
+def retraining_seconds(workspace: Workspace, project: Project) -> float | None:
+    """Return the predicted seconds of retraining at the pace of the fine-tunes; None where that is not known."""
+    settings, pace = training_settings(project.model), finetune_pace(workspace, project)
+    if settings is None or pace is None:
+        return None
+    return seconds_of(training_passes(settings, len(project.tasks.train)), pace)

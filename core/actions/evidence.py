@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -10,29 +11,38 @@ import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute, load
-from core.actions.method_scores import method_scores
+from core.actions.rank import ranking
 from core.actions.retraining import retrained_params, retraining
 from core.checkpoints.model import Model
 from core.editing.measured_cost import measure_pace
 from core.editing.retraining import RetrainSettings
 from core.evidence.detection import noisy_task_auc
 from core.evidence.lds import predicted_losses
-from core.evidence.methods import missing
+from core.evidence.method_scores import ScoringInputs, combined_scores, compute_scores, difficulty_scores
+from core.evidence.methods import ENSEMBLE_SIZES, base, missing
 from core.evidence.settings import EvidenceSettings
 from core.evidence.subsets import subset_masks
-from core.evidence.tables import ceiling_row, failed_row, long_table, method_row
+from core.evidence.tables import MethodScores, ceiling_row, failed_row, long_table, method_row
 from core.influence.basis import ENGINE_VERSION
+from core.influence.methods import METHODS, parse
+from core.influence.scores import check_scores
+from core.influence.targets import Target
+from core.influence.task_scores import TaskScores
 from core.maml.backbone import Params
 from core.maml.cost import seconds_of, training_passes
 from core.maml.loaded import Loaded
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
+from core.runtime.files import content_hash
+from core.runtime.memory import peak_memory
 from core.runtime.progress import Progress, SubProgress
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 
 KIND = "evidence"
 _UNITS = 100  # units of progress per retraining
+Members = Callable[[int], list[Params]]
+"""Returns the first models of an ensemble trained on all tasks from separate seeds."""
 
 
 def predicted_seconds(workspace: Workspace, settings: EvidenceSettings) -> float:
@@ -116,23 +126,22 @@ def _retrained(
     masks: np.ndarray,
     settings: EvidenceSettings,
     progress: Progress,
-) -> tuple[list[list[Run]], Callable[[int], list[Params]]]:
+) -> tuple[list[list[Run]], Members]:
     """Return the retrainings by subset and seed, and the first ensemble members; each is done by one process."""
     ids = np.array(loaded.tasks.task_ids, dtype=object)
-    jobs = [(mask.tobytes(), settings.start, seed) for mask in masks for seed in range(settings.seeds)]
+    jobs = [(tuple(ids[mask]), settings.start, seed) for mask in masks for seed in range(settings.seeds)]
     on_subsets = len(jobs)
     # Members must differ: they are trained from separate seeds, wherever the retrainings of the subsets start.
     iterations = settings.iterations if settings.retrain == "fresh" else 0
     fresh = replace(settings.start, start="fresh", iterations=iterations)
-    jobs += [(np.ones(len(ids), dtype=bool).tobytes(), fresh, seed + 1) for seed in range(settings.members)]
+    jobs += [(tuple(ids), fresh, seed + 1) for seed in range(settings.members)]
     distinct = list(dict.fromkeys(jobs))  # of a short list, the same half may be drawn twice
     progress.stage("retraining", _UNITS * len(distinct))
 
-    def run_job(job: tuple[bytes, RetrainSettings, int], count: int) -> str:
-        mask, start, seed = job
+    def run_job(job: tuple[tuple[str, ...], RetrainSettings, int], count: int) -> str:
+        chosen, start, seed = job
         inner = SubProgress(progress, _UNITS * count)
-        tasks = loaded.tasks.select(ids[np.frombuffer(mask, dtype=bool)].tolist())
-        run = retraining(workspace, model, loaded, tasks, start, seed, inner)
+        run = retraining(workspace, model, loaded, loaded.tasks.select(list(chosen)), start, seed, inner)
         inner.finish(f"held-out loss {run.json('retraining.json')['loss']['mean']:.3f}")
         return run.id
 
@@ -141,3 +150,67 @@ def _retrained(
     runs = [by_job[job] for job in jobs]
     by_subset = [runs[first : first + settings.seeds] for first in range(0, on_subsets, settings.seeds)]
     return by_subset, lambda count: [retrained_params(run, loaded) for run in runs[on_subsets:][:count]]
+
+
+def method_scores(
+    workspace: Workspace,
+    loaded: Loaded,
+    name: str,
+    targets: np.ndarray,
+    members: Members,
+    compute: Compute,
+    progress: Progress,
+) -> MethodScores:
+    """Score all training tasks for the held-out tasks at ``targets`` by the method ``name``.
+
+    The run holds ``scores.parquet`` (one column per target) and ``scores.json`` (:class:`MethodScores`).
+
+    Raises:
+        UserError: the method cannot run, or its scores cannot rank.
+    """
+    models = members(ENSEMBLE_SIZES.get(name, 0))
+    key = {
+        **loaded.hashes,
+        "engine": ENGINE_VERSION,
+        "method": name,
+        "targets": targets.tolist(),
+        "members": [content_hash(*(value.cpu().numpy() for value in params.values())) for params in models],
+        "dtype": loaded.compute.dtype,
+    }
+    key |= parse(name).cache_key() if base(name) in METHODS else {}
+    ids = [loaded.heldout_tasks.task_ids[position] for position in targets]
+    inputs = ScoringInputs(loaded, loaded.heldout_tasks.select(ids), models, workspace.trajectory)
+
+    def stored_scores(run: RunWriter) -> tuple[TaskScores, float]:
+        """Return the scores, and the seconds of a run that they are read from and that may have existed before."""
+        if name == "task-if+loss":
+            influence = method_scores(workspace, loaded, "task-if", targets, lambda _: [], compute, progress)
+            scores = combined_scores(influence.scores, difficulty_scores("loss", inputs, progress))
+            return TaskScores(scores, influence.residual), influence.seconds
+        if name == "self-influence":
+            ranked = ranking(workspace, Target(), METHODS[name].estimator, compute, progress)
+            scores = inputs.constant(ranked.table("tasks.parquet")["score"].to_numpy())
+            seconds = sum(ranked.json("provenance.json")["seconds"].values())
+            return TaskScores(scores, ranked.json("solver.json")["residual"]), seconds
+        return compute_scores(name, inputs, run, progress), 0.0
+
+    def work(run: RunWriter) -> None:
+        start = time.perf_counter()
+        with peak_memory() as peak:
+            result, earlier_seconds = stored_scores(run)
+        check_scores(result.scores)
+        run.write_table("scores.parquet", pd.DataFrame(result.scores, columns=ids))
+        seconds = max(time.perf_counter() - start, earlier_seconds)
+        figures = {"seconds": seconds, "memory_gb": peak.gb, "residual": result.residual, "note": result.note}
+        run.write_json("scores.json", figures)
+
+    run = workspace.runs.get_or_compute("scores", key, work)
+    figures = run.json("scores.json")
+    return MethodScores(
+        run.table("scores.parquet").to_numpy(),
+        figures["seconds"],
+        run.processor_seconds,
+        figures["memory_gb"],
+        float("nan") if figures["residual"] is None else figures["residual"],
+        figures["note"],
+    )

@@ -16,7 +16,7 @@ from core.runtime.errors import UserError
 from core.runtime.files import check_export_folder, replacing_folder, write_json
 from core.tasks.changes import cleaned
 from core.tasks.exchange import LIBRARIES, write_foreign
-from core.tasks.tasklist import FORMATS, TaskList, write_tasks
+from core.tasks.tasklist import FORMATS, write_tasks
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 
@@ -35,15 +35,14 @@ def export(
 ) -> Path:
     """Write ``cleaned-tasks.*``, ``removed.csv``, ``export.json`` and, if ``edited`` is given, ``model/`` into ``out``.
 
-    Where labels were corrected, ``relabelled.csv`` lists them (:func:`core.decisions.export_tables.corrected_labels`).
-    Both are for spreadsheets: text that a spreadsheet would interpret as a formula is preceded by an apostrophe. The
-    task list is for programs; its names are unchanged. A model of a network of learn2learn or of the user is exported
-    with a state dict for that network (:func:`core.checkpoints.foreign.write_state`).
+    Where labels were corrected, ``relabelled.csv`` lists them. Both lists are for spreadsheets: text that would be
+    interpreted as a formula is preceded by an apostrophe. The task list is for programs; its names are unchanged. A
+    model of a network of learn2learn or of the user is exported with a state dict for that network.
 
     Args:
-        formats: Of the task list: parquet, csv, json, learn2learn, torchmeta, easyfsl.
-        drop_rows: Take removed rows out of the table instead of giving them weight 0
-            (:func:`core.tasks.changes.cleaned`). Lists for other libraries never hold removed rows.
+        formats: Of the task list: keys of :data:`FILES`.
+        drop_rows: Take removed rows out of the table instead of giving them weight 0. Lists for other libraries never
+            hold removed rows.
         edited: A run of :func:`core.actions.edit.edit`.
 
     Raises:
@@ -58,37 +57,31 @@ def export(
     check_export_folder(out, "export.json")
     project, removal = workspace.project(), workspace.changes()
     tasks = cleaned(project.tasks.train, removal, drop_rows=drop_rows)
+    record = {
+        "tasklens": __version__,
+        "written": timestamp(),
+        "workspace": workspace.name,
+        "hashes": {**project.hashes, "cleaned": tasks.hash, "removal": removal.hash},
+        "removed": removal.removed,
+        "relabelled": removal.relabelled,
+        "removed_rows": {
+            name: "dropped" if drop_rows or name in LIBRARIES else "kept with weight 0" for name in formats
+        },
+        "tasks": {"before": len(project.tasks.train), "after": len(tasks)},
+        "edited_model": edited.id if edited else None,
+    }
     with replacing_folder(out, _EXPORT_NAMES) as folder:
-        _write(workspace, folder, tasks, formats, edited)
-        write_json(
-            folder / "export.json",
-            {
-                "tasklens": __version__,
-                "written": timestamp(),
-                "workspace": workspace.name,
-                "hashes": {**project.hashes, "cleaned": tasks.hash, "removal": removal.hash},
-                "removed": removal.removed,
-                "relabelled": removal.relabelled,
-                "removed_rows": {
-                    name: "dropped" if drop_rows or name in LIBRARIES else "kept with weight 0" for name in formats
-                },
-                "tasks": {"before": len(project.tasks.train), "after": len(tasks)},
-                "edited_model": edited.id if edited else None,
-            },
-        )
+        for name in formats:
+            if name in LIBRARIES:
+                write_foreign(tasks, project.images, name, folder / FILES[name])
+            else:
+                write_tasks(tasks, folder / FILES[name])
+        escape_formulas(removed_items(workspace.decisions)).to_csv(folder / "removed.csv", index=False)
+        relabelled = corrected_labels(decision_table(workspace))
+        if len(relabelled):
+            escape_formulas(relabelled).to_csv(folder / "relabelled.csv", index=False)
+        if edited is not None:
+            shutil.copytree(edited.folder / "model", folder / "model")
+            write_state(load_model(folder / "model"), folder / "model")
+        write_json(folder / "export.json", record)
     return out
-
-
-def _write(workspace: Workspace, folder: Path, tasks: TaskList, formats: tuple[str, ...], edited: Run | None) -> None:
-    for name in formats:
-        if name in LIBRARIES:
-            write_foreign(tasks, workspace.project().images, name, folder / FILES[name])
-        else:
-            write_tasks(tasks, folder / FILES[name])
-    escape_formulas(removed_items(workspace.decisions)).to_csv(folder / "removed.csv", index=False)
-    relabelled = corrected_labels(decision_table(workspace))
-    if len(relabelled):
-        escape_formulas(relabelled).to_csv(folder / "relabelled.csv", index=False)
-    if edited is not None:
-        shutil.copytree(edited.folder / "model", folder / "model")
-        write_state(load_model(folder / "model"), folder / "model")

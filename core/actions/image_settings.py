@@ -19,13 +19,7 @@ _LARGEST_SIDE = 2048
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Options for reading images.
-
-    Attributes:
-        splits: Folder of split lists.
-        size: ``SIDE``, ``HEIGHT,WIDTH`` or empty.
-        encoding: Encoding of a manifest; empty: UTF-8, or UTF-16 with its byte order mark.
-    """
+    """Options for reading images; an empty ``encoding`` means UTF-8, or UTF-16 with its byte order mark."""
 
     format: Annotated[str, Setting("Format of the images; see docs/data.md.", choices=FORMATS)] = "auto"
     splits: Annotated[
@@ -39,9 +33,7 @@ class ImportOptions:
     channels: Annotated[
         int, Setting("Colour channels: 1 for greyscale, 3 for colour, 0 to keep them.", choices=(0, 1, 3))
     ] = 0
-    invert: Annotated[bool, Setting("Invert the images: dark on bright becomes bright on dark.", label="Invert")] = (
-        False
-    )
+    invert: Annotated[bool, Setting("Invert the images: dark on bright becomes bright on dark.")] = False
     rotations: Annotated[
         bool,
         Setting("Add every class rotated by 90, 180 and 270 degrees as further classes.", label="Add rotated classes"),
@@ -59,11 +51,7 @@ class ImportOptions:
 
     @property
     def target_format(self) -> TargetFormat:
-        """Return the format to which the images are converted.
-
-        Raises:
-            UserError: the size is invalid.
-        """
+        """Return the format to which the images are converted; raise UserError if the size is invalid."""
         from core.data.listing import TargetFormat
 
         sides = [side.strip() for side in self.size.split(",")] if self.size else []

@@ -13,11 +13,7 @@ from core.runtime.progress import Progress
 
 
 def listing_of(path: Path, options: ImportOptions) -> Listing:
-    """Return a listing of the images at ``path``, without decoding them.
-
-    Raises:
-        UserError: nothing there can be read.
-    """
+    """Return a listing of the images at ``path``, not decoded; raise UserError if nothing there can be read."""
     listing = read_listing(path, options.format, ReadOptions(splits=options.splits, encoding=options.encoding or None))
     return with_rotations(listing) if options.rotations else listing
 
@@ -30,18 +26,15 @@ def add_images(
     Raises:
         UserError: the images cannot be read; what was read so far is stored for the next attempt.
     """
-    target_format = options.target_format
+    form = options.target_format
     progress.stage("listing files", 1)
-    listing = listing_of(path, options)
-    story = {"path": str(path), "command": command}
-    return store_images(
-        listing, name=name, form=target_format, skip_unreadable=options.skip_unreadable, story=story, progress=progress
-    )
+    listing, story = listing_of(path, options), {"path": str(path), "command": command}
+    skip = options.skip_unreadable
+    return store_images(listing, name=name, form=form, skip_unreadable=skip, story=story, progress=progress)
 
 
 def known_images() -> list[tuple[str, ...]]:
     """Return every image set as (name, images, classes, folder)."""
-    stored = (
-        (one.name, f"{one.count} images", f"{one.classes} classes", str(one.folder)) for one in stored_image_sets()
-    )
-    return [*((name, "built in") for name in SOURCES), *stored]
+    stored = stored_image_sets()
+    rows = [(one.name, f"{one.count} images", f"{one.classes} classes", str(one.folder)) for one in stored]
+    return [*((name, "built in") for name in SOURCES), *rows]

@@ -10,21 +10,14 @@ from core.workspace.workspace import Workspace
 
 
 def plan_import(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure") -> ImportPlan:
-    """Return what :func:`import_decisions` would do.
-
-    The arguments and errors are those of :func:`core.decisions.import_file.read_decision_file`.
-    """
+    """Return what :func:`import_decisions` would do (:func:`core.decisions.import_file.read_decision_file`)."""
     project = workspace.project()
     file = read_decision_file(path, project.images, project.tasks.train, reviewer=reviewer, as_=as_)
     return plan_of_file(workspace.decisions, file)
 
 
 def import_decisions(workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure") -> ImportPlan:
-    """Write the decisions and comments of a file to the log, and return what was written.
-
-    Raises:
-        UserError: as :func:`plan_import`, or the log cannot be written; it is then unchanged.
-    """
+    """Write the decisions and comments of a file to the log, or after a UserError nothing; return what was written."""
     plan = plan_import(workspace, path, reviewer=reviewer, as_=as_)
     write_import(workspace.decisions, plan)
     return plan

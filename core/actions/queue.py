@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from core.actions.compute import Compute, load
+from core.decisions.log import Item
 from core.decisions.queue_decisions import QueueDecisions, QueuePositions, queue_items
 from core.influence.basis import ENGINE_VERSION
 from core.review.build_queue import BuiltQueue, build_review_queue
@@ -25,8 +27,11 @@ VERSION = 2
 
 def newest_queue(workspace: Workspace) -> Run | None:
     """Return the newest finished queue for the present problem, or None."""
-    key = {**workspace.project().hashes, "engine": ENGINE_VERSION, "version": VERSION}
-    return next(iter(workspace.runs.all(KIND, key)), None)
+    return next(iter(workspace.runs.all(KIND, _problem_key(workspace.project()))), None)
+
+
+def _problem_key(project: Project) -> dict[str, Any]:
+    return {**project.hashes, "engine": ENGINE_VERSION, "version": VERSION}
 
 
 def build_queue(project: Project, settings: QueueSettings, compute: Compute, progress: Progress) -> BuiltQueue:
@@ -40,20 +45,13 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     """Build the review queue, or return the run of one with the same settings.
 
     The run holds ``items.parquet``, ``map.parquet``, ``features.npy`` and ``summary.json``
-    (:class:`core.review.build_queue.BuiltQueue`), and where it is calibrated ``candidates.parquet`` and
-    ``curves.parquet`` (:class:`core.review.calibration.Calibration`).
+    (:class:`core.review.build_queue.BuiltQueue`), and if calibrated ``candidates.parquet`` and ``curves.parquet``.
 
     Raises:
         UserError: too few classes or images to compare a label with others.
     """
     project = workspace.project()
-    cache_key = {
-        **project.hashes,
-        "engine": ENGINE_VERSION,
-        "version": VERSION,
-        **asdict(settings),
-        "dtype": compute.dtype,
-    }
+    cache_key = {**_problem_key(project), **asdict(settings), "dtype": compute.dtype}
 
     def build(run: RunWriter) -> None:
         built = build_queue(project, settings, compute, progress)
@@ -68,20 +66,16 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
     return workspace.runs.get_or_compute(KIND, cache_key, build)
 
 
-def decisions_on(workspace: Workspace, items: pd.DataFrame) -> QueueDecisions:
-    """Return which items of a queue were found wrong, found right, or are open.
-
-    Args:
-        items: ``items.parquet`` of the queue.
-    """
+def decisions_on(workspace: Workspace, items: Sequence[Item]) -> QueueDecisions:
+    """Return which items of a queue were found wrong, found right, or are open."""
     log = workspace.decisions
-    return QueuePositions(queue_items(items)).decisions(log.current(), log.conflicts())
+    return QueuePositions(items).decisions(log.current(), log.conflicts())
 
 
 def remaining_errors_text(workspace: Workspace, run: Run) -> list[str]:
     """Return sentences on how many items are decided and how many label errors are left."""
     items = run.table("items.parquet")
-    decisions = decisions_on(workspace, items)
+    decisions = decisions_on(workspace, queue_items(items))
     decided, errors = len(decisions.is_wrong), decisions.errors_found
     lines = [f"{decided:,} of {len(items):,} items decided, {format_count(errors, 'label error')} found"]
     expected = forecast(items, decisions.is_wrong)
@@ -96,12 +90,9 @@ def queue_summary_text(run: Run) -> list[str]:
     """Return sentences on how a queue was built."""
     summary = run.json("summary.json")
     kind = "images" if summary["level"] == "image" else "rows of tasks"
+    described = f"{summary['items']:,} {kind}, ranked by {summary['ranking']}"
     if not summary["calibrated"]:
-        return [f"{summary['items']:,} {kind}, ranked by {summary['ranking']}; not calibrated on injected errors"]
-    table = run.table("candidates.parquet")
-    means = table.groupby("candidate")["average_precision"].mean()
+        return [f"{described}; not calibrated on injected errors"]
+    means = run.table("candidates.parquet").groupby("candidate")["average_precision"].mean()
     best = ", ".join(f"{name} {value:.3f}" for name, value in means.sort_values(ascending=False).head(4).items())
-    return [
-        f"{summary['items']:,} {kind}, ranked by {summary['ranking']}",
-        f"average precision on injected errors: {best}",
-    ]
+    return [described, f"average precision on injected errors: {best}"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from core.actions.compute import Compute, load
 from core.actions.evaluate import evaluation
+from core.evidence.detection import detection
 from core.influence.basis import ENGINE_VERSION
-from core.influence.curvature import configure_gradient
 from core.influence.ranking import Ranking, influence_ranking, tracin_ranking
 from core.influence.self_influence import self_influence_ranking
 from core.influence.settings import Estimator
@@ -18,10 +20,6 @@ from core.maml.training import Snapshot
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import RANKING_KIND, Workspace
-
-__all__ = ["ENGINE_VERSION", "KIND", "configure_gradient", "ranking", "scores"]
-
-KIND = RANKING_KIND
 
 
 def scores(
@@ -82,4 +80,12 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
         }
         run.write_json("solver.json", report)
 
-    return workspace.runs.get_or_compute(KIND, key, work)
+    return workspace.runs.get_or_compute(RANKING_KIND, key, work)
+
+
+def detection_of(workspace: Workspace, run: Run) -> pd.DataFrame | None:
+    """Return how well a ranking finds the injected label noise; None where none was injected."""
+    planted = workspace.project().tasks.planted
+    if planted is None:
+        return None
+    return detection(planted, *(run.table(f"{name}.parquet") for name in ("tasks", "instances", "images")))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from core.actions.duplicates import newest_duplicates, summary_text
-from core.actions.edit import run_kind
+from core.actions.edit import finished_edits
 from core.actions.export_decisions import decision_table, provenance
 from core.actions.queue import decisions_on, newest_queue
-from core.actions.rank import ENGINE_VERSION
 from core.decisions.export_tables import comment_table
+from core.decisions.log import DecisionLog, Item
+from core.decisions.queue_decisions import QueueDecisions, queue_items
 from core.editing.settings import CONTROLS, EDIT_METHODS
 from core.maml.evaluation import Interval
 from core.review.forecast import forecast
-from core.review.report_figures import calibration_charts, decision_counts, forecast_chart, image_section
+from core.review.report_figures import calibration_charts, forecast_chart, image_section
 from core.runtime.errors import UserError
 from core.runtime.files import write_text_atomically
 from core.runtime.progress import format_count
@@ -38,10 +41,6 @@ METHOD_NOTES = {
 def write_report(workspace: Workspace, path: Path) -> Path:
     """Write the report and return its path.
 
-    It states what was reviewed and by whom, how many label errors were found, and how many are expected to be left if
-    the queue is calibrated. It shows removed and relabelled images and conflicts. It lists duplicates and leaks if they
-    were searched, the effect on accuracy (measurements separate from estimates), the method and the provenance.
-
     Raises:
         UserError: there are no decisions, or the file cannot be written; an earlier one there is then unchanged.
     """
@@ -53,20 +52,28 @@ def write_report(workspace: Workspace, path: Path) -> Path:
 
 
 def report_html(workspace: Workspace) -> str:
-    """Return the HTML of :func:`write_report`."""
+    """Return the report as HTML.
+
+    It states what was reviewed and by whom, how many label errors were found and are expected to be left. It shows
+    removed and relabelled images, conflicts, duplicates and leaks, the effect on accuracy, the method and provenance.
+    """
     decisions = decision_table(workspace)
     if decisions.empty:
         raise UserError("There are no decisions to report.", "Decide on some items first.")
-    project, queue = workspace.project(), newest_queue(workspace)
+    project, queue, log = workspace.project(), newest_queue(workspace), workspace.decisions
     counts = decisions[decisions["standing"] == "counts"]
     removed = counts[counts["verdict"] == "remove"]
     duplicates = newest_duplicates(workspace, project)
     summary = queue.json("summary.json") if queue else {}
+    items = queue.table("items.parquet") if queue else None
+    # Without a queue, everything that was decided on is its items.
+    listed = [item for item in log.current() if item.kind != "task"] if items is None else queue_items(items)
+    found = decisions_on(workspace, listed)
     values = {
         "about": provenance(workspace),
         "description": workspace.about,
-        "figures": decision_counts(decisions),
-        "forecast": _forecast(workspace, queue, summary),
+        "figures": _figures(log, listed, found),
+        "forecast": _forecast(items, found) if items is not None and summary.get("calibrated") else None,
         "calibration": _calibration(queue),
         "queue": summary,
         "sections": [
@@ -78,7 +85,7 @@ def report_html(workspace: Workspace) -> str:
         "effects": _effects(workspace, project),
         "changes": workspace.changes(),
         "copies": summary_text(duplicates) if duplicates else [],
-        "comments": comment_table(workspace.decisions).to_dict("records"),
+        "comments": comment_table(log).to_dict("records"),
         "tasks": {"train": len(project.tasks.train), "heldout": len(project.tasks.heldout)},
         "images": decisions["image_id"][decisions["image_id"] != ""].nunique(),
     }
@@ -88,20 +95,38 @@ def report_html(workspace: Workspace) -> str:
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
 
 
-def _forecast(workspace: Workspace, queue: Run | None, summary: dict[str, Any]) -> dict[str, Any] | None:
-    """Return how many label errors are left, and the curve; None where the queue is not calibrated."""
-    if queue is None or not summary.get("calibrated"):
-        return None
-    items = queue.table("items.parquet")
-    decisions = decisions_on(workspace, items)
-    expected = forecast(items, decisions.is_wrong)
+def _figures(log: DecisionLog, items: Sequence[Item], found: QueueDecisions) -> list[tuple[str, str]]:
+    """Return the numbers of items by outcome, as labels and text: those of the queue, then what else was decided."""
+    conflicts = log.conflicts()
+    settled = {item: entry for item, entry in log.current().items() if entry.is_final and item not in conflicts}
+    covered = {*items, *(Item("image", image_id=item.image_id) for item in items if item.kind == "instance")}
+    further = {
+        "decided outside the queue": sum(item.kind != "task" and item not in covered for item in settled),
+        "tasks removed": sum(item.kind == "task" and entry.verdict == "remove" for item, entry in settled.items()),
+        "tasks in conflict": sum(item.kind == "task" for item in conflicts),
+    }
+    unsure = [position for position, entry in found.entries.items() if entry.verdict == "unsure"]
+    counts = {
+        "decided": len(found.is_wrong),
+        "label errors (removed or relabelled)": found.errors_found,
+        "kept": len(found.is_wrong) - found.errors_found,
+        "unsure": len(set(unsure) - found.conflicts.keys()),
+        "in conflict": len(found.conflicts),
+        **{label: number for label, number in further.items() if number},
+    }
+    return [(label, f"{number:,}") for label, number in counts.items()]
+
+
+def _forecast(items: pd.DataFrame, found: QueueDecisions) -> dict[str, Any] | None:
+    """Return how many label errors are left, and the curve; None where they cannot be predicted."""
+    expected = forecast(items, found.is_wrong)
     if expected is None:
         return None
     return {
-        "checked": len(decisions.is_wrong),
-        "errors": decisions.errors_found,
+        "checked": len(found.is_wrong),
+        "errors": found.errors_found,
         "of": len(items),
-        "left": expected.remaining_errors(decisions.errors_found),
+        "left": expected.remaining_errors(found.errors_found),
         "chart": forecast_chart(expected),
     }
 
@@ -119,14 +144,8 @@ def _calibration(queue: Run | None) -> dict[str, Any] | None:
 def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
     """Return the results of edits with exactly these changes: measurements first, then the estimate."""
     changes, effects = workspace.changes(), []
-    for method in sorted(EDIT_METHODS, key=lambda method: (method == "linear", EDIT_METHODS.index(method))):
-        key: dict[str, Any] = dict(project.hashes)
-        if method not in CONTROLS:
-            key["removal"] = changes.hash
-        if method == "linear":
-            key["engine"] = ENGINE_VERSION
-        runs = workspace.runs.all(run_kind(method), key) if len(changes) else []
-        if runs:
+    for method in sorted(EDIT_METHODS, key=lambda method: method == "linear") if len(changes) else ():
+        if runs := finished_edits(workspace, project, method, changes):
             kind, words = METHOD_NOTES[method]
             effects.append({"kind": kind, "words": words, "run": runs[0].id, **runs[0].json("edit.json")})
     return effects if any(effect["way"] not in CONTROLS for effect in effects) else []

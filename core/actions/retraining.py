@@ -1,7 +1,6 @@
 """Retrain models on other tasks or from other seeds: the ground truth that rankings are compared with.
 
-Each retraining is a separate run, so that all methods, numbers of subsets and later evaluations share them, and an
-interrupted sweep resumes.
+Each retraining is a run, which all methods and sweeps share; so an interrupted sweep resumes.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""Train a model on tasks, in memory or as a folder."""
+"""Make a model: train it on tasks, in memory or as a folder, or import a checkpoint of another program."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.actions.compute import Compute, load
+from core.checkpoints.foreign import import_checkpoint
+from core.checkpoints.matching import CheckpointHints
 from core.checkpoints.model import Model, ModelSpec, load_model, save_model, save_trajectory
 from core.data import ImageSet
 from core.maml.evaluation import evaluate
@@ -19,7 +21,7 @@ from core.runtime.distributed import world
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskFolder, read_folder
-from core.workspace.workspace import Project
+from core.workspace.workspace import Project, check_fit
 
 
 def fit_model(
@@ -33,15 +35,12 @@ def fit_model(
     command: str = "",
     folder: Path | None = None,
 ) -> tuple[Model, list[Snapshot]]:
-    """Train a model on tasks over ``images`` and evaluate it on the held-out tasks.
+    """Train and evaluate a model; return it with the snapshots of its training.
 
     Args:
         spec: The network and its adaptation; classes per task and image size are taken from the tasks.
         command: The command line, recorded in the model's metadata.
         folder: Where the state of an interrupted training is stored; None: nowhere.
-
-    Returns:
-        The model, and the snapshots of its training.
 
     Raises:
         UserError: the training diverged.
@@ -67,9 +66,6 @@ def train_model(
 ) -> Model:
     """Train, and write the model folder ``out``; an interrupted training resumes, a finished one is read.
 
-    Args:
-        command: The command line, recorded in the model's metadata.
-
     Raises:
         UserError: ``out`` holds a model of another training, or the training diverged.
     """
@@ -94,13 +90,43 @@ def train_model(
     return model
 
 
+def import_model(checkpoint: Path, out: Path, hints: CheckpointHints, tasks: Path | None, command: str) -> Model:
+    """Write the model folder ``out``; repeating the same import finds it there.
+
+    Args:
+        tasks: A folder of tasks for the model: they determine the image size and the number of classes.
+
+    Raises:
+        UserError: the checkpoint or its network cannot be used, does not fit the tasks, or ``out`` has another model.
+    """
+    folder = read_folder(tasks) if tasks else None
+    if folder:
+        hints = replace(hints, shape=folder.images().shape, ways=folder.train.ways)
+    model = import_checkpoint(checkpoint, hints)
+    _check_network(model.spec.bilevel().network)
+    if folder:
+        check_fit(folder.images(), folder, model)
+    if (out / "model.json").exists():
+        existing = load_model(out)
+        if existing.hash != model.hash:
+            raise UserError(f"{out} already contains another model.", "Choose another output folder.")
+        return existing
+    model.metadata["command"] = command
+    save_model(model, out)
+    return model
+
+
 def _fitted_spec(spec: ModelSpec, images: ImageSet, tasks: TaskFolder) -> ModelSpec:
     """Return the specification with the classes per task and the image size of the tasks, its network checked."""
     spec = spec.model_copy(update={"ways": tasks.train.ways, "shape": images.shape}).with_code_hash()
-    network = spec.network()
+    _check_network(spec.network())
+    return spec
+
+
+def _check_network(network: object) -> None:
+    """Raise UserError if a network of the user cannot be used."""
     if isinstance(network, ModuleNet) and not network.is_builtin:
         probe(network)
-    return spec
 
 
 def _metadata(images: ImageSet, tasks: TaskFolder, settings: TrainSettings, command: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute
@@ -29,7 +28,6 @@ class Measurement:
     """A measured effect of a set of changes on the held-out tasks, by a finished edit.
 
     Attributes:
-        method: The edit method.
         accuracy: Held-out accuracy of the edited model.
         accuracy_change: Difference to the unedited model, paired by task.
         better, worse: Number of tasks whose accuracy rose and fell; None where the unedited model was not evaluated.
@@ -78,11 +76,8 @@ def compare(
     project, comparisons = workspace.project(), []
     for name in names or workspace.sets.names():
         named = workspace.sets.get(name)
-        measurements = {
-            method: one
-            for method in MEASURING_METHODS
-            if (one := _measurement(workspace, project, named, method, compute, read_table))
-        }
+        measured = [_measurement(workspace, project, named, one, compute, read_table) for one in MEASURING_METHODS]
+        measurements = {one.method: one for one in measured if one is not None}
         estimate, fault = None, None
         if estimator is not None:
             try:
@@ -100,34 +95,21 @@ def _measurement(
     run = workspace.runs.find(run_kind(method), key)
     if run is None:
         return None
-    figures = run.json("edit.json")
-    change = _accuracy_changes(workspace, project, run, compute, read_table)
-    better, worse = (None, None) if change is None else (int((change > 0).sum()), int((change < 0).sum()))
-    accuracy, difference = (Interval(**figures[name]) for name in ("accuracy", "accuracy_change"))
+    better, worse = None, None
+    if unedited := workspace.runs.find(EVALUATION, evaluation_key(project, compute)):
+        after, before = (read_table(one, "heldout.parquet").set_index("task_id")["accuracy"] for one in (run, unedited))
+        better, worse = int((after - before > 0).sum()), int((after - before < 0).sum())
+    accuracy, difference = (Interval(**run.json("edit.json")[name]) for name in ("accuracy", "accuracy_change"))
     return Measurement(method, run, accuracy, difference, better, worse)
-
-
-def _accuracy_changes(
-    workspace: Workspace, project: Project, run: Run, compute: Compute, read_table: ReadTable
-) -> np.ndarray | None:
-    """Return the change of accuracy per held-out task, ``(tasks,)``; None where the unedited model has no figures."""
-    unedited = workspace.runs.find(EVALUATION, evaluation_key(project, compute))
-    if unedited is None:
-        return None
-    after, before = (read_table(one, "heldout.parquet").set_index("task_id")["accuracy"] for one in (run, unedited))
-    return (after - before).to_numpy()
 
 
 def class_table(comparisons: Sequence[SetComparison]) -> pd.DataFrame:
     """Return the estimated accuracy per class: class, rows, unedited, and one column per set, by its name."""
-    estimates = {one.named.name: one.estimate for one in comparisons if one.estimate is not None}
-    if not estimates:
-        return pd.DataFrame(columns=["class", "rows", "unedited"])
-    classes = next(iter(estimates.values())).classes
+    classes = {one.named.name: one.estimate.classes for one in comparisons if one.estimate is not None}
+    unedited = next(iter(classes.values()), ())
     columns = {
-        "class": [one.name for one in classes],
-        "rows": [one.rows for one in classes],
-        "unedited": [one.before for one in classes],
+        "class": [one.name for one in unedited],
+        "rows": [one.rows for one in unedited],
+        "unedited": [one.before for one in unedited],
     }
-    columns |= {name: [one.after for one in estimate.classes] for name, estimate in estimates.items()}
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns | {name: [one.after for one in of_set] for name, of_set in classes.items()})

@@ -55,12 +55,7 @@ class ProgressBars(Progress):
 
 @dataclass(frozen=True, eq=False)
 class ImageGrid:
-    """A grid of captioned images, drawn by notebooks.
-
-    Attributes:
-        images: ``(n, height, width, channels)`` uint8.
-        captions: One per image.
-    """
+    """A grid of captioned images, ``(n, height, width, channels)`` uint8, drawn by notebooks."""
 
     images: np.ndarray
     captions: tuple[str, ...]
@@ -114,11 +109,7 @@ def first_rows(table: pd.DataFrame, count: int) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A meta-trained model.
-
-    Attributes:
-        stored: Its specification, meta-parameters and metadata.
-    """
+    """A meta-trained model; ``stored`` is its specification, meta-parameters and metadata."""
 
     stored: StoredModel
 
@@ -148,9 +139,8 @@ class Ranking(Scores):
     """Influence scores of training data on a target: positive = helpful, negative = harmful, in nats.
 
     Attributes:
-        instances: One row per support or query row of a training task (:mod:`core.influence.scores`).
-        tasks: One row per training task.
-        images: One row per training image, its score the sum over its rows.
+        instances, tasks, images: One row per support or query row of a training task, per training task, and per
+            training image, whose score is the sum over its rows (:mod:`core.influence.scores`).
         report: Solver, damping, residual and the loss of the target.
         pixels: The images that the tables name.
     """
@@ -158,11 +148,7 @@ class Ranking(Scores):
     pixels: ImageSet
 
     def show(self, count: int = 12, *, most: str = "harmful") -> ImageGrid:
-        """Return a grid of the most harmful or most helpful images.
-
-        Raises:
-            UserError: ``most`` is neither ``harmful`` nor ``helpful``.
-        """
+        """Return a grid of the images that are ``most`` harmful or helpful; raise UserError for anything else."""
         if most not in ("harmful", "helpful"):
             raise UserError(f"Invalid most: {most!r}.", "Use harmful or helpful.")
         chosen = first_rows(self.images.sort_values("score", ascending=most == "harmful"), count)
@@ -210,7 +196,6 @@ class EditedModel:
     """A model after an edit, measured on the held-out tasks.
 
     Attributes:
-        model: The edited model.
         method: One of :data:`core.editing.settings.EDIT_METHODS`.
         figures: All figures about the edit (cost, accuracy, loss, changes).
     """

@@ -48,7 +48,6 @@ class Tasks:
     """Training and held-out tasks over an image set.
 
     Attributes:
-        images: The images.
         folder: The tasks; ``folder.train.rows`` and ``folder.heldout.rows`` are frames (:mod:`core.tasks.tasklist`).
     """
 
@@ -103,7 +102,6 @@ def images_from_arrays(
         images: ``(n, height, width)`` or ``(n, height, width, 1 or 3)`` uint8.
         labels: ``(n,)`` class names or numbers.
         ids: ``(n,)`` unique ids. Default: the positions.
-        name: The name of the set in messages.
 
     Raises:
         UserError: there are no images, shapes disagree, pixels are not uint8, or an id occurs twice.
@@ -137,11 +135,7 @@ def draw_tasks(images: ImageSet, **settings: Any) -> Tasks:
 
 
 def load_tasks(folder: str | Path) -> Tasks:
-    """Read a folder of tasks that the command ``tasklens tasks`` wrote, with its images.
-
-    Raises:
-        UserError: a file is missing or invalid, or the images are not on this machine.
-    """
+    """Read a folder of ``tasklens tasks``; raise UserError if it is invalid or its images are not on this machine."""
     tasks = read_folder(check_path("folder", folder))
     return Tasks(tasks.images(), tasks)
 
@@ -180,8 +174,7 @@ def load_model(checkpoint: str | Path, tasks: Tasks | None = None, **hints: Any)
     Args:
         checkpoint: A folder or file; no pickled code in it is executed.
         tasks: The tasks that an external checkpoint has to fit.
-        hints: Fields of :class:`core.checkpoints.matching.CheckpointHints`, where the checkpoint does not determine
-            them.
+        hints: Fields of :class:`core.checkpoints.matching.CheckpointHints` that the checkpoint does not determine.
 
     Raises:
         UserError: the checkpoint cannot be read, or does not fit the tasks.
@@ -199,11 +192,7 @@ def load_model(checkpoint: str | Path, tasks: Tasks | None = None, **hints: Any)
 
 
 def evaluate(tasks: Tasks, model: Model, *, device: str = "auto", progress: bool = False) -> Evaluation:
-    """Adapt the model to every held-out task and measure it on the query images.
-
-    Raises:
-        UserError: the model does not fit the tasks.
-    """
+    """Adapt the model to every held-out task and measure it on the query images; raise UserError if it does not fit."""
     loaded = load(_project(tasks, model), Compute(device=device))
     with closing(ProgressBars(progress)) as bars:
         bars.stage("held-out tasks", len(loaded.heldout))
@@ -232,9 +221,8 @@ def rank(
     """
     chosen = estimator(method, **options)
     if chosen.name == "tracin":
-        raise UserError(
-            "tracin needs the snapshots of a training.", "Rank in a workspace: open_workspace(...).rank(...)."
-        )
+        advice = "Rank in a workspace: open_workspace(...).rank(...)."
+        raise UserError("tracin needs the snapshots of a training.", advice)
     loaded = load(_project(tasks, model), Compute(device=device))
     with closing(ProgressBars(progress)) as bars:
         scores = ranking_action.scores(loaded, Target.parse(target), chosen, UnsavedSteps(), bars)

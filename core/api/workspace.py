@@ -23,6 +23,7 @@ from core.actions.queue import newest_queue, queue
 from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_path, check_type
 from core.api.memory import Tasks
 from core.checkpoints.model import load_model, save_model
+from core.decisions.records import check_reviewer
 from core.influence.methods import estimator
 from core.influence.targets import Target
 from core.review.settings import QueueSettings
@@ -42,7 +43,6 @@ def create_workspace(name: str | Path, tasks: Tasks, model: Model) -> Workspace:
     Args:
         name: Its name, or a folder.
         tasks: Tasks over an image set that is stored on this machine (:func:`load_images`), not over arrays in memory.
-        model: The model.
 
     Raises:
         UserError: the model does not fit, the images are not stored, or a workspace of another problem has that name.
@@ -57,11 +57,7 @@ def create_workspace(name: str | Path, tasks: Tasks, model: Model) -> Workspace:
 
 
 def open_workspace(name: str | Path) -> Workspace:
-    """Open a workspace by name or folder.
-
-    Raises:
-        UserError: there is no such workspace.
-    """
+    """Open a workspace by name or folder; raise UserError if there is none."""
     return Workspace(stored_workspace.Workspace(_folder(name)))
 
 
@@ -71,10 +67,7 @@ def _folder(name: str | Path) -> Path:
 
 
 class Workspace:
-    """A workspace: its tasks and model, results and decisions.
-
-    Results are stored and reused, so nothing is computed twice.
-    """
+    """A workspace: its tasks and model, decisions, and results, which are stored and reused."""
 
     def __init__(self, stored: stored_workspace.Workspace) -> None:
         self.stored = stored
@@ -113,11 +106,7 @@ class Workspace:
             return self._ranking(ranking_action.ranking(self.stored, Target.parse(target), chosen, compute, bars))
 
     def scores(self, ranking: str = "") -> Ranking:
-        """Return a stored ranking by its run id. Default: the newest one.
-
-        Raises:
-            UserError: there is no such ranking, or none of the present tasks and model.
-        """
+        """Return a stored ranking by its run id, by default the newest one; raise UserError if there is none."""
         run = self.stored.runs.get(ranking) if ranking else newest_ranking(self.stored, self._project)
         if run is None:
             raise UserError(f"The workspace {self.stored.name} has no ranking.", "Compute one: .rank().")
@@ -140,9 +129,11 @@ class Workspace:
             reviewer: The reviewer of rows that name none.
 
         Raises:
-            UserError: a row is invalid; the message names the first such row and its field, and nothing is written.
+            UserError: a row is invalid, and the message names the first such row and its field, or the reviewer has no
+                name; nothing is written.
         """
         check_type("decisions", decisions, pd.DataFrame, "pandas")
+        check_reviewer(reviewer)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "decisions.json"
             decisions.to_json(path, orient="records")
@@ -150,11 +141,7 @@ class Workspace:
         return len(decisions)
 
     def remove(self, *, tasks: Sequence[str] = (), images: Sequence[str] = (), reviewer: str, reason: str = "") -> None:
-        """Decide to remove tasks and images.
-
-        Raises:
-            UserError: an id is not in the training tasks.
-        """
+        """Decide to remove tasks and images; raise UserError for an unknown id or a reviewer without a name."""
         tasks, images = id_list("tasks", tasks), id_list("images", images)
         mark(self.stored, tasks=tasks, images=images, reviewer=reviewer, reason=reason)
 
@@ -167,11 +154,7 @@ class Workspace:
         return self.stored.changes()
 
     def edit(self, method: str = "finetune", *, device: str = "auto", progress: bool = False) -> EditedModel:
-        """Edit the model for the decided changes and measure it; the result is stored in the workspace.
-
-        Raises:
-            UserError: no changes are decided, or the method is unknown or does not fit.
-        """
+        """Edit the model for the decided changes and measure it; raise UserError if there are none or it cannot be."""
         compute = Compute(device=device)
         with closing(ProgressBars(progress)) as bars:
             run = edit_action.edit(self.stored, method, self.stored.changes(), compute=compute, progress=bars)
@@ -186,8 +169,8 @@ class Workspace:
         Raises:
             UserError: a format is unknown, or ``folder`` holds something else.
         """
-        formats = [formats] if isinstance(formats, str) else formats
-        return export(self.stored, check_path("folder", folder), formats=tuple(formats))
+        chosen = (formats,) if isinstance(formats, str) else tuple(formats)
+        return export(self.stored, check_path("folder", folder), formats=chosen)
 
     def _ranking(self, run: Run) -> Ranking:
         tables = {name: run.table(f"{name}.parquet") for name in ("instances", "tasks", "images")}

@@ -14,20 +14,11 @@ from typing import Any, NoReturn
 
 import typer
 
-from core.cli.data import data
-from core.cli.demo import demo
-from core.cli.edit import curve, edit
-from core.cli.evidence import evidence
-from core.cli.experiments import experiments
-from core.cli.export import export, remove
-from core.cli.inspect import inspect_command
-from core.cli.model import model_command, open_command
-from core.cli.rank import evaluate, rank_command
+from core.cli.experiments import demo, experiments
+from core.cli.problem import data, inspect_command, model_command, open_command, tasks, train
 from core.cli.review import review
-from core.cli.sets import sets
-from core.cli.tasks import tasks
-from core.cli.train import train
-from core.cli.whatif import whatif, why
+from core.cli.whatif import sets, whatif, why
+from core.cli.workspace import curve, edit, evaluate, evidence, export, rank_command, remove
 from core.runtime.distributed import (
     PeerLostError,
     exit_process,

@@ -12,6 +12,7 @@ from core.runtime.progress import LiveProgress, Progress
 
 if TYPE_CHECKING:
     from core.maml.settings import Compute
+    from core.tasks.changes import Changes
     from core.workspace.runs import Run
     from core.workspace.workspace import Workspace
 
@@ -22,11 +23,7 @@ def live_progress() -> Progress:
 
 
 def open_workspace(name: str) -> Workspace:
-    """Open a workspace by name or folder; a demo is unpacked first.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """Open a workspace by name or folder, a demo by its name; raise UserError if there is none or it is damaged."""
     from core.workspace.demos import DEMOS, open_demo
     from core.workspace.workspace import Workspace, locate
 
@@ -34,27 +31,17 @@ def open_workspace(name: str) -> Workspace:
 
 
 def announce_device(compute: Compute) -> Compute:
-    """Print the device and the precision to stderr, and return ``compute``.
-
-    Raises:
-        UserError: the device cannot be used, or one device is named for several processes.
-    """
+    """Print device and precision to stderr and return ``compute``; raise UserError if these processes cannot use it."""
     if world().size > 1 and ":" in compute.device:
-        raise UserError(
-            f"{compute.device} is one device, but there are {world().size} processes.", "Use auto, cuda or cpu."
-        )
+        what = f"{compute.device} is one device, but there are {world().size} processes."
+        raise UserError(what, "Use auto, cuda or cpu.")
     compute.torch_dtype()
     message(f"device: {compute.torch_device()}, {compute.dtype}")
     return compute
 
 
 def find_ranking(workspace: Workspace, name: str) -> Run:
-    """Return a rank run by its id, or the newest one; the same on every process.
-
-    Raises:
-        UserError: there is none.
-    """
-
+    """Return a rank run by its id, or the newest one, the same on every process; raise UserError if there is none."""
     from core.workspace.workspace import newest_ranking
 
     def find() -> str:
@@ -77,11 +64,18 @@ def this_command() -> str:
     return command_line(sys.argv[1:])
 
 
-def accuracy_text(interval: dict[str, Any]) -> str:
-    """Write a mean with its 95 % interval: ``0.850 [0.840, 0.860]``."""
-    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+def interval_text(interval: dict[str, Any], form: str = ".3f") -> str:
+    """Write the mean of a stored :class:`core.maml.evaluation.Interval` with its ends: ``0.850 [0.840, 0.860]``."""
+    from core.maml.evaluation import Interval
+
+    return Interval(**interval).text(form)
 
 
-def change_text(interval: dict[str, Any]) -> str:
-    """Write a signed mean with its 95 % interval: ``+0.010 [+0.002, +0.018]``."""
-    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+def print_changes(changes: Changes) -> None:
+    """Print one item per line: its kind, its name, and the new class if it is relabelled."""
+    for kind in ("tasks", "images", "instances"):
+        for name in sorted(getattr(changes, kind)):
+            print(f"{kind[:-1]}\t{name if isinstance(name, str) else '/'.join(name)}")
+    for kind in ("relabelled_images", "relabelled_instances"):
+        for *name, new in sorted(getattr(changes, kind)):
+            print(f"{kind.removeprefix('relabelled_')[:-1]}\t{'/'.join(name)}\t{new}")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
-from core.decisions.log import Comment, Decision, DecisionLog, Entry, Item, Result, Snapshot
+from core.decisions.log import Comment, Decision, Entry, Item, Result, Snapshot
 from core.runtime.errors import UserError
 from core.runtime.program import command_line
 from core.runtime.settings import Setting
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON, with all fields.")]
-REVIEWER = "command line"
+JsonOption = Annotated[bool, Option("--json", help="Print as JSON, with all fields.")]
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,7 @@ class ItemOptions:
     role: Annotated[str, Setting("Role of the items in --task.", choices=("support", "query"))] = ""
 
     def items(self) -> list[Item]:
-        """Return the items.
-
-        Raises:
-            UserError: some of the options are missing.
-        """
+        """Return the items; raise UserError if some of the options are missing."""
         if not self.item:
             if self.role:
                 raise UserError("--role names an item only with --item and --task.", "Give all three.")
@@ -44,12 +39,6 @@ class ItemOptions:
         return [
             Item("instance", self.task, self.role, i) if self.task else Item("image", image_id=i) for i in self.item
         ]
-
-
-def log_state(log: DecisionLog, name: str) -> int | str:
-    """Return the name of a snapshot, or the number of a log entry if no snapshot has that name."""
-    is_snapshot = any(snapshot.name == name for snapshot in log.snapshots())
-    return int(name) if name.isdecimal() and not is_snapshot else name
 
 
 def decision_formatter(opened: Any) -> Callable[[Decision | None], str]:
@@ -86,30 +75,16 @@ def row(*cells: str | int) -> None:
 
 def entry_fields(entry: Entry, describe: Callable[[Decision | None], str]) -> dict[str, Any]:
     """Return an entry of the log for JSON."""
-    return {
-        "seq": entry.seq,
-        "at": entry.at,
-        "group": entry.group,
-        "undoes": entry.undoes,
-        "by": entry.by,
-        "reviewer": entry.reviewer,
-        **asdict(entry.item),
-        "verdict": entry.verdict,
-        "class": describe(entry).removeprefix("relabel to ") if entry.verdict == "relabel" else None,
-        "reason": entry.reason,
-        "source": entry.source,
-        "saw": entry.saw,
-    }
+    fields = asdict(entry)
+    written = {name: fields[name] for name in ("seq", "at", "group", "undoes", "by", "reviewer")}
+    class_name = describe(entry).removeprefix("relabel to ") if entry.verdict == "relabel" else None
+    decided = {"verdict": entry.verdict, "class": class_name}
+    return written | fields["item"] | decided | {name: fields[name] for name in ("reason", "source", "saw")}
 
 
-def comment_fields(comment: Comment) -> dict[str, Any]:
-    """Return a comment for JSON."""
-    return {"at": comment.at, "reviewer": comment.reviewer, **asdict(comment.item), "text": comment.text}
-
-
-def print_json(rows: Iterable[dict[str, Any]]) -> None:
+def print_json(rows: list[dict[str, Any]]) -> None:
     """Print rows as a JSON list, in ASCII: file names that are not valid text survive any terminal."""
-    print(json.dumps(list(rows), indent=1))
+    print(json.dumps(rows, indent=1))
 
 
 def print_reversal(opened: Any, result: Result, done: str, nothing: str) -> None:
@@ -134,14 +109,9 @@ def print_snapshot(snapshot: Snapshot) -> None:
 
 
 def newest_queue_run(opened: Any) -> Any:
-    """Return the newest queue run of a workspace.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the newest queue run of a workspace; raise UserError if there is none."""
     from core.actions.queue import newest_queue
 
-    queue = newest_queue(opened)
-    if queue is None:
+    if (queue := newest_queue(opened)) is None:
         raise UserError("This workspace has no review queue.", f"Run {command_line(['review', 'queue'])} first.")
     return queue

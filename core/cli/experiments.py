@@ -1,11 +1,13 @@
-"""The command that runs the paper's experiments."""
+"""The commands that run the demo and the paper's experiments."""
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from core.cli.common import announce_device, live_progress, message, this_command
 from core.cli.options import metavar, with_settings
@@ -18,27 +20,28 @@ def experiments(
     *,
     name: Annotated[
         str,
-        typer.Argument(
-            help="table1-tasks, table1-instances, figure1, figure2, appendix-e, truth or edit-methods; see --list."
+        Argument(
+            help="Name of the experiment: table1-tasks, table1-instances, figure1, figure2, appendix-e, truth or "
+            "edit-methods; see --list."
         ),
     ] = "",
     profile: Annotated[
         str,
-        typer.Option(
+        Option(
             help="Scale. tiny: a check that it runs; small: two CPU cores; full: the paper's, for a GPU.",
             metavar=metavar("tiny", "small", "full"),
         ),
     ] = "small",
     images: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Image sets for the paper's data sets omniglot, mnist, mini-imagenet and fc100, as "
             "mnist=mnist5k,omniglot=NAME. Repeatable. Default: image sets of these names, and the shipped MNIST."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=0, help="Repetitions; 0 means as many as the profile has.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder to write. Default: in the library of images.")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the experiments and what they measure.")] = False,
+    seeds: Annotated[int, Option(min=0, help="Repetitions; 0 means as many as the profile has.")] = 0,
+    out: Annotated[Path | None, Option(help="Folder to write. Default: in the library of images.")] = None,
+    list_: Annotated[bool, Option("--list", help="List the experiments and what they measure.")] = False,
     compute: Compute,
 ) -> None:
     """Run or resume one of the paper's experiments.
@@ -68,15 +71,41 @@ def experiments(
 
 
 def _named_images(text: str) -> dict[str, str]:
-    """Read ``mnist=mnist5k,...``.
-
-    Raises:
-        UserError: it is not of that form, or names a data set twice.
-    """
-    pairs = [part.split("=", 1) for part in text.split(",") if part.strip()]
-    if not pairs or any(len(pair) != 2 or not all(side.strip() for side in pair) for pair in pairs):
+    """Read ``mnist=mnist5k,...``; raise UserError if it is not of that form, or names a data set twice."""
+    pairs = [[side.strip() for side in part.split("=", 1)] for part in text.split(",") if part.strip()]
+    if not pairs or any(len(pair) != 2 or not all(pair) for pair in pairs):
         raise UserError(f"Invalid image sets: {text!r}.", "For example mnist=mnist5k,omniglot=omniglot.")
-    names = [data.strip() for data, _ in pairs]
+    names = [data for data, _ in pairs]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{repeated[0]!r} has two image sets.", "Choose one of them.")
-    return {data.strip(): name.strip() for data, name in pairs}
+    return dict(pairs)
+
+
+@with_settings
+def demo(
+    *,
+    only: Annotated[str, Option(help="Run only this demo: demo-noisy-tasks or demo-noisy-images.")] = "",
+    home: Annotated[Path | None, Option(help="Folder for the workspaces. Default: that of the dashboard.")] = None,
+    compute: Compute,
+) -> None:
+    """Run the whole workflow on the shipped models.
+
+    Ranks, compares with the injected noise, removes, edits and exports.
+    """
+    from core.actions.demo import run_demo
+    from core.runtime.files import home as default_home
+    from core.workspace.demos import DEMOS
+
+    start = time.perf_counter()
+    announce_device(compute)
+    for name in [only] if only else DEMOS:
+        print(run_demo(name, home or default_home(), compute, live_progress(), message))
+    message(f"total: {time.perf_counter() - start:.0f} s, peak memory {_peak_memory():.1f} GB")
+
+
+def _peak_memory() -> float:
+    """Return the peak memory of this process so far, in GB."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

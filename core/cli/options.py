@@ -1,8 +1,8 @@
 """Options of the commands: built from the declared settings, and those that several commands share.
 
-A command takes settings as objects (``settings: TaskSettings``), or as a mapping of only what the user gave
-(``fields: Annotated[Fields, SelectedFields(ModelSpec, "backbone", ...)]``) where the defaults depend on something else;
-:func:`with_settings` turns such a parameter into one option per field.
+A command takes settings as objects (``settings: TaskSettings``), or some fields as a mapping
+(``fields: Annotated[Fields, SelectedFields(ModelSpec, "backbone", ...)]``); :func:`with_settings` turns such a
+parameter into one option per field.
 
 cyclopts and tyro also build options from dataclasses. Both frame errors in boxes, while jobs show the last line of
 stderr as the message; tyro reorders options and exits 2 without a command; neither can make all fields of a class
@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-import typer
+from typer import Option
 
 from core.runtime.settings import Declared, declared
 
@@ -30,19 +30,13 @@ class SelectedFields:
 
     Args:
         cls: The settings class.
-        fields: The names of the fields. Default: all.
+        names: The names of the fields. Default: all.
         with_defaults: Fields that the user does not give have the default of the class; else they are left out.
     """
 
-    def __init__(self, cls: Any, *fields: str, with_defaults: bool = False) -> None:
-        self.cls, self.fields, self.with_defaults = cls, fields or tuple(declared(cls)), with_defaults
-
-
-class ExcludedFields:
-    """An annotation of a settings object: the fields that do not become options."""
-
-    def __init__(self, *fields: str) -> None:
-        self.fields = fields
+    def __init__(self, cls: Any, *names: str, with_defaults: bool = False) -> None:
+        self.fields = [declared(cls)[name] for name in names or declared(cls)]
+        self.with_defaults = with_defaults
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -54,40 +48,28 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[Parameter] = []
     makers: dict[str, tuple[Callable[..., Any], list[Declared]]] = {}
     for name, parameter in signature(command).parameters.items():
-        cls = hints[name]
-        metadata: tuple[Any, ...] = getattr(cls, "__metadata__", ())
-        if metadata:
-            cls = get_args(cls)[0]
-        selected = next((one for one in metadata if isinstance(one, SelectedFields)), None)
-        if selected is not None:
-            fields = [declared(selected.cls)[key] for key in selected.fields]
-            parameters += [
-                _option(f"{name}_{one.name}", one, one.default if selected.with_defaults else None) for one in fields
-            ]
-            makers[name] = dict, fields
-        elif hasattr(cls, "__dataclass_fields__"):
-            excluded = {key for one in metadata if isinstance(one, ExcludedFields) for key in one.fields}
-            fields = [one for key, one in declared(cls).items() if one.option is not None and key not in excluded]
-            parameters += [_option(f"{name}_{one.name}", one, one.default) for one in fields]
-            makers[name] = cls, fields
-        else:
-            parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+        hint = hints[name]
+        is_settings = hasattr(hint, "__dataclass_fields__")
+        selected = SelectedFields(hint, with_defaults=True) if is_settings else getattr(hint, "__metadata__", [None])[0]
+        if not isinstance(selected, SelectedFields):
+            parameters.append(parameter.replace(annotation=hint, kind=Parameter.KEYWORD_ONLY))
+            continue
+        for one in selected.fields:
+            parameters.append(_option(f"{name}_{one.name}", one, one.default if selected.with_defaults else None))
+        makers[name] = hint if is_settings else dict, selected.fields
 
     @wraps(command)
     def run(**values: Any) -> None:
-        settings = {name: make(**_collect(name, fields, values)) for name, (make, fields) in makers.items()}
+        settings = {}
+        for name, (make, fields) in makers.items():
+            given = [(one, values.pop(f"{name}_{one.name}")) for one in fields]
+            settings[name] = make(**{one.name: _field_value(one, value) for one, value in given if value is not None})
         command(**settings, **values)
 
     run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     del run.__dict__["__wrapped__"]  # typer would read the annotations of the command itself
     return run
-
-
-def _collect(prefix: str, fields: list[Declared], values: Fields) -> Fields:
-    """Remove the options from ``values`` and return the fields that the user gave."""
-    given = [(one, values.pop(f"{prefix}_{one.name}")) for one in fields]
-    return {one.name: _field_value(one, value) for one, value in given if value is not None}
 
 
 def _field_value(one: Declared, value: Any) -> Any:
@@ -113,15 +95,14 @@ def _option(name: str, one: Declared, default: Any) -> Parameter:
     elif _is_text(one) and default is not None:
         default = one.text(default) or None
     flag = f"--{one.option}" + (f"/--no-{one.option}" if kind is bool and default else "")
-    bounds: dict[str, Any] = {}
-    if kind in (int, float):
-        bounds = {"min": one.minimum, "max": one.maximum}
-    option = typer.Option(
+    smallest, largest = (one.minimum, one.maximum) if kind in (int, float) else (None, None)
+    option = Option(
         flag,
         help=one.setting.help,
         metavar=metavar(*one.choices, is_tuple=one.is_tuple and not one.setting.repeat) if one.choices else None,
         show_default=default not in (None, ""),
-        **bounds,
+        min=smallest,
+        max=largest,
     )
     value: Any = kind if default is not None else kind | None
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[value, option])
@@ -132,7 +113,9 @@ def metavar(*choices: Any, is_tuple: bool = False) -> str:
     return f"[{'|'.join(map(str, choices))}]" + (",..." if is_tuple else "")
 
 
-WorkspaceOption = Annotated[str, typer.Option("--workspace", "-w", help="Name of a workspace, or path of its folder.")]
-RankingOption = Annotated[str, typer.Option(help="Id of a rank run, or newest.")]
-ReviewerOption = Annotated[str, typer.Option(help="Name of the reviewer, recorded with the decision.")]
-ReasonOption = Annotated[str, typer.Option(help="Reason, recorded with the decision.")]
+WorkspaceOption = Annotated[str, Option("--workspace", "-w", help="Name of a workspace, or path of its folder.")]
+RankingOption = Annotated[str, Option(help="Id of a rank run, or newest.")]
+REVIEWER = "command line"
+"""The name of a reviewer who gives none."""
+ReviewerOption = Annotated[str, Option(help="Name of the reviewer, recorded with the decision.")]
+ReasonOption = Annotated[str, Option(help="Reason, recorded with the decision.")]

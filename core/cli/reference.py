@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,11 @@ stderr, paths of results to stdout. Exit codes: 0 done; 2 invalid input, explain
 def commands() -> dict[str, Any]:
     """Return every command by its words, ``review queue`` for example, in the order of the help."""
 
-    def walk(prefix: str, group: Any) -> Iterator[tuple[str, Any]]:
-        for name, command in group.commands.items():
-            if hasattr(command, "commands"):
-                yield from walk(f"{prefix}{name} ", command)
-            else:
-                yield prefix + name, command
-
-    return dict(walk("", program()))
+    found: dict[str, Any] = {}
+    for name, command in program().commands.items():
+        within = getattr(command, "commands", None)
+        found |= {name: command} if within is None else {f"{name} {word}": one for word, one in within.items()}
+    return found
 
 
 def reference() -> str:
@@ -61,11 +57,8 @@ def _row(parameter: Any) -> str:
     else:
         shown = "" if default is None or default is False or default == "" else f"`{default}`"
     values = (parameter.metavar or "").strip("[]").removesuffix("],...").replace("|", ", ")
-    return " | ".join([f"| `{names}`", values, shown, f"{_cell(parameter.help or '')} |"])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    text = (parameter.help or "").replace("|", "\\|").replace("\n", " ")
+    return " | ".join([f"| `{names}`", values, shown, f"{text} |"])
 
 
 if __name__ == "__main__":

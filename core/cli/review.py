@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import Annotated, get_args
 
-import typer
+from typer import Argument, Option, Typer
 
 from core.cli.common import announce_device, live_progress, open_workspace
 from core.cli.decisions import (
-    REVIEWER,
     ItemOptions,
     JsonOption,
     cell,
-    comment_fields,
     decision_formatter,
     entry_fields,
     item_text,
-    log_state,
     newest_queue_run,
     print_comment,
     print_json,
@@ -25,18 +23,21 @@ from core.cli.decisions import (
     print_snapshot,
     row,
 )
-from core.cli.options import DEFAULT_WORKSPACE, ReasonOption, ReviewerOption, WorkspaceOption, metavar, with_settings
+from core.cli.options import (
+    DEFAULT_WORKSPACE,
+    REVIEWER,
+    ReasonOption,
+    ReviewerOption,
+    WorkspaceOption,
+    metavar,
+    with_settings,
+)
 from core.decisions.records import ISSUE_VERDICTS, Verdict
 from core.maml.settings import Compute
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
 
-if TYPE_CHECKING:
-    from core.decisions.log import Decision
-    from core.workspace.workspace import Workspace
-
-
-review = typer.Typer(
+review = Typer(
     help="Find label errors, decide on them, and export the decisions.", no_args_is_help=True, rich_markup_mode=None
 )
 
@@ -44,9 +45,9 @@ review = typer.Typer(
 @review.command()
 @with_settings
 def queue(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, settings: QueueSettings, compute: Compute) -> None:
-    """Build the review queue: all labels, the most likely errors first; print its folder.
+    """Build the review queue: all labels, likely errors first.
 
-    The score that ranks them is the one that finds injected label errors best.
+    The score that ranks them is the one that finds injected label errors best. Prints its folder.
     """
     from core.actions.queue import queue as build
 
@@ -57,15 +58,17 @@ def queue(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, settings: QueueSett
 @review.command()
 def show(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    top: Annotated[int, typer.Option(min=0, help="Number of items to print.")] = 20,
+    top: Annotated[int, Option(min=0, help="Number of items to print.")] = 20,
 ) -> None:
-    """Describe the newest queue: how it ranks, how many errors are predicted to remain, and its first items."""
+    """Describe the newest queue and print its first items.
+
+    Says how it ranks, and how many errors are predicted to remain.
+    """
     from core.actions.queue import queue_summary_text, remaining_errors_text
 
     opened = open_workspace(workspace)
     run = newest_queue_run(opened)
-    for line in [*queue_summary_text(run), *remaining_errors_text(opened, run)]:
-        print(line)
+    print("\n".join([*queue_summary_text(run), *remaining_errors_text(opened, run)]))
     for item in run.table("items.parquet").head(top).itertuples():
         where = "/".join(filter(None, (item.task_id, item.role, item.image_id)))
         chance = "" if item.probability != item.probability else f"label error {item.probability:.0%}"
@@ -76,68 +79,57 @@ def show(
 @with_settings
 def decide(
     *,
-    verdict: Annotated[str, typer.Option("--as", help="The decision.", metavar=metavar(*get_args(Verdict)))],
+    verdict: Annotated[str, Option("--as", help="The decision.", metavar=metavar(*get_args(Verdict)))],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     named: ItemOptions,
-    first: Annotated[int, typer.Option(min=0, help="Decide on this many first items of the newest queue instead.")] = 0,
+    first: Annotated[int, Option(min=0, help="Decide on this many first items of the newest queue instead.")] = 0,
     label: Annotated[
         str | None,
-        typer.Option(help="New class for --as relabel. Default with --first: the suggestion of the queue."),
+        Option(help="New class for --as relabel. Default with --first: the suggestion of the queue."),
     ] = None,
     reason: ReasonOption = "",
     reviewer: ReviewerOption = REVIEWER,
     least_probability: Annotated[
         float,
-        typer.Option(min=0, max=1, help="For --task with --as relabel: least probability of a suggestion to accept."),
+        Option(min=0, max=1, help="For --task with --as relabel: least probability of a suggestion to accept."),
     ] = 0.5,
     seen: Annotated[
-        bool, typer.Option("--seen", help="Resolve conflicts: you have seen the decisions of the other reviewers.")
+        bool, Option("--seen", help="Resolve conflicts: you have seen the decisions of the other reviewers.")
     ] = False,
 ) -> None:
-    """Decide on images, an image in one task, a task, or the first items of the queue; print the decisions.
+    """Decide on images, tasks, or the first items of the queue.
 
-    Relabelling a whole task accepts what the queue suggests, except for rows that are decided already.
+    With --task and --role, decides on an image in one task only. Prints the decisions. Relabelling a whole task accepts
+    what the queue suggests, except for rows that are decided already.
     """
     from core.actions.decide import suggestions_of_task
     from core.decisions.checks import check_known, class_number
-    from core.decisions.log import Decision
+    from core.decisions.log import Decision, Operation
     from core.review.suggestions import first_items, undecided
 
-    opened, items = open_workspace(workspace), named.items()
+    opened, items, source = open_workspace(workspace), named.items(), ""
     if bool(first) == bool(items):
         raise UserError("There are no items to decide on.", "Give either --item or --task, or --first.")
-    if verdict == "relabel" and named.task and not named.item and label is None:
+    is_suggested = verdict == "relabel" and label is None
+    if is_suggested and named.task and not named.item:
         suggestions = suggestions_of_task(opened, newest_queue_run(opened), named.task, least_probability)
-        decisions = tuple(undecided(suggestions, opened.decisions.current()))
+        decisions = undecided(suggestions, opened.decisions.current())
         if not decisions:
             print(f"nothing to relabel; {len(suggestions)} decided already")
             return
-        _submit(opened, reviewer, decisions, seen)
-        return
-    chosen, source = [(one, label) for one in items], ""
-    if first:
-        run = newest_queue_run(opened)
-        source = run.id
-        is_suggested = verdict == "relabel" and label is None
-        chosen = [
-            (one, class_name if is_suggested else label)
-            for one, class_name in first_items(run.table("items.parquet"), first)
-        ]
-    project = opened.project()
-    numbers = {name: class_number(project.images, name) for _, name in chosen if name is not None}
-    decisions = tuple(
-        Decision(one, verdict, None if name is None else numbers[name], reason, reviewer, source)  # type: ignore[arg-type]
-        for one, name in chosen
-    )
-    check_known(project.tasks.train, [one for one, _ in chosen])
-    _submit(opened, reviewer, decisions, seen)
-
-
-def _submit(opened: Workspace, reviewer: str, decisions: tuple[Decision, ...], seen: bool) -> None:
-    from core.decisions.log import Operation
-
+    else:
+        chosen = [(one, label) for one in items]
+        if first:
+            run = newest_queue_run(opened)
+            source = run.id
+            suggested = first_items(run.table("items.parquet"), first)
+            chosen = [(one, name if is_suggested else label) for one, name in suggested]
+        project = opened.project()
+        numbers = {name: None if name is None else class_number(project.images, name) for _, name in chosen}
+        decisions = [Decision(one, verdict, numbers[name], reason, reviewer, source) for one, name in chosen]  # type: ignore[arg-type]
+        check_known(project.tasks.train, [one for one, _ in chosen])
     log = opened.decisions
-    log.submit([Operation("decide", reviewer, "", decisions, log.version() if seen else None)])
+    log.submit([Operation("decide", reviewer, "", tuple(decisions), log.version() if seen else None)])
     describe = decision_formatter(opened)
     for decision in decisions:
         row(item_text(decision.item), describe(decision))
@@ -152,7 +144,10 @@ def undo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, reviewer: ReviewerOptio
 
 @review.command()
 def redo(workspace: WorkspaceOption = DEFAULT_WORKSPACE, reviewer: ReviewerOption = REVIEWER) -> None:
-    """Redo what you undid last, unless you have decided something since."""
+    """Redo what you undid last.
+
+    Does nothing if you have decided something since.
+    """
     opened = open_workspace(workspace)
     print_reversal(opened, opened.decisions.redo(reviewer), "redone", "Nothing to redo.")
 
@@ -163,19 +158,22 @@ def log(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = Fa
     opened = open_workspace(workspace)
     describe, history = decision_formatter(opened), opened.decisions.history()
     if as_json:
-        print_json(entry_fields(entry, describe) for entry in history)
+        print_json([entry_fields(entry, describe) for entry in history])
         return
     row("number", "time", "group", "undoes", "by", "reviewer", "item", "decision", "reason", "source")
     for entry in history:
         undoes = "" if entry.undoes is None else entry.undoes
-        names = cell(entry.by), cell(entry.reviewer)
-        origin = cell(entry.reason), cell(entry.source)
-        row(entry.seq, entry.at, entry.group, undoes, *names, item_text(entry.item), describe(entry), *origin)
+        by, reviewer, reason, source = map(cell, (entry.by, entry.reviewer, entry.reason, entry.source))
+        numbers = entry.seq, entry.at, entry.group, undoes
+        row(*numbers, by, reviewer, item_text(entry.item), describe(entry), reason, source)
 
 
 @review.command()
 def conflicts(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Print the conflicts: items that reviewers decided differently without seeing each other's decisions."""
+    """Print the conflicts between reviewers.
+
+    These are items that they decided differently without seeing each other's decisions.
+    """
     opened = open_workspace(workspace)
     describe = decision_formatter(opened)
     for item, entries in opened.decisions.conflicts().items():
@@ -186,7 +184,7 @@ def conflicts(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
 @with_settings
 def comment(
     *,
-    text: Annotated[str, typer.Argument(help="The comment.")],
+    text: Annotated[str, Argument(help="The comment.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     named: ItemOptions,
     reviewer: ReviewerOption = REVIEWER,
@@ -213,7 +211,7 @@ def comments(
     log, items = open_workspace(workspace).decisions, named.items()
     selected = [comment for one in items for comment in log.comments(one)] if items else log.comments()
     if as_json:
-        print_json(comment_fields(comment) for comment in selected)
+        print_json([{"at": one.at, "reviewer": one.reviewer, **asdict(one.item), "text": one.text} for one in selected])
         return
     for comment in selected:
         print_comment(comment)
@@ -221,9 +219,9 @@ def comments(
 
 @review.command()
 def snapshot(
-    name: Annotated[str, typer.Argument(help="A new name.")],
+    name: Annotated[str, Argument(help="A new name.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    note: Annotated[str, typer.Option(help="Note, saved with the snapshot.")] = "",
+    note: Annotated[str, Option(help="Note, saved with the snapshot.")] = "",
     reviewer: ReviewerOption = REVIEWER,
 ) -> None:
     """Save the current state of the decisions under a name."""
@@ -239,35 +237,36 @@ def snapshots(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
 
 @review.command()
 def diff(
-    before: Annotated[str, typer.Argument(help="Name of a snapshot, or number of a log entry.")],
-    after: Annotated[str, typer.Argument(help="Another one. Default: now.")] = "",
+    before: Annotated[str, Argument(help="Name of a snapshot, or number of a log entry.")],
+    after: Annotated[str, Argument(help="Another one. Default: now.")] = "",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Print the differences between the decisions of two states."""
     opened = open_workspace(workspace)
-    decisions, describe = opened.decisions, decision_formatter(opened)
-    changed = decisions.difference(log_state(decisions, before), log_state(decisions, after) if after else None)
+    log, describe = opened.decisions, decision_formatter(opened)
+    names = {one.name for one in log.snapshots()}
+    states = [int(state) if state.isdecimal() and state not in names else state for state in (before, after)]
+    changed = log.difference(states[0], states[1] or None)
     for item, (old, new) in changed.items():
         row(item_text(item), describe(old), describe(new))
 
 
 @review.command()
 def restore(
-    name: Annotated[str, typer.Argument(help="Name of a snapshot.")],
+    name: Annotated[str, Argument(help="Name of a snapshot.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     reviewer: ReviewerOption = REVIEWER,
 ) -> None:
     """Restore the decisions of a snapshot; can be undone."""
-    decisions = open_workspace(workspace).decisions
-    group = decisions.restore(name, reviewer).group
-    changed = sum(entry.group == group for entry in decisions.history())
-    print(f"decisions changed: {changed}")
+    log = open_workspace(workspace).decisions
+    group = log.restore(name, reviewer).group
+    print(f"decisions changed: {sum(entry.group == group for entry in log.history())}")
 
 
 @review.command()
 def agreement(
-    one: Annotated[str, typer.Argument(help="A reviewer.")],
-    two: Annotated[str, typer.Argument(help="Another reviewer.")],
+    one: Annotated[str, Argument(help="A reviewer.")],
+    two: Annotated[str, Argument(help="Another reviewer.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
 ) -> None:
     """Print the agreement of two reviewers, and where they differ."""
@@ -286,11 +285,11 @@ def agreement(
 
 @review.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="Table of decisions or of cleanlab, as csv, parquet or JSON.")],
+    file: Annotated[Path, Argument(help="Table of decisions or of cleanlab, as csv, parquet or JSON.")],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     as_: Annotated[
         str,
-        typer.Option(
+        Option(
             "--as",
             help="Decision for each issue of cleanlab; unsure marks it for review.",
             metavar=metavar(*ISSUE_VERDICTS),
@@ -298,13 +297,14 @@ def import_(
     ] = "unsure",
     reviewer: Annotated[
         str,
-        typer.Option(help="Reviewer of decisions that name none. Default: import, or cleanlab for its tables."),
+        Option(help="Reviewer of decisions that name none. Default: import, or cleanlab for its tables."),
     ] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report what would be imported, and import nothing.")
-    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Report what would be imported, and import nothing.")] = False,
 ) -> None:
-    """Import decisions from a file, all or none; report how many are new and how many exist already."""
+    """Import decisions from a file, all or none.
+
+    Reports how many are new and how many exist already.
+    """
     from core.actions.import_decisions import import_decisions, plan_import
 
     act = plan_import if dry_run else import_decisions
@@ -314,15 +314,16 @@ def import_(
 @review.command()
 def export(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write. Default: exports/decisions of the workspace.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="Folder to write. Default: exports/decisions of the workspace.")] = None,
     formats: Annotated[
         str,
-        typer.Option(help="Formats, separated by commas.", metavar=metavar("csv", "parquet", "json", is_tuple=True)),
+        Option(help="Formats, separated by commas.", metavar=metavar("csv", "parquet", "json", is_tuple=True)),
     ] = "csv,parquet,json",
 ) -> None:
-    """Export decisions, conflicts, corrected labels and comments with their provenance; print the folder."""
+    """Export the decisions with their provenance.
+
+    Writes decisions, conflicts, corrected labels and comments; prints the folder.
+    """
     from core.actions.export_decisions import export_decisions
 
     opened = open_workspace(workspace)
@@ -333,11 +334,12 @@ def export(
 @review.command()
 def report(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    out: Annotated[
-        Path | None, typer.Option(help="File to write. Default: exports/review.html of the workspace.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="File to write. Default: exports/review.html of the workspace.")] = None,
 ) -> None:
-    """Write a report of the review as one HTML file with images, curves, figures and method; print its path."""
+    """Write a report of the review as one HTML file.
+
+    It has images, curves, figures and the method. Prints its path.
+    """
     from core.actions.report import write_report
 
     opened = open_workspace(workspace)
@@ -346,7 +348,10 @@ def report(
 
 @review.command()
 def duplicates(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
-    """Find duplicate images, and leaks into the held-out tasks; print the findings and the folder of the run."""
+    """Find duplicate images, and leaks into the held-out tasks.
+
+    Prints the findings and the folder of the run.
+    """
     from core.actions.duplicates import duplicates as search
     from core.actions.duplicates import summary_text
 

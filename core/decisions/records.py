@@ -100,6 +100,12 @@ class Entry(Decision):
     saw: int | None = None
 
 
+def check_reviewer(name: str) -> None:
+    """Raise UserError if a reviewer has no name."""
+    if not name.strip():
+        raise UserError("The reviewer has no name.", "Enter a name.")
+
+
 @dataclass(frozen=True)
 class Operation:
     """One operation of a reviewer.
@@ -111,7 +117,7 @@ class Operation:
         saw: The :meth:`DecisionLog.version` on the reviewer's screen; None if decisions of others were hidden.
 
     Raises:
-        UserError: "decide" has no decisions.
+        UserError: "decide" has no decisions, or its reviewer no name.
         ValueError: an undo or redo has decisions, or a decision is of another reviewer.
     """
 
@@ -126,6 +132,8 @@ class Operation:
             raise UserError(f"“{self.act}” is not an operation.", f"Use one of {', '.join(get_args(Act))}.")
         if self.act == "decide" and not self.decisions:
             raise UserError("No decision was given.", "Select at least one item.")
+        if self.act == "decide":
+            check_reviewer(self.reviewer)
         if self.act != "decide" and self.decisions:
             raise ValueError("an undo or redo has no decisions")
         if any(decision.reviewer not in ("", self.reviewer) for decision in self.decisions):

@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 
 from core.actions.compute import Compute
-from core.actions.method_scores import method_scores
-from core.actions.rank import configure_gradient, ranking
+from core.actions.evidence import method_scores
+from core.actions.rank import ranking
 from core.actions.retraining import retrained_params, retraining
 from core.editing import methods
 from core.editing.retraining import RetrainSettings
@@ -24,6 +24,7 @@ from core.editing.steps import REWIND_TASKS, StepSettings, select_snapshot
 from core.evidence.method_scores import POOLED_EPOCHS
 from core.experiments.problems import Problem, Repetition, build_problem, make_recipe
 from core.experiments.profiles import WAYS
+from core.influence.curvature import configure_gradient
 from core.influence.methods import METHODS
 from core.influence.targets import Target
 from core.maml.backbone import Params

@@ -17,7 +17,7 @@ from core.review.injected_noise import IMAGE_KINDS, ROW_KINDS, corrupt_images, c
 from core.review.member_scores import ScoreInputs, features_of, score_labels, timed
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
-from core.runtime.progress import Progress
+from core.runtime.progress import NamedProgress, Progress
 from core.tasks.tasklist import TaskList
 
 
@@ -70,7 +70,8 @@ def build_review_queue(inputs: ScoreInputs, tasks: TaskList, settings: QueueSett
             for kind in kinds:
                 start = time.perf_counter()
                 noisy = corrupt(inputs.images, pairs, tasks, log_p, kind, rng)
-                rescored = score_labels(inputs, noisy.pairs, noisy.tasks, by_row, settings, progress)
+                named = NamedProgress(progress, f"{kind} errors injected")
+                rescored = score_labels(inputs, noisy.pairs, noisy.tasks, by_row, settings, named)
                 copies.append(ScoredCopy(kind, rescored.scores, noisy.is_wrong, group, time.perf_counter() - start))
             calibration = calibrate(copies, len(pairs.classes), settings.seed)
     items = _items(pairs, tasks, inputs.images.ids, scored.scores, log_p, calibration)

@@ -46,7 +46,7 @@ from core.maml.vectors import flatten
 from core.review.classifiers import LabelledFeatures, discriminant, kernel, log_pool, neighbours
 from core.review.features import SHIFTS, image_features
 from core.review.image_labels import ImageLabelPairs
-from core.review.scoring import score_pairs, task_shape
+from core.review.scoring import score_pairs, task_shape, tasks_per_round
 from core.review.settings import QueueSettings
 from core.runtime.progress import Progress
 from core.tasks.tasklist import TaskList
@@ -138,7 +138,7 @@ def score_labels(
     table = classified.scores
     with timed(seconds, "scoring tasks"):
         shape = task_shape(tasks)
-        progress.stage("scoring tasks", settings.rounds * -(-len(pairs) // (shape.ways * shape.queries)))
+        progress.stage("scoring tasks", settings.rounds * tasks_per_round(pairs, shape))
         table["loss"], table["margin"] = score_pairs(
             inputs.model,
             inputs.params,
@@ -240,6 +240,9 @@ def left_out_support_losses(inputs: ScoreInputs, tasks: TaskList, progress: Prog
     of_class, losses = support.groupby(["task_id", "label"], sort=False), np.full(len(rows), np.nan)
     fold, size = of_class.cumcount().to_numpy(), of_class["weight"].transform("size")
     is_usable = size.groupby(support["task_id"], sort=False).transform("min").to_numpy() > 1
+    tasks_per_fold = support["task_id"][is_usable].groupby(fold[is_usable]).nunique()
+    if len(tasks_per_fold):
+        progress.stage("own tasks without each support image", int(tasks_per_fold.sum()))
     for number in range(int(fold.max()) + 1):
         held_out = is_usable & (fold == number)
         if not held_out.any():
@@ -248,9 +251,9 @@ def left_out_support_losses(inputs: ScoreInputs, tasks: TaskList, progress: Prog
         is_held_out = held_out[np.searchsorted(support.index, rows_of_tasks.index)]
         split = rows_of_tasks.assign(role=np.where(is_held_out, "query", "support"))
         split = split.iloc[np.lexsort((is_held_out, pd.factorize(split["task_id"])[0]))]
-        evaluation = evaluate(inputs.model, inputs.params, inputs.episodes_of(TaskList(split.reset_index(drop=True))))
+        episodes = inputs.episodes_of(TaskList(split.reset_index(drop=True)))
+        evaluation = evaluate(inputs.model, inputs.params, episodes, progress.advance)
         losses[split.index[split["role"] == "query"]] = evaluation.rows["loss"].to_numpy()
-        progress.advance(0)
     return losses
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -49,22 +48,6 @@ _STYLE: dict[Any, Any] = {
 # Matplotlib takes no CSS variables: lines are drawn in placeholder colours #00ff00, #00ff01, ..., which are replaced.
 _PLACEHOLDER = "#00ff{:02x}"
 _RULE = "#00fe00"
-
-
-def decision_counts(decisions: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the numbers of decided items by outcome, as labels and text, from a decision table."""
-    items = decisions.drop_duplicates(list(ITEM), keep="last")
-    counted, tasks = items[items["standing"] == "counts"], items["kind"] == "task"
-    verdicts = Counter(counted.loc[~tasks[counted.index], "verdict"])
-    removed = int((counted.loc[tasks[counted.index], "verdict"] == "remove").sum())
-    return [
-        ("decided", f"{len(items):,}"),
-        ("label errors (removed or relabelled)", f"{verdicts['remove'] + verdicts['relabel']:,}"),
-        ("kept", f"{verdicts['keep']:,}"),
-        ("unsure", f"{verdicts['unsure']:,}"),
-        ("in conflict", f"{(items['standing'] == 'conflict').sum():,}"),
-        *([("tasks removed", f"{removed:,}")] if removed else []),
-    ]
 
 
 class Section(NamedTuple):

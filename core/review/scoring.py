@@ -82,6 +82,13 @@ def draw_round(
     return ScoringTasks(np.stack(support), np.stack(query))
 
 
+def tasks_per_round(pairs: ImageLabelPairs, shape: TaskShape) -> int:
+    """Return the number of tasks that every call of :func:`draw_round` samples."""
+    usable = [label for label, pool in enumerate(_support_pools(pairs, shape, None)) if len(pool) > 1]
+    batches = [-(-np.sum(pairs.label == label) // shape.queries) for label in usable]
+    return int(max([*batches, -(-sum(batches) // shape.ways)]))
+
+
 def _support_pools(pairs: ImageLabelPairs, shape: TaskShape, suspicion: np.ndarray | None) -> list[np.ndarray]:
     pools = []
     for label in range(len(pairs.classes)):

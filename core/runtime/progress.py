@@ -108,6 +108,22 @@ def format_count(count: int, singular: str, plural: str = "") -> str:
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
+class NamedProgress(Progress):
+    """A reporter of work that is done more than once: the name of each stage says which time it is."""
+
+    def __init__(self, outer: Progress, name: str) -> None:
+        super().__init__()
+        self._outer, self._name = outer, name
+
+    def stage(self, name: str, total: int, *, done: int = 0) -> None:
+        """Begin a stage."""
+        self._outer.stage(f"{name}, {self._name}", total, done=done)
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        """Add finished units."""
+        self._outer.advance(units, note)
+
+
 class SubProgress(Progress):
     """A reporter of one part of a larger stage: the part counts as ``units`` units there, whatever its own stages."""
 

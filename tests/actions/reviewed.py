@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from core.actions.queue import VERSION
-from core.actions.rank import ENGINE_VERSION
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.decisions.log import Item
+from core.influence.basis import ENGINE_VERSION
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 

@@ -62,7 +62,8 @@ def test_marking_by_ids_is_one_group(decided: Workspace) -> None:
 def test_relabelling_is_by_the_name_of_the_class(decided: Workspace) -> None:
     project = decided.project()
     row, names = project.tasks.train.rows.iloc[0], project.images.class_names
-    mark(decided, instances=[(row["task_id"], row["role"], row["image_id"])], verdict="relabel", label=names[5])
+    instance = row["task_id"], row["role"], row["image_id"]
+    mark(decided, instances=[instance], verdict="relabel", label=names[5], reviewer="Ann")
     (entry,) = decided.decisions.current().values()
     assert (entry.verdict, entry.label) == ("relabel", 5)
     with pytest.raises(UserError, match="'eleven'"):

@@ -16,10 +16,9 @@ import torch
 
 from core.actions.compute import Compute, load
 from core.actions.decide import mark
-from core.actions.edit import cache_key, edit, run_kind, step_settings
+from core.actions.edit import cache_key, edit, finetune_pace, retraining_seconds, run_kind, step_settings
 from core.actions.evaluate import evaluation
-from core.actions.pace import finetune_pace, preparation_seconds, retraining_seconds
-from core.actions.preparation import prepare_cost
+from core.actions.preparation import preparation_seconds, prepare_cost
 from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
 from core.editing.methods import SOLVE
 from core.editing.newton import CURVATURE_STAGE, GRADIENT_STAGE, SHARES, TRIAL_STAGE, newton_edit

@@ -1,4 +1,4 @@
-"""Command line, report and Review page give one number of items found wrong."""
+"""Command line, report and Review page give one number of items decided and found wrong."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 from core.actions.decide import mark
 from core.actions.report import report_html
+from core.decisions.log import Decision
 from core.review.review_queue import Queue
 from core.review.review_state import read_state
 from core.ui.review.forecast import forecast_now
-from tests.actions.reviewed import small_workspace
+from tests.actions.reviewed import small_workspace, some_items
 from tests.cli.shell import Shell
 from tests.ui.queue_fixture import write_queue
 
@@ -29,14 +30,29 @@ def test_command_line_report_and_page_agree_on_an_image_removal_and_a_conflict(t
     assert len(workspace.decisions.conflicts()) == 1
 
     printed = Shell(tmp_path).done("review", "show", "-w", str(workspace.folder), "--top", "0").out
-    by_command_line = re.search(r"([\d,]+) label errors? found", " ".join(printed))
-    by_report = re.search(r"([\d,]+) label errors? found", " ".join(report_html(workspace).split()))
+    by_command_line = re.search(r"([\d,]+) of [\d,]+ items decided, ([\d,]+) label errors? found", " ".join(printed))
+    html = " ".join(report_html(workspace).split())
+    by_report = re.search(r"([\d,]+) label errors? found", html)
+    figures = {label: int(number) for number, label in re.findall(r"<b>(\d+)</b><span>([^<]*)</span>", html)}
     queue = Queue.of_table(run.folder, items, workspace.project().images.class_names)
     state = read_state(workspace.decisions, queue, None)
     assert by_command_line is not None
     assert by_report is not None
-    assert int(by_command_line[1]) == removed
+    assert int(by_command_line[1]) == int(by_command_line[2]) == removed
     assert int(by_report[1]) == removed
+    assert figures["decided"] == figures["label errors (removed or relabelled)"] == removed
+    assert (figures["kept"], figures["in conflict"]) == (0, 1)
     assert forecast_now(queue, state).decisions.errors_found == removed
     assert sum(entry.verdict == "remove" for entry in state.entries.values()) == removed + 1
     assert set(state.conflicts) == {int(row["rank"])}
+
+
+def test_decisions_that_no_item_of_the_queue_takes_are_counted_apart(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path)
+    write_queue(workspace, level="image")
+    items = some_items(workspace)
+    chosen = items["image"][0], items["instance"][3], items["task"][0]
+    workspace.decisions.append([Decision(item, "remove", reviewer="ann") for item in chosen])
+    html = " ".join(report_html(workspace).split())
+    figures = {label: int(number) for number, label in re.findall(r"<b>(\d+)</b><span>([^<]*)</span>", html)}
+    assert [figures[label] for label in ("decided", "decided outside the queue", "tasks removed")] == [1, 1, 1]

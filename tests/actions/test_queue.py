@@ -70,8 +70,8 @@ def test_decisions_count_for_their_items(ready: tuple[Workspace, Run], tmp_path:
     shutil.copytree(ready[0].folder, tmp_path / "mine")
     workspace, items = Workspace(tmp_path / "mine"), ready[1].table("items.parquet")
     first, second = items["image_id"].drop_duplicates().head(2)
-    mark(workspace, images=[first], verdict="remove")
-    mark(workspace, images=[second], verdict="keep")
+    mark(workspace, images=[first], verdict="remove", reviewer="ann")
+    mark(workspace, images=[second], verdict="keep", reviewer="ann")
     expected = {at: image == first for at, image in enumerate(items["image_id"]) if image in (first, second)}
     assert decisions_on(workspace, items).is_wrong == expected
     lines = remaining_errors_text(workspace, ready[1])

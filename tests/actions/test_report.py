@@ -16,6 +16,7 @@ from core.actions import report as module
 from core.actions.queue import KIND
 from core.actions.report import report_html, write_report
 from core.decisions.log import Decision
+from core.influence.basis import ENGINE_VERSION
 from core.review import report_figures
 from core.review.forecast import Forecast
 from core.review.report_figures import Line, chart, thumbnail
@@ -101,7 +102,7 @@ def test_the_report_loads_and_runs_nothing(workspace: Workspace, tmp_path: Path)
 def test_the_report_gives_counts_and_items(workspace: Workspace) -> None:
     page = Page(report_html(workspace))
     for words in (
-        "5 decided",
+        "2 decided",
         "2 label errors",
         "1 tasks removed",
         "0 kept",
@@ -135,7 +136,7 @@ def test_measured_effects_come_before_the_estimate(workspace: Workspace, monkeyp
     figures = {"accuracy": interval, "accuracy_change": change}
     hashes, changes = workspace.project().hashes, workspace.changes().hash
     made = []
-    for way, more in (("linear", {"engine": module.ENGINE_VERSION}), ("finetune", {})):
+    for way, more in (("linear", {"engine": ENGINE_VERSION}), ("finetune", {})):
         made.append(
             workspace.runs.get_or_compute(
                 f"edit-{way}",

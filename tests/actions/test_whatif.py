@@ -16,10 +16,9 @@ import torch
 from core.actions import preparation
 from core.actions.compute import Compute, load
 from core.actions.edit import edit
-from core.actions.preparation import find_preparation, prepare, prepare_bytes, prepare_cost
+from core.actions.preparation import find_preparation, open_estimator, prepare, prepare_bytes, prepare_cost
 from core.actions.rank import ranking
 from core.actions.train import train_model
-from core.actions.whatif import open_estimator
 from core.checkpoints.model import ModelSpec
 from core.editing import prepared, whatif
 from core.editing.linear import change_gradient, row_change

@@ -12,11 +12,9 @@ import pytest
 from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.edit import edit
-from core.actions.evaluate import evaluation
-from core.actions.preparation import prepare
-from core.actions.whatif import open_estimator
+from core.actions.evaluate import evaluation, failing_images, failing_tasks, most_harmful
+from core.actions.preparation import open_estimator, prepare
 from core.actions.whatif_sets import class_table, compare
-from core.actions.why import failing_images, failing_tasks, most_harmful
 from core.editing.methods import SOLVE
 from core.editing.settings import FINETUNE
 from core.runtime.errors import UserError

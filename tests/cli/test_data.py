@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.cli.inspect import COSTS, FAULTS
+from core.cli.problem import COSTS, FAULTS
 from core.runtime.files import HOME_VARIABLE
 from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder

@@ -206,6 +206,7 @@ def test_comments(shell: Shell, opened: Workspace) -> None:
         (["--as", "relabel", "--item", "a", "--label", "cow"], "'cow'"),
         (["--as", "keep", "--item", "a", "--label", "7"], "“relabel”"),
         (["--as", "relabel", "--task", "t", "--label", "7"], "label"),
+        (["--as", "keep", "--task", "t0", "--reviewer", ""], "reviewer"),
     ],
 )
 def test_invalid_decisions_are_refused(shell: Shell, args: list[str], value: str) -> None:

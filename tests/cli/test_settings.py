@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,7 +63,8 @@ def option(command: str, one: Declared) -> Any:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_option_has_help(name: str) -> None:
     assert COMMANDS[name].help
-    assert [parameter.name for parameter in COMMANDS[name].params if not parameter.help] == []
+    helps = [parameter.help or "" for parameter in COMMANDS[name].params]
+    assert [text for text in helps if not re.fullmatch(r"[A-Z].*\.", text, re.DOTALL)] == [], "sentences"
 
 
 @pytest.mark.parametrize(("cls", "command", "field"), FIELDS)

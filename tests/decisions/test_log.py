@@ -143,13 +143,13 @@ def test_undo_and_redo_of_one_reviewer_visit_the_same_states(made: list[list[Dec
         log = DecisionLog(Path(folder) / "log.sqlite")
         states = [state(log)]
         for group in made:
-            log.append(group)
+            log.append([Decision(d.item, d.verdict, d.label, d.reason, "Ann", d.source) for d in group])
             states.append(state(log))
         for expected in reversed(states[:-1]):
-            log.undo("")
+            log.undo("Ann")
             assert state(log) == expected
         for expected in states[1:]:
-            log.redo("")
+            log.redo("Ann")
             assert state(log) == expected
 
 
@@ -180,13 +180,13 @@ def test_undo_does_not_restore_what_its_reviewer_has_undone_since(log: DecisionL
 
 
 def test_the_last_of_two_decisions_on_one_item_in_a_group_counts(log: DecisionLog) -> None:
-    log.append([Decision(CAT, "remove"), Decision(CAT, "keep")])
+    log.append([Decision(CAT, "remove", reviewer="Ann"), Decision(CAT, "keep", reviewer="Ann")])
     assert log.current()[CAT].verdict == "keep"
-    assert [entry.verdict for entry in log.undo("").reversed_entries] == ["keep"]
+    assert [entry.verdict for entry in log.undo("Ann").reversed_entries] == ["keep"]
     assert log.current() == {}
 
 
-@given(texts=st.tuples(any_text, any_text, any_text, any_text.filter(bool)))
+@given(texts=st.tuples(any_text, any_text.filter(str.strip), any_text, any_text.filter(bool)))
 @examples(50)
 def test_any_text_is_stored_unchanged(texts: tuple[str, str, str, str]) -> None:
     reason, reviewer, source, image = texts
@@ -200,10 +200,10 @@ def test_any_text_is_stored_unchanged(texts: tuple[str, str, str, str]) -> None:
 
 
 def test_thousands_of_decisions_are_one_group(log: DecisionLog) -> None:
-    bulk = [Decision(Item("image", image_id=f"{number}.png"), "remove") for number in range(10_000)]
+    bulk = [Decision(Item("image", image_id=f"{number}.png"), "remove", reviewer="Ann") for number in range(10_000)]
     group = log.append(bulk)
     assert {entry.group for entry in log.current().values()} == {group}
-    assert len(log.undo("").reversed_entries) == len(bulk)
+    assert len(log.undo("Ann").reversed_entries) == len(bulk)
     assert log.current() == {}
 
 
@@ -328,7 +328,7 @@ def test_a_full_disk_is_reported_and_leaves_the_old_state(log: DecisionLog, monk
         connection.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size instead
         return connection
 
-    bulk = [Decision(Item("image", image_id="x" * 500 + str(number)), "keep") for number in range(500)]
+    bulk = [Decision(Item("image", image_id="x" * 500 + str(n)), "keep", reviewer="Ann") for n in range(500)]
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", on_a_full_disk)
         with pytest.raises(UserError) as refused:
@@ -344,9 +344,9 @@ def test_a_locked_log_is_reported(log: DecisionLog) -> None:
     with closing(sqlite3.connect(log.path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(UserError) as refused:
-            log.append([Decision(CAT, "keep")])
+            log.append([Decision(CAT, "keep", reviewer="Ann")])
         assert sqlite_code(refused.value) == sqlite3.SQLITE_BUSY
-    log.append([Decision(CAT, "keep")])
+    log.append([Decision(CAT, "keep", reviewer="Ann")])
     assert len(log.history()) == 1
 
 
@@ -361,7 +361,7 @@ def test_a_damaged_log_is_reported_and_unchanged(tmp_path: Path) -> None:
 
 
 def test_a_log_damaged_in_the_middle_is_reported(log: DecisionLog) -> None:
-    log.append([Decision(Item("image", image_id=f"{number}"), "keep") for number in range(2_000)])
+    log.append([Decision(Item("image", image_id=f"{number}"), "keep", reviewer="Ann") for number in range(2_000)])
     size = log.path.stat().st_size
     with log.path.open("r+b") as stream:
         stream.seek(4096)
@@ -371,7 +371,7 @@ def test_a_log_damaged_in_the_middle_is_reported(log: DecisionLog) -> None:
 
 
 def test_a_newer_format_is_refused_and_unchanged(log: DecisionLog) -> None:
-    log.append([Decision(CAT, "keep")])
+    log.append([Decision(CAT, "keep", reviewer="Ann")])
     with closing(sqlite3.connect(log.path)) as connection:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(UserError, match=f"{SCHEMA_VERSION + 1}"):

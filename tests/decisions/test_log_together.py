@@ -195,6 +195,8 @@ def test_operations_of_one_call_are_atomic(log: DecisionLog, monkeypatch: pytest
 def test_invalid_operations_are_refused() -> None:
     with pytest.raises(UserError):
         Operation("decide", "Ann")
+    with pytest.raises(UserError, match="reviewer"):
+        Operation("decide", " ", decisions=(Decision(CAT, "keep"),))
     with pytest.raises(UserError, match="drop"):
         Operation("drop", "Ann")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no decisions"):

@@ -67,6 +67,25 @@ def test_scores_of_images() -> None:
     assert found.scores["support_loss"][first] == pytest.approx(mean)
 
 
+class Recorder(Progress):
+    """Records the units of every stage and its total."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages: dict[str, list[int]] = {}
+
+    def _report(self, force: bool) -> None:
+        self.stages[self._stage] = [self._done, self._total]
+
+
+def test_no_stage_exceeds_its_total() -> None:
+    progress, tasks = Recorder(), tiny_tasks(PROBLEM.images, ways=3, shots=3, queries=4, count=5)
+    pairs = image_label_pairs(tasks, PROBLEM.images)
+    score_labels(inputs(tasks), pairs, tasks, False, QueueSettings(rounds=2), progress)
+    assert len(progress.stages) == 4
+    assert all(done == total > 0 for done, total in progress.stages.values())
+
+
 def test_scores_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members, "EPOCHS", 1)
     pairs = image_label_pairs(NOISY, PROBLEM.images)

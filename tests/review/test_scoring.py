@@ -11,7 +11,7 @@ import torch
 from core.maml.episodes import Episodes
 from core.maml.evaluation import evaluate
 from core.review.image_labels import ImageLabelPairs, image_label_pairs
-from core.review.scoring import ScoringTasks, TaskShape, draw_round, score_pairs, task_list, task_shape
+from core.review.scoring import ScoringTasks, TaskShape, draw_round, score_pairs, task_list, task_shape, tasks_per_round
 from core.runtime.errors import UserError
 from core.tasks.tasklist import TaskList
 from tests.problems import tiny_images, tiny_problem, tiny_tasks
@@ -38,6 +38,7 @@ def test_a_round_scores_every_pair_without_its_image_in_the_support(sizes: list[
     drawn = draw(pairs)
     assert drawn.support.shape[1:] == (3, 2)
     assert drawn.query.shape[1:] == (3, 2)
+    assert len(drawn.query) == len(draw(pairs, 1, np.arange(len(pairs))).query) == tasks_per_round(pairs, SHAPE)
     assert set(drawn.query.ravel()) == set(np.flatnonzero(~alone))  # classes of one image are left out
     assert not np.isin(drawn.support, np.flatnonzero(alone)).any()
     for support, query in zip(drawn.support, drawn.query, strict=True):

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from core.actions.evidence import EvidenceSettings
-from core.actions.rank import ENGINE_VERSION
 from core.evidence.lds import Score, ceiling, lds
 from core.evidence.methods import ALL_METHODS, kind
+from core.influence.basis import ENGINE_VERSION
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 

@@ -16,8 +16,7 @@ from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.decide import mark
 from core.actions.export import export
-from core.actions.preparation import prepare
-from core.actions.whatif import open_estimator
+from core.actions.preparation import open_estimator, prepare
 from core.checkpoints.model import save_trajectory
 from core.decisions.log import Item
 from core.editing.methods import SOLVE

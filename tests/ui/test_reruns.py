@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import core.actions.detection
+import core.actions.rank
 import core.decisions.queries
 import core.runtime.files
 import core.ui.experiments.read
@@ -34,7 +34,7 @@ COSTLY: dict[str, tuple[Any, str]] = {
     "a run's or job's JSON read": (core.runtime.files, "read_json"),
     "a decision read": (core.decisions.queries, "entries"),
     "an atlas encoded": (core.ui.grid.component, "jpeg_atlas"),
-    "a ranking compared with injected noise": (core.actions.detection, "detection"),
+    "a ranking compared with injected noise": (core.actions.rank, "detection"),
     "a table pivoted": (core.ui.trust.evidence_results, "grids"),
     "a bootstrap": (core.ui.trust.evidence_results, "lds_difference"),
     "a cost tried": (core.ui.trust.evidence_panel, "predicted_seconds"),

@@ -11,10 +11,8 @@ import pytest
 
 from core.actions import preparation
 from core.actions.compute import Compute
-from core.actions.evaluate import evaluation
-from core.actions.preparation import prepare
-from core.actions.whatif import open_estimator
-from core.actions.why import most_harmful
+from core.actions.evaluate import evaluation, most_harmful
+from core.actions.preparation import open_estimator, prepare
 from core.decisions.log import Decision, Item
 from core.influence.targets import Target
 from core.runtime.progress import Progress

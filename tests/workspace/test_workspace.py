@@ -48,39 +48,39 @@ def test_a_workspace_holds_copies_of_its_tasks_and_model(workspace: Workspace, t
 
 
 def test_creating_the_same_workspace_again_keeps_the_decisions(workspace: Workspace, tmp_path: Path) -> None:
-    workspace.decisions.append([Decision(Item("task", task_id="t0"), "remove")])
+    workspace.decisions.append([Decision(Item("task", task_id="t0"), "remove", reviewer="one")])
     again = create(tmp_path / "mine", tmp_path / "tasks", tmp_path / "model")
     assert again.changes().tasks == {"t0"}
 
 
 def test_decisions_to_remove_become_changes(workspace: Workspace) -> None:
     rows = [
-        Decision(Item("task", task_id="t0"), "remove"),
-        Decision(Item("task", task_id="t1"), "keep"),
-        Decision(Item("image", image_id="a"), "remove"),
-        Decision(Item("image", image_id="b"), "unsure"),
-        Decision(Item("instance", "t2", "query", "c"), "remove"),
+        Decision(Item("task", task_id="t0"), "remove", reviewer="one"),
+        Decision(Item("task", task_id="t1"), "keep", reviewer="one"),
+        Decision(Item("image", image_id="a"), "remove", reviewer="one"),
+        Decision(Item("image", image_id="b"), "unsure", reviewer="one"),
+        Decision(Item("instance", "t2", "query", "c"), "remove", reviewer="one"),
     ]
     workspace.decisions.append(rows)
     removal = workspace.changes()
     assert (removal.tasks, removal.images, removal.instances) == ({"t0"}, {"a"}, {("t2", "query", "c")})
-    workspace.decisions.append([Decision(Item("task", task_id="t0"), "keep")])
+    workspace.decisions.append([Decision(Item("task", task_id="t0"), "keep", reviewer="one")])
     assert len(workspace.changes()) == 2
 
 
 def test_decisions_to_relabel_become_changes(workspace: Workspace) -> None:
     names = workspace.project().images.class_names
     rows = [
-        Decision(Item("image", image_id="a"), "relabel", label=1),
-        Decision(Item("instance", "t2", "query", "c"), "relabel", label=0),
-        Decision(Item("image", image_id="b"), "remove"),
+        Decision(Item("image", image_id="a"), "relabel", label=1, reviewer="one"),
+        Decision(Item("instance", "t2", "query", "c"), "relabel", label=0, reviewer="one"),
+        Decision(Item("image", image_id="b"), "remove", reviewer="one"),
     ]
     workspace.decisions.append(rows)
     changes = workspace.changes()
     assert changes.relabelled_images == {("a", names[1])}
     assert changes.relabelled_instances == {("t2", "query", "c", names[0])}
     assert changes.images == {"b"}
-    workspace.decisions.append([Decision(Item("image", image_id="a"), "relabel", label=99)])
+    workspace.decisions.append([Decision(Item("image", image_id="a"), "relabel", label=99, reviewer="one")])
     with pytest.raises(UserError, match="99"):
         workspace.changes()
 

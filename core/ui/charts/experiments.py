@@ -80,8 +80,8 @@ def _draw(figure: go.Figure, plot: Plot, number: int, series_style: style.Series
             if (bounds := style.interval_bounds(series)) is not None:
                 low_high = (100 if plot.percent_y else 1) * np.array(bounds)
                 finite = np.isfinite(low_high).all(0)
-                x = np.array(_coordinates(plot, number))[finite]
-                figure.add_trace(band(x, *low_high[:, finite], colour, style.BAND_OPACITY, legendgroup=str(number)))
+                x, (low, high) = np.array(_coordinates(plot, number))[finite], low_high[:, finite]
+                figure.add_trace(band(x, low, high, colour, style.BAND_OPACITY, legendgroup=str(number)))
             figure.add_scatter(
                 **values,
                 mode="lines+markers",

@@ -6,9 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.actions.compute import Compute
-from core.actions.edit import cache_key, run_kind, step_settings
-from core.actions.pace import retraining_seconds
-from core.actions.rank import ENGINE_VERSION
+from core.actions.edit import cache_key, finished_edits, retraining_seconds, run_kind, step_settings
 from core.editing.methods import SOLVE
 from core.editing.retraining import training_settings
 from core.editing.settings import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON
@@ -68,15 +66,8 @@ def outcomes(context: Context, changes: Changes) -> dict[str, EditOutcome]:
 
     Of a control, the run with the same options as the edit that it is compared with is preferred.
     """
-    found = {}
-    for method in EDIT_METHODS:
-        key: dict[str, Any] = dict(context.project.hashes)
-        if method not in CONTROLS:
-            key["removal"] = changes.hash
-        if method == "linear":
-            key["engine"] = ENGINE_VERSION
-        if runs := context.workspace.runs.all(run_kind(method), key):
-            found[method] = runs
+    edits = {method: finished_edits(context.workspace, context.project, method, changes) for method in EDIT_METHODS}
+    found = {method: runs for method, runs in edits.items() if runs}
     newest = {method: runs[0] for method, runs in found.items()}
     for control in CONTROLS:
         method = control.removesuffix("-all")
@@ -97,7 +88,7 @@ def outcomes(context: Context, changes: Changes) -> dict[str, EditOutcome]:
 
 def default_edits(context: Context, changes: Changes) -> set[str]:
     """Return the methods whose edit for these changes with the command line's default settings is finished."""
-    keys = {method: cache_key(context.project, method, changes, SOLVE, FINETUNE, Compute()) for method in EDIT_METHODS}
+    keys = {method: cache_key(context.project, method, changes, compute=Compute()) for method in EDIT_METHODS}
     return {method for method, key in keys.items() if context.workspace.runs.find(run_kind(method), key)}
 
 

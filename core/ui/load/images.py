@@ -8,8 +8,7 @@ import streamlit as st
 
 from core.actions.image_settings import FORMATS
 from core.actions.images import ImportOptions
-from core.actions.inspect import Inspection
-from core.actions.inspect_images import Preview, inspect_images
+from core.actions.inspect import Inspection, Preview, inspect_images
 from core.data import SOURCES
 from core.data.download import DOWNLOADABLE
 from core.data.images import squeeze_grey

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.actions.detection import detection_of
+from core.actions.rank import detection_of
 from core.ui.ranking.method_panel import SELF
 from core.ui.ranking.method_text import differences
 from core.ui.shell.context import Context, OpenWorkspace

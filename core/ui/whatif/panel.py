@@ -6,9 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.compute import Compute
-from core.actions.pace import preparation_seconds
-from core.actions.preparation import find_preparation, prepare_bytes
-from core.actions.whatif import open_estimator
+from core.actions.preparation import find_preparation, open_estimator, preparation_seconds, prepare_bytes
 from core.editing.whatif import WhatIf, WhatIfEstimator
 from core.runtime.progress import format_duration
 from core.tasks.changes import Changes

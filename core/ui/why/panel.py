@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from core.actions.why import failing_images, failing_tasks, most_harmful
+from core.actions.evaluate import failing_images, failing_tasks, most_harmful
 from core.decisions.log import Item
 from core.editing.whatif import TargetChange, WhatIfEstimator
 from core.influence.targets import Target

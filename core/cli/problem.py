@@ -1,0 +1,258 @@
+"""The commands that make a problem of images, tasks and a model, check it, and open it as a workspace."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from core.actions.image_settings import ImportOptions
+from core.cli.common import announce_device, interval_text, live_progress, message, open_workspace, this_command
+from core.cli.options import Fields, SelectedFields, WorkspaceOption, with_settings
+from core.maml.settings import Compute, ModelFields, TrainSettings
+from core.runtime.distributed import single_process
+from core.runtime.errors import UserError
+from core.tasks.settings import TaskSettings
+
+if TYPE_CHECKING:
+    from core.actions.inspect import Inspection
+
+FOUND, FAULTS, COSTS = "found:", "does not fit:", "cost on this machine, measured on a few tasks:"
+"""Headings of a report."""
+_READING = ("format", "splits", "size", "channels", "invert", "rotations", "encoding")
+_HINTS = ("backbone", "algorithm", "shape", "ways", "steps", "rate")
+_FURTHER = ("pooling", "activation", "proximity", "delta")
+
+
+@with_settings
+def data(
+    *,
+    path: Annotated[
+        Path | None,
+        Option(help="Folder, zip archive or manifest; with --download, the folder to download to."),
+    ] = None,
+    name: Annotated[str, Option(help="Name of the image set. Default: that of the files.")] = "",
+    options: ImportOptions,
+    download: Annotated[
+        bool, Option("--download", help="Download the data set that --format names to --path first.")
+    ] = False,
+    list_: Annotated[bool, Option("--list", help="List the image sets and exit.")] = False,
+) -> None:
+    """Import labelled images as an image set.
+
+    Prints the folder of the image set, which tasks can be drawn from.
+    """
+    from core.actions.images import add_images, known_images
+    from core.data.download import download as download_data
+    from core.data.store import damaged_image_sets
+
+    if list_:
+        for row in known_images():
+            print("\t".join(row))
+        for fault in damaged_image_sets():
+            message(fault)
+        return
+    if path is None:
+        raise UserError("--path is missing.", "Give --path, or --list to see the image sets.")
+    progress = live_progress()
+    if download:
+        download_data(options.format, path, progress)
+    stored = add_images(path, options, name=name, command=this_command(), progress=progress)
+    for note in stored.story["notes"]:
+        message(note)
+    height, width, channels = stored.shape
+    unreadable = f"; {stored.unreadable:,} unreadable left out" if stored.unreadable else ""
+    message(
+        f"{stored.name}: {stored.count:,} images of {height} x {width} x {channels}, {stored.classes:,} classes"
+        f"{unreadable}"
+    )
+    print(stored.folder)
+
+
+@with_settings
+def tasks(
+    *,
+    out: Annotated[Path, Option(help="Folder to write.")],
+    settings: TaskSettings,
+    train_list: Annotated[
+        Path | None, Option(help="Your own training tasks instead of drawn ones; needs --heldout-list.")
+    ] = None,
+    heldout_list: Annotated[
+        Path | None, Option(help="Your own held-out tasks instead of drawn ones; needs --train-list.")
+    ] = None,
+) -> None:
+    """Draw training and held-out tasks from an image set.
+
+    Label noise can be injected into the training tasks. Instead of drawing, your own lists can be imported.
+    """
+    from core.tasks.generate import from_lists, generate, write_folder
+
+    if (train_list is None) != (heldout_list is None):
+        raise UserError("One of the two task lists is missing.", "Give both --train-list and --heldout-list.")
+    folder = from_lists(settings.data, train_list, heldout_list) if train_list and heldout_list else generate(settings)
+    folder.description["command"] = this_command()
+    write_folder(folder, out)
+    message(f"{len(folder.train)} training and {len(folder.heldout)} held-out tasks")
+    print(out)
+
+
+@with_settings
+def train(
+    *,
+    tasks: Annotated[Path, Option(help="Folder written by the tasks command.")],
+    out: Annotated[Path, Option(help="Folder to write; an interrupted training in it is resumed.")],
+    model: Annotated[Fields, SelectedFields(ModelFields, "algorithm", "backbone", with_defaults=True)],
+    network: Annotated[
+        Fields, SelectedFields(ModelFields, "filters", "blocks", "pooling", "hidden", "shrink", "activation")
+    ],
+    adaptation: Annotated[
+        Fields,
+        SelectedFields(ModelFields, "steps", "rate", "proximity", "inner_tolerance", "delta", with_defaults=True),
+    ],
+    settings: TrainSettings,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Estimate the cost of training and of the work after it, and exit.")
+    ] = False,
+    compute: Compute,
+) -> None:
+    """Meta-train a MAML model.
+
+    Reports its accuracy on the held-out tasks and how close it is to a stationary point.
+    """
+    from core.actions.inspect import inspect_problem
+    from core.actions.train import train_model
+    from core.checkpoints.model import check_unused_fields, spec_of
+
+    network |= _backbone_fields(model["backbone"])
+    check_unused_fields(network["backbone"], network.keys())
+    spec = spec_of({"ways": 2} | model | adaptation | network)  # the tasks determine the ways
+    if dry_run:
+        with single_process():
+            _print_report(inspect_problem(tasks, None, spec, settings, announce_device(compute), live_progress()))
+        return
+    trained = train_model(tasks, out, spec, settings, announce_device(compute), live_progress(), this_command())
+    report = trained.metadata["report"]
+    stationarity = report["stationarity"]
+    message(
+        f"held-out accuracy {interval_text(report['heldout_accuracy'])}, "
+        f"gradient norm {stationarity['gradient_norm']:.3g}, gradient ratio {stationarity['ratio']:.1e}"
+    )
+    print(out)
+
+
+@with_settings
+def model_command(
+    *,
+    checkpoint: Annotated[
+        Path | None,
+        Option(help="State dict (.pt, .pth), .safetensors file, or model folder of TaskLens."),
+    ] = None,
+    out: Annotated[Path | None, Option(help="Folder to write.")] = None,
+    tasks: Annotated[Path | None, Option(help="Folder written by the tasks command; sets --ways and --shape.")] = None,
+    hints: Annotated[Fields, SelectedFields(ModelFields, *_HINTS, *_FURTHER)],
+    allow: Annotated[
+        str,
+        Option(help="Allow this package.module:factory to be imported on this machine; runs its code."),
+    ] = "",
+) -> None:
+    """Import a checkpoint that was trained elsewhere.
+
+    The checkpoint can come from learn2learn, or be a state dict of your own network. Options that describe the model
+    are read from the checkpoint if it contains them. --delta defaults to 0.
+    """
+    from core.actions.train import import_model
+    from core.checkpoints.factory import allow_factory
+    from core.checkpoints.matching import CheckpointHints
+
+    if allow:
+        allow_factory(allow)
+        message(f"{allow} may be imported on this machine.")
+        if checkpoint is None:
+            return
+    if checkpoint is None or out is None:
+        raise UserError("--checkpoint or --out is missing.", "Give both.")
+    hints = {name: value for name, value in hints.items() if value != ""}
+    _backbone_fields(hints.get("backbone", ""))
+    further = {name: hints.pop(name) for name in _FURTHER if name in hints}
+    model = import_model(checkpoint, out, CheckpointHints(**hints, more=further), tasks, this_command())
+    for note in model.metadata.get("origin", {}).get("notes", []):
+        message(note)
+    message(f"{model.spec.description}; {model.size:,} parameters")
+    print(out)
+
+
+def _backbone_fields(name: str) -> dict[str, Any]:
+    """Return the fields of a model that a backbone sets; allow a factory, as the user named it."""
+    from core.checkpoints.factory import allow_factory, is_factory
+
+    if not is_factory(name):
+        return {"backbone": name}
+    allow_factory(name)
+    return {"backbone": "module", "factory": name}
+
+
+@with_settings
+def inspect_command(
+    *,
+    path: Annotated[Path | None, Option(help="Images to import, as for the data command.")] = None,
+    options: Annotated[Fields, SelectedFields(ImportOptions, *_READING, with_defaults=True)],
+    checkpoint: Annotated[Path | None, Option(help="Checkpoint to import, as for the model command.")] = None,
+    hints: Annotated[Fields, SelectedFields(ModelFields, "backbone")],
+    tasks: Annotated[Path | None, Option(help="Folder written by the tasks command.")] = None,
+    model: Annotated[Path | None, Option(help="Folder written by the train or model command; needs --tasks.")] = None,
+    workspace: Annotated[str, Option("--workspace", "-w", help="Workspace whose tasks and model to inspect.")] = "",
+    as_json: Annotated[bool, Option("--json", help="Print the findings as JSON.")] = False,
+    compute: Compute,
+) -> None:
+    """Check inputs and estimate costs before long work starts.
+
+    Reports what the inputs contain, what does not fit, and what the work would cost on this machine.
+    """
+    from core.actions.inspect import Inspection, inspect_checkpoint_file, inspect_images, inspect_problem
+
+    reading = ImportOptions(**options)
+    if workspace:
+        folder = open_workspace(workspace).folder
+        tasks, model = folder / "tasks", folder / "model"
+    if not (path or checkpoint or tasks):
+        raise UserError("There is nothing to inspect.", "Give --path, --checkpoint, --tasks or --workspace.")
+    report = Inspection()
+    if path:
+        report += inspect_images(path, reading)[0]
+    if checkpoint:
+        backbone = hints.get("backbone", "")
+        _backbone_fields(backbone)  # allows a factory that is named here
+        report += inspect_checkpoint_file(checkpoint, backbone, tasks)
+    if tasks:
+        report += inspect_problem(tasks, model, None, None, announce_device(compute), live_progress())
+    _print_report(report, as_json)
+
+
+def _print_report(report: Inspection, as_json: bool = False) -> None:
+    if as_json:
+        print(json.dumps(asdict(report)))
+        return
+    print("\n".join([FOUND, *(f"  {line}" for line in report.found)]))
+    if report.faults:
+        print("\n".join([FAULTS, *(f"  {line}" for line in report.faults)]))
+    if report.costs:
+        print(COSTS)
+    for cost in report.costs:
+        print(f"  {cost.stage:<10} {cost.time:<26} {cost.gb:>5.1f} GB   {cost.how_much}")
+
+
+def open_command(
+    tasks: Annotated[Path, Option(help="Folder written by the tasks command.")],
+    model: Annotated[Path, Option(help="Folder written by the train or model command.")],
+    workspace: WorkspaceOption,
+) -> None:
+    """Create a workspace from tasks and a model.
+
+    Prints its folder.
+    """
+    from core.workspace.workspace import create, locate
+
+    print(create(locate(workspace), tasks, model).folder)

@@ -1,0 +1,233 @@
+"""The commands on a workspace: evaluate and rank, remove items, edit the model, measure curves, and export."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from core.cli.common import (
+    announce_device,
+    find_ranking,
+    interval_text,
+    live_progress,
+    message,
+    open_workspace,
+    print_changes,
+)
+from core.cli.options import (
+    DEFAULT_WORKSPACE,
+    REVIEWER,
+    Fields,
+    RankingOption,
+    ReasonOption,
+    ReviewerOption,
+    SelectedFields,
+    WorkspaceOption,
+    metavar,
+    with_settings,
+)
+from core.editing.settings import BY, CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
+from core.evidence.settings import EvidenceSettings
+from core.influence.settings import Estimator, SolveSettings
+from core.maml.settings import Compute
+from core.runtime.distributed import world
+
+if TYPE_CHECKING:
+    from core.workspace.runs import Run
+
+
+@with_settings
+def evaluate(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, compute: Compute) -> None:
+    """Measure the accuracy on the held-out tasks.
+
+    Also reports how close the model is to a stationary point.
+    """
+    from core.actions.evaluate import evaluation
+
+    run = evaluation(open_workspace(workspace), announce_device(compute), live_progress())
+    summary = run.json("summary.json")
+    message(
+        f"held-out accuracy {interval_text(summary['accuracy'])} over {summary['tasks']} tasks, "
+        f"gradient ratio {summary['stationarity']['ratio']:.1e}"
+    )
+    print(run.folder)
+
+
+@with_settings
+def rank_command(
+    *,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    target: Annotated[
+        str,
+        Option(help="Target: all, ids of held-out tasks separated by commas, or a query image as TASK/IMAGE."),
+    ] = "all",
+    method: Annotated[Fields, SelectedFields(Estimator, "name", with_defaults=True)],
+    parts: Annotated[Fields, SelectedFields(Estimator, "gradient", "evaluation", "probes", "inner")],
+    solve: Annotated[Fields, SelectedFields(SolveSettings)],
+    compute: Compute,
+) -> None:
+    """Rank training tasks, instances and images by influence.
+
+    Positive scores help, negative scores harm. Options without a default take that of the method.
+    """
+    from core.actions.rank import ranking
+    from core.influence.methods import estimator
+    from core.influence.targets import Target
+
+    chosen = estimator(**method, **parts, **solve)
+    run = ranking(open_workspace(workspace), Target.parse(target), chosen, announce_device(compute), live_progress())
+    print(run.folder)
+
+
+@with_settings
+def evidence(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, settings: EvidenceSettings, compute: Compute) -> None:
+    """Evaluate rankings against retraining.
+
+    How well does each method predict the loss of models retrained on subsets of the tasks? An interrupted run is
+    resumed. Retrained models are shared by all methods and by later runs.
+    """
+    from core.actions.evidence import evidence as compute_evidence
+
+    run = compute_evidence(open_workspace(workspace), settings, announce_device(compute), live_progress())
+    table = run.table("methods.parquet").drop(columns=["words", "note", "kind"])
+    message(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    print(run.folder)
+
+
+@with_settings
+def edit(
+    *,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    named_set: Annotated[
+        str, Option("--set", help="Name of a what-if set to apply, instead of the reviewers' decisions.")
+    ] = "",
+    settings: EditSettings,
+    finetune: FinetuneSettings,
+    newton: NewtonSettings,
+    solve: Annotated[Fields, SelectedFields(SolveSettings)],
+    compute: Compute,
+) -> None:
+    """Edit the model for removed and relabelled data.
+
+    Each edited model is measured on the held-out tasks. The options of the solve are those of linear; their defaults
+    are in docs/method.md.
+    """
+    from core.actions.edit import edit as edit_model
+    from core.editing.methods import SOLVE
+
+    opened, progress = open_workspace(workspace), live_progress()
+    changes = world().on_rank_zero(lambda: opened.sets.get(named_set).changes if named_set else opened.changes())
+    announce_device(compute)
+    for method in settings.methods:
+        run = edit_model(
+            opened,
+            method,
+            changes,
+            solver=replace(SOLVE, **solve),
+            finetune=finetune.training,
+            newton=newton,
+            budget=settings.budget,
+            rewind=settings.rewind,
+            compute=compute,
+            progress=progress,
+        )
+        message(f"{method}: {_summary(run)}")
+        print(run.folder)
+
+
+def _summary(run: Run) -> str:
+    """Return the accuracy, its change and the cost of an edit; edits of earlier versions have no cost."""
+    from core.editing.steps import start_text
+
+    figures: dict[str, Any] = run.json("edit.json")
+    parts = [
+        f"held-out accuracy {interval_text(figures['accuracy'])}",
+        f"change {interval_text(figures['accuracy_change'], '+.3f')}",
+    ]
+    if "cost" in figures:
+        share = figures["cost"]["share_of_retraining"]
+        of_retraining = "" if share is None else f" ({share:.1%} of retraining)"
+        parts.append(f"cost {figures['cost']['meta_gradients']:,.0f} meta-gradients{of_retraining}")
+    if start := start_text(figures):
+        parts.append(f"started at {start}")
+    return ", ".join(parts)
+
+
+@with_settings
+def curve(
+    *,
+    ranking: RankingOption = "newest",
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    settings: CurveSettings,
+    finetune: FinetuneSettings,
+    compute: Compute,
+) -> None:
+    """Measure accuracy against the share of data removed.
+
+    Data are removed most harmful first, highest loss first, and at random.
+    """
+    from core.actions.curve import curve as measure_curve
+
+    opened = open_workspace(workspace)
+    ranked = find_ranking(opened, ranking)
+    run = measure_curve(opened, ranked, settings, finetune.training, announce_device(compute), live_progress())
+    print(run.folder)
+
+
+def remove(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    ranking: RankingOption = "newest",
+    worst: Annotated[int, Option(min=0, help="Remove this many of the most harmful items.")] = 0,
+    by: Annotated[str, Option(help="Items that --worst removes.", metavar=metavar(*BY))] = BY[0],
+    task: Annotated[list[str] | None, Option(help="Id of a task to remove. Repeatable.")] = None,
+    image: Annotated[list[str] | None, Option(help="Id of an image to remove. Repeatable.")] = None,
+    reason: ReasonOption = "",
+    reviewer: ReviewerOption = REVIEWER,
+    undo: Annotated[bool, Option("--undo", help="Undo this reviewer's last decision instead.")] = False,
+) -> None:
+    """Decide to remove tasks or images.
+
+    Prints all changes that reviewers have decided.
+    """
+    from core.actions.decide import mark, worst_items
+
+    opened = open_workspace(workspace)
+    if undo:
+        opened.decisions.undo(reviewer)
+    else:
+        items, source = [], ""
+        if worst:
+            run = find_ranking(opened, ranking)
+            items, source = worst_items(run, by, worst), run.id
+        mark(opened, items, tasks=task or [], images=image or [], reason=reason, reviewer=reviewer, source=source)
+    print_changes(opened.changes())
+
+
+def export(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    out: Annotated[Path | None, Option(help="Folder to write. Default: exports/ of the workspace.")] = None,
+    formats: Annotated[
+        str,
+        Option(
+            help="Formats of the task list, separated by commas: parquet, csv, json, and learn2learn, torchmeta, "
+            "easyfsl, which always leave out removed rows."
+        ),
+    ] = "parquet,csv,json",
+    drop_rows: Annotated[
+        bool, Option("--drop-rows", help="Leave out removed rows instead of giving them weight 0.")
+    ] = False,
+    model: Annotated[str, Option(help="Id of an edit run whose model to include.")] = "",
+) -> None:
+    """Export the cleaned tasks and an edited model.
+
+    Also exports the removed items with reasons; prints the folder.
+    """
+    from core.actions.export import export as export_workspace
+
+    opened = open_workspace(workspace)
+    edited = opened.runs.get(model) if model else None
+    folder = out or opened.folder / "exports" / "cleaned"
+    print(export_workspace(opened, folder, formats=tuple(formats.split(",")), drop_rows=drop_rows, edited=edited))
