@@ -63,7 +63,7 @@ def codes(given: pd.Series, classes: list[str]) -> np.ndarray:
     Raises:
         UserError: a class is not in ``classes``.
     """
-    positions = pd.Index(classes).get_indexer(given).astype(np.int64)
+    positions = pd.Index(classes).get_indexer(pd.Index(given)).astype(np.int64)
     if (unknown := given[positions < 0]).size:
         raise UserError(
             f"The held-out tasks have the class {min(unknown)!r}, which no training task has: "

@@ -79,10 +79,10 @@ def _draw(figure: go.Figure, plot: Plot, number: int, series_style: style.Series
     match style.mark_kind(plot, series):
         case "lines":
             if (bounds := style.interval_bounds(series)) is not None:
-                low_high = (100 if plot.percent_y else 1) * np.array(bounds)
-                finite = np.isfinite(low_high).all(0)
-                x = np.array(_coordinates(plot, number))[finite]
-                figure.add_trace(band(x, *low_high[:, finite], colour, style.BAND_OPACITY, legendgroup=str(number)))
+                low, high = (100 if plot.percent_y else 1) * np.array(bounds)
+                finite, x = np.isfinite(low) & np.isfinite(high), np.array(_coordinates(plot, number))
+                area = band(x[finite], low[finite], high[finite], colour, style.BAND_OPACITY, legendgroup=str(number))
+                figure.add_trace(area)
             figure.add_scatter(
                 **values,
                 mode="lines+markers",
