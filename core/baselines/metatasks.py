@@ -57,10 +57,13 @@ def attribution_task(value: TaskValue, checkpoints: Sequence[Params]) -> Any:
     """
     if not checkpoints:
         raise UserError("The baseline needs at least one checkpoint.", "Train with checkpoints first.")
-    # Modules from which dattri reads names, order and shapes; positions are names, as a module's cannot contain dots.
-    models = [nn.ParameterList(value.detach().clone() for value in params.values()) for params in checkpoints]
-    states = [model.state_dict() for model in models]
-    return require("dattri.task").AttributionTask(with_dattri_arguments(value, checkpoints[0]), models[0], states)
+
+    def module(params: Params) -> nn.Module:  # dattri reads names, order and shapes; names cannot contain dots
+        return nn.ParameterList(value.detach().clone() for value in params.values())
+
+    states = [module(params).state_dict() for params in checkpoints]
+    function = with_dattri_arguments(value, checkpoints[0])
+    return require("dattri.task").AttributionTask(function, module(checkpoints[0]), states)
 
 
 def with_dattri_arguments(value: TaskValue, like: Params) -> Callable[[Params, Batch], Tensor]:

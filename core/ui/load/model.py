@@ -29,7 +29,6 @@ _GUESS = "auto-detect"
 _SOURCES = ("Train a model", "Use my checkpoint")
 _PLACES = PLACES[:2]
 _NOT_RECORDED = "Used in the adaptation. Checkpoints do not record it, and a wrong value makes all results wrong."
-_ALGORITHMS = declared(ModelSpec)["algorithm"].choices
 _BACKBONES = [name for name in get_args(Backbone) if name != "module"]
 
 
@@ -133,8 +132,9 @@ def _checkpoint(tasks: Path) -> None:
     backbone = widgets.select(
         one, ModelSpec, "backbone", key="load_check_backbone", value=_GUESS, choices=[_GUESS, *_BACKBONES]
     )
+    algorithms = [_GUESS, *declared(ModelSpec)["algorithm"].choices]
     algorithm = widgets.select(
-        two, ModelSpec, "algorithm", key="load_check_algorithm", value=_GUESS, choices=[_GUESS, *_ALGORITHMS]
+        two, ModelSpec, "algorithm", key="load_check_algorithm", value=_GUESS, choices=algorithms
     )
     steps = widgets.number(three, ModelSpec, "steps", key="load_check_steps", value=None, help=_NOT_RECORDED)
     rate = widgets.number(four, ModelSpec, "rate", key="load_check_rate", value=None, help=_NOT_RECORDED)
