@@ -115,10 +115,8 @@ def find(name: str, hash: str = "") -> StoredImages | None:
     """Return the image set with that hash; without a hash, the newest with that name, key or folder."""
     if not hash and Path(name).joinpath(DESCRIPTION).is_file():
         return _read_stored(Path(name).resolve())
-    for stored in stored_image_sets():
-        if stored.hash == hash if hash else name in (*stored.names, stored.folder.name):
-            return stored
-    return None
+    sets = stored_image_sets()
+    return next((s for s in sets if (s.hash == hash if hash else name in (*s.names, s.folder.name))), None)
 
 
 def open_stored(stored: StoredImages) -> ImageSet:
@@ -320,7 +318,7 @@ def _finish(
     stamp: str,
     story: dict[str, Any],
 ) -> StoredImages:
-    table = listing.table.drop(index=list(bad), columns="turn").reset_index(drop=True)
+    table = listing.table.drop(index=[*bad], columns="turn").reset_index(drop=True)
     if table.empty:
         raise UserError(f"{listing.name}: none of the images can be read.", f"See {partial / _UNREADABLE}.")
     if lost := sorted(set(listing.table["class"]) - set(table["class"])):

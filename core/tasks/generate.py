@@ -1,8 +1,8 @@
 """Generate, write and read a folder of tasks: for training, for evaluation, and the truth about injected label noise.
 
-``train.parquet`` and ``heldout.parquet`` are task lists (:mod:`core.tasks.tasklist`); no image occurs in
-both. ``planted.parquet`` exists if label noise was injected: image_id, given, true and, for flips within tasks,
-task_id and role. ``tasks.json`` records how the tasks were generated.
+``train.parquet`` and ``heldout.parquet`` are task lists (:mod:`core.tasks.tasklist`); no image occurs in both.
+``planted.parquet`` exists if label noise was injected: image_id, given, true and, for flips within tasks, task_id and
+role. ``tasks.json`` records how the tasks were generated.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def draw_tasks(
     if noise.kind == "tasks":
         train, planted = flip_labels(train, noise, noise_rng)
     heldout = sample_tasks(images, heldout_pool, **shape, count=settings.heldout, prefix="h", rng=heldout_rng)
-    return _folder(images, settings.data, train, heldout, planted, asdict(settings))
+    return _folder(images, asdict(settings), train, heldout, planted)
 
 
 def _streams(settings: TaskSettings) -> list[np.random.Generator]:
@@ -102,17 +102,12 @@ def from_lists(data: str, train: Path, heldout: Path) -> TaskFolder:
         UserError: a list is invalid, or the two are incompatible.
     """
     images = load_images(data)
-    lists = read_tasks(train, images), read_tasks(heldout, images)
-    return _folder(images, data, *lists, None, {"data": data, "lists": [train.name, heldout.name]})
+    settings = {"data": data, "lists": [train.name, heldout.name]}
+    return _folder(images, settings, read_tasks(train, images), read_tasks(heldout, images))
 
 
 def _folder(
-    images: ImageSet,
-    data: str,
-    train: TaskList,
-    heldout: TaskList,
-    planted: pd.DataFrame | None,
-    settings: dict[str, Any],
+    images: ImageSet, settings: dict[str, Any], train: TaskList, heldout: TaskList, planted: pd.DataFrame | None = None
 ) -> TaskFolder:
     description = {
         "settings": settings,
@@ -120,7 +115,7 @@ def _folder(
         "train_hash": train.hash,
         "heldout_hash": heldout.hash,
     }
-    return _checked(TaskFolder(data, train, heldout, planted, description), "The tasks")
+    return _checked(TaskFolder(settings["data"], train, heldout, planted, description), "The tasks")
 
 
 def _checked(folder: TaskFolder, name: str) -> TaskFolder:
