@@ -20,6 +20,7 @@ from core.actions.queue import (
     remaining_errors_text,
 )
 from core.checkpoints.model import Model, ModelSpec, save_model
+from core.decisions.queue_decisions import queue_items
 from core.review import member_scores
 from core.review.settings import SLOW
 from core.runtime.errors import UserError
@@ -73,7 +74,7 @@ def test_decisions_count_for_their_items(ready: tuple[Workspace, Run], tmp_path:
     mark(workspace, images=[first], verdict="remove", reviewer="ann")
     mark(workspace, images=[second], verdict="keep", reviewer="ann")
     expected = {at: image == first for at, image in enumerate(items["image_id"]) if image in (first, second)}
-    assert decisions_on(workspace, items).is_wrong == expected
+    assert decisions_on(workspace, queue_items(items)).is_wrong == expected
     lines = remaining_errors_text(workspace, ready[1])
     counts = [len(expected), len(items), sum(expected.values())]
     assert [int(number) for number in re.findall(r"\d+", lines[0].replace(",", ""))][:3] == counts
