@@ -52,8 +52,7 @@ def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
     if one == two:
         raise UserError(f"“{one}” cannot be compared with the same reviewer.", "Name two reviewers.")
     first, second = log.decisions_of(one), log.decisions_of(two)
-    pairs = [(entry, second[item]) for item, entry in first.items() if item in second]
-    pairs = [(a, b) for a, b in pairs if a.is_final and b.is_final]
+    pairs = [(a, b) for item, a in first.items() if (b := second.get(item)) and a.is_final and b.is_final]
     if not pairs:
         raise UserError(f"No item was decided by both “{one}” and “{two}”.", "Let both decide on the same items.")
     outcomes = [[f"{entry.verdict} {entry.label}" for entry in side] for side in zip(*pairs, strict=True)]

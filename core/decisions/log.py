@@ -87,11 +87,7 @@ class DecisionLog:
         return self.submit([Operation("redo", reviewer)])[0]
 
     def current(self) -> dict[Item, Entry]:
-        """Return the decision on each item, oldest first, without cleared ones.
-
-        Like :meth:`decisions_of` and :meth:`conflicts`, it reads only what any process has written since the
-        last call.
-        """
+        """Return the decision on each item, oldest first, without cleared ones; only what is new is read from disk."""
         return self._replayed(lambda replay: dict(replay.current))
 
     def decisions_of(self, reviewer: str) -> dict[Item, Entry]:

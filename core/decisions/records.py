@@ -113,7 +113,6 @@ class Operation:
     Attributes:
         reviewer: Whose operation it is; the decisions name this reviewer or none.
         token: Names the operation, so that it is applied once however often it is sent; empty: it is applied each time.
-        decisions: For "decide" only.
         saw: The :meth:`DecisionLog.version` on the reviewer's screen; None if decisions of others were hidden.
 
     Raises:

@@ -27,8 +27,7 @@ class Replay:
 
     def decisions_of(self, reviewer: str) -> dict[Item, Entry]:
         """Return the reviewer's newest decision in force on each item, oldest first, without cleared ones."""
-        entries = sorted(self._own.get(reviewer, {}).values(), key=attrgetter("seq"))
-        return {entry.item: entry for entry in entries}
+        return {entry.item: entry for entry in sorted(self._own.get(reviewer, {}).values(), key=attrgetter("seq"))}
 
     def add(self, group: int, root: int, at: str, entries: Sequence[Entry]) -> None:
         """Apply the next group; ``root`` is the group of decisions that it is, undoes or redoes."""

@@ -6,9 +6,6 @@ separates label errors from correct labels. It is evaluated on images that it wa
 The unchanged items include unknown label errors of the data itself; a score that ranks them first must not be
 penalised. So items that either of the two classifiers doubts are excluded, and injected errors are compared with the
 rest.
-
-The number of label errors and every item's probability are computed from the better of the two classifiers, as its
-log-probabilities are calibrated (:mod:`core.review.forecast`).
 """
 
 from __future__ import annotations
@@ -60,7 +57,8 @@ class Calibration:
         candidates: candidate, planted (kind of error), average_precision, low, high (95 %), recall (when as many items
             are checked as there are injected errors), seconds, chosen.
         curves: candidate, planted, checked, found: share of the injected errors found against the share checked.
-        classifier: The better of :data:`CLASSIFIERS`.
+        classifier: The better of :data:`CLASSIFIERS`; from its calibrated log-probabilities come the probabilities of
+            label errors and their number (:mod:`core.review.forecast`).
         planted: Number of injected errors by kind.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -71,10 +72,8 @@ def from_params(params: Mapping[str, Sequence[str]]) -> Filters:
     valid: dict[str, object] = {}
     for name in PARAMETERS:
         if values := list(params.get(name, [])):
-            try:
+            with suppress(ValueError):
                 valid[name] = _from_texts(name, values)
-            except ValueError:
-                continue
     return Filters(**valid)  # type: ignore[arg-type]
 
 
@@ -164,10 +163,8 @@ def filtered_positions(
 
 def _occurs_in(queue: Queue, tasks: TaskList, filters: Filters) -> np.ndarray:
     rows = queue.table if queue.level == "instance" else tasks.rows
-    passes = np.ones(len(rows), dtype=bool)
-    for column, value in (("role", filters.role), ("task_id", filters.task)):
-        if value:
-            passes &= (rows[column] == value).to_numpy()
+    wanted = {"role": filters.role, "task_id": filters.task}
+    passes = np.all([rows[column] == value for column, value in wanted.items() if value], axis=0)
     return passes if queue.level == "instance" else queue.table["image_id"].isin(rows["image_id"][passes]).to_numpy()
 
 

@@ -159,10 +159,7 @@ class RunWriter:
 
 
 class Runs:
-    """A collection of the runs of a workspace.
-
-    With ``waits`` it waits for another process that is computing the same run, instead of refusing.
-    """
+    """A collection of the runs of a workspace; ``waits``: wait for one that another process computes, not refuse."""
 
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
         self.folder, self._waits = folder, waits
