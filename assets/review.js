@@ -157,16 +157,17 @@ class Review {
       this.log = this.memory.log;
       this.box.dataset.scope = scope;
     }
-    const refused = data.acked.filter(([, , lost]) => lost);
-    this.log.settle(data.acked.map(([token]) => token));
+    const news = data.acked.filter(([token]) => !this.log.settled.has(token)); // Python repeats them until the next report
+    this.log.settle(news.map(([token]) => token));
     this.fault = data.error;
     if (this.flying && data.heard === this.flying.name) {
       this.heardAt = Date.now();
       this.flying = null;
     }
-    const messages = data.acked.map(([, text]) => text).filter(Boolean);
+    const messages = news.map(([, text]) => text).filter(Boolean);
+    const refusals = news.filter(([, , lost]) => lost);
     if (messages.length) this.announce(messages.at(-1));
-    if (refused.length) this.refusal = refused.at(-1)[1];
+    if (refusals.length) this.refusal = refusals.at(-1)[1];
     this.coming = data;
     this.settle();
     if (this.log.pending.length && !this.flying && !this.fault) this.report();

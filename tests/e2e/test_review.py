@@ -100,6 +100,11 @@ def test_moving_selecting_and_deciding_on_many(review: Page, workspace: Workspac
     review.keyboard.type("nothing")
     review.keyboard.press("Enter")
     status(review, "No image has the id nothing.")
+    press(review, "right")  # details arrive, and with them what was last undone
+    shown = workspace.runs.all("queue")[0].table("items.parquet")["image_id"][4]
+    expect(grid(review).locator(f'.details .picture[aria-label="Image {shown}"]')).to_be_visible()
+    expect(grid(review).locator(".details .hint", has_text="…")).to_have_count(0)
+    status(review, "No image has the id nothing.")
 
 
 def test_fifty_keys_in_a_moment_lose_none(review: Page, workspace: Workspace) -> None:

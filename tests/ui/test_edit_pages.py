@@ -250,9 +250,9 @@ class TestEdit:
         monkeypatch.setattr(preparation, "SETTINGS", replace(preparation.SETTINGS, rank=5))
         prepare(full, Compute(), Progress())
         asked: list[Changes] = []
-        compute = WhatIfEstimator._estimate
+        compute = WhatIfEstimator.change_gradient
         monkeypatch.setattr(
-            WhatIfEstimator, "_estimate", lambda self, changes: asked.append(changes) or compute(self, changes)
+            WhatIfEstimator, "change_gradient", lambda self, changes: asked.append(changes) or compute(self, changes)
         )
         page = show("edit")
         said = words(page)
