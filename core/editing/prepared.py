@@ -176,7 +176,8 @@ def row_gradients(model: Bilevel, params: Params, chunk: Task) -> Tensor:
 
 
 def _repeat(chunk: Task, times: int) -> Task:
-    return Task(*(value.expand(times, *value.shape[1:]) for value in chunk))
+    copies = Task(*(value.expand(times, *value.shape[1:]) for value in chunk))
+    return copies._replace(s=copies.s.clone(), q=copies.q.clone())  # forward mode refuses weights that share memory
 
 
 def single_task_episodes(loaded: Loaded) -> Episodes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,11 @@ from core.influence.basis import KIND as BASIS
 from core.influence.methods import SolveSettings, estimator
 from core.influence.solve import Solver
 from core.influence.targets import Target
+from core.maml.adaptation import Implicit, Unrolled
+from core.maml.backbone import MLP
+from core.maml.episodes import Episodes
 from core.maml.loaded import Loaded
-from core.maml.objective import Task
+from core.maml.objective import Adaptation, Bilevel
 from core.maml.training import TrainSettings
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
@@ -40,7 +44,7 @@ from core.tasks.changes import Changes
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace, create
-from tests.problems import tiny_problem, with_weights
+from tests.problems import Problem, tiny_problem, with_weights
 
 EXACT = Compute("cpu", "float64", chunk=4)
 N, TARGETS = 6, 4
@@ -136,14 +140,31 @@ def drop(workspace: Workspace, *names: str) -> None:
         (run.folder / name).unlink()
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "fomaml", "anil", "meta-sgd"])
-def test_row_gradients_add_up_to_change_gradients_for_any_weights(algorithm: str) -> None:
-    problem, rng = tiny_problem(count=2, steps=2, algorithm=algorithm), np.random.default_rng(0)
-    rows = len(problem.tasks.rows)
-    model, params, uneven = problem.model, problem.params, with_weights(problem.episodes, rng.uniform(0.2, 2, rows))
+def one_algorithm(algorithm: str) -> Problem:
+    return tiny_problem(count=2, steps=2, algorithm=algorithm)
+
+
+def by_torch_func(adaptation: Adaptation) -> Problem:
+    """A problem without explicit derivatives."""
+    problem, network = tiny_problem(count=2), MLP(3, hidden=(4,), shape=(7, 7, 1), shrink=7, activation="tanh")
+    return replace(problem, model=Bilevel(network, adaptation, 0.2), params=network.init(0, torch.float64))
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        *(pytest.param(partial(one_algorithm, name), id=name) for name in ("maml", "fomaml", "anil", "meta-sgd")),
+        pytest.param(partial(by_torch_func, Unrolled(2, 0.3)), id="mlp"),
+        pytest.param(partial(by_torch_func, Implicit(2.0, 1e-13)), id="imaml"),
+    ],
+)
+def test_row_gradients_add_up_to_change_gradients_for_any_weights(problem: Callable[[], Problem]) -> None:
+    built, rng = problem(), np.random.default_rng(0)
+    rows = len(built.tasks.rows)
+    model, params, uneven = built.model, built.params, with_weights(built.episodes, rng.uniform(0.2, 2, rows))
     left = uneven.tasks.rows["weight"].to_numpy() * rng.choice([0.0, 0.4, 1.0], rows)
-    (chunk,) = uneven.chunks()
-    by_task = [row_gradients(model, params, Task(*(part[[k]] for part in chunk.task))) for k in range(2)]
+    each = Episodes(uneven.tasks, built.images, dtype=torch.float64, chunk=1)
+    by_task = [row_gradients(model, params, chunk.task) for chunk in each.chunks()]
     summed = torch.from_numpy(row_change(uneven, left).decrease) @ torch.cat(by_task)
     close(summed, change_gradient(model, params, uneven, left))
 
