@@ -58,7 +58,8 @@ def method_settings(
     name = method.removesuffix("-all")
     if name == "steps":
         return step_settings(project, budget, rewind)
-    return {"linear": solver, "newton": newton, "finetune": finetune}.get(name)
+    by_method: dict[str, MethodSettings] = {"linear": solver, "newton": newton, "finetune": finetune}
+    return by_method.get(name)
 
 
 def cache_key(project: Project, method: str, changes: Changes, *, compute: Compute, **settings: Any) -> dict[str, Any]:

@@ -119,8 +119,8 @@ def _named_changes(tasks: str, images: str, relabel: list[str] | None) -> Change
     """Return the changes that the three options name."""
     from core.tasks.changes import Changes
 
-    removed = ([name for name in text.split(",") if name] for text in (tasks, images))
-    return Changes.named(*removed, relabel or [])
+    removed = [[name for name in text.split(",") if name] for text in (tasks, images)]
+    return Changes.named(removed[0], removed[1], relabel or [])
 
 
 def _estimate_text(report: dict[str, Any], residual: float, seconds: float) -> str:
