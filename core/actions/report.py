@@ -100,8 +100,11 @@ def _figures(log: DecisionLog, items: Sequence[Item], found: QueueDecisions) -> 
     conflicts = log.conflicts()
     settled = {item: entry for item, entry in log.current().items() if entry.is_final and item not in conflicts}
     covered = {*items, *(Item("image", image_id=item.image_id) for item in items if item.kind == "instance")}
+    outside = {item for item in (*log.current(), *conflicts) if item.kind != "task" and item not in covered}
     further = {
-        "decided outside the queue": sum(item.kind != "task" and item not in covered for item in settled),
+        "decided outside the queue": len(outside & settled.keys()),
+        "unsure outside the queue": len(outside - settled.keys() - conflicts.keys()),
+        "in conflict outside the queue": len(outside & conflicts.keys()),
         "tasks removed": sum(item.kind == "task" and entry.verdict == "remove" for item, entry in settled.items()),
         "tasks in conflict": sum(item.kind == "task" for item in conflicts),
     }

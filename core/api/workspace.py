@@ -126,7 +126,7 @@ class Workspace:
         Args:
             decisions: Columns as in an export of decisions: kind (task, image or instance), task_id, role, image_id,
                 verdict (remove, relabel, keep, unsure), label (the new class), reason.
-            reviewer: The reviewer of rows that name none.
+            reviewer: Who writes them, and made those of rows that name no reviewer.
 
         Raises:
             UserError: a row is invalid, and the message names the first such row and its field, or the reviewer has no
@@ -154,7 +154,11 @@ class Workspace:
         return self.stored.changes()
 
     def edit(self, method: str = "finetune", *, device: str = "auto", progress: bool = False) -> EditedModel:
-        """Edit the model for the decided changes and measure it; raise UserError if there are none or it cannot be."""
+        """Edit the model for the decided changes and measure it; the result is stored in the workspace.
+
+        Raises:
+            UserError: no changes are decided, or the method is unknown or does not fit.
+        """
         compute = Compute(device=device)
         with closing(ProgressBars(progress)) as bars:
             run = edit_action.edit(self.stored, method, self.stored.changes(), compute=compute, progress=bars)

@@ -252,7 +252,7 @@ def _match_module(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpoint
 
 def _given_fields(hints: CheckpointHints) -> dict[str, Any]:
     given = {name: value for name in ("steps", "rate") if (value := getattr(hints, name)) is not None}
-    return {"delta": 0.0, **given, **hints.more}  # the examples of learn2learn have no weight decay
+    return {"delta": 0.0, **hints.more, **given}  # the examples of learn2learn have no weight decay
 
 
 def _algorithm(mapping: _NameMapping, hints: CheckpointHints) -> str:
@@ -279,7 +279,9 @@ def _check_classes(path: Path, classes: int, hints: CheckpointHints) -> None:
 def _match_tensors(mapping: _NameMapping, spec: ModelSpec, hints: CheckpointHints | None = None) -> MatchedCheckpoint:
     """Match every meta-parameter of ``spec`` with a tensor of the file."""
     network, path = spec.network(), mapping.file.path
-    expected, aliases, buffers, notes = network.shapes, dict[str, str](), Params(), tuple[str, ...]()
+    expected, buffers = network.shapes, Params()
+    aliases: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
     if isinstance(network, ModuleNet):
         aliases, buffers, notes = network.aliases, network.constants, network.notes
     names_in_file: dict[str, str] = {}

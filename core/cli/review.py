@@ -246,7 +246,7 @@ def diff(
     log, describe = opened.decisions, decision_formatter(opened)
     names = {one.name for one in log.snapshots()}
     states = [int(state) if state.isdecimal() and state not in names else state for state in (before, after)]
-    changed = log.difference(states[0], states[1] or None)
+    changed = log.difference(states[0], states[1] if after else None)
     for item, (old, new) in changed.items():
         row(item_text(item), describe(old), describe(new))
 

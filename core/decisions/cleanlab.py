@@ -23,6 +23,7 @@ import pandas as pd
 from core.data import ImageSet
 from core.decisions.records import Decision, Item, Verdict
 from core.runtime.errors import UserError
+from core.runtime.progress import format_count
 from core.tasks.tasklist import TaskList
 
 _ISSUE, _SCORES = "is_label_issue", ("label_score", "label_quality")
@@ -75,9 +76,13 @@ def issue_decisions(
         decisions.append(Decision(item, cast(Verdict, verdict), label, reason, reviewer, f"cleanlab:{source}"))
     notes = []
     if len(rows) > len(inside):
-        notes.append(f"{len(rows) - len(inside):,} issues on images that are in no training task: left out")
+        notes.append(
+            f"{format_count(len(rows) - len(inside), 'issue')} on images that are in no training task: left out"
+        )
     if unchanged:
-        notes.append(f"{unchanged:,} issues whose predicted class is the given one: unsure instead of relabelled")
+        notes.append(
+            f"{format_count(unchanged, 'issue')} whose predicted class is the given one: unsure instead of relabelled"
+        )
     return decisions, notes
 
 
@@ -163,6 +168,8 @@ def _check_unique(positions: np.ndarray, source: str, what: str) -> np.ndarray:
 
 def _whole_numbers(column: pd.Series) -> np.ndarray:
     """Return ``(n,)`` of float: whole numbers, and NaN for anything else."""
+    if column.dtype.kind in "mM":  # pandas would count the ticks of dates and durations
+        return np.full(len(column), np.nan)
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     with np.errstate(invalid="ignore"):  # infinity
         return np.where(numbers % 1 == 0, numbers, np.nan)

@@ -52,8 +52,8 @@ class DecisionLog:
     """The log in the file ``path``, created if absent. Any number of threads and processes may use it at once.
 
     Raises:
-        UserError: the file is locked for longer than ``busy_seconds``, full, damaged or of a newer version; so does
-            every method, and each that takes the name of a snapshot if there is none.
+        UserError: the file is locked for longer than ``busy_seconds``, full, damaged or of a newer version; every
+            method raises it too, and those that take the name of a snapshot also if there is no such snapshot.
     """
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:

@@ -211,7 +211,8 @@ def edit_model(
     progress.stage("held-out tasks", len(loaded.heldout))
     result = evaluate(loaded.model, edited.params, loaded.heldout, progress.advance)
     training = training_settings(model)
-    share = edited.meta_gradients / training_cost(training, len(remaining)) if training else None
+    retraining_cost = training_cost(training, len(remaining)) if training else 0.0
+    share = edited.meta_gradients / retraining_cost if retraining_cost else None
     figures = edited.figures | {"way": method, "removed": changes.removed, "relabelled": changes.relabelled}
     figures |= {
         "cost": {"meta_gradients": edited.meta_gradients, "share_of_retraining": share},

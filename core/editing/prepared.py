@@ -51,7 +51,8 @@ def prepare_estimates(
 
     Writes ``sketch.npy`` (a sketch of the curvature outside the basis), ``heldout.npy``, ``tasks.npy`` and ``rows.npy``
     (gradients of held-out tasks, of training tasks, and of every row of these; each only if it fits
-    :data:`core.influence.gradient_files.MAX_BYTES`), and ``report.json``.
+    :data:`core.influence.gradient_files.MAX_BYTES`), and ``report.json``: id of the basis, damping, shift, eigenvalues
+    of the basis, relative residuals of solves for a random vector and for the mean of all targets, bytes.
     """
     solver = Solver(loaded, loaded.model, settings, writer, progress, store)
     basis = solver.basis()

@@ -173,7 +173,8 @@ class Solver:
     def report(self, solution: Solution) -> dict[str, Any]:
         """Return the settings and diagnostics of a solve, as ``solver.json`` holds them.
 
-        ``damping`` is absolute, ``damping_share`` relative to the largest eigenvalue.
+        ``damping`` is absolute, ``damping_share`` relative to the largest eigenvalue; the diagnostics are those of
+        :class:`Solution`.
         """
         settings, initial_damping = self.settings, self.settings.damping * max(self.largest, 0.0)
         return {

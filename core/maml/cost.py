@@ -43,7 +43,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Pace:
-    """The seconds per pass over one task on this machine; None: ``gradient`` times its number of meta-gradients."""
+    """The seconds per pass over one task on this machine.
+
+    ``product`` and ``evaluation`` of None are derived from ``gradient`` by :data:`PRODUCT` and :data:`EVALUATION`.
+    """
 
     gradient: float
     product: float | None = None

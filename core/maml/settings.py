@@ -27,7 +27,8 @@ class ModelFields(BaseModel):
     Attributes:
         backbone: See :mod:`core.maml.backbone` and :mod:`core.maml.architectures`; ``module`` is built by the factory.
         hidden: Widths of the hidden layers, or filters of the blocks of ``resnet12``.
-        rate: The initial value of the learned rates of ``meta-sgd``.
+        activation: Of ``convnet`` and ``mlp``; ResNet12 uses leaky ReLU and the other built-in networks use ReLU.
+        steps, rate: Not used by ``imaml``; the rate is the initial value of the learned rates of ``meta-sgd``.
         factory: ``package.module:factory`` (:mod:`core.checkpoints.factory`), for ``module`` only.
         code: Hash of the factory code when the model was created, for ``module`` only.
         delta: Weight decay of the objective (a sum over tasks, :mod:`core.maml.objective`).

@@ -145,7 +145,7 @@ def _distances(data: LabelledFeatures, weights: np.ndarray, shrink: float) -> tu
 
 
 def _ridge(z: np.ndarray, trust: np.ndarray, data: LabelledFeatures) -> tuple[np.ndarray, float]:
-    """Return leave-one-out log-probabilities by ridge regression of the classes on ``z``, and their log-likelihood."""
+    """Return leave-one-out log-probabilities by the likeliest ridge regression on ``z``, and their log-likelihood."""
     target = np.zeros((len(z), data.classes), np.float32)
     target[data.rows, data.labels] = 1
     weighted = z * trust[:, None].astype(np.float32)

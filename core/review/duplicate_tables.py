@@ -87,7 +87,7 @@ def find_leaks(duplicates: Duplicates, ids: np.ndarray, train: pd.DataFrame, hel
         first = duplicates.first[position.loc[rows["image_id"]].to_numpy()]
         keyed = rows[["task_id", "role", "image_id", "class"]].assign(first=first)
         tasks_of = keyed.groupby(["image_id", "class", "first"], sort=False)["task_id"]
-        unique.append(tasks_of.agg(lambda ids: list(dict.fromkeys(ids))).rename("tasks").reset_index())
+        unique.append(tasks_of.agg(lambda names: list(dict.fromkeys(names))).rename("tasks").reset_index())
         keyed = keyed.assign(tasks=keyed["task_id"].map(lambda task: [task]))
         support, query = (keyed[keyed["role"] == role].drop(columns="role") for role in ("support", "query"))
         tables.append(_pairs_across(support, query, near, ["task_id"]).assign(kind="support-query", part=part))

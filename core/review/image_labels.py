@@ -64,7 +64,7 @@ def image_label_pairs(tasks: TaskList, images: ImageSet) -> ImageLabelPairs:
     in_use = (rows["weight"] > 0).to_numpy()
     image = rows["image_id"].map(images.index).to_numpy()
     classes = tuple(sorted(rows.loc[in_use, "class"].unique()))
-    label = pd.Categorical(rows["class"], categories=classes).codes.astype(np.int64)
+    label = pd.Index(classes).get_indexer(pd.Index(rows["class"])).astype(np.int64)
     of_row = np.full(len(rows), -1, dtype=np.int64)
     codes, first = pd.factorize(image[in_use] * len(classes) + label[in_use])
     of_row[in_use] = codes

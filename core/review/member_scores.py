@@ -274,7 +274,7 @@ def _pair_of_row(pairs: ImageLabelPairs, tasks: TaskList, images: ImageSet) -> n
     """Return ``(rows,)``: the pair of every row; -1 for none."""
     rows = tasks.rows
     image = rows["image_id"].map(images.index).to_numpy()
-    label = pd.Categorical(rows["class"], categories=pairs.classes).codes.astype(np.int64)
+    label = pd.Index(pairs.classes).get_indexer(pd.Index(rows["class"])).astype(np.int64)
     pair_by_key = pd.Series(np.arange(len(pairs)), index=pairs.image * len(pairs.classes) + pairs.label)
     pair = pair_by_key.reindex(image * len(pairs.classes) + label).fillna(-1).to_numpy().astype(np.int64)
     return np.where((label >= 0) & (rows["weight"] > 0).to_numpy(), pair, -1)

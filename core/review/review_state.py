@@ -21,7 +21,7 @@ VERDICTS = ("", *table.VERDICTS)
 ACTIVE_WINDOW = timedelta(minutes=5)
 """A reviewer counts as at work for this long after a decision."""
 _CACHED_STATES = 12
-"""A few queues, each for all reviewers together and for some in blind mode."""
+"""The last states of a few queues, for all reviewers together and in blind mode; every decision makes a new one."""
 
 
 @dataclass(frozen=True, eq=False)

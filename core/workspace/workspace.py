@@ -104,7 +104,7 @@ class Workspace:
         return DecisionLog(self.folder / "decisions.sqlite")
 
     def changes(self) -> Changes:
-        """Return the decided removals and relabels, without conflicts; raise UserError if there is no such class."""
+        """Return the decided removals and relabels, without conflicts; raise UserError if a new class is unknown."""
         contested = self.decisions.conflicts()
         decided = {item: entry for item, entry in self.decisions.current().items() if item not in contested}
         removed = [item for item, entry in decided.items() if entry.verdict == "remove"]

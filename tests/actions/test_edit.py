@@ -234,6 +234,13 @@ def test_an_invalid_budget_is_refused_before_any_work(workspace: Workspace, budg
     assert not workspace.runs.all("evaluate")
 
 
+def test_a_model_that_was_not_trained_can_be_edited(tmp_path: Path) -> None:
+    untrained = asdict(replace(TRAINED, iterations=0, polish=0))
+    cost = made(workspace_at(tmp_path, {"training": untrained}), "finetune").json("edit.json")["cost"]
+    assert cost["meta_gradients"] > 0
+    assert cost["share_of_retraining"] is None  # retraining costs nothing
+
+
 def test_a_model_without_training_settings_can_take_steps_but_not_be_retrained(tmp_path: Path) -> None:
     workspace = workspace_at(tmp_path, {})
     run = made(workspace, "steps")

@@ -53,6 +53,10 @@ def test_decisions_that_no_item_of_the_queue_takes_are_counted_apart(tmp_path: P
     items = some_items(workspace)
     chosen = items["image"][0], items["instance"][3], items["task"][0]
     workspace.decisions.append([Decision(item, "remove", reviewer="ann") for item in chosen])
+    for reviewer, verdict in (("ann", "keep"), ("bob", "remove")):
+        workspace.decisions.append([Decision(items["instance"][4], verdict, reviewer=reviewer)])  # type: ignore[arg-type]
+    workspace.decisions.append([Decision(items["instance"][5], "unsure", reviewer="ann")])
     html = " ".join(report_html(workspace).split())
     figures = {label: int(number) for number, label in re.findall(r"<b>(\d+)</b><span>([^<]*)</span>", html)}
     assert [figures[label] for label in ("decided", "decided outside the queue", "tasks removed")] == [1, 1, 1]
+    assert [figures[f"{what} outside the queue"] for what in ("unsure", "in conflict")] == [1, 1]

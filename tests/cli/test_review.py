@@ -169,6 +169,7 @@ def test_snapshots_are_saved_compared_and_restored(shell: Shell, opened: Workspa
     assert review(shell, "snapshots")[0] == made
     assert review(shell, "diff", "noon") == [f"image {first}\tremove\tkeep", f"image {second}\tnothing\tkeep"]
     assert review(shell, "diff", "noon", "2") == review(shell, "diff", "1", "3")  # the name goes before the number
+    assert review(shell, "diff", "noon", "0") == [f"image {first}\tremove\tnothing"]  # entry 0: the empty log
     assert review(shell, "restore", "noon") == ["decisions changed: 2"]
     assert [(item.image_id, entry.verdict) for item, entry in opened.decisions.current().items()] == [(first, "remove")]
     assert review(shell, "restore", "noon") == ["decisions changed: 0"]

@@ -139,6 +139,12 @@ def test_a_part_of_the_table_in_another_order_is_read_by_id(
     assert len(plan_import(workspace, save(by_id, "parquet", tmp_path)).new) == 10
 
 
+def test_durations_are_not_positions(workspace: Workspace, found: pd.DataFrame, tmp_path: Path) -> None:
+    timed = found.head(10).set_index(pd.to_timedelta(range(10)))  # 0 to 9 nanoseconds
+    with pytest.raises(UserError):
+        plan_import(workspace, save(timed, "parquet", tmp_path))
+
+
 def test_issues_outside_the_training_tasks_are_counted(
     workspace: Workspace, images: ImageSet, used: list[str], found: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -146,7 +152,7 @@ def test_issues_outside_the_training_tasks_are_counted(
     table = found.copy()
     table.loc[images.index[str(outside)], "is_label_issue"] = True
     made = plan_import(workspace, save(table, "csv", tmp_path), as_="relabel")
-    assert "1 issues on images that are in no training task: left out" in made.sentences
+    assert "1 issue on images that are in no training task: left out" in made.sentences
 
 
 @pytest.mark.parametrize(

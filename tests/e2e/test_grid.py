@@ -95,6 +95,9 @@ def test_keyboard(grid: Page) -> None:
     expect_selected(grid, 1, 2)
     keys.press("End")
     expect(tile(grid, 59)).to_be_focused()
+    keys.press("ArrowLeft")
+    keys.press("ArrowDown")  # there is no row below
+    expect(tile(grid, 58)).to_be_focused()
     keys.press("Home")
     expect(tile(grid, 0)).to_be_focused()
     expect(grid.locator("[role=option][tabindex='0']")).to_have_count(1)

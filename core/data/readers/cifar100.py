@@ -307,6 +307,7 @@ def _pool_of_files(tree: Tree) -> Pool | None:
     unsplit = [name for name in by_folder if name.endswith("/data")]
     files = sorted(row for name in unsplit or by_folder for row in by_folder[name])
     rows = [(name, file, partial(tree.read, file)) for name, file in files]
+    # The folders are splits if every one has the name of a split and no class is in two of them.
     words = {folder: SPLIT_WORDS.get(folder.rpartition("/")[2].lower(), "") for folder in by_folder}
     pairs = {(name, words[folder]) for folder, members in by_folder.items() for name, _ in members}
     splits = dict(pairs)

@@ -35,7 +35,7 @@ def read_folder(path: Path, options: ReadOptions) -> Listing:
         raise UserError(f"The images of {path} are all {where}; at least two classes are required.", LAYOUT)
     return Listing(
         source_name(path),
-        make_table(*zip(*rows, strict=True)),
+        make_table([row.file for row in rows], [row.name for row in rows], [row.split for row in rows]),
         lambda position: tree.read(root + rows[position].file),
         tree.stamp(),
         notes=_notes(tree, root, rows, loose, len(tree.files) - len(images)),

@@ -82,7 +82,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
             raise UnreadableError("the file is missing")
         return tree.read(names[position])
 
-    table = make_table(ids, *zip(*((row.label, row.split, row.group) for row in rows), strict=True))
+    table = make_table(ids, [row.label for row in rows], [row.split for row in rows], [row.group for row in rows])
     own_stamp = [inner, *(files.size_and_time(inner) or ()), [list(size or ()) for size in sizes]]
     return Listing(source_name(path), table, read, own_stamp if is_local else tree.stamp(), notes=tuple(notes))
 

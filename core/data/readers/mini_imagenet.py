@@ -34,9 +34,9 @@ def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
     """Read the csv layout, in a folder or zip, or the pickled caches of learn2learn and others.
 
     With csv files (``filename,label``): images are found by name, first in ``images``; ids are the file names, classes
-    the labels (WordNet ids). The csv files may be in ``options.splits`` or in a folder ``mini_imagenet`` or
-    ``splits/mini_imagenet`` beside the data. With caches (``image_data``, ``class_dict``): ids are ``train/00000``.
-    Splits without a file are skipped.
+    the labels (WordNet ids), rows in the order of the files. The csv files may be in ``options.splits`` or in a folder
+    ``mini_imagenet`` or ``splits/mini_imagenet`` beside the data. With caches (``image_data``, ``class_dict``): ids are
+    ``train/00000``. Splits without a file are skipped.
 
     Raises:
         UserError: there is neither, a row is invalid, or no image is found.
