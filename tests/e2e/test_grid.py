@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
+
+from tests.e2e.review_pages import eventually
 
 APP = "tests/e2e/apps/grid_app.py"
 
@@ -57,6 +62,23 @@ def switch(page: Page, label: str) -> None:
 def columns(page: Page) -> int:
     tops = page.get_by_role("option").evaluate_all("all => all.map(e => e.offsetTop)")
     return tops.count(tops[0])
+
+
+def picture(page: Page, i: int) -> np.ndarray:
+    shot = tile(page, i).locator(".pic").screenshot()
+    return np.asarray(Image.open(io.BytesIO(shot)).convert("L").resize((28, 28)), float)
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def test_every_tile_has_its_own_picture_in_another_order_too(grid: Page) -> None:
+    before = picture(grid, 6)
+    assert likeness(picture(grid, 40), before) < 0.3  # pixels are random
+    switch(grid, "Reverse")
+    expect(grid.get_by_role("option").first).to_have_attribute("data-id", "t59")
+    eventually(lambda: likeness(picture(grid, 6), before) > 0.7, 5)
 
 
 def test_click_selects_and_deselects_and_a_rerun_keeps_it(grid: Page) -> None:
@@ -155,7 +177,9 @@ def test_open_is_told_once_per_request(grid: Page) -> None:
     expect_selected(grid, 6)
     expect_run(grid, "opens [t4]")
     tile(grid, 4).focus()
-    grid.keyboard.press("Enter")
+    grid.keyboard.down("Enter")
+    grid.keyboard.down("Enter")  # held down
+    grid.keyboard.up("Enter")
     expect_run(grid, "opens [t4 t4]")
     tile(grid, 9).dblclick()
     expect_run(grid, "opens [t4 t4 t9]")
