@@ -64,7 +64,7 @@ for command in ([], ["train"], ["rank"], ["evidence"], ["review", "queue"]):
     help_of(*command)
 helps = loaded("pandas", "torch", "streamlit")
 import core.actions.curve, core.actions.edit, core.actions.rank, core.actions.retraining, core.actions.train
-import core.ui.edit.results, core.ui.ranking.panel
+import core.ui.edit.results, core.ui.ranking.panel, core.ui.review.decide, core.ui.why.panel
 from core.checkpoints.model import spec_of
 from core.maml.episodes import Episodes
 from core.maml.training import TrainSettings, train

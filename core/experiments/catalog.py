@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter
 
 import pandas as pd
 
@@ -45,7 +44,6 @@ class Experiment:
         return self.former_name or self.name
 
 
-_functions = attrgetter("measure", "summarize")
 _ALL = (
     Experiment(
         "table1-tasks",
@@ -53,7 +51,8 @@ _ALL = (
         "Remove 40 % of the training tasks, harmful or random ones, and compare accuracy and cost of retraining, of "
         "the edits, of selections by other methods, and of two controls: no change, and training a little longer.",
         DATA,
-        *_functions(table1),
+        table1.measure,
+        table1.summarize,
         libraries=("trak-1", "ekfac"),
         version=3,
     ),
@@ -62,7 +61,8 @@ _ALL = (
         "Table 1: instances",
         "Remove 40 % of the support or query images of 20 tasks, and compare the edits with retraining.",
         DATA,
-        *_functions(instances),
+        instances.measure,
+        instances.summarize,
         version=3,
     ),
     Experiment(
@@ -71,7 +71,8 @@ _ALL = (
         "Inject four kinds of label noise, and measure how many errors are found and how accurate the model is after "
         "removal, for each share checked, by influence, self-influence, loss, the review queue and at random.",
         (MNIST,),
-        *_functions(figure1),
+        figure1.measure,
+        figure1.summarize,
         version=2,
     ),
     Experiment(
@@ -79,7 +80,8 @@ _ALL = (
         "Figure 2: removing helpful data",
         "Remove the most helpful tasks or instances, or random ones, and measure accuracy after retraining.",
         (MNIST,),
-        *_functions(figure2),
+        figure2.measure,
+        figure2.summarize,
         version=2,
     ),
     Experiment(
@@ -87,7 +89,8 @@ _ALL = (
         "Appendix E: most helpful and most harmful tasks",
         "Show the tasks that influence ranks first and last, with their scores over models trained from several seeds.",
         DATA,
-        *_functions(appendix),
+        appendix.measure,
+        appendix.summarize,
     ),
     Experiment(
         "truth",
@@ -95,7 +98,8 @@ _ALL = (
         "Measure how well every method predicts the loss of models retrained on random halves of the tasks (LDS) and "
         "without one task (leave-one-out).",
         DATA,
-        *_functions(ranking_validation),
+        ranking_validation.measure,
+        ranking_validation.summarize,
         libraries=("trak-1", "ekfac"),
         version=2,
     ),
@@ -105,7 +109,8 @@ _ALL = (
         "Measure how much of the gain of retraining each edit method recovers, from a linear edit to retraining "
         "itself, and at which cost.",
         DATA,
-        *_functions(edit_methods),
+        edit_methods.measure,
+        edit_methods.summarize,
         version=4,
         former_name="ladder",
     ),

@@ -26,7 +26,7 @@ NOISE_LABELS = {
     "image": "(c) image: 10 % of the images mislabelled at random",
     "confusion": "(d) confusion: 10 % of the images labelled as a similar class",
 }
-_NOISE_OF_TASKS = ("easy", "hard")
+_NOISE_OF_TASKS = ("easy", "hard")  # the others in NOISE_LABELS are of images
 ORDERS = {
     "influence": "influence",
     "self-influence": "self-influence",

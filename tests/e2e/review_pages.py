@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
@@ -18,6 +19,8 @@ from core.workspace.workspace import Workspace, create
 from tests.ui.queue_fixture import write_queue
 
 ITEMS = 200
+UNLIKELY, LIKELY = 5, 6
+"""Positions of two items with another class suggested, which is less or more likely than the given one."""
 
 
 def make_workspace(folder: Path, name: str, *, items: int = ITEMS) -> Workspace:
@@ -29,7 +32,11 @@ def make_workspace(folder: Path, name: str, *, items: int = ITEMS) -> Workspace:
         spec = ModelSpec(ways=3, filters=2)
         told = {"iterations": 2, "meta_batch": 2, "learning_rate": 1e-3, "polish": 0, "tolerance": 1e-4, "seed": 0}
         save_model(Model(spec, spec.init(0, torch.float64), {"training": told}), folder / "model")
-        write_queue(create(made, folder / "tasks", folder / "model"), most=items)
+        run = write_queue(create(made, folder / "tasks", folder / "model"), most=items)
+        table, two = run.table("items.parquet"), [UNLIKELY, LIKELY]
+        table.loc[two, "suggested"] = np.where(table.loc[two, "class"] == "0", "1", "0")
+        table.loc[two, "suggested_probability"] = [0.001, 0.999]
+        table.to_parquet(run.folder / "items.parquet")
     shutil.copytree(made, folder / "home" / name)
     return Workspace(folder / "home" / name)
 

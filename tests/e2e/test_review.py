@@ -13,6 +13,8 @@ from core.ui.review.detail import REASONS
 from core.workspace.workspace import Workspace
 from tests.e2e.review_pages import (
     ITEMS,
+    LIKELY,
+    UNLIKELY,
     decisions,
     eventually,
     grid,
@@ -105,6 +107,20 @@ def test_moving_selecting_and_deciding_on_many(review: Page, workspace: Workspac
     expect(grid(review).locator(f'.details .picture[aria-label="Image {shown}"]')).to_be_visible()
     expect(grid(review).locator(".details .hint", has_text="…")).to_have_count(0)
     status(review, "No image has the id nothing.")
+
+
+def test_accepting_for_many_takes_the_likelier_class(review: Page, workspace: Workspace) -> None:
+    tile(review, UNLIKELY).click()
+    press(review, "s right s a")
+    expect(verdict(review, UNLIKELY)).to_have_text("✓ keep")
+    expect(verdict(review, LIKELY)).to_have_text(re.compile("^→ "))
+    tile(review, UNLIKELY).click()
+    press(review, "a")  # the suggestion that its tile shows
+    expect(verdict(review, UNLIKELY)).to_have_text(re.compile("^→ "))
+    expect(tile(review, LIKELY)).to_be_focused()  # after a second thought the next item, decided or not
+    press(review, tile(review, LIKELY).locator(".given").inner_text())
+    expect(verdict(review, LIKELY)).to_have_text("✓ keep")  # the class it has already
+    eventually(lambda: said(workspace) == {UNLIKELY: "relabel", LIKELY: "keep"})
 
 
 def test_fifty_keys_in_a_moment_lose_none(review: Page, workspace: Workspace) -> None:
@@ -221,8 +237,11 @@ def test_filters_views_and_their_link(page: Page, url: str, workspace: Workspace
     page.get_by_role("button", name="Save view").click()
     expect(page.get_by_role("button", name="![](http://evil.example/x.png)")).to_be_visible()
     page.keyboard.press("Escape")
+    tiles(page).first.click(modifiers=["ControlOrMeta"])
+    expect(grid(page).locator(".tile[aria-selected=true]")).to_have_count(1)
     page.get_by_role("button", name="Clear filters").click()
     expect(tiles(page)).to_have_count(120)
+    expect(page.get_by_role("button", name=re.compile("^Clear selection"))).to_be_hidden()  # other items are shown
     assert "given" not in page.url
     page.get_by_role("button", name="Saved views").click()
     page.get_by_role("button", name="![](http://evil.example/x.png)").click()

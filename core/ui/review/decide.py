@@ -8,7 +8,6 @@ from typing import Any, Literal
 import streamlit as st
 
 from core.actions.decide import mark, suggestions_of_task
-from core.actions.queue import newest_queue
 from core.decisions.log import Item, Operation, Result, Verdict
 from core.review.suggestions import undecided
 from core.tasks.changes import Changes
@@ -78,6 +77,8 @@ def relabel_panel(context: Context, task_id: str) -> None:
 
     The suggested class must have a high enough probability.
     """
+    from core.actions.queue import newest_queue  # imports scikit-learn
+
     queue = newest_queue(context.workspace)
     if queue is None:
         st.page_link(link("review"), label="Relabelling as suggested needs a queue: build it on the Review page")

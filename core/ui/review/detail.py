@@ -102,12 +102,17 @@ def _reasons(queue: Queue, position: int) -> list[str]:
     ]
 
 
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _rows_by_image(run: Run) -> dict[Any, Any]:
+    return dict(table(run, "instances.parquet").groupby("image_id").indices)
+
+
 def _occurrences(context: Context, image_id: str) -> list[str]:
     """Return the tasks of an image; with a ranking, those where its score is worst come first."""
     lines = []
     if ranked := newest_ranking(context.workspace, context.project):
-        rows = table(ranked, "instances.parquet")
-        rows = rows[rows["image_id"] == image_id].sort_values("loss", ascending=False, kind="stable")
+        rows = table(ranked, "instances.parquet").iloc[_rows_by_image(ranked).get(image_id, [])]
+        rows = rows.sort_values("loss", ascending=False, kind="stable")
         lines = [
             f"{row['role']} of {row['task_id']}: predicted as {row['predicted_class']}, loss {row['loss']:.2f}"
             for row in rows.to_dict("records")
