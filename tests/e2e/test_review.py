@@ -142,6 +142,8 @@ def test_fifty_keys_in_a_moment_lose_none(review: Page, workspace: Workspace) ->
     eventually(lambda: len(decisions(workspace)) == 50)
     assert said(workspace) == {at: "remove" if at % 2 else "keep" for at in range(50)}
     assert len(workspace.decisions.history()) == 50
+    kept = "Object.keys(localStorage).filter((name) => name.startsWith('tasklens.review.ops')).length"
+    eventually(lambda: review.evaluate(kept) == 0)  # what is saved is sent no more
     assert seconds < 5
 
 
