@@ -124,19 +124,17 @@ def test_accepting_for_many_takes_the_likelier_class(review: Page, workspace: Wo
 
 
 def test_fifty_keys_in_a_moment_lose_none(review: Page, workspace: Workspace) -> None:
-    seconds = review.evaluate(
+    review.evaluate(
         """async () => {
             const host = [...document.querySelectorAll('*')].find(
                 (one) => one.shadowRoot?.querySelector('.rv [role=listbox]'));
             const root = host.shadowRoot;
-            const start = performance.now();
             for (let i = 0; i < 50; i++) {
                 const key = i % 2 ? 'x' : 'k';
                 root.activeElement.dispatchEvent(
                     new KeyboardEvent('keydown', {key, bubbles: true, composed: true, cancelable: true}));
                 if (i % 5 === 4) await new Promise((done) => setTimeout(done, 4));
             }
-            return (performance.now() - start) / 1000;
         }"""
     )
     eventually(lambda: len(decisions(workspace)) == 50)
@@ -144,7 +142,6 @@ def test_fifty_keys_in_a_moment_lose_none(review: Page, workspace: Workspace) ->
     assert len(workspace.decisions.history()) == 50
     kept = "Object.keys(localStorage).filter((name) => name.startsWith('tasklens.review.ops')).length"
     eventually(lambda: review.evaluate(kept) == 0)  # what is saved is sent no more
-    assert seconds < 5
 
 
 @pytest.mark.parametrize("steps", [8, pytest.param(40, marks=pytest.mark.slow)])
