@@ -35,7 +35,8 @@ def main(
                     context = browser.new_context(viewport={"width": 1400, "height": 1000}, color_scheme=scheme)
                     page = context.new_page()
                     page.set_default_timeout(60_000)
-                    page.goto(f"{server.url}/{name}?workspace={of_page.get(name, 'demo-noisy-tasks')}")
+                    path = "" if name == "overview" else name  # the page at the root
+                    page.goto(f"{server.url}/{path}?workspace={of_page.get(name, 'demo-noisy-tasks')}")
                     page.get_by_role("heading", level=1).wait_for()
                     page.locator("[data-testid=stStatusWidget]").wait_for(state="detached")
                     page.wait_for_timeout(_SETTLED_MS)
