@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Annotated, Any
 
 from typer import Option
 
 from core.decisions.log import Comment, Decision, Entry, Item, Result, Snapshot
+from core.decisions.records import decision_text
 from core.runtime.errors import UserError
 from core.runtime.program import command_line
 from core.runtime.settings import Setting
@@ -43,17 +45,11 @@ class ItemOptions:
 
 def decision_formatter(opened: Any) -> Callable[[Decision | None], str]:
     """Return a function that describes a decision; the images are read only if a class has to be named."""
-    names: list[str] = []
+    names = cache(lambda: opened.project().images.class_names)
 
     def describe(decision: Decision | None) -> str:
-        if decision is None:
-            return "nothing"
-        if decision.label is None:
-            return decision.verdict
-        if not names:
-            names.extend(map(str, opened.project().images.class_names))
-        is_class = 0 <= decision.label < len(names)
-        return f"relabel to {cell(names[decision.label]) if is_class else f'class number {decision.label}'}"
+        is_relabel = decision is not None and decision.label is not None
+        return cell(decision_text(decision, names() if is_relabel else (), absent="nothing"))
 
     return describe
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -79,6 +80,14 @@ class Decision:
     def is_final(self) -> bool:
         """Whether it is a final decision: keep, remove and relabel are, unsure and clear are not."""
         return self.verdict not in ("unsure", "clear")
+
+
+def decision_text(decision: Decision | None, names: Sequence[str], *, absent: str = "undecided") -> str:
+    """Return a decision in words, such as ``keep`` or ``relabel to 7``; ``names`` are those of the classes."""
+    if decision is None or decision.label is None:
+        return absent if decision is None else decision.verdict
+    is_class = 0 <= decision.label < len(names)
+    return f"relabel to {names[decision.label] if is_class else f'class number {decision.label}'}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from itertools import product
 import pandas as pd
 
 from core.actions.evidence import EvidenceSettings, evidence
+from core.evidence.tables import CEILING
 from core.experiments.context import TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import PERCENT, mean_sd
 from core.experiments.results import Plot, Series, Table
@@ -28,7 +29,6 @@ METHODS = {
     "loss": "loss",
 }
 _SOLVED = ("task-if", "task-if-exact", "direct-if")
-CEILING = "ceiling"
 CEILING_LABEL = "agreement of two retrainings"
 NOT_RUN = "No method could run; the table gives the reasons."
 TASK_IF_NOT_RUN = "task-IF could not run, the table gives the reason."

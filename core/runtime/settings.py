@@ -41,8 +41,7 @@ class Setting:
     Attributes:
         help: A sentence for ``--help``, the tooltip of the widget and the docs.
         label: Name of the widget; default: the name of the field in words.
-        option: Name of the option without dashes; default: the name of the field with hyphens. None: not an option, as
-            the value follows from other settings.
+        option: Name of the option without dashes; default: the name of the field with hyphens.
         choices: All allowed values, or elements of a tuple. None: those of a ``Literal`` type; empty: any value.
         words: Values by their names on the command line, such as ``none`` for an empty tuple.
         repeat: Whether a tuple is given by repeating the option, instead of one value with commas.
@@ -50,7 +49,7 @@ class Setting:
 
     help: str
     label: str = ""
-    option: str | None = ""
+    option: str = ""
     choices: tuple[Any, ...] | None = None
     words: Mapping[str, Any] = field(default_factory=dict, hash=False)
     repeat: bool = False
@@ -88,9 +87,9 @@ class Declared:
     bounds: tuple[Ge | Gt | Le | Lt, ...]
 
     @property
-    def option(self) -> str | None:
-        """Return the name of the option without dashes; None if the setting is not an option."""
-        return self.name.replace("_", "-") if self.setting.option == "" else self.setting.option
+    def option(self) -> str:
+        """Return the name of the option without dashes."""
+        return self.setting.option or self.name.replace("_", "-")
 
     @property
     def label(self) -> str:
@@ -146,8 +145,7 @@ class Declared:
                     raise self._error(one, f"It must be {words} {limit}.")
 
     def _error(self, value: Any, fix: str) -> SettingError:
-        name = self.option or self.name
-        return SettingError(name, f"Invalid {name}: {value!r}.", fix)
+        return SettingError(self.option, f"Invalid {self.option}: {value!r}.", fix)
 
 
 def _number_or_text(value: Any) -> str:
@@ -231,7 +229,7 @@ def arguments(cls: Any, values: Mapping[str, Any], *, always: Container[str] = (
     args: list[str] = []
     for name, value in values.items():
         one = declared(cls)[name]
-        if one.option is None or (value == one.default and name not in always) or value is None:
+        if (value == one.default and name not in always) or value is None:
             continue
         if one.kind is bool and not one.is_tuple:
             args.append(f"--{one.option}" if value else f"--no-{one.option}")

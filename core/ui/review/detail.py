@@ -13,13 +13,13 @@ import streamlit as st
 from cachetools import LRUCache, cached
 
 from core.actions.duplicates import newest_duplicates
+from core.decisions.records import decision_text
 from core.review.review_queue import SCORES, Queue
 from core.review.review_state import ReviewState
 from core.runtime.errors import UserError
 from core.ui.grid.atlas import Atlas, jpeg_atlas
 from core.ui.grid.pictures import pixels
 from core.ui.review.background_lines import effect_lines, explanation_lines
-from core.ui.review.tiles import opinion
 from core.ui.shell.context import Context, table
 from core.ui.shell.text import minute_of
 from core.workspace.runs import Run
@@ -141,7 +141,7 @@ def _history(context: Context, queue: Queue, state: ReviewState, position: int) 
     for entry in reversed(entries[-_LINES:]):
         undo = "" if entry.undoes is None else ", by an undo or redo"
         reason = f" ({entry.reason})" if entry.reason else ""
-        lines.append(f"{entry.by}, {minute_of(entry.at)}: {opinion(entry, queue.names)}{reason}{undo}")
+        lines.append(f"{entry.by}, {minute_of(entry.at)}: {decision_text(entry, queue.names)}{reason}{undo}")
     return lines
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from core.decisions.queue_decisions import QueueDecisions
 from core.review.forecast import Forecast, forecast
 from core.review.review_queue import Queue
 from core.review.review_state import ReviewState
@@ -22,16 +21,10 @@ _CACHED_FORECASTS = 24
 
 @dataclass(frozen=True, eq=False)
 class ForecastState:
-    """A forecast and the decisions that it was computed from.
-
-    Attributes:
-        forecast: None where the queue is not calibrated, or where the computation failed.
-        fingerprint: :attr:`ReviewState.fingerprint` of these decisions.
-    """
+    """A forecast (None: the queue is not calibrated, or the computation failed) and the decisions that it follows."""
 
     forecast: Forecast | None
-    decisions: QueueDecisions
-    fingerprint: bytes
+    decisions: ReviewState
 
 
 _worker = ThreadPoolExecutor(1, thread_name_prefix="forecast")
@@ -50,7 +43,7 @@ def latest_forecast(queue: Queue, state: ReviewState, seen_by: str | None) -> Fo
     key = (str(queue.folder), seen_by)
     with _lock:
         newest = _states.get(key)
-        if (newest is None or newest.fingerprint != state.fingerprint) and key not in _running:
+        if (newest is None or newest.decisions.fingerprint != state.fingerprint) and key not in _running:
             _running.add(key)
             _worker.submit(_compute, queue, state, key)
     return newest
@@ -58,7 +51,7 @@ def latest_forecast(queue: Queue, state: ReviewState, seen_by: str | None) -> Fo
 
 def forecast_now(queue: Queue, state: ReviewState) -> ForecastState:
     """Return the forecast for the present decisions, computed in this thread."""
-    return ForecastState(forecast(queue.table, state.is_wrong), state, state.fingerprint)
+    return ForecastState(forecast(queue.table, state.is_wrong), state)
 
 
 def forecast_text(state: ForecastState | None) -> str:
@@ -70,7 +63,7 @@ def forecast_text(state: ForecastState | None) -> str:
 
 
 def _compute(queue: Queue, state: ReviewState, key: tuple[str, str | None]) -> None:
-    computed = ForecastState(None, state, state.fingerprint)
+    computed = ForecastState(None, state)
     try:
         computed = forecast_now(queue, state)
     finally:

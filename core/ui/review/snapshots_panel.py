@@ -10,8 +10,8 @@ import streamlit as st
 
 from core.decisions.agreement import Agreement, agreement
 from core.decisions.log import DecisionLog, Item, Snapshot
+from core.decisions.records import decision_text
 from core.ui.review.decide import announce
-from core.ui.review.tiles import opinion
 from core.ui.shell.context import Context, report_errors
 from core.ui.shell.text import count, minute_of, plain, shorten
 
@@ -86,7 +86,7 @@ def _difference(context: Context, before: str, after: str | None) -> None:
         return
     more = f"; the first {_MAX_ROWS:,} are shown" if len(found) > _MAX_ROWS else ""
     st.caption(f"{count(len(found), 'item')} differ{more}")
-    words = partial(opinion, names=context.project.images.class_names)
+    words = partial(decision_text, names=context.project.images.class_names)
     rows = [(_item_text(item), words(old), words(new)) for item, (old, new) in list(found.items())[:_MAX_ROWS]]
     frame = pd.DataFrame(rows, columns=["item", "then", "now"])
     st.dataframe(frame, hide_index=True, height="content" if len(found) < 8 else 300)
@@ -114,7 +114,7 @@ def _conflicts(context: Context) -> None:
     if not found:
         st.caption("No conflicts: no two reviewers decided differently without seeing the other decision.")
         return
-    words = partial(opinion, names=context.project.images.class_names)
+    words = partial(decision_text, names=context.project.images.class_names)
     rows = [
         (_item_text(item), "; ".join(f"{one.reviewer}: {words(one)}" for one in entries), minute_of(entries[-1].at))
         for item, entries in list(found.items())[:_MAX_ROWS]
@@ -138,7 +138,7 @@ def _agreement(context: Context) -> None:
     found = _agreed(log, one, two)
     st.markdown(_agreement_words(found))
     if found.differing:
-        words = partial(opinion, names=context.project.images.class_names)
+        words = partial(decision_text, names=context.project.images.class_names)
         rows = [(_item_text(a.item), words(a), words(b)) for a, b in found.differing[:_MAX_ROWS]]
         st.dataframe(pd.DataFrame(rows, columns=["item", f"1: {one}", f"2: {two}"]), hide_index=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from core.decisions.log import Entry
+from core.decisions.records import decision_text
 from core.review.review_queue import Queue
 from core.review.review_state import ReviewState
 from core.ui.grid.atlas import Atlas
@@ -83,19 +83,10 @@ def page_state(queue: Queue, review: ReviewState, positions: Sequence[int]) -> d
                 entry.verdict if entry else "",
                 entry.label if entry else None,
                 entry.reviewer if entry else "",
-                [[one.reviewer, opinion(one, queue.names)] for one in conflict] if conflict else None,
+                [[one.reviewer, decision_text(one, queue.names)] for one in conflict] if conflict else None,
                 comments,
             ]
     return state
-
-
-def opinion(entry: Entry | None, names: Sequence[str]) -> str:
-    """Return a decision in words: ``keep``, ``relabel to 7``, ``undecided``."""
-    if entry is None:
-        return "undecided"
-    if entry.label is None:
-        return entry.verdict
-    return f"relabel to {names[entry.label] if 0 <= entry.label < len(names) else entry.label}"
 
 
 def notice(state: ReviewState, reviewer: str) -> str:

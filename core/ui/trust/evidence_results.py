@@ -9,13 +9,13 @@ import pandas as pd
 import streamlit as st
 
 from core.evidence.lds import Score, correlations, lds_difference
+from core.evidence.tables import CEILING
 from core.ui.shell.context import Context, table
 from core.ui.shell.text import count, minute_of, plain
 from core.workspace.runs import Run
 from core.workspace.workspace import runs_of_problem
 
 KIND = "evidence"
-CEILING = "ceiling"
 PREDICTS_BEST = "predicts retraining best"
 BEST_BASELINE, BEST_OTHER = "the best baseline", "the best method other than baselines"
 CEILING_NAME = "Ceiling"
