@@ -119,11 +119,7 @@ EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment
 
 
 def experiment_of(name: str) -> Experiment:
-    """Return the experiment with this name or former name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the experiment with this name or former name; raise UserError if there is none."""
     for experiment in EXPERIMENTS.values():
         if name and name in (experiment.name, experiment.former_name):
             return experiment

@@ -139,11 +139,7 @@ PROFILES = {one.name: one for one in (_TINY, _SMALL, _FULL)}
 
 
 def profile_of(name: str) -> Profile:
-    """Return the profile of that name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the profile of that name; raise UserError if there is none."""
     if name not in PROFILES:
         raise UserError(f"There is no profile {name!r}.", f"Use one of {', '.join(PROFILES)}.")
     return PROFILES[name]

@@ -109,11 +109,7 @@ class Changes:
 
     @classmethod
     def from_json(cls, value: Any) -> Changes:
-        """Build the changes from the output of :meth:`to_json`.
-
-        Raises:
-            UserError: the input has another format.
-        """
+        """Build the changes from the output of :meth:`to_json`; raise UserError if the input has another format."""
         try:
             return TypeAdapter(cls).validate_python(value)
         except ValidationError as error:

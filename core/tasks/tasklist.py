@@ -74,11 +74,7 @@ class TaskList:
         return len(self.task_ids)
 
     def select(self, task_ids: list[str]) -> TaskList:
-        """Return the tasks with these ids, in their present order.
-
-        Raises:
-            UserError: an id is not in the list.
-        """
+        """Return the tasks with these ids, in their present order; raise UserError if an id is not in the list."""
         unknown = sorted(set(task_ids) - set(self.task_ids))
         if unknown:
             raise UserError(f"There is no task {unknown[0]!r}.", f"Ids look like {self.task_ids[0]!r}.")

@@ -110,11 +110,7 @@ def read_pool(path: Path) -> Pool:
 
 
 def listing(name: str, pool: Pool, splits: dict[str, str], notes: list[str]) -> Listing:
-    """List the images whose class has a split.
-
-    Raises:
-        UserError: there are none.
-    """
+    """List the images whose class has a split; raise UserError if there are none."""
     rows = [row for row in pool.rows if row[0] in splits]
     if not rows:
         raise UserError(f"{name}: no class of the images is in the lists of splits.", "Use the published lists.")

@@ -106,11 +106,7 @@ def lists_in_archive(tree: Tree, inside: str) -> SplitLists | None:
 
 
 def check_class_names(content: Any, file: str) -> list[str]:
-    """Return the content if it is a list of strings.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """Return the content if it is a list of strings; raise UserError if it is something else."""
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
         raise UserError(f"{file} is not a list of class names: {json.dumps(content)[:80]}.", "Use the published files.")
     return content

@@ -164,11 +164,7 @@ class Features:
 
 @st.cache_resource(max_entries=2, show_spinner=False, hash_funcs=QUEUE_HASH)
 def features(queue: Queue) -> Features:
-    """Return the features that the queue run stored.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Return the features that the queue run stored; raise UserError if the file is damaged."""
     path = queue.folder / "features.npy"
     try:
         values = np.load(path, allow_pickle=False).astype(np.float32)
