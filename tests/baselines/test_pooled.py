@@ -76,6 +76,7 @@ def test_ekfac_finds_a_copy_of_the_query_helpful_and_a_mislabelled_copy_harmful(
     assert (scores[[60, 61, 62], range(3)] < 0).all()
 
 
+@pytest.mark.slow
 def test_ekfac_predicts_the_loss_after_removing_a_row() -> None:
     """All rows fit one batch, so that retraining without a row takes the same steps on the others."""
     images = digits(2, 12)

@@ -165,9 +165,8 @@ def test_a_killed_worker_restarts_and_no_finished_chunk_is_repeated(ready: Path,
     assert json.loads((tmp_path / "copy" / "progress.json").read_text())["done"] == 6
 
 
-@pytest.mark.parametrize(
-    "how", [FORKED, pytest.param((*TORCHRUN, "0", "-m"), marks=pytest.mark.slow)], ids=["forked", "torchrun"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [FORKED, (*TORCHRUN, "0", "-m")], ids=["forked", "torchrun"])
 def test_an_error_of_one_rank_is_printed_once_and_ends_all(ready: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
     shutil.copytree(ready, tmp_path / "copy")
     dying = ["tests.distributed.dying", tmp_path / "log", "wrong", "rank", "-w", "mine", *SOLVE, *EXACT]
