@@ -22,7 +22,8 @@ from core.workspace.jobs import REPOSITORY, Job, Jobs
 
 # What a command does is its first argument: Python text.
 PYTHON = [sys.executable, "-c", "import os, sys, time; from pathlib import Path; exec(sys.argv[1])"]
-FOREVER = "print('begun', flush=True); time.sleep(600)"
+# Not print: a signal that arrives while it still flushes runs its handler inside, where nothing can be printed.
+FOREVER = "os.write(1, b'begun\\n'); time.sleep(600)"
 
 
 @pytest.fixture
