@@ -33,7 +33,7 @@ test-kernels: .venv/.test
 
 tests-need: .venv/.test
 	$(BIN)/python -m tests.e2e.browser
-	-$(BIN)/python -m tests.learn2learn.install
+	$(BIN)/python -m tests.learn2learn.install || test -z "$$CI"
 
 lint: .venv/.test
 	$(BIN)/ruff check .

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from tests.properties import examples
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("tasklens", examples(), deadline=None, derandomize=True)
 settings.load_profile("tasklens")
+if hasattr(providers, "_get_local_constants"):
+    # Else one value in twenty is a constant of the modules imported so far: examples would depend on the tests before.
+    providers._get_local_constants = lambda: providers._local_constants
 
 BROWSER = Path(__file__).parent / "e2e"
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]

@@ -34,6 +34,11 @@ def _problem_key(project: Project) -> dict[str, Any]:
     return {**project.hashes, "engine": ENGINE_VERSION, "version": VERSION}
 
 
+def cache_key(project: Project, settings: QueueSettings, compute: Compute) -> dict[str, Any]:
+    """Return the cache key of the queue with these settings."""
+    return {**_problem_key(project), **asdict(settings), "dtype": compute.dtype}
+
+
 def build_queue(project: Project, settings: QueueSettings, compute: Compute, progress: Progress) -> BuiltQueue:
     """Build the review queue as :func:`queue` does, without storing it."""
     loaded, tasks = load(project, compute), project.tasks
@@ -51,7 +56,6 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
         UserError: too few classes or images to compare a label with others.
     """
     project = workspace.project()
-    cache_key = {**_problem_key(project), **asdict(settings), "dtype": compute.dtype}
 
     def build(run: RunWriter) -> None:
         built = build_queue(project, settings, compute, progress)
@@ -63,7 +67,7 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
             run.write_table("curves.parquet", built.calibration.curves)
         run.write_json("summary.json", built.summary)
 
-    return workspace.runs.get_or_compute(KIND, cache_key, build)
+    return workspace.runs.get_or_compute(KIND, cache_key(project, settings, compute), build)
 
 
 def decisions_on(workspace: Workspace, items: Sequence[Item]) -> QueueDecisions:

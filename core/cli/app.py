@@ -20,6 +20,7 @@ from core.cli.review import review
 from core.cli.whatif import sets, whatif, why
 from core.cli.workspace import curve, edit, evaluate, evidence, export, rank_command, remove
 from core.runtime.distributed import (
+    CollectiveError,
     PeerLostError,
     exit_process,
     is_distributed,
@@ -27,6 +28,7 @@ from core.runtime.distributed import (
     is_last_attempt,
     is_rank_zero,
     joined,
+    wait_for_all,
 )
 from core.runtime.errors import Cancelled, UserError
 from core.runtime.memory import disable_malloc_trim
@@ -94,9 +96,12 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _exit(text: str, code: int) -> NoReturn:
-    """Exit with one message, whatever the number of processes and attempts."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it once one process has ended
+def _exit(text: str, code: int, *, everywhere: bool = False) -> NoReturn:
+    """Exit with one message, whatever the number of processes and attempts; ``everywhere``: all processes exit so."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends the first once one process has ended
+        signal.signal(number, signal.SIG_IGN)
+    if everywhere:
+        wait_for_all()  # none exits before all ignore the signal
     if is_rank_zero() and is_last_attempt():
         print(text, file=sys.stderr)
     if is_initialized():
@@ -123,7 +128,7 @@ def main() -> NoReturn:
         with joined() as ranks, _quiet(), ranks.sync_errors():
             code = run_app()
     except UserError as error:
-        _exit(str(error), 2)
+        _exit(str(error), 2, everywhere=isinstance(error, CollectiveError))
     except Cancelled as cancelled:
         _exit(CANCELLED, cancelled.args[0])
     except PeerLostError as lost:

@@ -37,7 +37,7 @@ from typing import TypeVar
 
 from core.decisions import queries
 from core.decisions.database import LogFile
-from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot
+from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot, check_reviewer
 from core.decisions.records import Verdict as Verdict
 from core.decisions.replay import Replay
 from core.runtime.errors import UserError
@@ -114,7 +114,8 @@ class DecisionLog:
             return sum(queries.newest_id(connection, table) for table in ("groups", "comments", "snapshots"))
 
     def comment(self, item: Item, reviewer: str, text: str, token: str = "") -> Comment:
-        """Add a comment and return it, or the one of a known token; raise UserError if there is no text."""
+        """Add a comment and return it, or the one of a known token; raise UserError without a text or a reviewer."""
+        check_reviewer(reviewer)
         if not text.strip():
             raise UserError("The comment is empty.", "Enter some text.")
         with self._file.transaction("IMMEDIATE") as connection:
@@ -126,7 +127,12 @@ class DecisionLog:
             return queries.comments(connection, *queries.on_item(item, "id"))
 
     def snapshot(self, name: str, reviewer: str, note: str = "", token: str = "") -> Snapshot:
-        """Name the present state, or return that of a known token; raise UserError if the name is empty or taken."""
+        """Name the present state, or return that of a known token.
+
+        Raises:
+            UserError: the name is empty or taken, or the reviewer has no name.
+        """
+        check_reviewer(reviewer)
         if not name.strip():
             raise UserError("The snapshot has no name.", "Enter a name.")
         with self._file.transaction("IMMEDIATE") as connection:

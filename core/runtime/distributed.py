@@ -221,6 +221,15 @@ def is_initialized() -> bool:
     return dist.is_initialized()
 
 
+def wait_for_all() -> None:
+    """Wait until every process has called this, or one is lost."""
+    import torch
+    import torch.distributed as dist
+
+    with suppress(RuntimeError):
+        dist.all_reduce(torch.zeros(1))
+
+
 def exit_process(code: int) -> NoReturn:
     """Exit at once, without the interpreter's teardown, which threads left behind by PyTorch may abort."""
     sys.stdout.flush()

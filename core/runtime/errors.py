@@ -22,5 +22,9 @@ class TransientError(UserError):
     """
 
 
-class Cancelled(Exception):
-    """The user cancelled the work; finished steps are stored and reused by the next attempt."""
+class Cancelled(BaseException):
+    """The user cancelled the work; finished steps are stored and reused by the next attempt.
+
+    A signal raises it anywhere, so it is no Exception: handlers of whatever a decoder or a user's code may raise must
+    let it pass.
+    """

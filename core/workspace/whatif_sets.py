@@ -5,10 +5,13 @@ A set never changes; after it is deleted its name can be used again.
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.decisions.records import check_reviewer
 from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
 from core.runtime.files import disk_errors, read_json_cached, write_json
@@ -35,12 +38,13 @@ class Sets:
 
     folder: Path
 
-    def save(self, name: str, changes: Changes, *, who: str = "", note: str = "") -> NamedSet:
+    def save(self, name: str, changes: Changes, *, who: str, note: str = "") -> NamedSet:
         """Save ``changes`` under ``name``; an existing set with the same changes is unchanged.
 
         Raises:
-            UserError: the name is invalid or used for other changes, or there are no changes.
+            UserError: the name is invalid or used for other changes, there are no changes, or ``who`` is empty.
         """
+        check_reviewer(who)
         if not _NAME.fullmatch(name) or name != name.strip():
             raise UserError(
                 f"{name!r} is not a valid name of a set.", "Use up to 60 letters, digits, spaces and . , ( ) + - _"
@@ -53,6 +57,9 @@ class Sets:
             return existing
         fields = {"format": FORMAT, "name": name, "who": who, "at": timestamp(), "note": note}
         write_json(self._file(name), {**fields, "changes": changes.to_json()})
+        now = time.time_ns()  # finer than the clock of many file systems, so that the order of names() is certain
+        with disk_errors(self._file(name)):
+            os.utime(self._file(name), ns=(now, now))
         return self.get(name)
 
     def get(self, name: str) -> NamedSet:
@@ -68,7 +75,7 @@ class Sets:
     def names(self) -> list[str]:
         """Return the names of all sets, oldest first."""
         files = [path for path in self.folder.glob("*.json") if not path.name.startswith(".")]
-        return [path.stem for path in sorted(files, key=lambda path: (path.stat().st_mtime, path.stem))]
+        return [path.stem for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.stem))]
 
     def delete(self, name: str) -> None:
         """Delete a set; raise UserError if it does not exist."""

@@ -15,7 +15,7 @@ from torch.func import grad
 from core.actions import evidence as evidence_module
 from core.actions import retraining as retraining_module
 from core.actions.compute import Compute, load
-from core.actions.evidence import KIND, EvidenceSettings, evidence, predicted_seconds
+from core.actions.evidence import EvidenceSettings, evidence, predicted_seconds
 from core.actions.train import train_model
 from core.checkpoints.model import ModelSpec
 from core.editing.retraining import RetrainSettings
@@ -96,7 +96,7 @@ def test_the_contents_of_a_run(workspace: Workspace) -> None:
     assert table["auc"].drop("ceiling").between(0, 1).all()
     assert (table["seconds"] > 0).all()
     assert (table["memory_gb"].drop("ceiling") > 0.1).all()
-    run = workspace.runs.all(KIND)[0]
+    run = evidence(workspace, QUICK, COMPUTE, Progress())
     figures = run.json("evidence.json")
     assert figures["targets"] == workspace.project().tasks.heldout.task_ids[:3]
     assert 0 < figures["ratio"] <= 1

@@ -42,6 +42,7 @@ class Shell:
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         with pytest.MonkeyPatch.context() as patch, io.StringIO() as out, io.StringIO() as err:
             patch.setenv(HOME_VARIABLE, str(self.folder / "home"))
+            patch.setenv("COLUMNS", "80")
             patch.setattr(sys, "argv", ["core", *map(str, args)])
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)

@@ -366,14 +366,14 @@ class Process:
         return self.popen.returncode, err.decode()
 
 
-LONG = ["--filters", "2", "--iterations", "40", "--polish", "0", "--device", "cpu"]
+LONG = ["--filters", "2", "--iterations", "400", "--polish", "0", "--device", "cpu"]
 
 
 @pytest.mark.slow
 def test_a_killed_training_resumes_to_the_same_model(ready: Path, tmp_path: Path) -> None:
     train = ["train", *LONG, "--tasks", ready / "tasks", "--out"]
     process = Process(tmp_path, *train, tmp_path / "killed")
-    process.wait_until(lambda state: state["done"] >= 10)
+    process.wait_until(lambda state: state["done"] >= 40)  # the first state is saved after 20
     code, _ = process.ended(signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert not (tmp_path / "killed" / "model.json").exists()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.data.decode import ImageHeader, UnreadableError, decode, read_header
+from core.runtime.errors import Cancelled
 from tests.data.pictures import picture
 
 # As core.data.decode asks of the whole process, which pytest undoes.
@@ -167,3 +168,12 @@ def test_damaged_images_are_read_or_rejected(kind: str, data: st.DataObject) -> 
         assert decode(cut, 4, 4, 3).shape == (4, 4, 3)
     with contextlib.suppress(UnreadableError):
         read_header(cut)
+
+
+def test_a_cancel_while_an_image_is_read_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cancel(*_: object, **__: object) -> None:
+        raise Cancelled
+
+    monkeypatch.setattr(Image, "open", cancel)
+    with pytest.raises(Cancelled):
+        decode(b"any", 4, 4, 1)

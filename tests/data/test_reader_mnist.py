@@ -67,6 +67,13 @@ def test_errors_name_the_file(images: bytes, labels: bytes, expected: str, tmp_p
         read_listing(tmp_path, "mnist")
 
 
+def test_links_to_missing_files_are_rejected(tmp_path: Path) -> None:
+    for name in (IMAGES, LABELS):
+        (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="links"):
+        read_listing(tmp_path, "mnist")
+
+
 @pytest.mark.parametrize(
     ("packed", "expected"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -266,7 +266,7 @@ from pathlib import Path
 from core.decisions.log import Decision, DecisionLog, Item
 path, name, groups, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 for number in range(groups):
-    log = DecisionLog(path)
+    log = DecisionLog(path, 200)  # SQLite does not queue writers: on a slow disk, one may wait for long
     bulk = [Decision(Item("image", image_id=f"{name}-{number}-{i}"), "remove", reviewer=name) for i in range(size)]
     print(log.append(bulk), flush=True)
 """
@@ -287,6 +287,8 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_threads_share_one_log(log: DecisionLog) -> None:
+    log = DecisionLog(log.path, 200)
+
     def work(name: str) -> None:
         for number in range(20):
             log.append([Decision(Item("image", image_id=f"{name}{number}"), "keep", reviewer=name)])
@@ -365,7 +367,7 @@ def test_a_log_damaged_in_the_middle_is_reported(log: DecisionLog) -> None:
     size = log.path.stat().st_size
     with log.path.open("r+b") as stream:
         stream.seek(4096)
-        stream.write(os.urandom(size - 4096))
+        stream.write(random.Random(0).randbytes(size - 4096))
     with pytest.raises(UserError, match=str(log.path)):
         log.current()
 

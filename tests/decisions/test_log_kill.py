@@ -30,7 +30,7 @@ for line in sys.stdin:
     if child := os.fork():
         os.write(1, f"writer {child}\\n".encode())  # in one call, as other processes write too
         continue
-    number, log = int(line), DecisionLog(Path(sys.argv[1]))
+    number, log = int(line), DecisionLog(Path(sys.argv[1]), 200)
     while True:
         operations = batch(number)
         log.submit(operations)

@@ -238,6 +238,8 @@ def test_names_of_snapshots(log: DecisionLog) -> None:
         log.snapshot("a", "Bob")
     with pytest.raises(UserError):
         log.snapshot("  ", "Bob")
+    with pytest.raises(UserError, match="reviewer"):
+        log.snapshot("c", " ")
     with pytest.raises(UserError, match=r"“b”.* a\b"):
         log.restore("b", "Ann")
     assert len(log.snapshots()) == 1
@@ -246,6 +248,8 @@ def test_names_of_snapshots(log: DecisionLog) -> None:
 def test_an_empty_comment_is_refused(log: DecisionLog) -> None:
     with pytest.raises(UserError):
         log.comment(CAT, "Ann", " \n")
+    with pytest.raises(UserError, match="reviewer"):
+        log.comment(CAT, " ", "half a seven")
     assert log.comments() == []
 
 

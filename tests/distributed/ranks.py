@@ -37,7 +37,7 @@ def main() -> int:
     while children:
         child, status = os.wait()
         code = os.waitstatus_to_exitcode(status)
-        print(f"rank {children.pop(child)}: exitcode : {code}", file=sys.stderr)
+        os.write(2, f"rank {children.pop(child)}: exitcode : {code}\n".encode())  # at once: other ranks write too
         worst = worst or code
     return worst
 

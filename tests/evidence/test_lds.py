@@ -13,7 +13,10 @@ from core.evidence.methods import ALL_METHODS, base, check_method, describe, kin
 from core.evidence.subsets import subset_masks
 from core.runtime.errors import UserError
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 @given(st.integers(4, 60), st.integers(3, 30), st.integers(0, 5))
@@ -50,15 +53,15 @@ def test_a_prediction_sums_the_scores_of_excluded_tasks() -> None:
     np.testing.assert_allclose(predicted_losses(scores, masks), [[6.0, 60.0], [0.0, 0.0]])
 
 
-def test_correlations_are_those_of_scipy() -> None:
-    a, b = RNG.normal(size=(12, 5)).round(1), RNG.normal(size=(12, 5)).round(1)  # rounded: with ties
+def test_correlations_are_those_of_scipy(rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(12, 5)).round(1), rng.normal(size=(12, 5)).round(1)  # rounded: with ties
     expected = [spearmanr(a[:, t], b[:, t]).statistic for t in range(5)]
     np.testing.assert_allclose(correlations(a, b), expected, atol=1e-12)
     assert (correlations(a * 0, b) == 0).all()
 
 
-def test_true_scores_have_an_lds_of_1_and_their_negatives_of_minus_1() -> None:
-    scores, masks = RNG.normal(size=(30, 4)), subset_masks("half", 30, 25)
+def test_true_scores_have_an_lds_of_1_and_their_negatives_of_minus_1(rng: np.random.Generator) -> None:
+    scores, masks = rng.normal(size=(30, 4)), subset_masks("half", 30, 25)
     measured = predicted_losses(scores, masks) + 7.0
     found = lds(predicted_losses(scores, masks), measured)
     assert (found.mean, found.low, found.high) == pytest.approx((1, 1, 1))
@@ -76,8 +79,8 @@ def test_the_interval_includes_0_for_noise_and_shrinks_with_more_subsets() -> No
     assert widths[1] < widths[0] / 2
 
 
-def test_the_ceiling_is_the_agreement_of_seeds() -> None:
-    signal, noise = RNG.normal(size=(40, 1, 6)), RNG.normal(size=(40, 4, 6))
+def test_the_ceiling_is_the_agreement_of_seeds(rng: np.random.Generator) -> None:
+    signal, noise = rng.normal(size=(40, 1, 6)), rng.normal(size=(40, 4, 6))
     assert ceiling(signal + 0 * noise).mean == pytest.approx(1)
     assert abs(ceiling(noise).mean) < 0.2
     one, more = ceiling(signal + noise[:, :2]), ceiling(signal + noise)
@@ -85,16 +88,16 @@ def test_the_ceiling_is_the_agreement_of_seeds() -> None:
     assert ceiling(noise[:, :1]) is None
 
 
-def test_the_ceiling_takes_an_odd_number_of_seeds() -> None:
-    found = ceiling(RNG.normal(size=(20, 1, 3)) + 0.01 * RNG.normal(size=(20, 3, 3)))
+def test_the_ceiling_takes_an_odd_number_of_seeds(rng: np.random.Generator) -> None:
+    found = ceiling(rng.normal(size=(20, 1, 3)) + 0.01 * rng.normal(size=(20, 3, 3)))
     assert found is not None
     assert found.mean > 0.95
 
 
-def test_a_difference_is_paired() -> None:
-    scores, masks = RNG.normal(size=(30, 4)), subset_masks("half", 30, 25)
+def test_a_difference_is_paired(rng: np.random.Generator) -> None:
+    scores, masks = rng.normal(size=(30, 4)), subset_masks("half", 30, 25)
     truth = predicted_losses(scores, masks)
-    worse = truth + 2 * RNG.normal(size=truth.shape)
+    worse = truth + 2 * rng.normal(size=truth.shape)
     gap = lds_difference(truth, worse, truth)
     assert gap.low > 0
     assert lds_difference(truth, truth, truth).high == 0

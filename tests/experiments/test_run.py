@@ -145,9 +145,9 @@ def counted(measured: list[int], fail_at: int = -1) -> Experiment:
     return Experiment("counted", "Counted", "Counts.", (MNIST,), measure, summarize)
 
 
-def test_repetitions_finished_before_a_failure_are_reused(
-    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repetitions_finished_before_a_failure_are_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell(tmp_path)
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     measured: list[int] = []
     monkeypatch.setitem(catalog.EXPERIMENTS, "counted", counted(measured, fail_at=2))
     args = ("experiments", "counted", "--profile", "tiny", "--seeds", "4")

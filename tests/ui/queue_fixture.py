@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.actions.queue import VERSION
-from core.influence.basis import ENGINE_VERSION
+from core.actions.compute import Compute
+from core.actions.queue import KIND, QueueSettings, cache_key
 from core.review.forecast import ERROR_LLR
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
@@ -88,14 +88,7 @@ def write_queue(
             work.write_table("candidates.parquet", candidates())
             work.write_table("curves.parquet", curves())
 
-    question = {
-        **project.hashes,
-        "engine": ENGINE_VERSION,
-        "version": VERSION,
-        "level": level,
-        "most": most,
-        "seed": seed,
-    }
-    if planted:
-        question["planted"] = True
-    return workspace.runs.get_or_compute("queue", question, compute)
+    # What no setting of the queue decides is in the key only where it is not as usual.
+    unusual = {} if (level, most) == ("image", None) else {"level": level, "most": most}
+    key = cache_key(project, QueueSettings(seed=seed, calibrate=planted), Compute())
+    return workspace.runs.get_or_compute(KIND, key | unusual, compute)

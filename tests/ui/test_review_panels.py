@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.actions.queue import QueueSettings
@@ -72,6 +73,17 @@ def test_how_it_was_made_and_another(show: Open, empty: Workspace, started: list
     click(page, "review_make_again")
     folder = ["--workspace", str(empty.folder)]
     assert started == [["review", "queue", *folder, "--slow", "harm", "--no-calibrate"]]
+
+
+@pytest.mark.parametrize(("seed", "is_offered"), [(0, False), (1, True)])
+def test_a_queue_with_the_same_settings_is_not_built_again(
+    seed: int, is_offered: bool, show: Open, empty: Workspace
+) -> None:
+    write_queue(empty, seed=seed, planted=True)
+    page = opened(show, "queue")
+    assert [button.key for button in page.button if button.key == "review_make_again"] == (
+        ["review_make_again"] if is_offered else []
+    )
 
 
 def test_arguments_and_time() -> None:

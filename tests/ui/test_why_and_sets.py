@@ -141,7 +141,7 @@ class TestSets:
         assert ready.sets.names() == []
 
     def test_a_used_name_is_refused_in_words(self, show: Open, ready: Workspace) -> None:
-        ready.sets.save("mine", Changes(frozenset({"t0"})))
+        ready.sets.save("mine", Changes(frozenset({"t0"})), who="me")
         relabel(ready)
         page = show("sets")
         page.text_input(key="sets_name").set_value("mine")
@@ -150,8 +150,8 @@ class TestSets:
         assert ready.sets.get("mine").changes == Changes(frozenset({"t0"}))
 
     def test_a_set_of_another_problem_hides_no_other(self, show: Open, ready: Workspace) -> None:
-        ready.sets.save("stale", Changes(frozenset({"nowhere"})))
-        ready.sets.save("mine", Changes(frozenset({"t0"})))
+        ready.sets.save("stale", Changes(frozenset({"nowhere"})), who="me")
+        ready.sets.save("mine", Changes(frozenset({"t0"})), who="me")
         page = show("sets")
         assert "is not in the task list" in words(page)
         assert page.dataframe[0].value["accuracy, estimated"].tolist()[1]
@@ -173,7 +173,7 @@ def test_nothing_is_computed_again_once_it_is_prepared(
     counted: Counter[str],  # noqa: F811
 ) -> None:
     relabel(ready)
-    ready.sets.save("mine", ready.changes())
+    ready.sets.save("mine", ready.changes(), who="me")
     make_edit(ready, "finetune")
     page = run_again(show(name))
     counted.clear()

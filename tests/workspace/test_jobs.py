@@ -118,7 +118,7 @@ def test_exit_codes_of_signals_mean_cancelled(jobs: Jobs, code: int) -> None:
 
 
 def test_cancel_stops_the_command_and_its_children(jobs: Jobs) -> None:
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('helps', flush=True)"
+    stubborn = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(1, b'helps\\n')"
     helper = f"import subprocess; subprocess.Popen([sys.executable, '-c', {stubborn + '; time.sleep(600)'!r}]);"
     job = begun(jobs.start("Long", [helper + FOREVER]))
     until(lambda: set(job.results()) == {"begun", "helps"})

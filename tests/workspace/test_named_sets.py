@@ -30,16 +30,16 @@ def test_a_name_is_not_reused_for_other_changes(sets: Sets) -> None:
     made = sets.save("first", ONE, who="me")
     assert sets.save("first", ONE, who="you") == made
     with pytest.raises(UserError, match="'first'"):
-        sets.save("first", Changes(frozenset({"t1"})))
+        sets.save("first", Changes(frozenset({"t1"})), who="me")
     sets.delete("first")
     assert sets.names() == []
-    sets.save("first", Changes(frozenset({"t1"})))
+    sets.save("first", Changes(frozenset({"t1"})), who="me")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", " a", "a ", "-x", "<b>", "x" * 61, "a\nb"])
 def test_invalid_names_are_refused(sets: Sets, name: str) -> None:
     with pytest.raises(UserError, match=re.escape(repr(name))):
-        sets.save(name, ONE)
+        sets.save(name, ONE, who="me")
     for action in (sets.get, sets.delete):
         with pytest.raises(UserError, match=re.escape(repr(name))):
             action(name)
@@ -47,7 +47,13 @@ def test_invalid_names_are_refused(sets: Sets, name: str) -> None:
 
 def test_a_set_needs_changes(sets: Sets) -> None:
     with pytest.raises(UserError, match="changes"):
-        sets.save("first", Changes())
+        sets.save("first", Changes(), who="me")
+
+
+def test_a_set_needs_a_reviewer(sets: Sets) -> None:
+    with pytest.raises(UserError, match="reviewer"):
+        sets.save("first", ONE, who=" ")
+    assert sets.names() == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 9}', '{"format": 1, "changes": {"tasks": 1}}'])

@@ -84,7 +84,10 @@ def _folder(path: Path) -> Path:
         raise UserError(f"There are idx files in several folders below {path}: {listed}.", "Use one of them.")
     if not below:
         raise UserError(f"There are no MNIST files in {path}.", f"It must contain {_FILES}, with or without .gz.")
-    return below.pop()
+    folder = below.pop()
+    if not any(_pair(folder, prefix) for prefix in PARTS.values()):
+        raise UserError(f"The idx files in {folder} are links to nothing.", "Mend or replace the links.")
+    return folder
 
 
 def _pair(folder: Path, prefix: str) -> tuple[Path, Path] | None:

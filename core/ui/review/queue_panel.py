@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.actions.queue import KIND, QueueSettings
+from core.actions.compute import Compute
+from core.actions.queue import KIND, QueueSettings, cache_key
 from core.review.calibration import COMBINATION
 from core.review.forecast import Forecast
 from core.review.review_queue import SCORES, Queue
@@ -220,8 +221,7 @@ def _build_another(context: Context, summary: dict[str, Any]) -> None:
     calibrate = widgets.checkbox(three, QueueSettings, "calibrate", key="review_calibrate")
     settings = QueueSettings(tuple(slow), rounds, calibrate)
     args = queue_args(settings)
-    key = {**context.project.hashes, "slow": slow, "rounds": rounds, "calibrate": calibrate}
-    if context.workspace.runs.all(KIND, key):
+    if context.workspace.runs.find(KIND, cache_key(context.project, settings, Compute())):
         st.caption("A queue with these settings already exists.")
     elif not is_running(context.workspace.jobs, "review queue"):
         start_button(context, "Rebuild queue", "Build review queue", args, key="review_make_again")
