@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, BrowserType, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, BrowserType, ConsoleMessage, Page, expect, sync_playwright
 
 from core.workspace.workspace import Workspace
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
@@ -18,6 +18,7 @@ from tests.e2e.review_pages import make_workspace, open_review
 from tests.e2e.server import ROOT, Server, start_server
 
 HERE = Path(__file__).resolve().parent
+expect.set_options(timeout=30_000)  # a limit for slow machines, not an expectation
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _NO_OTHER_MACHINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 """Rather than Playwright's routes, which switch the cache off."""

@@ -84,7 +84,7 @@ def said(workspace: Workspace) -> dict[int, str]:
     return {at: entry.verdict for at, entry in sorted(decisions(workspace).items())}
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not come about"

@@ -92,6 +92,7 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path, tasks
     expect(page.get_by_text("Decided: 1 task removed", exact=True)).to_be_visible()
     page.get_by_role("button", name="Redo").click()
     expect(page.get_by_text("Decided: 1 task, 4 images removed")).to_be_visible()
+    expect(tiles.nth(3)).to_have_class(re.compile("removed"))  # the grid is drawn anew, which would part the clicks
     tiles.nth(6).dblclick()
     expect(page.get_by_role("dialog").get_by_text("Adapted loss")).to_be_visible()
     picture_loaded(page)

@@ -77,7 +77,7 @@ def test_two_reviewers_at_once(browser: Browser, server: Mortal, workspace: Work
         as_reviewer(ana, "Ana")
         as_reviewer(ben, "Ben")
         press(ana, "k")
-        expect(verdict(ben, 0)).to_have_text("✓ keep", timeout=3_000)
+        expect(verdict(ben, 0)).to_have_text("✓ keep")
         expect(tile(ben, 0)).to_have_attribute("aria-label", re.compile("decided: keep by Ana"))
         expect(grid(ben).locator(".others")).to_have_text("Ana decided 1 item in the last 5 minutes")
 
@@ -88,7 +88,7 @@ def test_two_reviewers_at_once(browser: Browser, server: Mortal, workspace: Work
         tile(ben, 0).click()
         press(ben, "x")
         expect(verdict(ben, 0)).to_have_text("✕ remove")
-        expect(tile(ana, 0).locator(".marks")).to_contain_text("⚡", timeout=3_000)
+        expect(tile(ana, 0).locator(".marks")).to_contain_text("⚡")
         tile(ana, 0).click()
         expect(ana.locator("aside")).to_contain_text("Reviewers disagree: Ana: keep; Ben: remove")
         press(ana, "x")
@@ -108,8 +108,8 @@ def test_a_locked_log_is_said_at_once_and_the_decision_is_saved_later(
             press(page, "k x")
             expect(verdict(page, 1)).to_have_text("✕ remove")
             banner = grid(page).locator(".banner")
-            expect(banner).to_contain_text("Not saved yet: 2 decisions kept in this browser", timeout=5_000)
-            expect(banner).to_contain_text("in use by another program", timeout=5_000)
+            expect(banner).to_contain_text("Not saved yet: 2 decisions kept in this browser")
+            expect(banner).to_contain_text("in use by another program")
             assert not decisions(workspace)
             # The tiles show the newest of what is pending.
             press(page, "Home x")
@@ -133,15 +133,16 @@ def test_a_server_killed_in_a_burst_loses_nothing(browser: Browser, server: Mort
         open_review(page, server.url, workspace)
         killer = threading.Timer(0.15, server.kill)
         killer.start()
-        for _ in range(20):
+        for at in range(20):
+            if at == 15:
+                killer.join()  # the last five find no server
             page.keyboard.press("k")
             time.sleep(0.02)
-        killer.join()
         expect(verdict(page, 19)).to_have_text("✓ keep")
-        expect(grid(page).locator(".banner")).to_contain_text("kept in this browser", timeout=5_000)
+        expect(grid(page).locator(".banner")).to_contain_text("kept in this browser")
         press(page, " ".join(["x"] * 20))  # work goes on without a server
         server.restart()
-        eventually(lambda: len(decisions(workspace)) == 40, 30)
+        eventually(lambda: len(decisions(workspace)) == 40, 120)  # the browser tries again ever more rarely
         expect(grid(page).locator(".banner")).to_be_hidden()
         assert said(workspace) == {at: "keep" if at < 20 else "remove" for at in range(40)}
         assert len(workspace.decisions.history()) == 40  # nothing twice
@@ -162,7 +163,7 @@ def test_a_browser_killed_in_a_burst_sends_the_rest_when_it_is_back(
         assert not decisions(workspace)
         back = context.new_page()
         back.goto(f"{server.url}/review?workspace={workspace.name}")
-        eventually(lambda: list(said(workspace)) == list(range(10)), 30)
+        eventually(lambda: list(said(workspace)) == list(range(10)), 120)
         expect(verdict(back, 9)).to_have_text("✓ keep")
         press(back, "z")
         eventually(lambda: len(decisions(workspace)) == 9)

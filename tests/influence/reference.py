@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.functional import hessian, jacobian
 
 from core.maml.adaptation import network_part
 from core.maml.backbone import MLP
@@ -100,8 +103,14 @@ def dense_hessian(problem: Problem, task_ids: list[str]) -> Tensor:
     def loss(p: Tensor, task_id: str) -> Tensor:
         return task_loss(problem, p.requires_grad_(), task_id)
 
-    parts = [torch.autograd.functional.hessian(lambda p, t=t: loss(p, t), flat, vectorize=True) for t in task_ids]
-    return torch.stack(parts).sum(0)
+    return torch.stack([_dense(hessian, partial(loss, task_id=task_id), flat) for task_id in task_ids]).sum(0)
+
+
+def _dense(derivative: Callable[..., Tensor], of: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    try:
+        return derivative(of, at, vectorize=True)
+    except RuntimeError:  # PyTorch 2.9 and 2.10 cannot vectorize derivatives of max-pooling
+        return derivative(of, at)
 
 
 def dense_gauss_newton(problem: Problem, task_ids: list[str]) -> Tensor:
@@ -112,13 +121,11 @@ def dense_gauss_newton(problem: Problem, task_ids: list[str]) -> Tensor:
         def logits(p: Tensor, task_id: str = task_id, ws: Tensor = ws, xq: Tensor = xq) -> Tensor:
             return forward(problem, adapted(problem, p.requires_grad_(), task_id, ws), xq)
 
-        jacobian = torch.autograd.functional.jacobian(logits, flat_params(problem), vectorize=True)
+        rows = _dense(jacobian, logits, flat_params(problem))
         z = logits(flat_params(problem)).detach()
         for row in range(len(q)):
-            a = torch.autograd.functional.hessian(
-                lambda one, row=row, yq=yq: F.cross_entropy(one[None], yq[row : row + 1]), z[row]
-            )
-            out += q[row] / len(q) * jacobian[row].T @ a @ jacobian[row]
+            a = hessian(lambda one, row=row, yq=yq: F.cross_entropy(one[None], yq[row : row + 1]), z[row])
+            out += q[row] / len(q) * rows[row].T @ a @ rows[row]
     return out
 
 

@@ -40,6 +40,8 @@ ODD += [
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("x","y")', "<b>x</b>", "![](x)"]
 ODD += FORMULAS
 names = st.one_of(st.sampled_from(ODD), st.text(max_size=6))
+if pd.__version__ < "3":  # pandas 2 takes NUL for the end of a string
+    names = names.filter(lambda name: "\x00" not in name)
 weights = st.one_of(st.sampled_from([0.0, 1.0, 0.1 + 0.2, 1e-300, 1e300]), st.floats(0, allow_infinity=False))
 
 

@@ -132,7 +132,7 @@ def app() -> None:
 
 
 def test_page_tests_can_drive_the_grid_through_session_state() -> None:
-    at = AppTest.from_function(app).run()
+    at = AppTest.from_function(app, default_timeout=60).run()
     assert at.text[0].value == "|None"
     at.session_state["g"] = {"grid": {"selected": ["c", "a", "gone"], "opened": {"id": "b", "token": "1"}}}
     assert at.run().text[0].value == "a c|b"
@@ -151,7 +151,7 @@ def test_page_tests_can_drive_the_grid_through_session_state() -> None:
     "report", [None, 3, "x", {}, {"grid": 3}, {"grid": {"selected": 3, "opened": 4, "seq": "x", "epoch": []}}]
 )
 def test_a_broken_report_is_no_event(report: object) -> None:
-    at = AppTest.from_function(app)
+    at = AppTest.from_function(app, default_timeout=60)
     at.session_state["g"] = report
     assert at.run().text[0].value == "|None"
     assert not at.exception
@@ -179,6 +179,6 @@ def bad_app() -> None:
     ],
 )
 def test_tiles_that_do_not_fit_are_refused(tiles: list[dict[str, str]], message: str) -> None:
-    at = AppTest.from_function(bad_app)
+    at = AppTest.from_function(bad_app, default_timeout=60)
     at.session_state["tiles"] = tiles
     assert at.run().text[0].value == message

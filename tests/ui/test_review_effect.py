@@ -27,10 +27,11 @@ def test_what_is_estimated() -> None:
 
 
 def test_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    go, done = threading.Event(), []
+    go, begun, done = threading.Event(), threading.Event(), []
 
     def slow(estimator: Any, what: str, changes: Changes) -> str:
-        go.wait(10)
+        begun.set()
+        go.wait(60)
         done.append(changes)
         return what
 
@@ -40,9 +41,9 @@ def test_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(review_effect, "line", slow)
     for position in (0, 3, 6):  # the reviewer moves on: of those that wait, only the last is worked out
         assert review_effect.effect_lines(context, queue(), position) is None
-        time.sleep(0.05)
+        assert begun.wait(60)  # the first is being worked out, so the others wait
     go.set()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (lines := review_effect.effect_lines(context, queue(), 6)) is None:
         assert time.monotonic() < end
         time.sleep(0.01)
