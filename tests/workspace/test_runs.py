@@ -121,6 +121,11 @@ def test_stored_steps_keep_shape_and_dtype(runs: Runs) -> None:
 WORKER = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+# Only its version is stored, and importing it takes seconds.
+sys.modules["torch"] = SimpleNamespace(__version__="2", get_num_threads=lambda: 1)
+
 from core.workspace.runs import Runs
 
 def work(run):
