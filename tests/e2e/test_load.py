@@ -141,7 +141,7 @@ def test_own_data_from_the_files_to_the_export(
     assert described["settings"]["split"] == "official"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page, app: str, tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "<img src=x onerror=alert(1)>.png").write_bytes(b"no picture")

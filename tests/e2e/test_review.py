@@ -274,7 +274,8 @@ def test_a_lasso_on_the_map_filters(review: Page) -> None:
     assert "lasso=" in review.url
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(page: Page, url: str, workspace: Workspace, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     open_review(page, url, workspace)
