@@ -36,14 +36,13 @@ COMMANDS = [
     TRAINED,
     ["evaluate", "-w", "mine", *EXACT],
     ["rank", "-w", "mine", "--target", "h0", *SOLVE, *EXACT],  # one task, so rank 1 has no chunk
-]
-LONG_COMMANDS = [
     ["curve", "-w", "mine", "--shares", "0,0.5", "--seeds", "1", "--finetune-steps", "1", *EXACT],
     ["edit", "-w", "mine", "--how", "linear", "--how", "finetune", "--finetune-steps", "2", *SOLVE, *EXACT],
     ["edit", "-w", "mine", "--how", "newton", "--how", "steps", *EXACT],
     ["evidence", "-w", "mine", "--methods", "dot,loss,task-if:damping=0.5", *FEW, *EXACT],
 ]
-EDITS = {"edit-finetune", "edit-linear", "edit-newton", "edit-steps"}
+KINDS = {"curve", "edit-finetune", "edit-linear", "edit-newton", "edit-steps", "evaluate", "evidence", "rank"}
+KINDS |= {"retraining", "scores"}
 
 
 @pytest.fixture(scope="module")
@@ -88,37 +87,23 @@ def assert_close(one: pd.DataFrame, two: pd.DataFrame) -> None:
             assert one[column].map(str).tolist() == two[column].map(str).tolist(), column
 
 
-@pytest.mark.parametrize(
-    ("commands", "kinds"),
-    [
-        (COMMANDS, {"evaluate", "rank"}),
-        pytest.param(
-            [*COMMANDS, *LONG_COMMANDS],
-            EDITS | {"curve", "rank", "evaluate", "evidence", "retraining", "scores"},
-            marks=pytest.mark.slow,
-        ),
-    ],
-    ids=["short", "long"],
-)
-def test_two_machines_give_the_results_of_one_process(
-    ready: Path, tmp_path: Path, commands: list[list[str]], kinds: set[str]
-) -> None:
+@pytest.mark.slow
+def test_two_machines_give_the_results_of_one_process(ready: Path, tmp_path: Path) -> None:
     for name in ("rank0", "rank1", "alone"):
         shutil.copytree(ready, tmp_path / name)
-    done = ended(tmp_path, FORKED, "tests.distributed.two_machines", tmp_path, json.dumps(commands))
+    done = ended(tmp_path, FORKED, "tests.distributed.two_machines", tmp_path, json.dumps(COMMANDS))
     assert done.returncode == 0, done.stderr
     shell = Shell(tmp_path / "alone")
-    for command in commands:
+    for command in COMMANDS:
         shell.done(*[part.replace("DISK", str(tmp_path / "alone")) for part in command])
 
-    if TRAINED in commands:
-        trained = [load_model(tmp_path / name / "again").params for name in ("alone", "rank0")]
-        assert all(np.allclose(trained[0][key], trained[1][key], rtol=0, atol=1e-5) for key in trained[0])
-        assert not (tmp_path / "rank1" / "again").exists()
+    trained = [load_model(tmp_path / name / "again").params for name in ("alone", "rank0")]
+    assert all(np.allclose(trained[0][key], trained[1][key], rtol=0, atol=1e-5) for key in trained[0])
+    assert not (tmp_path / "rank1" / "again").exists()
 
     alone, first, second = (tmp_path / name / "home" / "mine" / "runs" for name in ("alone", "rank0", "rank1"))
     names = sorted(path.name for path in alone.iterdir())
-    assert {name.rsplit("-", 1)[0] for name in names} == kinds
+    assert {name.rsplit("-", 1)[0] for name in names} == KINDS
     assert sorted(path.name for path in first.iterdir()) == names
     assert sorted(path.name for path in second.glob("[!.]*")) == names
     compared = 0
@@ -132,7 +117,7 @@ def test_two_machines_give_the_results_of_one_process(
             if table.name != "methods.parquet":  # it contains durations
                 assert_close(one.table(table.name), two.table(table.name))
                 compared += 1
-    assert compared >= len(kinds)
+    assert compared >= len(KINDS)
     for name in names:
         if name.startswith("evidence"):
             both = [Run(folder / name).table("methods.parquet")["lds"] for folder in (alone, first)]
