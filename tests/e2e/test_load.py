@@ -52,12 +52,9 @@ def mini_imagenet(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "data",
-    [pytest.param(omniglot, marks=pytest.mark.slow), pytest.param(fc100, marks=pytest.mark.slow), mini_imagenet],
-    ids=["omniglot", "fc100", "mini_imagenet"],
-)
+@pytest.mark.parametrize("data", [omniglot, fc100, mini_imagenet], ids=["omniglot", "fc100", "mini_imagenet"])
 def test_own_data_from_the_files_to_the_export(
     page: Page, app: str, folder: Path, tmp_path: Path, data: Callable[[Path], dict[str, str]]
 ) -> None:
@@ -141,7 +138,6 @@ def test_own_data_from_the_files_to_the_export(
     assert described["settings"]["split"] == "official"
 
 
-@pytest.mark.slow
 def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page, app: str, tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "<img src=x onerror=alert(1)>.png").write_bytes(b"no picture")
