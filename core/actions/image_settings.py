@@ -39,8 +39,7 @@ class ImportOptions:
         Setting("Add every class rotated by 90, 180 and 270 degrees as further classes.", label="Add rotated classes"),
     ] = False
     encoding: Annotated[
-        str,
-        Setting("Text encoding of a manifest that is not UTF-8, for example latin-1.", label="Manifest encoding"),
+        str, Setting("Text encoding of a manifest that is not UTF-8, for example latin-1.", label="Manifest encoding")
     ] = ""
     skip_unreadable: Annotated[
         bool, Setting("Leave out images that cannot be read.", label="Leave out unreadable images")

@@ -31,8 +31,7 @@ _FURTHER = ("pooling", "activation", "proximity", "delta")
 def data(
     *,
     path: Annotated[
-        Path | None,
-        Option(help="Folder, zip archive or manifest; with --download, the folder to download to."),
+        Path | None, Option(help="Folder, zip archive or manifest; with --download, the folder to download to.")
     ] = None,
     name: Annotated[str, Option(help="Name of the image set. Default: that of the files.")] = "",
     options: ImportOptions,
@@ -147,15 +146,13 @@ def train(
 def model_command(
     *,
     checkpoint: Annotated[
-        Path | None,
-        Option(help="State dict (.pt, .pth), .safetensors file, or model folder of TaskLens."),
+        Path | None, Option(help="State dict (.pt, .pth), .safetensors file, or model folder of TaskLens.")
     ] = None,
     out: Annotated[Path | None, Option(help="Folder to write.")] = None,
     tasks: Annotated[Path | None, Option(help="Folder written by the tasks command; sets --ways and --shape.")] = None,
     hints: Annotated[Fields, SelectedFields(ModelFields, *_HINTS, *_FURTHER)],
     allow: Annotated[
-        str,
-        Option(help="Allow this package.module:factory to be imported on this machine; runs its code."),
+        str, Option(help="Allow this package.module:factory to be imported on this machine; runs its code.")
     ] = "",
 ) -> None:
     """Import a checkpoint that was trained elsewhere.

@@ -84,14 +84,12 @@ def decide(
     named: ItemOptions,
     first: Annotated[int, Option(min=0, help="Decide on this many first items of the newest queue instead.")] = 0,
     label: Annotated[
-        str | None,
-        Option(help="New class for --as relabel. Default with --first: the suggestion of the queue."),
+        str | None, Option(help="New class for --as relabel. Default with --first: the suggestion of the queue.")
     ] = None,
     reason: ReasonOption = "",
     reviewer: ReviewerOption = REVIEWER,
     least_probability: Annotated[
-        float,
-        Option(min=0, max=1, help="For --task with --as relabel: least probability of a suggestion to accept."),
+        float, Option(min=0, max=1, help="For --task with --as relabel: least probability of a suggestion to accept.")
     ] = 0.5,
     seen: Annotated[
         bool, Option("--seen", help="Resolve conflicts: you have seen the decisions of the other reviewers.")
@@ -202,10 +200,7 @@ def comment(
 @review.command()
 @with_settings
 def comments(
-    *,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    named: ItemOptions,
-    as_json: JsonOption = False,
+    *, workspace: WorkspaceOption = DEFAULT_WORKSPACE, named: ItemOptions, as_json: JsonOption = False
 ) -> None:
     """Print the comments on an item, or all comments."""
     log, items = open_workspace(workspace).decisions, named.items()
@@ -296,8 +291,7 @@ def import_(
         ),
     ] = "unsure",
     reviewer: Annotated[
-        str,
-        Option(help="Reviewer of decisions that name none. Default: import, or cleanlab for its tables."),
+        str, Option(help="Reviewer of decisions that name none. Default: import, or cleanlab for its tables.")
     ] = "",
     dry_run: Annotated[bool, Option("--dry-run", help="Report what would be imported, and import nothing.")] = False,
 ) -> None:
@@ -316,8 +310,7 @@ def export(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     out: Annotated[Path | None, Option(help="Folder to write. Default: exports/decisions of the workspace.")] = None,
     formats: Annotated[
-        str,
-        Option(help="Formats, separated by commas.", metavar=metavar("csv", "parquet", "json", is_tuple=True)),
+        str, Option(help="Formats, separated by commas.", metavar=metavar("csv", "parquet", "json", is_tuple=True))
     ] = "csv,parquet,json",
 ) -> None:
     """Export the decisions with their provenance.

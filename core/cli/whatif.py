@@ -27,8 +27,7 @@ ImagesOption = Annotated[
     str, Option(help="Ids of images to remove, separated by commas, instead of the reviewers' decisions.")
 ]
 RelabelOption = Annotated[
-    list[str] | None,
-    Option(help="IMAGE=CLASS: an image to relabel, instead of the reviewers' decisions. Repeatable."),
+    list[str] | None, Option(help="IMAGE=CLASS: an image to relabel, instead of the reviewers' decisions. Repeatable.")
 ]
 
 

@@ -61,8 +61,7 @@ def rank_command(
     *,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     target: Annotated[
-        str,
-        Option(help="Target: all, ids of held-out tasks separated by commas, or a query image as TASK/IMAGE."),
+        str, Option(help="Target: all, ids of held-out tasks separated by commas, or a query image as TASK/IMAGE.")
     ] = "all",
     method: Annotated[Fields, SelectedFields(Estimator, "name", with_defaults=True)],
     parts: Annotated[Fields, SelectedFields(Estimator, "gradient", "evaluation", "probes", "inner")],

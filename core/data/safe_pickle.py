@@ -89,8 +89,7 @@ def parse_plain(content: bytes | memoryview, name: str) -> Any:
         ) from None
     except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
         raise UserError(
-            f"{name} is damaged or not a pickle file: {str(error)[:200] or type(error).__name__}.",
-            "Download it again.",
+            f"{name} is damaged or not a pickle file: {str(error)[:200] or type(error).__name__}.", "Download it again."
         ) from error
     return result
 

@@ -127,11 +127,7 @@ class DecisionLog:
             return queries.comments(connection, *queries.on_item(item, "id"))
 
     def snapshot(self, name: str, reviewer: str, note: str = "", token: str = "") -> Snapshot:
-        """Name the present state, or return that of a known token.
-
-        Raises:
-            UserError: the name is empty or taken, or the reviewer has no name.
-        """
+        """Name the present state, or return that of a known token; raise UserError if a name is empty or taken."""
         check_reviewer(reviewer)
         if not name.strip():
             raise UserError("The snapshot has no name.", "Enter a name.")

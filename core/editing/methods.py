@@ -139,12 +139,7 @@ def finetune(
 
 
 def retrain(
-    loaded: Loaded,
-    changes: Changes,
-    settings: TrainSettings,
-    initial: Params,
-    writer: ResultWriter,
-    progress: Progress,
+    loaded: Loaded, changes: Changes, settings: TrainSettings, initial: Params, writer: ResultWriter, progress: Progress
 ) -> EditedModel:
     """Train from the initial parameters ``initial``, with the settings that the model was trained with."""
     episodes = loaded.episodes(cleaned(loaded.tasks, changes))

@@ -138,16 +138,12 @@ class CurveSettings:
 
     by: Annotated[str, Setting("What to remove.", label="Remove", choices=BY)] = "tasks"
     shares: Annotated[
-        tuple[float, ...],
-        Ge(0),
-        Lt(1),
-        Setting("Shares to remove, separated by commas.", label="Shares removed"),
+        tuple[float, ...], Ge(0), Lt(1), Setting("Shares to remove, separated by commas.", label="Shares removed")
     ] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
     orders: Annotated[
         tuple[str, ...],
         Setting(
-            "Orders of removal, separated by commas: most harmful first, highest loss first, or random.",
-            choices=ORDERS,
+            "Orders of removal, separated by commas: most harmful first, highest loss first, or random.", choices=ORDERS
         ),
     ] = ORDERS
     seeds: Annotated[int, Ge(1), Setting("Repetitions, each with another seed.")] = 3

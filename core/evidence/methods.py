@@ -27,9 +27,7 @@ BASELINES = {
     "entropy": "entropy of the adapted predictions: higher is more harmful; the same for every target",
     "self-confidence": "cross-validated probability of the given labels (cleanlab); the same for every target",
 }
-COMBINATIONS = {
-    "task-if+loss": "sum of task-IF and adapted loss, each in standard deviations",
-}
+COMBINATIONS = {"task-if+loss": "sum of task-IF and adapted loss, each in standard deviations"}
 ALL_METHODS = INFLUENCE | ENSEMBLES | BASELINES | COMBINATIONS
 LIBRARIES = {
     "trak-1": "dattri",

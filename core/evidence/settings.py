@@ -32,8 +32,7 @@ class EvidenceSettings:
     methods: Annotated[
         tuple[str, ...],
         Setting(
-            "Methods to evaluate, separated by commas, or all; see docs/method.md.",
-            words={"all": tuple(ALL_METHODS)},
+            "Methods to evaluate, separated by commas, or all; see docs/method.md.", words={"all": tuple(ALL_METHODS)}
         ),
     ] = DEFAULT_METHODS
     truth: Annotated[

@@ -31,11 +31,7 @@ _PASSES_PER_EXACT = 3  # one pass in three is exact along a vector of the basis;
 
 
 def self_influence_ranking(
-    loaded: Loaded,
-    estimator: Estimator,
-    steps: StepWriter,
-    progress: Progress,
-    store: ResultStore | None = None,
+    loaded: Loaded, estimator: Estimator, steps: StepWriter, progress: Progress, store: ResultStore | None = None
 ) -> Ranking:
     """Rank by minus the self-influence, so that the most suspicious items come first.
 

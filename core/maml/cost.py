@@ -35,9 +35,7 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
-            self.gradients + other.gradients,
-            self.products + other.products,
-            self.evaluations + other.evaluations,
+            self.gradients + other.gradients, self.products + other.products, self.evaluations + other.evaluations
         )
 
 

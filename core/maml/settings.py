@@ -115,9 +115,7 @@ class TrainSettings:
     meta_batch: Annotated[int, Ge(1), Setting("Tasks per Adam step (meta-batch size).", label="Meta-batch size")] = 12
     learning_rate: Annotated[float, Gt(0), Setting("Initial learning rate of Adam; decays to 0 along a cosine.")] = 3e-3
     polish: Annotated[
-        int,
-        Ge(0),
-        Setting("Maximum iterations of full-batch L-BFGS refinement after Adam.", label="L-BFGS refinement"),
+        int, Ge(0), Setting("Maximum iterations of full-batch L-BFGS refinement after Adam.", label="L-BFGS refinement")
     ] = 0
     tolerance: Annotated[
         float, Ge(0), Setting("Gradient ratio at which the L-BFGS refinement stops.", label="Gradient ratio")

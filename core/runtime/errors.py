@@ -23,8 +23,4 @@ class TransientError(UserError):
 
 
 class Cancelled(BaseException):
-    """The user cancelled the work; finished steps are stored and reused by the next attempt.
-
-    A signal raises it anywhere, so it is no Exception: handlers of whatever a decoder or a user's code may raise must
-    let it pass.
-    """
+    """The user cancelled the work; finished steps are stored. No Exception: a signal raises it anywhere."""

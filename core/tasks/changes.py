@@ -173,11 +173,7 @@ def id_list(name: str, ids: Iterable[str]) -> list[str]:
     raise UserError(f"{name} must be a list of texts, not {reprlib.repr(ids)}.", f"Example: {_EXAMPLES[name]}.")
 
 
-_EXAMPLES = {
-    "tasks": "tasks=['t0']",
-    "images": "images=['mnist5k-0007']",
-    "relabel": "relabel=['mnist5k-0007=3']",
-}
+_EXAMPLES = {"tasks": "tasks=['t0']", "images": "images=['mnist5k-0007']", "relabel": "relabel=['mnist5k-0007=3']"}
 
 
 def _check_known(kind: str, ids: Iterable[Any], known: Iterable[Any]) -> None:

@@ -260,8 +260,7 @@ def _check(task: str, ways: int, support: list[Row], query: list[Row], images: I
         where = f"{task}, {row.name}"
         if not 0 <= row.label < ways:
             raise UserError(
-                f"{where}: label {row.label} is not below {ways}, the number of classes.",
-                "Labels count from 0.",
+                f"{where}: label {row.label} is not below {ways}, the number of classes.", "Labels count from 0."
             )
         if not 0 <= row.position < len(images):
             raise UserError(
@@ -276,8 +275,7 @@ def _check(task: str, ways: int, support: list[Row], query: list[Row], images: I
             )
     if missing := set(range(ways)) - {row.label for row in support}:
         raise UserError(
-            f"{task}: label {min(missing)} has no support image.",
-            "Every class of a task needs at least one.",
+            f"{task}: label {min(missing)} has no support image.", "Every class of a task needs at least one."
         )
 
 

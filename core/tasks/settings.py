@@ -58,8 +58,7 @@ class TaskSettings:
         ),
     ] = "auto"
     heldout_split: Annotated[
-        str,
-        Setting("Part of the official split to draw held-out tasks from.", label="Part", choices=HELDOUT_PARTS),
+        str, Setting("Part of the official split to draw held-out tasks from.", label="Part", choices=HELDOUT_PARTS)
     ] = "test"
     heldout_share: Annotated[
         float, Gt(0), Lt(1), Setting("Share of the images or classes to hold out.", label="Share held out")

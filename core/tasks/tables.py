@@ -74,8 +74,7 @@ def _errors_of(path: Path) -> Iterator[None]:
 def unknown_format_error(path: Path, what: str = "task list") -> UserError:
     """Return the error for a file name whose extension is not that of a task list."""
     return UserError(
-        f"{path.name}: {path.suffix or 'no extension'} is not a {what} format.",
-        f"Use one of: {', '.join(FORMATS)}.",
+        f"{path.name}: {path.suffix or 'no extension'} is not a {what} format.", f"Use one of: {', '.join(FORMATS)}."
     )
 
 

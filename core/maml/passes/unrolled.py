@@ -176,13 +176,7 @@ class UnrolledPasses:
         return gradient
 
     def _steps_backward(
-        self,
-        steps: list[Trace],
-        gradient: dict[int, Params],
-        params: Params,
-        v: Params | None,
-        *,
-        to_start: bool,
+        self, steps: list[Trace], gradient: dict[int, Params], params: Params, v: Params | None, *, to_start: bool
     ) -> Iterator[Trace]:
         """Yield the steps from last to first, and update ``gradient`` to refer to the parameters before each step.
 

@@ -18,11 +18,7 @@ from core.ui.edit.results import EditOutcome, outcomes
 from core.ui.shell.context import Context
 from core.ui.shell.text import minute_of
 
-_MIME = {
-    ".csv": "text/csv",
-    ".json": "application/json",
-    ".parquet": "application/vnd.apache.parquet",
-}
+_MIME = {".csv": "text/csv", ".json": "application/json", ".parquet": "application/vnd.apache.parquet"}
 
 
 @st.cache_resource(

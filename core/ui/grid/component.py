@@ -147,13 +147,7 @@ def _report(value: object) -> Mapping[str, Any]:
 
 
 def image_grid(
-    pictures: np.ndarray,
-    tiles: Sequence[Tile],
-    *,
-    key: str,
-    tile_px: int = 84,
-    selectable: bool = True,
-    label: str,
+    pictures: np.ndarray, tiles: Sequence[Tile], *, key: str, tile_px: int = 84, selectable: bool = True, label: str
 ) -> GridEvent:
     """Show images as a grid of tiles that can be selected and opened.
 

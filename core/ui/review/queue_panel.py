@@ -128,10 +128,7 @@ def _method_lines(run: Run) -> list[str]:
         if summary["level"] == "image"
         else ("row", "an item is a row of a task, as some images have different classes in different tasks")
     )
-    lines = [
-        f"{count(summary['items'], unit)}: {why}",
-        f"Ranked by **{plain(_candidate_name(summary['ranking']))}**",
-    ]
+    lines = [f"{count(summary['items'], unit)}: {why}", f"Ranked by **{plain(_candidate_name(summary['ranking']))}**"]
     if summary["calibrated"]:
         lines[-1] += ", which finds injected errors best, weighted by how common each kind seems to be in this data"
     else:
