@@ -175,7 +175,8 @@ class GainShare:
         if a <= 0:
             return cls(ratio)
         half_width = max(0.0, b**2 - a * c) ** 0.5
-        return cls(ratio, float((b - half_width) / a), float((b + half_width) / a))
+        low, high = float((b - half_width) / a), float((b + half_width) / a)
+        return cls(ratio, min(low, ratio), max(high, ratio))  # of gains in proportion, all are one but for rounding
 
     @property
     def text(self) -> str:

@@ -41,8 +41,8 @@ COMMANDS = [
     ["edit", "-w", "mine", "--how", "newton", "--how", "steps", *EXACT],
     ["evidence", "-w", "mine", "--methods", "dot,loss,task-if:damping=0.5", *FEW, *EXACT],
 ]
-KINDS = {"curve", "edit-finetune", "edit-linear", "edit-newton", "edit-steps", "evaluate", "evidence", "rank"}
-KINDS |= {"retraining", "scores"}
+KINDS = {f"edit-{method}" for method in ("finetune", "linear", "newton", "steps")}
+KINDS |= {"curve", "evaluate", "evidence", "rank", "retraining", "scores"}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Run commands in each of two processes as if on two machines: every rank has its own disk.
 
-Run by ``torchrun`` with a folder that contains ``rank0`` and ``rank1``, and with commands as JSON, in which DISK stands
-for the folder of the rank.
+Run by :mod:`tests.distributed.ranks` with a folder that contains ``rank0`` and ``rank1``, and with commands as JSON, in
+which DISK stands for the folder of the rank.
 """
 
 from __future__ import annotations

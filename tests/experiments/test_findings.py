@@ -134,8 +134,7 @@ def test_the_interval_of_a_share_ends_where_a_t_test_does(gains: list[tuple[floa
         assert not np.isfinite(share.low)
         assert share.reaches(0.9) == UNDECIDED
         return
-    slack = 1e-6 * (1 + abs(share.mean))  # of gains in proportion, all three are one number but for rounding
-    assert share.low - slack <= share.mean <= share.high + slack
+    assert share.low <= share.mean <= share.high
     for end in (share.low, share.high):
         left = PairedDifference.of(part, end * whole)
         assert min(abs(left.low), abs(left.high)) == pytest.approx(0, abs=1e-6 * (1 + abs(end)) * 100)
