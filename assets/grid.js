@@ -3,7 +3,7 @@
 
 const GAP_MS = 60; // at most one report to Python in this time; the first one is sent immediately
 const LOG_LENGTH = 1000;
-const MARKS = { removed: "removed", alert: "needs review" };
+const MARKS = { removed: "removed", alert: "looks wrong" };
 const DIRECTION = { "1": "helpful", "-1": "harmful", 0: "" };
 const mounted = new WeakMap(); // root -> Grid
 const memories = new Map(); // session and key -> what is selected; outlives a remount by Streamlit
@@ -89,19 +89,23 @@ class Grid {
     list.style.setProperty("--sheet", `${head.columns * head.pitch}px ${head.rows * head.pitch}px`);
     list.hidden = !head.tiles.length;
     list.replaceChildren();
-    this.nodes = head.tiles.map(([id, caption, sign, score, mark, tooltip], i) => {
+    this.nodes = head.tiles.map(([id, caption, sign, score, length, mark, tooltip], i) => {
       const node = element("div", `tile ${mark}`, list);
-      const parts = [caption, score && `score ${score} ${DIRECTION[sign]}`.trim(), MARKS[mark]];
+      const parts = [caption, score && `influence ${score} ${DIRECTION[sign]}`.trim(), MARKS[mark]];
       node.setAttribute("role", "option");
       node.setAttribute("aria-label", parts.filter(Boolean).join(", ") || id);
       node.tabIndex = i === this.focus ? 0 : -1;
       node.dataset.id = id;
-      if (tooltip) node.title = tooltip;
+      if (tooltip || score) node.title = [tooltip, score && `influence ${score}`].filter(Boolean).join("; ");
       const pic = element("div", "pic", node);
       const [x, y] = [(i % head.columns) * head.pitch, Math.floor(i / head.columns) * head.pitch];
       pic.style.backgroundPosition = `-${x}px -${y}px`;
       element("div", "caption", node, caption);
-      if (score) element("div", `score ${["harmful", "neutral", "helpful"][sign + 1]}`, node, score);
+      if (score) {
+        const bar = element("div", "score", node);
+        const part = element("div", ["harmful", "neutral", "helpful"][sign + 1], bar);
+        part.style.width = `${50 * length}%`;
+      }
       return node;
     });
     if (focused >= 0 && place >= 0) this.nodes[place].focus({ preventScroll: true });

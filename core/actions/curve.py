@@ -42,7 +42,7 @@ def curve(
         **project.hashes,
         "ranking": ranking.id,
         **asdict(settings),
-        "finetune": asdict(finetune_settings),
+        "finetune": finetune_settings.cache_key(),
         "dtype": compute.dtype,
     }
     table = ranking.table(f"{settings.by}.parquet")

@@ -7,7 +7,7 @@ result of ``linear`` is an **estimate** of retraining; those of the other method
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from core.actions.compute import Compute, load
@@ -68,6 +68,8 @@ def cache_key(project: Project, method: str, changes: Changes, *, compute: Compu
     chosen = method_settings(project, method, **settings)
     if chosen is None:
         return key
+    if isinstance(chosen, TrainSettings):
+        return key | chosen.cache_key()
     is_nested = isinstance(chosen, NewtonSettings | StepSettings)
     return key | ({method.removesuffix("-all"): asdict(chosen)} if is_nested else asdict(chosen))
 
@@ -123,7 +125,7 @@ def finetune_pace(workspace: Workspace, project: Project) -> Pace | None:
     for method in ("finetune-all", "finetune"):
         for run in workspace.runs.all(run_kind(method), {"model": project.hashes["model"]}):
             if seconds := run.json("provenance.json")["seconds"].get("fine-tune"):
-                settings = TrainSettings(**{field.name: run.config[field.name] for field in fields(TrainSettings)})
+                settings = TrainSettings(**{name: run.config[name] for name in TrainSettings().cache_key()})
                 return Pace(seconds / training_cost(settings, len(project.tasks.train)))
     return None
 
@@ -133,4 +135,5 @@ def retraining_seconds(workspace: Workspace, project: Project) -> float | None:
     settings, pace = training_settings(project.model), finetune_pace(workspace, project)
     if settings is None or pace is None:
         return None
-    return seconds_of(training_passes(settings, len(project.tasks.train)), pace)
+    validation = 0 if project.tasks.validation is None else len(project.tasks.validation)
+    return seconds_of(training_passes(settings, len(project.tasks.train), validation), pace)

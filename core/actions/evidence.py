@@ -51,7 +51,9 @@ def predicted_seconds(workspace: Workspace, settings: EvidenceSettings) -> float
     loaded, training = load(project, Compute()), settings.start.settings(project.model, 0)
     tasks = len(loaded.train)
     subset, pace = tasks // 2 if settings.truth == "half" else tasks, measure_pace(loaded)
-    per_subset, per_member = (seconds_of(training_passes(training, count), pace) for count in (subset, tasks))
+    per_subset, per_member = (
+        seconds_of(training_passes(training, count, loaded.validation_count), pace) for count in (subset, tasks)
+    )
     return per_subset * settings.subsets * settings.seeds + per_member * settings.members
 
 

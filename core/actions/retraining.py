@@ -48,7 +48,7 @@ def retraining(
         "tasks": tasks.hash,
         "start": content_hash(*(value.cpu().numpy() for value in start.values())),
         "spec": model.spec.model_dump(mode="json", exclude_defaults=True),
-        **asdict(settings),
+        **settings.cache_key(validation=loaded.validation is not None),
         "dtype": loaded.compute.dtype,
     }
     if options.start == "fresh":
@@ -57,7 +57,16 @@ def retraining(
     def work(run: RunWriter) -> None:
         begin = time.perf_counter()
         episodes = loaded.episodes(tasks)
-        params = train(loaded.model, start, episodes, settings, folder=run.folder / "memory", progress=progress).params
+        trained = train(
+            loaded.model,
+            start,
+            episodes,
+            settings,
+            validation=loaded.validation,
+            folder=run.folder / "memory",
+            progress=progress,
+        )
+        params = trained.params
         report = stationarity(loaded.model, params, episodes)
         check_finite(report)
         result = evaluate(loaded.model, params, loaded.heldout)

@@ -47,7 +47,15 @@ def fit_model(
     """
     spec, metadata = _fitted_spec(spec, images, tasks), _metadata(images, tasks, settings, command)
     loaded = load(Project(images, tasks, Model(spec, spec.init(settings.seed, torch.float64), metadata)), compute)
-    trained = train(loaded.model, loaded.params, loaded.train, settings, folder=folder, progress=progress)
+    trained = train(
+        loaded.model,
+        loaded.params,
+        loaded.train,
+        settings,
+        validation=loaded.validation,
+        folder=folder,
+        progress=progress,
+    )
     distance = stationarity(loaded.model, trained.params, loaded.train, progress)
     check_finite(distance)
     result = evaluate(loaded.model, trained.params, loaded.heldout)
@@ -55,10 +63,22 @@ def fit_model(
         "stationarity": asdict(distance),
         "heldout_accuracy": asdict(result.mean_accuracy),
         "heldout_loss": asdict(result.mean_loss),
+        "kept_step": trained.kept,
     }
     metadata["history"] = trained.history
     params = {name: value.cpu().float() for name, value in trained.params.items()}
     return Model(spec, params, metadata), trained.trajectory
+
+
+def kept_step_text(model: Model) -> str:
+    """Return which step of its training was kept, and by which accuracy; empty if it was the last one by default."""
+    kept = model.metadata.get("report", {}).get("kept_step")
+    checks = {entry["done"]: entry for entry in model.metadata.get("history", []) if "validation_accuracy" in entry}
+    if kept not in checks:
+        return ""
+    steps = model.metadata["training"]["iterations"]
+    accuracy = checks[kept]["validation_accuracy"]
+    return f"kept step {kept:,} of {steps:,}, with the highest accuracy on the validation tasks ({accuracy:.1%})"
 
 
 def train_model(
@@ -130,7 +150,8 @@ def _check_network(network: object) -> None:
 
 
 def _metadata(images: ImageSet, tasks: TaskFolder, settings: TrainSettings, command: str) -> dict[str, Any]:
-    return {
+    validation = {} if tasks.validation is None else {"validation_hash": tasks.validation.hash}
+    return validation | {
         "command": command,
         "training": asdict(settings),
         "data": tasks.data,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from core.influence.methods import estimator
 from core.influence.targets import Target
 from core.maml.evaluation import Evaluation
 from core.maml.evaluation import evaluate as evaluate_model
+from core.maml.recipes import recipe_for
 from core.maml.settings import TrainSettings
 from core.maml.storage import UnsavedSteps
 from core.review.settings import QueueSettings
@@ -154,6 +155,7 @@ def train(
         network: Fields of :class:`core.maml.settings.ModelFields`: algorithm, backbone, filters, steps, rate, ...;
             not ``ways`` and ``shape``, which are those of the tasks.
         settings: Fields of :class:`core.maml.settings.TrainSettings`: iterations, meta_batch, learning_rate, seed, ...
+            Fields of both that are not given are those of the recipe for the images (:mod:`core.maml.recipes`).
 
     Raises:
         UserError: a field is unknown or invalid, or the training diverged.
@@ -162,8 +164,9 @@ def train(
     fields = {} if network is None else network
     check_type("network", fields, Mapping, "field names and values, such as {'filters': 8}")
     check_names(fields, [name for name in models.ModelSpec.model_fields if name not in ("ways", "shape")])
-    spec = models.spec_of({**fields, "ways": tasks.folder.train.ways})
-    training = settings_of(TrainSettings, settings)
+    recipe = recipe_for(tasks.images.shape)
+    spec = models.spec_of({**recipe.model_fields(fields), "ways": tasks.folder.train.ways})
+    training = settings_of(TrainSettings, {**asdict(recipe.training), **settings})
     with closing(ProgressBars(progress)) as bars:
         return Model(fit_model(tasks.images, tasks.folder, spec, training, Compute(device=device), bars)[0])
 

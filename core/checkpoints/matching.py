@@ -231,7 +231,7 @@ def _common_shapes(backbone: str, inputs: int) -> list[tuple[int, int, int]]:
 
 
 def _poolings(backbone: str, hints: CheckpointHints) -> tuple[str, ...]:
-    poolings = {"convnet": ("stride", "max"), "cnn4": ("max", "stride"), "resnet12": ("mean", "none")}
+    poolings = {"convnet": ("stride", "max", "mean"), "cnn4": ("max", "stride"), "resnet12": ("mean", "none")}
     return ("",) if "pooling" in hints.more else poolings.get(backbone, ("",))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,19 +82,32 @@ def tasks(
     heldout_list: Annotated[
         Path | None, Option(help="Your own held-out tasks instead of drawn ones; needs --train-list.")
     ] = None,
+    validation_list: Annotated[
+        Path | None, Option(help="Your own validation tasks, with --train-list and --heldout-list.")
+    ] = None,
 ) -> None:
-    """Draw training and held-out tasks from an image set.
+    """Draw training, validation and held-out tasks from an image set.
 
-    Label noise can be injected into the training tasks. Instead of drawing, your own lists can be imported.
+    Training chooses the step to keep by the validation tasks; accuracy is reported on the held-out tasks. Label noise
+    can be injected into the training tasks. Instead of drawing, your own lists can be imported.
     """
     from core.tasks.generate import from_lists, generate, write_folder
 
     if (train_list is None) != (heldout_list is None):
         raise UserError("One of the two task lists is missing.", "Give both --train-list and --heldout-list.")
-    folder = from_lists(settings.data, train_list, heldout_list) if train_list and heldout_list else generate(settings)
+    if validation_list and not train_list:
+        raise UserError("--validation-list is given without the other lists.", "Give --train-list and --heldout-list.")
+    if train_list and heldout_list:
+        folder = from_lists(settings.data, train_list, heldout_list, validation_list)
+    else:
+        folder = generate(settings)
     folder.description["command"] = this_command()
     write_folder(folder, out)
-    message(f"{len(folder.train)} training and {len(folder.heldout)} held-out tasks")
+    validation = 0 if folder.validation is None else len(folder.validation)
+    message(f"{len(folder.train)} training, {validation} validation and {len(folder.heldout)} held-out tasks")
+    if not validation and settings.validation is None:
+        why = "your lists have none" if train_list else "there are too few images"
+        message(f"No validation tasks, as {why}: training will keep its last step.")
     print(out)
 
 
@@ -107,11 +120,14 @@ def train(
     network: Annotated[
         Fields, SelectedFields(ModelFields, "filters", "blocks", "pooling", "hidden", "shrink", "activation")
     ],
-    adaptation: Annotated[
-        Fields,
-        SelectedFields(ModelFields, "steps", "rate", "proximity", "inner_tolerance", "delta", with_defaults=True),
+    adaptation: Annotated[Fields, SelectedFields(ModelFields, "steps", "rate")],
+    objective: Annotated[
+        Fields, SelectedFields(ModelFields, "proximity", "inner_tolerance", "delta", with_defaults=True)
     ],
-    settings: TrainSettings,
+    settings: Annotated[Fields, SelectedFields(TrainSettings, "iterations", "meta_batch", "learning_rate")],
+    further: Annotated[
+        Fields, SelectedFields(TrainSettings, "polish", "tolerance", "checks", "patience", "seed", with_defaults=True)
+    ],
     dry_run: Annotated[
         bool, Option("--dry-run", help="Estimate the cost of training and of the work after it, and exit.")
     ] = False,
@@ -119,22 +135,30 @@ def train(
 ) -> None:
     """Meta-train a MAML model.
 
-    Reports its accuracy on the held-out tasks and how close it is to a stationary point.
+    Options without a default take that of the recipe for the kind of images (docs/training.md). Reports the accuracy on
+    the held-out tasks and how close the model is to a stationary point.
     """
     from core.actions.inspect import inspect_problem
-    from core.actions.train import train_model
+    from core.actions.train import kept_step_text, train_model
     from core.checkpoints.model import check_unused_fields, spec_of
+    from core.maml.recipes import recipe_for
+    from core.tasks.generate import read_folder
 
     network |= _backbone_fields(model["backbone"])
     check_unused_fields(network["backbone"], network.keys())
-    spec = spec_of({"ways": 2} | model | adaptation | network)  # the tasks determine the ways
+    recipe = recipe_for(read_folder(tasks).images().shape)
+    spec = spec_of({"ways": 2} | recipe.model_fields(model | adaptation | objective | network))  # ways: of the tasks
+    training = replace(recipe.training, **settings, **further)
+    message(f"recipe for {recipe.words}: {spec.description}; {training.words}")
     if dry_run:
         with single_process():
-            _print_report(inspect_problem(tasks, None, spec, settings, announce_device(compute), live_progress()))
+            _print_report(inspect_problem(tasks, None, spec, training, announce_device(compute), live_progress()))
         return
-    trained = train_model(tasks, out, spec, settings, announce_device(compute), live_progress(), this_command())
+    trained = train_model(tasks, out, spec, training, announce_device(compute), live_progress(), this_command())
     report = trained.metadata["report"]
     stationarity = report["stationarity"]
+    if kept := kept_step_text(trained):
+        message(kept)
     message(
         f"held-out accuracy {interval_text(report['heldout_accuracy'])}, "
         f"gradient norm {stationarity['gradient_norm']:.3g}, gradient ratio {stationarity['ratio']:.1e}"

@@ -114,13 +114,18 @@ def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Pro
         ),
         _training_estimate("Fine-tune", FINETUNE, n, pace, gradient),
     ]
-    return estimates if training is None else [_training_estimate("Train", training, n, pace, gradient), *estimates]
+    if training is None:
+        return estimates
+    return [_training_estimate("Train", training, n, pace, gradient, loaded.validation_count), *estimates]
 
 
-def _training_estimate(stage: str, settings: TrainSettings, tasks: int, pace: Pace, gradient: PassTime) -> WorkEstimate:
+def _training_estimate(
+    stage: str, settings: TrainSettings, tasks: int, pace: Pace, gradient: PassTime, validation: int = 0
+) -> WorkEstimate:
     refinement = f", {settings.polish} L-BFGS iterations on all tasks" if settings.polish else ""
     amount = f"{settings.iterations:,} steps of {min(settings.meta_batch, tasks)} tasks{refinement}"
-    return _estimate(stage, amount, seconds_of(training_passes(settings, tasks), pace) + gradient.warmup, gradient.gb)
+    passes = training_passes(settings, tasks, validation)
+    return _estimate(stage, amount, seconds_of(passes, pace) + gradient.warmup, gradient.gb)
 
 
 def _estimate(stage: str, amount: str, seconds: float, gb: float) -> WorkEstimate:

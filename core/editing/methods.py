@@ -120,10 +120,12 @@ def steps(
     start, cost = loaded.params, settings.cost
     with writer.timed("steps"):
         if settings.rewind_tasks:
-            choice = select_snapshot(loaded.model, candidates, loaded.heldout, settings.rewind_tasks, settings.seed)
+            episodes = loaded.validation or loaded.heldout
+            choice = select_snapshot(loaded.model, candidates, episodes, settings.rewind_tasks, settings.seed)
             start, cost = choice.params, cost + choice.cost
             losses = [loss if math.isfinite(loss) else None for loss in choice.losses]
-            figures["start"] = {"number": choice.number, "losses": losses, "tasks": choice.tasks}
+            chosen_on = "held-out" if loaded.validation is None else "validation"
+            figures["start"] = {"number": choice.number, "losses": losses, "tasks": choice.tasks, "kind": chosen_on}
         params = single_task_finetune(loaded.model, start, episodes, settings, progress, writer.folder / "memory")
     return EditedModel(params, figures, cost.meta_gradients)
 
@@ -145,9 +147,12 @@ def retrain(
     episodes = loaded.episodes(cleaned(loaded.tasks, changes))
     start, folder = loaded.place(initial), writer.folder / "memory"
     with writer.timed("retrain"):
-        params = train(loaded.model, start, episodes, settings, folder=folder, progress=progress).params
+        trained = train(
+            loaded.model, start, episodes, settings, validation=loaded.validation, folder=folder, progress=progress
+        )
+    params, cost = trained.params, training_cost(settings, len(episodes), loaded.validation_count)
     figures = {"settings": asdict(settings), "stationarity": asdict(stationarity(loaded.model, params, episodes))}
-    return EditedModel(params, figures, training_cost(settings, len(episodes)))
+    return EditedModel(params, figures, cost)
 
 
 def applied_changes(method: str, changes: Changes) -> Changes:
@@ -206,7 +211,7 @@ def edit_model(
     progress.stage("held-out tasks", len(loaded.heldout))
     result = evaluate(loaded.model, edited.params, loaded.heldout, progress.advance)
     training = training_settings(model)
-    retraining_cost = training_cost(training, len(remaining)) if training else 0.0
+    retraining_cost = training_cost(training, len(remaining), loaded.validation_count) if training else 0.0
     share = edited.meta_gradients / retraining_cost if retraining_cost else None
     figures = edited.figures | {"way": method, "removed": changes.removed, "relabelled": changes.relabelled}
     figures |= {

@@ -28,7 +28,7 @@ from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 
 REWIND_TASKS = 8
-"""Held-out tasks that select the snapshot by default."""
+"""Validation tasks, or held-out ones if there are none, that select the snapshot by default."""
 _MIN_STEPS = 40
 
 
@@ -39,8 +39,8 @@ class StepSettings:
     Attributes:
         budget: Steps, each of one meta-gradient.
         rate: Initial learning rate of Adam; it falls to 0 along a cosine.
-        seed: Seed of the order of the tasks and of the draw of the held-out tasks that select the snapshot.
-        rewind_tasks: Held-out tasks that select the snapshot to begin at; 0: begin at the present model.
+        seed: Seed of the order of the tasks and of the draw of the tasks that select the snapshot.
+        rewind_tasks: Tasks that select the snapshot to begin at; 0: begin at the present model.
     """
 
     budget: int
@@ -75,7 +75,7 @@ def step_settings(
 class SnapshotChoice:
     """The candidate that steps begin at, with its position ``number`` among all.
 
-    ``losses`` are the mean losses of the candidates on the held-out tasks that selected, in nats; ``tasks`` is their
+    ``losses`` are the mean losses of the candidates on the tasks that selected, in nats; ``tasks`` is their
     number.
     """
 
@@ -91,14 +91,14 @@ class SnapshotChoice:
 
 
 def select_snapshot(
-    model: Bilevel, candidates: Sequence[Params], heldout: Episodes, tasks: int, seed: int = 0
+    model: Bilevel, candidates: Sequence[Params], episodes: Episodes, tasks: int, seed: int = 0
 ) -> SnapshotChoice:
-    """Return the candidate with the lowest mean query loss on ``tasks`` held-out tasks, the earliest of equals.
+    """Return the candidate with the lowest mean query loss on ``tasks`` tasks of ``episodes``, the earliest of equals.
 
-    Later measurements on these tasks are slightly optimistic: they selected one of few candidates.
+    If these are held-out tasks, as there are no validation tasks, later measurements on them are slightly optimistic.
     """
-    sample = np.sort(np.random.default_rng([seed, 47]).permutation(len(heldout))[:tasks])
-    losses = [mean_loss(model, params, heldout, sample, no_progress) for params in candidates]
+    sample = np.sort(np.random.default_rng([seed, 47]).permutation(len(episodes))[:tasks])
+    losses = [mean_loss(model, params, episodes, sample, no_progress) for params in candidates]
     best = int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
     return SnapshotChoice(candidates[best], best, losses, len(sample))
 
@@ -110,7 +110,7 @@ def start_text(figures: Mapping[str, Any]) -> str:
         return ""
     end, number = len(start["losses"]) - 1, start["number"]
     place = "the present model" if number == end else f"snapshot {number + 1} of {end} of its training"
-    return f"{place}, which has the lowest loss on {start['tasks']} held-out tasks"
+    return f"{place}, which has the lowest loss on {start['tasks']} {start.get('kind', 'held-out')} tasks"
 
 
 def single_task_finetune(

@@ -116,8 +116,8 @@ class ConvNet(Layered):
     activation: str = "gelu"
 
     def __post_init__(self) -> None:
-        if self.pooling not in ("stride", "max"):
-            raise UserError(f"Unknown pooling {self.pooling!r}.", "Use stride or max.")
+        if self.pooling not in ("stride", "max", "mean"):
+            raise UserError(f"Unknown pooling {self.pooling!r}.", "Use stride, max or mean.")
         _check_activation(self.activation)
         smallest = min(self.ways - 1, self.filters, self.blocks, *(self._side(side) for side in self.shape[:2]))
         if smallest < 1:
@@ -164,8 +164,8 @@ class ConvNet(Layered):
             x = _add_shift(F.conv2d(x, params[f"{name}.weight"], stride=self._stride, padding=1), name, shifts)
             x = batch_norm(x, params[f"blocks.{block}.norm.weight"], params[f"blocks.{block}.norm.bias"])
             x = ACTIVATIONS[self.activation](x)
-            if self.pooling == "max":
-                x = F.max_pool2d(x, 2)
+            if self.pooling != "stride":
+                x = (F.max_pool2d if self.pooling == "max" else F.avg_pool2d)(x, 2)
         inputs["head"] = x = x.mean((2, 3)) if self.pooling == "stride" else x.flatten(1)
         return _add_shift(F.linear(x, params["head.weight"], params["head.bias"]), "head", shifts), inputs
 

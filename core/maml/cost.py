@@ -58,12 +58,16 @@ def seconds_of(cost: Cost, pace: Pace) -> float:
     return cost.gradients * pace.gradient + cost.products * product + cost.evaluations * evaluation
 
 
-def training_passes(settings: TrainSettings, tasks: int) -> Cost:
-    """Return the cost of training on ``tasks`` tasks, assuming that the L-BFGS refinement uses all its iterations."""
+def training_passes(settings: TrainSettings, tasks: int, validation: int = 0) -> Cost:
+    """Return the cost of training on ``tasks`` tasks, checked on ``validation`` tasks and as many training tasks.
+
+    Assumes that training does not stop early and that the L-BFGS refinement uses all its iterations.
+    """
     adam = settings.iterations * min(settings.meta_batch, tasks)
-    return Cost(gradients=adam + settings.polish * LINE_SEARCH * tasks)
+    checks = min(settings.checks, settings.iterations) * (validation + min(validation, tasks))
+    return Cost(gradients=adam + settings.polish * LINE_SEARCH * tasks, evaluations=checks)
 
 
-def training_cost(settings: TrainSettings, tasks: int) -> float:
+def training_cost(settings: TrainSettings, tasks: int, validation: int = 0) -> float:
     """Return the cost of :func:`training_passes` in meta-gradients."""
-    return training_passes(settings, tasks).meta_gradients
+    return training_passes(settings, tasks, validation).meta_gradients

@@ -103,11 +103,18 @@ class Episodes:
         chunk: int = 8,
     ) -> None:
         self.tasks, self.device, self.dtype, self.chunk = tasks, torch.device(device), dtype, chunk
+        self._image_set = images
         self._images = images.images  # possibly a memory map, so images are read only when a chunk is built
         self._groups = _group_by_shape(tasks, images)
 
     def __len__(self) -> int:
         return len(self.tasks)
+
+    def evenly_spaced(self, count: int) -> Episodes:
+        """Return at most ``count`` of the tasks, evenly spaced in the list."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int))
+        tasks = self.tasks.select([self.tasks.task_ids[position] for position in chosen])
+        return Episodes(tasks, self._image_set, device=self.device, dtype=self.dtype, chunk=self.chunk)
 
     def chunks(self, positions: np.ndarray | None = None) -> Iterator[Chunk]:
         """Yield all tasks, or those at ``positions``, in chunks of equal shape; every process receives all chunks."""

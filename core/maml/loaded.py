@@ -17,7 +17,7 @@ from core.tasks.tasklist import TaskList
 
 
 class Loaded:
-    """A model with its training and held-out tasks on a device.
+    """A model with its training, held-out and validation tasks on a device.
 
     Attributes:
         hashes: Content hashes by name (``data``, ``tasks``, ``heldout``, ``model``), the start of every cache key.
@@ -30,10 +30,12 @@ class Loaded:
         images: ImageSet,
         tasks: TaskList,
         heldout_tasks: TaskList,
+        validation_tasks: TaskList | None,
         compute: Compute,
         hashes: Mapping[str, str],
     ) -> None:
         self.model, self.images, self.tasks, self.heldout_tasks = model, images, tasks, heldout_tasks
+        self.validation_tasks = validation_tasks
         self.compute, self.device, self.hashes = compute, compute.torch_device(), hashes
         self.params = self.place(params)
 
@@ -64,3 +66,13 @@ class Loaded:
     def heldout(self) -> Episodes:
         """Return the tensors of the held-out tasks."""
         return self.episodes(self.heldout_tasks)
+
+    @property
+    def validation_count(self) -> int:
+        """Return the number of validation tasks."""
+        return 0 if self.validation_tasks is None else len(self.validation_tasks)
+
+    @cached_property
+    def validation(self) -> Episodes | None:
+        """Return the tensors of the validation tasks, if there are any."""
+        return None if self.validation_tasks is None else self.episodes(self.validation_tasks)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict
@@ -62,7 +62,7 @@ class ModelFields(BaseModel):
     pooling: Annotated[
         str,
         Setting(
-            "Downsampling: stride or max (convnet), max or stride (cnn4), mean or none (resnet12).",
+            "Downsampling: stride, max or mean (convnet), max or stride (cnn4), mean or none (resnet12).",
             choices=("stride", "max", "mean", "none"),
         ),
     ] = "stride"
@@ -108,7 +108,13 @@ class TrainSettings:
     """A set of training settings that, for the same tasks and machine, always produces the same model.
 
     The learning rate of Adam decays from ``learning_rate`` to 0 along a cosine. The optional L-BFGS refinement stops
-    when ``Stationarity.ratio`` is below ``tolerance``.
+    when ``Stationarity.ratio`` is below ``tolerance``, or when it no longer improves. Defaults for a kind of data are
+    those of its recipe (:mod:`core.maml.recipes`).
+
+    Attributes:
+        checks: If there are validation tasks, the step with the highest accuracy on them is kept, of this many evenly
+            spaced ones; 0 keeps the last step.
+        patience: Stops training after this many checks without a better one; 0 never stops it.
     """
 
     iterations: Annotated[int, Ge(0), Setting("Adam steps.", label="Training steps")] = 1200
@@ -121,9 +127,36 @@ class TrainSettings:
         float, Ge(0), Setting("Gradient ratio at which the L-BFGS refinement stops.", label="Gradient ratio")
     ] = 1e-4
     seed: Annotated[int, Ge(0), Setting("Seed of the initial parameters and of the order of the tasks.")] = 0
+    checks: Annotated[
+        int,
+        Ge(0),
+        Setting(
+            "Evaluations on the validation tasks during training; the best of these steps is kept. 0 keeps the last "
+            "step.",
+            label="Validation checks",
+        ),
+    ] = 20
+    patience: Annotated[
+        int, Ge(0), Setting("Stop after this many validation checks without a better one; 0 never stops.")
+    ] = 0
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    @property
+    def words(self) -> str:
+        """Return a one-line description."""
+        refinement = f", then up to {self.polish:,} L-BFGS iterations" if self.polish else ""
+        steps = f"{self.iterations:,} Adam steps of {self.meta_batch} tasks at rate {self.learning_rate:g}"
+        return f"{steps}{refinement}, seed {self.seed}"
+
+    def cache_key(self, *, validation: bool = False) -> dict[str, Any]:
+        """Return the fields that determine a result, with those of the checks only if there are validation tasks.
+
+        Runs of versions that had no checks are so found again.
+        """
+        without = () if validation else ("checks", "patience")
+        return {name: value for name, value in asdict(self).items() if name not in without}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Train by second-order meta-learning: Adam on tasks drawn without replacement, then optionally full-batch L-BFGS.
 
+If there are validation tasks, the step of Adam that is best on them is kept. They are neither training nor held-out
+tasks, so that no accuracy is reported on tasks that chose something.
+
 Influence estimates are derivatives at a minimum of the objective. Adam alone leaves a nonzero gradient, even with very
 small final steps. L-BFGS removes it if the problem is small or smooth enough (docs/method.md). The state is saved to
 ``state.safetensors`` in the output folder about 20 times per run, and a run that finds this file resumes from it.
@@ -21,6 +24,7 @@ from torch.optim.adam import adam
 
 from core.maml.backbone import Params
 from core.maml.episodes import Chunk, Episodes, OnChunk, no_progress
+from core.maml.evaluation import evaluate
 from core.maml.objective import Bilevel
 from core.maml.passes import passes_of
 from core.maml.settings import TrainSettings
@@ -48,13 +52,15 @@ class TrainingResult:
     """A result of a training run.
 
     Attributes:
-        history: Measurements: phase, done, and the loss or the fields of :class:`Stationarity`.
+        history: Measurements (:func:`read_history`).
         trajectory: Evenly spaced snapshots of the Adam phase, including its end.
+        kept: The Adam step whose parameters are kept, or from which the refinement started.
     """
 
     params: Params
     history: list[dict[str, Any]]
     trajectory: list[Snapshot]
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ def train(
     episodes: Episodes,
     settings: TrainSettings,
     *,
+    validation: Episodes | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
     name: str = "meta-training",
@@ -129,6 +136,7 @@ def train(
 
     Args:
         start: Initial parameters (not changed).
+        validation: Tasks by which the step to keep is chosen; None keeps the last one.
         folder: Folder of the training state, from which an interrupted run resumes.
         name: Name of the progress stage.
 
@@ -138,13 +146,30 @@ def train(
     progress = progress or Progress()
     arrays = [start[key].cpu().numpy() for key in sorted(start)]
     # The key identifies the training, so that the state of another one is never resumed.
-    key = content_hash(repr(model), asdict(settings), episodes.tasks.hash, *arrays)
-    training = _Training(model, start, episodes, settings, progress, folder / STATE_FILE if folder else None, key)
+    chosen_by = validation.tasks.hash if validation and settings.checks else ""
+    key = content_hash(repr(model), asdict(settings), episodes.tasks.hash, chosen_by, *arrays)
+    path = folder / STATE_FILE if folder else None
+    training = _Training(model, start, episodes, validation, settings, progress, path, key)
     if training.done < settings.iterations:
         training.adam(name)
     if settings.polish:
         training.lbfgs()
-    return TrainingResult(training.params, training.history, training.trajectory)
+    return TrainingResult(training.params, training.history, training.trajectory, training.kept)
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Return the measurements of an unfinished training in ``folder`` so far, about 20; empty if there is none.
+
+    Entries of the phase ``adam`` have done (steps) and loss (mean over the batches since the last entry, in nats), and
+    at a validation check training_loss, training_accuracy, validation_loss and validation_accuracy, all of the same
+    step, the former two on as many training tasks as there are validation tasks. Entries of the phase ``polish`` have
+    done (iterations) and the fields of :class:`Stationarity`.
+    """
+    try:
+        with safe_open(folder / STATE_FILE, "pt") as stream:
+            return list(json.loads(stream.metadata()["state"])["history"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return []  # not written yet, or damaged: reported when the training resumes
 
 
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -168,14 +193,17 @@ class _Training:
         model: Bilevel,
         start: Params,
         episodes: Episodes,
+        validation: Episodes | None,
         settings: TrainSettings,
         progress: Progress,
         path: Path | None,
         key: str,
     ) -> None:
         self.model, self.episodes, self.settings, self.progress = model, episodes, settings, progress
+        self._validation = validation if settings.checks else None
         self._path, self._key = path, key
         self.params, self.moments, self.done = start, Params(), 0
+        self.kept, self._best = settings.iterations, Params()
         self.history: list[dict[str, Any]] = []
         self.trajectory: list[Snapshot] = []
         if (stored := world().on_rank_zero(self._read)) is None:
@@ -184,6 +212,8 @@ class _Training:
         device = next(iter(start.values())).device
         tensors = {name: value.to(device) for name, value in tensors.items()}
         self.params = {name: tensors.pop(f"params.{name}") for name in start}
+        self.kept = description.get("kept", self.kept)  # not in states of earlier versions
+        self._best = {name: tensors.pop(f"best.{name}") for name in start if f"best.{name}" in tensors}
         self.trajectory = [
             Snapshot({name: tensors.pop(f"snapshot.{number}.{name}") for name in start}, rate)
             for number, rate in enumerate(description["rates"])
@@ -199,7 +229,7 @@ class _Training:
         steps = [torch.tensor(float(self.done)) for _ in params]
         size = min(settings.meta_batch, len(episodes))
         iterations = settings.iterations
-        snapshot_steps = {round(iterations * (n + 1) / SNAPSHOT_COUNT) for n in range(SNAPSHOT_COUNT)} - {0}
+        snapshot_steps, check_steps = _even_steps(iterations, SNAPSHOT_COUNT), _even_steps(iterations, settings.checks)
         losses: list[float] = []
         self.progress.stage(name, iterations, done=self.done)
         for iteration in range(self.done, iterations):
@@ -219,12 +249,36 @@ class _Training:
             self.done = iteration + 1
             if self.done in snapshot_steps:
                 self.trajectory.append(Snapshot({key: value.clone() for key, value in params.items()}, float(rate)))
-            if self.done % max(1, iterations // 20) == 0 or self.done == iterations:
+            is_check = self._validation is not None and self.done in check_steps
+            if is_check or self.done % max(1, iterations // 20) == 0 or self.done == iterations:
                 self.history.append({"phase": "adam", "done": self.done, "loss": float(np.mean(losses))})
-                losses = []
-                self.moments = moments
+                losses, self.moments = [], moments
+                if is_check:
+                    self.history[-1] |= self._check(params)
+                if is_finished := self.done == iterations or (is_check and self._is_out_of_patience()):
+                    self.params, self._best = self._best or params, {}
+                    self.moments, self.done = {}, iterations
                 self._save()
-        self.moments = {}
+                if is_finished:
+                    break
+
+    def _check(self, params: Params) -> dict[str, float]:
+        """Measure parameters on the validation tasks and as many training tasks; remember them if they are the best."""
+        assert self._validation is not None
+        accuracies = [entry["validation_accuracy"] for entry in self.history if "validation_accuracy" in entry]
+        measured: dict[str, float] = {}
+        training = self.episodes.evenly_spaced(len(self._validation))
+        for name, episodes in (("training", training), ("validation", self._validation)):
+            result = evaluate(self.model, params, episodes)
+            measured[f"{name}_loss"] = float(result.loss.mean())
+            measured[f"{name}_accuracy"] = float(result.accuracy.mean())
+        if measured["validation_accuracy"] >= max(accuracies, default=0.0):  # of equally good steps, the later one
+            self._best, self.kept = {key: value.clone() for key, value in params.items()}, self.done
+        return measured
+
+    def _is_out_of_patience(self) -> bool:
+        since = sum(entry["done"] > self.kept for entry in self.history if "validation_accuracy" in entry)
+        return 0 < self.settings.patience <= since
 
     def lbfgs(self) -> None:
         """Minimise the full objective, divided by the number of tasks."""
@@ -257,11 +311,14 @@ class _Training:
             report = stationarity(model, self.params, episodes)
             check_finite(report)
             self.done = settings.iterations + done
+            before = [entry for entry in self.history if entry["phase"] == "polish"]
             self.history.append({"phase": "polish", "done": done, **asdict(report)})
             note = f"objective {report.objective:.3f}, gradient ratio {report.ratio:.1e}"
             self.progress.advance(done - start, note=note)
             self._save()
-            if report.ratio < settings.tolerance:
+            # Where rounding hides what is left to gain, the line search finds no better point and stays.
+            is_stuck = before and before[-1]["objective"] <= report.objective and before[-1]["ratio"] <= report.ratio
+            if report.ratio < settings.tolerance or is_stuck:
                 break
 
     def _save(self) -> None:
@@ -271,10 +328,12 @@ class _Training:
         tensors = {f"params.{name}": value for name, value in self.params.items()} | self.moments
         for number, snapshot in enumerate(self.trajectory):
             tensors |= {f"snapshot.{number}.{name}": value for name, value in snapshot.params.items()}
+        tensors |= {f"best.{name}": value for name, value in self._best.items()}
         description = {
             "question": self._key,
             "done": self.done,
             "history": self.history,
+            "kept": self.kept,
             "rates": [snapshot.rate for snapshot in self.trajectory],
         }
 
@@ -302,6 +361,11 @@ class _Training:
                 f"{path.parent} contains a training with other tasks or settings.", "Choose another output folder."
             )
         return description, tensors
+
+
+def _even_steps(iterations: int, count: int) -> set[int]:
+    """Return ``count`` evenly spaced numbers of steps, the last being ``iterations``."""
+    return {round(iterations * (n + 1) / count) for n in range(count)} - {0}
 
 
 def _draw_tasks(n: int, size: int, iteration: int, seed: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Generate, write and read a folder of tasks: for training, for evaluation, and the truth about injected label noise.
 
-``train.parquet`` and ``heldout.parquet`` are task lists (:mod:`core.tasks.tasklist`); no image occurs in both.
+``train.parquet``, ``heldout.parquet`` and, if there are validation tasks, ``validation.parquet`` are task lists
+(:mod:`core.tasks.tasklist`); no image occurs in two of them. Training chooses by the validation tasks which step to
+keep, and everything that is reported is measured on the held-out tasks.
 ``planted.parquet`` exists if label noise was injected: image_id, given, true and, for flips within tasks, task_id and
 role. ``tasks.json`` records how the tasks were generated.
 """
@@ -8,6 +10,7 @@ role. ``tasks.json`` records how the tasks were generated.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,18 @@ from core.data import ImageSet, load_images
 from core.runtime.errors import UserError
 from core.runtime.files import read_json, replacing, write_json
 from core.tasks.noise import Noise, flip_labels, mislabel_images
-from core.tasks.sampling import pool_of, sample_tasks, split_classes, split_images, split_official
-from core.tasks.settings import TaskSettings
+from core.tasks.sampling import (
+    pool_of,
+    sample_tasks,
+    split_classes,
+    split_images,
+    split_official,
+    split_validation,
+)
+from core.tasks.settings import VALIDATION_TASKS, TaskSettings
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks
+
+_VALIDATION = "validation.parquet"
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,7 @@ class TaskFolder:
     heldout: TaskList
     planted: pd.DataFrame | None
     description: dict
+    validation: TaskList | None = None
 
     def images(self) -> ImageSet:
         """Return the images that the tasks refer to.
@@ -54,60 +67,96 @@ def generate(settings: TaskSettings, images: ImageSet | None = None) -> TaskFold
     images = load_images(settings.data) if images is None else images
     if settings.split == "auto":
         settings = replace(settings, split="images" if images.splits is None else "official")
-    if settings.split == "official":
-        parts = split_official(images, settings.heldout_split)
-    else:
+    if settings.split != "official":
         split = split_images if settings.split == "images" else split_classes
-        parts = split(images, settings.heldout_share, _streams(settings)[0])
-    return draw_tasks(images, settings, *parts)
+        return draw_tasks(images, settings, *split(images, settings.heldout_share, _streams(settings)[0]))
+    train, heldout = split_official(images, settings.heldout_split)
+    validation = np.flatnonzero(images.splits == "val") if settings.heldout_split != "val" else train[:0]
+    return draw_tasks(images, settings, train, heldout, validation if validation.size else None)
 
 
 def draw_tasks(
-    images: ImageSet, settings: TaskSettings, train_positions: np.ndarray, heldout_positions: np.ndarray
+    images: ImageSet,
+    settings: TaskSettings,
+    train_positions: np.ndarray,
+    heldout_positions: np.ndarray,
+    validation_positions: np.ndarray | None = None,
 ) -> TaskFolder:
     """Draw tasks from the images at these positions of the image set, by all ``settings`` except the split.
+
+    Args:
+        validation_positions: None: a part of the images for training (:func:`split_validation`).
 
     Raises:
         UserError: the images cannot provide what the settings ask for.
     """
     noise = Noise.parse(settings.noise)
-    _, train_rng, heldout_rng, noise_rng = _streams(settings)
+    _, train_rng, heldout_rng, noise_rng, validation_rng = _streams(settings)
+    needed = settings.shots + settings.queries
+    if settings.validation == 0:
+        validation_positions = train_positions[:0]
+    elif validation_positions is None:
+        train_positions, validation_positions = split_validation(
+            images,
+            train_positions,
+            by_classes=not np.intersect1d(images.labels[train_positions], images.labels[heldout_positions]).size,
+            share=settings.validation_share,
+            ways=settings.ways,
+            least=needed,
+            rng=validation_rng,
+        )
+        if not validation_positions.size and settings.validation:
+            raise UserError(
+                "There are too few images for validation tasks of other images than the training tasks.",
+                "Reduce the shots or queries, or draw none: --validation 0.",
+            )
     planted: pd.DataFrame | None = None
     given_labels = images.labels
     if noise.kind in ("images", "lookalike"):
         given_labels, planted = mislabel_images(images, train_positions, noise, noise_rng)
     shape = {"ways": settings.ways, "shots": settings.shots, "queries": settings.queries}
-    min_images = settings.shots + settings.queries if settings.skip_small else 0
+    min_images = needed if settings.skip_small else 0
     train_pool = pool_of(given_labels, train_positions, min_images)
     heldout_pool = pool_of(images.labels, heldout_positions, min_images)
     train = sample_tasks(images, train_pool, **shape, count=settings.count, prefix="t", rng=train_rng)
     if noise.kind == "tasks":
         train, planted = flip_labels(train, noise, noise_rng)
     heldout = sample_tasks(images, heldout_pool, **shape, count=settings.heldout, prefix="h", rng=heldout_rng)
-    return _folder(images, asdict(settings), train, heldout, planted)
+    validation = None
+    if validation_positions.size:
+        pool = pool_of(images.labels, validation_positions, needed)
+        count = VALIDATION_TASKS if settings.validation is None else settings.validation
+        validation = sample_tasks(images, pool, **shape, count=count, prefix="v", rng=validation_rng)
+    return _folder(images, asdict(settings), train, heldout, validation, planted)
 
 
 def _streams(settings: TaskSettings) -> list[np.random.Generator]:
-    """Return the random generators of the split, the training tasks, the held-out tasks and the noise.
+    """Return the random generators of the split, the training and held-out tasks, the noise and the validation tasks.
 
     Each has its own stream, so that more held-out tasks or other noise do not change which training tasks are drawn.
     """
-    return [np.random.default_rng(s) for s in np.random.SeedSequence(settings.seed).spawn(4)]
+    return [np.random.default_rng(s) for s in np.random.SeedSequence(settings.seed).spawn(5)]
 
 
-def from_lists(data: str, train: Path, heldout: Path) -> TaskFolder:
+def from_lists(data: str, train: Path, heldout: Path, validation: Path | None = None) -> TaskFolder:
     """Build a folder of tasks from a user's lists, in any format that :func:`core.tasks.tasklist.read_tasks` reads.
 
     Raises:
-        UserError: a list is invalid, or the two are incompatible.
+        UserError: a list is invalid, or two are incompatible.
     """
     images = load_images(data)
-    settings = {"data": data, "lists": [train.name, heldout.name]}
-    return _folder(images, settings, read_tasks(train, images), read_tasks(heldout, images))
+    settings = {"data": data, "lists": [path.name for path in (train, heldout, validation) if path]}
+    checks = read_tasks(validation, images) if validation else None
+    return _folder(images, settings, read_tasks(train, images), read_tasks(heldout, images), checks)
 
 
 def _folder(
-    images: ImageSet, settings: dict[str, Any], train: TaskList, heldout: TaskList, planted: pd.DataFrame | None = None
+    images: ImageSet,
+    settings: dict[str, Any],
+    train: TaskList,
+    heldout: TaskList,
+    validation: TaskList | None = None,
+    planted: pd.DataFrame | None = None,
 ) -> TaskFolder:
     description = {
         "settings": settings,
@@ -115,21 +164,26 @@ def _folder(
         "train_hash": train.hash,
         "heldout_hash": heldout.hash,
     }
-    return _checked(TaskFolder(settings["data"], train, heldout, planted, description), "The tasks")
+    if validation is not None:
+        description["validation_hash"] = validation.hash
+    return _checked(TaskFolder(settings["data"], train, heldout, planted, description, validation), "The tasks")
 
 
 def _checked(folder: TaskFolder, name: str) -> TaskFolder:
-    train, heldout = folder.train, folder.heldout
-    if shared := set(train.rows["image_id"]) & set(heldout.rows["image_id"]):
-        raise UserError(
-            f"{name}: image {min(shared)!r} occurs in training and in held-out tasks.",
-            "Held-out tasks must use other images than the training tasks.",
-        )
-    if train.ways != heldout.ways:
-        raise UserError(
-            f"{name}: training tasks are {train.ways}-way, held-out tasks {heldout.ways}-way.",
-            "Use the same number of classes per task in both.",
-        )
+    lists = {"training": folder.train, "held-out": folder.heldout}
+    if folder.validation is not None:
+        lists["validation"] = folder.validation
+    for (one, first), (other, second) in combinations(lists.items(), 2):
+        if shared := set(first.rows["image_id"]) & set(second.rows["image_id"]):
+            raise UserError(
+                f"{name}: image {min(shared)!r} occurs in {one} and in {other} tasks.",
+                f"The {other} tasks must use other images than the {one} tasks.",
+            )
+        if first.ways != second.ways:
+            raise UserError(
+                f"{name}: {one} tasks are {first.ways}-way, {other} tasks {second.ways}-way.",
+                "Use the same number of classes per task in all.",
+            )
     return folder
 
 
@@ -137,7 +191,10 @@ def write_folder(tasks: TaskFolder, folder: Path) -> None:
     """Write the folder; ``tasks.json`` is written last, so its presence marks a complete folder."""
     write_tasks(tasks.train, folder / "train.parquet")
     write_tasks(tasks.heldout, folder / "heldout.parquet")
-    (folder / "planted.parquet").unlink(missing_ok=True)  # left from tasks written earlier
+    for name in ("planted.parquet", _VALIDATION):
+        (folder / name).unlink(missing_ok=True)  # left from tasks written earlier
+    if tasks.validation is not None:
+        write_tasks(tasks.validation, folder / _VALIDATION)
     if tasks.planted is not None:
         with replacing(folder / "planted.parquet") as temporary:
             tasks.planted.to_parquet(temporary, index=False)
@@ -157,6 +214,7 @@ def read_folder(folder: Path) -> TaskFolder:
         raise UserError(f"{folder / 'tasks.json'} does not name the image set.", "Redraw the tasks.") from error
     images = load_images(data, str(description.get("data_hash", "")))
     train, heldout = (read_tasks(folder / f"{part}.parquet", images) for part in ("train", "heldout"))
+    validation = read_tasks(folder / _VALIDATION, images) if (folder / _VALIDATION).exists() else None
     planted = folder / "planted.parquet"
     noise = pd.read_parquet(planted) if planted.exists() else None
-    return _checked(TaskFolder(data, train, heldout, noise, description), str(folder))
+    return _checked(TaskFolder(data, train, heldout, noise, description, validation), str(folder))

@@ -61,6 +61,49 @@ def split_official(images: ImageSet, heldout: str) -> tuple[np.ndarray, np.ndarr
     return np.flatnonzero(images.splits == "train"), np.flatnonzero(images.splits == heldout)
 
 
+def split_validation(
+    images: ImageSet,
+    train: np.ndarray,
+    *,
+    by_classes: bool,
+    share: float,
+    ways: int,
+    least: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the positions of the training images into those for training and those for validation tasks.
+
+    The parts have no class in common if ``by_classes``, else no image and no group of images.
+
+    Args:
+        share: Of the classes, of the images of every class, or of the images in whole groups.
+        ways, least: Classes per task, and images of a class that a task needs. Validation takes at least these, and
+            leaves at least these for training.
+
+    Returns:
+        The sorted positions for training and for validation; the latter are empty where the images are too few.
+    """
+    labels = images.labels[train]
+    classes = np.unique(labels)
+    if by_classes:
+        count = max(round(share * len(classes)), ways)
+        chosen = np.isin(labels, rng.permutation(classes)[:count])
+    elif images.groups is not None:
+        groups = images.groups[train].astype(str)
+        names, sizes = np.unique(groups, return_counts=True)
+        order = rng.permutation(len(names))
+        chosen = np.isin(groups, names[order][np.cumsum(sizes[order]) <= round(share * len(train))])
+    else:
+        chosen = np.zeros(len(train), dtype=bool)
+        for members in (rng.permutation(np.flatnonzero(labels == c)) for c in classes):
+            count = max(round(share * len(members)), least)
+            chosen[members[:count]] = len(members) >= count + least
+    rest, validation = train[~chosen], train[chosen]
+    if min(len(pool_of(images.labels, part, least)) for part in (rest, validation)) < ways:
+        return train, train[:0]
+    return rest, validation
+
+
 def pool_of(labels: np.ndarray, positions: np.ndarray, min_images: int = 0) -> Pool:
     """Group ``positions`` by their class, without classes of fewer than ``min_images`` images.
 

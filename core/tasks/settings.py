@@ -11,6 +11,7 @@ from core.runtime.settings import Setting, check_settings
 
 SPLITS = ("auto", "official", "images", "classes")
 HELDOUT_PARTS = ("test", "val")
+VALIDATION_TASKS = 50
 PRESETS = {
     "none": "none",
     "easy": "tasks:0.4:0.8",
@@ -29,6 +30,9 @@ class TaskSettings:
         count: Number of training tasks; None means every combination of classes once.
         split: ``official`` uses the data set's own split, ``images`` holds out images of every class, ``classes`` holds
             out whole classes; ``auto`` means official if there is one, else images.
+        validation: Number of validation tasks; None means 50, or none where the images are too few.
+        validation_share: Of the part of the images or classes that training tasks would be drawn from; not used where
+            the official split has a part ``val`` that the held-out tasks leave.
         noise: As :meth:`core.tasks.noise.Noise.parse` accepts it; injected into the training tasks only.
     """
 
@@ -80,6 +84,26 @@ class TaskSettings:
             option="skip-small-classes",
         ),
     ] = False
+    validation: Annotated[
+        int | None,
+        Ge(0),
+        Setting(
+            "Validation tasks, by which training chooses the step to keep; no accuracy is reported on them. auto: "
+            f"{VALIDATION_TASKS}, or none where there are too few images; 0: none.",
+            label="Validation tasks",
+            words={"auto": None},
+        ),
+    ] = None
+    validation_share: Annotated[
+        float,
+        Gt(0),
+        Lt(1),
+        Setting(
+            "Share of the images or classes for training that validation tasks are drawn from instead, unless the "
+            "official split has a part for them.",
+            label="Share for validation",
+        ),
+    ] = 0.1
 
     def __post_init__(self) -> None:
         check_settings(self)

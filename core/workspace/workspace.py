@@ -52,12 +52,14 @@ class Project:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """Return the content hashes that start every cache key of this problem."""
-        return {
+        hashes = {
             "data": self.images.hash,
             "tasks": self.tasks.train.hash,
             "heldout": self.tasks.heldout.hash,
             "model": self.model.hash,
         }
+        validation = self.tasks.validation
+        return hashes if validation is None else hashes | {"validation": validation.hash}
 
 
 class Workspace:
@@ -182,7 +184,7 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
     if (folder / "workspace.json").exists():
         workspace = Workspace(folder)
         wanted, existing = Project(images, task_folder, loaded_model).hashes, workspace.project().hashes
-        if any(wanted[name] != existing[name] for name in ("tasks", "heldout", "model")):
+        if wanted != {**existing, "data": wanted["data"]}:
             raise UserError(f"{folder} is already a workspace of another problem.", "Choose another name.")
         return workspace
     try:

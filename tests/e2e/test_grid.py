@@ -202,7 +202,7 @@ def test_texts_are_shown_as_text(grid: Page) -> None:
 def test_names_for_screen_readers(grid: Page) -> None:
     expect(grid.get_by_role("listbox", name="Training images")).to_have_attribute("aria-multiselectable", "true")
     label = tile(grid, 10).get_attribute("aria-label") or ""
-    assert re.fullmatch(r"given 0 · seen as 1, score [+-]0\.\d+ (helpful|harmful), needs review", label)
+    assert re.fullmatch(r"given 0 · seen as 1, influence [+-]0\.\d+ (helpful|harmful), looks wrong", label)
     assert (tile(grid, 4).get_attribute("aria-label") or "").endswith(", removed")
 
 

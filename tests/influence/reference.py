@@ -36,8 +36,8 @@ def forward(problem: Problem, flat: Tensor, x: Tensor) -> Tensor:
         scale, shift = parts[f"blocks.{b}.norm.weight"], parts[f"blocks.{b}.norm.bias"]
         x = (x - mean) / torch.sqrt(variance + 1e-5) * scale[:, None, None] + shift[:, None, None]
         x = torch.relu(x) if net.activation == "relu" else 0.5 * x * (1 + torch.erf(x / 2**0.5))
-        if net.pooling == "max":
-            x = F.max_pool2d(x, 2)
+        if net.pooling != "stride":
+            x = F.max_pool2d(x, 2) if net.pooling == "max" else F.avg_pool2d(x, 2)
     x = x.mean((2, 3)) if net.pooling == "stride" else x.flatten(1)
     return x @ parts["head.weight"].T + parts["head.bias"]
 

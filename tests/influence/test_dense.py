@@ -26,6 +26,7 @@ SHAPES: list[dict[str, Any]] = [
     {"ways": 3, "shots": 2, "queries": 2, "count": 4, "steps": 1},
     {"ways": 2, "shots": 1, "queries": 3, "count": 2, "steps": 3},
     {"ways": 4, "shots": 2, "queries": 1, "count": 1, "steps": 2, "pooling": "max", "activation": "relu"},
+    {"ways": 2, "shots": 2, "queries": 2, "count": 2, "pooling": "mean"},
     {"ways": 3, "shots": 1, "queries": 2, "count": 2, "steps": 2, "algorithm": "fomaml"},
     {"ways": 3, "shots": 2, "queries": 1, "count": 2, "steps": 2, "algorithm": "anil"},
     {"ways": 2, "shots": 2, "queries": 2, "count": 2, "steps": 2, "algorithm": "meta-sgd"},

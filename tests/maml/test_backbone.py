@@ -40,8 +40,8 @@ def layers(net: ConvNet | MLP) -> nn.Module:
         parts["conv"] = nn.Conv2d(channels, net.filters, 3, stride=stride, padding=1, bias=False)
         parts["norm"] = nn.BatchNorm2d(net.filters, track_running_stats=False)
         parts["act"] = ACTIVATIONS[net.activation]()
-        if net.pooling == "max":
-            parts["pool"] = nn.MaxPool2d(2)
+        if net.pooling != "stride":
+            parts["pool"] = nn.MaxPool2d(2) if net.pooling == "max" else nn.AvgPool2d(2)
         blocks[str(block)] = nn.Sequential(parts)
         channels = net.filters
     pool = nn.AdaptiveAvgPool2d(1) if net.pooling == "stride" else nn.Identity()
@@ -68,7 +68,13 @@ def close(actual: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @pytest.mark.parametrize(
     ("pooling", "shape", "blocks"),
-    [("stride", (28, 28, 1), 4), ("max", (28, 28, 1), 4), ("stride", (7, 9, 3), 2), ("max", (7, 9, 3), 2)],
+    [
+        ("stride", (28, 28, 1), 4),
+        ("max", (28, 28, 1), 4),
+        ("stride", (7, 9, 3), 2),
+        ("max", (7, 9, 3), 2),
+        ("mean", (7, 9, 3), 2),
+    ],
 )
 def test_logits_equal_those_of_pytorch_layers(
     activation: str, pooling: str, shape: tuple[int, int, int], blocks: int

@@ -106,11 +106,14 @@ def compared(model: Bilevel, shape: tuple[int, int, int], dtype: torch.dtype) ->
 QUICK = [
     *product(("relu", "tanh"), ("stride", "max"), ("maml",), (1,)),
     *product(("gelu",), ("stride", "max"), ("maml", "meta-sgd"), (1, 2)),
+    *product(("relu", "gelu"), ("mean",), ("maml",), (1,)),
     *product(("gelu",), ("max",), ("fomaml", "anil"), (2,)),
 ]
 VARIANTS = [
     pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
-    for case in product(("relu", "gelu", "tanh"), ("stride", "max"), ("maml", "fomaml", "anil", "meta-sgd"), (1, 2))
+    for case in product(
+        ("relu", "gelu", "tanh"), ("stride", "max", "mean"), ("maml", "fomaml", "anil", "meta-sgd"), (1, 2)
+    )
 ]
 
 
@@ -122,7 +125,7 @@ def test_every_pass_agrees_in_float64(activation: str, pooling: str, algorithm: 
     assert max(errors.values()) < 1e-12, errors
 
 
-@pytest.mark.parametrize("pooling", ["stride", "max"])
+@pytest.mark.parametrize("pooling", ["stride", "max", "mean"])
 def test_every_pass_agrees_in_float32_up_to_rounding(pooling: str) -> None:
     model = Bilevel(ConvNet(WAYS, 16, (28, 28, 1), pooling, 4, "gelu"), Unrolled(1, 0.4), 0.1)
     errors = compared(model, (28, 28, 1), torch.float32)

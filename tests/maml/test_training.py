@@ -13,8 +13,18 @@ from safetensors.torch import load_file, save_file
 
 from core.maml.adaptation import Unrolled
 from core.maml.backbone import Params
+from core.maml.episodes import Episodes
+from core.maml.evaluation import evaluate
 from core.maml.objective import Bilevel
-from core.maml.training import STATE_FILE, TrainSettings, _draw_tasks, stationarity, train
+from core.maml.training import (
+    STATE_FILE,
+    TrainingResult,
+    TrainSettings,
+    _draw_tasks,
+    read_history,
+    stationarity,
+    train,
+)
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
@@ -160,12 +170,16 @@ def test_l_bfgs_from_infinite_parameters_raises(problem: Problem) -> None:
         train(problem.model, infinite, problem.episodes, replace(QUICK, iterations=0, polish=10))
 
 
-def test_l_bfgs_reaches_a_stationary_point(problem: Problem) -> None:
+def linear_model() -> tuple[Bilevel, Params]:
     def linear(params: Params, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(1) @ params["weight"] + params["bias"]
 
-    model = Bilevel(linear, Unrolled(2, 0.3), delta=0.1)
     start = {"weight": torch.zeros(49, 2, dtype=torch.float64), "bias": torch.zeros(2, dtype=torch.float64)}
+    return Bilevel(linear, Unrolled(2, 0.3), delta=0.1), start
+
+
+def test_l_bfgs_reaches_a_stationary_point(problem: Problem) -> None:
+    model, start = linear_model()
     params = train(model, start, problem.episodes, replace(QUICK, iterations=5, polish=100, tolerance=1e-5)).params
     report = stationarity(model, params, problem.episodes)
     assert report.ratio < 1e-5
@@ -176,6 +190,79 @@ def test_l_bfgs_stops_at_the_tolerance(problem: Problem) -> None:
     steps: list[int] = []
     run(problem, replace(QUICK, polish=4000, tolerance=0.9), progress=counting(steps))
     assert len(steps) < 20 + 10
+
+
+@pytest.fixture(scope="module")
+def validation() -> Episodes:
+    problem = tiny_problem(ways=2, shots=2, queries=3, count=3)
+    return problem.episodes
+
+
+def test_the_step_with_the_highest_validation_accuracy_is_kept(problem: Problem, validation: Episodes) -> None:
+    settings = replace(QUICK, learning_rate=0.3, checks=10)
+    result = train(problem.model, problem.params, problem.episodes, settings, validation=validation)
+    checks = [entry for entry in result.history if "validation_accuracy" in entry]
+    assert [entry["done"] for entry in checks] == list(range(2, 21, 2))
+    best = max(entry["validation_accuracy"] for entry in checks)
+    assert result.kept == max(entry["done"] for entry in checks if entry["validation_accuracy"] == best)
+    measured = evaluate(problem.model, result.params, validation)
+    assert measured.accuracy.mean() == pytest.approx(best, abs=0)
+    kept = next(entry for entry in checks if entry["done"] == result.kept)
+    assert measured.loss.mean() == pytest.approx(kept["validation_loss"], rel=1e-12)
+    last = train(problem.model, problem.params, problem.episodes, replace(settings, checks=0), validation=validation)
+    assert last.kept == 20
+    assert same(last.params, train(problem.model, problem.params, problem.episodes, settings).params)
+
+
+@pytest.mark.parametrize("after", [3, 13])
+def test_an_interrupted_training_keeps_the_same_step(
+    problem: Problem, validation: Episodes, tmp_path: Path, after: int
+) -> None:
+    settings = replace(QUICK, learning_rate=0.3, checks=10, polish=10)
+
+    def again(progress: Progress | None = None, folder: Path | None = tmp_path) -> TrainingResult:
+        return train(
+            problem.model,
+            problem.params,
+            problem.episodes,
+            settings,
+            validation=validation,
+            folder=folder,
+            progress=progress,
+        )
+
+    with pytest.raises(Killed):
+        again(Stops(after))
+    assert read_history(tmp_path)[-1]["done"] == after
+    resumed, whole = again(), again(folder=None)
+    assert same(resumed.params, whole.params)
+    assert (resumed.kept, resumed.history) == (whole.kept, whole.history)
+
+
+def test_patience_stops_a_training_that_no_longer_improves(problem: Problem, validation: Episodes) -> None:
+    settings = replace(QUICK, learning_rate=0.3, checks=20, patience=3)
+    result = train(problem.model, problem.params, problem.episodes, settings, validation=validation)
+    done = [entry["done"] for entry in result.history if "validation_accuracy" in entry]
+    assert done[-1] in (result.kept + 3, 20)
+    assert same(
+        result.params, train(problem.model, problem.params, problem.episodes, settings, validation=validation).params
+    )
+
+
+def test_a_folder_without_a_training_has_no_history(problem: Problem, tmp_path: Path) -> None:
+    assert read_history(tmp_path) == []
+    run(problem, folder=tmp_path)
+    assert read_history(tmp_path)[-1]["done"] == QUICK.iterations
+    (tmp_path / STATE_FILE).write_bytes(b"half")
+    assert read_history(tmp_path) == []
+
+
+def test_l_bfgs_stops_where_nothing_improves(problem: Problem) -> None:
+    model, start = linear_model()
+    settings = replace(QUICK, iterations=0, polish=2000, tolerance=0)
+    history = train(model, start, problem.episodes, settings).history
+    assert history[-1]["done"] < settings.polish
+    assert history[-1]["ratio"] < 1e-5
 
 
 def test_snapshots_are_saved_and_survive_an_interruption(problem: Problem, tmp_path: Path) -> None:

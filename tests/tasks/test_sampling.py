@@ -13,7 +13,16 @@ from core.data import ImageSet, load_images
 from core.runtime.errors import UserError
 from core.tasks import generate as generating
 from core.tasks.generate import TaskSettings, from_lists, generate, read_folder, write_folder
-from core.tasks.sampling import class_sets, pool_of, sample_tasks, split_classes, split_images, split_official
+from core.tasks.sampling import (
+    class_sets,
+    pool_of,
+    sample_tasks,
+    split_classes,
+    split_images,
+    split_official,
+    split_validation,
+)
+from core.tasks.settings import VALIDATION_TASKS
 from core.tasks.tasklist import TaskList, write_tasks
 from tests.problems import tiny_images, tiny_tasks
 
@@ -72,6 +81,66 @@ def test_splits_divide_all_images() -> None:
         assert len(held) == 1500
     _, held = split_images(images, 0.3, np.random.default_rng(0))
     assert np.bincount(images.labels[held]).tolist() == [150] * 10
+
+
+@pytest.mark.parametrize("split", ["images", "classes"])
+def test_validation_tasks_share_nothing_with_the_others(split: str) -> None:
+    settings = replace(SMALL, ways=2, split=split, count=60, heldout=40, heldout_share=0.4, validation=30)
+    folder = generate(settings)
+    assert folder.validation is not None
+    assert len(folder.validation) == 30
+    assert folder.validation.task_ids[0].startswith("v")
+    column = "image_id" if split == "images" else "class"
+    others = set(folder.train.rows[column]) | set(folder.heldout.rows[column])
+    assert not set(folder.validation.rows[column]) & others
+
+
+def test_validation_tasks_are_drawn_by_default_where_the_images_suffice() -> None:
+    assert len(generate(SMALL).validation or []) == VALIDATION_TASKS
+    assert generate(replace(SMALL, validation=0)).validation is None
+    scarce = replace(SMALL, shots=150, queries=100, count=2, heldout_share=0.5)
+    assert generate(scarce).validation is None
+    with pytest.raises(UserError, match="too few images for validation"):
+        generate(replace(scarce, validation=5))
+
+
+def test_validation_tasks_come_from_the_official_part_for_them() -> None:
+    images = tiny_images()
+    parts = np.array(["train", "val", "test"])[np.arange(len(images)) % 3]
+    with_parts = replace(images, splits=parts)
+    settings = TaskSettings(ways=2, shots=1, queries=1, count=4, heldout=4, validation=4)
+    folder = generate(settings, with_parts)
+    assert folder.validation is not None
+    for tasks, part in ((folder.train, "train"), (folder.validation, "val"), (folder.heldout, "test")):
+        assert {parts[images.index[name]] for name in tasks.rows["image_id"]} == {part}
+    other = generate(replace(settings, heldout_split="val"), with_parts)
+    assert other.validation is not None
+    assert {parts[images.index[name]] for name in other.validation.rows["image_id"]} == {"train"}
+
+
+def test_validation_leaves_a_group_of_images_together() -> None:
+    images = load_images("mnist5k")
+    grouped = replace(images, groups=np.array([f"writer {number % 50}" for number in range(len(images))]))
+    rest, validation = split_validation(
+        grouped, np.arange(4000), by_classes=False, share=0.1, ways=3, least=5, rng=np.random.default_rng(0)
+    )
+    assert validation.size == 400
+    assert not set(grouped.groups[rest]) & set(grouped.groups[validation])
+    assert sorted([*rest, *validation]) == list(range(4000))
+
+
+def test_a_folder_with_validation_tasks_is_read_back(tmp_path: Path) -> None:
+    folder = generate(SMALL)
+    write_folder(folder, tmp_path)
+    assert folder.validation is not None
+    read = read_folder(tmp_path)
+    assert read.validation is not None
+    assert read.validation.hash == folder.validation.hash == read.description["validation_hash"]
+    write_folder(replace(folder, validation=None), tmp_path)
+    assert read_folder(tmp_path).validation is None
+    write_folder(replace(folder, validation=folder.heldout), tmp_path)
+    with pytest.raises(UserError, match="held-out and in validation tasks"):
+        read_folder(tmp_path)
 
 
 def test_seed_determines_the_tasks() -> None:

@@ -158,13 +158,14 @@ def is_monotonic(activation: str) -> bool:
 
 
 class ActivationAndPool:
-    """An elementwise activation with max-pooling, in the cheaper order, with its backward.
+    """An elementwise activation followed by pooling, with its backward; max-pooling comes first where that is cheaper.
 
     Tensors are ``(images, height, width, channels)``. The value determines the positions that max-pooling selects.
     """
 
-    def __init__(self, activation: str, pool: int) -> None:
-        self._name, self._side, self._pool_first = activation, pool, is_monotonic(activation)
+    def __init__(self, activation: str, pool: int, *, mean: bool = False) -> None:
+        self._name, self._side, self._mean = activation, pool, mean
+        self._pool_first = is_monotonic(activation) and not mean
         self._u, self._slope, self._dout = Hyper(), Hyper(), Hyper()
         self._derivatives: dict[int, Tensor] = {}  # by order, the output itself being order 0
 
@@ -218,8 +219,12 @@ class ActivationAndPool:
     def _pool(self, component: int, y: Tensor | None) -> Tensor | None:
         if y is None or self._side == 1:
             return y
+        channels_first = y.permute(0, 3, 1, 2)
         if component == VALUE:
-            self._input = y.permute(0, 3, 1, 2)
+            self._input = channels_first
+        if self._mean:
+            return F.avg_pool2d(channels_first, self._side).permute(0, 2, 3, 1)
+        if component == VALUE:
             top, self._index = F.max_pool2d(self._input, self._side, return_indices=True)
             self._positions = self._index.permute(0, 2, 3, 1)
             return top.permute(0, 2, 3, 1)
@@ -230,7 +235,10 @@ class ActivationAndPool:
     def _unpool(self, dout: Tensor | None) -> Tensor | None:
         if dout is None or self._side == 1:
             return dout
-        side = [self._side, self._side]
-        back = torch.ops.aten.max_pool2d_with_indices_backward
-        d = back(dout.permute(0, 3, 1, 2), self._input, side, side, [0, 0], [1, 1], False, self._index)
+        side, d = [self._side, self._side], dout.permute(0, 3, 1, 2)
+        if self._mean:
+            d = torch.ops.aten.avg_pool2d_backward(d, self._input, side, side, [0, 0], False, True, None)
+        else:
+            back = torch.ops.aten.max_pool2d_with_indices_backward
+            d = back(d, self._input, side, side, [0, 0], [1, 1], False, self._index)
         return d.permute(0, 2, 3, 1)

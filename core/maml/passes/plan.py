@@ -11,10 +11,11 @@ from core.maml.module import ModuleNet
 
 @dataclass(frozen=True)
 class ConvBlockPlan:
-    """A block of a 3 x 3 convolution with padding 1, batch normalisation, activation and max-pooling.
+    """A block of a 3 x 3 convolution with padding 1, batch normalisation, activation and pooling.
 
     The normalisation cancels a bias of the convolution, so all derivatives with respect to it are exactly 0. ``conv``,
-    ``scale`` and ``shift`` are the names of the parameters; ``pool`` is the side of the max-pooling window, 1 for none.
+    ``scale`` and ``shift`` are the names of the parameters; ``pool`` is the side of the pooling window, 1 for none,
+    over which the maximum is taken, or with ``mean`` the mean.
     """
 
     conv: str
@@ -22,6 +23,7 @@ class ConvBlockPlan:
     shift: str
     stride: int
     pool: int
+    mean: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,14 @@ def plan_of(network: Network) -> ConvPlan | None:
         is_strided = network.pooling == "stride"
         stride, pool = (2, 1) if is_strided else (1, 2)
         blocks = tuple(
-            ConvBlockPlan(f"{prefix}.conv.weight", f"{prefix}.norm.weight", f"{prefix}.norm.bias", stride, pool)
+            ConvBlockPlan(
+                f"{prefix}.conv.weight",
+                f"{prefix}.norm.weight",
+                f"{prefix}.norm.bias",
+                stride,
+                pool,
+                mean=network.pooling == "mean",
+            )
             for prefix in (f"blocks.{number}" for number in range(network.blocks))
         )
         return ConvPlan(blocks, network.filters, network.activation, is_strided, "head.weight", "head.bias")

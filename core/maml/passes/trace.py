@@ -69,7 +69,7 @@ class _FirstBlock:
         if x.device.type == "cpu" and block.pool > 1 and is_monotonic(activation):
             size = max(1, _CACHE_BYTES // (self._height * self._width * self._tasks * filters * x.element_size()))
         self._parts = [
-            (slice(start, min(start + size, self._images)), ActivationAndPool(activation, block.pool))
+            (slice(start, min(start + size, self._images)), ActivationAndPool(activation, block.pool, mean=block.mean))
             for start in range(0, self._images, size)
         ]
 
@@ -139,7 +139,8 @@ class _LaterBlock:
 
     def __init__(self, block: ConvBlockPlan, activation: str, tasks: int) -> None:
         self._block, self._tasks = block, tasks
-        self._norm, self._activation = BatchNormalisation(), ActivationAndPool(activation, block.pool)
+        self._norm = BatchNormalisation()
+        self._activation = ActivationAndPool(activation, block.pool, mean=block.mean)
         self._x, self._w, self._dz = Hyper(), Hyper(), Hyper()
 
     def forward(self, component: int, x: Tensor | None, theta: Params) -> Tensor | None:

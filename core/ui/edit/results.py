@@ -104,7 +104,7 @@ def _options(context: Context, method: str, config: dict[str, Any]) -> list[str]
             same_start = config["steps"].get("rewind_tasks", 0) == defaults.pop("rewind_tasks")
             changed = _differences(config["steps"], defaults) + ([] if same_start else [OWN_START])
         case "finetune":
-            changed = _differences(config, asdict(FINETUNE))
+            changed = _differences(config, FINETUNE.cache_key())
     return changed + ([] if config["dtype"] == Compute().dtype else [str(config["dtype"])])
 
 
@@ -118,7 +118,7 @@ def _differences(config: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
 
 def _same_options(one: Run, other: Run) -> bool:
     """Return whether two fine-tunes, or two runs of steps, have the same options."""
-    return all(one.config.get(key) == other.config.get(key) for key in ("dtype", "steps", *asdict(FINETUNE)))
+    return all(one.config.get(key) == other.config.get(key) for key in ("dtype", "steps", *FINETUNE.cache_key()))
 
 
 def options_words(found: dict[str, EditOutcome]) -> str:

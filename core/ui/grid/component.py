@@ -40,9 +40,9 @@ class Tile:
 
     Attributes:
         id: Unique within the grid.
-        score: Positive is helpful, negative is harmful; None or not finite shows no colour.
-        score_text: The score as shown; a sign is prepended if it has none. Empty: derived from `score`.
-        mark: "", "removed" (dimmed and crossed out) or "alert" (for example: the prediction disagrees).
+        score: Influence, drawn as a bar: positive is helpful, negative is harmful; None or not finite has no bar.
+        score_text: The score in the tooltip; a sign is prepended if it has none. Empty: derived from `score`.
+        mark: "", "removed" (dimmed and crossed out) or "alert" (framed: the label looks wrong).
     """
 
     id: str
@@ -110,7 +110,7 @@ def clear_selection(key: str) -> None:
 
 
 def _score(tile: Tile) -> tuple[int, str]:
-    """Return the sign (-1, 0 or 1) and text of the score's pill; the text is empty if there is no score."""
+    """Return the sign (-1, 0 or 1) and text of the score; the text is empty if there is no score."""
     if tile.score is None or not math.isfinite(tile.score):
         return 0, tile.score_text
     sign = (tile.score > 0) - (tile.score < 0)
@@ -118,6 +118,13 @@ def _score(tile: Tile) -> tuple[int, str]:
     if sign and text[:1] not in ("+", "-", "−"):
         text = ("+" if sign > 0 else "−") + text
     return sign, text
+
+
+def _length(tile: Tile, largest: float) -> float:
+    """Return the length of the score's bar as a share of that of the largest score in the grid."""
+    if tile.score is None or not math.isfinite(tile.score) or not largest:
+        return 0.0
+    return round(abs(tile.score) / largest, 3)
 
 
 def _atlas_key(pictures: np.ndarray, tile_px: int) -> tuple[str, int]:
@@ -195,6 +202,7 @@ def image_grid(
     memory.ids, memory.clear = ids, False
 
     atlas = cached_atlas(pictures, tile_px)
+    largest = max((abs(t.score) for t in tiles if t.score is not None and math.isfinite(t.score)), default=0.0)
     header = {
         "key": key,
         "label": label,
@@ -208,7 +216,7 @@ def image_grid(
         "rows": atlas.rows,
         "tile": tile_px,
         "pitch": atlas.pitch_px,
-        "tiles": [[t.id, t.caption, *_score(t), t.mark, t.tooltip] for t in tiles],
+        "tiles": [[t.id, t.caption, *_score(t), _length(t, largest), t.mark, t.tooltip] for t in tiles],
     }
     result = _component(key=key, data=packet(header, atlas.jpeg), on_grid_change=lambda: None)
 

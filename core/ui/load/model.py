@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import streamlit as st
 
 from core.actions.inspect import inspect_checkpoint_file
 from core.checkpoints.model import BACKBONE_FIELDS, Model, ModelSpec, load_model
 from core.data import ImageSet
+from core.maml.recipes import TrainingRecipe, recipe_for
 from core.maml.settings import Backbone, TrainSettings
 from core.maml.training import STATE_FILE
 from core.runtime.errors import UserError
-from core.runtime.settings import arguments, arguments_of, declared
+from core.runtime.settings import arguments, declared
 from core.tasks.generate import TaskFolder, read_folder
 from core.ui.load.images import PLACES
 from core.ui.load.shared import choose_folder, name_input, newest_first, place_for, show_report, start_job
+from core.ui.load.training import live_curve, model_curve
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
 from core.ui.shell.context import report_errors
@@ -47,6 +50,9 @@ def model_step(tasks: Path) -> Path | None:
         _train(tasks) if source == _SOURCES[0] else _checkpoint(tasks)
     for job in ("train", "model"):
         job_panel(library_jobs(), job)
+    live_curve()
+    if chosen:
+        model_curve(_model(str(chosen), (chosen / "model.json").stat().st_mtime))
     return chosen
 
 
@@ -76,6 +82,9 @@ def _model(folder: str, stamp: float) -> Model:
 
 
 def _train(tasks: Path) -> None:
+    _, images = _tasks(str(tasks), (tasks / "tasks.json").stat().st_mtime)
+    recipe = recipe_for(images.shape)
+    st.caption(f"The defaults are those of the recipe for {recipe.words}; see docs/training.md.")
     one, two, three, four = st.columns(4)
     algorithm = widgets.select(one, ModelSpec, "algorithm", key="load_algorithm")
     backbone = widgets.select(two, ModelSpec, "backbone", key="load_backbone", choices=_BACKBONES)
@@ -88,21 +97,31 @@ def _train(tasks: Path) -> None:
         value=of_backbone.filters,
         disabled="filters" not in BACKBONE_FIELDS[backbone],
     )
-    steps = widgets.number(four, ModelSpec, "steps", key="load_steps")
+    defaults, key = recipe.model_fields({"backbone": backbone}), f"load_{recipe.words}"
+    steps = widgets.number(four, ModelSpec, "steps", key=f"{key}_steps", value=defaults["steps"])
     one, two, three, four = st.columns(4)
-    rate = widgets.number(one, ModelSpec, "rate", key="load_rate")
-    training = TrainSettings(
-        iterations=widgets.number(two, TrainSettings, "iterations", key="load_iterations"),
-        meta_batch=widgets.number(three, TrainSettings, "meta_batch", key="load_batch"),
-        learning_rate=widgets.number(four, TrainSettings, "learning_rate", key="load_learning"),
-    )
+    spec = {"steps": steps, "rate": widgets.number(one, ModelSpec, "rate", key=f"{key}_rate", value=defaults["rate"])}
+    training = _training_settings(recipe, ("iterations", "meta_batch", "learning_rate"), (two, three, four))
+    with st.expander("More settings"):
+        one, two, *places = st.columns(6)
+        if backbone == "convnet":
+            pooling = ("stride", "max", "mean")
+            spec["pooling"] = widgets.select(
+                one, ModelSpec, "pooling", key=f"{key}_pooling", value=defaults["pooling"], choices=pooling
+            )
+            spec["activation"] = widgets.select(
+                two, ModelSpec, "activation", key=f"{key}_activation", value=defaults["activation"]
+            )
+        training |= _training_settings(recipe, ("polish", "checks", "patience", "seed"), places)
     name = name_input("model", f"{tasks.name}-{algorithm}", key="load_train_name")
     place = place_for("models", name)
-    spec = {"algorithm": algorithm, "backbone": backbone, "steps": steps, "rate": rate}
+    changed = {"algorithm": algorithm, "backbone": backbone}
+    changed |= {field: value for field, value in spec.items() if value != defaults[field]}
     if filters != of_backbone.filters:
-        spec["filters"] = filters
-    line = ["train", "--tasks", str(tasks), *arguments(ModelSpec, spec, always=("algorithm", "backbone", "filters"))]
-    line += [*arguments_of(training), "--out", str(place)]
+        changed["filters"] = filters
+    line = ["train", "--tasks", str(tasks), *arguments(ModelSpec, changed, always=changed)]
+    given = {field: value for field, value in training.items() if value != getattr(recipe.training, field)}
+    line += [*arguments(TrainSettings, given, always=given), "--out", str(place)]
     exists, running = (place / "model.json").exists(), is_running(library_jobs(), "train")
     estimate, train, _ = st.columns([2, 2, 5])
     if estimate.button("Estimate training cost", key="load_cost", disabled=running, width="stretch"):
@@ -116,6 +135,15 @@ def _train(tasks: Path) -> None:
     if estimated := next((job for job in finished if list(job.args) == [*line, "--dry-run"]), None):
         st.code("\n".join(estimated.results()), language=None, wrap_lines=True)
     show_commands(line)
+
+
+def _training_settings(recipe: TrainingRecipe, fields: Sequence[str], places: Sequence[Any]) -> dict[str, Any]:
+    """Draw a number input per training setting in ``places`` and return the values by field."""
+    values = {}
+    for place, field in zip(places, fields, strict=True):
+        default, key = getattr(recipe.training, field), f"load_{recipe.words}_{field}"
+        values[field] = widgets.number(place, TrainSettings, field, key=key, value=default)
+    return values
 
 
 def _checkpoint(tasks: Path) -> None:

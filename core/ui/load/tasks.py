@@ -10,7 +10,7 @@ from core.data import load_images
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.runtime.settings import arguments_of
-from core.tasks.settings import HELDOUT_PARTS, PRESETS, TaskSettings
+from core.tasks.settings import HELDOUT_PARTS, PRESETS, VALIDATION_TASKS, TaskSettings
 from core.ui.load.shared import choose_folder, name_input, newest_first, place_for, start_job
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
@@ -62,7 +62,7 @@ def _words(settings: object) -> str:
             number = f"{count:,} tasks" if isinstance(count, int) else "every combination of classes"
             label_noise = "" if noise == "none" else f", noise {noise}"
             return f"{ways}-way {shots}-shot, {number}{label_noise}"
-        case {"lists": [str(train), str(heldout)]}:
+        case {"lists": [str(train), str(heldout), *_]}:
             return f"from {train} and {heldout}"
     return "custom tasks"
 
@@ -76,14 +76,15 @@ def _draw(images: str) -> None:
         "queries": TaskSettings.queries,
         "count": 200,
         "heldout": TaskSettings.heldout,
+        "validation": VALIDATION_TASKS,
     }
     if opened.splits is not None:
         sizes |= {"shots": 1, "queries": 5, "count": 1000}
-    one, *places = st.columns(5)
+    one, *places = st.columns(6)
     ways = widgets.number(
         one, TaskSettings, "ways", key=f"load_ways_{images}", value=min(TaskSettings.ways, most), maximum=most
     )
-    shots, queries, count, heldout = (
+    shots, queries, count, heldout, validation = (
         widgets.number(place, TaskSettings, field, key=f"load_{field}_{images}", value=value)
         for place, (field, value) in zip(places, sizes.items(), strict=True)
     )
@@ -104,7 +105,17 @@ def _draw(images: str) -> None:
     name = name_input("tasks", f"{images}-{ways}way-{shots}shot", key="load_tasks_name")
     small = widgets.checkbox(st, TaskSettings, "skip_small", key="load_small")
     settings = TaskSettings(
-        images, ways, shots, queries, count, heldout, noise=noise, seed=seed, skip_small=small, **given
+        images,
+        ways,
+        shots,
+        queries,
+        count,
+        heldout,
+        validation=None if validation == VALIDATION_TASKS else validation,  # none where the images are too few
+        noise=noise,
+        seed=seed,
+        skip_small=small,
+        **given,
     )
     _create(name, ["tasks", *arguments_of(settings, always=("data", "ways", "shots", *given))])
 
@@ -114,16 +125,18 @@ def _user_lists(images: str) -> None:
         "Two tables with one row per image, role and task: task_id, role, image_id, label, class (Parquet, CSV or "
         "JSON; see docs/tasks.md), or lists written for learn2learn, torchmeta or easyfsl."
     )
-    left, right = st.columns(2)
+    left, middle, right = st.columns(3)
     kinds = ["parquet", "csv", "json"]
     train = left.file_uploader("Training tasks", type=kinds, key="load_train_list")
-    heldout = right.file_uploader("Held-out tasks", type=kinds, key="load_heldout_list")
+    heldout = middle.file_uploader("Held-out tasks", type=kinds, key="load_heldout_list")
+    validation = right.file_uploader("Validation tasks (optional)", type=kinds, key="load_validation_list")
     name = name_input("tasks", f"{images}-mine", key="load_tasks_name")
     if train and heldout:
         lists = ["--train-list", str(save_upload(train)), "--heldout-list", str(save_upload(heldout))]
+        lists += ["--validation-list", str(save_upload(validation))] if validation else []
         _create(name, ["tasks", "--data", images, *lists])
     else:
-        st.caption("Choose both files.")
+        st.caption("Choose training and held-out tasks.")
 
 
 def _create(name: str, args: list[str]) -> None:
