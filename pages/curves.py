@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from core.actions.edit import finetune_pace
+from core.actions.edit_cost import finetune_pace
 from core.editing.curves import points
 from core.editing.settings import FINETUNE, CurveSettings, FinetuneSettings
 from core.maml.cost import seconds_of, training_passes

@@ -6,26 +6,30 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.decide import worst_items
-from core.actions.edit import step_settings
+from core.actions.edit_results import EditResult
 from core.decisions.export_tables import changed_items
 from core.decisions.table import table_items
 from core.editing.retraining import training_settings
-from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, STEP_METHODS, EditSettings
+from core.editing.settings import DEFAULT_EDIT_METHODS, EditSettings
 from core.maml.evaluation import Interval
 from core.runtime.settings import arguments
 from core.tasks.changes import Changes
 from core.ui.charts.common import CONFIG
 from core.ui.charts.edit import Dot, edit_figure
-from core.ui.edit.methods_table import COST_NOTE, approximation_findings, methods_table
+from core.ui.edit.methods_table import COST_NOTE, methods_table, start_finding
 from core.ui.edit.results import (
+    LABELS,
+    NET_NOTE,
     NO_RESULTS,
-    EditOutcome,
     default_edits,
     findings,
+    headline,
     options_words,
-    outcomes,
+    quick_note,
+    results,
     results_of_other_sets,
     retraining_note,
+    steps_note,
 )
 from core.ui.ranking.method_panel import SELF
 from core.ui.ranking.panel import newest_evaluation, rank_now
@@ -38,9 +42,10 @@ from core.ui.trust.panel import solve_lines
 from core.ui.whatif.panel import live_estimate
 from core.workspace.runs import Run
 
+_STEP_METHODS, _RETRAIN_METHODS = ("steps",), ("retrain",)
 _ESTIMATE, _STEPS, _RETRAIN = (
     ["edit", *arguments(EditSettings, {"methods": methods}, always=("methods",))]
-    for methods in (DEFAULT_EDIT_METHODS, STEP_METHODS, ("retrain",))
+    for methods in (DEFAULT_EDIT_METHODS, _STEP_METHODS, _RETRAIN_METHODS)
 )
 _DEFAULT_COUNT = 20
 _worst_items = st.cache_data(max_entries=64, show_spinner=False)(worst_items)
@@ -142,8 +147,11 @@ def _accuracy(evaluated: Run) -> str:
 
 def _effects(context: Context, changes: Changes) -> None:
     """Show the known effects of the present changes, and buttons for the missing ones."""
+    found = results(context, changes)
+    evaluated = newest_evaluation(context)
+    if found and evaluated is not None:
+        _headline(context, found)
     live_estimate(context, changes)
-    found = outcomes(context, changes)
     _buttons(context, default_edits(context, changes))
     job_panel(context.workspace.jobs, "edit")
     if others := results_of_other_sets(context, changes):
@@ -151,8 +159,7 @@ def _effects(context: Context, changes: Changes) -> None:
             f"Only results for the present changes are shown. Stored for other changes: {count(others, 'result')}; "
             "they reappear when you return to those changes. The What if page compares named sets."
         )
-    evaluated = newest_evaluation(context)
-    if not found.keys() - set(CONTROLS):  # controls do not use the changes, so alone they show nothing about them
+    if not found:
         unedited = f" Unedited model: {_accuracy(evaluated)}." if evaluated else ""
         st.info(f"{NO_RESULTS}{unedited} “Estimate and fine-tune” takes about a minute on the demo.")
     elif evaluated is None:
@@ -160,30 +167,54 @@ def _effects(context: Context, changes: Changes) -> None:
         start_button(context, "Evaluate", "Evaluate the unedited model", ["evaluate"], key="edit_evaluate")
         job_panel(context.workspace.jobs, "evaluate")
     else:
-        _results(evaluated, found)
+        _results(context, evaluated, found)
 
 
-def _results(evaluated: Run, found: dict[str, EditOutcome]) -> None:
+def _headline(context: Context, found: list[EditResult]) -> None:
+    """Show what the changes did, apart from what the procedures do by themselves."""
+    if title := headline(found):
+        st.markdown(title)
+        st.caption(NET_NOTE)
+    st.markdown("\n".join(f"- {sentence}" for sentence in [*findings(found), *start_finding(found)]))
+    if missing := [one.run.id for one in found if one.lacks_control]:
+        start_button(
+            context,
+            "Compute controls",
+            f"Compute {count(len(missing), 'control')}",
+            ["edit", *(part for run_id in missing for part in ("--control-of", run_id))],
+            key="edit_controls",
+        )
+        st.caption("A control takes as long as its edit, and later edits with the same settings share it.")
+
+
+def _results(context: Context, evaluated: Run, found: list[EditResult]) -> None:
     before = evaluated.json("summary.json")
-    st.markdown("\n".join(f"- {sentence}" for sentence in [*findings(found), *approximation_findings(found)]))
-    dots = [Dot("Unedited model", before["accuracy"], None)]
+    dots = [Dot("Unedited model", Interval(**before["accuracy"]), None)]
     dots += [
-        Dot(one.label, one.figures["accuracy"], one.figures["accuracy_change"], one.estimate) for one in found.values()
+        Dot(
+            LABELS[one.method],
+            Interval(**one.figures["accuracy"]),
+            None if one.effect is None else one.effect.accuracy,
+            None if one.control is None else Interval(**one.control.json("edit.json")["accuracy"]),
+            one.is_estimate,
+        )
+        for one in found
     ]
     st.plotly_chart(edit_figure(dots), config=CONFIG, key="edit_chart")
     st.caption(
-        f"Means over {count(before['tasks'], 'held-out task')} with 95 % intervals; changes are paired by task. "
-        "Filled, solid: measured. Hollow, dotted: the linear edit, an estimate of the result of retraining; "
-        "its interval covers the variation over held-out tasks, not the error of the estimate."
+        f"Means over {count(before['tasks'], 'held-out task')} with 95 % intervals. Grey diamonds: the controls, the "
+        "same procedures without the changes. Filled, solid: measured. Hollow, dotted: the linear edit, an estimate of "
+        "the result of retraining; its interval covers the variation over tasks, not the error of the estimate."
     )
-    if options := options_words(found):
+    if options := options_words(context, found):
         st.caption(options)
     st.dataframe(methods_table(found), hide_index=True)
     st.caption(COST_NOTE)
-    if "linear" in found:
-        _solve_report(found["linear"])
-    if "newton" in found:
-        _newton_report(found["newton"])
+    for one in found:
+        if one.method == "linear":
+            _solve_report(one)
+        elif one.method == "newton":
+            _newton_report(one)
 
 
 def _buttons(context: Context, found: set[str]) -> None:
@@ -197,8 +228,8 @@ def _buttons(context: Context, found: set[str]) -> None:
     note = st.container()
     for place, label, key, args, methods in (
         (quick, "Estimate and fine-tune", "edit_estimate", _ESTIMATE, DEFAULT_EDIT_METHODS),
-        (steps, "Run small steps", "edit_steps", _STEPS, STEP_METHODS),
-        (full, "Retrain in full", "edit_retrain", _RETRAIN, ("retrain",)),
+        (steps, "Run small steps", "edit_steps", _STEPS, _STEP_METHODS),
+        (full, "Retrain in full", "edit_retrain", _RETRAIN, _RETRAIN_METHODS),
     ):
         off = running or found.issuperset(methods) or (place is full and not trained)
         if place.button(
@@ -207,15 +238,17 @@ def _buttons(context: Context, found: set[str]) -> None:
             start(context, label, args)
     if running:
         note.caption("The running job uses the changes that were present when it started.")
-    elif not trained or "retrain" not in found:
-        steps_note = (
-            f" Small steps are {step_settings(context.project).budget:,} steps of one task each; their share of the "
-            "time of retraining is larger than their share of its cost."
-        )
-        note.caption(retraining_note(context) + (steps_note if trained else ""))
+        return
+    notes = [quick_note(context)] if not found.issuperset(DEFAULT_EDIT_METHODS) else []
+    if not found.issuperset(_STEP_METHODS):
+        notes.append(steps_note(context))
+    if "retrain" not in found:
+        notes.append(retraining_note(context))
+    if notes:
+        note.caption(" ".join(notes))
 
 
-def _solve_report(linear: EditOutcome) -> None:
+def _solve_report(linear: EditResult) -> None:
     report, figures = linear.figures["solver"], linear.figures
     with st.expander(
         f"Solve of the linear edit · residual {report['residual']:.0e} · "
@@ -232,7 +265,7 @@ def _solve_report(linear: EditOutcome) -> None:
         )
 
 
-def _newton_report(newton: EditOutcome) -> None:
+def _newton_report(newton: EditResult) -> None:
     report = newton.figures["newton"]
     if not report["taken"]:
         st.caption("No Newton step of any length lowered the loss of the changed tasks, so the model is unchanged.")

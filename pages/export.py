@@ -48,7 +48,7 @@ def _choices(context: Context, removal: Changes) -> tuple[list[str], bool, str |
         model = right.selectbox(
             "Edited model to include",
             [None, *models],
-            format_func=lambda run_id: models[run_id].label if run_id else "none",
+            format_func=lambda run_id: models[run_id] if run_id else "none",
             key=f"export_model_{removal.hash[:12]}",
             help="Finished edits for the present changes, from the Edit page.",
         )

@@ -74,7 +74,7 @@ def _act(context: Context, names: list[str], measured: dict[str, set[str]]) -> N
     if quick.button(
         "Fine-tune (background)", disabled=running or "finetune" in have, key="sets_finetune", width="stretch"
     ):
-        start(context, f"Fine-tune with {name}", ["edit", "--set", name, "--how", "finetune", "--how", "finetune-all"])
+        start(context, f"Fine-tune with {name}", ["edit", "--set", name, "--how", "finetune"])
     with delete.popover("Delete", width="stretch"):
         st.markdown(f"Delete the set {plain(name)}? Its results are kept and reappear if you save the same set again.")
         if st.button("Delete it", type="primary", key="sets_delete"):

@@ -10,6 +10,7 @@ from typing import Any
 from core.actions.compute import Compute
 from core.actions.decide import mark
 from core.actions.edit import edit
+from core.actions.edit_results import edit_result, procedure_finding
 from core.actions.evaluate import evaluation
 from core.actions.export import export
 from core.actions.rank import detection_of, ranking
@@ -24,11 +25,11 @@ from core.workspace.runs import Run
 
 QUICK: dict[str, Any] = {"curvature_tasks": 16, "damping": 0.003}
 """Settings with a small sample of the curvature: the workflow takes minutes, the dashboard's default longer."""
-_EDITS = (
-    ("linear", "linear edit, an estimate of retraining"),
-    ("finetune", "fine-tuned on the remaining tasks, measured"),
-    ("finetune-all", "fine-tuned on all tasks, measured"),
-)
+_EDITS = {
+    "linear": "linear edit, an estimate of retraining",
+    "finetune": "fine-tuned on the remaining tasks, measured",
+    "finetune-all": "fine-tuned on all tasks (its control), measured",
+}
 
 
 def run_demo(name: str, folder: Path, compute: Compute, progress: Progress, report: Callable[[str], None]) -> Path:
@@ -59,14 +60,14 @@ def run_demo(name: str, folder: Path, compute: Compute, progress: Progress, repo
     if not workspace.decisions.current():
         tasks, images = sorted(removal.tasks), sorted(removal.images)
         mark(workspace, tasks=tasks, images=images, reason="most harmful", reviewer="demo", source=ranked.id)
-    rows = [("unedited model, measured", before["accuracy"], None)]
-    for edit_method, label in _EDITS:
-        figures = timed(edit_method, edit, edit_method, removal).json("edit.json")
-        rows.append((label, figures["accuracy"], figures["accuracy_change"]))
+    results = [edit_result(workspace, timed(name, edit, name, removal)) for name in _EDITS]
     report(f"\nheld-out accuracy with 95 % intervals, {len(removal)} most harmful {by} removed:")
-    for label, level, change in rows:
-        gain = "" if change is None else f"   change {Interval(**change).percent('+')}"
-        report(f"  {label:<44} {Interval(**level).percent()}{gain}")
+    report(f"  {'unedited model, measured':<48} {Interval(**before['accuracy']).percent()}")
+    for one in results:
+        effect = "" if one.effect is None else f"   net effect {one.effect.accuracy.percent('+', ' points')}"
+        report(f"  {_EDITS[one.method]:<48} {Interval(**one.figures['accuracy']).percent()}{effect}")
+    if finding := procedure_finding(results):
+        report(finding)
     out = export(workspace, workspace.folder / "exports" / "demo")
     report("\nseconds: " + ", ".join(f"{stage} {duration:.0f}" for stage, duration in seconds.items()))
     return out

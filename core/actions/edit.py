@@ -2,12 +2,14 @@
 
 Each edit is a run with ``model/``, ``heldout.parquet`` (accuracy and loss on every held-out task) and ``edit.json``
 (figures; differences to the unedited model are paired by task; cost in meta-gradients, :mod:`core.maml.cost`). The
-result of ``linear`` is an **estimate** of retraining; those of the other methods are measurements.
+result of ``linear`` is an **estimate** of retraining; those of the other methods are measurements. Each of these comes
+with its control, a run of its own that all edits by the same procedure share (:mod:`core.editing.net_effect`).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from core.actions.compute import Compute, load
@@ -15,14 +17,14 @@ from core.actions.evaluate import evaluation
 from core.checkpoints.model import save_model
 from core.editing.methods import SOLVE, MethodSettings, applied_changes, edit_model
 from core.editing.retraining import training_settings
-from core.editing.settings import CONTROLS, FINETUNE, NEWTON, EditSettings, NewtonSettings
+from core.editing.settings import CONTROL_OF, CONTROLS, FINETUNE, NEWTON, EditSettings, NewtonSettings
 from core.editing.steps import REWIND_TASKS, StepSettings
 from core.editing.steps import step_settings as steps_for
 from core.influence.basis import ENGINE_VERSION
 from core.influence.methods import SolveSettings
-from core.maml.cost import Pace, seconds_of, training_cost, training_passes
 from core.maml.settings import TrainSettings
-from core.runtime.progress import Progress
+from core.runtime.errors import UserError
+from core.runtime.progress import NamedProgress, Progress
 from core.tasks.changes import Changes
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
@@ -31,6 +33,11 @@ from core.workspace.workspace import Project, Workspace
 def run_kind(method: str) -> str:
     """Return the kind of the runs of an edit method."""
     return f"edit-{method}"
+
+
+def method_of(run: Run) -> str:
+    """Return the edit method of a run."""
+    return run.kind.removeprefix(run_kind(""))
 
 
 def step_settings(
@@ -94,6 +101,8 @@ def edit(
 ) -> Run:
     """Edit the model by one of :data:`core.editing.settings.EDIT_METHODS`, or find the earlier run.
 
+    The control of the method is computed too, unless it is stored.
+
     Args:
         settings: As for :func:`method_settings`.
 
@@ -103,37 +112,77 @@ def edit(
     """
     changes, project = applied_changes(method, changes), workspace.project()
     chosen = method_settings(project, method, **settings)
+    key = cache_key(project, method, changes, compute=compute, **settings)
+    run = _get_or_compute(workspace, project, method, chosen, changes, key, compute, progress)
+    if method in CONTROL_OF:
+        compute_control(workspace, run, compute, progress)
+    return run
 
+
+def find_control(workspace: Workspace, run: Run) -> Run | None:
+    """Return the control of an edit: the run with the same settings and no changes; None if there is none."""
+    control = CONTROL_OF.get(method_of(run))
+    return None if control is None else workspace.runs.find(run_kind(control), _control_key(run))
+
+
+def compute_control(workspace: Workspace, run: Run, compute: Compute, progress: Progress) -> Run:
+    """Compute the control of a finished edit with the settings and precision of that edit, unless it is stored.
+
+    Raises:
+        UserError: the edit is of another model or other tasks, or it has no control.
+    """
+    project, method = workspace.project(), method_of(run)
+    if method not in CONTROL_OF:
+        raise UserError(f"{run.id} has no control.", f"These edits have one: {', '.join(CONTROL_OF)}.")
+    if not project.hashes.items() <= run.config.items():
+        raise UserError(f"{run.id} is an edit of another model or of other tasks.", "Edit the present model.")
+    chosen = _stored_settings(method, run.config)
+    compute, named = replace(compute, dtype=run.config["dtype"]), NamedProgress(progress, "control")
+    key = _control_key(run)
+    return _get_or_compute(workspace, project, CONTROL_OF[method], chosen, Changes(), key, compute, named)
+
+
+def _control_key(run: Run) -> dict[str, Any]:
+    return {name: value for name, value in run.config.items() if name not in ("kind", "removal")}
+
+
+def _stored_settings(method: str, config: Mapping[str, Any]) -> MethodSettings:
+    match method:
+        case "newton":
+            return NewtonSettings(**config["newton"])
+        case "steps":
+            return StepSettings(**config["steps"])
+        case "finetune":
+            return finetune_settings(config)
+    return None
+
+
+def finetune_settings(config: Mapping[str, Any]) -> TrainSettings:
+    """Return the settings of a fine-tune from its cache key."""
+    names = [field.name for field in fields(TrainSettings)]
+    return TrainSettings(**{name: config[name] for name in names if name in config})
+
+
+def _get_or_compute(
+    workspace: Workspace,
+    project: Project,
+    method: str,
+    settings: MethodSettings,
+    changes: Changes,
+    key: Mapping[str, Any],
+    compute: Compute,
+    progress: Progress,
+) -> Run:
     def work(run: RunWriter) -> None:
         before = evaluation(workspace, compute, progress).table("heldout.parquet")
-        is_rewound = isinstance(chosen, StepSettings) and chosen.rewind_tasks
+        is_rewound = isinstance(settings, StepSettings) and settings.rewind_tasks
         snapshots = [one.params for one in workspace.trajectory()] if is_rewound else []
         loaded, model = load(project, compute), project.model
         edited, result, figures = edit_model(
-            method, chosen, loaded, model, changes, before, run, progress, workspace.runs, snapshots
+            method, settings, loaded, model, changes, before, run, progress, workspace.runs, snapshots
         )
         run.write(lambda folder: save_model(edited, folder / "model"))
         run.write_table("heldout.parquet", result.heldout_table(project.tasks.heldout.task_ids))
         run.write_json("edit.json", figures)
 
-    key = cache_key(project, method, changes, compute=compute, **settings)
     return workspace.runs.get_or_compute(run_kind(method), key, work)
-
-
-def finetune_pace(workspace: Workspace, project: Project) -> Pace | None:
-    """Return the seconds per meta-gradient of the newest fine-tune of the model; None before any fine-tune."""
-    for method in ("finetune-all", "finetune"):
-        for run in workspace.runs.all(run_kind(method), {"model": project.hashes["model"]}):
-            if seconds := run.json("provenance.json")["seconds"].get("fine-tune"):
-                settings = TrainSettings(**{name: run.config[name] for name in TrainSettings().cache_key()})
-                return Pace(seconds / training_cost(settings, len(project.tasks.train)))
-    return None
-
-
-def retraining_seconds(workspace: Workspace, project: Project) -> float | None:
-    """Return the predicted seconds of retraining at the pace of the fine-tunes; None where that is not known."""
-    settings, pace = training_settings(project.model), finetune_pace(workspace, project)
-    if settings is None or pace is None:
-        return None
-    validation = 0 if project.tasks.validation is None else len(project.tasks.validation)
-    return seconds_of(training_passes(settings, len(project.tasks.train), validation), pace)

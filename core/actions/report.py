@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import jinja2
 import pandas as pd
 
 from core.actions.duplicates import newest_duplicates, summary_text
-from core.actions.edit import finished_edits
+from core.actions.edit_results import edit_results, procedure_finding
 from core.actions.export_decisions import decision_table, provenance
 from core.actions.queue import decisions_on, newest_queue
 from core.decisions.export_tables import comment_table
 from core.decisions.log import DecisionLog, Item
 from core.decisions.queue_decisions import QueueDecisions, queue_items
-from core.editing.settings import CONTROLS, EDIT_METHODS
+from core.editing.net_effect import NO_CONTROL
 from core.maml.evaluation import Interval
 from core.review.forecast import forecast
 from core.review.report_figures import calibration_charts, forecast_chart, image_section
@@ -28,13 +29,11 @@ from core.workspace.workspace import Project, Workspace
 
 _TEMPLATE = Path(__file__).resolve().parents[2] / "assets" / "report.html.j2"
 METHOD_NOTES = {
-    "linear": ("estimate", "Linear edit: the full retrain as influence functions predict it. Nothing was trained."),
-    "newton": ("measured", "One damped Newton step on the changed tasks, accepted only if it lowers their loss."),
-    "steps": ("measured", "A few gradient steps on the changed tasks."),
-    "steps-all": ("measured", "Control: as many gradient steps on the unchanged tasks."),
-    "finetune": ("measured", "Fine-tuned briefly on the changed tasks."),
-    "finetune-all": ("measured", "Control: fine-tuned for as long on the unchanged tasks."),
-    "retrain": ("measured", "Retrained from scratch on the changed tasks."),
+    "linear": "Linear edit: the full retrain as influence functions predict it. Nothing was trained.",
+    "newton": "One damped Newton step on the changed tasks, accepted only if it lowers their loss.",
+    "steps": "A few gradient steps on the changed tasks.",
+    "finetune": "Fine-tuned briefly on the changed tasks.",
+    "retrain": "Retrained from scratch on the changed tasks.",
 }
 
 
@@ -82,7 +81,7 @@ def report_html(workspace: Workspace) -> str:
             image_section("Conflicts", decisions[decisions["standing"] == "conflict"], project.images),
         ],
         "removed_tasks": removed[removed["kind"] == "task"].to_dict("records"),
-        "effects": _effects(workspace, project),
+        **_effects(workspace, project),
         "changes": workspace.changes(),
         "copies": summary_text(duplicates) if duplicates else [],
         "comments": comment_table(log).to_dict("records"),
@@ -144,11 +143,19 @@ def _calibration(queue: Run | None) -> dict[str, Any] | None:
     return {"charts": charts, "candidates": ordered.to_dict("records")}
 
 
-def _effects(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
-    """Return the results of edits with exactly these changes: measurements first, then the estimate."""
-    changes, effects = workspace.changes(), []
-    for method in sorted(EDIT_METHODS, key=lambda method: method == "linear") if len(changes) else ():
-        if runs := finished_edits(workspace, project, method, changes):
-            kind, words = METHOD_NOTES[method]
-            effects.append({"kind": kind, "words": words, "run": runs[0].id, **runs[0].json("edit.json")})
-    return effects if any(effect["way"] not in CONTROLS for effect in effects) else []
+def _effects(workspace: Workspace, project: Project) -> dict[str, Any]:
+    """Return the results of edits with exactly these changes, and a sentence on what the procedures do without them."""
+    changes = workspace.changes()
+    results = edit_results(workspace, project, changes) if len(changes) else []
+    rows = [
+        {
+            "kind": "estimate" if one.is_estimate else "measured",
+            "words": METHOD_NOTES[one.method],
+            "effect": None if one.effect is None else asdict(one.effect.accuracy),
+            "accuracy": one.figures["accuracy"],
+            "change": asdict(one.change),
+            "cost": one.cost_text,
+        }
+        for one in results
+    ]
+    return {"effects": rows, "procedure": procedure_finding(results), "no_control": NO_CONTROL}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from core.actions.compute import Compute
 from core.actions.edit import cache_key, run_kind
+from core.actions.edit_results import ReadTable, edit_result
 from core.actions.evaluate import KIND as EVALUATION
 from core.actions.evaluate import cache_key as evaluation_key
 from core.editing.whatif import WhatIf, WhatIfEstimator
@@ -18,7 +19,6 @@ from core.workspace.runs import Run
 from core.workspace.whatif_sets import NamedSet
 from core.workspace.workspace import Project, Workspace
 
-ReadTable = Callable[[Run, str], pd.DataFrame]
 MEASURING_METHODS = ("retrain", "finetune")
 """Edit methods that measure the effect of a set; an estimate predicts the first."""
 
@@ -29,6 +29,8 @@ class Measurement:
 
     Attributes:
         accuracy: Held-out accuracy of the edited model.
+        net_effect: Difference to the same procedure without the changes, paired by task; None where that control is
+            not computed.
         accuracy_change: Difference to the unedited model, paired by task.
         better, worse: Number of tasks whose accuracy rose and fell; None where the unedited model was not evaluated.
     """
@@ -36,6 +38,7 @@ class Measurement:
     method: str
     run: Run
     accuracy: Interval
+    net_effect: Interval | None
     accuracy_change: Interval
     better: int | None
     worse: int | None
@@ -99,8 +102,9 @@ def _measurement(
     if unedited := workspace.runs.find(EVALUATION, evaluation_key(project, compute)):
         after, before = (read_table(one, "heldout.parquet").set_index("task_id")["accuracy"] for one in (run, unedited))
         better, worse = int((after - before > 0).sum()), int((after - before < 0).sum())
-    accuracy, difference = (Interval(**run.json("edit.json")[name]) for name in ("accuracy", "accuracy_change"))
-    return Measurement(method, run, accuracy, difference, better, worse)
+    result = edit_result(workspace, run, read_table)
+    effect = None if result.effect is None else result.effect.accuracy
+    return Measurement(method, run, Interval(**result.figures["accuracy"]), effect, result.change, better, worse)
 
 
 def class_table(comparisons: Sequence[SetComparison]) -> pd.DataFrame:

@@ -21,6 +21,9 @@ from core.checkpoints.model import Model as StoredModel
 from core.checkpoints.model import save_model
 from core.data import ImageSet
 from core.data.images import squeeze_grey
+from core.editing.methods import cost_text
+from core.editing.net_effect import NetEffect
+from core.editing.settings import ESTIMATES
 from core.influence.ranking import Ranking as Scores
 from core.maml.evaluation import Interval
 from core.runtime.errors import UserError
@@ -198,16 +201,47 @@ class EditedModel:
     Attributes:
         method: One of :data:`core.editing.settings.EDIT_METHODS`.
         figures: All figures about the edit (cost, accuracy, loss, changes).
+        seconds: Wall-clock time of the edit, without its control.
+        effect: The net effect of the changes, with that of the procedure by itself; None for a control.
     """
 
     model: Model
     method: str
     figures: dict[str, Any]
+    seconds: float
+    effect: NetEffect | None
+
+    @property
+    def is_estimate(self) -> bool:
+        """Return whether the result is an estimate of retraining rather than a measurement."""
+        return self.method in ESTIMATES
+
+    @property
+    def net_effect(self) -> Interval | None:
+        """Return the held-out accuracy minus that of the control, with its 95 % interval, paired by task.
+
+        The control is the same procedure without the changes; None for a control itself.
+        """
+        return None if self.effect is None else self.effect.accuracy
 
     @property
     def accuracy_change(self) -> Interval:
-        """Return the mean change of the held-out accuracy with its 95 % confidence interval, paired by task."""
+        """Return the held-out accuracy minus that of the unedited model, with its 95 % interval, paired by task.
+
+        It includes what the procedure does without the changes; :attr:`net_effect` does not.
+        """
         return Interval(**self.figures["accuracy_change"])
 
     def __repr__(self) -> str:
-        return f"EditedModel({self.method}: change of held-out accuracy {self.accuracy_change.text('+.1%')})"
+        cost = cost_text(self.figures, self.seconds)
+        if self.effect is None:
+            return f"EditedModel({self.method}: a control, held-out accuracy {_points(self.accuracy_change)}; {cost})"
+        kind = "estimated net effect" if self.is_estimate else "net effect"
+        procedure = self.effect.procedure
+        alone = "" if procedure is None else f"; the procedure by itself {_points(procedure)}"
+        effect = f"{kind} on held-out accuracy {_points(self.effect.accuracy)}"
+        return f"EditedModel({self.method}: {effect}{alone}; {cost})"
+
+
+def _points(interval: Interval) -> str:
+    return interval.percent("+", " points")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from cachetools import LRUCache
 
 from core.actions import rank as ranking_action
 from core.actions.compute import Compute, load
@@ -27,6 +28,8 @@ from core.data import SOURCES, ImageSet
 from core.data import load_images as open_images
 from core.data.store import open_stored
 from core.editing.methods import applied_changes, edit_model
+from core.editing.net_effect import Measured, net_effect
+from core.editing.settings import CONTROL_OF
 from core.influence.methods import estimator
 from core.influence.targets import Target
 from core.maml.evaluation import Evaluation
@@ -36,6 +39,7 @@ from core.maml.settings import TrainSettings
 from core.maml.storage import UnsavedSteps
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
+from core.runtime.progress import NamedProgress, Progress
 from core.runtime.settings import check_names, settings_of
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, generate, read_folder
@@ -241,11 +245,14 @@ def edit(
     device: str = "auto",
     progress: bool = False,
 ) -> EditedModel:
-    """Edit a model for changed tasks and measure it on the held-out tasks.
+    """Edit a model for changed tasks, and measure it and its control on the held-out tasks.
+
+    The control is the same procedure without the changes, so this takes twice as long as the edit itself; further edits
+    of the same model by the same method in this process reuse it.
 
     Args:
         changes: What is removed and relabelled, for example ``Changes.named(tasks=[...], images=[...])``.
-        method: linear, newton, steps, finetune or retrain, or a control (finetune-all, steps-all).
+        method: linear, newton, steps, finetune or retrain; or the name of a measured method with ``-all``: its control.
 
     Raises:
         UserError: the method is unknown, there are no changes, or no task would remain.
@@ -253,11 +260,29 @@ def edit(
     check_type("changes", changes, Changes, "Changes.named(tasks=[...], images=[...])")
     changes, project = applied_changes(method, changes), _project(tasks, model)
     loaded, settings = load(project, Compute(device=device)), method_settings(project, method)
-    before = evaluate_model(loaded.model, loaded.params, loaded.heldout).heldout_table(loaded.heldout_tasks.task_ids)
-    with closing(ProgressBars(progress)) as bars, tempfile.TemporaryDirectory() as folder:
-        writer = RunWriter(Path(folder))
-        edited, _, figures = edit_model(method, settings, loaded, model.stored, changes, before, writer, bars)
-    return EditedModel(Model(edited), method, figures)
+    task_ids = loaded.heldout_tasks.task_ids
+    before = evaluate_model(loaded.model, loaded.params, loaded.heldout).heldout_table(task_ids)
+
+    def edited(name: str, applied: Changes, reporter: Progress) -> tuple[models.Model, Measured, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            writer = RunWriter(Path(folder))
+            made, result, figures = edit_model(name, settings, loaded, model.stored, applied, before, writer, reporter)
+        return made, Measured(figures, result.heldout_table(task_ids)), sum(writer.seconds.values())
+
+    with closing(ProgressBars(progress)) as bars:
+        made, measured, seconds = edited(method, changes, bars)
+        control = None
+        if method in CONTROL_OF:
+            key = (*project.hashes.values(), method, str(loaded.device))
+            if (control := _controls.get(key)) is None:
+                _, control, _ = edited(CONTROL_OF[method], Changes(), NamedProgress(bars, "control"))
+                _controls[key] = control
+    effect = net_effect(method, measured, control)
+    return EditedModel(Model(made), method, dict(measured.figures), seconds, effect)
+
+
+_controls: LRUCache[tuple[str, ...], Measured] = LRUCache(32)
+"""Measurements of controls by problem, method and device."""
 
 
 def review_queue(

@@ -15,6 +15,7 @@ from core.actions import edit as edit_action
 from core.actions import rank as ranking_action
 from core.actions.compute import Compute
 from core.actions.decide import mark
+from core.actions.edit_results import edit_result
 from core.actions.evaluate import evaluation
 from core.actions.export import export
 from core.actions.export_decisions import decision_table
@@ -154,7 +155,9 @@ class Workspace:
         return self.stored.changes()
 
     def edit(self, method: str = "finetune", *, device: str = "auto", progress: bool = False) -> EditedModel:
-        """Edit the model for the decided changes and measure it; the result is stored in the workspace.
+        """Edit the model for the decided changes, and measure it and its control; both are stored in the workspace.
+
+        The control is the same procedure without the changes, computed once.
 
         Raises:
             UserError: no changes are decided, or the method is unknown or does not fit.
@@ -162,7 +165,8 @@ class Workspace:
         compute = Compute(device=device)
         with closing(ProgressBars(progress)) as bars:
             run = edit_action.edit(self.stored, method, self.stored.changes(), compute=compute, progress=bars)
-        return EditedModel(Model(load_model(run.folder / "model")), method, run.json("edit.json"))
+        found = edit_result(self.stored, run)
+        return EditedModel(Model(load_model(run.folder / "model")), method, found.figures, found.seconds, found.effect)
 
     def export(self, folder: str | Path, *, formats: Sequence[str] = FORMATS) -> Path:
         """Write the cleaned task list and what was removed and relabelled.

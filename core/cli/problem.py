@@ -103,7 +103,7 @@ def tasks(
         folder = generate(settings)
     folder.description["command"] = this_command()
     write_folder(folder, out)
-    validation = 0 if folder.validation is None else len(folder.validation)
+    validation = folder.validation_count
     message(f"{len(folder.train)} training, {validation} validation and {len(folder.heldout)} held-out tasks")
     if not validation and settings.validation is None:
         why = "your lists have none" if train_list else "there are too few images"

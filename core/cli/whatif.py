@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from core.influence.targets import Target
     from core.tasks.changes import Changes
 
+NET_EFFECT = "net effect"
 TasksOption = Annotated[
     str, Option(help="Ids of tasks to remove, separated by commas, instead of the reviewers' decisions.")
 ]
@@ -233,6 +234,8 @@ def compare(
 
 
 def _print_result(result: SetComparison) -> None:
+    from core.editing.net_effect import NO_CONTROL
+
     print(f"{result.named.name}: {result.named.changes.words}")
     if result.fault is not None:
         print(f"  no estimate: {result.fault}")
@@ -244,7 +247,9 @@ def _print_result(result: SetComparison) -> None:
         )
     for method, one in result.measurements.items():
         tasks = "" if one.better is None else f"; {format_count(one.better, 'task')} better, {one.worse} worse"
-        change = one.accuracy_change.text("+.3f")
-        print(f"  measured by {method}: accuracy {one.accuracy.text('.3f')}, change {change}{tasks}")
+        effect = NO_CONTROL if one.net_effect is None else one.net_effect.text("+.3f")
+        print(f"  {NET_EFFECT} of the changes, measured by {method}: {effect}")
+        change = f"change from the unedited model {one.accuracy_change.text('+.3f')}"
+        print(f"  measured by {method}: accuracy {one.accuracy.text('.3f')}, {change}{tasks}")
     if "retrain" not in result.measurements:
         print("  not measured until retrained")

@@ -36,7 +36,7 @@ from core.maml.settings import Compute
 from core.runtime.distributed import world
 
 if TYPE_CHECKING:
-    from core.workspace.runs import Run
+    from core.actions.edit_results import EditResult
 
 
 @with_settings
@@ -103,6 +103,10 @@ def edit(
     named_set: Annotated[
         str, Option("--set", help="Name of a what-if set to apply, instead of the reviewers' decisions.")
     ] = "",
+    control_of: Annotated[
+        list[str] | None,
+        Option(help="Id of a stored edit: only compute its control, with the settings of that edit. Repeatable."),
+    ] = None,
     settings: EditSettings,
     finetune: FinetuneSettings,
     newton: NewtonSettings,
@@ -111,48 +115,73 @@ def edit(
 ) -> None:
     """Edit the model for removed and relabelled data.
 
-    Each edited model is measured on the held-out tasks. The options of the solve are those of linear; their defaults
-    are in docs/method.md.
+    Each edited model is measured on the held-out tasks, and compared with its control: the same procedure without the
+    changes, which is computed once and stored. The difference is the net effect of the changes. The options of the
+    solve are those of linear; their defaults are in docs/method.md.
     """
+    from core.actions.edit import compute_control
     from core.actions.edit import edit as edit_model
+    from core.actions.edit_cost import control_cost
+    from core.actions.edit_results import edit_result
     from core.editing.methods import SOLVE
 
     opened, progress = open_workspace(workspace), live_progress()
+    if control_of:
+        announce_device(compute)
+        for edited in opened.runs.collect_distributed(control_of):
+            print(compute_control(opened, edited, compute, progress).folder)
+            _report([edit_result(opened, edited)])
+        return
     changes = world().on_rank_zero(lambda: opened.sets.get(named_set).changes if named_set else opened.changes())
     announce_device(compute)
-    for method in settings.methods:
-        run = edit_model(
-            opened,
-            method,
-            changes,
-            solver=replace(SOLVE, **solve),
-            finetune=finetune.training,
-            newton=newton,
-            budget=settings.budget,
-            rewind=settings.rewind,
-            compute=compute,
-            progress=progress,
-        )
-        message(f"{method}: {_summary(run)}")
-        print(run.folder)
+    options: dict[str, Any] = {
+        "solver": replace(SOLVE, **solve),
+        "finetune": finetune.training,
+        "newton": newton,
+        "budget": settings.budget,
+        "rewind": settings.rewind,
+        "compute": compute,
+    }
+    done, project = [], opened.project()
+    try:
+        for method in settings.methods:
+            if cost := control_cost(opened, project, method, **options):
+                message(f"{method}: its control is computed too, for about {cost:,.0f} meta-gradients; it is stored")
+            run = edit_model(opened, method, changes, progress=progress, **options)
+            print(run.folder)
+            done.append(edit_result(opened, run))
+    finally:
+        _report(done)
 
 
-def _summary(run: Run) -> str:
-    """Return the accuracy, its change and the cost of an edit; edits of earlier versions have no cost."""
+def _report(results: list[EditResult]) -> None:
+    """Print the results of edits, the largest net effect first, and what the procedures do by themselves."""
+    from core.actions.edit_results import by_net_effect, procedure_finding
     from core.editing.steps import start_text
 
-    figures: dict[str, Any] = run.json("edit.json")
-    parts = [
-        f"held-out accuracy {interval_text(figures['accuracy'])}",
-        f"change {interval_text(figures['accuracy_change'], '+.3f')}",
-    ]
-    if "cost" in figures:
-        share = figures["cost"]["share_of_retraining"]
-        of_retraining = "" if share is None else f" ({share:.1%} of retraining)"
-        parts.append(f"cost {figures['cost']['meta_gradients']:,.0f} meta-gradients{of_retraining}")
-    if start := start_text(figures):
-        parts.append(f"started at {start}")
-    return ", ".join(parts)
+    for result in by_net_effect(results):
+        parts = [
+            _effect_text(result),
+            f"held-out accuracy {interval_text(result.figures['accuracy'])}",
+            result.cost_text,
+            *([f"started at {start}"] if (start := start_text(result.figures)) else []),
+        ]
+        message(f"{result.method}: {', '.join(parts)}")
+    if finding := procedure_finding(results):
+        message(finding)
+
+
+def _effect_text(result: EditResult) -> str:
+    from core.editing.net_effect import NO_CONTROL
+
+    gross = f"{result.change.percent('+', ' points')} from the unedited model"
+    if result.effect is None:
+        return f"{NO_CONTROL}, {gross}" if result.lacks_control else f"control, {gross}"
+    kind = "estimated net effect" if result.is_estimate else "net effect"
+    text = f"{kind} {result.effect.accuracy.percent('+', ' points')}"
+    if result.effect.procedure is None:
+        return text
+    return f"{text}, the procedure by itself {result.effect.procedure.percent('+', ' points')}"
 
 
 @with_settings

@@ -112,7 +112,7 @@ def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Pro
             rank_high,
             max(pass_time.gb for pass_time in (gradient, products, scores)) + _ROW_BYTES * rows / 1e9,
         ),
-        _training_estimate("Fine-tune", FINETUNE, n, pace, gradient),
+        _training_estimate("Fine-tune", FINETUNE, n, pace, gradient, with_control=True),
     ]
     if training is None:
         return estimates
@@ -120,12 +120,21 @@ def estimate_costs(loaded: Loaded, training: TrainSettings | None, progress: Pro
 
 
 def _training_estimate(
-    stage: str, settings: TrainSettings, tasks: int, pace: Pace, gradient: PassTime, validation: int = 0
+    stage: str,
+    settings: TrainSettings,
+    tasks: int,
+    pace: Pace,
+    gradient: PassTime,
+    validation: int = 0,
+    *,
+    with_control: bool = False,
 ) -> WorkEstimate:
     refinement = f", {settings.polish} L-BFGS iterations on all tasks" if settings.polish else ""
     amount = f"{settings.iterations:,} steps of {min(settings.meta_batch, tasks)} tasks{refinement}"
-    passes = training_passes(settings, tasks, validation)
-    return _estimate(stage, amount, seconds_of(passes, pace) + gradient.warmup, gradient.gb)
+    seconds = seconds_of(training_passes(settings, tasks, validation), pace)
+    if with_control:
+        amount, seconds = f"{amount}, and the same without the changes", 2 * seconds
+    return _estimate(stage, amount, seconds + gradient.warmup, gradient.gb)
 
 
 def _estimate(stage: str, amount: str, seconds: float, gb: float) -> WorkEstimate:

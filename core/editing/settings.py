@@ -14,12 +14,14 @@ from core.runtime.settings import Setting, check_settings
 if TYPE_CHECKING:
     from core.maml.cost import Cost
 
-EDIT_METHODS = ("linear", "newton", "steps", "steps-all", "finetune", "finetune-all", "retrain")
-CONTROLS = ("steps-all", "finetune-all")
-"""Methods that ignore the changes: the gain of longer training alone."""
-DEFAULT_EDIT_METHODS = ("linear", "newton", "finetune", "finetune-all")
+CONTROL_OF = {"newton": "newton-all", "steps": "steps-all", "finetune": "finetune-all", "retrain": "retrain-all"}
+"""The control of each measured method: the same procedure, settings and seed on the unchanged tasks."""
+CONTROLS = tuple(CONTROL_OF.values())
+ESTIMATES = ("linear",)
+"""Methods that train nothing: their result predicts that of retraining. Without changes it is the unedited model."""
+EDIT_METHODS = (*ESTIMATES, *CONTROL_OF, *CONTROLS)
+DEFAULT_EDIT_METHODS = ("linear", "newton", "finetune")
 """Methods that take seconds."""
-STEP_METHODS = ("steps", "steps-all")
 STARTS = ("fresh", "warm")
 """Where a retraining starts: at initial parameters as the model's training did, or at the present model."""
 ORDERS = ("harmful", "loss", "random")
@@ -55,7 +57,7 @@ class EditSettings:
         tuple[str, ...],
         Setting(
             "Edit method; repeat the option for several. Default: those that take seconds, which are "
-            f"{', '.join(DEFAULT_EDIT_METHODS)}.",
+            f"{', '.join(DEFAULT_EDIT_METHODS)}. The control of a method, which ends in -all, is computed with it.",
             label="Edit methods",
             option="how",
             choices=EDIT_METHODS,

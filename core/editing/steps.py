@@ -67,8 +67,13 @@ def step_settings(
     if not 0 < budget <= 1:
         raise UserError(f"The budget {budget:g} is not a share of a retraining.", "Use more than 0 and at most 1.")
     training_meta_gradients = 0.0 if training is None else training_cost(training, tasks)
-    selection = Cost(evaluations=rewind_tasks * (SNAPSHOT_COUNT + 1)).meta_gradients
+    selection = selection_cost(rewind_tasks).meta_gradients
     return StepSettings(max(_MIN_STEPS, round(budget * training_meta_gradients - selection)), rewind_tasks=rewind_tasks)
+
+
+def selection_cost(rewind_tasks: int) -> Cost:
+    """Return the cost of the selection of a snapshot on ``rewind_tasks`` held-out tasks, beforehand."""
+    return Cost(evaluations=rewind_tasks * (SNAPSHOT_COUNT + 1))
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,11 @@ class TaskFolder:
     description: dict
     validation: TaskList | None = None
 
+    @property
+    def validation_count(self) -> int:
+        """Return the number of validation tasks."""
+        return 0 if self.validation is None else len(self.validation)
+
     def images(self) -> ImageSet:
         """Return the images that the tasks refer to.
 

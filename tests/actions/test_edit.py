@@ -16,16 +16,19 @@ import torch
 
 from core.actions.compute import Compute, load
 from core.actions.decide import mark
-from core.actions.edit import cache_key, edit, finetune_pace, retraining_seconds, run_kind, step_settings
+from core.actions.edit import cache_key, compute_control, edit, find_control, run_kind, step_settings
+from core.actions.edit_cost import control_cost, finetune_pace, retraining_seconds
+from core.actions.edit_results import UNFINISHED_TRAINING, EditResult, edit_result, edit_results, procedure_finding
 from core.actions.evaluate import evaluation
 from core.actions.preparation import preparation_seconds, prepare_cost
 from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
 from core.editing.methods import SOLVE
+from core.editing.net_effect import NetEffect
 from core.editing.newton import CURVATURE_STAGE, GRADIENT_STAGE, SHARES, TRIAL_STAGE, newton_edit
-from core.editing.settings import DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, STEP_METHODS
+from core.editing.settings import CONTROL_OF, EDIT_METHODS, ESTIMATES, FINETUNE
 from core.editing.steps import REWIND_TASKS, StepSettings, single_task_finetune, start_text
 from core.maml.backbone import Params
-from core.maml.evaluation import evaluate
+from core.maml.evaluation import Interval, evaluate
 from core.maml.loaded import Loaded
 from core.maml.training import SNAPSHOT_COUNT, Snapshot, TrainSettings
 from core.maml.vectors import flatten
@@ -60,6 +63,21 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workspace(ready: Path, tmp_path: Path) -> Workspace:
     shutil.copytree(ready, tmp_path / "tiny")
     return Workspace(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="module")
+def all_edits(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an edit by every method, and so with every control."""
+    folder = shutil.copytree(ready, tmp_path_factory.mktemp("all") / "tiny")
+    for method in (*ESTIMATES, *CONTROL_OF):
+        made(Workspace(folder), method)
+    return folder
+
+
+@pytest.fixture
+def edited(all_edits: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(all_edits, tmp_path / "edited")
+    return Workspace(tmp_path / "edited")
 
 
 def made(
@@ -175,17 +193,20 @@ def test_a_damaged_trajectory_is_named_in_the_error(workspace: Workspace) -> Non
     assert made(workspace, "steps", rewind=False).json("edit.json")["way"] == "steps"
 
 
-def test_every_method_reports_its_cost(workspace: Workspace) -> None:
+def test_every_method_reports_its_cost(edited: Workspace) -> None:
+    workspace = edited
     found = {method: made(workspace, method).json("edit.json")["cost"] for method in EDIT_METHODS}
     products = 5  # of the Krylov space
     newton = KEPT + 2 * KEPT * products + 0.5 * KEPT * len(SHARES)
     expected = {
         "newton": newton,
+        "newton-all": newton * TASKS / KEPT,
         "steps": 40,
         "steps-all": 40,
         "finetune": 3 * KEPT,
         "finetune-all": 3 * TASKS,
         "retrain": 30 * 4,
+        "retrain-all": 30 * 4,
     }
     for method, cost in expected.items():
         assert found[method]["meta_gradients"] == cost, method
@@ -216,8 +237,8 @@ def test_a_relabelled_task_costs_two_gradients(workspace: Workspace) -> None:
     assert after["cost"]["meta_gradients"] - before["cost"]["meta_gradients"] == 2 + 2 * TASKS * more
 
 
-def test_the_budget_is_a_share_of_training_and_part_of_the_cache_key(workspace: Workspace) -> None:
-    project = workspace.project()
+def test_the_budget_is_a_share_of_training_and_part_of_the_cache_key(edited: Workspace) -> None:
+    workspace, project = edited, edited.project()
     assert step_settings(project) == StepSettings(40), "at least"
     assert step_settings(project, 0.5) == StepSettings(60)
     one, other = made(workspace, "steps"), made(workspace, "steps", budget=0.5)
@@ -322,11 +343,78 @@ def test_durations_are_predicted_at_the_pace_of_finished_runs(workspace: Workspa
     assert preparation_seconds(workspace, project, COMPUTE) == pytest.approx(predicted)
 
 
-def test_every_method_belongs_to_one_button() -> None:
-    assert sorted([*DEFAULT_EDIT_METHODS, *STEP_METHODS, "retrain"]) == sorted(EDIT_METHODS)
-
-
-def test_figures_of_edits_are_plain_json(workspace: Workspace) -> None:
+def test_figures_of_edits_are_plain_json(edited: Workspace) -> None:
     for method in ("newton", "steps"):
-        text = (made(workspace, method).folder / "edit.json").read_text()
+        text = (made(edited, method).folder / "edit.json").read_text()
         assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["way"] == method
+
+
+def test_the_net_effect_is_the_difference_to_the_same_procedure_without_changes(edited: Workspace) -> None:
+    for method, control_method in CONTROL_OF.items():
+        run, control = made(edited, method), made(edited, control_method)
+        assert find_control(edited, run) == control, "the settings are those of the edit"
+        one, other = (each.table("heldout.parquet").set_index("task_id") for each in (run, control))
+        effect = edit_result(edited, run).effect
+        assert effect is not None
+        assert effect.accuracy == Interval.of(one["accuracy"] - other["accuracy"])
+        assert effect.loss == Interval.of(one["loss"] - other["loss"])
+        assert effect.procedure == Interval(**control.json("edit.json")["accuracy_change"])
+    estimate = edit_result(edited, made(edited, "linear"))
+    assert estimate.control is None
+    assert estimate.effect == NetEffect(estimate.change, Interval(**estimate.figures["loss_change"]), None)
+    assert estimate.is_estimate
+
+
+def test_edits_by_the_same_procedure_share_a_control(edited: Workspace) -> None:
+    (control,) = edited.runs.all("edit-finetune-all")
+    mark(edited, tasks=edited.project().tasks.train.task_ids[1:2], reviewer="me")
+    assert find_control(edited, made(edited, "finetune")) == control
+    assert edited.runs.all("edit-finetune-all") == [control]
+
+
+def test_a_missing_control_is_computed_with_the_settings_of_its_edit(edited: Workspace) -> None:
+    for method in ("newton", "finetune"):
+        project, options = edited.project(), {"finetune": replace(FINETUNE, iterations=3)}
+        (run,), (control,) = (edited.runs.all(run_kind(one)) for one in (method, CONTROL_OF[method]))
+        assert control_cost(edited, project, method, compute=COMPUTE, **options) == 0, "it is stored"
+        cost = control.json("edit.json")["cost"]["meta_gradients"]
+        shutil.rmtree(control.folder)
+        assert control_cost(edited, project, method, compute=COMPUTE, **options) == cost
+        assert edit_result(edited, run).lacks_control
+        assert compute_control(edited, run, Compute("cpu"), Progress()) == control, "in the precision of the edit"
+        assert not edit_result(edited, run).lacks_control
+
+
+def test_controls_of_other_edits_are_refused(edited: Workspace) -> None:
+    for method in ("linear", "finetune-all"):
+        with pytest.raises(UserError, match="no control"):
+            compute_control(edited, edited.runs.all(run_kind(method))[0], COMPUTE, Progress())
+    spec = edited.project().model.spec
+    save_model(Model(spec, spec.init(1, torch.float64), {}), edited.folder / "model")
+    with pytest.raises(UserError, match="another model"):
+        compute_control(edited, edited.runs.all("edit-finetune")[0], COMPUTE, Progress())
+
+
+def test_results_are_sorted_by_net_effect(edited: Workspace) -> None:
+    (control,) = edited.runs.all("edit-steps-all")
+    shutil.rmtree(control.folder)
+    found = edit_results(edited, edited.project(), edited.changes())
+    assert [one.method for one in found[3:]] == ["steps", "linear"], "without a control, then estimates"
+    effects = [one.effect.accuracy.mean for one in found[:3] if one.effect is not None]
+    assert len(effects) == 3
+    assert effects == sorted(effects, reverse=True)
+
+
+def test_further_training_is_told_from_the_changes(edited: Workspace) -> None:
+    run, flat = edited.runs.all("edit-finetune")[0], Interval(0.0, -0.1, 0.1)
+
+    def result(method: str, procedure: Interval) -> EditResult:
+        return EditResult(method, run, None, NetEffect(flat, flat, procedure))
+
+    gain = result("steps", Interval(0.096, 0.083, 0.11))
+    text = procedure_finding([result("finetune", flat), gain])
+    assert text.startswith(UNFINISHED_TRAINING)
+    assert "9.6 points [8.3, 11.0]" in text
+    assert UNFINISHED_TRAINING not in procedure_finding([result("finetune", flat)])
+    assert UNFINISHED_TRAINING not in procedure_finding([result("steps", Interval(-0.05, -0.08, -0.02))])
+    assert procedure_finding([result("retrain", Interval(0.1, 0.05, 0.15))]) == "", "it does not start at the model"

@@ -13,14 +13,17 @@ import pandas as pd
 import pytest
 
 from core.actions import report as module
+from core.actions.edit_results import UNFINISHED_TRAINING
 from core.actions.queue import KIND
 from core.actions.report import report_html, write_report
 from core.decisions.log import Decision
+from core.editing.net_effect import NO_CONTROL
 from core.influence.basis import ENGINE_VERSION
 from core.review import report_figures
 from core.review.forecast import Forecast
 from core.review.report_figures import Line, chart, thumbnail
 from core.runtime.errors import UserError
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import queue_key, small_workspace, some_items
 from tests.actions.test_decisions_io import Logged
@@ -131,28 +134,37 @@ def test_images_beyond_the_limit_are_counted(workspace: Workspace, monkeypatch: 
     assert "3 more" in page.text
 
 
-def test_measured_effects_come_before_the_estimate(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    interval, change = {"mean": 0.9, "low": 0.88, "high": 0.92}, {"mean": 0.012, "low": -0.001, "high": 0.025}
-    figures = {"accuracy": interval, "accuracy_change": change}
+def test_net_effects_come_first_and_estimates_last(workspace: Workspace) -> None:
     hashes, changes = workspace.project().hashes, workspace.changes().hash
-    made = []
-    for way, more in (("linear", {"engine": ENGINE_VERSION}), ("finetune", {})):
-        made.append(
-            workspace.runs.get_or_compute(
-                f"edit-{way}",
-                {**hashes, "removal": changes, **more},
-                lambda run, way=way: run.write_json("edit.json", {"way": way, **figures}),  # type: ignore[misc]
-            )
-        )
+    ids = [f"h{number}" for number in range(10)]
+    level, change = {"mean": 0.9, "low": 0.88, "high": 0.92}, {"mean": 0.012, "low": -0.001, "high": 0.025}
+    gain = {"mean": 0.01, "low": 0.005, "high": 0.015}
+
+    def made(way: str, accuracy: float, accuracy_change: dict[str, float], **key: object) -> Run:
+        def work(run: RunWriter) -> None:
+            figures = {"accuracy": level, "accuracy_change": accuracy_change, "loss_change": change}
+            run.write_json("edit.json", figures)
+            run.write_table("heldout.parquet", pd.DataFrame({"task_id": ids, "accuracy": accuracy, "loss": 1.0}))
+
+        return workspace.runs.get_or_compute(f"edit-{way}", {**hashes, **key}, work)
+
+    runs = [
+        made("linear", 0.9, change, removal=changes, engine=ENGINE_VERSION),
+        made("finetune", 0.9, change, removal=changes),
+        made("finetune-all", 0.87, gain),
+        made("newton", 0.9, change, removal=changes),
+    ]
     try:
         text = Page(report_html(workspace)).text
     finally:
-        for run in made:
+        for run in runs:
             shutil.rmtree(run.folder)
-    measured, estimated = (" ".join(module.METHOD_NOTES[method]) for method in ("finetune", "linear"))
-    assert f"{measured} 90.0 [88.0, 92.0] +1.2 [-0.1, +2.5]" in text
-    assert f"{estimated} 90.0 [88.0, 92.0]" in text
-    assert text.index(measured) < text.index(estimated)
+    estimated, net, unknown = (module.METHOD_NOTES[method] for method in ("linear", "finetune", "newton"))
+    assert f"measured {net} +3.0 [+3.0, +3.0] 90.0 [88.0, 92.0] +1.2 [-0.1, +2.5]" in text
+    assert f"measured {unknown} {NO_CONTROL} 90.0" in text
+    assert f"estimate {estimated} +1.2 [-0.1, +2.5]" in text
+    assert text.index(net) < text.index(unknown) < text.index(estimated)
+    assert UNFINISHED_TRAINING in text
 
 
 def test_a_calibrated_queue_adds_a_forecast_and_curves(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.ui.edit.results import CHANGES_EFFECT, ESTIMATED_EFFECT
+from core.ui.edit.results import ESTIMATED_EFFECT, NET_EFFECT
 from core.ui.shell.navigation import TITLES
 from core.workspace.workspace import create
 from tests.cli.shell import Shell
@@ -105,7 +105,7 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path, tasks
     # Edit: an estimate and measurements, in the background.
     go(page, "Edit")
     page.get_by_role("button", name="Estimate and fine-tune").click()
-    expect(page.get_by_text(CHANGES_EFFECT)).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("heading", name=NET_EFFECT)).to_be_visible(timeout=LONG)
     expect(page.get_by_text(ESTIMATED_EFFECT)).to_be_visible()
 
     # Curves: a long one cancelled; on the demo, a short one finished.

@@ -21,7 +21,7 @@ from core.actions.edit import edit
 from core.actions.rank import ranking
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.editing.methods import SOLVE
-from core.editing.settings import DEFAULT_EDIT_METHODS, FINETUNE, NEWTON, STEP_METHODS, CurveSettings, NewtonSettings
+from core.editing.settings import DEFAULT_EDIT_METHODS, FINETUNE, NEWTON, CurveSettings, NewtonSettings
 from core.editing.settings import FINETUNE as CURVE_FINETUNE
 from core.influence.methods import DEFAULT, SolveSettings, estimator
 from core.influence.targets import Target
@@ -81,7 +81,7 @@ def make_computed(folder: Path) -> None:
     workspace = Workspace(folder / "tiny")
     ranked = make_ranking(workspace)
     mark(workspace, worst_items(ranked, "tasks", 1), reviewer="![](http://evil.example/x.png)", source=ranked.id)
-    for way in (*DEFAULT_EDIT_METHODS, *STEP_METHODS):
+    for way in (*DEFAULT_EDIT_METHODS, "steps"):
         make_edit(workspace, way)
     settings = CurveSettings(shares=(0.0, 0.4), seeds=2)
     curve(workspace, ranked, settings, replace(CURVE_FINETUNE, iterations=2), COMPUTE, Progress())

@@ -15,14 +15,17 @@ import pytest
 from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.decide import mark
+from core.actions.edit_results import EditResult
 from core.actions.export import export
 from core.actions.preparation import open_estimator, prepare
 from core.checkpoints.model import save_trajectory
 from core.decisions.log import Item
 from core.editing.methods import SOLVE
-from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, STEP_METHODS, NewtonSettings
+from core.editing.net_effect import NO_CONTROL, NetEffect
+from core.editing.settings import CONTROL_OF, DEFAULT_EDIT_METHODS, FINETUNE, NewtonSettings
 from core.editing.steps import start_text
 from core.editing.whatif import WhatIfEstimator
+from core.maml.evaluation import Interval
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
 from core.runtime.files import read_json, write_json
@@ -33,25 +36,24 @@ from core.tasks.tasklist import FORMATS, read_tasks
 from core.ui.charts.edit import Dot, curve_figure, edit_figure
 from core.ui.edit.curve_results import NO_GAIN, ONE_SEED, ORDER_NAMES, UNCLEAR, averages, observations
 from core.ui.edit.methods_table import (
-    AGAINST_CONTROL,
     AGAINST_RETRAINING,
-    NO_CONTROL,
     REFERENCE,
     STARTED_AT,
     UNKNOWN,
-    approximation_findings,
     share_of_retraining,
 )
 from core.ui.edit.results import (
-    CHANGES_EFFECT,
     ESTIMATED_EFFECT,
     LABELS,
-    MEASURED_EFFECT,
+    NET_EFFECT,
     NO_RESULTS,
     NON_DEFAULT,
+    NOT_MEASURED,
+    ONLY_RETRAINING,
     OWN_START,
-    EditOutcome,
     direction,
+    findings,
+    headline,
     in_points,
 )
 from core.workspace.runs import Run
@@ -97,11 +99,11 @@ class TestEdit:
 
     def test_results_belong_to_the_present_removal_set(self, show: Open, full: Workspace) -> None:
         page = show("edit")
-        assert CHANGES_EFFECT in words(page)
+        assert NET_EFFECT in words(page)
         assert ESTIMATED_EFFECT in words(page)
         rows = page.dataframe[1].value
-        assert list(rows["model"]) == [LABELS[way] for way in EDIT_METHODS if way != "retrain"]
-        assert list(rows["kind"]) == ["estimate", *["measured"] * (len(rows) - 1)]
+        assert set(rows["model"]) == {LABELS[way] for way in (*DEFAULT_EDIT_METHODS, "steps")}
+        assert list(rows["kind"]) == [*["measured"] * (len(rows) - 1), "estimate"]
         assert page.button(key="edit_estimate").disabled
         assert page.button(key="edit_steps").disabled
         assert not page.button(key="edit_retrain").disabled
@@ -110,10 +112,10 @@ class TestEdit:
         mark(full, tasks=[other], reviewer="somebody")
         run_again(page)
         assert NO_RESULTS in words(page)
-        assert len(page.dataframe) == 1, "of the old results nothing is shown, nor the control alone"
+        assert len(page.dataframe) == 1, "of the old results nothing is shown, nor the controls alone"
         assert "Stored for other changes: 4 results" in words(page)
         assert not page.button(key="edit_estimate").disabled
-        assert CHANGES_EFFECT not in words(page)
+        assert f"{NET_EFFECT}: " not in words(page)
 
     def test_starts_edits_as_jobs(self, show: Open, empty: Workspace, started: list[list[str]]) -> None:
         mark(empty, tasks=empty.project().tasks.train.task_ids[:1], reviewer="me")
@@ -121,7 +123,7 @@ class TestEdit:
         assert NO_RESULTS in words(page)
         for button in ("estimate", "steps", "retrain"):
             click(page, f"edit_{button}")
-        for args, ways in zip(started, (DEFAULT_EDIT_METHODS, STEP_METHODS, ("retrain",)), strict=True):
+        for args, ways in zip(started, (DEFAULT_EDIT_METHODS, ("steps",), ("retrain",)), strict=True):
             assert args == [
                 "edit",
                 "--workspace",
@@ -130,45 +132,64 @@ class TestEdit:
             ]
 
     def test_retrain_is_measured_beside_the_estimate(self, show: Open, full: Workspace) -> None:
-        make_edit(full, "retrain")
+        said = words(show("edit"))
+        assert ONLY_RETRAINING in said
+        assert re.search(r"control \([\d,]+ meta-gradients", said), "its cost is said beforehand"
+        run = make_edit(full, "retrain")
         page = show("edit")
-        assert MEASURED_EFFECT in words(page)
-        assert ESTIMATED_EFFECT in words(page)
+        (control,) = full.runs.all("edit-retrain-all")
+        effect = Interval.of(accuracy(run) - accuracy(control))
+        said = words(page)
+        assert f"{NET_EFFECT}: {in_points(effect)}" in said
+        assert ESTIMATED_EFFECT in said
+        assert ONLY_RETRAINING not in said
         assert page.button(key="edit_retrain").disabled
 
     def test_edits_are_compared_by_cost_and_with_retraining(self, show: Open, full: Workspace) -> None:
         page = show("edit")
         rows = page.dataframe[1].value.set_index("model")
-        assert (rows["compared with retraining"] == UNKNOWN).all()
-        said = words(page)
-        assert f"{LABELS['steps']}, measured: " in said.replace("**", "")
-        assert f"retraining is {UNKNOWN}" in said
-        assert AGAINST_CONTROL in said
-        cost = full.runs.all("edit-newton")[0].json("edit.json")["cost"]
-        assert rows.loc[LABELS["newton"], "meta-gradients"] == f"{cost['meta_gradients']:,.0f}"
-        assert rows.loc[LABELS["newton"], "share of retraining's"] == f"{100 * cost['share_of_retraining']:.1f} %"
-        assert page.expander[-1].label.startswith("Newton step")
+        assert (rows[AGAINST_RETRAINING] == UNKNOWN).all()
+        (run,) = full.runs.all("edit-newton")
+        cost = run.json("edit.json")["cost"]
+        seconds = sum(run.json("provenance.json")["seconds"].values())
+        row = rows.loc[LABELS["newton"]]
+        assert row["meta-gradients"] == f"{cost['meta_gradients']:,.0f}"
+        assert row["seconds"] == pytest.approx(seconds, abs=0.05)
+        assert row["share of retraining's"] == f"{100 * cost['share_of_retraining']:.1f} %"
+        assert any(expander.label.startswith("Newton step") for expander in page.expander)
 
         retrained = make_edit(full, "retrain")
         page = show("edit")
         rows = page.dataframe[1].value.set_index("model")
-        assert rows.loc[LABELS["retrain"], "compared with retraining"] == REFERENCE
+        assert rows.loc[LABELS["retrain"], AGAINST_RETRAINING] == REFERENCE
         assert rows.loc[LABELS["retrain"], "share of retraining's"] == "100.0 %"
-        apart = (
-            full.runs.all("edit-steps")[0].table("heldout.parquet")["accuracy"]
-            - retrained.table("heldout.parquet")["accuracy"]
-        )
-        assert f"{100 * apart.mean():+.1f} points" in rows.loc[LABELS["steps"], "compared with retraining"]
+        apart = accuracy(full.runs.all("edit-steps")[0]) - accuracy(retrained)
+        assert f"{100 * apart.mean():+.1f} points" in rows.loc[LABELS["steps"], AGAINST_RETRAINING]
         assert UNKNOWN not in words(page)
-        assert AGAINST_RETRAINING in words(page)
 
-    def test_the_control_leaves_to_the_changes_what_is_theirs(self, show: Open, full: Workspace) -> None:
+    def test_net_effects_come_first_and_sort_the_table(self, show: Open, full: Workspace) -> None:
+        page = show("edit")
+        rows = page.dataframe[1].value.set_index("model")
+        effects = {}
+        for way in ("newton", "steps", "finetune"):
+            (run,), (control,) = (full.runs.all(f"edit-{one}") for one in (way, CONTROL_OF[way]))
+            effects[LABELS[way]] = Interval.of(accuracy(run) - accuracy(control))
+        for label, effect in effects.items():
+            assert rows.loc[label, "net effect"] == in_points(effect)
+        means = [effects[label].mean for label in rows.index[:3]]
+        assert means == sorted(means, reverse=True)
+        assert f"{NET_EFFECT}: {in_points(effects[rows.index[0]])}" in words(page)
+
+    def test_a_missing_control_is_said_and_offered(self, show: Open, full: Workspace, started: list[list[str]]) -> None:
         (control,), (steps,) = (full.runs.all(f"edit-{way}") for way in ("steps-all", "steps"))
-        apart = steps.table("heldout.parquet")["accuracy"] - control.table("heldout.parquet")["accuracy"]
-        said = words(show("edit"))
-        assert f"{AGAINST_CONTROL}: {100 * apart.mean():+.1f} points" in said
+        assert NOT_MEASURED not in words(show("edit"))
         shutil.rmtree(control.folder)
-        assert NO_CONTROL in words(show("edit"))
+        page = show("edit")
+        assert NOT_MEASURED in words(page)
+        rows = page.dataframe[1].value.set_index("model")
+        assert rows.loc[LABELS["steps"], "net effect"] == NO_CONTROL
+        click(page, "edit_controls")
+        assert started == [["edit", "--workspace", str(full.folder), "--control-of", steps.id]]
 
     def test_steps_and_their_control_begin_alike(self, show: Open, full: Workspace) -> None:
         model = full.project().model
@@ -176,19 +197,17 @@ class TestEdit:
             [Snapshot({name: 0.9 * value for name, value in model.params.items()}, 1e-3)], full.folder / "model"
         )
         page = show("edit")
-        for way in ("steps", "steps-all"):
-            assert f"{LABELS[way]}: {OWN_START}" in words(page)
+        assert f"{LABELS['steps']}: {OWN_START}" in words(page)
         assert not page.button(key="edit_steps").disabled
-        assert AGAINST_CONTROL in words(page)
         make_edit(full, "steps")
-        said = words(show("edit"))
-        assert STARTED_AT in said
-        assert NO_CONTROL in said, "the control began elsewhere"
-        make_edit(full, "steps-all")
         page = show("edit")
-        assert AGAINST_CONTROL in words(page)
-        assert OWN_START not in words(page)
+        said = words(page)
+        assert STARTED_AT in said
+        assert OWN_START not in said
+        assert NOT_MEASURED not in said
         assert page.button(key="edit_steps").disabled
+        starts = [one.json("edit.json").get("start") for one in full.runs.all("edit-steps-all")]
+        assert sum(start is not None for start in starts) == 1, "the control of the new steps began where they did"
 
     def test_steps_say_where_they_began(self, show: Open, full: Workspace) -> None:
         assert STARTED_AT not in words(show("edit"))
@@ -200,7 +219,7 @@ class TestEdit:
         assert f"{STARTED_AT} {start_text(figures)}." in words(show("edit"))
 
     def test_edits_of_earlier_versions_are_shown_without_a_cost(self, show: Open, full: Workspace) -> None:
-        for way in ("newton", "steps", "steps-all"):
+        for way in ("newton", "newton-all", "steps", "steps-all", "finetune-all"):
             shutil.rmtree(full.runs.all(f"edit-{way}")[0].folder)
         for run in full.runs.all("edit-linear") + full.runs.all("edit-finetune"):
             figures = read_json(run.folder / "edit.json")
@@ -208,8 +227,10 @@ class TestEdit:
             write_json(run.folder / "edit.json", figures)
         page = show("edit")
         rows = page.dataframe[1].value
-        assert list(rows["model"]) == [LABELS[way] for way in ("linear", "finetune", "finetune-all")]
-        assert list(rows["meta-gradients"])[:2] == ["", ""]
+        assert list(rows["model"]) == [LABELS[way] for way in ("finetune", "linear")]
+        assert list(rows["meta-gradients"]) == ["", ""]
+        assert rows["net effect"][0] == NO_CONTROL
+        assert ESTIMATED_EFFECT in words(page)
         assert not page.button(key="edit_estimate").disabled, "the newer edits can be made"
 
     def test_a_newton_step_that_was_not_taken_is_said(self, show: Open, full: Workspace) -> None:
@@ -228,14 +249,13 @@ class TestEdit:
         make_edit(full, "newton", newton=NewtonSettings(products=2))
         page = show("edit")
         named = {"linear": "exact, damping 0.4", "newton": "products 2", "finetune": "iterations 2"}
-        said = "; ".join(f"{LABELS[way]}: {what}" for way, what in named.items())
-        assert f"{said}." in words(page)
-        assert CHANGES_EFFECT not in words(page), "the control was fine-tuned otherwise"
+        for way, what in named.items():
+            assert f"{LABELS[way]}: {what}" in words(page)
+        assert NOT_MEASURED not in words(page), "the controls have these options too"
         assert page.button(key="edit_estimate").disabled, "the usual ones are there too"
-        make_edit(full, "finetune-all", finetune=replace(FINETUNE, iterations=2))
-        assert CHANGES_EFFECT in words(show("edit"))
         change = other.json("edit.json")["accuracy_change"]["mean"]
-        assert show("edit").dataframe[1].value["accuracy change"][0].startswith(f"{100 * change:+.1f} points")
+        rows = page.dataframe[1].value.set_index("model")
+        assert rows.loc[LABELS["linear"], "net effect"].startswith(f"{100 * change:+.1f} points")
 
     def test_live_estimates_are_prepared_by_a_job(self, show: Open, full: Workspace, started: list[list[str]]) -> None:
         page = show("edit")
@@ -278,7 +298,7 @@ class TestEdit:
         (run.folder / "tasks.npy").write_bytes(b"nothing")
         page = show("edit")
         assert "Delete the run" in page.error[0].value
-        assert CHANGES_EFFECT in words(page)
+        assert NET_EFFECT in words(page)
 
     def test_texts_of_people_are_no_markup(self, show: Open, full: Workspace) -> None:
         page = show("edit")
@@ -340,10 +360,8 @@ class TestExport:
 
         page.multiselect(key="export_formats").set_value(["csv"])
         model = next(box for box in page.selectbox if str(box.key).startswith("export_model"))
-        assert model.options == [
-            "none",
-            *(LABELS[way] for way in EDIT_METHODS if way != "retrain" and way not in CONTROLS),
-        ], "never a control"
+        assert model.options[0] == "none"
+        assert set(model.options[1:]) == {LABELS[way] for way in (*DEFAULT_EDIT_METHODS, "steps")}, "never a control"
         model.select(LABELS["finetune"])
         run_again(page)
         assert "earlier export with other choices" in words(page)
@@ -430,15 +448,24 @@ def test_damaged_workspace_is_explained(page: str, show: Open, empty: Workspace)
     assert "tasks.json is not valid JSON" in words(shown)
 
 
-def test_estimates_are_drawn_hollow_and_dashed() -> None:
-    interval = {"mean": 0.8, "low": 0.7, "high": 0.9}
+def test_estimates_are_drawn_hollow_and_dashed_and_controls_as_diamonds() -> None:
+    interval = Interval(0.8, 0.7, 0.9)
     figure = edit_figure(
-        [Dot("before", interval, None), Dot("linear", interval, interval, True), Dot("tuned", interval, interval)]
+        [
+            Dot("before", interval, None),
+            Dot("tuned", interval, interval, interval),
+            Dot("linear", interval, interval, estimate=True),
+            Dot("old", interval, None),
+        ]
     )
     dashes = {(trace.y[0], trace.line.dash) for trace in figure.data if trace.mode == "lines"}
-    assert dashes == {("before", "solid"), ("linear", "dot"), ("tuned", "solid")}
-    symbols = {(trace.y[0], trace.marker.symbol) for trace in figure.data if trace.mode == "markers"}
-    assert symbols == {("before", "circle"), ("linear", "circle-open"), ("tuned", "circle")}
+    assert dashes == {("before", "solid"), ("linear", "dot"), ("tuned", "solid"), ("old", "solid")}
+    symbols = [(trace.y[0], trace.marker.symbol) for trace in figure.data if trace.mode == "markers"]
+    assert ("linear", "circle-open") in symbols
+    assert symbols.count(("tuned", "diamond")) == 1
+    assert ("linear", "circle") not in symbols
+    (missing,) = [note for note in figure.layout.annotations if note.text == NO_CONTROL]
+    assert missing.y == "old"
 
 
 def curve_points(harmful: Sequence[float], random: Sequence[float]) -> pd.DataFrame:
@@ -465,26 +492,45 @@ def test_observations_claim_no_more_than_is_seen() -> None:
     assert NO_GAIN in " ".join(observations(curve_points([0.4, 0.4], [0.3, 0.4])))
 
 
-def outcome(folder: Path, way: str, change: tuple[float, float, float], accuracy: Sequence[float]) -> EditOutcome:
-    folder = folder / way
+def accuracy(run: Run) -> pd.Series:
+    return run.table("heldout.parquet").set_index("task_id")["accuracy"]
+
+
+def result(folder: Path, way: str, net: Interval | None, accuracies: Sequence[float]) -> EditResult:
+    folder = folder / f"edit-{way}-0"
     folder.mkdir()
-    pd.DataFrame({"task_id": ["a", "b"], "accuracy": accuracy}).to_parquet(folder / "heldout.parquet")
-    interval = dict(zip(("mean", "low", "high"), change, strict=True))
-    return EditOutcome(way, Run(folder), {"accuracy_change": interval}, 1.0)
+    pd.DataFrame({"task_id": ["a", "b"], "accuracy": accuracies}).to_parquet(folder / "heldout.parquet")
+    write_json(folder / "edit.json", {})
+    write_json(folder / "provenance.json", {"seconds": {"steps": 1.0}})
+    return EditResult(way, Run(folder), None, None if net is None else NetEffect(net, net, None))
 
 
 def test_closeness_is_a_share_only_of_a_clear_change(tmp_path: Path) -> None:
-    steps = outcome(tmp_path, "steps", (0.091, 0.05, 0.12), [0.5, 0.6])
-    clear = outcome(tmp_path, "retrain", (0.1, 0.05, 0.15), [0.51, 0.61])
+    steps = result(tmp_path, "steps", Interval(0.091, 0.05, 0.12), [0.5, 0.6])
+    clear = result(tmp_path, "retrain", Interval(0.1, 0.05, 0.15), [0.51, 0.61])
     found = share_of_retraining(steps, clear)
     assert (found.share, found.effect) == (pytest.approx(0.91), "gain")
     assert found.difference.mean == pytest.approx(-0.01)
-    unclear = replace(clear, figures={"accuracy_change": {"mean": 0.01, "low": -0.05, "high": 0.15}})
-    assert share_of_retraining(steps, unclear).share is None
-    worse = replace(clear, figures={"accuracy_change": {"mean": -0.1, "low": -0.15, "high": -0.05}})
-    found = share_of_retraining(steps, worse)
+
+    def retrained(net: Interval | None) -> EditResult:
+        return replace(clear, effect=None if net is None else NetEffect(net, net, None))
+
+    assert share_of_retraining(steps, retrained(Interval(0.01, -0.05, 0.15))).share is None
+    assert share_of_retraining(steps, retrained(None)).share is None
+    found = share_of_retraining(steps, retrained(Interval(-0.1, -0.15, -0.05)))
     assert (found.share, found.effect) == (pytest.approx(-0.91), "loss")
-    assert approximation_findings({}) == []
+
+
+def test_the_headline_is_a_net_effect_or_an_estimate_that_looks_like_one(tmp_path: Path) -> None:
+    large, small = Interval(0.2, 0.1, 0.3), Interval(0.05, 0.01, 0.09)
+    steps, retrained = result(tmp_path, "steps", large, [1, 1]), result(tmp_path, "retrain", small, [1, 1])
+    linear, without = result(tmp_path, "linear", small, [1, 1]), result(tmp_path, "newton", None, [1, 1])
+    assert in_points(small) in headline([steps, retrained]), "retraining counts where it is measured"
+    assert in_points(large) in headline([steps, without, linear])
+    assert NET_EFFECT not in headline([without, linear])
+    assert f"*{in_points(small)}*" in headline([without, linear])
+    assert headline([without]) == ""
+    assert NOT_MEASURED in " ".join(findings([without, linear]))
 
 
 def test_direction_follows_the_interval() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from core.actions import preparation
 from core.actions.compute import Compute
+from core.actions.edit_results import edit_result
 from core.actions.evaluate import evaluation, most_harmful
 from core.actions.preparation import open_estimator, prepare
 from core.decisions.log import Decision, Item
@@ -125,17 +126,18 @@ class TestSets:
         found = open_estimator(ready, Compute()).changes(ready.changes())
         row = page.dataframe[0].value.iloc[0]
         assert row["changes"] == "1 instance relabelled"
-        assert row["accuracy, estimated"] == in_points(found.accuracy_change)
-        assert row["accuracy, retrained"] == NOT_MEASURED
+        assert row["net effect, estimated"] == in_points(found.accuracy_change)
+        assert row["net effect, retrained"] == NOT_MEASURED
         assert row["note"] == "why not"
         click(page, "sets_retrain")
         click(page, "sets_finetune")
         folder = str(ready.folder)
         assert started[0] == ["edit", "--workspace", folder, "--set", "mine", "--how", "retrain"]
         assert started[1][:6] == ["edit", "--workspace", folder, "--set", "mine", "--how"]
-        make_edit(ready, "retrain")
+        effect = edit_result(ready, make_edit(ready, "retrain")).effect
+        assert effect is not None
         run_again(page)
-        assert "points" in page.dataframe[0].value.iloc[0]["accuracy, retrained"]
+        assert page.dataframe[0].value.iloc[0]["net effect, retrained"].startswith(in_points(effect.accuracy))
         assert page.button(key="sets_retrain").disabled
         click(page, "sets_delete")
         assert ready.sets.names() == []
@@ -154,7 +156,7 @@ class TestSets:
         ready.sets.save("mine", Changes(frozenset({"t0"})), who="me")
         page = show("sets")
         assert "is not in the task list" in words(page)
-        assert page.dataframe[0].value["accuracy, estimated"].tolist()[1]
+        assert page.dataframe[0].value["net effect, estimated"].tolist()[1]
 
 
 def test_the_edit_page_shows_relabels(show: Open, ready: Workspace) -> None:

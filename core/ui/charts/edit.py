@@ -8,6 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from core.editing.net_effect import NO_CONTROL
+from core.maml.evaluation import Interval
 from core.ui.charts.common import AXIS, HARMFUL, LEGEND, LOSS, MEASURED, NEUTRAL, band, categories, faint, line
 from core.ui.edit.curve_results import ORDER_NAMES, START
 
@@ -17,34 +19,44 @@ _ROW_PX, _FRAME_PX = 46, 100
 
 @dataclass(frozen=True)
 class Dot:
-    """A row of :func:`edit_figure`.
+    """A row of :func:`edit_figure`; accuracies and effects are shares.
 
-    Intervals are ``{mean, low, high}`` of shares; ``change`` is None for the reference. An ``estimate`` is drawn hollow
-    and dashed.
+    Attributes:
+        effect: The net effect of the changes; None for the unedited model, and where it is not known.
+        control: Accuracy of the same procedure without the changes.
+        estimate: Drawn hollow and dotted.
     """
 
     label: str
-    accuracy: dict[str, float]
-    change: dict[str, float] | None
+    accuracy: Interval
+    effect: Interval | None
+    control: Interval | None = None
     estimate: bool = False
 
 
 def edit_figure(dots: list[Dot]) -> go.Figure:
-    """Return a figure with the accuracy on the left and its change on the right, as dots with 95 % intervals.
+    """Return a figure with the accuracies on the left and the net effects on the right, with 95 % intervals.
 
-    The change is relative to the first dot, the unedited model.
+    The first dot is the unedited model. Controls are grey diamonds in the row of their edit.
     """
     figure = make_subplots(
         cols=2,
         shared_yaxes=True,
         horizontal_spacing=0.04,
-        subplot_titles=("accuracy on held-out tasks, %", "change from the unedited model, points"),
+        subplot_titles=("accuracy on held-out tasks, %", "net effect of the changes, points"),
     )
-    for dot in dots:
-        _interval(figure, dot, dot.accuracy, 1, "%")
-        if dot.change is not None:
-            _interval(figure, dot, dot.change, 2, " points")
-    figure.add_vline(x=100 * dots[0].accuracy["mean"], line_width=1, line_dash="dot", line_color=NEUTRAL, col=1)
+    for position, dot in enumerate(dots):
+        if dot.control is not None:
+            _interval(figure, dot, dot.control, 1, "%", _CONTROL)
+        style = _ESTIMATE if dot.estimate else _MEASUREMENT if position else _UNEDITED
+        _interval(figure, dot, dot.accuracy, 1, "%", style)
+        if dot.effect is not None:
+            _interval(figure, dot, dot.effect, 2, " points", style)
+        elif position:
+            figure.add_annotation(
+                x=0, y=dot.label, text=NO_CONTROL, showarrow=False, xanchor="left", xshift=6, row=1, col=2
+            )
+    figure.add_vline(x=100 * dots[0].accuracy.mean, line_width=1, line_dash="dot", line_color=NEUTRAL, col=1)
     figure.add_vline(x=0, line_width=1, line_dash="dot", line_color=NEUTRAL, col=2)
     figure.update_xaxes(**AXIS)
     figure.update_yaxes(**categories([dot.label for dot in dots]))
@@ -55,19 +67,38 @@ def edit_figure(dots: list[Dot]) -> go.Figure:
     return figure
 
 
-def _interval(figure: go.Figure, dot: Dot, interval: dict[str, float], column: int, unit: str) -> None:
-    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    colour = MEASURED if dot.change is not None else NEUTRAL
-    kind, dash, symbol, edge = (
-        ("estimate", "dot", "circle-open", 2.5) if dot.estimate else ("measured", "solid", "circle", 0)
-    )
-    figure.add_trace(line([low, high], [dot.label, dot.label], colour, 2.5, dash, hoverinfo="skip"), row=1, col=column)
+@dataclass(frozen=True)
+class _Style:
+    kind: str
+    colour: str
+    symbol: str = "circle"
+    dash: str = "solid"
+    width: float = 2.5
+    size: int = 12
+    edge: float = 0
+
+
+_UNEDITED = _Style("measured", NEUTRAL)
+_MEASUREMENT = _Style("measured", MEASURED)
+_ESTIMATE = _Style("estimate", MEASURED, "circle-open", "dot", edge=2.5)
+_CONTROL = _Style("control, measured", NEUTRAL, "diamond", width=1.5, size=9)
+
+
+def _interval(figure: go.Figure, dot: Dot, interval: Interval, column: int, unit: str, style: _Style) -> None:
+    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
+    ends = line([low, high], [dot.label, dot.label], style.colour, style.width, style.dash, hoverinfo="skip")
+    figure.add_trace(ends, row=1, col=column)
     figure.add_scatter(
         x=[mean],
         y=[dot.label],
         mode="markers",
-        marker={"color": colour, "size": 12, "symbol": symbol, "line": {"width": edge, "color": colour}},
-        hovertemplate=f"%{{y}}<br>{mean:.1f}{unit} [{low:.1f}, {high:.1f}], {kind}<extra></extra>",
+        marker={
+            "color": style.colour,
+            "size": style.size,
+            "symbol": style.symbol,
+            "line": {"width": style.edge, "color": style.colour},
+        },
+        hovertemplate=f"%{{y}}<br>{mean:.1f}{unit} [{low:.1f}, {high:.1f}], {style.kind}<extra></extra>",
         row=1,
         col=column,
     )

@@ -1,24 +1,27 @@
-"""Compare edit methods: what each gained, what it cost, and how close it came to a measured retraining."""
+"""Compare edit methods: the net effect of each, what it cost, and how close it came to a measured retraining."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from core.actions.edit_results import EditResult
+from core.editing.net_effect import NO_CONTROL, heldout_difference
 from core.editing.steps import start_text
 from core.maml.evaluation import Interval
-from core.ui.edit.results import EditOutcome, accuracy_difference, changes_effect, direction, in_points
+from core.ui.edit.results import LABELS, in_points
+from core.ui.shell.context import table
 
 UNKNOWN = "unknown until retrained"
 REFERENCE = "(reference)"
-AGAINST_RETRAINING = "Compared with retraining"
-AGAINST_CONTROL = "Compared with as many steps without the changes"
-NO_CONTROL = "How much of it is due to longer training is unknown without the control."
+AGAINST_RETRAINING = "compared with retraining"
 STARTED_AT = "The steps started at"
 COST_NOTE = (
-    "Unit of cost: one meta-gradient, the gradient of one task through its adaptation; a product with its curvature "
-    "counts as two, adaptation alone as half."
+    "Sorted by net effect. Unit of cost: one meta-gradient, the gradient of one task through its adaptation; a product "
+    "with its curvature counts as two, adaptation alone as half. Cost and seconds are those of the edit, without its "
+    "control."
 )
 
 
@@ -27,9 +30,9 @@ class ShareOfRetraining:
     """A comparison of an edit with retraining.
 
     Attributes:
-        share: The edit's change of accuracy over that of retraining; None where the latter is not clear.
-        effect: ``gain`` or ``loss``: the direction of retraining's change.
-        difference: Accuracy of the edit minus that of retraining.
+        share: The edit's net effect over that of retraining; None where the latter is not known or not clear.
+        effect: ``gain`` or ``loss``: the direction of retraining's net effect.
+        difference: Accuracy of the edited model minus that of the retrained one.
     """
 
     share: float | None
@@ -38,75 +41,62 @@ class ShareOfRetraining:
 
     @property
     def words(self) -> str:
-        """Return ``91 % of retraining's gain; -0.3 points [-0.9, +0.2] relative to it``."""
-        share = "" if self.share is None else f"{100 * self.share:.0f} % of retraining's {self.effect}; "
-        return f"{share}{in_points(self.difference)} relative to it"
+        """Return ``91 % of its net gain; accuracy -0.3 points [-0.9, +0.2] relative to it``."""
+        share = "" if self.share is None else f"{100 * self.share:.0f} % of its net {self.effect}; "
+        return f"{share}accuracy {in_points(self.difference)} relative to it"
 
 
-def share_of_retraining(edit: EditOutcome, retrained: EditOutcome) -> ShareOfRetraining:
+def share_of_retraining(edit: EditResult, retrained: EditResult) -> ShareOfRetraining:
     """Compare an edit with a retraining on the same held-out tasks."""
-    change, full_change = (outcome.figures["accuracy_change"] for outcome in (edit, retrained))
-    is_clear = full_change["low"] > 0 or full_change["high"] < 0
-    share = change["mean"] / full_change["mean"] if is_clear else None
-    effect = "gain" if full_change["mean"] > 0 else "loss"
-    return ShareOfRetraining(share, effect, accuracy_difference(edit, retrained))
+    edited, full_table = (table(one.run, "heldout.parquet") for one in (edit, retrained))
+    difference = heldout_difference(edited, full_table)
+    if edit.effect is None or retrained.effect is None:
+        return ShareOfRetraining(None, "", difference)
+    net, full = edit.effect.accuracy, retrained.effect.accuracy
+    share = net.mean / full.mean if full.low > 0 or full.high < 0 else None
+    return ShareOfRetraining(share, "gain" if full.mean > 0 else "loss", difference)
 
 
-def methods_table(found: dict[str, EditOutcome]) -> pd.DataFrame:
-    """Return one row of texts per edit: changes with 95 % intervals, comparison with retraining, cost and seconds."""
-    rows = []
-    for method, outcome in found.items():
-        figures = outcome.figures
-        loss, predicted = figures["loss_change"], figures.get("predicted_loss_change")
-        cost, share = _cost_words(outcome)
-        rows.append(
-            {
-                "model": outcome.label,
-                "kind": "estimate" if outcome.estimate else "measured",
-                "accuracy change": in_points(figures["accuracy_change"]),
-                "compared with retraining": _comparison_words(method, found),
-                "meta-gradients": cost,
-                "share of retraining's": share,
-                "seconds": round(outcome.seconds, 1),
-                "loss change": f"{loss['mean']:+.4f} [{loss['low']:+.4f}, {loss['high']:+.4f}]",
-                "loss change predicted to first order": "" if predicted is None else f"{predicted:+.4f}",
-            }
-        )
-    return pd.DataFrame(rows)
+def methods_table(found: Sequence[EditResult]) -> pd.DataFrame:
+    """Return one row of texts per edit: net effect with its 95 % interval, cost and seconds, and the parts of it."""
+    retrained = next((one for one in found if one.method == "retrain"), None)
+    return pd.DataFrame([_row(one, retrained) for one in found])
 
 
-def _comparison_words(method: str, found: dict[str, EditOutcome]) -> str:
-    if method == "retrain":
+def _row(one: EditResult, retrained: EditResult | None) -> dict[str, object]:
+    effect, predicted = one.effect, one.figures.get("predicted_loss_change")
+    cost, share = _cost_words(one)
+    return {
+        "model": LABELS[one.method],
+        "kind": "estimate" if one.is_estimate else "measured",
+        "net effect": NO_CONTROL if effect is None else in_points(effect.accuracy),
+        "meta-gradients": cost,
+        "seconds": round(one.seconds, 1),
+        "share of retraining's": share,
+        "procedure by itself": "" if effect is None or effect.procedure is None else in_points(effect.procedure),
+        "from the unedited model": in_points(one.change),
+        AGAINST_RETRAINING: _comparison_words(one, retrained),
+        "net change of the loss": "" if effect is None else effect.loss.text("+.4f"),
+        "predicted to first order": "" if predicted is None else f"{predicted:+.4f}",
+    }
+
+
+def _comparison_words(one: EditResult, retrained: EditResult | None) -> str:
+    if one.method == "retrain":
         return REFERENCE
-    return share_of_retraining(found[method], found["retrain"]).words if "retrain" in found else UNKNOWN
+    return UNKNOWN if retrained is None else share_of_retraining(one, retrained).words
 
 
-def _cost_words(outcome: EditOutcome) -> tuple[str, str]:
+def _cost_words(one: EditResult) -> tuple[str, str]:
     """Return the meta-gradients, and their share of a retraining's; empty where that is unknown."""
-    cost = outcome.figures.get("cost")  # edits of earlier versions have no cost
+    cost = one.figures.get("cost")  # edits of earlier versions have no cost
     if cost is None:
         return "", ""
     share = cost["share_of_retraining"]
     return f"{cost['meta_gradients']:,.0f}", "" if share is None else f"{100 * share:.1f} %"
 
 
-def approximation_findings(found: dict[str, EditOutcome]) -> list[str]:
-    """Return a sentence on the best measured edit other than retraining, if any: its gain, its cost and its limits."""
-    best = next((found[method] for method in ("steps", "newton") if method in found), None)
-    if best is None:
-        return []
-    change, (_, share) = best.figures["accuracy_change"], _cost_words(best)
-    cost = f", for {share} of the cost of retraining" if share else ""
-    comparison = (
-        f"{AGAINST_RETRAINING}: {share_of_retraining(best, found['retrain']).words}."
-        if "retrain" in found
-        else f"The difference to retraining is {UNKNOWN}."
-    )
-    control = ""
-    if best.method == "steps":
-        effect = changes_effect(found, "steps")
-        control = (
-            f" {NO_CONTROL}" if effect is None else f" {AGAINST_CONTROL}: {in_points(effect)}: {direction(effect)}."
-        )
-    start = f" {STARTED_AT} {words}." if (words := start_text(best.figures)) else ""
-    return [f"**{best.label}, measured:** {in_points(change)}: {direction(change)}{cost}. {comparison}{control}{start}"]
+def start_finding(found: Sequence[EditResult]) -> list[str]:
+    """Return a sentence on the training snapshot that the small steps started at, if they selected one."""
+    starts = [start_text(one.figures) for one in found if one.method == "steps"]
+    return [f"{STARTED_AT} {start}." for start in starts if start]

@@ -1,100 +1,65 @@
-"""Read the finished edits for one set of changes and summarise them in sentences."""
+"""Summarise the finished edits for one set of changes in sentences, and find those that are still missing."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from core.actions.compute import Compute
-from core.actions.edit import cache_key, finished_edits, retraining_seconds, run_kind, step_settings
+from core.actions.edit import cache_key, run_kind, step_settings
+from core.actions.edit_cost import control_cost, finetune_pace, retraining_seconds
+from core.actions.edit_results import EditResult, edit_results, procedure_finding
 from core.editing.methods import SOLVE
 from core.editing.retraining import training_settings
-from core.editing.settings import CONTROLS, EDIT_METHODS, FINETUNE, NEWTON
+from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, NEWTON
+from core.maml.cost import Cost, seconds_of
 from core.maml.evaluation import Interval
 from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
 from core.ui.ranking.method_text import solve_differences
 from core.ui.shell.context import Context, table
 from core.ui.shell.text import plain
-from core.workspace.runs import Run
 
 LABELS = {
     "linear": "Linear edit (estimate)",
     "newton": "Newton step",
-    "steps": "Small steps with the changes",
-    "steps-all": "Small steps without the changes (control)",
-    "finetune": "Fine-tuned with the changes",
-    "finetune-all": "Fine-tuned without the changes (control)",
-    "retrain": "Retrained in full with the changes",
+    "steps": "Small steps",
+    "finetune": "Fine-tuned",
+    "retrain": "Retrained in full",
 }
 NO_RESULTS = "No results for these changes yet."
-CHANGES_EFFECT = "Effect of the changes alone"
-MEASURED_EFFECT = "Effect measured by retraining"
-ESTIMATED_EFFECT = "Estimated effect of retraining"
+NET_EFFECT = "Net effect of the changes"
+ESTIMATED_EFFECT = "Estimated net effect"
+ONLY_RETRAINING = "Only retraining measures it."
+NOT_MEASURED = "No control yet for"
 NON_DEFAULT = "Options other than the defaults"
 OWN_START = "started at the present model"
+NET_NOTE = "Net effect: the difference to the same procedure without the changes (the control), paired by task."
 
 
-@dataclass(frozen=True)
-class EditOutcome:
-    """A finished edit by one of the ``EDIT_METHODS``.
-
-    Attributes:
-        figures: Contents of its ``edit.json``.
-        options: Options that differ from the defaults, in words.
-    """
-
-    method: str
-    run: Run
-    figures: dict[str, Any]
-    seconds: float
-    options: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """Return the display name of the edit method."""
-        return LABELS[self.method]
-
-    @property
-    def estimate(self) -> bool:
-        """Return whether the result is an estimate of retraining rather than a measurement of it."""
-        return self.method == "linear"
-
-
-def outcomes(context: Context, changes: Changes) -> dict[str, EditOutcome]:
-    """Return the newest finished edit by each method for exactly these changes, whatever its options.
-
-    Of a control, the run with the same options as the edit that it is compared with is preferred.
-    """
-    edits = {method: finished_edits(context.workspace, context.project, method, changes) for method in EDIT_METHODS}
-    found = {method: runs for method, runs in edits.items() if runs}
-    newest = {method: runs[0] for method, runs in found.items()}
-    for control in CONTROLS:
-        method = control.removesuffix("-all")
-        if {method, control} <= newest.keys():
-            comparable = (run for run in found[control] if _same_options(run, newest[method]))
-            newest[control] = next(comparable, newest[control])
-    return {
-        method: EditOutcome(
-            method,
-            run,
-            run.json("edit.json"),
-            sum(run.json("provenance.json")["seconds"].values()),
-            tuple(_options(context, method, run.config)),
-        )
-        for method, run in newest.items()
-    }
+def results(context: Context, changes: Changes) -> list[EditResult]:
+    """Return the newest finished edit by each method for exactly these changes, the largest net effect first."""
+    return edit_results(context.workspace, context.project, changes, table)
 
 
 def default_edits(context: Context, changes: Changes) -> set[str]:
     """Return the methods whose edit for these changes with the command line's default settings is finished."""
-    keys = {method: cache_key(context.project, method, changes, compute=Compute()) for method in EDIT_METHODS}
+    methods = [method for method in EDIT_METHODS if method not in CONTROLS]
+    keys = {method: cache_key(context.project, method, changes, compute=Compute()) for method in methods}
     return {method for method, key in keys.items() if context.workspace.runs.find(run_kind(method), key)}
+
+
+def options_words(context: Context, found: Sequence[EditResult]) -> str:
+    """Return a sentence on the edits with options other than the defaults; empty if there are none."""
+    options = {one.method: _options(context, one.method, one.run.config) for one in found}
+    named = [f"{plain(LABELS[method])}: {plain(', '.join(changed))}" for method, changed in options.items() if changed]
+    return f"{NON_DEFAULT}: {'; '.join(named)}." if named else ""
 
 
 def _options(context: Context, method: str, config: dict[str, Any]) -> list[str]:
     changed = []
-    match method.removesuffix("-all"):
+    match method:
         case "linear":
             changed = solve_differences(config, asdict(SOLVE))
         case "newton":
@@ -116,17 +81,6 @@ def _differences(config: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     ]
 
 
-def _same_options(one: Run, other: Run) -> bool:
-    """Return whether two fine-tunes, or two runs of steps, have the same options."""
-    return all(one.config.get(key) == other.config.get(key) for key in ("dtype", "steps", *FINETUNE.cache_key()))
-
-
-def options_words(found: dict[str, EditOutcome]) -> str:
-    """Return a sentence on the edits with options other than the defaults; empty if there are none."""
-    options = [f"{plain(edit.label)}: {plain(', '.join(edit.options))}" for edit in found.values() if edit.options]
-    return f"{NON_DEFAULT}: {'; '.join(options)}." if options else ""
-
-
 def results_of_other_sets(context: Context, changes: Changes) -> int:
     """Return the number of finished edits of this problem that belong to other changes."""
     model = context.project.hashes["model"]
@@ -134,30 +88,39 @@ def results_of_other_sets(context: Context, changes: Changes) -> int:
     return sum(key["model"] == model and key.get("removal", changes.hash) != changes.hash for key in configs)
 
 
-def changes_effect(found: dict[str, EditOutcome], method: str) -> Interval | None:
-    """Return the gain in accuracy due to the changes alone: an edit with them minus its control without them.
-
-    None until both are measured with the same options.
-    """
-    edit, control = found.get(method), found.get(f"{method}-all")
-    if edit is None or control is None or not _same_options(edit.run, control.run):
-        return None
-    return accuracy_difference(edit, control)
+def quick_note(context: Context) -> str:
+    """Return what estimating and fine-tuning computes."""
+    control = _control_words(context, DEFAULT_EDIT_METHODS)
+    return f"Estimating and fine-tuning takes seconds to a minute{f', {control}' if control else ''}."
 
 
-def accuracy_difference(edit: EditOutcome, other: EditOutcome) -> Interval:
-    """Return the accuracy of one edited model minus that of another, paired by held-out task."""
-    one, two = (table(each.run, "heldout.parquet").set_index("task_id")["accuracy"] for each in (edit, other))
-    return Interval.of((one - two).to_numpy())
+def steps_note(context: Context) -> str:
+    """Return what small steps compute."""
+    steps, control = step_settings(context.project).budget, _control_words(context, ("steps",))
+    return (
+        f"Small steps are {steps:,} steps of one task each{f', {control}' if control else ''}; their share of the time "
+        "of retraining is larger than their share of its cost."
+    )
 
 
 def retraining_note(context: Context) -> str:
-    """Return how long retraining with the changes takes, or why it is impossible."""
+    """Return how long retraining with the changes and its control take, or why retraining is impossible."""
     if training_settings(context.project.model) is None:
         return "This model does not record how it was trained, so it cannot be retrained in the same way."
     seconds = retraining_seconds(context.workspace, context.project)
     duration = "as long as the original training" if seconds is None else f"about {format_duration(seconds)}"
-    return f"Retraining repeats the whole training with the changes: {duration}."
+    control = _control_words(context, ("retrain",))
+    return f"Retraining repeats the whole training with the changes: {duration}{f', {control}' if control else ''}."
+
+
+def _control_words(context: Context, methods: Sequence[str]) -> str:
+    """Return what the controls of some methods cost that are still to be computed; empty if they are stored."""
+    cost = sum(control_cost(context.workspace, context.project, method, compute=Compute()) for method in methods)
+    if not cost:
+        return ""
+    pace = finetune_pace(context.workspace, context.project)
+    duration = "" if pace is None else f", about {format_duration(seconds_of(Cost(gradients=cost), pace))}"
+    return f"plus once the same without the changes, the control ({cost:,.0f} meta-gradients{duration})"
 
 
 def in_points(interval: dict[str, float] | Interval) -> str:
@@ -173,25 +136,41 @@ def direction(interval: dict[str, float] | Interval) -> str:
     return "lower" if interval.high < 0 else "not clearly different (the confidence interval includes 0)"
 
 
-def findings(found: dict[str, EditOutcome]) -> list[str]:
-    """Return sentences on the results that claim no more than the intervals do."""
-    sentences = []
-    if (effect := changes_effect(found, "finetune")) is not None:
-        sentences.append(
-            f"**{CHANGES_EFFECT}:** fine-tuned with the changes compared with fine-tuned without them, "
-            f"{in_points(effect)}: {direction(effect)}."
-        )
-    changes = {method: edit.figures["accuracy_change"] for method, edit in found.items()}
-    if "retrain" in found:
-        sentences.append(
-            f"**{MEASURED_EFFECT}:** {in_points(changes['retrain'])} compared with the unedited model (one seed): "
-            f"{direction(changes['retrain'])}."
-        )
-        if "linear" in found:
-            sentences.append(f"{ESTIMATED_EFFECT}, by the linear edit: {in_points(changes['linear'])}.")
-    elif "linear" in found:
-        sentences.append(
-            f"**{ESTIMATED_EFFECT}:** {in_points(changes['linear'])}: {direction(changes['linear'])}. "
-            "Only retraining measures it."
-        )
+def headline(found: Sequence[EditResult]) -> str:
+    """Return the net effect that the page shows first, as Markdown; empty where none is known.
+
+    Retraining is what the other methods approximate, so its net effect counts if it is measured; else the largest
+    measured one, else the estimate.
+    """
+    known = [one for one in found if one.effect is not None]
+    if not known:
+        return ""
+    chosen = next((one for one in known if one.method == "retrain"), known[0])
+    assert chosen.effect is not None
+    effect = in_points(chosen.effect.accuracy)
+    if chosen.is_estimate:
+        return f"#### {ESTIMATED_EFFECT}: ≈ *{effect}*"
+    return f"#### {NET_EFFECT}: {effect}"
+
+
+def findings(found: Sequence[EditResult]) -> list[str]:
+    """Return sentences on the net effects, the largest first, that claim no more than the intervals do."""
+    measured = [one for one in found if not one.is_estimate and one.effect is not None]
+    sentences = [_finding(one) for one in measured]
+    if procedure := procedure_finding(found):
+        sentences.append(procedure)
+    for one in found:
+        if one.is_estimate and one.effect is not None:
+            only = "" if any(other.method == "retrain" for other in measured) else f" {ONLY_RETRAINING}"
+            estimate = in_points(one.effect.accuracy)
+            sentences.append(f"{ESTIMATED_EFFECT} of retraining, by the linear edit: *{estimate}*.{only}")
+    if missing := [one for one in found if one.lacks_control]:
+        names = ", ".join(LABELS[one.method].lower() for one in missing)
+        sentences.append(f"{NOT_MEASURED} {names}: how much is due to the procedure itself is unknown.")
     return sentences
+
+
+def _finding(one: EditResult) -> str:
+    assert one.effect is not None
+    effect = one.effect.accuracy
+    return f"**{LABELS[one.method]}, measured: {in_points(effect)}**: {direction(effect)}; {one.cost_text}."

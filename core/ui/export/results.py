@@ -9,12 +9,11 @@ from pathlib import Path
 import streamlit as st
 
 from core.actions.export import FILES
-from core.editing.settings import CONTROLS
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.tasks.changes import Changes, cleaned
 from core.tasks.tasklist import TaskList
-from core.ui.edit.results import EditOutcome, outcomes
+from core.ui.edit.results import LABELS, results
 from core.ui.shell.context import Context
 from core.ui.shell.text import minute_of
 
@@ -31,10 +30,10 @@ def cleaned_tasks(tasks: TaskList, removal: Changes, drop_rows: bool) -> TaskLis
     return cleaned(tasks, removal, drop_rows=drop_rows)
 
 
-def edited_models(context: Context, removal: Changes) -> dict[str, EditOutcome]:
-    """Return the finished edits for the present changes by run id, without the controls, which ignore the changes."""
-    found = outcomes(context, removal) if len(removal) else {}
-    return {edit.run.id: edit for method, edit in found.items() if method not in CONTROLS}
+def edited_models(context: Context, removal: Changes) -> dict[str, str]:
+    """Return the names of the finished edits for the present changes by run id, the largest net effect first."""
+    found = results(context, removal) if len(removal) else []
+    return {one.run.id: LABELS[one.method] for one in found}
 
 
 def written_at(

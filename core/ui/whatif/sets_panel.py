@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import pandas as pd
 import streamlit as st
 
 from core.actions.whatif_sets import Measurement, SetComparison, class_table
+from core.editing.net_effect import NO_CONTROL
 from core.editing.whatif import WhatIf, WhatIfEstimator
 from core.maml.evaluation import Interval
 from core.ui.charts.common import CONFIG
 from core.ui.charts.edit import Dot, edit_figure
-from core.ui.edit.results import direction, in_points
+from core.ui.edit.results import NET_NOTE, direction, in_points
 from core.ui.ranking.panel import newest_evaluation
 from core.ui.shell.context import Context, show_error
 from core.ui.shell.text import count, minute_of, plain
@@ -28,10 +28,10 @@ def _row(one: SetComparison) -> dict[str, str]:
     return {
         "set": one.named.name,
         "changes": one.named.changes.words,
-        "accuracy, estimated": in_points(estimate.accuracy_change) if estimate else "",
+        "net effect, estimated": in_points(estimate.accuracy_change) if estimate else "",
         "tasks better / worse, estimated": f"{estimate.better} / {estimate.worse}" if estimate else "",
-        "accuracy, retrained": _measured_words(one.measurements.get("retrain"), NOT_MEASURED),
-        "accuracy, fine-tuned": _measured_words(one.measurements.get("finetune"), "not measured"),
+        "net effect, retrained": _measured_words(one.measurements.get("retrain"), NOT_MEASURED),
+        "net effect, fine-tuned": _measured_words(one.measurements.get("finetune"), "not measured"),
         "reviewer": one.named.who,
         "when (UTC)": minute_of(one.named.at),
         "note": one.named.note,
@@ -41,8 +41,10 @@ def _row(one: SetComparison) -> dict[str, str]:
 def _measured_words(one: Measurement | None, unmeasured: str) -> str:
     if one is None:
         return unmeasured
-    tasks = "" if one.better is None else f"; tasks {one.better} better / {one.worse} worse"
-    return in_points(one.accuracy_change) + tasks
+    effect = NO_CONTROL if one.net_effect is None else in_points(one.net_effect)
+    gross = f"{in_points(one.accuracy_change)} from the unedited model"
+    tasks = "" if one.better is None else f", tasks {one.better} better / {one.worse} worse"
+    return f"{effect}; {gross}{tasks}"
 
 
 def show_sets(context: Context, estimator: WhatIfEstimator | None, compared: Sequence[SetComparison]) -> None:
@@ -58,8 +60,7 @@ def show_sets(context: Context, estimator: WhatIfEstimator | None, compared: Seq
     residuals = ", ".join(f"{plain(name)}: {estimate.residual:.0%}" for name, estimate in estimates.items())
     st.caption(
         "Filled, solid: measured. Hollow, dotted: estimated by a linear edit with a stored curvature basis "
-        f"(rank {estimator.report['rank']}; residuals of the solves: {residuals}). Changes are paired by task. "
-        f"{INTERVAL_NOTE}"
+        f"(rank {estimator.report['rank']}; residuals of the solves: {residuals}). {NET_NOTE} {INTERVAL_NOTE}"
     )
     left, right = st.columns(2, gap="large")
     with left:
@@ -74,14 +75,14 @@ def _chart(context: Context, estimator: WhatIfEstimator | None, compared: Sequen
         unedited = Interval(**evaluated.json("summary.json")["accuracy"])
     if unedited is None:
         return
-    dots = [Dot("Unedited model", asdict(unedited), None)]
+    dots = [Dot("Unedited model", unedited, None)]
     for one in compared:
         if (estimate := one.estimate) is not None:
             label = f"{one.named.name} · estimate"
-            dots.append(Dot(label, asdict(estimate.accuracy), asdict(estimate.accuracy_change), estimate=True))
+            dots.append(Dot(label, estimate.accuracy, estimate.accuracy_change, estimate=True))
         for method, measured in one.measurements.items():
             label = f"{one.named.name} · {_METHOD_WORDS[method]}"
-            dots.append(Dot(label, asdict(measured.accuracy), asdict(measured.accuracy_change)))
+            dots.append(Dot(label, measured.accuracy, measured.net_effect))
     if len(dots) > 1:
         st.plotly_chart(edit_figure(dots), config=CONFIG, key="sets_chart")
 
