@@ -19,7 +19,6 @@ from core.ui.charts.edit import Dot, edit_figure
 from core.ui.edit.methods_table import COST_NOTE, methods_table, start_finding
 from core.ui.edit.results import (
     LABELS,
-    NET_NOTE,
     NO_RESULTS,
     default_edits,
     findings,
@@ -172,9 +171,10 @@ def _effects(context: Context, changes: Changes) -> None:
 
 def _headline(context: Context, found: list[EditResult]) -> None:
     """Show what the changes did, apart from what the procedures do by themselves."""
-    if title := headline(found):
+    if (first := headline(found)) is not None:
+        title, note = first
         st.markdown(title)
-        st.caption(NET_NOTE)
+        st.caption(note)
     st.markdown("\n".join(f"- {sentence}" for sentence in [*findings(found), *start_finding(found)]))
     if missing := [one.run.id for one in found if one.lacks_control]:
         start_button(

@@ -54,7 +54,7 @@ def _compare(context: Context, names: list[str]) -> None:
         prepare_panel(context, "Afterwards every set is estimated here immediately.", key="sets_prepare")
     compared = compare(context.workspace, estimator, Compute(), chosen, table)
     show_sets(context, estimator, compared)
-    _act(context, chosen, {one.named.name: set(one.measurements) for one in compared})
+    _act(context, chosen, {one.named.name: one.complete for one in compared})
 
 
 def _act(context: Context, names: list[str], measured: dict[str, set[str]]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
+from core.evidence.agreement import MEASURES, agreement_of
 from core.ui.charts.common import CONFIG
 from core.ui.charts.evidence import agreement_figure, methods_figure
 from core.ui.shell.command import command_block
@@ -13,9 +15,7 @@ from core.ui.shell.context import page, table
 from core.ui.shell.text import plain
 from core.ui.trust.evidence_panel import evidence_panel
 from core.ui.trust.evidence_results import (
-    MEASURES,
-    advice,
-    ceiling_of,
+    caution,
     evidence_label,
     evidence_runs,
     figures_table,
@@ -67,27 +67,48 @@ def _result(run: Run) -> None:
         key="trust_measure",
         required=True,
     )
-    if noisy := advice(run, measure):
-        st.warning(noisy)
+    agreement = agreement_of(methods, measure)
+    if first := caution(run, measure):
+        (st.info if agreement.allows_ranking else st.warning)(first)
     st.markdown("\n".join(f"- {sentence}" for sentence in findings(run, measure)))
     rated = ranked_methods(methods, measure)
-    st.plotly_chart(methods_figure(rated, ceiling_of(methods, measure), measure), config=CONFIG, key="trust_chart")
-    st.caption(
-        "Measured, with 95 % bootstrap intervals over subsets. 1: the predicted losses rank the retrained models as "
-        "the measured losses do; 0: no better than chance. Methods are compared with the mean of all seeds, but the "
-        f"ceiling compares one half of the seeds with the other, so a method can exceed it. {settings_words(about)}"
-    )
-    st.subheader("Rank correlations and cost")
-    st.dataframe(figures_table(methods), hide_index=True, column_config=_COLUMNS)
-    st.caption(
+    if agreement.allows_ranking:
+        st.plotly_chart(methods_figure(rated, agreement.ceiling, measure), config=CONFIG, key="trust_chart")
+        st.caption(
+            "Measured, with 95 % bootstrap intervals over subsets. 1: the predicted losses rank the retrained models "
+            "as the measured losses do; 0: no better than chance. Methods are compared with the mean of all seeds, but "
+            "the ceiling compares one half of the seeds with the other, so a method can exceed it."
+        )
+    st.caption(settings_words(about))
+    st.subheader("Rank correlations and cost" if agreement.allows_ranking else "Cost of the methods")
+    st.dataframe(figures_table(methods, measure), hide_index=True, column_config=_COLUMNS)
+    text, button = st.columns([5, 1], vertical_alignment="top")
+    text.caption(
         "Seconds: the method alone; for the ceiling, all retrainings. Memory: peak memory of the process during the "
-        "computation."
+        "computation. The file has the figures of every method, also those that are not shown because retrainings do "
+        "not agree."
     )
+    button.download_button(
+        "Download (CSV)",
+        lambda: methods.to_csv(index=False).encode("utf-8"),
+        f"{run.id}.csv",
+        "text/csv",
+        on_click="ignore",
+        key="trust_csv",
+        width="stretch",
+    )
+    if agreement.allows_ranking:
+        _one_method(run, methods, rated)
+
+
+def _one_method(run: Run, methods: pd.DataFrame, rated: pd.DataFrame) -> None:
+    """Show predicted against measured losses of a method, for a target on which the retrainings agree."""
+    single, mean = (agreement_of(methods, measure).allows_ranking for measure in MEASURES)
+    targets = [*([_ALL] if mean else []), *(run.json("evidence.json")["targets"] if single else [])]
     st.subheader("Predicted and measured loss of one method")
     left, right = st.columns([1, 3], gap="large")
-    names = rated["method"].tolist()
-    method = left.selectbox("Method", names, key=f"trust_method_{run.id}")
-    target = left.selectbox("Target", [_ALL, *about["targets"]], key=f"trust_target_{run.id}")
+    method = left.selectbox("Method", rated["method"].tolist(), key=f"trust_method_{run.id}")
+    target = left.selectbox("Target", targets, key=f"trust_target_{run.id}")
     shown = points(run, method, None if target == _ALL else target)
     row = rated[rated["method"] == method].iloc[0]
     left.metric("Rank correlation of these points", f"{spearman(shown):.2f}", help="Spearman's rank correlation.")

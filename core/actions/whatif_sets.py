@@ -59,6 +59,11 @@ class SetComparison:
     measurements: dict[str, Measurement]
     fault: UserError | None = None
 
+    @property
+    def complete(self) -> set[str]:
+        """Return the edit methods that are measured with their controls."""
+        return {method for method, one in self.measurements.items() if one.net_effect is not None}
+
 
 def compare(
     workspace: Workspace,

@@ -89,9 +89,15 @@ def evidence(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, settings: Eviden
     resumed. Retrained models are shared by all methods and by later runs.
     """
     from core.actions.evidence import evidence as compute_evidence
+    from core.evidence.agreement import MEASURES, agreement_of, comparable_figures
 
     run = compute_evidence(open_workspace(workspace), settings, announce_device(compute), live_progress())
-    table = run.table("methods.parquet").drop(columns=["words", "note", "kind"])
+    methods = run.table("methods.parquet")
+    for measure, words in MEASURES.items():
+        agreement = agreement_of(methods, measure)
+        if agreement.finding:
+            message(f"{words}: {agreement.finding} {agreement.advice(settings.retrain)}".strip())
+    table = comparable_figures(methods).drop(columns=["words", "note", "kind"])
     message(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     print(run.folder)
 

@@ -25,6 +25,11 @@ class Score:
     low: float
     high: float
 
+    @property
+    def text(self) -> str:
+        """Return ``0.85 [0.80, 0.90]``."""
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
 
 def predicted_losses(scores: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Return the losses ``(M, T)`` predicted for subsets, up to a constant per target.

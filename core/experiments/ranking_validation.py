@@ -10,6 +10,8 @@ from itertools import product
 import pandas as pd
 
 from core.actions.evidence import EvidenceSettings, evidence
+from core.evidence.agreement import Agreement
+from core.evidence.lds import Score
 from core.evidence.tables import CEILING
 from core.experiments.context import TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import PERCENT, mean_sd
@@ -32,7 +34,7 @@ _SOLVED = ("task-if", "task-if-exact", "direct-if")
 CEILING_LABEL = "agreement of two retrainings"
 NOT_RUN = "No method could run; the table gives the reasons."
 TASK_IF_NOT_RUN = "task-IF could not run, the table gives the reason."
-TOO_NOISY = "not significantly above 0, so this protocol is too noisy to compare methods"
+ONE_RETRAINING = "each retrained once, so that their agreement is not known"
 _VALIDATION_WEIGHT = 10_000
 PROTOCOLS = {"half": "LDS", "one": "leave-one-out"}
 QUANTITIES = {"lds": "per target", "lds_mean": "mean of all targets"}
@@ -64,7 +66,22 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
 def summarize(measurements: Measurements) -> ExperimentSummary:
     """Return a table, two plots and a finding."""
     plots = [_plot(measurements, quantity) for quantity in QUANTITIES]
-    return ExperimentSummary([_finding(measurements)], [_table(measurements)], plots)
+    return ExperimentSummary([_finding(measurements)], [_table(measurements)], [plot for plot in plots if plot.series])
+
+
+def _agreement(measurements: Measurements, quantity: str) -> Agreement:
+    """Return how well two retrainings of the same half agree, with an interval over the seeds of the experiment."""
+    values = _values(measurements, "half", CEILING, quantity)
+    if not len(values):
+        return Agreement(None)
+    found = PairedDifference.of(values, 0 * values)
+    return Agreement(Score(*(value / PERCENT for value in (found.mean, found.low, found.high))))
+
+
+def _protocols(measurements: Measurements, quantity: str) -> dict[str, str]:
+    """Return the protocols whose retrainings allow a comparison of the methods, with their names."""
+    allows_half = _agreement(measurements, quantity).allows_ranking
+    return {key: name for key, name in PROTOCOLS.items() if key != "half" or allows_half}
 
 
 def _values(measurements: Measurements, protocol: str, method: str, quantity: str) -> pd.Series:
@@ -78,12 +95,12 @@ def _by_method(measurements: Measurements, protocol: str, quantity: str) -> dict
 
 def _plot(measurements: Measurements, quantity: str) -> Plot:
     series = []
-    for protocol, name in PROTOCOLS.items():
-        values = _by_method(measurements, protocol, quantity)
-        series.append(mean_curve(name, [METHODS[method] for method in values], values.values()))
-    ceiling = _values(measurements, "half", CEILING, quantity)
-    if len(ceiling) and series[0].x:
-        level = [float(ceiling.mean())] * len(series[0].x)
+    for protocol, name in _protocols(measurements, quantity).items():
+        if values := _by_method(measurements, protocol, quantity):
+            series.append(mean_curve(name, [METHODS[method] for method in values], values.values()))
+    agreement = _agreement(measurements, quantity)
+    if agreement.ceiling is not None and agreement.allows_ranking and series:
+        level = [agreement.ceiling.mean] * len(series[0].x)
         series.append(Series(CEILING_LABEL, series[0].x, level, reference=True))
     name = f"{quantity}-{measurements.data}".replace("_", "-")
     title = f"{measurements.title}: predicted against measured loss, {QUANTITIES[quantity]}"
@@ -91,13 +108,16 @@ def _plot(measurements: Measurements, quantity: str) -> Plot:
 
 
 def _table(measurements: Measurements) -> Table:
+    shown = {quantity: _protocols(measurements, quantity) for quantity in QUANTITIES}
+    has_ceiling = any("half" in protocols for protocols in shown.values())
     rows = []
-    for method, label in (METHODS | {CEILING: CEILING_LABEL}).items():
+    for method, label in (METHODS | ({CEILING: CEILING_LABEL} if has_ceiling else {})).items():
         by_protocol = {protocol: measurements.select(truth=protocol, method=method) for protocol in PROTOCOLS}
         half = by_protocol["half"]
         correlations = {
             f"{PROTOCOLS[protocol]}, {name}": mean_sd(part[quantity], ".2f")
             for (protocol, part), (quantity, name) in product(by_protocol.items(), QUANTITIES.items())
+            if protocol in shown[quantity]
         }
         has_run = half["lds"].notna().any() or method == CEILING
         rows.append(
@@ -117,25 +137,27 @@ def _table(measurements: Measurements) -> Table:
         f"{size.left_out} tasks. Wall-clock seconds; relative residual of the worst solve. Methods are compared with "
         "the mean of two retrainings, which is less noisy than one, so that a method can exceed their agreement."
     )
+    if not all("half" in protocols for protocols in shown.values()):
+        note += " LDS on which two retrainings do not agree is left out; its figures are in seeds.parquet."
     return measurements.text_table("truth", rows, note)
 
 
 def _finding(measurements: Measurements) -> str:
-    sentences = []
+    """Return the finding; quantities on which retrainings do not agree come first, and name no method."""
+    noisy, sentences = [], []
     for quantity, name in QUANTITIES.items():
-        values = _by_method(measurements, "half", quantity)
+        values, agreement = _by_method(measurements, "half", quantity), _agreement(measurements, quantity)
         if not values:
             return f"{measurements.heading()} {NOT_RUN}"
-        agreement = _values(measurements, "half", CEILING, quantity)
-        sentence = f"LDS, {name}: the agreement of two retrainings is {mean_sd(agreement, '.2f')}"
-        if PairedDifference.of(agreement, 0 * agreement).low > 0:
-            sentences.append(f"{sentence}; {_best(values)}")
-        else:
-            task_if = mean_sd(values.get("task-if", []), ".2f")
-            sentences.append(f"{sentence}, {TOO_NOISY} (task-IF {task_if}).")
+        if agreement.finding:
+            noisy.append(f"LDS, {name}: {agreement.finding}")
+        if agreement.allows_ranking:
+            top = f"the agreement of two retrainings is {agreement.ceiling.text}; " if agreement.ceiling else ""
+            sentences.append(f"LDS, {name}: {top}{_best(values)}")
     values = _by_method(measurements, "one", "lds")
-    sentences.append(f"Leave-one-out, per target: {_best(values) if values else 'no method could run.'}")
-    return f"{measurements.heading()} {' '.join(sentences)}"
+    best = _best(values) if values else "no method could run."
+    sentences.append(f"Leave-one-out, per target, {ONE_RETRAINING}: {best}")
+    return f"{measurements.heading()} {' '.join(noisy + sentences)}"
 
 
 def _best(values: dict[str, pd.Series]) -> str:

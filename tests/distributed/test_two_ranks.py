@@ -41,7 +41,10 @@ COMMANDS = [
     ["edit", "-w", "mine", "--how", "newton", "--how", "steps", *EXACT],
     ["evidence", "-w", "mine", "--methods", "dot,loss,task-if:damping=0.5", *FEW, *EXACT],
 ]
-KINDS = {f"edit-{method}" for method in ("finetune", "linear", "newton", "steps")}
+KINDS = {
+    f"edit-{method}"
+    for method in ("linear", *(f"{name}{end}" for name in ("finetune", "newton", "steps") for end in ("", "-all")))
+}
 KINDS |= {"curve", "evaluate", "evidence", "rank", "retraining", "scores"}
 
 

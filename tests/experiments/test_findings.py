@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from core.evidence.agreement import NO_AGREEMENT
 from core.experiments import edit_methods, figure1, instances, ranking_validation, table1
 from core.experiments.formatting import MISSING, mean_sd, signed
 from core.experiments.profiles import PROFILES
@@ -185,9 +186,24 @@ def test_a_method_that_never_ran_is_reported() -> None:
     assert ranking_validation.NOT_RUN in ranking_validation.summarize(none).findings[0]
 
 
-def test_a_protocol_that_is_too_noisy_has_no_best_method() -> None:
-    (finding,) = ranking_validation.summarize(validated({"loss": [0.3, 0.4, 0.5]}, [0.1, -0.1, 0.05])).findings
-    assert finding.count(ranking_validation.TOO_NOISY) == 2
+def test_retrainings_that_do_not_agree_rank_no_method() -> None:
+    shown = validated({"loss": [0.3, 0.4, 0.5]}, [0.7, 0.8, 0.75])
+    noisy = validated({"loss": [0.3, 0.4, 0.5]}, [0.1, -0.1, 0.05])
+    for measurements, agrees in ((shown, True), (noisy, False)):
+        summary = ranking_validation.summarize(measurements)
+        (finding,), (table,) = summary.findings, summary.tables
+        assert finding.count(NO_AGREEMENT) == (0 if agrees else 2)
+        assert finding.count("best is") == (3 if agrees else 1), "leave-one-out still has one"
+        assert any(column.startswith("LDS") for column in table.columns) == agrees
+        assert (table.rows[-1][0] == ranking_validation.CEILING_LABEL) == agrees
+        for plot in summary.plots:
+            assert [one.name for one in plot.series] == (
+                ["LDS", "leave-one-out", ranking_validation.CEILING_LABEL] if agrees else ["leave-one-out"]
+            )
+    assert finding.index(NO_AGREEMENT) < finding.index("best is")
+    one_seed = ranking_validation.summarize(validated({"loss": [0.3]}, [0.7])).findings[0]
+    assert one_seed.count(NO_AGREEMENT) == 2, "one seed has no interval"
+    assert "inf" not in one_seed
 
 
 def edited(accuracy: dict[str, list[float]], cost: dict[str, float]) -> Measurements:

@@ -10,6 +10,7 @@ import pytest
 from core.actions.evaluate import evaluation
 from core.actions.rank import ranking
 from core.actions.train import train_model
+from core.evidence.agreement import MEASURES, NO_AGREEMENT, UNKNOWN_AGREEMENT, WARM_START, agreement_of
 from core.evidence.methods import ALL_METHODS, DEFAULT_METHODS, LIBRARIES
 from core.influence.methods import METHODS, estimator
 from core.influence.targets import Target
@@ -24,10 +25,7 @@ from core.ui.trust.evidence_results import (
     CEILING_NAME,
     INCLUDES_ZERO,
     PREDICTS_BEST,
-    TOO_NOISY,
-    UNKNOWN_CEILING,
-    WARM_START,
-    ceiling_of,
+    caution,
     figures_table,
     findings,
     grids,
@@ -211,12 +209,13 @@ class TestTrust:
         assert started == [args]
 
     def test_says_which_is_best_and_how_far_from_the_ceiling(self, show: Open, full: Workspace) -> None:
-        run = write_evidence(full)
+        run = write_evidence(full, noise=0.3)
         page = show("trust")
         said = words(page)
         assert f"task-if-5 {PREDICTS_BEST}" in said
         assert f"{BEST_BASELINE}, dot" in said
         assert CEILING_NAME in said
+        assert len(page.get("plotly_chart")) == 2
         assert not page.warning
         assert list(page.dataframe[0].value["method"])[-1] == "ceiling"
         assert set(page.dataframe[0].value["method"]) == {*KNOWLEDGE, "ceiling"}
@@ -227,24 +226,43 @@ class TestTrust:
         run_again(page)
         assert ALL_METHODS["loss"] in words(page)
 
-    def test_a_noisy_truth_judges_nobody(self, show: Open, full: Workspace) -> None:
+    def test_retrainings_that_do_not_agree_rank_no_method(self, show: Open, full: Workspace) -> None:
         run = write_evidence(full, noise=20.0)
         page = show("trust")
-        assert TOO_NOISY in page.warning[0].value
+        assert page.warning[0].value.startswith(NO_AGREEMENT)
         assert WARM_START in page.warning[0].value
         assert PREDICTS_BEST not in words(page)
-        assert not any(CEILING_NAME in sentence for sentence in findings(run, "lds"))
+        assert findings(run, "lds") == []
+        assert not page.get("plotly_chart")
+        assert not [box for box in page.selectbox if str(box.key).startswith("trust_method_")]
+        shown = page.dataframe[0].value
+        assert not {"lds", "lds_low", "lds_mean"} & set(shown)
+        assert list(shown["method"]) == [*KNOWLEDGE, "ceiling"], "as they were evaluated"
+        assert NO_AGREEMENT in words(show("tasks")), "instead of a correlation of the ranking"
+
+    def test_each_measure_has_a_ceiling_of_its_own(self, full: Workspace) -> None:
+        methods = write_evidence(full).table("methods.parquet").copy()
+        ceiling = methods["kind"] == "ceiling"
+        methods.loc[ceiling, ["lds_mean_low", "lds_mean"]] = [0.0, 0.1]
+        assert [agreement_of(methods, measure).allows_ranking for measure in MEASURES] == [True, False]
+        best = methods[~ceiling].sort_values("lds", ascending=False)["method"].iloc[0]
+        assert figures_table(methods, "lds")["method"].iloc[0] == best
+        shown = figures_table(methods, "lds_mean")
+        assert shown["method"].iloc[0] == next(iter(KNOWLEDGE))
+        assert "lds" in shown
+        assert "lds_mean" not in shown
 
     def test_claims_no_more_than_is_seen(self, full: Workspace) -> None:
-        alike = write_evidence(full, {"task-if": 0.5, "dot": 0.5}, noise=0.8)
+        alike = write_evidence(full, {"task-if": 0.5, "dot": 0.5}, noise=0.3)
         assert "not clearly better" in " ".join(findings(alike, "lds_mean"))
         beaten = " ".join(findings(write_evidence(full, {"task-if": 0.1, "loss": 1.0}), "lds"))
         assert f"loss {PREDICTS_BEST}" in beaten
         assert "a baseline" in beaten
         assert f"{BEST_OTHER}, task" in beaten
-        alone = " ".join(findings(write_evidence(full, {"task-if": 0.9}, seeds=1), "lds"))
-        assert UNKNOWN_CEILING in alone
-        nothing = " ".join(findings(write_evidence(full, {"direct-if": 0.0}), "lds_mean"))
+        alone = write_evidence(full, {"task-if": 0.9}, seeds=1)
+        assert caution(alone, "lds").startswith(UNKNOWN_AGREEMENT)
+        assert "task" in " ".join(findings(alone, "lds"))
+        nothing = " ".join(findings(write_evidence(full, {"direct-if": 0.0}, noise=0.3), "lds_mean"))
         assert INCLUDES_ZERO in nothing
 
     def test_tables_fit_together(self, full: Workspace) -> None:
@@ -254,12 +272,12 @@ class TestTrust:
         target = run.json("evidence.json")["targets"][2]
         table = run.table("measured.parquet").set_index(["subset", "seed", "target"])
         assert measured[7, 1, 2] == table.loc[(7, 1, target), "loss"]
-        assert "auc" not in figures_table(run.table("methods.parquet")), "nothing was planted"
+        assert "auc" not in figures_table(run.table("methods.parquet"), "lds"), "nothing was planted"
 
 
 def test_methods_and_baselines_differ_in_colour_and_symbol(full: Workspace) -> None:
     methods = write_evidence(full).table("methods.parquet")
-    figure = methods_figure(ranked_methods(methods, "lds"), ceiling_of(methods, "lds"), "lds")
+    figure = methods_figure(ranked_methods(methods, "lds"), agreement_of(methods, "lds").ceiling, "lds")
     looks = {trace.name: (trace.marker.color, trace.marker.symbol) for trace in figure.data}
     assert len(looks) == 3
     for position in (0, 1):

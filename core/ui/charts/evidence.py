@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from core.evidence.lds import Score
 from core.ui.charts.common import AXIS, HARMFUL, LOSS, MEASURED, NEUTRAL, categories, error_bars, faint
-from core.ui.trust.evidence_results import score_of, score_text
+from core.ui.trust.evidence_results import score_of
 
 _KINDS = {
     "influence": ("influence methods", MEASURED, "circle"),
@@ -35,7 +35,7 @@ def methods_figure(rated: pd.DataFrame, ceiling: Score | None, measure: str) -> 
             mode="markers",
             marker={"color": colour, "size": 11, "symbol": symbol},
             error_x=error_bars(high - mean, mean - low, color=colour, thickness=2.5),
-            customdata=[[score_text(score_of(row, measure))] for _, row in part.iterrows()],
+            customdata=[[score_of(row, measure).text] for _, row in part.iterrows()],
             hovertemplate="%{y}<br>%{customdata[0]}, measured<extra></extra>",
         )
     if ceiling is not None:

@@ -8,12 +8,11 @@ from typing import Any
 
 from core.actions.compute import Compute
 from core.actions.edit import cache_key, run_kind, step_settings
-from core.actions.edit_cost import control_cost, finetune_pace, retraining_seconds
+from core.actions.edit_cost import control_cost, retraining_seconds
 from core.actions.edit_results import EditResult, edit_results, procedure_finding
 from core.editing.methods import SOLVE
 from core.editing.retraining import training_settings
 from core.editing.settings import CONTROLS, DEFAULT_EDIT_METHODS, EDIT_METHODS, FINETUNE, NEWTON
-from core.maml.cost import Cost, seconds_of
 from core.maml.evaluation import Interval
 from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
@@ -29,10 +28,10 @@ LABELS = {
     "retrain": "Retrained in full",
 }
 NO_RESULTS = "No results for these changes yet."
-NET_EFFECT = "Net effect of the changes"
+NET_EFFECT = "Net effect on held-out accuracy"
 ESTIMATED_EFFECT = "Estimated net effect"
 ONLY_RETRAINING = "Only retraining measures it."
-NOT_MEASURED = "No control yet for"
+NOT_MEASURED = "No control yet"
 NON_DEFAULT = "Options other than the defaults"
 OWN_START = "started at the present model"
 NET_NOTE = "Net effect: the difference to the same procedure without the changes (the control), paired by task."
@@ -116,11 +115,7 @@ def retraining_note(context: Context) -> str:
 def _control_words(context: Context, methods: Sequence[str]) -> str:
     """Return what the controls of some methods cost that are still to be computed; empty if they are stored."""
     cost = sum(control_cost(context.workspace, context.project, method, compute=Compute()) for method in methods)
-    if not cost:
-        return ""
-    pace = finetune_pace(context.workspace, context.project)
-    duration = "" if pace is None else f", about {format_duration(seconds_of(Cost(gradients=cost), pace))}"
-    return f"plus once the same without the changes, the control ({cost:,.0f} meta-gradients{duration})"
+    return f"plus once as long without the changes, for the control ({cost:,.0f} meta-gradients)" if cost else ""
 
 
 def in_points(interval: dict[str, float] | Interval) -> str:
@@ -136,21 +131,24 @@ def direction(interval: dict[str, float] | Interval) -> str:
     return "lower" if interval.high < 0 else "not clearly different (the confidence interval includes 0)"
 
 
-def headline(found: Sequence[EditResult]) -> str:
-    """Return the net effect that the page shows first, as Markdown; empty where none is known.
+def headline(found: Sequence[EditResult]) -> tuple[str, str] | None:
+    """Return the net effect that the page shows first, as Markdown, and what it is; None where none is known.
 
     Retraining is what the other methods approximate, so its net effect counts if it is measured; else the largest
     measured one, else the estimate.
     """
     known = [one for one in found if one.effect is not None]
     if not known:
-        return ""
+        return None
     chosen = next((one for one in known if one.method == "retrain"), known[0])
     assert chosen.effect is not None
     effect = in_points(chosen.effect.accuracy)
     if chosen.is_estimate:
-        return f"#### {ESTIMATED_EFFECT}: ≈ *{effect}*"
-    return f"#### {NET_EFFECT}: {effect}"
+        return f"#### {ESTIMATED_EFFECT}: ≈ *{effect}*", f"{LABELS[chosen.method]}. {ONLY_RETRAINING} {NET_NOTE}"
+    measured = sum(not one.is_estimate for one in known)
+    is_largest = chosen.method != "retrain" and measured > 1
+    bias = f": the largest of {measured} methods, so optimistically biased" if is_largest else ""
+    return f"#### {NET_EFFECT}: {effect}", f"{LABELS[chosen.method]}, measured{bias}. {NET_NOTE}"
 
 
 def findings(found: Sequence[EditResult]) -> list[str]:
@@ -166,7 +164,7 @@ def findings(found: Sequence[EditResult]) -> list[str]:
             sentences.append(f"{ESTIMATED_EFFECT} of retraining, by the linear edit: *{estimate}*.{only}")
     if missing := [one for one in found if one.lacks_control]:
         names = ", ".join(LABELS[one.method].lower() for one in missing)
-        sentences.append(f"{NOT_MEASURED} {names}: how much is due to the procedure itself is unknown.")
+        sentences.append(f"{NOT_MEASURED}: {names}. How much of the change is due to the procedure itself is unknown.")
     return sentences
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from core.evidence.agreement import agreement_of, columns_of, comparable_figures
 from core.evidence.lds import Score, correlations, lds_difference
 from core.evidence.tables import CEILING
 from core.ui.shell.context import Context, table
@@ -19,16 +20,9 @@ KIND = "evidence"
 PREDICTS_BEST = "predicts retraining best"
 BEST_BASELINE, BEST_OTHER = "the best baseline", "the best method other than baselines"
 CEILING_NAME = "Ceiling"
-UNKNOWN_CEILING = "How well retrainings agree with each other is unknown: that takes at least 2 seeds."
-TOO_NOISY = "Retraining itself is too noisy here to judge any method"
-WARM_START = "or a warm start"
 INCLUDES_ZERO = "The confidence interval includes 0, so the method is not shown to predict anything."
-NOISY = 0.3
-"""A ceiling below this means that the differences between retrainings are mostly chance."""
 PROTOCOLS = {"half": "random halves of the training tasks", "one": "all training tasks but one"}
 STARTS = {"fresh": "from initial parameters, like the model", "warm": "from the present model"}
-MEASURES = {"lds": "each held-out task", "lds_mean": "mean loss of all held-out tasks"}
-"""The quantity that is rank-correlated, by the name of the column."""
 
 
 def evidence_runs(context: Context) -> dict[str, Run]:
@@ -48,24 +42,13 @@ def evidence_label(run: Run) -> str:
 
 def score_of(row: pd.Series, measure: str) -> Score:
     """Return a value of a method's row with its 95 % interval."""
-    return Score(*(float(row[name]) for name in (measure, f"{measure}_low", f"{measure}_high")))
-
-
-def score_text(score: Score) -> str:
-    """Return ``0.85 [0.80, 0.90]``."""
-    return f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]"
+    return Score(*(float(row[name]) for name in columns_of(measure)))
 
 
 def ranked_methods(methods: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Return all methods that ran, without the ceiling, the best first."""
     rated = methods[(methods["kind"] != CEILING) & methods[measure].notna()]
     return rated.sort_values(measure, ascending=False, kind="stable").reset_index(drop=True)
-
-
-def ceiling_of(methods: pd.DataFrame, measure: str) -> Score | None:
-    """Return how well independent retrainings of the same subsets agree; None where that is unknown."""
-    found = methods[(methods["kind"] == CEILING) & methods[measure].notna()]
-    return None if found.empty else score_of(found.iloc[0], measure)
 
 
 def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
@@ -111,54 +94,53 @@ def trust_sentence(context: Context, method: str) -> str | None:
         found = methods[(methods["method"] == method) & methods["lds"].notna()]
         if found.empty:
             continue
-        about, top = run.json("evidence.json"), ceiling_of(methods, "lds")
-        limit = f"; ceiling (between two retrainings): {score_text(top)}" if top else "; the ceiling is unknown"
+        about, agreement = run.json("evidence.json"), agreement_of(methods, "lds")
+        if not agreement.allows_ranking:
+            return agreement.finding
+        top = agreement.ceiling
+        limit = f"; ceiling (between two retrainings): {top.text}" if top else "; the ceiling is unknown"
         return (
-            f"rank correlation {score_text(score_of(found.iloc[0], 'lds'))} of predicted and measured loss, over "
+            f"rank correlation {score_of(found.iloc[0], 'lds').text} of predicted and measured loss, over "
             f"{count(about['subsets'], 'retrained subset')}{limit}."
         )
     return None
 
 
+def caution(run: Run, measure: str) -> str:
+    """Return what must be known before any result, and what to do about it; empty where retrainings agree."""
+    agreement = agreement_of(table(run, "methods.parquet"), measure)
+    return f"{agreement.finding} {agreement.advice(run.json('evidence.json')['retrain'])}".strip()
+
+
 def findings(run: Run, measure: str) -> list[str]:
-    """Return sentences on the evidence that claim no more than the intervals do."""
+    """Return sentences on the evidence that claim no more than the intervals do.
+
+    Where retrainings do not agree, they say nothing of methods that ran.
+    """
     methods = table(run, "methods.parquet")
-    rated, top = ranked_methods(methods, measure), ceiling_of(methods, measure)
+    rated, agreement = ranked_methods(methods, measure), agreement_of(methods, measure)
+    failed = methods[(methods["kind"] != CEILING) & methods[measure].isna()]
+    failures = [f"**{plain(row.method)} could not run:** {plain(row.note)}" for row in failed.itertuples()]
     if rated.empty:
-        return ["No method has been evaluated."]
-    best = rated.iloc[0]
+        return ["No method has been evaluated.", *failures]
+    if not agreement.allows_ranking:
+        return failures
+    best, top = rated.iloc[0], agreement.ceiling
     value = score_of(best, measure)
     kind = "a baseline, " if best["kind"] == "baseline" else ""
     choice = f"the best of {len(rated)}, so optimistically biased" if len(rated) > 1 else "the only one evaluated"
-    is_sure = value.low > 0 and not (top and top.mean < NOISY)
-    claim = PREDICTS_BEST if is_sure else "has the highest value"
+    claim = PREDICTS_BEST if value.low > 0 else "has the highest value"
     note = "" if value.low > 0 else f" {INCLUDES_ZERO}"
-    sentences = [f"**{plain(best['method'])} {claim}:** {score_text(value)} ({kind}{choice}).{note}"]
+    sentences = [f"**{plain(best['method'])} {claim}:** {value.text} ({kind}{choice}).{note}"]
     rivals = rated[rated["kind"] != "baseline"] if best["kind"] == "baseline" else rated[rated["kind"] == "baseline"]
     if not rivals.empty:
         sentences.append(_comparison(run, best, rivals.iloc[0], measure))
-    if top is None:
-        sentences.append(UNKNOWN_CEILING)
-    elif top.mean >= NOISY:
+    if top is not None:
         share = value.mean / top.mean
         reach = "matches it" if share >= 1 else f"reaches {max(share, 0):.0%} of it"
-        sentences.append(f"**{CEILING_NAME}:** {_agreement(top)}; the best method {reach}.")
-    failed = methods[(methods["kind"] != CEILING) & methods[measure].isna()]
-    sentences += [f"**{plain(row.method)} could not run:** {plain(row.note)}" for row in failed.itertuples()]
-    return sentences
-
-
-def advice(run: Run, measure: str) -> str:
-    """Return what to do where retraining itself is too noisy to judge any method; empty where it is not."""
-    top = ceiling_of(table(run, "methods.parquet"), measure)
-    if top is None or top.mean >= NOISY:
-        return ""
-    warm = f" {WARM_START}" if run.json("evidence.json")["retrain"] == "fresh" else ""
-    return f"{TOO_NOISY}: {_agreement(top)}. Use more seeds or more iterations{warm}."
-
-
-def _agreement(ceiling: Score) -> str:
-    return f"the rank correlation between retrainings of the same subsets is {score_text(ceiling)}"
+        agree = f"the rank correlation between retrainings of the same subsets is {top.text}"
+        sentences.append(f"**{CEILING_NAME}:** {agree}; the best method {reach}.")
+    return sentences + failures
 
 
 def _comparison(run: Run, best: pd.Series, rival: pd.Series, measure: str) -> str:
@@ -168,7 +150,7 @@ def _comparison(run: Run, best: pd.Series, rival: pd.Series, measure: str) -> st
     difference = paired(run, str(best["method"]), str(rival["method"]), measure)
     verdict = "better" if difference.low > 0 else "not clearly better (the confidence interval includes 0)"
     return (
-        f"Its interval {relation} that of {kind}, {plain(rival['method'])} ({score_text(rival_value)}). "
+        f"Its interval {relation} that of {kind}, {plain(rival['method'])} ({rival_value.text}). "
         f"The difference, paired by subset, is {difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]: "
         f"{verdict}."
     )
@@ -184,13 +166,20 @@ def paired(run: Run, one: str, other: str, measure: str) -> Score:
     return lds_difference(*losses)
 
 
-def figures_table(methods: pd.DataFrame) -> pd.DataFrame:
-    """Return all values, best method first, the ceiling last; columns without any values are omitted."""
-    ordered = pd.concat([ranked_methods(methods, "lds"), methods[methods["kind"] == CEILING]], ignore_index=True)
+def figures_table(methods: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return the figures that may be compared, best method first, the ceiling last.
+
+    Where retrainings do not agree, the methods are in the order in which they were evaluated. Columns without any
+    values are omitted.
+    """
+    is_ceiling = methods["kind"] == CEILING
+    is_rankable = agreement_of(methods, measure).allows_ranking
+    rated = ranked_methods(methods, measure) if is_rankable else methods[~is_ceiling & methods[measure].notna()]
+    ordered = comparable_figures(pd.concat([rated, methods[is_ceiling]], ignore_index=True))
     columns = ["method", "kind", "lds", "lds_low", "lds_high", "lds_mean", "lds_mean_low", "lds_mean_high"]
     columns += ["auc", "seconds", "memory_gb", "residual", "note", "words"]
     empty = [name for name in ("auc", "residual", "note") if (ordered[name].isna() | (ordered[name] == "")).all()]
-    return ordered[[name for name in columns if name not in empty]]
+    return ordered[[name for name in columns if name in ordered and name not in empty]]
 
 
 def settings_words(about: dict[str, Any]) -> str:
