@@ -89,6 +89,7 @@ class Review {
     for (const [action, text] of [
       ["keep", "Keep"],
       ["remove", "Remove"],
+      ["cause", "Remove as"],
       ["accept", "Accept suggestion"],
       ["unsure", "Unsure"],
       ["clear", "Clear"],
@@ -115,7 +116,8 @@ class Review {
     this.others = element("span", "others", foot);
     element("span", "hint", foot, "Below each image: its given class, then → the suggested class and its probability.");
 
-    this.palette = new Palette(box);
+    this.palette = new Palette(box, "Relabel to", "class", "classes");
+    this.causes = new Palette(box, "Remove as", "cause", "causes");
     this.goto = new Ask(box, "Go to", "A position in this list, or an image id.");
     this.comment = new Ask(box, "Comment", "Visible to everybody who opens this item.");
     this.sheet = new KeySheet(box, this.map, () => this.hints());
@@ -249,7 +251,7 @@ class Review {
 
   saved(tile) {
     const state = this.data.state[tile.p];
-    return state?.[0] ? [state[0], state[1]] : null;
+    return state?.[0] ? [state[0], state[1], state[5]] : null;
   }
 
   effect(op) {
@@ -258,7 +260,7 @@ class Review {
       op.effect = new Map(
         items.map(([kind, task, role, image, verdict, label]) => [
           keyOf(kind, task, role, image),
-          verdict === "clear" ? null : [verdict, label],
+          verdict === "clear" ? null : [verdict, label, op.cause],
         ]),
       );
     }
@@ -293,7 +295,7 @@ class Review {
     const [, , by, conflict, comments] = state[tile.p] ?? [];
     const now = this.shown(tile);
     const [sign, word] = VERDICTS[now?.[0]] ?? ["", ""];
-    const what = now?.[0] === "relabel" ? (names[now[1]] ?? "?") : word;
+    const what = now?.[0] === "relabel" ? (names[now[1]] ?? "?") : this.isOther(now) ? now[2] : word;
     const chosen = this.all || this.selected.has(tile.p);
     node.className = `tile ${word}${conflict ? " conflict" : ""}`;
     node.children[3].textContent = now ? `${sign} ${what}` : "";
@@ -307,11 +309,24 @@ class Review {
       tile.suggested >= 0 && tile.suggested !== tile.given
         ? `suggested ${names[tile.suggested]}${tile.probability === null ? "" : ` ${percent(tile.probability)}`}`
         : "no other class suggested",
-      now ? `decided: ${now[0] === "relabel" ? `relabel to ${what}` : what}${by ? ` by ${by}` : ""}` : "undecided",
+      now ? `decided: ${this.describe(now)}${by ? ` by ${by}` : ""}` : "undecided",
       conflict && `conflict: ${conflict.map(([who, opinion]) => `${who} ${opinion}`).join(", ")}`,
       comments && formatCount(comments, "comment"),
     ];
     node.setAttribute("aria-label", label.filter(Boolean).join(", "));
+  }
+
+  // Whether a decision removes an item for another cause than a label error.
+  isOther(decision) {
+    return decision?.[0] === "remove" && Boolean(decision[2]) && decision[2] !== "label-error";
+  }
+
+  // A decision in words, such as "relabel to 7" or "remove (duplicate)".
+  describe([verdict, label, cause]) {
+    const { names, causes } = this.data;
+    if (verdict === "relabel") return `relabel to ${names[label] ?? "?"}`;
+    const words = causes.find(([one]) => one === (cause ?? "label-error"))?.[1];
+    return verdict === "remove" ? `remove (${words})` : verdict;
   }
 
   announce(text) {
@@ -347,7 +362,7 @@ class Review {
   }
 
   asking() {
-    return [this.palette, this.goto, this.comment, this.sheet].some((dialog) => dialog.open);
+    return [this.palette, this.causes, this.goto, this.comment, this.sheet].some((dialog) => dialog.open);
   }
 
   // Focus a tile of a page that has just loaded.
@@ -451,24 +466,24 @@ class Review {
   // ---- deciding
 
   // Accepting for many items means the more likely class of each; for one, the suggestion on its tile.
-  outcome(tile, verdict, label, many) {
+  outcome(tile, verdict, label, many, cause) {
     if (verdict === "accept") {
       const takes = many ? tile.isLikelier : tile.suggested >= 0 && tile.suggested !== tile.given;
       return takes ? ["relabel", tile.suggested] : ["keep", null];
     }
     if (verdict === "relabel" && label === tile.given) return ["keep", null]; // the class it has already
-    return verdict === "clear" ? null : [verdict, label];
+    return verdict === "clear" ? null : [verdict, label, cause];
   }
 
-  decide(verdict, label = null) {
+  decide(verdict, label = null, cause = "label-error") {
     const { data } = this;
     const many = this.all || this.selected.size > 0;
     const tiles = this.all ? this.tiles : many ? [...this.selected.values()] : this.tiles.slice(this.focus).slice(0, 1);
     if (!tiles.length) return;
     const current = this.focus;
     const redone = !many && this.shown(tiles[0]) !== null;
-    const effect = new Map(tiles.map((tile) => [tile.key, this.outcome(tile, verdict, label, many)]));
-    const op = { act: "decide", verdict, label, run: data.run, saw: data.version, effect };
+    const effect = new Map(tiles.map((tile) => [tile.key, this.outcome(tile, verdict, label, many, cause)]));
+    const op = { act: "decide", verdict, label, cause, run: data.run, saw: data.version, effect };
     if (this.all) op.set = data.set;
     else
       op.items = tiles.map((tile) => {
@@ -479,7 +494,7 @@ class Review {
     this.memory.undone = [];
     this.send(op);
     const size = this.all ? data.total : tiles.length;
-    const word = verdict === "relabel" ? `relabel to ${data.names[label]}` : verdict;
+    const word = this.describe([verdict, label, cause]);
     this.announce(`${size > 1 ? `${formatNumber(size)} items` : `Position ${formatNumber(data.page * data.size + current + 1)}`}: ${word}`);
     if (many) {
       const last = this.all ? current : Math.max(current, ...tiles.map((tile) => this.tiles.indexOf(tile)));
@@ -648,6 +663,14 @@ class Review {
         return this.goto.ask((text) => this.request({ find: text }));
       case "palette":
         return tile && this.palette.ask(this.choices(tile), (label) => this.decide("relabel", label));
+      case "cause":
+        return (
+          tile &&
+          this.causes.ask(
+            this.data.causes.map(([, words], i) => [i, words, ""]),
+            (i) => this.decide("remove", null, this.data.causes[i][0]),
+          )
+        );
       case "comment":
         return (
           tile &&
@@ -747,7 +770,7 @@ class Review {
     const facts = [
       ["Given", data.names[tile.given] ?? "unknown"],
       ["Suggested", tile.suggested < 0 ? "–" : `${data.names[tile.suggested]}${tile.probability === null ? "" : `, ${percent(tile.probability)}`}`],
-      ["Decision", now ? (now[0] === "relabel" ? `relabel to ${data.names[now[1]]}` : now[0]) : "none yet"],
+      ["Decision", now ? this.describe(now) : "none yet"],
       ...(more?.facts ?? []),
     ];
     const table = element("dl", "facts", words);
@@ -788,7 +811,7 @@ class Review {
   // Move to another element, with open dialogs, focus and selection.
   resettle(root) {
     const { box, active } = this;
-    const dialogs = [this.palette, this.goto, this.comment, this.sheet, this.large].map((one) => one.node);
+    const dialogs = [this.palette, this.causes, this.goto, this.comment, this.sheet, this.large].map((one) => one.node);
     const open = dialogs.filter((node) => node.open);
     const lost = !box.isConnected;
     const hadFocus = lost ? !document.activeElement || document.activeElement === document.body : this.holdsFocus();

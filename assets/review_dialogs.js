@@ -67,21 +67,23 @@ class Ask extends Dialog {
   }
 }
 
-// All classes, the most likely first, with a search that works by keyboard alone.
+// A list of choices, such as all classes, with a search that works by keyboard alone.
 class Palette extends Dialog {
-  constructor(parent) {
-    super(parent, "palette", "Relabel to");
-    element("div", "title", this.node, "Relabel to");
+  // one, many: what a choice is, such as "class" and "classes".
+  constructor(parent, title, one, many) {
+    super(parent, "palette", title);
+    this.one = one;
+    element("div", "title", this.node, title);
     this.input = element("input", "", this.node);
     this.input.autocomplete = "off";
-    this.input.placeholder = "Search classes";
+    this.input.placeholder = `Search ${many}`;
     this.list = element("div", "classes", this.node);
     this.list.id = `palette-${uuid()}`;
     this.list.setAttribute("role", "listbox");
-    this.list.setAttribute("aria-label", "Classes");
+    this.list.setAttribute("aria-label", many);
     for (const [name, value] of [
       ["role", "combobox"],
-      ["aria-label", "Class to relabel to"],
+      ["aria-label", `${title}: ${one}`],
       ["aria-expanded", "true"],
       ["aria-autocomplete", "list"],
       ["aria-controls", this.list.id],
@@ -95,7 +97,7 @@ class Palette extends Dialog {
     });
   }
 
-  // choices: [[label, name, note]], the most likely first.
+  // choices: [[number, name, note]], the most likely first; ``then`` gets the number of the chosen one.
   ask(choices, then) {
     this.choices = choices;
     this.then = then;
@@ -120,7 +122,7 @@ class Palette extends Dialog {
       if (note) element("span", "note", node, note);
       return node;
     });
-    if (!found.length) element("div", "none", this.list, "No matching class.");
+    if (!found.length) element("div", "none", this.list, `No matching ${this.one}.`);
     this.at = 0;
     this.mark();
   }

@@ -3,7 +3,8 @@
 const KEY_SPACE = "tasklens.review.keys";
 const ACTIONS = [
   ["keep", "k", "Keep: the label is right"],
-  ["remove", "x", "Remove from training"],
+  ["remove", "x", "Remove from training, as a label error"],
+  ["cause", "c", "Remove for another cause: harmful, duplicate, other"],
   ["accept", "a", "Accept the suggested class"],
   ["unsure", "u", "Unsure: needs another look"],
   ["clear", "backspace", "Clear the decision"],

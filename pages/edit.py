@@ -54,7 +54,7 @@ def main() -> None:
     """Draw the page."""
     with page("Edit") as context:
         ranking = choose_ranking(context)
-        changes = removal_bar(context)
+        changes = removal_bar(context, "harmful")
         left, right = st.columns([3, 2], gap="large")
         with left:
             _decided(context)

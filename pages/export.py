@@ -7,6 +7,8 @@ from pathlib import Path
 import streamlit as st
 
 from core.actions.export import FILES, export
+from core.decisions.causes import causes_text
+from core.decisions.export_tables import removal_counts
 from core.tasks.changes import Changes
 from core.tasks.tasklist import FORMATS, TaskList
 from core.ui.export.decisions_panel import decisions_panel
@@ -76,6 +78,8 @@ def _summary(context: Context, removal: Changes, tasks: TaskList) -> None:
     )
     for column, (label, value, delta) in zip(st.columns(len(figures)), figures, strict=True):
         column.metric(label, value, f"{delta:,}" if delta else None, delta_color="off", border=True, height="stretch")
+    if counts := removal_counts(context.workspace.decisions):
+        st.caption(f"Images and individual rows removed, by cause: {causes_text(counts)}.")
 
 
 def _write(

@@ -28,7 +28,9 @@ with page("Images") as context:
         st.stop()
 
     run = require_ranking(context, "images")
-    removal = removal_bar(context)
+    # A high loss suggests a label error; the other orders are by influence.
+    by_loss = st.session_state.get("images_order") == "Highest loss"
+    removal = removal_bar(context, "label-error" if by_loss else "harmful")
     images = table(run, "images.parquet")
 
     one, two, three, four, five = st.columns([2, 2, 2.4, 2.2, 1.2], vertical_alignment="bottom")

@@ -23,7 +23,9 @@ ORDERS = {
 
 with page("Tasks") as context:
     run = require_ranking(context, "tasks")
-    removal = removal_bar(context)
+    # A high loss suggests label errors; the other orders are by influence.
+    by_loss = st.session_state.get("tasks_order") == "Highest loss first"
+    removal = removal_bar(context, "label-error" if by_loss else "harmful")
     tasks = table(run, "tasks.parquet")
 
     left, middle, right = st.columns([2, 3, 2], vertical_alignment="bottom")

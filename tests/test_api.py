@@ -119,6 +119,12 @@ def test_an_invalid_decision_writes_nothing(tmp_path: Path, tasks: api.Tasks, mo
     assert workspace.decide(good, reviewer="ann") == 2
     assert set(workspace.decisions()["image_id"]) == set(images)
     assert len(workspace.changes()) == 2
+    assert workspace.decisions()["cause"].tolist() == ["label-error"] * 2
+    workspace.remove(images=images[:1], reviewer="ann", cause="duplicate")
+    workspace.remove(images=images[1:], reviewer="ann", reason="too dark")
+    assert workspace.decisions()["cause"].tolist() == ["duplicate", "other"]
+    with pytest.raises(api.UserError, match="dull"):
+        workspace.remove(images=images, reviewer="ann", cause="dull")  # type: ignore[arg-type]
 
 
 def test_arrays_in_memory_are_images(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core.decisions.causes import OptionalCause
 from core.decisions.checks import check_known, class_number
 from core.decisions.log import Decision, Item, Operation, Result, Verdict
 from core.review.suggestions import suggested_relabels
@@ -23,6 +24,16 @@ def worst_items(ranking: Run, by: str, count: int) -> list[Item]:
     return [Item("task", i) if by == "tasks" else Item("image", image_id=i) for i in ids]
 
 
+def without_found_errors(workspace: Workspace, items: Sequence[Item], cause: str) -> list[Item]:
+    """Return the items that a list may remove for a cause: without those already removed as label errors.
+
+    They stay removed, and another cause would replace the finding that their label is wrong.
+    """
+    current = workspace.decisions.current()
+    found = {item for item, entry in current.items() if entry.verdict == "remove" and entry.is_on_label}
+    return [item for item in items if cause == "label-error" or item not in found]
+
+
 def mark(
     workspace: Workspace,
     items: Sequence[Item] = (),
@@ -32,24 +43,25 @@ def mark(
     instances: Sequence[tuple[str, str, str]] = (),
     verdict: Verdict = "remove",
     label: str | None = None,
+    cause: OptionalCause = "",
     reason: str = "",
     reviewer: str = "",
     source: str = "",
     saw: int | None = None,
     token: str = "",
 ) -> Result:
-    """Append one group of decisions, all with the same verdict, to the log of the workspace.
+    """Append one group of decisions, all with the same verdict and cause, to the log of the workspace.
 
     Args:
         items: The items to decide on, together with those of the ids ``tasks``, ``images`` and ``instances``.
         instances: (task id, role, image id).
         label: Name of the new class; for the verdict "relabel" only.
-        source: The ranking or run that listed the items.
+        cause, reason, source: Of :class:`core.decisions.records.Decision`.
         saw, token: Of :class:`core.decisions.log.Operation`.
 
     Raises:
-        UserError: no item is given, an item is not in the training tasks, the class is unknown, or the reviewer has no
-            name.
+        UserError: no item is given, an item is not in the training tasks, the class or the cause is unknown, or the
+            reviewer has no name.
     """
     all_items = [
         *items,
@@ -62,7 +74,7 @@ def mark(
     project = workspace.project()
     number = None if label is None else class_number(project.images, label)
     check_known(project.tasks.train, all_items)
-    decisions = tuple(Decision(item, verdict, number, reason, reviewer, source) for item in all_items)
+    decisions = tuple(Decision(item, verdict, number, reason, reviewer, source, cause) for item in all_items)
     return workspace.decisions.submit([Operation("decide", reviewer, token, decisions, saw)])[0]
 
 

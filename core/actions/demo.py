@@ -59,7 +59,8 @@ def run_demo(name: str, folder: Path, compute: Compute, progress: Progress, repo
     removal = removal_of(scores, by, Point("harmful", count / len(scores), 0))
     if not workspace.decisions.current():
         tasks, images = sorted(removal.tasks), sorted(removal.images)
-        mark(workspace, tasks=tasks, images=images, reason="most harmful", reviewer="demo", source=ranked.id)
+        why: dict[str, Any] = {"cause": "harmful", "reason": "most harmful", "source": ranked.id}
+        mark(workspace, tasks=tasks, images=images, reviewer="demo", **why)
     results = [edit_result(workspace, timed(name, edit, name, removal)) for name in _EDITS]
     report(f"\nheld-out accuracy with 95 % intervals, {len(removal)} most harmful {by} removed:")
     report(f"  {'unedited model, measured':<48} {Interval(**before['accuracy']).percent()}")

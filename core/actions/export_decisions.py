@@ -54,6 +54,7 @@ def provenance(workspace: Workspace) -> dict[str, Any]:
         "log_version": log.version(),
         "queue": {"run": queue.id, "finished": queue.finished, **summary} if queue else None,
         "counts": tables.verdict_counts(log),
+        "removals": tables.removal_counts(log),
         "conflicts": len(log.conflicts()),
         "reviewers": reviewers,
         "agreement": pairwise_agreement(log, [row["reviewer"] for row in reviewers]),

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from core.actions.compute import Compute, load
+from core.decisions.causes import causes_text
+from core.decisions.export_tables import removal_counts
 from core.decisions.log import Item
 from core.decisions.queue_decisions import QueueDecisions, QueuePositions, queue_items
 from core.influence.basis import ENGINE_VERSION
@@ -77,16 +79,19 @@ def decisions_on(workspace: Workspace, items: Sequence[Item]) -> QueueDecisions:
 
 
 def remaining_errors_text(workspace: Workspace, run: Run) -> list[str]:
-    """Return sentences on how many items are decided and how many label errors are left."""
+    """Return sentences on how many labels are decided, how many errors are left, and what else is removed."""
     items = run.table("items.parquet")
     decisions = decisions_on(workspace, queue_items(items))
     decided, errors = len(decisions.is_wrong), decisions.errors_found
-    lines = [f"{decided:,} of {len(items):,} items decided, {format_count(errors, 'label error')} found"]
+    lines = [f"{decided:,} of {len(items):,} labels decided, {format_count(errors, 'label error')} found"]
     expected = forecast(items, decisions.is_wrong)
     if expected is not None:
         left = expected.remaining_errors(errors)
         errors_left = format_count(round(left.estimate), "label error")
         lines.append(f"estimate: {errors_left} left [{left.low:,.0f}, {left.high:,.0f}] (90 % interval)")
+    others = {cause: number for cause, number in removal_counts(workspace.decisions).items() if cause != "label-error"}
+    if others:
+        lines.append(f"images and rows removed for other causes ({causes_text(others)})")
     return lines
 
 

@@ -14,7 +14,8 @@ from core.actions.duplicates import newest_duplicates, summary_text
 from core.actions.edit_results import edit_results, procedure_finding
 from core.actions.export_decisions import decision_table, provenance
 from core.actions.queue import decisions_on, newest_queue
-from core.decisions.export_tables import comment_table
+from core.decisions.causes import CAUSE_WORDS, CAUSES
+from core.decisions.export_tables import comment_table, removal_counts
 from core.decisions.log import DecisionLog, Item
 from core.decisions.queue_decisions import QueueDecisions, queue_items
 from core.editing.net_effect import NO_CONTROL
@@ -53,8 +54,9 @@ def write_report(workspace: Workspace, path: Path) -> Path:
 def report_html(workspace: Workspace) -> str:
     """Return the report as HTML.
 
-    It states what was reviewed and by whom, how many label errors were found and are expected to be left. It shows
-    removed and relabelled images, conflicts, duplicates and leaks, the effect on accuracy, the method and provenance.
+    It states what was reviewed and by whom, how many label errors were found and are expected to be left, and how many
+    items were removed for other causes. It shows removed and relabelled images, conflicts, duplicates and leaks, the
+    effect on accuracy, the method and provenance.
     """
     decisions = decision_table(workspace)
     if decisions.empty:
@@ -62,6 +64,8 @@ def report_html(workspace: Workspace) -> str:
     project, queue, log = workspace.project(), newest_queue(workspace), workspace.decisions
     counts = decisions[decisions["standing"] == "counts"]
     removed = counts[counts["verdict"] == "remove"]
+    removed_items = removed[removed["kind"] != "task"]
+    by_cause = {cause: removed_items[removed_items["cause"] == cause] for cause in CAUSES}
     duplicates = newest_duplicates(workspace, project)
     summary = queue.json("summary.json") if queue else {}
     items = queue.table("items.parquet") if queue else None
@@ -77,10 +81,10 @@ def report_html(workspace: Workspace) -> str:
         "queue": summary,
         "sections": [
             image_section("Relabelled", counts[counts["verdict"] == "relabel"], project.images),
-            image_section("Removed", removed[removed["kind"] != "task"], project.images),
+            *(image_section(f"Removed: {CAUSE_WORDS[one]}", by_cause[one], project.images) for one in CAUSES),
             image_section("Conflicts", decisions[decisions["standing"] == "conflict"], project.images),
         ],
-        "removed_tasks": removed[removed["kind"] == "task"].to_dict("records"),
+        "removed_tasks": removed[removed["kind"] == "task"].replace({"cause": CAUSE_WORDS}).to_dict("records"),
         **_effects(workspace, project),
         "changes": workspace.changes(),
         "copies": summary_text(duplicates) if duplicates else [],
@@ -95,13 +99,20 @@ def report_html(workspace: Workspace) -> str:
 
 
 def _figures(log: DecisionLog, items: Sequence[Item], found: QueueDecisions) -> list[tuple[str, str]]:
-    """Return the numbers of items by outcome, as labels and text: those of the queue, then what else was decided."""
+    """Return the numbers of items by outcome, as labels and text.
+
+    First the labels of the queue's items, then what was removed for other causes, then what else was decided.
+    """
     conflicts = log.conflicts()
     settled = {item: entry for item, entry in log.current().items() if entry.is_final and item not in conflicts}
     covered = {*items, *(Item("image", image_id=item.image_id) for item in items if item.kind == "instance")}
     outside = {item for item in (*log.current(), *conflicts) if item.kind != "task" and item not in covered}
+    on_labels = {item for item, entry in settled.items() if entry.is_on_label}
+    kept_for_others = {item for item, entry in settled.items() if entry.verdict == "keep"} - on_labels
     further = {
-        "decided outside the queue": len(outside & settled.keys()),
+        **{f"removed: {CAUSE_WORDS[cause]}": n for cause, n in removal_counts(log).items() if cause != "label-error"},
+        "kept, with another cause considered": sum(item.kind != "task" for item in kept_for_others),
+        "labels decided outside the queue": len(outside & on_labels),
         "unsure outside the queue": len(outside - settled.keys() - conflicts.keys()),
         "in conflict outside the queue": len(outside & conflicts.keys()),
         "tasks removed": sum(item.kind == "task" and entry.verdict == "remove" for item, entry in settled.items()),
@@ -109,9 +120,9 @@ def _figures(log: DecisionLog, items: Sequence[Item], found: QueueDecisions) -> 
     }
     unsure = [position for position, entry in found.entries.items() if entry.verdict == "unsure"]
     counts = {
-        "decided": len(found.is_wrong),
+        "labels decided": len(found.is_wrong),
         "label errors (removed or relabelled)": found.errors_found,
-        "kept": len(found.is_wrong) - found.errors_found,
+        "labels kept": len(found.is_wrong) - found.errors_found,
         "unsure": len(set(unsure) - found.conflicts.keys()),
         "in conflict": len(found.conflicts),
         **{label: number for label, number in further.items() if number},

@@ -24,6 +24,7 @@ from core.actions.queue import newest_queue, queue
 from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_path, check_type
 from core.api.memory import Tasks
 from core.checkpoints.model import load_model, save_model
+from core.decisions.causes import OptionalCause, named_cause
 from core.decisions.records import check_reviewer
 from core.influence.methods import estimator
 from core.influence.targets import Target
@@ -126,7 +127,8 @@ class Workspace:
 
         Args:
             decisions: Columns as in an export of decisions: kind (task, image or instance), task_id, role, image_id,
-                verdict (remove, relabel, keep, unsure), label (the new class), reason.
+                verdict (remove, relabel, keep, unsure), label (the new class), cause (label-error, harmful, duplicate,
+                other), reason (any text).
             reviewer: Who writes them, and made those of rows that name no reviewer.
 
         Raises:
@@ -141,10 +143,28 @@ class Workspace:
             import_decisions(self.stored, path, reviewer=reviewer)
         return len(decisions)
 
-    def remove(self, *, tasks: Sequence[str] = (), images: Sequence[str] = (), reviewer: str, reason: str = "") -> None:
-        """Decide to remove tasks and images; raise UserError for an unknown id or a reviewer without a name."""
+    def remove(
+        self,
+        *,
+        tasks: Sequence[str] = (),
+        images: Sequence[str] = (),
+        reviewer: str,
+        cause: OptionalCause = "",
+        reason: str = "",
+    ) -> None:
+        """Decide to remove tasks and images.
+
+        Args:
+            cause: label-error, harmful, duplicate or other; only a label-error counts as a label error found. Default:
+                the one that ``reason`` names, else other.
+            reason: Any text.
+
+        Raises:
+            UserError: an id or the cause is unknown, or the reviewer has no name.
+        """
         tasks, images = id_list("tasks", tasks), id_list("images", images)
-        mark(self.stored, tasks=tasks, images=images, reviewer=reviewer, reason=reason)
+        why = cause or named_cause(reason) or "other"
+        mark(self.stored, tasks=tasks, images=images, reviewer=reviewer, cause=why, reason=reason)
 
     def decisions(self) -> pd.DataFrame:
         """Return every decision that counts, and those that conflict with it."""

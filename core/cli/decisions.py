@@ -75,7 +75,7 @@ def entry_fields(entry: Entry, describe: Callable[[Decision | None], str]) -> di
     written = {name: fields[name] for name in ("seq", "at", "group", "undoes", "by", "reviewer")}
     class_name = describe(entry).removeprefix("relabel to ") if entry.verdict == "relabel" else None
     decided = {"verdict": entry.verdict, "class": class_name}
-    return written | fields["item"] | decided | {name: fields[name] for name in ("reason", "source", "saw")}
+    return written | fields["item"] | decided | {name: fields[name] for name in ("cause", "reason", "source", "saw")}
 
 
 def print_json(rows: list[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, get_type_hints
 
 from typer import Option
 
+from core.decisions.causes import CAUSES
 from core.runtime.settings import Declared, declared
 
 DEFAULT_WORKSPACE = "demo-noisy-tasks"
@@ -118,4 +119,10 @@ RankingOption = Annotated[str, Option(help="Id of a rank run, or newest.")]
 REVIEWER = "command line"
 """The name of a reviewer who gives none."""
 ReviewerOption = Annotated[str, Option(help="Name of the reviewer, recorded with the decision.")]
-ReasonOption = Annotated[str, Option(help="Reason, recorded with the decision.")]
+ReasonOption = Annotated[str, Option(help="Text on why, recorded with the decision.")]
+
+
+def cause_option(default: str) -> Any:
+    """Return the option for the cause of decisions; ``default`` says in words what it is without the option."""
+    words = "Why the items are removed, or what was considered. Only label-error counts as a label error found."
+    return Option(help=f"{words} Default: {default}.", metavar=metavar(*CAUSES))

@@ -29,6 +29,7 @@ from core.cli.options import (
     ReasonOption,
     ReviewerOption,
     WorkspaceOption,
+    cause_option,
     metavar,
     with_settings,
 )
@@ -86,6 +87,7 @@ def decide(
     label: Annotated[
         str | None, Option(help="New class for --as relabel. Default with --first: the suggestion of the queue.")
     ] = None,
+    cause: Annotated[str, cause_option("label-error for images, other for tasks")] = "",
     reason: ReasonOption = "",
     reviewer: ReviewerOption = REVIEWER,
     least_probability: Annotated[
@@ -124,7 +126,7 @@ def decide(
             chosen = [(one, name if is_suggested else label) for one, name in suggested]
         project = opened.project()
         numbers = {name: None if name is None else class_number(project.images, name) for _, name in chosen}
-        decisions = [Decision(one, verdict, numbers[name], reason, reviewer, source) for one, name in chosen]  # type: ignore[arg-type]
+        decisions = [Decision(one, verdict, numbers[name], reason, reviewer, source, cause) for one, name in chosen]  # type: ignore[arg-type]
         check_known(project.tasks.train, [one for one, _ in chosen])
     log = opened.decisions
     log.submit([Operation("decide", reviewer, "", tuple(decisions), log.version() if seen else None)])
@@ -269,7 +271,7 @@ def agreement(
 
     opened = open_workspace(workspace)
     measured, describe = agreement_of(opened.decisions, one, two), decision_formatter(opened)
-    print(f"items decided by both: {measured.items}, in agreement: {measured.equal:.1%}")
+    print(f"items decided by both for the same cause: {measured.items}, in agreement: {measured.equal:.1%}")
     if measured.kappa == measured.kappa:
         print(f"Cohen's kappa {measured.kappa:.2f} [{measured.low:.2f}, {measured.high:.2f}]")
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Option
 
@@ -26,9 +26,11 @@ from core.cli.options import (
     ReviewerOption,
     SelectedFields,
     WorkspaceOption,
+    cause_option,
     metavar,
     with_settings,
 )
+from core.decisions.causes import Cause, named_cause
 from core.editing.settings import BY, CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
 from core.evidence.settings import EvidenceSettings
 from core.influence.settings import Estimator, SolveSettings
@@ -218,6 +220,7 @@ def remove(
     by: Annotated[str, Option(help="Items that --worst removes.", metavar=metavar(*BY))] = BY[0],
     task: Annotated[list[str] | None, Option(help="Id of a task to remove. Repeatable.")] = None,
     image: Annotated[list[str] | None, Option(help="Id of an image to remove. Repeatable.")] = None,
+    cause: Annotated[str, cause_option("what --reason names; else harmful with --worst, other without")] = "",
     reason: ReasonOption = "",
     reviewer: ReviewerOption = REVIEWER,
     undo: Annotated[bool, Option("--undo", help="Undo this reviewer's last decision instead.")] = False,
@@ -226,17 +229,23 @@ def remove(
 
     Prints all changes that reviewers have decided.
     """
-    from core.actions.decide import mark, worst_items
+    from core.actions.decide import mark, without_found_errors, worst_items
+    from core.decisions.log import Item
 
     opened = open_workspace(workspace)
     if undo:
         opened.decisions.undo(reviewer)
     else:
-        items, source = [], ""
+        items, source = [*(Item("task", i) for i in task or []), *(Item("image", image_id=i) for i in image or [])], ""
+        why = cause or named_cause(reason) or ("harmful" if worst else "other")
         if worst:
             run = find_ranking(opened, ranking)
-            items, source = worst_items(run, by, worst), run.id
-        mark(opened, items, tasks=task or [], images=image or [], reason=reason, reviewer=reviewer, source=source)
+            new = without_found_errors(opened, worst_items(run, by, worst), why)
+            if len(new) < worst:
+                message(f"{worst - len(new):,} of the {worst:,} {by} are removed as label errors already, and stay so")
+            items, source = [*new, *items], run.id
+        if items or not worst:
+            mark(opened, items, cause=cast(Cause, why), reason=reason, reviewer=reviewer, source=source)
     print_changes(opened.changes())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
-from core.decisions.log import DecisionLog, Entry
+from core.decisions.log import DecisionLog, Entry, Item
 from core.runtime.errors import UserError
 
 BOOTSTRAP_DRAWS = 2_000
@@ -21,10 +21,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Agreement:
-    """The agreement of two reviewers on the items that both made a final decision on (keep, remove, relabel).
+    """The agreement of two reviewers on the items that both decided for one cause (keep, remove, relabel).
 
     Attributes:
-        items: Number of items that both decided on.
+        items: Number of items that both decided for the same cause.
         equal: Share of them with the same decision.
         kappa: Cohen's kappa: 1 is full agreement, 0 what chance would give; NaN where every decision is the same.
         low, high: Its 95 % interval; NaN where kappa is.
@@ -42,19 +42,22 @@ class Agreement:
 def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
     """Return how far the decisions of two reviewers agree, each by :meth:`DecisionLog.decisions_of`.
 
-    Relabelling to different classes is disagreement. "unsure" is no judgement, so such items are left out.
+    Relabelling to different classes is disagreement. "unsure" is no judgement, so such items are left out. So are items
+    that the two decided for different causes: who removes an image as a duplicate does not judge its label.
     Kappa is that of Cohen, J. (1960), A coefficient of agreement for nominal scales. Its interval is the percentile
     bootstrap over items; with few items, or none that differ, it is too narrow.
 
     Raises:
-        UserError: the two are the same reviewer, or there is no item that both decided on.
+        UserError: the two are the same reviewer, or there is no item that both decided for the same cause.
     """
     if one == two:
         raise UserError(f"“{one}” cannot be compared with the same reviewer.", "Name two reviewers.")
-    first, second = log.decisions_of(one), log.decisions_of(two)
-    pairs = [(a, b) for item, a in first.items() if (b := second.get(item)) and a.is_final and b.is_final]
+    first, second = _judgements(log, one), _judgements(log, two)
+    pairs = [(a, second[judged]) for judged, a in first.items() if judged in second]
     if not pairs:
-        raise UserError(f"No item was decided by both “{one}” and “{two}”.", "Let both decide on the same items.")
+        raise UserError(
+            f"No item was decided by both “{one}” and “{two}” for the same cause.", "Let both decide on the same items."
+        )
     outcomes = [[f"{entry.verdict} {entry.label}" for entry in side] for side in zip(*pairs, strict=True)]
     differing = tuple((a, b) for a, b in pairs if a.outcome != b.outcome)
     if len({category for side in outcomes for category in side}) == 1:
@@ -65,16 +68,22 @@ def agreement(log: DecisionLog, one: str, two: str) -> Agreement:
 
 
 def pairwise_agreement(log: DecisionLog, reviewers: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the agreement of every two reviewers who made a final decision on some of the same items, for JSON."""
-    final = {name: {item for item, entry in log.decisions_of(name).items() if entry.is_final} for name in reviewers}
+    """Return the agreement of every two reviewers who decided on some of the same items for one cause, for JSON."""
+    judged = {name: _judgements(log, name).keys() for name in reviewers}
     rows = []
     for one, two in combinations(reviewers, 2):
-        if final[one] & final[two]:
+        if judged[one] & judged[two]:
             figures = agreement(log, one, two)
             numbers = {name: getattr(figures, name) for name in ("equal", "kappa", "low", "high")}
             finite = {name: None if math.isnan(value) else value for name, value in numbers.items()}
             rows.append({"reviewers": [one, two], "items": figures.items, **finite})
     return rows
+
+
+def _judgements(log: DecisionLog, reviewer: str) -> dict[tuple[Item, str], Entry]:
+    """Return a reviewer's own final decisions by item and cause."""
+    own = log.decisions_of(reviewer).items()
+    return {(item, entry.cause): entry for item, entry in own if entry.is_final}
 
 
 def _interval(table: np.ndarray) -> tuple[float, float]:

@@ -73,7 +73,8 @@ def issue_decisions(
             elif as_ == "relabel":
                 label = predicted
         item = Item("image", image_id=str(images.ids[positions[row]]))
-        decisions.append(Decision(item, cast(Verdict, verdict), label, reason, reviewer, f"cleanlab:{source}"))
+        why = reason, reviewer, f"cleanlab:{source}"
+        decisions.append(Decision(item, cast(Verdict, verdict), label, *why, cause="label-error"))
     notes = []
     if len(rows) > len(inside):
         notes.append(

@@ -10,6 +10,9 @@ snapshots   names of states
 
 ``root`` of a group is the group of decisions that it is, undoes or redoes. One group with that root: in force; two:
 undone; three: redone; and so on.
+
+``cause`` of an entry is empty in rows of versions that stored none (:func:`core.decisions.causes.implied_cause`), and
+of "clear".
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Literal
 
 from core.runtime.errors import UserError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _append_only(table: str, same: str) -> str:
@@ -64,6 +67,7 @@ CREATE TABLE snapshots (
 {_append_only("comments", "id = NEW.id")}
 {_append_only("snapshots", "id = NEW.id OR name = NEW.name")}
 """,
+    "ALTER TABLE entries ADD COLUMN cause TEXT NOT NULL DEFAULT '';",
 )
 """Scripts that upgrade a file of version 0, 1, ... to the next one."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.decisions.causes import CAUSE_WORDS, CAUSES
 from core.decisions.checks import class_name
 from core.decisions.log import DecisionLog
 from core.decisions.records import Entry, Item
@@ -35,8 +36,8 @@ def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[
 
     Returns:
         One row per decision; rows on one item are adjacent, the present decision last. kind, task_id, role,
-        image_id, given (class), verdict, label (new class), reason, reviewer, source, at (UTC), standing (``counts``,
-        ``agrees``, or ``conflict``: then the item is left unchanged until somebody resolves it).
+        image_id, given (class), verdict, label (new class), cause, reason, reviewer, source, at (UTC), standing
+        (``counts``, ``agrees``, or ``conflict``: then the item is left unchanged until somebody resolves it).
 
     Raises:
         UserError: an item was relabelled to a class that the images do not have.
@@ -55,7 +56,7 @@ def decision_table(log: DecisionLog, class_names: Sequence[str], given: Mapping[
                 "standing": "conflict" if item in conflicts else "counts" if one is entry else "agrees",
             }
             records.append(asdict(item) | asdict(one) | texts)
-    columns = [*ITEM, "given", "verdict", "label", "reason", "reviewer", "source", "at", "standing"]
+    columns = [*ITEM, "given", "verdict", "label", "cause", "reason", "reviewer", "source", "at", "standing"]
     return pd.DataFrame(records, columns=columns, dtype=object)
 
 
@@ -96,7 +97,7 @@ def removed_items(log: DecisionLog) -> pd.DataFrame:
         for item, entry in log.current().items()
         if entry.verdict == "remove" and item not in conflicts
     ]
-    return pd.DataFrame(rows, columns=[*ITEM, "reason", "reviewer", "source", "at"])
+    return pd.DataFrame(rows, columns=[*ITEM, "cause", "reason", "reviewer", "source", "at"])
 
 
 def changed_items(log: DecisionLog, class_names: Sequence[str]) -> pd.DataFrame:
@@ -107,7 +108,7 @@ def changed_items(log: DecisionLog, class_names: Sequence[str]) -> pd.DataFrame:
         if entry.verdict not in ("remove", "relabel"):
             continue
         new = "?" if entry.label is None else names.get(entry.label, "?")
-        words = "removed" if entry.verdict == "remove" else f"→ {new}"
+        words = f"→ {new}" if entry.verdict == "relabel" else f"removed ({CAUSE_WORDS[entry.cause]})"
         if item in conflicts:
             words += " (in conflict: left out)"
         rows.append(asdict(item) | asdict(entry) | {"decision": words})
@@ -129,6 +130,20 @@ def reviewer_table(log: DecisionLog) -> list[dict[str, Any]]:
 def verdict_counts(log: DecisionLog) -> dict[str, int]:
     """Return the number of present decisions by verdict."""
     return dict(sorted(Counter(entry.verdict for entry in log.current().values()).items()))
+
+
+def removal_counts(log: DecisionLog) -> dict[str, int]:
+    """Return the number of removed images and rows by cause, for the causes that have any; without items in conflict.
+
+    Removed tasks are not counted: they say nothing about single items.
+    """
+    conflicts = log.conflicts()
+    counts = Counter(
+        entry.cause
+        for item, entry in log.current().items()
+        if entry.verdict == "remove" and item.kind != "task" and item not in conflicts
+    )
+    return {cause: counts[cause] for cause in CAUSES if counts[cause]}
 
 
 def check_target(out: Path, formats: Sequence[str]) -> None:

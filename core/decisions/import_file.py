@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
+from core.decisions.causes import CAUSES
 from core.decisions.checks import known_keys
 from core.decisions.cleanlab import is_cleanlab, issue_decisions
 from core.decisions.log import DecisionLog
@@ -48,6 +49,8 @@ class DecisionFile:
         decisions, comments: In the order of the file.
         notes: What was left out and why, in sentences.
         are_proposals: The decisions are a program's: they do not apply to items that somebody has decided on.
+        stated_causes: Item and reviewer of the decisions whose cause the file states. An implied cause does not replace
+            one in the log.
     """
 
     source: str
@@ -55,6 +58,7 @@ class DecisionFile:
     comments: Sequence[ImportedComment] = ()
     notes: Sequence[str] = ()
     are_proposals: bool = False
+    stated_causes: Collection[tuple[Item, str]] = ()
 
 
 def read_decision_file(
@@ -105,7 +109,7 @@ class _RowReader:
         self.classes = {name: number for number, name in enumerate(images.class_names)}
 
     def read(self) -> DecisionFile:
-        decisions, comments, row_of = [], [], dict[tuple[Item, str], int]()
+        decisions, comments, row_of, stated_causes = [], [], dict[tuple[Item, str], int](), set[tuple[Item, str]]()
         columns = [name for name in COLUMNS if name in self.table.columns]
         for number, values in enumerate(self.table[columns].itertuples(index=False, name=None), 1):
             row = {name: self._text(number, name, value) for name, value in zip(columns, values, strict=True)}
@@ -123,7 +127,9 @@ class _RowReader:
                     number, "verdict", f"is {reviewer}'s second on the item of row {first_row}", "Keep one of the rows."
                 )
             decisions.append(decision)
-        return DecisionFile(self.source, decisions, comments)
+            if row.get("cause", ""):
+                stated_causes.add((item, reviewer))
+        return DecisionFile(self.source, decisions, comments, stated_causes=stated_causes)
 
     def _error(self, number: int, column: str, problem: str, fix: str) -> UserError:
         return UserError(f"{self.source}, row {number}: {column} {problem}.", fix)
@@ -168,7 +174,7 @@ class _RowReader:
         return Item(implied, task, role, image)  # type: ignore[arg-type]  # one of the three
 
     def _decision(self, number: int, row: Mapping[str, str], item: Item, reviewer: str) -> Decision | None:
-        verdict, name = row.get("verdict", ""), row.get("label", "")
+        verdict, name, cause = (row.get(column, "") for column in ("verdict", "label", "cause"))
         if not verdict and not name:
             return None
         if verdict not in VERDICTS:
@@ -186,8 +192,13 @@ class _RowReader:
                 fix = f"A relabel needs the name of a class, for example {', '.join(suggestions)}."
                 raise self._error(number, "label", problem, fix)
             label = self.classes[name]
+        if cause and cause not in CAUSES:
+            raise self._error(number, "cause", f"is {cause!r}", f"Use one of {', '.join(CAUSES)}, or leave it empty.")
+        if verdict == "relabel" and cause not in ("", "label-error"):
+            problem = f"is {cause!r}, but the verdict is relabel"
+            raise self._error(number, "cause", problem, "Leave it empty or use label-error.")
         source = row.get("source", "") or f"import:{self.source}"
-        return Decision(item, cast(Verdict, verdict), label, row.get("reason", ""), reviewer, source)
+        return Decision(item, cast(Verdict, verdict), label, row.get("reason", ""), reviewer, source, cause)
 
 
 @dataclass
@@ -198,7 +209,7 @@ class ImportPlan:
         decisions: All decisions to write, in the order of the file.
         new: Those on items that nobody has decided on.
         agreeing: Those that agree with another reviewer's decision.
-        changing: Those that differ from the present decision, with that decision.
+        changing: Those that differ from the present decision, or in the cause from the reviewer's own, with that one.
         already_logged: Number of decisions that their reviewer has made already; they are not written again.
         comments: Comments that the log does not have.
         notes: What was left out and why, in sentences.
@@ -248,7 +259,13 @@ def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
     by_reviewer = {name: log.decisions_of(name) for name in {decision.reviewer for decision in file.decisions}}
     for decision in file.decisions:
         previous, present = by_reviewer[decision.reviewer].get(decision.item), current.get(decision.item)
-        if previous is not None and previous.outcome == decision.outcome and present is not None:
+        has_stated_cause = (decision.item, decision.reviewer) in file.stated_causes
+        if (
+            previous is not None
+            and present is not None
+            and previous.outcome == decision.outcome
+            and (previous.cause == decision.cause or not has_stated_cause)
+        ):
             plan.already_logged += 1
             continue
         if file.are_proposals and present is not None:
@@ -257,7 +274,7 @@ def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
         plan.decisions.append(decision)
         if present is None:
             plan.new.append(decision)
-        elif present.outcome == decision.outcome:
+        elif present.outcome == decision.outcome and present.reviewer != decision.reviewer:
             plan.agreeing.append(decision)
         else:
             plan.changing.append((decision, present))

@@ -13,7 +13,7 @@ from core.runtime.errors import UserError
 
 ITEM = "kind, task_id, role, image_id"
 _SELECT = """
-SELECT e.kind, e.task_id, e.role, e.image_id, e.verdict, e.label, e.reason, e.reviewer, e.source,
+SELECT e.kind, e.task_id, e.role, e.image_id, e.verdict, e.label, e.reason, e.reviewer, e.source, e.cause,
        e.seq, g.at, g.id, g.reviewer, g.undoes, g.saw
 FROM entries e JOIN groups g ON g.id = e.group_id
 """
@@ -41,7 +41,7 @@ WITH outcome AS (
     FROM entries t WHERE t.group_id = :root GROUP BY {ITEM}
 )
 """
-_ENTRY_COLUMNS = f"group_id, {ITEM}, verdict, label, reason, reviewer, source"
+_ENTRY_COLUMNS = f"group_id, {ITEM}, verdict, label, reason, reviewer, source, cause"
 
 
 def entries(
@@ -50,9 +50,9 @@ def entries(
     """Return the entries that a WHERE or ORDER BY clause selects; ``prefix`` is a WITH clause."""
     rows = connection.execute(f"{prefix} {_SELECT} {where}", values)
     return [
-        Entry(Item(*row[:4]), *row[4:9], seq=seq, at=at, group=group, by=by, undoes=undoes, saw=saw)
+        Entry(Item(*row[:4]), *row[4:10], seq=seq, at=at, group=group, by=by, undoes=undoes, saw=saw)
         for row in rows
-        for seq, at, group, by, undoes, saw in (row[9:],)
+        for seq, at, group, by, undoes, saw in (row[10:],)
     ]
 
 
@@ -92,10 +92,11 @@ def state(connection: sqlite3.Connection, at: int | str | None) -> dict[Item, En
 def difference(
     connection: sqlite3.Connection, before: int | str | None, after: int | str | None
 ) -> dict[Item, tuple[Entry | None, Entry | None]]:
-    """Return the items whose decision differs between two states (:func:`state`), with both decisions."""
+    """Return the items whose decision or its cause differs between two states (:func:`state`), with both decisions."""
     old, new = state(connection, before), state(connection, after)
     pairs = {item: (old.get(item), new.get(item)) for item in old | new}
-    return {item: (a, b) for item, (a, b) in pairs.items() if (a and a.outcome) != (b and b.outcome)}
+    same = {item for item, (a, b) in pairs.items() if a and b and (a.outcome, a.cause) == (b.outcome, b.cause)}
+    return {item: pair for item, pair in pairs.items() if item not in same}
 
 
 def newest_id(connection: sqlite3.Connection, table: str, key: str = "id") -> int:
@@ -116,7 +117,7 @@ def restore(connection: sqlite3.Connection, name: str, reviewer: str, token: str
         changes = difference(connection, None, name)
         restored = {item: saved or Decision(item, "clear") for item, (_, saved) in changes.items()}
         decisions = tuple(
-            Decision(item, *saved.outcome, saved.reason, reviewer, f"snapshot {name}")
+            Decision(item, *saved.outcome, saved.reason, reviewer, f"snapshot {name}", saved.cause)
             for item, saved in restored.items()
         )
         if not decisions:
@@ -163,7 +164,7 @@ def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str
 def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
     group, reviewer = _add_group(connection, operation), encode_text(operation.reviewer)
     connection.executemany(
-        f"INSERT INTO entries ({_ENTRY_COLUMNS}) VALUES (?, {_texts(4)}, ?, ?, {_texts(3)})",
+        f"INSERT INTO entries ({_ENTRY_COLUMNS}) VALUES (?, {_texts(4)}, ?, ?, {_texts(4)})",
         (
             (
                 group,
@@ -173,6 +174,7 @@ def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
                 encode_text(decision.reason),
                 reviewer,
                 encode_text(decision.source),
+                encode_text(decision.cause),
             )
             for decision in operation.decisions
         ),
@@ -191,7 +193,8 @@ def _reverse(connection: sqlite3.Connection, operation: Operation) -> int | None
     connection.execute(
         f"""{_OUTCOME} INSERT INTO entries ({_ENTRY_COLUMNS})
         SELECT :group, t.kind, t.task_id, t.role, t.image_id, coalesce(w.verdict, 'clear'), w.label,
-            coalesce(w.reason, ''), coalesce(w.reviewer, CAST(:reviewer AS TEXT)), coalesce(w.source, '')
+            coalesce(w.reason, ''), coalesce(w.reviewer, CAST(:reviewer AS TEXT)), coalesce(w.source, ''),
+            coalesce(w.cause, '')
         FROM outcome JOIN entries t ON t.seq = taken LEFT JOIN entries w ON w.seq = winner
         WHERE coalesce(winner, 0) <= taken ORDER BY taken""",
         {**values, "root": root, "group": group},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import pandas as pd
 
@@ -17,21 +16,15 @@ class QueueDecisions:
     """What counts for the items of a queue, by position.
 
     Attributes:
-        entries: The decision that counts for the item; of an item in conflict the newest one.
+        entries: The decision that counts for the item, whatever its cause; of an item in conflict the newest one.
         conflicts: The reviewers' own final decisions, where they conflict.
+        is_wrong: By position, True: the label was found wrong (remove or relabel as a label error); False: found right
+            (keep); absent: open.
     """
 
     entries: dict[int, Entry]
     conflicts: dict[int, tuple[Entry, ...]]
-
-    @cached_property
-    def is_wrong(self) -> dict[int, bool]:
-        """By position, True: found wrong (remove or relabel); False: found right (keep); absent: open."""
-        return {
-            position: entry.verdict != "keep"
-            for position, entry in self.entries.items()
-            if entry.is_final and position not in self.conflicts
-        }
+    is_wrong: dict[int, bool]
 
     @property
     def errors_found(self) -> int:
@@ -52,20 +45,31 @@ class QueuePositions:
     def decisions(self, current: Mapping[Item, Entry], conflicts: Mapping[Item, tuple[Entry, ...]]) -> QueueDecisions:
         """Return which items were found wrong, which were found right, and which are open.
 
-        - **Wrong**: the decision that counts is to remove or to relabel. **Right**: it is to keep. Anything else is
-          **open**.
+        - Only a decision on the label counts (:attr:`Decision.is_on_label`). **Wrong**: it is to remove or to relabel.
+          **Right**: it is to keep. Anything else is **open**, such as an item that was removed as harmful.
         - A decision on the item itself counts first. In a queue of task rows, a decision on the image counts for every
           row that shows it and has no final decision of its own, as the image is edited in every task. In a queue of
           images, a decision on one row of a task says nothing about the image, and a removed task says nothing about
           labels.
         - On one item, the newest decision in force counts (:mod:`core.decisions.log`). "unsure" and "clear" are not
-          final: they leave an item open, and do not hide a decision on the image.
+          final: they leave an item open, and do not hide a decision on the image. No more does a decision on the row
+          that has another cause than the label.
         - An item in conflict is open until somebody resolves it; so are the rows of an image in conflict, except
           those with a final decision of their own.
 
         The arguments are :meth:`DecisionLog.current` and :meth:`DecisionLog.conflicts`; for one reviewer alone,
         :meth:`DecisionLog.decisions_of` and nothing.
         """
+        entries, contested = self._resolve(current, conflicts)
+        on_labels = {item: entry for item, entry in current.items() if entry.is_on_label}
+        labels, open_labels = self._resolve(on_labels, conflicts)
+        is_wrong = {place: entry.verdict != "keep" for place, entry in labels.items() if place not in open_labels}
+        return QueueDecisions(entries, contested, is_wrong)
+
+    def _resolve(
+        self, current: Mapping[Item, Entry], conflicts: Mapping[Item, tuple[Entry, ...]]
+    ) -> tuple[dict[int, Entry], dict[int, tuple[Entry, ...]]]:
+        """Return the entry that counts for each position, and the opinions on positions in conflict."""
         entries: dict[int, Entry] = {}
         contested: dict[int, tuple[Entry, ...]] = {}
         for lookup in (self._rows_of, self._exact):  # the more specific decision comes second and takes precedence
@@ -78,7 +82,7 @@ class QueuePositions:
             for item, opinions in conflicts.items():
                 for position in lookup(item):
                     contested[position] = opinions
-        return QueueDecisions(entries, contested)
+        return entries, contested
 
     def _rows_of(self, item: Item) -> Iterable[int]:
         return self._of_image.get(item.image_id, ()) if item.kind == "image" else ()

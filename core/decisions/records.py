@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from core.decisions.causes import CAUSE_WORDS, CAUSES, OptionalCause, implied_cause
 from core.runtime.errors import UserError
 
 Kind = Literal["task", "instance", "image"]
@@ -48,10 +49,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Decision:
-    """A reviewer's decision on an item; ``source`` names the ranking or run that listed it.
+    """A reviewer's decision on an item.
+
+    Attributes:
+        reason: Any text on why.
+        source: The ranking or run that listed the item; may be empty.
+        cause: Why the item is removed; of keep, what was ruled out; of unsure, what is suspected. Where none is given,
+            it is :func:`core.decisions.causes.implied_cause`. A relabel is always a label error; "clear" has no cause.
 
     Raises:
-        UserError: the verdict is unknown, or a relabel has no label, or another verdict has one.
+        UserError: the verdict or the cause is unknown, or a relabel has no label, or another verdict has one, or the
+            cause does not fit the verdict.
     """
 
     item: Item
@@ -60,6 +68,7 @@ class Decision:
     reason: str = ""
     reviewer: str = ""
     source: str = ""
+    cause: OptionalCause = ""
 
     def __post_init__(self) -> None:
         if self.verdict not in _VERDICTS:
@@ -70,11 +79,24 @@ class Decision:
             raise UserError("A task has no label.", "Relabel an image.")
         if self.label is not None and not -(2**63) <= self.label < 2**63:
             raise UserError(f"{self.label} is not a class number.", "Choose an existing class.")
+        if self.cause and self.cause not in CAUSES:
+            raise UserError(f"“{self.cause}” is not a cause.", f"Use one of {', '.join(CAUSES)}.")
+        fixed = {"relabel": "label-error", "clear": ""}.get(self.verdict)
+        if fixed is not None and self.cause not in ("", fixed):
+            raise UserError(f"A decision to {self.verdict} cannot have the cause {self.cause}.", "Leave out the cause.")
+        if not self.cause:
+            cause = implied_cause(self.item.kind, self.reason, self.source) if fixed is None else fixed
+            object.__setattr__(self, "cause", cause)  # the class is frozen
 
     @property
     def outcome(self) -> tuple[Verdict, int | None]:
-        """The verdict and the label: two decisions agree if these are equal."""
+        """The verdict and the label, so what becomes of the item: two decisions agree if these are equal."""
         return self.verdict, self.label
+
+    @property
+    def is_on_label(self) -> bool:
+        """Whether it says that the label of an item is wrong (remove, relabel) or right (keep)."""
+        return self.is_final and self.cause == "label-error"
 
     @property
     def is_final(self) -> bool:
@@ -83,9 +105,21 @@ class Decision:
 
 
 def decision_text(decision: Decision | None, names: Sequence[str], *, absent: str = "undecided") -> str:
-    """Return a decision in words, such as ``keep`` or ``relabel to 7``; ``names`` are those of the classes."""
-    if decision is None or decision.label is None:
-        return absent if decision is None else decision.verdict
+    """Return a decision in words, such as ``relabel to 7``, ``remove (duplicate)`` or ``keep``.
+
+    Of keep and unsure the cause is left out if it is a label error.
+
+    Args:
+        names: Of the classes.
+    """
+    if decision is None:
+        return absent
+    if decision.label is None:
+        words = CAUSE_WORDS[decision.cause] if decision.cause else ""
+        if decision.verdict == "remove":
+            return f"remove ({words})"
+        is_on_other = bool(words) and decision.cause != "label-error"
+        return f"{decision.verdict} (considered: {words})" if is_on_other else decision.verdict
     is_class = 0 <= decision.label < len(names)
     return f"relabel to {names[decision.label] if is_class else f'class number {decision.label}'}"
 

@@ -10,7 +10,10 @@ role      ``support`` or ``query``, of an instance only
 image_id  the image, as the image set names it; empty for a task
 verdict   ``keep``, ``remove``, ``relabel`` or ``unsure``; empty if the row is only a comment
 label     the new class of a ``relabel``, by its name; else empty
-reason    why; optional
+cause     of a removal, why: ``label-error``, ``harmful`` (to the target), ``duplicate`` or ``other``; of ``keep``
+          what was ruled out, of ``unsure`` what is suspected. Optional: it then follows from reason and source
+          (:func:`core.decisions.causes.implied_cause`), else it is a label error, or ``other`` for a task
+reason    any text on why; optional
 reviewer  who decided; optional, default the reviewer who imports the file
 source    the ranking or run that listed the item; optional, default the file's name
 comment   a comment on the item, independent of the decision; optional
@@ -26,7 +29,7 @@ import pandas as pd
 from core.decisions.records import Item
 
 ITEM = ("kind", "task_id", "role", "image_id")
-COLUMNS = (*ITEM, "verdict", "label", "reason", "reviewer", "source", "comment")
+COLUMNS = (*ITEM, "verdict", "label", "cause", "reason", "reviewer", "source", "comment")
 VERDICTS = ("keep", "remove", "relabel", "unsure")
 
 

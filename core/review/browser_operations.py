@@ -2,10 +2,14 @@
 
 An operation as the browser sends it::
 
-    {token, act: "decide", verdict, label, run, saw, items: [[kind, task, role, image, verdict, label], ...]}
-    {token, act: "decide", verdict, label, run, saw, set: "..."}     everything that passes a filter (encode_positions)
+    {token, act: "decide", verdict, label, cause, run, saw, items: [[kind, task, role, image, verdict, label], ...]}
+    {token, act: "decide", verdict, label, cause, run, saw, set: "..."}    everything that passes a filter
+                                                                           (encode_positions)
     {token, act: "undo" | "redo"}
     {token, act: "comment", text, items: [[kind, task, role, image]]}
+
+``cause`` is that of the items that are removed; what an earlier page left behind has none, and means a label error.
+Every other decision is about the label.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from core.decisions.causes import Cause, OptionalCause
 from core.decisions.log import DecisionLog
 from core.decisions.records import Act, Decision, Item, Operation, Result, Verdict
 from core.review.review_queue import Queue
@@ -118,19 +123,32 @@ def _operation(
         return Operation(cast(Act, act), reviewer, token)
     verdict, label, source = message["verdict"], message.get("label"), str(message.get("run", ""))
     reason = SUGGESTION_ACCEPTED if verdict == "accept" else ""
+    cause = cast(Cause, message.get("cause") or "label-error")
     saw = None if is_blind or not isinstance(message.get("saw"), int) else message["saw"]
     if "set" in message:
         queue, positions = queue_of(source), decode_positions(str(message["set"]))
-        decisions = _same_decision(queue, positions, verdict, label, reason, reviewer)
+        decisions = _same_decision(queue, positions, verdict, label, cause, reason, reviewer)
     else:
         decisions = tuple(
-            Decision(_item(values), values[4], values[5], reason, reviewer, source) for values in message["items"]
+            Decision(_item(values), values[4], values[5], reason, reviewer, source, _cause_of(values[4], cause))
+            for values in message["items"]
         )
     return Operation("decide", reviewer, token, decisions, saw)
 
 
+def _cause_of(verdict: str, cause: Cause) -> OptionalCause:
+    """Return the cause of one decision of an operation whose removals have the cause ``cause``."""
+    return cause if verdict == "remove" else "" if verdict == "clear" else "label-error"
+
+
 def _same_decision(
-    queue: Queue, positions: np.ndarray, verdict: str, label: int | None, reason: str, reviewer: str
+    queue: Queue,
+    positions: np.ndarray,
+    verdict: str,
+    label: int | None,
+    cause: Cause,
+    reason: str,
+    reviewer: str,
 ) -> tuple[Decision, ...]:
     """Return one decision per position; relabelling to the given class, or to no class, means keep."""
     if len(positions) and positions[-1] >= len(queue):
@@ -142,6 +160,7 @@ def _same_decision(
             item_verdict, to = "relabel", int(queue.suggested[position]) if queue.has_likelier_class[position] else -1
         if item_verdict == "relabel" and to in (-1, int(queue.given[position])):
             item_verdict, to = "keep", None
-        return Decision(queue.items[position], item_verdict, to, reason, reviewer, queue.run_id)
+        of_item = _cause_of(item_verdict, cause)
+        return Decision(queue.items[position], item_verdict, to, reason, reviewer, queue.run_id, of_item)
 
     return tuple(decision(int(position)) for position in positions)

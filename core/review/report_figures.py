@@ -19,6 +19,7 @@ from PIL import Image
 
 from core.data import ImageSet
 from core.data.images import squeeze_grey
+from core.decisions.causes import CAUSE_WORDS
 from core.decisions.table import ITEM
 from core.review.forecast import Forecast
 
@@ -67,7 +68,12 @@ def image_section(title: str, rows: pd.DataFrame, images: ImageSet) -> Section:
         given = str(decisions["given"].iloc[-1])
         pairs = zip(decisions["verdict"], decisions["label"], strict=True)
         outcomes = [f"→ {label}" if verdict == "relabel" else verdict for verdict, label in pairs]
-        opinions = [f"{reviewer}: {words}" for reviewer, words in zip(decisions["reviewer"], outcomes, strict=True)]
+        causes = [
+            f" ({CAUSE_WORDS[cause]})" if verdict == "remove" else ""
+            for verdict, cause in zip(decisions["verdict"], decisions["cause"], strict=True)
+        ]
+        by_reviewer = zip(decisions["reviewer"], outcomes, causes, strict=True)
+        opinions = [f"{reviewer}: {outcome}{cause}" for reviewer, outcome, cause in by_reviewer]
         second = " / ".join(dict.fromkeys(outcomes))
         where = f"{role} of {task}" if task else "everywhere"
         reason = "; ".join(dict.fromkeys(filter(None, decisions["reason"])))

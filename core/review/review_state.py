@@ -79,4 +79,5 @@ def _read(log: DecisionLog, queue: Queue, only: str | None, counter: int) -> Rev
     since = (datetime.now(UTC) - ACTIVE_WINDOW).isoformat(timespec="milliseconds")
     newest = {entry.seq: (entry.at, entry.by) for entry in decisions.entries.values() if entry.at >= since}
     recent = list(newest.values()) if only is None else []
-    return ReviewState(decisions.entries, decisions.conflicts, counter, version, len(queue), comments, recent)
+    found = decisions.entries, decisions.conflicts, decisions.is_wrong
+    return ReviewState(*found, counter, version, len(queue), comments, recent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from core.actions.decide import mark, suggestions_of_task
+from core.actions.decide import mark, suggestions_of_task, without_found_errors
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.decisions.log import Item
 from core.review.suggestions import first_items
@@ -72,6 +72,15 @@ def test_relabelling_is_by_the_name_of_the_class(decided: Workspace) -> None:
         mark(decided, images=[row["image_id"]], verdict="relabel")
     with pytest.raises(UserError, match="task"):
         mark(decided, tasks=[row["task_id"]], verdict="relabel", label=names[5])
+
+
+def test_a_list_does_not_replace_label_errors_by_another_cause(decided: Workspace) -> None:
+    images = [Item("image", image_id=i) for i in decided.project().tasks.train.rows["image_id"].unique()[:4]]
+    mark(decided, images[:1], reviewer="Ann")
+    mark(decided, images[1:2], verdict="keep", reviewer="Ann")
+    mark(decided, images[2:3], cause="duplicate", reviewer="Ann")
+    assert without_found_errors(decided, images, "harmful") == images[1:]
+    assert without_found_errors(decided, images, "label-error") == images
 
 
 def test_unknown_items_are_refused(decided: Workspace) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from core.actions.export_decisions import decision_table, export_decisions, provenance
 from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.queue import KIND
+from core.decisions.causes import CAUSES
 from core.decisions.export_tables import FORMATS, comment_table, corrected_labels
 from core.decisions.log import Decision, DecisionLog, Item, Operation
 from core.decisions.table import VERDICTS, escape_formulas, unescape_formulas
@@ -63,7 +64,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def logged(log: DecisionLog) -> dict[Item, tuple[Any, ...]]:
-    return {i: (*e.outcome, e.reason, e.reviewer, e.source) for i, e in log.current().items()}
+    return {i: (*e.outcome, e.cause, e.reason, e.reviewer, e.source) for i, e in log.current().items()}
 
 
 class TestImport:
@@ -74,7 +75,7 @@ class TestImport:
         task, image, instance = items["task"][0], items["image"][0], items["instance"][1]
         name = workspace.project().images.class_names[4]
         rows = [
-            {"task_id": task.task_id, "verdict": "remove", "reason": "=odd", "reviewer": "ann"},
+            {"task_id": task.task_id, "verdict": "remove", "cause": "harmful", "reason": "=odd", "reviewer": "ann"},
             {"image_id": image.image_id, "verdict": "relabel", "label": name, "comment": "look"},
             {
                 "kind": "instance",
@@ -89,9 +90,9 @@ class TestImport:
         path = write(tmp_path / f"some.{ending}", [{name: row.get(name, "") for name in columns} for row in rows])
         made = import_decisions(workspace, path, reviewer="bob")
         assert logged(workspace.decisions) == {
-            task: ("remove", None, "=odd", "ann", f"import:some.{ending}"),
-            image: ("relabel", 4, "", "bob", f"import:some.{ending}"),
-            instance: ("unsure", None, "", "bob", f"import:some.{ending}"),
+            task: ("remove", None, "harmful", "=odd", "ann", f"import:some.{ending}"),
+            image: ("relabel", 4, "label-error", "", "bob", f"import:some.{ending}"),
+            instance: ("unsure", None, "label-error", "", "bob", f"import:some.{ending}"),
         }
         assert [(c.item.image_id, c.reviewer, c.text) for c in workspace.decisions.comments()] == [
             (image.image_id, "bob", "look"),
@@ -121,6 +122,8 @@ class TestImport:
             ({"verdict": "keep", "label": "3"}, "label", "'3'", ("relabel",)),
             ({"verdict": "relabel", "image_id": "", "task_id": "t0", "label": "3"}, "verdict", "relabel", ()),
             ({"verdict": "keep", "image_id": "FIRST"}, "verdict", "row 1", ()),
+            ({"cause": "dull"}, "cause", "'dull'", CAUSES),
+            ({"verdict": "relabel", "label": "1", "cause": "duplicate"}, "cause", "relabel", ("label-error",)),
         ],
     )
     def test_an_invalid_row_is_named_and_nothing_is_written(
@@ -134,7 +137,8 @@ class TestImport:
         choices: tuple[str, ...],
     ) -> None:
         names = [item.image_id for item in items["image"]]
-        good = {"kind": "", "task_id": "", "role": "", "image_id": names[0], "verdict": "remove", "label": ""}
+        columns = ("kind", "task_id", "role", "image_id", "verdict", "label", "cause")
+        good = {**dict.fromkeys(columns, ""), "image_id": names[0], "verdict": "remove"}
         bad = {**good, "image_id": names[1], **row}
         bad["image_id"] = names[0] if bad["image_id"] == "FIRST" else bad["image_id"]
         path = write(tmp_path / "some.csv", [good, bad])
@@ -181,6 +185,22 @@ class TestImport:
         import_decisions(workspace, path)
         assert set(workspace.decisions.conflicts()) == {d}
         assert workspace.changes().images == {a.image_id, c.image_id}
+
+    @pytest.mark.parametrize("ending", FORMATS)
+    def test_a_file_without_causes_changes_none_and_one_with_causes_does(
+        self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path, ending: str
+    ) -> None:
+        a, b = items["image"][:2]
+        workspace.decisions.append([Decision(a, "remove", reviewer="ann", cause="duplicate")])
+        rows = [{"image_id": item.image_id, "verdict": "remove", "reviewer": "ann"} for item in (a, b)]
+        made = import_decisions(workspace, write(tmp_path / f"old.{ending}", rows))
+        assert (made.already_logged, [one.item for one in made.new]) == (1, [b])
+        assert [entry.cause for entry in workspace.decisions.current().values()] == ["duplicate", "label-error"]
+        rows = [{**rows[0], "cause": "harmful"}, {**rows[1], "cause": "label-error"}]
+        made = import_decisions(workspace, write(tmp_path / f"new.{ending}", rows))
+        assert (made.already_logged, [was.cause for _, was in made.changing]) == (1, ["duplicate"])
+        assert workspace.decisions.current()[a].cause == "harmful"
+        assert not workspace.decisions.conflicts()
 
     def test_classes_stored_as_numbers(
         self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path
@@ -239,7 +259,8 @@ class TestRoundTrip:
         verdicts = ["keep", "remove", "unsure", "clear", *(["relabel"] if item.kind != "task" else [])]
         verdict = data.draw(st.sampled_from(verdicts))
         label = data.draw(st.integers(0, 9)) if verdict == "relabel" else None
-        return Decision(item, verdict, label, data.draw(NASTY), who, f"s{data.draw(NASTY)}")
+        cause = data.draw(st.sampled_from(CAUSES)) if verdict not in ("relabel", "clear") else ""
+        return Decision(item, verdict, label, data.draw(NASTY), who, f"s{data.draw(NASTY)}", cause)
 
     @given(st.lists(NASTY, min_size=1))
     def test_escaped_formulas_are_unescaped(self, values: list[str]) -> None:

@@ -105,15 +105,15 @@ def test_the_report_loads_and_runs_nothing(workspace: Workspace, tmp_path: Path)
 def test_the_report_gives_counts_and_items(workspace: Workspace) -> None:
     page = Page(report_html(workspace))
     for words in (
-        "2 decided",
+        "2 labels decided",
         "2 label errors",
         "1 tasks removed",
-        "0 kept",
+        "0 labels kept",
         "1 unsure",
         "1 in conflict",
         "Relabelled (1)",
         "→ 7",
-        "Removed (1)",
+        "Removed: label error (1)",
         "Tasks removed (1)",
         "mixed up",
         "Conflicts (1)",
@@ -130,7 +130,7 @@ def test_images_beyond_the_limit_are_counted(workspace: Workspace, monkeypatch: 
     workspace.decisions.append([Decision(image, "remove", reviewer="ann") for image in images])
     monkeypatch.setattr(report_figures, "MAX_TILES", 4)
     page = Page(report_html(workspace))
-    assert "Removed (7)" in page.text
+    assert "Removed: label error (7)" in page.text
     assert "3 more" in page.text
 
 

@@ -50,6 +50,7 @@ def test_the_workflow_from_tasks_to_export(shell: Shell) -> None:
     removed = shell.done("remove", "-w", "mine", "--worst", "2", "--reason", "harmful", "--reviewer", "Ann")
     tasks = opened.runs.all("rank")[0].table("tasks.parquet").sort_values("score")
     assert removed.out == [f"task\t{name}" for name in sorted(tasks["task_id"].iloc[:2])]
+    assert {entry.cause for entry in opened.decisions.current().values()} == {"harmful"}
 
     ways = ["linear", "finetune", "finetune-all", "retrain"]
     options = [part for way in ways for part in ("--how", way)]

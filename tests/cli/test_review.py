@@ -54,7 +54,7 @@ def test_deciding_on_a_task_an_image_and_an_instance(shell: Shell, opened: Works
     row = opened.project().tasks.train.rows.iloc[0]
     image, where = row["image_id"], ("--task", row["task_id"], "--role", row["role"])
     assert review(shell, "decide", "--as", "remove", "--task", row["task_id"], *ANN) == [
-        f"task {row['task_id']}\tremove"
+        f"task {row['task_id']}\tremove (other)"
     ]
     assert review(shell, "decide", "--as", "unsure", "--item", image, "--reason", "dark") == [f"image {image}\tunsure"]
     instance = f"{row['task_id']}/{row['role']}/{image}"
@@ -62,6 +62,7 @@ def test_deciding_on_a_task_an_image_and_an_instance(shell: Shell, opened: Works
     assert printed == [f"instance {instance}\trelabel to 7"]
     entries = list(opened.decisions.current().values())
     assert [entry.item.kind for entry in entries] == ["task", "image", "instance"]
+    assert [entry.cause for entry in entries] == ["other", "label-error", "label-error"]
     assert [entry.reviewer for entry in entries] == ["Ann", "command line", "command line"]
     assert [entry.reason for entry in entries] == ["", "dark", ""]
     assert opened.changes().relabelled_instances == {(row["task_id"], row["role"], image, "7")}
@@ -69,6 +70,10 @@ def test_deciding_on_a_task_an_image_and_an_instance(shell: Shell, opened: Works
     assert review(shell, "redo") == [f"redone\tinstance {instance}\trelabel to 7"]
     assert review(shell, "redo") == ["Nothing to redo."]
     assert review(shell, "undo", "--reviewer", "Cid") == ["Nothing to undo."]
+    duplicate = ("decide", "--as", "remove", "--item", image, "--cause", "duplicate")
+    assert review(shell, *duplicate) == [f"image {image}\tremove (duplicate)"]
+    assert json.loads("\n".join(review(shell, "log", "--json")))[-1]["cause"] == "duplicate"
+    assert "dull" in refused(shell, *duplicate[:-1], "dull")
 
 
 def test_deciding_on_the_first_of_the_queue(shell: Shell, opened: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,18 +119,21 @@ def test_conflicts_are_shown_and_resolved(shell: Shell, opened: Workspace) -> No
     assert review(shell, "conflicts") == []
     review(shell, "decide", "--as", "relabel", "--label", "2", "--item", first, *BOB)
     review(shell, "decide", "--as", "remove", "--item", second, *BOB)
-    assert review(shell, "conflicts") == [f"image {first}\tAnn: remove, Bob: relabel to 2"]
+    assert review(shell, "conflicts") == [f"image {first}\tAnn: remove (label error), Bob: relabel to 2"]
     assert review(shell, "agreement", "Ann", "Bob") == [
-        "items decided by both: 2, in agreement: 50.0%",
+        "items decided by both for the same cause: 2, in agreement: 50.0%",
         "Cohen's kappa 0.00 [0.00, 0.00]",
-        f"image {first}\tAnn: remove\tBob: relabel to 2",
+        f"image {first}\tAnn: remove (label error)\tBob: relabel to 2",
     ]
     review(shell, "decide", "--as", "remove", "--item", first, "--seen", *ANN)
     assert review(shell, "conflicts") == []
-    assert review(shell, "agreement", "Ann", "Bob")[0] == "items decided by both: 2, in agreement: 50.0%"
+    assert (
+        review(shell, "agreement", "Ann", "Bob")[0]
+        == "items decided by both for the same cause: 2, in agreement: 50.0%"
+    )
     review(shell, "undo", *BOB)
     assert review(shell, "undo", *BOB) == [
-        f"unchanged\timage {first}\tremove, decided by Ann since",
+        f"unchanged\timage {first}\tremove (label error), decided by Ann since",
     ]
     assert refused(shell, "agreement", "Ann", "Bob"), "no item was decided by both"
 
@@ -135,7 +143,7 @@ def test_agreement_on_everything(shell: Shell, opened: Workspace) -> None:
     for who in (ANN, BOB):
         review(shell, "decide", "--as", "keep", "--item", image, *who)
     assert review(shell, "agreement", "Ann", "Bob") == [
-        "items decided by both: 1, in agreement: 100.0%",
+        "items decided by both for the same cause: 1, in agreement: 100.0%",
         "Cohen's kappa is undefined, as both made the same decision on all items",
     ]
 
@@ -167,9 +175,14 @@ def test_snapshots_are_saved_compared_and_restored(shell: Shell, opened: Workspa
     review(shell, "decide", "--as", "keep", "--item", first, "--item", second)
     review(shell, "snapshot", "2")
     assert review(shell, "snapshots")[0] == made
-    assert review(shell, "diff", "noon") == [f"image {first}\tremove\tkeep", f"image {second}\tnothing\tkeep"]
+    assert review(shell, "diff", "noon") == [
+        f"image {first}\tremove (label error)\tkeep",
+        f"image {second}\tnothing\tkeep",
+    ]
     assert review(shell, "diff", "noon", "2") == review(shell, "diff", "1", "3")  # the name goes before the number
-    assert review(shell, "diff", "noon", "0") == [f"image {first}\tremove\tnothing"]  # entry 0: the empty log
+    assert review(shell, "diff", "noon", "0") == [
+        f"image {first}\tremove (label error)\tnothing"
+    ]  # entry 0: the empty log
     assert review(shell, "restore", "noon") == ["decisions changed: 2"]
     assert [(item.image_id, entry.verdict) for item, entry in opened.decisions.current().items()] == [(first, "remove")]
     assert review(shell, "restore", "noon") == ["decisions changed: 0"]

@@ -43,7 +43,9 @@ def run_ids(folder: Path) -> list[str]:
 
 
 def log(shell: Shell, workspace: str) -> list[dict[str, Any]]:
-    return json.loads("\n".join(shell.done("review", "log", "-w", workspace, "--json").out))
+    """The log as version 0.1.0 printed it, which knew no causes."""
+    entries = json.loads("\n".join(shell.done("review", "log", "-w", workspace, "--json").out))
+    return [{name: value for name, value in entry.items() if name != "cause"} for entry in entries]
 
 
 def decisions(shell: Shell, workspace: str) -> dict[str, Any]:

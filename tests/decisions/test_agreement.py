@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from core.decisions.agreement import agreement
+from core.decisions.agreement import agreement, pairwise_agreement
+from core.decisions.causes import Cause
 from core.decisions.log import Decision, DecisionLog, Item
 from core.runtime.errors import UserError
 
@@ -76,6 +77,21 @@ def test_only_final_decisions_of_both_count_and_labels_matter(log: DecisionLog) 
     assert (found.items, found.equal) == (3, pytest.approx(2 / 3))
     ((a, b),) = found.differing
     assert (a.label, b.label) == (1, 2)
+
+
+def test_only_decisions_for_the_same_cause_are_compared(log: DecisionLog) -> None:
+    images = [Item("image", image_id=f"{number}") for number in range(4)]
+    decide(log, "Ann", ["keep", "remove", "remove", "keep"])
+    causes: list[Cause] = ["harmful", "duplicate", "label-error", "label-error"]
+    log.append([Decision(i, "remove", cause=cause, reviewer="Bob") for i, cause in zip(images, causes, strict=True)])
+    found = agreement(log, "Ann", "Bob")
+    assert (found.items, [a.item for a, _ in found.differing]) == (2, images[3:])
+    (row,) = pairwise_agreement(log, ["Ann", "Bob"])
+    assert row["items"] == 2
+    log.append([Decision(i, "remove", cause="other", reviewer="Bob") for i in images])
+    assert pairwise_agreement(log, ["Ann", "Bob"]) == []
+    with pytest.raises(UserError):
+        agreement(log, "Ann", "Bob")
 
 
 def test_one_category_for_all_has_no_kappa(log: DecisionLog) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from core.decisions.causes import CAUSES
 from core.decisions.database import SCHEMA_VERSION
 from core.decisions.log import Decision, DecisionLog, Entry, Item
 from core.runtime.errors import UserError
@@ -39,7 +41,7 @@ def log(tmp_path: Path) -> DecisionLog:
 
 
 def content(entry: Decision) -> Decision:
-    return Decision(entry.item, entry.verdict, entry.label, entry.reason, entry.reviewer, entry.source)
+    return Decision(entry.item, entry.verdict, entry.label, entry.reason, entry.reviewer, entry.source, entry.cause)
 
 
 def state(log: DecisionLog) -> dict[Item, Decision]:
@@ -51,7 +53,8 @@ def decision(draw: st.DrawFn) -> Decision:
     verdict = draw(st.sampled_from(["keep", "remove", "unsure", "clear", "relabel"]))
     item = draw(st.sampled_from([i for i in ITEMS if verdict != "relabel" or i.kind != "task"]))
     label = draw(st.integers(-(2**63), 2**63 - 1)) if verdict == "relabel" else None
-    return Decision(item, verdict, label, draw(any_text), source=draw(any_text))
+    cause = draw(st.sampled_from(["", *CAUSES])) if verdict not in ("relabel", "clear") else ""
+    return Decision(item, verdict, label, draw(any_text), source=draw(any_text), cause=cause)
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -74,7 +77,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(reviewer=reviewers, made=st.lists(decision(), min_size=1, max_size=4))
     def append(self, reviewer: str, made: list[Decision]) -> None:
-        made = [Decision(d.item, d.verdict, d.label, d.reason, reviewer, d.source) for d in made]
+        made = [replace(d, reviewer=reviewer) for d in made]
         before = self.log.version()
         group = self.log.append(made)
         assert self.log.version() == group > before
@@ -143,7 +146,7 @@ def test_undo_and_redo_of_one_reviewer_visit_the_same_states(made: list[list[Dec
         log = DecisionLog(Path(folder) / "log.sqlite")
         states = [state(log)]
         for group in made:
-            log.append([Decision(d.item, d.verdict, d.label, d.reason, "Ann", d.source) for d in group])
+            log.append([replace(d, reviewer="Ann") for d in group])
             states.append(state(log))
         for expected in reversed(states[:-1]):
             log.undo("Ann")
@@ -221,6 +224,9 @@ def test_thousands_of_decisions_are_one_group(log: DecisionLog) -> None:
         lambda: Decision(CAT, "keep", 3),
         lambda: Decision(TASK, "relabel", 3),
         lambda: Decision(CAT, "relabel", 2**63),
+        lambda: Decision(CAT, "remove", cause="dull"),  # type: ignore[arg-type]
+        lambda: Decision(CAT, "relabel", 3, cause="duplicate"),
+        lambda: Decision(CAT, "clear", cause="duplicate"),
     ],
 )
 def test_invalid_decisions_are_refused(make: Callable[[], object]) -> None:
@@ -243,7 +249,7 @@ def test_empty_groups_and_groups_of_several_reviewers_are_refused(log: DecisionL
         "DELETE FROM entries",
         "UPDATE groups SET reviewer = 'Eve'",
         "DELETE FROM groups",
-        "INSERT OR REPLACE INTO entries SELECT seq, 1, kind, task_id, role, image_id, 'keep', NULL, '', '', '' "
+        "INSERT OR REPLACE INTO entries SELECT seq, 1, kind, task_id, role, image_id, 'keep', NULL, '', '', '', '' "
         "FROM entries",
         "INSERT OR REPLACE INTO groups VALUES (1, 1, NULL, '', 'Eve', NULL)",
     ],

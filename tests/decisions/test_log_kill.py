@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from core.decisions.causes import CAUSES
 from core.decisions.log import Decision, DecisionLog, Item, Operation
 
 ROOT = Path(__file__).parents[2]
@@ -46,8 +47,8 @@ def operation(number: int) -> Operation:
         return Operation("undo", reviewer, token)
     if number % 20 == 18:
         return Operation("redo", reviewer, token)
-    item = Item("image", image_id=f"{number % 50}.png")
-    return Operation("decide", reviewer, token, (Decision(item, "remove" if number % 4 else "keep", None, token),))
+    item, verdict = Item("image", image_id=f"{number % 50}.png"), "remove" if number % 4 else "keep"
+    return Operation("decide", reviewer, token, (Decision(item, verdict, None, token, cause=CAUSES[number % 3]),))
 
 
 def batch(number: int) -> list[Operation]:
@@ -88,7 +89,9 @@ def test_kills_lose_no_acknowledged_operation_and_repeat_none(tmp_path: Path, ki
     expected.submit([operation(number) for number in range(len(tokens))])
 
     def history_of(log: DecisionLog) -> list[tuple]:
-        return [(e.seq, e.group, e.item, e.outcome, e.reason, e.reviewer, e.by, e.undoes) for e in log.history()]
+        return [
+            (e.seq, e.group, e.item, e.outcome, e.cause, e.reason, e.reviewer, e.by, e.undoes) for e in log.history()
+        ]
 
     assert saved > kills
     assert history_of(log) == history_of(expected)

@@ -15,15 +15,34 @@ from tests.properties import examples
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the disk is not what is tested
 REVIEWERS = ["Ann", "Bob", "Cid"]
 ITEMS = [Item("image", image_id="cat"), Item("image", image_id="dog"), Item("instance", "t", "query", "cat")]
-OPINIONS = [("keep", None), ("remove", None), ("relabel", 1), ("relabel", 2), ("unsure", None), ("clear", None)]
-Said = tuple[str, int | None]
+OPINIONS = [
+    ("keep", None, "label-error"),
+    ("keep", None, "duplicate"),
+    ("remove", None, "label-error"),
+    ("remove", None, "harmful"),
+    ("relabel", 1, "label-error"),
+    ("relabel", 2, "label-error"),
+    ("unsure", None, "label-error"),
+    ("clear", None, ""),
+]
+Said = tuple[str, int | None, str]
+"""Verdict, label and cause; two decisions contradict each other if the first two differ."""
+
+
+def said(decision: Decision) -> Said:
+    return *decision.outcome, decision.cause
+
+
+def decided(item: Item, said: Said) -> Decision:
+    verdict, label, cause = said
+    return Decision(item, verdict, label, cause=cause)  # type: ignore[arg-type]
 
 
 @st.composite
 def operation(draw: st.DrawFn) -> Operation:
     """Return operations with ``saw`` relative to the current version; the state machine makes it absolute."""
     act = draw(st.sampled_from(["decide", "decide", "decide", "undo", "redo"]))
-    made = st.builds(lambda item, said: Decision(item, *said), st.sampled_from(ITEMS), st.sampled_from(OPINIONS))
+    made = st.builds(decided, st.sampled_from(ITEMS), st.sampled_from(OPINIONS))
     decisions = tuple(draw(st.lists(made, min_size=1, max_size=3))) if act == "decide" else ()
     reviewer = draw(st.sampled_from(REVIEWERS))
     saw = draw(st.sampled_from([None, None, 0, 0, 1, 2, 5]))
@@ -126,7 +145,7 @@ class Machine(RuleBasedStateMachine):
             assert [self.log.restore(name, reviewer, token)] == known
             return
         result = self.log.restore(name, reviewer, token)
-        decisions = tuple(Decision(item, *then.get(item, ("clear", None))) for item in changed)
+        decisions = tuple(decided(item, then.get(item, ("clear", None, ""))) for item in changed)
         group = self.apply_to_model(Operation("decide", reviewer, token, decisions, self.version)) if changed else None
         assert result == Result(group)
         assert self.now() == then
@@ -138,54 +157,53 @@ class Machine(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def view(self, reviewer: str, item: Item, version: int) -> tuple[int, int, Said] | None:
-        """Return group, position in it, verdict and label of a reviewer's decision in force at a version."""
+        """Return group, position in it, and content of a reviewer's decision in force at a version."""
         view = None
         for root, operation in self.made.items():
             if operation.reviewer == reviewer and sum(turn <= version for turn in self.turns[root]) % 2:
                 for place, decision in enumerate(operation.decisions):
                     if decision.item == item:
-                        view = None if decision.verdict == "clear" else (root, place, decision.outcome)
+                        view = None if decision.verdict == "clear" else (root, place, said(decision))
         return view
 
     def now(self) -> dict[Item, Said]:
         last = {d.item: d for r, made in self.made.items() if len(self.turns[r]) % 2 for d in made.decisions}
-        return {item: decision.outcome for item, decision in last.items() if decision.verdict != "clear"}
+        return {item: said(decision) for item, decision in last.items() if decision.verdict != "clear"}
 
     def conflict(self, item: Item) -> list[tuple[str, Said]]:
         """Return the conflicting decisions, oldest first; empty if there is no conflict."""
         views = {name: self.view(name, item, self.version) for name in REVIEWERS}
         firm = sorted((*view, name) for name, view in views.items() if view and view[2][0] != "unsure")
-        for root, _, said, _ in firm:
-            newest, _, newest_said, _ = firm[-1]
-            if said == newest_said:
+        for root, _, opinion, _ in firm:
+            newest, _, newest_opinion, _ = firm[-1]
+            if opinion[:2] == newest_opinion[:2]:
                 continue
             saw = self.made[newest].saw
             seen = None if saw is None else self.view(self.made[root].reviewer, item, saw)
-            if seen is None or seen[2] != said:
-                return [(name, said) for _, _, said, name in firm]
+            if seen is None or seen[2][:2] != opinion[:2]:
+                return [(name, opinion) for _, _, opinion, name in firm]
         return []
 
     @invariant()
     def agrees(self) -> None:
-        def said(entries: dict[Item, Entry]) -> dict[Item, Said]:
-            return {item: entry.outcome for item, entry in entries.items()}
+        def all_said(entries: dict[Item, Entry]) -> dict[Item, Said]:
+            return {item: said(entry) for item, entry in entries.items()}
 
         current = self.log.current()
-        assert (self.log.version(), said(current)) == (self.version, self.now())
+        assert (self.log.version(), all_said(current)) == (self.version, self.now())
         assert [entry.seq for entry in current.values()] == sorted(entry.seq for entry in current.values())
         for name in REVIEWERS:
             views = {item: self.view(name, item, self.version) for item in ITEMS}
             own = self.log.decisions_of(name)
-            assert said(own) == {item: view[2] for item, view in views.items() if view}
+            assert all_said(own) == {item: view[2] for item, view in views.items() if view}
             assert all(entry.reviewer == entry.by == name and entry.undoes is None for entry in own.values())
         conflicts = {
-            item: [(entry.reviewer, entry.outcome) for entry in entries]
-            for item, entries in self.log.conflicts().items()
+            item: [(entry.reviewer, said(entry)) for entry in entries] for item, entries in self.log.conflicts().items()
         }
         assert conflicts == {item: found for item in ITEMS if (found := self.conflict(item))}
         for name, then in self.states.items():
-            assert said(self.log.state(name)) == then
-            changes = {i: tuple(e and e.outcome for e in pair) for i, pair in self.log.difference(name).items()}
+            assert all_said(self.log.state(name)) == then
+            changes = {i: tuple(e and said(e) for e in pair) for i, pair in self.log.difference(name).items()}
             now = self.now()
             both = {item: (then.get(item), now.get(item)) for item in then | now}
             assert changes == {item: pair for item, pair in both.items() if pair[0] != pair[1]}

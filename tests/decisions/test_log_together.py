@@ -184,7 +184,7 @@ def test_a_repeated_undo_of_nothing_has_no_effect(log: DecisionLog) -> None:
 
 def test_operations_of_one_call_are_atomic(log: DecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
     good = Operation("decide", "Ann", "a", (Decision(CAT, "remove"),))
-    bad = Operation("decide", "Ann", "b", (Decision(DOG, "remove", source=None),))  # type: ignore[arg-type]
+    bad = Operation("decide", "Ann", "b", (Decision(DOG, "keep", None, source=None, cause="other"),))  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         log.submit([good, bad])
     assert log.history() == []
@@ -305,7 +305,7 @@ CREATE TRIGGER entries_INSERT BEFORE INSERT ON entries WHEN EXISTS (SELECT 1 FRO
 BEGIN SELECT RAISE(ABORT, 'decisions are append-only'); END;
 INSERT INTO groups VALUES (1, 1, NULL, '2026-01-01T00:00:00.000+00:00', 'Ann');
 INSERT INTO entries VALUES (1, 1, 'image', '', '', 'cat.png', 'relabel', 3, 'a lynx', 'Ann', 'rank-1');
-INSERT INTO entries VALUES (2, 1, 'image', '', '', 'dog.png', 'remove', NULL, '', 'Ann', '');
+INSERT INTO entries VALUES (2, 1, 'image', '', '', 'dog.png', 'remove', NULL, '', 'Ann', 'rank-1');
 INSERT INTO groups VALUES (2, 2, NULL, '2026-01-01T00:00:01.000+00:00', 'Bob');
 INSERT INTO entries VALUES (3, 2, 'image', '', '', 'cat.png', 'keep', NULL, '', 'Bob', '');
 INSERT INTO groups VALUES (3, 2, 2, '2026-01-01T00:00:02.000+00:00', 'Bob');
@@ -327,6 +327,7 @@ def test_a_log_of_the_first_version_is_read_and_continued(tmp_path: Path) -> Non
     time = "2026-01-01T00:00:02.000+00:00"
     lynx = Entry(CAT, "relabel", 3, "a lynx", "Ann", "rank-1", seq=4, at=time, group=3, by="Bob", undoes=2)
     assert log.current()[CAT] == lynx
+    assert [entry.cause for entry in log.current().values()] == ["harmful", "label-error"]
     assert [entry.seq for entry in log.history()] == [1, 2, 3, 4]
     log.redo("Bob")
     assert in_conflict(log) == ["Ann", "Bob"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core.decisions.causes import CAUSES, OptionalCause
 from core.decisions.log import Decision, DecisionLog, Item, Verdict
 from core.decisions.queue_decisions import QueueDecisions, QueuePositions
 
@@ -23,8 +24,8 @@ def log(tmp_path: Path) -> DecisionLog:
     return DecisionLog(tmp_path / "decisions.sqlite")
 
 
-def decide(log: DecisionLog, item: Item, verdict: Verdict, reviewer: str = "ann") -> None:
-    log.append([Decision(item, verdict, 1 if verdict == "relabel" else None, reviewer=reviewer)])
+def decide(log: DecisionLog, item: Item, verdict: Verdict, reviewer: str = "ann", *, cause: OptionalCause = "") -> None:
+    log.append([Decision(item, verdict, 1 if verdict == "relabel" else None, reviewer=reviewer, cause=cause)])
 
 
 def of_rows(log: DecisionLog) -> QueueDecisions:
@@ -64,6 +65,27 @@ def test_decisions_on_rows_and_tasks_do_not_apply_to_images(log: DecisionLog) ->
     decide(log, IMAGE_B, "remove")
     assert positions.decisions(log.current(), log.conflicts()).is_wrong == {1: True}
     assert of_rows(log).is_wrong == {0: True, 2: True}, "the removed task says nothing about labels"
+
+
+def test_only_decisions_on_labels_say_that_labels_are_wrong_or_right(log: DecisionLog) -> None:
+    for row, verdict, cause in zip(ROWS, ("remove", "keep", "remove", "remove"), CAUSES, strict=True):
+        decide(log, row, verdict, cause=cause)  # type: ignore[arg-type]
+    found = of_rows(log)
+    assert (found.is_wrong, found.errors_found) == ({0: True}, 1)
+    assert [entry.verdict for entry in found.entries.values()] == ["remove", "keep", "remove", "remove"]
+    decide(log, ROWS[3], "remove", cause="label-error")
+    decide(log, ROWS[0], "remove", cause="duplicate")
+    assert of_rows(log).is_wrong == {3: True}, "the newest decision says why"
+
+
+def test_a_row_removed_for_another_cause_does_not_hide_the_label_of_its_image(log: DecisionLog) -> None:
+    decide(log, IMAGE_A, "remove")
+    decide(log, ROWS[0], "remove", cause="harmful")
+    assert of_rows(log).is_wrong == {0: True, 1: True}
+    assert of_rows(log).entries[0].item == ROWS[0]
+    decide(log, IMAGE_A, "keep", "bob")
+    found = of_rows(log)
+    assert (found.is_wrong, set(found.conflicts)) == ({}, {1}), "the row has a final decision, but not on its label"
 
 
 def test_a_conflict_is_open_until_it_is_resolved(log: DecisionLog) -> None:

@@ -82,6 +82,18 @@ def test_a_decision_on_all_filtered_items(log: DecisionLog) -> None:
     assert verdicts(log) == {}
 
 
+def test_the_cause_is_that_of_removals_alone(log: DecisionLog) -> None:
+    send(log, decide("1", (0, "remove", None), (1, "keep", None), (2, "relabel", 2), cause="duplicate"))
+    packed = encode_positions(np.array([4, 5]), N)
+    send(log, {**decide("2", verdict="remove", cause="harmful", set=packed), "items": []})
+    send(log, decide("3", (6, "remove", None)))  # left behind by a page of an earlier version
+    causes = {item.image_id: entry.cause for item, entry in log.current().items()}
+    of_others = dict.fromkeys(("image1", "image2", "image6"), "label-error")
+    assert causes == {"image0": "duplicate", "image4": "harmful", "image5": "harmful", **of_others}
+    send(log, decide("4", (0, "clear", None), cause="duplicate"))
+    assert Item("image", image_id="image0") not in log.current()
+
+
 def test_a_decision_with_others_on_screen_resolves_a_conflict(log: DecisionLog) -> None:
     submit(log, [decide("x", (0, "keep", None), saw=0)], "Ben", False, lambda _: queue())
     send(log, decide("1", (0, "remove", None), saw=log.version()))
@@ -112,6 +124,7 @@ def test_comments(log: DecisionLog) -> None:
         },
         decide("1", (0, "eat", None)),
         decide("1", (0, "relabel", None)),
+        decide("1", (0, "remove", None), cause=["dull"]),
         {**decide("1"), "items": [["image"]]},
     ],
 )

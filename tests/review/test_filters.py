@@ -54,7 +54,7 @@ def decided(**positions: int) -> ReviewState:
         )
         for verdict, at in positions.items()
     }
-    return ReviewState(entries, {7: ()}, 0, 0, N, Counter([8]))
+    return ReviewState(entries, {7: ()}, {}, 0, 0, N, Counter([8]))
 
 
 def tasks() -> TaskList:

@@ -143,7 +143,7 @@ def test_conflicts_agreement_and_comments(show: Open, empty: Workspace) -> None:
     said = [cell for table in page.dataframe for cell in np.ravel(table.value.to_numpy()).tolist()]
     assert "Ann: keep; Bob: remove" in said
     assert "half a seven" in said
-    assert "2 items decided by both, **50%**" in words(page)
+    assert "2 items decided by both for the same cause, **50%**" in words(page)
     page.toggle(key="review_blind").set_value(True)
     run_again(page)
     assert "decided by both" not in words(page)

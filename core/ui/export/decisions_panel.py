@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
@@ -10,7 +11,7 @@ from core.actions.export_decisions import export_decisions
 from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.report import write_report
 from core.decisions.export_tables import FORMATS, PROVENANCE
-from core.decisions.records import ISSUE_VERDICTS
+from core.decisions.records import ISSUE_VERDICTS, decision_text
 from core.decisions.table import COLUMNS
 from core.ui.export.results import zip_files
 from core.ui.shell.command import command_block
@@ -55,7 +56,7 @@ def _import(context: Context) -> None:
     if upload is None:
         st.caption(
             "Each row has a task_id, an image_id, or both with a role; a verdict (keep, remove, relabel, unsure); a "
-            "label if the verdict is relabel; and optionally reason, reviewer and comment. The reviewer of rows "
+            "label if the verdict is relabel; and optionally cause, reason, reviewer and comment. The reviewer of rows "
             "without one is “import”, or “cleanlab” for cleanlab issues. You see the effect before anything is written."
         )
         return
@@ -63,12 +64,13 @@ def _import(context: Context) -> None:
     plan = plan_import(context.workspace, path, as_=as_ or ISSUE_VERDICTS[0])
     st.markdown("\n".join(f"- {plain(sentence)}" for sentence in plan.sentences))
     if plan.changing:
+        words = partial(decision_text, names=context.project.images.class_names)
         with st.expander(f"Decisions that change ({len(plan.changing):,})"):
             rows = [
                 {
                     "Item": ", ".join(filter(None, (new.item.task_id, new.item.role, new.item.image_id))),
-                    "Current": f"{was.verdict} by {was.reviewer}",
-                    "In the file": f"{new.verdict} by {new.reviewer}",
+                    "Current": f"{words(was)} by {was.reviewer}",
+                    "In the file": f"{words(new)} by {new.reviewer}",
                 }
                 for new, was in plan.changing[:1000]
             ]
@@ -94,9 +96,9 @@ def _export(context: Context) -> None:
                 write_report(context.workspace, report)
             st.session_state["_report_written"] = version
     st.caption(
-        "The files hold every decision with reviewer, time, reason, ranking, suspicion and probability; conflicts, "
-        "corrected labels and comments in separate files; hashes and versions. The report is one HTML file with "
-        "images, curves, numbers and a description of the method."
+        "The files hold every decision with reviewer, time, cause, reason, ranking, suspicion and probability; "
+        "conflicts, corrected labels and comments in separate files; hashes and versions. The report is one HTML file "
+        "with images, curves, numbers and a description of the method."
     )
     with st.container(horizontal=True):
         if (folder / PROVENANCE).exists():

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from core.actions.decide import mark, suggestions_of_task
+from core.actions.decide import mark, suggestions_of_task, without_found_errors
+from core.decisions.causes import CAUSE_WORDS, CAUSES, Cause, OptionalCause
 from core.decisions.log import Item, Operation, Result, Verdict
 from core.review.suggestions import undecided
 from core.tasks.changes import Changes
@@ -17,6 +18,8 @@ from core.ui.shell.navigation import page as link
 from core.ui.shell.text import count, plain
 
 _MESSAGE = "_review_message"
+_CAUSE = "_review_cause"
+"""Key of the cause that is chosen in the bar of the page; empty where it has no choice."""
 _SHOWN, _SEEN = "_review_shown", "_review_seen"
 """Keys of the log versions shown by this run and by the previous one, which the reviewer saw when clicking."""
 _suggestions = st.cache_resource(
@@ -24,19 +27,37 @@ _suggestions = st.cache_resource(
 )(suggestions_of_task)
 
 
-def decide(context: Context, items: Sequence[Item], verdict: Verdict, source: str, reason: str = "") -> None:
-    """Append decisions, after :func:`removal_bar` was drawn; the message is shown after the rerun."""
-    mark(
-        context.workspace,
-        items,
-        verdict=verdict,
-        reason=reason,
-        reviewer=context.reviewer,
-        source=source,
-        saw=st.session_state.get(_SEEN),
-    )
+def decide(
+    context: Context,
+    items: Sequence[Item],
+    verdict: Verdict,
+    source: str,
+    reason: str = "",
+    cause: OptionalCause | None = None,
+) -> None:
+    """Append decisions, after :func:`removal_bar` was drawn; the message is shown after the rerun.
+
+    Items that are removed as label errors already are not removed again for another cause.
+
+    Args:
+        cause: Of the decisions; None: the one that is chosen in the bar. "clear" has none.
+    """
+    chosen: OptionalCause = st.session_state.get(_CAUSE, "") if cause is None else cause
+    new = without_found_errors(context.workspace, items, chosen) if verdict == "remove" else list(items)
+    if new:
+        mark(
+            context.workspace,
+            new,
+            verdict=verdict,
+            cause="" if verdict == "clear" else chosen,
+            reason=reason,
+            reviewer=context.reviewer,
+            source=source,
+            saw=st.session_state.get(_SEEN),
+        )
     participle = {"remove": "removed", "clear": "cleared"}.get(verdict, "kept")
-    announce(f"{count(len(items), items[0].kind)} {participle}")
+    message, found = f"{count(len(new), items[0].kind)} {participle}", len(items) - len(new)
+    announce(f"{message}; {found:,} removed as label errors before" if found else message)
 
 
 def decision_buttons(
@@ -125,13 +146,27 @@ def reversal_text(act: str, result: Result) -> str:
     return f"{verb}: {count(len(result.reversed_entries), 'decision')}{kept}."
 
 
-def removal_bar(context: Context) -> Changes:
-    """Show the present removals and relabels with undo and redo buttons; return the changes."""
+def removal_bar(context: Context, cause: Cause | None = None) -> Changes:
+    """Show the present removals and relabels with undo and redo buttons; return the changes.
+
+    Args:
+        cause: Draw a choice of the cause of the decisions that are made on this page, with this default.
+    """
     log = context.workspace.decisions
     version = log.version()
     st.session_state[_SEEN], st.session_state[_SHOWN] = st.session_state.get(_SHOWN, version), version
     removal = context.workspace.changes()
-    text, undo, redo = st.columns([6, 1, 1], vertical_alignment="center")
+    text, *choices, undo, redo = st.columns([5, 2, 1, 1] if cause else [6, 1, 1], vertical_alignment="center")
+    st.session_state[_CAUSE] = ""
+    for place in choices:
+        st.session_state[_CAUSE] = place.selectbox(
+            "Cause of the decisions",
+            CAUSES,
+            CAUSES.index(cause) if cause else 0,
+            format_func=lambda one: f"Cause: {CAUSE_WORDS[one]}",
+            key=f"review_cause_{cause}",
+            label_visibility="collapsed",
+        )
     contested = len(log.conflicts())
     excluded = f" · {count(contested, 'item')} in conflict excluded" if contested else ""
     text.markdown(f"Decided: {removal.words if len(removal) else 'nothing yet'}{excluded}")

@@ -39,7 +39,7 @@ def duplicates_panel(context: Context) -> None:
         start_button(context, "Find duplicates", "Find duplicates", COMMAND, key="duplicates_start", primary=True)
         command_block(context, COMMAND)
         return
-    removal_bar(context)
+    removal_bar(context, "duplicate")
     _figures(run)
     pairs, leaks = table(run, "pairs.parquet"), table(run, "leaks.parquet")
     st.subheader("Pairs")
@@ -97,7 +97,7 @@ def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
         if st.button(
             f"Remove one of each pair shown ({len(duplicates)})", disabled=not duplicates, key="duplicates_remove_each"
         ):
-            decide(context, duplicates, "remove", run.id, "a duplicate of another image")
+            decide(context, duplicates, "remove", run.id, "a duplicate of another image", "duplicate")
             clear_selection(GRID)
             st.rerun()
         st.caption(
@@ -185,7 +185,7 @@ def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
     ):
         new = [item for item in dict.fromkeys(items) if item not in decided]
         if column.button(f"Remove the {label} ({len(new)})", disabled=not new, key=key):
-            decide(context, new, "remove", run.id, reason)
+            decide(context, new, "remove", run.id, reason, "duplicate")
             st.rerun()
 
 

@@ -144,8 +144,8 @@ def _agreement(context: Context) -> None:
 
 
 def _agreement_words(found: Agreement) -> str:
-    """Return ``37 items decided by both, 92 % in agreement. Cohen's kappa 0.83 [0.64, 0.97] (95 % interval).``"""
-    shares = f"{count(found.items, 'item')} decided by both, **{found.equal:.0%}** in agreement. "
+    """Return ``37 items decided by both for the same cause, 92 % in agreement. Cohen's kappa 0.83 [0.64, 0.97] ...``"""
+    shares = f"{count(found.items, 'item')} decided by both for the same cause, **{found.equal:.0%}** in agreement. "
     if found.kappa != found.kappa:
         return shares + "Cohen's kappa is undefined, as both gave all items the same verdict."
     few = " With so few items the interval is too narrow." if found.items < 30 else ""

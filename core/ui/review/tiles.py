@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from core.decisions.causes import CAUSE_WORDS
 from core.decisions.records import decision_text
 from core.review.review_queue import Queue
 from core.review.review_state import ReviewState
@@ -47,6 +48,7 @@ def page_data(
         "run": queue.run_id,
         "names": list(queue.names),
         "classes": class_keys(queue, shown),
+        "causes": list(CAUSE_WORDS.items()),
         "tiles": [_tile(queue, int(at)) for at in shown[page * size : (page + 1) * size]],
         "set": packed,
         "page": page,
@@ -74,7 +76,10 @@ def _tile(queue: Queue, at: int) -> list[Any]:
 
 
 def page_state(queue: Queue, review: ReviewState, positions: Sequence[int]) -> dict[int, list[Any]]:
-    """Return ``{position: [verdict, label, reviewer, [[reviewer, opinion], ...] or null, number of comments]}``."""
+    """Return the decisions at positions.
+
+    ``{position: [verdict, label, reviewer, [[reviewer, opinion], ...] or null, number of comments, cause]}``
+    """
     state = {}
     for at in positions:
         entry, conflict, comments = review.entries.get(at), review.conflicts.get(at), review.comments.get(at, 0)
@@ -85,6 +90,7 @@ def page_state(queue: Queue, review: ReviewState, positions: Sequence[int]) -> d
                 entry.reviewer if entry else "",
                 [[one.reviewer, decision_text(one, queue.names)] for one in conflict] if conflict else None,
                 comments,
+                entry.cause if entry else "",
             ]
     return state
 
