@@ -8,6 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from core.decisions.causes import CAUSE_WORDS
 from core.decisions.log import DecisionLog
 from core.ui.review.detail import REASONS
 from core.workspace.workspace import Workspace
@@ -190,6 +191,18 @@ def test_large_view_palette_and_comment(review: Page, workspace: Workspace) -> N
     expect(tile(review, 3).locator(".marks")).to_have_text("✎")
     expect(review.locator("aside")).to_contain_text("Half a seven, rk")
     assert len(decisions(workspace)) == 3
+
+    press(review, "c")
+    causes = review.get_by_role("dialog", name="Remove as")
+    expect(causes.get_by_role("option")).to_have_text([*CAUSE_WORDS.values()])
+    review.keyboard.type("dupl")
+    review.keyboard.press("Enter")
+    expect(verdict(review, 3)).to_have_text("✕ duplicate")
+    expect(tile(review, 4)).to_be_focused()
+    eventually(lambda: 3 in decisions(workspace))
+    assert [decisions(workspace)[at].cause for at in (1, 3)] == ["label-error", "duplicate"]
+    press(review, "z")
+    expect(verdict(review, 3)).to_have_text("")
 
 
 def test_other_keys(review: Page, workspace: Workspace) -> None:

@@ -81,6 +81,7 @@ class TestEdit:
         entry = next(iter(full.decisions.current().values()))
         assert page.button(key="edit_remove_worst").disabled, "all of them are marked"
         assert (entry.reviewer, entry.source, entry.reason) == ("me", ranked.id, "among the 2 most harmful tasks")
+        assert entry.cause == "harmful"
         click(page, "edit_clear_all")
         assert not len(full.changes())
         click(page, "review_Undo")

@@ -78,6 +78,7 @@ class TestDuplicates:
         assert searched.changes().images == {pairs["other"][0]}
         (entry,) = searched.decisions.current().values()
         assert (entry.source, entry.reviewer) == (searched.runs.all("duplicates")[0].id, "me")
+        assert entry.cause == "duplicate"
         assert page.button(key="duplicates_remove_each").disabled
         page.segmented_control(key="duplicates_show").set_value("Undecided")
         run_again(page)

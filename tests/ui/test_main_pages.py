@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from core.actions.decide import mark
 from core.actions.evaluate import evaluation
 from core.decisions.log import Decision, Item
 from core.runtime.progress import Progress
@@ -116,6 +117,22 @@ class TestImages:
         assert full.changes().images == frozenset()
         click(page, "review_Redo")
         assert full.changes().images == set(ids)
+        assert {full.decisions.current()[Item("image", image_id=i)].cause for i in ids} == {"harmful"}
+
+    def test_the_cause_is_chosen_and_does_not_replace_a_label_error(self, show: Open, full: Workspace) -> None:
+        ids = full.runs.all("rank")[0].table("images.parquet").sort_values("score")["image_id"].tolist()[:2]
+        mark(full, images=ids[:1], reviewer="me")
+        page = show("images")
+        page.selectbox(key="review_cause_harmful").set_value("duplicate")
+        page.session_state["images_grid"] = {"grid": {"selected": ids}}
+        run_again(page)
+        click(page, "images_remove")
+        assert full.changes().images == set(ids)
+        causes = [full.decisions.current()[Item("image", image_id=i)].cause for i in ids]
+        assert causes == ["label-error", "duplicate"]
+        page.selectbox(key="images_order").set_value("Highest loss")
+        run_again(page)
+        assert page.selectbox(key="review_cause_label-error").value == "label-error"
 
     @pytest.mark.parametrize("show_only", ["Predicted as another class", "Not removed", "Harmful only"])
     def test_filters_show_what_they_say(self, show: Open, full: Workspace, show_only: str) -> None:

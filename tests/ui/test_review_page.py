@@ -81,7 +81,7 @@ def test_others_are_seen_and_blind_mode_hides_them(show: Open, empty: Workspace)
     other = Workspace(empty.folder).decisions
     other.append([Decision(Item("image", image_id=images[at]), "remove", reviewer="Ana") for at in (0, 2)])
     seen = grid(run_again(page))
-    assert seen["state"] == {"0": ["remove", None, "Ana", None, 0], "2": ["remove", None, "Ana", None, 0]}
+    assert seen["state"] == {at: ["remove", None, "Ana", None, 0, "label-error"] for at in ("0", "2")}
     assert seen["notice"] == "Ana decided 2 items in the last 5 minutes"
     assert seen["version"] == other.version()
     page.toggle(key="review_blind").set_value(True)
@@ -89,7 +89,7 @@ def test_others_are_seen_and_blind_mode_hides_them(show: Open, empty: Workspace)
     assert (hidden["state"], hidden["version"], hidden["notice"]) == ({}, None, "")
     report(page, "r1", {**keep("1", images[0]), "saw": None})
     page.toggle(key="review_blind").set_value(False)
-    assert grid(run_again(page))["state"]["0"][3] == [["Ana", "remove"], ["me", "keep"]]
+    assert grid(run_again(page))["state"]["0"][3] == [["Ana", "remove (label error)"], ["me", "keep"]]
 
 
 def test_the_details_of_an_item(show: Open, full: Workspace) -> None:

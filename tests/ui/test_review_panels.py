@@ -122,7 +122,7 @@ def test_snapshots_are_saved_compared_and_restored(show: Open, empty: Workspace)
     empty.decisions.append([Decision(item, "remove", reviewer="Ann")])
     run_again(page)
     assert [row.tolist() for row in page.dataframe[1].value.to_numpy()] == [
-        [f"image {item.image_id}", "keep", "remove"]
+        [f"image {item.image_id}", "keep", "remove (label error)"]
     ]
     assert page.button(key="review_restore").disabled
     next(one for one in page.checkbox if str(one.key).startswith("review_restore_sure")).check()
@@ -141,7 +141,7 @@ def test_conflicts_agreement_and_comments(show: Open, empty: Workspace) -> None:
     empty.decisions.comment(image(empty, 1), "Bob", "half a seven")
     page = opened(show, "snapshots")
     said = [cell for table in page.dataframe for cell in np.ravel(table.value.to_numpy()).tolist()]
-    assert "Ann: keep; Bob: remove" in said
+    assert "Ann: keep; Bob: remove (label error)" in said
     assert "half a seven" in said
     assert "2 items decided by both for the same cause, **50%**" in words(page)
     page.toggle(key="review_blind").set_value(True)

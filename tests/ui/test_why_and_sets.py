@@ -97,6 +97,7 @@ class TestWhy:
         assert ready.changes() == changes
         entry = next(iter(ready.decisions.current().values()))
         assert str(target) in entry.reason
+        assert entry.cause == "harmful"
 
     def test_a_query_image_shows_its_probability(self, show: Open, ready: Workspace) -> None:
         page = show("why")
