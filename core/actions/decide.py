@@ -25,12 +25,12 @@ def worst_items(ranking: Run, by: str, count: int) -> list[Item]:
 
 
 def without_found_errors(workspace: Workspace, items: Sequence[Item], cause: str) -> list[Item]:
-    """Return the items that a list may remove for a cause: without those already removed as label errors.
+    """Return the items that a list may remove for a cause: without those whose label was found wrong.
 
-    They stay removed, and another cause would replace the finding that their label is wrong.
+    They are removed or relabelled already, and another cause would replace that finding.
     """
     current = workspace.decisions.current()
-    found = {item for item, entry in current.items() if entry.verdict == "remove" and entry.is_on_label}
+    found = {item for item, entry in current.items() if entry.is_on_label and entry.verdict != "keep"}
     return [item for item in items if cause == "label-error" or item not in found]
 
 

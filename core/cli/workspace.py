@@ -242,7 +242,9 @@ def remove(
             run = find_ranking(opened, ranking)
             new = without_found_errors(opened, worst_items(run, by, worst), why)
             if len(new) < worst:
-                message(f"{worst - len(new):,} of the {worst:,} {by} are removed as label errors already, and stay so")
+                message(
+                    f"{worst - len(new):,} of the {worst:,} {by} are label errors that were found before: unchanged"
+                )
             items, source = [*new, *items], run.id
         if items or not worst:
             mark(opened, items, cause=cast(Cause, why), reason=reason, reviewer=reviewer, source=source)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal, get_args
 
 Cause = Literal["label-error", "harmful", "duplicate", "other"]
@@ -45,6 +46,7 @@ def causes_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{CAUSE_WORDS[cause]}: {number:,}" for cause, number in counts.items())
 
 
+@lru_cache(maxsize=1024)  # a log holds few different reasons and sources
 def implied_cause(kind: str, reason: str, source: str) -> Cause:
     """Return the cause of a decision that states none, as in a log or a table of an earlier version.
 

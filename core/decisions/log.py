@@ -15,9 +15,9 @@ until the next decision on it.
 **Conflicts** (:meth:`DecisionLog.conflicts`). Only final decisions count (keep, remove, relabel): "unsure" neither
 contradicts nor resolves. An item is in conflict if the newest of the reviewers' own final decisions differs from
 another one (in verdict or label; two removals for different causes agree) that its reviewer had not seen: decisions of
-others were hidden (``saw`` is None), or the version on the screen was older. So deciding with all other decisions on the
-screen resolves a conflict, and so does undoing, clearing or changing one's own decision until the rest agree; undoing a
-resolution opens the conflict again. A redo does not count as having seen more than the original decision.
+others were hidden (``saw`` is None), or the version on the screen was older. So deciding with all other decisions on
+the screen resolves a conflict, and so does undoing, clearing or changing one's own decision until the rest agree;
+undoing a resolution opens the conflict again. A redo does not count as having seen more than the original decision.
 
 **Snapshots** name a state. Restoring one is a new group of decisions by the reviewer who restores, made with all
 decisions on the screen (it resolves conflicts on the items that it changes), with "clear" for items without a decision

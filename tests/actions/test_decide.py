@@ -75,11 +75,13 @@ def test_relabelling_is_by_the_name_of_the_class(decided: Workspace) -> None:
 
 
 def test_a_list_does_not_replace_label_errors_by_another_cause(decided: Workspace) -> None:
-    images = [Item("image", image_id=i) for i in decided.project().tasks.train.rows["image_id"].unique()[:4]]
+    project = decided.project()
+    images = [Item("image", image_id=i) for i in project.tasks.train.rows["image_id"].unique()[:5]]
     mark(decided, images[:1], reviewer="Ann")
     mark(decided, images[1:2], verdict="keep", reviewer="Ann")
     mark(decided, images[2:3], cause="duplicate", reviewer="Ann")
-    assert without_found_errors(decided, images, "harmful") == images[1:]
+    mark(decided, images[4:], verdict="relabel", label=project.images.class_names[0], reviewer="Ann")
+    assert without_found_errors(decided, images, "harmful") == images[1:4]
     assert without_found_errors(decided, images, "label-error") == images
 
 

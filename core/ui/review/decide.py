@@ -37,7 +37,7 @@ def decide(
 ) -> None:
     """Append decisions, after :func:`removal_bar` was drawn; the message is shown after the rerun.
 
-    Items that are removed as label errors already are not removed again for another cause.
+    Items whose label was found wrong are not removed for another cause.
 
     Args:
         cause: Of the decisions; None: the one that is chosen in the bar. "clear" has none.
@@ -57,7 +57,7 @@ def decide(
         )
     participle = {"remove": "removed", "clear": "cleared"}.get(verdict, "kept")
     message, found = f"{count(len(new), items[0].kind)} {participle}", len(items) - len(new)
-    announce(f"{message}; {found:,} removed as label errors before" if found else message)
+    announce(f"{message}; unchanged: {count(found, 'label error')} found before" if found else message)
 
 
 def decision_buttons(

@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from core.actions.decide import without_found_errors
 from core.actions.duplicates import newest_duplicates
 from core.decisions.log import Item
 from core.ui.charts.common import CONFIG, HARMFUL, NEUTRAL
@@ -135,7 +136,7 @@ def _selected_items(context: Context, part: pd.DataFrame) -> list[Item]:
 def _duplicates_to_remove(shown: pd.DataFrame, context: Context) -> list[Item]:
     """Return the item to remove from each pair of the same class: the second image in the training tasks.
 
-    Pairs of which one image is already removed are skipped.
+    Pairs of which one image is already removed are skipped, and so are label errors that were found.
     """
     removed, going = context.workspace.changes().images, dict[str, None]()
     for pair in shown[~shown["contradiction"]].to_dict("records"):
@@ -143,7 +144,8 @@ def _duplicates_to_remove(shown: pd.DataFrame, context: Context) -> list[Item]:
         if any(image in removed or image in going for image, _ in ends):
             continue
         going.update(dict.fromkeys([image for image, inside in ends if inside][:1]))
-    return [Item("image", image_id=image) for image in going]
+    items = [Item("image", image_id=image) for image in going]
+    return without_found_errors(context.workspace, items, "duplicate")
 
 
 def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
