@@ -15,6 +15,7 @@ from core.maml.episodes import get_or_compute
 from core.maml.evaluation import evaluate
 from core.maml.settings import TrainSettings
 from core.runtime.distributed import world
+from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
@@ -30,12 +31,17 @@ def curve(
     finetune_settings: TrainSettings,
     compute: Compute,
     progress: Progress,
+    recommendation: Run | None = None,
 ) -> Run:
     """Measure removal curves by ``ranking`` (a run of :func:`core.actions.rank.ranking`).
 
     At every share the most harmful part, the part with the highest adapted loss, and random parts of the same size are
-    removed, and the model is fine-tuned on the rest; with several seeds each. The run holds ``points.parquet``: order
-    (``none`` at share 0), share, seed, removed (number of items), accuracy and loss (means over the held-out tasks).
+    removed, and with a ``recommendation`` (a run of :func:`core.actions.recommend.recommend`) the most suspicious part;
+    the model is fine-tuned on the rest; with several seeds each. The run holds ``points.parquet``: order (``none`` at
+    share 0), share, seed, removed (number of items), accuracy and loss (means over the held-out tasks).
+
+    Raises:
+        UserError: the order ``recommended`` is asked for without a recommendation.
     """
     project = workspace.project()
     key = {
@@ -46,6 +52,13 @@ def curve(
         "dtype": compute.dtype,
     }
     table = ranking.table(f"{settings.by}.parquet")
+    if "recommended" in settings.orders:
+        if recommendation is None:
+            raise UserError("The recommended order needs a recommendation.", "Compute one, or leave out this order.")
+        key["recommendation"] = recommendation.id
+        name = f"{settings.by[:-1]}_id"
+        suspicion = recommendation.table(f"{settings.by}.parquet").set_index(name)["suspicion"]
+        table = table.assign(suspicion=table[name].map(suspicion))
 
     def work(run: RunWriter) -> None:
         loaded, cache, todo = load(project, compute), run.memory(), list(points(settings))

@@ -4,24 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core.actions.recommend import KIND as RECOMMENDATION_KIND
+from core.actions.recommend import recommended_levels
 from core.decisions.causes import OptionalCause
 from core.decisions.checks import check_known, class_number
 from core.decisions.log import Decision, Item, Operation, Result, Verdict
+from core.decisions.table import ITEM, table_items
+from core.recommendation.summary import LEVELS
 from core.review.suggestions import suggested_relabels
 from core.runtime.errors import UserError
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 
 
-def worst_items(ranking: Run, by: str, count: int) -> list[Item]:
-    """Return the ``count`` most harmful ``tasks`` or ``images``, as ``by`` says; raise UserError if there are fewer."""
-    if by not in ("tasks", "images"):
-        raise UserError(f"A ranking has no table of {by!r}.", "Use tasks or images.")
-    table = ranking.table(f"{by}.parquet")
+def worst_items(order: Run, by: str, count: int) -> list[Item]:
+    """Return the first ``count`` ``tasks``, ``images`` or ``instances``, as ``by`` says.
+
+    Args:
+        order: A recommendation, for the most suspicious ones, or a ranking, for the most harmful ones.
+
+    Raises:
+        UserError: ``by`` is something else, or there are fewer items.
+    """
+    if by not in LEVELS:
+        raise UserError(f"{order.id} has no table of {by!r}.", f"Use one of {', '.join(LEVELS)}.")
+    table = order.table(f"{by}.parquet")
     if count > len(table):
-        raise UserError(f"The ranking has only {len(table)} {by}.", "Use a smaller number.")
-    ids = table.sort_values("score", kind="stable").head(count)[f"{by[:-1]}_id"]
-    return [Item("task", i) if by == "tasks" else Item("image", image_id=i) for i in ids]
+        raise UserError(f"{order.id} has only {len(table)} {by}.", "Use a smaller number.")
+    column, ascending = ("suspicion", False) if order.kind == RECOMMENDATION_KIND else ("score", True)
+    worst = table.sort_values(column, ascending=ascending, kind="stable").head(count).assign(kind=by[:-1])
+    return table_items(worst.reindex(columns=list(ITEM), fill_value=""))
+
+
+def proposed_items(workspace: Workspace, recommendation: Run, by: str) -> list[Item]:
+    """Return the ``tasks``, ``images`` or ``instances`` that a recommendation proposes to remove.
+
+    Those that reviewers have decided to keep, remove or relabel are left out.
+
+    Raises:
+        UserError: ``by`` is something else.
+    """
+    levels = recommended_levels(recommendation)
+    items = worst_items(recommendation, by, levels[by].proposed if by in levels else 0)
+    decided = {item for item, entry in workspace.decisions.current().items() if entry.is_final}
+    return [item for item in items if item not in decided]
 
 
 def without_found_errors(workspace: Workspace, items: Sequence[Item], cause: str) -> list[Item]:

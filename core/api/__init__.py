@@ -16,7 +16,7 @@ Results are pandas frames and small typed objects. Every function that computes 
 bars and ``device`` (``auto``, ``cpu``, ``cuda[:N]``). Errors are :class:`UserError`. docs/python.md explains it all.
 """
 
-from core.api.display import EditedModel, ImageGrid, Model, Ranking, ReviewQueue
+from core.api.display import EditedModel, ImageGrid, Model, Ranking, Recommendation, ReviewQueue
 from core.api.memory import (
     Tasks,
     draw_tasks,
@@ -40,6 +40,7 @@ __all__ = [
     "ImageGrid",
     "Model",
     "Ranking",
+    "Recommendation",
     "ReviewQueue",
     "Tasks",
     "UserError",

@@ -26,8 +26,11 @@ from core.editing.net_effect import NetEffect
 from core.editing.settings import ESTIMATES
 from core.influence.ranking import Ranking as Scores
 from core.maml.evaluation import Interval
+from core.recommendation.summary import LevelRecommendation
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
+from core.tasks.changes import Changes
+from core.tasks.tasklist import KEY
 
 _THUMBNAIL = 56  # pixels
 
@@ -192,6 +195,38 @@ class ReviewQueue:
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self))}</p>{self.show()._repr_html_()}"
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendation:
+    """What looks wrong, by the score that finds label noise injected into copies of the data best.
+
+    Attributes:
+        tasks, images, instances: One row per training task, image, and support or query row, the most suspicious first:
+            ids, class (of images and rows), scores, ``suspicion`` (the recommended score) and ``probability`` (that the
+            item is wrong).
+        candidates: How well every score found the injected noise
+            (:class:`core.recommendation.choice.Choice`).
+        levels: What is recommended, by ``tasks``, ``images`` and ``instances``.
+    """
+
+    tasks: pd.DataFrame
+    images: pd.DataFrame
+    instances: pd.DataFrame
+    candidates: pd.DataFrame
+    levels: dict[str, LevelRecommendation]
+
+    def proposal(self, by: str = "tasks") -> Changes:
+        """Return the proposed removal of ``tasks``, ``images`` or ``instances``; raise UserError for anything else."""
+        if by not in self.levels:
+            raise UserError(f"Invalid by: {by!r}.", f"Use one of {', '.join(self.levels)}.")
+        proposed = getattr(self, by).head(self.levels[by].proposed)
+        if by == "instances":
+            return Changes(instances=frozenset(proposed[KEY].itertuples(index=False, name=None)))
+        return Changes.named(**{by: list(proposed[f"{by[:-1]}_id"])})
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{level}: {one.sentence} {one.proposal}" for level, one in self.levels.items())
 
 
 @dataclass(frozen=True, eq=False)

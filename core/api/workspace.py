@@ -21,13 +21,25 @@ from core.actions.export import export
 from core.actions.export_decisions import decision_table
 from core.actions.import_decisions import import_decisions
 from core.actions.queue import newest_queue, queue
-from core.api.display import EditedModel, Model, ProgressBars, Ranking, ReviewQueue, check_path, check_type
+from core.actions.recommend import by_suspicion, newest_recommendation, recommend, recommended_levels
+from core.api.display import (
+    EditedModel,
+    Model,
+    ProgressBars,
+    Ranking,
+    Recommendation,
+    ReviewQueue,
+    check_path,
+    check_type,
+)
 from core.api.memory import Tasks
 from core.checkpoints.model import load_model, save_model
 from core.decisions.causes import OptionalCause, named_cause
 from core.decisions.records import check_reviewer
 from core.influence.methods import estimator
 from core.influence.targets import Target
+from core.recommendation.settings import RecommendSettings
+from core.recommendation.summary import LEVELS
 from core.review.settings import QueueSettings
 from core.runtime.errors import UserError
 from core.runtime.settings import settings_of
@@ -121,6 +133,16 @@ class Workspace:
             with closing(ProgressBars(progress)) as bars:
                 run = queue(self.stored, settings_of(QueueSettings, settings), Compute(device=device), bars)
         return ReviewQueue(run.table("items.parquet"), run.json("summary.json"), self._project.images)
+
+    def recommend(self, *, device: str = "auto", progress: bool = False, **settings: Any) -> Recommendation:
+        """Return what looks wrong and what to remove; without settings, the newest recommendation if there is one."""
+        run = None if settings else newest_recommendation(self.stored, self._project)
+        if run is None:
+            chosen, compute = settings_of(RecommendSettings, settings), Compute(device=device)
+            with closing(ProgressBars(progress)) as bars:
+                run = recommend(self.stored, chosen, compute, bars)
+        tables = {level: by_suspicion(run, level) for level in LEVELS}
+        return Recommendation(**tables, candidates=run.table("candidates.parquet"), levels=recommended_levels(run))
 
     def decide(self, decisions: pd.DataFrame, *, reviewer: str) -> int:
         """Write decisions to the log, all of them or none, and return how many.

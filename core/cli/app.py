@@ -18,7 +18,16 @@ from core.cli.experiments import demo, experiments
 from core.cli.problem import data, inspect_command, model_command, open_command, tasks, train
 from core.cli.review import review
 from core.cli.whatif import sets, whatif, why
-from core.cli.workspace import curve, edit, evaluate, evidence, export, rank_command, remove
+from core.cli.workspace import (
+    curve,
+    edit,
+    evaluate,
+    evidence,
+    export,
+    rank_command,
+    recommend,
+    remove,
+)
 from core.runtime.distributed import (
     CollectiveError,
     PeerLostError,
@@ -49,6 +58,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "open": open_command,
     "evaluate": evaluate,
     "rank": rank_command,
+    "recommend": recommend,
     "evidence": evidence,
     "edit": edit,
     "whatif": whatif,

@@ -54,6 +54,37 @@ def find_ranking(workspace: Workspace, name: str) -> Run:
     return run
 
 
+def find_recommendation(workspace: Workspace) -> Run:
+    """Return the newest recommendation, the same on every process; raise UserError if there is none."""
+    from core.actions.recommend import newest_recommendation
+
+    def find() -> str:
+        run = newest_recommendation(workspace, workspace.project())
+        if run is None:
+            command = command_line(["recommend"])
+            raise UserError("This workspace has no recommendation.", f"Run {command} first.")
+        return run.id
+
+    (run,) = workspace.runs.collect_distributed([world().on_rank_zero(find)])
+    return run
+
+
+def find_order(workspace: Workspace, name: str) -> Run:
+    """Return the run that orders what to remove: by its id, or the newest recommendation, else the newest ranking.
+
+    Args:
+        name: Id of a rank or recommend run; ``newest`` is the newest ranking; empty chooses.
+
+    Raises:
+        UserError: there is none.
+    """
+    from core.actions.recommend import newest_recommendation
+
+    if not name and (run := newest_recommendation(workspace, workspace.project())) is not None:
+        return run
+    return find_ranking(workspace, name or "newest")
+
+
 def message(line: str) -> None:
     """Print a line to stderr."""
     print(line, file=sys.stderr)

@@ -10,7 +10,9 @@ from typer import Option
 
 from core.cli.common import (
     announce_device,
+    find_order,
     find_ranking,
+    find_recommendation,
     interval_text,
     live_progress,
     message,
@@ -30,12 +32,15 @@ from core.cli.options import (
     metavar,
     with_settings,
 )
-from core.decisions.causes import Cause, named_cause
-from core.editing.settings import BY, CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
+from core.decisions.causes import CAUSE_WORDS, Cause, named_cause
+from core.editing.settings import CurveSettings, EditSettings, FinetuneSettings, NewtonSettings
 from core.evidence.settings import EvidenceSettings
 from core.influence.settings import Estimator, SolveSettings
 from core.maml.settings import Compute
+from core.recommendation.settings import RecommendSettings
+from core.recommendation.summary import LEVELS
 from core.runtime.distributed import world
+from core.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from core.actions.edit_results import EditResult
@@ -80,6 +85,27 @@ def rank_command(
 
     chosen = estimator(**method, **parts, **solve)
     run = ranking(open_workspace(workspace), Target.parse(target), chosen, announce_device(compute), live_progress())
+    print(run.folder)
+
+
+@with_settings
+def recommend(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, settings: RecommendSettings, compute: Compute) -> None:
+    """Recommend which tasks, images and rows to remove.
+
+    Injects label noise into copies of the data, measures which score finds it best, orders the data by that score, and
+    estimates how many items are wrong. Takes about a minute on the demo.
+    """
+    from core.actions.recommend import recommend as compute_recommendation
+    from core.actions.recommend import recommended_levels
+
+    run = compute_recommendation(open_workspace(workspace), settings, announce_device(compute), live_progress())
+    columns = ["level", "protocol", "candidate", "auc", "average_precision", "first", "found", "seconds"]
+    table = run.table("candidates.parquet")[columns]
+    message(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    for level, found in recommended_levels(run).items():
+        message(f"\n{level}: {found.sentence}\n{found.proposal}")
+        for note in found.notes:
+            message(note)
     print(run.folder)
 
 
@@ -203,24 +229,42 @@ def curve(
 ) -> None:
     """Measure accuracy against the share of data removed.
 
-    Data are removed most harmful first, highest loss first, and at random.
+    Data are removed most harmful first, highest loss first, at random, and in the recommended order if asked for.
     """
     from core.actions.curve import curve as measure_curve
 
     opened = open_workspace(workspace)
     ranked = find_ranking(opened, ranking)
-    run = measure_curve(opened, ranked, settings, finetune.training, announce_device(compute), live_progress())
+    recommended = find_recommendation(opened) if "recommended" in settings.orders else None
+    announce_device(compute)
+    run = measure_curve(opened, ranked, settings, finetune.training, compute, live_progress(), recommended)
     print(run.folder)
 
 
 def remove(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    ranking: RankingOption = "newest",
-    worst: Annotated[int, Option(min=0, help="Remove this many of the most harmful items.")] = 0,
-    by: Annotated[str, Option(help="Items that --worst removes.", metavar=metavar(*BY))] = BY[0],
+    ranking: Annotated[
+        str,
+        Option(
+            help="Order of --worst: id of a rank or recommend run, or newest for the newest ranking. Default: the "
+            "newest recommendation, or without one the newest ranking."
+        ),
+    ] = "",
+    worst: Annotated[int, Option(min=0, help="Remove the first items of the order, this many.")] = 0,
+    recommended: Annotated[
+        bool, Option("--recommended", help="Remove what is proposed, except for items that are decided already.")
+    ] = False,
+    by: Annotated[str, Option(help="Items that --worst or --recommended removes.", metavar=metavar(*LEVELS))] = LEVELS[
+        0
+    ],
     task: Annotated[list[str] | None, Option(help="Id of a task to remove. Repeatable.")] = None,
     image: Annotated[list[str] | None, Option(help="Id of an image to remove. Repeatable.")] = None,
-    cause: Annotated[str, cause_option("what --reason names; else harmful with --worst, other without")] = "",
+    cause: Annotated[
+        str,
+        cause_option(
+            "what --reason names; else label-error in the recommended order, harmful in that of a ranking, other without"
+        ),
+    ] = "",
     reason: ReasonOption = "",
     reviewer: ReviewerOption = REVIEWER,
     undo: Annotated[bool, Option("--undo", help="Undo this reviewer's last decision instead.")] = False,
@@ -229,7 +273,8 @@ def remove(
 
     Prints all changes that reviewers have decided.
     """
-    from core.actions.decide import mark, without_found_errors, worst_items
+    from core.actions.decide import mark, proposed_items, without_found_errors, worst_items
+    from core.actions.recommend import KIND as RECOMMENDATION
     from core.decisions.log import Item
 
     opened = open_workspace(workspace)
@@ -237,16 +282,23 @@ def remove(
         opened.decisions.undo(reviewer)
     else:
         items, source = [*(Item("task", i) for i in task or []), *(Item("image", image_id=i) for i in image or [])], ""
-        why = cause or named_cause(reason) or ("harmful" if worst else "other")
-        if worst:
-            run = find_ranking(opened, ranking)
-            new = without_found_errors(opened, worst_items(run, by, worst), why)
-            if len(new) < worst:
-                message(
-                    f"{worst - len(new):,} of the {worst:,} {by} are label errors that were found before: unchanged"
-                )
-            items, source = [*new, *items], run.id
-        if items or not worst:
+        why, listed = cause or named_cause(reason) or "other", []
+        if worst and recommended:
+            raise UserError("--worst and --recommended both say how many to remove.", "Use one of them.")
+        if recommended or worst:
+            run = find_recommendation(opened) if recommended else find_order(opened, ranking)
+            is_recommended, source = run.kind == RECOMMENDATION, run.id
+            why = cause or named_cause(reason) or ("label-error" if is_recommended else "harmful")
+            listed = proposed_items(opened, run, by) if recommended else worst_items(run, by, worst)
+            if not listed:
+                raise UserError(f"{source} proposes no {by} to remove that are not decided yet.", "Try another --by.")
+            order = "most suspicious" if is_recommended else "most harmful"
+            message(f"{len(listed):,} {by}, {order} first, by {source}; reason: {CAUSE_WORDS[why]}")
+            new = without_found_errors(opened, listed, why)
+            if found := len(listed) - len(new):
+                message(f"{found:,} of the {len(listed):,} {by} are label errors that were found before: unchanged")
+            items = [*new, *items]
+        if items or not listed:
             mark(opened, items, cause=cast(Cause, why), reason=reason, reviewer=reviewer, source=source)
     print_changes(opened.changes())
 

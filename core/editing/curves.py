@@ -32,12 +32,16 @@ def points(settings: CurveSettings) -> Iterator[Point]:
 
 
 def removal_of(table: pd.DataFrame, by: str, point: Point) -> Changes:
-    """Return which ``tasks`` or ``images`` a point removes; the table has task_id or image_id, score and loss."""
+    """Return which ``tasks`` or ``images`` a point removes.
+
+    The table has task_id or image_id, score and loss; for the order ``recommended`` also suspicion.
+    """
     count = round(point.share * len(table))
     if point.order == "random":
         rows = np.random.default_rng([_RANDOM_ORDER_SEED, point.seed]).permutation(len(table))[:count]
-    elif point.order == "loss":
-        rows = np.argsort(-table["loss"].to_numpy(), kind="stable")[:count]
+    elif point.order in ("loss", "recommended"):
+        column = "loss" if point.order == "loss" else "suspicion"
+        rows = np.argsort(-table[column].to_numpy(), kind="stable")[:count]
     else:
         rows = np.argsort(table["score"].to_numpy(), kind="stable")[:count]
     ids = frozenset(table["task_id" if by == "tasks" else "image_id"].iloc[rows])

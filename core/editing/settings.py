@@ -24,8 +24,10 @@ DEFAULT_EDIT_METHODS = ("linear", "newton", "finetune")
 """Methods that take seconds."""
 STARTS = ("fresh", "warm")
 """Where a retraining starts: at initial parameters as the model's training did, or at the present model."""
-ORDERS = ("harmful", "loss", "random")
-"""Orders in which removal curves remove items."""
+RANKED_ORDERS = ("harmful", "loss", "random")
+"""Orders in which removal curves remove items by a ranking alone."""
+ORDERS = ("recommended", *RANKED_ORDERS)
+"""All orders; ``recommended`` needs a recommendation too."""
 BY = ("tasks", "images")
 """Kinds of items that a ranking orders and that are removed by it."""
 
@@ -145,9 +147,11 @@ class CurveSettings:
     orders: Annotated[
         tuple[str, ...],
         Setting(
-            "Orders of removal, separated by commas: most harmful first, highest loss first, or random.", choices=ORDERS
+            "Orders of removal, separated by commas: recommended (most suspicious first; needs a recommendation), "
+            "harmful (most harmful first), loss (highest loss first), random.",
+            choices=ORDERS,
         ),
-    ] = ORDERS
+    ] = RANKED_ORDERS
     seeds: Annotated[int, Ge(1), Setting("Repetitions, each with another seed.")] = 3
 
     def __post_init__(self) -> None:

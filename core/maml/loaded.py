@@ -49,6 +49,13 @@ class Loaded:
         other.params = self.place(params)
         return other
 
+    def with_tasks(self, tasks: TaskList) -> Self:
+        """Return a copy with other training tasks over the same images and the same hashes."""
+        other = copy(self)
+        other.tasks = tasks
+        other.__dict__.pop("train", None)  # of the former tasks
+        return other
+
     def episodes(self, tasks: TaskList) -> Episodes:
         """Return the tensors of any tasks over the same images."""
         dtype = self.compute.torch_dtype()

@@ -104,10 +104,10 @@ def calibrate(copies: list[ScoredCopy], classes: int, seed: int = 0) -> Calibrat
     truth = np.concatenate(wrong).astype(np.float64)
     sizes = [len(is_wrong) for is_wrong in wrong]
     sample_weight = np.repeat(kind_weights, sizes)
-    weights = dict(zip(members, map(float, _fit_weights(x, truth, sample_weight)), strict=True))
+    weights = dict(zip(members, map(float, fit_weights(x, truth, sample_weight)), strict=True))
     out_of_fold = np.zeros(len(truth))
     for training, test in GroupKFold(_FOLDS).split(x, truth, group):
-        out_of_fold[test] = x[test] @ _fit_weights(x[training], truth[training], sample_weight[training])
+        out_of_fold[test] = x[test] @ fit_weights(x[training], truth[training], sample_weight[training])
     scores = np.c_[x, out_of_fold]
     rows, curves, rng = [], [], np.random.default_rng(seed)
     for copy, is_wrong, copy_scores in zip(copies, wrong, np.split(scores, np.cumsum(sizes)[:-1]), strict=True):
@@ -181,7 +181,7 @@ def _kind_weights(scores: list[np.ndarray], copies: list[ScoredCopy]) -> np.ndar
     return weights / weights.mean()
 
 
-def _fit_weights(x: np.ndarray, truth: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
+def fit_weights(x: np.ndarray, truth: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
     """Return the weights of a logistic regression with an intercept, a ridge penalty and weights of 0 or more."""
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:

@@ -12,6 +12,9 @@ from core.runtime.settings import Setting, check_settings
 SLOW = ("self_influence", "harm", "cross_validated")
 """Scores beyond the fast ones (:mod:`core.review.member_scores`)."""
 
+Rounds = Annotated[int, Ge(1), Setting("Times that freshly drawn tasks score every label.")]
+"""Rounds of scoring tasks (:mod:`core.review.scoring`)."""
+
 
 @dataclass(frozen=True)
 class QueueSettings:
@@ -26,7 +29,7 @@ class QueueSettings:
             choices=SLOW,
         ),
     ] = ()
-    rounds: Annotated[int, Ge(1), Setting("Times that freshly drawn tasks score every label.")] = 4
+    rounds: Rounds = 4
     calibrate: Annotated[
         bool,
         Setting(

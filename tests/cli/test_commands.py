@@ -14,17 +14,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from core.actions import preparation
+from core.actions.recommend import recommended_levels
 from core.checkpoints.model import load_model
 from core.cli.app import CANCELLED, program
+from core.recommendation import copies
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import PROGRESS_FILE_VARIABLE
 from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder
 from core.tasks.tasklist import read_tasks
 from core.workspace.workspace import Workspace
+from tests.actions.recommended import PROPOSED, stored_recommendation
 from tests.cli.shell import ROOT, SOLVE, TASKS, TRAIN, Shell, made, workspace
 
 
@@ -101,6 +105,43 @@ def test_marked_images_are_exported_with_and_without_their_rows(shell: Shell) ->
             assert drop
             assert result.code == 2
             assert image in result.err or "support" in result.err
+
+
+def test_recommended_removals(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = workspace(shell)
+    assert "tasklens recommend" in shell.refused("remove", "-w", "mine", "--recommended")
+    ranked = opened.runs.all("rank")[0]
+    (most_harmful,) = ranked.table("tasks.parquet").sort_values("score", kind="stable")["task_id"].head(1)
+    run = stored_recommendation(opened)
+    tasks = run.table("tasks.parquet")["task_id"].tolist()
+    assert tasks[0] != most_harmful
+    first = shell.done("remove", "-w", "mine", "--worst", "1", "--reviewer", "Ann")
+    assert first.out == [f"task\t{tasks[0]}"]
+    assert run.id in first.err
+    (entry,) = opened.decisions.current().values()
+    assert (entry.source, bool(entry.reason)) == (run.id, True)
+    shell.done("remove", "-w", "mine", "--undo", "--reviewer", "Ann")
+    for name in (ranked.id, "newest"):
+        one = shell.done("remove", "-w", "mine", "--worst", "1", "--ranking", name, "--reviewer", "Ann")
+        assert one.out == [f"task\t{most_harmful}"]
+        shell.done("remove", "-w", "mine", "--undo", "--reviewer", "Ann")
+    for level, count in PROPOSED.items():
+        shell.done("remove", "-w", "mine", "--recommended", "--by", level, "--reviewer", "Ann")
+        assert opened.changes().removed == dict.fromkeys(PROPOSED, 0) | {level: count}
+        assert level in shell.refused("remove", "-w", "mine", "--recommended", "--by", level)
+        shell.done("remove", "-w", "mine", "--undo", "--reviewer", "Ann")
+    options = ["--orders", "recommended", "--shares", "0.5", "--seeds", "1", "--finetune-steps", "1"]
+    curve = shell.done("curve", "-w", "mine", *options, "--device", "cpu")
+    assert pd.read_parquet(curve.path / "points.parquet")["order"].tolist() == ["recommended"]
+
+    for name in ("TASKS", "MISLABELLED_TASKS", "SCORED_ROW_TASKS"):
+        monkeypatch.setattr(copies, name, 5)
+    computed = shell.done("recommend", "-w", "mine", "--rounds", "1", "--device", "cpu")
+    levels = recommended_levels(opened.runs.get(computed.path.name))
+    assert len(levels) == 3
+    for found in levels.values():
+        assert found.sentence in computed.err
+        assert found.proposal in computed.err
 
 
 def test_repeated_commands_reuse_the_run(shell: Shell) -> None:

@@ -23,6 +23,7 @@ from core.influence.curvature import GAMMA, PRODUCTS
 from core.influence.methods import METHODS
 from core.influence.settings import CURVATURES, METHOD_NAMES, Estimator, SolveSettings
 from core.maml.settings import Compute, ModelFields, TrainSettings
+from core.recommendation.settings import RecommendSettings
 from core.review.settings import QueueSettings
 from core.runtime.settings import Declared, Setting, SettingError, arguments_of, check_settings, declared
 from core.tasks.settings import TaskSettings
@@ -45,6 +46,7 @@ WHERE: list[tuple[Any, str]] = [
     (FinetuneSettings, "curve"),
     (EvidenceSettings, "evidence"),
     (QueueSettings, "review queue"),
+    (RecommendSettings, "recommend"),
 ]
 FROM_TASKS = {(ModelFields, "ways"), (ModelFields, "shape")}
 """Settings of a model that training takes from the tasks; the model command has them."""

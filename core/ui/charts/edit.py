@@ -13,7 +13,12 @@ from core.maml.evaluation import Interval
 from core.ui.charts.common import AXIS, HARMFUL, LEGEND, LOSS, MEASURED, NEUTRAL, band, categories, faint, line
 from core.ui.edit.curve_results import ORDER_NAMES, START
 
-_ORDERS = {"harmful": (HARMFUL, "circle"), "loss": (LOSS, "diamond"), "random": (NEUTRAL, "square")}
+_ORDERS = {
+    "recommended": (MEASURED, "star"),
+    "harmful": (HARMFUL, "circle"),
+    "loss": (LOSS, "diamond"),
+    "random": (NEUTRAL, "square"),
+}
 _ROW_PX, _FRAME_PX = 46, 100
 
 

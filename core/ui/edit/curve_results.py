@@ -9,7 +9,12 @@ from core.ui.shell.context import Context
 from core.ui.shell.text import count, minute_of
 from core.workspace.runs import Run
 
-ORDER_NAMES = {"harmful": "most harmful first", "loss": "highest loss first", "random": "random order"}
+ORDER_NAMES = {
+    "recommended": "recommended order",
+    "harmful": "most harmful first",
+    "loss": "highest loss first",
+    "random": "random order",
+}
 NO_GAIN = "No gain"
 ONE_SEED = "with one seed, so it may be due to chance"
 UNCLEAR = "the sign differs between seeds, so there is no clear difference"
@@ -46,7 +51,9 @@ def averages(points: pd.DataFrame) -> pd.DataFrame:
 
 def observations(points: pd.DataFrame) -> list[str]:
     """Return sentences on the results that claim no more than the points show."""
-    return [text for text in (_best(points), _comparison(points, "random"), _comparison(points, "loss")) if text]
+    leading = "recommended" if (points["order"] == "recommended").any() else "harmful"
+    others = [order for order in ("random", "loss", "harmful") if order != leading]
+    return [text for text in (_best(points), *(_comparison(points, leading, other) for other in others)) if text]
 
 
 def _best(points: pd.DataFrame) -> str:
@@ -61,15 +68,15 @@ def _best(points: pd.DataFrame) -> str:
     return f"Highest: {top['accuracy']:.1%} at {top['share']:.0%} removed, {order}{reference} ({bias})."
 
 
-def _comparison(points: pd.DataFrame, other: str) -> str:
-    """Compare "most harmful first" with another order at the largest share, seed by seed; empty if not measured."""
+def _comparison(points: pd.DataFrame, leading: str, other: str) -> str:
+    """Compare an order with another one at the largest share, seed by seed; empty if not measured."""
     last = points[(points["share"] == points["share"].max()) & (points["order"] != START)]
     by_seed = last.pivot_table(index="seed", columns="order", values="accuracy")
-    if not {"harmful", other} <= set(by_seed.columns):
+    if not {leading, other} <= set(by_seed.columns):
         return ""
-    difference = 100 * (by_seed["harmful"] - by_seed[other])
+    difference = 100 * (by_seed[leading] - by_seed[other])
     text = (
-        f"At {last['share'].iloc[0]:.0%} removed, {ORDER_NAMES['harmful']} compared with {ORDER_NAMES[other]}: "
+        f"At {last['share'].iloc[0]:.0%} removed, {ORDER_NAMES[leading]} compared with {ORDER_NAMES[other]}: "
         f"{difference.mean():+.1f} points"
     )
     if len(difference) == 1:

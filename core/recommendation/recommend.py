@@ -1,0 +1,159 @@
+"""Recommend what to remove: the best score on injected label noise, the order by it, and how many items are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from core.maml.loaded import Loaded
+from core.maml.storage import StepWriter
+from core.recommendation.choice import Choice, ScoredCopy, choose
+from core.recommendation.copies import PROTOCOLS, TASK_PROTOCOLS, NoisyCopy, noisy_copy
+from core.recommendation.probability import EVIDENCE, fit_error_odds, wrong_probabilities
+from core.recommendation.scores import (
+    SCORES,
+    Directions,
+    Seconds,
+    model_directions,
+    row_scores,
+    scoring_rows,
+    task_scores,
+    with_self_influence,
+)
+from core.recommendation.settings import RecommendSettings
+from core.recommendation.summary import CANDIDATE_WORDS, LEVELS, LevelRecommendation, measured_sentence
+from core.review.calibration import COMBINATION, suspicion
+from core.runtime.errors import UserError
+from core.runtime.progress import NamedProgress, Progress
+from core.tasks.tasklist import KEY
+
+_LEAST_AUC = 0.6
+"""Below it, a score tells wrong items from right ones too badly to say how many there are."""
+_GIVEN_TASKS = (
+    "New tasks could not be drawn from the images, so noise was injected into the given tasks; noise that they already "
+    "have counts as correct there."
+)
+_USELESS = "No score finds injected errors much better than chance, so no number of removals is proposed."
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendation:
+    """Which items look wrong, by the score that finds injected label noise best on these data.
+
+    Attributes:
+        tables: By level, the items in the order of the task list, without rows of weight 0: ids (task_id; image_id; or
+            task_id, role and image_id), for images and rows the class, one column per score, ``suspicion`` (the
+            recommended score; larger is more suspicious) and ``probability`` (that the item is wrong; NaN if it cannot
+            be told). Images and rows have ``self_influence`` only if the recommended score uses it, as it takes long.
+        candidates: The tables of :class:`core.recommendation.choice.Choice` of all levels.
+        levels: What is recommended, by level.
+        seconds: By part and stage.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    candidates: pd.DataFrame
+    levels: dict[str, LevelRecommendation]
+    seconds: dict[str, float]
+
+
+def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, progress: Progress) -> Recommendation:
+    """Compare the scores on copies of the data with injected label noise, and order the data by the best one.
+
+    Raises:
+        UserError: fewer classes with two images than classes per task.
+    """
+    seconds: dict[str, Seconds] = {"model": {}, "data": {}}
+    along = model_directions(loaded, steps, progress, seconds["model"])
+    scoring = scoring_rows(loaded, settings.rounds, settings.seed, progress, seconds["data"])
+    given = {
+        "tasks": task_scores(loaded, scoring, along, progress, seconds["data"]),
+        **row_scores(loaded, scoring, along, steps, progress, seconds["data"]),
+    }
+    copies: dict[str, list[ScoredCopy]] = {level: [] for level in LEVELS}
+    notes = {level: {along.note} - {""} for level in LEVELS}
+    for protocol in PROTOCOLS["instances"]:
+        try:
+            copy = noisy_copy(loaded.images, loaded.tasks, protocol, settings.seed)
+        except UserError as error:
+            notes["images"].add(f"The noise {protocol!r} could not be injected. {error}")
+            continue
+        if not copy.is_redrawn:
+            notes["tasks"].add(_GIVEN_TASKS)
+        named, seconds[f"noise {protocol!r}"] = NamedProgress(progress, f"noise {protocol!r}"), {}
+        for level, scored in _score_copy(loaded, copy, along, settings, steps, named, seconds[f"noise {protocol!r}"]):
+            copies[level].append(scored)
+    choices = {level: choose(level, copies[level]) if copies[level] else None for level in LEVELS}
+    if any(choice and choice.uses("self_influence") for level, choice in choices.items() if level != "tasks"):
+        given |= with_self_influence(loaded, given, along, steps, progress, seconds["data"])
+    found = {
+        level: _recommend_level(level, given[level], copies[level], choice, tuple(sorted(notes[level])))
+        for level, choice in choices.items()
+    }
+    return Recommendation(
+        {level: table for level, (table, _) in found.items()},
+        pd.concat([choice.table for choice in choices.values() if choice], ignore_index=True),
+        {level: summary for level, (_, summary) in found.items()},
+        {f"{part}: {stage}": value for part, stages in seconds.items() for stage, value in stages.items()},
+    )
+
+
+def _score_copy(
+    loaded: Loaded,
+    copy: NoisyCopy,
+    along: Directions,
+    settings: RecommendSettings,
+    steps: StepWriter,
+    progress: Progress,
+    seconds: Seconds,
+) -> Iterator[tuple[str, ScoredCopy]]:
+    """Yield the levels that the protocol of a copy is for, with their scores."""
+    of_copy = loaded.with_tasks(copy.tasks)
+    scoring = scoring_rows(of_copy, settings.rounds, settings.seed, progress, seconds)
+    of_rows = of_copy.with_tasks(copy.tasks.select(copy.row_tasks))
+    scored_rows = scoring[scoring["task_id"].isin(copy.row_tasks)]
+    tables = row_scores(of_rows, scored_rows, along, steps, progress, seconds)
+    tables = with_self_influence(of_rows, tables, along, steps, progress, seconds)
+    if copy.protocol in TASK_PROTOCOLS:
+        tables["tasks"] = task_scores(of_copy, scoring, along, progress, seconds)
+    for level, table in tables.items():
+        is_wrong = _ids(level, table).isin(list(copy.wrong[level]))
+        if copy.protocol in PROTOCOLS[level] and 0 < is_wrong.sum() < len(is_wrong):
+            yield level, ScoredCopy(copy.protocol, table, is_wrong, seconds)
+
+
+def _ids(level: str, table: pd.DataFrame) -> pd.Index:
+    if level == "instances":
+        return pd.MultiIndex.from_frame(table[KEY])
+    return pd.Index(table[f"{level[:-1]}_id"])
+
+
+def _recommend_level(
+    level: str, table: pd.DataFrame, copies: list[ScoredCopy], choice: Choice | None, notes: tuple[str, ...]
+) -> tuple[pd.DataFrame, LevelRecommendation]:
+    """Return the given items with suspicion and probability, and the summary; ``table`` holds their scores."""
+    candidate, weights = (choice.candidate, choice.weights) if choice else (SCORES[0], {})
+    is_combination = candidate == COMBINATION
+    score = suspicion(table[list(weights)], COMBINATION, weights) if is_combination else table[candidate].to_numpy()
+    probability = np.full(len(table), np.nan)
+    if choice and choice.auc >= _LEAST_AUC:
+        odds = fit_error_odds([copy.scores[EVIDENCE].to_numpy() for copy in copies], [copy.is_wrong for copy in copies])
+        probability = wrong_probabilities(odds, table[EVIDENCE].to_numpy(), score)
+    elif choice:
+        notes = (*notes, _USELESS)
+    proposed = probability[probability >= 0.5]
+    summary = LevelRecommendation(
+        level,
+        candidate,
+        CANDIDATE_WORDS[candidate],
+        measured_sentence(level, candidate, choice.table if choice else None),
+        len(table),
+        len(proposed),
+        float(proposed.mean()) if len(proposed) else None,
+        None if np.isnan(probability).any() else float(probability.sum()),
+        weights if is_combination else {},
+        notes,
+    )
+    return table.assign(suspicion=score, probability=probability), summary
