@@ -8,8 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.edit_cost import finetune_pace
+from core.actions.recommend import newest_recommendation
 from core.editing.curves import points
-from core.editing.settings import FINETUNE, CurveSettings, FinetuneSettings
+from core.editing.settings import FINETUNE, ORDERS, RANKED_ORDERS, CurveSettings, FinetuneSettings
 from core.maml.cost import seconds_of, training_passes
 from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
@@ -31,8 +32,9 @@ def main() -> None:
     """Draw the page."""
     with page("Curves") as context:
         st.caption(
-            "For each share, TaskLens removes the most harmful training data, the data with the highest loss, and a "
-            "random part of the same size, fine-tunes the model on the rest and measures it on held-out tasks."
+            "For each share, TaskLens removes the most suspicious training data, the most harmful data, the data with "
+            "the highest loss, and a random part of the same size, fine-tunes the model on the rest and measures it on "
+            "held-out tasks."
         )
         ranking = choose_ranking(context)
         if ranking is None:
@@ -48,6 +50,8 @@ def main() -> None:
 
 def _form(context: Context, ranking: Run) -> list[str]:
     """Draw the controls for a curve and start it; return its command."""
+    has_recommendation = newest_recommendation(context.workspace, context.project) is not None
+    choices = ORDERS if has_recommendation else RANKED_ORDERS
     with st.container(border=True):
         shares_place, orders_place = st.columns(2)
         by_place, seeds_place, steps_place, button_place = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
@@ -62,7 +66,13 @@ def _form(context: Context, ranking: Run) -> list[str]:
             value=[round(100 * share) for share in CurveSettings.shares],
         )
         orders = widgets.several(
-            orders_place, CurveSettings, "orders", key="curve_orders", format_func=lambda name: ORDER_NAMES[name]
+            orders_place,
+            CurveSettings,
+            "orders",
+            key=f"curve_orders_{len(choices)}",
+            choices=choices,
+            value=choices,
+            format_func=lambda name: ORDER_NAMES[name],
         )
         seeds = widgets.number(seeds_place, CurveSettings, "seeds", key="curve_seeds")
         length = widgets.number(steps_place, FinetuneSettings, "finetune_steps", key="curve_steps")

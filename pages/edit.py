@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pandas as pd
 import streamlit as st
 
 from core.actions.decide import worst_items
 from core.actions.edit_results import EditResult
+from core.actions.recommend import newest_recommendation, recommended_levels
 from core.decisions.export_tables import changed_items
 from core.decisions.table import table_items
 from core.editing.retraining import training_settings
@@ -31,7 +34,7 @@ from core.ui.edit.results import (
     steps_note,
 )
 from core.ui.ranking.method_panel import SELF
-from core.ui.ranking.panel import newest_evaluation, rank_now
+from core.ui.ranking.panel import newest_evaluation
 from core.ui.review.decide import decide, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, choose_ranking, page, table
@@ -47,19 +50,21 @@ _ESTIMATE, _STEPS, _RETRAIN = (
     for methods in (DEFAULT_EDIT_METHODS, _STEP_METHODS, _RETRAIN_METHODS)
 )
 _DEFAULT_COUNT = 20
+_SUSPICIOUS, _HARMFUL = "most suspicious", "most harmful"
 _worst_items = st.cache_data(max_entries=64, show_spinner=False)(worst_items)
 
 
 def main() -> None:
     """Draw the page."""
     with page("Edit") as context:
-        ranking = choose_ranking(context)
-        changes = removal_bar(context, "harmful")
+        orders = _orders(context)
+        chosen = st.session_state.get(_order_key(orders), next(iter(orders), _HARMFUL))
+        changes = removal_bar(context, "harmful" if chosen == _HARMFUL else "label-error")
         left, right = st.columns([3, 2], gap="large")
         with left:
             _decided(context)
         with right:
-            commands = _remove_worst(context, ranking)
+            commands = _remove_worst(context, orders)
         st.subheader("Effect of the changes")
         if len(changes):
             _effects(context, changes)
@@ -73,7 +78,7 @@ def _decided(context: Context) -> None:
     st.subheader("Removed and relabelled")
     if decided.empty:
         st.info(
-            "No decisions yet. Remove the most harmful items here, or decide on individual tasks and images on the "
+            "No decisions yet. Remove the most suspicious items here, or decide on individual tasks and images on the "
             "pages Tasks, Images and Review."
         )
         return
@@ -102,34 +107,63 @@ def _decided(context: Context) -> None:
             st.rerun()
 
 
-def _remove_worst(context: Context, ranking: Run | None) -> list[list[str]]:
-    """Remove the most harmful items of the ranking in the sidebar; return the commands that do so."""
-    st.subheader("Remove the most harmful")
-    if ranking is None:
-        st.info("There is no ranking yet. Ranking the demo takes about a minute.")
-        rank_now(context, key="edit_rank")
-        return [["rank"], ["remove", "--worst", str(_DEFAULT_COUNT)]]
+def _orders(context: Context) -> dict[str, Run]:
+    """Return the runs that order items, by what comes first: the recommendation and the ranking in the sidebar."""
+    runs = {_SUSPICIOUS: newest_recommendation(context.workspace, context.project), _HARMFUL: choose_ranking(context)}
+    return {name: run for name, run in runs.items() if run is not None}
+
+
+def _order_key(orders: Collection[str]) -> str:
+    return f"edit_order_{len(orders)}"
+
+
+def _remove_worst(context: Context, orders: dict[str, Run]) -> list[list[str]]:
+    """Remove the first items of an order; return the commands that do so."""
+    st.subheader("Remove the most ...")
+    if not orders:
+        st.info("There is neither a recommendation nor a ranking yet. On the demo each takes about a minute.")
+        start_button(
+            context, "Recommend", "Recommend what to remove", ["recommend"], key="edit_recommend", primary=True
+        )
+        job_panel(context.workspace.jobs, "recommend")
+        return [["recommend"], ["remove", "--recommended"]]
     by = st.segmented_control("Items", ["tasks", "images"], default="tasks", key="edit_by", required=True)
-    scores = table(ranking, f"{by}.parquet")["score"]
-    number = st.number_input(f"How many {by}", 1, len(scores), min(_DEFAULT_COUNT, len(scores)), key=f"edit_worst_{by}")
-    harmful, kind = int((scores < 0).sum()), by[:-1]
+    name = st.segmented_control(
+        "Order", list(orders), default=next(iter(orders)), key=_order_key(orders), required=True
+    )
+    order = orders[name]
+    items, kind = table(order, f"{by}.parquet"), by[:-1]
+    proposed = recommended_levels(order)[by].proposed if name == _SUSPICIOUS else 0
+    default = min(proposed or _DEFAULT_COUNT, len(items))
+    number = st.number_input(f"How many {by}", 1, len(items), default, key=f"edit_worst_{by}_{name}_{order.id}")
     current = context.workspace.decisions.current()
     new = [
         item
-        for item in _worst_items(ranking, by, int(number))
+        for item in _worst_items(order, by, int(number))
         if item not in current or current[item].verdict not in ("remove", "keep", "relabel")
     ]
     already = f" Already decided: {number - len(new)} of the {number}." if len(new) < number else ""
-    meaning = (
-        "Self-influence puts the most suspicious items first, whether or not they are harmful. "
-        if ranking.config["method"] == SELF
-        else f"{harmful:,} of {count(len(scores), kind)} have a harmful score in {plain(ranking.id)}. "
-    )
-    st.caption(f"{meaning}Scores are estimates: check the items before you rely on them.{already}")
+    st.caption(f"{_meaning(order, items, by, int(number))}{already}")
     if st.button(f"Remove {count(len(new), kind)}", key="edit_remove_worst", type="primary", disabled=not new):
-        decide(context, new, "remove", ranking.id, f"among the {number} most harmful {by}")
+        decide(context, new, "remove", order.id, f"among the {number} {name} {by}")
         st.rerun()
-    return [["remove", "--ranking", ranking.id, "--by", by, "--worst", str(number)]]
+    return [["remove", "--ranking", order.id, "--by", by, "--worst", str(number)]]
+
+
+def _meaning(order: Run, items: pd.DataFrame, by: str, number: int) -> str:
+    """Return what the first items of an order are expected to be."""
+    kind = by[:-1]
+    if "probability" in items:
+        share = items.sort_values("suspicion", ascending=False, kind="stable")["probability"].head(number).mean()
+        expected = "" if pd.isna(share) else f" {share:.0%} of the first {number:,} are expected to be wrong."
+        return plain(f"{recommended_levels(order)[by].sentence}{expected}")
+    if order.config["method"] == SELF:
+        return "Self-influence puts the most suspicious items first, whether or not they are harmful."
+    harmful = int((items["score"] < 0).sum())
+    return (
+        f"{harmful:,} of {count(len(items), kind)} have a harmful score in {plain(order.id)}. Harmful says nothing "
+        "about whether labels are wrong, and scores are estimates: check the items."
+    )
 
 
 def _no_changes(context: Context) -> None:

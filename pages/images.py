@@ -3,8 +3,16 @@
 import streamlit as st
 
 from core.decisions.log import Item
+from core.recommendation.summary import SUSPICIOUS
 from core.ui.grid.pictures import image_tiles, pixels
 from core.ui.ranking.panel import require_ranking
+from core.ui.recommendation.panel import (
+    FRAMED,
+    FRAMED_BY_PREDICTION,
+    has_recommendation,
+    recommendation_panel,
+    with_suspicion,
+)
 from core.ui.review.decide import decision_buttons, removal_bar
 from core.ui.review.duplicates_panel import duplicates_panel
 from core.ui.shell.context import page, table
@@ -12,10 +20,11 @@ from core.ui.shell.text import plain
 from core.ui.trust.panel import EFFECT_HELP, score_words
 
 GRID = "images_grid"
+SUSPICION = "Most suspicious"
 ORDERS = {"Most harmful": True, "Most helpful": False}
 ROLES = {"all": "score", "support only": "score_support", "query only": "score_query"}
 SIZES = (60, 120, 200, 500)
-SHOW = ("All", "Predicted as another class", "Not removed", "Removed", "Harmful only")
+SHOW = ("All", "More likely wrong", "Predicted as another class", "Not removed", "Removed", "Harmful only")
 
 VIEWS = ("By score", "Duplicates and leaks")
 
@@ -28,22 +37,27 @@ with page("Images") as context:
         st.stop()
 
     run = require_ranking(context, "images")
-    # A high loss suggests a label error; the other orders are by influence.
-    by_loss = st.session_state.get("images_order") == "Highest loss"
-    removal = removal_bar(context, "label-error" if by_loss else "harmful")
-    images = table(run, "images.parquet")
+    orders = [*([SUSPICION] if has_recommendation(context) else []), *ORDERS, "Highest loss"]
+    order_key = f"images_order_{len(orders)}"
+    # Suspicion and a high loss suggest label errors; the other orders are by influence.
+    by_label = st.session_state.get(order_key, orders[0]) in (SUSPICION, "Highest loss")
+    removal = removal_bar(context, "label-error" if by_label else "harmful")
+    recommended = recommendation_panel(context, "images")
+    images = with_suspicion(table(run, "images.parquet"), recommended, "images", ["image_id"])
 
     one, two, three, four, five = st.columns([2, 2, 2.4, 2.2, 1.2], vertical_alignment="bottom")
-    order = one.selectbox("Order", [*ORDERS, "Highest loss"], key="images_order")
+    order = one.selectbox("Order", orders, key=order_key)
     role = two.selectbox(
         "Occurrences", list(ROLES), key="images_role", help="The occurrences of an image that contribute to its score."
     )
     classes = three.multiselect("Given class", sorted(images["class"].unique()), key="images_classes")
-    show = four.selectbox("Show", SHOW, key="images_show")
+    show = four.selectbox("Show", [name for name in SHOW if recommended or name != SHOW[1]], key="images_show")
     size = five.selectbox("Per page", SIZES, index=1, key="images_size")
     score = ROLES[role]
     shown = images[images["class"].isin(classes)] if classes else images
     match show:
+        case "More likely wrong":
+            shown = shown[shown["probability"] >= SUSPICIOUS]
         case "Predicted as another class":
             shown = shown[shown["class"] != shown["predicted_class"]]
         case "Not removed":
@@ -52,7 +66,10 @@ with page("Images") as context:
             shown = shown[shown["image_id"].isin(removal.images)]
         case "Harmful only":
             shown = shown[shown[score] < 0]
-    by, ascending = ("loss", False) if order == "Highest loss" else (score, ORDERS[order])
+    by, ascending = {SUSPICION: ("suspicion", False), "Highest loss": ("loss", False)}.get(order) or (
+        score,
+        ORDERS[order],
+    )
     shown = shown.sort_values(by, ascending=ascending, kind="stable").reset_index(drop=True)
     if shown.empty:
         st.info("No images match these filters. Clear some of them.")
@@ -74,7 +91,7 @@ with page("Images") as context:
         )
         text.caption(
             f"{len(shown):,} images. Click, shift-click or Ctrl+A to select, double-click or Enter to open. "
-            f"{score_words(run, 'image')}"
+            f"{FRAMED if recommended else FRAMED_BY_PREDICTION} {score_words(run, 'image')}"
         )
         page_number.number_input(f"Page of {last + 1}", 1, last + 1, number, key="images_page")
 
@@ -86,7 +103,8 @@ with page("Images") as context:
         words.markdown(
             f"- Given class **{plain(facts['class'])}**, mostly predicted as "
             f"**{plain(facts.predicted_class)}**; as another class in {facts.disagree:.0%} of its occurrences\n"
-            f"- Score {plain(f'{facts.score:+.2e}')}: {plain(f'{facts.score_support:+.2e}')} as support, "
+            + (f"- Mislabelled with probability {facts.probability:.0%}\n" if facts.probability >= 0 else "")
+            + f"- Influence {plain(f'{facts.score:+.2e}')}: {plain(f'{facts.score_support:+.2e}')} as support, "
             f"{plain(f'{facts.score_query:+.2e}')} as query\n- Adapted loss {facts.loss:.3f}\n"
             f"- {'**Removed**' if image_id in removal.images else 'Not removed'}"
         )

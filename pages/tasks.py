@@ -3,10 +3,18 @@
 import streamlit as st
 
 from core.decisions.log import Item
+from core.tasks.tasklist import KEY
 from core.ui.charts.common import CONFIG
 from core.ui.charts.scores import score_histogram
 from core.ui.grid.pictures import row_tiles
 from core.ui.ranking.panel import require_ranking
+from core.ui.recommendation.panel import (
+    FRAMED,
+    FRAMED_BY_PREDICTION,
+    has_recommendation,
+    recommendation_panel,
+    with_suspicion,
+)
 from core.ui.review.decide import decision_buttons, relabel_panel, removal_bar
 from core.ui.shell.context import page, table
 from core.ui.shell.text import count, plain
@@ -15,7 +23,9 @@ from core.ui.trust.panel import score_ends, score_words
 TURNS = "tasks_turns"
 REASONS = ("from the Tasks page", "")
 STATES = ("All", "Not removed", "Removed")
+SUSPICION = "Most suspicious first"
 ORDERS = {
+    SUSPICION: ("suspicion", False),
     "Most harmful first": ("score", True),
     "Most helpful first": ("score", False),
     "Highest loss first": ("loss", False),
@@ -23,13 +33,16 @@ ORDERS = {
 
 with page("Tasks") as context:
     run = require_ranking(context, "tasks")
-    # A high loss suggests label errors; the other orders are by influence.
-    by_loss = st.session_state.get("tasks_order") == "Highest loss first"
-    removal = removal_bar(context, "label-error" if by_loss else "harmful")
-    tasks = table(run, "tasks.parquet")
+    orders = [name for name in ORDERS if name != SUSPICION or has_recommendation(context)]
+    order_key = f"tasks_order_{len(orders)}"
+    # Suspicion and a high loss suggest label errors; the other orders are by influence.
+    by_label = st.session_state.get(order_key, orders[0]) in (SUSPICION, "Highest loss first")
+    removal = removal_bar(context, "label-error" if by_label else "harmful")
+    recommended = recommendation_panel(context, "tasks")
+    tasks = with_suspicion(table(run, "tasks.parquet"), recommended, "tasks", ["task_id"])
 
     left, middle, right = st.columns([2, 3, 2], vertical_alignment="bottom")
-    order = left.selectbox("Order", list(ORDERS), key="tasks_order")
+    order = left.selectbox("Order", orders, key=order_key)
     classes = middle.multiselect(
         "With all of these classes", sorted({name for names in tasks["classes"] for name in names}), key="tasks_classes"
     )
@@ -50,7 +63,7 @@ with page("Tasks") as context:
     with list_column:
         st.caption(f"{count(len(shown), 'task')}. Select one to open it, or several to decide on them together.")
         event = st.dataframe(
-            shown[["task_id", "score", "loss", "accuracy", "classes", "removed"]],
+            shown[["task_id", "probability", "score", "loss", "accuracy", "classes", "removed"]],
             hide_index=True,
             height=300,
             on_select="rerun",
@@ -59,7 +72,14 @@ with page("Tasks") as context:
             key=f"tasks_table_{order}_{state}_{'-'.join(classes)}_{st.session_state.get(TURNS, 0)}",
             column_config={
                 "task_id": "Task",
-                "score": st.column_config.NumberColumn("Score", format="%.2e", help=score_words(run, "task")),
+                "probability": st.column_config.ProgressColumn(
+                    "Noisy?",
+                    format="percent",
+                    min_value=0,
+                    max_value=1,
+                    help="Estimated probability that this task is noisy; it says nothing about its influence.",
+                ),
+                "score": st.column_config.NumberColumn("Influence", format="%.2e", help=score_words(run, "task")),
                 "loss": st.column_config.NumberColumn("Adapted loss", format="%.3f"),
                 "accuracy": st.column_config.NumberColumn("Accuracy", format="percent"),
                 "classes": st.column_config.ListColumn("Classes, by label"),
@@ -90,16 +110,22 @@ with page("Tasks") as context:
             st.rerun()
     facts = shown.iloc[position]
     st.markdown(
-        f"Rank {position + 1} of {len(ids)} · score {plain(f'{facts.score:+.2e}')} · adapted loss {facts.loss:.3f} · "
+        f"Rank {position + 1} of {len(ids)} · "
+        + (f"noisy with probability {facts.probability:.0%} · " if facts.probability == facts.probability else "")
+        + f"influence {plain(f'{facts.score:+.2e}')} · adapted loss {facts.loss:.3f} · "
         f"accuracy {facts.accuracy:.0%} · classes by label: {plain(', '.join(facts.classes))}"
         + (" · **removed**" if facts.removed else "")
     )
     relabel_panel(context, current)
+    st.caption(FRAMED if recommended else FRAMED_BY_PREDICTION)
     instances = table(run, "instances.parquet")
-    rows = instances[instances["task_id"] == current]
+    rows = with_suspicion(instances[instances["task_id"] == current], recommended, "instances", KEY)
     for role, gloss in (("support", "the model adapts to these"), ("query", "the model is tested on these")):
-        part = rows[rows["role"] == role].sort_values(["label", "score"], kind="stable")
-        st.markdown(f"**{role.capitalize()}** — {gloss}; sorted by class, most harmful first")
+        by_row, first = (
+            (["label", "suspicion"], "most suspicious") if recommended else (["label", "score"], "most harmful")
+        )
+        part = rows[rows["role"] == role].sort_values(by_row, ascending=[True, not recommended], kind="stable")
+        st.markdown(f"**{role.capitalize()}** — {gloss}; sorted by class, {first} first")
         bar = st.container()
         seen = row_tiles(context, part, removal, key=f"tasks_grid_{role}", label=f"{role} images of the task")
         chosen = [Item("instance", task_id=current, role=role, image_id=i) for i in seen.selected]

@@ -261,9 +261,7 @@ def remove(
     image: Annotated[list[str] | None, Option(help="Id of an image to remove. Repeatable.")] = None,
     cause: Annotated[
         str,
-        cause_option(
-            "what --reason names; else label-error in the recommended order, harmful in that of a ranking, other without"
-        ),
+        cause_option("what --reason names; else label-error for a recommendation, harmful for a ranking, or other"),
     ] = "",
     reason: ReasonOption = "",
     reviewer: ReviewerOption = REVIEWER,

@@ -32,7 +32,12 @@ _WRITTEN_REASONS: tuple[tuple[str, Cause], ...] = (
     ("estimated to harm .* most|estimated to be (harmful|helpful) for .*", "harmful"),
 )
 # Kinds of runs (core.workspace.runs) whose lists are ordered by influence, and of the search for duplicates.
-_SOURCES: dict[str, Cause] = {"rank": "harmful", "whatif": "harmful", "duplicates": "duplicate"}
+_SOURCES: dict[str, Cause] = {
+    "rank": "harmful",
+    "whatif": "harmful",
+    "duplicates": "duplicate",
+    "recommend": "label-error",
+}
 
 
 def named_cause(text: str) -> Cause | None:

@@ -24,7 +24,7 @@ from core.recommendation.scores import (
     with_self_influence,
 )
 from core.recommendation.settings import RecommendSettings
-from core.recommendation.summary import CANDIDATE_WORDS, LEVELS, LevelRecommendation, measured_sentence
+from core.recommendation.summary import CANDIDATE_WORDS, LEVELS, SUSPICIOUS, LevelRecommendation, measured_sentence
 from core.review.calibration import COMBINATION, suspicion
 from core.runtime.errors import UserError
 from core.runtime.progress import NamedProgress, Progress
@@ -143,7 +143,7 @@ def _recommend_level(
         probability = wrong_probabilities(odds, table[EVIDENCE].to_numpy(), score)
     elif choice:
         notes = (*notes, _USELESS)
-    proposed = probability[probability >= 0.5]
+    proposed = probability[probability >= SUSPICIOUS]
     summary = LevelRecommendation(
         level,
         candidate,

@@ -22,6 +22,8 @@ CANDIDATE_WORDS = {
     "combination": "combination of several scores",
 }
 """The candidates (:mod:`core.recommendation.scores`) in words."""
+SUSPICIOUS = 0.5
+"""Probability of being wrong from which an item is proposed for removal, and framed in grids."""
 ITEM_WORDS = {"tasks": "task", "images": "image", "instances": "row"}
 """An item of each level."""
 _WRONG_WORDS = {"tasks": "noisy", "images": "mislabelled", "instances": "mislabelled"}

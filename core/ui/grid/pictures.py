@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.images import squeeze_grey
+from core.recommendation.summary import SUSPICIOUS
 from core.tasks.changes import Changes
 from core.ui.grid.component import GridEvent, Tile, image_grid
 from core.ui.shell.context import Context
@@ -23,7 +24,11 @@ def pixels(context: Context, image_ids: pd.Series | list[str]) -> np.ndarray:
 
 
 def image_tiles(context: Context, table: pd.DataFrame, removal: Changes, score: str, key: str) -> GridEvent:
-    """Draw a grid of images, one tile per row of ``table`` (:func:`core.influence.scores.image_table`)."""
+    """Draw a grid of images, one tile per row of ``table``.
+
+    Its columns are those of :func:`core.influence.scores.image_table` and probability, that the label is wrong; NaN if
+    it is not known.
+    """
     tiles = [
         _tile(
             row,
@@ -38,7 +43,7 @@ def image_tiles(context: Context, table: pd.DataFrame, removal: Changes, score: 
 
 
 def row_tiles(context: Context, rows: pd.DataFrame, removal: Changes, key: str, label: str) -> GridEvent:
-    """Draw a grid of one role of one task; the ids of the tiles are image ids."""
+    """Draw a grid of one role of one task, with image ids for tiles; for ``probability`` see :func:`image_tiles`."""
     tiles = []
     for row in rows.to_dict("records"):
         is_removed = (
@@ -57,10 +62,13 @@ def row_tiles(context: Context, rows: pd.DataFrame, removal: Changes, key: str, 
 
 
 def _tile(row: dict[Hashable, Any], score: str, is_removed: bool, tooltip: str) -> Tile:
-    given, predicted = row["class"], row["predicted_class"]
-    caption, mark = f"given {shorten(given, 16)}", ""
+    given, predicted, probability = row["class"], row["predicted_class"], row["probability"]
+    caption = f"given {shorten(given, 16)}"
     if given != predicted:  # the tooltip holds the full names
-        caption, mark = f"given {shorten(given, 9)} · pred. {shorten(predicted, 9)}", "alert"
-    return Tile(
-        row["image_id"], caption, float(row[score]), f"{row[score]:+.1e}", "removed" if is_removed else mark, tooltip
-    )
+        caption = f"given {shorten(given, 9)} · pred. {shorten(predicted, 9)}"
+    is_known = not math.isnan(probability)
+    is_suspicious = probability >= SUSPICIOUS if is_known else given != predicted
+    if is_known:
+        tooltip += f"; wrong with probability {probability:.0%}, an estimate"
+    mark = "removed" if is_removed else "alert" if is_suspicious else ""
+    return Tile(row["image_id"], caption, float(row[score]), f"{row[score]:+.1e}", mark, tooltip)

@@ -60,8 +60,8 @@ def trust_panel(context: Context, run: Run) -> None:
 def score_words(run: Run, what: str) -> str:
     """Return a sentence on the meaning of a score of this ranking; ``what`` is "image" or "task"."""
     if run.config["method"] == SELF:
-        return f"Score: minus the rise of its own loss if the {what} were removed, an estimate."
-    return f"Score: the rise of the loss if the {what} were removed, an estimate."
+        return f"Influence: minus the rise of its own loss if the {what} were removed, an estimate."
+    return f"Influence: the rise of the loss if the {what} were removed, an estimate."
 
 
 def score_ends(run: Run) -> tuple[str, str]:
